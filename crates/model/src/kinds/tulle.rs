@@ -1,0 +1,98 @@
+//! Tulle's own kinds (tulle.dev/v1alpha1): Mesh and Workload.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::meta::{Condition, Object};
+
+/// The settings of the whole mesh: one object, named `default`, in no namespace.
+pub type Mesh = Object<MeshSpec, MeshStatus>;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshSpec {
+    /// The trust domain of the mesh's identities. Set when the server first starts; it cannot change later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_domain: Option<String>,
+    /// Connections to destinations outside of the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<MeshEgress>,
+    /// Whether every request is logged by the node that sends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<MeshAccessLog>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshEgress {
+    /// `Allow` (default: let through, and count) or `Deny`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshAccessLog {
+    /// Off by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct MeshStatus {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// One running instance of a service, outside of Kubernetes. Nodes write those of their own
+/// processes; what runs elsewhere can be written by hand.
+pub type Workload = Object<WorkloadSpec, WorkloadStatus>;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkloadSpec {
+    /// The IP address at which it is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The ports that it listens at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<WorkloadPort>,
+    /// The service account of its identity, `spiffe://<trust domain>/ns/<namespace>/sa/<serviceAccount>`;
+    /// `default` where none is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<String>,
+    /// The node that runs it; without one it is no part of the mesh and is reached in plain text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<WorkloadNode>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadPort {
+    /// By which a Service's targetPort may refer to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The port that it listens at, 1 to 65535.
+    pub port: i64,
+    /// The port of a Service that it stands for where several instances share a host, and each
+    /// listens at a port of its own; the same as `port` where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_port: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadNode {
+    pub name: String,
+    /// Where the node takes links, `address:port`.
+    pub link_address: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct WorkloadStatus {
+    /// `Ready` says whether it may take traffic.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,273 @@
+//! What a proxy runs: the compiled, immutable form of the configuration.
+//!
+//! A snapshot holds the services that a node asked for and no other. Everything in it is behind an
+//! `Arc`, so that the next snapshot shares what did not change.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::identity::SpiffeId;
+use crate::name::{NamespacedName, ServiceName, WorkloadName};
+
+/// A map with a fast hash, for lookups on the request path.
+pub type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// All that a proxy knows of the mesh at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Counts up with every published snapshot of this process.
+    pub generation: u64,
+    pub mesh: Arc<MeshSettings>,
+    /// By name. `Known::Absent` says that the server knows of no such service; a name that is not
+    /// in the map was never asked for.
+    pub services: FastMap<ServiceName, Known<ServiceConfig>>,
+    /// The endpoints of every service that a service above sends traffic to.
+    pub endpoints: FastMap<ServiceName, Arc<EndpointSet>>,
+}
+
+/// An answer of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known<T> {
+    Present(Arc<T>),
+    Absent,
+}
+
+/// The mesh-wide settings that a proxy needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeshSettings {
+    pub egress: EgressPolicy,
+    pub access_log: bool,
+}
+
+impl Default for MeshSettings {
+    fn default() -> Self {
+        Self { egress: EgressPolicy::Allow, access_log: false }
+    }
+}
+
+/// What happens to a connection whose destination is no part of the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EgressPolicy {
+    Allow,
+    Deny,
+}
+
+/// How the clients of a service reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceConfig {
+    pub name: ServiceName,
+    /// Ordered by port number, each number once.
+    pub ports: Vec<PortConfig>,
+}
+
+impl ServiceConfig {
+    pub fn port(&self, number: u16) -> Option<&PortConfig> {
+        self.ports.iter().find(|p| p.number == number)
+    }
+
+    /// The services whose endpoints its routes lead to, itself included; each once.
+    pub fn backends(&self) -> Vec<ServiceName> {
+        let mut names = vec![self.name.clone()];
+        let rules = self.ports.iter().flat_map(|p| {
+            p.http_routes
+                .entries
+                .iter()
+                .map(|e| &e.rule.backends)
+                .chain(p.tcp_route.iter().map(|r| &r.backends))
+        });
+        for backend in rules.flatten() {
+            if let BackendTarget::Service { name, .. } = &backend.target
+                && !names.contains(name)
+            {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+}
+
+/// One port of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortConfig {
+    pub number: u16,
+    /// As in the Service; empty for a single port without a name.
+    pub name: Arc<str>,
+    pub protocol: AppProtocol,
+    /// Empty: requests go to the service's own endpoints.
+    pub http_routes: HttpRouteTable,
+    /// `None`: connections go to the service's own endpoints.
+    pub tcp_route: Option<Arc<TcpRule>>,
+}
+
+/// What a port speaks, as `appProtocol` declares it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AppProtocol {
+    /// Nothing declared: find out.
+    Detect,
+    /// `http`
+    Http1,
+    /// `kubernetes.io/h2c`, `http2`, `grpc`
+    Http2,
+    /// `tcp`, `tls`, `https` and whatever else a Service may declare: bytes.
+    Tcp,
+}
+
+/// The HTTP rules of a port in the order of Gateway API's precedence: the first entry that matches
+/// a request decides.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HttpRouteTable {
+    pub entries: Vec<HttpRouteEntry>,
+}
+
+/// One match of one rule; a rule with several matches has several entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRouteEntry {
+    pub matcher: HttpMatch,
+    pub rule: Arc<HttpRule>,
+}
+
+/// The conditions of one HTTPRouteMatch; all must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpMatch {
+    pub path: PathMatch,
+    /// `None`: any.
+    pub method: Option<String>,
+    /// Names in lower case.
+    pub headers: Vec<ValueMatch>,
+    pub query: Vec<ValueMatch>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathMatch {
+    Exact(String),
+    /// Whole path elements, without a trailing slash; `""` matches every path.
+    Prefix(String),
+    Regex(Pattern),
+}
+
+/// A named header or query parameter and what its value must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueMatch {
+    pub name: String,
+    pub value: TextMatch,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextMatch {
+    Exact(String),
+    Regex(Pattern),
+}
+
+/// A regular expression (RE2 syntax) that must match the whole text, compiled once.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    source: String,
+    regex: regex::Regex,
+}
+
+/// How much memory one compiled pattern may take.
+const PATTERN_BYTES: usize = 1 << 20;
+
+impl Pattern {
+    /// Compiles a pattern; the error says what is wrong with it.
+    pub fn new(source: &str) -> Result<Self, regex::Error> {
+        let regex = regex::RegexBuilder::new(&format!("^(?:{source})$")).size_limit(PATTERN_BYTES).build()?;
+        Ok(Self { source: source.to_owned(), regex })
+    }
+
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    pub fn matches(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Eq for Pattern {}
+
+/// What happens to requests that match a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRule {
+    /// The HTTPRoute, for logs and explanations.
+    pub route: NamespacedName,
+    /// The rule's index in it, and its name if it has one.
+    pub index: u32,
+    pub name: Option<Arc<str>>,
+    /// Empty: the request is answered with 500 (Gateway API, HTTPRouteRule.backendRefs).
+    pub backends: Vec<Backend>,
+}
+
+/// What happens to connections of a port with a TCPRoute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpRule {
+    pub route: NamespacedName,
+    pub backends: Vec<Backend>,
+}
+
+/// One of the places that a rule sends traffic to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    pub target: BackendTarget,
+    /// Its share is `weight` over the sum of the rule's weights; 0 gets nothing.
+    pub weight: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackendTarget {
+    /// The endpoints of that service (not its routes: they don't apply again).
+    Service { name: ServiceName, port: u16 },
+    /// A reference that leads nowhere: its share of the traffic is answered with 500. The text
+    /// says why.
+    Invalid { reason: Arc<str> },
+}
+
+/// Where a service runs. Only what is ready to take traffic is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSet {
+    pub service: ServiceName,
+    /// Ordered by workload name, then address.
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// One address of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// `None` for an address of an EndpointSlice that is no workload of the mesh.
+    pub workload: Option<WorkloadName>,
+    /// The node that runs it and answers for it over links; `None`: connect to `address` in plain.
+    pub node: Option<NodeAddress>,
+    pub address: IpAddr,
+    /// Which of the workload's ports answers for which of the service's.
+    pub ports: Vec<PortMapping>,
+    /// Who must answer there. Always there when `node` is.
+    pub identity: Option<SpiffeId>,
+}
+
+impl Endpoint {
+    /// The endpoint's port that answers for the service's port `service_port`.
+    pub fn target_port(&self, service_port: u16) -> Option<u16> {
+        self.ports.iter().find(|p| p.service_port == service_port).map(|p| p.target_port)
+    }
+}
+
+/// A node as its peers see it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct NodeAddress {
+    pub name: Arc<str>,
+    /// Where it takes links.
+    pub link: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PortMapping {
+    pub service_port: u16,
+    pub target_port: u16,
+}

@@ -1,0 +1,78 @@
+//! What a proxy is handed: the node's state, as one immutable value that is replaced as a whole.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::{mpsc, watch};
+use tulle_model::identity::SpiffeId;
+use tulle_model::name::{ServiceName, WorkloadName};
+use tulle_model::snapshot::{FastMap, Snapshot};
+
+/// All that the proxy works from.
+#[derive(Clone, Default)]
+pub struct NodeState {
+    pub snapshot: Arc<Snapshot>,
+    /// The workloads that this node runs.
+    pub workloads: FastMap<WorkloadName, Arc<LocalWorkload>>,
+    /// The virtual addresses that the node's DNS has given to services.
+    pub virtual_addresses: FastMap<IpAddr, ServiceName>,
+}
+
+/// A workload of this node.
+pub struct LocalWorkload {
+    pub name: WorkloadName,
+    /// What telemetry calls it: the service that it is an instance of.
+    pub service: Arc<str>,
+    pub identity: SpiffeId,
+    /// Where its process listens.
+    pub app_address: IpAddr,
+    pub ports: Vec<u16>,
+    /// `None` until the first one was issued: it takes no links and opens none until then.
+    pub certificate: Option<Arc<WorkloadCertificate>>,
+    /// It is stopping: what is in flight is finished, new requests are refused as safe to retry elsewhere.
+    pub draining: bool,
+}
+
+/// An X.509-SVID with its key and the roots to hold others against. A renewed certificate is a new `Arc`.
+pub struct WorkloadCertificate {
+    pub identity: SpiffeId,
+    /// Leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Seconds since the epoch.
+    pub not_after: i64,
+}
+
+/// Holds the current [`NodeState`]. The node publishes, the workers read without a lock.
+pub struct StateCell {
+    current: ArcSwap<NodeState>,
+    changed: watch::Sender<u64>,
+}
+
+impl StateCell {
+    pub fn new(state: NodeState) -> Arc<Self> {
+        Arc::new(Self { current: ArcSwap::from_pointee(state), changed: watch::Sender::new(0) })
+    }
+
+    pub fn load(&self) -> arc_swap::Guard<Arc<NodeState>> {
+        self.current.load()
+    }
+
+    /// Replaces the state and wakes those who wait for a change.
+    pub fn publish(&self, state: NodeState) {
+        self.current.store(Arc::new(state));
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Counts the publications; await `changed()` on it, then `load()` again.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+/// Asks the node for a service that is not in the snapshot. The answer is a published state that
+/// has it, as present or absent. Full means that the node is overwhelmed: treat as unknown for now.
+pub type Demand = mpsc::Sender<ServiceName>;

@@ -1,0 +1,27 @@
+//! What a server and its nodes say to each other: the generated protobuf types and services, and
+//! their translation from and to the model's snapshot.
+
+/// Envoy's incremental discovery transport.
+#[allow(clippy::all, clippy::unwrap_used)]
+pub mod xds {
+    include!("generated/envoy.service.discovery.v3.rs");
+}
+
+/// The resources that nodes subscribe to.
+#[allow(clippy::all, clippy::unwrap_used)]
+pub mod discovery {
+    include!("generated/tulle.discovery.v1.rs");
+}
+
+/// Joining, certificates and reports.
+#[allow(clippy::all, clippy::unwrap_used)]
+pub mod node {
+    include!("generated/tulle.node.v1.rs");
+}
+
+/// The type URLs of the resources that nodes subscribe to.
+pub mod type_url {
+    pub const MESH: &str = "type.googleapis.com/tulle.discovery.v1.Mesh";
+    pub const SERVICE: &str = "type.googleapis.com/tulle.discovery.v1.Service";
+    pub const ENDPOINTS: &str = "type.googleapis.com/tulle.discovery.v1.Endpoints";
+}
