@@ -2,8 +2,11 @@
 //! their validation, names and identities, the compiler from resources to what a proxy runs, and
 //! the pure decisions (matching, balancing, detection, retry budgets) that take `now` and a seed.
 
+pub mod columns;
+pub mod host;
 pub mod identity;
 pub mod kinds;
 pub mod name;
+pub mod registry;
 pub mod snapshot;
 pub mod telemetry;
