@@ -1,1 +1,3 @@
-//! Placeholder.
+//! A host's side of the mesh.
+
+pub mod capture;

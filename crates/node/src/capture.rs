@@ -1,0 +1,276 @@
+//! How a workload's connections get into the proxy.
+//!
+//! *Host* capture puts every workload into a cgroup of its own and has nftables redirect that
+//! cgroup's TCP connections and DNS queries to the workload's own listeners, so that the proxy knows
+//! who is calling. It needs root, nft and the unified cgroup hierarchy. *Explicit* capture needs
+//! nothing: the process is told by its environment where the proxy listens.
+//!
+//! Not redirected: connections to loopback addresses other than the mesh's virtual ones, and IPv6
+//! (the mesh's names have IPv4 addresses only).
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use tulle_model::name::WorkloadName;
+use tulle_sys::cgroup::{self, Cgroup};
+use tulle_sys::nft;
+
+/// The folder of all of Tulle's cgroups.
+const CGROUP: &str = "tulle";
+
+/// The mesh's virtual addresses.
+const VIRTUAL_ADDRESSES: &str = "127.64.0.0/10";
+
+/// A name server that is always reachable: what is sent there is redirected to the node's DNS.
+const REDIRECTED_NAME_SERVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 53);
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CaptureWish {
+    /// Host capture where the host allows it.
+    #[default]
+    Auto,
+    Host,
+    Explicit,
+}
+
+/// What is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaptureMode {
+    Host,
+    Explicit,
+}
+
+impl CaptureMode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Explicit => "explicit",
+        }
+    }
+}
+
+/// Where a workload's process has to start to be captured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slot {
+    /// The cgroup that it must join before its program starts; `None` in explicit mode.
+    pub cgroup: Option<PathBuf>,
+    /// What it must see as `/etc/resolv.conf`, where the host's own would have its queries fail
+    /// before they can be redirected.
+    pub resolv_conf: Option<PathBuf>,
+}
+
+/// The capture of one node. Dropping it removes all that it made.
+pub struct Capture {
+    host: Option<Host>,
+}
+
+struct Host {
+    /// Tells this node's table and cgroups from another node's on the same host.
+    scope: String,
+    mount: PathBuf,
+    resolv_conf: Option<PathBuf>,
+    workloads: Mutex<BTreeMap<WorkloadName, Redirect>>,
+}
+
+struct Redirect {
+    cgroup: Cgroup,
+    outbound_port: u16,
+    dns_port: u16,
+}
+
+impl Capture {
+    /// Starts capturing for the node that `scope` names (letters, digits and dashes; unique on this
+    /// host), with files in `directory`. Removes what an earlier process of that scope left behind.
+    /// Returns the mode in force and a sentence that says why.
+    ///
+    /// # Errors
+    /// Where host capture was asked for and cannot be had.
+    pub fn open(scope: &str, directory: &Path, wish: CaptureWish) -> io::Result<(Self, CaptureMode, String)> {
+        if wish == CaptureWish::Explicit {
+            return Ok((Self { host: None }, CaptureMode::Explicit, "it was asked for".to_owned()));
+        }
+        match Host::open(scope, directory) {
+            Ok(host) => {
+                let why = "running as root with nftables and cgroup v2".to_owned();
+                Ok((Self { host: Some(host) }, CaptureMode::Host, why))
+            }
+            Err(why) if wish == CaptureWish::Auto => Ok((Self { host: None }, CaptureMode::Explicit, why)),
+            Err(why) => Err(io::Error::other(format!("host capture cannot be had here: {why}"))),
+        }
+    }
+
+    /// Captures a workload: its TCP connections go to `outbound_port` and its DNS queries to
+    /// `dns_port`, both on 127.0.0.1.
+    pub fn add(&self, workload: &WorkloadName, outbound_port: u16, dns_port: u16) -> io::Result<Slot> {
+        let Some(host) = &self.host else { return Ok(Slot::default()) };
+        let directory = format!("{}.{}", workload.namespace, workload.name);
+        let cgroup = Cgroup::create(&host.mount, &[CGROUP, &host.scope, &directory])?;
+        let path = cgroup.path().to_owned();
+        let mut workloads = host.workloads.lock();
+        workloads.insert(workload.clone(), Redirect { cgroup, outbound_port, dns_port });
+        host.apply(&workloads)?;
+        Ok(Slot { cgroup: Some(path), resolv_conf: host.resolv_conf.clone() })
+    }
+
+    /// Stops capturing a workload, and ends every process that is left in its cgroup.
+    pub fn remove(&self, workload: &WorkloadName) -> io::Result<()> {
+        let Some(host) = &self.host else { return Ok(()) };
+        let mut workloads = host.workloads.lock();
+        let Some(redirect) = workloads.remove(workload) else { return Ok(()) };
+        // The processes go first: none of them may run uncaptured.
+        redirect.cgroup.destroy()?;
+        host.apply(&workloads)
+    }
+}
+
+impl Host {
+    fn open(scope: &str, directory: &Path) -> Result<Self, String> {
+        if !tulle_sys::is_root() {
+            return Err("not running as root".to_owned());
+        }
+        let mount = cgroup::unified_mount()
+            .map_err(|e| format!("the mounted file systems cannot be listed: {e}"))?
+            .ok_or("no cgroup v2 hierarchy is mounted below /sys/fs/cgroup")?;
+        let host = Self {
+            scope: scope.to_owned(),
+            resolv_conf: resolv_conf(directory).map_err(|e| format!("a file cannot be written: {e}"))?,
+            mount,
+            workloads: Mutex::default(),
+        };
+        host.clear().map_err(|e| format!("the remains of an earlier run cannot be removed: {e}"))?;
+        host.try_rules()?;
+        Ok(host)
+    }
+
+    /// Redirects a cgroup without processes, to learn whether the kernel lets us.
+    fn try_rules(&self) -> Result<(), String> {
+        let trial = Cgroup::create(&self.mount, &[CGROUP, &self.scope, "trial"])
+            .map_err(|e| format!("no cgroup can be made below {}: {e}", self.mount.display()))?;
+        let redirect = Redirect { cgroup: trial.clone(), outbound_port: 1, dns_port: 1 };
+        let result = nft::apply(&ruleset(&self.table(), [&redirect]));
+        self.clear().map_err(|e| format!("the trial rules cannot be removed: {e}"))?;
+        result.map_err(|e| e.to_string())
+    }
+
+    fn table(&self) -> String {
+        format!("tulle-{}", self.scope)
+    }
+
+    fn apply(&self, workloads: &BTreeMap<WorkloadName, Redirect>) -> io::Result<()> {
+        nft::apply(&ruleset(&self.table(), workloads.values())).map_err(io::Error::other)
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        cgroup::destroy(&self.mount.join(CGROUP).join(&self.scope))?;
+        // Another node of this host may have cgroups there.
+        let _ = fs::remove_dir(self.mount.join(CGROUP));
+        nft::apply(&removal(&self.table())).map_err(io::Error::other)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Err(e) = self.clear() {
+            tracing::warn!("the capture rules of {} cannot be removed: {e}", self.table());
+        }
+    }
+}
+
+/// Declaring the table first makes the deletion succeed where there is none.
+fn removal(table: &str) -> String {
+    format!("table ip {table}\ndelete table ip {table}\n")
+}
+
+/// The whole table, which replaces the one before in one transaction.
+fn ruleset<'a>(table: &str, workloads: impl IntoIterator<Item = &'a Redirect>) -> String {
+    let mut jumps = String::new();
+    let mut chains = String::new();
+    for (i, Redirect { cgroup, outbound_port, dns_port }) in workloads.into_iter().enumerate() {
+        let cgroup = cgroup.nft_match();
+        let written = writeln!(jumps, "    {cgroup} jump workload_{i}").and(writeln!(
+            chains,
+            "  chain workload_{i} {{
+    udp dport 53 redirect to :{dns_port}
+    tcp dport 53 redirect to :{dns_port}
+    ip daddr {VIRTUAL_ADDRESSES} meta l4proto tcp redirect to :{outbound_port}
+    ip daddr 127.0.0.0/8 return
+    meta l4proto tcp redirect to :{outbound_port}
+  }}"
+        ));
+        written.expect("writing to a String cannot fail");
+    }
+    format!(
+        "{removal}table ip {table} {{
+{chains}  chain output {{
+    type nat hook output priority -100; policy accept;
+{jumps}  }}
+}}
+",
+        removal = removal(table)
+    )
+}
+
+/// A resolv.conf for the workloads, where queries to the host's first name server would not reach
+/// the redirection: it is an IPv6 address, or no route leads there.
+fn resolv_conf(directory: &Path) -> io::Result<Option<PathBuf>> {
+    let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    if first_name_server(&host).is_some_and(has_route) {
+        return Ok(None);
+    }
+    let path = directory.join("resolv.conf");
+    fs::create_dir_all(directory)?;
+    fs::write(&path, redirected(&host))?;
+    Ok(Some(path))
+}
+
+/// resolv.conf(5): the local machine where none is named. `None` for an IPv6 address.
+fn first_name_server(resolv_conf: &str) -> Option<Ipv4Addr> {
+    let mut servers = resolv_conf.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next()).flatten()
+    });
+    match servers.next() {
+        Some(address) => address.parse().ok(),
+        None => Some(Ipv4Addr::LOCALHOST),
+    }
+}
+
+/// Connecting a UDP socket looks the route up and sends nothing.
+fn has_route(address: Ipv4Addr) -> bool {
+    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect((IpAddr::V4(address), 53)))
+        .is_ok()
+}
+
+fn redirected(resolv_conf: &str) -> String {
+    let others = resolv_conf.lines().filter(|line| !line.trim_start().starts_with("nameserver"));
+    let server = format!("nameserver {REDIRECTED_NAME_SERVER}");
+    others.chain([server.as_str()]).flat_map(|line| [line, "\n"]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_name_server_counts() {
+        assert_eq!(
+            first_name_server("search x\nnameserver 10.0.0.2\nnameserver ::1\n"),
+            Some([10, 0, 0, 2].into())
+        );
+        assert_eq!(first_name_server("nameserver ::1\nnameserver 10.0.0.2\n"), None);
+        assert_eq!(first_name_server("# none\n"), Some(Ipv4Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn a_redirected_resolv_conf_keeps_the_rest() {
+        let text = redirected("search shop.example\nnameserver 10.0.0.2\noptions ndots:2\n");
+        assert_eq!(text, "search shop.example\noptions ndots:2\nnameserver 127.0.0.53\n");
+    }
+}

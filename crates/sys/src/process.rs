@@ -1,0 +1,116 @@
+//! Child processes that start inside their cgroup and cannot outlive their parent.
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+/// Where and how a child process is to run.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Confinement<'a> {
+    /// The cgroup that it joins before its program starts, so that not one of its sockets escapes.
+    pub cgroup: Option<&'a Path>,
+    /// A file that it sees as `/etc/resolv.conf`, in a mount namespace of its own.
+    pub resolv_conf: Option<&'a Path>,
+    /// A process group of its own, so that a terminal's Ctrl-C is not for it.
+    pub own_process_group: bool,
+}
+
+/// Prepares `command` so that its child runs confined and gets SIGKILL when the thread that
+/// spawned it ends: spawn from a thread that lives as long as the child may.
+///
+/// # Errors
+/// Where the cgroup cannot be opened or a path holds a NUL byte; what fails later fails `spawn`.
+pub fn confine(command: &mut Command, confinement: Confinement<'_>) -> io::Result<()> {
+    let procs = match confinement.cgroup {
+        Some(path) => Some(File::options().write(true).open(path.join("cgroup.procs"))?),
+        None => None,
+    };
+    let resolv_conf = confinement.resolv_conf.map(|p| CString::new(p.as_os_str().as_bytes())).transpose()?;
+    if confinement.own_process_group {
+        command.process_group(0);
+    }
+    let parent = std::process::id() as libc::pid_t;
+    let setup = move || {
+        if let Some(procs) = &procs {
+            // "0" is the writing process itself (cgroups v2, cgroup.procs).
+            check(unsafe { libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) })?;
+        }
+        if let Some(file) = &resolv_conf {
+            overlay_resolv_conf(file)?;
+        }
+        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) as isize })?;
+        // The parent may have died before the line above.
+        if unsafe { libc::getppid() } != parent {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and
+    // takes no lock. What it owns was made before the fork.
+    unsafe { command.pre_exec(setup) };
+    Ok(())
+}
+
+/// Only system calls: it runs between fork and exec.
+fn overlay_resolv_conf(file: &CString) -> io::Result<()> {
+    let null = std::ptr::null();
+    // SAFETY: the pointers are to NUL-terminated strings that outlive the calls.
+    unsafe {
+        check(libc::unshare(libc::CLONE_NEWNS) as isize)?;
+        let slave = libc::MS_REC | libc::MS_SLAVE;
+        check(libc::mount(null, c"/".as_ptr(), null, slave, std::ptr::null()) as isize)?;
+        let target = c"/etc/resolv.conf".as_ptr();
+        check(libc::mount(file.as_ptr(), target, null, libc::MS_BIND, std::ptr::null()) as isize)?;
+    }
+    Ok(())
+}
+
+fn check(result: isize) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sends `signal` to the process group of `pid`. One that is gone is fine.
+pub fn signal_group(pid: u32, signal: nix::sys::signal::Signal) -> io::Result<()> {
+    match nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid as i32), signal) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::process::Stdio;
+
+    use super::*;
+
+    #[test]
+    fn a_child_dies_with_the_thread_that_spawned_it() {
+        let mut child = std::thread::spawn(|| {
+            let mut command = Command::new("sleep");
+            command.arg("60").stdout(Stdio::piped());
+            confine(&mut command, Confinement { own_process_group: true, ..Default::default() }).unwrap();
+            command.spawn().unwrap()
+        })
+        .join()
+        .unwrap();
+        // The pipe closes when the child is gone.
+        let mut rest = Vec::new();
+        child.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
+
+    #[test]
+    fn a_cgroup_that_is_not_there_is_an_error() {
+        let mut command = Command::new("true");
+        let confinement = Confinement { cgroup: Some(Path::new("/nonexistent")), ..Default::default() };
+        assert!(confine(&mut command, confinement).is_err());
+    }
+}
