@@ -2,11 +2,15 @@
 //! their validation, names and identities, the compiler from resources to what a proxy runs, and
 //! the pure decisions (matching, balancing, detection, retry budgets) that take `now` and a seed.
 
+pub mod balance;
 pub mod columns;
+pub mod detect;
 pub mod host;
 pub mod identity;
 pub mod kinds;
 pub mod name;
 pub mod registry;
+pub mod retry_budget;
+pub mod routing;
 pub mod snapshot;
 pub mod telemetry;
