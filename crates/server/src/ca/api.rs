@@ -1,0 +1,187 @@
+//! The API's authority: the certificate that the API serves with, and the administrator's, by which
+//! kubectl and `tulle` are known.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::seal::{MasterKey, file, write_private};
+use super::{CaError, DAY, YEAR, authority_parameters, expires_within, generate_key, parameters};
+
+/// Certificates are issued anew when less than this is left of them.
+const RENEW_BEFORE: std::time::Duration = DAY.saturating_mul(30);
+/// The group that may do everything (Kubernetes, "system:masters").
+const ADMIN_GROUP: &str = "system:masters";
+
+/// Signs the certificates of the API and of its administrator.
+pub struct ApiAuthority {
+    certificate: CertificateDer<'static>,
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+    admin: Pair,
+}
+
+/// A certificate and its key, in PEM.
+struct Pair {
+    certificate: String,
+    key: zeroize::Zeroizing<String>,
+}
+
+impl ApiAuthority {
+    /// Opens the authority kept in `dir`, or makes one there, and renews what runs out.
+    pub fn open(dir: &Path, master: &MasterKey, now: SystemTime) -> Result<Self, CaError> {
+        let authority = match kept(dir, master, "api-root")? {
+            Some((pem, key)) if !expires_within(&certificate(&pem)?, now, RENEW_BEFORE) => (pem, key),
+            _ => {
+                let key = generate_key()?;
+                let params = authority_parameters("tulle API", now, 10 * YEAR, None, 0);
+                keep(dir, master, "api-root", params.self_signed(&key)?.pem(), key)?
+            }
+        };
+        let (pem, key) = authority;
+        let root = certificate(&pem)?;
+        let issuer = Issuer::from_ca_cert_der(&root, key)?;
+        let usable = |pem: &str| -> Result<bool, CaError> {
+            let der = certificate(pem)?;
+            Ok(!expires_within(&der, now, RENEW_BEFORE) && signed_by(&der, &root))
+        };
+        let admin = match kept(dir, master, "admin")? {
+            Some((pem, key)) if usable(&pem)? => (pem, key),
+            _ => {
+                let key = generate_key()?;
+                let mut params = parameters("admin", now, YEAR, None);
+                params.distinguished_name.push(DnType::OrganizationName, ADMIN_GROUP);
+                params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+                keep(dir, master, "admin", params.signed_by(&key, &issuer)?.pem(), key)?
+            }
+        };
+        let admin = Pair { certificate: admin.0, key: admin.1.serialize_pem().into() };
+        Ok(Self { certificate: root, pem, issuer, admin })
+    }
+
+    /// The TLS settings of the API for these names and addresses: TLS 1.2 or 1.3, HTTP/2 or 1.1, and
+    /// a client certificate of this authority where the client has one. A client without one is let
+    /// through to be told so by the API (401), as Kubernetes does.
+    pub fn tls(&self, names: &[String], now: SystemTime) -> Result<rustls::ServerConfig, CaError> {
+        let key = generate_key()?;
+        let mut params = parameters("tulle API", now, YEAR, None);
+        params.subject_alt_names = rcgen::CertificateParams::new(names.to_vec())
+            .map_err(|e| CaError::Tls(format!("a name of the API server is not valid: {e}")))?
+            .subject_alt_names;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let chain = vec![params.signed_by(&key, &self.issuer)?.der().clone(), self.certificate.clone()];
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.certificate.clone()).map_err(|e| CaError::Tls(e.to_string()))?;
+        let clients =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+                .allow_unauthenticated()
+                .build()
+                .map_err(|e| CaError::Tls(e.to_string()))?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| CaError::Tls(e.to_string()))?
+            .with_client_cert_verifier(clients)
+            .with_single_cert(chain, key)
+            .map_err(|e| CaError::Tls(e.to_string()))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // A resumed session would skip the check of the client's certificate.
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+
+    /// Writes the administrator's kubeconfig, readable by its owner only.
+    pub fn write_kubeconfig(&self, path: &Path, server: SocketAddr, cluster: &str) -> Result<(), CaError> {
+        let server = match server.ip() {
+            ip if ip.is_unspecified() && ip.is_ipv4() => format!("127.0.0.1:{}", server.port()),
+            ip if ip.is_unspecified() => format!("[::1]:{}", server.port()),
+            _ => server.to_string(),
+        };
+        let text = format!(
+            "apiVersion: v1\n\
+             kind: Config\n\
+             clusters:\n\
+             - name: \"{cluster}\"\n\
+             \x20 cluster:\n\
+             \x20   server: https://{server}\n\
+             \x20   certificate-authority-data: {ca}\n\
+             contexts:\n\
+             - name: \"{cluster}\"\n\
+             \x20 context:\n\
+             \x20   cluster: \"{cluster}\"\n\
+             \x20   user: admin\n\
+             current-context: \"{cluster}\"\n\
+             users:\n\
+             - name: admin\n\
+             \x20 user:\n\
+             \x20   client-certificate-data: {certificate}\n\
+             \x20   client-key-data: {key}\n",
+            ca = STANDARD.encode(&self.pem),
+            certificate = STANDARD.encode(&self.admin.certificate),
+            key = STANDARD.encode(self.admin.key.as_bytes()),
+        );
+        write_private(path, text.as_bytes())
+    }
+}
+
+fn paths(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
+    (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")))
+}
+
+/// A certificate (PEM) and its key as they were kept; `None` where they are missing or don't belong
+/// together (a crash between the two writes).
+fn kept(dir: &Path, master: &MasterKey, name: &str) -> Result<Option<(String, KeyPair)>, CaError> {
+    let (pem_path, key_path) = paths(dir, name);
+    let Some(secret) = master.read(&key_path)? else { return Ok(None) };
+    let pem = match fs::read_to_string(&pem_path) {
+        Ok(pem) => pem,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(file("read", &pem_path)(e)),
+    };
+    let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(secret.as_slice()))?;
+    let der = certificate(&pem)?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der)
+        .map_err(|e| CaError::Content { path: pem_path, problem: format!("is no certificate: {e}") })?;
+    let own = parsed.public_key().subject_public_key.data.as_ref() == rcgen::PublicKeyData::der_bytes(&key);
+    Ok(own.then_some((pem, key)))
+}
+
+fn keep(
+    dir: &Path,
+    master: &MasterKey,
+    name: &str,
+    pem: String,
+    key: KeyPair,
+) -> Result<(String, KeyPair), CaError> {
+    let (pem_path, key_path) = paths(dir, name);
+    master.write(&key_path, key.serialized_der())?;
+    write_private(&pem_path, pem.as_bytes())?;
+    Ok((pem, key))
+}
+
+fn certificate(pem: &str) -> Result<CertificateDer<'static>, CaError> {
+    CertificateDer::from_pem_slice(pem.as_bytes())
+        .map_err(|e| CaError::Tls(format!("a kept certificate is not PEM: {e}")))
+}
+
+fn signed_by(der: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
+    let (Ok((_, certificate)), Ok((_, issuer))) =
+        (x509_parser::parse_x509_certificate(der), x509_parser::parse_x509_certificate(issuer))
+    else {
+        return false;
+    };
+    certificate.verify_signature(Some(issuer.public_key())).is_ok()
+}

@@ -1,0 +1,416 @@
+//! The mesh's authority: a root and an issuing intermediate for one trust domain, and the
+//! certificates of nodes, workloads and servers (X.509-SVID standard).
+//!
+//! States of the intermediate: *current*; *due*, when less than a third of its life is left: a new
+//! one is made under the same root, and what it signs from then on carries it along, so nobody has
+//! to be told. With an intermediate of the user's own there is no root key here: it cannot be
+//! renewed, and the server warns instead.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{SHA256, digest};
+use rcgen::{
+    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType,
+};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tulle_model::identity::{SpiffeId, Subject, TrustDomain};
+
+use super::seal::{MasterKey, file, hex, write_private};
+use super::{CaError, DAY, YEAR, authority_parameters, expires_within, expiry, generate_key, parameters};
+
+/// How long a workload's certificate lives.
+pub const WORKLOAD_LIFETIME: Duration = Duration::from_secs(3600);
+/// How long a node's or a server's certificate lives.
+pub const NODE_LIFETIME: Duration = DAY;
+const INTERMEDIATE_LIFETIME: Duration = YEAR;
+/// A signing request holds a public key and a signature; this is plenty.
+const CSR_LIMIT: usize = 16 * 1024;
+
+/// An authority of the user's own, in PEM files.
+#[derive(Debug, Clone)]
+pub struct AuthorityFiles {
+    /// The issuing certificate, and after it those that lead to the root. A root may be given
+    /// instead (a single certificate that signed itself): an intermediate is then made under it.
+    pub certificate: PathBuf,
+    /// The private key of the first certificate (PKCS#8, or SEC 1).
+    pub key: PathBuf,
+    /// The roots to trust, when `certificate` is an intermediate.
+    pub roots: Option<PathBuf>,
+}
+
+/// A signed certificate, with all that its owner needs.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// Leaf first, then intermediates.
+    pub chain: Vec<CertificateDer<'static>>,
+    pub roots: Vec<CertificateDer<'static>>,
+    /// Seconds since the epoch.
+    pub not_before: i64,
+    pub not_after: i64,
+}
+
+/// Signs the certificates of one trust domain.
+pub struct MeshAuthority {
+    domain: TrustDomain,
+    roots: Vec<CertificateDer<'static>>,
+    issuer: ArcSwap<Intermediate>,
+    renewal: Renewal,
+    issued: AtomicU64,
+}
+
+/// What signs leaves.
+struct Intermediate {
+    issuer: Issuer<'static, KeyPair>,
+    /// The issuing certificate and what leads from it to the root, without the root.
+    chain: Vec<CertificateDer<'static>>,
+    expires: SystemTime,
+}
+
+/// Where the next intermediate comes from.
+enum Renewal {
+    /// From this root, into that folder.
+    Root { root: Box<Issuer<'static, KeyPair>>, expires: SystemTime, dir: PathBuf, master: MasterKey },
+    /// From the user.
+    Foreign,
+}
+
+impl MeshAuthority {
+    /// Opens the authority kept in `dir`, or makes one there. The trust domain cannot change later.
+    pub fn open(
+        dir: &Path,
+        master: MasterKey,
+        domain: &TrustDomain,
+        files: Option<&AuthorityFiles>,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
+        bind_domain(dir, domain)?;
+        let Some(files) = files else {
+            let (certificate, key) = own_root(dir, &master, domain, now)?;
+            return Self::under_root(dir, master, domain, certificate, key, now);
+        };
+        let chain = read_certificates(&files.certificate)?;
+        let key = read_key(&files.key)?;
+        check_authority(&files.certificate, &chain[0], &key)?;
+        if self_signed(&chain[0]) {
+            return Self::under_root(dir, master, domain, chain[0].clone(), key, now);
+        }
+        let roots = match &files.roots {
+            Some(path) => read_certificates(path)?,
+            None => {
+                return Err(CaError::Content {
+                    path: files.certificate.clone(),
+                    problem: "is an intermediate: the file with the roots to trust must be named too"
+                        .to_owned(),
+                });
+            }
+        };
+        let expires = expiry(&chain[0]).unwrap_or(now);
+        let issuer = Issuer::from_ca_cert_der(&chain[0], key)?;
+        let chain = chain.into_iter().filter(|c| !self_signed(c)).collect();
+        Ok(Self {
+            domain: domain.clone(),
+            roots,
+            issuer: ArcSwap::from_pointee(Intermediate { issuer, chain, expires }),
+            renewal: Renewal::Foreign,
+            issued: AtomicU64::new(0),
+        })
+    }
+
+    fn under_root(
+        dir: &Path,
+        master: MasterKey,
+        domain: &TrustDomain,
+        root: CertificateDer<'static>,
+        key: KeyPair,
+        now: SystemTime,
+    ) -> Result<Self, CaError> {
+        let expires = expiry(&root).unwrap_or(now);
+        let root_issuer = Issuer::from_ca_cert_der(&root, key)?;
+        let kept = kept_intermediate(dir, &master, &root)?;
+        let intermediate = match kept {
+            Some(kept) if kept.expires > now + INTERMEDIATE_LIFETIME / 3 => kept,
+            _ => new_intermediate(dir, &master, domain, &root_issuer, expires, now)?,
+        };
+        Ok(Self {
+            domain: domain.clone(),
+            roots: vec![root],
+            issuer: ArcSwap::from_pointee(intermediate),
+            renewal: Renewal::Root { root: Box::new(root_issuer), expires, dir: dir.to_owned(), master },
+            issued: AtomicU64::new(0),
+        })
+    }
+
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.domain
+    }
+
+    /// The roots to trust.
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
+    }
+
+    /// The SHA-256 of the root, in hexadecimal digits: by it a joining node knows the server.
+    pub fn root_fingerprint(&self) -> String {
+        hex(digest(&SHA256, &self.roots[0]).as_ref())
+    }
+
+    /// How many certificates were signed since the start.
+    pub fn issued(&self) -> u64 {
+        self.issued.load(Ordering::Relaxed)
+    }
+
+    /// Makes a new intermediate when the present one is due. Call it now and then.
+    pub fn renew_if_due(&self, now: SystemTime) -> Result<(), CaError> {
+        let left = self.issuer.load().expires.duration_since(now).unwrap_or_default();
+        match &self.renewal {
+            Renewal::Root { root, expires, dir, master } if left < INTERMEDIATE_LIFETIME / 3 => {
+                let next = new_intermediate(dir, master, &self.domain, root, *expires, now)?;
+                self.issuer.store(next.into());
+                tracing::info!("made a new issuing intermediate for the mesh's certificates");
+            }
+            Renewal::Foreign if left < 30 * DAY => {
+                tracing::warn!(
+                    days = left.as_secs() / DAY.as_secs(),
+                    "the issuing certificate that was given runs out; replace its files and restart the server"
+                );
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Signs the public key of a request (PKCS#10, DER) for `identity`. Nothing else of the request
+    /// is used; whether the requester may have the identity, the caller has checked.
+    pub fn sign(&self, identity: &SpiffeId, csr: &[u8], now: SystemTime) -> Result<Issued, CaError> {
+        if csr.len() > CSR_LIMIT {
+            return Err(CaError::Request(format!("the signing request has more than {CSR_LIMIT} bytes")));
+        }
+        // Reading checks that the request is signed with the key that it carries.
+        let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(csr))
+            .map_err(|e| CaError::Request(format!("the signing request (PKCS#10, DER) is not valid: {e}")))?;
+        let algorithm = request.public_key.algorithm();
+        let accepted = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519];
+        if !accepted.contains(&algorithm) {
+            return Err(CaError::Request(
+                "the key of the signing request must be ECDSA P-256, ECDSA P-384 or Ed25519".to_owned(),
+            ));
+        }
+        self.issue(identity, &request.public_key, now)
+    }
+
+    /// Signs a key of the server's own.
+    pub fn issue(
+        &self,
+        identity: &SpiffeId,
+        key: &impl PublicKeyData,
+        now: SystemTime,
+    ) -> Result<Issued, CaError> {
+        if identity.trust_domain() != self.domain.as_str() {
+            return Err(CaError::Request(format!(
+                "`{identity}` is of another trust domain than this mesh, which is `{}`",
+                self.domain
+            )));
+        }
+        let lifetime = match identity.subject() {
+            Subject::Workload { .. } => WORKLOAD_LIFETIME,
+            Subject::Node(_) | Subject::Server => NODE_LIFETIME,
+        };
+        let intermediate = self.issuer.load();
+        if intermediate.expires <= now {
+            return Err(CaError::Request("the server's issuing certificate has expired".to_owned()));
+        }
+        let params = leaf_parameters(identity, now, lifetime, intermediate.expires)?;
+        let certificate = params.signed_by(key, &intermediate.issuer)?;
+        let mut chain = vec![certificate.der().clone()];
+        chain.extend(intermediate.chain.iter().cloned());
+        self.issued.fetch_add(1, Ordering::Relaxed);
+        Ok(Issued {
+            chain,
+            roots: self.roots.clone(),
+            not_before: params.not_before.unix_timestamp(),
+            not_after: params.not_after.unix_timestamp(),
+        })
+    }
+
+    /// A fresh key and certificate for the server itself.
+    pub fn server_certificate(
+        &self,
+        now: SystemTime,
+    ) -> Result<(rustls::sign::CertifiedKey, SystemTime), CaError> {
+        let key = generate_key()?;
+        let issued = self.issue(&SpiffeId::server(&self.domain), &key, now)?;
+        let expires = expiry(&issued.chain[0]).unwrap_or(now);
+        let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let private = rustls::crypto::aws_lc_rs::sign::any_supported_type(&private)
+            .map_err(|e| CaError::Tls(e.to_string()))?;
+        Ok((rustls::sign::CertifiedKey::new(issued.chain, private), expires))
+    }
+}
+
+/// X.509-SVID standard, sections 2 and 4: one URI, no authority, digital signatures only.
+fn leaf_parameters(
+    identity: &SpiffeId,
+    now: SystemTime,
+    lifetime: Duration,
+    limit: SystemTime,
+) -> Result<CertificateParams, CaError> {
+    let mut params = parameters("", now, lifetime, Some(limit));
+    params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into()?)];
+    params.is_ca = rcgen::IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    Ok(params)
+}
+
+/// Remembers the trust domain of a server's state, and refuses another one.
+fn bind_domain(dir: &Path, domain: &TrustDomain) -> Result<(), CaError> {
+    let path = dir.join("trust-domain");
+    match fs::read_to_string(&path) {
+        Ok(kept) if kept.trim() == domain.as_str() => Ok(()),
+        Ok(kept) => Err(CaError::Content {
+            path,
+            problem: format!(
+                "this server's state belongs to the trust domain `{}`; a mesh cannot change it, so start \
+                 with that one instead of `{domain}`, or with another home",
+                kept.trim()
+            ),
+        }),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            write_private(&path, format!("{domain}\n").as_bytes())
+        }
+        Err(e) => Err(file("read", &path)(e)),
+    }
+}
+
+fn own_root(
+    dir: &Path,
+    master: &MasterKey,
+    domain: &TrustDomain,
+    now: SystemTime,
+) -> Result<(CertificateDer<'static>, KeyPair), CaError> {
+    let (certificate_path, key_path) = (dir.join("root.pem"), dir.join("root.key"));
+    if let Some(secret) = master.read(&key_path)?
+        && certificate_path.exists()
+    {
+        let mut certificates = read_certificates(&certificate_path)?;
+        let key = key_from_der(&key_path, &secret)?;
+        check_authority(&certificate_path, &certificates[0], &key)?;
+        return Ok((certificates.swap_remove(0), key));
+    }
+    let key = generate_key()?;
+    let mut params = authority_parameters(&format!("{domain} root"), now, 10 * YEAR, None, 1);
+    params.subject_alt_names = vec![SanType::URI(format!("spiffe://{domain}").try_into()?)];
+    let certificate = params.self_signed(&key)?;
+    // The key first: a certificate without its key would be taken for a finished authority.
+    master.write(&key_path, key.serialized_der())?;
+    write_private(&certificate_path, certificate.pem().as_bytes())?;
+    tracing::info!(trust_domain = %domain, "made a new root for the mesh's certificates");
+    Ok((certificate.der().clone(), key))
+}
+
+fn kept_intermediate(
+    dir: &Path,
+    master: &MasterKey,
+    root: &CertificateDer<'_>,
+) -> Result<Option<Intermediate>, CaError> {
+    let (certificate_path, key_path) = (dir.join("issuer.pem"), dir.join("issuer.key"));
+    if !certificate_path.exists() {
+        return Ok(None);
+    }
+    let Some(secret) = master.read(&key_path)? else { return Ok(None) };
+    let chain = read_certificates(&certificate_path)?;
+    let key = key_from_der(&key_path, &secret)?;
+    // A crash between the two writes, or another root than before: make a new one.
+    let matches = check_authority(&certificate_path, &chain[0], &key).is_ok() && signed_by(&chain[0], root);
+    let Some(expires) = expiry(&chain[0]).filter(|_| matches) else { return Ok(None) };
+    let issuer = Issuer::from_ca_cert_der(&chain[0], key)?;
+    Ok(Some(Intermediate { issuer, chain, expires }))
+}
+
+fn new_intermediate(
+    dir: &Path,
+    master: &MasterKey,
+    domain: &TrustDomain,
+    root: &Issuer<'static, KeyPair>,
+    root_expires: SystemTime,
+    now: SystemTime,
+) -> Result<Intermediate, CaError> {
+    let key = generate_key()?;
+    let name = format!("{domain} issuing");
+    let mut params = authority_parameters(&name, now, INTERMEDIATE_LIFETIME, Some(root_expires), 0);
+    params.subject_alt_names = vec![SanType::URI(format!("spiffe://{domain}").try_into()?)];
+    let certificate = params.signed_by(&key, root)?;
+    master.write(&dir.join("issuer.key"), key.serialized_der())?;
+    write_private(&dir.join("issuer.pem"), certificate.pem().as_bytes())?;
+    let chain = vec![certificate.der().clone()];
+    let expires = expiry(&chain[0]).unwrap_or(now);
+    Ok(Intermediate { issuer: Issuer::from_ca_cert_der(&chain[0], key)?, chain, expires })
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CaError> {
+    let pem = fs::read(path).map_err(file("read", path))?;
+    let invalid = |problem: String| CaError::Content { path: path.to_owned(), problem };
+    let certificates = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| invalid(format!("is not PEM: {e}")))?;
+    if certificates.is_empty() {
+        return Err(invalid("has no certificate in it (PEM is expected)".to_owned()));
+    }
+    for certificate in &certificates {
+        if x509_parser::parse_x509_certificate(certificate).is_err() {
+            return Err(invalid("has a certificate that cannot be read (X.509 is expected)".to_owned()));
+        }
+    }
+    Ok(certificates)
+}
+
+fn read_key(path: &Path) -> Result<KeyPair, CaError> {
+    let pem = zeroize::Zeroizing::new(fs::read(path).map_err(file("read", path))?);
+    let invalid = |problem: String| CaError::Content { path: path.to_owned(), problem };
+    let der = PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|e| invalid(format!("has no private key in it (PEM is expected): {e}")))?;
+    KeyPair::try_from(&der).map_err(|e| invalid(format!("has a private key that cannot be used: {e}")))
+}
+
+fn key_from_der(path: &Path, der: &[u8]) -> Result<KeyPair, CaError> {
+    KeyPair::try_from(&PrivatePkcs8KeyDer::from(der))
+        .map_err(|e| CaError::Content { path: path.to_owned(), problem: format!("is no private key: {e}") })
+}
+
+/// Checks that a certificate may sign others and that the key is its own.
+fn check_authority(path: &Path, der: &CertificateDer<'_>, key: &KeyPair) -> Result<(), CaError> {
+    let invalid = |problem: &str| CaError::Content { path: path.to_owned(), problem: problem.to_owned() };
+    let (_, certificate) =
+        x509_parser::parse_x509_certificate(der).map_err(|_| invalid("is no X.509 certificate"))?;
+    if !certificate.is_ca() {
+        return Err(invalid("is no authority's certificate (basicConstraints must say CA:TRUE)"));
+    }
+    if certificate.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
+        return Err(invalid("does not belong to the private key that was given"));
+    }
+    if expires_within(der, SystemTime::now(), Duration::ZERO) {
+        return Err(invalid("has expired"));
+    }
+    Ok(())
+}
+
+fn self_signed(der: &CertificateDer<'_>) -> bool {
+    signed_by(der, der)
+}
+
+fn signed_by(der: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
+    let (Ok((_, certificate)), Ok((_, issuer))) =
+        (x509_parser::parse_x509_certificate(der), x509_parser::parse_x509_certificate(issuer))
+    else {
+        return false;
+    };
+    certificate.issuer() == issuer.subject()
+        && certificate.verify_signature(Some(issuer.public_key())).is_ok()
+}

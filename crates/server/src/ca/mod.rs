@@ -1,0 +1,104 @@
+//! The certificate authorities of a server: one for the mesh, whose certificates carry SPIFFE IDs,
+//! and one for the API, whose certificates carry Kubernetes users and groups. They share nothing,
+//! so that a workload's certificate can never open the API, nor an administrator's a link.
+//!
+//! All keys are ECDSA P-256, and lie on disk sealed with the server's master key
+//! ([`seal::MasterKey`]).
+
+pub mod api;
+pub mod mesh;
+pub mod seal;
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, SerialNumber,
+};
+
+/// How far before its issue a certificate becomes valid: hosts' clocks differ.
+const BACKDATE: Duration = Duration::from_secs(60);
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// What goes wrong with an authority.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    #[error("cannot {action} {}: {source}", path.display())]
+    File { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{}: {problem}", path.display())]
+    Content { path: PathBuf, problem: String },
+    /// What was asked for cannot be signed; the text is for the one who asked.
+    #[error("{0}")]
+    Request(String),
+    #[error("cannot make a certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    #[error("cannot set up TLS: {0}")]
+    Tls(String),
+}
+
+/// The start of every set of parameters: a random serial number, and validity from a minute ago
+/// until `lifetime` from `now`, or until `limit` where that is earlier.
+fn parameters(
+    common_name: &str,
+    now: SystemTime,
+    lifetime: Duration,
+    limit: Option<SystemTime>,
+) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    let not_after = limit.map_or(now + lifetime, |limit| limit.min(now + lifetime));
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since_epoch(now - BACKDATE);
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_epoch(not_after);
+    params.distinguished_name = DistinguishedName::new();
+    if !common_name.is_empty() {
+        params.distinguished_name.push(DnType::CommonName, common_name);
+    }
+    let mut serial: [u8; 16] = rand::random();
+    // A positive number of a fixed length (RFC 5280, 4.1.2.2).
+    serial[0] = serial[0] & 0x7f | 0x40;
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+/// The parameters of an authority's own certificate.
+fn authority_parameters(
+    common_name: &str,
+    now: SystemTime,
+    lifetime: Duration,
+    limit: Option<SystemTime>,
+    path_length: u8,
+) -> CertificateParams {
+    let mut params = parameters(common_name, now, lifetime, limit);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+fn generate_key() -> Result<KeyPair, CaError> {
+    Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?)
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    // Whole seconds: X.509 has no fractions.
+    Duration::from_secs(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+}
+
+/// When a certificate starts and stops to be valid, in seconds since the epoch.
+pub fn validity(der: &[u8]) -> Option<(i64, i64)> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    let validity = certificate.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
+}
+
+fn expiry(der: &[u8]) -> Option<SystemTime> {
+    let (_, not_after) = validity(der)?;
+    Some(UNIX_EPOCH + Duration::from_secs(not_after.try_into().ok()?))
+}
+
+/// Whether less than `rest` is left of a certificate.
+fn expires_within(der: &[u8], now: SystemTime, rest: Duration) -> bool {
+    expiry(der).is_none_or(|end| end < now + rest)
+}
