@@ -1,1 +1,100 @@
-fn main() {}
+//! Everything that a developer does: `cargo xtask --help`.
+
+mod setup;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Everything that a developer does", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Set up what the tests need, then check the house rules and run every test
+    Test {
+        /// Only the tests whose name contains this text
+        filter: Option<String>,
+    },
+    /// Install what the tests need (nftables, tcpdump, curl, kubectl, Python packages in ./.venv)
+    Setup,
+    /// Formatting, clippy and the house rules
+    Lint,
+    /// The house rules alone: direction of dependencies, file sizes, where `unsafe` may stand
+    Tidy,
+    /// Write the generated protobuf code anew
+    Generate,
+}
+
+fn main() -> Result<()> {
+    let root = root();
+    match Arguments::parse().task {
+        Task::Test { filter } => test(&root, filter.as_deref()),
+        Task::Setup => setup::run(&root).map(drop),
+        Task::Lint => lint(&root),
+        Task::Tidy => tidy::run(&root),
+        Task::Generate => run(cargo(&root)
+            .args(["test", "-p", "tulle-wire", "--test", "generated"])
+            .env("TULLE_REGENERATE", "1")),
+    }
+}
+
+fn test(root: &Path, filter: Option<&str>) -> Result<()> {
+    let started = Instant::now();
+    let tools = setup::run(root)?;
+    tidy::run(root)?;
+    run(cargo(root).args(["fmt", "--all", "--check"])).context("run `cargo fmt --all`")?;
+
+    // The stories drive the real binary, so it is built first; the same profile as the tests.
+    run(cargo(root).args(["build", "--workspace", "--all-targets"]))?;
+    let mut tests = cargo(root);
+    tests.args(["test", "--workspace", "--no-fail-fast"]);
+    tests.env("TULLE_BIN", target(root).join("debug/tulle"));
+    tests.env("TULLE_TEST_PYTHON", setup::python(root));
+    if tools.complete {
+        tests.env("TULLE_TEST_REQUIRE_ALL", "1");
+    }
+    tests.args(filter);
+    // Stories share the host's ports and cores: one at a time.
+    tests.args(["--", "--test-threads", "2"]);
+    run(&mut tests)?;
+    println!("all tests passed in {} s", started.elapsed().as_secs());
+    Ok(())
+}
+
+fn lint(root: &Path) -> Result<()> {
+    tidy::run(root)?;
+    run(cargo(root).args(["fmt", "--all", "--check"])).context("run `cargo fmt --all`")?;
+    run(cargo(root).args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
+}
+
+fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let line = format!("{command:?}");
+    let status = command.status().with_context(|| format!("{line} could not be started"))?;
+    if !status.success() {
+        bail!("{line}: {status}");
+    }
+    Ok(())
+}

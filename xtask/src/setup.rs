@@ -1,0 +1,103 @@
+//! What the tests need beyond Rust and gcc: Debian packages, and Python clients in a virtual
+//! environment of the project's own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+/// Programs that the stories run, and the Debian packages that have them (tried in this order).
+const PROGRAMS: &[(&str, &[&str])] = &[
+    ("nft", &["nftables"]),
+    ("ip", &["iproute2"]),
+    ("tcpdump", &["tcpdump"]),
+    ("curl", &["curl"]),
+    ("openssl", &["openssl"]),
+    ("setpriv", &["util-linux"]),
+    ("node", &["nodejs"]),
+    ("python3", &["python3"]),
+    ("kubectl", &["kubectl", "kubernetes-client"]),
+];
+
+/// Python packages, each with the version that the stories were written for.
+const PYTHON_PACKAGES: &[&str] = &["grpcio==1.76.0"];
+
+/// What could be set up.
+pub struct Tools {
+    /// Every test can run: nothing may be skipped.
+    pub complete: bool,
+}
+
+/// The interpreter of the project's virtual environment.
+pub fn python(root: &Path) -> PathBuf {
+    root.join(".venv/bin/python")
+}
+
+/// Installs what is missing where it may, and names in one line what it may not.
+pub fn run(root: &Path) -> Result<Tools> {
+    let root_user = is_root();
+    let mut missing = Vec::new();
+    for (program, packages) in PROGRAMS {
+        if !installed(program) && !(root_user && packages.iter().any(|package| install(package))) {
+            missing.push(format!("{program} (Debian package {})", packages[0]));
+        }
+    }
+    if let Err(e) = python_packages(root, root_user) {
+        missing.push(format!("Python packages {PYTHON_PACKAGES:?} ({e:#})"));
+    }
+    if !root_user {
+        missing.push("root (host capture, network namespaces)".to_owned());
+    }
+    if !missing.is_empty() {
+        println!("not here, tests that need it are skipped: {}", missing.join(", "));
+    }
+    Ok(Tools { complete: missing.is_empty() })
+}
+
+fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output();
+    output.is_ok_and(|o| o.stdout.trim_ascii() == b"0")
+}
+
+fn installed(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').chain(["/usr/sbin", "/sbin"]).any(|folder| Path::new(folder).join(program).is_file())
+}
+
+/// Whether Debian's package manager could install `package`.
+fn install(package: &str) -> bool {
+    let apt = |arguments: &[&str]| {
+        Command::new("apt-get")
+            .args(["-qq", "-o", "DPkg::Lock::Timeout=60"])
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdout(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    let attempt = || apt(&["install", "-y", "--no-install-recommends", package]);
+    println!("installing {package}");
+    attempt() || (apt(&["update"]) && attempt())
+}
+
+/// Makes the virtual environment and installs the packages, once for each list of packages.
+fn python_packages(root: &Path, may_install: bool) -> Result<()> {
+    let marker = root.join(".venv/installed");
+    let wanted = PYTHON_PACKAGES.join("\n");
+    if std::fs::read_to_string(&marker).is_ok_and(|found| found == wanted) {
+        return Ok(());
+    }
+    let venv = root.join(".venv");
+    let make = || quiet(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
+    // Debian ships the module without what it needs to make a usable environment.
+    make().or_else(|e| if may_install && install("python3-venv") { make() } else { Err(e) })?;
+    quiet(Command::new(python(root)).args(["-m", "pip", "install", "--quiet"]).args(PYTHON_PACKAGES))?;
+    std::fs::write(&marker, wanted).context("the virtual environment cannot be marked as complete")
+}
+
+fn quiet(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?} could not be started"))?;
+    let last = String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned();
+    anyhow::ensure!(output.status.success(), "{command:?}: {last}");
+    Ok(())
+}

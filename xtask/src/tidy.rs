@@ -1,0 +1,125 @@
+//! The rules of the house that the compiler does not check.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Which crates of ours a crate may depend on (ARCHITECTURE.md): downwards only.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("wire", &["model"]),
+    ("sys", &[]),
+    ("proxy", &["model", "sys", "wire"]),
+    ("node", &["model", "proxy", "sys", "wire"]),
+    ("server", &["model", "wire"]),
+    ("tulle", &["model", "node", "proxy", "server", "sys", "wire"]),
+];
+
+/// Lines of production code in one file; tests don't count.
+const FILE_LIMIT: usize = 600;
+
+/// Names that say nothing about what is inside.
+const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "types", "helpers", "manager", "misc"];
+
+/// What a pure crate may not touch: clocks, sockets, files, threads.
+const IMPURE: &[&str] = &[
+    "std::fs",
+    "std::thread",
+    "Instant::now",
+    "SystemTime",
+    "Timestamp::now",
+    "TcpStream",
+    "UdpSocket",
+    "tokio",
+];
+
+pub fn run(root: &Path) -> Result<()> {
+    let mut problems = Vec::new();
+    for (name, allowed) in MAY_USE {
+        dependencies(root, name, allowed, &mut problems)?;
+    }
+    for file in sources(root)? {
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let shown = file.strip_prefix(root).unwrap_or(&file);
+        source(shown, production_part(&text), &mut problems);
+    }
+    if fs::read_to_string(root.join("Cargo.lock"))?.contains("name = \"ring\"") {
+        problems
+            .push("Cargo.lock: ring is a second crypto provider; turn off the feature that brings it".into());
+    }
+    if !problems.is_empty() {
+        bail!("house rules:\n  {}", problems.join("\n  "));
+    }
+    Ok(())
+}
+
+fn dependencies(root: &Path, name: &str, allowed: &[&str], problems: &mut Vec<String>) -> Result<()> {
+    let manifest = root.join("crates").join(name).join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).with_context(|| manifest.display().to_string())?;
+    let mut section = "";
+    for line in text.lines() {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let used = line.strip_prefix("tulle-").and_then(|rest| rest.split(['.', ' ', '=']).next());
+        if let Some(used) = used
+            && section != "[dev-dependencies]"
+            && !allowed.contains(&used)
+        {
+            problems.push(format!("crates/{name}/Cargo.toml: {name} must not depend on {used}"));
+        }
+    }
+    Ok(())
+}
+
+fn source(file: &Path, text: &str, problems: &mut Vec<String>) {
+    let shown = file.display();
+    let lines = text.lines().count();
+    if lines > FILE_LIMIT {
+        problems.push(format!("{shown}: {lines} lines; split it by purpose ({FILE_LIMIT} at most)"));
+    }
+    let stem = file.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+    let folder = file.parent().and_then(|p| p.file_name()).and_then(|s| s.to_str()).unwrap_or_default();
+    if EMPTY_NAMES.contains(&stem) || EMPTY_NAMES.contains(&folder) {
+        problems.push(format!("{shown}: give it a name that says what is inside"));
+    }
+    for (number, line) in text.lines().enumerate() {
+        let code = line.split("//").next().unwrap_or_default();
+        let at = |what: &str| format!("{shown}:{}: {what}", number + 1);
+        if !file.starts_with("crates/sys") && !file.starts_with("xtask") && code.contains("unsafe ") {
+            problems.push(at("unsafe code belongs into crates/sys"));
+        }
+        if file.starts_with("crates/model/src")
+            && let Some(found) = IMPURE.iter().find(|impure| code.contains(**impure))
+        {
+            problems.push(at(&format!("{found} has no place in the pure crate")));
+        }
+    }
+}
+
+/// The text up to the test module, which by convention is last.
+fn production_part(text: &str) -> &str {
+    text.find("#[cfg(test)]\nmod tests {").map_or(text, |end| &text[..end])
+}
+
+/// Every Rust file of the crates and of xtask, generated ones and tests left out.
+fn sources(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let mut folders = vec![root.join("crates"), root.join("xtask")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            if path.is_dir() {
+                if !["generated", "tests", "target", "examples"].contains(&name) {
+                    folders.push(path);
+                }
+            } else if path.extension().is_some_and(|e| e == "rs") && name != "tests.rs" {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
