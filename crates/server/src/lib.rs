@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The control plane: store, API, certificate authority, discovery, telemetry.
+
+pub mod ca;
+pub mod store;

@@ -1,0 +1,224 @@
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use super::*;
+
+fn value(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn keys(list: &List) -> Vec<&str> {
+    list.items.iter().map(|(key, _)| key.as_str()).collect()
+}
+
+#[tokio::test]
+async fn preconditions_hold() {
+    let store = Store::in_memory().unwrap();
+    assert_eq!(store.put("/a", value("1"), Precondition::Absent).await, Ok(1));
+    assert_eq!(
+        store.put("/a", value("2"), Precondition::Absent).await,
+        Err(StoreError::AlreadyExists("/a".to_owned()))
+    );
+    assert_eq!(store.put("/a", value("2"), Precondition::Revision(1)).await, Ok(2));
+    assert_eq!(
+        store.put("/a", value("3"), Precondition::Revision(1)).await,
+        Err(StoreError::Conflict { key: "/a".to_owned(), revision: 2 })
+    );
+    assert_eq!(
+        store.put("/b", value("3"), Precondition::Revision(1)).await,
+        Err(StoreError::NotFound("/b".to_owned()))
+    );
+    let stored = store.get("/a").unwrap().unwrap();
+    assert_eq!((stored.value, stored.revision, stored.create_revision), (value("2"), 2, 1));
+    let (revision, previous) = store.delete("/a", Precondition::Any).await.unwrap();
+    assert_eq!((revision, previous.value), (3, value("2")));
+    assert_eq!(store.delete("/a", Precondition::Any).await, Err(StoreError::NotFound("/a".to_owned())));
+    assert_eq!(
+        store.put_requiring("/c", value("1"), Precondition::Any, Some("/a")).await,
+        Err(StoreError::MissingRequirement("/a".to_owned()))
+    );
+    assert_eq!(store.revision(), 3);
+}
+
+#[tokio::test]
+async fn lists_in_pages_as_of_one_revision() {
+    let store = Store::in_memory().unwrap();
+    for key in ["/x/a", "/x/b", "/x/c", "/x/d", "/y/a"] {
+        store.put(key, value("old"), Precondition::Any).await.unwrap();
+    }
+    let first = store.list("/x/", None, 2).unwrap();
+    assert_eq!((keys(&first), first.more, first.revision), (vec!["/x/a", "/x/b"], true, 5));
+    store.delete("/x/c", Precondition::Any).await.unwrap();
+    store.put("/x/d", value("new"), Precondition::Any).await.unwrap();
+    store.put("/x/ca", value("new"), Precondition::Any).await.unwrap();
+    store.put("/x/c", value("new"), Precondition::Any).await.unwrap();
+    store.delete("/x/d", Precondition::Any).await.unwrap();
+
+    let rest = store.list_at("/x/", Some("/x/b"), 10, first.revision).unwrap();
+    assert_eq!((keys(&rest), rest.more), (vec!["/x/c", "/x/d"], false));
+    assert!(rest.items.iter().all(|(_, stored)| stored.value == value("old") && stored.revision <= 5));
+    let page = store.list_at("/x/", Some("/x/b"), 1, first.revision).unwrap();
+    assert_eq!((keys(&page), page.more), (vec!["/x/c"], true));
+    assert_eq!(keys(&store.list("/x/", None, 10).unwrap()), ["/x/a", "/x/b", "/x/c", "/x/ca"]);
+
+    store.compact(1).await.unwrap();
+    assert!(matches!(store.list_at("/x/", None, 10, 5), Err(StoreError::Compacted { .. })));
+    assert!(matches!(store.list_at("/x/", None, 10, 99), Err(StoreError::Future { .. })));
+}
+
+#[tokio::test]
+async fn a_watch_misses_nothing_and_repeats_nothing() {
+    let store = Store::in_memory().unwrap();
+    for n in 0..500 {
+        store.put(&format!("/x/{n}"), value("1"), Precondition::Any).await.unwrap();
+    }
+    let mut watch = store.watch("/x/", 100).unwrap();
+    let writer = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for n in 0..1000 {
+                store.put(&format!("/x/{n}"), value("2"), Precondition::Any).await.unwrap();
+                store.put("/other", value("2"), Precondition::Any).await.unwrap();
+            }
+        })
+    };
+    let mut seen = Vec::new();
+    while seen.len() < 1400 {
+        seen.push(watch.next().await.unwrap());
+    }
+    writer.await.unwrap();
+    assert!(seen.is_sorted_by(|a, b| a.revision < b.revision));
+    assert_eq!(seen[0].revision, 101);
+    assert_eq!(seen[400].previous, Some(value("1")));
+    assert_eq!(seen.last().unwrap().key.as_ref(), "/x/999");
+    assert_eq!(watch.try_next(), Ok(None));
+    assert_eq!(watch.position(), 2500);
+}
+
+#[tokio::test]
+async fn a_watch_that_lags_reads_on_from_the_log_until_that_is_compacted() {
+    let store = Store::in_memory().unwrap();
+    let mut watch = store.watch("/", 0).unwrap();
+    for n in 0..(2 * WATCH_BUFFER) {
+        store.put(&format!("/{n}"), value("1"), Precondition::Any).await.unwrap();
+    }
+    for n in 0..100 {
+        assert_eq!(watch.next().await.unwrap().key.as_ref(), format!("/{n}"));
+    }
+    let mut late = store.watch("/", 10).unwrap();
+    assert_eq!(late.next().await.unwrap().revision, 11);
+    let mut stuck = store.watch("/", store.revision()).unwrap();
+    for n in 0..(2 * WATCH_BUFFER) {
+        store.put(&format!("/{n}"), value("2"), Precondition::Any).await.unwrap();
+    }
+    store.compact(0).await.unwrap();
+    assert!(matches!(store.watch("/", 10), Err(StoreError::Compacted { .. })));
+    assert!(matches!(stuck.next().await, Err(StoreError::Compacted { .. })));
+    assert!(matches!(store.watch("/", 10_000), Err(StoreError::Future { .. })));
+}
+
+#[tokio::test]
+async fn deletes_a_key_with_all_under_its_prefixes_at_once() {
+    let store = Store::in_memory().unwrap();
+    for key in ["/ns/a", "/svc/a/x", "/svc/a/y", "/svc/ab/x"] {
+        store.put(key, value("1"), Precondition::Any).await.unwrap();
+    }
+    let mut watch = store.watch("/", store.revision()).unwrap();
+    let (revision, _) =
+        store.delete_with("/ns/a", Precondition::Any, vec!["/svc/a/".to_owned()]).await.unwrap();
+    assert_eq!(revision, 7);
+    assert_eq!(keys(&store.list("/", None, 10).unwrap()), ["/svc/ab/x"]);
+    for key in ["/svc/a/x", "/svc/a/y", "/ns/a"] {
+        let event = watch.next().await.unwrap();
+        assert_eq!((event.key.as_ref(), event.value), (key, None));
+    }
+}
+
+#[test]
+fn the_end_of_a_prefix_follows_all_its_keys() {
+    assert_eq!(prefix_end("/a/"), Some("/a0".to_owned()));
+    assert_eq!(prefix_end("\u{10FFFF}"), None);
+    assert_eq!(prefix_end("a\u{D7FF}"), Some("a\u{E000}".to_owned()));
+}
+
+#[tokio::test]
+async fn a_second_process_is_told_that_the_store_is_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = Store::open(&path).unwrap();
+    assert!(matches!(Store::open(&path), Err(OpenError::InUse(_))));
+    drop(store);
+}
+
+/// Set for the process that [`kill_9_loses_no_acknowledged_write`] starts and kills.
+const CHILD: &str = "TULLE_TEST_STORE";
+
+#[test]
+fn kill_9_loses_no_acknowledged_write() {
+    if let Some(path) = std::env::var_os(CHILD) {
+        write_until_killed(Path::new(&path));
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let mut acknowledged = 0;
+    for round in 1..=3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", "store::tests::kill_9_loses_no_acknowledged_write"])
+            .env(CHILD, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut acknowledgement = || -> Option<u64> {
+            loop {
+                let line = lines.next()?.unwrap();
+                // The first line may follow the test harness's words on the same line.
+                if let Some((_, number)) = line.rsplit_once("acknowledged ") {
+                    // A line cut by the kill has no end mark.
+                    return number.strip_suffix('.').map(|number| number.parse().unwrap());
+                }
+            }
+        };
+        while acknowledged < round * 200 {
+            acknowledged = acknowledgement().unwrap();
+        }
+        child.kill().unwrap();
+        while let Some(number) = acknowledgement() {
+            acknowledged = number;
+        }
+        child.wait().unwrap();
+
+        let store = Store::open(&path).unwrap();
+        let revision = store.revision();
+        assert!(revision >= acknowledged, "{acknowledged} acknowledged, {revision} found");
+        for n in 1..=acknowledged {
+            let stored = store.get(&format!("/{n:08}")).unwrap().unwrap();
+            assert_eq!((stored.value, stored.revision), (value(&n.to_string()), n));
+        }
+        // Values and log tell the same story, to the last write.
+        assert_eq!(store.list("/", None, usize::MAX - 1).unwrap().items.len() as u64, revision);
+        let mut watch = store.watch("/", 0).unwrap();
+        for n in 1..=revision {
+            assert_eq!(watch.try_next().unwrap().unwrap().revision, n);
+        }
+        assert_eq!(watch.try_next(), Ok(None));
+        acknowledged = revision;
+    }
+}
+
+fn write_until_killed(path: &Path) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let store = Store::open(path).unwrap();
+        loop {
+            let next = store.revision() + 1;
+            let put = async |n: u64| {
+                store.put(&format!("/{n:08}"), value(&n.to_string()), Precondition::Absent).await
+            };
+            let (first, second) = tokio::join!(biased; put(next), put(next + 1));
+            println!("acknowledged {}.", first.unwrap());
+            println!("acknowledged {}.", second.unwrap());
+        }
+    });
+}
