@@ -1,6 +1,8 @@
 //! What a server and its nodes say to each other: the generated protobuf types and services, and
 //! their translation from and to the model's snapshot.
 
+pub mod convert;
+
 /// Envoy's incremental discovery transport.
 #[allow(clippy::all, clippy::unwrap_used)]
 pub mod xds {
