@@ -4,7 +4,7 @@ mod setup;
 mod tidy;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -34,14 +34,23 @@ enum Task {
     Generate,
 }
 
-fn main() -> Result<()> {
-    let root = root();
-    match Arguments::parse().task {
-        Task::Test { filter } => test(&root, filter.as_deref()),
-        Task::Setup => setup::run(&root).map(drop),
-        Task::Lint => lint(&root),
-        Task::Tidy => tidy::run(&root),
-        Task::Generate => run(cargo(&root)
+fn main() -> ExitCode {
+    match perform(Arguments::parse().task, &root()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task, root: &Path) -> Result<()> {
+    match task {
+        Task::Test { filter } => test(root, filter.as_deref()),
+        Task::Setup => setup::run(root).map(drop),
+        Task::Lint => lint(root),
+        Task::Tidy => tidy::run(root),
+        Task::Generate => run(cargo(root)
             .args(["test", "-p", "tulle-wire", "--test", "generated"])
             .env("TULLE_REGENERATE", "1")),
     }

@@ -44,14 +44,23 @@ pub fn run(root: &Path) -> Result<()> {
         let shown = file.strip_prefix(root).unwrap_or(&file);
         source(shown, production_part(&text), &mut problems);
     }
-    if fs::read_to_string(root.join("Cargo.lock"))?.contains("name = \"ring\"") {
-        problems
-            .push("Cargo.lock: ring is a second crypto provider; turn off the feature that brings it".into());
+    if depends_on_ring(root)? {
+        problems.push(
+            "ring is a second crypto provider; `cargo tree -i ring` names the feature that brings it".into(),
+        );
     }
     if !problems.is_empty() {
         bail!("house rules:\n  {}", problems.join("\n  "));
     }
     Ok(())
+}
+
+/// rustls panics at run time where two providers are there and none was chosen.
+fn depends_on_ring(root: &Path) -> Result<bool> {
+    let tree =
+        crate::cargo(root).args(["tree", "--workspace", "--edges", "normal", "--prefix", "none"]).output()?;
+    anyhow::ensure!(tree.status.success(), "cargo tree: {}", String::from_utf8_lossy(&tree.stderr));
+    Ok(String::from_utf8_lossy(&tree.stdout).lines().any(|line| line.starts_with("ring v")))
 }
 
 fn dependencies(root: &Path, name: &str, allowed: &[&str], problems: &mut Vec<String>) -> Result<()> {
