@@ -12,5 +12,6 @@ pub mod name;
 pub mod registry;
 pub mod retry_budget;
 pub mod routing;
+pub mod schema;
 pub mod snapshot;
 pub mod telemetry;

@@ -16,6 +16,7 @@ pub type Namespace = Object<NamespaceSpec, NamespaceStatus>;
 pub struct NamespaceSpec {
     /// Names of those who must agree before the namespace goes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub finalizers: Vec<String>,
 }
 
@@ -24,8 +25,16 @@ pub struct NamespaceSpec {
 pub struct NamespaceStatus {
     /// `Active` or `Terminating`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Active", "Terminating"], "x-default" = "Active"))]
     pub phase: Option<String>,
+    /// Aspects of the object's state.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["type"],
+        "x-kubernetes-patch-strategy" = "merge",
+        "x-kubernetes-patch-merge-key" = "type"
+    ))]
     pub conditions: Vec<Condition>,
 }
 
@@ -37,45 +46,101 @@ pub type Service = Object<ServiceSpec, ServiceStatus>;
 pub struct ServiceSpec {
     /// The ports that the service offers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["port", "protocol"],
+        "x-kubernetes-patch-strategy" = "merge",
+        "x-kubernetes-patch-merge-key" = "port"
+    ))]
     pub ports: Vec<ServicePort>,
     /// Labels of the workloads that answer for the service; without it, its EndpointSlices say who does.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub selector: BTreeMap<String, String>,
     /// `ClusterIP` (default) or `ExternalName`; the others are read as `ClusterIP`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "enum" = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"],
+        "x-default" = "ClusterIP"
+    ))]
     pub type_: Option<String>,
     /// The address of the service inside a cluster; `None` for a headless service. Outside
     /// Kubernetes every node gives a service a virtual address of its own.
     #[serde(rename = "clusterIP", skip_serializing_if = "Option::is_none")]
     pub cluster_ip: Option<String>,
+    /// The addresses of the service inside a cluster, one an address family; the first is `clusterIP`.
     #[serde(rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
     pub cluster_ips: Vec<String>,
+    /// Addresses outside of the cluster that lead to the service; kept, not used by the mesh.
     #[serde(rename = "externalIPs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub external_ips: Vec<String>,
+    /// The DNS name that a service of type `ExternalName` stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_name: Option<String>,
+    /// `Cluster` or `Local`; kept, not used by the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Cluster", "Local"]))]
     pub external_traffic_policy: Option<String>,
+    /// `Cluster` (default) or `Local`; kept, not used by the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Cluster", "Local"], "x-default" = "Cluster"))]
     pub internal_traffic_policy: Option<String>,
+    /// Address families of the service: `IPv4`, `IPv6`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 2),
+        extend(
+            "items" = { "type": "string", "enum": ["IPv4", "IPv6"] },
+            "x-kubernetes-list-type" = "atomic"
+        )
+    )]
     pub ip_families: Vec<String>,
+    /// `SingleStack`, `PreferDualStack` or `RequireDualStack`; kept, not used by the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["SingleStack", "PreferDualStack", "RequireDualStack"]))]
     pub ip_family_policy: Option<String>,
+    /// Whether workloads that are not ready are endpoints too; kept, not used by the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publish_not_ready_addresses: Option<bool>,
-    /// `None` (default) or `ClientIP`.
+    /// `None` (default) or `ClientIP`; kept, not used by the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["None", "ClientIP"], "x-default" = "None"))]
     pub session_affinity: Option<String>,
+    /// Settings of the session affinity; kept, not used by the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_affinity_config: Option<Value>,
+    /// For type `LoadBalancer`; kept, not used by the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allocate_load_balancer_node_ports: Option<bool>,
+    /// For type `LoadBalancer`; kept, not used by the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check_node_port: Option<i64>,
+    /// For type `LoadBalancer`; kept, not used by the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_balancer_class: Option<String>,
+    /// For type `LoadBalancer`; kept, not used by the mesh.
+    #[serde(rename = "loadBalancerIP", skip_serializing_if = "Option::is_none")]
+    pub load_balancer_ip: Option<String>,
+    /// For type `LoadBalancer`; kept, not used by the mesh.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub load_balancer_source_ranges: Vec<String>,
+    /// Where traffic should go by preference; kept, not used by the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic_distribution: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["port"]))]
 pub struct ServicePort {
     /// Names the port; required where a service has several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The port that clients connect to, 1 to 65535.
+    #[schemars(range(min = 1, max = 65535))]
     pub port: i64,
     /// The workloads' port, by number or by name; the same as `port` where none is given.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,12 +148,15 @@ pub struct ServicePort {
     pub target_port: Option<IntOrString>,
     /// `TCP` (default). Others are not meshed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["TCP", "UDP", "SCTP"], "x-default" = "TCP"))]
     pub protocol: Option<String>,
     /// What the port speaks: `http`, `http2`, `kubernetes.io/h2c`, `grpc`, `tcp`, `tls`, …; found out
     /// from the first bytes where nothing is declared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<String>,
+    /// A port of every node of a cluster; kept, not used by the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65535))]
     pub node_port: Option<i64>,
 }
 
@@ -118,8 +186,16 @@ impl JsonSchema for IntOrString {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ServiceStatus {
+    /// Aspects of the object's state.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["type"],
+        "x-kubernetes-patch-strategy" = "merge",
+        "x-kubernetes-patch-merge-key" = "type"
+    ))]
     pub conditions: Vec<Condition>,
+    /// What a load balancer of a cluster offers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancer: Option<Value>,
 }
@@ -139,31 +215,44 @@ pub struct EndpointSlice {
     #[serde(default)]
     pub metadata: ObjectMeta,
     /// `IPv4` or `IPv6`.
+    #[schemars(extend("enum" = ["IPv4", "IPv6", "FQDN"]))]
     pub address_type: String,
+    /// The endpoints: at most 1000.
     #[serde(default)]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "atomic"))]
     pub endpoints: Vec<SliceEndpoint>,
     /// The ports that each of the endpoints offers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub ports: Vec<SlicePort>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("required" = ["addresses"]))]
 pub struct SliceEndpoint {
     /// Addresses of one endpoint; the first is used.
+    #[schemars(length(min = 1, max = 100), extend("x-kubernetes-list-type" = "set"))]
     pub addresses: Vec<String>,
+    /// The state of the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conditions: Option<SliceEndpointConditions>,
+    /// The host name of the endpoint; kept, not used by the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// The node of the cluster that runs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
+    /// The zone that it is in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// The object that the endpoint stands for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_ref: Option<Value>,
+    /// Which clients should prefer it; kept, not used by the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hints: Option<Value>,
+    /// Labels of former versions of the kind; not used.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub deprecated_topology: BTreeMap<String, String>,
 }
@@ -174,8 +263,10 @@ pub struct SliceEndpointConditions {
     /// Ready to take traffic; ready where nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
+    /// Whether it answers, be it terminating or not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serving: Option<bool>,
+    /// Whether it is about to go.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub terminating: Option<bool>,
 }
@@ -185,11 +276,17 @@ pub struct SliceEndpointConditions {
 pub struct SlicePort {
     /// The name of the service's port that it answers for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = ""))]
     pub name: Option<String>,
+    /// The port of the endpoints, 1 to 65535.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i64>,
+    /// `TCP` (default). Others are not meshed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["TCP", "UDP", "SCTP"], "x-default" = "TCP"))]
     pub protocol: Option<String>,
+    /// What the port speaks; as in a Service's ports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<String>,
 }

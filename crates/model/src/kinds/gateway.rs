@@ -16,14 +16,24 @@ pub type TCPRoute = Object<TCPRouteSpec, RouteStatus>;
 pub struct HTTPRouteSpec {
     /// What the route is attached to; a Service for traffic inside the mesh.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub parent_refs: Vec<ParentReference>,
     /// Host names that the route is for, at a Gateway; not used where the parent is a Service.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub hostnames: Vec<String>,
     /// The rules. Of all matches that fit a request the most specific decides: exact path, longest
     /// prefix, method, most headers, most query parameters, oldest route, first rule.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(min = 1, max = 16),
+        extend(
+            "x-kubernetes-list-type" = "atomic",
+            "x-default" = [{ "matches": [{ "path": { "type": "PathPrefix", "value": "/" } }] }]
+        )
+    )]
     pub rules: Vec<HTTPRouteRule>,
+    /// Not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_default_gateways: Option<String>,
 }
@@ -33,15 +43,25 @@ pub struct HTTPRouteSpec {
 pub struct HTTPRouteRule {
     /// Names the rule; unique in the route.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,
     /// The rule is for requests that fit one of these; for all where there is none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        extend(
+            "x-kubernetes-list-type" = "atomic",
+            "x-default" = [{ "path": { "type": "PathPrefix", "value": "/" } }]
+        )
+    )]
     pub matches: Vec<HTTPRouteMatch>,
     /// Where requests go, by weight.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub backend_refs: Vec<BackendRef>,
     /// Not supported yet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub filters: Vec<Value>,
     /// Not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,15 +80,27 @@ pub struct HTTPRouteRule {
 pub struct HTTPRouteMatch {
     /// The path; every path where nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = { "type": "PathPrefix", "value": "/" }))]
     pub path: Option<HTTPPathMatch>,
     /// Headers and their values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
     pub headers: Vec<HTTPValueMatch>,
     /// Query parameters and their values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
     pub query_params: Vec<HTTPValueMatch>,
     /// `GET`, `HEAD`, `POST`, `PUT`, `DELETE`, `CONNECT`, `OPTIONS`, `TRACE` or `PATCH`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend(
+        "enum" = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]
+    ))]
     pub method: Option<String>,
 }
 
@@ -77,9 +109,11 @@ pub struct HTTPRouteMatch {
 pub struct HTTPPathMatch {
     /// `Exact`, `PathPrefix` (default) or `RegularExpression`.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Exact", "PathPrefix", "RegularExpression"], "x-default" = "PathPrefix"))]
     pub type_: Option<String>,
     /// `/` where none is given.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024), extend("x-default" = "/"))]
     pub value: Option<String>,
 }
 
@@ -88,8 +122,13 @@ pub struct HTTPPathMatch {
 pub struct HTTPValueMatch {
     /// `Exact` (default) or `RegularExpression`.
     #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Exact", "RegularExpression"], "x-default" = "Exact"))]
     pub type_: Option<String>,
+    /// The name of the header or query parameter; each at most once in a list.
+    #[schemars(length(min = 1, max = 256))]
     pub name: String,
+    /// What the value must be.
+    #[schemars(length(min = 1, max = 4096))]
     pub value: String,
 }
 
@@ -98,19 +137,26 @@ pub struct HTTPValueMatch {
 pub struct ParentReference {
     /// `""` for a Service; `gateway.networking.k8s.io` where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), extend("x-default" = "gateway.networking.k8s.io"))]
     pub group: Option<String>,
     /// `Service`; `Gateway` where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), extend("x-default" = "Gateway"))]
     pub kind: Option<String>,
     /// The route's own namespace where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
+    /// The name of the parent.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// The name of a section of the parent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub section_name: Option<String>,
     /// One port of the parent; all of them where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i64>,
 }
 
@@ -119,22 +165,30 @@ pub struct ParentReference {
 pub struct BackendRef {
     /// `""` (default), for a Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), extend("x-default" = ""))]
     pub group: Option<String>,
     /// `Service` (default).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), extend("x-default" = "Service"))]
     pub kind: Option<String>,
     /// The route's own namespace where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
     pub namespace: Option<String>,
+    /// The name of the service.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// The port of the service; required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i64>,
     /// Its share of the traffic, over the sum of the rule's weights: 0 to 1,000,000, 1 where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000), extend("x-default" = 1))]
     pub weight: Option<i64>,
     /// Not supported yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub filters: Vec<Value>,
 }
 
@@ -143,10 +197,13 @@ pub struct BackendRef {
 pub struct TCPRouteSpec {
     /// What the route is attached to; a Service for traffic inside the mesh.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub parent_refs: Vec<ParentReference>,
     /// Exactly one rule.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 1), extend("x-kubernetes-list-type" = "atomic"))]
     pub rules: Vec<TCPRouteRule>,
+    /// Not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_default_gateways: Option<String>,
 }
@@ -156,9 +213,11 @@ pub struct TCPRouteSpec {
 pub struct TCPRouteRule {
     /// Names the rule.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,
     /// Where connections go, by weight; at least one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub backend_refs: Vec<BackendRef>,
 }
 
@@ -166,16 +225,20 @@ pub struct TCPRouteRule {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RouteStatus {
+    /// One entry a parent.
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub parents: Vec<RouteParentStatus>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteParentStatus {
+    /// The parent, as in the spec.
     pub parent_ref: ParentReference,
     /// Who wrote this: `tulle.dev/mesh`.
     pub controller_name: String,
     /// `Accepted`, `ResolvedRefs`, `Programmed`.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }

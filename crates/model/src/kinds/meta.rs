@@ -38,21 +38,31 @@ pub struct ObjectMeta {
     pub generation: Option<i64>,
     /// Set by the server (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
     pub creation_timestamp: Option<String>,
     /// Set by the server when a deletion waits for finalizers (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
     pub deletion_timestamp: Option<String>,
     /// How long a graceful deletion may take, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deletion_grace_period_seconds: Option<i64>,
     /// Names of those who must agree before the object goes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "set", "x-kubernetes-patch-strategy" = "merge"))]
     pub finalizers: Vec<String>,
     /// The objects that this one belongs to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["uid"],
+        "x-kubernetes-patch-strategy" = "merge",
+        "x-kubernetes-patch-merge-key" = "uid"
+    ))]
     pub owner_references: Vec<OwnerReference>,
     /// Set by the server: who set which field (server-side apply).
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<ManagedFieldsEntry>", extend("x-kubernetes-list-type" = "atomic"))]
     pub managed_fields: Vec<Value>,
     /// Deprecated; kept for clients that still send it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,16 +81,51 @@ impl ObjectMeta {
     }
 }
 
+/// Which fields somebody set (Kubernetes API conventions, ManagedFieldsEntry); only its schema is used.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ManagedFieldsEntry {
+    /// The group and version in which the fields were set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_version: Option<String>,
+    /// `FieldsV1`, the only form there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fields_type: Option<String>,
+    /// The fields, as a tree.
+    #[serde(rename = "fieldsV1", skip_serializing_if = "Option::is_none")]
+    pub fields_v1: Option<Value>,
+    /// Who set the fields.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manager: Option<String>,
+    /// `Apply` or `Update`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// The subresource through which they were set; empty for the object itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subresource: Option<String>,
+    /// When they were last set (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub time: Option<String>,
+}
+
 /// The object that an object belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct OwnerReference {
+    /// The group and version of the owner.
     pub api_version: String,
+    /// The kind of the owner.
     pub kind: String,
+    /// The name of the owner.
     pub name: String,
+    /// The uid of the owner.
     pub uid: String,
+    /// Whether the owner is the one that manages the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<bool>,
+    /// Whether the owner stays until this object is gone, where it is deleted in the foreground.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_owner_deletion: Option<bool>,
 }
@@ -89,18 +134,24 @@ pub struct OwnerReference {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
+    /// Which aspect: one word.
     #[serde(rename = "type")]
     pub kind: String,
     /// `True`, `False` or `Unknown`.
+    #[schemars(extend("enum" = ["True", "False", "Unknown"]))]
     pub status: String,
     /// The generation of the object that the condition speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// When the status last changed (RFC 3339).
+    #[serde(default)]
+    #[schemars(extend("format" = "date-time"))]
     pub last_transition_time: String,
     /// One word, for machines.
+    #[serde(default)]
     pub reason: String,
     /// A sentence, for people.
+    #[serde(default)]
     pub message: String,
 }
 

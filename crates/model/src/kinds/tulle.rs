@@ -27,6 +27,7 @@ pub struct MeshSpec {
 pub struct MeshEgress {
     /// `Allow` (default: let through, and count) or `Deny`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Allow", "Deny"], "x-default" = "Allow"))]
     pub policy: Option<String>,
 }
 
@@ -41,7 +42,14 @@ pub struct MeshAccessLog {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct MeshStatus {
+    /// Aspects of the object's state.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["type"],
+        "x-kubernetes-patch-strategy" = "merge",
+        "x-kubernetes-patch-merge-key" = "type"
+    ))]
     pub conditions: Vec<Condition>,
 }
 
@@ -57,10 +65,15 @@ pub struct WorkloadSpec {
     pub address: Option<String>,
     /// The ports that it listens at.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 256),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"])
+    )]
     pub ports: Vec<WorkloadPort>,
     /// The service account of its identity, `spiffe://<trust domain>/ns/<namespace>/sa/<serviceAccount>`;
     /// `default` where none is given.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "default"))]
     pub service_account: Option<String>,
     /// The node that runs it; without one it is no part of the mesh and is reached in plain text.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,16 +87,19 @@ pub struct WorkloadPort {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The port that it listens at, 1 to 65535.
+    #[schemars(range(min = 1, max = 65535))]
     pub port: i64,
     /// The port of a Service that it stands for where several instances share a host, and each
     /// listens at a port of its own; the same as `port` where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
     pub target_port: Option<i64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadNode {
+    /// The name of the node.
     pub name: String,
     /// Where the node takes links, `address:port`.
     pub link_address: String,
@@ -94,5 +110,11 @@ pub struct WorkloadNode {
 pub struct WorkloadStatus {
     /// `Ready` says whether it may take traffic.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["type"],
+        "x-kubernetes-patch-strategy" = "merge",
+        "x-kubernetes-patch-merge-key" = "type"
+    ))]
     pub conditions: Vec<Condition>,
 }
