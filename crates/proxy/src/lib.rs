@@ -4,7 +4,18 @@
 //! Every worker is a thread with a current-thread runtime, listeners (`SO_REUSEPORT`), connection
 //! pools and counters of its own: a request never leaves the worker that accepted it.
 
+pub mod app_pool;
+pub mod drain;
+pub mod endpoints;
+pub mod error;
+pub mod http;
+pub mod inbound;
+pub mod link;
+pub mod metrics;
+pub mod outbound;
 pub mod state;
+pub mod tls;
+pub mod worker;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -82,7 +93,7 @@ impl Proxy {
 }
 
 /// How an edge's traffic is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Security {
     MutualTls,
     SameNode,

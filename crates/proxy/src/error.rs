@@ -1,0 +1,69 @@
+//! Why something upstream of us did not work, and whether it may be tried again.
+
+use std::fmt;
+
+/// What went wrong between this proxy and an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UpstreamErrorKind {
+    /// The service has no endpoint that could be tried.
+    NoEndpoints,
+    /// TCP: refused, unreachable or not answered in time.
+    Connect,
+    /// The TLS handshake of a link failed, or one of the two did not accept the other's identity.
+    Tls,
+    /// The link's peer answered that it did not take the connection or request to the application.
+    Refused,
+    /// The caller has no certificate yet.
+    NoCertificate,
+    /// The connection ended, or the stream was reset, before the answer was complete.
+    ConnectionLost,
+    /// A workload is stopping.
+    Draining,
+    /// Took longer than allowed.
+    Timeout,
+    /// Reading what the caller sends failed.
+    Caller,
+}
+
+impl UpstreamErrorKind {
+    /// The value of `tulle-reason` for it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoEndpoints => "no-endpoints",
+            Self::Connect | Self::Tls | Self::Refused | Self::NoCertificate => "connect-failed",
+            Self::ConnectionLost => "connection-lost",
+            Self::Draining => "draining",
+            Self::Timeout => "timeout",
+            Self::Caller => "bad-request",
+        }
+    }
+}
+
+/// A failed attempt to reach an upstream.
+#[derive(Debug, Clone)]
+pub struct UpstreamError {
+    pub kind: UpstreamErrorKind,
+    /// Nothing of it can have reached the application.
+    pub safe_to_retry: bool,
+    pub message: String,
+}
+
+impl UpstreamError {
+    /// A failure that happened before anything was sent to the application.
+    pub fn safe(kind: UpstreamErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, safe_to_retry: true, message: message.into() }
+    }
+
+    /// A failure after which nobody knows what the application has seen.
+    pub fn after_sending(kind: UpstreamErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, safe_to_retry: false, message: message.into() }
+    }
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for UpstreamError {}

@@ -1,0 +1,315 @@
+//! Headers on their way through a proxy: what belongs to one connection only is taken off (RFC 9110,
+//! section 7.6.1), and requests are brought into one form inside the proxy whatever version they came
+//! in: an absolute URI without a `Host` header.
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Uri, Version};
+
+/// Header names with this beginning are the mesh's own: what comes from outside is removed.
+const OWN_PREFIX: &str = "tulle-";
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Why a request is not passed on. The text is for whoever sent it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+/// What the application is to be spoken to with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AppVersion {
+    Http1,
+    Http2,
+}
+
+impl AppVersion {
+    /// The version of a request that was received.
+    pub fn of(version: Version) -> Self {
+        if version == Version::HTTP_2 { Self::Http2 } else { Self::Http1 }
+    }
+}
+
+/// Takes off what a message says about its connection, and nothing else. `te: trailers` stays.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = list(headers, &CONNECTION)
+            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+            // A sender must not name what is meant for the recipient; framing and routing hang on these.
+            .filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER, TE, EXPECT].contains(name))
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    if headers.contains_key(TE) {
+        let trailers = list(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+        headers.remove(TE);
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+/// Takes off the mesh's own headers.
+pub fn strip_own(headers: &mut HeaderMap) {
+    let own: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
+    for name in own {
+        headers.remove(name);
+    }
+}
+
+/// What a client asks to go on in instead of HTTP (RFC 9110, section 7.8), as it named it. `h2c` is no
+/// such wish (RFC 9113, section 3.1 removed it): the request is served in HTTP/1.1.
+pub fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(UPGRADE)?;
+    let named = list(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    let h2c = list(headers, &UPGRADE).all(|token| token.eq_ignore_ascii_case("h2c"));
+    (named && !h2c).then(|| value.clone())
+}
+
+/// The client waits for `100 Continue`.
+pub fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// The request is a gRPC call.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Whether the only transfer coding is `chunked`: another one would be lost with the framing (RFC 9112,
+/// section 6.1).
+pub fn plain_framing(headers: &HeaderMap) -> bool {
+    list(headers, &TRANSFER_ENCODING).all(|coding| coding.eq_ignore_ascii_case("chunked"))
+}
+
+/// Checks a request as it came and brings it into the form used inside: an absolute `http` URI (for
+/// CONNECT only the authority), no `Host`, nothing about the client's connection, none of the mesh's
+/// own headers. `default_authority` stands in where an HTTP/1.0 client named none.
+pub fn normalize_request(head: &mut Parts, default_authority: &str) -> Result<(), Malformed> {
+    if !plain_framing(&head.headers) {
+        return Err(Malformed("the only transfer coding supported is chunked"));
+    }
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = hosts.next().cloned();
+    if hosts.next().is_some() {
+        return Err(Malformed("the request has more than one Host header"));
+    }
+    let authority = match (head.uri.authority(), host) {
+        // An absolute URI outweighs Host (RFC 9112, section 3.2.2).
+        (Some(authority), _) => authority.clone(),
+        (None, Some(host)) if !host.is_empty() => Authority::try_from(host.as_bytes())
+            .map_err(|_| Malformed("the Host header is no host name with an optional port"))?,
+        (None, None) if head.version == Version::HTTP_11 => {
+            return Err(Malformed("the request has no Host header"));
+        }
+        (None, _) => Authority::try_from(default_authority)
+            .map_err(|_| Malformed("the request does not say what host it is for"))?,
+    };
+    if authority.as_str().contains('@') {
+        return Err(Malformed("the request's authority must not hold user information"));
+    }
+    head.headers.remove(HOST);
+    strip_hop_by_hop(&mut head.headers);
+    strip_own(&mut head.headers);
+    let mut uri = std::mem::take(&mut head.uri).into_parts();
+    uri.authority = Some(authority);
+    if head.method == Method::CONNECT && head.extensions.get::<hyper::ext::Protocol>().is_none() {
+        (uri.scheme, uri.path_and_query) = (None, None);
+    } else {
+        uri.scheme = Some(Scheme::HTTP);
+        uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+    }
+    head.uri = Uri::from_parts(uri).map_err(|_| Malformed("the request target is not valid"))?;
+    Ok(())
+}
+
+/// What only a proxy was meant to read.
+pub fn strip_proxy_only(headers: &mut HeaderMap) {
+    headers.remove(PROXY_AUTHORIZATION);
+}
+
+/// Gives a request of the inner form the form of HTTP/1.1: `Host`, origin-form, one `Cookie` header
+/// (RFC 9113, section 8.2.3), and a framing that its body gets through with.
+pub fn for_http1(head: &mut Parts, body_length: Option<u64>) {
+    head.version = Version::HTTP_11;
+    if let Some(authority) = head.uri.authority()
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        head.headers.insert(HOST, host);
+    }
+    if head.method != Method::CONNECT {
+        let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        head.uri = path.into();
+    }
+    let mut cookies = head.headers.get_all(COOKIE).iter();
+    if cookies.next().is_some() && cookies.next().is_some() {
+        let all: Vec<&[u8]> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+            head.headers.insert(COOKIE, joined);
+        }
+    }
+    if head.headers.contains_key(TE) {
+        // RFC 9110, section 10.1.4.
+        head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    if body_length.is_none() && !head.headers.contains_key(CONTENT_LENGTH) {
+        // hyper takes a GET whose length is not known for one without a body.
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// Gives a request of the inner form the form of HTTP/2.
+pub fn for_http2(head: &mut Parts) {
+    head.version = Version::HTTP_2;
+    head.headers.remove(HOST);
+}
+
+/// Takes what belongs to the application's connection, and what only the mesh may say, off its response.
+/// `Err`: the response cannot be passed on.
+pub fn normalize_response(headers: &mut HeaderMap) -> Result<(), Malformed> {
+    if !plain_framing(headers) {
+        return Err(Malformed("the application used a transfer coding other than chunked"));
+    }
+    strip_hop_by_hop(headers);
+    strip_own(headers);
+    Ok(())
+}
+
+/// How long the application says that it keeps an idle connection, in seconds (`Keep-Alive: timeout=5`).
+pub fn keep_alive_timeout(headers: &HeaderMap) -> Option<u64> {
+    list(headers, &KEEP_ALIVE).find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("timeout").then(|| value.trim().parse().ok())?
+    })
+}
+
+/// The elements of a comma-separated header, over all its lines.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|element| !element.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn what_is_the_connections_own_goes() {
+        let mut map = headers(&[
+            ("connection", "keep-alive, x-secret"),
+            ("connection", "Content-Length, te"),
+            ("x-secret", "1"),
+            ("content-length", "3"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("te", "gzip, Trailers"),
+            ("trailer", "x-sum"),
+            ("x-kept", "1"),
+        ]);
+        strip_hop_by_hop(&mut map);
+        let expected =
+            headers(&[("content-length", "3"), ("te", "trailers"), ("trailer", "x-sum"), ("x-kept", "1")]);
+        assert_eq!(map, expected);
+    }
+
+    #[test]
+    fn h2c_is_no_upgrade() {
+        let upgrade = |lines| wanted_upgrade(&headers(lines)).is_some();
+        assert!(upgrade(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]));
+        assert!(!upgrade(&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c")]));
+        assert!(!upgrade(&[("upgrade", "websocket")]));
+    }
+
+    fn normalized(
+        version: Version,
+        uri: &str,
+        lines: &[(&'static str, &'static str)],
+    ) -> Result<Parts, Malformed> {
+        let (mut head, ()) = Request::builder().version(version).uri(uri).body(()).unwrap().into_parts();
+        head.headers = headers(lines);
+        normalize_request(&mut head, "c.shop:80").map(|()| head)
+    }
+
+    #[test]
+    fn requests_get_one_form() {
+        let head = normalized(
+            Version::HTTP_11,
+            "/a?b",
+            &[("host", "C:80"), ("tulle-reason", "x"), ("connection", "close")],
+        )
+        .unwrap();
+        assert_eq!(head.uri, "http://C:80/a?b");
+        assert!(head.headers.is_empty());
+        let head = normalized(Version::HTTP_10, "/", &[]).unwrap();
+        assert_eq!(head.uri, "http://c.shop:80/");
+        let head = normalized(Version::HTTP_11, "http://d/x", &[("host", "e")]).unwrap();
+        assert_eq!(head.uri, "http://d/x");
+        let head = normalized(Version::HTTP_11, "*", &[("host", "e")]).unwrap();
+        assert_eq!(head.uri.path(), "*");
+    }
+
+    #[test]
+    fn bad_requests_are_refused() {
+        for lines in [
+            &[][..],
+            &[("host", "a"), ("host", "b")],
+            &[("host", "a b")],
+            &[("host", "u@a")],
+            &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
+        ] {
+            assert!(normalized(Version::HTTP_11, "/", lines).is_err(), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn http1_gets_a_host_one_cookie_and_a_framing() {
+        let (mut head, ()) = Request::get("http://c/x?y").body(()).unwrap().into_parts();
+        head.headers = headers(&[("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers")]);
+        for_http1(&mut head, None);
+        assert_eq!(head.uri, "/x?y");
+        let expected = headers(&[
+            ("cookie", "a=1; b=2"),
+            ("te", "trailers"),
+            ("host", "c"),
+            ("connection", "te"),
+            ("transfer-encoding", "chunked"),
+        ]);
+        assert_eq!(head.headers, expected);
+    }
+
+    #[test]
+    fn the_applications_keep_alive_is_read() {
+        assert_eq!(keep_alive_timeout(&headers(&[("keep-alive", "max=3, timeout = 5")])), Some(5));
+        assert_eq!(keep_alive_timeout(&headers(&[])), None);
+    }
+}

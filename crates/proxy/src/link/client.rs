@@ -1,0 +1,477 @@
+//! The links that this worker has opened, one or more for each pair of workload identities and node.
+//!
+//! A link is dialed once however many wait for it. It serves new streams until it is full, until the
+//! peer says that it goes away, or until the certificate that it was opened with ends; then it is
+//! retired: it is no longer handed out, and closes when its last stream is done.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, Shared};
+use h2::client::{Connection, SendRequest};
+use h2::{Ping, PingPong, Reason};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+use tokio_rustls::client::TlsStream;
+use tulle_model::identity::SpiffeId;
+use tulle_model::name::WorkloadName;
+use tulle_model::snapshot::{Endpoint, FastMap};
+
+use super::body::LinkBody;
+use super::tunnel::Tunnel;
+use super::{
+    CONNECTION_WINDOW, FRAME_SIZE, HANDSHAKE_DEADLINE, HEADER_LIST, MAX_STREAMS, REASON, RETRY, SEND_BUFFER,
+    STREAM_WINDOW, WORKLOAD,
+};
+use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
+use crate::metrics::Handshake;
+use crate::state::{LocalWorkload, WorkloadCertificate};
+use crate::tls::{self, TlsCache, TlsFailure};
+use crate::worker::Worker;
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// How long the peer's answer to a CONNECT may take.
+const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
+/// A link is asked whether it lives that often, and has so long to answer: a dead peer is found in 10 s.
+const PING_INTERVAL: Duration = Duration::from_secs(4);
+const PING_DEADLINE: Duration = Duration::from_secs(5);
+/// A link without a stream is closed after that.
+const IDLE: Duration = Duration::from_secs(90);
+/// Links to one peer for one identity; when all are full, streams wait for room on them.
+const MAX_LINKS: usize = 16;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct LinkKey {
+    source: SpiffeId,
+    destination: SpiffeId,
+    address: SocketAddr,
+}
+
+type Dial = Shared<LocalBoxFuture<'static, Result<(), UpstreamError>>>;
+
+#[derive(Default)]
+struct Entry {
+    open: Vec<Rc<Link>>,
+    dial: Option<Dial>,
+}
+
+/// The links of one worker.
+#[derive(Default)]
+pub struct LinkPool {
+    entries: RefCell<FastMap<LinkKey, Entry>>,
+    tls: TlsCache,
+}
+
+struct Link {
+    send: SendRequest<Bytes>,
+    streams: Cell<usize>,
+    idle_since: Cell<Instant>,
+    retired: Cell<bool>,
+}
+
+impl Link {
+    fn has_room(&self) -> bool {
+        self.streams.get() < self.send.current_max_send_streams().min(MAX_STREAMS as usize)
+    }
+}
+
+/// A stream's place on a link.
+struct Slot(Rc<Link>);
+
+impl Slot {
+    fn new(link: Rc<Link>) -> Rc<Self> {
+        link.streams.set(link.streams.get() + 1);
+        Rc::new(Self(link))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get() - 1);
+        self.0.idle_since.set(Instant::now());
+    }
+}
+
+impl LinkPool {
+    /// A place for one stream on a link from `source` to the node of `endpoint`, dialed if need be.
+    /// Every error is safe to retry.
+    pub async fn stream(
+        &self,
+        worker: &Rc<Worker>,
+        source: &LocalWorkload,
+        endpoint: &Endpoint,
+    ) -> Result<LinkStream, UpstreamError> {
+        let (Some(node), Some(identity)) = (&endpoint.node, &endpoint.identity) else {
+            let message = format!("the endpoint {} is on no node of the mesh", endpoint.address);
+            return Err(UpstreamError::safe(Kind::Connect, message));
+        };
+        let Some(certificate) = &source.certificate else {
+            let message = format!("{} has no certificate yet", source.name);
+            return Err(UpstreamError::safe(Kind::NoCertificate, message));
+        };
+        let key =
+            LinkKey { source: source.identity.clone(), destination: identity.clone(), address: node.link };
+        loop {
+            let dial = match self.open_link(&key) {
+                Ok(link) => {
+                    let mut send = link.send.clone();
+                    let slot = Slot::new(link.clone());
+                    match std::future::poll_fn(|cx| send.poll_ready(cx)).await {
+                        Ok(()) => return Ok(LinkStream { send, slot }),
+                        Err(_) => self.retire(&key, &link),
+                    }
+                    continue;
+                }
+                Err(()) => self.dial(worker, &key, certificate),
+            };
+            dial.await?;
+        }
+    }
+
+    /// A link with room, or the least busy one where no more may be opened.
+    fn open_link(&self, key: &LinkKey) -> Result<Rc<Link>, ()> {
+        let entries = self.entries.borrow();
+        let open = &entries.get(key).ok_or(())?.open;
+        if let Some(link) = open.iter().find(|link| link.has_room()) {
+            return Ok(link.clone());
+        }
+        if open.len() >= MAX_LINKS {
+            return open.iter().min_by_key(|link| link.streams.get()).cloned().ok_or(());
+        }
+        Err(())
+    }
+
+    fn retire(&self, key: &LinkKey, link: &Rc<Link>) {
+        link.retired.set(true);
+        let mut entries = self.entries.borrow_mut();
+        if let Some(entry) = entries.get_mut(key) {
+            entry.open.retain(|other| !Rc::ptr_eq(other, link));
+            if entry.open.is_empty() && entry.dial.is_none() {
+                entries.remove(key);
+            }
+        }
+    }
+
+    /// Joins the dial under way, or starts one. It goes on even if all who wait for it give up.
+    fn dial(&self, worker: &Rc<Worker>, key: &LinkKey, certificate: &Arc<WorkloadCertificate>) -> Dial {
+        let mut entries = self.entries.borrow_mut();
+        let entry = entries.entry(key.clone()).or_default();
+        if let Some(dial) = &entry.dial {
+            return dial.clone();
+        }
+        let (done, result) = oneshot::channel();
+        let dial = async move {
+            result.await.unwrap_or_else(|_| Err(UpstreamError::safe(Kind::Connect, "the proxy is stopping")))
+        }
+        .boxed_local()
+        .shared();
+        entry.dial = Some(dial.clone());
+        let (worker, key, certificate) = (worker.clone(), key.clone(), certificate.clone());
+        tokio::task::spawn_local(async move {
+            let result = open(&worker, &key, &certificate).await;
+            let mut entries = worker.links.entries.borrow_mut();
+            let entry = entries.entry(key.clone()).or_default();
+            entry.dial = None;
+            let result = match result {
+                Ok((link, connection, pings)) => {
+                    entry.open.push(link.clone());
+                    tokio::task::spawn_local(drive(
+                        worker.clone(),
+                        key,
+                        Rc::downgrade(&link),
+                        connection,
+                        pings,
+                        certificate.not_after,
+                    ));
+                    Ok(())
+                }
+                Err(error) => {
+                    if entry.open.is_empty() {
+                        entries.remove(&key);
+                    }
+                    Err(error)
+                }
+            };
+            let _ = done.send(result);
+        });
+        dial
+    }
+}
+
+type LinkConnection = Connection<TlsStream<TcpStream>, Bytes>;
+
+/// TCP, TLS, HTTP/2, and a ping: a server that does not accept our certificate says so only after its
+/// side of the handshake, when ours has long been done.
+async fn open(
+    worker: &Rc<Worker>,
+    key: &LinkKey,
+    certificate: &Arc<WorkloadCertificate>,
+) -> Result<(Rc<Link>, LinkConnection, PingPong), UpstreamError> {
+    let tcp = match timeout(CONNECT_DEADLINE, TcpStream::connect(key.address)).await {
+        Ok(Ok(tcp)) => tcp,
+        Ok(Err(error)) => {
+            let message = format!("cannot connect to the node at {}: {error}", key.address);
+            return Err(UpstreamError::safe(Kind::Connect, message));
+        }
+        Err(_) => {
+            let message =
+                format!("the node at {} did not accept a connection in {CONNECT_DEADLINE:?}", key.address);
+            return Err(UpstreamError::safe(Kind::Connect, message));
+        }
+    };
+    let _ = tcp.set_nodelay(true);
+    let counts = worker.metrics.counts();
+    let handshake = timeout(HANDSHAKE_DEADLINE, greet(worker, key, certificate, tcp)).await;
+    let failure = match handshake {
+        Ok(Ok(opened)) => {
+            counts.client_handshakes[Handshake::Ok as usize].add(1);
+            return Ok(opened);
+        }
+        Ok(Err(failure)) => failure,
+        Err(_) => TlsFailure {
+            kind: Handshake::Timeout,
+            message: format!("the peer did not finish the handshake in {HANDSHAKE_DEADLINE:?}"),
+        },
+    };
+    counts.client_handshakes[failure.kind as usize].add(1);
+    tracing::warn!(
+        peer = %key.address,
+        source = %key.source,
+        destination = %key.destination,
+        "link refused: {failure}"
+    );
+    let message = format!("no link from {} to {} at {}: {failure}", key.source, key.destination, key.address);
+    Err(UpstreamError::safe(Kind::Tls, message))
+}
+
+async fn greet(
+    worker: &Rc<Worker>,
+    key: &LinkKey,
+    certificate: &Arc<WorkloadCertificate>,
+    tcp: TcpStream,
+) -> Result<(Rc<Link>, LinkConnection, PingPong), TlsFailure> {
+    let state = worker.now();
+    let stream = tls::connect(&worker.links.tls, &state, certificate, &key.destination, tcp).await?;
+    let broken = |error: h2::Error| match error.into_io() {
+        Some(io) => TlsFailure::from(io),
+        None => {
+            TlsFailure { kind: Handshake::Broken, message: "the peer closed the link at once".to_owned() }
+        }
+    };
+    let (send, mut connection) = h2::client::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_SIZE)
+        .max_header_list_size(HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER)
+        .enable_push(false)
+        .handshake(stream)
+        .await
+        .map_err(broken)?;
+    let mut pings = connection.ping_pong().ok_or_else(|| TlsFailure {
+        kind: Handshake::Broken,
+        message: "the link cannot be asked whether it lives".to_owned(),
+    })?;
+    tokio::select! {
+        biased;
+        ended = &mut connection => {
+            return Err(broken(ended.err().unwrap_or_else(|| Reason::CONNECT_ERROR.into())));
+        }
+        pong = pings.ping(Ping::opaque()) => { pong.map_err(broken)?; }
+    }
+    let link = Link {
+        send,
+        streams: Cell::new(0),
+        idle_since: Cell::new(Instant::now()),
+        retired: Cell::new(false),
+    };
+    Ok((Rc::new(link), connection, pings))
+}
+
+/// Runs a link until it ends, and takes it out of the pool when it is no longer fit for new streams.
+async fn drive(
+    worker: Rc<Worker>,
+    key: LinkKey,
+    link: Weak<Link>,
+    connection: LinkConnection,
+    pings: PingPong,
+    expires: i64,
+) {
+    let counts = worker.metrics.counts();
+    counts.client_links.add(1);
+    let ended = tokio::select! {
+        ended = connection => ended.err().map(|error| error.to_string()),
+        why = watch(&worker, &key, &link, pings, expires) => Some(why.to_owned()),
+    };
+    if let Some(link) = link.upgrade() {
+        worker.links.retire(&key, &link);
+    }
+    counts.client_links.subtract(1);
+    match ended {
+        Some(why) => {
+            tracing::debug!(peer = %key.address, destination = %key.destination, "link ended: {why}")
+        }
+        None => tracing::trace!(peer = %key.address, destination = %key.destination, "link closed"),
+    }
+}
+
+/// Pings the peer; returns when it does not answer.
+async fn watch(
+    worker: &Rc<Worker>,
+    key: &LinkKey,
+    link: &Weak<Link>,
+    mut pings: PingPong,
+    expires: i64,
+) -> &'static str {
+    loop {
+        tokio::time::sleep(PING_INTERVAL).await;
+        if let Some(link) = link.upgrade()
+            && !link.retired.get()
+            && (unix_time() >= expires || (link.streams.get() == 0 && link.idle_since.get().elapsed() > IDLE))
+        {
+            worker.links.retire(key, &link);
+        }
+        match timeout(PING_DEADLINE, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            // The connection says by itself why it ended.
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => return "the peer does not answer pings",
+        }
+    }
+}
+
+pub(crate) fn unix_time() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+}
+
+/// A place for one request or tunnel on an open link.
+pub struct LinkStream {
+    send: SendRequest<Bytes>,
+    slot: Rc<Slot>,
+}
+
+impl LinkStream {
+    /// Sends a request, whose URI must have scheme and authority, and returns when the head of the
+    /// answer is there. Dropping the future, or the answer's body before its end, resets the stream.
+    pub async fn send<B>(
+        mut self,
+        worker: &Worker,
+        request: Request<B>,
+    ) -> Result<Response<LinkBody>, UpstreamError>
+    where
+        B: Body<Data = Bytes> + 'static,
+    {
+        let (mut head, body) = request.into_parts();
+        head.version = http::Version::HTTP_2;
+        let empty = body.is_end_stream();
+        let (response, mut upload) =
+            self.send.send_request(Request::from_parts(head, ()), empty).map_err(failed)?;
+        worker.metrics.counts().link_streams.add(1);
+        let mut guard = UploadGuard(None);
+        if !empty {
+            let (cancel, cancelled) = oneshot::channel::<()>();
+            guard.0 = Some(cancel);
+            let slot = self.slot.clone();
+            tokio::task::spawn_local(async move {
+                let abandoned = async {
+                    if cancelled.await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                let ended = tokio::select! {
+                    biased;
+                    ended = super::body::send(&mut upload, body) => ended.is_ok(),
+                    () = abandoned => false,
+                };
+                if !ended {
+                    upload.send_reset(Reason::CANCEL);
+                }
+                drop(slot);
+            });
+        }
+        let (head, stream) = response.await.map_err(failed)?.into_parts();
+        let body = LinkBody::new(stream, &head.headers, guard).holding(self.slot);
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// Opens a tunnel to a port of a workload (HBONE): CONNECT to `authority`, the workload's address
+    /// and port.
+    pub async fn tunnel(
+        mut self,
+        worker: &Worker,
+        workload: Option<&WorkloadName>,
+        authority: SocketAddr,
+    ) -> Result<Tunnel, UpstreamError> {
+        let internal = |e: http::Error| UpstreamError::safe(Kind::Connect, e.to_string());
+        let mut request = Request::builder().method(Method::CONNECT).uri(authority.to_string());
+        if let Some(workload) = workload {
+            request = request.header(WORKLOAD, workload.to_string());
+        }
+        let request = request.body(()).map_err(internal)?;
+        let (response, send) = self.send.send_request(request, false).map_err(failed)?;
+        worker.metrics.counts().link_streams.add(1);
+        let response = match timeout(TUNNEL_DEADLINE, response).await {
+            // Nothing was sent through it yet, so another endpoint may be tried whatever happened.
+            Ok(answer) => answer.map_err(|e| UpstreamError { safe_to_retry: true, ..failed(e) })?,
+            Err(_) => {
+                let message = format!("{authority} did not answer a CONNECT in {TUNNEL_DEADLINE:?}");
+                return Err(UpstreamError::safe(Kind::Timeout, message));
+            }
+        };
+        if response.status() != StatusCode::OK {
+            return Err(refused(&response, authority));
+        }
+        Ok(Tunnel::new(send, response.into_body()).holding(self.slot))
+    }
+}
+
+fn refused(response: &Response<h2::RecvStream>, authority: SocketAddr) -> UpstreamError {
+    let text = |name| response.headers().get(name).and_then(|v: &http::HeaderValue| v.to_str().ok());
+    let reason = text(REASON).unwrap_or("no reason given");
+    let kind = if reason == "draining" { Kind::Draining } else { Kind::Refused };
+    let _ = text(RETRY);
+    let message = format!("the node refused the connection to {authority}: {reason} ({})", response.status());
+    UpstreamError::safe(kind, message)
+}
+
+/// What a failed stream means: only a refused stream, or one that a peer that goes away has not looked
+/// at, is certain not to have reached the application (RFC 9113 sections 6.8 and 8.7).
+fn failed(error: h2::Error) -> UpstreamError {
+    let refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
+    let gone = error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
+    UpstreamError {
+        kind: Kind::ConnectionLost,
+        safe_to_retry: refused || gone,
+        message: format!("the link ended: {error}"),
+    }
+}
+
+/// Stops sending a request's body when nobody waits for the answer any longer.
+pub(super) struct UploadGuard(Option<oneshot::Sender<()>>);
+
+impl UploadGuard {
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    /// The answer is complete: what is left of the request may still go.
+    pub(super) fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for UploadGuard {
+    fn drop(&mut self) {
+        if let Some(cancel) = self.0.take() {
+            let _ = cancel.send(());
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Links: the mTLS HTTP/2 connections between nodes. Requests are HTTP/2 requests with a few internal
+//! headers; opaque connections are CONNECT streams (HBONE).
+
+pub mod body;
+pub mod client;
+pub mod server;
+pub mod tunnel;
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+/// The workload that a request or connection is for, `namespace/name`.
+pub const WORKLOAD: HeaderName = HeaderName::from_static("tulle-workload");
+/// The workload's port that a request is for.
+pub const PORT: HeaderName = HeaderName::from_static("tulle-port");
+/// What to speak to the application: `1` or `2`.
+pub const APP_VERSION: HeaderName = HeaderName::from_static("tulle-app-version");
+/// Why the mesh made this answer.
+pub const REASON: HeaderName = HeaderName::from_static("tulle-reason");
+/// `safe`: the request has certainly not reached the application.
+pub const RETRY: HeaderName = HeaderName::from_static("tulle-retry");
+
+/// TCP connect, TLS and HTTP/2 until the peer's first answer, each.
+pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What one stream may have under way without the reader having taken it.
+pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
+/// What one link may.
+pub(crate) const CONNECTION_WINDOW: u32 = 8 << 20;
+pub(crate) const FRAME_SIZE: u32 = 64 << 10;
+/// How much one stream buffers of what it is to send.
+pub(crate) const SEND_BUFFER: usize = 256 << 10;
+pub(crate) const HEADER_LIST: u32 = 64 << 10;
+/// Streams that one link carries at a time.
+pub(crate) const MAX_STREAMS: u32 = 1000;

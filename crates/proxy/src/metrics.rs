@@ -1,0 +1,372 @@
+//! What is counted. Every worker counts in atomics that only it writes (a load and a store, no locked
+//! instruction); a reader adds the workers up. All metric names stand in [`crate::metrics::exposition`].
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tulle_model::name::{ServiceName, WorkloadName};
+use tulle_model::snapshot::FastMap;
+use tulle_model::telemetry::{LATENCY_BUCKETS, latency_bucket};
+
+use crate::{EdgeCounts, Security};
+
+/// How many edges a worker tells apart; what comes after is counted as [`OTHER`].
+const MAX_EDGES: usize = 4096;
+/// The destination that stands for all that found no room, and for what is no part of the mesh by name.
+pub const OTHER: &str = "other";
+
+/// A number that one thread counts and any thread reads.
+#[derive(Default, Debug)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    pub fn subtract(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).saturating_sub(n), Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// What an edge's traffic speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Protocol {
+    Http,
+    Grpc,
+    Tcp,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// One edge of the graph of who calls whom, as the caller's side sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EdgeKey {
+    pub source_namespace: Arc<str>,
+    /// [`crate::state::LocalWorkload::service`] of the caller.
+    pub source: Arc<str>,
+    pub destination: ServiceName,
+    pub protocol: Protocol,
+    pub security: Security,
+}
+
+impl EdgeKey {
+    pub fn new(
+        source: &crate::state::LocalWorkload,
+        destination: &ServiceName,
+        protocol: Protocol,
+        security: Security,
+    ) -> Self {
+        Self {
+            source_namespace: source.name.namespace.clone(),
+            source: source.service.clone(),
+            destination: destination.clone(),
+            protocol,
+            security,
+        }
+    }
+}
+
+/// The first digit of an HTTP status; `None` for what has no status.
+const CODE_CLASSES: [&str; 6] = ["", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The counters of one edge on one worker.
+#[derive(Default, Debug)]
+pub struct EdgeMetrics {
+    /// By class of the status, as successes and failures.
+    requests: [[Count; 2]; CODE_CLASSES.len()],
+    latency: [Count; LATENCY_BUCKETS],
+    latency_nanoseconds: Count,
+    bytes_sent: Count,
+    bytes_received: Count,
+    connections_opened: Count,
+    connections_closed: Count,
+    retries: Count,
+}
+
+impl EdgeMetrics {
+    /// Counts one finished request, or one opaque connection at the moment it was connected.
+    /// `status`: the HTTP status that the caller got, if there is one.
+    pub fn request(&self, status: Option<u16>, success: bool, duration: Duration) {
+        let class = status.map_or(0, |s| usize::from(s / 100).min(CODE_CLASSES.len() - 1));
+        self.requests[class][usize::from(!success)].add(1);
+        self.latency[latency_bucket(duration.as_secs_f64())].add(1);
+        self.latency_nanoseconds.add(duration.as_nanos() as u64);
+    }
+
+    /// Bytes of bodies or connections towards the destination.
+    pub fn sent(&self, bytes: u64) {
+        self.bytes_sent.add(bytes);
+    }
+
+    /// Bytes of bodies or connections from the destination.
+    pub fn received(&self, bytes: u64) {
+        self.bytes_received.add(bytes);
+    }
+
+    pub fn retry(&self) {
+        self.retries.add(1);
+    }
+
+    pub fn opened(&self) {
+        self.connections_opened.add(1);
+    }
+
+    pub fn closed(&self) {
+        self.connections_closed.add(1);
+    }
+}
+
+/// How a TLS handshake ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Handshake {
+    Ok,
+    NoCertificate,
+    ForeignTrustDomain,
+    UnknownIssuer,
+    InvalidCertificate,
+    WrongIdentity,
+    NoSuchWorkload,
+    Timeout,
+    Overload,
+    /// No TLS that we speak, or a connection that ended.
+    Broken,
+}
+
+pub(crate) const HANDSHAKES: [(Handshake, &str); 10] = [
+    (Handshake::Ok, "ok"),
+    (Handshake::NoCertificate, "no-certificate"),
+    (Handshake::ForeignTrustDomain, "foreign-trust-domain"),
+    (Handshake::UnknownIssuer, "unknown-issuer"),
+    (Handshake::InvalidCertificate, "invalid-certificate"),
+    (Handshake::WrongIdentity, "wrong-identity"),
+    (Handshake::NoSuchWorkload, "no-such-workload"),
+    (Handshake::Timeout, "timeout"),
+    (Handshake::Overload, "overload"),
+    (Handshake::Broken, "broken"),
+];
+
+/// Why a connection was closed before it was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Rejection {
+    /// The worker has as many connections as it may.
+    TooManyConnections,
+    /// The destination is the proxy itself.
+    Loop,
+    UnknownDestination,
+    EgressDenied,
+    NoEndpoints,
+    ConnectFailed,
+    /// The workload is no longer on this node.
+    NoWorkload,
+}
+
+pub(crate) const REJECTIONS: [(Rejection, &str); 7] = [
+    (Rejection::TooManyConnections, "too-many-connections"),
+    (Rejection::Loop, "loop"),
+    (Rejection::UnknownDestination, "unknown-service"),
+    (Rejection::EgressDenied, "egress-denied"),
+    (Rejection::NoEndpoints, "no-endpoints"),
+    (Rejection::ConnectFailed, "connect-failed"),
+    (Rejection::NoWorkload, "no-workload"),
+];
+
+/// The counters of one worker that belong to no edge.
+#[derive(Default)]
+pub struct WorkerCounts {
+    /// As the one who dials, and as the one who answers; by [`Handshake`].
+    pub client_handshakes: [Count; HANDSHAKES.len()],
+    pub server_handshakes: [Count; HANDSHAKES.len()],
+    /// Links open towards other nodes, and from them.
+    pub client_links: Count,
+    pub server_links: Count,
+    /// Streams that took part in them.
+    pub link_streams: Count,
+    pub rejections: [Count; REJECTIONS.len()],
+    pub downstream_connections: Count,
+}
+
+impl WorkerCounts {
+    pub fn rejected(&self, why: Rejection) {
+        self.rejections[why as usize].add(1);
+    }
+}
+
+/// One worker's counters as a reader sees them.
+#[derive(Default)]
+pub struct WorkerRegistry {
+    pub(crate) counts: WorkerCounts,
+    pub(crate) edges: Mutex<Vec<(EdgeKey, Arc<EdgeMetrics>)>>,
+    in_flight: Mutex<FastMap<WorkloadName, Arc<Count>>>,
+}
+
+impl WorkerRegistry {
+    pub(crate) fn in_flight(&self, workload: &WorkloadName) -> u64 {
+        self.in_flight.lock().get(workload).map_or(0, |count| count.get())
+    }
+
+    pub(crate) fn in_flight_by_workload(&self) -> Vec<(WorkloadName, u64)> {
+        self.in_flight.lock().iter().map(|(name, count)| (name.clone(), count.get())).collect()
+    }
+}
+
+/// One worker's counters as the worker sees them: the lock of the registry is taken only when a new
+/// edge or workload appears.
+pub struct WorkerMetrics {
+    registry: Arc<WorkerRegistry>,
+    edges: RefCell<FastMap<EdgeKey, Arc<EdgeMetrics>>>,
+    in_flight: RefCell<FastMap<WorkloadName, Arc<Count>>>,
+}
+
+/// Something in flight to a process of this node, until it is dropped.
+pub struct InFlight(Arc<Count>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.subtract(1);
+    }
+}
+
+impl WorkerMetrics {
+    pub fn new(registry: Arc<WorkerRegistry>) -> Self {
+        Self { registry, edges: RefCell::default(), in_flight: RefCell::default() }
+    }
+
+    pub fn counts(&self) -> &WorkerCounts {
+        &self.registry.counts
+    }
+
+    /// The counters of that edge.
+    pub fn edge(&self, key: &EdgeKey) -> Arc<EdgeMetrics> {
+        if let Some(edge) = self.edges.borrow().get(key) {
+            return edge.clone();
+        }
+        let mut edges = self.edges.borrow_mut();
+        let key = if edges.len() < MAX_EDGES {
+            key.clone()
+        } else {
+            EdgeKey { destination: ServiceName::new("", OTHER), ..key.clone() }
+        };
+        edges
+            .entry(key.clone())
+            .or_insert_with(|| {
+                let edge = Arc::<EdgeMetrics>::default();
+                self.registry.edges.lock().push((key, edge.clone()));
+                edge
+            })
+            .clone()
+    }
+
+    pub fn in_flight(&self, workload: &WorkloadName) -> InFlight {
+        let mut known = self.in_flight.borrow_mut();
+        let count = match known.get(workload) {
+            Some(count) => count.clone(),
+            None => {
+                let mut shared = self.registry.in_flight.lock();
+                // Names of workloads that are gone are forgotten here, not when they go.
+                if known.len() >= MAX_EDGES {
+                    known.retain(|_, count| Arc::strong_count(count) > 2 || count.get() > 0);
+                    shared.retain(|name, _| known.contains_key(name));
+                }
+                let count = shared.entry(workload.clone()).or_default().clone();
+                known.insert(workload.clone(), count.clone());
+                count
+            }
+        };
+        count.add(1);
+        InFlight(count)
+    }
+}
+
+/// Adds up one edge over all workers.
+#[derive(Default)]
+pub(crate) struct EdgeTotals {
+    pub requests: [[u64; 2]; CODE_CLASSES.len()],
+    pub latency: [u64; LATENCY_BUCKETS],
+    pub latency_seconds: f64,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+    pub opened: u64,
+    pub closed: u64,
+    pub retries: u64,
+}
+
+impl EdgeTotals {
+    fn add(&mut self, edge: &EdgeMetrics) {
+        for (total, counts) in self.requests.iter_mut().zip(&edge.requests) {
+            total[0] += counts[0].get();
+            total[1] += counts[1].get();
+        }
+        for (total, count) in self.latency.iter_mut().zip(&edge.latency) {
+            *total += count.get();
+        }
+        self.latency_seconds += edge.latency_nanoseconds.get() as f64 / 1e9;
+        self.bytes_sent += edge.bytes_sent.get();
+        self.bytes_received += edge.bytes_received.get();
+        // Closed first: it never runs ahead of what was opened.
+        self.closed += edge.connections_closed.get();
+        self.opened += edge.connections_opened.get();
+        self.retries += edge.retries.get();
+    }
+
+    /// Requests by class of their status and whether they succeeded, without those of which there were none.
+    pub fn by_result(&self) -> impl Iterator<Item = (&'static str, bool, u64)> {
+        CODE_CLASSES.iter().zip(&self.requests).flat_map(|(&class, &[ok, failed])| {
+            [(class, true, ok), (class, false, failed)].into_iter().filter(|(_, _, count)| *count > 0)
+        })
+    }
+}
+
+/// The edges of all workers.
+pub(crate) fn totals(workers: &[Arc<WorkerRegistry>]) -> Vec<(EdgeKey, EdgeTotals)> {
+    let mut totals: FastMap<EdgeKey, EdgeTotals> = FastMap::default();
+    for worker in workers {
+        for (key, edge) in worker.edges.lock().iter() {
+            totals.entry(key.clone()).or_default().add(edge);
+        }
+    }
+    let mut totals: Vec<_> = totals.into_iter().collect();
+    totals.sort_by(|(a, _), (b, _)| {
+        let order = |k: &EdgeKey| {
+            (k.source_namespace.clone(), k.source.clone(), k.destination.clone(), k.protocol, k.security)
+        };
+        order(a).cmp(&order(b))
+    });
+    totals
+}
+
+/// The edges of all workers, as [`crate::Proxy::edges`] gives them.
+pub(crate) fn edge_counts(workers: &[Arc<WorkerRegistry>]) -> Vec<EdgeCounts> {
+    totals(workers)
+        .into_iter()
+        .map(|(key, totals)| EdgeCounts {
+            source_namespace: key.source_namespace,
+            source: key.source,
+            destination: key.destination,
+            security: key.security,
+            protocol: key.protocol.as_str(),
+            requests: totals.requests.iter().flatten().sum(),
+            failures: totals.requests.iter().map(|counts| counts[1]).sum(),
+            latency_buckets: totals.latency,
+            bytes_sent: totals.bytes_sent,
+            bytes_received: totals.bytes_received,
+        })
+        .collect()
+}

@@ -1,0 +1,424 @@
+//! TLS between nodes: TLS 1.3 only, hybrid post-quantum key exchange preferred, SPIFFE identities on
+//! both sides (X509-SVID section 5: exactly one URI SAN).
+//!
+//! The client asks by SNI for the identity that discovery promised, and takes no other. The server
+//! answers with the certificate of the workload that the SNI names, and holds the client against that
+//! certificate's roots. Sessions are never resumed: a resumed handshake would skip both verifiers.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, LazyLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    RootCertStore, ServerConfig, SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client, server};
+use tulle_model::identity::{SpiffeId, Subject};
+use tulle_model::snapshot::FastMap;
+
+use crate::metrics::Handshake;
+use crate::state::{NodeState, WorkloadCertificate};
+
+const ALPN: &[u8] = b"h2";
+
+/// The one crypto provider: the process may have another default, links have this.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+
+fn algorithms() -> WebPkiSupportedAlgorithms {
+    PROVIDER.signature_verification_algorithms
+}
+
+/// Why a handshake failed.
+#[derive(Debug, Clone)]
+pub struct TlsFailure {
+    pub kind: Handshake,
+    pub message: String,
+}
+
+impl fmt::Display for TlsFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for TlsFailure {}
+
+impl TlsFailure {
+    fn new(kind: Handshake, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl From<TlsFailure> for Error {
+    fn from(failure: TlsFailure) -> Self {
+        CertificateError::Other(OtherError(Arc::new(failure))).into()
+    }
+}
+
+impl From<io::Error> for TlsFailure {
+    fn from(error: io::Error) -> Self {
+        let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+            return Self::new(
+                Handshake::Broken,
+                format!("the connection broke in the TLS handshake: {error}"),
+            );
+        };
+        match tls {
+            Error::NoCertificatesPresented => {
+                Self::new(Handshake::NoCertificate, "no certificate: the peer presented none")
+            }
+            Error::InvalidCertificate(CertificateError::Other(OtherError(inner))) => {
+                inner.downcast_ref::<TlsFailure>().cloned().unwrap_or_else(|| {
+                    Self::new(Handshake::InvalidCertificate, format!("invalid certificate: {inner}"))
+                })
+            }
+            Error::InvalidCertificate(CertificateError::UnknownIssuer) => Self::new(
+                Handshake::UnknownIssuer,
+                "unknown issuer: the peer's certificate is of this trust domain by name, but no root of ours signed it",
+            ),
+            Error::InvalidCertificate(invalid) => {
+                Self::new(Handshake::InvalidCertificate, format!("invalid certificate: {invalid}"))
+            }
+            Error::AlertReceived(alert) => Self::new(
+                Handshake::Broken,
+                format!("the peer refused the TLS handshake with alert {alert:?}"),
+            ),
+            other => Self::new(Handshake::Broken, format!("TLS handshake failed: {other}")),
+        }
+    }
+}
+
+/// The identity in a certificate: its only URI SAN.
+fn identity_of(certificate: &CertificateDer<'_>) -> Result<SpiffeId, TlsFailure> {
+    let invalid = |why: String| TlsFailure::new(Handshake::WrongIdentity, format!("wrong identity: {why}"));
+    let parsed = webpki::EndEntityCert::try_from(certificate)
+        .map_err(|e| TlsFailure::new(Handshake::InvalidCertificate, format!("invalid certificate: {e}")))?;
+    let mut names = parsed.valid_uri_names();
+    match (names.next(), names.next()) {
+        (Some(name), None) => name.parse().map_err(|e| invalid(format!("{e}"))),
+        (None, _) => Err(invalid("the peer's certificate has no SPIFFE ID".to_owned())),
+        (Some(_), Some(_)) => Err(invalid("the peer's certificate has more than one URI name".to_owned())),
+    }
+}
+
+/// Holds a peer against the roots and trust domain of one workload's certificate.
+#[derive(Debug)]
+struct PeerVerifier {
+    trust_domain: SpiffeId,
+    roots: Arc<RootCertStore>,
+    /// `None`: any workload of the trust domain.
+    expected: Option<SpiffeId>,
+    /// The chain check for clients, which has the hints too.
+    chain: Arc<dyn ClientCertVerifier>,
+}
+
+impl PeerVerifier {
+    /// Trust domain first: a peer of another mesh fails the chain as well, and this says more.
+    fn check_identity(&self, certificate: &CertificateDer<'_>) -> Result<(), TlsFailure> {
+        let identity = identity_of(certificate)?;
+        if identity.trust_domain() != self.trust_domain.trust_domain() {
+            return Err(TlsFailure::new(
+                Handshake::ForeignTrustDomain,
+                format!(
+                    "foreign trust domain: the peer is {identity}, this mesh is {}",
+                    self.trust_domain.trust_domain()
+                ),
+            ));
+        }
+        match &self.expected {
+            Some(expected) if *expected != identity => Err(TlsFailure::new(
+                Handshake::WrongIdentity,
+                format!("wrong identity: expected {expected}, got {identity}"),
+            )),
+            None if !matches!(identity.subject(), Subject::Workload { .. }) => Err(TlsFailure::new(
+                Handshake::WrongIdentity,
+                format!("wrong identity: expected a workload, got {identity}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ServerCertVerifier for PeerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let identity = self.check_identity(end_entity);
+        if let Err(failure) = &identity
+            && failure.kind == Handshake::ForeignTrustDomain
+        {
+            return Err(failure.clone().into());
+        }
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &self.roots,
+            intermediates,
+            now,
+            algorithms().all,
+        )?;
+        identity?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken between nodes".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for PeerVerifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let identity = self.check_identity(end_entity);
+        if let Err(failure) = &identity
+            && failure.kind == Handshake::ForeignTrustDomain
+        {
+            return Err(failure.clone().into());
+        }
+        self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        identity?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(Error::General("TLS 1.2 is not spoken between nodes".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        algorithms().supported_schemes()
+    }
+}
+
+/// What TLS needs of one certificate, parsed once.
+struct Credentials {
+    /// Keeps the pointer that it is found by from being given to another.
+    certificate: Arc<WorkloadCertificate>,
+    key: Arc<CertifiedKey>,
+    roots: Arc<RootCertStore>,
+    chain: Arc<dyn ClientCertVerifier>,
+    server: Arc<ServerConfig>,
+}
+
+impl Credentials {
+    fn new(certificate: Arc<WorkloadCertificate>) -> Result<Self, Error> {
+        let key = PROVIDER.key_provider.load_private_key(certificate.key.clone_key())?;
+        let key = Arc::new(CertifiedKey::new(certificate.chain.clone(), key));
+        let mut roots = RootCertStore::empty();
+        for root in &certificate.roots {
+            roots.add(root.clone())?;
+        }
+        let roots = Arc::new(roots);
+        let chain =
+            WebPkiClientVerifier::builder_with_provider(roots.clone(), PROVIDER.clone()).build().map_err(
+                |e| Error::General(format!("the roots of {} cannot be used: {e}", certificate.identity)),
+            )?;
+        let verifier = PeerVerifier {
+            trust_domain: certificate.identity.clone(),
+            roots: roots.clone(),
+            expected: None,
+            chain: chain.clone(),
+        };
+        let mut server = ServerConfig::builder_with_provider(PROVIDER.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
+        server.alpn_protocols = vec![ALPN.to_vec()];
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        Ok(Self { certificate, key, roots, chain, server: Arc::new(server) })
+    }
+
+    fn client(&self, expected: &SpiffeId) -> Result<ClientConfig, Error> {
+        let verifier = PeerVerifier {
+            trust_domain: self.certificate.identity.clone(),
+            roots: self.roots.clone(),
+            expected: Some(expected.clone()),
+            chain: self.chain.clone(),
+        };
+        let mut client = ClientConfig::builder_with_provider(PROVIDER.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(self.key.clone())));
+        client.alpn_protocols = vec![ALPN.to_vec()];
+        client.resumption = Resumption::disabled();
+        Ok(client)
+    }
+}
+
+/// One worker's parsed certificates, by the address of their `Arc`.
+#[derive(Default)]
+pub struct TlsCache(RefCell<FastMap<usize, Rc<Credentials>>>);
+
+/// More than the workloads of most nodes; beyond it, what is no longer in use is dropped.
+const CACHED: usize = 64;
+
+impl TlsCache {
+    fn credentials(
+        &self,
+        state: &NodeState,
+        certificate: &Arc<WorkloadCertificate>,
+    ) -> Result<Rc<Credentials>, TlsFailure> {
+        let key = Arc::as_ptr(certificate) as usize;
+        if let Some(known) = self.0.borrow().get(&key) {
+            return Ok(known.clone());
+        }
+        let credentials = Credentials::new(certificate.clone()).map(Rc::new).map_err(|error| {
+            let why = format!("the certificate of {} cannot be used: {error}", certificate.identity);
+            TlsFailure::new(Handshake::InvalidCertificate, why)
+        })?;
+        let mut known = self.0.borrow_mut();
+        if known.len() >= CACHED.max(2 * state.workloads.len()) {
+            let used: Vec<usize> = state
+                .workloads
+                .values()
+                .filter_map(|w| w.certificate.as_ref())
+                .map(|c| Arc::as_ptr(c) as usize)
+                .collect();
+            known.retain(|key, _| used.contains(key));
+        }
+        known.insert(key, credentials.clone());
+        Ok(credentials)
+    }
+}
+
+/// Opens TLS to a node as the holder of `certificate`; who answers must be `expected`.
+pub(crate) async fn connect(
+    cache: &TlsCache,
+    state: &NodeState,
+    certificate: &Arc<WorkloadCertificate>,
+    expected: &SpiffeId,
+    tcp: TcpStream,
+) -> Result<client::TlsStream<TcpStream>, TlsFailure> {
+    let name = expected.server_name().and_then(|name| ServerName::try_from(name).ok()).ok_or_else(|| {
+        TlsFailure::new(Handshake::WrongIdentity, format!("{expected} is too long for a TLS server name"))
+    })?;
+    let config = cache
+        .credentials(state, certificate)?
+        .client(expected)
+        .map_err(|e| TlsFailure::new(Handshake::InvalidCertificate, e.to_string()))?;
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+    if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        return Err(TlsFailure::new(Handshake::Broken, "the peer does not speak HTTP/2 on its link port"));
+    }
+    Ok(stream)
+}
+
+/// A link that was let in.
+pub(crate) struct Accepted {
+    pub stream: server::TlsStream<TcpStream>,
+    /// Who calls.
+    pub peer: SpiffeId,
+    /// As whom we answered.
+    pub identity: SpiffeId,
+    /// Seconds since the epoch: when the first of the two certificates ends.
+    pub expires: i64,
+}
+
+/// Answers a TLS handshake as the workload that the SNI names.
+pub(crate) async fn accept(
+    cache: &TlsCache,
+    state: impl Fn() -> Arc<NodeState>,
+    tcp: TcpStream,
+) -> Result<Accepted, TlsFailure> {
+    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp).await?;
+    let state = state();
+    let name = start.client_hello().server_name().map(str::to_owned);
+    let Some(certificate) = name.as_deref().and_then(|name| certificate_for(&state, name)) else {
+        let mut io = start.io;
+        // RFC 8446 section 6.2: a fatal unrecognized_name alert.
+        let _ = io.write_all(&[21, 3, 3, 0, 2, 2, 112]).await;
+        return Err(TlsFailure::new(
+            Handshake::NoSuchWorkload,
+            match name {
+                Some(name) => format!("no such workload here: the peer asked for `{name}` (SNI)"),
+                None => "no such workload here: the peer named none (no SNI)".to_owned(),
+            },
+        ));
+    };
+    let credentials = cache.credentials(&state, &certificate)?;
+    let stream = start.into_stream(credentials.server.clone()).await?;
+    let connection = stream.get_ref().1;
+    if connection.alpn_protocol() != Some(ALPN) {
+        return Err(TlsFailure::new(Handshake::Broken, "the peer does not offer HTTP/2 (ALPN h2)"));
+    }
+    let leaf = connection.peer_certificates().and_then(|chain| chain.first()).ok_or_else(|| {
+        TlsFailure::new(Handshake::NoCertificate, "no certificate: the peer presented none")
+    })?;
+    let peer = identity_of(leaf)?;
+    let expires = not_after(leaf).unwrap_or(i64::MAX).min(certificate.not_after);
+    Ok(Accepted { peer, identity: certificate.identity.clone(), expires, stream })
+}
+
+/// The certificate of the workload with that server name; of several replicas, the one that lasts longest.
+fn certificate_for(state: &NodeState, server_name: &str) -> Option<Arc<WorkloadCertificate>> {
+    state
+        .workloads
+        .values()
+        .filter(|w| w.identity.server_name().is_some_and(|own| own.eq_ignore_ascii_case(server_name)))
+        .filter_map(|w| w.certificate.clone())
+        .max_by_key(|c| c.not_after)
+}
+
+fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(parsed.validity().not_after.timestamp())
+}
