@@ -4,6 +4,7 @@
 
 pub mod balance;
 pub mod columns;
+pub mod compile;
 pub mod detect;
 pub mod host;
 pub mod identity;

@@ -1,0 +1,82 @@
+//! Where a service runs: the workloads that its selector selects, or what its EndpointSlices say.
+
+use std::sync::Arc;
+
+use super::Compiler;
+use super::form::{ServiceForm, WorkloadForm};
+use crate::name::{ServiceName, WorkloadName};
+use crate::snapshot::{Endpoint, EndpointSet, PortMapping};
+
+impl Compiler {
+    pub(super) fn compile_endpoints(&mut self, name: &ServiceName) -> Option<EndpointSet> {
+        self.work.endpoints += 1;
+        let form = self.services.get(name).filter(|form| !form.external)?;
+        let endpoints = if form.selector.is_empty() {
+            self.endpoints_of_slices(name, form)
+        } else {
+            let candidates = self.selectors.workloads(&name.namespace, &form.selector);
+            let endpoint = |workload: &WorkloadName| {
+                let found = self.workloads.get(workload).filter(|w| form.selects(&w.labels))?;
+                endpoint_of_workload(form, workload, found)
+            };
+            candidates.filter_map(endpoint).collect()
+        };
+        Some(EndpointSet { service: name.clone(), endpoints: endpoints.into_iter().map(Arc::new).collect() })
+    }
+
+    fn endpoints_of_slices(&self, name: &ServiceName, form: &ServiceForm) -> Vec<Endpoint> {
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for slice in self.slices_by_service.get(name).filter_map(|slice| self.slices.get(slice)) {
+            let mapping = |port: &super::form::ServicePortForm| {
+                let target = slice.ports.iter().find(|(name, _)| **name == *port.name)?;
+                Some(PortMapping { service_port: port.number, target_port: target.1 })
+            };
+            let ports: Vec<_> = form.ports.iter().filter_map(mapping).collect();
+            if ports.is_empty() {
+                continue;
+            }
+            for &address in &slice.addresses {
+                let ports = ports.clone();
+                endpoints.push(Endpoint { workload: None, node: None, address, ports, identity: None });
+            }
+        }
+        // Slices may overlap for a while (Kubernetes, EndpointSlice): an address is one endpoint,
+        // which answers for the ports that any of them says.
+        endpoints.sort_by_key(|e| e.address);
+        endpoints.dedup_by(|later, kept| {
+            let same = later.address == kept.address;
+            if same {
+                let new = later.ports.iter().filter(|p| kept.target_port(p.service_port).is_none());
+                let new: Vec<_> = new.copied().collect();
+                kept.ports.extend(new);
+                kept.ports.sort_by_key(|p| p.service_port);
+            }
+            same
+        });
+        endpoints
+    }
+}
+
+/// `None`: it may not take traffic, or has none of the service's ports.
+fn endpoint_of_workload(
+    service: &ServiceForm,
+    name: &WorkloadName,
+    workload: &WorkloadForm,
+) -> Option<Endpoint> {
+    let address = workload.address.filter(|_| workload.ready)?;
+    let mapping = |port: &super::form::ServicePortForm| {
+        let target_port = workload.port(&port.target)?;
+        Some(PortMapping { service_port: port.number, target_port })
+    };
+    let ports: Vec<_> = service.ports.iter().filter_map(mapping).collect();
+    if ports.is_empty() {
+        return None;
+    }
+    Some(Endpoint {
+        workload: Some(name.clone()),
+        identity: workload.node.is_some().then(|| workload.identity.clone()),
+        node: workload.node.clone(),
+        address,
+        ports,
+    })
+}

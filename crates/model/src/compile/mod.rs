@@ -1,0 +1,458 @@
+//! From resources to what proxies run.
+//!
+//! The compiler holds the objects in the form in which it needs them, and what they compile to. A
+//! change is stored, what depends on it is found by indexes, and only that is compiled again; what
+//! comes out equal to what was there before counts as unchanged.
+//!
+//! An object that does not read keeps its last good form in force, and [`Compiler::problem`] says
+//! what is wrong with it: one bad object never blocks a good one. An object that never had a good
+//! form is as good as absent.
+
+mod endpoints;
+mod form;
+mod index;
+mod route;
+mod status;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use self::form::{ServiceForm, SliceForm, WorkloadForm};
+use self::index::{MultiMap, SelectorIndex};
+use self::route::{Explained, RouteForm, RouteKey, attach, parents_of, resolve};
+use crate::identity::TrustDomain;
+use crate::kinds::gateway::ParentReference;
+use crate::name::{NamespacedName, ServiceName, WorkloadName};
+use crate::registry::{Kind, KindId};
+use crate::routing::{Candidate, sort_entries};
+use crate::snapshot::{
+    AppProtocol, EndpointSet, HttpRouteEntry, HttpRouteTable, HttpRule, MeshSettings, PortConfig,
+    ServiceConfig, TcpRule,
+};
+
+pub use self::form::InvalidObject;
+pub use self::status::{ParentStatus, RouteCondition};
+
+/// A change of one object. Names of cluster-wide objects have an empty namespace.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// It was created or replaced.
+    Put(&'static Kind, Arc<Value>),
+    Delete(&'static Kind, NamespacedName),
+}
+
+/// What a change did; every name once, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Services whose [`Compiler::service`] is another now.
+    pub services: Vec<ServiceName>,
+    /// Services whose [`Compiler::endpoints`] are others now.
+    pub endpoints: Vec<ServiceName>,
+    /// Whether [`Compiler::mesh`] is another now.
+    pub mesh: bool,
+    /// Objects whose [`Compiler::route_status`] or [`Compiler::problem`] is another now. A route
+    /// that was put is always among them, so that what is stored can be compared.
+    pub statuses: Vec<(&'static Kind, NamespacedName)>,
+}
+
+/// How much was compiled since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Configurations of services.
+    pub services: u64,
+    /// Endpoint sets of services.
+    pub endpoints: u64,
+    /// Routes.
+    pub routes: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Compiler {
+    domain: TrustDomain,
+    services: HashMap<ServiceName, ServiceForm>,
+    workloads: HashMap<WorkloadName, WorkloadForm>,
+    slices: HashMap<NamespacedName, SliceForm>,
+    routes: HashMap<RouteKey, RouteState>,
+    problems: BTreeMap<(KindId, NamespacedName), InvalidObject>,
+
+    selectors: SelectorIndex,
+    slices_by_service: MultiMap<ServiceName, NamespacedName>,
+    routes_by_parent: MultiMap<ServiceName, RouteKey>,
+    routes_by_backend: MultiMap<ServiceName, RouteKey>,
+
+    mesh: Arc<MeshSettings>,
+    configs: HashMap<ServiceName, Arc<ServiceConfig>>,
+    endpoints: HashMap<ServiceName, Arc<EndpointSet>>,
+    statuses: HashMap<RouteKey, Vec<ParentStatus>>,
+    work: Work,
+}
+
+/// A route, its last good form, and what that compiles to.
+#[derive(Debug, Default)]
+struct RouteState {
+    form: Option<Arc<RouteForm>>,
+    rules: Vec<Arc<HttpRule>>,
+    unresolved: Vec<Explained>,
+    /// The newest object, where it does not read.
+    refused: Option<Refused>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    generation: Option<i64>,
+    parents: Vec<ParentReference>,
+}
+
+/// What has to be looked at again.
+#[derive(Debug, Default)]
+struct Dirty {
+    services: BTreeSet<ServiceName>,
+    endpoints: BTreeSet<ServiceName>,
+    routes: BTreeSet<RouteKey>,
+    route_statuses: BTreeSet<RouteKey>,
+    /// Reported whether they come out different or not.
+    statuses: BTreeSet<(KindId, NamespacedName)>,
+    mesh: bool,
+}
+
+impl Compiler {
+    /// A compiler that knows of no object; `trust_domain` is the mesh's.
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        Self {
+            domain: trust_domain,
+            services: HashMap::new(),
+            workloads: HashMap::new(),
+            slices: HashMap::new(),
+            routes: HashMap::new(),
+            problems: BTreeMap::new(),
+            selectors: SelectorIndex::default(),
+            slices_by_service: MultiMap::default(),
+            routes_by_parent: MultiMap::default(),
+            routes_by_backend: MultiMap::default(),
+            mesh: Arc::default(),
+            configs: HashMap::new(),
+            endpoints: HashMap::new(),
+            statuses: HashMap::new(),
+            work: Work::default(),
+        }
+    }
+
+    /// Takes in one change and compiles what depends on it.
+    pub fn apply(&mut self, change: Change) -> Effects {
+        self.apply_all([change])
+    }
+
+    /// Takes in several changes, then compiles what depends on any of them, once. Cheaper than one
+    /// at a time, as for everything that a store holds.
+    pub fn apply_all(&mut self, changes: impl IntoIterator<Item = Change>) -> Effects {
+        let mut dirty = Dirty::default();
+        for change in changes {
+            match change {
+                Change::Put(kind, object) => self.put(kind, &object, &mut dirty),
+                Change::Delete(kind, name) => self.delete(kind.id, &name, &mut dirty),
+            }
+        }
+        self.settle(dirty)
+    }
+
+    /// How clients reach a service; `None`: there is no such service in the mesh.
+    pub fn service(&self, name: &ServiceName) -> Option<Arc<ServiceConfig>> {
+        self.configs.get(name).cloned()
+    }
+
+    /// All services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<ServiceConfig>> {
+        self.configs.values()
+    }
+
+    /// Where a service runs; there is a (maybe empty) set for every service.
+    pub fn endpoints(&self, name: &ServiceName) -> Option<Arc<EndpointSet>> {
+        self.endpoints.get(name).cloned()
+    }
+
+    pub fn mesh(&self) -> Arc<MeshSettings> {
+        self.mesh.clone()
+    }
+
+    /// What became of an HTTPRoute or TCPRoute, for each of its parents; `None`: there is no such
+    /// route.
+    pub fn route_status(&self, kind: &Kind, name: &NamespacedName) -> Option<&[ParentStatus]> {
+        self.statuses.get(&RouteKey { kind: kind.id, name: name.clone() }).map(Vec::as_slice)
+    }
+
+    /// What is wrong with the newest form of an object; an earlier one may still be in force.
+    pub fn problem(&self, kind: &Kind, name: &NamespacedName) -> Option<&InvalidObject> {
+        self.problems.get(&(kind.id, name.clone()))
+    }
+
+    /// How much was compiled since the start.
+    pub fn work(&self) -> Work {
+        self.work
+    }
+
+    fn put(&mut self, kind: &'static Kind, object: &Value, dirty: &mut Dirty) {
+        let name = form::name_of(object, kind.namespaced);
+        let read = match kind.id {
+            KindId::Namespace => Ok(()),
+            KindId::Service => {
+                ServiceForm::read(object).map(|form| self.set_service(&name, Some(form), dirty))
+            }
+            KindId::Workload => WorkloadForm::read(object, &self.domain)
+                .map(|form| self.set_workload(&name, Some(form), dirty)),
+            KindId::EndpointSlice => {
+                SliceForm::read(object).map(|form| self.set_slice(&name, Some(form), dirty))
+            }
+            KindId::Mesh => {
+                form::read_mesh(object, &self.domain).map(|settings| self.set_mesh(settings, dirty))
+            }
+            KindId::HttpRoute | KindId::TcpRoute => RouteForm::read(kind.id, object).map(|form| {
+                self.set_route(&form.key(), Some(form), dirty);
+            }),
+        };
+        let problem = read.err();
+        if matches!(kind.id, KindId::HttpRoute | KindId::TcpRoute) {
+            let key = RouteKey { kind: kind.id, name: name.clone() };
+            self.routes.entry(key.clone()).or_default().refused = problem.as_ref().map(|_| Refused {
+                generation: object.pointer("/metadata/generation").and_then(Value::as_i64),
+                parents: parents_of(object),
+            });
+            dirty.route_statuses.insert(key);
+            dirty.statuses.insert((kind.id, name.clone()));
+        }
+        self.set_problem(kind.id, &name, problem, dirty);
+    }
+
+    fn delete(&mut self, kind: KindId, name: &NamespacedName, dirty: &mut Dirty) {
+        match kind {
+            KindId::Namespace => {}
+            KindId::Service => self.set_service(name, None, dirty),
+            KindId::Workload => self.set_workload(name, None, dirty),
+            KindId::EndpointSlice => self.set_slice(name, None, dirty),
+            KindId::Mesh if &*name.name == "default" => self.set_mesh(MeshSettings::default(), dirty),
+            KindId::Mesh => {}
+            KindId::HttpRoute | KindId::TcpRoute => {
+                let key = RouteKey { kind, name: name.clone() };
+                self.set_route(&key, None, dirty);
+                self.routes.remove(&key);
+                dirty.route_statuses.insert(key);
+            }
+        }
+        self.set_problem(kind, name, None, dirty);
+    }
+
+    fn set_problem(
+        &mut self,
+        kind: KindId,
+        name: &NamespacedName,
+        problem: Option<InvalidObject>,
+        dirty: &mut Dirty,
+    ) {
+        let key = (kind, name.clone());
+        if self.problems.get(&key) == problem.as_ref() {
+            return;
+        }
+        dirty.statuses.insert(key.clone());
+        match problem {
+            Some(problem) => self.problems.insert(key, problem),
+            None => self.problems.remove(&key),
+        };
+    }
+
+    fn set_mesh(&mut self, settings: MeshSettings, dirty: &mut Dirty) {
+        if *self.mesh != settings {
+            self.mesh = Arc::new(settings);
+            dirty.mesh = true;
+        }
+    }
+
+    fn set_service(&mut self, name: &ServiceName, form: Option<ServiceForm>, dirty: &mut Dirty) {
+        if self.services.get(name) == form.as_ref() {
+            return;
+        }
+        self.selectors.set_service(name, form.as_ref().map(|f| &f.selector));
+        match form {
+            Some(form) => self.services.insert(name.clone(), form),
+            None => self.services.remove(name),
+        };
+        dirty.services.insert(name.clone());
+        dirty.endpoints.insert(name.clone());
+        dirty.routes.extend(self.routes_by_backend.get(name).cloned());
+        dirty.route_statuses.extend(self.routes_by_parent.get(name).cloned());
+    }
+
+    fn set_workload(&mut self, name: &WorkloadName, form: Option<WorkloadForm>, dirty: &mut Dirty) {
+        let old = self.workloads.get(name);
+        if old == form.as_ref() {
+            return;
+        }
+        self.selectors.set_workload(name, old.map(|f| &f.labels), form.as_ref().map(|f| &f.labels));
+        for labels in [old, form.as_ref()].into_iter().flatten().map(|f| &f.labels) {
+            let candidates = self.selectors.services(&name.namespace, labels);
+            let selects = |service: &ServiceName| {
+                self.services.get(service).is_some_and(|service| service.selects(labels))
+            };
+            dirty.endpoints.extend(candidates.into_iter().filter(selects));
+        }
+        match form {
+            Some(form) => self.workloads.insert(name.clone(), form),
+            None => self.workloads.remove(name),
+        };
+    }
+
+    fn set_slice(&mut self, name: &NamespacedName, form: Option<SliceForm>, dirty: &mut Dirty) {
+        let old = self.slices.remove(name);
+        if let Some(service) = old.as_ref().and_then(|f| f.service.as_ref()) {
+            self.slices_by_service.remove(service, name);
+        }
+        if let Some(service) = form.as_ref().and_then(|f| f.service.as_ref()) {
+            self.slices_by_service.insert(service.clone(), name.clone());
+        }
+        if old != form {
+            dirty.endpoints.extend([&old, &form].into_iter().flatten().filter_map(|f| f.service.clone()));
+        }
+        if let Some(form) = form {
+            self.slices.insert(name.clone(), form);
+        }
+    }
+
+    fn set_route(&mut self, key: &RouteKey, form: Option<RouteForm>, dirty: &mut Dirty) {
+        let state = self.routes.entry(key.clone()).or_default();
+        if state.form.as_deref() == form.as_ref() {
+            return;
+        }
+        let old = std::mem::replace(&mut state.form, form.map(Arc::new));
+        let new = state.form.clone();
+        if let Some(old) = old {
+            for parent in old.parent_services() {
+                self.routes_by_parent.remove(parent, key);
+                dirty.services.insert(parent.clone());
+            }
+            for backend in old.backend_services() {
+                self.routes_by_backend.remove(backend, key);
+            }
+        }
+        if let Some(new) = new {
+            for parent in new.parent_services() {
+                self.routes_by_parent.insert(parent.clone(), key.clone());
+                dirty.services.insert(parent.clone());
+            }
+            for backend in new.backend_services() {
+                self.routes_by_backend.insert(backend.clone(), key.clone());
+            }
+        }
+        dirty.routes.insert(key.clone());
+    }
+
+    /// Compiles what is dirty: routes, then the services that they are attached to, then statuses,
+    /// which tell what came of both.
+    fn settle(&mut self, mut dirty: Dirty) -> Effects {
+        for key in std::mem::take(&mut dirty.routes) {
+            self.compile_route(&key, &mut dirty);
+        }
+        let mut effects = Effects { mesh: dirty.mesh, ..Effects::default() };
+        for name in std::mem::take(&mut dirty.services) {
+            let config = self.compile_service(&name);
+            // Whether a route holds its port depends on the other routes of the parent.
+            dirty.route_statuses.extend(self.routes_by_parent.get(&name).cloned());
+            if self.configs.get(&name).map(|c| &**c) != config.as_ref() {
+                match config {
+                    Some(config) => self.configs.insert(name.clone(), Arc::new(config)),
+                    None => self.configs.remove(&name),
+                };
+                effects.services.push(name);
+            }
+        }
+        for name in dirty.endpoints {
+            let set = self.compile_endpoints(&name);
+            if self.endpoints.get(&name).map(|s| &**s) != set.as_ref() {
+                match set {
+                    Some(set) => self.endpoints.insert(name.clone(), Arc::new(set)),
+                    None => self.endpoints.remove(&name),
+                };
+                effects.endpoints.push(name);
+            }
+        }
+        for key in dirty.route_statuses {
+            let status = self.compile_status(&key);
+            if self.statuses.get(&key) != status.as_ref() {
+                dirty.statuses.insert((key.kind, key.name.clone()));
+                match status {
+                    Some(status) => self.statuses.insert(key, status),
+                    None => self.statuses.remove(&key),
+                };
+            }
+        }
+        effects.statuses = dirty.statuses.into_iter().map(|(kind, name)| (kind.kind(), name)).collect();
+        effects
+    }
+
+    fn compile_route(&mut self, key: &RouteKey, dirty: &mut Dirty) {
+        let Some(state) = self.routes.get_mut(key) else { return };
+        let Some(form) = state.form.clone() else { return };
+        self.work.routes += 1;
+        let (rules, unresolved) = resolve(&form, |name| self.services.get(name));
+        if rules != state.rules {
+            dirty.services.extend(form.parent_services().cloned());
+        }
+        (state.rules, state.unresolved) = (rules, unresolved);
+        dirty.route_statuses.insert(key.clone());
+    }
+
+    fn compile_service(&mut self, name: &ServiceName) -> Option<ServiceConfig> {
+        self.work.services += 1;
+        let form = self.services.get(name).filter(|form| !form.external)?;
+        // Which of the service's ports each route that names it as a parent is attached to.
+        let attached: Vec<(&RouteForm, &RouteState, BTreeSet<u16>)> = self
+            .routes_by_parent
+            .get(name)
+            .filter_map(|key| {
+                let state = self.routes.get(key)?;
+                let route = state.form.as_deref()?;
+                let parents = route.parents.iter().filter(|p| p.service.as_ref() == Some(name));
+                let ports = parents.filter_map(|p| attach(route, p, Some(form)).ok()).flatten().collect();
+                Some((route, state, ports))
+            })
+            .collect();
+        let ports = form.ports.iter().map(|port| {
+            let of_port = |kind| {
+                attached
+                    .iter()
+                    .filter(move |(route, _, ports)| route.kind == kind && ports.contains(&port.number))
+            };
+            let candidates =
+                of_port(KindId::HttpRoute).flat_map(|(route, state, _)| candidates(route, state));
+            let entries = sort_entries(candidates.collect());
+            let tcp_route = of_port(KindId::TcpRoute)
+                .min_by_key(|(route, ..)| route.seniority())
+                .filter(|_| entries.is_empty() || port.protocol == AppProtocol::Detect)
+                .and_then(|(route, state, _)| {
+                    let backends = state.rules.first()?.backends.clone();
+                    Some(Arc::new(TcpRule { route: route.name.clone(), backends }))
+                });
+            // With nothing but a TCPRoute, whatever the port speaks is routed as bytes.
+            let as_bytes = tcp_route.is_some() && entries.is_empty();
+            PortConfig {
+                number: port.number,
+                name: port.name.clone(),
+                protocol: if as_bytes { AppProtocol::Tcp } else { port.protocol },
+                http_routes: HttpRouteTable { entries },
+                tcp_route,
+            }
+        });
+        Some(ServiceConfig { name: name.clone(), ports: ports.collect() })
+    }
+}
+
+/// The entries that a route adds to the table of a port, in order.
+fn candidates<'a>(route: &'a RouteForm, state: &'a RouteState) -> impl Iterator<Item = Candidate> + 'a {
+    route.rules.iter().zip(&state.rules).flat_map(|(form, rule)| {
+        form.matches.iter().zip(0..).map(|(matcher, match_index)| Candidate {
+            created: route.created,
+            match_index,
+            entry: HttpRouteEntry { matcher: matcher.clone(), rule: rule.clone() },
+        })
+    })
+}

@@ -1,0 +1,131 @@
+//! What became of a route (Gateway API, RouteParentStatus).
+
+use super::Compiler;
+use super::route::{Explained, ParentForm, RouteForm, RouteKey, attach};
+use crate::kinds::gateway::ParentReference;
+use crate::name::ServiceName;
+use crate::registry::KindId;
+
+/// What became of a route at one of its parents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParentStatus {
+    /// As the route has it.
+    pub parent: ParentReference,
+    /// The Service that carries the route: nodes that use it must learn of it for the route to be
+    /// `Programmed`. `None`: it was not accepted.
+    pub service: Option<ServiceName>,
+    /// `Accepted`, `ResolvedRefs`, and `PartiallyInvalid` where an earlier form is in force. Where
+    /// the route could not be read at all, `Accepted` alone.
+    pub conditions: Vec<RouteCondition>,
+}
+
+/// A condition without the time, which is the writer's to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteCondition {
+    /// The type of the condition.
+    pub kind: &'static str,
+    pub status: bool,
+    /// One word, for machines.
+    pub reason: &'static str,
+    /// A sentence, for people.
+    pub message: String,
+    /// The generation of the form that the condition speaks of.
+    pub observed_generation: Option<i64>,
+}
+
+impl Compiler {
+    pub(super) fn compile_status(&self, key: &RouteKey) -> Option<Vec<ParentStatus>> {
+        let state = self.routes.get(key)?;
+        let problem = self.problems.get(&(key.kind, key.name.clone())).map(ToString::to_string);
+        let problem = problem.unwrap_or_default();
+        let Some(form) = &state.form else {
+            let refused = state.refused.as_ref()?;
+            let condition = RouteCondition {
+                kind: "Accepted",
+                status: false,
+                reason: "UnsupportedValue",
+                message: problem,
+                observed_generation: refused.generation,
+            };
+            let status = |parent: &ParentReference| ParentStatus {
+                parent: parent.clone(),
+                service: None,
+                conditions: vec![condition.clone()],
+            };
+            return Some(refused.parents.iter().map(status).collect());
+        };
+
+        let resolved = resolved_refs(form, &state.unresolved);
+        // Gateway API, RouteConditionPartiallyInvalid: the whole route falls back, and `Accepted`
+        // speaks of the generation that is in force.
+        let fallen_back = state.refused.as_ref().map(|refused| RouteCondition {
+            kind: "PartiallyInvalid",
+            status: true,
+            reason: "UnsupportedValue",
+            message: match form.generation {
+                Some(generation) => format!("Fall Back to generation {generation}: {problem}"),
+                None => format!("Fall Back to the last valid form: {problem}"),
+            },
+            observed_generation: refused.generation,
+        });
+        let status = |parent: &ParentForm| {
+            let accepted = self.accept(form, parent);
+            let service = accepted.as_ref().ok().and(parent.service.clone());
+            let (reason, message) = match &accepted {
+                Ok(()) => ("Accepted", "the route is in force".to_owned()),
+                Err((reason, message)) => (*reason, message.clone()),
+            };
+            let accepted = RouteCondition {
+                kind: "Accepted",
+                status: accepted.is_ok(),
+                reason,
+                message,
+                observed_generation: form.generation,
+            };
+            let conditions = [accepted, resolved.clone()].into_iter().chain(fallen_back.clone());
+            ParentStatus { parent: parent.reference.clone(), service, conditions: conditions.collect() }
+        };
+        Some(form.parents.iter().map(status).collect())
+    }
+
+    /// Whether a route is in force at a parent, on one of its ports at least.
+    fn accept(&self, route: &RouteForm, parent: &ParentForm) -> Result<(), Explained> {
+        let service = parent.service.as_ref();
+        let ports = attach(route, parent, service.and_then(|name| self.services.get(name)))?;
+        if route.kind == KindId::HttpRoute {
+            return Ok(());
+        }
+        // A port has one TCPRoute at most.
+        let config = service.and_then(|name| self.configs.get(name));
+        let holders = ports.iter().filter_map(|&port| config?.port(port));
+        let mut refusal = None;
+        for port in holders {
+            match &port.tcp_route {
+                Some(holder) if holder.route == route.name => return Ok(()),
+                Some(holder) => {
+                    let message =
+                        format!("port {} already has TCPRoute {}, which is older", port.number, holder.route);
+                    refusal = Some(("Conflicted", message));
+                }
+                None => {
+                    let message =
+                        format!("port {} speaks HTTP and has HTTPRoutes, which come first", port.number);
+                    refusal = Some(("NotAllowedByListeners", message));
+                }
+            }
+        }
+        Err(refusal.unwrap_or(("NoMatchingParent", "the parent has no such port".to_owned())))
+    }
+}
+
+fn resolved_refs(form: &RouteForm, unresolved: &[Explained]) -> RouteCondition {
+    let (status, reason, message) = match unresolved.first() {
+        None => (true, "ResolvedRefs", "all backends were found".to_owned()),
+        Some((reason, _)) => {
+            let messages: Vec<_> = unresolved.iter().map(|(_, message)| message.as_str()).collect();
+            (false, *reason, messages.join("; "))
+        }
+    };
+    let observed_generation = form.generation;
+    RouteCondition { kind: "ResolvedRefs", status, reason, message, observed_generation }
+}
