@@ -1,0 +1,566 @@
+//! Puts the snapshot together out of what the server sends; no socket, no clock.
+//!
+//! A service's configuration is held back until the endpoints of all services that its routes lead to
+//! are known, so that no request ever meets a route whose backend is not there yet. The server's
+//! message is acknowledged when the proxy has it, not before. What cannot be read is refused object
+//! by object: the last good form stays in force.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use prost::Message;
+use tulle_model::name::ServiceName;
+use tulle_model::snapshot::{EndpointSet, FastMap, Known, MeshSettings, ServiceConfig, Snapshot};
+use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
+use tulle_wire::{discovery, type_url};
+
+/// How many services a node subscribes to, at most. Beyond it, the name that was asked for longest
+/// ago and does not exist is forgotten; where all exist, new ones are refused.
+pub const MOST_SUBSCRIPTIONS: usize = 4096;
+
+/// The name of the only Mesh resource.
+const MESH_NAME: &str = "default";
+
+/// google.rpc.Code.INVALID_ARGUMENT, for a message that could not be taken over as a whole.
+const INVALID_ARGUMENT: i32 = 3;
+
+/// What became of a wish for a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demanded {
+    /// The server will be asked.
+    New,
+    /// It was asked for before.
+    Already,
+    /// Too many.
+    Refused,
+}
+
+#[derive(Default)]
+pub struct Assembler {
+    services: FastMap<ServiceName, Subscription>,
+    /// Those that are subscribed to.
+    endpoints: FastMap<ServiceName, Endpoints>,
+    mesh: Option<(Arc<MeshSettings>, Resource)>,
+    generation: u64,
+    changed: bool,
+    /// Messages for the server.
+    outbox: Vec<DeltaDiscoveryRequest>,
+    /// Acknowledgements that wait for services to be published.
+    unacknowledged: Vec<Unacknowledged>,
+    /// Counts the wishes, for the order in which they came.
+    wishes: u64,
+}
+
+#[derive(Default)]
+struct Subscription {
+    /// What is published.
+    current: Option<Known<ServiceConfig>>,
+    /// Waits for endpoints.
+    pending: Option<Arc<ServiceConfig>>,
+    /// What the server sent last.
+    resource: Option<Resource>,
+    last_wish: u64,
+}
+
+#[derive(Default)]
+struct Endpoints {
+    known: Option<Arc<EndpointSet>>,
+    resource: Option<Resource>,
+}
+
+struct Unacknowledged {
+    nonce: String,
+    waits_for: Vec<ServiceName>,
+    error: Option<Status>,
+}
+
+/// What is kept on disk: the server's own messages.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Saved {
+    #[prost(message, repeated, tag = "1")]
+    responses: Vec<DeltaDiscoveryResponse>,
+}
+
+impl Assembler {
+    /// Asks for a service, the caller wanting to use it now.
+    pub fn demand(&mut self, name: &ServiceName) -> Demanded {
+        self.wishes += 1;
+        if let Some(subscription) = self.services.get_mut(name) {
+            subscription.last_wish = self.wishes;
+            return Demanded::Already;
+        }
+        if self.services.len() >= MOST_SUBSCRIPTIONS && !self.forget_oldest_absent() {
+            return Demanded::Refused;
+        }
+        self.services.insert(name.clone(), Subscription { last_wish: self.wishes, ..Default::default() });
+        self.outbox.push(subscribe(type_url::SERVICE, [name.to_string()]));
+        self.subscribe_to_endpoints();
+        Demanded::New
+    }
+
+    /// A new stream to the server: it is told of everything again, and what the old stream was to
+    /// acknowledge is void.
+    pub fn connected(&mut self) {
+        self.unacknowledged.clear();
+        self.outbox.clear();
+        self.outbox.push(subscribe(type_url::MESH, [MESH_NAME.to_owned()]));
+        let services: BTreeSet<_> = self.services.keys().map(ToString::to_string).collect();
+        if !services.is_empty() {
+            self.outbox.push(subscribe(type_url::SERVICE, services));
+        }
+        let endpoints: BTreeSet<_> = self.endpoints.keys().map(ToString::to_string).collect();
+        if !endpoints.is_empty() {
+            self.outbox.push(subscribe(type_url::ENDPOINTS, endpoints));
+        }
+    }
+
+    /// Takes over a message of the server.
+    pub fn receive(&mut self, response: DeltaDiscoveryResponse) {
+        let DeltaDiscoveryResponse { resources, type_url, nonce, removed_resources, .. } = response;
+        let mut waits_for = Vec::new();
+        let mut errors = Vec::new();
+        for resource in resources {
+            let name = resource.name.clone();
+            match self.take(&type_url, resource) {
+                Ok(Some(service)) => waits_for.push(service),
+                Ok(None) => {}
+                Err(why) => {
+                    tracing::warn!("{name} of type {type_url} is refused, what was known stays: {why}");
+                    errors.push(format!("{name}: {why}"));
+                }
+            }
+        }
+        for name in removed_resources {
+            match name.parse() {
+                Ok(service) => self.remove(&type_url, &service),
+                Err(e) if type_url != type_url::MESH => errors.push(format!("{e}")),
+                Err(_) => self.set_mesh(None),
+            }
+        }
+        let error = (!errors.is_empty()).then(|| Status {
+            code: INVALID_ARGUMENT,
+            message: errors.join("; ").chars().take(4096).collect(),
+        });
+        if type_url == type_url::SERVICE {
+            self.unacknowledged.push(Unacknowledged { nonce, waits_for, error });
+        } else {
+            self.outbox.push(acknowledgement(&type_url, nonce, error));
+        }
+        self.settle();
+    }
+
+    /// The snapshot, where it has changed since the last call.
+    pub fn take_snapshot(&mut self) -> Option<Arc<Snapshot>> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        self.generation += 1;
+        let mesh = self.mesh.as_ref().map(|(settings, _)| settings.clone()).unwrap_or_default();
+        let services = self.services.iter();
+        let services = services.filter_map(|(n, s)| Some((n.clone(), s.current.clone()?))).collect();
+        let endpoints = self.endpoints.iter();
+        let endpoints = endpoints.filter_map(|(n, e)| Some((n.clone(), e.known.clone()?))).collect();
+        Some(Arc::new(Snapshot { generation: self.generation, mesh, services, endpoints }))
+    }
+
+    /// The messages for the server, in their order. Acknowledgements are for the snapshot that
+    /// [`Assembler::take_snapshot`] gives: publish that first.
+    pub fn take_requests(&mut self) -> Vec<DeltaDiscoveryRequest> {
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// All that is known, for [`Assembler::restore`].
+    pub fn save(&self) -> Vec<u8> {
+        let of_type =
+            |type_url: &str| DeltaDiscoveryResponse { type_url: type_url.to_owned(), ..Default::default() };
+        let mut mesh = of_type(type_url::MESH);
+        mesh.resources.extend(self.mesh.iter().map(|(_, resource)| resource.clone()));
+        let mut services = of_type(type_url::SERVICE);
+        for (name, subscription) in &self.services {
+            match (&subscription.resource, &subscription.current) {
+                (Some(resource), _) => services.resources.push(resource.clone()),
+                (None, Some(Known::Absent)) => services.removed_resources.push(name.to_string()),
+                (None, _) => {}
+            }
+        }
+        let mut endpoints = of_type(type_url::ENDPOINTS);
+        for (name, state) in &self.endpoints {
+            match (&state.resource, &state.known) {
+                (Some(resource), _) => endpoints.resources.push(resource.clone()),
+                (None, Some(_)) => endpoints.removed_resources.push(name.to_string()),
+                (None, None) => {}
+            }
+        }
+        Saved { responses: vec![mesh, services, endpoints] }.encode_to_vec()
+    }
+
+    /// What [`Assembler::save`] made; what of it cannot be read is left out.
+    pub fn restore(saved: &[u8]) -> Result<Self, prost::DecodeError> {
+        let saved = Saved::decode(saved)?;
+        let mut assembler = Self::default();
+        for response in &saved.responses {
+            if response.type_url == type_url::SERVICE {
+                let names = response.resources.iter().map(|r| &r.name).chain(&response.removed_resources);
+                for name in names.filter_map(|n| n.parse().ok()) {
+                    assembler.demand(&name);
+                }
+            }
+        }
+        for response in saved.responses {
+            assembler.receive(response);
+        }
+        // Nobody is there to hear them.
+        assembler.outbox.clear();
+        assembler.unacknowledged.clear();
+        Ok(assembler)
+    }
+
+    /// Takes over one resource; the service that has to be published before it is in force, if any.
+    fn take(&mut self, type_url: &str, resource: Resource) -> Result<Option<ServiceName>, String> {
+        let any = resource.resource.as_ref().ok_or("it is empty")?;
+        let bytes = any.value.as_slice();
+        match type_url {
+            type_url::MESH => {
+                let message = discovery::Mesh::decode(bytes).map_err(|e| e.to_string())?;
+                self.set_mesh(Some((Arc::new(MeshSettings::from(message)), resource)));
+                Ok(None)
+            }
+            type_url::SERVICE => {
+                let message = discovery::Service::decode(bytes).map_err(|e| e.to_string())?;
+                let config = ServiceConfig::try_from(message).map_err(|e| e.to_string())?;
+                // Not subscribed any more: nothing to do.
+                let Some(subscription) = self.services.get_mut(&config.name) else { return Ok(None) };
+                let name = config.name.clone();
+                subscription.pending = Some(Arc::new(config));
+                subscription.resource = Some(resource);
+                Ok(Some(name))
+            }
+            type_url::ENDPOINTS => {
+                let message = discovery::Endpoints::decode(bytes).map_err(|e| e.to_string())?;
+                let set = EndpointSet::try_from(message).map_err(|e| e.to_string())?;
+                if let Some(state) = self.endpoints.get_mut(&set.service) {
+                    if state.known.as_deref() != Some(&set) {
+                        state.known = Some(Arc::new(set));
+                        self.changed = true;
+                    }
+                    state.resource = Some(resource);
+                }
+                Ok(None)
+            }
+            other => Err(format!("its type {other} is unknown")),
+        }
+    }
+
+    fn remove(&mut self, type_url: &str, name: &ServiceName) {
+        match type_url {
+            type_url::SERVICE => {
+                if let Some(subscription) = self.services.get_mut(name) {
+                    subscription.pending = None;
+                    subscription.resource = None;
+                    self.changed |= subscription.current != Some(Known::Absent);
+                    subscription.current = Some(Known::Absent);
+                }
+            }
+            type_url::ENDPOINTS => {
+                if let Some(state) = self.endpoints.get_mut(name) {
+                    let empty = EndpointSet { service: name.clone(), endpoints: Vec::new() };
+                    self.changed |= state.known.as_deref() != Some(&empty);
+                    *state = Endpoints { known: Some(Arc::new(empty)), resource: None };
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn set_mesh(&mut self, mesh: Option<(Arc<MeshSettings>, Resource)>) {
+        self.changed |= self.mesh.as_ref().map(|(s, _)| s) != mesh.as_ref().map(|(s, _)| s);
+        self.mesh = mesh;
+    }
+
+    /// Publishes what waited for nothing but what is there now, and acknowledges it.
+    fn settle(&mut self) {
+        self.subscribe_to_endpoints();
+        for subscription in self.services.values_mut() {
+            let Some(config) = &subscription.pending else { continue };
+            let known = |name: &ServiceName| self.endpoints.get(name).is_some_and(|e| e.known.is_some());
+            if config.backends().iter().all(known) {
+                let config = Known::Present(config.clone());
+                subscription.pending = None;
+                self.changed |= subscription.current.as_ref() != Some(&config);
+                subscription.current = Some(config);
+            }
+        }
+        // What the old configuration alone needed goes after the new one is in force.
+        self.unsubscribe_from_endpoints();
+        for waiting in std::mem::take(&mut self.unacknowledged) {
+            let pending = |name: &ServiceName| self.services.get(name).is_some_and(|s| s.pending.is_some());
+            if waiting.waits_for.iter().any(pending) {
+                self.unacknowledged.push(waiting);
+            } else {
+                self.outbox.push(acknowledgement(type_url::SERVICE, waiting.nonce, waiting.error));
+            }
+        }
+    }
+
+    /// The services whose endpoints are needed: of each subscription itself (so that its first use
+    /// takes one round trip, not two) and of those that its routes lead to.
+    fn needed_endpoints(&self) -> BTreeSet<ServiceName> {
+        let mut needed = BTreeSet::new();
+        for (name, subscription) in &self.services {
+            if subscription.current != Some(Known::Absent) || subscription.pending.is_some() {
+                needed.insert(name.clone());
+            }
+            if let Some(Known::Present(config)) = &subscription.current {
+                needed.extend(config.backends());
+            }
+            if let Some(config) = &subscription.pending {
+                needed.extend(config.backends());
+            }
+        }
+        needed
+    }
+
+    fn subscribe_to_endpoints(&mut self) {
+        let mut new = Vec::new();
+        for name in self.needed_endpoints() {
+            if !self.endpoints.contains_key(&name) {
+                new.push(name.to_string());
+                self.endpoints.insert(name, Endpoints::default());
+            }
+        }
+        if !new.is_empty() {
+            self.outbox.push(subscribe(type_url::ENDPOINTS, new));
+        }
+    }
+
+    fn unsubscribe_from_endpoints(&mut self) {
+        let needed = self.needed_endpoints();
+        let old: Vec<_> = self.endpoints.keys().filter(|n| !needed.contains(n)).cloned().collect();
+        if old.is_empty() {
+            return;
+        }
+        for name in &old {
+            self.changed |= self.endpoints.remove(name).is_some_and(|e| e.known.is_some());
+        }
+        self.outbox.push(unsubscribe(type_url::ENDPOINTS, old.iter().map(ToString::to_string)));
+    }
+
+    fn forget_oldest_absent(&mut self) -> bool {
+        let absent =
+            self.services.iter().filter(|(_, s)| s.current == Some(Known::Absent) && s.pending.is_none());
+        let Some(name) = absent.min_by_key(|(_, s)| s.last_wish).map(|(n, _)| n.clone()) else {
+            return false;
+        };
+        self.services.remove(&name);
+        self.changed = true;
+        self.outbox.push(unsubscribe(type_url::SERVICE, [name.to_string()]));
+        true
+    }
+}
+
+fn subscribe(type_url: &str, names: impl IntoIterator<Item = String>) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: type_url.to_owned(),
+        resource_names_subscribe: names.into_iter().collect(),
+        ..Default::default()
+    }
+}
+
+fn unsubscribe(type_url: &str, names: impl IntoIterator<Item = String>) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: type_url.to_owned(),
+        resource_names_unsubscribe: names.into_iter().collect(),
+        ..Default::default()
+    }
+}
+
+/// xDS protocol, "ACK and NACK": an error in it says that the message was not taken over.
+fn acknowledgement(type_url: &str, nonce: String, error_detail: Option<Status>) -> DeltaDiscoveryRequest {
+    DeltaDiscoveryRequest {
+        type_url: type_url.to_owned(),
+        response_nonce: nonce,
+        error_detail,
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Any;
+    use tulle_model::snapshot::{AppProtocol, Backend, BackendTarget, PortConfig, TcpRule};
+
+    use super::*;
+
+    fn name(text: &str) -> ServiceName {
+        text.parse().unwrap()
+    }
+
+    fn response(type_url: &str, nonce: &str) -> DeltaDiscoveryResponse {
+        DeltaDiscoveryResponse { type_url: type_url.into(), nonce: nonce.into(), ..Default::default() }
+    }
+
+    fn resource(type_url: &str, name: &ServiceName, value: Vec<u8>) -> Resource {
+        let any = Any { type_url: type_url.into(), value };
+        Resource { version: "1".into(), resource: Some(any), name: name.to_string(), aliases: vec![] }
+    }
+
+    /// A service whose TCP route leads to `backends`.
+    fn service(service: &str, backends: &[&str], nonce: &str) -> DeltaDiscoveryResponse {
+        let backends = backends
+            .iter()
+            .map(|b| Backend { target: BackendTarget::Service { name: name(b), port: 80 }, weight: 1 });
+        let rule = TcpRule { route: name("default/r"), backends: backends.collect() };
+        let port = PortConfig {
+            number: 80,
+            name: "".into(),
+            protocol: AppProtocol::Detect,
+            http_routes: Default::default(),
+            tcp_route: Some(Arc::new(rule)),
+        };
+        let config = ServiceConfig { name: name(service), ports: vec![port] };
+        let value = discovery::Service::from(&config).encode_to_vec();
+        let mut response = response(type_url::SERVICE, nonce);
+        response.resources.push(resource(type_url::SERVICE, &config.name, value));
+        response
+    }
+
+    fn endpoints(of: &[&str], nonce: &str) -> DeltaDiscoveryResponse {
+        let mut response = response(type_url::ENDPOINTS, nonce);
+        for service in of {
+            let set = EndpointSet { service: name(service), endpoints: vec![] };
+            let value = discovery::Endpoints::from(&set).encode_to_vec();
+            response.resources.push(resource(type_url::ENDPOINTS, &set.service, value));
+        }
+        response
+    }
+
+    fn subscribed(requests: &[DeltaDiscoveryRequest], type_url: &str) -> Vec<String> {
+        let of_type = requests.iter().filter(|r| r.type_url == type_url);
+        of_type.flat_map(|r| r.resource_names_subscribe.clone()).collect()
+    }
+
+    fn acknowledged(requests: &[DeltaDiscoveryRequest]) -> Vec<&str> {
+        let nonces = requests.iter().map(|r| r.response_nonce.as_str());
+        nonces.filter(|n| !n.is_empty()).collect()
+    }
+
+    #[test]
+    fn a_service_waits_for_the_endpoints_of_its_backends() {
+        let mut assembler = Assembler::default();
+        assert_eq!(assembler.demand(&name("shop/c")), Demanded::New);
+        assert_eq!(assembler.demand(&name("shop/c")), Demanded::Already);
+        let requests = assembler.take_requests();
+        assert_eq!(subscribed(&requests, type_url::SERVICE), ["shop/c"]);
+        assert_eq!(subscribed(&requests, type_url::ENDPOINTS), ["shop/c"]);
+
+        assembler.receive(service("shop/c", &["shop/d", "shop/e"], "s1"));
+        let requests = assembler.take_requests();
+        assert_eq!(subscribed(&requests, type_url::ENDPOINTS), ["shop/d", "shop/e"]);
+        assert!(acknowledged(&requests).is_empty());
+        assert!(assembler.take_snapshot().is_none());
+
+        assembler.receive(endpoints(&["shop/c", "shop/d"], "e1"));
+        assert_eq!(acknowledged(&assembler.take_requests()), ["e1"]);
+        // The endpoints alone are no use yet, but they are no harm either.
+        assert!(assembler.take_snapshot().unwrap().services.is_empty());
+
+        // That a backend does not exist is an answer too.
+        let mut gone = response(type_url::ENDPOINTS, "e2");
+        gone.removed_resources.push("shop/e".into());
+        assembler.receive(gone);
+        let snapshot = assembler.take_snapshot().unwrap();
+        assert!(matches!(snapshot.services[&name("shop/c")], Known::Present(_)));
+        assert_eq!(snapshot.endpoints.len(), 3);
+        assert_eq!(acknowledged(&assembler.take_requests()), ["e2", "s1"]);
+    }
+
+    #[test]
+    fn the_old_form_stays_until_the_new_one_is_complete() {
+        let mut assembler = Assembler::default();
+        assembler.demand(&name("shop/c"));
+        assembler.receive(service("shop/c", &["shop/d"], "s1"));
+        assembler.receive(endpoints(&["shop/c", "shop/d"], "e1"));
+        let first = assembler.take_snapshot().unwrap();
+        assembler.take_requests();
+
+        assembler.receive(service("shop/c", &["shop/e"], "s2"));
+        assert!(assembler.take_snapshot().is_none());
+        assembler.receive(endpoints(&["shop/e"], "e2"));
+        let second = assembler.take_snapshot().unwrap();
+        assert!(second.generation > first.generation);
+        assert_ne!(first.services[&name("shop/c")], second.services[&name("shop/c")]);
+        let requests = assembler.take_requests();
+        assert_eq!(acknowledged(&requests), ["e2", "s2"]);
+        let unsubscribed: Vec<_> = requests.iter().flat_map(|r| &r.resource_names_unsubscribe).collect();
+        assert_eq!(unsubscribed, ["shop/d"]);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_known_as_absent_and_may_appear() {
+        let mut assembler = Assembler::default();
+        assembler.demand(&name("shop/x"));
+        let mut gone = response(type_url::SERVICE, "s1");
+        gone.removed_resources.push("shop/x".into());
+        assembler.receive(gone);
+        assert_eq!(assembler.take_snapshot().unwrap().services[&name("shop/x")], Known::Absent);
+        assembler.receive(service("shop/x", &[], "s2"));
+        assembler.receive(endpoints(&["shop/x"], "e1"));
+        let snapshot = assembler.take_snapshot().unwrap();
+        assert!(matches!(snapshot.services[&name("shop/x")], Known::Present(_)));
+    }
+
+    #[test]
+    fn a_resource_that_makes_no_sense_is_refused_alone() {
+        let mut assembler = Assembler::default();
+        assembler.demand(&name("shop/c"));
+        assembler.demand(&name("shop/d"));
+        assembler.receive(endpoints(&["shop/c", "shop/d"], "e1"));
+        assembler.take_requests();
+        let mut message = service("shop/c", &[], "s1");
+        message.resources.push(resource(type_url::SERVICE, &name("shop/d"), vec![0xff]));
+        assembler.receive(message);
+        let requests = assembler.take_requests();
+        let nack = requests.iter().find(|r| r.response_nonce == "s1").unwrap();
+        assert!(nack.error_detail.as_ref().unwrap().message.contains("shop/d"));
+        let snapshot = assembler.take_snapshot().unwrap();
+        assert!(snapshot.services.contains_key(&name("shop/c")));
+        assert!(!snapshot.services.contains_key(&name("shop/d")));
+    }
+
+    #[test]
+    fn survives_a_restart_and_a_reconnect() {
+        let mut assembler = Assembler::default();
+        for wanted in ["shop/c", "shop/x"] {
+            assembler.demand(&name(wanted));
+        }
+        assembler.receive(service("shop/c", &["shop/d"], "s1"));
+        assembler.receive(endpoints(&["shop/c", "shop/d"], "e1"));
+        let mut gone = response(type_url::SERVICE, "s2");
+        gone.removed_resources.push("shop/x".into());
+        assembler.receive(gone);
+        let before = assembler.take_snapshot().unwrap();
+
+        let mut restored = Assembler::restore(&assembler.save()).unwrap();
+        let after = restored.take_snapshot().unwrap();
+        assert_eq!(before.services, after.services);
+        assert_eq!(before.endpoints, after.endpoints);
+        assert!(restored.take_requests().is_empty());
+        restored.connected();
+        let requests = restored.take_requests();
+        assert_eq!(subscribed(&requests, type_url::SERVICE), ["shop/c", "shop/x"]);
+        assert_eq!(subscribed(&requests, type_url::ENDPOINTS), ["shop/c", "shop/d"]);
+        assert!(Assembler::restore(&[0xff, 0xff]).is_err());
+    }
+
+    #[test]
+    fn subscriptions_are_bounded() {
+        let mut assembler = Assembler::default();
+        for i in 0..MOST_SUBSCRIPTIONS {
+            assembler.services.insert(name(&format!("shop/s{i}")), Subscription::default());
+        }
+        assert_eq!(assembler.demand(&name("shop/new")), Demanded::Refused);
+        assembler.remove(type_url::SERVICE, &name("shop/s7"));
+        assert_eq!(assembler.demand(&name("shop/new")), Demanded::New);
+        assert!(!assembler.services.contains_key(&name("shop/s7")));
+    }
+}

@@ -1,0 +1,259 @@
+//! The client of delta discovery: keeps a stream to the server, and publishes what comes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tulle_model::name::ServiceName;
+use tulle_model::snapshot::{Known, ServiceConfig};
+use tulle_proxy::state::{Demand, StateCell};
+use tulle_wire::xds::{DeltaDiscoveryRequest, Node};
+
+use super::assemble::{Assembler, Demanded};
+use super::{CALL_DEADLINE, Server, channel, stream_backoff};
+use crate::files;
+use crate::node_state::StatePublisher;
+
+/// How many messages may wait for the server to take them.
+const OUTBOX: usize = 256;
+
+/// How long changes are gathered before the snapshot is written to disk.
+const SAVE_DELAY: Duration = Duration::from_secs(1);
+
+/// What is known of the configuration's age.
+#[derive(Debug, Clone, Copy)]
+pub struct ConfigAge {
+    pub generation: u64,
+    /// When the server was last known to have nothing newer; `None`: now.
+    pub confirmed: Option<Instant>,
+}
+
+impl ConfigAge {
+    pub fn age(&self) -> Duration {
+        self.confirmed.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+}
+
+/// The running client.
+pub struct Discovery {
+    server: Server,
+    node: String,
+    file: PathBuf,
+    assembler: Assembler,
+    state: Arc<StatePublisher>,
+    demands: mpsc::Receiver<ServiceName>,
+    age: watch::Sender<ConfigAge>,
+    /// When what has changed is to be written.
+    save_at: Option<tokio::time::Instant>,
+    saving: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Discovery {
+    /// Publishes what `file` holds, before anything else does.
+    pub fn restore(
+        server: Server,
+        node: &str,
+        file: PathBuf,
+        state: Arc<StatePublisher>,
+        demands: mpsc::Receiver<ServiceName>,
+    ) -> (Self, watch::Receiver<ConfigAge>) {
+        let saved = files::read_if_there(&file).unwrap_or_else(|e| {
+            tracing::warn!("the node starts without its last configuration: {e}");
+            None
+        });
+        let assembler = match saved.map(|bytes| Assembler::restore(&bytes)) {
+            Some(Ok(assembler)) => assembler,
+            Some(Err(e)) => {
+                tracing::warn!("the node starts without its last configuration: {}: {e}", file.display());
+                Assembler::default()
+            }
+            None => Assembler::default(),
+        };
+        let (age, receiver) = watch::channel(ConfigAge { generation: 0, confirmed: Some(Instant::now()) });
+        let mut discovery = Self {
+            server,
+            node: node.to_owned(),
+            file,
+            assembler,
+            state,
+            demands,
+            age,
+            save_at: None,
+            saving: None,
+        };
+        discovery.publish();
+        discovery.save_at = None;
+        (discovery, receiver)
+    }
+
+    /// Keeps a stream to the server for ever.
+    pub async fn run(mut self) {
+        let mut backoff = stream_backoff();
+        loop {
+            let started = Instant::now();
+            let why = self.stream().await;
+            self.server.set_connected(false);
+            self.age.send_modify(|age| {
+                age.confirmed.get_or_insert_with(Instant::now);
+            });
+            if started.elapsed() > Duration::from_secs(10) {
+                backoff.reset();
+            }
+            if let Err(why) = why {
+                tracing::warn!(
+                    "no configuration from the server for now, what is known stays in force: {why}"
+                );
+            }
+            // What is asked for meanwhile is asked for with the next stream.
+            let mut wait = std::pin::pin!(backoff.wait());
+            loop {
+                tokio::select! {
+                    () = &mut wait => break,
+                    Some(name) = self.demands.recv() => { self.demand(&name); }
+                    () = save_timer(self.save_at) => self.save().await,
+                }
+            }
+        }
+    }
+
+    /// One stream, until it breaks (an error) or the node has a new certificate.
+    async fn stream(&mut self) -> Result<(), String> {
+        let mut certificates = self.server.certificate_changes();
+        certificates.mark_unchanged();
+        let (sender, receiver) = mpsc::channel(OUTBOX);
+        self.assembler.connected();
+        self.send(&sender).await?;
+        let mut client = self.server.discovery();
+        let call = client.delta_aggregated_resources(ReceiverStream::new(receiver));
+        let response = timeout(CALL_DEADLINE, call).await.map_err(|_| "it gives no answer".to_owned())?;
+        let mut stream = response.map_err(|status| channel::explain_status(&status))?.into_inner();
+        self.server.set_connected(true);
+        self.age.send_modify(|age| age.confirmed = None);
+        loop {
+            tokio::select! {
+                message = stream.message() => {
+                    match message.map_err(|status| channel::explain_status(&status))? {
+                        Some(response) => self.assembler.receive(response),
+                        None => return Err("it has ended the stream".to_owned()),
+                    }
+                    self.publish();
+                }
+                Some(name) = self.demands.recv() => self.demand(&name),
+                _ = certificates.changed() => return Ok(()),
+                () = save_timer(self.save_at) => self.save().await,
+            }
+            self.send(&sender).await?;
+        }
+    }
+
+    fn demand(&mut self, name: &ServiceName) {
+        if self.assembler.demand(name) == Demanded::Refused {
+            tracing::warn!("{name} is not asked for: this node uses too many services already");
+        }
+        // One may have been forgotten for it.
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        if let Some(snapshot) = self.assembler.take_snapshot() {
+            let due = tokio::time::Instant::now() + SAVE_DELAY;
+            self.save_at.get_or_insert(due);
+            let generation = snapshot.generation;
+            self.state.update(|state| state.snapshot = snapshot);
+            self.age.send_modify(|age| age.generation = generation);
+        }
+    }
+
+    async fn send(&mut self, sender: &mpsc::Sender<DeltaDiscoveryRequest>) -> Result<(), String> {
+        for mut request in self.assembler.take_requests() {
+            request.node = Some(Node { id: self.node.clone(), cluster: String::new() });
+            let sent = sender.send_timeout(request, CALL_DEADLINE).await;
+            sent.map_err(|_| "it takes no messages".to_owned())?;
+        }
+        Ok(())
+    }
+
+    /// Writes the snapshot in the background; never two writers at once.
+    async fn save(&mut self) {
+        if let Some(saving) = self.saving.take() {
+            let _ = saving.await;
+        }
+        self.save_at = None;
+        let content = self.assembler.save();
+        let file = self.file.clone();
+        self.saving = Some(spawn_blocking(move || {
+            if let Err(e) = files::write_private(&file, &content) {
+                tracing::warn!("the configuration is not kept over a restart: {e}");
+            }
+        }));
+    }
+}
+
+async fn save_timer(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Answers whether a service exists, asking the server where nobody asked before.
+#[derive(Clone)]
+pub struct Directory {
+    state: Arc<StateCell>,
+    demand: Demand,
+    connected: watch::Receiver<bool>,
+}
+
+/// What is known of a service.
+#[derive(Debug, Clone)]
+pub enum Found {
+    Present(Arc<ServiceConfig>),
+    Absent,
+    /// The server gives no answer.
+    Unknown,
+}
+
+impl Directory {
+    pub fn new(state: Arc<StateCell>, demand: Demand, connected: watch::Receiver<bool>) -> Self {
+        Self { state, demand, connected }
+    }
+
+    /// Whether the server answers, as far as is known.
+    pub fn is_connected(&self) -> bool {
+        *self.connected.borrow()
+    }
+
+    /// What is known of a service, after at most `wait` where it has to be asked for.
+    pub async fn find(&self, name: &ServiceName, wait: Duration) -> Found {
+        let mut changes = self.state.subscribe();
+        changes.mark_unchanged();
+        if let Some(found) = self.look(name) {
+            return found;
+        }
+        if self.demand.try_send(name.clone()).is_err() {
+            return Found::Unknown;
+        }
+        let answer = async {
+            loop {
+                if changes.changed().await.is_err() {
+                    return Found::Unknown;
+                }
+                if let Some(found) = self.look(name) {
+                    return found;
+                }
+            }
+        };
+        timeout(wait, answer).await.unwrap_or(Found::Unknown)
+    }
+
+    fn look(&self, name: &ServiceName) -> Option<Found> {
+        match self.state.load().snapshot.services.get(name)? {
+            Known::Present(config) => Some(Found::Present(config.clone())),
+            Known::Absent => Some(Found::Absent),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! How a host becomes a node: it trades a join token for a certificate of its own, once, and keeps it.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use tokio::time::timeout;
+use tonic::Code;
+use tulle_model::identity::{SpiffeId, TrustDomain};
+use tulle_model::name::dns_label_problem;
+use tulle_wire::node::JoinRequest;
+use tulle_wire::node::node_service_client::NodeServiceClient;
+
+use super::credential::{Credential, KeyRequest};
+use super::tls::{self, Fingerprint};
+use super::{CALL_DEADLINE, channel};
+use crate::backoff::Backoff;
+
+/// The node's credential: the one in `file` if it is good, else a new one for `token`. Waits for a
+/// server that does not answer, for ever.
+///
+/// # Errors
+/// Where the server refuses the token, or there is neither a credential nor a token; the message says
+/// what to do.
+pub async fn join(server: &str, name: &str, token: Option<&str>, file: &Path) -> anyhow::Result<Joined> {
+    if let Some(problem) = dns_label_problem(name) {
+        bail!("the node's name `{name}` {problem}");
+    }
+    let token = token.map(Token::parse).transpose()?;
+    match reusable(name, token.as_ref(), file)? {
+        Ok(credential) => Ok(Joined { credential, new_mesh: false }),
+        Err(why) => {
+            let Some(token) = token else {
+                bail!(
+                    "{why}, so this node has to join the mesh: make a token where the server runs with \
+                     `tulle node token` and start this node with `--token <token>`"
+                );
+            };
+            let credential = trade(server, name, &token).await?;
+            credential.save(file)?;
+            Ok(Joined { credential, new_mesh: true })
+        }
+    }
+}
+
+/// A node that has joined.
+pub struct Joined {
+    pub credential: Credential,
+    /// It has joined just now: what else is on disk may be of another mesh.
+    pub new_mesh: bool,
+}
+
+/// The credential on disk, or why it is of no use.
+fn reusable(
+    name: &str,
+    token: Option<&Token<'_>>,
+    file: &Path,
+) -> anyhow::Result<Result<Credential, String>> {
+    let Some(credential) = Credential::load(file)? else {
+        return Ok(Err(format!("there is no certificate of this node in {}", file.display())));
+    };
+    let Ok(certificate) = credential.decode() else {
+        return Ok(Err(format!("{} is damaged", file.display())));
+    };
+    if !credential.is_valid(SystemTime::now()) {
+        return Ok(Err(format!("the certificate of this node in {} has expired", file.display())));
+    }
+    let domain = TrustDomain::new(certificate.identity.trust_domain())?;
+    if certificate.identity != SpiffeId::node(&domain, name) {
+        return Ok(Err(format!("{} is for {}, not for `{name}`", file.display(), certificate.identity)));
+    }
+    if let Some(token) = token
+        && !certificate.roots.iter().any(|root| tls::fingerprint(root) == token.root)
+    {
+        return Ok(Err(format!("the certificate of this node in {} is of another mesh", file.display())));
+    }
+    Ok(Ok(credential))
+}
+
+/// `<hex SHA-256 of the root certificate's DER>.<id>.<secret>`
+struct Token<'a> {
+    text: &'a str,
+    root: Fingerprint,
+}
+
+impl<'a> Token<'a> {
+    fn parse(text: &'a str) -> anyhow::Result<Self> {
+        let text = text.trim();
+        let root = text.split_once('.').and_then(|(root, rest)| {
+            let (id, secret) = rest.split_once('.')?;
+            (!id.is_empty() && !secret.is_empty()).then(|| decode_fingerprint(root))?
+        });
+        let root = root.context(
+            "this is no join token: one has three parts with dots between them, the first of them 64 \
+             hexadecimal digits; was it copied as a whole?",
+        )?;
+        Ok(Self { text, root })
+    }
+}
+
+fn decode_fingerprint(hex: &str) -> Option<Fingerprint> {
+    let mut bytes = [0; 32];
+    if hex.len() != 64 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+async fn trade(server: &str, name: &str, token: &Token<'_>) -> anyhow::Result<Credential> {
+    let channel = channel::channel(server, tls::joining(token.root)?);
+    let mut client = NodeServiceClient::new(channel);
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    loop {
+        let key = KeyRequest::generate()?;
+        let request =
+            JoinRequest { token: token.text.to_owned(), node: name.to_owned(), csr: key.csr.clone() };
+        let why = match timeout(CALL_DEADLINE, client.join(request)).await {
+            Ok(Ok(response)) => {
+                let response = response.into_inner();
+                let domain =
+                    TrustDomain::new(&response.trust_domain).context("the server's answer makes no sense")?;
+                return key.certified(SpiffeId::node(&domain, name), response.certificate);
+            }
+            Ok(Err(status)) if is_final(&status) => {
+                bail!(
+                    "the server at {server} refuses this node: {}. Tokens work once and for a short time; \
+                     make a new one where the server runs with `tulle node token`",
+                    channel::explain_status(&status).trim_end_matches('.')
+                );
+            }
+            Ok(Err(status)) => channel::explain_status(&status),
+            Err(_) => "no answer".to_owned(),
+        };
+        if why.contains("join token names") {
+            bail!("{server}: {why}");
+        }
+        tracing::warn!("the server at {server} cannot be reached, this node waits for it: {why}");
+        backoff.wait().await;
+    }
+}
+
+/// Whether asking again cannot help.
+fn is_final(status: &tonic::Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::Unimplemented
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_checked_before_they_are_used() {
+        let good = format!("{}.id.secret", "0f".repeat(32));
+        assert_eq!(Token::parse(&good).unwrap().root, [15; 32]);
+        for bad in ["", "a.b.c", &good[1..], &good[..66], &format!("{}.id.", "0f".repeat(32))] {
+            assert!(Token::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_token_it_says_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("node.json");
+        let error = join("127.0.0.1:1", "n1", None, &file).await.err().unwrap().to_string();
+        assert!(error.contains("--token"), "{error}");
+        assert!(join("127.0.0.1:1", "N 1", None, &file).await.is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! What the node does with the server: joins, gets certificates, is told the configuration, reports.
+//! All of it goes on without the server; nothing here is on a request's path but the first use of a
+//! service.
+
+pub mod assemble;
+mod channel;
+pub mod credential;
+pub mod discovery;
+pub mod identities;
+pub mod join;
+pub mod report;
+mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tonic::transport::Channel;
+use tulle_model::identity::{SpiffeId, TrustDomain};
+use tulle_proxy::state::WorkloadCertificate;
+use tulle_wire::node::node_service_client::NodeServiceClient;
+use tulle_wire::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+
+use crate::backoff::Backoff;
+
+/// How large a message of the server may be.
+const MOST_MESSAGE_BYTES: usize = 64 << 20;
+
+/// How long a single call may take.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The server as a node that has joined sees it. Cheap to clone.
+#[derive(Clone)]
+pub struct Server {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    address: String,
+    domain: TrustDomain,
+    channel: ArcSwap<Channel>,
+    /// Counts the certificates that the node has had.
+    certificates: watch::Sender<u64>,
+    /// Whether the discovery stream stands.
+    connected: watch::Sender<bool>,
+}
+
+impl Server {
+    /// The server at `address` (`host:port`), spoken to with the node's certificate.
+    pub fn new(address: &str, certificate: &WorkloadCertificate) -> anyhow::Result<Self> {
+        let channel = channel::channel(address, tls::joined(certificate)?);
+        let inner = Inner {
+            address: address.to_owned(),
+            domain: TrustDomain::new(certificate.identity.trust_domain())?,
+            channel: ArcSwap::from_pointee(channel),
+            certificates: watch::Sender::new(0),
+            connected: watch::Sender::new(false),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// From now on the node speaks with this certificate; streams that stand are made anew.
+    pub fn use_certificate(&self, certificate: &WorkloadCertificate) -> anyhow::Result<()> {
+        let channel = channel::channel(&self.inner.address, tls::joined(certificate)?);
+        self.inner.channel.store(Arc::new(channel));
+        self.inner.certificates.send_modify(|n| *n += 1);
+        Ok(())
+    }
+
+    /// The identity of a workload of this mesh.
+    pub fn workload_identity(&self, namespace: &str, service_account: &str) -> SpiffeId {
+        SpiffeId::workload(&self.inner.domain, namespace, service_account)
+    }
+
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.inner.domain
+    }
+
+    /// Whether the server answers, as far as is known.
+    pub fn connected(&self) -> watch::Receiver<bool> {
+        self.inner.connected.subscribe()
+    }
+
+    fn set_connected(&self, connected: bool) {
+        self.inner.connected.send_if_modified(|now| std::mem::replace(now, connected) != connected);
+    }
+
+    fn certificate_changes(&self) -> watch::Receiver<u64> {
+        self.inner.certificates.subscribe()
+    }
+
+    fn nodes(&self) -> NodeServiceClient<Channel> {
+        NodeServiceClient::new(Channel::clone(&self.inner.channel.load()))
+    }
+
+    fn discovery(&self) -> AggregatedDiscoveryServiceClient<Channel> {
+        AggregatedDiscoveryServiceClient::new(Channel::clone(&self.inner.channel.load()))
+            .max_decoding_message_size(MOST_MESSAGE_BYTES)
+    }
+}
+
+/// For the streams that have to stand all the time.
+fn stream_backoff() -> Backoff {
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(5))
+}

@@ -1,0 +1,151 @@
+//! Tells the server which workloads run here and what they did, and so holds the node's lease.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tulle_proxy::{EdgeCounts, Proxy, Security};
+use tulle_wire::node as wire;
+
+use super::discovery::ConfigAge;
+use super::{CALL_DEADLINE, Server, channel, stream_backoff};
+
+/// How often counts are sent. The server's lease is several times as long.
+const TELEMETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the goodbye may take.
+const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How many reports may wait for the server to take them; later ones replace earlier ones anyway.
+const OUTBOX: usize = 4;
+
+/// What a node reports.
+pub struct Reporter {
+    pub server: Server,
+    pub info: wire::NodeInfo,
+    /// The node's workloads as they are now; a change is reported at once.
+    pub workloads: watch::Receiver<wire::Workloads>,
+    pub proxy: Arc<Proxy>,
+    pub config_age: watch::Receiver<ConfigAge>,
+}
+
+/// Why a stream of reports has ended.
+enum Ended {
+    /// The node stops, and the server has been told.
+    Left,
+    Again,
+    Broken(String),
+}
+
+impl Reporter {
+    /// Reports until `leaving` turns true; then says goodbye, if the server listens.
+    pub async fn run(mut self, mut leaving: watch::Receiver<bool>) {
+        let mut backoff = stream_backoff();
+        loop {
+            let started = Instant::now();
+            match self.stream(&mut leaving).await {
+                Ended::Left => return,
+                Ended::Again => continue,
+                Ended::Broken(why) => {
+                    tracing::warn!("the server gets no reports of this node for now: {why}");
+                }
+            }
+            if started.elapsed() > Duration::from_secs(10) {
+                backoff.reset();
+            }
+            tokio::select! {
+                () = backoff.wait() => {}
+                _ = leaving.wait_for(|leaving| *leaving) => return,
+            }
+        }
+    }
+
+    async fn stream(&mut self, leaving: &mut watch::Receiver<bool>) -> Ended {
+        let mut certificates = self.server.certificate_changes();
+        certificates.mark_unchanged();
+        let (sender, receiver) = mpsc::channel(OUTBOX);
+        let workloads = self.workloads.borrow_and_update().clone();
+        let first = wire::NodeReport {
+            info: Some(self.info.clone()),
+            workloads: Some(workloads),
+            telemetry: Some(self.telemetry()),
+            leaving: false,
+        };
+        let _ = sender.try_send(first);
+        let mut client = self.server.nodes();
+        let call = client.report(ReceiverStream::new(receiver));
+        let mut replies = tokio::select! {
+            answer = timeout(CALL_DEADLINE, call) => match answer {
+                Ok(Ok(response)) => response.into_inner(),
+                Ok(Err(status)) => return Ended::Broken(channel::explain_status(&status)),
+                Err(_) => return Ended::Broken("it gives no answer".to_owned()),
+            },
+            // The server does not even answer: there is nobody to say goodbye to.
+            _ = leaving.wait_for(|leaving| *leaving) => return Ended::Left,
+        };
+        let mut ticks = interval(TELEMETRY_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut report = wire::NodeReport::default();
+        loop {
+            tokio::select! {
+                reply = replies.message() => match reply {
+                    Ok(Some(_)) => continue,
+                    Ok(None) => return Ended::Broken("it has ended the stream".to_owned()),
+                    Err(status) => return Ended::Broken(channel::explain_status(&status)),
+                },
+                Ok(()) = self.workloads.changed() => {
+                    report.workloads = Some(self.workloads.borrow_and_update().clone());
+                }
+                _ = ticks.tick() => report.telemetry = Some(self.telemetry()),
+                _ = leaving.wait_for(|leaving| *leaving) => {
+                    report.telemetry = Some(self.telemetry());
+                    report.leaving = true;
+                    let _ = sender.send_timeout(std::mem::take(&mut report), LEAVE_DEADLINE).await;
+                    // The server ends its side once it has taken note.
+                    drop(sender);
+                    let _ = timeout(LEAVE_DEADLINE, async {
+                        while let Ok(Some(_)) = replies.message().await {}
+                    })
+                    .await;
+                    return Ended::Left;
+                }
+                _ = certificates.changed() => return Ended::Again,
+            }
+            if sender.send_timeout(std::mem::take(&mut report), CALL_DEADLINE).await.is_err() {
+                return Ended::Broken("it takes no messages".to_owned());
+            }
+        }
+    }
+
+    fn telemetry(&self) -> wire::Telemetry {
+        let age = *self.config_age.borrow();
+        wire::Telemetry {
+            edges: self.proxy.edges().into_iter().map(edge).collect(),
+            config_age_seconds: age.age().as_secs(),
+            config_generation: age.generation,
+        }
+    }
+}
+
+fn edge(counts: EdgeCounts) -> wire::Edge {
+    let security = match counts.security {
+        Security::MutualTls => wire::Security::MutualTls,
+        Security::SameNode => wire::Security::SameNode,
+        Security::Plaintext => wire::Security::Plaintext,
+    };
+    wire::Edge {
+        source_namespace: counts.source_namespace.to_string(),
+        source: counts.source.to_string(),
+        destination_namespace: counts.destination.namespace.to_string(),
+        destination: counts.destination.name.to_string(),
+        security: security.into(),
+        protocol: counts.protocol.to_owned(),
+        requests: counts.requests,
+        failures: counts.failures,
+        latency_buckets: counts.latency_buckets.to_vec(),
+        bytes_sent: counts.bytes_sent,
+        bytes_received: counts.bytes_received,
+    }
+}

@@ -1,0 +1,169 @@
+//! Virtual addresses: the address out of `127.64.0.0/10` by which this node's workloads reach a service.
+//!
+//! An address never moves from one service to another: processes cache it for longer than any TTL
+//! says. So the assignments are kept on disk. They start from a hash of the name, so even a node that
+//! has lost its disk mostly gives the same addresses again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use tulle_model::name::ServiceName;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::files;
+
+/// The range: `127.64.0.0/10`.
+const FIRST: u32 = u32::from_be_bytes([127, 64, 0, 0]);
+const SIZE: u32 = 1 << 22;
+
+/// How many services get an address, at most.
+const MOST: usize = 1 << 16;
+
+/// Whether an address is one of the range.
+pub fn is_virtual(address: Ipv4Addr) -> bool {
+    (FIRST..FIRST + SIZE).contains(&u32::from(address))
+}
+
+/// The assignments, without the file.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Table {
+    by_service: BTreeMap<ServiceName, Ipv4Addr>,
+    by_address: HashMap<Ipv4Addr, ServiceName>,
+}
+
+impl Table {
+    /// Takes over an assignment; `false` where it clashes with another or is out of range.
+    fn insert(&mut self, service: ServiceName, address: Ipv4Addr) -> bool {
+        let taken = self.by_service.contains_key(&service) || self.by_address.contains_key(&address);
+        if taken || !is_virtual(address) || self.by_service.len() >= MOST {
+            return false;
+        }
+        self.by_address.insert(address, service.clone());
+        self.by_service.insert(service, address);
+        true
+    }
+
+    /// A free address for a service without one.
+    fn free_address(&self, service: &ServiceName) -> Option<Ipv4Addr> {
+        if self.by_service.len() >= MOST {
+            return None;
+        }
+        let start = xxh3_64(service.to_string().as_bytes()) % u64::from(SIZE);
+        (0..SIZE)
+            .map(|i| Ipv4Addr::from(FIRST + (start as u32 + i) % SIZE))
+            // Some programs take these for a network's own or its broadcast address.
+            .filter(|a| !matches!(a.octets()[3], 0 | 255))
+            .find(|a| !self.by_address.contains_key(a))
+    }
+}
+
+/// The assignments of a node, kept in a file.
+#[derive(Debug)]
+pub struct VirtualAddresses {
+    file: PathBuf,
+    table: Table,
+}
+
+impl VirtualAddresses {
+    /// Reads the assignments from `file`, if it exists.
+    ///
+    /// # Errors
+    /// Where the file cannot be read. One that makes no sense is replaced by the next assignment.
+    pub fn open(file: &Path) -> io::Result<Self> {
+        let mut table = Table::default();
+        if let Some(content) = files::read_if_there(file)? {
+            match serde_json::from_slice::<BTreeMap<String, Ipv4Addr>>(&content) {
+                Ok(assignments) => {
+                    for (service, address) in assignments {
+                        match service.parse() {
+                            Ok(service) if table.insert(Clone::clone(&service), address) => {}
+                            _ => tracing::warn!("{}: {service}: {address} is ignored", file.display()),
+                        }
+                    }
+                }
+                Err(e) => tracing::warn!("{} is ignored: {e}", file.display()),
+            }
+        }
+        Ok(Self { file: file.to_owned(), table })
+    }
+
+    /// The address of a service that has one.
+    pub fn get(&self, service: &ServiceName) -> Option<Ipv4Addr> {
+        self.table.by_service.get(service).copied()
+    }
+
+    /// The address of a service; a new one is on disk when this returns.
+    ///
+    /// # Errors
+    /// Where the file cannot be written, or the range is full.
+    pub fn assign(&mut self, service: &ServiceName) -> io::Result<Ipv4Addr> {
+        if let Some(address) = self.get(service) {
+            return Ok(address);
+        }
+        let full = || io::Error::other(format!("all {MOST} virtual addresses are taken"));
+        let address = self.table.free_address(service).ok_or_else(full)?;
+        let mut saved: BTreeMap<String, Ipv4Addr> =
+            self.table.by_service.iter().map(|(s, a)| (s.to_string(), *a)).collect();
+        saved.insert(service.to_string(), address);
+        files::write_private(&self.file, &serde_json::to_vec_pretty(&saved)?)?;
+        self.table.insert(service.clone(), address);
+        Ok(address)
+    }
+
+    /// The service that an address was given to.
+    pub fn service(&self, address: Ipv4Addr) -> Option<&ServiceName> {
+        self.table.by_address.get(&address)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, &ServiceName)> {
+        self.table.by_address.iter().map(|(a, s)| (IpAddr::V4(*a), s))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_stay_over_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("addresses.json");
+        let names: Vec<_> = (0..50).map(|i| ServiceName::new("shop", format!("s{i}"))).collect();
+        let mut first = VirtualAddresses::open(&file).unwrap();
+        let assigned: Vec<_> = names.iter().map(|n| first.assign(n).unwrap()).collect();
+        assert!(assigned.iter().all(|&a| is_virtual(a)));
+        let mut second = VirtualAddresses::open(&file).unwrap();
+        assert_eq!(first.table, second.table);
+        // Whatever the order, and with others there already.
+        second.assign(&ServiceName::new("shop", "new")).unwrap();
+        for (name, address) in names.iter().zip(&assigned) {
+            assert_eq!(second.assign(name).unwrap(), *address);
+            assert_eq!(second.service(*address), Some(name));
+        }
+    }
+
+    #[test]
+    fn clashing_hashes_get_different_addresses() {
+        let name = ServiceName::new("a", "b");
+        let mut table = Table::default();
+        let first = table.free_address(&name).unwrap();
+        assert!(table.insert(ServiceName::new("x", "y"), first));
+        let second = table.free_address(&name).unwrap();
+        assert_ne!(first, second);
+        assert!(!table.insert(name.clone(), first), "taken");
+        assert!(!table.insert(name, Ipv4Addr::new(127, 0, 0, 1)), "out of range");
+    }
+
+    #[test]
+    fn a_broken_file_is_no_reason_to_fail() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("addresses.json");
+        for broken in ["", "{", r#"{"a":"127.64.0.1"}"#, r#"{"a/b":"10.0.0.1"}"#] {
+            std::fs::write(&file, broken).unwrap();
+            let mut addresses = VirtualAddresses::open(&file).unwrap();
+            assert!(addresses.assign(&ServiceName::new("shop", "cart")).is_ok());
+        }
+    }
+}
