@@ -16,3 +16,4 @@ pub mod routing;
 pub mod schema;
 pub mod snapshot;
 pub mod telemetry;
+pub mod validate;

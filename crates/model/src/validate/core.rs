@@ -1,0 +1,175 @@
+//! Service and EndpointSlice (the rules of Kubernetes' own validation).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use super::field::{Code, Errors, Field, shown};
+use super::metadata::check_labels;
+use super::syntax::{port_name_problem, qualified_name_problem};
+use crate::name::{dns_label_problem, dns_subdomain_problem};
+
+pub(super) fn check_service(service: &Field<'_>, errors: &mut Errors) {
+    let Some(spec) = service.get("spec") else {
+        errors.required(service.path.field("spec"), "is missing: a Service needs a `spec` with `ports`");
+        return;
+    };
+    check_labels(&spec, "selector", errors);
+    check_service_address(&spec, errors);
+    let is_name = spec.get_str("type") == Some("ExternalName");
+    let headless = spec.get_str("clusterIP") == Some("None");
+    let count = spec.items("ports").count();
+    if count == 0 && !is_name && !headless && spec.get("ports").is_none_or(|p| p.value.is_array()) {
+        let message = "is missing: a Service offers at least one port, e.g. `- port: 80`";
+        errors.required(spec.path.field("ports"), message);
+    }
+    let mut names: HashMap<&str, String> = HashMap::new();
+    for port in spec.items("ports") {
+        match port.get("name").filter(|n| n.str() != Some("")) {
+            Some(name) => {
+                let Some(text) = name.str() else { continue };
+                if let Some(problem) = dns_label_problem(text) {
+                    errors
+                        .invalid(&name, format!("{} is no name of a port: it {problem}", shown(name.value)));
+                }
+                if let Some(first) = names.get(text) {
+                    let message = format!("{} is already the name of {first}", shown(name.value));
+                    errors.push(&name, Code::Duplicate, message);
+                } else {
+                    names.insert(text, port.path.to_string());
+                }
+            }
+            None if count > 1 && port.value.is_object() => {
+                let message = "is missing: where a Service has several ports, each needs a name";
+                errors.required(port.path.field("name"), message);
+            }
+            None => {}
+        }
+        if let Some(target) = port.get("targetPort") {
+            check_target_port(&target, errors);
+        }
+        check_app_protocol(&port, errors);
+    }
+}
+
+fn check_target_port(target: &Field<'_>, errors: &mut Errors) {
+    match (target.value.as_i64(), target.str()) {
+        // Kubernetes reads 0 and the empty name as absent.
+        (Some(0), _) | (_, Some("")) => {}
+        (Some(number), _) if !(1..=65535).contains(&number) => {
+            errors
+                .invalid(target, format!("{number} is out of range: expected 1 to 65535, or a port's name"));
+        }
+        (_, Some(name)) => {
+            let advice = match name.parse::<u16>() {
+                Ok(number) => format!("; for a number, write it without quotes: {number}"),
+                Err(_) => String::new(),
+            };
+            if let Some(problem) = port_name_problem(name) {
+                let message = format!("{} is no name of a port: it {problem}{advice}", shown(target.value));
+                errors.invalid(target, message);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check_app_protocol(port: &Field<'_>, errors: &mut Errors) {
+    if let Some(protocol) = port.get("appProtocol")
+        && let Some(problem) = protocol.str().filter(|p| !p.is_empty()).and_then(qualified_name_problem)
+    {
+        let message = format!(
+            "{} is no protocol: it {problem}; e.g. `http`, `kubernetes.io/h2c`, `grpc`, `tcp`",
+            shown(protocol.value)
+        );
+        errors.invalid(&protocol, message);
+    }
+}
+
+fn check_service_address(spec: &Field<'_>, errors: &mut Errors) {
+    let is_name = spec.get_str("type") == Some("ExternalName");
+    match spec.get("externalName").filter(|n| n.str() != Some("")) {
+        None if is_name => {
+            let message = "is missing: a Service of type ExternalName needs the DNS name that it stands for";
+            errors.required(spec.path.field("externalName"), message);
+        }
+        Some(name) if is_name => {
+            let text = name.str().unwrap_or_default();
+            if let Some(problem) = dns_subdomain_problem(text.strip_suffix('.').unwrap_or(text)) {
+                errors.invalid(&name, format!("{} is no DNS name: it {problem}", shown(name.value)));
+            }
+        }
+        _ => {}
+    }
+    if let Some(address) = spec.get("clusterIP")
+        && address.str().is_some_and(|a| !["", "None"].contains(&a) && a.parse::<IpAddr>().is_err())
+    {
+        errors.invalid(&address, format!("{} is neither an IP address nor `None`", shown(address.value)));
+    }
+    for address in spec.items("clusterIPs") {
+        if address.str().is_some_and(|a| a != "None" && a.parse::<IpAddr>().is_err()) {
+            errors.invalid(&address, format!("{} is neither an IP address nor `None`", shown(address.value)));
+        }
+    }
+    for address in spec.items("externalIPs") {
+        if address.str().is_some_and(|a| a.parse::<IpAddr>().is_err()) {
+            errors.invalid(&address, format!("{} is no IP address", shown(address.value)));
+        }
+    }
+}
+
+pub(super) fn check_endpoint_slice(slice: &Field<'_>, errors: &mut Errors) {
+    let family = slice.get_str("addressType");
+    if family == Some("FQDN")
+        && let Some(field) = slice.get("addressType")
+    {
+        let message = "`FQDN` is not supported: expected `IPv4` or `IPv6`";
+        errors.push(&field, Code::NotSupported, message);
+    }
+    for endpoint in slice.items("endpoints") {
+        for address in endpoint.items("addresses") {
+            if let Some(problem) = address.str().and_then(|text| address_problem(text, family)) {
+                errors.invalid(&address, format!("{} {problem}", shown(address.value)));
+            }
+        }
+    }
+    let count = slice.items("ports").count();
+    let mut names: HashMap<&str, String> = HashMap::new();
+    for port in slice.items("ports") {
+        check_app_protocol(&port, errors);
+        let name = port.get_str("name").unwrap_or_default();
+        let at = match port.get("name") {
+            Some(field) => field,
+            None => port.clone(),
+        };
+        if let Some(problem) = dns_label_problem(name).filter(|_| !name.is_empty()) {
+            errors.invalid(&at, format!("`{}` is no name of a port: it {problem}", name.escape_debug()));
+        }
+        if let Some(first) = names.get(name).filter(|_| count > 1) {
+            let message =
+                format!("{first} has the same name, `{}`: names of ports must differ", name.escape_debug());
+            errors.push(&at, Code::Duplicate, message);
+        } else {
+            names.insert(name, port.path.to_string());
+        }
+    }
+}
+
+fn address_problem(text: &str, family: Option<&str>) -> Option<String> {
+    let address: IpAddr = match (text.parse(), family) {
+        (Ok(address), _) => address,
+        (Err(_), Some("FQDN")) => return None,
+        (Err(_), _) => return Some("is no IP address".to_owned()),
+    };
+    match family {
+        Some("IPv4") if !address.is_ipv4() => {
+            Some("is no IPv4 address, and the addressType is IPv4".to_owned())
+        }
+        Some("IPv6") if !address.is_ipv6() => {
+            Some("is no IPv6 address, and the addressType is IPv6".to_owned())
+        }
+        _ if address.is_unspecified() || address.is_multicast() => {
+            Some("is no address of one endpoint (it is unspecified or multicast)".to_owned())
+        }
+        _ => None,
+    }
+}
