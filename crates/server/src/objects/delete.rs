@@ -1,0 +1,187 @@
+//! Deleting objects, with finalizers, and namespaces with all that is in them.
+
+use serde_json::{Value, json};
+use tulle_model::registry::{KINDS, Kind, KindId};
+
+use super::write::{encode, modified, without_version};
+use super::{DEFAULT_NAMESPACE, ObjectError, Objects, decode_at, key, metadata};
+use crate::store::{Precondition, StoreError};
+
+/// On what condition to delete, and how.
+#[derive(Debug, Clone, Default)]
+pub struct DeleteOptions {
+    /// Only the object with this uid.
+    pub uid: Option<String>,
+    /// Only at this version.
+    pub resource_version: Option<u64>,
+    /// Do everything but delete it.
+    pub dry_run: bool,
+}
+
+/// What a deletion left behind.
+#[derive(Debug, Clone)]
+pub struct Deleted {
+    /// The object as it was last.
+    pub object: Value,
+    /// Whether it is gone; otherwise its finalizers are waited for.
+    pub gone: bool,
+}
+
+/// How often a deletion is tried again when somebody else was faster.
+const ATTEMPTS: usize = 64;
+
+impl Objects {
+    /// Deletes an object. A namespace goes with all that is in it.
+    pub async fn delete(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, ObjectError> {
+        if kind.id == KindId::Namespace && name == DEFAULT_NAMESPACE {
+            return Err(ObjectError::Forbidden {
+                kind,
+                name: name.to_owned(),
+                message: "this namespace may not be deleted".to_owned(),
+            });
+        }
+        let key = key::key(kind, namespace, name);
+        for _ in 0..ATTEMPTS {
+            let not_found = || ObjectError::NotFound { kind, name: name.to_owned() };
+            let stored = self.store.get(&key)?.ok_or_else(not_found)?;
+            let object = decode_at(&stored.value, stored.revision)?;
+            check_preconditions(kind, name, &object, stored.revision, options)?;
+            let waits = if kind.id == KindId::Namespace {
+                self.finalized_inside(name)?
+            } else {
+                metadata::has_finalizers(&object)
+            };
+            if options.dry_run || (waits && metadata::is_terminating(&object)) {
+                return Ok(Deleted { object, gone: !waits });
+            }
+            let precondition = Precondition::Revision(stored.revision);
+            let result = if waits {
+                self.mark(kind, name, &key, &object, precondition).await
+            } else if kind.id == KindId::Namespace {
+                let inside = key::inside(name);
+                self.store
+                    .delete_with(&key, precondition, inside)
+                    .await
+                    .map(|(revision, _)| (object, revision))
+            } else {
+                self.store.delete(&key, precondition).await.map(|(revision, _)| (object, revision))
+            };
+            match result {
+                Ok((mut object, revision)) => {
+                    metadata::set_resource_version(&mut object, revision);
+                    if !waits && kind.namespaced {
+                        self.finish_namespace(Some(namespace)).await?;
+                    }
+                    return Ok(Deleted { object, gone: !waits });
+                }
+                Err(StoreError::Conflict { .. }) => {}
+                Err(StoreError::NotFound(_)) => return Err(not_found()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(modified(kind, name))
+    }
+
+    /// Marks an object as about to be deleted. What is in a namespace goes at once, but for what has finalizers.
+    async fn mark(
+        &self,
+        kind: &'static Kind,
+        name: &str,
+        key: &str,
+        object: &Value,
+        precondition: Precondition,
+    ) -> Result<(Value, u64), StoreError> {
+        let mut marked = without_version(object);
+        let fields = metadata::of(&mut marked);
+        fields.insert("deletionTimestamp".to_owned(), metadata::timestamp().into());
+        fields.insert("deletionGracePeriodSeconds".to_owned(), 0.into());
+        if kind.id == KindId::Namespace {
+            marked["status"]["phase"] = json!("Terminating");
+        }
+        let revision = self.store.put(key, encode(&marked), precondition).await?;
+        if kind.id == KindId::Namespace {
+            for (kind, inside) in self.inside(name)? {
+                let options = DeleteOptions::default();
+                match Box::pin(self.delete(kind, name, &inside, &options)).await {
+                    Ok(_) | Err(ObjectError::NotFound { .. }) => {}
+                    Err(ObjectError::Store(error)) => return Err(error),
+                    Err(error) => return Err(StoreError::Database(error.to_string())),
+                }
+            }
+        }
+        Ok((marked, revision))
+    }
+
+    /// The objects in a namespace, by kind and name.
+    fn inside(&self, namespace: &str) -> Result<Vec<(&'static Kind, String)>, StoreError> {
+        let mut found = Vec::new();
+        for kind in KINDS.iter().filter(|kind| kind.namespaced) {
+            let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX - 1)?;
+            let names = list.items.iter().filter_map(|(key, _)| key::parse(key));
+            found.extend(names.map(|(kind, _, name)| (kind, name.to_owned())));
+        }
+        Ok(found)
+    }
+
+    /// Whether an object in a namespace has finalizers.
+    fn finalized_inside(&self, namespace: &str) -> Result<bool, ObjectError> {
+        for kind in KINDS.iter().filter(|kind| kind.namespaced) {
+            let list = self.list(kind, Some(namespace))?;
+            if list.items.iter().any(metadata::has_finalizers) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Deletes a namespace that waited for the last object in it to go, and now is empty.
+    pub(super) async fn finish_namespace(&self, namespace: Option<&str>) -> Result<(), StoreError> {
+        let Some(namespace) = namespace else { return Ok(()) };
+        let key = key::key(KindId::Namespace.kind(), "", namespace);
+        let Some(stored) = self.store.get(&key)? else { return Ok(()) };
+        let waits =
+            decode_at(&stored.value, stored.revision).is_ok_and(|object| metadata::is_terminating(&object));
+        if waits && self.inside(namespace)?.is_empty() {
+            let inside = key::inside(namespace);
+            match self.store.delete_with(&key, Precondition::Revision(stored.revision), inside).await {
+                Ok(_) | Err(StoreError::NotFound(_) | StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_preconditions(
+    kind: &'static Kind,
+    name: &str,
+    object: &Value,
+    revision: u64,
+    options: &DeleteOptions,
+) -> Result<(), ObjectError> {
+    let conflict = |what: &str, wanted: &str, found: &str| ObjectError::Conflict {
+        kind,
+        name: name.to_owned(),
+        message: format!(
+            "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+        ),
+    };
+    if let Some(wanted) = &options.uid {
+        let found = metadata::text(object, "uid").unwrap_or_default();
+        if wanted != found {
+            return Err(conflict("UID", wanted, found));
+        }
+    }
+    if let Some(wanted) = options.resource_version
+        && wanted != revision
+    {
+        return Err(conflict("ResourceVersion", &wanted.to_string(), &revision.to_string()));
+    }
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! The objects of the mesh with the semantics of the Kubernetes API, on top of the store: the API
+//! and the controllers read and write through here, and nothing else does.
+//!
+//! Every write goes through one pipeline ([`write`]): metadata of the server's own, defaults,
+//! validation, generation, field ownership, then compare-and-put. An object in the store is the JSON
+//! of the API without `metadata.resourceVersion`, which is the revision of its last write.
+
+mod checks;
+mod delete;
+mod error;
+mod key;
+mod metadata;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tulle_model::registry::{Kind, KindId};
+
+pub use delete::{DeleteOptions, Deleted};
+pub use error::{FieldProblem, ManagerConflict, ObjectError};
+pub use write::{Part, UnknownFields, WriteOptions, Written};
+
+use crate::store::{self, Store, Stored};
+
+/// The namespace that is always there.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The objects; clones share them.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    store: Store,
+}
+
+/// Some objects of a kind, in the order of their namespaces and names.
+#[derive(Debug, Clone)]
+pub struct ObjectList {
+    pub items: Vec<Value>,
+    /// The revision that the list shows, and from which a watch continues it.
+    pub revision: u64,
+    /// Where to go on: the position of the last item, if more follow.
+    pub next: Option<Position>,
+}
+
+/// A place in a list: after the object of that namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// Empty for cluster-wide kinds.
+    pub namespace: String,
+    pub name: String,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    pub after: Option<Position>,
+    /// At most so many objects; all if none is given.
+    pub limit: Option<usize>,
+    /// As of this revision; the latest if none is given.
+    pub revision: Option<u64>,
+}
+
+/// A change of an object, with its `resourceVersion` set to `revision`.
+#[derive(Debug, Clone)]
+pub struct ObjectEvent {
+    pub revision: u64,
+    pub kind: &'static Kind,
+    /// Empty for cluster-wide kinds.
+    pub namespace: String,
+    pub name: String,
+    /// The object as it is now; none if it was deleted.
+    pub object: Option<Arc<Value>>,
+    /// The object before; none if it was created.
+    pub previous: Option<Arc<Value>>,
+}
+
+/// Changes as they come.
+#[derive(Debug)]
+pub struct ObjectWatch {
+    watch: store::Watch,
+}
+
+impl Objects {
+    /// The objects of a store. Makes sure that the namespace `default` is there.
+    pub async fn open(store: Store) -> Result<Self, ObjectError> {
+        let objects = Self { store };
+        objects.ensure_namespace(DEFAULT_NAMESPACE).await?;
+        Ok(objects)
+    }
+
+    /// Creates a namespace if it is not there.
+    pub async fn ensure_namespace(&self, name: &str) -> Result<(), ObjectError> {
+        let kind = KindId::Namespace.kind();
+        if self.store.get(&key::key(kind, "", name))?.is_some() {
+            return Ok(());
+        }
+        let namespace = json!({ "metadata": { "name": name } });
+        match self.create(kind, "", namespace, &WriteOptions::controller()).await {
+            Ok(_) | Err(ObjectError::AlreadyExists { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The revision of the latest write.
+    pub fn revision(&self) -> u64 {
+        self.store.revision()
+    }
+
+    /// An object, or none. The namespace of cluster-wide kinds is ignored.
+    pub fn get(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<Value>, ObjectError> {
+        let stored = self.store.get(&key::key(kind, namespace, name))?;
+        stored.map(|stored| decode(&stored)).transpose()
+    }
+
+    /// An object that must be there.
+    pub fn require(&self, kind: &'static Kind, namespace: &str, name: &str) -> Result<Value, ObjectError> {
+        self.get(kind, namespace, name)?.ok_or_else(|| ObjectError::NotFound { kind, name: name.to_owned() })
+    }
+
+    /// All objects of a kind, in a namespace or in all.
+    pub fn list(&self, kind: &'static Kind, namespace: Option<&str>) -> Result<ObjectList, ObjectError> {
+        self.list_page(kind, namespace, &Page::default())
+    }
+
+    /// A part of the objects of a kind. Fails with [`ObjectError::Expired`] when the revision asked for is gone.
+    pub fn list_page(
+        &self,
+        kind: &'static Kind,
+        namespace: Option<&str>,
+        page: &Page,
+    ) -> Result<ObjectList, ObjectError> {
+        let prefix = key::prefix(kind, namespace);
+        let after = page.after.as_ref().map(|after| key::key(kind, &after.namespace, &after.name));
+        let limit = page.limit.unwrap_or(usize::MAX - 1);
+        let list = match page.revision {
+            Some(revision) => self.store.list_at(&prefix, after.as_deref(), limit, revision)?,
+            None => self.store.list(&prefix, after.as_deref(), limit)?,
+        };
+        let next = match list.items.last() {
+            Some((last, _)) if list.more => key::parse(last).map(|(_, namespace, name)| Position {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            }),
+            _ => None,
+        };
+        let items = list.items.iter().map(|(_, stored)| decode(stored)).collect::<Result<_, _>>()?;
+        Ok(ObjectList { items, revision: list.revision, next })
+    }
+
+    /// The changes of a kind's objects after `revision`, in a namespace or in all.
+    pub fn watch(
+        &self,
+        kind: &'static Kind,
+        namespace: Option<&str>,
+        revision: u64,
+    ) -> Result<ObjectWatch, ObjectError> {
+        Ok(ObjectWatch { watch: self.store.watch(&key::prefix(kind, namespace), revision)? })
+    }
+
+    /// The changes of all objects after `revision`.
+    pub fn watch_all(&self, revision: u64) -> Result<ObjectWatch, ObjectError> {
+        Ok(ObjectWatch { watch: self.store.watch(key::ALL, revision)? })
+    }
+}
+
+impl ObjectWatch {
+    /// The next change. Cancelling the future loses nothing. [`ObjectError::Expired`] means that the
+    /// reader was too slow: it must list again.
+    pub async fn next(&mut self) -> Result<ObjectEvent, ObjectError> {
+        loop {
+            let event = self.watch.next().await?;
+            if let Some(event) = decode_event(&event)? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// The next change, if there is one already.
+    pub fn try_next(&mut self) -> Result<Option<ObjectEvent>, ObjectError> {
+        while let Some(event) = self.watch.try_next()? {
+            if let Some(event) = decode_event(&event)? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The revision up to which all changes have been returned.
+    pub fn position(&self) -> u64 {
+        self.watch.position()
+    }
+}
+
+fn decode_event(event: &store::Event) -> Result<Option<ObjectEvent>, ObjectError> {
+    let Some((kind, namespace, name)) = key::parse(&event.key) else { return Ok(None) };
+    let object = |bytes: &Option<bytes::Bytes>| -> Result<Option<Arc<Value>>, ObjectError> {
+        bytes.as_ref().map(|bytes| Ok(Arc::new(decode_at(bytes, event.revision)?))).transpose()
+    };
+    Ok(Some(ObjectEvent {
+        revision: event.revision,
+        kind,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        object: object(&event.value)?,
+        previous: object(&event.previous)?,
+    }))
+}
+
+fn decode(stored: &Stored) -> Result<Value, ObjectError> {
+    decode_at(&stored.value, stored.revision)
+}
+
+fn decode_at(bytes: &[u8], revision: u64) -> Result<Value, ObjectError> {
+    let mut object: Value = serde_json::from_slice(bytes).map_err(|error| {
+        ObjectError::Store(store::StoreError::Database(format!("a stored object cannot be read: {error}")))
+    })?;
+    metadata::set_resource_version(&mut object, revision);
+    Ok(object)
+}

@@ -1,0 +1,122 @@
+use serde_json::json;
+use tulle_model::registry::KindId;
+
+use super::*;
+
+async fn objects() -> Objects {
+    Objects::open(Store::in_memory().unwrap()).await.unwrap()
+}
+
+fn service(name: &str, port: u16) -> Value {
+    json!({ "metadata": { "name": name }, "spec": { "ports": [{ "port": port }] } })
+}
+
+fn options() -> WriteOptions {
+    WriteOptions { manager: "test".to_owned(), ..WriteOptions::controller() }
+}
+
+#[tokio::test]
+async fn an_object_gets_what_the_server_sets() {
+    let objects = objects().await;
+    let kind = KindId::Service.kind();
+    let created = objects.create(kind, "default", service("c", 80), &options()).await.unwrap().object;
+    assert_eq!((&created["apiVersion"], &created["kind"]), (&json!("v1"), &json!("Service")));
+    assert_eq!(created["metadata"]["generation"], 1);
+    assert_eq!(created["metadata"]["namespace"], "default");
+    assert!(metadata::text(&created, "uid").is_some());
+    assert_eq!(created["metadata"]["resourceVersion"], objects.revision().to_string());
+    assert_eq!(objects.get(kind, "default", "c").unwrap(), Some(created.clone()));
+
+    let error = objects.create(kind, "default", service("c", 80), &options()).await.unwrap_err();
+    assert_eq!(error.to_string(), "services \"c\" already exists");
+    let error = objects.create(kind, "nowhere", service("c", 80), &options()).await.unwrap_err();
+    assert_eq!(error.to_string(), "namespaces \"nowhere\" not found");
+
+    let mut generated = service("", 80);
+    generated["metadata"] = json!({ "generateName": "c-" });
+    let generated = objects.create(kind, "default", generated, &options()).await.unwrap().object;
+    assert!(metadata::text(&generated, "name").unwrap().starts_with("c-"));
+}
+
+#[tokio::test]
+async fn a_stale_version_is_a_conflict_and_the_generation_follows_the_spec() {
+    let objects = objects().await;
+    let kind = KindId::Service.kind();
+    let first = objects.create(kind, "default", service("c", 80), &options()).await.unwrap().object;
+    let mut second = first.clone();
+    second["spec"]["ports"][0]["port"] = 81.into();
+    second["status"] = json!({ "conditions": [] });
+    let second = objects.replace(kind, "default", "c", second, &options()).await.unwrap().object;
+    assert_eq!(second["metadata"]["generation"], 2);
+    assert_eq!(second.get("status"), None);
+    let error = objects.replace(kind, "default", "c", first, &options()).await.unwrap_err();
+    assert!(error.is_conflict(), "{error}");
+
+    let mut labelled = second.clone();
+    labelled["metadata"]["labels"] = json!({ "a": "b" });
+    let labelled = objects.replace(kind, "default", "c", labelled, &options()).await.unwrap().object;
+    assert_eq!(labelled["metadata"]["generation"], 2);
+    let revision = objects.revision();
+    let again = objects.replace(kind, "default", "c", labelled.clone(), &options()).await.unwrap().object;
+    assert_eq!((again, objects.revision()), (labelled, revision));
+
+    let status = objects
+        .update_status(kind, "default", "c", &options(), |status| status["loadBalancer"] = json!({}))
+        .await
+        .unwrap()
+        .object;
+    assert_eq!(
+        (&status["metadata"]["generation"], &status["status"]["loadBalancer"]),
+        (&json!(2), &json!({}))
+    );
+}
+
+#[tokio::test]
+async fn a_namespace_goes_with_what_is_in_it() {
+    let objects = objects().await;
+    let (namespace, kind) = (KindId::Namespace.kind(), KindId::Service.kind());
+    objects.ensure_namespace("shop").await.unwrap();
+    objects.create(kind, "shop", service("c", 80), &options()).await.unwrap();
+    objects.create(kind, "default", service("c", 80), &options()).await.unwrap();
+    let none = DeleteOptions::default();
+    assert!(objects.delete(namespace, "", "shop", &none).await.unwrap().gone);
+    assert_eq!(objects.list(kind, None).unwrap().items.len(), 1);
+    let error = objects.delete(namespace, "", "default", &none).await.unwrap_err();
+    assert!(matches!(error, ObjectError::Forbidden { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn finalizers_are_waited_for() {
+    let objects = objects().await;
+    let (namespace, kind) = (KindId::Namespace.kind(), KindId::Service.kind());
+    objects.ensure_namespace("shop").await.unwrap();
+    let mut held = service("c", 80);
+    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+    objects.create(kind, "shop", held, &options()).await.unwrap();
+    let none = DeleteOptions::default();
+    assert!(!objects.delete(namespace, "", "shop", &none).await.unwrap().gone);
+    let error = objects.create(kind, "shop", service("d", 80), &options()).await.unwrap_err();
+    assert!(matches!(error, ObjectError::Forbidden { .. }), "{error}");
+    let mut released = objects.require(kind, "shop", "c").unwrap();
+    assert!(metadata::is_terminating(&released));
+    released["metadata"]["finalizers"] = json!([]);
+    objects.replace(kind, "shop", "c", released, &options()).await.unwrap();
+    assert_eq!(objects.get(kind, "shop", "c").unwrap(), None);
+    assert_eq!(objects.get(namespace, "", "shop").unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_watch_shows_objects_before_and_after() {
+    let objects = objects().await;
+    let kind = KindId::Service.kind();
+    let mut watch = objects.watch(kind, Some("default"), objects.revision()).unwrap();
+    objects.create(kind, "default", service("c", 80), &options()).await.unwrap();
+    objects.delete(kind, "default", "c", &DeleteOptions::default()).await.unwrap();
+    let created = watch.next().await.unwrap();
+    assert_eq!((created.namespace.as_str(), created.name.as_str()), ("default", "c"));
+    assert!(created.previous.is_none());
+    let deleted = watch.next().await.unwrap();
+    assert!(deleted.object.is_none());
+    let previous = deleted.previous.unwrap();
+    assert_eq!(metadata::text(&previous, "resourceVersion").unwrap(), deleted.revision.to_string());
+}

@@ -1,0 +1,385 @@
+//! Create, replace, modify: the one pipeline that every write of an object takes.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tulle_model::registry::{Kind, KindId};
+
+use super::{ObjectError, Objects, checks, decode_at, key, metadata};
+use crate::store::{Precondition, StoreError};
+
+/// How often a write is tried again when somebody else was faster.
+const ATTEMPTS: usize = 64;
+/// How often a generated name may turn out to be taken.
+const NAME_ATTEMPTS: usize = 8;
+
+/// Which part of an object a write is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All but the status.
+    Object,
+    /// The status only.
+    Status,
+    /// Both: for writers inside of the server that know both.
+    Whole,
+}
+
+/// What to do about fields that the kind does not have (the API's `fieldValidation`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownFields {
+    Ignore,
+    /// Drop them and say so.
+    Warn,
+    /// Refuse the object.
+    Strict,
+}
+
+/// Who writes, and how.
+#[derive(Debug, Clone)]
+pub struct WriteOptions {
+    /// The field manager, as `metadata.managedFields` names it.
+    pub manager: String,
+    pub part: Part,
+    pub unknown_fields: UnknownFields,
+    /// Do everything but store it.
+    pub dry_run: bool,
+}
+
+impl WriteOptions {
+    /// For the server's own writes.
+    pub fn controller() -> Self {
+        Self {
+            manager: "tulle".to_owned(),
+            part: Part::Object,
+            unknown_fields: UnknownFields::Ignore,
+            dry_run: false,
+        }
+    }
+
+    pub fn with_part(mut self, part: Part) -> Self {
+        self.part = part;
+        self
+    }
+}
+
+/// What a write left behind.
+#[derive(Debug, Clone)]
+pub struct Written {
+    pub object: Value,
+    /// Whether the object is new.
+    pub created: bool,
+    /// What the caller should know, a sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Objects {
+    /// Creates an object, with a generated name if it has only `metadata.generateName`.
+    pub async fn create(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ObjectError> {
+        metadata::check_type(kind, &mut object)?;
+        metadata::check_namespace(kind, namespace, &mut object)?;
+        if metadata::text(&object, "resourceVersion").is_some() {
+            return Err(ObjectError::BadRequest(
+                "resourceVersion should not be set on objects to be created".to_owned(),
+            ));
+        }
+        if metadata::text(&object, "name").is_some() {
+            return self.create_named(kind, namespace, object, options).await;
+        }
+        let Some(prefix) = metadata::text(&object, "generateName").map(str::to_owned) else {
+            return Err(ObjectError::Invalid {
+                kind,
+                name: String::new(),
+                problems: vec![super::FieldProblem {
+                    field: "metadata.name".to_owned(),
+                    reason: "FieldValueRequired",
+                    message: "Required value: name or generateName is required".to_owned(),
+                }],
+            });
+        };
+        let mut attempt = 1;
+        loop {
+            let mut named = object.clone();
+            metadata::of(&mut named).insert("name".to_owned(), metadata::generate_name(&prefix).into());
+            match self.create_named(kind, namespace, named, options).await {
+                Err(ObjectError::AlreadyExists { .. }) if attempt < NAME_ATTEMPTS => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn create_named(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ObjectError> {
+        let name = metadata::text(&object, "name").unwrap_or_default().to_owned();
+        if kind.has_status && options.part == Part::Object {
+            remove(&mut object, "status");
+        }
+        metadata::initialize(kind, &mut object);
+        let warnings = checks::admit(kind, &mut object, options.part, options.unknown_fields)?;
+        let required = if kind.namespaced { Some(self.check_open(namespace)?) } else { None };
+        let key = key::key(kind, namespace, &name);
+        let taken = || ObjectError::AlreadyExists { kind, name: name.clone() };
+        let revision = if options.dry_run {
+            if self.store.get(&key)?.is_some() {
+                return Err(taken());
+            }
+            self.store.revision()
+        } else {
+            let written = self
+                .store
+                .put_requiring(&key, encode(&object), Precondition::Absent, required.as_deref())
+                .await;
+            match written {
+                Ok(written) => written.revision,
+                Err(StoreError::AlreadyExists(_)) => return Err(taken()),
+                Err(StoreError::MissingRequirement(_)) => return Err(no_namespace(namespace)),
+                Err(error) => return Err(error.into()),
+            }
+        };
+        metadata::set_resource_version(&mut object, revision);
+        if options.dry_run {
+            metadata::of(&mut object).remove("resourceVersion");
+        }
+        Ok(Written { object, created: true, warnings })
+    }
+
+    /// Checks that objects can be created in a namespace; returns the namespace's key.
+    fn check_open(&self, namespace: &str) -> Result<String, ObjectError> {
+        let kind = KindId::Namespace.kind();
+        match self.get(kind, "", namespace)? {
+            None => Err(no_namespace(namespace)),
+            Some(object) if metadata::is_terminating(&object) => Err(ObjectError::Forbidden {
+                kind,
+                name: namespace.to_owned(),
+                message: format!(
+                    "unable to create new content in namespace {namespace} because it is being terminated"
+                ),
+            }),
+            Some(_) => Ok(key::key(kind, "", namespace)),
+        }
+    }
+
+    /// Replaces an object that must be there; at the version that `object` names, if it names one.
+    pub async fn replace(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ObjectError> {
+        self.modify(kind, namespace, name, options, |_| Ok(object.clone())).await
+    }
+
+    /// Creates an object or replaces the one that is there, whatever its version.
+    pub async fn put(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ObjectError> {
+        let name = metadata::text(&object, "name").unwrap_or_default().to_owned();
+        let mut desired = object.clone();
+        metadata::of(&mut desired).remove("resourceVersion");
+        loop {
+            match self.replace(kind, namespace, &name, desired.clone(), options).await {
+                Err(ObjectError::NotFound { .. }) => {}
+                result => return result,
+            }
+            match self.create(kind, namespace, desired.clone(), options).await {
+                Err(ObjectError::AlreadyExists { .. }) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Changes the status of an object that must be there. `change` may run more than once.
+    pub async fn update_status(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        options: &WriteOptions,
+        mut change: impl FnMut(&mut Value),
+    ) -> Result<Written, ObjectError> {
+        let options = options.clone().with_part(Part::Status);
+        self.modify(kind, namespace, name, &options, |current| {
+            let mut object = current.clone();
+            metadata::of(&mut object).remove("resourceVersion");
+            if let Value::Object(fields) = &mut object {
+                change(fields.entry("status").or_insert_with(|| json!({})));
+            }
+            Ok(object)
+        })
+        .await
+    }
+
+    /// Writes what `change` makes of the current object. If somebody else writes meanwhile, it
+    /// runs again, on what they left; unless its result names a `resourceVersion`, then that is a conflict.
+    pub async fn modify(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        options: &WriteOptions,
+        mut change: impl FnMut(&Value) -> Result<Value, ObjectError>,
+    ) -> Result<Written, ObjectError> {
+        let key = key::key(kind, namespace, name);
+        for _ in 0..ATTEMPTS {
+            let not_found = || ObjectError::NotFound { kind, name: name.to_owned() };
+            let stored = self.store.get(&key)?.ok_or_else(not_found)?;
+            let current = decode_at(&stored.value, stored.revision)?;
+            let desired = change(&current)?;
+            let expected = metadata::resource_version(&desired)?;
+            if expected.is_some_and(|expected| expected != stored.revision) {
+                return Err(modified(kind, name));
+            }
+            let (object, warnings) = self.prepare(kind, namespace, name, &current, desired, options)?;
+            if without_version(&current) == object {
+                return Ok(Written { object: current, created: false, warnings });
+            }
+            match self.store_update(kind, &key, object, stored.revision, options).await {
+                Ok(object) => return Ok(Written { object, created: false, warnings }),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(StoreError::NotFound(_)) => return Err(not_found()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(modified(kind, name))
+    }
+
+    /// The object as it is to be stored, from what is there and what is wanted.
+    fn prepare(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        current: &Value,
+        desired: Value,
+        options: &WriteOptions,
+    ) -> Result<(Value, Vec<String>), ObjectError> {
+        let mut desired = desired;
+        metadata::check_type(kind, &mut desired)?;
+        metadata::check_namespace(kind, namespace, &mut desired)?;
+        metadata::check_name(name, &mut desired)?;
+        if let (Some(given), Some(uid)) = (metadata::text(&desired, "uid"), metadata::text(current, "uid"))
+            && given != uid
+        {
+            return Err(ObjectError::Conflict {
+                kind,
+                name: name.to_owned(),
+                message: format!(
+                    "Precondition failed: UID in precondition: {given}, UID in object meta: {uid}"
+                ),
+            });
+        }
+        let mut object = match options.part {
+            Part::Status => {
+                let mut object = current.clone();
+                copy(&desired, &mut object, "status");
+                object
+            }
+            Part::Object if kind.has_status => {
+                copy(current, &mut desired, "status");
+                desired
+            }
+            Part::Object | Part::Whole => desired,
+        };
+        metadata::keep(current, &mut object);
+        let warnings = checks::admit(kind, &mut object, options.part, options.unknown_fields)?;
+        if spec_differs(current, &object)
+            && let Some(generation) = current["metadata"]["generation"].as_i64()
+        {
+            metadata::of(&mut object).insert("generation".to_owned(), (generation + 1).into());
+        }
+        Ok((object, warnings))
+    }
+
+    /// Stores an update; an object whose last finalizer went while it waits for that is deleted instead.
+    async fn store_update(
+        &self,
+        kind: &'static Kind,
+        key: &str,
+        mut object: Value,
+        revision: u64,
+        options: &WriteOptions,
+    ) -> Result<Value, StoreError> {
+        let precondition = Precondition::Revision(revision);
+        let ends = kind.id != KindId::Namespace
+            && metadata::is_terminating(&object)
+            && !metadata::has_finalizers(&object);
+        let written = if options.dry_run {
+            revision
+        } else if ends {
+            let (revision, _) = self.store.delete(key, precondition).await?;
+            self.finish_namespace(metadata::text(&object, "namespace")).await?;
+            revision
+        } else {
+            self.store.put_requiring(key, encode(&object), precondition, None).await?.revision
+        };
+        metadata::set_resource_version(&mut object, written);
+        Ok(object)
+    }
+}
+
+pub(super) fn no_namespace(namespace: &str) -> ObjectError {
+    ObjectError::NotFound { kind: KindId::Namespace.kind(), name: namespace.to_owned() }
+}
+
+pub(super) fn modified(kind: &'static Kind, name: &str) -> ObjectError {
+    ObjectError::Conflict {
+        kind,
+        name: name.to_owned(),
+        message:
+            "the object has been modified; please apply your changes to the latest version and try again"
+                .to_owned(),
+    }
+}
+
+/// The bytes of an object in the store.
+pub(super) fn encode(object: &Value) -> Bytes {
+    Bytes::from(object.to_string())
+}
+
+/// The object as it is in the store.
+pub(super) fn without_version(object: &Value) -> Value {
+    let mut object = object.clone();
+    metadata::of(&mut object).remove("resourceVersion");
+    object
+}
+
+fn remove(object: &mut Value, field: &str) {
+    if let Value::Object(fields) = object {
+        fields.remove(field);
+    }
+}
+
+/// Makes a top-level field of `to` what it is in `from`.
+fn copy(from: &Value, to: &mut Value, field: &str) {
+    if let Value::Object(fields) = to {
+        match from.get(field) {
+            Some(value) => fields.insert(field.to_owned(), value.clone()),
+            None => fields.remove(field),
+        };
+    }
+}
+
+/// Whether anything but metadata and status differs.
+fn spec_differs(a: &Value, b: &Value) -> bool {
+    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return true };
+    let counts = |field: &str| field != "metadata" && field != "status";
+    let covered = |a: &serde_json::Map<String, Value>, b: &serde_json::Map<String, Value>| {
+        a.iter().filter(|(field, _)| counts(field)).all(|(field, value)| b.get(field) == Some(value))
+    };
+    !(covered(a, b) && covered(b, a))
+}
