@@ -1,1 +1,67 @@
-fn main() {}
+//! The `tulle` binary: one file a command.
+
+mod exit;
+mod fake_service;
+mod signals;
+mod units;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::exit::{EXIT_CODES, Result};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A service mesh in one binary
+#[derive(Parser)]
+#[command(name = "tulle", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    /// Say more on stderr (twice: even more); RUST_LOG sets it finely
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve HTTP and gRPC, and call others: a service to try a mesh with
+    FakeService(fake_service::FakeServiceArgs),
+}
+
+fn main() -> ExitCode {
+    // Every TLS connection and every key of this process uses this provider.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    log(cli.verbose);
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn log(verbose: u8) {
+    let default = ["warn", "info,tulle=debug", "debug"][usize::from(verbose).min(2)];
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
+}
+
+/// One thread is enough for everything but the mesh itself.
+fn small_runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
+    match command {
+        Command::FakeService(args) => done(small_runtime()?.block_on(fake_service::run(args))),
+    }
+}

@@ -1,0 +1,56 @@
+//! Quantities on the command line and in `tulle.yaml`: times, shares, sizes.
+
+use std::time::Duration;
+
+/// A time such as `200ms`, `5s`, `1m 30s` or `0`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let expected =
+        || format!("`{text}` is no time: expected a number with its unit, such as 200ms, 5s or 1m");
+    let parsed: jiff::SignedDuration = text.parse().map_err(|_| expected())?;
+    Duration::try_from(parsed).map_err(|_| format!("`{text}` is negative: a time must be 0 or more"))
+}
+
+/// A share such as `0.05` or `5%`.
+pub fn parse_rate(text: &str) -> Result<f64, String> {
+    let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    match number.trim().parse::<f64>() {
+        Ok(value) if (0.0..=1.0).contains(&(value / scale)) => Ok(value / scale),
+        _ => Err(format!("`{text}` is no share: expected 0 to 1, or 0% to 100%")),
+    }
+}
+
+/// A size in bytes such as `100`, `10k`, `1M` (powers of 1024), at most 64 MiB.
+pub fn parse_size(text: &str) -> Result<usize, String> {
+    let lower = text.to_ascii_lowercase();
+    let number = lower.trim_end_matches("ib").trim_end_matches('b');
+    let (number, factor) = match number.as_bytes().last() {
+        Some(b'k') => (&number[..number.len() - 1], 1 << 10),
+        Some(b'm') => (&number[..number.len() - 1], 1 << 20),
+        _ => (number, 1),
+    };
+    let size = number.trim().parse::<usize>().ok().and_then(|n| n.checked_mul(factor));
+    match size {
+        Some(size) if size <= 64 << 20 => Ok(size),
+        _ => Err(format!("`{text}` is no size: expected 100, 10k or 1M, at most 64M")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_have_units() {
+        assert_eq!(parse_duration("200ms"), Ok(Duration::from_millis(200)));
+        assert_eq!(parse_duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
+        assert!(parse_duration("5").is_err() && parse_duration("-5s").is_err());
+        assert_eq!(parse_rate("5%"), Ok(0.05));
+        assert!(parse_rate("1.5").is_err());
+        assert_eq!(parse_size("10KiB"), Ok(10240));
+        assert!(parse_size("1g").is_err());
+    }
+}
