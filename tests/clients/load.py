@@ -1,0 +1,76 @@
+"""Sends requests at a fixed rate over keep-alive connections and prints what became of each.
+
+usage: load.py URL RATE SECONDS [CONNECTIONS]
+
+Prints one JSON object: counts by status, counts by the answering service's name, and every failure
+with its time (seconds since the epoch) and cause. A line "started" comes first, once every
+connection has had its first answer.
+"""
+
+import collections
+import http.client
+import json
+import os
+import sys
+import threading
+import time
+import urllib.parse
+
+
+def main():
+    url, rate, seconds = urllib.parse.urlsplit(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+    connections = int(sys.argv[4]) if len(sys.argv) > 4 else 10
+    proxy = os.environ.get("HTTP_PROXY")
+    proxy = urllib.parse.urlsplit(proxy) if proxy else None
+    statuses, names, failures = collections.Counter(), collections.Counter(), []
+    lock = threading.Lock()
+    ready = threading.Barrier(connections + 1)
+
+    def connect():
+        where = proxy or url
+        return http.client.HTTPConnection(where.hostname, where.port or 80, timeout=10)
+
+    def request(connection):
+        target = url.geturl() if proxy else (url.path or "/")
+        connection.request("GET", target, headers={"Host": url.netloc})
+        answer = connection.getresponse()
+        body = answer.read()
+        return answer.status, answer.getheader("tulle-reason"), body
+
+    def worker(index):
+        connection = connect()
+        request(connection)
+        ready.wait()
+        start = time.monotonic() + index / rate
+        for i in range(int(rate * seconds / connections)):
+            delay = start + i * connections / rate - time.monotonic()
+            if delay > 0:
+                time.sleep(delay)
+            began = time.time()
+            try:
+                status, reason, body = request(connection)
+            except Exception as error:
+                connection.close()
+                connection = connect()
+                status, reason, body = 0, repr(error), b""
+            try:
+                name = json.loads(body).get("name")
+            except (ValueError, AttributeError):
+                name = None
+            with lock:
+                statuses[status] += 1
+                names[str(name)] += 1
+                if status != 200:
+                    failures.append({"began": began, "ended": time.time(), "status": status, "reason": reason})
+
+    threads = [threading.Thread(target=worker, args=(i,)) for i in range(connections)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    print("started", flush=True)
+    for thread in threads:
+        thread.join()
+    print(json.dumps({"statuses": statuses, "names": names, "failures": failures}), flush=True)
+
+
+main()

@@ -1,0 +1,145 @@
+//! A kubectl that we did not write, against a mesh without Kubernetes.
+
+use std::time::Duration;
+
+use crate::harness::{Home, Process, alone, eventually, tulle};
+
+const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: default}
+spec:
+  parentRefs: [{group: '', kind: Service, name: d}]
+  rules:
+  - matches: [{path: {type: PathPrefix, value: /v1}}]
+    backendRefs: [{name: d, port: 9431}]
+";
+
+const SERVICE: &str = "apiVersion: v1
+kind: Service
+metadata: {name: extra, namespace: default, labels: {team: one}}
+spec:
+  selector: {app: extra}
+  ports:
+  - {name: http, port: 80, targetPort: 8080}
+  - {name: admin, port: 81}
+";
+
+#[test]
+fn kubectl_works() {
+    let _alone = alone();
+    let home = Home::new();
+    let up = home.up(&format!(
+        "services:\n  d:\n    command: [\"{}\", fake-service, --name, d]\n    port: 9431\n",
+        tulle().display()
+    ));
+    let kubectl = |line: &str| home.kubectl(&line.split(' ').collect::<Vec<_>>());
+    let route = home.write("route.yaml", ROUTE).display().to_string();
+    let service = home.write("service.yaml", SERVICE).display().to_string();
+
+    let names = kubectl("api-resources -o name").ok();
+    for name in [
+        "namespaces",
+        "services",
+        "endpointslices.discovery.k8s.io",
+        "httproutes.gateway.networking.k8s.io",
+        "tcproutes.gateway.networking.k8s.io",
+        "meshes.tulle.dev",
+        "workloads.tulle.dev",
+    ] {
+        assert!(names.lines().any(|line| line == name), "no {name} in\n{names}");
+    }
+    let explained = kubectl("explain httproute.spec.rules").ok();
+    for field in ["FIELDS", "backendRefs", "matches"] {
+        assert!(explained.contains(field), "{explained}");
+    }
+    assert!(kubectl("explain service.spec.ports.targetPort").ok().contains("targetPort"));
+    assert!(kubectl("explain workload --recursive").ok().contains("serviceAccount"));
+
+    // Client-side apply, then the same object server-side, then client-side again.
+    assert!(kubectl(&format!("apply -f {route} -f {service}")).ok().contains("created"));
+    assert!(kubectl(&format!("apply -f {route} -f {service}")).ok().contains("unchanged"));
+    kubectl(&format!("apply --server-side --force-conflicts -f {route} -f {service}")).ok();
+    kubectl(&format!("apply -f {route} -f {service}")).ok();
+    let ports = kubectl("get service extra -o jsonpath={.spec.ports[*].port}").ok();
+    assert_eq!(ports, "80 81");
+
+    let table = kubectl("get services,httproutes,workloads -A").ok();
+    for text in ["NAMESPACE", "service/d", "httproute.gateway.networking.k8s.io/r", "workload.tulle.dev/d"] {
+        assert!(table.contains(text), "no {text} in\n{table}");
+    }
+    assert!(kubectl("get svc -l team=one -o name").ok().trim() == "service/extra");
+    assert!(kubectl("get svc --field-selector metadata.name=d -o name").ok().trim() == "service/d");
+    let accepted = |kind: &str| {
+        let path = format!(
+            "get httproute r -o jsonpath={{.status.parents[0].conditions[?(@.type==\"{kind}\")].status}}"
+        );
+        kubectl(&path).ok()
+    };
+    for kind in ["Accepted", "ResolvedRefs", "Programmed"] {
+        eventually(kind, Duration::from_secs(5), || (accepted(kind) == "True").then_some(()));
+    }
+
+    // A watch sees what the next commands do.
+    let mut command = home.command("kubectl");
+    command.args(["get", "httproutes", "-w", "--output-watch-events"]).env("KUBECONFIG", home.kubeconfig());
+    let watch = Process::spawn(&mut command);
+    let patience = Duration::from_secs(10);
+    watch.wait_for_line("first event", patience, |line| line.contains("ADDED") && line.contains(" r "));
+
+    let patch = r#"{"spec":{"rules":[{"backendRefs":[{"name":"d","port":9431,"weight":7}]}]}}"#;
+    home.kubectl(&["patch", "httproute", "r", "--type=merge", "-p", patch]).ok();
+    watch.wait_for_line("change", patience, |line| line.contains("MODIFIED"));
+    let weight = kubectl("get httproute r -o jsonpath={.spec.rules[0].backendRefs[0].weight}").ok();
+    assert_eq!(weight, "7");
+    let patch = r#"[{"op":"replace","path":"/spec/rules/0/backendRefs/0/weight","value":9}]"#;
+    home.kubectl(&["patch", "httproute", "r", "--type=json", "-p", patch]).ok();
+    // Strategic merge: ports are merged by their number.
+    let patch = r#"{"spec":{"ports":[{"port":81,"name":"metrics"}]}}"#;
+    home.kubectl(&["patch", "service", "extra", "-p", patch]).ok();
+    assert_eq!(kubectl("get service extra -o jsonpath={.spec.ports[*].name}").ok(), "metrics http");
+
+    let mut edit = home.command("kubectl");
+    edit.args(["edit", "httproute", "r"]).env("KUBECONFIG", home.kubeconfig());
+    edit.env("KUBE_EDITOR", "sed -i s/weight:.9/weight:\\ 11/");
+    crate::harness::run(&mut edit).ok();
+    let weight = kubectl("get httproute r -o jsonpath={.spec.rules[0].backendRefs[0].weight}").ok();
+    assert_eq!(weight, "11");
+    kubectl("label service extra team=two --overwrite").ok();
+    kubectl("annotate httproute r note=x").ok();
+
+    for line in
+        ["describe httproute r", "describe service d", "describe workloads", "describe namespace default"]
+    {
+        assert!(kubectl(line).ok().contains("Name:"), "{line}");
+    }
+
+    // Client-side validation by the schema, and the server's own word.
+    let bad = home.write("bad.yaml", &ROUTE.replace("rules:", "ruels:")).display().to_string();
+    let refused = kubectl(&format!("apply -f {bad}"));
+    assert!(!refused.status.success() && refused.stderr.contains("ruels"), "{refused:#?}");
+    let bad = home.write("bad.yaml", &ROUTE.replace("9431", "99999")).display().to_string();
+    let refused = kubectl(&format!("apply --server-side -f {bad}"));
+    assert!(refused.stderr.contains("spec.rules[0].backendRefs[0].port"), "{refused:#?}");
+
+    assert!(kubectl("delete httproute r").ok().contains("deleted"));
+    watch.wait_for_line("deletion", patience, |line| line.contains("DELETED"));
+    let gone = kubectl("get httproute r");
+    assert!(gone.stderr.contains("NotFound"), "{gone:#?}");
+
+    // A namespace takes what is in it along.
+    kubectl("create namespace shop").ok();
+    kubectl(&format!(
+        "apply -n shop -f {}",
+        home.write("s.yaml", &SERVICE.replace(", namespace: default", "")).display()
+    ))
+    .ok();
+    kubectl("delete namespace shop --timeout=20s").ok();
+    assert_eq!(kubectl("get services -n shop -o name").ok().trim(), "");
+
+    // Nobody without the credentials of the kubeconfig.
+    let server = kubectl("config view -o jsonpath={.clusters[0].cluster.server}").ok();
+    let mut curl = home.command("curl");
+    curl.args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", &format!("{server}/api/v1/services")]);
+    assert_eq!(crate::harness::run(&mut curl).stdout, "401");
+    assert!(up.interrupt().success());
+}

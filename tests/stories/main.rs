@@ -1,0 +1,11 @@
+//! Stories told from a user's side, with the real binary and clients that we did not write.
+
+mod bad_input;
+mod chain;
+mod harness;
+mod kubectl;
+mod protocols;
+mod replicas;
+mod server_crash;
+mod split;
+mod two_nodes;
