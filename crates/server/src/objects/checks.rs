@@ -1,35 +1,78 @@
-//! What an object must be before it is stored: defaulted, known fields only, valid.
+//! What an object must be before it is stored: known fields only, defaulted, valid.
 
 use serde_json::Value;
 use tulle_model::registry::Kind;
+use tulle_model::validate::{self, FieldError, Segment};
 
-use super::{FieldProblem, ObjectError, Part, UnknownFields};
+use super::{FieldProblem, ObjectError, Part, UnknownFields, metadata};
 
-/// Defaults and validates an object that is about to be stored. Returns warnings about fields
-/// that were dropped because the kind does not have them.
+/// Prunes, defaults and validates an object that is about to be stored in the place of `current`.
+/// Returns warnings about what was dropped.
 pub(super) fn admit(
-    _kind: &'static Kind,
+    kind: &'static Kind,
+    current: Option<&Value>,
     object: &mut Value,
-    _part: Part,
-    _unknown: UnknownFields,
+    part: Part,
+    unknown_fields: UnknownFields,
 ) -> Result<Vec<String>, ObjectError> {
-    drop_nulls(object);
-    Ok(Vec::new())
-}
-
-/// A null in an object of the API means the same as nothing.
-pub(super) fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        _ => {}
+    let warnings = prune(kind, object, unknown_fields)?;
+    validate::default_object(kind, object);
+    let mut errors = validate::validate(kind, object);
+    if let Some(current) = current {
+        errors.extend(validate::validate_update(kind, current, object));
     }
+    // What is not written now was checked when it was; it may have been valid only then.
+    errors.retain(|error| match part {
+        Part::Object => !(kind.has_status && is_status(error)),
+        Part::Status => is_status(error),
+        Part::Whole => true,
+    });
+    if errors.is_empty() {
+        return Ok(warnings);
+    }
+    Err(ObjectError::Invalid {
+        kind,
+        name: metadata::text(object, "name").unwrap_or_default().to_owned(),
+        problems: errors.iter().map(problem).collect(),
+    })
 }
 
-#[allow(dead_code)]
-fn problem(field: String, reason: &'static str, message: String) -> FieldProblem {
-    FieldProblem { field, reason, message }
+/// Drops fields that the kind does not have, or refuses the object because of them.
+fn prune(
+    kind: &'static Kind,
+    object: &mut Value,
+    unknown_fields: UnknownFields,
+) -> Result<Vec<String>, ObjectError> {
+    let mut warnings = Vec::new();
+    if unknown_fields != UnknownFields::Ignore {
+        let unknown = validate::unknown_fields(kind, object);
+        warnings.extend(unknown.iter().map(|error| format!("unknown field \"{}\"", error.path)));
+        if unknown_fields == UnknownFields::Strict && !unknown.is_empty() {
+            let details: Vec<String> = unknown
+                .iter()
+                .map(|error| format!("unknown field \"{}\" ({})", error.path, error.message))
+                .collect();
+            return Err(ObjectError::BadRequest(format!(
+                "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
+                kind.kind,
+                kind.version,
+                kind.kind,
+                details.join(", ")
+            )));
+        }
+    }
+    validate::prune(kind, object);
+    Ok(warnings)
+}
+
+fn is_status(error: &FieldError) -> bool {
+    matches!(error.path.segments().first(), Some(Segment::Field(field)) if field == "status")
+}
+
+fn problem(error: &FieldError) -> FieldProblem {
+    FieldProblem {
+        field: error.path.to_string(),
+        reason: error.code.reason(),
+        message: error.message.clone(),
+    }
 }

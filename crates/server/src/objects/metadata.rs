@@ -133,9 +133,6 @@ pub(super) fn initialize(kind: &Kind, object: &mut Value) {
         metadata.remove("generation");
     }
     if kind.id == KindId::Namespace {
-        let name = metadata.get("name").cloned().unwrap_or_default();
-        let labels = map_at(metadata.entry("labels").or_insert_with(|| json!({})));
-        labels.insert("kubernetes.io/metadata.name".to_owned(), name);
         map(object).insert("status".to_owned(), json!({ "phase": "Active" }));
     }
 }

@@ -124,7 +124,7 @@ impl Objects {
             remove(&mut object, "status");
         }
         metadata::initialize(kind, &mut object);
-        let warnings = checks::admit(kind, &mut object, options.part, options.unknown_fields)?;
+        let warnings = checks::admit(kind, None, &mut object, options.part, options.unknown_fields)?;
         let required = if kind.namespaced { Some(self.check_open(namespace)?) } else { None };
         let key = key::key(kind, namespace, &name);
         let taken = || ObjectError::AlreadyExists { kind, name: name.clone() };
@@ -296,7 +296,7 @@ impl Objects {
             Part::Object | Part::Whole => desired,
         };
         metadata::keep(current, &mut object);
-        let warnings = checks::admit(kind, &mut object, options.part, options.unknown_fields)?;
+        let warnings = checks::admit(kind, Some(current), &mut object, options.part, options.unknown_fields)?;
         if spec_differs(current, &object)
             && let Some(generation) = current["metadata"]["generation"].as_i64()
         {
