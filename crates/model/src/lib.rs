@@ -6,6 +6,7 @@ pub mod balance;
 pub mod columns;
 pub mod compile;
 pub mod detect;
+pub mod document;
 pub mod host;
 pub mod identity;
 pub mod kinds;
