@@ -31,7 +31,8 @@ pub fn pick(
         0 => None,
         1 => left().next(),
         count => {
-            let (a, b) = two_of(count, random);
+            // Other bits: those that drew an excluded one would favour its like.
+            let (a, b) = two_of(count, remix(random));
             Some(lighter(left().nth(a)?, left().nth(b)?))
         }
     }
@@ -43,6 +44,13 @@ fn two_of(len: usize, random: u64) -> (usize, usize) {
     let first = below(len, random >> 32);
     let second = below(len - 1, random & 0xffff_ffff);
     (first, if second >= first { second + 1 } else { second })
+}
+
+/// Bits that have nothing to do with those given (the finalizer of SplitMix64).
+fn remix(bits: u64) -> u64 {
+    let bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
 }
 
 /// A number below `len` out of 32 random bits.
@@ -58,12 +66,7 @@ mod tests {
 
     /// SplitMix64: enough for a test, and the same at every run.
     fn randoms(seed: u64) -> impl Iterator<Item = u64> {
-        (1..).map(move |i: u64| {
-            let mut z = seed.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        })
+        (1..).map(move |i: u64| remix(seed.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15))))
     }
 
     #[test]

@@ -142,3 +142,119 @@ fn is_target(target: &[u8], connect: bool, whole: bool) -> bool {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The answers for every beginning of `bytes`: `NeedMore`, then one other for good.
+    fn answer(bytes: &[u8]) -> Detected {
+        let mut answer = Detected::NeedMore;
+        for length in 0..=bytes.len() {
+            let now = detect(&bytes[..length]);
+            if answer != Detected::NeedMore {
+                assert_eq!(now, answer, "{:?}", bytes[..length].escape_ascii().to_string());
+            }
+            answer = now;
+        }
+        answer
+    }
+
+    #[test]
+    fn protocols_are_told_apart_wherever_the_bytes_are_split() {
+        let long = format!("GET /{} HTTP/1.1\r\n", "a".repeat(8000));
+        let cases: &[(&[u8], Detected)] = &[
+            (b"GET / HTTP/1.1\r\nhost: c\r\n\r\n", Detected::Http1),
+            (b"GET /a?b=c HTTP/1.0\n", Detected::Http1),
+            (b"OPTIONS * HTTP/1.1\r\n", Detected::Http1),
+            (b"CONNECT c.shop:80 HTTP/1.1\r\n", Detected::Http1),
+            (b"CONNECT [::1]:80 HTTP/1.1\r\n", Detected::Http1),
+            (b"POST http://c/ HTTP/1.1\r\n", Detected::Http1),
+            (b"PURGE /a HTTP/1.1\r\n", Detected::Http1),
+            (b"M-SEARCH * HTTP/1.1\r\n", Detected::Http1),
+            (b"PRI /a HTTP/1.1\r\n", Detected::Http1),
+            (b"patch /a HTTP/1.1\r\n", Detected::Http1),
+            (long.as_bytes(), Detected::Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04", Detected::Http2),
+            (b"PRI * HTTP/2.0\r\n\r\nXX", Detected::Other),
+            (b"GET / HTTP/2.0\r\n", Detected::Other),
+            (b"GET /\r\n", Detected::Other),
+            (b"GET  / HTTP/1.1\r\n", Detected::Other),
+            // TLS.
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", Detected::Tls),
+            (b"\x16\x03\x03\x00\x2f\x01", Detected::Tls),
+            (b"\x16\x03\x01\x02\x00\x02", Detected::Other),
+            (b"\x16\x04\x01\x02\x00\x01", Detected::Other),
+            (b"\x15\x03\x01\x00\x02\x01\x00", Detected::Other),
+            // Redis, both of its forms.
+            (b"*1\r\n$4\r\nPING\r\n", Detected::Other),
+            (b"PING\r\n", Detected::Other),
+            (b"GET key\r\n", Detected::Other),
+            (b"SET key value\r\n", Detected::Other),
+            // Mail, news, files, chat.
+            (b"EHLO client.example.com\r\n", Detected::Other),
+            (b"EHLO http\r\n", Detected::Other),
+            (b"HELO *\r\n", Detected::Other),
+            (b"QUIT\r\n", Detected::Other),
+            (b"USER anonymous\r\n", Detected::Other),
+            (b"a001 LOGIN me secret\r\n", Detected::Other),
+            (b"NICK me\r\n", Detected::Other),
+            // memcached, ZooKeeper, NATS, STOMP, SSH, AMQP, PostgreSQL, MongoDB.
+            (b"get key\r\n", Detected::Other),
+            (b"ruok", Detected::Other),
+            (b"cons", Detected::Other),
+            (b"CONNECT {\"verbose\":false}\r\n", Detected::Other),
+            (b"CONNECT\naccept-version:1.2\n", Detected::Other),
+            (b"SSH-2.0-OpenSSH_9.6\r\n", Detected::Other),
+            (b"AMQP\0\0\x09\x01", Detected::Other),
+            (b"\0\0\0\x08\x04\xd2\x16\x2f", Detected::Other),
+            (b"\x41\0\0\0\x01\0\0\0", Detected::Other),
+            (b" GET / HTTP/1.1\r\n", Detected::Other),
+            (b"\r\n", Detected::Other),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(answer(bytes), *expected, "{:?}", bytes.escape_ascii().to_string());
+        }
+        assert_eq!(detect(b""), Detected::NeedMore);
+    }
+
+    /// Texts that resemble request lines, and bytes of all kinds.
+    fn openings() -> impl Strategy<Value = Vec<u8>> {
+        let line =
+            "[A-Zapt*!-]{1,30}[ ]{0,2}(/|http://|[*]|c:)?[a-z0-9:?]{0,40}[ ]?(HTTP/[12][.][0-9])?[\r\n]{0,2}";
+        prop_oneof![
+            3 => line.prop_map(String::into_bytes),
+            1 => prop::collection::vec(any::<u8>(), 0..64),
+            1 => (0usize..30, any::<Vec<u8>>()).prop_map(|(kept, rest)| {
+                [&HTTP2_PREFACE[..kept.min(HTTP2_PREFACE.len())], &rest].concat()
+            }),
+            1 => (0usize..8, any::<Vec<u8>>()).prop_map(|(kept, rest)| {
+                [&b"\x16\x03\x01\x02\x00\x01\x00\x01"[..kept], &rest].concat()
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn an_answer_never_changes(bytes in openings()) {
+            answer(&bytes);
+        }
+
+        #[test]
+        fn enough_bytes_always_have_an_answer(method in "[A-Z]{1,24}", byte in any::<u8>()) {
+            let mut bytes = format!("{method} /").into_bytes();
+            bytes.resize(LIMIT, byte);
+            prop_assert_ne!(detect(&bytes), Detected::NeedMore);
+            prop_assert_ne!(detect(&vec![byte; LIMIT]), Detected::NeedMore);
+        }
+
+        #[test]
+        fn every_method_makes_a_request_line(method in "[A-Z][A-Z0-9_-]{0,23}", path in "/[!-~]{0,200}") {
+            let line = format!("{method} {path} HTTP/1.1\r\n");
+            prop_assume!(method != "CONNECT");
+            prop_assert_eq!(answer(line.as_bytes()), Detected::Http1);
+        }
+    }
+}

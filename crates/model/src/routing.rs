@@ -157,3 +157,6 @@ fn decode(text: &str) -> Cow<'_, str> {
     }
     Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -172,7 +172,10 @@ const PATTERN_BYTES: usize = 1 << 20;
 impl Pattern {
     /// Compiles a pattern; the error says what is wrong with it.
     pub fn new(source: &str) -> Result<Self, regex::Error> {
-        let regex = regex::RegexBuilder::new(&format!("^(?:{source})$")).size_limit(PATTERN_BYTES).build()?;
+        let compile = |text: &str| regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES).build();
+        // On its own first: `a)|(?:b` only reads inside of the parentheses.
+        compile(source)?;
+        let regex = compile(&format!("^(?:{source})$"))?;
         Ok(Self { source: source.to_owned(), regex })
     }
 
@@ -270,4 +273,19 @@ pub struct NodeAddress {
 pub struct PortMapping {
     pub service_port: u16,
     pub target_port: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_the_whole_text() {
+        let pattern = Pattern::new("a|b+").unwrap();
+        assert!(pattern.matches("a") && pattern.matches("bb"));
+        assert!(!pattern.matches("ab") && !pattern.matches("bb\n") && !pattern.matches("xa"));
+        for bad in ["(", "a)|(?:b", "(a)\\1", "a{1000}{1000}"] {
+            assert!(Pattern::new(bad).is_err(), "{bad}");
+        }
+    }
 }
