@@ -77,6 +77,7 @@ pub(super) fn documents(text: &str) -> Result<Vec<Document>, ParseError> {
         text,
         open: Vec::new(),
         anchors: HashMap::new(),
+        anchored: 0,
         documents: Vec::new(),
         values: 0,
         aliased: 0,
