@@ -11,19 +11,28 @@ pub mod error;
 pub mod http;
 pub mod inbound;
 pub mod link;
+mod listener;
 pub mod metrics;
+pub mod opaque;
 pub mod outbound;
 pub mod state;
+pub mod tcp;
+mod thread;
 pub mod tls;
 pub mod worker;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tulle_model::name::{ServiceName, WorkloadName};
+use tokio::sync::{mpsc, oneshot};
 
+use crate::listener::Purpose;
+use crate::metrics::WorkerRegistry;
 use crate::state::{Demand, StateCell};
+use crate::thread::Command;
 
 /// What a proxy is started with.
 pub struct Config {
@@ -45,51 +54,97 @@ pub enum Capture {
     Service { service: ServiceName, port: u16 },
 }
 
-/// A running proxy. Every call may come from any thread.
-pub struct Proxy;
+/// A running proxy. Every call may come from any thread. Dropping it ends all connections at once.
+pub struct Proxy {
+    workers: Vec<mpsc::Sender<Command>>,
+    registries: Vec<Arc<WorkerRegistry>>,
+}
 
 impl Proxy {
-    /// Starts the workers.
-    pub fn start(_config: Config) -> std::io::Result<Proxy> {
-        unimplemented!()
+    /// Starts the workers, at least one.
+    pub fn start(config: Config) -> io::Result<Proxy> {
+        let count = config.workers.max(1);
+        let config = Arc::new(config);
+        let registries: Vec<Arc<WorkerRegistry>> = (0..count).map(|_| Arc::default()).collect();
+        let workers = registries
+            .iter()
+            .enumerate()
+            .map(|(index, registry)| thread::start(index, config.clone(), registry.clone()))
+            .collect::<io::Result<_>>()?;
+        Ok(Proxy { workers, registries })
     }
 
     /// Accepts `workload`'s outbound connections at `address` (port 0: any), on every worker, until
     /// [`Proxy::close`] is called with the address that this returns.
     pub async fn listen_outbound(
         &self,
-        _workload: WorkloadName,
-        _capture: Capture,
-        _address: SocketAddr,
-    ) -> std::io::Result<SocketAddr> {
-        unimplemented!()
+        workload: WorkloadName,
+        capture: Capture,
+        address: SocketAddr,
+    ) -> io::Result<SocketAddr> {
+        self.listen(address, Purpose::Outbound { workload, capture }).await
     }
 
     /// Accepts links from other nodes at `address` (port 0: any); returns the address bound.
-    pub async fn listen_links(&self, _address: SocketAddr) -> std::io::Result<SocketAddr> {
-        unimplemented!()
+    pub async fn listen_links(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        self.listen(address, Purpose::Links).await
     }
 
-    /// Stops accepting at `address`; connections that are open go on.
-    pub async fn close(&self, _address: SocketAddr) {}
+    async fn listen(&self, address: SocketAddr, purpose: Purpose) -> io::Result<SocketAddr> {
+        let listeners = listener::bind(address, self.workers.len())?;
+        let bound = listeners[0].local_addr()?;
+        for (worker, listener) in self.workers.iter().zip(listeners) {
+            let (done, result) = oneshot::channel();
+            let command = Command::Listen { listener, purpose: purpose.clone(), done };
+            worker.send(command).await.map_err(|_| stopped())?;
+            result.await.map_err(|_| stopped())??;
+        }
+        Ok(bound)
+    }
+
+    /// Stops accepting at `address`; connections that are open go on, those that the kernel has already
+    /// accepted among them.
+    pub async fn close(&self, address: SocketAddr) {
+        self.tell(|done| Command::Close { address, done }).await;
+    }
 
     /// Requests and connections in flight to `workload`'s process, over all workers.
-    pub fn in_flight(&self, _workload: &WorkloadName) -> u64 {
-        0
+    pub fn in_flight(&self, workload: &WorkloadName) -> u64 {
+        self.registries.iter().map(|worker| worker.in_flight(workload)).sum()
     }
 
     /// What was counted since the start, one row for each edge, over all workers.
     pub fn edges(&self) -> Vec<EdgeCounts> {
-        Vec::new()
+        metrics::edge_counts(&self.registries)
     }
 
     /// All metrics in Prometheus' text format.
     pub fn metrics(&self) -> String {
-        String::new()
+        metrics::exposition::text(&self.registries)
     }
 
     /// Stops accepting, lets what is in flight finish, and closes what is left at the deadline.
-    pub async fn drain(self, _deadline: Duration) {}
+    pub async fn drain(self, deadline: Duration) {
+        self.tell(|done| Command::Drain { deadline, done }).await;
+    }
+
+    /// Tells all workers, and waits until all have done it.
+    async fn tell(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
+        let mut answers = Vec::with_capacity(self.workers.len());
+        for worker in &self.workers {
+            let (done, answer) = oneshot::channel();
+            if worker.send(command(done)).await.is_ok() {
+                answers.push(answer);
+            }
+        }
+        for answer in answers {
+            let _ = answer.await;
+        }
+    }
+}
+
+fn stopped() -> io::Error {
+    io::Error::other("the proxy is stopping")
 }
 
 /// How an edge's traffic is protected.

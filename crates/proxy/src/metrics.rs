@@ -1,5 +1,7 @@
 //! What is counted. Every worker counts in atomics that only it writes (a load and a store, no locked
-//! instruction); a reader adds the workers up. All metric names stand in [`crate::metrics::exposition`].
+//! instruction); a reader adds the workers up. All metric names stand in [`exposition`].
+
+pub(crate) mod exposition;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -15,8 +17,10 @@ use crate::{EdgeCounts, Security};
 
 /// How many edges a worker tells apart; what comes after is counted as [`OTHER`].
 const MAX_EDGES: usize = 4096;
-/// The destination that stands for all that found no room, and for what is no part of the mesh by name.
+/// The destination, without a namespace, that stands for all that found no room.
 pub const OTHER: &str = "other";
+/// The destination, without a namespace, that stands for all that is no part of the mesh.
+pub const EXTERNAL: &str = "external";
 
 /// A number that one thread counts and any thread reads.
 #[derive(Default, Debug)]
@@ -162,6 +166,12 @@ pub(crate) const HANDSHAKES: [(Handshake, &str); 10] = [
     (Handshake::Broken, "broken"),
 ];
 
+impl Handshake {
+    pub fn as_str(self) -> &'static str {
+        HANDSHAKES[self as usize].1
+    }
+}
+
 /// Why a connection was closed before it was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
@@ -187,6 +197,12 @@ pub(crate) const REJECTIONS: [(Rejection, &str); 7] = [
     (Rejection::ConnectFailed, "connect-failed"),
     (Rejection::NoWorkload, "no-workload"),
 ];
+
+impl Rejection {
+    pub fn as_str(self) -> &'static str {
+        REJECTIONS[self as usize].1
+    }
+}
 
 /// The counters of one worker that belong to no edge.
 #[derive(Default)]

@@ -1,6 +1,7 @@
 //! One worker: what everything that runs on its thread shares.
 
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +13,21 @@ use tulle_model::snapshot::{Known, ServiceConfig};
 use crate::app_pool::AppPool;
 use crate::drain::Drain;
 use crate::endpoints::Loads;
+use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::link::client::LinkPool;
 use crate::metrics::{InFlight, WorkerMetrics};
 use crate::outbound::Learned;
 use crate::state::{Demand, LocalWorkload, NodeState, StateCell};
 use crate::tls::TlsCache;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
 /// How long a first use of a service waits for the node to learn of it.
 const DEMAND_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How long a TCP connect may take.
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+const WARNINGS_PER_SECOND: u32 = 20;
 
 /// The context of one worker thread. It never leaves its thread: `Rc` and `RefCell` do.
 pub struct Worker {
@@ -41,8 +49,10 @@ pub struct Worker {
     pub(crate) demand: Demand,
     pub(crate) learned: RefCell<Learned>,
     pub(crate) server_tls: TlsCache,
-    pub(crate) limits: crate::link::server::HandshakeLimits,
+    pub(crate) handshakes: crate::link::server::HandshakeLimits,
     random: Cell<u64>,
+    /// Warnings that peers can cause: the second they were last counted in, and how many.
+    warnings: Cell<(Option<Instant>, u32)>,
 }
 
 /// What is known of a service.
@@ -74,8 +84,9 @@ impl Worker {
             demand: config.demand.clone(),
             learned: RefCell::default(),
             server_tls: TlsCache::default(),
-            limits: Default::default(),
+            handshakes: Default::default(),
             random: Cell::new(rand::random::<u64>() | 1),
+            warnings: Cell::default(),
         })
     }
 
@@ -125,8 +136,58 @@ impl Worker {
         tokio::time::timeout(DEMAND_DEADLINE, answer).await.unwrap_or(Lookup::Unknown)
     }
 
+    /// Connects to port `port` of a workload of this node. What is returned beside the connection
+    /// counts it as in flight until it is dropped.
+    pub async fn connect_app(
+        &self,
+        workload: &LocalWorkload,
+        port: u16,
+    ) -> Result<(TcpStream, InFlight), UpstreamError> {
+        if workload.draining {
+            let message = format!("{} is stopping", workload.name);
+            return Err(UpstreamError::safe(UpstreamErrorKind::Draining, message));
+        }
+        if !workload.ports.contains(&port) {
+            let message = format!("{} has no port {port}", workload.name);
+            return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
+        }
+        let in_flight = self.in_flight(&workload.name);
+        let address = SocketAddr::new(workload.app_address, port);
+        let tcp = connect(address).await?;
+        Ok((tcp, in_flight))
+    }
+
+    /// Whether a warning that a peer can cause may be logged: a flood of them fills no disk.
+    pub(crate) fn may_warn(&self) -> bool {
+        let now = Instant::now();
+        let (since, count) = self.warnings.get();
+        match since {
+            Some(since) if now - since < Duration::from_secs(1) => {
+                self.warnings.set((Some(since), count.saturating_add(1)));
+                count < WARNINGS_PER_SECOND
+            }
+            _ => {
+                self.warnings.set((Some(now), 1));
+                true
+            }
+        }
+    }
+
     /// Counts one request or connection to a workload's process until it is dropped.
     pub fn in_flight(&self, workload: &WorkloadName) -> InFlight {
         self.metrics.in_flight(workload)
     }
+}
+
+/// Opens a TCP connection in plain, within a second.
+pub async fn connect(address: SocketAddr) -> Result<TcpStream, UpstreamError> {
+    let why = match timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await {
+        Ok(Ok(tcp)) => {
+            let _ = tcp.set_nodelay(true);
+            return Ok(tcp);
+        }
+        Ok(Err(error)) => format!("cannot connect to {address}: {error}"),
+        Err(_) => format!("{address} did not accept a connection in {CONNECT_DEADLINE:?}"),
+    };
+    Err(UpstreamError::safe(UpstreamErrorKind::Connect, why))
 }

@@ -22,7 +22,10 @@ pub struct LinkBody {
 }
 
 impl LinkBody {
-    pub(super) fn new(stream: RecvStream, headers: &http::HeaderMap, upload: UploadGuard) -> Self {
+    pub(super) fn new(stream: RecvStream, headers: &http::HeaderMap, mut upload: UploadGuard) -> Self {
+        if stream.is_end_stream() {
+            upload.disarm();
+        }
         let length = headers
             .get(http::header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())

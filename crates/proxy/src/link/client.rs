@@ -28,8 +28,8 @@ use tulle_model::snapshot::{Endpoint, FastMap};
 use super::body::LinkBody;
 use super::tunnel::Tunnel;
 use super::{
-    CONNECTION_WINDOW, FRAME_SIZE, HANDSHAKE_DEADLINE, HEADER_LIST, MAX_STREAMS, REASON, RETRY, SEND_BUFFER,
-    STREAM_WINDOW, WORKLOAD,
+    CONNECTION_WINDOW, FRAME_SIZE, HANDSHAKE_DEADLINE, HEADER_LIST, MAX_STREAMS, PING_DEADLINE,
+    PING_INTERVAL, REASON, SEND_BUFFER, STREAM_WINDOW, WORKLOAD,
 };
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::metrics::Handshake;
@@ -37,12 +37,8 @@ use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tls::{self, TlsCache, TlsFailure};
 use crate::worker::Worker;
 
-const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 /// How long the peer's answer to a CONNECT may take.
 const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
-/// A link is asked whether it lives that often, and has so long to answer: a dead peer is found in 10 s.
-const PING_INTERVAL: Duration = Duration::from_secs(4);
-const PING_DEADLINE: Duration = Duration::from_secs(5);
 /// A link without a stream is closed after that.
 const IDLE: Duration = Duration::from_secs(90);
 /// Links to one peer for one identity; when all are full, streams wait for room on them.
@@ -215,19 +211,7 @@ async fn open(
     key: &LinkKey,
     certificate: &Arc<WorkloadCertificate>,
 ) -> Result<(Rc<Link>, LinkConnection, PingPong), UpstreamError> {
-    let tcp = match timeout(CONNECT_DEADLINE, TcpStream::connect(key.address)).await {
-        Ok(Ok(tcp)) => tcp,
-        Ok(Err(error)) => {
-            let message = format!("cannot connect to the node at {}: {error}", key.address);
-            return Err(UpstreamError::safe(Kind::Connect, message));
-        }
-        Err(_) => {
-            let message =
-                format!("the node at {} did not accept a connection in {CONNECT_DEADLINE:?}", key.address);
-            return Err(UpstreamError::safe(Kind::Connect, message));
-        }
-    };
-    let _ = tcp.set_nodelay(true);
+    let tcp = crate::worker::connect(key.address).await?;
     let counts = worker.metrics.counts();
     let handshake = timeout(HANDSHAKE_DEADLINE, greet(worker, key, certificate, tcp)).await;
     let failure = match handshake {
@@ -242,12 +226,15 @@ async fn open(
         },
     };
     counts.client_handshakes[failure.kind as usize].add(1);
-    tracing::warn!(
-        peer = %key.address,
-        source = %key.source,
-        destination = %key.destination,
-        "link refused: {failure}"
-    );
+    if worker.may_warn() {
+        tracing::warn!(
+            peer = %key.address,
+            reason = failure.kind.as_str(),
+            source = %key.source,
+            destination = %key.destination,
+            "link refused: {failure}"
+        );
+    }
     let message = format!("no link from {} to {} at {}: {failure}", key.source, key.destination, key.address);
     Err(UpstreamError::safe(Kind::Tls, message))
 }
@@ -437,7 +424,6 @@ fn refused(response: &Response<h2::RecvStream>, authority: SocketAddr) -> Upstre
     let text = |name| response.headers().get(name).and_then(|v: &http::HeaderValue| v.to_str().ok());
     let reason = text(REASON).unwrap_or("no reason given");
     let kind = if reason == "draining" { Kind::Draining } else { Kind::Refused };
-    let _ = text(RETRY);
     let message = format!("the node refused the connection to {authority}: {reason} ({})", response.status());
     UpstreamError::safe(kind, message)
 }

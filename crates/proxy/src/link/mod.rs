@@ -34,3 +34,7 @@ pub(crate) const SEND_BUFFER: usize = 256 << 10;
 pub(crate) const HEADER_LIST: u32 = 64 << 10;
 /// Streams that one link carries at a time.
 pub(crate) const MAX_STREAMS: u32 = 1000;
+
+/// A link is asked whether it lives that often, and has so long to answer: a dead peer is found in 10 s.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(4);
+pub(crate) const PING_DEADLINE: Duration = Duration::from_secs(5);

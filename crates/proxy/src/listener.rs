@@ -1,0 +1,133 @@
+//! Listening sockets: one for each worker at the same address (`SO_REUSEPORT`), so that the kernel
+//! spreads the connections and no worker waits for another.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tulle_model::name::WorkloadName;
+
+use crate::metrics::Rejection;
+use crate::tcp::Reset;
+use crate::worker::Worker;
+use crate::{Capture, link, outbound};
+
+const BACKLOG: i32 = 4096;
+/// Connections that a worker serves at a time, links not counted.
+const MAX_CONNECTIONS: usize = 50_000;
+/// How long a worker waits when it cannot accept, as when there is no file descriptor left.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a listener is for.
+#[derive(Debug, Clone)]
+pub(crate) enum Purpose {
+    Outbound { workload: WorkloadName, capture: Capture },
+    Links,
+}
+
+/// Binds one listener for each of `count` workers; with port 0, all to the port that the first one got.
+pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
+    if address.port() != 0 {
+        // Another process of this user could hold the port in the same way, and would get a share of
+        // the connections. A socket that does not share finds out.
+        socket(address, false)?;
+    }
+    let first = socket(address, true)?;
+    let bound = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..count {
+        listeners.push(socket(bound, true)?);
+    }
+    Ok(listeners)
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    if shared {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket.into())
+}
+
+/// Accepts until `stop`; then takes what the kernel has already accepted, so that nobody who is
+/// connected is turned away, and closes the listener.
+pub(crate) async fn accept(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    purpose: Purpose,
+    stop: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, address)) => serve(&worker, tcp, address, &purpose),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                if worker.may_warn() {
+                    tracing::warn!("cannot accept connections: {error}; trying again in {PAUSE:?}");
+                }
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(PAUSE) => {}
+                }
+            }
+        }
+    }
+    while let Some(Ok((tcp, address))) = listener.accept().now_or_never() {
+        serve(&worker, tcp, address, &purpose);
+    }
+}
+
+/// Errors that a connection brought along (accept(2)); the next one may be fine.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::*;
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | ConnectionRefused
+            | Interrupted
+            | NetworkUnreachable
+            | HostUnreachable
+            | NetworkDown
+            | WouldBlock
+    )
+}
+
+fn serve(worker: &Rc<Worker>, mut tcp: TcpStream, address: SocketAddr, purpose: &Purpose) {
+    let counts = worker.metrics.counts();
+    counts.downstream_connections.add(1);
+    if worker.connections.len() >= MAX_CONNECTIONS {
+        counts.rejected(Rejection::TooManyConnections);
+        if worker.may_warn() {
+            let reason = Rejection::TooManyConnections.as_str();
+            tracing::warn!(peer = %address, reason, "connection refused: {MAX_CONNECTIONS} are open");
+        }
+        tcp.reset();
+        return;
+    }
+    let _ = tcp.set_nodelay(true);
+    match purpose {
+        Purpose::Links => {
+            let link = link::server::serve(worker.clone(), tcp, address);
+            tokio::task::spawn_local(worker.connections.track_future(link));
+        }
+        Purpose::Outbound { workload, capture } => {
+            let connection = outbound::serve(worker.clone(), workload.clone(), capture.clone(), tcp);
+            tokio::task::spawn_local(worker.connections.track_future(connection));
+        }
+    }
+}

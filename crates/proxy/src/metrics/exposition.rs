@@ -1,0 +1,187 @@
+//! The proxy's metrics in Prometheus' text format 0.0.4. All their names stand here.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use tulle_model::telemetry::LATENCY_BOUNDS;
+
+use super::{Count, EdgeKey, HANDSHAKES, REJECTIONS, WorkerRegistry, totals};
+use crate::Security;
+
+const REQUESTS: Metric = Metric {
+    name: "tulle_requests_total",
+    kind: "counter",
+    help: "Requests, and opaque connections at the moment they were connected, as the caller's side saw them.",
+};
+const DURATION: Metric = Metric {
+    name: "tulle_request_duration_seconds",
+    kind: "histogram",
+    help: "Seconds until the answer's head; of opaque connections, until they were connected.",
+};
+const RETRIES: Metric =
+    Metric { name: "tulle_retries_total", kind: "counter", help: "Attempts after the first one." };
+const SENT: Metric = Metric {
+    name: "tulle_sent_bytes_total",
+    kind: "counter",
+    help: "Bytes of bodies and connections towards the destination.",
+};
+const RECEIVED: Metric = Metric {
+    name: "tulle_received_bytes_total",
+    kind: "counter",
+    help: "Bytes of bodies and connections from the destination.",
+};
+const OPENED: Metric = Metric {
+    name: "tulle_tcp_connections_opened_total",
+    kind: "counter",
+    help: "Opaque connections that were connected.",
+};
+const CLOSED: Metric = Metric {
+    name: "tulle_tcp_connections_closed_total",
+    kind: "counter",
+    help: "Opaque connections that have ended.",
+};
+const DOWNSTREAM: Metric = Metric {
+    name: "tulle_connections_accepted_total",
+    kind: "counter",
+    help: "Connections that were accepted on all listeners.",
+};
+const REJECTED: Metric = Metric {
+    name: "tulle_connections_rejected_total",
+    kind: "counter",
+    help: "Connections that were closed before anything was passed on.",
+};
+const TLS: Metric = Metric {
+    name: "tulle_tls_handshakes_total",
+    kind: "counter",
+    help: "TLS handshakes of links by result, as the one who dials (client) or answers (server).",
+};
+const LINKS: Metric = Metric { name: "tulle_links", kind: "gauge", help: "Links that are open." };
+const STREAMS: Metric = Metric {
+    name: "tulle_link_streams_total",
+    kind: "counter",
+    help: "Requests and tunnels that were started on links.",
+};
+const IN_FLIGHT: Metric = Metric {
+    name: "tulle_workload_in_flight",
+    kind: "gauge",
+    help: "Requests and connections in flight to a workload's process.",
+};
+
+struct Metric {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+}
+
+impl Metric {
+    fn head(&self, out: &mut String) {
+        let _ = writeln!(out, "# HELP {} {}\n# TYPE {} {}", self.name, self.help, self.name, self.kind);
+    }
+
+    fn line(&self, out: &mut String, suffix: &str, labels: &str, value: impl std::fmt::Display) {
+        if labels.is_empty() {
+            let _ = writeln!(out, "{}{suffix} {value}", self.name);
+        } else {
+            let _ = writeln!(out, "{}{suffix}{{{labels}}} {value}", self.name);
+        }
+    }
+}
+
+/// All metrics of all workers.
+pub(crate) fn text(workers: &[Arc<WorkerRegistry>]) -> String {
+    let mut out = String::with_capacity(16 << 10);
+    edges(&mut out, workers);
+    let sum = |count: &dyn Fn(&WorkerRegistry) -> &Count| workers.iter().map(|w| count(w).get()).sum::<u64>();
+
+    DOWNSTREAM.head(&mut out);
+    DOWNSTREAM.line(&mut out, "", "", sum(&|w| &w.counts.downstream_connections));
+    REJECTED.head(&mut out);
+    for (why, name) in REJECTIONS {
+        let labels = format!("reason=\"{name}\"");
+        REJECTED.line(&mut out, "", &labels, sum(&|w| &w.counts.rejections[why as usize]));
+    }
+    TLS.head(&mut out);
+    for (result, name) in HANDSHAKES {
+        let labels = |side| format!("side=\"{side}\",result=\"{name}\"");
+        TLS.line(&mut out, "", &labels("client"), sum(&|w| &w.counts.client_handshakes[result as usize]));
+        TLS.line(&mut out, "", &labels("server"), sum(&|w| &w.counts.server_handshakes[result as usize]));
+    }
+    LINKS.head(&mut out);
+    LINKS.line(&mut out, "", "side=\"client\"", sum(&|w| &w.counts.client_links));
+    LINKS.line(&mut out, "", "side=\"server\"", sum(&|w| &w.counts.server_links));
+    STREAMS.head(&mut out);
+    STREAMS.line(&mut out, "", "", sum(&|w| &w.counts.link_streams));
+
+    let mut in_flight: std::collections::BTreeMap<_, u64> = Default::default();
+    for (name, count) in workers.iter().flat_map(|w| w.in_flight_by_workload()) {
+        *in_flight.entry(name).or_default() += count;
+    }
+    IN_FLIGHT.head(&mut out);
+    for (name, count) in in_flight {
+        let labels =
+            format!("namespace=\"{}\",workload=\"{}\"", escaped(&name.namespace), escaped(&name.name));
+        IN_FLIGHT.line(&mut out, "", &labels, count);
+    }
+    out
+}
+
+fn edges(out: &mut String, workers: &[Arc<WorkerRegistry>]) {
+    let edges: Vec<_> = totals(workers).into_iter().map(|(key, totals)| (labels(&key), totals)).collect();
+    REQUESTS.head(out);
+    for (labels, totals) in &edges {
+        for (class, success, count) in totals.by_result() {
+            let result = if success { "success" } else { "failure" };
+            REQUESTS.line(out, "", &format!("{labels},result=\"{result}\",code=\"{class}\""), count);
+        }
+    }
+    DURATION.head(out);
+    for (labels, totals) in &edges {
+        let mut below = 0;
+        for (i, count) in totals.latency.iter().enumerate() {
+            below += count;
+            let labels = match LATENCY_BOUNDS.get(i) {
+                Some(bound) => format!("{labels},le=\"{bound}\""),
+                None => format!("{labels},le=\"+Inf\""),
+            };
+            DURATION.line(out, "_bucket", &labels, below);
+        }
+        DURATION.line(out, "_sum", labels, totals.latency_seconds);
+        DURATION.line(out, "_count", labels, below);
+    }
+    let mut counter = |metric: &Metric, value: &dyn Fn(&super::EdgeTotals) -> u64| {
+        metric.head(out);
+        for (labels, totals) in &edges {
+            metric.line(out, "", labels, value(totals));
+        }
+    };
+    counter(&RETRIES, &|t| t.retries);
+    counter(&SENT, &|t| t.bytes_sent);
+    counter(&RECEIVED, &|t| t.bytes_received);
+    counter(&OPENED, &|t| t.opened);
+    counter(&CLOSED, &|t| t.closed);
+}
+
+fn labels(key: &EdgeKey) -> String {
+    format!(
+        "source_namespace=\"{}\",source=\"{}\",destination_namespace=\"{}\",destination=\"{}\",protocol=\"{}\",security=\"{}\"",
+        escaped(&key.source_namespace),
+        escaped(&key.source),
+        escaped(&key.destination.namespace),
+        escaped(&key.destination.name),
+        key.protocol.as_str(),
+        match key.security {
+            Security::MutualTls => "mtls",
+            Security::SameNode => "same-node",
+            Security::Plaintext => "plaintext",
+        }
+    )
+}
+
+/// A label's value: backslash, quote and line feed are escaped.
+fn escaped(value: &str) -> std::borrow::Cow<'_, str> {
+    if value.contains(['\\', '"', '\n']) {
+        value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").into()
+    } else {
+        value.into()
+    }
+}

@@ -1,0 +1,226 @@
+//! Opaque connections from a workload of this node to a service: which endpoint, how it is reached,
+//! and what is counted.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+use tulle_model::name::ServiceName;
+use tulle_model::routing::pick_backend;
+use tulle_model::snapshot::{BackendTarget, Endpoint, ServiceConfig};
+
+use crate::Security;
+use crate::endpoints::{LoadGuard, Picked};
+use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
+use crate::metrics::{EdgeKey, EdgeMetrics, InFlight, Protocol};
+use crate::state::LocalWorkload;
+use crate::tcp::{self, Reset, Upstream, Way};
+use crate::worker::{Worker, connect};
+
+/// Endpoints that are tried before a connection fails, and how long that may take in all.
+const ATTEMPTS: usize = 3;
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// A connection to an endpoint, not counted yet: detection may still find that it is not needed.
+pub struct Opened {
+    upstream: Upstream,
+    edge: Arc<EdgeMetrics>,
+    took: Duration,
+    _load: Option<LoadGuard>,
+    _in_flight: Option<InFlight>,
+}
+
+impl Opened {
+    pub fn upstream(&mut self) -> &mut Upstream {
+        &mut self.upstream
+    }
+
+    /// Passes bytes until both ways are closed. `first` is what was already read from the upstream.
+    pub async fn serve<IO>(self, mut client: IO, first: Vec<u8>)
+    where
+        IO: AsyncRead + AsyncWrite + Reset + Unpin,
+    {
+        let edge = &self.edge;
+        edge.request(None, true, self.took);
+        edge.opened();
+        let _closed = Closed(edge);
+        let mut upstream = tcp::Replayed::new(first, self.upstream);
+        let ended = tcp::copy(&mut client, &mut upstream, |way, bytes| match way {
+            Way::Up => edge.sent(bytes),
+            Way::Down => edge.received(bytes),
+        })
+        .await;
+        if let Err(error) = ended {
+            tracing::debug!("opaque connection ended: {error}");
+        }
+    }
+}
+
+/// Counts a connection as closed also when its task is dropped.
+struct Closed<'e>(&'e EdgeMetrics);
+
+impl Drop for Closed<'_> {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
+/// A connection that could not be made, not counted yet either.
+pub struct Failed {
+    pub error: UpstreamError,
+    destination: ServiceName,
+    security: Security,
+    took: Duration,
+}
+
+impl Failed {
+    pub fn count(self, worker: &Worker, source: &LocalWorkload) -> UpstreamError {
+        let key = EdgeKey::new(source, &self.destination, Protocol::Tcp, self.security);
+        worker.metrics.edge(&key).request(None, false, self.took);
+        self.error
+    }
+}
+
+/// Connects to an endpoint that answers for `port` of `service`, or of a backend of its TCPRoute. A
+/// failed connect is tried again elsewhere: nothing was sent.
+pub async fn open(
+    worker: &Rc<Worker>,
+    source: &LocalWorkload,
+    service: &ServiceConfig,
+    port: u16,
+) -> Result<Opened, Failed> {
+    let (destination, port) = destination(worker, service, port).map_err(|error| Failed {
+        error,
+        destination: service.name.clone(),
+        security: Security::MutualTls,
+        took: Duration::ZERO,
+    })?;
+    let begin = Instant::now();
+    let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+    let none = format!("{destination} has no ready endpoint for port {port}");
+    let mut failure = UpstreamError::safe(Kind::NoEndpoints, none);
+    let mut security = Security::MutualTls;
+    while tried.len() < ATTEMPTS
+        && let Some(Picked { endpoint, target_port, load }) = worker.pick(&destination, port, &tried)
+    {
+        security = security_of(worker, &endpoint);
+        let attempt = timeout_at(begin + DEADLINE, reach(worker, source, &endpoint, target_port)).await;
+        match attempt {
+            Ok(Ok((upstream, in_flight))) => {
+                let key = EdgeKey::new(source, &destination, Protocol::Tcp, security);
+                return Ok(Opened {
+                    upstream,
+                    edge: worker.metrics.edge(&key),
+                    took: begin.elapsed(),
+                    _load: Some(load),
+                    _in_flight: in_flight,
+                });
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(service = %destination, endpoint = %endpoint.address, "connect failed: {error}");
+                failure = error;
+            }
+            Err(_) => {
+                failure = UpstreamError::safe(Kind::Timeout, format!("no connection in {DEADLINE:?}"));
+                break;
+            }
+        }
+        if tried.len() + 1 < ATTEMPTS {
+            worker.metrics.edge(&EdgeKey::new(source, &destination, Protocol::Tcp, security)).retry();
+        }
+        tried.push(endpoint);
+    }
+    Err(Failed { error: failure, destination, security, took: begin.elapsed() })
+}
+
+/// The service whose endpoints take the connection.
+fn destination(
+    worker: &Worker,
+    service: &ServiceConfig,
+    port: u16,
+) -> Result<(ServiceName, u16), UpstreamError> {
+    let Some(rule) = service.port(port).and_then(|p| p.tcp_route.as_ref()) else {
+        return Ok((service.name.clone(), port));
+    };
+    match pick_backend(&rule.backends, worker.random()).map(|backend| &backend.target) {
+        Some(BackendTarget::Service { name, port }) => Ok((name.clone(), *port)),
+        Some(BackendTarget::Invalid { reason }) => {
+            let message = format!("TCPRoute {}: {reason}", rule.route);
+            Err(UpstreamError::safe(Kind::NoEndpoints, message))
+        }
+        None => {
+            let message = format!("TCPRoute {} has no backend", rule.route);
+            Err(UpstreamError::safe(Kind::NoEndpoints, message))
+        }
+    }
+}
+
+/// How what goes to that endpoint is protected.
+pub fn security_of(worker: &Worker, endpoint: &Endpoint) -> Security {
+    match &endpoint.node {
+        None => Security::Plaintext,
+        Some(_) if worker.is_local(endpoint) => Security::SameNode,
+        Some(_) => Security::MutualTls,
+    }
+}
+
+/// Opens an opaque connection to one endpoint.
+pub async fn reach(
+    worker: &Rc<Worker>,
+    source: &LocalWorkload,
+    endpoint: &Endpoint,
+    target_port: u16,
+) -> Result<(Upstream, Option<InFlight>), UpstreamError> {
+    let address = SocketAddr::new(endpoint.address, target_port);
+    match security_of(worker, endpoint) {
+        Security::Plaintext => Ok((Upstream::Tcp(connect(address).await?), None)),
+        Security::SameNode => {
+            let workload = endpoint.workload.as_ref().and_then(|name| worker.workload(name));
+            let workload = workload.ok_or_else(|| {
+                UpstreamError::safe(
+                    Kind::Connect,
+                    format!("the workload at {address} is no longer on this node"),
+                )
+            })?;
+            // The hand-over checks what a link's handshake would have.
+            if endpoint.identity.as_ref() != Some(&workload.identity) {
+                let message = format!("wrong identity: {} is not who was promised", workload.name);
+                return Err(UpstreamError::safe(Kind::Tls, message));
+            }
+            let (tcp, in_flight) = worker.connect_app(&workload, target_port).await?;
+            Ok((Upstream::Tcp(tcp), Some(in_flight)))
+        }
+        Security::MutualTls => {
+            let stream = worker.links.stream(worker, source, endpoint).await?;
+            let tunnel = stream.tunnel(worker, endpoint.workload.as_ref(), address).await?;
+            Ok((Upstream::Tunnel(Box::new(tunnel)), None))
+        }
+    }
+}
+
+/// Connects to an address that is no part of the mesh.
+pub(crate) async fn open_address(
+    worker: &Rc<Worker>,
+    source: &LocalWorkload,
+    address: SocketAddr,
+    deadline: Duration,
+) -> Result<Opened, Failed> {
+    let begin = Instant::now();
+    let destination = ServiceName::new("", crate::metrics::EXTERNAL);
+    let edge = worker.metrics.edge(&EdgeKey::new(source, &destination, Protocol::Tcp, Security::Plaintext));
+    let connected = timeout_at(begin + deadline, tokio::net::TcpStream::connect(address)).await;
+    let failure = match connected {
+        Ok(Ok(tcp)) => {
+            let _ = tcp.set_nodelay(true);
+            let (upstream, took) = (Upstream::Tcp(tcp), begin.elapsed());
+            return Ok(Opened { upstream, edge, took, _load: None, _in_flight: None });
+        }
+        Ok(Err(error)) => format!("cannot connect to {address}: {error}"),
+        Err(_) => format!("{address} did not accept a connection in {deadline:?}"),
+    };
+    let error = UpstreamError::safe(Kind::Connect, failure);
+    Err(Failed { error, destination, security: Security::Plaintext, took: begin.elapsed() })
+}

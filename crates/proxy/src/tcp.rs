@@ -1,0 +1,255 @@
+//! Opaque connections: bytes both ways, each way closed by itself, a reset passed on as a reset.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::link::tunnel::Tunnel;
+
+/// How much one way of a connection buffers: what is idle costs little, what is busy gets room.
+const BUFFER_SIZES: [usize; 3] = [1 << 10, 16 << 10, 64 << 10];
+
+/// A stream that can be ended so that the peer sees a failure and not an orderly end.
+pub trait Reset {
+    fn reset(&mut self);
+}
+
+impl Reset for TcpStream {
+    fn reset(&mut self) {
+        let _ = self.set_zero_linger();
+    }
+}
+
+/// The upstream side of an opaque connection.
+pub enum Upstream {
+    /// To a process of this node, or to a destination that is no part of the mesh.
+    Tcp(TcpStream),
+    /// To a workload of another node.
+    Tunnel(Box<Tunnel>),
+}
+
+impl Reset for Upstream {
+    fn reset(&mut self) {
+        match self {
+            Self::Tcp(tcp) => tcp.reset(),
+            Self::Tunnel(tunnel) => tunnel.reset(),
+        }
+    }
+}
+
+impl Reset for Tunnel {
+    fn reset(&mut self) {
+        Tunnel::reset(self);
+    }
+}
+
+impl AsyncRead for Upstream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Upstream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, data),
+            Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_write(cx, data),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A stream whose first bytes were read already, and are read once more.
+pub struct Replayed<IO> {
+    first: Vec<u8>,
+    given: usize,
+    io: IO,
+}
+
+impl<IO> Replayed<IO> {
+    pub fn new(first: Vec<u8>, io: IO) -> Self {
+        Self { first, given: 0, io }
+    }
+}
+
+impl<IO: Reset> Reset for Replayed<IO> {
+    fn reset(&mut self) {
+        self.io.reset();
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Replayed<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.given < self.first.len() {
+            let count = buffer.remaining().min(self.first.len() - self.given);
+            buffer.put_slice(&self.first[self.given..self.given + count]);
+            self.given += count;
+            if self.given == self.first.len() {
+                self.first = Vec::new();
+                self.given = 0;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Replayed<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Which way bytes went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Up,
+    Down,
+}
+
+/// Passes bytes both ways until both are closed, and tells `passed` of each piece. When one side
+/// fails, the other is reset.
+pub async fn copy<C, U>(client: &mut C, upstream: &mut U, mut passed: impl FnMut(Way, u64)) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Reset + Unpin,
+    U: AsyncRead + AsyncWrite + Reset + Unpin,
+{
+    let (mut up, mut down) = (OneWay::default(), OneWay::default());
+    let result = poll_fn(|cx| {
+        let sent = up.poll(cx, client, upstream, |n| passed(Way::Up, n))?;
+        let received = down.poll(cx, upstream, client, |n| passed(Way::Down, n))?;
+        if sent.is_ready() && received.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
+    })
+    .await;
+    if result.is_err() {
+        client.reset();
+        upstream.reset();
+    }
+    result
+}
+
+/// One way of a connection.
+#[derive(Default)]
+struct OneWay {
+    buffer: Vec<u8>,
+    /// What of the buffer was read and not written yet.
+    start: usize,
+    end: usize,
+    /// Which of [`BUFFER_SIZES`] the next buffer has.
+    size: usize,
+    unflushed: bool,
+    state: State,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Open,
+    Ended,
+    Shut,
+}
+
+impl OneWay {
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        mut passed: impl FnMut(u64),
+    ) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            while self.start < self.end {
+                let pending = &self.buffer[self.start..self.end];
+                let count = ready!(Pin::new(&mut *writer).poll_write(cx, pending))?;
+                if count == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.start += count;
+                self.unflushed = true;
+                passed(count as u64);
+            }
+            match self.state {
+                State::Shut => return Poll::Ready(Ok(())),
+                State::Ended => {
+                    ready!(Pin::new(&mut *writer).poll_shutdown(cx))?;
+                    self.state = State::Shut;
+                    return Poll::Ready(Ok(()));
+                }
+                State::Open => {}
+            }
+            if self.buffer.len() < BUFFER_SIZES[self.size] {
+                self.buffer = vec![0; BUFFER_SIZES[self.size]];
+            }
+            let mut read = ReadBuf::new(&mut self.buffer);
+            match Pin::new(&mut *reader).poll_read(cx, &mut read)? {
+                Poll::Ready(()) => {
+                    (self.start, self.end) = (0, read.filled().len());
+                    if self.end == 0 {
+                        self.state = State::Ended;
+                    } else if self.end == self.buffer.len() && self.size + 1 < BUFFER_SIZES.len() {
+                        self.size += 1;
+                    }
+                }
+                Poll::Pending => {
+                    if self.unflushed {
+                        ready!(Pin::new(&mut *writer).poll_flush(cx))?;
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}

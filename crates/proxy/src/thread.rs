@@ -1,0 +1,131 @@
+//! Worker threads and the commands that they take.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tulle_model::snapshot::FastMap;
+
+use crate::Config;
+use crate::drain::DrainSignal;
+use crate::listener::{self, Purpose};
+use crate::metrics::{WorkerMetrics, WorkerRegistry};
+use crate::worker::Worker;
+
+const COMMANDS: usize = 64;
+
+/// What a worker is told.
+pub(crate) enum Command {
+    Listen {
+        listener: StdListener,
+        purpose: Purpose,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    Close {
+        address: SocketAddr,
+        done: oneshot::Sender<()>,
+    },
+    /// Stop accepting, finish, and end the thread, at the deadline in any case.
+    Drain {
+        deadline: Duration,
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// Starts worker `index`. It runs until it has drained, or until the sender is dropped.
+pub(crate) fn start(
+    index: usize,
+    config: Arc<Config>,
+    registry: Arc<WorkerRegistry>,
+) -> io::Result<mpsc::Sender<Command>> {
+    let (sender, commands) = mpsc::channel(COMMANDS);
+    // A local runtime cannot leave the thread that made it, so the thread says how that went.
+    let (started, result) = std::sync::mpsc::sync_channel(1);
+    std::thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
+        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        match runtime {
+            Ok(runtime) => {
+                let _ = started.send(Ok(()));
+                runtime.block_on(run(index, config, registry, commands));
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        }
+    })?;
+    result.recv().unwrap_or_else(|_| Err(io::Error::other("the worker thread ended at once")))?;
+    Ok(sender)
+}
+
+async fn run(
+    index: usize,
+    config: Arc<Config>,
+    registry: Arc<WorkerRegistry>,
+    mut commands: mpsc::Receiver<Command>,
+) {
+    let (signal, drain) = DrainSignal::new();
+    let worker = Worker::new(index, &config, WorkerMetrics::new(registry), drain);
+    let mut listeners: FastMap<SocketAddr, Accepting> = FastMap::default();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Listen { listener, purpose, done } => {
+                let _ = done.send(listen(&worker, &mut listeners, listener, purpose));
+            }
+            Command::Close { address, done } => {
+                if let Some(accepting) = listeners.remove(&address) {
+                    accepting.end().await;
+                }
+                let _ = done.send(());
+            }
+            Command::Drain { deadline, done } => {
+                for (_, accepting) in listeners.drain() {
+                    accepting.end().await;
+                }
+                signal.start();
+                worker.connections.close();
+                if tokio::time::timeout(deadline, worker.connections.wait()).await.is_err() {
+                    let left = worker.connections.len();
+                    tracing::warn!(
+                        worker = index,
+                        "{left} connections were still open after {deadline:?} and are closed"
+                    );
+                }
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+}
+
+/// A listener's task.
+struct Accepting {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Accepting {
+    async fn end(self) {
+        self.stop.cancel();
+        let _ = self.task.await;
+    }
+}
+
+fn listen(
+    worker: &Rc<Worker>,
+    listeners: &mut FastMap<SocketAddr, Accepting>,
+    listener: StdListener,
+    purpose: Purpose,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    let listener = TcpListener::from_std(listener)?;
+    let stop = CancellationToken::new();
+    let task = tokio::task::spawn_local(listener::accept(worker.clone(), listener, purpose, stop.clone()));
+    listeners.insert(address, Accepting { stop, task });
+    Ok(())
+}
