@@ -3,6 +3,10 @@
 mod backoff;
 pub mod capture;
 mod control;
+mod dns;
 mod files;
 mod node_state;
+pub mod probes;
+pub mod supervise;
 mod vips;
+pub mod workloads;

@@ -1,0 +1,145 @@
+//! The node's name server. Every workload has one of its own, so that the caller's namespace is
+//! known: it answers the mesh's names with virtual addresses, and forwards the rest to the host's
+//! name servers.
+
+mod answer;
+mod listen;
+mod upstream;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hickory_proto::op::ResponseCode;
+use parking_lot::Mutex;
+use tokio::task::spawn_blocking;
+use tulle_model::host::mesh_host;
+use tulle_model::name::ServiceName;
+
+use self::answer::{Parsed, Query};
+pub use self::listen::DnsListener;
+use self::upstream::{Transport, Upstream};
+use crate::control::discovery::{Directory, Found};
+use crate::node_state::StatePublisher;
+use crate::vips::{VirtualAddresses, is_virtual};
+
+/// How long the server may take to say whether a name of the mesh exists.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The same for a name that may as well be one of the world outside: it must not get slow.
+const UNCERTAIN_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Answers queries; shared by all workloads of the node.
+pub struct Resolver {
+    directory: Directory,
+    addresses: Arc<Addresses>,
+    upstream: Upstream,
+}
+
+/// The virtual addresses, and their way to the proxy.
+pub struct Addresses {
+    table: Mutex<VirtualAddresses>,
+    state: Arc<StatePublisher>,
+}
+
+impl Addresses {
+    /// Publishes the assignments that are on disk.
+    pub fn new(table: VirtualAddresses, state: Arc<StatePublisher>) -> Arc<Self> {
+        state.update(|s| s.virtual_addresses = table.iter().map(|(a, n)| (a, n.clone())).collect());
+        Arc::new(Self { table: Mutex::new(table), state })
+    }
+
+    /// The address of a service. The proxy knows it when this returns.
+    pub async fn of(self: &Arc<Self>, service: &ServiceName) -> std::io::Result<Ipv4Addr> {
+        if let Some(address) = self.table.lock().get(service) {
+            return Ok(address);
+        }
+        let this = self.clone();
+        let service = service.clone();
+        // The assignment is written to disk before anybody sees it.
+        let assigning = spawn_blocking(move || {
+            let mut table = this.table.lock();
+            let address = table.assign(&service)?;
+            this.state.update(|s| {
+                s.virtual_addresses.insert(address.into(), service);
+            });
+            Ok(address)
+        });
+        assigning.await.map_err(std::io::Error::other)?
+    }
+
+    fn service(&self, address: Ipv4Addr) -> Option<ServiceName> {
+        self.table.lock().service(address).cloned()
+    }
+}
+
+impl Resolver {
+    pub fn new(directory: Directory, addresses: Arc<Addresses>) -> Arc<Self> {
+        Arc::new(Self { directory, addresses, upstream: Upstream::of_host() })
+    }
+
+    /// The answer to the message `query` of a workload in `namespace`; `None` where it deserves none.
+    async fn resolve(&self, query: &[u8], namespace: &str, transport: Transport) -> Option<Bytes> {
+        let query = match Query::parse(query) {
+            Parsed::Query(query) => query,
+            Parsed::Refuse(answer) => return Some(answer),
+            Parsed::Ignore => return None,
+        };
+        if let Some(address) = query.reverse_of() {
+            if is_virtual(address) {
+                return Some(query.pointer(self.addresses.service(address)));
+            }
+            return Some(self.forward(&query, transport).await);
+        }
+        if query.is_localhost() {
+            return Some(query.address(Ipv4Addr::LOCALHOST));
+        }
+        let name = query.name();
+        let Some(host) = mesh_host(&name, namespace) else {
+            // Malformed names of the mesh, and single labels, are nobody else's business.
+            if is_internal(&name) {
+                return Some(query.no_such_name());
+            }
+            return Some(self.forward(&query, transport).await);
+        };
+        let internal = host.certain || !name.trim_end_matches('.').contains('.');
+        let wait = match (internal, self.directory.is_connected()) {
+            (true, _) => ANSWER_DEADLINE,
+            (false, true) => UNCERTAIN_DEADLINE,
+            (false, false) => Duration::ZERO,
+        };
+        match self.directory.find(&host.service, wait).await {
+            Found::Present(_) if !query.wants_address() => Some(query.no_data()),
+            Found::Present(_) => match self.addresses.of(&host.service).await {
+                Ok(address) => Some(query.address(address)),
+                Err(e) => {
+                    tracing::warn!("{} gets no virtual address: {e}", host.service);
+                    Some(query.error(ResponseCode::ServFail))
+                }
+            },
+            Found::Absent if internal => Some(query.no_such_name()),
+            Found::Unknown if internal => Some(query.error(ResponseCode::ServFail)),
+            Found::Absent | Found::Unknown => Some(self.forward(&query, transport).await),
+        }
+    }
+
+    async fn forward(&self, query: &Query<'_>, transport: Transport) -> Bytes {
+        match self.upstream.ask(query, transport).await {
+            Some(answer) => answer,
+            None => query.error(ResponseCode::ServFail),
+        }
+    }
+}
+
+/// Whether a name that can be no service's must not leave the host nevertheless.
+fn is_internal(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let last = name.rsplit('.').next().unwrap_or_default();
+    !name.is_empty() && !name.contains('.')
+        || matches!(last, "mesh" | "svc" | "localhost")
+        || name.ends_with(".svc.cluster.local")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Question};
+use hickory_proto::rr::{Name, RData, RecordType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::{mpsc, watch};
+use tulle_model::snapshot::{Known, ServiceConfig, Snapshot};
+use tulle_proxy::state::NodeState;
+
+use super::*;
+
+struct Fixture {
+    listener: DnsListener,
+    _connected: watch::Sender<bool>,
+    _folder: tempfile::TempDir,
+}
+
+/// A node whose server knows `shop/c` alone, and knows it is asked for others.
+async fn fixture(server_up: bool, upstream: &[SocketAddr]) -> Fixture {
+    let state = StatePublisher::new(NodeState::default());
+    let (demand, mut demands) = mpsc::channel::<ServiceName>(16);
+    let publisher = state.clone();
+    tokio::spawn(async move {
+        while let Some(name) = demands.recv().await {
+            if !server_up {
+                continue;
+            }
+            publisher.update(|state| {
+                let mut snapshot = Snapshot::clone(&state.snapshot);
+                let known = if name == ServiceName::new("shop", "c") {
+                    Known::Present(Arc::new(ServiceConfig { name: name.clone(), ports: vec![] }))
+                } else {
+                    Known::Absent
+                };
+                snapshot.services.insert(name, known);
+                state.snapshot = Arc::new(snapshot);
+            });
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let table = VirtualAddresses::open(&folder.path().join("addresses.json")).unwrap();
+    let (sender, connected) = watch::channel(server_up);
+    let directory = Directory::new(state.cell().clone(), demand, connected);
+    let addresses = Addresses::new(table, state);
+    let resolver = Arc::new(Resolver { directory, addresses, upstream: Upstream::fixed(upstream) });
+    let listener = DnsListener::start(Ipv4Addr::LOCALHOST.into(), "shop", resolver).await.unwrap();
+    Fixture { listener, _connected: sender, _folder: folder }
+}
+
+fn question(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::query();
+    message.add_query(Question::query(Name::from_ascii(name).unwrap(), kind));
+    message
+}
+
+async fn ask_raw(address: SocketAddr, bytes: &[u8]) -> Message {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(bytes, address).await.unwrap();
+    let mut buffer = [0; 4096];
+    let length = socket.recv(&mut buffer).await.unwrap();
+    Message::from_vec(&buffer[..length]).unwrap()
+}
+
+impl Fixture {
+    fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.listener.port()).into()
+    }
+
+    async fn ask(&self, name: &str, kind: RecordType) -> Message {
+        let message = question(name, kind);
+        let answer = ask_raw(self.address(), &message.to_vec().unwrap()).await;
+        assert_eq!(answer.metadata.id, message.metadata.id);
+        answer
+    }
+}
+
+fn address_in(message: &Message) -> Option<Ipv4Addr> {
+    message.answers.iter().find_map(|r| match &r.data {
+        RData::A(a) => Some(a.0),
+        _ => None,
+    })
+}
+
+#[tokio::test]
+async fn every_form_of_a_name_has_the_same_virtual_address() {
+    let fixture = fixture(true, &[]).await;
+    let first = address_in(&fixture.ask("c.", RecordType::A).await).unwrap();
+    assert!(is_virtual(first));
+    for name in ["C.shop.", "c.shop.mesh.", "c.shop.svc.", "c.shop.svc.cluster.local."] {
+        assert_eq!(address_in(&fixture.ask(name, RecordType::A).await), Some(first), "{name}");
+    }
+    let [a, b, c, d] = first.octets();
+    let reverse = fixture.ask(&format!("{d}.{c}.{b}.{a}.in-addr.arpa."), RecordType::PTR).await;
+    assert_eq!(reverse.answers[0].data.to_string(), "c.shop.mesh.");
+}
+
+#[tokio::test]
+async fn other_types_of_a_mesh_name_have_no_data() {
+    let fixture = fixture(true, &[]).await;
+    for kind in [RecordType::AAAA, RecordType::MX, RecordType::HTTPS] {
+        let answer = fixture.ask("c.shop.mesh.", kind).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+        assert!(answer.answers.is_empty());
+        assert_eq!(answer.authorities.len(), 1, "an SOA bounds the cache");
+    }
+}
+
+#[tokio::test]
+async fn unknown_mesh_names_do_not_exist_and_do_not_leave_the_host() {
+    // An upstream that answers would be believed.
+    let upstream = upstream().await;
+    let fixture = fixture(true, &[upstream]).await;
+    for name in ["x.", "x.shop.mesh.", "x.other.svc.cluster.local.", "a.b.c.mesh.", "x_y."] {
+        let answer = fixture.ask(name, RecordType::A).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain, "{name}");
+        assert!(answer.authorities[0].ttl <= 5);
+    }
+    assert_eq!(address_in(&fixture.ask("localhost.", RecordType::A).await), Some(Ipv4Addr::LOCALHOST));
+}
+
+/// A name server that answers everything with 192.0.2.1.
+async fn upstream() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        loop {
+            let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
+            let query = Message::from_vec(&buffer[..length]).unwrap();
+            // First a forged answer with another id.
+            let mut answer = Message::response(query.metadata.id.wrapping_add(1), OpCode::Query);
+            answer.queries = query.queries.clone();
+            socket.send_to(&answer.to_vec().unwrap(), client).await.unwrap();
+            answer.metadata.id = query.metadata.id;
+            answer.metadata.message_type = MessageType::Response;
+            let name = query.queries[0].name().clone();
+            let data = RData::A(Ipv4Addr::new(192, 0, 2, 1).into());
+            answer.add_answer(hickory_proto::rr::Record::from_rdata(name, 60, data));
+            socket.send_to(&answer.to_vec().unwrap(), client).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn the_rest_is_forwarded() {
+    let fixture = fixture(true, &[upstream().await]).await;
+    for name in ["www.example.com.", "example.com."] {
+        let answer = fixture.ask(name, RecordType::A).await;
+        assert_eq!(address_in(&answer), Some(Ipv4Addr::new(192, 0, 2, 1)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_dead_name_server_is_a_failure_or_passed_over() {
+    let dead = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let alone = fixture(true, &[dead]).await;
+    let answer = alone.ask("www.example.com.", RecordType::A).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    let with_other = fixture(true, &[dead, upstream().await]).await;
+    assert!(address_in(&with_other.ask("www.example.com.", RecordType::A).await).is_some());
+}
+
+#[tokio::test]
+async fn without_the_server_mesh_names_fail_and_others_work() {
+    let fixture = fixture(false, &[upstream().await]).await;
+    let answer = fixture.ask("c.shop.mesh.", RecordType::A).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert!(address_in(&fixture.ask("example.com.", RecordType::A).await).is_some());
+}
+
+#[tokio::test]
+async fn speaks_tcp_with_several_queries_on_a_connection() {
+    let fixture = fixture(true, &[]).await;
+    let mut stream = TcpStream::connect(fixture.address()).await.unwrap();
+    for _ in 0..2 {
+        let query = question("c.", RecordType::A).to_vec().unwrap();
+        stream.write_u16(query.len() as u16).await.unwrap();
+        stream.write_all(&query).await.unwrap();
+        let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert!(address_in(&Message::from_vec(&answer).unwrap()).is_some());
+    }
+}
+
+#[tokio::test]
+async fn edns_is_answered_in_kind() {
+    let fixture = fixture(true, &[]).await;
+    let mut query = question("c.", RecordType::A);
+    query.set_edns(Edns::new());
+    let answer = ask_raw(fixture.address(), &query.to_vec().unwrap()).await;
+    assert!(answer.edns.is_some());
+    query.edns.as_mut().unwrap().set_version(1);
+    let answer = ask_raw(fixture.address(), &query.to_vec().unwrap()).await;
+    assert_eq!(answer.edns.unwrap().rcode_high(), 1, "BADVERS");
+    assert!(fixture.ask("c.", RecordType::A).await.edns.is_none());
+}
+
+#[tokio::test]
+async fn malformed_messages_do_no_harm() {
+    let fixture = fixture(true, &[]).await;
+    let good = question("c.shop.mesh.", RecordType::A).to_vec().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for length in 0..good.len() {
+        socket.send_to(&good[..length], fixture.address()).await.unwrap();
+    }
+    let mut seed = 1u32;
+    for _ in 0..500 {
+        let mut bytes = good.clone();
+        for _ in 0..4 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let at = (seed >> 8) as usize % bytes.len();
+            bytes[at] = (seed >> 16) as u8;
+        }
+        let _ = Query::parse(&bytes);
+    }
+    let mut chaos = good.clone();
+    chaos[2] |= 0x28;
+    assert_eq!(ask_raw(fixture.address(), &chaos).await.metadata.response_code, ResponseCode::NotImp);
+    assert!(address_in(&fixture.ask("c.", RecordType::A).await).is_some());
+}

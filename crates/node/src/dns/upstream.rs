@@ -1,0 +1,184 @@
+//! Asks the host's name servers on a workload's behalf.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::answer::Query;
+
+/// How many questions may wait for the host's name servers at once.
+const MOST_QUESTIONS: usize = 512;
+
+/// How long one name server may take; as many attempts as there are servers, but two at least.
+const SERVER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// No more servers than the C library would use (resolv.conf(5), MAXNS).
+const MOST_SERVERS: usize = 3;
+
+/// How often the configuration is looked at for changes.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How a question came, and so how it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
+}
+
+pub(super) struct Upstream {
+    source: Source,
+    slots: Semaphore,
+}
+
+enum Source {
+    /// resolv.conf(5), read again when it changes.
+    File { path: PathBuf, cached: Mutex<Option<Cached>> },
+    #[cfg(test)]
+    Fixed(Arc<[SocketAddr]>),
+}
+
+struct Cached {
+    checked: Instant,
+    modified: Option<SystemTime>,
+    servers: Arc<[SocketAddr]>,
+}
+
+impl Upstream {
+    /// The name servers of `/etc/resolv.conf`.
+    pub fn of_host() -> Self {
+        let source = Source::File { path: "/etc/resolv.conf".into(), cached: Mutex::new(None) };
+        Self { source, slots: Semaphore::new(MOST_QUESTIONS) }
+    }
+
+    #[cfg(test)]
+    pub fn fixed(servers: &[SocketAddr]) -> Self {
+        Self { source: Source::Fixed(servers.into()), slots: Semaphore::new(MOST_QUESTIONS) }
+    }
+
+    /// The first answer of a name server; `None` where none answers, or too many wait already.
+    pub async fn ask(&self, query: &Query<'_>, transport: Transport) -> Option<Bytes> {
+        let _slot = self.slots.try_acquire().ok()?;
+        let servers = self.servers();
+        let attempts = servers.len().max(2);
+        for server in servers.iter().cycle().take(attempts) {
+            // A name server's answer to a guessed id must not be believed: a new one for each question.
+            let id: u16 = rand::random();
+            let mut question = query.bytes.to_vec();
+            question[..2].copy_from_slice(&id.to_be_bytes());
+            let asking = async {
+                match transport {
+                    Transport::Udp => ask_udp(*server, &question, query, id).await,
+                    Transport::Tcp => ask_tcp(*server, &question, query, id).await,
+                }
+            };
+            match timeout(SERVER_DEADLINE, asking).await {
+                Ok(Ok(mut answer)) => {
+                    answer[..2].copy_from_slice(&query.id().to_be_bytes());
+                    return Some(answer.into());
+                }
+                Ok(Err(e)) => tracing::debug!("the name server {server} cannot be asked: {e}"),
+                Err(_) => tracing::debug!("the name server {server} does not answer"),
+            }
+        }
+        None
+    }
+
+    fn servers(&self) -> Arc<[SocketAddr]> {
+        let (path, cached) = match &self.source {
+            Source::File { path, cached } => (path, cached),
+            #[cfg(test)]
+            Source::Fixed(servers) => return servers.clone(),
+        };
+        let mut cached = cached.lock();
+        if let Some(cached) = &*cached
+            && cached.checked.elapsed() < CHECK_INTERVAL
+        {
+            return cached.servers.clone();
+        }
+        let modified = std::fs::metadata(path).and_then(|m| m.modified()).ok();
+        let servers = match &*cached {
+            Some(cached) if cached.modified == modified => cached.servers.clone(),
+            _ => name_servers(&std::fs::read_to_string(path).unwrap_or_default()).into(),
+        };
+        *cached = Some(Cached { checked: Instant::now(), modified, servers: servers.clone() });
+        servers
+    }
+}
+
+/// The `nameserver` lines of a resolv.conf(5); the local machine where there are none.
+fn name_servers(text: &str) -> Vec<SocketAddr> {
+    let words = text.lines().map(|line| line.split_whitespace());
+    let addresses = words.filter_map(|mut words| {
+        (words.next() == Some("nameserver")).then(|| words.next()?.parse::<IpAddr>().ok())?
+    });
+    let mut servers: Vec<_> = addresses.take(MOST_SERVERS).map(|a| SocketAddr::new(a, 53)).collect();
+    if servers.is_empty() {
+        servers.push((Ipv4Addr::LOCALHOST, 53).into());
+    }
+    servers
+}
+
+/// From a port of its own, which a forger has to guess, too (RFC 5452, section 9.2).
+async fn ask_udp(
+    server: SocketAddr,
+    question: &[u8],
+    query: &Query<'_>,
+    id: u16,
+) -> std::io::Result<Vec<u8>> {
+    let local: IpAddr =
+        if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((local, 0)).await?;
+    // The kernel drops what comes from elsewhere.
+    socket.connect(server).await?;
+    socket.send(question).await?;
+    let mut buffer = vec![0; 4096];
+    loop {
+        let length = socket.recv(&mut buffer).await?;
+        if query.is_answered_by(&buffer[..length], id) {
+            buffer.truncate(length);
+            return Ok(buffer);
+        }
+    }
+}
+
+async fn ask_tcp(
+    server: SocketAddr,
+    question: &[u8],
+    query: &Query<'_>,
+    id: u16,
+) -> std::io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(server).await?;
+    // RFC 1035, section 4.2.2: two bytes of length before the message, in one segment with it.
+    let length = u16::try_from(question.len()).map_err(std::io::Error::other)?;
+    let mut framed = length.to_be_bytes().to_vec();
+    framed.extend_from_slice(question);
+    stream.write_all(&framed).await?;
+    let mut buffer = vec![0; usize::from(stream.read_u16().await?)];
+    stream.read_exact(&mut buffer).await?;
+    if query.is_answered_by(&buffer, id) {
+        Ok(buffer)
+    } else {
+        Err(std::io::Error::other("its answer is to another question"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_resolv_conf() {
+        let text = "# x\nsearch a.b\nnameserver 10.0.0.2\nnameserver  ::1 \nnameserver bad\nnameserver\n";
+        let servers: Vec<_> = name_servers(text).iter().map(|s| s.to_string()).collect();
+        assert_eq!(servers, ["10.0.0.2:53", "[::1]:53"]);
+        assert_eq!(name_servers("")[0].to_string(), "127.0.0.1:53");
+    }
+}

@@ -1,0 +1,76 @@
+//! The variables by which a process finds what it calls.
+
+use std::net::SocketAddr;
+
+use tulle_model::name::ServiceName;
+
+/// Where each port of a service is reached.
+pub(super) type Places = Vec<(ServiceName, Vec<(u16, SocketAddr)>)>;
+
+/// The HTTP proxy at `address`. Loopback addresses are no mesh names: what is asked of them directly
+/// stays direct.
+pub(super) fn http_proxy(address: SocketAddr) -> Vec<(String, String)> {
+    let proxy = format!("http://{address}");
+    let direct = "localhost,127.0.0.1,::1";
+    // Both spellings are in use; curl reads the lower case alone.
+    [("HTTP_PROXY", proxy.as_str()), ("http_proxy", &proxy), ("NO_PROXY", direct), ("no_proxy", direct)]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into()
+}
+
+/// `<SERVICE>_SERVICE_HOST` and `<SERVICE>_SERVICE_PORT` as in Kubernetes, with
+/// `<SERVICE>_SERVICE_HOST_<number>` and `<SERVICE>_SERVICE_PORT_<number>` for each port, where there are
+/// several. A service of another namespace is `<SERVICE>_<NAMESPACE>`.
+pub(super) fn services(namespace: &str, places: &Places) -> Vec<(String, String)> {
+    let mut variables = Vec::new();
+    for (service, ports) in places {
+        let mut prefix = service.name.to_string();
+        if &*service.namespace != namespace {
+            prefix = format!("{prefix}_{}", service.namespace);
+        }
+        let prefix = prefix.to_ascii_uppercase().replace(['-', '.'], "_");
+        let mut add = |suffix: &str, place: &SocketAddr| {
+            variables.push((format!("{prefix}_SERVICE_HOST{suffix}"), place.ip().to_string()));
+            variables.push((format!("{prefix}_SERVICE_PORT{suffix}"), place.port().to_string()));
+        };
+        if let Some((_, first)) = ports.first() {
+            add("", first);
+        }
+        if ports.len() > 1 {
+            for (number, place) in ports {
+                add(&format!("_{number}"), place);
+            }
+        }
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_named_as_in_kubernetes() {
+        let place = |port| SocketAddr::from(([127, 64, 0, 1], port));
+        let places = vec![
+            (ServiceName::new("shop", "my-cart"), vec![(80, place(80))]),
+            (ServiceName::new("other", "d"), vec![(1, place(1)), (2, place(2))]),
+        ];
+        let variables: Vec<_> =
+            services("shop", &places).into_iter().map(|(k, v)| format!("{k}={v}")).collect();
+        assert_eq!(
+            variables,
+            [
+                "MY_CART_SERVICE_HOST=127.64.0.1",
+                "MY_CART_SERVICE_PORT=80",
+                "D_OTHER_SERVICE_HOST=127.64.0.1",
+                "D_OTHER_SERVICE_PORT=1",
+                "D_OTHER_SERVICE_HOST_1=127.64.0.1",
+                "D_OTHER_SERVICE_PORT_1=1",
+                "D_OTHER_SERVICE_HOST_2=127.64.0.1",
+                "D_OTHER_SERVICE_PORT_2=2",
+            ]
+        );
+        assert_eq!(http_proxy(place(9))[0].1, "http://127.64.0.1:9");
+    }
+}

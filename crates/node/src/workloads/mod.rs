@@ -1,0 +1,582 @@
+//! The workloads of this node: what each needs to be part of the mesh (identity, capture, names,
+//! listeners), whether it can take traffic, and how it leaves without a failed request.
+
+mod environment;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
+use tulle_model::identity::SpiffeId;
+use tulle_model::name::{ServiceName, WorkloadName, dns_label_problem, dns_subdomain_problem};
+use tulle_proxy::state::{LocalWorkload, WorkloadCertificate};
+use tulle_proxy::{Capture as ProxyCapture, Proxy};
+use tulle_wire::node as wire;
+
+use crate::capture::{Capture, CaptureMode, Slot};
+use crate::control::discovery::{Directory, Found};
+use crate::control::identities::{Identities, Identity};
+use crate::dns::{Addresses, DnsListener, Resolver};
+use crate::node_state::StatePublisher;
+use crate::probes::{self, Check, Health, Probe, Target, Timing};
+
+/// How often the end of what is in flight is looked for.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+/// How long the ports of an upstream service may take to be found out.
+const UPSTREAM_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A workload as its owner describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadSpec {
+    pub namespace: String,
+    pub name: String,
+    /// What telemetry calls it; the label `app` where it has none.
+    pub service: String,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// `default` where none is given.
+    #[serde(default = "default_name")]
+    pub service_account: String,
+    #[serde(default)]
+    pub ports: Vec<Port>,
+    /// Where its process listens.
+    #[serde(default = "loopback")]
+    pub app_address: IpAddr,
+    /// Without one, the first port has to accept connections.
+    #[serde(default)]
+    pub probe: Option<Probe>,
+    /// The services that it is going to call, for its environment.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamService>,
+}
+
+/// A port that a workload's process listens at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Port {
+    #[serde(default)]
+    pub name: String,
+    pub port: u16,
+    /// The port of a Service that it stands for; the same as `port` where none is given.
+    #[serde(default)]
+    pub target_port: Option<u16>,
+}
+
+/// A service that a workload is going to call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UpstreamService {
+    pub service: ServiceName,
+    /// Empty: the server is asked.
+    #[serde(default)]
+    pub ports: Vec<u16>,
+}
+
+fn default_name() -> String {
+    "default".to_owned()
+}
+
+fn loopback() -> IpAddr {
+    Ipv4Addr::LOCALHOST.into()
+}
+
+/// What the process of a workload has to be started with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Running {
+    pub namespace: String,
+    pub name: String,
+    /// The cgroup that it must join before its program starts.
+    pub cgroup: Option<PathBuf>,
+    /// What it must see as `/etc/resolv.conf`.
+    pub resolv_conf: Option<PathBuf>,
+    /// Variables to be added to its environment.
+    pub environment: Vec<(String, String)>,
+}
+
+/// What people see of a workload.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadStatus {
+    pub namespace: String,
+    pub name: String,
+    pub service: String,
+    pub identity: String,
+    pub ready: bool,
+    /// Why it is not ready.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    pub in_flight: u64,
+    pub certificate_not_after: Option<i64>,
+}
+
+/// What a registry works with.
+pub struct Parts {
+    pub state: Arc<StatePublisher>,
+    pub proxy: Arc<Proxy>,
+    pub capture: Capture,
+    pub mode: CaptureMode,
+    pub identities: Arc<Identities>,
+    pub resolver: Arc<Resolver>,
+    pub directory: Directory,
+    pub addresses: Arc<Addresses>,
+}
+
+/// All workloads of this node.
+pub struct Workloads {
+    state: Arc<StatePublisher>,
+    proxy: Arc<Proxy>,
+    /// Gone once the node stops.
+    capture: Mutex<Option<Arc<Capture>>>,
+    mode: CaptureMode,
+    identities: Arc<Identities>,
+    resolver: Arc<Resolver>,
+    directory: Directory,
+    addresses: Arc<Addresses>,
+    entries: Mutex<BTreeMap<WorkloadName, Arc<Entry>>>,
+    /// Names of workloads that are being added or removed.
+    busy: Mutex<BTreeSet<WorkloadName>>,
+    reports: watch::Sender<wire::Workloads>,
+}
+
+struct Entry {
+    name: WorkloadName,
+    spec: WorkloadSpec,
+    id: SpiffeId,
+    certificate: watch::Receiver<Option<Arc<WorkloadCertificate>>>,
+    _identity: Arc<Identity>,
+    running: watch::Sender<bool>,
+    health: watch::Receiver<Health>,
+    draining: AtomicBool,
+    listeners: Vec<SocketAddr>,
+    _dns: Option<DnsListener>,
+    /// Its probe, and what follows its certificate and health.
+    tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
+}
+
+impl Entry {
+    /// Whether it takes traffic, or why it does not.
+    fn readiness(&self) -> Result<(), String> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err("it is stopping".to_owned());
+        }
+        if self.certificate.borrow().is_none() {
+            return Err("it waits for its certificate".to_owned());
+        }
+        match &*self.health.borrow() {
+            Health::Ready => Ok(()),
+            Health::NotReady(why) => Err(why.clone()),
+        }
+    }
+
+    fn local(&self) -> LocalWorkload {
+        LocalWorkload {
+            name: self.name.clone(),
+            service: self.spec.service.as_str().into(),
+            identity: self.id.clone(),
+            app_address: self.spec.app_address,
+            ports: self.spec.ports.iter().map(|p| p.port).collect(),
+            certificate: self.certificate.borrow().clone(),
+            draining: self.draining.load(Ordering::Relaxed),
+        }
+    }
+
+    fn report(&self) -> wire::Workload {
+        let readiness = self.readiness();
+        let spec = &self.spec;
+        let ports = spec.ports.iter().map(|p| wire::WorkloadPort {
+            name: p.name.clone(),
+            port: p.port.into(),
+            target_port: p.target_port.unwrap_or(p.port).into(),
+        });
+        wire::Workload {
+            namespace: spec.namespace.clone(),
+            name: spec.name.clone(),
+            labels: spec.labels.clone().into_iter().collect(),
+            address: spec.app_address.to_string(),
+            service_account: spec.service_account.clone(),
+            ports: ports.collect(),
+            ready: readiness.is_ok(),
+            reason: readiness.err().unwrap_or_default(),
+            certificate_not_after: self.certificate.borrow().as_ref().map_or(0, |c| c.not_after),
+        }
+    }
+}
+
+impl Workloads {
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { state, proxy, capture, mode, identities, resolver, directory, addresses } = parts;
+        Arc::new(Self {
+            state,
+            proxy,
+            capture: Mutex::new(Some(Arc::new(capture))),
+            mode,
+            identities,
+            resolver,
+            directory,
+            addresses,
+            entries: Mutex::default(),
+            busy: Mutex::default(),
+            reports: watch::Sender::default(),
+        })
+    }
+
+    /// What the server is to know of the workloads.
+    pub fn reports(&self) -> watch::Receiver<wire::Workloads> {
+        self.reports.subscribe()
+    }
+
+    /// Makes a workload part of the mesh, before its process is started. It takes traffic once its
+    /// process runs ([`Workloads::running`]) and its probe is content.
+    ///
+    /// # Errors
+    /// Where the description makes no sense, the name is taken, or the system refuses.
+    pub async fn add(self: &Arc<Self>, spec: WorkloadSpec) -> anyhow::Result<Running> {
+        check(&spec)?;
+        let name = WorkloadName::new(spec.namespace.as_str(), spec.name.as_str());
+        let _busy = self.reserve(&name)?;
+        ensure!(!self.entries.lock().contains_key(&name), "the workload {name} runs on this node already");
+        let capture = self.capture.lock().clone().context("the node is stopping")?;
+        let (id, identity) = self.identities.get(&spec.namespace, &spec.service_account);
+        let mut setup = Setup { workloads: self, name: &name, listeners: Vec::new(), dns: None };
+        match setup.run(&spec, &capture).await {
+            Ok((slot, environment)) => {
+                let Setup { listeners, dns, .. } = setup;
+                let running = Running {
+                    namespace: spec.namespace.clone(),
+                    name: spec.name.clone(),
+                    cgroup: slot.cgroup,
+                    resolv_conf: slot.resolv_conf,
+                    environment,
+                };
+                self.enter(name, spec, id, identity, &running, listeners, dns);
+                Ok(running)
+            }
+            Err(e) => {
+                for address in setup.listeners {
+                    self.proxy.close(address).await;
+                }
+                self.uncapture(&name).await;
+                Err(e.context(format!("the workload {name} cannot be added")))
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each of them is a field of the entry")]
+    fn enter(
+        self: &Arc<Self>,
+        name: WorkloadName,
+        spec: WorkloadSpec,
+        id: SpiffeId,
+        identity: Arc<Identity>,
+        running: &Running,
+        listeners: Vec<SocketAddr>,
+        dns: Option<DnsListener>,
+    ) {
+        let default_probe = || {
+            let port = spec.ports.first()?.port;
+            Some(Probe { check: Check::Tcp { port }, timing: Timing::default() })
+        };
+        let probe = spec.probe.clone().or_else(default_probe);
+        let target = Target {
+            address: spec.app_address,
+            cgroup: running.cgroup.clone(),
+            resolv_conf: running.resolv_conf.clone(),
+            environment: running.environment.clone(),
+        };
+        let (runs, runs_receiver) = watch::channel(false);
+        let (health_sender, health) = watch::channel(Health::NotReady("it is starting".to_owned()));
+        let probing = tokio::spawn(probes::watch(probe, target, runs_receiver, health_sender));
+        let entry = Arc::new(Entry {
+            name: name.clone(),
+            spec,
+            id,
+            certificate: identity.certificate(),
+            _identity: identity,
+            running: runs,
+            health: health.clone(),
+            draining: AtomicBool::new(false),
+            listeners,
+            _dns: dns,
+            tasks: Mutex::new(vec![AbortOnDropHandle::new(probing)]),
+        });
+        self.entries.lock().insert(name, entry.clone());
+        self.publish(&entry);
+        self.report();
+        let following = tokio::spawn(follow(Arc::downgrade(self), Arc::downgrade(&entry)));
+        entry.tasks.lock().push(AbortOnDropHandle::new(following));
+    }
+
+    /// Says whether the workload's process runs. `None` where there is no such workload.
+    pub fn running(&self, name: &WorkloadName) -> Option<watch::Sender<bool>> {
+        self.entries.lock().get(name).map(|entry| entry.running.clone())
+    }
+
+    /// Has the workload refuse new requests, in a way that has its peers go elsewhere, and waits until
+    /// nothing is in flight, at most until the deadline. `false` where something still is.
+    pub async fn drain(&self, name: &WorkloadName, deadline: Duration) -> bool {
+        let Some(entry) = self.entries.lock().get(name).cloned() else { return true };
+        entry.draining.store(true, Ordering::Relaxed);
+        self.publish(&entry);
+        self.report();
+        let end = Instant::now() + deadline;
+        while self.proxy.in_flight(name) > 0 {
+            if Instant::now() >= end {
+                return false;
+            }
+            sleep(DRAIN_POLL).await;
+        }
+        true
+    }
+
+    /// Takes a workload out of the mesh, and ends what is left of its processes where it has a cgroup.
+    pub async fn remove(&self, name: &WorkloadName) {
+        let Ok(_busy) = self.reserve(name) else { return };
+        let Some(entry) = self.entries.lock().remove(name) else { return };
+        self.report();
+        self.uncapture(name).await;
+        for address in &entry.listeners {
+            self.proxy.close(*address).await;
+        }
+        self.state.update(|state| {
+            state.workloads.remove(name);
+        });
+    }
+
+    /// All workloads, in the order of their names.
+    pub fn list(&self) -> Vec<WorkloadStatus> {
+        let entries: Vec<_> = self.entries.lock().values().cloned().collect();
+        let status = |entry: &Arc<Entry>| {
+            let report = entry.report();
+            WorkloadStatus {
+                namespace: report.namespace,
+                name: report.name,
+                service: entry.spec.service.clone(),
+                identity: entry.id.to_string(),
+                ready: report.ready,
+                reason: report.reason,
+                in_flight: self.proxy.in_flight(&entry.name),
+                certificate_not_after: (report.certificate_not_after != 0)
+                    .then_some(report.certificate_not_after),
+            }
+        };
+        entries.iter().map(status).collect()
+    }
+
+    /// Drains and removes all workloads, and takes no more.
+    pub async fn stop(&self, deadline: Duration) {
+        let names: Vec<_> = self.entries.lock().keys().cloned().collect();
+        futures_util::future::join_all(names.iter().map(|name| self.drain(name, deadline))).await;
+        for name in &names {
+            self.remove(name).await;
+        }
+        let capture = self.capture.lock().take();
+        // Removes the rules and the cgroups.
+        let _ = spawn_blocking(move || drop(capture)).await;
+    }
+
+    fn publish(&self, entry: &Entry) {
+        let local = Arc::new(entry.local());
+        self.state.update(|state| {
+            state.workloads.insert(entry.name.clone(), local);
+        });
+    }
+
+    fn report(&self) {
+        // Under the lock, so that an older report never replaces a newer one.
+        let entries = self.entries.lock();
+        let workloads = wire::Workloads { workloads: entries.values().map(|e| e.report()).collect() };
+        self.reports.send_if_modified(|now| {
+            *now != workloads && {
+                *now = workloads;
+                true
+            }
+        });
+    }
+
+    fn reserve(&self, name: &WorkloadName) -> anyhow::Result<Reservation<'_>> {
+        if !self.busy.lock().insert(name.clone()) {
+            bail!("the workload {name} is being added or removed right now");
+        }
+        Ok(Reservation { busy: &self.busy, name: name.clone() })
+    }
+
+    async fn uncapture(&self, name: &WorkloadName) {
+        let Some(capture) = self.capture.lock().clone() else { return };
+        let workload = name.clone();
+        let removed = spawn_blocking(move || capture.remove(&workload)).await;
+        if let Ok(Err(e)) = removed {
+            tracing::warn!("the capture of {name} cannot be removed: {e}");
+        }
+    }
+}
+
+/// Keeps two from adding or removing the same workload at once.
+struct Reservation<'a> {
+    busy: &'a Mutex<BTreeSet<WorkloadName>>,
+    name: WorkloadName,
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.busy.lock().remove(&self.name);
+    }
+}
+
+/// Publishes every change of a workload's certificate and health, until it is gone.
+async fn follow(workloads: std::sync::Weak<Workloads>, entry: std::sync::Weak<Entry>) {
+    let Some(strong) = entry.upgrade() else { return };
+    let (mut certificate, mut health) = (strong.certificate.clone(), strong.health.clone());
+    drop(strong);
+    loop {
+        let published = tokio::select! {
+            changed = certificate.changed() => { if changed.is_err() { return; } true }
+            changed = health.changed() => { if changed.is_err() { return; } false }
+        };
+        let (Some(workloads), Some(entry)) = (workloads.upgrade(), entry.upgrade()) else { return };
+        if !workloads.entries.lock().contains_key(&entry.name) {
+            return;
+        }
+        if published {
+            workloads.publish(&entry);
+        }
+        workloads.report();
+    }
+}
+
+/// What is built up for a workload, and taken down again where a step fails.
+struct Setup<'a> {
+    workloads: &'a Workloads,
+    name: &'a WorkloadName,
+    listeners: Vec<SocketAddr>,
+    dns: Option<DnsListener>,
+}
+
+impl Setup<'_> {
+    async fn run(
+        &mut self,
+        spec: &WorkloadSpec,
+        capture: &Arc<Capture>,
+    ) -> anyhow::Result<(Slot, Vec<(String, String)>)> {
+        match self.workloads.mode {
+            CaptureMode::Host => self.host(spec, capture).await,
+            CaptureMode::Explicit => self.explicit(spec).await.map(|e| (Slot::default(), e)),
+        }
+    }
+
+    async fn host(
+        &mut self,
+        spec: &WorkloadSpec,
+        capture: &Arc<Capture>,
+    ) -> anyhow::Result<(Slot, Vec<(String, String)>)> {
+        let outbound = self.listen(ProxyCapture::Redirected).await?;
+        let resolver = self.workloads.resolver.clone();
+        let dns = DnsListener::start(loopback(), &spec.namespace, resolver)
+            .await
+            .context("no port for DNS can be opened")?;
+        let dns_port = dns.port();
+        self.dns = Some(dns);
+        let (capture, name) = (capture.clone(), self.name.clone());
+        let slot = spawn_blocking(move || capture.add(&name, outbound.port(), dns_port)).await??;
+        let mut places = Vec::new();
+        for (service, ports) in self.upstreams(spec).await {
+            let address = self.workloads.addresses.of(&service).await?;
+            let ports = ports.into_iter().map(|port| (port, SocketAddr::new(address.into(), port)));
+            places.push((service, ports.collect()));
+        }
+        Ok((slot, environment::services(&spec.namespace, &places)))
+    }
+
+    async fn explicit(&mut self, spec: &WorkloadSpec) -> anyhow::Result<Vec<(String, String)>> {
+        let proxy = self.listen(ProxyCapture::HttpProxy).await?;
+        let mut variables = environment::http_proxy(proxy);
+        let mut places = Vec::new();
+        for (service, ports) in self.upstreams(spec).await {
+            let mut of_service = Vec::new();
+            for port in ports {
+                let capture = ProxyCapture::Service { service: service.clone(), port };
+                of_service.push((port, self.listen(capture).await?));
+            }
+            places.push((service, of_service));
+        }
+        variables.extend(environment::services(&spec.namespace, &places));
+        Ok(variables)
+    }
+
+    async fn listen(&mut self, capture: ProxyCapture) -> anyhow::Result<SocketAddr> {
+        let any = SocketAddr::new(loopback(), 0);
+        let listening = self.workloads.proxy.listen_outbound(self.name.clone(), capture, any);
+        let address = listening.await.context("no port for its connections can be opened")?;
+        self.listeners.push(address);
+        Ok(address)
+    }
+
+    async fn upstreams(&self, spec: &WorkloadSpec) -> Vec<(ServiceName, Vec<u16>)> {
+        let of_one = async |upstream: &UpstreamService| {
+            let mut ports = upstream.ports.clone();
+            if ports.is_empty()
+                && let Found::Present(config) =
+                    self.workloads.directory.find(&upstream.service, UPSTREAM_DEADLINE).await
+            {
+                ports = config.ports.iter().map(|p| p.number).collect();
+            }
+            (upstream.service.clone(), ports)
+        };
+        futures_util::future::join_all(spec.upstreams.iter().map(of_one)).await
+    }
+}
+
+fn check(spec: &WorkloadSpec) -> anyhow::Result<()> {
+    let problems = [
+        ("namespace", &spec.namespace, dns_label_problem(&spec.namespace)),
+        ("name", &spec.name, dns_subdomain_problem(&spec.name)),
+        ("serviceAccount", &spec.service_account, dns_subdomain_problem(&spec.service_account)),
+    ];
+    for (field, value, problem) in problems {
+        if let Some(problem) = problem {
+            bail!("{field}: `{value}` {problem}");
+        }
+    }
+    ensure!(!spec.service.is_empty(), "service: must not be empty");
+    for (i, port) in spec.ports.iter().enumerate() {
+        ensure!(port.port != 0, "ports[{i}].port: must be from 1 to 65535");
+        let same = spec.ports[..i].iter().any(|other| other.port == port.port);
+        ensure!(!same, "ports[{i}].port: {} is there twice", port.port);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptions_are_checked() {
+        let good = r#"{"namespace":"shop","name":"c-0","service":"c","ports":[{"port":80}],
+            "probe":{"check":{"http":{"port":80,"path":"/"}}},"upstreams":[{"service":{"namespace":"shop","name":"d"}}]}"#;
+        let good: WorkloadSpec = serde_json::from_str(good).unwrap();
+        assert_eq!(good.service_account, "default");
+        check(&good).unwrap();
+        let with = |change: fn(&mut WorkloadSpec)| {
+            let mut spec = good.clone();
+            change(&mut spec);
+            check(&spec).unwrap_err().to_string()
+        };
+        assert!(with(|s| s.namespace = "A".into()).starts_with("namespace"));
+        assert!(with(|s| s.name.clear()).starts_with("name"));
+        assert!(with(|s| s.ports.push(s.ports[0].clone())).starts_with("ports[1].port"));
+        assert!(with(|s| s.ports[0].port = 0).starts_with("ports[0].port"));
+    }
+}
