@@ -13,6 +13,8 @@ mod form;
 mod index;
 mod route;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

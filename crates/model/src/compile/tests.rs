@@ -1,0 +1,518 @@
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::snapshot::{Backend, BackendTarget, EgressPolicy, PathMatch};
+
+fn kind(id: KindId) -> &'static Kind {
+    id.kind()
+}
+
+fn compiler() -> Compiler {
+    Compiler::new(TrustDomain::new("mesh.local").unwrap())
+}
+
+fn put(id: KindId, object: Value) -> Change {
+    Change::Put(kind(id), Arc::new(object))
+}
+
+fn name(text: &str) -> NamespacedName {
+    text.parse().unwrap()
+}
+
+fn delete(id: KindId, object: &str) -> Change {
+    Change::Delete(kind(id), name(object))
+}
+
+fn service(name: &str, port: Value) -> Change {
+    let spec = json!({ "selector": { "app": name, "part-of": "shop" }, "ports": [port] });
+    put(KindId::Service, json!({ "metadata": { "namespace": "shop", "name": name }, "spec": spec }))
+}
+
+fn workload(name: &str, app: &str, ready: bool) -> Change {
+    let ready = if ready { "True" } else { "False" };
+    put(
+        KindId::Workload,
+        json!({
+            "metadata": { "namespace": "shop", "name": name, "labels": { "app": app, "part-of": "shop" } },
+            "spec": {
+                "address": "192.0.2.7",
+                "ports": [{ "name": "web", "port": 34567, "targetPort": 8080 }],
+                "serviceAccount": app,
+                "node": { "name": "n1", "linkAddress": "192.0.2.1:15008" },
+            },
+            "status": { "conditions": [{
+                "type": "Ready", "status": ready, "reason": "Probe", "message": "", "lastTransitionTime": ""
+            }] },
+        }),
+    )
+}
+
+fn route_object(name: &str, spec: Value) -> Value {
+    json!({ "metadata": { "namespace": "shop", "name": name, "generation": 1 }, "spec": spec })
+}
+
+fn parent(service: &str) -> Value {
+    json!({ "group": "", "kind": "Service", "name": service })
+}
+
+fn http_route(name: &str, parent_service: &str, backends: Value) -> Change {
+    let spec = json!({ "parentRefs": [parent(parent_service)], "rules": [{ "backendRefs": backends }] });
+    put(KindId::HttpRoute, route_object(name, spec))
+}
+
+fn conditions(compiler: &Compiler, id: KindId, route: &str, parent: usize) -> Vec<(bool, &'static str)> {
+    let status = &compiler.route_status(kind(id), &name(route)).unwrap()[parent];
+    status.conditions.iter().map(|c| (c.status, c.reason)).collect()
+}
+
+/// The backends of each entry of the service's first port.
+fn backends(compiler: &Compiler, service: &str) -> Vec<Vec<Backend>> {
+    let config = compiler.service(&name(service)).unwrap();
+    config.ports[0].http_routes.entries.iter().map(|e| e.rule.backends.clone()).collect()
+}
+
+const OK: [(bool, &str); 2] = [(true, "Accepted"), (true, "ResolvedRefs")];
+
+#[test]
+fn workloads_become_endpoints_of_the_services_that_select_them() {
+    let mut compiler = compiler();
+    let effects = compiler.apply(service("c", json!({ "port": 80, "targetPort": 8080 })));
+    assert_eq!(effects.services, [name("shop/c")]);
+    assert_eq!(effects.endpoints, [name("shop/c")]);
+    assert!(compiler.endpoints(&name("shop/c")).unwrap().endpoints.is_empty());
+
+    let effects = compiler.apply(workload("c-1", "c", true));
+    assert_eq!(effects, Effects { endpoints: vec![name("shop/c")], ..Effects::default() });
+    assert_eq!(compiler.apply(workload("x-1", "x", true)), Effects::default());
+    let set = compiler.endpoints(&name("shop/c")).unwrap();
+    let endpoint = &set.endpoints[0];
+    assert_eq!(set.endpoints.len(), 1);
+    assert_eq!(endpoint.target_port(80), Some(34567));
+    assert_eq!(endpoint.identity.as_ref().unwrap().as_str(), "spiffe://mesh.local/ns/shop/sa/c");
+    assert_eq!(endpoint.node.as_ref().unwrap().link.to_string(), "192.0.2.1:15008");
+
+    // By the port's name; by another number there is no such port.
+    compiler.apply(service("c", json!({ "port": 80, "targetPort": "web" })));
+    assert_eq!(compiler.endpoints(&name("shop/c")).unwrap().endpoints[0].target_port(80), Some(34567));
+    compiler.apply(service("c", json!({ "port": 80 })));
+    assert!(compiler.endpoints(&name("shop/c")).unwrap().endpoints.is_empty());
+    compiler.apply(service("c", json!({ "port": 80, "targetPort": 8080 })));
+
+    compiler.apply(workload("c-1", "c", false));
+    assert!(compiler.endpoints(&name("shop/c")).unwrap().endpoints.is_empty());
+    let effects = compiler.apply(delete(KindId::Service, "shop/c"));
+    assert_eq!(effects.endpoints, [name("shop/c")]);
+    assert_eq!(compiler.endpoints(&name("shop/c")), None);
+    assert_eq!(compiler.service(&name("shop/c")), None);
+}
+
+#[test]
+fn workloads_written_by_hand_are_ready_and_reached_in_plain() {
+    let mut compiler = compiler();
+    compiler.apply(service("c", json!({ "port": 80, "targetPort": 8080 })));
+    let object = json!({
+        "metadata": { "namespace": "shop", "name": "old", "labels": { "app": "c", "part-of": "shop" } },
+        "spec": { "address": "2001:db8::1" },
+    });
+    compiler.apply(put(KindId::Workload, object));
+    let set = compiler.endpoints(&name("shop/c")).unwrap();
+    assert_eq!((set.endpoints[0].node.as_ref(), set.endpoints[0].identity.as_ref()), (None, None));
+    assert_eq!(set.endpoints[0].target_port(80), Some(8080));
+}
+
+#[test]
+fn slices_are_the_endpoints_of_services_without_selector() {
+    let mut compiler = compiler();
+    let object = json!({
+        "metadata": { "namespace": "shop", "name": "db" },
+        "spec": { "ports": [{ "name": "sql", "port": 5432, "appProtocol": "tcp" }] },
+    });
+    compiler.apply(put(KindId::Service, object));
+    let slice = |name: &str, addresses: &[&str], port: i64| {
+        let endpoint = |a: &&str| json!({ "addresses": [a], "conditions": { "ready": *a != "192.0.2.9" } });
+        let metadata = json!({
+            "namespace": "shop", "name": name, "labels": { "kubernetes.io/service-name": "db" },
+        });
+        let endpoints: Vec<_> = addresses.iter().map(endpoint).collect();
+        let ports = json!([{ "name": "sql", "port": port }]);
+        let slice =
+            json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports });
+        put(KindId::EndpointSlice, slice)
+    };
+    compiler.apply(slice("db-1", &["192.0.2.2", "192.0.2.1", "192.0.2.9"], 15432));
+    compiler.apply(slice("db-2", &["192.0.2.2"], 15432));
+    let set = compiler.endpoints(&name("shop/db")).unwrap();
+    let addresses: Vec<_> = set.endpoints.iter().map(|e| e.address.to_string()).collect();
+    assert_eq!(addresses, ["192.0.2.1", "192.0.2.2"]);
+    assert_eq!(set.endpoints[0].target_port(5432), Some(15432));
+    compiler.apply(delete(KindId::EndpointSlice, "shop/db-1"));
+    assert_eq!(compiler.endpoints(&name("shop/db")).unwrap().endpoints.len(), 1);
+}
+
+#[test]
+fn references_that_lead_nowhere_get_their_share_and_say_so() {
+    let mut compiler = compiler();
+    compiler.apply(service("d", json!({ "port": 80 })));
+    let one = json!([{ "name": "d2", "port": 80, "weight": 3 }, { "name": "d", "port": 80 }]);
+    compiler.apply(http_route("split", "d", one));
+    assert_eq!(
+        conditions(&compiler, KindId::HttpRoute, "shop/split", 0),
+        [(true, "Accepted"), (false, "BackendNotFound")]
+    );
+    let found = &backends(&compiler, "shop/d")[0];
+    assert!(matches!(&found[0].target, BackendTarget::Invalid { reason } if reason.contains("shop/d2")));
+    assert_eq!(found[0].weight, 3);
+
+    // The backend appears: the parent changes, and the route's status.
+    let effects = compiler.apply(service("d2", json!({ "port": 80 })));
+    assert_eq!(effects.services, [name("shop/d"), name("shop/d2")]);
+    assert_eq!(effects.statuses, [(kind(KindId::HttpRoute), name("shop/split"))]);
+    assert_eq!(conditions(&compiler, KindId::HttpRoute, "shop/split", 0), OK);
+    let status = &compiler.route_status(kind(KindId::HttpRoute), &name("shop/split")).unwrap()[0];
+    assert_eq!(status.service, Some(name("shop/d")));
+    assert_eq!(status.conditions[0].observed_generation, Some(1));
+
+    for (reference, reason) in [
+        (json!({ "name": "d2", "port": 81 }), "BackendNotFound"),
+        (json!({ "name": "d2" }), "BackendNotFound"),
+        (json!({ "name": "d2", "port": 80, "namespace": "other" }), "RefNotPermitted"),
+        (json!({ "name": "d2", "port": 80, "kind": "Bucket" }), "InvalidKind"),
+    ] {
+        compiler.apply(http_route("split", "d", json!([reference])));
+        assert_eq!(
+            conditions(&compiler, KindId::HttpRoute, "shop/split", 0),
+            [(true, "Accepted"), (false, reason)]
+        );
+        assert!(matches!(&backends(&compiler, "shop/d")[0][0].target, BackendTarget::Invalid { .. }));
+    }
+
+    let effects = compiler.apply(delete(KindId::HttpRoute, "shop/split"));
+    assert_eq!(effects.services, [name("shop/d")]);
+    assert!(backends(&compiler, "shop/d").is_empty());
+    assert!(compiler.route_status(kind(KindId::HttpRoute), &name("shop/split")).is_none());
+}
+
+#[test]
+fn routes_attach_to_parents_that_exist_and_fit() {
+    let mut compiler = compiler();
+    let mut object = json!({ "metadata": { "namespace": "shop", "name": "d" }, "spec": { "ports": [
+        { "name": "web", "port": 80 }, { "name": "admin", "port": 81 },
+        { "name": "sql", "port": 82, "appProtocol": "tcp" }, { "name": "dns", "port": 53, "protocol": "UDP" },
+    ] } });
+    compiler.apply(put(KindId::Service, object.clone()));
+    let parents = json!([
+        parent("d"),
+        { "group": "", "kind": "Service", "name": "d", "port": 81 },
+        { "group": "", "kind": "Service", "name": "d", "sectionName": "web" },
+        { "group": "", "kind": "Service", "name": "d", "port": 81, "sectionName": "web" },
+        { "group": "", "kind": "Service", "name": "d", "port": 82 },
+        { "group": "", "kind": "Service", "name": "d", "port": 53 },
+        { "group": "", "kind": "Service", "name": "missing" },
+        { "group": "", "kind": "Service", "name": "d", "namespace": "other" },
+        { "name": "gateway" },
+    ]);
+    compiler
+        .apply(put(KindId::HttpRoute, route_object("r", json!({ "parentRefs": parents, "rules": [{}] }))));
+    let expected = [
+        (true, "Accepted"),
+        (true, "Accepted"),
+        (true, "Accepted"),
+        (false, "NoMatchingParent"),
+        (false, "NotAllowedByListeners"),
+        (false, "NoMatchingParent"),
+        (false, "NoMatchingParent"),
+        (false, "NotAllowedByListeners"),
+        (false, "NoMatchingParent"),
+    ];
+    for (i, expected) in expected.into_iter().enumerate() {
+        assert_eq!(conditions(&compiler, KindId::HttpRoute, "shop/r", i)[0], expected, "{i}");
+    }
+    let config = compiler.service(&name("shop/d")).unwrap();
+    let entries = |config: &ServiceConfig| -> Vec<_> {
+        config.ports.iter().map(|p| (p.number, p.http_routes.entries.len())).collect()
+    };
+    // Several parent references to one port are one attachment.
+    assert_eq!(entries(&config), [(80, 1), (81, 1), (82, 0)]);
+    assert_eq!(config.ports[0].http_routes.entries[0].matcher.path, PathMatch::Prefix(String::new()));
+    assert!(config.ports[0].http_routes.entries[0].rule.backends.is_empty());
+
+    object["spec"]["type"] = json!("ExternalName");
+    compiler.apply(put(KindId::Service, object));
+    assert_eq!(compiler.service(&name("shop/d")), None);
+    assert_eq!(conditions(&compiler, KindId::HttpRoute, "shop/r", 0)[0], (false, "NoMatchingParent"));
+}
+
+#[test]
+fn a_port_has_one_tcp_route() {
+    let mut compiler = compiler();
+    compiler.apply(service("d", json!({ "port": 80 })));
+    compiler.apply(service("h", json!({ "port": 80, "appProtocol": "http" })));
+    let tcp = |name: &str, created: &str, parents: Value| {
+        let spec =
+            json!({ "parentRefs": parents, "rules": [{ "backendRefs": [{ "name": "d", "port": 80 }] }] });
+        let mut object = route_object(name, spec);
+        object["metadata"]["creationTimestamp"] = json!(created);
+        put(KindId::TcpRoute, object)
+    };
+    compiler.apply(tcp("young", "2026-02-01T00:00:00Z", json!([parent("d"), parent("h")])));
+    assert_eq!(conditions(&compiler, KindId::TcpRoute, "shop/young", 0), OK);
+    let port = |compiler: &Compiler, service| compiler.service(&name(service)).unwrap().ports[0].clone();
+    assert_eq!(port(&compiler, "shop/d").protocol, AppProtocol::Tcp, "a TCPRoute makes it bytes");
+
+    let effects = compiler.apply(tcp("old", "2026-01-01T00:00:00Z", json!([parent("d")])));
+    let tcp_route = kind(KindId::TcpRoute);
+    assert_eq!(effects.statuses, [(tcp_route, name("shop/old")), (tcp_route, name("shop/young"))]);
+    assert_eq!(port(&compiler, "shop/d").tcp_route.unwrap().route, name("shop/old"));
+    assert_eq!(conditions(&compiler, KindId::TcpRoute, "shop/young", 0)[0], (false, "Conflicted"));
+    assert_eq!(conditions(&compiler, KindId::TcpRoute, "shop/young", 1)[0], (true, "Accepted"));
+
+    // HTTPRoutes come first where the port speaks HTTP, and share it where that is to be found out.
+    compiler.apply(http_route("web", "h", json!([])));
+    compiler.apply(http_route("web2", "d", json!([])));
+    assert_eq!(conditions(&compiler, KindId::TcpRoute, "shop/young", 1)[0], (false, "NotAllowedByListeners"));
+    assert_eq!(port(&compiler, "shop/h").tcp_route, None);
+    assert_eq!(port(&compiler, "shop/d").protocol, AppProtocol::Detect);
+    assert!(port(&compiler, "shop/d").tcp_route.is_some());
+}
+
+#[test]
+fn a_bad_object_keeps_its_last_good_form() {
+    let mut compiler = compiler();
+    compiler.apply(service("d", json!({ "port": 80 })));
+    compiler.apply(workload("d-1", "d", true));
+    let effects = compiler.apply(service("d", json!({ "port": 70000 })));
+    assert_eq!(effects.services, []);
+    assert_eq!(effects.statuses, [(kind(KindId::Service), name("shop/d"))]);
+    let problem = compiler.problem(kind(KindId::Service), &name("shop/d")).unwrap();
+    assert_eq!(problem.field, "spec.ports[0].port");
+    assert_eq!(compiler.service(&name("shop/d")).unwrap().ports[0].number, 80);
+    let effects = compiler.apply(service("d", json!({ "port": 80 })));
+    assert_eq!(effects.statuses, [(kind(KindId::Service), name("shop/d"))]);
+    assert_eq!(compiler.problem(kind(KindId::Service), &name("shop/d")), None);
+
+    // A wrong type is named by its path.
+    compiler.apply(service("d", json!({ "port": "eighty" })));
+    let problem = compiler.problem(kind(KindId::Service), &name("shop/d")).unwrap();
+    assert_eq!(problem.field, "spec.ports[0].port");
+
+    // A route falls back as a whole, and says so as Gateway API wants it.
+    compiler.apply(http_route("r", "d", json!([{ "name": "d", "port": 80 }])));
+    let good = backends(&compiler, "shop/d");
+    let bad = json!({ "parentRefs": [parent("d")], "rules": [{ "filters": [{ "type": "RequestMirror" }] }] });
+    let mut bad = route_object("r", bad);
+    bad["metadata"]["generation"] = json!(2);
+    let effects = compiler.apply(put(KindId::HttpRoute, bad.clone()));
+    assert_eq!(effects.services, []);
+    assert_eq!(backends(&compiler, "shop/d"), good);
+    let status = compiler.route_status(kind(KindId::HttpRoute), &name("shop/r")).unwrap();
+    let [accepted, _, invalid] = &status[0].conditions[..] else { panic!("{status:?}") };
+    assert_eq!((accepted.status, accepted.observed_generation), (true, Some(1)));
+    assert_eq!(
+        (invalid.kind, invalid.status, invalid.observed_generation),
+        ("PartiallyInvalid", true, Some(2))
+    );
+    assert!(invalid.message.starts_with("Fall Back to generation 1: spec.rules[0].filters: "));
+
+    // Without a good form it is not accepted.
+    bad["metadata"]["name"] = json!("never");
+    compiler.apply(put(KindId::HttpRoute, bad));
+    assert_eq!(conditions(&compiler, KindId::HttpRoute, "shop/never", 0), [(false, "UnsupportedValue")]);
+    compiler.apply(delete(KindId::HttpRoute, "shop/never"));
+    assert_eq!(compiler.route_status(kind(KindId::HttpRoute), &name("shop/never")), None);
+    assert_eq!(compiler.problem(kind(KindId::HttpRoute), &name("shop/never")), None);
+}
+
+#[test]
+fn the_mesh_settings_have_defaults() {
+    let mut compiler = compiler();
+    let mesh =
+        |name: &str, spec: Value| put(KindId::Mesh, json!({ "metadata": { "name": name }, "spec": spec }));
+    assert!(compiler.apply(mesh("default", json!({ "egress": { "policy": "Deny" } }))).mesh);
+    assert_eq!(compiler.mesh().egress, EgressPolicy::Deny);
+    assert!(!compiler.apply(mesh("default", json!({ "egress": { "policy": "Maybe" } }))).mesh);
+    let default = NamespacedName::new("", "default");
+    assert_eq!(compiler.problem(kind(KindId::Mesh), &default).unwrap().field, "spec.egress.policy");
+    assert!(compiler.apply(Change::Delete(kind(KindId::Mesh), default)).mesh);
+    assert_eq!(*compiler.mesh(), MeshSettings::default());
+    assert!(!compiler.apply(mesh("other", json!({ "egress": { "policy": "Deny" } }))).mesh);
+}
+
+#[test]
+fn a_change_costs_what_its_service_costs() {
+    let mut compiler = compiler();
+    let names: Vec<_> = (0..1000).map(|i| format!("s{i}")).collect();
+    let services = names.iter().map(|name| service(name, json!({ "port": 80, "targetPort": 8080 })));
+    let workloads =
+        names.iter().flat_map(|app| (0..3).map(move |i| workload(&format!("{app}-{i}"), app, true)));
+    let routes = names.iter().map(|s| http_route(s, s, json!([{ "name": s, "port": 80 }])));
+    let effects = compiler.apply_all(services.chain(workloads).chain(routes).collect::<Vec<_>>());
+    assert_eq!((effects.services.len(), effects.endpoints.len()), (1000, 1000));
+    let all = Work { services: 1000, endpoints: 1000, routes: 1000 };
+    assert_eq!(compiler.work(), all, "a batch compiles everything once");
+
+    // One of the replicas dies.
+    let effects = compiler.apply(workload("s500-1", "s500", false));
+    assert_eq!(effects, Effects { endpoints: vec![name("shop/s500")], ..Effects::default() });
+    assert_eq!(compiler.work(), Work { endpoints: 1001, ..all });
+
+    // A route changes.
+    let split = json!([{ "name": "s7", "port": 80 }, { "name": "s8", "port": 80 }]);
+    let effects = compiler.apply(http_route("s7", "s7", split));
+    assert_eq!((&effects.services[..], effects.endpoints.len()), (&[name("shop/s7")][..], 0));
+    assert_eq!(compiler.work(), Work { services: 1001, endpoints: 1001, routes: 1001 });
+
+    // A service changes: it, the routes that lead to it, and their parents.
+    compiler.apply(service("s8", json!({ "port": 81 })));
+    assert_eq!(compiler.work(), Work { services: 1003, endpoints: 1002, routes: 1003 });
+
+    // Nothing that matters changes.
+    let before = compiler.work();
+    assert_eq!(compiler.apply(workload("s500-1", "s500", false)), Effects::default());
+    assert_eq!(compiler.apply(service("s8", json!({ "port": 81 }))), Effects::default());
+    assert_eq!(compiler.work(), before);
+}
+
+/// A small world in which everything depends on everything; some of the objects do not read.
+fn changes() -> impl Strategy<Value = (KindId, String, Option<Value>)> {
+    let app = prop::sample::select(vec!["a", "b", "c"]);
+    let port = prop::sample::select(vec![80, 81]);
+    let protocol = prop::sample::select(vec![None, Some("http"), Some("tcp")]);
+    let selector = prop::option::weighted(0.8, app.clone());
+    let service_ports = prop::collection::btree_map(port.clone(), protocol, 1..3);
+    let services = (app.clone(), selector, service_ports, prop::bool::weighted(0.1)).prop_map(
+        |(name, selector, ports, bad)| {
+            let ports = ports.into_iter().map(|(port, protocol)| {
+                json!({ "name": port.to_string(), "port": if bad { 0 } else { port }, "appProtocol": protocol })
+            });
+            let ports = ports.collect::<Vec<_>>();
+            let selector = selector.map(|app| json!({ "app": app, "all": "x" })).unwrap_or(json!({}));
+            (KindId::Service, name.to_owned(), json!({ "spec": { "ports": ports, "selector": selector } }))
+        },
+    );
+    let workloads = ("w[1-4]", app.clone(), port.clone(), any::<bool>(), prop::bool::weighted(0.1)).prop_map(
+        |(name, app, port, node, bad)| {
+            let labels = json!({ "app": app, "all": "x" });
+            let address = if bad { "nowhere" } else { "192.0.2.1" };
+            let mut spec = json!({ "address": address, "ports": [{ "port": port }] });
+            if node {
+                spec["node"] = json!({ "name": "n", "linkAddress": "192.0.2.1:15008" });
+            }
+            let status = json!({ "conditions": [{
+                "type": "Ready", "status": "True", "reason": "", "message": "", "lastTransitionTime": ""
+            }] });
+            let object = json!({ "metadata": { "labels": labels }, "spec": spec, "status": status });
+            (KindId::Workload, name, object)
+        },
+    );
+    let slices = ("e[12]", app.clone(), port.clone()).prop_map(|(name, app, port)| {
+        let metadata = json!({ "labels": { "kubernetes.io/service-name": app } });
+        let object = json!({
+            "metadata": metadata, "addressType": "IPv4", "endpoints": [{ "addresses": ["192.0.2.2"] }],
+            "ports": [{ "name": port.to_string(), "port": 8080 }],
+        });
+        (KindId::EndpointSlice, name, object)
+    });
+    let references = |range| {
+        let reference = (app.clone(), prop::option::of(port.clone()), 0..3);
+        prop::collection::vec(reference, range).prop_map(|references| {
+            let reference = |(name, port, weight)| {
+                json!({ "group": "", "kind": "Service", "name": name, "port": port, "weight": weight })
+            };
+            references.into_iter().map(reference).collect::<Vec<_>>()
+        })
+    };
+    let route_kind = prop::sample::select(vec![KindId::HttpRoute, KindId::TcpRoute]);
+    let path = prop::sample::select(vec!["/", "/x", "wrong"]);
+    let routes = ("r[1-4]", route_kind, references(1..3), references(0..3), path, 0..3).prop_map(
+        |(name, kind, parents, backends, path, created)| {
+            let parents: Vec<_> = parents
+                .into_iter()
+                .map(|mut parent| {
+                    parent.as_object_mut().unwrap().remove("weight");
+                    parent
+                })
+                .collect();
+            let mut rule = json!({ "backendRefs": backends });
+            if kind == KindId::HttpRoute {
+                rule["matches"] = json!([{ "path": { "value": path } }]);
+            }
+            let created = format!("2026-01-01T00:00:0{created}Z");
+            let metadata = json!({ "creationTimestamp": created, "generation": 1 });
+            let object = json!({ "metadata": metadata, "spec": { "parentRefs": parents, "rules": [rule] } });
+            (kind, name, object)
+        },
+    );
+    let change = prop_oneof![services, workloads, slices, routes];
+    (change, prop::bool::weighted(0.7)).prop_map(|((kind, name, mut object), keep)| {
+        object["metadata"]["name"] = json!(name);
+        (kind, name, keep.then_some(object))
+    })
+}
+
+/// All that a compiler says.
+#[derive(Debug, PartialEq)]
+struct Told {
+    services: BTreeMap<ServiceName, Arc<ServiceConfig>>,
+    endpoints: BTreeMap<ServiceName, Arc<EndpointSet>>,
+    statuses: BTreeMap<(KindId, NamespacedName), Vec<ParentStatus>>,
+    problems: BTreeMap<(KindId, NamespacedName), InvalidObject>,
+}
+
+fn told(compiler: &Compiler) -> Told {
+    let statuses = compiler.statuses.iter();
+    Told {
+        services: compiler.configs.clone().into_iter().collect(),
+        endpoints: compiler.endpoints.clone().into_iter().collect(),
+        statuses: statuses.map(|(key, s)| ((key.kind, key.name.clone()), s.clone())).collect(),
+        problems: compiler.problems.clone(),
+    }
+}
+
+fn differences<K: Ord + Clone, V: PartialEq>(before: &BTreeMap<K, V>, after: &BTreeMap<K, V>) -> Vec<K> {
+    let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
+    keys.into_iter().filter(|k| before.get(k) != after.get(k)).cloned().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn changes_add_up_to_compiling_from_scratch(changes in prop::collection::vec(changes(), 1..40)) {
+        let mut compiler = compiler();
+        // For each object its last good form, and a bad one that came after it.
+        let mut objects: BTreeMap<(KindId, String), Vec<Value>> = BTreeMap::new();
+        for (id, object_name, object) in changes {
+            let before = told(&compiler);
+            let key = (id, object_name.clone());
+            let full_name = NamespacedName::new("default", object_name);
+            let effects = match &object {
+                Some(object) => compiler.apply(put(id, object.clone())),
+                None => compiler.apply(Change::Delete(kind(id), full_name.clone())),
+            };
+            match object {
+                None => _ = objects.remove(&key),
+                Some(object) => {
+                    let forms = objects.entry(key).or_default();
+                    let good = forms.iter().take(1).filter(|_| {
+                        compiler.problem(kind(id), &full_name).is_some()
+                    });
+                    *forms = good.cloned().chain([object]).collect();
+                }
+            }
+
+            let after = told(&compiler);
+            prop_assert_eq!(&effects.services, &differences(&before.services, &after.services));
+            prop_assert_eq!(&effects.endpoints, &differences(&before.endpoints, &after.endpoints));
+            let mut statuses: BTreeSet<_> = differences(&before.statuses, &after.statuses).into_iter().collect();
+            statuses.extend(differences(&before.problems, &after.problems));
+            let reported: BTreeSet<_> = effects.statuses.iter().map(|(k, n)| (k.id, n.clone())).collect();
+            prop_assert!(reported.is_superset(&statuses));
+            prop_assert!(reported.difference(&statuses).all(|(k, n)| (*k, n) == (id, &full_name)));
+
+            let mut scratch = self::compiler();
+            let all = objects.iter().flat_map(|((id, _), forms)| forms.iter().map(|f| put(*id, f.clone())));
+            scratch.apply_all(all.collect::<Vec<_>>());
+            prop_assert_eq!(after, told(&scratch));
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What is sent is what arrives, and what cannot be read is refused by name.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use prost::Message;
+use tulle_model::identity::{SpiffeId, TrustDomain};
+use tulle_model::name::NamespacedName;
+use tulle_model::snapshot::{
+    AppProtocol, Backend, BackendTarget, EgressPolicy, Endpoint, EndpointSet, HttpMatch, HttpRouteEntry,
+    HttpRouteTable, HttpRule, MeshSettings, NodeAddress, PathMatch, Pattern, PortConfig, PortMapping,
+    ServiceConfig, TcpRule, TextMatch, ValueMatch,
+};
+use tulle_wire::discovery;
+
+fn names() -> impl Strategy<Value = NamespacedName> {
+    ("[a-z]{1,5}", "[a-z]{1,5}").prop_map(|(namespace, name)| NamespacedName::new(namespace, name))
+}
+
+fn backends() -> impl Strategy<Value = Vec<Backend>> {
+    let target = prop_oneof![
+        (names(), 1u16..).prop_map(|(name, port)| BackendTarget::Service { name, port }),
+        ".{0,20}".prop_map(|reason| BackendTarget::Invalid { reason: reason.into() }),
+    ];
+    let backend = (target, any::<u32>()).prop_map(|(target, weight)| Backend { target, weight });
+    prop::collection::vec(backend, 0..4)
+}
+
+fn patterns() -> impl Strategy<Value = Pattern> {
+    "[a-z]{0,5}[.]?".prop_map(|source| Pattern::new(&source).unwrap())
+}
+
+fn values() -> impl Strategy<Value = Vec<ValueMatch>> {
+    let value = prop_oneof![".{0,9}".prop_map(TextMatch::Exact), patterns().prop_map(TextMatch::Regex)];
+    prop::collection::vec(("[a-z-]{1,5}", value).prop_map(|(name, value)| ValueMatch { name, value }), 0..3)
+}
+
+fn matchers() -> impl Strategy<Value = HttpMatch> {
+    let path = prop_oneof![
+        "/[a-z]{0,5}/?".prop_map(PathMatch::Exact),
+        "(/[a-z]{1,3}){0,2}".prop_map(PathMatch::Prefix),
+        patterns().prop_map(PathMatch::Regex),
+    ];
+    (path, prop::option::of("GET|PUT"), values(), values())
+        .prop_map(|(path, method, headers, query)| HttpMatch { path, method, headers, query })
+}
+
+fn rules() -> impl Strategy<Value = Arc<HttpRule>> {
+    (names(), any::<u32>(), prop::option::of("[a-z]{0,4}"), backends()).prop_map(
+        |(route, index, name, backends)| {
+            Arc::new(HttpRule { route, index, name: name.map(Arc::from), backends })
+        },
+    )
+}
+
+fn tables() -> impl Strategy<Value = HttpRouteTable> {
+    prop::collection::vec(rules(), 1..4).prop_flat_map(|rules| {
+        let entry = (matchers(), prop::sample::select(rules));
+        let entry = entry.prop_map(|(matcher, rule)| HttpRouteEntry { matcher, rule });
+        prop::collection::vec(entry, 0..8).prop_map(|entries| HttpRouteTable { entries })
+    })
+}
+
+fn services() -> impl Strategy<Value = ServiceConfig> {
+    let protocol = prop::sample::select(vec![
+        AppProtocol::Detect,
+        AppProtocol::Http1,
+        AppProtocol::Http2,
+        AppProtocol::Tcp,
+    ]);
+    let tcp_rule = (names(), backends()).prop_map(|(route, backends)| Arc::new(TcpRule { route, backends }));
+    let port = ("[a-z]{0,4}", protocol, tables(), prop::option::of(tcp_rule));
+    (names(), prop::collection::btree_map(1u16.., port, 0..4)).prop_map(|(name, ports)| {
+        let port = |(number, (name, protocol, http_routes, tcp_route)): (u16, (String, _, _, _))| {
+            PortConfig { number, name: name.into(), protocol, http_routes, tcp_route }
+        };
+        ServiceConfig { name, ports: ports.into_iter().map(port).collect() }
+    })
+}
+
+fn endpoint_sets() -> impl Strategy<Value = EndpointSet> {
+    let node = ("[a-z]{1,5}", any::<IpAddr>(), any::<u16>())
+        .prop_map(|(name, ip, port)| NodeAddress { name: name.into(), link: SocketAddr::new(ip, port) });
+    let mapping =
+        (1u16.., 1u16..).prop_map(|(service_port, target_port)| PortMapping { service_port, target_port });
+    let endpoint = (
+        prop::option::of(names()),
+        prop::option::of(node),
+        any::<IpAddr>(),
+        prop::collection::vec(mapping, 0..3),
+        any::<bool>(),
+    )
+        .prop_map(|(workload, node, address, ports, identified)| {
+            let domain = TrustDomain::new("mesh.local").unwrap();
+            let identity =
+                (identified || node.is_some()).then(|| SpiffeId::workload(&domain, "shop", "cart"));
+            Arc::new(Endpoint { workload, node, address, ports, identity })
+        });
+    (names(), prop::collection::vec(endpoint, 0..5))
+        .prop_map(|(service, endpoints)| EndpointSet { service, endpoints })
+}
+
+/// Through bytes, as over the network.
+fn sent<M: Message + Default>(message: M) -> M {
+    M::decode(message.encode_to_vec().as_slice()).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn services_survive_a_round_trip(service in services()) {
+        let received = ServiceConfig::try_from(sent(discovery::Service::from(&service))).unwrap();
+        // Rules that were shared still are.
+        for (port, got) in service.ports.iter().zip(&received.ports) {
+            let (sent, got) = (&port.http_routes.entries, &got.http_routes.entries);
+            for i in 1..sent.len() {
+                let shared = Arc::ptr_eq(&sent[0].rule, &sent[i].rule);
+                prop_assert_eq!(Arc::ptr_eq(&got[0].rule, &got[i].rule), shared);
+            }
+        }
+        prop_assert_eq!(received, service);
+    }
+
+    #[test]
+    fn endpoints_survive_a_round_trip(set in endpoint_sets()) {
+        let received = EndpointSet::try_from(sent(discovery::Endpoints::from(&set))).unwrap();
+        prop_assert_eq!(received, set);
+    }
+
+    #[test]
+    fn settings_survive_a_round_trip(deny: bool, access_log: bool) {
+        let egress = if deny { EgressPolicy::Deny } else { EgressPolicy::Allow };
+        let mesh = MeshSettings { egress, access_log };
+        prop_assert_eq!(MeshSettings::from(sent(discovery::Mesh::from(&mesh))), mesh);
+    }
+
+    /// Whatever bytes decode as a message, reading it is an answer or an error, and what reads
+    /// survives another round trip.
+    #[test]
+    fn nothing_that_arrives_panics(
+        service in services(), set in endpoint_sets(), at in any::<prop::sample::Index>(), byte: u8,
+    ) {
+        let spoiled = |mut bytes: Vec<u8>| {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            bytes
+        };
+        let bytes = spoiled(discovery::Service::from(&service).encode_to_vec());
+        if let Ok(Ok(service)) = discovery::Service::decode(bytes.as_slice()).map(ServiceConfig::try_from) {
+            let again = ServiceConfig::try_from(discovery::Service::from(&service));
+            prop_assert_eq!(again.unwrap(), service);
+        }
+        let bytes = spoiled(discovery::Endpoints::from(&set).encode_to_vec());
+        if let Ok(Ok(set)) = discovery::Endpoints::decode(bytes.as_slice()).map(EndpointSet::try_from) {
+            prop_assert_eq!(EndpointSet::try_from(discovery::Endpoints::from(&set)).unwrap(), set);
+        }
+    }
+}
+
+fn service_with(change: impl FnOnce(&mut discovery::Port)) -> discovery::Service {
+    let entry = discovery::HttpEntry {
+        rule: 0,
+        path: Some(discovery::http_entry::Path::Prefix(String::new())),
+        ..Default::default()
+    };
+    let target = discovery::backend::Target::Invalid("gone".into());
+    let rule = discovery::Rule {
+        route_namespace: "shop".into(),
+        route_name: "split".into(),
+        backends: vec![discovery::Backend { weight: 1, target: Some(target) }],
+        ..Default::default()
+    };
+    let mut port = discovery::Port {
+        number: 80,
+        http_entries: vec![entry],
+        http_rules: vec![rule.clone()],
+        tcp_rule: Some(rule),
+        ..Default::default()
+    };
+    change(&mut port);
+    discovery::Service { namespace: "shop".into(), name: "cart".into(), ports: vec![port] }
+}
+
+#[test]
+fn errors_name_the_field() {
+    assert!(ServiceConfig::try_from(service_with(|_| ())).is_ok());
+    type Spoil = fn(&mut discovery::Port);
+    let cases: [(&str, Spoil); 10] = [
+        ("ports[0].number", |p| p.number = 0),
+        ("ports[0].number", |p| p.number = 65536),
+        ("ports[0].protocol", |p| p.protocol = 9),
+        ("ports[0].http_entries[0].rule", |p| p.http_entries[0].rule = 1),
+        ("ports[0].http_entries[0].path", |p| p.http_entries[0].path = None),
+        ("ports[0].http_entries[0].prefix", |p| {
+            p.http_entries[0].path = Some(discovery::http_entry::Path::Prefix("/".into()));
+        }),
+        ("ports[0].http_entries[0].headers[0].regex", |p| {
+            let value = discovery::value_match::Value::Regex("(".into());
+            p.http_entries[0].headers = vec![discovery::ValueMatch { name: "a".into(), value: Some(value) }];
+        }),
+        ("ports[0].http_entries[0].query[0].value", |p| {
+            p.http_entries[0].query = vec![discovery::ValueMatch { name: "a".into(), value: None }];
+        }),
+        ("ports[0].http_rules[0].route_name", |p| p.http_rules[0].route_name.clear()),
+        ("ports[0].tcp_rule.backends[0].target", |p| {
+            p.tcp_rule.as_mut().unwrap().backends[0].target = None;
+        }),
+    ];
+    for (field, spoil) in cases {
+        assert_eq!(ServiceConfig::try_from(service_with(spoil)).unwrap_err().field, field);
+    }
+    let mut service = service_with(|_| ());
+    service.ports.push(service.ports[0].clone());
+    assert_eq!(ServiceConfig::try_from(service).unwrap_err().field, "ports[1].number");
+
+    let endpoint = discovery::Endpoint {
+        node: "n1".into(),
+        link_address: "192.0.2.1:15008".into(),
+        address: vec![127, 0, 0, 1].into(),
+        identity: "spiffe://mesh.local/ns/shop/sa/cart".into(),
+        ..Default::default()
+    };
+    let read = |change: fn(&mut discovery::Endpoint)| {
+        let mut endpoint = endpoint.clone();
+        change(&mut endpoint);
+        EndpointSet::try_from(discovery::Endpoints {
+            namespace: "shop".into(),
+            name: "cart".into(),
+            endpoints: vec![endpoint],
+        })
+    };
+    assert!(read(|_| ()).is_ok());
+    let cases: [(&str, fn(&mut discovery::Endpoint)); 5] = [
+        ("endpoints[0].address", |e| e.address = vec![1, 2, 3].into()),
+        ("endpoints[0].identity", |e| e.identity = "me".into()),
+        ("endpoints[0].identity", |e| e.identity.clear()),
+        ("endpoints[0].link_address", |e| e.link_address = "n1:15008".into()),
+        ("endpoints[0].workload_name", |e| e.workload_namespace = "shop".into()),
+    ];
+    for (field, change) in cases {
+        assert_eq!(read(change).unwrap_err().field, field);
+    }
+}
