@@ -8,6 +8,7 @@ pub mod app_pool;
 pub mod drain;
 pub mod endpoints;
 pub mod error;
+pub mod health;
 pub mod http;
 pub mod inbound;
 pub mod link;

@@ -78,6 +78,8 @@ async fn run(
                 let _ = done.send(listen(&worker, &mut listeners, listener, purpose));
             }
             Command::Close { address, done } => {
+                worker.listening.borrow_mut().retain(|own| *own != address);
+                worker.listening.borrow_mut().retain(|own| *own != address);
                 if let Some(accepting) = listeners.remove(&address) {
                     accepting.end().await;
                 }
@@ -126,6 +128,8 @@ fn listen(
     let listener = TcpListener::from_std(listener)?;
     let stop = CancellationToken::new();
     let task = tokio::task::spawn_local(listener::accept(worker.clone(), listener, purpose, stop.clone()));
+    worker.listening.borrow_mut().push(address);
     listeners.insert(address, Accepting { stop, task });
+    worker.listening.borrow_mut().push(address);
     Ok(())
 }

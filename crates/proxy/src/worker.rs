@@ -14,6 +14,8 @@ use crate::app_pool::AppPool;
 use crate::drain::Drain;
 use crate::endpoints::Loads;
 use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::health::Health;
+use crate::http::retry::Budgets;
 use crate::link::client::LinkPool;
 use crate::metrics::{InFlight, WorkerMetrics};
 use crate::outbound::Learned;
@@ -42,10 +44,16 @@ pub struct Worker {
     pub apps: AppPool,
     /// Requests and connections in flight by endpoint, which balancing looks at.
     pub loads: Loads,
+    /// Endpoints that did not take connections lately.
+    pub health: Health,
+    /// How much of what it sends to each service may be retries.
+    pub budgets: Budgets,
     /// Says when this worker is to finish what it has and take nothing new.
     pub drain: Drain,
     /// Every connection taken is spawned on it; a drain waits for it to be empty.
     pub connections: TaskTracker,
+    /// Where this proxy listens: no destination of anybody.
+    pub(crate) listening: RefCell<Vec<SocketAddr>>,
     pub(crate) demand: Demand,
     pub(crate) learned: RefCell<Learned>,
     pub(crate) server_tls: TlsCache,
@@ -79,8 +87,11 @@ impl Worker {
             links: LinkPool::default(),
             apps: AppPool::default(),
             loads: Loads::default(),
+            health: Health::default(),
+            budgets: Budgets::default(),
             drain,
             connections: TaskTracker::new(),
+            listening: RefCell::default(),
             demand: config.demand.clone(),
             learned: RefCell::default(),
             server_tls: TlsCache::default(),
@@ -171,6 +182,14 @@ impl Worker {
                 true
             }
         }
+    }
+
+    /// Whether a connection to `address` would come back to this proxy.
+    pub(crate) fn is_own_listener(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.listening.borrow().iter().any(|own| {
+            own.port() == address.port() && (own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback()))
+        })
     }
 
     /// Counts one request or connection to a workload's process until it is dropped.

@@ -112,8 +112,10 @@ pub enum Event<'a> {
     Trailers(&'a HeaderMap),
     /// All of it has passed. The last event.
     End,
-    /// It broke, or its reader went away. The last event.
+    /// It broke: whoever sends it failed. The last event.
     Broken,
+    /// Its reader went away before its end. The last event.
+    Abandoned,
 }
 
 struct Observed<F: FnMut(Event<'_>)> {
@@ -167,7 +169,7 @@ impl<F: FnMut(Event<'_>)> Drop for Observed<F> {
         if !self.over {
             // A reader that was told of the end beforehand does not ask for it again.
             let whole = http_body::Body::is_end_stream(&self.inner);
-            (self.observer)(if whole { Event::End } else { Event::Broken });
+            (self.observer)(if whole { Event::End } else { Event::Abandoned });
         }
     }
 }
@@ -193,11 +195,8 @@ const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 impl Gate {
     /// A gate before `body`, and the body behind it.
     pub fn before(body: Body) -> (Self, Body) {
-        let state = GateState {
-            state: AtomicU8::new(SHUT),
-            reader: AtomicWaker::new(),
-            watcher: AtomicWaker::new(),
-        };
+        let state =
+            GateState { state: AtomicU8::new(SHUT), reader: AtomicWaker::new(), watcher: AtomicWaker::new() };
         let gate = Self(Arc::new(state));
         let gated = Gated { inner: body, gate: gate.clone(), patience: None };
         (gate, Body(Kind::Boxed(Box::pin(gated))))

@@ -71,12 +71,15 @@ pub fn strip_own(headers: &mut HeaderMap) {
 }
 
 /// What a client asks to go on in instead of HTTP (RFC 9110, section 7.8), as it named it. `h2c` is no
-/// such wish (RFC 9113, section 3.1 removed it): the request is served in HTTP/1.1.
+/// such wish (RFC 9113, section 3.1 removed it), and TLS inside of a captured connection is none that
+/// anybody would take up: such requests are served in HTTP/1.1.
 pub fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let value = headers.get(UPGRADE)?;
     let named = list(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    let h2c = list(headers, &UPGRADE).all(|token| token.eq_ignore_ascii_case("h2c"));
-    (named && !h2c).then(|| value.clone())
+    let worthwhile = |token: &str| {
+        !token.eq_ignore_ascii_case("h2c") && !token.get(..4).is_some_and(|t| t.eq_ignore_ascii_case("tls/"))
+    };
+    (named && list(headers, &UPGRADE).any(worthwhile)).then(|| value.clone())
 }
 
 /// The client waits for `100 Continue`.

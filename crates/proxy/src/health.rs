@@ -1,0 +1,94 @@
+//! Endpoints that did not take connections lately, as one worker has seen it: they are passed over for
+//! a while, unless there is no other.
+//!
+//! A failed connect, a refused link or the word that a workload is stopping trips it: for a second, then
+//! twice as long each time, at most 30 s. The first success afterwards heals it.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tulle_model::snapshot::{Endpoint, FastMap};
+
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(30);
+/// What is remembered of endpoints that are gone is dropped beyond that.
+const MAX_TROUBLED: usize = 1024;
+
+/// The endpoints in trouble.
+#[derive(Default)]
+pub struct Health(RefCell<FastMap<Arc<Endpoint>, Trouble>>);
+
+struct Trouble {
+    failures: u32,
+    until: Instant,
+}
+
+impl Health {
+    /// The endpoint did not take a request or connection.
+    pub fn failed(&self, endpoint: &Arc<Endpoint>, now: Instant) {
+        let mut troubled = self.0.borrow_mut();
+        if troubled.len() >= MAX_TROUBLED {
+            troubled.retain(|_, trouble| trouble.until > now);
+        }
+        let trouble = troubled.entry(endpoint.clone()).or_insert_with(|| Trouble { failures: 0, until: now });
+        // What failed while it was avoided anyway was under way before, and says nothing new.
+        if trouble.until <= now {
+            let pause = FIRST.saturating_mul(1 << trouble.failures.min(5)).min(LONGEST);
+            trouble.failures += 1;
+            trouble.until = now + pause;
+        }
+    }
+
+    /// The endpoint answered.
+    pub fn worked(&self, endpoint: &Arc<Endpoint>) {
+        let mut troubled = self.0.borrow_mut();
+        if !troubled.is_empty() {
+            troubled.remove(endpoint);
+        }
+    }
+
+    /// Adds those to pass over now to `excluded`.
+    pub fn exclude(&self, excluded: &mut Vec<Arc<Endpoint>>, now: Instant) {
+        let troubled = self.0.borrow();
+        excluded.extend(troubled.iter().filter(|(_, t)| t.until > now).map(|(endpoint, _)| endpoint.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_until_it_works() {
+        let health = Health::default();
+        let endpoint = Arc::new(Endpoint {
+            workload: None,
+            node: None,
+            address: [127, 0, 0, 1].into(),
+            ports: Vec::new(),
+            identity: None,
+        });
+        let avoided = |now| {
+            let mut excluded = Vec::new();
+            health.exclude(&mut excluded, now);
+            !excluded.is_empty()
+        };
+        let mut now = Instant::now();
+        assert!(!avoided(now));
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            health.failed(&endpoint, now);
+            health.failed(&endpoint, now);
+            now += Duration::from_secs(seconds) - Duration::from_millis(1);
+            assert!(avoided(now), "{seconds}");
+            now += Duration::from_millis(1);
+            assert!(!avoided(now), "{seconds}");
+        }
+        health.failed(&endpoint, now);
+        health.worked(&endpoint);
+        assert!(!avoided(now));
+        health.failed(&endpoint, now);
+        assert!(!avoided(now + Duration::from_secs(1)));
+    }
+}

@@ -1,0 +1,452 @@
+//! The way of a request from its destination to an answer: route, backend, endpoint, attempt, and on to
+//! the next endpoint where that is safe.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{HeaderMap, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response, Version};
+use tokio::time::Instant;
+use tulle_model::name::ServiceName;
+use tulle_model::routing::{self, RequestParts};
+use tulle_model::snapshot::{
+    AppProtocol, Backend, BackendTarget, Endpoint, EndpointSet, HttpRouteTable, Known, PortConfig,
+};
+
+use crate::Security;
+use crate::endpoints::Picked;
+use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::http::body::{Body, Gate, Replay};
+use crate::http::headers::{self, AppVersion};
+use crate::http::record::{Outcome, Record};
+use crate::http::reply::{self, Reason};
+use crate::http::retry::Attempts;
+use crate::inbound::{self, Peer};
+use crate::link::{APP_VERSION, PORT, REASON, RETRY, WORKLOAD};
+use crate::state::LocalWorkload;
+use crate::worker::{Lookup, Worker};
+
+/// Where a request is to go.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    Service {
+        service: ServiceName,
+        port: u16,
+    },
+    /// No part of the mesh: one of these addresses, tried in their order.
+    Outside {
+        addresses: Vec<SocketAddr>,
+    },
+}
+
+/// A request of the inner form (see [`headers::normalize_request`]) on its way.
+pub(crate) struct Call {
+    pub head: Parts,
+    pub body: Body,
+    pub target: Target,
+}
+
+/// An answer of the mesh's own, and the service it is about.
+pub(crate) struct Refusal {
+    pub reason: Reason,
+    pub message: String,
+    pub destination: Option<ServiceName>,
+}
+
+impl Refusal {
+    pub fn new(reason: Reason, message: String, destination: Option<ServiceName>) -> Self {
+        Self { reason, message, destination }
+    }
+
+    pub fn into_answer(self) -> (Outcome, Response<Body>) {
+        (Outcome::unsent(self.destination), reply::reply(self.reason, &self.message))
+    }
+}
+
+/// A request whose route is known.
+pub(crate) struct Routed {
+    /// The service whose endpoints take it.
+    pub backend: ServiceName,
+    pub port: u16,
+    /// What to speak to the application.
+    pub version: AppVersion,
+}
+
+/// An endpoint chosen for one attempt.
+pub(crate) enum Hop {
+    Endpoint(Picked),
+    Outside(SocketAddr),
+}
+
+/// Answers a call.
+pub(crate) async fn forward(
+    worker: &Rc<Worker>,
+    source: &Arc<LocalWorkload>,
+    record: &Record,
+    call: Call,
+) -> (Outcome, Response<Body>) {
+    let Call { head, body, target } = call;
+    let mut route = match Route::find(worker, &head, target).await {
+        Ok(route) => route,
+        Err(refusal) => return refusal.into_answer(),
+    };
+    let gate = head.extensions.get::<Gate>().cloned();
+    let replay = Replay::new(body);
+    loop {
+        let hop = match route.next(worker) {
+            Ok(hop) => hop,
+            Err(refusal) => return refusal.into_answer(),
+        };
+        let request = Request::from_parts(head.clone(), replay.body());
+        let (failure, answer) = match send(worker, source, &hop, route.version(), request).await {
+            Ok(response) => match mesh_made(&response) {
+                None => {
+                    replay.commit();
+                    if let Some(gate) = gate {
+                        gate.refuse();
+                    }
+                    return (route.succeeded(worker, hop), response);
+                }
+                Some(error) => (error, Some(response)),
+            },
+            Err(error) => (error, None),
+        };
+        tracing::debug!(
+            source = %source.name,
+            endpoint = ?hop.address(),
+            reason = failure.kind.reason(),
+            "attempt failed: {failure}"
+        );
+        let repeatable = replay.possible();
+        let repeat = route.failed(worker, source, record, &hop, &head.method, &failure, repeatable);
+        if !repeat {
+            let mut answer = answer.unwrap_or_else(|| reply::failed(&failure));
+            answer.headers_mut().remove(RETRY);
+            return (route.outcome(worker, hop), answer);
+        }
+    }
+}
+
+/// A route, and the attempts made on it.
+pub(crate) struct Route {
+    kind: Kind,
+    attempts: Attempts,
+    tried: Vec<Arc<Endpoint>>,
+    version: AppVersion,
+    /// The last failure would be no other on the same endpoint.
+    futile: bool,
+}
+
+enum Kind {
+    Service { backend: ServiceName, port: u16 },
+    Outside { addresses: std::vec::IntoIter<SocketAddr> },
+}
+
+impl Route {
+    /// Looks up where the request goes. Waits only for a service that was never used before.
+    pub async fn find(worker: &Rc<Worker>, head: &Parts, target: Target) -> Result<Self, Refusal> {
+        let (kind, version) = match target {
+            Target::Outside { addresses } => {
+                let version = AppVersion::of(head.version);
+                (Kind::Outside { addresses: addresses.into_iter() }, version)
+            }
+            Target::Service { service, port } => {
+                let routed = route(worker, head, service, port).await?;
+                worker.budgets.record_request(&routed.backend);
+                (Kind::Service { backend: routed.backend, port: routed.port }, routed.version)
+            }
+        };
+        Ok(Self { kind, attempts: Attempts::default(), tried: Vec::new(), version, futile: false })
+    }
+
+    pub fn version(&self) -> AppVersion {
+        self.version
+    }
+
+    /// Chooses where the next attempt goes.
+    pub fn next(&mut self, worker: &Worker) -> Result<Hop, Refusal> {
+        self.attempts.begin();
+        if let Kind::Outside { addresses } = &mut self.kind {
+            return addresses.next().map(Hop::Outside).ok_or_else(|| {
+                let message = "no address of the destination is left to try".to_owned();
+                Refusal::new(Reason::ConnectFailed, message, None)
+            });
+        }
+        let Kind::Service { backend, port } = &self.kind else { unreachable!("the other kind returned") };
+        match self.pick(worker, backend, *port) {
+            Some(picked) => Ok(Hop::Endpoint(picked)),
+            None => {
+                let message = format!("service {backend} has no endpoint for port {port}");
+                Err(Refusal::new(Reason::NoEndpoints, message, Some(backend.clone())))
+            }
+        }
+    }
+
+    /// First among those that are well and were not tried; then whatever their health, then also what
+    /// was tried.
+    fn pick(&self, worker: &Worker, backend: &ServiceName, port: u16) -> Option<Picked> {
+        let set: Arc<EndpointSet> = worker.state.load().snapshot.endpoints.get(backend)?.clone();
+        let mut excluded = self.tried.clone();
+        worker.health.exclude(&mut excluded, Instant::now());
+        worker
+            .pick_from(&set, port, &excluded)
+            .or_else(|| worker.pick_from(&set, port, &self.tried))
+            .or_else(|| worker.pick_from(&set, port, &[]))
+    }
+
+    /// Learns from a failed attempt; whether to make another.
+    #[allow(clippy::too_many_arguments)]
+    pub fn failed(
+        &mut self,
+        worker: &Worker,
+        source: &LocalWorkload,
+        record: &Record,
+        hop: &Hop,
+        method: &http::Method,
+        error: &UpstreamError,
+        body_at_hand: bool,
+    ) -> bool {
+        use UpstreamErrorKind as Failure;
+        if let Hop::Endpoint(picked) = hop {
+            if matches!(error.kind, Failure::Connect | Failure::Tls | Failure::Refused | Failure::Draining) {
+                worker.health.failed(&picked.endpoint, Instant::now());
+                self.futile = true;
+            } else {
+                self.futile = false;
+            }
+            self.tried.push(picked.endpoint.clone());
+        }
+        if !self.attempts.may_repeat(method, error) || !body_at_hand || !self.has_more(worker) {
+            return false;
+        }
+        if let Kind::Service { backend, .. } = &self.kind
+            && !worker.budgets.try_retry(backend)
+        {
+            tracing::debug!(service = %backend, "no retry: the budget is used up");
+            return false;
+        }
+        record.edge(worker, source, &self.outcome_of(worker, hop)).retry();
+        true
+    }
+
+    fn has_more(&self, worker: &Worker) -> bool {
+        match &self.kind {
+            Kind::Outside { addresses } => addresses.len() > 0,
+            Kind::Service { backend, port } => {
+                let state = worker.state.load();
+                let Some(set) = state.snapshot.endpoints.get(backend) else { return false };
+                let left = |e: &&Arc<Endpoint>| e.target_port(*port).is_some() && !self.tried.contains(e);
+                !self.futile || set.endpoints.iter().any(|e| left(&e))
+            }
+        }
+    }
+
+    pub fn succeeded(&self, worker: &Worker, hop: Hop) -> Outcome {
+        if let Hop::Endpoint(picked) = &hop {
+            worker.health.worked(&picked.endpoint);
+        }
+        self.outcome(worker, hop)
+    }
+
+    pub fn outcome(&self, worker: &Worker, hop: Hop) -> Outcome {
+        let mut outcome = self.outcome_of(worker, &hop);
+        if let Hop::Endpoint(picked) = hop {
+            outcome.load = Some(picked.load);
+        }
+        outcome
+    }
+
+    fn outcome_of(&self, worker: &Worker, hop: &Hop) -> Outcome {
+        let destination = match &self.kind {
+            Kind::Service { backend, .. } => Some(backend.clone()),
+            Kind::Outside { .. } => None,
+        };
+        let security = match hop {
+            Hop::Endpoint(picked) if worker.is_local(&picked.endpoint) => Security::SameNode,
+            Hop::Endpoint(picked) if picked.endpoint.node.is_some() => Security::MutualTls,
+            _ => Security::Plaintext,
+        };
+        let endpoint = Some(hop.address());
+        Outcome { destination, security, endpoint, attempts: self.attempts.made(), load: None }
+    }
+}
+
+impl Hop {
+    pub fn address(&self) -> SocketAddr {
+        match self {
+            Self::Endpoint(picked) => SocketAddr::new(picked.endpoint.address, picked.target_port),
+            Self::Outside(address) => *address,
+        }
+    }
+}
+
+/// Finds the rule that decides over the request, and the backend that gets it.
+async fn route(
+    worker: &Rc<Worker>,
+    head: &Parts,
+    service: ServiceName,
+    port: u16,
+) -> Result<Routed, Refusal> {
+    let refuse = |reason, message: String| Err(Refusal::new(reason, message, Some(service.clone())));
+    let config = match worker.service(&service).await {
+        Lookup::Present(config) => config,
+        Lookup::Absent => {
+            return refuse(Reason::UnknownService, format!("there is no service {service}"));
+        }
+        Lookup::Unknown => {
+            let message = format!("nothing is known of service {service} yet, and the server did not answer");
+            return refuse(Reason::UnknownService, message);
+        }
+    };
+    let Some(port_config) = config.port(port) else {
+        let ports: Vec<String> = config.ports.iter().map(|p| p.number.to_string()).collect();
+        let has = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
+        let message = format!("service {service} has no port {port} (it has {has})");
+        return refuse(Reason::UnknownService, message);
+    };
+    if port_config.http_routes.entries.is_empty() {
+        let version = app_version(head.version, port_config);
+        return Ok(Routed { backend: service, port, version });
+    }
+    let Some(backends) = matching(&port_config.http_routes, head) else {
+        let message = format!("no route of service {service} port {port} matches the request");
+        return refuse(Reason::NoRoute, message);
+    };
+    let (backend, port) = match routing::pick_backend(backends, worker.random()).map(|b| &b.target) {
+        Some(BackendTarget::Service { name, port }) => (name.clone(), *port),
+        Some(BackendTarget::Invalid { reason }) => {
+            return refuse(Reason::InvalidBackend, format!("a route of service {service}: {reason}"));
+        }
+        None => {
+            let message = format!("the matching route of service {service} has no backend with a weight");
+            return refuse(Reason::InvalidBackend, message);
+        }
+    };
+    let state = worker.state.load();
+    let version = match state.snapshot.services.get(&backend) {
+        Some(Known::Present(config)) => {
+            config.port(port).map_or(AppVersion::of(head.version), |p| app_version(head.version, p))
+        }
+        _ => app_version(head.version, port_config),
+    };
+    Ok(Routed { backend, port, version })
+}
+
+fn matching<'t>(table: &'t HttpRouteTable, head: &Parts) -> Option<&'t [Backend]> {
+    let parts = RequestParts {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        query: head.uri.query(),
+        header: |name: &str| header(head, name),
+    };
+    routing::route(table, &parts).map(|entry| entry.rule.backends.as_slice())
+}
+
+fn header<'a>(head: &'a Parts, name: &str) -> Option<Cow<'a, str>> {
+    // The inner form keeps the host in the URI.
+    if name == "host" {
+        return head.uri.authority().map(|authority| Cow::Borrowed(authority.as_str()));
+    }
+    routing::join_values(head.headers.get_all(name).iter().map(HeaderValue::as_bytes))
+}
+
+fn app_version(client: Version, port: &PortConfig) -> AppVersion {
+    match port.protocol {
+        AppProtocol::Http1 => AppVersion::Http1,
+        AppProtocol::Http2 => AppVersion::Http2,
+        AppProtocol::Detect | AppProtocol::Tcp => AppVersion::of(client),
+    }
+}
+
+/// Makes one attempt. `Ok`: an answer, of the application or of the mesh at its side.
+async fn send(
+    worker: &Rc<Worker>,
+    source: &Arc<LocalWorkload>,
+    hop: &Hop,
+    version: AppVersion,
+    mut request: Request<Body>,
+) -> Result<Response<Body>, UpstreamError> {
+    let picked = match hop {
+        Hop::Endpoint(picked) => picked,
+        Hop::Outside(address) => return send_plain(worker, *address, version, request).await,
+    };
+    let endpoint = &*picked.endpoint;
+    if endpoint.node.is_none() {
+        return send_plain(worker, hop.address(), version, request).await;
+    }
+    if worker.is_local(endpoint) {
+        let workload = local_workload(worker, endpoint)?;
+        request.extensions_mut().insert(version);
+        let peer = Peer { identity: source.identity.clone() };
+        return Ok(inbound::serve_request(worker, &peer, &workload, picked.target_port, request).await);
+    }
+    let stream = worker.links.stream(worker, source, endpoint).await?;
+    add_link_headers(request.headers_mut(), endpoint, picked.target_port, version);
+    let mut response = stream.send(worker, request).await?.map(Body::new);
+    headers::strip_hop_by_hop(response.headers_mut());
+    Ok(response)
+}
+
+async fn send_plain(
+    worker: &Rc<Worker>,
+    address: SocketAddr,
+    version: AppVersion,
+    request: Request<Body>,
+) -> Result<Response<Body>, UpstreamError> {
+    let mut response = worker.apps.request(address, version, request).await?;
+    headers::normalize_response(response.headers_mut()).map_err(|problem| {
+        UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0.to_owned())
+    })?;
+    Ok(response)
+}
+
+/// The workload of this node behind an endpoint. An error where it is gone or another one by now.
+pub(crate) fn local_workload(
+    worker: &Worker,
+    endpoint: &Endpoint,
+) -> Result<Arc<LocalWorkload>, UpstreamError> {
+    let workload =
+        endpoint.workload.as_ref().and_then(|name| worker.workload(name)).filter(|workload| {
+            endpoint.identity.as_ref().is_none_or(|identity| *identity == workload.identity)
+        });
+    workload.ok_or_else(|| {
+        let name =
+            endpoint.workload.as_ref().map_or_else(|| endpoint.address.to_string(), ToString::to_string);
+        let message = format!("{name} is no longer on this node");
+        UpstreamError::safe(UpstreamErrorKind::Refused, message)
+    })
+}
+
+fn add_link_headers(headers: &mut HeaderMap, endpoint: &Endpoint, port: u16, version: AppVersion) {
+    if let Some(name) = &endpoint.workload
+        && let Ok(name) = HeaderValue::try_from(name.to_string())
+    {
+        headers.insert(WORKLOAD, name);
+    }
+    headers.insert(PORT, port.into());
+    let version = match version {
+        AppVersion::Http1 => HeaderValue::from_static("1"),
+        AppVersion::Http2 => HeaderValue::from_static("2"),
+    };
+    headers.insert(APP_VERSION, version);
+}
+
+/// The failure that an answer stands for, if the mesh made it: the headers that say so are taken off
+/// what applications answer.
+fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
+    use UpstreamErrorKind as Failure;
+    let reason = response.headers().get(REASON)?;
+    let kind = match reason.as_bytes() {
+        b"connect-failed" => Failure::Connect,
+        b"draining" => Failure::Draining,
+        b"timeout" => Failure::Timeout,
+        b"connection-lost" => Failure::ConnectionLost,
+        _ => Failure::Refused,
+    };
+    let safe_to_retry = response.headers().get(RETRY).is_some_and(|value| value == "safe");
+    let message = format!("the endpoint's node answered {}", response.status());
+    Some(UpstreamError { kind, safe_to_retry, message })
+}

@@ -1,0 +1,152 @@
+//! Answers that the mesh makes itself. Each says so in `tulle-reason`, so that nobody takes it for the
+//! application's.
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{HeaderName, Response, StatusCode};
+
+use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::http::body::Body;
+use crate::link::{REASON, RETRY};
+
+/// Why the mesh answers instead of the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The service has no endpoint that takes requests.
+    NoEndpoints,
+    /// The port has routes, and none matches the request.
+    NoRoute,
+    /// The route's backend is a reference that leads nowhere.
+    InvalidBackend,
+    ConnectFailed,
+    /// The connection broke before the answer began.
+    ConnectionLost,
+    Draining,
+    /// There is no such service, or it has no such port.
+    UnknownService,
+    /// The mesh's egress policy forbids destinations outside of the mesh.
+    EgressDenied,
+    Timeout,
+    BadRequest,
+    /// HTTP has it, this proxy does not.
+    Unsupported,
+}
+
+impl Reason {
+    /// The value of `tulle-reason`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoEndpoints => "no-endpoints",
+            Self::NoRoute => "no-route",
+            Self::InvalidBackend => "invalid-backend",
+            Self::ConnectFailed => "connect-failed",
+            Self::ConnectionLost => "connection-lost",
+            Self::Draining => "draining",
+            Self::UnknownService => "unknown-service",
+            Self::EgressDenied => "egress-denied",
+            Self::Timeout => "timeout",
+            Self::BadRequest => "bad-request",
+            Self::Unsupported => "unsupported",
+        }
+    }
+
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NoEndpoints | Self::ConnectFailed | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::InvalidBackend => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ConnectionLost | Self::UnknownService | Self::EgressDenied => StatusCode::BAD_GATEWAY,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
+        }
+    }
+}
+
+impl From<UpstreamErrorKind> for Reason {
+    fn from(kind: UpstreamErrorKind) -> Self {
+        match kind {
+            UpstreamErrorKind::NoEndpoints => Self::NoEndpoints,
+            UpstreamErrorKind::Connect
+            | UpstreamErrorKind::Tls
+            | UpstreamErrorKind::Refused
+            | UpstreamErrorKind::NoCertificate => Self::ConnectFailed,
+            UpstreamErrorKind::ConnectionLost => Self::ConnectionLost,
+            UpstreamErrorKind::Draining => Self::Draining,
+            UpstreamErrorKind::Timeout => Self::Timeout,
+            UpstreamErrorKind::Caller => Self::BadRequest,
+        }
+    }
+}
+
+/// An answer with that reason. The message is for people: what failed, and at which object.
+pub fn reply(reason: Reason, message: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(format!("tulle: {message}\n")));
+    *response.status_mut() = reason.status();
+    let headers = response.headers_mut();
+    headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// The answer to a request that an upstream failed; marked for the other side of a link when nothing
+/// of the request can have reached the application.
+pub fn failed(error: &UpstreamError) -> Response<Body> {
+    let mut response = reply(error.kind.into(), &error.message);
+    if error.safe_to_retry {
+        response.headers_mut().insert(RETRY, HeaderValue::from_static("safe"));
+    }
+    response
+}
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// The same answer as a gRPC client understands it: "Trailers-Only" of gRPC over HTTP/2, with the code
+/// that gRPC derives from the HTTP status.
+pub fn for_grpc(mut response: Response<Body>) -> Response<Body> {
+    let code = match response.status() {
+        StatusCode::BAD_REQUEST => "13",
+        StatusCode::UNAUTHORIZED => "16",
+        StatusCode::FORBIDDEN => "7",
+        StatusCode::NOT_FOUND | StatusCode::NOT_IMPLEMENTED => "12",
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => "14",
+        _ => "2",
+    };
+    let reason = response.headers().get(REASON).and_then(|r| r.to_str().ok()).unwrap_or("unknown");
+    let message = HeaderValue::try_from(format!("tulle: {reason}"));
+    *response.status_mut() = StatusCode::OK;
+    *response.body_mut() = Body::empty();
+    let headers = response.headers_mut();
+    headers.remove(http::header::CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, HeaderValue::from_static(code));
+    if let Ok(message) = message {
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    response
+}
+
+/// Whether a `grpc-status` says that the service failed, rather than that the caller asked for something
+/// that it cannot have: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS. `None`: no status.
+pub fn grpc_failure(headers: &http::HeaderMap) -> Option<bool> {
+    let status = headers.get(GRPC_STATUS)?;
+    Some(matches!(status.as_bytes(), b"2" | b"4" | b"13" | b"14" | b"15"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_clients_get_a_grpc_status() {
+        let response = for_grpc(reply(Reason::NoEndpoints, "none"));
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "14");
+        assert_eq!(response.headers()["tulle-reason"], "no-endpoints");
+        assert_eq!(grpc_failure(response.headers()), Some(true));
+        assert_eq!(grpc_failure(&http::HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,119 @@
+//! Whether a failed attempt is made again elsewhere.
+
+use std::cell::RefCell;
+
+use http::Method;
+use tokio::time::Instant;
+use tulle_model::name::ServiceName;
+use tulle_model::retry_budget::RetryBudget;
+use tulle_model::snapshot::FastMap;
+
+use crate::app_pool::is_idempotent;
+use crate::error::{UpstreamError, UpstreamErrorKind};
+
+/// Attempts at one request. Answers of workloads that are stopping don't count.
+const ATTEMPTS: u32 = 3;
+/// With them, so many.
+const ATTEMPTS_IN_ALL: u32 = 10;
+/// Services with a budget of their own on a worker; beyond that the least used are forgotten.
+const MAX_BUDGETS: usize = 4096;
+
+/// One retry budget for each destination of a worker.
+pub struct Budgets {
+    started: Instant,
+    services: RefCell<FastMap<ServiceName, RetryBudget>>,
+}
+
+impl Default for Budgets {
+    fn default() -> Self {
+        Self { started: Instant::now(), services: RefCell::default() }
+    }
+}
+
+impl Budgets {
+    fn with<T>(
+        &self,
+        service: &ServiceName,
+        act: impl FnOnce(&mut RetryBudget, std::time::Duration) -> T,
+    ) -> T {
+        let now = self.started.elapsed();
+        let mut services = self.services.borrow_mut();
+        if let Some(budget) = services.get_mut(service) {
+            return act(budget, now);
+        }
+        if services.len() >= MAX_BUDGETS {
+            services.clear();
+        }
+        act(services.entry(service.clone()).or_default(), now)
+    }
+
+    pub fn record_request(&self, service: &ServiceName) {
+        self.with(service, |budget, now| budget.record_request(now));
+    }
+
+    pub fn try_retry(&self, service: &ServiceName) -> bool {
+        self.with(service, |budget, now| budget.try_retry(now))
+    }
+}
+
+/// What was attempted of one request.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Attempts {
+    made: u32,
+    at_stopping: u32,
+}
+
+impl Attempts {
+    pub fn made(&self) -> u32 {
+        self.made
+    }
+
+    pub fn begin(&mut self) {
+        self.made += 1;
+    }
+
+    /// Whether another attempt may follow, apart from the budget: the failed one has certainly not
+    /// reached the application, or the request does no harm when it is done twice.
+    pub fn may_repeat(&mut self, method: &Method, error: &UpstreamError) -> bool {
+        if error.kind == UpstreamErrorKind::Draining {
+            self.at_stopping += 1;
+        }
+        let left = self.made - self.at_stopping.min(self.made) < ATTEMPTS && self.made < ATTEMPTS_IN_ALL;
+        let harmless = error.kind == UpstreamErrorKind::ConnectionLost && is_idempotent(method);
+        left && (error.safe_to_retry || harmless)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_does_no_harm_is_repeated() {
+        let repeat = |method, error: UpstreamError| {
+            let mut attempts = Attempts::default();
+            attempts.begin();
+            attempts.may_repeat(&method, &error)
+        };
+        let lost = || UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, "");
+        assert!(repeat(Method::GET, lost()));
+        assert!(repeat(Method::PUT, lost()));
+        assert!(!repeat(Method::POST, lost()));
+        assert!(repeat(Method::POST, UpstreamError::safe(UpstreamErrorKind::Connect, "")));
+        assert!(!repeat(Method::GET, UpstreamError::after_sending(UpstreamErrorKind::Timeout, "")));
+    }
+
+    #[test]
+    fn attempts_are_limited() {
+        let count = |kind| {
+            let mut attempts = Attempts::default();
+            attempts.begin();
+            while attempts.may_repeat(&Method::POST, &UpstreamError::safe(kind, "")) {
+                attempts.begin();
+            }
+            attempts.made()
+        };
+        assert_eq!(count(UpstreamErrorKind::Connect), ATTEMPTS);
+        assert_eq!(count(UpstreamErrorKind::Draining), ATTEMPTS_IN_ALL);
+    }
+}
