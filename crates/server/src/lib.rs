@@ -1,5 +1,14 @@
 //! The control plane: store, API, certificate authority, discovery, telemetry.
 
 pub mod ca;
+pub mod controller;
+pub mod fleet;
+pub mod grpc;
+pub mod metrics;
 pub mod objects;
+mod server;
 pub mod store;
+pub mod telemetry;
+pub mod views;
+
+pub use server::{Server, ServerConfig, StartError};

@@ -1,0 +1,199 @@
+//! From stored objects to what nodes get: follows the store, compiles what changed, publishes it, and
+//! has the routes' statuses written ([`status`]).
+//!
+//! Changes that wait are taken together and compiled once. When the store's log has dropped what
+//! comes next (the controller was too slow), it lists everything, compiles afresh, and publishes the
+//! differences.
+
+pub mod status;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prost::Message;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tulle_model::compile::{Change, Compiler, Effects};
+use tulle_model::identity::TrustDomain;
+use tulle_model::name::{NamespacedName, ServiceName};
+use tulle_model::registry::{KINDS, KindId};
+use tulle_wire::discovery as wire;
+
+use self::status::StatusWriter;
+use crate::grpc::publication::{Key, Publication, ResourceType};
+use crate::metrics::Metrics;
+use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects, Page};
+
+/// How many changes are compiled together at most.
+const BATCH: usize = 1024;
+/// How long to wait after the store has failed.
+const RETRY: Duration = Duration::from_millis(500);
+/// The name of the one Mesh object.
+const MESH: &str = "default";
+
+/// Now, as API objects write it (RFC 3339, seconds).
+pub fn timestamp() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Compiles and publishes.
+pub struct Controller {
+    objects: Objects,
+    domain: TrustDomain,
+    publication: Arc<Publication>,
+    statuses: Arc<StatusWriter>,
+    metrics: Arc<Metrics>,
+    compiler: Compiler,
+    published: HashSet<Key>,
+    watch: ObjectWatch,
+}
+
+impl Controller {
+    /// Compiles and publishes all that is stored.
+    pub fn start(
+        objects: Objects,
+        domain: TrustDomain,
+        publication: Arc<Publication>,
+        statuses: Arc<StatusWriter>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ObjectError> {
+        let watch = objects.watch_all(objects.revision())?;
+        let compiler = Compiler::new(domain.clone());
+        let published = HashSet::new();
+        let mut controller =
+            Self { objects, domain, publication, statuses, metrics, compiler, published, watch };
+        controller.relist()?;
+        Ok(controller)
+    }
+
+    /// Follows the store until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let event = tokio::select! {
+                () = stop.cancelled() => return,
+                event = self.watch.next() => event,
+            };
+            if let Err(error) = event.and_then(|event| self.follow(event)) {
+                tracing::warn!(%error, "the controller starts over from a list");
+                self.metrics.relists.add(1);
+                while let Err(error) = self.relist() {
+                    tracing::error!(%error, "cannot list the stored objects; trying again");
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = tokio::time::sleep(RETRY) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a change and all that wait behind it.
+    fn follow(&mut self, first: ObjectEvent) -> Result<(), ObjectError> {
+        let mut changes = vec![change(first)];
+        while changes.len() < BATCH
+            && let Some(event) = self.watch.try_next()?
+        {
+            changes.push(change(event));
+        }
+        self.metrics.objects_compiled.add(changes.len() as u64);
+        let effects = self.compiler.apply_all(changes);
+        self.publish(&effects);
+        Ok(())
+    }
+
+    fn relist(&mut self) -> Result<(), ObjectError> {
+        let revision = self.objects.revision();
+        let page = Page { revision: Some(revision), ..Page::default() };
+        let mut changes = Vec::new();
+        for kind in KINDS {
+            let list = self.objects.list_page(kind, None, &page)?;
+            changes.extend(list.items.into_iter().map(|object| Change::Put(kind, Arc::new(object))));
+        }
+        self.watch = self.objects.watch_all(revision)?;
+        self.metrics.objects_compiled.add(changes.len() as u64);
+        self.compiler = Compiler::new(self.domain.clone());
+        let mut effects = self.compiler.apply_all(changes);
+        effects.mesh = true;
+        // What was published before and is not there any more.
+        for key in &self.published {
+            let Ok(name) = key.name.parse::<ServiceName>() else { continue };
+            match key.kind {
+                ResourceType::Service => effects.services.push(name),
+                ResourceType::Endpoints => effects.endpoints.push(name),
+                ResourceType::Mesh => {}
+            }
+        }
+        self.statuses.reset();
+        self.publish(&effects);
+        Ok(())
+    }
+
+    fn publish(&mut self, effects: &Effects) {
+        let mut changes = Vec::new();
+        if effects.mesh {
+            let body = wire::Mesh::from(&*self.compiler.mesh()).encode_to_vec();
+            changes.push((Key::new(ResourceType::Mesh, MESH), Some(body)));
+        }
+        for name in &effects.endpoints {
+            let body = self.compiler.endpoints(name).map(|set| wire::Endpoints::from(&*set).encode_to_vec());
+            changes.push((Key::new(ResourceType::Endpoints, name.to_string()), body));
+        }
+        for name in &effects.services {
+            let body =
+                self.compiler.service(name).map(|service| wire::Service::from(&*service).encode_to_vec());
+            changes.push((Key::new(ResourceType::Service, name.to_string()), body));
+        }
+        for (key, body) in &changes {
+            match body {
+                Some(_) => self.published.insert(key.clone()),
+                None => self.published.remove(key),
+            };
+        }
+        let published = self.publication.publish(changes);
+        self.metrics.resources_published.add(published as u64);
+        for (kind, name) in &effects.statuses {
+            if matches!(kind.id, KindId::HttpRoute | KindId::TcpRoute) {
+                let parents = self.compiler.route_status(kind, name).map(<[_]>::to_vec);
+                self.statuses.set(kind, name.clone(), parents);
+            } else if let Some(problem) = self.compiler.problem(kind, name) {
+                tracing::warn!(kind = kind.kind, object = %name, "does not compile: {problem}");
+            }
+        }
+    }
+}
+
+fn change(event: ObjectEvent) -> Change {
+    match event.object {
+        Some(object) => Change::Put(event.kind, object),
+        None => Change::Delete(event.kind, NamespacedName::new(event.namespace, event.name)),
+    }
+}
+
+/// Makes sure that the Mesh object is there, with the trust domain.
+pub async fn ensure_mesh(objects: &Objects, domain: &TrustDomain) -> Result<(), ObjectError> {
+    let mesh = serde_json::json!({
+        "metadata": { "name": MESH },
+        "spec": { "trustDomain": domain.as_str() },
+    });
+    let options = crate::objects::WriteOptions::controller();
+    let kind = KindId::Mesh.kind();
+    match objects.create(kind, "", mesh, &options).await {
+        Ok(_) => Ok(()),
+        Err(ObjectError::AlreadyExists { .. }) => {
+            let kept = objects.get(kind, "", MESH)?.unwrap_or(Value::Null);
+            match kept["spec"]["trustDomain"].as_str() {
+                Some(other) if other != domain.as_str() => tracing::warn!(
+                    "the Mesh object names the trust domain `{other}`, which cannot change: it stays `{domain}`"
+                ),
+                _ => {}
+            }
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A value that the newest writer sets and one reader takes.
+type Pending<K, V> = Mutex<std::collections::HashMap<K, V>>;

@@ -1,0 +1,289 @@
+//! Writes the statuses of routes: `Accepted` and `ResolvedRefs` as the compiler says, `Programmed`
+//! counted over the nodes that use the parent.
+//!
+//! Changes are gathered for a tenth of a second and written together; a status that is already as it
+//! should be is not written, so the writer's own writes end there. Entries of other controllers in a
+//! route's status are left as they are.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tulle_model::compile::ParentStatus;
+use tulle_model::name::{NamespacedName, ServiceName};
+use tulle_model::registry::{Kind, KindId};
+
+use super::{Pending, timestamp};
+use crate::grpc::publication::{Progress, Publication};
+use crate::metrics::Metrics;
+use crate::objects::{ObjectError, Objects, WriteOptions};
+
+/// As routes' statuses name us.
+pub const CONTROLLER_NAME: &str = "tulle.dev/mesh";
+/// For how long changes are gathered.
+const GATHER: Duration = Duration::from_millis(100);
+/// How many statuses are written at once.
+const CONCURRENT: usize = 16;
+
+type RouteKey = (KindId, NamespacedName);
+
+/// Takes what statuses should be, and writes them in a task of its own.
+pub struct StatusWriter {
+    objects: Objects,
+    publication: Arc<Publication>,
+    metrics: Arc<Metrics>,
+    /// New since the task last looked; `None`: the route is gone.
+    pending: Pending<RouteKey, Option<Vec<ParentStatus>>>,
+    reset: std::sync::atomic::AtomicBool,
+    wake: Notify,
+}
+
+/// What the task knows.
+#[derive(Default)]
+struct Wanted {
+    routes: HashMap<RouteKey, Vec<ParentStatus>>,
+    by_service: HashMap<ServiceName, HashSet<RouteKey>>,
+}
+
+impl StatusWriter {
+    pub fn new(objects: Objects, publication: Arc<Publication>, metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self {
+            objects,
+            publication,
+            metrics,
+            pending: Pending::default(),
+            reset: false.into(),
+            wake: Notify::new(),
+        })
+    }
+
+    /// Says what became of a route at its parents; `None`: it is gone.
+    pub fn set(&self, kind: &'static Kind, name: NamespacedName, parents: Option<Vec<ParentStatus>>) {
+        self.pending.lock().insert((kind.id, name), parents);
+        self.wake.notify_one();
+    }
+
+    /// Forgets all routes: what there is will be set again.
+    pub fn reset(&self) {
+        let mut pending = self.pending.lock();
+        pending.clear();
+        self.reset.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Writes until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut wanted = Wanted::default();
+        let mut progressed: HashSet<ServiceName> = HashSet::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.wake.notified() => {}
+                services = self.publication.progressed() => progressed.extend(services),
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(GATHER) => {}
+            }
+            let changed = {
+                let mut pending = self.pending.lock();
+                if self.reset.swap(false, std::sync::atomic::Ordering::Relaxed) {
+                    wanted = Wanted::default();
+                }
+                std::mem::take(&mut *pending)
+            };
+            let mut due: HashSet<RouteKey> = changed.keys().cloned().collect();
+            for (route, parents) in changed {
+                wanted.set(route, parents);
+            }
+            for service in progressed.drain() {
+                due.extend(wanted.by_service.get(&service).into_iter().flatten().cloned());
+            }
+            let mut writes = Vec::new();
+            for route in due {
+                if let Some(parents) = wanted.routes.get(&route) {
+                    writes.push(self.write(route, parents));
+                }
+            }
+            stream::iter(writes).buffer_unordered(CONCURRENT).collect::<()>().await;
+        }
+    }
+
+    async fn write(&self, (kind, name): RouteKey, parents: &[ParentStatus]) {
+        let kind = kind.kind();
+        let progress: Vec<_> = parents
+            .iter()
+            .map(|parent| {
+                parent
+                    .service
+                    .as_ref()
+                    .map(|service| self.publication.progress(std::slice::from_ref(service)))
+            })
+            .collect();
+        // Read first: nothing to write is the common case.
+        match self.objects.get(kind, &name.namespace, &name.name) {
+            Ok(Some(current)) => {
+                let mut status = current.get("status").cloned().unwrap_or_else(|| json!({}));
+                merge(&mut status, parents, &progress, &timestamp());
+                if current.get("status") == Some(&status) {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Err(error) => tracing::warn!(kind = kind.kind, route = %name, %error, "cannot read a route"),
+        }
+        let options = WriteOptions::controller();
+        let written = self
+            .objects
+            .update_status(kind, &name.namespace, &name.name, &options, |status| {
+                merge(status, parents, &progress, &timestamp());
+            })
+            .await;
+        match written {
+            Ok(_) => self.metrics.statuses_written.add(1),
+            Err(ObjectError::NotFound { .. }) => {}
+            Err(error) => {
+                tracing::warn!(kind = kind.kind, route = %name, %error, "cannot write a route's status");
+            }
+        }
+    }
+}
+
+impl Wanted {
+    fn set(&mut self, route: RouteKey, parents: Option<Vec<ParentStatus>>) {
+        if let Some(before) = self.routes.remove(&route) {
+            for service in before.iter().filter_map(|parent| parent.service.as_ref()) {
+                if let Some(routes) = self.by_service.get_mut(service) {
+                    routes.remove(&route);
+                    if routes.is_empty() {
+                        self.by_service.remove(service);
+                    }
+                }
+            }
+        }
+        let Some(parents) = parents else { return };
+        for service in parents.iter().filter_map(|parent| parent.service.as_ref()) {
+            self.by_service.entry(service.clone()).or_default().insert(route.clone());
+        }
+        self.routes.insert(route, parents);
+    }
+}
+
+/// Brings our entries in a route's status up to date. Times change only with the condition's status.
+fn merge(status: &mut Value, parents: &[ParentStatus], progress: &[Option<Progress>], now: &str) {
+    let before = status["parents"].as_array().cloned().unwrap_or_default();
+    let (ours, mut entries): (Vec<_>, Vec<_>) =
+        before.into_iter().partition(|entry| entry["controllerName"] == CONTROLLER_NAME);
+    for (parent, progress) in parents.iter().zip(progress) {
+        let reference = serde_json::to_value(&parent.parent).unwrap_or_default();
+        let old = ours.iter().find(|entry| entry["parentRef"] == reference);
+        let old = old.and_then(|entry| entry["conditions"].as_array());
+        let mut conditions: Vec<_> = parent
+            .conditions
+            .iter()
+            .map(|condition| {
+                let status = if condition.status { "True" } else { "False" };
+                (
+                    condition.kind,
+                    status,
+                    condition.reason,
+                    condition.message.clone(),
+                    condition.observed_generation,
+                )
+            })
+            .collect();
+        if let Some(progress) = progress {
+            let generation = parent.conditions.first().and_then(|c| c.observed_generation);
+            let (status, reason, message) = programmed(progress);
+            conditions.push(("Programmed", status, reason, message, generation));
+        }
+        let conditions: Vec<_> = conditions
+            .into_iter()
+            .map(|(kind, status, reason, message, generation)| {
+                let same = |c: &&Value| c["type"] == kind && c["status"] == status;
+                let since = old.and_then(|conditions| conditions.iter().find(same));
+                let since = since.map_or_else(|| json!(now), |c| c["lastTransitionTime"].clone());
+                let mut condition = json!({
+                    "type": kind,
+                    "status": status,
+                    "reason": reason,
+                    "message": message,
+                    "lastTransitionTime": since,
+                });
+                if let Some(generation) = generation {
+                    condition["observedGeneration"] = json!(generation);
+                }
+                condition
+            })
+            .collect();
+        entries.push(json!({
+            "parentRef": reference,
+            "controllerName": CONTROLLER_NAME,
+            "conditions": conditions,
+        }));
+    }
+    status["parents"] = Value::Array(entries);
+}
+
+fn programmed(progress: &Progress) -> (&'static str, &'static str, String) {
+    let Progress { nodes, confirmed, refused } = progress;
+    let count = format!("Programmed on {confirmed} of {nodes} nodes");
+    if let Some((node, why)) = refused.first() {
+        let more =
+            if refused.len() > 1 { format!(" (and {} more)", refused.len() - 1) } else { String::new() };
+        return ("False", "Refused", format!("{count}; the node {node} refuses it: {why}{more}"));
+    }
+    match (*nodes, *confirmed) {
+        (0, _) => ("Unknown", "NoNodes", format!("{count}: no node uses the service yet")),
+        (nodes, confirmed) if confirmed == nodes => ("True", "Programmed", count),
+        _ => ("False", "Pending", count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tulle_model::compile::RouteCondition;
+    use tulle_model::kinds::gateway::ParentReference;
+
+    #[test]
+    fn times_change_with_the_status_only_and_others_entries_stay() {
+        let parent = ParentStatus {
+            parent: ParentReference {
+                group: Some(String::new()),
+                kind: Some("Service".to_owned()),
+                name: "cart".to_owned(),
+                ..Default::default()
+            },
+            service: Some("shop/cart".parse().unwrap()),
+            conditions: vec![RouteCondition {
+                kind: "Accepted",
+                status: true,
+                reason: "Accepted",
+                message: "ok".to_owned(),
+                observed_generation: Some(2),
+            }],
+        };
+        let foreign = json!({ "controllerName": "example.com/other", "parentRef": { "name": "gw" } });
+        let mut status = json!({ "parents": [foreign] });
+        let progress = |nodes, confirmed| vec![Some(Progress { nodes, confirmed, refused: vec![] })];
+        let parents = [parent];
+        merge(&mut status, &parents, &progress(2, 1), "t1");
+        assert_eq!(status["parents"][0], foreign);
+        let condition = |status: &Value, i: usize| status["parents"][1]["conditions"][i].clone();
+        assert_eq!(condition(&status, 1)["message"], "Programmed on 1 of 2 nodes");
+        assert_eq!(condition(&status, 1)["observedGeneration"], 2);
+
+        let before = status.clone();
+        merge(&mut status, &parents, &progress(2, 1), "t2");
+        assert_eq!(status, before, "nothing to write");
+        merge(&mut status, &parents, &progress(2, 2), "t3");
+        assert_eq!(condition(&status, 0)["lastTransitionTime"], "t1");
+        assert_eq!(condition(&status, 1)["lastTransitionTime"], "t3");
+        assert_eq!(condition(&status, 1)["status"], "True");
+    }
+}

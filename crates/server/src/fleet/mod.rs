@@ -1,0 +1,531 @@
+//! The nodes, as their reports show them, and the Workload objects that they hold.
+//!
+//! One task a node owns all that concerns it, so its writes are in order. States of a node:
+//! *connected* (it has a report stream), *silent* (nothing heard for less than the lease; its
+//! workloads stay), *expired* (its workloads were removed; the node is still shown for an hour). Any
+//! report heals: the workloads reported last are written again. A server that starts gives every node
+//! that holds workloads a fresh lease.
+
+mod workloads;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tulle_model::name::WorkloadName;
+use tulle_wire::node::{NodeInfo, NodeReport, RefusedWorkload, ReportReply, Workload};
+
+use crate::grpc::enrolment::{Enrolment, seconds};
+use crate::metrics::Metrics;
+use crate::objects::{ObjectError, Objects};
+use crate::telemetry::{EdgeView, RollUp};
+
+/// How long a node may be silent before its workloads are removed.
+pub const LEASE: Duration = Duration::from_secs(10);
+/// How long a node that is gone is still shown.
+const SHOWN: Duration = Duration::from_secs(3600);
+/// How many messages may wait for a node's task; a stream that brings more waits.
+const MAILBOX: usize = 16;
+/// How many workloads a node may hold.
+const WORKLOADS_LIMIT: usize = 10_000;
+
+/// A node, for people.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeView {
+    pub name: String,
+    pub link_address: String,
+    pub version: String,
+    pub capture_mode: String,
+    pub connected: bool,
+    pub last_seen_seconds: u64,
+    /// Since its configuration last changed or was confirmed, as the node said.
+    pub config_age_seconds: u64,
+    pub config_generation: u64,
+    pub workloads: Vec<NodeWorkloadView>,
+}
+
+/// A workload of a node, for people.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeWorkloadView {
+    pub namespace: String,
+    pub name: String,
+    pub ready: bool,
+    pub reason: String,
+    /// None where it has no certificate yet; negative when it has expired.
+    pub certificate_expires_in_seconds: Option<i64>,
+}
+
+/// What a node's task is told.
+enum Message {
+    /// A report stream opened. The newest one counts.
+    Opened {
+        session: u64,
+        info: NodeInfo,
+        replies: mpsc::Sender<Result<ReportReply, Status>>,
+    },
+    Report {
+        session: u64,
+        report: NodeReport,
+    },
+    Closed {
+        session: u64,
+    },
+}
+
+/// What is known of a node, shared with the views.
+#[derive(Debug, Clone)]
+struct Record {
+    info: NodeInfo,
+    connected: bool,
+    last_heard: Instant,
+    config_age_seconds: u64,
+    config_generation: u64,
+    /// When the two above were said.
+    config_heard: Instant,
+    workloads: Arc<[Workload]>,
+}
+
+/// All nodes.
+pub struct Fleet {
+    objects: Objects,
+    enrolment: Enrolment,
+    metrics: Arc<Metrics>,
+    lease: Duration,
+    started: Instant,
+    nodes: Mutex<HashMap<Arc<str>, Known>>,
+    roll_up: Mutex<RollUp>,
+    sessions: AtomicU64,
+    stop: CancellationToken,
+}
+
+struct Known {
+    mailbox: mpsc::Sender<Message>,
+    record: Option<Record>,
+}
+
+/// A report stream's hold on its node.
+pub struct Session {
+    fleet: Arc<Fleet>,
+    node: Arc<str>,
+    id: u64,
+    mailbox: mpsc::Sender<Message>,
+}
+
+impl Fleet {
+    /// Starts with a fresh lease for every node that holds workloads.
+    pub fn start(
+        objects: Objects,
+        enrolment: Enrolment,
+        metrics: Arc<Metrics>,
+        lease: Duration,
+        stop: CancellationToken,
+    ) -> Result<Arc<Self>, ObjectError> {
+        let held = workloads::held(&objects)?;
+        let fleet = Arc::new(Self {
+            objects,
+            enrolment,
+            metrics,
+            lease,
+            started: Instant::now(),
+            nodes: Mutex::default(),
+            roll_up: Mutex::default(),
+            sessions: AtomicU64::new(0),
+            stop,
+        });
+        for (node, names) in held {
+            fleet.mailbox(&node, names);
+        }
+        Ok(fleet)
+    }
+
+    /// Opens a report stream of a node.
+    pub async fn open(
+        self: &Arc<Self>,
+        node: &Arc<str>,
+        info: NodeInfo,
+        replies: mpsc::Sender<Result<ReportReply, Status>>,
+    ) -> Session {
+        let id = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        loop {
+            let mailbox = self.mailbox(node, Vec::new());
+            let message = Message::Opened { session: id, info: info.clone(), replies: replies.clone() };
+            // A task that has just ended makes room for a new one.
+            if mailbox.send(message).await.is_ok() || self.stop.is_cancelled() {
+                return Session { fleet: self.clone(), node: node.clone(), id, mailbox };
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The nodes, by name.
+    pub fn nodes(&self) -> Vec<NodeView> {
+        let (now, time) = (Instant::now(), SystemTime::now());
+        let nodes = self.nodes.lock();
+        let mut views: Vec<_> = nodes
+            .iter()
+            .filter_map(|(name, known)| Some(view(name, known.record.as_ref()?, now, time)))
+            .collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views
+    }
+
+    /// Who calls whom.
+    pub fn edges(&self) -> Vec<EdgeView> {
+        self.roll_up.lock().view(self.second())
+    }
+
+    /// How many nodes are connected, and how many edges are known.
+    pub fn load(&self) -> (usize, usize) {
+        let connected = |known: &&Known| known.record.as_ref().is_some_and(|r| r.connected);
+        let connected = self.nodes.lock().values().filter(connected).count();
+        (connected, self.roll_up.lock().len())
+    }
+
+    /// Whether another node may not take over what `node` holds.
+    fn is_connected(&self, node: &str) -> bool {
+        self.nodes.lock().get(node).and_then(|known| known.record.as_ref()).is_some_and(|r| r.connected)
+    }
+
+    fn second(&self) -> u64 {
+        // From a minute on, so that windows never reach below zero.
+        self.started.elapsed().as_secs() + 60
+    }
+
+    /// The mailbox of a node's task, which is started if need be.
+    fn mailbox(self: &Arc<Self>, node: &Arc<str>, held: Vec<WorkloadName>) -> mpsc::Sender<Message> {
+        let mut nodes = self.nodes.lock();
+        if let Some(known) = nodes.get(node)
+            && !known.mailbox.is_closed()
+        {
+            return known.mailbox.clone();
+        }
+        let (mailbox, messages) = mpsc::channel(MAILBOX);
+        nodes.insert(node.clone(), Known { mailbox: mailbox.clone(), record: None });
+        let task = NodeTask {
+            fleet: self.clone(),
+            node: node.clone(),
+            session: None,
+            instance: String::new(),
+            reported: Vec::new(),
+            held: held.into_iter().map(|name| (name, None)).collect(),
+            deadline: Instant::now() + self.lease,
+            expired: false,
+            link_address: String::new(),
+        };
+        tokio::spawn(task.run(messages));
+        mailbox
+    }
+}
+
+impl Session {
+    /// Hands a report on. An error when the node's task is gone: the stream should end.
+    pub async fn report(&self, report: NodeReport) -> Result<(), Status> {
+        self.fleet.metrics.reports.add(1);
+        self.mailbox
+            .send(Message::Report { session: self.id, report })
+            .await
+            .map_err(|_| Status::unavailable("the server stops"))
+    }
+
+    /// Ends the stream: from now on the lease runs.
+    pub async fn close(self) {
+        let _ = self.mailbox.send(Message::Closed { session: self.id }).await;
+        tracing::debug!(node = %self.node, "report stream closed");
+    }
+}
+
+/// The task that owns a node.
+struct NodeTask {
+    fleet: Arc<Fleet>,
+    node: Arc<str>,
+    session: Option<(u64, mpsc::Sender<Result<ReportReply, Status>>)>,
+    instance: String,
+    link_address: String,
+    /// The workloads of the latest report that has any.
+    reported: Vec<Workload>,
+    /// The Workload objects of this node, and what they were last written from.
+    held: HashMap<WorkloadName, Option<(Workload, String)>>,
+    /// When the lease runs out.
+    deadline: Instant,
+    expired: bool,
+}
+
+impl NodeTask {
+    async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        let stop = self.fleet.stop.clone();
+        loop {
+            let lease = tokio::time::sleep_until(self.deadline);
+            tokio::select! {
+                biased;
+                // Whatever nodes hold stays: the next server grants them a fresh lease.
+                () = stop.cancelled() => return,
+                message = messages.recv() => match message {
+                    Some(message) => self.take(message).await,
+                    None => return,
+                },
+                () = lease => {
+                    if !self.expired {
+                        self.expire().await;
+                    } else if self.forget(&messages) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) {
+        match message {
+            Message::Opened { session, info, replies } => {
+                if let Some((_, older)) = self.session.replace((session, replies)) {
+                    let _ = older.try_send(Err(Status::aborted("the node has opened a newer report stream")));
+                }
+                self.instance.clone_from(&info.instance);
+                let moved = self.link_address != info.link_address;
+                self.link_address.clone_from(&info.link_address);
+                let workloads = self.reported.clone().into();
+                let now = Instant::now();
+                let record = Record {
+                    info,
+                    connected: true,
+                    last_heard: now,
+                    config_age_seconds: 0,
+                    config_generation: 0,
+                    config_heard: now,
+                    workloads,
+                };
+                if let Some(known) = self.fleet.nodes.lock().get_mut(&self.node) {
+                    known.record = Some(record);
+                }
+                self.heard();
+                if moved && !self.reported.is_empty() {
+                    self.write().await;
+                }
+                self.reply(Vec::new());
+            }
+            Message::Report { session, report } => {
+                if self.session.as_ref().is_none_or(|(current, _)| *current != session) {
+                    return; // Of a stream that a newer one has replaced.
+                }
+                self.take_report(report).await;
+            }
+            Message::Closed { session } => {
+                if self.session.as_ref().is_some_and(|(current, _)| *current == session) {
+                    self.session = None;
+                    self.update(|record| record.connected = false);
+                }
+            }
+        }
+    }
+
+    async fn take_report(&mut self, report: NodeReport) {
+        let revived = self.expired;
+        self.heard();
+        if let Some(telemetry) = report.telemetry {
+            let second = self.fleet.second();
+            self.fleet.roll_up.lock().take(&self.node, &self.instance, &telemetry.edges, second);
+            self.update(|record| {
+                record.config_age_seconds = telemetry.config_age_seconds;
+                record.config_generation = telemetry.config_generation;
+                record.config_heard = Instant::now();
+            });
+        }
+        if report.leaving {
+            self.reported.clear();
+            self.update(|record| {
+                record.workloads = Arc::default();
+                record.connected = false;
+            });
+            self.remove_all("the node leaves").await;
+            self.reply(Vec::new());
+            return;
+        }
+        let set = report.workloads.is_some();
+        if let Some(workloads) = report.workloads {
+            self.reported = workloads.workloads;
+            let shown: Arc<[Workload]> = self.reported.clone().into();
+            self.update(|record| record.workloads = shown);
+        }
+        let refused = if set || revived { self.write().await } else { Vec::new() };
+        self.reply(refused);
+    }
+
+    /// Makes the objects what was reported last; returns what is not taken.
+    async fn write(&mut self) -> Vec<RefusedWorkload> {
+        let mut refused = Vec::new();
+        let mut wanted = HashMap::new();
+        let grant = self.fleet.enrolment.grant(&self.node);
+        for workload in &self.reported {
+            let name = WorkloadName::new(workload.namespace.as_str(), workload.name.as_str());
+            let problem = match &grant {
+                Err(error) => Some(error.to_string()),
+                Ok(None) => Some(format!("the node `{}` has not joined", self.node)),
+                Ok(Some(grant)) if !grant.permits(&workload.namespace, &workload.service_account) => {
+                    Some(format!(
+                        "the node `{}` may not run workloads as {}/{}; it may run {}",
+                        self.node,
+                        workload.namespace,
+                        workload.service_account,
+                        grant.describe()
+                    ))
+                }
+                Ok(Some(_)) if wanted.len() >= WORKLOADS_LIMIT => {
+                    Some(format!("a node may hold {WORKLOADS_LIMIT} workloads"))
+                }
+                Ok(Some(_)) => None,
+            };
+            match problem {
+                Some(message) => refused.push(refusal(&name, message)),
+                None if wanted.insert(name.clone(), workload.clone()).is_some() => {
+                    refused.push(refusal(&name, "it is reported twice".to_owned()));
+                }
+                None => {}
+            }
+        }
+        let link = self.link_address.clone();
+        let gone: Vec<_> = self.held.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
+        let changed: Vec<_> = wanted
+            .into_iter()
+            .filter(|(name, workload)| {
+                !self
+                    .held
+                    .get(name)
+                    .is_some_and(|w| w.as_ref().is_some_and(|(w, l)| same(w, workload) && *l == link))
+            })
+            .collect();
+        let fleet = &self.fleet;
+        let connected = |node: &str| fleet.is_connected(node);
+        let owner = workloads::Owner { node: &self.node, link_address: &link, connected: &connected };
+        let written = workloads::write_all(&fleet.objects, &owner, changed).await;
+        for (name, workload, result) in written {
+            match result {
+                Ok(()) => {
+                    self.held.insert(name, Some((workload, link.clone())));
+                }
+                Err(message) => refused.push(refusal(&name, message)),
+            }
+        }
+        self.delete(&gone).await;
+        self.fleet.metrics.workloads_refused.add(refused.len() as u64);
+        for refusal in &refused {
+            tracing::warn!(
+                node = %self.node, workload = %format_args!("{}/{}", refusal.namespace, refusal.name),
+                "refused a workload: {}", refusal.message
+            );
+        }
+        refused
+    }
+
+    async fn delete(&mut self, names: &[WorkloadName]) {
+        for (name, result) in workloads::delete_all(&self.fleet.objects, &self.node, names).await {
+            match result {
+                Ok(()) => {
+                    self.held.remove(&name);
+                }
+                // It stays in `held` and goes with the next report.
+                Err(error) => {
+                    tracing::warn!(node = %self.node, workload = %name, %error, "cannot remove a workload")
+                }
+            }
+        }
+    }
+
+    async fn remove_all(&mut self, why: &str) {
+        let names: Vec<_> = self.held.keys().cloned().collect();
+        if !names.is_empty() {
+            tracing::info!(node = %self.node, workloads = names.len(), "removing the node's workloads: {why}");
+            self.delete(&names).await;
+        }
+    }
+
+    async fn expire(&mut self) {
+        self.expired = true;
+        self.fleet.metrics.leases_expired.add(1);
+        // Its stream may still be open: the next report heals.
+        self.update(|record| record.connected = false);
+        self.remove_all("nothing was heard of it for longer than its lease").await;
+        let retry = if self.held.is_empty() { SHOWN } else { self.fleet.lease };
+        self.expired = self.held.is_empty();
+        self.deadline = Instant::now() + retry;
+    }
+
+    /// Ends the task of a node that is long gone, unless something has just come for it.
+    fn forget(&mut self, messages: &mpsc::Receiver<Message>) -> bool {
+        let mut nodes = self.fleet.nodes.lock();
+        let idle = messages.is_empty() && messages.sender_strong_count() <= 1;
+        if idle {
+            nodes.remove(&self.node);
+            self.fleet.roll_up.lock().forget(&self.node);
+        } else {
+            self.deadline = Instant::now() + SHOWN;
+        }
+        idle
+    }
+
+    fn heard(&mut self) {
+        self.expired = false;
+        let now = Instant::now();
+        self.deadline = now + self.fleet.lease;
+        self.update(|record| {
+            record.last_heard = now;
+            record.connected = true;
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Record)) {
+        let mut nodes = self.fleet.nodes.lock();
+        if let Some(record) = nodes.get_mut(&self.node).and_then(|known| known.record.as_mut()) {
+            change(record);
+        }
+    }
+
+    fn reply(&self, refused: Vec<RefusedWorkload>) {
+        if let Some((_, replies)) = &self.session {
+            let lease_seconds = self.fleet.lease.as_secs().try_into().unwrap_or(u32::MAX);
+            // A node that does not read its replies goes without.
+            let _ = replies.try_send(Ok(ReportReply { lease_seconds, refused }));
+        }
+    }
+}
+
+fn refusal(name: &WorkloadName, message: String) -> RefusedWorkload {
+    RefusedWorkload { namespace: name.namespace.to_string(), name: name.name.to_string(), message }
+}
+
+/// Whether two reports give the same object.
+fn same(a: &Workload, b: &Workload) -> bool {
+    let comparable = |w: &Workload| Workload { certificate_not_after: 0, ..w.clone() };
+    comparable(a) == comparable(b)
+}
+
+fn view(name: &str, record: &Record, now: Instant, time: SystemTime) -> NodeView {
+    let time = i64::try_from(seconds(time)).unwrap_or(i64::MAX);
+    let workloads = record.workloads.iter().map(|workload| NodeWorkloadView {
+        namespace: workload.namespace.clone(),
+        name: workload.name.clone(),
+        ready: workload.ready,
+        reason: workload.reason.clone(),
+        certificate_expires_in_seconds: (workload.certificate_not_after != 0)
+            .then(|| workload.certificate_not_after.saturating_sub(time)),
+    });
+    NodeView {
+        name: name.to_owned(),
+        link_address: record.info.link_address.clone(),
+        version: record.info.version.clone(),
+        capture_mode: record.info.capture_mode.clone(),
+        connected: record.connected,
+        last_seen_seconds: (now - record.last_heard).as_secs(),
+        config_age_seconds: record.config_age_seconds + (now - record.config_heard).as_secs(),
+        config_generation: record.config_generation,
+        workloads: workloads.collect(),
+    }
+}

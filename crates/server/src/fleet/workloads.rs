@@ -1,0 +1,184 @@
+//! The Workload objects that nodes hold. An annotation names the node; what lacks it was written by
+//! hand and is never touched.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream;
+use serde_json::{Map, Value, json};
+use tulle_model::name::WorkloadName;
+use tulle_model::registry::{Kind, KindId};
+use tulle_wire::node::Workload;
+
+use crate::objects::{DeleteOptions, ObjectError, Objects, Part, WriteOptions};
+
+/// The annotation that names the node.
+pub const NODE_ANNOTATION: &str = "tulle.dev/node";
+/// How many writes of one node are under way at once.
+const CONCURRENT: usize = 32;
+/// How often a write is tried again when the object comes and goes meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// The node that holds a workload.
+pub(super) struct Owner<'a> {
+    pub node: &'a str,
+    pub link_address: &'a str,
+    /// Whether a node is connected: what it holds is not taken over.
+    pub connected: &'a (dyn Fn(&str) -> bool + Send + Sync),
+}
+
+fn kind() -> &'static Kind {
+    KindId::Workload.kind()
+}
+
+/// All workloads that are held by nodes.
+pub(super) fn held(objects: &Objects) -> Result<HashMap<Arc<str>, Vec<WorkloadName>>, ObjectError> {
+    let mut held: HashMap<Arc<str>, Vec<WorkloadName>> = HashMap::new();
+    for object in objects.list(kind(), None)?.items {
+        let text = |field: &str| object["metadata"][field].as_str();
+        if let (Some(node), Some(namespace), Some(name)) = (holder(&object), text("namespace"), text("name"))
+        {
+            held.entry(node.into()).or_default().push(WorkloadName::new(namespace, name));
+        }
+    }
+    Ok(held)
+}
+
+/// Writes workloads; an error says for the node's operator why one is not taken.
+pub(super) async fn write_all(
+    objects: &Objects,
+    owner: &Owner<'_>,
+    workloads: Vec<(WorkloadName, Workload)>,
+) -> Vec<(WorkloadName, Workload, Result<(), String>)> {
+    let mut writes = Vec::with_capacity(workloads.len());
+    for (name, workload) in workloads {
+        writes.push(async move {
+            let result = write(objects, owner, &name, &workload).await;
+            (name, workload, result.map_err(|error| error.to_string()))
+        });
+    }
+    stream::iter(writes).buffer_unordered(CONCURRENT).collect().await
+}
+
+/// Removes workloads of a node. One that is gone already, or now another's, counts as removed.
+pub(super) async fn delete_all(
+    objects: &Objects,
+    node: &str,
+    names: &[WorkloadName],
+) -> Vec<(WorkloadName, Result<(), ObjectError>)> {
+    let mut deletes = Vec::with_capacity(names.len());
+    for name in names {
+        deletes.push(async move { (name.clone(), delete(objects, node, name).await) });
+    }
+    stream::iter(deletes).buffer_unordered(CONCURRENT).collect().await
+}
+
+async fn write(
+    objects: &Objects,
+    owner: &Owner<'_>,
+    name: &WorkloadName,
+    workload: &Workload,
+) -> Result<(), ObjectError> {
+    let options = WriteOptions::controller().with_part(Part::Whole);
+    for _ in 0..ATTEMPTS {
+        let changed = objects
+            .modify(kind(), &name.namespace, &name.name, &options, |current| {
+                match holder(current) {
+                    Some(node) if node == owner.node || !(owner.connected)(node) => {}
+                    Some(node) => return Err(taken(name, format!("the node `{node}` runs it"))),
+                    None => return Err(taken(name, "it was written by hand".to_owned())),
+                }
+                Ok(object(owner, name, workload, Some(current)))
+            })
+            .await;
+        match changed {
+            Err(ObjectError::NotFound { .. }) => {}
+            result => return result.map(drop),
+        }
+        objects.ensure_namespace(&name.namespace).await?;
+        let fresh = object(owner, name, workload, None);
+        match objects.create(kind(), &name.namespace, fresh, &options).await {
+            Err(ObjectError::AlreadyExists { .. }) => {}
+            result => return result.map(drop),
+        }
+    }
+    Err(taken(name, "others write and delete it all the time".to_owned()))
+}
+
+async fn delete(objects: &Objects, node: &str, name: &WorkloadName) -> Result<(), ObjectError> {
+    let Some(current) = objects.get(kind(), &name.namespace, &name.name)? else { return Ok(()) };
+    if holder(&current) != Some(node) {
+        return Ok(());
+    }
+    match objects.delete(kind(), &name.namespace, &name.name, &DeleteOptions::default()).await {
+        Err(ObjectError::NotFound { .. }) => Ok(()),
+        result => result.map(drop),
+    }
+}
+
+fn taken(name: &WorkloadName, why: String) -> ObjectError {
+    ObjectError::Conflict {
+        kind: kind(),
+        name: name.name.to_string(),
+        message: format!("there is a workload of this name already, and {why}; use another name"),
+    }
+}
+
+fn holder(object: &Value) -> Option<&str> {
+    object["metadata"]["annotations"][NODE_ANNOTATION].as_str()
+}
+
+/// The object for a reported workload; what others have added to the metadata of `current` stays.
+fn object(owner: &Owner<'_>, name: &WorkloadName, workload: &Workload, current: Option<&Value>) -> Value {
+    let mut object = current.cloned().unwrap_or_else(|| json!({ "metadata": {} }));
+    let metadata = &mut object["metadata"];
+    metadata["name"] = json!(&*name.name);
+    metadata["namespace"] = json!(&*name.namespace);
+    metadata["labels"] = json!(workload.labels);
+    if !metadata["annotations"].is_object() {
+        metadata["annotations"] = json!({});
+    }
+    metadata["annotations"][NODE_ANNOTATION] = json!(owner.node);
+    if let Some(metadata) = metadata.as_object_mut() {
+        // Our own write is not tied to a version: it runs again on what others left.
+        metadata.remove("resourceVersion");
+    }
+    object["apiVersion"] = json!(kind().api_version());
+    object["kind"] = json!(kind().kind);
+    object["spec"] = json!({
+        "address": workload.address,
+        "serviceAccount": workload.service_account,
+        "node": { "name": owner.node, "linkAddress": owner.link_address },
+        "ports": workload.ports.iter().map(|port| {
+            let mut fields = Map::new();
+            if !port.name.is_empty() {
+                fields.insert("name".to_owned(), json!(port.name));
+            }
+            fields.insert("port".to_owned(), json!(port.port));
+            if port.target_port != 0 && port.target_port != port.port {
+                fields.insert("targetPort".to_owned(), json!(port.target_port));
+            }
+            Value::Object(fields)
+        }).collect::<Vec<_>>(),
+    });
+    let (status, reason) = if workload.ready { ("True", "Ready") } else { ("False", "NotReady") };
+    let message = if workload.ready || !workload.reason.is_empty() {
+        workload.reason.clone()
+    } else {
+        "the node says that it is not ready".to_owned()
+    };
+    let before = current.and_then(|c| c["status"]["conditions"].as_array()?.first());
+    let since = match before {
+        Some(condition) if condition["status"] == status => condition["lastTransitionTime"].clone(),
+        _ => json!(crate::controller::timestamp()),
+    };
+    object["status"] = json!({ "conditions": [{
+        "type": "Ready",
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": since,
+    }] });
+    object
+}

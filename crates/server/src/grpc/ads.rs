@@ -1,0 +1,276 @@
+//! Discovery: Envoy's incremental xDS transport (xDS REST and gRPC protocol, "Incremental xDS") with
+//! Tulle's own resource types.
+//!
+//! One task a stream. It answers subscriptions, sends what changed, and takes confirmations (a
+//! request with the nonce of a response) and refusals (the same with an error). A node that comes
+//! back says which versions it has, and gets only what differs. A name without a resource is
+//! answered in `removed_resources`.
+//!
+//! Bounded: names for each stream, bytes and names for each response, responses that are not yet
+//! confirmed. A node that takes nothing for half a minute loses its stream and may come back.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryService;
+use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+
+use super::node_name;
+use super::publication::{Key, Publication, ResourceType, StreamHandle};
+use crate::metrics::Metrics;
+
+/// How many names one stream may subscribe to.
+const NAMES_LIMIT: usize = 50_000;
+/// How many resources, and about how many bytes, one response holds.
+const RESPONSE_NAMES: usize = 256;
+const RESPONSE_BYTES: usize = 1 << 20;
+/// How many responses may wait for their confirmation.
+const UNCONFIRMED: usize = 16;
+/// How long a node may take nothing while something waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The discovery service.
+#[derive(Clone)]
+pub struct Discovery {
+    pub publication: Arc<Publication>,
+    pub metrics: Arc<Metrics>,
+    pub stop: CancellationToken,
+}
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Discovery {
+    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let (node, expires) = node_name(&request)?;
+        let inbound = request.into_inner();
+        let (outbound, responses) = mpsc::channel(4);
+        let stream = Stream {
+            handle: self.publication.open(node),
+            publication: self.publication.clone(),
+            metrics: self.metrics.clone(),
+            sent: HashMap::new(),
+            unconfirmed: VecDeque::new(),
+            nonce: 0,
+        };
+        tokio::spawn(stream.run(inbound, outbound, expires, self.stop.clone()));
+        Ok(Response::new(ReceiverStream::new(responses)))
+    }
+}
+
+/// What a node has of a name that it subscribed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Has {
+    /// Nothing that we know of.
+    Unknown,
+    /// The knowledge that it does not exist.
+    Absent,
+    Version(Arc<str>),
+}
+
+struct Stream {
+    handle: Arc<StreamHandle>,
+    publication: Arc<Publication>,
+    metrics: Arc<Metrics>,
+    /// All subscriptions.
+    sent: HashMap<Key, Has>,
+    unconfirmed: VecDeque<Unconfirmed>,
+    nonce: u64,
+}
+
+struct Unconfirmed {
+    nonce: String,
+    versions: Vec<(Key, Option<Arc<str>>)>,
+}
+
+impl Stream {
+    async fn run(
+        mut self,
+        inbound: Streaming<DeltaDiscoveryRequest>,
+        outbound: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+        expires: SystemTime,
+        stop: CancellationToken,
+    ) {
+        let end = self.serve(inbound, &outbound, expires, &stop).await;
+        let names: Vec<_> = self.sent.keys().cloned().collect();
+        self.publication.close(&self.handle, &names);
+        if let Err(status) = end {
+            tracing::info!(node = %self.handle.node, "discovery stream ended: {}", status.message());
+            let _ = tokio::time::timeout(Duration::from_secs(1), outbound.send(Err(status))).await;
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        mut inbound: Streaming<DeltaDiscoveryRequest>,
+        outbound: &mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+        expires: SystemTime,
+        stop: &CancellationToken,
+    ) -> Result<(), Status> {
+        let life = expires.duration_since(SystemTime::now()).unwrap_or_default();
+        let expiry = tokio::time::sleep(life);
+        tokio::pin!(expiry);
+        // Since when something waits to be sent.
+        let mut waiting: Option<Instant> = None;
+        loop {
+            let dirty = !self.handle.is_clean();
+            if !dirty {
+                waiting = None;
+            }
+            let since = dirty.then(|| *waiting.get_or_insert_with(Instant::now));
+            let stalled = async {
+                match since {
+                    Some(since) => tokio::time::sleep_until(since + PATIENCE).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let may_send = dirty && self.unconfirmed.len() < UNCONFIRMED;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(Status::unavailable("the server stops")),
+                message = inbound.message() => match message? {
+                    Some(request) => self.take(request)?,
+                    None => return Ok(()),
+                },
+                permit = outbound.reserve(), if may_send => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    if let Some(response) = self.next_response() {
+                        permit.send(Ok(response));
+                        waiting = None;
+                    }
+                }
+                () = self.handle.woken(), if !dirty => {}
+                () = stalled => return Err(Status::deadline_exceeded(
+                    "the node takes no discovery responses; reconnect")),
+                () = &mut expiry => return Err(Status::unauthenticated(
+                    "the node's certificate has expired; reconnect with a new one")),
+            }
+        }
+    }
+
+    fn take(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
+        let Some(kind) = ResourceType::from_url(&request.type_url) else {
+            let known = ResourceType::ALL.map(ResourceType::url).join(", ");
+            return Err(Status::invalid_argument(format!(
+                "there is no resource type `{}`; known are {known}",
+                request.type_url
+            )));
+        };
+        self.take_answer(&request);
+        let key = |name: String| Key::new(kind, name);
+
+        let gone: Vec<_> = request.resource_names_unsubscribe.into_iter().map(key).collect();
+        for key in &gone {
+            self.sent.remove(key);
+        }
+        self.publication.unsubscribe(&self.handle, &gone);
+
+        let mut versions = request.initial_resource_versions;
+        let mut confirmed = Vec::new();
+        let mut names = Vec::new();
+        for name in request.resource_names_subscribe {
+            let version: Option<Arc<str>> = versions.remove(&name).map(Into::into);
+            let key = key(name);
+            // A name that is subscribed to again is sent again, even if the node should have it.
+            let has = match version {
+                Some(version) => {
+                    confirmed.push((key.clone(), Some(version.clone())));
+                    Has::Version(version)
+                }
+                None => Has::Unknown,
+            };
+            self.sent.insert(key.clone(), has);
+            names.push(key);
+        }
+        if self.sent.len() > NAMES_LIMIT {
+            return Err(Status::resource_exhausted(format!(
+                "a node may subscribe to {NAMES_LIMIT} names; this one has more"
+            )));
+        }
+        if !names.is_empty() {
+            self.publication.subscribe(&self.handle, &names);
+            self.publication.confirm(&self.handle, &confirmed);
+        }
+        Ok(())
+    }
+
+    /// Takes the confirmation or refusal in a request, if it has one.
+    fn take_answer(&mut self, request: &DeltaDiscoveryRequest) {
+        if request.response_nonce.is_empty() {
+            return;
+        }
+        let Some(at) = self.unconfirmed.iter().position(|u| u.nonce == request.response_nonce) else {
+            return; // Of an older stream: it says nothing here.
+        };
+        let Some(answered) = self.unconfirmed.remove(at) else { return };
+        match &request.error_detail {
+            None => {
+                self.metrics.discovery_confirmations.add(1);
+                self.publication.confirm(&self.handle, &answered.versions);
+            }
+            Some(error) => {
+                self.metrics.discovery_refusals.add(1);
+                let names: Vec<_> = answered.versions.iter().map(|(key, _)| &*key.name).take(5).collect();
+                tracing::warn!(
+                    node = %self.handle.node, resources = names.join(", "),
+                    "a node refuses its configuration: {}", error.message
+                );
+                let why: String = error.message.chars().take(500).collect();
+                self.publication.refuse(&self.handle, &answered.versions, &why);
+            }
+        }
+    }
+
+    /// The next response out of what is dirty; `None` if the node has it all already.
+    fn next_response(&mut self) -> Option<DeltaDiscoveryResponse> {
+        let mut names = self.handle.take_dirty(RESPONSE_NAMES).into_iter();
+        let kind = names.as_slice().first()?.kind;
+        let mut response = DeltaDiscoveryResponse { type_url: kind.url().to_owned(), ..Default::default() };
+        let mut versions = Vec::new();
+        let mut bytes = 0;
+        for key in names.by_ref() {
+            let Some(has) = self.sent.get_mut(&key) else { continue };
+            let present = self.publication.get(&key);
+            let now = present.as_ref().map_or(Has::Absent, |r| Has::Version(r.version.clone()));
+            if *has == now {
+                continue;
+            }
+            *has = now;
+            versions.push((key.clone(), present.as_ref().map(|r| r.version.clone())));
+            match present {
+                None => response.removed_resources.push(key.name.to_string()),
+                Some(resource) => {
+                    bytes += resource.body.len();
+                    let value = resource.body.to_vec();
+                    response.resources.push(Resource {
+                        version: resource.version.to_string(),
+                        resource: Some(prost_types::Any { type_url: kind.url().to_owned(), value }),
+                        name: key.name.to_string(),
+                        aliases: Vec::new(),
+                    });
+                }
+            }
+            if bytes >= RESPONSE_BYTES {
+                break;
+            }
+        }
+        self.handle.mark_dirty(names);
+        if versions.is_empty() {
+            return None;
+        }
+        self.nonce += 1;
+        response.nonce = self.nonce.to_string();
+        self.unconfirmed.push_back(Unconfirmed { nonce: response.nonce.clone(), versions });
+        self.metrics.discovery_responses.add(1);
+        Some(response)
+    }
+}

@@ -1,0 +1,377 @@
+//! Who may join, and which identities each node may ask for.
+//!
+//! A join token is `<SHA-256 of the mesh's root>.<id>.<secret>`. It works once, for minutes, and
+//! gives the node that redeems it a *grant*: the identities named in the token. The store keeps the
+//! token's hash until it is redeemed or expires, and the grant from then on. A name that a live node
+//! bears can only be taken with a token that names it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+use tulle_model::name::{dns_label_problem, dns_subdomain_problem};
+
+use crate::ca::seal::{hex, unhex};
+use crate::store::{Precondition, Store, StoreError};
+
+/// Outside of the API's keys: no API request reaches these.
+const TOKENS: &str = "/tulle/tokens/";
+const NODES: &str = "/tulle/nodes/";
+/// How many tokens may be outstanding.
+const TOKENS_LIMIT: usize = 10_000;
+/// How many identities one token may name.
+const IDENTITIES_LIMIT: usize = 1000;
+/// The longest life of a token.
+const TTL_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Why a token is not made or not taken, or a node unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolmentError {
+    /// The request itself is wrong; the text says what is expected.
+    #[error("{0}")]
+    Invalid(String),
+    /// The token does not open the door; the text says why.
+    #[error("{0}")]
+    Refused(String),
+    #[error("the server's store failed: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// What a token is asked for.
+#[derive(Debug, Clone)]
+pub struct TokenRequest {
+    /// `namespace/service-account`, `namespace/*`, or `*` for all.
+    pub identities: Vec<String>,
+    pub ttl: Duration,
+    /// The only node that may redeem it; any node with a name that is free where none is given.
+    pub node: Option<String>,
+    /// Whether a node that bears its name already may be replaced although `node` does not name it.
+    pub replace: bool,
+}
+
+/// A token for a node to join with.
+#[derive(Debug, Clone)]
+pub struct JoinToken {
+    /// A secret: whoever has it may join.
+    pub text: String,
+    pub expires: SystemTime,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptToken {
+    secret_sha256: String,
+    identities: Vec<String>,
+    node: Option<String>,
+    replace: bool,
+    /// Seconds since the epoch.
+    expires: u64,
+}
+
+/// What a node may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// `namespace/service-account`, `namespace/*`, or `*`.
+    pub identities: Vec<String>,
+    /// Seconds since the epoch, as `certificate_expires`.
+    pub joined: u64,
+    /// When the last certificate that the node got for itself expires.
+    pub certificate_expires: u64,
+}
+
+impl Grant {
+    /// Whether the node may have the identity of that service account.
+    pub fn permits(&self, namespace: &str, service_account: &str) -> bool {
+        self.identities.iter().any(|pattern| match pattern.split_once('/') {
+            None => pattern == "*",
+            Some((n, s)) => n == namespace && (s == "*" || s == service_account),
+        })
+    }
+
+    /// For messages: what may be asked for.
+    pub fn describe(&self) -> String {
+        if self.identities.iter().any(|i| i == "*") {
+            return "any identity".to_owned();
+        }
+        let shown: Vec<_> = self.identities.iter().take(10).map(String::as_str).collect();
+        match self.identities.len() - shown.len() {
+            0 if shown.is_empty() => "none of a workload".to_owned(),
+            0 => shown.join(", "),
+            more => format!("{} and {more} more", shown.join(", ")),
+        }
+    }
+}
+
+/// A token that was checked but not used up yet.
+#[derive(Debug)]
+pub struct Admission {
+    key: String,
+    revision: u64,
+    node: String,
+    identities: Vec<String>,
+}
+
+/// Keeps tokens and grants.
+#[derive(Clone)]
+pub struct Enrolment {
+    store: Store,
+    fingerprint: String,
+}
+
+impl Enrolment {
+    /// `fingerprint` is that of the mesh's root.
+    pub fn new(store: Store, fingerprint: String) -> Self {
+        Self { store, fingerprint }
+    }
+
+    /// Makes a token.
+    pub async fn create_token(
+        &self,
+        request: TokenRequest,
+        now: SystemTime,
+    ) -> Result<JoinToken, EnrolmentError> {
+        let invalid = |problem: String| Err(EnrolmentError::Invalid(problem));
+        if request.identities.is_empty() || request.identities.len() > IDENTITIES_LIMIT {
+            return invalid(format!("identities: 1 to {IDENTITIES_LIMIT} are expected"));
+        }
+        for identity in &request.identities {
+            if let Some(problem) = pattern_problem(identity) {
+                return invalid(format!("identities: `{identity}` {problem}"));
+            }
+        }
+        if let Some(node) = &request.node
+            && let Some(problem) = node_name_problem(node)
+        {
+            return invalid(format!("node: `{node}` {problem}"));
+        }
+        if request.ttl.is_zero() || request.ttl > TTL_LIMIT {
+            return invalid(format!("ttlSeconds: 1 to {} are expected", TTL_LIMIT.as_secs()));
+        }
+        if self.sweep(now).await? >= TOKENS_LIMIT {
+            return invalid(format!(
+                "there are {TOKENS_LIMIT} unused tokens already; wait until some expire"
+            ));
+        }
+        let id = hex(&rand::random::<[u8; 8]>());
+        let secret = rand::random::<[u8; 32]>();
+        let expires = now + request.ttl;
+        let kept = KeptToken {
+            secret_sha256: hex(digest(&SHA256, &secret).as_ref()),
+            identities: request.identities,
+            node: request.node,
+            replace: request.replace,
+            expires: seconds(expires),
+        };
+        self.store.put(&format!("{TOKENS}{id}"), encode(&kept)?, Precondition::Absent).await?;
+        Ok(JoinToken { text: format!("{}.{id}.{}", self.fingerprint, hex(&secret)), expires })
+    }
+
+    /// Checks that `token` lets `node` in. Nothing is used up before [`Enrolment::admit`].
+    pub fn check(&self, token: &str, node: &str, now: SystemTime) -> Result<Admission, EnrolmentError> {
+        let refused = |problem: String| EnrolmentError::Refused(problem);
+        if let Some(problem) = node_name_problem(node) {
+            return Err(EnrolmentError::Invalid(format!("the node's name `{node}` {problem}")));
+        }
+        let mut parts = token.trim().split('.');
+        let (Some(fingerprint), Some(id), Some(secret), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(refused("the join token is not complete: three parts are expected".to_owned()));
+        };
+        if fingerprint != self.fingerprint {
+            return Err(refused("the join token is for another mesh".to_owned()));
+        }
+        let unknown = || {
+            refused(
+                "the join token is not known: it was used already, has expired, or this server never made it; \
+                 make a new one"
+                    .to_owned(),
+            )
+        };
+        let (Some(id), Some(secret)) = (unhex(id).filter(|id| id.len() == 8), unhex(secret)) else {
+            return Err(unknown());
+        };
+        let key = format!("{TOKENS}{}", hex(&id));
+        let stored = self.store.get(&key)?.ok_or_else(unknown)?;
+        let kept: KeptToken = decode(&stored.value)?;
+        let hash = hex(digest(&SHA256, &secret).as_ref());
+        if verify_slices_are_equal(hash.as_bytes(), kept.secret_sha256.as_bytes()).is_err() {
+            return Err(unknown());
+        }
+        if seconds(now) >= kept.expires {
+            return Err(refused("the join token has expired; make a new one".to_owned()));
+        }
+        match &kept.node {
+            Some(bound) if bound != node => {
+                return Err(refused(format!("the join token is for the node `{bound}`, not for `{node}`")));
+            }
+            Some(_) => {}
+            None => {
+                let bearer = self.grant(node)?.filter(|g| g.certificate_expires > seconds(now));
+                if bearer.is_some() && !kept.replace {
+                    return Err(refused(format!(
+                        "a node `{node}` has joined already; choose another name, or make a token that \
+                         names it to replace it"
+                    )));
+                }
+            }
+        }
+        Ok(Admission { key, revision: stored.revision, node: node.to_owned(), identities: kept.identities })
+    }
+
+    /// Uses the token up and keeps the node's grant. Of several who try at once, one succeeds.
+    pub async fn admit(
+        &self,
+        admission: Admission,
+        certificate_expires: u64,
+        now: SystemTime,
+    ) -> Result<Grant, EnrolmentError> {
+        match self.store.delete(&admission.key, Precondition::Revision(admission.revision)).await {
+            Ok(_) => {}
+            Err(StoreError::Conflict { .. } | StoreError::NotFound(_)) => {
+                return Err(EnrolmentError::Refused("the join token was used already".to_owned()));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let grant = Grant { identities: admission.identities, joined: seconds(now), certificate_expires };
+        self.store.put(&format!("{NODES}{}", admission.node), encode(&grant)?, Precondition::Any).await?;
+        Ok(grant)
+    }
+
+    /// What a node may ask for; `None` if it never joined.
+    pub fn grant(&self, node: &str) -> Result<Option<Grant>, EnrolmentError> {
+        let stored = self.store.get(&format!("{NODES}{node}"))?;
+        stored.map(|stored| decode(&stored.value)).transpose()
+    }
+
+    /// Remembers until when the node's own certificate is good.
+    pub async fn certified(&self, node: &str, certificate_expires: u64) -> Result<(), EnrolmentError> {
+        let key = format!("{NODES}{node}");
+        // Several certificates at once for one node are rare; the last one counts.
+        for _ in 0..5 {
+            let Some(stored) = self.store.get(&key)? else { return Ok(()) };
+            let mut grant: Grant = decode(&stored.value)?;
+            grant.certificate_expires = certificate_expires.max(grant.certificate_expires);
+            match self.store.put(&key, encode(&grant)?, Precondition::Revision(stored.revision)).await {
+                Err(error) if error.is_retryable() => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the tokens that have expired; returns how many are left.
+    pub async fn sweep(&self, now: SystemTime) -> Result<usize, EnrolmentError> {
+        let list = self.store.list(TOKENS, None, 2 * TOKENS_LIMIT)?;
+        let mut left = 0;
+        for (key, stored) in list.items {
+            let expired = decode::<KeptToken>(&stored.value).map_or(true, |t| seconds(now) >= t.expires);
+            if expired {
+                // Someone else may have deleted it.
+                let _ = self.store.delete(&key, Precondition::Revision(stored.revision)).await;
+            } else {
+                left += 1;
+            }
+        }
+        Ok(left)
+    }
+}
+
+fn pattern_problem(pattern: &str) -> Option<&'static str> {
+    if pattern == "*" {
+        return None;
+    }
+    let Some((namespace, account)) = pattern.split_once('/') else {
+        return Some("is not of the form namespace/service-account, namespace/* or *");
+    };
+    dns_label_problem(namespace)
+        .or_else(|| if account == "*" { None } else { dns_subdomain_problem(account) })
+}
+
+fn node_name_problem(name: &str) -> Option<&'static str> {
+    if name.is_empty() { Some("must not be empty") } else { dns_subdomain_problem(name) }
+}
+
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn encode(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|e| StoreError::Database(e.to_string()))
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, EnrolmentError> {
+    serde_json::from_slice(bytes).map_err(|e| StoreError::Database(e.to_string()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(identities: &[&str]) -> TokenRequest {
+        TokenRequest {
+            identities: identities.iter().map(|&i| i.to_owned()).collect(),
+            ttl: Duration::from_secs(60),
+            node: None,
+            replace: false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_works_once_in_time_for_its_mesh_and_node() {
+        let now = SystemTime::now();
+        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        let token = enrolment.create_token(request(&["shop/cart"]), now).await.unwrap().text;
+        let late = enrolment.check(&token, "n1", now + Duration::from_secs(60)).unwrap_err().to_string();
+        assert!(late.contains("expired"), "{late}");
+        let wrong = format!("{}0", &token[..token.len() - 1]);
+        let wrong = if wrong == token { format!("{}1", &token[..token.len() - 1]) } else { wrong };
+        assert!(enrolment.check(&wrong, "n1", now).is_err());
+        assert!(enrolment.check(&token.replace("f00d", "beef"), "n1", now).is_err());
+        assert!(enrolment.check(&token, "N 1", now).is_err());
+
+        let (first, second) =
+            (enrolment.check(&token, "n1", now).unwrap(), enrolment.check(&token, "n2", now).unwrap());
+        let grant = enrolment.admit(first, seconds(now) + 100, now).await.unwrap();
+        assert!(grant.permits("shop", "cart") && !grant.permits("shop", "till"));
+        let twice = enrolment.admit(second, 0, now).await.unwrap_err().to_string();
+        assert!(twice.contains("used already"), "{twice}");
+        assert_eq!(enrolment.grant("n1").unwrap(), Some(grant));
+        assert_eq!(enrolment.grant("n2").unwrap(), None);
+
+        // The name of a live node is taken, unless the token names it.
+        let other = enrolment.create_token(request(&["*"]), now).await.unwrap().text;
+        assert!(enrolment.check(&other, "n1", now).is_err());
+        assert!(enrolment.check(&other, "n1", now + Duration::from_secs(59)).is_err());
+        let named = TokenRequest { node: Some("n1".to_owned()), ..request(&["*"]) };
+        let named = enrolment.create_token(named, now).await.unwrap().text;
+        assert!(enrolment.check(&named, "n1", now).is_ok());
+        assert!(enrolment.check(&named, "n2", now).is_err());
+    }
+
+    #[tokio::test]
+    async fn expired_tokens_are_swept_and_bad_requests_refused() {
+        let now = SystemTime::now();
+        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        enrolment.create_token(request(&["*"]), now).await.unwrap();
+        assert_eq!(enrolment.sweep(now).await.unwrap(), 1);
+        assert_eq!(enrolment.sweep(now + Duration::from_secs(61)).await.unwrap(), 0);
+        for bad in [&[][..], &["cart"], &["Shop/cart"], &["shop/"], &["shop/a/b"]] {
+            assert!(enrolment.create_token(request(bad), now).await.is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn grants_match_by_namespace_and_account() {
+        let grant = |identities: &[&str]| Grant {
+            identities: identities.iter().map(|&i| i.to_owned()).collect(),
+            joined: 0,
+            certificate_expires: 0,
+        };
+        assert!(grant(&["*"]).permits("a", "b"));
+        assert!(grant(&["a/*"]).permits("a", "b"));
+        assert!(!grant(&["a/*"]).permits("aa", "b"));
+        assert!(!grant(&["a/b", "c/d"]).permits("a", "d"));
+    }
+}

@@ -1,0 +1,74 @@
+//! What nodes talk to: joining, certificates, reports ([`node_service`]) and discovery ([`ads`]),
+//! over gRPC on connections of [`listener`].
+
+pub mod ads;
+pub mod enrolment;
+pub mod listener;
+pub mod node_service;
+pub mod publication;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status};
+use tulle_model::identity::Subject;
+use tulle_wire::node::node_service_server::NodeServiceServer;
+use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+
+use self::listener::{Connection, Peer};
+
+/// A report of a full node, or the subscriptions of one, fit into this.
+const MESSAGE_LIMIT: usize = 16 << 20;
+/// A node whose host is gone is noticed after the sum of these.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call may take, or a stream to open.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The node that makes a call, and when the certificate that says so expires. Refuses everyone else.
+fn node_name<T>(request: &Request<T>) -> Result<(Arc<str>, SystemTime), Status> {
+    let peer = request
+        .extensions()
+        .get::<Peer>()
+        .ok_or_else(|| Status::internal("the connection says nothing of its peer"))?;
+    let Some(identity) = &peer.identity else {
+        return Err(Status::unauthenticated(
+            "this call needs the node's certificate, and the connection shows none; join first",
+        ));
+    };
+    if peer.expires <= SystemTime::now() {
+        return Err(Status::unauthenticated(
+            "the node's certificate has expired; reconnect with a new one, or join again",
+        ));
+    }
+    match identity.subject() {
+        Subject::Node(name) => Ok((name.into(), peer.expires)),
+        Subject::Workload { .. } | Subject::Server => {
+            Err(Status::permission_denied(format!("this call is for nodes, and `{identity}` is none")))
+        }
+    }
+}
+
+/// Serves the connections until `stop`.
+pub async fn serve(
+    incoming: mpsc::Receiver<std::io::Result<Connection>>,
+    node: node_service::NodeApi,
+    discovery: ads::Discovery,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    tonic::transport::Server::builder()
+        .timeout(CALL_TIMEOUT)
+        .max_concurrent_streams(64)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(16 * 1024)
+        .add_service(NodeServiceServer::new(node).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(
+            AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(MESSAGE_LIMIT),
+        )
+        .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled_owned())
+        .await
+}

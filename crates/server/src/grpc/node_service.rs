@@ -1,0 +1,235 @@
+//! Joining, certificates, reports. Every call but `Join` needs a node's certificate; what a node may
+//! ask for is read from its grant at each call.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tulle_model::identity::{SpiffeId, Subject};
+use tulle_wire::node::node_service_server::NodeService;
+use tulle_wire::node::{
+    Certificate, JoinRequest, JoinResponse, NodeReport, ReportReply, SignRequest, SignResponse,
+};
+
+use super::enrolment::{Enrolment, EnrolmentError};
+use super::listener::Peer;
+use super::node_name;
+use crate::ca::CaError;
+use crate::ca::mesh::{Issued, MeshAuthority};
+use crate::fleet::{Fleet, Session};
+use crate::metrics::Metrics;
+
+/// How many signatures are made at once; more wait.
+const SIGNATURES: usize = 4;
+/// How long the first report of a stream may take.
+const FIRST_REPORT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The node service.
+#[derive(Clone)]
+pub struct NodeApi {
+    pub authority: Arc<MeshAuthority>,
+    pub enrolment: Enrolment,
+    pub fleet: Arc<Fleet>,
+    pub metrics: Arc<Metrics>,
+    pub stop: CancellationToken,
+    signatures: Arc<Semaphore>,
+}
+
+impl NodeApi {
+    pub fn new(
+        authority: Arc<MeshAuthority>,
+        enrolment: Enrolment,
+        fleet: Arc<Fleet>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Self {
+        let signatures = Arc::new(Semaphore::new(SIGNATURES));
+        Self { authority, enrolment, fleet, metrics, stop, signatures }
+    }
+
+    async fn sign_for(&self, identity: SpiffeId, csr: Bytes) -> Result<Issued, Status> {
+        let _turn = self.signatures.acquire().await.map_err(|e| Status::internal(e.to_string()))?;
+        let authority = self.authority.clone();
+        let signed = tokio::task::spawn_blocking(move || authority.sign(&identity, &csr, SystemTime::now()));
+        signed.await.map_err(|e| Status::internal(e.to_string()))?.map_err(|error| match error {
+            CaError::Request(problem) => Status::invalid_argument(problem),
+            error => Status::internal(error.to_string()),
+        })
+    }
+
+    async fn try_join(&self, request: JoinRequest) -> Result<JoinResponse, Status> {
+        let now = SystemTime::now();
+        let admission = self.enrolment.check(&request.token, &request.node, now).map_err(refusal)?;
+        let domain = self.authority.trust_domain();
+        let identity = SpiffeId::node(domain, &request.node);
+        // A request that cannot be signed does not use the token up.
+        let issued = self.sign_for(identity, request.csr).await?;
+        let expires = issued.not_after.try_into().unwrap_or(0);
+        let grant = self.enrolment.admit(admission, expires, now).await.map_err(refusal)?;
+        tracing::info!(node = request.node, identities = grant.describe(), "a node has joined");
+        Ok(JoinResponse { certificate: Some(certificate(issued)), trust_domain: domain.to_string() })
+    }
+}
+
+#[tonic::async_trait]
+impl NodeService for NodeApi {
+    type ReportStream = ReceiverStream<Result<ReportReply, Status>>;
+
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let address = request.extensions().get::<Peer>().map(|peer| peer.address);
+        let request = request.into_inner();
+        let node: String = request.node.chars().take(253).collect();
+        match self.try_join(request).await {
+            Ok(response) => {
+                self.metrics.joins.add(1);
+                Ok(Response::new(response))
+            }
+            Err(status) => {
+                self.metrics.joins_refused.add(1);
+                tracing::warn!(node, peer = ?address, "a node may not join: {}", status.message());
+                Err(status)
+            }
+        }
+    }
+
+    async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
+        let (node, _) = node_name(&request)?;
+        let SignRequest { identity, csr } = request.into_inner();
+        let identity: SpiffeId = identity
+            .parse()
+            .map_err(|e| Status::invalid_argument(format!("the identity that is asked for: {e}")))?;
+        let grant = self.enrolment.grant(&node).map_err(refusal)?;
+        let Some(grant) = grant else {
+            return Err(Status::permission_denied(format!(
+                "the node `{node}` is not known here any more; join again with a new token"
+            )));
+        };
+        let own = identity == SpiffeId::node(self.authority.trust_domain(), &node);
+        let permitted = own
+            || identity.trust_domain() == self.authority.trust_domain().as_str()
+                && match identity.subject() {
+                    Subject::Workload { namespace, service_account } => {
+                        grant.permits(namespace, service_account)
+                    }
+                    Subject::Node(_) | Subject::Server => false,
+                };
+        if !permitted {
+            self.metrics.signatures_refused.add(1);
+            let message = format!(
+                "the node `{node}` may not ask for `{identity}`; it may ask for {} (namespace/service-account, \
+                 in the trust domain `{}`) and for its own identity",
+                grant.describe(),
+                self.authority.trust_domain()
+            );
+            tracing::warn!(%node, "{message}");
+            return Err(Status::permission_denied(message));
+        }
+        let issued = self.sign_for(identity, csr).await?;
+        if own {
+            let expires = issued.not_after.try_into().unwrap_or(0);
+            self.enrolment.certified(&node, expires).await.map_err(refusal)?;
+        }
+        Ok(Response::new(SignResponse { certificate: Some(certificate(issued)) }))
+    }
+
+    async fn report(
+        &self,
+        request: Request<Streaming<NodeReport>>,
+    ) -> Result<Response<Self::ReportStream>, Status> {
+        let (node, expires) = node_name(&request)?;
+        let inbound = request.into_inner();
+        let (outbound, replies) = mpsc::channel(4);
+        let (fleet, stop) = (self.fleet.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            let end = tokio::select! {
+                end = take_reports(&node, inbound, &outbound, &fleet, expires) => end,
+                () = stop.cancelled() => Err(Status::unavailable("the server stops")),
+            };
+            if let Err(status) = end {
+                tracing::info!(%node, "report stream ended: {}", status.message());
+                let _ = tokio::time::timeout(Duration::from_secs(1), outbound.send(Err(status))).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(replies)))
+    }
+}
+
+async fn take_reports(
+    node: &Arc<str>,
+    mut inbound: Streaming<NodeReport>,
+    outbound: &mpsc::Sender<Result<ReportReply, Status>>,
+    fleet: &Arc<Fleet>,
+    expires: SystemTime,
+) -> Result<(), Status> {
+    let first = tokio::time::timeout(FIRST_REPORT_TIMEOUT, inbound.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no report came"))??;
+    let Some(first) = first else { return Ok(()) };
+    let Some(info) = first.info.clone() else {
+        return Err(Status::invalid_argument("the first report of a stream must have `info`"));
+    };
+    if info.name != **node {
+        return Err(Status::permission_denied(format!(
+            "the certificate is the node `{node}`'s, and the report is of `{}`",
+            info.name
+        )));
+    }
+    if info.link_address.parse::<std::net::SocketAddr>().is_err() {
+        return Err(Status::invalid_argument(format!(
+            "the link address `{}` is not of the form address:port",
+            info.link_address
+        )));
+    }
+    let session = fleet.open(node, info, outbound.clone()).await;
+    let end = pump(first, inbound, &session, outbound, expires).await;
+    session.close().await;
+    end
+}
+
+async fn pump(
+    first: NodeReport,
+    mut inbound: Streaming<NodeReport>,
+    session: &Session,
+    outbound: &mpsc::Sender<Result<ReportReply, Status>>,
+    expires: SystemTime,
+) -> Result<(), Status> {
+    session.report(first).await?;
+    let expiry = tokio::time::sleep(expires.duration_since(SystemTime::now()).unwrap_or_default());
+    tokio::pin!(expiry);
+    loop {
+        tokio::select! {
+            message = inbound.message() => match message? {
+                Some(report) => session.report(report).await?,
+                None => return Ok(()),
+            },
+            // The reply stream is gone: the client cancelled, or a newer stream replaced this one.
+            () = outbound.closed() => return Ok(()),
+            () = &mut expiry => return Err(Status::unauthenticated(
+                "the node's certificate has expired; reconnect with a new one")),
+        }
+    }
+}
+
+fn certificate(issued: Issued) -> Certificate {
+    let bytes = |ders: Vec<rustls_pki_types::CertificateDer<'static>>| {
+        ders.into_iter().map(|der| Bytes::copy_from_slice(&der)).collect()
+    };
+    Certificate {
+        chain: bytes(issued.chain),
+        roots: bytes(issued.roots),
+        not_before: issued.not_before,
+        not_after: issued.not_after,
+    }
+}
+
+fn refusal(error: EnrolmentError) -> Status {
+    match error {
+        EnrolmentError::Invalid(problem) => Status::invalid_argument(problem),
+        EnrolmentError::Refused(problem) => Status::permission_denied(problem),
+        EnrolmentError::Store(error) => Status::unavailable(format!("the server's store failed: {error}")),
+    }
+}

@@ -1,0 +1,269 @@
+//! A whole server, in this process.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tulle_model::identity::{InvalidIdentity, TrustDomain};
+
+use crate::ca::CaError;
+use crate::ca::api::ApiAuthority;
+use crate::ca::mesh::{AuthorityFiles, MeshAuthority};
+use crate::ca::seal::MasterKey;
+use crate::controller::status::StatusWriter;
+use crate::controller::{self, Controller};
+use crate::fleet::{self, Fleet};
+use crate::grpc::ads::Discovery;
+use crate::grpc::enrolment::{Enrolment, EnrolmentError, JoinToken, TokenRequest};
+use crate::grpc::listener::{self, ServerCertificate};
+use crate::grpc::node_service::NodeApi;
+use crate::grpc::publication::Publication;
+use crate::metrics::Metrics;
+use crate::objects::{ObjectError, Objects};
+use crate::store::{OpenError, Store};
+use crate::views::Views;
+
+/// How long a stopping server waits for what is under way.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often certificates and tokens are looked after.
+const UPKEEP: Duration = Duration::from_secs(60);
+
+/// What a server is started with.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// `$TULLE_HOME`: the server keeps its state in `server/`, and writes `kubeconfig`.
+    pub home: PathBuf,
+    /// Where the API listens; port 0 takes a free one.
+    pub api_listen: SocketAddr,
+    /// Where nodes connect; port 0 takes a free one.
+    pub node_listen: SocketAddr,
+    /// The mesh's trust domain; fixed by the first start.
+    pub trust_domain: String,
+    /// Names and addresses by which clients reach the API, beside `localhost` and the loopback
+    /// addresses.
+    pub api_names: Vec<String>,
+    /// An authority of the user's own instead of one that the server makes.
+    pub authority: Option<AuthorityFiles>,
+    /// How long a node may be silent before its workloads are removed.
+    pub lease: Duration,
+}
+
+impl ServerConfig {
+    /// A server for this host alone, on free ports, with the trust domain `mesh.local`.
+    pub fn local(home: impl Into<PathBuf>) -> Self {
+        Self {
+            home: home.into(),
+            api_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            node_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            trust_domain: "mesh.local".to_owned(),
+            api_names: Vec::new(),
+            authority: None,
+            lease: fleet::LEASE,
+        }
+    }
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    TrustDomain(#[from] InvalidIdentity),
+    #[error("cannot make the folder {}: {source}", path.display())]
+    Home { path: PathBuf, source: std::io::Error },
+    #[error("cannot listen on {address} for {what}: {source}; choose another address, or stop what uses it")]
+    Listen { what: &'static str, address: SocketAddr, source: std::io::Error },
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error("cannot read the stored objects: {0}")]
+    Objects(#[from] ObjectError),
+}
+
+/// A running server. Dropping it stops it without waiting; [`Server::shutdown`] waits.
+pub struct Server {
+    /// Where the API is served.
+    pub api_address: SocketAddr,
+    /// Where nodes connect.
+    pub node_address: SocketAddr,
+    /// The administrator's kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// The objects, for callers in this process.
+    pub objects: Objects,
+    views: Views,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Server {
+    /// Starts a server; it serves when this returns. Must run inside of a Tokio runtime.
+    pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
+        let domain = TrustDomain::new(&config.trust_domain)?;
+        let dir = config.home.join("server");
+        std::fs::create_dir_all(&dir).map_err(|source| StartError::Home { path: dir.clone(), source })?;
+        let now = SystemTime::now();
+        // Opening blocks: a predecessor that is about to end is waited for.
+        let path = dir.join("store.redb");
+        let store = tokio::task::spawn_blocking(move || Store::open(&path))
+            .await
+            .map_err(|e| OpenError::Failed { path: "store.redb".to_owned(), cause: e.to_string() })??;
+        let (authority, api_authority) = open_authorities(&dir, &config, &domain, now)?;
+        let authority = Arc::new(authority);
+
+        let objects = Objects::open(store.clone()).await?;
+        controller::ensure_mesh(&objects, &domain).await?;
+        let node_listener = listen("nodes", config.node_listen).await?;
+        let api_listener = listen("the API", config.api_listen).await?;
+        let node_address = local_address(&node_listener, config.node_listen);
+        let api_address = local_address(&api_listener, config.api_listen);
+
+        let stop = CancellationToken::new();
+        let metrics = Arc::new(Metrics::default());
+        let publication = Publication::new();
+        let enrolment = Enrolment::new(store, authority.root_fingerprint());
+        let statuses = StatusWriter::new(objects.clone(), publication.clone(), metrics.clone());
+        // Everything is compiled before the first node is let in: it would be told that nothing exists.
+        let controller = Controller::start(
+            objects.clone(),
+            domain.clone(),
+            publication.clone(),
+            statuses.clone(),
+            metrics.clone(),
+        )?;
+        let fleet =
+            Fleet::start(objects.clone(), enrolment.clone(), metrics.clone(), config.lease, stop.clone())?;
+        let certificate = ServerCertificate::new(&authority, now)?;
+        let tls = listener::tls(&authority, certificate.clone())?;
+
+        let views = Views {
+            objects: objects.clone(),
+            fleet: fleet.clone(),
+            enrolment: enrolment.clone(),
+            publication: publication.clone(),
+            authority: authority.clone(),
+            metrics: metrics.clone(),
+        };
+        let node_api =
+            NodeApi::new(authority.clone(), enrolment.clone(), fleet, metrics.clone(), stop.clone());
+        let discovery = Discovery { publication, metrics, stop: stop.clone() };
+        let incoming = listener::accept(node_listener, tls, domain.as_str().into(), stop.clone());
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(controller.run(stop.clone()));
+        tasks.spawn(statuses.run(stop.clone()));
+        tasks.spawn(upkeep(authority, certificate, enrolment, stop.clone()));
+        let grpc_stop = stop.clone();
+        tasks.spawn(async move {
+            if let Err(error) = crate::grpc::serve(incoming, node_api, discovery, grpc_stop).await {
+                tracing::error!(%error, "serving nodes ended");
+            }
+        });
+        let api_tls = api_authority.tls(&api_names(&config, api_address), now)?;
+        let api = serve_api(api_listener, api_tls, objects.clone(), views.clone(), stop.clone());
+        tasks.spawn(api);
+
+        let kubeconfig = config.home.join("kubeconfig");
+        api_authority.write_kubeconfig(&kubeconfig, api_address, "tulle")?;
+        tracing::info!(api = %api_address, nodes = %node_address, trust_domain = %domain, "the server runs");
+        Ok(Self { api_address, node_address, kubeconfig, objects, views, stop, tasks })
+    }
+
+    /// A token for a node that the caller starts itself: it may bear the name of a node that joined
+    /// before. Good for ten minutes.
+    pub async fn local_join_token(&self, identities: Vec<String>) -> Result<JoinToken, EnrolmentError> {
+        let ttl = Duration::from_secs(600);
+        let request = TokenRequest { identities, ttl, node: None, replace: true };
+        self.views.enrolment.create_token(request, SystemTime::now()).await
+    }
+
+    /// What the API shows beside resources.
+    pub fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// Stops: no new calls, streams end, then what is under way has a few seconds.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        let finished = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_TIMEOUT, finished).await.is_err() {
+            tracing::warn!("some connections did not end in time; they are cut");
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn open_authorities(
+    dir: &Path,
+    config: &ServerConfig,
+    domain: &TrustDomain,
+    now: SystemTime,
+) -> Result<(MeshAuthority, ApiAuthority), CaError> {
+    let master_path = dir.join("master.key");
+    let api = ApiAuthority::open(&dir.join("api"), &MasterKey::open(&master_path)?, now)?;
+    let files = config.authority.as_ref();
+    let mesh = MeshAuthority::open(&dir.join("ca"), MasterKey::open(&master_path)?, domain, files, now)?;
+    Ok((mesh, api))
+}
+
+async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { what, address, source })
+}
+
+fn local_address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(asked)
+}
+
+fn api_names(config: &ServerConfig, address: SocketAddr) -> Vec<String> {
+    let mut names: Vec<String> =
+        ["localhost", "127.0.0.1", "::1", "kubernetes.default.svc"].map(str::to_owned).into();
+    if !address.ip().is_unspecified() {
+        names.push(address.ip().to_string());
+    }
+    names.extend(config.api_names.iter().cloned());
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Renews certificates that are due, and forgets expired tokens.
+async fn upkeep(
+    authority: Arc<MeshAuthority>,
+    certificate: Arc<ServerCertificate>,
+    enrolment: Enrolment,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(UPKEEP) => {}
+        }
+        let now = SystemTime::now();
+        let renewed = authority.renew_if_due(now).and_then(|()| certificate.renew_if_due(&authority, now));
+        if let Err(error) = renewed {
+            tracing::error!(%error, "cannot renew the server's certificates");
+        }
+        if let Err(error) = enrolment.sweep(now).await {
+            tracing::warn!(%error, "cannot delete expired join tokens");
+        }
+    }
+}
+
+async fn serve_api(
+    listener: TcpListener,
+    _tls: rustls::ServerConfig,
+    _objects: Objects,
+    _views: Views,
+    stop: CancellationToken,
+) {
+    stop.cancelled().await;
+    drop(listener);
+}

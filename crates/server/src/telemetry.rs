@@ -1,0 +1,389 @@
+//! The roll-up of what nodes count: who calls whom, over the last minute.
+//!
+//! Nodes report what they counted since their process started; the differences between two reports
+//! go into slots of a second (latencies: of ten). Nothing is kept for longer than a minute, and
+//! nothing on disk. At most [`EDGES`] edges are told apart; what comes beyond is counted together
+//! as `other`. The first report of a process that this server has not seen before is only a
+//! starting point: its counts may be hours old.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use serde::Serialize;
+use tulle_model::name::NamespacedName;
+use tulle_model::telemetry::{LATENCY_BUCKETS, latency_quantile};
+use tulle_wire::node as wire;
+
+/// How many edges are told apart, in all and for each node.
+pub const EDGES: usize = 10_000;
+/// How long counts are kept, in seconds.
+const KEPT: u64 = 60;
+/// The window of rates, in seconds.
+pub const RATE_WINDOW: u64 = 10;
+/// How many seconds one latency slot covers.
+const LATENCY_SLOT: u64 = 10;
+
+/// One row of who calls whom.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeView {
+    pub source: NamespacedName,
+    pub destination: NamespacedName,
+    pub protocol: Arc<str>,
+    pub security: &'static str,
+    /// Over the last [`RATE_WINDOW`] seconds.
+    pub requests_per_second: f64,
+    /// Over the last minute, as all that follows.
+    pub requests: u64,
+    /// 0 to 1; none where there was no request.
+    pub success_rate: Option<f64>,
+    pub p50_ms: Option<f64>,
+    pub p99_ms: Option<f64>,
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct EdgeKey {
+    source: NamespacedName,
+    destination: NamespacedName,
+    protocol: Arc<str>,
+    security: Security,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Security {
+    MutualTls,
+    SameNode,
+    Plaintext,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Counts {
+    requests: u64,
+    failures: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+    buckets: Box<[u64]>,
+}
+
+impl Counts {
+    fn of(edge: &wire::Edge) -> Self {
+        let mut buckets = vec![0; LATENCY_BUCKETS];
+        for (to, from) in buckets.iter_mut().zip(&edge.latency_buckets) {
+            *to = *from;
+        }
+        Self {
+            requests: edge.requests,
+            failures: edge.failures,
+            bytes_sent: edge.bytes_sent,
+            bytes_received: edge.bytes_received,
+            buckets: buckets.into(),
+        }
+    }
+
+    /// What was counted since `before`.
+    fn since(&self, before: Option<&Self>) -> Self {
+        let Some(before) = before else { return self.clone() };
+        Self {
+            requests: self.requests.saturating_sub(before.requests),
+            failures: self.failures.saturating_sub(before.failures),
+            bytes_sent: self.bytes_sent.saturating_sub(before.bytes_sent),
+            bytes_received: self.bytes_received.saturating_sub(before.bytes_received),
+            buckets: self.buckets.iter().zip(&before.buckets).map(|(a, b)| a.saturating_sub(*b)).collect(),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.bytes_sent = self.bytes_sent.saturating_add(other.bytes_sent);
+        self.bytes_received = self.bytes_received.saturating_add(other.bytes_received);
+        if self.buckets.is_empty() {
+            self.buckets = other.buckets.clone();
+        } else {
+            for (to, from) in self.buckets.iter_mut().zip(&other.buckets) {
+                *to = to.saturating_add(*from);
+            }
+        }
+    }
+
+    fn is_zero(&self) -> bool {
+        self.requests == 0
+            && self.failures == 0
+            && self.bytes_sent == 0
+            && self.bytes_received == 0
+            && self.buckets.iter().all(|&count| count == 0)
+    }
+}
+
+/// One second of an edge.
+#[derive(Debug)]
+struct Slot {
+    second: u64,
+    requests: u64,
+    failures: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+}
+
+#[derive(Debug)]
+struct LatencySlot {
+    /// The number of the ten seconds.
+    slot: u64,
+    buckets: [u32; LATENCY_BUCKETS],
+}
+
+#[derive(Debug)]
+struct Edge {
+    first_second: u64,
+    slots: VecDeque<Slot>,
+    latencies: VecDeque<LatencySlot>,
+}
+
+/// What a node's process reported last.
+#[derive(Debug, Default)]
+struct Baseline {
+    instance: String,
+    counts: HashMap<EdgeKey, Counts>,
+}
+
+/// Who calls whom. Time is given in seconds, from whatever start.
+#[derive(Debug, Default)]
+pub struct RollUp {
+    edges: HashMap<EdgeKey, Edge>,
+    baselines: HashMap<Arc<str>, Baseline>,
+    swept: u64,
+}
+
+impl RollUp {
+    /// Takes a node's report at the second `now`.
+    pub fn take(&mut self, node: &Arc<str>, instance: &str, edges: &[wire::Edge], now: u64) {
+        let mut counts: HashMap<EdgeKey, Counts> = HashMap::with_capacity(edges.len().min(EDGES));
+        for edge in edges {
+            let key = key(edge);
+            let key = if counts.len() < EDGES || counts.contains_key(&key) { key } else { other(&key) };
+            counts.entry(key).or_default().add(&Counts::of(edge));
+        }
+        let baseline = self.baselines.entry(node.clone()).or_default();
+        let known = baseline.instance == instance;
+        if !known {
+            *baseline = Baseline { instance: instance.to_owned(), counts: HashMap::new() };
+        }
+        let mut changes = Vec::new();
+        for (key, count) in counts {
+            if known {
+                let change = count.since(baseline.counts.get(&key));
+                if !change.is_zero() {
+                    changes.push((key.clone(), change));
+                }
+            }
+            if baseline.counts.len() < 2 * EDGES || baseline.counts.contains_key(&key) {
+                baseline.counts.insert(key, count);
+            }
+        }
+        self.sweep(now);
+        for (key, change) in changes {
+            self.count(key, &change, now);
+        }
+    }
+
+    /// Forgets a node that is gone for good.
+    pub fn forget(&mut self, node: &str) {
+        self.baselines.remove(node);
+    }
+
+    /// How many edges are known.
+    pub fn len(&self) -> usize {
+        self.edges.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.edges.is_empty()
+    }
+
+    /// The edges with traffic in the minute before `now`, by name.
+    pub fn view(&self, now: u64) -> Vec<EdgeView> {
+        let mut keys: Vec<_> = self.edges.keys().collect();
+        keys.sort();
+        keys.into_iter().filter_map(|key| view(key, &self.edges[key], now)).collect()
+    }
+
+    fn count(&mut self, key: EdgeKey, change: &Counts, now: u64) {
+        let key = if self.edges.len() < EDGES || self.edges.contains_key(&key) { key } else { other(&key) };
+        let edge = self.edges.entry(key).or_insert_with(|| Edge {
+            first_second: now,
+            slots: VecDeque::new(),
+            latencies: VecDeque::new(),
+        });
+        edge.drop_old(now);
+        if edge.slots.back().is_none_or(|slot| slot.second != now) {
+            edge.slots.push_back(Slot {
+                second: now,
+                requests: 0,
+                failures: 0,
+                bytes_sent: 0,
+                bytes_received: 0,
+            });
+        }
+        if let Some(slot) = edge.slots.back_mut() {
+            slot.requests += change.requests;
+            slot.failures += change.failures;
+            slot.bytes_sent += change.bytes_sent;
+            slot.bytes_received += change.bytes_received;
+        }
+        let ten = now / LATENCY_SLOT;
+        if edge.latencies.back().is_none_or(|slot| slot.slot != ten) {
+            edge.latencies.push_back(LatencySlot { slot: ten, buckets: [0; LATENCY_BUCKETS] });
+        }
+        if let Some(slot) = edge.latencies.back_mut() {
+            for (to, from) in slot.buckets.iter_mut().zip(&change.buckets) {
+                *to = to.saturating_add((*from).try_into().unwrap_or(u32::MAX));
+            }
+        }
+    }
+
+    /// Once a second, forgets edges without traffic in the last minute.
+    fn sweep(&mut self, now: u64) {
+        if self.swept != now {
+            self.swept = now;
+            self.edges.retain(|_, edge| edge.slots.back().is_some_and(|slot| slot.second + KEPT > now));
+        }
+    }
+}
+
+impl Edge {
+    fn drop_old(&mut self, now: u64) {
+        while self.slots.front().is_some_and(|slot| slot.second + KEPT <= now) {
+            self.slots.pop_front();
+        }
+        while self.latencies.front().is_some_and(|slot| (slot.slot + 1) * LATENCY_SLOT + KEPT <= now) {
+            self.latencies.pop_front();
+        }
+    }
+}
+
+fn view(key: &EdgeKey, edge: &Edge, now: u64) -> Option<EdgeView> {
+    let recent = |window: u64| edge.slots.iter().filter(move |slot| slot.second + window > now);
+    recent(KEPT).next()?;
+    let requests: u64 = recent(KEPT).map(|slot| slot.requests).sum();
+    let failures: u64 = recent(KEPT).map(|slot| slot.failures).sum();
+    // An edge that is younger than the window would seem slower than it is.
+    let window = RATE_WINDOW.min(now.saturating_sub(edge.first_second) + 1);
+    let mut buckets = [0u64; LATENCY_BUCKETS];
+    for slot in edge.latencies.iter().filter(|slot| (slot.slot + 1) * LATENCY_SLOT + KEPT > now) {
+        for (to, from) in buckets.iter_mut().zip(&slot.buckets) {
+            *to += u64::from(*from);
+        }
+    }
+    let milliseconds = |quantile| latency_quantile(&buckets, quantile).map(|s| s * 1000.0);
+    Some(EdgeView {
+        source: key.source.clone(),
+        destination: key.destination.clone(),
+        protocol: key.protocol.clone(),
+        security: match key.security {
+            Security::MutualTls => "mTLS",
+            Security::SameNode => "same-node",
+            Security::Plaintext => "plaintext",
+        },
+        requests_per_second: recent(RATE_WINDOW).map(|slot| slot.requests).sum::<u64>() as f64
+            / window as f64,
+        requests,
+        success_rate: (requests > 0).then(|| requests.saturating_sub(failures) as f64 / requests as f64),
+        p50_ms: milliseconds(0.5),
+        p99_ms: milliseconds(0.99),
+        bytes_sent: recent(KEPT).map(|slot| slot.bytes_sent).sum(),
+        bytes_received: recent(KEPT).map(|slot| slot.bytes_received).sum(),
+    })
+}
+
+fn key(edge: &wire::Edge) -> EdgeKey {
+    EdgeKey {
+        source: NamespacedName::new(edge.source_namespace.as_str(), edge.source.as_str()),
+        destination: NamespacedName::new(edge.destination_namespace.as_str(), edge.destination.as_str()),
+        protocol: edge.protocol.as_str().into(),
+        security: match edge.security() {
+            wire::Security::MutualTls => Security::MutualTls,
+            wire::Security::SameNode => Security::SameNode,
+            wire::Security::Plaintext => Security::Plaintext,
+        },
+    }
+}
+
+/// What an edge is counted as when there are too many.
+fn other(key: &EdgeKey) -> EdgeKey {
+    let other = NamespacedName::new("", "other");
+    EdgeKey { source: other.clone(), destination: other, ..key.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tulle_model::telemetry::latency_bucket;
+
+    fn edge(source: &str, requests: u64, failures: u64) -> wire::Edge {
+        let mut buckets = vec![0; LATENCY_BUCKETS];
+        buckets[latency_bucket(0.0012)] = requests;
+        wire::Edge {
+            source_namespace: "shop".to_owned(),
+            source: source.to_owned(),
+            destination_namespace: "shop".to_owned(),
+            destination: "cart".to_owned(),
+            security: wire::Security::SameNode.into(),
+            protocol: "http".to_owned(),
+            requests,
+            failures,
+            latency_buckets: buckets,
+            bytes_sent: requests * 10,
+            bytes_received: requests * 100,
+        }
+    }
+
+    #[test]
+    fn differences_are_rolled_up_over_a_minute() {
+        let mut roll_up = RollUp::default();
+        let node: Arc<str> = "n1".into();
+        roll_up.take(&node, "x", &[edge("web", 1000, 500)], 100);
+        assert!(roll_up.view(100).is_empty(), "old counts are no traffic of now");
+        roll_up.take(&node, "x", &[edge("web", 1050, 500)], 101);
+        roll_up.take(&node, "x", &[edge("web", 1100, 510)], 102);
+        let view = &roll_up.view(102)[0];
+        assert_eq!((view.requests, view.success_rate), (100, Some(0.9)));
+        assert_eq!(view.requests_per_second, 50.0, "over the two seconds that it has existed");
+        assert_eq!((view.bytes_sent, view.bytes_received), (1000, 10_000));
+        assert!((1.0..=1.5).contains(&view.p50_ms.unwrap()), "{view:?}");
+        assert_eq!(view.security, "same-node");
+        assert_eq!(roll_up.view(111)[0].requests_per_second, 5.0);
+        assert_eq!(roll_up.view(112)[0].requests_per_second, 0.0);
+        assert_eq!(roll_up.view(161)[0].requests, 50);
+        assert!(roll_up.view(162).is_empty());
+    }
+
+    #[test]
+    fn a_new_process_starts_from_its_first_report_and_new_edges_from_zero() {
+        let mut roll_up = RollUp::default();
+        let node: Arc<str> = "n1".into();
+        roll_up.take(&node, "x", &[], 1);
+        roll_up.take(&node, "x", &[edge("web", 10, 0)], 2);
+        assert_eq!(roll_up.view(2)[0].requests, 10);
+        roll_up.take(&node, "y", &[edge("web", 3, 0)], 3);
+        roll_up.take(&node, "y", &[edge("web", 5, 0)], 4);
+        assert_eq!(roll_up.view(4)[0].requests, 12);
+    }
+
+    #[test]
+    fn too_many_edges_are_counted_together() {
+        let mut roll_up = RollUp::default();
+        let node: Arc<str> = "n1".into();
+        roll_up.take(&node, "x", &[], 1);
+        let many: Vec<_> = (0..EDGES + 50).map(|i| edge(&format!("w{i}"), 1, 0)).collect();
+        roll_up.take(&node, "x", &many, 2);
+        assert!((EDGES..=EDGES + 1).contains(&roll_up.len()));
+        let view = roll_up.view(2);
+        assert_eq!(view.iter().map(|e| e.requests).sum::<u64>(), EDGES as u64 + 50);
+        assert!(view.iter().any(|e| &*e.source.name == "other" && e.requests >= 50));
+        assert!(roll_up.view(62).is_empty());
+        roll_up.take(&node, "x", &[], 62);
+        assert!(roll_up.is_empty());
+    }
+}

@@ -1,0 +1,128 @@
+//! What the API shows beside resources: edges, nodes, join tokens, health, metrics.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ca::mesh::MeshAuthority;
+use crate::fleet::{Fleet, NodeView};
+use crate::grpc::enrolment::{Enrolment, EnrolmentError, TokenRequest};
+use crate::grpc::publication::Publication;
+use crate::metrics::{Exposition, Metrics};
+use crate::objects::Objects;
+use crate::telemetry::{EdgeView, RATE_WINDOW};
+
+/// How long a join token lives where nothing is said.
+const DEFAULT_TTL: u64 = 600;
+
+/// `GET /tulle/v1alpha1/edges`
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edges {
+    pub edges: Vec<EdgeView>,
+    /// Over how many seconds rates are taken.
+    pub window_seconds: u64,
+}
+
+/// `GET /tulle/v1alpha1/nodes`
+#[derive(Debug, Serialize)]
+pub struct Nodes {
+    pub nodes: Vec<NodeView>,
+}
+
+/// The body of `POST /tulle/v1alpha1/tokens`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewToken {
+    /// `namespace/service-account`, `namespace/*`, or `*`.
+    pub identities: Vec<String>,
+    /// Ten minutes where nothing is said.
+    #[serde(default)]
+    pub ttl_seconds: Option<u64>,
+    /// The only node that may use it.
+    #[serde(default)]
+    pub node: Option<String>,
+}
+
+/// The answer to it.
+#[derive(Debug, Serialize)]
+pub struct Token {
+    /// A secret.
+    pub token: String,
+    /// RFC 3339.
+    pub expires: String,
+}
+
+/// The views of a running server; clones share it.
+#[derive(Clone)]
+pub struct Views {
+    pub(crate) objects: Objects,
+    pub(crate) fleet: Arc<Fleet>,
+    pub(crate) enrolment: Enrolment,
+    pub(crate) publication: Arc<Publication>,
+    pub(crate) authority: Arc<MeshAuthority>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Views {
+    /// Who calls whom.
+    pub fn edges(&self) -> Edges {
+        Edges { edges: self.fleet.edges(), window_seconds: RATE_WINDOW }
+    }
+
+    /// The nodes and their workloads.
+    pub fn nodes(&self) -> Nodes {
+        Nodes { nodes: self.fleet.nodes() }
+    }
+
+    /// Makes a join token. [`EnrolmentError::Invalid`] is the client's fault.
+    pub async fn create_token(&self, request: NewToken) -> Result<Token, EnrolmentError> {
+        let request = TokenRequest {
+            identities: request.identities,
+            ttl: Duration::from_secs(request.ttl_seconds.unwrap_or(DEFAULT_TTL)),
+            node: request.node,
+            replace: false,
+        };
+        let token = self.enrolment.create_token(request, SystemTime::now()).await?;
+        let expires = jiff::Timestamp::try_from(token.expires).unwrap_or_default();
+        Ok(Token { token: token.text, expires: expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string() })
+    }
+
+    /// Whether the server can do its work; the text says what is in the way.
+    pub fn ready(&self) -> Result<(), String> {
+        self.objects
+            .get(tulle_model::registry::KindId::Mesh.kind(), "", "default")
+            .map(drop)
+            .map_err(|error| format!("the store cannot be read: {error}"))
+    }
+
+    /// The server's metrics in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        let mut text = Exposition::default();
+        for (name, help, value) in self.metrics.counters() {
+            text.counter(name, help, value);
+        }
+        text.counter(
+            "tulle_server_certificates_issued_total",
+            "Certificates of the mesh that were signed.",
+            self.authority.issued(),
+        );
+        let (streams, subscriptions) = self.publication.load();
+        text.gauge("tulle_server_discovery_streams", "Open discovery streams.", streams as u64);
+        text.gauge(
+            "tulle_server_discovery_subscriptions",
+            "Names that nodes subscribe to.",
+            subscriptions as u64,
+        );
+        let (connected, edges) = self.fleet.load();
+        text.gauge("tulle_server_nodes_connected", "Nodes with an open report stream.", connected as u64);
+        text.gauge("tulle_server_edges", "Edges with traffic in the last minute.", edges as u64);
+        text.gauge(
+            "tulle_server_store_revision",
+            "The revision of the latest write.",
+            self.objects.revision(),
+        );
+        text.into_text()
+    }
+}
