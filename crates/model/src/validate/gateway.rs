@@ -100,10 +100,13 @@ fn check_rule_names(spec: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// Group, kind, namespace and name of a parent.
+type ParentObject<'a> = (&'a str, &'a str, &'a str, &'a str);
+/// The section and port of a parent, and the path of the reference.
+type ParentSection<'a> = (Option<&'a str>, Option<i64>, String);
+
 fn check_parents(spec: &Field<'_>, errors: &mut Errors) {
-    // A parent as a whole or its sections: the same one twice says nothing new.
-    type Parent<'a> = (&'a str, &'a str, &'a str, &'a str);
-    let mut seen: HashMap<Parent<'_>, Vec<(Option<&str>, Option<i64>, String)>> = HashMap::new();
+    let mut seen: HashMap<ParentObject<'_>, Vec<ParentSection<'_>>> = HashMap::new();
     for parent in spec.items("parentRefs") {
         check_group_and_kind(&parent, errors);
         check_object_name(&parent, errors);

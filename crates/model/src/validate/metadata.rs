@@ -48,7 +48,10 @@ fn check_name(kind: &Kind, metadata: &Field<'_>, errors: &mut Errors) {
     match metadata.get("name").filter(|f| f.str() != Some("")) {
         Some(name) => {
             if let Some(problem) = name.str().and_then(|text| name_problem(kind, text)) {
-                errors.invalid(&name, format!("{} is no name of a {kind}: it {problem}", shown(name.value)));
+                errors.invalid(
+                    &name,
+                    format!("{} is no name for {kind} objects: it {problem}", shown(name.value)),
+                );
             }
         }
         None if prefix.is_none() => errors.required(metadata.path.field("name"), MISSING_NAME),
@@ -62,7 +65,7 @@ fn check_name(kind: &Kind, metadata: &Field<'_>, errors: &mut Errors) {
         if let Some(problem) = problem {
             errors.invalid(
                 &prefix,
-                format!("{} is no start of a {kind}'s name: it {problem}", shown(prefix.value)),
+                format!("{} is no start of a name for {kind} objects: it {problem}", shown(prefix.value)),
             );
         }
     }
@@ -84,7 +87,8 @@ fn check_namespace(kind: &Kind, metadata: &Field<'_>, errors: &mut Errors) {
     let Some(namespace) = metadata.get("namespace") else { return };
     let Some(text) = namespace.str().filter(|text| !text.is_empty()) else { return };
     if !kind.namespaced {
-        let message = format!("{} must not be given: a {kind} is in no namespace", shown(namespace.value));
+        let message =
+            format!("{} must not be given: {kind} objects are in no namespace", shown(namespace.value));
         errors.push(&namespace, Code::Forbidden, message);
     } else if let Some(problem) = dns_label_problem(text) {
         errors.invalid(

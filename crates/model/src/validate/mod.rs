@@ -10,7 +10,7 @@ mod gateway;
 mod metadata;
 mod references;
 mod structure;
-pub(crate) mod suggest;
+pub mod suggest;
 mod syntax;
 mod tulle;
 

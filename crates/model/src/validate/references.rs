@@ -87,7 +87,7 @@ fn check_route<F: Fn(&ServiceName) -> Option<Vec<u16>>>(
     for parent in foreign.iter().filter(|_| !attached) {
         let kind = parent.get_str("kind").unwrap_or("Gateway");
         let message = format!(
-            "a {kind} as parent is not supported yet: expected a Service (`group: \"\"`, `kind: Service`)"
+            "`{kind}` as parent is not supported yet: expected a Service (`group: \"\"`, `kind: Service`)"
         );
         errors.push(parent, Code::NotSupported, message);
     }
@@ -97,7 +97,7 @@ fn check_route<F: Fn(&ServiceName) -> Option<Vec<u16>>>(
         if group.is_empty() && kind == "Service" {
             check_service(&backend, own, services, errors);
         } else {
-            let message = format!("a {kind} as backend is not supported: expected a Service");
+            let message = format!("`{kind}` as backend is not supported: expected a Service");
             errors.push(&backend.get("kind").unwrap_or(backend), Code::NotSupported, message);
         }
     }

@@ -1,1 +1,536 @@
+use serde_json::{Value, json};
 
+use super::*;
+use crate::registry::KINDS;
+
+mod properties;
+
+/// An object of that kind with a name and a spec.
+fn object(kind: KindId, spec: Value) -> Value {
+    let kind = kind.kind();
+    json!({ "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": { "name": "default" }, "spec": spec })
+}
+
+/// `path: message` of every error.
+fn errors(kind: KindId, object: &Value) -> Vec<String> {
+    validate(kind.kind(), object).iter().map(ToString::to_string).collect()
+}
+
+/// The errors of an object with that spec.
+fn spec_errors(kind: KindId, spec: Value) -> Vec<String> {
+    errors(kind, &object(kind, spec))
+}
+
+fn codes(kind: KindId, spec: Value) -> Vec<(String, Code)> {
+    validate(kind.kind(), &object(kind, spec)).into_iter().map(|e| (e.path.to_string(), e.code)).collect()
+}
+
+fn good(kind: KindId) -> Value {
+    let spec = match kind {
+        KindId::Namespace => json!({}),
+        KindId::Service => json!({
+            "selector": { "app": "c" },
+            "ports": [
+                { "name": "http", "port": 80, "targetPort": "web", "appProtocol": "kubernetes.io/h2c" },
+                { "name": "dns", "port": 80, "protocol": "UDP" }
+            ]
+        }),
+        KindId::HttpRoute => json!({
+            "parentRefs": [{ "group": "", "kind": "Service", "name": "d", "port": 80 }],
+            "rules": [{
+                "name": "main",
+                "matches": [{
+                    "path": { "type": "Exact", "value": "/a%20b/c" },
+                    "headers": [{ "name": "x-a", "value": "1" }, { "type": "RegularExpression", "name": "x-b", "value": "a+" }],
+                    "queryParams": [{ "name": "q", "value": "1" }],
+                    "method": "GET"
+                }],
+                "backendRefs": [{ "name": "d1", "port": 80, "weight": 9 }, { "name": "d2", "port": 80 }]
+            }]
+        }),
+        KindId::TcpRoute => json!({
+            "parentRefs": [{ "group": "", "kind": "Service", "name": "d" }],
+            "rules": [{ "backendRefs": [{ "name": "d1", "port": 80 }] }]
+        }),
+        KindId::Mesh => json!({ "trustDomain": "mesh.local", "egress": { "policy": "Deny" } }),
+        KindId::Workload => json!({
+            "address": "10.0.0.7",
+            "ports": [{ "name": "http", "port": 31000, "targetPort": 80 }, { "port": 9000 }],
+            "serviceAccount": "c",
+            "node": { "name": "n1", "linkAddress": "[fd00::1]:15008" }
+        }),
+        KindId::EndpointSlice => {
+            return json!({
+                "apiVersion": "discovery.k8s.io/v1",
+                "kind": "EndpointSlice",
+                "metadata": { "name": "c-1", "labels": { "kubernetes.io/service-name": "c" } },
+                "addressType": "IPv4",
+                "endpoints": [{ "addresses": ["127.0.0.1"], "conditions": { "ready": true } }],
+                "ports": [{ "port": 80 }]
+            });
+        }
+    };
+    object(kind, spec)
+}
+
+#[test]
+fn good_objects_pass_defaulted_or_not() {
+    for kind in KINDS {
+        let mut object = good(kind.id);
+        assert_eq!(errors(kind.id, &object), [""; 0]);
+        assert_eq!(unknown_fields(kind, &object), []);
+        default_object(kind, &mut object);
+        assert_eq!(errors(kind.id, &object), [""; 0]);
+        assert_eq!(unknown_fields(kind, &object), []);
+        let once = object.clone();
+        default_object(kind, &mut object);
+        prune(kind, &mut object);
+        assert_eq!(object, once);
+    }
+}
+
+#[test]
+fn defaults_are_those_of_kubernetes_and_gateway_api() {
+    let defaulted = |kind: KindId, mut object: Value| {
+        default_object(kind.kind(), &mut object);
+        object
+    };
+    let service = defaulted(
+        KindId::Service,
+        json!({ "spec": { "ports": [{ "port": 80 }, { "port": 81, "targetPort": "x" }] } }),
+    );
+    assert_eq!(service["spec"]["type"], "ClusterIP");
+    assert_eq!(
+        service["spec"]["ports"],
+        json!([
+            { "port": 80, "protocol": "TCP", "targetPort": 80 },
+            { "port": 81, "protocol": "TCP", "targetPort": "x" }
+        ])
+    );
+    let route = defaulted(
+        KindId::HttpRoute,
+        json!({ "spec": {
+        "parentRefs": [{ "name": "g" }],
+        "rules": [{ "backendRefs": [{ "name": "d", "port": 80 }] }, { "matches": [{ "method": "GET", "headers": [{ "name": "a", "value": "b" }] }] }]
+    } }),
+    );
+    let everything = json!({ "type": "PathPrefix", "value": "/" });
+    assert_eq!(
+        route["spec"],
+        json!({
+            "parentRefs": [{ "group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "g" }],
+            "rules": [
+                {
+                    "matches": [{ "path": everything }],
+                    "backendRefs": [{ "group": "", "kind": "Service", "name": "d", "port": 80, "weight": 1 }]
+                },
+                { "matches": [{ "path": everything, "method": "GET", "headers": [{ "type": "Exact", "name": "a", "value": "b" }] }] }
+            ]
+        })
+    );
+    assert_eq!(
+        defaulted(KindId::HttpRoute, json!({ "spec": {} }))["spec"]["rules"][0]["matches"][0]["path"],
+        everything
+    );
+    let namespace = defaulted(KindId::Namespace, json!({ "metadata": { "name": "shop" } }));
+    assert_eq!(namespace["metadata"]["labels"]["kubernetes.io/metadata.name"], "shop");
+}
+
+#[test]
+fn unknown_fields_are_named_with_what_was_meant() {
+    let route = object(
+        KindId::HttpRoute,
+        json!({ "rules": [{ "backendRef": [], "backendRefs": [{ "name": "d", "prot": 80 }] }], "x": null }),
+    );
+    let found: Vec<String> =
+        unknown_fields(KindId::HttpRoute.kind(), &route).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            "spec.x: there is no field `x` here; expected one of `hostnames`, `parentRefs`, `rules`, `useDefaultGateways`",
+            "spec.rules[0].backendRef: there is no field `backendRef` here; expected one of `backendRefs`, `filters`, `matches`, `name`, `retry`, `sessionPersistence`, `timeouts`",
+            "spec.rules[0].backendRefs[0].prot: there is no field `prot` here; did you mean `port`?",
+        ]
+    );
+    let mut pruned = json!({ "spec": { "x": 1, "hostnames": null, "rules": [{ "y": 1, "filters": [{ "z": null }] }] }, "q": 1 });
+    prune(KindId::HttpRoute.kind(), &mut pruned);
+    assert_eq!(pruned, json!({ "spec": { "rules": [{ "filters": [{ "z": null }] }] } }));
+}
+
+#[test]
+fn paths_print_as_kubernetes_does_and_point_as_json_does() {
+    let path = FieldPath::root().field("metadata").field("labels").key("a.b/c~d");
+    assert_eq!(path.to_string(), "metadata.labels[a.b/c~d]");
+    assert_eq!(path.pointer(), "/metadata/labels/a.b~1c~0d");
+    assert_eq!(path.parent().unwrap().to_string(), "metadata.labels");
+}
+
+#[test]
+fn wrong_types_say_what_was_found() {
+    assert_eq!(
+        spec_errors(
+            KindId::Service,
+            json!({ "ports": [{ "port": "80" }], "selector": { "v": 1 }, "publishNotReadyAddresses": "true" })
+        ),
+        [
+            "spec.ports[0].port: expected a whole number, found the text `80`; write it without quotes: 80",
+            "spec.publishNotReadyAddresses: expected true or false, found the text `true`; write it without quotes: true",
+            "spec.selector[v]: expected a text, found the number `1`; write it in quotes: \"1\"",
+        ]
+    );
+    assert_eq!(
+        spec_errors(KindId::HttpRoute, json!({ "rules": { "a": 1 } })),
+        ["spec.rules: expected a list, found an object; start each item with `- `"]
+    );
+    assert_eq!(
+        spec_errors(KindId::Service, json!({ "ports": [{ "port": 80.5, "targetPort": [] }] })),
+        [
+            "spec.ports[0].port: expected a whole number, found the number `80.5`, which is not a whole one in range",
+            "spec.ports[0].targetPort: expected a whole number or a text, found a list",
+        ]
+    );
+    assert_eq!(errors(KindId::Mesh, &json!([])), [": expected an object, found a list"]);
+}
+
+#[test]
+fn metadata_follows_kubernetes() {
+    let with = |metadata: Value| {
+        let mut route = good(KindId::HttpRoute);
+        route["metadata"] = metadata;
+        errors(KindId::HttpRoute, &route)
+    };
+    assert_eq!(with(json!({ "generateName": "r-" })), [""; 0]);
+    assert_eq!(
+        with(json!({ "name": "a.b", "labels": { "a/b": "", "c": "X_1" }, "creationTimestamp": null })),
+        [""; 0]
+    );
+    assert_eq!(with(json!({})).len(), 1);
+    assert_eq!(with(json!({ "name": "" })).len(), 1);
+    assert_eq!(
+        with(json!({ "name": "A" })),
+        [
+            "metadata.name: `A` is no name for HTTPRoute objects: it must consist of lower case letters, digits and '-', and start and end with a letter or digit"
+        ]
+    );
+    assert_eq!(with(json!({ "name": "a", "namespace": "a.b", "labels": { "a b": "-" }, "annotations": { "A/B": "ok", "": "x" } })).len(), 4);
+    assert_eq!(with(json!({ "name": "a", "creationTimestamp": "yesterday" })).len(), 1);
+    let mut mesh = good(KindId::Mesh);
+    mesh["metadata"] = json!({ "name": "other", "namespace": "shop" });
+    mesh["apiVersion"] = json!("tulle.dev/v1");
+    assert_eq!(
+        errors(KindId::Mesh, &mesh),
+        [
+            "apiVersion: `tulle.dev/v1` should be `tulle.dev/v1alpha1`",
+            "metadata.name: `other` is no name for Mesh objects: it must be `default`: a mesh has one Mesh object, and that is its name",
+            "metadata.namespace: `shop` must not be given: Mesh objects are in no namespace",
+        ]
+    );
+}
+
+#[test]
+fn services_follow_kubernetes() {
+    let check = |spec: Value| spec_errors(KindId::Service, spec);
+    assert_eq!(
+        check(json!({ "ports": [{ "port": 0 }, { "port": 70000, "name": "b" }] })),
+        [
+            "spec.ports[0].port: 0 is out of range: expected 1 to 65535",
+            "spec.ports[1].port: 70000 is out of range: expected 1 to 65535",
+            "spec.ports[0].name: is missing: where a Service has several ports, each needs a name",
+        ]
+    );
+    assert_eq!(
+        check(json!({ "ports": [{ "name": "a", "port": 80 }, { "name": "a", "port": 80 }] })),
+        [
+            "spec.ports[1]: port `80`, protocol `TCP` is already in spec.ports[0]",
+            "spec.ports[1].name: `a` is already the name of spec.ports[0]",
+        ]
+    );
+    assert_eq!(
+        check(
+            json!({ "ports": [{ "port": 80, "protocol": "tcp", "targetPort": "8080" }], "type": "ClusterIp" })
+        ),
+        [
+            "spec.ports[0].protocol: `tcp` is none of the values that are possible: `TCP`, `UDP`, `SCTP`; did you mean `TCP`?",
+            "spec.type: `ClusterIp` is none of the values that are possible: `ClusterIP`, `NodePort`, `LoadBalancer`, `ExternalName`; did you mean `ClusterIP`?",
+            "spec.ports[0].targetPort: `8080` is no name of a port: it must have at least one letter; for a number, write it without quotes: 8080",
+        ]
+    );
+    assert_eq!(
+        check(json!({ "ports": [{}] })),
+        ["spec.ports[0].port: is missing, and is required: the port that clients connect to, 1 to 65535"]
+    );
+    assert_eq!(check(json!({})).len(), 1);
+    assert_eq!(check(json!({ "clusterIP": "None" })), [""; 0]);
+    assert_eq!(check(json!({ "type": "ExternalName" })).len(), 1);
+    assert_eq!(check(json!({ "type": "ExternalName", "externalName": "example.com." })), [""; 0]);
+    assert_eq!(check(json!({ "ports": [{ "port": 80, "appProtocol": "ht tp" }], "clusterIP": "x", "externalIPs": ["x"] })).len(), 3);
+    let mut named = good(KindId::Service);
+    named["metadata"]["name"] = json!("1a");
+    assert_eq!(
+        errors(KindId::Service, &named),
+        ["metadata.name: `1a` is no name for Service objects: it must start with a letter"]
+    );
+}
+
+#[test]
+fn endpoint_slices_follow_kubernetes() {
+    let with = |fields: Value| {
+        let mut slice = good(KindId::EndpointSlice);
+        for (name, value) in fields.as_object().unwrap() {
+            slice[name] = value.clone();
+        }
+        errors(KindId::EndpointSlice, &slice)
+    };
+    assert_eq!(
+        with(
+            json!({ "endpoints": [{ "addresses": ["::1"] }, { "addresses": ["host"] }, { "addresses": ["0.0.0.0"] }] })
+        ),
+        [
+            "endpoints[0].addresses[0]: `::1` is no IPv4 address, and the addressType is IPv4",
+            "endpoints[1].addresses[0]: `host` is no IP address",
+            "endpoints[2].addresses[0]: `0.0.0.0` is no address of one endpoint (it is unspecified or multicast)",
+        ]
+    );
+    assert_eq!(with(json!({ "endpoints": [{ "addresses": [] }, {}] })).len(), 2);
+    assert_eq!(with(json!({ "ports": [{ "port": 80 }, { "port": 81 }] })).len(), 1);
+    assert_eq!(with(json!({ "addressType": "IPv5" })).len(), 1);
+    assert_eq!(with(json!({ "addressType": "FQDN" })).len(), 1);
+}
+
+/// The errors of a route with one rule that has that match.
+fn match_errors(condition: Value) -> Vec<String> {
+    spec_errors(KindId::HttpRoute, json!({ "rules": [{ "matches": [condition] }] }))
+}
+
+#[test]
+fn paths_of_matches_follow_gateway_api() {
+    for good in ["/", "/a", "/a/", "/a.b/..c", "/%20", "/a;b=c,d"] {
+        assert_eq!(match_errors(json!({ "path": { "value": good } })), [""; 0], "{good}");
+    }
+    for bad in [
+        "", "a", "//", "/a//b", "/./a", "/a/../b", "/a/..", "/a/.", "/%2f", "/%2F", "/a#b", "/a b", "/%2",
+        "/ä", "/a?b",
+    ] {
+        for kind in ["Exact", "PathPrefix"] {
+            assert_eq!(match_errors(json!({ "path": { "type": kind, "value": bad } })).len(), 1, "{bad}");
+        }
+    }
+    assert_eq!(match_errors(json!({ "path": { "type": "RegularExpression", "value": "/a//.*" } })), [""; 0]);
+    assert_eq!(
+        match_errors(json!({ "path": { "type": "RegularExpression", "value": "/(a" } })),
+        ["spec.rules[0].matches[0].path.value: `/(a` is no regular expression (RE2 syntax): unclosed group"]
+    );
+    assert_eq!(
+        match_errors(json!({ "path": { "type": "Prefix", "value": "/" } })),
+        [
+            "spec.rules[0].matches[0].path.type: `Prefix` is none of the values that are possible: `Exact`, `PathPrefix`, `RegularExpression`"
+        ]
+    );
+}
+
+#[test]
+fn matches_follow_gateway_api() {
+    assert_eq!(
+        match_errors(json!({ "headers": [{ "name": "a b", "value": "" }], "method": "get" })),
+        [
+            "spec.rules[0].matches[0].headers[0].value: must not be empty",
+            "spec.rules[0].matches[0].method: `get` is none of the values that are possible: `GET`, `HEAD`, `POST`, `PUT`, `DELETE`, `CONNECT`, `OPTIONS`, `TRACE`, `PATCH`; did you mean `GET`?",
+            "spec.rules[0].matches[0].headers[0].name: `a b` is no name of a header: it must consist of letters, digits and !#$%&'*+-.^_`|~",
+        ]
+    );
+    let header = |name: &str| json!({ "name": name, "value": "1" });
+    assert_eq!(
+        match_errors(json!({ "headers": [header("a"), header("a")] })),
+        ["spec.rules[0].matches[0].headers[1]: name `a` is already in spec.rules[0].matches[0].headers[0]"]
+    );
+    let many: Vec<Value> = (0..17).map(|i| header(&format!("h{i}"))).collect();
+    assert_eq!(
+        match_errors(json!({ "headers": many })),
+        ["spec.rules[0].matches[0].headers: has 17 items; at most 16 are allowed"]
+    );
+    assert_eq!(match_errors(json!({ "queryParams": [{ "name": "a", "value": "x".repeat(1025) }] })).len(), 1);
+    assert_eq!(match_errors(json!({ "headers": [{ "name": "a", "value": "x".repeat(4097) }] })).len(), 1);
+    assert_eq!(
+        match_errors(json!({ "headers": [{ "type": "RegularExpression", "name": "a", "value": "[" }] }))
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn limits_of_routes_are_gateway_apis() {
+    let rules = |count: usize, matches: usize| {
+        let conditions: Vec<Value> =
+            (0..matches).map(|i| json!({ "path": { "value": format!("/{i}") } })).collect();
+        json!({ "rules": vec![json!({ "matches": conditions }); count] })
+    };
+    assert_eq!(spec_errors(KindId::HttpRoute, rules(16, 8)), [""; 0]);
+    assert_eq!(spec_errors(KindId::HttpRoute, rules(2, 64)), [""; 0]);
+    assert_eq!(
+        spec_errors(KindId::HttpRoute, rules(17, 1)),
+        ["spec.rules: has 17 items; at most 16 are allowed"]
+    );
+    assert_eq!(
+        spec_errors(KindId::HttpRoute, rules(1, 65)),
+        ["spec.rules[0].matches: has 65 items; at most 64 are allowed"]
+    );
+    assert_eq!(
+        spec_errors(KindId::HttpRoute, rules(3, 64)),
+        ["spec.rules: have 192 matches in all; at most 128 are allowed in one route"]
+    );
+    assert_eq!(spec_errors(KindId::HttpRoute, json!({ "rules": [] })).len(), 1);
+    assert_eq!(
+        spec_errors(
+            KindId::HttpRoute,
+            json!({ "rules": [{ "name": "a" }, { "name": "a" }, { "name": "A" }] })
+        )
+        .len(),
+        2
+    );
+    assert_eq!(
+        spec_errors(KindId::HttpRoute, json!({ "hostnames": ["*.a.b", "a", "*", "1.2.3.4", "a.*.b", "A"] }))
+            .len(),
+        4
+    );
+}
+
+#[test]
+fn what_is_not_there_yet_is_refused_by_name() {
+    let spec = json!({ "useDefaultGateways": "All", "rules": [
+        { "filters": [{ "type": "URLRewrite" }], "timeouts": { "request": "1s" }, "retry": {}, "sessionPersistence": {} },
+        { "filters": [], "backendRefs": [{ "name": "d", "port": 80, "filters": [{}] }] }
+    ] });
+    let refused = [
+        "spec.useDefaultGateways",
+        "spec.rules[0].filters",
+        "spec.rules[0].timeouts",
+        "spec.rules[0].retry",
+        "spec.rules[0].sessionPersistence",
+        "spec.rules[1].backendRefs[0].filters",
+    ];
+    assert_eq!(codes(KindId::HttpRoute, spec), refused.map(|path| (path.to_owned(), Code::NotSupported)));
+}
+
+#[test]
+fn parents_and_backends_follow_gateway_api() {
+    let parents = |parents: Value| spec_errors(KindId::HttpRoute, json!({ "parentRefs": parents }));
+    let service = |name: &str| json!({ "group": "", "kind": "Service", "name": name });
+    let port = |port: u16| json!({ "group": "", "kind": "Service", "name": "d", "port": port });
+    assert_eq!(parents(json!([service("d"), service("e")])), [""; 0]);
+    assert_eq!(parents(json!([port(80), port(81)])), [""; 0]);
+    assert_eq!(parents(json!([port(80), port(80)])).len(), 1);
+    assert_eq!(parents(json!([service("d"), port(80)])).len(), 1);
+    assert_eq!(
+        parents(json!([{ "kind": "Service", "name": "d" }])),
+        [
+            "spec.parentRefs[0].group: a Service is in the core group: write `group: \"\"` beside `kind: Service`"
+        ]
+    );
+    assert_eq!(parents(json!([{}])).len(), 1);
+    assert_eq!(parents(json!([{ "name": "A", "namespace": "B", "kind": "-", "group": "C" }])).len(), 4);
+    let backends =
+        |backends: Value| spec_errors(KindId::HttpRoute, json!({ "rules": [{ "backendRefs": backends }] }));
+    assert_eq!(
+        backends(json!([{ "name": "d" }])),
+        [
+            "spec.rules[0].backendRefs[0].port: is missing: a Service as backend needs the port to use, 1 to 65535"
+        ]
+    );
+    assert_eq!(
+        backends(json!([{ "name": "d", "port": 80, "weight": 1_000_001 }])),
+        ["spec.rules[0].backendRefs[0].weight: 1000001 is out of range: expected 0 to 1000000"]
+    );
+    assert_eq!(backends(json!([{ "name": "d", "port": 80, "weight": -1 }])).len(), 1);
+}
+
+#[test]
+fn tcp_routes_have_one_rule_with_backends() {
+    let rule = json!({ "backendRefs": [{ "name": "d", "port": 80 }] });
+    let check = |spec: Value| codes(KindId::TcpRoute, spec);
+    assert_eq!(check(json!({ "rules": [rule] })), []);
+    assert_eq!(check(json!({})), [("spec.rules".to_owned(), Code::Required)]);
+    assert_eq!(check(json!({ "rules": [] })), [("spec.rules".to_owned(), Code::Invalid)]);
+    assert_eq!(check(json!({ "rules": [rule, rule] })), [("spec.rules".to_owned(), Code::TooMany)]);
+    assert_eq!(check(json!({ "rules": [{}] })), [("spec.rules[0].backendRefs".to_owned(), Code::Required)]);
+}
+
+#[test]
+fn meshes_and_workloads_are_checked() {
+    assert_eq!(
+        spec_errors(KindId::Mesh, json!({ "trustDomain": "Mesh", "egress": { "policy": "deny" } })),
+        [
+            "spec.egress.policy: `deny` is none of the values that are possible: `Allow`, `Deny`; did you mean `Deny`?",
+            "spec.trustDomain: `Mesh` is no trust domain: it must consist of lower case letters, digits and '-', and start and end with a letter or digit (a DNS name in lower case, e.g. `mesh.local`)",
+        ]
+    );
+    let old = good(KindId::Mesh);
+    let mut new = old.clone();
+    assert_eq!(validate_update(KindId::Mesh.kind(), &old, &new), []);
+    new["spec"]["trustDomain"] = json!("other");
+    assert_eq!(validate_update(KindId::Mesh.kind(), &old, &new).len(), 1);
+    new["spec"] = json!({});
+    assert_eq!(validate_update(KindId::Mesh.kind(), &old, &new).len(), 1);
+    assert_eq!(validate_update(KindId::Mesh.kind(), &new, &old), []);
+
+    let workload = |spec: Value| codes(KindId::Workload, spec);
+    assert_eq!(workload(json!({ "address": "::1" })), []);
+    let at = |path: &str, code: Code| (path.to_owned(), code);
+    assert_eq!(workload(json!({})), [at("spec.address", Code::Required)]);
+    assert_eq!(
+        workload(
+            json!({ "address": "host", "serviceAccount": "A", "node": { "name": "N", "linkAddress": "10.0.0.1" } })
+        ),
+        [
+            at("spec.address", Code::Invalid),
+            at("spec.serviceAccount", Code::Invalid),
+            at("spec.node.name", Code::Invalid),
+            at("spec.node.linkAddress", Code::Invalid),
+        ]
+    );
+    assert_eq!(
+        workload(
+            json!({ "address": "10.0.0.1", "ports": [{ "port": 1, "name": "a" }, { "port": 1, "name": "a" }, { "port": 2, "targetPort": 1 }] })
+        ),
+        [
+            at("spec.ports[1]", Code::Duplicate),
+            at("spec.ports[1].name", Code::Duplicate),
+            at("spec.ports[2].targetPort", Code::Duplicate),
+        ]
+    );
+    assert_eq!(workload(json!({ "address": "10.0.0.1", "node": {} })).len(), 2);
+}
+
+#[test]
+fn references_to_what_does_not_exist_are_found() {
+    let service = |name: &str, port: u16| {
+        let mut service = object(KindId::Service, json!({ "ports": [{ "port": port }] }));
+        service["metadata"]["name"] = name.into();
+        (KindId::Service.kind(), service)
+    };
+    let route = |parent: &str, backend: &str, port: u16| {
+        let parent = json!({ "group": "", "kind": "Service", "name": parent });
+        let spec = json!({ "parentRefs": [parent], "rules": [{ "backendRefs": [{ "name": backend, "port": port }] }] });
+        (KindId::HttpRoute.kind(), object(KindId::HttpRoute, spec))
+    };
+    let gateway =
+        (KindId::TcpRoute.kind(), object(KindId::TcpRoute, json!({ "parentRefs": [{ "name": "g" }] })));
+    let objects = [
+        service("orders", 80),
+        route("orders", "order", 80),
+        route("orders", "stored", 81),
+        route("x", "orders", 81),
+        gateway,
+    ];
+    let known = |name: &crate::name::ServiceName| (&*name.name == "stored").then(|| vec![80, 90]);
+    let found: Vec<(usize, String)> = check_references(&objects, known)
+        .into_iter()
+        .map(|(index, error)| (index, error.to_string()))
+        .collect();
+    assert_eq!(found, [
+        (1, "spec.rules[0].backendRefs[0].name: there is no Service `order` in the namespace `default`; did you mean `orders`?".to_owned()),
+        (2, "spec.rules[0].backendRefs[0].port: the Service `default/stored` has no port 81: it has 80, 90".to_owned()),
+        (3, "spec.parentRefs[0].name: there is no Service `x` in the namespace `default`".to_owned()),
+        (3, "spec.rules[0].backendRefs[0].port: the Service `default/orders` has no port 81: it has 80".to_owned()),
+        (4, "spec.parentRefs[0]: `Gateway` as parent is not supported yet: expected a Service (`group: \"\"`, `kind: Service`)".to_owned()),
+    ]);
+}
