@@ -1,5 +1,8 @@
 //! What is sent is what arrives, and what cannot be read is refused by name.
 
+// Helpers outside of #[test] functions count as production code to the lint.
+#![allow(clippy::unwrap_used)]
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -230,7 +233,8 @@ fn errors_name_the_field() {
         })
     };
     assert!(read(|_| ()).is_ok());
-    let cases: [(&str, fn(&mut discovery::Endpoint)); 5] = [
+    type Change = fn(&mut discovery::Endpoint);
+    let cases: [(&str, Change); 5] = [
         ("endpoints[0].address", |e| e.address = vec![1, 2, 3].into()),
         ("endpoints[0].identity", |e| e.identity = "me".into()),
         ("endpoints[0].identity", |e| e.identity.clear()),

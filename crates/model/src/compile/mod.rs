@@ -160,6 +160,21 @@ impl Compiler {
         self.settle(dirty)
     }
 
+    /// Takes in all objects that there are; what is not among them counts as deleted. Last good
+    /// forms stay, which a new compiler would not know.
+    pub fn replace_all(&mut self, objects: impl IntoIterator<Item = (&'static Kind, Arc<Value>)>) -> Effects {
+        let mut gone = self.known();
+        let mut dirty = Dirty::default();
+        for (kind, object) in objects {
+            gone.remove(&(kind.id, form::name_of(&object, kind.namespaced)));
+            self.put(kind, &object, &mut dirty);
+        }
+        for (kind, name) in gone {
+            self.delete(kind, &name, &mut dirty);
+        }
+        self.settle(dirty)
+    }
+
     /// How clients reach a service; `None`: there is no such service in the mesh.
     pub fn service(&self, name: &ServiceName) -> Option<Arc<ServiceConfig>> {
         self.configs.get(name).cloned()
@@ -193,6 +208,21 @@ impl Compiler {
     /// How much was compiled since the start.
     pub fn work(&self) -> Work {
         self.work
+    }
+
+    /// All objects that have left something here.
+    fn known(&self) -> BTreeSet<(KindId, NamespacedName)> {
+        let of = |kind| move |name: &NamespacedName| (kind, name.clone());
+        let mesh = (KindId::Mesh, NamespacedName::new("", "default"));
+        self.services
+            .keys()
+            .map(of(KindId::Service))
+            .chain(self.workloads.keys().map(of(KindId::Workload)))
+            .chain(self.slices.keys().map(of(KindId::EndpointSlice)))
+            .chain(self.routes.keys().map(|key| (key.kind, key.name.clone())))
+            .chain(self.problems.keys().cloned())
+            .chain([mesh])
+            .collect()
     }
 
     fn put(&mut self, kind: &'static Kind, object: &Value, dirty: &mut Dirty) {

@@ -475,15 +475,17 @@ fn differences<K: Ord + Clone, V: PartialEq>(before: &BTreeMap<K, V>, after: &BT
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
     fn changes_add_up_to_compiling_from_scratch(changes in prop::collection::vec(changes(), 1..40)) {
         let mut compiler = compiler();
         // For each object its last good form, and a bad one that came after it.
         let mut objects: BTreeMap<(KindId, String), Vec<Value>> = BTreeMap::new();
+        let mut all = Vec::new();
         for (id, object_name, object) in changes {
             let before = told(&compiler);
             let key = (id, object_name.clone());
+            all.extend(object.clone().map(|object| (key.clone(), object)));
             let full_name = NamespacedName::new("default", object_name);
             let effects = match &object {
                 Some(object) => compiler.apply(put(id, object.clone())),
@@ -508,6 +510,16 @@ proptest! {
             let reported: BTreeSet<_> = effects.statuses.iter().map(|(k, n)| (k.id, n.clone())).collect();
             prop_assert!(reported.is_superset(&statuses));
             prop_assert!(reported.difference(&statuses).all(|(k, n)| (*k, n) == (id, &full_name)));
+
+            // From a compiler that knows what is gone by now, too.
+            let mut replaced = self::compiler();
+            let gone = all.iter().filter(|(key, _)| !objects.contains_key(key));
+            replaced.apply_all(gone.map(|((id, _), object)| put(*id, object.clone())).collect::<Vec<_>>());
+            for at in [<[Value]>::first, <[Value]>::last] {
+                let list = objects.iter().filter_map(|((id, _), forms)| Some((kind(*id), at(forms)?)));
+                replaced.replace_all(list.map(|(kind, object)| (kind, Arc::new(object.clone()))));
+            }
+            prop_assert_eq!(&after, &told(&replaced));
 
             let mut scratch = self::compiler();
             let all = objects.iter().flat_map(|((id, _), forms)| forms.iter().map(|f| put(*id, f.clone())));
