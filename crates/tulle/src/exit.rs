@@ -60,6 +60,14 @@ impl Failure {
         self
     }
 
+    /// Says first what could not be done because of it.
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        if !self.report {
+            self.message = format!("{what}: {}", self.message);
+        }
+        self
+    }
+
     /// Adds a next step.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help.push(help.into());

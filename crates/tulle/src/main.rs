@@ -1,9 +1,17 @@
 //! The `tulle` binary: one file a command.
 
+mod client;
+mod commands;
+mod diagnostic;
 mod exit;
 mod fake_service;
+mod home;
+mod manifest;
+mod output;
+mod selection;
 mod signals;
 mod units;
+mod up;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -28,6 +36,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// List objects
+    Get(commands::get::GetArgs),
+    /// Show all about objects
+    Describe(commands::describe::DescribeArgs),
+    /// Make the mesh have what files describe
+    Apply(commands::apply::ApplyArgs),
+    /// Show what `apply` would change
+    Diff(commands::diff::DiffArgs),
+    /// Remove objects
+    Delete(commands::delete::DeleteArgs),
+    /// Look for errors in files, with no server
+    Validate(commands::validate::ValidateArgs),
+    /// Show nodes, services, endpoints and certificates
+    Status(commands::status::StatusArgs),
+    /// Show who calls whom
+    Edges(commands::edges::EdgesArgs),
+    /// Let nodes join
+    Token(commands::token::TokenArgs),
     /// Serve HTTP and gRPC, and call others: a service to try a mesh with
     FakeService(fake_service::FakeServiceArgs),
 }
@@ -61,7 +87,20 @@ fn small_runtime() -> Result<tokio::runtime::Runtime> {
 
 fn run(command: Command) -> Result<ExitCode> {
     let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
+    let small = |future: std::pin::Pin<Box<dyn Future<Output = Result<()>>>>| done(small_runtime()?.block_on(future));
     match command {
+        Command::Get(args) => small(Box::pin(commands::get::run(args))),
+        Command::Describe(args) => small(Box::pin(commands::describe::run(args))),
+        Command::Apply(args) => small(Box::pin(commands::apply::run(args))),
+        Command::Diff(args) => {
+            let differs = small_runtime()?.block_on(commands::diff::run(args))?;
+            Ok(ExitCode::from(u8::from(differs)))
+        }
+        Command::Delete(args) => small(Box::pin(commands::delete::run(args))),
+        Command::Validate(args) => done(commands::validate::run(args)),
+        Command::Status(args) => small(Box::pin(commands::status::run(args))),
+        Command::Edges(args) => small(Box::pin(commands::edges::run(args))),
+        Command::Token(args) => small(Box::pin(commands::token::run(args))),
         Command::FakeService(args) => done(small_runtime()?.block_on(fake_service::run(args))),
     }
 }

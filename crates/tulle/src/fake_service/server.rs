@@ -31,7 +31,7 @@ pub type Reply = Response<ReplyBody>;
 /// Without a request for so long, a draining server takes itself for unused.
 const QUIET: Duration = Duration::from_millis(250);
 /// Draining ends then, used or not.
-const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// What is still in flight then is cut.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -222,7 +222,7 @@ impl FakeService {
             _ => {
                 let answer = self.call(&parts.headers).await;
                 let status = u16::try_from(answer.status).ok().and_then(|s| StatusCode::from_u16(s).ok());
-                let mut json = serde_json::to_string_pretty(&answer).unwrap_or_default();
+                let mut json = serde_json::to_string(&answer).unwrap_or_default();
                 json.push('\n');
                 let mut response = text(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), json);
                 response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

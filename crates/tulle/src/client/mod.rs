@@ -1,0 +1,313 @@
+//! A client of the API: Kubernetes-style REST over TLS, found and authenticated by a kubeconfig.
+
+mod kubeconfig;
+mod path;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use clap::Args;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+pub use self::path::{Query, resource};
+use crate::exit::{Exit, Failure, Result};
+use crate::home::HomeArgs;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const ANSWER_LIMIT: usize = 256 << 20;
+/// One event of a watch.
+const EVENT_LIMIT: usize = 16 << 20;
+
+pub const JSON: &str = "application/json";
+/// Tables made by the server, for kinds of all sorts.
+pub const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+/// Options of every command that speaks to the API.
+#[derive(Debug, Clone, Args)]
+pub struct ClientArgs {
+    #[command(flatten)]
+    pub home: HomeArgs,
+    /// The kubeconfig to use [default: the one in Tulle's home]
+    #[arg(long, value_name = "FILE", global = true)]
+    kubeconfig: Option<PathBuf>,
+}
+
+impl ClientArgs {
+    /// The API that the options name. Nothing is connected yet.
+    pub fn client(&self) -> Result<Client> {
+        let path = match &self.kubeconfig {
+            Some(path) => path.clone(),
+            None => self.home.path()?.join("kubeconfig"),
+        };
+        Client::new(kubeconfig::read(&path)?)
+    }
+}
+
+type Sender = http1::SendRequest<Full<Bytes>>;
+
+pub struct Client {
+    /// For messages: `https://host:port`.
+    server: String,
+    authority: String,
+    server_name: ServerName<'static>,
+    tls: tokio_rustls::TlsConnector,
+    token: Option<HeaderValue>,
+    namespace: String,
+    idle: tokio::sync::Mutex<Option<Sender>>,
+}
+
+impl Client {
+    fn new(access: kubeconfig::Access) -> Result<Self> {
+        let wrong = |what: &str| Failure::input(format!("the kubeconfig is not usable: {what}"));
+        let uri: http::Uri =
+            access.server.parse().map_err(|e| wrong(&format!("server `{}`: {e}", access.server)))?;
+        let host = uri.host().ok_or_else(|| wrong("its server has no host"))?;
+        if uri.scheme_str() != Some("https") {
+            return Err(wrong("its server is no https:// URL"));
+        }
+        let name = access.tls_server_name.as_deref().unwrap_or(host).trim_matches(['[', ']']).to_owned();
+        let server_name =
+            ServerName::try_from(name).map_err(|e| wrong(&format!("its server's name: {e}")))?;
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&access.authority) {
+            let certificate = certificate.map_err(|e| wrong(&format!("certificate authority: {e}")))?;
+            roots.add(certificate).map_err(|e| wrong(&format!("certificate authority: {e}")))?;
+        }
+        let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let tls = match &access.identity {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
+                let chain = chain.map_err(|e| wrong(&format!("client certificate: {e}")))?;
+                let key =
+                    PrivateKeyDer::from_pem_slice(key).map_err(|e| wrong(&format!("client key: {e}")))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|e| wrong(&format!("client certificate: {e}")))?
+            }
+        };
+        let token = access.token.map(|t| HeaderValue::from_str(&format!("Bearer {t}"))).transpose();
+        Ok(Self {
+            authority: format!("{host}:{}", uri.port_u16().unwrap_or(443)),
+            server_name,
+            tls: tokio_rustls::TlsConnector::from(Arc::new(tls)),
+            token: token.map_err(|_| wrong("its token has characters that no header may have"))?,
+            namespace: access.namespace.unwrap_or_else(|| "default".to_owned()),
+            server: access.server,
+            idle: Default::default(),
+        })
+    }
+
+    /// The namespace where nothing else is said.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    pub async fn get(&self, path: &str, accept: &str) -> Result<Value> {
+        self.call(Method::GET, path, accept, None).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Result<Value> {
+        self.call(Method::DELETE, path, JSON, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+        self.call(Method::POST, path, JSON, Some((JSON, body))).await
+    }
+
+    /// Server-side apply (JSON is YAML, too).
+    pub async fn apply(&self, path: &str, body: &Value) -> Result<Value> {
+        self.call(Method::PATCH, path, JSON, Some(("application/apply-patch+yaml", body))).await
+    }
+
+    /// What is there, or `None`.
+    pub async fn find(&self, path: &str) -> Result<Option<Value>> {
+        match self.get(path, JSON).await {
+            Ok(value) => Ok(Some(value)),
+            Err(failure) if failure.exit == Exit::NotFound => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Option<(&str, &Value)>,
+    ) -> Result<Value> {
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
+            let (response, sender) = self.send(&method, path, accept, body).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
+            let body = body.map_err(|e| self.unreachable(&format!("the answer broke off: {e}")))?.to_bytes();
+            *self.idle.lock().await = Some(sender);
+            Ok::<_, Failure>((status, body))
+        });
+        let (status, body) = answer
+            .await
+            .map_err(|_| self.unreachable(&format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))??;
+        let value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        if status.is_success() { Ok(value) } else { Err(self.refused(status, &value)) }
+    }
+
+    /// A watch: its events, one JSON value each, until the server ends it.
+    pub async fn watch(&self, path: &str, accept: &str) -> Result<Events> {
+        let (response, sender) = self.send(&Method::GET, path, accept, None).await?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
+            let body = body.map(|b| b.to_bytes()).unwrap_or_default();
+            return Err(self.refused(status, &serde_json::from_slice(&body).unwrap_or(Value::Null)));
+        }
+        Ok(Events { body: response.into_body(), buffer: BytesMut::new(), _sender: sender })
+    }
+
+    async fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        accept: &str,
+        body: Option<(&str, &Value)>,
+    ) -> Result<(Response<Incoming>, Sender)> {
+        let mut idle = self.idle.lock().await.take();
+        if let Some(sender) = &mut idle
+            && sender.ready().await.is_err()
+        {
+            idle = None;
+        }
+        let mut sender = match idle {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        let mut request = Request::new(Full::new(match body {
+            None => Bytes::new(),
+            Some((_, value)) => Bytes::from(value.to_string()),
+        }));
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = path.parse().map_err(|e| Failure::input(format!("`{path}` is no path: {e}")))?;
+        let headers = request.headers_mut();
+        let value = |text: &str| HeaderValue::from_str(text).map_err(|e| Failure::input(e.to_string()));
+        headers.insert(HOST, value(&self.authority)?);
+        headers.insert(ACCEPT, value(accept)?);
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("tulle/", env!("CARGO_PKG_VERSION"))));
+        if let Some((kind, _)) = body {
+            headers.insert(CONTENT_TYPE, value(kind)?);
+        }
+        if let Some(token) = &self.token {
+            headers.insert(AUTHORIZATION, token.clone());
+        }
+        let response = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request))
+            .await
+            .map_err(|_| self.unreachable(&format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))?
+            .map_err(|e| self.unreachable(&chain(&e)))?;
+        Ok((response, sender))
+    }
+
+    async fn connect(&self) -> Result<Sender> {
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, async {
+            let stream = TcpStream::connect(&self.authority).await.map_err(|e| chain(&e))?;
+            let _ = stream.set_nodelay(true);
+            let stream = self.tls.connect(self.server_name.clone(), stream).await.map_err(|e| chain(&e))?;
+            let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| chain(&e))?;
+            tokio::spawn(connection);
+            Ok::<_, String>(sender)
+        });
+        match connected.await {
+            Ok(result) => result.map_err(|why| self.unreachable(&why)),
+            Err(_) => Err(self.unreachable(&format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))),
+        }
+    }
+
+    fn unreachable(&self, why: &str) -> Failure {
+        Failure::new(format!("cannot reach the server at {}: {why}", self.server))
+            .help("does it run? `tulle up DIR` or `tulle server` starts it")
+            .help("is it elsewhere? Say where: --home DIR, or --kubeconfig FILE")
+            .exit(Exit::Unreachable)
+    }
+
+    /// The failure for a `Status` (Kubernetes API conventions, Response Status Kind).
+    fn refused(&self, status: StatusCode, value: &Value) -> Failure {
+        let message = match value["message"].as_str() {
+            Some(message) if !message.is_empty() => message.to_owned(),
+            _ => format!("the server at {} answered {status}", self.server),
+        };
+        let failure = Failure::new(message);
+        match status {
+            StatusCode::BAD_REQUEST
+            | StatusCode::UNPROCESSABLE_ENTITY
+            | StatusCode::UNSUPPORTED_MEDIA_TYPE => failure.exit(Exit::Input),
+            StatusCode::NOT_FOUND => failure.exit(Exit::NotFound),
+            StatusCode::CONFLICT => failure.exit(Exit::Conflict),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => failure.help(
+                "the kubeconfig's credentials are not of this server: is it the one in its home folder?",
+            ),
+            _ => failure,
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        // Many errors print their source themselves.
+        if !text.contains(&next) {
+            text.push_str(&format!(": {next}"));
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// The events of a watch: `{"type": …, "object": …}`, one a line.
+pub struct Events {
+    body: Incoming,
+    buffer: BytesMut,
+    _sender: Sender,
+}
+
+impl Events {
+    /// The next event; `None` at the watch's end, which comes after some minutes by itself.
+    pub async fn next(&mut self) -> Result<Option<Value>> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|&b| b == b'\n') {
+                let line = self.buffer.split_to(end + 1);
+                if line.iter().all(u8::is_ascii_whitespace) {
+                    continue;
+                }
+                let event = serde_json::from_slice(&line);
+                return event.map(Some).map_err(|e| Failure::new(format!("an event is no JSON: {e}")));
+            }
+            if self.buffer.len() > EVENT_LIMIT {
+                return Err(Failure::new(format!("an event is larger than {} MiB", EVENT_LIMIT >> 20)));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => {
+                    return Err(Failure::new(format!("the watch broke off: {}", chain(&error)))
+                        .exit(Exit::Unreachable));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! `tulle apply`: makes the server have what files describe: all of it, or nothing where anything is wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::Args;
+use serde_json::Value;
+use tulle_model::name::ServiceName;
+use tulle_model::registry::{Kind, KindId};
+
+use super::get::qualified_singular;
+use crate::client::{Client, ClientArgs, JSON, Query, resource};
+use crate::diagnostic::Diagnostics;
+use crate::exit::{Exit, Failure, Result};
+use crate::manifest::{self, FileArgs, Manifest};
+use crate::output::print;
+
+/// Who owns the fields that `tulle` sets (server-side apply).
+pub const FIELD_MANAGER: &str = "tulle";
+
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    files: FileArgs,
+    /// The namespace of objects that name none
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
+    /// Ask the server whether it would take it, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Take over fields that belong to somebody else
+    #[arg(long)]
+    force_conflicts: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+pub async fn run(args: ApplyArgs) -> Result<()> {
+    if args.files.filename.is_empty() {
+        return Err(Failure::input("nothing is said about which files to apply").help("tulle apply -f FILE"));
+    }
+    let mut set = manifest::load(&args.files)?;
+    let client = args.client.client()?;
+    set.default_namespace(args.namespace.as_deref().unwrap_or(client.namespace()));
+    let mut manifests = set.manifests;
+    check(&client, &manifests).await?;
+    manifests.sort_by_key(|m| order(m.kind));
+    let total = manifests.len();
+    for (done, manifest) in manifests.iter().enumerate() {
+        let outcome = apply(&client, manifest, args.dry_run, args.force_conflicts).await;
+        let outcome = outcome.map_err(|failure| explain(failure, manifest, done, total))?;
+        let suffix = if args.dry_run { " (dry run)" } else { "" };
+        let name = format!("{}/{}", qualified_singular(manifest.kind), manifest.name());
+        print(&format!("{name} {outcome}{suffix}\n"))?;
+    }
+    Ok(())
+}
+
+fn explain(failure: Failure, manifest: &Manifest, done: usize, total: usize) -> Failure {
+    let exit = failure.exit;
+    let mut failure = failure.context(format!("{} is not applied", manifest.describe()));
+    if exit == Exit::Conflict {
+        failure = failure.help("--force-conflicts takes the fields over");
+    }
+    if done > 0 {
+        failure = failure.help(format!("{done} of {total} objects had been applied before; apply again to go on"));
+    }
+    failure
+}
+
+/// What others depend on comes first.
+fn order(kind: &Kind) -> u8 {
+    match kind.id {
+        KindId::Namespace => 0,
+        KindId::Mesh => 1,
+        KindId::Service => 2,
+        KindId::EndpointSlice | KindId::Workload => 3,
+        KindId::HttpRoute | KindId::TcpRoute => 4,
+    }
+}
+
+/// Whether what the files refer to exists, in them or on the server, before anything is sent.
+async fn check(client: &Client, manifests: &[Manifest]) -> Result<()> {
+    let mut diagnostics = Diagnostics::default();
+    let referred: BTreeSet<_> = manifests.iter().flat_map(manifest::referred_namespaces).collect();
+    let mut services = BTreeMap::new();
+    for namespace in referred {
+        let list = client.get(&resource(KindId::Service.kind(), Some(&namespace), None), JSON).await?;
+        for service in list["items"].as_array().into_iter().flatten() {
+            let name = service["metadata"]["name"].as_str().unwrap_or_default();
+            let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+            let ports: Vec<_> =
+                ports.filter_map(|p| p["port"].as_u64().and_then(|p| u16::try_from(p).ok())).collect();
+            services.insert(ServiceName::new(namespace.as_str(), name), ports);
+        }
+    }
+    manifest::check_references(manifests, |name| services.get(name).cloned(), false, &mut diagnostics);
+    let mut seen = BTreeMap::new();
+    for manifest in manifests {
+        let Some(namespace) = manifest.namespace().filter(|_| manifest.kind.namespaced) else { continue };
+        let known = match seen.get(namespace) {
+            Some(known) => *known,
+            None => {
+                let given = manifests.iter().any(|m| m.kind.id == KindId::Namespace && m.name() == namespace);
+                let path = resource(KindId::Namespace.kind(), None, Some(namespace));
+                let known = given || client.find(&path).await?.is_some();
+                seen.insert(namespace.to_owned(), known);
+                if !known {
+                    let title = format!("there is no namespace `{namespace}`, which {} is for", manifest.describe());
+                    diagnostics.push(
+                        manifest
+                            .diagnostic(title, "/metadata/namespace", "not on the server, and not in the files")
+                            .help(format!("add one: {{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}")),
+                    );
+                }
+                known
+            }
+        };
+        let _ = known;
+    }
+    diagnostics.into_result()
+}
+
+/// Applies one object and says what became of it: `created`, `configured` or `unchanged`.
+pub async fn apply(client: &Client, manifest: &Manifest, dry_run: bool, force: bool) -> Result<&'static str> {
+    apply_object(client, manifest.kind, &manifest.value, dry_run, force).await
+}
+
+/// See [`apply`].
+pub async fn apply_object(
+    client: &Client,
+    kind: &Kind,
+    object: &Value,
+    dry_run: bool,
+    force: bool,
+) -> Result<&'static str> {
+    let metadata = &object["metadata"];
+    let path = resource(kind, metadata["namespace"].as_str(), metadata["name"].as_str());
+    let before = client.find(&path).await?;
+    let after = client.apply(&apply_path(path, dry_run, force), object).await?;
+    let version = |value: &Value| value["metadata"]["resourceVersion"].clone();
+    Ok(match before {
+        None => "created",
+        Some(before) if version(&before) == version(&after) => "unchanged",
+        Some(_) => "configured",
+    })
+}
+
+/// Where a server-side apply goes to.
+pub fn apply_path(path: String, dry_run: bool, force: bool) -> String {
+    Query::new(path)
+        .set("fieldManager", FIELD_MANAGER)
+        .set("fieldValidation", "Strict")
+        .set("force", if force { "true" } else { "false" })
+        .set_if("dryRun", dry_run.then_some("All"))
+        .finish()
+}

@@ -1,0 +1,102 @@
+//! `tulle delete`: removes objects, by name, by label, or those that files describe.
+
+use clap::Args;
+use tulle_model::registry::Kind;
+
+use super::get::{ScopeArgs, qualified_singular};
+use crate::client::{Client, ClientArgs, JSON, Query, resource};
+use crate::exit::{Exit, Failure, Result};
+use crate::manifest::{self, FileArgs};
+use crate::output::print;
+use crate::selection;
+
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// KIND[,KIND…] NAME…, or KIND/NAME…
+    #[arg(value_name = "OBJECTS", required_unless_present = "filename")]
+    objects: Vec<String>,
+    #[command(flatten)]
+    files: FileArgs,
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// Objects with these labels
+    #[arg(short = 'l', long, value_name = "LABELS", conflicts_with = "filename")]
+    selector: Option<String>,
+    /// All objects of the kinds, in the namespace
+    #[arg(long, conflicts_with_all = ["filename", "selector"])]
+    all: bool,
+    /// An object that does not exist is no failure
+    #[arg(long)]
+    ignore_not_found: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+pub async fn run(args: DeleteArgs) -> Result<()> {
+    let targets = targets(&args).await?;
+    let client = args.client.client()?;
+    let mut missing = None;
+    for (kind, namespace, name) in targets {
+        let namespace = namespace.as_deref().unwrap_or(client.namespace());
+        match client.delete(&resource(kind, Some(namespace), Some(&name))).await {
+            Ok(_) => print(&format!("{} \"{name}\" deleted\n", qualified_singular(kind)))?,
+            Err(failure) if failure.exit == Exit::NotFound => {
+                if !args.ignore_not_found {
+                    failure.print();
+                    missing = Some(failure.exit);
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    match missing {
+        Some(exit) => Err(Failure::new("not everything that was to be deleted exists")
+            .exit(exit)
+            .help("--ignore-not-found takes that for success")),
+        None => Ok(()),
+    }
+}
+
+type Target = (&'static Kind, Option<String>, String);
+
+async fn targets(args: &DeleteArgs) -> Result<Vec<Target>> {
+    if !args.files.filename.is_empty() {
+        let set = manifest::load(&args.files)?;
+        let targets = set.manifests.iter().map(|m| {
+            let namespace = m.namespace().map(str::to_owned).or_else(|| args.scope.namespace.clone());
+            (m.kind, namespace, m.name().to_owned())
+        });
+        // What was made last goes first.
+        return Ok(targets.rev().collect());
+    }
+    let selections = selection::parse(&args.objects)?;
+    let all = args.all || args.selector.is_some();
+    if !all && selections.iter().any(|s| s.name.is_none()) {
+        return Err(Failure::input("nothing is said about which objects to delete")
+            .help("name them, or say which labels (-l), or --all"));
+    }
+    let client = args.client.client()?;
+    let mut targets = Vec::new();
+    for selection in selections {
+        match selection.name {
+            Some(name) => targets.push((selection.kind, args.scope.namespace.clone(), name)),
+            None => targets.extend(listed(args, &client, selection.kind).await?),
+        }
+    }
+    Ok(targets)
+}
+
+async fn listed(args: &DeleteArgs, client: &Client, kind: &'static Kind) -> Result<Vec<Target>> {
+    let path = Query::new(resource(kind, args.scope.namespace(client), None))
+        .set_if("labelSelector", args.selector.as_deref())
+        .finish();
+    let list = client.get(&path, JSON).await?;
+    let text = |v: &serde_json::Value| v.as_str().map(str::to_owned);
+    let items = list["items"].as_array().into_iter().flatten();
+    Ok(items
+        .filter_map(|item| {
+            let metadata = &item["metadata"];
+            Some((kind, text(&metadata["namespace"]), text(&metadata["name"])?))
+        })
+        .collect())
+}

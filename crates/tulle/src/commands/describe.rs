@@ -1,0 +1,201 @@
+//! `tulle describe`: all about an object, for people: its fields, its conditions, and what belongs to it.
+
+use clap::Args;
+use serde_json::Value;
+use tulle_model::registry::KindId;
+
+use super::get::ScopeArgs;
+use crate::client::{Client, ClientArgs, JSON, Query, resource};
+use crate::exit::Result;
+use crate::output::{Table, print, yaml};
+use crate::selection;
+
+#[derive(Debug, Args)]
+pub struct DescribeArgs {
+    /// KIND[,KIND…] [NAME…], or KIND/NAME…
+    #[arg(required = true, value_name = "OBJECTS")]
+    objects: Vec<String>,
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// Only objects with these labels
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    selector: Option<String>,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+pub async fn run(args: DescribeArgs) -> Result<()> {
+    let selections = selection::parse(&args.objects)?;
+    let client = args.client.client()?;
+    let mut parts = Vec::new();
+    for selection in &selections {
+        let path = resource(selection.kind, args.scope.namespace(&client), selection.name.as_deref());
+        let path = Query::new(path).set_if("labelSelector", args.selector.as_deref()).finish();
+        let mut value = client.get(&path, JSON).await?;
+        let items = match value["items"].take() {
+            Value::Array(items) if selection.name.is_none() => items,
+            _ => vec![value],
+        };
+        for item in items {
+            let mut text = describe(&item, selection.kind.kind)?;
+            if selection.kind.id == KindId::Service {
+                text += &service_details(&client, &item).await?;
+            }
+            parts.push(text);
+        }
+    }
+    print(&parts.join("\n\n"))
+}
+
+fn line(name: &str, value: &str) -> String {
+    format!("{:<14}{value}\n", format!("{name}:"))
+}
+
+fn pairs(value: &Value) -> String {
+    let pairs = value.as_object().into_iter().flatten();
+    let pairs: Vec<_> = pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(", ") }
+}
+
+fn describe(object: &Value, kind: &str) -> Result<String> {
+    let metadata = &object["metadata"];
+    let text = |value: &Value| value.as_str().unwrap_or("<none>").to_owned();
+    let mut out = line("Name", &text(&metadata["name"]));
+    if metadata["namespace"].is_string() {
+        out += &line("Namespace", &text(&metadata["namespace"]));
+    }
+    out += &line("Kind", kind);
+    out += &line("Labels", &pairs(&metadata["labels"]));
+    out += &line("Annotations", &pairs(&metadata["annotations"]));
+    out += &line("Created", &text(&metadata["creationTimestamp"]));
+    let owners = metadata["ownerReferences"].as_array().into_iter().flatten();
+    let owners: Vec<_> = owners.map(|o| format!("{}/{}", text(&o["kind"]), text(&o["name"]))).collect();
+    if !owners.is_empty() {
+        out += &line("Owners", &owners.join(", "));
+    }
+    for (name, value) in object.as_object().into_iter().flatten() {
+        if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status") {
+            out += &section(name, value)?;
+        }
+    }
+    out += &conditions(&object["status"]);
+    Ok(out)
+}
+
+fn section(name: &str, value: &Value) -> Result<String> {
+    let mut title = name.to_owned();
+    title[..1].make_ascii_uppercase();
+    if value.as_object().is_some_and(|o| o.is_empty()) {
+        return Ok(String::new());
+    }
+    let body = yaml(value)?;
+    Ok(format!("{title}:\n{}", indent(&body)))
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+/// Conditions of the object, or of a route for each of its parents.
+fn conditions(status: &Value) -> String {
+    let mut out = String::new();
+    let mut add = |title: String, list: &Value| {
+        let Some(list) = list.as_array().filter(|l| !l.is_empty()) else { return };
+        let mut table = Table::new(["TYPE", "STATUS", "REASON", "MESSAGE"]);
+        for condition in list {
+            let cell = |name: &str| condition[name].as_str().unwrap_or_default().into();
+            table.row([cell("type"), cell("status"), cell("reason"), cell("message")]);
+        }
+        out.push_str(&format!("{title}:\n{}", indent(&table.render())));
+    };
+    add("Conditions".to_owned(), &status["conditions"]);
+    for parent in status["parents"].as_array().into_iter().flatten() {
+        let reference = &parent["parentRef"];
+        let name = reference["name"].as_str().unwrap_or_default();
+        let kind = reference["kind"].as_str().unwrap_or("Gateway");
+        let port = reference["port"].as_u64().map(|p| format!(":{p}")).unwrap_or_default();
+        add(format!("Conditions for {kind} {name}{port}"), &parent["conditions"]);
+    }
+    out
+}
+
+/// What answers for a service, and which routes are attached to it.
+async fn service_details(client: &Client, service: &Value) -> Result<String> {
+    let namespace = service["metadata"]["namespace"].as_str();
+    let list = async |id: KindId, namespace: Option<&str>| {
+        let mut list = client.get(&resource(id.kind(), namespace, None), JSON).await?;
+        let Value::Array(items) = list["items"].take() else { return Ok::<_, crate::exit::Failure>(Vec::new()) };
+        Ok(items)
+    };
+    let workloads = list(KindId::Workload, namespace).await?;
+    let slices = list(KindId::EndpointSlice, namespace).await?;
+    let mut out = String::new();
+    let mut table = Table::new(["WORKLOAD", "ADDRESS", "NODE", "READY"]);
+    for workload in workloads.iter().filter(|w| selects(service, w)) {
+        let text = |value: &Value| value.as_str().unwrap_or("<none>").to_owned();
+        let ports = workload["spec"]["ports"].as_array().into_iter().flatten();
+        let ports: Vec<_> = ports.map(|p| p["port"].to_string()).collect();
+        table.row([
+            text(&workload["metadata"]["name"]).into(),
+            format!("{}:{}", text(&workload["spec"]["address"]), ports.join(",")).into(),
+            text(&workload["spec"]["node"]["name"]).into(),
+            if is_ready(workload) { "yes" } else { "no" }.into(),
+        ]);
+    }
+    if table.is_empty() {
+        let (ready, all) = endpoints(service, &workloads, &slices);
+        out += &line("Endpoints", &format!("{ready} of {all} ready"));
+    } else {
+        out += &format!("Endpoints:\n{}", indent(&table.render()));
+    }
+    let mut routes = list(KindId::HttpRoute, None).await?;
+    routes.extend(list(KindId::TcpRoute, None).await?);
+    let attached = routes.iter().filter(|route| {
+        let parents = route["spec"]["parentRefs"].as_array().into_iter().flatten();
+        parents.into_iter().any(|parent| {
+            parent["kind"] == "Service"
+                && parent["name"] == service["metadata"]["name"]
+                && parent["namespace"].as_str().or(route["metadata"]["namespace"].as_str()) == namespace
+        })
+    });
+    let names: Vec<_> = attached
+        .map(|r| {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            format!("{}/{}", text(&r["metadata"]["namespace"]), text(&r["metadata"]["name"]))
+        })
+        .collect();
+    out += &line("Routes", &if names.is_empty() { "<none>".to_owned() } else { names.join(", ") });
+    Ok(out)
+}
+
+/// Whether a service's selector matches a workload's labels.
+fn selects(service: &Value, workload: &Value) -> bool {
+    let Some(selector) = service["spec"]["selector"].as_object().filter(|s| !s.is_empty()) else { return false };
+    service["metadata"]["namespace"] == workload["metadata"]["namespace"]
+        && selector.iter().all(|(key, value)| &workload["metadata"]["labels"][key.as_str()] == value)
+}
+
+/// As the mesh sees it: by the condition, or, for one written by hand without a node, by default.
+fn is_ready(workload: &Value) -> bool {
+    let conditions = workload["status"]["conditions"].as_array();
+    match conditions.into_iter().flatten().find(|c| c["type"] == "Ready") {
+        Some(ready) => ready["status"] == "True",
+        None => workload["spec"]["node"].is_null(),
+    }
+}
+
+/// How many endpoints of a service are ready, and how many it has.
+pub fn endpoints(service: &Value, workloads: &[Value], slices: &[Value]) -> (usize, usize) {
+    if service["spec"]["selector"].as_object().is_some_and(|s| !s.is_empty()) {
+        let selected: Vec<_> = workloads.iter().filter(|w| selects(service, w)).collect();
+        return (selected.iter().filter(|w| is_ready(w)).count(), selected.len());
+    }
+    let of_service = slices.iter().filter(|slice| {
+        slice["metadata"]["namespace"] == service["metadata"]["namespace"]
+            && slice["metadata"]["labels"]["kubernetes.io/service-name"] == service["metadata"]["name"]
+    });
+    let endpoints: Vec<_> =
+        of_service.flat_map(|s| s["endpoints"].as_array().into_iter().flatten()).collect();
+    let ready = endpoints.iter().filter(|e| e["conditions"]["ready"] != false).count();
+    (ready, endpoints.len())
+}

@@ -1,0 +1,178 @@
+//! `tulle edges`: who calls whom.
+
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::get::ScopeArgs;
+use crate::client::{Client, ClientArgs, JSON};
+use crate::exit::{Failure, Result};
+use crate::output::{Cell, ReportFormat, Table, print, print_json, print_yaml};
+use crate::units::parse_duration;
+
+#[derive(Debug, Args)]
+pub struct EdgesArgs {
+    /// Only edges from or to this namespace [default: all]
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: ReportFormat,
+    /// Print it anew again and again, until interrupted
+    #[arg(short, long)]
+    watch: bool,
+    /// How often, with --watch
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "2s")]
+    interval: Duration,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Edge {
+    source: Name,
+    destination: Name,
+    protocol: String,
+    security: String,
+    requests_per_second: f64,
+    requests: u64,
+    /// 0 to 1; nothing where there was no request.
+    success_rate: Option<f64>,
+    p50_ms: Option<f64>,
+    p99_ms: Option<f64>,
+    bytes_sent: u64,
+    bytes_received: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Name {
+    namespace: String,
+    name: String,
+}
+
+pub async fn run(args: EdgesArgs) -> Result<()> {
+    let client = args.client.client()?;
+    loop {
+        let view = fetch(&client).await?;
+        match args.output {
+            ReportFormat::Json => print_json(&view)?,
+            ReportFormat::Yaml => print_yaml(&view)?,
+            ReportFormat::Table | ReportFormat::Wide => {
+                let clear = if args.watch && std::io::IsTerminal::is_terminal(&std::io::stdout()) {
+                    "\x1b[H\x1b[2J"
+                } else {
+                    ""
+                };
+                print(&format!("{clear}{}", render(&args, view)?))?;
+            }
+        }
+        if !args.watch {
+            return Ok(());
+        }
+        tokio::time::sleep(args.interval.max(Duration::from_millis(100))).await;
+    }
+}
+
+async fn fetch(client: &Client) -> Result<Value> {
+    client.get("/tulle/v1alpha1/edges", JSON).await
+}
+
+fn render(args: &EdgesArgs, mut view: Value) -> Result<String> {
+    let edges: Vec<Edge> = serde_json::from_value(view["edges"].take())
+        .map_err(|e| Failure::new(format!("the server's answer is not understood: {e}")).help("is it of another version?"))?;
+    let namespace = args.scope.namespace.as_deref();
+    let mut edges: Vec<_> = edges
+        .into_iter()
+        .filter(|e| namespace.is_none_or(|n| e.source.namespace == n || e.destination.namespace == n))
+        .collect();
+    if edges.is_empty() {
+        return Ok("No traffic seen yet\n".to_owned());
+    }
+    let key = |e: &Edge| (e.source.namespace.clone(), e.source.name.clone(), e.destination.name.clone());
+    edges.sort_by_key(key);
+    // A namespace is worth its place only where there are several.
+    let first = edges[0].source.namespace.clone();
+    let several = edges.iter().any(|e| e.source.namespace != first || e.destination.namespace != first);
+    let name = |n: &Name| if several { format!("{}/{}", n.namespace, n.name) } else { n.name.clone() };
+    let wide = args.output == ReportFormat::Wide;
+    let mut header = vec!["SOURCE", "DESTINATION", "PROTOCOL", "SECURITY", "RATE", "SUCCESS", "P50", "P99"];
+    if wide {
+        header.extend(["REQUESTS", "SENT", "RECEIVED"]);
+    }
+    let mut table = Table::new(header);
+    for edge in &edges {
+        let mut row: Vec<Cell> = vec![
+            name(&edge.source).into(),
+            name(&edge.destination).into(),
+            edge.protocol.clone().into(),
+            security(&edge.security),
+            format!("{:.1}/s", edge.requests_per_second).into(),
+            success(edge.success_rate),
+            latency(edge.p50_ms).into(),
+            latency(edge.p99_ms).into(),
+        ];
+        if wide {
+            row.extend([
+                edge.requests.to_string().into(),
+                bytes(edge.bytes_sent).into(),
+                bytes(edge.bytes_received).into(),
+            ]);
+        }
+        table.row(row);
+    }
+    Ok(table.render())
+}
+
+fn security(text: &str) -> Cell {
+    let style = match text {
+        "plaintext" => AnsiColor::Yellow.on_default(),
+        _ => AnsiColor::Green.on_default(),
+    };
+    Cell::styled(text, style)
+}
+
+fn success(rate: Option<f64>) -> Cell {
+    let Some(rate) = rate else { return "-".into() };
+    // 100 % is said only where it is true.
+    let percent = if rate < 1.0 { (rate * 10000.0).floor() / 100.0 } else { 100.0 };
+    let style = match rate {
+        r if r >= 1.0 => AnsiColor::Green.on_default(),
+        r if r >= 0.95 => AnsiColor::Yellow.on_default(),
+        _ => AnsiColor::Red.on_default(),
+    };
+    let style: Style = style;
+    Cell::styled(if rate < 1.0 { format!("{percent:.2}%") } else { "100%".to_owned() }, style)
+}
+
+fn latency(ms: Option<f64>) -> String {
+    match ms {
+        None => "-".to_owned(),
+        Some(ms) if ms < 10.0 => format!("{ms:.2}ms"),
+        Some(ms) if ms < 1000.0 => format!("{ms:.0}ms"),
+        Some(ms) => format!("{:.1}s", ms / 1000.0),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    match count {
+        n if n < 10 << 10 => format!("{n}B"),
+        n if n < 10 << 20 => format!("{}KiB", n >> 10),
+        n => format!("{}MiB", n >> 20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn success_is_never_rounded_up() {
+        assert_eq!(success(Some(0.99999)).text(), "99.99%");
+        assert_eq!(success(Some(1.0)).text(), "100%");
+        assert_eq!(latency(Some(1.234)), "1.23ms");
+    }
+}

@@ -1,0 +1,342 @@
+//! `tulle get`: lists objects, and follows their changes.
+
+use clap::Args;
+use serde_json::{Value, json};
+use tulle_model::registry::Kind;
+
+use crate::client::{Client, ClientArgs, JSON, Query, TABLE, resource};
+use crate::exit::{Exit, Failure, Result};
+use crate::output::{Cell, Format, Table, print, print_json, print_yaml};
+use crate::selection::{self, Selection};
+
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    /// KIND[,KIND…] [NAME…], or KIND/NAME…
+    #[arg(required = true, value_name = "OBJECTS")]
+    objects: Vec<String>,
+    #[command(flatten)]
+    scope: ScopeArgs,
+    /// Only objects with these labels, such as app=c,tier!=test
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    selector: Option<String>,
+    /// Only objects with these fields, such as metadata.name=c
+    #[arg(long, value_name = "FIELDS")]
+    field_selector: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+    /// After the list, print what changes, until interrupted
+    #[arg(short, long)]
+    watch: bool,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ScopeArgs {
+    /// The namespace
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// All namespaces
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+}
+
+impl ScopeArgs {
+    /// The namespace to look in; `None` for all.
+    pub fn namespace<'a>(&'a self, client: &'a Client) -> Option<&'a str> {
+        (!self.all_namespaces).then(|| self.namespace.as_deref().unwrap_or(client.namespace()))
+    }
+}
+
+pub async fn run(args: GetArgs) -> Result<()> {
+    let selections = selection::parse(&args.objects)?;
+    if args.scope.all_namespaces && selections.iter().any(|s| s.name.is_some() && s.kind.namespaced) {
+        return Err(Failure::input("an object cannot be fetched by name from all namespaces")
+            .help("leave out -A, or the name, or use --field-selector metadata.name=NAME"));
+    }
+    if args.watch && selections.len() > 1 {
+        return Err(Failure::input("only one kind can be watched at a time"));
+    }
+    let client = args.client.client()?;
+    match args.output {
+        Format::Table | Format::Wide if args.watch => watch_table(&args, &client, &selections[0]).await,
+        Format::Table | Format::Wide => tables(&args, &client, &selections).await,
+        _ => objects(&args, &client, &selections).await,
+    }
+}
+
+/// The list that a selection stands for. A single object is a list too, so that one can watch it.
+fn list_path(args: &GetArgs, client: &Client, selection: &Selection) -> Query {
+    let by_name = selection.name.as_ref().map(|name| format!("metadata.name={name}"));
+    let fields: Vec<_> = by_name.into_iter().chain(args.field_selector.clone()).collect();
+    Query::new(resource(selection.kind, args.scope.namespace(client), None))
+        .set_if("labelSelector", args.selector.as_deref())
+        .set_if("fieldSelector", (!fields.is_empty()).then(|| fields.join(",")).as_deref())
+}
+
+fn path(args: &GetArgs, client: &Client, selection: &Selection) -> String {
+    match &selection.name {
+        Some(name) => resource(selection.kind, args.scope.namespace(client), Some(name)),
+        None => list_path(args, client, selection).finish(),
+    }
+}
+
+async fn tables(args: &GetArgs, client: &Client, selections: &[Selection]) -> Result<()> {
+    let several_kinds = selections.iter().any(|s| s.kind != selections[0].kind);
+    let mut printed = String::new();
+    let mut missing = Vec::new();
+    let mut done: Vec<(&Kind, Vec<Value>)> = Vec::new();
+    for selection in selections {
+        match client.get(&path(args, client, selection), TABLE).await {
+            Ok(table) => match done.iter_mut().find(|(kind, _)| *kind == selection.kind) {
+                Some((_, tables)) => tables.push(table),
+                None => done.push((selection.kind, vec![table])),
+            },
+            Err(failure) if failure.exit == Exit::NotFound => missing.push(failure),
+            Err(failure) => return Err(failure),
+        }
+    }
+    for (kind, tables) in &done {
+        let prefix = several_kinds.then_some(*kind);
+        let mut view = TableView::new(args, kind, prefix);
+        tables.iter().for_each(|table| view.add(table));
+        if view.table.is_empty() {
+            continue;
+        }
+        if !printed.is_empty() {
+            printed.push('\n');
+        }
+        printed += &view.render();
+    }
+    if printed.is_empty() && missing.is_empty() {
+        let place = match args.scope.namespace(client) {
+            Some(namespace) if selections.iter().any(|s| s.kind.namespaced) => {
+                format!(" in namespace {namespace} (all namespaces: -A)")
+            }
+            _ => String::new(),
+        };
+        anstream::eprintln!("No objects found{place}");
+    }
+    print(&printed)?;
+    fail_with_all(missing)
+}
+
+/// What exists is printed before what does not is reported.
+fn fail_with_all(mut failures: Vec<Failure>) -> Result<()> {
+    let Some(last) = failures.pop() else { return Ok(()) };
+    failures.iter().for_each(Failure::print);
+    Err(last)
+}
+
+async fn objects(args: &GetArgs, client: &Client, selections: &[Selection]) -> Result<()> {
+    let mut items = Vec::new();
+    let mut missing = Vec::new();
+    let mut version = Value::Null;
+    for selection in selections {
+        match client.get(&path(args, client, selection), JSON).await {
+            Ok(mut value) if selection.name.is_none() => {
+                version = value["metadata"]["resourceVersion"].take();
+                if let Value::Array(list) = value["items"].take() {
+                    items.extend(list.into_iter().map(|item| with_kind(item, selection.kind)));
+                }
+            }
+            Ok(value) => {
+                version = value["metadata"]["resourceVersion"].clone();
+                items.push(with_kind(value, selection.kind));
+            }
+            Err(failure) if failure.exit == Exit::NotFound => missing.push(failure),
+            Err(failure) => return Err(failure),
+        }
+    }
+    let single = selections.len() == 1 && selections[0].name.is_some();
+    match args.output {
+        Format::Name => items.iter().try_for_each(print_name)?,
+        _ if items.is_empty() && !missing.is_empty() => {}
+        format if single || args.watch => items.iter().try_for_each(|item| print_value(format, item))?,
+        format => {
+            let list = json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items });
+            print_value(format, &list)?;
+        }
+    }
+    fail_with_all(missing)?;
+    if !args.watch {
+        return Ok(());
+    }
+    let mut changes = Changes::new(args, client, &selections[0], version.as_str(), JSON);
+    while let Some((_, object)) = changes.next().await? {
+        match args.output {
+            Format::Name => print_name(&object)?,
+            format => print_value(format, &object)?,
+        }
+    }
+    Ok(())
+}
+
+/// Items of a list may leave out what the list says.
+fn with_kind(mut item: Value, kind: &Kind) -> Value {
+    if let Value::Object(fields) = &mut item {
+        fields.entry("apiVersion").or_insert_with(|| kind.api_version().into());
+        fields.entry("kind").or_insert_with(|| kind.kind.into());
+    }
+    item
+}
+
+fn print_value(format: Format, value: &Value) -> Result<()> {
+    match format {
+        Format::Yaml => {
+            print("---\n")?;
+            print_yaml(value)
+        }
+        _ => print_json(value),
+    }
+}
+
+fn print_name(object: &Value) -> Result<()> {
+    let kind = tulle_model::registry::of_object(object);
+    let singular = kind.map_or("object".to_owned(), qualified_singular);
+    print(&format!("{singular}/{}\n", object["metadata"]["name"].as_str().unwrap_or_default()))
+}
+
+/// `service`, `httproute.gateway.networking.k8s.io`: as kubectl names objects.
+pub fn qualified_singular(kind: &Kind) -> String {
+    if kind.group.is_empty() {
+        kind.singular.to_owned()
+    } else {
+        format!("{}.{}", kind.singular, kind.group)
+    }
+}
+
+async fn watch_table(args: &GetArgs, client: &Client, selection: &Selection) -> Result<()> {
+    let mut view = TableView::new(args, selection.kind, None);
+    let list = client.get(&list_path(args, client, selection).finish(), TABLE).await?;
+    view.add(&list);
+    print(&view.render())?;
+    let version = list["metadata"]["resourceVersion"].as_str();
+    let mut changes = Changes::new(args, client, selection, version, TABLE);
+    while let Some((_, table)) = changes.next().await? {
+        view.add(&table);
+        print(&view.table.more())?;
+    }
+    Ok(())
+}
+
+/// A watch that goes on where the server ends one.
+struct Changes<'a> {
+    args: &'a GetArgs,
+    client: &'a Client,
+    selection: &'a Selection,
+    accept: &'static str,
+    version: Option<String>,
+    events: Option<crate::client::Events>,
+}
+
+impl<'a> Changes<'a> {
+    fn new(
+        args: &'a GetArgs,
+        client: &'a Client,
+        selection: &'a Selection,
+        version: Option<&str>,
+        accept: &'static str,
+    ) -> Self {
+        Self { args, client, selection, accept, version: version.map(str::to_owned), events: None }
+    }
+
+    async fn next(&mut self) -> Result<Option<(String, Value)>> {
+        loop {
+            let events = match &mut self.events {
+                Some(events) => events,
+                None => {
+                    let path = list_path(self.args, self.client, self.selection)
+                        .set("watch", "true")
+                        .set("allowWatchBookmarks", "true")
+                        .set_if("resourceVersion", self.version.as_deref())
+                        .finish();
+                    self.events.insert(self.client.watch(&path, self.accept).await?)
+                }
+            };
+            let Some(mut event) = events.next().await? else {
+                self.events = None;
+                continue;
+            };
+            let object = event["object"].take();
+            let kind = event["type"].as_str().unwrap_or_default().to_owned();
+            if kind == "ERROR" {
+                let message = object["message"].as_str().unwrap_or("the server ended the watch");
+                return Err(Failure::new(message).help("run the command again"));
+            }
+            let version = object["metadata"]["resourceVersion"]
+                .as_str()
+                .or_else(|| object["rows"][0]["object"]["metadata"]["resourceVersion"].as_str());
+            if let Some(version) = version {
+                self.version = Some(version.to_owned());
+            }
+            if kind != "BOOKMARK" {
+                return Ok(Some((kind, object)));
+            }
+        }
+    }
+}
+
+/// A server-side table (`meta.k8s.io/v1`, Table), with the namespace where that tells objects apart.
+struct TableView<'a> {
+    table: Table,
+    /// Which columns are shown.
+    shown: Vec<bool>,
+    namespaces: bool,
+    wide: bool,
+    prefix: Option<&'a Kind>,
+    header: Vec<String>,
+}
+
+impl<'a> TableView<'a> {
+    fn new(args: &GetArgs, kind: &Kind, prefix: Option<&'a Kind>) -> Self {
+        Self {
+            table: Table::default(),
+            shown: Vec::new(),
+            namespaces: args.scope.all_namespaces && kind.namespaced,
+            wide: args.output == Format::Wide,
+            prefix,
+            header: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, value: &Value) {
+        // Events after the first may leave the columns out.
+        if let Some(columns) = value["columnDefinitions"].as_array().filter(|c| !c.is_empty()) {
+            if self.header.is_empty() {
+                self.shown =
+                    columns.iter().map(|c| self.wide || c["priority"].as_i64().unwrap_or(0) == 0).collect();
+                let names = columns.iter().zip(&self.shown).filter(|(_, shown)| **shown);
+                let names = names.map(|(c, _)| c["name"].as_str().unwrap_or_default().to_uppercase());
+                self.header = self.namespaces.then(|| "NAMESPACE".to_owned()).into_iter().chain(names).collect();
+                self.table = Table::new(self.header.clone());
+            }
+        }
+        for row in value["rows"].as_array().into_iter().flatten() {
+            let cells = row["cells"].as_array().into_iter().flatten().zip(&self.shown);
+            let mut cells: Vec<String> =
+                cells.filter(|(_, shown)| **shown).map(|(cell, _)| plain(cell)).collect();
+            if let (Some(kind), Some(name)) = (self.prefix, cells.first_mut()) {
+                *name = format!("{}/{name}", qualified_singular(kind));
+            }
+            if self.namespaces {
+                cells.insert(0, plain(&row["object"]["metadata"]["namespace"]));
+            }
+            self.table.row(cells.into_iter().map(Cell::from));
+        }
+    }
+
+    fn render(&mut self) -> String {
+        self.table.render()
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) if text.is_empty() => "<none>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Null => "<none>".to_owned(),
+        other => other.to_string(),
+    }
+}

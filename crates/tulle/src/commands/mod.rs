@@ -1,0 +1,11 @@
+//! The commands, one file each.
+
+pub mod apply;
+pub mod delete;
+pub mod describe;
+pub mod diff;
+pub mod edges;
+pub mod get;
+pub mod status;
+pub mod token;
+pub mod validate;

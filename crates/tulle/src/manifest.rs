@@ -1,0 +1,351 @@
+//! Objects as files describe them, checked as far as that needs no server.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::Value;
+use tulle_model::document::{self, Document};
+use tulle_model::name::ServiceName;
+use tulle_model::registry::{self, Kind};
+use tulle_model::validate::{self, Code, FieldError};
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Source};
+use crate::exit::Result;
+use crate::up::config;
+
+#[derive(Debug, Args)]
+pub struct FileArgs {
+    /// A file, a folder (its *.yaml, *.yml and *.json), or - for stdin (repeatable)
+    #[arg(short, long, value_name = "PATH")]
+    pub filename: Vec<PathBuf>,
+    /// Folders in folders, too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+}
+
+/// A larger file is no manifest.
+const LARGEST_FILE: u64 = 16 << 20;
+
+/// One object, and where it comes from.
+#[derive(Clone)]
+pub struct Manifest {
+    pub kind: &'static Kind,
+    pub value: Value,
+    source: Arc<Source>,
+    document: Arc<Document>,
+    /// Where it is in the document: in `items` of a List.
+    prefix: String,
+}
+
+impl Manifest {
+    pub fn name(&self) -> &str {
+        self.value["metadata"]["name"].as_str().unwrap_or_default()
+    }
+
+    pub fn namespace(&self) -> Option<&str> {
+        self.value["metadata"]["namespace"].as_str()
+    }
+
+    /// `HTTPRoute shop/split`
+    pub fn describe(&self) -> String {
+        match self.namespace() {
+            Some(namespace) => format!("{} {namespace}/{}", self.kind, self.name()),
+            None => format!("{} {}", self.kind, self.name()),
+        }
+    }
+
+    /// Something is wrong at the field, or near where it should be.
+    pub fn diagnostic(&self, title: impl Into<String>, pointer: &str, label: &str) -> Diagnostic {
+        let mut pointer = format!("{}{pointer}", self.prefix);
+        let span = loop {
+            if let Some(location) = self.document.location(&pointer) {
+                break location.head;
+            }
+            let Some(end) = pointer.rfind('/') else { break self.document.span() };
+            pointer.truncate(end);
+        };
+        Diagnostic::new(title).at(&self.source, span.range(), label)
+    }
+
+    fn field_error(&self, error: &FieldError) -> Diagnostic {
+        Diagnostic::new(error.to_string()).at(&self.source, self.span(error), label(error.code))
+    }
+
+    fn span(&self, error: &FieldError) -> Range<usize> {
+        if self.prefix.is_empty() {
+            return self.document.span_of(error).range();
+        }
+        let mut pointer = format!("{}{}", self.prefix, error.path.pointer());
+        loop {
+            if let Some(location) = self.document.location(&pointer) {
+                return location.key.unwrap_or(location.head).range();
+            }
+            let Some(end) = pointer.rfind('/') else { return self.document.span().range() };
+            pointer.truncate(end);
+        }
+    }
+}
+
+/// A few words at the mark; the title says the rest.
+fn label(code: Code) -> &'static str {
+    match code {
+        Code::Required => "something is missing here",
+        Code::Invalid => "not a value that it can have",
+        Code::NotSupported => "not supported",
+        Code::Unknown => "unknown field",
+        Code::Duplicate => "given twice",
+        Code::TypeInvalid => "wrong type",
+        Code::TooLong => "too long",
+        Code::TooMany => "too many",
+        Code::Forbidden => "not allowed here",
+        Code::NotFound => "does not exist",
+    }
+}
+
+/// What files describe.
+pub struct ManifestSet {
+    pub manifests: Vec<Manifest>,
+}
+
+impl ManifestSet {
+    /// Puts objects that name no namespace into `namespace`.
+    pub fn default_namespace(&mut self, namespace: &str) {
+        for manifest in self.manifests.iter_mut().filter(|m| m.kind.namespaced) {
+            put_into_namespace(&mut manifest.value, namespace);
+        }
+    }
+}
+
+fn put_into_namespace(object: &mut Value, namespace: &str) {
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        let given = metadata.get("namespace").and_then(Value::as_str).is_some_and(|n| !n.is_empty());
+        if !given {
+            metadata.insert("namespace".to_owned(), namespace.into());
+        }
+    }
+}
+
+/// Reads and checks all files; all that is wrong in any of them comes in one report.
+pub fn load(args: &FileArgs) -> Result<ManifestSet> {
+    let mut diagnostics = Diagnostics::default();
+    let mut manifests = Vec::new();
+    for path in &args.filename {
+        let mut files = Vec::new();
+        expand(path, args.recursive, &mut files, &mut diagnostics);
+        for file in files {
+            match read(&file) {
+                Ok(source) => manifests.extend(parse(&Arc::new(source), &mut diagnostics)),
+                Err(diagnostic) => diagnostics.push(diagnostic),
+            }
+        }
+    }
+    find_duplicates(&manifests, &mut diagnostics);
+    if manifests.is_empty() && diagnostics.is_empty() {
+        let names: Vec<_> = args.filename.iter().map(|p| p.display().to_string()).collect();
+        diagnostics.push(Diagnostic::new(format!("there is no object in {}", names.join(", "))));
+    }
+    diagnostics.into_result()?;
+    Ok(ManifestSet { manifests })
+}
+
+fn expand(path: &Path, recursive: bool, files: &mut Vec<PathBuf>, diagnostics: &mut Diagnostics) {
+    if !path.is_dir() {
+        files.push(path.to_owned());
+        return;
+    }
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) => {
+            diagnostics.push(unreadable(path, &error));
+            return;
+        }
+    };
+    let mut found: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    found.sort();
+    for file in found {
+        let known = file.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+        if file.is_dir() {
+            if recursive {
+                expand(&file, recursive, files, diagnostics);
+            }
+        } else if known && file.file_name().is_some_and(|name| name != config::FILE) {
+            files.push(file);
+        }
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
+    Diagnostic::new(format!("cannot read {}: {error}", path.display()))
+}
+
+/// Reads a file that should hold YAML or JSON.
+pub fn read(path: &Path) -> Result<Source, Diagnostic> {
+    let (name, bytes) = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().lock().take(LARGEST_FILE + 1).read_to_end(&mut bytes);
+        read.map_err(|e| unreadable(path, &e))?;
+        ("<stdin>".to_owned(), bytes)
+    } else {
+        let metadata = std::fs::metadata(path).map_err(|e| unreadable(path, &e))?;
+        if !metadata.is_file() {
+            let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
+            return Err(Diagnostic::new(format!("cannot read {}: it is {what}", path.display())));
+        }
+        let file = std::fs::File::open(path).map_err(|e| unreadable(path, &e))?;
+        let mut bytes = Vec::new();
+        file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
+        (path.display().to_string(), bytes)
+    };
+    if bytes.len() as u64 > LARGEST_FILE {
+        let most = LARGEST_FILE >> 20;
+        return Err(Diagnostic::new(format!("{name} is larger than {most} MiB: it is no manifest")));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Source { name, text }),
+        Err(error) => {
+            let valid = error.utf8_error().valid_up_to();
+            let line = 1 + error.as_bytes()[..valid].iter().filter(|&&b| b == b'\n').count();
+            Err(Diagnostic::new(format!("{name}:{line}: this is no text in UTF-8"))
+                .help("a manifest is a text in YAML or JSON"))
+        }
+    }
+}
+
+/// The documents of a text; none where it is no YAML.
+pub fn documents(source: &Arc<Source>, diagnostics: &mut Diagnostics) -> Vec<Document> {
+    match document::parse(&source.text) {
+        Ok(documents) => documents,
+        Err(error) => {
+            let label = "the reading ends here";
+            diagnostics.push(Diagnostic::new(error.message).at(source, error.span.range(), label));
+            Vec::new()
+        }
+    }
+}
+
+fn parse(source: &Arc<Source>, diagnostics: &mut Diagnostics) -> Vec<Manifest> {
+    let documents = documents(source, diagnostics);
+    documents.into_iter().flat_map(|document| objects(source, document, diagnostics)).collect()
+}
+
+/// The object of a document, or those of a List; checked.
+pub fn objects(source: &Arc<Source>, document: Document, diagnostics: &mut Diagnostics) -> Vec<Manifest> {
+    let document = Arc::new(document);
+    let is_list = document.value["kind"] == "List" && document.value["apiVersion"] == "v1";
+    let values = match document.value["items"].as_array().filter(|_| is_list) {
+        Some(items) => {
+            items.iter().enumerate().map(|(i, v)| (format!("/items/{i}"), v.clone())).collect()
+        }
+        None => vec![(String::new(), document.value.clone())],
+    };
+    let values = values.into_iter();
+    values.filter_map(|(prefix, value)| object(source, &document, prefix, value, diagnostics)).collect()
+}
+
+fn object(
+    source: &Arc<Source>,
+    document: &Arc<Document>,
+    prefix: String,
+    value: Value,
+    diagnostics: &mut Diagnostics,
+) -> Option<Manifest> {
+    // A stand-in kind until the real one is known.
+    let kind = registry::of_object(&value);
+    let stand_in = kind.unwrap_or(&registry::KINDS[0]);
+    let manifest =
+        Manifest { kind: stand_in, value, source: source.clone(), document: document.clone(), prefix };
+    if kind.is_none() {
+        diagnostics.push(no_kind(&manifest));
+        return None;
+    }
+    let mut errors = validate::unknown_fields(manifest.kind, &manifest.value);
+    errors.extend(validate::validate(manifest.kind, &manifest.value));
+    for error in &errors {
+        diagnostics.push(manifest.field_error(error));
+    }
+    errors.is_empty().then_some(manifest)
+}
+
+fn no_kind(manifest: &Manifest) -> Diagnostic {
+    let value = &manifest.value;
+    let (version, kind) = (value["apiVersion"].as_str(), value["kind"].as_str());
+    if !value.is_object() {
+        return manifest.diagnostic("an object is expected here", "", "no object").help("an object begins with apiVersion: and kind:");
+    }
+    let known = registry::KINDS.iter().map(|k| format!("{} ({})", k.kind, k.api_version()));
+    let known = format!("kinds: {}", known.collect::<Vec<_>>().join(", "));
+    match (version, kind) {
+        (Some(version), Some(kind)) => {
+            let same_kind = registry::KINDS.iter().find(|k| k.kind.eq_ignore_ascii_case(kind));
+            let (title, pointer, label) = match same_kind {
+                Some(k) => (
+                    format!("apiVersion: there is no kind `{kind}` in `{version}`"),
+                    if k.kind == kind { "/apiVersion" } else { "/kind" },
+                    format!("did you mean {} in {}?", k.kind, k.api_version()),
+                ),
+                None => (format!("kind: there is no kind `{kind}`"), "/kind", "unknown kind".to_owned()),
+            };
+            manifest.diagnostic(title, pointer, &label).help(known)
+        }
+        _ => {
+            let missing = if version.is_none() { "apiVersion" } else { "kind" };
+            let mut diagnostic =
+                manifest.diagnostic(format!("{missing}: it is missing"), "", "an object says what it is").help(known);
+            if value.get("services").is_some() {
+                diagnostic = diagnostic.help("is it a file for `tulle up`? Its name is tulle.yaml");
+            }
+            diagnostic
+        }
+    }
+}
+
+fn find_duplicates(manifests: &[Manifest], diagnostics: &mut Diagnostics) {
+    let mut seen: HashMap<_, &Manifest> = HashMap::new();
+    for manifest in manifests {
+        let key = (manifest.kind.id, manifest.namespace(), manifest.name());
+        if let Some(first) = seen.get(&key) {
+            let line = first.document.location(&first.prefix).map_or(1, |l| l.head.line);
+            let title = format!("metadata.name: {} is described twice", manifest.describe());
+            let there = format!("the first one is at {}:{line}", first.source.name);
+            diagnostics.push(manifest.diagnostic(title, "/metadata/name", "given twice").help(there));
+        } else {
+            seen.insert(key, manifest);
+        }
+    }
+}
+
+/// Adds what routes refer to and is neither among the manifests nor `known`. Where the manifests are
+/// only a part, services that are not among them are nobody's fault.
+pub fn check_references(
+    manifests: &[Manifest],
+    known: impl Fn(&ServiceName) -> Option<Vec<u16>>,
+    partial: bool,
+    diagnostics: &mut Diagnostics,
+) {
+    let objects: Vec<(&Kind, &Value)> = manifests.iter().map(|m| (m.kind, &m.value)).collect();
+    for (index, error) in validate::check_references(&objects, known) {
+        let names_service = error.code == Code::NotFound && error.path.pointer().ends_with("/name");
+        if partial && names_service {
+            continue;
+        }
+        let mut diagnostic = manifests[index].field_error(&error);
+        if names_service {
+            diagnostic = diagnostic.help("every Service that a route refers to must exist, in the files or on the server");
+        }
+        diagnostics.push(diagnostic);
+    }
+}
+
+/// The namespaces of the services that a route refers to.
+pub fn referred_namespaces(manifest: &Manifest) -> Vec<String> {
+    let own = manifest.namespace().unwrap_or("default");
+    let spec = &manifest.value["spec"];
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut references = list(&spec["parentRefs"]);
+    references.extend(list(&spec["rules"]).iter().flat_map(|rule| list(&rule["backendRefs"])));
+    references.iter().map(|r| r["namespace"].as_str().unwrap_or(own).to_owned()).collect()
+}

@@ -1,0 +1,405 @@
+//! `tulle.yaml`: what `tulle up` starts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tulle_model::name::{ServiceName, dns_label_problem};
+
+use super::command;
+use super::field::{Field, Reader};
+use crate::diagnostic::{Diagnostic, Diagnostics, Source};
+use crate::exit::Result;
+use crate::manifest::{self, Manifest};
+
+/// The name of the file in the folder that `tulle up` is given.
+pub const FILE: &str = "tulle.yaml";
+
+/// What is to run.
+pub struct Config {
+    /// The folder of the file: commands run there, and paths are relative to it.
+    pub folder: PathBuf,
+    pub name: String,
+    pub namespace: String,
+    /// Each after those that it depends on.
+    pub services: Vec<Service>,
+    pub resources: Vec<Manifest>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    pub name: String,
+    pub command: Vec<String>,
+    pub ports: Vec<Port>,
+    pub replicas: u32,
+    pub environment: BTreeMap<String, String>,
+    /// Relative to the folder of the file.
+    pub directory: Option<PathBuf>,
+    pub probe: Option<Probe>,
+    pub depends_on: Vec<String>,
+    pub service_account: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Port {
+    pub name: Option<String>,
+    /// The Service's.
+    pub port: u16,
+    /// That of the first replica's process.
+    pub target_port: u16,
+    pub app_protocol: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probe {
+    pub check: Check,
+    pub interval: Option<Duration>,
+    pub timeout: Option<Duration>,
+    pub startup: Option<Duration>,
+    pub failures: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Check {
+    Http { path: String, port: Option<u16> },
+    Tcp { port: Option<u16> },
+    Exec(Vec<String>),
+}
+
+/// Reads the file in `path`, or at it. All that is wrong comes in one report.
+pub fn load(path: &Path) -> Result<Config> {
+    let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+    let folder = file.parent().map(Path::to_owned).unwrap_or_default();
+    let folder = std::path::absolute(if folder.as_os_str().is_empty() { ".".into() } else { folder })?;
+    let mut diagnostics = Diagnostics::default();
+    let config = match manifest::read(&file) {
+        Ok(source) => read(&Arc::new(source), folder, &mut diagnostics),
+        Err(diagnostic) => {
+            let help = format!("`tulle up DIR` runs what DIR/{FILE} describes");
+            diagnostics.push(diagnostic.help(help));
+            None
+        }
+    };
+    diagnostics.into_result()?;
+    config.ok_or_else(|| crate::exit::Failure::input(format!("{} describes nothing", file.display())))
+}
+
+fn read(source: &Arc<Source>, folder: PathBuf, diagnostics: &mut Diagnostics) -> Option<Config> {
+    let mut documents = manifest::documents(source, diagnostics).into_iter();
+    let Some(document) = documents.next() else {
+        if diagnostics.is_empty() {
+            let title = format!("{} is empty", source.name);
+            diagnostics.push(Diagnostic::new(title).help("it says under `services:` what is to run"));
+        }
+        return None;
+    };
+    let mut resources = Vec::new();
+    for document in documents {
+        resources.extend(manifest::objects(source, document, diagnostics));
+    }
+    let mut patterns = Vec::new();
+    let config = {
+        let reader = Reader { source, document: &document, diagnostics: (&mut *diagnostics).into() };
+        config(&Field::root(&reader), folder, &mut patterns)
+    };
+    let mut config = config?;
+    for (pattern, span) in patterns {
+        for file in super::files::matching(&config.folder, &pattern) {
+            match manifest::read(&file) {
+                Ok(source) => {
+                    let source = Arc::new(source);
+                    for document in manifest::documents(&source, diagnostics) {
+                        resources.extend(manifest::objects(&source, document, diagnostics));
+                    }
+                }
+                Err(diagnostic) => diagnostics.push(diagnostic.at(source, span.clone(), "named here")),
+            }
+        }
+    }
+    let mut set = manifest::ManifestSet { manifests: resources };
+    set.default_namespace(&config.namespace);
+    config.resources = set.manifests;
+    let known = |name: &ServiceName| {
+        let service = config.services.iter().find(|s| s.name == *name.name)?;
+        (*name.namespace == config.namespace).then(|| service.ports.iter().map(|p| p.port).collect())
+    };
+    manifest::check_references(&config.resources, known, false, diagnostics);
+    Some(config)
+}
+
+type Pattern = (String, std::ops::Range<usize>);
+
+fn config(root: &Field<'_>, folder: PathBuf, patterns: &mut Vec<Pattern>) -> Option<Config> {
+    if !root.is_object_of(&["name", "namespace", "services", "resources"]) {
+        return None;
+    }
+    let folder_name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = root.get("name").and_then(|f| f.text()).unwrap_or(folder_name);
+    let namespace = root.get("namespace").map_or_else(|| Some("default".to_owned()), |f| f.label());
+    let mut services = Vec::new();
+    let mut fields = HashMap::new();
+    match root.get("services") {
+        Some(field) => {
+            for (name, field) in field.entries() {
+                if let Some(problem) = dns_label_problem(name) {
+                    field.wrong_field(&format!("`{name}` is no name: it {problem}"), "a name is expected");
+                }
+                fields.insert(name.to_owned(), field.clone());
+                services.extend(service(name, &field, &folder));
+            }
+        }
+        None => root.wrong("it has no services", "`services:` says what is to run"),
+    }
+    for item in root.get("resources").map(|f| f.items()).unwrap_or_default() {
+        if let Some(pattern) = item.text() {
+            if super::files::matching(&folder, &pattern).is_empty() {
+                item.wrong(&format!("there is no file `{pattern}` in {}", folder.display()), "no such file");
+            }
+            patterns.push((pattern, item.reader.document.nearest(&item.path).head.range()));
+        }
+    }
+    find_shared_ports(&services, &fields);
+    let services = in_order(services, &fields);
+    Some(Config { folder, name, namespace: namespace?, services, resources: Vec::new() })
+}
+
+const SERVICE_FIELDS: &[&str] = &[
+    "command", "port", "ports", "replicas", "environment", "directory", "probe", "dependsOn", "serviceAccount",
+    "labels",
+];
+
+fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> {
+    if !field.is_object_of(SERVICE_FIELDS) {
+        return None;
+    }
+    let command = match field.get("command") {
+        Some(field) => words(&field),
+        None => {
+            field.wrong_field("it has no command", "`command:` says what to run");
+            None
+        }
+    };
+    let directory = field.get("directory").and_then(|f| {
+        let directory = PathBuf::from(f.text()?);
+        if !folder.join(&directory).is_dir() {
+            let shown = folder.join(&directory);
+            f.wrong(&format!("there is no folder {}", shown.display()), "no such folder");
+        }
+        Some(directory)
+    });
+    let depends_on = field.get("dependsOn").map(|f| f.items()).unwrap_or_default();
+    let ports = ports(field);
+    Some(Service {
+        name: name.to_owned(),
+        // What is missing has been said; the rest is checked all the same.
+        command: command.unwrap_or_default(),
+        probe: field.get("probe").and_then(|f| probe(&f, &ports)),
+        ports,
+        replicas: field.get("replicas").and_then(|f| f.number(0, 1000)).map_or(1, |n| n as u32),
+        environment: field.get("environment").map(|f| environment(&f)).unwrap_or_default(),
+        directory,
+        depends_on: depends_on.iter().filter_map(Field::text).collect(),
+        service_account: field
+            .get("serviceAccount")
+            .map_or_else(|| Some(name.to_owned()), |f| f.label())
+            .unwrap_or_default(),
+        labels: field.get("labels").map(|f| map(&f)).unwrap_or_default(),
+    })
+}
+
+fn words(field: &Field<'_>) -> Option<Vec<String>> {
+    let words = if field.value.is_array() {
+        field.items().iter().map(Field::scalar).collect::<Option<Vec<_>>>()?
+    } else {
+        match command::split(&field.text()?) {
+            Ok(words) => words,
+            Err(why) => {
+                field.wrong(why, "a command is expected");
+                return None;
+            }
+        }
+    };
+    if words.first().is_none_or(String::is_empty) {
+        field.wrong("it is empty", "a command is expected");
+        return None;
+    }
+    Some(words)
+}
+
+fn map(field: &Field<'_>) -> BTreeMap<String, String> {
+    field.entries().iter().filter_map(|(key, value)| Some(((*key).to_owned(), value.scalar()?))).collect()
+}
+
+fn environment(field: &Field<'_>) -> BTreeMap<String, String> {
+    for (name, field) in field.entries() {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            field.wrong_field("this is no name of a variable", "no = is allowed in it");
+        }
+    }
+    map(field)
+}
+
+fn ports(service: &Field<'_>) -> Vec<Port> {
+    let single = service.get("port");
+    let Some(several) = service.get("ports") else {
+        let number = single.and_then(|f| f.port());
+        return number
+            .map(|port| Port { name: None, port, target_port: port, app_protocol: None })
+            .into_iter()
+            .collect();
+    };
+    if let Some(single) = single {
+        single.wrong_field("there are `port` and `ports`", "leave out one of the two");
+    }
+    let items = several.items();
+    let mut ports: Vec<Port> = Vec::new();
+    for item in &items {
+        if item.value.is_number() {
+            let port = item.port();
+            ports.extend(port.map(|port| Port { name: None, port, target_port: port, app_protocol: None }));
+            continue;
+        }
+        if !item.is_object_of(&["name", "port", "targetPort", "appProtocol"]) {
+            continue;
+        }
+        let Some(number) = item.get("port") else {
+            item.wrong("it has no port", "`port:` is missing");
+            continue;
+        };
+        let Some(port) = number.port() else { continue };
+        if ports.iter().any(|p| p.port == port) {
+            number.wrong(&format!("the service has port {port} already"), "another port is expected");
+        }
+        let name = item.get("name").and_then(|f| f.label());
+        if items.len() > 1 && item.get("name").is_none() {
+            item.wrong("each of several ports needs a name", "`name:` is missing");
+        }
+        ports.push(Port {
+            name,
+            port,
+            target_port: item.get("targetPort").map_or(Some(port), |f| f.port()).unwrap_or(port),
+            app_protocol: item.get("appProtocol").and_then(|f| f.text()),
+        });
+    }
+    ports
+}
+
+fn probe(field: &Field<'_>, ports: &[Port]) -> Option<Probe> {
+    if !field.is_object_of(&["http", "tcp", "exec", "port", "interval", "timeout", "startup", "failures"]) {
+        return None;
+    }
+    let port = field.get("port").and_then(|f| {
+        let port = f.port()?;
+        if !ports.iter().any(|p| p.target_port == port) {
+            f.wrong(&format!("the service does not listen at port {port}"), "one of the service's ports is expected");
+        }
+        Some(port)
+    });
+    let checks = [field.get("http"), field.get("tcp"), field.get("exec")];
+    let check = match &checks {
+        [Some(http), None, None] => {
+            let path = http.text()?;
+            if !path.starts_with('/') {
+                http.wrong(&format!("`{path}` is no path"), "a path begins with /");
+            }
+            Check::Http { path, port }
+        }
+        [None, Some(tcp), None] => {
+            if tcp.value != true {
+                tcp.wrong("it can be `true` only", "`tcp: true` asks whether the port accepts connections");
+            }
+            Check::Tcp { port }
+        }
+        [None, None, Some(exec)] => Check::Exec(words(exec)?),
+        _ => {
+            field.wrong_field("exactly one of `http`, `tcp` and `exec` is expected", "one check is expected");
+            return None;
+        }
+    };
+    if ports.is_empty() && !matches!(check, Check::Exec(_)) {
+        field.wrong_field("the service has no port that could be asked", "give the service a port");
+    }
+    Some(Probe {
+        check,
+        interval: field.get("interval").and_then(|f| f.duration()),
+        timeout: field.get("timeout").and_then(|f| f.duration()),
+        startup: field.get("startup").and_then(|f| f.duration()),
+        failures: field.get("failures").and_then(|f| f.number(1, 1000)).map(|n| n as u32),
+    })
+}
+
+/// All processes share this machine's loopback.
+fn find_shared_ports(services: &[Service], fields: &HashMap<String, Field<'_>>) {
+    let mut owners: HashMap<u16, &str> = HashMap::new();
+    for service in services {
+        for (index, port) in service.ports.iter().enumerate() {
+            match owners.get(&port.target_port) {
+                None => {
+                    owners.insert(port.target_port, &service.name);
+                }
+                Some(owner) => {
+                    let field = &fields[&service.name];
+                    let field = match (field.get("port"), field.get("ports")) {
+                        (_, Some(list)) => list.items().get(index).cloned().unwrap_or(list),
+                        (Some(port), None) => port,
+                        (None, None) => field.clone(),
+                    };
+                    let message = format!("port {} is that of `{owner}` already", port.target_port);
+                    field.wrong(&message, "every service on this machine needs a port of its own");
+                }
+            }
+        }
+    }
+}
+
+/// The services, each after those that it depends on; otherwise as in the file.
+fn in_order(services: Vec<Service>, fields: &HashMap<String, Field<'_>>) -> Vec<Service> {
+    let names: Vec<_> = services.iter().map(|s| s.name.clone()).collect();
+    let wrong = |service: &Service, name: &str, message: &str, expected: &str| {
+        let Some(list) = fields[&service.name].get("dependsOn") else { return };
+        if let Some(item) = list.items().into_iter().find(|i| i.value == name) {
+            item.wrong(message, expected);
+        }
+    };
+    for service in &services {
+        for name in service.depends_on.iter().filter(|name| !fields.contains_key(*name)) {
+            let known = names.iter().map(String::as_str);
+            let hint = tulle_model::validate::suggest::did_you_mean(name, known);
+            wrong(service, name, &format!("there is no service `{name}`{hint}"), "one of the services is expected");
+        }
+    }
+    let mut ordered: Vec<Service> = Vec::new();
+    let mut waiting = services;
+    loop {
+        let ready = waiting.iter().position(|service| {
+            service.depends_on.iter().all(|d| !names.contains(d) || ordered.iter().any(|o| o.name == *d))
+        });
+        match ready {
+            Some(index) => ordered.push(waiting.remove(index)),
+            None => break,
+        }
+    }
+    if let Some(cycle) = find_cycle(&waiting) {
+        let first = &waiting[waiting.iter().position(|s| s.name == cycle[0]).unwrap_or(0)];
+        let next = cycle.get(1).unwrap_or(&cycle[0]);
+        let path = format!("{} → {}", cycle.join(" → "), cycle[0]);
+        wrong(first, next, &format!("services wait for each other: {path}"), "none of them could ever start");
+    }
+    ordered.extend(waiting);
+    ordered
+}
+
+/// A circle among services none of which can start.
+fn find_cycle(waiting: &[Service]) -> Option<Vec<String>> {
+    let mut path: Vec<&Service> = vec![waiting.first()?];
+    loop {
+        let last = path[path.len() - 1];
+        let next = last.depends_on.iter().find_map(|d| waiting.iter().find(|s| s.name == *d))?;
+        if let Some(start) = path.iter().position(|s| s.name == next.name) {
+            return Some(path[start..].iter().map(|s| s.name.clone()).collect());
+        }
+        path.push(next);
+    }
+}

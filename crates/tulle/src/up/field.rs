@@ -1,0 +1,179 @@
+//! Reads the fields of `tulle.yaml`, and collects all that is wrong with them.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tulle_model::document::Document;
+use tulle_model::validate::FieldPath;
+use tulle_model::validate::suggest::did_you_mean;
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Source};
+use crate::units::parse_duration;
+
+/// A document that is read, and what was found wrong with it so far.
+pub struct Reader<'a> {
+    pub source: &'a Arc<Source>,
+    pub document: &'a Document,
+    pub diagnostics: RefCell<&'a mut Diagnostics>,
+}
+
+/// A value in the document, and where.
+#[derive(Clone)]
+pub struct Field<'a> {
+    pub reader: &'a Reader<'a>,
+    pub path: FieldPath,
+    pub value: &'a Value,
+}
+
+impl<'a> Field<'a> {
+    pub fn root(reader: &'a Reader<'a>) -> Self {
+        Self { reader, path: FieldPath::root(), value: &reader.document.value }
+    }
+
+    fn report(&self, message: &str, label: &str, at_name: bool) {
+        let location = self.reader.document.nearest(&self.path);
+        let span = location.key.filter(|_| at_name).unwrap_or(location.head);
+        let title = match self.path.segments() {
+            [] => message.to_owned(),
+            _ => format!("{}: {message}", self.path),
+        };
+        let diagnostic = Diagnostic::new(title).at(self.reader.source, span.range(), label);
+        self.reader.diagnostics.borrow_mut().push(diagnostic);
+    }
+
+    /// The value is wrong.
+    pub fn wrong(&self, message: &str, expected: &str) {
+        self.report(message, expected, false);
+    }
+
+    /// There is something wrong with the field as such.
+    pub fn wrong_field(&self, message: &str, expected: &str) {
+        self.report(message, expected, true);
+    }
+
+    fn wrong_type(&self, expected: &str) {
+        let found = match self.value {
+            Value::Null => "nothing",
+            Value::Bool(_) => "true or false",
+            Value::Number(_) => "a number",
+            Value::String(_) => "a text",
+            Value::Array(_) => "a list",
+            Value::Object(_) => "an object",
+        };
+        self.wrong(&format!("it is {found}, {expected} is expected"), &format!("{expected} is expected"));
+    }
+
+    /// A field of the object here; null counts as absent.
+    pub fn get(&self, name: &'static str) -> Option<Field<'a>> {
+        let value = self.value.get(name).filter(|v| !v.is_null())?;
+        Some(Field { reader: self.reader, path: self.path.field(name), value })
+    }
+
+    /// Whether it is an object; says which of its fields are not among the known ones.
+    pub fn is_object_of(&self, known: &[&'static str]) -> bool {
+        let Some(object) = self.value.as_object() else {
+            self.wrong_type("an object");
+            return false;
+        };
+        for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
+            let hint = did_you_mean(name, known.iter().copied());
+            let field = Field { path: self.path.field(name.clone()), ..self.clone() };
+            let expected = format!("expected one of {}", known.join(", "));
+            field.wrong_field(&format!("there is no such field{hint}"), &expected);
+        }
+        true
+    }
+
+    /// The keys and values of an object that is a map.
+    pub fn entries(&self) -> Vec<(&'a str, Field<'a>)> {
+        let Some(object) = self.value.as_object() else {
+            self.wrong_type("an object");
+            return Vec::new();
+        };
+        let entry = |(key, value): (&'a String, &'a Value)| {
+            let path = self.path.field(key.clone());
+            (key.as_str(), Field { reader: self.reader, path, value })
+        };
+        let mut entries: Vec<_> = object.iter().map(entry).collect();
+        // As the file has them.
+        entries.sort_by_key(|(_, field)| self.reader.document.nearest(&field.path).value.start);
+        entries
+    }
+
+    /// The items of a list.
+    pub fn items(&self) -> Vec<Field<'a>> {
+        let Some(items) = self.value.as_array() else {
+            self.wrong_type("a list");
+            return Vec::new();
+        };
+        let item = |(index, value)| Field { reader: self.reader, path: self.path.index(index), value };
+        items.iter().enumerate().map(item).collect()
+    }
+
+    pub fn text(&self) -> Option<String> {
+        match self.value {
+            Value::String(text) => Some(text.clone()),
+            _ => {
+                self.wrong_type("a text");
+                None
+            }
+        }
+    }
+
+    /// A text, or what YAML reads as a number or a truth value and is meant as a text.
+    pub fn scalar(&self) -> Option<String> {
+        match self.value {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Bool(value) => Some(value.to_string()),
+            _ => {
+                self.wrong_type("a text");
+                None
+            }
+        }
+    }
+
+    pub fn number(&self, least: u64, most: u64) -> Option<u64> {
+        let expected = format!("a whole number from {least} to {most} is expected");
+        if !self.value.is_number() {
+            self.wrong_type(&format!("a whole number from {least} to {most}"));
+            return None;
+        }
+        let number = self.value.as_u64().filter(|n| (least..=most).contains(n));
+        if number.is_none() {
+            self.wrong(&format!("{} is not allowed, {expected}", self.value), &expected);
+        }
+        number
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        self.number(1, 65535).and_then(|n| u16::try_from(n).ok())
+    }
+
+    pub fn duration(&self) -> Option<Duration> {
+        let text = self.text()?;
+        match parse_duration(&text) {
+            Ok(duration) if !duration.is_zero() => Some(duration),
+            Ok(_) => {
+                self.wrong("it must be more than 0", "more than 0");
+                None
+            }
+            Err(message) => {
+                self.wrong(&message, "such as 200ms, 5s or 1m");
+                None
+            }
+        }
+    }
+
+    /// A name by the rules of DNS labels.
+    pub fn label(&self) -> Option<String> {
+        let text = self.text()?;
+        if let Some(problem) = tulle_model::name::dns_label_problem(&text) {
+            self.wrong(&format!("`{text}` is no name: it {problem}"), "a name is expected");
+            return None;
+        }
+        Some(text)
+    }
+}
