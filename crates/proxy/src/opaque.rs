@@ -103,13 +103,18 @@ pub async fn open(
     let none = format!("{destination} has no ready endpoint for port {port}");
     let mut failure = UpstreamError::safe(Kind::NoEndpoints, none);
     let mut security = Security::MutualTls;
-    while tried.len() < ATTEMPTS
-        && let Some(Picked { endpoint, target_port, load }) = worker.pick(&destination, port, &tried)
-    {
+    while tried.len() < ATTEMPTS {
+        // Endpoints that lately did not answer come last, not never.
+        let mut excluded = tried.clone();
+        worker.health.exclude(&mut excluded, Instant::now());
+        let picked =
+            worker.pick(&destination, port, &excluded).or_else(|| worker.pick(&destination, port, &tried));
+        let Some(Picked { endpoint, target_port, load }) = picked else { break };
         security = security_of(worker, &endpoint);
         let attempt = timeout_at(begin + DEADLINE, reach(worker, source, &endpoint, target_port)).await;
         match attempt {
             Ok(Ok((upstream, in_flight))) => {
+                worker.health.worked(&endpoint);
                 let key = EdgeKey::new(source, &destination, Protocol::Tcp, security);
                 return Ok(Opened {
                     upstream,
@@ -121,6 +126,7 @@ pub async fn open(
             }
             Ok(Err(error)) => {
                 tracing::debug!(service = %destination, endpoint = %endpoint.address, "connect failed: {error}");
+                worker.health.failed(&endpoint, Instant::now());
                 failure = error;
             }
             Err(_) => {
@@ -201,26 +207,32 @@ pub async fn reach(
     }
 }
 
-/// Connects to an address that is no part of the mesh.
-pub(crate) async fn open_address(
+/// Connects to the first of the addresses of a destination outside of the mesh that accepts.
+pub(crate) async fn open_outside(
     worker: &Rc<Worker>,
     source: &LocalWorkload,
-    address: SocketAddr,
+    addresses: &[SocketAddr],
     deadline: Duration,
 ) -> Result<Opened, Failed> {
     let begin = Instant::now();
     let destination = ServiceName::new("", crate::metrics::EXTERNAL);
-    let edge = worker.metrics.edge(&EdgeKey::new(source, &destination, Protocol::Tcp, Security::Plaintext));
-    let connected = timeout_at(begin + deadline, tokio::net::TcpStream::connect(address)).await;
-    let failure = match connected {
-        Ok(Ok(tcp)) => {
-            let _ = tcp.set_nodelay(true);
-            let (upstream, took) = (Upstream::Tcp(tcp), begin.elapsed());
-            return Ok(Opened { upstream, edge, took, _load: None, _in_flight: None });
+    let security = Security::Plaintext;
+    let edge = worker.metrics.edge(&EdgeKey::new(source, &destination, Protocol::Tcp, security));
+    let mut failure = "it has no address".to_owned();
+    for address in addresses {
+        match timeout_at(begin + deadline, tokio::net::TcpStream::connect(address)).await {
+            Ok(Ok(tcp)) => {
+                let _ = tcp.set_nodelay(true);
+                let (upstream, took) = (Upstream::Tcp(tcp), begin.elapsed());
+                return Ok(Opened { upstream, edge, took, _load: None, _in_flight: None });
+            }
+            Ok(Err(error)) => failure = format!("cannot connect to {address}: {error}"),
+            Err(_) => {
+                failure = format!("{address} did not accept a connection in {deadline:?}");
+                break;
+            }
         }
-        Ok(Err(error)) => format!("cannot connect to {address}: {error}"),
-        Err(_) => format!("{address} did not accept a connection in {deadline:?}"),
-    };
+    }
     let error = UpstreamError::safe(Kind::Connect, failure);
-    Err(Failed { error, destination, security: Security::Plaintext, took: begin.elapsed() })
+    Err(Failed { error, destination, security, took: begin.elapsed() })
 }

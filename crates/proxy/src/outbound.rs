@@ -70,7 +70,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, source: WorkloadName, capture: Cap
             http::server::serve(worker, source, Replayed::new(Vec::new(), tcp), HttpDestination::Proxy).await;
         }
         Ok(Destination::Service { service, port }) => serve_service(worker, source, tcp, service, port).await,
-        Ok(Destination::Address(address)) => serve_address(worker, source, tcp, address).await,
+        Ok(Destination::Address(address)) => serve_outside(worker, source, tcp, vec![address]).await,
         Err((why, text)) => reject(&worker, tcp, why, text),
     }
 }
@@ -88,7 +88,7 @@ fn destination(
         Capture::Redirected => {
             let original = tulle_sys::original_destination(tcp)
                 .map_err(|_| (Rejection::Loop, "it was made to the proxy itself, not redirected to it"))?;
-            if tcp.local_addr().is_ok_and(|own| own == original) {
+            if worker.is_own_listener(original) {
                 return Err((Rejection::Loop, "it was made to the proxy itself"));
             }
             let ip = original.ip().to_canonical();
@@ -284,16 +284,21 @@ impl Learned {
     }
 }
 
-/// Serves a connection to an address that is no part of the mesh: bytes, if egress is allowed.
-pub async fn serve_address<IO>(worker: Rc<Worker>, source: Arc<LocalWorkload>, io: IO, address: SocketAddr)
-where
+/// Serves a connection to a destination that is no part of the mesh: bytes, if egress is allowed. The
+/// first of its addresses that accepts a connection gets it.
+pub async fn serve_outside<IO>(
+    worker: Rc<Worker>,
+    source: Arc<LocalWorkload>,
+    io: IO,
+    addresses: Vec<SocketAddr>,
+) where
     IO: AsyncRead + AsyncWrite + Reset + Unpin,
 {
     if worker.state.load().snapshot.mesh.egress == EgressPolicy::Deny {
         let text = "its destination is no part of the mesh, and the mesh's egress policy is Deny";
         return reject(&worker, io, Rejection::EgressDenied, text);
     }
-    match opaque::open_address(&worker, &source, address, EGRESS_CONNECT).await {
+    match opaque::open_outside(&worker, &source, &addresses, EGRESS_CONNECT).await {
         Ok(opened) => opened.serve(io, Vec::new()).await,
         Err(failed) => refuse(&worker, &source, io, failed),
     }

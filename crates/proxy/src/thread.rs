@@ -79,7 +79,6 @@ async fn run(
             }
             Command::Close { address, done } => {
                 worker.listening.borrow_mut().retain(|own| *own != address);
-                worker.listening.borrow_mut().retain(|own| *own != address);
                 if let Some(accepting) = listeners.remove(&address) {
                     accepting.end().await;
                 }
@@ -130,6 +129,5 @@ fn listen(
     let task = tokio::task::spawn_local(listener::accept(worker.clone(), listener, purpose, stop.clone()));
     worker.listening.borrow_mut().push(address);
     listeners.insert(address, Accepting { stop, task });
-    worker.listening.borrow_mut().push(address);
     Ok(())
 }

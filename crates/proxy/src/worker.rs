@@ -188,7 +188,8 @@ impl Worker {
     pub(crate) fn is_own_listener(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         self.listening.borrow().iter().any(|own| {
-            own.port() == address.port() && (own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback()))
+            own.port() == address.port()
+                && (own.ip() == ip || (own.ip().is_unspecified() && ip.is_loopback()))
         })
     }
 
