@@ -1,12 +1,23 @@
-//! A host's side of the mesh.
+//! A host's side of the mesh: it joins the server, keeps identities and configuration, captures and
+//! supervises workloads, and hosts the proxy.
+//!
+//! [`Node::start`] puts everything together. Its state is in `$TULLE_HOME/node/`: with the server
+//! down, a node starts from it and serves what it knew.
 
+mod admin;
 mod backoff;
 pub mod capture;
+pub mod client;
 mod control;
 mod dns;
 mod files;
+mod node;
 mod node_state;
 pub mod probes;
+mod socket;
+pub mod status;
 pub mod supervise;
 mod vips;
 pub mod workloads;
+
+pub use node::{Node, NodeConfig};

@@ -5,7 +5,7 @@
 //! message is acknowledged when the proxy has it, not before. What cannot be read is refused object
 //! by object: the last good form stays in force.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prost::Message;
@@ -20,6 +20,10 @@ pub const MOST_SUBSCRIPTIONS: usize = 4096;
 
 /// The name of the only Mesh resource.
 const MESH_NAME: &str = "default";
+
+/// How many messages may wait to be acknowledged, at most: the server sends no more once too many do,
+/// and what they wait for may be among what it does not send. The oldest is acknowledged early.
+const MOST_UNACKNOWLEDGED: usize = 8;
 
 /// google.rpc.Code.INVALID_ARGUMENT, for a message that could not be taken over as a whole.
 const INVALID_ARGUMENT: i32 = 3;
@@ -104,13 +108,15 @@ impl Assembler {
         self.unacknowledged.clear();
         self.outbox.clear();
         self.outbox.push(subscribe(type_url::MESH, [MESH_NAME.to_owned()]));
-        let services: BTreeSet<_> = self.services.keys().map(ToString::to_string).collect();
+        // With the versions that are here (hashes of the content), so that only changes come.
+        let services: BTreeMap<_, _> = self.services.iter().map(|(n, s)| (n, s.resource.as_ref())).collect();
         if !services.is_empty() {
-            self.outbox.push(subscribe(type_url::SERVICE, services));
+            self.outbox.push(subscribe_again(type_url::SERVICE, services));
         }
-        let endpoints: BTreeSet<_> = self.endpoints.keys().map(ToString::to_string).collect();
+        let endpoints: BTreeMap<_, _> =
+            self.endpoints.iter().map(|(n, e)| (n, e.resource.as_ref())).collect();
         if !endpoints.is_empty() {
-            self.outbox.push(subscribe(type_url::ENDPOINTS, endpoints));
+            self.outbox.push(subscribe_again(type_url::ENDPOINTS, endpoints));
         }
     }
 
@@ -292,9 +298,11 @@ impl Assembler {
         }
         // What the old configuration alone needed goes after the new one is in force.
         self.unsubscribe_from_endpoints();
-        for waiting in std::mem::take(&mut self.unacknowledged) {
+        let waiting = std::mem::take(&mut self.unacknowledged);
+        let too_many = waiting.len().saturating_sub(MOST_UNACKNOWLEDGED);
+        for (i, waiting) in waiting.into_iter().enumerate() {
             let pending = |name: &ServiceName| self.services.get(name).is_some_and(|s| s.pending.is_some());
-            if waiting.waits_for.iter().any(pending) {
+            if i >= too_many && waiting.waits_for.iter().any(pending) {
                 self.unacknowledged.push(waiting);
             } else {
                 self.outbox.push(acknowledgement(type_url::SERVICE, waiting.nonce, waiting.error));
@@ -364,6 +372,16 @@ fn subscribe(type_url: &str, names: impl IntoIterator<Item = String>) -> DeltaDi
         resource_names_subscribe: names.into_iter().collect(),
         ..Default::default()
     }
+}
+
+fn subscribe_again(
+    type_url: &str,
+    known: BTreeMap<&ServiceName, Option<&Resource>>,
+) -> DeltaDiscoveryRequest {
+    let mut request = subscribe(type_url, known.keys().map(ToString::to_string));
+    let versions = known.into_iter().filter_map(|(n, r)| Some((n.to_string(), r?.version.clone())));
+    request.initial_resource_versions = versions.collect();
+    request
 }
 
 fn unsubscribe(type_url: &str, names: impl IntoIterator<Item = String>) -> DeltaDiscoveryRequest {

@@ -57,7 +57,7 @@ impl Reporter {
             }
             tokio::select! {
                 () = backoff.wait() => {}
-                _ = leaving.wait_for(|leaving| *leaving) => return,
+                () = turned_true(&mut leaving) => return,
             }
         }
     }
@@ -83,7 +83,7 @@ impl Reporter {
                 Err(_) => return Ended::Broken("it gives no answer".to_owned()),
             },
             // The server does not even answer: there is nobody to say goodbye to.
-            _ = leaving.wait_for(|leaving| *leaving) => return Ended::Left,
+            () = turned_true(leaving) => return Ended::Left,
         };
         let mut ticks = interval(TELEMETRY_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -99,7 +99,7 @@ impl Reporter {
                     report.workloads = Some(self.workloads.borrow_and_update().clone());
                 }
                 _ = ticks.tick() => report.telemetry = Some(self.telemetry()),
-                _ = leaving.wait_for(|leaving| *leaving) => {
+                () = turned_true(leaving) => {
                     report.telemetry = Some(self.telemetry());
                     report.leaving = true;
                     let _ = sender.send_timeout(std::mem::take(&mut report), LEAVE_DEADLINE).await;
@@ -127,6 +127,12 @@ impl Reporter {
             config_generation: age.generation,
         }
     }
+}
+
+/// The value stays borrowed no longer than this takes.
+async fn turned_true(value: &mut watch::Receiver<bool>) {
+    // A sender that is gone has nothing more to say, and neither have we.
+    let _ = value.wait_for(|value| *value).await;
 }
 
 fn edge(counts: EdgeCounts) -> wire::Edge {

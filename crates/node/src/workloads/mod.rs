@@ -2,6 +2,7 @@
 //! listeners), whether it can take traffic, and how it leaves without a failed request.
 
 mod environment;
+mod process;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -23,6 +24,7 @@ use tulle_proxy::state::{LocalWorkload, WorkloadCertificate};
 use tulle_proxy::{Capture as ProxyCapture, Proxy};
 use tulle_wire::node as wire;
 
+pub use self::process::WorkloadProcess;
 use crate::capture::{Capture, CaptureMode, Slot};
 use crate::control::discovery::{Directory, Found};
 use crate::control::identities::{Identities, Identity};

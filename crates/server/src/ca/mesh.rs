@@ -238,18 +238,22 @@ impl MeshAuthority {
         })
     }
 
-    /// A fresh key and certificate for the server itself.
+    /// A fresh key and certificate for the server itself. The chain ends with the root: a joining
+    /// node knows nothing but its fingerprint.
     pub fn server_certificate(
         &self,
         now: SystemTime,
     ) -> Result<(rustls::sign::CertifiedKey, SystemTime), CaError> {
         let key = generate_key()?;
-        let issued = self.issue(&SpiffeId::server(&self.domain), &key, now)?;
+        let mut issued = self.issue(&SpiffeId::server(&self.domain), &key, now)?;
+        issued.chain.push(self.roots[0].clone());
         let expires = expiry(&issued.chain[0]).unwrap_or(now);
         let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let private = rustls::crypto::aws_lc_rs::sign::any_supported_type(&private)
             .map_err(|e| CaError::Tls(e.to_string()))?;
-        Ok((rustls::sign::CertifiedKey::new(issued.chain, private), expires))
+        // A node that joins knows the root by its fingerprint alone, so the server shows it.
+        let chain = issued.chain.into_iter().chain(self.roots.iter().cloned()).collect();
+        Ok((rustls::sign::CertifiedKey::new(chain, private), expires))
     }
 }
 

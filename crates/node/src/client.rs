@@ -1,0 +1,138 @@
+//! How commands speak to the node on their host.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::socket::SOCKET;
+use crate::status::NodeStatus;
+use crate::workloads::{Running, WorkloadSpec};
+
+/// How long the node may take to answer; draining takes 30 s at most.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(40);
+
+/// A client of the node that has its state in a folder.
+#[derive(Debug, Clone)]
+pub struct NodeClient {
+    socket: PathBuf,
+}
+
+/// A workload that lives for as long as this does.
+pub struct HeldWorkload {
+    client: NodeClient,
+    running: Running,
+    answer: Response<Incoming>,
+}
+
+impl NodeClient {
+    /// The client of the node whose `$TULLE_HOME` is `home`.
+    pub fn new(home: &Path) -> Self {
+        Self { socket: home.join(SOCKET) }
+    }
+
+    /// The node's state.
+    pub async fn status(&self) -> anyhow::Result<NodeStatus> {
+        self.call(Method::GET, "/v1/status", &()).await
+    }
+
+    /// Adds a workload.
+    pub async fn add(&self, spec: &WorkloadSpec) -> anyhow::Result<HeldWorkload> {
+        let mut answer = self.send(Method::POST, "/v1/workloads", spec).await?;
+        let mut line = Vec::new();
+        let reading = async {
+            while !line.ends_with(b"\n") {
+                let frame = answer.frame().await.context("the node has ended its answer")??;
+                line.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+            }
+            anyhow::Ok(())
+        };
+        timeout(ANSWER_DEADLINE, reading).await.map_err(|_| anyhow!("the node gives no answer"))??;
+        let running = serde_json::from_slice(&line).context("the node's answer makes no sense")?;
+        Ok(HeldWorkload { client: self.clone(), running, answer })
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let answer = self.send(method, path, body).await?;
+        let collecting = timeout(ANSWER_DEADLINE, answer.into_body().collect());
+        let bytes = collecting.await.map_err(|_| anyhow!("the node gives no answer"))??.to_bytes();
+        serde_json::from_slice(&bytes).context("the node's answer makes no sense")
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let stream = UnixStream::connect(&self.socket).await.with_context(|| {
+            format!(
+                "no node answers at {}: start one with `tulle node` or `tulle up`, as the same user and \
+                 with the same TULLE_HOME",
+                self.socket.display()
+            )
+        })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // It ends when the answer has been read, or dropped.
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::HOST, "node")
+            .body(Full::new(Bytes::from(serde_json::to_vec(body)?)))?;
+        let sending = timeout(ANSWER_DEADLINE, sender.send_request(request));
+        let answer = sending.await.map_err(|_| anyhow!("the node gives no answer"))??;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await?.to_bytes();
+        let message: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+        match message.as_ref().and_then(|m| m["error"].as_str()) {
+            Some(message) => bail!("{message}"),
+            None => bail!("the node answers {status}"),
+        }
+    }
+}
+
+impl HeldWorkload {
+    /// What its process has to be started with.
+    pub fn running(&self) -> &Running {
+        &self.running
+    }
+
+    /// Says whether its process runs.
+    pub async fn set_running(&self, runs: bool) -> anyhow::Result<()> {
+        let _: bool = self.client.call(Method::PUT, &self.path("running"), &runs).await?;
+        Ok(())
+    }
+
+    /// Has it take no new requests, and waits until none is in flight; `false` where some still are
+    /// at the node's deadline.
+    pub async fn drain(&self) -> anyhow::Result<bool> {
+        self.client.call(Method::POST, &self.path("drain"), &()).await
+    }
+
+    /// Waits until the node is gone, or does not hold the workload any more.
+    pub async fn lost(&mut self) {
+        while let Some(Ok(_)) = self.answer.frame().await {}
+    }
+
+    fn path(&self, action: &str) -> String {
+        format!("/v1/workloads/{}/{}/{action}", self.running.namespace, self.running.name)
+    }
+}

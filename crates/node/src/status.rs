@@ -1,0 +1,115 @@
+//! What a node says of itself: on its socket as JSON, on its admin port as metrics.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tulle_proxy::Proxy;
+
+use crate::control::Server;
+use crate::control::discovery::ConfigAge;
+use crate::node_state::StatePublisher;
+use crate::workloads::{WorkloadStatus, Workloads};
+
+/// The state of a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    pub name: String,
+    pub version: String,
+    pub trust_domain: String,
+    pub capture_mode: String,
+    /// Why it captures in this way.
+    pub capture_reason: String,
+    /// Where it takes links.
+    pub link_address: String,
+    pub server: String,
+    pub connected: bool,
+    /// 0 while the server is connected.
+    pub config_age_seconds: u64,
+    pub config_generation: u64,
+    /// How many services the node knows of, because its workloads use them.
+    pub services: usize,
+    pub workloads: Vec<WorkloadStatus>,
+}
+
+/// Where the state is read from.
+pub(crate) struct StatusSource {
+    pub name: String,
+    pub capture_mode: &'static str,
+    pub capture_reason: String,
+    pub link_address: String,
+    pub server_address: String,
+    pub server: Server,
+    pub workloads: Arc<Workloads>,
+    pub state: Arc<StatePublisher>,
+    pub config_age: watch::Receiver<ConfigAge>,
+    pub proxy: Arc<Proxy>,
+}
+
+impl StatusSource {
+    pub fn status(&self) -> NodeStatus {
+        let age = *self.config_age.borrow();
+        NodeStatus {
+            name: self.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            trust_domain: self.server.trust_domain().to_string(),
+            capture_mode: self.capture_mode.to_owned(),
+            capture_reason: self.capture_reason.clone(),
+            link_address: self.link_address.clone(),
+            server: self.server_address.clone(),
+            connected: *self.server.connected().borrow(),
+            config_age_seconds: age.age().as_secs(),
+            config_generation: age.generation,
+            services: self.state.cell().load().snapshot.services.len(),
+            workloads: self.workloads.list(),
+        }
+    }
+
+    /// Ready to serve: the configuration is known, from the server or from disk.
+    pub fn is_ready(&self) -> bool {
+        *self.server.connected().borrow() || self.config_age.borrow().generation > 0
+    }
+
+    /// The proxy's metrics and the node's own, in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        let mut text = self.proxy.metrics();
+        // OpenMetrics ends with this line; what is added has to stand before it.
+        let end = "# EOF\n";
+        let ended = text.ends_with(end);
+        if ended {
+            text.truncate(text.len() - end.len());
+        }
+        let status = self.status();
+        let ready = status.workloads.iter().filter(|w| w.ready).count();
+        let gauges = [
+            ("server_connected", "Whether the server answers", u64::from(status.connected)),
+            ("config_generation", "How often the configuration has changed", status.config_generation),
+            ("config_age_seconds", "How old the configuration may be", status.config_age_seconds),
+            ("services", "Services that the node knows of", status.services as u64),
+            ("workloads", "Workloads of the node", status.workloads.len() as u64),
+            ("workloads_ready", "Workloads that take traffic", ready as u64),
+        ];
+        for (name, help, value) in gauges {
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                "# HELP tulle_node_{name} {help}.\n# TYPE tulle_node_{name} gauge\ntulle_node_{name} {value}\n"
+            );
+        }
+        let name = "tulle_node_certificate_expiry_timestamp_seconds";
+        let _ = write!(text, "# HELP {name} When a workload's certificate expires.\n# TYPE {name} gauge\n");
+        for workload in &status.workloads {
+            if let Some(not_after) = workload.certificate_not_after {
+                let (namespace, workload) = (&workload.namespace, &workload.name);
+                let _ =
+                    writeln!(text, "{name}{{namespace=\"{namespace}\",workload=\"{workload}\"}} {not_after}");
+            }
+        }
+        if ended {
+            text.push_str(end);
+        }
+        text
+    }
+}
