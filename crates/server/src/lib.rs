@@ -1,5 +1,6 @@
 //! The control plane: store, API, certificate authority, discovery, telemetry.
 
+pub mod api;
 pub mod ca;
 pub mod controller;
 pub mod fleet;

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tulle_model::identity::{InvalidIdentity, TrustDomain};
 
+use crate::api::Api;
 use crate::ca::CaError;
 use crate::ca::api::ApiAuthority;
 use crate::ca::mesh::{AuthorityFiles, MeshAuthority};
@@ -163,8 +164,8 @@ impl Server {
             }
         });
         let api_tls = api_authority.tls(&api_names(&config, api_address), now)?;
-        let api = serve_api(api_listener, api_tls, objects.clone(), views.clone(), stop.clone());
-        tasks.spawn(api);
+        let api = Api::new(objects.clone(), views.clone());
+        tasks.spawn(api.serve(api_listener, Arc::new(api_tls), stop.clone()));
 
         let kubeconfig = config.home.join("kubeconfig");
         api_authority.write_kubeconfig(&kubeconfig, api_address, "tulle")?;
@@ -255,15 +256,4 @@ async fn upkeep(
             tracing::warn!(%error, "cannot delete expired join tokens");
         }
     }
-}
-
-async fn serve_api(
-    listener: TcpListener,
-    _tls: rustls::ServerConfig,
-    _objects: Objects,
-    _views: Views,
-    stop: CancellationToken,
-) {
-    stop.cancelled().await;
-    drop(listener);
 }

@@ -10,6 +10,7 @@ mod delete;
 mod error;
 mod key;
 mod metadata;
+pub mod patch;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -203,6 +203,32 @@ impl Objects {
         }
     }
 
+    /// Server-side apply.
+    pub async fn apply(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        config: Value,
+        options: &WriteOptions,
+        _force: bool,
+    ) -> Result<Written, ObjectError> {
+        let mut config = config;
+        metadata::of(&mut config).insert("name".to_owned(), name.into());
+        let merged = self
+            .modify(kind, namespace, name, options, |current| {
+                let mut object = current.clone();
+                metadata::of(&mut object).remove("resourceVersion");
+                json_patch::merge(&mut object, &config);
+                Ok(object)
+            })
+            .await;
+        match merged {
+            Err(ObjectError::NotFound { .. }) => self.create(kind, namespace, config, options).await,
+            result => result,
+        }
+    }
+
     /// Changes the status of an object that must be there. `change` may run more than once.
     pub async fn update_status(
         &self,

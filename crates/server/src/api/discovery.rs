@@ -1,0 +1,182 @@
+//! What the API serves: groups, versions, resources, in the plain and in the aggregated form.
+
+use serde_json::{Value, json};
+use tulle_model::registry::{KINDS, Kind};
+
+use super::path::groups;
+
+const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const STATUS_VERBS: [&str; 3] = ["get", "patch", "update"];
+
+/// A kind that can only be created and is answered at once, never stored.
+struct ReviewKind {
+    group: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+}
+
+const REVIEWS: [ReviewKind; 2] = [
+    ReviewKind {
+        group: "authentication.k8s.io",
+        kind: "SelfSubjectReview",
+        plural: "selfsubjectreviews",
+        singular: "selfsubjectreview",
+    },
+    ReviewKind {
+        group: "authorization.k8s.io",
+        kind: "SelfSubjectAccessReview",
+        plural: "selfsubjectaccessreviews",
+        singular: "selfsubjectaccessreview",
+    },
+];
+
+/// The groups of the API, with their version; each has one. The core group is first.
+pub(super) fn group_versions() -> Vec<(&'static str, &'static str)> {
+    let of_kind =
+        |group: &str| KINDS.iter().find(|kind| kind.group == group).map_or("v1", |kind| kind.version);
+    let mut found: Vec<_> = groups().into_iter().map(|group| (group, of_kind(group))).collect();
+    found.extend(REVIEWS.iter().map(|review| (review.group, "v1")));
+    found
+}
+
+pub(super) fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}
+
+/// `/version`, in the form that kubectl knows: the Kubernetes version whose API this follows.
+pub(super) fn version() -> Value {
+    json!({
+        "major": "1",
+        "minor": "32",
+        "gitVersion": format!("v1.32.0+tulle-{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none (Rust)",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    })
+}
+
+/// `/api`
+pub(super) fn core_versions() -> Value {
+    json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] })
+}
+
+/// `/apis`
+pub(super) fn group_list() -> Value {
+    let groups: Vec<Value> = group_versions()
+        .into_iter()
+        .filter(|(group, _)| !group.is_empty())
+        .map(|(group, version)| describe_group(group, version))
+        .collect();
+    json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
+}
+
+/// `/apis/<group>`
+pub(super) fn group(name: &str) -> Option<Value> {
+    let (group, version) =
+        group_versions().into_iter().find(|(group, _)| *group == name && !name.is_empty())?;
+    let mut found = describe_group(group, version);
+    found["kind"] = "APIGroup".into();
+    found["apiVersion"] = "v1".into();
+    Some(found)
+}
+
+fn describe_group(group: &str, version: &str) -> Value {
+    let version = json!({ "groupVersion": api_version(group, version), "version": version });
+    json!({ "name": group, "versions": [version], "preferredVersion": version })
+}
+
+/// `/api/v1` and `/apis/<group>/<version>`
+pub(super) fn resources(group: &str, version: &str) -> Option<Value> {
+    if !group_versions().contains(&(group, version)) {
+        return None;
+    }
+    let mut resources = Vec::new();
+    for kind in KINDS.iter().filter(|kind| kind.group == group) {
+        resources.push(json!({
+            "name": kind.plural,
+            "singularName": kind.singular,
+            "namespaced": kind.namespaced,
+            "kind": kind.kind,
+            "verbs": VERBS,
+            "shortNames": kind.short_names,
+            "categories": kind.categories,
+        }));
+        if kind.has_status {
+            resources.push(json!({
+                "name": format!("{}/status", kind.plural),
+                "singularName": "",
+                "namespaced": kind.namespaced,
+                "kind": kind.kind,
+                "verbs": STATUS_VERBS,
+            }));
+        }
+    }
+    for review in REVIEWS.iter().filter(|review| review.group == group) {
+        resources.push(json!({
+            "name": review.plural,
+            "singularName": review.singular,
+            "namespaced": false,
+            "kind": review.kind,
+            "verbs": ["create"],
+        }));
+    }
+    Some(json!({
+        "kind": "APIResourceList",
+        "apiVersion": "v1",
+        "groupVersion": api_version(group, version),
+        "resources": resources,
+    }))
+}
+
+/// `/api` (`core`) or `/apis`, aggregated (apidiscovery.k8s.io, APIGroupDiscoveryList).
+pub(super) fn aggregated(core: bool, version: &str) -> Value {
+    let items: Vec<Value> = group_versions()
+        .into_iter()
+        .filter(|(group, _)| group.is_empty() == core)
+        .map(|(group, version)| {
+            let mut resources: Vec<Value> =
+                KINDS.iter().filter(|kind| kind.group == group).map(aggregated_resource).collect();
+            resources.extend(REVIEWS.iter().filter(|review| review.group == group).map(|review| {
+                json!({
+                    "resource": review.plural,
+                    "responseKind": { "group": group, "version": version, "kind": review.kind },
+                    "scope": "Cluster",
+                    "singularResource": review.singular,
+                    "verbs": ["create"],
+                })
+            }));
+            json!({
+                "metadata": { "name": group, "creationTimestamp": null },
+                "versions": [{ "version": version, "freshness": "Current", "resources": resources }],
+            })
+        })
+        .collect();
+    json!({
+        "kind": "APIGroupDiscoveryList",
+        "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+        "metadata": {},
+        "items": items,
+    })
+}
+
+fn aggregated_resource(kind: &Kind) -> Value {
+    let response = json!({ "group": kind.group, "version": kind.version, "kind": kind.kind });
+    let mut resource = json!({
+        "resource": kind.plural,
+        "responseKind": response,
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": kind.singular,
+        "verbs": VERBS,
+        "shortNames": kind.short_names,
+        "categories": kind.categories,
+    });
+    if kind.has_status {
+        resource["subresources"] =
+            json!([{ "subresource": "status", "responseKind": response, "verbs": STATUS_VERBS }]);
+    }
+    resource
+}

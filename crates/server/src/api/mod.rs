@@ -1,0 +1,246 @@
+//! The API: Kubernetes-style REST over TLS, so that `kubectl` and other clients of Kubernetes work.
+//!
+//! A request goes through [`Api::handle`]: who asks, what the path is about ([`path`]), in which form
+//! the answer is wanted ([`accept`], [`render`]), then [`read`], [`watch`] or [`write`], which call
+//! [`crate::objects`]. Failures are `Status` objects ([`status`]).
+
+mod accept;
+mod body;
+mod discovery;
+mod openapi;
+mod path;
+mod read;
+mod render;
+mod reply;
+mod review;
+mod selector;
+mod serve;
+mod status;
+mod watch;
+mod write;
+
+use std::sync::Arc;
+
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use rustls_pki_types::CertificateDer;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use self::accept::Form;
+use self::path::{Query, Route, Target};
+use self::render::Rendering;
+use self::reply::Reply;
+use self::status::Failure;
+use crate::grpc::enrolment::EnrolmentError;
+use crate::objects::{ObjectError, Objects};
+use crate::views::{NewToken, Views};
+
+/// Watches at once, of all clients.
+const WATCHES: usize = 2048;
+/// The group of those who may do everything; nobody else may do anything.
+const ADMINISTRATORS: &str = "system:masters";
+
+/// The API; clones share it.
+#[derive(Clone)]
+pub struct Api {
+    objects: Objects,
+    views: Views,
+    watches: Arc<Semaphore>,
+    shutdown: CancellationToken,
+}
+
+/// Who asks, as the client certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct User {
+    /// The certificate's common name.
+    pub(crate) name: String,
+    /// Its organizations.
+    pub(crate) groups: Vec<String>,
+}
+
+impl User {
+    /// The user of a certificate that TLS has verified.
+    fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let subject = certificate.subject();
+        let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+        let groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
+        Some(Self { name, groups: groups.map(str::to_owned).collect() })
+    }
+
+    fn is_administrator(&self) -> bool {
+        self.groups.iter().any(|group| group == ADMINISTRATORS)
+    }
+}
+
+impl Api {
+    pub fn new(objects: Objects, views: Views) -> Self {
+        Self {
+            objects,
+            views,
+            watches: Arc::new(Semaphore::new(WATCHES)),
+            shutdown: CancellationToken::new(),
+        }
+    }
+
+    fn with_shutdown(mut self, shutdown: CancellationToken) -> Self {
+        self.shutdown = shutdown;
+        self
+    }
+
+    /// Answers a request. `user` is none for clients without a certificate.
+    async fn handle(&self, user: Option<&User>, request: Request<Incoming>) -> Reply {
+        match self.answer(user, request).await {
+            Ok(reply) => reply,
+            Err(failure) => {
+                if failure.code.is_server_error() {
+                    tracing::warn!(code = failure.code.as_u16(), message = failure.message, "the API failed");
+                }
+                reply::failure(&failure)
+            }
+        }
+    }
+
+    async fn answer(&self, user: Option<&User>, request: Request<Incoming>) -> Result<Reply, Failure> {
+        let path = request.uri().path();
+        // As in Kubernetes, whether the server is there is no secret.
+        match path {
+            "/healthz" | "/livez" => return Ok(reply::text(StatusCode::OK, "ok")),
+            "/readyz" => {
+                return Ok(match self.views.ready() {
+                    Ok(()) => reply::text(StatusCode::OK, "ok"),
+                    Err(why) => reply::text(StatusCode::SERVICE_UNAVAILABLE, why),
+                });
+            }
+            "/version" => return Ok(reply::json(StatusCode::OK, &discovery::version())),
+            _ => {}
+        }
+        let user = user.filter(|user| user.is_administrator()).ok_or_else(Failure::unauthorized)?;
+        match path::parse(path)? {
+            Route::Objects(target) => self.objects(&target, request).await,
+            Route::Review(review) => {
+                if request.method() != Method::POST {
+                    return Err(Failure::method_not_allowed());
+                }
+                let (head, content) = request.into_parts();
+                let object = body::object(&head.headers, &body::read(content).await?)?;
+                if !object.is_object() {
+                    return Err(Failure::bad_request("the body must be an object"));
+                }
+                Ok(review::answer(review, user, object))
+            }
+            Route::Other(path) => self.other(&path, request).await,
+            _ if request.method() != Method::GET => Err(Failure::method_not_allowed()),
+            route => describe(&route, &request),
+        }
+    }
+
+    async fn objects(&self, target: &Target, request: Request<Incoming>) -> Result<Reply, Failure> {
+        let query = Query::parse(request.uri().query());
+        let rendering = Rendering::new(accept::form(request.headers())?, &query)?;
+        let (head, content) = request.into_parts();
+        let write = write::Request {
+            objects: &self.objects,
+            target,
+            query: &query,
+            headers: &head.headers,
+            rendering,
+        };
+        match (&head.method, &target.name) {
+            (&Method::GET, _) if query.flag("watch") => {
+                let permit = self.watches.clone().try_acquire_owned().map_err(|_| {
+                    Failure::too_many_requests(format!(
+                        "the server has {WATCHES} watches open, which is the most it allows"
+                    ))
+                })?;
+                watch::start(&self.objects, target, &query, rendering, permit, self.shutdown.clone())
+            }
+            (&Method::GET, Some(name)) => read::get(&self.objects, target, name, rendering),
+            (&Method::GET, None) => read::list(&self.objects, target, &query, rendering),
+            (&Method::POST, None) if target.namespace.is_some() || !target.kind.namespaced => {
+                write.create(&body::read(content).await?).await
+            }
+            (&Method::PUT, Some(name)) => write.replace(name, &body::read(content).await?).await,
+            (&Method::PATCH, Some(name)) => write.patch(name, &body::read(content).await?).await,
+            (&Method::DELETE, Some(name)) if !target.status => {
+                write.delete(name, &body::read(content).await?).await
+            }
+            (&Method::DELETE, None) => write.delete_collection(&body::read(content).await?).await,
+            _ => Err(Failure::method_not_allowed()),
+        }
+    }
+
+    async fn other(&self, path: &str, request: Request<Incoming>) -> Result<Reply, Failure> {
+        let get = request.method() == Method::GET;
+        match path {
+            "tulle/v1alpha1/edges" if get => view(StatusCode::OK, &self.views.edges()),
+            "tulle/v1alpha1/nodes" if get => view(StatusCode::OK, &self.views.nodes()),
+            "tulle/v1alpha1/tokens" if request.method() == Method::POST => {
+                let (head, content) = request.into_parts();
+                let wanted = body::object(&head.headers, &body::read(content).await?)?;
+                let wanted: NewToken = serde_json::from_value(wanted).map_err(|error| {
+                    Failure::bad_request(format!("the body is not a request for a join token: {error}"))
+                })?;
+                match self.views.create_token(wanted).await {
+                    Ok(token) => view(StatusCode::CREATED, &token),
+                    Err(EnrolmentError::Store(error)) => Err(ObjectError::from(error).into()),
+                    Err(error) => Err(Failure::bad_request(error.to_string())),
+                }
+            }
+            "metrics" if get => Ok(reply::text(StatusCode::OK, self.views.metrics())),
+            "" if get => {
+                let paths =
+                    ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"];
+                Ok(reply::json(StatusCode::OK, &serde_json::json!({ "paths": paths })))
+            }
+            "tulle/v1alpha1/edges" | "tulle/v1alpha1/nodes" | "tulle/v1alpha1/tokens" | "metrics" | "" => {
+                Err(Failure::method_not_allowed())
+            }
+            _ => Err(Failure::no_such_path()),
+        }
+    }
+}
+
+fn view(code: StatusCode, view: &impl serde::Serialize) -> Result<Reply, Failure> {
+    let value = serde_json::to_value(view).map_err(|error| {
+        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string())
+    })?;
+    Ok(reply::json(code, &value))
+}
+
+/// What the API serves, and the schemas of it.
+fn describe(route: &Route, request: &Request<Incoming>) -> Result<Reply, Failure> {
+    let form = accept::form(request.headers())?;
+    let found = |value: Option<Value>| {
+        value.map(|value| reply::json(StatusCode::OK, &value)).ok_or_else(Failure::no_such_path)
+    };
+    match (route, form) {
+        (Route::CoreVersions | Route::Groups, Form::Discovery(version)) => {
+            let content_type = match version {
+                "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+                _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+            };
+            let list = discovery::aggregated(*route == Route::CoreVersions, version);
+            Ok(reply::bytes(StatusCode::OK, content_type, list.to_string()))
+        }
+        (Route::CoreVersions, _) => found(Some(discovery::core_versions())),
+        (Route::Groups, _) => found(Some(discovery::group_list())),
+        (Route::Group(group), _) => found(discovery::group(group)),
+        (Route::Resources { group, version }, _) => found(discovery::resources(group, version)),
+        (Route::OpenApi, _) => found(Some(openapi::index())),
+        (Route::OpenApiDocument { group, version }, _) => {
+            let (content, hash) = openapi::get(group, version).ok_or_else(Failure::no_such_path)?;
+            let mut response = reply::bytes(StatusCode::OK, "application/json", content);
+            // With its hash in the address a document never changes.
+            let query = Query::parse(request.uri().query());
+            if query.get("hash") == Some(hash) {
+                let forever = http::HeaderValue::from_static("public, max-age=31536000, immutable");
+                response.headers_mut().insert(http::header::CACHE_CONTROL, forever);
+            }
+            Ok(response)
+        }
+        _ => Err(Failure::no_such_path()),
+    }
+}

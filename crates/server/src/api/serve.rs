@@ -1,0 +1,113 @@
+//! Connections: TLS, who the client is, HTTP/1.1 or HTTP/2, and the bounds on all of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Api, User};
+
+/// Connections at once; more are closed right away.
+const CONNECTIONS: usize = 4096;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the head of a request, and between two requests of an HTTP/1.1 connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a client may leave a ping unanswered, after a pause of the same length (HTTP/2).
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Requests at once on a connection (HTTP/2).
+const STREAMS: u32 = 250;
+/// How long open requests may go on once the server stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+impl Api {
+    /// Serves until `shutdown`; then ends watches, and waits a moment for other requests.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        shutdown: CancellationToken,
+    ) {
+        let acceptor = TlsAcceptor::from(tls);
+        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let tasks = TaskTracker::new();
+        let api = self.with_shutdown(shutdown.clone());
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => break,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Usually too many open files: it passes when connections end.
+                    tracing::warn!(%error, "the API cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = connections.clone().try_acquire_owned() else {
+                tracing::warn!(limit = CONNECTIONS, "the API has too many connections: one was closed");
+                continue;
+            };
+            let (api, acceptor, shutdown) = (api.clone(), acceptor.clone(), shutdown.clone());
+            tasks.spawn(async move {
+                connection(api, stream, acceptor, shutdown).await;
+                drop(permit);
+            });
+        }
+        tasks.close();
+        if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
+            tracing::info!("the API ends with requests still open");
+        }
+    }
+}
+
+async fn connection(api: Api, stream: TcpStream, acceptor: TlsAcceptor, shutdown: CancellationToken) {
+    // Answers are small and come at once.
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake with the API failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let certificates = stream.get_ref().1.peer_certificates();
+    let user = certificates.and_then(|chain| chain.first()).and_then(|leaf| User::of_certificate(leaf));
+    let user = user.map(Arc::new);
+    let service = service_fn(move |request| {
+        let (api, user) = (api.clone(), user.clone());
+        async move { Ok::<_, std::convert::Infallible>(api.handle(user.as_deref(), request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .max_concurrent_streams(STREAMS);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(DRAIN, connection).await {
+                Ok(result) => result,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection to the API failed");
+    }
+}

@@ -1,0 +1,195 @@
+//! Writing objects: create, replace, patch, delete.
+
+use http::{HeaderMap, StatusCode};
+use serde_json::{Value, json};
+
+use super::body;
+use super::path::{Query, Target};
+use super::render::Rendering;
+use super::reply::{self, Reply};
+use super::selector::Selector;
+use super::status::Failure;
+use crate::objects::patch::{self, Patch};
+use crate::objects::{DeleteOptions, ObjectError, Objects, Part, UnknownFields, WriteOptions, Written};
+
+/// A request that writes.
+pub(super) struct Request<'a> {
+    pub(super) objects: &'a Objects,
+    pub(super) target: &'a Target,
+    pub(super) query: &'a Query,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) rendering: Rendering,
+}
+
+const JSON_PATCH: &str = "application/json-patch+json";
+const MERGE_PATCH: &str = "application/merge-patch+json";
+const STRATEGIC_MERGE_PATCH: &str = "application/strategic-merge-patch+json";
+const APPLY_PATCH: &str = "application/apply-patch+yaml";
+/// The media types of patches.
+pub(super) const PATCHES: [&str; 4] = [JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH];
+
+impl Request<'_> {
+    /// `POST`
+    pub(super) async fn create(&self, content: &[u8]) -> Result<Reply, Failure> {
+        let object = body::object(self.headers, content)?;
+        let options = self.options()?;
+        let kind = self.target.kind;
+        let written = self.objects.create(kind, self.target.namespace(), object, &options).await?;
+        Ok(self.written(written))
+    }
+
+    /// `PUT`
+    pub(super) async fn replace(&self, name: &str, content: &[u8]) -> Result<Reply, Failure> {
+        let object = body::object(self.headers, content)?;
+        let options = self.options()?;
+        let (kind, namespace) = (self.target.kind, self.target.namespace());
+        let written = self.objects.replace(kind, namespace, name, object, &options).await?;
+        Ok(self.written(written))
+    }
+
+    /// `PATCH`
+    pub(super) async fn patch(&self, name: &str, content: &[u8]) -> Result<Reply, Failure> {
+        let (kind, namespace) = (self.target.kind, self.target.namespace());
+        let patch = match body::media_type(self.headers).as_str() {
+            APPLY_PATCH => return self.apply(name, body::yaml(content)?).await,
+            JSON_PATCH => Patch::json(content)?,
+            MERGE_PATCH => Patch::Merge(body::json(content)?),
+            STRATEGIC_MERGE_PATCH => Patch::StrategicMerge(body::json(content)?),
+            other => return Err(Failure::unsupported_media_type(other, &PATCHES)),
+        };
+        let options = self.options()?;
+        let written = self
+            .objects
+            .modify(kind, namespace, name, &options, |current| patch::apply(kind, current, &patch))
+            .await?;
+        Ok(self.written(written))
+    }
+
+    /// Server-side apply.
+    async fn apply(&self, name: &str, config: Value) -> Result<Reply, Failure> {
+        if self.query.get("fieldManager").is_none() {
+            return Err(Failure::bad_request(
+                "PatchOptions.meta.k8s.io is invalid: fieldManager: Required value: is required for apply patch",
+            ));
+        }
+        let options = self.options()?;
+        let force = self.query.get("force") == Some("true");
+        let (kind, namespace) = (self.target.kind, self.target.namespace());
+        let written = self.objects.apply(kind, namespace, name, config, &options, force).await?;
+        Ok(self.written(written))
+    }
+
+    /// `DELETE` of one object.
+    pub(super) async fn delete(&self, name: &str, content: &[u8]) -> Result<Reply, Failure> {
+        let options = self.delete_options(content)?;
+        let (kind, namespace) = (self.target.kind, self.target.namespace());
+        let deleted = self.objects.delete(kind, namespace, name, &options).await?;
+        if !deleted.gone {
+            return Ok(reply::json(StatusCode::OK, &self.rendering.object(kind, deleted.object)));
+        }
+        let mut details =
+            json!({ "name": name, "kind": kind.plural, "uid": deleted.object["metadata"]["uid"] });
+        if !kind.group.is_empty() {
+            details["group"] = kind.group.into();
+        }
+        let status = json!({
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Success",
+            "details": details,
+        });
+        Ok(reply::json(StatusCode::OK, &status))
+    }
+
+    /// `DELETE` of all objects that the selectors match.
+    pub(super) async fn delete_collection(&self, content: &[u8]) -> Result<Reply, Failure> {
+        let options = self.delete_options(content)?;
+        let selector = Selector::parse(self.query)?;
+        let kind = self.target.kind;
+        let list = self.objects.list(kind, self.target.namespace.as_deref())?;
+        let mut items = Vec::new();
+        for object in list.items.into_iter().filter(|object| selector.matches(object)) {
+            let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+            match self.objects.delete(kind, text("namespace"), text("name"), &options).await {
+                Ok(deleted) => items.push(deleted.object),
+                // Somebody else was faster, or the namespace `default`, which always stays.
+                Err(ObjectError::NotFound { .. } | ObjectError::Forbidden { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let metadata = json!({ "resourceVersion": self.objects.revision().to_string() });
+        Ok(reply::json(StatusCode::OK, &self.rendering.list(kind, items, metadata)))
+    }
+
+    fn written(&self, written: Written) -> Reply {
+        let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
+        let mut response = reply::json(code, &self.rendering.object(self.target.kind, written.object));
+        reply::warn(&mut response, &written.warnings);
+        response
+    }
+
+    fn options(&self) -> Result<WriteOptions, Failure> {
+        let unknown_fields = match self.query.get("fieldValidation") {
+            None | Some("Warn") => UnknownFields::Warn,
+            Some("Strict") => UnknownFields::Strict,
+            Some("Ignore") => UnknownFields::Ignore,
+            Some(other) => {
+                return Err(Failure::bad_request(format!(
+                    "fieldValidation must be Strict, Warn or Ignore, not \"{other}\""
+                )));
+            }
+        };
+        Ok(WriteOptions {
+            manager: self.manager()?,
+            part: if self.target.status { Part::Status } else { Part::Object },
+            unknown_fields,
+            dry_run: dry_run(self.query.get("dryRun"))?,
+        })
+    }
+
+    /// Who writes: the parameter `fieldManager`, else the first word of the `User-Agent`.
+    fn manager(&self) -> Result<String, Failure> {
+        if let Some(manager) = self.query.get("fieldManager") {
+            if manager.len() > 128 || manager.chars().any(char::is_control) {
+                return Err(Failure::bad_request("fieldManager must be at most 128 printable characters"));
+            }
+            return Ok(manager.to_owned());
+        }
+        let agent = self.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        let word: String =
+            agent.unwrap_or_default().split('/').next().unwrap_or_default().chars().take(128).collect();
+        Ok(if word.is_empty() { "unknown".to_owned() } else { word })
+    }
+
+    fn delete_options(&self, content: &[u8]) -> Result<DeleteOptions, Failure> {
+        let given = if content.is_empty() { Value::Null } else { body::object(self.headers, content)? };
+        let policy = given["propagationPolicy"].as_str().or(self.query.get("propagationPolicy"));
+        if let Some(policy) = policy
+            && !["Orphan", "Background", "Foreground"].contains(&policy)
+        {
+            return Err(Failure::bad_request(format!(
+                "propagationPolicy must be Orphan, Background or Foreground, not \"{policy}\""
+            )));
+        }
+        let preconditions = &given["preconditions"];
+        let resource_version =
+            preconditions["resourceVersion"].as_str().map(str::parse).transpose().map_err(|_| {
+                Failure::bad_request("preconditions.resourceVersion is not a version of this server")
+            })?;
+        let dry = dry_run(given["dryRun"][0].as_str())? || dry_run(self.query.get("dryRun"))?;
+        Ok(DeleteOptions {
+            uid: preconditions["uid"].as_str().map(str::to_owned),
+            resource_version,
+            dry_run: dry,
+        })
+    }
+}
+
+fn dry_run(wanted: Option<&str>) -> Result<bool, Failure> {
+    match wanted {
+        None => Ok(false),
+        Some("All") => Ok(true),
+        Some(other) => Err(Failure::bad_request(format!("dryRun must be All, not \"{other}\""))),
+    }
+}

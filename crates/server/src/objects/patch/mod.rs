@@ -1,0 +1,73 @@
+//! Patches: JSON (RFC 6902), merge (RFC 7386) and strategic merge.
+
+use serde_json::Value;
+use tulle_model::registry::Kind;
+
+use super::{ObjectError, metadata};
+
+/// What to change.
+#[derive(Debug, Clone)]
+pub enum Patch {
+    /// RFC 6902.
+    Json(json_patch::Patch),
+    /// RFC 7386.
+    Merge(Value),
+    /// Like a merge, but lists of objects merge by the keys that the schema names.
+    StrategicMerge(Value),
+}
+
+/// The most operations in a JSON patch, and copies among them: each can double the object.
+const OPERATIONS: usize = 10_000;
+const COPIES: usize = 16;
+
+impl Patch {
+    /// Reads a JSON patch.
+    pub fn json(text: &[u8]) -> Result<Self, ObjectError> {
+        let patch: json_patch::Patch = serde_json::from_slice(text)
+            .map_err(|error| ObjectError::BadRequest(format!("the body is not a JSON patch: {error}")))?;
+        let copies =
+            patch.0.iter().filter(|operation| matches!(operation, json_patch::PatchOperation::Copy(_)));
+        if patch.0.len() > OPERATIONS || copies.count() > COPIES {
+            return Err(ObjectError::BadRequest(format!(
+                "the JSON patch is too long: at most {OPERATIONS} operations, of them {COPIES} copies"
+            )));
+        }
+        Ok(Self::Json(patch))
+    }
+}
+
+/// The object that the patch makes of `current`.
+///
+/// The result names a `resourceVersion` only if the patch does: then the patch is for that version.
+pub fn apply(kind: &'static Kind, current: &Value, patch: &Patch) -> Result<Value, ObjectError> {
+    let mut object = current.clone();
+    match patch {
+        Patch::Json(patch) => {
+            json_patch::patch(&mut object, patch).map_err(|error| ObjectError::Invalid {
+                kind,
+                name: metadata::text(current, "name").unwrap_or_default().to_owned(),
+                problems: vec![super::FieldProblem {
+                    field: String::new(),
+                    reason: "FieldValueInvalid",
+                    message: format!(
+                        "the server rejected our request due to an error in our request: {error}"
+                    ),
+                }],
+            })?;
+        }
+        Patch::Merge(patch) | Patch::StrategicMerge(patch) => {
+            if !patch.is_object() {
+                return Err(ObjectError::BadRequest("the patch must be an object".to_owned()));
+            }
+            json_patch::merge(&mut object, patch);
+        }
+    }
+    if !object.is_object() {
+        return Err(ObjectError::BadRequest("the patch must leave an object".to_owned()));
+    }
+    // A version that the patch left as it was is no demand of it.
+    if metadata::text(&object, "resourceVersion") == metadata::text(current, "resourceVersion") {
+        metadata::of(&mut object).remove("resourceVersion");
+    }
+    Ok(object)
+}
