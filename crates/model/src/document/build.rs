@@ -1,6 +1,7 @@
 //! From the events of the parser to documents. No recursion: the input decides how deep it goes.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StructureStyle, Tag};
 use serde_json::{Map, Value};
@@ -104,13 +105,26 @@ fn place(text: &str, start: &Marker, end: &Marker) -> Span {
     }
 }
 
+/// What to do about errors that the parser words for those who know YAML's grammar.
+const ADVICE: &[(&str, &str)] = &[
+    ("block mapping, did not find expected key", "is the line indented like its neighbours?"),
+    ("block collection, did not find expected '-'", "is the line indented like its neighbours?"),
+    ("mapping values are not allowed", "a text with `: ` in it needs quotes"),
+    ("unexpected character", "a text that starts with it needs quotes"),
+];
+
 fn syntax_error(text: &str, error: &ScanError) -> ParseError {
     let span = place(text, error.marker(), error.marker());
     let info = error.info();
     let mut message = info.lines().next().unwrap_or("no valid YAML").to_owned();
     let line = text[..span.start].rsplit('\n').next().unwrap_or_default();
-    if line.trim_start_matches(' ').starts_with('\t') || text[span.start..].starts_with('\t') {
-        message.push_str(" (YAML is indented with spaces, not with tabs)");
+    let advice = if line.trim_start_matches(' ').starts_with('\t') || text[span.start..].starts_with('\t') {
+        "YAML is indented with spaces, not with tabs"
+    } else {
+        ADVICE.iter().find(|(part, _)| message.contains(part)).map_or("", |(_, advice)| advice)
+    };
+    if !advice.is_empty() {
+        let _ = write!(message, " ({advice})");
     }
     ParseError { message, span }
 }

@@ -138,6 +138,8 @@ fn bombs_do_not_go_off() {
 fn syntax_errors_say_where() {
     assert!(message("a: [1, 2\nb: 3\n").starts_with("line 2"), "{}", message("a: [1, 2\nb: 3\n"));
     assert!(message("a:\n\tb: 1\n").contains("not with tabs"), "{}", message("a:\n\tb: 1\n"));
+    assert!(message("a:\n  b: 1\n c: 2\n").contains("indented like its neighbours"));
+    assert!(message("a: b: c\n").contains("needs quotes"));
     assert!(message("a: !thing 1\n").contains("`!thing`"));
     assert!(message("? [a]\n: 1\n").contains("a key must be a text"));
     assert!(message("a: .inf\n").starts_with("line 1, column 4"));

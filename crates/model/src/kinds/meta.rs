@@ -81,7 +81,8 @@ impl ObjectMeta {
     }
 }
 
-/// Which fields somebody set (Kubernetes API conventions, ManagedFieldsEntry); only its schema is used.
+/// Which fields somebody set (Kubernetes API conventions, ManagedFieldsEntry).
+// Only its schema is used: the entries themselves stay JSON.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ManagedFieldsEntry {

@@ -11,7 +11,12 @@ pub(crate) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     known
         .into_iter()
         .filter(|candidate| candidate.len() <= 128)
-        .map(|candidate| (distance(&lower, &candidate.to_lowercase()), candidate))
+        .map(|candidate| {
+            let known = candidate.to_lowercase();
+            // `Prefix` for `PathPrefix`: less likely than a typing error, but worth a question.
+            let part = lower.len() >= 4 && known.contains(&lower);
+            (distance(&lower, &known).min(if part { allowed } else { usize::MAX }), candidate)
+        })
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -53,6 +58,7 @@ mod tests {
             ("backendRef", Some("backendRefs")),
             ("mathces", Some("matches")),
             ("nmae", Some("name")),
+            ("Refs", Some("backendRefs")),
             ("timeouts", None),
             ("", None),
         ] {

@@ -323,7 +323,7 @@ fn paths_of_matches_follow_gateway_api() {
     assert_eq!(
         match_errors(json!({ "path": { "type": "Prefix", "value": "/" } })),
         [
-            "spec.rules[0].matches[0].path.type: `Prefix` is none of the values that are possible: `Exact`, `PathPrefix`, `RegularExpression`"
+            "spec.rules[0].matches[0].path.type: `Prefix` is none of the values that are possible: `Exact`, `PathPrefix`, `RegularExpression`; did you mean `PathPrefix`?"
         ]
     );
 }
