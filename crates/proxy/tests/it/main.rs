@@ -1,0 +1,6 @@
+//! The proxy as its neighbours see it: nodes in one process, applications and clients on loopback.
+
+mod mesh;
+mod refusals;
+mod resilience;
+mod tcp;

@@ -1,0 +1,207 @@
+//! Peers that are not let in, and what the log says of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tulle_model::snapshot::AppProtocol;
+use tulle_proxy::state::WorkloadCertificate;
+
+use crate::mesh::{Ca, Pair, echo, eventually, expect_echo, logged};
+
+/// A client that believes every server.
+#[derive(Debug)]
+struct Believer;
+
+impl ServerCertVerifier for Believer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn provider() -> rustls::crypto::CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
+}
+
+/// Opens TLS to the far node's link port, and returns the client's address and what it read until the
+/// server closed.
+async fn knock(pair: &Pair, name: &str, certificate: Option<WorkloadCertificate>) -> (String, Result<(), String>) {
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Believer));
+    let mut config = match certificate {
+        Some(c) => builder.with_client_auth_cert(c.chain.clone(), c.key.clone_key()).unwrap(),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let tcp = TcpStream::connect(pair.far.link).await.unwrap();
+    let address = tcp.local_addr().unwrap().to_string();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let outcome = async {
+        let mut tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+        tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+        let mut answer = [0; 9];
+        tls.read_exact(&mut answer).await?;
+        std::io::Result::Ok(())
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(5), outcome).await.expect("the server answers");
+    (address, outcome.map_err(|e| e.to_string()))
+}
+
+async fn refused(pair: &Pair, name: &str, certificate: Option<WorkloadCertificate>, reason: &str, text: &str) {
+    let (address, outcome) = knock(pair, name, certificate).await;
+    assert!(outcome.is_err(), "{reason}: let in");
+    let label = format!("result=\"{reason}\"");
+    pair.far.metric_reaches("tulle_tls_handshakes_total", &["side=\"server\"", &label], 1.0).await;
+    eventually(|| logged(&["WARN", &address, text])).await;
+}
+
+#[tokio::test]
+async fn strangers_are_refused_and_the_log_says_why() {
+    let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
+    let name = "server.default.mesh.test";
+    let client = pair.ca.identity("client");
+
+    let (_, outcome) = knock(&pair, name, Some(pair.ca.issue(&client))).await;
+    assert_eq!(outcome, Ok(()), "one of ours is let in");
+
+    refused(&pair, name, None, "no-certificate", "no certificate").await;
+
+    let other = Ca::new("other.test");
+    let certificate = other.issue(&other.identity("client"));
+    refused(&pair, name, Some(certificate), "foreign-trust-domain", "foreign trust domain").await;
+
+    let forger = Ca::new("mesh.test");
+    refused(&pair, name, Some(forger.issue(&client)), "unknown-issuer", "unknown issuer").await;
+
+    let node = tulle_model::identity::SpiffeId::node(&pair.ca.domain, "n1");
+    let text = "wrong identity: expected a workload, got spiffe://mesh.test/node/n1";
+    refused(&pair, name, Some(pair.ca.issue(&node)), "wrong-identity", text).await;
+
+    let old = pair.ca.issue_for(&client, Duration::ZERO);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    refused(&pair, name, Some(old), "invalid-certificate", "expired").await;
+
+    let nobody = "nobody.default.mesh.test";
+    let text = "no such workload here: the peer asked for `nobody.default.mesh.test`";
+    refused(&pair, nobody, Some(pair.ca.issue(&client)), "no-such-workload", text).await;
+}
+
+/// The server has the right chain, and is not who discovery promised.
+#[tokio::test]
+async fn a_server_with_another_identity_is_refused() {
+    let app = echo().await;
+    let mut pair = Pair::new(app, AppProtocol::Tcp).await;
+    // The far node answers the SNI of `server` with a certificate for someone else.
+    let mut wrong = pair.ca.issue(&pair.ca.identity("impostor"));
+    wrong.identity = pair.ca.identity("server");
+    pair.far.run("server", &[app.port()], wrong);
+    let mut stream = TcpStream::connect(pair.entry).await.unwrap();
+    assert!(stream.read(&mut [0; 10]).await.is_err());
+    let labels = ["side=\"client\"", "result=\"wrong-identity\""];
+    pair.near.metric_reaches("tulle_tls_handshakes_total", &labels, 1.0).await;
+    let expected = "expected spiffe://mesh.test/ns/default/sa/server, got spiffe://mesh.test/ns/default/sa/impostor";
+    assert!(logged(&["WARN", &pair.far.link.to_string(), "wrong identity", expected]));
+}
+
+#[tokio::test]
+async fn a_server_of_another_mesh_is_refused() {
+    let app = echo().await;
+    let mut pair = Pair::new(app, AppProtocol::Tcp).await;
+    let forger = Ca::new("mesh.test");
+    pair.far.run("server", &[app.port()], forger.issue(&pair.ca.identity("server")));
+    let mut stream = TcpStream::connect(pair.entry).await.unwrap();
+    assert!(stream.read(&mut [0; 10]).await.is_err());
+    let labels = ["side=\"client\"", "result=\"unknown-issuer\""];
+    pair.near.metric_reaches("tulle_tls_handshakes_total", &labels, 1.0).await;
+}
+
+/// A link that was answered as one workload does not lead to another of the same node.
+#[tokio::test]
+async fn a_link_leads_only_to_the_identity_that_answered() {
+    let app = echo().await;
+    let mut pair = Pair::new(app, AppProtocol::Tcp).await;
+    let secret = pair.far.run("secret", &[app.port()], pair.ca.issue(&pair.ca.identity("secret")));
+    let lie = pair.far.endpoint(&secret, app.port(), pair.ca.identity("server"));
+    pair.near.know("server", AppProtocol::Tcp, vec![lie]);
+    let mut stream = TcpStream::connect(pair.entry).await.unwrap();
+    assert!(stream.read(&mut [0; 10]).await.is_err());
+    eventually(|| logged(&["WARN", "default/secret-0", "wrong identity"])).await;
+}
+
+/// A renewed certificate is used for new links; the old link's connections go on.
+#[tokio::test]
+async fn renewed_certificates_do_not_disturb() {
+    let app = echo().await;
+    let mut pair = Pair::new(app, AppProtocol::Tcp).await;
+    let mut before = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut before, b"before").await;
+    let (client, server) = (pair.ca.identity("client"), pair.ca.identity("server"));
+    pair.near.run("client", &[], pair.ca.issue(&client));
+    pair.far.run("server", &[app.port()], pair.ca.issue(&server));
+    let mut after = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut after, b"after").await;
+    expect_echo(&mut before, b"still here").await;
+}
+
+/// TLS 1.3 with the hybrid key exchange is what two nodes agree on; nothing older is accepted.
+#[tokio::test]
+async fn only_tls_1_3_is_spoken() {
+    let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
+    let certificate = pair.ca.issue(&pair.ca.identity("client"));
+    let connect = async |versions: &[&'static rustls::SupportedProtocolVersion]| {
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
+            .with_protocol_versions(versions)
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Believer))
+            .with_client_auth_cert(certificate.chain.clone(), certificate.key.clone_key())
+            .unwrap();
+        let mut config = config;
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect(pair.far.link).await.unwrap();
+        let name = ServerName::try_from("server.default.mesh.test").unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, tcp).await
+    };
+    let stream = connect(&[&rustls::version::TLS13]).await.unwrap();
+    let group = stream.get_ref().1.negotiated_key_exchange_group().unwrap().name();
+    assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
+    assert!(connect(&[&rustls::version::TLS12]).await.is_err());
+    let _ = RootCertStore::empty();
+}

@@ -1,0 +1,114 @@
+//! Many at once, peers that misbehave, and the end of a proxy's life.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tulle_model::snapshot::AppProtocol;
+
+use crate::mesh::{LOOPBACK, Pair, echo, eventually, expect_echo};
+
+#[tokio::test]
+async fn a_thousand_tunnels_at_once_share_few_links() {
+    let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
+    let mut connections = Vec::new();
+    for i in 0..1000u32 {
+        let entry = pair.entry;
+        connections.push(tokio::spawn(async move {
+            let mut stream = TcpStream::connect(entry).await.unwrap();
+            expect_echo(&mut stream, &i.to_be_bytes()).await;
+            stream
+        }));
+    }
+    let mut open = Vec::new();
+    for connection in connections {
+        open.push(connection.await.unwrap());
+    }
+    assert_eq!(pair.far.proxy.in_flight(&pair.server), 1000);
+    // One for each worker, dialed once however many waited for it.
+    let links = pair.near.metric("tulle_links", &["side=\"client\""]);
+    assert!((1.0..=2.0).contains(&links), "{links} links");
+    for stream in &mut open {
+        expect_echo(stream, b"once more").await;
+    }
+    drop(open);
+    eventually(|| pair.far.proxy.in_flight(&pair.server) == 0).await;
+    assert_eq!(pair.near.proxy.edges()[0].failures, 0);
+}
+
+/// Peers that stall, talk nonsense, or flood the link port.
+#[tokio::test]
+async fn bad_peers_do_not_hurt_others() {
+    let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
+    let mut stalled = Vec::new();
+    for _ in 0..100 {
+        stalled.push(TcpStream::connect(pair.far.link).await.unwrap());
+    }
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 3000], &[0x16, 3, 1, 0xff, 0xff, 1, 2, 3]] {
+        let mut stream = TcpStream::connect(pair.far.link).await.unwrap();
+        let _ = stream.write_all(garbage).await;
+        let _ = stream.shutdown().await;
+    }
+    for _ in 0..200 {
+        let stream = TcpStream::connect(pair.far.link).await.unwrap();
+        stream.set_zero_linger().unwrap();
+    }
+    let begin = Instant::now();
+    let mut stream = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut stream, b"hello").await;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    pair.far.metric_reaches("tulle_tls_handshakes_total", &["result=\"broken\""], 3.0).await;
+}
+
+#[tokio::test]
+async fn a_closed_listener_keeps_its_connections() {
+    let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
+    let mut before = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut before, b"before").await;
+    // Accepted by the kernel, whether the proxy has seen it or not.
+    let mut just = TcpStream::connect(pair.entry).await.unwrap();
+    pair.near.proxy.close(pair.entry).await;
+    expect_echo(&mut just, b"just").await;
+    expect_echo(&mut before, b"after").await;
+    assert!(TcpStream::connect(pair.entry).await.is_err());
+    // The port is free again.
+    std::net::TcpListener::bind(pair.entry).unwrap();
+}
+
+#[tokio::test]
+async fn a_drain_lets_connections_finish() {
+    let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
+    let mut stream = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut stream, b"before").await;
+    let begin = Instant::now();
+    let near = tokio::spawn(pair.near.proxy.drain(Duration::from_secs(20)));
+    let far = tokio::spawn(pair.far.proxy.drain(Duration::from_secs(20)));
+    eventually(|| std::net::TcpStream::connect(pair.entry).is_err()).await;
+    expect_echo(&mut stream, b"during").await;
+    stream.shutdown().await.unwrap();
+    assert_eq!(stream.read(&mut [0; 10]).await.unwrap(), 0);
+    drop(stream);
+    near.await.unwrap();
+    far.await.unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(10), "the drain took {:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_drain_ends_at_its_deadline() {
+    let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
+    let mut stream = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut stream, b"before").await;
+    pair.near.proxy.drain(Duration::from_millis(200)).await;
+    assert!(matches!(stream.read(&mut [0; 10]).await, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_an_error() {
+    let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
+    let taken = tokio::net::TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+    let error = pair.near.proxy.listen_links(taken.local_addr().unwrap()).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    // Also if it is a proxy that has it.
+    let error = pair.near.proxy.listen_links(pair.far.link).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+}

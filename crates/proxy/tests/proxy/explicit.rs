@@ -1,0 +1,87 @@
+//! The proxy as an HTTP proxy that a client is configured with.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tulle_model::snapshot::{AppProtocol, EgressPolicy};
+use tulle_proxy::Capture;
+
+use crate::apps::{self, app, exchange, read_head, read_to_end};
+use crate::mesh::{Authority, Node, Way, path};
+
+fn absolute(uri: &str) -> String {
+    format!("GET {uri} HTTP/1.1\r\nhost: ignored\r\nconnection: close\r\nproxy-authorization: x\r\n\r\n")
+}
+
+#[tokio::test]
+async fn every_name_of_a_service_leads_to_it() {
+    let path = path(Way::Link, AppProtocol::Detect, apps::serve(app).await).await;
+    let proxy = path.near.listen_as(Capture::HttpProxy).await;
+    for host in ["c", "C", "c.default", "c.default.mesh", "c.default.svc", "c.default.svc.cluster.local:80"] {
+        let answer = exchange(proxy, &absolute(&format!("http://{host}/x"))).await;
+        assert!(answer.contains(&format!("\r\n\r\nGET /x HTTP/1.1\nhost: {host}\n")), "{answer}");
+        assert!(!answer.contains("proxy-authorization"), "{answer}");
+    }
+    assert_eq!(path.near.edge_with("c", 6).await.failures, 0);
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_said() {
+    let path = path(Way::SameNode, AppProtocol::Detect, apps::serve(app).await).await;
+    let proxy = path.near.listen_as(Capture::HttpProxy).await;
+    for (uri, status, reason) in [
+        ("http://nothing.default.mesh/", "502", "unknown-service"),
+        ("http://c.default.mesh:81/", "502", "unknown-service"),
+        ("/", "400", "bad-request"),
+    ] {
+        let answer = exchange(proxy, &absolute(uri)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{uri}: {answer}");
+        assert!(answer.contains(&format!("tulle-reason: {reason}")), "{uri}: {answer}");
+    }
+    let itself = exchange(proxy, &absolute(&format!("http://{proxy}/"))).await;
+    assert!(itself.contains("tulle-reason: bad-request"), "{itself}");
+}
+
+#[tokio::test]
+async fn the_outside_is_reached_if_the_mesh_lets_it() {
+    let outside = apps::serve(app).await;
+    let mut node = Node::start("near", &Authority::new()).await;
+    let proxy = node.listen_as(Capture::HttpProxy).await;
+    for host in [outside.to_string(), format!("localhost:{}", outside.port())] {
+        let answer = exchange(proxy, &absolute(&format!("http://{host}/x"))).await;
+        assert!(answer.contains(&format!("host: {host}\n")), "{answer}");
+    }
+    assert_eq!(node.edge_with("other", 2).await.failures, 0);
+    node.change_mesh(|mesh| mesh.egress = EgressPolicy::Deny);
+    let answer = exchange(proxy, &absolute(&format!("http://{outside}/x"))).await;
+    assert!(answer.contains("tulle-reason: egress-denied"), "{answer}");
+}
+
+#[tokio::test]
+async fn connect_opens_a_tunnel_in_which_anything_may_be_spoken() {
+    // HTTP inside of the tunnel is routed as such.
+    let path = path(Way::Link, AppProtocol::Detect, apps::serve(app).await).await;
+    let proxy = path.near.listen_as(Capture::HttpProxy).await;
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    stream.write_all(b"CONNECT c:80 HTTP/1.1\r\nhost: c:80\r\n\r\n").await.unwrap();
+    let answer = read_head(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    stream.write_all(b"GET /sized HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n").await.unwrap();
+    assert!(read_to_end(&mut stream).await.ends_with("sized"));
+    assert_eq!(path.near.edge_with("c", 1).await.protocol, "http");
+    // Bytes to somewhere else pass as they are.
+    let greeter = apps::script(|mut stream| async move {
+        stream.write_all(b"220 hello\r\n").await.unwrap();
+        let mut word = [0; 4];
+        stream.read_exact(&mut word).await.unwrap();
+        stream.write_all(&word).await.unwrap();
+    })
+    .await;
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    stream.write_all(format!("CONNECT {greeter} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    read_head(&mut stream).await;
+    let mut greeting = [0; 11];
+    stream.read_exact(&mut greeting).await.unwrap();
+    assert_eq!(&greeting, b"220 hello\r\n");
+    stream.write_all(b"QUIT").await.unwrap();
+    assert_eq!(read_to_end(&mut stream).await, "QUIT");
+}

@@ -1,0 +1,280 @@
+//! What happens when endpoints fail.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::Request;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tulle_model::name::NamespacedName;
+use tulle_model::snapshot::{
+    AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRule, Known, PathMatch,
+};
+
+use crate::apps::{self, app, exchange, full, get, http1, read, read_head};
+use crate::mesh::{Authority, Node, WAYS, Way, path, plain, service_name};
+
+/// An address at which nobody listens.
+async fn nowhere() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}
+
+async fn status(address: SocketAddr, path: &str) -> (u16, String) {
+    let answer = get(address, path).await;
+    let reason = answer.headers.get("tulle-reason").map_or("", |r| r.to_str().unwrap()).to_owned();
+    (answer.status, reason)
+}
+
+#[tokio::test]
+async fn reasons_are_given() {
+    let mut node = Node::start("near", &Authority::new()).await;
+    node.add_service("empty", AppProtocol::Http1, Vec::new());
+    assert_eq!(status(node.listen("empty").await, "/").await, (503, "no-endpoints".into()));
+    for way in WAYS {
+        let path = path(way, AppProtocol::Http1, nowhere().await).await;
+        assert_eq!(status(path.address, "/").await, (503, "connect-failed".into()), "{way:?}");
+        let edge = path.near.edge_with("c", 1).await;
+        assert_eq!((edge.requests, edge.failures), (1, 1), "{way:?}");
+    }
+    for way in WAYS {
+        let rude = apps::script(|mut stream| async move {
+            read_head(&mut stream).await;
+        })
+        .await;
+        let path = path(way, AppProtocol::Http1, rude).await;
+        assert_eq!(status(path.address, "/").await, (502, "connection-lost".into()), "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn routes_decide() {
+    let authority = Authority::new();
+    let mut node = Node::start("near", &authority).await;
+    let (one, two) = (apps::serve(app).await, apps::serve(app).await);
+    node.add_service("one", AppProtocol::Http1, vec![plain(one)]);
+    node.add_service("two", AppProtocol::Http1, vec![plain(two)]);
+    node.add_service("d", AppProtocol::Http1, Vec::new());
+    let entry = |prefix: &str, backends: Vec<Backend>| HttpRouteEntry {
+        matcher: HttpMatch {
+            path: PathMatch::Prefix(prefix.to_owned()),
+            method: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+        },
+        rule: Arc::new(HttpRule {
+            route: NamespacedName::new("default", "r"),
+            index: 0,
+            name: None,
+            backends,
+        }),
+    };
+    let to = |name: &str, weight| Backend {
+        target: BackendTarget::Service { name: service_name(name), port: 80 },
+        weight,
+    };
+    let invalid = Backend { target: BackendTarget::Invalid { reason: "no service x".into() }, weight: 1 };
+    let snapshot = Arc::make_mut(&mut node.state.snapshot);
+    let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("d")) else { panic!() };
+    let table = &mut Arc::make_mut(config).ports[0].http_routes.entries;
+    table.push(entry("/split", vec![to("one", 9), to("two", 1)]));
+    table.push(entry("/bad", vec![invalid]));
+    table.push(entry("/none", Vec::new()));
+    node.publish();
+    let address = node.listen("d").await;
+    assert_eq!(status(address, "/other").await, (404, "no-route".into()));
+    assert_eq!(status(address, "/bad").await, (500, "invalid-backend".into()));
+    assert_eq!(status(address, "/none").await, (500, "invalid-backend".into()));
+    let mut client = http1(address).await;
+    for _ in 0..1000 {
+        client.ready().await.unwrap();
+        let request = Request::get("/split/x").header("host", "d").body(full("")).unwrap();
+        read(client.send_request(request).await.unwrap()).await;
+    }
+    let (one, two) = (node.edge_with("one", 800).await, node.edge_with("two", 50).await);
+    assert_eq!((one.requests + two.requests, one.failures + two.failures), (1000, 0));
+    assert!((850..950).contains(&one.requests), "{}", one.requests);
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_is_passed_over() {
+    let authority = Authority::new();
+    let mut near = Node::start("near", &authority).await;
+    let mut far = Node::start("far", &authority).await;
+    let live = apps::serve(app).await;
+    let endpoints = vec![
+        near.add_workload(&authority, "c-0", &[nowhere().await.port()]),
+        far.add_workload(&authority, "c-1", &[nowhere().await.port()]),
+        far.add_workload(&authority, "c-2", &[live.port()]),
+    ];
+    near.add_service("c", AppProtocol::Http1, endpoints);
+    let address = near.listen("c").await;
+    for n in 0..50 {
+        let request = Request::post("/").header("host", "c").body(full("hello")).unwrap();
+        let answer = read(http1(address).await.send_request(request).await.unwrap()).await;
+        assert_eq!(answer.status, 200, "{n}: {}", answer.body);
+        assert!(answer.body.ends_with("hello"), "{n}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn a_stopping_workload_fails_nobody() {
+    for far_away in [false, true] {
+        let authority = Authority::new();
+        let mut near = Node::start("near", &authority).await;
+        let mut far = Node::start("far", &authority).await;
+        let mut endpoints = Vec::new();
+        for name in ["c-0", "c-1", "c-2"] {
+            let app = apps::serve(app).await;
+            let node = if far_away { &mut far } else { &mut near };
+            endpoints.push(node.add_workload(&authority, name, &[app.port()]));
+        }
+        near.add_service("c", AppProtocol::Detect, endpoints);
+        let address = near.listen("c").await;
+        let stop = Arc::new(AtomicUsize::new(0));
+        let mut load = tokio::task::JoinSet::new();
+        for worker in 0..8 {
+            let stop = stop.clone();
+            load.spawn(async move {
+                let mut client = http1(address).await;
+                let mut count = 0;
+                while stop.load(Ordering::Relaxed) == 0 {
+                    client.ready().await.unwrap();
+                    let request = match worker % 2 {
+                        0 => Request::get("/sized").header("host", "c").body(full("")).unwrap(),
+                        _ => Request::post("/echo").header("host", "c").body(full("hello")).unwrap(),
+                    };
+                    let answer = read(client.send_request(request).await.unwrap()).await;
+                    assert_eq!(answer.status, 200, "{:?}", answer.headers.get("tulle-reason"));
+                    count += 1;
+                }
+                count
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let node = if far_away { &mut far } else { &mut near };
+        node.drain_workload("c-1");
+        let stopping = NamespacedName::new("default", "c-1");
+        crate::mesh::eventually(|| (node.proxy().in_flight(&stopping) == 0).then_some(())).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stop.store(1, Ordering::Relaxed);
+        let counts = load.join_all().await;
+        assert!(counts.iter().sum::<u64>() > 100, "{counts:?}");
+        assert_eq!(near.edge("c").unwrap().failures, 0);
+    }
+}
+
+/// An application that closes its connection right after each answer, though it promised to keep it.
+async fn closes_after_each() -> (SocketAddr, Arc<AtomicUsize>) {
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = connections.clone();
+    let app = apps::script(move |mut stream| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async move {
+            read_head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        }
+    })
+    .await;
+    (app, connections)
+}
+
+#[tokio::test]
+async fn a_dead_idle_connection_fails_no_request() {
+    for way in WAYS {
+        let (app, connections) = closes_after_each().await;
+        let path = path(way, AppProtocol::Http1, app).await;
+        let mut client = http1(path.address).await;
+        for n in 0..100 {
+            client.ready().await.unwrap();
+            let request = Request::get("/").header("host", "c").body(full("")).unwrap();
+            let answer = read(client.send_request(request).await.unwrap()).await;
+            assert_eq!((answer.status, answer.body.as_str()), (200, "ok"), "{way:?} {n}");
+        }
+        assert!(connections.load(Ordering::Relaxed) >= 100);
+    }
+}
+
+#[tokio::test]
+async fn connections_to_the_application_are_reused() {
+    for way in WAYS {
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = connections.clone();
+        let app = apps::script(move |mut stream| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async move {
+                while !read_head(&mut stream).await.is_empty() {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                }
+            }
+        })
+        .await;
+        let path = path(way, AppProtocol::Http1, app).await;
+        for _ in 0..20 {
+            assert_eq!(get(path.address, "/").await.body, "ok");
+        }
+        assert!(connections.load(Ordering::Relaxed) <= 3, "{way:?}: {connections:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_been_done_is_not_done_twice() {
+    for way in WAYS {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = requests.clone();
+        let app = apps::script(move |mut stream| {
+            let counted = counted.clone();
+            async move {
+                let head = read_head(&mut stream).await;
+                if counted.fetch_add(1, Ordering::Relaxed) > 0 && head.starts_with("GET") {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                } else {
+                    let mut body = [0; 5];
+                    let _ = stream.read(&mut body).await;
+                }
+            }
+        })
+        .await;
+        let path = path(way, AppProtocol::Http1, app).await;
+        let text = "POST / HTTP/1.1\r\nhost: c\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello";
+        let answer = exchange(path.address, text).await;
+        assert!(answer.starts_with("HTTP/1.1 502 "), "{way:?}: {answer}");
+        assert!(answer.contains("tulle-reason: connection-lost") && !answer.contains("tulle-retry"));
+        assert_eq!(requests.load(Ordering::Relaxed), 1, "{way:?}");
+        // A GET may be repeated, and is.
+        assert_eq!(get(path.address, "/").await.body, "ok", "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_answer_is_broken_for_the_client_too() {
+    for way in WAYS {
+        let app = apps::script(|mut stream| async move {
+            read_head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await.unwrap();
+        })
+        .await;
+        let path = path(way, AppProtocol::Http1, app).await;
+        let answer = exchange(path.address, "GET / HTTP/1.1\r\nhost: c\r\n\r\n").await;
+        assert!(answer.ends_with("half"), "{way:?}: {answer}");
+        assert_eq!(path.near.edge_with("c", 1).await.failures, 1, "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_in_flight() {
+    for way in WAYS {
+        let mut path = path(way, AppProtocol::Http1, apps::serve(app).await).await;
+        let mut client = http1(path.address).await;
+        let request = Request::get("/slow").header("host", "c").body(full("")).unwrap();
+        let pending = tokio::spawn(async move { read(client.send_request(request).await.unwrap()).await });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let proxy = path.near.proxy.take().unwrap();
+        let begin = std::time::Instant::now();
+        proxy.drain(Duration::from_secs(5)).await;
+        assert!(begin.elapsed() < Duration::from_secs(3), "{way:?}: {:?}", begin.elapsed());
+        assert_eq!(pending.await.unwrap().body, "slow", "{way:?}");
+        let _ = Way::Link;
+    }
+}

@@ -1,0 +1,246 @@
+//! A mesh of one or two nodes for a test to build.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::sync::mpsc;
+use tulle_model::identity::{SpiffeId, TrustDomain};
+use tulle_model::name::{ServiceName, WorkloadName};
+use tulle_model::snapshot::{
+    AppProtocol, Endpoint, EndpointSet, HttpRouteTable, Known, MeshSettings, NodeAddress, PortConfig,
+    PortMapping, ServiceConfig,
+};
+use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
+use tulle_proxy::{Capture, Config, EdgeCounts, Proxy};
+
+pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The certificate authority of a test's mesh.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn certificate(&self, identity: &SpiffeId) -> Arc<WorkloadCertificate> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into().unwrap())];
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &self.0).unwrap();
+        Arc::new(WorkloadCertificate {
+            identity: identity.clone(),
+            chain: vec![leaf.der().clone()],
+            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+            roots: vec![self.0.der().clone()],
+            not_after: i64::MAX,
+        })
+    }
+}
+
+pub fn identity(name: &str) -> SpiffeId {
+    SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "default", name)
+}
+
+/// One node and its proxy.
+pub struct Node {
+    pub name: Arc<str>,
+    pub proxy: Option<Proxy>,
+    pub cell: Arc<StateCell>,
+    pub state: NodeState,
+    pub link: SocketAddr,
+}
+
+impl Node {
+    /// A node with a workload `a` that calls others.
+    pub async fn start(name: &str, authority: &Authority) -> Self {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let _ = tracing_subscriber::fmt()
+                .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+                .with_test_writer()
+                .try_init();
+        });
+        let mut state = NodeState::default();
+        let source = workload(authority, "a", &[]);
+        state.workloads.insert(source.name.clone(), Arc::new(source));
+        let cell = StateCell::new(state.clone());
+        let (demand, mut asked) = mpsc::channel::<ServiceName>(16);
+        // What is not there when it is asked for does not exist.
+        let answering = cell.clone();
+        tokio::spawn(async move {
+            while let Some(service) = asked.recv().await {
+                let mut state = NodeState::clone(&answering.load());
+                Arc::make_mut(&mut state.snapshot).services.entry(service).or_insert(Known::Absent);
+                answering.publish(state);
+            }
+        });
+        let config = Config { node: name.into(), workers: 1, state: cell.clone(), demand };
+        let proxy = Proxy::start(config).unwrap();
+        let link = proxy.listen_links(SocketAddr::new(LOOPBACK, 0)).await.unwrap();
+        Self { name: name.into(), proxy: Some(proxy), cell, state, link }
+    }
+
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().unwrap()
+    }
+
+    /// Makes what was changed in `state` known to the proxy.
+    pub fn publish(&self) {
+        self.cell.publish(self.state.clone());
+    }
+
+    /// Adds a service with port 80.
+    pub fn add_service(&mut self, name: &str, protocol: AppProtocol, endpoints: Vec<Endpoint>) -> &mut Self {
+        let service = service_name(name);
+        let port = PortConfig {
+            number: 80,
+            name: "".into(),
+            protocol,
+            http_routes: HttpRouteTable::default(),
+            tcp_route: None,
+        };
+        let snapshot = Arc::make_mut(&mut self.state.snapshot);
+        let config = ServiceConfig { name: service.clone(), ports: vec![port] };
+        snapshot.services.insert(service.clone(), Known::Present(Arc::new(config)));
+        let set = EndpointSet { service: service.clone(), endpoints: endpoints.into_iter().map(Arc::new).collect() };
+        snapshot.endpoints.insert(service, Arc::new(set));
+        self.publish();
+        self
+    }
+
+    pub fn change_mesh(&mut self, change: impl FnOnce(&mut MeshSettings)) {
+        let snapshot = Arc::make_mut(&mut self.state.snapshot);
+        change(Arc::make_mut(&mut snapshot.mesh));
+        self.publish();
+    }
+
+    /// Runs a workload here: its process listens at `ports`.
+    pub fn add_workload(&mut self, authority: &Authority, name: &str, ports: &[u16]) -> Endpoint {
+        let workload = workload(authority, name, ports);
+        let endpoint = Endpoint {
+            workload: Some(workload.name.clone()),
+            node: Some(NodeAddress { name: self.name.clone(), link: self.link }),
+            address: LOOPBACK,
+            ports: ports.iter().map(|&port| PortMapping { service_port: 80, target_port: port }).collect(),
+            identity: Some(workload.identity.clone()),
+        };
+        self.state.workloads.insert(workload.name.clone(), Arc::new(workload));
+        self.publish();
+        endpoint
+    }
+
+    /// Marks a workload as stopping.
+    pub fn drain_workload(&mut self, name: &str) {
+        let name = WorkloadName::new("default", name);
+        let old = &self.state.workloads[&name];
+        let stopping = LocalWorkload {
+            name: old.name.clone(),
+            service: old.service.clone(),
+            identity: old.identity.clone(),
+            app_address: old.app_address,
+            ports: old.ports.clone(),
+            certificate: old.certificate.clone(),
+            draining: true,
+        };
+        self.state.workloads.insert(name, Arc::new(stopping));
+        self.publish();
+    }
+
+    /// A listener of workload `a` that stands for port 80 of a service.
+    pub async fn listen(&self, service: &str) -> SocketAddr {
+        let capture = Capture::Service { service: service_name(service), port: 80 };
+        self.listen_as(capture).await
+    }
+
+    pub async fn listen_as(&self, capture: Capture) -> SocketAddr {
+        let source = WorkloadName::new("default", "a");
+        self.proxy().listen_outbound(source, capture, SocketAddr::new(LOOPBACK, 0)).await.unwrap()
+    }
+
+    pub fn edge(&self, destination: &str) -> Option<EdgeCounts> {
+        self.proxy().edges().into_iter().find(|edge| &*edge.destination.name == destination)
+    }
+
+    /// The edge, once it has counted so many requests.
+    pub async fn edge_with(&self, destination: &str, requests: u64) -> EdgeCounts {
+        eventually(|| self.edge(destination).filter(|edge| edge.requests >= requests)).await
+    }
+}
+
+/// Waits until `look` finds something, at most 5 s.
+pub async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..500 {
+        if let Some(found) = look() {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it did not come true within 5 s");
+}
+
+pub fn service_name(name: &str) -> ServiceName {
+    ServiceName::new("default", name)
+}
+
+/// An endpoint that is no workload of the mesh.
+pub fn plain(address: SocketAddr) -> Endpoint {
+    Endpoint {
+        workload: None,
+        node: None,
+        address: address.ip(),
+        ports: vec![PortMapping { service_port: 80, target_port: address.port() }],
+        identity: None,
+    }
+}
+
+fn workload(authority: &Authority, name: &str, ports: &[u16]) -> LocalWorkload {
+    let service = name.split('-').next().unwrap();
+    let identity = identity(service);
+    LocalWorkload {
+        name: WorkloadName::new("default", name),
+        service: service.into(),
+        certificate: Some(authority.certificate(&identity)),
+        identity,
+        app_address: LOOPBACK,
+        ports: ports.to_vec(),
+        draining: false,
+    }
+}
+
+/// How client and application are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Plain,
+    SameNode,
+    Link,
+}
+
+pub const WAYS: [Way; 3] = [Way::Plain, Way::SameNode, Way::Link];
+
+/// A client's node, an application as service `c`, and how to get there.
+pub struct Path {
+    pub near: Node,
+    pub far: Node,
+    pub address: SocketAddr,
+}
+
+/// Puts the application at `app` behind service `c`.
+pub async fn path(way: Way, protocol: AppProtocol, app: SocketAddr) -> Path {
+    let authority = Authority::new();
+    let mut near = Node::start("near", &authority).await;
+    let mut far = Node::start("far", &authority).await;
+    let endpoint = match way {
+        Way::Plain => plain(app),
+        Way::SameNode => near.add_workload(&authority, "c-0", &[app.port()]),
+        Way::Link => far.add_workload(&authority, "c-0", &[app.port()]),
+    };
+    near.add_service("c", protocol, vec![endpoint]);
+    let address = near.listen("c").await;
+    Path { near, far, address }
+}
