@@ -1,0 +1,397 @@
+//! A node as the server sees it, with nothing behind it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::RootCertStore;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
+use tulle_model::registry::KindId;
+use tulle_server::objects::WriteOptions;
+use tulle_server::{Server, ServerConfig};
+use tulle_wire::node::node_service_client::NodeServiceClient;
+use tulle_wire::node::{
+    Certificate, JoinRequest, NodeInfo, NodeReport, ReportReply, SignRequest, Workload, WorkloadPort,
+    Workloads,
+};
+use tulle_wire::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+
+/// How long anything may take here.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A server with a home of its own.
+pub struct TestServer {
+    pub server: Server,
+    pub home: tempfile::TempDir,
+}
+
+impl TestServer {
+    pub async fn start() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let server = Server::start(ServerConfig::local(home.path())).await.unwrap();
+        Self { server, home }
+    }
+
+    pub async fn token(&self, identities: &[&str]) -> String {
+        let identities = identities.iter().map(|&i| i.to_owned()).collect();
+        self.server.local_join_token(identities).await.unwrap().text
+    }
+
+    /// A node that has joined with the right to these identities.
+    pub async fn node(&self, name: &str, identities: &[&str]) -> TestNode {
+        let token = self.token(identities).await;
+        TestNode::join(self.server.node_address, name, &token).await.unwrap()
+    }
+
+    pub async fn put(&self, kind: KindId, namespace: &str, object: Value) {
+        if !namespace.is_empty() {
+            self.server.objects.ensure_namespace(namespace).await.unwrap();
+        }
+        let options = WriteOptions::controller();
+        self.server.objects.put(kind.kind(), namespace, object, &options).await.unwrap();
+    }
+
+    pub fn get(&self, kind: KindId, namespace: &str, name: &str) -> Option<Value> {
+        self.server.objects.get(kind.kind(), namespace, name).unwrap()
+    }
+
+    /// Waits until `holds` is true of an object.
+    pub async fn until(&self, kind: KindId, namespace: &str, name: &str, holds: impl Fn(&Value) -> bool) {
+        let revision = self.server.objects.revision();
+        let mut watch = self.server.objects.watch_all(revision).unwrap();
+        let wait = async {
+            while !holds(&self.get(kind, namespace, name).unwrap_or_default()) {
+                watch.next().await.unwrap();
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!(
+                "{kind:?} {namespace}/{name} is {:#}",
+                self.get(kind, namespace, name).unwrap_or_default()
+            );
+        }
+    }
+}
+
+pub fn service(namespace: &str, name: &str, port: u16) -> Value {
+    json!({
+        "metadata": { "namespace": namespace, "name": name },
+        "spec": { "selector": { "app": name }, "ports": [{ "port": port, "appProtocol": "http" }] },
+    })
+}
+
+pub fn route(namespace: &str, name: &str, parent: &str, backends: &[(&str, u32)]) -> Value {
+    let backends: Vec<_> =
+        backends.iter().map(|(name, weight)| json!({ "name": name, "port": 80, "weight": weight })).collect();
+    json!({
+        "metadata": { "namespace": namespace, "name": name },
+        "spec": {
+            "parentRefs": [{ "group": "", "kind": "Service", "name": parent }],
+            "rules": [{ "backendRefs": backends }],
+        },
+    })
+}
+
+pub fn workload(namespace: &str, name: &str, app: &str, ready: bool) -> Workload {
+    Workload {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        labels: BTreeMap::from([("app".to_owned(), app.to_owned())]),
+        address: "10.1.2.3".to_owned(),
+        service_account: app.to_owned(),
+        ports: vec![WorkloadPort { name: String::new(), port: 80, target_port: 80 }],
+        ready,
+        reason: if ready { String::new() } else { "the probe fails".to_owned() },
+        certificate_not_after: 0,
+    }
+}
+
+/// A node's identity and where its server is.
+#[derive(Clone)]
+pub struct TestNode {
+    pub name: String,
+    pub server: SocketAddr,
+    pub certificate: Certificate,
+    pub key: Arc<KeyPair>,
+}
+
+pub fn signing_request() -> (Arc<KeyPair>, Vec<u8>) {
+    let key = KeyPair::generate().unwrap();
+    let csr = CertificateParams::default().serialize_request(&key).unwrap().der().to_vec();
+    (Arc::new(key), csr)
+}
+
+impl TestNode {
+    pub async fn join(server: SocketAddr, name: &str, token: &str) -> Result<Self, Status> {
+        let fingerprint = token.split('.').next().unwrap().to_owned();
+        let channel = connect(server, Trust::Fingerprint(fingerprint), None).await.unwrap();
+        let (key, csr) = signing_request();
+        let request = JoinRequest { token: token.to_owned(), node: name.to_owned(), csr: csr.into() };
+        let response = NodeServiceClient::new(channel).join(request).await?.into_inner();
+        assert_eq!(response.trust_domain, "mesh.local");
+        Ok(Self { name: name.to_owned(), server, certificate: response.certificate.unwrap(), key })
+    }
+
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        for root in &self.certificate.roots {
+            roots.add(CertificateDer::from(root.to_vec())).unwrap();
+        }
+        roots
+    }
+
+    pub async fn channel(&self) -> Channel {
+        let chain = self.certificate.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+        connect(self.server, Trust::Roots(self.roots()), Some((chain, self.key.serialize_der())))
+            .await
+            .unwrap()
+    }
+
+    pub async fn sign(&self, identity: &str) -> Result<Certificate, Status> {
+        let (_, csr) = signing_request();
+        let request = SignRequest { identity: identity.to_owned(), csr: csr.into() };
+        let response = NodeServiceClient::new(self.channel().await).sign(request).await?;
+        Ok(response.into_inner().certificate.unwrap())
+    }
+
+    pub fn info(&self) -> NodeInfo {
+        NodeInfo {
+            name: self.name.clone(),
+            link_address: "10.1.2.3:15008".to_owned(),
+            version: "test".to_owned(),
+            capture_mode: "explicit".to_owned(),
+            instance: "1".to_owned(),
+        }
+    }
+
+    /// Opens a report stream and reports these workloads.
+    pub async fn report(&self, workloads: Vec<Workload>) -> Reports {
+        let (sender, receiver) = mpsc::channel(16);
+        let first = NodeReport {
+            info: Some(self.info()),
+            workloads: Some(Workloads { workloads }),
+            ..Default::default()
+        };
+        sender.send(first).await.unwrap();
+        let replies = NodeServiceClient::new(self.channel().await)
+            .report(ReceiverStream::new(receiver))
+            .await
+            .unwrap()
+            .into_inner();
+        Reports { sender, replies }
+    }
+
+    pub async fn discover(&self) -> Discovery {
+        let (sender, receiver) = mpsc::channel(16);
+        let responses = AggregatedDiscoveryServiceClient::new(self.channel().await)
+            .delta_aggregated_resources(ReceiverStream::new(receiver))
+            .await
+            .unwrap()
+            .into_inner();
+        Discovery { sender, responses }
+    }
+}
+
+/// An open report stream.
+pub struct Reports {
+    sender: mpsc::Sender<NodeReport>,
+    replies: Streaming<ReportReply>,
+}
+
+impl Reports {
+    pub async fn send(&self, report: NodeReport) {
+        self.sender.send(report).await.unwrap();
+    }
+
+    pub async fn workloads(&self, workloads: Vec<Workload>) {
+        self.send(NodeReport { workloads: Some(Workloads { workloads }), ..Default::default() }).await;
+    }
+
+    pub async fn reply(&mut self) -> Result<ReportReply, Status> {
+        let reply = tokio::time::timeout(PATIENCE, self.replies.message()).await.expect("a reply in time")?;
+        Ok(reply.expect("the stream goes on"))
+    }
+}
+
+/// An open discovery stream.
+pub struct Discovery {
+    sender: mpsc::Sender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+}
+
+impl Discovery {
+    pub async fn send(&self, request: DeltaDiscoveryRequest) {
+        self.sender.send(request).await.unwrap();
+    }
+
+    pub async fn subscribe(&self, type_url: &str, names: &[&str], versions: &[(&str, &str)]) {
+        self.send(DeltaDiscoveryRequest {
+            type_url: type_url.to_owned(),
+            resource_names_subscribe: names.iter().map(|&n| n.to_owned()).collect(),
+            initial_resource_versions: versions.iter().map(|&(n, v)| (n.to_owned(), v.to_owned())).collect(),
+            ..Default::default()
+        })
+        .await;
+    }
+
+    /// The next response, not yet confirmed.
+    pub async fn response(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
+        let next =
+            tokio::time::timeout(PATIENCE, self.responses.message()).await.expect("a response in time")?;
+        Ok(next.expect("the stream goes on"))
+    }
+
+    pub async fn confirm(&self, response: &DeltaDiscoveryResponse) {
+        self.send(DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            ..Default::default()
+        })
+        .await;
+    }
+
+    pub async fn refuse(&self, response: &DeltaDiscoveryResponse, why: &str) {
+        self.send(DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            error_detail: Some(tulle_wire::xds::Status { code: 3, message: why.to_owned() }),
+            ..Default::default()
+        })
+        .await;
+    }
+
+    /// The next response, confirmed.
+    pub async fn next(&mut self) -> DeltaDiscoveryResponse {
+        let response = self.response().await.unwrap();
+        self.confirm(&response).await;
+        response
+    }
+
+    /// That nothing comes: everything that was published before has been sent.
+    pub async fn assert_quiet(&mut self) {
+        let quiet = tokio::time::timeout(Duration::from_millis(200), self.responses.message()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+    }
+}
+
+/// How a client knows the server.
+#[derive(Debug)]
+pub enum Trust {
+    /// By the fingerprint of the root, which the server shows.
+    Fingerprint(String),
+    Roots(RootCertStore),
+}
+
+/// A certificate chain and its private key (PKCS#8).
+pub type ClientCertificate = (Vec<CertificateDer<'static>>, Vec<u8>);
+
+pub async fn connect(
+    server: SocketAddr,
+    trust: Trust,
+    certificate: Option<ClientCertificate>,
+) -> Result<Channel, tonic::transport::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(ServerVerifier(trust)));
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key));
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
+    let connect = tower::service_fn(move |_| {
+        let connector = connector.clone();
+        async move {
+            let stream = TcpStream::connect(server).await?;
+            let name = ServerName::try_from("server.mesh.local").unwrap();
+            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
+        }
+    });
+    Endpoint::from_static("http://server.mesh.local").connect_with_connector(connect).await
+}
+
+#[derive(Debug)]
+struct ServerVerifier(Trust);
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let roots = match &self.0 {
+            Trust::Roots(roots) => roots.clone(),
+            Trust::Fingerprint(fingerprint) => {
+                let mut roots = RootCertStore::empty();
+                for der in intermediates {
+                    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
+                    if tulle_server::ca::seal::hex(hash.as_ref()) == *fingerprint {
+                        roots.add(der.clone().into_owned())?;
+                    }
+                }
+                roots
+            }
+        };
+        let certificate = rustls::server::ParsedCertificate::try_from(end_entity)?;
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        rustls::client::verify_server_cert_signed_by_trust_anchor(
+            &certificate,
+            &roots,
+            intermediates,
+            now,
+            provider.signature_verification_algorithms.all,
+        )?;
+        let parsed = webpki::EndEntityCert::try_from(end_entity).unwrap();
+        assert_eq!(parsed.valid_uri_names().collect::<Vec<_>>(), ["spiffe://mesh.local/server"]);
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.2".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,167 @@
+//! Reports, and the workloads that nodes hold.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tulle_model::registry::KindId;
+use tulle_model::telemetry::{LATENCY_BUCKETS, latency_bucket};
+use tulle_server::{Server, ServerConfig};
+use tulle_wire::node::{Edge, NodeReport, Telemetry};
+
+use crate::client::{TestServer, service, workload};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_holds_only_what_it_may_and_the_rest_is_refused() {
+    let server = TestServer::start().await;
+    let node = server.node("n1", &["shop/cart"]).await;
+    server
+        .put(
+            KindId::Workload,
+            "shop",
+            json!({ "metadata": { "namespace": "shop", "name": "mine" }, "spec": { "address": "10.0.0.1" } }),
+        )
+        .await;
+    let mut reports = node
+        .report(vec![
+            workload("shop", "cart-0", "cart", true),
+            workload("shop", "till-0", "till", true),
+            workload("shop", "mine", "cart", true),
+        ])
+        .await;
+    let refused = loop {
+        let reply = reports.reply().await.unwrap();
+        if !reply.refused.is_empty() {
+            break reply.refused;
+        }
+    };
+    let message = |name: &str| refused.iter().find(|r| r.name == name).map(|r| r.message.clone()).unwrap();
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    assert!(message("till-0").contains("may run shop/cart"), "{}", message("till-0"));
+    assert!(message("mine").contains("written by hand"), "{}", message("mine"));
+    server
+        .until(KindId::Workload, "shop", "cart-0", |o| o["status"]["conditions"][0]["status"] == "True")
+        .await;
+    assert!(server.get(KindId::Workload, "shop", "till-0").is_none());
+
+    reports.workloads(vec![workload("shop", "cart-1", "cart", false)]).await;
+    server
+        .until(KindId::Workload, "shop", "cart-1", |o| {
+            o["status"]["conditions"][0]["message"] == "the probe fails"
+        })
+        .await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| o.is_null()).await;
+    let nodes = server.server.views().nodes().nodes;
+    assert_eq!(nodes.len(), 1);
+    assert!(nodes[0].connected);
+    assert_eq!(nodes[0].workloads[0].name, "cart-1");
+
+    reports.send(NodeReport { leaving: true, ..Default::default() }).await;
+    server.until(KindId::Workload, "shop", "cart-1", |o| o.is_null()).await;
+    assert_eq!(server.get(KindId::Workload, "shop", "mine").unwrap()["spec"]["address"], "10.0.0.1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workloads_outlive_a_short_silence_and_a_restart_but_not_the_lease() {
+    let home = tempfile::tempdir().unwrap();
+    let config = || ServerConfig { lease: Duration::from_millis(1500), ..ServerConfig::local(home.path()) };
+    let server = Server::start(config()).await.unwrap();
+    let mut server = TestServer { server, home: tempfile::tempdir().unwrap() };
+    let mut node = server.node("n1", &["*"]).await;
+    let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    let uid = |server: &TestServer| {
+        server.get(KindId::Workload, "shop", "cart-0").map(|o| o["metadata"]["uid"].clone())
+    };
+    let first = uid(&server);
+
+    // A reconnect within the lease changes nothing.
+    drop(reports);
+    let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    assert_eq!(uid(&server), first);
+
+    // Nor does a restart of the server.
+    drop(reports);
+    let TestServer { server: old, home: spare } = server;
+    old.shutdown().await;
+    server = TestServer { server: Server::start(config()).await.unwrap(), home: spare };
+    node.server = server.server.node_address;
+    assert_eq!(uid(&server), first);
+
+    // Nobody comes back: the lease that the restart granted runs out.
+    let start = std::time::Instant::now();
+    server.until(KindId::Workload, "shop", "cart-0", |o| o.is_null()).await;
+    assert!(start.elapsed() > Duration::from_millis(700), "{:?}", start.elapsed());
+
+    // A silent stream loses its workloads too, and gets them back with its next word.
+    let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| o.is_null()).await;
+    assert!(!server.server.views().nodes().nodes[0].connected);
+    reports.send(NodeReport::default()).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    assert!(server.server.views().nodes().nodes[0].connected);
+    server.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_nodes_workload_is_not_taken_over() {
+    let server = TestServer::start().await;
+    let (one, two) = (server.node("n1", &["*"]).await, server.node("n2", &["*"]).await);
+    let first = one.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    let mut second = two.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    let refused = loop {
+        let reply = second.reply().await.unwrap();
+        if let Some(refused) = reply.refused.first() {
+            break refused.message.clone();
+        }
+    };
+    assert!(refused.contains("node `n1` runs it"), "{refused}");
+    first.send(NodeReport { leaving: true, ..Default::default() }).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| o.is_null()).await;
+    second.workloads(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| o["spec"]["node"]["name"] == "n2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edges_and_metrics_show_what_nodes_count() {
+    let server = TestServer::start().await;
+    server.put(KindId::Service, "shop", service("shop", "cart", 80)).await;
+    let node = server.node("n1", &["*"]).await;
+    let mut reports = node.report(Vec::new()).await;
+    let telemetry = |requests: u64| {
+        let mut latency_buckets = vec![0; LATENCY_BUCKETS];
+        latency_buckets[latency_bucket(0.002)] = requests;
+        let edge = Edge {
+            source_namespace: "shop".to_owned(),
+            source: "web".to_owned(),
+            destination_namespace: "shop".to_owned(),
+            destination: "cart".to_owned(),
+            protocol: "http".to_owned(),
+            requests,
+            failures: requests / 10,
+            latency_buckets,
+            ..Default::default()
+        };
+        let edges = if requests == 0 { Vec::new() } else { vec![edge] };
+        let telemetry = Telemetry { edges, config_age_seconds: 5, config_generation: 7 };
+        NodeReport { telemetry: Some(telemetry), ..Default::default() }
+    };
+    for requests in [0, 10, 50] {
+        reports.send(telemetry(requests)).await;
+    }
+    for _ in 0..5 {
+        reports.reply().await.unwrap();
+    }
+    let edges = serde_json::to_value(server.server.views().edges()).unwrap();
+    assert_eq!(edges["windowSeconds"], 10);
+    let edge = &edges["edges"][0];
+    assert_eq!(edge["source"], json!({ "namespace": "shop", "name": "web" }));
+    assert_eq!((edge["requests"].as_u64(), edge["successRate"].as_f64()), (Some(50), Some(0.9)));
+    assert_eq!(edge["security"], "mTLS");
+    let nodes = serde_json::to_value(server.server.views().nodes()).unwrap();
+    assert_eq!(nodes["nodes"][0]["configGeneration"], 7);
+    let metrics = server.server.views().metrics();
+    assert!(metrics.contains("\ntulle_server_nodes_connected 1\n"), "{metrics}");
+    assert!(metrics.contains("\ntulle_server_joins_total 1\n"), "{metrics}");
+}
