@@ -29,6 +29,9 @@ const DEMAND_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long a TCP connect may take.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// A process that is alive refuses at once or accepts, unless its backlog is full, and many have room for
+/// a handful only: then the kernel tries again after one and three seconds.
+const APP_CONNECT_DEADLINE: Duration = Duration::from_secs(4);
 const WARNINGS_PER_SECOND: u32 = 20;
 
 /// The context of one worker thread. It never leaves its thread: `Rc` and `RefCell` do.
@@ -199,15 +202,17 @@ impl Worker {
     }
 }
 
-/// Opens a TCP connection in plain, within a second.
+/// Opens a TCP connection in plain: within a second, or a little more on this host.
 pub async fn connect(address: SocketAddr) -> Result<TcpStream, UpstreamError> {
-    let why = match timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await {
+    let local = address.ip().to_canonical().is_loopback();
+    let deadline = if local { APP_CONNECT_DEADLINE } else { CONNECT_DEADLINE };
+    let why = match timeout(deadline, TcpStream::connect(address)).await {
         Ok(Ok(tcp)) => {
             let _ = tcp.set_nodelay(true);
             return Ok(tcp);
         }
         Ok(Err(error)) => format!("cannot connect to {address}: {error}"),
-        Err(_) => format!("{address} did not accept a connection in {CONNECT_DEADLINE:?}"),
+        Err(_) => format!("{address} did not accept a connection in {deadline:?}"),
     };
     Err(UpstreamError::safe(UpstreamErrorKind::Connect, why))
 }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
-    AppProtocol, Endpoint, EndpointSet, FastMap, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig,
+    AppProtocol, Endpoint, EndpointSet, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig,
     Snapshot,
 };
 use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
@@ -246,6 +246,13 @@ pub async fn expect_echo(stream: &mut TcpStream, text: &[u8]) {
     assert_eq!(back, text);
 }
 
+/// Connects, and expects the connection to be reset at once.
+pub async fn expect_reset(address: SocketAddr) {
+    let outcome = async { TcpStream::connect(address).await?.read(&mut [0; 10]).await };
+    let outcome = tokio::time::timeout(Duration::from_secs(10), outcome).await;
+    assert!(outcome.expect("the connection was not reset in ten seconds").is_err());
+}
+
 static LOGS: LazyLock<Mutex<Vec<u8>>> = LazyLock::new(Mutex::default);
 
 struct Log;
@@ -273,9 +280,4 @@ fn capture_logs() {
 pub fn logged(parts: &[&str]) -> bool {
     let logs = LOGS.lock().unwrap();
     String::from_utf8_lossy(&logs).lines().any(|line| parts.iter().all(|part| line.contains(part)))
-}
-
-/// An empty map of the kind that snapshots use.
-pub fn map<K, V>() -> FastMap<K, V> {
-    FastMap::default()
 }

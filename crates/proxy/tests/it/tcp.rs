@@ -12,7 +12,7 @@ use tulle_model::snapshot::{
 };
 use tulle_proxy::Security;
 
-use crate::mesh::{LOOPBACK, Node, PORT, Pair, app, echo, eventually, expect_echo};
+use crate::mesh::{LOOPBACK, Node, PORT, Pair, app, echo, eventually, expect_echo, expect_reset};
 
 #[tokio::test]
 async fn bytes_pass_both_ways_through_a_link() {
@@ -211,8 +211,7 @@ async fn a_failed_connect_is_tried_elsewhere() {
 async fn a_service_without_endpoints_resets_its_clients() {
     let mut pair = Pair::new(echo().await, AppProtocol::Tcp).await;
     pair.near.know("server", AppProtocol::Tcp, vec![]);
-    let mut stream = TcpStream::connect(pair.entry).await.unwrap();
-    assert!(stream.read(&mut [0; 10]).await.is_err());
+    expect_reset(pair.entry).await;
     let labels = ["reason=\"no-endpoints\""];
     pair.near.metric_reaches("tulle_connections_rejected_total", &labels, 1.0).await;
     assert_eq!(pair.near.proxy.edges()[0].failures, 1);
@@ -224,6 +223,5 @@ async fn a_node_that_is_not_redirected_to_refuses() {
     let workload = tulle_model::name::WorkloadName::new("default", "nobody");
     let capture = tulle_proxy::Capture::Redirected;
     let entry = node.proxy.listen_outbound(workload, capture, SocketAddr::new(LOOPBACK, 0)).await.unwrap();
-    let mut stream = TcpStream::connect(entry).await.unwrap();
-    assert!(stream.read(&mut [0; 10]).await.is_err());
+    expect_reset(entry).await;
 }
