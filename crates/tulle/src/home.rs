@@ -25,6 +25,15 @@ impl HomeArgs {
     }
 }
 
+/// Makes the folder, for its owner only, where it is not there yet.
+pub fn create(home: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(home).map_err(|error| {
+        Failure::new(format!("cannot make the folder {}: {error}", home.display()))
+            .help("another one: --home DIR, or the variable TULLE_HOME")
+    })
+}
+
 fn default_home() -> Result<PathBuf> {
     if is_root() {
         return Ok("/var/lib/tulle".into());

@@ -16,7 +16,7 @@ mod up;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::exit::{EXIT_CODES, Result};
 
@@ -36,6 +36,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a whole mesh on this machine, as DIR/tulle.yaml says
+    Up(up::UpArgs),
+    /// Run a process as a workload of this host's node
+    Run(commands::run::RunArgs),
+    /// Run the control plane
+    Server(commands::server::ServerArgs),
+    /// Run this host's part of a mesh
+    Node(commands::node::NodeArgs),
     /// List objects
     Get(commands::get::GetArgs),
     /// Show all about objects
@@ -56,6 +64,11 @@ enum Command {
     Token(commands::token::TokenArgs),
     /// Serve HTTP and gRPC, and call others: a service to try a mesh with
     FakeService(fake_service::FakeServiceArgs),
+    /// Print completions for a shell
+    Completions {
+        /// The shell to print them for
+        shell: clap_complete::Shell,
+    },
 }
 
 fn main() -> ExitCode {
@@ -85,10 +98,25 @@ fn small_runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
+/// For server and node; the data path has threads of its own.
+fn control_runtime() -> Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.worker_threads(threads).thread_name("tulle-control").enable_all().build()?)
+}
+
 fn run(command: Command) -> Result<ExitCode> {
     let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
     let small = |future: std::pin::Pin<Box<dyn Future<Output = Result<()>>>>| done(small_runtime()?.block_on(future));
     match command {
+        Command::Up(args) => done(control_runtime()?.block_on(up::run(args))),
+        Command::Run(args) => small_runtime()?.block_on(commands::run::run(args)),
+        Command::Server(args) => done(control_runtime()?.block_on(commands::server::run(args))),
+        Command::Node(args) => done(control_runtime()?.block_on(commands::node::run(args))),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tulle", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Get(args) => small(Box::pin(commands::get::run(args))),
         Command::Describe(args) => small(Box::pin(commands::describe::run(args))),
         Command::Apply(args) => small(Box::pin(commands::apply::run(args))),

@@ -250,6 +250,24 @@ impl Directory {
         timeout(wait, answer).await.unwrap_or(Found::Unknown)
     }
 
+    /// Waits until an endpoint of a service is known; `false` where there is none within `wait`.
+    pub async fn has_endpoints(&self, name: &ServiceName, wait: Duration) -> bool {
+        let mut changes = self.state.subscribe();
+        let known =
+            || self.state.load().snapshot.endpoints.get(name).is_some_and(|e| !e.endpoints.is_empty());
+        let arrival = async {
+            // Asks for it, where nobody has yet.
+            self.find(name, wait).await;
+            loop {
+                changes.mark_unchanged();
+                if known() || changes.changed().await.is_err() {
+                    return known();
+                }
+            }
+        };
+        timeout(wait, arrival).await.unwrap_or(false)
+    }
+
     fn look(&self, name: &ServiceName) -> Option<Found> {
         match self.state.load().snapshot.services.get(name)? {
             Known::Present(config) => Some(Found::Present(config.clone())),

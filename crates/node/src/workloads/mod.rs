@@ -357,6 +357,11 @@ impl Workloads {
         });
     }
 
+    /// Waits until requests to a service can be sent somewhere; `false` where they cannot within `wait`.
+    pub async fn can_route_to(&self, service: &ServiceName, wait: Duration) -> bool {
+        self.directory.has_endpoints(service, wait).await
+    }
+
     /// All workloads, in the order of their names.
     pub fn list(&self) -> Vec<WorkloadStatus> {
         let entries: Vec<_> = self.entries.lock().values().cloned().collect();

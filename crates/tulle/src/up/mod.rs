@@ -1,6 +1,78 @@
-//! `tulle up`: a whole mesh on one machine.
+//! `tulle up`: a whole mesh on one machine. A server and a node in this process, and the services of
+//! `tulle.yaml` as its children.
 
 mod command;
 pub mod config;
 mod field;
 mod files;
+mod mesh;
+mod objects;
+pub mod ports;
+mod replica;
+mod screen;
+mod services;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+pub use self::command::split;
+use self::mesh::Mesh;
+use self::screen::Screen;
+use self::services::Services;
+use crate::commands::node::CaptureArg;
+use crate::exit::Result;
+use crate::home::HomeArgs;
+use crate::signals::Stop;
+
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// The folder with the tulle.yaml, or the file itself
+    #[arg(value_name = "DIR", default_value = ".")]
+    path: PathBuf,
+    /// How the services' connections get into the mesh
+    #[arg(long, value_enum, default_value_t)]
+    capture: CaptureArg,
+    /// Threads of the proxy [default: as many as cores]
+    #[arg(long, value_name = "NUMBER")]
+    workers: Option<usize>,
+    #[command(flatten)]
+    home: HomeArgs,
+}
+
+/// How long a service may take to finish what is in flight, and again to end after SIGTERM.
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+pub async fn run(args: UpArgs) -> Result<()> {
+    let config = config::load(&args.path)?;
+    let home = args.home.path()?;
+    let screen = std::sync::Arc::new(Screen::new(&config));
+    let mut stop = Stop::new()?;
+
+    let mesh = tokio::select! {
+        mesh = Mesh::start(&config, &home, args.capture.into(), args.workers) => mesh?,
+        () = stop.next() => return Ok(()),
+    };
+    mesh.introduce(&config, &screen);
+    let mut services = Services::new(&config, &mesh, &screen);
+    let outcome = tokio::select! {
+        outcome = services.run() => outcome,
+        () = stop.next() => Ok(()),
+    };
+    screen.say("stopping (Ctrl-C again kills everything)");
+    tokio::select! {
+        () = services.stop(STOP_DEADLINE) => {}
+        () = stop.next() => {
+            screen.say("killing everything");
+            services.kill().await;
+        }
+    }
+    drop(services);
+    // A third signal finds the default: what is left on the host, the next start cleans up.
+    mesh.stop().await;
+    if outcome.is_ok() {
+        screen.say("stopped");
+    }
+    outcome
+}

@@ -1,0 +1,248 @@
+//! `tulle run`: one process as a workload of this host's node, in the foreground.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+
+use clap::Args;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::Child;
+use tulle_model::name::ServiceName;
+use tulle_node::client::{HeldWorkload, NodeClient};
+use tulle_node::probes::{Check, Probe, Timing};
+use tulle_node::workloads::{Port, Running, UpstreamService, WorkloadSpec};
+use tulle_sys::process::{Confinement, confine, signal_group};
+
+use crate::exit::{Exit, Failure, Result};
+use crate::home::HomeArgs;
+use crate::signals::Stop;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+SIGTERM and SIGINT drain the workload first: its peers stop sending, what is in flight finishes,
+then the process gets SIGTERM. A second one does not wait. The exit code is that of the command.")]
+pub struct RunArgs {
+    /// The workload's name; also its service account and its label app, where nothing else is said
+    name: String,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+    /// The namespace
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    namespace: String,
+    /// The service account of its identity
+    #[arg(long, value_name = "NAME")]
+    service_account: Option<String>,
+    /// A port that it serves, as Services' targetPort says it; =LISTEN where the process listens at
+    /// another (repeatable). The first one's LISTEN is in $PORT
+    #[arg(long, value_name = "[NAME:]PORT[=LISTEN]", value_parser = parse_port)]
+    port: Vec<Port>,
+    /// A label, by which Services select it (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
+    label: Vec<(String, String)>,
+    /// Whether it can take traffic: http:/PATH, tcp, or exec:COMMAND; at its first port
+    #[arg(long, value_name = "PROBE")]
+    probe: Option<String>,
+    /// A Service that it is going to call: its place is in <NAME>_SERVICE_HOST and <NAME>_SERVICE_PORT (repeatable)
+    #[arg(long, value_name = "[NAMESPACE/]NAME[:PORT]")]
+    upstream: Vec<String>,
+    /// The address at which it listens
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    address: IpAddr,
+    /// How long the process may take to end after its SIGTERM
+    #[arg(long, value_name = "TIME", value_parser = crate::units::parse_duration, default_value = "30s")]
+    stop_timeout: Duration,
+    #[command(flatten)]
+    home: HomeArgs,
+}
+
+fn parse_port(text: &str) -> Result<Port, String> {
+    let number = |text: &str| {
+        let port = text.parse::<u16>().ok().filter(|p| *p > 0);
+        port.ok_or_else(|| format!("`{text}` is no port: expected 1 to 65535"))
+    };
+    let (name, ports) = text.split_once(':').unwrap_or(("", text));
+    let (declared, listen) = ports.split_once('=').unwrap_or((ports, ports));
+    Ok(Port { name: name.to_owned(), port: number(listen)?, target_port: Some(number(declared)?) })
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not of the form KEY=VALUE"))?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn spec(args: &RunArgs) -> Result<WorkloadSpec> {
+    let mut labels: BTreeMap<_, _> = args.label.iter().cloned().collect();
+    let service = labels.entry("app".to_owned()).or_insert_with(|| args.name.clone()).clone();
+    Ok(WorkloadSpec {
+        namespace: args.namespace.clone(),
+        name: args.name.clone(),
+        service,
+        labels,
+        service_account: args.service_account.clone().unwrap_or_else(|| args.name.clone()),
+        ports: args.port.clone(),
+        app_address: args.address,
+        probe: args.probe.as_deref().map(|text| probe(text, args)).transpose()?,
+        upstreams: args.upstream.iter().map(|text| upstream(text, &args.namespace)).collect::<Result<_>>()?,
+    })
+}
+
+fn probe(text: &str, args: &RunArgs) -> Result<Probe> {
+    let port = || {
+        let port = args.port.first().map(|p| p.port);
+        port.ok_or_else(|| Failure::input("a probe needs a port to ask").help("--port PORT"))
+    };
+    let check = match text.split_once(':').unwrap_or((text, "")) {
+        ("tcp", "") => Check::Tcp { port: port()? },
+        ("http", path) if path.starts_with('/') => Check::Http { port: port()?, path: path.to_owned() },
+        ("exec", command) if !command.trim().is_empty() => {
+            let command = crate::up::split(command).map_err(|why| Failure::input(format!("--probe: {why}")))?;
+            Check::Exec { command }
+        }
+        _ => return Err(Failure::input(format!("`{text}` is no probe")).help("http:/PATH, tcp, or exec:COMMAND")),
+    };
+    Ok(Probe { check, timing: Timing::default() })
+}
+
+fn upstream(text: &str, namespace: &str) -> Result<UpstreamService> {
+    let wrong = || Failure::input(format!("`{text}` is no upstream")).help("[NAMESPACE/]NAME[:PORT]");
+    let (name, port) = match text.split_once(':') {
+        Some((name, port)) => (name, vec![port.parse::<u16>().map_err(|_| wrong())?]),
+        None => (text, Vec::new()),
+    };
+    let (namespace, name) = name.split_once('/').unwrap_or((namespace, name));
+    if name.is_empty() || namespace.is_empty() {
+        return Err(wrong());
+    }
+    Ok(UpstreamService { service: ServiceName::new(namespace, name), ports: port })
+}
+
+pub async fn run(args: RunArgs) -> Result<ExitCode> {
+    let spec = spec(&args)?;
+    let mut stop = Stop::new()?;
+    let home = args.home.path()?;
+    let client = NodeClient::new(&home);
+    let held = tokio::select! {
+        held = client.add(&spec) => held,
+        () = stop.next() => return Ok(ExitCode::from(130)),
+    };
+    let mut held = held.map_err(|error| {
+        let failure = Failure::new(format!("{error:#}"));
+        if !home.join("node.sock").exists() {
+            failure.exit(Exit::Unreachable)
+        } else if error.chain().any(|e| e.to_string().contains("already")) {
+            failure.exit(Exit::Conflict)
+        } else {
+            failure
+        }
+    })?;
+    let own_group = !args.port.is_empty();
+    let mut child = start(&args, held.running(), own_group)?;
+    // Where the node cannot be told, the workload takes no traffic, which is seen elsewhere.
+    if let Err(error) = held.set_running(true).await {
+        tracing::warn!("the node does not know that the process runs: {error:#}");
+    }
+    let status = supervise(&args, &mut held, &mut child, &mut stop, own_group).await?;
+    Ok(exit_code(status))
+}
+
+fn start(args: &RunArgs, running: &Running, own_group: bool) -> Result<Child> {
+    let mut command = std::process::Command::new(&args.command[0]);
+    command.args(&args.command[1..]).envs(running.environment.iter().map(|(name, value)| (name, value)));
+    if let Some(port) = args.port.first() {
+        command.env("PORT", port.port.to_string());
+    }
+    if own_group && std::io::IsTerminal::is_terminal(&std::io::stdin()) {
+        // In a process group of its own it must not read from the terminal.
+        command.stdin(Stdio::null());
+    }
+    let confinement = Confinement {
+        cgroup: running.cgroup.as_deref(),
+        resolv_conf: running.resolv_conf.as_deref(),
+        // A service hears of Ctrl-C from us, when it is drained; a client at once, with the terminal.
+        own_process_group: own_group,
+    };
+    confine(&mut command, confinement)?;
+    let mut command = tokio::process::Command::from(command);
+    command.kill_on_drop(true).spawn().map_err(|error| {
+        let program = &args.command[0];
+        let failure = Failure::new(format!("`{program}` cannot be started: {error}"));
+        match error.kind() {
+            std::io::ErrorKind::NotFound => failure.exit(Exit::Input).help("is it installed, and in PATH?"),
+            _ => failure,
+        }
+    })
+}
+
+async fn supervise(
+    args: &RunArgs,
+    held: &mut HeldWorkload,
+    child: &mut Child,
+    stop: &mut Stop,
+    own_group: bool,
+) -> Result<ExitStatus> {
+    let mut has_node = true;
+    loop {
+        tokio::select! {
+            status = child.wait() => return Ok(status?),
+            () = held.lost(), if has_node => {
+                has_node = false;
+                tracing::warn!("the node is gone: the process goes on without the mesh");
+            }
+            () = stop.next() => break,
+        }
+    }
+    if has_node && own_group {
+        tokio::select! {
+            status = child.wait() => return Ok(status?),
+            drained = held.drain() => {
+                if !matches!(drained, Ok(true)) {
+                    tracing::warn!("not everything in flight has finished");
+                }
+            }
+            () = stop.next() => {}
+        }
+    }
+    send(child, Signal::SIGTERM, own_group);
+    tokio::select! {
+        status = child.wait() => return Ok(status?),
+        () = tokio::time::sleep(args.stop_timeout) => {}
+        () = stop.next() => {}
+    }
+    send(child, Signal::SIGKILL, own_group);
+    Ok(child.wait().await?)
+}
+
+fn send(child: &Child, signal: Signal, own_group: bool) {
+    let Some(pid) = child.id() else { return };
+    let sent = if own_group {
+        signal_group(pid, signal)
+    } else {
+        kill(Pid::from_raw(pid.cast_signed()), signal).map_err(Into::into)
+    };
+    if let Err(error) = sent {
+        tracing::debug!("{signal} is not sent: {error}");
+    }
+}
+
+/// The command's own, or as shells say it: 128 and the signal.
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_have_names_and_places() {
+        let port = |text| parse_port(text).unwrap();
+        assert_eq!(port("80"), Port { name: String::new(), port: 80, target_port: Some(80) });
+        assert_eq!(port("http:80=8080"), Port { name: "http".into(), port: 8080, target_port: Some(80) });
+        assert!(parse_port("0").is_err() && parse_port("x:").is_err() && parse_port("70000").is_err());
+    }
+}

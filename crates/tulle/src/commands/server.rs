@@ -1,0 +1,82 @@
+//! `tulle server`: the control plane.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tulle_server::ca::mesh::AuthorityFiles;
+use tulle_server::{Server, ServerConfig};
+
+use crate::exit::{Failure, Result};
+use crate::home::HomeArgs;
+use crate::signals::Stop;
+use crate::units::parse_duration;
+use crate::up::ports::{API_PORT, NODES_PORT};
+
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// Where the API is served
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = everywhere(API_PORT))]
+    api_listen: SocketAddr,
+    /// Where nodes connect
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = everywhere(NODES_PORT))]
+    node_listen: SocketAddr,
+    /// A name or address by which clients reach the API, for its certificate (repeatable)
+    #[arg(long, value_name = "NAME")]
+    api_name: Vec<String>,
+    /// The mesh's trust domain; the first start fixes it
+    #[arg(long, value_name = "DOMAIN", default_value = "mesh.local")]
+    trust_domain: String,
+    /// An authority of your own: the issuing certificate, and those that lead to its root (PEM)
+    #[arg(long, value_name = "FILE", requires = "ca_key")]
+    ca_certificate: Option<PathBuf>,
+    /// The key of that certificate (PEM)
+    #[arg(long, value_name = "FILE", requires = "ca_certificate")]
+    ca_key: Option<PathBuf>,
+    /// The roots to trust, where the certificate is an intermediate (PEM)
+    #[arg(long, value_name = "FILE", requires = "ca_certificate")]
+    ca_roots: Option<PathBuf>,
+    /// How long a node may be silent before its workloads leave the mesh
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
+    lease: Duration,
+    #[command(flatten)]
+    home: HomeArgs,
+}
+
+pub fn everywhere(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
+}
+
+pub async fn run(args: ServerArgs) -> Result<()> {
+    let mut stop = Stop::new()?;
+    let home = args.home.path()?;
+    crate::home::create(&home)?;
+    let authority = args
+        .ca_certificate
+        .zip(args.ca_key)
+        .map(|(certificate, key)| AuthorityFiles { certificate, key, roots: args.ca_roots });
+    let config = ServerConfig {
+        api_listen: args.api_listen,
+        node_listen: args.node_listen,
+        trust_domain: args.trust_domain,
+        api_names: args.api_name,
+        authority,
+        lease: args.lease,
+        ..ServerConfig::local(home)
+    };
+    let server = tokio::select! {
+        server = Server::start(config) => server.map_err(|e| Failure::new(format!("the server does not start: {e}")))?,
+        () = stop.next() => return Ok(()),
+    };
+    anstream::println!("the server runs: nodes at {}, API at https://{}", server.node_address, server.api_address);
+    anstream::println!("kubeconfig: {}", server.kubeconfig.display());
+    anstream::println!("a node joins with a token: tulle token create");
+    stop.next().await;
+    anstream::println!("stopping");
+    tokio::select! {
+        () = server.shutdown() => {}
+        () = stop.next() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! Server and node of `tulle up`, in this process.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tulle_node::capture::CaptureWish;
+use tulle_node::{Node, NodeConfig};
+use tulle_server::{Server, ServerConfig};
+
+use super::config::Config;
+use super::objects;
+use super::ports::{ADMIN_PORT, API_PORT, LINKS_PORT, NODES_PORT};
+use super::screen::Screen;
+use crate::commands::node::default_workers;
+use crate::exit::{Exit, Failure, Result};
+
+/// How long the node's goodbye may take, once no process is left.
+const NODE_STOP_DEADLINE: Duration = Duration::from_secs(2);
+/// How long the node waits for its own server.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+pub struct Mesh {
+    pub node: Node,
+    server: Server,
+    home: PathBuf,
+    /// Ports that others than the usual had to be taken for.
+    moved: Vec<(&'static str, u16)>,
+    _lock: File,
+}
+
+impl Mesh {
+    pub async fn start(
+        config: &Config,
+        home: &Path,
+        capture: CaptureWish,
+        workers: Option<usize>,
+    ) -> Result<Self> {
+        let lock = lock(home)?;
+        check_ports(config)?;
+        let mut moved = Vec::new();
+        let mut choose = |what, port| {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            if TcpListener::bind(address).is_ok() {
+                return address;
+            }
+            moved.push((what, port));
+            SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+        };
+        let server_config = ServerConfig {
+            api_listen: choose("the API", API_PORT),
+            node_listen: choose("nodes", NODES_PORT),
+            ..ServerConfig::local(home)
+        };
+        let (links, admin) = (choose("links", LINKS_PORT), choose("metrics", ADMIN_PORT));
+        let server =
+            Server::start(server_config).await.map_err(|e| Failure::new(format!("the server does not start: {e}")))?;
+        objects::apply(&server.objects, config).await?;
+
+        let token = server.local_join_token(vec!["*".to_owned()]).await;
+        let token = token.map_err(|e| Failure::new(format!("the node gets no token: {e}")))?;
+        let node = Node::start(NodeConfig {
+            home: home.to_owned(),
+            name: "local".to_owned(),
+            server: server.node_address.to_string(),
+            token: Some(token.text),
+            link_listen: links,
+            link_address: None,
+            admin_listen: Some(admin),
+            capture,
+            workers: workers.unwrap_or_else(default_workers),
+        })
+        .await
+        .map_err(|e| Failure::new(format!("the node does not start: {e:#}")))?;
+        if !node.connected(CONNECT_DEADLINE).await {
+            let seconds = CONNECT_DEADLINE.as_secs();
+            return Err(Failure::new(format!("the node did not reach its server within {seconds} s")));
+        }
+        Ok(Self { node, server, home: home.to_owned(), moved, _lock: lock })
+    }
+
+    /// Says what there is and how to look at it.
+    pub fn introduce(&self, config: &Config, screen: &Screen) {
+        let (mode, why) = self.node.capture();
+        screen.say(&format!("mesh {} in {}, namespace {}", config.name, config.folder.display(), config.namespace));
+        screen.say(&format!("capture: {} ({why})", mode.as_str()));
+        screen.say(&format!("API: https://{}, state in {}", self.server.api_address, self.home.display()));
+        if let Some(address) = self.node.admin_address() {
+            screen.say(&format!("metrics: http://{address}/metrics"));
+        }
+        for (what, port) in &self.moved {
+            screen.say(&format!("port {port} for {what} is taken: a free one is used"));
+        }
+        let home = match std::env::var_os("TULLE_HOME") {
+            Some(_) => "TULLE_HOME=… ",
+            None => "",
+        };
+        screen.say(&format!("look: {home}tulle edges, {home}tulle status"));
+        screen.say(&format!(
+            "      kubectl --kubeconfig {} get services,workloads -A",
+            self.server.kubeconfig.display()
+        ));
+    }
+
+    pub async fn stop(self) {
+        self.node.shutdown(NODE_STOP_DEADLINE).await;
+        self.server.shutdown().await;
+    }
+}
+
+/// One mesh a home. The lock goes with the process, whatever ends it.
+fn lock(home: &Path) -> Result<File> {
+    let cannot = |e: std::io::Error| {
+        Failure::new(format!("cannot use {}: {e}", home.display())).help("another folder: --home DIR")
+    };
+    crate::home::create(home)?;
+    let path = home.join("up.lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(cannot)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(Failure::new(format!("another `tulle up` runs with the state in {}", home.display()))
+                .exit(Exit::Conflict)
+                .help("stop it with Ctrl-C, or give this one a folder of its own: --home DIR"))
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(cannot(error)),
+    }
+}
+
+/// Whether the ports that the file names are free, before anything is started.
+fn check_ports(config: &Config) -> Result<()> {
+    for service in config.services.iter().filter(|s| s.replicas > 0) {
+        for port in &service.ports {
+            if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port.target_port)) {
+                return Err(Failure::new(format!(
+                    "port {} of service {} cannot be used: {error}",
+                    port.target_port, service.name
+                ))
+                .exit(Exit::Conflict)
+                .help("stop what uses it, or give the service another port in tulle.yaml"));
+            }
+        }
+    }
+    Ok(())
+}

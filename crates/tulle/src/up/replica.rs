@@ -1,0 +1,200 @@
+//! One process of a service: part of the mesh before it starts, out of it before it ends.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tulle_model::name::{ServiceName, WorkloadName};
+use tulle_node::probes::{self, Probe, Timing};
+use tulle_node::supervise::{Confined, End, Event, Process, Stream, Supervised, supervise};
+use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec, Workloads};
+
+use super::command::fill;
+use super::config::{Check, Config, Service};
+use super::screen::Screen;
+use crate::exit::{Failure, Result};
+
+/// Lines of one process that wait to be printed.
+const LINES: usize = 1024;
+
+pub struct Replica {
+    pub workload: WorkloadName,
+    workloads: Arc<Workloads>,
+    process: Option<Supervised>,
+}
+
+impl Replica {
+    /// What a replica is called: as the service where there is only one.
+    pub fn name(service: &Service, index: u32) -> String {
+        if service.replicas == 1 { service.name.clone() } else { format!("{}-{index}", service.name) }
+    }
+
+    /// Makes the replica a workload of the node and starts its process.
+    pub async fn start(
+        config: &Config,
+        service: &Service,
+        index: u32,
+        workloads: &Arc<Workloads>,
+        screen: Arc<Screen>,
+    ) -> Result<Self> {
+        let name = Self::name(service, index);
+        let failed = |why: String| Failure::new(format!("service {}: {why}", service.name));
+        let ports = ports(service, index).map_err(|e| failed(format!("there is no free port: {e}")))?;
+        let spec = spec(config, service, &name, &ports);
+        let running = workloads.add(spec).await.map_err(|e| failed(format!("{e:#}")))?;
+        let workload = WorkloadName::new(running.namespace.as_str(), running.name.as_str());
+        let Some(runs) = workloads.running(&workload) else {
+            return Err(failed("the node lost it while it was starting".to_owned()));
+        };
+
+        let mut values = values(service, index, &ports)?;
+        let mut environment = running.environment;
+        environment.extend(values.iter().filter(|(n, _)| n.starts_with("PORT")).cloned());
+        // Variables of the mesh can be used, too.
+        values.extend(environment.iter().cloned());
+        let own = service.environment.iter().map(|(name, value)| (name.clone(), fill(value, &values)));
+        environment.extend(own);
+        let command: Vec<_> = service.command.iter().map(|word| fill(word, &values)).collect();
+        let directory = service.directory.as_ref().map_or(config.folder.clone(), |d| config.folder.join(d));
+        let process = Process {
+            program: program(&command[0], &directory).into(),
+            arguments: command[1..].iter().map(Into::into).collect(),
+            directory: Some(directory),
+            environment,
+            confined: Confined { cgroup: running.cgroup, resolv_conf: running.resolv_conf },
+            restart: true,
+        };
+        let (events, received) = mpsc::channel(LINES);
+        tokio::spawn(print(screen, service.name.clone(), name, received));
+        let process = Some(supervise(process, events, runs));
+        Ok(Self { workload, workloads: workloads.clone(), process })
+    }
+
+    /// Peers stop sending, what is in flight finishes, the process gets SIGTERM, then SIGKILL.
+    pub async fn stop(&mut self, deadline: Duration) {
+        self.workloads.drain(&self.workload, deadline).await;
+        if let Some(process) = self.process.take() {
+            process.stop(deadline).await;
+        }
+        self.workloads.remove(&self.workload).await;
+    }
+
+    /// At once.
+    pub async fn kill(&mut self) {
+        drop(self.process.take());
+        self.workloads.remove(&self.workload).await;
+    }
+}
+
+/// The first replica has the declared ports, the others free ones.
+fn ports(service: &Service, index: u32) -> std::io::Result<Vec<u16>> {
+    if index == 0 {
+        return Ok(service.ports.iter().map(|p| p.target_port).collect());
+    }
+    // All are held until each is known, so that no two are the same.
+    let bound = service.ports.iter().map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+    let listeners = bound.collect::<std::io::Result<Vec<_>>>()?;
+    listeners.iter().map(|l| Ok(l.local_addr()?.port())).collect()
+}
+
+fn spec(config: &Config, service: &Service, name: &str, ports: &[u16]) -> WorkloadSpec {
+    let mut labels = service.labels.clone();
+    labels.entry("app".to_owned()).or_insert_with(|| service.name.clone());
+    let others = config.services.iter().filter(|s| s.name != service.name && !s.ports.is_empty());
+    let upstreams = others.map(|s| UpstreamService {
+        service: ServiceName::new(config.namespace.as_str(), s.name.as_str()),
+        ports: s.ports.iter().map(|p| p.port).collect(),
+    });
+    let declared = service.ports.iter().zip(ports);
+    WorkloadSpec {
+        namespace: config.namespace.clone(),
+        name: name.to_owned(),
+        service: service.name.clone(),
+        labels,
+        service_account: service.service_account.clone(),
+        ports: declared
+            .map(|(declared, port)| Port {
+                name: declared.name.clone().unwrap_or_default(),
+                port: *port,
+                target_port: Some(declared.target_port),
+            })
+            .collect(),
+        app_address: Ipv4Addr::LOCALHOST.into(),
+        probe: service.probe.as_ref().map(|p| probe(p, service, ports)),
+        upstreams: upstreams.collect(),
+    }
+}
+
+fn probe(probe: &super::config::Probe, service: &Service, ports: &[u16]) -> Probe {
+    // Where the declared port is in this replica.
+    let port = |declared: Option<u16>| {
+        let index = declared.and_then(|d| service.ports.iter().position(|p| p.target_port == d));
+        ports.get(index.unwrap_or(0)).copied().unwrap_or_default()
+    };
+    let check = match &probe.check {
+        Check::Http { path, port: declared } => {
+            probes::Check::Http { port: port(*declared), path: path.clone() }
+        }
+        Check::Tcp { port: declared } => probes::Check::Tcp { port: port(*declared) },
+        Check::Exec(command) => probes::Check::Exec { command: command.clone() },
+    };
+    let mut timing = Timing::default();
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    timing.period_ms = probe.interval.map_or(timing.period_ms, millis);
+    timing.timeout_ms = probe.timeout.map_or(timing.timeout_ms, millis);
+    timing.startup_ms = probe.startup.map_or(timing.startup_ms, millis);
+    timing.failures = probe.failures.unwrap_or(timing.failures);
+    Probe { check, timing }
+}
+
+/// What `${…}` in commands and variables stands for.
+fn values(service: &Service, index: u32, ports: &[u16]) -> Result<Vec<(String, String)>> {
+    let binary = std::env::current_exe()?.display().to_string();
+    let mut values = vec![
+        ("TULLE".to_owned(), binary),
+        ("SERVICE".to_owned(), service.name.clone()),
+        ("REPLICA".to_owned(), index.to_string()),
+    ];
+    if let Some(first) = ports.first() {
+        values.push(("PORT".to_owned(), first.to_string()));
+    }
+    for (declared, port) in service.ports.iter().zip(ports) {
+        if let Some(name) = &declared.name {
+            let name = name.to_ascii_uppercase().replace('-', "_");
+            values.push((format!("PORT_{name}"), port.to_string()));
+        }
+    }
+    Ok(values)
+}
+
+/// A relative path to a program is one from the folder that it runs in.
+fn program(word: &str, directory: &Path) -> String {
+    if word.contains('/') { directory.join(word).display().to_string() } else { word.to_owned() }
+}
+
+async fn print(screen: Arc<Screen>, service: String, replica: String, mut events: mpsc::Receiver<Event>) {
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Line { stream: Stream::Output | Stream::Error, text } => {
+                screen.output(&service, &replica, &text);
+            }
+            Event::Started { pid } => screen.state(&service, &replica, &format!("starting (process {pid})")),
+            Event::Dropped { lines } => {
+                screen.state(&service, &replica, &format!("{lines} lines came too fast to be shown"));
+            }
+            Event::Ended { why, restart_in } => {
+                let why = match why {
+                    End::Status(status) => format!("ended: {status}"),
+                    End::NotStarted(why) => why,
+                };
+                let next = match restart_in {
+                    Some(delay) => format!("; starting again in {delay:.1?}"),
+                    None => String::new(),
+                };
+                screen.state(&service, &replica, &format!("{why}{next}"));
+            }
+        }
+    }
+}
