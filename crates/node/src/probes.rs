@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::supervise::{self, Confined};
 
@@ -180,13 +181,8 @@ async fn get(address: IpAddr, port: u16, path: &str) -> Result<(), String> {
         .header(http::header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|e| format!("GET {host}{path}: {e}"))?;
-    let answer = client.send_request(request);
-    let response = tokio::select! {
-        response = answer => response.map_err(failed)?,
-        ended = connection => {
-            return Err(ended.err().map_or_else(|| format!("GET {host}{path}: no answer"), failed));
-        }
-    };
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let response = client.send_request(request).await.map_err(failed)?;
     match response.status().as_u16() {
         200..400 => Ok(()),
         status => Err(format!("GET {host}{path} is answered with {status}")),

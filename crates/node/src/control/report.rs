@@ -88,10 +88,19 @@ impl Reporter {
         let mut ticks = interval(TELEMETRY_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut report = wire::NodeReport::default();
+        let mut refused = Vec::new();
         loop {
             tokio::select! {
                 reply = replies.message() => match reply {
-                    Ok(Some(_)) => continue,
+                    Ok(Some(reply)) => {
+                        if reply.refused != refused {
+                            refused = reply.refused;
+                            for wire::RefusedWorkload { namespace, name, message } in &refused {
+                                tracing::warn!("the server refuses the workload {namespace}/{name}: {message}");
+                            }
+                        }
+                        continue;
+                    }
                     Ok(None) => return Ended::Broken("it has ended the stream".to_owned()),
                     Err(status) => return Ended::Broken(channel::explain_status(&status)),
                 },

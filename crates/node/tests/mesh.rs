@@ -1,0 +1,225 @@
+//! A node against a real server in this process, with explicit capture, so that nothing needs root.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tulle_model::name::ServiceName;
+use tulle_node::capture::CaptureWish;
+use tulle_node::client::NodeClient;
+use tulle_node::supervise::{Event, Process};
+use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec};
+use tulle_node::{Node, NodeConfig};
+use tulle_server::{Server, ServerConfig};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn crypto() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+fn config(home: &Path, server: &Server, token: Option<String>) -> NodeConfig {
+    NodeConfig {
+        home: home.to_owned(),
+        name: "n1".into(),
+        server: server.node_address.to_string(),
+        token,
+        link_listen: "127.0.0.1:0".parse().unwrap(),
+        link_address: None,
+        admin_listen: Some("127.0.0.1:0".parse().unwrap()),
+        capture: CaptureWish::Explicit,
+        workers: 1,
+    }
+}
+
+fn spec(name: &str, port: u16) -> WorkloadSpec {
+    let spec = json!({
+        "namespace": "shop",
+        "name": name,
+        "service": "c",
+        "labels": { "app": "c" },
+        "serviceAccount": "c",
+    });
+    let mut spec: WorkloadSpec = serde_json::from_value(spec).unwrap();
+    spec.ports = vec![Port { name: String::new(), port, target_port: Some(80) }];
+    spec
+}
+
+async fn started(server: &Server, home: &Path) -> Node {
+    let token = server.local_join_token(vec!["*".into()]).await.unwrap();
+    let node = Node::start(config(home, server, Some(token.text))).await.unwrap();
+    assert!(node.connected(SOON).await);
+    node
+}
+
+async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(SOON, waiting).await.unwrap_or_else(|_| panic!("{what} does not happen"));
+}
+
+/// Whether the server has the workload, and calls it ready.
+async fn server_says(server: &Server, name: &str) -> Option<bool> {
+    let kind = tulle_model::registry::KINDS.iter().find(|k| k.kind == "Workload").unwrap();
+    let object = server.objects.get(kind, "shop", name).ok()??;
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    Some(conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_comes_and_goes() {
+    crypto();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(ServerConfig::local(folder.path().join("s"))).await.unwrap();
+    let home = folder.path().join("n");
+    let node = started(&server, &home).await;
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut spec = spec("c-0", port);
+    let d = ServiceName::new("shop", "d");
+    spec.upstreams.push(UpstreamService { service: d, ports: vec![9092] });
+    let (sender, mut events) = mpsc::channel(64);
+    let process = Process {
+        program: "sh".into(),
+        arguments: vec!["-c".into(), "echo $D_SERVICE_HOST $http_proxy; exec sleep 60".into()],
+        ..Default::default()
+    };
+    let process = node.workloads().run(spec.clone(), process, sender).await.unwrap();
+    assert!(node.workloads().add(spec).await.unwrap_err().to_string().contains("already"));
+    until("the workload is ready", async || server_says(&server, "c-0").await == Some(true)).await;
+    let status = node.status();
+    assert_eq!(status.workloads[0].identity, "spiffe://mesh.local/ns/shop/sa/c");
+    assert!(status.workloads[0].certificate_not_after.is_some());
+    let line = loop {
+        if let Event::Line { text, .. } = events.recv().await.unwrap() {
+            break text;
+        }
+    };
+    assert!(line.starts_with("127.0.0.1 http://127.0.0.1:"), "{line}");
+
+    process.stop(SOON, SOON).await;
+    until("the workload is gone", async || server_says(&server, "c-0").await.is_none()).await;
+    node.shutdown(SOON).await;
+    assert!(!home.join("node.sock").exists());
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_dies_is_not_ready_at_once() {
+    crypto();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(ServerConfig::local(folder.path().join("s"))).await.unwrap();
+    let node = started(&server, &folder.path().join("n")).await;
+    let mut spec = spec("c-0", 1);
+    spec.ports.clear();
+    let (sender, mut events) = mpsc::channel(64);
+    let arguments = ["-c", "exec sleep 60"].map(Into::into).into();
+    let process = Process { program: "sh".into(), arguments, restart: false, ..Default::default() };
+    let mut process = node.workloads().run(spec, process, sender).await.unwrap();
+    until("the workload is ready", async || server_says(&server, "c-0").await == Some(true)).await;
+    let Some(Event::Started { pid }) = events.recv().await else { panic!("it starts first") };
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL)
+        .unwrap();
+    process.ended().await;
+    let status = node.status();
+    assert!(!status.workloads[0].ready && status.workloads[0].reason.contains("not running"));
+    until("the server knows", async || server_says(&server, "c-0").await == Some(false)).await;
+    process.stop(SOON, SOON).await;
+    node.shutdown(SOON).await;
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_lives_as_long_as_its_connection_to_the_socket() {
+    crypto();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(ServerConfig::local(folder.path().join("s"))).await.unwrap();
+    let home = folder.path().join("n");
+    let node = started(&server, &home).await;
+    let client = NodeClient::new(&home);
+    let mut spec = spec("c-0", 1);
+    spec.ports.clear();
+    let held = client.add(&spec).await.unwrap();
+    assert!(held.running().environment.iter().any(|(name, _)| name == "http_proxy"));
+    assert!(client.add(&spec).await.err().unwrap().to_string().contains("already"));
+    held.set_running(true).await.unwrap();
+    until("the workload is ready", async || client.status().await.unwrap().workloads[0].ready).await;
+    assert!(held.drain().await.unwrap());
+    assert_eq!(client.status().await.unwrap().workloads[0].reason, "it is stopping");
+    drop(held);
+    until("the workload is gone", async || client.status().await.unwrap().workloads.is_empty()).await;
+
+    let bad = WorkloadSpec { namespace: "No".into(), ..spec };
+    assert!(client.add(&bad).await.err().unwrap().to_string().contains("namespace"));
+    node.shutdown(SOON).await;
+    assert!(client.status().await.unwrap_err().to_string().contains("tulle node"));
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_starts_with_the_server_down_from_what_it_has_on_disk() {
+    crypto();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(ServerConfig::local(folder.path().join("s"))).await.unwrap();
+    let home = folder.path().join("n");
+    let node = started(&server, &home).await;
+    let mut spec = spec("c-0", 1);
+    spec.ports.clear();
+    // That d does not exist is worth knowing, too.
+    let d = ServiceName::new("shop", "d");
+    spec.upstreams.push(UpstreamService { service: d, ports: vec![] });
+    node.workloads().add(spec.clone()).await.unwrap();
+    until("the service is known", async || node.status().services > 0).await;
+    until("it has a certificate", async || node.status().workloads[0].certificate_not_after.is_some()).await;
+    let snapshot = home.join("node/snapshot.pb");
+    until("the snapshot is on disk", async || snapshot.exists()).await;
+    let same_home = Node::start(config(&home, &server, None)).await;
+    assert!(same_home.err().unwrap().to_string().contains("another node"));
+    node.shutdown(SOON).await;
+
+    let config = config(&home, &server, None);
+    server.shutdown().await;
+    let node = Node::start(config).await.unwrap();
+    assert!(!node.status().connected);
+    assert!(node.status().services > 0);
+    node.workloads().add(spec).await.unwrap();
+    let name = tulle_model::name::WorkloadName::new("shop", "c-0");
+    node.workloads().running(&name).unwrap().send_replace(true);
+    until("the workload is ready", async || node.status().workloads[0].ready).await;
+    node.shutdown(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_needed_once_and_must_be_of_this_mesh() {
+    crypto();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(ServerConfig::local(folder.path().join("s"))).await.unwrap();
+    let home = folder.path().join("n");
+    let error = Node::start(config(&home, &server, None)).await.err().unwrap().to_string();
+    assert!(error.contains("--token"), "{error}");
+    // The root that a token names is checked before the token is sent.
+    let foreign = format!("{}.id.secret", "00".repeat(32));
+    let error = Node::start(config(&home, &server, Some(foreign))).await.err().unwrap().to_string();
+    assert!(error.contains("another mesh"), "{error}");
+    let token = server.local_join_token(vec!["*".into()]).await.unwrap().text;
+    let mut parts: Vec<_> = token.split('.').collect();
+    parts[2] = "wrong";
+    let error = Node::start(config(&home, &server, Some(parts.join(".")))).await.err().unwrap().to_string();
+    assert!(error.contains("refuses"), "{error}");
+
+    let node = Node::start(config(&home, &server, Some(token.clone()))).await.unwrap();
+    node.shutdown(SOON).await;
+    // It is a node now: neither the used token nor its absence matter.
+    for token in [Some(token), None] {
+        let node = Node::start(config(&home, &server, token)).await.unwrap();
+        assert!(node.connected(SOON).await);
+        node.shutdown(SOON).await;
+    }
+    server.shutdown().await;
+}
