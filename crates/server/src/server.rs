@@ -30,6 +30,8 @@ use crate::views::Views;
 
 /// How long a stopping server waits for what is under way.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The name of the cluster in the kubeconfig.
+const CLUSTER: &str = "tulle";
 /// How often certificates and tokens are looked after.
 const UPKEEP: Duration = Duration::from_secs(60);
 
@@ -112,21 +114,23 @@ impl Server {
         let store = tokio::task::spawn_blocking(move || Store::open(&path))
             .await
             .map_err(|e| OpenError::Failed { path: "store.redb".to_owned(), cause: e.to_string() })??;
-        let (authority, api_authority) = open_authorities(&dir, &config, &domain, now)?;
-        let authority = Arc::new(authority);
-
         let objects = Objects::open(store.clone()).await?;
         controller::ensure_mesh(&objects, &domain).await?;
         let node_listener = listen("nodes", config.node_listen).await?;
         let api_listener = listen("the API", config.api_listen).await?;
         let node_address = local_address(&node_listener, config.node_listen);
         let api_address = local_address(&api_listener, config.api_listen);
+        let (authority, api_authority) =
+            open_authorities(&dir, &config, &domain, &api_names(&config, api_address), now)?;
+        let authority = Arc::new(authority);
 
         let stop = CancellationToken::new();
         let metrics = Arc::new(Metrics::default());
         let publication = Publication::new();
         let enrolment = Enrolment::new(store, authority.root_fingerprint());
         let statuses = StatusWriter::new(objects.clone(), publication.clone(), metrics.clone());
+        let fleet =
+            Fleet::start(objects.clone(), enrolment.clone(), metrics.clone(), config.lease, stop.clone())?;
         // Everything is compiled before the first node is let in: it would be told that nothing exists.
         let controller = Controller::start(
             objects.clone(),
@@ -134,9 +138,8 @@ impl Server {
             publication.clone(),
             statuses.clone(),
             metrics.clone(),
+            fleet.clone(),
         )?;
-        let fleet =
-            Fleet::start(objects.clone(), enrolment.clone(), metrics.clone(), config.lease, stop.clone())?;
         let certificate = ServerCertificate::new(&authority, now)?;
         let tls = listener::tls(&authority, certificate.clone())?;
 
@@ -156,19 +159,27 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(controller.run(stop.clone()));
         tasks.spawn(statuses.run(stop.clone()));
-        tasks.spawn(upkeep(authority, certificate, enrolment, stop.clone()));
         let grpc_stop = stop.clone();
         tasks.spawn(async move {
             if let Err(error) = crate::grpc::serve(incoming, node_api, discovery, grpc_stop).await {
                 tracing::error!(%error, "serving nodes ended");
             }
         });
-        let api_tls = api_authority.tls(&api_names(&config, api_address), now)?;
+        let api_tls = api_authority.tls()?;
         let api = Api::new(objects.clone(), views.clone());
         tasks.spawn(api.serve(api_listener, Arc::new(api_tls), stop.clone()));
 
         let kubeconfig = config.home.join("kubeconfig");
-        api_authority.write_kubeconfig(&kubeconfig, api_address, "tulle")?;
+        api_authority.write_kubeconfig(&kubeconfig, api_address, CLUSTER)?;
+        let upkeep = Upkeep {
+            authority,
+            certificate,
+            enrolment,
+            api_authority,
+            api_address,
+            kubeconfig: kubeconfig.clone(),
+        };
+        tasks.spawn(upkeep.run(stop.clone()));
         tracing::info!(api = %api_address, nodes = %node_address, trust_domain = %domain, "the server runs");
         Ok(Self { api_address, node_address, kubeconfig, objects, views, stop, tasks })
     }
@@ -206,12 +217,13 @@ fn open_authorities(
     dir: &Path,
     config: &ServerConfig,
     domain: &TrustDomain,
+    api_names: &[String],
     now: SystemTime,
 ) -> Result<(MeshAuthority, ApiAuthority), CaError> {
     let master_path = dir.join("master.key");
-    let api = ApiAuthority::open(&dir.join("api"), &MasterKey::open(&master_path)?, now)?;
     let files = config.authority.as_ref();
     let mesh = MeshAuthority::open(&dir.join("ca"), MasterKey::open(&master_path)?, domain, files, now)?;
+    let api = ApiAuthority::open(&dir.join("api"), MasterKey::open(&master_path)?, api_names, now)?;
     Ok((mesh, api))
 }
 
@@ -236,24 +248,39 @@ fn api_names(config: &ServerConfig, address: SocketAddr) -> Vec<String> {
 }
 
 /// Renews certificates that are due, and forgets expired tokens.
-async fn upkeep(
+struct Upkeep {
     authority: Arc<MeshAuthority>,
     certificate: Arc<ServerCertificate>,
     enrolment: Enrolment,
-    stop: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(UPKEEP) => {}
+    api_authority: ApiAuthority,
+    api_address: SocketAddr,
+    kubeconfig: PathBuf,
+}
+
+impl Upkeep {
+    async fn run(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(UPKEEP) => {}
+            }
+            let now = SystemTime::now();
+            if let Err(error) = self.renew(now) {
+                tracing::error!(%error, "cannot renew the server's certificates");
+            }
+            if let Err(error) = self.enrolment.sweep(now).await {
+                tracing::warn!(%error, "cannot delete expired join tokens");
+            }
         }
-        let now = SystemTime::now();
-        let renewed = authority.renew_if_due(now).and_then(|()| certificate.renew_if_due(&authority, now));
-        if let Err(error) = renewed {
-            tracing::error!(%error, "cannot renew the server's certificates");
+    }
+
+    fn renew(&self, now: SystemTime) -> Result<(), CaError> {
+        self.authority.renew_if_due(now)?;
+        self.certificate.renew_if_due(&self.authority, now)?;
+        if self.api_authority.renew_if_due(now)? {
+            self.api_authority.write_kubeconfig(&self.kubeconfig, self.api_address, CLUSTER)?;
+            tracing::info!(kubeconfig = %self.kubeconfig.display(), "renewed the administrator's certificate");
         }
-        if let Err(error) = enrolment.sweep(now).await {
-            tracing::warn!(%error, "cannot delete expired join tokens");
-        }
+        Ok(())
     }
 }

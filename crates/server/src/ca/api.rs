@@ -7,9 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose};
+use parking_lot::Mutex;
+use rcgen::{DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -23,10 +27,15 @@ const ADMIN_GROUP: &str = "system:masters";
 
 /// Signs the certificates of the API and of its administrator.
 pub struct ApiAuthority {
+    dir: PathBuf,
+    master: MasterKey,
     certificate: CertificateDer<'static>,
     pem: String,
     issuer: Issuer<'static, KeyPair>,
-    admin: Pair,
+    admin: Mutex<Pair>,
+    /// The names that the API is served under.
+    names: Vec<SanType>,
+    served: Arc<Served>,
 }
 
 /// A certificate and its key, in PEM.
@@ -35,53 +44,60 @@ struct Pair {
     key: zeroize::Zeroizing<String>,
 }
 
+/// The certificate that the API shows, and when it expires; replaced as it ages.
+#[derive(Debug)]
+struct Served(ArcSwap<(Arc<CertifiedKey>, SystemTime)>);
+
+impl ResolvesServerCert for Served {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load().0.clone())
+    }
+}
+
 impl ApiAuthority {
-    /// Opens the authority kept in `dir`, or makes one there, and renews what runs out.
-    pub fn open(dir: &Path, master: &MasterKey, now: SystemTime) -> Result<Self, CaError> {
-        let authority = match kept(dir, master, "api-root")? {
+    /// Opens the authority kept in `dir`, or makes one there, and renews what runs out. The API is
+    /// served under `names` (DNS names and addresses).
+    pub fn open(dir: &Path, master: MasterKey, names: &[String], now: SystemTime) -> Result<Self, CaError> {
+        let names = rcgen::CertificateParams::new(names.to_vec())
+            .map_err(|e| CaError::Tls(format!("a name of the API server is not valid: {e}")))?
+            .subject_alt_names;
+        let (pem, key) = match kept(dir, &master, "api-root")? {
             Some((pem, key)) if !expires_within(&certificate(&pem)?, now, RENEW_BEFORE) => (pem, key),
             _ => {
                 let key = generate_key()?;
                 let params = authority_parameters("tulle API", now, 10 * YEAR, None, 0);
-                keep(dir, master, "api-root", params.self_signed(&key)?.pem(), key)?
+                keep(dir, &master, "api-root", params.self_signed(&key)?.pem(), key)?
             }
         };
-        let (pem, key) = authority;
         let root = certificate(&pem)?;
         let issuer = Issuer::from_ca_cert_der(&root, key)?;
-        let usable = |pem: &str| -> Result<bool, CaError> {
-            let der = certificate(pem)?;
-            Ok(!expires_within(&der, now, RENEW_BEFORE) && signed_by(&der, &root))
+        let admin = match kept(dir, &master, "admin")? {
+            Some((pem, key)) if usable(&certificate(&pem)?, &root, now) => (pem, key),
+            _ => new_admin(dir, &master, &issuer, now)?,
         };
-        let admin = match kept(dir, master, "admin")? {
-            Some((pem, key)) if usable(&pem)? => (pem, key),
-            _ => {
-                let key = generate_key()?;
-                let mut params = parameters("admin", now, YEAR, None);
-                params.distinguished_name.push(DnType::OrganizationName, ADMIN_GROUP);
-                params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-                keep(dir, master, "admin", params.signed_by(&key, &issuer)?.pem(), key)?
-            }
-        };
-        let admin = Pair { certificate: admin.0, key: admin.1.serialize_pem().into() };
-        Ok(Self { certificate: root, pem, issuer, admin })
+        let served = Arc::new(Served(ArcSwap::from_pointee(new_served(&names, &issuer, now)?)));
+        let admin = Mutex::new(Pair { certificate: admin.0, key: admin.1.serialize_pem().into() });
+        Ok(Self { dir: dir.to_owned(), master, certificate: root, pem, issuer, admin, names, served })
     }
 
-    /// The TLS settings of the API for these names and addresses: TLS 1.2 or 1.3, HTTP/2 or 1.1, and
-    /// a client certificate of this authority where the client has one. A client without one is let
-    /// through to be told so by the API (401), as Kubernetes does.
-    pub fn tls(&self, names: &[String], now: SystemTime) -> Result<rustls::ServerConfig, CaError> {
-        let key = generate_key()?;
-        let mut params = parameters("tulle API", now, YEAR, None);
-        params.subject_alt_names = rcgen::CertificateParams::new(names.to_vec())
-            .map_err(|e| CaError::Tls(format!("a name of the API server is not valid: {e}")))?
-            .subject_alt_names;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let chain = vec![params.signed_by(&key, &self.issuer)?.der().clone(), self.certificate.clone()];
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    /// Renews what runs out; true when the kubeconfig must be written anew. Call it now and then.
+    pub fn renew_if_due(&self, now: SystemTime) -> Result<bool, CaError> {
+        if self.served.0.load().1 < now + RENEW_BEFORE {
+            self.served.0.store(Arc::new(new_served(&self.names, &self.issuer, now)?));
+        }
+        let mut admin = self.admin.lock();
+        if usable(&certificate(&admin.certificate)?, &self.certificate, now) {
+            return Ok(false);
+        }
+        let (certificate, key) = new_admin(&self.dir, &self.master, &self.issuer, now)?;
+        *admin = Pair { certificate, key: key.serialize_pem().into() };
+        Ok(true)
+    }
 
+    /// The TLS settings of the API: TLS 1.2 or 1.3, HTTP/2 or 1.1, and a client certificate of this
+    /// authority where the client has one. A client without one is let through to be told so by the
+    /// API (401), as Kubernetes does.
+    pub fn tls(&self) -> Result<rustls::ServerConfig, CaError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone()).map_err(|e| CaError::Tls(e.to_string()))?;
@@ -94,8 +110,7 @@ impl ApiAuthority {
             .with_safe_default_protocol_versions()
             .map_err(|e| CaError::Tls(e.to_string()))?
             .with_client_cert_verifier(clients)
-            .with_single_cert(chain, key)
-            .map_err(|e| CaError::Tls(e.to_string()))?;
+            .with_cert_resolver(self.served.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // A resumed session would skip the check of the client's certificate.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
@@ -110,6 +125,7 @@ impl ApiAuthority {
             ip if ip.is_unspecified() => format!("[::1]:{}", server.port()),
             _ => server.to_string(),
         };
+        let admin = self.admin.lock();
         let text = format!(
             "apiVersion: v1\n\
              kind: Config\n\
@@ -130,11 +146,46 @@ impl ApiAuthority {
              \x20   client-certificate-data: {certificate}\n\
              \x20   client-key-data: {key}\n",
             ca = STANDARD.encode(&self.pem),
-            certificate = STANDARD.encode(&self.admin.certificate),
-            key = STANDARD.encode(self.admin.key.as_bytes()),
+            certificate = STANDARD.encode(&admin.certificate),
+            key = STANDARD.encode(admin.key.as_bytes()),
         );
         write_private(path, text.as_bytes())
     }
+}
+
+fn usable(der: &CertificateDer<'_>, root: &CertificateDer<'_>, now: SystemTime) -> bool {
+    !expires_within(der, now, RENEW_BEFORE) && signed_by(der, root)
+}
+
+fn new_admin(
+    dir: &Path,
+    master: &MasterKey,
+    issuer: &Issuer<'static, KeyPair>,
+    now: SystemTime,
+) -> Result<(String, KeyPair), CaError> {
+    let key = generate_key()?;
+    let mut params = parameters("admin", now, YEAR, None);
+    params.distinguished_name.push(DnType::OrganizationName, ADMIN_GROUP);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    keep(dir, master, "admin", params.signed_by(&key, issuer)?.pem(), key)
+}
+
+fn new_served(
+    names: &[SanType],
+    issuer: &Issuer<'static, KeyPair>,
+    now: SystemTime,
+) -> Result<(Arc<CertifiedKey>, SystemTime), CaError> {
+    let key = generate_key()?;
+    let mut params = parameters("tulle API", now, YEAR, None);
+    params.subject_alt_names = names.to_vec();
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let chain = vec![params.signed_by(&key, issuer)?.der().clone()];
+    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let private = rustls::crypto::aws_lc_rs::sign::any_supported_type(&private)
+        .map_err(|e| CaError::Tls(e.to_string()))?;
+    Ok((Arc::new(CertifiedKey::new(chain, private)), now + YEAR))
 }
 
 fn paths(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
@@ -184,4 +235,52 @@ fn signed_by(der: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
         return false;
     };
     certificate.verify_signature(Some(issuer.public_key())).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_kept_until_thirty_days_before_they_expire() {
+        let home = tempfile::tempdir().unwrap();
+        let open = |now| {
+            let master = MasterKey::open(&home.path().join("master.key")).unwrap();
+            ApiAuthority::open(&home.path().join("api"), master, &["localhost".to_owned()], now).unwrap()
+        };
+        let admin = |authority: &ApiAuthority| authority.admin.lock().certificate.clone();
+        let now = SystemTime::now();
+        let (first, again, late) = (open(now), open(now + DAY), open(now + YEAR - 29 * DAY));
+        assert_eq!(admin(&first), admin(&again));
+        assert_ne!(admin(&first), admin(&late));
+        assert_eq!(first.pem, late.pem, "the root stays");
+        let der = certificate(&admin(&first)).unwrap();
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+        assert_eq!(parsed.subject().to_string(), "CN=admin, O=system:masters");
+
+        let (served, kept) = (first.served.0.load().1, admin(&first));
+        assert!(!first.renew_if_due(now + DAY).unwrap());
+        assert_eq!(first.served.0.load().1, served);
+        assert!(first.renew_if_due(now + YEAR - 29 * DAY).unwrap());
+        assert!(first.served.0.load().1 > served && admin(&first) != kept);
+    }
+
+    #[test]
+    fn the_kubeconfig_is_private_and_names_an_address_that_can_be_reached() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let master = MasterKey::open(&home.path().join("master.key")).unwrap();
+        let authority = ApiAuthority::open(home.path(), master, &[], SystemTime::now()).unwrap();
+        let path = home.path().join("kubeconfig");
+        for (listen, expected) in [
+            ("0.0.0.0:15014", "https://127.0.0.1:15014\n"),
+            ("[::]:15014", "https://[::1]:15014\n"),
+            ("10.0.0.1:15014", "https://10.0.0.1:15014\n"),
+        ] {
+            authority.write_kubeconfig(&path, listen.parse().unwrap(), "tulle").unwrap();
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.contains(expected), "{text}");
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
 }

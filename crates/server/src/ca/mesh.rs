@@ -96,7 +96,7 @@ impl MeshAuthority {
         };
         let chain = read_certificates(&files.certificate)?;
         let key = read_key(&files.key)?;
-        check_authority(&files.certificate, &chain[0], &key)?;
+        check_authority(&files.certificate, &chain[0], &key, now)?;
         if self_signed(&chain[0]) {
             return Self::under_root(dir, master, domain, chain[0].clone(), key, now);
         }
@@ -132,7 +132,7 @@ impl MeshAuthority {
     ) -> Result<Self, CaError> {
         let expires = expiry(&root).unwrap_or(now);
         let root_issuer = Issuer::from_ca_cert_der(&root, key)?;
-        let kept = kept_intermediate(dir, &master, &root)?;
+        let kept = kept_intermediate(dir, &master, &root, now)?;
         let intermediate = match kept {
             Some(kept) if kept.expires > now + INTERMEDIATE_LIFETIME / 3 => kept,
             _ => new_intermediate(dir, &master, domain, &root_issuer, expires, now)?,
@@ -305,7 +305,7 @@ fn own_root(
     {
         let mut certificates = read_certificates(&certificate_path)?;
         let key = key_from_der(&key_path, &secret)?;
-        check_authority(&certificate_path, &certificates[0], &key)?;
+        check_authority(&certificate_path, &certificates[0], &key, now)?;
         return Ok((certificates.swap_remove(0), key));
     }
     let key = generate_key()?;
@@ -323,6 +323,7 @@ fn kept_intermediate(
     dir: &Path,
     master: &MasterKey,
     root: &CertificateDer<'_>,
+    now: SystemTime,
 ) -> Result<Option<Intermediate>, CaError> {
     let (certificate_path, key_path) = (dir.join("issuer.pem"), dir.join("issuer.key"));
     if !certificate_path.exists() {
@@ -332,7 +333,8 @@ fn kept_intermediate(
     let chain = read_certificates(&certificate_path)?;
     let key = key_from_der(&key_path, &secret)?;
     // A crash between the two writes, or another root than before: make a new one.
-    let matches = check_authority(&certificate_path, &chain[0], &key).is_ok() && signed_by(&chain[0], root);
+    let matches =
+        check_authority(&certificate_path, &chain[0], &key, now).is_ok() && signed_by(&chain[0], root);
     let Some(expires) = expiry(&chain[0]).filter(|_| matches) else { return Ok(None) };
     let issuer = Issuer::from_ca_cert_der(&chain[0], key)?;
     Ok(Some(Intermediate { issuer, chain, expires }))
@@ -389,7 +391,12 @@ fn key_from_der(path: &Path, der: &[u8]) -> Result<KeyPair, CaError> {
 }
 
 /// Checks that a certificate may sign others and that the key is its own.
-fn check_authority(path: &Path, der: &CertificateDer<'_>, key: &KeyPair) -> Result<(), CaError> {
+fn check_authority(
+    path: &Path,
+    der: &CertificateDer<'_>,
+    key: &KeyPair,
+    now: SystemTime,
+) -> Result<(), CaError> {
     let invalid = |problem: &str| CaError::Content { path: path.to_owned(), problem: problem.to_owned() };
     let (_, certificate) =
         x509_parser::parse_x509_certificate(der).map_err(|_| invalid("is no X.509 certificate"))?;
@@ -399,7 +406,7 @@ fn check_authority(path: &Path, der: &CertificateDer<'_>, key: &KeyPair) -> Resu
     if certificate.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
         return Err(invalid("does not belong to the private key that was given"));
     }
-    if expires_within(der, SystemTime::now(), Duration::ZERO) {
+    if expires_within(der, now, Duration::ZERO) {
         return Err(invalid("has expired"));
     }
     Ok(())
@@ -417,4 +424,137 @@ fn signed_by(der: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
     };
     certificate.issuer() == issuer.subject()
         && certificate.verify_signature(Some(issuer.public_key())).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::CertificateParams;
+
+    struct Fixture {
+        home: tempfile::TempDir,
+        domain: TrustDomain,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            Self { home: tempfile::tempdir().unwrap(), domain: TrustDomain::new("mesh.local").unwrap() }
+        }
+
+        fn open(&self, files: Option<&AuthorityFiles>, now: SystemTime) -> Result<MeshAuthority, CaError> {
+            let master = MasterKey::open(&self.home.path().join("master.key")).unwrap();
+            MeshAuthority::open(&self.home.path().join("ca"), master, &self.domain, files, now)
+        }
+
+        fn write(&self, name: &str, content: &str) -> PathBuf {
+            let path = self.home.path().join(name);
+            fs::write(&path, content).unwrap();
+            path
+        }
+    }
+
+    fn workload(domain: &TrustDomain) -> SpiffeId {
+        SpiffeId::workload(domain, "shop", "cart")
+    }
+
+    /// Checks the chain as a peer would, at `now`.
+    fn verify(issued: &Issued, now: SystemTime) -> Result<(), webpki::Error> {
+        let leaf = webpki::EndEntityCert::try_from(&issued.chain[0]).unwrap();
+        let anchors: Vec<_> =
+            issued.roots.iter().map(|r| webpki::anchor_from_trusted_cert(r).unwrap()).collect();
+        let time =
+            rustls_pki_types::UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap());
+        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
+        let usage = webpki::KeyUsage::client_auth();
+        leaf.verify_for_usage(algorithms, &anchors, &issued.chain[1..], time, usage, None, None).map(drop)
+    }
+
+    #[test]
+    fn what_is_signed_verifies_for_its_hour() {
+        let fixture = Fixture::new();
+        let now = SystemTime::now();
+        let authority = fixture.open(None, now).unwrap();
+        let key = generate_key().unwrap();
+        let csr = CertificateParams::default().serialize_request(&key).unwrap();
+        let issued = authority.sign(&workload(&fixture.domain), csr.der(), now).unwrap();
+        verify(&issued, now).unwrap();
+        verify(&issued, now + Duration::from_secs(3590)).unwrap();
+        assert!(verify(&issued, now + Duration::from_secs(3601)).is_err());
+        assert!(verify(&issued, now - Duration::from_secs(120)).is_err());
+
+        let foreign = TrustDomain::new("other.local").unwrap();
+        assert!(authority.sign(&workload(&foreign), csr.der(), now).is_err());
+        let again = fixture.open(None, now).unwrap();
+        assert_eq!(again.root_fingerprint(), authority.root_fingerprint());
+        assert_eq!(again.issuer.load().chain, authority.issuer.load().chain);
+    }
+
+    #[test]
+    fn the_intermediate_is_replaced_before_it_runs_out() {
+        let fixture = Fixture::new();
+        let now = SystemTime::now();
+        let authority = fixture.open(None, now).unwrap();
+        let chain = |a: &MeshAuthority| a.issuer.load().chain.clone();
+        let first = chain(&authority);
+        authority.renew_if_due(now + YEAR / 2).unwrap();
+        assert_eq!(chain(&authority), first);
+        let late = now + YEAR * 3 / 4;
+        authority.renew_if_due(late).unwrap();
+        assert_ne!(chain(&authority), first);
+        let key = generate_key().unwrap();
+        verify(&authority.issue(&workload(&fixture.domain), &key, late).unwrap(), late).unwrap();
+        // It was kept.
+        assert_eq!(chain(&fixture.open(None, late).unwrap()), chain(&authority));
+    }
+
+    #[test]
+    fn a_root_or_an_intermediate_of_the_users_own_signs() {
+        let now = SystemTime::now();
+        let root_key = generate_key().unwrap();
+        let root = authority_parameters("their root", now, YEAR, None, 1).self_signed(&root_key).unwrap();
+        let root_issuer = Issuer::from_ca_cert_der(root.der(), &root_key).unwrap();
+        let middle_key = generate_key().unwrap();
+        let params = authority_parameters("their issuing", now, YEAR, None, 0);
+        let middle = params.signed_by(&middle_key, &root_issuer).unwrap();
+        let key = generate_key().unwrap();
+
+        let fixture = Fixture::new();
+        let files = AuthorityFiles {
+            certificate: fixture.write("root.pem", &root.pem()),
+            key: fixture.write("root.key", &root_key.serialize_pem()),
+            roots: None,
+        };
+        let authority = fixture.open(Some(&files), now).unwrap();
+        let issued = authority.issue(&workload(&fixture.domain), &key, now).unwrap();
+        assert_eq!(issued.roots, [root.der().clone()]);
+        verify(&issued, now).unwrap();
+
+        let fixture = Fixture::new();
+        let mut files = AuthorityFiles {
+            certificate: fixture.write("middle.pem", &middle.pem()),
+            key: fixture.write("middle.key", &middle_key.serialize_pem()),
+            roots: Some(fixture.write("root.pem", &root.pem())),
+        };
+        let authority = fixture.open(Some(&files), now).unwrap();
+        let issued = authority.issue(&workload(&fixture.domain), &key, now).unwrap();
+        assert_eq!(issued.chain[1], *middle.der());
+        verify(&issued, now).unwrap();
+
+        let problem = |files: &AuthorityFiles| fixture.open(Some(files), now).err().unwrap().to_string();
+        files.roots = None;
+        assert!(problem(&files).contains("the roots to trust"), "{}", problem(&files));
+        files.key = fixture.write("other.key", &key.serialize_pem());
+        assert!(problem(&files).contains("does not belong"), "{}", problem(&files));
+        files.key = fixture.home.path().join("missing.key");
+        assert!(problem(&files).contains("missing.key"), "{}", problem(&files));
+    }
+
+    #[test]
+    fn the_trust_domain_cannot_change() {
+        let mut fixture = Fixture::new();
+        fixture.open(None, SystemTime::now()).unwrap();
+        fixture.domain = TrustDomain::new("other.local").unwrap();
+        let message = fixture.open(None, SystemTime::now()).err().unwrap().to_string();
+        assert!(message.contains("mesh.local"), "{message}");
+    }
 }

@@ -22,6 +22,7 @@ use tulle_model::registry::{KINDS, KindId};
 use tulle_wire::discovery as wire;
 
 use self::status::StatusWriter;
+use crate::fleet::Fleet;
 use crate::grpc::publication::{Key, Publication, ResourceType};
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects, Page};
@@ -45,6 +46,7 @@ pub struct Controller {
     publication: Arc<Publication>,
     statuses: Arc<StatusWriter>,
     metrics: Arc<Metrics>,
+    fleet: Arc<Fleet>,
     compiler: Compiler,
     published: HashSet<Key>,
     watch: ObjectWatch,
@@ -58,12 +60,13 @@ impl Controller {
         publication: Arc<Publication>,
         statuses: Arc<StatusWriter>,
         metrics: Arc<Metrics>,
+        fleet: Arc<Fleet>,
     ) -> Result<Self, ObjectError> {
         let watch = objects.watch_all(objects.revision())?;
         let compiler = Compiler::new(domain.clone());
         let published = HashSet::new();
         let mut controller =
-            Self { objects, domain, publication, statuses, metrics, compiler, published, watch };
+            Self { objects, domain, publication, statuses, metrics, fleet, compiler, published, watch };
         controller.relist()?;
         Ok(controller)
     }
@@ -91,16 +94,31 @@ impl Controller {
 
     /// Takes a change and all that wait behind it.
     fn follow(&mut self, first: ObjectEvent) -> Result<(), ObjectError> {
-        let mut changes = vec![change(first)];
+        let mut changes = vec![self.change(first)];
         while changes.len() < BATCH
             && let Some(event) = self.watch.try_next()?
         {
-            changes.push(change(event));
+            let change = self.change(event);
+            changes.push(change);
         }
         self.metrics.objects_compiled.add(changes.len() as u64);
         let effects = self.compiler.apply_all(changes);
         self.publish(&effects);
         Ok(())
+    }
+
+    fn change(&self, event: ObjectEvent) -> Change {
+        let ObjectEvent { kind, namespace, name, object, previous, .. } = event;
+        let name = NamespacedName::new(namespace, name);
+        match (object, previous) {
+            (Some(object), _) => Change::Put(kind, object),
+            (None, previous) => {
+                if let Some(previous) = previous.filter(|_| kind.id == KindId::Workload) {
+                    self.fleet.deleted(&previous, name.clone());
+                }
+                Change::Delete(kind, name)
+            }
+        }
     }
 
     fn relist(&mut self) -> Result<(), ObjectError> {
@@ -161,13 +179,6 @@ impl Controller {
                 tracing::warn!(kind = kind.kind, object = %name, "does not compile: {problem}");
             }
         }
-    }
-}
-
-fn change(event: ObjectEvent) -> Change {
-    match event.object {
-        Some(object) => Change::Put(event.kind, object),
-        None => Change::Delete(event.kind, NamespacedName::new(event.namespace, event.name)),
     }
 }
 

@@ -79,6 +79,8 @@ enum Message {
     Closed {
         session: u64,
     },
+    /// Somebody else has deleted a Workload object of this node.
+    Deleted(WorkloadName),
 }
 
 /// What is known of a node, shared with the views.
@@ -190,6 +192,15 @@ impl Fleet {
         (connected, self.roll_up.lock().len())
     }
 
+    /// Says that a Workload object was deleted; if the node still runs it, it is written again.
+    pub fn deleted(&self, object: &serde_json::Value, name: WorkloadName) {
+        let nodes = self.nodes.lock();
+        if let Some(known) = workloads::holder(object).and_then(|node| nodes.get(node)) {
+            // A full mailbox: the node's next change of workloads will write it.
+            let _ = known.mailbox.try_send(Message::Deleted(name));
+        }
+    }
+
     /// Whether another node may not take over what `node` holds.
     fn is_connected(&self, node: &str) -> bool {
         self.nodes.lock().get(node).and_then(|known| known.record.as_ref()).is_some_and(|r| r.connected)
@@ -217,6 +228,8 @@ impl Fleet {
             instance: String::new(),
             reported: Vec::new(),
             held: held.into_iter().map(|name| (name, None)).collect(),
+            refused: Vec::new(),
+            unfinished: false,
             deadline: Instant::now() + self.lease,
             expired: false,
             link_address: String::new(),
@@ -254,6 +267,10 @@ struct NodeTask {
     reported: Vec<Workload>,
     /// The Workload objects of this node, and what they were last written from.
     held: HashMap<WorkloadName, Option<(Workload, String)>>,
+    /// What of the latest report is not taken.
+    refused: Vec<RefusedWorkload>,
+    /// Whether the objects are not yet what was reported: the next report tries again.
+    unfinished: bool,
     /// When the lease runs out.
     deadline: Instant,
     expired: bool,
@@ -310,7 +327,7 @@ impl NodeTask {
                 if moved && !self.reported.is_empty() {
                     self.write().await;
                 }
-                self.reply(Vec::new());
+                self.reply();
             }
             Message::Report { session, report } => {
                 if self.session.as_ref().is_none_or(|(current, _)| *current != session) {
@@ -322,6 +339,15 @@ impl NodeTask {
                 if self.session.as_ref().is_some_and(|(current, _)| *current == session) {
                     self.session = None;
                     self.update(|record| record.connected = false);
+                }
+            }
+            Message::Deleted(name) => {
+                // Our own deletions have left `held` already.
+                if let Some(written) = self.held.get_mut(&name)
+                    && written.take().is_some()
+                    && !self.expired
+                {
+                    self.write().await;
                 }
             }
         }
@@ -345,8 +371,9 @@ impl NodeTask {
                 record.workloads = Arc::default();
                 record.connected = false;
             });
+            self.refused.clear();
             self.remove_all("the node leaves").await;
-            self.reply(Vec::new());
+            self.reply();
             return;
         }
         let set = report.workloads.is_some();
@@ -355,12 +382,14 @@ impl NodeTask {
             let shown: Arc<[Workload]> = self.reported.clone().into();
             self.update(|record| record.workloads = shown);
         }
-        let refused = if set || revived { self.write().await } else { Vec::new() };
-        self.reply(refused);
+        if set || revived || self.unfinished {
+            self.write().await;
+        }
+        self.reply();
     }
 
-    /// Makes the objects what was reported last; returns what is not taken.
-    async fn write(&mut self) -> Vec<RefusedWorkload> {
+    /// Makes the objects what was reported last, as far as they are taken.
+    async fn write(&mut self) {
         let mut refused = Vec::new();
         let mut wanted = HashMap::new();
         let grant = self.fleet.enrolment.grant(&self.node);
@@ -415,14 +444,16 @@ impl NodeTask {
             }
         }
         self.delete(&gone).await;
-        self.fleet.metrics.workloads_refused.add(refused.len() as u64);
-        for refusal in &refused {
+        refused.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+        for refusal in refused.iter().filter(|refusal| !self.refused.contains(refusal)) {
+            self.fleet.metrics.workloads_refused.add(1);
             tracing::warn!(
                 node = %self.node, workload = %format_args!("{}/{}", refusal.namespace, refusal.name),
                 "refused a workload: {}", refusal.message
             );
         }
-        refused
+        self.unfinished = !refused.is_empty() || gone.iter().any(|name| self.held.contains_key(name));
+        self.refused = refused;
     }
 
     async fn delete(&mut self, names: &[WorkloadName]) {
@@ -431,7 +462,7 @@ impl NodeTask {
                 Ok(()) => {
                     self.held.remove(&name);
                 }
-                // It stays in `held` and goes with the next report.
+                // It stays in `held`, and is tried again.
                 Err(error) => {
                     tracing::warn!(node = %self.node, workload = %name, %error, "cannot remove a workload")
                 }
@@ -488,11 +519,11 @@ impl NodeTask {
         }
     }
 
-    fn reply(&self, refused: Vec<RefusedWorkload>) {
+    fn reply(&self) {
         if let Some((_, replies)) = &self.session {
             let lease_seconds = self.fleet.lease.as_secs().try_into().unwrap_or(u32::MAX);
             // A node that does not read its replies goes without.
-            let _ = replies.try_send(Ok(ReportReply { lease_seconds, refused }));
+            let _ = replies.try_send(Ok(ReportReply { lease_seconds, refused: self.refused.clone() }));
         }
     }
 }

@@ -125,7 +125,8 @@ fn taken(name: &WorkloadName, why: String) -> ObjectError {
     }
 }
 
-fn holder(object: &Value) -> Option<&str> {
+/// The node that holds a workload; none for one that was written by hand.
+pub(super) fn holder(object: &Value) -> Option<&str> {
     object["metadata"]["annotations"][NODE_ANNOTATION].as_str()
 }
 

@@ -184,7 +184,7 @@ impl Enrolment {
         let unknown = || {
             refused(
                 "the join token is not known: it was used already, has expired, or this server never made it; \
-                 make a new one"
+                 make a new one with `tulle token create`"
                     .to_owned(),
             )
         };
@@ -199,7 +199,9 @@ impl Enrolment {
             return Err(unknown());
         }
         if seconds(now) >= kept.expires {
-            return Err(refused("the join token has expired; make a new one".to_owned()));
+            return Err(refused(
+                "the join token has expired; make a new one with `tulle token create`".to_owned(),
+            ));
         }
         match &kept.node {
             Some(bound) if bound != node => {

@@ -3,7 +3,7 @@
 //! gRPC services as a [`Peer`].
 //!
 //! Bounded: so many connections, so many handshakes at once, a deadline for each handshake and for
-//! the first bytes after it. A peer with a certificate of another trust domain, or without exactly
+//! the first bytes after it, a life no longer than the peer's certificate. A peer with a certificate of another trust domain, or without exactly
 //! one SPIFFE ID of this mesh's form, is closed after the handshake and logged.
 
 use std::io;
@@ -33,6 +33,10 @@ const CONNECTIONS: usize = 8192;
 const HANDSHAKES: usize = 256;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer without a certificate may stay: joining takes one call.
+const ANONYMOUS_LIFE: Duration = Duration::from_secs(60);
+/// How long a connection may outlive its peer's certificate; its calls are refused by then.
+const EXPIRED_LIFE: Duration = Duration::from_secs(60);
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
@@ -162,7 +166,7 @@ async fn handshake(
     let stream = acceptor.accept(stream).await.map_err(|e| format!("TLS failed: {e}"))?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let (identity, expires) = match certificate {
-        None => (None, SystemTime::now() + Duration::from_secs(3600)),
+        None => (None, SystemTime::now() + ANONYMOUS_LIFE),
         Some(der) => {
             let identity = spiffe_id(der, trust_domain)?;
             let (_, not_after) = validity(der).ok_or("its certificate cannot be read")?;
@@ -171,8 +175,8 @@ async fn handshake(
         }
     };
     let peer = Peer { address, identity, expires };
-    let patience = Some(Box::pin(tokio::time::sleep(FIRST_BYTES_TIMEOUT)));
-    Ok(Connection { stream, peer, patience, _place: place })
+    let end = Box::pin(tokio::time::sleep(FIRST_BYTES_TIMEOUT));
+    Ok(Connection { stream, peer, silent: true, end, _place: place })
 }
 
 /// The one SPIFFE ID of a certificate that was verified already (X.509-SVID standard, section 5.2).
@@ -193,8 +197,10 @@ fn spiffe_id(der: &rustls_pki_types::CertificateDer<'_>, trust_domain: &str) -> 
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
-    /// Runs until the first bytes have come.
-    patience: Option<Pin<Box<Sleep>>>,
+    /// Whether no bytes have come yet.
+    silent: bool,
+    /// When it is cut.
+    end: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -212,15 +218,16 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            Poll::Ready(result) => {
-                self.patience = None;
-                Poll::Ready(result)
-            }
-            Poll::Pending => match &mut self.patience {
-                Some(patience) => patience.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
-                None => Poll::Pending,
-            },
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() && self.silent {
+            self.silent = false;
+            let grace = if self.peer.identity.is_some() { EXPIRED_LIFE } else { Duration::ZERO };
+            let rest = self.peer.expires.duration_since(SystemTime::now()).unwrap_or_default();
+            self.end.as_mut().reset(tokio::time::Instant::now() + rest + grace);
+        }
+        match self.end.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => read,
         }
     }
 }

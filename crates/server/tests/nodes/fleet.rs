@@ -124,6 +124,20 @@ async fn a_live_nodes_workload_is_not_taken_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_workload_that_runs_comes_back_when_its_object_is_deleted() {
+    let server = TestServer::start().await;
+    let node = server.node("n1", &["*"]).await;
+    let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    let uid = |o: &serde_json::Value| o["metadata"]["uid"].clone();
+    let first = uid(&server.get(KindId::Workload, "shop", "cart-0").unwrap());
+    let objects = &server.server.objects;
+    objects.delete(KindId::Workload.kind(), "shop", "cart-0", &Default::default()).await.unwrap();
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null() && uid(o) != first).await;
+    drop(reports);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn edges_and_metrics_show_what_nodes_count() {
     let server = TestServer::start().await;
     server.put(KindId::Service, "shop", service("shop", "cart", 80)).await;
