@@ -48,10 +48,10 @@ impl Body {
 
     /// Tells `observer` of everything that passes. What `observer` holds is dropped with the body.
     pub fn observed(self, observer: impl FnMut(Event<'_>) + Unpin + 'static) -> Self {
-        let size = http_body::Body::size_hint(&self);
+        let over = http_body::Body::is_end_stream(&self);
         let observed = Observed { inner: self, observer, over: false };
         // An empty body must say at once that it is: its length decides over the framing.
-        if size.exact() == Some(0) {
+        if over {
             drop(observed);
             return Self::empty();
         }

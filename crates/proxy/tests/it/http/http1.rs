@@ -7,8 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tulle_model::snapshot::AppProtocol;
 
-use crate::apps::{self, app, chunks, exchange, full, get, http1, read, read_head, read_to_end};
-use crate::mesh::{WAYS, Way, path};
+use super::apps::{self, app, chunks, exchange, full, get, http1, read, read_head, read_to_end};
+use super::mesh::{WAYS, Way, path};
 
 #[tokio::test]
 async fn a_request_gets_through_with_its_host_and_without_the_connections_headers() {

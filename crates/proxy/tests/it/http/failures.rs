@@ -13,8 +13,8 @@ use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRule, Known, PathMatch,
 };
 
-use crate::apps::{self, app, exchange, full, get, http1, read, read_head};
-use crate::mesh::{Authority, Node, WAYS, Way, path, plain, service_name};
+use super::apps::{self, app, exchange, full, get, http1, read, read_head};
+use super::mesh::{Authority, Node, WAYS, Way, path, plain, service_name};
 
 /// An address at which nobody listens.
 async fn nowhere() -> SocketAddr {
@@ -156,7 +156,7 @@ async fn a_stopping_workload_fails_nobody() {
         let node = if far_away { &mut far } else { &mut near };
         node.drain_workload("c-1");
         let stopping = NamespacedName::new("default", "c-1");
-        crate::mesh::eventually(|| (node.proxy().in_flight(&stopping) == 0).then_some(())).await;
+        super::mesh::eventually(|| (node.proxy().in_flight(&stopping) == 0).then_some(())).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
         stop.store(1, Ordering::Relaxed);
         let counts = load.join_all().await;

@@ -9,8 +9,8 @@ use hyper::body::{Frame, Incoming};
 use tokio::sync::mpsc;
 use tulle_model::snapshot::AppProtocol;
 
-use crate::apps::{self, TestBody, app, chunks, full, http1, http2, read};
-use crate::mesh::{WAYS, Way, path};
+use super::apps::{self, TestBody, app, chunks, full, http1, http2, read};
+use super::mesh::{WAYS, Way, path};
 
 #[tokio::test]
 async fn the_application_is_spoken_to_as_the_client_speaks() {

@@ -5,8 +5,8 @@ use tokio::net::TcpStream;
 use tulle_model::snapshot::{AppProtocol, EgressPolicy};
 use tulle_proxy::Capture;
 
-use crate::apps::{self, app, exchange, read_head, read_to_end};
-use crate::mesh::{Authority, Node, Way, path};
+use super::apps::{self, app, exchange, read_head, read_to_end};
+use super::mesh::{Authority, Node, Way, path};
 
 fn absolute(uri: &str) -> String {
     format!("GET {uri} HTTP/1.1\r\nhost: ignored\r\nconnection: close\r\nproxy-authorization: x\r\n\r\n")

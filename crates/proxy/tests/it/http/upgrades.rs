@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tulle_model::snapshot::AppProtocol;
 
-use crate::apps::{self, TestBody, full, read_head, read_to_end};
-use crate::mesh::{WAYS, path};
+use super::apps::{self, TestBody, full, read_head, read_to_end};
+use super::mesh::{WAYS, path};
 
 /// Takes every upgrade to `echo`, and says goodbye when the client has closed its side.
 async fn echo(mut request: Request<Incoming>) -> Response<TestBody> {

@@ -1,0 +1,9 @@
+//! HTTP: real clients and real applications, on every way between two workloads.
+
+mod apps;
+mod explicit;
+mod failures;
+mod http1;
+mod http2;
+mod mesh;
+mod upgrades;
