@@ -38,7 +38,7 @@ pub(super) fn admit(
 }
 
 /// Drops fields that the kind does not have, or refuses the object because of them.
-fn prune(
+pub(super) fn prune(
     kind: &'static Kind,
     object: &mut Value,
     unknown_fields: UnknownFields,

@@ -8,6 +8,7 @@
 mod checks;
 mod delete;
 mod error;
+mod fields;
 mod key;
 mod metadata;
 pub mod patch;

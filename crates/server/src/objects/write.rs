@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tulle_model::registry::{Kind, KindId};
 
+use super::fields::{self, Operation};
 use super::{ObjectError, Objects, checks, decode_at, key, metadata};
 use crate::store::{Precondition, StoreError};
 
@@ -88,7 +89,7 @@ impl Objects {
             ));
         }
         if metadata::text(&object, "name").is_some() {
-            return self.create_named(kind, namespace, object, options).await;
+            return self.create_named(kind, namespace, object, options, Operation::Update).await;
         }
         let Some(prefix) = metadata::text(&object, "generateName").map(str::to_owned) else {
             return Err(ObjectError::Invalid {
@@ -105,7 +106,7 @@ impl Objects {
         loop {
             let mut named = object.clone();
             metadata::of(&mut named).insert("name".to_owned(), metadata::generate_name(&prefix).into());
-            match self.create_named(kind, namespace, named, options).await {
+            match self.create_named(kind, namespace, named, options, Operation::Update).await {
                 Err(ObjectError::AlreadyExists { .. }) if attempt < NAME_ATTEMPTS => attempt += 1,
                 result => return result,
             }
@@ -118,6 +119,7 @@ impl Objects {
         namespace: &str,
         mut object: Value,
         options: &WriteOptions,
+        operation: Operation<'_>,
     ) -> Result<Written, ObjectError> {
         let name = metadata::text(&object, "name").unwrap_or_default().to_owned();
         if kind.has_status && options.part == Part::Object {
@@ -125,6 +127,8 @@ impl Objects {
         }
         metadata::initialize(kind, &mut object);
         let warnings = checks::admit(kind, None, &mut object, options.part, options.unknown_fields)?;
+        fields::forget_managers(&mut object);
+        fields::track(kind, None, &mut object, &options.manager, options.part, operation)?;
         let required = if kind.namespaced { Some(self.check_open(namespace)?) } else { None };
         let key = key::key(kind, namespace, &name);
         let taken = || ObjectError::AlreadyExists { kind, name: name.clone() };
@@ -203,29 +207,52 @@ impl Objects {
         }
     }
 
-    /// Server-side apply.
+    /// Server-side apply: creates the object, or merges `config` into it. The manager then has the
+    /// fields of `config`, and those that it applied before and no longer does are gone.
+    ///
+    /// Fails with [`ObjectError::ApplyConflict`] where others have set a field to something else;
+    /// with `force` it takes the field over.
     pub async fn apply(
         &self,
         kind: &'static Kind,
         namespace: &str,
         name: &str,
-        config: Value,
+        mut config: Value,
         options: &WriteOptions,
-        _force: bool,
+        force: bool,
     ) -> Result<Written, ObjectError> {
-        let mut config = config;
-        metadata::of(&mut config).insert("name".to_owned(), name.into());
-        let merged = self
-            .modify(kind, namespace, name, options, |current| {
-                let mut object = current.clone();
-                metadata::of(&mut object).remove("resourceVersion");
-                json_patch::merge(&mut object, &config);
-                Ok(object)
-            })
-            .await;
-        match merged {
-            Err(ObjectError::NotFound { .. }) => self.create(kind, namespace, config, options).await,
-            result => result,
+        metadata::check_type(kind, &mut config)?;
+        metadata::check_namespace(kind, namespace, &mut config)?;
+        metadata::check_name(name, &mut config)?;
+        if !config["metadata"]["managedFields"].is_null() {
+            return Err(ObjectError::BadRequest("metadata.managedFields must be nil".to_owned()));
+        }
+        let dropped = checks::prune(kind, &mut config, options.unknown_fields)?;
+        let operation = Operation::Apply { config: &config, force };
+        let change = |current: &Value| {
+            let mut object = fields::merge_config(kind, current, &config, &options.manager, options.part);
+            match metadata::text(&config, "resourceVersion") {
+                Some(_) => {}
+                None => drop(metadata::of(&mut object).remove("resourceVersion")),
+            }
+            Ok(object)
+        };
+        loop {
+            let mut result = self.modify_as(kind, namespace, name, options, operation, change).await;
+            let versioned = metadata::text(&config, "resourceVersion").is_some();
+            if matches!(&result, Err(error) if error.is_not_found()) && options.part != Part::Status {
+                if versioned {
+                    return Err(modified(kind, name));
+                }
+                result = self.create_named(kind, namespace, config.clone(), options, operation).await;
+                if matches!(&result, Err(ObjectError::AlreadyExists { .. })) {
+                    continue;
+                }
+            }
+            return result.map(|mut written| {
+                written.warnings.extend(dropped.iter().cloned());
+                written
+            });
         }
     }
 
@@ -258,6 +285,18 @@ impl Objects {
         namespace: &str,
         name: &str,
         options: &WriteOptions,
+        change: impl FnMut(&Value) -> Result<Value, ObjectError>,
+    ) -> Result<Written, ObjectError> {
+        self.modify_as(kind, namespace, name, options, Operation::Update, change).await
+    }
+
+    async fn modify_as(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        options: &WriteOptions,
+        operation: Operation<'_>,
         mut change: impl FnMut(&Value) -> Result<Value, ObjectError>,
     ) -> Result<Written, ObjectError> {
         let key = key::key(kind, namespace, name);
@@ -270,7 +309,8 @@ impl Objects {
             if expected.is_some_and(|expected| expected != stored.revision) {
                 return Err(modified(kind, name));
             }
-            let (object, warnings) = self.prepare(kind, namespace, name, &current, desired, options)?;
+            let (mut object, warnings) = self.prepare(kind, namespace, name, &current, desired, options)?;
+            fields::track(kind, Some(&current), &mut object, &options.manager, options.part, operation)?;
             if without_version(&current) == object {
                 return Ok(Written { object: current, created: false, warnings });
             }

@@ -1,7 +1,10 @@
 //! Patches: JSON (RFC 6902), merge (RFC 7386) and strategic merge.
 
+mod strategic;
+
 use serde_json::Value;
 use tulle_model::registry::Kind;
+use tulle_model::schema;
 
 use super::{ObjectError, metadata};
 
@@ -55,12 +58,13 @@ pub fn apply(kind: &'static Kind, current: &Value, patch: &Patch) -> Result<Valu
                 }],
             })?;
         }
-        Patch::Merge(patch) | Patch::StrategicMerge(patch) => {
+        Patch::Merge(patch) => {
             if !patch.is_object() {
                 return Err(ObjectError::BadRequest("the patch must be an object".to_owned()));
             }
             json_patch::merge(&mut object, patch);
         }
+        Patch::StrategicMerge(patch) => strategic::merge(&mut object, patch, Some(schema::schema(kind)))?,
     }
     if !object.is_object() {
         return Err(ObjectError::BadRequest("the patch must leave an object".to_owned()));

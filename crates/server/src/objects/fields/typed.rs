@@ -1,0 +1,277 @@
+//! Objects by their schema: which lists have items with keys, what is one value as a whole.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::set::{FieldSet, Node, field, keyed, valued};
+
+/// A part of a kind's schema; nothing is known below free-form fields.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Schema<'a>(Option<&'a Value>);
+
+/// How the items of a list are told apart.
+enum ListType<'a> {
+    /// Not at all: the list is one value.
+    Atomic,
+    /// Each is a value of its own.
+    Set,
+    /// By some of their fields.
+    Map(Vec<&'a str>),
+}
+
+impl<'a> Schema<'a> {
+    pub(super) fn new(schema: &'a Value) -> Self {
+        Self(Some(schema))
+    }
+
+    fn get(self, key: &str) -> Option<&'a Value> {
+        self.0.and_then(|schema| schema.get(key))
+    }
+
+    fn items(self) -> Self {
+        Self(self.get("items"))
+    }
+
+    /// The schema of a field, and whether the field is one that the schema names.
+    fn property(self, name: &str) -> (Self, bool) {
+        match self.get("properties").and_then(|properties| properties.get(name)) {
+            Some(schema) => (Self(Some(schema)), true),
+            None => (Self(self.get("additionalProperties")), false),
+        }
+    }
+
+    fn is_atomic_map(self) -> bool {
+        self.get("x-kubernetes-map-type").is_some_and(|map_type| map_type == "atomic")
+    }
+
+    fn list_type(self) -> ListType<'a> {
+        match self.get("x-kubernetes-list-type").and_then(Value::as_str) {
+            Some("set") => ListType::Set,
+            Some("map") => {
+                let keys = self.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
+                ListType::Map(keys.into_iter().flatten().filter_map(Value::as_str).collect())
+            }
+            _ => ListType::Atomic,
+        }
+    }
+
+    /// The items of a list by their path elements, in order; none if the list is one value.
+    fn elements<'v>(self, items: &'v [Value]) -> Option<Vec<(String, &'v Value)>> {
+        match self.list_type() {
+            ListType::Atomic => None,
+            ListType::Set => Some(items.iter().map(|item| (valued(item), item)).collect()),
+            ListType::Map(keys) => {
+                let element = |item: &Value| {
+                    let key = |key: &&str| {
+                        let default = || self.items().property(key).0.get("default").cloned();
+                        let value = item.get(*key).cloned().or_else(default)?;
+                        Some(((*key).to_owned(), value))
+                    };
+                    keyed(&keys.iter().filter_map(key).collect::<BTreeMap<_, _>>())
+                };
+                Some(items.iter().map(|item| (element(item), item)).collect())
+            }
+        }
+    }
+}
+
+/// All fields of a value. A map by itself is no member, unless it is empty.
+pub(super) fn fields(value: &Value, schema: Schema<'_>) -> Node {
+    match value {
+        Value::Object(map) if !schema.is_atomic_map() => {
+            let mut node = Node::default();
+            for (name, value) in map {
+                let (below, named) = schema.property(name);
+                let mut child = fields(value, below);
+                child.member |= !named || value.as_object().is_some_and(Map::is_empty);
+                node.children.insert(field(name), child);
+            }
+            node
+        }
+        Value::Array(items) => match schema.elements(items) {
+            None => Node::leaf(),
+            Some(elements) => {
+                let mut node = Node::default();
+                for (element, item) in elements {
+                    let child = Node { member: true, ..fields(item, schema.items()) };
+                    node.children.insert(element, child);
+                }
+                node
+            }
+        },
+        _ => Node::leaf(),
+    }
+}
+
+/// What it takes to get from one value to another.
+#[derive(Debug, Default)]
+pub(super) struct Difference {
+    /// Added or of another value.
+    pub(super) changed: FieldSet,
+    /// No longer there, with all that was below.
+    pub(super) removed: FieldSet,
+}
+
+impl Difference {
+    pub(super) fn between(old: &Value, new: &Value, schema: Schema<'_>) -> Self {
+        let (mut changed, mut removed) = (Node::default(), Node::default());
+        compare(old, new, schema, &mut changed, &mut removed);
+        Self { changed: changed.children, removed: removed.children }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+fn compare(old: &Value, new: &Value, schema: Schema<'_>, changed: &mut Node, removed: &mut Node) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) if !schema.is_atomic_map() => {
+            let old: Vec<(String, &Value)> = old.iter().map(|(name, value)| (field(name), value)).collect();
+            let new: Vec<(String, &Value)> = new.iter().map(|(name, value)| (field(name), value)).collect();
+            let below = |element: &str| schema.property(element.trim_start_matches("f:")).0;
+            compare_children(&old, &new, below, changed, removed);
+        }
+        (Value::Array(old_items), Value::Array(new_items)) => {
+            match (schema.elements(old_items), schema.elements(new_items)) {
+                (Some(old), Some(new)) => {
+                    compare_children(&old, &new, |_| schema.items(), changed, removed);
+                }
+                _ => changed.member |= old_items != new_items,
+            }
+        }
+        _ => changed.member |= old != new,
+    }
+}
+
+fn compare_children<'s>(
+    old: &[(String, &Value)],
+    new: &[(String, &Value)],
+    below: impl Fn(&str) -> Schema<'s>,
+    changed: &mut Node,
+    removed: &mut Node,
+) {
+    let before: BTreeMap<&str, &Value> =
+        old.iter().map(|(element, value)| (element.as_str(), *value)).collect();
+    let after: BTreeMap<&str, &Value> =
+        new.iter().map(|(element, value)| (element.as_str(), *value)).collect();
+    for (&element, &value) in &after {
+        match before.get(element) {
+            None => changed.children.insert(element.to_owned(), added(element, value, below(element))),
+            Some(&earlier) => {
+                let (mut changed_below, mut removed_below) = (Node::default(), Node::default());
+                compare(earlier, value, below(element), &mut changed_below, &mut removed_below);
+                changed.children.insert(element.to_owned(), changed_below);
+                removed.children.insert(element.to_owned(), removed_below);
+            }
+        }
+    }
+    for &element in before.keys().filter(|element| !after.contains_key(*element)) {
+        removed.children.insert(element.to_owned(), Node::leaf());
+    }
+}
+
+/// All fields of a value that was not there: maps with free keys and lists are members themselves.
+fn added(element: &str, value: &Value, schema: Schema<'_>) -> Node {
+    let mut node = match value {
+        Value::Object(map) if !schema.is_atomic_map() => {
+            let mut node = Node { member: schema.get("properties").is_none(), ..Node::default() };
+            for (name, value) in map {
+                node.children.insert(field(name), added("f:", value, schema.property(name).0));
+            }
+            node
+        }
+        Value::Array(items) => match schema.elements(items) {
+            None => Node::leaf(),
+            Some(elements) => {
+                let mut node = Node::leaf();
+                for (element, item) in elements {
+                    let child = added(&element, item, schema.items());
+                    node.children.insert(element, child);
+                }
+                node
+            }
+        },
+        _ => Node::leaf(),
+    };
+    node.member |= !element.starts_with("f:") || node.children.is_empty();
+    node
+}
+
+/// What is there with what is applied: the latter wins, lists with keys are merged item by item.
+pub(super) fn merge(live: &Value, config: &Value, schema: Schema<'_>) -> Value {
+    match (live, config) {
+        (Value::Object(live), Value::Object(config)) if !schema.is_atomic_map() => {
+            let mut merged = live.clone();
+            for (name, value) in config {
+                let value = match live.get(name) {
+                    Some(live) => merge(live, value, schema.property(name).0),
+                    None => value.clone(),
+                };
+                merged.insert(name.clone(), value);
+            }
+            Value::Object(merged)
+        }
+        (Value::Array(live_items), Value::Array(config_items)) => {
+            match (schema.elements(live_items), schema.elements(config_items)) {
+                (Some(live), Some(config)) => Value::Array(merge_items(&live, &config, schema.items())),
+                _ => Value::Array(config_items.clone()),
+            }
+        }
+        (_, config) => config.clone(),
+    }
+}
+
+/// In the order of the config where that names all items, else those that are there come first.
+fn merge_items(live: &[(String, &Value)], config: &[(String, &Value)], schema: Schema<'_>) -> Vec<Value> {
+    let find = |items: &[(String, &Value)], element: &str| {
+        items.iter().find(|(other, _)| other == element).map(|(_, value)| (*value).clone())
+    };
+    let merged = |element: &str, wanted: &Value| match find(live, element) {
+        Some(live) => merge(&live, wanted, schema),
+        None => wanted.clone(),
+    };
+    if live.iter().all(|(element, _)| find(config, element).is_some()) {
+        return config.iter().map(|(element, wanted)| merged(element, wanted)).collect();
+    }
+    let kept = live.iter().map(|(element, value)| match find(config, element) {
+        Some(wanted) => merge(value, &wanted, schema),
+        None => (*value).clone(),
+    });
+    let new = config.iter().filter(|(element, _)| find(live, element).is_none());
+    kept.chain(new.map(|(_, wanted)| (*wanted).clone())).collect()
+}
+
+/// Takes out of a value what is in `dropped` and in nobody's set.
+pub(super) fn prune(value: &mut Value, dropped: &FieldSet, owned: &FieldSet, schema: Schema<'_>) {
+    // What stays, and what to look into.
+    let keep = |element: &str| match (dropped.0.get(element), owned.0.get(element)) {
+        (None, _) => (true, None),
+        (Some(_), None) => (false, None),
+        (Some(dropped), Some(owned)) => (true, Some((&dropped.children, &owned.children))),
+    };
+    match value {
+        Value::Object(map) if !schema.is_atomic_map() => map.retain(|name, value| {
+            let (stays, inside) = keep(&field(name));
+            if let Some((dropped, owned)) = inside {
+                prune(value, dropped, owned, schema.property(name).0);
+            }
+            stays
+        }),
+        Value::Array(items) => {
+            let Some(elements) = schema.elements(items) else { return };
+            let elements: Vec<String> = elements.into_iter().map(|(element, _)| element).collect();
+            let mut element = elements.iter();
+            items.retain_mut(|item| {
+                let Some(element) = element.next() else { return true };
+                let (stays, inside) = keep(element);
+                if let Some((dropped, owned)) = inside {
+                    prune(item, dropped, owned, schema.items());
+                }
+                stays
+            });
+        }
+        _ => {}
+    }
+}
