@@ -279,6 +279,16 @@ impl Discovery {
         response
     }
 
+    /// The next response with resources, confirmed: what was just stored may not be compiled yet.
+    pub async fn next_present(&mut self) -> DeltaDiscoveryResponse {
+        loop {
+            let response = self.next().await;
+            if !response.resources.is_empty() {
+                return response;
+            }
+        }
+    }
+
     /// That nothing comes: everything that was published before has been sent.
     pub async fn assert_quiet(&mut self) {
         let quiet = tokio::time::timeout(Duration::from_millis(200), self.responses.message()).await;

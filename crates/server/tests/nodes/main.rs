@@ -1,5 +1,7 @@
 //! Nodes and a server, over real connections: joining, certificates, discovery, reports, statuses.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod client;
 mod discovery;
 mod fleet;
