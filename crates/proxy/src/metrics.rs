@@ -213,8 +213,11 @@ pub struct WorkerCounts {
     /// Links open towards other nodes, and from them.
     pub client_links: Count,
     pub server_links: Count,
-    /// Streams that took part in them.
-    pub link_streams: Count,
+    /// Links that were closed because the peer flooded them or broke the protocol.
+    pub abused_links: Count,
+    /// Requests and tunnels that were started on them.
+    pub client_streams: Count,
+    pub server_streams: Count,
     pub rejections: [Count; REJECTIONS.len()],
     pub downstream_connections: Count,
 }

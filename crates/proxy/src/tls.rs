@@ -88,7 +88,10 @@ impl From<io::Error> for TlsFailure {
             // A root of the same name with another key shows as a bad signature.
             Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
                 let why = "of this trust domain by its name, but signed by no root that is trusted here";
-                Self::new(Handshake::UnknownIssuer, format!("unknown issuer: the peer's certificate is {why}"))
+                Self::new(
+                    Handshake::UnknownIssuer,
+                    format!("unknown issuer: the peer's certificate is {why}"),
+                )
             }
             Error::InvalidCertificate(invalid) => {
                 Self::new(Handshake::InvalidCertificate, format!("invalid certificate: {invalid}"))

@@ -5,6 +5,7 @@
 //! retired: it is no longer handed out, and closes when its last stream is done.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -25,13 +26,15 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{Endpoint, FastMap};
 
+use super::alive::{Received, Watched, until_dead};
 use super::body::LinkBody;
 use super::tunnel::Tunnel;
 use super::{
-    CONNECTION_WINDOW, FRAME_SIZE, HANDSHAKE_DEADLINE, HEADER_LIST, MAX_STREAMS, PING_DEADLINE,
-    PING_INTERVAL, REASON, SEND_BUFFER, STREAM_WINDOW, WORKLOAD,
+    CONNECTION_WINDOW, FRAME_SIZE, HANDSHAKE_DEADLINE, HEADER_LIST, MAX_STREAMS, REASON, SEND_BUFFER,
+    STREAM_WINDOW, WORKLOAD,
 };
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
+use crate::http::body::Gate;
 use crate::metrics::Handshake;
 use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tls::{self, TlsCache, TlsFailure};
@@ -120,7 +123,7 @@ impl LinkPool {
                 Ok(link) => {
                     let mut send = link.send.clone();
                     let slot = Slot::new(link.clone());
-                    match std::future::poll_fn(|cx| send.poll_ready(cx)).await {
+                    match poll_fn(|cx| send.poll_ready(cx)).await {
                         Ok(()) => return Ok(LinkStream { send, slot }),
                         Err(_) => self.retire(&key, &link),
                     }
@@ -177,14 +180,14 @@ impl LinkPool {
             let entry = entries.entry(key.clone()).or_default();
             entry.dial = None;
             let result = match result {
-                Ok((link, connection, pings)) => {
+                Ok((link, connection, watch)) => {
                     entry.open.push(link.clone());
                     tokio::task::spawn_local(drive(
                         worker.clone(),
                         key,
                         Rc::downgrade(&link),
                         connection,
-                        pings,
+                        watch,
                         certificate.not_after,
                     ));
                     Ok(())
@@ -202,7 +205,13 @@ impl LinkPool {
     }
 }
 
-type LinkConnection = Connection<TlsStream<TcpStream>, Bytes>;
+type LinkConnection = Connection<Watched<TlsStream<TcpStream>>, Bytes>;
+
+/// How a link is found to be dead.
+struct Watch {
+    pings: PingPong,
+    received: Received,
+}
 
 /// TCP, TLS, HTTP/2, and a ping: a server that does not accept our certificate says so only after its
 /// side of the handshake, when ours has long been done.
@@ -210,7 +219,7 @@ async fn open(
     worker: &Rc<Worker>,
     key: &LinkKey,
     certificate: &Arc<WorkloadCertificate>,
-) -> Result<(Rc<Link>, LinkConnection, PingPong), UpstreamError> {
+) -> Result<(Rc<Link>, LinkConnection, Watch), UpstreamError> {
     let tcp = crate::worker::connect(key.address).await?;
     let counts = worker.metrics.counts();
     let handshake = timeout(HANDSHAKE_DEADLINE, greet(worker, key, certificate, tcp)).await;
@@ -244,9 +253,10 @@ async fn greet(
     key: &LinkKey,
     certificate: &Arc<WorkloadCertificate>,
     tcp: TcpStream,
-) -> Result<(Rc<Link>, LinkConnection, PingPong), TlsFailure> {
+) -> Result<(Rc<Link>, LinkConnection, Watch), TlsFailure> {
     let state = worker.now();
     let stream = tls::connect(&worker.links.tls, &state, certificate, &key.destination, tcp).await?;
+    let (stream, received) = Watched::new(stream);
     let broken = |error: h2::Error| match error.into_io() {
         Some(io) => TlsFailure::from(io),
         None => {
@@ -280,7 +290,7 @@ async fn greet(
         idle_since: Cell::new(Instant::now()),
         retired: Cell::new(false),
     };
-    Ok((Rc::new(link), connection, pings))
+    Ok((Rc::new(link), connection, Watch { pings, received }))
 }
 
 /// Runs a link until it ends, and takes it out of the pool when it is no longer fit for new streams.
@@ -289,14 +299,24 @@ async fn drive(
     key: LinkKey,
     link: Weak<Link>,
     connection: LinkConnection,
-    pings: PingPong,
+    watch: Watch,
     expires: i64,
 ) {
     let counts = worker.metrics.counts();
     counts.client_links.add(1);
+    let retire_if_spent = || {
+        if let Some(link) = link.upgrade()
+            && !link.retired.get()
+            && is_spent(&link, expires)
+        {
+            worker.links.retire(&key, &link);
+        }
+    };
     let ended = tokio::select! {
         ended = connection => ended.err().map(|error| error.to_string()),
-        why = watch(&worker, &key, &link, pings, expires) => Some(why.to_owned()),
+        () = until_dead(watch.pings, watch.received, retire_if_spent) => {
+            Some("the peer does not answer pings".to_owned())
+        }
     };
     if let Some(link) = link.upgrade() {
         worker.links.retire(&key, &link);
@@ -310,29 +330,9 @@ async fn drive(
     }
 }
 
-/// Pings the peer; returns when it does not answer.
-async fn watch(
-    worker: &Rc<Worker>,
-    key: &LinkKey,
-    link: &Weak<Link>,
-    mut pings: PingPong,
-    expires: i64,
-) -> &'static str {
-    loop {
-        tokio::time::sleep(PING_INTERVAL).await;
-        if let Some(link) = link.upgrade()
-            && !link.retired.get()
-            && (unix_time() >= expires || (link.streams.get() == 0 && link.idle_since.get().elapsed() > IDLE))
-        {
-            worker.links.retire(key, &link);
-        }
-        match timeout(PING_DEADLINE, pings.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => {}
-            // The connection says by itself why it ended.
-            Ok(Err(_)) => std::future::pending().await,
-            Err(_) => return "the peer does not answer pings",
-        }
-    }
+/// Whether a link must not be handed out any longer: its certificate has ended, or nobody uses it.
+fn is_spent(link: &Link, expires: i64) -> bool {
+    unix_time() >= expires || (link.streams.get() == 0 && link.idle_since.get().elapsed() > IDLE)
 }
 
 pub(crate) fn unix_time() -> i64 {
@@ -358,10 +358,11 @@ impl LinkStream {
     {
         let (mut head, body) = request.into_parts();
         head.version = http::Version::HTTP_2;
+        let gate = head.extensions.remove::<Gate>();
         let empty = body.is_end_stream();
-        let (response, mut upload) =
+        let (mut response, mut upload) =
             self.send.send_request(Request::from_parts(head, ()), empty).map_err(failed)?;
-        worker.metrics.counts().link_streams.add(1);
+        worker.metrics.counts().client_streams.add(1);
         let mut guard = UploadGuard(None);
         if !empty {
             let (cancel, cancelled) = oneshot::channel::<()>();
@@ -384,6 +385,13 @@ impl LinkStream {
                 drop(slot);
             });
         }
+        // The application wants the body that is held back.
+        if let Some(gate) = gate
+            && let Some(Ok(interim)) = poll_fn(|cx| response.poll_informational(cx)).await
+            && interim.status() == StatusCode::CONTINUE
+        {
+            gate.open();
+        }
         let (head, stream) = response.await.map_err(failed)?.into_parts();
         let body = LinkBody::new(stream, &head.headers, guard).holding(self.slot);
         Ok(Response::from_parts(head, body))
@@ -404,7 +412,7 @@ impl LinkStream {
         }
         let request = request.body(()).map_err(internal)?;
         let (response, send) = self.send.send_request(request, false).map_err(failed)?;
-        worker.metrics.counts().link_streams.add(1);
+        worker.metrics.counts().client_streams.add(1);
         let response = match timeout(TUNNEL_DEADLINE, response).await {
             // Nothing was sent through it yet, so another endpoint may be tried whatever happened.
             Ok(answer) => answer.map_err(|e| UpstreamError { safe_to_retry: true, ..failed(e) })?,

@@ -1,6 +1,7 @@
 //! Links: the mTLS HTTP/2 connections between nodes. Requests are HTTP/2 requests with a few internal
 //! headers; opaque connections are CONNECT streams (HBONE).
 
+mod alive;
 pub mod body;
 pub mod client;
 pub mod server;
@@ -30,7 +31,7 @@ pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
 pub(crate) const CONNECTION_WINDOW: u32 = 8 << 20;
 pub(crate) const FRAME_SIZE: u32 = 64 << 10;
 /// How much one stream buffers of what it is to send.
-pub(crate) const SEND_BUFFER: usize = 256 << 10;
+pub(crate) const SEND_BUFFER: usize = 128 << 10;
 pub(crate) const HEADER_LIST: u32 = 64 << 10;
 /// Streams that one link carries at a time.
 pub(crate) const MAX_STREAMS: u32 = 1000;

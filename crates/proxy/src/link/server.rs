@@ -7,14 +7,15 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::SendResponse;
-use h2::{Ping, PingPong, RecvStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -22,15 +23,17 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::FastMap;
 
+use super::alive::{Received, Watched, until_dead};
 use super::body::{self, LinkBody};
 use super::client::{UploadGuard, unix_time};
 use super::tunnel::Tunnel;
 use super::{
-    CONNECTION_WINDOW, FRAME_SIZE, HANDSHAKE_DEADLINE, HEADER_LIST, MAX_STREAMS, PING_DEADLINE,
-    PING_INTERVAL, PORT, REASON, RETRY, SEND_BUFFER, STREAM_WINDOW, WORKLOAD,
+    CONNECTION_WINDOW, FRAME_SIZE, HANDSHAKE_DEADLINE, HEADER_LIST, MAX_STREAMS, PORT, REASON, RETRY,
+    SEND_BUFFER, STREAM_WINDOW, WORKLOAD,
 };
 use crate::error::UpstreamErrorKind;
-use crate::http::body::Body;
+use crate::http::body::{Body, Gate};
+use crate::http::headers;
 use crate::inbound::{self, Peer};
 use crate::metrics::Handshake;
 use crate::state::LocalWorkload;
@@ -86,6 +89,9 @@ struct Link {
     peer: Peer,
     /// As whom this node answered: the only identity whose workloads are served here.
     identity: SpiffeId,
+    /// Seconds since the epoch: when the first of the two certificates ends.
+    expires: i64,
+    received: Received,
 }
 
 /// Serves one connection to the link port.
@@ -104,7 +110,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
             message: "too many handshakes are under way".to_owned(),
         }),
     };
-    let (link, expires, connection) = match opened {
+    let (link, connection) = match opened {
         Ok(opened) => opened,
         Err(failure) => {
             counts.server_handshakes[failure.kind as usize].add(1);
@@ -116,17 +122,26 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
     };
     counts.server_handshakes[Handshake::Ok as usize].add(1);
     counts.server_links.add(1);
-    let ended = run(&worker, Rc::new(link), expires, connection).await;
+    let ended = run(&worker, Rc::new(link), connection).await;
     counts.server_links.subtract(1);
-    if let Err(why) = ended {
-        tracing::debug!(peer = %address, "link ended: {why}");
+    match ended {
+        Ok(()) => {}
+        Err(Ended::Abused(error)) => {
+            counts.abused_links.add(1);
+            if worker.may_warn() {
+                tracing::warn!(peer = %address, "link closed: the peer broke HTTP/2's rules: {error}");
+            }
+        }
+        Err(Ended::Lost(why)) => tracing::debug!(peer = %address, "link ended: {why}"),
     }
 }
 
-type LinkConnection = h2::server::Connection<tokio_rustls::server::TlsStream<TcpStream>, Bytes>;
+type LinkConnection = h2::server::Connection<Watched<tokio_rustls::server::TlsStream<TcpStream>>, Bytes>;
 
-async fn greet(worker: &Rc<Worker>, tcp: TcpStream) -> Result<(Link, i64, LinkConnection), TlsFailure> {
+/// TLS and HTTP/2's preface.
+async fn greet(worker: &Rc<Worker>, tcp: TcpStream) -> Result<(Link, LinkConnection), TlsFailure> {
     let accepted = tls::accept(&worker.server_tls, || worker.now(), tcp).await?;
+    let (stream, received) = Watched::new(accepted.stream);
     let connection = h2::server::Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -137,28 +152,38 @@ async fn greet(worker: &Rc<Worker>, tcp: TcpStream) -> Result<(Link, i64, LinkCo
         .max_concurrent_reset_streams(REMEMBERED_RESETS)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(ERROR_RESETS))
-        .handshake(accepted.stream)
+        .handshake(stream)
         .await
         .map_err(|error| TlsFailure {
             kind: Handshake::Broken,
             message: format!("the peer does not speak HTTP/2: {error}"),
         })?;
-    let link = Link { peer: Peer { identity: accepted.peer }, identity: accepted.identity };
-    Ok((link, accepted.expires, connection))
+    let link = Link {
+        peer: Peer { identity: accepted.peer },
+        identity: accepted.identity,
+        expires: accepted.expires,
+        received,
+    };
+    Ok((link, connection))
+}
+
+/// Why a link ended before its time.
+enum Ended {
+    /// It is gone.
+    Lost(String),
+    /// We closed it: a flood, or frames that may not be.
+    Abused(h2::Error),
 }
 
 /// Takes streams until the link ends. A drain, or the end of a certificate, sends GOAWAY: what is
 /// under way is finished.
-async fn run(
-    worker: &Rc<Worker>,
-    link: Rc<Link>,
-    expires: i64,
-    mut connection: LinkConnection,
-) -> Result<(), String> {
-    let Some(pings) = connection.ping_pong() else { return Err("no pings".to_owned()) };
-    let mut dead = std::pin::pin!(watch(pings));
+async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection) -> Result<(), Ended> {
+    let Some(pings) = connection.ping_pong() else {
+        return Err(Ended::Lost("it cannot be pinged".to_owned()));
+    };
+    let mut dead = std::pin::pin!(until_dead(pings, link.received.clone(), || {}));
     let mut going = std::pin::pin!(async {
-        let left = Duration::from_secs(expires.saturating_sub(unix_time()).max(0) as u64);
+        let left = Duration::from_secs(link.expires.saturating_sub(unix_time()).max(0) as u64);
         // A timer does not reach further than some years.
         let end = Instant::now() + left.min(Duration::from_secs(365 * 24 * 3600));
         tokio::select! {
@@ -172,31 +197,21 @@ async fn run(
             biased;
             stream = connection.accept() => match stream {
                 Some(Ok((request, respond))) => {
-                    worker.metrics.counts().link_streams.add(1);
+                    worker.metrics.counts().server_streams.add(1);
                     let (worker, link) = (worker.clone(), link.clone());
                     tokio::task::spawn_local(answer(worker, link, request, respond));
                 }
-                Some(Err(error)) => return Err(error.to_string()),
+                Some(Err(error)) if error.is_io() || error.is_remote() => {
+                    return Err(Ended::Lost(error.to_string()));
+                }
+                Some(Err(error)) => return Err(Ended::Abused(error)),
                 None => return Ok(()),
             },
-            () = &mut dead => return Err("the peer does not answer pings".to_owned()),
+            () = &mut dead => return Err(Ended::Lost("the peer does not answer pings".to_owned())),
             () = &mut going, if !gone => {
                 gone = true;
                 connection.graceful_shutdown();
             }
-        }
-    }
-}
-
-/// Returns when the peer does not answer pings.
-async fn watch(mut pings: PingPong) {
-    loop {
-        tokio::time::sleep(PING_INTERVAL).await;
-        match timeout(PING_DEADLINE, pings.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => {}
-            // The connection says by itself why it ended.
-            Ok(Err(_)) => std::future::pending().await,
-            Err(_) => return,
         }
     }
 }
@@ -216,13 +231,28 @@ async fn answer(
     head.headers.remove(PORT);
     let response = match found {
         Ok((workload, port)) => {
-            let body = Body::new(LinkBody::new(stream, &head.headers, UploadGuard::none()));
+            let mut body = Body::new(LinkBody::new(stream, &head.headers, UploadGuard::none()));
+            let mut gate = None;
+            if headers::expects_continue(&head.headers) {
+                let (shut, gated) = Gate::before(body);
+                head.extensions.insert(shut.clone());
+                (gate, body) = (Some(shut), gated);
+            }
             let request = Request::from_parts(head, body);
-            let reset = poll_fn(|cx| respond.poll_reset(cx));
-            tokio::select! {
-                biased;
-                response = inbound::serve_request(&worker, &link.peer, &workload, port, request) => response,
-                _ = reset => return,
+            let mut served = pin!(inbound::serve_request(&worker, &link.peer, &workload, port, request));
+            loop {
+                tokio::select! {
+                    biased;
+                    response = served.as_mut() => break response,
+                    _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+                    () = opened(&gate), if gate.is_some() => {
+                        gate = None;
+                        let mut interim = Response::new(());
+                        *interim.status_mut() = StatusCode::CONTINUE;
+                        // Fails only when the stream is over, which the others tell.
+                        let _ = respond.send_informational(interim);
+                    }
+                }
             }
         }
         Err(refusal) => refusal.response().map(|()| Body::empty()),
@@ -234,6 +264,14 @@ async fn answer(
         && !empty
     {
         let _ = body::send(&mut send, body).await;
+    }
+}
+
+/// Waits until the application wants a request's body (`100 Continue`).
+async fn opened(gate: &Option<Gate>) {
+    match gate {
+        Some(gate) => gate.opened().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -56,6 +56,11 @@ const TLS: Metric = Metric {
     help: "TLS handshakes of links by result, as the one who dials (client) or answers (server).",
 };
 const LINKS: Metric = Metric { name: "tulle_links", kind: "gauge", help: "Links that are open." };
+const ABUSED: Metric = Metric {
+    name: "tulle_links_abused_total",
+    kind: "counter",
+    help: "Links that were closed because the peer flooded them or broke the protocol.",
+};
 const STREAMS: Metric = Metric {
     name: "tulle_link_streams_total",
     kind: "counter",
@@ -109,8 +114,11 @@ pub(crate) fn text(workers: &[Arc<WorkerRegistry>]) -> String {
     LINKS.head(&mut out);
     LINKS.line(&mut out, "", "side=\"client\"", sum(&|w| &w.counts.client_links));
     LINKS.line(&mut out, "", "side=\"server\"", sum(&|w| &w.counts.server_links));
+    ABUSED.head(&mut out);
+    ABUSED.line(&mut out, "", "", sum(&|w| &w.counts.abused_links));
     STREAMS.head(&mut out);
-    STREAMS.line(&mut out, "", "", sum(&|w| &w.counts.link_streams));
+    STREAMS.line(&mut out, "", "side=\"client\"", sum(&|w| &w.counts.client_streams));
+    STREAMS.line(&mut out, "", "side=\"server\"", sum(&|w| &w.counts.server_streams));
 
     let mut in_flight: std::collections::BTreeMap<_, u64> = Default::default();
     for (name, count) in workers.iter().flat_map(|w| w.in_flight_by_workload()) {

@@ -36,7 +36,12 @@ async fn get(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let read = async {
         while !answer.ends_with(b"ok") {
-            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "{}", String::from_utf8_lossy(&answer));
+            assert_ne!(
+                stream.read_buf(&mut answer).await.unwrap(),
+                0,
+                "{}",
+                String::from_utf8_lossy(&answer)
+            );
         }
     };
     tokio::time::timeout(Duration::from_secs(10), read).await.expect("an answer in ten seconds");

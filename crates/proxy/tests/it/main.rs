@@ -1,7 +1,10 @@
 //! The proxy as its neighbours see it: nodes in one process, applications and clients on loopback.
 
 mod http;
+#![allow(clippy::unwrap_used)]
+
 mod detection;
+mod links;
 mod mesh;
 mod refusals;
 mod resilience;

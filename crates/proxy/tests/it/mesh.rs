@@ -16,8 +16,7 @@ use tokio::sync::mpsc;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
-    AppProtocol, Endpoint, EndpointSet, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig,
-    Snapshot,
+    AppProtocol, Endpoint, EndpointSet, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig, Snapshot,
 };
 use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
 use tulle_proxy::{Capture, Config, Proxy};

@@ -56,9 +56,8 @@ fn provider() -> rustls::crypto::CryptoProvider {
     rustls::crypto::aws_lc_rs::default_provider()
 }
 
-/// Opens TLS to the far node's link port, and returns the client's address and what it read until the
-/// server closed.
-async fn knock(pair: &Pair, name: &str, certificate: Option<WorkloadCertificate>) -> (String, Result<(), String>) {
+/// What a client needs that shows `certificate` and believes every server.
+pub fn believer(certificate: Option<WorkloadCertificate>) -> TlsConnector {
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -69,11 +68,22 @@ async fn knock(pair: &Pair, name: &str, certificate: Option<WorkloadCertificate>
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
+    TlsConnector::from(Arc::new(config))
+}
+
+/// Opens TLS to the far node's link port, and returns the client's address and whether the server let
+/// it in.
+async fn knock(
+    pair: &Pair,
+    name: &str,
+    certificate: Option<WorkloadCertificate>,
+) -> (String, Result<(), String>) {
+    let connector = believer(certificate);
     let tcp = TcpStream::connect(pair.far.link).await.unwrap();
     let address = tcp.local_addr().unwrap().to_string();
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let outcome = async {
-        let mut tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
+        let mut tls = connector.connect(name, tcp).await?;
         tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
         let mut answer = [0; 9];
         tls.read_exact(&mut answer).await?;
@@ -83,7 +93,13 @@ async fn knock(pair: &Pair, name: &str, certificate: Option<WorkloadCertificate>
     (address, outcome.map_err(|e| e.to_string()))
 }
 
-async fn refused(pair: &Pair, name: &str, certificate: Option<WorkloadCertificate>, reason: &str, text: &str) {
+async fn refused(
+    pair: &Pair,
+    name: &str,
+    certificate: Option<WorkloadCertificate>,
+    reason: &str,
+    text: &str,
+) {
     let (address, outcome) = knock(pair, name, certificate).await;
     assert!(outcome.is_err(), "{reason}: let in");
     let label = format!("result=\"{reason}\"");
@@ -134,7 +150,8 @@ async fn a_server_with_another_identity_is_refused() {
     expect_reset(pair.entry).await;
     let labels = ["side=\"client\"", "result=\"wrong-identity\""];
     pair.near.metric_reaches("tulle_tls_handshakes_total", &labels, 1.0).await;
-    let expected = "expected spiffe://mesh.test/ns/default/sa/server, got spiffe://mesh.test/ns/default/sa/impostor";
+    let expected =
+        "expected spiffe://mesh.test/ns/default/sa/server, got spiffe://mesh.test/ns/default/sa/impostor";
     assert!(logged(&["WARN", &pair.far.link.to_string(), "wrong identity", expected]));
 }
 

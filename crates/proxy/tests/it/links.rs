@@ -1,0 +1,123 @@
+//! The life of a link: how it ends, and who notices.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tulle_model::snapshot::AppProtocol;
+
+use crate::mesh::{LOOPBACK, Pair, echo, eventually, expect_echo, logged};
+use crate::refusals::believer;
+
+/// A link lives as long as its certificates; what runs on it then is finished all the same.
+#[tokio::test]
+async fn links_end_with_their_certificates() {
+    let app = echo().await;
+    let mut pair = Pair::new(app, AppProtocol::Tcp).await;
+    let identity = pair.ca.identity("client");
+    pair.near.run("client", &[], pair.ca.issue_for(&identity, Duration::from_secs(3)));
+    let mut before = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut before, b"before").await;
+    pair.near.run("client", &[], pair.ca.issue(&identity));
+    tokio::time::sleep(Duration::from_millis(3500)).await;
+
+    expect_echo(&mut before, b"still here").await;
+    for _ in 0..8 {
+        let mut after = TcpStream::connect(pair.entry).await.unwrap();
+        expect_echo(&mut after, b"after").await;
+    }
+    let new = pair.near.metric("tulle_tls_handshakes_total", &["side=\"client\"", "result=\"ok\""]);
+    assert!(new >= 2.0, "the old link took new connections");
+    expect_echo(&mut before, b"to the end").await;
+    drop(before);
+    eventually(|| pair.near.metric("tulle_links", &["side=\"client\""]) == new - 1.0).await;
+}
+
+/// A peer that is gone without a word, as when its host lost power.
+#[tokio::test]
+async fn a_dead_peer_is_found_within_ten_seconds() {
+    let app = echo().await;
+    let mut pair = Pair::new(app, AppProtocol::Tcp).await;
+    let dead = Arc::new(AtomicBool::new(false));
+    let relay = relay(pair.far.link, dead.clone()).await;
+    let mut endpoint = pair.far.endpoint(&pair.server, app.port(), pair.ca.identity("server"));
+    endpoint.node.as_mut().unwrap().link = relay;
+    pair.near.know("server", AppProtocol::Tcp, vec![endpoint]);
+
+    let mut stream = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut stream, b"alive").await;
+    dead.store(true, Ordering::SeqCst);
+    let begin = Instant::now();
+    stream.write_all(b"?").await.unwrap();
+    let read = tokio::time::timeout(Duration::from_secs(15), stream.read(&mut [0; 10])).await;
+    assert!(read.expect("the connection ends").is_err());
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    pair.far.metric_reaches("tulle_links", &["side=\"server\""], 0.0).await;
+    eventually(|| pair.far.proxy.in_flight(&pair.server) == 0).await;
+}
+
+/// Passes bytes until `dead`; then nothing, in either direction, and no end either.
+async fn relay(to: SocketAddr, dead: Arc<AtomicBool>) -> SocketAddr {
+    let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let far = TcpStream::connect(to).await.unwrap();
+            let (near_read, near_write) = near.into_split();
+            let (far_read, far_write) = far.into_split();
+            for (mut from, mut to) in [(near_read, far_write), (far_read, near_write)] {
+                let dead = dead.clone();
+                tokio::spawn(async move {
+                    let mut buffer = [0; 16 << 10];
+                    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+                        if dead.load(Ordering::SeqCst) {
+                            std::future::pending::<()>().await;
+                        }
+                        to.write_all(&buffer[..count]).await.unwrap();
+                    }
+                });
+            }
+        }
+    });
+    address
+}
+
+/// CVE-2023-44487: streams opened and reset at once, over and over, by a peer with a good certificate.
+#[tokio::test]
+async fn a_flood_of_resets_ends_its_own_link_only() {
+    let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
+    let mut good = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut good, b"before").await;
+
+    let connector = believer(Some(pair.ca.issue(&pair.ca.identity("client"))));
+    let tcp = TcpStream::connect(pair.far.link).await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let name = ServerName::try_from("server.default.mesh.test").unwrap();
+    let tls = connector.connect(name, tcp).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(tls).await.unwrap();
+    let ended = tokio::spawn(connection);
+    let flood = async {
+        loop {
+            let request = http::Request::connect("127.0.0.1:1").body(()).unwrap();
+            match client.send_request(request, false) {
+                Ok((_, mut stream)) => stream.send_reset(h2::Reason::CANCEL),
+                Err(_) => break,
+            }
+            client = match client.ready().await {
+                Ok(client) => client,
+                Err(_) => break,
+            };
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), flood).await.expect("the flood is stopped");
+    assert!(ended.await.unwrap().is_err());
+    pair.far.metric_reaches("tulle_links_abused_total", &[], 1.0).await;
+    eventually(|| logged(&["WARN", &address.to_string(), "link closed"])).await;
+    expect_echo(&mut good, b"after").await;
+    expect_echo(&mut TcpStream::connect(pair.entry).await.unwrap(), b"new").await;
+}
