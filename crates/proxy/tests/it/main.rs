@@ -1,9 +1,9 @@
 //! The proxy as its neighbours see it: nodes in one process, applications and clients on loopback.
 
-mod http;
 #![allow(clippy::unwrap_used)]
 
 mod detection;
+mod http;
 mod links;
 mod mesh;
 mod refusals;
