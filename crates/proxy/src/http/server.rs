@@ -80,8 +80,7 @@ where
         .timer(Timer::default())
         .half_close(true)
         .header_read_timeout(IDLE_DEADLINE)
-        .max_buf_size(HEADER_LIMIT)
-        .pipeline_flush(true);
+        .max_buf_size(HEADER_LIMIT);
     builder
         .http2()
         .timer(Timer::default())
