@@ -40,6 +40,9 @@ const FRESH: Duration = Duration::from_millis(1500);
 const MAX_SHARED: usize = 16;
 /// How long an HTTP/2 connection without streams is kept.
 const MAX_SHARED_IDLE_TIME: Duration = Duration::from_secs(60);
+/// HTTP/2 peers on other hosts are asked whether they live while streams wait for them.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_DEADLINE: Duration = Duration::from_secs(10);
 /// How long what a process sends after its response may take to end, before its connection is not kept.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 /// Attempts on connections that turn out to be dead.
@@ -283,8 +286,12 @@ impl Pool {
             return Ok(found);
         }
         let stream = connect(address).await?;
+        // A process of this host that hangs, in a debugger perhaps, is no reason to break its connections.
+        let watched = (!address.ip().is_loopback()).then_some(PING_INTERVAL);
         let handshake = http2::Builder::new(LocalExecutor)
             .timer(Timer::default())
+            .keep_alive_interval(watched)
+            .keep_alive_timeout(PING_DEADLINE)
             .max_header_list_size(crate::http::HEADER_LIMIT as u32)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(8 << 20)

@@ -169,32 +169,20 @@ impl Route {
     /// Chooses where the next attempt goes.
     pub fn next(&mut self, worker: &Worker) -> Result<Hop, Refusal> {
         self.attempts.begin();
-        if let Kind::Outside { addresses } = &mut self.kind {
-            return addresses.next().map(Hop::Outside).ok_or_else(|| {
+        let picked = match &mut self.kind {
+            Kind::Outside { addresses } => addresses.next().map(Hop::Outside),
+            Kind::Service { backend, port } => pick(worker, backend, *port, &self.tried).map(Hop::Endpoint),
+        };
+        picked.ok_or_else(|| match &self.kind {
+            Kind::Outside { .. } => {
                 let message = "no address of the destination is left to try".to_owned();
                 Refusal::new(Reason::ConnectFailed, message, None)
-            });
-        }
-        let Kind::Service { backend, port } = &self.kind else { unreachable!("the other kind returned") };
-        match self.pick(worker, backend, *port) {
-            Some(picked) => Ok(Hop::Endpoint(picked)),
-            None => {
-                let message = format!("service {backend} has no endpoint for port {port}");
-                Err(Refusal::new(Reason::NoEndpoints, message, Some(backend.clone())))
             }
-        }
-    }
-
-    /// First among those that are well and were not tried; then whatever their health, then also what
-    /// was tried.
-    fn pick(&self, worker: &Worker, backend: &ServiceName, port: u16) -> Option<Picked> {
-        let set: Arc<EndpointSet> = worker.state.load().snapshot.endpoints.get(backend)?.clone();
-        let mut excluded = self.tried.clone();
-        worker.health.exclude(&mut excluded, Instant::now());
-        worker
-            .pick_from(&set, port, &excluded)
-            .or_else(|| worker.pick_from(&set, port, &self.tried))
-            .or_else(|| worker.pick_from(&set, port, &[]))
+            Kind::Service { backend, port } => {
+                let message = format!("service {backend} has no endpoint for port {port}");
+                Refusal::new(Reason::NoEndpoints, message, Some(backend.clone()))
+            }
+        })
     }
 
     /// Learns from a failed attempt; whether to make another.
@@ -272,6 +260,18 @@ impl Route {
         let endpoint = Some(hop.address());
         Outcome { destination, security, endpoint, attempts: self.attempts.made(), load: None }
     }
+}
+
+/// First among those that are well and were not tried; then whatever their health; then also what was
+/// tried.
+fn pick(worker: &Worker, backend: &ServiceName, port: u16, tried: &[Arc<Endpoint>]) -> Option<Picked> {
+    let set: Arc<EndpointSet> = worker.state.load().snapshot.endpoints.get(backend)?.clone();
+    let mut excluded = tried.to_vec();
+    worker.health.exclude(&mut excluded, Instant::now());
+    worker
+        .pick_from(&set, port, &excluded)
+        .or_else(|| worker.pick_from(&set, port, tried))
+        .or_else(|| worker.pick_from(&set, port, &[]))
 }
 
 impl Hop {

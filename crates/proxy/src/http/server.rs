@@ -10,7 +10,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,8 +23,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use crate::http::body::{Body, Gate};
+use crate::http::body::{Body, Event, Gate};
 use crate::http::forward::{self, Call, Refusal, Target};
+use crate::http::headers::Malformed;
 use crate::http::record::Record;
 use crate::http::reply::{self, Reason, reply};
 use crate::http::{HEADER_LIMIT, LocalExecutor, Timer, egress, headers, upgrade};
@@ -33,7 +34,7 @@ use crate::outbound::HttpDestination;
 use crate::state::LocalWorkload;
 use crate::worker::Worker;
 
-/// How long the head of a request may take from its first byte on.
+/// How long the head of an HTTP/1 request may take from its first byte on.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 /// An idle connection is closed after that.
 const IDLE_DEADLINE: Duration = Duration::from_secs(3600);
@@ -69,8 +70,17 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let cx = cx.clone();
         async move {
-            cx.io.begin_request();
+            let busy = cx.io.begin_request();
+            let mut busy = Some(busy);
             let response = answer(&cx, request).await;
+            // Until the answer has passed.
+            let response = response.map(|body| {
+                body.observed(move |event| {
+                    if !matches!(event, Event::Data(_) | Event::Trailers(_)) {
+                        busy.take();
+                    }
+                })
+            });
             Ok::<_, Infallible>(response)
         }
     });
@@ -93,7 +103,7 @@ where
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_DEADLINE)
         .enable_connect_protocol();
-    let io = TokioIo::new(ClientIo { io, state: state.clone(), head: None });
+    let io = TokioIo::new(ClientIo { io, state: state.clone(), begin: Begin::Unknown, head: None });
     let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
     let mut draining = pin!(worker.drain.wait());
     let mut gone = pin!(client_gone(&state));
@@ -131,7 +141,11 @@ async fn answer(cx: &Rc<Connection>, mut request: Request<Incoming>) -> Response
         }
         HttpDestination::Proxy => String::new(),
     };
-    let malformed = headers::normalize_request(&mut head, &fallback).err();
+    let secure = explicit && head.uri.scheme() == Some(&http::uri::Scheme::HTTPS);
+    let malformed = match headers::normalize_request(&mut head, &fallback) {
+        Ok(()) if secure => Some(Malformed("for https the proxy is to be asked for a tunnel (CONNECT)")),
+        checked => checked.err(),
+    };
     let record = Record::begin(&cx.worker, &head);
     let outcome = match malformed {
         Some(problem) => Err(Refusal::new(Reason::BadRequest, problem.0.to_owned(), None)),
@@ -197,8 +211,8 @@ async fn target(
 /// What is seen of a client's connection from beside hyper.
 struct IoState {
     begun: Instant,
-    /// The client is between two requests, as far as is known.
-    idle: AtomicBool,
+    /// Requests being answered.
+    requests: AtomicUsize,
     ended: AtomicBool,
     end: Notify,
     /// When something was last written, in milliseconds since `begun`.
@@ -209,19 +223,29 @@ impl IoState {
     fn new() -> Self {
         Self {
             begun: Instant::now(),
-            idle: AtomicBool::new(true),
+            requests: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             end: Notify::new(),
             written: AtomicU64::new(0),
         }
     }
 
-    fn begin_request(&self) {
-        self.idle.store(false, Relaxed);
+    fn begin_request(self: &Arc<Self>) -> Busy {
+        self.requests.fetch_add(1, Relaxed);
+        Busy(self.clone())
     }
 
     fn since_begin(&self) -> u64 {
         self.begun.elapsed().as_millis() as u64
+    }
+}
+
+/// A request being answered, until it is dropped.
+struct Busy(Arc<IoState>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Relaxed);
     }
 }
 
@@ -245,8 +269,18 @@ async fn client_gone(state: &IoState) {
 struct ClientIo<IO> {
     io: IO,
     state: Arc<IoState>,
-    /// Runs while the head of a request is awaited.
+    begin: Begin,
+    /// Runs while the head of an HTTP/1 request is awaited. On HTTP/2 something comes in between
+    /// requests, too.
     head: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+/// What a connection began with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    Unknown,
+    Http1,
+    Http2,
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for ClientIo<IO> {
@@ -258,12 +292,17 @@ impl<IO: AsyncRead + Unpin> AsyncRead for ClientIo<IO> {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, buffer);
-        let idle = this.state.idle.load(Relaxed);
+        let read = &buffer.filled()[before..];
+        if this.begin == Begin::Unknown && !read.is_empty() {
+            // Detection gives the first bytes all at once, or hyper asks for a few.
+            this.begin = if read.starts_with(b"PRI") { Begin::Http2 } else { Begin::Http1 };
+        }
+        let idle = this.begin == Begin::Http1 && this.state.requests.load(Relaxed) == 0;
         if !idle {
             this.head = None;
         }
         match &polled {
-            Poll::Ready(Ok(())) if buffer.filled().len() == before => {
+            Poll::Ready(Ok(())) if read.is_empty() => {
                 this.state.ended.store(true, Relaxed);
                 this.state.end.notify_one();
             }

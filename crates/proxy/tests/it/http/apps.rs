@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
 
 pub type TestBody = BoxBody<Bytes, hyper::Error>;
 
@@ -37,13 +38,25 @@ where
     F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
     R: Future<Output = Response<TestBody>> + Send + 'static,
 {
+    let (address, server) = serve_until_aborted(service).await;
+    drop(server);
+    address
+}
+
+/// As [`serve`]; aborting the task ends all at once, as when a process is killed.
+pub async fn serve_until_aborted<F, R>(service: F) -> (SocketAddr, JoinHandle<()>)
+where
+    F: Fn(Request<Incoming>) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Response<TestBody>> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
+    let server = tokio::spawn(async move {
+        let mut connections = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
             stream.set_nodelay(true).unwrap();
             let service = service.clone();
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let service = service_fn(move |request| {
                     let answer = service(request);
                     async move { Ok::<_, Infallible>(answer.await) }
@@ -54,7 +67,7 @@ where
             });
         }
     });
-    address
+    (address, server)
 }
 
 /// Says what it was asked: method, target, version and headers as text; the body is sent back after it.
@@ -160,8 +173,7 @@ pub type Http2 = hyper::client::conn::http2::SendRequest<TestBody>;
 
 pub async fn http1(address: SocketAddr) -> Http1 {
     let stream = TcpStream::connect(address).await.unwrap();
-    let (sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection.with_upgrades());
     sender
 }

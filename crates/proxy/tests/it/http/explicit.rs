@@ -32,6 +32,7 @@ async fn what_does_not_exist_is_said() {
         ("http://nothing.default.mesh/", "502", "unknown-service"),
         ("http://c.default.mesh:81/", "502", "unknown-service"),
         ("/", "400", "bad-request"),
+        ("https://c/", "400", "bad-request"),
     ] {
         let answer = exchange(proxy, &absolute(uri)).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{uri}: {answer}");

@@ -14,7 +14,7 @@ use tulle_model::snapshot::{
 };
 
 use super::apps::{self, app, exchange, full, get, http1, read, read_head};
-use super::mesh::{Authority, Node, WAYS, Way, path, plain, service_name};
+use super::mesh::{Authority, Node, WAYS, path, plain, service_name};
 
 /// An address at which nobody listens.
 async fn nowhere() -> SocketAddr {
@@ -165,6 +165,60 @@ async fn a_stopping_workload_fails_nobody() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_application_fails_only_what_was_in_flight_on_it() {
+    for far_away in [false, true] {
+        let authority = Authority::new();
+        let mut near = Node::start("near", &authority).await;
+        let mut far = Node::start("far", &authority).await;
+        let mut endpoints = Vec::new();
+        let mut servers = Vec::new();
+        for name in ["c-0", "c-1", "c-2"] {
+            let (app, server) = apps::serve_until_aborted(app).await;
+            servers.push(server);
+            let node = if far_away { &mut far } else { &mut near };
+            endpoints.push(node.add_workload(&authority, name, &[app.port()]));
+        }
+        near.add_service("c", AppProtocol::Http1, endpoints);
+        let address = near.listen("c").await;
+        let clients = 12;
+        let stop = Arc::new(AtomicUsize::new(0));
+        let mut load = tokio::task::JoinSet::new();
+        for client in 0..clients {
+            let stop = stop.clone();
+            load.spawn(async move {
+                let mut connection = http1(address).await;
+                while stop.load(Ordering::Relaxed) == 0 {
+                    connection.ready().await.unwrap();
+                    let request = match client % 2 {
+                        0 => Request::get("/sized").header("host", "c").body(full("")).unwrap(),
+                        _ => Request::post("/echo").header("host", "c").body(full("hello")).unwrap(),
+                    };
+                    let answer = connection.send_request(request).await.unwrap();
+                    let whole = http_body_util::BodyExt::collect(answer.into_body()).await;
+                    // What is in flight may also break in the middle.
+                    let Ok(_) = whole else {
+                        connection = http1(address).await;
+                        continue;
+                    };
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        servers.remove(1).abort();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let soon = near.edge("c").unwrap().failures;
+        assert!(soon <= clients, "{soon}");
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        stop.store(1, Ordering::Relaxed);
+        load.join_all().await;
+        let edge = near.edge("c").unwrap();
+        assert_eq!(edge.failures, soon, "no failure later than a second");
+        assert!(edge.requests > 1000, "{}", edge.requests);
+    }
+}
+
 /// An application that closes its connection right after each answer, though it promised to keep it.
 async fn closes_after_each() -> (SocketAddr, Arc<AtomicUsize>) {
     let connections = Arc::new(AtomicUsize::new(0));
@@ -277,6 +331,5 @@ async fn a_drain_finishes_what_is_in_flight() {
         proxy.drain(Duration::from_secs(5)).await;
         assert!(begin.elapsed() < Duration::from_secs(3), "{way:?}: {:?}", begin.elapsed());
         assert_eq!(pending.await.unwrap().body, "slow", "{way:?}");
-        let _ = Way::Link;
     }
 }

@@ -54,10 +54,11 @@ async fn connections_are_kept_and_requests_pipelined() {
                     GET /304 HTTP/1.1\r\nhost: c\r\n\r\n\
                     GET /sized HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n";
         let answer = exchange(path.address, text).await;
-        let positions: Vec<_> = ["slow", "first", "second", "204 No Content", "304 Not Modified", "\r\nsized"]
-            .iter()
-            .map(|part| answer.find(part).unwrap_or_else(|| panic!("{way:?}: no {part} in {answer}")))
-            .collect();
+        let positions: Vec<_> =
+            ["slow", "first", "second", "204 No Content", "304 Not Modified", "\r\nsized"]
+                .iter()
+                .map(|part| answer.find(part).unwrap_or_else(|| panic!("{way:?}: no {part} in {answer}")))
+                .collect();
         assert!(positions.is_sorted(), "{way:?}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 7, "{way:?}: {answer}");
         // The answer to HEAD says how long the body would have been, and has none.

@@ -180,8 +180,7 @@ async fn a_cancelled_call_is_cancelled_at_the_application() {
 async fn grpc_clients_are_told_in_grpc() {
     let mut path = path(Way::SameNode, AppProtocol::Detect, apps::serve(grpc).await).await;
     path.near.add_service("c", AppProtocol::Http2, Vec::new());
-    let answer =
-        read(http2(path.address).await.send_request(call("/unary", full("x"))).await.unwrap()).await;
+    let answer = read(http2(path.address).await.send_request(call("/unary", full("x"))).await.unwrap()).await;
     assert_eq!((answer.status, &answer.headers["grpc-status"]), (200, &"14".parse().unwrap()));
     assert_eq!(answer.headers["tulle-reason"], "no-endpoints");
 }

@@ -108,7 +108,10 @@ impl Node {
         let snapshot = Arc::make_mut(&mut self.state.snapshot);
         let config = ServiceConfig { name: service.clone(), ports: vec![port] };
         snapshot.services.insert(service.clone(), Known::Present(Arc::new(config)));
-        let set = EndpointSet { service: service.clone(), endpoints: endpoints.into_iter().map(Arc::new).collect() };
+        let set = EndpointSet {
+            service: service.clone(),
+            endpoints: endpoints.into_iter().map(Arc::new).collect(),
+        };
         snapshot.endpoints.insert(service, Arc::new(set));
         self.publish();
         self
@@ -226,7 +229,8 @@ pub const WAYS: [Way; 3] = [Way::Plain, Way::SameNode, Way::Link];
 /// A client's node, an application as service `c`, and how to get there.
 pub struct Path {
     pub near: Node,
-    pub far: Node,
+    /// Lives as long as the test.
+    pub _far: Node,
     pub address: SocketAddr,
 }
 
@@ -242,5 +246,5 @@ pub async fn path(way: Way, protocol: AppProtocol, app: SocketAddr) -> Path {
     };
     near.add_service("c", protocol, vec![endpoint]);
     let address = near.listen("c").await;
-    Path { near, far, address }
+    Path { near, _far: far, address }
 }
