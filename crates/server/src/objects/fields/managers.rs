@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use tulle_model::registry::Kind;
 use tulle_model::schema;
 
+use super::last_applied;
 use super::set::FieldSet;
 use super::typed::{self, Difference, Schema};
 use crate::objects::{ManagerConflict, ObjectError, Part, metadata};
@@ -117,7 +118,7 @@ fn base(current: Option<&Value>, object: &Value) -> Vec<Entry> {
 }
 
 /// The part of an object whose fields are managed by writes of that part.
-fn managed(kind: &Kind, object: &Value, part: Part) -> Value {
+pub(super) fn managed(kind: &Kind, object: &Value, part: Part) -> Value {
     let mut managed = object.as_object().cloned().unwrap_or_default();
     managed.remove("apiVersion");
     managed.remove("kind");
@@ -162,10 +163,13 @@ pub(in crate::objects) fn track(
     let was = own.clone();
 
     if let Operation::Apply { force: false, .. } = operation {
+        let allowed = current.map(|current| last_applied::may_take_over(kind, current, manager));
+        let mut contended = difference.changed.clone();
+        contended.subtract(&allowed.unwrap_or_default());
         let conflicts: Vec<ManagerConflict> = entries
             .iter()
             .flat_map(|entry| {
-                let fields = entry.fields.intersection(&difference.changed).paths();
+                let fields = entry.fields.intersection(&contended).paths();
                 fields.into_iter().map(|field| ManagerConflict { field, manager: entry.describe() })
             })
             .collect();
@@ -214,6 +218,9 @@ pub(in crate::objects) fn track(
     } else {
         let entries = entries.iter().map(Entry::to_json).collect();
         fields.insert("managedFields".to_owned(), entries);
+    }
+    if let Operation::Apply { config, .. } = operation {
+        last_applied::refresh(object, config, manager);
     }
     Ok(())
 }

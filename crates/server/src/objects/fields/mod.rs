@@ -4,6 +4,7 @@
 //! merges objects by their schema, [`managers`] keeps the sets of each manager through updates and
 //! applies. The rules are those of Kubernetes (KEP-555, structured-merge-diff).
 
+mod last_applied;
 mod managers;
 mod set;
 #[cfg(test)]

@@ -228,3 +228,29 @@ async fn the_number_of_updating_managers_is_bounded() {
     assert_eq!(managers(&last).len(), 10);
     assert!(managers(&last).iter().any(|(manager, ..)| manager == "ancient-changes"));
 }
+
+#[tokio::test]
+async fn kubectl_takes_over_from_its_client_side_apply() {
+    let objects = objects().await;
+    let annotation = "kubectl.kubernetes.io/last-applied-configuration";
+    let applied = config(json!([{ "port": 80, "name": "a" }]), json!({ "x": "1" }));
+    let mut created = applied.clone();
+    created["metadata"]["annotations"] = json!({ annotation: applied.to_string() });
+    let client_side = by("kubectl-client-side-apply");
+    objects.create(service(), "default", created, &client_side).await.unwrap();
+
+    let mut wanted = applied.clone();
+    wanted["metadata"]["labels"]["x"] = "2".into();
+    assert!(apply(&objects, "other", wanted.clone(), false).await.is_err());
+    let taken = apply(&objects, "kubectl", wanted.clone(), false).await.unwrap();
+    assert_eq!(taken["metadata"]["labels"]["x"], "2");
+    let remembered = taken["metadata"]["annotations"][annotation].as_str().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(remembered).unwrap()["metadata"]["labels"]["x"], "2");
+
+    // What somebody has changed since is not kubectl's to take.
+    let mut edited = taken.clone();
+    edited["metadata"]["labels"]["x"] = "3".into();
+    objects.replace(service(), "default", "c", edited, &by("kubectl-edit")).await.unwrap();
+    let error = apply(&objects, "kubectl", wanted, false).await.unwrap_err();
+    assert!(matches!(error, ObjectError::ApplyConflict { .. }), "{error}");
+}
