@@ -361,7 +361,7 @@ impl LinkStream {
         let gate = head.extensions.remove::<Gate>();
         let empty = body.is_end_stream();
         let (mut response, mut upload) =
-            self.send.send_request(Request::from_parts(head, ()), empty).map_err(failed)?;
+            self.send.send_request(Request::from_parts(head, ()), empty).map_err(not_sent)?;
         worker.metrics.counts().client_streams.add(1);
         let mut guard = UploadGuard(None);
         if !empty {
@@ -411,11 +411,11 @@ impl LinkStream {
             request = request.header(WORKLOAD, workload.to_string());
         }
         let request = request.body(()).map_err(internal)?;
-        let (response, send) = self.send.send_request(request, false).map_err(failed)?;
+        let (response, send) = self.send.send_request(request, false).map_err(not_sent)?;
         worker.metrics.counts().client_streams.add(1);
         let response = match timeout(TUNNEL_DEADLINE, response).await {
             // Nothing was sent through it yet, so another endpoint may be tried whatever happened.
-            Ok(answer) => answer.map_err(|e| UpstreamError { safe_to_retry: true, ..failed(e) })?,
+            Ok(answer) => answer.map_err(not_sent)?,
             Err(_) => {
                 let message = format!("{authority} did not answer a CONNECT in {TUNNEL_DEADLINE:?}");
                 return Err(UpstreamError::safe(Kind::Timeout, message));
@@ -446,6 +446,11 @@ fn failed(error: h2::Error) -> UpstreamError {
         safe_to_retry: refused || gone,
         message: format!("the link ended: {error}"),
     }
+}
+
+/// A stream that failed before anything for the application was handed over.
+fn not_sent(error: h2::Error) -> UpstreamError {
+    UpstreamError { safe_to_retry: true, ..failed(error) }
 }
 
 /// Stops sending a request's body when nobody waits for the answer any longer.

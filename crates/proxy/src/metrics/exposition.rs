@@ -40,6 +40,11 @@ const CLOSED: Metric = Metric {
     kind: "counter",
     help: "Opaque connections that have ended.",
 };
+const OPEN: Metric = Metric {
+    name: "tulle_tcp_connections_open",
+    kind: "gauge",
+    help: "Opaque connections that are connected now.",
+};
 const DOWNSTREAM: Metric = Metric {
     name: "tulle_connections_accepted_total",
     kind: "counter",
@@ -156,17 +161,18 @@ fn edges(out: &mut String, workers: &[Arc<WorkerRegistry>]) {
         DURATION.line(out, "_sum", labels, totals.latency_seconds);
         DURATION.line(out, "_count", labels, below);
     }
-    let mut counter = |metric: &Metric, value: &dyn Fn(&super::EdgeTotals) -> u64| {
+    let mut each = |metric: &Metric, value: &dyn Fn(&super::EdgeTotals) -> u64| {
         metric.head(out);
         for (labels, totals) in &edges {
             metric.line(out, "", labels, value(totals));
         }
     };
-    counter(&RETRIES, &|t| t.retries);
-    counter(&SENT, &|t| t.bytes_sent);
-    counter(&RECEIVED, &|t| t.bytes_received);
-    counter(&OPENED, &|t| t.opened);
-    counter(&CLOSED, &|t| t.closed);
+    each(&RETRIES, &|t| t.retries);
+    each(&SENT, &|t| t.bytes_sent);
+    each(&RECEIVED, &|t| t.bytes_received);
+    each(&OPENED, &|t| t.opened);
+    each(&CLOSED, &|t| t.closed);
+    each(&OPEN, &|t| t.opened - t.closed);
 }
 
 fn labels(key: &EdgeKey) -> String {
@@ -191,5 +197,63 @@ fn escaped(value: &str) -> std::borrow::Cow<'_, str> {
         value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").into()
     } else {
         value.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    use tulle_model::name::ServiceName;
+
+    use super::*;
+    use crate::metrics::{Protocol, WorkerMetrics};
+
+    #[test]
+    fn the_text_is_prometheus_format() {
+        let registries = [Arc::<WorkerRegistry>::default(), Arc::default()];
+        for registry in &registries {
+            let worker = WorkerMetrics::new(registry.clone());
+            let key = EdgeKey {
+                source_namespace: "default".into(),
+                source: "a\"b".into(),
+                destination: ServiceName::new("shop", "cart"),
+                protocol: Protocol::Http,
+                security: Security::MutualTls,
+            };
+            let edge = worker.edge(&key);
+            edge.request(Some(200), true, Duration::from_micros(600));
+            edge.request(Some(503), false, Duration::from_secs(100));
+            edge.sent(7);
+            edge.opened();
+        }
+        let text = text(&registries);
+        let labels = "source_namespace=\"default\",source=\"a\\\"b\",destination_namespace=\"shop\",\
+                      destination=\"cart\",protocol=\"http\",security=\"mtls\"";
+        for line in [
+            format!("tulle_requests_total{{{labels},result=\"success\",code=\"2xx\"}} 2"),
+            format!("tulle_requests_total{{{labels},result=\"failure\",code=\"5xx\"}} 2"),
+            format!("tulle_request_duration_seconds_bucket{{{labels},le=\"0.0005\"}} 0"),
+            format!("tulle_request_duration_seconds_bucket{{{labels},le=\"0.00075\"}} 2"),
+            format!("tulle_request_duration_seconds_bucket{{{labels},le=\"60\"}} 2"),
+            format!("tulle_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} 4"),
+            format!("tulle_request_duration_seconds_count{{{labels}}} 4"),
+            format!("tulle_sent_bytes_total{{{labels}}} 14"),
+            format!("tulle_tcp_connections_open{{{labels}}} 2"),
+            "tulle_tls_handshakes_total{side=\"server\",result=\"no-certificate\"} 0".to_owned(),
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in:\n{text}");
+        }
+        let types: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).collect();
+        let once: HashSet<&str> = types.iter().filter_map(|l| l.split(' ').next()).collect();
+        assert_eq!(once.len(), types.len(), "a metric is declared twice: {types:?}");
+        for line in text.lines().filter(|l| !l.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let family =
+                ["_bucket", "_sum", "_count"].iter().find_map(|s| name.strip_suffix(s)).unwrap_or(name);
+            assert!(once.contains(family), "{line} has no type");
+        }
+        assert!(text.ends_with('\n'));
     }
 }
