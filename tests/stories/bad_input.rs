@@ -22,7 +22,7 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         what: "a wrong type",
         text: "  ports:\n  - port: eighty\n",
-        names: &["bad.yaml:7", "spec.ports[0].port", "integer"],
+        names: &["bad.yaml:7", "spec.ports[0].port", "whole number"],
     },
     Mistake {
         what: "a port out of range",

@@ -8,16 +8,12 @@ use serde_json::Value;
 
 use crate::harness::{Home, Process, alone, client, eventually, require_root, tulle};
 
-/// The process ids of the replicas of service c.
-fn replicas() -> Vec<i32> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if command.contains("fake-service\0--name\0c\0") || command.ends_with("fake-service\0--name\0c") {
-            found.extend(entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
-        }
-    }
-    found
+/// The process ids of the replicas of service c that run now, as `up` has told them.
+fn replicas(up: &Process) -> Vec<i32> {
+    let text = up.stdout();
+    let told = text.lines().filter(|line| line.starts_with("c-"));
+    let pids = told.filter_map(|line| line.split_once("(process ")?.1.strip_suffix(')')?.parse().ok());
+    pids.filter(|pid| kill(Pid::from_raw(*pid), None).is_ok()).collect()
 }
 
 /// What the load of the story saw, with the time at which `strike` was done.
@@ -43,7 +39,7 @@ fn a_replica_that_is_killed_or_stopped_is_left_out() {
     ));
     let three = || {
         eventually("three replicas", Duration::from_secs(10), || {
-            let found = replicas();
+            let found = replicas(&up);
             (found.len() == 3).then_some(found)
         })
     };

@@ -122,7 +122,7 @@ fn the_wire_shows_nothing_and_impostors_are_refused() {
             text.lines().any(|line| words.iter().all(|word| line.contains(word))).then_some(())
         });
     };
-    let name = "c.default.tulle.local";
+    let name = "c.default.mesh.local";
     mesh.knock(name, &[]);
     said(&mesh.node_two, &["refused", "no certificate"]);
 

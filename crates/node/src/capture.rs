@@ -134,8 +134,8 @@ impl Host {
         if !tulle_sys::is_root() {
             return Err("not running as root".to_owned());
         }
-        let mount = cgroup::unified_mount()
-            .map_err(|e| format!("the mounted file systems cannot be listed: {e}"))?
+        let mount = cgroup::unified_mount_or_own()
+            .map_err(|e| format!("the cgroup v2 hierarchy cannot be found or mounted: {e}"))?
             .ok_or("no cgroup v2 hierarchy is mounted below /sys/fs/cgroup")?;
         let host = Self {
             scope: scope.to_owned(),

@@ -5,6 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::mount::MsFlags;
+
 /// Where nft looks for the paths of its `socket cgroupv2` expressions.
 const NFT_ROOT: &str = "/sys/fs/cgroup";
 
@@ -16,6 +18,32 @@ const KILL_DEADLINE: Duration = Duration::from_secs(5);
 pub fn unified_mount() -> io::Result<Option<PathBuf>> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     Ok(find_unified_mount(&mounts))
+}
+
+/// As [`unified_mount`]; mounts the hierarchy at `/sys/fs/cgroup` where none is there and the mounts of
+/// this process are its own: `ip netns exec` gives it a new `/sys`, which hides the host's.
+pub fn unified_mount_or_own() -> io::Result<Option<PathBuf>> {
+    if let Some(found) = unified_mount()? {
+        return Ok(Some(found));
+    }
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt"));
+    if namespace("self")? == namespace("1")? {
+        return Ok(None);
+    }
+    let (none, flags) = (None::<&str>, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC);
+    nix::mount::mount(Some("cgroup2"), NFT_ROOT, Some("cgroup2"), flags, none)?;
+    unified_mount()
+}
+
+/// The path at which this process sees the cgroup that another one, with other mounts, sees at `path`.
+pub fn seen_from_here(path: &Path) -> io::Result<PathBuf> {
+    if path.exists() {
+        return Ok(path.to_owned());
+    }
+    let mount = unified_mount_or_own()?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let hybrid = Path::new(NFT_ROOT).join("unified");
+    let relative = path.strip_prefix(hybrid).or_else(|_| path.strip_prefix(NFT_ROOT));
+    Ok(mount.join(relative.map_err(io::Error::other)?))
 }
 
 /// proc_pid_mountinfo(5): the mount point is the fifth field, the type follows the ` - `.

@@ -10,6 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
+use crate::cgroup;
+
 /// Where and how a child process is to run.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Confinement<'a> {
@@ -28,7 +30,10 @@ pub struct Confinement<'a> {
 /// Where the cgroup cannot be opened or a path holds a NUL byte; what fails later fails `spawn`.
 pub fn confine(command: &mut Command, confinement: Confinement<'_>) -> io::Result<()> {
     let procs = match confinement.cgroup {
-        Some(path) => Some(File::options().write(true).open(path.join("cgroup.procs"))?),
+        Some(path) => {
+            let path = cgroup::seen_from_here(path)?;
+            Some(File::options().write(true).open(path.join("cgroup.procs"))?)
+        }
         None => None,
     };
     let resolv_conf = confinement.resolv_conf.map(|p| CString::new(p.as_os_str().as_bytes())).transpose()?;

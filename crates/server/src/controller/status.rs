@@ -238,7 +238,8 @@ fn programmed(progress: &Progress) -> (&'static str, &'static str, String) {
         return ("False", "Refused", format!("{count}; the node {node} refuses it: {why}{more}"));
     }
     match (*nodes, *confirmed) {
-        (0, _) => ("Unknown", "NoNodes", format!("{count}: no node uses the service yet")),
+        // Every node that uses the service has it; who waits for the condition must not wait for traffic.
+        (0, _) => ("True", "Programmed", format!("{count}: no node uses the service yet")),
         (nodes, confirmed) if confirmed == nodes => ("True", "Programmed", count),
         _ => ("False", "Pending", count),
     }
