@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde_json::Value;
 
+use super::protobuf;
 use super::status::Failure;
 
 /// As in Kubernetes.
@@ -49,6 +50,14 @@ pub(super) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Value, Failure>
         "application/json" => json(body),
         "application/yaml" => yaml(body),
         other => Err(Failure::unsupported_media_type(other, &["application/json", "application/yaml"])),
+    }
+}
+
+/// Like [`object`], and also in the form that typed clients send new objects.
+pub(super) fn new_object(headers: &HeaderMap, body: &[u8]) -> Result<Value, Failure> {
+    match media_type(headers).as_str() {
+        protobuf::MEDIA_TYPE => protobuf::object(body),
+        _ => object(headers, body),
     }
 }
 

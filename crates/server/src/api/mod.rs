@@ -9,6 +9,7 @@ mod body;
 mod discovery;
 mod openapi;
 mod path;
+mod protobuf;
 mod read;
 mod render;
 mod reply;
@@ -125,7 +126,7 @@ impl Api {
                     return Err(Failure::method_not_allowed());
                 }
                 let (head, content) = request.into_parts();
-                let object = body::object(&head.headers, &body::read(content).await?)?;
+                let object = body::new_object(&head.headers, &body::read(content).await?)?;
                 if !object.is_object() {
                     return Err(Failure::bad_request("the body must be an object"));
                 }

@@ -31,7 +31,7 @@ pub(super) const PATCHES: [&str; 4] = [JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_
 impl Request<'_> {
     /// `POST`
     pub(super) async fn create(&self, content: &[u8]) -> Result<Reply, Failure> {
-        let object = body::object(self.headers, content)?;
+        let object = body::new_object(self.headers, content)?;
         let options = self.options()?;
         let kind = self.target.kind;
         let written = self.objects.create(kind, self.target.namespace(), object, &options).await?;

@@ -110,6 +110,12 @@ impl Objects {
         self.store.revision()
     }
 
+    /// Forgets all but the last `keep` writes: older revisions can no longer be listed or watched
+    /// from. The store does so by itself, for [`store::LOG_KEPT`].
+    pub async fn compact(&self, keep: u64) -> Result<(), ObjectError> {
+        Ok(self.store.compact(keep).await?)
+    }
+
     /// An object, or none. The namespace of cluster-wide kinds is ignored.
     pub fn get(
         &self,

@@ -1,0 +1,67 @@
+use serde_json::{Value, json};
+
+use crate::client::TestApi;
+
+#[tokio::test]
+async fn both_forms_of_discovery_name_all_resources() {
+    let api = TestApi::start().await;
+    assert_eq!(api.get("/api").await.expect(200)["versions"], json!(["v1"]));
+    let groups = api.get("/apis").await.expect(200);
+    let mut plain = Vec::new();
+    let mut versions = vec!["/api/v1".to_owned()];
+    for group in groups["groups"].as_array().unwrap() {
+        versions.push(format!("/apis/{}", group["preferredVersion"]["groupVersion"].as_str().unwrap()));
+        api.get(&format!("/apis/{}", group["name"].as_str().unwrap())).await.expect(200);
+    }
+    for version in versions {
+        let resources = api.get(&version).await.expect(200);
+        for resource in resources["resources"].as_array().unwrap() {
+            plain.push(resource["name"].as_str().unwrap().to_owned());
+        }
+    }
+    let mut aggregated = Vec::new();
+    for path in ["/api", "/apis"] {
+        let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        let answer = api.get_as(path, accept).await;
+        assert_eq!(answer.headers["content-type"], accept);
+        for group in answer.expect(200)["items"].as_array().unwrap() {
+            for resource in group["versions"][0]["resources"].as_array().unwrap() {
+                let name = resource["resource"].as_str().unwrap();
+                aggregated.push(name.to_owned());
+                for sub in resource["subresources"].as_array().into_iter().flatten() {
+                    aggregated.push(format!("{name}/{}", sub["subresource"].as_str().unwrap()));
+                }
+            }
+        }
+    }
+    plain.sort();
+    aggregated.sort();
+    assert_eq!(plain, aggregated);
+    assert!(plain.contains(&"httproutes/status".to_owned()), "{plain:?}");
+}
+
+#[tokio::test]
+async fn openapi_documents_describe_every_group() {
+    let api = TestApi::start().await;
+    let index = api.get("/openapi/v3").await.expect(200);
+    for (path, entry) in index["paths"].as_object().unwrap() {
+        let answer = api.get(entry["serverRelativeURL"].as_str().unwrap()).await;
+        assert!(answer.headers["cache-control"].to_str().unwrap().contains("immutable"), "{path}");
+        answer.expect(200);
+    }
+    let document = api.get("/openapi/v3/apis/gateway.networking.k8s.io/v1").await.expect(200);
+    let schemas = document["components"]["schemas"].as_object().unwrap();
+    let route =
+        schemas.values().find(|schema| schema["x-kubernetes-group-version-kind"][0]["kind"] == "HTTPRoute");
+    let rules = &route.unwrap()["properties"]["spec"]["properties"]["rules"];
+    assert_eq!(rules["items"]["properties"]["backendRefs"]["type"], "array");
+    let path = "/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/httproutes/{name}";
+    let patch = &document["paths"][path]["patch"];
+    assert_eq!(patch["x-kubernetes-group-version-kind"]["kind"], "HTTPRoute");
+    let parameters: Vec<&Value> =
+        patch["parameters"].as_array().unwrap().iter().map(|parameter| &parameter["name"]).collect();
+    for name in ["dryRun", "fieldValidation", "fieldManager", "force"] {
+        assert!(parameters.contains(&&json!(name)), "{name}");
+    }
+    api.get("/openapi/v3/apis/example.com/v1").await.fails(404, "NotFound");
+}

@@ -1,0 +1,11 @@
+//! The API as clients see it: over TLS, with the certificates of the kubeconfig.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod access;
+mod apply;
+mod client;
+mod describe;
+mod lists;
+mod watches;
+mod writes;

@@ -1,0 +1,174 @@
+use serde_json::{Value, json};
+
+use crate::client::{ROUTES, SERVICES, TestApi, names, service, version};
+
+fn route() -> Value {
+    json!({
+        "metadata": { "name": "r" },
+        "spec": {
+            "parentRefs": [{ "group": "", "kind": "Service", "name": "c" }],
+            "rules": [{ "backendRefs": [{ "name": "c", "port": 80 }] }],
+        },
+    })
+}
+
+#[tokio::test]
+async fn objects_are_created_replaced_and_deleted() {
+    let api = TestApi::start().await;
+    let created = api.post(SERVICES, &service("c")).await.expect(201);
+    assert_eq!(created["spec"]["type"], "ClusterIP");
+    api.post(SERVICES, &service("c")).await.fails(409, "AlreadyExists");
+    api.post(SERVICES, &created).await.fails(400, "BadRequest");
+    let elsewhere =
+        api.post("/api/v1/namespaces/nowhere/services", &service("c")).await.fails(404, "NotFound");
+    assert_eq!(elsewhere["message"], "namespaces \"nowhere\" not found");
+    assert_eq!(elsewhere["details"], json!({ "name": "nowhere", "kind": "namespaces" }));
+    let generated = json!({ "metadata": { "generateName": "c-" }, "spec": { "ports": [{ "port": 80 }] } });
+    let generated = api.post(SERVICES, &generated).await.expect(201);
+    assert!(generated["metadata"]["name"].as_str().unwrap().starts_with("c-"));
+
+    let path = format!("{SERVICES}/c");
+    let mut changed = created.clone();
+    changed["spec"]["ports"][0]["port"] = 81.into();
+    let replaced = api.put(&path, &changed).await.expect(200);
+    assert_eq!(replaced["metadata"]["generation"], 2);
+    api.put(&path, &changed).await.fails(409, "Conflict");
+    api.put(&format!("{SERVICES}/d"), &service("d")).await.fails(404, "NotFound");
+    api.put(&path, &service("d")).await.fails(400, "BadRequest");
+
+    let uid = &created["metadata"]["uid"];
+    let other = json!({ "preconditions": { "uid": "other" } });
+    api.delete(&path, &other).await.fails(409, "Conflict");
+    let stale = json!({ "preconditions": { "resourceVersion": version(&created) } });
+    api.delete(&path, &stale).await.fails(409, "Conflict");
+    let right = json!({ "preconditions": { "uid": uid }, "propagationPolicy": "Background" });
+    let status = api.delete(&path, &right).await.expect(200);
+    assert_eq!((&status["status"], &status["details"]["uid"]), (&json!("Success"), uid));
+    api.get(&path).await.fails(404, "NotFound");
+    api.delete(&path, &Value::Null).await.fails(404, "NotFound");
+}
+
+#[tokio::test]
+async fn what_is_invalid_is_refused_with_its_field() {
+    let api = TestApi::start().await;
+    let mut wrong = route();
+    wrong["spec"]["rules"][0]["backendRefs"][0]["port"] = 70_000.into();
+    let status = api.post(ROUTES, &wrong).await.fails(422, "Invalid");
+    assert_eq!(status["details"]["kind"], "HTTPRoute");
+    assert_eq!(status["details"]["causes"][0]["field"], "spec.rules[0].backendRefs[0].port");
+
+    let mut unknown = route();
+    unknown["spec"]["ruls"] = json!([]);
+    let strict =
+        api.post(&format!("{ROUTES}?fieldValidation=Strict"), &unknown).await.fails(400, "BadRequest");
+    assert!(strict["message"].as_str().unwrap().contains("unknown field \"spec.ruls\""), "{strict}");
+    let answer = api.post(&format!("{ROUTES}?dryRun=All"), &unknown).await;
+    assert_eq!(answer.headers["warning"], "299 - \"unknown field \\\"spec.ruls\\\"\"");
+    assert_eq!(answer.expect(201)["spec"].get("ruls"), None);
+    let answer = api.post(&format!("{ROUTES}?fieldValidation=Ignore"), &unknown).await;
+    assert!(answer.headers.get("warning").is_none());
+    answer.expect(201);
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing() {
+    let api = TestApi::start().await;
+    let dry = |path: &str| format!("{path}?dryRun=All");
+    api.post(&dry(SERVICES), &service("c")).await.expect(201);
+    let path = format!("{SERVICES}/c");
+    api.get(&path).await.fails(404, "NotFound");
+    let created = api.post(SERVICES, &service("c")).await.expect(201);
+    let label = json!({ "metadata": { "labels": { "x": "y" } } });
+    let patched = api.patch(&dry(&path), "merge-patch", &label).await.expect(200);
+    assert_eq!(patched["metadata"]["labels"]["x"], "y");
+    api.delete(&dry(&path), &Value::Null).await.expect(200);
+    assert_eq!(api.get(&path).await.expect(200), created);
+    api.post(&format!("{SERVICES}?dryRun=Some"), &service("d")).await.fails(400, "BadRequest");
+}
+
+#[tokio::test]
+async fn patches_come_in_three_forms() {
+    let api = TestApi::start().await;
+    api.post(SERVICES, &service("c")).await.expect(201);
+    let path = format!("{SERVICES}/c");
+    let merge = json!({ "metadata": { "labels": { "app": null, "x": "y" } } });
+    let patched = api.patch(&path, "merge-patch", &merge).await.expect(200);
+    assert_eq!(patched["metadata"]["labels"], json!({ "x": "y" }));
+
+    let json_patch = json!([
+        { "op": "test", "path": "/spec/ports/0/port", "value": 80 },
+        { "op": "add", "path": "/spec/ports/-", "value": { "port": 81, "name": "b" } },
+    ]);
+    let patched = api.patch(&path, "json-patch", &json_patch).await.expect(200);
+    assert_eq!(patched["spec"]["ports"][1]["targetPort"], 81);
+    let failing = json!([{ "op": "test", "path": "/spec/ports/0/port", "value": 1 }]);
+    api.patch(&path, "json-patch", &failing).await.fails(422, "Invalid");
+    api.patch(&path, "json-patch", &json!({})).await.fails(400, "BadRequest");
+
+    let strategic =
+        json!({ "spec": { "ports": [{ "port": 81, "$patch": "delete" }, { "port": 80, "name": "web" }] } });
+    let patched = api.patch(&path, "strategic-merge-patch", &strategic).await.expect(200);
+    assert_eq!(
+        patched["spec"]["ports"],
+        json!([{ "name": "web", "port": 80, "protocol": "TCP", "targetPort": 80 }])
+    );
+
+    let stale = json!({ "metadata": { "resourceVersion": "1", "labels": { "z": "z" } } });
+    api.patch(&path, "merge-patch", &stale).await.fails(409, "Conflict");
+    let status = json!({ "metadata": { "name": "other" } });
+    api.patch(&path, "merge-patch", &status).await.fails(400, "BadRequest");
+    api.patch(&path, "other-patch", &json!({})).await.fails(415, "UnsupportedMediaType");
+}
+
+#[tokio::test]
+async fn many_writers_lose_nothing() {
+    let api = TestApi::start().await;
+    api.post(SERVICES, &service("c")).await.expect(201);
+    let writes = (0..50).map(|n| {
+        let api = &api;
+        let label = json!({ "metadata": { "labels": { format!("n{n}"): "1" } } });
+        async move { api.patch(&format!("{SERVICES}/c"), "merge-patch", &label).await.expect(200) }
+    });
+    futures_util::future::join_all(writes).await;
+    let service = api.get(&format!("{SERVICES}/c")).await.expect(200);
+    assert_eq!(service["metadata"]["labels"].as_object().unwrap().len(), 51);
+}
+
+#[tokio::test]
+async fn the_status_is_written_by_itself() {
+    let api = TestApi::start().await;
+    let created = api.post(SERVICES, &service("c")).await.expect(201);
+    let path = format!("{SERVICES}/c/status");
+    let mut changed = created.clone();
+    changed["status"] = json!({ "loadBalancer": { "ingress": [] } });
+    changed["spec"]["ports"][0]["port"] = 99.into();
+    let written = api.put(&path, &changed).await.expect(200);
+    assert_eq!(written["status"], changed["status"]);
+    assert_eq!(written["spec"], created["spec"]);
+    assert_eq!(written["metadata"]["generation"], 1);
+    let both = json!({ "spec": { "type": "ClusterIP" }, "status": null });
+    let patched = api.patch(&path, "merge-patch", &both).await.expect(200);
+    assert_eq!(patched.get("status"), None);
+    assert_eq!(api.get(&path).await.expect(200), patched);
+}
+
+#[tokio::test]
+async fn namespaces_hold_what_is_in_them() {
+    let api = TestApi::start().await;
+    let shop = "/api/v1/namespaces/shop";
+    let namespace = json!({ "metadata": { "name": "shop" } });
+    let created = api.post("/api/v1/namespaces", &namespace).await.expect(201);
+    assert_eq!(created["status"]["phase"], "Active");
+    assert_eq!(created["metadata"]["labels"]["kubernetes.io/metadata.name"], "shop");
+    for name in ["a", "b"] {
+        api.post(&format!("{shop}/services"), &service(name)).await.expect(201);
+    }
+    api.post(SERVICES, &service("a")).await.expect(201);
+    let selected = format!("{shop}/services?labelSelector=app%3Da");
+    let deleted = api.delete(&selected, &Value::Null).await.expect(200);
+    assert_eq!(names(&deleted), ["a"]);
+    api.delete(shop, &Value::Null).await.expect(200);
+    assert_eq!(names(&api.get("/api/v1/services").await.expect(200)), ["a"]);
+    api.get(shop).await.fails(404, "NotFound");
+    api.delete("/api/v1/namespaces/default", &Value::Null).await.fails(403, "Forbidden");
+}
