@@ -212,10 +212,11 @@ impl Pool {
             });
         };
         response.map(|body| {
-            Body::from(body).observed(move |event| match event {
-                Event::End => give_back(),
-                // Dropping the sender closes the connection.
-                _ => {}
+            Body::from(body).observed(move |event| {
+                // Otherwise dropping the sender closes the connection.
+                if matches!(event, Event::End) {
+                    give_back();
+                }
             })
         })
     }

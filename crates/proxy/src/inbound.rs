@@ -28,12 +28,12 @@ pub struct Peer {
 /// with `tulle-reason`, and `tulle-retry: safe` where the process has certainly not seen the request.
 pub async fn serve_request(
     worker: &Rc<Worker>,
-    peer: &Peer,
+    _peer: &Peer,
     workload: &Arc<LocalWorkload>,
     port: u16,
     mut request: Request<Body>,
 ) -> Response<Body> {
-    if let Err(error) = admit(peer, workload, port) {
+    if let Err(error) = admit(workload, port) {
         return failed(&error);
     }
     let in_flight = worker.in_flight(&workload.name);
@@ -61,8 +61,8 @@ pub async fn serve_request(
     })
 }
 
-/// Decides whether the peer gets through to the workload.
-fn admit(_peer: &Peer, workload: &LocalWorkload, port: u16) -> Result<(), UpstreamError> {
+/// Decides whether a request or connection gets through to the workload.
+pub(crate) fn admit(workload: &LocalWorkload, port: u16) -> Result<(), UpstreamError> {
     if workload.draining {
         let message = format!("{} is stopping", workload.name);
         return Err(UpstreamError::safe(UpstreamErrorKind::Draining, message));

@@ -157,14 +157,7 @@ impl Worker {
         workload: &LocalWorkload,
         port: u16,
     ) -> Result<(TcpStream, InFlight), UpstreamError> {
-        if workload.draining {
-            let message = format!("{} is stopping", workload.name);
-            return Err(UpstreamError::safe(UpstreamErrorKind::Draining, message));
-        }
-        if !workload.ports.contains(&port) {
-            let message = format!("{} has no port {port}", workload.name);
-            return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
-        }
+        crate::inbound::admit(workload, port)?;
         let in_flight = self.in_flight(&workload.name);
         let address = SocketAddr::new(workload.app_address, port);
         let tcp = connect(address).await?;

@@ -13,7 +13,8 @@ use super::mesh::{WAYS, Way, path};
 #[tokio::test]
 async fn a_request_gets_through_with_its_host_and_without_the_connections_headers() {
     for way in WAYS {
-        let path = path(way, AppProtocol::Detect, apps::serve(app).await).await;
+        let mut path = path(way, AppProtocol::Detect, apps::serve(app).await).await;
+        path.near.change_mesh(|mesh| mesh.access_log = true);
         let request = Request::post("/x?y=1")
             .header("host", "C.example:81")
             .header("connection", "x-gone, keep-alive")
