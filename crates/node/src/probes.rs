@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -22,6 +23,9 @@ use crate::supervise::{self, Confined};
 
 /// The first pause of a process that starts, which doubles up to the probe's period.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a server may take to end a connection that was only opened to see whether it can be.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// How a workload is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +162,7 @@ fn set(health: &watch::Sender<Health>, new: Health) {
 
 async fn ask(check: &Check, target: &Target) -> Result<(), String> {
     match check {
-        Check::Tcp { port } => connect(target.address, *port).await.map(drop),
+        Check::Tcp { port } => connect(target.address, *port).await.map(leave),
         Check::Http { port, path } => get(target.address, *port, path).await,
         Check::Exec { command } => run(command, target).await,
     }
@@ -167,6 +171,18 @@ async fn ask(check: &Check, target: &Target) -> Result<(), String> {
 async fn connect(address: IpAddr, port: u16) -> Result<TcpStream, String> {
     let address = SocketAddr::new(address, port);
     TcpStream::connect(address).await.map_err(|e| format!("{address}: {e}"))
+}
+
+/// Ends a connection politely: a server that speaks first would otherwise log a reset, as its words
+/// were never read.
+fn leave(mut stream: TcpStream) {
+    let farewell = async move {
+        stream.shutdown().await?;
+        let mut words = [0; 512];
+        while stream.read(&mut words).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    tokio::spawn(timeout(FAREWELL, farewell));
 }
 
 async fn get(address: IpAddr, port: u16, path: &str) -> Result<(), String> {

@@ -25,6 +25,11 @@ impl HomeArgs {
     }
 }
 
+/// Whether commands find the folder without being told.
+pub fn is_default(home: &Path) -> bool {
+    default_home().is_ok_and(|default| default == home)
+}
+
 /// Makes the folder, for its owner only, where it is not there yet.
 pub fn create(home: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;

@@ -75,10 +75,6 @@ impl Cell {
         Self { text: text.into(), style }
     }
 
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
     fn width(&self) -> usize {
         self.text.chars().count()
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anstyle::{AnsiColor, Style};
+use anstyle::AnsiColor;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -137,15 +137,20 @@ fn security(text: &str) -> Cell {
 
 fn success(rate: Option<f64>) -> Cell {
     let Some(rate) = rate else { return "-".into() };
-    // 100 % is said only where it is true.
-    let percent = if rate < 1.0 { (rate * 10000.0).floor() / 100.0 } else { 100.0 };
     let style = match rate {
         r if r >= 1.0 => AnsiColor::Green.on_default(),
         r if r >= 0.95 => AnsiColor::Yellow.on_default(),
         _ => AnsiColor::Red.on_default(),
     };
-    let style: Style = style;
-    Cell::styled(if rate < 1.0 { format!("{percent:.2}%") } else { "100%".to_owned() }, style)
+    Cell::styled(success_text(rate), style)
+}
+
+/// 100 % is said only where it is true.
+fn success_text(rate: f64) -> String {
+    match rate {
+        r if r >= 1.0 => "100%".to_owned(),
+        r => format!("{:.2}%", (r * 10000.0).floor() / 100.0),
+    }
 }
 
 fn latency(ms: Option<f64>) -> String {
@@ -171,8 +176,8 @@ mod tests {
 
     #[test]
     fn success_is_never_rounded_up() {
-        assert_eq!(success(Some(0.99999)).text(), "99.99%");
-        assert_eq!(success(Some(1.0)).text(), "100%");
+        assert_eq!(success_text(0.99999), "99.99%");
+        assert_eq!(success_text(1.0), "100%");
         assert_eq!(latency(Some(1.234)), "1.23ms");
     }
 }

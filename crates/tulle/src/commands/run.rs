@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use nix::sys::signal::{Signal, kill};
@@ -19,6 +19,10 @@ use tulle_sys::process::{Confinement, confine, signal_group};
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
 use crate::signals::Stop;
+
+/// How long a workload may take to leave the node.
+const LEAVING: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -126,7 +130,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     let home = args.home.path()?;
     let client = NodeClient::new(&home);
     let held = tokio::select! {
-        held = client.add(&spec) => held,
+        held = add(&client, &spec) => held,
         () = stop.next() => return Ok(ExitCode::from(130)),
     };
     let mut held = held.map_err(|error| {
@@ -146,7 +150,34 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         tracing::warn!("the node does not know that the process runs: {error:#}");
     }
     let status = supervise(&args, &mut held, &mut child, &mut stop, own_group).await?;
+    drop(held);
+    wait_until_gone(&client, &spec).await;
     Ok(exit_code(status))
+}
+
+/// Adds the workload; waits where one of that name is just leaving.
+async fn add(client: &NodeClient, spec: &WorkloadSpec) -> anyhow::Result<HeldWorkload> {
+    let end = Instant::now() + LEAVING;
+    loop {
+        match client.add(spec).await {
+            Err(error) if error.to_string().contains("right now") && Instant::now() < end => {
+                tokio::time::sleep(POLL).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// So that the name is free when this command has ended.
+async fn wait_until_gone(client: &NodeClient, spec: &WorkloadSpec) {
+    let end = Instant::now() + LEAVING;
+    while Instant::now() < end {
+        let Ok(status) = client.status().await else { return };
+        if !status.workloads.iter().any(|w| w.namespace == spec.namespace && w.name == spec.name) {
+            return;
+        }
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 fn start(args: &RunArgs, running: &Running, own_group: bool) -> Result<Child> {

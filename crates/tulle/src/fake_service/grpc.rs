@@ -1,6 +1,8 @@
 //! The little of gRPC over HTTP/2 that a fake service speaks: messages with their prefix, and the
 //! status in the trailers.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Response, StatusCode};
@@ -8,6 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming};
 use prost::Message;
 
+use super::answer::Answer;
 use super::server::Reply;
 
 /// Paths of the methods.
@@ -43,7 +46,7 @@ pub fn frame(message: &impl Message) -> Bytes {
 }
 
 /// The code for an HTTP status that a fake service was told to fail with.
-pub fn code(status: u32) -> u32 {
+fn code(status: u32) -> u32 {
     match status {
         400 => 3,
         401 => 16,
@@ -90,6 +93,28 @@ pub fn reply(message: &impl Message) -> Reply {
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     let frames = [Ok(Frame::data(frame(message))), Ok(Frame::trailers(trailers))];
     head().map(|()| http_body_util::StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
+}
+
+/// What a failed call was answered with, for those who know the header: it has no message.
+const ANSWER: &str = "fake-answer-bin";
+
+/// A failed call, with the answer that tells where it failed.
+pub fn fail(answer: &Answer) -> Reply {
+    let mut response = refuse(code(answer.status), &answer.line());
+    let encoded = BASE64.encode(answer.encode_to_vec());
+    // A larger one would not fit into every peer's limit for headers.
+    if encoded.len() < 8 << 10
+        && let Ok(value) = HeaderValue::from_str(&encoded)
+    {
+        response.headers_mut().insert(ANSWER, value);
+    }
+    response
+}
+
+/// The answer that a failed call came with, if it did.
+pub fn failed_answer(headers: &HeaderMap) -> Option<Answer> {
+    let bytes = BASE64.decode(headers.get(ANSWER)?.as_bytes()).ok()?;
+    Answer::decode(bytes.as_slice()).ok()
 }
 
 /// A failure: the status alone ("Trailers-Only").

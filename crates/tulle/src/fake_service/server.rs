@@ -215,7 +215,7 @@ impl FakeService {
                 if answer.is_success() {
                     grpc::reply(&answer)
                 } else {
-                    grpc::refuse(grpc::code(answer.status), &answer.line())
+                    grpc::fail(&answer)
                 }
             }
             path if is_grpc => grpc::refuse(grpc::UNIMPLEMENTED, &format!("there is no method {path}")),

@@ -229,6 +229,10 @@ impl Upstream {
         }
         let code = find("grpc-status");
         if code != "0" {
+            let told = [&trailers, &parts.headers].into_iter().find_map(grpc::failed_answer);
+            if let Some(answer) = told.filter(|answer| !answer.is_success()) {
+                return Ok(answer);
+            }
             let answer = Answer {
                 name: self.target.host.clone(),
                 status: grpc::http_status(&code),

@@ -153,7 +153,7 @@ impl<'a> Field<'a> {
     }
 
     pub fn duration(&self) -> Option<Duration> {
-        let text = self.text()?;
+        let text = self.scalar()?;
         match parse_duration(&text) {
             Ok(duration) if !duration.is_zero() => Some(duration),
             Ok(_) => {

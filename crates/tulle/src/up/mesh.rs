@@ -92,11 +92,12 @@ impl Mesh {
         for (what, port) in &self.moved {
             screen.say(&format!("port {port} for {what} is taken: a free one is used"));
         }
-        let home = match std::env::var_os("TULLE_HOME") {
-            Some(_) => "TULLE_HOME=… ",
-            None => "",
+        let home = match crate::home::is_default(&self.home) {
+            true => String::new(),
+            false => format!(" --home {}", self.home.display()),
         };
-        screen.say(&format!("look: {home}tulle edges, {home}tulle status"));
+        screen.say(&format!("look: tulle edges{home}"));
+        screen.say(&format!("      tulle status{home}"));
         screen.say(&format!(
             "      kubectl --kubeconfig {} get services,workloads -A",
             self.server.kubeconfig.display()

@@ -1,0 +1,134 @@
+//! What a person gets wrong, and what they read then.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use crate::{code, stderr, stdout, tulle};
+
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+/// What `tulle validate` says to a file with that text; it must refuse it.
+fn validated(text: &str) -> String {
+    let folder = folder(&[("bad.yaml", text)]);
+    let output = tulle(folder.path(), &["validate", "bad.yaml"]);
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert_eq!(stdout(&output), "");
+    stderr(&output)
+}
+
+/// What `tulle up` says to a tulle.yaml with that text; it must refuse it before anything starts.
+fn upped(text: &str) -> String {
+    let folder = folder(&[("tulle.yaml", text)]);
+    let output = tulle(folder.path(), &["up"]);
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+    assert!(!folder.path().join("home").exists(), "nothing was changed");
+    stderr(&output).replace(folder.path().to_str().unwrap(), "[folder]")
+}
+
+const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: c}\nspec:\n";
+
+#[test]
+fn wrong_fields() {
+    insta::assert_snapshot!("unknown_field", validated(&format!("{SERVICE}  ports: [{{port: 80}}]\n  sellector: {{app: c}}\n")));
+    insta::assert_snapshot!("wrong_type", validated(&format!("{SERVICE}  ports:\n  - port: eighty\n")));
+    insta::assert_snapshot!("port_out_of_range", validated(&format!("{SERVICE}  ports:\n  - port: 70000\n")));
+    insta::assert_snapshot!("port_twice", validated(&format!("{SERVICE}  ports:\n  - {{name: a, port: 80}}\n  - {{name: b, port: 80}}\n")));
+    insta::assert_snapshot!("unknown_kind", validated("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\n"));
+    insta::assert_snapshot!("wrong_version", validated("apiVersion: gateway.networking.k8s.io/v1beta1\nkind: HTTPRoute\n"));
+    insta::assert_snapshot!("no_object", validated("- a\n- b\n"));
+    insta::assert_snapshot!("described_twice", validated(&format!("{SERVICE}  ports: [{{port: 80}}]\n---\n{SERVICE}  ports: [{{port: 81}}]\n")));
+}
+
+#[test]
+fn broken_files() {
+    insta::assert_snapshot!("syntax", validated(&format!("{SERVICE}  ports: [\n")));
+    insta::assert_snapshot!("key_twice", validated(&format!("{SERVICE}  ports: []\n  ports: []\n")));
+    let mut bomb = String::from("a: &a [x, x, x, x, x, x, x, x, x, x]\n");
+    for (this, last) in ('b'..='i').zip('a'..) {
+        let ten = vec![format!("*{last}"); 10].join(", ");
+        bomb += &format!("{this}: &{this} [{ten}]\n");
+    }
+    let said = validated(&bomb);
+    assert!(said.contains("bad.yaml:"), "{said}");
+
+    let folder = folder(&[("d/x.yaml", "")]);
+    fs::write(folder.path().join("binary.yaml"), [b'a', b'\n', 0xff, 0xfe]).unwrap();
+    let said = |path: &str| {
+        let output = tulle(folder.path(), &["validate", "-f", path]);
+        assert_eq!(code(&output), 2);
+        stderr(&output)
+    };
+    insta::assert_snapshot!("no_such_file", said("nowhere.yaml"));
+    insta::assert_snapshot!("not_utf8", said("binary.yaml"));
+    insta::assert_snapshot!("nothing_in_it", said("d"));
+    insta::assert_snapshot!("no_regular_file", said("/dev/null"));
+}
+
+const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec:
+  parentRefs: [{group: '', kind: Service, name: c}]\n  rules:\n  - backendRefs:\n    - {name: nowhere, port: 80}\n";
+
+#[test]
+fn routes_to_what_is_not_there() {
+    let service = format!("{SERVICE}  ports: [{{port: 80}}]\n");
+    insta::assert_snapshot!("missing_service", validated(&format!("{service}---\n{ROUTE}")));
+
+    // What is elsewhere may be missing where one says so; a wrong port of what is there may not.
+    let folder = folder(&[("route.yaml", ROUTE)]);
+    let output = tulle(folder.path(), &["validate", "--partial", "route.yaml"]);
+    assert_eq!((code(&output), stdout(&output)), (0, "1 object valid\n".to_owned()));
+    let wrong_port = ROUTE.replace("nowhere, port: 80", "c, port: 81");
+    insta::assert_snapshot!("missing_port", validated(&format!("{service}---\n{wrong_port}")));
+}
+
+#[test]
+fn wrong_meshes() {
+    insta::assert_snapshot!("up_unknown_field", upped("services:\n  a:\n    comand: x\n    port: 99999\n"));
+    insta::assert_snapshot!(
+        "up_shared_port",
+        upped("services:\n  a: {command: x, port: 80}\n  b: {command: x, ports: [{port: 1, targetPort: 80}]}\n")
+    );
+    insta::assert_snapshot!(
+        "up_dependencies",
+        upped("services:\n  aa: {command: x, dependsOn: [ab, bc]}\n  bb: {command: x, dependsOn: [aa]}\n  ab: {command: x, dependsOn: [bb]}\n")
+    );
+    insta::assert_snapshot!(
+        "up_probes",
+        upped("services:\n  a:\n    command: x\n    port: 80\n    probe: {http: healthz, interval: 5}\n  b:\n    command: 'x \"'\n    probe: {tcp: true, exec: y}\n")
+    );
+    insta::assert_snapshot!("up_nothing", upped("# nothing\n"));
+    insta::assert_snapshot!(
+        "up_resources",
+        upped(&format!("services:\n  a: {{command: x, port: 80}}\nresources: [none.yaml]\n---\n{ROUTE}"))
+    );
+    let folder = TempDir::new().unwrap();
+    let output = tulle(folder.path(), &["up", "nowhere"]);
+    assert_eq!(code(&output), 2);
+    insta::assert_snapshot!("up_no_file", stderr(&output));
+}
+
+#[test]
+fn exit_codes_tell_what_happened() {
+    let folder = folder(&[("s.yaml", &format!("{SERVICE}  ports: [{{port: 80}}]\n"))]);
+    let run = |line: &str| tulle(folder.path(), &line.split(' ').collect::<Vec<_>>());
+    for line in ["get pods", "get", "get svc/", "delete svc", "apply", "frobnicate", "token create --identity x"] {
+        assert_eq!(code(&run(line)), 2, "{line}");
+    }
+    for line in ["get svc", "apply -f s.yaml", "diff -f s.yaml", "edges", "status", "delete svc c", "run x -- true"] {
+        assert_eq!(code(&run(line)), 3, "{line}: {}", stderr(&run(line)));
+    }
+    insta::assert_snapshot!(
+        "no_server",
+        stderr(&run("get svc")).replace(folder.path().to_str().unwrap(), "[folder]")
+    );
+    assert_eq!(code(&run("validate s.yaml")), 0);
+    assert_eq!(code(&run("--help")), 0);
+}
