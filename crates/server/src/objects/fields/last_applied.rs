@@ -15,6 +15,8 @@ use crate::objects::{Part, metadata};
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// Only for its applies; others may use another name to be left alone.
 const MANAGER: &str = "kubectl";
+/// How kubectl calls itself when it applies from its own side.
+pub(super) const CLIENT_SIDE_MANAGER: &str = "kubectl-client-side-apply";
 
 fn annotation(object: &Value) -> Option<&str> {
     object.get("metadata")?.get("annotations")?.get(ANNOTATION)?.as_str()

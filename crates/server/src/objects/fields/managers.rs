@@ -250,15 +250,19 @@ pub(in crate::objects) fn merge_config(
 ) -> Value {
     let schema = Schema::new(schema::schema(kind));
     let mut merged = typed::merge(current, config, schema);
-    let entries = read(current).unwrap_or_default();
+    // What kubectl applied last from its own side counts as applied by it.
+    let taken = last_applied::may_take_over(kind, current, manager);
     let mut owned = typed::fields(&managed(kind, config, part), schema).children;
-    let mut dropped = FieldSet::default();
-    for entry in entries {
+    let mut dropped = taken.clone();
+    for mut entry in read(current).unwrap_or_default() {
         if entry.is(manager, true, subresource(part)) {
-            dropped = entry.fields;
-        } else {
-            owned.union(&entry.fields);
+            dropped.union(&entry.fields);
+            continue;
         }
+        if entry.is(last_applied::CLIENT_SIDE_MANAGER, false, subresource(part)) {
+            entry.fields.subtract(&taken);
+        }
+        owned.union(&entry.fields);
     }
     typed::prune(&mut merged, &dropped, &owned, schema);
     // They are those of the current object, not something that the config says.

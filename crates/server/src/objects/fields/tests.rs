@@ -247,10 +247,35 @@ async fn kubectl_takes_over_from_its_client_side_apply() {
     let remembered = taken["metadata"]["annotations"][annotation].as_str().unwrap();
     assert_eq!(serde_json::from_str::<Value>(remembered).unwrap()["metadata"]["labels"]["x"], "2");
 
+    // What it applied before and no longer does goes.
+    let moved = config(json!([{ "port": 81, "name": "a" }]), json!({ "x": "2" }));
+    let taken = apply(&objects, "kubectl", moved.clone(), false).await.unwrap();
+    assert_eq!(ports(&taken), [81]);
+
     // What somebody has changed since is not kubectl's to take.
     let mut edited = taken.clone();
     edited["metadata"]["labels"]["x"] = "3".into();
     objects.replace(service(), "default", "c", edited, &by("kubectl-edit")).await.unwrap();
-    let error = apply(&objects, "kubectl", wanted, false).await.unwrap_err();
+    let error = apply(&objects, "kubectl", moved, false).await.unwrap_err();
     assert!(matches!(error, ObjectError::ApplyConflict { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_first_server_side_apply_drops_what_the_client_side_one_had() {
+    let objects = objects().await;
+    let annotation = "kubectl.kubernetes.io/last-applied-configuration";
+    let applied = config(json!([{ "port": 80, "name": "a" }]), json!({ "x": "1", "y": "1" }));
+    let mut created = applied.clone();
+    created["metadata"]["annotations"] = json!({ annotation: applied.to_string() });
+    objects.create(service(), "default", created, &by("kubectl-client-side-apply")).await.unwrap();
+    let label = json!({ "metadata": { "labels": { "z": "1" } } });
+    let mut labelled = objects.require(service(), "default", "c").unwrap();
+    json_patch::merge(&mut labelled, &label);
+    objects.replace(service(), "default", "c", labelled, &by("kubectl-label")).await.unwrap();
+
+    let moved = config(json!([{ "port": 81, "name": "a" }]), json!({ "x": "1" }));
+    let taken = apply(&objects, "kubectl", moved, false).await.unwrap();
+    assert_eq!(ports(&taken), [81]);
+    assert_eq!(taken["metadata"]["labels"], json!({ "x": "1", "z": "1" }));
+    assert!(taken["metadata"]["annotations"][annotation].is_string());
 }

@@ -57,7 +57,7 @@ impl<'a> Schema<'a> {
     }
 
     /// The items of a list by their path elements, in order; none if the list is one value.
-    fn elements<'v>(self, items: &'v [Value]) -> Option<Vec<(String, &'v Value)>> {
+    fn elements(self, items: &[Value]) -> Option<Vec<(String, &Value)>> {
         match self.list_type() {
             ListType::Atomic => None,
             ListType::Set => Some(items.iter().map(|item| (valued(item), item)).collect()),
