@@ -38,7 +38,7 @@ const MISTAKES: &[Mistake] = &[
         what: "a route to a service that is not there",
         text: "  ports:\n  - port: 80\n---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: r\n\
                spec:\n  parentRefs:\n  - {group: '', kind: Service, name: c}\n  rules:\n  - backendRefs:\n    - {name: nowhere, port: 80}\n",
-        names: &["bad.yaml:17", "spec.rules[0].backendRefs[0]", "nowhere"],
+        names: &["bad.yaml:18", "spec.rules[0].backendRefs[0]", "nowhere"],
     },
     Mistake {
         what: "a bomb",

@@ -50,41 +50,54 @@ fn processes_of(home: &Path) -> Vec<String> {
     found
 }
 
-fn assert_nothing_left(home: &Home) {
-    assert_eq!(processes_of(home.path()), Vec::<String>::new());
-    if nix::unistd::geteuid().is_root() {
-        let tables = run(Command::new("nft").args(["list", "tables"])).ok();
-        assert!(!tables.contains("tulle"), "{tables}");
-        for mount in ["/sys/fs/cgroup/unified/tulle", "/sys/fs/cgroup/tulle"] {
-            assert!(!Path::new(mount).exists(), "{mount} is left");
-        }
+/// The nft tables and cgroups of meshes on this host.
+fn traces() -> Vec<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Vec::new();
     }
+    let tables = run(Command::new("nft").args(["list", "tables"])).ok();
+    let mut found: Vec<String> = tables.lines().filter(|l| l.contains("tulle")).map(str::to_owned).collect();
+    for mount in ["/sys/fs/cgroup/unified/tulle", "/sys/fs/cgroup/tulle"] {
+        let scopes = std::fs::read_dir(mount).into_iter().flatten().flatten();
+        found.extend(scopes.filter(|e| e.path().is_dir()).map(|e| e.path().display().to_string()));
+    }
+    found.sort();
+    found
+}
+
+#[track_caller]
+fn assert_nothing_left(home: &Home, before: &[String]) {
+    assert_eq!(processes_of(home.path()), Vec::<String>::new());
+    assert_eq!(traces(), before);
 }
 
 #[test]
 fn as_root_the_host_captures_the_traffic() {
     require_root!();
     let _alone = alone();
+    let before = traces();
     let home = Home::new();
     watch_chain(&home, "host", Duration::from_secs(20));
-    assert_nothing_left(&home);
+    assert_nothing_left(&home, &before);
 
     // A second run finds the state of the first.
     watch_chain(&home, "host", Duration::from_secs(2));
-    assert_nothing_left(&home);
+    assert_nothing_left(&home, &before);
 }
 
 #[test]
 fn an_ordinary_user_gets_explicit_capture() {
     let _alone = alone();
+    let before = traces();
     let home = if nix::unistd::geteuid().is_root() { Home::of_user(NOBODY) } else { Home::new() };
     watch_chain(&home, "explicit", Duration::from_secs(10));
-    assert_nothing_left(&home);
+    assert_nothing_left(&home, &before);
 }
 
 #[test]
 fn the_polyglot_services_need_no_change() {
     let _alone = alone();
+    let before = traces();
     let users = if nix::unistd::geteuid().is_root() {
         vec![Home::new(), Home::of_user(NOBODY)]
     } else {
@@ -99,7 +112,7 @@ fn the_polyglot_services_need_no_change() {
         });
         assert!(edges.iter().all(|e| e.success == 1.0), "{edges:#?}");
         assert!(up.interrupt().success());
-        assert_nothing_left(&home);
+        assert_nothing_left(&home, &before);
     }
 }
 
@@ -107,6 +120,7 @@ fn the_polyglot_services_need_no_change() {
 fn a_mesh_that_was_killed_leaves_no_process_and_the_next_one_cleans_up() {
     require_root!();
     let _alone = alone();
+    let before = traces();
     let home = Home::new();
     let services = format!(
         "services:\n  c:\n    command: [\"{}\", fake-service, --name, c]\n    port: 9391\n",
@@ -120,5 +134,5 @@ fn a_mesh_that_was_killed_leaves_no_process_and_the_next_one_cleans_up() {
     });
     let again = home.up(&services);
     assert!(again.interrupt().success());
-    assert_nothing_left(&home);
+    assert_nothing_left(&home, &before);
 }

@@ -96,7 +96,7 @@ fn kubectl_works() {
     // Strategic merge: ports are merged by their number.
     let patch = r#"{"spec":{"ports":[{"port":81,"name":"metrics"}]}}"#;
     home.kubectl(&["patch", "service", "extra", "-p", patch]).ok();
-    assert_eq!(kubectl("get service extra -o jsonpath={.spec.ports[*].name}").ok(), "metrics http");
+    assert_eq!(kubectl("get service extra -o jsonpath={.spec.ports[*].name}").ok(), "http metrics");
 
     let mut edit = home.command("kubectl");
     edit.args(["edit", "httproute", "r"]).env("KUBECONFIG", home.kubeconfig());

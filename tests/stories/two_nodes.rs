@@ -151,7 +151,7 @@ fn the_wire_shows_nothing_and_impostors_are_refused() {
         "-key",
         &key,
     ]);
-    impostor.args(["-cert_chain", &certificate, "-Verify", "1"]);
+    impostor.args(["-cert_chain", &certificate, "-Verify", "1", "-www"]);
     let impostor = Process::spawn(&mut impostor);
     eventually("impostor", PATIENCE, || impostor.stdout().contains("ACCEPT").then_some(()));
     let answer = mesh.ask();
@@ -179,10 +179,20 @@ fn foreign_certificate(home: &Home) -> (String, String) {
     (pem.display().to_string(), key.display().to_string())
 }
 
-/// The certificate (with its chain) and the key that the node keeps on disk.
+/// The certificate (with its chain) and the key that the node keeps on disk, as PEM files.
 fn node_certificate(home: &Home) -> (String, String) {
-    let folder = home.path().join("node");
-    (folder.join("node.crt").display().to_string(), folder.join("node.key").display().to_string())
+    let text = std::fs::read_to_string(home.path().join("node/node.json")).unwrap();
+    let credential: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let pem = |label: &str, base64: &serde_json::Value| {
+        let lines: Vec<&str> =
+            base64.as_str().unwrap().as_bytes().chunks(64).map(|l| str::from_utf8(l).unwrap()).collect();
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+    };
+    let chain: String =
+        credential["chain"].as_array().unwrap().iter().map(|c| pem("CERTIFICATE", c)).collect();
+    let certificate = home.write("node.pem", &chain);
+    let key = home.write("node.key", &pem("PRIVATE KEY", &credential["key"]));
+    (certificate.display().to_string(), key.display().to_string())
 }
 
 #[test]
