@@ -92,7 +92,9 @@ pub enum End {
 /// A process under supervision. Dropping it kills the process.
 pub struct Supervised {
     stop: Option<oneshot::Sender<Duration>>,
-    task: AbortOnDropHandle<Option<ExitStatus>>,
+    /// Until it has ended.
+    task: Option<AbortOnDropHandle<Option<ExitStatus>>>,
+    status: Option<ExitStatus>,
 }
 
 impl Supervised {
@@ -102,12 +104,16 @@ impl Supervised {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(deadline);
         }
-        (&mut self.task).await.ok().flatten()
+        self.ended().await
     }
 
     /// Waits until it has ended and will not be started again.
     pub async fn ended(&mut self) -> Option<ExitStatus> {
-        (&mut self.task).await.ok().flatten()
+        if let Some(task) = &mut self.task {
+            self.status = task.await.ok().flatten();
+            self.task = None;
+        }
+        self.status
     }
 }
 
@@ -115,7 +121,7 @@ impl Supervised {
 pub fn supervise(process: Process, events: mpsc::Sender<Event>, running: watch::Sender<bool>) -> Supervised {
     let (stop, stopped) = oneshot::channel();
     let task = tokio::spawn(run(process, events, running, stopped));
-    Supervised { stop: Some(stop), task: AbortOnDropHandle::new(task) }
+    Supervised { stop: Some(stop), task: Some(AbortOnDropHandle::new(task)), status: None }
 }
 
 async fn run(
@@ -246,11 +252,7 @@ async fn lines(stream: impl AsyncRead + Unpin, kind: Stream, events: mpsc::Sende
     let mut reader = BufReader::with_capacity(LONGEST_LINE, stream);
     let mut line = Vec::new();
     let mut dropped = 0;
-    loop {
-        let chunk = match reader.fill_buf().await {
-            Ok(chunk) => chunk,
-            Err(_) => break,
-        };
+    while let Ok(chunk) = reader.fill_buf().await {
         if chunk.is_empty() {
             break;
         }

@@ -1,4 +1,5 @@
 //! A node against a real server in this process, with explicit capture, so that nothing needs root.
+#![allow(clippy::unwrap_used, reason = "a test that fails is what it is for")]
 
 use std::path::Path;
 use std::time::Duration;
@@ -221,5 +222,44 @@ async fn tokens_are_needed_once_and_must_be_of_this_mesh() {
         assert!(node.connected(SOON).await);
         node.shutdown(SOON).await;
     }
+    server.shutdown().await;
+}
+
+/// Makes a credential on disk look as if it were older than half of its life.
+fn age(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    let mut credential: serde_json::Value = serde_json::from_str(&text).unwrap();
+    credential["notBefore"] = json!(0);
+    let aged = credential.to_string();
+    std::fs::write(file, &aged).unwrap();
+    aged
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_renewed_and_the_old_ones_serve_meanwhile() {
+    crypto();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(ServerConfig::local(folder.path().join("s"))).await.unwrap();
+    let home = folder.path().join("n");
+    let files = ["node/node.json", "node/identities/shop.c.json"].map(|f| home.join(f));
+    let node = started(&server, &home).await;
+    let mut spec = spec("c-0", 1);
+    spec.ports.clear();
+    node.workloads().add(spec.clone()).await.unwrap();
+    until("it has a certificate", async || files[1].exists()).await;
+    node.shutdown(SOON).await;
+
+    let aged = files.each_ref().map(|f| age(f));
+    let node = Node::start(config(&home, &server, None)).await.unwrap();
+    node.workloads().add(spec).await.unwrap();
+    for (file, aged) in files.iter().zip(&aged) {
+        until("it is renewed", async || std::fs::read_to_string(file).unwrap() != *aged).await;
+    }
+    // With the new certificate it is as good a node as with the old one.
+    assert!(node.connected(SOON).await);
+    let name = tulle_model::name::WorkloadName::new("shop", "c-0");
+    node.workloads().running(&name).unwrap().send_replace(true);
+    until("the workload is ready", async || server_says(&server, "c-0").await == Some(true)).await;
+    node.shutdown(SOON).await;
     server.shutdown().await;
 }

@@ -331,10 +331,11 @@ impl Assembler {
     fn subscribe_to_endpoints(&mut self) {
         let mut new = Vec::new();
         for name in self.needed_endpoints() {
-            if !self.endpoints.contains_key(&name) {
-                new.push(name.to_string());
-                self.endpoints.insert(name, Endpoints::default());
-            }
+            let text = name.to_string();
+            self.endpoints.entry(name).or_insert_with(|| {
+                new.push(text);
+                Endpoints::default()
+            });
         }
         if !new.is_empty() {
             self.outbox.push(subscribe(type_url::ENDPOINTS, new));

@@ -50,7 +50,7 @@ async fn connect(
     };
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no answer");
     let result = timeout(CONNECT_DEADLINE, connecting).await.map_err(late).flatten();
-    result.map_err(|e| io::Error::new(e.kind(), format!("{server}: {e}")))
+    result.map_err(|e| io::Error::new(e.kind(), format!("{server}: {}", super::tls::explain(&e))))
 }
 
 /// A message for people of what went wrong: tonic's own hides the cause.

@@ -93,9 +93,11 @@ impl Discovery {
     /// Keeps a stream to the server for ever.
     pub async fn run(mut self) {
         let mut backoff = stream_backoff();
+        let mut told = false;
         loop {
             let started = Instant::now();
-            let why = self.stream().await;
+            let result = self.stream().await;
+            let was_connected = *self.server.connected().borrow();
             self.server.set_connected(false);
             self.age.send_modify(|age| {
                 age.confirmed.get_or_insert_with(Instant::now);
@@ -103,10 +105,16 @@ impl Discovery {
             if started.elapsed() > Duration::from_secs(10) {
                 backoff.reset();
             }
-            if let Err(why) = why {
-                tracing::warn!(
-                    "no configuration from the server for now, what is known stays in force: {why}"
-                );
+            if let Err(why) = result {
+                // Once for each outage.
+                if was_connected || !told {
+                    tracing::warn!(
+                        "no configuration from the server for now, what is known stays in force: {why}"
+                    );
+                } else {
+                    tracing::debug!("still no configuration from the server: {why}");
+                }
+                told = true;
             }
             // What is asked for meanwhile is asked for with the next stream.
             let mut wait = std::pin::pin!(backoff.wait());
@@ -132,6 +140,7 @@ impl Discovery {
         let response = timeout(CALL_DEADLINE, call).await.map_err(|_| "it gives no answer".to_owned())?;
         let mut stream = response.map_err(|status| channel::explain_status(&status))?.into_inner();
         self.server.set_connected(true);
+        tracing::info!("the server sends this node's configuration");
         self.age.send_modify(|age| age.confirmed = None);
         loop {
             tokio::select! {

@@ -33,7 +33,7 @@ pub async fn join(server: &str, name: &str, token: Option<&str>, file: &Path) ->
             let Some(token) = token else {
                 bail!(
                     "{why}, so this node has to join the mesh: make a token where the server runs with \
-                     `tulle node token` and start this node with `--token <token>`"
+                     `tulle token create` and start this node with `--token <token>`"
                 );
             };
             let credential = trade(server, name, &token).await?;
@@ -127,7 +127,7 @@ async fn trade(server: &str, name: &str, token: &Token<'_>) -> anyhow::Result<Cr
             Ok(Err(status)) if is_final(&status) => {
                 bail!(
                     "the server at {server} refuses this node: {}. Tokens work once and for a short time; \
-                     make a new one where the server runs with `tulle node token`",
+                     make a new one where the server runs with `tulle token create`",
                     channel::explain_status(&status).trim_end_matches('.')
                 );
             }

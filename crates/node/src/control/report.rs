@@ -43,17 +43,22 @@ impl Reporter {
     /// Reports until `leaving` turns true; then says goodbye, if the server listens.
     pub async fn run(mut self, mut leaving: watch::Receiver<bool>) {
         let mut backoff = stream_backoff();
+        let mut told = false;
         loop {
             let started = Instant::now();
             match self.stream(&mut leaving).await {
                 Ended::Left => return,
                 Ended::Again => continue,
+                // Once for each outage.
+                Ended::Broken(why) if told => tracing::debug!("the server still gets no reports: {why}"),
                 Ended::Broken(why) => {
+                    told = true;
                     tracing::warn!("the server gets no reports of this node for now: {why}");
                 }
             }
             if started.elapsed() > Duration::from_secs(10) {
                 backoff.reset();
+                told = false;
             }
             tokio::select! {
                 () = backoff.wait() => {}

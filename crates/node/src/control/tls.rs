@@ -96,6 +96,17 @@ impl From<Refusal> for Error {
     }
 }
 
+/// Why a connection failed; the reason of our own verifier where it was that.
+pub fn explain(error: &std::io::Error) -> String {
+    let tls = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
+    match tls {
+        Some(Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) => {
+            format!("the server's certificate is refused: {refusal}")
+        }
+        _ => error.to_string(),
+    }
+}
+
 impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
