@@ -23,6 +23,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Requests at once on a connection (HTTP/2).
 const STREAMS: u32 = 250;
+/// How long a client without a certificate may stay: it can ask for health and the version.
+const ANONYMOUS: Duration = Duration::from_secs(60);
 /// How long open requests may go on once the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -83,6 +85,7 @@ async fn connection(api: Api, stream: TcpStream, acceptor: TlsAcceptor, shutdown
     let certificates = stream.get_ref().1.peer_certificates();
     let user = certificates.and_then(|chain| chain.first()).and_then(|leaf| User::of_certificate(leaf));
     let user = user.map(Arc::new);
+    let anonymous = user.is_none();
     let service = service_fn(move |request| {
         let (api, user) = (api.clone(), user.clone());
         async move { Ok::<_, std::convert::Infallible>(api.handle(user.as_deref(), request).await) }
@@ -97,9 +100,15 @@ async fn connection(api: Api, stream: TcpStream, acceptor: TlsAcceptor, shutdown
         .max_concurrent_streams(STREAMS);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
+    let ends = async {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(ANONYMOUS), if anonymous => {}
+        }
+    };
     let result = tokio::select! {
         result = connection.as_mut() => result,
-        () = shutdown.cancelled() => {
+        () = ends => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(DRAIN, connection).await {
                 Ok(result) => result,

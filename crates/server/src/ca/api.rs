@@ -177,7 +177,8 @@ fn new_served(
     now: SystemTime,
 ) -> Result<(Arc<CertifiedKey>, SystemTime), CaError> {
     let key = generate_key()?;
-    let mut params = parameters("tulle API", now, YEAR, None);
+    // Not the authority's own name: OpenSSL would take the certificate for a self-signed one.
+    let mut params = parameters("tulle API server", now, YEAR, None);
     params.subject_alt_names = names.to_vec();
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
