@@ -8,6 +8,7 @@ mod fake_service;
 mod home;
 mod manifest;
 mod output;
+mod printer;
 mod selection;
 mod signals;
 mod units;
@@ -15,10 +16,13 @@ mod up;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::exit::{EXIT_CODES, Result};
+use crate::printer::Printer;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -76,7 +80,11 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
     log(cli.verbose);
-    match run(cli.command) {
+    let outcome = run(cli.command);
+    if let Some(log) = LazyLock::get(&LOG) {
+        log.finish(LAST_WORDS);
+    }
+    match outcome {
         Ok(code) => code,
         Err(failure) => {
             failure.print();
@@ -90,7 +98,28 @@ fn log(verbose: u8) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(color);
+    subscriber.with_writer(|| LogLine(&LOG)).init();
+}
+
+/// Where the log goes: threads that serve traffic write it, too, and must not wait for its reader.
+static LOG: LazyLock<Printer> = LazyLock::new(|| Printer::new(std::io::stderr()));
+
+/// How long who reads the log may take for the last of it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Takes one line of the log.
+struct LogLine<'p>(&'p Printer);
+
+impl std::io::Write for LogLine<'_> {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.print(line.to_vec());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// One thread is enough for everything but the mesh itself.

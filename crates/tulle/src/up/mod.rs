@@ -43,6 +43,8 @@ pub struct UpArgs {
 
 /// How long a service may take to finish what is in flight, and again to end after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long who reads our output may take for the last of it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub async fn run(args: UpArgs) -> Result<()> {
     let config = config::load(&args.path)?;
@@ -74,5 +76,6 @@ pub async fn run(args: UpArgs) -> Result<()> {
     if outcome.is_ok() {
         screen.say("stopped");
     }
+    screen.finish(LAST_WORDS);
     outcome
 }

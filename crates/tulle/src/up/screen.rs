@@ -1,11 +1,12 @@
 //! What `tulle up` prints: lines of many processes at once, each with the name of who says it.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
 use super::config::Config;
+use crate::printer::Printer;
 
 const COLORS: [AnsiColor; 10] = [
     AnsiColor::Cyan,
@@ -26,6 +27,7 @@ const MESH: &str = "tulle";
 pub struct Screen {
     colors: HashMap<String, Style>,
     width: usize,
+    printer: Printer,
 }
 
 impl Screen {
@@ -36,7 +38,8 @@ impl Screen {
             0 | 1 => s.name.len(),
             n => s.name.len() + 1 + (n - 1).to_string().len(),
         });
-        Self { colors, width: widths.max().unwrap_or(0).max(MESH.len()) }
+        let width = widths.max().unwrap_or(0).max(MESH.len());
+        Self { colors, width, printer: Printer::new(anstream::stdout()) }
     }
 
     /// A line of the mesh itself.
@@ -56,9 +59,13 @@ impl Screen {
         self.output(service, replica, &format!("{dim}• {text}{dim:#}"));
     }
 
+    /// Waits until all is shown, but no longer than `deadline`.
+    pub fn finish(&self, deadline: Duration) {
+        self.printer.finish(deadline);
+    }
+
     fn line(&self, name: &str, style: Style, text: &str) {
         let line = format!("{style}{name:<width$} │{style:#} {text}\n", width = self.width);
-        // Services go on when nobody looks (`| head`).
-        let _ = anstream::stdout().lock().write_all(line.as_bytes());
+        self.printer.print(line.into_bytes());
     }
 }
