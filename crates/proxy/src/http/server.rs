@@ -103,7 +103,7 @@ where
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_DEADLINE)
         .enable_connect_protocol();
-    let io = TokioIo::new(ClientIo { io, state: state.clone(), begin: Begin::Unknown, head: None });
+    let io = TokioIo::new(ClientIo { io, state: state.clone(), begin: Begin::Unknown, head: None, heads: 0 });
     let mut connection = pin!(builder.serve_connection_with_upgrades(io, service));
     let mut draining = pin!(worker.drain.wait());
     let mut gone = pin!(client_gone(&state));
@@ -213,6 +213,8 @@ struct IoState {
     begun: Instant,
     /// Requests being answered.
     requests: AtomicUsize,
+    /// Counts the heads that were read to their end.
+    heads: AtomicU64,
     ended: AtomicBool,
     end: Notify,
     /// When something was last written, in milliseconds since `begun`.
@@ -224,6 +226,7 @@ impl IoState {
         Self {
             begun: Instant::now(),
             requests: AtomicUsize::new(0),
+            heads: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             end: Notify::new(),
             written: AtomicU64::new(0),
@@ -232,6 +235,7 @@ impl IoState {
 
     fn begin_request(self: &Arc<Self>) -> Busy {
         self.requests.fetch_add(1, Relaxed);
+        self.heads.fetch_add(1, Relaxed);
         Busy(self.clone())
     }
 
@@ -273,6 +277,8 @@ struct ClientIo<IO> {
     /// Runs while the head of an HTTP/1 request is awaited. On HTTP/2 something comes in between
     /// requests, too.
     head: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// How many heads there were when that was last looked at.
+    heads: u64,
 }
 
 /// What a connection began with.
@@ -298,8 +304,11 @@ impl<IO: AsyncRead + Unpin> AsyncRead for ClientIo<IO> {
             this.begin = if read.starts_with(b"PRI") { Begin::Http2 } else { Begin::Http1 };
         }
         let idle = this.begin == Begin::Http1 && this.state.requests.load(Relaxed) == 0;
-        if !idle {
+        // A request may come and go between two reads: its head was not late.
+        let heads = this.state.heads.load(Relaxed);
+        if !idle || heads != this.heads {
             this.head = None;
+            this.heads = heads;
         }
         match &polled {
             Poll::Ready(Ok(())) if read.is_empty() => {
@@ -355,5 +364,31 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for ClientIo<IO> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_of_a_head_ends_with_the_head() {
+        let (mut client, io) = tokio::io::duplex(64);
+        let state = Arc::new(IoState::new());
+        let mut io = ClientIo { io, state: state.clone(), begin: Begin::Unknown, head: None, heads: 0 };
+        let mut buffer = [0; 64];
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert!(io.read(&mut buffer).await.unwrap() > 0);
+        // Answered before anything else is read.
+        drop(state.begin_request());
+        let idle = tokio::time::timeout(2 * HEAD_DEADLINE, io.read(&mut buffer)).await;
+        assert!(idle.is_err(), "an idle connection stays open");
+
+        client.write_all(b"GET").await.unwrap();
+        assert_eq!(io.read(&mut buffer).await.unwrap(), 3);
+        let slow = tokio::time::timeout(2 * HEAD_DEADLINE, io.read(&mut buffer)).await;
+        assert_eq!(slow.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }
