@@ -32,8 +32,8 @@ pub async fn run(args: DescribeArgs) -> Result<()> {
         let path = resource(selection.kind, args.scope.namespace(&client), selection.name.as_deref());
         let path = Query::new(path).set_if("labelSelector", args.selector.as_deref()).finish();
         let mut value = client.get(&path, JSON).await?;
-        let items = match value["items"].take() {
-            Value::Array(items) if selection.name.is_none() => items,
+        let items = match value.get_mut("items").map(Value::take) {
+            Some(Value::Array(items)) if selection.name.is_none() => items,
             _ => vec![value],
         };
         for item in items {
@@ -124,7 +124,9 @@ async fn service_details(client: &Client, service: &Value) -> Result<String> {
     let namespace = service["metadata"]["namespace"].as_str();
     let list = async |id: KindId, namespace: Option<&str>| {
         let mut list = client.get(&resource(id.kind(), namespace, None), JSON).await?;
-        let Value::Array(items) = list["items"].take() else { return Ok::<_, crate::exit::Failure>(Vec::new()) };
+        let Value::Array(items) = list["items"].take() else {
+            return Ok::<_, crate::exit::Failure>(Vec::new());
+        };
         Ok(items)
     };
     let workloads = list(KindId::Workload, namespace).await?;
@@ -170,7 +172,9 @@ async fn service_details(client: &Client, service: &Value) -> Result<String> {
 
 /// Whether a service's selector matches a workload's labels.
 fn selects(service: &Value, workload: &Value) -> bool {
-    let Some(selector) = service["spec"]["selector"].as_object().filter(|s| !s.is_empty()) else { return false };
+    let Some(selector) = service["spec"]["selector"].as_object().filter(|s| !s.is_empty()) else {
+        return false;
+    };
     service["metadata"]["namespace"] == workload["metadata"]["namespace"]
         && selector.iter().all(|(key, value)| &workload["metadata"]["labels"][key.as_str()] == value)
 }

@@ -138,12 +138,12 @@ async fn objects(args: &GetArgs, client: &Client, selections: &[Selection]) -> R
             Ok(mut value) if selection.name.is_none() => {
                 version = value["metadata"]["resourceVersion"].take();
                 if let Value::Array(list) = value["items"].take() {
-                    items.extend(list.into_iter().map(|item| with_kind(item, selection.kind)));
+                    items.extend(list.into_iter().map(|item| for_people(item, selection.kind)));
                 }
             }
             Ok(value) => {
                 version = value["metadata"]["resourceVersion"].clone();
-                items.push(with_kind(value, selection.kind));
+                items.push(for_people(value, selection.kind));
             }
             Err(failure) if failure.exit == Exit::NotFound => missing.push(failure),
             Err(failure) => return Err(failure),
@@ -165,31 +165,35 @@ async fn objects(args: &GetArgs, client: &Client, selections: &[Selection]) -> R
     }
     let mut changes = Changes::new(args, client, &selections[0], version.as_str(), JSON);
     while let Some((_, object)) = changes.next().await? {
+        let object = for_people(object, selections[0].kind);
         match args.output {
             Format::Name => print_name(&object)?,
-            format => print_value(format, &object)?,
+            format => {
+                if format == Format::Yaml {
+                    print("---\n")?;
+                }
+                print_value(format, &object)?;
+            }
         }
     }
     Ok(())
 }
 
-/// Items of a list may leave out what the list says.
-fn with_kind(mut item: Value, kind: &Kind) -> Value {
+/// Without the book-keeping of server-side apply, which kubectl hides, too; items of a list may
+/// leave out what the list says.
+fn for_people(mut item: Value, kind: &Kind) -> Value {
     if let Value::Object(fields) = &mut item {
         fields.entry("apiVersion").or_insert_with(|| kind.api_version().into());
         fields.entry("kind").or_insert_with(|| kind.kind.into());
+    }
+    if let Some(metadata) = item.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
     }
     item
 }
 
 fn print_value(format: Format, value: &Value) -> Result<()> {
-    match format {
-        Format::Yaml => {
-            print("---\n")?;
-            print_yaml(value)
-        }
-        _ => print_json(value),
-    }
+    if format == Format::Yaml { print_yaml(value) } else { print_json(value) }
 }
 
 fn print_name(object: &Value) -> Result<()> {
@@ -200,11 +204,7 @@ fn print_name(object: &Value) -> Result<()> {
 
 /// `service`, `httproute.gateway.networking.k8s.io`: as kubectl names objects.
 pub fn qualified_singular(kind: &Kind) -> String {
-    if kind.group.is_empty() {
-        kind.singular.to_owned()
-    } else {
-        format!("{}.{}", kind.singular, kind.group)
-    }
+    if kind.group.is_empty() { kind.singular.to_owned() } else { format!("{}.{}", kind.singular, kind.group) }
 }
 
 async fn watch_table(args: &GetArgs, client: &Client, selection: &Selection) -> Result<()> {
@@ -309,7 +309,8 @@ impl<'a> TableView<'a> {
                     columns.iter().map(|c| self.wide || c["priority"].as_i64().unwrap_or(0) == 0).collect();
                 let names = columns.iter().zip(&self.shown).filter(|(_, shown)| **shown);
                 let names = names.map(|(c, _)| c["name"].as_str().unwrap_or_default().to_uppercase());
-                self.header = self.namespaces.then(|| "NAMESPACE".to_owned()).into_iter().chain(names).collect();
+                self.header =
+                    self.namespaces.then(|| "NAMESPACE".to_owned()).into_iter().chain(names).collect();
                 self.table = Table::new(self.header.clone());
             }
         }
