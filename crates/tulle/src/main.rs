@@ -136,15 +136,17 @@ fn control_runtime() -> Result<tokio::runtime::Runtime> {
 
 fn run(command: Command) -> Result<ExitCode> {
     let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
-    let small = |future: std::pin::Pin<Box<dyn Future<Output = Result<()>>>>| done(small_runtime()?.block_on(future));
+    let small =
+        |future: std::pin::Pin<Box<dyn Future<Output = Result<()>>>>| done(small_runtime()?.block_on(future));
     match command {
         Command::Up(args) => done(control_runtime()?.block_on(up::run(args))),
         Command::Run(args) => small_runtime()?.block_on(commands::run::run(args)),
         Command::Server(args) => done(control_runtime()?.block_on(commands::server::run(args))),
         Command::Node(args) => done(control_runtime()?.block_on(commands::node::run(args))),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "tulle", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tulle", &mut script);
+            done(output::print(&String::from_utf8_lossy(&script)))
         }
         Command::Get(args) => small(Box::pin(commands::get::run(args))),
         Command::Describe(args) => small(Box::pin(commands::describe::run(args))),

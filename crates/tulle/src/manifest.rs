@@ -237,9 +237,7 @@ pub fn objects(source: &Arc<Source>, document: Document, diagnostics: &mut Diagn
     let document = Arc::new(document);
     let is_list = document.value["kind"] == "List" && document.value["apiVersion"] == "v1";
     let values = match document.value["items"].as_array().filter(|_| is_list) {
-        Some(items) => {
-            items.iter().enumerate().map(|(i, v)| (format!("/items/{i}"), v.clone())).collect()
-        }
+        Some(items) => items.iter().enumerate().map(|(i, v)| (format!("/items/{i}"), v.clone())).collect(),
         None => vec![(String::new(), document.value.clone())],
     };
     let values = values.into_iter();
@@ -274,7 +272,9 @@ fn no_kind(manifest: &Manifest) -> Diagnostic {
     let value = &manifest.value;
     let (version, kind) = (value["apiVersion"].as_str(), value["kind"].as_str());
     if !value.is_object() {
-        return manifest.diagnostic("an object is expected here", "", "no object").help("an object begins with apiVersion: and kind:");
+        return manifest
+            .diagnostic("an object is expected here", "", "no object")
+            .help("an object begins with apiVersion: and kind:");
     }
     let known = registry::KINDS.iter().map(|k| format!("{} ({})", k.kind, k.api_version()));
     let known = format!("kinds: {}", known.collect::<Vec<_>>().join(", "));
@@ -293,8 +293,9 @@ fn no_kind(manifest: &Manifest) -> Diagnostic {
         }
         _ => {
             let missing = if version.is_none() { "apiVersion" } else { "kind" };
-            let mut diagnostic =
-                manifest.diagnostic(format!("{missing}: it is missing"), "", "an object says what it is").help(known);
+            let mut diagnostic = manifest
+                .diagnostic(format!("{missing}: it is missing"), "", "an object says what it is")
+                .help(known);
             if value.get("services").is_some() {
                 diagnostic = diagnostic.help("is it a file for `tulle up`? Its name is tulle.yaml");
             }
@@ -334,7 +335,8 @@ pub fn check_references(
         }
         let mut diagnostic = manifests[index].field_error(&error);
         if names_service {
-            diagnostic = diagnostic.help("every Service that a route refers to must exist, in the files or on the server");
+            diagnostic = diagnostic
+                .help("every Service that a route refers to must exist, in the files or on the server");
         }
         diagnostics.push(diagnostic);
     }

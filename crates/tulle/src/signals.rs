@@ -25,7 +25,11 @@ pub struct Stop {
 
 impl Stop {
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, last: None })
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            last: None,
+        })
     }
 
     pub async fn next(&mut self) {

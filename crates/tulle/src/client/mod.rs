@@ -233,10 +233,12 @@ impl Client {
     }
 
     fn unreachable(&self, why: &str) -> Failure {
-        Failure::new(format!("cannot reach the server at {}: {why}", self.server))
-            .help("does it run? `tulle up DIR` or `tulle server` starts it")
-            .help("is it elsewhere? Say where: --home DIR, or --kubeconfig FILE")
-            .exit(Exit::Unreachable)
+        let failure = Failure::new(format!("cannot reach the server at {}: {why}", self.server));
+        let failure = match why.contains("certificate") {
+            true => failure.help("the server of another mesh answers there; this kubeconfig is not for it"),
+            false => failure.help("does it run? `tulle up DIR` or `tulle server` starts it"),
+        };
+        failure.help("is it elsewhere? Say where: --home DIR, or --kubeconfig FILE").exit(Exit::Unreachable)
     }
 
     /// The failure for a `Status` (Kubernetes API conventions, Response Status Kind).

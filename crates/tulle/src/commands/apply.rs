@@ -62,7 +62,8 @@ fn explain(failure: Failure, manifest: &Manifest, done: usize, total: usize) -> 
         failure = failure.help("--force-conflicts takes the fields over");
     }
     if done > 0 {
-        failure = failure.help(format!("{done} of {total} objects had been applied before; apply again to go on"));
+        failure =
+            failure.help(format!("{done} of {total} objects had been applied before; apply again to go on"));
     }
     failure
 }
@@ -94,28 +95,18 @@ async fn check(client: &Client, manifests: &[Manifest]) -> Result<()> {
         }
     }
     manifest::check_references(manifests, |name| services.get(name).cloned(), false, &mut diagnostics);
-    let mut seen = BTreeMap::new();
-    for manifest in manifests {
-        let Some(namespace) = manifest.namespace().filter(|_| manifest.kind.namespaced) else { continue };
-        let known = match seen.get(namespace) {
-            Some(known) => *known,
-            None => {
-                let given = manifests.iter().any(|m| m.kind.id == KindId::Namespace && m.name() == namespace);
-                let path = resource(KindId::Namespace.kind(), None, Some(namespace));
-                let known = given || client.find(&path).await?.is_some();
-                seen.insert(namespace.to_owned(), known);
-                if !known {
-                    let title = format!("there is no namespace `{namespace}`, which {} is for", manifest.describe());
-                    diagnostics.push(
-                        manifest
-                            .diagnostic(title, "/metadata/namespace", "not on the server, and not in the files")
-                            .help(format!("add one: {{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}")),
-                    );
-                }
-                known
-            }
-        };
-        let _ = known;
+    let mut seen = BTreeSet::new();
+    for manifest in manifests.iter().filter(|m| m.kind.namespaced) {
+        let Some(namespace) = manifest.namespace().filter(|n| seen.insert(n.to_string())) else { continue };
+        let given = manifests.iter().any(|m| m.kind.id == KindId::Namespace && m.name() == namespace);
+        let path = resource(KindId::Namespace.kind(), None, Some(namespace));
+        if !given && client.find(&path).await?.is_none() {
+            let title = format!("there is no namespace `{namespace}`, which {} is for", manifest.describe());
+            let label = "not on the server, and not in the files";
+            let object = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}");
+            let diagnostic = manifest.diagnostic(title, "/metadata/namespace", label);
+            diagnostics.push(diagnostic.help(format!("add one: {object}")));
+        }
     }
     diagnostics.into_result()
 }

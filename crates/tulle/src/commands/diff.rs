@@ -11,7 +11,9 @@ use crate::manifest::{self, FileArgs};
 use crate::output::{print, yaml};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Exits with 0 where there is no difference and with 1 where there is one, as diff does.")]
+#[command(
+    after_help = "Exits with 0 where there is no difference and with 1 where there is one, as diff does."
+)]
 pub struct DiffArgs {
     #[command(flatten)]
     files: FileArgs,

@@ -82,8 +82,9 @@ async fn fetch(client: &Client) -> Result<Value> {
 }
 
 fn render(args: &EdgesArgs, mut view: Value) -> Result<String> {
-    let edges: Vec<Edge> = serde_json::from_value(view["edges"].take())
-        .map_err(|e| Failure::new(format!("the server's answer is not understood: {e}")).help("is it of another version?"))?;
+    let edges: Vec<Edge> = serde_json::from_value(view["edges"].take()).map_err(|e| {
+        Failure::new(format!("the server's answer is not understood: {e}")).help("is it of another version?")
+    })?;
     let namespace = args.scope.namespace.as_deref();
     let mut edges: Vec<_> = edges
         .into_iter()

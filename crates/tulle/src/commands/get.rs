@@ -303,16 +303,15 @@ impl<'a> TableView<'a> {
 
     fn add(&mut self, value: &Value) {
         // Events after the first may leave the columns out.
-        if let Some(columns) = value["columnDefinitions"].as_array().filter(|c| !c.is_empty()) {
-            if self.header.is_empty() {
-                self.shown =
-                    columns.iter().map(|c| self.wide || c["priority"].as_i64().unwrap_or(0) == 0).collect();
-                let names = columns.iter().zip(&self.shown).filter(|(_, shown)| **shown);
-                let names = names.map(|(c, _)| c["name"].as_str().unwrap_or_default().to_uppercase());
-                self.header =
-                    self.namespaces.then(|| "NAMESPACE".to_owned()).into_iter().chain(names).collect();
-                self.table = Table::new(self.header.clone());
-            }
+        if let Some(columns) = value["columnDefinitions"].as_array().filter(|c| !c.is_empty())
+            && self.header.is_empty()
+        {
+            let shown = |column: &Value| self.wide || column["priority"].as_i64().unwrap_or(0) == 0;
+            self.shown = columns.iter().map(shown).collect();
+            let names = columns.iter().zip(&self.shown).filter(|(_, shown)| **shown);
+            let names = names.map(|(c, _)| c["name"].as_str().unwrap_or_default().to_uppercase());
+            self.header = self.namespaces.then(|| "NAMESPACE".to_owned()).into_iter().chain(names).collect();
+            self.table = Table::new(self.header.clone());
         }
         for row in value["rows"].as_array().into_iter().flatten() {
             let cells = row["cells"].as_array().into_iter().flatten().zip(&self.shown);

@@ -20,7 +20,13 @@ pub struct NodeArgs {
     #[arg(long, value_name = "HOST:PORT")]
     server: String,
     /// The token to join with, from `tulle token create`; not needed again after that
-    #[arg(long, value_name = "TOKEN", env = "TULLE_TOKEN", hide_env_values = true, conflicts_with = "token_file")]
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "TULLE_TOKEN",
+        hide_env_values = true,
+        conflicts_with = "token_file"
+    )]
     token: Option<String>,
     /// A file with the token
     #[arg(long, value_name = "FILE")]
@@ -113,7 +119,9 @@ pub async fn run(args: NodeArgs) -> Result<()> {
     };
     let name = config.name.clone();
     if let Some(problem) = tulle_model::name::dns_label_problem(&name) {
-        return Err(Failure::input(format!("`{name}` is no name for a node: it {problem}")).help("--name NAME"));
+        return Err(
+            Failure::input(format!("`{name}` is no name for a node: it {problem}")).help("--name NAME")
+        );
     }
     let node = tokio::select! {
         node = Node::start(config) => node.map_err(|e| Failure::new(format!("the node does not start: {e:#}")))?,

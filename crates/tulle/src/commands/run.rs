@@ -74,7 +74,8 @@ fn parse_port(text: &str) -> Result<Port, String> {
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not of the form KEY=VALUE"))?;
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("`{text}` is not of the form KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
@@ -103,10 +104,15 @@ fn probe(text: &str, args: &RunArgs) -> Result<Probe> {
         ("tcp", "") => Check::Tcp { port: port()? },
         ("http", path) if path.starts_with('/') => Check::Http { port: port()?, path: path.to_owned() },
         ("exec", command) if !command.trim().is_empty() => {
-            let command = crate::up::split(command).map_err(|why| Failure::input(format!("--probe: {why}")))?;
+            let command =
+                crate::up::split(command).map_err(|why| Failure::input(format!("--probe: {why}")))?;
             Check::Exec { command }
         }
-        _ => return Err(Failure::input(format!("`{text}` is no probe")).help("http:/PATH, tcp, or exec:COMMAND")),
+        _ => {
+            return Err(
+                Failure::input(format!("`{text}` is no probe")).help("http:/PATH, tcp, or exec:COMMAND")
+            );
+        }
     };
     Ok(Probe { check, timing: Timing::default() })
 }

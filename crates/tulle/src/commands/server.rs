@@ -52,10 +52,11 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     let mut stop = Stop::new()?;
     let home = args.home.path()?;
     crate::home::create(&home)?;
-    let authority = args
-        .ca_certificate
-        .zip(args.ca_key)
-        .map(|(certificate, key)| AuthorityFiles { certificate, key, roots: args.ca_roots });
+    let authority = args.ca_certificate.zip(args.ca_key).map(|(certificate, key)| AuthorityFiles {
+        certificate,
+        key,
+        roots: args.ca_roots,
+    });
     let config = ServerConfig {
         api_listen: args.api_listen,
         node_listen: args.node_listen,
@@ -69,7 +70,11 @@ pub async fn run(args: ServerArgs) -> Result<()> {
         server = Server::start(config) => server.map_err(|e| Failure::new(format!("the server does not start: {e}")))?,
         () = stop.next() => return Ok(()),
     };
-    anstream::println!("the server runs: nodes at {}, API at https://{}", server.node_address, server.api_address);
+    anstream::println!(
+        "the server runs: nodes at {}, API at https://{}",
+        server.node_address,
+        server.api_address
+    );
     anstream::println!("kubeconfig: {}", server.kubeconfig.display());
     anstream::println!("a node joins with a token: tulle token create");
     stop.next().await;

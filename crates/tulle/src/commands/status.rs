@@ -134,7 +134,8 @@ fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value]) -> String {
             p["appProtocol"].as_str().map_or(number.clone(), |protocol| format!("{number}/{protocol}"))
         };
         let ports: Vec<_> = service["ports"].as_array().into_iter().flatten().map(port).collect();
-        let (ready, all) = (service["ready"].as_u64().unwrap_or(0), service["endpoints"].as_u64().unwrap_or(0));
+        let (ready, all) =
+            (service["ready"].as_u64().unwrap_or(0), service["endpoints"].as_u64().unwrap_or(0));
         table.row([
             service["namespace"].as_str().unwrap_or_default().into(),
             service["name"].as_str().unwrap_or_default().into(),

@@ -212,11 +212,7 @@ impl FakeService {
             grpc::HEALTH if is_grpc => grpc::reply(&grpc::Health { status: 1 }),
             grpc::CALL if is_grpc => {
                 let answer = self.call(&parts.headers).await;
-                if answer.is_success() {
-                    grpc::reply(&answer)
-                } else {
-                    grpc::fail(&answer)
-                }
+                if answer.is_success() { grpc::reply(&answer) } else { grpc::fail(&answer) }
             }
             path if is_grpc => grpc::refuse(grpc::UNIMPLEMENTED, &format!("there is no method {path}")),
             _ => {

@@ -77,8 +77,13 @@ mod tests {
     fn lines_are_split_as_a_shell_does() {
         let split = |line| super::split(line).unwrap();
         assert_eq!(split("python3 -m http.server ${PORT}"), ["python3", "-m", "http.server", "${PORT}"]);
-        assert_eq!(split(r#"sh -c 'echo "a b"; x' "c\"d" e\ f '' "#), ["sh", "-c", "echo \"a b\"; x", "c\"d", "e f", ""]);
-        assert!(super::split("a 'b").is_err() && super::split("a \"b").is_err() && super::split("a\\").is_err());
+        assert_eq!(
+            split(r#"sh -c 'echo "a b"; x' "c\"d" e\ f '' "#),
+            ["sh", "-c", "echo \"a b\"; x", "c\"d", "e f", ""]
+        );
+        assert!(
+            super::split("a 'b").is_err() && super::split("a \"b").is_err() && super::split("a\\").is_err()
+        );
         assert!(split("  ").is_empty());
     }
 

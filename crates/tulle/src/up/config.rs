@@ -166,7 +166,15 @@ fn config(root: &Field<'_>, folder: PathBuf, patterns: &mut Vec<Pattern>) -> Opt
 }
 
 const SERVICE_FIELDS: &[&str] = &[
-    "command", "port", "ports", "replicas", "environment", "directory", "probe", "dependsOn", "serviceAccount",
+    "command",
+    "port",
+    "ports",
+    "replicas",
+    "environment",
+    "directory",
+    "probe",
+    "dependsOn",
+    "serviceAccount",
     "labels",
 ];
 
@@ -293,7 +301,10 @@ fn probe(field: &Field<'_>, ports: &[Port]) -> Option<Probe> {
     let port = field.get("port").and_then(|f| {
         let port = f.port()?;
         if !ports.iter().any(|p| p.target_port == port) {
-            f.wrong(&format!("the service does not listen at port {port}"), "one of the service's ports is expected");
+            f.wrong(
+                &format!("the service does not listen at port {port}"),
+                "one of the service's ports is expected",
+            );
         }
         Some(port)
     });
@@ -367,7 +378,12 @@ fn in_order(services: Vec<Service>, fields: &HashMap<String, Field<'_>>) -> Vec<
         for name in service.depends_on.iter().filter(|name| !fields.contains_key(*name)) {
             let known = names.iter().map(String::as_str);
             let hint = tulle_model::validate::suggest::did_you_mean(name, known);
-            wrong(service, name, &format!("there is no service `{name}`{hint}"), "one of the services is expected");
+            wrong(
+                service,
+                name,
+                &format!("there is no service `{name}`{hint}"),
+                "one of the services is expected",
+            );
         }
     }
     let mut ordered: Vec<Service> = Vec::new();

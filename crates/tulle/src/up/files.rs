@@ -10,7 +10,8 @@ pub fn matching(folder: &Path, pattern: &str) -> Vec<PathBuf> {
     };
     let entries = path.parent().and_then(|parent| std::fs::read_dir(parent).ok());
     let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
-    let fits = |path: &PathBuf| path.file_name().and_then(|n| n.to_str()).is_some_and(|name| fits(last, name));
+    let fits =
+        |path: &PathBuf| path.file_name().and_then(|n| n.to_str()).is_some_and(|name| fits(last, name));
     let mut found: Vec<_> = paths.filter(|path| path.is_file() && fits(path)).collect();
     found.sort();
     found

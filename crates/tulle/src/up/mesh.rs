@@ -54,8 +54,9 @@ impl Mesh {
             ..ServerConfig::local(home)
         };
         let (links, admin) = (choose("links", LINKS_PORT), choose("metrics", ADMIN_PORT));
-        let server =
-            Server::start(server_config).await.map_err(|e| Failure::new(format!("the server does not start: {e}")))?;
+        let server = Server::start(server_config)
+            .await
+            .map_err(|e| Failure::new(format!("the server does not start: {e}")))?;
         objects::apply(&server.objects, config).await?;
 
         let token = server.local_join_token(vec!["*".to_owned()]).await;
@@ -83,7 +84,12 @@ impl Mesh {
     /// Says what there is and how to look at it.
     pub fn introduce(&self, config: &Config, screen: &Screen) {
         let (mode, why) = self.node.capture();
-        screen.say(&format!("mesh {} in {}, namespace {}", config.name, config.folder.display(), config.namespace));
+        screen.say(&format!(
+            "mesh {} in {}, namespace {}",
+            config.name,
+            config.folder.display(),
+            config.namespace
+        ));
         screen.say(&format!("capture: {} ({why})", mode.as_str()));
         screen.say(&format!("API: https://{}, state in {}", self.server.api_address, self.home.display()));
         if let Some(address) = self.node.admin_address() {

@@ -98,7 +98,8 @@ fn service(service: &Service, namespace: &str) -> Value {
 async fn remove_others(objects: &Objects, wanted: &[(&'static Kind, Value)]) -> Result<()> {
     for id in [KindId::HttpRoute, KindId::TcpRoute, KindId::EndpointSlice, KindId::Service] {
         let kind = id.kind();
-        let list = objects.list_page(kind, None, &Page::default()).map_err(|e| failed(kind.kind, "list", &e))?;
+        let list =
+            objects.list_page(kind, None, &Page::default()).map_err(|e| failed(kind.kind, "list", &e))?;
         let gone = list.items.iter().filter(|object| {
             object["metadata"]["labels"][MANAGED_BY.0] == MANAGED_BY.1
                 && !wanted.iter().any(|(wanted_kind, wanted)| {

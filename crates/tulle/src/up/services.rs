@@ -47,7 +47,8 @@ impl<'a> Services<'a> {
         let this = &*self;
         let follow = this.follow();
         let start = async {
-            let mut starting: FuturesUnordered<_> = this.config.services.iter().map(|s| this.start(s)).collect();
+            let mut starting: FuturesUnordered<_> =
+                this.config.services.iter().map(|s| this.start(s)).collect();
             while let Some(outcome) = starting.next().await {
                 outcome?;
             }
@@ -69,9 +70,8 @@ impl<'a> Services<'a> {
             self.wait_until_ready(dependency).await;
             self.wait_until_routed(dependency).await;
         }
-        let starting = (0..service.replicas).map(|index| {
-            Replica::start(self.config, service, index, &self.workloads, self.screen.clone())
-        });
+        let starting = (0..service.replicas)
+            .map(|index| Replica::start(self.config, service, index, &self.workloads, self.screen.clone()));
         for outcome in join_all(starting).await {
             let replica = outcome?;
             self.replicas.lock().await.entry(service.name.clone()).or_default().push(replica);
@@ -140,10 +140,7 @@ impl<'a> Services<'a> {
     }
 
     fn service_of(&self, workload: &str) -> Option<&Service> {
-        self.config
-            .services
-            .iter()
-            .find(|s| (0..s.replicas).any(|index| Replica::name(s, index) == workload))
+        self.config.services.iter().find(|s| (0..s.replicas).any(|index| Replica::name(s, index) == workload))
     }
 
     /// Stops all, each before those that it depends on; those that no other needs at the same time.

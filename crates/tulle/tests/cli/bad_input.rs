@@ -38,14 +38,26 @@ const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: c}\nspec:
 
 #[test]
 fn wrong_fields() {
-    insta::assert_snapshot!("unknown_field", validated(&format!("{SERVICE}  ports: [{{port: 80}}]\n  sellector: {{app: c}}\n")));
+    insta::assert_snapshot!(
+        "unknown_field",
+        validated(&format!("{SERVICE}  ports: [{{port: 80}}]\n  sellector: {{app: c}}\n"))
+    );
     insta::assert_snapshot!("wrong_type", validated(&format!("{SERVICE}  ports:\n  - port: eighty\n")));
     insta::assert_snapshot!("port_out_of_range", validated(&format!("{SERVICE}  ports:\n  - port: 70000\n")));
-    insta::assert_snapshot!("port_twice", validated(&format!("{SERVICE}  ports:\n  - {{name: a, port: 80}}\n  - {{name: b, port: 80}}\n")));
+    insta::assert_snapshot!(
+        "port_twice",
+        validated(&format!("{SERVICE}  ports:\n  - {{name: a, port: 80}}\n  - {{name: b, port: 80}}\n"))
+    );
     insta::assert_snapshot!("unknown_kind", validated("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\n"));
-    insta::assert_snapshot!("wrong_version", validated("apiVersion: gateway.networking.k8s.io/v1beta1\nkind: HTTPRoute\n"));
+    insta::assert_snapshot!(
+        "wrong_version",
+        validated("apiVersion: gateway.networking.k8s.io/v1beta1\nkind: HTTPRoute\n")
+    );
     insta::assert_snapshot!("no_object", validated("- a\n- b\n"));
-    insta::assert_snapshot!("described_twice", validated(&format!("{SERVICE}  ports: [{{port: 80}}]\n---\n{SERVICE}  ports: [{{port: 81}}]\n")));
+    insta::assert_snapshot!(
+        "described_twice",
+        validated(&format!("{SERVICE}  ports: [{{port: 80}}]\n---\n{SERVICE}  ports: [{{port: 81}}]\n"))
+    );
 }
 
 #[test]
@@ -94,15 +106,21 @@ fn wrong_meshes() {
     insta::assert_snapshot!("up_unknown_field", upped("services:\n  a:\n    comand: x\n    port: 99999\n"));
     insta::assert_snapshot!(
         "up_shared_port",
-        upped("services:\n  a: {command: x, port: 80}\n  b: {command: x, ports: [{port: 1, targetPort: 80}]}\n")
+        upped(
+            "services:\n  a: {command: x, port: 80}\n  b: {command: x, ports: [{port: 1, targetPort: 80}]}\n"
+        )
     );
     insta::assert_snapshot!(
         "up_dependencies",
-        upped("services:\n  aa: {command: x, dependsOn: [ab, bc]}\n  bb: {command: x, dependsOn: [aa]}\n  ab: {command: x, dependsOn: [bb]}\n")
+        upped(
+            "services:\n  aa: {command: x, dependsOn: [ab, bc]}\n  bb: {command: x, dependsOn: [aa]}\n  ab: {command: x, dependsOn: [bb]}\n"
+        )
     );
     insta::assert_snapshot!(
         "up_probes",
-        upped("services:\n  a:\n    command: x\n    port: 80\n    probe: {http: healthz, interval: 5}\n  b:\n    command: 'x \"'\n    probe: {tcp: true, exec: y}\n")
+        upped(
+            "services:\n  a:\n    command: x\n    port: 80\n    probe: {http: healthz, interval: 5}\n  b:\n    command: 'x \"'\n    probe: {tcp: true, exec: y}\n"
+        )
     );
     insta::assert_snapshot!("up_nothing", upped("# nothing\n"));
     insta::assert_snapshot!(
@@ -119,10 +137,14 @@ fn wrong_meshes() {
 fn exit_codes_tell_what_happened() {
     let folder = folder(&[("s.yaml", &format!("{SERVICE}  ports: [{{port: 80}}]\n"))]);
     let run = |line: &str| tulle(folder.path(), &line.split(' ').collect::<Vec<_>>());
-    for line in ["get pods", "get", "get svc/", "delete svc", "apply", "frobnicate", "token create --identity x"] {
+    for line in
+        ["get pods", "get", "get svc/", "delete svc", "apply", "frobnicate", "token create --identity x"]
+    {
         assert_eq!(code(&run(line)), 2, "{line}");
     }
-    for line in ["get svc", "apply -f s.yaml", "diff -f s.yaml", "edges", "status", "delete svc c", "run x -- true"] {
+    for line in
+        ["get svc", "apply -f s.yaml", "diff -f s.yaml", "edges", "status", "delete svc c", "run x -- true"]
+    {
         assert_eq!(code(&run(line)), 3, "{line}: {}", stderr(&run(line)));
     }
     insta::assert_snapshot!(

@@ -1,5 +1,7 @@
 //! The binary, as a user meets it.
 
+#![allow(clippy::unwrap_used)]
+
 mod bad_input;
 mod fake_service;
 
