@@ -112,10 +112,6 @@ impl LinkPool {
             let message = format!("the endpoint {} is on no node of the mesh", endpoint.address);
             return Err(UpstreamError::safe(Kind::Connect, message));
         };
-        let Some(certificate) = &source.certificate else {
-            let message = format!("{} has no certificate yet", source.name);
-            return Err(UpstreamError::safe(Kind::NoCertificate, message));
-        };
         let key =
             LinkKey { source: source.identity.clone(), destination: identity.clone(), address: node.link };
         loop {
@@ -129,7 +125,16 @@ impl LinkPool {
                     }
                     continue;
                 }
-                Err(()) => self.dial(worker, &key, certificate),
+                Err(()) => {
+                    // The one of now: `source` is as old as the connection that it came from.
+                    let now = worker.workload(&source.name);
+                    let certificate = now.as_deref().unwrap_or(source).certificate.as_ref();
+                    let certificate = certificate.ok_or_else(|| {
+                        let message = format!("{} has no certificate yet", source.name);
+                        UpstreamError::safe(Kind::NoCertificate, message)
+                    })?;
+                    self.dial(worker, &key, certificate)
+                }
             };
             dial.await?;
         }

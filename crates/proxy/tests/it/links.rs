@@ -9,8 +9,9 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tulle_model::snapshot::AppProtocol;
+use tulle_proxy::state::LocalWorkload;
 
-use crate::mesh::{LOOPBACK, Pair, echo, eventually, expect_echo, logged};
+use crate::mesh::{LOOPBACK, Pair, app, echo, eventually, expect_echo, logged};
 use crate::refusals::believer;
 
 /// A link lives as long as its certificates; what runs on it then is finished all the same.
@@ -35,6 +36,59 @@ async fn links_end_with_their_certificates() {
     expect_echo(&mut before, b"to the end").await;
     drop(before);
     eventually(|| pair.near.metric("tulle_links", &["side=\"client\""]) == new - 1.0).await;
+}
+
+/// A client's connection may be older than the certificate of its workload.
+#[tokio::test]
+async fn old_connections_use_new_certificates() {
+    let app = answering().await;
+    let mut pair = Pair::new(app, AppProtocol::Http1).await;
+    let name = pair.client.clone();
+    pair.near.edit(|state| {
+        let known = &state.workloads[&name];
+        let without = LocalWorkload {
+            name: name.clone(),
+            service: known.service.clone(),
+            identity: known.identity.clone(),
+            app_address: known.app_address,
+            ports: Vec::new(),
+            certificate: None,
+            draining: false,
+        };
+        state.workloads.insert(name.clone(), Arc::new(without));
+    });
+    let mut client = TcpStream::connect(pair.entry).await.unwrap();
+    assert!(get(&mut client).await.starts_with("HTTP/1.1 503"), "it has no certificate yet");
+    pair.near.run("client", &[], pair.ca.issue(&pair.ca.identity("client")));
+    assert!(get(&mut client).await.starts_with("HTTP/1.1 200"));
+}
+
+/// One request on a connection that stays open, and its answer's head.
+async fn get(client: &mut TcpStream) -> String {
+    client.write_all(b"GET / HTTP/1.1\r\nhost: server\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let reading = async {
+        // Answers of these tests have no empty line but the head's end, and end with it or a line after.
+        while !answer.ends_with(b"\n") || !answer.windows(4).any(|w| w == b"\r\n\r\n") {
+            assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0, "the connection was closed");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("an answer comes");
+    String::from_utf8(answer).unwrap()
+}
+
+/// An application that answers every HTTP/1.1 request.
+async fn answering() -> SocketAddr {
+    app(|mut stream| async move {
+        let mut request = Vec::new();
+        while let Ok(1..) = stream.read_buf(&mut request).await {
+            if request.ends_with(b"\r\n\r\n") {
+                request.clear();
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n").await;
+            }
+        }
+    })
+    .await
 }
 
 /// A peer that is gone without a word, as when its host lost power.
