@@ -38,8 +38,9 @@ pub async fn serve_request(
     }
     let in_flight = worker.in_flight(&workload.name);
     let version = app_version(&request);
-    headers::strip_hop_by_hop(request.headers_mut());
-    headers::strip_own(request.headers_mut());
+    if let Err(problem) = headers::normalize_inner(request.headers_mut()) {
+        return reply(Reason::BadRequest, problem.0);
+    }
     let address = SocketAddr::new(workload.app_address, port);
     let mut response = match worker.apps.request(address, version, request).await {
         Ok(response) => response,

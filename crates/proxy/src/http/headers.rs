@@ -100,6 +100,25 @@ pub fn plain_framing(headers: &HeaderMap) -> bool {
     list(headers, &TRANSFER_ENCODING).all(|coding| coding.eq_ignore_ascii_case("chunked"))
 }
 
+/// Leaves one `Content-Length` where there are several of the same value. Different ones are a way to
+/// smuggle a request past a proxy (RFC 9112, section 6.3); HTTP/2 looks at the first only.
+fn one_length(headers: &mut HeaderMap) -> Result<(), Malformed> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = lengths.next() else { return Ok(()) };
+    let mut several = false;
+    for other in lengths {
+        if other != first {
+            return Err(Malformed("there are several Content-Length headers, and they differ"));
+        }
+        several = true;
+    }
+    if several {
+        let first = first.clone();
+        headers.insert(CONTENT_LENGTH, first);
+    }
+    Ok(())
+}
+
 /// Checks a request as it came and brings it into the form used inside: an absolute `http` URI (for
 /// CONNECT only the authority), no `Host`, nothing about the client's connection, none of the mesh's
 /// own headers. `default_authority` stands in where an HTTP/1.0 client named none.
@@ -107,6 +126,7 @@ pub fn normalize_request(head: &mut Parts, default_authority: &str) -> Result<()
     if !plain_framing(&head.headers) {
         return Err(Malformed("the only transfer coding supported is chunked"));
     }
+    one_length(&mut head.headers)?;
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = hosts.next().cloned();
     if hosts.next().is_some() {
@@ -144,6 +164,15 @@ pub fn normalize_request(head: &mut Parts, default_authority: &str) -> Result<()
 /// What only a proxy was meant to read.
 pub fn strip_proxy_only(headers: &mut HeaderMap) {
     headers.remove(PROXY_AUTHORIZATION);
+}
+
+/// Takes what is no longer needed off a request that came over a link or from inside of the process, as
+/// for [`normalize_request`]: a peer is not trusted to have done it.
+pub fn normalize_inner(head: &mut HeaderMap) -> Result<(), Malformed> {
+    one_length(head)?;
+    strip_hop_by_hop(head);
+    strip_own(head);
+    Ok(())
 }
 
 /// Gives a request of the inner form the form of HTTP/1.1: `Host`, origin-form, one `Cookie` header
@@ -188,6 +217,7 @@ pub fn normalize_response(headers: &mut HeaderMap) -> Result<(), Malformed> {
     if !plain_framing(headers) {
         return Err(Malformed("the application used a transfer coding other than chunked"));
     }
+    one_length(headers)?;
     strip_hop_by_hop(headers);
     strip_own(headers);
     Ok(())
@@ -277,6 +307,9 @@ mod tests {
         assert_eq!(head.uri, "http://c.shop:80/");
         let head = normalized(Version::HTTP_11, "http://d/x", &[("host", "e")]).unwrap();
         assert_eq!(head.uri, "http://d/x");
+        let twice = [("host", "e"), ("content-length", "5"), ("content-length", "5")];
+        let head = normalized(Version::HTTP_2, "/", &twice).unwrap();
+        assert_eq!(head.headers, headers(&[("content-length", "5")]));
         let head = normalized(Version::HTTP_11, "*", &[("host", "e")]).unwrap();
         assert_eq!(head.uri.path(), "*");
     }
@@ -289,6 +322,7 @@ mod tests {
             &[("host", "a b")],
             &[("host", "u@a")],
             &[("host", "a"), ("transfer-encoding", "gzip, chunked")],
+            &[("host", "a"), ("content-length", "5"), ("content-length", "7")],
         ] {
             assert!(normalized(Version::HTTP_11, "/", lines).is_err(), "{lines:?}");
         }
