@@ -50,7 +50,9 @@ impl Objects {
         for _ in 0..ATTEMPTS {
             let not_found = || ObjectError::NotFound { kind, name: name.to_owned() };
             let stored = self.store.get(&key)?.ok_or_else(not_found)?;
-            let object = decode_at(&stored.value, stored.revision)?;
+            // One that cannot be read goes all the same.
+            let object = decode_at(&stored.value, stored.revision)
+                .unwrap_or_else(|_| json!({ "metadata": { "name": name, "namespace": namespace } }));
             check_preconditions(kind, name, &object, stored.revision, options)?;
             let waits = if kind.id == KindId::Namespace {
                 self.finalized_inside(name)?

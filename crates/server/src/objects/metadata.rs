@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
+use tulle_model::document::DEEPEST;
 use tulle_model::registry::{Kind, KindId};
 
 use super::ObjectError;
@@ -65,7 +66,28 @@ pub(super) fn timestamp() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Sets `apiVersion` and `kind` where they are absent; elsewhere they must be the kind's.
+/// Whether lists and objects are nested in more than [`DEEPEST`] levels. What is stored must be read
+/// back, and JSON is read to a limited depth only. Managed fields are the server's own: they are as
+/// deep as the object, and some levels more.
+fn is_too_deep(object: &Value) -> bool {
+    fn is_deeper(value: &Value, levels: usize) -> bool {
+        let inside = |value: &Value| is_deeper(value, levels.saturating_sub(1));
+        match value {
+            Value::Array(items) => levels == 0 || items.iter().any(inside),
+            Value::Object(fields) => levels == 0 || fields.values().any(inside),
+            _ => false,
+        }
+    }
+    object.as_object().into_iter().flatten().any(|(name, value)| match value {
+        Value::Object(metadata) if name == "metadata" => {
+            metadata.iter().any(|(name, value)| name != "managedFields" && is_deeper(value, DEEPEST - 2))
+        }
+        value => is_deeper(value, DEEPEST - 1),
+    })
+}
+
+/// Sets `apiVersion` and `kind` where they are absent; elsewhere they must be the kind's. Refuses what is
+/// no object, or one that is nested too deeply to be kept.
 pub(super) fn check_type(kind: &Kind, object: &mut Value) -> Result<(), ObjectError> {
     if !object.is_object() {
         return Err(ObjectError::BadRequest(format!("the body must be an object of kind {}", kind.kind)));
@@ -82,6 +104,11 @@ pub(super) fn check_type(kind: &Kind, object: &mut Value) -> Result<(), ObjectEr
                 )));
             }
         }
+    }
+    if is_too_deep(object) {
+        return Err(ObjectError::BadRequest(format!(
+            "the object is nested too deeply: at most {DEEPEST} levels are allowed"
+        )));
     }
     if object.get("metadata").is_some_and(|metadata| !metadata.is_object() && !metadata.is_null()) {
         return Err(ObjectError::BadRequest("metadata: must be an object".to_owned()));

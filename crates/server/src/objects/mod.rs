@@ -158,7 +158,12 @@ impl Objects {
             }),
             _ => None,
         };
-        let items = list.items.iter().map(|(_, stored)| decode(stored)).collect::<Result<_, _>>()?;
+        // One that cannot be read must not hide the others.
+        let readable = |(key, stored): &(String, Stored)| {
+            let object = decode(stored);
+            object.inspect_err(|error| tracing::error!(key, %error, "left an object out of a list")).ok()
+        };
+        let items = list.items.iter().filter_map(readable).collect();
         Ok(ObjectList { items, revision: list.revision, next })
     }
 

@@ -120,3 +120,45 @@ async fn a_watch_shows_objects_before_and_after() {
     let previous = deleted.previous.unwrap();
     assert_eq!(metadata::text(&previous, "resourceVersion").unwrap(), deleted.revision.to_string());
 }
+
+#[tokio::test]
+async fn what_is_stored_can_be_read_back_however_deep() {
+    let objects = objects().await;
+    let kind = KindId::Service.kind();
+    let nested = |levels: usize| {
+        let mut object = service("c", 80);
+        let value = (0..levels).fold(json!(1), |value, _| json!({ "a": value }));
+        object["spec"]["sessionAffinityConfig"] = value;
+        object
+    };
+    let error = objects.create(kind, "default", nested(63), &options()).await.unwrap_err();
+    assert!(error.to_string().contains("at most 64 levels"), "{error}");
+    objects.create(kind, "default", nested(62), &options()).await.unwrap();
+    assert_eq!(objects.list(kind, None).unwrap().items.len(), 1);
+    let label = |object: &mut Value| object["metadata"]["labels"] = json!({ "a": "b" });
+    let labelled = objects
+        .modify(kind, "default", "c", &options(), |current| {
+            let mut object = current.clone();
+            label(&mut object);
+            Ok(object)
+        })
+        .await
+        .unwrap();
+    assert_eq!(labelled.object["metadata"]["labels"]["a"], "b");
+    assert!(objects.get(kind, "default", "c").unwrap().is_some());
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_hides_no_other_and_can_be_deleted() {
+    let objects = objects().await;
+    let kind = KindId::Service.kind();
+    objects.create(kind, "default", service("good", 80), &options()).await.unwrap();
+    let bad = key::key(kind, "default", "bad");
+    objects.store.put(&bad, "{", crate::store::Precondition::Absent).await.unwrap();
+    let names = |objects: &Objects| objects.list(kind, None).unwrap().items.len();
+    assert_eq!(names(&objects), 1);
+    assert!(objects.get(kind, "default", "bad").is_err());
+    let deleted = objects.delete(kind, "default", "bad", &DeleteOptions::default()).await.unwrap();
+    assert!(deleted.gone);
+    assert_eq!(objects.get(kind, "default", "bad").unwrap(), None);
+}

@@ -1,5 +1,6 @@
 //! Patches: JSON (RFC 6902), merge (RFC 7386) and strategic merge.
 
+mod json;
 mod strategic;
 
 use serde_json::Value;
@@ -19,23 +20,10 @@ pub enum Patch {
     StrategicMerge(Value),
 }
 
-/// The most operations in a JSON patch, and copies among them: each can double the object.
-const OPERATIONS: usize = 10_000;
-const COPIES: usize = 16;
-
 impl Patch {
     /// Reads a JSON patch.
     pub fn json(text: &[u8]) -> Result<Self, ObjectError> {
-        let patch: json_patch::Patch = serde_json::from_slice(text)
-            .map_err(|error| ObjectError::BadRequest(format!("the body is not a JSON patch: {error}")))?;
-        let copies =
-            patch.0.iter().filter(|operation| matches!(operation, json_patch::PatchOperation::Copy(_)));
-        if patch.0.len() > OPERATIONS || copies.count() > COPIES {
-            return Err(ObjectError::BadRequest(format!(
-                "the JSON patch is too long: at most {OPERATIONS} operations, of them {COPIES} copies"
-            )));
-        }
-        Ok(Self::Json(patch))
+        json::read(text).map(Self::Json).map_err(ObjectError::BadRequest)
     }
 }
 
@@ -46,14 +34,14 @@ pub fn apply(kind: &'static Kind, current: &Value, patch: &Patch) -> Result<Valu
     let mut object = current.clone();
     match patch {
         Patch::Json(patch) => {
-            json_patch::patch(&mut object, patch).map_err(|error| ObjectError::Invalid {
+            json::apply(&mut object, patch).map_err(|problem| ObjectError::Invalid {
                 kind,
                 name: metadata::text(current, "name").unwrap_or_default().to_owned(),
                 problems: vec![super::FieldProblem {
                     field: String::new(),
                     reason: "FieldValueInvalid",
                     message: format!(
-                        "the server rejected our request due to an error in our request: {error}"
+                        "the server rejected our request due to an error in our request: {problem}"
                     ),
                 }],
             })?;
