@@ -5,6 +5,7 @@
 //! pools and counters of its own: a request never leaves the worker that accepted it.
 
 pub mod app_pool;
+mod app_stream;
 pub mod drain;
 pub mod endpoints;
 pub mod error;
@@ -27,8 +28,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tulle_model::name::{ServiceName, WorkloadName};
 use tokio::sync::{mpsc, oneshot};
+use tulle_model::name::{ServiceName, WorkloadName};
 
 use crate::listener::Purpose;
 use crate::metrics::WorkerRegistry;
@@ -107,6 +108,11 @@ impl Proxy {
     /// accepted among them.
     pub async fn close(&self, address: SocketAddr) {
         self.tell(|done| Command::Close { address, done }).await;
+    }
+
+    /// Returns when [`Proxy::in_flight`] counts all that was begun with a state before the current one.
+    pub async fn settle(&self) {
+        self.tell(|done| Command::Settle { done }).await;
     }
 
     /// Requests and connections in flight to `workload`'s process, over all workers.

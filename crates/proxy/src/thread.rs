@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tulle_model::snapshot::FastMap;
 
@@ -19,6 +20,8 @@ use crate::metrics::{WorkerMetrics, WorkerRegistry};
 use crate::worker::Worker;
 
 const COMMANDS: usize = 64;
+/// How long links may take to end when nothing runs on them any more, whatever the deadline.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// What a worker is told.
 pub(crate) enum Command {
@@ -29,6 +32,10 @@ pub(crate) enum Command {
     },
     Close {
         address: SocketAddr,
+        done: oneshot::Sender<()>,
+    },
+    /// Say when everything that was begun with an earlier state is counted as in flight.
+    Settle {
         done: oneshot::Sender<()>,
     },
     /// Stop accepting, finish, and end the thread, at the deadline in any case.
@@ -84,19 +91,26 @@ async fn run(
                 }
                 let _ = done.send(());
             }
+            // From looking at the state to counting nothing is awaited, so no task is in between now.
+            Command::Settle { done } => {
+                let _ = done.send(());
+            }
             Command::Drain { deadline, done } => {
+                let end = Instant::now() + deadline;
                 for (_, accepting) in listeners.drain() {
                     accepting.end().await;
                 }
                 signal.start();
                 worker.connections.close();
-                if tokio::time::timeout(deadline, worker.connections.wait()).await.is_err() {
+                if timeout_at(end, worker.connections.wait()).await.is_err() {
                     let left = worker.connections.len();
                     tracing::warn!(
                         worker = index,
                         "{left} connections were still open after {deadline:?} and are closed"
                     );
                 }
+                // What was handed over to them may not have left yet.
+                let _ = timeout_at(end.max(Instant::now() + FAREWELL), worker.links.close()).await;
                 let _ = done.send(());
                 return;
             }

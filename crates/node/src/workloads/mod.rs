@@ -334,6 +334,8 @@ impl Workloads {
         self.publish(&entry);
         self.report();
         let end = Instant::now() + deadline;
+        // A request that was let in just before may not be counted yet.
+        self.proxy.settle().await;
         while self.proxy.in_flight(name) > 0 {
             if Instant::now() >= end {
                 return false;
@@ -394,7 +396,12 @@ impl Workloads {
         let _ = spawn_blocking(move || drop(capture)).await;
     }
 
-    fn publish(&self, entry: &Entry) {
+    /// Publishes a workload, unless it is gone, even if another one has its name by now.
+    fn publish(&self, entry: &Arc<Entry>) {
+        let entries = self.entries.lock();
+        if !entries.get(&entry.name).is_some_and(|known| Arc::ptr_eq(known, entry)) {
+            return;
+        }
         let local = Arc::new(entry.local());
         self.state.update(|state| {
             state.workloads.insert(entry.name.clone(), local);
@@ -453,9 +460,6 @@ async fn follow(workloads: std::sync::Weak<Workloads>, entry: std::sync::Weak<En
             changed = health.changed() => { if changed.is_err() { return; } false }
         };
         let (Some(workloads), Some(entry)) = (workloads.upgrade(), entry.upgrade()) else { return };
-        if !workloads.entries.lock().contains_key(&entry.name) {
-            return;
-        }
         if published {
             workloads.publish(&entry);
         }

@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
+use tokio_util::task::TaskTracker;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{Endpoint, FastMap};
@@ -67,6 +68,8 @@ struct Entry {
 pub struct LinkPool {
     entries: RefCell<FastMap<LinkKey, Entry>>,
     tls: TlsCache,
+    /// What runs the open links.
+    running: TaskTracker,
 }
 
 struct Link {
@@ -164,6 +167,13 @@ impl LinkPool {
         }
     }
 
+    /// Retires all links, and returns when what was handed over to them is sent and they are closed.
+    pub async fn close(&self) {
+        self.entries.borrow_mut().clear();
+        self.running.close();
+        self.running.wait().await;
+    }
+
     /// Joins the dial under way, or starts one. It goes on even if all who wait for it give up.
     fn dial(&self, worker: &Rc<Worker>, key: &LinkKey, certificate: &Arc<WorkloadCertificate>) -> Dial {
         let mut entries = self.entries.borrow_mut();
@@ -187,7 +197,7 @@ impl LinkPool {
             let result = match result {
                 Ok((link, connection, watch)) => {
                     entry.open.push(link.clone());
-                    tokio::task::spawn_local(drive(
+                    worker.links.running.spawn_local(drive(
                         worker.clone(),
                         key,
                         Rc::downgrade(&link),

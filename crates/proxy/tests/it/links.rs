@@ -114,8 +114,8 @@ async fn a_dead_peer_is_found_within_ten_seconds() {
     eventually(|| pair.far.proxy.in_flight(&pair.server) == 0).await;
 }
 
-/// Passes bytes until `dead`; then nothing, in either direction, and no end either.
-async fn relay(to: SocketAddr, dead: Arc<AtomicBool>) -> SocketAddr {
+/// Passes bytes; nothing while `dead`, in either direction, and no end either.
+pub async fn relay(to: SocketAddr, dead: Arc<AtomicBool>) -> SocketAddr {
     let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -128,8 +128,8 @@ async fn relay(to: SocketAddr, dead: Arc<AtomicBool>) -> SocketAddr {
                 tokio::spawn(async move {
                     let mut buffer = [0; 16 << 10];
                     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-                        if dead.load(Ordering::SeqCst) {
-                            std::future::pending::<()>().await;
+                        while dead.load(Ordering::SeqCst) {
+                            tokio::time::sleep(Duration::from_millis(10)).await;
                         }
                         to.write_all(&buffer[..count]).await.unwrap();
                     }

@@ -1,12 +1,15 @@
 //! Many at once, peers that misbehave, and the end of a proxy's life.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tulle_model::snapshot::AppProtocol;
 
-use crate::mesh::{LOOPBACK, Pair, echo, eventually, expect_echo};
+use crate::links::relay;
+use crate::mesh::{LOOPBACK, Pair, app, echo, eventually, expect_echo};
 
 #[tokio::test]
 async fn a_thousand_tunnels_at_once_share_few_links() {
@@ -91,6 +94,49 @@ async fn a_drain_lets_connections_finish() {
     near.await.unwrap();
     far.await.unwrap();
     assert!(begin.elapsed() < Duration::from_secs(10), "the drain took {:?}", begin.elapsed());
+}
+
+/// What the proxy took from a client that then went away is still under way to the other node.
+#[tokio::test]
+async fn a_drain_loses_no_bytes() {
+    const LENGTH: usize = 100 << 10;
+    let (sender, mut received) = tokio::sync::mpsc::channel(128);
+    let app = app(move |mut stream| {
+        let sender = sender.clone();
+        async move {
+            stream.shutdown().await.unwrap();
+            let mut bytes = Vec::new();
+            let whole = stream.read_to_end(&mut bytes).await.is_ok();
+            sender.send((whole, bytes.len())).await.unwrap();
+        }
+    });
+    let app = app.await;
+    let mut pair = Pair::new(app, AppProtocol::Tcp).await;
+    let congested = Arc::new(AtomicBool::new(false));
+    let mut endpoint = pair.far.endpoint(&pair.server, app.port(), pair.ca.identity("server"));
+    endpoint.node.as_mut().unwrap().link = relay(pair.far.link, congested.clone()).await;
+    pair.near.know("server", AppProtocol::Tcp, vec![endpoint]);
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        let mut client = TcpStream::connect(pair.entry).await.unwrap();
+        assert_eq!(client.read(&mut [0; 10]).await.unwrap(), 0);
+        clients.push(client);
+    }
+    // More than the sockets on the way have room for, less than what the tunnels may buffer.
+    congested.store(true, Ordering::SeqCst);
+    let count = clients.len();
+    for client in &mut clients {
+        client.write_all(&[1; LENGTH]).await.unwrap();
+        client.shutdown().await.unwrap();
+    }
+    eventually(|| pair.near.metric("tulle_tcp_connections_open", &[]) == 0.0).await;
+    let near = tokio::spawn(pair.near.proxy.drain(Duration::from_secs(20)));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    congested.store(false, Ordering::SeqCst);
+    near.await.unwrap();
+    for _ in 0..count {
+        assert_eq!(received.recv().await.unwrap(), (true, LENGTH));
+    }
 }
 
 #[tokio::test]

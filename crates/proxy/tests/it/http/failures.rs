@@ -250,6 +250,44 @@ async fn a_dead_idle_connection_fails_no_request() {
     }
 }
 
+/// What cannot be repeated does not go out on a connection that may be closing.
+#[tokio::test]
+async fn an_application_that_closes_after_each_answer_fails_no_post() {
+    for way in WAYS {
+        let (app, _) = closes_after_each().await;
+        let path = path(way, AppProtocol::Http1, app).await;
+        let mut client = http1(path.address).await;
+        for n in 0..100 {
+            client.ready().await.unwrap();
+            let request = Request::post("/").header("host", "c").body(full("")).unwrap();
+            let answer = read(client.send_request(request).await.unwrap()).await;
+            assert_eq!((answer.status, answer.body.as_str()), (200, "ok"), "{way:?} {n}");
+        }
+    }
+}
+
+/// Nagle's algorithm there and delayed acknowledgements here must not wait for each other.
+#[tokio::test]
+async fn a_body_written_after_its_head_does_not_wait() {
+    for way in WAYS {
+        let app = apps::script(move |mut stream| async move {
+            stream.set_nodelay(false).unwrap();
+            while !read_head(&mut stream).await.is_empty() {
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await.unwrap();
+                stream.write_all(b"ok").await.unwrap();
+            }
+        })
+        .await;
+        let path = path(way, AppProtocol::Http1, app).await;
+        let began = std::time::Instant::now();
+        for _ in 0..50 {
+            assert_eq!(get(path.address, "/").await.body, "ok");
+        }
+        // 40 ms each, otherwise.
+        assert!(began.elapsed() < std::time::Duration::from_secs(1), "{way:?}: {:?}", began.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn connections_to_the_application_are_reused() {
     for way in WAYS {
