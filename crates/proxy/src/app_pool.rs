@@ -21,6 +21,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
 use tulle_model::snapshot::FastMap;
 
+use crate::app_stream::AppStream;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, Event, Gate};
 use crate::http::headers::{self, AppVersion};
@@ -36,6 +37,10 @@ const MAX_IDLE: usize = 128;
 const MAX_IDLE_TIME: Duration = Duration::from_secs(4);
 /// The same for requests that cannot be repeated if the application closes just then.
 const FRESH: Duration = Duration::from_millis(1500);
+/// So long an idle connection has to live before a request that cannot be repeated trusts it, where no
+/// connection to the address has carried a second request yet: some servers close after each answer
+/// without saying so.
+const PROOF: Duration = Duration::from_millis(50);
 /// HTTP/2 connections to one address.
 const MAX_SHARED: usize = 16;
 /// How long an HTTP/2 connection without streams is kept.
@@ -53,9 +58,43 @@ pub struct AppPool(Rc<Pool>);
 
 #[derive(Default)]
 struct Pool {
-    idle: RefCell<FastMap<SocketAddr, VecDeque<Idle>>>,
+    idle: RefCell<FastMap<SocketAddr, Kept>>,
     shared: RefCell<FastMap<SocketAddr, Rc<Shared>>>,
     sweeping: Cell<bool>,
+}
+
+/// The HTTP/1.1 connections to one address that wait for requests.
+#[derive(Default)]
+struct Kept {
+    /// The latest used last.
+    connections: VecDeque<Idle>,
+    /// Whether the application keeps connections, as one that carried a second request proves.
+    proven: bool,
+}
+
+impl Kept {
+    /// Takes the connection for the next request. One that is found dead says that the application
+    /// closes them.
+    fn take(&mut self, repeatable: bool) -> Option<http1::SendRequest<Body>> {
+        while !self.connections.is_empty() {
+            let trusted = repeatable || self.proven;
+            // The oldest has had the most time to show that it is kept.
+            let next = if trusted { self.connections.pop_back() } else { self.connections.pop_front() }?;
+            let age = next.since.elapsed();
+            if !next.sender.is_ready() {
+                self.proven &= age >= FRESH;
+                continue;
+            }
+            if !trusted && age < PROOF {
+                self.connections.push_front(next);
+                return None;
+            }
+            if age < if repeatable { next.keep } else { next.keep.min(FRESH) } {
+                return Some(next.sender);
+            }
+        }
+        None
+    }
 }
 
 /// An HTTP/1.1 connection that waits for a request.
@@ -145,36 +184,45 @@ impl Pool {
                     if let Some(gate) = gate {
                         gate.refuse();
                     }
+                    if reused {
+                        self.set_proven(address, true);
+                    }
                     return Ok(self.keep_when_over(address, sender, response));
                 }
-                Err(mut error) => match (error.take_message(), spare) {
-                    // The connection was dead before anything was sent.
-                    (Some(unsent), _) if attempt < ATTEMPTS => request = unsent,
-                    // It died under the request, perhaps because the application was closing it.
-                    (None, Some(copy)) if attempt < ATTEMPTS && !error.error().is_timeout() => request = copy,
-                    (unsent, _) => return Err(lost(address, error.error(), unsent.is_some())),
-                },
+                Err(mut error) => {
+                    if reused {
+                        self.set_proven(address, false);
+                    }
+                    match (error.take_message(), spare) {
+                        // The connection was dead before anything was sent.
+                        (Some(unsent), _) if attempt < ATTEMPTS => request = unsent,
+                        // It died under the request, perhaps because the application was closing it.
+                        (None, Some(copy)) if attempt < ATTEMPTS && !error.error().is_timeout() => {
+                            request = copy
+                        }
+                        (unsent, _) => return Err(lost(address, error.error(), unsent.is_some())),
+                    }
+                }
             }
         }
         unreachable!("the last attempt returns")
     }
 
     fn take_idle(&self, address: SocketAddr, repeatable: bool) -> Option<http1::SendRequest<Body>> {
-        let mut idle = self.idle.borrow_mut();
-        let connections = idle.get_mut(&address)?;
-        while let Some(connection) = connections.pop_back() {
-            let keep = if repeatable { connection.keep } else { connection.keep.min(FRESH) };
-            if connection.since.elapsed() < keep && connection.sender.is_ready() {
-                return Some(connection.sender);
-            }
+        self.idle.borrow_mut().get_mut(&address)?.take(repeatable)
+    }
+
+    /// Notes whether the application keeps its connections.
+    fn set_proven(&self, address: SocketAddr, proven: bool) {
+        if let Some(kept) = self.idle.borrow_mut().get_mut(&address) {
+            kept.proven = proven;
         }
-        None
     }
 
     async fn dial_http1(&self, address: SocketAddr) -> Result<http1::SendRequest<Body>, UpstreamError> {
         let stream = connect(address).await?;
         let (sender, connection) = http1::Builder::new()
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(AppStream::new(stream)))
             .await
             .map_err(|error| lost(address, &error, true))?;
         tokio::task::spawn_local(async move {
@@ -206,8 +254,9 @@ impl Pool {
                 return;
             }
             tokio::task::spawn_local(async move {
-                if matches!(timeout(SETTLE_DEADLINE, sender.ready()).await, Ok(Ok(()))) {
-                    pool.put_idle(address, Idle { sender, since: Instant::now(), keep });
+                match timeout(SETTLE_DEADLINE, sender.ready()).await {
+                    Ok(Ok(())) => pool.put_idle(address, Idle { sender, since: Instant::now(), keep }),
+                    _ => pool.set_proven(address, false),
                 }
             });
         };
@@ -224,7 +273,7 @@ impl Pool {
     fn put_idle(self: &Rc<Self>, address: SocketAddr, connection: Idle) {
         {
             let mut idle = self.idle.borrow_mut();
-            let connections = idle.entry(address).or_default();
+            let connections = &mut idle.entry(address).or_default().connections;
             if connections.len() >= MAX_IDLE {
                 connections.pop_front();
             }
@@ -349,9 +398,9 @@ impl Pool {
     /// Whether nothing is left.
     fn drop_expired(&self) -> bool {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|_, connections| {
-            connections.retain(|c| c.since.elapsed() < c.keep && !c.sender.is_closed());
-            !connections.is_empty()
+        idle.retain(|_, kept| {
+            kept.connections.retain(|c| c.since.elapsed() < c.keep && !c.sender.is_closed());
+            !kept.connections.is_empty()
         });
         let mut shared = self.shared.borrow_mut();
         shared.retain(|_, shared| {
