@@ -122,9 +122,10 @@ impl Capture {
     pub fn remove(&self, workload: &WorkloadName) -> io::Result<()> {
         let Some(host) = &self.host else { return Ok(()) };
         let mut workloads = host.workloads.lock();
-        let Some(redirect) = workloads.remove(workload) else { return Ok(()) };
-        // The processes go first: none of them may run uncaptured.
+        let Some(redirect) = workloads.get(workload) else { return Ok(()) };
+        // The processes go first: none of them may run uncaptured. Those that cannot be ended stay captured.
         redirect.cgroup.destroy()?;
+        workloads.remove(workload);
         host.apply(&workloads)
     }
 }

@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tulle_model::name::WorkloadName;
@@ -137,9 +137,19 @@ async fn answer(request: Request<Incoming>, source: Arc<StatusSource>) -> Answer
 
 /// The workload stays until the client does not read any more.
 async fn add(spec: WorkloadSpec, source: Arc<StatusSource>) -> Answer {
-    let running = match source.workloads.add(spec).await {
-        Ok(running) => running,
-        Err(e) => return error(StatusCode::BAD_REQUEST, &format!("{e:#}")),
+    let (reply, added) = oneshot::channel();
+    let adding = source.clone();
+    // A client that goes away meanwhile ends this future, and what is half made could not be unmade.
+    tokio::spawn(async move {
+        let result = adding.workloads.add(spec).await;
+        if let Err(Ok(running)) = reply.send(result) {
+            leave(running, &adding).await;
+        }
+    });
+    let running = match added.await {
+        Ok(Ok(running)) => running,
+        Ok(Err(e)) => return error(StatusCode::BAD_REQUEST, &format!("{e:#}")),
+        Err(_) => return error(StatusCode::INTERNAL_SERVER_ERROR, "the workload cannot be added"),
     };
     let mut line = serde_json::to_vec(&running).unwrap_or_default();
     line.push(b'\n');

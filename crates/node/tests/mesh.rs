@@ -164,6 +164,27 @@ async fn a_workload_lives_as_long_as_its_connection_to_the_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_while_its_workload_is_added_leaves_nothing() {
+    crypto();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(ServerConfig::local(folder.path().join("s"))).await.unwrap();
+    let home = folder.path().join("n");
+    let node = started(&server, &home).await;
+    server.shutdown().await;
+    until("the server is missed", async || !node.status().connected).await;
+    // Asking for the ports of a service takes two seconds now.
+    let mut spec = spec("c-0", 1);
+    spec.upstreams.push(UpstreamService { service: ServiceName::new("shop", "d"), ports: vec![] });
+    let client = NodeClient::new(&home);
+    let adding = timeout(Duration::from_millis(300), client.add(&spec)).await;
+    assert!(adding.is_err(), "it takes longer");
+    let name = tulle_model::name::WorkloadName::new("shop", "c-0");
+    until("it is added", async || node.workloads().running(&name).is_some()).await;
+    until("it is removed", async || node.workloads().running(&name).is_none()).await;
+    node.shutdown(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_starts_with_the_server_down_from_what_it_has_on_disk() {
     crypto();
     let folder = tempfile::tempdir().unwrap();
