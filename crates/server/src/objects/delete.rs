@@ -54,11 +54,8 @@ impl Objects {
             let object = decode_at(&stored.value, stored.revision)
                 .unwrap_or_else(|_| json!({ "metadata": { "name": name, "namespace": namespace } }));
             check_preconditions(kind, name, &object, stored.revision, options)?;
-            let waits = if kind.id == KindId::Namespace {
-                self.finalized_inside(name)?
-            } else {
-                metadata::has_finalizers(&object)
-            };
+            let waits = metadata::has_finalizers(&object)
+                || kind.id == KindId::Namespace && self.finalized_inside(name)?;
             if options.dry_run || (waits && metadata::is_terminating(&object)) {
                 return Ok(Deleted { object, gone: !waits });
             }
@@ -132,24 +129,25 @@ impl Objects {
     }
 
     /// Whether an object in a namespace has finalizers.
-    fn finalized_inside(&self, namespace: &str) -> Result<bool, ObjectError> {
+    fn finalized_inside(&self, namespace: &str) -> Result<bool, StoreError> {
         for kind in KINDS.iter().filter(|kind| kind.namespaced) {
-            let list = self.list(kind, Some(namespace))?;
-            if list.items.iter().any(metadata::has_finalizers) {
+            let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX - 1)?;
+            let objects = list.items.iter().filter_map(|(_, stored)| decode_at(&stored.value, 0).ok());
+            if objects.into_iter().any(|object| metadata::has_finalizers(&object)) {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Deletes a namespace that waited for the last object in it to go, and now is empty.
+    /// Deletes a namespace that was to go, with what is left in it, once no finalizer holds it any more.
     pub(super) async fn finish_namespace(&self, namespace: Option<&str>) -> Result<(), StoreError> {
         let Some(namespace) = namespace else { return Ok(()) };
         let key = key::key(KindId::Namespace.kind(), "", namespace);
         let Some(stored) = self.store.get(&key)? else { return Ok(()) };
-        let waits =
-            decode_at(&stored.value, stored.revision).is_ok_and(|object| metadata::is_terminating(&object));
-        if waits && self.inside(namespace)?.is_empty() {
+        let ends = decode_at(&stored.value, stored.revision)
+            .is_ok_and(|object| metadata::is_terminating(&object) && !metadata::has_finalizers(&object));
+        if ends && !self.finalized_inside(namespace)? {
             let inside = key::inside(namespace);
             match self.store.delete_with(&key, Precondition::Revision(stored.revision), inside).await {
                 Ok(_) | Err(StoreError::NotFound(_) | StoreError::Conflict { .. }) => {}

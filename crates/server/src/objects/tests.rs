@@ -106,6 +106,50 @@ async fn finalizers_are_waited_for() {
 }
 
 #[tokio::test]
+async fn a_namespace_waits_for_its_own_finalizers_and_leaves_nothing() {
+    let objects = objects().await;
+    let (namespace, kind) = (KindId::Namespace.kind(), KindId::Service.kind());
+    let held = json!({ "metadata": { "name": "shop", "finalizers": ["example.com/hold"] } });
+    objects.create(namespace, "", held, &options()).await.unwrap();
+    objects.create(kind, "shop", service("c", 80), &options()).await.unwrap();
+    assert!(!objects.delete(namespace, "", "shop", &DeleteOptions::default()).await.unwrap().gone);
+    assert_eq!(objects.get(kind, "shop", "c").unwrap(), None);
+    // As if it had been created just before.
+    let key = key::key(kind, "shop", "late");
+    let late = service("late", 80).to_string();
+    objects.store.put(&key, late, crate::store::Precondition::Absent).await.unwrap();
+    let release = |current: &Value| {
+        let mut object = current.clone();
+        metadata::of(&mut object).remove("finalizers");
+        Ok(object)
+    };
+    objects.modify(namespace, "", "shop", &options(), release).await.unwrap();
+    assert_eq!(objects.get(namespace, "", "shop").unwrap(), None);
+    assert_eq!(objects.store.get(&key).unwrap(), None);
+}
+
+#[tokio::test]
+async fn nothing_is_created_in_a_namespace_that_goes_at_the_same_time() {
+    let objects = objects().await;
+    let (namespace, kind) = (KindId::Namespace.kind(), KindId::Service.kind());
+    for round in 0..20 {
+        let name = format!("shop-{round}");
+        objects.ensure_namespace(&name).await.unwrap();
+        let mut held = service("held", 80);
+        held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+        objects.create(kind, &name, held, &options()).await.unwrap();
+        let (other, none, options) = (objects.clone(), DeleteOptions::default(), options());
+        let creates = async {
+            for i in 0..5 {
+                let _ = objects.create(kind, &name, service(&format!("c{i}"), 80), &options).await;
+            }
+        };
+        tokio::join!(creates, async { other.delete(namespace, "", &name, &none).await.unwrap() });
+        assert_eq!(objects.list(kind, Some(&name)).unwrap().items.len(), 1, "only what is held stays");
+    }
+}
+
+#[tokio::test]
 async fn a_watch_shows_objects_before_and_after() {
     let objects = objects().await;
     let kind = KindId::Service.kind();

@@ -129,26 +129,7 @@ impl Objects {
         let warnings = checks::admit(kind, None, &mut object, options.part, options.unknown_fields)?;
         fields::forget_managers(&mut object);
         fields::track(kind, None, &mut object, &options.manager, options.part, operation)?;
-        let required = if kind.namespaced { Some(self.check_open(namespace)?) } else { None };
-        let key = key::key(kind, namespace, &name);
-        let taken = || ObjectError::AlreadyExists { kind, name: name.clone() };
-        let revision = if options.dry_run {
-            if self.store.get(&key)?.is_some() {
-                return Err(taken());
-            }
-            self.store.revision()
-        } else {
-            let written = self
-                .store
-                .put_requiring(&key, encode(&object), Precondition::Absent, required.as_deref())
-                .await;
-            match written {
-                Ok(written) => written.revision,
-                Err(StoreError::AlreadyExists(_)) => return Err(taken()),
-                Err(StoreError::MissingRequirement(_)) => return Err(no_namespace(namespace)),
-                Err(error) => return Err(error.into()),
-            }
-        };
+        let revision = self.store_new(kind, namespace, &name, encode(&object), options.dry_run).await?;
         metadata::set_resource_version(&mut object, revision);
         if options.dry_run {
             metadata::of(&mut object).remove("resourceVersion");
@@ -156,20 +137,54 @@ impl Objects {
         Ok(Written { object, created: true, warnings })
     }
 
-    /// Checks that objects can be created in a namespace; returns the namespace's key.
-    fn check_open(&self, namespace: &str) -> Result<String, ObjectError> {
+    /// Stores a new object, in a namespace that is not about to go; returns the revision.
+    async fn store_new(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        object: Bytes,
+        dry_run: bool,
+    ) -> Result<u64, ObjectError> {
+        let key = key::key(kind, namespace, name);
+        let taken = || ObjectError::AlreadyExists { kind, name: name.to_owned() };
+        for _ in 0..ATTEMPTS {
+            let open = if kind.namespaced { Some(self.check_open(namespace)?) } else { None };
+            if dry_run {
+                return if self.store.get(&key)?.is_some() {
+                    Err(taken())
+                } else {
+                    Ok(self.store.revision())
+                };
+            }
+            let required = open.as_ref().map(|(key, revision)| (key.as_str(), *revision));
+            match self.store.put_requiring(&key, object.clone(), Precondition::Absent, required).await {
+                Ok(written) => return Ok(written.revision),
+                Err(StoreError::AlreadyExists(_)) => return Err(taken()),
+                // The namespace has changed meanwhile: maybe it is about to go.
+                Err(StoreError::RequirementChanged(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(modified(KindId::Namespace.kind(), namespace))
+    }
+
+    /// Checks that objects can be created in a namespace; returns the namespace's key and revision.
+    fn check_open(&self, namespace: &str) -> Result<(String, u64), ObjectError> {
         let kind = KindId::Namespace.kind();
-        match self.get(kind, "", namespace)? {
-            None => Err(no_namespace(namespace)),
-            Some(object) if metadata::is_terminating(&object) => Err(ObjectError::Forbidden {
+        let key = key::key(kind, "", namespace);
+        let stored = self.store.get(&key)?;
+        let stored = stored.ok_or_else(|| ObjectError::NotFound { kind, name: namespace.to_owned() })?;
+        if metadata::is_terminating(&decode_at(&stored.value, stored.revision)?) {
+            return Err(ObjectError::Forbidden {
                 kind,
                 name: namespace.to_owned(),
                 message: format!(
                     "unable to create new content in namespace {namespace} because it is being terminated"
                 ),
-            }),
-            Some(_) => Ok(key::key(kind, "", namespace)),
+            });
         }
+        Ok((key, stored.revision))
     }
 
     /// Replaces an object that must be there; at the version that `object` names, if it names one.
@@ -381,25 +396,23 @@ impl Objects {
         options: &WriteOptions,
     ) -> Result<Value, StoreError> {
         let precondition = Precondition::Revision(revision);
-        let ends = kind.id != KindId::Namespace
-            && metadata::is_terminating(&object)
-            && !metadata::has_finalizers(&object);
+        let ends = metadata::is_terminating(&object) && !metadata::has_finalizers(&object);
+        let is_namespace = kind.id == KindId::Namespace;
         let written = if options.dry_run {
             revision
-        } else if ends {
+        } else if ends && !is_namespace {
             let (revision, _) = self.store.delete(key, precondition).await?;
             self.finish_namespace(metadata::text(&object, "namespace")).await?;
             revision
         } else {
             self.store.put_requiring(key, encode(&object), precondition, None).await?.revision
         };
+        if ends && is_namespace && !options.dry_run {
+            self.finish_namespace(metadata::text(&object, "name")).await?;
+        }
         metadata::set_resource_version(&mut object, written);
         Ok(object)
     }
-}
-
-pub(super) fn no_namespace(namespace: &str) -> ObjectError {
-    ObjectError::NotFound { kind: KindId::Namespace.kind(), name: namespace.to_owned() }
 }
 
 pub(super) fn modified(kind: &'static Kind, name: &str) -> ObjectError {

@@ -112,8 +112,8 @@ pub enum StoreError {
     NotFound(String),
     #[error("the key {key} has changed: it is at revision {revision}")]
     Conflict { key: String, revision: u64 },
-    #[error("the key {0} that the write depends on is not there")]
-    MissingRequirement(String),
+    #[error("the key {0} that the write depends on has changed, or is not there")]
+    RequirementChanged(String),
     #[error("revision {revision} is no longer in the log, which starts after revision {compacted}")]
     Compacted { revision: u64, compacted: u64 },
     #[error("revision {revision} is newer than the latest, {latest}")]
@@ -237,15 +237,16 @@ impl Store {
         Ok(self.put_requiring(key, value, precondition, None).await?.revision)
     }
 
-    /// Like [`Store::put`], if the key `required` is there at that moment.
+    /// Like [`Store::put`], if the last write of another key is at that moment still the one given.
     pub async fn put_requiring(
         &self,
         key: &str,
         value: impl Into<Bytes>,
         precondition: Precondition,
-        required: Option<&str>,
+        required: Option<(&str, u64)>,
     ) -> Result<Written, StoreError> {
-        let operation = writer::Operation::Put { value: value.into(), required: required.map(str::to_owned) };
+        let required = required.map(|(key, revision)| (key.to_owned(), revision));
+        let operation = writer::Operation::Put { value: value.into(), required };
         self.write(key, precondition, operation).await
     }
 

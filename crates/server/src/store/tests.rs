@@ -33,11 +33,18 @@ async fn preconditions_hold() {
     let (revision, previous) = store.delete("/a", Precondition::Any).await.unwrap();
     assert_eq!((revision, previous.value), (3, value("2")));
     assert_eq!(store.delete("/a", Precondition::Any).await, Err(StoreError::NotFound("/a".to_owned())));
+    let changed = |key: &str| Err(StoreError::RequirementChanged(key.to_owned()));
     assert_eq!(
-        store.put_requiring("/c", value("1"), Precondition::Any, Some("/a")).await,
-        Err(StoreError::MissingRequirement("/a".to_owned()))
+        store.put_requiring("/c", value("1"), Precondition::Any, Some(("/a", 2))).await,
+        changed("/a")
     );
-    assert_eq!(store.revision(), 3);
+    store.put("/b", value("1"), Precondition::Any).await.unwrap();
+    assert_eq!(
+        store.put_requiring("/c", value("1"), Precondition::Any, Some(("/b", 3))).await,
+        changed("/b")
+    );
+    store.put_requiring("/c", value("1"), Precondition::Any, Some(("/b", 4))).await.unwrap();
+    assert_eq!(store.revision(), 5);
 }
 
 #[tokio::test]

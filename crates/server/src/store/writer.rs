@@ -33,7 +33,7 @@ pub(super) enum Request {
 }
 
 pub(super) enum Operation {
-    Put { value: Bytes, required: Option<String> },
+    Put { value: Bytes, required: Option<(String, u64)> },
     Delete { prefixes: Vec<String> },
 }
 
@@ -195,10 +195,11 @@ impl<'t> Tables<'t> {
         }
         match operation {
             Operation::Put { value, required } => {
-                if let Some(required) = required
-                    && self.kv.get(required.as_str()).map_err(StoreError::database)?.is_none()
-                {
-                    return Err(StoreError::MissingRequirement(required));
+                if let Some((required, revision)) = required {
+                    let found = self.kv.get(required.as_str()).map_err(StoreError::database)?;
+                    if found.is_none_or(|row| stored(row.value()).revision != revision) {
+                        return Err(StoreError::RequirementChanged(required));
+                    }
                 }
                 self.record(key, Some(value), events)?;
             }
