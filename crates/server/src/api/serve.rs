@@ -23,8 +23,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Requests at once on a connection (HTTP/2).
 const STREAMS: u32 = 250;
-/// How long a client without a certificate may stay: it can ask for health and the version.
+/// How long a client without a certificate may stay, and how many may: they can ask for health and
+/// the version.
 const ANONYMOUS: Duration = Duration::from_secs(60);
+const ANONYMOUS_CONNECTIONS: usize = 512;
 /// How long open requests may go on once the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -38,6 +40,7 @@ impl Api {
     ) {
         let acceptor = TlsAcceptor::from(tls);
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        let anonymous = Arc::new(Semaphore::new(ANONYMOUS_CONNECTIONS));
         let tasks = TaskTracker::new();
         let api = self.with_shutdown(shutdown.clone());
         loop {
@@ -59,8 +62,9 @@ impl Api {
                 continue;
             };
             let (api, acceptor, shutdown) = (api.clone(), acceptor.clone(), shutdown.clone());
+            let anonymous = anonymous.clone();
             tasks.spawn(async move {
-                connection(api, stream, acceptor, shutdown).await;
+                connection(api, stream, acceptor, anonymous, shutdown).await;
                 drop(permit);
             });
         }
@@ -71,7 +75,13 @@ impl Api {
     }
 }
 
-async fn connection(api: Api, stream: TcpStream, acceptor: TlsAcceptor, shutdown: CancellationToken) {
+async fn connection(
+    api: Api,
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    anonymous: Arc<Semaphore>,
+    shutdown: CancellationToken,
+) {
     // Answers are small and come at once.
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -85,7 +95,14 @@ async fn connection(api: Api, stream: TcpStream, acceptor: TlsAcceptor, shutdown
     let certificates = stream.get_ref().1.peer_certificates();
     let user = certificates.and_then(|chain| chain.first()).and_then(|leaf| User::of_certificate(leaf));
     let user = user.map(Arc::new);
-    let anonymous = user.is_none();
+    let anonymous = match user {
+        Some(_) => None,
+        // Administrators find room whatever the others do.
+        None => match anonymous.try_acquire_owned() {
+            Ok(permit) => Some(permit),
+            Err(_) => return,
+        },
+    };
     let service = service_fn(move |request| {
         let (api, user) = (api.clone(), user.clone());
         async move { Ok::<_, std::convert::Infallible>(api.handle(user.as_deref(), request).await) }
@@ -103,7 +120,7 @@ async fn connection(api: Api, stream: TcpStream, acceptor: TlsAcceptor, shutdown
     let ends = async {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(ANONYMOUS), if anonymous => {}
+            () = tokio::time::sleep(ANONYMOUS), if anonymous.is_some() => {}
         }
     };
     let result = tokio::select! {

@@ -3,22 +3,30 @@
 //! gRPC services as a [`Peer`].
 //!
 //! Bounded: so many connections, so many handshakes at once, a deadline for each handshake and for
-//! the first bytes after it, a life no longer than the peer's certificate. A peer with a certificate of another trust domain, or without exactly
-//! one SPIFFE ID of this mesh's form, is closed after the handshake and logged.
+//! the first bytes after it, a life no longer than the peer's certificate; and where a peer shows none,
+//! what it may send. A peer with a certificate of another trust domain, or without exactly one SPIFFE
+//! ID of this mesh's form, is closed after the handshake and logged.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, SignatureScheme};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -28,9 +36,17 @@ use tulle_model::identity::SpiffeId;
 
 use crate::ca::mesh::MeshAuthority;
 use crate::ca::{CaError, validity};
+use crate::metrics::Metrics;
 
 const CONNECTIONS: usize = 8192;
-const HANDSHAKES: usize = 256;
+/// Connections at once of peers without a certificate, and how many bytes each may send: a joining
+/// node needs a few thousand.
+const STRANGERS: usize = 512;
+const STRANGER_BYTES: usize = 64 << 10;
+/// Handshakes at once; for one more, the oldest is given up.
+const HANDSHAKES: usize = 1024;
+/// Refusals that are logged; all are counted.
+const LOGGED_PER_SECOND: u32 = 20;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer without a certificate may stay: joining takes one call.
@@ -87,10 +103,11 @@ pub fn tls(
     for root in authority.roots() {
         roots.add(root.clone()).map_err(|e| CaError::Tls(format!("a root of the mesh is not valid: {e}")))?;
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+    let chain = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
         .allow_unauthenticated()
         .build()
         .map_err(|e| CaError::Tls(e.to_string()))?;
+    let verifier = Arc::new(PeerVerifier { chain, trust_domain: authority.trust_domain().as_str().into() });
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| CaError::Tls(e.to_string()))?
@@ -103,23 +120,192 @@ pub fn tls(
     Ok(config)
 }
 
+/// Checks a peer's chain, and says of one that fails who it claims to be.
+#[derive(Debug)]
+struct PeerVerifier {
+    chain: Arc<dyn ClientCertVerifier>,
+    trust_domain: Arc<str>,
+}
+
+impl ClientCertVerifier for PeerVerifier {
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        // The identity first: a peer of another mesh fails the chain as well, and this says more.
+        let identity = spiffe_id(end_entity, &self.trust_domain);
+        if let Err(refused) = &identity
+            && refused.reason == Reason::ForeignTrustDomain
+        {
+            return Err(refused.clone().into());
+        }
+        let checked = self.chain.verify_client_cert(end_entity, intermediates, now).map_err(|error| {
+            let claimed = identity.as_ref().map_or("a peer without a SPIFFE ID", SpiffeId::as_str);
+            Refused::by_chain(claimed, &error)
+        })?;
+        identity?;
+        Ok(checked)
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.chain.root_hint_subjects()
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.chain.client_auth_mandatory()
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chain.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chain.supported_verify_schemes()
+    }
+}
+
+/// Why a connection was refused; the names are those of the links' handshakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Reason {
+    ForeignTrustDomain,
+    UnknownIssuer,
+    InvalidCertificate,
+    WrongIdentity,
+    Timeout,
+    Overload,
+    /// No TLS that we speak, or a connection that ended.
+    Broken,
+}
+
+/// The reasons in their order, for metrics.
+pub const REASONS: [&str; 7] = [
+    "foreign-trust-domain",
+    "unknown-issuer",
+    "invalid-certificate",
+    "wrong-identity",
+    "timeout",
+    "overload",
+    "broken",
+];
+
+/// A refused connection.
+#[derive(Debug, Clone)]
+struct Refused {
+    reason: Reason,
+    message: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+impl From<Refused> for rustls::Error {
+    fn from(refused: Refused) -> Self {
+        CertificateError::Other(OtherError(Arc::new(refused))).into()
+    }
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))))
+                if let Some(refused) = inner.downcast_ref::<Refused>() =>
+            {
+                refused.clone()
+            }
+            Some(rustls::Error::InvalidCertificate(invalid)) => {
+                Self::new(Reason::InvalidCertificate, format!("invalid certificate: {invalid}"))
+            }
+            Some(rustls::Error::AlertReceived(alert)) => {
+                Self::new(Reason::Broken, format!("the peer refused the TLS handshake with alert {alert:?}"))
+            }
+            _ => Self::new(Reason::Broken, format!("TLS handshake failed: {error}")),
+        }
+    }
+}
+
+impl Refused {
+    fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+
+    fn by_chain(claimed: &str, error: &rustls::Error) -> Self {
+        match error {
+            // A root of the same name with another key shows as a bad signature.
+            rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            ) => Self::new(
+                Reason::UnknownIssuer,
+                format!("unknown issuer: the certificate says {claimed}, and no root of this mesh signed it"),
+            ),
+            rustls::Error::InvalidCertificate(invalid) => {
+                Self::new(Reason::InvalidCertificate, format!("invalid certificate of {claimed}: {invalid}"))
+            }
+            other => Self::new(Reason::InvalidCertificate, format!("certificate of {claimed}: {other}")),
+        }
+    }
+}
+
+/// Counts refusals, and logs so many of them that a flood does not fill a disk.
+struct Refusals {
+    metrics: Arc<Metrics>,
+    logged: Mutex<(Instant, u32)>,
+}
+
+impl Refusals {
+    fn note(&self, address: SocketAddr, refused: &Refused) {
+        self.metrics.connections_refused[refused.reason as usize].add(1);
+        let mut logged = self.logged.lock();
+        if logged.0.elapsed() >= Duration::from_secs(1) {
+            *logged = (Instant::now(), 0);
+        }
+        logged.1 += 1;
+        if logged.1 <= LOGGED_PER_SECOND {
+            let reason = REASONS[refused.reason as usize];
+            tracing::warn!(peer = %address, reason, "refused a connection: {refused}");
+        }
+    }
+}
+
 /// Accepts until `stop`; the connections come out of the receiver when their handshake is done.
 pub fn accept(
     listener: TcpListener,
     tls: rustls::ServerConfig,
     trust_domain: Arc<str>,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> mpsc::Receiver<io::Result<Connection>> {
     let (ready, incoming) = mpsc::channel(64);
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let refusals = Arc::new(Refusals { metrics, logged: Mutex::new((Instant::now(), 0)) });
     tokio::spawn(async move {
+        let mut handshakes: VecDeque<(SocketAddr, AbortHandle)> = VecDeque::new();
         let accepting = async {
-            // Neither semaphore is ever closed.
-            while let Ok(place) = connections.clone().acquire_owned().await
-                && let Ok(turn) = handshakes.clone().acquire_owned().await
-            {
+            // The semaphore is never closed.
+            while let Ok(place) = connections.clone().acquire_owned().await {
                 let (stream, address) = match listener.accept().await {
                     Ok(accepted) => accepted,
                     Err(error) => {
@@ -128,23 +314,32 @@ pub fn accept(
                         continue;
                     }
                 };
+                if handshakes.len() >= HANDSHAKES {
+                    handshakes.retain(|(_, handshake)| !handshake.is_finished());
+                }
+                // A node needs milliseconds: the oldest is the likeliest to never finish.
+                if handshakes.len() >= HANDSHAKES
+                    && let Some((address, oldest)) = handshakes.pop_front()
+                {
+                    oldest.abort();
+                    let message = "too many handshakes are under way, and this was the oldest";
+                    refusals.note(address, &Refused::new(Reason::Overload, message));
+                }
                 let (acceptor, ready, domain) = (acceptor.clone(), ready.clone(), trust_domain.clone());
-                tokio::spawn(async move {
-                    let handshake = handshake(stream, address, &acceptor, &domain, place);
+                let (refusals, strangers) = (refusals.clone(), strangers.clone());
+                let task = tokio::spawn(async move {
+                    let handshake = handshake(stream, address, &acceptor, &domain, place, &strangers);
                     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-                        Ok(Ok(connection)) => {
-                            drop(turn);
-                            // Nobody receives any more: the server stops.
-                            let _ = ready.send(Ok(connection)).await;
-                        }
-                        Ok(Err(problem)) => {
-                            tracing::warn!(peer = %address, "refused a connection: {problem}")
-                        }
+                        // Nobody receives any more: the server stops.
+                        Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
+                        Ok(Err(refused)) => refusals.note(address, &refused),
                         Err(_) => {
-                            tracing::warn!(peer = %address, "refused a connection: no TLS handshake in time")
+                            let message = format!("no TLS handshake in {HANDSHAKE_TIMEOUT:?}");
+                            refusals.note(address, &Refused::new(Reason::Timeout, message));
                         }
                     }
                 });
+                handshakes.push_back((address, task.abort_handle()));
             }
         };
         tokio::select! {
@@ -161,34 +356,51 @@ async fn handshake(
     acceptor: &TlsAcceptor,
     trust_domain: &str,
     place: OwnedSemaphorePermit,
-) -> Result<Connection, String> {
+    strangers: &Arc<Semaphore>,
+) -> Result<Connection, Refused> {
     let _ = stream.set_nodelay(true);
-    let stream = acceptor.accept(stream).await.map_err(|e| format!("TLS failed: {e}"))?;
+    let stream = acceptor.accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let (identity, expires) = match certificate {
         None => (None, SystemTime::now() + ANONYMOUS_LIFE),
         Some(der) => {
             let identity = spiffe_id(der, trust_domain)?;
-            let (_, not_after) = validity(der).ok_or("its certificate cannot be read")?;
+            let (_, not_after) = validity(der).ok_or_else(|| {
+                Refused::new(Reason::InvalidCertificate, "invalid certificate: it cannot be read")
+            })?;
             let expires = UNIX_EPOCH + Duration::from_secs(not_after.try_into().unwrap_or(0));
             (Some(identity), expires)
         }
     };
+    let stranger = match &identity {
+        Some(_) => None,
+        None => Some(Stranger {
+            left: STRANGER_BYTES,
+            _place: strangers.clone().try_acquire_owned().map_err(|_| {
+                let message = format!("{STRANGERS} peers without a certificate are connected already");
+                Refused::new(Reason::Overload, message)
+            })?,
+        }),
+    };
     let peer = Peer { address, identity, expires };
     let end = Box::pin(tokio::time::sleep(FIRST_BYTES_TIMEOUT));
-    Ok(Connection { stream, peer, silent: true, end, _place: place })
+    Ok(Connection { stream, peer, silent: true, end, stranger, _place: place })
 }
 
-/// The one SPIFFE ID of a certificate that was verified already (X.509-SVID standard, section 5.2).
-fn spiffe_id(der: &rustls_pki_types::CertificateDer<'_>, trust_domain: &str) -> Result<SpiffeId, String> {
-    let certificate = webpki::EndEntityCert::try_from(der).map_err(|e| format!("its certificate: {e}"))?;
+/// The one SPIFFE ID of a certificate (X.509-SVID standard, section 5.2).
+fn spiffe_id(der: &CertificateDer<'_>, trust_domain: &str) -> Result<SpiffeId, Refused> {
+    let wrong = |why: String| Refused::new(Reason::WrongIdentity, format!("wrong identity: {why}"));
+    let certificate = webpki::EndEntityCert::try_from(der).map_err(|e| {
+        Refused::new(Reason::InvalidCertificate, format!("invalid certificate: it cannot be read: {e}"))
+    })?;
     let mut names = certificate.valid_uri_names();
     let (Some(name), None) = (names.next(), names.next()) else {
-        return Err("its certificate does not have exactly one URI name".to_owned());
+        return Err(wrong("the certificate does not have exactly one URI name".to_owned()));
     };
-    let identity: SpiffeId = name.parse().map_err(|e| format!("its certificate: {e}"))?;
+    let identity: SpiffeId = name.parse().map_err(|e| wrong(format!("{e}")))?;
     if identity.trust_domain() != trust_domain {
-        return Err(format!("`{identity}` is of another trust domain than `{trust_domain}`"));
+        let message = format!("foreign trust domain: the peer is {identity}, this mesh is {trust_domain}");
+        return Err(Refused::new(Reason::ForeignTrustDomain, message));
     }
     Ok(identity)
 }
@@ -201,6 +413,15 @@ pub struct Connection {
     silent: bool,
     /// When it is cut.
     end: Pin<Box<Sleep>>,
+    /// Where it showed no certificate.
+    stranger: Option<Stranger>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// What is granted to a peer without a certificate.
+struct Stranger {
+    /// How many bytes it may still send.
+    left: usize,
     _place: OwnedSemaphorePermit,
 }
 
@@ -218,7 +439,20 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if let Some(stranger) = &mut self.stranger {
+            match stranger.left.checked_sub(buffer.filled().len() - before) {
+                Some(left) => stranger.left = left,
+                None => {
+                    tracing::warn!(
+                        peer = %self.peer.address,
+                        "closed a connection: more than {STRANGER_BYTES} bytes without a certificate"
+                    );
+                    return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
+                }
+            }
+        }
         if read.is_ready() && self.silent {
             self.silent = false;
             let grace = if self.peer.identity.is_some() { EXPIRED_LIFE } else { Duration::ZERO };

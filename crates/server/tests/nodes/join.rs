@@ -7,7 +7,7 @@ use rustls_pki_types::CertificateDer;
 use tonic::Code;
 use tulle_server::{Server, ServerConfig};
 use tulle_wire::node::node_service_client::NodeServiceClient;
-use tulle_wire::node::{SignRequest, SignResponse};
+use tulle_wire::node::{JoinRequest, SignRequest, SignResponse};
 
 use crate::client::{TestNode, TestServer, Trust, connect, signing_request};
 
@@ -159,4 +159,22 @@ async fn a_restarted_server_knows_its_nodes_and_keeps_its_trust_domain() {
         assert_eq!(line(&kubeconfig, field), line(&again, field));
     }
     server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_without_a_certificate_may_send_little() {
+    let server = TestServer::start().await;
+    let token = server.token(&["*"]).await;
+    let fingerprint = token.split('.').next().unwrap().to_owned();
+    let trust = || Trust::Fingerprint(fingerprint.clone());
+    let channel = connect(server.server.node_address, trust(), None).await.unwrap();
+    let (_, csr) = signing_request();
+    let join = |token: String| JoinRequest { token, node: "n1".to_owned(), csr: csr.clone().into() };
+    let mut client = NodeServiceClient::new(channel);
+    let refused = client.join(join("x".repeat(1000))).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    let cut = client.join(join("x".repeat(1 << 20))).await.unwrap_err();
+    assert!(cut.message().is_empty() || !cut.message().contains("token"), "{cut}");
+    let channel = connect(server.server.node_address, trust(), None).await.unwrap();
+    NodeServiceClient::new(channel).join(join(token)).await.unwrap();
 }
