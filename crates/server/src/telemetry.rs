@@ -14,6 +14,8 @@ use tulle_model::name::NamespacedName;
 use tulle_model::telemetry::{LATENCY_BUCKETS, latency_quantile};
 use tulle_wire::node as wire;
 
+use crate::grpc::legible;
+
 /// How many edges are told apart, in all and for each node.
 pub const EDGES: usize = 10_000;
 /// How long counts are kept, in seconds.
@@ -298,10 +300,11 @@ fn view(key: &EdgeKey, edge: &Edge, now: u64) -> Option<EdgeView> {
 }
 
 fn key(edge: &wire::Edge) -> EdgeKey {
+    let name = |namespace, name| NamespacedName::new(legible(namespace, 253), legible(name, 253));
     EdgeKey {
-        source: NamespacedName::new(edge.source_namespace.as_str(), edge.source.as_str()),
-        destination: NamespacedName::new(edge.destination_namespace.as_str(), edge.destination.as_str()),
-        protocol: edge.protocol.as_str().into(),
+        source: name(&edge.source_namespace, &edge.source),
+        destination: name(&edge.destination_namespace, &edge.destination),
+        protocol: legible(&edge.protocol, 32).into(),
         security: match edge.security() {
             wire::Security::MutualTls => Security::MutualTls,
             wire::Security::SameNode => Security::SameNode,
@@ -313,7 +316,7 @@ fn key(edge: &wire::Edge) -> EdgeKey {
 /// What an edge is counted as when there are too many.
 fn other(key: &EdgeKey) -> EdgeKey {
     let other = NamespacedName::new("", "other");
-    EdgeKey { source: other.clone(), destination: other, ..key.clone() }
+    EdgeKey { source: other.clone(), destination: other, protocol: "other".into(), security: key.security }
 }
 
 #[cfg(test)]
@@ -378,10 +381,15 @@ mod tests {
         roll_up.take(&node, "x", &[], 1);
         let many: Vec<_> = (0..EDGES + 50).map(|i| edge(&format!("w{i}"), 1, 0)).collect();
         roll_up.take(&node, "x", &many, 2);
+        // However many protocols a node makes up.
+        let protocols: Vec<_> =
+            (0..EDGES).map(|i| wire::Edge { protocol: format!("p{i}"), ..edge("web", 1, 0) }).collect();
+        roll_up.take(&"n2".into(), "x", &[], 1);
+        roll_up.take(&"n2".into(), "x", &protocols, 2);
         assert!((EDGES..=EDGES + 1).contains(&roll_up.len()));
         let view = roll_up.view(2);
-        assert_eq!(view.iter().map(|e| e.requests).sum::<u64>(), EDGES as u64 + 50);
-        assert!(view.iter().any(|e| &*e.source.name == "other" && e.requests >= 50));
+        assert_eq!(view.iter().map(|e| e.requests).sum::<u64>(), 2 * EDGES as u64 + 50);
+        assert!(view.iter().any(|e| &*e.source.name == "other" && e.requests >= EDGES as u64));
         assert!(roll_up.view(62).is_empty());
         roll_up.take(&node, "x", &[], 62);
         assert!(roll_up.is_empty());

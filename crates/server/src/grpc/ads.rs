@@ -21,12 +21,14 @@ use tonic::{Request, Response, Status, Streaming};
 use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
-use super::node_name;
-use super::publication::{Key, Publication, ResourceType, StreamHandle};
+use super::publication::{Key, Publication, ResourceType, STREAMS_OF_A_NODE, StreamHandle};
+use super::{legible, node_name};
 use crate::metrics::Metrics;
 
 /// How many names one stream may subscribe to.
 const NAMES_LIMIT: usize = 50_000;
+/// How many bytes a name has at most: two DNS names and a slash.
+const LONGEST_NAME: usize = 2 * 253 + 1;
 /// How many resources, and about how many bytes, one response holds.
 const RESPONSE_NAMES: usize = 256;
 const RESPONSE_BYTES: usize = 1 << 20;
@@ -54,8 +56,11 @@ impl AggregatedDiscoveryService for Discovery {
         let (node, expires) = node_name(&request)?;
         let inbound = request.into_inner();
         let (outbound, responses) = mpsc::channel(4);
+        let handle = self.publication.open(node).ok_or_else(|| {
+            Status::resource_exhausted(format!("a node may have {STREAMS_OF_A_NODE} discovery streams"))
+        })?;
         let stream = Stream {
-            handle: self.publication.open(node),
+            handle,
             publication: self.publication.clone(),
             metrics: self.metrics.clone(),
             sent: HashMap::new(),
@@ -178,6 +183,16 @@ impl Stream {
         let mut confirmed = Vec::new();
         let mut names = Vec::new();
         for name in request.resource_names_subscribe {
+            if name.len() > LONGEST_NAME {
+                return Err(Status::invalid_argument(format!(
+                    "a name of a resource has at most {LONGEST_NAME} bytes"
+                )));
+            }
+            if self.sent.len() >= NAMES_LIMIT {
+                return Err(Status::resource_exhausted(format!(
+                    "a node may subscribe to {NAMES_LIMIT} names; this one has more"
+                )));
+            }
             let version: Option<Arc<str>> = versions.remove(&name).map(Into::into);
             let key = key(name);
             // A name that is subscribed to again is sent again, even if the node should have it.
@@ -190,11 +205,6 @@ impl Stream {
             };
             self.sent.insert(key.clone(), has);
             names.push(key);
-        }
-        if self.sent.len() > NAMES_LIMIT {
-            return Err(Status::resource_exhausted(format!(
-                "a node may subscribe to {NAMES_LIMIT} names; this one has more"
-            )));
         }
         if !names.is_empty() {
             self.publication.subscribe(&self.handle, &names);
@@ -219,12 +229,12 @@ impl Stream {
             }
             Some(error) => {
                 self.metrics.discovery_refusals.add(1);
+                let why = legible(&error.message, 500);
                 let names: Vec<_> = answered.versions.iter().map(|(key, _)| &*key.name).take(5).collect();
                 tracing::warn!(
                     node = %self.handle.node, resources = names.join(", "),
-                    "a node refuses its configuration: {}", error.message
+                    "a node refuses its configuration: {why}"
                 );
-                let why: String = error.message.chars().take(500).collect();
                 self.publication.refuse(&self.handle, &answered.versions, &why);
             }
         }

@@ -12,6 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use tulle_model::name::{dns_label_problem, dns_subdomain_problem};
 
+use super::legible;
 use crate::ca::seal::{hex, unhex};
 use crate::store::{Precondition, Store, StoreError};
 
@@ -108,6 +109,8 @@ pub struct Admission {
     key: String,
     revision: u64,
     node: String,
+    /// Who bore the node's name when the token was checked.
+    bearer: Precondition,
     identities: Vec<String>,
 }
 
@@ -170,6 +173,7 @@ impl Enrolment {
     pub fn check(&self, token: &str, node: &str, now: SystemTime) -> Result<Admission, EnrolmentError> {
         let refused = |problem: String| EnrolmentError::Refused(problem);
         if let Some(problem) = node_name_problem(node) {
+            let node = legible(node, 253);
             return Err(EnrolmentError::Invalid(format!("the node's name `{node}` {problem}")));
         }
         let mut parts = token.trim().split('.');
@@ -203,14 +207,16 @@ impl Enrolment {
                 "the join token has expired; make a new one with `tulle token create`".to_owned(),
             ));
         }
+        let bearer = self.store.get(&format!("{NODES}{node}"))?;
         match &kept.node {
             Some(bound) if bound != node => {
                 return Err(refused(format!("the join token is for the node `{bound}`, not for `{node}`")));
             }
             Some(_) => {}
             None => {
-                let bearer = self.grant(node)?.filter(|g| g.certificate_expires > seconds(now));
-                if bearer.is_some() && !kept.replace {
+                let grant: Option<Grant> = bearer.as_ref().map(|kept| decode(&kept.value)).transpose()?;
+                let alive = grant.is_some_and(|grant| grant.certificate_expires > seconds(now));
+                if alive && !kept.replace {
                     return Err(refused(format!(
                         "a node `{node}` has joined already; choose another name, or make a token that \
                          names it to replace it"
@@ -218,10 +224,17 @@ impl Enrolment {
                 }
             }
         }
-        Ok(Admission { key, revision: stored.revision, node: node.to_owned(), identities: kept.identities })
+        Ok(Admission {
+            key,
+            revision: stored.revision,
+            node: node.to_owned(),
+            bearer: bearer.map_or(Precondition::Absent, |kept| Precondition::Revision(kept.revision)),
+            identities: kept.identities,
+        })
     }
 
-    /// Uses the token up and keeps the node's grant. Of several who try at once, one succeeds.
+    /// Uses the token up and keeps the node's grant. Of several who try at once with one token, or for
+    /// one name, one succeeds.
     pub async fn admit(
         &self,
         admission: Admission,
@@ -236,8 +249,17 @@ impl Enrolment {
             Err(error) => return Err(error.into()),
         }
         let grant = Grant { identities: admission.identities, joined: seconds(now), certificate_expires };
-        self.store.put(&format!("{NODES}{}", admission.node), encode(&grant)?, Precondition::Any).await?;
-        Ok(grant)
+        let key = format!("{NODES}{}", admission.node);
+        match self.store.put(&key, encode(&grant)?, admission.bearer).await {
+            Ok(_) => Ok(grant),
+            Err(StoreError::Conflict { .. } | StoreError::AlreadyExists(_) | StoreError::NotFound(_)) => {
+                Err(EnrolmentError::Refused(format!(
+                    "a node `{}` has joined at the same time, and the join token is used up; make a new one",
+                    admission.node
+                )))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What a node may ask for; `None` if it never joined.
@@ -341,6 +363,20 @@ mod tests {
         assert!(twice.contains("used already"), "{twice}");
         assert_eq!(enrolment.grant("n1").unwrap(), Some(grant));
         assert_eq!(enrolment.grant("n2").unwrap(), None);
+
+        // Two tokens, one name, at once.
+        let (one, two) = (
+            enrolment.create_token(request(&["*"]), now).await.unwrap().text,
+            enrolment.create_token(request(&["shop/cart"]), now).await.unwrap().text,
+        );
+        let (one, two) =
+            (enrolment.check(&one, "n3", now).unwrap(), enrolment.check(&two, "n3", now).unwrap());
+        enrolment.admit(one, seconds(now) + 100, now).await.unwrap();
+        let late = enrolment.admit(two, 0, now).await.unwrap_err().to_string();
+        assert!(late.contains("at the same time"), "{late}");
+        assert!(enrolment.grant("n3").unwrap().unwrap().permits("any", "body"));
+        let forged = enrolment.check(&token, "n1\nINFO all is well", now).unwrap_err().to_string();
+        assert!(!forged.contains('\n'), "{forged}");
 
         // The name of a live node is taken, unless the token names it.
         let other = enrolment.create_token(request(&["*"]), now).await.unwrap().text;

@@ -7,6 +7,7 @@ pub mod listener;
 pub mod node_service;
 pub mod publication;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -50,6 +51,16 @@ fn node_name<T>(request: &Request<T>) -> Result<(Arc<str>, SystemTime), Status> 
             Err(Status::permission_denied(format!("this call is for nodes, and `{identity}` is none")))
         }
     }
+}
+
+/// What a peer says, fit for a log line, a message or a terminal: at most so many characters, and
+/// none that controls anything.
+pub(crate) fn legible(text: &str, longest: usize) -> Cow<'_, str> {
+    if text.len() <= longest && !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().take(longest).map(plain).collect()
 }
 
 /// Serves the connections until `stop`.

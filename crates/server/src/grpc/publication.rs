@@ -15,6 +15,9 @@ use tokio::sync::Notify;
 use tulle_model::name::ServiceName;
 use tulle_wire::type_url;
 
+/// How many streams a node may have: it needs one, and may leave a few behind when it reconnects.
+pub const STREAMS_OF_A_NODE: usize = 8;
+
 /// The types, in the order in which changes are sent: endpoints before the services that refer to
 /// them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -178,12 +181,16 @@ impl Publication {
         self.state.lock().resources.get(key).cloned()
     }
 
-    /// Opens a stream of a node.
-    pub fn open(&self, node: Arc<str>) -> Arc<StreamHandle> {
+    /// Opens a stream of a node; none where it has too many.
+    pub fn open(&self, node: Arc<str>) -> Option<Arc<StreamHandle>> {
+        let mut state = self.state.lock();
+        if state.streams.values().filter(|stream| stream.node == node).count() >= STREAMS_OF_A_NODE {
+            return None;
+        }
         let id = self.next_stream.fetch_add(1, Ordering::Relaxed);
         let handle = Arc::new(StreamHandle { id, node, dirty: Mutex::default(), wake: Notify::new() });
-        self.state.lock().streams.insert(id, handle.clone());
-        handle
+        state.streams.insert(id, handle.clone());
+        Some(handle)
     }
 
     /// Subscribes a stream; the names become dirty.
@@ -334,7 +341,7 @@ mod tests {
     #[test]
     fn only_what_changed_becomes_dirty_and_endpoints_go_first() {
         let publication = Publication::new();
-        let stream = publication.open("n1".into());
+        let stream = publication.open("n1".into()).unwrap();
         let endpoints = Key::new(ResourceType::Endpoints, "a/b");
         publication.subscribe(&stream, &[key("a/b"), endpoints.clone()]);
         assert_eq!(stream.take_dirty(10), vec![endpoints.clone()]);
@@ -351,13 +358,24 @@ mod tests {
     }
 
     #[test]
+    fn a_node_has_a_bounded_number_of_streams() {
+        let publication = Publication::new();
+        let streams: Vec<_> =
+            (0..STREAMS_OF_A_NODE).map(|_| publication.open("n1".into()).unwrap()).collect();
+        assert!(publication.open("n1".into()).is_none());
+        assert!(publication.open("n2".into()).is_some());
+        publication.close(&streams[0], &[]);
+        assert!(publication.open("n1".into()).is_some());
+    }
+
+    #[test]
     fn progress_counts_the_nodes_that_confirmed_the_present_form() {
         let publication = Publication::new();
         let service: ServiceName = "a/b".parse().unwrap();
         let progress = || publication.progress(std::slice::from_ref(&service));
         publication.publish([(key("a/b"), Some(b"1".to_vec()))]);
         assert_eq!(progress(), Progress::default());
-        let (one, two) = (publication.open("n1".into()), publication.open("n2".into()));
+        let (one, two) = (publication.open("n1".into()).unwrap(), publication.open("n2".into()).unwrap());
         publication.subscribe(&one, &[key("a/b")]);
         publication.subscribe(&two, &[key("a/b")]);
         let first = Some(publication.get(&key("a/b")).unwrap().version);
@@ -369,7 +387,7 @@ mod tests {
         // A change takes everyone back; a node's newer stream counts instead of its older one.
         publication.publish([(key("a/b"), Some(b"2".to_vec()))]);
         assert_eq!(progress().confirmed, 0);
-        let again = publication.open("n1".into());
+        let again = publication.open("n1".into()).unwrap();
         publication.subscribe(&again, &[key("a/b")]);
         let second = Some(publication.get(&key("a/b")).unwrap().version);
         publication.confirm(&again, &[(key("a/b"), second)]);
