@@ -8,7 +8,7 @@
 
 mod workloads;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -23,6 +23,7 @@ use tulle_model::name::WorkloadName;
 use tulle_wire::node::{NodeInfo, NodeReport, RefusedWorkload, ReportReply, Workload};
 
 use crate::grpc::enrolment::{Enrolment, seconds};
+use crate::grpc::legible;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::telemetry::{EdgeView, RollUp};
@@ -79,8 +80,8 @@ enum Message {
     Closed {
         session: u64,
     },
-    /// Somebody else has deleted a Workload object of this node.
-    Deleted(WorkloadName),
+    /// Something is in [`Known::lost`].
+    Lost,
 }
 
 /// What is known of a node, shared with the views.
@@ -112,6 +113,22 @@ pub struct Fleet {
 struct Known {
     mailbox: mpsc::Sender<Message>,
     record: Option<Record>,
+    lost: Lost,
+}
+
+impl Known {
+    fn remind(&self) {
+        // With a full mailbox, the task looks after the messages that are in it.
+        let _ = self.mailbox.try_send(Message::Lost);
+    }
+}
+
+/// What somebody else may have deleted of a node's Workload objects.
+#[derive(Debug, Default)]
+struct Lost {
+    names: HashSet<WorkloadName>,
+    /// Not known: all of them have to be looked at.
+    any: bool,
 }
 
 /// A report stream's hold on its node.
@@ -194,10 +211,18 @@ impl Fleet {
 
     /// Says that a Workload object was deleted; if the node still runs it, it is written again.
     pub fn deleted(&self, object: &serde_json::Value, name: WorkloadName) {
-        let nodes = self.nodes.lock();
-        if let Some(known) = workloads::holder(object).and_then(|node| nodes.get(node)) {
-            // A full mailbox: the node's next change of workloads will write it.
-            let _ = known.mailbox.try_send(Message::Deleted(name));
+        let mut nodes = self.nodes.lock();
+        if let Some(known) = workloads::holder(object).and_then(|node| nodes.get_mut(node)) {
+            known.lost.names.insert(name);
+            known.remind();
+        }
+    }
+
+    /// Says that Workload objects may have been deleted unseen.
+    pub fn missed_deletions(&self) {
+        for known in self.nodes.lock().values_mut() {
+            known.lost.any = true;
+            known.remind();
         }
     }
 
@@ -220,7 +245,7 @@ impl Fleet {
             return known.mailbox.clone();
         }
         let (mailbox, messages) = mpsc::channel(MAILBOX);
-        nodes.insert(node.clone(), Known { mailbox: mailbox.clone(), record: None });
+        nodes.insert(node.clone(), Known { mailbox: mailbox.clone(), record: None, lost: Lost::default() });
         let task = NodeTask {
             fleet: self.clone(),
             node: node.clone(),
@@ -286,7 +311,10 @@ impl NodeTask {
                 // Whatever nodes hold stays: the next server grants them a fresh lease.
                 () = stop.cancelled() => return,
                 message = messages.recv() => match message {
-                    Some(message) => self.take(message).await,
+                    Some(message) => {
+                        self.take(message).await;
+                        self.restore().await;
+                    }
                     None => return,
                 },
                 () = lease => {
@@ -302,7 +330,9 @@ impl NodeTask {
 
     async fn take(&mut self, message: Message) {
         match message {
-            Message::Opened { session, info, replies } => {
+            Message::Opened { session, mut info, replies } => {
+                info.version = legible(&info.version, 100).into_owned();
+                info.capture_mode = legible(&info.capture_mode, 100).into_owned();
                 if let Some((_, older)) = self.session.replace((session, replies)) {
                     let _ = older.try_send(Err(Status::aborted("the node has opened a newer report stream")));
                 }
@@ -341,15 +371,24 @@ impl NodeTask {
                     self.update(|record| record.connected = false);
                 }
             }
-            Message::Deleted(name) => {
-                // Our own deletions have left `held` already.
-                if let Some(written) = self.held.get_mut(&name)
-                    && written.take().is_some()
-                    && !self.expired
-                {
-                    self.write().await;
-                }
-            }
+            Message::Lost => {}
+        }
+    }
+
+    /// Writes again what others have deleted.
+    async fn restore(&mut self) {
+        let lost = match self.fleet.nodes.lock().get_mut(&self.node) {
+            Some(known) => std::mem::take(&mut known.lost),
+            None => return,
+        };
+        let mut missing = false;
+        for (name, written) in &mut self.held {
+            // Our own deletions have left `held` already.
+            let gone = lost.names.contains(name) || lost.any && workloads::is_gone(&self.fleet.objects, name);
+            missing |= gone && written.take().is_some();
+        }
+        if missing && !self.expired {
+            self.write().await;
         }
     }
 
@@ -541,10 +580,10 @@ fn same(a: &Workload, b: &Workload) -> bool {
 fn view(name: &str, record: &Record, now: Instant, time: SystemTime) -> NodeView {
     let time = i64::try_from(seconds(time)).unwrap_or(i64::MAX);
     let workloads = record.workloads.iter().map(|workload| NodeWorkloadView {
-        namespace: workload.namespace.clone(),
-        name: workload.name.clone(),
+        namespace: legible(&workload.namespace, 253).into_owned(),
+        name: legible(&workload.name, 253).into_owned(),
         ready: workload.ready,
-        reason: workload.reason.clone(),
+        reason: legible(&workload.reason, 1000).into_owned(),
         certificate_expires_in_seconds: (workload.certificate_not_after != 0)
             .then(|| workload.certificate_not_after.saturating_sub(time)),
     });

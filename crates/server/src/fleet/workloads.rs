@@ -11,6 +11,7 @@ use tulle_model::name::WorkloadName;
 use tulle_model::registry::{Kind, KindId};
 use tulle_wire::node::Workload;
 
+use crate::grpc::legible;
 use crate::objects::{DeleteOptions, ObjectError, Objects, Part, WriteOptions};
 
 /// The annotation that names the node.
@@ -117,6 +118,11 @@ async fn delete(objects: &Objects, node: &str, name: &WorkloadName) -> Result<()
     }
 }
 
+/// Whether there is no such workload; false where that cannot be said.
+pub(super) fn is_gone(objects: &Objects, name: &WorkloadName) -> bool {
+    matches!(objects.get(kind(), &name.namespace, &name.name), Ok(None))
+}
+
 fn taken(name: &WorkloadName, why: String) -> ObjectError {
     ObjectError::Conflict {
         kind: kind(),
@@ -165,21 +171,25 @@ fn object(owner: &Owner<'_>, name: &WorkloadName, workload: &Workload, current: 
     });
     let (status, reason) = if workload.ready { ("True", "Ready") } else { ("False", "NotReady") };
     let message = if workload.ready || !workload.reason.is_empty() {
-        workload.reason.clone()
+        legible(&workload.reason, 1000).into_owned()
     } else {
         "the node says that it is not ready".to_owned()
     };
-    let before = current.and_then(|c| c["status"]["conditions"].as_array()?.first());
-    let since = match before {
+    let before = current.and_then(|c| c["status"]["conditions"].as_array()).cloned().unwrap_or_default();
+    let (before, others): (Vec<_>, Vec<_>) =
+        before.into_iter().partition(|condition| condition["type"] == "Ready");
+    let since = match before.first() {
         Some(condition) if condition["status"] == status => condition["lastTransitionTime"].clone(),
         _ => json!(crate::controller::timestamp()),
     };
-    object["status"] = json!({ "conditions": [{
+    let mut conditions = vec![json!({
         "type": "Ready",
         "status": status,
         "reason": reason,
         "message": message,
         "lastTransitionTime": since,
-    }] });
+    })];
+    conditions.extend(others);
+    object["status"] = json!({ "conditions": conditions });
     object
 }

@@ -179,3 +179,26 @@ async fn edges_and_metrics_show_what_nodes_count() {
     assert!(metrics.contains("\ntulle_server_nodes_connected 1\n"), "{metrics}");
     assert!(metrics.contains("\ntulle_server_joins_total 1\n"), "{metrics}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_deleted_of_a_nodes_workloads_comes_back() {
+    let server = TestServer::start().await;
+    let node = server.node("n1", &["*"]).await;
+    let names: Vec<_> = (0..100).map(|i| format!("cart-{i}")).collect();
+    let workloads = names.iter().map(|name| workload("shop", name, "cart", true)).collect();
+    let _reports = node.report(workloads).await;
+    let uid = |object: &serde_json::Value| object["metadata"]["uid"].as_str().map(str::to_owned);
+    let mut before = Vec::new();
+    for name in &names {
+        server.until(KindId::Workload, "shop", name, |o| !o.is_null()).await;
+        before.push(uid(&server.get(KindId::Workload, "shop", name).unwrap()));
+    }
+    let objects = &server.server.objects;
+    let delete = |name: String| async move {
+        objects.delete(KindId::Workload.kind(), "shop", &name, &Default::default()).await.unwrap();
+    };
+    futures_util::future::join_all(names.iter().cloned().map(delete)).await;
+    for (name, before) in names.iter().zip(before) {
+        server.until(KindId::Workload, "shop", name, |o| !o.is_null() && uid(o) != before).await;
+    }
+}
