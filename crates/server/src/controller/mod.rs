@@ -1,31 +1,29 @@
 //! From stored objects to what nodes get: follows the store, compiles what changed, publishes it, and
-//! has the routes' statuses written ([`status`]).
+//! has statuses written ([`status`]).
 //!
 //! Changes that wait are taken together and compiled once. When the store's log has dropped what
-//! comes next (the controller was too slow), it lists everything, compiles afresh, and publishes the
-//! differences.
+//! comes next (the controller was too slow), it lists everything and compiles what differs from what
+//! it knows; last good forms stay in force.
 
 pub mod status;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use prost::Message;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tulle_model::compile::{Change, Compiler, Effects};
 use tulle_model::identity::TrustDomain;
-use tulle_model::name::{NamespacedName, ServiceName};
-use tulle_model::registry::{KINDS, KindId};
+use tulle_model::name::NamespacedName;
+use tulle_model::registry::{KINDS, Kind, KindId};
 use tulle_wire::discovery as wire;
 
-use self::status::StatusWriter;
+use self::status::{Report, StatusWriter, is_refused};
 use crate::fleet::Fleet;
 use crate::grpc::publication::{Key, Publication, ResourceType};
 use crate::metrics::Metrics;
-use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects, Page};
+use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects, Page, Position};
 
 /// How many changes are compiled together at most.
 const BATCH: usize = 1024;
@@ -42,13 +40,11 @@ pub fn timestamp() -> String {
 /// Compiles and publishes.
 pub struct Controller {
     objects: Objects,
-    domain: TrustDomain,
     publication: Arc<Publication>,
     statuses: Arc<StatusWriter>,
     metrics: Arc<Metrics>,
     fleet: Arc<Fleet>,
     compiler: Compiler,
-    published: HashSet<Key>,
     watch: ObjectWatch,
 }
 
@@ -63,10 +59,8 @@ impl Controller {
         fleet: Arc<Fleet>,
     ) -> Result<Self, ObjectError> {
         let watch = objects.watch_all(objects.revision())?;
-        let compiler = Compiler::new(domain.clone());
-        let published = HashSet::new();
-        let mut controller =
-            Self { objects, domain, publication, statuses, metrics, fleet, compiler, published, watch };
+        let compiler = Compiler::new(domain);
+        let mut controller = Self { objects, publication, statuses, metrics, fleet, compiler, watch };
         controller.relist()?;
         Ok(controller)
     }
@@ -124,31 +118,31 @@ impl Controller {
     fn relist(&mut self) -> Result<(), ObjectError> {
         let revision = self.objects.revision();
         let page = Page { revision: Some(revision), ..Page::default() };
-        let mut changes = Vec::new();
+        let mut objects: Vec<(&'static Kind, Arc<Value>)> = Vec::new();
         for kind in KINDS {
             let list = self.objects.list_page(kind, None, &page)?;
-            changes.extend(list.items.into_iter().map(|object| Change::Put(kind, Arc::new(object))));
+            objects.extend(list.items.into_iter().map(|object| (kind, Arc::new(object))));
         }
         self.watch = self.objects.watch_all(revision)?;
-        self.metrics.objects_compiled.add(changes.len() as u64);
-        self.compiler = Compiler::new(self.domain.clone());
-        let mut effects = self.compiler.apply_all(changes);
+        self.metrics.objects_compiled.add(objects.len() as u64);
+        // Refused when they were last looked at; the compiler tells only of those that still are.
+        let refused: Vec<_> = objects
+            .iter()
+            .filter(|(_, object)| is_refused(object))
+            .map(|(kind, object)| {
+                let Position { namespace, name } = Position::of(object);
+                (*kind, NamespacedName::new(namespace, name))
+            })
+            .collect();
+        let mut effects = self.compiler.replace_all(objects);
         effects.mesh = true;
-        // What was published before and is not there any more.
-        for key in &self.published {
-            let Ok(name) = key.name.parse::<ServiceName>() else { continue };
-            match key.kind {
-                ResourceType::Service => effects.services.push(name),
-                ResourceType::Endpoints => effects.endpoints.push(name),
-                ResourceType::Mesh => {}
-            }
-        }
-        self.statuses.reset();
+        effects.statuses.extend(refused);
         self.publish(&effects);
+        self.fleet.missed_deletions();
         Ok(())
     }
 
-    fn publish(&mut self, effects: &Effects) {
+    fn publish(&self, effects: &Effects) {
         let mut changes = Vec::new();
         if effects.mesh {
             let body = wire::Mesh::from(&*self.compiler.mesh()).encode_to_vec();
@@ -163,20 +157,21 @@ impl Controller {
                 self.compiler.service(name).map(|service| wire::Service::from(&*service).encode_to_vec());
             changes.push((Key::new(ResourceType::Service, name.to_string()), body));
         }
-        for (key, body) in &changes {
-            match body {
-                Some(_) => self.published.insert(key.clone()),
-                None => self.published.remove(key),
-            };
-        }
         let published = self.publication.publish(changes);
         self.metrics.resources_published.add(published as u64);
         for (kind, name) in &effects.statuses {
-            if matches!(kind.id, KindId::HttpRoute | KindId::TcpRoute) {
-                let parents = self.compiler.route_status(kind, name).map(<[_]>::to_vec);
-                self.statuses.set(kind, name.clone(), parents);
-            } else if let Some(problem) = self.compiler.problem(kind, name) {
+            let problem = self.compiler.problem(kind, name);
+            if let Some(problem) = problem {
                 tracing::warn!(kind = kind.kind, object = %name, "does not compile: {problem}");
+            }
+            let report = match kind.id {
+                KindId::HttpRoute | KindId::TcpRoute => {
+                    self.compiler.route_status(kind, name).map(|parents| Report::Route(parents.to_vec()))
+                }
+                _ => Some(Report::Accepted(problem.cloned())),
+            };
+            if kind.has_status {
+                self.statuses.set(kind, name.clone(), report);
             }
         }
     }
@@ -205,6 +200,3 @@ pub async fn ensure_mesh(objects: &Objects, domain: &TrustDomain) -> Result<(), 
         Err(error) => Err(error),
     }
 }
-
-/// A value that the newest writer sets and one reader takes.
-type Pending<K, V> = Mutex<std::collections::HashMap<K, V>>;

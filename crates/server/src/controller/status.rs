@@ -1,5 +1,5 @@
 //! Writes the statuses of routes: `Accepted` and `ResolvedRefs` as the compiler says, `Programmed`
-//! counted over the nodes that use the parent.
+//! counted over the nodes that use the parent. Of other objects it says when they are refused.
 //!
 //! Changes are gathered for a tenth of a second and written together; a status that is already as it
 //! should be is not written, so the writer's own writes end there. Entries of other controllers in a
@@ -11,14 +11,15 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tulle_model::compile::ParentStatus;
+use tulle_model::compile::{InvalidObject, ParentStatus};
 use tulle_model::name::{NamespacedName, ServiceName};
 use tulle_model::registry::{Kind, KindId};
 
-use super::{Pending, timestamp};
+use super::timestamp;
 use crate::grpc::publication::{Progress, Publication};
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects, WriteOptions};
@@ -30,49 +31,43 @@ const GATHER: Duration = Duration::from_millis(100);
 /// How many statuses are written at once.
 const CONCURRENT: usize = 16;
 
-type RouteKey = (KindId, NamespacedName);
+type ObjectKey = (KindId, NamespacedName);
+
+/// What an object's status is to say.
+#[derive(Debug)]
+pub enum Report {
+    /// What became of a route, at each of its parents.
+    Route(Vec<ParentStatus>),
+    /// What is wrong with an object of another kind; nothing (any more) where there is none.
+    Accepted(Option<InvalidObject>),
+}
 
 /// Takes what statuses should be, and writes them in a task of its own.
 pub struct StatusWriter {
     objects: Objects,
     publication: Arc<Publication>,
     metrics: Arc<Metrics>,
-    /// New since the task last looked; `None`: the route is gone.
-    pending: Pending<RouteKey, Option<Vec<ParentStatus>>>,
-    reset: std::sync::atomic::AtomicBool,
+    /// New since the task last looked; `None`: the object is gone.
+    pending: Mutex<HashMap<ObjectKey, Option<Report>>>,
     wake: Notify,
 }
 
 /// What the task knows.
 #[derive(Default)]
 struct Wanted {
-    routes: HashMap<RouteKey, Vec<ParentStatus>>,
-    by_service: HashMap<ServiceName, HashSet<RouteKey>>,
+    routes: HashMap<ObjectKey, Vec<ParentStatus>>,
+    by_service: HashMap<ServiceName, HashSet<ObjectKey>>,
 }
 
 impl StatusWriter {
     pub fn new(objects: Objects, publication: Arc<Publication>, metrics: Arc<Metrics>) -> Arc<Self> {
-        Arc::new(Self {
-            objects,
-            publication,
-            metrics,
-            pending: Pending::default(),
-            reset: false.into(),
-            wake: Notify::new(),
-        })
+        Arc::new(Self { objects, publication, metrics, pending: Mutex::default(), wake: Notify::new() })
     }
 
-    /// Says what became of a route at its parents; `None`: it is gone.
-    pub fn set(&self, kind: &'static Kind, name: NamespacedName, parents: Option<Vec<ParentStatus>>) {
-        self.pending.lock().insert((kind.id, name), parents);
+    /// Says what became of an object; `None`: it is gone.
+    pub fn set(&self, kind: &'static Kind, name: NamespacedName, report: Option<Report>) {
+        self.pending.lock().insert((kind.id, name), report);
         self.wake.notify_one();
-    }
-
-    /// Forgets all routes: what there is will be set again.
-    pub fn reset(&self) {
-        let mut pending = self.pending.lock();
-        pending.clear();
-        self.reset.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Writes until `stop`.
@@ -89,72 +84,85 @@ impl StatusWriter {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(GATHER) => {}
             }
-            let changed = {
-                let mut pending = self.pending.lock();
-                if self.reset.swap(false, std::sync::atomic::Ordering::Relaxed) {
-                    wanted = Wanted::default();
-                }
-                std::mem::take(&mut *pending)
-            };
-            let mut due: HashSet<RouteKey> = changed.keys().cloned().collect();
-            for (route, parents) in changed {
-                wanted.set(route, parents);
+            let changed = std::mem::take(&mut *self.pending.lock());
+            let mut due: HashSet<ObjectKey> = HashSet::new();
+            let mut writes: Vec<(ObjectKey, Change)> = Vec::new();
+            for (object, report) in changed {
+                let parents = match report {
+                    Some(Report::Accepted(problem)) => {
+                        let change = move |status: &mut Value, now: &str| {
+                            merge_problem(status, problem.as_ref(), now);
+                        };
+                        writes.push((object, Box::new(change)));
+                        continue;
+                    }
+                    Some(Report::Route(parents)) => Some(parents),
+                    None => None,
+                };
+                due.insert(object.clone());
+                wanted.set(object, parents);
             }
             for service in progressed.drain() {
                 due.extend(wanted.by_service.get(&service).into_iter().flatten().cloned());
             }
-            let mut writes = Vec::new();
             for route in due {
                 if let Some(parents) = wanted.routes.get(&route) {
-                    writes.push(self.write(route, parents));
+                    let (parents, progress) = (parents.clone(), self.progress(parents));
+                    let change = move |status: &mut Value, now: &str| merge(status, &parents, &progress, now);
+                    writes.push((route, Box::new(change)));
                 }
             }
-            stream::iter(writes).buffer_unordered(CONCURRENT).collect::<()>().await;
+            let mut writing = Vec::with_capacity(writes.len());
+            for (object, change) in writes {
+                writing.push(self.write(object, change));
+            }
+            stream::iter(writing).buffer_unordered(CONCURRENT).collect::<()>().await;
         }
     }
 
-    async fn write(&self, (kind, name): RouteKey, parents: &[ParentStatus]) {
+    /// How far the nodes are with each parent that takes the route.
+    fn progress(&self, parents: &[ParentStatus]) -> Vec<Option<Progress>> {
+        let of = |service: &ServiceName| self.publication.progress(std::slice::from_ref(service));
+        parents.iter().map(|parent| parent.service.as_ref().map(of)).collect()
+    }
+
+    async fn write(&self, (kind, name): ObjectKey, change: Change) {
         let kind = kind.kind();
-        let progress: Vec<_> = parents
-            .iter()
-            .map(|parent| {
-                parent
-                    .service
-                    .as_ref()
-                    .map(|service| self.publication.progress(std::slice::from_ref(service)))
-            })
-            .collect();
         // Read first: nothing to write is the common case.
         match self.objects.get(kind, &name.namespace, &name.name) {
             Ok(Some(current)) => {
                 let mut status = current.get("status").cloned().unwrap_or_else(|| json!({}));
-                merge(&mut status, parents, &progress, &timestamp());
-                if current.get("status") == Some(&status) {
+                let before = status.clone();
+                change(&mut status, &timestamp());
+                if status == before {
                     return;
                 }
             }
             Ok(None) => return,
-            Err(error) => tracing::warn!(kind = kind.kind, route = %name, %error, "cannot read a route"),
+            Err(error) => tracing::warn!(kind = kind.kind, object = %name, %error, "cannot read an object"),
         }
         let options = WriteOptions::controller();
         let written = self
             .objects
             .update_status(kind, &name.namespace, &name.name, &options, |status| {
-                merge(status, parents, &progress, &timestamp());
+                change(status, &timestamp());
             })
             .await;
         match written {
             Ok(_) => self.metrics.statuses_written.add(1),
             Err(ObjectError::NotFound { .. }) => {}
             Err(error) => {
-                tracing::warn!(kind = kind.kind, route = %name, %error, "cannot write a route's status");
+                tracing::warn!(kind = kind.kind, object = %name, %error, "cannot write a status");
             }
         }
     }
 }
 
+/// Brings a status up to date, at a time.
+type Change = Box<dyn Fn(&mut Value, &str) + Send + Sync>;
+
 impl Wanted {
-    fn set(&mut self, route: RouteKey, parents: Option<Vec<ParentStatus>>) {
+    fn set(&mut self, route: ObjectKey, parents: Option<Vec<ParentStatus>>) {
         if let Some(before) = self.routes.remove(&route) {
             for service in before.iter().filter_map(|parent| parent.service.as_ref()) {
                 if let Some(routes) = self.by_service.get_mut(service) {
@@ -229,6 +237,39 @@ fn merge(status: &mut Value, parents: &[ParentStatus], progress: &[Option<Progre
     status["parents"] = Value::Array(entries);
 }
 
+/// Whether a status says that its object is refused.
+pub(super) fn is_refused(object: &Value) -> bool {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|c| c["type"] == "Accepted" && c["status"] == "False")
+}
+
+/// Says that an object is refused, or is so no longer. One that never was has no such condition.
+fn merge_problem(status: &mut Value, problem: Option<&InvalidObject>, now: &str) {
+    let mut conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    let before = conditions.iter_mut().find(|condition| condition["type"] == "Accepted");
+    let (state, reason, message) = match problem {
+        Some(problem) => ("False", "Invalid", problem.to_string()),
+        None if before.is_none() => return,
+        None => ("True", "Accepted", "the object is in force".to_owned()),
+    };
+    let since = match &before {
+        Some(condition) if condition["status"] == state => condition["lastTransitionTime"].clone(),
+        _ => json!(now),
+    };
+    let condition = json!({
+        "type": "Accepted",
+        "status": state,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": since,
+    });
+    match before {
+        Some(before) => *before = condition,
+        None => conditions.push(condition),
+    }
+    status["conditions"] = Value::Array(conditions);
+}
+
 fn programmed(progress: &Progress) -> (&'static str, &'static str, String) {
     let Progress { nodes, confirmed, refused } = progress;
     let count = format!("Programmed on {confirmed} of {nodes} nodes");
@@ -250,6 +291,33 @@ mod tests {
     use super::*;
     use tulle_model::compile::RouteCondition;
     use tulle_model::kinds::gateway::ParentReference;
+
+    #[test]
+    fn refused_objects_say_so_until_they_are_in_force() {
+        let problem =
+            |text: &str| InvalidObject { field: "spec.address".to_owned(), problem: text.to_owned() };
+        let ready = json!({ "type": "Ready", "status": "True" });
+        let mut status = json!({ "conditions": [ready] });
+        merge_problem(&mut status, None, "t0");
+        assert_eq!(status, json!({ "conditions": [ready] }));
+        merge_problem(&mut status, Some(&problem("is no address")), "t1");
+        merge_problem(&mut status, Some(&problem("is none either")), "t2");
+        assert_eq!(status["conditions"][0], ready);
+        assert_eq!(
+            status["conditions"][1],
+            json!({
+                "type": "Accepted",
+                "status": "False",
+                "reason": "Invalid",
+                "message": "spec.address: is none either",
+                "lastTransitionTime": "t1",
+            })
+        );
+        assert!(is_refused(&json!({ "status": status })));
+        merge_problem(&mut status, None, "t3");
+        assert_eq!(status["conditions"][1]["lastTransitionTime"], "t3");
+        assert!(!is_refused(&json!({ "status": status })));
+    }
 
     #[test]
     fn times_change_with_the_status_only_and_others_entries_stay() {

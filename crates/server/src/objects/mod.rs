@@ -54,6 +54,14 @@ pub struct Position {
     pub name: String,
 }
 
+impl Position {
+    /// The place of an object.
+    pub fn of(object: &Value) -> Self {
+        let text = |field| metadata::text(object, field).unwrap_or_default().to_owned();
+        Self { namespace: text("namespace"), name: text("name") }
+    }
+}
+
 /// A part of a list.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
