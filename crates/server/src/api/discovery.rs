@@ -16,7 +16,7 @@ struct ReviewKind {
     singular: &'static str,
 }
 
-const REVIEWS: [ReviewKind; 2] = [
+const REVIEWS: [ReviewKind; 3] = [
     ReviewKind {
         group: "authentication.k8s.io",
         kind: "SelfSubjectReview",
@@ -29,6 +29,12 @@ const REVIEWS: [ReviewKind; 2] = [
         plural: "selfsubjectaccessreviews",
         singular: "selfsubjectaccessreview",
     },
+    ReviewKind {
+        group: "authorization.k8s.io",
+        kind: "SelfSubjectRulesReview",
+        plural: "selfsubjectrulesreviews",
+        singular: "selfsubjectrulesreview",
+    },
 ];
 
 /// The groups of the API, with their version; each has one. The core group is first.
@@ -37,6 +43,7 @@ pub(super) fn group_versions() -> Vec<(&'static str, &'static str)> {
         |group: &str| KINDS.iter().find(|kind| kind.group == group).map_or("v1", |kind| kind.version);
     let mut found: Vec<_> = groups().into_iter().map(|group| (group, of_kind(group))).collect();
     found.extend(REVIEWS.iter().map(|review| (review.group, "v1")));
+    found.dedup();
     found
 }
 

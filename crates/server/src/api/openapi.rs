@@ -87,6 +87,16 @@ fn group_version_kind(kind: &Kind, name: &str) -> Value {
 
 fn add_schemas(kind: &Kind, schemas: &mut Map<String, Value>) {
     let mut object = schema::schema(kind).clone();
+    if name_int_or_string(&mut object) {
+        schemas.insert(
+            INT_OR_STRING.to_owned(),
+            json!({
+                "description": "A number or a name.",
+                "format": "int-or-string",
+                "oneOf": [{ "type": "integer" }, { "type": "string" }],
+            }),
+        );
+    }
     object["x-kubernetes-group-version-kind"] = json!([group_version_kind(kind, kind.kind)]);
     let list = json!({
         "description": format!("A list of objects of kind {}.", kind.kind),
@@ -110,6 +120,25 @@ fn add_schemas(kind: &Kind, schemas: &mut Map<String, Value>) {
     });
     schemas.insert(schema_name(kind, kind.kind), object);
     schemas.insert(schema_name(kind, kind.list_kind), list);
+}
+
+/// The schema that Kubernetes has for numbers or names, by which `kubectl explain` knows it.
+const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
+
+/// Refers to that schema where a field is a number or a name; whether there is one.
+fn name_int_or_string(schema: &mut Value) -> bool {
+    let Some(node) = schema.as_object_mut() else { return false };
+    if node.get("x-kubernetes-int-or-string") == Some(&Value::Bool(true)) {
+        node.remove("x-kubernetes-int-or-string");
+        node.insert("allOf".to_owned(), json!([reference(INT_OR_STRING)]));
+        return true;
+    }
+    let mut found = false;
+    for key in ["items", "additionalProperties"] {
+        found |= node.get_mut(key).is_some_and(name_int_or_string);
+    }
+    let properties = node.get_mut("properties").and_then(Value::as_object_mut);
+    properties.into_iter().flatten().fold(found, |found, (_, child)| name_int_or_string(child) | found)
 }
 
 fn add_paths(kind: &Kind, paths: &mut Map<String, Value>) {

@@ -45,7 +45,7 @@ pub(super) enum Route {
         group: String,
         version: String,
     },
-    /// `POST` of a `SelfSubjectAccessReview` or `SelfSubjectReview`.
+    /// `POST` of a `SelfSubjectAccessReview`, `SelfSubjectRulesReview` or `SelfSubjectReview`.
     Review(Review),
     /// Everything else: versions, health, views.
     Other(String),
@@ -55,6 +55,7 @@ pub(super) enum Route {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Review {
     Access,
+    Rules,
     Subject,
 }
 
@@ -84,6 +85,7 @@ pub(super) fn parse(path: &str) -> Result<Route, Failure> {
         ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => {
             Ok(Route::Review(Review::Access))
         }
+        ["apis", "authorization.k8s.io", "v1", "selfsubjectrulesreviews"] => Ok(Route::Review(Review::Rules)),
         ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"] => Ok(Route::Review(Review::Subject)),
         ["api", version] => {
             let (group, version) = group_version("", version);

@@ -12,6 +12,9 @@ use super::selector::Selector;
 use super::status::Failure;
 use crate::objects::{Objects, Page, Position};
 
+/// How many objects are looked at together when a list shows but some of them.
+const SEARCHED: usize = 500;
+
 /// `GET` of one object.
 pub(super) fn get(
     objects: &Objects,
@@ -36,7 +39,8 @@ pub(super) fn list(
     let mut page = first_page(objects, query, limit)?;
     let mut items = Vec::new();
     let (revision, next) = loop {
-        page.limit = limit.map(|limit| limit - items.len());
+        let missing = limit.map(|limit| limit - items.len());
+        page.limit = if selector.is_empty() { missing } else { missing.map(|missing| missing.max(SEARCHED)) };
         let list = objects.list_page(target.kind, target.namespace.as_deref(), &page).map_err(|error| {
             let failure = Failure::from(error);
             if query.get("continue").is_some() && failure.code == StatusCode::GONE {
@@ -47,10 +51,18 @@ pub(super) fn list(
                 failure
             }
         })?;
-        items.extend(list.items.into_iter().filter(|object| selector.matches(object)));
-        let full = limit.is_some_and(|limit| items.len() >= limit);
-        if list.next.is_none() || full {
-            break (list.revision, list.next);
+        let mut found = list.items.into_iter();
+        while limit.is_none_or(|limit| items.len() < limit)
+            && let Some(object) = found.find(|object| selector.matches(object))
+        {
+            items.push(object);
+        }
+        let more = list.next.is_some() || found.len() > 0;
+        if !more {
+            break (list.revision, None);
+        }
+        if limit.is_some_and(|limit| items.len() >= limit) {
+            break (list.revision, items.last().map(Position::of));
         }
         page.after = list.next;
         page.revision = Some(list.revision);

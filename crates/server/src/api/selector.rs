@@ -41,6 +41,17 @@ impl Selector {
         Ok(Self { labels, fields })
     }
 
+    /// Only the object of that name, of those that this one shows.
+    pub(super) fn named(mut self, name: &str) -> Self {
+        self.fields.push((Field::Name, true, name.to_owned()));
+        self
+    }
+
+    /// Whether it shows all objects.
+    pub(super) fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
     pub(super) fn matches(&self, object: &Value) -> bool {
         let metadata = object.get("metadata");
         let label = |key: &str| metadata?.get("labels")?.get(key)?.as_str();

@@ -40,10 +40,9 @@ pub(super) fn start(
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) -> Result<Reply, Failure> {
-    let mut selector = vec![Selector::parse(query)?];
+    let mut selector = Selector::parse(query)?;
     if let Some(name) = &target.name {
-        let one = Query::parse(Some(&format!("fieldSelector=metadata.name%3D{name}")));
-        selector.push(Selector::parse(&one)?);
+        selector = selector.named(name);
     }
     let bookmarks = query.flag("allowWatchBookmarks");
     let version = query.number("resourceVersion")?.filter(|version| *version > 0);
@@ -65,7 +64,7 @@ pub(super) fn start(
     if initial {
         let list = objects.list(target.kind, target.namespace.as_deref())?;
         from = list.revision;
-        let shown = list.items.into_iter().filter(|object| selector.iter().all(|s| s.matches(object)));
+        let shown = list.items.into_iter().filter(|object| selector.matches(object));
         pending.extend(shown.map(Pending::Added));
         if query.get("sendInitialEvents").is_some() && bookmarks {
             pending.push_back(Pending::InitialEventsEnd);
@@ -108,8 +107,7 @@ enum Pending {
 struct State {
     target: Target,
     rendering: Rendering,
-    /// All must match.
-    selector: Vec<Selector>,
+    selector: Selector,
     pending: VecDeque<Pending>,
     /// The revision from which the watch started.
     from: u64,
@@ -158,7 +156,7 @@ impl State {
 
     /// What a change means to a client that sees only what its selector matches.
     fn change(&mut self, event: &ObjectEvent) -> Option<Bytes> {
-        let shown = |object: &&Value| self.selector.iter().all(|selector| selector.matches(object));
+        let shown = |object: &&Value| self.selector.matches(object);
         let now = event.object.as_deref().filter(shown);
         let before = event.previous.as_deref().filter(shown);
         match (before, now) {

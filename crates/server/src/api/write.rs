@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
+use tulle_model::registry::KindId;
 
 use super::body;
 use super::path::{Query, Target};
@@ -84,7 +85,8 @@ impl Request<'_> {
         let options = self.delete_options(content)?;
         let (kind, namespace) = (self.target.kind, self.target.namespace());
         let deleted = self.objects.delete(kind, namespace, name, &options).await?;
-        if !deleted.gone {
+        // As in Kubernetes, a Service that is gone is shown once more.
+        if !deleted.gone || kind.id == KindId::Service {
             return Ok(reply::json(StatusCode::OK, &self.rendering.object(kind, deleted.object)));
         }
         let mut details =

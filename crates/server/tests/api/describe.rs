@@ -49,6 +49,11 @@ async fn openapi_documents_describe_every_group() {
         assert!(answer.headers["cache-control"].to_str().unwrap().contains("immutable"), "{path}");
         answer.expect(200);
     }
+    let core = api.get("/openapi/v3/api/v1").await.expect(200);
+    let target = "/components/schemas/io.k8s.api.core.v1.Service/properties/spec/properties/ports/items\
+                  /properties/targetPort/allOf/0/$ref";
+    let int_or_string = core.pointer(target).unwrap().as_str().unwrap().trim_start_matches('#');
+    assert!(core.pointer(int_or_string).is_some(), "{int_or_string}");
     let document = api.get("/openapi/v3/apis/gateway.networking.k8s.io/v1").await.expect(200);
     let schemas = document["components"]["schemas"].as_object().unwrap();
     let route =

@@ -44,6 +44,12 @@ async fn pages_show_one_revision_until_it_is_compacted() {
 
     let selected = api.get(&format!("{SERVICES}?limit=1&labelSelector=app%3De")).await.expect(200);
     assert_eq!(names(&selected), ["e"]);
+    assert!(selected["metadata"].get("continue").is_none());
+    let some = format!("{SERVICES}?limit=1&labelSelector=app%20in%20(b,d)");
+    let one = api.get(&some).await.expect(200);
+    assert_eq!(names(&one), ["b"]);
+    let continued = one["metadata"]["continue"].as_str().unwrap();
+    assert_eq!(names(&api.get(&format!("{some}&continue={continued}")).await.expect(200)), ["d"]);
     let then = version(&first);
     let exact = format!("{SERVICES}?resourceVersion={then}&resourceVersionMatch=Exact");
     assert_eq!(names(&api.get(&exact).await.expect(200)), ["a", "b", "c", "d", "e"]);

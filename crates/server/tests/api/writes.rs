@@ -42,8 +42,9 @@ async fn objects_are_created_replaced_and_deleted() {
     let stale = json!({ "preconditions": { "resourceVersion": version(&created) } });
     api.delete(&path, &stale).await.fails(409, "Conflict");
     let right = json!({ "preconditions": { "uid": uid }, "propagationPolicy": "Background" });
-    let status = api.delete(&path, &right).await.expect(200);
-    assert_eq!((&status["status"], &status["details"]["uid"]), (&json!("Success"), uid));
+    // Typed clients of Kubernetes expect the Service itself, and of other kinds a Status.
+    let deleted = api.delete(&path, &right).await.expect(200);
+    assert_eq!((&deleted["kind"], &deleted["metadata"]["uid"]), (&json!("Service"), uid));
     api.get(&path).await.fails(404, "NotFound");
     api.delete(&path, &Value::Null).await.fails(404, "NotFound");
 }
@@ -167,7 +168,11 @@ async fn namespaces_hold_what_is_in_them() {
     let selected = format!("{shop}/services?labelSelector=app%3Da");
     let deleted = api.delete(&selected, &Value::Null).await.expect(200);
     assert_eq!(names(&deleted), ["a"]);
-    api.delete(shop, &Value::Null).await.expect(200);
+    let status = api.delete(shop, &Value::Null).await.expect(200);
+    assert_eq!(
+        (&status["status"], &status["details"]["uid"]),
+        (&json!("Success"), &created["metadata"]["uid"])
+    );
     assert_eq!(names(&api.get("/api/v1/services").await.expect(200)), ["a"]);
     api.get(shop).await.fails(404, "NotFound");
     api.delete("/api/v1/namespaces/default", &Value::Null).await.fails(403, "Forbidden");
