@@ -18,10 +18,12 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout};
 use tulle_model::snapshot::FastMap;
 
 use crate::app_stream::AppStream;
+use crate::crowded;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, Event, Gate};
 use crate::http::headers::{self, AppVersion};
@@ -41,6 +43,8 @@ const FRESH: Duration = Duration::from_millis(1500);
 /// connection to the address has carried a second request yet: some servers close after each answer
 /// without saying so.
 const PROOF: Duration = Duration::from_millis(50);
+/// Addresses whose connections are not kept.
+const MAX_CROWDED: usize = 1024;
 /// HTTP/2 connections to one address.
 const MAX_SHARED: usize = 16;
 /// How long an HTTP/2 connection without streams is kept.
@@ -61,6 +65,9 @@ struct Pool {
     idle: RefCell<FastMap<SocketAddr, Kept>>,
     shared: RefCell<FastMap<SocketAddr, Rc<Shared>>>,
     sweeping: Cell<bool>,
+    /// Connections to these addresses are not kept if they were opened before.
+    crowded: RefCell<FastMap<SocketAddr, Instant>>,
+    making_room: Cell<bool>,
 }
 
 /// The HTTP/1.1 connections to one address that wait for requests.
@@ -75,7 +82,7 @@ struct Kept {
 impl Kept {
     /// Takes the connection for the next request. One that is found dead says that the application
     /// closes them.
-    fn take(&mut self, repeatable: bool) -> Option<http1::SendRequest<Body>> {
+    fn take(&mut self, repeatable: bool) -> Option<Idle> {
         while !self.connections.is_empty() {
             let trusted = repeatable || self.proven;
             // The oldest has had the most time to show that it is kept.
@@ -90,7 +97,7 @@ impl Kept {
                 return None;
             }
             if age < if repeatable { next.keep } else { next.keep.min(FRESH) } {
-                return Some(next.sender);
+                return Some(next);
             }
         }
         None
@@ -100,6 +107,7 @@ impl Kept {
 /// An HTTP/1.1 connection that waits for a request.
 struct Idle {
     sender: http1::SendRequest<Body>,
+    opened: Instant,
     since: Instant,
     keep: Duration,
 }
@@ -174,12 +182,23 @@ impl Pool {
         for attempt in 1.. {
             let kept = if attempt < ATTEMPTS { self.take_idle(address, repeatable) } else { None };
             let reused = kept.is_some();
-            let mut sender = match kept {
-                Some(sender) => sender,
-                None => self.dial_http1(address).await?,
-            };
             let spare = (reused && repeatable).then(|| copy_of(&request));
-            match sender.try_send_request(request).await {
+            let (sender, opened, outcome) = match kept {
+                Some(Idle { mut sender, opened, .. }) => {
+                    let outcome = sender.try_send_request(request).await;
+                    (sender, opened, outcome)
+                }
+                None => {
+                    let opened = Instant::now();
+                    let first = async {
+                        let mut sender = self.dial_http1(address).await?;
+                        let outcome = sender.try_send_request(request).await;
+                        Ok::<_, UpstreamError>((sender, opened, outcome))
+                    };
+                    crowded::first_answer(address, first).await?
+                }
+            };
+            match outcome {
                 Ok(response) => {
                     if let Some(gate) = gate {
                         gate.refuse();
@@ -187,7 +206,7 @@ impl Pool {
                     if reused {
                         self.set_proven(address, true);
                     }
-                    return Ok(self.keep_when_over(address, sender, response));
+                    return Ok(self.keep_when_over(address, sender, opened, response));
                 }
                 Err(mut error) => {
                     if reused {
@@ -208,7 +227,7 @@ impl Pool {
         unreachable!("the last attempt returns")
     }
 
-    fn take_idle(&self, address: SocketAddr, repeatable: bool) -> Option<http1::SendRequest<Body>> {
+    fn take_idle(&self, address: SocketAddr, repeatable: bool) -> Option<Idle> {
         self.idle.borrow_mut().get_mut(&address)?.take(repeatable)
     }
 
@@ -219,7 +238,11 @@ impl Pool {
         }
     }
 
-    async fn dial_http1(&self, address: SocketAddr) -> Result<http1::SendRequest<Body>, UpstreamError> {
+    async fn dial_http1(
+        self: &Rc<Self>,
+        address: SocketAddr,
+    ) -> Result<http1::SendRequest<Body>, UpstreamError> {
+        self.make_room_when_asked();
         let stream = connect(address).await?;
         let (sender, connection) = http1::Builder::new()
             .handshake(TokioIo::new(AppStream::new(stream)))
@@ -238,6 +261,7 @@ impl Pool {
         self: &Rc<Self>,
         address: SocketAddr,
         sender: http1::SendRequest<Body>,
+        opened: Instant,
         response: Response<Incoming>,
     ) -> Response<Body> {
         let keep = match headers::keep_alive_timeout(response.headers()) {
@@ -255,7 +279,9 @@ impl Pool {
             }
             tokio::task::spawn_local(async move {
                 match timeout(SETTLE_DEADLINE, sender.ready()).await {
-                    Ok(Ok(())) => pool.put_idle(address, Idle { sender, since: Instant::now(), keep }),
+                    Ok(Ok(())) => {
+                        pool.put_idle(address, Idle { sender, opened, since: Instant::now(), keep })
+                    }
                     _ => pool.set_proven(address, false),
                 }
             });
@@ -271,6 +297,9 @@ impl Pool {
     }
 
     fn put_idle(self: &Rc<Self>, address: SocketAddr, connection: Idle) {
+        if self.crowded.borrow().get(&address).is_some_and(|since| connection.opened < *since) {
+            return;
+        }
         {
             let mut idle = self.idle.borrow_mut();
             let connections = &mut idle.entry(address).or_default().connections;
@@ -375,6 +404,32 @@ impl Pool {
         shared.connections.borrow_mut().push(connection);
         self.sweep();
         Ok((sender, StreamGuard(streams)))
+    }
+
+    /// Keeps no connection, for now, to a process that somebody waits for in vain.
+    fn make_room_when_asked(self: &Rc<Self>) {
+        if self.making_room.replace(true) {
+            return;
+        }
+        let pool = Rc::downgrade(self);
+        let mut waiting = crowded::waiting();
+        tokio::task::spawn_local(async move {
+            loop {
+                let address = match waiting.recv().await {
+                    Ok(address) => address,
+                    // Who still waits asks again.
+                    Err(RecvError::Lagged(_)) => continue,
+                    Err(RecvError::Closed) => return,
+                };
+                let Some(pool) = pool.upgrade() else { return };
+                pool.idle.borrow_mut().remove(&address);
+                let mut crowded = pool.crowded.borrow_mut();
+                if crowded.len() >= MAX_CROWDED {
+                    crowded.clear();
+                }
+                crowded.insert(address, Instant::now());
+            }
+        });
     }
 
     /// Closes what has been idle for too long, every second while there is anything.

@@ -6,6 +6,7 @@
 
 pub mod app_pool;
 mod app_stream;
+mod crowded;
 pub mod drain;
 pub mod endpoints;
 pub mod error;

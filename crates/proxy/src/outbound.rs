@@ -215,7 +215,8 @@ where
         tokio::select! {
             biased;
             read = io.read_buf(&mut first) => match read {
-                Ok(0) if first.is_empty() && upstream.is_none() => return Spoken::Nothing,
+                // A client of what was opaque so far may have nothing to say and still want to hear.
+                Ok(0) if first.is_empty() && spoke_http && upstream.is_none() => return Spoken::Nothing,
                 Err(_) => return Spoken::Nothing,
                 Ok(0) => break,
                 Ok(_) => match detect::detect(&first) {

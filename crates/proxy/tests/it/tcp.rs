@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, Endpoint, Known, PortMapping, ServiceConfig, Snapshot, TcpRule,
@@ -125,6 +125,27 @@ async fn clients_of_other_protocols_are_passed_on() {
         expect_echo(&mut stream, first).await;
         assert!(begin.elapsed() < Duration::from_millis(400), "{first:?} took {:?}", begin.elapsed());
         expect_echo(&mut stream, b"and more").await;
+    }
+}
+
+/// `nc quotes 17 < /dev/null`.
+#[tokio::test]
+async fn a_client_that_says_nothing_hears_the_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+            stream.write_all(b"nothing to say?").await.unwrap();
+        }
+    });
+    let pair = Pair::new(server, AppProtocol::Detect).await;
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(pair.entry).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "nothing to say?");
     }
 }
 

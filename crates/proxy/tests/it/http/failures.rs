@@ -288,6 +288,28 @@ async fn a_body_written_after_its_head_does_not_wait() {
     }
 }
 
+/// Idle connections do not keep an application busy that serves one after the other.
+#[tokio::test]
+async fn an_application_that_serves_one_connection_at_a_time_starves_nobody() {
+    for way in WAYS {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let app = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                while !read_head(&mut stream).await.is_empty() {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                }
+            }
+        });
+        let path = path(way, AppProtocol::Http1, app).await;
+        let began = std::time::Instant::now();
+        let gets: tokio::task::JoinSet<_> = (0..6).map(|_| get(path.address, "/")).collect();
+        assert!(gets.join_all().await.iter().all(|answer| answer.body == "ok"), "{way:?}");
+        assert!(began.elapsed() < std::time::Duration::from_secs(3), "{way:?}: {:?}", began.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn connections_to_the_application_are_reused() {
     for way in WAYS {
