@@ -371,8 +371,8 @@ pub(crate) struct Accepted {
     pub stream: server::TlsStream<TcpStream>,
     /// Who calls.
     pub peer: SpiffeId,
-    /// As whom we answered.
-    pub identity: SpiffeId,
+    /// With which we answered.
+    pub certificate: Arc<WorkloadCertificate>,
     /// Seconds since the epoch: when the first of the two certificates ends.
     pub expires: i64,
 }
@@ -409,7 +409,7 @@ pub(crate) async fn accept(
     })?;
     let peer = identity_of(leaf)?;
     let expires = not_after(leaf).unwrap_or(i64::MAX).min(certificate.not_after);
-    Ok(Accepted { peer, identity: certificate.identity.clone(), expires, stream })
+    Ok(Accepted { peer, certificate, expires, stream })
 }
 
 /// The certificate of the workload with that server name; of several replicas, the one that lasts longest.

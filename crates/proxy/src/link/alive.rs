@@ -3,23 +3,33 @@
 //! It is pinged every [`PING_INTERVAL`]. It is dead when it does not answer for [`PING_DEADLINE`] and
 //! nothing else came from it either: on a saturated link an answer may be late, but window updates and
 //! data come all the time.
+//!
+//! It also has to be there at the end: closing a socket that has something unread, as a window update,
+//! makes the kernel forget what it had still to send. So a link's own side is ended first, and it is
+//! closed when the peer has ended its side, too, or after [`LINGER`].
 
 use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use h2::{Ping, PingPong};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::{PING_DEADLINE, PING_INTERVAL};
 
-/// A stream that counts what is read from it.
+/// How long the peer may take to end its side of a link that was ended on ours.
+const LINGER: Duration = Duration::from_secs(10);
+
+/// A stream that counts what is read from it, and is not closed under what was written to it.
 pub(super) struct Watched<IO> {
     io: IO,
     read: Received,
+    /// Runs once our side has ended.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 /// Bytes that came from the peer.
@@ -28,7 +38,7 @@ pub(super) type Received = Rc<Cell<u64>>;
 impl<IO> Watched<IO> {
     pub(super) fn new(io: IO) -> (Self, Received) {
         let read = Received::default();
-        (Self { io, read: read.clone() }, read)
+        (Self { io, read: read.clone(), linger: None }, read)
     }
 }
 
@@ -65,7 +75,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, data)
     }
@@ -86,7 +96,22 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
+        }
+        let linger = this.linger.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        let mut unread = [0; 4096];
+        loop {
+            if linger.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = ReadBuf::new(&mut unread);
+            match ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {}
+                Ok(()) | Err(_) => return Poll::Ready(Ok(())),
+            }
+        }
     }
 }

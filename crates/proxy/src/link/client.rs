@@ -1,8 +1,8 @@
 //! The links that this worker has opened, one or more for each pair of workload identities and node.
 //!
 //! A link is dialed once however many wait for it. It serves new streams until it is full, until the
-//! peer says that it goes away, or until the certificate that it was opened with ends; then it is
-//! retired: it is no longer handed out, and closes when its last stream is done.
+//! peer says that it goes away, or until the certificate that it was opened with ends or one of the roots
+//! of then is not trusted any more; then it is retired: it is no longer handed out, and closes when its last stream is done.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -32,7 +32,7 @@ use super::body::LinkBody;
 use super::tunnel::Tunnel;
 use super::{
     CONNECTION_WINDOW, FRAME_SIZE, HANDSHAKE_DEADLINE, HEADER_LIST, MAX_STREAMS, REASON, SEND_BUFFER,
-    STREAM_WINDOW, WORKLOAD,
+    STREAM_WINDOW, WORKLOAD, is_distrusted,
 };
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http::body::Gate;
@@ -203,7 +203,7 @@ impl LinkPool {
                         Rc::downgrade(&link),
                         connection,
                         watch,
-                        certificate.not_after,
+                        certificate,
                     ));
                     Ok(())
                 }
@@ -315,14 +315,14 @@ async fn drive(
     link: Weak<Link>,
     connection: LinkConnection,
     watch: Watch,
-    expires: i64,
+    certificate: Arc<WorkloadCertificate>,
 ) {
     let counts = worker.metrics.counts();
     counts.client_links.add(1);
     let retire_if_spent = || {
         if let Some(link) = link.upgrade()
             && !link.retired.get()
-            && is_spent(&link, expires)
+            && (is_spent(&link, certificate.not_after) || is_distrusted(&worker, &certificate))
         {
             worker.links.retire(&key, &link);
         }

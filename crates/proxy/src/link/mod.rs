@@ -11,6 +11,9 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::state::WorkloadCertificate;
+use crate::worker::Worker;
+
 /// The workload that a request or connection is for, `namespace/name`.
 pub const WORKLOAD: HeaderName = HeaderName::from_static("tulle-workload");
 /// The workload's port that a request is for.
@@ -39,3 +42,12 @@ pub(crate) const MAX_STREAMS: u32 = 1000;
 /// A link is asked whether it lives that often, and has so long to answer: a dead peer is found in 10 s.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(4);
 pub(crate) const PING_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Whether a root that `certificate` came with is not trusted any more: a link that was opened with it
+/// may be to a peer that would be refused now.
+fn is_distrusted(worker: &Worker, certificate: &WorkloadCertificate) -> bool {
+    let state = worker.state.load();
+    let mut now = state.workloads.values().filter(|w| w.identity == certificate.identity);
+    let Some(now) = now.find_map(|w| w.certificate.as_ref()) else { return false };
+    !std::ptr::eq(&**now, certificate) && certificate.roots.iter().any(|root| !now.roots.contains(root))
+}

@@ -18,6 +18,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
@@ -29,14 +30,14 @@ use super::client::{UploadGuard, unix_time};
 use super::tunnel::Tunnel;
 use super::{
     CONNECTION_WINDOW, FRAME_SIZE, HANDSHAKE_DEADLINE, HEADER_LIST, MAX_STREAMS, PORT, REASON, RETRY,
-    SEND_BUFFER, STREAM_WINDOW, WORKLOAD,
+    SEND_BUFFER, STREAM_WINDOW, WORKLOAD, is_distrusted,
 };
 use crate::error::UpstreamErrorKind;
 use crate::http::body::{Body, Gate};
 use crate::http::headers;
 use crate::inbound::{self, Peer};
 use crate::metrics::Handshake;
-use crate::state::LocalWorkload;
+use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tcp;
 use crate::tls::{self, TlsFailure};
 use crate::worker::Worker;
@@ -89,6 +90,7 @@ struct Link {
     peer: Peer,
     /// As whom this node answered: the only identity whose workloads are served here.
     identity: SpiffeId,
+    certificate: Arc<WorkloadCertificate>,
     /// Seconds since the epoch: when the first of the two certificates ends.
     expires: i64,
     received: Received,
@@ -160,7 +162,8 @@ async fn greet(worker: &Rc<Worker>, tcp: TcpStream) -> Result<(Link, LinkConnect
         })?;
     let link = Link {
         peer: Peer { identity: accepted.peer },
-        identity: accepted.identity,
+        identity: accepted.certificate.identity.clone(),
+        certificate: accepted.certificate,
         expires: accepted.expires,
         received,
     };
@@ -175,13 +178,18 @@ enum Ended {
     Abused(h2::Error),
 }
 
-/// Takes streams until the link ends. A drain, or the end of a certificate, sends GOAWAY: what is
-/// under way is finished.
+/// Takes streams until the link ends. A drain, the end of a certificate, or that of a root's trust sends
+/// GOAWAY: what is under way is finished.
 async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection) -> Result<(), Ended> {
     let Some(pings) = connection.ping_pong() else {
         return Err(Ended::Lost("it cannot be pinged".to_owned()));
     };
-    let mut dead = std::pin::pin!(until_dead(pings, link.received.clone(), || {}));
+    let distrusted = Notify::new();
+    let mut dead = std::pin::pin!(until_dead(pings, link.received.clone(), || {
+        if is_distrusted(worker, &link.certificate) {
+            distrusted.notify_one();
+        }
+    }));
     let mut going = std::pin::pin!(async {
         let left = Duration::from_secs(link.expires.saturating_sub(unix_time()).max(0) as u64);
         // A timer does not reach further than some years.
@@ -189,6 +197,7 @@ async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection
         tokio::select! {
             () = worker.drain.wait() => {}
             () = tokio::time::sleep_until(end) => {}
+            () = distrusted.notified() => {}
         }
     });
     let mut gone = false;

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tulle_model::snapshot::AppProtocol;
 use tulle_proxy::state::LocalWorkload;
 
-use crate::mesh::{LOOPBACK, Pair, app, echo, eventually, expect_echo, logged};
+use crate::mesh::{Ca, LOOPBACK, Node, Pair, app, echo, eventually, expect_echo, logged};
 use crate::refusals::believer;
 
 /// A link lives as long as its certificates; what runs on it then is finished all the same.
@@ -36,6 +36,38 @@ async fn links_end_with_their_certificates() {
     expect_echo(&mut before, b"to the end").await;
     drop(before);
     eventually(|| pair.near.metric("tulle_links", &["side=\"client\""]) == new - 1.0).await;
+}
+
+/// When a root is not trusted any more, links to peers that it may have vouched for take nothing new.
+#[tokio::test]
+async fn links_end_with_the_trust_in_a_root() {
+    let mut pair = Pair::new(echo().await, AppProtocol::Tcp).await;
+    let identity = pair.ca.identity("client");
+    let both = || {
+        let mut certificate = pair.ca.issue(&identity);
+        certificate.roots.extend(Ca::new("old.test").issue(&identity).roots);
+        certificate
+    };
+    let (first, second) = (both(), both());
+    let handshakes =
+        |node: &Node| node.metric("tulle_tls_handshakes_total", &["side=\"client\"", "result=\"ok\""]);
+    pair.near.run("client", &[], first);
+    let mut before = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut before, b"before").await;
+    // A renewed certificate alone is no reason.
+    pair.near.run("client", &[], second);
+    tokio::time::sleep(Duration::from_millis(4500)).await;
+    expect_echo(&mut before, b"during").await;
+    assert_eq!(handshakes(&pair.near), pair.near.metric("tulle_links", &["side=\"client\""]));
+
+    pair.near.run("client", &[], pair.ca.issue(&identity));
+    let begin = Instant::now();
+    while handshakes(&pair.near) < 3.0 {
+        expect_echo(&mut TcpStream::connect(pair.entry).await.unwrap(), b"new").await;
+        assert!(begin.elapsed() < Duration::from_secs(10), "the old links go on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    expect_echo(&mut before, b"after").await;
 }
 
 /// A client's connection may be older than the certificate of its workload.
