@@ -9,6 +9,8 @@ use tulle_model::balance;
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Endpoint, EndpointSet, FastMap};
 
+use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::state::LocalWorkload;
 use crate::worker::Worker;
 
 /// One port of one endpoint. The node is part of it because two nodes may use the same loopback address.
@@ -84,6 +86,20 @@ impl Worker {
     /// Whether the endpoint is a workload of this node, which is reached inside the process.
     pub fn is_local(&self, endpoint: &Endpoint) -> bool {
         endpoint.node.as_ref().is_some_and(|node| node.name == self.node)
+    }
+
+    /// The workload of this node behind such an endpoint. The hand-over checks what a link's handshake
+    /// would have: that it is who was promised.
+    pub(crate) fn hand_over(&self, endpoint: &Endpoint) -> Result<Arc<LocalWorkload>, UpstreamError> {
+        let Some(workload) = endpoint.workload.as_ref().and_then(|name| self.workload(name)) else {
+            let message = format!("the workload at {} is no longer on this node", endpoint.address);
+            return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
+        };
+        if endpoint.identity.as_ref() != Some(&workload.identity) {
+            let message = format!("wrong identity: {} is not who was promised", workload.name);
+            return Err(UpstreamError::safe(UpstreamErrorKind::Tls, message));
+        }
+        Ok(workload)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::worker::Worker;
 use crate::{Capture, link, outbound};
 
 const BACKLOG: i32 = 4096;
-/// Connections that a worker serves at a time, links not counted.
+/// Connections that a worker serves at a time, links and upgraded ones among them.
 const MAX_CONNECTIONS: usize = 50_000;
 /// How long a worker waits when it cannot accept, as when there is no file descriptor left.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -18,7 +18,7 @@ use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::metrics::{EdgeKey, EdgeMetrics, InFlight, Protocol};
 use crate::state::LocalWorkload;
 use crate::tcp::{self, Reset, Upstream, Way};
-use crate::worker::{Worker, connect};
+use crate::worker::{Worker, connect, prepare};
 
 /// Endpoints that are tried before a connection fails, and how long that may take in all.
 const ATTEMPTS: usize = 3;
@@ -184,18 +184,7 @@ pub async fn reach(
     match security_of(worker, endpoint) {
         Security::Plaintext => Ok((Upstream::Tcp(connect(address).await?), None)),
         Security::SameNode => {
-            let workload = endpoint.workload.as_ref().and_then(|name| worker.workload(name));
-            let workload = workload.ok_or_else(|| {
-                UpstreamError::safe(
-                    Kind::Connect,
-                    format!("the workload at {address} is no longer on this node"),
-                )
-            })?;
-            // The hand-over checks what a link's handshake would have.
-            if endpoint.identity.as_ref() != Some(&workload.identity) {
-                let message = format!("wrong identity: {} is not who was promised", workload.name);
-                return Err(UpstreamError::safe(Kind::Tls, message));
-            }
+            let workload = worker.hand_over(endpoint)?;
             let (tcp, in_flight) = worker.connect_app(&workload, target_port).await?;
             Ok((Upstream::Tcp(tcp), Some(in_flight)))
         }
@@ -222,7 +211,7 @@ pub(crate) async fn open_outside(
     for address in addresses {
         match timeout_at(begin + deadline, tokio::net::TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => {
-                let _ = tcp.set_nodelay(true);
+                prepare(&tcp, address.ip().to_canonical().is_loopback());
                 let (upstream, took) = (Upstream::Tcp(tcp), begin.elapsed());
                 return Ok(Opened { upstream, edge, took, _load: None, _in_flight: None });
             }

@@ -20,6 +20,8 @@ use crate::metrics::{WorkerMetrics, WorkerRegistry};
 use crate::worker::Worker;
 
 const COMMANDS: usize = 64;
+/// Names of the outside that are looked up at a time: the C library takes a thread for each.
+const LOOK_UPS: usize = 16;
 /// How long links may take to end when nothing runs on them any more, whatever the deadline.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -55,7 +57,10 @@ pub(crate) fn start(
     // A local runtime cannot leave the thread that made it, so the thread says how that went.
     let (started, result) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
-        let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(LOOK_UPS)
+            .build_local(LocalOptions::default());
         match runtime {
             Ok(runtime) => {
                 let _ = started.send(Ok(()));

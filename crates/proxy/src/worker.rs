@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio_util::task::TaskTracker;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{Known, ServiceConfig};
@@ -32,6 +33,9 @@ pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 /// A process that is alive refuses at once or accepts, unless its backlog is full, and many have room for
 /// a handful only: then the kernel tries again after one and three seconds.
 const APP_CONNECT_DEADLINE: Duration = Duration::from_secs(4);
+/// After how long a silence a peer on another host is asked whether it lives, and how often then.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const WARNINGS_PER_SECOND: u32 = 20;
 
 /// The context of one worker thread. It never leaves its thread: `Rc` and `RefCell` do.
@@ -201,11 +205,21 @@ pub async fn connect(address: SocketAddr) -> Result<TcpStream, UpstreamError> {
     let deadline = if local { APP_CONNECT_DEADLINE } else { CONNECT_DEADLINE };
     let why = match timeout(deadline, TcpStream::connect(address)).await {
         Ok(Ok(tcp)) => {
-            let _ = tcp.set_nodelay(true);
+            prepare(&tcp, local);
             return Ok(tcp);
         }
         Ok(Err(error)) => format!("cannot connect to {address}: {error}"),
         Err(_) => format!("{address} did not accept a connection in {deadline:?}"),
     };
     Err(UpstreamError::safe(UpstreamErrorKind::Connect, why))
+}
+
+/// Sets a connection's options. Peers on other hosts may be gone without a word, and the one who would
+/// ask by keep-alive is on the other side of this proxy.
+pub(crate) fn prepare(tcp: &TcpStream, local: bool) {
+    let _ = tcp.set_nodelay(true);
+    if !local {
+        let ask = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE_INTERVAL);
+        let _ = SockRef::from(tcp).set_tcp_keepalive(&ask);
+    }
 }

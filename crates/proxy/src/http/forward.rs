@@ -378,7 +378,7 @@ async fn send(
         return send_plain(worker, hop.address(), version, request).await;
     }
     if worker.is_local(endpoint) {
-        let workload = local_workload(worker, endpoint)?;
+        let workload = worker.hand_over(endpoint)?;
         request.extensions_mut().insert(version);
         let peer = Peer { identity: source.identity.clone() };
         return Ok(inbound::serve_request(worker, &peer, &workload, picked.target_port, request).await);
@@ -401,23 +401,6 @@ async fn send_plain(
         UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0.to_owned())
     })?;
     Ok(response)
-}
-
-/// The workload of this node behind an endpoint. An error where it is gone or another one by now.
-pub(crate) fn local_workload(
-    worker: &Worker,
-    endpoint: &Endpoint,
-) -> Result<Arc<LocalWorkload>, UpstreamError> {
-    let workload =
-        endpoint.workload.as_ref().and_then(|name| worker.workload(name)).filter(|workload| {
-            endpoint.identity.as_ref().is_none_or(|identity| *identity == workload.identity)
-        });
-    workload.ok_or_else(|| {
-        let name =
-            endpoint.workload.as_ref().map_or_else(|| endpoint.address.to_string(), ToString::to_string);
-        let message = format!("{name} is no longer on this node");
-        UpstreamError::safe(UpstreamErrorKind::Refused, message)
-    })
 }
 
 fn add_link_headers(headers: &mut HeaderMap, endpoint: &Endpoint, port: u16, version: AppVersion) {

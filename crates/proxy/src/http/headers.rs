@@ -122,7 +122,10 @@ fn one_length(headers: &mut HeaderMap) -> Result<(), Malformed> {
 /// Checks a request as it came and brings it into the form used inside: an absolute `http` URI (for
 /// CONNECT only the authority), no `Host`, nothing about the client's connection, none of the mesh's
 /// own headers. `default_authority` stands in where an HTTP/1.0 client named none.
-pub fn normalize_request(head: &mut Parts, default_authority: &str) -> Result<(), Malformed> {
+pub fn normalize_request(
+    head: &mut Parts,
+    default_authority: impl FnOnce() -> String,
+) -> Result<(), Malformed> {
     if !plain_framing(&head.headers) {
         return Err(Malformed("the only transfer coding supported is chunked"));
     }
@@ -140,7 +143,7 @@ pub fn normalize_request(head: &mut Parts, default_authority: &str) -> Result<()
         (None, None) if head.version == Version::HTTP_11 => {
             return Err(Malformed("the request has no Host header"));
         }
-        (None, _) => Authority::try_from(default_authority)
+        (None, _) => Authority::try_from(default_authority())
             .map_err(|_| Malformed("the request does not say what host it is for"))?,
     };
     if authority.as_str().contains('@') {
@@ -290,7 +293,7 @@ mod tests {
     ) -> Result<Parts, Malformed> {
         let (mut head, ()) = Request::builder().version(version).uri(uri).body(()).unwrap().into_parts();
         head.headers = headers(lines);
-        normalize_request(&mut head, "c.shop:80").map(|()| head)
+        normalize_request(&mut head, || "c.shop:80".to_owned()).map(|()| head)
     }
 
     #[test]

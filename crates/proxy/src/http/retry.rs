@@ -15,7 +15,7 @@ use crate::error::{UpstreamError, UpstreamErrorKind};
 const ATTEMPTS: u32 = 3;
 /// With them, so many.
 const ATTEMPTS_IN_ALL: u32 = 10;
-/// Services with a budget of their own on a worker; beyond that the least used are forgotten.
+/// Services with a budget of their own on a worker; beyond that all start anew.
 const MAX_BUDGETS: usize = 4096;
 
 /// One retry budget for each destination of a worker.

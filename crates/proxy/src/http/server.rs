@@ -135,14 +135,14 @@ async fn answer(cx: &Rc<Connection>, mut request: Request<Incoming>) -> Response
     let explicit = cx.destination == HttpDestination::Proxy;
     // Before the head is brought into the inner form, in which one cannot tell any longer.
     let names_destination = head.uri.authority().is_some();
-    let fallback = match &cx.destination {
+    let fallback = || match &cx.destination {
         HttpDestination::Service { service, port } => {
             format!("{}.{}:{port}", service.name, service.namespace)
         }
         HttpDestination::Proxy => String::new(),
     };
     let secure = explicit && head.uri.scheme() == Some(&http::uri::Scheme::HTTPS);
-    let malformed = match headers::normalize_request(&mut head, &fallback) {
+    let malformed = match headers::normalize_request(&mut head, fallback) {
         Ok(()) if secure => Some(Malformed("for https the proxy is to be asked for a tunnel (CONNECT)")),
         checked => checked.err(),
     };

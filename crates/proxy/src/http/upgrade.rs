@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use crate::app_pool;
 use crate::error::UpstreamError;
 use crate::http::body::Body;
-use crate::http::forward::{Call, Hop, Refusal, Route, Target, local_workload};
+use crate::http::forward::{Call, Hop, Refusal, Route, Target};
 use crate::http::headers::{self, AppVersion};
 use crate::http::record::{Outcome, Record};
 use crate::http::reply::{self, Reason, reply};
@@ -161,7 +161,7 @@ async fn open(worker: &Rc<Worker>, source: &Arc<LocalWorkload>, hop: &Hop) -> Re
         return connect(hop.address()).await.map(plain);
     }
     if worker.is_local(endpoint) {
-        let workload = local_workload(worker, endpoint)?;
+        let workload = worker.hand_over(endpoint)?;
         let (stream, in_flight) = worker.connect_app(&workload, picked.target_port).await?;
         return Ok(Opened { upstream: Upstream::Tcp(stream), in_flight: Some(in_flight) });
     }
