@@ -30,8 +30,6 @@ use crate::http::headers::{self, AppVersion};
 use crate::http::{LocalExecutor, Timer};
 use crate::worker::connect;
 
-/// How long an application may take to answer the preface of HTTP/2.
-const PREFACE_DEADLINE: Duration = Duration::from_secs(1);
 /// Idle connections kept for one address.
 const MAX_IDLE: usize = 128;
 /// How long an idle connection is kept, unless the application says that it keeps it for less. Below the
@@ -116,8 +114,8 @@ struct Idle {
 #[derive(Default)]
 struct Shared {
     connections: RefCell<Vec<SharedConnection>>,
-    /// Held by the one who opens the next connection: the others wait for it.
-    dialing: tokio::sync::Mutex<()>,
+    /// Held by the one who opens the next connection: the others wait for it, and share its failure.
+    dialing: tokio::sync::Mutex<Option<(Instant, UpstreamError)>>,
 }
 
 struct SharedConnection {
@@ -355,16 +353,27 @@ impl Pool {
         if let Some(found) = shared.take_stream(false) {
             return Ok(found);
         }
-        let _dialing = shared.dialing.lock().await;
+        let asked = Instant::now();
+        let mut dialing = shared.dialing.lock().await;
         if let Some(found) = shared.take_stream(false) {
             return Ok(found);
+        }
+        // One after the other, they would wait the longer the more they are.
+        if let Some((_, error)) = dialing.as_ref().filter(|(failed, _)| *failed >= asked) {
+            return Err(error.clone());
         }
         if shared.connections.borrow().len() >= MAX_SHARED
             && let Some(found) = shared.take_stream(true)
         {
             return Ok(found);
         }
-        let stream = connect(address).await?;
+        let stream = match connect(address).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                *dialing = Some((Instant::now(), error.clone()));
+                return Err(error);
+            }
+        };
         // A process of this host that hangs, in a debugger perhaps, is no reason to break its connections.
         let watched = (!address.ip().is_loopback()).then_some(PING_INTERVAL);
         let handshake = http2::Builder::new(LocalExecutor)
@@ -375,13 +384,7 @@ impl Pool {
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(8 << 20)
             .handshake(TokioIo::new(stream));
-        let (sender, mut connection) = match timeout(PREFACE_DEADLINE, handshake).await {
-            Ok(result) => result.map_err(|error| lost(address, &error, true))?,
-            Err(_) => {
-                let message = format!("{address} does not speak HTTP/2: no answer within 1 s");
-                return Err(UpstreamError::safe(UpstreamErrorKind::Connect, message));
-            }
-        };
+        let (sender, mut connection) = handshake.await.map_err(|error| lost(address, &error, true))?;
         let room = Rc::new(Cell::new(connection.current_max_send_streams()));
         let allowed = room.clone();
         tokio::task::spawn_local(async move {
@@ -532,4 +535,30 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many as ask at once learn at once that an address does not answer.
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn a_failed_dial_is_shared() {
+        // A full backlog: the kernel drops what comes beyond.
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        listener.listen(0).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let _first = std::net::TcpStream::connect(address).unwrap();
+
+        let pool = AppPool::default();
+        let begin = Instant::now();
+        let request = || {
+            let request = Request::get("http://c/").body(Body::empty()).unwrap();
+            pool.request(address, AppVersion::Http2, request)
+        };
+        let (a, b, c) = tokio::join!(request(), request(), request());
+        assert!([a, b, c].iter().all(|r| r.as_ref().is_err_and(|e| e.safe_to_retry)));
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    }
 }
