@@ -51,8 +51,10 @@ impl Objects {
             let not_found = || ObjectError::NotFound { kind, name: name.to_owned() };
             let stored = self.store.get(&key)?.ok_or_else(not_found)?;
             // One that cannot be read goes all the same.
-            let object = decode_at(&stored.value, stored.revision)
-                .unwrap_or_else(|_| json!({ "metadata": { "name": name, "namespace": namespace } }));
+            let object = decode_at(&stored.value, stored.revision).unwrap_or_else(|_| {
+                let metadata = json!({ "name": name, "namespace": namespace });
+                json!({ "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata })
+            });
             check_preconditions(kind, name, &object, stored.revision, options)?;
             let waits = metadata::has_finalizers(&object)
                 || kind.id == KindId::Namespace && self.finalized_inside(name)?;
