@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tulle_proxy::{EdgeCounts, Proxy, Security};
 use tulle_wire::node as wire;
@@ -14,6 +14,10 @@ use super::{CALL_DEADLINE, Server, channel, stream_backoff};
 
 /// How often counts are sent. The server's lease is several times as long.
 const TELEMETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often at first, and how many times: who has just started a mesh wants to see what goes on.
+const EARLY_INTERVAL: Duration = Duration::from_millis(200);
+const EARLY_REPORTS: u32 = 50;
 
 /// How long the goodbye may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
@@ -29,6 +33,12 @@ pub struct Reporter {
     pub workloads: watch::Receiver<wire::Workloads>,
     pub proxy: Arc<Proxy>,
     pub config_age: watch::Receiver<ConfigAge>,
+}
+
+fn telemetry_ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 /// Why a stream of reports has ended.
@@ -90,8 +100,8 @@ impl Reporter {
             // The server does not even answer: there is nobody to say goodbye to.
             () = turned_true(leaving) => return Ended::Left,
         };
-        let mut ticks = interval(TELEMETRY_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = telemetry_ticks(EARLY_INTERVAL);
+        let mut early = EARLY_REPORTS;
         let mut report = wire::NodeReport::default();
         let mut refused = Vec::new();
         loop {
@@ -112,7 +122,13 @@ impl Reporter {
                 Ok(()) = self.workloads.changed() => {
                     report.workloads = Some(self.workloads.borrow_and_update().clone());
                 }
-                _ = ticks.tick() => report.telemetry = Some(self.telemetry()),
+                _ = ticks.tick() => {
+                    report.telemetry = Some(self.telemetry());
+                    early = early.saturating_sub(1);
+                    if early == 0 && ticks.period() == EARLY_INTERVAL {
+                        ticks = telemetry_ticks(TELEMETRY_INTERVAL);
+                    }
+                }
                 () = turned_true(leaving) => {
                     report.telemetry = Some(self.telemetry());
                     report.leaving = true;
