@@ -3,7 +3,7 @@
 //! An object that does not read is refused as a whole. What only affects some other part (a status,
 //! an annotation) is not read, so that two objects that mean the same are equal here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -83,12 +83,13 @@ impl ServiceForm {
     pub(super) fn read(object: &Value) -> Result<Self> {
         let service: Service = read(object)?;
         let mut ports: Vec<ServicePortForm> = Vec::new();
+        let mut numbers = BTreeSet::new();
         for (i, port) in service.spec.ports.into_iter().enumerate() {
             if !matches!(port.protocol.as_deref(), None | Some("TCP")) {
                 continue;
             }
             let number = port_number(format!("spec.ports[{i}].port"), port.port)?;
-            if ports.iter().any(|p| p.number == number) {
+            if !numbers.insert(number) {
                 return Err(invalid(
                     format!("spec.ports[{i}].port"),
                     format!("port {number} is there twice"),

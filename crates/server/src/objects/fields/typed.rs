@@ -225,22 +225,20 @@ pub(super) fn merge(live: &Value, config: &Value, schema: Schema<'_>) -> Value {
 
 /// In the order of the config where that names all items, else those that are there come first.
 fn merge_items(live: &[(String, &Value)], config: &[(String, &Value)], schema: Schema<'_>) -> Vec<Value> {
-    let find = |items: &[(String, &Value)], element: &str| {
-        items.iter().find(|(other, _)| other == element).map(|(_, value)| (*value).clone())
-    };
-    let merged = |element: &str, wanted: &Value| match find(live, element) {
-        Some(live) => merge(&live, wanted, schema),
-        None => wanted.clone(),
-    };
-    if live.iter().all(|(element, _)| find(config, element).is_some()) {
-        return config.iter().map(|(element, wanted)| merged(element, wanted)).collect();
+    fn by_element<'a>(items: &'a [(String, &Value)]) -> BTreeMap<&'a str, &'a Value> {
+        items.iter().map(|(element, value)| (element.as_str(), *value)).collect()
     }
-    let kept = live.iter().map(|(element, value)| match find(config, element) {
-        Some(wanted) => merge(value, &wanted, schema),
-        None => (*value).clone(),
-    });
-    let new = config.iter().filter(|(element, _)| find(live, element).is_none());
-    kept.chain(new.map(|(_, wanted)| (*wanted).clone())).collect()
+    let (known, wanted) = (by_element(live), by_element(config));
+    let merged = |element: &str| match (known.get(element), wanted.get(element)) {
+        (Some(live), Some(wanted)) => Some(merge(live, wanted, schema)),
+        (Some(only), None) | (None, Some(only)) => Some((*only).clone()),
+        (None, None) => None,
+    };
+    if known.keys().all(|element| wanted.contains_key(element)) {
+        return config.iter().filter_map(|(element, _)| merged(element)).collect();
+    }
+    let new = config.iter().filter(|(element, _)| !known.contains_key(element.as_str()));
+    live.iter().chain(new).filter_map(|(element, _)| merged(element)).collect()
 }
 
 /// Takes out of a value what is in `dropped` and in nobody's set.
