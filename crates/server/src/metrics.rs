@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::grpc::listener::REASONS;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -33,6 +35,8 @@ pub struct Metrics {
     pub resources_published: Counter,
     pub statuses_written: Counter,
     pub relists: Counter,
+    /// By [`REASONS`].
+    pub connections_refused: [Counter; REASONS.len()],
 }
 
 impl Metrics {
@@ -107,6 +111,14 @@ impl Exposition {
 
     pub fn gauge(&mut self, name: &str, help: &str, value: u64) {
         self.metric(name, help, "gauge", value);
+    }
+
+    /// A counter with a value for each of a label's values.
+    pub fn counters(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) {
+        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} counter\n");
+        for (value, count) in values {
+            let _ = writeln!(self.0, "{name}{{{label}=\"{value}\"}} {count}");
+        }
     }
 
     fn metric(&mut self, name: &str, help: &str, kind: &str, value: u64) {

@@ -1,6 +1,7 @@
 //! A whole server, in this process.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -107,10 +108,21 @@ impl Server {
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
         let domain = TrustDomain::new(&config.trust_domain)?;
         let dir = config.home.join("server");
-        std::fs::create_dir_all(&dir).map_err(|source| StartError::Home { path: dir.clone(), source })?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(|source| StartError::Home { path: dir.clone(), source })?;
         let now = SystemTime::now();
         // Opening blocks: a predecessor that is about to end is waited for.
         let path = dir.join("store.redb");
+        if dir.join("ca").join("issuer.pem").exists() && std::fs::metadata(&path).map_or(0, |f| f.len()) == 0 {
+            tracing::warn!(
+                store = %path.display(),
+                "this server has run before, and its store is gone: it starts with an empty one, and every \
+                 node has to join again"
+            );
+        }
         let store = tokio::task::spawn_blocking(move || Store::open(&path))
             .await
             .map_err(|e| OpenError::Failed { path: "store.redb".to_owned(), cause: e.to_string() })??;
@@ -153,8 +165,9 @@ impl Server {
         };
         let node_api =
             NodeApi::new(authority.clone(), enrolment.clone(), fleet, metrics.clone(), stop.clone());
+        let incoming =
+            listener::accept(node_listener, tls, domain.as_str().into(), metrics.clone(), stop.clone());
         let discovery = Discovery { publication, metrics, stop: stop.clone() };
-        let incoming = listener::accept(node_listener, tls, domain.as_str().into(), stop.clone());
 
         let mut tasks = JoinSet::new();
         tasks.spawn(controller.run(stop.clone()));
@@ -170,7 +183,13 @@ impl Server {
         tasks.spawn(api.serve(api_listener, Arc::new(api_tls), stop.clone()));
 
         let kubeconfig = config.home.join("kubeconfig");
-        api_authority.write_kubeconfig(&kubeconfig, api_address, CLUSTER)?;
+        if let Err(error) = api_authority.write_kubeconfig(&kubeconfig, api_address, CLUSTER) {
+            // With the disk full, the one from before may still do, and deleting needs the server.
+            if !kubeconfig.exists() {
+                return Err(error.into());
+            }
+            tracing::error!(%error, "the kubeconfig is the one from before, and may be of no use");
+        }
         let upkeep = Upkeep {
             authority,
             certificate,

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::ca::mesh::MeshAuthority;
 use crate::fleet::{Fleet, NodeView};
 use crate::grpc::enrolment::{Enrolment, EnrolmentError, TokenRequest};
+use crate::grpc::listener::REASONS;
 use crate::grpc::publication::Publication;
-use crate::metrics::{Exposition, Metrics};
+use crate::metrics::{Counter, Exposition, Metrics};
 use crate::objects::Objects;
 use crate::telemetry::{EdgeView, RATE_WINDOW};
 
@@ -103,6 +104,13 @@ impl Views {
         for (name, help, value) in self.metrics.counters() {
             text.counter(name, help, value);
         }
+        let refused = self.metrics.connections_refused.iter().map(Counter::get);
+        text.counters(
+            "tulle_server_connections_refused_total",
+            "Connections to the nodes' port that were refused.",
+            "reason",
+            &REASONS.into_iter().zip(refused).collect::<Vec<_>>(),
+        );
         text.counter(
             "tulle_server_certificates_issued_total",
             "Certificates of the mesh that were signed.",

@@ -6,3 +6,4 @@ mod client;
 mod discovery;
 mod fleet;
 mod join;
+mod refusals;
