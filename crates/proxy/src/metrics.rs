@@ -186,9 +186,11 @@ pub enum Rejection {
     ConnectFailed,
     /// The workload is no longer on this node.
     NoWorkload,
+    /// Another user of this host used a listener of a workload.
+    ForeignUser,
 }
 
-pub(crate) const REJECTIONS: [(Rejection, &str); 7] = [
+pub(crate) const REJECTIONS: [(Rejection, &str); 8] = [
     (Rejection::TooManyConnections, "too-many-connections"),
     (Rejection::Loop, "loop"),
     (Rejection::UnknownDestination, "unknown-service"),
@@ -196,6 +198,7 @@ pub(crate) const REJECTIONS: [(Rejection, &str); 7] = [
     (Rejection::NoEndpoints, "no-endpoints"),
     (Rejection::ConnectFailed, "connect-failed"),
     (Rejection::NoWorkload, "no-workload"),
+    (Rejection::ForeignUser, "foreign-user"),
 ];
 
 impl Rejection {

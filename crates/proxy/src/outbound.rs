@@ -80,6 +80,11 @@ fn destination(
     capture: &Capture,
     tcp: &TcpStream,
 ) -> Result<Destination, (Rejection, &'static str)> {
+    // What is not redirected can be used by every process of this host, and speaks as the workload.
+    if !matches!(capture, Capture::Redirected) && !tulle_sys::is_of_same_user(tcp).unwrap_or(false) {
+        let text = "it was made by another user's process, or nobody holds its other end any more";
+        return Err((Rejection::ForeignUser, text));
+    }
     match capture {
         Capture::HttpProxy => Ok(Destination::Proxy),
         Capture::Service { service, port } => {

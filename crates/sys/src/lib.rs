@@ -6,7 +6,7 @@ pub mod nft;
 pub mod process;
 mod socket;
 
-pub use socket::original_destination;
+pub use socket::{is_of_same_user, knows_users, original_destination};
 
 /// Whether this process runs as root.
 pub fn is_root() -> bool {
