@@ -6,6 +6,7 @@
 //! report heals: the workloads reported last are written again. A server that starts gives every node
 //! that holds workloads a fresh lease.
 
+mod view;
 mod workloads;
 
 use std::collections::{HashMap, HashSet};
@@ -14,7 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,11 +22,13 @@ use tonic::Status;
 use tulle_model::name::WorkloadName;
 use tulle_wire::node::{NodeInfo, NodeReport, RefusedWorkload, ReportReply, Workload};
 
-use crate::grpc::enrolment::{Enrolment, seconds};
+use crate::grpc::enrolment::Enrolment;
 use crate::grpc::legible;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::telemetry::{EdgeView, RollUp};
+
+pub use self::view::{NodeView, NodeWorkloadView};
 
 /// How long a node may be silent before its workloads are removed.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -36,34 +38,6 @@ const SHOWN: Duration = Duration::from_secs(3600);
 const MAILBOX: usize = 16;
 /// How many workloads a node may hold.
 const WORKLOADS_LIMIT: usize = 10_000;
-
-/// A node, for people.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeView {
-    pub name: String,
-    pub link_address: String,
-    pub version: String,
-    pub capture_mode: String,
-    pub connected: bool,
-    pub last_seen_seconds: u64,
-    /// Since its configuration last changed or was confirmed, as the node said.
-    pub config_age_seconds: u64,
-    pub config_generation: u64,
-    pub workloads: Vec<NodeWorkloadView>,
-}
-
-/// A workload of a node, for people.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct NodeWorkloadView {
-    pub namespace: String,
-    pub name: String,
-    pub ready: bool,
-    pub reason: String,
-    /// None where it has no certificate yet; negative when it has expired.
-    pub certificate_expires_in_seconds: Option<i64>,
-}
 
 /// What a node's task is told.
 enum Message {
@@ -191,7 +165,7 @@ impl Fleet {
         let nodes = self.nodes.lock();
         let mut views: Vec<_> = nodes
             .iter()
-            .filter_map(|(name, known)| Some(view(name, known.record.as_ref()?, now, time)))
+            .filter_map(|(name, known)| Some(view::view(name, known.record.as_ref()?, now, time)))
             .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
@@ -575,27 +549,4 @@ fn refusal(name: &WorkloadName, message: String) -> RefusedWorkload {
 fn same(a: &Workload, b: &Workload) -> bool {
     let comparable = |w: &Workload| Workload { certificate_not_after: 0, ..w.clone() };
     comparable(a) == comparable(b)
-}
-
-fn view(name: &str, record: &Record, now: Instant, time: SystemTime) -> NodeView {
-    let time = i64::try_from(seconds(time)).unwrap_or(i64::MAX);
-    let workloads = record.workloads.iter().map(|workload| NodeWorkloadView {
-        namespace: legible(&workload.namespace, 253).into_owned(),
-        name: legible(&workload.name, 253).into_owned(),
-        ready: workload.ready,
-        reason: legible(&workload.reason, 1000).into_owned(),
-        certificate_expires_in_seconds: (workload.certificate_not_after != 0)
-            .then(|| workload.certificate_not_after.saturating_sub(time)),
-    });
-    NodeView {
-        name: name.to_owned(),
-        link_address: record.info.link_address.clone(),
-        version: record.info.version.clone(),
-        capture_mode: record.info.capture_mode.clone(),
-        connected: record.connected,
-        last_seen_seconds: (now - record.last_heard).as_secs(),
-        config_age_seconds: record.config_age_seconds + (now - record.config_heard).as_secs(),
-        config_generation: record.config_generation,
-        workloads: workloads.collect(),
-    }
 }

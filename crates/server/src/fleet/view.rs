@@ -1,0 +1,62 @@
+//! Nodes as people see them: what the API shows, and the commands.
+
+use std::time::SystemTime;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::Record;
+use crate::grpc::enrolment::seconds;
+use crate::grpc::legible;
+
+/// A node, for people.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeView {
+    pub name: String,
+    pub link_address: String,
+    pub version: String,
+    pub capture_mode: String,
+    pub connected: bool,
+    pub last_seen_seconds: u64,
+    /// Since its configuration last changed or was confirmed, as the node said.
+    pub config_age_seconds: u64,
+    pub config_generation: u64,
+    pub workloads: Vec<NodeWorkloadView>,
+}
+
+/// A workload of a node, for people.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeWorkloadView {
+    pub namespace: String,
+    pub name: String,
+    pub ready: bool,
+    pub reason: String,
+    /// None where it has no certificate yet; negative when it has expired.
+    pub certificate_expires_in_seconds: Option<i64>,
+}
+
+/// A node as its record shows it, at a time.
+pub(super) fn view(name: &str, record: &Record, now: Instant, time: SystemTime) -> NodeView {
+    let time = i64::try_from(seconds(time)).unwrap_or(i64::MAX);
+    let workloads = record.workloads.iter().map(|workload| NodeWorkloadView {
+        namespace: legible(&workload.namespace, 253).into_owned(),
+        name: legible(&workload.name, 253).into_owned(),
+        ready: workload.ready,
+        reason: legible(&workload.reason, 1000).into_owned(),
+        certificate_expires_in_seconds: (workload.certificate_not_after != 0)
+            .then(|| workload.certificate_not_after.saturating_sub(time)),
+    });
+    NodeView {
+        name: name.to_owned(),
+        link_address: record.info.link_address.clone(),
+        version: record.info.version.clone(),
+        capture_mode: record.info.capture_mode.clone(),
+        connected: record.connected,
+        last_seen_seconds: (now - record.last_heard).as_secs(),
+        config_age_seconds: record.config_age_seconds + (now - record.config_heard).as_secs(),
+        config_generation: record.config_generation,
+        workloads: workloads.collect(),
+    }
+}
