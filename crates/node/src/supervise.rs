@@ -195,8 +195,8 @@ async fn run_once(
             (status, true)
         }
     };
-    // Its children go with it: they would hold its ports.
-    group.kill();
+    // Its children go with it: they would hold its ports. Once and at once: its number may soon be another's.
+    drop(group);
     running.send_replace(false);
     for reader in [output, errors].into_iter().flatten() {
         let reader = AbortOnDropHandle::new(reader);

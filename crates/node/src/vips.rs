@@ -66,6 +66,21 @@ pub struct VirtualAddresses {
     table: Table,
 }
 
+/// An assignment, with all others.
+pub struct Assignment {
+    file: PathBuf,
+    saved: BTreeMap<String, Ipv4Addr>,
+    service: ServiceName,
+    pub address: Ipv4Addr,
+}
+
+impl Assignment {
+    /// Writes it to disk.
+    pub fn save(&self) -> io::Result<()> {
+        files::write_private(&self.file, &serde_json::to_vec_pretty(&self.saved)?)
+    }
+}
+
 impl VirtualAddresses {
     /// Reads the assignments from `file`, if it exists.
     ///
@@ -94,22 +109,23 @@ impl VirtualAddresses {
         self.table.by_service.get(service).copied()
     }
 
-    /// The address of a service; a new one is on disk when this returns.
+    /// A new address for a service that has none. It is the service's once [`Assignment::save`] has worked
+    /// and it was given to [`VirtualAddresses::enter`]; one after the other.
     ///
     /// # Errors
-    /// Where the file cannot be written, or the range is full.
-    pub fn assign(&mut self, service: &ServiceName) -> io::Result<Ipv4Addr> {
-        if let Some(address) = self.get(service) {
-            return Ok(address);
-        }
+    /// Where the range is full.
+    pub fn assign(&self, service: &ServiceName) -> io::Result<Assignment> {
         let full = || io::Error::other(format!("all {MOST} virtual addresses are taken"));
         let address = self.table.free_address(service).ok_or_else(full)?;
         let mut saved: BTreeMap<String, Ipv4Addr> =
             self.table.by_service.iter().map(|(s, a)| (s.to_string(), *a)).collect();
         saved.insert(service.to_string(), address);
-        files::write_private(&self.file, &serde_json::to_vec_pretty(&saved)?)?;
-        self.table.insert(service.clone(), address);
-        Ok(address)
+        Ok(Assignment { file: self.file.clone(), saved, service: service.clone(), address })
+    }
+
+    /// Takes over an assignment that is on disk.
+    pub fn enter(&mut self, assignment: &Assignment) {
+        self.table.insert(assignment.service.clone(), assignment.address);
     }
 
     /// The service that an address was given to.
@@ -126,20 +142,30 @@ impl VirtualAddresses {
 mod tests {
     use super::*;
 
+    fn assign(addresses: &mut VirtualAddresses, service: &ServiceName) -> Ipv4Addr {
+        if let Some(address) = addresses.get(service) {
+            return address;
+        }
+        let assignment = addresses.assign(service).unwrap();
+        assignment.save().unwrap();
+        addresses.enter(&assignment);
+        assignment.address
+    }
+
     #[test]
     fn addresses_stay_over_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("addresses.json");
         let names: Vec<_> = (0..50).map(|i| ServiceName::new("shop", format!("s{i}"))).collect();
         let mut first = VirtualAddresses::open(&file).unwrap();
-        let assigned: Vec<_> = names.iter().map(|n| first.assign(n).unwrap()).collect();
+        let assigned: Vec<_> = names.iter().map(|n| assign(&mut first, n)).collect();
         assert!(assigned.iter().all(|&a| is_virtual(a)));
         let mut second = VirtualAddresses::open(&file).unwrap();
         assert_eq!(first.table, second.table);
         // Whatever the order, and with others there already.
-        second.assign(&ServiceName::new("shop", "new")).unwrap();
+        assign(&mut second, &ServiceName::new("shop", "new"));
         for (name, address) in names.iter().zip(&assigned) {
-            assert_eq!(second.assign(name).unwrap(), *address);
+            assert_eq!(assign(&mut second, name), *address);
             assert_eq!(second.service(*address), Some(name));
         }
     }
@@ -163,7 +189,7 @@ mod tests {
         for broken in ["", "{", r#"{"a":"127.64.0.1"}"#, r#"{"a/b":"10.0.0.1"}"#] {
             std::fs::write(&file, broken).unwrap();
             let mut addresses = VirtualAddresses::open(&file).unwrap();
-            assert!(addresses.assign(&ServiceName::new("shop", "cart")).is_ok());
+            assign(&mut addresses, &ServiceName::new("shop", "cart"));
         }
     }
 }

@@ -176,10 +176,13 @@ async fn a_client_that_goes_while_its_workload_is_added_leaves_nothing() {
     let mut spec = spec("c-0", 1);
     spec.upstreams.push(UpstreamService { service: ServiceName::new("shop", "d"), ports: vec![] });
     let client = NodeClient::new(&home);
+    let mut reports = node.workloads().reports();
+    reports.mark_unchanged();
     let adding = timeout(Duration::from_millis(300), client.add(&spec)).await;
     assert!(adding.is_err(), "it takes longer");
+    // It is added in the end, and removed as one whose client has gone.
+    timeout(SOON, reports.changed()).await.unwrap().unwrap();
     let name = tulle_model::name::WorkloadName::new("shop", "c-0");
-    until("it is added", async || node.workloads().running(&name).is_some()).await;
     until("it is removed", async || node.workloads().running(&name).is_none()).await;
     node.shutdown(SOON).await;
 }

@@ -46,6 +46,8 @@ pub struct Discovery {
     assembler: Assembler,
     state: Arc<StatePublisher>,
     demands: mpsc::Receiver<ServiceName>,
+    /// The last demand found no room.
+    full: bool,
     age: watch::Sender<ConfigAge>,
     /// When what has changed is to be written.
     save_at: Option<tokio::time::Instant>,
@@ -81,6 +83,7 @@ impl Discovery {
             assembler,
             state,
             demands,
+            full: false,
             age,
             save_at: None,
             saving: None,
@@ -160,8 +163,15 @@ impl Discovery {
     }
 
     fn demand(&mut self, name: &ServiceName) {
-        if self.assembler.demand(name) == Demanded::Refused {
-            tracing::warn!("{name} is not asked for: this node uses too many services already");
+        match self.assembler.demand(name) {
+            Demanded::Already => {}
+            Demanded::New => self.full = false,
+            // Told once, not for each of the names that somebody may be trying out.
+            Demanded::Refused if self.full => {}
+            Demanded::Refused => {
+                self.full = true;
+                tracing::warn!("{name} is not asked for: this node uses too many services already");
+            }
         }
         // One may have been forgotten for it.
         self.publish();

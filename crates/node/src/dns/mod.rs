@@ -39,7 +39,10 @@ pub struct Resolver {
 
 /// The virtual addresses, and their way to the proxy.
 pub struct Addresses {
+    /// Held for moments only.
     table: Mutex<VirtualAddresses>,
+    /// Held while an assignment is written.
+    assigning: Mutex<()>,
     state: Arc<StatePublisher>,
 }
 
@@ -47,7 +50,7 @@ impl Addresses {
     /// Publishes the assignments that are on disk.
     pub fn new(table: VirtualAddresses, state: Arc<StatePublisher>) -> Arc<Self> {
         state.update(|s| s.virtual_addresses = table.iter().map(|(a, n)| (a, n.clone())).collect());
-        Arc::new(Self { table: Mutex::new(table), state })
+        Arc::new(Self { table: Mutex::new(table), assigning: Mutex::default(), state })
     }
 
     /// The address of a service. The proxy knows it when this returns.
@@ -57,14 +60,19 @@ impl Addresses {
         }
         let this = self.clone();
         let service = service.clone();
-        // The assignment is written to disk before anybody sees it.
+        // The assignment is written to disk before anybody sees it; meanwhile others are answered.
         let assigning = spawn_blocking(move || {
-            let mut table = this.table.lock();
-            let address = table.assign(&service)?;
+            let _one_at_a_time = this.assigning.lock();
+            if let Some(address) = this.table.lock().get(&service) {
+                return Ok(address);
+            }
+            let assignment = this.table.lock().assign(&service)?;
+            assignment.save()?;
+            this.table.lock().enter(&assignment);
             this.state.update(|s| {
-                s.virtual_addresses.insert(address.into(), service);
+                s.virtual_addresses.insert(assignment.address.into(), service);
             });
-            Ok(address)
+            Ok(assignment.address)
         });
         assigning.await.map_err(std::io::Error::other)?
     }
