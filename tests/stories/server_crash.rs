@@ -1,10 +1,11 @@
 //! The server is killed in the middle of a thousand applies; what it acknowledged is there.
 
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Home, alone, eventually};
+use crate::harness::{Home, alone, eventually, require_root, run};
 
 fn service(i: u32) -> String {
     format!(
@@ -52,4 +53,57 @@ fn acknowledged_applies_survive_kill_9() {
     let lost: Vec<_> = acknowledged.iter().filter(|name| !there.contains(name.as_str())).collect();
     assert!(lost.is_empty(), "{lost:?}");
     assert!(server.interrupt().success());
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_is_got_over() {
+    require_root!();
+    let _alone = alone();
+    let home = Home::new();
+    let mount = |options: &str| {
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tulle-test"]).arg(home.path())).ok()
+    };
+    mount("size=3m");
+    let start = || {
+        let server =
+            home.start(&["server", "--api-listen", "127.0.0.1:19444", "--node-listen", "127.0.0.1:19445"]);
+        eventually("an answer of the API", Duration::from_secs(15), || {
+            home.tulle(&["get", "namespaces"]).status.success().then_some(())
+        });
+        server
+    };
+    let server = start();
+    let files = tempfile::tempdir().unwrap();
+    let apply = |i: u32| {
+        let large =
+            format!("{{name: s{i}, namespace: default, annotations: {{a: {}}}}}", "x".repeat(100_000));
+        let text = service(i).replace(&format!("{{name: s{i}, namespace: default}}"), &large);
+        let file = files.path().join("s.yaml");
+        std::fs::write(&file, text).unwrap();
+        home.tulle(&["apply", "-f", &file.display().to_string()])
+    };
+    let mut acknowledged = 0;
+    let refused = loop {
+        let applied = apply(acknowledged);
+        if !applied.status.success() {
+            break applied.stderr;
+        }
+        acknowledged += 1;
+        assert!(acknowledged < 100, "the disk should be full");
+    };
+    assert!(refused.contains("No space left on device"), "{refused}");
+    let count = || home.tulle(&["get", "services", "-o", "name"]).ok().lines().count() as u32;
+    assert_eq!(count(), acknowledged, "what is there can be read");
+
+    mount("remount,size=30m");
+    eventually("writes again", Duration::from_secs(10), || {
+        apply(acknowledged).status.success().then_some(())
+    });
+    assert_eq!(count(), acknowledged + 1);
+    server.signal(Signal::SIGKILL);
+    server.wait(Duration::from_secs(5));
+    let server = start();
+    assert_eq!(count(), acknowledged + 1);
+    assert!(server.interrupt().success());
+    run(Command::new("umount").arg(home.path())).ok();
 }

@@ -245,8 +245,7 @@ impl MeshAuthority {
         now: SystemTime,
     ) -> Result<(rustls::sign::CertifiedKey, SystemTime), CaError> {
         let key = generate_key()?;
-        let mut issued = self.issue(&SpiffeId::server(&self.domain), &key, now)?;
-        issued.chain.push(self.roots[0].clone());
+        let issued = self.issue(&SpiffeId::server(&self.domain), &key, now)?;
         let expires = expiry(&issued.chain[0]).unwrap_or(now);
         let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let private = rustls::crypto::aws_lc_rs::sign::any_supported_type(&private)
@@ -300,7 +299,21 @@ fn own_root(
     now: SystemTime,
 ) -> Result<(CertificateDer<'static>, KeyPair), CaError> {
     let (certificate_path, key_path) = (dir.join("root.pem"), dir.join("root.key"));
-    if let Some(secret) = master.read(&key_path)?
+    let secret = master.read(&key_path)?;
+    // What the root has signed shows that there was a whole one: every node trusts it.
+    if dir.join("issuer.pem").exists() {
+        for (there, path) in [(certificate_path.exists(), &certificate_path), (secret.is_some(), &key_path)] {
+            if !there {
+                return Err(CaError::Content {
+                    path: path.clone(),
+                    problem: "is gone, and the nodes trust no other root: put it back from a backup, or \
+                              remove the server's folder to start a new mesh"
+                        .to_owned(),
+                });
+            }
+        }
+    }
+    if let Some(secret) = secret
         && certificate_path.exists()
     {
         let mut certificates = read_certificates(&certificate_path)?;

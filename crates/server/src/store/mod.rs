@@ -17,12 +17,15 @@ mod tests;
 mod watch;
 mod writer;
 
-use std::path::Path;
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::RwLock;
 use redb::{Database, TableDefinition};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -153,10 +156,44 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
-    database: Database,
+    /// The database's file; none for one in memory.
+    path: Option<PathBuf>,
+    /// None only while, and after, [`Inner::reopen`] has failed.
+    database: RwLock<Option<Database>>,
     /// The revision of the latest committed write.
     revision: AtomicU64,
     events: broadcast::Sender<Arc<[Event]>>,
+}
+
+impl Inner {
+    fn read<T>(&self, read: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match &*self.database.read() {
+            Some(database) => read(database),
+            None => Err(StoreError::Database("it could not be opened again after a failure".to_owned())),
+        }
+    }
+
+    /// Opens the database again: after a failed write (a full disk, say) it takes no more writes, and
+    /// reading goes on. A write that was reported as failed may turn out to be there.
+    fn reopen(&self) -> Result<(), StoreError> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let mut database = self.database.write();
+        // The file is locked for as long as it is open.
+        *database = None;
+        let opened = open_database(path).map_err(StoreError::database)?;
+        *database = Some(opened);
+        Ok(())
+    }
+}
+
+fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {
+    Database::builder().set_cache_size(CACHE_BYTES).create(path)
+}
+
+/// The store holds what only its owner may read.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))
 }
 
 impl Store {
@@ -165,8 +202,9 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let failed = |cause: String| OpenError::Failed { path: path.display().to_string(), cause };
         let deadline = Instant::now() + IN_USE_PATIENCE;
+        make_private(path).map_err(|error| failed(error.to_string()))?;
         let mut database = loop {
-            match Database::builder().set_cache_size(CACHE_BYTES).create(path) {
+            match open_database(path) {
                 Ok(database) => break database,
                 Err(redb::DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(10));
@@ -181,7 +219,7 @@ impl Store {
         if let Err(error) = database.compact() {
             tracing::warn!(%error, path = %path.display(), "could not compact the store");
         }
-        Self::start(database).map_err(|error| failed(error.to_string()))
+        Self::start(database, Some(path.to_owned())).map_err(|error| failed(error.to_string()))
     }
 
     /// A store that is gone with its last handle.
@@ -190,13 +228,18 @@ impl Store {
         let failed = |cause: String| OpenError::Failed { path: "(memory)".to_owned(), cause };
         let database =
             Database::builder().create_with_backend(backend).map_err(|error| failed(error.to_string()))?;
-        Self::start(database).map_err(|error| failed(error.to_string()))
+        Self::start(database, None).map_err(|error| failed(error.to_string()))
     }
 
-    fn start(database: Database) -> Result<Self, StoreError> {
+    fn start(database: Database, path: Option<PathBuf>) -> Result<Self, StoreError> {
         let revision = read::create_tables(&database)?;
         let (events, _) = broadcast::channel(WATCH_BUFFER);
-        let inner = Arc::new(Inner { database, revision: AtomicU64::new(revision), events });
+        let inner = Arc::new(Inner {
+            path,
+            database: RwLock::new(Some(database)),
+            revision: AtomicU64::new(revision),
+            events,
+        });
         let (writes, requests) = mpsc::channel(QUEUE);
         writer::spawn(inner.clone(), requests)?;
         Ok(Self { inner, writes })
@@ -208,12 +251,12 @@ impl Store {
     }
 
     pub fn get(&self, key: &str) -> Result<Option<Stored>, StoreError> {
-        read::get(&self.inner.database, key)
+        self.inner.read(|database| read::get(database, key))
     }
 
     /// The first `limit` keys after `after` (itself excluded) that start with `prefix`, as of the latest revision.
     pub fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<List, StoreError> {
-        read::list(&self.inner.database, prefix, after, limit, None)
+        self.inner.read(|database| read::list(database, prefix, after, limit, None))
     }
 
     /// Like [`Store::list`], as of an older revision.
@@ -224,7 +267,7 @@ impl Store {
         limit: usize,
         revision: u64,
     ) -> Result<List, StoreError> {
-        read::list(&self.inner.database, prefix, after, limit, Some(revision))
+        self.inner.read(|database| read::list(database, prefix, after, limit, Some(revision)))
     }
 
     /// Writes a value; it is durable when this returns. Returns the write's revision.

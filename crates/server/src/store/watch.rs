@@ -97,7 +97,7 @@ impl Watch {
     /// Reads a stretch of the log. Subscribing comes first, so nothing falls between the two.
     fn read_log(&mut self) -> Result<(), StoreError> {
         self.receiver = self.receiver.resubscribe();
-        let replay = read::replay(&self.inner.database, &self.prefix, self.read_to)?;
+        let replay = self.inner.read(|database| read::replay(database, &self.prefix, self.read_to))?;
         self.read_to = replay.position;
         self.behind = !replay.complete;
         self.pending.extend(replay.events);

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use redb::{ReadableTable, Table, WriteTransaction};
@@ -18,6 +19,9 @@ use super::{
 /// How many writes, and how many bytes of them, one commit takes at most.
 const BATCH_WRITES: usize = 128;
 const BATCH_BYTES: usize = 4 << 20;
+
+/// How often a database that has failed is opened again at most, when there is something to write.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) enum Request {
     Write {
@@ -47,6 +51,8 @@ pub(super) fn spawn(inner: Arc<Inner>, requests: mpsc::Receiver<Request>) -> Res
 }
 
 fn run(inner: &Inner, mut requests: mpsc::Receiver<Request>) {
+    let mut failed = false;
+    let mut reopened: Option<Instant> = None;
     while let Some(first) = requests.blocking_recv() {
         let mut bytes = size(&first);
         let mut batch = vec![first];
@@ -57,7 +63,33 @@ fn run(inner: &Inner, mut requests: mpsc::Receiver<Request>) {
             bytes += size(&request);
             batch.push(request);
         }
-        commit(inner, batch);
+        // Not for every write: opening may have to repair, and readers wait for it.
+        if failed && reopened.is_none_or(|at| at.elapsed() >= REOPEN_AFTER) {
+            reopened = Some(Instant::now());
+            match reopen(inner) {
+                Ok(()) => failed = false,
+                Err(error) => tracing::error!(%error, "the store cannot be opened again"),
+            }
+        }
+        failed |= commit(inner, batch).is_err();
+    }
+}
+
+/// Gets over a failed write, and tells the watches of what is in the log though its writer was told
+/// that it failed.
+fn reopen(inner: &Inner) -> Result<(), StoreError> {
+    inner.reopen()?;
+    loop {
+        let known = inner.revision.load(Ordering::Acquire);
+        let replay = inner.read(|database| super::read::replay(database, "", known))?;
+        inner.revision.store(replay.position, Ordering::Release);
+        if !replay.events.is_empty() {
+            // No watch is open if this fails.
+            let _ = inner.events.send(replay.events.into());
+        }
+        if replay.complete {
+            return Ok(());
+        }
     }
 }
 
@@ -74,7 +106,7 @@ enum Answer {
     Compact(oneshot::Sender<Result<(), StoreError>>, Result<(), StoreError>),
 }
 
-fn commit(inner: &Inner, batch: Vec<Request>) {
+fn commit(inner: &Inner, batch: Vec<Request>) -> Result<(), StoreError> {
     let mut answers = Vec::with_capacity(batch.len());
     let mut events = Vec::with_capacity(batch.len());
     let failure = transact(inner, batch, &mut answers, &mut events).err();
@@ -94,6 +126,7 @@ fn commit(inner: &Inner, batch: Vec<Request>) {
             (Answer::Compact(reply, _), Some(error)) => drop(reply.send(Err(error.clone()))),
         }
     }
+    failure.map_or(Ok(()), Err)
 }
 
 fn transact(
@@ -103,10 +136,10 @@ fn transact(
     events: &mut Vec<Event>,
 ) -> Result<(), StoreError> {
     // Every caller gets the failure if the transaction cannot even start.
-    let mut transaction = match inner.database.begin_write() {
+    let begun = inner.read(|database| database.begin_write().map_err(StoreError::database));
+    let mut transaction = match begun {
         Ok(transaction) => Some(transaction),
         Err(error) => {
-            let error = StoreError::database(error);
             answers.extend(batch.into_iter().map(|request| refuse(request, &error)));
             return Err(error);
         }
