@@ -69,6 +69,7 @@ enum Command {
     /// Serve HTTP and gRPC, and call others: a service to try a mesh with
     FakeService(fake_service::FakeServiceArgs),
     /// Print completions for a shell
+    #[command(after_help = "In bash: source <(tulle completions bash)")]
     Completions {
         /// The shell to print them for
         shell: clap_complete::Shell,

@@ -146,7 +146,11 @@ pub fn load(args: &FileArgs) -> Result<ManifestSet> {
     find_duplicates(&manifests, &mut diagnostics);
     if manifests.is_empty() && diagnostics.is_empty() {
         let names: Vec<_> = args.filename.iter().map(|p| p.display().to_string()).collect();
-        diagnostics.push(Diagnostic::new(format!("there is no object in {}", names.join(", "))));
+        let mut diagnostic = Diagnostic::new(format!("there is no object in {}", names.join(", ")));
+        if !args.recursive && args.filename.iter().any(|path| has_folders(path)) {
+            diagnostic = diagnostic.help("-R looks into folders in folders, too");
+        }
+        diagnostics.push(diagnostic);
     }
     diagnostics.into_result()?;
     Ok(ManifestSet { manifests })
@@ -176,6 +180,10 @@ fn expand(path: &Path, recursive: bool, files: &mut Vec<PathBuf>, diagnostics: &
             files.push(file);
         }
     }
+}
+
+fn has_folders(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Diagnostic {
@@ -319,26 +327,23 @@ fn find_duplicates(manifests: &[Manifest], diagnostics: &mut Diagnostics) {
     }
 }
 
-/// Adds what routes refer to and is neither among the manifests nor `known`. Where the manifests are
-/// only a part, services that are not among them are nobody's fault.
+/// Adds what routes refer to and is neither among the manifests nor `known`; to missing services, `missing`
+/// as help. Without it the manifests are only a part, and services that are not there are nobody's fault.
 pub fn check_references(
     manifests: &[Manifest],
     known: impl Fn(&ServiceName) -> Option<Vec<u16>>,
-    partial: bool,
+    missing: Option<&str>,
     diagnostics: &mut Diagnostics,
 ) {
     let objects: Vec<(&Kind, &Value)> = manifests.iter().map(|m| (m.kind, &m.value)).collect();
     for (index, error) in validate::check_references(&objects, known) {
         let names_service = error.code == Code::NotFound && error.path.pointer().ends_with("/name");
-        if partial && names_service {
-            continue;
+        let diagnostic = manifests[index].field_error(&error);
+        match missing {
+            Some(help) if names_service => diagnostics.push(diagnostic.help(help)),
+            None if names_service => {}
+            _ => diagnostics.push(diagnostic),
         }
-        let mut diagnostic = manifests[index].field_error(&error);
-        if names_service {
-            diagnostic = diagnostic
-                .help("every Service that a route refers to must exist, in the files or on the server");
-        }
-        diagnostics.push(diagnostic);
     }
 }
 

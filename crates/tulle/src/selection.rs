@@ -49,7 +49,12 @@ fn kinds(word: &str) -> Result<Vec<&'static Kind>> {
 pub fn kind(word: &str) -> Result<&'static Kind> {
     registry::by_name(word).ok_or_else(|| {
         let names: Vec<_> = registry::names().collect();
-        Failure::input(format!("there is no kind `{word}`")).help(format!("kinds: {}", names.join(", ")))
+        let failure = Failure::input(format!("there is no kind `{word}`"));
+        let failure = match word {
+            "node" | "nodes" => failure.help("`tulle status` shows nodes"),
+            _ => failure,
+        };
+        failure.help(format!("kinds: {}", names.join(", ")))
     })
 }
 

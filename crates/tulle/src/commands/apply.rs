@@ -94,7 +94,9 @@ async fn check(client: &Client, manifests: &[Manifest]) -> Result<()> {
             services.insert(ServiceName::new(namespace.as_str(), name), ports);
         }
     }
-    manifest::check_references(manifests, |name| services.get(name).cloned(), false, &mut diagnostics);
+    let known = |name: &ServiceName| services.get(name).cloned();
+    let help = "every Service that a route refers to must exist, in the files or on the server";
+    manifest::check_references(manifests, known, Some(help), &mut diagnostics);
     let mut seen = BTreeSet::new();
     for manifest in manifests.iter().filter(|m| m.kind.namespaced) {
         let Some(namespace) = manifest.namespace().filter(|n| seen.insert(n.to_string())) else { continue };

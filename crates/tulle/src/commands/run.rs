@@ -140,9 +140,13 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         () = stop.next() => return Ok(ExitCode::from(130)),
     };
     let mut held = held.map_err(|error| {
+        let socket = home.join("node.sock");
         let failure = Failure::new(format!("{error:#}"));
-        if !home.join("node.sock").exists() {
-            failure.exit(Exit::Unreachable)
+        if !socket.exists() {
+            Failure::new(format!("no node runs here: there is no {}", socket.display()))
+                .help("start one: `tulle up DIR`, or `tulle node`")
+                .help("is it elsewhere? Say where: --home DIR")
+                .exit(Exit::Unreachable)
         } else if error.chain().any(|e| e.to_string().contains("already")) {
             failure.exit(Exit::Conflict)
         } else {

@@ -1,8 +1,9 @@
 //! `tulle validate`: looks for errors in files, with no server.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tulle_model::name::ServiceName;
 
 use crate::diagnostic::Diagnostics;
 use crate::exit::Result;
@@ -13,8 +14,9 @@ use crate::up::config;
 #[derive(Debug, Args)]
 pub struct ValidateArgs {
     /// Files and folders; a folder with a tulle.yaml is checked as `tulle up` does it; - is stdin
-    #[arg(value_name = "PATH", required_unless_present = "filename")]
-    paths: Vec<std::path::PathBuf>,
+    /// [default: .]
+    #[arg(value_name = "PATH")]
+    paths: Vec<PathBuf>,
     #[command(flatten)]
     files: FileArgs,
     /// The files are a part of something larger: Services that routes refer to may be elsewhere
@@ -24,21 +26,43 @@ pub struct ValidateArgs {
 
 pub fn run(mut args: ValidateArgs) -> Result<()> {
     args.files.filename.extend(args.paths);
-    let (meshes, files): (Vec<_>, Vec<_>) = args.files.filename.into_iter().partition(|path| is_mesh(path));
+    if args.files.filename.is_empty() {
+        args.files.filename.push(".".into());
+    }
+    let (mut meshes, files): (Vec<_>, Vec<_>) =
+        args.files.filename.into_iter().partition(|path| is_mesh(path));
+    if args.files.recursive {
+        files.iter().for_each(|path| find_meshes(path, &mut meshes));
+    }
     let mut count = 0;
-    for mesh in &meshes {
-        let config = config::load(mesh)?;
+    let meshes = meshes.iter().map(|mesh| config::load(mesh)).collect::<Result<Vec<_>>>()?;
+    for config in &meshes {
         count += config.services.len() + config.resources.len();
     }
     if !files.is_empty() {
         let set = manifest::load(&FileArgs { filename: files, ..args.files })?;
         let mut diagnostics = Diagnostics::default();
-        manifest::check_references(&set.manifests, |_| None, args.partial, &mut diagnostics);
+        let known = |name: &ServiceName| meshes.iter().find_map(|mesh| mesh.ports_of(name));
+        let missing = (!args.partial).then_some("name the file that has it, too, or say --partial");
+        manifest::check_references(&set.manifests, known, missing, &mut diagnostics);
         diagnostics.into_result()?;
         count += set.manifests.len();
     }
     let objects = if count == 1 { "1 object".to_owned() } else { format!("{count} objects") };
     print(&format!("{objects} valid\n"))
+}
+
+/// The folders in a folder that have a tulle.yaml.
+fn find_meshes(folder: &Path, meshes: &mut Vec<PathBuf>) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut folders: Vec<_> = entries.filter(|e| e.file_type().is_ok_and(|t| t.is_dir())).collect();
+    folders.sort_by_key(std::fs::DirEntry::path);
+    for folder in folders.iter().map(std::fs::DirEntry::path) {
+        if is_mesh(&folder) {
+            meshes.push(folder.clone());
+        }
+        find_meshes(&folder, meshes);
+    }
 }
 
 fn is_mesh(path: &Path) -> bool {

@@ -1,11 +1,13 @@
 //! Command lines: split into words, and filled in for a replica.
 
 /// Splits a line as a shell does, with quotes and backslashes and nothing else: no shell runs it.
-pub fn split(line: &str) -> Result<Vec<String>, &'static str> {
+/// What only a shell would understand is refused where it is not quoted.
+pub fn split(line: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut characters = line.chars();
     while let Some(character) = characters.next() {
+        needs_no_shell(character, characters.as_str(), word.is_none())?;
         match character {
             '\'' => loop {
                 match characters.next() {
@@ -14,7 +16,7 @@ pub fn split(line: &str) -> Result<Vec<String>, &'static str> {
                         break;
                     }
                     Some(other) => word.get_or_insert_default().push(other),
-                    None => return Err("a quote (') is not closed"),
+                    None => return Err("a quote (') is not closed".to_owned()),
                 }
             },
             '"' => loop {
@@ -26,15 +28,15 @@ pub fn split(line: &str) -> Result<Vec<String>, &'static str> {
                     Some('\\') => match characters.next() {
                         Some(quoted @ ('"' | '\\' | '$')) => word.get_or_insert_default().push(quoted),
                         Some(other) => word.get_or_insert_default().extend(['\\', other]),
-                        None => return Err("a quote (\") is not closed"),
+                        None => return Err("a quote (\") is not closed".to_owned()),
                     },
                     Some(other) => word.get_or_insert_default().push(other),
-                    None => return Err("a quote (\") is not closed"),
+                    None => return Err("a quote (\") is not closed".to_owned()),
                 }
             },
             '\\' => match characters.next() {
                 Some(quoted) => word.get_or_insert_default().push(quoted),
-                None => return Err("there is nothing after the last \\"),
+                None => return Err("there is nothing after the last \\".to_owned()),
             },
             space if space.is_whitespace() => words.extend(word.take()),
             other => word.get_or_insert_default().push(other),
@@ -42,6 +44,21 @@ pub fn split(line: &str) -> Result<Vec<String>, &'static str> {
     }
     words.extend(word);
     Ok(words)
+}
+
+/// Whether an unquoted character, with what follows it, means nothing to a shell that we do not do.
+fn needs_no_shell(character: char, rest: &str, starts_word: bool) -> Result<(), String> {
+    let name = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
+    match character {
+        '$' if name > 0 => {
+            let name = &rest[..name];
+            Err(format!("`${name}` is not filled in, as no shell runs the line; `${{{name}}}` is"))
+        }
+        '&' | '|' | ';' | '<' | '>' if starts_word || character == ';' && rest.starts_with([' ', '\n']) => {
+            Err(format!("`{character}` needs a shell: [sh, -c, '…'] runs one"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Replaces `${NAME}` by the value of that name; what is not known stays as it is, for a shell.
@@ -85,6 +102,16 @@ mod tests {
             super::split("a 'b").is_err() && super::split("a \"b").is_err() && super::split("a\\").is_err()
         );
         assert!(split("  ").is_empty());
+    }
+
+    #[test]
+    fn what_needs_a_shell_is_refused() {
+        for line in ["cd a && ./b", "a | b", "a > b", "a; b", "a $PORT", "a --port=$PORT", "a &"] {
+            assert!(split(line).is_err(), "{line}");
+        }
+        for line in ["a http://b/?c=1&d=2", "sh -c 'a $PORT; b && c | d'", "a \"$B\" \\$C '>' $ ${D}"] {
+            assert!(split(line).is_ok(), "{line}");
+        }
     }
 
     #[test]

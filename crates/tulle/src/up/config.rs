@@ -27,6 +27,14 @@ pub struct Config {
     pub resources: Vec<Manifest>,
 }
 
+impl Config {
+    /// The ports of a Service, where it is one of ours.
+    pub fn ports_of(&self, name: &ServiceName) -> Option<Vec<u16>> {
+        let service = self.services.iter().find(|s| s.name == *name.name)?;
+        (*name.namespace == self.namespace).then(|| service.ports.iter().map(|p| p.port).collect())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
     pub name: String,
@@ -121,18 +129,20 @@ fn read(source: &Arc<Source>, folder: PathBuf, diagnostics: &mut Diagnostics) ->
     let mut set = manifest::ManifestSet { manifests: resources };
     set.default_namespace(&config.namespace);
     config.resources = set.manifests;
-    let known = |name: &ServiceName| {
-        let service = config.services.iter().find(|s| s.name == *name.name)?;
-        (*name.namespace == config.namespace).then(|| service.ports.iter().map(|p| p.port).collect())
-    };
-    manifest::check_references(&config.resources, known, false, diagnostics);
+    let known = |name: &ServiceName| config.ports_of(name);
+    let help = "every Service that a route refers to must be in this file, or in its resources";
+    manifest::check_references(&config.resources, known, Some(help), diagnostics);
     Some(config)
 }
 
 type Pattern = (String, std::ops::Range<usize>);
 
 fn config(root: &Field<'_>, folder: PathBuf, patterns: &mut Vec<Pattern>) -> Option<Config> {
-    if !root.is_object_of(&["name", "namespace", "services", "resources"]) {
+    if !root.is_object_of(
+        &["name", "namespace", "services", "resources"],
+        &[],
+        "services: {web: {command: ./web}}",
+    ) {
         return None;
     }
     let folder_name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -142,7 +152,7 @@ fn config(root: &Field<'_>, folder: PathBuf, patterns: &mut Vec<Pattern>) -> Opt
     let mut fields = HashMap::new();
     match root.get("services") {
         Some(field) => {
-            for (name, field) in field.entries() {
+            for (name, field) in field.entries("web: {command: ./web}") {
                 if let Some(problem) = dns_label_problem(name) {
                     field.wrong_field(&format!("`{name}` is no name: it {problem}"), "a name is expected");
                 }
@@ -152,7 +162,7 @@ fn config(root: &Field<'_>, folder: PathBuf, patterns: &mut Vec<Pattern>) -> Opt
         }
         None => root.wrong("it has no services", "`services:` says what is to run"),
     }
-    for item in root.get("resources").map(|f| f.items()).unwrap_or_default() {
+    for item in root.get("resources").map(|f| f.items("[routes/*.yaml]")).unwrap_or_default() {
         if let Some(pattern) = item.text() {
             if super::files::matching(&folder, &pattern).is_empty() {
                 item.wrong(&format!("there is no file `{pattern}` in {}", folder.display()), "no such file");
@@ -178,8 +188,28 @@ const SERVICE_FIELDS: &[&str] = &[
     "labels",
 ];
 
+/// What other tools have instead.
+const FOREIGN_FIELDS: &[(&str, &str)] = &[
+    ("args", "they belong to `command`"),
+    ("build", "`command` runs what is built already"),
+    ("cmd", "did you mean `command`?"),
+    ("cwd", "did you mean `directory`?"),
+    ("entrypoint", "did you mean `command`?"),
+    ("env", "did you mean `environment`?"),
+    ("env_file", "`environment` has the variables themselves"),
+    ("expose", "did you mean `port`?"),
+    ("health_check", "did you mean `probe`?"),
+    ("healthcheck", "did you mean `probe`?"),
+    ("image", "`command` runs a program of this machine, no image"),
+    ("readinessProbe", "did you mean `probe`?"),
+    ("restart", "what ends is always started again"),
+    ("scale", "did you mean `replicas`?"),
+    ("workdir", "did you mean `directory`?"),
+    ("working_dir", "did you mean `directory`?"),
+];
+
 fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> {
-    if !field.is_object_of(SERVICE_FIELDS) {
+    if !field.is_object_of(SERVICE_FIELDS, FOREIGN_FIELDS, "{command: ./web, port: 8080}") {
         return None;
     }
     let command = match field.get("command") {
@@ -197,7 +227,7 @@ fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> {
         }
         Some(directory)
     });
-    let depends_on = field.get("dependsOn").map(|f| f.items()).unwrap_or_default();
+    let depends_on = field.get("dependsOn").map(|f| f.items("[api]")).unwrap_or_default();
     let ports = ports(field);
     Some(Service {
         name: name.to_owned(),
@@ -213,18 +243,18 @@ fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> {
             .get("serviceAccount")
             .map_or_else(|| Some(name.to_owned()), |f| f.label())
             .unwrap_or_default(),
-        labels: field.get("labels").map(|f| map(&f)).unwrap_or_default(),
+        labels: field.get("labels").map(|f| map(&f.entries("{tier: front}"))).unwrap_or_default(),
     })
 }
 
 fn words(field: &Field<'_>) -> Option<Vec<String>> {
     let words = if field.value.is_array() {
-        field.items().iter().map(Field::scalar).collect::<Option<Vec<_>>>()?
+        field.items("[./web]").iter().map(Field::scalar).collect::<Option<Vec<_>>>()?
     } else {
         match command::split(&field.text()?) {
             Ok(words) => words,
             Err(why) => {
-                field.wrong(why, "a command is expected");
+                field.wrong(&why, "a command is expected");
                 return None;
             }
         }
@@ -236,17 +266,18 @@ fn words(field: &Field<'_>) -> Option<Vec<String>> {
     Some(words)
 }
 
-fn map(field: &Field<'_>) -> BTreeMap<String, String> {
-    field.entries().iter().filter_map(|(key, value)| Some(((*key).to_owned(), value.scalar()?))).collect()
+fn map(entries: &[(&str, Field<'_>)]) -> BTreeMap<String, String> {
+    entries.iter().filter_map(|(key, value)| Some(((*key).to_owned(), value.scalar()?))).collect()
 }
 
 fn environment(field: &Field<'_>) -> BTreeMap<String, String> {
-    for (name, field) in field.entries() {
+    let entries = field.entries("{LOG: info}");
+    for (name, field) in &entries {
         if name.is_empty() || name.contains(['=', '\0']) {
             field.wrong_field("this is no name of a variable", "no = is allowed in it");
         }
     }
-    map(field)
+    map(&entries)
 }
 
 fn ports(service: &Field<'_>) -> Vec<Port> {
@@ -261,7 +292,7 @@ fn ports(service: &Field<'_>) -> Vec<Port> {
     if let Some(single) = single {
         single.wrong_field("there are `port` and `ports`", "leave out one of the two");
     }
-    let items = several.items();
+    let items = several.items("[{port: 80, targetPort: 8080}]");
     let mut ports: Vec<Port> = Vec::new();
     for item in &items {
         if item.value.is_number() {
@@ -269,7 +300,11 @@ fn ports(service: &Field<'_>) -> Vec<Port> {
             ports.extend(port.map(|port| Port { name: None, port, target_port: port, app_protocol: None }));
             continue;
         }
-        if !item.is_object_of(&["name", "port", "targetPort", "appProtocol"]) {
+        if !item.is_object_of(
+            &["name", "port", "targetPort", "appProtocol"],
+            &[],
+            "{port: 80, targetPort: 8080}",
+        ) {
             continue;
         }
         let Some(number) = item.get("port") else {
@@ -295,7 +330,8 @@ fn ports(service: &Field<'_>) -> Vec<Port> {
 }
 
 fn probe(field: &Field<'_>, ports: &[Port]) -> Option<Probe> {
-    if !field.is_object_of(&["http", "tcp", "exec", "port", "interval", "timeout", "startup", "failures"]) {
+    let known = ["http", "tcp", "exec", "port", "interval", "timeout", "startup", "failures"];
+    if !field.is_object_of(&known, &[], "{http: /healthz}") {
         return None;
     }
     let port = field.get("port").and_then(|f| {
@@ -353,7 +389,7 @@ fn find_shared_ports(services: &[Service], fields: &HashMap<String, Field<'_>>) 
                 Some(owner) => {
                     let field = &fields[&service.name];
                     let field = match (field.get("port"), field.get("ports")) {
-                        (_, Some(list)) => list.items().get(index).cloned().unwrap_or(list),
+                        (_, Some(list)) => list.items("").get(index).cloned().unwrap_or(list),
                         (Some(port), None) => port,
                         (None, None) => field.clone(),
                     };
@@ -370,7 +406,7 @@ fn in_order(services: Vec<Service>, fields: &HashMap<String, Field<'_>>) -> Vec<
     let names: Vec<_> = services.iter().map(|s| s.name.clone()).collect();
     let wrong = |service: &Service, name: &str, message: &str, expected: &str| {
         let Some(list) = fields[&service.name].get("dependsOn") else { return };
-        if let Some(item) = list.items().into_iter().find(|i| i.value == name) {
+        if let Some(item) = list.items("").into_iter().find(|i| i.value == name) {
             item.wrong(message, expected);
         }
     };

@@ -54,6 +54,10 @@ impl<'a> Field<'a> {
     }
 
     fn wrong_type(&self, expected: &str) {
+        self.wrong_type_such_as(expected, &format!("{expected} is expected"));
+    }
+
+    fn wrong_type_such_as(&self, expected: &str, label: &str) {
         let found = match self.value {
             Value::Null => "nothing",
             Value::Bool(_) => "true or false",
@@ -62,7 +66,7 @@ impl<'a> Field<'a> {
             Value::Array(_) => "a list",
             Value::Object(_) => "an object",
         };
-        self.wrong(&format!("it is {found}, {expected} is expected"), &format!("{expected} is expected"));
+        self.wrong(&format!("it is {found}, {expected} is expected"), label);
     }
 
     /// A field of the object here; null counts as absent.
@@ -71,14 +75,18 @@ impl<'a> Field<'a> {
         Some(Field { reader: self.reader, path: self.path.field(name), value })
     }
 
-    /// Whether it is an object; says which of its fields are not among the known ones.
-    pub fn is_object_of(&self, known: &[&'static str]) -> bool {
+    /// Whether it is an object; says which of its fields are not among the known ones. `foreign` has
+    /// fields of other tools, and what to say to who writes them.
+    pub fn is_object_of(&self, known: &[&'static str], foreign: &[(&str, &str)], such_as: &str) -> bool {
         let Some(object) = self.value.as_object() else {
-            self.wrong_type("an object");
+            self.wrong_type_such_as("an object", &format!("such as {such_as}"));
             return false;
         };
         for name in object.keys().filter(|name| !known.contains(&name.as_str())) {
-            let hint = did_you_mean(name, known.iter().copied());
+            let hint = match foreign.iter().find(|(n, _)| n == name) {
+                Some((_, hint)) => format!("; {hint}"),
+                None => did_you_mean(name, known.iter().copied()),
+            };
             let field = Field { path: self.path.field(name.clone()), ..self.clone() };
             let expected = format!("expected one of {}", known.join(", "));
             field.wrong_field(&format!("there is no such field{hint}"), &expected);
@@ -87,9 +95,9 @@ impl<'a> Field<'a> {
     }
 
     /// The keys and values of an object that is a map.
-    pub fn entries(&self) -> Vec<(&'a str, Field<'a>)> {
+    pub fn entries(&self, such_as: &str) -> Vec<(&'a str, Field<'a>)> {
         let Some(object) = self.value.as_object() else {
-            self.wrong_type("an object");
+            self.wrong_type_such_as("an object", &format!("such as {such_as}"));
             return Vec::new();
         };
         let entry = |(key, value): (&'a String, &'a Value)| {
@@ -103,9 +111,9 @@ impl<'a> Field<'a> {
     }
 
     /// The items of a list.
-    pub fn items(&self) -> Vec<Field<'a>> {
+    pub fn items(&self, such_as: &str) -> Vec<Field<'a>> {
         let Some(items) = self.value.as_array() else {
-            self.wrong_type("a list");
+            self.wrong_type_such_as("a list", &format!("such as {such_as}"));
             return Vec::new();
         };
         let item = |(index, value)| Field { reader: self.reader, path: self.path.index(index), value };
@@ -138,7 +146,9 @@ impl<'a> Field<'a> {
     pub fn number(&self, least: u64, most: u64) -> Option<u64> {
         let expected = format!("a whole number from {least} to {most} is expected");
         if !self.value.is_number() {
-            self.wrong_type(&format!("a whole number from {least} to {most}"));
+            let quoted = self.value.as_str().filter(|text| text.parse::<u64>().is_ok());
+            let label = quoted.map_or_else(|| expected.clone(), |number| format!("without quotes: {number}"));
+            self.wrong_type_such_as(&format!("a whole number from {least} to {most}"), &label);
             return None;
         }
         let number = self.value.as_u64().filter(|n| (least..=most).contains(n));

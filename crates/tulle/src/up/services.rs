@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tulle_model::name::ServiceName;
 use tulle_node::workloads::Workloads;
 
-use super::config::{Config, Service};
+use super::config::{Check, Config, Service};
 use super::mesh::Mesh;
 use super::replica::Replica;
 use super::screen::Screen;
@@ -19,6 +19,9 @@ use crate::exit::Result;
 
 /// So long the mesh may take to know of a service that is ready.
 const ROUTE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// After so long we say what is waited for.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct Services<'a> {
     config: &'a Config,
@@ -62,7 +65,24 @@ impl<'a> Services<'a> {
         tokio::select! {
             () = follow => Ok(()),
             outcome = start => outcome,
+            () = this.say_what_is_awaited() => Ok(()),
         }
+    }
+
+    /// Once, where the start takes long.
+    async fn say_what_is_awaited(&self) {
+        tokio::time::sleep(START_PATIENCE).await;
+        let is_ready = |name: &str| self.ready.get(name).is_none_or(|ready| *ready.borrow());
+        for service in self.config.services.iter().filter(|s| !is_ready(&s.name)) {
+            if service.depends_on.iter().all(|d| is_ready(d)) {
+                self.screen.state(
+                    &service.name,
+                    &service.name,
+                    &format!("not ready yet: {}", awaited(service)),
+                );
+            }
+        }
+        std::future::pending::<()>().await;
     }
 
     async fn start(&self, service: &Service) -> Result<()> {
@@ -115,6 +135,10 @@ impl<'a> Services<'a> {
             for (name, ready, reason) in &now {
                 let before = known.insert(name.clone(), (*ready, reason.clone()));
                 let Some(service) = self.service_of(name) else { continue };
+                if service.ports.is_empty() && service.probe.is_none() {
+                    // It is ready while it runs, of which the supervisor tells.
+                    continue;
+                }
                 let was_ready = before.as_ref().is_some_and(|(ready, _)| *ready);
                 if *ready && !was_ready {
                     self.screen.state(&service.name, name, "ready");
@@ -168,5 +192,23 @@ impl<'a> Services<'a> {
         let mut replicas = self.replicas.lock().await;
         join_all(replicas.values_mut().flatten().map(Replica::kill)).await;
         replicas.clear();
+    }
+}
+
+/// What has to be for the service to be ready.
+fn awaited(service: &Service) -> String {
+    let port = |declared: Option<u16>| declared.or_else(|| service.ports.first().map(|p| p.target_port));
+    let at = |port: Option<u16>| match port {
+        Some(port) if service.replicas == 1 => format!("127.0.0.1:{port}"),
+        _ => "127.0.0.1 and its $PORT".to_owned(),
+    };
+    match service.probe.as_ref().map(|p| &p.check) {
+        Some(Check::Http { path, port: asked }) => {
+            format!("GET {path} has to succeed at {}", at(port(*asked)))
+        }
+        Some(Check::Exec(command)) => format!("its probe `{}` has to succeed", command.join(" ")),
+        Some(Check::Tcp { port: asked }) => format!("it has to listen at {}", at(port(*asked))),
+        None if service.ports.is_empty() => "its process has to run".to_owned(),
+        None => format!("it has to listen at {}", at(port(None))),
     }
 }

@@ -97,6 +97,15 @@ fn routes_to_what_is_not_there() {
     let folder = folder(&[("route.yaml", ROUTE)]);
     let output = tulle(folder.path(), &["validate", "--partial", "route.yaml"]);
     assert_eq!((code(&output), stdout(&output)), (0, "1 object valid\n".to_owned()));
+    // A mesh that is named along has its services, too.
+    let mesh = "services:\n  c: {command: x, port: 80}\n  nowhere: {command: x, ports: [{port: 80, targetPort: 81}]}\n";
+    let folder = self::folder(&[("m/tulle.yaml", mesh), ("route.yaml", ROUTE)]);
+    let output = tulle(folder.path(), &["validate", "m", "route.yaml"]);
+    assert_eq!((code(&output), stdout(&output)), (0, "3 objects valid\n".to_owned()), "{}", stderr(&output));
+    let output = tulle(folder.path(), &["validate", "-R"]);
+    assert_eq!((code(&output), stdout(&output)), (0, "3 objects valid\n".to_owned()), "{}", stderr(&output));
+    let output = tulle(&folder.path().join("m"), &["validate"]);
+    assert_eq!((code(&output), stdout(&output)), (0, "2 objects valid\n".to_owned()), "{}", stderr(&output));
     let wrong_port = ROUTE.replace("nowhere, port: 80", "c, port: 81");
     insta::assert_snapshot!("missing_port", validated(&format!("{service}---\n{wrong_port}")));
 }
@@ -120,6 +129,12 @@ fn wrong_meshes() {
         "up_probes",
         upped(
             "services:\n  a:\n    command: x\n    port: 80\n    probe: {http: healthz, interval: 5}\n  b:\n    command: 'x \"'\n    probe: {tcp: true, exec: y}\n"
+        )
+    );
+    insta::assert_snapshot!(
+        "up_foreign_fields",
+        upped(
+            "services:\n  a:\n    image: nginx\n    working_dir: x\n    command: cd x && ./a\n    environment: [A=b]\n    ports: ['8080:80']\n  b:\n    command: ./b --port $PORT\n    port: '80'\n    dependsOn: a\n    probe: /healthz\n"
         )
     );
     insta::assert_snapshot!("up_nothing", upped("# nothing\n"));
