@@ -20,14 +20,14 @@ pub fn unified_mount() -> io::Result<Option<PathBuf>> {
     Ok(find_unified_mount(&mounts))
 }
 
-/// As [`unified_mount`]; mounts the hierarchy at `/sys/fs/cgroup` where none is there and the mounts of
-/// this process are its own: `ip netns exec` gives it a new `/sys`, which hides the host's.
+/// As [`unified_mount`]; mounts the hierarchy at `/sys/fs/cgroup` where that is an empty folder:
+/// `ip netns exec` gives a process a new `/sys`, which hides the host's mounts from it.
 pub fn unified_mount_or_own() -> io::Result<Option<PathBuf>> {
     if let Some(found) = unified_mount()? {
         return Ok(Some(found));
     }
-    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt"));
-    if namespace("self")? == namespace("1")? {
+    let empty = fs::read_dir(NFT_ROOT).is_ok_and(|mut entries| entries.next().is_none());
+    if !empty {
         return Ok(None);
     }
     let (none, flags) = (None::<&str>, MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC);
