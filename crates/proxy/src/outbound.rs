@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tulle_model::detect::{self, Detected};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{AppProtocol, EgressPolicy, PortConfig, ServiceConfig};
@@ -127,15 +127,15 @@ pub async fn serve_service<IO>(
     let config = match worker.service(&service).await {
         Lookup::Present(config) => config,
         Lookup::Absent => {
-            return reject(&worker, io, Rejection::UnknownDestination, "there is no such service");
+            return turn_away(worker, source, io, service, port, "there is no such service").await;
         }
         Lookup::Unknown => {
             let text = "the server did not say what the service is";
-            return reject(&worker, io, Rejection::UnknownDestination, text);
+            return turn_away(worker, source, io, service, port, text).await;
         }
     };
     let Some(port_config) = config.port(port) else {
-        return reject(&worker, io, Rejection::UnknownDestination, "the service has no such port");
+        return turn_away(worker, source, io, service, port, "the service has no such port").await;
     };
     let spoken = match declared(port_config) {
         Some(spoken) => spoken,
@@ -158,6 +158,36 @@ pub async fn serve_service<IO>(
         }
         Spoken::Nothing => {}
     }
+}
+
+/// A service or port that is not there: a client that speaks HTTP is told so in an answer, which
+/// finds no route either; any other is reset.
+async fn turn_away<IO>(
+    worker: Rc<Worker>,
+    source: Arc<LocalWorkload>,
+    mut io: IO,
+    service: ServiceName,
+    port: u16,
+    text: &str,
+) where
+    IO: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
+{
+    let mut first = Vec::new();
+    let speaks_http = async {
+        while io.read_buf(&mut first).await.is_ok_and(|length| length > 0) {
+            match detect::detect(&first) {
+                Detected::Http1 | Detected::Http2 => return true,
+                Detected::Tls | Detected::Other => return false,
+                Detected::NeedMore => {}
+            }
+        }
+        false
+    };
+    if timeout(UNREACHABLE, speaks_http).await.unwrap_or(false) {
+        let destination = HttpDestination::Service { service, port };
+        return http::server::serve(worker, source, Replayed::new(first, io), destination).await;
+    }
+    reject(&worker, io, Rejection::UnknownDestination, text);
 }
 
 /// What a connection turned out to speak, with what was read and opened to find out.

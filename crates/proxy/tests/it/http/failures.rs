@@ -371,8 +371,8 @@ async fn a_broken_answer_is_broken_for_the_client_too() {
         .await;
         let path = path(way, AppProtocol::Http1, app).await;
         let answer = exchange(path.address, "GET / HTTP/1.1\r\nhost: c\r\n\r\n").await;
-        // A link's reset may overtake what came before it.
-        let broken = answer.ends_with("half") || answer.starts_with("HTTP/1.1 502 ");
+        // A link's reset may overtake what came before it, at the one end or at the other.
+        let broken = answer.is_empty() || answer.ends_with("half") || answer.starts_with("HTTP/1.1 502 ");
         assert!(broken, "{way:?}: {answer}");
         assert_eq!(path.near.edge_with("c", 1).await.failures, 1, "{way:?}");
     }
