@@ -1,4 +1,5 @@
 //! Stories told from a user's side, with the real binary and clients that we did not write.
+#![allow(clippy::unwrap_used)]
 
 mod bad_input;
 mod chain;

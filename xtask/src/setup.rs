@@ -38,7 +38,8 @@ pub fn run(root: &Path) -> Result<Tools> {
     let root_user = is_root();
     let mut missing = Vec::new();
     for (program, packages) in PROGRAMS {
-        if !installed(program) && !(root_user && packages.iter().any(|package| install(package))) {
+        let there = installed(program) || root_user && packages.iter().any(|package| install(package));
+        if !there {
             missing.push(format!("{program} (Debian package {})", packages[0]));
         }
     }
