@@ -207,3 +207,26 @@ fn known_destinations_outlive_the_server() {
     assert!(mesh.node_one.interrupt().success());
     assert!(mesh.node_two.interrupt().success());
 }
+
+#[test]
+fn a_workload_outlives_its_node_and_has_its_name_alone() {
+    require_root!();
+    let _alone = alone();
+    let mesh = mesh();
+    // The name is taken, by the other node.
+    let taken = mesh.one.tulle(&["run", "c", "--port", "9091", "--", "sleep", "60"]);
+    assert!(!taken.status.success() && taken.stderr.contains("the node `two` runs it"), "{taken:#?}");
+
+    mesh.node_two.signal(Signal::SIGKILL);
+    mesh.node_two.wait(PATIENCE);
+    assert!(mesh.ask().contains(" 503"), "its node is gone");
+    let server = format!("{}:15010", mesh.hosts.addresses[0]);
+    let advertise = mesh.hosts.addresses[1];
+    let node_two = mesh.two.start(&["node", "--name", "two", "--server", &server, "--advertise", advertise]);
+    eventually("an answer of the same c", PATIENCE, || mesh.ask().contains(" 200").then_some(()));
+    assert!(mesh.app.stderr().contains("the node is back"), "{}", mesh.app.stderr());
+    drop(mesh.app);
+    assert!(node_two.interrupt().success());
+    assert!(mesh.node_one.interrupt().success());
+    assert!(mesh.server.interrupt().success());
+}

@@ -82,7 +82,12 @@ struct Redirect {
     cgroup: Cgroup,
     outbound_port: u16,
     dns_port: u16,
+    /// Of an earlier process of this node: nobody has said yet that it is still there.
+    orphan: bool,
 }
+
+/// Where what an orphan sends is redirected: nothing listens there, so it is refused.
+const NOWHERE: u16 = 1;
 
 impl Capture {
     /// Starts capturing for the node that `scope` names (letters, digits and dashes; unique on this
@@ -92,10 +97,29 @@ impl Capture {
     /// # Errors
     /// Where host capture was asked for and cannot be had.
     pub fn open(scope: &str, directory: &Path, wish: CaptureWish) -> io::Result<(Self, CaptureMode, String)> {
+        Self::start(scope, directory, wish, false)
+    }
+
+    /// Like [`Capture::open`], but leaves the processes that an earlier process of that scope captured.
+    /// Their connections are refused until [`Capture::add_again`]; [`Capture::end_orphans`] ends the rest.
+    pub fn open_again(
+        scope: &str,
+        directory: &Path,
+        wish: CaptureWish,
+    ) -> io::Result<(Self, CaptureMode, String)> {
+        Self::start(scope, directory, wish, true)
+    }
+
+    fn start(
+        scope: &str,
+        directory: &Path,
+        wish: CaptureWish,
+        keep: bool,
+    ) -> io::Result<(Self, CaptureMode, String)> {
         if wish == CaptureWish::Explicit {
             return Ok((Self { host: None }, CaptureMode::Explicit, "it was asked for".to_owned()));
         }
-        match Host::open(scope, directory) {
+        match Host::open(scope, directory, keep) {
             Ok(host) => {
                 let why = "running as root with nftables and cgroup v2".to_owned();
                 Ok((Self { host: Some(host) }, CaptureMode::Host, why))
@@ -108,14 +132,35 @@ impl Capture {
     /// Captures a workload: its TCP connections go to `outbound_port` and its DNS queries to
     /// `dns_port`, both on 127.0.0.1.
     pub fn add(&self, workload: &WorkloadName, outbound_port: u16, dns_port: u16) -> io::Result<Slot> {
+        if let Some(host) = &self.host
+            && let Some(orphan) = host.workloads.lock().get(workload).filter(|redirect| redirect.orphan)
+        {
+            orphan.cgroup.destroy()?;
+        }
+        self.add_again(workload, outbound_port, dns_port)
+    }
+
+    /// Like [`Capture::add`], and leaves the processes that this workload has already.
+    pub fn add_again(&self, workload: &WorkloadName, outbound_port: u16, dns_port: u16) -> io::Result<Slot> {
         let Some(host) = &self.host else { return Ok(Slot::default()) };
         let directory = format!("{}.{}", workload.namespace, workload.name);
         let cgroup = Cgroup::create(&host.mount, &[CGROUP, &host.scope, &directory])?;
         let path = cgroup.path().to_owned();
         let mut workloads = host.workloads.lock();
-        workloads.insert(workload.clone(), Redirect { cgroup, outbound_port, dns_port });
+        workloads.insert(workload.clone(), Redirect { cgroup, outbound_port, dns_port, orphan: false });
         host.apply(&workloads)?;
         Ok(Slot { cgroup: Some(path), resolv_conf: host.resolv_conf.clone() })
+    }
+
+    /// Ends the processes of an earlier process of this node that nobody has added again.
+    pub fn end_orphans(&self) -> io::Result<()> {
+        let Some(host) = &self.host else { return Ok(()) };
+        let mut workloads = host.workloads.lock();
+        for orphan in workloads.values().filter(|redirect| redirect.orphan) {
+            orphan.cgroup.destroy()?;
+        }
+        workloads.retain(|_, redirect| !redirect.orphan);
+        host.apply(&workloads)
     }
 
     /// Stops capturing a workload, and ends every process that is left in its cgroup.
@@ -131,7 +176,7 @@ impl Capture {
 }
 
 impl Host {
-    fn open(scope: &str, directory: &Path) -> Result<Self, String> {
+    fn open(scope: &str, directory: &Path, keep: bool) -> Result<Self, String> {
         if !tulle_sys::is_root() {
             return Err("not running as root".to_owned());
         }
@@ -144,16 +189,54 @@ impl Host {
             mount,
             workloads: Mutex::default(),
         };
-        host.clear().map_err(|e| format!("the remains of an earlier run cannot be removed: {e}"))?;
-        host.try_rules()?;
+        let remains = |e: io::Error| format!("the remains of an earlier run cannot be removed: {e}");
+        if keep {
+            *host.workloads.lock() = host.orphans().map_err(remains)?;
+        }
+        if host.workloads.lock().is_empty() {
+            host.clear().map_err(remains)?;
+            host.try_rules()?;
+        } else {
+            // The earlier process has shown that the kernel lets us.
+            host.apply(&host.workloads.lock()).map_err(remains)?;
+        }
         Ok(host)
+    }
+
+    /// The workloads that still have processes, of an earlier process of this node.
+    fn orphans(&self) -> io::Result<BTreeMap<WorkloadName, Redirect>> {
+        let entries = match fs::read_dir(self.mount.join(CGROUP).join(&self.scope)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            other => other?,
+        };
+        let mut orphans = BTreeMap::new();
+        for entry in entries {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                continue;
+            }
+            let directory = entry.file_name().to_string_lossy().into_owned();
+            // cgroups(7): 1 where a process is in it, or below.
+            let populated = fs::read_to_string(entry.path().join("cgroup.events"))?.contains("populated 1");
+            match directory.split_once('.') {
+                Some((namespace, name)) if populated => {
+                    let cgroup = Cgroup::create(&self.mount, &[CGROUP, &self.scope, &directory])?;
+                    let redirect =
+                        Redirect { cgroup, outbound_port: NOWHERE, dns_port: NOWHERE, orphan: true };
+                    orphans.insert(WorkloadName::new(namespace, name), redirect);
+                }
+                _ => cgroup::destroy(&entry.path())?,
+            }
+        }
+        Ok(orphans)
     }
 
     /// Redirects a cgroup without processes, to learn whether the kernel lets us.
     fn try_rules(&self) -> Result<(), String> {
         let trial = Cgroup::create(&self.mount, &[CGROUP, &self.scope, "trial"])
             .map_err(|e| format!("no cgroup can be made below {}: {e}", self.mount.display()))?;
-        let redirect = Redirect { cgroup: trial.clone(), outbound_port: 1, dns_port: 1 };
+        let redirect =
+            Redirect { cgroup: trial.clone(), outbound_port: NOWHERE, dns_port: NOWHERE, orphan: false };
         let result = nft::apply(&ruleset(&self.table(), [&redirect]));
         self.clear().map_err(|e| format!("the trial rules cannot be removed: {e}"))?;
         result.map_err(|e| e.to_string())
@@ -192,7 +275,7 @@ fn removal(table: &str) -> String {
 fn ruleset<'a>(table: &str, workloads: impl IntoIterator<Item = &'a Redirect>) -> String {
     let mut jumps = String::new();
     let mut chains = String::new();
-    for (i, Redirect { cgroup, outbound_port, dns_port }) in workloads.into_iter().enumerate() {
+    for (i, Redirect { cgroup, outbound_port, dns_port, .. }) in workloads.into_iter().enumerate() {
         let cgroup = cgroup.nft_match();
         let written = writeln!(jumps, "    {cgroup} jump workload_{i}").and(writeln!(
             chains,

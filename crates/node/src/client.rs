@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use crate::socket::SOCKET;
+use crate::socket::{Again, SOCKET};
 use crate::status::NodeStatus;
 use crate::workloads::{Running, WorkloadSpec};
 
@@ -47,7 +47,17 @@ impl NodeClient {
 
     /// Adds a workload.
     pub async fn add(&self, spec: &WorkloadSpec) -> anyhow::Result<HeldWorkload> {
-        let mut answer = self.send(Method::POST, "/v1/workloads", spec).await?;
+        self.hold("/v1/workloads", spec).await
+    }
+
+    /// Adds a workload to a node that has been started again, with the process that it has.
+    pub async fn add_again(&self, spec: &WorkloadSpec, before: &Running) -> anyhow::Result<HeldWorkload> {
+        let again = Again { spec: spec.clone(), listeners: before.listeners.clone() };
+        self.hold("/v1/workloads/again", &again).await
+    }
+
+    async fn hold(&self, path: &str, body: &impl Serialize) -> anyhow::Result<HeldWorkload> {
+        let mut answer = self.send(Method::POST, path, body).await?;
         let mut line = Vec::new();
         let reading = async {
             while !line.ends_with(b"\n") {

@@ -38,6 +38,9 @@ const DEMANDS: usize = 1024;
 /// How long the goodbye to the server may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long the owners of an earlier process's workloads have to come back for them.
+const RETURN_DEADLINE: Duration = Duration::from_secs(10);
+
 /// What a node is started with.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -56,6 +59,9 @@ pub struct NodeConfig {
     /// Where it serves metrics; `None`: nowhere.
     pub admin_listen: Option<SocketAddr>,
     pub capture: CaptureWish,
+    /// Whether what an earlier process of this node ran goes on, where its owner comes back for it
+    /// ([`crate::client::NodeClient::add_again`]). Else it is ended at the start.
+    pub keep_workloads: bool,
     /// Threads of the proxy.
     pub workers: usize,
 }
@@ -125,6 +131,12 @@ impl Node {
         let control = socket::bind(&config.home)?;
 
         let (capture, mode, reason) = open_capture(&config, &folder).await?;
+        if mode == CaptureMode::Explicit && !tulle_sys::knows_users() {
+            tracing::warn!(
+                "this kernel does not say whose a connection is: every user of this host can call services \
+                 as this node's workloads"
+            );
+        }
         let directory = Directory::new(state.cell().clone(), demand, server.connected());
         let workloads = Workloads::new(Parts {
             state: state.clone(),
@@ -147,6 +159,7 @@ impl Node {
                 instance: format!("{:016x}", rand::random::<u64>()),
             },
             workloads: workloads.reports(),
+            verdicts: workloads.verdicts(),
             proxy: proxy.clone(),
             config_age: config_age.clone(),
         };
@@ -169,6 +182,13 @@ impl Node {
             tokio::spawn(keep_node_valid(server, certificate.identity.clone(), node_file, credential)),
             tokio::spawn(socket::serve(control, source.clone())),
         ];
+        let returning = Arc::downgrade(&source.workloads);
+        tasks.push(tokio::spawn(async move {
+            sleep(RETURN_DEADLINE).await;
+            if let Some(workloads) = returning.upgrade() {
+                workloads.end_orphans().await;
+            }
+        }));
         tasks.extend(admin.map(|listener| tokio::spawn(admin::serve(listener, source.clone()))));
         Ok(Self {
             source,
@@ -268,7 +288,8 @@ async fn open_capture(config: &NodeConfig, folder: &Path) -> anyhow::Result<(Cap
     let hash = xxh3_64(home.as_os_str().as_encoded_bytes()) as u32;
     let scope = format!("{}-{hash:08x}", config.name);
     let (folder, wish) = (folder.to_owned(), config.capture);
-    Ok(spawn_blocking(move || Capture::open(&scope, &folder, wish)).await??)
+    let open = if config.keep_workloads { Capture::open_again } else { Capture::open };
+    Ok(spawn_blocking(move || open(&scope, &folder, wish)).await??)
 }
 
 /// Where others reach a listener at `link`: for one at all addresses, the address that this host has
@@ -288,7 +309,7 @@ fn advertised(link: SocketAddr, server: &str) -> SocketAddr {
         Err(e) => {
             tracing::warn!(
                 "the address at which other nodes reach this one is not known ({e}), so it is said to be \
-                 {link}: set it with --link-address"
+                 {link}: set it with --advertise"
             );
             link
         }

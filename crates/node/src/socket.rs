@@ -3,12 +3,14 @@
 //! | request | |
 //! |---|---|
 //! | `POST /v1/workloads` | adds a workload ([`WorkloadSpec`]); the first line of the answer is a [`Running`], and the workload lives for as long as the answer is read |
+//! | `POST /v1/workloads/again` | adds a workload again that an earlier process of the node has started ([`Again`]); like the above |
 //! | `PUT /v1/workloads/{namespace}/{name}/running` | `true` or `false`: whether its process runs |
 //! | `POST /v1/workloads/{namespace}/{name}/drain` | has it take no new requests, and returns when none is in flight: `true`, or `false` at the deadline |
 //! | `GET /v1/status` | a [`NodeStatus`](crate::status::NodeStatus) |
 
 use std::convert::Infallible;
 use std::fs::{self, Permissions};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ use http_body_util::{BodyExt, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -50,6 +52,17 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A client that went without a word cannot serve what is in flight for long.
 const LOST_DRAIN_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long the server's word on a new workload is waited for.
+const VERDICT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A workload whose process an earlier process of the node has started.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Again {
+    pub spec: WorkloadSpec,
+    /// Those of its [`Running`].
+    pub listeners: Vec<SocketAddr>,
+}
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
@@ -107,7 +120,11 @@ async fn answer(request: Request<Incoming>, source: Arc<StatusSource>) -> Answer
     match (request.method().clone(), segments.as_slice()) {
         (Method::GET, ["v1", "status"]) => value(&source.status()),
         (Method::POST, ["v1", "workloads"]) => match body::<WorkloadSpec>(request).await {
-            Ok(spec) => add(spec, source).await,
+            Ok(spec) => add(spec, None, source).await,
+            Err(answer) => answer,
+        },
+        (Method::POST, ["v1", "workloads", "again"]) => match body::<Again>(request).await {
+            Ok(Again { spec, listeners }) => add(spec, Some(listeners), source).await,
             Err(answer) => answer,
         },
         (Method::PUT, ["v1", "workloads", namespace, name, "running"]) => {
@@ -136,12 +153,12 @@ async fn answer(request: Request<Incoming>, source: Arc<StatusSource>) -> Answer
 }
 
 /// The workload stays until the client does not read any more.
-async fn add(spec: WorkloadSpec, source: Arc<StatusSource>) -> Answer {
+async fn add(spec: WorkloadSpec, again: Option<Vec<SocketAddr>>, source: Arc<StatusSource>) -> Answer {
     let (reply, added) = oneshot::channel();
     let adding = source.clone();
     // A client that goes away meanwhile ends this future, and what is half made could not be unmade.
     tokio::spawn(async move {
-        let result = adding.workloads.add(spec).await;
+        let result = enter(spec, again, &adding).await;
         if let Err(Ok(running)) = reply.send(result) {
             leave(running, &adding).await;
         }
@@ -162,6 +179,30 @@ async fn add(spec: WorkloadSpec, source: Arc<StatusSource>) -> Answer {
     });
     let body = StreamBody::new(ReceiverStream::new(receiver)).boxed();
     respond(StatusCode::OK, body)
+}
+
+/// Adds a workload, unless the server refuses it. One that starts with the server down is taken: the
+/// server's word is on the node's status later.
+async fn enter(
+    spec: WorkloadSpec,
+    again: Option<Vec<SocketAddr>>,
+    source: &StatusSource,
+) -> anyhow::Result<Running> {
+    let name = WorkloadName::new(spec.namespace.as_str(), spec.name.as_str());
+    if let Some(listeners) = again {
+        return source.workloads.add_again(spec, listeners).await;
+    }
+    let running = source.workloads.add(spec).await?;
+    let connected = *source.server.connected().borrow();
+    let refusal = match connected {
+        true => source.workloads.refusal(&name, VERDICT_DEADLINE).await,
+        false => None,
+    };
+    if let Some(why) = refusal {
+        source.workloads.remove(&name).await;
+        anyhow::bail!("the server refuses the workload {name}: {why}");
+    }
+    Ok(running)
 }
 
 async fn leave(running: Running, source: &StatusSource) {

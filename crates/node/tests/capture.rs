@@ -61,3 +61,35 @@ fn a_captured_process_reaches_the_listeners_and_nothing_is_left_behind() {
     let tables = Command::new("nft").args(["list", "tables"]).output().unwrap().stdout;
     assert!(!String::from_utf8(tables).unwrap().contains(&scope));
 }
+
+#[test]
+fn what_an_earlier_process_captured_goes_on_if_it_is_wanted() {
+    let directory = tempfile::tempdir().unwrap();
+    let scope = format!("again-{}", std::process::id());
+    let open = |keep: bool| {
+        let open = if keep { Capture::open_again } else { Capture::open };
+        open(&scope, directory.path(), CaptureWish::Host).unwrap().0
+    };
+    let names = [WorkloadName::new("default", "wanted"), WorkloadName::new("default", "forgotten")];
+    let earlier = open(false);
+    let mut children = names.clone().map(|name| {
+        let slot = earlier.add(&name, 1, 1).unwrap();
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        let confinement =
+            Confinement { cgroup: slot.cgroup.as_deref(), resolv_conf: None, own_process_group: true };
+        confine(&mut command, confinement).unwrap();
+        command.spawn().unwrap()
+    });
+    // As when it is killed: nothing is cleared.
+    std::mem::forget(earlier);
+
+    let capture = open(true);
+    assert!(children.each_mut().iter_mut().all(|child| child.try_wait().unwrap().is_none()), "they go on");
+    capture.add_again(&names[0], 1, 1).unwrap();
+    capture.end_orphans().unwrap();
+    assert!(!children[1].wait().unwrap().success(), "nobody came back for it");
+    assert!(children[0].try_wait().unwrap().is_none(), "it goes on");
+    drop(capture);
+    assert!(!children[0].wait().unwrap().success());
+}

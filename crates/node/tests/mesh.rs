@@ -31,6 +31,7 @@ fn config(home: &Path, server: &Server, token: Option<String>) -> NodeConfig {
         link_address: None,
         admin_listen: Some("127.0.0.1:0".parse().unwrap()),
         capture: CaptureWish::Explicit,
+        keep_workloads: true,
         workers: 1,
     }
 }

@@ -1,11 +1,13 @@
 //! Tells the server which workloads run here and what they did, and so holds the node's lease.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tulle_model::name::WorkloadName;
 use tulle_proxy::{EdgeCounts, Proxy, Security};
 use tulle_wire::node as wire;
 
@@ -30,7 +32,9 @@ pub struct Reporter {
     pub server: Server,
     pub info: wire::NodeInfo,
     /// The node's workloads as they are now; a change is reported at once.
-    pub workloads: watch::Receiver<wire::Workloads>,
+    pub workloads: watch::Receiver<Reported>,
+    /// What the server makes of them.
+    pub verdicts: watch::Sender<Verdict>,
     pub proxy: Arc<Proxy>,
     pub config_age: watch::Receiver<ConfigAge>,
 }
@@ -39,6 +43,22 @@ fn telemetry_ticks(period: Duration) -> Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
+}
+
+/// The node's workloads, counted at each change.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reported {
+    pub version: u64,
+    pub workloads: wire::Workloads,
+}
+
+/// What the server has said to the workloads of a report.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// The version that it has taken note of; 0 where there is none yet.
+    pub version: u64,
+    /// Those that it does not take, and why.
+    pub refused: BTreeMap<WorkloadName, String>,
 }
 
 /// Why a stream of reports has ended.
@@ -81,7 +101,7 @@ impl Reporter {
         let mut certificates = self.server.certificate_changes();
         certificates.mark_unchanged();
         let (sender, receiver) = mpsc::channel(OUTBOX);
-        let workloads = self.workloads.borrow_and_update().clone();
+        let Reported { version, workloads } = self.workloads.borrow_and_update().clone();
         let first = wire::NodeReport {
             info: Some(self.info.clone()),
             workloads: Some(workloads),
@@ -104,26 +124,40 @@ impl Reporter {
         let mut early = EARLY_REPORTS;
         let mut report = wire::NodeReport::default();
         let mut refused = Vec::new();
+        // One reply comes for the opening of the stream, and one for each report, in their order.
+        let mut unanswered = VecDeque::from([None, Some(version)]);
         loop {
             tokio::select! {
                 reply = replies.message() => match reply {
                     Ok(Some(reply)) => {
+                        let answered = unanswered.pop_front().flatten();
                         if reply.refused != refused {
                             refused = reply.refused;
                             for wire::RefusedWorkload { namespace, name, message } in &refused {
                                 tracing::warn!("the server refuses the workload {namespace}/{name}: {message}");
                             }
                         }
+                        let by_name = refused.iter().map(|r: &wire::RefusedWorkload| {
+                            (WorkloadName::new(r.namespace.as_str(), r.name.as_str()), r.message.clone())
+                        });
+                        let refused = by_name.collect();
+                        self.verdicts.send_modify(|verdict| {
+                            verdict.refused = refused;
+                            verdict.version = answered.unwrap_or(verdict.version);
+                        });
                         continue;
                     }
                     Ok(None) => return Ended::Broken("it has ended the stream".to_owned()),
                     Err(status) => return Ended::Broken(channel::explain_status(&status)),
                 },
                 Ok(()) = self.workloads.changed() => {
-                    report.workloads = Some(self.workloads.borrow_and_update().clone());
+                    let Reported { version, workloads } = self.workloads.borrow_and_update().clone();
+                    report.workloads = Some(workloads);
+                    unanswered.push_back(Some(version));
                 }
                 _ = ticks.tick() => {
                     report.telemetry = Some(self.telemetry());
+                    unanswered.push_back(None);
                     early = early.saturating_sub(1);
                     if early == 0 && ticks.period() == EARLY_INTERVAL {
                         ticks = telemetry_ticks(TELEMETRY_INTERVAL);

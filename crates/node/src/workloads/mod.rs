@@ -28,6 +28,7 @@ pub use self::process::WorkloadProcess;
 use crate::capture::{Capture, CaptureMode, Slot};
 use crate::control::discovery::{Directory, Found};
 use crate::control::identities::{Identities, Identity};
+use crate::control::report::{Reported, Verdict};
 use crate::dns::{Addresses, DnsListener, Resolver};
 use crate::node_state::StatePublisher;
 use crate::probes::{self, Check, Health, Probe, Target, Timing};
@@ -106,6 +107,9 @@ pub struct Running {
     pub resolv_conf: Option<PathBuf>,
     /// Variables to be added to its environment.
     pub environment: Vec<(String, String)>,
+    /// Where the node listens for it; what its environment says of them holds for as long as it runs.
+    #[serde(default)]
+    pub listeners: Vec<SocketAddr>,
 }
 
 /// What people see of a workload.
@@ -150,7 +154,8 @@ pub struct Workloads {
     entries: Mutex<BTreeMap<WorkloadName, Arc<Entry>>>,
     /// Names of workloads that are being added or removed.
     busy: Mutex<BTreeSet<WorkloadName>>,
-    reports: watch::Sender<wire::Workloads>,
+    reports: watch::Sender<Reported>,
+    verdicts: watch::Sender<Verdict>,
 }
 
 struct Entry {
@@ -232,12 +237,34 @@ impl Workloads {
             entries: Mutex::default(),
             busy: Mutex::default(),
             reports: watch::Sender::default(),
+            verdicts: watch::Sender::default(),
         })
     }
 
     /// What the server is to know of the workloads.
-    pub fn reports(&self) -> watch::Receiver<wire::Workloads> {
+    pub fn reports(&self) -> watch::Receiver<Reported> {
         self.reports.subscribe()
+    }
+
+    /// Where what the server makes of them is to be told.
+    pub(crate) fn verdicts(&self) -> watch::Sender<Verdict> {
+        self.verdicts.clone()
+    }
+
+    /// Why the server does not take a workload. `None` where it does, or has not said so within `wait`.
+    pub async fn refusal(&self, name: &WorkloadName, wait: Duration) -> Option<String> {
+        let version = self.reports.borrow().version;
+        let mut verdicts = self.verdicts.subscribe();
+        let verdict = tokio::time::timeout(wait, verdicts.wait_for(|v| v.version >= version)).await;
+        verdict.ok()?.ok()?.refused.get(name).cloned()
+    }
+
+    /// Ends the processes of an earlier process of this node that nobody has come back for.
+    pub async fn end_orphans(&self) {
+        let Some(capture) = self.capture.lock().clone() else { return };
+        if let Ok(Err(e)) = spawn_blocking(move || capture.end_orphans()).await {
+            tracing::warn!("processes that an earlier run of the node has left cannot be ended: {e}");
+        }
     }
 
     /// Makes a workload part of the mesh, before its process is started. It takes traffic once its
@@ -246,22 +273,45 @@ impl Workloads {
     /// # Errors
     /// Where the description makes no sense, the name is taken, or the system refuses.
     pub async fn add(self: &Arc<Self>, spec: WorkloadSpec) -> anyhow::Result<Running> {
+        self.add_with(spec, None).await
+    }
+
+    /// Adds a workload again whose process was started under an earlier process of this node, and
+    /// knows the addresses of `listeners`.
+    ///
+    /// # Errors
+    /// As for [`Workloads::add`], and where one of the addresses is taken.
+    pub async fn add_again(
+        self: &Arc<Self>,
+        spec: WorkloadSpec,
+        listeners: Vec<SocketAddr>,
+    ) -> anyhow::Result<Running> {
+        self.add_with(spec, Some(listeners)).await
+    }
+
+    async fn add_with(
+        self: &Arc<Self>,
+        spec: WorkloadSpec,
+        known: Option<Vec<SocketAddr>>,
+    ) -> anyhow::Result<Running> {
         check(&spec)?;
         let name = WorkloadName::new(spec.namespace.as_str(), spec.name.as_str());
         let _busy = self.reserve(&name)?;
         ensure!(!self.entries.lock().contains_key(&name), "the workload {name} runs on this node already");
         let capture = self.capture.lock().clone().context("the node is stopping")?;
         let (id, identity) = self.identities.get(&spec.namespace, &spec.service_account);
-        let mut setup = Setup { workloads: self, name: &name, listeners: Vec::new(), dns: None };
+        let mut setup = Setup { workloads: self, name: &name, known, listeners: Vec::new(), dns: None };
         match setup.run(&spec, &capture).await {
             Ok((slot, environment)) => {
                 let Setup { listeners, dns, .. } = setup;
+                let again = listeners.clone();
                 let running = Running {
                     namespace: spec.namespace.clone(),
                     name: spec.name.clone(),
                     cgroup: slot.cgroup,
                     resolv_conf: slot.resolv_conf,
                     environment,
+                    listeners: again,
                 };
                 self.enter(name, spec, id, identity, &running, listeners, dns);
                 Ok(running)
@@ -367,8 +417,13 @@ impl Workloads {
     /// All workloads, in the order of their names.
     pub fn list(&self) -> Vec<WorkloadStatus> {
         let entries: Vec<_> = self.entries.lock().values().cloned().collect();
+        let verdict = self.verdicts.borrow().refused.clone();
         let status = |entry: &Arc<Entry>| {
-            let report = entry.report();
+            let mut report = entry.report();
+            if let Some(why) = verdict.get(&entry.name) {
+                report.ready = false;
+                report.reason = format!("the server refuses it: {why}");
+            }
             WorkloadStatus {
                 namespace: report.namespace,
                 name: report.name,
@@ -413,8 +468,8 @@ impl Workloads {
         let entries = self.entries.lock();
         let workloads = wire::Workloads { workloads: entries.values().map(|e| e.report()).collect() };
         self.reports.send_if_modified(|now| {
-            *now != workloads && {
-                *now = workloads;
+            now.workloads != workloads && {
+                *now = Reported { version: now.version + 1, workloads };
                 true
             }
         });
@@ -471,6 +526,8 @@ async fn follow(workloads: std::sync::Weak<Workloads>, entry: std::sync::Weak<En
 struct Setup<'a> {
     workloads: &'a Workloads,
     name: &'a WorkloadName,
+    /// Where it listened for a process that goes on.
+    known: Option<Vec<SocketAddr>>,
     listeners: Vec<SocketAddr>,
     dns: Option<DnsListener>,
 }
@@ -500,7 +557,12 @@ impl Setup<'_> {
         let dns_port = dns.port();
         self.dns = Some(dns);
         let (capture, name) = (capture.clone(), self.name.clone());
-        let slot = spawn_blocking(move || capture.add(&name, outbound.port(), dns_port)).await??;
+        let again = self.known.is_some();
+        let slot = spawn_blocking(move || match again {
+            true => capture.add_again(&name, outbound.port(), dns_port),
+            false => capture.add(&name, outbound.port(), dns_port),
+        })
+        .await??;
         let mut places = Vec::new();
         for (service, ports) in self.upstreams(spec).await {
             let address = self.workloads.addresses.of(&service).await?;
@@ -527,9 +589,14 @@ impl Setup<'_> {
     }
 
     async fn listen(&mut self, capture: ProxyCapture) -> anyhow::Result<SocketAddr> {
-        let any = SocketAddr::new(loopback(), 0);
-        let listening = self.workloads.proxy.listen_outbound(self.name.clone(), capture, any);
-        let address = listening.await.context("no port for its connections can be opened")?;
+        let known = self.known.as_ref().and_then(|known| known.get(self.listeners.len()));
+        // The process of a host capture knows no port of ours.
+        let known = known.filter(|_| self.workloads.mode == CaptureMode::Explicit);
+        let wanted = known.copied().unwrap_or(SocketAddr::new(loopback(), 0));
+        let listening = self.workloads.proxy.listen_outbound(self.name.clone(), capture, wanted);
+        let address = listening
+            .await
+            .with_context(|| format!("the port {wanted} for its connections cannot be opened"))?;
         self.listeners.push(address);
         Ok(address)
     }

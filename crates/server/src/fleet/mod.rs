@@ -69,6 +69,7 @@ struct Record {
     /// When the two above were said.
     config_heard: Instant,
     workloads: Arc<[Workload]>,
+    refused: Arc<[RefusedWorkload]>,
 }
 
 /// All nodes.
@@ -323,6 +324,7 @@ impl NodeTask {
                     config_generation: 0,
                     config_heard: now,
                     workloads,
+                    refused: self.refused.clone().into(),
                 };
                 if let Some(known) = self.fleet.nodes.lock().get_mut(&self.node) {
                     known.record = Some(record);
@@ -392,6 +394,8 @@ impl NodeTask {
         let set = report.workloads.is_some();
         if let Some(workloads) = report.workloads {
             self.reported = workloads.workloads;
+        }
+        if set || revived {
             let shown: Arc<[Workload]> = self.reported.clone().into();
             self.update(|record| record.workloads = shown);
         }
@@ -467,6 +471,8 @@ impl NodeTask {
         }
         self.unfinished = !refused.is_empty() || gone.iter().any(|name| self.held.contains_key(name));
         self.refused = refused;
+        let refused: Arc<[RefusedWorkload]> = self.refused.clone().into();
+        self.update(|record| record.refused = refused);
     }
 
     async fn delete(&mut self, names: &[WorkloadName]) {
@@ -495,7 +501,10 @@ impl NodeTask {
         self.expired = true;
         self.fleet.metrics.leases_expired.add(1);
         // Its stream may still be open: the next report heals.
-        self.update(|record| record.connected = false);
+        self.update(|record| {
+            record.workloads = Arc::default();
+            record.connected = false;
+        });
         self.remove_all("nothing was heard of it for longer than its lease").await;
         let retry = if self.held.is_empty() { SHOWN } else { self.fleet.lease };
         self.expired = self.held.is_empty();

@@ -40,11 +40,16 @@ pub struct NodeWorkloadView {
 /// A node as its record shows it, at a time.
 pub(super) fn view(name: &str, record: &Record, now: Instant, time: SystemTime) -> NodeView {
     let time = i64::try_from(seconds(time)).unwrap_or(i64::MAX);
-    let workloads = record.workloads.iter().map(|workload| NodeWorkloadView {
+    let refusal_of = |namespace: &str, name: &str| {
+        record.refused.iter().find(|r| r.namespace == namespace && r.name == name).map(|r| &r.message)
+    };
+    let workloads =
+        record.workloads.iter().map(|workload| (workload, refusal_of(&workload.namespace, &workload.name)));
+    let workloads = workloads.map(|(workload, refusal)| NodeWorkloadView {
         namespace: legible(&workload.namespace, 253).into_owned(),
         name: legible(&workload.name, 253).into_owned(),
-        ready: workload.ready,
-        reason: legible(&workload.reason, 1000).into_owned(),
+        ready: workload.ready && refusal.is_none(),
+        reason: legible(refusal.unwrap_or(&workload.reason), 1000).into_owned(),
         certificate_expires_in_seconds: (workload.certificate_not_after != 0)
             .then(|| workload.certificate_not_after.saturating_sub(time)),
     });

@@ -127,7 +127,9 @@ fn taken(name: &WorkloadName, why: String) -> ObjectError {
     ObjectError::Conflict {
         kind: kind(),
         name: name.name.to_string(),
-        message: format!("there is a workload of this name already, and {why}; use another name"),
+        message: format!(
+            "there is a workload of this name already, and {why}; use another name (labels decide of which service it is)"
+        ),
     }
 }
 

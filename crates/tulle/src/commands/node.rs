@@ -115,6 +115,7 @@ pub async fn run(args: NodeArgs) -> Result<()> {
             .map(|a| SocketAddr::new(a.address, a.port.unwrap_or(args.listen_links.port()))),
         admin_listen: Some(args.listen_admin),
         capture: args.capture.into(),
+        keep_workloads: true,
         workers: args.workers.unwrap_or_else(default_workers),
     };
     let name = config.name.clone();

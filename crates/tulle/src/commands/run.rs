@@ -23,6 +23,8 @@ use crate::signals::Stop;
 /// How long a workload may take to leave the node.
 const LEAVING: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
+/// How often a node that is gone is looked for.
+const NODE_POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -159,7 +161,8 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     if let Err(error) = held.set_running(true).await {
         tracing::warn!("the node does not know that the process runs: {error:#}");
     }
-    let status = supervise(&args, &mut held, &mut child, &mut stop, own_group).await?;
+    let owner = Owner { client: &client, spec: &spec, args: &args, own_group };
+    let status = owner.supervise(&mut held, &mut child, &mut stop).await?;
     drop(held);
     wait_until_gone(&client, &spec).await;
     Ok(exit_code(status))
@@ -218,43 +221,82 @@ fn start(args: &RunArgs, running: &Running, own_group: bool) -> Result<Child> {
     })
 }
 
-async fn supervise(
-    args: &RunArgs,
-    held: &mut HeldWorkload,
-    child: &mut Child,
-    stop: &mut Stop,
+/// Who started a workload.
+struct Owner<'a> {
+    client: &'a NodeClient,
+    spec: &'a WorkloadSpec,
+    args: &'a RunArgs,
     own_group: bool,
-) -> Result<ExitStatus> {
-    let mut has_node = true;
-    loop {
-        tokio::select! {
-            status = child.wait() => return Ok(status?),
-            () = held.lost(), if has_node => {
-                has_node = false;
-                tracing::warn!("the node is gone: the process goes on without the mesh");
+}
+
+impl Owner<'_> {
+    async fn supervise(
+        &self,
+        held: &mut HeldWorkload,
+        child: &mut Child,
+        stop: &mut Stop,
+    ) -> Result<ExitStatus> {
+        let mut has_node = true;
+        while has_node {
+            tokio::select! {
+                status = child.wait() => return Ok(status?),
+                () = held.lost() => {}
+                () = stop.next() => break,
             }
-            () = stop.next() => break,
+            tracing::warn!("the node is gone: the process goes on, and has no mesh until the node is back");
+            tokio::select! {
+                status = child.wait() => return Ok(status?),
+                again = self.join_again(held.running()) => *held = again,
+                () = stop.next() => has_node = false,
+            }
         }
-    }
-    if has_node && own_group {
+        if has_node && self.own_group {
+            tokio::select! {
+                status = child.wait() => return Ok(status?),
+                drained = held.drain() => {
+                    if !matches!(drained, Ok(true)) {
+                        tracing::warn!("not everything in flight has finished");
+                    }
+                }
+                () = stop.next() => {}
+            }
+        }
+        send(child, Signal::SIGTERM, self.own_group);
         tokio::select! {
             status = child.wait() => return Ok(status?),
-            drained = held.drain() => {
-                if !matches!(drained, Ok(true)) {
-                    tracing::warn!("not everything in flight has finished");
-                }
-            }
+            () = tokio::time::sleep(self.args.stop_timeout) => {}
             () = stop.next() => {}
         }
+        send(child, Signal::SIGKILL, self.own_group);
+        Ok(child.wait().await?)
     }
-    send(child, Signal::SIGTERM, own_group);
-    tokio::select! {
-        status = child.wait() => return Ok(status?),
-        () = tokio::time::sleep(args.stop_timeout) => {}
-        () = stop.next() => {}
+
+    /// Waits for the node, for as long as it takes, and adds the workload to it.
+    async fn join_again(&self, before: &Running) -> HeldWorkload {
+        let mut said = String::new();
+        loop {
+            tokio::time::sleep(NODE_POLL).await;
+            let added = match self.client.add_again(self.spec, before).await {
+                Ok(held) => held.set_running(true).await.map(|()| held),
+                Err(error) => Err(error),
+            };
+            match added {
+                Ok(held) => {
+                    tracing::warn!("the node is back, and the workload in its mesh");
+                    return held;
+                }
+                // No node at all is what is waited for.
+                Err(error) if error.downcast_ref::<std::io::Error>().is_some() => {}
+                Err(error) => {
+                    let error = format!("{error:#}");
+                    if error != said {
+                        tracing::warn!("the node is back, but does not take the workload: {error}");
+                        said = error;
+                    }
+                }
+            }
+        }
     }
-    send(child, Signal::SIGKILL, own_group);
-    Ok(child.wait().await?)
 }
 
 fn send(child: &Child, signal: Signal, own_group: bool) {

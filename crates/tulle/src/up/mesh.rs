@@ -70,6 +70,7 @@ impl Mesh {
             link_address: None,
             admin_listen: Some(admin),
             capture,
+            keep_workloads: false,
             workers: workers.unwrap_or_else(default_workers),
         })
         .await

@@ -128,6 +128,7 @@ impl<'a> Services<'a> {
             let now: Vec<_> = reports
                 .borrow_and_update()
                 .workloads
+                .workloads
                 .iter()
                 .filter(|w| w.namespace == self.config.namespace)
                 .map(|w| (w.name.clone(), w.ready, w.reason.clone()))
