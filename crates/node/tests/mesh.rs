@@ -250,6 +250,35 @@ async fn tokens_are_needed_once_and_must_be_of_this_mesh() {
     server.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_token_is_used_and_one_that_is_refused_does_no_harm() {
+    crypto();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(ServerConfig::local(folder.path().join("s"))).await.unwrap();
+    let home = folder.path().join("n");
+    let narrow = server.local_join_token(vec!["shop/other".into()]).await.unwrap().text;
+    let node = Node::start(config(&home, &server, Some(narrow.clone()))).await.unwrap();
+    assert!(node.connected(SOON).await);
+    node.workloads().add(spec("c-0", 1)).await.unwrap();
+    let name = tulle_model::name::WorkloadName::new("shop", "c-0");
+    let why = node.workloads().refusal(&name, SOON).await.unwrap();
+    assert!(why.contains("it may run shop/other"), "{why}");
+    assert!(node.status().workloads[0].reason.contains("the server refuses it"), "{:?}", node.status());
+    node.shutdown(SOON).await;
+
+    let wide = server.local_join_token(vec!["*".into()]).await.unwrap().text;
+    let refused = format!("{}.0000000000000000.00", narrow.split('.').next().unwrap());
+    for token in [wide, refused] {
+        let node = Node::start(config(&home, &server, Some(token))).await.unwrap();
+        assert!(node.connected(SOON).await);
+        node.workloads().add(spec("c-0", 1)).await.unwrap();
+        until("a certificate", async || node.status().workloads[0].certificate_not_after.is_some()).await;
+        assert_eq!(node.workloads().refusal(&name, SOON).await, None);
+        node.shutdown(SOON).await;
+    }
+    server.shutdown().await;
+}
+
 /// Makes a credential on disk look as if it were older than half of its life.
 fn age(file: &Path) -> String {
     let text = std::fs::read_to_string(file).unwrap();

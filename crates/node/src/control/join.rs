@@ -19,6 +19,9 @@ use crate::backoff::Backoff;
 /// The node's credential: the one in `file` if it is good, else a new one for `token`. Waits for a
 /// server that does not answer, for ever.
 ///
+/// A token other than the one that the credential was had for is tried, as it may allow more; the
+/// credential stays where the server does not take it, or does not answer.
+///
 /// # Errors
 /// Where the server refuses the token, or there is neither a credential nor a token; the message says
 /// what to do.
@@ -28,7 +31,28 @@ pub async fn join(server: &str, name: &str, token: Option<&str>, file: &Path) ->
     }
     let token = token.map(Token::parse).transpose()?;
     match reusable(name, token.as_ref(), file)? {
-        Ok(credential) => Ok(Joined { credential, new_mesh: false }),
+        Ok(credential) => {
+            let used = file.with_file_name(JOINED_WITH);
+            let new = token.filter(|token| {
+                crate::files::read_if_there(&used).ok().flatten().is_none_or(|id| id != token.id.as_bytes())
+            });
+            let Some(token) = new else { return Ok(Joined { credential, new_mesh: false }) };
+            match timeout(REJOIN_DEADLINE, trade(server, name, &token)).await {
+                Ok(Ok(credential)) => {
+                    keep(&credential, &token, file)?;
+                    return Ok(Joined { credential, new_mesh: false });
+                }
+                Ok(Err(why)) => {
+                    tracing::warn!("this node goes on with the certificate that it has: {why:#}");
+                    crate::files::write_private(&used, token.id.as_bytes())?;
+                }
+                Err(_) => tracing::warn!(
+                    "the server at {server} does not answer: this node goes on with the certificate that it \
+                     has, and tries its new token at the next start"
+                ),
+            }
+            Ok(Joined { credential, new_mesh: false })
+        }
         Err(why) => {
             let Some(token) = token else {
                 bail!(
@@ -37,10 +61,21 @@ pub async fn join(server: &str, name: &str, token: Option<&str>, file: &Path) ->
                 );
             };
             let credential = trade(server, name, &token).await?;
-            credential.save(file)?;
+            keep(&credential, &token, file)?;
             Ok(Joined { credential, new_mesh: true })
         }
     }
+}
+
+/// Where the id of the token is kept that the node has joined with, or was refused with.
+const JOINED_WITH: &str = "joined-with";
+/// How long a server may take that a node needs no more.
+const REJOIN_DEADLINE: Duration = Duration::from_secs(5);
+
+fn keep(credential: &Credential, token: &Token<'_>, file: &Path) -> anyhow::Result<()> {
+    credential.save(file)?;
+    crate::files::write_private(&file.with_file_name(JOINED_WITH), token.id.as_bytes())?;
+    Ok(())
 }
 
 /// A node that has joined.
@@ -80,6 +115,8 @@ fn reusable(
 /// `<hex SHA-256 of the root certificate's DER>.<id>.<secret>`
 struct Token<'a> {
     text: &'a str,
+    /// No secret.
+    id: &'a str,
     root: Fingerprint,
 }
 
@@ -88,13 +125,13 @@ impl<'a> Token<'a> {
         let text = text.trim();
         let root = text.split_once('.').and_then(|(root, rest)| {
             let (id, secret) = rest.split_once('.')?;
-            (!id.is_empty() && !secret.is_empty()).then(|| decode_fingerprint(root))?
+            (!id.is_empty() && !secret.is_empty()).then_some((id, decode_fingerprint(root)?))
         });
-        let root = root.context(
+        let (id, root) = root.context(
             "this is no join token: one has three parts with dots between them, the first of them 64 \
              hexadecimal digits; was it copied as a whole?",
         )?;
-        Ok(Self { text, root })
+        Ok(Self { text, id, root })
     }
 }
 
@@ -126,8 +163,7 @@ async fn trade(server: &str, name: &str, token: &Token<'_>) -> anyhow::Result<Cr
             }
             Ok(Err(status)) if is_final(&status) => {
                 bail!(
-                    "the server at {server} refuses this node: {}. Tokens work once and for a short time; \
-                     make a new one where the server runs with `tulle token create`",
+                    "the server at {server} refuses this node: {}",
                     channel::explain_status(&status).trim_end_matches('.')
                 );
             }

@@ -3,28 +3,29 @@
 
 mod environment;
 mod process;
+mod spec;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tulle_model::identity::SpiffeId;
-use tulle_model::name::{ServiceName, WorkloadName, dns_label_problem, dns_subdomain_problem};
+use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_proxy::state::{LocalWorkload, WorkloadCertificate};
 use tulle_proxy::{Capture as ProxyCapture, Proxy};
 use tulle_wire::node as wire;
 
 pub use self::process::WorkloadProcess;
+pub use self::spec::{Port, Running, UpstreamService, WorkloadSpec, WorkloadStatus};
+use self::spec::{check, loopback};
 use crate::capture::{Capture, CaptureMode, Slot};
 use crate::control::discovery::{Directory, Found};
 use crate::control::identities::{Identities, Identity};
@@ -38,95 +39,6 @@ const DRAIN_POLL: Duration = Duration::from_millis(10);
 
 /// How long the ports of an upstream service may take to be found out.
 const UPSTREAM_DEADLINE: Duration = Duration::from_secs(2);
-
-/// A workload as its owner describes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct WorkloadSpec {
-    pub namespace: String,
-    pub name: String,
-    /// What telemetry calls it; the label `app` where it has none.
-    pub service: String,
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-    /// `default` where none is given.
-    #[serde(default = "default_name")]
-    pub service_account: String,
-    #[serde(default)]
-    pub ports: Vec<Port>,
-    /// Where its process listens.
-    #[serde(default = "loopback")]
-    pub app_address: IpAddr,
-    /// Without one, the first port has to accept connections.
-    #[serde(default)]
-    pub probe: Option<Probe>,
-    /// The services that it is going to call, for its environment.
-    #[serde(default)]
-    pub upstreams: Vec<UpstreamService>,
-}
-
-/// A port that a workload's process listens at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Port {
-    #[serde(default)]
-    pub name: String,
-    pub port: u16,
-    /// The port of a Service that it stands for; the same as `port` where none is given.
-    #[serde(default)]
-    pub target_port: Option<u16>,
-}
-
-/// A service that a workload is going to call.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct UpstreamService {
-    pub service: ServiceName,
-    /// Empty: the server is asked.
-    #[serde(default)]
-    pub ports: Vec<u16>,
-}
-
-fn default_name() -> String {
-    "default".to_owned()
-}
-
-fn loopback() -> IpAddr {
-    Ipv4Addr::LOCALHOST.into()
-}
-
-/// What the process of a workload has to be started with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Running {
-    pub namespace: String,
-    pub name: String,
-    /// The cgroup that it must join before its program starts.
-    pub cgroup: Option<PathBuf>,
-    /// What it must see as `/etc/resolv.conf`.
-    pub resolv_conf: Option<PathBuf>,
-    /// Variables to be added to its environment.
-    pub environment: Vec<(String, String)>,
-    /// Where the node listens for it; what its environment says of them holds for as long as it runs.
-    #[serde(default)]
-    pub listeners: Vec<SocketAddr>,
-}
-
-/// What people see of a workload.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct WorkloadStatus {
-    pub namespace: String,
-    pub name: String,
-    pub service: String,
-    pub identity: String,
-    pub ready: bool,
-    /// Why it is not ready.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub reason: String,
-    pub in_flight: u64,
-    pub certificate_not_after: Option<i64>,
-}
 
 /// What a registry works with.
 pub struct Parts {
@@ -613,48 +525,5 @@ impl Setup<'_> {
             (upstream.service.clone(), ports)
         };
         futures_util::future::join_all(spec.upstreams.iter().map(of_one)).await
-    }
-}
-
-fn check(spec: &WorkloadSpec) -> anyhow::Result<()> {
-    let problems = [
-        ("namespace", &spec.namespace, dns_label_problem(&spec.namespace)),
-        ("name", &spec.name, dns_subdomain_problem(&spec.name)),
-        ("serviceAccount", &spec.service_account, dns_subdomain_problem(&spec.service_account)),
-    ];
-    for (field, value, problem) in problems {
-        if let Some(problem) = problem {
-            bail!("{field}: `{value}` {problem}");
-        }
-    }
-    ensure!(!spec.service.is_empty(), "service: must not be empty");
-    for (i, port) in spec.ports.iter().enumerate() {
-        ensure!(port.port != 0, "ports[{i}].port: must be from 1 to 65535");
-        let same = spec.ports[..i].iter().any(|other| other.port == port.port);
-        ensure!(!same, "ports[{i}].port: {} is there twice", port.port);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn descriptions_are_checked() {
-        let good = r#"{"namespace":"shop","name":"c-0","service":"c","ports":[{"port":80}],
-            "probe":{"check":{"http":{"port":80,"path":"/"}}},"upstreams":[{"service":{"namespace":"shop","name":"d"}}]}"#;
-        let good: WorkloadSpec = serde_json::from_str(good).unwrap();
-        assert_eq!(good.service_account, "default");
-        check(&good).unwrap();
-        let with = |change: fn(&mut WorkloadSpec)| {
-            let mut spec = good.clone();
-            change(&mut spec);
-            check(&spec).unwrap_err().to_string()
-        };
-        assert!(with(|s| s.namespace = "A".into()).starts_with("namespace"));
-        assert!(with(|s| s.name.clear()).starts_with("name"));
-        assert!(with(|s| s.ports.push(s.ports[0].clone())).starts_with("ports[1].port"));
-        assert!(with(|s| s.ports[0].port = 0).starts_with("ports[0].port"));
     }
 }
