@@ -116,7 +116,8 @@ impl Server {
         let now = SystemTime::now();
         // Opening blocks: a predecessor that is about to end is waited for.
         let path = dir.join("store.redb");
-        if dir.join("ca").join("issuer.pem").exists() && std::fs::metadata(&path).map_or(0, |f| f.len()) == 0 {
+        if dir.join("ca").join("issuer.pem").exists() && std::fs::metadata(&path).map_or(0, |f| f.len()) == 0
+        {
             tracing::warn!(
                 store = %path.display(),
                 "this server has run before, and its store is gone: it starts with an empty one, and every \
