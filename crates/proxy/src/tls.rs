@@ -85,14 +85,6 @@ impl From<io::Error> for TlsFailure {
                     Self::new(Handshake::InvalidCertificate, format!("invalid certificate: {inner}"))
                 })
             }
-            // A root of the same name with another key shows as a bad signature.
-            Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-                let why = "of this trust domain by its name, but signed by no root that is trusted here";
-                Self::new(
-                    Handshake::UnknownIssuer,
-                    format!("unknown issuer: the peer's certificate is {why}"),
-                )
-            }
             Error::InvalidCertificate(invalid) => {
                 Self::new(Handshake::InvalidCertificate, format!("invalid certificate: {invalid}"))
             }
@@ -115,6 +107,29 @@ fn identity_of(certificate: &CertificateDer<'_>) -> Result<SpiffeId, TlsFailure>
         (Some(name), None) => name.parse().map_err(|e| invalid(format!("{e}"))),
         (None, _) => Err(invalid("the peer's certificate has no SPIFFE ID".to_owned())),
         (Some(_), Some(_)) => Err(invalid("the peer's certificate has more than one URI name".to_owned())),
+    }
+}
+
+/// A certificate that fails the check of its chain, with who it says to be.
+fn broken_chain(certificate: &CertificateDer<'_>, error: Error) -> Error {
+    let claimed = identity_of(certificate).map_or("nobody".to_owned(), |id| id.to_string());
+    match error {
+        // A root of the same name with another key shows as a bad signature.
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            TlsFailure::new(
+                Handshake::UnknownIssuer,
+                format!(
+                    "unknown issuer: the certificate says {claimed}, and no root that is trusted here signed it"
+                ),
+            )
+            .into()
+        }
+        Error::InvalidCertificate(invalid) => TlsFailure::new(
+            Handshake::InvalidCertificate,
+            format!("invalid certificate of {claimed}: {invalid}"),
+        )
+        .into(),
+        other => other,
     }
 }
 
@@ -178,7 +193,8 @@ impl ServerCertVerifier for PeerVerifier {
             intermediates,
             now,
             algorithms().all,
-        )?;
+        )
+        .map_err(|error| broken_chain(end_entity, error))?;
         identity?;
         Ok(ServerCertVerified::assertion())
     }
@@ -223,7 +239,9 @@ impl ClientCertVerifier for PeerVerifier {
         {
             return Err(failure.clone().into());
         }
-        self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        self.chain
+            .verify_client_cert(end_entity, intermediates, now)
+            .map_err(|error| broken_chain(end_entity, error))?;
         identity?;
         Ok(ClientCertVerified::assertion())
     }

@@ -56,9 +56,16 @@ async fn connect(
 /// A message for people of what went wrong: tonic's own hides the cause.
 pub fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
+    // rustls says it with a link to its manual.
+    if text.contains("close_notify") {
+        return "the connection broke".to_owned();
+    }
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
+        if more.contains("close_notify") {
+            return "the connection broke".to_owned();
+        }
         if !text.contains(&more) {
             text.push_str(": ");
             text.push_str(&more);

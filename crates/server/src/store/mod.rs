@@ -19,6 +19,7 @@ mod writer;
 
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +57,8 @@ const WATCH_BUFFER: usize = 128;
 const IN_USE_PATIENCE: Duration = Duration::from_secs(1);
 /// The database's page cache, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
+const DAMAGED: &str = "the file is damaged; put it back from a backup, or move it away to start with an \
+                       empty store";
 
 /// A stored value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,7 +207,9 @@ impl Store {
         let deadline = Instant::now() + IN_USE_PATIENCE;
         make_private(path).map_err(|error| failed(error.to_string()))?;
         let mut database = loop {
-            match open_database(path) {
+            // The database takes the file's structure for granted until it is checked.
+            let opened = catch_unwind(|| open_database(path));
+            match opened.map_err(|_| failed(DAMAGED.to_owned()))? {
                 Ok(database) => break database,
                 Err(redb::DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(10));
@@ -212,9 +217,22 @@ impl Store {
                 Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
                     return Err(OpenError::InUse(path.display().to_string()));
                 }
+                Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted(what))) => {
+                    return Err(failed(format!("{DAMAGED} ({what})")));
+                }
                 Err(error) => return Err(failed(error.to_string())),
             }
         };
+        // By its checksums: reading a damaged page would end the process later.
+        match catch_unwind(AssertUnwindSafe(|| database.check_integrity())) {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => tracing::warn!(
+                path = %path.display(),
+                "the store was damaged and is repaired; what was written last may be gone"
+            ),
+            Ok(Err(error)) => return Err(failed(format!("{DAMAGED} ({error})"))),
+            Err(_) => return Err(failed(DAMAGED.to_owned())),
+        }
         // Free pages are given back here, where nobody waits for a write yet.
         if let Err(error) = database.compact() {
             tracing::warn!(%error, path = %path.display(), "could not compact the store");

@@ -229,3 +229,44 @@ fn write_until_killed(path: &Path) {
         }
     });
 }
+
+#[tokio::test]
+async fn a_damaged_file_is_an_error_and_no_panic_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = Store::open(&path).unwrap();
+    for i in 0..200 {
+        store.put(&format!("/a/{i:03}"), vec![b'x'; 500], Precondition::Any).await.unwrap();
+    }
+    drop(store);
+    let good = loop {
+        // The writer's thread lets go of the file a moment later.
+        match Store::open(&path) {
+            Ok(store) => {
+                assert_eq!(store.list("/a/", None, 1000).unwrap().items.len(), 200);
+                drop(store);
+                std::thread::sleep(Duration::from_millis(100));
+                break std::fs::read(&path).unwrap();
+            }
+            Err(error) => assert!(matches!(error, OpenError::InUse(_)), "{error}"),
+        }
+    };
+    let damaged = folder.path().join("damaged.redb");
+    let mut refused = 0;
+    for page in 1..good.len() / 4096 {
+        let mut bytes = good.clone();
+        bytes[page * 4096..(page + 1) * 4096].fill(0x5a);
+        std::fs::write(&damaged, bytes).unwrap();
+        match Store::open(&damaged) {
+            // A page that was in no use.
+            Ok(store) => assert_eq!(store.list("/a/", None, 1000).unwrap().items.len(), 200),
+            Err(OpenError::Failed { cause, .. }) => {
+                assert!(cause.contains("the file is damaged"), "{cause}");
+                refused += 1;
+            }
+            Err(other) => panic!("{other}"),
+        }
+        std::fs::remove_file(&damaged).unwrap();
+    }
+    assert!(refused > 10, "{refused}");
+}
