@@ -131,6 +131,9 @@ where
 async fn answer(cx: &Rc<Connection>, mut request: Request<Incoming>) -> Response<Body> {
     let version = request.version();
     let on_upgrade = upgrade::wanted(&mut request);
+    if on_upgrade.is_some() {
+        cx.io.upgraded.store(true, Relaxed);
+    }
     let (mut head, body) = request.into_parts();
     let explicit = cx.destination == HttpDestination::Proxy;
     // Before the head is brought into the inner form, in which one cannot tell any longer.
@@ -215,6 +218,8 @@ struct IoState {
     requests: AtomicUsize,
     /// Counts the heads that were read to their end.
     heads: AtomicU64,
+    /// A request wished to leave HTTP: what comes now may be no heads any more.
+    upgraded: AtomicBool,
     ended: AtomicBool,
     end: Notify,
     /// When something was last written, in milliseconds since `begun`.
@@ -227,6 +232,7 @@ impl IoState {
             begun: Instant::now(),
             requests: AtomicUsize::new(0),
             heads: AtomicU64::new(0),
+            upgraded: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             end: Notify::new(),
             written: AtomicU64::new(0),
@@ -303,7 +309,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for ClientIo<IO> {
             // Detection gives the first bytes all at once, or hyper asks for a few.
             this.begin = if read.starts_with(b"PRI") { Begin::Http2 } else { Begin::Http1 };
         }
-        let idle = this.begin == Begin::Http1 && this.state.requests.load(Relaxed) == 0;
+        let idle = this.begin == Begin::Http1
+            && this.state.requests.load(Relaxed) == 0
+            && !this.state.upgraded.load(Relaxed);
         // A request may come and go between two reads: its head was not late.
         let heads = this.state.heads.load(Relaxed);
         if !idle || heads != this.heads {
@@ -372,6 +380,19 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_has_no_heads_that_could_be_late() {
+        let (mut client, io) = tokio::io::duplex(64);
+        let state = Arc::new(IoState::new());
+        let mut io = ClientIo { io, state: state.clone(), begin: Begin::Http1, head: None, heads: 0 };
+        let mut buffer = [0; 64];
+        state.upgraded.store(true, Relaxed);
+        client.write_all(b"bytes").await.unwrap();
+        assert!(io.read(&mut buffer).await.unwrap() > 0);
+        let quiet = tokio::time::timeout(2 * HEAD_DEADLINE, io.read(&mut buffer)).await;
+        assert!(quiet.is_err(), "it is still open");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_deadline_of_a_head_ends_with_the_head() {
