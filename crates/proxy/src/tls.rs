@@ -171,6 +171,25 @@ impl PeerVerifier {
     }
 }
 
+impl PeerVerifier {
+    /// A foreign trust domain is named before its chain is looked at, which no root here has signed;
+    /// every other identity is held against what is expected once the chain is known to be good.
+    fn check(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let identity = self.check_identity(certificate);
+        if let Err(failure) = &identity
+            && failure.kind == Handshake::ForeignTrustDomain
+        {
+            return Err(failure.clone().into());
+        }
+        chain().map_err(|error| broken_chain(certificate, error))?;
+        Ok(identity?)
+    }
+}
+
 impl ServerCertVerifier for PeerVerifier {
     fn verify_server_cert(
         &self,
@@ -180,22 +199,16 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let identity = self.check_identity(end_entity);
-        if let Err(failure) = &identity
-            && failure.kind == Handshake::ForeignTrustDomain
-        {
-            return Err(failure.clone().into());
-        }
-        let certificate = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &certificate,
-            &self.roots,
-            intermediates,
-            now,
-            algorithms().all,
-        )
-        .map_err(|error| broken_chain(end_entity, error))?;
-        identity?;
+        self.check(end_entity, || {
+            let certificate = ParsedCertificate::try_from(end_entity)?;
+            verify_server_cert_signed_by_trust_anchor(
+                &certificate,
+                &self.roots,
+                intermediates,
+                now,
+                algorithms().all,
+            )
+        })?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -233,16 +246,7 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let identity = self.check_identity(end_entity);
-        if let Err(failure) = &identity
-            && failure.kind == Handshake::ForeignTrustDomain
-        {
-            return Err(failure.clone().into());
-        }
-        self.chain
-            .verify_client_cert(end_entity, intermediates, now)
-            .map_err(|error| broken_chain(end_entity, error))?;
-        identity?;
+        self.check(end_entity, || self.chain.verify_client_cert(end_entity, intermediates, now).map(drop))?;
         Ok(ClientCertVerified::assertion())
     }
 
