@@ -35,6 +35,11 @@ impl Body {
         Self(Kind::Empty)
     }
 
+    /// All of a body, which is there already.
+    pub fn whole(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::empty() } else { Self(Kind::Whole(Some(bytes))) }
+    }
+
     pub fn new<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes> + 'static,
@@ -46,8 +51,14 @@ impl Body {
         Self(Kind::Boxed(Box::pin(body.map_err(Into::into))))
     }
 
-    /// Tells `observer` of everything that passes. What `observer` holds is dropped with the body.
-    pub fn observed(self, observer: impl FnMut(Event<'_>) + Unpin + 'static) -> Self {
+    /// Tells `observer` of everything that passes. What `observer` holds is dropped with the body; where
+    /// the body is there as a whole, at once.
+    pub fn observed(self, mut observer: impl FnMut(Event<'_>) + Unpin + 'static) -> Self {
+        if let Kind::Whole(Some(bytes)) = &self.0 {
+            observer(Event::Data(bytes.len()));
+            observer(Event::End);
+            return self;
+        }
         let over = http_body::Body::is_end_stream(&self);
         let observed = Observed { inner: self, observer, over: false };
         // An empty body must say at once that it is: its length decides over the framing.
@@ -67,7 +78,7 @@ impl From<Incoming> for Body {
 
 impl From<String> for Body {
     fn from(text: String) -> Self {
-        Self(Kind::Whole(Some(text.into())))
+        Self::whole(text.into())
     }
 }
 
