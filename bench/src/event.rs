@@ -14,7 +14,8 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// A second in the unit of [`now`].
@@ -48,6 +49,11 @@ pub fn now() -> u64 {
 /// What this process has used of the processors, in nanoseconds.
 pub fn cpu() -> u64 {
     nanoseconds(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// What another process has used of the processors in all its threads, in nanoseconds; nothing if it is gone.
+pub fn cpu_of(process: i32) -> u64 {
+    clock_getcpuclockid(Pid::from_raw(process)).map_or(0, nanoseconds)
 }
 
 fn nanoseconds(clock: ClockId) -> u64 {

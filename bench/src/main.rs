@@ -3,8 +3,12 @@
 
 mod event;
 mod load;
+mod report;
+mod run;
 mod serve;
 mod wire;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -22,11 +26,27 @@ enum Command {
     Serve(serve::Options),
     /// The client before the proxies: prints one JSON object
     Load(load::Options),
+    /// Compares Tulle with other proxies, side by side: starts all of them, measures in rounds, reports
+    Run(run::Options),
+    /// Makes the report of a run anew
+    Report(report::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    match perform(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Serve(options) => serve::run(&options),
         Command::Load(options) => load::run(&options),
+        Command::Run(options) => run::run(&options),
+        Command::Report(options) => report::run(&options),
     }
 }

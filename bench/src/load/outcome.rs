@@ -39,6 +39,8 @@ pub struct Outcome {
     pub busy: f64,
     /// Latencies in microseconds
     pub latency: Latency,
+    /// What each of the watched processes used of the processors
+    pub watched: Vec<f64>,
 }
 
 /// Latencies in microseconds.
@@ -71,6 +73,7 @@ pub struct Record {
     bytes: u64,
     cpu_from: Option<u64>,
     cpu_until: Option<u64>,
+    watched: Watched,
 }
 
 impl Record {
@@ -89,16 +92,24 @@ impl Record {
             bytes: 0,
             cpu_from: None,
             cpu_until: None,
+            watched: Watched::default(),
         }
+    }
+
+    /// Also takes what these processes use of the processors, in the same window.
+    pub fn watch(&mut self, processes: &[i32]) {
+        self.watched.processes = processes.to_vec();
     }
 
     /// Takes the generator's own use of the processors at the window's ends. True once it is over.
     pub fn tick(&mut self, now: u64) -> bool {
         if now >= self.from && self.cpu_from.is_none() {
             self.cpu_from = Some(event::cpu());
+            self.watched.from = self.watched.now();
         }
         if now >= self.until && self.cpu_until.is_none() {
             self.cpu_until = Some(event::cpu());
+            self.watched.until = Some(self.watched.now());
         }
         now >= self.until
     }
@@ -174,7 +185,28 @@ impl Record {
                 max: microseconds(self.histogram.max()),
                 mean: self.histogram.mean() / 1_000.0,
             },
+            watched: self.watched.seconds(),
         }
+    }
+}
+
+/// Processes whose use of the processors is taken together with the generator's.
+#[derive(Default)]
+struct Watched {
+    processes: Vec<i32>,
+    from: Vec<u64>,
+    until: Option<Vec<u64>>,
+}
+
+impl Watched {
+    fn now(&self) -> Vec<u64> {
+        self.processes.iter().map(|process| event::cpu_of(*process)).collect()
+    }
+
+    fn seconds(&self) -> Vec<f64> {
+        let until = self.until.clone().unwrap_or_else(|| self.now());
+        let used = until.iter().zip(&self.from).map(|(until, from)| until.saturating_sub(*from));
+        used.map(|nanoseconds| nanoseconds as f64 / SECOND as f64).collect()
     }
 }
 

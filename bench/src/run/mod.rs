@@ -1,0 +1,284 @@
+//! `tulle-bench run`: starts everything, measures in rounds, keeps the results and makes the report.
+//!
+//! Rounds are outermost, and in each every contender does every scenario once, right after the others:
+//! what else the machine does meanwhile meets all of them alike.
+
+mod accounting;
+mod certificates;
+mod contender;
+mod description;
+mod machine;
+mod measure;
+mod mesh;
+mod pair;
+mod ports;
+mod process;
+pub mod results;
+pub mod scenarios;
+mod service;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use contender::Contender;
+pub use contender::NONE;
+use description::Description;
+use mesh::{Mesh, SHAPES};
+use pair::{Pair, Programs};
+use ports::Ports;
+use results::{FORMAT, MemorySample, Moment, Results, Settings, Start};
+use scenarios::{SCENARIOS, Scenario};
+use service::Service;
+
+/// What is read before the first load: the pools of allocators have settled by then.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Compares Tulle with other proxies, side by side.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Where results, report and plots go
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+    /// Tulle's binary; a release build, for figures that mean something
+    #[arg(long, value_name = "FILE", default_value = "target/release/tulle")]
+    tulle: PathBuf,
+    /// Descriptions of further pairs (repeatable)
+    #[arg(long, value_name = "FILE")]
+    peer: Vec<PathBuf>,
+    /// The folder with the descriptions of the project's own pairs
+    #[arg(long, value_name = "DIR", default_value = "bench/peers")]
+    descriptions: PathBuf,
+    /// Where programs are looked for first (repeatable)
+    #[arg(long, value_name = "DIR")]
+    programs: Vec<PathBuf>,
+    /// Only these, by their names: none, tulle, tulle-one-node, tulle-1, tulle-1000, tulle-routes, or a
+    /// described pair's [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    peers: Vec<String>,
+    /// Only these scenarios [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    scenario: Vec<String>,
+    /// How often everything is measured
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: usize,
+    /// How long each measurement takes
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+    seconds: f64,
+    /// The load runs for so long before each measurement
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    warmup: f64,
+    /// One round of very short measurements: shows that everything runs; its figures mean nothing
+    #[arg(long)]
+    quick: bool,
+}
+
+pub fn run(options: &Options) -> Result<()> {
+    allow_many_files()?;
+    let settings = options.settings();
+    let scenarios = options.scenarios()?;
+    let mut bench = Bench::prepare(options, settings, scenarios)?;
+    for round in 0..bench.results.settings.rounds {
+        bench.round(round)?;
+        bench.results.write(&options.out.join("results.json"))?;
+    }
+    for contender in &mut bench.contenders {
+        contender.stop();
+    }
+    crate::report::write(&bench.results, &options.out)
+}
+
+/// A thousand idle connections are some thousand files in each proxy, more than shells allow by default. What
+/// is started inherits it.
+fn allow_many_files() -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
+}
+
+impl Options {
+    fn settings(&self) -> Settings {
+        if self.quick {
+            return Settings { rounds: 1, seconds: 0.4, warmup: 0.1 };
+        }
+        Settings { rounds: self.rounds.max(1), seconds: self.seconds, warmup: self.warmup }
+    }
+
+    fn scenarios(&self) -> Result<Vec<&'static Scenario>> {
+        if self.scenario.is_empty() {
+            return Ok(SCENARIOS.iter().collect());
+        }
+        let find = |name: &String| {
+            let names: Vec<_> = SCENARIOS.iter().map(|s| s.name).collect();
+            scenarios::find(name).with_context(|| format!("no scenario `{name}`: {}", names.join(", ")))
+        };
+        self.scenario.iter().map(find).collect()
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.peers.is_empty() || self.peers.iter().any(|peer| peer == name)
+    }
+}
+
+/// All that a run needs, started.
+struct Bench {
+    results: Results,
+    scenarios: Vec<&'static Scenario>,
+    contenders: Vec<Contender>,
+    programs: Programs,
+    service: Service,
+    // Dropped last: everything above has files there.
+    _folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn prepare(options: &Options, settings: Settings, scenarios: Vec<&'static Scenario>) -> Result<Self> {
+        ensure!(
+            settings.seconds > 0.0 && settings.seconds < 3600.0,
+            "--seconds: more than 0, less than 3600"
+        );
+        ensure!(settings.warmup >= 0.0 && settings.warmup < 600.0, "--warmup: 0 to 600");
+        fs::create_dir_all(&options.out)
+            .with_context(|| format!("cannot make the folder {}", options.out.display()))?;
+        let folder = tempfile::Builder::new().prefix("tulle-bench-").tempdir()?;
+        let programs = Programs::new(&options.programs);
+        let mut ports = Ports::new();
+        let service = Service::start(folder.path(), &mut ports)?;
+        let certificates = certificates::make(folder.path())?;
+
+        let mut descriptions = Description::all_in(&options.descriptions)?;
+        for path in &options.peer {
+            descriptions.push(Description::read(path)?);
+        }
+        let mut names: Vec<_> = descriptions.iter().map(|d| d.name.clone()).collect();
+        names.extend(SHAPES.iter().map(|shape| shape.name.to_owned()).chain([NONE.to_owned()]));
+        if let Some(unknown) = options.peers.iter().find(|peer| !names.contains(peer)) {
+            bail!("no peer `{unknown}`: {}", names.join(", "));
+        }
+        let mut contenders = Vec::new();
+        if options.wants(NONE) {
+            contenders.push(Contender::none(&service));
+        }
+        for description in descriptions.into_iter().filter(|d| options.wants(&d.name)) {
+            let place = folder.path().join(&description.name);
+            let pair = Pair::new(description, &place, &programs, &certificates, &service, &mut ports)?;
+            contenders.push(Contender::Pair(Box::new(pair)));
+        }
+        for shape in SHAPES.iter().filter(|shape| options.wants(shape.name)) {
+            if !shape.main && !scenarios.iter().any(|scenario| scenario.variants) {
+                continue;
+            }
+            let tulle = std::path::absolute(&options.tulle)?;
+            ensure!(tulle.is_file(), "there is no {}: build it, or name another: --tulle", tulle.display());
+            let mesh = Mesh::new(*shape, &tulle, &folder.path().join(shape.name), &service, &mut ports)?;
+            contenders.push(Contender::Mesh(Box::new(mesh)));
+        }
+        let results = Results {
+            format: FORMAT,
+            machine: machine::describe(),
+            settings,
+            peers: Vec::new(),
+            samples: Vec::new(),
+            starts: Vec::new(),
+            memory: Vec::new(),
+            failures: Vec::new(),
+        };
+        Ok(Self { results, scenarios, contenders, programs, service, _folder: folder })
+    }
+
+    fn round(&mut self, round: usize) -> Result<()> {
+        let begin = Instant::now();
+        for contender in &mut self.contenders {
+            contender.start()?;
+            if let Some(time) = contender.time_start()? {
+                let milliseconds = time.as_secs_f64() * 1e3;
+                self.results.starts.push(Start { round, peer: contender.name().to_owned(), milliseconds });
+            }
+            if round == 0 {
+                let info = contender.info(&self.programs)?;
+                self.results.peers.push(info);
+            }
+        }
+        std::thread::sleep(SETTLE);
+        self.memory(round, Moment::Idle);
+        for scenario in &self.scenarios {
+            self.results.samples.extend(turn(&self.contenders, round, scenario, |contender| {
+                let sample =
+                    measure::measure(contender, scenario, &self.service, &self.results.settings, round);
+                match sample {
+                    Ok(sample) => {
+                        print_progress(round, self.results.settings.rounds, &sample);
+                        Some(sample)
+                    }
+                    Err(error) => {
+                        let failure = format!(
+                            "{} with {}, round {}: {error:#}",
+                            scenario.name,
+                            contender.name(),
+                            round + 1
+                        );
+                        eprintln!("{failure}");
+                        self.results.failures.push(failure);
+                        None
+                    }
+                }
+            }));
+        }
+        self.memory(round, Moment::AfterLoad);
+        for contender in &mut self.contenders {
+            contender.stop();
+        }
+        println!("round {} took {} s", round + 1, begin.elapsed().as_secs());
+        Ok(())
+    }
+
+    fn memory(&mut self, round: usize, moment: Moment) {
+        for contender in &self.contenders {
+            let parts = contender.parts();
+            if parts.client.is_empty() {
+                continue;
+            }
+            self.results.memory.push(MemorySample {
+                round,
+                peer: contender.name().to_owned(),
+                moment,
+                client: accounting::memory(&parts.client),
+                server: accounting::memory(&parts.server),
+            });
+        }
+    }
+}
+
+/// All contenders of a scenario, beginning with another in each round and forth and back in turn, so that
+/// none always follows the same.
+fn turn<T>(
+    contenders: &[Contender],
+    round: usize,
+    scenario: &Scenario,
+    mut measure: impl FnMut(&Contender) -> Option<T>,
+) -> Vec<T> {
+    let mut order: Vec<_> = contenders.iter().filter(|contender| contender.does(scenario)).collect();
+    if let Some(by) = round.checked_rem(order.len()) {
+        order.rotate_left(by);
+    }
+    if round % 2 == 1 {
+        order.reverse();
+    }
+    order.into_iter().filter_map(measure).collect()
+}
+
+fn print_progress(round: usize, rounds: usize, sample: &results::Sample) {
+    let cpu = sample.cpu_client + sample.cpu_server;
+    println!(
+        "{}/{rounds} {:<14} {:<15} {:>9.0}/s  CPU {cpu:6.2} s  p50 {:>7.0} µs  p99 {:>7.0} µs  errors {}",
+        round + 1,
+        sample.scenario,
+        sample.peer,
+        sample.load.rate,
+        sample.load.latency.p50,
+        sample.load.latency.p99,
+        sample.load.errors + sample.load.non_2xx,
+    );
+}
