@@ -19,10 +19,13 @@ pub use outcome::Outcome;
 use outcome::Record;
 use pace::Pace;
 
-use crate::event::{self, Poller, SECOND};
+use crate::event::{self, FILLER, Poller, SECOND};
 
 /// The longest that anything is measured, in seconds.
 const LONGEST: f64 = 3600.0;
+
+/// The longest message of gRPC, which fits into every window that a peer may start with.
+const MESSAGE: u64 = 32 << 10;
 
 /// What the client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -92,6 +95,9 @@ pub struct Options {
     /// Seconds after which a request has failed
     #[arg(long, default_value_t = 10.0)]
     timeout: f64,
+    /// Processes whose CPU time within the window is told, too
+    #[arg(long, value_name = "PIDS", value_delimiter = ',')]
+    watch: Vec<i32>,
 }
 
 /// Runs the scenario and prints what was measured; an error if nothing at all succeeded.
@@ -121,6 +127,7 @@ impl Options {
             record: Record::new(from, until, self.requests.unwrap_or(u64::MAX).max(1)),
             timeout: nanoseconds(self.timeout),
         };
+        drive.record.watch(&self.watch);
         let timeout = Duration::from_secs_f64(self.timeout.max(0.001));
         let connections = self.connections();
         let record = &mut drive.record;
@@ -203,6 +210,22 @@ impl Options {
     }
 
     fn call(&self) -> http2::Call {
-        http2::Call
+        let grpc = self.scenario != Scenario::Http2;
+        let mut fields = vec![
+            (":method", if grpc { "POST" } else { "GET" }.to_owned()),
+            (":scheme", "http".to_owned()),
+            (":authority", self.authority()),
+            (":path", self.path()),
+            ("user-agent", "tulle-bench".to_owned()),
+        ];
+        let message = grpc.then(|| {
+            fields.push(("content-type", "application/grpc".to_owned()));
+            fields.push(("te", "trailers".to_owned()));
+            // Not compressed, then its length.
+            let length = self.bytes().min(MESSAGE) as u32;
+            [&[0], &length.to_be_bytes()[..], &FILLER[..length as usize]].concat()
+        });
+        let stays = self.scenario == Scenario::GrpcStream;
+        http2::Call { fields, message, stays, streams: self.streams as usize }
     }
 }

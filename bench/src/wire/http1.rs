@@ -244,7 +244,7 @@ mod tests {
         }
         let (first, read) = head(text, NONE).unwrap().unwrap();
         assert_eq!(status(first), Ok(200));
-        assert_eq!(read, Head { length: 66, body: Framing::Length(12), close: true, expects: false });
+        assert_eq!(read, Head { length: 67, body: Framing::Length(12), close: true, expects: false });
         assert_eq!(&text[read.length..], b"body");
     }
 
