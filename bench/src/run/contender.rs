@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 
 use super::accounting;
 use super::mesh::{self, Mesh};
-use super::pair::{Pair, Programs};
+use super::pair::Pair;
+use super::programs::Programs;
 use super::results::PeerInfo;
 use super::scenarios::{Protocol, Scenario};
 use super::service::{self, Service};

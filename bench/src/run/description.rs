@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use super::programs::Programs;
 use super::scenarios::Protocol;
 
 /// A pair of proxies: everything that has to be known to run it.
@@ -73,6 +74,12 @@ impl Description {
         }
         description.folder = folder;
         Ok(description)
+    }
+
+    /// Whether what it runs is installed.
+    pub fn programs(&self, programs: &Programs) -> Result<()> {
+        let commands = [&self.client.command, &self.server.command];
+        commands.into_iter().try_for_each(|command| programs.find(&command[0]).map(drop))
     }
 
     /// The descriptions that come with the project.

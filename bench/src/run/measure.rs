@@ -31,7 +31,7 @@ pub fn measure(
         .entry(scenario.protocol)
         .with_context(|| format!("{} takes no {:?}", contender.name(), scenario.protocol))?;
     let watched: Vec<Vec<u32>> = vec![parts.client, parts.server, service.tree(), parts.control];
-    let mut command = load_command(scenario, target, settings, watched.iter().flatten())?;
+    let mut command = load_command(scenario, target, settings, watched.iter().flatten());
     let deadline = Duration::from_secs_f64(settings.seconds + settings.warmup) + GRACE;
     let name = format!("the load of {} for {}", scenario.name, contender.name());
     let (printed, memory) = thread::scope(|scope| {
@@ -70,13 +70,13 @@ fn load_command<'a>(
     target: SocketAddr,
     settings: &Settings,
     watched: impl Iterator<Item = &'a u32>,
-) -> Result<Command> {
-    let mut command = Command::new(this_program()?);
+) -> Command {
+    let mut command = Command::new(this_program());
     command.arg("load").args(scenario.load).args(["--target", &target.to_string()]);
     command.args(["--seconds", &settings.seconds.to_string(), "--warmup", &settings.warmup.to_string()]);
     let watched: Vec<_> = watched.map(u32::to_string).collect();
     if !watched.is_empty() {
         command.args(["--watch", &watched.join(",")]);
     }
-    Ok(command)
+    command
 }

@@ -86,6 +86,10 @@ pub const SETTINGS: &[&str] = &[
     "the control plane runs beside it and is not counted to the pair",
 ];
 
+/// The workload of the client's side: it says where its node listens for it, and stays.
+const ENVIRONMENT: &str =
+    "env | grep -E '^(http_proxy|BENCH_SERVICE_PORT_)'; echo environment complete; exec sleep infinity";
+
 pub struct Mesh {
     pub shape: Shape,
     tulle: PathBuf,
@@ -213,7 +217,7 @@ impl Mesh {
 
         let mut command = self.command(&self.nodes[first].name, "run");
         command.args(["client", "--upstream", "bench"]);
-        command.args(["--", "sh", "-c", "env; echo environment complete; exec sleep infinity"]);
+        command.args(["--", "sh", "-c", ENVIRONMENT]);
         let name = "workload-client";
         let mut client = Process::start(&self.title(name), &mut command, &self.log(name))?;
         let environment = client.wait_for("environment", START, |client| {

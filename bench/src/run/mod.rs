@@ -13,6 +13,7 @@ mod mesh;
 mod pair;
 mod ports;
 mod process;
+mod programs;
 pub mod results;
 pub mod scenarios;
 mod service;
@@ -28,8 +29,9 @@ use contender::Contender;
 pub use contender::NONE;
 use description::Description;
 use mesh::{Mesh, SHAPES};
-use pair::{Pair, Programs};
+use pair::Pair;
 use ports::Ports;
+use programs::Programs;
 use results::{FORMAT, MemorySample, Moment, Results, Settings, Start};
 use scenarios::{SCENARIOS, Scenario};
 use service::Service;
@@ -158,10 +160,19 @@ impl Bench {
             bail!("no peer `{unknown}`: {}", names.join(", "));
         }
         let mut contenders = Vec::new();
+        let mut failures = Vec::new();
         if options.wants(NONE) {
             contenders.push(Contender::none(&service));
         }
         for description in descriptions.into_iter().filter(|d| options.wants(&d.name)) {
+            // Whoever asks for it by name is to hear that it is missing; others get the rest.
+            if let Err(error) = description.programs(&programs)
+                && options.peers.is_empty()
+            {
+                eprintln!("without {}: {error:#}", description.name);
+                failures.push(format!("{} takes no part: {error:#}", description.name));
+                continue;
+            }
             let place = folder.path().join(&description.name);
             let pair = Pair::new(description, &place, &programs, &certificates, &service, &mut ports)?;
             contenders.push(Contender::Pair(Box::new(pair)));
@@ -183,7 +194,7 @@ impl Bench {
             samples: Vec::new(),
             starts: Vec::new(),
             memory: Vec::new(),
-            failures: Vec::new(),
+            failures,
         };
         Ok(Self { results, scenarios, contenders, programs, service, _folder: folder })
     }
@@ -257,7 +268,7 @@ fn turn<T>(
     contenders: &[Contender],
     round: usize,
     scenario: &Scenario,
-    mut measure: impl FnMut(&Contender) -> Option<T>,
+    measure: impl FnMut(&Contender) -> Option<T>,
 ) -> Vec<T> {
     let mut order: Vec<_> = contenders.iter().filter(|contender| contender.does(scenario)).collect();
     if let Some(by) = round.checked_rem(order.len()) {

@@ -14,6 +14,7 @@ use super::contender::Parts;
 use super::description::{Description, SideDescription, fill};
 use super::ports::Ports;
 use super::process::{Process, complete};
+use super::programs::Programs;
 use super::scenarios::Protocol;
 use super::service::{self, Service};
 
@@ -201,27 +202,4 @@ impl Values<'_> {
 fn user_name() -> Result<String> {
     let user = nix::unistd::User::from_uid(nix::unistd::getuid())?;
     user.map(|user| user.name).context("the user who runs this has no name")
-}
-
-/// Where programs are looked for.
-pub struct Programs {
-    folders: Vec<PathBuf>,
-}
-
-impl Programs {
-    /// In `first`, then as a shell of the administrator would.
-    pub fn new(first: &[PathBuf]) -> Self {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-        Self { folders: first.iter().cloned().chain(std::env::split_paths(&path)).chain(system).collect() }
-    }
-
-    pub fn find(&self, program: &str) -> Result<PathBuf> {
-        let direct = Path::new(program);
-        if direct.components().count() > 1 {
-            return Ok(direct.to_owned());
-        }
-        let found = self.folders.iter().map(|folder| folder.join(program)).find(|path| path.is_file());
-        found.with_context(|| format!("`{program}` is not installed (nor in a folder given with --programs)"))
-    }
 }

@@ -113,9 +113,13 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// Adds who it was and what it last said to an error that its behaviour has caused.
+    /// Adds who it was and what it last said to an error that its behaviour may have caused.
     pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        error.context(format!("{}: {}\n{}", self.name, self.line, self.last_lines()))
+        let said = self.last_lines();
+        if said.is_empty() {
+            return error;
+        }
+        anyhow::anyhow!("{error:#}\n{}: {}\n{said}", self.name, self.line)
     }
 
     fn last_lines(&self) -> String {

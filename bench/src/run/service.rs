@@ -25,7 +25,7 @@ impl Service {
     pub fn start(folder: &Path, ports: &mut Ports) -> Result<Self> {
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (http, tcp) = (address(ports.free()?), address(ports.free()?));
-        let mut command = Command::new(this_program()?);
+        let mut command = Command::new(this_program());
         command.args(["serve", "--http", &http.to_string(), "--tcp", &tcp.to_string()]);
         let mut process = Process::start("the service", &mut command, &folder.join("service.log"))?;
         process.wait_until_listening(http, START)?;
@@ -38,8 +38,9 @@ impl Service {
     }
 }
 
-pub fn this_program() -> Result<std::path::PathBuf> {
-    std::env::current_exe().context("this program's own file is not known")
+/// This very program, even if its file is replaced by a newer one while it runs.
+pub fn this_program() -> String {
+    format!("/proc/{}/exe", std::process::id())
 }
 
 /// Asks at `entry` until the answer is 200; how long that took since `begin`.
