@@ -57,6 +57,11 @@ impl fmt::Display for TlsFailure {
 impl std::error::Error for TlsFailure {}
 
 impl TlsFailure {
+    /// The connection is of no use.
+    pub(crate) fn broken(message: String) -> Self {
+        Self { kind: Handshake::Broken, message }
+    }
+
     fn new(kind: Handshake, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
@@ -70,6 +75,13 @@ impl From<TlsFailure> for Error {
 
 impl From<io::Error> for TlsFailure {
     fn from(error: io::Error) -> Self {
+        Self::of(&error)
+    }
+}
+
+impl TlsFailure {
+    /// What an error of a connection means for its handshake.
+    pub(crate) fn of(error: &io::Error) -> Self {
         let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
             return Self::new(
                 Handshake::Broken,

@@ -17,6 +17,8 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use crate::http2::{ReceivedBody, Receiver};
+
 /// Why a body ended before its end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -27,6 +29,7 @@ enum Kind {
     Empty,
     Whole(Option<Bytes>),
     Incoming(Incoming),
+    Http2(ReceivedBody),
     Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
 }
 
@@ -51,6 +54,15 @@ impl Body {
         Self(Kind::Boxed(Box::pin(body.map_err(Into::into))))
     }
 
+    /// What is left of a body that is there as a whole.
+    pub fn take_whole(&mut self) -> Option<Bytes> {
+        match &mut self.0 {
+            Kind::Empty => Some(Bytes::new()),
+            Kind::Whole(bytes) => Some(bytes.take().unwrap_or_default()),
+            _ => None,
+        }
+    }
+
     /// Tells `observer` of everything that passes. What `observer` holds is dropped with the body; where
     /// the body is there as a whole, at once.
     pub fn observed(self, mut observer: impl FnMut(Event<'_>) + Unpin + 'static) -> Self {
@@ -67,6 +79,16 @@ impl Body {
             return Self::empty();
         }
         Self(Kind::Boxed(Box::pin(observed)))
+    }
+}
+
+impl From<Receiver> for Body {
+    /// What comes on a stream of HTTP/2; as a whole where all of it is there.
+    fn from(mut receiver: Receiver) -> Self {
+        match receiver.take_whole() {
+            Some(bytes) => Self::whole(bytes),
+            None => Self(Kind::Http2(ReceivedBody::new(receiver))),
+        }
     }
 }
 
@@ -94,6 +116,7 @@ impl http_body::Body for Body {
             Kind::Empty => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Http2(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -103,6 +126,7 @@ impl http_body::Body for Body {
             Kind::Empty => true,
             Kind::Whole(bytes) => bytes.is_none(),
             Kind::Incoming(body) => body.is_end_stream(),
+            Kind::Http2(body) => body.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -112,6 +136,7 @@ impl http_body::Body for Body {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Kind::Incoming(body) => body.size_hint(),
+            Kind::Http2(body) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
         }
     }
