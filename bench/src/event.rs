@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use anyhow::Context;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
@@ -224,6 +225,15 @@ impl Output {
             }
         }
         Ok(true)
+    }
+}
+
+/// Lets the process have as many connections as the machine allows it; without that it may be no more than
+/// a thousand.
+pub fn allow_many_files() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Who may not simply has fewer.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
 }
 

@@ -47,11 +47,21 @@ pub trait Engine {
 pub fn run(engine: &mut impl Engine, drive: &mut Drive) -> io::Result<()> {
     let mut timer = Timer::new()?;
     drive.poller.add_timer(&timer, TIMER)?;
-    let mut sweep_at = 0;
+    let (mut sweep_at, mut warm, mut ended) = (0, false, false);
     loop {
         let now = event::now();
+        if !warm && now >= drive.record.from {
+            // What could not be sent in time before the window must not keep its own requests waiting.
+            drive.pace.skip_to(drive.record.from);
+            warm = true;
+        }
         let over = drive.record.tick(now);
         if over {
+            if drive.scheduled() && !ended {
+                // Due a moment ago, and not sent only because time went on.
+                engine.launch(drive.record.until - 1, drive)?;
+                ended = true;
+            }
             let wait = drive.scheduled() && engine.in_flight() > 0;
             if !wait || now >= drive.record.until + drive.timeout {
                 break;

@@ -36,6 +36,14 @@ impl Pace {
         }
     }
 
+    /// Forgets what was due before `at`.
+    pub fn skip_to(&mut self, at: u64) {
+        if let Pace::Rate { start, rate, taken } = self {
+            let before = at.saturating_sub(*start) as f64 * *rate / SECOND as f64;
+            *taken = (*taken).max(before.ceil() as u64);
+        }
+    }
+
     /// Takes the next request if it is due, and answers since when.
     pub fn take(&mut self, now: u64) -> Option<u64> {
         let due = self.next().unwrap_or(now);
@@ -63,6 +71,15 @@ mod tests {
         // Late by two: both count from when they were due.
         assert_eq!(pace.take(1_600_000), Some(501_000));
         assert_eq!(pace.take(1_600_000), Some(1_001_000));
+    }
+
+    #[test]
+    fn what_was_skipped_is_not_due_any_more() {
+        let mut pace = Pace::new(0, Some(10.0));
+        pace.skip_to(SECOND);
+        assert_eq!(pace.take(2 * SECOND), Some(SECOND));
+        pace.skip_to(SECOND / 2);
+        assert_eq!(pace.take(2 * SECOND), Some(SECOND + SECOND / 10));
     }
 
     #[test]

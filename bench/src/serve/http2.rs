@@ -42,6 +42,8 @@ struct Stream {
 pub struct State {
     link: Link,
     streams: foldhash::HashMap<u32, Stream>,
+    /// Whether a stream with an open window waits until something was written.
+    held: bool,
     plain: Phrase,
     kibibyte: Phrase,
     grpc: Phrase,
@@ -56,6 +58,7 @@ impl State {
         Self {
             link: Link::new(false, &mut output.bytes),
             streams: foldhash::HashMap::default(),
+            held: false,
             plain: Phrase::new(&[status, plain]),
             kibibyte: Phrase::new(&[status, plain, (b"content-length", b"1024")]),
             grpc: Phrase::new(&[status, (b"content-type", b"application/grpc")]),
@@ -71,9 +74,8 @@ impl State {
         output: &mut Output,
         scratch: &mut [u8],
     ) -> io::Result<Next> {
-        if !output.is_empty() && output.flush(stream)? {
-            self.send_all(&mut output.bytes);
-            output.flush(stream)?;
+        if !output.is_empty() {
+            self.flush(stream, output)?;
         }
         match read_behind(stream, rest, scratch)? {
             crate::event::Moved::Bytes(length) => self.received(&scratch[..length], stream, rest, output),
@@ -111,10 +113,16 @@ impl State {
             }
         }
         rest.extend_from_slice(bytes);
-        if !output.is_empty() {
-            output.flush(stream)?;
-        }
+        self.flush(stream, output)?;
         Ok(if output.left() > TOO_MUCH { Next::Close } else { Next::Keep })
+    }
+
+    /// Writes what there is room for, and whatever was held back until something was written.
+    fn flush(&mut self, stream: &TcpStream, output: &mut Output) -> io::Result<()> {
+        while !output.is_empty() && output.flush(stream)? && std::mem::take(&mut self.held) {
+            self.send_all(&mut output.bytes);
+        }
+        Ok(())
     }
 
     fn head(&mut self, stream: u32, head: Head, end: bool, out: &mut Vec<u8>) -> io::Result<()> {
@@ -181,9 +189,12 @@ impl State {
     fn send(&mut self, id: u32, out: &mut Vec<u8>) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         let link = &mut self.link;
-        let room = |link: &Link, stream: &Stream, out: &[u8]| {
-            let enough = ENOUGH.saturating_sub(out.len()) as i64;
-            stream.window.min(link.window).min(enough).max(0) as usize
+        let held = &mut self.held;
+        let mut room = |link: &Link, stream: &Stream, out: &[u8]| {
+            let granted = stream.window.min(link.window).max(0) as usize;
+            let enough = ENOUGH.saturating_sub(out.len());
+            *held |= enough < granted;
+            granted.min(enough)
         };
         let done = match &mut stream.answer {
             Answer::Filler(left) => {

@@ -51,6 +51,7 @@ struct Connection {
 
 /// Serves until the process is ended.
 pub fn run(options: &Options) -> anyhow::Result<()> {
+    event::allow_many_files();
     let mut server = Server {
         poller: Poller::new()?,
         listeners: Vec::new(),
