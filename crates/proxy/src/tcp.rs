@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::link::tunnel::Tunnel;
+use crate::http2::Tunnel;
 
 /// How much one way of a connection buffers: what is idle costs little, what is busy gets room.
 const BUFFER_SIZES: [usize; 3] = [1 << 10, 16 << 10, 64 << 10];
@@ -38,12 +38,6 @@ impl Reset for Upstream {
             Self::Tcp(tcp) => tcp.reset(),
             Self::Tunnel(tunnel) => tunnel.reset(),
         }
-    }
-}
-
-impl Reset for Tunnel {
-    fn reset(&mut self) {
-        Tunnel::reset(self);
     }
 }
 

@@ -12,6 +12,8 @@ mod forward;
 pub mod headers;
 mod record;
 pub mod reply;
+pub mod request;
+pub mod respond;
 pub mod retry;
 pub mod server;
 mod upgrade;

@@ -9,6 +9,7 @@
 //! What a peer may cost us is bounded: streams, header lists, what is buffered for readers (flow control)
 //! and for the socket, and by [`budget`] what it may do that costs us more than it.
 
+mod alive;
 mod body;
 mod budget;
 mod connection;
@@ -22,12 +23,15 @@ mod receive;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
+pub use alive::until_dead;
 pub use body::{ReceivedBody, send_body};
 pub use connection::Connection;
 pub use error::{Ended, Error, Reason, Violation};
-pub use fields::RequestHead;
+pub use fields::{Protocol, RequestHead};
 pub use handle::{Handle, Incoming, Receiver, Sender};
+pub use tunnel::Tunnel;
 
 /// What one side allows the other.
 #[derive(Debug, Clone, Copy)]

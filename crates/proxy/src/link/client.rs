@@ -23,12 +23,13 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{Endpoint, FastMap};
 
-use super::alive::until_dead;
-use super::tunnel::Tunnel;
-use super::{HANDSHAKE_DEADLINE, LIMITS, LINGER, REASON, WORKLOAD, is_distrusted};
+use super::{
+    HANDSHAKE_DEADLINE, LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, REASON, WORKLOAD, is_distrusted,
+};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
-use crate::http::body::{Body, Gate};
-use crate::http2::{Connection, Ended, Error, Handle, RequestHead, send_body};
+use crate::http::body::Body;
+use crate::http::request::{Failed, request};
+use crate::http2::{Connection, Ended, Error, Handle, RequestHead, Tunnel, until_dead};
 use crate::metrics::Handshake;
 use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tls::{self, TlsCache, TlsFailure};
@@ -292,7 +293,7 @@ async fn drive(
             Ended::Closed => None,
             other => Some(other.to_string()),
         },
-        () = until_dead(handle, received, retire_if_spent) => {
+        () = until_dead(handle, received, PING_INTERVAL, PING_DEADLINE, retire_if_spent) => {
             Some("the peer does not answer pings".to_owned())
         }
     };
@@ -324,51 +325,17 @@ pub(crate) fn unix_time() -> i64 {
 pub struct LinkStream(Handle);
 
 impl LinkStream {
-    /// Sends a request, whose URI must have scheme and authority, with headers that come on top of its
-    /// own, and returns when the head of the answer is there. Dropping the future, or the answer's body
-    /// before its end, resets the stream.
+    /// Sends a request with headers that come on top of its own; see [`request`].
     pub async fn send(
         self,
         worker: &Worker,
         head: &http::request::Parts,
         more: &[(HeaderName, HeaderValue)],
-        mut body: Body,
+        body: Body,
     ) -> Result<Response<Body>, UpstreamError> {
-        let whole = body.take_whole();
-        let request = RequestHead { method: &head.method, uri: &head.uri, headers: &head.headers, more };
-        let empty = whole.as_ref().is_some_and(|bytes| bytes.is_empty());
-        let (mut sender, mut receiver) = self.0.request(&request, empty).map_err(not_sent)?;
         worker.metrics.counts().client_streams.add(1);
-        let rest = match whole {
-            Some(mut bytes) if !empty => {
-                sender.send(&mut bytes, true);
-                (!bytes.is_empty()).then(|| Body::whole(bytes))
-            }
-            Some(_) => None,
-            None => Some(body),
-        };
-        if let Some(body) = rest {
-            tokio::task::spawn_local(async move {
-                // A failure shows in the answer.
-                let _ = send_body(&mut sender, body).await;
-            });
-        } else {
-            drop(sender);
-        }
-        let gate = head.extensions.get::<Gate>();
-        let head: response::Parts = poll_fn(|cx| {
-            let polled = receiver.poll_head(cx);
-            // The application wants the body that is held back.
-            if let Some(gate) = gate
-                && receiver.may_continue()
-            {
-                gate.open();
-            }
-            polled
-        })
-        .await
-        .map_err(failed)?;
-        Ok(Response::from_parts(head, Body::from(receiver)))
+        let answer = request(&self.0, head, more, &mut Some(body)).await;
+        answer.map_err(|Failed { error, sent }| if sent { failed(error) } else { not_sent(error) })
     }
 
     /// Opens a tunnel to a port of a workload (HBONE): CONNECT to `authority`, the workload's address

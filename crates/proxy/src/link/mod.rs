@@ -1,10 +1,8 @@
 //! Links: the mTLS HTTP/2 connections between nodes. Requests are HTTP/2 requests with a few internal
 //! headers; opaque connections are CONNECT streams (HBONE).
 
-mod alive;
 pub mod client;
 pub mod server;
-pub mod tunnel;
 
 use std::time::Duration;
 

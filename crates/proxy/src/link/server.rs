@@ -21,14 +21,16 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::FastMap;
 
-use super::alive::until_dead;
 use super::client::unix_time;
-use super::tunnel::Tunnel;
-use super::{HANDSHAKE_DEADLINE, LIMITS, LINGER, PORT, REASON, RETRY, WORKLOAD, is_distrusted};
+use super::{
+    HANDSHAKE_DEADLINE, LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, PORT, REASON, RETRY, WORKLOAD,
+    is_distrusted,
+};
 use crate::error::UpstreamErrorKind;
 use crate::http::body::{Body, Gate};
 use crate::http::headers;
-use crate::http2::{Connection, Ended, Incoming, Receiver, Sender, Violation, send_body};
+use crate::http::respond::respond;
+use crate::http2::{Connection, Ended, Incoming, Receiver, Sender, Tunnel, Violation, until_dead};
 use crate::inbound::{self, Peer};
 use crate::metrics::Handshake;
 use crate::state::{LocalWorkload, WorkloadCertificate};
@@ -169,7 +171,7 @@ enum Failure {
 async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection) -> Result<(), Failure> {
     let (handle, received) = (connection.handle(), connection.received());
     let distrusted = Notify::new();
-    let mut dead = pin!(until_dead(handle.clone(), received, || {
+    let mut dead = pin!(until_dead(handle.clone(), received, PING_INTERVAL, PING_DEADLINE, || {
         if is_distrusted(worker, &link.certificate) {
             distrusted.notify_one();
         }
@@ -246,23 +248,7 @@ async fn answer(
         }
         Err(refusal) => return refusal.send(sender),
     };
-    let (head, mut body) = response.into_parts();
-    let whole = body.take_whole();
-    let empty = whole.as_ref().is_some_and(|bytes| bytes.is_empty());
-    if sender.respond(head.status, &head.headers, empty).is_err() || empty {
-        return;
-    }
-    let body = match whole {
-        Some(mut bytes) => {
-            sender.send(&mut bytes, true);
-            Body::whole(bytes)
-        }
-        None => body,
-    };
-    if !http_body::Body::is_end_stream(&body) {
-        // The peer sees a failure by the stream's reset.
-        let _ = send_body(&mut sender, body).await;
-    }
+    respond(&mut sender, response).await;
 }
 
 /// Waits until the application wants a request's body (`100 Continue`).

@@ -1,4 +1,5 @@
-//! An opaque connection on a CONNECT stream of a link: bytes both ways, each way closed by itself.
+//! An opaque connection on a CONNECT stream (RFC 9113, section 8.5): bytes both ways, each way closed by
+//! itself.
 
 use std::io;
 use std::pin::Pin;
@@ -7,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::http2::{Ended, Error, Reason, Receiver, Sender};
+use super::{Ended, Error, Reason, Receiver, Sender};
+use crate::tcp::Reset;
 
 /// The two ways of a tunnel. Dropping it before both ways are closed resets the stream.
 pub struct Tunnel {
@@ -26,9 +28,10 @@ impl Tunnel {
     pub(crate) fn new(sender: Sender, receiver: Receiver) -> Self {
         Self { sender, receiver, rest: Bytes::new(), shut: false, ended: false }
     }
+}
 
-    /// Ends both ways at once, as a TCP reset does.
-    pub fn reset(&mut self) {
+impl Reset for Tunnel {
+    fn reset(&mut self) {
         self.sender.reset(Reason::CANCEL);
     }
 }
@@ -88,5 +91,5 @@ fn io_error(error: Error) -> io::Error {
         Error::Connection(Ended::Io(io)) => io.kind(),
         _ => io::ErrorKind::BrokenPipe,
     };
-    io::Error::new(kind, format!("the link ended: {error}"))
+    io::Error::new(kind, format!("the stream ended: {error}"))
 }
