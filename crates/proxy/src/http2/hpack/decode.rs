@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use super::dynamic_table::{DynamicTable, Entry};
 use super::integer::Reader;
 use super::{CompressionError, DEFAULT_TABLE_SIZE, DecodeError, ENTRY_OVERHEAD, Field, Malformed};
-use super::{huffman, static_table};
+use super::{huffman, interned, static_table};
 
 /// What a peer's blocks refer to, and what decodes them.
 #[derive(Debug)]
@@ -53,30 +53,56 @@ impl Decoder {
     ) -> Result<(), DecodeError> {
         let mut reader = Reader::new(block);
         self.size_updates(&mut reader)?;
-        let mut room = list_limit;
-        let mut verdict = Ok(());
+        let mut list = List { room: list_limit, verdict: Ok(()) };
         while let Some(first) = reader.peek() {
-            // Read in any case: it is what keeps the tables the same.
-            let field = if first & 0x80 != 0 {
-                self.indexed(&mut reader, &mut room)?
+            if first & 0x80 != 0 {
+                // An indexed field (RFC 7541, 6.1). Nothing that holds one is passed on the way to
+                // `take`: moving it costs more than finding it.
+                match self.indexed(&mut reader)? {
+                    (size, Ok(field)) => {
+                        if list.admits(size) {
+                            list.verdict = take(field.clone()).map_err(DecodeError::from);
+                        }
+                    }
+                    (size, Err(malformed)) => list.refuse(size, malformed),
+                }
             } else if first & 0x40 != 0 {
-                self.inserted(&mut reader, &mut room)?
+                let mut entry = self.literal(&mut reader, 6)?;
+                if let Ok(Field::Header(_, value)) = &mut entry.field {
+                    interned::intern(value);
+                }
+                match &entry.field {
+                    Ok(field) => {
+                        if list.admits(entry.size) {
+                            list.verdict = take(field.clone()).map_err(DecodeError::from);
+                        }
+                    }
+                    Err((malformed, _)) => list.refuse(entry.size, *malformed),
+                }
+                self.table.insert(entry);
             } else if first & 0x20 != 0 {
                 return Err(CompressionError::MisplacedSizeUpdate.into());
             } else {
-                self.literal(&mut reader, &mut room, verdict.is_ok())?
-            };
-            if verdict.is_ok() {
-                verdict = match field {
-                    Ok(field) => take(field).map_err(DecodeError::from),
-                    Err(error) => Err(error),
-                };
+                let Entry { size, field } = self.literal(&mut reader, 4)?;
+                match field {
+                    Ok(mut field) => {
+                        if list.admits(size) {
+                            if first & 0x10 != 0
+                                && let Field::Header(_, value) = &mut field
+                            {
+                                value.set_sensitive(true);
+                            }
+                            list.verdict = take(field).map_err(DecodeError::from);
+                        }
+                    }
+                    Err((malformed, _)) => list.refuse(size, malformed),
+                }
             }
         }
         if self.text.capacity() > KEPT_TEXT {
             self.text = Vec::new();
         }
-        verdict
+        list.verdict
     }
 
     /// They stand at the start of a block only (RFC 7541, 4.2).
@@ -94,55 +120,26 @@ impl Decoder {
         Ok(())
     }
 
-    /// An indexed field (RFC 7541, 6.1).
+    /// The size and the field of an index.
     #[inline]
-    fn indexed(&mut self, reader: &mut Reader, room: &mut usize) -> Result<Outcome, CompressionError> {
+    fn indexed(&self, reader: &mut Reader) -> Result<(usize, Result<&Field, Malformed>), CompressionError> {
         let index = reader.integer(7)?;
-        if let Some(field) = static_table::get(index) {
-            return Ok(charge(room, field.size()).map(|()| field.clone()));
+        if let Some((field, size)) = static_table::get(index) {
+            return Ok((size, Ok(field)));
         }
         if index == AUTHORITY {
-            return Ok(Err(Malformed::PseudoValue.into()));
+            return Ok((":authority".len() + ENTRY_OVERHEAD, Err(Malformed::PseudoValue)));
         }
         let entry = self.entry(index)?;
-        Ok(charge(room, entry.size).and_then(|()| match &entry.field {
-            Ok(field) => Ok(field.clone()),
-            Err((malformed, _)) => Err((*malformed).into()),
-        }))
+        Ok((entry.size, entry.field.as_ref().map_err(|(malformed, _)| *malformed)))
     }
 
-    /// A literal field that becomes the table's newest entry (RFC 7541, 6.2.1).
-    fn inserted(&mut self, reader: &mut Reader, room: &mut usize) -> Result<Outcome, CompressionError> {
-        let index = reader.integer(6)?;
+    /// A literal field, the index of whose name has that many bits (RFC 7541, 6.2).
+    fn literal(&mut self, reader: &mut Reader, prefix: u32) -> Result<Entry, CompressionError> {
+        let index = reader.integer(prefix)?;
         let name = self.name(index, reader)?;
         let value = string(reader, &mut self.text)?;
-        let size = name.length() + value.len() + ENTRY_OVERHEAD;
-        let field = build(name, value, false);
-        let outcome = charge(room, size).and_then(|()| match &field {
-            Ok(field) => Ok(field.clone()),
-            Err((malformed, _)) => Err((*malformed).into()),
-        });
-        self.table.insert(Entry { size, field });
-        Ok(outcome)
-    }
-
-    /// A literal field that leaves the table alone (RFC 7541, 6.2.2 and 6.2.3).
-    fn literal(
-        &mut self,
-        reader: &mut Reader,
-        room: &mut usize,
-        wanted: bool,
-    ) -> Result<Outcome, CompressionError> {
-        let never_indexed = reader.peek().is_some_and(|first| first & 0x10 != 0);
-        let index = reader.integer(4)?;
-        let name = self.name(index, reader)?;
-        let value = string(reader, &mut self.text)?;
-        if !wanted {
-            return Ok(Err(DecodeError::Oversized));
-        }
-        let size = name.length() + value.len() + ENTRY_OVERHEAD;
-        Ok(charge(room, size)
-            .and_then(|()| build(name, value, never_indexed).map_err(|(malformed, _)| malformed.into())))
+        Ok(Entry { size: name.length() + value.len() + ENTRY_OVERHEAD, field: build(name, value) })
     }
 
     /// The name of a literal: by index, or spelled out where that is zero.
@@ -150,7 +147,7 @@ impl Decoder {
         if index == 0 {
             return string(reader, &mut self.text).map(Name::parse);
         }
-        if let Some(field) = static_table::get(index) {
+        if let Some((field, _)) = static_table::get(index) {
             return Ok(Name::of(field));
         }
         if index == AUTHORITY {
@@ -178,14 +175,33 @@ impl Decoder {
 /// The static table's first entry, whose value is empty and so no authority.
 const AUTHORITY: usize = 1;
 
-/// What a representation came to, beside what fails the connection.
-type Outcome = Result<Field, DecodeError>;
+/// What a block has come to so far.
+struct List {
+    /// What is left of the limit.
+    room: usize,
+    verdict: Result<(), DecodeError>,
+}
 
-/// Takes a field's size from what the list may still hold.
-#[inline]
-fn charge(room: &mut usize, size: usize) -> Result<(), DecodeError> {
-    *room = room.checked_sub(size).ok_or(DecodeError::Oversized)?;
-    Ok(())
+impl List {
+    /// Whether a field of that size is to be handed over.
+    #[inline]
+    fn admits(&mut self, size: usize) -> bool {
+        if self.verdict.is_err() {
+            return false;
+        }
+        match self.room.checked_sub(size) {
+            Some(room) => self.room = room,
+            None => self.verdict = Err(DecodeError::Oversized),
+        }
+        self.verdict.is_ok()
+    }
+
+    #[cold]
+    fn refuse(&mut self, size: usize, malformed: Malformed) {
+        if self.admits(size) {
+            self.verdict = Err(malformed.into());
+        }
+    }
 }
 
 /// A string (RFC 7541, 5.2): a piece of the block, or of `text` if it was Huffman-coded.
@@ -225,7 +241,7 @@ impl Name {
             b":protocol" => Self::Protocol,
             b":status" => Self::Status,
             [b':', ..] => Self::Malformed(Malformed::UnknownPseudo, name.len()),
-            _ => match HeaderName::from_lowercase(name) {
+            _ => match interned::name(name).map_or_else(|| HeaderName::from_lowercase(name), Ok) {
                 Ok(name) => Self::Header(name),
                 Err(_) => Self::Malformed(Malformed::Name, name.len()),
             },
@@ -258,25 +274,8 @@ impl Name {
     }
 }
 
-impl Field {
-    /// What it counts for a table or a list (RFC 7541, 4.1).
-    #[inline]
-    fn size(&self) -> usize {
-        let text = match self {
-            Self::Method(method) => ":method".len() + method.as_str().len(),
-            Self::Scheme(scheme) => ":scheme".len() + scheme.as_str().len(),
-            Self::Authority(authority) => ":authority".len() + authority.as_str().len(),
-            Self::Path(path) => ":path".len() + path.as_str().len(),
-            Self::Protocol(protocol) => ":protocol".len() + protocol.len(),
-            Self::Status(_) => ":status".len() + 3,
-            Self::Header(name, value) => name.as_str().len() + value.len(),
-        };
-        text + ENTRY_OVERHEAD
-    }
-}
-
 /// The field of a name and a value. The name comes back if there is none, for the table to keep.
-fn build(name: Name, value: &[u8], sensitive: bool) -> Result<Field, (Malformed, Name)> {
+fn build(name: Name, value: &[u8]) -> Result<Field, (Malformed, Name)> {
     let field = match name {
         Name::Method => Method::from_bytes(value).ok().map(Field::Method),
         Name::Scheme => scheme(value).map(Field::Scheme),
@@ -288,10 +287,7 @@ fn build(name: Name, value: &[u8], sensitive: bool) -> Result<Field, (Malformed,
         Name::Status => status(value).map(Field::Status),
         Name::Header(name) => {
             return match header_value(value) {
-                Some(mut value) => {
-                    value.set_sensitive(sensitive);
-                    Ok(Field::Header(name, value))
-                }
+                Some(value) => Ok(Field::Header(name, value)),
                 None => Err((Malformed::Value, Name::Header(name))),
             };
         }

@@ -41,8 +41,8 @@ pub(super) struct EncoderTable {
     max: usize,
     /// How many were ever inserted, modulo 2^16: an entry is as old as the difference.
     inserted: u16,
-    fields: Places<64>,
-    names: Places<16>,
+    fields: Places<128>,
+    names: Places<32>,
 }
 
 impl EncoderTable {
@@ -163,28 +163,39 @@ impl<const SETS: usize> Places<SETS> {
     }
 }
 
-/// What was seen of late and is not in the table: how often, as far as it matters. Bounded, and wrong at
-/// times: of two fields at one place the later one counts.
+/// What was seen of late and is not in the table: how often, as far as it matters. Bounded: what is new
+/// takes the place of something else.
 #[derive(Debug, Default)]
 pub(super) struct Sightings {
-    /// The upper 30 bits of the hash's upper half, and a count of up to three.
-    places: Vec<u32>,
+    /// Of each hash 30 bits, and a count of up to three. Empty until the first.
+    sets: Vec<[u32; 4]>,
+    /// How many were new. It chooses who gives way, as good as at random: with an order, what returns
+    /// together could push itself out forever.
+    new: u64,
 }
 
-/// About as many as the table has entries: what returns later than that would not be there any more.
-const SIGHTINGS: usize = 128;
+/// With four places each, about as many as the table has entries: what returns later than that would not
+/// be there any more.
+const SIGHTING_SETS: usize = 32;
 
 impl Sightings {
     /// How often this hash was seen, with this time.
     pub(super) fn count(&mut self, hash: u64) -> u32 {
-        if self.places.is_empty() {
-            self.places = vec![0; SIGHTINGS];
+        if self.sets.is_empty() {
+            self.sets = vec![[0; 4]; SIGHTING_SETS];
         }
-        let place = &mut self.places[hash as usize % SIGHTINGS];
+        let set = &mut self.sets[hash as usize % SIGHTING_SETS];
         let tag = (hash >> 32) as u32 & !3;
-        let before = if *place & !3 == tag { *place & 3 } else { 0 };
-        let count = (before + 1).min(3);
-        *place = tag | count;
-        count
+        for seen in &mut *set {
+            if *seen != 0 && *seen & !3 == tag {
+                *seen = tag | ((*seen & 3) + 1).min(3);
+                return *seen & 3;
+            }
+        }
+        self.new = self.new.wrapping_add(1);
+        let other = (self.new.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 62) as usize;
+        let place = set.iter().position(|&seen| seen == 0).unwrap_or(other);
+        set[place] = tag | 1;
+        1
     }
 }

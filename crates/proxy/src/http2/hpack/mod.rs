@@ -17,6 +17,7 @@ mod encode;
 mod encoder_table;
 mod huffman;
 mod integer;
+mod interned;
 mod known_names;
 mod static_table;
 #[cfg(test)]

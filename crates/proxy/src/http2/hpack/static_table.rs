@@ -74,12 +74,22 @@ static FIELDS: [Field; LENGTH - 1] = [
     header(WWW_AUTHENTICATE, ""),
 ];
 
+/// What each counts for a list of fields (RFC 7541, 4.1). Written down, because the length of a standard
+/// name has to be looked for.
+static SIZES: [u8; LENGTH - 1] = [
+    42, 43, 38, 48, 43, 44, 42, 42, 42, 42, 42, 42, 42, 46, 60, //
+    47, 45, 38, 59, 35, 37, 45, 45, 51, 48, 48, 46, 48, 45, 44, //
+    38, 36, 36, 38, 39, 36, 36, 40, 49, 45, 40, 51, 45, 36, 40, //
+    44, 50, 51, 37, 39, 39, 43, 38, 42, 57, 49, 42, 36, 35, 48, //
+];
+
 const fn header(name: HeaderName, value: &'static str) -> Field {
     Field::Header(name, HeaderValue::from_static(value))
 }
 
-/// The entry of an index; none for the first, and for what is no index of this table.
+/// The entry of an index, and its size; none for the first, and for what is no index of this table.
 #[inline]
-pub(super) fn get(index: usize) -> Option<&'static Field> {
-    FIELDS.get(index.wrapping_sub(2))
+pub(super) fn get(index: usize) -> Option<(&'static Field, usize)> {
+    let at = index.wrapping_sub(2);
+    Some((FIELDS.get(at)?, usize::from(*SIZES.get(at)?)))
 }

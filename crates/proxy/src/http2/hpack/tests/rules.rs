@@ -242,3 +242,21 @@ fn nothing_is_indexed_without_a_table() {
         assert_eq!(decoder.table().len(), 0);
     }
 }
+
+#[test]
+fn sizes_of_the_static_table_are_those_of_its_fields() {
+    for index in 2..=static_table::LENGTH {
+        let (field, size) = static_table::get(index).unwrap();
+        let (name, value) = text(field);
+        assert_eq!(size, name.len() + value.len() + ENTRY_OVERHEAD, "{name}");
+    }
+    assert!([0, 1, 62].into_iter().all(|index| static_table::get(index).is_none()));
+}
+
+#[test]
+fn what_is_common_is_decoded_to_the_same() {
+    let mut block = vec![0x40, 12];
+    block.extend_from_slice(b"x-request-id\x10application/json\xbe");
+    let field = header("x-request-id", "application/json");
+    assert_eq!(outcome(&block), Ok(vec![field.clone(), field]));
+}
