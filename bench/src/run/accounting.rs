@@ -4,17 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-/// Memory in bytes, of all processes of a tree together. Pages that they share count for each, but
-/// in `proportional`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Memory {
-    /// VmRSS: pages in memory, also those of the program file.
-    pub resident: u64,
-    /// RssAnon: the part that no file stands behind (heap and stacks).
-    pub anonymous: u64,
-    /// Pss: shared pages divided by those who share them.
-    pub proportional: u64,
-}
+use super::results::Memory;
 
 /// The process and all that descend from it.
 pub fn tree(root: u32) -> Vec<u32> {

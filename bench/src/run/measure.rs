@@ -34,10 +34,12 @@ pub fn measure(
     let mut command = load_command(scenario, target, settings, watched.iter().flatten());
     let deadline = Duration::from_secs_f64(settings.seconds + settings.warmup) + GRACE;
     let name = format!("the load of {} for {}", scenario.name, contender.name());
+    let both = || [&watched[0], &watched[1]].map(|pids| accounting::memory(pids));
+    let before = both();
     let (printed, memory) = thread::scope(|scope| {
         let load = scope.spawn(|| complete(&name, &mut command, deadline));
         thread::sleep(Duration::from_secs_f64(settings.warmup + settings.seconds * MEMORY_AT));
-        let memory = [&watched[0], &watched[1]].map(|pids| accounting::memory(pids));
+        let memory = both();
         (load.join(), memory)
     });
     let printed = printed.map_err(|_| anyhow::anyhow!("{name}: the thread that ran it panicked"))?;
@@ -59,6 +61,8 @@ pub fn measure(
         cpu_server: sum(&watched[1]),
         cpu_service: sum(&watched[2]),
         cpu_control: sum(&watched[3]),
+        memory_before_client: before[0],
+        memory_before_server: before[1],
         memory_client: memory[0],
         memory_server: memory[1],
         load,

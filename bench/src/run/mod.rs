@@ -103,7 +103,7 @@ fn allow_many_files() -> Result<()> {
 impl Options {
     fn settings(&self) -> Settings {
         if self.quick {
-            return Settings { rounds: 1, seconds: 0.4, warmup: 0.1 };
+            return Settings { rounds: 1, seconds: 0.8, warmup: 0.2 };
         }
         Settings { rounds: self.rounds.max(1), seconds: self.seconds, warmup: self.warmup }
     }

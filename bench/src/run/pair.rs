@@ -80,8 +80,11 @@ impl Pair {
         let script = "exec \"$@\" 2>&1";
         // Some print their version to stderr.
         let mut command = Command::new("sh");
-        command.args(["-c", script, "sh"]).arg(programs.find(program)?).args(arguments);
+        let file = programs.find(program)?;
+        command.args(["-c", script, "sh"]).arg(&file).args(arguments);
         let output = complete(&self.description.name, &mut command, VERSION)?;
+        // Some tell where they lie, too.
+        let output = output.replace(&file.display().to_string(), program);
         Ok(output.lines().find(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned())
     }
 

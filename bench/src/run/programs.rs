@@ -14,7 +14,9 @@ impl Programs {
     pub fn new(first: &[PathBuf]) -> Self {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-        Self { folders: first.iter().cloned().chain(std::env::split_paths(&path)).chain(system).collect() }
+        // Programs are started in folders of their own.
+        let first = first.iter().map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.clone()));
+        Self { folders: first.chain(std::env::split_paths(&path)).chain(system).collect() }
     }
 
     pub fn find(&self, program: &str) -> Result<PathBuf> {

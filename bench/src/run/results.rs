@@ -5,8 +5,6 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::accounting::Memory;
-
 /// Raised when older files could be misread.
 pub const FORMAT: u32 = 1;
 
@@ -67,6 +65,9 @@ pub struct Sample {
     pub cpu_server: f64,
     pub cpu_service: f64,
     pub cpu_control: f64,
+    /// Before the load.
+    pub memory_before_client: Memory,
+    pub memory_before_server: Memory,
     /// During the last part of the window.
     pub memory_client: Memory,
     pub memory_server: Memory,
@@ -83,6 +84,9 @@ pub struct Load {
     /// Requests per second.
     pub rate: f64,
     pub bytes: u64,
+    /// Requests that were due at a fixed rate and found no free connection until the end.
+    #[serde(default)]
+    pub missed: u64,
     /// The generator's own.
     pub cpu_seconds: f64,
     /// The generator's share of one core; at 1 it is the bottleneck.
@@ -110,6 +114,18 @@ pub struct Start {
     pub round: usize,
     pub peer: String,
     pub milliseconds: f64,
+}
+
+/// Memory in bytes, of all processes of a tree together. Pages that they share count for each, but
+/// in `proportional`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// VmRSS: pages in memory, also those of the program file.
+    pub resident: u64,
+    /// RssAnon: the part that no file stands behind (heap and stacks).
+    pub anonymous: u64,
+    /// Pss: shared pages divided by those who share them.
+    pub proportional: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
