@@ -51,6 +51,20 @@ impl Body {
         Self(Kind::Boxed(Box::pin(body.map_err(Into::into))))
     }
 
+    /// `first`, and then the rest of a body that it was taken from.
+    pub fn after(first: Bytes, rest: Body) -> Self {
+        Self(Kind::Boxed(Box::pin(After { first, rest })))
+    }
+
+    /// Takes all of the body, if it is there already.
+    pub fn take_whole(&mut self) -> Option<Bytes> {
+        match &mut self.0 {
+            Kind::Empty => Some(Bytes::new()),
+            Kind::Whole(bytes) => Some(bytes.take().unwrap_or_default()),
+            Kind::Incoming(_) | Kind::Boxed(_) => None,
+        }
+    }
+
     /// Tells `observer` of everything that passes. What `observer` holds is dropped with the body; where
     /// the body is there as a whole, at once.
     pub fn observed(self, mut observer: impl FnMut(Event<'_>) + Unpin + 'static) -> Self {
@@ -114,6 +128,39 @@ impl http_body::Body for Body {
             Kind::Incoming(body) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
         }
+    }
+}
+
+struct After {
+    first: Bytes,
+    rest: Body,
+}
+
+impl http_body::Body for After {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if !this.first.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.first)))));
+        }
+        Pin::new(&mut this.rest).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first = self.first.len() as u64;
+        self.rest
+            .size_hint()
+            .exact()
+            .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(first + rest))
     }
 }
 

@@ -10,6 +10,7 @@ pub mod body;
 mod egress;
 mod forward;
 pub mod headers;
+pub(crate) mod http1;
 mod record;
 pub mod reply;
 pub mod retry;
