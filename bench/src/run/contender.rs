@@ -72,7 +72,7 @@ impl Contender {
                 name: mesh.shape.name.to_owned(),
                 title: mesh.shape.title.to_owned(),
                 between: if mesh.shape.nodes > 1 { "Tulle's link" } else { "nothing" }.to_owned(),
-                package: "built from this folder".to_owned(),
+                package: "this folder".to_owned(),
                 version: mesh.version()?,
                 settings: mesh::SETTINGS.iter().map(|&line| line.to_owned()).collect(),
                 binary_bytes,

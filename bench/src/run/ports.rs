@@ -8,6 +8,8 @@ use anyhow::{Result, bail};
 /// those could be in use by a connection of the load when a proxy is started again.
 const FIRST: u16 = 20_000;
 const LAST: u16 = 32_000;
+/// Between two runs that were started one after the other; more than one needs.
+const APART: u32 = 151;
 
 /// Hands out each port once.
 pub struct Ports {
@@ -15,9 +17,10 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// Begins where another run on the same machine most likely does not.
+    /// Begins where another run on the same machine most likely does not: between a port's being found free
+    /// and its use, others could find it free, too.
     pub fn new() -> Self {
-        let spread = std::process::id() % u32::from(LAST - FIRST - 1_000);
+        let spread = std::process::id().wrapping_mul(APART) % u32::from(LAST - FIRST - 1_000);
         Self { next: FIRST + u16::try_from(spread).unwrap_or_default() }
     }
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::request::Parts;
+use http::{HeaderMap, Request, Response};
 use tulle_model::identity::SpiffeId;
 
 use crate::error::{UpstreamError, UpstreamErrorKind};
@@ -23,8 +24,7 @@ pub struct Peer {
 }
 
 /// Passes a request to port `port` of `workload`'s process. The request has the inner form (an absolute
-/// URI, no `Host`), and says what to speak to the process in its extensions ([`AppVersion`]) or in
-/// `tulle-app-version`. The caller has checked that the peer meant this workload. Refusals are answers
+/// URI, no `Host`), and says what to speak to the process in `tulle-app-version`. The caller has checked that the peer meant this workload. Refusals are answers
 /// with `tulle-reason`, and `tulle-retry: safe` where the process has certainly not seen the request.
 pub async fn serve_request(
     worker: &Rc<Worker>,
@@ -36,13 +36,41 @@ pub async fn serve_request(
     if let Err(error) = admit(workload, port) {
         return failed(&error);
     }
-    let in_flight = worker.in_flight(&workload.name);
-    let version = app_version(&request);
+    let version = app_version(request.headers());
     if let Err(problem) = headers::normalize_inner(request.headers_mut()) {
         return reply(Reason::BadRequest, problem.0);
     }
+    let (head, body) = request.into_parts();
+    pass(worker, workload, port, version, &head, body).await
+}
+
+/// As [`serve_request`], for a request that came from inside of the process: `head` was brought into the
+/// inner form there, and is not changed by what becomes of it.
+pub(crate) async fn pass_request(
+    worker: &Rc<Worker>,
+    workload: &Arc<LocalWorkload>,
+    port: u16,
+    version: AppVersion,
+    head: &Parts,
+    body: Body,
+) -> Response<Body> {
+    if let Err(error) = admit(workload, port) {
+        return failed(&error);
+    }
+    pass(worker, workload, port, version, head, body).await
+}
+
+async fn pass(
+    worker: &Rc<Worker>,
+    workload: &Arc<LocalWorkload>,
+    port: u16,
+    version: AppVersion,
+    head: &Parts,
+    body: Body,
+) -> Response<Body> {
+    let in_flight = worker.in_flight(&workload.name);
     let address = SocketAddr::new(workload.app_address, port);
-    let mut response = match worker.apps.request(address, version, request).await {
+    let mut response = match worker.apps.request(address, version, head, body).await {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(workload = %workload.name, port, %error, "a request did not get through");
@@ -76,10 +104,9 @@ pub(crate) fn admit(workload: &LocalWorkload, port: u16) -> Result<(), UpstreamE
     Ok(())
 }
 
-fn app_version(request: &Request<Body>) -> AppVersion {
-    match request.extensions().get::<AppVersion>() {
-        Some(version) => *version,
-        None if request.headers().get(APP_VERSION).is_some_and(|v| v == "2") => AppVersion::Http2,
-        None => AppVersion::Http1,
+fn app_version(headers: &HeaderMap) -> AppVersion {
+    match headers.get(APP_VERSION) {
+        Some(version) if version == "2" => AppVersion::Http2,
+        _ => AppVersion::Http1,
     }
 }

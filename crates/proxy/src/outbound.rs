@@ -26,7 +26,7 @@ use crate::http;
 use crate::metrics::Rejection;
 use crate::opaque::{self, Failed, Opened};
 use crate::state::LocalWorkload;
-use crate::tcp::{Replayed, Reset};
+use crate::tcp::{Downstream, Replayed, Reset};
 use crate::worker::{Lookup, Worker};
 
 /// How long a client of a port that spoke HTTP before may keep silent until the upstream is connected to.
@@ -67,7 +67,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, source: WorkloadName, capture: Cap
     };
     match destination(&worker, &capture, &tcp) {
         Ok(Destination::Proxy) => {
-            http::server::serve(worker, source, Replayed::new(Vec::new(), tcp), HttpDestination::Proxy).await;
+            http::server::serve(worker, source, tcp.into(), Vec::new(), HttpDestination::Proxy).await;
         }
         Ok(Destination::Service { service, port }) => serve_service(worker, source, tcp, service, port).await,
         Ok(Destination::Address(address)) => serve_outside(worker, source, tcp, vec![address]).await,
@@ -122,7 +122,7 @@ pub async fn serve_service<IO>(
     service: ServiceName,
     port: u16,
 ) where
-    IO: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Reset + Unpin + Into<Downstream>,
 {
     let config = match worker.service(&service).await {
         Lookup::Present(config) => config,
@@ -143,8 +143,8 @@ pub async fn serve_service<IO>(
     };
     match spoken {
         Spoken::Http { first } => {
-            let io = Replayed::new(first, io);
-            http::server::serve(worker, source, io, HttpDestination::Service { service, port }).await;
+            let destination = HttpDestination::Service { service, port };
+            http::server::serve(worker, source, io.into(), first, destination).await;
         }
         Spoken::Opaque { first, upstream } => {
             let opened = match upstream {
@@ -170,7 +170,7 @@ async fn turn_away<IO>(
     port: u16,
     text: &str,
 ) where
-    IO: AsyncRead + AsyncWrite + Reset + Unpin + Send + 'static,
+    IO: AsyncRead + AsyncWrite + Reset + Unpin + Into<Downstream>,
 {
     let mut first = Vec::new();
     let speaks_http = async {
@@ -185,7 +185,7 @@ async fn turn_away<IO>(
     };
     if timeout(UNREACHABLE, speaks_http).await.unwrap_or(false) {
         let destination = HttpDestination::Service { service, port };
-        return http::server::serve(worker, source, Replayed::new(first, io), destination).await;
+        return http::server::serve(worker, source, io.into(), first, destination).await;
     }
     reject(&worker, io, Rejection::UnknownDestination, text);
 }

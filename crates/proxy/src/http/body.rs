@@ -15,7 +15,6 @@ use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 
 use crate::http2::{ReceivedBody, Receiver};
 
@@ -28,7 +27,6 @@ pub struct Body(Kind);
 enum Kind {
     Empty,
     Whole(Option<Bytes>),
-    Incoming(Incoming),
     Http2(ReceivedBody),
     Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
 }
@@ -54,12 +52,17 @@ impl Body {
         Self(Kind::Boxed(Box::pin(body.map_err(Into::into))))
     }
 
-    /// What is left of a body that is there as a whole.
+    /// `first`, and then the rest of a body that it was taken from.
+    pub fn after(first: Bytes, rest: Body) -> Self {
+        Self(Kind::Boxed(Box::pin(After { first, rest })))
+    }
+
+    /// Takes all of the body, if it is there already.
     pub fn take_whole(&mut self) -> Option<Bytes> {
         match &mut self.0 {
             Kind::Empty => Some(Bytes::new()),
             Kind::Whole(bytes) => Some(bytes.take().unwrap_or_default()),
-            _ => None,
+            Kind::Http2(_) | Kind::Boxed(_) => None,
         }
     }
 
@@ -92,12 +95,6 @@ impl From<Receiver> for Body {
     }
 }
 
-impl From<Incoming> for Body {
-    fn from(body: Incoming) -> Self {
-        if http_body::Body::is_end_stream(&body) { Self::empty() } else { Self(Kind::Incoming(body)) }
-    }
-}
-
 impl From<String> for Body {
     fn from(text: String) -> Self {
         Self::whole(text.into())
@@ -115,7 +112,6 @@ impl http_body::Body for Body {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Http2(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
         }
@@ -125,7 +121,6 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => true,
             Kind::Whole(bytes) => bytes.is_none(),
-            Kind::Incoming(body) => body.is_end_stream(),
             Kind::Http2(body) => body.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
         }
@@ -135,10 +130,42 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Kind::Incoming(body) => body.size_hint(),
             Kind::Http2(body) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
         }
+    }
+}
+
+struct After {
+    first: Bytes,
+    rest: Body,
+}
+
+impl http_body::Body for After {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if !this.first.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.first)))));
+        }
+        Pin::new(&mut this.rest).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_empty() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let first = self.first.len() as u64;
+        self.rest
+            .size_hint()
+            .exact()
+            .map_or_else(SizeHint::default, |rest| SizeHint::with_exact(first + rest))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{Response, Version};
 use tokio::time::Instant;
 use tulle_model::name::ServiceName;
 use tulle_model::routing::{self, RequestParts};
@@ -24,7 +24,7 @@ use crate::http::headers::{self, AppVersion};
 use crate::http::record::{Outcome, Record};
 use crate::http::reply::{self, Reason};
 use crate::http::retry::Attempts;
-use crate::inbound::{self, Peer};
+use crate::inbound;
 use crate::link::{APP_VERSION, PORT, REASON, RETRY, WORKLOAD};
 use crate::state::LocalWorkload;
 use crate::worker::{Lookup, Worker};
@@ -100,8 +100,8 @@ pub(crate) async fn forward(
             Ok(hop) => hop,
             Err(refusal) => return refusal.into_answer(),
         };
-        let request = Request::from_parts(head.clone(), replay.body());
-        let (failure, answer) = match send(worker, source, &hop, route.version(), request).await {
+        let sent = send(worker, source, &hop, route.version(), &head, replay.body());
+        let (failure, answer) = match sent.await {
             Ok(response) => match mesh_made(&response) {
                 None => {
                     replay.commit();
@@ -367,26 +367,25 @@ async fn send(
     source: &Arc<LocalWorkload>,
     hop: &Hop,
     version: AppVersion,
-    mut request: Request<Body>,
+    head: &Parts,
+    body: Body,
 ) -> Result<Response<Body>, UpstreamError> {
     let picked = match hop {
         Hop::Endpoint(picked) => picked,
-        Hop::Outside(address) => return send_plain(worker, *address, version, request).await,
+        Hop::Outside(address) => return send_plain(worker, *address, version, head, body).await,
     };
     let endpoint = &*picked.endpoint;
     if endpoint.node.is_none() {
-        return send_plain(worker, hop.address(), version, request).await;
+        return send_plain(worker, hop.address(), version, head, body).await;
     }
     if worker.is_local(endpoint) {
         let workload = worker.hand_over(endpoint)?;
-        request.extensions_mut().insert(version);
-        let peer = Peer { identity: source.identity.clone() };
-        return Ok(inbound::serve_request(worker, &peer, &workload, picked.target_port, request).await);
+        let port = picked.target_port;
+        return Ok(inbound::pass_request(worker, &workload, port, version, head, body).await);
     }
     let stream = worker.links.stream(worker, source, endpoint).await?;
     let more = link_headers(endpoint, picked.target_port, version);
-    let (head, body) = request.into_parts();
-    let mut response = stream.send(worker, &head, &more, body).await?;
+    let mut response = stream.send(worker, head, &more, body).await?;
     headers::strip_hop_by_hop(response.headers_mut());
     Ok(response)
 }
@@ -395,9 +394,10 @@ async fn send_plain(
     worker: &Rc<Worker>,
     address: SocketAddr,
     version: AppVersion,
-    request: Request<Body>,
+    head: &Parts,
+    body: Body,
 ) -> Result<Response<Body>, UpstreamError> {
-    let mut response = worker.apps.request(address, version, request).await?;
+    let mut response = worker.apps.request(address, version, head, body).await?;
     headers::normalize_response(response.headers_mut()).map_err(|problem| {
         UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0.to_owned())
     })?;

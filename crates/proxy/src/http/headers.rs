@@ -3,7 +3,7 @@
 //! in: an absolute URI without a `Host` header.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
@@ -36,8 +36,52 @@ impl AppVersion {
     }
 }
 
+/// What a header is to a proxy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It belongs to one connection.
+    HopByHop,
+    /// It is the mesh's own.
+    Own,
+    EndToEnd,
+}
+
+fn kind(name: &HeaderName) -> Kind {
+    match name.as_str() {
+        "connection" | "keep-alive" | "proxy-connection" | "http2-settings" | "transfer-encoding"
+        | "upgrade" | "te" => Kind::HopByHop,
+        name if name.starts_with(OWN_PREFIX) => Kind::Own,
+        _ => Kind::EndToEnd,
+    }
+}
+
+/// Takes off what a message says about its connection, and the mesh's own headers. `te: trailers` stays.
+/// Most messages have nothing of the kind, so they are looked through once, and no more.
+pub fn strip(headers: &mut HeaderMap) {
+    let (mut hop_by_hop, mut own) = (false, false);
+    for name in headers.keys() {
+        match kind(name) {
+            Kind::HopByHop => hop_by_hop = true,
+            Kind::Own => own = true,
+            Kind::EndToEnd => {}
+        }
+    }
+    if hop_by_hop {
+        take_hop_by_hop(headers);
+    }
+    if own {
+        strip_own(headers);
+    }
+}
+
 /// Takes off what a message says about its connection, and nothing else. `te: trailers` stays.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.keys().any(|name| kind(name) == Kind::HopByHop) {
+        take_hop_by_hop(headers);
+    }
+}
+
+fn take_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let named: Vec<HeaderName> = list(headers, &CONNECTION)
             .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
@@ -53,7 +97,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(name);
     }
     if headers.contains_key(TE) {
-        let trailers = list(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+        let trailers = takes_trailers(headers);
         headers.remove(TE);
         if trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -61,10 +105,13 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes off the mesh's own headers.
-pub fn strip_own(headers: &mut HeaderMap) {
-    let own: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
+/// Whether the sender understands trailers in the answer (RFC 9110, section 10.1.4).
+pub fn takes_trailers(headers: &HeaderMap) -> bool {
+    list(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"))
+}
+
+fn strip_own(headers: &mut HeaderMap) {
+    let own: Vec<HeaderName> = headers.keys().filter(|name| kind(name) == Kind::Own).cloned().collect();
     for name in own {
         headers.remove(name);
     }
@@ -150,11 +197,10 @@ pub fn normalize_request(
         return Err(Malformed("the request's authority must not hold user information"));
     }
     head.headers.remove(HOST);
-    strip_hop_by_hop(&mut head.headers);
-    strip_own(&mut head.headers);
+    strip(&mut head.headers);
     let mut uri = std::mem::take(&mut head.uri).into_parts();
     uri.authority = Some(authority);
-    if head.method == Method::CONNECT && head.extensions.get::<hyper::ext::Protocol>().is_none() {
+    if head.method == Method::CONNECT && head.extensions.get::<crate::http2::Protocol>().is_none() {
         (uri.scheme, uri.path_and_query) = (None, None);
     } else {
         uri.scheme = Some(Scheme::HTTP);
@@ -173,39 +219,8 @@ pub fn strip_proxy_only(headers: &mut HeaderMap) {
 /// for [`normalize_request`]: a peer is not trusted to have done it.
 pub fn normalize_inner(head: &mut HeaderMap) -> Result<(), Malformed> {
     one_length(head)?;
-    strip_hop_by_hop(head);
-    strip_own(head);
+    strip(head);
     Ok(())
-}
-
-/// Gives a request of the inner form the form of HTTP/1.1: `Host`, origin-form, one `Cookie` header
-/// (RFC 9113, section 8.2.3), and a framing that its body gets through with.
-pub fn for_http1(head: &mut Parts, body_length: Option<u64>) {
-    head.version = Version::HTTP_11;
-    if let Some(authority) = head.uri.authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        head.headers.insert(HOST, host);
-    }
-    if head.method != Method::CONNECT {
-        let path = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        head.uri = path.into();
-    }
-    let mut cookies = head.headers.get_all(COOKIE).iter();
-    if cookies.next().is_some() && cookies.next().is_some() {
-        let all: Vec<&[u8]> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
-            head.headers.insert(COOKIE, joined);
-        }
-    }
-    if head.headers.contains_key(TE) {
-        // RFC 9110, section 10.1.4.
-        head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
-    }
-    if body_length.is_none() && !head.headers.contains_key(CONTENT_LENGTH) {
-        // hyper takes a GET whose length is not known for one without a body.
-        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
 }
 
 /// Gives a request of the inner form the form of HTTP/2.
@@ -221,8 +236,7 @@ pub fn normalize_response(headers: &mut HeaderMap) -> Result<(), Malformed> {
         return Err(Malformed("the application used a transfer coding other than chunked"));
     }
     one_length(headers)?;
-    strip_hop_by_hop(headers);
-    strip_own(headers);
+    strip(headers);
     Ok(())
 }
 
@@ -329,22 +343,6 @@ mod tests {
         ] {
             assert!(normalized(Version::HTTP_11, "/", lines).is_err(), "{lines:?}");
         }
-    }
-
-    #[test]
-    fn http1_gets_a_host_one_cookie_and_a_framing() {
-        let (mut head, ()) = Request::get("http://c/x?y").body(()).unwrap().into_parts();
-        head.headers = headers(&[("cookie", "a=1"), ("cookie", "b=2"), ("te", "trailers")]);
-        for_http1(&mut head, None);
-        assert_eq!(head.uri, "/x?y");
-        let expected = headers(&[
-            ("cookie", "a=1; b=2"),
-            ("te", "trailers"),
-            ("host", "c"),
-            ("connection", "te"),
-            ("transfer-encoding", "chunked"),
-        ]);
-        assert_eq!(head.headers, expected);
     }
 
     #[test]

@@ -12,27 +12,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
-use http::{Method, Request, Response, StatusCode, Version};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use http::{Method, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::app_pool;
-use crate::error::UpstreamError;
+use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::Body;
 use crate::http::forward::{Call, Hop, Refusal, Route, Target};
 use crate::http::headers::{self, AppVersion};
+use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, exchange};
 use crate::http::record::{Outcome, Record};
 use crate::http::reply::{self, Reason, reply};
+use crate::http2::{Protocol, Tunnel};
 use crate::metrics::{EdgeMetrics, InFlight};
 use crate::state::LocalWorkload;
-use crate::tcp::{self, Replayed, Reset, Upstream, Way};
+use crate::tcp::{self, Downstream, Replayed, Reset, Upstream, Way};
 use crate::worker::{Worker, connect};
 
 /// How long the client's side may take to be handed over once its answer was given.
@@ -42,9 +40,16 @@ const SEC_WEBSOCKET_KEY: HeaderName = HeaderName::from_static("sec-websocket-key
 const SEC_WEBSOCKET_ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
 const SEC_WEBSOCKET_VERSION: HeaderName = HeaderName::from_static("sec-websocket-version");
 
+/// How a client's connection or stream is had once its answer was given.
+pub(super) enum Leaving {
+    /// The connection, and what was read of it after the request.
+    Http1(oneshot::Receiver<(Downstream, BytesMut)>),
+    Http2(oneshot::Receiver<Tunnel>),
+}
+
 /// A client's wish to leave HTTP.
 pub(super) struct Wish {
-    client: OnUpgrade,
+    client: Leaving,
     form: Form,
 }
 
@@ -57,18 +62,18 @@ enum Form {
 }
 
 /// What the client wishes, if it does. To be asked before hop-by-hop headers are removed.
-pub(super) fn wanted(request: &mut Request<Incoming>) -> Option<Wish> {
-    let form = if request.method() == Method::CONNECT {
-        match request.extensions().get::<hyper::ext::Protocol>() {
-            Some(protocol) => Form::Extended(protocol.as_str().to_owned()),
+pub(super) fn wanted(head: &Parts, client: Leaving) -> Option<Wish> {
+    let form = if head.method == Method::CONNECT {
+        match head.extensions.get::<Protocol>() {
+            Some(Protocol(name)) => Form::Extended(String::from_utf8_lossy(name.as_bytes()).into_owned()),
             None => Form::Connect,
         }
-    } else if request.version() == Version::HTTP_11 {
-        Form::Upgrade(headers::wanted_upgrade(request.headers())?)
+    } else if head.version == Version::HTTP_11 {
+        Form::Upgrade(headers::wanted_upgrade(&head.headers)?)
     } else {
         return None;
     };
-    Some(Wish { client: hyper::upgrade::on(request), form })
+    Some(Wish { client, form })
 }
 
 /// Answers a request that wishes to leave HTTP.
@@ -107,12 +112,8 @@ pub(super) async fn forward(
         }
     };
     let outcome = route.succeeded(worker, hop);
-    if let Form::Upgrade(protocol) = &wish.form {
-        head.headers.insert(UPGRADE, protocol.clone());
-        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    }
     let edge = record.edge(worker, source, &outcome);
-    let response = match speak(worker, opened, Request::from_parts(head, body), wish, edge).await {
+    let response = match speak(worker, opened, &head, body, wish, edge).await {
         Ok(response) => response,
         Err(error) => {
             let mut response = reply::failed(&error);
@@ -125,7 +126,7 @@ pub(super) async fn forward(
 
 /// Makes the request what the application is to get, except for the headers of the connection.
 fn rewrite(head: &mut Parts, form: &Form) -> Result<(), String> {
-    head.extensions.remove::<hyper::ext::Protocol>();
+    head.extensions.remove::<Protocol>();
     match form {
         Form::Upgrade(_) | Form::Connect => {}
         Form::Extended(protocol) if protocol.eq_ignore_ascii_case("websocket") => {
@@ -134,8 +135,6 @@ fn rewrite(head: &mut Parts, form: &Form) -> Result<(), String> {
             let key = HeaderValue::from_str(&base64(&key)).map_err(|error| error.to_string())?;
             head.headers.insert(SEC_WEBSOCKET_KEY, key);
             head.headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
-            head.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
         Form::Extended(protocol) => {
             return Err(format!("extended CONNECT is understood for websocket, not for {protocol}"));
@@ -174,48 +173,36 @@ async fn open(worker: &Rc<Worker>, source: &Arc<LocalWorkload>, hop: &Hop) -> Re
 async fn speak(
     worker: &Rc<Worker>,
     opened: Opened,
-    request: Request<Body>,
+    head: &Parts,
+    body: Body,
     wish: Wish,
     edge: Arc<EdgeMetrics>,
 ) -> Result<Response<Body>, UpstreamError> {
     let Opened { upstream, in_flight } = opened;
-    let address = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-    let lost = |error: &hyper::Error| UpstreamError {
-        message: format!("the connection broke before the upgrade was answered: {}", app_pool::chain(error)),
-        ..app_pool::lost(address, error, false)
-    };
-    let (mut sender, connection) =
-        http1::Builder::new().handshake(TokioIo::new(upstream)).await.map_err(|error| lost(&error))?;
-    let (released, release) = oneshot::channel();
-    tokio::task::spawn_local(async move {
-        // After a 101 the connection ends by giving back what it was made of.
-        if let Ok(parts) = connection.without_shutdown().await {
-            let _ = released.send(parts);
-        }
-    });
-    let (mut head, body) = request.into_parts();
-    let (upgrade, connect) = (head.headers.remove(UPGRADE), head.headers.remove(CONNECTION));
-    let length = http_body::Body::size_hint(&body).exact();
-    headers::for_http1(&mut head, length);
-    for (name, value) in [(UPGRADE, upgrade), (CONNECTION, connect)] {
-        if let Some(value) = value {
-            head.headers.insert(name, value);
-        }
-    }
-    if let Some(gate) = head.extensions.remove::<crate::http::body::Gate>() {
+    if let Some(gate) = head.extensions.get::<crate::http::body::Gate>() {
         gate.open();
     }
-    let response =
-        sender.send_request(Request::from_parts(head, body)).await.map_err(|error| lost(&error))?;
+    let websocket = HeaderValue::from_static("websocket");
+    let upgrade = match &wish.form {
+        Form::Upgrade(protocol) => Some(protocol),
+        Form::Extended(_) => Some(&websocket),
+        Form::Connect => None,
+    };
+    let outgoing = Outgoing { head, upgrade, gate: None };
+    let answer =
+        exchange(Connection::new(upstream), outgoing, body).await.map_err(|Failed { why, .. }| {
+            let message = format!("the connection broke before the upgrade was answered: {why}");
+            UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, message)
+        })?;
     let accepted = match wish.form {
-        Form::Upgrade(_) | Form::Extended(_) => response.status() == StatusCode::SWITCHING_PROTOCOLS,
-        Form::Connect => response.status().is_success(),
+        Form::Upgrade(_) | Form::Extended(_) => answer.head.status == StatusCode::SWITCHING_PROTOCOLS,
+        Form::Connect => answer.head.status.is_success(),
     };
     if !accepted {
-        return refused(response, sender, in_flight);
+        return refused(answer, in_flight);
     }
-    let protocol = response.headers().get(UPGRADE).cloned();
-    let (mut answer, _) = response.into_parts();
+    let (mut answer, upstream, read) = answer.into_upgraded();
+    let protocol = answer.headers.get(UPGRADE).cloned();
     let _ = headers::normalize_response(&mut answer.headers);
     match &wish.form {
         Form::Upgrade(wanted) => {
@@ -230,32 +217,22 @@ async fn speak(
         }
     }
     worker.connections.spawn_local(async move {
-        let hand_over = async { tokio::join!(release, wish.client) };
-        let (Ok(parts), Ok(client)) = (match timeout(HAND_OVER_DEADLINE, hand_over).await {
-            Ok(both) => both,
-            Err(_) => return,
-        }) else {
-            return;
-        };
-        let upstream = Replayed::new(parts.read_buf.into(), parts.io.into_inner());
-        pass(Client(TokioIo::new(client)), upstream, &edge).await;
-        drop((sender, in_flight));
+        let Some(client) = wish.client.client().await else { return };
+        pass(client, Replayed::new(read.into(), upstream), &edge).await;
+        drop(in_flight);
     });
     Ok(Response::from_parts(answer, Body::empty()))
 }
 
 /// The application goes on in HTTP: its answer is passed on, and the connection not used again.
-fn refused(
-    mut response: Response<Incoming>,
-    sender: http1::SendRequest<Body>,
-    in_flight: Option<InFlight>,
-) -> Result<Response<Body>, UpstreamError> {
+fn refused(answer: Answer<Upstream>, in_flight: Option<InFlight>) -> Result<Response<Body>, UpstreamError> {
+    let mut response = answer.into_response(drop);
     if let Err(problem) = headers::normalize_response(response.headers_mut()) {
         return Ok(reply(Reason::ConnectionLost, problem.0));
     }
-    let mut held = Some((sender, in_flight));
+    let mut held = Some(in_flight);
     Ok(response.map(|body| {
-        Body::from(body).observed(move |event| {
+        body.observed(move |event| {
             if !matches!(event, crate::http::body::Event::Data(_)) {
                 held.take();
             }
@@ -287,8 +264,7 @@ pub(super) fn tunnel(
 ) -> Response<Body> {
     let (tracked, worker, source) = (worker.clone(), worker.clone(), source.clone());
     tracked.connections.spawn_local(async move {
-        let Ok(Ok(client)) = timeout(HAND_OVER_DEADLINE, wish.client).await else { return };
-        let client = Client(TokioIo::new(client));
+        let Some(client) = wish.client.client().await else { return };
         match target {
             Target::Service { service, port } => {
                 crate::outbound::serve_service(worker, source, client, service, port).await;
@@ -302,11 +278,39 @@ pub(super) fn tunnel(
 }
 
 /// A client that has left HTTP.
-struct Client(TokioIo<Upgraded>);
+enum Client {
+    Http1(Replayed<Downstream>),
+    Http2(Tunnel),
+}
+
+impl Leaving {
+    async fn client(self) -> Option<Client> {
+        let client = async {
+            match self {
+                Self::Http1(taken) => {
+                    taken.await.ok().map(|(io, read)| Client::Http1(Replayed::new(read.into(), io)))
+                }
+                Self::Http2(taken) => taken.await.ok().map(Client::Http2),
+            }
+        };
+        timeout(HAND_OVER_DEADLINE, client).await.ok()?
+    }
+}
+
+impl From<Client> for Downstream {
+    fn from(client: Client) -> Self {
+        Self::Tunnel(Box::new(client))
+    }
+}
+
+impl Stream for Upstream {}
 
 impl Reset for Client {
     fn reset(&mut self) {
-        // Dropping it without a shutdown is all that can be done through hyper.
+        match self {
+            Self::Http1(client) => client.reset(),
+            Self::Http2(client) => client.reset(),
+        }
     }
 }
 
@@ -316,21 +320,33 @@ impl AsyncRead for Client {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(cx, buffer)
+        match self.get_mut() {
+            Self::Http1(client) => Pin::new(client).poll_read(cx, buffer),
+            Self::Http2(client) => Pin::new(client).poll_read(cx, buffer),
+        }
     }
 }
 
 impl AsyncWrite for Client {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, data)
+        match self.get_mut() {
+            Self::Http1(client) => Pin::new(client).poll_write(cx, data),
+            Self::Http2(client) => Pin::new(client).poll_write(cx, data),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+        match self.get_mut() {
+            Self::Http1(client) => Pin::new(client).poll_flush(cx),
+            Self::Http2(client) => Pin::new(client).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+        match self.get_mut() {
+            Self::Http1(client) => Pin::new(client).poll_shutdown(cx),
+            Self::Http2(client) => Pin::new(client).poll_shutdown(cx),
+        }
     }
 }
 

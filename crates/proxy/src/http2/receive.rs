@@ -455,17 +455,19 @@ impl Core {
         self.check_not_idle(head.stream)?;
         let Some(stream) = self.streams.get_mut(&head.stream) else { return Ok(()) };
         let early = self.server && !stream.is_closed() && !stream.answered;
-        // An answer that is complete stays so: the peer wants no more of the request (section 8.1).
-        let polite = stream.receiving == Way::Ended && Reason(reason) == Reason::NO_ERROR;
         if !stream.is_closed() {
+            // What came before it can still be read.
             stream.reset = Some(Reset::ByPeer(Reason(reason)));
         }
         self.unsent -= stream.discard_unsent();
         stream.wake_receiver();
         stream.wake_sender();
-        let unread: usize = if polite { 0 } else { stream.data.drain(..).map(|data| data.len()).sum() };
-        self.consumed(0, unread);
-        self.accepted.retain(|incoming| incoming.id != head.stream);
+        if let Some(place) = self.accepted.iter().position(|incoming| incoming.id == head.stream) {
+            self.accepted.remove(place);
+            (stream.receiver_held, stream.sender_held) = (false, false);
+            let unread: usize = stream.data.drain(..).map(|data| data.len()).sum();
+            self.consumed(0, unread);
+        }
         self.forget_if_done(head.stream);
         if early && !self.resets.take(self.now) {
             return Err(Violation::new(Reason::ENHANCE_YOUR_CALM, "it opens streams only to reset them"));

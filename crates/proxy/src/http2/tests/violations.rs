@@ -297,6 +297,22 @@ async fn floods_end_the_connection() {
     }
 }
 
+/// A request that is reset in the same breath is not handed over, and leaves nothing behind.
+#[test]
+fn what_is_reset_at_once_is_forgotten() {
+    let mut core = crate::http2::core::Core::new(true, LIMITS);
+    let mut bytes = PREFACE.to_vec();
+    frame::settings(&mut bytes, &[]);
+    let get = block(&GET);
+    frame::head(&mut bytes, get.len(), kind::HEADERS, flag::END_HEADERS, 1);
+    bytes.extend_from_slice(&get);
+    frame::head(&mut bytes, 5, kind::DATA, 0, 1);
+    bytes.extend_from_slice(b"hello");
+    frame::number(&mut bytes, kind::RST_STREAM, 1, Reason::CANCEL.0);
+    core.receive(&bytes, Duration::ZERO);
+    assert!(core.accepted.is_empty() && core.streams.is_empty());
+}
+
 /// Whatever bytes come, in whatever pieces: no panic, and an end.
 #[tokio::test(flavor = "local")]
 async fn noise_is_survived() {

@@ -1,0 +1,425 @@
+//! Requests to applications, on connections that belong to whoever uses them.
+//!
+//! The one who asks writes the request and reads the answer. The application may answer before it has all
+//! of the request: what is left goes on while the answer's body is read, and is stopped when that is
+//! dropped.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::header::HeaderValue;
+use http::{Response, StatusCode, request, response};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::encode::{self, Announced};
+use super::framing::{Decoded, Decoder};
+use super::head::{self, Bad, ResponseHead};
+use super::input::{Input, Lost, NoHead};
+use super::output::{Output, Sending};
+use crate::http::body::{Body, BodyError, Gate};
+
+/// What a request can be sent through.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// Called when an answer comes in pieces, before the next one is awaited.
+    fn hurry(&self) {}
+}
+
+/// A connection for one request after the other.
+#[derive(Debug)]
+pub(crate) struct Connection<IO> {
+    pub io: IO,
+    input: Input,
+    output: Output,
+    /// The answer began with a head that came alone.
+    pieces: bool,
+}
+
+impl<IO> Connection<IO> {
+    pub fn new(io: IO) -> Self {
+        Self { io, input: Input::default(), output: Output::default(), pieces: false }
+    }
+
+    /// What it was made of, and what was read of it and belongs to no answer.
+    fn into_parts(self) -> (IO, BytesMut) {
+        (self.io, self.input.buffer)
+    }
+}
+
+/// A request of the inner form, without its body.
+#[derive(Clone, Copy)]
+pub(crate) struct Outgoing<'r> {
+    pub head: &'r request::Parts,
+    /// What it asks to go on in instead of HTTP (RFC 9110, section 7.8).
+    pub upgrade: Option<&'r HeaderValue>,
+    /// What holds the body back until the application wants it.
+    pub gate: Option<&'r Gate>,
+}
+
+/// Why there is no answer.
+pub(crate) struct Failed {
+    pub why: String,
+    /// The body, if the connection took nothing of the request.
+    pub unsent: Option<Body>,
+}
+
+impl Failed {
+    fn new(why: impl fmt::Display) -> Self {
+        Self { why: why.to_string(), unsent: None }
+    }
+}
+
+/// An answer's head, and where its body comes from.
+pub(crate) struct Answer<IO> {
+    pub head: response::Parts,
+    whole: Option<Bytes>,
+    decoder: Decoder,
+    rest: Rest<IO>,
+    /// The application keeps the connection (RFC 9112, section 9.3).
+    keep: bool,
+}
+
+/// A connection whose answer was read to its end, while the request may not have been sent to its.
+pub(crate) struct Rest<IO> {
+    connection: Connection<IO>,
+    upload: Option<Upload>,
+}
+
+/// Sends a request, and waits for the head of its answer.
+pub(crate) async fn exchange<IO: Stream>(
+    mut connection: Connection<IO>,
+    request: Outgoing<'_>,
+    mut body: Body,
+) -> Result<Answer<IO>, Failed> {
+    let Outgoing { head, upgrade, gate } = request;
+    let before = connection.output.total;
+    let announced = Announced::of_request(head, body.size_hint().exact());
+    encode::request(connection.output.buffer(), head, announced, upgrade);
+    let whole = body.take_whole();
+    let mut upload = Upload::new(body, announced.sending);
+    if let Some(bytes) = &whole {
+        upload.over = true;
+        if connection.output.put(bytes.clone(), &mut upload.sending, true).is_err() {
+            return Err(Failed::new("the request's body is not as long as its head says"));
+        }
+    }
+    let mut upload = Some(upload);
+    let mut broken = None;
+    let outcome = poll_fn(|cx| {
+        let Connection { io, input, output, .. } = &mut connection;
+        if let Some(sending) = &mut upload {
+            match sending.poll(cx, io, output) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => upload = None,
+                Poll::Ready(Err(Unsent::Broken(error))) if output.total == before => {
+                    return Poll::Ready(Err(NoAnswer::Unsent(error)));
+                }
+                // The application may have answered before it closed its side.
+                Poll::Ready(Err(Unsent::Broken(error))) => {
+                    broken = Some(error);
+                    upload = None;
+                }
+                Poll::Ready(Err(Unsent::Body(error))) => return Poll::Ready(Err(NoAnswer::Body(error))),
+            }
+        }
+        loop {
+            let parsed = ready!(input.poll_head(cx, io, |bytes| head::response(bytes, &head.method)));
+            let answer = parsed.map_err(NoAnswer::Head)?;
+            match answer.parts.status {
+                StatusCode::CONTINUE => {
+                    if let Some(gate) = gate {
+                        gate.open();
+                    }
+                }
+                StatusCode::SWITCHING_PROTOCOLS if upgrade.is_some() && upload.is_none() => {
+                    return Poll::Ready(Ok(answer));
+                }
+                StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(Err(NoAnswer::Switched)),
+                // Nobody in between has a use for the others.
+                status if status.is_informational() => {}
+                _ => return Poll::Ready(Ok(answer)),
+            }
+        }
+    })
+    .await;
+    match outcome {
+        Ok(ResponseHead { parts, framing, whole, keep }) => {
+            let decoder = Decoder::new(framing);
+            if whole.is_none() && connection.input.is_empty() {
+                connection.pieces = true;
+                connection.io.hurry();
+            }
+            let keep = keep && broken.is_none();
+            Ok(Answer { head: parts, whole, decoder, rest: Rest { connection, upload }, keep })
+        }
+        Err(NoAnswer::Unsent(error)) => Err(Failed {
+            why: error.to_string(),
+            unsent: match (whole, upload) {
+                (Some(bytes), _) => Some(Body::whole(bytes)),
+                (None, Some(upload)) => upload.take_back(),
+                (None, None) => None,
+            },
+        }),
+        Err(no_answer) => Err(match broken {
+            Some(error) => Failed::new(format_args!("{error}; {no_answer}")),
+            None => Failed::new(no_answer),
+        }),
+    }
+}
+
+enum NoAnswer {
+    /// Nothing of the request was taken.
+    Unsent(io::Error),
+    Head(NoHead),
+    Body(BodyError),
+    Switched,
+}
+
+impl fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsent(error) | Self::Head(NoHead::Broken(error)) => error.fmt(f),
+            Self::Head(NoHead::Ended) => f.write_str("it was closed"),
+            Self::Head(NoHead::Cut) => f.write_str("it was closed within the head of the answer"),
+            Self::Head(NoHead::Bad(Bad::TooLarge)) => f.write_str("the head of the answer is too large"),
+            Self::Head(NoHead::Bad(Bad::Malformed(why))) => write!(f, "the answer is malformed: {}", why.0),
+            Self::Body(error) => write!(f, "the request's body broke: {error}"),
+            Self::Switched => f.write_str("it switched protocols without being asked to"),
+        }
+    }
+}
+
+/// The part of a request that is on its way.
+struct Upload {
+    body: Body,
+    sending: Sending,
+    /// What was taken of the body before anything was sent.
+    first: First,
+    /// All of it was put.
+    over: bool,
+}
+
+enum First {
+    Nothing,
+    Part(Bytes),
+    /// More than can be given back, or it was sent.
+    Gone,
+}
+
+/// Why a request is not sent to its end.
+enum Unsent {
+    Broken(io::Error),
+    Body(BodyError),
+}
+
+impl Upload {
+    fn new(body: Body, sending: Sending) -> Self {
+        Self { body, sending, first: First::Nothing, over: false }
+    }
+
+    fn poll<IO: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut IO,
+        output: &mut Output,
+    ) -> Poll<Result<(), Unsent>> {
+        loop {
+            let waits = self.gather(cx, output).map_err(Unsent::Body)?;
+            ready!(output.poll_flush(cx, io)).map_err(Unsent::Broken)?;
+            self.first = First::Gone;
+            if self.over {
+                output.rest();
+                return Poll::Ready(Ok(()));
+            }
+            if waits {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes what is there of the body; whether it waits for more.
+    fn gather(&mut self, cx: &mut Context<'_>, output: &mut Output) -> Result<bool, BodyError> {
+        while !self.over && output.has_room() {
+            let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else { return Ok(true) };
+            let put = match frame.transpose()?.map(Frame::into_data) {
+                Some(Ok(data)) => {
+                    self.over = self.body.is_end_stream();
+                    // One part goes with the head; on a dead connection, neither is lost.
+                    let with_head = matches!(self.first, First::Nothing);
+                    if with_head {
+                        self.first = First::Part(data.clone());
+                    }
+                    let put = output.put(data, &mut self.sending, self.over);
+                    if with_head && put.is_ok() {
+                        return Ok(false);
+                    }
+                    put
+                }
+                Some(Err(frame)) => {
+                    (self.over, self.first) = (true, First::Gone);
+                    output.finish_with(&mut self.sending, frame.trailers_ref())
+                }
+                None => {
+                    self.over = true;
+                    output.finish(&mut self.sending)
+                }
+            };
+            put.map_err(|_| "it is not as long as its head says")?;
+        }
+        Ok(false)
+    }
+
+    fn take_back(self) -> Option<Body> {
+        match self.first {
+            First::Nothing => Some(self.body),
+            First::Part(first) => Some(Body::after(first, self.body)),
+            First::Gone => None,
+        }
+    }
+}
+
+impl<IO: Stream + 'static> Answer<IO> {
+    /// The answer with its body. When that was read to its end and the connection can be used again, it is
+    /// handed to `give_back`.
+    pub fn into_response(mut self, give_back: impl FnOnce(Rest<IO>) + Unpin + 'static) -> Response<Body> {
+        let body = match self.whole.take() {
+            Some(bytes) => {
+                if self.keep && self.rest.is_clean() {
+                    give_back(self.rest);
+                }
+                Body::whole(bytes)
+            }
+            None => Body::new(Incoming {
+                decoder: self.decoder,
+                left: Some((self.rest, give_back)),
+                lost: None,
+                keep: self.keep,
+            }),
+        };
+        Response::from_parts(self.head, body)
+    }
+
+    /// The head, and the connection that has left HTTP with what was already read of it.
+    pub fn into_upgraded(self) -> (response::Parts, IO, BytesMut) {
+        let (io, read) = self.rest.connection.into_parts();
+        (self.head, io, read)
+    }
+}
+
+impl<IO: Stream> Rest<IO> {
+    /// Whether nothing was sent that belongs to no answer.
+    fn is_clean(&self) -> bool {
+        self.connection.input.is_empty()
+    }
+
+    /// The connection, if all of the request is sent.
+    pub fn ready(mut self) -> Result<Connection<IO>, Self> {
+        if self.upload.is_some() {
+            return Err(self);
+        }
+        self.connection.input.rest();
+        self.connection.pieces = false;
+        Ok(self.connection)
+    }
+
+    /// Sends what is left of the request. `None`: that failed.
+    pub async fn finish(mut self) -> Option<Connection<IO>> {
+        if let Some(mut upload) = self.upload.take() {
+            let Connection { io, output, .. } = &mut self.connection;
+            poll_fn(|cx| upload.poll(cx, io, output)).await.ok()?;
+        }
+        self.ready().ok()
+    }
+}
+
+/// The body of an answer, as it comes.
+struct Incoming<IO, F> {
+    decoder: Decoder,
+    /// Until the end.
+    left: Option<(Rest<IO>, F)>,
+    lost: Option<Lost>,
+    keep: bool,
+}
+
+impl<IO: Stream, F: FnOnce(Rest<IO>)> Incoming<IO, F> {
+    fn over(&mut self) {
+        if let Some((rest, give_back)) = self.left.take()
+            && self.keep
+            && rest.is_clean()
+        {
+            give_back(rest);
+        }
+    }
+}
+
+impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Some((Rest { connection, upload }, _)) = &mut this.left else {
+            return Poll::Ready(this.lost.take().map(|lost| Err(lost.into())));
+        };
+        let Connection { io, input, output, pieces } = connection;
+        if let Some(sending) = upload
+            && let Poll::Ready(sent) = sending.poll(cx, io, output)
+        {
+            *upload = None;
+            this.keep &= sent.is_ok();
+        }
+        let hurry = |io: &IO| {
+            if *pieces {
+                io.hurry();
+            }
+        };
+        match ready!(input.poll_body(cx, io, &mut this.decoder, hurry)) {
+            Ok(Decoded::Data(data)) => {
+                if this.decoder.is_over() {
+                    this.over();
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Ok(Decoded::Trailers(trailers)) => {
+                this.over();
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
+            Ok(Decoded::End | Decoded::More) => {
+                this.over();
+                Poll::Ready(None)
+            }
+            Err(lost) => {
+                // What came before is passed on first: the reset of a link's stream would overtake it.
+                this.left = None;
+                this.lost = Some(lost);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_none() && self.lost.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.decoder.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+impl From<Lost> for BodyError {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Ended => "the connection was closed before the body's end".into(),
+            Lost::Broken(error) => error.into(),
+            Lost::Malformed(why) => why.0.into(),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Where a body ends (RFC 9112, sections 6 and 7.1), in both directions.
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
+    EXPECT, HOST, HeaderName, HeaderValue, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+
+/// A chunk's size with its extensions.
+const CHUNK_LINE: usize = 4 << 10;
+/// Extensions of all chunks of a body. Nobody uses them, and each costs whoever skips them.
+const EXTENSIONS: usize = 16 << 10;
+/// The trailer section of a body.
+const TRAILERS: usize = 16 << 10;
+const TRAILER_FIELDS: usize = 100;
+
+/// What a peer did wrong. The text is for whoever looks for the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Malformed(pub &'static str);
+
+/// How a received body is delimited (RFC 9112, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    Length(u64),
+    Chunked,
+    /// By the end of the connection.
+    UntilClose,
+}
+
+/// Takes a body out of the bytes of a connection.
+#[derive(Debug)]
+pub(super) struct Decoder(State);
+
+#[derive(Debug)]
+enum State {
+    /// So much is to come.
+    Length(u64),
+    UntilClose,
+    /// The next line says how large the next chunk is. `extensions`: bytes of those before.
+    Size {
+        extensions: usize,
+    },
+    Chunk {
+        left: u64,
+        extensions: usize,
+    },
+    /// The line break after a chunk.
+    ChunkEnd {
+        extensions: usize,
+    },
+    Trailers {
+        fields: HeaderMap,
+        bytes: usize,
+    },
+    Over,
+}
+
+/// What a decoder found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Decoded {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    /// The body is over.
+    End,
+    /// Nothing yet: more must be read.
+    More,
+}
+
+impl Decoder {
+    pub fn new(framing: Framing) -> Self {
+        Self(match framing {
+            Framing::Length(0) => State::Over,
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => State::Size { extensions: 0 },
+            Framing::UntilClose => State::UntilClose,
+        })
+    }
+
+    pub fn is_over(&self) -> bool {
+        matches!(self.0, State::Over)
+    }
+
+    /// How much is left, where that is known.
+    pub fn left(&self) -> Option<u64> {
+        match self.0 {
+            State::Length(left) => Some(left),
+            State::Over => Some(0),
+            _ => None,
+        }
+    }
+
+    /// The connection has ended. `false`: the body has not.
+    pub fn finish(&mut self) -> bool {
+        if matches!(self.0, State::UntilClose) {
+            self.0 = State::Over;
+        }
+        self.is_over()
+    }
+
+    /// Takes the next part of the body off `buffer`.
+    pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Malformed> {
+        loop {
+            match &mut self.0 {
+                State::Over => return Ok(Decoded::End),
+                _ if buffer.is_empty() => return Ok(Decoded::More),
+                State::UntilClose => return Ok(Decoded::Data(buffer.split().freeze())),
+                State::Length(left) => {
+                    let data = take(buffer, left);
+                    if *left == 0 {
+                        self.0 = State::Over;
+                    }
+                    return Ok(Decoded::Data(data));
+                }
+                State::Size { extensions } => {
+                    let Some(length) = line(buffer, CHUNK_LINE)? else { return Ok(Decoded::More) };
+                    let (size, extended) = chunk_size(&buffer[..length])?;
+                    let extensions = *extensions + extended;
+                    if extensions > EXTENSIONS {
+                        return Err(Malformed("a chunked body has too many chunk extensions"));
+                    }
+                    buffer.advance(length + 2);
+                    self.0 = match size {
+                        0 => State::Trailers { fields: HeaderMap::new(), bytes: 0 },
+                        left => State::Chunk { left, extensions },
+                    };
+                }
+                State::Chunk { left, extensions } => {
+                    let data = take(buffer, left);
+                    if *left == 0 {
+                        self.0 = State::ChunkEnd { extensions: *extensions };
+                        // The last chunk comes with its end as a rule, and whoever knows that can pass
+                        // both on together.
+                        if buffer.starts_with(b"\r\n0\r\n\r\n") {
+                            buffer.advance(7);
+                            self.0 = State::Over;
+                        }
+                    }
+                    return Ok(Decoded::Data(data));
+                }
+                State::ChunkEnd { extensions } => {
+                    if buffer.len() < 2 && buffer[0] == b'\r' {
+                        return Ok(Decoded::More);
+                    }
+                    if !buffer.starts_with(b"\r\n") {
+                        return Err(Malformed("a chunk is longer than its size says"));
+                    }
+                    buffer.advance(2);
+                    self.0 = State::Size { extensions: *extensions };
+                }
+                State::Trailers { fields, bytes } => {
+                    let Some(length) = line(buffer, TRAILERS)? else { return Ok(Decoded::More) };
+                    if length == 0 {
+                        buffer.advance(2);
+                        let fields = std::mem::take(fields);
+                        self.0 = State::Over;
+                        return Ok(if fields.is_empty() { Decoded::End } else { Decoded::Trailers(fields) });
+                    }
+                    *bytes += length;
+                    if *bytes > TRAILERS || fields.len() >= TRAILER_FIELDS {
+                        return Err(Malformed("the trailer section of a body is too large"));
+                    }
+                    let (name, value) = field(&buffer[..length])?;
+                    // A sender must not hide there what a recipient has acted on before.
+                    if may_trail(&name) {
+                        fields.append(name, value);
+                    }
+                    buffer.advance(length + 2);
+                }
+            }
+        }
+    }
+}
+
+/// Takes what is there of `left` bytes.
+fn take(buffer: &mut BytesMut, left: &mut u64) -> Bytes {
+    let count = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+    *left -= count as u64;
+    buffer.split_to(count).freeze()
+}
+
+/// The length of the line that `buffer` begins with, without its end. `None`: it has not come whole.
+fn line(buffer: &[u8], limit: usize) -> Result<Option<usize>, Malformed> {
+    let within = &buffer[..buffer.len().min(limit + 2)];
+    match within.iter().position(|&byte| byte == b'\n') {
+        Some(end) if end > 0 && within[end - 1] == b'\r' && !within[..end - 1].contains(&b'\r') => {
+            Ok(Some(end - 1))
+        }
+        Some(_) => Err(Malformed("a line of a chunked body does not end with CR and LF")),
+        None if buffer.len() > limit => Err(Malformed("a line of a chunked body is too long")),
+        None => Ok(None),
+    }
+}
+
+/// The size that a chunk's first line says, and how many bytes of extensions follow it.
+fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
+    const BAD: Malformed = Malformed("a chunk has no valid size");
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    // Sixteen digits fit.
+    if digits == 0 || digits > 16 {
+        return Err(BAD);
+    }
+    let size = line[..digits].iter().fold(0, |size, &digit| size << 4 | u64::from(hex(digit)));
+    let rest = line[digits..].trim_ascii_start();
+    let controls = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    match rest.first() {
+        None => Ok((size, 0)),
+        Some(b';') if !rest.iter().any(controls) => Ok((size, rest.len())),
+        Some(_) => Err(BAD),
+    }
+}
+
+fn hex(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}
+
+fn field(line: &[u8]) -> Result<(HeaderName, HeaderValue), Malformed> {
+    const BAD: Malformed = Malformed("a trailer field is not valid");
+    let colon = line.iter().position(|&byte| byte == b':').ok_or(BAD)?;
+    // A line that goes on with the one before begins with a space, which is in no name.
+    let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| BAD)?;
+    let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).map_err(|_| BAD)?;
+    Ok((name, value))
+}
+
+/// Whether a field may be in a trailer section (RFC 9110, section 6.5.1): not what is about framing,
+/// routing, or how to understand what came before.
+pub(super) fn may_trail(name: &HeaderName) -> bool {
+    const NEVER: [HeaderName; 15] = [
+        AUTHORIZATION,
+        CACHE_CONTROL,
+        CONNECTION,
+        CONTENT_ENCODING,
+        CONTENT_LENGTH,
+        CONTENT_RANGE,
+        CONTENT_TYPE,
+        EXPECT,
+        HOST,
+        MAX_FORWARDS,
+        SET_COOKIE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ];
+    !NEVER.contains(name)
+}

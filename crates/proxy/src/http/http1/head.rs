@@ -1,0 +1,271 @@
+//! Heads of messages (RFC 9112, sections 2 to 6): parsed whole, with all of their framing decided, or refused.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
+
+use super::buffers;
+use super::framing::{Framing, Malformed};
+use crate::http::HEADER_LIMIT;
+
+/// Fields that a head may have.
+const MAX_FIELDS: usize = 128;
+/// A body that came with its head is taken as a whole up to that size.
+const MAX_WHOLE: usize = buffers::SCRATCH;
+
+/// Why a head is not understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bad {
+    Malformed(Malformed),
+    /// More fields or bytes than a head may have.
+    TooLarge,
+}
+
+impl From<Malformed> for Bad {
+    fn from(malformed: Malformed) -> Self {
+        Self::Malformed(malformed)
+    }
+}
+
+/// A request as it came.
+#[derive(Debug)]
+pub(super) struct RequestHead {
+    pub parts: request::Parts,
+    pub framing: Framing,
+    /// All of the body, if it is there already.
+    pub whole: Option<Bytes>,
+    /// Whether the client wants the connection to be kept, and it may be (RFC 9112, section 9.3).
+    pub keep: bool,
+}
+
+/// A response as it came.
+#[derive(Debug)]
+pub(super) struct ResponseHead {
+    pub parts: response::Parts,
+    pub framing: Framing,
+    pub whole: Option<Bytes>,
+    pub keep: bool,
+}
+
+/// Parses the request that `bytes` begin with; says how many bytes it took, a body that is there as a
+/// whole among them. `None`: its head is not there to its end.
+pub(super) fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    let length = match parsed.parse_with_uninit_headers(bytes, &mut fields).map_err(bad)? {
+        httparse::Status::Complete(length) if length <= HEADER_LIMIT => length,
+        httparse::Status::Partial if bytes.len() <= HEADER_LIMIT => return Ok(None),
+        _ => return Err(Bad::TooLarge),
+    };
+    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
+        return Err(Malformed("the request line is not complete").into());
+    };
+    let facts = Facts::of(parsed.headers)?;
+    let old = minor == 0;
+    let framing = match (facts.coding, facts.length) {
+        (Coding::None, length) => Framing::Length(length.unwrap_or(0)),
+        // Older servers on the way would not have seen the coding (RFC 9112, section 6.1).
+        (_, _) if old => return Err(Malformed("HTTP/1.0 has no transfer codings").into()),
+        (Coding::Chunked, _) => Framing::Chunked,
+        (Coding::Other, _) => {
+            return Err(Malformed("the only transfer coding supported is chunked").into());
+        }
+    };
+    let (own, whole, used) = own(bytes, length, framing);
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.method =
+        Method::from_bytes(method.as_bytes()).map_err(|_| Malformed("the request has no valid method"))?;
+    parts.uri = Uri::from_maybe_shared(part(bytes, &own, target.as_bytes()))
+        .map_err(|_| Malformed("the request target is not valid"))?;
+    if !is_target(&parts.method, &parts.uri, target) {
+        return Err(Malformed("the request target is not valid").into());
+    }
+    parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
+    parts.headers = facts.map(bytes, &own, parsed.headers)?;
+    let keep = facts.keep(old);
+    Ok(Some((RequestHead { parts, framing, whole, keep }, used)))
+}
+
+/// The four forms of a target (RFC 9112, section 3.2). Elsewhere `host/path` would be taken for a host.
+fn is_target(method: &Method, uri: &Uri, target: &str) -> bool {
+    if method == Method::CONNECT {
+        return uri.authority().is_some() && uri.scheme().is_none() && uri.path_and_query().is_none();
+    }
+    target.starts_with('/') || target == "*" || uri.scheme().is_some()
+}
+
+/// Parses the response to a request with `method`, as [`request`] does.
+pub(super) fn response(bytes: &[u8], method: &Method) -> Result<Option<(ResponseHead, usize)>, Bad> {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let status = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields);
+    let length = match status.map_err(bad)? {
+        httparse::Status::Complete(length) if length <= HEADER_LIMIT => length,
+        httparse::Status::Partial if bytes.len() <= HEADER_LIMIT => return Ok(None),
+        _ => return Err(Bad::TooLarge),
+    };
+    let (Some(code), Some(minor)) = (parsed.code, parsed.version) else {
+        return Err(Malformed("the status line is not complete").into());
+    };
+    let status = StatusCode::from_u16(code).map_err(|_| Malformed("the status is not valid"))?;
+    let old = minor == 0;
+    let facts = Facts::of(parsed.headers)?;
+    let bodiless = method == Method::HEAD
+        || status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || (method == Method::CONNECT && status.is_success());
+    let framing = match (facts.coding, facts.length) {
+        _ if bodiless => Framing::Length(0),
+        (Coding::None, Some(length)) => Framing::Length(length),
+        (Coding::None, None) => Framing::UntilClose,
+        (_, _) if old => return Err(Malformed("HTTP/1.0 has no transfer codings").into()),
+        (Coding::Chunked, _) => Framing::Chunked,
+        (Coding::Other, _) => {
+            return Err(Malformed("it used a transfer coding other than chunked").into());
+        }
+    };
+    let (own, whole, used) = own(bytes, length, framing);
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = status;
+    parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
+    parts.headers = facts.map(bytes, &own, parsed.headers)?;
+    let keep = facts.keep(old) && framing != Framing::UntilClose;
+    Ok(Some((ResponseHead { parts, framing, whole, keep }, used)))
+}
+
+fn bad(error: httparse::Error) -> Bad {
+    Bad::Malformed(Malformed(match error {
+        httparse::Error::TooManyHeaders => return Bad::TooLarge,
+        httparse::Error::HeaderName => "a header has no valid name",
+        httparse::Error::HeaderValue => "a header has no valid value",
+        httparse::Error::NewLine => "a line does not end with CR and LF",
+        httparse::Error::Status => "the status is not valid",
+        httparse::Error::Token => "the first line is not valid",
+        httparse::Error::Version => "it is of another version than HTTP/1.0 and HTTP/1.1",
+    }))
+}
+
+/// One copy of all that is kept of a message, which its fields and its body are parts of.
+fn own(bytes: &[u8], length: usize, framing: Framing) -> (Bytes, Option<Bytes>, usize) {
+    match framing {
+        Framing::Length(0) => (Bytes::copy_from_slice(&bytes[..length]), Some(Bytes::new()), length),
+        Framing::Length(body) if body <= (bytes.len() - length).min(MAX_WHOLE) as u64 => {
+            let used = length + body as usize;
+            let own = Bytes::copy_from_slice(&bytes[..used]);
+            let whole = own.slice(length..);
+            (own, Some(whole), used)
+        }
+        _ => (Bytes::copy_from_slice(&bytes[..length]), None, length),
+    }
+}
+
+/// The part of `own`, a copy of what `bytes` begin with, that corresponds to a `part` of `bytes`.
+fn part(bytes: &[u8], own: &Bytes, part: &[u8]) -> Bytes {
+    let start = part.as_ptr() as usize - bytes.as_ptr() as usize;
+    own.slice(start..start + part.len())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    None,
+    /// `chunked`, once, and nothing else.
+    Chunked,
+    Other,
+}
+
+/// What the fields of a head say about the framing and the connection.
+struct Facts {
+    coding: Coding,
+    length: Option<u64>,
+    /// The length is said in more than one way.
+    lengths: bool,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Facts {
+    fn of(fields: &[httparse::Header<'_>]) -> Result<Self, Malformed> {
+        let mut facts =
+            Self { coding: Coding::None, length: None, lengths: false, close: false, keep_alive: false };
+        for field in fields {
+            match field.name.len() {
+                10 if field.name.eq_ignore_ascii_case("connection") => facts.connection(field.value),
+                14 if field.name.eq_ignore_ascii_case("content-length") => {
+                    facts.content_length(field.value)?
+                }
+                17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
+                    let first = facts.coding == Coding::None;
+                    let chunked = first && field.value.eq_ignore_ascii_case(b"chunked");
+                    facts.coding = if chunked { Coding::Chunked } else { Coding::Other };
+                }
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+
+    fn connection(&mut self, value: &[u8]) {
+        for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            self.close |= token.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+        }
+    }
+
+    /// Several lengths are one if they are the same (RFC 9112, section 6.3); differing ones are a way to
+    /// smuggle a message past a proxy.
+    fn content_length(&mut self, value: &[u8]) -> Result<(), Malformed> {
+        const BAD: Malformed = Malformed("the Content-Length is not valid");
+        for text in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            // Digits only: `parse` would take a plus.
+            if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+                return Err(BAD);
+            }
+            let text = std::str::from_utf8(text).map_err(|_| BAD)?;
+            let length = text.parse().map_err(|_| BAD)?;
+            if let Some(other) = self.length.replace(length) {
+                if other != length {
+                    return Err(Malformed("there are several Content-Length headers, and they differ"));
+                }
+                self.lengths = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the connection may be used again. Whoever sends both a length and a coding may be trying to
+    /// smuggle something: what follows is not trusted (RFC 9112, section 6.1).
+    fn keep(&self, old: bool) -> bool {
+        let ambiguous = self.coding != Coding::None && self.length.is_some();
+        !self.close && !ambiguous && (!old || self.keep_alive)
+    }
+
+    fn map(
+        &self,
+        bytes: &[u8],
+        own: &Bytes,
+        fields: &[httparse::Header<'_>],
+    ) -> Result<HeaderMap, Malformed> {
+        let mut map = buffers::take_headers();
+        for field in fields {
+            let name = HeaderName::from_bytes(field.name.as_bytes())
+                .map_err(|_| Malformed("a header has no valid name"))?;
+            let value = match field.value {
+                [] => HeaderValue::from_static(""),
+                value => HeaderValue::from_maybe_shared(part(bytes, own, value))
+                    .map_err(|_| Malformed("a header has no valid value"))?,
+            };
+            map.append(name, value);
+        }
+        if let Some(length) = self.length {
+            if self.coding != Coding::None {
+                map.remove(CONTENT_LENGTH);
+            } else if self.lengths {
+                map.insert(CONTENT_LENGTH, length.into());
+            }
+        }
+        Ok(map)
+    }
+}

@@ -1,0 +1,182 @@
+//! What was read of a connection and not used yet. While nothing is left over, it holds no memory.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::buffers::{self, with_scratch};
+use super::framing::{Decoded, Decoder, Malformed};
+use super::head::Bad;
+use crate::http::HEADER_LIMIT;
+
+/// What a body is read with at first, and when it fills that.
+const FIRST_READ: usize = 16 << 10;
+const READ: usize = 64 << 10;
+
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    pub buffer: BytesMut,
+    /// So much of the buffer is known to be no whole head.
+    searched: usize,
+    /// The last read of a body filled what it was given.
+    busy: bool,
+    /// Something was read since a body's reader was last told to wait.
+    read: bool,
+}
+
+/// Why there is no head.
+#[derive(Debug)]
+pub(super) enum NoHead {
+    /// The connection has ended, between messages.
+    Ended,
+    /// It has ended within a head.
+    Cut,
+    Broken(io::Error),
+    Bad(Bad),
+}
+
+/// What a body's reading came to.
+#[derive(Debug)]
+pub(super) enum Lost {
+    Ended,
+    Broken(io::Error),
+    Malformed(Malformed),
+}
+
+impl Input {
+    pub fn new(first: Vec<u8>) -> Self {
+        Self { buffer: first.as_slice().into(), ..Self::default() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Gives back what only a busy connection needs.
+    pub fn rest(&mut self) {
+        if self.buffer.is_empty() {
+            *self = Self::default();
+        }
+    }
+
+    /// Reads until `parse` finds a head, which says how many bytes it took.
+    pub fn poll_head<T, IO: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut IO,
+        mut parse: impl FnMut(&[u8]) -> Result<Option<(T, usize)>, Bad>,
+    ) -> Poll<Result<T, NoHead>> {
+        loop {
+            if self.may_hold_head() {
+                match parse(&self.buffer).map_err(NoHead::Bad)? {
+                    Some((head, used)) => {
+                        self.buffer.advance(used);
+                        self.searched = 0;
+                        return Poll::Ready(Ok(head));
+                    }
+                    None => self.searched = self.buffer.len(),
+                }
+            }
+            if self.buffer.len() > HEADER_LIMIT {
+                return Poll::Ready(Err(NoHead::Bad(Bad::TooLarge)));
+            }
+            let first = self.buffer.is_empty();
+            let found = ready!(with_scratch(|scratch| {
+                let mut read = ReadBuf::new(scratch);
+                ready!(Pin::new(&mut *io).poll_read(cx, &mut read)).map_err(NoHead::Broken)?;
+                let mut bytes = read.filled();
+                if bytes.is_empty() {
+                    return Poll::Ready(Err(if first { NoHead::Ended } else { NoHead::Cut }));
+                }
+                let mut found = None;
+                if first {
+                    // As a rule all of it is there, and nothing else.
+                    found = parse(bytes).map_err(NoHead::Bad)?;
+                    match &found {
+                        Some((_, used)) => bytes = &bytes[*used..],
+                        None => self.searched = bytes.len(),
+                    }
+                }
+                self.buffer.extend_from_slice(bytes);
+                Poll::Ready(Ok(found))
+            }))?;
+            if let Some((head, _)) = found {
+                return Poll::Ready(Ok(head));
+            }
+        }
+    }
+
+    /// Whether it is worth to parse (again): a head that trickles in is not parsed at every byte.
+    fn may_hold_head(&self) -> bool {
+        let new = &self.buffer[self.searched.saturating_sub(3).min(self.buffer.len())..];
+        match self.searched {
+            0 => !new.is_empty(),
+            _ => new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n"),
+        }
+    }
+
+    /// Reads on ahead of what is asked for. Ready with 0 at the end of the connection.
+    pub fn poll_ahead<IO: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut IO,
+    ) -> Poll<io::Result<usize>> {
+        with_scratch(|scratch| {
+            let mut read = ReadBuf::new(scratch);
+            ready!(Pin::new(io).poll_read(cx, &mut read))?;
+            self.buffer.extend_from_slice(read.filled());
+            Poll::Ready(Ok(read.filled().len()))
+        })
+    }
+
+    /// The next part of a body; never [`Decoded::More`]. `waits` is told once after
+    /// what was read, when there is no more of it.
+    pub fn poll_body<IO: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut IO,
+        decoder: &mut Decoder,
+        mut waits: impl FnMut(&IO),
+    ) -> Poll<Result<Decoded, Lost>> {
+        loop {
+            match decoder.decode(&mut self.buffer).map_err(Lost::Malformed)? {
+                Decoded::More => {}
+                decoded => return Poll::Ready(Ok(decoded)),
+            }
+            match self.poll_fill(cx, io) {
+                Poll::Ready(Ok(0)) if decoder.finish() => return Poll::Ready(Ok(Decoded::End)),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Lost::Ended)),
+                Poll::Ready(Ok(_)) => self.read = true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Lost::Broken(error))),
+                Poll::Pending => {
+                    if std::mem::take(&mut self.read) {
+                        waits(io);
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// Reads into the buffer itself, so that what is large is copied by the kernel only.
+    fn poll_fill<IO: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut IO,
+    ) -> Poll<io::Result<usize>> {
+        let room = if self.busy { READ } else { FIRST_READ };
+        if self.buffer.capacity() - self.buffer.len() < room / 2 {
+            self.buffer.reserve(room);
+        }
+        let room = self.buffer.capacity() - self.buffer.len();
+        let count = ready!(tokio_util::io::poll_read_buf(Pin::new(io), cx, &mut self.buffer))?;
+        self.busy |= count == room;
+        Poll::Ready(Ok(count))
+    }
+}
+
+/// The most that is read ahead for a client that sends its requests without awaiting answers.
+pub(super) const AHEAD: usize = buffers::SCRATCH;

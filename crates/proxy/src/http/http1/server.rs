@@ -1,0 +1,422 @@
+//! A client's HTTP/1 connection: one request after the other, each answered in the connection's own task.
+//!
+//! While an answer is awaited, the socket is watched: what the client sends ahead is kept for later, a reset
+//! drops the request, and a client that has closed its side is served to the end, as long as it takes
+//! something.
+
+mod answer;
+mod body;
+
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::header::UPGRADE;
+use http::{Method, Request, StatusCode, Version};
+use tokio::io::AsyncWrite;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use self::answer::Asked;
+use super::framing::{Decoded, Decoder};
+use super::head::{self, Bad, RequestHead};
+use super::input::{AHEAD, Input, NoHead};
+use super::output::Output;
+use crate::drain::Drain;
+use crate::http::body::Body;
+use crate::http::headers;
+use crate::http::reply::{Reason, reply};
+use crate::http::server::{Connection, answer};
+use crate::http::upgrade::Leaving;
+use crate::tcp::Downstream;
+
+/// How long the head of a request may take from its first byte on.
+const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+/// An idle connection is closed after four such times, or a little more.
+const IDLE_QUARTER: Duration = Duration::from_secs(3600 / 4);
+/// How long a client that closed its side may take no byte of its answer before it is taken to be gone: the
+/// kernel does not tell one from the other.
+const HALF_CLOSED_DEADLINE: Duration = Duration::from_secs(15);
+/// How long, and with how much, a client may go on sending what nobody wants after its last answer. Closed
+/// at once, its kernel would throw the answer away (RFC 9112, section 9.6).
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1 << 20;
+/// What is left of a request's body that nobody read is skipped if it is there already, up to that.
+const SKIPPED: usize = 256 << 10;
+
+/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How a connection went on.
+pub(in crate::http) enum Ended {
+    /// It is over.
+    Closed,
+    /// The client speaks HTTP/2; so much of it was read.
+    Http2(Downstream, BytesMut),
+}
+
+/// A client's connection, as its task and the body of the request under way share it.
+struct Client {
+    io: Downstream,
+    input: Input,
+    output: Output,
+    receiving: Receiving,
+    /// `100 Continue` is to be sent before the body is read.
+    owes_continue: bool,
+    /// The connection's task, where it waits for what the body's reader does.
+    task: Option<Waker>,
+    /// Since when the client's side is closed.
+    half_closed: Option<HalfClosed>,
+}
+
+/// How far the body of the request under way is read.
+enum Receiving {
+    Over,
+    /// Its reader has it, and the reading side of the connection with it.
+    Reader(Decoder),
+    /// Its reader went away before its end.
+    Left(Decoder),
+    /// It is malformed, or the connection broke.
+    Broken,
+}
+
+struct HalfClosed {
+    /// When the client last took something, and how much there was in all.
+    took: Instant,
+    total: u64,
+    deadline: Pin<Box<Sleep>>,
+}
+
+/// The client is gone, or has to go.
+struct Gone;
+
+// It is looked at once and not kept.
+#[allow(clippy::large_enum_variant)]
+enum Begun {
+    Request(RequestHead),
+    Http2,
+}
+
+/// Serves a connection, of which `first` was read already, until it ends.
+pub(in crate::http) async fn serve(cx: &Rc<Connection>, io: Downstream, first: Vec<u8>) -> Ended {
+    let client = Rc::new(RefCell::new(Client {
+        io,
+        input: Input::new(first),
+        output: Output::default(),
+        receiving: Receiving::Over,
+        owes_continue: false,
+        task: None,
+        half_closed: None,
+    }));
+    let drain = &cx.worker.drain;
+    let mut idle = None;
+    let mut served = 0;
+    loop {
+        let begun = next_request(&client, drain, &mut idle, served).await;
+        served += 1;
+        let request = match begun {
+            Ok(Begun::Request(request)) => request,
+            Ok(Begun::Http2) => {
+                return match Rc::into_inner(client).map(RefCell::into_inner) {
+                    Some(client) => Ended::Http2(client.io, client.input.buffer),
+                    None => Ended::Closed,
+                };
+            }
+            Err(NoHead::Bad(bad)) => {
+                refuse(&client, bad).await;
+                return Ended::Closed;
+            }
+            Err(NoHead::Ended | NoHead::Cut) => return Ended::Closed,
+            Err(NoHead::Broken(error)) => {
+                tracing::debug!(%error, "connection of a workload ended");
+                return Ended::Closed;
+            }
+        };
+        let RequestHead { parts, framing, whole, keep } = request;
+        let asked = Asked {
+            method: parts.method.clone(),
+            version: parts.version,
+            keep,
+            trailers: headers::takes_trailers(&parts.headers),
+        };
+        let body = match whole {
+            Some(bytes) => Body::whole(bytes),
+            None => {
+                {
+                    let client = &mut *client.borrow_mut();
+                    client.receiving = Receiving::Reader(Decoder::new(framing));
+                    client.owes_continue =
+                        parts.version == Version::HTTP_11 && headers::expects_continue(&parts.headers);
+                }
+                Body::new(body::Incoming::new(client.clone()))
+            }
+        };
+        let (mut handed, mut leaving) = (None, None);
+        if asked.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
+            let (hand, taken) = oneshot::channel();
+            (handed, leaving) = (Some(hand), Some(Leaving::Http1(taken)));
+        }
+        let response = {
+            let mut answer = pin!(answer(cx, Request::from_parts(parts, body), leaving));
+            let answered = poll_fn(|cx| {
+                if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+                    return Poll::Ready(Ok(response));
+                }
+                client.borrow_mut().poll_gone(cx).map(Err)
+            });
+            match answered.await {
+                Ok(response) => response,
+                Err(Gone) => return Ended::Closed,
+            }
+        };
+        let left = match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => handed,
+            status if asked.method == Method::CONNECT && status.is_success() => handed,
+            _ => None,
+        };
+        let Ok(kept) = answer::write(&client, &asked, response, drain.started()).await else {
+            return Ended::Closed;
+        };
+        if let Some(hand) = left {
+            if let Some(client) = Rc::into_inner(client).map(RefCell::into_inner) {
+                let _ = hand.send((client.io, client.input.buffer));
+            }
+            return Ended::Closed;
+        }
+        if !kept || !body_over(&client).await {
+            farewell(&client).await;
+            return Ended::Closed;
+        }
+    }
+}
+
+/// Waits for the next request. An idle connection ends with the worker, or after a long time; one whose
+/// head has begun has to go on with it.
+async fn next_request(
+    client: &RefCell<Client>,
+    drain: &Drain,
+    idle: &mut Option<Idle>,
+    served: u64,
+) -> Result<Begun, NoHead> {
+    let mut deadline: Option<Pin<Box<Sleep>>> = None;
+    let parse = |bytes: &[u8]| match head::request(bytes) {
+        Ok(found) => Ok(found.map(|(request, used)| (Begun::Request(request), used))),
+        Err(_) if served == 0 && bytes.starts_with(PREFACE) => Ok(Some((Begun::Http2, 0))),
+        Err(_) if served == 0 && PREFACE.starts_with(bytes) => Ok(None),
+        Err(bad) => Err(bad),
+    };
+    poll_fn(|cx| {
+        let client = &mut *client.borrow_mut();
+        if client.half_closed.is_some() && client.input.is_empty() {
+            return Poll::Ready(Err(NoHead::Ended));
+        }
+        if let Poll::Ready(begun) = client.input.poll_head(cx, &mut client.io, parse) {
+            return Poll::Ready(begun);
+        }
+        if client.input.is_empty() {
+            client.input.rest();
+            let idle = idle.get_or_insert_with(|| Idle::new(drain, served));
+            if drain.started() || idle.poll(cx, served).is_ready() {
+                return Poll::Ready(Err(NoHead::Ended));
+            }
+        } else {
+            let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(HEAD_DEADLINE)));
+            ready!(deadline.as_mut().poll(cx));
+            return Poll::Ready(Err(NoHead::Broken(io::ErrorKind::TimedOut.into())));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// What ends a connection without a request. It is polled once for each task that waits, not once for each
+/// request.
+struct Idle {
+    quarter: Pin<Box<Sleep>>,
+    /// Quarters of the time that have passed since a request was seen.
+    quarters: u32,
+    served: u64,
+    drained: Pin<Box<dyn Future<Output = ()>>>,
+    waits: Option<Waker>,
+}
+
+impl Idle {
+    fn new(drain: &Drain, served: u64) -> Self {
+        let drain = drain.clone();
+        let drained = Box::pin(async move { drain.wait().await });
+        Self { quarter: Box::pin(sleep(IDLE_QUARTER)), quarters: 0, served, drained, waits: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, served: u64) -> Poll<()> {
+        let waits = self.waits.as_ref().is_some_and(|waits| waits.will_wake(cx.waker()));
+        if waits && !self.quarter.is_elapsed() {
+            return Poll::Pending;
+        }
+        self.waits = Some(cx.waker().clone());
+        while self.quarter.as_mut().poll(cx).is_ready() {
+            self.quarters = if self.served == served { self.quarters + 1 } else { 0 };
+            self.served = served;
+            if self.quarters == 4 {
+                return Poll::Ready(());
+            }
+            self.quarter.as_mut().reset(Instant::now() + IDLE_QUARTER);
+        }
+        self.drained.as_mut().poll(cx)
+    }
+}
+
+/// Tells a client what is wrong with its request.
+async fn refuse(client: &RefCell<Client>, bad: Bad) {
+    let (status, why) = match bad {
+        Bad::Malformed(why) => (StatusCode::BAD_REQUEST, why.0),
+        Bad::TooLarge => {
+            (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head of the request is too large")
+        }
+    };
+    let mut response = reply(Reason::BadRequest, why);
+    *response.status_mut() = status;
+    let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
+    if answer::write(client, &asked, response, false).await.is_ok() {
+        linger(client).await;
+    }
+}
+
+/// Waits until the body of the request that was answered is read. `false`: it never will be.
+async fn body_over(client: &RefCell<Client>) -> bool {
+    poll_fn(|cx| {
+        let client = &mut *client.borrow_mut();
+        let mut skipped = 0;
+        loop {
+            let decoder = match &mut client.receiving {
+                Receiving::Over => return Poll::Ready(true),
+                Receiving::Broken => return Poll::Ready(false),
+                Receiving::Reader(_) => {
+                    client.park(cx);
+                    return Poll::Pending;
+                }
+                Receiving::Left(decoder) => decoder,
+            };
+            match client.input.poll_body(cx, &mut client.io, decoder, |_| {}) {
+                Poll::Ready(Ok(Decoded::Data(data))) if skipped < SKIPPED => skipped += data.len(),
+                Poll::Ready(Ok(Decoded::End | Decoded::Trailers(_))) => client.receiving = Receiving::Over,
+                Poll::Ready(_) | Poll::Pending => return Poll::Ready(false),
+            }
+        }
+    })
+    .await
+}
+
+/// Closes a connection so that the client gets all of its last answer.
+async fn farewell(client: &RefCell<Client>) {
+    let clean = {
+        let client = client.borrow();
+        matches!(client.receiving, Receiving::Over) && client.input.is_empty()
+    };
+    if !clean {
+        linger(client).await;
+    }
+}
+
+/// Closes our side, and reads for a while what the client goes on to send.
+async fn linger(client: &RefCell<Client>) {
+    let (mut shut, mut skipped) = (false, 0);
+    let over = poll_fn(|cx| {
+        let client = &mut *client.borrow_mut();
+        if !shut {
+            let _ = ready!(Pin::new(&mut client.io).poll_shutdown(cx));
+            shut = true;
+        }
+        while skipped < LINGER_BYTES && client.half_closed.is_none() {
+            match ready!(client.input.poll_ahead(cx, &mut client.io)) {
+                Ok(1..) => skipped += client.input.buffer.split().len(),
+                Ok(0) | Err(_) => break,
+            }
+        }
+        Poll::Ready(())
+    });
+    let _ = timeout(LINGER, over).await;
+}
+
+impl Client {
+    /// Has the connection's task woken by [`Client::wake`].
+    fn park(&mut self, cx: &Context<'_>) {
+        if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            self.task = Some(cx.waker().clone());
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.wake();
+        }
+    }
+
+    /// Watches the client while it is answered. Whoever reads the body sees for itself what becomes of the
+    /// connection.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        match self.receiving {
+            Receiving::Reader(_) => self.park(cx),
+            Receiving::Broken if self.half_closed.is_none() => {}
+            _ => loop {
+                if let Some(half_closed) = &mut self.half_closed {
+                    return half_closed.poll(cx, self.output.total);
+                }
+                if self.input.buffer.len() >= AHEAD {
+                    break;
+                }
+                match ready!(self.input.poll_ahead(cx, &mut self.io)) {
+                    Ok(0) => self.half_close(),
+                    Ok(_) => {}
+                    Err(error) => {
+                        tracing::debug!(%error, "a client went away from what it asked for");
+                        return Poll::Ready(Gone);
+                    }
+                }
+            },
+        }
+        Poll::Pending
+    }
+
+    fn half_close(&mut self) {
+        self.half_closed.get_or_insert_with(|| HalfClosed {
+            took: Instant::now(),
+            total: self.output.total,
+            deadline: Box::pin(sleep(HALF_CLOSED_DEADLINE)),
+        });
+    }
+
+    /// Whether another request may follow the one that is being answered, as far as its body is concerned.
+    fn may_follow(&self) -> bool {
+        match &self.receiving {
+            Receiving::Over => true,
+            // Whether it sends its body, which it was not asked for, is the client's choice.
+            Receiving::Reader(_) => !self.owes_continue,
+            Receiving::Left(decoder) => {
+                !self.owes_continue && decoder.left().is_some_and(|left| left <= SKIPPED as u64)
+            }
+            Receiving::Broken => false,
+        }
+    }
+}
+
+impl HalfClosed {
+    fn poll(&mut self, cx: &mut Context<'_>, total: u64) -> Poll<Gone> {
+        if self.total != total {
+            (self.took, self.total) = (Instant::now(), total);
+        }
+        loop {
+            ready!(self.deadline.as_mut().poll(cx));
+            let until = self.took + HALF_CLOSED_DEADLINE;
+            if until <= Instant::now() {
+                tracing::debug!("the client of a half-closed connection takes nothing any more");
+                return Poll::Ready(Gone);
+            }
+            self.deadline.as_mut().reset(until);
+        }
+    }
+}

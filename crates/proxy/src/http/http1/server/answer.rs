@@ -1,0 +1,129 @@
+//! The answer to a client's request, as it is written.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Poll, ready};
+
+use http::{Method, Response, StatusCode, Version};
+use http_body::Body as _;
+
+use super::{Client, Gone};
+use crate::http::body::Body;
+use crate::http::http1::buffers;
+use crate::http::http1::encode::{self, Announced};
+use crate::http::http1::output::Sending;
+use crate::tcp::Reset;
+
+/// What of a request decides over the form of its answer.
+pub(super) struct Asked {
+    pub method: Method,
+    pub version: Version,
+    /// The client wants the connection to be kept.
+    pub keep: bool,
+    /// It understands trailers (RFC 9110, section 6.5.1).
+    pub trailers: bool,
+}
+
+/// Writes an answer to its end; whether the connection can be kept after it. `last`: it is not, in any case.
+pub(super) async fn write(
+    client: &RefCell<Client>,
+    asked: &Asked,
+    response: Response<Body>,
+    last: bool,
+) -> Result<bool, Gone> {
+    let (head, mut body) = response.into_parts();
+    let exact = body.size_hint().exact();
+    let announced = Announced::of_response(&asked.method, asked.version, head.status, &head.headers, exact);
+    let mut sending = announced.sending;
+    let mut keep = asked.keep && !last && sending != Sending::UntilClose;
+    {
+        let client = &mut *client.borrow_mut();
+        keep &= client.may_follow();
+        // It is too late to ask for the body.
+        client.owes_continue = false;
+        let left = head.status == StatusCode::SWITCHING_PROTOCOLS
+            || (asked.method == Method::CONNECT && head.status.is_success());
+        let connection: &[u8] = match (keep, asked.version) {
+            _ if left => b"",
+            (true, Version::HTTP_10) => b"connection: keep-alive\r\n",
+            (true, _) => b"",
+            (false, _) => b"connection: close\r\n",
+        };
+        let out = client.output.buffer();
+        encode::response(out, asked.version, head.status, &head.headers, announced, connection);
+        buffers::give_headers(head.headers);
+    }
+    // A body that is not to be sent is dropped unread.
+    let (mut over, mut broken) = (sending == Sending::Nothing, false);
+    if !over && let Some(bytes) = body.take_whole() {
+        over = true;
+        broken = client.borrow_mut().output.put(bytes, &mut sending, true).is_err();
+    }
+    let written = poll_fn(|cx| {
+        loop {
+            let mut waits = false;
+            // The body may read from the client's connection, so that is not held meanwhile.
+            while !over && client.borrow().output.has_room() {
+                let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) else {
+                    waits = true;
+                    break;
+                };
+                let last = body.is_end_stream();
+                let output = &mut client.borrow_mut().output;
+                let put = match frame {
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => {
+                            over = last;
+                            output.put(data, &mut sending, last)
+                        }
+                        Err(frame) => {
+                            over = true;
+                            let trailers = frame.trailers_ref().filter(|_| asked.trailers);
+                            output.finish_with(&mut sending, trailers)
+                        }
+                    },
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "an answer broke");
+                        (over, broken) = (true, true);
+                        Ok(())
+                    }
+                    None => {
+                        over = true;
+                        output.finish(&mut sending)
+                    }
+                };
+                if put.is_err() {
+                    tracing::debug!("an answer's body is not as long as its head says");
+                    (over, broken) = (true, true);
+                }
+            }
+            if over {
+                // Whoever observes it is told before the client can be.
+                body = Body::empty();
+            }
+            let client = &mut *client.borrow_mut();
+            match client.output.poll_flush(cx, &mut client.io) {
+                Poll::Ready(Ok(())) if over => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if !waits => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
+                _ => {
+                    ready!(client.poll_gone(cx));
+                    return Poll::Ready(Err(Gone));
+                }
+            }
+        }
+    })
+    .await;
+    let client = &mut *client.borrow_mut();
+    client.output.rest();
+    written?;
+    if broken {
+        if announced.sending == Sending::UntilClose {
+            // An orderly end would say that this was all.
+            client.io.reset();
+        }
+        return Err(Gone);
+    }
+    Ok(keep)
+}

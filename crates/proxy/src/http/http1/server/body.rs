@@ -1,0 +1,90 @@
+//! The body of a client's request, read from the client's connection by whoever wants it.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+use super::{Client, Receiving};
+use crate::http::body::BodyError;
+use crate::http::http1::framing::Decoded;
+use crate::http::http1::input::Lost;
+
+/// It has the reading side of the connection until it ends or is dropped.
+pub(super) struct Incoming {
+    client: Rc<RefCell<Client>>,
+    over: bool,
+}
+
+impl Incoming {
+    pub fn new(client: Rc<RefCell<Client>>) -> Self {
+        Self { client, over: false }
+    }
+}
+
+impl http_body::Body for Incoming {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if this.over {
+            return Poll::Ready(None);
+        }
+        let client = &mut *this.client.borrow_mut();
+        if client.owes_continue {
+            // RFC 9110, section 10.1.1.
+            client.owes_continue = false;
+            client.output.buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            // What does not leave now goes with the answer.
+            let _ = client.output.poll_flush(cx, &mut client.io);
+        }
+        let Receiving::Reader(decoder) = &mut client.receiving else { return Poll::Ready(None) };
+        let decoded = ready!(client.input.poll_body(cx, &mut client.io, decoder, |_| {}));
+        this.over = decoder.is_over() || decoded.is_err();
+        if this.over {
+            client.receiving = if decoded.is_ok() { Receiving::Over } else { Receiving::Broken };
+            if let Err(Lost::Ended) = decoded {
+                client.half_close();
+            }
+            client.wake();
+        }
+        Poll::Ready(match decoded {
+            Ok(Decoded::Data(data)) => Some(Ok(Frame::data(data))),
+            Ok(Decoded::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
+            Ok(Decoded::End | Decoded::More) => None,
+            Err(lost) => Some(Err(lost.into())),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.client.borrow().receiving {
+            Receiving::Reader(decoder) => decoder.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let client = &mut *self.client.borrow_mut();
+        client.receiving = match std::mem::replace(&mut client.receiving, Receiving::Broken) {
+            Receiving::Reader(decoder) => Receiving::Left(decoder),
+            other => other,
+        };
+        client.wake();
+    }
+}
