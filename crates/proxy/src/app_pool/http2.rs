@@ -16,7 +16,7 @@ use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::HEADER_LIMIT;
 use crate::http::body::{Body, Gate};
 use crate::http::request::{Failed, request};
-use crate::http2::{Connection, Ended, Handle, Limits, until_dead};
+use crate::http2::{Connection, Ended, Handle, Limits, Plain, until_dead};
 use crate::worker::connect;
 
 /// What an application may send us on one connection.
@@ -117,7 +117,7 @@ impl Pool {
                 return Err(error);
             }
         };
-        let connection = Connection::client(stream, LIMITS, LINGER);
+        let connection = Connection::client(Plain(stream), LIMITS, LINGER);
         let handle = connection.handle();
         tokio::task::spawn_local(drive(address, connection));
         let kept = SharedConnection { handle: handle.clone(), used: Cell::new(Instant::now()) };
@@ -127,7 +127,7 @@ impl Pool {
     }
 }
 
-async fn drive(address: SocketAddr, mut connection: Connection<TcpStream>) {
+async fn drive(address: SocketAddr, mut connection: Connection<Plain<TcpStream>>) {
     let (handle, received) = (connection.handle(), connection.received());
     let dead = async {
         // A process of this host that hangs, in a debugger perhaps, is no reason to break its connections.

@@ -13,7 +13,7 @@ use crate::http::body::Body;
 use crate::http::respond::respond;
 use crate::http::server::{self, answer};
 use crate::http::upgrade::Leaving;
-use crate::http2::{Connection, Ended, Limits, Receiver, Sender, Tunnel, until_dead};
+use crate::http2::{Connection, Ended, Limits, Plain, Receiver, Sender, Tunnel, until_dead};
 use crate::tcp::{Downstream, Replayed};
 
 /// What a client may do on one connection.
@@ -34,7 +34,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Serves a connection, of which `first` was read already, until it ends.
 pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec<u8>) {
     let worker = cx.worker.clone();
-    let mut connection = Connection::server(Replayed::new(first, io), LIMITS, LINGER);
+    let mut connection = Connection::server(Plain(Replayed::new(first, io)), LIMITS, LINGER);
     let (handle, received) = (connection.handle(), connection.received());
     let mut dead = pin!(until_dead(handle.clone(), received, PING_INTERVAL, PING_DEADLINE, || {}));
     let mut draining = pin!(worker.drain.wait());

@@ -43,7 +43,46 @@ enum Closing {
     Lingering(Pin<Box<Sleep>>),
 }
 
-impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
+/// What moves a connection's bytes.
+pub trait Transport {
+    /// Reads once, and gives what came to `take`; how many bytes came, 0 at the end.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>>;
+
+    /// Takes some of `data`.
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>>;
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+/// Bytes as they are.
+pub struct Plain<IO>(pub IO);
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Transport for Plain<IO> {
+    fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.0).poll_read(cx, &mut buffer))?;
+            take(buffer.filled());
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, data)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl<IO: Transport> Connection<IO> {
     /// The side that opened the connection and sends requests.
     pub fn client(io: IO, limits: Limits, linger: Duration) -> Self {
         Self::new(io, false, limits, linger)
@@ -117,17 +156,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                 cx.waker().wake_by_ref();
                 return;
             }
-            let polled = SCRATCH.with_borrow_mut(|scratch| {
-                let mut buffer = ReadBuf::new(scratch);
-                let polled = Pin::new(&mut self.io).poll_read(cx, &mut buffer);
-                polled.map_ok(|()| {
-                    let read = buffer.filled();
-                    self.received.set(self.received.get() + read.len() as u64);
-                    let now = self.begun.elapsed();
-                    self.handle.0.borrow_mut().receive(read, now);
-                    read.len()
-                })
+            let now = self.begun.elapsed();
+            let polled = self.io.poll_receive(cx, &mut |bytes| {
+                self.handle.0.borrow_mut().receive(bytes, now);
             });
+            if let Poll::Ready(Ok(count)) = polled {
+                self.received.set(self.received.get() + count as u64);
+            }
             match polled {
                 Poll::Pending => return,
                 Poll::Ready(Ok(0)) => {
@@ -156,7 +191,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     fn write(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let mut core = self.handle.0.borrow_mut();
         while core.out.len() > 0 {
-            match Pin::new(&mut self.io).poll_write(cx, core.out.pending())? {
+            match self.io.poll_send(cx, core.out.pending())? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(count) => {
                     core.out.wrote(count);
@@ -166,7 +201,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             }
         }
         drop(core);
-        match Pin::new(&mut self.io).poll_flush(cx) {
+        match self.io.poll_flush(cx) {
             Poll::Ready(result) => result,
             Poll::Pending => Ok(()),
         }
@@ -175,26 +210,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     /// Ends our side, and waits for a while for the peer to end its own.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if let Closing::Shutdown = self.closing {
-            let shut = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+            let shut = ready!(self.io.poll_shutdown(cx));
             if shut.is_err() || self.peer_closed {
                 return Poll::Ready(self.ended(self.handle.0.borrow_mut()));
             }
             self.closing = Closing::Lingering(Box::pin(sleep(self.linger)));
         }
         if let Closing::Lingering(timer) = &mut self.closing {
-            let over = SCRATCH.with_borrow_mut(|scratch| {
-                loop {
-                    if timer.as_mut().poll(cx).is_ready() {
-                        return Poll::Ready(());
-                    }
-                    let mut buffer = ReadBuf::new(scratch);
-                    match ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer)) {
-                        Ok(()) if !buffer.filled().is_empty() => {}
-                        Ok(()) | Err(_) => return Poll::Ready(()),
-                    }
+            loop {
+                if timer.as_mut().poll(cx).is_ready() {
+                    break;
                 }
-            });
-            ready!(over);
+                match ready!(self.io.poll_receive(cx, &mut |_| {})) {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => break,
+                }
+            }
         }
         Poll::Ready(self.ended(self.handle.0.borrow_mut()))
     }

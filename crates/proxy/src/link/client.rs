@@ -17,7 +17,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
-use tokio_rustls::client::TlsStream;
 use tokio_util::task::TaskTracker;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
@@ -32,7 +31,7 @@ use crate::http::request::{Failed, request};
 use crate::http2::{Connection, Ended, Error, Handle, RequestHead, Tunnel, until_dead};
 use crate::metrics::Handshake;
 use crate::state::{LocalWorkload, WorkloadCertificate};
-use crate::tls::{self, TlsCache, TlsFailure};
+use crate::tls::{self, TlsCache, TlsFailure, TlsStream};
 use crate::worker::Worker;
 
 /// How long the peer's answer to a CONNECT may take.
@@ -204,7 +203,7 @@ impl LinkPool {
     }
 }
 
-type LinkConnection = Connection<TlsStream<TcpStream>>;
+type LinkConnection = Connection<TlsStream>;
 
 /// TCP, TLS, HTTP/2, and a ping: a server that does not accept our certificate says so only after its
 /// side of the handshake, when ours has long been done.

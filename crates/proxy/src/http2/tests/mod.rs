@@ -12,7 +12,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::DuplexStream;
 
-use super::{Connection, Ended, Handle, Limits, ReceivedBody, Receiver, Sender, send_body};
+use super::{Connection, Ended, Handle, Limits, Plain, ReceivedBody, Receiver, Sender, send_body};
 
 pub(super) const LIMITS: Limits = Limits {
     stream_window: 64 << 10,
@@ -31,7 +31,7 @@ pub(super) fn wire() -> (DuplexStream, DuplexStream) {
 
 /// Runs a server that sends every request's body back, with its trailers and a header about its path.
 pub(super) fn echo(io: DuplexStream) -> tokio::task::JoinHandle<Ended> {
-    let mut connection = Connection::server(io, LIMITS, LINGER);
+    let mut connection = Connection::server(Plain(io), LIMITS, LINGER);
     tokio::task::spawn_local(async move {
         poll_fn(|cx| {
             connection.poll(cx, |incoming, sender, receiver| {
@@ -54,7 +54,7 @@ async fn answer(head: http::request::Parts, mut sender: Sender, receiver: Receiv
 
 /// Runs a client's connection.
 pub(super) fn client(io: DuplexStream) -> (Handle, tokio::task::JoinHandle<Ended>) {
-    let mut connection = Connection::client(io, LIMITS, LINGER);
+    let mut connection = Connection::client(Plain(io), LIMITS, LINGER);
     let handle = connection.handle();
     let running = tokio::task::spawn_local(async move {
         poll_fn(|cx| connection.poll(cx, |_, _, _| panic!("servers send no requests"))).await
@@ -151,7 +151,7 @@ async fn a_slow_reader_stops_its_sender_and_no_other() {
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn who_goes_away_finishes_what_runs() {
     let (near, far) = wire();
-    let mut connection = Connection::server(far, LIMITS, LINGER);
+    let mut connection = Connection::server(Plain(far), LIMITS, LINGER);
     let server = connection.handle();
     let ended = tokio::task::spawn_local(async move {
         poll_fn(|cx| {

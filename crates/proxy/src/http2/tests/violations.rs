@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{LIMITS, LINGER, echo, wire};
 use crate::http2::frame::{self, HEADER, Head, PREFACE, flag, kind, setting};
 use crate::http2::hpack::Encoder;
-use crate::http2::{Connection, Ended, Reason};
+use crate::http2::{Connection, Ended, Plain, Reason};
 
 /// A client of which every byte is said.
 struct Peer(DuplexStream);
@@ -266,7 +266,7 @@ async fn floods_end_the_connection() {
     ];
     for (case, flood) in floods {
         let (near, far) = wire();
-        let mut connection = Connection::server(far, LIMITS, LINGER);
+        let mut connection = Connection::server(Plain(far), LIMITS, LINGER);
         let server = tokio::task::spawn_local(async move {
             let mut held = Vec::new();
             poll_fn(|cx| connection.poll(cx, |_, sender, receiver| held.push((sender, receiver)))).await
