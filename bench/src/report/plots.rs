@@ -67,7 +67,6 @@ struct Bar {
 /// Bars of one scale.
 struct Group {
     title: String,
-    unit: &'static str,
     bars: Vec<Bar>,
 }
 
@@ -79,16 +78,16 @@ fn bars_by_scenario(
     let mut groups = Vec::new();
     for scenario in digest.scenarios() {
         let Some((measure, unit)) = measure(scenario) else { continue };
-        let is_cpu = matches!(measure, Measure::Cpu(_));
-        let peers = digest.peers_in(scenario.name).into_iter();
-        // No proxy uses no time.
-        let peers = peers.filter(|peer| !is_cpu || peer.name != NONE);
+        // Beside no proxy at all the others could not be told apart.
+        let peers = digest.peers_in(scenario.name).into_iter().filter(|peer| peer.name != NONE);
         let bar = |name: &str| {
             let value = digest.summary(name, measure)?;
             Some(Bar { label: name.to_owned(), colour: colour(digest, name), value })
         };
         let bars: Vec<_> = peers.filter_map(|peer| bar(&peer.name)).collect();
-        groups.push(Group { title: scenario.title.to_owned(), unit, bars });
+        let none = digest.median(NONE, measure).filter(|value| *value > 0.0);
+        let none = none.map(|value| format!(" (no proxy: {})", number(value))).unwrap_or_default();
+        groups.push(Group { title: format!("{}, {unit}{none}", scenario.title), bars });
     }
     draw_bars(title, &groups)
 }
@@ -100,7 +99,7 @@ fn memory(digest: &Digest) -> Option<String> {
             let value = digest.summary(&peer.name, measure)?;
             Some(Bar { label: peer.name.clone(), colour: colour(digest, &peer.name), value })
         });
-        Group { title: title.to_owned(), unit: "MiB", bars: bars.collect() }
+        Group { title: format!("{title}, MiB"), bars: bars.collect() }
     };
     let groups = [
         group("Idle, one request served", Measure::Resident(Moment::Idle)),
@@ -122,7 +121,7 @@ fn draw_bars(title: &str, groups: &[Group]) -> Option<String> {
     for group in groups {
         let most = group.bars.iter().map(|bar| bar.value.most).fold(0.0, f64::max);
         let scale = if most > 0.0 { room / most } else { 0.0 };
-        text(&mut svg, 12.0, y + 16.0, "start", "group", &format!("{}, {}", group.title, group.unit));
+        text(&mut svg, 12.0, y + 16.0, "start", "group", &group.title);
         y += HEAD;
         for bar in &group.bars {
             let middle = y + BAR / 2.0;
@@ -186,6 +185,8 @@ fn lines(svg: &mut String, digest: &Digest, scenario: &'static Scenario, top: f6
     let lines: Vec<_> = digest
         .peers_in(name)
         .into_iter()
+        // Variants of Tulle differ in cost; here they would hide the others.
+        .filter(|peer| !peer.own || peer.name == "tulle")
         .map(|peer| {
             let points = percentiles.iter().filter_map(|(_, measure)| digest.median(&peer.name, *measure));
             (peer.name.as_str(), points.map(|value| value.max(1.0)).collect::<Vec<_>>())
@@ -299,7 +300,7 @@ mod tests {
                 && cpu.contains(">haproxy-h2</text>")
                 && cpu.contains(">3.00</text>")
         );
-        assert!(!cpu.contains(">none</text>") && plots[1].svg.contains(">none</text>"));
+        assert!(!cpu.contains(">none</text>") && plots[1].svg.contains("(no proxy: 100,000)"));
         assert!(cpu.trim_end().ends_with("</svg>") && !cpu.contains("NaN"));
     }
 }

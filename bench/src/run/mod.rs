@@ -7,6 +7,7 @@ mod accounting;
 mod certificates;
 mod contender;
 mod description;
+mod interrupt;
 mod machine;
 mod measure;
 mod mesh;
@@ -79,18 +80,20 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<()> {
+    interrupt::watch()?;
     allow_many_files()?;
     let settings = options.settings();
     let scenarios = options.scenarios()?;
     let mut bench = Bench::prepare(options, settings, scenarios)?;
+    let absent = bench.results.failures.len();
     for round in 0..bench.results.settings.rounds {
         bench.round(round)?;
         bench.results.write(&options.out.join("results.json"))?;
     }
-    for contender in &mut bench.contenders {
-        contender.stop();
-    }
-    crate::report::write(&bench.results, &options.out)
+    crate::report::write(&bench.results, &options.out)?;
+    let failures = bench.results.failures.len() - absent;
+    ensure!(failures == 0, "{failures} measurements failed; what could be measured is in the report");
+    Ok(())
 }
 
 /// A thousand idle connections are some thousand files in each proxy, more than shells allow by default. What
@@ -201,83 +204,94 @@ impl Bench {
 
     fn round(&mut self, round: usize) -> Result<()> {
         let begin = Instant::now();
-        for contender in &mut self.contenders {
-            contender.start()?;
-            if let Some(time) = contender.time_start()? {
-                let milliseconds = time.as_secs_f64() * 1e3;
-                self.results.starts.push(Start { round, peer: contender.name().to_owned(), milliseconds });
-            }
-            if round == 0 {
-                let info = contender.info(&self.programs)?;
-                self.results.peers.push(info);
+        let rounds = self.results.settings.rounds;
+        let mut running = Vec::new();
+        for (i, contender) in self.contenders.iter_mut().enumerate() {
+            interrupt::check()?;
+            match start(contender, &self.programs, &mut self.results, round) {
+                Ok(()) => running.push(i),
+                // The others are still worth measuring.
+                Err(error) => {
+                    contender.stop();
+                    fail(&mut self.results, format!("{}, round {}: {error:#}", contender.name(), round + 1));
+                }
             }
         }
         std::thread::sleep(SETTLE);
-        self.memory(round, Moment::Idle);
+        let running: Vec<_> = running.into_iter().map(|i| &self.contenders[i]).collect();
+        read_memory(&mut self.results, &running, round, Moment::Idle);
         for scenario in &self.scenarios {
-            self.results.samples.extend(turn(&self.contenders, round, scenario, |contender| {
+            for contender in turn(&running, round, scenario) {
+                interrupt::check()?;
                 let sample =
                     measure::measure(contender, scenario, &self.service, &self.results.settings, round);
                 match sample {
                     Ok(sample) => {
-                        print_progress(round, self.results.settings.rounds, &sample);
-                        Some(sample)
+                        print_progress(round, rounds, &sample);
+                        self.results.samples.push(sample);
                     }
                     Err(error) => {
-                        let failure = format!(
-                            "{} with {}, round {}: {error:#}",
-                            scenario.name,
-                            contender.name(),
-                            round + 1
-                        );
-                        eprintln!("{failure}");
-                        self.results.failures.push(failure);
-                        None
+                        let which = format!("{} with {}", scenario.name, contender.name());
+                        fail(&mut self.results, format!("{which}, round {}: {error:#}", round + 1));
                     }
                 }
-            }));
+            }
         }
-        self.memory(round, Moment::AfterLoad);
+        interrupt::check()?;
+        read_memory(&mut self.results, &running, round, Moment::AfterLoad);
         for contender in &mut self.contenders {
             contender.stop();
         }
-        println!("round {} took {} s", round + 1, begin.elapsed().as_secs());
+        println!("round {} of {rounds} took {} s", round + 1, begin.elapsed().as_secs());
         Ok(())
     }
+}
 
-    fn memory(&mut self, round: usize, moment: Moment) {
-        for contender in &self.contenders {
-            let parts = contender.parts();
-            if parts.client.is_empty() {
-                continue;
-            }
-            self.results.memory.push(MemorySample {
-                round,
-                peer: contender.name().to_owned(),
-                moment,
-                client: accounting::memory(&parts.client),
-                server: accounting::memory(&parts.server),
-            });
+/// Starts a contender, and times the start of its client side.
+fn start(contender: &mut Contender, programs: &Programs, results: &mut Results, round: usize) -> Result<()> {
+    contender.start()?;
+    if let Some(time) = contender.time_start()? {
+        let milliseconds = time.as_secs_f64() * 1e3;
+        results.starts.push(Start { round, peer: contender.name().to_owned(), milliseconds });
+    }
+    if !results.peers.iter().any(|peer| peer.name == contender.name()) {
+        results.peers.push(contender.info(programs)?);
+    }
+    Ok(())
+}
+
+fn fail(results: &mut Results, failure: String) {
+    eprintln!("{failure}");
+    results.failures.push(failure);
+}
+
+fn read_memory(results: &mut Results, running: &[&Contender], round: usize, moment: Moment) {
+    for contender in running {
+        let parts = contender.parts();
+        if parts.client.is_empty() {
+            continue;
         }
+        results.memory.push(MemorySample {
+            round,
+            peer: contender.name().to_owned(),
+            moment,
+            client: accounting::memory(&parts.client),
+            server: accounting::memory(&parts.server),
+        });
     }
 }
 
 /// All contenders of a scenario, beginning with another in each round and forth and back in turn, so that
 /// none always follows the same.
-fn turn<T>(
-    contenders: &[Contender],
-    round: usize,
-    scenario: &Scenario,
-    measure: impl FnMut(&Contender) -> Option<T>,
-) -> Vec<T> {
-    let mut order: Vec<_> = contenders.iter().filter(|contender| contender.does(scenario)).collect();
+fn turn<'a>(running: &[&'a Contender], round: usize, scenario: &Scenario) -> Vec<&'a Contender> {
+    let mut order: Vec<_> = running.iter().copied().filter(|contender| contender.does(scenario)).collect();
     if let Some(by) = round.checked_rem(order.len()) {
         order.rotate_left(by);
     }
     if round % 2 == 1 {
         order.reverse();
     }
-    order.into_iter().filter_map(measure).collect()
+    order
 }
 
 fn print_progress(round: usize, rounds: usize, sample: &results::Sample) {

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::accounting;
+use super::{accounting, interrupt};
 
 /// How long a process may take to end after SIGTERM.
 const ENDING: Duration = Duration::from_secs(5);
@@ -77,6 +77,7 @@ impl Process {
                 return Ok(found);
             }
             self.check()?;
+            interrupt::check()?;
             if Instant::now() > end {
                 bail!("{}: no {what} within {deadline:?}: {}\n{}", self.name, self.line, self.last_lines());
             }
@@ -144,7 +145,7 @@ pub fn complete(name: &str, command: &mut Command, deadline: Duration) -> Result
         if let Some(status) = child.try_wait()? {
             break Some(status);
         }
-        if Instant::now() > end {
+        if Instant::now() > end || interrupt::check().is_err() {
             let _ = child.kill();
             let _ = child.wait();
             break None;
@@ -152,6 +153,7 @@ pub fn complete(name: &str, command: &mut Command, deadline: Duration) -> Result
         sleep(POLL);
     };
     let (stdout, stderr) = (text_of(stdout), text_of(stderr));
+    interrupt::check()?;
     match status {
         Some(status) if status.success() => Ok(stdout),
         Some(status) => bail!("{name}: {line}: {status}\n{}", last_lines(&stderr, LAST_LINES)),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::interrupt;
 use super::ports::Ports;
 use super::process::Process;
 
@@ -47,6 +48,7 @@ pub fn this_program() -> String {
 pub fn first_answer(entry: SocketAddr, begin: Instant, deadline: Duration) -> Result<Duration> {
     let mut last = anyhow::anyhow!("nothing was tried");
     while begin.elapsed() < deadline {
+        interrupt::check()?;
         match ask(entry, "GET / HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n") {
             Ok(200) => return Ok(begin.elapsed()),
             Ok(status) => last = anyhow::anyhow!("the answer was {status}"),
