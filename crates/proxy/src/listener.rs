@@ -53,6 +53,8 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     if shared {
+        // What is accepted has it from here.
+        socket.set_tcp_nodelay(true)?;
         socket.listen(BACKLOG)?;
     }
     Ok(socket.into())
@@ -119,7 +121,6 @@ fn serve(worker: &Rc<Worker>, mut tcp: TcpStream, address: SocketAddr, purpose: 
         tcp.reset();
         return;
     }
-    let _ = tcp.set_nodelay(true);
     match purpose {
         Purpose::Links => {
             let link = link::server::serve(worker.clone(), tcp, address);

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Handle;
 
-/// Pings the peer every `interval`, and calls `each` before each time; returns when the peer is dead.
+/// Pings the peer every `interval`, when spare memory is given back too, and calls `each` before each time; returns when the peer is dead.
 /// `received` counts the bytes that came from it.
 pub async fn until_dead(
     connection: Handle,
@@ -24,6 +24,7 @@ pub async fn until_dead(
     loop {
         sleep(interval).await;
         each();
+        connection.shrink();
         let mut pong = std::pin::pin!(connection.ping());
         loop {
             let before = received.get();

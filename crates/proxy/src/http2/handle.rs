@@ -63,6 +63,15 @@ impl Handle {
         Ok((Sender { handle: self.clone(), id }, Receiver { handle: self.clone(), id }))
     }
 
+    /// Gives back what memory a busy time took.
+    pub(super) fn shrink(&self) {
+        let mut core = self.0.borrow_mut();
+        core.out.shrink();
+        if core.streams.is_empty() {
+            core.streams.shrink_to(16);
+        }
+    }
+
     /// Asks the peer whether it is there, and waits for its answer.
     pub async fn ping(&self) -> Result<(), Ended> {
         let number = self.0.borrow_mut().ping();
@@ -126,6 +135,10 @@ impl Sender {
         self.handle.0.borrow_mut().send_data(self.id, data, end);
     }
 
+    pub(super) fn with_core<T>(&mut self, act: impl FnOnce(&mut Core, u32) -> T) -> T {
+        act(&mut self.handle.0.borrow_mut(), self.id)
+    }
+
     pub fn send_trailers(&mut self, trailers: &HeaderMap) -> Result<(), Error> {
         self.handle.0.borrow_mut().send_trailers(self.id, trailers)
     }
@@ -179,11 +192,25 @@ impl Receiver {
 
     /// Waits for data; `None` at the end of it. What was taken gives the peer room for more.
     pub fn poll_data(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
-        let mut core = self.handle.0.borrow_mut();
-        if let Some(stream) = core.streams.get_mut(&self.id) {
-            if let Some(data) = stream.data.pop_front() {
+        match ready!(self.poll_here(cx)) {
+            None => Poll::Ready(None),
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            Some(Ok(())) => {
+                let mut core = self.handle.0.borrow_mut();
+                let data = core.streams.get_mut(&self.id).and_then(|stream| stream.data.pop_front());
+                let data = data.unwrap_or_default();
                 core.consumed(self.id, data.len());
-                return Poll::Ready(Some(Ok(data)));
+                Poll::Ready(Some(Ok(data)))
+            }
+        }
+    }
+
+    /// Waits until data is there to be taken; `None` at the end of it.
+    pub(super) fn poll_here(&mut self, cx: &Context<'_>) -> Poll<Option<Result<(), Error>>> {
+        let mut core = self.handle.0.borrow_mut();
+        if let Some(stream) = core.streams.get(&self.id) {
+            if !stream.data.is_empty() {
+                return Poll::Ready(Some(Ok(())));
             }
             if stream.receiving == Way::Ended {
                 return Poll::Ready(None);
@@ -196,6 +223,10 @@ impl Receiver {
             register(&mut stream.receiver, cx);
         }
         Poll::Pending
+    }
+
+    pub(super) fn with_core<T>(&mut self, act: impl FnOnce(&mut Core, u32) -> T) -> T {
+        act(&mut self.handle.0.borrow_mut(), self.id)
     }
 
     /// All of the body, if it has come and is one piece. The receiver is of no use any more then.

@@ -20,6 +20,8 @@ mod frame;
 mod handle;
 pub mod hpack;
 mod receive;
+mod send;
+mod splice;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ pub use connection::{Connection, Plain, Transport};
 pub use error::{Ended, Error, Reason, Violation};
 pub use fields::{Protocol, RequestHead};
 pub use handle::{Handle, Incoming, Receiver, Sender};
+pub use splice::splice;
 pub use tunnel::Tunnel;
 
 /// What one side allows the other.

@@ -13,8 +13,8 @@ use crate::tcp::Reset;
 
 /// The two ways of a tunnel. Dropping it before both ways are closed resets the stream.
 pub struct Tunnel {
-    sender: Sender,
-    receiver: Receiver,
+    pub(super) sender: Sender,
+    pub(super) receiver: Receiver,
     /// Came in, and was larger than the reader's buffer.
     rest: Bytes,
     shut: bool,
@@ -27,6 +27,16 @@ const WRITE: usize = 64 << 10;
 impl Tunnel {
     pub(crate) fn new(sender: Sender, receiver: Receiver) -> Self {
         Self { sender, receiver, rest: Bytes::new(), shut: false, ended: false }
+    }
+}
+
+impl Tunnel {
+    /// Ends our way of it.
+    pub(super) fn shut(&mut self) {
+        if !self.shut {
+            self.shut = true;
+            self.sender.send(&mut Bytes::new(), true);
+        }
     }
 }
 
@@ -77,15 +87,12 @@ impl AsyncWrite for Tunnel {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.shut {
-            self.shut = true;
-            self.sender.send(&mut Bytes::new(), true);
-        }
+        self.shut();
         Poll::Ready(Ok(()))
     }
 }
 
-fn io_error(error: Error) -> io::Error {
+pub(super) fn io_error(error: Error) -> io::Error {
     let kind = match &error {
         Error::Reset(_) | Error::ResetHere(_) => io::ErrorKind::ConnectionReset,
         Error::Connection(Ended::Io(io)) => io.kind(),

@@ -30,11 +30,10 @@ use crate::error::UpstreamErrorKind;
 use crate::http::body::{Body, Gate};
 use crate::http::headers;
 use crate::http::respond::respond;
-use crate::http2::{Connection, Ended, Incoming, Receiver, Sender, Tunnel, Violation, until_dead};
+use crate::http2::{Connection, Ended, Incoming, Receiver, Sender, Tunnel, Violation, splice, until_dead};
 use crate::inbound::{self, Peer};
 use crate::metrics::Handshake;
 use crate::state::{LocalWorkload, WorkloadCertificate};
-use crate::tcp;
 use crate::tls::{self, TlsFailure};
 use crate::worker::Worker;
 
@@ -290,8 +289,8 @@ async fn tunnel(
         return;
     }
     let mut tunnel = Tunnel::new(sender, receiver);
-    // The process is the upstream of what arrives here.
-    let _ = tcp::copy(&mut tunnel, &mut app, |_, _| {}).await;
+    // It is counted where it comes from.
+    let _ = splice(&mut tunnel, &mut app, Vec::new(), |_, _| {}).await;
 }
 
 /// An answer that says that nothing reached the application.
