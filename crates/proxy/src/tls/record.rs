@@ -17,9 +17,6 @@ pub(super) const OVERHEAD: usize = HEADER + 1 + TAG;
 const MAX_CIPHERTEXT: usize = MAX_PLAINTEXT + 256;
 pub(super) const MAX_RECORD: usize = HEADER + MAX_CIPHERTEXT;
 const TAG: usize = 16;
-/// AES-GCM is safe for 2^24.5 records with one key (section 5.5); the next key is taken well before.
-const RECORDS_WITH_ONE_KEY: u64 = (1 << 24) - (1 << 16);
-
 /// What a record holds (section 5.1).
 pub(super) mod content {
     pub(crate) const ALERT: u8 = 21;
@@ -59,9 +56,9 @@ impl Key {
         Ok(Self { key: LessSafeKey::new(key), iv, sequence })
     }
 
-    /// Whether it is time for the next key.
-    pub(super) fn is_worn(&self) -> bool {
-        self.sequence >= RECORDS_WITH_ONE_KEY
+    /// How many records it has sealed or opened.
+    pub(super) fn records(&self) -> u64 {
+        self.sequence
     }
 
     /// The nonce of the next record (section 5.3): none is ever used twice, as the count does not wrap.

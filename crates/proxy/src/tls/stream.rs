@@ -18,6 +18,8 @@ use crate::http2::Transport;
 /// What is read, and sealed, at a time. Two records more than what HTTP/2 has ready to be written.
 const READ: usize = 128 << 10;
 const SEAL: usize = 8 * (MAX_PLAINTEXT + OVERHEAD);
+/// AES-GCM is safe for 2^24.5 records with one key (RFC 8446, section 5.5); the next one is taken before.
+const RECORDS_WITH_ONE_KEY: u64 = (1 << 24) - (1 << 16);
 /// A peer that changes its key that often without a word in between wears us out.
 const MAX_KEY_UPDATES: u32 = 32;
 
@@ -58,6 +60,8 @@ pub(crate) struct TlsStream {
     rekey: Rekey,
     sealing: Key,
     opening: Key,
+    /// How many records we seal with one key.
+    records_with_one_key: u64,
     /// Came with the handshake, and was opened there.
     early: Vec<u8>,
     /// The beginning of a record.
@@ -85,6 +89,7 @@ impl TlsStream {
             rekey,
             sealing,
             opening,
+            records_with_one_key: RECORDS_WITH_ONE_KEY,
             early,
             partial,
             unsent,
@@ -227,7 +232,7 @@ impl Transport for TlsStream {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_unsent(cx))?;
-        if self.sealing.is_worn() {
+        if self.sealing.records() >= self.records_with_one_key {
             self.update_key().map_err(bad)?;
             ready!(self.poll_unsent(cx))?;
         }
@@ -273,4 +278,170 @@ impl Transport for TlsStream {
 
 fn bad(why: BadRecord) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("TLS failed: {why:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+    use rustls_pki_types::{PrivateKeyDer, ServerName};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tulle_model::identity::{SpiffeId, TrustDomain};
+
+    use super::super::{Credentials, handshake};
+    use super::*;
+    use crate::state::WorkloadCertificate;
+
+    fn certificate() -> (SpiffeId, Credentials) {
+        let identity = SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "default", "a");
+        let ca_key = KeyPair::generate().unwrap();
+        let mut ca = CertificateParams::default();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = ca.self_signed(&ca_key).unwrap().der().clone();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into().unwrap())];
+        let leaf = params.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+        let certificate = WorkloadCertificate {
+            identity: identity.clone(),
+            chain: vec![leaf.der().clone()],
+            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            roots: vec![root],
+            not_after: i64::MAX,
+        };
+        (identity, Credentials::new(Arc::new(certificate)).unwrap())
+    }
+
+    /// Both ends of a connection, over two sockets that a relay of the test's may stand between.
+    async fn ends(near: TcpStream, far: TcpStream) -> (TlsStream, TlsStream) {
+        let (identity, credentials) = certificate();
+        let name = ServerName::try_from(identity.server_name().unwrap()).unwrap();
+        let client = Arc::new(credentials.client(&identity).unwrap());
+        let answered = async {
+            let hello = handshake::hello(far).await.unwrap();
+            assert_eq!(hello.server_name, identity.server_name());
+            hello.accept(credentials.server.clone()).await.unwrap()
+        };
+        let (near, far) = tokio::join!(handshake::connect(client, name, near), answered);
+        (near.unwrap().stream, far.stream)
+    }
+
+    async fn sockets() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
+
+    async fn send(stream: &mut TlsStream, mut data: &[u8]) {
+        while !data.is_empty() {
+            let count = poll_fn(|cx| stream.poll_send(cx, data)).await.unwrap();
+            data = &data[count..];
+        }
+        poll_fn(|cx| stream.poll_flush(cx)).await.unwrap();
+    }
+
+    /// Reads until that much came, or the end.
+    async fn receive(stream: &mut TlsStream, length: usize) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while all.len() < length {
+            let read = poll_fn(|cx| stream.poll_receive(cx, &mut |bytes| all.extend_from_slice(bytes)));
+            let count =
+                tokio::time::timeout(Duration::from_secs(10), read).await.expect("something comes")?;
+            if count == 0 {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_whatever_keys_change_on_the_way() {
+        let (near, far) = sockets().await;
+        let (mut near, mut far) = ends(near, far).await;
+        (near.records_with_one_key, far.records_with_one_key) = (3, 5);
+        for length in [1, 16_383, 16_384, 16_385, 100_000, 1_000_000, 7] {
+            let data: Vec<u8> = (0..length).map(|i| (i * 7 + i / 255) as u8).collect();
+            let (_, there) = tokio::join!(send(&mut near, &data), receive(&mut far, length));
+            assert!(there.unwrap() == data, "{length}");
+            let (_, back) = tokio::join!(send(&mut far, &data), receive(&mut near, length));
+            assert!(back.unwrap() == data, "{length}");
+        }
+        // A peer that asks for it gets a new key of ours, too.
+        near.seal_aside(content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]).unwrap();
+        let (sequence, secrets) = near.rekey.sealing().unwrap();
+        near.sealing = Key::new(&secrets, sequence).unwrap();
+        send(&mut near, b"after").await;
+        assert_eq!(receive(&mut far, 5).await.unwrap(), b"after");
+        assert_eq!(far.sealing.records(), 0);
+        send(&mut far, b"too").await;
+        assert_eq!(receive(&mut near, 3).await.unwrap(), b"too");
+    }
+
+    #[tokio::test]
+    async fn an_end_that_is_not_said_is_no_end() {
+        let (near, far) = sockets().await;
+        let (mut near, mut far) = ends(near, far).await;
+        send(&mut near, b"last").await;
+        poll_fn(|cx| near.poll_shutdown(cx)).await.unwrap();
+        assert_eq!(receive(&mut far, 100).await.unwrap(), b"last");
+        drop(far);
+        assert!(receive(&mut near, 1).await.is_err(), "the other end said nothing");
+    }
+
+    #[tokio::test]
+    async fn what_is_changed_on_the_way_ends_the_connection() {
+        let (near, mut relay_near) = sockets().await;
+        let (mut relay_far, far) = sockets().await;
+        let (changed, mut changing) = (std::sync::atomic::AtomicBool::new(false), [0; 16 << 10]);
+        let relay = async {
+            let (mut back_from, mut back_to) = relay_far.split();
+            let (mut from, mut to) = relay_near.split();
+            let forth = async {
+                while let Ok(count @ 1..) = from.read(&mut changing).await {
+                    if changed.load(std::sync::atomic::Ordering::Relaxed) {
+                        changing[count - 1] ^= 1;
+                    }
+                    back_to.write_all(&changing[..count]).await.unwrap();
+                }
+            };
+            let _ = tokio::join!(forth, tokio::io::copy(&mut back_from, &mut to));
+        };
+        let test = async {
+            let (mut near, mut far) = ends(near, far).await;
+            send(&mut near, b"good").await;
+            assert_eq!(receive(&mut far, 4).await.unwrap(), b"good");
+            changed.store(true, std::sync::atomic::Ordering::Relaxed);
+            send(&mut near, b"evil").await;
+            let error = receive(&mut far, 4).await.unwrap_err();
+            assert!(error.to_string().contains("BadRecordMac"), "{error}");
+            assert!(receive(&mut near, 1).await.is_err(), "it is told by an alert");
+        };
+        tokio::select! {
+            () = test => {}
+            () = relay => panic!("the relay ended first"),
+        }
+    }
+
+    #[tokio::test]
+    async fn noise_after_the_handshake_is_refused() {
+        for (kind, message) in [
+            (content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 2][..]),
+            (content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0, 0]),
+            (content::HANDSHAKE, &[1, 0, 0, 0]),
+            (content::HANDSHAKE, &[KEY_UPDATE, 0, 0]),
+            (content::ALERT, &[2, 40]),
+            (20, &[1]),
+            (99, &[1]),
+        ] {
+            let (near, far) = sockets().await;
+            let (mut near, mut far) = ends(near, far).await;
+            near.seal_aside(kind, message).unwrap();
+            send(&mut near, b"x").await;
+            assert!(receive(&mut far, 1).await.is_err(), "{kind} {message:?}");
+        }
+    }
 }
