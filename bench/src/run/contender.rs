@@ -40,7 +40,7 @@ impl Contender {
         match self {
             Self::None { .. } => NONE,
             Self::Pair(pair) => &pair.description.name,
-            Self::Mesh(mesh) => mesh.shape.name,
+            Self::Mesh(mesh) => &mesh.name,
         }
     }
 
@@ -69,7 +69,7 @@ impl Contender {
                 own: false,
             },
             Self::Mesh(mesh) => PeerInfo {
-                name: mesh.shape.name.to_owned(),
+                name: mesh.name.clone(),
                 title: mesh.shape.title.to_owned(),
                 between: if mesh.shape.nodes > 1 { "Tulle's link" } else { "nothing" }.to_owned(),
                 package: "this folder".to_owned(),

@@ -43,6 +43,7 @@ pub struct Shape {
     pub main: bool,
 }
 
+/// The first is Tulle as it is compared with others.
 pub const SHAPES: &[Shape] = &[
     Shape { name: "tulle", title: "Tulle", nodes: 2, services: 1, routes: 0, main: true },
     Shape {
@@ -91,6 +92,7 @@ const ENVIRONMENT: &str =
     "env | grep -E '^(http_proxy|BENCH_SERVICE_PORT_)'; echo environment complete; exec sleep infinity";
 
 pub struct Mesh {
+    pub name: String,
     pub shape: Shape,
     tulle: PathBuf,
     folder: PathBuf,
@@ -115,6 +117,7 @@ struct NodePlace {
 
 impl Mesh {
     pub fn new(
+        name: &str,
         shape: Shape,
         tulle: &Path,
         folder: &Path,
@@ -130,6 +133,7 @@ impl Mesh {
             nodes.push(NodePlace { name: name.to_owned(), home, links, admin });
         }
         let mut mesh = Self {
+            name: name.to_owned(),
             shape,
             tulle: tulle.to_owned(),
             folder: folder.to_owned(),
@@ -227,7 +231,7 @@ impl Mesh {
         self.workloads.insert(0, client);
         let variable = |name: &str| {
             let value = environment.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-            value.with_context(|| format!("a workload of {} has no {name}", self.shape.name))
+            value.with_context(|| format!("a workload of {} has no {name}", self.name))
         };
         for (protocol, port, _) in PORTS {
             let port: u16 = variable(&format!("BENCH_SERVICE_PORT_{port}"))?.parse()?;
@@ -245,7 +249,7 @@ impl Mesh {
             let request =
                 format!("GET http://{name}:80/ HTTP/1.1\r\nHost: {name}:80\r\nConnection: close\r\n\r\n");
             let status = service::ask(proxy, &request).with_context(|| format!("a request to {name}"))?;
-            anyhow::ensure!(status == 200, "{}: a request to {name} was answered {status}", self.shape.name);
+            anyhow::ensure!(status == 200, "{}: a request to {name} was answered {status}", self.name);
         }
         Ok(())
     }
@@ -286,7 +290,7 @@ impl Mesh {
     }
 
     fn title(&self, what: &str) -> String {
-        format!("{}, {what}", self.shape.name)
+        format!("{}, {what}", self.name)
     }
 
     fn log(&self, what: &str) -> PathBuf {

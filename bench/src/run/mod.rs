@@ -49,6 +49,9 @@ pub struct Options {
     /// Tulle's binary; a release build, for figures that mean something
     #[arg(long, value_name = "FILE", default_value = "target/release/tulle")]
     tulle: PathBuf,
+    /// Another build of Tulle, to be compared with as NAME (repeatable)
+    #[arg(long, value_name = "NAME=FILE", value_parser = parse_build)]
+    beside: Vec<(String, PathBuf)>,
     /// Descriptions of further pairs (repeatable)
     #[arg(long, value_name = "FILE")]
     peer: Vec<PathBuf>,
@@ -77,6 +80,13 @@ pub struct Options {
     /// One round of very short measurements: shows that everything runs; its figures mean nothing
     #[arg(long)]
     quick: bool,
+}
+
+fn parse_build(text: &str) -> Result<(String, PathBuf), String> {
+    let good = |name: &&str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let build = text.split_once('=').filter(|(name, _)| good(name));
+    let (name, file) = build.ok_or("expected NAME=FILE, the name of letters, digits and -")?;
+    Ok((name.to_owned(), file.into()))
 }
 
 pub fn run(options: &Options) -> Result<()> {
@@ -180,13 +190,16 @@ impl Bench {
             let pair = Pair::new(description, &place, &programs, &certificates, &service, &mut ports)?;
             contenders.push(Contender::Pair(Box::new(pair)));
         }
-        for shape in SHAPES.iter().filter(|shape| options.wants(shape.name)) {
-            if !shape.main && !scenarios.iter().any(|scenario| scenario.variants) {
-                continue;
-            }
-            let tulle = std::path::absolute(&options.tulle)?;
+        let shapes = SHAPES.iter().filter(|shape| options.wants(shape.name));
+        // Variants do some scenarios alone.
+        let shapes = shapes.filter(|shape| shape.main || scenarios.iter().any(|scenario| scenario.variants));
+        let meshes = shapes.map(|shape| (shape.name, *shape, &options.tulle));
+        let builds = options.beside.iter().map(|(name, file)| (name.as_str(), SHAPES[0], file));
+        for (name, shape, tulle) in meshes.chain(builds) {
+            ensure!(!contenders.iter().any(|c: &Contender| c.name() == name), "there are two peers `{name}`");
+            let tulle = std::path::absolute(tulle)?;
             ensure!(tulle.is_file(), "there is no {}: build it, or name another: --tulle", tulle.display());
-            let mesh = Mesh::new(*shape, &tulle, &folder.path().join(shape.name), &service, &mut ports)?;
+            let mesh = Mesh::new(name, shape, &tulle, &folder.path().join(name), &service, &mut ports)?;
             contenders.push(Contender::Mesh(Box::new(mesh)));
         }
         let results = Results {
