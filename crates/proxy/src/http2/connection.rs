@@ -195,9 +195,13 @@ impl<IO: Transport> Connection<IO> {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(count) => {
                     core.out.wrote(count);
+                    core.socket_full = false;
                     core.give_turns();
                 }
-                Poll::Pending => break,
+                Poll::Pending => {
+                    core.socket_is_full();
+                    break;
+                }
             }
         }
         drop(core);

@@ -64,6 +64,8 @@ pub(super) struct Core {
     /// Streams that wait for the connection, its window or the buffer to be written, in the order of their
     /// turns.
     pub waiting: VecDeque<u32>,
+    /// The socket takes nothing for now: what is to be sent has to wait somewhere.
+    pub socket_full: bool,
     /// What waits on all streams.
     pub unsent: usize,
     /// Requests that nobody has taken yet (servers).
@@ -129,6 +131,7 @@ impl Core {
             },
             settings_seen: false,
             waiting: VecDeque::new(),
+            socket_full: false,
             unsent: 0,
             accepted: VecDeque::new(),
             driver: None,

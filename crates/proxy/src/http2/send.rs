@@ -93,7 +93,9 @@ impl Core {
         if stream.unsent_length == 0 && self.send_window > 0 && self.out.len() < OUT_LIMIT {
             return Poll::Ready(Ok(window.min(self.send_window as usize).min(OUT_LIMIT)));
         }
-        if stream.unsent_length < UNSENT_LIMIT && self.unsent < ALL_UNSENT_LIMIT {
+        // Otherwise the buffer has not been offered to the socket yet, and is free in a moment.
+        let blocked = self.socket_full || self.send_window <= 0;
+        if blocked && stream.unsent_length < UNSENT_LIMIT && self.unsent < ALL_UNSENT_LIMIT {
             return Poll::Ready(Ok(window.min(UNSENT_LIMIT - stream.unsent_length)));
         }
         self.await_turn(id);
@@ -224,6 +226,17 @@ impl Core {
             if let Some(stream) = self.streams.get_mut(&id) {
                 stream.waits_for_connection = false;
                 self.send_unsent(id);
+            }
+        }
+    }
+
+    /// Nothing can be written for now. Streams that wait for the buffer may buffer something themselves.
+    pub(super) fn socket_is_full(&mut self) {
+        if !std::mem::replace(&mut self.socket_full, true) {
+            for id in &self.waiting {
+                if let Some(stream) = self.streams.get_mut(id) {
+                    stream.wake_sender();
+                }
             }
         }
     }
