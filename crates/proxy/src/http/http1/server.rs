@@ -6,6 +6,8 @@
 
 mod answer;
 mod body;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -104,15 +106,7 @@ enum Begun {
 
 /// Serves a connection, of which `first` was read already, until it ends.
 pub(in crate::http) async fn serve(cx: &Rc<Connection>, io: Downstream, first: Vec<u8>) -> Ended {
-    let client = Rc::new(RefCell::new(Client {
-        io,
-        input: Input::new(first),
-        output: Output::default(),
-        receiving: Receiving::Over,
-        owes_continue: false,
-        task: None,
-        half_closed: None,
-    }));
+    let client = Rc::new(RefCell::new(Client::new(io, first)));
     let drain = &cx.worker.drain;
     let mut idle = None;
     let mut served = 0;
@@ -343,6 +337,18 @@ async fn linger(client: &RefCell<Client>) {
 }
 
 impl Client {
+    fn new(io: Downstream, first: Vec<u8>) -> Self {
+        Self {
+            io,
+            input: Input::new(first),
+            output: Output::default(),
+            receiving: Receiving::Over,
+            owes_continue: false,
+            task: None,
+            half_closed: None,
+        }
+    }
+
     /// Has the connection's task woken by [`Client::wake`].
     fn park(&mut self, cx: &Context<'_>) {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
