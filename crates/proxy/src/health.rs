@@ -49,6 +49,11 @@ impl Health {
         }
     }
 
+    /// Whether no endpoint is in trouble.
+    pub fn is_fine(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
     /// Adds those to pass over now to `excluded`.
     pub fn exclude(&self, excluded: &mut Vec<Arc<Endpoint>>, now: Instant) {
         let troubled = self.0.borrow();

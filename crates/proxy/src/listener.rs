@@ -14,7 +14,7 @@ use tulle_model::name::WorkloadName;
 
 use crate::metrics::Rejection;
 use crate::tcp::Reset;
-use crate::worker::Worker;
+use crate::worker::{LOCAL_CONGESTION, Worker};
 use crate::{Capture, link, outbound};
 
 const BACKLOG: i32 = 4096;
@@ -52,6 +52,10 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
     socket.set_reuse_port(shared)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
+    if address.ip().is_loopback() {
+        // What it accepts inherits it.
+        let _ = socket.set_tcp_congestion(LOCAL_CONGESTION);
+    }
     if shared {
         // What is accepted has it from here.
         socket.set_tcp_nodelay(true)?;

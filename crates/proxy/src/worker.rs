@@ -37,6 +37,9 @@ const APP_CONNECT_DEADLINE: Duration = Duration::from_secs(4);
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const WARNINGS_PER_SECOND: u32 = 20;
+/// Within a host nothing is lost and nothing queues, so what congestion control costs there is for nothing:
+/// this one counts, and sets no timers.
+pub(crate) const LOCAL_CONGESTION: &[u8] = b"reno";
 
 /// The context of one worker thread. It never leaves its thread: `Rc` and `RefCell` do.
 pub struct Worker {
@@ -218,7 +221,9 @@ pub async fn connect(address: SocketAddr) -> Result<TcpStream, UpstreamError> {
 /// ask by keep-alive is on the other side of this proxy.
 pub(crate) fn prepare(tcp: &TcpStream, local: bool) {
     let _ = tcp.set_nodelay(true);
-    if !local {
+    if local {
+        let _ = SockRef::from(tcp).set_tcp_congestion(LOCAL_CONGESTION);
+    } else {
         let ask = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE_INTERVAL);
         let _ = SockRef::from(tcp).set_tcp_keepalive(&ask);
     }

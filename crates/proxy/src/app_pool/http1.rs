@@ -15,7 +15,6 @@ use crate::app_stream::AppStream;
 use crate::crowded;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, Gate};
-use crate::http::headers;
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Rest, exchange};
 use crate::worker::connect;
 
@@ -60,7 +59,7 @@ impl Kept {
             // The oldest has had the most time to show that it is kept.
             let next = if trusted { self.connections.pop_back() } else { self.connections.pop_front() }?;
             let age = next.since.elapsed();
-            if !next.connection.io.is_quiet() {
+            if !next.connection.io().is_quiet() {
                 self.proven &= age >= FRESH;
                 continue;
             }
@@ -77,7 +76,7 @@ impl Kept {
 
     /// Closes what is dead, or idle for too long; whether anything is left.
     pub fn sweep(&mut self) -> bool {
-        self.connections.retain(|idle| idle.since.elapsed() < idle.keep && idle.connection.io.is_quiet());
+        self.connections.retain(|idle| idle.since.elapsed() < idle.keep && idle.connection.io().is_quiet());
         !self.connections.is_empty()
     }
 }
@@ -161,7 +160,7 @@ impl Pool {
         opened: Instant,
         answer: Answer<AppStream>,
     ) -> Response<Body> {
-        let keep = match headers::keep_alive_timeout(&answer.head.headers) {
+        let keep = match answer.keep_seconds {
             Some(seconds) => {
                 Duration::from_secs(seconds).saturating_sub(Duration::from_secs(1)).min(MAX_IDLE_TIME)
             }

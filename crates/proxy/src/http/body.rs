@@ -57,6 +57,15 @@ impl Body {
         Self(Kind::Boxed(Box::pin(After { first, rest })))
     }
 
+    /// The length of a body that is there already.
+    pub fn whole_length(&self) -> Option<u64> {
+        match &self.0 {
+            Kind::Empty => Some(0),
+            Kind::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::Http2(_) | Kind::Boxed(_) => None,
+        }
+    }
+
     /// Takes all of the body, if it is there already.
     pub fn take_whole(&mut self) -> Option<Bytes> {
         match &mut self.0 {
@@ -336,7 +345,14 @@ const REPLAY_LIMIT: usize = 64 << 10;
 /// A request's body that can be sent more than once, as long as no more than a limit of it has been
 /// read. What has been read is kept until [`Replay::commit`].
 #[derive(Clone)]
-pub struct Replay(Option<Rc<RefCell<Recording>>>);
+pub struct Replay(Source);
+
+#[derive(Clone)]
+enum Source {
+    /// All of it is there, as often as it is wanted.
+    Whole(Bytes),
+    Recorded(Rc<RefCell<Recording>>),
+}
 
 struct Recording {
     source: Body,
@@ -353,12 +369,15 @@ struct Recording {
 }
 
 impl Replay {
-    pub fn new(body: Body) -> Self {
+    pub fn new(mut body: Body) -> Self {
+        if let Some(bytes) = body.take_whole() {
+            return Self(Source::Whole(bytes));
+        }
         if http_body::Body::is_end_stream(&body) {
-            return Self(None);
+            return Self(Source::Whole(Bytes::new()));
         }
         let length = http_body::Body::size_hint(&body).exact();
-        Self(Some(Rc::new(RefCell::new(Recording {
+        Self(Source::Recorded(Rc::new(RefCell::new(Recording {
             source: body,
             length,
             data: VecDeque::new(),
@@ -371,30 +390,31 @@ impl Replay {
         }))))
     }
 
-    /// The request has no body.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_none()
-    }
-
     /// Whether [`Replay::body`] can give all of the body (again).
     pub fn possible(&self) -> bool {
-        self.0.as_ref().is_none_or(|recording| !recording.borrow().lost)
+        match &self.0 {
+            Source::Whole(_) => true,
+            Source::Recorded(recording) => !recording.borrow().lost,
+        }
     }
 
     /// The body from its beginning. Bodies that were handed out before end with an error.
     pub fn body(&self) -> Body {
-        let Some(recording) = &self.0 else { return Body::empty() };
+        let recording = match &self.0 {
+            Source::Whole(bytes) => return Body::whole(bytes.clone()),
+            Source::Recorded(recording) => recording.clone(),
+        };
         let reader = {
             let mut recording = recording.borrow_mut();
             recording.reader += 1;
             recording.reader
         };
-        Body(Kind::Boxed(Box::pin(Replayed { recording: recording.clone(), reader, next: 0, sent: 0 })))
+        Body(Kind::Boxed(Box::pin(Replayed { recording, reader, next: 0, sent: 0 })))
     }
 
     /// There will be no further attempt: nothing more is kept.
     pub fn commit(&self) {
-        if let Some(recording) = &self.0 {
+        if let Source::Recorded(recording) = &self.0 {
             recording.borrow_mut().keeping = false;
         }
     }

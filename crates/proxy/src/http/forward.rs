@@ -266,6 +266,9 @@ impl Route {
 /// tried.
 fn pick(worker: &Worker, backend: &ServiceName, port: u16, tried: &[Arc<Endpoint>]) -> Option<Picked> {
     let set: Arc<EndpointSet> = worker.state.load().snapshot.endpoints.get(backend)?.clone();
+    if tried.is_empty() && worker.health.is_fine() {
+        return worker.pick_from(&set, port, &[]);
+    }
     let mut excluded = tried.to_vec();
     worker.health.exclude(&mut excluded, Instant::now());
     worker
@@ -425,6 +428,9 @@ fn link_headers(endpoint: &Endpoint, port: u16, version: AppVersion) -> Vec<(Hea
 /// what applications answer.
 fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
     use UpstreamErrorKind as Failure;
+    if response.status().is_success() {
+        return None;
+    }
     let reason = response.headers().get(REASON)?;
     let kind = match reason.as_bytes() {
         b"connect-failed" => Failure::Connect,

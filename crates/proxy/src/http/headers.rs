@@ -43,34 +43,59 @@ enum Kind {
     HopByHop,
     /// It is the mesh's own.
     Own,
+    Length,
     EndToEnd,
 }
 
+#[inline]
 fn kind(name: &HeaderName) -> Kind {
     match name.as_str() {
         "connection" | "keep-alive" | "proxy-connection" | "http2-settings" | "transfer-encoding"
         | "upgrade" | "te" => Kind::HopByHop,
+        "content-length" => Kind::Length,
         name if name.starts_with(OWN_PREFIX) => Kind::Own,
         _ => Kind::EndToEnd,
     }
 }
 
-/// Takes off what a message says about its connection, and the mesh's own headers. `te: trailers` stays.
-/// Most messages have nothing of the kind, so they are looked through once, and no more.
-pub fn strip(headers: &mut HeaderMap) {
-    let (mut hop_by_hop, mut own) = (false, false);
-    for name in headers.keys() {
-        match kind(name) {
-            Kind::HopByHop => hop_by_hop = true,
-            Kind::Own => own = true,
-            Kind::EndToEnd => {}
+/// What a look through a message's headers found that needs more than a look.
+struct Found {
+    hop_by_hop: bool,
+    own: bool,
+    length: bool,
+}
+
+impl Found {
+    /// Most messages have nothing of the kind, so they are looked through once, and no more.
+    fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self { hop_by_hop: false, own: false, length: false };
+        for name in headers.keys() {
+            match kind(name) {
+                Kind::HopByHop => found.hop_by_hop = true,
+                Kind::Own => found.own = true,
+                Kind::EndToEnd => {}
+                Kind::Length => found.length = true,
+            }
+        }
+        found
+    }
+
+    /// Takes off what belongs to the connection, and the mesh's own headers. `te: trailers` stays.
+    fn strip(&self, headers: &mut HeaderMap) {
+        if self.hop_by_hop {
+            take_hop_by_hop(headers);
+        }
+        if self.own {
+            strip_own(headers);
         }
     }
-    if hop_by_hop {
-        take_hop_by_hop(headers);
-    }
-    if own {
-        strip_own(headers);
+
+    /// Checks the framing, of which HTTP/1's own parser has left nothing to check.
+    fn check_framing(&self, headers: &mut HeaderMap, other_coding: &'static str) -> Result<(), Malformed> {
+        if self.hop_by_hop && !plain_framing(headers) {
+            return Err(Malformed(other_coding));
+        }
+        if self.length { one_length(headers) } else { Ok(()) }
     }
 }
 
@@ -173,10 +198,8 @@ pub fn normalize_request(
     head: &mut Parts,
     default_authority: impl FnOnce() -> String,
 ) -> Result<(), Malformed> {
-    if !plain_framing(&head.headers) {
-        return Err(Malformed("the only transfer coding supported is chunked"));
-    }
-    one_length(&mut head.headers)?;
+    let found = Found::of(&head.headers);
+    found.check_framing(&mut head.headers, "the only transfer coding supported is chunked")?;
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = hosts.next().cloned();
     if hosts.next().is_some() {
@@ -197,7 +220,7 @@ pub fn normalize_request(
         return Err(Malformed("the request's authority must not hold user information"));
     }
     head.headers.remove(HOST);
-    strip(&mut head.headers);
+    found.strip(&mut head.headers);
     let mut uri = std::mem::take(&mut head.uri).into_parts();
     uri.authority = Some(authority);
     if head.method == Method::CONNECT && head.extensions.get::<crate::http2::Protocol>().is_none() {
@@ -218,8 +241,11 @@ pub fn strip_proxy_only(headers: &mut HeaderMap) {
 /// Takes what is no longer needed off a request that came over a link or from inside of the process, as
 /// for [`normalize_request`]: a peer is not trusted to have done it.
 pub fn normalize_inner(head: &mut HeaderMap) -> Result<(), Malformed> {
-    one_length(head)?;
-    strip(head);
+    let found = Found::of(head);
+    if found.length {
+        one_length(head)?;
+    }
+    found.strip(head);
     Ok(())
 }
 
@@ -232,20 +258,10 @@ pub fn for_http2(head: &mut Parts) {
 /// Takes what belongs to the application's connection, and what only the mesh may say, off its response.
 /// `Err`: the response cannot be passed on.
 pub fn normalize_response(headers: &mut HeaderMap) -> Result<(), Malformed> {
-    if !plain_framing(headers) {
-        return Err(Malformed("the application used a transfer coding other than chunked"));
-    }
-    one_length(headers)?;
-    strip(headers);
+    let found = Found::of(headers);
+    found.check_framing(headers, "the application used a transfer coding other than chunked")?;
+    found.strip(headers);
     Ok(())
-}
-
-/// How long the application says that it keeps an idle connection, in seconds (`Keep-Alive: timeout=5`).
-pub fn keep_alive_timeout(headers: &HeaderMap) -> Option<u64> {
-    list(headers, &KEEP_ALIVE).find_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("timeout").then(|| value.trim().parse().ok())?
-    })
 }
 
 /// The elements of a comma-separated header, over all its lines.
@@ -343,11 +359,5 @@ mod tests {
         ] {
             assert!(normalized(Version::HTTP_11, "/", lines).is_err(), "{lines:?}");
         }
-    }
-
-    #[test]
-    fn the_applications_keep_alive_is_read() {
-        assert_eq!(keep_alive_timeout(&headers(&[("keep-alive", "max=3, timeout = 5")])), Some(5));
-        assert_eq!(keep_alive_timeout(&headers(&[])), None);
     }
 }

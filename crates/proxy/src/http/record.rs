@@ -27,7 +27,10 @@ use crate::worker::Worker;
 pub(crate) struct Record {
     started: Instant,
     protocol: Protocol,
-    sent: Rc<Sent>,
+    /// The length of a body that was there as a whole.
+    whole: Cell<u64>,
+    /// What passes of one that was not.
+    sent: OnceCell<Rc<Sent>>,
     log: Option<Box<LogHead>>,
 }
 
@@ -70,7 +73,7 @@ impl Record {
             Box::new(LogHead { method, uri, version: head.version })
         });
         let protocol = if headers::is_grpc(&head.headers) { Protocol::Grpc } else { Protocol::Http };
-        Self { started: Instant::now(), protocol, sent: Rc::default(), log }
+        Self { started: Instant::now(), protocol, whole: Cell::new(0), sent: OnceCell::new(), log }
     }
 
     pub fn is_grpc(&self) -> bool {
@@ -79,7 +82,11 @@ impl Record {
 
     /// Counts the request's body.
     pub fn watch(&self, body: Body) -> Body {
-        let sent = self.sent.clone();
+        if let Some(length) = body.whole_length() {
+            self.whole.set(length);
+            return body;
+        }
+        let sent = self.sent.get_or_init(Rc::default).clone();
         body.observed(move |event| {
             if let Event::Data(bytes) = event {
                 sent.bytes.set(sent.bytes.get() + bytes as u64);
@@ -111,13 +118,17 @@ impl Record {
         response: Response<Body>,
     ) -> Response<Body> {
         let edge = self.edge(worker, source, &outcome);
-        edge.sent(self.sent.bytes.get());
-        let _ = self.sent.edge.set(edge.clone());
+        edge.sent(self.whole.get());
+        if let Some(sent) = self.sent.get() {
+            edge.sent(sent.bytes.get());
+            let _ = sent.edge.set(edge.clone());
+        }
         let latency = self.started.elapsed();
         let status = response.status();
-        let reason = self.log.as_ref().and(response.headers().get(REASON).cloned());
-        let mut failed = status.is_server_error() || grpc_failure(response.headers()).unwrap_or(false);
+        let reason = self.log.as_ref().and_then(|_| response.headers().get(REASON).cloned());
         let grpc = self.is_grpc();
+        let mut failed =
+            status.is_server_error() || (grpc && grpc_failure(response.headers()).unwrap_or(false));
         let source = source.clone();
         let mut state = Some((self.log, outcome));
         let mut received = 0;

@@ -29,10 +29,11 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
     fn hurry(&self) {}
 }
 
-/// A connection for one request after the other.
-#[derive(Debug)]
-pub(crate) struct Connection<IO> {
-    pub io: IO,
+/// A connection for one request after the other. It goes from hand to hand, so it is one pointer.
+pub(crate) struct Connection<IO>(Box<Parts<IO>>);
+
+struct Parts<IO> {
+    io: IO,
     input: Input,
     output: Output,
     /// The answer began with a head that came alone.
@@ -41,12 +42,17 @@ pub(crate) struct Connection<IO> {
 
 impl<IO> Connection<IO> {
     pub fn new(io: IO) -> Self {
-        Self { io, input: Input::default(), output: Output::default(), pieces: false }
+        let (input, output) = Default::default();
+        Self(Box::new(Parts { io, input, output, pieces: false }))
+    }
+
+    pub fn io(&self) -> &IO {
+        &self.0.io
     }
 
     /// What it was made of, and what was read of it and belongs to no answer.
     fn into_parts(self) -> (IO, BytesMut) {
-        (self.io, self.input.buffer)
+        (self.0.io, self.0.input.buffer)
     }
 }
 
@@ -81,6 +87,8 @@ pub(crate) struct Answer<IO> {
     rest: Rest<IO>,
     /// The application keeps the connection (RFC 9112, section 9.3).
     keep: bool,
+    /// For so many seconds, if it says that.
+    pub keep_seconds: Option<u64>,
 }
 
 /// A connection whose answer was read to its end, while the request may not have been sent to its.
@@ -91,7 +99,7 @@ pub(crate) struct Rest<IO> {
 
 /// Sends a request, and waits for the head of its answer.
 pub(crate) async fn exchange<IO: Stream>(
-    mut connection: Connection<IO>,
+    Connection(mut connection): Connection<IO>,
     request: Outgoing<'_>,
     mut body: Body,
 ) -> Result<Answer<IO>, Failed> {
@@ -110,7 +118,7 @@ pub(crate) async fn exchange<IO: Stream>(
     let mut upload = Some(upload);
     let mut broken = None;
     let outcome = poll_fn(|cx| {
-        let Connection { io, input, output, .. } = &mut connection;
+        let Parts { io, input, output, .. } = &mut *connection;
         if let Some(sending) = &mut upload {
             match sending.poll(cx, io, output) {
                 Poll::Pending => {}
@@ -147,14 +155,15 @@ pub(crate) async fn exchange<IO: Stream>(
     })
     .await;
     match outcome {
-        Ok(ResponseHead { parts, framing, whole, keep }) => {
+        Ok(ResponseHead { parts, framing, whole, keep, keep_seconds }) => {
             let decoder = Decoder::new(framing);
             if whole.is_none() && connection.input.is_empty() {
                 connection.pieces = true;
                 connection.io.hurry();
             }
             let keep = keep && broken.is_none();
-            Ok(Answer { head: parts, whole, decoder, rest: Rest { connection, upload }, keep })
+            let rest = Rest { connection: Connection(connection), upload };
+            Ok(Answer { head: parts, whole, decoder, rest, keep, keep_seconds })
         }
         Err(NoAnswer::Unsent(error)) => Err(Failed {
             why: error.to_string(),
@@ -313,7 +322,7 @@ impl<IO: Stream + 'static> Answer<IO> {
 impl<IO: Stream> Rest<IO> {
     /// Whether nothing was sent that belongs to no answer.
     fn is_clean(&self) -> bool {
-        self.connection.input.is_empty()
+        self.connection.0.input.is_empty()
     }
 
     /// The connection, if all of the request is sent.
@@ -321,15 +330,15 @@ impl<IO: Stream> Rest<IO> {
         if self.upload.is_some() {
             return Err(self);
         }
-        self.connection.input.rest();
-        self.connection.pieces = false;
+        self.connection.0.input.rest();
+        self.connection.0.pieces = false;
         Ok(self.connection)
     }
 
     /// Sends what is left of the request. `None`: that failed.
     pub async fn finish(mut self) -> Option<Connection<IO>> {
         if let Some(mut upload) = self.upload.take() {
-            let Connection { io, output, .. } = &mut self.connection;
+            let Parts { io, output, .. } = &mut *self.connection.0;
             poll_fn(|cx| upload.poll(cx, io, output)).await.ok()?;
         }
         self.ready().ok()
@@ -368,7 +377,7 @@ impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F
         let Some((Rest { connection, upload }, _)) = &mut this.left else {
             return Poll::Ready(this.lost.take().map(|lost| Err(lost.into())));
         };
-        let Connection { io, input, output, pieces } = connection;
+        let Parts { io, input, output, pieces } = &mut *connection.0;
         if let Some(sending) = upload
             && let Poll::Ready(sent) = sending.poll(cx, io, output)
         {

@@ -49,11 +49,14 @@ enum State {
     ChunkEnd {
         extensions: usize,
     },
-    Trailers {
-        fields: HeaderMap,
-        bytes: usize,
-    },
+    Trailers(Box<Trailers>),
     Over,
+}
+
+#[derive(Debug, Default)]
+struct Trailers {
+    fields: HeaderMap,
+    bytes: usize,
 }
 
 /// What a decoder found.
@@ -121,7 +124,7 @@ impl Decoder {
                     }
                     buffer.advance(length + 2);
                     self.0 = match size {
-                        0 => State::Trailers { fields: HeaderMap::new(), bytes: 0 },
+                        0 => State::Trailers(Box::default()),
                         left => State::Chunk { left, extensions },
                     };
                 }
@@ -148,22 +151,22 @@ impl Decoder {
                     buffer.advance(2);
                     self.0 = State::Size { extensions: *extensions };
                 }
-                State::Trailers { fields, bytes } => {
+                State::Trailers(trailers) => {
                     let Some(length) = line(buffer, TRAILERS)? else { return Ok(Decoded::More) };
                     if length == 0 {
                         buffer.advance(2);
-                        let fields = std::mem::take(fields);
+                        let fields = std::mem::take(&mut trailers.fields);
                         self.0 = State::Over;
                         return Ok(if fields.is_empty() { Decoded::End } else { Decoded::Trailers(fields) });
                     }
-                    *bytes += length;
-                    if *bytes > TRAILERS || fields.len() >= TRAILER_FIELDS {
+                    trailers.bytes += length;
+                    if trailers.bytes > TRAILERS || trailers.fields.len() >= TRAILER_FIELDS {
                         return Err(Malformed("the trailer section of a body is too large"));
                     }
                     let (name, value) = field(&buffer[..length])?;
                     // A sender must not hide there what a recipient has acted on before.
                     if may_trail(&name) {
-                        fields.append(name, value);
+                        trailers.fields.append(name, value);
                     }
                     buffer.advance(length + 2);
                 }

@@ -47,6 +47,8 @@ pub(super) struct ResponseHead {
     pub framing: Framing,
     pub whole: Option<Bytes>,
     pub keep: bool,
+    /// For how many seconds, if it says so (`Keep-Alive: timeout=5`).
+    pub keep_seconds: Option<u64>,
 }
 
 /// Parses the request that `bytes` begin with; says how many bytes it took, a body that is there as a
@@ -133,7 +135,7 @@ pub(super) fn response(bytes: &[u8], method: &Method) -> Result<Option<(Response
     parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
     parts.headers = facts.map(bytes, &own, parsed.headers)?;
     let keep = facts.keep(old) && framing != Framing::UntilClose;
-    Ok(Some((ResponseHead { parts, framing, whole, keep }, used)))
+    Ok(Some((ResponseHead { parts, framing, whole, keep, keep_seconds: facts.keep_seconds }, used)))
 }
 
 fn bad(error: httparse::Error) -> Bad {
@@ -176,7 +178,8 @@ enum Coding {
     Other,
 }
 
-/// What the fields of a head say about the framing and the connection.
+/// What the fields of a head say about the framing and the connection. A field of which nothing else is to
+/// be learned is left out of the message, as every recipient has to do with it (RFC 9110, section 7.6.1).
 struct Facts {
     coding: Coding,
     length: Option<u64>,
@@ -184,15 +187,26 @@ struct Facts {
     lengths: bool,
     close: bool,
     keep_alive: bool,
+    /// `Connection` names something else, too.
+    names: bool,
+    keep_seconds: Option<u64>,
 }
 
 impl Facts {
     fn of(fields: &[httparse::Header<'_>]) -> Result<Self, Malformed> {
-        let mut facts =
-            Self { coding: Coding::None, length: None, lengths: false, close: false, keep_alive: false };
+        let mut facts = Self {
+            coding: Coding::None,
+            length: None,
+            lengths: false,
+            close: false,
+            keep_alive: false,
+            names: false,
+            keep_seconds: None,
+        };
         for field in fields {
             match field.name.len() {
                 10 if field.name.eq_ignore_ascii_case("connection") => facts.connection(field.value),
+                10 if field.name.eq_ignore_ascii_case("keep-alive") => facts.keep_alive(field.value),
                 14 if field.name.eq_ignore_ascii_case("content-length") => {
                     facts.content_length(field.value)?
                 }
@@ -209,8 +223,36 @@ impl Facts {
 
     fn connection(&mut self, value: &[u8]) {
         for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-            self.close |= token.eq_ignore_ascii_case(b"close");
-            self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+            if token.eq_ignore_ascii_case(b"keep-alive") {
+                self.keep_alive = true;
+            } else if token.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else {
+                self.names = true;
+            }
+        }
+    }
+
+    fn keep_alive(&mut self, value: &[u8]) {
+        for parameter in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            let parameter = std::str::from_utf8(parameter).ok().and_then(|text| text.split_once('='));
+            if let Some((name, value)) = parameter
+                && name.trim().eq_ignore_ascii_case("timeout")
+            {
+                self.keep_seconds = value.trim().parse().ok();
+            }
+        }
+    }
+
+    /// Whether nothing more is to be learned from a field.
+    fn is_spent(&self, name: &str) -> bool {
+        match name.len() {
+            10 => {
+                name.eq_ignore_ascii_case("keep-alive")
+                    || (!self.names && name.eq_ignore_ascii_case("connection"))
+            }
+            17 => name.eq_ignore_ascii_case("transfer-encoding"),
+            _ => false,
         }
     }
 
@@ -249,7 +291,7 @@ impl Facts {
         fields: &[httparse::Header<'_>],
     ) -> Result<HeaderMap, Malformed> {
         let mut map = buffers::take_headers();
-        for field in fields {
+        for field in fields.iter().filter(|field| !self.is_spent(field.name)) {
             let name = HeaderName::from_bytes(field.name.as_bytes())
                 .map_err(|_| Malformed("a header has no valid name"))?;
             let value = match field.value {

@@ -17,3 +17,5 @@ mod head;
 mod input;
 mod output;
 pub(super) mod server;
+#[cfg(test)]
+mod tests;

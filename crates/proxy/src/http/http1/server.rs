@@ -6,6 +6,8 @@
 
 mod answer;
 mod body;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -23,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use self::answer::Asked;
-use super::framing::{Decoded, Decoder};
+use super::framing::{Decoded, Decoder, Malformed};
 use super::head::{self, Bad, RequestHead};
 use super::input::{AHEAD, Input, NoHead};
 use super::output::Output;
@@ -33,6 +35,7 @@ use crate::http::headers;
 use crate::http::reply::{Reason, reply};
 use crate::http::server::{Connection, answer};
 use crate::http::upgrade::Leaving;
+use crate::link::REASON;
 use crate::tcp::Downstream;
 
 /// How long the head of a request may take from its first byte on.
@@ -81,7 +84,8 @@ enum Receiving {
     Reader(Decoder),
     /// Its reader went away before its end.
     Left(Decoder),
-    /// It is malformed, or the connection broke.
+    Malformed(Malformed),
+    /// The connection broke.
     Broken,
 }
 
@@ -102,41 +106,59 @@ enum Begun {
     Http2,
 }
 
+/// Why no further request is served on a connection.
+enum Last {
+    /// The client has ended it, or is not worth a farewell.
+    Gone,
+    /// We end it, after the last answer.
+    Answered,
+    Http2,
+    /// It has left HTTP, to go where it is awaited.
+    Left(oneshot::Sender<(Downstream, BytesMut)>),
+}
+
+impl From<Gone> for Last {
+    fn from(_: Gone) -> Self {
+        Self::Gone
+    }
+}
+
 /// Serves a connection, of which `first` was read already, until it ends.
 pub(in crate::http) async fn serve(cx: &Rc<Connection>, io: Downstream, first: Vec<u8>) -> Ended {
-    let client = Rc::new(RefCell::new(Client {
-        io,
-        input: Input::new(first),
-        output: Output::default(),
-        receiving: Receiving::Over,
-        owes_continue: false,
-        task: None,
-        half_closed: None,
-    }));
+    let client = Rc::new(RefCell::new(Client::new(io, first)));
+    let last = requests(cx, &client).await.unwrap_or_else(Last::from);
+    if let Last::Answered = last {
+        farewell(&client).await;
+    }
+    // Nobody else has it, unless an upgrade has left a body unread.
+    let Some(client) = Rc::into_inner(client).map(RefCell::into_inner) else { return Ended::Closed };
+    match last {
+        Last::Http2 => return Ended::Http2(client.io, client.input.buffer),
+        Last::Left(hand) if matches!(client.receiving, Receiving::Over) => {
+            let _ = hand.send((client.io, client.input.buffer));
+        }
+        _ => {}
+    }
+    Ended::Closed
+}
+
+/// Serves one request after the other.
+async fn requests(cx: &Rc<Connection>, client: &Rc<RefCell<Client>>) -> Result<Last, Gone> {
     let drain = &cx.worker.drain;
     let mut idle = None;
     let mut served = 0;
     loop {
-        let begun = next_request(&client, drain, &mut idle, served).await;
-        served += 1;
-        let request = match begun {
+        let request = match next_request(client, drain, &mut idle, served).await {
             Ok(Begun::Request(request)) => request,
-            Ok(Begun::Http2) => {
-                return match Rc::into_inner(client).map(RefCell::into_inner) {
-                    Some(client) => Ended::Http2(client.io, client.input.buffer),
-                    None => Ended::Closed,
-                };
-            }
-            Err(NoHead::Bad(bad)) => {
-                refuse(&client, bad).await;
-                return Ended::Closed;
-            }
-            Err(NoHead::Ended | NoHead::Cut) => return Ended::Closed,
+            Ok(Begun::Http2) => return Ok(Last::Http2),
+            Err(NoHead::Bad(bad)) => return refuse(client, bad).await,
+            Err(NoHead::Ended | NoHead::Cut) => return Ok(Last::Answered),
             Err(NoHead::Broken(error)) => {
                 tracing::debug!(%error, "connection of a workload ended");
-                return Ended::Closed;
+                return Err(Gone);
             }
         };
+        served += 1;
         let RequestHead { parts, framing, whole, keep } = request;
         let asked = Asked {
             method: parts.method.clone(),
@@ -144,23 +166,19 @@ pub(in crate::http) async fn serve(cx: &Rc<Connection>, io: Downstream, first: V
             keep,
             trailers: headers::takes_trailers(&parts.headers),
         };
-        let body = match whole {
-            Some(bytes) => Body::whole(bytes),
-            None => {
-                {
-                    let client = &mut *client.borrow_mut();
-                    client.receiving = Receiving::Reader(Decoder::new(framing));
-                    client.owes_continue =
-                        parts.version == Version::HTTP_11 && headers::expects_continue(&parts.headers);
-                }
-                Body::new(body::Incoming::new(client.clone()))
-            }
-        };
         let (mut handed, mut leaving) = (None, None);
         if asked.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
             let (hand, taken) = oneshot::channel();
             (handed, leaving) = (Some(hand), Some(Leaving::Http1(taken)));
         }
+        let body = match whole {
+            Some(bytes) => Body::whole(bytes),
+            None => {
+                let expects = parts.version == Version::HTTP_11 && headers::expects_continue(&parts.headers);
+                client.borrow_mut().receive(Decoder::new(framing), expects);
+                Body::new(body::Incoming::new(client.clone()))
+            }
+        };
         let response = {
             let mut answer = pin!(answer(cx, Request::from_parts(parts, body), leaving));
             let answered = poll_fn(|cx| {
@@ -169,28 +187,29 @@ pub(in crate::http) async fn serve(cx: &Rc<Connection>, io: Downstream, first: V
                 }
                 client.borrow_mut().poll_gone(cx).map(Err)
             });
-            match answered.await {
-                Ok(response) => response,
-                Err(Gone) => return Ended::Closed,
-            }
+            answered.await?
         };
+        let malformed = match client.borrow().receiving {
+            Receiving::Malformed(why) => Some(why),
+            _ => None,
+        };
+        if let Some(why) = malformed
+            && response.headers().contains_key(REASON)
+        {
+            // It failed for what the client sent, whatever it looked like further up.
+            return refuse(client, why.into()).await;
+        }
         let left = match response.status() {
             StatusCode::SWITCHING_PROTOCOLS => handed,
             status if asked.method == Method::CONNECT && status.is_success() => handed,
             _ => None,
         };
-        let Ok(kept) = answer::write(&client, &asked, response, drain.started()).await else {
-            return Ended::Closed;
-        };
+        let kept = answer::write(client, &asked, response, drain.started()).await?;
         if let Some(hand) = left {
-            if let Some(client) = Rc::into_inner(client).map(RefCell::into_inner) {
-                let _ = hand.send((client.io, client.input.buffer));
-            }
-            return Ended::Closed;
+            return Ok(Last::Left(hand));
         }
-        if !kept || !body_over(&client).await {
-            farewell(&client).await;
-            return Ended::Closed;
+        if !kept || !body_over(client).await {
+            return Ok(Last::Answered);
         }
     }
 }
@@ -271,7 +290,7 @@ impl Idle {
 }
 
 /// Tells a client what is wrong with its request.
-async fn refuse(client: &RefCell<Client>, bad: Bad) {
+async fn refuse(client: &RefCell<Client>, bad: Bad) -> Result<Last, Gone> {
     let (status, why) = match bad {
         Bad::Malformed(why) => (StatusCode::BAD_REQUEST, why.0),
         Bad::TooLarge => {
@@ -281,9 +300,9 @@ async fn refuse(client: &RefCell<Client>, bad: Bad) {
     let mut response = reply(Reason::BadRequest, why);
     *response.status_mut() = status;
     let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
-    if answer::write(client, &asked, response, false).await.is_ok() {
-        linger(client).await;
-    }
+    answer::write(client, &asked, response, false).await?;
+    linger(client).await;
+    Ok(Last::Gone)
 }
 
 /// Waits until the body of the request that was answered is read. `false`: it never will be.
@@ -294,7 +313,7 @@ async fn body_over(client: &RefCell<Client>) -> bool {
         loop {
             let decoder = match &mut client.receiving {
                 Receiving::Over => return Poll::Ready(true),
-                Receiving::Broken => return Poll::Ready(false),
+                Receiving::Broken | Receiving::Malformed(_) => return Poll::Ready(false),
                 Receiving::Reader(_) => {
                     client.park(cx);
                     return Poll::Pending;
@@ -315,7 +334,10 @@ async fn body_over(client: &RefCell<Client>) -> bool {
 async fn farewell(client: &RefCell<Client>) {
     let clean = {
         let client = client.borrow();
-        matches!(client.receiving, Receiving::Over) && client.input.is_empty()
+        // What is no socket does not end by itself.
+        matches!(client.io, Downstream::Tcp(_))
+            && matches!(client.receiving, Receiving::Over)
+            && client.input.is_empty()
     };
     if !clean {
         linger(client).await;
@@ -343,6 +365,24 @@ async fn linger(client: &RefCell<Client>) {
 }
 
 impl Client {
+    fn new(io: Downstream, first: Vec<u8>) -> Self {
+        Self {
+            io,
+            input: Input::new(first),
+            output: Output::default(),
+            receiving: Receiving::Over,
+            owes_continue: false,
+            task: None,
+            half_closed: None,
+        }
+    }
+
+    /// The body of a request is to come.
+    fn receive(&mut self, decoder: Decoder, expects_continue: bool) {
+        self.receiving = Receiving::Reader(decoder);
+        self.owes_continue = expects_continue;
+    }
+
     /// Has the connection's task woken by [`Client::wake`].
     fn park(&mut self, cx: &Context<'_>) {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
@@ -361,7 +401,7 @@ impl Client {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         match self.receiving {
             Receiving::Reader(_) => self.park(cx),
-            Receiving::Broken if self.half_closed.is_none() => {}
+            Receiving::Broken | Receiving::Malformed(_) if self.half_closed.is_none() => {}
             _ => loop {
                 if let Some(half_closed) = &mut self.half_closed {
                     return half_closed.poll(cx, self.output.total);
@@ -399,7 +439,7 @@ impl Client {
             Receiving::Left(decoder) => {
                 !self.owes_continue && decoder.left().is_some_and(|left| left <= SKIPPED as u64)
             }
-            Receiving::Broken => false,
+            Receiving::Broken | Receiving::Malformed(_) => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! HTTP: real clients and real applications, on every way between two workloads.
 
 mod apps;
+mod codec;
 mod explicit;
 mod failures;
 mod http1;

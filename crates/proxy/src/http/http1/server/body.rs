@@ -49,7 +49,11 @@ impl http_body::Body for Incoming {
         let decoded = ready!(client.input.poll_body(cx, &mut client.io, decoder, |_| {}));
         this.over = decoder.is_over() || decoded.is_err();
         if this.over {
-            client.receiving = if decoded.is_ok() { Receiving::Over } else { Receiving::Broken };
+            client.receiving = match &decoded {
+                Ok(_) => Receiving::Over,
+                Err(Lost::Malformed(why)) => Receiving::Malformed(*why),
+                Err(Lost::Ended | Lost::Broken(_)) => Receiving::Broken,
+            };
             if let Err(Lost::Ended) = decoded {
                 client.half_close();
             }

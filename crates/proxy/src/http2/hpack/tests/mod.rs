@@ -1,4 +1,3 @@
-mod measure;
 mod properties;
 mod rfc7541;
 mod rules;
