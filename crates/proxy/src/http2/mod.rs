@@ -13,6 +13,7 @@ mod alive;
 mod body;
 mod budget;
 mod connection;
+mod control;
 mod core;
 mod error;
 mod fields;

@@ -28,7 +28,8 @@ pub(super) mod content {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BadRecord {
     UnexpectedMessage = 10,
-    BadRecordMac = 20,
+    /// `bad_record_mac`.
+    Forged = 20,
     RecordOverflow = 22,
     DecodeError = 50,
     InternalError = 80,
@@ -99,7 +100,7 @@ impl Key {
         }
         let nonce = self.next_nonce();
         let opened =
-            self.key.open_in_place(nonce, Aad::from(header), payload).map_err(|_| BadRecord::BadRecordMac)?;
+            self.key.open_in_place(nonce, Aad::from(header), payload).map_err(|_| BadRecord::Forged)?;
         // The content's kind is the last byte that is not padding (section 5.4).
         let Some(end) = opened.iter().rposition(|&byte| byte != 0) else {
             return Err(BadRecord::UnexpectedMessage);
@@ -152,7 +153,7 @@ mod tests {
         let mut second = sealed(&mut near, content::HANDSHAKE, &[0, 0]);
         let mut third = sealed(&mut near, content::APPLICATION_DATA, &[9; MAX_PLAINTEXT]);
         assert_eq!(open(&mut far, &mut first).unwrap(), (content::APPLICATION_DATA, b"one".to_vec()));
-        assert_eq!(open(&mut far, &mut third.clone()), Err(BadRecord::BadRecordMac));
+        assert_eq!(open(&mut far, &mut third.clone()), Err(BadRecord::Forged));
         // That one was taken for the second. A new key of the same secrets is where the sender was.
         let mut far = key(1);
         far.sequence += 1;
@@ -170,7 +171,7 @@ mod tests {
             let Ok(Some((header, _))) = payload_length(&changed) else { continue };
             assert!(key(1).open(header, &mut changed[HEADER..]).is_err(), "byte {place}");
         }
-        assert_eq!(open(&mut key(2), &mut record.clone()), Err(BadRecord::BadRecordMac));
+        assert_eq!(open(&mut key(2), &mut record.clone()), Err(BadRecord::Forged));
     }
 
     #[test]

@@ -95,7 +95,8 @@ const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":auth
 async fn violations_close_the_connection() {
     let headers = flag::END_HEADERS | flag::END_STREAM;
     let get = block(&GET);
-    let cases: &[(&str, Reason, u8, u8, u32, &[u8])] = &[
+    type Case<'c> = (&'c str, Reason, u8, u8, u32, &'c [u8]);
+    let cases: &[Case<'_>] = &[
         ("DATA on stream 0", Reason::PROTOCOL_ERROR, kind::DATA, 0, 0, b"x"),
         ("DATA on an idle stream", Reason::PROTOCOL_ERROR, kind::DATA, 0, 5, b"x"),
         ("HEADERS on stream 0", Reason::PROTOCOL_ERROR, kind::HEADERS, headers, 0, &get),
