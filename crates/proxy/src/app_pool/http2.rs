@@ -26,6 +26,7 @@ const LIMITS: Limits = Limits {
     frame: 64 << 10,
     header_list: HEADER_LIMIT as u32,
     streams: 0,
+    resets: 0,
     extended_connect: false,
 };
 /// HTTP/2 connections to one address.

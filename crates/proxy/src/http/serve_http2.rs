@@ -23,6 +23,7 @@ const LIMITS: Limits = Limits {
     frame: 64 << 10,
     header_list: HEADER_LIMIT as u32,
     streams: 1000,
+    resets: 2000,
     extended_connect: true,
 };
 /// Clients that are silent are asked whether they live.

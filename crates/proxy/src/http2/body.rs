@@ -33,8 +33,6 @@ impl Body for ReceivedBody {
         if !self.data_done {
             match ready!(self.receiver.poll_data(cx)) {
                 Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                // After a whole answer the peer may say so that it wants no more (RFC 9113, section 8.1).
-                Some(Err(Error::Reset(Reason::NO_ERROR))) => return Poll::Ready(None),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None => self.data_done = true,
             }
@@ -63,7 +61,7 @@ where
     let mut last = false;
     poll_fn(|cx| {
         loop {
-            // Room first, so that no more is read from the sender than can be passed on.
+            // Room first, so that little more is read from the sender than can be passed on.
             let room = sender.poll_room(cx);
             if let Poll::Ready(Err(error)) = room {
                 return Poll::Ready(Err(error));
@@ -76,9 +74,7 @@ where
                 }
                 continue;
             }
-            if room.is_pending() {
-                return Poll::Pending;
-            }
+            // An end needs no room (RFC 9113, section 6.9.1).
             match ready!(body.as_mut().poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {

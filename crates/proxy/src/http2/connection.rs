@@ -14,6 +14,7 @@ use super::Limits;
 use super::core::Core;
 use super::error::Ended;
 use super::handle::{Handle, Incoming, Receiver, Sender};
+use super::stream::Stream;
 
 /// The buffer that the connections of one thread read into.
 const READ: usize = 64 << 10;
@@ -34,13 +35,10 @@ pub struct Connection<IO> {
     /// How long the peer may take to end its side after ours has ended: closing a socket that has something
     /// unread, as a window update, makes the kernel forget what it had still to send.
     linger: Duration,
-    closing: Closing,
-}
-
-enum Closing {
-    No,
-    Shutdown,
-    Lingering(Pin<Box<Sleep>>),
+    /// Runs from the connection's end on.
+    closing: Option<Pin<Box<Sleep>>>,
+    /// Our side is ended.
+    shut: bool,
 }
 
 /// What moves a connection's bytes.
@@ -101,7 +99,8 @@ impl<IO: Transport> Connection<IO> {
             received: Rc::default(),
             peer_closed: false,
             linger,
-            closing: Closing::No,
+            closing: None,
+            shut: false,
         }
     }
 
@@ -122,25 +121,25 @@ impl<IO: Transport> Connection<IO> {
         mut take: impl FnMut(Incoming, Sender, Receiver),
     ) -> Poll<Ended> {
         self.handle.0.borrow_mut().register_driver(cx);
-        if matches!(self.closing, Closing::No) {
+        if self.closing.is_none() {
             self.read(cx, &mut take);
-            if let Err(error) = self.write(cx) {
-                self.handle.0.borrow_mut().end(error.into());
-            }
-            let mut core = self.handle.0.borrow_mut();
-            if core.is_spent() {
-                core.end(Ended::Closed);
-            }
-            match &core.ended {
-                None => return Poll::Pending,
-                Some(Ended::Io(..)) => return Poll::Ready(self.ended(core)),
-                Some(_) if core.out.len() > 0 && !self.peer_closed => return Poll::Pending,
-                Some(_) => {}
-            }
-            drop(core);
-            self.closing = Closing::Shutdown;
         }
-        self.poll_close(cx)
+        let written = self.write(cx);
+        let mut core = self.handle.0.borrow_mut();
+        if let Err(error) = written {
+            core.end(error.into());
+        }
+        if core.is_spent() {
+            core.end_in_order();
+        }
+        match &core.ended {
+            None => return Poll::Pending,
+            Some(Ended::Io(..)) => return Poll::Ready(self.ended(core)),
+            Some(_) => {}
+        }
+        let sent = core.out.len() == 0;
+        drop(core);
+        self.poll_close(cx, sent)
     }
 
     fn ended(&self, core: std::cell::RefMut<'_, Core>) -> Ended {
@@ -168,8 +167,10 @@ impl<IO: Transport> Connection<IO> {
                 Poll::Ready(Ok(0)) => {
                     self.peer_closed = true;
                     let mut core = self.handle.0.borrow_mut();
-                    let ended = if core.streams.values().all(super::stream::Stream::is_closed) {
-                        Ended::Closed
+                    let ended = if core.peer_reason.is_some() || core.streams.values().all(Stream::is_closed)
+                    {
+                        core.end_in_order();
+                        return;
                     } else {
                         io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection").into()
                     };
@@ -211,27 +212,25 @@ impl<IO: Transport> Connection<IO> {
         }
     }
 
-    /// Ends our side, and waits for a while for the peer to end its own.
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        if let Closing::Shutdown = self.closing {
-            let shut = ready!(self.io.poll_shutdown(cx));
-            if shut.is_err() || self.peer_closed {
-                return Poll::Ready(self.ended(self.handle.0.borrow_mut()));
-            }
-            self.closing = Closing::Lingering(Box::pin(sleep(self.linger)));
+    /// Sends what is left, ends our side, and waits for the peer to end its own; all of that for a while.
+    fn poll_close(&mut self, cx: &mut Context<'_>, sent: bool) -> Poll<Ended> {
+        let linger = self.linger;
+        let closing = self.closing.get_or_insert_with(|| Box::pin(sleep(linger)));
+        let over = closing.as_mut().poll(cx).is_ready();
+        if !over && sent && !self.shut {
+            self.shut = match self.io.poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => true,
+                Poll::Ready(Err(_)) => return Poll::Ready(self.ended(self.handle.0.borrow_mut())),
+                Poll::Pending => false,
+            };
         }
-        if let Closing::Lingering(timer) = &mut self.closing {
-            loop {
-                if timer.as_mut().poll(cx).is_ready() {
-                    break;
-                }
-                match ready!(self.io.poll_receive(cx, &mut |_| {})) {
-                    Ok(1..) => {}
-                    Ok(0) | Err(_) => break,
-                }
+        while !over && !self.peer_closed {
+            match ready!(self.io.poll_receive(cx, &mut |_| {})) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => self.peer_closed = true,
             }
         }
-        Poll::Ready(self.ended(self.handle.0.borrow_mut()))
+        if over || self.shut { Poll::Ready(self.ended(self.handle.0.borrow_mut())) } else { Poll::Pending }
     }
 }
 

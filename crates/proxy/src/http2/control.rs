@@ -1,10 +1,13 @@
 //! Frames about the connection and about streams, which carry nothing of a message (RFC 9113, sections 6.4
 //! to 6.9).
 
-use super::core::{Core, FAREWELL};
-use super::error::{Ended, Reason, Violation};
+use super::core::Core;
+use super::error::{Reason, Violation};
 use super::frame::{self, Head, MAX_WINDOW, flag, kind, setting, u32_at};
 use super::stream::Reset;
+
+/// Settings in one frame. There are eight.
+const MAX_SETTINGS: usize = 64;
 
 impl Core {
     pub(super) fn rst_stream(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
@@ -28,7 +31,7 @@ impl Core {
             self.accepted.remove(place);
             (stream.receiver_held, stream.sender_held) = (false, false);
             let unread: usize = stream.data.drain(..).map(|data| data.len()).sum();
-            self.consumed(0, unread);
+            self.read(0, unread);
         }
         self.forget_if_done(head.stream);
         if early && !self.resets.take(self.now) {
@@ -53,10 +56,20 @@ impl Core {
             self.settings_seen = true;
             self.peer.max_streams = usize::MAX;
         }
+        if payload.len() / 6 > MAX_SETTINGS {
+            return Err(Violation::new(
+                Reason::ENHANCE_YOUR_CALM,
+                "it sends the same settings over and over",
+            ));
+        }
+        let mut window = None;
         for setting in payload.chunks_exact(6) {
             let name = u16::from_be_bytes([setting[0], setting[1]]);
             let value = u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]);
-            self.setting(name, value)?;
+            self.setting(name, value, &mut window)?;
+        }
+        if let Some(window) = window {
+            self.initial_window(window)?;
         }
         self.wake_openers();
         self.control_room()?;
@@ -64,7 +77,8 @@ impl Core {
         Ok(())
     }
 
-    fn setting(&mut self, name: u16, value: u32) -> Result<(), Violation> {
+    /// Takes one setting; a change of the initial window is for later, as it concerns all streams.
+    fn setting(&mut self, name: u16, value: u32, window: &mut Option<i64>) -> Result<(), Violation> {
         match name {
             setting::HEADER_TABLE_SIZE => self.encoder.set_table_size(value as usize),
             setting::ENABLE_PUSH if value > 1 || (value == 1 && !self.server) => {
@@ -75,18 +89,7 @@ impl Core {
                 if i64::from(value) > MAX_WINDOW {
                     return Err(Violation::new(Reason::FLOW_CONTROL_ERROR, "an initial window is too large"));
                 }
-                let change = i64::from(value) - self.peer.initial_window;
-                self.peer.initial_window = i64::from(value);
-                for stream in self.streams.values_mut() {
-                    stream.send_window += change;
-                    if stream.send_window > MAX_WINDOW {
-                        return Err(Violation::new(Reason::FLOW_CONTROL_ERROR, "a window is too large"));
-                    }
-                }
-                let all: Vec<u32> = self.streams.keys().copied().collect();
-                for id in all {
-                    self.send_unsent(id);
-                }
+                *window = Some(i64::from(value));
             }
             setting::MAX_FRAME_SIZE => {
                 if !(frame::DEFAULT_FRAME as u32..1 << 24).contains(&value) {
@@ -96,6 +99,22 @@ impl Core {
             }
             setting::ENABLE_CONNECT_PROTOCOL => self.peer.extended_connect = value == 1,
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn initial_window(&mut self, window: i64) -> Result<(), Violation> {
+        let change = window - self.peer.initial_window;
+        self.peer.initial_window = window;
+        for stream in self.streams.values_mut() {
+            stream.send_window += change;
+            if stream.send_window > MAX_WINDOW {
+                return Err(Violation::new(Reason::FLOW_CONTROL_ERROR, "a window is too large"));
+            }
+        }
+        let all: Vec<u32> = self.streams.keys().copied().collect();
+        for id in all {
+            self.send_unsent(id);
         }
         Ok(())
     }
@@ -111,9 +130,7 @@ impl Core {
             self.pong(payload);
             return Ok(());
         }
-        if payload != FAREWELL {
-            self.mistake("it sends PINGs over and over")?;
-        }
+        // Peers that measure a path send one each round trip. Answers that are not read are bounded.
         self.control_room()?;
         frame::ping(&mut self.out.bytes, true, payload);
         Ok(())
@@ -139,7 +156,8 @@ impl Core {
             self.streams.retain(|_, s| !s.is_closed() || s.receiver_held || s.sender_held);
         }
         if reason != Reason::NO_ERROR.0 {
-            self.end(Ended::ByPeer(Reason(reason)));
+            // What it has begun to answer it may still finish.
+            self.peer_reason = Some(Reason(reason));
         }
         Ok(())
     }

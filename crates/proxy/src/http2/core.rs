@@ -20,6 +20,8 @@ use super::{Incoming, Limits};
 pub(super) const OUT_LIMIT: usize = 128 << 10;
 /// A peer that takes nothing and makes us answer is sent away when the answers are as many bytes.
 const CONTROL_LIMIT: usize = 1 << 20;
+/// So many windows of the connection may be buffered for readers.
+const BUFFERED_WINDOWS: usize = 4;
 /// Buffers that grew beyond that are given back after a while.
 const OUT_KEPT: usize = 8 << 10;
 const TABLE_SIZE: usize = 4096;
@@ -59,6 +61,9 @@ pub(super) struct Core {
     pub send_window: i64,
     pub receive_window: i64,
     unannounced: u32,
+    /// What has come and nobody has read, and how much of it the peer was not given room for again.
+    buffered: usize,
+    uncredited: usize,
     pub peer: PeerSettings,
     pub settings_seen: bool,
     /// Streams that wait for the connection, its window or the buffer to be written, in the order of their
@@ -74,11 +79,14 @@ pub(super) struct Core {
     pings_sent: u64,
     pings_answered: u64,
     pinger: Option<Waker>,
-    /// Who waits to open a stream.
-    openers: Vec<Waker>,
+    /// Who waits to open a stream, and the number of the next who does.
+    pub openers: FastMap<u64, Waker>,
+    next_opener: u64,
     pub going: Going,
     /// The peer goes away.
     pub peer_going: bool,
+    /// With that error, if it said one.
+    pub peer_reason: Option<Reason>,
     pub ended: Option<Ended>,
     pub resets: Budget,
     pub mistakes: Budget,
@@ -122,6 +130,8 @@ impl Core {
             send_window: i64::from(frame::DEFAULT_WINDOW),
             receive_window: i64::from(limits.connection_window.max(frame::DEFAULT_WINDOW)),
             unannounced: 0,
+            buffered: 0,
+            uncredited: 0,
             peer: PeerSettings {
                 initial_window: i64::from(frame::DEFAULT_WINDOW),
                 max_frame: frame::DEFAULT_FRAME,
@@ -138,11 +148,13 @@ impl Core {
             pings_sent: 0,
             pings_answered: 0,
             pinger: None,
-            openers: Vec::new(),
+            openers: FastMap::default(),
+            next_opener: 0,
             going: Going::No,
             peer_going: false,
+            peer_reason: None,
             ended: None,
-            resets: Budget::new(200, 100),
+            resets: Budget::new(limits.resets, limits.resets / 4),
             mistakes: Budget::new(1000, 200),
             now: Duration::ZERO,
         }
@@ -165,26 +177,41 @@ impl Core {
     }
 
     /// Waits until a stream can be opened.
-    pub(super) fn poll_open(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+    pub(super) fn poll_open(&mut self, number: u64, cx: &Context<'_>) -> Poll<Result<(), Error>> {
         if let Some(ended) = &self.ended {
             return Poll::Ready(Err(Error::Connection(ended.clone())));
         }
         if !self.takes_streams() {
             return Poll::Ready(Err(Error::Unavailable));
         }
-        if self.streams.len() < self.peer.max_streams {
+        if self.has_room() {
             return Poll::Ready(Ok(()));
         }
-        if !self.openers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.openers.push(cx.waker().clone());
-        }
+        self.openers.insert(number, cx.waker().clone());
         Poll::Pending
     }
 
+    pub(super) fn new_opener(&mut self) -> u64 {
+        self.next_opener += 1;
+        self.next_opener
+    }
+
     pub(super) fn wake_openers(&mut self) {
-        for waker in self.openers.drain(..) {
+        for (_, waker) in self.openers.drain() {
             waker.wake();
         }
+    }
+
+    /// Whether a stream can be opened now: the peer allows it, takes what we send, and can still answer.
+    pub(super) fn has_room(&self) -> bool {
+        self.takes_streams()
+            && self.streams.len() < self.peer.max_streams
+            && self.out.len() < OUT_LIMIT
+            && self.uncredited <= self.connection_window() as usize / 2
+    }
+
+    fn connection_window(&self) -> u32 {
+        self.limits.connection_window.max(frame::DEFAULT_WINDOW)
     }
 
     /// The number of a stream that we open. Its head is written by the caller.
@@ -192,7 +219,7 @@ impl Core {
         if let Some(ended) = &self.ended {
             return Err(Error::Connection(ended.clone()));
         }
-        if !self.takes_streams() || self.streams.len() >= self.peer.max_streams {
+        if !self.has_room() {
             return Err(Error::Unavailable);
         }
         let id = self.next_stream;
@@ -230,7 +257,7 @@ impl Core {
         let unread: usize = stream.data.iter().map(Bytes::len).sum();
         stream.data.clear();
         frame::number(&mut self.out.bytes, kind::RST_STREAM, id, reason.0);
-        self.consumed(0, unread);
+        self.read(0, unread);
         self.forget_if_done(id);
         self.wake_driver();
     }
@@ -248,18 +275,39 @@ impl Core {
         }
     }
 
-    /// Says that bytes of a stream were taken, so that the peer may send more. Stream 0: of none that
-    /// there is any longer.
-    pub(super) fn consumed(&mut self, id: u32, count: usize) {
-        let count = count as u32;
+    /// Data has come for a reader. The connection's window is given back at once, so that readers that are
+    /// slow stop their own streams and no other; up to a limit, which holds for all that is buffered.
+    pub(super) fn arrived(&mut self, count: usize) {
+        self.buffered += count;
+        if self.buffered <= BUFFERED_WINDOWS * self.connection_window() as usize {
+            self.credit(count as u32);
+        } else {
+            self.uncredited += count;
+        }
+    }
+
+    /// A reader has taken that much, or nobody will. Stream 0: one that there is no longer.
+    pub(super) fn read(&mut self, id: u32, count: usize) {
+        self.buffered = self.buffered.saturating_sub(count);
+        let owed = count.min(self.uncredited);
+        self.uncredited -= owed;
+        self.credit(owed as u32);
+        self.credit_stream(id, count as u32);
+    }
+
+    /// The peer may send so many bytes more on the connection.
+    pub(super) fn credit(&mut self, count: u32) {
         self.unannounced += count;
-        let mut told = false;
-        if self.unannounced >= self.limits.connection_window.max(frame::DEFAULT_WINDOW) / 2 {
+        if self.unannounced >= self.connection_window() / 2 {
             frame::number(&mut self.out.bytes, kind::WINDOW_UPDATE, 0, self.unannounced);
             self.receive_window += i64::from(self.unannounced);
             self.unannounced = 0;
-            told = true;
+            self.wake_driver();
         }
+    }
+
+    /// The peer may send so many bytes more on a stream, if it still sends there.
+    pub(super) fn credit_stream(&mut self, id: u32, count: u32) {
         if let Some(stream) = self.streams.get_mut(&id)
             && stream.receiving == Way::Open
             && stream.reset.is_none()
@@ -269,11 +317,8 @@ impl Core {
                 frame::number(&mut self.out.bytes, kind::WINDOW_UPDATE, id, stream.unannounced);
                 stream.receive_window += i64::from(stream.unannounced);
                 stream.unannounced = 0;
-                told = true;
+                self.wake_driver();
             }
-        }
-        if told {
-            self.wake_driver();
         }
     }
 
@@ -325,6 +370,7 @@ impl Core {
         }
         if self.server {
             self.going = Going::Announced;
+            self.wake_openers();
             frame::go_away(&mut self.out.bytes, frame::MAX_WINDOW as u32, Reason::NO_ERROR.0, "");
             frame::ping(&mut self.out.bytes, false, FAREWELL);
         } else {
@@ -335,6 +381,7 @@ impl Core {
 
     fn say_last(&mut self) {
         self.going = Going::Final;
+        self.wake_openers();
         frame::go_away(&mut self.out.bytes, self.last_opened, Reason::NO_ERROR.0, "");
         self.wake_driver();
     }
@@ -344,6 +391,11 @@ impl Core {
         (self.going == Going::Final || self.peer_going)
             && self.streams.values().all(Stream::is_closed)
             && self.accepted.is_empty()
+    }
+
+    /// How the connection ends when there is nothing more to do on it.
+    pub(super) fn end_in_order(&mut self) {
+        self.end(self.peer_reason.map_or(Ended::Closed, Ended::ByPeer));
     }
 
     /// The connection is over; everybody who waits on it is told.

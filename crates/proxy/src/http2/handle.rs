@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, request, response};
+use http::{HeaderMap, Method, StatusCode, request, response};
 
 use super::core::Core;
 use super::error::{Ended, Error, Reason};
@@ -26,13 +26,13 @@ pub struct Incoming {
 impl Handle {
     /// Whether a stream can be opened now.
     pub fn has_room(&self) -> bool {
-        let core = self.0.borrow();
-        core.takes_streams() && core.streams.len() < core.peer.max_streams
+        self.0.borrow().has_room()
     }
 
     /// Waits until a stream can be opened. To be opened before anything else is awaited.
     pub async fn ready(&self) -> Result<(), Error> {
-        poll_fn(|cx| self.0.borrow_mut().poll_open(cx)).await
+        let opener = Opener { handle: self, number: self.0.borrow_mut().new_opener() };
+        poll_fn(|cx| self.0.borrow_mut().poll_open(opener.number, cx)).await
     }
 
     /// Whether streams can be opened, now or later.
@@ -55,8 +55,8 @@ impl Handle {
         let mut core = self.0.borrow_mut();
         let id = core.open()?;
         if let Some(stream) = core.streams.get_mut(&id) {
-            stream.is_head = *head.method == http::Method::HEAD;
-            stream.sender_held = true;
+            stream.is_head = *head.method == Method::HEAD;
+            stream.is_connect = *head.method == Method::CONNECT;
         }
         core.send_block(id, end, |encoder, out| head.encode(encoder, out));
         drop(core);
@@ -87,6 +87,18 @@ impl Handle {
     pub(super) fn incoming(&self, incoming: &Incoming) -> (Sender, Receiver) {
         let id = incoming.id;
         (Sender { handle: self.clone(), id }, Receiver { handle: self.clone(), id })
+    }
+}
+
+/// Somebody who waits to open a stream, until it is dropped.
+struct Opener<'h> {
+    handle: &'h Handle,
+    number: u64,
+}
+
+impl Drop for Opener<'_> {
+    fn drop(&mut self) {
+        self.handle.0.borrow_mut().openers.remove(&self.number);
     }
 }
 
@@ -199,7 +211,7 @@ impl Receiver {
                 let mut core = self.handle.0.borrow_mut();
                 let data = core.streams.get_mut(&self.id).and_then(|stream| stream.data.pop_front());
                 let data = data.unwrap_or_default();
-                core.consumed(self.id, data.len());
+                core.read(self.id, data.len());
                 Poll::Ready(Some(Ok(data)))
             }
         }
@@ -237,7 +249,7 @@ impl Receiver {
             return None;
         }
         let data = stream.data.pop_front().unwrap_or_default();
-        core.consumed(0, data.len());
+        core.read(0, data.len());
         Some(data)
     }
 
@@ -283,8 +295,9 @@ impl Drop for Receiver {
         stream.receiver = None;
         let unread: usize = stream.data.drain(..).map(|data| data.len()).sum();
         let open = stream.receiving == Way::Open && stream.reset.is_none();
-        let answered = stream.sending == Way::Ended;
-        core.consumed(0, unread);
+        // What waits to be sent is sent before.
+        let answered = stream.sending == Way::Ended && stream.finish.is_none();
+        core.read(0, unread);
         if open && !server {
             core.reset(self.id, Reason::CANCEL);
         } else if open && answered {

@@ -50,6 +50,9 @@ pub struct Limits {
     pub header_list: u32,
     /// Streams that the peer may have open at a time (servers).
     pub streams: u32,
+    /// Streams that the peer may reset at once before they are answered, and four times that in sixteen
+    /// seconds (CVE-2023-44487; servers).
+    pub resets: u32,
     /// Whether the peer may ask for other protocols (RFC 8441; servers).
     pub extended_connect: bool,
 }

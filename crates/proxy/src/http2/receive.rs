@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::Incoming;
 use super::core::{Core, Going};
 use super::error::{Ended, Reason, Violation};
@@ -205,9 +203,10 @@ impl Core {
             }
             None => end = false,
         }
-        let overhead = head.length - left;
+        let overhead = (head.length - left) as u32;
         if overhead > 0 {
-            self.consumed(head.stream, overhead);
+            self.credit(overhead);
+            self.credit_stream(head.stream, overhead);
         }
         self.input.expect = Expect::Data(Data { stream: head.stream, left, padding, end });
         if left + padding == 0 {
@@ -223,7 +222,7 @@ impl Core {
         data.left -= count;
         let skipped = data.padding.min(rest.len());
         data.padding -= skipped;
-        let mut dropped = count;
+        let (mut dropped, mut kept) = (count, 0);
         if let Some(stream) = self.streams.get_mut(&data.stream)
             && stream.reset.is_none()
             && stream.receiving == Way::Open
@@ -232,8 +231,8 @@ impl Core {
                 *length = length.saturating_sub(count as u64);
             }
             if count > 0 && stream.receiver_held {
-                stream.data.push_back(Bytes::copy_from_slice(payload));
-                dropped = 0;
+                stream.keep(payload);
+                (dropped, kept) = (0, count);
             }
             if data.left == 0 && data.end {
                 stream.receiving = Way::Ended;
@@ -245,8 +244,9 @@ impl Core {
                 self.forget_if_done(data.stream);
             }
         }
-        if dropped > 0 {
-            self.consumed(0, dropped);
+        self.credit(dropped as u32);
+        if kept > 0 {
+            self.arrived(kept);
         }
         self.input.expect = if data.left + data.padding == 0 { Expect::Frame } else { Expect::Data(data) };
         &rest[skipped..]
@@ -357,7 +357,13 @@ impl Core {
             return Ok(());
         }
         self.last_opened = id;
-        if self.streams.len() >= self.limits.streams as usize {
+        self.control_room()?;
+        // Those that are over count as long as somebody holds them, but twice as many may be held.
+        let held = self.streams.len();
+        let most = self.limits.streams as usize;
+        if held >= 2 * most
+            || (held >= most && self.streams.values().filter(|s| !s.is_closed()).count() >= most)
+        {
             frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::REFUSED_STREAM.0);
             return self.mistake("it opens more streams than it may");
         }
@@ -430,10 +436,15 @@ impl Core {
             let bodiless = stream.is_head
                 || head.status == http::StatusCode::NO_CONTENT
                 || head.status == http::StatusCode::NOT_MODIFIED;
-            if !bodiless && end && length.is_some_and(|length| length > 0) {
+            let tunnel = stream.is_connect && head.status.is_success();
+            if !bodiless && !tunnel && end && length.is_some_and(|length| length > 0) {
                 return self.fail(id, Reason::PROTOCOL_ERROR);
             }
-            stream.length_left = if bodiless { None } else { length };
+            stream.length_left = match length {
+                _ if bodiless => Some(0),
+                _ if tunnel => None,
+                length => length,
+            };
             stream.head_seen = true;
             stream.head = Some(Box::new(head));
         }
@@ -447,6 +458,10 @@ impl Core {
 
     /// A frame on a stream that nobody has opened is the connection's affair (RFC 9113, section 5.1).
     pub(super) fn check_not_idle(&self, id: u32) -> Result<(), Violation> {
+        if self.server && self.going == Going::Final && id > self.last_opened && !id.is_multiple_of(2) {
+            // Opened before the peer heard that we go (section 6.8).
+            return Ok(());
+        }
         let idle =
             if self.server { id.is_multiple_of(2) || id > self.last_opened } else { !self.has_opened(id) };
         if idle { Err(Violation::protocol("a frame came on a stream that is idle")) } else { Ok(()) }

@@ -104,6 +104,9 @@ impl Core {
 
     /// Sends what there is room for, and leaves the rest in `data`.
     pub(super) fn send_data(&mut self, id: u32, data: &mut Bytes, end: bool) {
+        if self.failure(id).is_some() {
+            return data.clear();
+        }
         let waits = self.streams.get(&id).is_none_or(|stream| stream.unsent_length > 0);
         if !waits && self.write_data(id, data, end) {
             self.sent_end(id);
@@ -203,6 +206,10 @@ impl Core {
         {
             stream.waits_for_connection = true;
             self.waiting.push_back(id);
+            // Streams end without leaving the line.
+            if self.waiting.len() > 2 * self.streams.len() + 64 {
+                self.waiting.retain(|id| self.streams.contains_key(id));
+            }
         }
     }
 
@@ -218,6 +225,9 @@ impl Core {
 
     /// Gives the streams that wait for the connection their turns, as far as it goes.
     pub(super) fn give_turns(&mut self) {
+        if !self.openers.is_empty() && self.out.len() < OUT_LIMIT {
+            self.wake_openers();
+        }
         for _ in 0..self.waiting.len() {
             if self.send_window <= 0 || self.out.len() >= OUT_LIMIT {
                 return;
@@ -305,7 +315,7 @@ impl Core {
                 stream.data.pop_front();
             }
         }
-        self.consumed(id, count);
+        self.read(id, count);
         Poll::Ready(Ok(count))
     }
 }

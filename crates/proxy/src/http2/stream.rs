@@ -25,6 +25,9 @@ pub(super) enum Reset {
     NotProcessed,
 }
 
+/// Pieces of data below that are joined.
+const SMALL: usize = 1024;
+
 /// How a stream ends once everything before is sent.
 pub(super) enum Finish {
     End,
@@ -47,6 +50,8 @@ pub(super) struct Stream {
     pub answered: bool,
     /// The answer has no body whatever its length says: it is one to HEAD.
     pub is_head: bool,
+    /// The request was CONNECT: there are no lengths (RFC 9110, section 9.3.6).
+    pub is_connect: bool,
     pub data: VecDeque<Bytes>,
     pub trailers: Option<Box<HeaderMap>>,
     /// What is to be sent and had no room yet, and how the stream ends after it.
@@ -81,6 +86,7 @@ impl Stream {
             may_continue: false,
             answered: false,
             is_head: false,
+            is_connect: false,
             data: VecDeque::new(),
             trailers: None,
             unsent: VecDeque::new(),
@@ -109,6 +115,18 @@ impl Stream {
         self.unsent.clear();
         self.finish = None;
         std::mem::take(&mut self.unsent_length)
+    }
+
+    /// Keeps what has come. Small pieces are joined, or each would cost more than it holds.
+    pub(super) fn keep(&mut self, piece: &[u8]) {
+        if piece.len() < SMALL
+            && let Some(last) = self.data.back_mut()
+            && last.len() < SMALL
+        {
+            *last = [&last[..], piece].concat().into();
+            return;
+        }
+        self.data.push_back(Bytes::copy_from_slice(piece));
     }
 
     pub(super) fn wake_receiver(&mut self) {

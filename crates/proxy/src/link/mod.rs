@@ -33,6 +33,7 @@ pub(crate) const LIMITS: Limits = Limits {
     frame: 64 << 10,
     header_list: 64 << 10,
     streams: 1000,
+    resets: 4000,
     extended_connect: false,
 };
 /// How long the peer may take to end its side of a link that was ended on ours.

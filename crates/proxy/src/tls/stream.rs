@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
-use rustls::{ConnectionTrafficSecrets, Error, ExtractedSecrets};
+use rustls::{AlertDescription, ConnectionTrafficSecrets, Error, ExtractedSecrets};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -24,6 +24,7 @@ const RECORDS_WITH_ONE_KEY: u64 = (1 << 24) - (1 << 16);
 const MAX_KEY_UPDATES: u32 = 32;
 
 const CLOSE_NOTIFY: u8 = 0;
+const USER_CANCELED: u8 = 90;
 const KEY_UPDATE: u8 = 24;
 const NEW_SESSION_TICKET: u8 = 4;
 
@@ -54,6 +55,19 @@ impl Rekey {
     }
 }
 
+/// Why a connection cannot go on.
+enum Failure {
+    Bad(BadRecord),
+    /// The peer says so.
+    Alert(u8),
+}
+
+impl From<BadRecord> for Failure {
+    fn from(bad: BadRecord) -> Self {
+        Self::Bad(bad)
+    }
+}
+
 /// A TLS 1.3 connection.
 pub(crate) struct TlsStream {
     tcp: TcpStream,
@@ -69,6 +83,8 @@ pub(crate) struct TlsStream {
     /// Sealed, and not taken by the socket yet.
     unsent: Vec<u8>,
     key_updates: u32,
+    /// A change of our key is among what is not taken yet.
+    key_update_unsent: bool,
     peer_closed: bool,
     closed: bool,
 }
@@ -94,13 +110,14 @@ impl TlsStream {
             partial,
             unsent,
             key_updates: 0,
+            key_update_unsent: false,
             peer_closed: false,
             closed: false,
         })
     }
 
     /// Opens the whole records in `bytes` and gives `take` what they hold; gives how many bytes they were.
-    fn open(&mut self, bytes: &mut [u8], take: &mut dyn FnMut(&[u8])) -> Result<usize, BadRecord> {
+    fn open(&mut self, bytes: &mut [u8], take: &mut dyn FnMut(&[u8])) -> Result<usize, Failure> {
         let mut start = 0;
         while let Some((header, length)) = payload_length(&bytes[start..])? {
             let end = start + HEADER + length;
@@ -109,6 +126,7 @@ impl TlsStream {
             }
             let (content, plaintext) = self.opening.open(header, &mut bytes[start + HEADER..end])?;
             match content {
+                content::APPLICATION_DATA if plaintext.is_empty() => {}
                 content::APPLICATION_DATA => {
                     self.key_updates = 0;
                     take(plaintext);
@@ -116,10 +134,12 @@ impl TlsStream {
                 content::HANDSHAKE => self.message(plaintext)?,
                 content::ALERT => match plaintext {
                     [_, CLOSE_NOTIFY] => self.peer_closed = true,
-                    // Whatever it is, the peer has given up.
-                    _ => return Err(BadRecord::UnexpectedMessage),
+                    // Says that a close_notify follows.
+                    [_, USER_CANCELED] => {}
+                    [_, alert] => return Err(Failure::Alert(*alert)),
+                    _ => return Err(BadRecord::DecodeError.into()),
                 },
-                _ => return Err(BadRecord::UnexpectedMessage),
+                _ => return Err(BadRecord::UnexpectedMessage.into()),
             }
             start = end;
         }
@@ -128,6 +148,9 @@ impl TlsStream {
 
     /// A message after the handshake (RFC 8446, section 4.6).
     fn message(&mut self, mut messages: &[u8]) -> Result<(), BadRecord> {
+        if messages.is_empty() {
+            return Err(BadRecord::UnexpectedMessage);
+        }
         while let [kind, a, b, c, rest @ ..] = messages {
             let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
             let (body, rest) = rest.split_at_checked(length).ok_or(BadRecord::UnexpectedMessage)?;
@@ -143,7 +166,8 @@ impl TlsStream {
                     }
                     let (sequence, secrets) = self.rekey.opening().map_err(|_| BadRecord::InternalError)?;
                     self.opening = Key::new(&secrets, sequence)?;
-                    if *wanted == 1 {
+                    // One answer does for all that asked before it is sent.
+                    if *wanted == 1 && !self.key_update_unsent {
                         self.update_key()?;
                     }
                     return Ok(());
@@ -157,6 +181,7 @@ impl TlsStream {
     /// Goes over to our next key (section 4.6.3).
     fn update_key(&mut self) -> Result<(), BadRecord> {
         self.seal_aside(content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0])?;
+        self.key_update_unsent = true;
         let (sequence, secrets) = self.rekey.sealing().map_err(|_| BadRecord::InternalError)?;
         self.sealing = Key::new(&secrets, sequence)?;
         Ok(())
@@ -188,6 +213,7 @@ impl TlsStream {
             self.unsent.drain(..count);
         }
         self.unsent = Vec::new();
+        self.key_update_unsent = false;
         Poll::Ready(Ok(()))
     }
 }
@@ -225,7 +251,12 @@ impl Transport for TlsStream {
                     }
                     Poll::Ready(Ok(filled - before))
                 }
-                Err(why) => Poll::Ready(Err(self.fail(cx, why))),
+                Err(Failure::Bad(why)) => Poll::Ready(Err(self.fail(cx, why))),
+                Err(Failure::Alert(alert)) => {
+                    self.closed = true;
+                    let alert = Error::AlertReceived(AlertDescription::from(alert));
+                    Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, alert)))
+                }
             }
         })
     }
@@ -433,6 +464,7 @@ mod tests {
             (content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0, 0]),
             (content::HANDSHAKE, &[1, 0, 0, 0]),
             (content::HANDSHAKE, &[KEY_UPDATE, 0, 0]),
+            (content::HANDSHAKE, &[]),
             (content::ALERT, &[2, 40]),
             (20, &[1]),
             (99, &[1]),
@@ -443,5 +475,34 @@ mod tests {
             send(&mut near, b"x").await;
             assert!(receive(&mut far, 1).await.is_err(), "{kind} {message:?}");
         }
+    }
+
+    /// What we owe to a peer that changes keys and does not read is bounded.
+    #[tokio::test]
+    async fn key_updates_do_not_pile_up() {
+        let (near, far) = sockets().await;
+        let (mut near, mut far) = ends(near, far).await;
+        near.tcp.set_nodelay(true).unwrap();
+        // Nobody reads at `near`: fill the way back.
+        let full = vec![7; 1 << 20];
+        let waker = std::task::Waker::noop();
+        let mut cx = Context::from_waker(waker);
+        for _ in 0..200 {
+            let _ = far.poll_send(&mut cx, &full);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        while let Poll::Ready(Ok(_)) = far.poll_send(&mut cx, &full) {}
+        let before = far.unsent.len();
+        for _ in 0..2000 {
+            near.seal_aside(content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]).unwrap();
+            let (sequence, secrets) = near.rekey.sealing().unwrap();
+            near.sealing = Key::new(&secrets, sequence).unwrap();
+            near.seal_aside(content::APPLICATION_DATA, b"").unwrap();
+        }
+        send(&mut near, b"end").await;
+        // It is sent away for it, or not.
+        let _ = receive(&mut far, 3).await;
+        let grown = far.unsent.len().saturating_sub(before);
+        assert!(grown < 4096, "{grown} bytes of answers wait");
     }
 }

@@ -2,6 +2,7 @@
 //! bytes.
 
 mod interop;
+mod limits;
 mod violations;
 
 use std::future::poll_fn;
@@ -20,6 +21,7 @@ pub(super) const LIMITS: Limits = Limits {
     frame: 16 << 10,
     header_list: 16 << 10,
     streams: 100,
+    resets: 400,
     extended_connect: true,
 };
 const LINGER: Duration = Duration::from_millis(100);

@@ -251,7 +251,6 @@ async fn floods_end_the_connection() {
             out.extend_from_slice(&get);
             frame::number(out, kind::RST_STREAM, 2 * i + 1, 8);
         }),
-        ("pings", |_, out| frame::ping(out, false, [1; 8])),
         ("settings", |_, out| frame::settings(out, &[])),
         ("empty data", |_, out| frame::head(out, 0, kind::DATA, 0, 1)),
         ("unknown frames", |_, out| frame::head(out, 0, 99, 0, 0)),
