@@ -169,3 +169,19 @@ async fn half_an_answer_without_a_length_ends_with_a_reset() {
         assert_eq!(fixture.was_reset.get(), reset, "{version:?}");
     }
 }
+
+fn size_of_future<T, F: Future>(_: impl FnOnce(T) -> F) -> usize {
+    size_of::<F>()
+}
+
+/// A thousand that are idle should cost little.
+#[test]
+fn an_idle_connection_is_small() {
+    type Accepted =
+        (Rc<crate::worker::Worker>, tulle_model::name::WorkloadName, crate::Capture, tokio::net::TcpStream);
+    let connection = size_of_future(|(worker, source, capture, tcp): Accepted| {
+        crate::outbound::serve(worker, source, capture, tcp)
+    });
+    let shared = size_of::<Client>();
+    assert!(connection + shared <= 1800, "{connection} and {shared} bytes");
+}
