@@ -246,6 +246,7 @@ async fn next_request(
         if let Poll::Ready(begun) = client.input.poll_head(cx, &mut client.io, parse) {
             return Poll::Ready(begun);
         }
+        client.input.skip_empty_lines();
         if client.input.is_empty() {
             client.input.rest();
             let idle = idle.get_or_insert_with(|| Idle::new(drain, served));

@@ -75,6 +75,8 @@ async fn the_deadline_of_a_head_begins_with_its_first_byte() {
     let mut fixture = Fixture::new();
     fixture.wire.write_all(GET).await.unwrap();
     assert!(matches!(fixture.next(0).await, Ok(Begun::Request(_))));
+    // An empty line is no head.
+    fixture.wire.write_all(b"\r\n").await.unwrap();
     let idle = timeout(2 * HEAD_DEADLINE, fixture.next(1)).await;
     assert!(idle.is_err(), "an idle connection stays open");
     fixture.wire.write_all(b"GET").await.unwrap();
