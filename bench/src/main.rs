@@ -1,4 +1,52 @@
 //! Measures Tulle beside other proxies: `serve` is the service behind them, `load` the client before
 //! them, `run` starts everything, compares and reports.
 
-fn main() {}
+mod event;
+mod load;
+mod report;
+mod run;
+mod serve;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Tulle beside other proxies.
+#[derive(Parser)]
+#[command(name = "tulle-bench")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The service behind the proxies
+    Serve(serve::Options),
+    /// The client before the proxies: prints one JSON object
+    Load(load::Options),
+    /// Compares Tulle with other proxies, side by side: starts all of them, measures in rounds, reports
+    Run(run::Options),
+    /// Makes the report of a run anew
+    Report(report::Options),
+}
+
+fn main() -> ExitCode {
+    match perform(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(options) => serve::run(&options),
+        Command::Load(options) => load::run(&options),
+        Command::Run(options) => run::run(&options),
+        Command::Report(options) => report::run(&options),
+    }
+}

@@ -1,8 +1,10 @@
 //! Everything that a developer does: `cargo xtask --help`.
 
+mod bench;
 mod setup;
 mod tidy;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -32,6 +34,13 @@ enum Task {
     Tidy,
     /// Write the generated protobuf code anew
     Generate,
+    /// Measure Tulle beside other proxies (installs them where it may) and write a report: docs/benchmarks.md
+    Bench {
+        /// What `tulle-bench run` takes: --quick, --rounds N, --scenario NAMES, --peers NAMES, --peer FILE,
+        /// --tulle FILE (built otherwise), --help
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
+        options: Vec<OsString>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -53,6 +62,7 @@ fn perform(task: Task, root: &Path) -> Result<()> {
         Task::Generate => run(cargo(root)
             .args(["test", "-p", "tulle-wire", "--test", "generated"])
             .env("TULLE_REGENERATE", "1")),
+        Task::Bench { options } => bench::run(root, &options),
     }
 }
 

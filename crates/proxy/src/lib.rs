@@ -12,6 +12,7 @@ pub mod endpoints;
 pub mod error;
 pub mod health;
 pub mod http;
+pub mod http2;
 pub mod inbound;
 pub mod link;
 mod listener;

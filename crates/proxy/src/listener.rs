@@ -57,6 +57,8 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
         let _ = socket.set_tcp_congestion(LOCAL_CONGESTION);
     }
     if shared {
+        // What is accepted has it from here.
+        socket.set_tcp_nodelay(true)?;
         socket.listen(BACKLOG)?;
     }
     Ok(socket.into())
@@ -123,7 +125,6 @@ fn serve(worker: &Rc<Worker>, mut tcp: TcpStream, address: SocketAddr, purpose: 
         tcp.reset();
         return;
     }
-    let _ = tcp.set_nodelay(true);
     match purpose {
         Purpose::Links => {
             let link = link::server::serve(worker.clone(), tcp, address);

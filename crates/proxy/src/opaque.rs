@@ -47,8 +47,7 @@ impl Opened {
         edge.request(None, true, self.took);
         edge.opened();
         let _closed = Closed(edge);
-        let mut upstream = tcp::Replayed::new(first, self.upstream);
-        let ended = tcp::copy(&mut client, &mut upstream, |way, bytes| match way {
+        let ended = tcp::pass(&mut client, self.upstream, first, |way, bytes| match way {
             Way::Up => edge.sent(bytes),
             Way::Down => edge.received(bytes),
         })

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::link::tunnel::Tunnel;
+use crate::http2::{Tunnel, splice};
 
 /// How much one way of a connection buffers: what is idle costs little, what is busy gets room.
 const BUFFER_SIZES: [usize; 3] = [1 << 10, 16 << 10, 64 << 10];
@@ -122,12 +122,6 @@ impl AsyncWrite for Downstream {
     }
 }
 
-impl Reset for Tunnel {
-    fn reset(&mut self) {
-        Tunnel::reset(self);
-    }
-}
-
 impl AsyncRead for Upstream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -234,6 +228,23 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Replayed<IO> {
 pub enum Way {
     Up,
     Down,
+}
+
+/// Passes bytes between a client and an upstream, of which `first` was read already, until both ways are
+/// closed; see [`copy`].
+pub async fn pass<C>(
+    client: &mut C,
+    upstream: Upstream,
+    first: Vec<u8>,
+    passed: impl FnMut(Way, u64),
+) -> io::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Reset + Unpin,
+{
+    match upstream {
+        Upstream::Tcp(tcp) => copy(client, &mut Replayed::new(first, tcp), passed).await,
+        Upstream::Tunnel(mut tunnel) => splice(&mut tunnel, client, first, passed).await,
+    }
 }
 
 /// Passes bytes both ways until both are closed, and tells `passed` of each piece. When one side

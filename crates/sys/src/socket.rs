@@ -36,12 +36,15 @@ fn peer_user(client: SocketAddr, server: SocketAddr) -> io::Result<Option<u32>> 
 /// root. Also `true` where nobody can tell: for root, whose children may be any user's, and where the
 /// kernel does not say whose a connection is ([`knows_users`]).
 pub fn is_of_same_user(connection: &impl AsFd) -> io::Result<bool> {
-    let own = nix::unistd::geteuid();
+    let own = *OWN_USER;
     if own.is_root() || !knows_users() {
         return Ok(true);
     }
     is_of(connection, own.as_raw())
 }
+
+/// It does not change while this process serves.
+static OWN_USER: LazyLock<nix::unistd::Uid> = LazyLock::new(nix::unistd::geteuid);
 
 fn is_of(connection: &impl AsFd, user: u32) -> io::Result<bool> {
     let socket = SockRef::from(connection);

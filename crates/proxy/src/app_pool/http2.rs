@@ -1,31 +1,42 @@
 //! HTTP/2 connections to applications, which requests share.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::Response;
 use http::request::Parts;
-use http::{Request, Response};
-use hyper::client::conn::http2;
-use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{ATTEMPTS, Pool, chain};
+use super::{ATTEMPTS, Pool};
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::http::body::{Body, Event, Gate};
-use crate::http::{LocalExecutor, Timer, headers};
+use crate::http::HEADER_LIMIT;
+use crate::http::body::{Body, Gate};
+use crate::http::request::{Failed, request};
+use crate::http2::{Connection, Ended, Handle, Limits, Plain, until_dead};
 use crate::worker::connect;
 
+/// What an application may send us on one connection.
+const LIMITS: Limits = Limits {
+    stream_window: 1 << 20,
+    connection_window: 8 << 20,
+    frame: 64 << 10,
+    header_list: HEADER_LIMIT as u32,
+    streams: 0,
+    extended_connect: false,
+};
 /// HTTP/2 connections to one address.
 const MAX_SHARED: usize = 16;
 /// How long an HTTP/2 connection without streams is kept.
 const MAX_SHARED_IDLE_TIME: Duration = Duration::from_secs(60);
-/// HTTP/2 peers on other hosts are asked whether they live while streams wait for them.
+/// HTTP/2 peers on other hosts are asked whether they live.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an application may take to close a connection that we have ended.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// The HTTP/2 connections to one address.
 #[derive(Default)]
@@ -36,19 +47,13 @@ pub(super) struct Shared {
 }
 
 struct SharedConnection {
-    sender: http2::SendRequest<Body>,
-    /// How many streams the peer allows at a time.
-    room: Rc<Cell<usize>>,
-    streams: Rc<Cell<usize>>,
+    handle: Handle,
     used: Cell<Instant>,
 }
 
-/// A stream on a shared connection, until it is dropped.
-struct StreamGuard(Rc<Cell<usize>>);
-
-impl Drop for StreamGuard {
+impl Drop for SharedConnection {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.handle.go_away();
     }
 }
 
@@ -59,58 +64,51 @@ impl Pool {
         head: &Parts,
         body: Body,
     ) -> Result<Response<Body>, UpstreamError> {
-        let mut head = head.clone();
-        headers::for_http2(&mut head);
-        if let Some(gate) = head.extensions.remove::<Gate>() {
-            // A peer of HTTP/2 has flow control to say what it wants, and hyper keeps its 100 to itself.
+        if let Some(gate) = head.extensions.get::<Gate>() {
+            // A peer of HTTP/2 has flow control to say what it wants.
             gate.open();
         }
-        let mut request = Request::from_parts(head, body);
+        let mut body = Some(body);
         for attempt in 1.. {
-            let (mut sender, stream) = self.shared_connection(address).await?;
-            match sender.try_send_request(request).await {
-                Ok(response) => {
-                    let response = response.map(|body| {
-                        let mut stream = Some(stream);
-                        Body::from(body).observed(move |event| {
-                            if !matches!(event, Event::Data(_) | Event::Trailers(_)) {
-                                stream.take();
-                            }
-                        })
+            let handle = self.shared_connection(address).await?;
+            match request(&handle, head, &[], &mut body).await {
+                Ok(response) => return Ok(response),
+                // It was not sent, and the body is still there.
+                Err(_) if attempt < ATTEMPTS && body.is_some() => {}
+                Err(Failed { error, sent }) => {
+                    let message = format!("the connection to {address} broke before it answered: {error}");
+                    return Err(UpstreamError {
+                        kind: UpstreamErrorKind::ConnectionLost,
+                        safe_to_retry: !sent || error.is_unprocessed(),
+                        message,
                     });
-                    return Ok(response);
                 }
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if attempt < ATTEMPTS => request = unsent,
-                    unsent => return Err(lost(address, error.error(), unsent.is_some())),
-                },
             }
         }
         unreachable!("the last attempt returns")
     }
 
-    /// A shared connection with room for a stream; opens one if there is none.
-    async fn shared_connection(
-        self: &Rc<Self>,
-        address: SocketAddr,
-    ) -> Result<(http2::SendRequest<Body>, StreamGuard), UpstreamError> {
+    /// A connection with room for a stream, to be opened at once; dials if there is none.
+    async fn shared_connection(self: &Rc<Self>, address: SocketAddr) -> Result<Handle, UpstreamError> {
         let shared = self.shared.borrow_mut().entry(address).or_default().clone();
-        if let Some(found) = shared.take_stream(false) {
+        if let Some(found) = shared.with_room() {
             return Ok(found);
         }
         let asked = Instant::now();
         let mut dialing = shared.dialing.lock().await;
-        if let Some(found) = shared.take_stream(false) {
+        if let Some(found) = shared.with_room() {
             return Ok(found);
         }
         // One after the other, they would wait the longer the more they are.
         if let Some((_, error)) = dialing.as_ref().filter(|(failed, _)| *failed >= asked) {
             return Err(error.clone());
         }
-        if shared.connections.borrow().len() >= MAX_SHARED
-            && let Some(found) = shared.take_stream(true)
-        {
-            return Ok(found);
+        let busiest_first = shared.least_busy().filter(|_| shared.connections.borrow().len() >= MAX_SHARED);
+        if let Some(full) = busiest_first {
+            drop(dialing);
+            // One that ends meanwhile fails the request before it is sent.
+            let _ = full.ready().await;
+            return Ok(full);
         }
         let stream = match connect(address).await {
             Ok(stream) => stream,
@@ -119,39 +117,32 @@ impl Pool {
                 return Err(error);
             }
         };
-        // A process of this host that hangs, in a debugger perhaps, is no reason to break its connections.
-        let watched = (!address.ip().is_loopback()).then_some(PING_INTERVAL);
-        let handshake = http2::Builder::new(LocalExecutor)
-            .timer(Timer::default())
-            .keep_alive_interval(watched)
-            .keep_alive_timeout(PING_DEADLINE)
-            .max_header_list_size(crate::http::HEADER_LIMIT as u32)
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(8 << 20)
-            .handshake(TokioIo::new(stream));
-        let (sender, mut connection) = handshake.await.map_err(|error| lost(address, &error, true))?;
-        let room = Rc::new(Cell::new(connection.current_max_send_streams()));
-        let allowed = room.clone();
-        tokio::task::spawn_local(async move {
-            let ended = std::future::poll_fn(|cx| {
-                let polled = Pin::new(&mut connection).poll(cx);
-                allowed.set(connection.current_max_send_streams());
-                polled
-            });
-            if let Err(error) = ended.await {
-                tracing::debug!(%address, %error, "connection to an application ended");
-            }
-        });
-        let streams = Rc::new(Cell::new(1));
-        let connection = SharedConnection {
-            sender: sender.clone(),
-            room,
-            streams: streams.clone(),
-            used: Cell::new(Instant::now()),
-        };
-        shared.connections.borrow_mut().push(connection);
+        let connection = Connection::client(Plain(stream), LIMITS, LINGER);
+        let handle = connection.handle();
+        tokio::task::spawn_local(drive(address, connection));
+        let kept = SharedConnection { handle: handle.clone(), used: Cell::new(Instant::now()) };
+        shared.connections.borrow_mut().push(kept);
         self.sweep();
-        Ok((sender, StreamGuard(streams)))
+        Ok(handle)
+    }
+}
+
+async fn drive(address: SocketAddr, mut connection: Connection<Plain<TcpStream>>) {
+    let (handle, received) = (connection.handle(), connection.received());
+    let dead = async {
+        // A process of this host that hangs, in a debugger perhaps, is no reason to break its connections.
+        if address.ip().is_loopback() {
+            std::future::pending::<()>().await;
+        }
+        until_dead(handle, received, PING_INTERVAL, PING_DEADLINE, || {}).await;
+    };
+    tokio::select! {
+        ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => {
+            if !matches!(ended, Ended::Closed) {
+                tracing::debug!(%address, "connection to an application ended: {ended}");
+            }
+        }
+        () = dead => tracing::debug!(%address, "an application does not answer pings"),
     }
 }
 
@@ -160,46 +151,25 @@ impl Shared {
     pub fn sweep(&self) -> bool {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|c| {
-            let idle = c.streams.get() == 0 && c.used.get().elapsed() >= MAX_SHARED_IDLE_TIME;
-            !idle && !c.sender.is_closed()
+            if c.handle.streams() > 0 {
+                c.used.set(Instant::now());
+            }
+            c.handle.is_open() && c.used.get().elapsed() < MAX_SHARED_IDLE_TIME
         });
         !connections.is_empty()
     }
 
-    /// `full`: also on a connection that has no room now; the request waits for it.
-    fn take_stream(&self, full: bool) -> Option<(http2::SendRequest<Body>, StreamGuard)> {
-        let mut connections = self.connections.borrow_mut();
-        connections.retain(|connection| !connection.sender.is_closed());
-        let connection = connections
-            .iter()
-            .filter(|c| full || c.streams.get() < c.room.get())
-            .min_by_key(|c| c.streams.get())?;
-        connection.streams.set(connection.streams.get() + 1);
+    fn with_room(&self) -> Option<Handle> {
+        let connections = self.connections.borrow();
+        let free = connections.iter().filter(|c| c.handle.has_room());
+        let connection = free.min_by_key(|c| c.handle.streams())?;
         connection.used.set(Instant::now());
-        Some((connection.sender.clone(), StreamGuard(connection.streams.clone())))
+        Some(connection.handle.clone())
     }
-}
 
-/// A failure on a connection that stood.
-fn lost(address: SocketAddr, error: &hyper::Error, unsent: bool) -> UpstreamError {
-    let message = format!("the connection to {address} broke before it answered: {}", chain(error));
-    if unsent || refused_unprocessed(error) {
-        UpstreamError::safe(UpstreamErrorKind::ConnectionLost, message)
-    } else {
-        UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, message)
+    fn least_busy(&self) -> Option<Handle> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|c| c.handle.is_open());
+        connections.iter().min_by_key(|c| c.handle.streams()).map(|c| c.handle.clone())
     }
-}
-
-/// The peer of an HTTP/2 connection says that it did not look at the request (RFC 9113, section 8.7).
-fn refused_unprocessed(error: &hyper::Error) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            let gone = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-            return error.is_remote() && (refused || gone);
-        }
-        source = error.source();
-    }
-    false
 }

@@ -15,7 +15,8 @@ use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+
+use crate::http2::{ReceivedBody, Receiver};
 
 /// Why a body ended before its end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -26,7 +27,7 @@ pub struct Body(Kind);
 enum Kind {
     Empty,
     Whole(Option<Bytes>),
-    Incoming(Incoming),
+    Http2(ReceivedBody),
     Boxed(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError>>>),
 }
 
@@ -61,7 +62,7 @@ impl Body {
         match &self.0 {
             Kind::Empty => Some(0),
             Kind::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Kind::Incoming(_) | Kind::Boxed(_) => None,
+            Kind::Http2(_) | Kind::Boxed(_) => None,
         }
     }
 
@@ -70,7 +71,7 @@ impl Body {
         match &mut self.0 {
             Kind::Empty => Some(Bytes::new()),
             Kind::Whole(bytes) => Some(bytes.take().unwrap_or_default()),
-            Kind::Incoming(_) | Kind::Boxed(_) => None,
+            Kind::Http2(_) | Kind::Boxed(_) => None,
         }
     }
 
@@ -93,9 +94,13 @@ impl Body {
     }
 }
 
-impl From<Incoming> for Body {
-    fn from(body: Incoming) -> Self {
-        if http_body::Body::is_end_stream(&body) { Self::empty() } else { Self(Kind::Incoming(body)) }
+impl From<Receiver> for Body {
+    /// What comes on a stream of HTTP/2; as a whole where all of it is there.
+    fn from(mut receiver: Receiver) -> Self {
+        match receiver.take_whole() {
+            Some(bytes) => Self::whole(bytes),
+            None => Self(Kind::Http2(ReceivedBody::new(receiver))),
+        }
     }
 }
 
@@ -116,7 +121,7 @@ impl http_body::Body for Body {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Http2(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -125,7 +130,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => true,
             Kind::Whole(bytes) => bytes.is_none(),
-            Kind::Incoming(body) => body.is_end_stream(),
+            Kind::Http2(body) => body.is_end_stream(),
             Kind::Boxed(body) => body.is_end_stream(),
         }
     }
@@ -134,7 +139,7 @@ impl http_body::Body for Body {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Kind::Incoming(body) => body.size_hint(),
+            Kind::Http2(body) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
         }
     }

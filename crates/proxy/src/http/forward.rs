@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, Version};
+use http::{Response, Version};
 use tokio::time::Instant;
 use tulle_model::name::ServiceName;
 use tulle_model::routing::{self, RequestParts};
@@ -389,9 +389,8 @@ async fn send(
         return Ok(inbound::pass_request(worker, &workload, port, version, head, body).await);
     }
     let stream = worker.links.stream(worker, source, endpoint).await?;
-    let mut request = Request::from_parts(head.clone(), body);
-    add_link_headers(request.headers_mut(), endpoint, picked.target_port, version);
-    let mut response = stream.send(worker, request).await?.map(Body::new);
+    let more = link_headers(endpoint, picked.target_port, version);
+    let mut response = stream.send(worker, head, &more, body).await?;
     headers::strip_hop_by_hop(response.headers_mut());
     Ok(response)
 }
@@ -410,18 +409,21 @@ async fn send_plain(
     Ok(response)
 }
 
-fn add_link_headers(headers: &mut HeaderMap, endpoint: &Endpoint, port: u16, version: AppVersion) {
+/// What the other node has to know of a request, besides the request.
+fn link_headers(endpoint: &Endpoint, port: u16, version: AppVersion) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = Vec::with_capacity(3);
     if let Some(name) = &endpoint.workload
         && let Ok(name) = HeaderValue::try_from(name.to_string())
     {
-        headers.insert(WORKLOAD, name);
+        headers.push((WORKLOAD, name));
     }
-    headers.insert(PORT, port.into());
+    headers.push((PORT, port.into()));
     let version = match version {
         AppVersion::Http1 => HeaderValue::from_static("1"),
         AppVersion::Http2 => HeaderValue::from_static("2"),
     };
-    headers.insert(APP_VERSION, version);
+    headers.push((APP_VERSION, version));
+    headers
 }
 
 /// The failure that an answer stands for, if the mesh made it: the headers that say so are taken off

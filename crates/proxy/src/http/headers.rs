@@ -223,7 +223,7 @@ pub fn normalize_request(
     found.strip(&mut head.headers);
     let mut uri = std::mem::take(&mut head.uri).into_parts();
     uri.authority = Some(authority);
-    if head.method == Method::CONNECT && head.extensions.get::<hyper::ext::Protocol>().is_none() {
+    if head.method == Method::CONNECT && head.extensions.get::<crate::http2::Protocol>().is_none() {
         (uri.scheme, uri.path_and_query) = (None, None);
     } else {
         uri.scheme = Some(Scheme::HTTP);

@@ -13,27 +13,12 @@ pub mod headers;
 pub(crate) mod http1;
 mod record;
 pub mod reply;
+pub mod request;
+pub mod respond;
 pub mod retry;
+mod serve_http2;
 pub mod server;
 mod upgrade;
 
-use std::future::Future;
-
-pub use hyper_util::rt::TokioTimer as Timer;
-
 /// How large the head of a message may be, on any version of HTTP.
 pub const HEADER_LIMIT: usize = 64 << 10;
-
-/// Runs what hyper wants to run on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-pub struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}

@@ -4,16 +4,10 @@
 //! finish the head of a request that it began, when it has closed its side and does not take the answer,
 //! or when the worker drains, after what is in flight.
 
-use std::convert::Infallible;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Method, Request, Response, Version};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 
 use crate::http::body::{Body, Gate};
 use crate::http::forward::{self, Call, Refusal, Target};
@@ -22,22 +16,12 @@ use crate::http::http1;
 use crate::http::record::Record;
 use crate::http::reply::{self, Reason, reply};
 use crate::http::upgrade::{self, Leaving};
-use crate::http::{HEADER_LIMIT, LocalExecutor, Timer, egress, headers};
+use crate::http::{egress, headers, serve_http2};
 use crate::link::REASON;
 use crate::outbound::HttpDestination;
 use crate::state::LocalWorkload;
-use crate::tcp::{Downstream, Replayed};
+use crate::tcp::Downstream;
 use crate::worker::Worker;
-
-/// Streams that a client may have open on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 1000;
-/// HTTP/2 clients that are silent are asked whether they live.
-const PING_INTERVAL: Duration = Duration::from_secs(60);
-const PING_DEADLINE: Duration = Duration::from_secs(20);
-/// Streams that a client reset before we looked at them (CVE-2023-44487), and that we reset for its
-/// mistakes (CVE-2025-8671), before its connection is closed.
-const MAX_PENDING_RESETS: usize = 50;
-const MAX_LOCAL_RESETS: usize = 1024;
 
 /// What the requests of one connection share.
 pub(super) struct Connection {
@@ -58,48 +42,7 @@ pub async fn serve(
     let cx = Rc::new(Connection { worker, source, destination });
     match http1::server::serve(&cx, io, first).await {
         http1::server::Ended::Closed => {}
-        http1::server::Ended::Http2(io, first) => Box::pin(serve_http2(cx, io, first.into())).await,
-    }
-}
-
-async fn serve_http2(cx: Rc<Connection>, io: Downstream, first: Vec<u8>) {
-    let worker = cx.worker.clone();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        let cx = cx.clone();
-        async move {
-            let leaving = (request.method() == Method::CONNECT)
-                .then(|| Leaving::Http2(hyper::upgrade::on(&mut request)));
-            Ok::<_, Infallible>(answer(&cx, request.map(Body::from), leaving).await)
-        }
-    });
-    let mut builder = hyper::server::conn::http2::Builder::new(LocalExecutor);
-    builder
-        .timer(Timer::default())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(HEADER_LIMIT as u32)
-        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .max_local_error_reset_streams(MAX_LOCAL_RESETS)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_DEADLINE)
-        .enable_connect_protocol();
-    let io = TokioIo::new(Replayed::new(first, io));
-    let mut connection = pin!(builder.serve_connection(io, service));
-    let mut draining = pin!(worker.drain.wait());
-    let mut told = false;
-    let ended = loop {
-        tokio::select! {
-            biased;
-            ended = connection.as_mut() => break ended,
-            () = draining.as_mut(), if !told => {
-                told = true;
-                connection.as_mut().graceful_shutdown();
-            }
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error = %crate::app_pool::chain(&error), "connection of a workload ended");
+        http1::server::Ended::Http2(io, first) => Box::pin(serve_http2::serve(cx, io, first.into())).await,
     }
 }
 

@@ -16,8 +16,6 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -29,6 +27,7 @@ use crate::http::headers::{self, AppVersion};
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, exchange};
 use crate::http::record::{Outcome, Record};
 use crate::http::reply::{self, Reason, reply};
+use crate::http2::{Protocol, Tunnel};
 use crate::metrics::{EdgeMetrics, InFlight};
 use crate::state::LocalWorkload;
 use crate::tcp::{self, Downstream, Replayed, Reset, Upstream, Way};
@@ -45,7 +44,7 @@ const SEC_WEBSOCKET_VERSION: HeaderName = HeaderName::from_static("sec-websocket
 pub(super) enum Leaving {
     /// The connection, and what was read of it after the request.
     Http1(oneshot::Receiver<(Downstream, BytesMut)>),
-    Http2(OnUpgrade),
+    Http2(oneshot::Receiver<Tunnel>),
 }
 
 /// A client's wish to leave HTTP.
@@ -65,8 +64,8 @@ enum Form {
 /// What the client wishes, if it does. To be asked before hop-by-hop headers are removed.
 pub(super) fn wanted(head: &Parts, client: Leaving) -> Option<Wish> {
     let form = if head.method == Method::CONNECT {
-        match head.extensions.get::<hyper::ext::Protocol>() {
-            Some(protocol) => Form::Extended(protocol.as_str().to_owned()),
+        match head.extensions.get::<Protocol>() {
+            Some(Protocol(name)) => Form::Extended(String::from_utf8_lossy(name.as_bytes()).into_owned()),
             None => Form::Connect,
         }
     } else if head.version == Version::HTTP_11 {
@@ -127,7 +126,7 @@ pub(super) async fn forward(
 
 /// Makes the request what the application is to get, except for the headers of the connection.
 fn rewrite(head: &mut Parts, form: &Form) -> Result<(), String> {
-    head.extensions.remove::<hyper::ext::Protocol>();
+    head.extensions.remove::<Protocol>();
     match form {
         Form::Upgrade(_) | Form::Connect => {}
         Form::Extended(protocol) if protocol.eq_ignore_ascii_case("websocket") => {
@@ -281,7 +280,7 @@ pub(super) fn tunnel(
 /// A client that has left HTTP.
 enum Client {
     Http1(Replayed<Downstream>),
-    Http2(TokioIo<Upgraded>),
+    Http2(Tunnel),
 }
 
 impl Leaving {
@@ -291,7 +290,7 @@ impl Leaving {
                 Self::Http1(taken) => {
                     taken.await.ok().map(|(io, read)| Client::Http1(Replayed::new(read.into(), io)))
                 }
-                Self::Http2(upgrade) => upgrade.await.ok().map(|io| Client::Http2(TokioIo::new(io))),
+                Self::Http2(taken) => taken.await.ok().map(Client::Http2),
             }
         };
         timeout(HAND_OVER_DEADLINE, client).await.ok()?
@@ -310,8 +309,7 @@ impl Reset for Client {
     fn reset(&mut self) {
         match self {
             Self::Http1(client) => client.reset(),
-            // Dropping it without a shutdown is all that can be done through hyper.
-            Self::Http2(_) => {}
+            Self::Http2(client) => client.reset(),
         }
     }
 }

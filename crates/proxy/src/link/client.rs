@@ -11,34 +11,27 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
-use h2::client::{Connection, SendRequest};
-use h2::{Ping, PingPong, Reason};
-use http::{Method, Request, Response, StatusCode};
-use http_body::Body;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, response};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
-use tokio_rustls::client::TlsStream;
 use tokio_util::task::TaskTracker;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{Endpoint, FastMap};
 
-use super::alive::{Received, Watched, until_dead};
-use super::body::LinkBody;
-use super::tunnel::Tunnel;
 use super::{
-    CONNECTION_WINDOW, FRAME_SIZE, HANDSHAKE_DEADLINE, HEADER_LIST, MAX_STREAMS, REASON, SEND_BUFFER,
-    STREAM_WINDOW, WORKLOAD, is_distrusted,
+    HANDSHAKE_DEADLINE, LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, REASON, WORKLOAD, is_distrusted,
 };
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
-use crate::http::body::Gate;
+use crate::http::body::Body;
+use crate::http::request::{Failed, request};
+use crate::http2::{Connection, Ended, Error, Handle, RequestHead, Tunnel, until_dead};
 use crate::metrics::Handshake;
 use crate::state::{LocalWorkload, WorkloadCertificate};
-use crate::tls::{self, TlsCache, TlsFailure};
+use crate::tls::{self, TlsCache, TlsFailure, TlsStream};
 use crate::worker::Worker;
 
 /// How long the peer's answer to a CONNECT may take.
@@ -73,32 +66,22 @@ pub struct LinkPool {
 }
 
 struct Link {
-    send: SendRequest<Bytes>,
-    streams: Cell<usize>,
-    idle_since: Cell<Instant>,
+    handle: Handle,
+    /// When streams were last seen on it.
+    used: Cell<Instant>,
     retired: Cell<bool>,
 }
 
 impl Link {
     fn has_room(&self) -> bool {
-        self.streams.get() < self.send.current_max_send_streams().min(MAX_STREAMS as usize)
+        self.handle.has_room() && self.handle.streams() < LIMITS.streams as usize
     }
 }
 
-/// A stream's place on a link.
-struct Slot(Rc<Link>);
-
-impl Slot {
-    fn new(link: Rc<Link>) -> Rc<Self> {
-        link.streams.set(link.streams.get() + 1);
-        Rc::new(Self(link))
-    }
-}
-
-impl Drop for Slot {
+impl Drop for Link {
     fn drop(&mut self) {
-        self.0.streams.set(self.0.streams.get() - 1);
-        self.0.idle_since.set(Instant::now());
+        // Nobody can open streams on it any longer: it ends with its last one.
+        self.handle.go_away();
     }
 }
 
@@ -120,10 +103,11 @@ impl LinkPool {
         loop {
             let dial = match self.open_link(&key) {
                 Ok(link) => {
-                    let mut send = link.send.clone();
-                    let slot = Slot::new(link.clone());
-                    match poll_fn(|cx| send.poll_ready(cx)).await {
-                        Ok(()) => return Ok(LinkStream { send, slot }),
+                    match link.handle.ready().await {
+                        Ok(()) => {
+                            link.used.set(Instant::now());
+                            return Ok(LinkStream(link.handle.clone()));
+                        }
                         Err(_) => self.retire(&key, &link),
                     }
                     continue;
@@ -151,7 +135,7 @@ impl LinkPool {
             return Ok(link.clone());
         }
         if open.len() >= MAX_LINKS {
-            return open.iter().min_by_key(|link| link.streams.get()).cloned().ok_or(());
+            return open.iter().min_by_key(|link| link.handle.streams()).cloned().ok_or(());
         }
         Err(())
     }
@@ -195,14 +179,13 @@ impl LinkPool {
             let entry = entries.entry(key.clone()).or_default();
             entry.dial = None;
             let result = match result {
-                Ok((link, connection, watch)) => {
+                Ok((link, connection)) => {
                     entry.open.push(link.clone());
                     worker.links.running.spawn_local(drive(
                         worker.clone(),
                         key,
                         Rc::downgrade(&link),
                         connection,
-                        watch,
                         certificate,
                     ));
                     Ok(())
@@ -220,13 +203,7 @@ impl LinkPool {
     }
 }
 
-type LinkConnection = Connection<Watched<TlsStream<TcpStream>>, Bytes>;
-
-/// How a link is found to be dead.
-struct Watch {
-    pings: PingPong,
-    received: Received,
-}
+type LinkConnection = Connection<TlsStream>;
 
 /// TCP, TLS, HTTP/2, and a ping: a server that does not accept our certificate says so only after its
 /// side of the handshake, when ours has long been done.
@@ -234,7 +211,7 @@ async fn open(
     worker: &Rc<Worker>,
     key: &LinkKey,
     certificate: &Arc<WorkloadCertificate>,
-) -> Result<(Rc<Link>, LinkConnection, Watch), UpstreamError> {
+) -> Result<(Rc<Link>, LinkConnection), UpstreamError> {
     let tcp = crate::worker::connect(key.address).await?;
     let counts = worker.metrics.counts();
     let handshake = timeout(HANDSHAKE_DEADLINE, greet(worker, key, certificate, tcp)).await;
@@ -268,44 +245,27 @@ async fn greet(
     key: &LinkKey,
     certificate: &Arc<WorkloadCertificate>,
     tcp: TcpStream,
-) -> Result<(Rc<Link>, LinkConnection, Watch), TlsFailure> {
+) -> Result<(Rc<Link>, LinkConnection), TlsFailure> {
     let state = worker.now();
     let stream = tls::connect(&worker.links.tls, &state, certificate, &key.destination, tcp).await?;
-    let (stream, received) = Watched::new(stream);
-    let broken = |error: h2::Error| match error.into_io() {
-        Some(io) => TlsFailure::from(io),
-        None => {
-            TlsFailure { kind: Handshake::Broken, message: "the peer closed the link at once".to_owned() }
-        }
-    };
-    let (send, mut connection) = h2::client::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME_SIZE)
-        .max_header_list_size(HEADER_LIST)
-        .max_send_buffer_size(SEND_BUFFER)
-        .enable_push(false)
-        .handshake(stream)
-        .await
-        .map_err(broken)?;
-    let mut pings = connection.ping_pong().ok_or_else(|| TlsFailure {
-        kind: Handshake::Broken,
-        message: "the link cannot be asked whether it lives".to_owned(),
-    })?;
+    let mut connection = Connection::client(stream, LIMITS, LINGER);
+    let handle = connection.handle();
     tokio::select! {
         biased;
-        ended = &mut connection => {
-            return Err(broken(ended.err().unwrap_or_else(|| Reason::CONNECT_ERROR.into())));
-        }
-        pong = pings.ping(Ping::opaque()) => { pong.map_err(broken)?; }
+        ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => return Err(not_taken(ended)),
+        pong = handle.ping() => pong.map_err(not_taken)?,
     }
-    let link = Link {
-        send,
-        streams: Cell::new(0),
-        idle_since: Cell::new(Instant::now()),
-        retired: Cell::new(false),
-    };
-    Ok((Rc::new(link), connection, Watch { pings, received }))
+    let link = Link { handle, used: Cell::new(Instant::now()), retired: Cell::new(false) };
+    Ok((Rc::new(link), connection))
+}
+
+/// A link that ended before it was of use.
+fn not_taken(ended: Ended) -> TlsFailure {
+    match ended {
+        Ended::Io(error) => TlsFailure::of(&error),
+        Ended::Closed => TlsFailure::broken("the peer closed the link at once".to_owned()),
+        other => TlsFailure::broken(format!("the peer does not take the link: {other}")),
+    }
 }
 
 /// Runs a link until it ends, and takes it out of the pool when it is no longer fit for new streams.
@@ -313,8 +273,7 @@ async fn drive(
     worker: Rc<Worker>,
     key: LinkKey,
     link: Weak<Link>,
-    connection: LinkConnection,
-    watch: Watch,
+    mut connection: LinkConnection,
     certificate: Arc<WorkloadCertificate>,
 ) {
     let counts = worker.metrics.counts();
@@ -327,9 +286,13 @@ async fn drive(
             worker.links.retire(&key, &link);
         }
     };
+    let (handle, received) = (connection.handle(), connection.received());
     let ended = tokio::select! {
-        ended = connection => ended.err().map(|error| error.to_string()),
-        () = until_dead(watch.pings, watch.received, retire_if_spent) => {
+        ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => match ended {
+            Ended::Closed => None,
+            other => Some(other.to_string()),
+        },
+        () = until_dead(handle, received, PING_INTERVAL, PING_DEADLINE, retire_if_spent) => {
             Some("the peer does not answer pings".to_owned())
         }
     };
@@ -347,88 +310,52 @@ async fn drive(
 
 /// Whether a link must not be handed out any longer: its certificate has ended, or nobody uses it.
 fn is_spent(link: &Link, expires: i64) -> bool {
-    unix_time() >= expires || (link.streams.get() == 0 && link.idle_since.get().elapsed() > IDLE)
+    if link.handle.streams() > 0 {
+        link.used.set(Instant::now());
+    }
+    unix_time() >= expires || link.used.get().elapsed() > IDLE
 }
 
 pub(crate) fn unix_time() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
-/// A place for one request or tunnel on an open link.
-pub struct LinkStream {
-    send: SendRequest<Bytes>,
-    slot: Rc<Slot>,
-}
+/// A place for one request or tunnel on an open link, to be used before anything else is awaited.
+pub struct LinkStream(Handle);
 
 impl LinkStream {
-    /// Sends a request, whose URI must have scheme and authority, and returns when the head of the
-    /// answer is there. Dropping the future, or the answer's body before its end, resets the stream.
-    pub async fn send<B>(
-        mut self,
+    /// Sends a request with headers that come on top of its own; see [`request`].
+    pub async fn send(
+        self,
         worker: &Worker,
-        request: Request<B>,
-    ) -> Result<Response<LinkBody>, UpstreamError>
-    where
-        B: Body<Data = Bytes> + 'static,
-    {
-        let (mut head, body) = request.into_parts();
-        head.version = http::Version::HTTP_2;
-        let gate = head.extensions.remove::<Gate>();
-        let empty = body.is_end_stream();
-        let (mut response, mut upload) =
-            self.send.send_request(Request::from_parts(head, ()), empty).map_err(not_sent)?;
+        head: &http::request::Parts,
+        more: &[(HeaderName, HeaderValue)],
+        body: Body,
+    ) -> Result<Response<Body>, UpstreamError> {
         worker.metrics.counts().client_streams.add(1);
-        let mut guard = UploadGuard(None);
-        if !empty {
-            let (cancel, cancelled) = oneshot::channel::<()>();
-            guard.0 = Some(cancel);
-            let slot = self.slot.clone();
-            tokio::task::spawn_local(async move {
-                let abandoned = async {
-                    if cancelled.await.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                };
-                let ended = tokio::select! {
-                    biased;
-                    ended = super::body::send(&mut upload, body) => ended.is_ok(),
-                    () = abandoned => false,
-                };
-                if !ended {
-                    upload.send_reset(Reason::CANCEL);
-                }
-                drop(slot);
-            });
-        }
-        // The application wants the body that is held back.
-        if let Some(gate) = gate
-            && let Some(Ok(interim)) = poll_fn(|cx| response.poll_informational(cx)).await
-            && interim.status() == StatusCode::CONTINUE
-        {
-            gate.open();
-        }
-        let (head, stream) = response.await.map_err(failed)?.into_parts();
-        let body = LinkBody::new(stream, &head.headers, guard).holding(self.slot);
-        Ok(Response::from_parts(head, body))
+        let answer = request(&self.0, head, more, &mut Some(body)).await;
+        answer.map_err(|Failed { error, sent }| if sent { failed(error) } else { not_sent(error) })
     }
 
     /// Opens a tunnel to a port of a workload (HBONE): CONNECT to `authority`, the workload's address
     /// and port.
     pub async fn tunnel(
-        mut self,
+        self,
         worker: &Worker,
         workload: Option<&WorkloadName>,
         authority: SocketAddr,
     ) -> Result<Tunnel, UpstreamError> {
-        let internal = |e: http::Error| UpstreamError::safe(Kind::Connect, e.to_string());
-        let mut request = Request::builder().method(Method::CONNECT).uri(authority.to_string());
+        let internal = |e: &dyn std::fmt::Display| UpstreamError::safe(Kind::Connect, e.to_string());
+        let uri = Uri::try_from(authority.to_string()).map_err(|e| internal(&e))?;
+        let mut headers = HeaderMap::new();
         if let Some(workload) = workload {
-            request = request.header(WORKLOAD, workload.to_string());
+            let name = HeaderValue::try_from(workload.to_string()).map_err(|e| internal(&e))?;
+            headers.insert(WORKLOAD, name);
         }
-        let request = request.body(()).map_err(internal)?;
-        let (response, send) = self.send.send_request(request, false).map_err(not_sent)?;
+        let head = RequestHead { method: &Method::CONNECT, uri: &uri, headers: &headers, more: &[] };
+        let (sender, mut receiver) = self.0.request(&head, false).map_err(not_sent)?;
         worker.metrics.counts().client_streams.add(1);
-        let response = match timeout(TUNNEL_DEADLINE, response).await {
+        let head = match timeout(TUNNEL_DEADLINE, poll_fn(|cx| receiver.poll_head(cx))).await {
             // Nothing was sent through it yet, so another endpoint may be tried whatever happened.
             Ok(answer) => answer.map_err(not_sent)?,
             Err(_) => {
@@ -436,56 +363,31 @@ impl LinkStream {
                 return Err(UpstreamError::safe(Kind::Timeout, message));
             }
         };
-        if response.status() != StatusCode::OK {
-            return Err(refused(&response, authority));
+        if head.status != StatusCode::OK {
+            return Err(refused(&head, authority));
         }
-        Ok(Tunnel::new(send, response.into_body()).holding(self.slot))
+        Ok(Tunnel::new(sender, receiver))
     }
 }
 
-fn refused(response: &Response<h2::RecvStream>, authority: SocketAddr) -> UpstreamError {
-    let text = |name| response.headers().get(name).and_then(|v: &http::HeaderValue| v.to_str().ok());
-    let reason = text(REASON).unwrap_or("no reason given");
+fn refused(head: &response::Parts, authority: SocketAddr) -> UpstreamError {
+    let reason = head.headers.get(REASON).and_then(|value| value.to_str().ok()).unwrap_or("no reason given");
     let kind = if reason == "draining" { Kind::Draining } else { Kind::Refused };
-    let message = format!("the node refused the connection to {authority}: {reason} ({})", response.status());
+    let message = format!("the node refused the connection to {authority}: {reason} ({})", head.status);
     UpstreamError::safe(kind, message)
 }
 
 /// What a failed stream means: only a refused stream, or one that a peer that goes away has not looked
 /// at, is certain not to have reached the application (RFC 9113 sections 6.8 and 8.7).
-fn failed(error: h2::Error) -> UpstreamError {
-    let refused = error.is_reset() && error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
-    let gone = error.is_go_away() && error.is_remote() && error.reason() == Some(Reason::NO_ERROR);
+fn failed(error: Error) -> UpstreamError {
     UpstreamError {
         kind: Kind::ConnectionLost,
-        safe_to_retry: refused || gone,
+        safe_to_retry: error.is_unprocessed(),
         message: format!("the link ended: {error}"),
     }
 }
 
 /// A stream that failed before anything for the application was handed over.
-fn not_sent(error: h2::Error) -> UpstreamError {
+fn not_sent(error: Error) -> UpstreamError {
     UpstreamError { safe_to_retry: true, ..failed(error) }
-}
-
-/// Stops sending a request's body when nobody waits for the answer any longer.
-pub(super) struct UploadGuard(Option<oneshot::Sender<()>>);
-
-impl UploadGuard {
-    pub(super) fn none() -> Self {
-        Self(None)
-    }
-
-    /// The answer is complete: what is left of the request may still go.
-    pub(super) fn disarm(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for UploadGuard {
-    fn drop(&mut self) {
-        if let Some(cancel) = self.0.take() {
-            let _ = cancel.send(());
-        }
-    }
 }

@@ -1,16 +1,14 @@
 //! Links: the mTLS HTTP/2 connections between nodes. Requests are HTTP/2 requests with a few internal
 //! headers; opaque connections are CONNECT streams (HBONE).
 
-mod alive;
-pub mod body;
 pub mod client;
 pub mod server;
-pub mod tunnel;
 
 use std::time::Duration;
 
 use http::HeaderName;
 
+use crate::http2::Limits;
 use crate::state::WorkloadCertificate;
 use crate::worker::Worker;
 
@@ -28,16 +26,17 @@ pub const RETRY: HeaderName = HeaderName::from_static("tulle-retry");
 /// TCP connect, TLS and HTTP/2 until the peer's first answer, each.
 pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// What one stream may have under way without the reader having taken it.
-pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
-/// What one link may.
-pub(crate) const CONNECTION_WINDOW: u32 = 8 << 20;
-pub(crate) const FRAME_SIZE: u32 = 64 << 10;
-/// How much one stream buffers of what it is to send.
-pub(crate) const SEND_BUFFER: usize = 128 << 10;
-pub(crate) const HEADER_LIST: u32 = 64 << 10;
-/// Streams that one link carries at a time.
-pub(crate) const MAX_STREAMS: u32 = 1000;
+/// What one end of a link allows the other.
+pub(crate) const LIMITS: Limits = Limits {
+    stream_window: 1 << 20,
+    connection_window: 8 << 20,
+    frame: 64 << 10,
+    header_list: 64 << 10,
+    streams: 1000,
+    extended_connect: false,
+};
+/// How long the peer may take to end its side of a link that was ended on ours.
+pub(crate) const LINGER: Duration = Duration::from_secs(10);
 
 /// A link is asked whether it lives that often, and has so long to answer: a dead peer is found in 10 s.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(4);

@@ -13,10 +13,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -24,33 +21,25 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::FastMap;
 
-use super::alive::{Received, Watched, until_dead};
-use super::body::{self, LinkBody};
-use super::client::{UploadGuard, unix_time};
-use super::tunnel::Tunnel;
+use super::client::unix_time;
 use super::{
-    CONNECTION_WINDOW, FRAME_SIZE, HANDSHAKE_DEADLINE, HEADER_LIST, MAX_STREAMS, PORT, REASON, RETRY,
-    SEND_BUFFER, STREAM_WINDOW, WORKLOAD, is_distrusted,
+    HANDSHAKE_DEADLINE, LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, PORT, REASON, RETRY, WORKLOAD,
+    is_distrusted,
 };
 use crate::error::UpstreamErrorKind;
 use crate::http::body::{Body, Gate};
 use crate::http::headers;
+use crate::http::respond::respond;
+use crate::http2::{Connection, Ended, Incoming, Receiver, Sender, Tunnel, Violation, splice, until_dead};
 use crate::inbound::{self, Peer};
 use crate::metrics::Handshake;
 use crate::state::{LocalWorkload, WorkloadCertificate};
-use crate::tcp;
 use crate::tls::{self, TlsFailure};
 use crate::worker::Worker;
 
 /// Handshakes that a worker does at a time, and how many of them from one address.
 const HANDSHAKES: usize = 1024;
 const HANDSHAKES_OF_ONE_ADDRESS: usize = 128;
-/// Resets before the peer is sent away: streams that we reset and still remember, that the peer reset
-/// before we looked at them, and that we reset because of the peer's errors.
-const REMEMBERED_RESETS: usize = 100;
-const PENDING_RESETS: usize = 50;
-const ERROR_RESETS: usize = 1000;
-
 /// Counts the handshakes under way.
 #[derive(Default)]
 pub(crate) struct HandshakeLimits(RefCell<(usize, FastMap<IpAddr, usize>)>);
@@ -93,7 +82,21 @@ struct Link {
     certificate: Arc<WorkloadCertificate>,
     /// Seconds since the epoch: when the first of the two certificates ends.
     expires: i64,
-    received: Received,
+    /// The workload that the last stream was for, and how the peer named it.
+    last: RefCell<Option<(HeaderValue, WorkloadName)>>,
+}
+
+impl Link {
+    /// The workload that a peer names so. Most streams of a link are for the same.
+    fn workload_name(&self, value: &HeaderValue) -> Option<WorkloadName> {
+        let mut last = self.last.borrow_mut();
+        if let Some((_, name)) = last.as_ref().filter(|(known, _)| known == value) {
+            return Some(name.clone());
+        }
+        let name: WorkloadName = value.to_str().ok()?.parse().ok()?;
+        *last = Some((value.clone(), name.clone()));
+        Some(name)
+    }
 }
 
 /// Serves one connection to the link port.
@@ -128,69 +131,51 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
     counts.server_links.subtract(1);
     match ended {
         Ok(()) => {}
-        Err(Ended::Abused(error)) => {
+        Err(Failure::Abused(error)) => {
             counts.abused_links.add(1);
             if worker.may_warn() {
                 tracing::warn!(peer = %address, "link closed: the peer broke HTTP/2's rules: {error}");
             }
         }
-        Err(Ended::Lost(why)) => tracing::debug!(peer = %address, "link ended: {why}"),
+        Err(Failure::Lost(why)) => tracing::debug!(peer = %address, "link ended: {why}"),
     }
 }
 
-type LinkConnection = h2::server::Connection<Watched<tokio_rustls::server::TlsStream<TcpStream>>, Bytes>;
+type LinkConnection = Connection<tls::TlsStream>;
 
-/// TLS and HTTP/2's preface.
+/// TLS, and the beginning of HTTP/2.
 async fn greet(worker: &Rc<Worker>, tcp: TcpStream) -> Result<(Link, LinkConnection), TlsFailure> {
     let accepted = tls::accept(&worker.server_tls, || worker.now(), tcp).await?;
-    let (stream, received) = Watched::new(accepted.stream);
-    let connection = h2::server::Builder::new()
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME_SIZE)
-        .max_header_list_size(HEADER_LIST)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_concurrent_reset_streams(REMEMBERED_RESETS)
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(Some(ERROR_RESETS))
-        .handshake(stream)
-        .await
-        .map_err(|error| TlsFailure {
-            kind: Handshake::Broken,
-            message: format!("the peer does not speak HTTP/2: {error}"),
-        })?;
+    let connection = Connection::server(accepted.stream, LIMITS, LINGER);
     let link = Link {
         peer: Peer { identity: accepted.peer },
         identity: accepted.certificate.identity.clone(),
         certificate: accepted.certificate,
         expires: accepted.expires,
-        received,
+        last: RefCell::default(),
     };
     Ok((link, connection))
 }
 
 /// Why a link ended before its time.
-enum Ended {
+enum Failure {
     /// It is gone.
     Lost(String),
     /// We closed it: a flood, or frames that may not be.
-    Abused(h2::Error),
+    Abused(Violation),
 }
 
 /// Takes streams until the link ends. A drain, the end of a certificate, or that of a root's trust sends
 /// GOAWAY: what is under way is finished.
-async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection) -> Result<(), Ended> {
-    let Some(pings) = connection.ping_pong() else {
-        return Err(Ended::Lost("it cannot be pinged".to_owned()));
-    };
+async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection) -> Result<(), Failure> {
+    let (handle, received) = (connection.handle(), connection.received());
     let distrusted = Notify::new();
-    let mut dead = std::pin::pin!(until_dead(pings, link.received.clone(), || {
+    let mut dead = pin!(until_dead(handle.clone(), received, PING_INTERVAL, PING_DEADLINE, || {
         if is_distrusted(worker, &link.certificate) {
             distrusted.notify_one();
         }
     }));
-    let mut going = std::pin::pin!(async {
+    let mut going = pin!(async {
         let left = Duration::from_secs(link.expires.saturating_sub(unix_time()).max(0) as u64);
         // A timer does not reach further than some years.
         let end = Instant::now() + left.min(Duration::from_secs(365 * 24 * 3600));
@@ -200,26 +185,24 @@ async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection
             () = distrusted.notified() => {}
         }
     });
+    let take = |incoming: Incoming, sender, receiver| {
+        worker.metrics.counts().server_streams.add(1);
+        let (worker, link) = (worker.clone(), link.clone());
+        tokio::task::spawn_local(answer(worker, link, incoming.head, sender, receiver));
+    };
     let mut gone = false;
     loop {
         tokio::select! {
             biased;
-            stream = connection.accept() => match stream {
-                Some(Ok((request, respond))) => {
-                    worker.metrics.counts().server_streams.add(1);
-                    let (worker, link) = (worker.clone(), link.clone());
-                    tokio::task::spawn_local(answer(worker, link, request, respond));
-                }
-                Some(Err(error)) if error.is_io() || error.is_remote() => {
-                    return Err(Ended::Lost(error.to_string()));
-                }
-                Some(Err(error)) => return Err(Ended::Abused(error)),
-                None => return Ok(()),
+            ended = poll_fn(|cx| connection.poll(cx, take)) => return match ended {
+                Ended::Closed => Ok(()),
+                Ended::Violation(violation) => Err(Failure::Abused(violation)),
+                lost => Err(Failure::Lost(lost.to_string())),
             },
-            () = &mut dead => return Err(Ended::Lost("the peer does not answer pings".to_owned())),
+            () = &mut dead => return Err(Failure::Lost("the peer does not answer pings".to_owned())),
             () = &mut going, if !gone => {
                 gone = true;
-                connection.graceful_shutdown();
+                handle.go_away();
             }
         }
     }
@@ -228,19 +211,19 @@ async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection
 async fn answer(
     worker: Rc<Worker>,
     link: Rc<Link>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    mut head: http::request::Parts,
+    mut sender: Sender,
+    receiver: Receiver,
 ) {
-    if request.method() == Method::CONNECT {
-        return tunnel(worker, link, request, respond).await;
+    if head.method == Method::CONNECT {
+        return tunnel(worker, link, head, sender, receiver).await;
     }
-    let found = find(&worker, &link, request.headers(), None);
-    let (mut head, stream) = request.into_parts();
+    let found = find(&worker, &link, &head.headers, None);
     head.headers.remove(WORKLOAD);
     head.headers.remove(PORT);
     let response = match found {
         Ok((workload, port)) => {
-            let mut body = Body::new(LinkBody::new(stream, &head.headers, UploadGuard::none()));
+            let mut body = Body::from(receiver);
             let mut gate = None;
             if headers::expects_continue(&head.headers) {
                 let (shut, gated) = Gate::before(body);
@@ -253,27 +236,18 @@ async fn answer(
                 tokio::select! {
                     biased;
                     response = served.as_mut() => break response,
-                    _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+                    _ = poll_fn(|cx| sender.poll_reset(cx)) => return,
                     () = opened(&gate), if gate.is_some() => {
                         gate = None;
-                        let mut interim = Response::new(());
-                        *interim.status_mut() = StatusCode::CONTINUE;
                         // Fails only when the stream is over, which the others tell.
-                        let _ = respond.send_informational(interim);
+                        let _ = sender.respond(StatusCode::CONTINUE, &HeaderMap::new(), false);
                     }
                 }
             }
         }
-        Err(refusal) => refusal.response().map(|()| Body::empty()),
+        Err(refusal) => return refusal.send(sender),
     };
-    let (mut head, body) = response.into_parts();
-    head.version = http::Version::HTTP_2;
-    let empty = http_body::Body::is_end_stream(&body);
-    if let Ok(mut send) = respond.send_response(Response::from_parts(head, ()), empty)
-        && !empty
-    {
-        let _ = body::send(&mut send, body).await;
-    }
+    respond(&mut sender, response).await;
 }
 
 /// Waits until the application wants a request's body (`100 Continue`).
@@ -288,19 +262,17 @@ async fn opened(gate: &Option<Gate>) {
 async fn tunnel(
     worker: Rc<Worker>,
     link: Rc<Link>,
-    request: Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    head: http::request::Parts,
+    mut sender: Sender,
+    receiver: Receiver,
 ) {
-    let authority = request.uri().authority().and_then(|a| SocketAddr::from_str(a.as_str()).ok());
-    let (workload, port) = match find(&worker, &link, request.headers(), authority) {
+    let authority = head.uri.authority().and_then(|a| SocketAddr::from_str(a.as_str()).ok());
+    let (workload, port) = match find(&worker, &link, &head.headers, authority) {
         Ok(found) => found,
-        Err(refusal) => {
-            let _ = respond.send_response(refusal.response(), true);
-            return;
-        }
+        Err(refusal) => return refusal.send(sender),
     };
     let connect = worker.connect_app(&workload, port);
-    let reset = poll_fn(|cx| respond.poll_reset(cx));
+    let reset = poll_fn(|cx| sender.poll_reset(cx));
     let connected = tokio::select! {
         connected = connect => connected,
         _ = reset => return,
@@ -310,14 +282,15 @@ async fn tunnel(
         Err(error) => {
             tracing::debug!(workload = %workload.name, port, "tunnel refused: {error}");
             let refusal = Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: error.kind.reason() };
-            let _ = respond.send_response(refusal.response(), true);
-            return;
+            return refusal.send(sender);
         }
     };
-    let Ok(send) = respond.send_response(Response::new(()), false) else { return };
-    let mut tunnel = Tunnel::new(send, request.into_body());
-    // The process is the upstream of what arrives here.
-    let _ = tcp::copy(&mut tunnel, &mut app, |_, _| {}).await;
+    if sender.respond(StatusCode::OK, &HeaderMap::new(), false).is_err() {
+        return;
+    }
+    let mut tunnel = Tunnel::new(sender, receiver);
+    // It is counted where it comes from.
+    let _ = splice(&mut tunnel, &mut app, Vec::new(), |_, _| {}).await;
 }
 
 /// An answer that says that nothing reached the application.
@@ -327,12 +300,12 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn response(&self) -> Response<()> {
-        let mut response = Response::new(());
-        *response.status_mut() = self.status;
-        response.headers_mut().insert(REASON, HeaderValue::from_static(self.reason));
-        response.headers_mut().insert(RETRY, HeaderValue::from_static("safe"));
-        response
+    fn send(self, mut sender: Sender) {
+        let mut headers = HeaderMap::new();
+        headers.insert(REASON, HeaderValue::from_static(self.reason));
+        headers.insert(RETRY, HeaderValue::from_static("safe"));
+        // Fails only when the stream is over: nobody waits for it then.
+        let _ = sender.respond(self.status, &headers, true);
     }
 }
 
@@ -351,8 +324,8 @@ fn find(
         None => parsed::<u16>(headers, &PORT).ok_or(bad)?,
     };
     let state = worker.state.load();
-    let workload = match parsed::<WorkloadName>(headers, &WORKLOAD) {
-        Some(name) => state.workloads.get(&name),
+    let workload = match headers.get(WORKLOAD) {
+        Some(name) => link.workload_name(name).and_then(|name| state.workloads.get(&name)),
         // Other meshes' HBONE names only an address, which may be one that several workloads share.
         None => state.workloads.values().find(|w| w.identity == link.identity && w.ports.contains(&port)),
     };

@@ -207,3 +207,27 @@ async fn a_flood_of_resets_ends_its_own_link_only() {
     expect_echo(&mut good, b"after").await;
     expect_echo(&mut TcpStream::connect(pair.entry).await.unwrap(), b"new").await;
 }
+
+/// A peer of another make changes its keys, and asks for new ones of ours (RFC 8446, section 4.6.3).
+#[tokio::test]
+async fn keys_change_while_a_link_is_in_use() {
+    let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
+    let connector = believer(Some(pair.ca.issue(&pair.ca.identity("client"))));
+    let tcp = TcpStream::connect(pair.far.link).await.unwrap();
+    let name = ServerName::try_from("server.default.mesh.test").unwrap();
+    let mut tls = connector.connect(name, tcp).await.unwrap();
+    tls.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    for turn in 0..5u8 {
+        let ping = [&[0, 0, 8, 6, 0, 0, 0, 0, 0][..], &[turn; 8]].concat();
+        tls.write_all(&ping).await.unwrap();
+        let answer = [&[0, 0, 8, 6, 1, 0, 0, 0, 0][..], &[turn; 8]].concat();
+        let mut read = Vec::new();
+        let answered = async {
+            while !read.windows(answer.len()).any(|window| window == answer) {
+                assert_ne!(tls.read_buf(&mut read).await.unwrap(), 0, "the link was closed");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), answered).await.expect("an answer to a ping");
+        tls.get_mut().1.refresh_traffic_keys().unwrap();
+    }
+}

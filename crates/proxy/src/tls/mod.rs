@@ -5,6 +5,10 @@
 //! answers with the certificate of the workload that the SNI names, and holds the client against that
 //! certificate's roots. Sessions are never resumed: a resumed handshake would skip both verifiers.
 
+mod handshake;
+mod record;
+mod stream;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
@@ -18,24 +22,27 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
     RootCertStore, ServerConfig, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio_rustls::{LazyConfigAcceptor, TlsConnector, client, server};
 use tulle_model::identity::{SpiffeId, Subject};
 use tulle_model::snapshot::FastMap;
 
+pub(crate) use self::stream::TlsStream;
 use crate::metrics::Handshake;
 use crate::state::{NodeState, WorkloadCertificate};
 
 const ALPN: &[u8] = b"h2";
 
 /// The one crypto provider: the process may have another default, links have this.
-static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    // AES-128 first, as browsers and servers have it: ten rounds instead of fourteen.
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
+});
 
 fn algorithms() -> WebPkiSupportedAlgorithms {
     PROVIDER.signature_verification_algorithms
@@ -57,6 +64,11 @@ impl fmt::Display for TlsFailure {
 impl std::error::Error for TlsFailure {}
 
 impl TlsFailure {
+    /// The connection is of no use.
+    pub(crate) fn broken(message: String) -> Self {
+        Self { kind: Handshake::Broken, message }
+    }
+
     fn new(kind: Handshake, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
@@ -70,6 +82,13 @@ impl From<TlsFailure> for Error {
 
 impl From<io::Error> for TlsFailure {
     fn from(error: io::Error) -> Self {
+        Self::of(&error)
+    }
+}
+
+impl TlsFailure {
+    /// What an error of a connection means for its handshake.
+    pub(crate) fn of(error: &io::Error) -> Self {
         let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
             return Self::new(
                 Handshake::Broken,
@@ -309,6 +328,7 @@ impl Credentials {
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
+        server.enable_secret_extraction = true;
         Ok(Self { certificate, key, roots, chain, server: Arc::new(server) })
     }
 
@@ -326,6 +346,7 @@ impl Credentials {
             .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(self.key.clone())));
         client.alpn_protocols = vec![ALPN.to_vec()];
         client.resumption = Resumption::disabled();
+        client.enable_secret_extraction = true;
         Ok(client)
     }
 }
@@ -373,7 +394,7 @@ pub(crate) async fn connect(
     certificate: &Arc<WorkloadCertificate>,
     expected: &SpiffeId,
     tcp: TcpStream,
-) -> Result<client::TlsStream<TcpStream>, TlsFailure> {
+) -> Result<TlsStream, TlsFailure> {
     let name = expected.server_name().and_then(|name| ServerName::try_from(name).ok()).ok_or_else(|| {
         TlsFailure::new(Handshake::WrongIdentity, format!("{expected} is too long for a TLS server name"))
     })?;
@@ -381,16 +402,16 @@ pub(crate) async fn connect(
         .credentials(state, certificate)?
         .client(expected)
         .map_err(|e| TlsFailure::new(Handshake::InvalidCertificate, e.to_string()))?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
-    if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+    let established = handshake::connect(Arc::new(config), name, tcp).await?;
+    if established.alpn.as_deref() != Some(ALPN) {
         return Err(TlsFailure::new(Handshake::Broken, "the peer does not speak HTTP/2 on its link port"));
     }
-    Ok(stream)
+    Ok(established.stream)
 }
 
 /// A link that was let in.
 pub(crate) struct Accepted {
-    pub stream: server::TlsStream<TcpStream>,
+    pub stream: TlsStream,
     /// Who calls.
     pub peer: SpiffeId,
     /// With which we answered.
@@ -405,13 +426,12 @@ pub(crate) async fn accept(
     state: impl Fn() -> Arc<NodeState>,
     tcp: TcpStream,
 ) -> Result<Accepted, TlsFailure> {
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), tcp).await?;
+    let hello = handshake::hello(tcp).await?;
     let state = state();
-    let name = start.client_hello().server_name().map(str::to_owned);
+    let name = hello.server_name.clone();
     let Some(certificate) = name.as_deref().and_then(|name| certificate_for(&state, name)) else {
-        let mut io = start.io;
         // RFC 8446 section 6.2: a fatal unrecognized_name alert.
-        let _ = io.write_all(&[21, 3, 3, 0, 2, 2, 112]).await;
+        hello.refuse(112).await;
         return Err(TlsFailure::new(
             Handshake::NoSuchWorkload,
             match name {
@@ -421,17 +441,16 @@ pub(crate) async fn accept(
         ));
     };
     let credentials = cache.credentials(&state, &certificate)?;
-    let stream = start.into_stream(credentials.server.clone()).await?;
-    let connection = stream.get_ref().1;
-    if connection.alpn_protocol() != Some(ALPN) {
+    let established = hello.accept(credentials.server.clone()).await?;
+    if established.alpn.as_deref() != Some(ALPN) {
         return Err(TlsFailure::new(Handshake::Broken, "the peer does not offer HTTP/2 (ALPN h2)"));
     }
-    let leaf = connection.peer_certificates().and_then(|chain| chain.first()).ok_or_else(|| {
+    let leaf = established.leaf.as_ref().ok_or_else(|| {
         TlsFailure::new(Handshake::NoCertificate, "no certificate: the peer presented none")
     })?;
     let peer = identity_of(leaf)?;
     let expires = not_after(leaf).unwrap_or(i64::MAX).min(certificate.not_after);
-    Ok(Accepted { peer, certificate, expires, stream })
+    Ok(Accepted { peer, certificate, expires, stream: established.stream })
 }
 
 /// The certificate of the workload with that server name; of several replicas, the one that lasts longest.

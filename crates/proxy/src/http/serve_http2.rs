@@ -1,0 +1,103 @@
+//! Serves clients that speak HTTP/2: each request is a task.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{Method, Request};
+use tokio::sync::oneshot;
+
+use crate::http::HEADER_LIMIT;
+use crate::http::body::Body;
+use crate::http::respond::respond;
+use crate::http::server::{self, answer};
+use crate::http::upgrade::Leaving;
+use crate::http2::{Connection, Ended, Limits, Plain, Receiver, Sender, Tunnel, until_dead};
+use crate::tcp::{Downstream, Replayed};
+
+/// What a client may do on one connection.
+const LIMITS: Limits = Limits {
+    stream_window: 1 << 20,
+    connection_window: 4 << 20,
+    frame: 64 << 10,
+    header_list: HEADER_LIMIT as u32,
+    streams: 1000,
+    extended_connect: true,
+};
+/// Clients that are silent are asked whether they live.
+const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a client may take to close a connection that we have ended.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Serves a connection, of which `first` was read already, until it ends.
+pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec<u8>) {
+    let worker = cx.worker.clone();
+    let mut connection = Connection::server(Plain(Replayed::new(first, io)), LIMITS, LINGER);
+    let (handle, received) = (connection.handle(), connection.received());
+    let mut dead = pin!(until_dead(handle.clone(), received, PING_INTERVAL, PING_DEADLINE, || {}));
+    let mut draining = pin!(worker.drain.wait());
+    let mut told = false;
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = poll_fn(|task| connection.poll(task, |incoming, sender, receiver| {
+                tokio::task::spawn_local(serve_stream(cx.clone(), incoming.head, sender, receiver));
+            })) => break ended,
+            () = &mut dead => {
+                tracing::debug!("a client does not answer pings");
+                return;
+            }
+            () = &mut draining, if !told => {
+                told = true;
+                handle.go_away();
+            }
+        }
+    };
+    if !matches!(ended, Ended::Closed) {
+        tracing::debug!("connection of a workload ended: {ended}");
+    }
+}
+
+async fn serve_stream(
+    cx: Rc<server::Connection>,
+    head: http::request::Parts,
+    mut sender: Sender,
+    receiver: Receiver,
+) {
+    if head.method == Method::CONNECT {
+        return connect(cx, head, sender, receiver).await;
+    }
+    let mut answered = pin!(answer(&cx, Request::from_parts(head, Body::from(receiver)), None));
+    let response = tokio::select! {
+        biased;
+        response = answered.as_mut() => response,
+        _ = poll_fn(|task| sender.poll_reset(task)) => return,
+    };
+    respond(&mut sender, response).await;
+}
+
+/// A request to leave HTTP: after an answer that grants it, the stream is a tunnel.
+async fn connect(
+    cx: Rc<server::Connection>,
+    head: http::request::Parts,
+    mut sender: Sender,
+    receiver: Receiver,
+) {
+    let (hand_over, handed_over) = oneshot::channel();
+    let leaving = Leaving::Http2(handed_over);
+    let mut answered = pin!(answer(&cx, Request::from_parts(head, Body::empty()), Some(leaving)));
+    let response = tokio::select! {
+        biased;
+        response = answered.as_mut() => response,
+        _ = poll_fn(|task| sender.poll_reset(task)) => return,
+    };
+    if !response.status().is_success() || hand_over.is_closed() {
+        return respond(&mut sender, response).await;
+    }
+    if sender.respond(response.status(), response.headers(), false).is_ok() {
+        // Nobody waits for it any more: it is dropped, which resets the stream.
+        let _ = hand_over.send(Tunnel::new(sender, receiver));
+    }
+}

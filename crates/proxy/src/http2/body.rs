@@ -1,0 +1,110 @@
+//! Message bodies on streams.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::error::{Error, Reason};
+use super::handle::{Receiver, Sender};
+
+/// The body of a request or response that comes in.
+pub struct ReceivedBody {
+    receiver: Receiver,
+    data_done: bool,
+}
+
+impl ReceivedBody {
+    pub fn new(receiver: Receiver) -> Self {
+        Self { receiver, data_done: false }
+    }
+}
+
+impl Body for ReceivedBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if !self.data_done {
+            match ready!(self.receiver.poll_data(cx)) {
+                Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                // After a whole answer the peer may say so that it wants no more (RFC 9113, section 8.1).
+                Some(Err(Error::Reset(Reason::NO_ERROR))) => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => self.data_done = true,
+            }
+        }
+        let trailers = ready!(self.receiver.poll_trailers(cx));
+        Poll::Ready(trailers.map(|trailers| trailers.map(Frame::trailers)).transpose())
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.receiver.is_at_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.receiver.length_left().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// Sends a body to its end. An error of the body resets the stream; when the peer resets the stream,
+/// the rest of the body is not read.
+pub async fn send_body<B>(sender: &mut Sender, body: B) -> Result<(), Error>
+where
+    B: Body<Data = Bytes>,
+{
+    let mut body = pin!(body);
+    let mut rest = Bytes::new();
+    let mut last = false;
+    poll_fn(|cx| {
+        loop {
+            // Room first, so that no more is read from the sender than can be passed on.
+            let room = sender.poll_room(cx);
+            if let Poll::Ready(Err(error)) = room {
+                return Poll::Ready(Err(error));
+            }
+            if !rest.is_empty() {
+                ready!(room)?;
+                sender.send(&mut rest, last);
+                if rest.is_empty() && last {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            if room.is_pending() {
+                return Poll::Pending;
+            }
+            match ready!(body.as_mut().poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        rest = data;
+                        last = body.is_end_stream();
+                        if rest.is_empty() && last {
+                            sender.send(&mut rest, true);
+                            return Poll::Ready(Ok(()));
+                        }
+                    }
+                    Err(frame) => {
+                        if let Ok(trailers) = frame.into_trailers() {
+                            return Poll::Ready(sender.send_trailers(&trailers));
+                        }
+                    }
+                },
+                Some(Err(_)) => {
+                    sender.reset(Reason::CANCEL);
+                    return Poll::Ready(Err(Error::ResetHere(Reason::CANCEL)));
+                }
+                None => {
+                    sender.send(&mut Bytes::new(), true);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,178 @@
+//! Frames about the connection and about streams, which carry nothing of a message (RFC 9113, sections 6.4
+//! to 6.9).
+
+use super::core::{Core, FAREWELL};
+use super::error::{Ended, Reason, Violation};
+use super::frame::{self, Head, MAX_WINDOW, flag, kind, setting, u32_at};
+use super::stream::Reset;
+
+impl Core {
+    pub(super) fn rst_stream(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
+        let (Some(reason), 4) = (u32_at(payload), payload.len()) else {
+            return Err(Violation::new(Reason::FRAME_SIZE_ERROR, "RST_STREAM has a wrong length"));
+        };
+        if head.stream == 0 {
+            return Err(Violation::protocol("RST_STREAM came on stream 0"));
+        }
+        self.check_not_idle(head.stream)?;
+        let Some(stream) = self.streams.get_mut(&head.stream) else { return Ok(()) };
+        let early = self.server && !stream.is_closed() && !stream.answered;
+        if !stream.is_closed() {
+            // What came before it can still be read.
+            stream.reset = Some(Reset::ByPeer(Reason(reason)));
+        }
+        self.unsent -= stream.discard_unsent();
+        stream.wake_receiver();
+        stream.wake_sender();
+        if let Some(place) = self.accepted.iter().position(|incoming| incoming.id == head.stream) {
+            self.accepted.remove(place);
+            (stream.receiver_held, stream.sender_held) = (false, false);
+            let unread: usize = stream.data.drain(..).map(|data| data.len()).sum();
+            self.consumed(0, unread);
+        }
+        self.forget_if_done(head.stream);
+        if early && !self.resets.take(self.now) {
+            return Err(Violation::new(Reason::ENHANCE_YOUR_CALM, "it opens streams only to reset them"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn settings(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
+        if head.stream != 0 {
+            return Err(Violation::protocol("SETTINGS came on a stream"));
+        }
+        if head.has(flag::ACK) && payload.is_empty() {
+            return Ok(());
+        }
+        if head.has(flag::ACK) || !payload.len().is_multiple_of(6) {
+            return Err(Violation::new(Reason::FRAME_SIZE_ERROR, "SETTINGS has a wrong length"));
+        }
+        if self.settings_seen {
+            self.mistake("it changes its settings over and over")?;
+        } else {
+            self.settings_seen = true;
+            self.peer.max_streams = usize::MAX;
+        }
+        for setting in payload.chunks_exact(6) {
+            let name = u16::from_be_bytes([setting[0], setting[1]]);
+            let value = u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]);
+            self.setting(name, value)?;
+        }
+        self.wake_openers();
+        self.control_room()?;
+        frame::head(&mut self.out.bytes, 0, kind::SETTINGS, flag::ACK, 0);
+        Ok(())
+    }
+
+    fn setting(&mut self, name: u16, value: u32) -> Result<(), Violation> {
+        match name {
+            setting::HEADER_TABLE_SIZE => self.encoder.set_table_size(value as usize),
+            setting::ENABLE_PUSH if value > 1 || (value == 1 && !self.server) => {
+                return Err(Violation::protocol("ENABLE_PUSH has a value that it cannot have"));
+            }
+            setting::MAX_CONCURRENT_STREAMS => self.peer.max_streams = value as usize,
+            setting::INITIAL_WINDOW_SIZE => {
+                if i64::from(value) > MAX_WINDOW {
+                    return Err(Violation::new(Reason::FLOW_CONTROL_ERROR, "an initial window is too large"));
+                }
+                let change = i64::from(value) - self.peer.initial_window;
+                self.peer.initial_window = i64::from(value);
+                for stream in self.streams.values_mut() {
+                    stream.send_window += change;
+                    if stream.send_window > MAX_WINDOW {
+                        return Err(Violation::new(Reason::FLOW_CONTROL_ERROR, "a window is too large"));
+                    }
+                }
+                let all: Vec<u32> = self.streams.keys().copied().collect();
+                for id in all {
+                    self.send_unsent(id);
+                }
+            }
+            setting::MAX_FRAME_SIZE => {
+                if !(frame::DEFAULT_FRAME as u32..1 << 24).contains(&value) {
+                    return Err(Violation::protocol("MAX_FRAME_SIZE has a value that it cannot have"));
+                }
+                self.peer.max_frame = value as usize;
+            }
+            setting::ENABLE_CONNECT_PROTOCOL => self.peer.extended_connect = value == 1,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_ping(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
+        let Ok(payload) = <[u8; 8]>::try_from(payload) else {
+            return Err(Violation::new(Reason::FRAME_SIZE_ERROR, "PING has a wrong length"));
+        };
+        if head.stream != 0 {
+            return Err(Violation::protocol("PING came on a stream"));
+        }
+        if head.has(flag::ACK) {
+            self.pong(payload);
+            return Ok(());
+        }
+        if payload != FAREWELL {
+            self.mistake("it sends PINGs over and over")?;
+        }
+        self.control_room()?;
+        frame::ping(&mut self.out.bytes, true, payload);
+        Ok(())
+    }
+
+    pub(super) fn go_away(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
+        let (Some(last), Some(reason)) = (u32_at(payload), payload.get(4..).and_then(u32_at)) else {
+            return Err(Violation::new(Reason::FRAME_SIZE_ERROR, "GOAWAY has a wrong length"));
+        };
+        if head.stream != 0 {
+            return Err(Violation::protocol("GOAWAY came on a stream"));
+        }
+        self.peer_going = true;
+        self.wake_openers();
+        if !self.server {
+            let last = last & 0x7fff_ffff;
+            for (_, stream) in self.streams.iter_mut().filter(|(id, s)| **id > last && !s.is_closed()) {
+                stream.reset = Some(Reset::NotProcessed);
+                self.unsent -= stream.discard_unsent();
+                stream.wake_receiver();
+                stream.wake_sender();
+            }
+            self.streams.retain(|_, s| !s.is_closed() || s.receiver_held || s.sender_held);
+        }
+        if reason != Reason::NO_ERROR.0 {
+            self.end(Ended::ByPeer(Reason(reason)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn window_update(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
+        let (Some(by), 4) = (u32_at(payload), payload.len()) else {
+            return Err(Violation::new(Reason::FRAME_SIZE_ERROR, "WINDOW_UPDATE has a wrong length"));
+        };
+        let by = i64::from(by & 0x7fff_ffff);
+        if head.stream == 0 {
+            self.send_window += by;
+            if by == 0 {
+                return Err(Violation::protocol("a window grows by nothing"));
+            }
+            if self.send_window > MAX_WINDOW {
+                return Err(Violation::new(
+                    Reason::FLOW_CONTROL_ERROR,
+                    "the connection's window is too large",
+                ));
+            }
+            self.give_turns();
+            return Ok(());
+        }
+        self.check_not_idle(head.stream)?;
+        let Some(stream) = self.streams.get_mut(&head.stream) else { return Ok(()) };
+        stream.send_window += by;
+        if by == 0 {
+            return self.fail(head.stream, Reason::PROTOCOL_ERROR);
+        }
+        if stream.send_window > MAX_WINDOW {
+            return self.fail(head.stream, Reason::FLOW_CONTROL_ERROR);
+        }
+        self.send_unsent(head.stream);
+        Ok(())
+    }
+}

@@ -1,0 +1,408 @@
+//! The state of one connection, and what is sent on it. It knows no socket and no clock: bytes come in by
+//! [`Core::receive`](super::receive), and what is to go out stands in [`Core::out`].
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tulle_model::snapshot::FastMap;
+
+use super::budget::Budget;
+use super::error::{Ended, Error, Reason, Violation};
+use super::frame::{self, kind, setting};
+use super::hpack::{Decoder, Encoder};
+use super::receive::Input;
+use super::stream::{Reset, Stream, Way, register};
+use super::{Incoming, Limits};
+
+/// Streams wait for their turn when that much is to be written already.
+pub(super) const OUT_LIMIT: usize = 128 << 10;
+/// A peer that takes nothing and makes us answer is sent away when the answers are as many bytes.
+const CONTROL_LIMIT: usize = 1 << 20;
+/// Buffers that grew beyond that are given back after a while.
+const OUT_KEPT: usize = 8 << 10;
+const TABLE_SIZE: usize = 4096;
+/// The PING that is sent with the first GOAWAY of a graceful end.
+pub(super) const FAREWELL: [u8; 8] = *b"farewell";
+
+/// How far a connection is on its way to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Going {
+    No,
+    /// The peer was told to open nothing new, and may not have heard it yet.
+    Announced,
+    /// It was told which streams are the last.
+    Final,
+}
+
+/// What the peer allows.
+pub(super) struct PeerSettings {
+    pub initial_window: i64,
+    pub max_frame: usize,
+    pub max_streams: usize,
+    pub extended_connect: bool,
+}
+
+pub(super) struct Core {
+    pub server: bool,
+    pub limits: Limits,
+    pub out: Out,
+    pub input: Input,
+    pub encoder: Encoder,
+    pub decoder: Decoder,
+    pub streams: FastMap<u32, Stream>,
+    /// The highest stream that the peer opened (servers).
+    pub last_opened: u32,
+    /// The next stream that we open (clients).
+    next_stream: u32,
+    pub send_window: i64,
+    pub receive_window: i64,
+    unannounced: u32,
+    pub peer: PeerSettings,
+    pub settings_seen: bool,
+    /// Streams that wait for the connection, its window or the buffer to be written, in the order of their
+    /// turns.
+    pub waiting: VecDeque<u32>,
+    /// The socket takes nothing for now: what is to be sent has to wait somewhere.
+    pub socket_full: bool,
+    /// What waits on all streams.
+    pub unsent: usize,
+    /// Requests that nobody has taken yet (servers).
+    pub accepted: VecDeque<Incoming>,
+    driver: Option<Waker>,
+    pings_sent: u64,
+    pings_answered: u64,
+    pinger: Option<Waker>,
+    /// Who waits to open a stream.
+    openers: Vec<Waker>,
+    pub going: Going,
+    /// The peer goes away.
+    pub peer_going: bool,
+    pub ended: Option<Ended>,
+    pub resets: Budget,
+    pub mistakes: Budget,
+    pub now: Duration,
+}
+
+impl Core {
+    pub(super) fn new(server: bool, limits: Limits) -> Self {
+        let mut out = Out::default();
+        if !server {
+            out.bytes.extend_from_slice(frame::PREFACE);
+        }
+        let mut settings = vec![
+            (setting::INITIAL_WINDOW_SIZE, limits.stream_window),
+            (setting::MAX_FRAME_SIZE, limits.frame),
+            (setting::MAX_HEADER_LIST_SIZE, limits.header_list),
+        ];
+        if server {
+            settings.push((setting::MAX_CONCURRENT_STREAMS, limits.streams));
+            if limits.extended_connect {
+                settings.push((setting::ENABLE_CONNECT_PROTOCOL, 1));
+            }
+        } else {
+            settings.push((setting::ENABLE_PUSH, 0));
+        }
+        frame::settings(&mut out.bytes, &settings);
+        let grown = limits.connection_window.saturating_sub(frame::DEFAULT_WINDOW);
+        if grown > 0 {
+            frame::number(&mut out.bytes, kind::WINDOW_UPDATE, 0, grown);
+        }
+        Self {
+            server,
+            limits,
+            out,
+            input: Input::new(server),
+            encoder: Encoder::new(),
+            decoder: Decoder::new(TABLE_SIZE),
+            streams: FastMap::default(),
+            last_opened: 0,
+            next_stream: 1,
+            send_window: i64::from(frame::DEFAULT_WINDOW),
+            receive_window: i64::from(limits.connection_window.max(frame::DEFAULT_WINDOW)),
+            unannounced: 0,
+            peer: PeerSettings {
+                initial_window: i64::from(frame::DEFAULT_WINDOW),
+                max_frame: frame::DEFAULT_FRAME,
+                // RFC 9113, section 6.5.2: no limit until the peer says so; nobody means that.
+                max_streams: 100,
+                extended_connect: false,
+            },
+            settings_seen: false,
+            waiting: VecDeque::new(),
+            socket_full: false,
+            unsent: 0,
+            accepted: VecDeque::new(),
+            driver: None,
+            pings_sent: 0,
+            pings_answered: 0,
+            pinger: None,
+            openers: Vec::new(),
+            going: Going::No,
+            peer_going: false,
+            ended: None,
+            resets: Budget::new(200, 100),
+            mistakes: Budget::new(1000, 200),
+            now: Duration::ZERO,
+        }
+    }
+
+    pub(super) fn register_driver(&mut self, cx: &Context<'_>) {
+        register(&mut self.driver, cx);
+    }
+
+    /// Has what stands in `out` written.
+    pub(super) fn wake_driver(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+
+    /// Whether new streams may be opened by us, now or when others end.
+    pub(super) fn takes_streams(&self) -> bool {
+        self.ended.is_none() && !self.peer_going && self.going == Going::No && self.next_stream < 1 << 30
+    }
+
+    /// Waits until a stream can be opened.
+    pub(super) fn poll_open(&mut self, cx: &Context<'_>) -> Poll<Result<(), Error>> {
+        if let Some(ended) = &self.ended {
+            return Poll::Ready(Err(Error::Connection(ended.clone())));
+        }
+        if !self.takes_streams() {
+            return Poll::Ready(Err(Error::Unavailable));
+        }
+        if self.streams.len() < self.peer.max_streams {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.openers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.openers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn wake_openers(&mut self) {
+        for waker in self.openers.drain(..) {
+            waker.wake();
+        }
+    }
+
+    /// The number of a stream that we open. Its head is written by the caller.
+    pub(super) fn open(&mut self) -> Result<u32, Error> {
+        if let Some(ended) = &self.ended {
+            return Err(Error::Connection(ended.clone()));
+        }
+        if !self.takes_streams() || self.streams.len() >= self.peer.max_streams {
+            return Err(Error::Unavailable);
+        }
+        let id = self.next_stream;
+        self.next_stream += 2;
+        self.streams.insert(id, Stream::new(self.peer.initial_window, self.limits.stream_window));
+        Ok(id)
+    }
+
+    /// Whether a stream is one that we have opened.
+    pub(super) fn has_opened(&self, id: u32) -> bool {
+        !id.is_multiple_of(2) && id < self.next_stream
+    }
+
+    /// Why nothing more can be sent on or come from a stream.
+    pub(super) fn failure(&self, id: u32) -> Option<Error> {
+        match self.streams.get(&id).map(|stream| stream.reset) {
+            Some(None) => self.ended.clone().map(Error::Connection),
+            Some(Some(Reset::ByPeer(reason))) => Some(Error::Reset(reason)),
+            Some(Some(Reset::Here(reason))) => Some(Error::ResetHere(reason)),
+            Some(Some(Reset::NotProcessed)) => Some(Error::NotProcessed),
+            None => Some(Error::ResetHere(Reason::STREAM_CLOSED)),
+        }
+    }
+
+    /// Resets a stream, unless it is over.
+    pub(super) fn reset(&mut self, id: u32, reason: Reason) {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if stream.is_closed() || self.ended.is_some() {
+            return self.forget_if_done(id);
+        }
+        stream.reset = Some(Reset::Here(reason));
+        self.unsent -= stream.discard_unsent();
+        stream.wake_sender();
+        stream.wake_receiver();
+        let unread: usize = stream.data.iter().map(Bytes::len).sum();
+        stream.data.clear();
+        frame::number(&mut self.out.bytes, kind::RST_STREAM, id, reason.0);
+        self.consumed(0, unread);
+        self.forget_if_done(id);
+        self.wake_driver();
+    }
+
+    /// Forgets a stream that is over and that nobody holds.
+    pub(super) fn forget_if_done(&mut self, id: u32) {
+        let Some(stream) = self.streams.get(&id) else { return };
+        if !(stream.is_closed() || self.ended.is_some()) || stream.receiver_held || stream.sender_held {
+            return;
+        }
+        self.streams.remove(&id);
+        self.wake_openers();
+        if self.going != Going::No || self.peer_going {
+            self.wake_driver();
+        }
+    }
+
+    /// Says that bytes of a stream were taken, so that the peer may send more. Stream 0: of none that
+    /// there is any longer.
+    pub(super) fn consumed(&mut self, id: u32, count: usize) {
+        let count = count as u32;
+        self.unannounced += count;
+        let mut told = false;
+        if self.unannounced >= self.limits.connection_window.max(frame::DEFAULT_WINDOW) / 2 {
+            frame::number(&mut self.out.bytes, kind::WINDOW_UPDATE, 0, self.unannounced);
+            self.receive_window += i64::from(self.unannounced);
+            self.unannounced = 0;
+            told = true;
+        }
+        if let Some(stream) = self.streams.get_mut(&id)
+            && stream.receiving == Way::Open
+            && stream.reset.is_none()
+        {
+            stream.unannounced += count;
+            if stream.unannounced >= self.limits.stream_window / 2 {
+                frame::number(&mut self.out.bytes, kind::WINDOW_UPDATE, id, stream.unannounced);
+                stream.receive_window += i64::from(stream.unannounced);
+                stream.unannounced = 0;
+                told = true;
+            }
+        }
+        if told {
+            self.wake_driver();
+        }
+    }
+
+    /// An answer to something that the peer sent: it must not be made to buffer them without end.
+    pub(super) fn control_room(&self) -> Result<(), Violation> {
+        if self.out.len() > CONTROL_LIMIT {
+            return Err(Violation::new(Reason::ENHANCE_YOUR_CALM, "it takes no answers to what it asks"));
+        }
+        Ok(())
+    }
+
+    /// Sends a PING; its number.
+    pub(super) fn ping(&mut self) -> u64 {
+        self.pings_sent += 1;
+        frame::ping(&mut self.out.bytes, false, self.pings_sent.to_be_bytes());
+        self.wake_driver();
+        self.pings_sent
+    }
+
+    pub(super) fn pong(&mut self, payload: [u8; 8]) {
+        if payload == FAREWELL && self.going == Going::Announced {
+            return self.say_last();
+        }
+        let number = u64::from_be_bytes(payload);
+        if number <= self.pings_sent {
+            self.pings_answered = self.pings_answered.max(number);
+        }
+        if let Some(waker) = self.pinger.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn poll_pong(&mut self, number: u64, cx: &Context<'_>) -> Poll<Result<(), Ended>> {
+        if self.pings_answered >= number {
+            return Poll::Ready(Ok(()));
+        }
+        if let Some(ended) = &self.ended {
+            return Poll::Ready(Err(ended.clone()));
+        }
+        register(&mut self.pinger, cx);
+        Poll::Pending
+    }
+
+    /// Begins a graceful end: what is under way is finished (RFC 9113, section 6.8). A server first says
+    /// that it goes, and names the last stream when the peer is sure to have heard.
+    pub(super) fn go(&mut self) {
+        if self.going != Going::No || self.ended.is_some() {
+            return;
+        }
+        if self.server {
+            self.going = Going::Announced;
+            frame::go_away(&mut self.out.bytes, frame::MAX_WINDOW as u32, Reason::NO_ERROR.0, "");
+            frame::ping(&mut self.out.bytes, false, FAREWELL);
+        } else {
+            self.say_last();
+        }
+        self.wake_driver();
+    }
+
+    fn say_last(&mut self) {
+        self.going = Going::Final;
+        frame::go_away(&mut self.out.bytes, self.last_opened, Reason::NO_ERROR.0, "");
+        self.wake_driver();
+    }
+
+    /// Everything is done that was to be done before the connection may be closed.
+    pub(super) fn is_spent(&self) -> bool {
+        (self.going == Going::Final || self.peer_going)
+            && self.streams.values().all(Stream::is_closed)
+            && self.accepted.is_empty()
+    }
+
+    /// The connection is over; everybody who waits on it is told.
+    pub(super) fn end(&mut self, ended: Ended) {
+        if self.ended.is_some() {
+            return;
+        }
+        if let Ended::Violation(violation) = &ended {
+            frame::go_away(&mut self.out.bytes, self.last_opened, violation.reason.0, violation.what);
+        }
+        self.ended = Some(ended);
+        self.accepted.clear();
+        for stream in self.streams.values_mut() {
+            stream.discard_unsent();
+            stream.wake_receiver();
+            stream.wake_sender();
+        }
+        self.streams.retain(|_, stream| stream.receiver_held || stream.sender_held);
+        self.waiting.clear();
+        self.unsent = 0;
+        self.wake_openers();
+        if let Some(waker) = self.pinger.take() {
+            waker.wake();
+        }
+        self.wake_driver();
+    }
+}
+
+/// What is to be written.
+#[derive(Default)]
+pub(super) struct Out {
+    pub bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Out {
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    pub(super) fn pending(&self) -> &[u8] {
+        &self.bytes[self.written..]
+    }
+
+    /// Gives back what a busy time took.
+    pub(super) fn shrink(&mut self) {
+        if self.bytes.is_empty() && self.bytes.capacity() > OUT_KEPT {
+            self.bytes = Vec::new();
+        }
+    }
+
+    pub(super) fn wrote(&mut self, count: usize) {
+        self.written += count;
+        if self.written == self.bytes.len() {
+            self.written = 0;
+            self.bytes.clear();
+        } else if self.written > OUT_LIMIT {
+            self.bytes.drain(..self.written);
+            self.written = 0;
+        }
+    }
+}

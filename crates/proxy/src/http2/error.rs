@@ -1,0 +1,141 @@
+//! Why a stream or a connection ended.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// An error code (RFC 9113, section 7).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Reason(pub u32);
+
+impl Reason {
+    pub const NO_ERROR: Self = Self(0);
+    pub const PROTOCOL_ERROR: Self = Self(1);
+    pub const INTERNAL_ERROR: Self = Self(2);
+    pub const FLOW_CONTROL_ERROR: Self = Self(3);
+    pub const STREAM_CLOSED: Self = Self(5);
+    pub const FRAME_SIZE_ERROR: Self = Self(6);
+    pub const REFUSED_STREAM: Self = Self(7);
+    pub const CANCEL: Self = Self(8);
+    pub const COMPRESSION_ERROR: Self = Self(9);
+    pub const ENHANCE_YOUR_CALM: Self = Self(11);
+}
+
+const NAMES: [&str; 14] = [
+    "NO_ERROR",
+    "PROTOCOL_ERROR",
+    "INTERNAL_ERROR",
+    "FLOW_CONTROL_ERROR",
+    "SETTINGS_TIMEOUT",
+    "STREAM_CLOSED",
+    "FRAME_SIZE_ERROR",
+    "REFUSED_STREAM",
+    "CANCEL",
+    "COMPRESSION_ERROR",
+    "CONNECT_ERROR",
+    "ENHANCE_YOUR_CALM",
+    "INADEQUATE_SECURITY",
+    "HTTP_1_1_REQUIRED",
+];
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match NAMES.get(self.0 as usize) {
+            Some(name) => f.write_str(name),
+            None => write!(f, "error code {}", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What the peer did that may not be: the connection is closed with this code (RFC 9113, section 5.4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Violation {
+    pub reason: Reason,
+    pub what: &'static str,
+}
+
+impl Violation {
+    pub(crate) const fn new(reason: Reason, what: &'static str) -> Self {
+        Self { reason, what }
+    }
+
+    pub(crate) const fn protocol(what: &'static str) -> Self {
+        Self::new(Reason::PROTOCOL_ERROR, what)
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.what, self.reason)
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone)]
+pub enum Ended {
+    /// In good order.
+    Closed,
+    /// The bytes under it failed.
+    Io(Arc<std::io::Error>),
+    /// The peer sent a GOAWAY with an error.
+    ByPeer(Reason),
+    /// We closed it.
+    Violation(Violation),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the connection was closed"),
+            Self::Io(error) => error.fmt(f),
+            Self::ByPeer(reason) => write!(f, "the peer closed the connection: {reason}"),
+            Self::Violation(violation) => write!(f, "the peer broke HTTP/2's rules: {violation}"),
+        }
+    }
+}
+
+impl From<std::io::Error> for Ended {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
+/// Why a stream failed.
+#[derive(Debug, Clone)]
+pub enum Error {
+    /// The peer reset it.
+    Reset(Reason),
+    /// We reset it: the peer's message is malformed, or nobody waits for it any longer.
+    ResetHere(Reason),
+    /// The peer goes away, and has not looked at it.
+    NotProcessed,
+    /// The connection takes no new streams.
+    Unavailable,
+    Connection(Ended),
+}
+
+impl Error {
+    /// The peer has certainly not processed the request (RFC 9113, section 8.7).
+    pub fn is_unprocessed(&self) -> bool {
+        matches!(self, Self::Reset(Reason::REFUSED_STREAM) | Self::NotProcessed | Self::Unavailable)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reset(reason) => write!(f, "the peer reset the stream: {reason}"),
+            Self::ResetHere(reason) => write!(f, "the stream was reset: {reason}"),
+            Self::NotProcessed => f.write_str("the peer went away before it looked at the request"),
+            Self::Unavailable => f.write_str("the connection takes no new streams"),
+            Self::Connection(ended) => ended.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

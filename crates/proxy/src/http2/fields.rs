@@ -1,0 +1,179 @@
+//! Header fields as messages: which must be there, which may not, and in what order (RFC 9113, section
+//! 8.2 and 8.3).
+
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
+
+use super::hpack::{Encoder, Field, Malformed};
+
+/// What an extended CONNECT asks for (RFC 8441, section 4), in a request's extensions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protocol(pub HeaderValue);
+
+/// A request's head as it is to be sent: the parts of a request, and fields that come on top of its
+/// headers.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead<'a> {
+    pub method: &'a Method,
+    /// With an authority; with a scheme and a path unless the method is CONNECT.
+    pub uri: &'a Uri,
+    pub headers: &'a HeaderMap,
+    pub more: &'a [(HeaderName, HeaderValue)],
+}
+
+impl RequestHead<'_> {
+    pub(super) fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>) {
+        encoder.method(self.method, out);
+        if *self.method != Method::CONNECT {
+            encoder.scheme(self.uri.scheme_str().unwrap_or("http"), out);
+        }
+        if let Some(authority) = self.uri.authority() {
+            encoder.authority(authority.as_str(), out);
+        }
+        if *self.method != Method::CONNECT {
+            encoder.path(self.uri.path_and_query().map_or("/", PathAndQuery::as_str), out);
+        }
+        for (name, value) in self.more {
+            encoder.header(name, value, out);
+        }
+        encode_headers(self.headers, encoder, out);
+    }
+}
+
+pub(super) fn encode_headers(headers: &HeaderMap, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    for (name, value) in headers {
+        encoder.header(name, value, out);
+    }
+}
+
+/// A header block being read.
+#[derive(Default)]
+pub(super) struct Block {
+    method: Option<Method>,
+    scheme: Option<Scheme>,
+    authority: Option<Authority>,
+    path: Option<PathAndQuery>,
+    protocol: Option<HeaderValue>,
+    status: Option<StatusCode>,
+    headers: HeaderMap,
+    malformed: bool,
+}
+
+impl Block {
+    /// Takes the next field.
+    pub(super) fn field(&mut self, field: Field) -> Result<(), Malformed> {
+        // Pseudo-headers come first (section 8.3), each once.
+        let in_order = self.headers.is_empty();
+        fn once<T>(slot: &mut Option<T>, value: T) -> bool {
+            slot.replace(value).is_none()
+        }
+        let fine = match field {
+            Field::Header(name, value) => {
+                let fine = may_be_there(&name, &value);
+                fine && self.headers.try_append(name, value).is_ok()
+            }
+            Field::Method(value) => in_order && once(&mut self.method, value),
+            Field::Scheme(value) => in_order && once(&mut self.scheme, value),
+            Field::Authority(value) => in_order && once(&mut self.authority, value),
+            Field::Path(value) => in_order && once(&mut self.path, value),
+            Field::Protocol(value) => in_order && once(&mut self.protocol, value),
+            Field::Status(value) => in_order && once(&mut self.status, value),
+        };
+        self.malformed |= !fine;
+        Ok(())
+    }
+
+    /// The head of a request, unless it is malformed.
+    pub(super) fn request(self, extended_connect: bool) -> Option<request::Parts> {
+        if self.malformed || self.status.is_some() {
+            return None;
+        }
+        let method = self.method?;
+        let connect = method == Method::CONNECT;
+        if self.protocol.is_some() && !(connect && extended_connect) {
+            return None;
+        }
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.version = Version::HTTP_2;
+        head.headers = self.headers;
+        if connect && self.protocol.is_none() {
+            if self.scheme.is_some() || self.path.is_some() {
+                return None;
+            }
+            head.uri = Uri::from(self.authority?);
+        } else {
+            let (scheme, path) = (self.scheme?, self.path?);
+            if path == "*" && method != Method::OPTIONS {
+                return None;
+            }
+            let mut parts = http::uri::Parts::default();
+            parts.path_and_query = Some(path);
+            if self.authority.is_some() {
+                parts.scheme = Some(scheme);
+                parts.authority = self.authority;
+            }
+            head.uri = Uri::from_parts(parts).ok()?;
+        }
+        head.method = method;
+        if let Some(protocol) = self.protocol {
+            head.extensions.insert(Protocol(protocol));
+        }
+        Some(head)
+    }
+
+    /// The head of a response, unless it is malformed.
+    pub(super) fn response(self) -> Option<response::Parts> {
+        if self.malformed || self.has_request_fields() {
+            return None;
+        }
+        let (mut head, ()) = Response::new(()).into_parts();
+        head.version = Version::HTTP_2;
+        head.status = self.status?;
+        head.headers = self.headers;
+        Some(head)
+    }
+
+    /// Trailers, unless they are malformed.
+    pub(super) fn trailers(self) -> Option<HeaderMap> {
+        let fine = !self.malformed && !self.has_request_fields() && self.status.is_none();
+        fine.then_some(self.headers)
+    }
+
+    fn has_request_fields(&self) -> bool {
+        self.method.is_some()
+            || self.scheme.is_some()
+            || self.authority.is_some()
+            || self.path.is_some()
+            || self.protocol.is_some()
+    }
+}
+
+/// What is about one connection has no place in HTTP/2 (section 8.2.2).
+fn may_be_there(name: &HeaderName, value: &HeaderValue) -> bool {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    if *name == TE {
+        return value.as_bytes().eq_ignore_ascii_case(b"trailers");
+    }
+    ![CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION].contains(name)
+}
+
+/// The length that a message says to have. `Err`: it says several, or what is no length.
+pub(super) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, ()> {
+    let mut found = None;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        let digits = value.as_bytes();
+        if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+            return Err(());
+        }
+        let length = value.to_str().ok().and_then(|text| text.parse().ok()).ok_or(())?;
+        if found.is_some_and(|other: u64| other != length) {
+            return Err(());
+        }
+        found = Some(length);
+    }
+    Ok(found)
+}

@@ -1,0 +1,295 @@
+//! What the tasks of a thread hold of a connection and its streams.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, request, response};
+
+use super::core::Core;
+use super::error::{Ended, Error, Reason};
+use super::fields::{self, RequestHead};
+use super::stream::{Way, register};
+
+/// A connection. Cheap to clone; the connection goes on without it.
+#[derive(Clone)]
+pub struct Handle(pub(super) Rc<RefCell<Core>>);
+
+/// A request that came in.
+pub struct Incoming {
+    pub(super) id: u32,
+    pub head: request::Parts,
+}
+
+impl Handle {
+    /// Whether a stream can be opened now.
+    pub fn has_room(&self) -> bool {
+        let core = self.0.borrow();
+        core.takes_streams() && core.streams.len() < core.peer.max_streams
+    }
+
+    /// Waits until a stream can be opened. To be opened before anything else is awaited.
+    pub async fn ready(&self) -> Result<(), Error> {
+        poll_fn(|cx| self.0.borrow_mut().poll_open(cx)).await
+    }
+
+    /// Whether streams can be opened, now or later.
+    pub fn is_open(&self) -> bool {
+        self.0.borrow().takes_streams()
+    }
+
+    /// Streams that are open.
+    pub fn streams(&self) -> usize {
+        self.0.borrow().streams.len()
+    }
+
+    /// Streams that the peer allows at a time.
+    pub fn max_streams(&self) -> usize {
+        self.0.borrow().peer.max_streams
+    }
+
+    /// Sends a request's head. `end`: it has no body.
+    pub fn request(&self, head: &RequestHead<'_>, end: bool) -> Result<(Sender, Receiver), Error> {
+        let mut core = self.0.borrow_mut();
+        let id = core.open()?;
+        if let Some(stream) = core.streams.get_mut(&id) {
+            stream.is_head = *head.method == http::Method::HEAD;
+            stream.sender_held = true;
+        }
+        core.send_block(id, end, |encoder, out| head.encode(encoder, out));
+        drop(core);
+        Ok((Sender { handle: self.clone(), id }, Receiver { handle: self.clone(), id }))
+    }
+
+    /// Gives back what memory a busy time took.
+    pub(super) fn shrink(&self) {
+        let mut core = self.0.borrow_mut();
+        core.out.shrink();
+        if core.streams.is_empty() {
+            core.streams.shrink_to(16);
+        }
+    }
+
+    /// Asks the peer whether it is there, and waits for its answer.
+    pub async fn ping(&self) -> Result<(), Ended> {
+        let number = self.0.borrow_mut().ping();
+        poll_fn(|cx| self.0.borrow_mut().poll_pong(number, cx)).await
+    }
+
+    /// Opens and takes nothing new; the connection ends when its last stream is done.
+    pub fn go_away(&self) {
+        self.0.borrow_mut().go();
+    }
+
+    /// The two ends of a request that came in.
+    pub(super) fn incoming(&self, incoming: &Incoming) -> (Sender, Receiver) {
+        let id = incoming.id;
+        (Sender { handle: self.clone(), id }, Receiver { handle: self.clone(), id })
+    }
+}
+
+/// The end of a stream that sends. Dropping it before the end resets the stream.
+pub struct Sender {
+    handle: Handle,
+    id: u32,
+}
+
+impl Sender {
+    /// Sends a response's head. `end`: it has no body.
+    pub fn respond(&mut self, status: StatusCode, headers: &HeaderMap, end: bool) -> Result<(), Error> {
+        let mut core = self.handle.0.borrow_mut();
+        if let Some(failure) = core.failure(self.id) {
+            return Err(failure);
+        }
+        if let Some(stream) = core.streams.get_mut(&self.id) {
+            stream.answered |= !status.is_informational();
+        }
+        core.send_block(self.id, end, |encoder, out| {
+            encoder.status(status, out);
+            fields::encode_headers(headers, encoder, out);
+        });
+        Ok(())
+    }
+
+    /// Waits until something may be sent; gives how much. Fails as soon as the stream is reset.
+    pub fn poll_room(&mut self, cx: &Context<'_>) -> Poll<Result<usize, Error>> {
+        self.handle.0.borrow_mut().poll_room(self.id, cx)
+    }
+
+    /// Waits until the stream is reset or the connection ends.
+    pub fn poll_reset(&mut self, cx: &Context<'_>) -> Poll<Error> {
+        let mut core = self.handle.0.borrow_mut();
+        if let Some(failure) = core.failure(self.id) {
+            return Poll::Ready(failure);
+        }
+        if let Some(stream) = core.streams.get_mut(&self.id) {
+            register(&mut stream.sender, cx);
+        }
+        Poll::Pending
+    }
+
+    /// Sends as much of `data` as there is room for, and leaves the rest. `end`: it is the last.
+    pub fn send(&mut self, data: &mut Bytes, end: bool) {
+        self.handle.0.borrow_mut().send_data(self.id, data, end);
+    }
+
+    pub(super) fn with_core<T>(&mut self, act: impl FnOnce(&mut Core, u32) -> T) -> T {
+        act(&mut self.handle.0.borrow_mut(), self.id)
+    }
+
+    pub fn send_trailers(&mut self, trailers: &HeaderMap) -> Result<(), Error> {
+        self.handle.0.borrow_mut().send_trailers(self.id, trailers)
+    }
+
+    pub fn reset(&mut self, reason: Reason) {
+        self.handle.0.borrow_mut().reset(self.id, reason);
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let mut core = self.handle.0.borrow_mut();
+        let Some(stream) = core.streams.get_mut(&self.id) else { return };
+        stream.sender_held = false;
+        stream.sender = None;
+        if stream.sending == Way::Open {
+            core.reset(self.id, Reason::CANCEL);
+        }
+        core.forget_if_done(self.id);
+    }
+}
+
+/// The end of a stream that receives. Dropping it before the peer's end resets the stream; on a server,
+/// only once the answer is complete, as the peer then need not send the rest (RFC 9113, section 8.1).
+pub struct Receiver {
+    handle: Handle,
+    id: u32,
+}
+
+impl Receiver {
+    /// Waits for a response's head.
+    pub fn poll_head(&mut self, cx: &Context<'_>) -> Poll<Result<response::Parts, Error>> {
+        let mut core = self.handle.0.borrow_mut();
+        if let Some(head) = core.streams.get_mut(&self.id).and_then(|stream| stream.head.take()) {
+            return Poll::Ready(Ok(*head));
+        }
+        if let Some(failure) = core.failure(self.id) {
+            return Poll::Ready(Err(failure));
+        }
+        if let Some(stream) = core.streams.get_mut(&self.id) {
+            register(&mut stream.receiver, cx);
+        }
+        Poll::Pending
+    }
+
+    /// Whether the peer said `100 Continue` since the last call.
+    pub fn may_continue(&mut self) -> bool {
+        let mut core = self.handle.0.borrow_mut();
+        core.streams.get_mut(&self.id).is_some_and(|stream| std::mem::take(&mut stream.may_continue))
+    }
+
+    /// Waits for data; `None` at the end of it. What was taken gives the peer room for more.
+    pub fn poll_data(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        match ready!(self.poll_here(cx)) {
+            None => Poll::Ready(None),
+            Some(Err(error)) => Poll::Ready(Some(Err(error))),
+            Some(Ok(())) => {
+                let mut core = self.handle.0.borrow_mut();
+                let data = core.streams.get_mut(&self.id).and_then(|stream| stream.data.pop_front());
+                let data = data.unwrap_or_default();
+                core.consumed(self.id, data.len());
+                Poll::Ready(Some(Ok(data)))
+            }
+        }
+    }
+
+    /// Waits until data is there to be taken; `None` at the end of it.
+    pub(super) fn poll_here(&mut self, cx: &Context<'_>) -> Poll<Option<Result<(), Error>>> {
+        let mut core = self.handle.0.borrow_mut();
+        if let Some(stream) = core.streams.get(&self.id) {
+            if !stream.data.is_empty() {
+                return Poll::Ready(Some(Ok(())));
+            }
+            if stream.receiving == Way::Ended {
+                return Poll::Ready(None);
+            }
+        }
+        if let Some(failure) = core.failure(self.id) {
+            return Poll::Ready(Some(Err(failure)));
+        }
+        if let Some(stream) = core.streams.get_mut(&self.id) {
+            register(&mut stream.receiver, cx);
+        }
+        Poll::Pending
+    }
+
+    pub(super) fn with_core<T>(&mut self, act: impl FnOnce(&mut Core, u32) -> T) -> T {
+        act(&mut self.handle.0.borrow_mut(), self.id)
+    }
+
+    /// All of the body, if it has come and is one piece. The receiver is of no use any more then.
+    pub fn take_whole(&mut self) -> Option<Bytes> {
+        let mut core = self.handle.0.borrow_mut();
+        let stream = core.streams.get_mut(&self.id)?;
+        if stream.receiving != Way::Ended || stream.data.len() > 1 || stream.trailers.is_some() {
+            return None;
+        }
+        let data = stream.data.pop_front().unwrap_or_default();
+        core.consumed(0, data.len());
+        Some(data)
+    }
+
+    /// Waits for data, and takes the trailers after it.
+    pub fn poll_trailers(&mut self, cx: &Context<'_>) -> Poll<Result<Option<HeaderMap>, Error>> {
+        let ended = ready!(self.poll_data(cx));
+        debug_assert!(!matches!(ended, Some(Ok(_))), "the data comes first");
+        if let Some(Err(error)) = ended {
+            return Poll::Ready(Err(error));
+        }
+        let mut core = self.handle.0.borrow_mut();
+        let trailers = core.streams.get_mut(&self.id).and_then(|stream| stream.trailers.take());
+        Poll::Ready(Ok(trailers.map(|trailers| *trailers)))
+    }
+
+    /// Everything has come and was taken.
+    pub fn is_at_end(&self) -> bool {
+        let core = self.handle.0.borrow();
+        core.streams.get(&self.id).is_some_and(|stream| {
+            stream.receiving == Way::Ended && stream.data.is_empty() && stream.trailers.is_none()
+        })
+    }
+
+    /// Bytes that are still to be taken, where the peer said how many there are.
+    pub fn length_left(&self) -> Option<u64> {
+        let core = self.handle.0.borrow();
+        let stream = core.streams.get(&self.id)?;
+        let here: usize = stream.data.iter().map(Bytes::len).sum();
+        match stream.length_left {
+            Some(left) => Some(left + here as u64),
+            None if stream.receiving == Way::Ended && stream.trailers.is_none() => Some(here as u64),
+            None => None,
+        }
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let mut core = self.handle.0.borrow_mut();
+        let server = core.server;
+        let Some(stream) = core.streams.get_mut(&self.id) else { return };
+        stream.receiver_held = false;
+        stream.receiver = None;
+        let unread: usize = stream.data.drain(..).map(|data| data.len()).sum();
+        let open = stream.receiving == Way::Open && stream.reset.is_none();
+        let answered = stream.sending == Way::Ended;
+        core.consumed(0, unread);
+        if open && !server {
+            core.reset(self.id, Reason::CANCEL);
+        } else if open && answered {
+            core.reset(self.id, Reason::NO_ERROR);
+        }
+        core.forget_if_done(self.id);
+    }
+}

@@ -1,0 +1,55 @@
+//! HTTP/2 (RFC 9113), for clients, for applications and for links.
+//!
+//! One engine for both roles. [`Connection`] is polled by one task and moves bytes between a socket and
+//! the [`core`](self::core): the state of the connection, a value without socket or clock. Requests and
+//! bodies are handed over through [`Handle`], [`Sender`] and [`Receiver`], which any task of the same
+//! thread may hold; what they write is collected and leaves in one write when the connection's task gets
+//! its turn, after all those that have something to say.
+//!
+//! What a peer may cost us is bounded: streams, header lists, what is buffered for readers (flow control)
+//! and for the socket, and by [`budget`] what it may do that costs us more than it.
+
+mod alive;
+mod body;
+mod budget;
+mod connection;
+mod control;
+mod core;
+mod error;
+mod fields;
+mod frame;
+mod handle;
+pub mod hpack;
+mod receive;
+mod send;
+mod splice;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+
+pub use alive::until_dead;
+pub use body::{ReceivedBody, send_body};
+pub use connection::{Connection, Plain, Transport};
+pub use error::{Ended, Error, Reason, Violation};
+pub use fields::{Protocol, RequestHead};
+pub use handle::{Handle, Incoming, Receiver, Sender};
+pub use splice::splice;
+pub use tunnel::Tunnel;
+
+/// What one side allows the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of one stream that may be under way without the reader having taken them.
+    pub stream_window: u32,
+    /// The same of all streams together.
+    pub connection_window: u32,
+    /// The largest frame that is taken.
+    pub frame: u32,
+    /// The largest header list (RFC 9113, section 6.5.2) that is taken.
+    pub header_list: u32,
+    /// Streams that the peer may have open at a time (servers).
+    pub streams: u32,
+    /// Whether the peer may ask for other protocols (RFC 8441; servers).
+    pub extended_connect: bool,
+}

@@ -1,0 +1,469 @@
+//! What comes from the peer: bytes to frames, frames to changes of the state.
+//!
+//! A mistake of the peer's in one message resets its stream; a mistake in the connection's own affairs is
+//! a [`Violation`], which closes it (RFC 9113, section 5.4).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Incoming;
+use super::core::{Core, Going};
+use super::error::{Ended, Reason, Violation};
+use super::fields::{self, Block};
+use super::frame::{self, HEADER, Head, PREFACE, flag, kind, u32_at};
+use super::hpack::DecodeError;
+use super::stream::{Stream, Way};
+
+/// A header block may be that many frames.
+const MAX_CONTINUATIONS: usize = 64;
+
+/// Where in the byte stream we are.
+pub(super) struct Input {
+    /// What of a frame has come, where it did not come whole.
+    partial: Vec<u8>,
+    expect: Expect,
+    block: Option<BlockBegun>,
+}
+
+enum Expect {
+    /// So many bytes of the preface have come.
+    Preface(usize),
+    Frame,
+    Data(Data),
+}
+
+/// A DATA frame whose payload is passed on as it comes.
+#[derive(Clone, Copy)]
+struct Data {
+    stream: u32,
+    /// Bytes of data, then of padding, that are still to come.
+    left: usize,
+    padding: usize,
+    end: bool,
+}
+
+/// A header block that goes on in CONTINUATION frames.
+struct BlockBegun {
+    stream: u32,
+    end: bool,
+    bytes: Vec<u8>,
+    frames: usize,
+}
+
+impl Input {
+    pub(super) fn new(server: bool) -> Self {
+        let expect = if server { Expect::Preface(0) } else { Expect::Frame };
+        Self { partial: Vec::new(), expect, block: None }
+    }
+}
+
+impl Core {
+    /// Takes bytes that came from the peer. `now` is the time since any fixed moment.
+    pub(super) fn receive(&mut self, bytes: &[u8], now: Duration) {
+        self.now = now;
+        if self.ended.is_none()
+            && let Err(violation) = self.take(bytes)
+        {
+            self.end(Ended::Violation(violation));
+        }
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) -> Result<(), Violation> {
+        while !bytes.is_empty() {
+            match self.input.expect {
+                Expect::Preface(seen) => {
+                    let count = bytes.len().min(PREFACE.len() - seen);
+                    if bytes[..count] != PREFACE[seen..seen + count] {
+                        return Err(Violation::protocol("it did not begin with HTTP/2's preface"));
+                    }
+                    bytes = &bytes[count..];
+                    let seen = seen + count;
+                    self.input.expect =
+                        if seen == PREFACE.len() { Expect::Frame } else { Expect::Preface(seen) };
+                }
+                Expect::Data(data) => bytes = self.take_data(data, bytes),
+                Expect::Frame => bytes = self.take_frame(bytes)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a frame, or what there is of one; gives what comes after.
+    fn take_frame<'b>(&mut self, bytes: &'b [u8]) -> Result<&'b [u8], Violation> {
+        if self.input.partial.is_empty()
+            && let Some(header) = bytes.first_chunk::<HEADER>()
+        {
+            let head = Head::parse(header);
+            self.check_head(&head)?;
+            let rest = &bytes[HEADER..];
+            if head.kind == kind::DATA && !head.has(flag::PADDED) {
+                self.begin_data(&head, head.length, 0)?;
+                return Ok(rest);
+            }
+            if rest.len() >= head.length {
+                let (payload, rest) = rest.split_at(head.length);
+                self.frame(&head, payload)?;
+                return Ok(rest);
+            }
+        }
+        // In pieces: the header first, then as much as it says.
+        let mut partial = std::mem::take(&mut self.input.partial);
+        let mut bytes = bytes;
+        let mut fill = |partial: &mut Vec<u8>, to: usize| {
+            let count = to.saturating_sub(partial.len()).min(bytes.len());
+            partial.extend_from_slice(&bytes[..count]);
+            bytes = &bytes[count..];
+            partial.len() >= to
+        };
+        if fill(&mut partial, HEADER)
+            && let Some(header) = partial.first_chunk::<HEADER>()
+        {
+            let head = Head::parse(header);
+            self.check_head(&head)?;
+            if head.kind == kind::DATA && !head.has(flag::PADDED) {
+                self.begin_data(&head, head.length, 0)?;
+                return Ok(bytes);
+            }
+            if head.kind == kind::DATA {
+                if fill(&mut partial, HEADER + 1) {
+                    self.begin_padded(&head, usize::from(partial[HEADER]))?;
+                    return Ok(bytes);
+                }
+            } else if fill(&mut partial, HEADER + head.length) {
+                self.frame(&head, &partial[HEADER..])?;
+                return Ok(bytes);
+            }
+        }
+        self.input.partial = partial;
+        Ok(bytes)
+    }
+
+    /// What can be said of a frame before its payload is there.
+    fn check_head(&self, head: &Head) -> Result<(), Violation> {
+        if head.length > self.limits.frame as usize {
+            return Err(Violation::new(Reason::FRAME_SIZE_ERROR, "it sent a frame larger than allowed"));
+        }
+        match &self.input.block {
+            Some(block) if head.kind != kind::CONTINUATION || head.stream != block.stream => {
+                Err(Violation::protocol("something came between the parts of a header block"))
+            }
+            None if head.kind == kind::CONTINUATION => {
+                Err(Violation::protocol("CONTINUATION came without a header block"))
+            }
+            None if !self.settings_seen && (head.kind != kind::SETTINGS || head.has(flag::ACK)) => {
+                Err(Violation::protocol("its first frame was not SETTINGS"))
+            }
+            None if head.kind == kind::DATA && head.has(flag::PADDED) && head.length == 0 => {
+                Err(Violation::new(Reason::FRAME_SIZE_ERROR, "a padded frame without a payload"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn begin_padded(&mut self, head: &Head, padding: usize) -> Result<(), Violation> {
+        let Some(left) = (head.length - 1).checked_sub(padding) else {
+            return Err(Violation::protocol("a frame has more padding than payload"));
+        };
+        self.begin_data(head, left, padding)
+    }
+
+    /// The head of a DATA frame: flow control counts all of it (RFC 9113, section 6.9).
+    fn begin_data(&mut self, head: &Head, left: usize, padding: usize) -> Result<(), Violation> {
+        if head.stream == 0 {
+            return Err(Violation::protocol("DATA came on stream 0"));
+        }
+        self.check_not_idle(head.stream)?;
+        self.receive_window -= head.length as i64;
+        if self.receive_window < 0 {
+            return Err(Violation::new(
+                Reason::FLOW_CONTROL_ERROR,
+                "it sent more than the connection's window",
+            ));
+        }
+        let mut end = head.has(flag::END_STREAM);
+        if left == 0 && !end {
+            self.mistake("it sends empty frames without end")?;
+        }
+        match self.streams.get_mut(&head.stream).filter(|stream| stream.reset.is_none()) {
+            Some(stream) if stream.receiving == Way::Ended || !stream.head_seen => {
+                self.fail(head.stream, Reason::STREAM_CLOSED)?;
+            }
+            Some(stream) => {
+                stream.receive_window -= head.length as i64;
+                let over = stream.receive_window < 0;
+                // RFC 9113, section 8.1.1: what comes must be as long as was said.
+                let wrong = stream.length_left.is_some_and(|length| {
+                    let rest = length.checked_sub(left as u64);
+                    rest.is_none() || (end && rest != Some(0))
+                });
+                if over || wrong {
+                    let reason = if over { Reason::FLOW_CONTROL_ERROR } else { Reason::PROTOCOL_ERROR };
+                    self.fail(head.stream, reason)?;
+                    end = false;
+                }
+            }
+            None => end = false,
+        }
+        let overhead = head.length - left;
+        if overhead > 0 {
+            self.consumed(head.stream, overhead);
+        }
+        self.input.expect = Expect::Data(Data { stream: head.stream, left, padding, end });
+        if left + padding == 0 {
+            self.take_data(Data { stream: head.stream, left, padding, end }, &[]);
+        }
+        Ok(())
+    }
+
+    /// Takes data as it comes, and then padding; gives what comes after.
+    fn take_data<'b>(&mut self, mut data: Data, bytes: &'b [u8]) -> &'b [u8] {
+        let count = data.left.min(bytes.len());
+        let (payload, rest) = bytes.split_at(count);
+        data.left -= count;
+        let skipped = data.padding.min(rest.len());
+        data.padding -= skipped;
+        let mut dropped = count;
+        if let Some(stream) = self.streams.get_mut(&data.stream)
+            && stream.reset.is_none()
+            && stream.receiving == Way::Open
+        {
+            if let Some(length) = &mut stream.length_left {
+                *length = length.saturating_sub(count as u64);
+            }
+            if count > 0 && stream.receiver_held {
+                stream.data.push_back(Bytes::copy_from_slice(payload));
+                dropped = 0;
+            }
+            if data.left == 0 && data.end {
+                stream.receiving = Way::Ended;
+            }
+            if count > 0 || stream.receiving == Way::Ended {
+                stream.wake_receiver();
+            }
+            if stream.receiving == Way::Ended {
+                self.forget_if_done(data.stream);
+            }
+        }
+        if dropped > 0 {
+            self.consumed(0, dropped);
+        }
+        self.input.expect = if data.left + data.padding == 0 { Expect::Frame } else { Expect::Data(data) };
+        &rest[skipped..]
+    }
+
+    /// Takes a whole frame.
+    fn frame(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
+        match head.kind {
+            kind::DATA => {
+                // A padded one that came whole.
+                self.begin_padded(head, usize::from(payload[0]))?;
+                if let Expect::Data(data) = self.input.expect {
+                    self.take_data(data, &payload[1..]);
+                }
+                Ok(())
+            }
+            kind::HEADERS => self.headers(head, payload),
+            kind::CONTINUATION => self.continuation(head, payload),
+            kind::PRIORITY if payload.len() != 5 => self.fail(head.stream, Reason::FRAME_SIZE_ERROR),
+            kind::PRIORITY if head.stream == 0 => Err(Violation::protocol("PRIORITY came on stream 0")),
+            kind::RST_STREAM => self.rst_stream(head, payload),
+            kind::SETTINGS => self.settings(head, payload),
+            kind::PUSH_PROMISE => Err(Violation::protocol("it pushes, which it was told not to")),
+            kind::PING => self.take_ping(head, payload),
+            kind::GOAWAY => self.go_away(head, payload),
+            kind::WINDOW_UPDATE => self.window_update(head, payload),
+            // Unknown ones are to be ignored (RFC 9113, section 4.1).
+            _ => self.mistake("it sends frames that mean nothing"),
+        }
+    }
+
+    fn headers(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
+        if head.stream == 0 {
+            return Err(Violation::protocol("HEADERS came on stream 0"));
+        }
+        let mut block = payload;
+        let mut padding = 0;
+        let short = Violation::new(Reason::FRAME_SIZE_ERROR, "a header frame is too short");
+        if head.has(flag::PADDED) {
+            let (&length, rest) = block.split_first().ok_or(short)?;
+            (padding, block) = (usize::from(length), rest);
+        }
+        if head.has(flag::PRIORITY) {
+            let depends = u32_at(block).ok_or(short)? & 0x7fff_ffff;
+            block = block.get(5..).ok_or(short)?;
+            if depends == head.stream {
+                self.mistake("a stream depends on itself")?;
+            }
+        }
+        let Some(length) = block.len().checked_sub(padding) else {
+            return Err(Violation::protocol("a frame has more padding than payload"));
+        };
+        let block = &block[..length];
+        let end = head.has(flag::END_STREAM);
+        if head.has(flag::END_HEADERS) {
+            return self.block(head.stream, end, block);
+        }
+        self.input.block = Some(BlockBegun { stream: head.stream, end, bytes: block.to_vec(), frames: 1 });
+        Ok(())
+    }
+
+    fn continuation(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
+        let Some(mut begun) = self.input.block.take() else { return Ok(()) };
+        begun.bytes.extend_from_slice(payload);
+        begun.frames += 1;
+        // CVE-2024-27316: a header block without end.
+        if begun.bytes.len() > 2 * self.limits.header_list as usize || begun.frames > MAX_CONTINUATIONS {
+            return Err(Violation::new(Reason::ENHANCE_YOUR_CALM, "a header block does not end"));
+        }
+        if head.has(flag::END_HEADERS) {
+            return self.block(begun.stream, begun.end, &begun.bytes);
+        }
+        self.input.block = Some(begun);
+        Ok(())
+    }
+
+    /// Takes a whole header block: a request's or response's head, or trailers.
+    fn block(&mut self, id: u32, end: bool, bytes: &[u8]) -> Result<(), Violation> {
+        let mut block = Block::default();
+        let decoded =
+            self.decoder.decode(bytes, self.limits.header_list as usize, |field| block.field(field));
+        let problem = match decoded {
+            Ok(()) => None,
+            Err(DecodeError::Compression(_)) => {
+                return Err(Violation::new(Reason::COMPRESSION_ERROR, "a header block cannot be decoded"));
+            }
+            Err(error) => Some(error),
+        };
+        if self.streams.contains_key(&id) {
+            return match problem {
+                Some(_) => self.fail(id, Reason::PROTOCOL_ERROR),
+                None => self.message(id, end, block),
+            };
+        }
+        if !self.server {
+            self.check_not_idle(id)?;
+            return Ok(());
+        }
+        if id.is_multiple_of(2) {
+            return Err(Violation::protocol("a client opened a stream of an even number"));
+        }
+        if id <= self.last_opened {
+            // Trailers of a stream that was reset here, or a peer that is confused.
+            return self.mistake("HEADERS came on a stream that is over");
+        }
+        if self.going == Going::Final {
+            // It has been told that this stream would not be looked at.
+            return Ok(());
+        }
+        self.last_opened = id;
+        if self.streams.len() >= self.limits.streams as usize {
+            frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::REFUSED_STREAM.0);
+            return self.mistake("it opens more streams than it may");
+        }
+        if matches!(problem, Some(DecodeError::Oversized)) {
+            self.streams.insert(id, Stream::new(self.peer.initial_window, 0));
+            self.send_block(id, true, |encoder, out| {
+                encoder.status(http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, out);
+            });
+            self.streams.remove(&id);
+            if !end {
+                frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::NO_ERROR.0);
+            }
+            return self.mistake("its headers are too large");
+        }
+        let request = if problem.is_none() { block.request(self.limits.extended_connect) } else { None };
+        let Some(head) = request else {
+            frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::PROTOCOL_ERROR.0);
+            return self.mistake("its requests are malformed");
+        };
+        let mut stream = Stream::new(self.peer.initial_window, self.limits.stream_window);
+        stream.head_seen = true;
+        stream.is_head = head.method == http::Method::HEAD;
+        let Ok(length) = fields::content_length(&head.headers) else {
+            frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::PROTOCOL_ERROR.0);
+            return self.mistake("its requests are malformed");
+        };
+        stream.length_left = length;
+        if end {
+            stream.receiving = Way::Ended;
+            if length.is_some_and(|length| length > 0) {
+                frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::PROTOCOL_ERROR.0);
+                return self.mistake("its requests are malformed");
+            }
+        }
+        self.streams.insert(id, stream);
+        self.accepted.push_back(Incoming { id, head });
+        Ok(())
+    }
+
+    /// A header block on a stream that is known: a response's head, or trailers.
+    fn message(&mut self, id: u32, end: bool, block: Block) -> Result<(), Violation> {
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        if stream.reset.is_some() {
+            return Ok(());
+        }
+        if stream.receiving == Way::Ended {
+            return self.fail(id, Reason::STREAM_CLOSED);
+        }
+        if stream.head_seen {
+            let Some(trailers) = block.trailers().filter(|_| end) else {
+                return self.fail(id, Reason::PROTOCOL_ERROR);
+            };
+            if stream.length_left.is_some_and(|left| left > 0) {
+                return self.fail(id, Reason::PROTOCOL_ERROR);
+            }
+            stream.trailers = Some(Box::new(trailers));
+        } else {
+            let Some(head) = block.response() else { return self.fail(id, Reason::PROTOCOL_ERROR) };
+            if head.status.is_informational() {
+                if end || head.status == http::StatusCode::SWITCHING_PROTOCOLS {
+                    return self.fail(id, Reason::PROTOCOL_ERROR);
+                }
+                stream.may_continue |= head.status == http::StatusCode::CONTINUE;
+                stream.wake_receiver();
+                return Ok(());
+            }
+            let Ok(length) = fields::content_length(&head.headers) else {
+                return self.fail(id, Reason::PROTOCOL_ERROR);
+            };
+            let bodiless = stream.is_head
+                || head.status == http::StatusCode::NO_CONTENT
+                || head.status == http::StatusCode::NOT_MODIFIED;
+            if !bodiless && end && length.is_some_and(|length| length > 0) {
+                return self.fail(id, Reason::PROTOCOL_ERROR);
+            }
+            stream.length_left = if bodiless { None } else { length };
+            stream.head_seen = true;
+            stream.head = Some(Box::new(head));
+        }
+        if end {
+            stream.receiving = Way::Ended;
+        }
+        stream.wake_receiver();
+        self.forget_if_done(id);
+        Ok(())
+    }
+
+    /// A frame on a stream that nobody has opened is the connection's affair (RFC 9113, section 5.1).
+    pub(super) fn check_not_idle(&self, id: u32) -> Result<(), Violation> {
+        let idle =
+            if self.server { id.is_multiple_of(2) || id > self.last_opened } else { !self.has_opened(id) };
+        if idle { Err(Violation::protocol("a frame came on a stream that is idle")) } else { Ok(()) }
+    }
+
+    /// Resets a stream because of what the peer did on it.
+    pub(super) fn fail(&mut self, id: u32, reason: Reason) -> Result<(), Violation> {
+        self.reset(id, reason);
+        self.mistake("it makes us reset stream after stream")
+    }
+
+    pub(super) fn mistake(&mut self, what: &'static str) -> Result<(), Violation> {
+        self.control_room()?;
+        if self.mistakes.take(self.now) {
+            Ok(())
+        } else {
+            Err(Violation::new(Reason::ENHANCE_YOUR_CALM, what))
+        }
+    }
+}
