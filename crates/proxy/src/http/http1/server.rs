@@ -48,7 +48,7 @@ const HALF_CLOSED_DEADLINE: Duration = Duration::from_secs(15);
 /// How long, and with how much, a client may go on sending what nobody wants after its last answer. Closed
 /// at once, its kernel would throw the answer away (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1 << 20;
+const LINGER_BYTES: usize = 16 << 20;
 /// What is left of a request's body that nobody read is skipped if it is there already, up to that.
 const SKIPPED: usize = 256 << 10;
 
