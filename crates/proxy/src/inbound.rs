@@ -12,6 +12,7 @@ use tulle_model::identity::SpiffeId;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, Event};
 use crate::http::headers::{self, AppVersion};
+use crate::http::http1::give_headers;
 use crate::http::reply::{Reason, failed, reply};
 use crate::link::APP_VERSION;
 use crate::state::LocalWorkload;
@@ -41,7 +42,9 @@ pub async fn serve_request(
         return reply(Reason::BadRequest, problem.0);
     }
     let (head, body) = request.into_parts();
-    pass(worker, workload, port, version, &head, body).await
+    let response = pass(worker, workload, port, version, &head, body).await;
+    give_headers(head.headers);
+    response
 }
 
 /// As [`serve_request`], for a request that came from inside of the process: `head` was brought into the

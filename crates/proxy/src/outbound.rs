@@ -70,7 +70,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, source: WorkloadName, capture: Cap
             http::server::serve(worker, source, tcp.into(), Vec::new(), HttpDestination::Proxy).await;
         }
         Ok(Destination::Service { service, port }) => serve_service(worker, source, tcp, service, port).await,
-        Ok(Destination::Address(address)) => serve_outside(worker, source, tcp, vec![address]).await,
+        Ok(Destination::Address(address)) => {
+            Box::pin(serve_outside(worker, source, tcp, vec![address])).await;
+        }
         Err((why, text)) => reject(&worker, tcp, why, text),
     }
 }
@@ -127,15 +129,15 @@ pub async fn serve_service<IO>(
     let config = match worker.service(&service).await {
         Lookup::Present(config) => config,
         Lookup::Absent => {
-            return turn_away(worker, source, io, service, port, "there is no such service").await;
+            return Box::pin(turn_away(worker, source, io, service, port, "there is no such service")).await;
         }
         Lookup::Unknown => {
             let text = "the server did not say what the service is";
-            return turn_away(worker, source, io, service, port, text).await;
+            return Box::pin(turn_away(worker, source, io, service, port, text)).await;
         }
     };
     let Some(port_config) = config.port(port) else {
-        return turn_away(worker, source, io, service, port, "the service has no such port").await;
+        return Box::pin(turn_away(worker, source, io, service, port, "the service has no such port")).await;
     };
     let spoken = match declared(port_config) {
         Some(spoken) => spoken,
@@ -147,16 +149,32 @@ pub async fn serve_service<IO>(
             http::server::serve(worker, source, io.into(), first, destination).await;
         }
         Spoken::Opaque { first, upstream } => {
-            let opened = match upstream {
-                Some(opened) => opened,
-                None => opaque::open(&worker, &source, &config, port).await.map(Upstream::new),
-            };
-            match opened {
-                Ok(upstream) => upstream.opened.serve(Replayed::new(first, io), upstream.first).await,
-                Err(failed) => refuse(&worker, &source, io, failed),
-            }
+            Box::pin(serve_opaque(worker, source, io, first, upstream, config, port)).await;
         }
         Spoken::Nothing => {}
+    }
+}
+
+/// Passes the bytes of a connection on. Boxed by who calls it, so that one that speaks HTTP and is idle
+/// does not hold the room for it.
+async fn serve_opaque<IO>(
+    worker: Rc<Worker>,
+    source: Arc<LocalWorkload>,
+    io: IO,
+    first: Vec<u8>,
+    upstream: Option<Result<Upstream, Failed>>,
+    config: Arc<ServiceConfig>,
+    port: u16,
+) where
+    IO: AsyncRead + AsyncWrite + Reset + Unpin,
+{
+    let opened = match upstream {
+        Some(opened) => opened,
+        None => opaque::open(&worker, &source, &config, port).await.map(Upstream::new),
+    };
+    match opened {
+        Ok(upstream) => upstream.opened.serve(Replayed::new(first, io), upstream.first).await,
+        Err(failed) => refuse(&worker, &source, io, failed),
     }
 }
 

@@ -138,6 +138,11 @@ impl Worker {
             Some(Known::Absent) => return Lookup::Absent,
             None => {}
         }
+        Box::pin(self.learn(name)).await
+    }
+
+    /// Asks the node for a service, and waits for the answer.
+    async fn learn(&self, name: &ServiceName) -> Lookup {
         let mut changes = self.state.subscribe();
         if self.demand.try_send(name.clone()).is_err() {
             return Lookup::Unknown;

@@ -21,6 +21,7 @@ use crate::endpoints::Picked;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, Gate, Replay};
 use crate::http::headers::{self, AppVersion};
+use crate::http::http1::give_headers;
 use crate::http::record::{Outcome, Record};
 use crate::http::reply::{self, Reason};
 use crate::http::retry::Attempts;
@@ -108,6 +109,7 @@ pub(crate) async fn forward(
                     if let Some(gate) = gate {
                         gate.refuse();
                     }
+                    give_headers(head.headers);
                     return (route.succeeded(worker, hop), response);
                 }
                 Some(error) => (error, Some(response)),

@@ -49,8 +49,8 @@ pub(super) fn take_headers() -> HeaderMap {
     HEADERS.with_borrow_mut(Vec::pop).unwrap_or_else(|| HeaderMap::with_capacity(12))
 }
 
-/// Takes a header map back.
-pub(super) fn give_headers(mut headers: HeaderMap) {
+/// Takes a header map back, whatever message it was of.
+pub(crate) fn give_headers(mut headers: HeaderMap) {
     HEADERS.with_borrow_mut(|kept| {
         if headers.capacity() > 0 && headers.capacity() <= 64 && kept.len() < KEPT {
             headers.clear();

@@ -1,5 +1,7 @@
 //! Where a body ends (RFC 9112, sections 6 and 7.1), in both directions.
 
+use std::ops::Range;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{
@@ -173,6 +175,17 @@ impl Decoder {
             }
         }
     }
+}
+
+/// Where the data of a chunked body is, if `bytes` begin with all of it in one chunk, as small ones come, and
+/// where it ends.
+pub(super) fn single_chunk(bytes: &[u8]) -> Option<(Range<usize>, usize)> {
+    let length = line(bytes, CHUNK_LINE).ok()??;
+    let (size, 0) = chunk_size(&bytes[..length]).ok()? else { return None };
+    let start = length + 2;
+    let data = start..start.checked_add(usize::try_from(size).ok()?)?;
+    let end: &[u8] = if size == 0 { b"\r\n" } else { b"\r\n0\r\n\r\n" };
+    bytes.get(data.end..)?.starts_with(end).then_some((data.clone(), data.end + end.len()))
 }
 
 /// Takes what is there of `left` bytes.

@@ -7,7 +7,7 @@ use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
 
 use super::buffers;
-use super::framing::{Framing, Malformed};
+use super::framing::{Framing, Malformed, single_chunk};
 use crate::http::HEADER_LIMIT;
 
 /// Fields that a head may have.
@@ -150,17 +150,24 @@ fn bad(error: httparse::Error) -> Bad {
     }))
 }
 
-/// One copy of all that is kept of a message, which its fields and its body are parts of.
+/// One copy of all that is kept of a message, which its fields and its body are parts of; the body, if it is
+/// there as a whole; and how many bytes both took.
 fn own(bytes: &[u8], length: usize, framing: Framing) -> (Bytes, Option<Bytes>, usize) {
-    match framing {
-        Framing::Length(0) => (Bytes::copy_from_slice(&bytes[..length]), Some(Bytes::new()), length),
-        Framing::Length(body) if body <= (bytes.len() - length).min(MAX_WHOLE) as u64 => {
-            let used = length + body as usize;
-            let own = Bytes::copy_from_slice(&bytes[..used]);
-            let whole = own.slice(length..);
-            (own, Some(whole), used)
+    let rest = &bytes[length..];
+    let found = match framing {
+        Framing::Length(body) if body <= rest.len().min(MAX_WHOLE) as u64 => {
+            Some((0..body as usize, body as usize))
         }
-        _ => (Bytes::copy_from_slice(&bytes[..length]), None, length),
+        Framing::Chunked => single_chunk(rest),
+        _ => None,
+    };
+    match found {
+        Some((body, used)) => {
+            let own = Bytes::copy_from_slice(&bytes[..length + body.end]);
+            let whole = if body.is_empty() { Bytes::new() } else { own.slice(length + body.start..) };
+            (own, Some(whole), length + used)
+        }
+        None => (Bytes::copy_from_slice(&bytes[..length]), None, length),
     }
 }
 

@@ -55,6 +55,14 @@ impl Input {
         self.buffer.is_empty()
     }
 
+    /// Forgets empty lines before a request, which some clients send after a body (RFC 9112, section 2.2).
+    pub fn skip_empty_lines(&mut self) {
+        if self.buffer.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+            self.buffer.clear();
+            self.searched = 0;
+        }
+    }
+
     /// Gives back what only a busy connection needs.
     pub fn rest(&mut self) {
         if self.buffer.is_empty() {

@@ -19,3 +19,5 @@ mod output;
 pub(super) mod server;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use buffers::give_headers;

@@ -48,7 +48,7 @@ const HALF_CLOSED_DEADLINE: Duration = Duration::from_secs(15);
 /// How long, and with how much, a client may go on sending what nobody wants after its last answer. Closed
 /// at once, its kernel would throw the answer away (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 1 << 20;
+const LINGER_BYTES: usize = 16 << 20;
 /// What is left of a request's body that nobody read is skipped if it is there already, up to that.
 const SKIPPED: usize = 256 << 10;
 
@@ -128,7 +128,7 @@ pub(in crate::http) async fn serve(cx: &Rc<Connection>, io: Downstream, first: V
     let client = Rc::new(RefCell::new(Client::new(io, first)));
     let last = requests(cx, &client).await.unwrap_or_else(Last::from);
     if let Last::Answered = last {
-        farewell(&client).await;
+        Box::pin(farewell(&client)).await;
     }
     // Nobody else has it, unless an upgrade has left a body unread.
     let Some(client) = Rc::into_inner(client).map(RefCell::into_inner) else { return Ended::Closed };
@@ -142,16 +142,16 @@ pub(in crate::http) async fn serve(cx: &Rc<Connection>, io: Downstream, first: V
     Ended::Closed
 }
 
-/// Serves one request after the other.
+/// Serves one request after the other. What a request needs is there only while it is served.
 async fn requests(cx: &Rc<Connection>, client: &Rc<RefCell<Client>>) -> Result<Last, Gone> {
     let drain = &cx.worker.drain;
     let mut idle = None;
     let mut served = 0;
     loop {
-        let request = match next_request(client, drain, &mut idle, served).await {
-            Ok(Begun::Request(request)) => request,
+        let under_way = match next_request(client, drain, &mut idle, served).await {
+            Ok(Begun::Request(request)) => Box::pin(serve_request(cx, client, request)),
             Ok(Begun::Http2) => return Ok(Last::Http2),
-            Err(NoHead::Bad(bad)) => return refuse(client, bad).await,
+            Err(NoHead::Bad(bad)) => return Box::pin(refuse(client, bad)).await,
             Err(NoHead::Ended | NoHead::Cut) => return Ok(Last::Answered),
             Err(NoHead::Broken(error)) => {
                 tracing::debug!(%error, "connection of a workload ended");
@@ -159,59 +159,68 @@ async fn requests(cx: &Rc<Connection>, client: &Rc<RefCell<Client>>) -> Result<L
             }
         };
         served += 1;
-        let RequestHead { parts, framing, whole, keep } = request;
-        let asked = Asked {
-            method: parts.method.clone(),
-            version: parts.version,
-            keep,
-            trailers: headers::takes_trailers(&parts.headers),
-        };
-        let (mut handed, mut leaving) = (None, None);
-        if asked.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
-            let (hand, taken) = oneshot::channel();
-            (handed, leaving) = (Some(hand), Some(Leaving::Http1(taken)));
-        }
-        let body = match whole {
-            Some(bytes) => Body::whole(bytes),
-            None => {
-                let expects = parts.version == Version::HTTP_11 && headers::expects_continue(&parts.headers);
-                client.borrow_mut().receive(Decoder::new(framing), expects);
-                Body::new(body::Incoming::new(client.clone()))
-            }
-        };
-        let response = {
-            let mut answer = pin!(answer(cx, Request::from_parts(parts, body), leaving));
-            let answered = poll_fn(|cx| {
-                if let Poll::Ready(response) = answer.as_mut().poll(cx) {
-                    return Poll::Ready(Ok(response));
-                }
-                client.borrow_mut().poll_gone(cx).map(Err)
-            });
-            answered.await?
-        };
-        let malformed = match client.borrow().receiving {
-            Receiving::Malformed(why) => Some(why),
-            _ => None,
-        };
-        if let Some(why) = malformed
-            && response.headers().contains_key(REASON)
-        {
-            // It failed for what the client sent, whatever it looked like further up.
-            return refuse(client, why.into()).await;
-        }
-        let left = match response.status() {
-            StatusCode::SWITCHING_PROTOCOLS => handed,
-            status if asked.method == Method::CONNECT && status.is_success() => handed,
-            _ => None,
-        };
-        let kept = answer::write(client, &asked, response, drain.started()).await?;
-        if let Some(hand) = left {
-            return Ok(Last::Left(hand));
-        }
-        if !kept || !body_over(client).await {
-            return Ok(Last::Answered);
+        if let Some(last) = under_way.await? {
+            return Ok(last);
         }
     }
+}
+
+/// Serves one request. `None`: another one may follow.
+async fn serve_request(
+    cx: &Rc<Connection>,
+    client: &Rc<RefCell<Client>>,
+    request: RequestHead,
+) -> Result<Option<Last>, Gone> {
+    let RequestHead { parts, framing, whole, keep } = request;
+    let asked = Asked {
+        method: parts.method.clone(),
+        version: parts.version,
+        keep,
+        trailers: headers::takes_trailers(&parts.headers),
+    };
+    let (mut handed, mut leaving) = (None, None);
+    if asked.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
+        let (hand, taken) = oneshot::channel();
+        (handed, leaving) = (Some(hand), Some(Leaving::Http1(taken)));
+    }
+    let body = match whole {
+        Some(bytes) => Body::whole(bytes),
+        None => {
+            let expects = parts.version == Version::HTTP_11 && headers::expects_continue(&parts.headers);
+            client.borrow_mut().receive(Decoder::new(framing), expects);
+            Body::new(body::Incoming::new(client.clone()))
+        }
+    };
+    let response = {
+        let mut answer = pin!(answer(cx, Request::from_parts(parts, body), leaving));
+        let answered = poll_fn(|cx| {
+            if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+                return Poll::Ready(Ok(response));
+            }
+            client.borrow_mut().poll_gone(cx).map(Err)
+        });
+        answered.await?
+    };
+    let malformed = match client.borrow().receiving {
+        Receiving::Malformed(why) => Some(why),
+        _ => None,
+    };
+    if let Some(why) = malformed
+        && response.headers().contains_key(REASON)
+    {
+        // It failed for what the client sent, whatever it looked like further up.
+        return refuse(client, why.into()).await.map(Some);
+    }
+    let left = match response.status() {
+        StatusCode::SWITCHING_PROTOCOLS => handed,
+        status if asked.method == Method::CONNECT && status.is_success() => handed,
+        _ => None,
+    };
+    let kept = answer::write(client, &asked, response, cx.worker.drain.started()).await?;
+    if let Some(hand) = left {
+        return Ok(Some(Last::Left(hand)));
+    }
+    Ok((!kept || !body_over(client).await).then_some(Last::Answered))
 }
 
 /// Waits for the next request. An idle connection ends with the worker, or after a long time; one whose
@@ -237,6 +246,7 @@ async fn next_request(
         if let Poll::Ready(begun) = client.input.poll_head(cx, &mut client.io, parse) {
             return Poll::Ready(begun);
         }
+        client.input.skip_empty_lines();
         if client.input.is_empty() {
             client.input.rest();
             let idle = idle.get_or_insert_with(|| Idle::new(drain, served));

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::encode::{self, Announced};
-use super::framing::{Decoded, Decoder, Framing, Malformed};
+use super::framing::{Decoded, Decoder, Framing, Malformed, single_chunk};
 use super::head::{self, Bad, RequestHead};
 use super::input::{Input, NoHead};
 use super::output::{Output, Sending};
@@ -282,6 +282,19 @@ fn chunks_are_taken_as_the_standard_has_them() {
     ] {
         assert_eq!(decoded(Framing::Chunked, text.as_bytes()), Ok((expected.into(), left)), "{text:?}");
     }
+    for (text, data, used) in [
+        ("5\r\nhello\r\n0\r\n\r\n", "hello", 15),
+        ("5\r\nhello\r\n0\r\n\r\nGET", "hello", 15),
+        ("0\r\n\r\n5", "", 5),
+    ] {
+        let (range, end) = single_chunk(text.as_bytes()).unwrap();
+        assert_eq!((&text[range], end), (data, used));
+    }
+    for text in
+        ["5\r\nhello", "5\r\nhel\r\n0\r\n\r\n", "5;a\r\nhello\r\n0\r\n\r\n", "0\r\nx: y\r\n\r\n", "", "x\r\n"]
+    {
+        assert_eq!(single_chunk(text.as_bytes()), None, "{text:?}");
+    }
     let many = "1\r\na\r\n".repeat(10_000) + "0\r\n\r\n";
     assert_eq!(decoded(Framing::Chunked, many.as_bytes()).unwrap().0.len(), 10_000);
 }
@@ -488,6 +501,8 @@ const CORPUS: &[&str] = &[
     "\r\nGET / HTTP/1.1\r\nhost: c\r\n\r\n",
     "POST /x HTTP/1.1\r\nHost: c\r\nContent-Length: 5\r\n\r\nhello",
     "POST /x HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n1\r\nd\r\n0\r\nx-t: 1\r\n\r\n",
+    "POST /x HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\n\r\n0e\r\none chunk only\r\n0\r\n\r\n",
+    "POST /x HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
     "PUT /y HTTP/1.1\nhost: c\ncontent-length: 2\n\nok",
     "POST / HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhel",
     "POST / HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",

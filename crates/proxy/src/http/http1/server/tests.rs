@@ -75,6 +75,8 @@ async fn the_deadline_of_a_head_begins_with_its_first_byte() {
     let mut fixture = Fixture::new();
     fixture.wire.write_all(GET).await.unwrap();
     assert!(matches!(fixture.next(0).await, Ok(Begun::Request(_))));
+    // An empty line is no head.
+    fixture.wire.write_all(b"\r\n").await.unwrap();
     let idle = timeout(2 * HEAD_DEADLINE, fixture.next(1)).await;
     assert!(idle.is_err(), "an idle connection stays open");
     fixture.wire.write_all(b"GET").await.unwrap();
@@ -168,4 +170,20 @@ async fn half_an_answer_without_a_length_ends_with_a_reset() {
         assert!(written.is_err());
         assert_eq!(fixture.was_reset.get(), reset, "{version:?}");
     }
+}
+
+fn size_of_future<T, F: Future>(_: impl FnOnce(T) -> F) -> usize {
+    size_of::<F>()
+}
+
+/// A thousand that are idle should cost little.
+#[test]
+fn an_idle_connection_is_small() {
+    type Accepted =
+        (Rc<crate::worker::Worker>, tulle_model::name::WorkloadName, crate::Capture, tokio::net::TcpStream);
+    let connection = size_of_future(|(worker, source, capture, tcp): Accepted| {
+        crate::outbound::serve(worker, source, capture, tcp)
+    });
+    let shared = size_of::<Client>();
+    assert!(connection + shared <= 1800, "{connection} and {shared} bytes");
 }
