@@ -307,7 +307,7 @@ async fn route(
         let message = format!("service {service} has no port {port} (it has {has})");
         return refuse(Reason::UnknownService, message);
     };
-    if port_config.http_routes.entries.is_empty() {
+    if port_config.http_routes.is_empty() {
         let version = app_version(head.version, port_config);
         return Ok(Routed { backend: service, port, version });
     }
