@@ -49,6 +49,16 @@ impl Health {
         }
     }
 
+    /// Whether there is any to pass over, now or later.
+    pub fn has_troubled(&self) -> bool {
+        !self.0.borrow().is_empty()
+    }
+
+    /// Whether to pass over the endpoint now.
+    pub fn avoids(&self, endpoint: &Arc<Endpoint>, now: Instant) -> bool {
+        self.0.borrow().get(endpoint).is_some_and(|trouble| trouble.until > now)
+    }
+
     /// Adds those to pass over now to `excluded`.
     pub fn exclude(&self, excluded: &mut Vec<Arc<Endpoint>>, now: Instant) {
         let troubled = self.0.borrow();
