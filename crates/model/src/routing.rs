@@ -6,6 +6,8 @@ use std::cmp::Reverse;
 
 use crate::snapshot::{Backend, HttpMatch, HttpRouteEntry, HttpRouteTable, PathMatch, TextMatch, ValueMatch};
 
+pub(crate) mod index;
+
 /// What of a request a rule may ask for.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestParts<'a, H> {
@@ -27,7 +29,13 @@ pub fn route<'t, 'r, H>(
 where
     H: Fn(&str) -> Option<Cow<'r, str>>,
 {
-    table.entries.iter().find(|entry| matches(&entry.matcher, request))
+    let entries = table.entries();
+    let Some(index) = table.index() else {
+        return entries.iter().find(|entry| matches(&entry.matcher, request));
+    };
+    let conditions = |position: usize| conditions_hold(&entries[position].matcher, request);
+    let all = |position: usize| matches(&entries[position].matcher, request);
+    index.first(effective_path(request), conditions, all).map(|position| &entries[position])
 }
 
 /// Whether all conditions of a match hold.
@@ -35,8 +43,19 @@ pub fn matches<'r, H>(matcher: &HttpMatch, request: &RequestParts<'r, H>) -> boo
 where
     H: Fn(&str) -> Option<Cow<'r, str>>,
 {
+    path_matches(&matcher.path, effective_path(request)) && conditions_hold(matcher, request)
+}
+
+fn effective_path<'r, H>(request: &RequestParts<'r, H>) -> &'r str {
+    if request.path.is_empty() { "/" } else { request.path }
+}
+
+/// Whether the conditions hold that are not of the path.
+fn conditions_hold<'r, H>(matcher: &HttpMatch, request: &RequestParts<'r, H>) -> bool
+where
+    H: Fn(&str) -> Option<Cow<'r, str>>,
+{
     matcher.method.as_deref().is_none_or(|method| method == request.method)
-        && path_matches(&matcher.path, if request.path.is_empty() { "/" } else { request.path })
         && matcher.headers.iter().all(|header| {
             (request.header)(&header.name).is_some_and(|value| text_matches(&header.value, &value))
         })

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::identity::SpiffeId;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
+use crate::routing::index::RouteIndex;
 
 /// A map with a fast hash, for lookups on the request path.
 pub type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -71,7 +72,7 @@ impl ServiceConfig {
         let mut names = vec![self.name.clone()];
         let rules = self.ports.iter().flat_map(|p| {
             p.http_routes
-                .entries
+                .entries()
                 .iter()
                 .map(|e| &e.rule.backends)
                 .chain(p.tcp_route.iter().map(|r| &r.backends))
@@ -114,11 +115,41 @@ pub enum AppProtocol {
 }
 
 /// The HTTP rules of a port in the order of Gateway API's precedence: the first entry that matches
-/// a request decides.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// a request decides. It never changes, so that the index always fits.
+#[derive(Debug, Clone, Default)]
 pub struct HttpRouteTable {
-    pub entries: Vec<HttpRouteEntry>,
+    entries: Vec<HttpRouteEntry>,
+    index: Option<Box<RouteIndex>>,
 }
+
+impl HttpRouteTable {
+    /// A table of entries that are in order (see [`crate::routing::sort_entries`]).
+    pub fn new(entries: Vec<HttpRouteEntry>) -> Self {
+        let index = RouteIndex::new(&entries).map(Box::new);
+        Self { entries, index }
+    }
+
+    pub fn entries(&self) -> &[HttpRouteEntry] {
+        &self.entries
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// `None`: walk the entries.
+    pub(crate) fn index(&self) -> Option<&RouteIndex> {
+        self.index.as_deref()
+    }
+}
+
+impl PartialEq for HttpRouteTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries == other.entries
+    }
+}
+
+impl Eq for HttpRouteTable {}
 
 /// One match of one rule; a rule with several matches has several entries.
 #[derive(Debug, Clone, PartialEq, Eq)]

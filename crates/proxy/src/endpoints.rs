@@ -1,7 +1,8 @@
 //! Which endpoint takes the next request or connection.
 
-use std::cell::{Cell, RefCell};
-use std::net::IpAddr;
+use std::cell::RefCell;
+use std::collections::hash_map::Entry;
+use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,43 +14,44 @@ use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::state::LocalWorkload;
 use crate::worker::Worker;
 
-/// One port of one endpoint. The node is part of it because two nodes may use the same loopback address.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct LoadKey {
-    node: Option<Arc<str>>,
-    address: IpAddr,
-    port: u16,
-}
-
-/// What this worker has in flight to each endpoint. Only endpoints with something in flight are held.
+/// What this worker has in flight to each port of an endpoint, by a hash of what tells them apart (see
+/// [`Loads::key`]). Only what has something in flight is held.
+///
+/// The names themselves are not held: to clone and drop them with every request would touch counters that
+/// all workers share. Two with the same hash would count as one, which harms nothing but the balance.
 #[derive(Default)]
-pub struct Loads(Rc<RefCell<FastMap<LoadKey, Rc<Cell<u64>>>>>);
+pub struct Loads(Rc<RefCell<FastMap<u64, u64>>>);
 
 impl Loads {
-    fn of(&self, key: &LoadKey) -> u64 {
-        self.0.borrow().get(key).map_or(0, |count| count.get())
+    /// The node is part of it because two nodes may use the same loopback address.
+    fn key(&self, endpoint: &Endpoint, target_port: u16) -> u64 {
+        let node = endpoint.node.as_ref().map(|node| &*node.name);
+        self.0.borrow().hasher().hash_one((node, endpoint.address, target_port))
     }
 
-    fn begin(&self, key: LoadKey) -> LoadGuard {
-        let count = self.0.borrow_mut().entry(key.clone()).or_default().clone();
-        count.set(count.get() + 1);
-        LoadGuard { loads: self.0.clone(), key, count }
+    fn of(&self, key: u64) -> u64 {
+        self.0.borrow().get(&key).copied().unwrap_or(0)
+    }
+
+    fn begin(&self, key: u64) -> LoadGuard {
+        *self.0.borrow_mut().entry(key).or_default() += 1;
+        LoadGuard { loads: self.0.clone(), key }
     }
 }
 
 /// Something in flight to an endpoint, until it is dropped.
 pub struct LoadGuard {
-    loads: Rc<RefCell<FastMap<LoadKey, Rc<Cell<u64>>>>>,
-    key: LoadKey,
-    count: Rc<Cell<u64>>,
+    loads: Rc<RefCell<FastMap<u64, u64>>>,
+    key: u64,
 }
 
 impl Drop for LoadGuard {
     fn drop(&mut self) {
-        let left = self.count.get() - 1;
-        self.count.set(left);
-        if left == 0 {
-            self.loads.borrow_mut().remove(&self.key);
+        if let Entry::Occupied(mut entry) = self.loads.borrow_mut().entry(self.key) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
         }
     }
 }
@@ -67,20 +69,27 @@ impl Worker {
     /// choices, without those in `exclude` (what was tried already). `None`: there is none.
     pub fn pick(&self, service: &ServiceName, port: u16, exclude: &[Arc<Endpoint>]) -> Option<Picked> {
         let set = self.state.load().snapshot.endpoints.get(service)?.clone();
-        self.pick_from(&set, port, exclude)
+        self.pick_from(&set, port, |endpoint| exclude.contains(endpoint))
     }
 
     /// As [`Worker::pick`], from a set at hand.
-    pub fn pick_from(&self, set: &EndpointSet, port: u16, exclude: &[Arc<Endpoint>]) -> Option<Picked> {
+    pub fn pick_from(
+        &self,
+        set: &EndpointSet,
+        port: u16,
+        exclude: impl Fn(&Arc<Endpoint>) -> bool,
+    ) -> Option<Picked> {
         let endpoints = &set.endpoints;
-        let load = |i: usize| key(&endpoints[i], port).map_or(u64::MAX, |key| self.loads.of(&key));
-        let unusable = |i: usize| {
+        let load = |i: usize| {
             let endpoint = &endpoints[i];
-            endpoint.target_port(port).is_none() || exclude.iter().any(|tried| tried == endpoint)
+            let target = endpoint.target_port(port);
+            target.map_or(u64::MAX, |target| self.loads.of(self.loads.key(endpoint, target)))
         };
+        let unusable = |i: usize| endpoints[i].target_port(port).is_none() || exclude(&endpoints[i]);
         let best = &endpoints[balance::pick(endpoints.len(), load, self.random(), unusable)?];
-        let load = self.loads.begin(key(best, port)?);
-        Some(Picked { endpoint: best.clone(), target_port: best.target_port(port)?, load })
+        let target_port = best.target_port(port)?;
+        let load = self.loads.begin(self.loads.key(best, target_port));
+        Some(Picked { endpoint: best.clone(), target_port, load })
     }
 
     /// Whether the endpoint is a workload of this node, which is reached inside the process.
@@ -101,12 +110,4 @@ impl Worker {
         }
         Ok(workload)
     }
-}
-
-fn key(endpoint: &Endpoint, service_port: u16) -> Option<LoadKey> {
-    Some(LoadKey {
-        node: endpoint.node.as_ref().map(|node| node.name.clone()),
-        address: endpoint.address,
-        port: endpoint.target_port(service_port)?,
-    })
 }

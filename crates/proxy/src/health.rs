@@ -49,9 +49,14 @@ impl Health {
         }
     }
 
-    /// Whether no endpoint is in trouble.
-    pub fn is_fine(&self) -> bool {
-        self.0.borrow().is_empty()
+    /// Whether there is any to pass over, now or later.
+    pub fn has_troubled(&self) -> bool {
+        !self.0.borrow().is_empty()
+    }
+
+    /// Whether to pass over the endpoint now.
+    pub fn avoids(&self, endpoint: &Arc<Endpoint>, now: Instant) -> bool {
+        self.0.borrow().get(endpoint).is_some_and(|trouble| trouble.until > now)
     }
 
     /// Adds those to pass over now to `excluded`.

@@ -3,7 +3,9 @@
 
 pub(crate) mod exposition;
 
+use std::borrow::Borrow;
 use std::cell::RefCell;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -59,7 +61,7 @@ impl Protocol {
 }
 
 /// One edge of the graph of who calls whom, as the caller's side sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeKey {
     pub source_namespace: Arc<str>,
     /// [`crate::state::LocalWorkload::service`] of the caller.
@@ -85,6 +87,83 @@ impl EdgeKey {
         }
     }
 }
+
+/// An [`EdgeKey`] in borrowed form. A request finds its counters by it: clones of the names would touch
+/// counters that all workers share.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Edge<'a> {
+    source_namespace: &'a Arc<str>,
+    source: &'a Arc<str>,
+    destination: &'a ServiceName,
+    protocol: Protocol,
+    security: Security,
+}
+
+impl<'a> Edge<'a> {
+    pub fn new(
+        source: &'a crate::state::LocalWorkload,
+        destination: &'a ServiceName,
+        protocol: Protocol,
+        security: Security,
+    ) -> Self {
+        let source_namespace = &source.name.namespace;
+        Self { source_namespace, source: &source.service, destination, protocol, security }
+    }
+
+    fn to_key(self) -> EdgeKey {
+        EdgeKey {
+            source_namespace: self.source_namespace.clone(),
+            source: self.source.clone(),
+            destination: self.destination.clone(),
+            protocol: self.protocol,
+            security: self.security,
+        }
+    }
+}
+
+/// What an edge's counters are found by, owned or borrowed: the two hash alike, as [`Borrow`] demands.
+pub trait AsEdge {
+    fn as_edge(&self) -> Edge<'_>;
+}
+
+impl AsEdge for Edge<'_> {
+    fn as_edge(&self) -> Edge<'_> {
+        *self
+    }
+}
+
+impl AsEdge for EdgeKey {
+    fn as_edge(&self) -> Edge<'_> {
+        let Self { source_namespace, source, destination, protocol, security } = self;
+        Edge { source_namespace, source, destination, protocol: *protocol, security: *security }
+    }
+}
+
+impl<'a> Borrow<dyn AsEdge + 'a> for EdgeKey {
+    fn borrow(&self) -> &(dyn AsEdge + 'a) {
+        self
+    }
+}
+
+impl Hash for EdgeKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_edge().hash(state);
+    }
+}
+
+impl Hash for dyn AsEdge + '_ {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_edge().hash(state);
+    }
+}
+
+impl PartialEq for dyn AsEdge + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_edge() == other.as_edge()
+    }
+}
+
+impl Eq for dyn AsEdge + '_ {}
 
 /// The first digit of an HTTP status; `None` for what has no status.
 const CODE_CLASSES: [&str; 6] = ["", "1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -276,16 +355,15 @@ impl WorkerMetrics {
     }
 
     /// The counters of that edge.
-    pub fn edge(&self, key: &EdgeKey) -> Arc<EdgeMetrics> {
-        if let Some(edge) = self.edges.borrow().get(key) {
+    pub fn edge(&self, key: &dyn AsEdge) -> Arc<EdgeMetrics> {
+        if let Some(edge) = RefCell::borrow(&self.edges).get(key) {
             return edge.clone();
         }
         let mut edges = self.edges.borrow_mut();
-        let key = if edges.len() < MAX_EDGES {
-            key.clone()
-        } else {
-            EdgeKey { destination: ServiceName::new("", OTHER), ..key.clone() }
-        };
+        let mut key = key.as_edge().to_key();
+        if edges.len() >= MAX_EDGES {
+            key.destination = ServiceName::new("", OTHER);
+        }
         edges
             .entry(key.clone())
             .or_insert_with(|| {
@@ -391,4 +469,35 @@ pub(crate) fn edge_counts(workers: &[Arc<WorkerRegistry>]) -> Vec<EdgeCounts> {
             bytes_received: totals.bytes_received,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_is_the_same_owned_and_borrowed() {
+        let metrics = WorkerMetrics::new(Arc::default());
+        let (source_namespace, source): (Arc<str>, Arc<str>) = ("default".into(), "web".into());
+        let destination = ServiceName::new("shop", "cart");
+        for protocol in [Protocol::Http, Protocol::Grpc] {
+            let borrowed = Edge {
+                source_namespace: &source_namespace,
+                source: &source,
+                destination: &destination,
+                protocol,
+                security: Security::MutualTls,
+            };
+            // Other allocations of the same names.
+            let owned = EdgeKey {
+                source_namespace: "default".into(),
+                source: "web".into(),
+                destination: ServiceName::new("shop", "cart"),
+                protocol,
+                security: Security::MutualTls,
+            };
+            assert!(Arc::ptr_eq(&metrics.edge(&borrowed), &metrics.edge(&owned)));
+        }
+        assert_eq!(metrics.registry.edges.lock().len(), 2);
+    }
 }

@@ -238,7 +238,7 @@ fn declared(port: &PortConfig) -> Option<Spoken> {
     match port.protocol {
         AppProtocol::Http1 | AppProtocol::Http2 => Some(Spoken::Http { first: Vec::new() }),
         AppProtocol::Tcp => Some(Spoken::Opaque { first: Vec::new(), upstream: None }),
-        AppProtocol::Detect if port.tcp_route.is_some() && port.http_routes.entries.is_empty() => {
+        AppProtocol::Detect if port.tcp_route.is_some() && port.http_routes.is_empty() => {
             Some(Spoken::Opaque { first: Vec::new(), upstream: None })
         }
         AppProtocol::Detect => None,

@@ -16,6 +16,7 @@ use crate::drain::Drain;
 use crate::endpoints::Loads;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::health::Health;
+use crate::http::link_headers::LinkHeaders;
 use crate::http::retry::Budgets;
 use crate::link::client::LinkPool;
 use crate::metrics::{InFlight, WorkerMetrics};
@@ -58,6 +59,8 @@ pub struct Worker {
     pub health: Health,
     /// How much of what it sends to each service may be retries.
     pub budgets: Budgets,
+    /// What requests on links carry besides, by endpoint.
+    pub(crate) link_headers: LinkHeaders,
     /// Says when this worker is to finish what it has and take nothing new.
     pub drain: Drain,
     /// Every connection taken is spawned on it; a drain waits for it to be empty.
@@ -99,6 +102,7 @@ impl Worker {
             loads: Loads::default(),
             health: Health::default(),
             budgets: Budgets::default(),
+            link_headers: LinkHeaders::default(),
             drain,
             connections: TaskTracker::new(),
             listening: RefCell::default(),

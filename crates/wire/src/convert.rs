@@ -101,7 +101,7 @@ impl From<&model::PortConfig> for wire::Port {
         let mut indexes = HashMap::new();
         let http_entries = port
             .http_routes
-            .entries
+            .entries()
             .iter()
             .map(|entry| {
                 let rule = *indexes.entry(Arc::as_ptr(&entry.rule)).or_insert_with(|| {
@@ -153,7 +153,7 @@ impl TryFrom<wire::Port> for model::PortConfig {
             number: port_number("number", port.number)?,
             name: port.name.into(),
             protocol,
-            http_routes: model::HttpRouteTable { entries },
+            http_routes: model::HttpRouteTable::new(entries),
             tcp_route,
         })
     }

@@ -61,7 +61,7 @@ fn tables() -> impl Strategy<Value = HttpRouteTable> {
     prop::collection::vec(rules(), 1..4).prop_flat_map(|rules| {
         let entry = (matchers(), prop::sample::select(rules));
         let entry = entry.prop_map(|(matcher, rule)| HttpRouteEntry { matcher, rule });
-        prop::collection::vec(entry, 0..8).prop_map(|entries| HttpRouteTable { entries })
+        prop::collection::vec(entry, 0..8).prop_map(HttpRouteTable::new)
     })
 }
 
@@ -115,7 +115,7 @@ proptest! {
         let received = ServiceConfig::try_from(sent(discovery::Service::from(&service))).unwrap();
         // Rules that were shared still are.
         for (port, got) in service.ports.iter().zip(&received.ports) {
-            let (sent, got) = (&port.http_routes.entries, &got.http_routes.entries);
+            let (sent, got) = (port.http_routes.entries(), got.http_routes.entries());
             for i in 1..sent.len() {
                 let shared = Arc::ptr_eq(&sent[0].rule, &sent[i].rule);
                 prop_assert_eq!(Arc::ptr_eq(&got[0].rule, &got[i].rule), shared);

@@ -470,7 +470,7 @@ impl Compiler {
                 number: port.number,
                 name: port.name.clone(),
                 protocol: if as_bytes { AppProtocol::Tcp } else { port.protocol },
-                http_routes: HttpRouteTable { entries },
+                http_routes: HttpRouteTable::new(entries),
                 tcp_route,
             }
         });

@@ -69,7 +69,7 @@ fn conditions(compiler: &Compiler, id: KindId, route: &str, parent: usize) -> Ve
 /// The backends of each entry of the service's first port.
 fn backends(compiler: &Compiler, service: &str) -> Vec<Vec<Backend>> {
     let config = compiler.service(&name(service)).unwrap();
-    config.ports[0].http_routes.entries.iter().map(|e| e.rule.backends.clone()).collect()
+    config.ports[0].http_routes.entries().iter().map(|e| e.rule.backends.clone()).collect()
 }
 
 const OK: [(bool, &str); 2] = [(true, "Accepted"), (true, "ResolvedRefs")];
@@ -230,12 +230,12 @@ fn routes_attach_to_parents_that_exist_and_fit() {
     }
     let config = compiler.service(&name("shop/d")).unwrap();
     let entries = |config: &ServiceConfig| -> Vec<_> {
-        config.ports.iter().map(|p| (p.number, p.http_routes.entries.len())).collect()
+        config.ports.iter().map(|p| (p.number, p.http_routes.entries().len())).collect()
     };
     // Several parent references to one port are one attachment.
     assert_eq!(entries(&config), [(80, 1), (81, 1), (82, 0)]);
-    assert_eq!(config.ports[0].http_routes.entries[0].matcher.path, PathMatch::Prefix(String::new()));
-    assert!(config.ports[0].http_routes.entries[0].rule.backends.is_empty());
+    assert_eq!(config.ports[0].http_routes.entries()[0].matcher.path, PathMatch::Prefix(String::new()));
+    assert!(config.ports[0].http_routes.entries()[0].rule.backends.is_empty());
 
     object["spec"]["type"] = json!("ExternalName");
     compiler.apply(put(KindId::Service, object));

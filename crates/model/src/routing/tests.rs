@@ -217,8 +217,60 @@ fn naive_route(routes: &Routes, request: &Sent) -> Option<(NamespacedName, u32, 
     candidates.pop().map(|(_, route, rule, _, matcher)| (route, rule, matcher))
 }
 
+/// Elements that are empty, percent-encoded or prefixes of each other.
+const PATHS: &str = "(/(a|ab|b|%61|ü|)){0,4}";
+const PATTERNS: [&str; 6] = ["/a.*", "/[ab]+", ".*b", "/a/?", "[*]", "(/a)*/b"];
+
+/// Whatever a server could send, and more: with slashes at the end, and without one at the beginning.
+fn odd_matchers() -> impl Strategy<Value = HttpMatch> {
+    let path = prop_oneof![
+        3 => PATHS.prop_map(PathMatch::Exact),
+        4 => PATHS.prop_map(PathMatch::Prefix),
+        1 => prop::sample::select(&PATTERNS[..]).prop_map(|p| PathMatch::Regex(Pattern::new(p).unwrap())),
+        1 => "[a*](/a)?".prop_map(PathMatch::Prefix),
+        1 => "[a*](/a)?".prop_map(PathMatch::Exact),
+    ];
+    // Few have conditions, so that what stands behind is found as well.
+    let method = prop::option::weighted(0.3, "GET|PUT");
+    let values = || prop_oneof![3 => Just(Vec::new()), 1 => values()];
+    (path, method, values(), values()).prop_map(|(path, method, headers, query)| HttpMatch {
+        path,
+        method,
+        headers,
+        query,
+    })
+}
+
+fn odd_requests() -> impl Strategy<Value = Sent> {
+    let path = prop_oneof![8 => PATHS, 1 => "[a*](/a)?", 1 => "/{0,40}a?"];
+    (requests(), path).prop_map(|(request, path)| Sent { path, ..request })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn the_index_finds_what_a_walk_finds(
+        matchers in prop::collection::vec(odd_matchers(), 0..40),
+        in_order: bool,
+        requests in prop::collection::vec(odd_requests(), 1..16),
+    ) {
+        let entry = |(index, matcher): (usize, &HttpMatch)| {
+            let route = NamespacedName::new("default", "r");
+            let rule = HttpRule { route, index: index as u32, name: None, backends: vec![] };
+            HttpRouteEntry { matcher: matcher.clone(), rule: Arc::new(rule) }
+        };
+        let entries = matchers.iter().enumerate().map(entry);
+        let table = HttpRouteTable::new(match in_order {
+            true => sort_entries(entries.map(|entry| Candidate { created: None, match_index: 0, entry }).collect()),
+            false => entries.collect(),
+        });
+        for request in requests {
+            let walked = table.entries().iter().find(|entry| matches(&entry.matcher, &request.parts()));
+            let found = super::route(&table, &request.parts());
+            prop_assert_eq!(found.map(|e| e.rule.index), walked.map(|e| e.rule.index));
+        }
+    }
+
     #[test]
     fn routes_as_gateway_api_says(routes in routes(), requests in prop::collection::vec(requests(), 1..8)) {
         let mut candidates = Vec::new();
@@ -234,7 +286,7 @@ proptest! {
                 }
             }
         }
-        let table = HttpRouteTable { entries: sort_entries(candidates) };
+        let table = HttpRouteTable::new(sort_entries(candidates));
         for request in requests {
             let found = super::route(&table, &request.parts())
                 .map(|entry| (entry.rule.route.clone(), entry.rule.index, entry.matcher.clone()));

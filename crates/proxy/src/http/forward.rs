@@ -6,14 +6,14 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderValue;
 use http::request::Parts;
 use http::{Response, Version};
 use tokio::time::Instant;
 use tulle_model::name::ServiceName;
 use tulle_model::routing::{self, RequestParts};
 use tulle_model::snapshot::{
-    AppProtocol, Backend, BackendTarget, Endpoint, EndpointSet, HttpRouteTable, Known, PortConfig,
+    AppProtocol, Backend, BackendTarget, Endpoint, HttpRouteTable, Known, PortConfig, ServiceConfig, Snapshot,
 };
 
 use crate::Security;
@@ -26,7 +26,7 @@ use crate::http::record::{Outcome, Record};
 use crate::http::reply::{self, Reason};
 use crate::http::retry::Attempts;
 use crate::inbound;
-use crate::link::{APP_VERSION, PORT, REASON, RETRY, WORKLOAD};
+use crate::link::{REASON, RETRY};
 use crate::state::LocalWorkload;
 use crate::worker::{Lookup, Worker};
 
@@ -90,7 +90,7 @@ pub(crate) async fn forward(
     call: Call,
 ) -> (Outcome, Response<Body>) {
     let Call { head, body, target } = call;
-    let mut route = match Route::find(worker, &head, target).await {
+    let mut route = match Route::find(worker, record, &head, target).await {
         Ok(route) => route,
         Err(refusal) => return refusal.into_answer(),
     };
@@ -149,7 +149,12 @@ enum Kind {
 
 impl Route {
     /// Looks up where the request goes. Waits only for a service that was never used before.
-    pub async fn find(worker: &Rc<Worker>, head: &Parts, target: Target) -> Result<Self, Refusal> {
+    pub async fn find(
+        worker: &Rc<Worker>,
+        record: &Record,
+        head: &Parts,
+        target: Target,
+    ) -> Result<Self, Refusal> {
         let (kind, version) = match target {
             Target::Outside { addresses } => {
                 let version = AppVersion::of(head.version);
@@ -157,7 +162,7 @@ impl Route {
             }
             Target::Service { service, port } => {
                 let routed = route(worker, head, service, port).await?;
-                worker.budgets.record_request(&routed.backend);
+                worker.budgets.record_request(&routed.backend, record.started());
                 (Kind::Service { backend: routed.backend, port: routed.port }, routed.version)
             }
         };
@@ -267,16 +272,16 @@ impl Route {
 /// First among those that are well and were not tried; then whatever their health; then also what was
 /// tried.
 fn pick(worker: &Worker, backend: &ServiceName, port: u16, tried: &[Arc<Endpoint>]) -> Option<Picked> {
-    let set: Arc<EndpointSet> = worker.state.load().snapshot.endpoints.get(backend)?.clone();
-    if tried.is_empty() && worker.health.is_fine() {
-        return worker.pick_from(&set, port, &[]);
-    }
-    let mut excluded = tried.to_vec();
-    worker.health.exclude(&mut excluded, Instant::now());
+    let state = worker.state.load();
+    let set = state.snapshot.endpoints.get(backend)?;
+    let was_tried = |endpoint: &Arc<Endpoint>| tried.contains(endpoint);
+    // Nearly always nothing is in trouble; then the clock is not asked.
+    let now = worker.health.has_troubled().then(Instant::now);
+    let avoided = |endpoint: &Arc<Endpoint>| now.is_some_and(|now| worker.health.avoids(endpoint, now));
     worker
-        .pick_from(&set, port, &excluded)
-        .or_else(|| worker.pick_from(&set, port, tried))
-        .or_else(|| worker.pick_from(&set, port, &[]))
+        .pick_from(set, port, |endpoint| was_tried(endpoint) || avoided(endpoint))
+        .or_else(|| worker.pick_from(set, port, was_tried))
+        .or_else(|| worker.pick_from(set, port, |_| false))
 }
 
 impl Hop {
@@ -295,24 +300,41 @@ async fn route(
     service: ServiceName,
     port: u16,
 ) -> Result<Routed, Refusal> {
-    let refuse = |reason, message: String| Err(Refusal::new(reason, message, Some(service.clone())));
-    let config = match worker.service(&service).await {
-        Lookup::Present(config) => config,
-        Lookup::Absent => {
-            return refuse(Reason::UnknownService, format!("there is no service {service}"));
+    {
+        let state = worker.state.load();
+        if let Some(Known::Present(config)) = state.snapshot.services.get(&service) {
+            return route_in(worker, &state.snapshot, config, head, service, port);
         }
+    }
+    // Boxed, as all that is rare: every connection has room for what is not.
+    let message = match Box::pin(worker.service(&service)).await {
+        Lookup::Present(config) => {
+            return route_in(worker, &worker.state.load().snapshot, &config, head, service, port);
+        }
+        Lookup::Absent => format!("there is no service {service}"),
         Lookup::Unknown => {
-            let message = format!("nothing is known of service {service} yet, and the server did not answer");
-            return refuse(Reason::UnknownService, message);
+            format!("nothing is known of service {service} yet, and the server did not answer")
         }
     };
+    Err(Refusal::new(Reason::UnknownService, message, Some(service)))
+}
+
+fn route_in(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    config: &ServiceConfig,
+    head: &Parts,
+    service: ServiceName,
+    port: u16,
+) -> Result<Routed, Refusal> {
+    let refuse = |reason, message: String| Err(Refusal::new(reason, message, Some(service.clone())));
     let Some(port_config) = config.port(port) else {
         let ports: Vec<String> = config.ports.iter().map(|p| p.number.to_string()).collect();
         let has = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
         let message = format!("service {service} has no port {port} (it has {has})");
         return refuse(Reason::UnknownService, message);
     };
-    if port_config.http_routes.entries.is_empty() {
+    if port_config.http_routes.is_empty() {
         let version = app_version(head.version, port_config);
         return Ok(Routed { backend: service, port, version });
     }
@@ -330,8 +352,7 @@ async fn route(
             return refuse(Reason::InvalidBackend, message);
         }
     };
-    let state = worker.state.load();
-    let version = match state.snapshot.services.get(&backend) {
+    let version = match snapshot.services.get(&backend) {
         Some(Known::Present(config)) => {
             config.port(port).map_or(AppVersion::of(head.version), |p| app_version(head.version, p))
         }
@@ -389,7 +410,7 @@ async fn send(
         return Ok(inbound::pass_request(worker, &workload, port, version, head, body).await);
     }
     let stream = worker.links.stream(worker, source, endpoint).await?;
-    let more = link_headers(endpoint, picked.target_port, version);
+    let more = worker.link_headers.of(&picked.endpoint, picked.target_port, version);
     let mut response = stream.send(worker, head, &more, body).await?;
     headers::strip_hop_by_hop(response.headers_mut());
     Ok(response)
@@ -407,23 +428,6 @@ async fn send_plain(
         UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0.to_owned())
     })?;
     Ok(response)
-}
-
-/// What the other node has to know of a request, besides the request.
-fn link_headers(endpoint: &Endpoint, port: u16, version: AppVersion) -> Vec<(HeaderName, HeaderValue)> {
-    let mut headers = Vec::with_capacity(3);
-    if let Some(name) = &endpoint.workload
-        && let Ok(name) = HeaderValue::try_from(name.to_string())
-    {
-        headers.push((WORKLOAD, name));
-    }
-    headers.push((PORT, port.into()));
-    let version = match version {
-        AppVersion::Http1 => HeaderValue::from_static("1"),
-        AppVersion::Http2 => HeaderValue::from_static("2"),
-    };
-    headers.push((APP_VERSION, version));
-    headers
 }
 
 /// The failure that an answer stands for, if the mesh made it: the headers that say so are taken off

@@ -11,6 +11,7 @@ mod egress;
 mod forward;
 pub mod headers;
 pub(crate) mod http1;
+pub(crate) mod link_headers;
 mod record;
 pub mod reply;
 pub mod request;

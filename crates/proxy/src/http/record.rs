@@ -19,7 +19,7 @@ use crate::http::body::{Body, Event};
 use crate::http::headers;
 use crate::http::reply::grpc_failure;
 use crate::link::REASON;
-use crate::metrics::{EdgeKey, EdgeMetrics, OTHER, Protocol};
+use crate::metrics::{Edge, EdgeMetrics, OTHER, Protocol};
 use crate::state::LocalWorkload;
 use crate::worker::Worker;
 
@@ -76,6 +76,10 @@ impl Record {
         Self { started: Instant::now(), protocol, whole: Cell::new(0), sent: OnceCell::new(), log }
     }
 
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
     pub fn is_grpc(&self) -> bool {
         self.protocol == Protocol::Grpc
     }
@@ -106,7 +110,7 @@ impl Record {
                 &outside
             }
         };
-        worker.metrics.edge(&EdgeKey::new(source, destination, self.protocol, outcome.security))
+        worker.metrics.edge(&Edge::new(source, destination, self.protocol, outcome.security))
     }
 
     /// Counts the answer, now and as its body passes.

@@ -34,9 +34,10 @@ impl Budgets {
     fn with<T>(
         &self,
         service: &ServiceName,
+        now: Instant,
         act: impl FnOnce(&mut RetryBudget, std::time::Duration) -> T,
     ) -> T {
-        let now = self.started.elapsed();
+        let now = now.saturating_duration_since(self.started);
         let mut services = self.services.borrow_mut();
         if let Some(budget) = services.get_mut(service) {
             return act(budget, now);
@@ -47,12 +48,13 @@ impl Budgets {
         act(services.entry(service.clone()).or_default(), now)
     }
 
-    pub fn record_request(&self, service: &ServiceName) {
-        self.with(service, |budget, now| budget.record_request(now));
+    /// Counts a request that began `now`.
+    pub fn record_request(&self, service: &ServiceName, now: Instant) {
+        self.with(service, now, |budget, now| budget.record_request(now));
     }
 
     pub fn try_retry(&self, service: &ServiceName) -> bool {
-        self.with(service, |budget, now| budget.try_retry(now))
+        self.with(service, Instant::now(), |budget, now| budget.try_retry(now))
     }
 }
 

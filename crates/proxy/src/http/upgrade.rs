@@ -88,7 +88,7 @@ pub(super) async fn forward(
     if let Err(problem) = rewrite(&mut head, &wish.form) {
         return Refusal::new(Reason::Unsupported, problem, None).into_answer();
     }
-    let mut route = match Route::find(worker, &head, target).await {
+    let mut route = match Route::find(worker, record, &head, target).await {
         Ok(route) => route,
         Err(refusal) => return refusal.into_answer(),
     };

@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{
-    AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRule, Known, PathMatch,
+    AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, Known,
+    PathMatch,
 };
 
 use super::apps::{self, app, exchange, full, get, http1, read, read_head};
@@ -77,10 +78,11 @@ async fn routes_decide() {
     let invalid = Backend { target: BackendTarget::Invalid { reason: "no service x".into() }, weight: 1 };
     let snapshot = Arc::make_mut(&mut node.state.snapshot);
     let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("d")) else { panic!() };
-    let table = &mut Arc::make_mut(config).ports[0].http_routes.entries;
-    table.push(entry("/split", vec![to("one", 9), to("two", 1)]));
-    table.push(entry("/bad", vec![invalid]));
-    table.push(entry("/none", Vec::new()));
+    Arc::make_mut(config).ports[0].http_routes = HttpRouteTable::new(vec![
+        entry("/split", vec![to("one", 9), to("two", 1)]),
+        entry("/bad", vec![invalid]),
+        entry("/none", Vec::new()),
+    ]);
     node.publish();
     let address = node.listen("d").await;
     assert_eq!(status(address, "/other").await, (404, "no-route".into()));
