@@ -1,5 +1,6 @@
 //! Everything that a developer does: `cargo xtask --help`.
 
+mod order;
 mod setup;
 mod tidy;
 
@@ -32,6 +33,12 @@ enum Task {
     Tidy,
     /// Write the generated protobuf code anew
     Generate,
+    /// Learn which functions a node runs, for the linker to put them side by side; needs valgrind
+    Order {
+        /// Only look whether the list that is there fits the binary
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -50,6 +57,7 @@ fn perform(task: Task, root: &Path) -> Result<()> {
         Task::Setup => setup::run(root).map(drop),
         Task::Lint => lint(root),
         Task::Tidy => tidy::run(root),
+        Task::Order { check } => order::run(root, check),
         Task::Generate => run(cargo(root)
             .args(["test", "-p", "tulle-wire", "--test", "generated"])
             .env("TULLE_REGENERATE", "1")),

@@ -286,8 +286,8 @@ impl Owner<'_> {
                     tracing::warn!("the node is back, and the workload in its mesh");
                     return held;
                 }
-                // No node at all is what is waited for.
-                Err(error) if error.downcast_ref::<std::io::Error>().is_some() => {}
+                // No node at all is what is waited for, or one that is just dying.
+                Err(error) if error.is::<std::io::Error>() || error.is::<hyper::Error>() => {}
                 Err(error) => {
                     let error = format!("{error:#}");
                     if error != said {
