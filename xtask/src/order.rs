@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -143,20 +143,18 @@ fn trace(binary: &Path) -> Result<Vec<String>> {
     mesh.tulle("server", &["apply", "-f", &file.display().to_string()])?;
 
     let mut traces = Vec::new();
-    for run in 0..2 {
+    // Each way of capture; as root there are both.
+    for (joins, capture) in [(true, "explicit"), (false, "explicit"), (false, "auto")] {
         let mut nodes = Vec::new();
         for name in ["one", "two"] {
-            let token = match run {
-                0 => Some(mesh.tulle("server", &["token", "create"])?),
-                _ => None,
-            };
-            nodes.push(mesh.node(name, token.as_deref().map(str::trim))?);
+            let token = joins.then(|| mesh.tulle("server", &["token", "create"])).transpose()?;
+            nodes.push(mesh.node(name, token.as_deref().map(str::trim), capture)?);
         }
-        mesh.traffic(&port)?;
+        for workload in mesh.traffic(&port)? {
+            mesh.stop(workload)?;
+        }
         for node in nodes {
-            let process = &mut mesh.processes[node];
-            crate::run(Command::new("kill").arg(process.id().to_string()))?;
-            ensure!(process.wait()?.success(), "a node failed: look at what it said above");
+            ensure!(mesh.stop(node)?.success(), "a node failed: look at what it said above");
             let file = mesh.trace_file(node);
             traces.push(fs::read_to_string(&file).with_context(|| format!("no {}", file.display()))?);
         }
@@ -201,29 +199,35 @@ impl Mesh<'_> {
         self.folder.join(format!("{process}.trace"))
     }
 
-    /// Requests from node one to node two, for a while.
-    fn traffic(&mut self, port: &str) -> Result<()> {
+    fn stop(&mut self, process: usize) -> Result<ExitStatus> {
+        let process = &mut self.processes[process];
+        crate::run(Command::new("kill").arg(process.id().to_string()))?;
+        Ok(process.wait()?)
+    }
+
+    /// Requests from node one to node two, for a while; returns who makes and takes them.
+    fn traffic(&mut self, port: &str) -> Result<[usize; 3]> {
         let binary = self.binary.display().to_string();
         let upstream = format!("c:{port}");
         let (service, _) = self.command("two", None);
-        self.start(service, &["run", "c", "--port", port, "--", &binary, "fake-service"])?;
+        let c = self.start(service, &["run", "c", "--port", port, "--", &binary, "fake-service"])?;
         let (client, _) = self.command("one", None);
         let (own, http, grpc) =
             (free_address()?.port().to_string(), format!("http://{upstream}"), format!("grpc://{upstream}"));
         let calls = ["--upstream", &http, "--upstream", &grpc, "--every", "50ms"];
         let run = ["run", "a", "--upstream", &upstream, "--port", &own, "--", &binary, "fake-service"];
-        self.start(client, &[&run[..], &calls].concat())?;
+        let a = self.start(client, &[&run[..], &calls].concat())?;
         let (client, _) = self.command("one", None);
-        self.start(client, &["run", "b", "--upstream", &upstream, "--", "sh", "-c", CURL])?;
+        let b = self.start(client, &["run", "b", "--upstream", &upstream, "--", "sh", "-c", CURL])?;
         sleep(TRAFFIC);
-        Ok(())
+        Ok([a, b, c])
     }
 
-    fn node(&mut self, name: &str, token: Option<&str>) -> Result<usize> {
+    fn node(&mut self, name: &str, token: Option<&str>, capture: &str) -> Result<usize> {
         let trace = self.trace_file(self.processes.len());
         let (command, home) = self.command(name, Some(&trace));
         let server = self.server.to_string();
-        let mut arguments = vec!["node", "--name", name, "--server", &server, "--capture", "explicit"];
+        let mut arguments = vec!["node", "--name", name, "--server", &server, "--capture", capture];
         // Each at an address of its own, where the ports are free.
         let own = format!("127.0.0.{}", if name == "one" { 2 } else { 3 });
         let (links, admin) = (format!("{own}:15008"), format!("{own}:15020"));

@@ -43,13 +43,11 @@ impl Arrivals {
 /// Reads until nothing is left; an error where nothing was there.
 fn take_all(mut events: &File) -> io::Result<()> {
     let mut buffer = [0; EVENTS];
-    events.read(&mut buffer)?;
-    loop {
-        match events.read(&mut buffer) {
-            Ok(length) if length > 0 => {}
-            _ => return Ok(()),
-        }
+    let mut length = events.read(&mut buffer)?;
+    while length > 0 {
+        length = events.read(&mut buffer).unwrap_or(0);
     }
+    Ok(())
 }
 
 #[cfg(test)]
