@@ -120,6 +120,10 @@ impl Process {
         kill(self.pid, signal).unwrap();
     }
 
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
     pub fn stdout(&self) -> String {
         self.output.text()
     }

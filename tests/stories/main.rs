@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod chain;
+mod footprint;
 mod harness;
 mod kubectl;
 mod protocols;

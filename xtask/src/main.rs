@@ -1,6 +1,7 @@
 //! Everything that a developer does: `cargo xtask --help`.
 
 mod bench;
+mod order;
 mod setup;
 mod tidy;
 
@@ -41,6 +42,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
         options: Vec<OsString>,
     },
+    /// Learn which functions a node runs, for the linker to put them side by side; needs valgrind
+    Order {
+        /// Only look whether the list that is there fits the binary
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -59,6 +66,7 @@ fn perform(task: Task, root: &Path) -> Result<()> {
         Task::Setup => setup::run(root).map(drop),
         Task::Lint => lint(root),
         Task::Tidy => tidy::run(root),
+        Task::Order { check } => order::run(root, check),
         Task::Generate => run(cargo(root)
             .args(["test", "-p", "tulle-wire", "--test", "generated"])
             .env("TULLE_REGENERATE", "1")),

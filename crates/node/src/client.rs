@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::arrival::Arrivals;
 use crate::socket::{Again, SOCKET};
 use crate::status::NodeStatus;
 use crate::workloads::{Running, WorkloadSpec};
@@ -38,6 +39,11 @@ impl NodeClient {
     /// The client of the node whose `$TULLE_HOME` is `home`.
     pub fn new(home: &Path) -> Self {
         Self { socket: home.join(SOCKET) }
+    }
+
+    /// Where to wait for a node that is started again: its socket is new then.
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals::in_folder(self.socket.parent().unwrap_or(Path::new("/")))
     }
 
     /// The node's state.

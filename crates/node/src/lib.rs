@@ -5,6 +5,7 @@
 //! down, a node starts from it and serves what it knew.
 
 mod admin;
+pub mod arrival;
 mod backoff;
 pub mod capture;
 pub mod client;

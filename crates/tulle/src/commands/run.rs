@@ -23,7 +23,7 @@ use crate::signals::Stop;
 /// How long a workload may take to leave the node.
 const LEAVING: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
-/// How often a node that is gone is looked for.
+/// How often a node that is gone is looked for, where nothing tells that it is back.
 const NODE_POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
@@ -274,8 +274,9 @@ impl Owner<'_> {
     /// Waits for the node, for as long as it takes, and adds the workload to it.
     async fn join_again(&self, before: &Running) -> HeldWorkload {
         let mut said = String::new();
+        // Watched before the first attempt, so that a node that comes back in between is not missed.
+        let mut arrivals = self.client.arrivals();
         loop {
-            tokio::time::sleep(NODE_POLL).await;
             let added = match self.client.add_again(self.spec, before).await {
                 Ok(held) => held.set_running(true).await.map(|()| held),
                 Err(error) => Err(error),
@@ -285,8 +286,8 @@ impl Owner<'_> {
                     tracing::warn!("the node is back, and the workload in its mesh");
                     return held;
                 }
-                // No node at all is what is waited for.
-                Err(error) if error.downcast_ref::<std::io::Error>().is_some() => {}
+                // No node at all is what is waited for, or one that is just dying.
+                Err(error) if error.is::<std::io::Error>() || error.is::<hyper::Error>() => {}
                 Err(error) => {
                     let error = format!("{error:#}");
                     if error != said {
@@ -295,6 +296,7 @@ impl Owner<'_> {
                     }
                 }
             }
+            arrivals.next(NODE_POLL).await;
         }
     }
 }
