@@ -1,6 +1,7 @@
 //! Everything that a developer does: `cargo xtask --help`.
 
 mod bench;
+mod instructions;
 mod order;
 mod setup;
 mod tidy;
@@ -27,7 +28,7 @@ enum Task {
         /// Only the tests whose name contains this text
         filter: Option<String>,
     },
-    /// Install what the tests need (nftables, tcpdump, curl, kubectl, Python packages in ./.venv)
+    /// Install what the tests need (nftables, tcpdump, curl, kubectl, valgrind, Python packages in ./.venv)
     Setup,
     /// Formatting, clippy and the house rules
     Lint,
@@ -47,6 +48,15 @@ enum Task {
         /// Only look whether the list that is there fits the binary
         #[arg(long)]
         check: bool,
+    },
+    /// Count the instructions of requests, and fail where they grew by over 3 %: docs/instructions.md
+    Instructions {
+        /// Make what is counted the baseline
+        #[arg(long)]
+        accept: bool,
+        /// Only these kinds of requests (all otherwise)
+        #[arg(value_name = "KIND")]
+        kinds: Vec<String>,
     },
 }
 
@@ -71,6 +81,7 @@ fn perform(task: Task, root: &Path) -> Result<()> {
             .args(["test", "-p", "tulle-wire", "--test", "generated"])
             .env("TULLE_REGENERATE", "1")),
         Task::Bench { options } => bench::run(root, &options),
+        Task::Instructions { accept, kinds } => instructions::run(root, accept, &kinds),
     }
 }
 
@@ -93,6 +104,9 @@ fn test(root: &Path, filter: Option<&str>) -> Result<()> {
     // Stories share the host's ports and cores: one at a time.
     tests.args(["--", "--test-threads", "2"]);
     run(&mut tests)?;
+    if filter.is_none() {
+        instructions::run(root, false, &[])?;
+    }
     println!("all tests passed in {} s", started.elapsed().as_secs());
     Ok(())
 }

@@ -14,6 +14,8 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("curl", &["curl"]),
     ("openssl", &["openssl"]),
     ("setpriv", &["util-linux"]),
+    ("chrt", &["util-linux"]),
+    ("valgrind", &["valgrind"]),
     ("node", &["nodejs"]),
     ("python3", &["python3"]),
     ("kubectl", &["kubectl", "kubernetes-client"]),

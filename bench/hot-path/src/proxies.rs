@@ -1,0 +1,183 @@
+//! The counted process: the proxies of two nodes with one worker each, whose state is written by hand.
+
+use std::hint::black_box;
+use std::io::{BufRead, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Result, anyhow};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::mpsc;
+use tulle_model::identity::{SpiffeId, TrustDomain};
+use tulle_model::name::{ServiceName, WorkloadName};
+use tulle_model::snapshot::{
+    Endpoint, EndpointSet, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig, Snapshot,
+};
+use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
+use tulle_proxy::{Capture, Config, Proxy};
+
+use crate::kind::Kind;
+
+const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const SERVICE_PORT: u16 = 80;
+
+/// Starts the proxies, prints where the client finds the service, and calls [`edge_of_window`] for every
+/// line of stdin.
+pub fn run(kind: Kind, application: SocketAddr) -> Result<()> {
+    // Not one of the proxies' runtimes: it only hands listeners to them.
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let (_nodes, entry) = runtime.block_on(start(kind, application))?;
+    println!("{entry}");
+    for (count, line) in std::io::stdin().lock().lines().enumerate() {
+        line?;
+        edge_of_window(count);
+        println!("counted");
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+/// Where callgrind is told to write what it has counted, and to begin anew (`measure::callgrind`).
+#[inline(never)]
+fn edge_of_window(count: usize) {
+    black_box(count);
+}
+
+async fn start(kind: Kind, application: SocketAddr) -> Result<(Vec<Node>, SocketAddr)> {
+    let authority = Authority::new()?;
+    let client = authority.issue("client")?;
+    let server = authority.issue("server")?;
+    let server_identity = server.identity.clone();
+    let mut near = Node::start("near").await?;
+    let mut nodes = Vec::new();
+    near.run(client);
+    let (name, link) = if kind == Kind::Http1OneNode {
+        near.run(LocalWorkload { ports: vec![application.port()], ..server });
+        (near.name.clone(), near.link)
+    } else {
+        let mut far = Node::start("far").await?;
+        far.run(LocalWorkload { ports: vec![application.port()], ..server });
+        let found = (far.name.clone(), far.link);
+        nodes.push(far);
+        found
+    };
+    near.know(
+        kind,
+        Endpoint {
+            workload: Some(workload("server")),
+            node: Some(NodeAddress { name, link }),
+            address: ANY_PORT.ip(),
+            ports: vec![PortMapping { service_port: SERVICE_PORT, target_port: application.port() }],
+            identity: Some(server_identity),
+        },
+    );
+    let capture = Capture::Service { service: service(), port: SERVICE_PORT };
+    let entry = near.proxy.listen_outbound(workload("client"), capture, ANY_PORT).await?;
+    nodes.push(near);
+    Ok((nodes, entry))
+}
+
+fn workload(account: &str) -> WorkloadName {
+    WorkloadName::new("default", format!("{account}-0"))
+}
+
+fn service() -> ServiceName {
+    ServiceName::new("default", "server")
+}
+
+/// One node: a proxy, and the state that it is handed.
+struct Node {
+    proxy: Proxy,
+    name: Arc<str>,
+    link: SocketAddr,
+    cell: Arc<StateCell>,
+    state: NodeState,
+    _demanded: mpsc::Receiver<ServiceName>,
+}
+
+impl Node {
+    async fn start(name: &str) -> Result<Self> {
+        let name: Arc<str> = name.into();
+        let cell = StateCell::new(NodeState::default());
+        let (demand, demanded) = mpsc::channel(16);
+        let proxy = Proxy::start(Config { node: name.clone(), workers: 1, state: cell.clone(), demand })?;
+        let link = proxy.listen_links(ANY_PORT).await?;
+        Ok(Self { proxy, name, link, cell, state: NodeState::default(), _demanded: demanded })
+    }
+
+    fn run(&mut self, workload: LocalWorkload) {
+        self.state.workloads.insert(workload.name.clone(), Arc::new(workload));
+        self.cell.publish(self.state.clone());
+    }
+
+    /// Tells the node of the service and its only endpoint.
+    fn know(&mut self, kind: Kind, endpoint: Endpoint) {
+        let port = PortConfig {
+            number: SERVICE_PORT,
+            name: "".into(),
+            protocol: kind.protocol(),
+            http_routes: Default::default(),
+            tcp_route: None,
+        };
+        let config = ServiceConfig { name: service(), ports: vec![port] };
+        let set = EndpointSet { service: service(), endpoints: vec![Arc::new(endpoint)] };
+        let mut snapshot = Snapshot { generation: 1, ..Snapshot::default() };
+        snapshot.services.insert(service(), Known::Present(Arc::new(config)));
+        snapshot.endpoints.insert(service(), Arc::new(set));
+        self.state.snapshot = Arc::new(snapshot);
+        self.cell.publish(self.state.clone());
+    }
+}
+
+/// The authority that signs the certificates of both workloads.
+struct Authority {
+    domain: TrustDomain,
+    issuer: Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+}
+
+impl Authority {
+    fn new() -> Result<Self> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "hot-path");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root = params.self_signed(&key)?.der().clone();
+        Ok(Self { domain: TrustDomain::new("bench.test")?, issuer: Issuer::new(params, key), root })
+    }
+
+    /// A workload with that identity, without ports.
+    fn issue(&self, account: &str) -> Result<LocalWorkload> {
+        let identity = SpiffeId::workload(&self.domain, "default", account);
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into()?)];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let end = SystemTime::now() + Duration::from_secs(24 * 3600);
+        params.not_after = end.into();
+        let leaf = params.signed_by(&key, &self.issuer)?;
+        let certificate = WorkloadCertificate {
+            identity: identity.clone(),
+            chain: vec![leaf.der().clone()],
+            key: PrivateKeyDer::try_from(key.serialize_der()).map_err(|e| anyhow!("{e}"))?,
+            roots: vec![self.root.clone()],
+            not_after: end.duration_since(UNIX_EPOCH)?.as_secs() as i64,
+        };
+        Ok(LocalWorkload {
+            name: workload(account),
+            service: account.into(),
+            identity,
+            app_address: ANY_PORT.ip(),
+            ports: Vec::new(),
+            certificate: Some(Arc::new(certificate)),
+            draining: false,
+        })
+    }
+}
