@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tulle_model::balance;
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Endpoint, EndpointSet, FastMap};
@@ -65,15 +66,23 @@ pub struct Picked {
 }
 
 impl Worker {
-    /// Chooses among the endpoints of `service` that answer for its port `port`, by power of two
-    /// choices, without those in `exclude` (what was tried already). `None`: there is none.
-    pub fn pick(&self, service: &ServiceName, port: u16, exclude: &[Arc<Endpoint>]) -> Option<Picked> {
-        let set = self.state.load().snapshot.endpoints.get(service)?.clone();
-        self.pick_from(&set, port, |endpoint| exclude.contains(endpoint))
+    /// Chooses among the endpoints of `service` that answer for its port `port`, by power of two choices: one
+    /// of those that are well and were not tried, or else one that was not tried. `None`: there is none.
+    pub fn pick(&self, service: &ServiceName, port: u16, tried: &[Arc<Endpoint>]) -> Option<Picked> {
+        let state = self.state.load();
+        let set = state.snapshot.endpoints.get(service)?;
+        let was_tried = |endpoint: &Arc<Endpoint>| tried.contains(endpoint);
+        // Nearly always nothing is in trouble; then the clock is not asked.
+        let Some(now) = self.health.has_troubled().then(Instant::now) else {
+            return self.pick_from(set, port, was_tried);
+        };
+        let avoided = |endpoint: &Arc<Endpoint>| self.health.avoids(endpoint, now);
+        self.pick_from(set, port, |endpoint| was_tried(endpoint) || avoided(endpoint))
+            .or_else(|| self.pick_from(set, port, was_tried))
     }
 
-    /// As [`Worker::pick`], from a set at hand.
-    pub fn pick_from(
+    /// As [`Worker::pick`], from a set at hand and without those in `exclude`.
+    fn pick_from(
         &self,
         set: &EndpointSet,
         port: u16,

@@ -58,12 +58,6 @@ impl Health {
     pub fn avoids(&self, endpoint: &Arc<Endpoint>, now: Instant) -> bool {
         self.0.borrow().get(endpoint).is_some_and(|trouble| trouble.until > now)
     }
-
-    /// Adds those to pass over now to `excluded`.
-    pub fn exclude(&self, excluded: &mut Vec<Arc<Endpoint>>, now: Instant) {
-        let troubled = self.0.borrow();
-        excluded.extend(troubled.iter().filter(|(_, t)| t.until > now).map(|(endpoint, _)| endpoint.clone()));
-    }
 }
 
 #[cfg(test)]
@@ -80,11 +74,7 @@ mod tests {
             ports: Vec::new(),
             identity: None,
         });
-        let avoided = |now| {
-            let mut excluded = Vec::new();
-            health.exclude(&mut excluded, now);
-            !excluded.is_empty()
-        };
+        let avoided = |now| health.avoids(&endpoint, now);
         let mut now = Instant::now();
         assert!(!avoided(now));
         for seconds in [1, 2, 4, 8, 16, 30, 30] {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use tulle_model::identity::SpiffeId;
@@ -25,8 +26,9 @@ pub struct Peer {
 }
 
 /// Passes a request to port `port` of `workload`'s process. The request has the inner form (an absolute
-/// URI, no `Host`), and says what to speak to the process in `tulle-app-version`. The caller has checked that the peer meant this workload. Refusals are answers
-/// with `tulle-reason`, and `tulle-retry: safe` where the process has certainly not seen the request.
+/// URI, no `Host`), and says what to speak to the process in `tulle-app-version`. The caller has checked that
+/// the peer meant this workload. Refusals are answers with `tulle-reason`, and `tulle-retry: safe` where the
+/// process has certainly not seen the request.
 pub async fn serve_request(
     worker: &Rc<Worker>,
     _peer: &Peer,
@@ -38,6 +40,11 @@ pub async fn serve_request(
         return failed(&error);
     }
     let version = app_version(request.headers());
+    // A peer that is one of ours sends nothing else, but whoever it is, the process must not be told two hosts.
+    if request.uri().authority().is_none_or(|authority| authority.as_str().contains('@')) {
+        return reply(Reason::BadRequest, "the request does not say what host it is for");
+    }
+    request.headers_mut().remove(HOST);
     if let Err(problem) = headers::normalize_inner(request.headers_mut()) {
         return reply(Reason::BadRequest, problem.0);
     }

@@ -103,11 +103,7 @@ pub async fn open(
     let mut failure = UpstreamError::safe(Kind::NoEndpoints, none);
     let mut security = Security::MutualTls;
     while tried.len() < ATTEMPTS {
-        // Endpoints that lately did not answer come last, not never.
-        let mut excluded = tried.clone();
-        worker.health.exclude(&mut excluded, Instant::now());
-        let picked =
-            worker.pick(&destination, port, &excluded).or_else(|| worker.pick(&destination, port, &tried));
+        let picked = worker.pick(&destination, port, &tried);
         let Some(Picked { endpoint, target_port, load }) = picked else { break };
         security = security_of(worker, &endpoint);
         let attempt = timeout_at(begin + DEADLINE, reach(worker, source, &endpoint, target_port)).await;

@@ -33,8 +33,9 @@ const LIMITS: Limits = Limits {
 const MAX_SHARED: usize = 16;
 /// How long an HTTP/2 connection without streams is kept.
 const MAX_SHARED_IDLE_TIME: Duration = Duration::from_secs(60);
-/// HTTP/2 peers on other hosts are asked whether they live.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// HTTP/2 peers on other hosts are asked whether they live; gRPC's servers send those away who ask more often
+/// than every five minutes.
+const PING_INTERVAL: Duration = Duration::from_secs(310);
 const PING_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an application may take to close a connection that we have ended.
 const LINGER: Duration = Duration::from_secs(1);
@@ -152,6 +153,7 @@ impl Shared {
     pub fn sweep(&self) -> bool {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|c| {
+            c.handle.shrink();
             if c.handle.streams() > 0 {
                 c.used.set(Instant::now());
             }

@@ -178,7 +178,11 @@ impl Route {
         self.attempts.begin();
         let picked = match &mut self.kind {
             Kind::Outside { addresses } => addresses.next().map(Hop::Outside),
-            Kind::Service { backend, port } => pick(worker, backend, *port, &self.tried).map(Hop::Endpoint),
+            // What was tried once more, where nothing else is left.
+            Kind::Service { backend, port } => worker
+                .pick(backend, *port, &self.tried)
+                .or_else(|| worker.pick(backend, *port, &[]))
+                .map(Hop::Endpoint),
         };
         picked.ok_or_else(|| match &self.kind {
             Kind::Outside { .. } => {
@@ -267,21 +271,6 @@ impl Route {
         let endpoint = Some(hop.address());
         Outcome { destination, security, endpoint, attempts: self.attempts.made(), load: None }
     }
-}
-
-/// First among those that are well and were not tried; then whatever their health; then also what was
-/// tried.
-fn pick(worker: &Worker, backend: &ServiceName, port: u16, tried: &[Arc<Endpoint>]) -> Option<Picked> {
-    let state = worker.state.load();
-    let set = state.snapshot.endpoints.get(backend)?;
-    let was_tried = |endpoint: &Arc<Endpoint>| tried.contains(endpoint);
-    // Nearly always nothing is in trouble; then the clock is not asked.
-    let now = worker.health.has_troubled().then(Instant::now);
-    let avoided = |endpoint: &Arc<Endpoint>| now.is_some_and(|now| worker.health.avoids(endpoint, now));
-    worker
-        .pick_from(set, port, |endpoint| was_tried(endpoint) || avoided(endpoint))
-        .or_else(|| worker.pick_from(set, port, was_tried))
-        .or_else(|| worker.pick_from(set, port, |_| false))
 }
 
 impl Hop {

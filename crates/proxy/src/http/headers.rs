@@ -249,12 +249,6 @@ pub fn normalize_inner(head: &mut HeaderMap) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Gives a request of the inner form the form of HTTP/2.
-pub fn for_http2(head: &mut Parts) {
-    head.version = Version::HTTP_2;
-    head.headers.remove(HOST);
-}
-
 /// Takes what belongs to the application's connection, and what only the mesh may say, off its response.
 /// `Err`: the response cannot be passed on.
 pub fn normalize_response(headers: &mut HeaderMap) -> Result<(), Malformed> {

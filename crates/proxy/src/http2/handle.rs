@@ -64,7 +64,7 @@ impl Handle {
     }
 
     /// Gives back what memory a busy time took.
-    pub(super) fn shrink(&self) {
+    pub fn shrink(&self) {
         let mut core = self.0.borrow_mut();
         core.out.shrink();
         if core.streams.is_empty() {

@@ -63,6 +63,8 @@ pub struct LinkPool {
     tls: TlsCache,
     /// What runs the open links.
     running: TaskTracker,
+    /// No more are to be opened.
+    closed: Cell<bool>,
 }
 
 struct Link {
@@ -153,6 +155,7 @@ impl LinkPool {
 
     /// Retires all links, and returns when what was handed over to them is sent and they are closed.
     pub async fn close(&self) {
+        self.closed.set(true);
         self.entries.borrow_mut().clear();
         self.running.close();
         self.running.wait().await;
@@ -166,15 +169,14 @@ impl LinkPool {
             return dial.clone();
         }
         let (done, result) = oneshot::channel();
-        let dial = async move {
-            result.await.unwrap_or_else(|_| Err(UpstreamError::safe(Kind::Connect, "the proxy is stopping")))
-        }
-        .boxed_local()
-        .shared();
+        let dial = async move { result.await.unwrap_or_else(|_| Err(stopping())) }.boxed_local().shared();
         entry.dial = Some(dial.clone());
         let (worker, key, certificate) = (worker.clone(), key.clone(), certificate.clone());
         tokio::task::spawn_local(async move {
-            let result = open(&worker, &key, &certificate).await;
+            let result = match open(&worker, &key, &certificate).await {
+                Ok(_) if worker.links.closed.get() => Err(stopping()),
+                opened => opened,
+            };
             let mut entries = worker.links.entries.borrow_mut();
             let entry = entries.entry(key.clone()).or_default();
             entry.dial = None;
@@ -201,6 +203,10 @@ impl LinkPool {
         });
         dial
     }
+}
+
+fn stopping() -> UpstreamError {
+    UpstreamError::safe(Kind::Connect, "the proxy is stopping")
 }
 
 type LinkConnection = Connection<TlsStream>;

@@ -1,8 +1,7 @@
 //! Links that other nodes open to this one: TLS, HTTP/2, and a task for each stream.
 //!
-//! What is bounded: handshakes at a time (all, and of one address), the time a handshake takes, streams
-//! and bytes of a link, resets (CVE-2023-44487; counted by h2, which ends the connection with
-//! ENHANCE_YOUR_CALM), header lists and CONTINUATION frames.
+//! What is bounded: handshakes at a time (all, and of one address), the time a handshake takes, and by
+//! [`LIMITS`] streams, bytes, header lists and resets of a link.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
