@@ -18,8 +18,9 @@ use super::{Incoming, Limits};
 
 /// Streams wait for their turn when that much is to be written already.
 pub(super) const OUT_LIMIT: usize = 128 << 10;
-/// A peer that takes nothing and makes us answer is sent away when the answers are as many bytes.
-const CONTROL_LIMIT: usize = 1 << 20;
+/// A peer that takes nothing and makes us answer is sent away when the answers are as many bytes; and it is
+/// sent no new requests while as much waits.
+pub(super) const CONTROL_LIMIT: usize = 1 << 20;
 /// So many windows of the connection may be buffered for readers.
 const BUFFERED_WINDOWS: usize = 4;
 /// Buffers that grew beyond that are given back after a while.
@@ -206,7 +207,7 @@ impl Core {
     pub(super) fn has_room(&self) -> bool {
         self.takes_streams()
             && self.streams.len() < self.peer.max_streams
-            && self.out.len() < OUT_LIMIT
+            && self.out.len() < CONTROL_LIMIT
             && self.uncredited <= self.connection_window() as usize / 2
     }
 

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use super::core::{Core, OUT_LIMIT};
+use super::core::{CONTROL_LIMIT, Core, OUT_LIMIT};
 use super::error::{Error, Reason};
 use super::frame::{self, HEADER, flag, kind};
 use super::hpack::Encoder;
@@ -225,7 +225,7 @@ impl Core {
 
     /// Gives the streams that wait for the connection their turns, as far as it goes.
     pub(super) fn give_turns(&mut self) {
-        if !self.openers.is_empty() && self.out.len() < OUT_LIMIT {
+        if !self.openers.is_empty() && self.out.len() < CONTROL_LIMIT {
             self.wake_openers();
         }
         for _ in 0..self.waiting.len() {
