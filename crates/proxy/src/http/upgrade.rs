@@ -5,18 +5,15 @@
 //! CONNECT stream of a link to another. After the application's `101` bytes pass both ways, each way
 //! closed by itself. A WebSocket of an HTTP/2 client (RFC 8441) becomes one of HTTP/1.1 (RFC 6455).
 
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -30,7 +27,7 @@ use crate::http::reply::{self, Reason, reply};
 use crate::http2::{Protocol, Tunnel};
 use crate::metrics::{EdgeMetrics, InFlight};
 use crate::state::LocalWorkload;
-use crate::tcp::{self, Downstream, Replayed, Reset, Upstream, Way};
+use crate::tcp::{self, Downstream, Duplex, Replayed, Reset, Upstream, Way};
 use crate::worker::{Worker, connect};
 
 /// How long the client's side may take to be handed over once its answer was given.
@@ -240,7 +237,7 @@ fn refused(answer: Answer<Upstream>, in_flight: Option<InFlight>) -> Result<Resp
     }))
 }
 
-async fn pass<U>(mut client: Client, mut upstream: U, edge: &EdgeMetrics)
+async fn pass<U>(mut client: Downstream, mut upstream: U, edge: &EdgeMetrics)
 where
     U: AsyncRead + AsyncWrite + Reset + Unpin,
 {
@@ -277,78 +274,24 @@ pub(super) fn tunnel(
     Response::new(Body::empty())
 }
 
-/// A client that has left HTTP.
-enum Client {
-    Http1(Replayed<Downstream>),
-    Http2(Tunnel),
-}
-
 impl Leaving {
-    async fn client(self) -> Option<Client> {
+    /// The client, once it has left HTTP.
+    async fn client(self) -> Option<Downstream> {
         let client = async {
-            match self {
+            let client: Box<dyn Duplex> = match self {
                 Self::Http1(taken) => {
-                    taken.await.ok().map(|(io, read)| Client::Http1(Replayed::new(read.into(), io)))
+                    let (io, read) = taken.await.ok()?;
+                    Box::new(Replayed::new(read.into(), io))
                 }
-                Self::Http2(taken) => taken.await.ok().map(Client::Http2),
-            }
+                Self::Http2(taken) => Box::new(taken.await.ok()?),
+            };
+            Some(Downstream::Tunnel(client))
         };
         timeout(HAND_OVER_DEADLINE, client).await.ok()?
     }
 }
 
-impl From<Client> for Downstream {
-    fn from(client: Client) -> Self {
-        Self::Tunnel(Box::new(client))
-    }
-}
-
 impl Stream for Upstream {}
-
-impl Reset for Client {
-    fn reset(&mut self) {
-        match self {
-            Self::Http1(client) => client.reset(),
-            Self::Http2(client) => client.reset(),
-        }
-    }
-}
-
-impl AsyncRead for Client {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Http1(client) => Pin::new(client).poll_read(cx, buffer),
-            Self::Http2(client) => Pin::new(client).poll_read(cx, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Client {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Http1(client) => Pin::new(client).poll_write(cx, data),
-            Self::Http2(client) => Pin::new(client).poll_write(cx, data),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Http1(client) => Pin::new(client).poll_flush(cx),
-            Self::Http2(client) => Pin::new(client).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Http1(client) => Pin::new(client).poll_shutdown(cx),
-            Self::Http2(client) => Pin::new(client).poll_shutdown(cx),
-        }
-    }
-}
 
 fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

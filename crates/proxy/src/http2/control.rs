@@ -97,7 +97,6 @@ impl Core {
                 }
                 self.peer.max_frame = value as usize;
             }
-            setting::ENABLE_CONNECT_PROTOCOL => self.peer.extended_connect = value == 1,
             _ => {}
         }
         Ok(())

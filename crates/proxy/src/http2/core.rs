@@ -44,7 +44,6 @@ pub(super) struct PeerSettings {
     pub initial_window: i64,
     pub max_frame: usize,
     pub max_streams: usize,
-    pub extended_connect: bool,
 }
 
 pub(super) struct Core {
@@ -138,7 +137,6 @@ impl Core {
                 max_frame: frame::DEFAULT_FRAME,
                 // RFC 9113, section 6.5.2: no limit until the peer says so; nobody means that.
                 max_streams: 100,
-                extended_connect: false,
             },
             settings_seen: false,
             waiting: VecDeque::new(),

@@ -45,11 +45,6 @@ impl Handle {
         self.0.borrow().streams.len()
     }
 
-    /// Streams that the peer allows at a time.
-    pub fn max_streams(&self) -> usize {
-        self.0.borrow().peer.max_streams
-    }
-
     /// Sends a request's head. `end`: it has no body.
     pub fn request(&self, head: &RequestHead<'_>, end: bool) -> Result<(Sender, Receiver), Error> {
         let mut core = self.0.borrow_mut();

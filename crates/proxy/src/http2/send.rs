@@ -11,6 +11,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::core::{CONTROL_LIMIT, Core, OUT_LIMIT};
 use super::error::{Error, Reason};
+use super::fields;
 use super::frame::{self, HEADER, flag, kind};
 use super::hpack::Encoder;
 use super::stream::{Finish, Way, register};
@@ -71,11 +72,7 @@ impl Core {
     }
 
     fn write_trailers(&mut self, id: u32, trailers: &HeaderMap) {
-        self.send_block(id, true, |encoder, out| {
-            for (name, value) in trailers {
-                encoder.header(name, value, out);
-            }
-        });
+        self.send_block(id, true, |encoder, out| fields::encode_headers(trailers, encoder, out));
     }
 
     /// Waits until something may be sent on a stream; gives how much.

@@ -37,7 +37,7 @@ fn server_core() -> Core {
     core
 }
 
-/// 1: an early answer whose rest is queued is cut when the request's receiver is dropped after it.
+/// An early answer whose rest is queued is cut when the request's receiver is dropped after it.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn early_answer_is_whole() {
     let (mut peer, far) = tokio::io::duplex(1 << 20);
@@ -83,7 +83,7 @@ async fn early_answer_is_whole() {
     assert!(data == 100_000 && ended, "{data} bytes, end {ended}, resets {log:?}");
 }
 
-/// 2: a peer that asks and never reads.
+/// A peer that asks and never reads.
 #[test]
 fn answers_to_one_that_does_not_read_are_bounded() {
     let mut core = server_core();
@@ -111,7 +111,7 @@ fn answers_to_one_that_does_not_read_are_bounded() {
     assert!(core.out.len() < 4 << 20, "{} bytes to be written for {sent} that came", core.out.len());
 }
 
-/// 3: a client whose peer hangs.
+/// A client whose peer hangs.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn requests_to_one_that_hangs_are_bounded() {
     let (near, _far) = wire();
@@ -135,7 +135,7 @@ async fn requests_to_one_that_hangs_are_bounded() {
     assert!(waiting < 2 << 20, "{waiting} bytes wait after {count} requests");
 }
 
-/// 4: one that breaks the rules and does not read is sent away all the same.
+/// One that breaks the rules and does not read is sent away all the same.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_violator_that_does_not_read_is_let_go() {
     let (mut peer, far) = tokio::io::duplex(64);
@@ -155,7 +155,7 @@ async fn a_violator_that_does_not_read_is_let_go() {
     assert!(ended.is_ok(), "an hour later it still holds the connection");
 }
 
-/// 5: a stream that raced with the last GOAWAY.
+/// A stream that raced with the last GOAWAY.
 #[test]
 fn what_comes_on_streams_after_the_last_is_ignored() {
     let mut core = server_core();
@@ -172,7 +172,7 @@ fn what_comes_on_streams_after_the_last_is_ignored() {
     assert!(core.ended.is_none(), "{:?}", core.ended);
 }
 
-/// 6: the cost of one SETTINGS frame.
+/// The cost of one SETTINGS frame.
 #[test]
 fn one_settings_frame_costs_little() {
     let mut core = Core::new(true, super::super::Limits { frame: 64 << 10, streams: 1000, ..LIMITS });
@@ -194,7 +194,7 @@ fn one_settings_frame_costs_little() {
     assert!(core.ended.is_some() || took < Duration::from_millis(50), "{took:?} for {} bytes", input.len());
 }
 
-/// 7: BDP probes of grpc-go: one PING a round trip, as long as data comes.
+/// BDP probes of grpc-go: one PING a round trip, as long as data comes.
 #[test]
 fn pings_each_round_trip_are_fine() {
     let mut core = server_core();
@@ -208,7 +208,7 @@ fn pings_each_round_trip_are_fine() {
     }
 }
 
-/// 8: 1000 streams time out at once.
+/// 1000 streams time out at once.
 #[test]
 fn all_streams_of_a_link_may_be_cancelled_at_once() {
     let mut core = Core::new(true, crate::link::LIMITS);
@@ -230,7 +230,7 @@ fn all_streams_of_a_link_may_be_cancelled_at_once() {
     }
 }
 
-/// 9: a request that is cut by RST_STREAM(NO_ERROR) is no whole one.
+/// A request that is cut by RST_STREAM(NO_ERROR) is no whole one.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_request_cut_with_no_error_is_not_whole() {
     let (mut peer, far) = tokio::io::duplex(1 << 20);
@@ -289,7 +289,7 @@ fn streams_that_are_gone_do_not_wait() {
     assert!(core.waiting.len() < 1000, "{} wait, {} streams", core.waiting.len(), core.streams.len());
 }
 
-/// 11: two readers that do not read stop everybody else on the connection.
+/// Two readers that do not read stop everybody else on the connection.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn slow_readers_stop_nobody_else() {
     let (near, far) = wire();
@@ -312,7 +312,7 @@ async fn slow_readers_stop_nobody_else() {
     assert!(third.is_ok(), "a third request waits for ever");
 }
 
-/// 12: what is kept of data in small pieces.
+/// What is kept of data in small pieces.
 #[test]
 fn small_pieces_cost_no_more_than_large_ones() {
     let mut core = server_core();
@@ -331,7 +331,7 @@ fn small_pieces_cost_no_more_than_large_ones() {
     );
 }
 
-/// 13: who gave up waiting for room is not remembered.
+/// Who gave up waiting for room is not remembered.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn who_gave_up_is_forgotten() {
     let (near, _far) = wire();
@@ -349,7 +349,7 @@ async fn who_gave_up_is_forgotten() {
     assert!(kept < 10, "{kept} wakers of tasks that are over");
 }
 
-/// 14: an end needs no window.
+/// An end needs no window.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn an_end_needs_no_window() {
     let (mut peer, far) = tokio::io::duplex(1 << 20);
@@ -381,7 +381,7 @@ async fn an_end_needs_no_window() {
     assert!(sent.is_ok(), "the trailers wait for a window that they do not need");
 }
 
-/// 15: an answer that can have no content has none.
+/// An answer that can have no content has none.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_204_has_no_body() {
     let (near, mut far) = tokio::io::duplex(1 << 20);
@@ -400,7 +400,7 @@ async fn a_204_has_no_body() {
     assert!(body.is_err() || body.as_ref().unwrap().is_empty(), "{body:?}");
 }
 
-/// 16: one that does not read, of which nothing is wrong, and a drain.
+/// One that does not read, of which nothing is wrong, and a drain.
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_drain_does_not_wait_for_one_that_does_not_read() {
     let (mut peer, far) = tokio::io::duplex(64);
