@@ -1,1 +1,5 @@
-//! Nothing here: the tests are in `stories/`.
+//! What the stories and the chaos suite share: the real binary, hosts, clients.
+#![allow(clippy::unwrap_used)]
+
+pub mod chaos;
+pub mod harness;

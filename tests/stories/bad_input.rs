@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Home, alone, tulle};
+use tulle_tests::harness::{Home, alone, tulle};
 
 struct Mistake {
     what: &'static str,

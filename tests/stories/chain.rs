@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Edge, Home, NOBODY, alone, eventually, project, require_root, run, tulle};
+use tulle_tests::harness::{Edge, Home, NOBODY, alone, eventually, project, require_root, run, tulle};
 
 const EDGES: [(&str, &str); 5] = [("a", "c"), ("b", "c"), ("c", "d"), ("d", "e"), ("d", "f")];
 

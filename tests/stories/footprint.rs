@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Home, Process, alone, eventually, tulle};
+use tulle_tests::harness::{Home, Process, alone, eventually, tulle};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 const REQUESTS: usize = 5_000;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Home, Process, alone, eventually, tulle};
+use tulle_tests::harness::{Home, Process, alone, eventually, tulle};
 
 const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -101,7 +101,7 @@ fn kubectl_works() {
     let mut edit = home.command("kubectl");
     edit.args(["edit", "httproute", "r"]).env("KUBECONFIG", home.kubeconfig());
     edit.env("KUBE_EDITOR", "sed -i s/weight:.9/weight:\\ 11/");
-    crate::harness::run(&mut edit).ok();
+    tulle_tests::harness::run(&mut edit).ok();
     let weight = kubectl("get httproute r -o jsonpath={.spec.rules[0].backendRefs[0].weight}").ok();
     assert_eq!(weight, "11");
     kubectl("label service extra team=two --overwrite").ok();
@@ -140,6 +140,6 @@ fn kubectl_works() {
     let server = kubectl("config view -o jsonpath={.clusters[0].cluster.server}").ok();
     let mut curl = home.command("curl");
     curl.args(["-sk", "-o", "/dev/null", "-w", "%{http_code}", &format!("{server}/api/v1/services")]);
-    assert_eq!(crate::harness::run(&mut curl).stdout, "401");
+    assert_eq!(tulle_tests::harness::run(&mut curl).stdout, "401");
     assert!(up.interrupt().success());
 }

@@ -4,7 +4,6 @@
 mod bad_input;
 mod chain;
 mod footprint;
-mod harness;
 mod kubectl;
 mod protocols;
 mod replicas;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Home, Process, alone, client, python, require_root};
+use tulle_tests::harness::{Home, Process, alone, client, python, require_root};
 
 fn result(process: &Process) -> Value {
     let status = process.wait(Duration::from_secs(60));

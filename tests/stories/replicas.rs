@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::harness::{Home, Process, alone, client, eventually, require_root, tulle};
+use tulle_tests::harness::{Home, Process, alone, client, eventually, require_root, tulle};
 
 /// The process ids of the replicas of service c that run now, as `up` has told them.
 fn replicas(up: &Process) -> Vec<i32> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Home, alone, eventually, require_root, run};
+use tulle_tests::harness::{Home, alone, eventually, require_root, run};
 
 fn service(i: u32) -> String {
     format!(

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{Home, alone, client, eventually, require_root, tulle};
+use tulle_tests::harness::{Home, alone, client, eventually, require_root, tulle};
 
 const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Home, Hosts, Process, alone, eventually, require_root, run, tulle};
+use tulle_tests::harness::{Home, Hosts, Process, alone, eventually, require_root, run, tulle};
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What the service answers with, and must never be seen on the wire.

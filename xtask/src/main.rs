@@ -28,6 +28,11 @@ enum Task {
         /// Only the tests whose name contains this text
         filter: Option<String>,
     },
+    /// Break things on purpose and print what users notice: the experiments of `tests/chaos` in full
+    Chaos {
+        /// Only the experiments whose name contains this text
+        filter: Option<String>,
+    },
     /// Install what the tests need (nftables, tcpdump, curl, kubectl, valgrind, Python packages in ./.venv)
     Setup,
     /// Formatting, clippy and the house rules
@@ -73,6 +78,7 @@ fn main() -> ExitCode {
 fn perform(task: Task, root: &Path) -> Result<()> {
     match task {
         Task::Test { filter } => test(root, filter.as_deref()),
+        Task::Chaos { filter } => chaos(root, filter.as_deref()),
         Task::Setup => setup::run(root).map(drop),
         Task::Lint => lint(root),
         Task::Tidy => tidy::run(root),
@@ -93,13 +99,8 @@ fn test(root: &Path, filter: Option<&str>) -> Result<()> {
 
     // The stories drive the real binary, so it is built first; the same profile as the tests.
     run(cargo(root).args(["build", "--workspace", "--all-targets"]))?;
-    let mut tests = cargo(root);
-    tests.args(["test", "--workspace", "--no-fail-fast"]);
-    tests.env("TULLE_BIN", target(root).join("debug/tulle"));
-    tests.env("TULLE_TEST_PYTHON", setup::python(root));
-    if tools.complete {
-        tests.env("TULLE_TEST_REQUIRE_ALL", "1");
-    }
+    let mut tests = cargo_test(root, &tools, "debug");
+    tests.args(["--workspace", "--no-fail-fast"]);
     tests.args(filter);
     // Stories share the host's ports and cores: one at a time.
     tests.args(["--", "--test-threads", "2"]);
@@ -109,6 +110,30 @@ fn test(root: &Path, filter: Option<&str>) -> Result<()> {
     }
     println!("all tests passed in {} s", started.elapsed().as_secs());
     Ok(())
+}
+
+/// In full they need the release binary: some of them measure.
+fn chaos(root: &Path, filter: Option<&str>) -> Result<()> {
+    let tools = setup::run(root)?;
+    run(cargo(root).args(["build", "--release"]))?;
+    let mut tests = cargo_test(root, &tools, "release");
+    tests.env("TULLE_CHAOS_FULL", "1");
+    tests.args(["-p", "tulle-tests", "--test", "chaos", "--no-fail-fast"]);
+    tests.args(filter);
+    tests.args(["--", "--test-threads", "1", "--nocapture"]);
+    run(&mut tests)
+}
+
+/// `cargo test` with the binary of that profile and the tools of the tests.
+fn cargo_test(root: &Path, tools: &setup::Tools, profile: &str) -> Command {
+    let mut tests = cargo(root);
+    tests.arg("test");
+    tests.env("TULLE_BIN", target(root).join(profile).join("tulle"));
+    tests.env("TULLE_TEST_PYTHON", setup::python(root));
+    if tools.complete {
+        tests.env("TULLE_TEST_REQUIRE_ALL", "1");
+    }
+    tests
 }
 
 fn lint(root: &Path) -> Result<()> {

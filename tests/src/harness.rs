@@ -12,6 +12,7 @@ use serde_json::Value;
 
 /// Ends the test here where it needs root and this is not root. `cargo xtask test` demands that
 /// nothing is missing.
+#[macro_export]
 macro_rules! require_root {
     () => {
         if !$crate::harness::may_run("root", nix::unistd::geteuid().is_root()) {
@@ -19,7 +20,7 @@ macro_rules! require_root {
         }
     };
 }
-pub(crate) use require_root;
+pub use require_root;
 
 /// Whether a test that needs `what` can run; says so where it cannot.
 pub fn may_run(what: &str, available: bool) -> bool {
