@@ -2,8 +2,9 @@
 
 usage: load.py URL RATE SECONDS [CONNECTIONS]
 
-Prints one JSON object: counts by status, counts by the answering service's name, and every failure
-with its time (seconds since the epoch) and cause. A line "started" comes first, once every
+Prints one JSON object: counts by status, counts by the answering service's name, every failure with
+its time (seconds since the epoch) and cause, and how long answers took: "latencies" has p50, p99 and
+max in milliseconds, from the moment that a request was sent. A line "started" comes first, once every
 connection has had its first answer.
 """
 
@@ -22,7 +23,7 @@ def main():
     connections = int(sys.argv[4]) if len(sys.argv) > 4 else 10
     proxy = os.environ.get("HTTP_PROXY")
     proxy = urllib.parse.urlsplit(proxy) if proxy else None
-    statuses, names, failures = collections.Counter(), collections.Counter(), []
+    statuses, names, failures, latencies = collections.Counter(), collections.Counter(), [], []
     lock = threading.Lock()
     ready = threading.Barrier(connections + 1)
 
@@ -46,18 +47,20 @@ def main():
             delay = start + i * connections / rate - time.monotonic()
             if delay > 0:
                 time.sleep(delay)
-            began = time.time()
+            began, sent = time.time(), time.monotonic()
             try:
                 status, reason, body = request(connection)
             except Exception as error:
                 connection.close()
                 connection = connect()
                 status, reason, body = 0, repr(error), b""
+            took = (time.monotonic() - sent) * 1000
             try:
                 name = json.loads(body).get("name")
             except (ValueError, AttributeError):
                 name = None
             with lock:
+                latencies.append(took)
                 statuses[status] += 1
                 names[str(name)] += 1
                 if status != 200:
@@ -70,7 +73,14 @@ def main():
     print("started", flush=True)
     for thread in threads:
         thread.join()
-    print(json.dumps({"statuses": statuses, "names": names, "failures": failures}), flush=True)
+    result = {"statuses": statuses, "names": names, "failures": failures, "latencies": summary(latencies)}
+    print(json.dumps(result), flush=True)
+
+
+def summary(latencies):
+    ordered = sorted(latencies) or [0.0]
+    at = lambda share: round(ordered[min(int(len(ordered) * share), len(ordered) - 1)], 3)
+    return {"p50": at(0.5), "p99": at(0.99), "max": at(1)}
 
 
 main()
