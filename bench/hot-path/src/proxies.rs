@@ -19,7 +19,7 @@ use tulle_model::snapshot::{
     Endpoint, EndpointSet, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig, Snapshot,
 };
 use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
-use tulle_proxy::{Capture, Config, Proxy};
+use tulle_proxy::{Bounds, Capture, Config, Proxy};
 
 use crate::kind::Kind;
 
@@ -105,7 +105,9 @@ impl Node {
         let name: Arc<str> = name.into();
         let cell = StateCell::new(NodeState::default());
         let (demand, demanded) = mpsc::channel(16);
-        let proxy = Proxy::start(Config { node: name.clone(), workers: 1, state: cell.clone(), demand })?;
+        let bounds = Bounds::default();
+        let node = name.clone();
+        let proxy = Proxy::start(Config { node, workers: 1, bounds, state: cell.clone(), demand })?;
         let link = proxy.listen_links(ANY_PORT).await?;
         Ok(Self { proxy, name, link, cell, state: NodeState::default(), _demanded: demanded })
     }

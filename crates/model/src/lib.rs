@@ -18,3 +18,4 @@ pub mod schema;
 pub mod snapshot;
 pub mod telemetry;
 pub mod validate;
+pub mod waiting_room;

@@ -22,3 +22,4 @@ mod vips;
 pub mod workloads;
 
 pub use node::{Node, NodeConfig};
+pub use tulle_proxy::Bounds;

@@ -13,8 +13,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
-use tulle_proxy::Proxy;
 use tulle_proxy::state::NodeState;
+use tulle_proxy::{Bounds, Proxy};
 use tulle_wire::node::NodeInfo;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -64,6 +64,7 @@ pub struct NodeConfig {
     pub keep_workloads: bool,
     /// Threads of the proxy.
     pub workers: usize,
+    pub bounds: Bounds,
 }
 
 /// A running node.
@@ -112,6 +113,7 @@ impl Node {
         let proxy = Proxy::start(tulle_proxy::Config {
             node: config.name.as_str().into(),
             workers: config.workers.max(1),
+            bounds: config.bounds.clone(),
             state: state.cell().clone(),
             demand: demand.clone(),
         });

@@ -12,7 +12,7 @@ use tulle_node::capture::CaptureWish;
 use tulle_node::client::NodeClient;
 use tulle_node::supervise::{Event, Process};
 use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec};
-use tulle_node::{Node, NodeConfig};
+use tulle_node::{Bounds, Node, NodeConfig};
 use tulle_server::{Server, ServerConfig};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -33,6 +33,7 @@ fn config(home: &Path, server: &Server, token: Option<String>) -> NodeConfig {
         capture: CaptureWish::Explicit,
         keep_workloads: true,
         workers: 1,
+        bounds: Bounds::default(),
     }
 }
 

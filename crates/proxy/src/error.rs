@@ -9,6 +9,8 @@ pub enum UpstreamErrorKind {
     NoEndpoints,
     /// TCP: refused, unreachable or not answered in time.
     Connect,
+    /// The link is still being opened: it may take more time than a request has for it.
+    LinkPending,
     /// The TLS handshake of a link failed, or one of the two did not accept the other's identity.
     Tls,
     /// The link's peer answered that it did not take the connection or request to the application.
@@ -30,7 +32,9 @@ impl UpstreamErrorKind {
     pub fn reason(self) -> &'static str {
         match self {
             Self::NoEndpoints => "no-endpoints",
-            Self::Connect | Self::Tls | Self::Refused | Self::NoCertificate => "connect-failed",
+            Self::Connect | Self::LinkPending | Self::Tls | Self::Refused | Self::NoCertificate => {
+                "connect-failed"
+            }
             Self::ConnectionLost => "connection-lost",
             Self::Draining => "draining",
             Self::Timeout => "timeout",

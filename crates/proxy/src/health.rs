@@ -2,7 +2,8 @@
 //! a while, unless there is no other.
 //!
 //! A failed connect, a refused link or the word that a workload is stopping trips it: for a second, then
-//! twice as long each time, at most 30 s. The first success afterwards heals it.
+//! twice as long each time, at most 30 s. One whose link takes long to open is passed over for a second,
+//! which counts as no failure. The first success afterwards heals it.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -25,20 +26,34 @@ struct Trouble {
     until: Instant,
 }
 
+impl Trouble {
+    fn fail(&mut self, now: Instant) {
+        // What failed while it was avoided anyway was under way before, and says nothing new.
+        if self.until <= now || self.failures == 0 {
+            let pause = FIRST.saturating_mul(1 << self.failures.min(5)).min(LONGEST);
+            self.failures += 1;
+            self.until = now + pause;
+        }
+    }
+}
+
 impl Health {
     /// The endpoint did not take a request or connection.
     pub fn failed(&self, endpoint: &Arc<Endpoint>, now: Instant) {
+        self.with(endpoint, now, |trouble| trouble.fail(now));
+    }
+
+    /// The link to the endpoint is not open yet after the time that a request waits for it.
+    pub fn slow(&self, endpoint: &Arc<Endpoint>, now: Instant) {
+        self.with(endpoint, now, |trouble| trouble.until = trouble.until.max(now + FIRST));
+    }
+
+    fn with(&self, endpoint: &Arc<Endpoint>, now: Instant, act: impl FnOnce(&mut Trouble)) {
         let mut troubled = self.0.borrow_mut();
         if troubled.len() >= MAX_TROUBLED {
             troubled.retain(|_, trouble| trouble.until > now);
         }
-        let trouble = troubled.entry(endpoint.clone()).or_insert_with(|| Trouble { failures: 0, until: now });
-        // What failed while it was avoided anyway was under way before, and says nothing new.
-        if trouble.until <= now {
-            let pause = FIRST.saturating_mul(1 << trouble.failures.min(5)).min(LONGEST);
-            trouble.failures += 1;
-            trouble.until = now + pause;
-        }
+        act(troubled.entry(endpoint.clone()).or_insert_with(|| Trouble { failures: 0, until: now }));
     }
 
     /// The endpoint answered.
@@ -64,16 +79,20 @@ impl Health {
 mod tests {
     use super::*;
 
-    #[test]
-    fn pauses_double_until_it_works() {
-        let health = Health::default();
-        let endpoint = Arc::new(Endpoint {
+    fn endpoint() -> Arc<Endpoint> {
+        Arc::new(Endpoint {
             workload: None,
             node: None,
             address: [127, 0, 0, 1].into(),
             ports: Vec::new(),
             identity: None,
-        });
+        })
+    }
+
+    #[test]
+    fn pauses_double_until_it_works() {
+        let health = Health::default();
+        let endpoint = endpoint();
         let avoided = |now| health.avoids(&endpoint, now);
         let mut now = Instant::now();
         assert!(!avoided(now));
@@ -90,5 +109,23 @@ mod tests {
         assert!(!avoided(now));
         health.failed(&endpoint, now);
         assert!(!avoided(now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_link_that_takes_long_is_passed_over_and_charged_with_nothing() {
+        let health = Health::default();
+        let endpoint = endpoint();
+        let now = Instant::now();
+        for seconds in [0, 1, 2] {
+            let now = now + Duration::from_secs(seconds);
+            health.slow(&endpoint, now);
+            assert!(health.avoids(&endpoint, now + Duration::from_millis(999)));
+            assert!(!health.avoids(&endpoint, now + Duration::from_secs(1)), "{seconds}");
+        }
+        // Its end is the first failure, though it is passed over at that moment.
+        let end = now + Duration::from_millis(2500);
+        health.failed(&endpoint, end);
+        assert!(health.avoids(&endpoint, end + Duration::from_millis(999)));
+        assert!(!health.avoids(&endpoint, end + Duration::from_secs(1)));
     }
 }

@@ -19,6 +19,7 @@ mod listener;
 pub mod metrics;
 pub mod opaque;
 pub mod outbound;
+pub mod silent;
 pub mod state;
 pub mod tcp;
 mod thread;
@@ -43,8 +44,26 @@ pub struct Config {
     /// This node's name, as endpoints carry it.
     pub node: Arc<str>,
     pub workers: usize,
+    pub bounds: Bounds,
     pub state: Arc<StateCell>,
     pub demand: Demand,
+}
+
+/// The bounds that whoever runs a proxy may set: docs/limits.md.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounds {
+    /// How long a link may take from its TCP connect to the end of its handshake, on both sides.
+    pub link_handshake: Duration,
+    /// Handshakes of links that a worker answers at a time. One takes milliseconds: for one more, the oldest
+    /// is the likeliest to never end, and goes.
+    pub link_handshakes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        // Wide-area networks lose segments, and the first that is lost costs a second.
+        Self { link_handshake: Duration::from_secs(5), link_handshakes: 1024 }
+    }
 }
 
 /// How the destination of an outbound connection is known.

@@ -102,8 +102,12 @@ pub async fn open(
     let none = format!("{destination} has no ready endpoint for port {port}");
     let mut failure = UpstreamError::safe(Kind::NoEndpoints, none);
     let mut security = Security::MutualTls;
-    while tried.len() < ATTEMPTS {
-        let picked = worker.pick(&destination, port, &tried);
+    let mut failures = 0;
+    while failures < ATTEMPTS {
+        let picked = worker.pick(&destination, port, &tried).or_else(|| {
+            // A link that is still being opened is waited for where there is nothing else.
+            (failure.kind == Kind::LinkPending).then(|| worker.pick(&destination, port, &[]))?
+        });
         let Some(Picked { endpoint, target_port, load }) = picked else { break };
         security = security_of(worker, &endpoint);
         let attempt = timeout_at(begin + DEADLINE, reach(worker, source, &endpoint, target_port)).await;
@@ -121,7 +125,10 @@ pub async fn open(
             }
             Ok(Err(error)) => {
                 tracing::debug!(service = %destination, endpoint = %endpoint.address, "connect failed: {error}");
-                worker.health.failed(&endpoint, Instant::now());
+                if error.kind != Kind::LinkPending {
+                    worker.health.failed(&endpoint, Instant::now());
+                    failures += 1;
+                }
                 failure = error;
             }
             Err(_) => {
@@ -129,10 +136,12 @@ pub async fn open(
                 break;
             }
         }
-        if tried.len() + 1 < ATTEMPTS {
+        if failures < ATTEMPTS {
             worker.metrics.edge(&EdgeKey::new(source, &destination, Protocol::Tcp, security)).retry();
         }
-        tried.push(endpoint);
+        if !tried.contains(&endpoint) {
+            tried.push(endpoint);
+        }
     }
     Err(Failed { error: failure, destination, security, took: begin.elapsed() })
 }
@@ -172,7 +181,7 @@ pub fn security_of(worker: &Worker, endpoint: &Endpoint) -> Security {
 pub async fn reach(
     worker: &Rc<Worker>,
     source: &LocalWorkload,
-    endpoint: &Endpoint,
+    endpoint: &Arc<Endpoint>,
     target_port: u16,
 ) -> Result<(Upstream, Option<InFlight>), UpstreamError> {
     let address = SocketAddr::new(endpoint.address, target_port);

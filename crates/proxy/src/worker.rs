@@ -1,7 +1,7 @@
 //! One worker: what everything that runs on its thread shares.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{Known, ServiceConfig};
 
+use crate::Bounds;
 use crate::app_pool::AppPool;
 use crate::drain::Drain;
 use crate::endpoints::Loads;
@@ -21,6 +22,7 @@ use crate::http::retry::Budgets;
 use crate::link::client::LinkPool;
 use crate::metrics::{InFlight, WorkerMetrics};
 use crate::outbound::Learned;
+use crate::silent::SilentPeers;
 use crate::state::{Demand, LocalWorkload, NodeState, StateCell};
 use crate::tls::TlsCache;
 use tokio::net::TcpStream;
@@ -70,7 +72,9 @@ pub struct Worker {
     pub(crate) demand: Demand,
     pub(crate) learned: RefCell<Learned>,
     pub(crate) server_tls: TlsCache,
-    pub(crate) handshakes: crate::link::server::HandshakeLimits,
+    /// Peers whose handshake on a link is under way, by address.
+    pub(crate) handshakes: SilentPeers<IpAddr>,
+    pub(crate) bounds: Bounds,
     random: Cell<u64>,
     /// Warnings that peers can cause: the second they were last counted in, and how many.
     warnings: Cell<(Option<Instant>, u32)>,
@@ -109,7 +113,8 @@ impl Worker {
             demand: config.demand.clone(),
             learned: RefCell::default(),
             server_tls: TlsCache::default(),
-            handshakes: Default::default(),
+            handshakes: SilentPeers::new(config.bounds.link_handshakes),
+            bounds: config.bounds.clone(),
             random: Cell::new(rand::random::<u64>() | 1),
             warnings: Cell::default(),
         })
@@ -214,7 +219,15 @@ impl Worker {
 /// Opens a TCP connection in plain: within a second, or a little more on this host.
 pub async fn connect(address: SocketAddr) -> Result<TcpStream, UpstreamError> {
     let local = address.ip().to_canonical().is_loopback();
-    let deadline = if local { APP_CONNECT_DEADLINE } else { CONNECT_DEADLINE };
+    connect_within(address, if local { APP_CONNECT_DEADLINE } else { CONNECT_DEADLINE }).await
+}
+
+/// Opens a TCP connection in plain within `deadline`.
+pub(crate) async fn connect_within(
+    address: SocketAddr,
+    deadline: Duration,
+) -> Result<TcpStream, UpstreamError> {
+    let local = address.ip().to_canonical().is_loopback();
     let why = match timeout(deadline, TcpStream::connect(address)).await {
         Ok(Ok(tcp)) => {
             prepare(&tcp, local);

@@ -6,6 +6,7 @@ mod diagnostic;
 mod exit;
 mod fake_service;
 mod home;
+mod limits;
 mod manifest;
 mod output;
 mod printer;

@@ -221,7 +221,9 @@ impl Route {
         if !self.attempts.may_repeat(method, error) || !body_at_hand || !self.has_more(worker) {
             return false;
         }
-        if let Kind::Service { backend, .. } = &self.kind
+        // Where nothing was sent yet, nothing is added to the load of anybody.
+        if error.kind != Failure::LinkPending
+            && let Kind::Service { backend, .. } = &self.kind
             && !worker.budgets.try_retry(backend)
         {
             tracing::debug!(service = %backend, "no retry: the budget is used up");
@@ -389,7 +391,7 @@ async fn send(
         Hop::Endpoint(picked) => picked,
         Hop::Outside(address) => return send_plain(worker, *address, version, head, body).await,
     };
-    let endpoint = &*picked.endpoint;
+    let endpoint = &picked.endpoint;
     if endpoint.node.is_none() {
         return send_plain(worker, hop.address(), version, head, body).await;
     }

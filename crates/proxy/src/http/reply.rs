@@ -67,6 +67,7 @@ impl From<UpstreamErrorKind> for Reason {
         match kind {
             UpstreamErrorKind::NoEndpoints => Self::NoEndpoints,
             UpstreamErrorKind::Connect
+            | UpstreamErrorKind::LinkPending
             | UpstreamErrorKind::Tls
             | UpstreamErrorKind::Refused
             | UpstreamErrorKind::NoCertificate => Self::ConnectFailed,

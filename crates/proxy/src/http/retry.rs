@@ -11,7 +11,7 @@ use tulle_model::snapshot::FastMap;
 use crate::app_pool::is_idempotent;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 
-/// Attempts at one request. Answers of workloads that are stopping don't count.
+/// Attempts at one request. Answers of workloads that are stopping and waits for links don't count.
 const ATTEMPTS: u32 = 3;
 /// With them, so many.
 const ATTEMPTS_IN_ALL: u32 = 10;
@@ -62,7 +62,8 @@ impl Budgets {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Attempts {
     made: u32,
-    at_stopping: u32,
+    /// Those that say nothing of the service: a workload was stopping, a link was not open yet.
+    uncounted: u32,
 }
 
 impl Attempts {
@@ -77,10 +78,10 @@ impl Attempts {
     /// Whether another attempt may follow, apart from the budget: the failed one has certainly not
     /// reached the application, or the request does no harm when it is done twice.
     pub fn may_repeat(&mut self, method: &Method, error: &UpstreamError) -> bool {
-        if error.kind == UpstreamErrorKind::Draining {
-            self.at_stopping += 1;
+        if matches!(error.kind, UpstreamErrorKind::Draining | UpstreamErrorKind::LinkPending) {
+            self.uncounted += 1;
         }
-        let left = self.made - self.at_stopping.min(self.made) < ATTEMPTS && self.made < ATTEMPTS_IN_ALL;
+        let left = self.made - self.uncounted.min(self.made) < ATTEMPTS && self.made < ATTEMPTS_IN_ALL;
         let harmless = error.kind == UpstreamErrorKind::ConnectionLost && is_idempotent(method);
         left && (error.safe_to_retry || harmless)
     }
@@ -117,5 +118,6 @@ mod tests {
         };
         assert_eq!(count(UpstreamErrorKind::Connect), ATTEMPTS);
         assert_eq!(count(UpstreamErrorKind::Draining), ATTEMPTS_IN_ALL);
+        assert_eq!(count(UpstreamErrorKind::LinkPending), ATTEMPTS_IN_ALL);
     }
 }

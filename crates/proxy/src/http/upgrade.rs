@@ -152,7 +152,7 @@ async fn open(worker: &Rc<Worker>, source: &Arc<LocalWorkload>, hop: &Hop) -> Re
         Hop::Endpoint(picked) => picked,
         Hop::Outside(address) => return connect(*address).await.map(plain),
     };
-    let endpoint = &*picked.endpoint;
+    let endpoint = &picked.endpoint;
     if endpoint.node.is_none() {
         return connect(hop.address()).await.map(plain);
     }

@@ -16,15 +16,13 @@ use futures_util::future::{LocalBoxFuture, Shared};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, response};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{Endpoint, FastMap};
 
-use super::{
-    HANDSHAKE_DEADLINE, LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, REASON, WORKLOAD, is_distrusted,
-};
+use super::{LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, REASON, WORKLOAD, is_distrusted};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http::body::Body;
 use crate::http::request::{Failed, request};
@@ -32,10 +30,13 @@ use crate::http2::{Connection, Ended, Error, Handle, RequestHead, Tunnel, until_
 use crate::metrics::Handshake;
 use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tls::{self, TlsCache, TlsFailure, TlsStream};
-use crate::worker::Worker;
+use crate::worker::{Worker, connect_within};
 
 /// How long the peer's answer to a CONNECT may take.
 const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a request or connection waits for a link before it looks for another endpoint. The handshake
+/// goes on: what waits later profits from it.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// A link without a stream is closed after that.
 const IDLE: Duration = Duration::from_secs(90);
 /// Links to one peer for one identity; when all are full, streams wait for room on them.
@@ -94,7 +95,7 @@ impl LinkPool {
         &self,
         worker: &Rc<Worker>,
         source: &LocalWorkload,
-        endpoint: &Endpoint,
+        endpoint: &Arc<Endpoint>,
     ) -> Result<LinkStream, UpstreamError> {
         let (Some(node), Some(identity)) = (&endpoint.node, &endpoint.identity) else {
             let message = format!("the endpoint {} is on no node of the mesh", endpoint.address);
@@ -102,6 +103,7 @@ impl LinkPool {
         };
         let key =
             LinkKey { source: source.identity.clone(), destination: identity.clone(), address: node.link };
+        let patience = Instant::now() + PATIENCE;
         loop {
             let dial = match self.open_link(&key) {
                 Ok(link) => {
@@ -122,10 +124,17 @@ impl LinkPool {
                         let message = format!("{} has no certificate yet", source.name);
                         UpstreamError::safe(Kind::NoCertificate, message)
                     })?;
-                    self.dial(worker, &key, certificate)
+                    self.dial(worker, &key, endpoint, certificate)
                 }
             };
-            dial.await?;
+            match timeout_at(patience, dial).await {
+                Ok(dialed) => dialed?,
+                Err(_) => {
+                    worker.health.slow(endpoint, Instant::now());
+                    let message = format!("the link to {} is not open after {PATIENCE:?}", key.address);
+                    return Err(UpstreamError::safe(Kind::LinkPending, message));
+                }
+            }
         }
     }
 
@@ -161,8 +170,15 @@ impl LinkPool {
         self.running.wait().await;
     }
 
-    /// Joins the dial under way, or starts one. It goes on even if all who wait for it give up.
-    fn dial(&self, worker: &Rc<Worker>, key: &LinkKey, certificate: &Arc<WorkloadCertificate>) -> Dial {
+    /// Joins the dial under way, or starts one. It goes on even if all who wait for it give up; then its
+    /// failure is `endpoint`'s all the same.
+    fn dial(
+        &self,
+        worker: &Rc<Worker>,
+        key: &LinkKey,
+        endpoint: &Arc<Endpoint>,
+        certificate: &Arc<WorkloadCertificate>,
+    ) -> Dial {
         let mut entries = self.entries.borrow_mut();
         let entry = entries.entry(key.clone()).or_default();
         if let Some(dial) = &entry.dial {
@@ -172,6 +188,7 @@ impl LinkPool {
         let dial = async move { result.await.unwrap_or_else(|_| Err(stopping())) }.boxed_local().shared();
         entry.dial = Some(dial.clone());
         let (worker, key, certificate) = (worker.clone(), key.clone(), certificate.clone());
+        let endpoint = endpoint.clone();
         tokio::task::spawn_local(async move {
             let result = match open(&worker, &key, &certificate).await {
                 Ok(_) if worker.links.closed.get() => Err(stopping()),
@@ -196,6 +213,7 @@ impl LinkPool {
                     if entry.open.is_empty() {
                         entries.remove(&key);
                     }
+                    worker.health.failed(&endpoint, Instant::now());
                     Err(error)
                 }
             };
@@ -218,19 +236,17 @@ async fn open(
     key: &LinkKey,
     certificate: &Arc<WorkloadCertificate>,
 ) -> Result<(Rc<Link>, LinkConnection), UpstreamError> {
-    let tcp = crate::worker::connect(key.address).await?;
+    let end = Instant::now() + worker.bounds.link_handshake;
+    let tcp = connect_within(key.address, worker.bounds.link_handshake).await?;
     let counts = worker.metrics.counts();
-    let handshake = timeout(HANDSHAKE_DEADLINE, greet(worker, key, certificate, tcp)).await;
+    let handshake = timeout_at(end, greet(worker, key, certificate, tcp)).await;
     let failure = match handshake {
         Ok(Ok(opened)) => {
             counts.client_handshakes[Handshake::Ok as usize].add(1);
             return Ok(opened);
         }
         Ok(Err(failure)) => failure,
-        Err(_) => TlsFailure {
-            kind: Handshake::Timeout,
-            message: format!("the peer did not finish the handshake in {HANDSHAKE_DEADLINE:?}"),
-        },
+        Err(_) => TlsFailure::unfinished(worker.bounds.link_handshake),
     };
     counts.client_handshakes[failure.kind as usize].add(1);
     if worker.may_warn() {

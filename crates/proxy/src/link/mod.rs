@@ -23,9 +23,6 @@ pub const REASON: HeaderName = HeaderName::from_static("tulle-reason");
 /// `safe`: the request has certainly not reached the application.
 pub const RETRY: HeaderName = HeaderName::from_static("tulle-retry");
 
-/// TCP connect, TLS and HTTP/2 until the peer's first answer, each.
-pub(crate) const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
-
 /// What one end of a link allows the other.
 pub(crate) const LIMITS: Limits = Limits {
     stream_window: 1 << 20,

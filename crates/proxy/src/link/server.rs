@@ -1,11 +1,11 @@
 //! Links that other nodes open to this one: TLS, HTTP/2, and a task for each stream.
 //!
-//! What is bounded: handshakes at a time (all, and of one address), the time a handshake takes, and by
+//! What is bounded: handshakes at a time (for one more, the oldest is ended), the time that one takes, and by
 //! [`LIMITS`] streams, bytes, header lists and resets of a link.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -18,13 +18,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
-use tulle_model::snapshot::FastMap;
 
 use super::client::unix_time;
-use super::{
-    HANDSHAKE_DEADLINE, LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, PORT, REASON, RETRY, WORKLOAD,
-    is_distrusted,
-};
+use super::{LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, PORT, REASON, RETRY, WORKLOAD, is_distrusted};
 use crate::error::UpstreamErrorKind;
 use crate::http::body::{Body, Gate};
 use crate::http::headers;
@@ -35,43 +31,6 @@ use crate::metrics::Handshake;
 use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tls::{self, TlsFailure};
 use crate::worker::Worker;
-
-/// Handshakes that a worker does at a time, and how many of them from one address.
-const HANDSHAKES: usize = 1024;
-const HANDSHAKES_OF_ONE_ADDRESS: usize = 128;
-/// Counts the handshakes under way.
-#[derive(Default)]
-pub(crate) struct HandshakeLimits(RefCell<(usize, FastMap<IpAddr, usize>)>);
-
-struct HandshakePlace<'w>(&'w HandshakeLimits, IpAddr);
-
-impl HandshakeLimits {
-    fn enter(&self, address: IpAddr) -> Option<HandshakePlace<'_>> {
-        let mut limits = self.0.borrow_mut();
-        let (all, by_address) = &mut *limits;
-        let of_this = by_address.get(&address).copied().unwrap_or_default();
-        if *all >= HANDSHAKES || of_this >= HANDSHAKES_OF_ONE_ADDRESS {
-            return None;
-        }
-        *all += 1;
-        by_address.insert(address, of_this + 1);
-        Some(HandshakePlace(self, address))
-    }
-}
-
-impl Drop for HandshakePlace<'_> {
-    fn drop(&mut self) {
-        let mut limits = self.0.0.borrow_mut();
-        let (all, by_address) = &mut *limits;
-        *all -= 1;
-        if let Some(of_this) = by_address.get_mut(&self.1) {
-            *of_this -= 1;
-            if *of_this == 0 {
-                by_address.remove(&self.1);
-            }
-        }
-    }
-}
 
 /// What is known of the other end of a link.
 struct Link {
@@ -101,19 +60,20 @@ impl Link {
 /// Serves one connection to the link port.
 pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAddr) {
     let counts = worker.metrics.counts();
-    let opened = match worker.handshakes.enter(address.ip()) {
-        Some(_place) => match timeout(HANDSHAKE_DEADLINE, greet(&worker, tcp)).await {
-            Ok(opened) => opened,
-            Err(_) => Err(TlsFailure {
-                kind: Handshake::Timeout,
-                message: format!("the peer did not finish the handshake in {HANDSHAKE_DEADLINE:?}"),
-            }),
-        },
-        None => Err(TlsFailure {
+    let mut place = worker.handshakes.enter(address.ip());
+    let opened = tokio::select! {
+        opened = timeout(worker.bounds.link_handshake, greet(&worker, tcp)) => opened.unwrap_or_else(|_| {
+            Err(TlsFailure::unfinished(worker.bounds.link_handshake))
+        }),
+        () = place.lost() => Err(TlsFailure {
             kind: Handshake::Overload,
-            message: "too many handshakes are under way".to_owned(),
+            message: format!(
+                "{} handshakes were under way, and this was the oldest",
+                worker.bounds.link_handshakes
+            ),
         }),
     };
+    drop(place);
     let (link, connection) = match opened {
         Ok(opened) => opened,
         Err(failure) => {

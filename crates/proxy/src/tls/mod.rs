@@ -14,6 +14,7 @@ use std::fmt;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
@@ -67,6 +68,11 @@ impl TlsFailure {
     /// The connection is of no use.
     pub(crate) fn broken(message: String) -> Self {
         Self { kind: Handshake::Broken, message }
+    }
+
+    /// The peer did not finish its side within the time allowed.
+    pub(crate) fn unfinished(deadline: Duration) -> Self {
+        Self::new(Handshake::Timeout, format!("the peer did not finish the handshake in {deadline:?}"))
     }
 
     fn new(kind: Handshake, message: impl Into<String>) -> Self {

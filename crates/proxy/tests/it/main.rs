@@ -8,4 +8,5 @@ mod links;
 mod mesh;
 mod refusals;
 mod resilience;
+mod silence;
 mod tcp;

@@ -19,7 +19,7 @@ use tulle_model::snapshot::{
     AppProtocol, Endpoint, EndpointSet, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig, Snapshot,
 };
 use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
-use tulle_proxy::{Capture, Config, Proxy};
+use tulle_proxy::{Bounds, Capture, Config, Proxy};
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// The port that services of these tests have.
@@ -83,10 +83,14 @@ pub struct Node {
 
 impl Node {
     pub async fn start(name: &str, workers: usize) -> Self {
+        Self::bounded(name, workers, Bounds::default()).await
+    }
+
+    pub async fn bounded(name: &str, workers: usize, bounds: Bounds) -> Self {
         capture_logs();
         let state = StateCell::new(NodeState::default());
         let (demand, demanded) = mpsc::channel(16);
-        let config = Config { node: name.into(), workers, state: state.clone(), demand };
+        let config = Config { node: name.into(), workers, bounds, state: state.clone(), demand };
         let proxy = Proxy::start(config).unwrap();
         let link = proxy.listen_links(SocketAddr::new(LOOPBACK, 0)).await.unwrap();
         Self { proxy, state, link, name: name.into(), edited: NodeState::default(), _demanded: demanded }
@@ -198,9 +202,13 @@ pub struct Pair {
 
 impl Pair {
     pub async fn new(app: SocketAddr, protocol: AppProtocol) -> Self {
+        Self::bounded(app, protocol, 2, Bounds::default()).await
+    }
+
+    pub async fn bounded(app: SocketAddr, protocol: AppProtocol, workers: usize, bounds: Bounds) -> Self {
         let ca = Ca::new("mesh.test");
-        let mut near = Node::start("near", 2).await;
-        let mut far = Node::start("far", 2).await;
+        let mut near = Node::bounded("near", workers, bounds.clone()).await;
+        let mut far = Node::bounded("far", workers, bounds).await;
         let client = near.run("client", &[], ca.issue(&ca.identity("client")));
         let server = far.run("server", &[app.port()], ca.issue(&ca.identity("server")));
         let endpoint = far.endpoint(&server, app.port(), ca.identity("server"));

@@ -11,6 +11,7 @@ use tulle_node::{Node, NodeConfig};
 use super::server::everywhere;
 use crate::exit::{Failure, Result};
 use crate::home::HomeArgs;
+use crate::limits::LimitArgs;
 use crate::signals::Stop;
 use crate::up::ports::{ADMIN_PORT, LINKS_PORT};
 
@@ -52,6 +53,8 @@ pub struct NodeArgs {
     /// How long requests in flight may take when the node stops
     #[arg(long, value_name = "TIME", value_parser = crate::units::parse_duration, default_value = "10s")]
     drain: Duration,
+    #[command(flatten)]
+    limits: LimitArgs,
     #[command(flatten)]
     home: HomeArgs,
 }
@@ -117,6 +120,7 @@ pub async fn run(args: NodeArgs) -> Result<()> {
         capture: args.capture.into(),
         keep_workloads: true,
         workers: args.workers.unwrap_or_else(default_workers),
+        bounds: args.limits.bounds(),
     };
     let name = config.name.clone();
     if let Some(problem) = tulle_model::name::dns_label_problem(&name) {

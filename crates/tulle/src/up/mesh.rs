@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tulle_node::capture::CaptureWish;
-use tulle_node::{Node, NodeConfig};
+use tulle_node::{Bounds, Node, NodeConfig};
 use tulle_server::{Server, ServerConfig};
 
 use super::config::Config;
@@ -36,6 +36,7 @@ impl Mesh {
         home: &Path,
         capture: CaptureWish,
         workers: Option<usize>,
+        bounds: Bounds,
     ) -> Result<Self> {
         let lock = lock(home)?;
         check_ports(config)?;
@@ -72,6 +73,7 @@ impl Mesh {
             capture,
             keep_workloads: false,
             workers: workers.unwrap_or_else(default_workers),
+            bounds,
         })
         .await
         .map_err(|e| Failure::new(format!("the node does not start: {e:#}")))?;

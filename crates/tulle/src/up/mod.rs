@@ -24,6 +24,7 @@ use self::services::Services;
 use crate::commands::node::CaptureArg;
 use crate::exit::Result;
 use crate::home::HomeArgs;
+use crate::limits::LimitArgs;
 use crate::signals::Stop;
 
 #[derive(Debug, Args)]
@@ -37,6 +38,8 @@ pub struct UpArgs {
     /// Threads of the proxy [default: as many as cores]
     #[arg(long, value_name = "NUMBER")]
     workers: Option<usize>,
+    #[command(flatten)]
+    limits: LimitArgs,
     #[command(flatten)]
     home: HomeArgs,
 }
@@ -53,7 +56,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
     let mut stop = Stop::new()?;
 
     let mesh = tokio::select! {
-        mesh = Mesh::start(&config, &home, args.capture.into(), args.workers) => mesh?,
+        mesh = Mesh::start(&config, &home, args.capture.into(), args.workers, args.limits.bounds()) => mesh?,
         () = stop.next() => return Ok(()),
     };
     mesh.introduce(&config, &screen);

@@ -14,7 +14,7 @@ use tulle_model::snapshot::{
     PortMapping, ServiceConfig,
 };
 use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
-use tulle_proxy::{Capture, Config, EdgeCounts, Proxy};
+use tulle_proxy::{Bounds, Capture, Config, EdgeCounts, Proxy};
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -80,7 +80,8 @@ impl Node {
                 answering.publish(state);
             }
         });
-        let config = Config { node: name.into(), workers: 1, state: cell.clone(), demand };
+        let bounds = Bounds::default();
+        let config = Config { node: name.into(), workers: 1, bounds, state: cell.clone(), demand };
         let proxy = Proxy::start(config).unwrap();
         let link = proxy.listen_links(SocketAddr::new(LOOPBACK, 0)).await.unwrap();
         Self { name: name.into(), proxy: Some(proxy), cell, state, link }

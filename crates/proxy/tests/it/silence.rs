@@ -1,0 +1,128 @@
+//! Peers that keep silent: they keep nobody out, and nobody waits long for them.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tulle_model::snapshot::{AppProtocol, Endpoint};
+use tulle_proxy::Bounds;
+
+use crate::mesh::{Pair, app, echo, eventually, expect_echo};
+
+/// The handshakes of these tests' nodes: few, so that a room is soon full.
+const HANDSHAKES: usize = 16;
+
+async fn pair(app: SocketAddr, protocol: AppProtocol) -> Pair {
+    let bounds = Bounds { link_handshakes: HANDSHAKES, ..Bounds::default() };
+    Pair::bounded(app, protocol, 1, bounds).await
+}
+
+/// Whether the other end has closed or reset the connection; one that waits for us has not.
+fn is_over(stream: &TcpStream) -> bool {
+    match stream.try_read(&mut [0; 64]) {
+        Ok(length) => length == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+#[tokio::test]
+async fn the_oldest_silent_peer_goes_and_links_open() {
+    let pair = pair(echo().await, AppProtocol::Tcp).await;
+    let mut silent = Vec::new();
+    for kind in 0..4 * HANDSHAKES {
+        let mut stream = TcpStream::connect(pair.far.link).await.unwrap();
+        // Nothing at all, or the beginning of a ClientHello that never ends.
+        if kind % 2 == 1 {
+            stream.write_all(&[0x16, 3, 1, 1, 0, 1, 0, 0, 0xfc, 3]).await.unwrap();
+        }
+        silent.push(stream);
+    }
+    pair.far
+        .metric_reaches("tulle_tls_handshakes_total", &["result=\"overload\""], 3.0 * HANDSHAKES as f64)
+        .await;
+    let (first, last) = (silent.swap_remove(0), silent.pop().unwrap());
+    eventually(|| is_over(&first)).await;
+    assert!(!is_over(&last), "the newcomer stays");
+
+    let begin = Instant::now();
+    let mut stream = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut stream, b"hello").await;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+}
+
+/// The endpoint of a node that accepts connections and says nothing.
+async fn silent_endpoint(pair: &Pair, port: u16) -> Endpoint {
+    let silent = app(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    });
+    let mut endpoint = pair.far.endpoint(&pair.server, port, pair.ca.identity("server"));
+    endpoint.node.as_mut().unwrap().link = silent.await;
+    endpoint.node.as_mut().unwrap().name = "silent".into();
+    endpoint
+}
+
+async fn get(entry: SocketAddr) -> (String, Duration) {
+    let begin = Instant::now();
+    let mut stream = TcpStream::connect(entry).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: server\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    (answer, begin.elapsed())
+}
+
+fn answering() -> impl Future<Output = SocketAddr> {
+    app(|mut stream| async move {
+        let _ = stream.read(&mut [0; 1024]).await;
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+        let _ = stream.write_all(answer).await;
+    })
+}
+
+#[tokio::test]
+async fn a_node_that_says_nothing_costs_a_second_once() {
+    let app = answering().await;
+    let mut pair = pair(app, AppProtocol::Http1).await;
+    let silent = silent_endpoint(&pair, app.port()).await;
+    let good = pair.far.endpoint(&pair.server, app.port(), pair.ca.identity("server"));
+    pair.near.know("server", AppProtocol::Http1, vec![silent, good]);
+    let begin = Instant::now();
+    let mut waited = 0;
+    // Longer than the handshake's deadline: its end is a failure, and the next try another second's wait.
+    while begin.elapsed() < Duration::from_secs(7) {
+        let (answer, took) = get(pair.entry).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        waited += usize::from(took > Duration::from_millis(900));
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    // At most one for each second in which it is tried at all.
+    assert!((1..=7).contains(&waited), "{waited} requests waited");
+    let failed = ["side=\"client\"", "result=\"timeout\""];
+    assert!(pair.near.metric("tulle_tls_handshakes_total", &failed) >= 1.0);
+}
+
+/// Passes connections on to `to`, each way's first bytes after `delay`.
+async fn slow_relay(to: SocketAddr, delay: Duration) -> SocketAddr {
+    app(move |mut near| async move {
+        let mut far = TcpStream::connect(to).await.unwrap();
+        tokio::time::sleep(delay).await;
+        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_only_endpoint_is_waited_for() {
+    for protocol in [AppProtocol::Http1, AppProtocol::Tcp] {
+        let app = answering().await;
+        let mut pair = pair(app, protocol).await;
+        let mut endpoint = pair.far.endpoint(&pair.server, app.port(), pair.ca.identity("server"));
+        endpoint.node.as_mut().unwrap().link = slow_relay(pair.far.link, Duration::from_millis(2500)).await;
+        pair.near.know("server", protocol, vec![endpoint]);
+        let (answer, took) = get(pair.entry).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(took > Duration::from_secs(2), "{took:?}");
+        assert_eq!(pair.near.proxy.edges()[0].failures, 0);
+    }
+}

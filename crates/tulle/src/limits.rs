@@ -1,0 +1,22 @@
+//! The flags that set a node's limits, the same for `tulle node` and `tulle up`: docs/limits.md.
+
+use std::time::Duration;
+
+use clap::Args;
+use tulle_node::Bounds;
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits")]
+pub struct LimitArgs {
+    /// How long a link to another node may take to open [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = crate::units::parse_duration)]
+    link_handshake_timeout: Option<Duration>,
+}
+
+impl LimitArgs {
+    /// What the flags say, and the defaults where they say nothing.
+    pub fn bounds(&self) -> Bounds {
+        let default = Bounds::default();
+        Bounds { link_handshake: self.link_handshake_timeout.unwrap_or(default.link_handshake), ..default }
+    }
+}
