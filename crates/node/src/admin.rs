@@ -1,6 +1,7 @@
 //! The admin port: `/metrics`, `/healthz`, `/ready`.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
+use tulle_proxy::silent::SilentPeers;
 
 use crate::status::StatusSource;
 
-/// How many connections there may be.
+/// How many connections there may be; for one more, the one goes that has not asked for the longest.
 const MOST_CONNECTIONS: usize = 64;
 
 /// How long a client may take to send a request, and stay silent after it.
@@ -23,9 +25,8 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Serves until the task is aborted.
 pub(crate) async fn serve(listener: TcpListener, source: Arc<StatusSource>) {
-    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let connections = SilentPeers::new(MOST_CONNECTIONS);
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
@@ -35,8 +36,11 @@ pub(crate) async fn serve(listener: TcpListener, source: Arc<StatusSource>) {
             }
         };
         let source = source.clone();
+        let mut place = connections.enter(());
         tokio::spawn(async move {
+            let asked = Notify::new();
             let service = service_fn(|request: Request<Incoming>| {
+                asked.notify_one();
                 let response = answer(&request, &source);
                 async move { Ok::<_, Infallible>(response) }
             });
@@ -44,10 +48,19 @@ pub(crate) async fn serve(listener: TcpListener, source: Arc<StatusSource>) {
                 .timer(TokioTimer::new())
                 .header_read_timeout(REQUEST_DEADLINE)
                 .serve_connection(TokioIo::new(stream), service);
-            if let Err(e) = connection.await {
-                tracing::debug!("an admin connection failed: {e}");
+            let mut connection = pin!(connection);
+            loop {
+                tokio::select! {
+                    ended = &mut connection => {
+                        if let Err(e) = ended {
+                            tracing::debug!("an admin connection failed: {e}");
+                        }
+                        return;
+                    }
+                    () = asked.notified() => place.renew(),
+                    () = place.lost() => return,
+                }
             }
-            drop(slot);
         });
     }
 }

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tulle_model::name::ServiceName;
@@ -110,6 +112,41 @@ async fn a_workload_comes_and_goes() {
     until("the workload is gone", async || server_says(&server, "c-0").await.is_none()).await;
     node.shutdown(SOON).await;
     assert!(!home.join("node.sock").exists());
+    server.shutdown().await;
+}
+
+/// One request on a connection that stays open, and its whole answer.
+async fn ask_for_health(stream: &mut TcpStream) {
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"ok\n") {
+        assert_ne!(timeout(SOON, stream.read_buf(&mut answer)).await.unwrap().unwrap(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_clients_do_not_silence_the_admin_port() {
+    crypto();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(ServerConfig::local(folder.path().join("s"))).await.unwrap();
+    let node = started(&server, &folder.path().join("n")).await;
+    let address = node.admin_address().unwrap();
+    // One that asks now and then outlives those that never do.
+    let mut scraper = TcpStream::connect(address).await.unwrap();
+    let mut silent = Vec::new();
+    for n in 0..200 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        if n % 2 == 1 {
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nx: ").await.unwrap();
+        }
+        silent.push(stream);
+        if n % 20 == 0 {
+            ask_for_health(&mut scraper).await;
+        }
+    }
+    ask_for_health(&mut TcpStream::connect(address).await.unwrap()).await;
+    assert_eq!(silent.len(), 200);
+    node.shutdown(SOON).await;
     server.shutdown().await;
 }
 

@@ -13,6 +13,7 @@ pub struct SilentPeers<G>(Arc<Mutex<WaitingRoom<G, oneshot::Sender<()>>>>);
 /// A peer's place, until it is dropped.
 pub struct Place<G: Hash + Eq + Copy> {
     room: Arc<Mutex<WaitingRoom<G, oneshot::Sender<()>>>>,
+    group: G,
     ticket: Ticket,
     lost: oneshot::Receiver<()>,
 }
@@ -28,11 +29,20 @@ impl<G: Hash + Eq + Copy> SilentPeers<G> {
         let (kept, lost) = oneshot::channel();
         // Who loses the place hears of it by the drop of what was kept for them.
         let (ticket, _) = self.0.lock().enter(group, kept);
-        Place { room: self.0.clone(), ticket, lost }
+        Place { room: self.0.clone(), group, ticket, lost }
     }
 }
 
 impl<G: Hash + Eq + Copy> Place<G> {
+    /// The peer has said something, and is the last now to go.
+    pub fn renew(&mut self) {
+        let mut room = self.room.lock();
+        if let Some(kept) = room.leave(self.ticket) {
+            // There is the place that was just left.
+            self.ticket = room.enter(self.group, kept).0;
+        }
+    }
+
     /// Returns when the place was given to somebody else: this peer is to be let go.
     pub async fn lost(&mut self) {
         let _ = (&mut self.lost).await;

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod objects;
 mod server;
 pub mod store;
+mod strangers;
 pub mod telemetry;
 pub mod views;
 

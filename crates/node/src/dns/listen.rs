@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
+use tulle_proxy::silent::SilentPeers;
 
 use super::Resolver;
 use super::answer::{Parsed, Query};
@@ -20,8 +21,9 @@ use super::upstream::Transport;
 /// asked again by its client.
 const MOST_QUERIES: usize = 256;
 
-/// How many TCP connections one workload may have.
-const MOST_CONNECTIONS: usize = 32;
+/// How many TCP connections of one workload may wait for their next query; for one more, the one goes
+/// that has kept silent for the longest.
+const MOST_SILENT: usize = 32;
 
 /// How long a TCP client may be silent, or take for one message (RFC 7766, section 6.2.3).
 const IDLE_DEADLINE: Duration = Duration::from_secs(10);
@@ -91,9 +93,9 @@ fn fit(query: &[u8], answer: Bytes) -> Bytes {
 }
 
 async fn serve_tcp(listener: TcpListener, namespace: Arc<str>, resolver: Arc<Resolver>) {
-    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let silent = Arc::new(SilentPeers::new(MOST_SILENT));
+    let queries = Arc::new(Semaphore::new(MOST_QUERIES));
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
@@ -104,22 +106,35 @@ async fn serve_tcp(listener: TcpListener, namespace: Arc<str>, resolver: Arc<Res
             }
         };
         let (namespace, resolver) = (namespace.clone(), resolver.clone());
+        let (silent, queries) = (silent.clone(), queries.clone());
         tokio::spawn(async move {
-            let _ = serve_connection(stream, &namespace, &resolver).await;
-            drop(slot);
+            let _ = serve_connection(stream, &namespace, &resolver, &silent, &queries).await;
         });
     }
 }
 
-async fn serve_connection(mut stream: TcpStream, namespace: &str, resolver: &Resolver) -> io::Result<()> {
+async fn serve_connection(
+    mut stream: TcpStream,
+    namespace: &str,
+    resolver: &Resolver,
+    silent: &SilentPeers<()>,
+    queries: &Semaphore,
+) -> io::Result<()> {
     let mut query = Vec::new();
     loop {
-        timeout(IDLE_DEADLINE, async {
+        let mut place = silent.enter(());
+        let asking = async {
             let length = stream.read_u16().await?;
             query.resize(usize::from(length), 0);
-            stream.read_exact(&mut query).await
-        })
-        .await??;
+            stream.read_exact(&mut query).await?;
+            queries.acquire().await.map_err(io::Error::other)
+        };
+        let _slot = tokio::select! {
+            asked = timeout(IDLE_DEADLINE, asking) => asked??,
+            () = place.lost() => return Ok(()),
+        };
+        // It is not silent while it waits for its answer.
+        drop(place);
         let Some(answer) = resolver.resolve(&query, namespace, Transport::Tcp).await else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         let mut framed = length.to_be_bytes().to_vec();

@@ -186,6 +186,28 @@ async fn speaks_tcp_with_several_queries_on_a_connection() {
 }
 
 #[tokio::test]
+async fn silent_connections_keep_no_query_out() {
+    let fixture = fixture(true, &[]).await;
+    let mut silent = Vec::new();
+    for n in 0..100 {
+        let mut stream = TcpStream::connect(fixture.address()).await.unwrap();
+        // Nothing, or a length that nothing follows.
+        if n % 2 == 1 {
+            stream.write_u16(40).await.unwrap();
+        }
+        silent.push(stream);
+    }
+    let query = question("c.", RecordType::A).to_vec().unwrap();
+    let mut stream = TcpStream::connect(fixture.address()).await.unwrap();
+    stream.write_u16(query.len() as u16).await.unwrap();
+    stream.write_all(&query).await.unwrap();
+    let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert!(address_in(&Message::from_vec(&answer).unwrap()).is_some());
+    assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0, "the oldest has gone");
+}
+
+#[tokio::test]
 async fn edns_is_answered_in_kind() {
     let fixture = fixture(true, &[]).await;
     let mut query = question("c.", RecordType::A);

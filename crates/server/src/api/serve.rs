@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Api, User};
+use crate::strangers::{Stranger, Strangers};
 
 /// Connections at once; more are closed right away.
 const CONNECTIONS: usize = 4096;
@@ -23,10 +24,11 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Requests at once on a connection (HTTP/2).
 const STREAMS: u32 = 250;
-/// How long a client without a certificate may stay, and how many may: they can ask for health and
-/// the version.
+/// How long a client without a certificate may stay: it can ask for health and the version.
 const ANONYMOUS: Duration = Duration::from_secs(60);
-const ANONYMOUS_CONNECTIONS: usize = 512;
+/// How many may be there that have not shown a certificate, or have none; for one more, the one goes that
+/// has said nothing for the longest. They leave room for those who have one.
+const STRANGERS: usize = 1024;
 /// How long open requests may go on once the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -40,7 +42,7 @@ impl Api {
     ) {
         let acceptor = TlsAcceptor::from(tls);
         let connections = Arc::new(Semaphore::new(CONNECTIONS));
-        let anonymous = Arc::new(Semaphore::new(ANONYMOUS_CONNECTIONS));
+        let strangers = Strangers::new(STRANGERS);
         let tasks = TaskTracker::new();
         let api = self.with_shutdown(shutdown.clone());
         loop {
@@ -48,8 +50,8 @@ impl Api {
                 accepted = listener.accept() => accepted,
                 () = shutdown.cancelled() => break,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Usually too many open files: it passes when connections end.
                     tracing::warn!(%error, "the API cannot accept a connection");
@@ -62,9 +64,13 @@ impl Api {
                 continue;
             };
             let (api, acceptor, shutdown) = (api.clone(), acceptor.clone(), shutdown.clone());
-            let anonymous = anonymous.clone();
+            let stranger = strangers.enter(address.ip());
             tasks.spawn(async move {
-                connection(api, stream, acceptor, anonymous, shutdown).await;
+                let sent_away = stranger.sent_away.clone();
+                tokio::select! {
+                    () = connection(api, stream, acceptor, stranger, shutdown) => {}
+                    () = sent_away.cancelled() => tracing::debug!(%address, "a silent client of the API made way"),
+                }
                 drop(permit);
             });
         }
@@ -79,7 +85,7 @@ async fn connection(
     api: Api,
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    anonymous: Arc<Semaphore>,
+    stranger: Stranger,
     shutdown: CancellationToken,
 ) {
     // Answers are small and come at once.
@@ -95,15 +101,13 @@ async fn connection(
     let certificates = stream.get_ref().1.peer_certificates();
     let user = certificates.and_then(|chain| chain.first()).and_then(|leaf| User::of_certificate(leaf));
     let user = user.map(Arc::new);
-    let anonymous = match user {
-        Some(_) => None,
-        // Administrators find room whatever the others do.
-        None => match anonymous.try_acquire_owned() {
-            Ok(permit) => Some(permit),
-            Err(_) => return,
-        },
-    };
+    // Who has shown a certificate is no stranger any more.
+    let stranger = user.is_none().then_some(stranger);
+    let anonymous = stranger.is_some();
     let service = service_fn(move |request| {
+        if let Some(stranger) = &stranger {
+            stranger.spoke();
+        }
         let (api, user) = (api.clone(), user.clone());
         async move { Ok::<_, std::convert::Infallible>(api.handle(user.as_deref(), request).await) }
     });
@@ -120,7 +124,7 @@ async fn connection(
     let ends = async {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(ANONYMOUS), if anonymous.is_some() => {}
+            () = tokio::time::sleep(ANONYMOUS), if anonymous => {}
         }
     };
     let result = tokio::select! {

@@ -2,12 +2,11 @@
 //! certificate checked against the mesh's roots when it shows one, and who it is handed on to the
 //! gRPC services as a [`Peer`].
 //!
-//! Bounded: so many connections, so many handshakes at once, a deadline for each handshake and for
-//! the first bytes after it, a life no longer than the peer's certificate; and where a peer shows none,
-//! what it may send. A peer with a certificate of another trust domain, or without exactly one SPIFFE
+//! Bounded: so many connections, so many of peers that have not shown a certificate, a deadline for each
+//! handshake and for the first bytes after it, a life no longer than the peer's certificate; and where a peer
+//! shows none, what it may send. A peer with a certificate of another trust domain, or without exactly one SPIFFE
 //! ID of this mesh's form, is closed after the handshake and logged.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -26,25 +25,24 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 use tulle_model::identity::SpiffeId;
 
 use crate::ca::mesh::MeshAuthority;
 use crate::ca::{CaError, validity};
 use crate::metrics::Metrics;
+use crate::strangers::{Stranger, Strangers};
 
 const CONNECTIONS: usize = 8192;
-/// Connections at once of peers without a certificate, and how many bytes each may send: a joining
-/// node needs a few thousand.
-const STRANGERS: usize = 512;
+/// Peers at once that have not shown a certificate yet, or have none: a handshake takes milliseconds, and so
+/// does joining. For one more, the oldest is given up.
+const STRANGERS: usize = 1024;
+/// How many bytes a peer without a certificate may send: a joining node needs a few thousand.
 const STRANGER_BYTES: usize = 64 << 10;
-/// Handshakes at once; for one more, the oldest is given up.
-const HANDSHAKES: usize = 1024;
 /// Refusals that are logged; all are counted.
 const LOGGED_PER_SECOND: u32 = 20;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -299,10 +297,9 @@ pub fn accept(
     let (ready, incoming) = mpsc::channel(64);
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
-    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let strangers = Strangers::new(STRANGERS);
     let refusals = Arc::new(Refusals { metrics, logged: Mutex::new((Instant::now(), 0)) });
     tokio::spawn(async move {
-        let mut handshakes: VecDeque<(SocketAddr, AbortHandle)> = VecDeque::new();
         let accepting = async {
             // The semaphore is never closed.
             while let Ok(place) = connections.clone().acquire_owned().await {
@@ -314,32 +311,28 @@ pub fn accept(
                         continue;
                     }
                 };
-                if handshakes.len() >= HANDSHAKES {
-                    handshakes.retain(|(_, handshake)| !handshake.is_finished());
-                }
-                // A node needs milliseconds: the oldest is the likeliest to never finish.
-                if handshakes.len() >= HANDSHAKES
-                    && let Some((address, oldest)) = handshakes.pop_front()
-                {
-                    oldest.abort();
-                    let message = "too many handshakes are under way, and this was the oldest";
-                    refusals.note(address, &Refused::new(Reason::Overload, message));
-                }
                 let (acceptor, ready, domain) = (acceptor.clone(), ready.clone(), trust_domain.clone());
-                let (refusals, strangers) = (refusals.clone(), strangers.clone());
-                let task = tokio::spawn(async move {
-                    let handshake = handshake(stream, address, &acceptor, &domain, place, &strangers);
-                    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
-                        // Nobody receives any more: the server stops.
-                        Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
-                        Ok(Err(refused)) => refusals.note(address, &refused),
-                        Err(_) => {
-                            let message = format!("no TLS handshake in {HANDSHAKE_TIMEOUT:?}");
-                            refusals.note(address, &Refused::new(Reason::Timeout, message));
+                let (refusals, stranger) = (refusals.clone(), strangers.enter(address.ip()));
+                tokio::spawn(async move {
+                    let sent_away = stranger.sent_away.clone();
+                    let handshake = handshake(stream, address, &acceptor, &domain, place, stranger);
+                    let refused = tokio::select! {
+                        done = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => match done {
+                            // Nobody receives any more: the server stops.
+                            Ok(Ok(connection)) => return drop(ready.send(Ok(connection)).await),
+                            Ok(Err(refused)) => refused,
+                            Err(_) => {
+                                let message = format!("no TLS handshake in {HANDSHAKE_TIMEOUT:?}");
+                                Refused::new(Reason::Timeout, message)
+                            }
+                        },
+                        () = sent_away.cancelled() => {
+                            let message = "too many peers have not shown who they are, and this was the oldest";
+                            Refused::new(Reason::Overload, message)
                         }
-                    }
+                    };
+                    refusals.note(address, &refused);
                 });
-                handshakes.push_back((address, task.abort_handle()));
             }
         };
         tokio::select! {
@@ -356,7 +349,7 @@ async fn handshake(
     acceptor: &TlsAcceptor,
     trust_domain: &str,
     place: OwnedSemaphorePermit,
-    strangers: &Arc<Semaphore>,
+    stranger: Stranger,
 ) -> Result<Connection, Refused> {
     let _ = stream.set_nodelay(true);
     let stream = acceptor.accept(stream).await?;
@@ -372,19 +365,14 @@ async fn handshake(
             (Some(identity), expires)
         }
     };
-    let stranger = match &identity {
-        Some(_) => None,
-        None => Some(Stranger {
-            left: STRANGER_BYTES,
-            _place: strangers.clone().try_acquire_owned().map_err(|_| {
-                let message = format!("{STRANGERS} peers without a certificate are connected already");
-                Refused::new(Reason::Overload, message)
-            })?,
-        }),
-    };
+    let anonymous = identity.is_none().then(|| Anonymous {
+        left: STRANGER_BYTES,
+        sent_away: Box::pin(stranger.sent_away.clone().cancelled_owned()),
+        _place: stranger,
+    });
     let peer = Peer { address, identity, expires };
     let end = Box::pin(tokio::time::sleep(FIRST_BYTES_TIMEOUT));
-    Ok(Connection { stream, peer, silent: true, end, stranger, _place: place })
+    Ok(Connection { stream, peer, silent: true, end, anonymous, _place: place })
 }
 
 /// The one SPIFFE ID of a certificate (X.509-SVID standard, section 5.2).
@@ -414,15 +402,17 @@ pub struct Connection {
     /// When it is cut.
     end: Pin<Box<Sleep>>,
     /// Where it showed no certificate.
-    stranger: Option<Stranger>,
+    anonymous: Option<Anonymous>,
     _place: OwnedSemaphorePermit,
 }
 
 /// What is granted to a peer without a certificate.
-struct Stranger {
+struct Anonymous {
     /// How many bytes it may still send.
     left: usize,
-    _place: OwnedSemaphorePermit,
+    /// Ends when its place is somebody else's.
+    sent_away: Pin<Box<WaitForCancellationFutureOwned>>,
+    _place: Stranger,
 }
 
 impl Connected for Connection {
@@ -441,9 +431,12 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if let Some(stranger) = &mut self.stranger {
-            match stranger.left.checked_sub(buffer.filled().len() - before) {
-                Some(left) => stranger.left = left,
+        if let Some(anonymous) = &mut self.anonymous {
+            if anonymous.sent_away.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            match anonymous.left.checked_sub(buffer.filled().len() - before) {
+                Some(left) => anonymous.left = left,
                 None => {
                     tracing::warn!(
                         peer = %self.peer.address,

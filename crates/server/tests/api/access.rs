@@ -19,6 +19,27 @@ async fn without_a_certificate_there_is_only_health() {
     send(anonymous, Method::POST, SERVICES, &[], body).await.fails(401, "Unauthorized");
 }
 
+/// Silent clients, before and after their handshake, keep out neither others without a certificate nor admins.
+#[tokio::test]
+async fn silent_clients_keep_nobody_out() {
+    let api = TestApi::start().await;
+    let (first, mut silent) = (api.anonymous().await, Vec::new());
+    for _ in 0..1100 {
+        silent.push(tokio::net::TcpStream::connect(api.server.api_address).await.unwrap());
+    }
+    let anonymous = api.anonymous().await;
+    assert_eq!(send(anonymous, Method::GET, "/healthz", &[], String::new()).await.status, 200);
+    api.get(SERVICES).await.expect(200);
+    tokio::time::timeout(std::time::Duration::from_secs(10), async {
+        while !first.is_closed() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("the oldest makes way");
+    assert_eq!(silent.len(), 1100);
+}
+
 #[tokio::test]
 async fn requests_that_cannot_be_served_say_why() {
     let api = TestApi::start().await;
