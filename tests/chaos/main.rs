@@ -1,3 +1,5 @@
 //! Experiments of failure: each breaks something on purpose and measures what users notice.
 //! `cargo xtask chaos` runs them in full and prints their figures; every test run has the short form.
 #![allow(clippy::unwrap_used)]
+
+mod budget;

@@ -18,6 +18,7 @@ use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
     Endpoint, EndpointSet, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig, Snapshot,
 };
+use tulle_proxy::budget::Budget;
 use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
 use tulle_proxy::{Bounds, Capture, Config, Proxy};
 
@@ -107,7 +108,8 @@ impl Node {
         let (demand, demanded) = mpsc::channel(16);
         let bounds = Bounds::default();
         let node = name.clone();
-        let proxy = Proxy::start(Config { node, workers: 1, bounds, state: cell.clone(), demand })?;
+        let budget = Budget::unlimited();
+        let proxy = Proxy::start(Config { node, workers: 1, bounds, state: cell.clone(), demand, budget })?;
         let link = proxy.listen_links(ANY_PORT).await?;
         Ok(Self { proxy, name, link, cell, state: NodeState::default(), _demanded: demanded })
     }

@@ -7,6 +7,7 @@ pub mod columns;
 pub mod compile;
 pub mod detect;
 pub mod document;
+pub mod fair_share;
 pub mod host;
 pub mod identity;
 pub mod kinds;

@@ -13,6 +13,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tulle_proxy::descriptors::Spare;
 use tulle_proxy::silent::SilentPeers;
 
 use crate::status::StatusSource;
@@ -25,10 +26,12 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Serves until the task is aborted.
 pub(crate) async fn serve(listener: TcpListener, source: Arc<StatusSource>) {
+    let mut spare = Spare::new();
     let connections = SilentPeers::new(MOST_CONNECTIONS);
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
+            Err(e) if Spare::is_wanted(&e) && spare.turn_away(&listener).await => continue,
             Err(e) => {
                 tracing::debug!("an admin connection is not accepted: {e}");
                 tokio::time::sleep(Duration::from_millis(50)).await;

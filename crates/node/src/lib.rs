@@ -7,6 +7,7 @@
 mod admin;
 pub mod arrival;
 mod backoff;
+mod budget;
 pub mod capture;
 pub mod client;
 mod control;

@@ -116,6 +116,7 @@ impl Node {
             bounds: config.bounds.clone(),
             state: state.cell().clone(),
             demand: demand.clone(),
+            budget: crate::budget::of_process(config.bounds.memory),
         });
         let proxy = Arc::new(proxy.context("the proxy's threads cannot be started")?);
         let link = proxy.listen_links(config.link_listen).await;

@@ -31,6 +31,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tulle_model::name::WorkloadName;
+use tulle_proxy::descriptors::Spare;
 
 use crate::status::StatusSource;
 use crate::workloads::{Running, WorkloadSpec};
@@ -85,11 +86,13 @@ pub(crate) fn bind(home: &Path) -> anyhow::Result<UnixListener> {
 
 /// Serves until the task is aborted.
 pub(crate) async fn serve(listener: UnixListener, source: Arc<StatusSource>) {
+    let mut spare = Spare::new();
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
+            Err(e) if Spare::is_wanted(&e) && spare.turn_away(&listener).await => continue,
             Err(e) => {
                 tracing::debug!("a connection to the node's socket is not accepted: {e}");
                 tokio::time::sleep(Duration::from_millis(50)).await;

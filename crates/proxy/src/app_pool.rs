@@ -7,6 +7,7 @@
 
 mod http1;
 mod http2;
+mod places;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -21,6 +22,9 @@ use tulle_model::snapshot::FastMap;
 
 use self::http1::Kept;
 use self::http2::Shared;
+pub use self::places::Place;
+use self::places::Places;
+use crate::budget::{Account, Budget, Resource};
 use crate::crowded;
 use crate::error::UpstreamError;
 use crate::http::body::Body;
@@ -28,14 +32,16 @@ use crate::http::headers::AppVersion;
 
 /// Addresses whose connections are not kept.
 const MAX_CROWDED: usize = 1024;
+/// HTTP/1 connections to one address from all workers, and at least from each.
+const MAX_CONNECTIONS: u64 = 16 << 10;
+const MIN_CONNECTIONS: usize = 128;
 /// Attempts on connections that turn out to be dead.
 const ATTEMPTS: usize = 4;
 
-#[derive(Default)]
 pub struct AppPool(Rc<Pool>);
 
-#[derive(Default)]
 struct Pool {
+    places: Rc<Places>,
     idle: RefCell<FastMap<SocketAddr, Kept>>,
     shared: RefCell<FastMap<SocketAddr, Rc<Shared>>>,
     sweeping: Cell<bool>,
@@ -53,19 +59,34 @@ pub fn is_idempotent(method: &Method) -> bool {
 }
 
 impl AppPool {
+    /// Of one of `workers`, which share what `budget` has of descriptors.
+    pub fn new(budget: &Budget, workers: usize) -> Self {
+        let share = budget.total(Resource::Descriptors) / 4;
+        let most = MAX_CONNECTIONS.min(share) as usize / workers.max(1);
+        Self(Rc::new(Pool {
+            places: Places::new(most.max(MIN_CONNECTIONS)),
+            idle: RefCell::default(),
+            shared: RefCell::default(),
+            sweeping: Cell::default(),
+            crowded: RefCell::default(),
+            making_room: Cell::default(),
+        }))
+    }
+
     /// Sends a request of the inner form (see
     /// [`normalize_request`](crate::http::headers::normalize_request)) to `address`. The response is as the
-    /// peer sent it.
+    /// peer sent it. `account` is the one's who sends the request.
     pub async fn request(
         &self,
         address: SocketAddr,
         version: AppVersion,
         head: &Parts,
         body: Body,
+        account: &Rc<Account>,
     ) -> Result<Response<Body>, UpstreamError> {
         match version {
-            AppVersion::Http1 => self.0.request_http1(address, head, body).await,
-            AppVersion::Http2 => Box::pin(self.0.request_http2(address, head, body)).await,
+            AppVersion::Http1 => self.0.request_http1(address, head, body, account).await,
+            AppVersion::Http2 => Box::pin(self.0.request_http2(address, head, body, account)).await,
         }
     }
 }
@@ -143,6 +164,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::{Accounts, Payer};
 
     /// As many as ask at once learn at once that an address does not answer.
     #[tokio::test(flavor = "local", start_paused = true)]
@@ -154,10 +176,11 @@ mod tests {
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let _first = std::net::TcpStream::connect(address).unwrap();
 
-        let pool = AppPool::default();
+        let pool = AppPool::new(&Budget::unlimited(), 1);
         let begin = Instant::now();
         let (head, ()) = http::Request::get("http://c/").body(()).unwrap().into_parts();
-        let request = || pool.request(address, AppVersion::Http2, &head, Body::empty());
+        let account = Accounts::new(Budget::unlimited()).of(&Payer::Handshakes);
+        let request = || pool.request(address, AppVersion::Http2, &head, Body::empty(), &account);
         let (a, b, c) = tokio::join!(request(), request(), request());
         assert!([a, b, c].iter().all(|r| r.as_ref().is_err_and(|e| e.safe_to_retry)));
         assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());

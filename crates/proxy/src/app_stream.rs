@@ -2,36 +2,66 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::app_pool::Place;
+use crate::budget::{Account, Seat, Shed, cost};
 use crate::http::http1::client::Stream;
 
 /// Acknowledges at once what comes in pieces. Many servers write the head of a response and its body
 /// one after the other, and their kernel holds the second piece back until the first is acknowledged
 /// (RFC 896), which ours would do 40 ms later (RFC 1122, section 4.2.3.2).
-#[derive(Debug)]
-pub struct AppStream(TcpStream);
+pub struct AppStream {
+    tcp: TcpStream,
+    seat: Seat,
+    place: Option<Place>,
+}
 
 impl AppStream {
-    pub fn new(tcp: TcpStream) -> Self {
-        Self(tcp)
+    pub fn new(tcp: TcpStream, seat: Seat, place: Place) -> Self {
+        Self { tcp, seat, place: Some(place) }
+    }
+
+    pub fn place(&mut self) -> &mut Option<Place> {
+        &mut self.place
+    }
+
+    /// An answer of that length, as far as it is known, is to come in pieces.
+    pub fn expect(&mut self, length: Option<u64>) -> Result<(), Shed> {
+        self.seat.resize(cost::APPLICATION + cost::body(length))
+    }
+
+    /// Its answer is over.
+    pub fn rest(&mut self) {
+        // Less is never refused.
+        let _ = self.seat.resize(cost::APPLICATION);
+    }
+
+    /// Has the connection counted for whoever uses it now, unless that has no share left.
+    pub fn pay(&mut self, account: &Rc<Account>) {
+        if !self.seat.is_of(account)
+            && let Ok(seat) = account.seat(cost::APPLICATION)
+        {
+            self.seat = seat;
+        }
     }
 
     /// Whether the peer has neither sent anything nor closed, as far as the worker was told. Asks the kernel
     /// only where there is something to learn.
     pub fn is_quiet(&self) -> bool {
-        matches!(self.0.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        matches!(self.tcp.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
 impl Stream for AppStream {
     fn hurry(&self) {
         // It holds for a moment only, so it is said again after every piece.
-        let _ = SockRef::from(&self.0).set_tcp_quickack(true);
+        let _ = SockRef::from(&self.tcp).set_tcp_quickack(true);
     }
 }
 
@@ -41,13 +71,13 @@ impl AsyncRead for AppStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(cx, buffer)
+        Pin::new(&mut self.get_mut().tcp).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for AppStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, data)
+        Pin::new(&mut self.get_mut().tcp).poll_write(cx, data)
     }
 
     fn poll_write_vectored(
@@ -55,18 +85,18 @@ impl AsyncWrite for AppStream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write_vectored(cx, slices)
+        Pin::new(&mut self.get_mut().tcp).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.tcp.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::budget::Shed;
+
 /// What went wrong between this proxy and an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UpstreamErrorKind {
@@ -25,6 +27,8 @@ pub enum UpstreamErrorKind {
     Timeout,
     /// Reading what the caller sends failed.
     Caller,
+    /// It would have cost more than there is for the one who asks.
+    Shed(Shed),
 }
 
 impl UpstreamErrorKind {
@@ -39,6 +43,7 @@ impl UpstreamErrorKind {
             Self::Draining => "draining",
             Self::Timeout => "timeout",
             Self::Caller => "bad-request",
+            Self::Shed(shed) => shed.as_str(),
         }
     }
 }
@@ -56,6 +61,11 @@ impl UpstreamError {
     /// A failure that happened before anything was sent to the application.
     pub fn safe(kind: UpstreamErrorKind, message: impl Into<String>) -> Self {
         Self { kind, safe_to_retry: true, message: message.into() }
+    }
+
+    /// Refused because there is no more for the one who asks.
+    pub fn shed(shed: Shed) -> Self {
+        Self::safe(UpstreamErrorKind::Shed(shed), shed.message())
     }
 
     /// A failure after which nobody knows what the application has seen.

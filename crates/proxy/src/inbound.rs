@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use tulle_model::identity::SpiffeId;
 
+use crate::budget::Account;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, Event};
 use crate::http::headers::{self, AppVersion};
@@ -23,6 +24,8 @@ use crate::worker::Worker;
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub identity: SpiffeId,
+    /// What this worker has taken for it.
+    pub account: Rc<Account>,
 }
 
 /// Passes a request to port `port` of `workload`'s process. The request has the inner form (an absolute
@@ -31,7 +34,7 @@ pub struct Peer {
 /// process has certainly not seen the request.
 pub async fn serve_request(
     worker: &Rc<Worker>,
-    _peer: &Peer,
+    peer: &Peer,
     workload: &Arc<LocalWorkload>,
     port: u16,
     mut request: Request<Body>,
@@ -49,13 +52,13 @@ pub async fn serve_request(
         return reply(Reason::BadRequest, problem.0);
     }
     let (head, body) = request.into_parts();
-    let response = pass(worker, workload, port, version, &head, body).await;
+    let response = pass(worker, workload, port, version, &head, body, &peer.account).await;
     give_headers(head.headers);
     response
 }
 
 /// As [`serve_request`], for a request that came from inside of the process: `head` was brought into the
-/// inner form there, and is not changed by what becomes of it.
+/// inner form there, and is not changed by what becomes of it. `account` is the one's who sent it.
 pub(crate) async fn pass_request(
     worker: &Rc<Worker>,
     workload: &Arc<LocalWorkload>,
@@ -63,11 +66,12 @@ pub(crate) async fn pass_request(
     version: AppVersion,
     head: &Parts,
     body: Body,
+    account: &Rc<Account>,
 ) -> Response<Body> {
     if let Err(error) = admit(workload, port) {
         return failed(&error);
     }
-    pass(worker, workload, port, version, head, body).await
+    pass(worker, workload, port, version, head, body, account).await
 }
 
 async fn pass(
@@ -77,10 +81,11 @@ async fn pass(
     version: AppVersion,
     head: &Parts,
     body: Body,
+    account: &Rc<Account>,
 ) -> Response<Body> {
     let in_flight = worker.in_flight(&workload.name);
     let address = SocketAddr::new(workload.app_address, port);
-    let mut response = match worker.apps.request(address, version, head, body).await {
+    let mut response = match worker.apps.request(address, version, head, body, account).await {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(workload = %workload.name, port, %error, "a request did not get through");

@@ -6,7 +6,9 @@
 
 pub mod app_pool;
 mod app_stream;
+pub mod budget;
 mod crowded;
+pub mod descriptors;
 pub mod drain;
 pub mod endpoints;
 pub mod error;
@@ -34,6 +36,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tulle_model::name::{ServiceName, WorkloadName};
 
+use crate::budget::Budget;
 use crate::listener::Purpose;
 use crate::metrics::WorkerRegistry;
 use crate::state::{Demand, StateCell};
@@ -47,6 +50,8 @@ pub struct Config {
     pub bounds: Bounds,
     pub state: Arc<StateCell>,
     pub demand: Demand,
+    /// What connections and requests may take of the process.
+    pub budget: Arc<Budget>,
 }
 
 /// The bounds that whoever runs a proxy may set: docs/limits.md.
@@ -57,12 +62,15 @@ pub struct Bounds {
     /// Handshakes of links that a worker answers at a time. One takes milliseconds: for one more, the oldest
     /// is the likeliest to never end, and goes.
     pub link_handshakes: usize,
+    /// Bytes of memory that connections and requests may take, of which whoever starts the proxy makes its
+    /// [`Budget`]; `None`: what fits the host.
+    pub memory: Option<u64>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
         // Wide-area networks lose segments, and the first that is lost costs a second.
-        Self { link_handshake: Duration::from_secs(5), link_handshakes: 1024 }
+        Self { link_handshake: Duration::from_secs(5), link_handshakes: 1024, memory: None }
     }
 }
 
@@ -81,12 +89,14 @@ pub enum Capture {
 pub struct Proxy {
     workers: Vec<mpsc::Sender<Command>>,
     registries: Vec<Arc<WorkerRegistry>>,
+    budget: Arc<Budget>,
 }
 
 impl Proxy {
     /// Starts the workers, at least one.
     pub fn start(config: Config) -> io::Result<Proxy> {
         let count = config.workers.max(1);
+        let budget = config.budget.clone();
         let config = Arc::new(config);
         let registries: Vec<Arc<WorkerRegistry>> = (0..count).map(|_| Arc::default()).collect();
         let workers = registries
@@ -94,7 +104,7 @@ impl Proxy {
             .enumerate()
             .map(|(index, registry)| thread::start(index, config.clone(), registry.clone()))
             .collect::<io::Result<_>>()?;
-        Ok(Proxy { workers, registries })
+        Ok(Proxy { workers, registries, budget })
     }
 
     /// Accepts `workload`'s outbound connections at `address` (port 0: any), on every worker, until
@@ -148,7 +158,7 @@ impl Proxy {
 
     /// All metrics in Prometheus' text format.
     pub fn metrics(&self) -> String {
-        metrics::exposition::text(&self.registries)
+        metrics::exposition::text(&self.registries, &self.budget)
     }
 
     /// Stops accepting, lets what is in flight finish, and closes what is left at the deadline.

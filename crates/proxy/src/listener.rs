@@ -12,15 +12,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tulle_model::name::WorkloadName;
 
+use crate::budget::{Account, Payer, Seat, cost};
+use crate::descriptors::Spare;
 use crate::metrics::Rejection;
 use crate::tcp::Reset;
 use crate::worker::{LOCAL_CONGESTION, Worker};
 use crate::{Capture, link, outbound};
 
 const BACKLOG: i32 = 4096;
-/// Connections that a worker serves at a time, links and upgraded ones among them.
-const MAX_CONNECTIONS: usize = 50_000;
-/// How long a worker waits when it cannot accept, as when there is no file descriptor left.
+/// How long a worker waits when it cannot accept, and does not know why.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a listener is for.
@@ -72,6 +72,11 @@ pub(crate) async fn accept(
     purpose: Purpose,
     stop: CancellationToken,
 ) {
+    let account = worker.accounts.of(&match &purpose {
+        Purpose::Links => Payer::Handshakes,
+        Purpose::Outbound { workload, .. } => Payer::Workload(workload.clone()),
+    });
+    let mut spare = Spare::new();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -79,8 +84,15 @@ pub(crate) async fn accept(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, address)) => serve(&worker, tcp, address, &purpose),
+            Ok((tcp, address)) => serve(&worker, &account, tcp, address, &purpose),
             Err(error) if is_of_one_connection(&error) => {}
+            // It is told at once, and the others behind it are not kept waiting.
+            Err(error) if Spare::is_wanted(&error) && spare.turn_away(&listener).await => {
+                worker.metrics.counts().rejected(Rejection::Descriptors);
+                if worker.may_warn() {
+                    tracing::warn!("connection refused: {error}");
+                }
+            }
             Err(error) => {
                 if worker.may_warn() {
                     tracing::warn!("cannot accept connections: {error}; trying again in {PAUSE:?}");
@@ -93,7 +105,7 @@ pub(crate) async fn accept(
         }
     }
     while let Some(Ok((tcp, address))) = listener.accept().now_or_never() {
-        serve(&worker, tcp, address, &purpose);
+        serve(&worker, &account, tcp, address, &purpose);
     }
 }
 
@@ -113,26 +125,44 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn serve(worker: &Rc<Worker>, mut tcp: TcpStream, address: SocketAddr, purpose: &Purpose) {
+fn serve(
+    worker: &Rc<Worker>,
+    account: &Rc<Account>,
+    mut tcp: TcpStream,
+    address: SocketAddr,
+    purpose: &Purpose,
+) {
     let counts = worker.metrics.counts();
     counts.downstream_connections.add(1);
-    if worker.connections.len() >= MAX_CONNECTIONS {
-        counts.rejected(Rejection::TooManyConnections);
-        if worker.may_warn() {
-            let reason = Rejection::TooManyConnections.as_str();
-            tracing::warn!(peer = %address, reason, "connection refused: {MAX_CONNECTIONS} are open");
+    let price = match purpose {
+        Purpose::Links => cost::HANDSHAKE,
+        Purpose::Outbound { .. } => cost::CONNECTION,
+    };
+    let seat = match account.seat(price) {
+        Ok(seat) => seat,
+        Err(shed) => {
+            counts.rejected(shed.into());
+            if worker.may_warn() {
+                let payer = account.payer();
+                tracing::warn!(peer = %address, %payer, reason = shed.as_str(), "connection refused: {}", shed.message());
+            }
+            tcp.reset();
+            return;
         }
-        tcp.reset();
-        return;
-    }
+    };
     match purpose {
         Purpose::Links => {
-            let link = link::server::serve(worker.clone(), tcp, address);
+            let link = link::server::serve(worker.clone(), tcp, address, seat);
             tokio::task::spawn_local(worker.connections.track_future(link));
         }
         Purpose::Outbound { workload, capture } => {
             let connection = outbound::serve(worker.clone(), workload.clone(), capture.clone(), tcp);
-            tokio::task::spawn_local(worker.connections.track_future(connection));
+            tokio::task::spawn_local(worker.connections.track_future(seated(seat, connection)));
         }
     }
+}
+
+/// A connection that has its seat until it ends.
+async fn seated(_seat: Seat, connection: impl Future<Output = ()>) {
+    connection.await;
 }

@@ -15,6 +15,7 @@ use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::FastMap;
 use tulle_model::telemetry::{LATENCY_BUCKETS, latency_bucket};
 
+use crate::budget::Shed;
 use crate::{EdgeCounts, Security};
 
 /// How many edges a worker tells apart; what comes after is counted as [`OTHER`].
@@ -255,8 +256,9 @@ impl Handshake {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Rejection {
-    /// The worker has as many connections as it may.
-    TooManyConnections,
+    /// The process has no memory, or no descriptor, left for who opened it.
+    Memory,
+    Descriptors,
     /// The destination is the proxy itself.
     Loop,
     UnknownDestination,
@@ -269,8 +271,9 @@ pub enum Rejection {
     ForeignUser,
 }
 
-pub(crate) const REJECTIONS: [(Rejection, &str); 8] = [
-    (Rejection::TooManyConnections, "too-many-connections"),
+pub(crate) const REJECTIONS: [(Rejection, &str); 9] = [
+    (Rejection::Memory, "memory"),
+    (Rejection::Descriptors, "descriptors"),
     (Rejection::Loop, "loop"),
     (Rejection::UnknownDestination, "unknown-service"),
     (Rejection::EgressDenied, "egress-denied"),
@@ -283,6 +286,15 @@ pub(crate) const REJECTIONS: [(Rejection, &str); 8] = [
 impl Rejection {
     pub fn as_str(self) -> &'static str {
         REJECTIONS[self as usize].1
+    }
+}
+
+impl From<Shed> for Rejection {
+    fn from(shed: Shed) -> Self {
+        match shed {
+            Shed::Memory => Self::Memory,
+            Shed::Descriptors | Shed::Applications => Self::Descriptors,
+        }
     }
 }
 

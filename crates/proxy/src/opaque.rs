@@ -13,12 +13,13 @@ use tulle_model::routing::pick_backend;
 use tulle_model::snapshot::{BackendTarget, Endpoint, ServiceConfig};
 
 use crate::Security;
+use crate::budget::{Account, cost};
 use crate::endpoints::{LoadGuard, Picked};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
-use crate::metrics::{EdgeKey, EdgeMetrics, InFlight, Protocol};
+use crate::metrics::{EdgeKey, EdgeMetrics, Protocol};
 use crate::state::LocalWorkload;
 use crate::tcp::{self, Reset, Upstream, Way};
-use crate::worker::{Worker, connect, prepare};
+use crate::worker::{Counted, Worker, connect_for, prepare};
 
 /// Endpoints that are tried before a connection fails, and how long that may take in all.
 const ATTEMPTS: usize = 3;
@@ -30,7 +31,8 @@ pub struct Opened {
     edge: Arc<EdgeMetrics>,
     took: Duration,
     _load: Option<LoadGuard>,
-    _in_flight: Option<InFlight>,
+    account: Rc<Account>,
+    _counted: Counted,
 }
 
 impl Opened {
@@ -47,7 +49,7 @@ impl Opened {
         edge.request(None, true, self.took);
         edge.opened();
         let _closed = Closed(edge);
-        let ended = tcp::pass(&mut client, self.upstream, first, |way, bytes| match way {
+        let ended = tcp::pass(&mut client, self.upstream, first, &self.account, |way, bytes| match way {
             Way::Up => edge.sent(bytes),
             Way::Down => edge.received(bytes),
         })
@@ -112,7 +114,7 @@ pub async fn open(
         security = security_of(worker, &endpoint);
         let attempt = timeout_at(begin + DEADLINE, reach(worker, source, &endpoint, target_port)).await;
         match attempt {
-            Ok(Ok((upstream, in_flight))) => {
+            Ok(Ok((upstream, counted))) => {
                 worker.health.worked(&endpoint);
                 let key = EdgeKey::new(source, &destination, Protocol::Tcp, security);
                 return Ok(Opened {
@@ -120,11 +122,16 @@ pub async fn open(
                     edge: worker.metrics.edge(&key),
                     took: begin.elapsed(),
                     _load: Some(load),
-                    _in_flight: in_flight,
+                    account: worker.account(&source.name),
+                    _counted: counted,
                 });
             }
             Ok(Err(error)) => {
                 tracing::debug!(service = %destination, endpoint = %endpoint.address, "connect failed: {error}");
+                if let Kind::Shed(_) = error.kind {
+                    failure = error;
+                    break;
+                }
                 if error.kind != Kind::LinkPending {
                     worker.health.failed(&endpoint, Instant::now());
                     failures += 1;
@@ -183,19 +190,23 @@ pub async fn reach(
     source: &LocalWorkload,
     endpoint: &Arc<Endpoint>,
     target_port: u16,
-) -> Result<(Upstream, Option<InFlight>), UpstreamError> {
+) -> Result<(Upstream, Counted), UpstreamError> {
     let address = SocketAddr::new(endpoint.address, target_port);
+    let account = worker.account(&source.name);
     match security_of(worker, endpoint) {
-        Security::Plaintext => Ok((Upstream::Tcp(connect(address).await?), None)),
+        Security::Plaintext => {
+            let (tcp, seat) = connect_for(&account, address).await?;
+            Ok((Upstream::Tcp(tcp), seat.into()))
+        }
         Security::SameNode => {
             let workload = worker.hand_over(endpoint)?;
-            let (tcp, in_flight) = worker.connect_app(&workload, target_port).await?;
-            Ok((Upstream::Tcp(tcp), Some(in_flight)))
+            let (tcp, counted) = worker.connect_app(&workload, target_port, &account).await?;
+            Ok((Upstream::Tcp(tcp), counted))
         }
         Security::MutualTls => {
             let stream = worker.links.stream(worker, source, endpoint).await?;
             let tunnel = stream.tunnel(worker, endpoint.workload.as_ref(), address).await?;
-            Ok((Upstream::Tunnel(Box::new(tunnel)), None))
+            Ok((Upstream::Tunnel(Box::new(tunnel)), Counted::default()))
         }
     }
 }
@@ -211,13 +222,19 @@ pub(crate) async fn open_outside(
     let destination = ServiceName::new("", crate::metrics::EXTERNAL);
     let security = Security::Plaintext;
     let edge = worker.metrics.edge(&EdgeKey::new(source, &destination, Protocol::Tcp, security));
+    let account = worker.account(&source.name);
+    let seat = account.seat(cost::APPLICATION);
+    let seat = seat.map_err(|shed| {
+        let destination = destination.clone();
+        Failed { error: UpstreamError::shed(shed), destination, security, took: Duration::ZERO }
+    })?;
     let mut failure = "it has no address".to_owned();
     for address in addresses {
         match timeout_at(begin + deadline, tokio::net::TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => {
                 prepare(&tcp, address.ip().to_canonical().is_loopback());
                 let (upstream, took) = (Upstream::Tcp(tcp), begin.elapsed());
-                return Ok(Opened { upstream, edge, took, _load: None, _in_flight: None });
+                return Ok(Opened { upstream, edge, took, _load: None, account, _counted: seat.into() });
             }
             Ok(Err(error)) => failure = format!("cannot connect to {address}: {error}"),
             Err(_) => {

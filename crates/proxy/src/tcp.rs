@@ -1,17 +1,25 @@
 //! Opaque connections: bytes both ways, each way closed by itself, a reset passed on as a reset.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::budget::{Account, Charge};
 use crate::http2::{Tunnel, splice};
 
-/// How much one way of a connection buffers: what is idle costs little, what is busy gets room.
-const BUFFER_SIZES: [usize; 3] = [1 << 10, 16 << 10, 64 << 10];
+/// How much is read at a time.
+const READ: usize = 64 << 10;
+
+thread_local! {
+    /// What the connections of a thread read into. Only what cannot be passed on at once is kept by one.
+    static SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
+}
 
 /// A stream that can be ended so that the peer sees a failure and not an orderly end.
 pub trait Reset {
@@ -231,30 +239,36 @@ pub enum Way {
 }
 
 /// Passes bytes between a client and an upstream, of which `first` was read already, until both ways are
-/// closed; see [`copy`].
+/// closed; see [`copy`]. What is kept of them is charged to `account`.
 pub async fn pass<C>(
     client: &mut C,
     upstream: Upstream,
     first: Vec<u8>,
+    account: &Rc<Account>,
     passed: impl FnMut(Way, u64),
 ) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Reset + Unpin,
 {
     match upstream {
-        Upstream::Tcp(tcp) => copy(client, &mut Replayed::new(first, tcp), passed).await,
+        Upstream::Tcp(tcp) => copy(client, &mut Replayed::new(first, tcp), account, passed).await,
         Upstream::Tunnel(mut tunnel) => splice(&mut tunnel, client, first, passed).await,
     }
 }
 
 /// Passes bytes both ways until both are closed, and tells `passed` of each piece. When one side
 /// fails, the other is reset.
-pub async fn copy<C, U>(client: &mut C, upstream: &mut U, mut passed: impl FnMut(Way, u64)) -> io::Result<()>
+pub async fn copy<C, U>(
+    client: &mut C,
+    upstream: &mut U,
+    account: &Rc<Account>,
+    mut passed: impl FnMut(Way, u64),
+) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Reset + Unpin,
     U: AsyncRead + AsyncWrite + Reset + Unpin,
 {
-    let (mut up, mut down) = (OneWay::default(), OneWay::default());
+    let (mut up, mut down) = (OneWay::new(account), OneWay::new(account));
     let result = poll_fn(|cx| {
         let sent = up.poll(cx, client, upstream, |n| passed(Way::Up, n))?;
         let received = down.poll(cx, upstream, client, |n| passed(Way::Down, n))?;
@@ -269,14 +283,11 @@ where
 }
 
 /// One way of a connection.
-#[derive(Default)]
 struct OneWay {
-    buffer: Vec<u8>,
-    /// What of the buffer was read and not written yet.
+    /// What was read and not written yet, from `start` on. There is none while everything is passed on at once.
+    kept: Vec<u8>,
     start: usize,
-    end: usize,
-    /// Which of [`BUFFER_SIZES`] the next buffer has.
-    size: usize,
+    charge: Charge,
     unflushed: bool,
     state: State,
 }
@@ -290,6 +301,11 @@ enum State {
 }
 
 impl OneWay {
+    fn new(account: &Rc<Account>) -> Self {
+        let charge = Charge::on(account.clone());
+        Self { kept: Vec::new(), start: 0, charge, unflushed: false, state: State::Open }
+    }
+
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -302,8 +318,8 @@ impl OneWay {
         W: AsyncWrite + Unpin,
     {
         loop {
-            while self.start < self.end {
-                let pending = &self.buffer[self.start..self.end];
+            while self.start < self.kept.len() {
+                let pending = &self.kept[self.start..];
                 let count = ready!(Pin::new(&mut *writer).poll_write(cx, pending))?;
                 if count == 0 {
                     return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -311,6 +327,11 @@ impl OneWay {
                 self.start += count;
                 self.unflushed = true;
                 passed(count as u64);
+            }
+            if self.start > 0 {
+                (self.kept, self.start) = (Vec::new(), 0);
+                // Less is never refused.
+                let _ = self.charge.resize(0);
             }
             match self.state {
                 State::Shut => return Poll::Ready(Ok(())),
@@ -321,19 +342,8 @@ impl OneWay {
                 }
                 State::Open => {}
             }
-            if self.buffer.len() < BUFFER_SIZES[self.size] {
-                self.buffer = vec![0; BUFFER_SIZES[self.size]];
-            }
-            let mut read = ReadBuf::new(&mut self.buffer);
-            match Pin::new(&mut *reader).poll_read(cx, &mut read)? {
-                Poll::Ready(()) => {
-                    (self.start, self.end) = (0, read.filled().len());
-                    if self.end == 0 {
-                        self.state = State::Ended;
-                    } else if self.end == self.buffer.len() && self.size + 1 < BUFFER_SIZES.len() {
-                        self.size += 1;
-                    }
-                }
+            match self.pass(cx, reader, writer, &mut passed)? {
+                Poll::Ready(()) => {}
                 Poll::Pending => {
                     if self.unflushed {
                         ready!(Pin::new(&mut *writer).poll_flush(cx))?;
@@ -343,5 +353,56 @@ impl OneWay {
                 }
             }
         }
+    }
+
+    /// Reads once, and writes what that was as far as it goes.
+    fn pass<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        passed: &mut impl FnMut(u64),
+    ) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut scratch = SCRATCH.take().unwrap_or_else(|| vec![0; READ].into_boxed_slice());
+        let mut read = ReadBuf::new(&mut scratch);
+        let result = match Pin::new(reader).poll_read(cx, &mut read) {
+            Poll::Ready(Ok(())) if read.filled().is_empty() => {
+                self.state = State::Ended;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Ok(())) => Poll::Ready(self.write_or_keep(cx, read.filled(), writer, passed)),
+            other => other,
+        };
+        SCRATCH.set(Some(scratch));
+        result
+    }
+
+    fn write_or_keep<W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut data: &[u8],
+        writer: &mut W,
+        passed: &mut impl FnMut(u64),
+    ) -> io::Result<()> {
+        while !data.is_empty() {
+            match Pin::new(&mut *writer).poll_write(cx, data)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(count) => {
+                    data = &data[count..];
+                    self.unflushed = true;
+                    passed(count as u64);
+                }
+                Poll::Pending => {
+                    self.charge.resize(data.len()).map_err(|shed| io::Error::other(shed.message()))?;
+                    self.kept = data.to_vec();
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 }

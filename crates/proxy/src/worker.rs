@@ -13,6 +13,7 @@ use tulle_model::snapshot::{Known, ServiceConfig};
 
 use crate::Bounds;
 use crate::app_pool::AppPool;
+use crate::budget::{Account, Accounts, Payer, Seat, cost};
 use crate::drain::Drain;
 use crate::endpoints::Loads;
 use crate::error::{UpstreamError, UpstreamErrorKind};
@@ -51,6 +52,8 @@ pub struct Worker {
     pub node: Arc<str>,
     pub state: Arc<StateCell>,
     pub metrics: WorkerMetrics,
+    /// What this worker has taken of the process' budget, and for whom.
+    pub accounts: Accounts,
     /// Links to other nodes.
     pub links: LinkPool,
     /// HTTP connections to this node's processes, and to plain destinations.
@@ -101,8 +104,9 @@ impl Worker {
             node: config.node.clone(),
             state: config.state.clone(),
             metrics,
+            accounts: Accounts::new(config.budget.clone()),
             links: LinkPool::default(),
-            apps: AppPool::default(),
+            apps: AppPool::new(&config.budget, config.workers),
             loads: Loads::default(),
             health: Health::default(),
             budgets: Budgets::default(),
@@ -171,18 +175,24 @@ impl Worker {
         tokio::time::timeout(DEMAND_DEADLINE, answer).await.unwrap_or(Lookup::Unknown)
     }
 
-    /// Connects to port `port` of a workload of this node. What is returned beside the connection
-    /// counts it as in flight until it is dropped.
+    /// Connects to port `port` of a workload of this node, for `account`. What is returned beside the
+    /// connection counts it until it is dropped.
     pub async fn connect_app(
         &self,
         workload: &LocalWorkload,
         port: u16,
-    ) -> Result<(TcpStream, InFlight), UpstreamError> {
+        account: &Rc<Account>,
+    ) -> Result<(TcpStream, Counted), UpstreamError> {
         crate::inbound::admit(workload, port)?;
         let in_flight = self.in_flight(&workload.name);
         let address = SocketAddr::new(workload.app_address, port);
-        let tcp = connect(address).await?;
-        Ok((tcp, in_flight))
+        let (tcp, seat) = connect_for(account, address).await?;
+        Ok((tcp, Counted { _in_flight: Some(in_flight), _seat: Some(seat) }))
+    }
+
+    /// What this worker has taken for a workload of this node.
+    pub fn account(&self, workload: &WorkloadName) -> Rc<Account> {
+        self.accounts.of(&Payer::Workload(workload.clone()))
     }
 
     /// Whether a warning that a peer can cause may be logged: a flood of them fills no disk.
@@ -214,6 +224,28 @@ impl Worker {
     pub fn in_flight(&self, workload: &WorkloadName) -> InFlight {
         self.metrics.in_flight(workload)
     }
+}
+
+/// What a connection counts as, until it is dropped: in flight to a process, and in the budget.
+#[derive(Default)]
+pub struct Counted {
+    _in_flight: Option<InFlight>,
+    _seat: Option<Seat>,
+}
+
+impl From<Seat> for Counted {
+    fn from(seat: Seat) -> Self {
+        Self { _in_flight: None, _seat: Some(seat) }
+    }
+}
+
+/// Opens a TCP connection in plain for somebody who has a share left.
+pub async fn connect_for(
+    account: &Rc<Account>,
+    address: SocketAddr,
+) -> Result<(TcpStream, Seat), UpstreamError> {
+    let seat = account.seat(cost::APPLICATION).map_err(UpstreamError::shed)?;
+    Ok((connect(address).await?, seat))
 }
 
 /// Opens a TCP connection in plain: within a second, or a little more on this host.

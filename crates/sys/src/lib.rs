@@ -2,6 +2,8 @@
 //! outlive their parent. All `unsafe` of the project stands here.
 
 pub mod cgroup;
+pub mod descriptors;
+pub mod memory;
 pub mod nft;
 pub mod process;
 mod socket;

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::cgroup;
+use crate::{cgroup, descriptors};
 
 /// Where and how a child process is to run.
 #[derive(Debug, Default, Clone, Copy)]
@@ -23,7 +23,8 @@ pub struct Confinement<'a> {
     pub own_process_group: bool,
 }
 
-/// Prepares `command` so that its child runs confined and gets SIGKILL when the thread that
+/// Prepares `command` so that its child runs confined, may have as many files open as if this process had
+/// never [raised](descriptors::raise) its own limit, and gets SIGKILL when the thread that
 /// spawned it ends: spawn from a thread that lives as long as the child may.
 ///
 /// # Errors
@@ -41,6 +42,8 @@ pub fn confine(command: &mut Command, confinement: Confinement<'_>) -> io::Resul
         command.process_group(0);
     }
     let parent = std::process::id() as libc::pid_t;
+    let files =
+        descriptors::of_children().map(|(soft, hard)| libc::rlimit { rlim_cur: soft, rlim_max: hard });
     let setup = move || {
         if let Some(procs) = &procs {
             // "0" is the writing process itself (cgroups v2, cgroup.procs).
@@ -48,6 +51,9 @@ pub fn confine(command: &mut Command, confinement: Confinement<'_>) -> io::Resul
         }
         if let Some(file) = &resolv_conf {
             overlay_resolv_conf(file)?;
+        }
+        if let Some(files) = &files {
+            check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, files) } as isize)?;
         }
         check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) as isize })?;
         // The parent may have died before the line above.
@@ -110,6 +116,20 @@ mod tests {
         child.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
         use std::os::unix::process::ExitStatusExt;
         assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
+
+    #[test]
+    fn a_child_has_the_limits_that_its_parent_was_started_with() {
+        let hard = descriptors::limit().unwrap();
+        let before = hard.min(1024);
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, before, hard).unwrap();
+        let raised = descriptors::raise().unwrap();
+        assert_eq!(descriptors::limit().unwrap(), raised);
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -Sn"]).stdout(Stdio::piped());
+        confine(&mut command, Confinement::default()).unwrap();
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), before.to_string());
     }
 
     #[test]

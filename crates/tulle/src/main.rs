@@ -140,6 +140,11 @@ fn run(command: Command) -> Result<ExitCode> {
     let done = |result: Result<()>| result.map(|()| ExitCode::SUCCESS);
     let small =
         |future: std::pin::Pin<Box<dyn Future<Output = Result<()>>>>| done(small_runtime()?.block_on(future));
+    if matches!(command, Command::Up(_) | Command::Server(_) | Command::Node(_))
+        && let Err(error) = tulle_sys::descriptors::raise()
+    {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
     match command {
         Command::Up(args) => done(control_runtime()?.block_on(up::run(args))),
         Command::Run(args) => small_runtime()?.block_on(commands::run::run(args)),

@@ -38,6 +38,32 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Less does not carry a handful of connections.
+const LEAST_MEMORY: u64 = 16 << 20;
+
+/// An amount of memory as Kubernetes writes it, such as `512Mi`, `2Gi` or `1G`; bytes where no unit is said.
+pub fn parse_memory(text: &str) -> Result<u64, String> {
+    let number = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor = match &text[number.len()..] {
+        "Ki" | "KiB" => 1 << 10,
+        "Mi" | "MiB" => 1 << 20,
+        "Gi" | "GiB" => 1 << 30,
+        "Ti" | "TiB" => 1 << 40,
+        "k" => 1000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "T" => 1_000_000_000_000,
+        "" => 1,
+        _ => 0,
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    match bytes {
+        Some(bytes) if bytes >= LEAST_MEMORY => Ok(bytes),
+        Some(_) if factor > 0 => Err(format!("`{text}` is too little: 16Mi is the least")),
+        _ => Err(format!("`{text}` is no size: expected a number with its unit, such as 512Mi or 2Gi")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +78,11 @@ mod tests {
         assert!(parse_rate("1.5").is_err());
         assert_eq!(parse_size("10KiB"), Ok(10240));
         assert!(parse_size("1g").is_err());
+        assert_eq!(parse_memory("512Mi"), Ok(512 << 20));
+        assert_eq!(parse_memory("2G"), Ok(2_000_000_000));
+        assert_eq!(parse_memory("16777216"), Ok(16 << 20));
+        for bad in ["", "Mi", "-1Gi", "1.5Gi", "512mi", "5Mi", "99999999Ti"] {
+            assert!(parse_memory(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
+use tulle_proxy::descriptors::Spare;
 use tulle_proxy::silent::SilentPeers;
 
 use super::Resolver;
@@ -93,11 +94,13 @@ fn fit(query: &[u8], answer: Bytes) -> Bytes {
 }
 
 async fn serve_tcp(listener: TcpListener, namespace: Arc<str>, resolver: Arc<Resolver>) {
+    let mut spare = Spare::new();
     let silent = Arc::new(SilentPeers::new(MOST_SILENT));
     let queries = Arc::new(Semaphore::new(MOST_QUERIES));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
+            Err(e) if Spare::is_wanted(&e) && spare.turn_away(&listener).await => continue,
             Err(e) => {
                 // Out of file descriptors, most likely.
                 tracing::debug!("a DNS connection is not accepted: {e}");

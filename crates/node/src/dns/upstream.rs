@@ -55,7 +55,7 @@ impl Upstream {
     /// The name servers of `/etc/resolv.conf`.
     pub fn of_host() -> Self {
         let source = Source::File { path: "/etc/resolv.conf".into(), cached: Mutex::new(None) };
-        Self { source, slots: Semaphore::new(MOST_QUESTIONS) }
+        Self { source, slots: Semaphore::new(crate::budget::name_server_sockets(MOST_QUESTIONS)) }
     }
 
     #[cfg(test)]

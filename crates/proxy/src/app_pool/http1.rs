@@ -10,13 +10,15 @@ use http::request::Parts;
 use http_body::Body as _;
 use tokio::time::{Instant, timeout};
 
+use super::places::{Given, Place};
 use super::{ATTEMPTS, Pool, is_idempotent};
 use crate::app_stream::AppStream;
+use crate::budget::Account;
 use crate::crowded;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, Gate};
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Rest, exchange};
-use crate::worker::connect;
+use crate::worker::connect_for;
 
 /// Idle connections kept for one address.
 const MAX_IDLE: usize = 128;
@@ -43,8 +45,8 @@ pub(super) struct Kept {
 }
 
 /// A connection that waits for a request.
-struct Idle {
-    connection: Connection<AppStream>,
+pub(super) struct Idle {
+    pub connection: Connection<AppStream>,
     opened: Instant,
     since: Instant,
     keep: Duration,
@@ -87,6 +89,7 @@ impl Pool {
         address: SocketAddr,
         head: &Parts,
         mut body: Body,
+        account: &Rc<Account>,
     ) -> Result<Response<Body>, UpstreamError> {
         let gate = head.extensions.get::<Gate>();
         let outgoing = Outgoing { head, upgrade: None, gate };
@@ -95,16 +98,25 @@ impl Pool {
             let kept = if attempt < ATTEMPTS { self.take_idle(address, repeatable) } else { None };
             let reused = kept.is_some();
             let (opened, outcome) = match kept {
-                Some(Idle { connection, opened, .. }) => (opened, exchange(connection, outgoing, body).await),
-                None => Box::pin(self.first_exchange(address, outgoing, body)).await?,
+                Some(Idle { mut connection, opened, .. }) => {
+                    connection.io_mut().pay(account);
+                    (opened, exchange(connection, outgoing, body).await)
+                }
+                None => Box::pin(self.next_exchange(address, outgoing, body, account, repeatable)).await?,
             };
             match outcome {
-                Ok(answer) => {
+                Ok(mut answer) => {
                     if let Some(gate) = gate {
                         gate.refuse();
                     }
                     if reused {
                         self.set_proven(address, true);
+                    }
+                    if let Some((io, length)) = answer.coming() {
+                        io.expect(length).map_err(|shed| UpstreamError {
+                            safe_to_retry: false,
+                            ..UpstreamError::shed(shed)
+                        })?;
                     }
                     return Ok(self.keep_when_over(address, opened, answer));
                 }
@@ -126,17 +138,44 @@ impl Pool {
         unreachable!("the last attempt returns")
     }
 
+    /// Sends a request on the next connection that there may be: a new one, or one that is given back.
+    async fn next_exchange(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        outgoing: Outgoing<'_>,
+        body: Body,
+        account: &Rc<Account>,
+        repeatable: bool,
+    ) -> Result<(Instant, Result<Answer<AppStream>, Failed>), UpstreamError> {
+        let given = self.places.enter(address, account).await;
+        let place = match given.map_err(UpstreamError::shed)? {
+            Given::Place(place) => place,
+            Given::Connection(Idle { mut connection, opened, .. }) => {
+                // Trusted as one that is taken from those that are idle is.
+                let trusted = repeatable || self.idle.borrow().get(&address).is_some_and(|kept| kept.proven);
+                match connection.io_mut().place().take_if(|_| !trusted) {
+                    Some(place) => place,
+                    None => return Ok((opened, exchange(connection, outgoing, body).await)),
+                }
+            }
+        };
+        self.first_exchange(address, outgoing, body, account, place).await
+    }
+
     /// Sends a request on a new connection.
     async fn first_exchange(
         self: &Rc<Self>,
         address: SocketAddr,
         outgoing: Outgoing<'_>,
         body: Body,
+        account: &Rc<Account>,
+        place: Place,
     ) -> Result<(Instant, Result<Answer<AppStream>, Failed>), UpstreamError> {
         let opened = Instant::now();
         let first = async {
             self.make_room_when_asked();
-            let connection = Connection::new(AppStream::new(connect(address).await?));
+            let (tcp, seat) = connect_for(account, address).await?;
+            let connection = Connection::new(AppStream::new(tcp, seat, place));
             Ok((opened, exchange(connection, outgoing, body).await))
         };
         crowded::first_answer(address, first).await
@@ -191,10 +230,12 @@ impl Pool {
         })
     }
 
-    fn put_idle(self: &Rc<Self>, address: SocketAddr, connection: Idle) {
+    fn put_idle(self: &Rc<Self>, address: SocketAddr, mut connection: Idle) {
+        connection.connection.io_mut().rest();
         if self.crowded.borrow().get(&address).is_some_and(|since| connection.opened < *since) {
             return;
         }
+        let Some(connection) = self.places.offer(address, connection) else { return };
         {
             let mut idle = self.idle.borrow_mut();
             let connections = &mut idle.entry(address).or_default().connections;

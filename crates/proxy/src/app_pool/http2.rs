@@ -12,12 +12,13 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{ATTEMPTS, Pool};
+use crate::budget::{Account, Seat, cost};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::HEADER_LIMIT;
 use crate::http::body::{Body, Gate};
 use crate::http::request::{Failed, request};
 use crate::http2::{Connection, Ended, Handle, Limits, Plain, until_dead};
-use crate::worker::connect;
+use crate::worker::connect_for;
 
 /// What an application may send us on one connection.
 const LIMITS: Limits = Limits {
@@ -51,6 +52,7 @@ pub(super) struct Shared {
 struct SharedConnection {
     handle: Handle,
     used: Cell<Instant>,
+    _seat: Seat,
 }
 
 impl Drop for SharedConnection {
@@ -65,6 +67,7 @@ impl Pool {
         address: SocketAddr,
         head: &Parts,
         body: Body,
+        account: &Rc<Account>,
     ) -> Result<Response<Body>, UpstreamError> {
         if let Some(gate) = head.extensions.get::<Gate>() {
             // A peer of HTTP/2 has flow control to say what it wants.
@@ -72,7 +75,7 @@ impl Pool {
         }
         let mut body = Some(body);
         for attempt in 1.. {
-            let handle = self.shared_connection(address).await?;
+            let handle = self.shared_connection(address, account).await?;
             match request(&handle, head, &[], &mut body).await {
                 Ok(response) => return Ok(response),
                 // It was not sent, and the body is still there.
@@ -91,7 +94,11 @@ impl Pool {
     }
 
     /// A connection with room for a stream, to be opened at once; dials if there is none.
-    async fn shared_connection(self: &Rc<Self>, address: SocketAddr) -> Result<Handle, UpstreamError> {
+    async fn shared_connection(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        account: &Rc<Account>,
+    ) -> Result<Handle, UpstreamError> {
         let shared = self.shared.borrow_mut().entry(address).or_default().clone();
         if let Some(found) = shared.with_room() {
             return Ok(found);
@@ -112,17 +119,20 @@ impl Pool {
             let _ = full.ready().await;
             return Ok(full);
         }
-        let stream = match connect(address).await {
-            Ok(stream) => stream,
+        let (stream, mut seat) = match connect_for(account, address).await {
+            Ok(opened) => opened,
+            // The next one may have a share left.
+            Err(error) if matches!(error.kind, UpstreamErrorKind::Shed(_)) => return Err(error),
             Err(error) => {
                 *dialing = Some((Instant::now(), error.clone()));
                 return Err(error);
             }
         };
+        seat.resize(cost::APPLICATION + cost::HTTP2).map_err(UpstreamError::shed)?;
         let connection = Connection::client(Plain(stream), LIMITS, LINGER);
         let handle = connection.handle();
         tokio::task::spawn_local(drive(address, connection));
-        let kept = SharedConnection { handle: handle.clone(), used: Cell::new(Instant::now()) };
+        let kept = SharedConnection { handle: handle.clone(), used: Cell::new(Instant::now()), _seat: seat };
         shared.connections.borrow_mut().push(kept);
         self.sweep();
         Ok(handle)

@@ -16,6 +16,7 @@ use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
+use crate::budget::{Account, Charge};
 use crate::http2::{ReceivedBody, Receiver};
 
 /// Why a body ended before its end.
@@ -360,6 +361,8 @@ struct Recording {
     length: Option<u64>,
     data: VecDeque<Bytes>,
     kept: usize,
+    /// For what is kept, and in its place for what is on its way.
+    charge: Charge,
     trailers: Option<HeaderMap>,
     source_over: bool,
     keeping: bool,
@@ -369,7 +372,8 @@ struct Recording {
 }
 
 impl Replay {
-    pub fn new(mut body: Body) -> Self {
+    /// What is kept is charged to `account`.
+    pub fn new(mut body: Body, account: &Rc<Account>) -> Self {
         if let Some(bytes) = body.take_whole() {
             return Self(Source::Whole(bytes));
         }
@@ -382,6 +386,7 @@ impl Replay {
             length,
             data: VecDeque::new(),
             kept: 0,
+            charge: Charge::on(account.clone()),
             trailers: None,
             source_over: false,
             keeping: true,
@@ -462,6 +467,13 @@ impl http_body::Body for Replayed {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     this.sent += data.len() as u64;
+                    let needed = (recording.kept + data.len()).min(REPLAY_LIMIT);
+                    if needed > recording.charge.bytes()
+                        && let Err(shed) = recording.charge.resize(needed)
+                    {
+                        recording.lost = true;
+                        return Poll::Ready(Some(Err(shed.message().into())));
+                    }
                     if recording.keeping && recording.kept + data.len() <= REPLAY_LIMIT {
                         recording.kept += data.len();
                         recording.data.push_back(data.clone());

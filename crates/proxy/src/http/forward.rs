@@ -17,6 +17,7 @@ use tulle_model::snapshot::{
 };
 
 use crate::Security;
+use crate::budget::{Account, Shed};
 use crate::endpoints::Picked;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, Gate, Replay};
@@ -48,6 +49,8 @@ pub(crate) struct Call {
     pub head: Parts,
     pub body: Body,
     pub target: Target,
+    /// What this worker has taken for the caller.
+    pub account: Rc<Account>,
 }
 
 /// An answer of the mesh's own, and the service it is about.
@@ -89,19 +92,19 @@ pub(crate) async fn forward(
     record: &Record,
     call: Call,
 ) -> (Outcome, Response<Body>) {
-    let Call { head, body, target } = call;
+    let Call { head, body, target, account } = call;
     let mut route = match Route::find(worker, record, &head, target).await {
         Ok(route) => route,
         Err(refusal) => return refusal.into_answer(),
     };
     let gate = head.extensions.get::<Gate>().cloned();
-    let replay = Replay::new(body);
+    let replay = Replay::new(body, &account);
     loop {
         let hop = match route.next(worker) {
             Ok(hop) => hop,
             Err(refusal) => return refusal.into_answer(),
         };
-        let sent = send(worker, source, &hop, route.version(), &head, replay.body());
+        let sent = send(worker, source, &account, &hop, route.version(), &head, replay.body());
         let (failure, answer) = match sent.await {
             Ok(response) => match mesh_made(&response) {
                 None => {
@@ -382,6 +385,7 @@ fn app_version(client: Version, port: &PortConfig) -> AppVersion {
 async fn send(
     worker: &Rc<Worker>,
     source: &Arc<LocalWorkload>,
+    account: &Rc<Account>,
     hop: &Hop,
     version: AppVersion,
     head: &Parts,
@@ -389,16 +393,16 @@ async fn send(
 ) -> Result<Response<Body>, UpstreamError> {
     let picked = match hop {
         Hop::Endpoint(picked) => picked,
-        Hop::Outside(address) => return send_plain(worker, *address, version, head, body).await,
+        Hop::Outside(address) => return send_plain(worker, account, *address, version, head, body).await,
     };
     let endpoint = &picked.endpoint;
     if endpoint.node.is_none() {
-        return send_plain(worker, hop.address(), version, head, body).await;
+        return send_plain(worker, account, hop.address(), version, head, body).await;
     }
     if worker.is_local(endpoint) {
         let workload = worker.hand_over(endpoint)?;
         let port = picked.target_port;
-        return Ok(inbound::pass_request(worker, &workload, port, version, head, body).await);
+        return Ok(inbound::pass_request(worker, &workload, port, version, head, body, account).await);
     }
     let stream = worker.links.stream(worker, source, endpoint).await?;
     let more = worker.link_headers.of(&picked.endpoint, picked.target_port, version);
@@ -409,12 +413,13 @@ async fn send(
 
 async fn send_plain(
     worker: &Rc<Worker>,
+    account: &Rc<Account>,
     address: SocketAddr,
     version: AppVersion,
     head: &Parts,
     body: Body,
 ) -> Result<Response<Body>, UpstreamError> {
-    let mut response = worker.apps.request(address, version, head, body).await?;
+    let mut response = worker.apps.request(address, version, head, body, account).await?;
     headers::normalize_response(response.headers_mut()).map_err(|problem| {
         UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0.to_owned())
     })?;
@@ -434,6 +439,10 @@ fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
         b"draining" => Failure::Draining,
         b"timeout" => Failure::Timeout,
         b"connection-lost" => Failure::ConnectionLost,
+        // What is over there for this caller says nothing about the endpoint.
+        reason if std::str::from_utf8(reason).is_ok_and(|reason| Shed::of(reason).is_some()) => {
+            Failure::ConnectionLost
+        }
         _ => Failure::Refused,
     };
     let safe_to_retry = response.headers().get(RETRY).is_some_and(|value| value == "safe");

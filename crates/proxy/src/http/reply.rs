@@ -2,8 +2,9 @@
 //! application's.
 
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderName, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Response, StatusCode};
 
+use crate::budget::Shed;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::Body;
 use crate::link::{REASON, RETRY};
@@ -29,6 +30,8 @@ pub enum Reason {
     BadRequest,
     /// HTTP has it, this proxy does not.
     Unsupported,
+    /// It would have cost more than there is for the one who asks.
+    Shed(Shed),
 }
 
 impl Reason {
@@ -46,12 +49,15 @@ impl Reason {
             Self::Timeout => "timeout",
             Self::BadRequest => "bad-request",
             Self::Unsupported => "unsupported",
+            Self::Shed(shed) => shed.as_str(),
         }
     }
 
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NoEndpoints | Self::ConnectFailed | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoints | Self::ConnectFailed | Self::Draining | Self::Shed(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::InvalidBackend => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ConnectionLost | Self::UnknownService | Self::EgressDenied => StatusCode::BAD_GATEWAY,
@@ -75,6 +81,7 @@ impl From<UpstreamErrorKind> for Reason {
             UpstreamErrorKind::Draining => Self::Draining,
             UpstreamErrorKind::Timeout => Self::Timeout,
             UpstreamErrorKind::Caller => Self::BadRequest,
+            UpstreamErrorKind::Shed(shed) => Self::Shed(shed),
         }
     }
 }
@@ -87,6 +94,18 @@ pub fn reply(reason: Reason, message: &str) -> Response<Body> {
     headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
+}
+
+/// The fields of an answer to a client that has its share of memory already.
+pub fn shed_by_client() -> HeaderMap {
+    HeaderMap::from_iter([(REASON, HeaderValue::from_static(Shed::Memory.as_str()))])
+}
+
+/// The same to the other side of a link.
+pub fn shed_by_peer() -> HeaderMap {
+    let mut headers = shed_by_client();
+    headers.insert(RETRY, HeaderValue::from_static("safe"));
+    headers
 }
 
 /// The answer to a request that an upstream failed; marked for the other side of a link when nothing

@@ -81,6 +81,10 @@ impl Attempts {
         if matches!(error.kind, UpstreamErrorKind::Draining | UpstreamErrorKind::LinkPending) {
             self.uncounted += 1;
         }
+        // Its share is the caller's, wherever it goes.
+        if let UpstreamErrorKind::Shed(_) = error.kind {
+            return false;
+        }
         let left = self.made - self.uncounted.min(self.made) < ATTEMPTS && self.made < ATTEMPTS_IN_ALL;
         let harmless = error.kind == UpstreamErrorKind::ConnectionLost && is_idempotent(method);
         left && (error.safe_to_retry || harmless)

@@ -8,8 +8,10 @@ use std::time::Duration;
 use http::{Method, Request};
 use tokio::sync::oneshot;
 
+use crate::budget::cost;
 use crate::http::HEADER_LIMIT;
 use crate::http::body::Body;
+use crate::http::reply;
 use crate::http::respond::respond;
 use crate::http::server::{self, answer};
 use crate::http::upgrade::Leaving;
@@ -35,7 +37,10 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Serves a connection, of which `first` was read already, until it ends.
 pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec<u8>) {
     let worker = cx.worker.clone();
-    let mut connection = Connection::server(Plain(Replayed::new(first, io)), LIMITS, LINGER);
+    // What the connection costs more than one of HTTP/1.
+    let Ok(_charge) = cx.account.charge(cost::HTTP2) else { return };
+    let mut connection = Connection::server(Plain(Replayed::new(first, io)), LIMITS, LINGER)
+        .charged(cx.account.clone(), reply::shed_by_client);
     let (handle, received) = (connection.handle(), connection.received());
     let mut dead = pin!(until_dead(handle.clone(), received, PING_INTERVAL, PING_DEADLINE, || {}));
     let mut draining = pin!(worker.drain.wait());

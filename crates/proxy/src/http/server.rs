@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response, Version};
 
+use crate::budget::Account;
 use crate::http::body::{Body, Gate};
 use crate::http::forward::{self, Call, Refusal, Target};
 use crate::http::headers::Malformed;
@@ -28,6 +29,8 @@ pub(super) struct Connection {
     pub worker: Rc<Worker>,
     source: Arc<LocalWorkload>,
     destination: HttpDestination,
+    /// What this worker has taken for the source.
+    pub account: Rc<Account>,
 }
 
 /// Serves one connection (HTTP/1 or HTTP/2 by its preface), of which `first` was read already, until it
@@ -39,7 +42,8 @@ pub async fn serve(
     first: Vec<u8>,
     destination: HttpDestination,
 ) {
-    let cx = Rc::new(Connection { worker, source, destination });
+    let account = worker.account(&source.name);
+    let cx = Rc::new(Connection { worker, source, destination, account });
     match http1::server::serve(&cx, io, first).await {
         http1::server::Ended::Closed => {}
         http1::server::Ended::Http2(io, first) => Box::pin(serve_http2::serve(cx, io, first.into())).await,
@@ -94,7 +98,7 @@ pub(super) async fn answer(
                 head.extensions.insert(gate);
                 body = gated;
             }
-            let call = Call { head, body, target };
+            let call = Call { head, body, target, account: cx.account.clone() };
             match on_upgrade {
                 // Boxed, as all that is rare: every connection has room for what is not.
                 Some(wish) => Box::pin(upgrade::forward(&cx.worker, &cx.source, &record, call, wish)).await,

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::budget::Account;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::Body;
 use crate::http::forward::{Call, Hop, Refusal, Route, Target};
@@ -25,10 +26,10 @@ use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, e
 use crate::http::record::{Outcome, Record};
 use crate::http::reply::{self, Reason, reply};
 use crate::http2::{Protocol, Tunnel};
-use crate::metrics::{EdgeMetrics, InFlight};
+use crate::metrics::EdgeMetrics;
 use crate::state::LocalWorkload;
 use crate::tcp::{self, Downstream, Duplex, Replayed, Reset, Upstream, Way};
-use crate::worker::{Worker, connect};
+use crate::worker::{Counted, Worker, connect_for};
 
 /// How long the client's side may take to be handed over once its answer was given.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(30);
@@ -81,7 +82,7 @@ pub(super) async fn forward(
     call: Call,
     wish: Wish,
 ) -> (Outcome, Response<Body>) {
-    let Call { mut head, body, target } = call;
+    let Call { mut head, body, target, account } = call;
     if let Err(problem) = rewrite(&mut head, &wish.form) {
         return Refusal::new(Reason::Unsupported, problem, None).into_answer();
     }
@@ -99,7 +100,7 @@ pub(super) async fn forward(
             Ok(hop) => hop,
             Err(refusal) => return refusal.into_answer(),
         };
-        match open(worker, source, &hop).await {
+        match open(worker, source, &account, &hop).await {
             Ok(opened) => break (hop, opened),
             Err(error) => {
                 if !route.failed(worker, source, record, &hop, &head.method, &error, true) {
@@ -110,7 +111,7 @@ pub(super) async fn forward(
     };
     let outcome = route.succeeded(worker, hop);
     let edge = record.edge(worker, source, &outcome);
-    let response = match speak(worker, opened, &head, body, wish, edge).await {
+    let response = match speak(worker, opened, &head, body, wish, account, edge).await {
         Ok(response) => response,
         Err(error) => {
             let mut response = reply::failed(&error);
@@ -143,27 +144,33 @@ fn rewrite(head: &mut Parts, form: &Form) -> Result<(), String> {
 /// A connection to an application.
 struct Opened {
     upstream: Upstream,
-    in_flight: Option<InFlight>,
+    counted: Counted,
 }
 
-async fn open(worker: &Rc<Worker>, source: &Arc<LocalWorkload>, hop: &Hop) -> Result<Opened, UpstreamError> {
-    let plain = |stream| Opened { upstream: Upstream::Tcp(stream), in_flight: None };
+async fn open(
+    worker: &Rc<Worker>,
+    source: &Arc<LocalWorkload>,
+    account: &Rc<Account>,
+    hop: &Hop,
+) -> Result<Opened, UpstreamError> {
+    let plain =
+        |(tcp, seat): (_, crate::budget::Seat)| Opened { upstream: Upstream::Tcp(tcp), counted: seat.into() };
     let picked = match hop {
         Hop::Endpoint(picked) => picked,
-        Hop::Outside(address) => return connect(*address).await.map(plain),
+        Hop::Outside(address) => return connect_for(account, *address).await.map(plain),
     };
     let endpoint = &picked.endpoint;
     if endpoint.node.is_none() {
-        return connect(hop.address()).await.map(plain);
+        return connect_for(account, hop.address()).await.map(plain);
     }
     if worker.is_local(endpoint) {
         let workload = worker.hand_over(endpoint)?;
-        let (stream, in_flight) = worker.connect_app(&workload, picked.target_port).await?;
-        return Ok(Opened { upstream: Upstream::Tcp(stream), in_flight: Some(in_flight) });
+        let (tcp, counted) = worker.connect_app(&workload, picked.target_port, account).await?;
+        return Ok(Opened { upstream: Upstream::Tcp(tcp), counted });
     }
     let stream = worker.links.stream(worker, source, endpoint).await?;
     let tunnel = stream.tunnel(worker, endpoint.workload.as_ref(), hop.address()).await?;
-    Ok(Opened { upstream: Upstream::Tunnel(Box::new(tunnel)), in_flight: None })
+    Ok(Opened { upstream: Upstream::Tunnel(Box::new(tunnel)), counted: Counted::default() })
 }
 
 /// Sends the request on the connection; if it is accepted, lets the bytes pass.
@@ -173,9 +180,10 @@ async fn speak(
     head: &Parts,
     body: Body,
     wish: Wish,
+    account: Rc<Account>,
     edge: Arc<EdgeMetrics>,
 ) -> Result<Response<Body>, UpstreamError> {
-    let Opened { upstream, in_flight } = opened;
+    let Opened { upstream, counted } = opened;
     if let Some(gate) = head.extensions.get::<crate::http::body::Gate>() {
         gate.open();
     }
@@ -196,7 +204,7 @@ async fn speak(
         Form::Connect => answer.head.status.is_success(),
     };
     if !accepted {
-        return refused(answer, in_flight);
+        return refused(answer, counted);
     }
     let (mut answer, upstream, read) = answer.into_upgraded();
     let protocol = answer.headers.get(UPGRADE).cloned();
@@ -215,19 +223,19 @@ async fn speak(
     }
     worker.connections.spawn_local(async move {
         let Some(client) = wish.client.client().await else { return };
-        pass(client, Replayed::new(read.into(), upstream), &edge).await;
-        drop(in_flight);
+        pass(client, Replayed::new(read.into(), upstream), &account, &edge).await;
+        drop(counted);
     });
     Ok(Response::from_parts(answer, Body::empty()))
 }
 
 /// The application goes on in HTTP: its answer is passed on, and the connection not used again.
-fn refused(answer: Answer<Upstream>, in_flight: Option<InFlight>) -> Result<Response<Body>, UpstreamError> {
+fn refused(answer: Answer<Upstream>, counted: Counted) -> Result<Response<Body>, UpstreamError> {
     let mut response = answer.into_response(drop);
     if let Err(problem) = headers::normalize_response(response.headers_mut()) {
         return Ok(reply(Reason::ConnectionLost, problem.0));
     }
-    let mut held = Some(in_flight);
+    let mut held = Some(counted);
     Ok(response.map(|body| {
         body.observed(move |event| {
             if !matches!(event, crate::http::body::Event::Data(_)) {
@@ -237,11 +245,11 @@ fn refused(answer: Answer<Upstream>, in_flight: Option<InFlight>) -> Result<Resp
     }))
 }
 
-async fn pass<U>(mut client: Downstream, mut upstream: U, edge: &EdgeMetrics)
+async fn pass<U>(mut client: Downstream, mut upstream: U, account: &Rc<Account>, edge: &EdgeMetrics)
 where
     U: AsyncRead + AsyncWrite + Reset + Unpin,
 {
-    let ended = tcp::copy(&mut client, &mut upstream, |way, bytes| match way {
+    let ended = tcp::copy(&mut client, &mut upstream, account, |way, bytes| match way {
         Way::Up => edge.sent(bytes),
         Way::Down => edge.received(bytes),
     })

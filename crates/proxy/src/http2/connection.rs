@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -15,6 +16,7 @@ use super::core::Core;
 use super::error::Ended;
 use super::handle::{Handle, Incoming, Receiver, Sender};
 use super::stream::Stream;
+use crate::budget::{Account, Charge};
 
 /// The buffer that the connections of one thread read into.
 const READ: usize = 64 << 10;
@@ -104,6 +106,16 @@ impl<IO: Transport> Connection<IO> {
         }
     }
 
+    /// What the connection takes is charged to `account` from now on. A server answers requests for which
+    /// that has no share with 503 and the fields that `refusal` gives.
+    pub fn charged(self, account: Rc<Account>, refusal: fn() -> HeaderMap) -> Self {
+        let mut core = self.handle.0.borrow_mut();
+        core.payer = Charge::on(account);
+        core.refusal = refusal;
+        drop(core);
+        self
+    }
+
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -126,6 +138,7 @@ impl<IO: Transport> Connection<IO> {
         }
         let written = self.write(cx);
         let mut core = self.handle.0.borrow_mut();
+        core.charge_out();
         if let Err(error) = written {
             core.end(error.into());
         }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use tulle_model::snapshot::FastMap;
 
 use super::budget::Budget;
@@ -15,6 +16,7 @@ use super::hpack::{Decoder, Encoder};
 use super::receive::Input;
 use super::stream::{Reset, Stream, Way, register};
 use super::{Incoming, Limits};
+use crate::budget::Charge;
 
 /// Streams wait for their turn when that much is to be written already.
 pub(super) const OUT_LIMIT: usize = 128 << 10;
@@ -23,6 +25,10 @@ pub(super) const OUT_LIMIT: usize = 128 << 10;
 pub(super) const CONTROL_LIMIT: usize = 1 << 20;
 /// So many windows of the connection may be buffered for readers.
 const BUFFERED_WINDOWS: usize = 4;
+/// The same where whose connection it is has got no more memory lately.
+pub(super) const OUT_LIMIT_SQUEEZED: usize = 8 << 10;
+/// The buffer for what is to be written is charged in such steps.
+const OUT_STEP: usize = 16 << 10;
 /// Buffers that grew beyond that are given back after a while.
 const OUT_KEPT: usize = 8 << 10;
 const TABLE_SIZE: usize = 4096;
@@ -88,6 +94,10 @@ pub(super) struct Core {
     /// With that error, if it said one.
     pub peer_reason: Option<Reason>,
     pub ended: Option<Ended>,
+    /// Who pays for what the connection takes; its own buffer is charged here, streams charge theirs.
+    pub payer: Charge,
+    /// Requests that the payer has no share for are answered with these fields (servers).
+    pub refusal: fn() -> HeaderMap,
     pub resets: Budget,
     pub mistakes: Budget,
     pub now: Duration,
@@ -153,6 +163,8 @@ impl Core {
             peer_going: false,
             peer_reason: None,
             ended: None,
+            payer: Charge::default(),
+            refusal: HeaderMap::new,
             resets: Budget::new(limits.resets, limits.resets / 4),
             mistakes: Budget::new(1000, 200),
             now: Duration::ZERO,
@@ -223,7 +235,9 @@ impl Core {
         }
         let id = self.next_stream;
         self.next_stream += 2;
-        self.streams.insert(id, Stream::new(self.peer.initial_window, self.limits.stream_window));
+        let mut stream = Stream::new(self.peer.initial_window, self.limits.stream_window);
+        stream.charge = self.payer.nothing();
+        self.streams.insert(id, stream);
         Ok(id)
     }
 
@@ -255,6 +269,7 @@ impl Core {
         stream.wake_receiver();
         let unread: usize = stream.data.iter().map(Bytes::len).sum();
         stream.data.clear();
+        stream.took(unread);
         frame::number(&mut self.out.bytes, kind::RST_STREAM, id, reason.0);
         self.read(0, unread);
         self.forget_if_done(id);
@@ -383,6 +398,21 @@ impl Core {
         self.wake_openers();
         frame::go_away(&mut self.out.bytes, self.last_opened, Reason::NO_ERROR.0, "");
         self.wake_driver();
+    }
+
+    /// So much may be waiting to be written before streams wait for their turn.
+    pub(super) fn out_limit(&self) -> usize {
+        if self.payer.is_over() { OUT_LIMIT_SQUEEZED } else { OUT_LIMIT }
+    }
+
+    /// Charges the buffer for what is to be written, as large as it is.
+    pub(super) fn charge_out(&mut self) {
+        let size = self.out.bytes.capacity();
+        let charged = self.payer.bytes();
+        if size > charged || size + 2 * OUT_STEP <= charged {
+            // What is there is there; less is written from now on.
+            self.payer.set(size.next_multiple_of(OUT_STEP));
+        }
     }
 
     /// Everything is done that was to be done before the connection may be closed.

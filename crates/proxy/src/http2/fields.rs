@@ -8,6 +8,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
 
 use super::hpack::{Encoder, Field, Malformed};
+use crate::budget::cost;
 
 /// What an extended CONNECT asks for (RFC 8441, section 4), in a request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub(super) struct Block {
     protocol: Option<HeaderValue>,
     status: Option<StatusCode>,
     headers: HeaderMap,
+    /// Bytes of the values in it.
+    values: usize,
     malformed: bool,
 }
 
@@ -73,6 +76,7 @@ impl Block {
         let fine = match field {
             Field::Header(name, value) => {
                 let fine = may_be_there(&name, &value);
+                self.values += value.len();
                 fine && self.headers.try_append(name, value).is_ok()
             }
             Field::Method(value) => in_order && once(&mut self.method, value),
@@ -84,6 +88,11 @@ impl Block {
         };
         self.malformed |= !fine;
         Ok(())
+    }
+
+    /// What a request with this head costs in memory: once as it is, once as it is sent on.
+    pub(super) fn cost(&self) -> usize {
+        cost::REQUEST + self.headers.len() * cost::FIELD + 2 * self.values
     }
 
     /// The head of a request, unless it is malformed.

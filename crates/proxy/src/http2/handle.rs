@@ -204,7 +204,11 @@ impl Receiver {
             Some(Err(error)) => Poll::Ready(Some(Err(error))),
             Some(Ok(())) => {
                 let mut core = self.handle.0.borrow_mut();
-                let data = core.streams.get_mut(&self.id).and_then(|stream| stream.data.pop_front());
+                let data = core.streams.get_mut(&self.id).and_then(|stream| {
+                    let data = stream.data.pop_front()?;
+                    stream.took(data.len());
+                    Some(data)
+                });
                 let data = data.unwrap_or_default();
                 core.read(self.id, data.len());
                 Poll::Ready(Some(Ok(data)))

@@ -222,7 +222,7 @@ impl Core {
         data.left -= count;
         let skipped = data.padding.min(rest.len());
         data.padding -= skipped;
-        let (mut dropped, mut kept) = (count, 0);
+        let (mut dropped, mut kept, mut refused) = (count, 0, false);
         if let Some(stream) = self.streams.get_mut(&data.stream)
             && stream.reset.is_none()
             && stream.receiving == Way::Open
@@ -231,8 +231,13 @@ impl Core {
                 *length = length.saturating_sub(count as u64);
             }
             if count > 0 && stream.receiver_held {
-                stream.keep(payload);
-                (dropped, kept) = (0, count);
+                if stream.admits(count) {
+                    stream.keep(payload);
+                    (dropped, kept) = (0, count);
+                } else {
+                    // Whose it is has its share of memory: the one stream goes that takes more.
+                    refused = true;
+                }
             }
             if data.left == 0 && data.end {
                 stream.receiving = Way::Ended;
@@ -247,6 +252,9 @@ impl Core {
         self.credit(dropped as u32);
         if kept > 0 {
             self.arrived(kept);
+        }
+        if refused {
+            self.reset(data.stream, Reason::ENHANCE_YOUR_CALM);
         }
         self.input.expect = if data.left + data.padding == 0 { Expect::Frame } else { Expect::Data(data) };
         &rest[skipped..]
@@ -378,12 +386,15 @@ impl Core {
             }
             return self.mistake("its headers are too large");
         }
+        let cost = block.cost();
         let request = if problem.is_none() { block.request(self.limits.extended_connect) } else { None };
         let Some(head) = request else {
             frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::PROTOCOL_ERROR.0);
             return self.mistake("its requests are malformed");
         };
+        let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end) };
         let mut stream = Stream::new(self.peer.initial_window, self.limits.stream_window);
+        (stream.charge, stream.head_cost) = (charge, cost);
         stream.head_seen = true;
         stream.is_head = head.method == http::Method::HEAD;
         let Ok(length) = fields::content_length(&head.headers) else {
@@ -401,6 +412,22 @@ impl Core {
         self.streams.insert(id, stream);
         self.accepted.push_back(Incoming { id, head });
         Ok(())
+    }
+
+    /// Answers a request for which there is no memory. What it was is forgotten already.
+    #[cold]
+    fn shed(&mut self, id: u32, end: bool) -> Result<(), Violation> {
+        let fields = (self.refusal)();
+        self.streams.insert(id, Stream::new(self.peer.initial_window, 0));
+        self.send_block(id, true, |encoder, out| {
+            encoder.status(http::StatusCode::SERVICE_UNAVAILABLE, out);
+            fields::encode_headers(&fields, encoder, out);
+        });
+        self.streams.remove(&id);
+        if !end {
+            frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::NO_ERROR.0);
+        }
+        self.control_room()
     }
 
     /// A header block on a stream that is known: a response's head, or trailers.

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use super::core::{CONTROL_LIMIT, Core, OUT_LIMIT};
+use super::core::{CONTROL_LIMIT, Core};
 use super::error::{Error, Reason};
 use super::fields;
 use super::frame::{self, HEADER, flag, kind};
@@ -87,13 +87,18 @@ impl Core {
         if window == 0 {
             return Poll::Pending;
         }
-        if stream.unsent_length == 0 && self.send_window > 0 && self.out.len() < OUT_LIMIT {
-            return Poll::Ready(Ok(window.min(self.send_window as usize).min(OUT_LIMIT)));
+        let limit = self.out_limit();
+        let Some(stream) = self.streams.get_mut(&id) else { return Poll::Pending };
+        if stream.unsent_length == 0 && self.send_window > 0 && self.out.len() < limit {
+            return Poll::Ready(Ok(window.min(self.send_window as usize).min(limit)));
         }
         // Otherwise the buffer has not been offered to the socket yet, and is free in a moment.
         let blocked = self.socket_full || self.send_window <= 0;
         if blocked && stream.unsent_length < UNSENT_LIMIT && self.unsent < ALL_UNSENT_LIMIT {
-            return Poll::Ready(Ok(window.min(UNSENT_LIMIT - stream.unsent_length)));
+            let room = window.min(UNSENT_LIMIT - stream.unsent_length);
+            if stream.admits(room) {
+                return Poll::Ready(Ok(room));
+            }
         }
         self.await_turn(id);
         Poll::Pending
@@ -114,8 +119,8 @@ impl Core {
         }
         if !data.is_empty() {
             let window = usize::try_from(stream.send_window).unwrap_or(0);
-            let room = window.min(UNSENT_LIMIT).saturating_sub(stream.unsent_length);
-            let kept = data.split_to(data.len().min(room));
+            let room = window.min(UNSENT_LIMIT).saturating_sub(stream.unsent_length).min(data.len());
+            let kept = data.split_to(if stream.admits(room) { room } else { 0 });
             if !kept.is_empty() {
                 stream.unsent_length += kept.len();
                 self.unsent += kept.len();
@@ -137,13 +142,14 @@ impl Core {
 
     /// Writes as much as the windows and the buffer take; whether that was the stream's end.
     fn write_data(&mut self, id: u32, data: &mut Bytes, end: bool) -> bool {
+        let limit = self.out_limit();
         let Some(stream) = self.streams.get_mut(&id) else { return false };
         let most = self.peer.max_frame.min(MAX_FRAME);
         let mut ended = false;
         loop {
             let room = stream.send_window.min(self.send_window).max(0) as usize;
             let length = data.len().min(room).min(most);
-            let blocked = length == 0 || self.out.len() >= OUT_LIMIT;
+            let blocked = length == 0 || self.out.len() >= limit;
             if if data.is_empty() { !end } else { blocked } {
                 break;
             }
@@ -182,6 +188,7 @@ impl Core {
             }
         }
         let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.took(0);
         stream.wake_sender();
         if stream.unsent_length == 0
             && let Some(finish) = stream.finish.take()
@@ -226,7 +233,7 @@ impl Core {
             self.wake_openers();
         }
         for _ in 0..self.waiting.len() {
-            if self.send_window <= 0 || self.out.len() >= OUT_LIMIT {
+            if self.send_window <= 0 || self.out.len() >= self.out_limit() {
                 return;
             }
             let Some(id) = self.waiting.pop_front() else { return };
@@ -256,9 +263,9 @@ impl Core {
         cx: &mut Context<'_>,
         reader: &mut R,
     ) -> Poll<io::Result<usize>> {
-        let most = room.min(self.peer.max_frame).min(MAX_FRAME);
+        let (most, limit) = (room.min(self.peer.max_frame).min(MAX_FRAME), self.out_limit());
         let Some(stream) = self.streams.get_mut(&id) else { return Poll::Pending };
-        if stream.unsent_length > 0 || self.send_window < most as i64 || self.out.len() >= OUT_LIMIT {
+        if stream.unsent_length > 0 || self.send_window < most as i64 || self.out.len() >= limit {
             let mut data = Vec::with_capacity(most);
             let count = ready!(poll_read_buf(Pin::new(reader), cx, &mut (&mut data).limit(most)))?;
             self.send_data(id, &mut data.into(), false);
@@ -312,6 +319,7 @@ impl Core {
                 stream.data.pop_front();
             }
         }
+        stream.took(count);
         self.read(id, count);
         Poll::Ready(Ok(count))
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, response};
 
 use super::error::Reason;
+use crate::budget::Charge;
 
 /// How one way of a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,9 @@ pub(super) enum Reset {
 
 /// Pieces of data below that are joined.
 const SMALL: usize = 1024;
+/// What a stream holds of data beyond that is charged, in such steps.
+const UNCHARGED: usize = 2 << 10;
+const STEP: usize = 16 << 10;
 
 /// How a stream ends once everything before is sent.
 pub(super) enum Finish {
@@ -53,6 +57,12 @@ pub(super) struct Stream {
     /// The request was CONNECT: there are no lengths (RFC 9110, section 9.3.6).
     pub is_connect: bool,
     pub data: VecDeque<Bytes>,
+    /// How much that is.
+    pub held: usize,
+    /// The memory that the stream takes: its head, as it came, and data both ways.
+    pub charge: Charge,
+    /// So much of that is for the head.
+    pub head_cost: usize,
     pub trailers: Option<Box<HeaderMap>>,
     /// What is to be sent and had no room yet, and how the stream ends after it.
     pub unsent: VecDeque<Bytes>,
@@ -88,6 +98,9 @@ impl Stream {
             is_head: false,
             is_connect: false,
             data: VecDeque::new(),
+            held: 0,
+            charge: Charge::default(),
+            head_cost: 0,
             trailers: None,
             unsent: VecDeque::new(),
             unsent_length: 0,
@@ -117,8 +130,29 @@ impl Stream {
         std::mem::take(&mut self.unsent_length)
     }
 
+    /// Whether that much more may be buffered for this stream, in or out.
+    pub(super) fn admits(&mut self, more: usize) -> bool {
+        let data = self.held + self.unsent_length + more;
+        data <= self.charge.bytes() - self.head_cost + UNCHARGED || self.admit(data)
+    }
+
+    #[cold]
+    fn admit(&mut self, data: usize) -> bool {
+        self.charge.resize(self.head_cost + data.next_multiple_of(STEP)).is_ok()
+    }
+
+    /// A reader has taken data.
+    pub(super) fn took(&mut self, count: usize) {
+        self.held -= count;
+        if self.held == 0 && self.unsent_length == 0 && self.charge.bytes() > self.head_cost {
+            // Less is never refused.
+            let _ = self.charge.resize(self.head_cost);
+        }
+    }
+
     /// Keeps what has come. Small pieces are joined, or each would cost more than it holds.
     pub(super) fn keep(&mut self, piece: &[u8]) {
+        self.held += piece.len();
         if piece.len() < SMALL
             && let Some(last) = self.data.back_mut()
             && last.len() < SMALL

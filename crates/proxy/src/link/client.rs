@@ -22,7 +22,9 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{Endpoint, FastMap};
 
+use super::server::LINK_COST;
 use super::{LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, REASON, WORKLOAD, is_distrusted};
+use crate::budget::{Seat, Shed};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http::body::Body;
 use crate::http::request::{Failed, request};
@@ -70,6 +72,7 @@ pub struct LinkPool {
 
 struct Link {
     handle: Handle,
+    _seat: Seat,
     /// When streams were last seen on it.
     used: Cell<Instant>,
     retired: Cell<bool>,
@@ -124,7 +127,7 @@ impl LinkPool {
                         let message = format!("{} has no certificate yet", source.name);
                         UpstreamError::safe(Kind::NoCertificate, message)
                     })?;
-                    self.dial(worker, &key, endpoint, certificate)
+                    self.dial(worker, &key, &source.name, endpoint, certificate)
                 }
             };
             match timeout_at(patience, dial).await {
@@ -176,6 +179,7 @@ impl LinkPool {
         &self,
         worker: &Rc<Worker>,
         key: &LinkKey,
+        source: &WorkloadName,
         endpoint: &Arc<Endpoint>,
         certificate: &Arc<WorkloadCertificate>,
     ) -> Dial {
@@ -189,8 +193,10 @@ impl LinkPool {
         entry.dial = Some(dial.clone());
         let (worker, key, certificate) = (worker.clone(), key.clone(), certificate.clone());
         let endpoint = endpoint.clone();
+        // Nothing goes without a link, and there are few.
+        let seat = worker.account(source).certain_seat(LINK_COST);
         tokio::task::spawn_local(async move {
-            let result = match open(&worker, &key, &certificate).await {
+            let result = match open(&worker, &key, &certificate, seat).await {
                 Ok(_) if worker.links.closed.get() => Err(stopping()),
                 opened => opened,
             };
@@ -235,11 +241,12 @@ async fn open(
     worker: &Rc<Worker>,
     key: &LinkKey,
     certificate: &Arc<WorkloadCertificate>,
+    seat: Seat,
 ) -> Result<(Rc<Link>, LinkConnection), UpstreamError> {
     let end = Instant::now() + worker.bounds.link_handshake;
     let tcp = connect_within(key.address, worker.bounds.link_handshake).await?;
     let counts = worker.metrics.counts();
-    let handshake = timeout_at(end, greet(worker, key, certificate, tcp)).await;
+    let handshake = timeout_at(end, greet(worker, key, certificate, tcp, seat)).await;
     let failure = match handshake {
         Ok(Ok(opened)) => {
             counts.client_handshakes[Handshake::Ok as usize].add(1);
@@ -267,17 +274,21 @@ async fn greet(
     key: &LinkKey,
     certificate: &Arc<WorkloadCertificate>,
     tcp: TcpStream,
+    seat: Seat,
 ) -> Result<(Rc<Link>, LinkConnection), TlsFailure> {
     let state = worker.now();
     let stream = tls::connect(&worker.links.tls, &state, certificate, &key.destination, tcp).await?;
     let mut connection = Connection::client(stream, LIMITS, LINGER);
+    if let Some(account) = seat.account() {
+        connection = connection.charged(account.clone(), HeaderMap::new);
+    }
     let handle = connection.handle();
     tokio::select! {
         biased;
         ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => return Err(not_taken(ended)),
         pong = handle.ping() => pong.map_err(not_taken)?,
     }
-    let link = Link { handle, used: Cell::new(Instant::now()), retired: Cell::new(false) };
+    let link = Link { handle, _seat: seat, used: Cell::new(Instant::now()), retired: Cell::new(false) };
     Ok((Rc::new(link), connection))
 }
 
@@ -394,7 +405,11 @@ impl LinkStream {
 
 fn refused(head: &response::Parts, authority: SocketAddr) -> UpstreamError {
     let reason = head.headers.get(REASON).and_then(|value| value.to_str().ok()).unwrap_or("no reason given");
-    let kind = if reason == "draining" { Kind::Draining } else { Kind::Refused };
+    let kind = match (reason, Shed::of(reason)) {
+        ("draining", _) => Kind::Draining,
+        (_, Some(shed)) => Kind::Shed(shed),
+        _ => Kind::Refused,
+    };
     let message = format!("the node refused the connection to {authority}: {reason} ({})", head.status);
     UpstreamError::safe(kind, message)
 }

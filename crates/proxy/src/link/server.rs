@@ -21,9 +21,11 @@ use tulle_model::name::WorkloadName;
 
 use super::client::unix_time;
 use super::{LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, PORT, REASON, RETRY, WORKLOAD, is_distrusted};
+use crate::budget::{Payer, Seat, cost};
 use crate::error::UpstreamErrorKind;
 use crate::http::body::{Body, Gate};
 use crate::http::headers;
+use crate::http::reply;
 use crate::http::respond::respond;
 use crate::http2::{Connection, Ended, Incoming, Receiver, Sender, Tunnel, Violation, splice, until_dead};
 use crate::inbound::{self, Peer};
@@ -31,6 +33,9 @@ use crate::metrics::Handshake;
 use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tls::{self, TlsFailure};
 use crate::worker::Worker;
+
+/// What a link costs beside its streams.
+pub(super) const LINK_COST: usize = cost::CONNECTION + cost::HTTP2 + cost::TLS;
 
 /// What is known of the other end of a link.
 struct Link {
@@ -58,7 +63,7 @@ impl Link {
 }
 
 /// Serves one connection to the link port.
-pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAddr) {
+pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAddr, seat: Seat) {
     let counts = worker.metrics.counts();
     let mut place = worker.handshakes.enter(address.ip());
     let opened = tokio::select! {
@@ -85,6 +90,18 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
         }
     };
     counts.server_handshakes[Handshake::Ok as usize].add(1);
+    drop(seat);
+    let _seat = match link.peer.account.seat(LINK_COST) {
+        Ok(seat) => seat,
+        Err(shed) => {
+            counts.rejected(shed.into());
+            if worker.may_warn() {
+                let (identity, reason) = (&link.peer.identity, shed.as_str());
+                tracing::warn!(peer = %address, %identity, reason, "link refused: {}", shed.message());
+            }
+            return;
+        }
+    };
     counts.server_links.add(1);
     let ended = run(&worker, Rc::new(link), connection).await;
     counts.server_links.subtract(1);
@@ -105,9 +122,11 @@ type LinkConnection = Connection<tls::TlsStream>;
 /// TLS, and the beginning of HTTP/2.
 async fn greet(worker: &Rc<Worker>, tcp: TcpStream) -> Result<(Link, LinkConnection), TlsFailure> {
     let accepted = tls::accept(&worker.server_tls, || worker.now(), tcp).await?;
-    let connection = Connection::server(accepted.stream, LIMITS, LINGER);
+    let account = worker.accounts.of(&Payer::Peer(accepted.peer.clone()));
+    let connection =
+        Connection::server(accepted.stream, LIMITS, LINGER).charged(account.clone(), reply::shed_by_peer);
     let link = Link {
-        peer: Peer { identity: accepted.peer },
+        peer: Peer { account, identity: accepted.peer },
         identity: accepted.certificate.identity.clone(),
         certificate: accepted.certificate,
         expires: accepted.expires,
@@ -230,13 +249,13 @@ async fn tunnel(
         Ok(found) => found,
         Err(refusal) => return refusal.send(sender),
     };
-    let connect = worker.connect_app(&workload, port);
+    let connect = worker.connect_app(&workload, port, &link.peer.account);
     let reset = poll_fn(|cx| sender.poll_reset(cx));
     let connected = tokio::select! {
         connected = connect => connected,
         _ = reset => return,
     };
-    let (mut app, _in_flight) = match connected {
+    let (mut app, _counted) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             tracing::debug!(workload = %workload.name, port, "tunnel refused: {error}");

@@ -7,6 +7,7 @@ use tulle_model::telemetry::LATENCY_BOUNDS;
 
 use super::{Count, EdgeKey, HANDSHAKES, REJECTIONS, WorkerRegistry, totals};
 use crate::Security;
+use crate::budget::{Budget, Payer, Resource};
 
 const REQUESTS: Metric = Metric {
     name: "tulle_requests_total",
@@ -76,6 +77,31 @@ const IN_FLIGHT: Metric = Metric {
     kind: "gauge",
     help: "Requests and connections in flight to a workload's process.",
 };
+const MEMORY_BOUND: Metric = Metric {
+    name: "tulle_memory_bound_bytes",
+    kind: "gauge",
+    help: "Bytes of memory that connections and requests may take in all.",
+};
+const MEMORY: Metric = Metric {
+    name: "tulle_memory_used_bytes",
+    kind: "gauge",
+    help: "Bytes of memory that are set aside for a workload, or a peer of links.",
+};
+const DESCRIPTORS_BOUND: Metric = Metric {
+    name: "tulle_descriptors_bound",
+    kind: "gauge",
+    help: "Descriptors that connections may take in all.",
+};
+const DESCRIPTORS: Metric = Metric {
+    name: "tulle_descriptors_used",
+    kind: "gauge",
+    help: "Descriptors of the connections of a workload, or of a peer of links.",
+};
+const SHED: Metric = Metric {
+    name: "tulle_shed_total",
+    kind: "counter",
+    help: "Connections, requests and streams that were refused because their payer had its share.",
+};
 
 struct Metric {
     name: &'static str,
@@ -98,7 +124,7 @@ impl Metric {
 }
 
 /// All metrics of all workers.
-pub(crate) fn text(workers: &[Arc<WorkerRegistry>]) -> String {
+pub(crate) fn text(workers: &[Arc<WorkerRegistry>], budget: &Budget) -> String {
     let mut out = String::with_capacity(16 << 10);
     edges(&mut out, workers);
     let sum = |count: &dyn Fn(&WorkerRegistry) -> &Count| workers.iter().map(|w| count(w).get()).sum::<u64>();
@@ -135,7 +161,40 @@ pub(crate) fn text(workers: &[Arc<WorkerRegistry>]) -> String {
             format!("namespace=\"{}\",workload=\"{}\"", escaped(&name.namespace), escaped(&name.name));
         IN_FLIGHT.line(&mut out, "", &labels, count);
     }
+    shares(&mut out, budget);
     out
+}
+
+fn shares(out: &mut String, budget: &Budget) {
+    for (bound, of) in [(MEMORY_BOUND, Resource::Memory), (DESCRIPTORS_BOUND, Resource::Descriptors)] {
+        bound.head(out);
+        bound.line(out, "", "", budget.total(of));
+    }
+    let rows: Vec<_> = budget
+        .rows()
+        .into_iter()
+        .map(|row| {
+            let (kind, name) = match &row.payer {
+                Some(payer @ Payer::Workload(_)) => ("workload", payer.to_string()),
+                Some(payer @ Payer::Peer(_)) => ("peer", payer.to_string()),
+                Some(Payer::Handshakes) => ("peer", "handshakes".to_owned()),
+                None => ("other", String::new()),
+            };
+            (format!("kind=\"{kind}\",name=\"{}\"", escaped(&name)), row)
+        })
+        .collect();
+    MEMORY.head(out);
+    for (labels, row) in &rows {
+        MEMORY.line(out, "", labels, row.memory);
+    }
+    DESCRIPTORS.head(out);
+    for (labels, row) in &rows {
+        DESCRIPTORS.line(out, "", labels, row.descriptors);
+    }
+    SHED.head(out);
+    for (reason, count) in budget.sheds() {
+        SHED.line(out, "", &format!("reason=\"{reason}\""), count);
+    }
 }
 
 fn edges(out: &mut String, workers: &[Arc<WorkerRegistry>]) {
@@ -228,7 +287,7 @@ mod tests {
             edge.sent(7);
             edge.opened();
         }
-        let text = text(&registries);
+        let text = text(&registries, &Budget::new(1 << 20, 100));
         let labels = "source_namespace=\"default\",source=\"a\\\"b\",destination_namespace=\"shop\",\
                       destination=\"cart\",protocol=\"http\",security=\"mtls\"";
         for line in [

@@ -18,6 +18,7 @@ use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
     AppProtocol, Endpoint, EndpointSet, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig, Snapshot,
 };
+use tulle_proxy::budget::Budget;
 use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
 use tulle_proxy::{Bounds, Capture, Config, Proxy};
 
@@ -90,7 +91,8 @@ impl Node {
         capture_logs();
         let state = StateCell::new(NodeState::default());
         let (demand, demanded) = mpsc::channel(16);
-        let config = Config { node: name.into(), workers, bounds, state: state.clone(), demand };
+        let budget = Budget::unlimited();
+        let config = Config { node: name.into(), workers, bounds, state: state.clone(), demand, budget };
         let proxy = Proxy::start(config).unwrap();
         let link = proxy.listen_links(SocketAddr::new(LOOPBACK, 0)).await.unwrap();
         Self { proxy, state, link, name: name.into(), edited: NodeState::default(), _demanded: demanded }

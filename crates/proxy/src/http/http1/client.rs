@@ -50,6 +50,10 @@ impl<IO> Connection<IO> {
         &self.0.io
     }
 
+    pub fn io_mut(&mut self) -> &mut IO {
+        &mut self.0.io
+    }
+
     /// What it was made of, and what was read of it and belongs to no answer.
     fn into_parts(self) -> (IO, BytesMut) {
         (self.0.io, self.0.input.buffer)
@@ -292,6 +296,11 @@ impl Upload {
 }
 
 impl<IO: Stream + 'static> Answer<IO> {
+    /// The connection, while the answer's body is still to come, and how long that is, if it is known.
+    pub fn coming(&mut self) -> Option<(&mut IO, Option<u64>)> {
+        self.whole.is_none().then(|| (&mut self.rest.connection.0.io, self.decoder.left()))
+    }
+
     /// The answer with its body. When that was read to its end and the connection can be used again, it is
     /// handed to `give_back`.
     pub fn into_response(mut self, give_back: impl FnOnce(Rest<IO>) + Unpin + 'static) -> Response<Body> {

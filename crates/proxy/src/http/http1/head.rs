@@ -38,6 +38,8 @@ pub(super) struct RequestHead {
     pub whole: Option<Bytes>,
     /// Whether the client wants the connection to be kept, and it may be (RFC 9112, section 9.3).
     pub keep: bool,
+    /// Bytes of the head.
+    pub length: usize,
 }
 
 /// A response as it came.
@@ -87,7 +89,7 @@ pub(super) fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad>
     parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
     parts.headers = facts.map(bytes, &own, parsed.headers)?;
     let keep = facts.keep(old);
-    Ok(Some((RequestHead { parts, framing, whole, keep }, used)))
+    Ok(Some((RequestHead { parts, framing, whole, keep, length }, used)))
 }
 
 /// The four forms of a target (RFC 9112, section 3.2). Elsewhere `host/path` would be taken for a host.

@@ -19,16 +19,17 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::header::UPGRADE;
-use http::{Method, Request, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use self::answer::Asked;
-use super::framing::{Decoded, Decoder, Malformed};
+use super::framing::{Decoded, Decoder, Framing, Malformed};
 use super::head::{self, Bad, RequestHead};
 use super::input::{AHEAD, Input, NoHead};
 use super::output::Output;
+use crate::budget::cost;
 use crate::drain::Drain;
 use crate::http::body::Body;
 use crate::http::headers;
@@ -171,7 +172,19 @@ async fn serve_request(
     client: &Rc<RefCell<Client>>,
     request: RequestHead,
 ) -> Result<Option<Last>, Gone> {
-    let RequestHead { parts, framing, whole, keep } = request;
+    let RequestHead { parts, framing, whole, keep, length } = request;
+    let body = match (&whole, framing) {
+        (Some(bytes), _) => bytes.len(),
+        (None, Framing::Length(length)) => cost::body(Some(length)),
+        (None, _) => cost::body(None),
+    };
+    let price = cost::REQUEST + parts.headers.len() * cost::FIELD + 2 * length + body;
+    let _charge = match cx.account.charge(price) {
+        Ok(charge) => charge,
+        Err(shed) => {
+            return Box::pin(dismiss(client, reply(Reason::Shed(shed), shed.message()))).await.map(Some);
+        }
+    };
     let asked = Asked {
         method: parts.method.clone(),
         version: parts.version,
@@ -309,6 +322,11 @@ async fn refuse(client: &RefCell<Client>, bad: Bad) -> Result<Last, Gone> {
     };
     let mut response = reply(Reason::BadRequest, why);
     *response.status_mut() = status;
+    dismiss(client, response).await
+}
+
+/// Gives a client its last answer, to a request that was not read to its end.
+async fn dismiss(client: &RefCell<Client>, response: Response<Body>) -> Result<Last, Gone> {
     let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
     answer::write(client, &asked, response, false).await?;
     linger(client).await;

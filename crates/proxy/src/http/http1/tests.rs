@@ -77,7 +77,7 @@ fn requests(mut pieces: Pieces) -> (Vec<Message>, Option<&'static str>) {
             Err(NoHead::Bad(Bad::TooLarge)) => return (messages, Some("too large")),
             Err(NoHead::Broken(error)) => panic!("{error}"),
         };
-        let RequestHead { parts, framing, whole, keep } = head;
+        let RequestHead { parts, framing, whole, keep, .. } = head;
         let mut message = Message {
             line: format!("{} {} {:?}", parts.method, parts.uri, parts.version),
             headers: parts.headers,

@@ -13,6 +13,7 @@ use tulle_model::snapshot::{
     AppProtocol, Endpoint, EndpointSet, HttpRouteTable, Known, MeshSettings, NodeAddress, PortConfig,
     PortMapping, ServiceConfig,
 };
+use tulle_proxy::budget::Budget;
 use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
 use tulle_proxy::{Bounds, Capture, Config, EdgeCounts, Proxy};
 
@@ -59,6 +60,11 @@ pub struct Node {
 impl Node {
     /// A node with a workload `a` that calls others.
     pub async fn start(name: &str, authority: &Authority) -> Self {
+        Self::start_with(name, authority, Budget::unlimited()).await
+    }
+
+    /// One that may take no more than that.
+    pub async fn start_with(name: &str, authority: &Authority, budget: Arc<Budget>) -> Self {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
             let _ = tracing_subscriber::fmt()
@@ -81,7 +87,7 @@ impl Node {
             }
         });
         let bounds = Bounds::default();
-        let config = Config { node: name.into(), workers: 1, bounds, state: cell.clone(), demand };
+        let config = Config { node: name.into(), workers: 1, bounds, state: cell.clone(), demand, budget };
         let proxy = Proxy::start(config).unwrap();
         let link = proxy.listen_links(SocketAddr::new(LOOPBACK, 0)).await.unwrap();
         Self { name: name.into(), proxy: Some(proxy), cell, state, link }

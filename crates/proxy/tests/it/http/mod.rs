@@ -7,4 +7,5 @@ mod failures;
 mod http1;
 mod http2;
 mod mesh;
+mod shares;
 mod upgrades;

@@ -1,0 +1,24 @@
+//! What things cost in memory whose size is not looked at, in bytes. Each is at least what it was measured
+//! to be: a sum of them is a bound, not a forecast.
+
+/// A client's connection: its task, what was read of it, its socket.
+pub const CONNECTION: usize = 8 << 10;
+/// What HTTP/2 adds to a connection: tables of both directions, settings, the map of streams.
+pub const HTTP2: usize = 40 << 10;
+/// What TLS adds: keys, and what of a record was not whole yet.
+pub const TLS: usize = 24 << 10;
+/// A TLS handshake under way.
+pub const HANDSHAKE: usize = 48 << 10;
+/// A connection to an application, with what it reads an answer's head into.
+pub const APPLICATION: usize = 8 << 10;
+/// A request: its task with all that is decided on its way, and its stream or exchange on the other side.
+pub const REQUEST: usize = 16 << 10;
+/// A field of a head, beside the bytes of its value.
+pub const FIELD: usize = 256;
+/// What of a body of HTTP/1 is on its way at most: read ahead, and not written yet.
+pub const BODY: usize = 128 << 10;
+
+/// The same for a body that says how long it is.
+pub fn body(length: Option<u64>) -> usize {
+    length.map_or(BODY, |length| usize::try_from(length).unwrap_or(BODY).min(BODY))
+}

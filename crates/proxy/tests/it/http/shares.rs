@@ -1,0 +1,150 @@
+//! What one caller may take while another is there.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tulle_model::name::WorkloadName;
+use tulle_model::snapshot::AppProtocol;
+use tulle_proxy::Capture;
+use tulle_proxy::budget::{Budget, Payer, Resource};
+
+use super::apps::{self, Answer, TestBody, full, http1, http2, read};
+use super::mesh::{Authority, LOOPBACK, Node, eventually, plain, service_name};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// An application that answers `/hold` when it is told to, and all else at once.
+struct App {
+    address: SocketAddr,
+    held: Arc<AtomicUsize>,
+    release: watch::Sender<bool>,
+}
+
+impl App {
+    async fn start() -> Self {
+        let (release, released) = watch::channel(false);
+        let held = Arc::new(AtomicUsize::new(0));
+        let counting = held.clone();
+        let address = apps::serve(move |request: Request<Incoming>| {
+            let (mut released, held) = (released.clone(), counting.clone());
+            async move {
+                if request.uri().path() == "/hold" {
+                    held.fetch_add(1, Ordering::Relaxed);
+                    let _ = released.wait_for(|released| *released).await;
+                }
+                Response::new(full("done"))
+            }
+        })
+        .await;
+        Self { address, held, release }
+    }
+}
+
+/// A node with two callers, `greedy` and `polite`, of one application.
+struct Neighbours {
+    _node: Node,
+    greedy: SocketAddr,
+    polite: SocketAddr,
+}
+
+async fn neighbours(app: &App, budget: Arc<Budget>) -> Neighbours {
+    let authority = Authority::new();
+    let mut node = Node::start_with("near", &authority, budget).await;
+    node.add_service("c", AppProtocol::Http1, vec![plain(app.address)]);
+    let mut listeners = Vec::new();
+    for name in ["greedy", "polite"] {
+        node.add_workload(&authority, name, &[]);
+        let capture = Capture::Service { service: service_name("c"), port: 80 };
+        let source = WorkloadName::new("default", name);
+        let any = SocketAddr::new(LOOPBACK, 0);
+        listeners.push(node.proxy().listen_outbound(source, capture, any).await.unwrap());
+    }
+    Neighbours { _node: node, greedy: listeners[0], polite: listeners[1] }
+}
+
+fn get(path: &str) -> Request<TestBody> {
+    Request::get(format!("http://c{path}")).body(full("")).unwrap()
+}
+
+async fn polite(address: SocketAddr) -> Answer {
+    let request = Request::get("/").header("host", "c").body(full("")).unwrap();
+    let answer = async { read(http1(address).await.send_request(request).await.unwrap()).await };
+    timeout(SOON, answer).await.expect("an answer")
+}
+
+#[tokio::test]
+async fn who_takes_all_memory_is_refused_while_others_are_served() {
+    let app = App::start().await;
+    let budget = Budget::new(8 << 20, 10_000);
+    let mesh = neighbours(&app, budget.clone()).await;
+    let client = http2(mesh.greedy).await;
+    let mut waiting = JoinSet::new();
+    let refused = Arc::new(AtomicUsize::new(0));
+    for _ in 0..900 {
+        let (mut client, refused) = (client.clone(), refused.clone());
+        waiting.spawn(async move {
+            let answer = client.send_request(get("/hold")).await.unwrap();
+            if answer.status() == 503 {
+                assert_eq!(answer.headers()["tulle-reason"], "memory");
+                refused.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    eventually(|| (refused.load(Ordering::Relaxed) > 100).then_some(())).await;
+    assert_eq!(polite(mesh.polite).await.status, 200);
+    let held = |name: &str| {
+        let rows = budget.rows();
+        let name = Payer::Workload(WorkloadName::new("default", name));
+        rows.iter().find(|row| row.payer.as_ref() == Some(&name)).map_or(0, |row| row.memory)
+    };
+    assert!(held("greedy") <= budget.total(Resource::Memory) / 2);
+    assert!(held("greedy") >= budget.total(Resource::Memory) / 3, "{}", held("greedy"));
+    waiting.shutdown().await;
+    drop(client);
+    app.release.send_replace(true);
+    eventually(|| (held("greedy") < 1 << 20).then_some(())).await;
+    assert_eq!(polite(mesh.greedy).await.status, 200);
+}
+
+#[tokio::test]
+async fn who_takes_all_connections_to_an_application_waits_for_its_own() {
+    let app = App::start().await;
+    // A quarter of them may be to one application, and there is one worker.
+    let mesh = neighbours(&app, Budget::new(u64::MAX, 4 * 128)).await;
+    let client = http2(mesh.greedy).await;
+    let mut waiting = JoinSet::new();
+    for _ in 0..300 {
+        let mut client = client.clone();
+        waiting.spawn(async move { read(client.send_request(get("/hold")).await.unwrap()).await.status });
+    }
+    eventually(|| (app.held.load(Ordering::Relaxed) >= 64).then_some(())).await;
+    assert_eq!(polite(mesh.polite).await.status, 200);
+    assert_eq!(app.held.load(Ordering::Relaxed), 64, "half of them are left to others");
+    app.release.send_replace(true);
+    while let Some(status) = timeout(SOON, waiting.join_next()).await.expect("all are answered") {
+        assert_eq!(status.unwrap(), 200);
+    }
+}
+
+#[tokio::test]
+async fn who_takes_all_descriptors_leaves_some_to_others() {
+    let app = App::start().await;
+    let budget = Budget::new(u64::MAX, 100);
+    let mesh = neighbours(&app, budget.clone()).await;
+    let mut open = Vec::new();
+    for _ in 0..80 {
+        open.push(tokio::net::TcpStream::connect(mesh.greedy).await.unwrap());
+    }
+    eventually(|| budget.sheds().find(|(why, count)| *why == "descriptors" && *count >= 20)).await;
+    assert_eq!(polite(mesh.polite).await.status, 200);
+    drop(open);
+    eventually(|| budget.rows().iter().all(|row| row.descriptors < 10).then_some(())).await;
+    assert_eq!(polite(mesh.greedy).await.status, 200);
+}

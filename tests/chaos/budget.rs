@@ -1,0 +1,146 @@
+//! One workload takes all that it can of its node, in several ways, while another sends 100 requests a second.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::Value;
+use tulle_tests::chaos;
+use tulle_tests::harness::{Home, Process, alone, client, eventually, python, tulle};
+
+const MIB: u64 = 1 << 20;
+/// What the node may take, beside 32 MiB, and what it may keep afterwards.
+const BOUND: u64 = 64;
+const BESIDE: u64 = 32;
+const KEPT: u64 = 10;
+/// What a node and a server take that do nothing.
+const IDLE: u64 = 20;
+const PATIENCE: Duration = Duration::from_secs(30);
+const RATE: &str = "100";
+
+/// How, on how many connections, and which of the services.
+const ATTACKS: [(&str, usize, &str); 5] = [
+    ("heads", 5, "SLOW"),
+    ("requests", 24, "SLOW"),
+    ("bodies", 600, "SLOW"),
+    ("idle", 6000, "C"),
+    ("idle", 1000, "SLOW"),
+];
+
+fn resident(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// Watches what a process takes until it is told to stop; the most in MiB.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    most: Arc<AtomicU64>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Watch {
+    fn begin(process: &Arc<Process>) -> Self {
+        let (stop, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, seen, process) = (stop.clone(), most.clone(), process.clone());
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                seen.fetch_max(resident(&process), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        Self { stop, most, thread }
+    }
+
+    fn end(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+        self.most.load(Ordering::Relaxed) / MIB
+    }
+}
+
+fn outcome(process: &Process) -> Value {
+    assert!(process.wait(Duration::from_secs(120)).success(), "{}\n{}", process.stdout(), process.stderr());
+    serde_json::from_str(process.stdout().lines().last().unwrap()).unwrap()
+}
+
+fn load(home: &Home, seconds: u64) -> Process {
+    let load = client("load.py");
+    let process = home.run_client("polite", &[&load, "http://c:9471/", RATE, &seconds.to_string()]);
+    process.wait_for_line("start of the load", PATIENCE, |line| line == "started");
+    process
+}
+
+#[test]
+fn one_that_takes_all_it_can_hurts_nobody_else() {
+    let _alone = alone();
+    let home = Home::new();
+    let binary = tulle().display().to_string();
+    let release = tulle().components().any(|part| part.as_os_str() == "release");
+    home.write(
+        "mesh/tulle.yaml",
+        &format!(
+            "services:\n  c:\n    command: [\"{binary}\", fake-service, --name, c]\n    port: 9471\n  \
+             slow:\n    command: [\"{binary}\", fake-service, --name, slow, --latency, 5s]\n    port: 9472\n    \
+             probe: {{tcp: true}}\n"
+        ),
+    );
+    let folder = home.path().join("mesh").display().to_string();
+    let limit = format!("{BOUND}Mi");
+    let up = home.start(&["up", "--capture", "explicit", "--memory-limit", &limit, &folder]);
+    up.wait_for_line("readiness", PATIENCE, |line| line.contains("all services are ready"));
+    let up = Arc::new(up);
+
+    let length = chaos::length(Duration::from_secs(2), Duration::from_secs(8)).as_secs();
+    let attacks = if chaos::full() { &ATTACKS[..] } else { &ATTACKS[..1] };
+    let calm = outcome(&load(&home, length));
+    let usual = calm["latencies"]["p99"].as_f64().unwrap();
+    chaos::figure("budget", "p99 of the polite without an attack, ms", usual);
+    for (kind, connections, service) in attacks {
+        let name = format!("{kind} to {service}");
+        let before = resident(&up) / MIB;
+        // What is promised is promised of the release profile, whose code is a fraction of this.
+        let more = if release { 0 } else { before.saturating_sub(IDLE) };
+        let watch = Watch::begin(&up);
+        let polite = load(&home, length + 2);
+        let flood = client("flood.py");
+        let script = format!(
+            "exec {} {flood} {kind} ${service}_SERVICE_HOST ${service}_SERVICE_PORT {connections} {length}",
+            python().display()
+        );
+        let mut arguments = vec!["run", "greedy", "--upstream", "c:9471", "--upstream", "slow:9472", "--"];
+        arguments.extend(["sh", "-c", &script]);
+        let attack = outcome(&home.start(&arguments));
+        let seen = outcome(&polite);
+        let most = watch.end();
+        let after = eventually("memory given back", PATIENCE, || {
+            let now = resident(&up) / MIB;
+            (now <= before + KEPT).then_some(now)
+        });
+        let p99 = seen["latencies"]["p99"].as_f64().unwrap();
+        chaos::figure("budget", &format!("{name}: what the greedy saw"), &attack);
+        chaos::figure("budget", &format!("{name}: p99 of the polite, ms"), p99);
+        chaos::figure(
+            "budget",
+            &format!("{name}: MiB before, most, after"),
+            format!("{before}, {most}, {after}"),
+        );
+        assert_eq!(seen["failures"], serde_json::json!([]), "{name}");
+        assert!(most - more <= BOUND + BESIDE, "{name}: {most} MiB");
+        assert!(p99 < 50.0 || p99 <= 3.0 * usual, "{name}: {p99} ms, {usual} ms without");
+    }
+    let metrics = metrics(&up);
+    for line in metrics.lines().filter(|line| line.starts_with("tulle_shed_total")) {
+        chaos::figure("budget", "sheds", line);
+    }
+    up.interrupt();
+}
+
+fn metrics(up: &Process) -> String {
+    let line =
+        up.stdout().lines().find_map(|line| line.split_once("metrics: ").map(|(_, url)| url.to_owned()));
+    let output = Command::new("curl").args(["-s", "-m", "5", line.unwrap().trim()]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
