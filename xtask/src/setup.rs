@@ -16,6 +16,7 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("setpriv", &["util-linux"]),
     ("chrt", &["util-linux"]),
     ("valgrind", &["valgrind"]),
+    ("faketime", &["faketime"]),
     ("node", &["nodejs"]),
     ("python3", &["python3"]),
     ("kubectl", &["kubectl", "kubernetes-client"]),

@@ -109,7 +109,16 @@ impl Node {
         let bounds = Bounds::default();
         let node = name.clone();
         let budget = Budget::unlimited();
-        let proxy = Proxy::start(Config { node, workers: 1, bounds, state: cell.clone(), demand, budget })?;
+        let proxy = Proxy::start(Config {
+            node,
+            workers: 1,
+            bounds,
+            state: cell.clone(),
+            demand,
+            budget,
+            clock: Default::default(),
+            expired: mpsc::channel(1).0,
+        })?;
         let link = proxy.listen_links(ANY_PORT).await?;
         Ok(Self { proxy, name, link, cell, state: NodeState::default(), _demanded: demanded })
     }

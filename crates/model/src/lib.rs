@@ -1,8 +1,9 @@
 //! What Tulle knows about a mesh, with no clock, no socket and no thread: the resource kinds and
 //! their validation, names and identities, the compiler from resources to what a proxy runs, and
-//! the pure decisions (matching, balancing, detection, retry budgets) that take `now` and a seed.
+//! the pure decisions (matching, balancing, detection, retry budgets, clocks) that take `now` and a seed.
 
 pub mod balance;
+pub mod clock;
 pub mod columns;
 pub mod compile;
 pub mod detect;

@@ -21,9 +21,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::capture::{Capture, CaptureMode, CaptureWish};
 use crate::control::Server;
 use crate::control::discovery::{Directory, Discovery};
-use crate::control::identities::{Identities, keep_node_valid};
+use crate::control::identities::{Identities, keep_node_valid, renew_expired};
 use crate::control::join::{Joined, join};
-use crate::control::report::Reporter;
+use crate::control::report::{Reporter, Skew};
 use crate::dns::{Addresses, Resolver};
 use crate::files;
 use crate::node_state::StatePublisher;
@@ -34,6 +34,9 @@ use crate::{admin, socket};
 
 /// How many services may be asked for at once.
 const DEMANDS: usize = 1024;
+
+/// How many certificates that peers refused because of their age may wait to be looked at.
+const EXPIRATIONS: usize = 16;
 
 /// How long the goodbye to the server may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -110,6 +113,7 @@ impl Node {
         let table = VirtualAddresses::open(&folder.join("addresses.json"))?;
         let addresses = Addresses::new(table, state.clone());
 
+        let (expired, expirations) = mpsc::channel(EXPIRATIONS);
         let proxy = Proxy::start(tulle_proxy::Config {
             node: config.name.as_str().into(),
             workers: config.workers.max(1),
@@ -117,6 +121,8 @@ impl Node {
             state: state.cell().clone(),
             demand: demand.clone(),
             budget: crate::budget::of_process(config.bounds.memory),
+            clock: server.clock().clone(),
+            expired,
         });
         let proxy = Arc::new(proxy.context("the proxy's threads cannot be started")?);
         let link = proxy.listen_links(config.link_listen).await;
@@ -141,12 +147,13 @@ impl Node {
             );
         }
         let directory = Directory::new(state.cell().clone(), demand, server.connected());
+        let identities = Identities::new(server.clone(), &identities_folder);
         let workloads = Workloads::new(Parts {
             state: state.clone(),
             proxy: proxy.clone(),
             capture,
             mode,
-            identities: Identities::new(server.clone(), &identities_folder),
+            identities: identities.clone(),
             resolver: Resolver::new(directory.clone(), addresses.clone()),
             directory,
             addresses,
@@ -165,6 +172,7 @@ impl Node {
             verdicts: workloads.verdicts(),
             proxy: proxy.clone(),
             config_age: config_age.clone(),
+            skew: Skew::default(),
         };
         let source = Arc::new(StatusSource {
             name: config.name,
@@ -184,6 +192,7 @@ impl Node {
             tokio::spawn(discovery.run()),
             tokio::spawn(keep_node_valid(server, certificate.identity.clone(), node_file, credential)),
             tokio::spawn(socket::serve(control, source.clone())),
+            tokio::spawn(renew_expired(Arc::downgrade(&identities), expirations)),
         ];
         let returning = Arc::downgrade(&source.workloads);
         tasks.push(tokio::spawn(async move {

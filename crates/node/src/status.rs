@@ -29,6 +29,10 @@ pub struct NodeStatus {
     /// 0 while the server is connected.
     pub config_age_seconds: u64,
     pub config_generation: u64,
+    /// By how many seconds this host's clock is ahead of the server's (negative: behind); `None` until the
+    /// server has told its time.
+    #[serde(default)]
+    pub clock_ahead_seconds: Option<f64>,
     /// How many services the node knows of, because its workloads use them.
     pub services: usize,
     pub workloads: Vec<WorkloadStatus>,
@@ -62,6 +66,7 @@ impl StatusSource {
             connected: *self.server.connected().borrow(),
             config_age_seconds: age.age().as_secs(),
             config_generation: age.generation,
+            clock_ahead_seconds: self.server.clock().wall_ahead().map(|(ahead, _)| ahead as f64 / 1000.0),
             services: self.state.cell().load().snapshot.services.len(),
             workloads: self.workloads.list(),
         }
@@ -97,6 +102,11 @@ impl StatusSource {
                 text,
                 "# HELP tulle_node_{name} {help}.\n# TYPE tulle_node_{name} gauge\ntulle_node_{name} {value}\n"
             );
+        }
+        if let Some(ahead) = status.clock_ahead_seconds {
+            let name = "tulle_node_clock_ahead_seconds";
+            let help = "How far the host's clock is ahead of the server's";
+            let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} gauge\n{name} {ahead}");
         }
         let name = "tulle_node_certificate_expiry_timestamp_seconds";
         let _ = write!(text, "# HELP {name} When a workload's certificate expires.\n# TYPE {name} gauge\n");

@@ -7,6 +7,7 @@
 pub mod app_pool;
 mod app_stream;
 pub mod budget;
+pub mod clock;
 mod crowded;
 pub mod descriptors;
 pub mod drain;
@@ -37,9 +38,10 @@ use tokio::sync::{mpsc, oneshot};
 use tulle_model::name::{ServiceName, WorkloadName};
 
 use crate::budget::Budget;
+use crate::clock::MeshClock;
 use crate::listener::Purpose;
 use crate::metrics::WorkerRegistry;
-use crate::state::{Demand, StateCell};
+use crate::state::{Demand, Expired, StateCell};
 use crate::thread::Command;
 
 /// What a proxy is started with.
@@ -52,6 +54,9 @@ pub struct Config {
     pub demand: Demand,
     /// What connections and requests may take of the process.
     pub budget: Arc<Budget>,
+    /// The time that certificates are held against.
+    pub clock: Arc<MeshClock>,
+    pub expired: Expired,
 }
 
 /// The bounds that whoever runs a proxy may set: docs/limits.md.

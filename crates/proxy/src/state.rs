@@ -76,3 +76,7 @@ impl StateCell {
 /// Asks the node for a service that is not in the snapshot. The answer is a published state that
 /// has it, as present or absent. Full means that the node is overwhelmed: treat as unknown for now.
 pub type Demand = mpsc::Sender<ServiceName>;
+
+/// Tells the node of identities whose certificate a peer has refused because of its age: they are renewed
+/// at once. Full means that it has been told of enough.
+pub type Expired = mpsc::Sender<SpiffeId>;

@@ -14,6 +14,7 @@ use tulle_model::snapshot::{Known, ServiceConfig};
 use crate::Bounds;
 use crate::app_pool::AppPool;
 use crate::budget::{Account, Accounts, Payer, Seat, cost};
+use crate::clock::MeshClock;
 use crate::drain::Drain;
 use crate::endpoints::Loads;
 use crate::error::{UpstreamError, UpstreamErrorKind};
@@ -24,8 +25,8 @@ use crate::link::client::LinkPool;
 use crate::metrics::{InFlight, WorkerMetrics};
 use crate::outbound::Learned;
 use crate::silent::SilentPeers;
-use crate::state::{Demand, LocalWorkload, NodeState, StateCell};
-use crate::tls::TlsCache;
+use crate::state::{Demand, Expired, LocalWorkload, NodeState, StateCell};
+use crate::tls::{TlsCache, TlsFailure};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -73,6 +74,9 @@ pub struct Worker {
     /// Where this proxy listens: no destination of anybody.
     pub(crate) listening: RefCell<Vec<SocketAddr>>,
     pub(crate) demand: Demand,
+    /// The time that certificates are held against.
+    pub(crate) clock: Arc<MeshClock>,
+    pub(crate) expired: Expired,
     pub(crate) learned: RefCell<Learned>,
     pub(crate) server_tls: TlsCache,
     /// Peers whose handshake on a link is under way, by address.
@@ -105,7 +109,7 @@ impl Worker {
             state: config.state.clone(),
             metrics,
             accounts: Accounts::new(config.budget.clone()),
-            links: LinkPool::default(),
+            links: LinkPool::new(config.clock.clone()),
             apps: AppPool::new(&config.budget, config.workers),
             loads: Loads::default(),
             health: Health::default(),
@@ -115,8 +119,10 @@ impl Worker {
             connections: TaskTracker::new(),
             listening: RefCell::default(),
             demand: config.demand.clone(),
+            clock: config.clock.clone(),
+            expired: config.expired.clone(),
             learned: RefCell::default(),
-            server_tls: TlsCache::default(),
+            server_tls: TlsCache::new(config.clock.clone()),
             handshakes: SilentPeers::new(config.bounds.link_handshakes),
             bounds: config.bounds.clone(),
             random: Cell::new(rand::random::<u64>() | 1),
@@ -193,6 +199,14 @@ impl Worker {
     /// What this worker has taken for a workload of this node.
     pub fn account(&self, workload: &WorkloadName) -> Rc<Account> {
         self.accounts.of(&Payer::Workload(workload.clone()))
+    }
+
+    /// Has a certificate renewed that a peer refused because of its age.
+    pub(crate) fn note_expired(&self, failure: &TlsFailure) {
+        if let Some(identity) = &failure.expired {
+            // Full: it has been told of enough.
+            let _ = self.expired.try_send(identity.clone());
+        }
     }
 
     /// Whether a warning that a peer can cause may be logged: a flood of them fills no disk.

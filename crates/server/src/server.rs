@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -20,7 +20,7 @@ use crate::controller::status::StatusWriter;
 use crate::controller::{self, Controller};
 use crate::fleet::{self, Fleet};
 use crate::grpc::ads::Discovery;
-use crate::grpc::enrolment::{Enrolment, EnrolmentError, JoinToken, TokenRequest};
+use crate::grpc::enrolment::{Enrolment, EnrolmentError, JoinToken, TokenRequest, millis};
 use crate::grpc::listener::{self, ServerCertificate};
 use crate::grpc::node_service::NodeApi;
 use crate::grpc::publication::Publication;
@@ -33,8 +33,10 @@ use crate::views::Views;
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The name of the cluster in the kubeconfig.
 const CLUSTER: &str = "tulle";
-/// How often certificates and tokens are looked after.
-const UPKEEP: Duration = Duration::from_secs(60);
+/// How often certificates are looked after, and the clock: it may be set, or the host suspended.
+const UPKEEP: Duration = Duration::from_secs(3);
+/// How often expired tokens are swept out.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// What a server is started with.
 #[derive(Debug, Clone)]
@@ -267,6 +269,25 @@ fn api_names(config: &ServerConfig, address: SocketAddr) -> Vec<String> {
     names
 }
 
+/// Finds out that the wall clock was set, or the host suspended: it went on by another time than a clock
+/// that nobody sets.
+struct ClockWatch(Instant, SystemTime);
+
+impl ClockWatch {
+    fn new(steady: Instant, wall: SystemTime) -> Self {
+        Self(steady, wall)
+    }
+
+    /// By how many milliseconds the wall clock has been set since the last look (negative: back), where
+    /// that is notable.
+    fn look(&mut self, steady: Instant, wall: SystemTime) -> Option<i64> {
+        let before = std::mem::replace(self, Self(steady, wall));
+        let passed = i64::try_from(steady.duration_since(before.0).as_millis()).unwrap_or(i64::MAX);
+        let jump = millis(wall).saturating_sub(millis(before.1)).saturating_sub(passed);
+        tulle_model::clock::is_notable(jump, 0).then_some(jump)
+    }
+}
+
 /// Renews certificates that are due, and forgets expired tokens.
 struct Upkeep {
     authority: Arc<MeshAuthority>,
@@ -279,17 +300,35 @@ struct Upkeep {
 
 impl Upkeep {
     async fn run(self, stop: CancellationToken) {
+        let mut watch = ClockWatch::new(Instant::now(), SystemTime::now());
+        let mut swept = Instant::now();
+        let mut failed: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(UPKEEP) => {}
             }
             let now = SystemTime::now();
-            if let Err(error) = self.renew(now) {
-                tracing::error!(%error, "cannot renew the server's certificates");
+            if let Some(jump) = watch.look(Instant::now(), now) {
+                tracing::warn!(
+                    "this host's clock was set, or the host was suspended: it is {} what it was; certificates are looked at anew, and nodes \
+                     are told the time",
+                    tulle_model::clock::describe(jump)
+                );
+                failed = None;
             }
-            if let Err(error) = self.enrolment.sweep(now).await {
-                tracing::warn!(%error, "cannot delete expired join tokens");
+            // A failure is not repeated all the time.
+            if failed.is_none_or(|at| at.elapsed() >= SWEEP) {
+                failed = self.renew(now).err().map(|error| {
+                    tracing::error!(%error, "cannot renew the server's certificates");
+                    Instant::now()
+                });
+            }
+            if swept.elapsed() >= SWEEP {
+                swept = Instant::now();
+                if let Err(error) = self.enrolment.sweep(now).await {
+                    tracing::warn!(%error, "cannot delete expired join tokens");
+                }
             }
         }
     }
@@ -302,5 +341,21 @@ impl Upkeep {
             tracing::info!(kubeconfig = %self.kubeconfig.display(), "renewed the administrator's certificate");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_was_set_is_noticed_and_one_that_goes_is_not() {
+        let (steady, wall) = (Instant::now(), SystemTime::now());
+        let second = Duration::from_secs(1);
+        let mut watch = ClockWatch::new(steady, wall);
+        assert_eq!(watch.look(steady + 5 * second, wall + 5 * second), None);
+        assert_eq!(watch.look(steady + 10 * second, wall + 3610 * second), Some(3_600_000));
+        assert_eq!(watch.look(steady + 15 * second, wall + 3615 * second), None, "it is told once");
+        assert_eq!(watch.look(steady + 20 * second, wall + 20 * second), Some(-3_600_000));
     }
 }

@@ -10,6 +10,14 @@ mod socket;
 
 pub use socket::{is_of_same_user, knows_users, original_destination};
 
+/// How long the host has been up, suspended or not: a clock that nobody sets (CLOCK_BOOTTIME).
+///
+/// # Errors
+/// Where the kernel has no such clock.
+pub fn since_boot() -> std::io::Result<std::time::Duration> {
+    Ok(nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?.into())
+}
+
 /// Whether this process runs as root.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

@@ -108,9 +108,13 @@ impl Credential {
     }
 
     /// How long to wait before it is renewed: until half of its life is over, give or take a tenth
-    /// (`random` is from 0 to 1). Zero where that moment has passed.
+    /// (`random` is from 0 to 1). Zero where that moment has passed, and where its life has not begun: the
+    /// clock was set back, and others may not take it.
     pub fn renewal_in(&self, now: SystemTime, random: f64) -> Duration {
-        let life = (self.not_after - self.not_before).max(0) as f64;
+        if seconds(now) < self.not_before as f64 {
+            return Duration::ZERO;
+        }
+        let life = self.not_after.saturating_sub(self.not_before).max(0) as f64;
         let moment = self.not_before as f64 + life * (0.45 + 0.1 * random.clamp(0.0, 1.0));
         Duration::try_from_secs_f64(moment - seconds(now)).unwrap_or(Duration::ZERO)
     }
@@ -149,6 +153,7 @@ mod tests {
         assert_eq!(credential.renewal_in(at(1000), 0.0), Duration::from_secs(450));
         assert_eq!(credential.renewal_in(at(1600), 1.0), Duration::ZERO);
         assert!(credential.is_valid(at(1999)) && !credential.is_valid(at(2000)));
+        assert_eq!(credential.renewal_in(at(999), 1.0), Duration::ZERO, "the clock was set back");
         credential.not_after = 0;
         assert_eq!(credential.renewal_in(at(1600), 1.0), Duration::ZERO);
     }

@@ -5,11 +5,11 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tulle_model::identity::{SpiffeId, Subject};
@@ -18,10 +18,15 @@ use tulle_wire::node::SignRequest;
 
 use super::credential::{Credential, KeyRequest, file_of};
 use super::{CALL_DEADLINE, Server, channel};
-use crate::backoff::Backoff;
+use crate::backoff::Pace;
 
-/// A wall clock may be set: nobody sleeps through more of it than this.
-const LONGEST_SLEEP: Duration = Duration::from_secs(600);
+/// Clocks are set, and hosts are suspended: nobody sleeps longer before he looks at the time again.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+/// How soon a certificate is asked for again, after a failure or because the one that came is of no use
+/// either, how seldom after a while, and after which quiet time that is forgotten.
+const SOONEST: Duration = Duration::from_millis(200);
+const SELDOM: Duration = Duration::from_secs(30);
+const QUIET: Duration = Duration::from_secs(120);
 
 /// The identities of the workloads that run here.
 pub struct Identities {
@@ -33,6 +38,8 @@ pub struct Identities {
 /// An identity that is kept valid for as long as somebody holds it.
 pub struct Identity {
     certificate: watch::Receiver<Option<Arc<WorkloadCertificate>>>,
+    /// A peer says that the certificate has expired.
+    expired: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -64,24 +71,38 @@ impl Identities {
     }
 }
 
+/// Has identities renewed that the proxy names because a peer took their certificate for expired.
+pub async fn renew_expired(identities: Weak<Identities>, mut expired: mpsc::Receiver<SpiffeId>) {
+    while let Some(id) = expired.recv().await {
+        let Some(identities) = identities.upgrade() else { return };
+        let identity = identities.known.lock().get(&id).and_then(Weak::upgrade);
+        if let Some(identity) = identity {
+            identity.expired.notify_one();
+        }
+    }
+}
+
 fn keep_valid(server: Server, id: SpiffeId, file: PathBuf) -> Identity {
     let stored = Credential::load(&file).unwrap_or_else(|e| {
         tracing::warn!("a new certificate is needed for {id}: {e}");
         None
     });
-    let stored = stored.filter(|c| c.identity == id.as_str() && c.is_valid(SystemTime::now()));
+    let stored = stored.filter(|c| c.identity == id.as_str() && c.is_valid(server.clock().now()));
     let decoded = stored.as_ref().and_then(|c| c.decode().ok()).map(Arc::new);
     let (sender, certificate) = watch::channel(decoded);
-    let task = tokio::spawn(renew_for_ever(server, id, file, stored, move |certificate| {
+    let expired = Arc::new(Notify::new());
+    let task = renew_for_ever(server, id, file, stored, expired.clone(), move |certificate| {
         sender.send_replace(Some(certificate));
-    }));
-    Identity { certificate, _task: AbortOnDropHandle::new(task) }
+    });
+    Identity { certificate, expired, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
 }
 
 /// Keeps the node's own certificate valid, and has the node speak with it.
 pub async fn keep_node_valid(server: Server, id: SpiffeId, file: PathBuf, credential: Credential) {
     let speaker = server.clone();
-    renew_for_ever(server, id, file, Some(credential), move |certificate| {
+    // Nobody but the server sees it, and it would not let the node ask for another one.
+    let expired = Arc::new(Notify::new());
+    renew_for_ever(server, id, file, Some(credential), expired, move |certificate| {
         if let Err(e) = speaker.use_certificate(&certificate) {
             tracing::warn!("the node's new certificate is of no use: {e:#}");
         }
@@ -94,45 +115,58 @@ async fn renew_for_ever(
     id: SpiffeId,
     file: PathBuf,
     mut credential: Option<Credential>,
+    expired: Arc<Notify>,
     renewed: impl Fn(Arc<WorkloadCertificate>),
 ) {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+    // Whatever the clocks say and the server answers, nothing here is a hot loop.
+    let mut pace = Pace::new(SOONEST, SELDOM, QUIET);
     loop {
         if let Some(credential) = &credential {
-            // The share of its life after which it is renewed is drawn once for each certificate.
-            let random = rand::random();
-            loop {
-                let wait = credential.renewal_in(SystemTime::now(), random);
-                if wait.is_zero() {
-                    break;
-                }
-                sleep(wait.min(LONGEST_SLEEP)).await;
-            }
+            due(&server, credential, &expired).await;
         }
+        pace.turn().await;
         match issue(&server, &id).await.and_then(|c| Ok((Arc::new(c.decode()?), c))) {
             Ok((certificate, new)) => {
-                backoff.reset();
                 // One that cannot be written is good until the next restart.
                 if let Err(e) = new.save(&file) {
                     tracing::warn!("the certificate of {id} is not kept over a restart: {e}");
                 }
-                tracing::debug!(not_after = new.not_after, "{id} has a new certificate");
-                let life = new.not_after - new.not_before;
+                if new.is_valid(server.clock().now()) {
+                    tracing::debug!(not_after = new.not_after, "{id} has a new certificate");
+                } else {
+                    tracing::warn!(
+                        "the new certificate of {id} has expired already by this host's clock: is the clock right?"
+                    );
+                }
                 credential = Some(new);
                 renewed(certificate);
-                if life <= 0 {
-                    backoff.wait().await;
-                }
             }
             Err(e) => {
                 let state = match &credential {
-                    Some(c) if c.is_valid(SystemTime::now()) => "the old one is still good",
+                    Some(c) if c.is_valid(server.clock().now()) => "the old one is still good",
                     Some(_) => "the old one has expired",
                     None => "it has none yet",
                 };
                 tracing::warn!("{id} gets no new certificate for now, {state}: {e:#}");
-                backoff.wait().await;
             }
+        }
+    }
+}
+
+/// Waits until a credential is to be renewed: by the time of the mesh, or by what a peer says.
+async fn due(server: &Server, credential: &Credential, expired: &Notify) {
+    let mut clock_changes = server.clock().changes();
+    // The share of its life after which it is renewed is drawn once for each certificate.
+    let random = rand::random();
+    loop {
+        let wait = credential.renewal_in(server.clock().now(), random);
+        if wait.is_zero() {
+            return;
+        }
+        tokio::select! {
+            () = sleep(wait.min(LONGEST_SLEEP)) => {}
+            Ok(()) = clock_changes.changed() => {}
+            () = expired.notified() => return,
         }
     }
 }

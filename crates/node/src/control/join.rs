@@ -98,7 +98,10 @@ fn reusable(
         return Ok(Err(format!("{} is damaged", file.display())));
     };
     if !credential.is_valid(SystemTime::now()) {
-        return Ok(Err(format!("the certificate of this node in {} has expired", file.display())));
+        return Ok(Err(format!(
+            "the certificate of this node in {} has expired by this host's clock",
+            file.display()
+        )));
     }
     let domain = TrustDomain::new(certificate.identity.trust_domain())?;
     if certificate.identity != SpiffeId::node(&domain, name) {

@@ -18,6 +18,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 use tulle_model::identity::{SpiffeId, TrustDomain};
+use tulle_proxy::clock::MeshClock;
 use tulle_proxy::state::WorkloadCertificate;
 use tulle_wire::node::node_service_client::NodeServiceClient;
 use tulle_wire::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -40,6 +41,7 @@ struct Inner {
     address: String,
     domain: TrustDomain,
     channel: ArcSwap<Channel>,
+    clock: Arc<MeshClock>,
     /// Counts the certificates that the node has had.
     certificates: watch::Sender<u64>,
     /// Whether the discovery stream stands.
@@ -49,11 +51,13 @@ struct Inner {
 impl Server {
     /// The server at `address` (`host:port`), spoken to with the node's certificate.
     pub fn new(address: &str, certificate: &WorkloadCertificate) -> anyhow::Result<Self> {
-        let channel = channel::channel(address, tls::joined(certificate)?);
+        let clock = Arc::new(MeshClock::default());
+        let channel = channel::channel(address, tls::joined(certificate, clock.clone())?);
         let inner = Inner {
             address: address.to_owned(),
             domain: TrustDomain::new(certificate.identity.trust_domain())?,
             channel: ArcSwap::from_pointee(channel),
+            clock,
             certificates: watch::Sender::new(0),
             connected: watch::Sender::new(false),
         };
@@ -62,7 +66,8 @@ impl Server {
 
     /// From now on the node speaks with this certificate; streams that stand are made anew.
     pub fn use_certificate(&self, certificate: &WorkloadCertificate) -> anyhow::Result<()> {
-        let channel = channel::channel(&self.inner.address, tls::joined(certificate)?);
+        let channel =
+            channel::channel(&self.inner.address, tls::joined(certificate, self.inner.clock.clone())?);
         self.inner.channel.store(Arc::new(channel));
         self.inner.certificates.send_modify(|n| *n += 1);
         Ok(())
@@ -71,6 +76,11 @@ impl Server {
     /// The identity of a workload of this mesh.
     pub fn workload_identity(&self, namespace: &str, service_account: &str) -> SpiffeId {
         SpiffeId::workload(&self.inner.domain, namespace, service_account)
+    }
+
+    /// The time of the mesh, which is the server's.
+    pub fn clock(&self) -> &Arc<MeshClock> {
+        &self.inner.clock
     }
 
     pub fn trust_domain(&self) -> &TrustDomain {

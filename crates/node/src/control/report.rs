@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tulle_model::clock as skew;
 use tulle_model::name::WorkloadName;
+use tulle_proxy::clock::{MeshClock, wall_millis};
 use tulle_proxy::{EdgeCounts, Proxy, Security};
 use tulle_wire::node as wire;
 
@@ -37,6 +39,7 @@ pub struct Reporter {
     pub verdicts: watch::Sender<Verdict>,
     pub proxy: Arc<Proxy>,
     pub config_age: watch::Receiver<ConfigAge>,
+    pub skew: Skew,
 }
 
 fn telemetry_ticks(period: Duration) -> Interval {
@@ -107,6 +110,7 @@ impl Reporter {
             workloads: Some(workloads),
             telemetry: Some(self.telemetry()),
             leaving: false,
+            clock: Some(self.clock()),
         };
         let _ = sender.try_send(first);
         let mut client = self.server.nodes();
@@ -131,6 +135,9 @@ impl Reporter {
                 reply = replies.message() => match reply {
                     Ok(Some(reply)) => {
                         let answered = unanswered.pop_front().flatten();
+                        if let Some(clock) = reply.clock {
+                            self.skew.measured(self.server.clock(), clock);
+                        }
                         if reply.refused != refused {
                             refused = reply.refused;
                             for wire::RefusedWorkload { namespace, name, message } in &refused {
@@ -157,6 +164,7 @@ impl Reporter {
                 }
                 _ = ticks.tick() => {
                     report.telemetry = Some(self.telemetry());
+                    report.clock = Some(self.clock());
                     unanswered.push_back(None);
                     early = early.saturating_sub(1);
                     if early == 0 && ticks.period() == EARLY_INTERVAL {
@@ -183,12 +191,47 @@ impl Reporter {
         }
     }
 
+    fn clock(&self) -> wire::NodeClock {
+        let ahead = self.server.clock().wall_ahead();
+        wire::NodeClock {
+            steady_millis: MeshClock::steady(),
+            unix_millis: wall_millis(),
+            ahead_millis: ahead.map(|(ahead, _)| ahead),
+        }
+    }
+
     fn telemetry(&self) -> wire::Telemetry {
         let age = *self.config_age.borrow();
         wire::Telemetry {
             edges: self.proxy.edges().into_iter().map(edge).collect(),
             config_age_seconds: age.age().as_secs(),
             config_generation: age.generation,
+        }
+    }
+}
+
+/// Says once when this host's clock and the server's begin to differ, and once when they agree again.
+#[derive(Debug, Default)]
+pub struct Skew {
+    told: bool,
+}
+
+impl Skew {
+    fn measured(&mut self, clock: &MeshClock, answer: wire::ServerClock) {
+        clock.measured(answer.asked_millis, MeshClock::steady(), answer.unix_millis);
+        let Some((ahead, uncertainty)) = clock.wall_ahead() else { return };
+        let notable = skew::is_notable(ahead, uncertainty);
+        if std::mem::replace(&mut self.told, notable) == notable {
+            return;
+        }
+        if notable {
+            tracing::warn!(
+                "this host's clock is {} the server's: certificates are checked by the server's time; set the \
+                 clocks right (NTP)",
+                skew::describe(ahead)
+            );
+        } else {
+            tracing::info!("this host's clock and the server's agree again");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! TLS towards the server: who it must be, and as whom the node speaks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -9,9 +10,13 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError,
+    RootCertStore, SignatureScheme,
 };
+use tulle_model::clock::verification_time;
+use tulle_model::columns::duration;
 use tulle_model::identity::{SpiffeId, Subject};
+use tulle_proxy::clock::MeshClock;
 use tulle_proxy::state::WorkloadCertificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -30,18 +35,19 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> Fingerprint {
 /// For a node that joins: it has no certificate, and knows the fingerprint of the mesh's root. The
 /// server sends its root along in its chain.
 pub fn joining(root: Fingerprint) -> anyhow::Result<ClientConfig> {
-    let builder = builder(Trust::Pinned(root))?;
+    // It has not been told the time yet.
+    let builder = builder(Trust::Pinned(root), Arc::new(MeshClock::default()))?;
     Ok(finish(builder.with_no_client_auth()))
 }
 
-/// For a node that has a certificate.
-pub fn joined(certificate: &WorkloadCertificate) -> anyhow::Result<ClientConfig> {
+/// For a node that has a certificate; the server's is held against the time of `clock`.
+pub fn joined(certificate: &WorkloadCertificate, clock: Arc<MeshClock>) -> anyhow::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for root in &certificate.roots {
         roots.add(root.clone()).context("a root certificate of the mesh makes no sense")?;
     }
     let domain = certificate.identity.trust_domain().to_owned();
-    let builder = builder(Trust::Roots { roots, domain })?;
+    let builder = builder(Trust::Roots { roots, domain }, clock)?;
     let config = builder
         .with_client_auth_cert(certificate.chain.clone(), certificate.key.clone_key())
         .context("the node's certificate does not fit its key")?;
@@ -50,10 +56,10 @@ pub fn joined(certificate: &WorkloadCertificate) -> anyhow::Result<ClientConfig>
 
 type Builder = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
 
-fn builder(trust: Trust) -> anyhow::Result<Builder> {
+fn builder(trust: Trust, clock: Arc<MeshClock>) -> anyhow::Result<Builder> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = Arc::new(ServerVerifier { trust, provider: provider.clone() });
-    Ok(ClientConfig::builder_with_provider(provider)
+    Ok(ClientConfig::builder_with_details(provider, clock)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier))
@@ -103,6 +109,18 @@ pub fn explain(error: &std::io::Error) -> String {
         Some(Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) => {
             format!("the server's certificate is refused: {refusal}")
         }
+        Some(Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after })) => {
+            let ended = time.as_secs().saturating_sub(not_after.as_secs());
+            format!(
+                "the server's certificate ended {} ago by this host's clock: one of the two clocks is wrong",
+                duration(ended.try_into().unwrap_or(i64::MAX))
+            )
+        }
+        Some(Error::AlertReceived(AlertDescription::CertificateExpired)) => {
+            "the server says that this node's certificate has expired: the node was off for too long, or one of \
+             the two clocks is wrong; set the clocks right, or join again with a new token"
+                .to_owned()
+        }
         _ => error.to_string(),
     }
 }
@@ -116,6 +134,8 @@ impl ServerCertVerifier for ServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let seconds = verification_time(now.as_secs(), not_before(end_entity));
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         let pinned;
         let (roots, domain) = match &self.trust {
             Trust::Roots { roots, domain } => (roots, Some(domain.as_str())),
@@ -166,6 +186,11 @@ impl ServerCertVerifier for ServerVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+fn not_before(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.validity().not_before.timestamp())
 }
 
 /// The SPIFFE ID of an X.509-SVID: its only URI SAN (X509-SVID standard, section 2).

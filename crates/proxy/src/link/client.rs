@@ -9,7 +9,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
@@ -25,6 +25,7 @@ use tulle_model::snapshot::{Endpoint, FastMap};
 use super::server::LINK_COST;
 use super::{LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, REASON, WORKLOAD, is_distrusted};
 use crate::budget::{Seat, Shed};
+use crate::clock::MeshClock;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http::body::Body;
 use crate::http::request::{Failed, request};
@@ -60,7 +61,6 @@ struct Entry {
 }
 
 /// The links of one worker.
-#[derive(Default)]
 pub struct LinkPool {
     entries: RefCell<FastMap<LinkKey, Entry>>,
     tls: TlsCache,
@@ -92,6 +92,16 @@ impl Drop for Link {
 }
 
 impl LinkPool {
+    /// Certificates are held against the time of `clock`.
+    pub fn new(clock: Arc<MeshClock>) -> Self {
+        Self {
+            entries: RefCell::default(),
+            tls: TlsCache::new(clock),
+            running: TaskTracker::new(),
+            closed: Cell::new(false),
+        }
+    }
+
     /// A place for one stream on a link from `source` to the node of `endpoint`, dialed if need be.
     /// Every error is safe to retry.
     pub async fn stream(
@@ -255,6 +265,7 @@ async fn open(
         Ok(Err(failure)) => failure,
         Err(_) => TlsFailure::unfinished(worker.bounds.link_handshake),
     };
+    worker.note_expired(&failure);
     counts.client_handshakes[failure.kind as usize].add(1);
     if worker.may_warn() {
         tracing::warn!(
@@ -285,17 +296,17 @@ async fn greet(
     let handle = connection.handle();
     tokio::select! {
         biased;
-        ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => return Err(not_taken(ended)),
-        pong = handle.ping() => pong.map_err(not_taken)?,
+        ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => return Err(not_taken(ended, &key.source)),
+        pong = handle.ping() => pong.map_err(|ended| not_taken(ended, &key.source))?,
     }
     let link = Link { handle, _seat: seat, used: Cell::new(Instant::now()), retired: Cell::new(false) };
     Ok((Rc::new(link), connection))
 }
 
 /// A link that ended before it was of use.
-fn not_taken(ended: Ended) -> TlsFailure {
+fn not_taken(ended: Ended, own: &SpiffeId) -> TlsFailure {
     match ended {
-        Ended::Io(error) => TlsFailure::of(&error),
+        Ended::Io(error) => TlsFailure::of(&error, Some(own)),
         Ended::Closed => TlsFailure::broken("the peer closed the link at once".to_owned()),
         other => TlsFailure::broken(format!("the peer does not take the link: {other}")),
     }
@@ -314,7 +325,7 @@ async fn drive(
     let retire_if_spent = || {
         if let Some(link) = link.upgrade()
             && !link.retired.get()
-            && (is_spent(&link, certificate.not_after) || is_distrusted(&worker, &certificate))
+            && (is_spent(&worker, &link, certificate.not_after) || is_distrusted(&worker, &certificate))
         {
             worker.links.retire(&key, &link);
         }
@@ -342,15 +353,11 @@ async fn drive(
 }
 
 /// Whether a link must not be handed out any longer: its certificate has ended, or nobody uses it.
-fn is_spent(link: &Link, expires: i64) -> bool {
+fn is_spent(worker: &Worker, link: &Link, expires: i64) -> bool {
     if link.handle.streams() > 0 {
         link.used.set(Instant::now());
     }
-    unix_time() >= expires || link.used.get().elapsed() > IDLE
-}
-
-pub(crate) fn unix_time() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+    worker.clock.unix_time() >= expires || link.used.get().elapsed() > IDLE
 }
 
 /// A place for one request or tunnel on an open link, to be used before anything else is awaited.

@@ -10,16 +10,14 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 
-use super::client::unix_time;
 use super::{LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, PORT, REASON, RETRY, WORKLOAD, is_distrusted};
 use crate::budget::{Payer, Seat, cost};
 use crate::error::UpstreamErrorKind;
@@ -70,18 +68,16 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
         opened = timeout(worker.bounds.link_handshake, greet(&worker, tcp)) => opened.unwrap_or_else(|_| {
             Err(TlsFailure::unfinished(worker.bounds.link_handshake))
         }),
-        () = place.lost() => Err(TlsFailure {
-            kind: Handshake::Overload,
-            message: format!(
-                "{} handshakes were under way, and this was the oldest",
-                worker.bounds.link_handshakes
-            ),
-        }),
+        () = place.lost() => Err(TlsFailure::new(
+            Handshake::Overload,
+            format!("{} handshakes were under way, and this was the oldest", worker.bounds.link_handshakes),
+        )),
     };
     drop(place);
     let (link, connection) = match opened {
         Ok(opened) => opened,
         Err(failure) => {
+            worker.note_expired(&failure);
             counts.server_handshakes[failure.kind as usize].add(1);
             if worker.may_warn() {
                 tracing::warn!(peer = %address, reason = failure.kind.as_str(), "link refused: {failure}");
@@ -147,20 +143,17 @@ enum Failure {
 /// GOAWAY: what is under way is finished.
 async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection) -> Result<(), Failure> {
     let (handle, received) = (connection.handle(), connection.received());
-    let distrusted = Notify::new();
+    let over = Notify::new();
+    // Looked at each time: a timer until then would not see that the clock was set.
     let mut dead = pin!(until_dead(handle.clone(), received, PING_INTERVAL, PING_DEADLINE, || {
-        if is_distrusted(worker, &link.certificate) {
-            distrusted.notify_one();
+        if worker.clock.unix_time() >= link.expires || is_distrusted(worker, &link.certificate) {
+            over.notify_one();
         }
     }));
     let mut going = pin!(async {
-        let left = Duration::from_secs(link.expires.saturating_sub(unix_time()).max(0) as u64);
-        // A timer does not reach further than some years.
-        let end = Instant::now() + left.min(Duration::from_secs(365 * 24 * 3600));
         tokio::select! {
             () = worker.drain.wait() => {}
-            () = tokio::time::sleep_until(end) => {}
-            () = distrusted.notified() => {}
+            () = over.notified() => {}
         }
     });
     let take = |incoming: Incoming, sender, receiver| {

@@ -23,15 +23,17 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
-    CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
-    RootCertStore, ServerConfig, SignatureScheme,
+    AlertDescription, CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName,
+    Error, OtherError, RootCertStore, ServerConfig, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
+use tulle_model::clock;
 use tulle_model::identity::{SpiffeId, Subject};
 use tulle_model::snapshot::FastMap;
 
 pub(crate) use self::stream::TlsStream;
+use crate::clock::MeshClock;
 use crate::metrics::Handshake;
 use crate::state::{NodeState, WorkloadCertificate};
 
@@ -54,6 +56,8 @@ fn algorithms() -> WebPkiSupportedAlgorithms {
 pub struct TlsFailure {
     pub kind: Handshake,
     pub message: String,
+    /// Whose certificate, of this node's own, the peer refused because of its age.
+    pub expired: Option<SpiffeId>,
 }
 
 impl fmt::Display for TlsFailure {
@@ -67,7 +71,7 @@ impl std::error::Error for TlsFailure {}
 impl TlsFailure {
     /// The connection is of no use.
     pub(crate) fn broken(message: String) -> Self {
-        Self { kind: Handshake::Broken, message }
+        Self::new(Handshake::Broken, message)
     }
 
     /// The peer did not finish its side within the time allowed.
@@ -75,8 +79,8 @@ impl TlsFailure {
         Self::new(Handshake::Timeout, format!("the peer did not finish the handshake in {deadline:?}"))
     }
 
-    fn new(kind: Handshake, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+    pub(crate) fn new(kind: Handshake, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), expired: None }
     }
 }
 
@@ -86,15 +90,9 @@ impl From<TlsFailure> for Error {
     }
 }
 
-impl From<io::Error> for TlsFailure {
-    fn from(error: io::Error) -> Self {
-        Self::of(&error)
-    }
-}
-
 impl TlsFailure {
-    /// What an error of a connection means for its handshake.
-    pub(crate) fn of(error: &io::Error) -> Self {
+    /// What an error of a connection means for a handshake in which this side is `own`, where that is known.
+    pub(crate) fn of(error: &io::Error, own: Option<&SpiffeId>) -> Self {
         let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
             return Self::new(
                 Handshake::Broken,
@@ -113,11 +111,18 @@ impl TlsFailure {
             Error::InvalidCertificate(invalid) => {
                 Self::new(Handshake::InvalidCertificate, format!("invalid certificate: {invalid}"))
             }
-            Error::AlertReceived(alert) => Self::new(
-                Handshake::Broken,
-                format!("the peer refused the TLS handshake with alert {alert:?}"),
-            ),
-            other => Self::new(Handshake::Broken, format!("TLS handshake failed: {other}")),
+            Error::AlertReceived(AlertDescription::CertificateExpired) => Self {
+                expired: own.cloned(),
+                ..Self::broken(
+                    "the peer says that this side's certificate has expired: it is renewed; if this goes on, \
+                     one of the two clocks is wrong"
+                        .to_owned(),
+                )
+            },
+            Error::AlertReceived(alert) => {
+                Self::broken(format!("the peer refused the TLS handshake with alert {alert:?}"))
+            }
+            other => Self::broken(format!("TLS handshake failed: {other}")),
         }
     }
 }
@@ -149,6 +154,10 @@ fn broken_chain(certificate: &CertificateDer<'_>, error: Error) -> Error {
             )
             .into()
         }
+        // As it is, for the alert that tells the peer: it renews then.
+        error @ Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => error,
         Error::InvalidCertificate(invalid) => TlsFailure::new(
             Handshake::InvalidCertificate,
             format!("invalid certificate of {claimed}: {invalid}"),
@@ -156,6 +165,13 @@ fn broken_chain(certificate: &CertificateDer<'_>, error: Error) -> Error {
         .into(),
         other => other,
     }
+}
+
+/// The time at which a certificate is checked; see [`clock::verification_time`].
+fn verification_time(certificate: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
+    let not_before = validity(certificate).map(|(not_before, _)| not_before);
+    let seconds = clock::verification_time(now.as_secs(), not_before);
+    UnixTime::since_unix_epoch(Duration::from_secs(seconds))
 }
 
 /// Holds a peer against the roots and trust domain of one workload's certificate.
@@ -224,6 +240,7 @@ impl ServerCertVerifier for PeerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let now = verification_time(end_entity, now);
         self.check(end_entity, || {
             let certificate = ParsedCertificate::try_from(end_entity)?;
             verify_server_cert_signed_by_trust_anchor(
@@ -271,6 +288,7 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
+        let now = verification_time(end_entity, now);
         self.check(end_entity, || self.chain.verify_client_cert(end_entity, intermediates, now).map(drop))?;
         Ok(ClientCertVerified::assertion())
     }
@@ -309,7 +327,7 @@ struct Credentials {
 }
 
 impl Credentials {
-    fn new(certificate: Arc<WorkloadCertificate>) -> Result<Self, Error> {
+    fn new(certificate: Arc<WorkloadCertificate>, clock: Arc<MeshClock>) -> Result<Self, Error> {
         let key = PROVIDER.key_provider.load_private_key(certificate.key.clone_key())?;
         let key = Arc::new(CertifiedKey::new(certificate.chain.clone(), key));
         let mut roots = RootCertStore::empty();
@@ -327,7 +345,7 @@ impl Credentials {
             expected: None,
             chain: chain.clone(),
         };
-        let mut server = ServerConfig::builder_with_provider(PROVIDER.clone())
+        let mut server = ServerConfig::builder_with_details(PROVIDER.clone(), clock)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(key.clone())));
@@ -338,14 +356,14 @@ impl Credentials {
         Ok(Self { certificate, key, roots, chain, server: Arc::new(server) })
     }
 
-    fn client(&self, expected: &SpiffeId) -> Result<ClientConfig, Error> {
+    fn client(&self, expected: &SpiffeId, clock: Arc<MeshClock>) -> Result<ClientConfig, Error> {
         let verifier = PeerVerifier {
             trust_domain: self.certificate.identity.clone(),
             roots: self.roots.clone(),
             expected: Some(expected.clone()),
             chain: self.chain.clone(),
         };
-        let mut client = ClientConfig::builder_with_provider(PROVIDER.clone())
+        let mut client = ClientConfig::builder_with_details(PROVIDER.clone(), clock)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
@@ -358,27 +376,35 @@ impl Credentials {
 }
 
 /// One worker's parsed certificates, by the address of their `Arc`.
-#[derive(Default)]
-pub struct TlsCache(RefCell<FastMap<usize, Rc<Credentials>>>);
+pub struct TlsCache {
+    known: RefCell<FastMap<usize, Rc<Credentials>>>,
+    clock: Arc<MeshClock>,
+}
 
 /// More than the workloads of most nodes; beyond it, what is no longer in use is dropped.
 const CACHED: usize = 64;
 
 impl TlsCache {
+    /// Certificates are held against the time of `clock`.
+    pub fn new(clock: Arc<MeshClock>) -> Self {
+        Self { known: RefCell::default(), clock }
+    }
+
     fn credentials(
         &self,
         state: &NodeState,
         certificate: &Arc<WorkloadCertificate>,
     ) -> Result<Rc<Credentials>, TlsFailure> {
         let key = Arc::as_ptr(certificate) as usize;
-        if let Some(known) = self.0.borrow().get(&key) {
+        if let Some(known) = self.known.borrow().get(&key) {
             return Ok(known.clone());
         }
-        let credentials = Credentials::new(certificate.clone()).map(Rc::new).map_err(|error| {
+        let credentials = Credentials::new(certificate.clone(), self.clock.clone());
+        let credentials = credentials.map(Rc::new).map_err(|error| {
             let why = format!("the certificate of {} cannot be used: {error}", certificate.identity);
             TlsFailure::new(Handshake::InvalidCertificate, why)
         })?;
-        let mut known = self.0.borrow_mut();
+        let mut known = self.known.borrow_mut();
         if known.len() >= CACHED.max(2 * state.workloads.len()) {
             let used: Vec<usize> = state
                 .workloads
@@ -406,9 +432,10 @@ pub(crate) async fn connect(
     })?;
     let config = cache
         .credentials(state, certificate)?
-        .client(expected)
+        .client(expected, cache.clock.clone())
         .map_err(|e| TlsFailure::new(Handshake::InvalidCertificate, e.to_string()))?;
-    let established = handshake::connect(Arc::new(config), name, tcp).await?;
+    let established = handshake::connect(Arc::new(config), name, tcp).await;
+    let established = established.map_err(|error| TlsFailure::of(&error, Some(&certificate.identity)))?;
     if established.alpn.as_deref() != Some(ALPN) {
         return Err(TlsFailure::new(Handshake::Broken, "the peer does not speak HTTP/2 on its link port"));
     }
@@ -432,7 +459,7 @@ pub(crate) async fn accept(
     state: impl Fn() -> Arc<NodeState>,
     tcp: TcpStream,
 ) -> Result<Accepted, TlsFailure> {
-    let hello = handshake::hello(tcp).await?;
+    let hello = handshake::hello(tcp).await.map_err(|error| TlsFailure::of(&error, None))?;
     let state = state();
     let name = hello.server_name.clone();
     let Some(certificate) = name.as_deref().and_then(|name| certificate_for(&state, name)) else {
@@ -447,7 +474,8 @@ pub(crate) async fn accept(
         ));
     };
     let credentials = cache.credentials(&state, &certificate)?;
-    let established = hello.accept(credentials.server.clone()).await?;
+    let established = hello.accept(credentials.server.clone()).await;
+    let established = established.map_err(|error| TlsFailure::of(&error, Some(&certificate.identity)))?;
     if established.alpn.as_deref() != Some(ALPN) {
         return Err(TlsFailure::new(Handshake::Broken, "the peer does not offer HTTP/2 (ALPN h2)"));
     }
@@ -455,7 +483,7 @@ pub(crate) async fn accept(
         TlsFailure::new(Handshake::NoCertificate, "no certificate: the peer presented none")
     })?;
     let peer = identity_of(leaf)?;
-    let expires = not_after(leaf).unwrap_or(i64::MAX).min(certificate.not_after);
+    let expires = validity(leaf).map_or(i64::MAX, |(_, not_after)| not_after).min(certificate.not_after);
     Ok(Accepted { peer, certificate, expires, stream: established.stream })
 }
 
@@ -469,7 +497,9 @@ fn certificate_for(state: &NodeState, server_name: &str) -> Option<Arc<WorkloadC
         .max_by_key(|c| c.not_after)
 }
 
-fn not_after(certificate: &CertificateDer<'_>) -> Option<i64> {
+/// When a certificate begins and ends, in seconds since the epoch.
+fn validity(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    Some(parsed.validity().not_after.timestamp())
+    let validity = parsed.validity();
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }

@@ -344,14 +344,14 @@ mod tests {
             roots: vec![root],
             not_after: i64::MAX,
         };
-        (identity, Credentials::new(Arc::new(certificate)).unwrap())
+        (identity, Credentials::new(Arc::new(certificate), Arc::default()).unwrap())
     }
 
     /// Both ends of a connection, over two sockets that a relay of the test's may stand between.
     async fn ends(near: TcpStream, far: TcpStream) -> (TlsStream, TlsStream) {
         let (identity, credentials) = certificate();
         let name = ServerName::try_from(identity.server_name().unwrap()).unwrap();
-        let client = Arc::new(credentials.client(&identity).unwrap());
+        let client = Arc::new(credentials.client(&identity, Arc::default()).unwrap());
         let answered = async {
             let hello = handshake::hello(far).await.unwrap();
             assert_eq!(hello.server_name, identity.server_name());

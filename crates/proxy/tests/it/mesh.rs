@@ -92,7 +92,16 @@ impl Node {
         let state = StateCell::new(NodeState::default());
         let (demand, demanded) = mpsc::channel(16);
         let budget = Budget::unlimited();
-        let config = Config { node: name.into(), workers, bounds, state: state.clone(), demand, budget };
+        let config = Config {
+            node: name.into(),
+            workers,
+            bounds,
+            state: state.clone(),
+            demand,
+            budget,
+            clock: Default::default(),
+            expired: mpsc::channel(1).0,
+        };
         let proxy = Proxy::start(config).unwrap();
         let link = proxy.listen_links(SocketAddr::new(LOOPBACK, 0)).await.unwrap();
         Self { proxy, state, link, name: name.into(), edited: NodeState::default(), _demanded: demanded }

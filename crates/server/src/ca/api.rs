@@ -18,7 +18,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::seal::{MasterKey, file, write_private};
-use super::{CaError, DAY, YEAR, authority_parameters, expires_within, generate_key, parameters};
+use super::{
+    CaError, DAY, YEAR, authority_parameters, expires_within, generate_key, is_of_the_future, parameters,
+};
 
 /// Certificates are issued anew when less than this is left of them.
 const RENEW_BEFORE: std::time::Duration = DAY.saturating_mul(30);
@@ -82,7 +84,8 @@ impl ApiAuthority {
 
     /// Renews what runs out; true when the kubeconfig must be written anew. Call it now and then.
     pub fn renew_if_due(&self, now: SystemTime) -> Result<bool, CaError> {
-        if self.served.0.load().1 < now + RENEW_BEFORE {
+        let served = self.served.0.load();
+        if served.1 < now + RENEW_BEFORE || served.0.cert.first().is_some_and(|c| is_of_the_future(c, now)) {
             self.served.0.store(Arc::new(new_served(&self.names, &self.issuer, now)?));
         }
         let mut admin = self.admin.lock();
@@ -154,7 +157,7 @@ impl ApiAuthority {
 }
 
 fn usable(der: &CertificateDer<'_>, root: &CertificateDer<'_>, now: SystemTime) -> bool {
-    !expires_within(der, now, RENEW_BEFORE) && signed_by(der, root)
+    !expires_within(der, now, RENEW_BEFORE) && !is_of_the_future(der, now) && signed_by(der, root)
 }
 
 fn new_admin(

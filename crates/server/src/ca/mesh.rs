@@ -1,8 +1,8 @@
 //! The mesh's authority: a root and an issuing intermediate for one trust domain, and the
 //! certificates of nodes, workloads and servers (X.509-SVID standard).
 //!
-//! States of the intermediate: *current*; *due*, when less than a third of its life is left: a new
-//! one is made under the same root, and what it signs from then on carries it along, so nobody has
+//! States of the intermediate: *current*; *due*, when less than a third of its life is left, or its life
+//! has not begun (the clock was set back): a new one is made under the same root, and what it signs from then on carries it along, so nobody has
 //! to be told. With an intermediate of the user's own there is no root key here: it cannot be
 //! renewed, and the server warns instead.
 
@@ -22,7 +22,10 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyD
 use tulle_model::identity::{SpiffeId, Subject, TrustDomain};
 
 use super::seal::{MasterKey, file, hex, write_private};
-use super::{CaError, DAY, YEAR, authority_parameters, expires_within, expiry, generate_key, parameters};
+use super::{
+    CaError, DAY, YEAR, authority_parameters, expires_within, expiry, generate_key, is_of_the_future,
+    parameters,
+};
 
 /// How long a workload's certificate lives.
 pub const WORKLOAD_LIFETIME: Duration = Duration::from_secs(3600);
@@ -70,6 +73,13 @@ struct Intermediate {
     /// The issuing certificate and what leads from it to the root, without the root.
     chain: Vec<CertificateDer<'static>>,
     expires: SystemTime,
+}
+
+impl Intermediate {
+    fn is_due(&self, now: SystemTime) -> bool {
+        self.expires <= now + INTERMEDIATE_LIFETIME / 3
+            || self.chain.first().is_some_and(|own| is_of_the_future(own, now))
+    }
 }
 
 /// Where the next intermediate comes from.
@@ -134,7 +144,7 @@ impl MeshAuthority {
         let root_issuer = Issuer::from_ca_cert_der(&root, key)?;
         let kept = kept_intermediate(dir, &master, &root, now)?;
         let intermediate = match kept {
-            Some(kept) if kept.expires > now + INTERMEDIATE_LIFETIME / 3 => kept,
+            Some(kept) if !kept.is_due(now) => kept,
             _ => new_intermediate(dir, &master, domain, &root_issuer, expires, now)?,
         };
         Ok(Self {
@@ -169,7 +179,7 @@ impl MeshAuthority {
     pub fn renew_if_due(&self, now: SystemTime) -> Result<(), CaError> {
         let left = self.issuer.load().expires.duration_since(now).unwrap_or_default();
         match &self.renewal {
-            Renewal::Root { root, expires, dir, master } if left < INTERMEDIATE_LIFETIME / 3 => {
+            Renewal::Root { root, expires, dir, master } if self.issuer.load().is_due(now) => {
                 let next = new_intermediate(dir, master, &self.domain, root, *expires, now)?;
                 self.issuer.store(next.into());
                 tracing::info!("made a new issuing intermediate for the mesh's certificates");

@@ -17,8 +17,10 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
 
-/// How far before its issue a certificate becomes valid: hosts' clocks differ.
-const BACKDATE: Duration = Duration::from_secs(60);
+/// How far before its issue a certificate becomes valid: hosts' clocks differ, and are set back. One that
+/// lives for an hour or a day, and one that lives for years.
+const BACKDATE: Duration = Duration::from_secs(300);
+const LONG_BACKDATE: Duration = DAY;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -39,7 +41,7 @@ pub enum CaError {
     Tls(String),
 }
 
-/// The start of every set of parameters: a random serial number, and validity from a minute ago
+/// The start of every set of parameters: a random serial number, and validity from a while ago
 /// until `lifetime` from `now`, or until `limit` where that is earlier.
 fn parameters(
     common_name: &str,
@@ -49,7 +51,8 @@ fn parameters(
 ) -> CertificateParams {
     let mut params = CertificateParams::default();
     let not_after = limit.map_or(now + lifetime, |limit| limit.min(now + lifetime));
-    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since_epoch(now - BACKDATE);
+    let backdate = if lifetime > DAY { LONG_BACKDATE } else { BACKDATE };
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1) + since_epoch(now - backdate);
     params.not_after = rcgen::date_time_ymd(1970, 1, 1) + since_epoch(not_after);
     params.distinguished_name = DistinguishedName::new();
     if !common_name.is_empty() {
@@ -96,6 +99,13 @@ pub fn validity(der: &[u8]) -> Option<(i64, i64)> {
 fn expiry(der: &[u8]) -> Option<SystemTime> {
     let (_, not_after) = validity(der)?;
     Some(UNIX_EPOCH + Duration::from_secs(not_after.try_into().ok()?))
+}
+
+/// Whether a certificate is of a time that is yet to come: the clock was set back since, and whoever checks
+/// its beginning refuses it.
+pub(crate) fn is_of_the_future(der: &[u8], now: SystemTime) -> bool {
+    let now = i64::try_from(since_epoch(now).as_secs()).unwrap_or(i64::MAX);
+    validity(der).is_none_or(|(not_before, _)| not_before > now)
 }
 
 /// Whether less than `rest` is left of a certificate.

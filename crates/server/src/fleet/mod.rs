@@ -6,6 +6,7 @@
 //! report heals: the workloads reported last are written again. A server that starts gives every node
 //! that holds workloads a fresh lease.
 
+mod clocks;
 mod view;
 mod workloads;
 
@@ -28,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::telemetry::{EdgeView, RollUp};
 
+use self::clocks::NodeClocks;
 pub use self::view::{NodeView, NodeWorkloadView};
 
 /// How long a node may be silent before its workloads are removed.
@@ -68,6 +70,8 @@ struct Record {
     config_generation: u64,
     /// When the two above were said.
     config_heard: Instant,
+    /// By how many milliseconds its clock is ahead of this host's (negative: behind), where it is known.
+    clock_ahead: Option<i64>,
     workloads: Arc<[Workload]>,
     refused: Arc<[RefusedWorkload]>,
 }
@@ -230,6 +234,7 @@ impl Fleet {
             held: held.into_iter().map(|name| (name, None)).collect(),
             refused: Vec::new(),
             unfinished: false,
+            clock: NodeClocks::default(),
             deadline: Instant::now() + self.lease,
             expired: false,
             link_address: String::new(),
@@ -271,6 +276,7 @@ struct NodeTask {
     refused: Vec<RefusedWorkload>,
     /// Whether the objects are not yet what was reported: the next report tries again.
     unfinished: bool,
+    clock: NodeClocks,
     /// When the lease runs out.
     deadline: Instant,
     expired: bool,
@@ -323,6 +329,7 @@ impl NodeTask {
                     config_age_seconds: 0,
                     config_generation: 0,
                     config_heard: now,
+                    clock_ahead: None,
                     workloads,
                     refused: self.refused.clone().into(),
                 };
@@ -371,6 +378,10 @@ impl NodeTask {
     async fn take_report(&mut self, report: NodeReport) {
         let revived = self.expired;
         self.heard();
+        if let Some(clock) = report.clock {
+            let ahead = self.clock.told(&self.node, &clock, SystemTime::now());
+            self.update(|record| record.clock_ahead = Some(ahead));
+        }
         if let Some(telemetry) = report.telemetry {
             let second = self.fleet.second();
             self.fleet.roll_up.lock().take(&self.node, &self.instance, &telemetry.edges, second);
@@ -541,11 +552,12 @@ impl NodeTask {
         }
     }
 
-    fn reply(&self) {
+    fn reply(&mut self) {
         if let Some((_, replies)) = &self.session {
             let lease_seconds = self.fleet.lease.as_secs().try_into().unwrap_or(u32::MAX);
             // A node that does not read its replies goes without.
-            let _ = replies.try_send(Ok(ReportReply { lease_seconds, refused: self.refused.clone() }));
+            let clock = self.clock.answer(SystemTime::now());
+            let _ = replies.try_send(Ok(ReportReply { lease_seconds, refused: self.refused.clone(), clock }));
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use tokio::time::Instant;
+use tulle_model::clock;
 
 use super::Record;
 use crate::grpc::enrolment::seconds;
@@ -22,6 +23,10 @@ pub struct NodeView {
     /// Since its configuration last changed or was confirmed, as the node said.
     pub config_age_seconds: u64,
     pub config_generation: u64,
+    /// By how many seconds its clock is ahead of the server's (negative: behind), where it is known.
+    pub clock_ahead_seconds: Option<f64>,
+    /// A sentence about that, where it is notable.
+    pub clock_problem: Option<String>,
     pub workloads: Vec<NodeWorkloadView>,
 }
 
@@ -62,6 +67,10 @@ pub(super) fn view(name: &str, record: &Record, now: Instant, time: SystemTime) 
         last_seen_seconds: (now - record.last_heard).as_secs(),
         config_age_seconds: record.config_age_seconds + (now - record.config_heard).as_secs(),
         config_generation: record.config_generation,
+        clock_ahead_seconds: record.clock_ahead.map(|ahead| ahead as f64 / 1000.0),
+        clock_problem: record.clock_ahead.filter(|&ahead| clock::is_notable(ahead, 0)).map(|ahead| {
+            format!("the clock of the node `{name}` is {} the server's", clock::describe(ahead))
+        }),
         workloads: workloads.collect(),
     }
 }

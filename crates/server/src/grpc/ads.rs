@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -102,7 +102,7 @@ impl Stream {
         mut self,
         inbound: Streaming<DeltaDiscoveryRequest>,
         outbound: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
-        expires: SystemTime,
+        expires: Instant,
         stop: CancellationToken,
     ) {
         let end = self.serve(inbound, &outbound, expires, &stop).await;
@@ -118,11 +118,10 @@ impl Stream {
         &mut self,
         mut inbound: Streaming<DeltaDiscoveryRequest>,
         outbound: &mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
-        expires: SystemTime,
+        expires: Instant,
         stop: &CancellationToken,
     ) -> Result<(), Status> {
-        let life = expires.duration_since(SystemTime::now()).unwrap_or_default();
-        let expiry = tokio::time::sleep(life);
+        let expiry = tokio::time::sleep_until(expires);
         tokio::pin!(expiry);
         // Since when something waits to be sent.
         let mut waiting: Option<Instant> = None;

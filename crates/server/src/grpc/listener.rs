@@ -30,10 +30,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
+use tulle_model::clock::verification_time;
 use tulle_model::identity::SpiffeId;
 
 use crate::ca::mesh::MeshAuthority;
-use crate::ca::{CaError, validity};
+use crate::ca::{CaError, is_of_the_future, validity};
 use crate::metrics::Metrics;
 use crate::strangers::{Stranger, Strangers};
 
@@ -49,6 +50,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer without a certificate may stay: joining takes one call.
 const ANONYMOUS_LIFE: Duration = Duration::from_secs(60);
+/// How long a connection may stay, whatever its peer's certificate says.
+const LONGEST_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How long a connection may outlive its peer's certificate; its calls are refused by then.
 const EXPIRED_LIFE: Duration = Duration::from_secs(60);
 
@@ -58,8 +61,9 @@ pub struct Peer {
     pub address: SocketAddr,
     /// `None`: it showed no certificate, and may do nothing but join.
     pub identity: Option<SpiffeId>,
-    /// When its certificate expires.
-    pub expires: SystemTime,
+    /// When its certificate expires. Of a clock that nobody sets: who stands here has shown a good
+    /// certificate, and does not lose the way to a new one because the wall clock was set.
+    pub expires: tokio::time::Instant,
 }
 
 /// The certificate that the server shows to nodes; replaced as it ages.
@@ -74,10 +78,13 @@ impl ServerCertificate {
         Ok(Arc::new(Self { current: ArcSwap::from_pointee((key.into(), expires)) }))
     }
 
-    /// Replaces the certificate when it is past half of its life.
+    /// Replaces the certificate when it is past half of its life, or that has not begun: the clock was
+    /// set back.
     pub fn renew_if_due(&self, authority: &MeshAuthority, now: SystemTime) -> Result<(), CaError> {
-        let left = self.current.load().1.duration_since(now).unwrap_or_default();
-        if left < crate::ca::mesh::NODE_LIFETIME / 2 {
+        let current = self.current.load();
+        let left = current.1.duration_since(now).unwrap_or_default();
+        let early = current.0.cert.first().is_some_and(|own| is_of_the_future(own, now));
+        if early || left < crate::ca::mesh::NODE_LIFETIME / 2 {
             let (key, expires) = authority.server_certificate(now)?;
             self.current.store(Arc::new((key.into(), expires)));
         }
@@ -132,6 +139,10 @@ impl ClientCertVerifier for PeerVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
+        // A node that was certified before this host's clock was set back is let in.
+        let not_before = validity(end_entity).map(|(not_before, _)| not_before);
+        let seconds = verification_time(now.as_secs(), not_before);
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
         // The identity first: a peer of another mesh fails the chain as well, and this says more.
         let identity = spiffe_id(end_entity, &self.trust_domain);
         if let Err(refused) = &identity
@@ -141,7 +152,13 @@ impl ClientCertVerifier for PeerVerifier {
         }
         let checked = self.chain.verify_client_cert(end_entity, intermediates, now).map_err(|error| {
             let claimed = identity.as_ref().map_or("a peer without a SPIFFE ID", SpiffeId::as_str);
-            Refused::by_chain(claimed, &error)
+            match error {
+                // As it is, for the alert that tells the node.
+                rustls::Error::InvalidCertificate(
+                    CertificateError::Expired | CertificateError::ExpiredContext { .. },
+                ) => error,
+                other => Refused::by_chain(claimed, &other).into(),
+            }
         })?;
         identity?;
         Ok(checked)
@@ -354,15 +371,18 @@ async fn handshake(
     let _ = stream.set_nodelay(true);
     let stream = acceptor.accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let now = tokio::time::Instant::now();
     let (identity, expires) = match certificate {
-        None => (None, SystemTime::now() + ANONYMOUS_LIFE),
+        None => (None, now + ANONYMOUS_LIFE),
         Some(der) => {
             let identity = spiffe_id(der, trust_domain)?;
             let (_, not_after) = validity(der).ok_or_else(|| {
                 Refused::new(Reason::InvalidCertificate, "invalid certificate: it cannot be read")
             })?;
-            let expires = UNIX_EPOCH + Duration::from_secs(not_after.try_into().unwrap_or(0));
-            (Some(identity), expires)
+            let end = UNIX_EPOCH + Duration::from_secs(not_after.try_into().unwrap_or(0));
+            let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+            // A timer does not reach further than some years.
+            (Some(identity), now + left.min(LONGEST_LIFE))
         }
     };
     let anonymous = identity.is_none().then(|| Anonymous {
@@ -449,8 +469,8 @@ impl AsyncRead for Connection {
         if read.is_ready() && self.silent {
             self.silent = false;
             let grace = if self.peer.identity.is_some() { EXPIRED_LIFE } else { Duration::ZERO };
-            let rest = self.peer.expires.duration_since(SystemTime::now()).unwrap_or_default();
-            self.end.as_mut().reset(tokio::time::Instant::now() + rest + grace);
+            let end = self.peer.expires.max(tokio::time::Instant::now()) + grace;
+            self.end.as_mut().reset(end);
         }
         match self.end.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),

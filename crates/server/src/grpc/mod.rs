@@ -9,9 +9,10 @@ pub mod publication;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -30,7 +31,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The node that makes a call, and when the certificate that says so expires. Refuses everyone else.
-fn node_name<T>(request: &Request<T>) -> Result<(Arc<str>, SystemTime), Status> {
+fn node_name<T>(request: &Request<T>) -> Result<(Arc<str>, Instant), Status> {
     let peer = request
         .extensions()
         .get::<Peer>()
@@ -40,7 +41,7 @@ fn node_name<T>(request: &Request<T>) -> Result<(Arc<str>, SystemTime), Status> 
             "this call needs the node's certificate, and the connection shows none; join first",
         ));
     };
-    if peer.expires <= SystemTime::now() {
+    if peer.expires <= Instant::now() {
         return Err(Status::unauthenticated(
             "the node's certificate has expired; reconnect with a new one, or join again",
         ));

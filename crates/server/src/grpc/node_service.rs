@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -163,7 +164,7 @@ async fn take_reports(
     mut inbound: Streaming<NodeReport>,
     outbound: &mpsc::Sender<Result<ReportReply, Status>>,
     fleet: &Arc<Fleet>,
-    expires: SystemTime,
+    expires: Instant,
 ) -> Result<(), Status> {
     let first = tokio::time::timeout(FIRST_REPORT_TIMEOUT, inbound.message())
         .await
@@ -195,10 +196,10 @@ async fn pump(
     mut inbound: Streaming<NodeReport>,
     session: &Session,
     outbound: &mpsc::Sender<Result<ReportReply, Status>>,
-    expires: SystemTime,
+    expires: Instant,
 ) -> Result<(), Status> {
     session.report(first).await?;
-    let expiry = tokio::time::sleep(expires.duration_since(SystemTime::now()).unwrap_or_default());
+    let expiry = tokio::time::sleep_until(expires);
     tokio::pin!(expiry);
     loop {
         tokio::select! {

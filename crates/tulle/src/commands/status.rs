@@ -37,6 +37,7 @@ struct Node {
     last_seen_seconds: u64,
     config_age_seconds: Option<u64>,
     config_generation: Option<u64>,
+    clock_problem: Option<String>,
     #[serde(default)]
     workloads: Vec<Workload>,
 }
@@ -125,6 +126,10 @@ fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value]) -> String {
         ]);
     }
     text += &if nodes.is_empty() { "No node has joined\n".to_owned() } else { table.render() };
+
+    for problem in nodes.iter().filter_map(|node| node.clock_problem.as_ref()) {
+        text += &format!("{problem}: set the clocks right (NTP)\n");
+    }
 
     let namespace = args.scope.namespace.as_deref();
     let mut table = Table::new(["NAMESPACE", "SERVICE", "PORTS", "ENDPOINTS"]);

@@ -56,6 +56,22 @@ pub struct NodeReport {
     /// The node stops for good: remove its workloads now.
     #[prost(bool, tag = "4")]
     pub leaving: bool,
+    #[prost(message, optional, tag = "5")]
+    pub clock: ::core::option::Option<NodeClock>,
+}
+/// How the node's clock stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NodeClock {
+    /// When the report was made, by a clock of the node's own that nobody sets (milliseconds): the reply
+    /// says it again, so that the node knows how long the round trip was.
+    #[prost(int64, tag = "1")]
+    pub steady_millis: i64,
+    /// The node's wall clock then, in milliseconds since the epoch.
+    #[prost(int64, tag = "2")]
+    pub unix_millis: i64,
+    /// By how much that is ahead of the server's (negative: behind), as the node has measured it.
+    #[prost(int64, optional, tag = "3")]
+    pub ahead_millis: ::core::option::Option<i64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NodeInfo {
@@ -157,6 +173,18 @@ pub struct ReportReply {
     /// The workloads of the latest report that the server does not take, and why. The others are taken.
     #[prost(message, repeated, tag = "2")]
     pub refused: ::prost::alloc::vec::Vec<RefusedWorkload>,
+    /// The server's clock when this was said.
+    #[prost(message, optional, tag = "3")]
+    pub clock: ::core::option::Option<ServerClock>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServerClock {
+    /// In milliseconds since the epoch.
+    #[prost(int64, tag = "1")]
+    pub unix_millis: i64,
+    /// NodeClock.steady_millis of the report that this answers.
+    #[prost(int64, tag = "2")]
+    pub asked_millis: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RefusedWorkload {

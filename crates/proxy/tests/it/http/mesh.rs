@@ -87,7 +87,16 @@ impl Node {
             }
         });
         let bounds = Bounds::default();
-        let config = Config { node: name.into(), workers: 1, bounds, state: cell.clone(), demand, budget };
+        let config = Config {
+            node: name.into(),
+            workers: 1,
+            bounds,
+            state: cell.clone(),
+            demand,
+            budget,
+            clock: Default::default(),
+            expired: mpsc::channel(1).0,
+        };
         let proxy = Proxy::start(config).unwrap();
         let link = proxy.listen_links(SocketAddr::new(LOOPBACK, 0)).await.unwrap();
         Self { name: name.into(), proxy: Some(proxy), cell, state, link }
