@@ -7,8 +7,6 @@
 
 use std::time::Duration;
 
-use crate::columns::duration;
-
 /// Two clocks that are further apart than that are worth a word; NTP keeps them within milliseconds.
 pub const NOTABLE: Duration = Duration::from_secs(3);
 
@@ -45,11 +43,53 @@ pub fn is_notable(ahead: i64, uncertainty: u64) -> bool {
     u128::from(ahead.unsigned_abs().saturating_sub(uncertainty)) >= NOTABLE.as_millis()
 }
 
+/// How long two clocks have to differ before that is told: where the clocks of a whole host are set, its
+/// parts notice one after the other.
+const SETTLED_MILLIS: i64 = 2000;
+
+/// Says when two clocks begin to differ, and when they agree again.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SkewWatch {
+    /// Since when, by a clock that nobody sets.
+    since: Option<i64>,
+    told: bool,
+}
+
+/// What there is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SkewNews {
+    Differ,
+    Agree,
+}
+
+impl SkewWatch {
+    /// Takes note of how far one is ahead at `now`, milliseconds of a clock that nobody sets.
+    pub fn look(&mut self, ahead: i64, uncertainty: u64, now: i64) -> Option<SkewNews> {
+        if !is_notable(ahead, uncertainty) {
+            self.since = None;
+            return std::mem::take(&mut self.told).then_some(SkewNews::Agree);
+        }
+        let since = *self.since.get_or_insert(now);
+        let news = !self.told && now.saturating_sub(since) >= SETTLED_MILLIS;
+        self.told |= news;
+        news.then_some(SkewNews::Differ)
+    }
+}
+
 /// `2h ahead of`, `35s behind`: for sentences about a clock and another.
 pub fn describe(ahead: i64) -> String {
-    let seconds = i64::try_from(ahead.unsigned_abs().div_ceil(1000)).unwrap_or(i64::MAX);
-    let side = if ahead < 0 { "behind" } else { "ahead of" };
-    format!("{} {side}", duration(seconds))
+    let seconds = ahead.unsigned_abs().saturating_add(500) / 1000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    let parts = [(days, "d"), (hours, "h"), (minutes, "m"), (seconds % 60, "s")];
+    // The largest unit and the next one: nobody needs more.
+    let first = parts.iter().position(|(count, _)| *count > 0).unwrap_or(3);
+    let shown = parts[first..].iter().take(2).filter(|(count, _)| *count > 0);
+    let text: String = shown.map(|(count, unit)| format!("{count}{unit}")).collect();
+    format!(
+        "{} {}",
+        if text.is_empty() { "0s" } else { &text },
+        if ahead < 0 { "behind" } else { "ahead of" }
+    )
 }
 
 /// The time at which a certificate of the mesh is checked, in seconds since the epoch: now, or its
@@ -88,7 +128,23 @@ mod tests {
         assert!(!is_notable(2_900, 0) && is_notable(3_000, 0) && is_notable(-3_000, 0));
         assert!(!is_notable(4_000, 1_500) && is_notable(i64::MIN, u64::MAX / 4));
         assert_eq!(describe(7_200_000), "2h ahead of");
-        assert_eq!(describe(-34_100), "35s behind");
+        assert_eq!(describe(-34_600), "35s behind");
+        assert_eq!(describe(7_199_900), "2h ahead of");
+        assert_eq!(describe(90_061_000), "1d1h ahead of");
+        assert_eq!(describe(-100), "0s behind");
+    }
+
+    #[test]
+    fn a_difference_is_told_once_it_stays() {
+        let mut watch = SkewWatch::default();
+        assert_eq!(watch.look(7_200_000, 0, 0), None);
+        assert_eq!(watch.look(100, 0, 1000), None, "both were set");
+        assert_eq!(watch.look(7_200_000, 0, 2000), None);
+        assert_eq!(watch.look(7_200_000, 0, 3999), None);
+        assert_eq!(watch.look(7_200_000, 0, 4000), Some(SkewNews::Differ));
+        assert_eq!(watch.look(7_200_000, 0, 9000), None, "it is told once");
+        assert_eq!(watch.look(0, 0, 9500), Some(SkewNews::Agree));
+        assert_eq!(watch.look(0, 0, 9600), None);
     }
 
     #[test]

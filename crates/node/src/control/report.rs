@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tulle_model::clock as skew;
+use tulle_model::clock::{SkewNews, SkewWatch, describe};
 use tulle_model::name::WorkloadName;
 use tulle_proxy::clock::{MeshClock, wall_millis};
 use tulle_proxy::{EdgeCounts, Proxy, Security};
@@ -212,26 +212,20 @@ impl Reporter {
 
 /// Says once when this host's clock and the server's begin to differ, and once when they agree again.
 #[derive(Debug, Default)]
-pub struct Skew {
-    told: bool,
-}
+pub struct Skew(SkewWatch);
 
 impl Skew {
     fn measured(&mut self, clock: &MeshClock, answer: wire::ServerClock) {
         clock.measured(answer.asked_millis, MeshClock::steady(), answer.unix_millis);
         let Some((ahead, uncertainty)) = clock.wall_ahead() else { return };
-        let notable = skew::is_notable(ahead, uncertainty);
-        if std::mem::replace(&mut self.told, notable) == notable {
-            return;
-        }
-        if notable {
-            tracing::warn!(
+        match self.0.look(ahead, uncertainty, MeshClock::steady()) {
+            Some(SkewNews::Differ) => tracing::warn!(
                 "this host's clock is {} the server's: certificates are checked by the server's time; set the \
                  clocks right (NTP)",
-                skew::describe(ahead)
-            );
-        } else {
-            tracing::info!("this host's clock and the server's agree again");
+                describe(ahead)
+            ),
+            Some(SkewNews::Agree) => tracing::info!("this host's clock and the server's agree again"),
+            None => {}
         }
     }
 }

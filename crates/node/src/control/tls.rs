@@ -110,10 +110,10 @@ pub fn explain(error: &std::io::Error) -> String {
             format!("the server's certificate is refused: {refusal}")
         }
         Some(Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after })) => {
-            let ended = time.as_secs().saturating_sub(not_after.as_secs());
+            let ended = i64::try_from(time.as_secs().saturating_sub(not_after.as_secs())).unwrap_or(i64::MAX);
             format!(
-                "the server's certificate ended {} ago by this host's clock: one of the two clocks is wrong",
-                duration(ended.try_into().unwrap_or(i64::MAX))
+                "the server's certificate ended {} ago by the clock that this host goes by: one of the two is wrong",
+                duration(ended)
             )
         }
         Some(Error::AlertReceived(AlertDescription::CertificateExpired)) => {

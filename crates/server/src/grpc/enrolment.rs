@@ -25,6 +25,9 @@ const TOKENS_LIMIT: usize = 10_000;
 const IDENTITIES_LIMIT: usize = 1000;
 /// The longest life of a token.
 const TTL_LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// By how many seconds the clock may have been set back since a token was made: set back further, it would
+/// live for longer than it was made for.
+const CLOCK_GRACE: u64 = 300;
 
 /// Why a token is not made or not taken, or a node unknown.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +68,26 @@ struct KeptToken {
     identities: Vec<String>,
     node: Option<String>,
     replace: bool,
-    /// Seconds since the epoch.
+    /// Seconds since the epoch, as `expires`.
+    #[serde(default)]
+    made: u64,
     expires: u64,
+}
+
+impl KeptToken {
+    /// Why it is not good at `now`, seconds since the epoch.
+    fn problem(&self, now: u64) -> Option<&'static str> {
+        if now >= self.expires {
+            Some("the join token has expired; make a new one with `tulle token create`")
+        } else if now.saturating_add(CLOCK_GRACE) < self.made {
+            Some(
+                "the join token was made later than it is now by the server's clock, which was set back; make \
+                 a new one with `tulle token create`",
+            )
+        } else {
+            None
+        }
+    }
 }
 
 /// What a node may ask for.
@@ -163,6 +184,7 @@ impl Enrolment {
             identities: request.identities,
             node: request.node,
             replace: request.replace,
+            made: seconds(now),
             expires: seconds(expires),
         };
         self.store.put(&format!("{TOKENS}{id}"), encode(&kept)?, Precondition::Absent).await?;
@@ -202,10 +224,8 @@ impl Enrolment {
         if verify_slices_are_equal(hash.as_bytes(), kept.secret_sha256.as_bytes()).is_err() {
             return Err(unknown());
         }
-        if seconds(now) >= kept.expires {
-            return Err(refused(
-                "the join token has expired; make a new one with `tulle token create`".to_owned(),
-            ));
+        if let Some(problem) = kept.problem(seconds(now)) {
+            return Err(refused(problem.to_owned()));
         }
         let bearer = self.store.get(&format!("{NODES}{node}"))?;
         match &kept.node {
@@ -353,6 +373,10 @@ mod tests {
         let token = enrolment.create_token(request(&["shop/cart"]), now).await.unwrap().text;
         let late = enrolment.check(&token, "n1", now + Duration::from_secs(60)).unwrap_err().to_string();
         assert!(late.contains("expired"), "{late}");
+        let day = Duration::from_secs(24 * 3600);
+        let early = enrolment.check(&token, "n1", now - day).unwrap_err().to_string();
+        assert!(early.contains("set back"), "{early}");
+        assert!(enrolment.check(&token, "n1", now - Duration::from_secs(CLOCK_GRACE)).is_ok());
         let wrong = format!("{}0", &token[..token.len() - 1]);
         let wrong = if wrong == token { format!("{}1", &token[..token.len() - 1]) } else { wrong };
         assert!(enrolment.check(&wrong, "n1", now).is_err());
