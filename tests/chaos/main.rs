@@ -4,3 +4,4 @@
 
 mod budget;
 mod clock;
+mod partition;

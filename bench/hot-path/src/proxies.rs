@@ -138,7 +138,7 @@ impl Node {
             tcp_route: None,
         };
         let config = ServiceConfig { name: service(), ports: vec![port] };
-        let set = EndpointSet { service: service(), endpoints: vec![Arc::new(endpoint)] };
+        let set = EndpointSet::new(service(), vec![(Arc::new(endpoint), 0)]);
         let mut snapshot = Snapshot { generation: 1, ..Snapshot::default() };
         snapshot.services.insert(service(), Known::Present(Arc::new(config)));
         snapshot.endpoints.insert(service(), Arc::new(set));

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::kinds::tulle::STALE;
 use crate::registry::KindId;
 
 /// A column of a table (meta.k8s.io/v1, TableColumnDefinition).
@@ -82,7 +83,7 @@ static WORKLOAD: &[Column] = &[
     text("Service-Account", "The service account of its identity."),
     text("Address", "The address at which it is reached."),
     text("Node", "The node that runs it."),
-    text("Ready", "Whether it may take traffic."),
+    text("Ready", "Whether it may take traffic, and for how long nothing was heard of its node."),
     AGE,
     wide("Ports", "The ports that it listens at."),
     wide("Reason", "Why it is ready or not."),
@@ -158,7 +159,13 @@ pub(crate) fn row(kind: KindId, object: &Value, now: Timestamp) -> Vec<Value> {
                 string(object, "/spec/serviceAccount").unwrap_or("default").to_owned(),
                 or_none(string(object, "/spec/address").unwrap_or_default().to_owned()),
                 or_none(string(object, "/spec/node/name").unwrap_or_default().to_owned()),
-                ready.and_then(|c| string(c, "/status")).unwrap_or(unreported).to_owned(),
+                format!(
+                    "{}{}",
+                    ready.and_then(|c| string(c, "/status")).unwrap_or(unreported),
+                    stale_since(object)
+                        .map(|since| format!(" (stale {})", duration(now.as_second() - since)))
+                        .unwrap_or_default()
+                ),
                 age,
                 or_none(joined(items(object, "/spec/ports").filter_map(workload_port))),
                 ready.and_then(|c| string(c, "/reason")).unwrap_or_default().to_owned(),
@@ -166,6 +173,14 @@ pub(crate) fn row(kind: KindId, object: &Value, now: Timestamp) -> Vec<Value> {
         }
     }
     cells.into_iter().map(Value::String).collect()
+}
+
+/// Since when nothing is heard of the node of a workload, in seconds since the epoch.
+pub fn stale_since(workload: &Value) -> Option<i64> {
+    let mut conditions = items(workload, "/status/conditions");
+    let stale =
+        conditions.find(|c| string(c, "/type") == Some(STALE) && string(c, "/status") == Some("True"))?;
+    Some(string(stale, "/lastTransitionTime")?.parse::<Timestamp>().map_or(1, |at| at.as_second()))
 }
 
 fn string<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {

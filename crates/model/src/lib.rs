@@ -18,6 +18,7 @@ pub mod retry_budget;
 pub mod routing;
 pub mod schema;
 pub mod snapshot;
+pub mod staleness;
 pub mod telemetry;
 pub mod validate;
 pub mod waiting_room;

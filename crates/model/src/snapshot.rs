@@ -269,6 +269,30 @@ pub struct EndpointSet {
     pub service: ServiceName,
     /// Ordered by workload name, then address.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// Since when the server hears nothing of the node of each endpoint, in seconds since the epoch, 0 where
+    /// it does; empty where that is so for all of them. See [`crate::staleness`].
+    pub stale_since: Vec<i64>,
+}
+
+impl EndpointSet {
+    /// A set of endpoints, each with the time since when it is stale, 0 where it is not.
+    pub fn new(service: ServiceName, endpoints: Vec<(Arc<Endpoint>, i64)>) -> Self {
+        let (endpoints, mut stale_since): (Vec<_>, Vec<_>) = endpoints.into_iter().unzip();
+        if stale_since.iter().all(|&since| since == 0) {
+            stale_since = Vec::new();
+        }
+        Self { service, endpoints, stale_since }
+    }
+
+    /// Since when an endpoint is stale, in seconds since the epoch; 0 where it is not.
+    pub fn stale_since(&self, index: usize) -> i64 {
+        self.stale_since.get(index).copied().unwrap_or(0)
+    }
+
+    /// How many of the endpoints are stale.
+    pub fn stale(&self) -> usize {
+        self.stale_since.iter().filter(|&&since| since != 0).count()
+    }
 }
 
 /// One address of a service.

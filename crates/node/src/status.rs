@@ -88,11 +88,13 @@ impl StatusSource {
         }
         let status = self.status();
         let ready = status.workloads.iter().filter(|w| w.ready).count();
+        let stale: usize = self.state.cell().load().snapshot.endpoints.values().map(|set| set.stale()).sum();
         let gauges = [
             ("server_connected", "Whether the server answers", u64::from(status.connected)),
             ("config_generation", "How often the configuration has changed", status.config_generation),
             ("config_age_seconds", "How old the configuration may be", status.config_age_seconds),
             ("services", "Services that the node knows of", status.services as u64),
+            ("endpoints_stale", "Endpoints whose node the server does not hear of", stale as u64),
             ("workloads", "Workloads of the node", status.workloads.len() as u64),
             ("workloads_ready", "Workloads that take traffic", ready as u64),
         ];

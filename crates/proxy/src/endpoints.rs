@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tulle_model::balance;
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Endpoint, EndpointSet, FastMap};
+use tulle_model::staleness::{self, Facts};
 
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::state::LocalWorkload;
@@ -66,35 +67,57 @@ pub struct Picked {
 }
 
 impl Worker {
-    /// Chooses among the endpoints of `service` that answer for its port `port`, by power of two choices: one
-    /// of those that are well and were not tried, or else one that was not tried. `None`: there is none.
+    /// Chooses among the endpoints of `service` that answer for its port `port`, by power of two choices, one
+    /// that was not tried: of those that are well; or else of those that the server does not hear of and this
+    /// node does not reach; or else of those that did not take connections lately. `None`: there is none.
     pub fn pick(&self, service: &ServiceName, port: u16, tried: &[Arc<Endpoint>]) -> Option<Picked> {
         let state = self.state.load();
         let set = state.snapshot.endpoints.get(service)?;
-        let was_tried = |endpoint: &Arc<Endpoint>| tried.contains(endpoint);
-        // Nearly always nothing is in trouble; then the clock is not asked.
-        let Some(now) = self.health.has_troubled().then(Instant::now) else {
-            return self.pick_from(set, port, was_tried);
-        };
-        let avoided = |endpoint: &Arc<Endpoint>| self.health.avoids(endpoint, now);
-        self.pick_from(set, port, |endpoint| was_tried(endpoint) || avoided(endpoint))
+        // Nearly always nothing is in trouble, nor stale; then the clock is not asked.
+        if set.stale_since.is_empty() && !self.health.has_troubled() {
+            return self.pick_from(set, port, |i| tried.contains(&set.endpoints[i]));
+        }
+        self.pick_ranked(set, port, tried)
+    }
+
+    /// As [`Worker::pick`], where not all endpoints are as good.
+    #[cold]
+    fn pick_ranked(&self, set: &EndpointSet, port: u16, tried: &[Arc<Endpoint>]) -> Option<Picked> {
+        let now = Instant::now();
+        let last = self.last_ranked(set, now);
+        let is_last = |i: usize| last.get(i).copied().unwrap_or(false);
+        let was_tried = |i: usize| tried.contains(&set.endpoints[i]);
+        let avoided = |i: usize| self.health.avoids(&set.endpoints[i], now);
+        // What this node has seen fail counts for more than what the server has not heard.
+        self.pick_from(set, port, |i| was_tried(i) || avoided(i) || is_last(i))
+            .or_else(|| self.pick_from(set, port, |i| was_tried(i) || avoided(i)))
+            .or_else(|| self.pick_from(set, port, |i| was_tried(i) || is_last(i)))
             .or_else(|| self.pick_from(set, port, was_tried))
     }
 
+    /// Which endpoints rank last, because the server does not hear of their node and neither does this
+    /// one; empty where none does.
+    fn last_ranked(&self, set: &EndpointSet, now: Instant) -> Vec<bool> {
+        if !staleness::ranks(set.stale(), set.endpoints.len()) {
+            return Vec::new();
+        }
+        let facts = set.endpoints.iter().enumerate().map(|(i, endpoint)| Facts {
+            stale: set.stale_since(i) != 0,
+            reached: self.is_local(endpoint)
+                || endpoint.node.as_ref().is_some_and(|node| self.sight.reaches(node.link, now)),
+        });
+        facts.map(staleness::is_last).collect()
+    }
+
     /// As [`Worker::pick`], from a set at hand and without those in `exclude`.
-    fn pick_from(
-        &self,
-        set: &EndpointSet,
-        port: u16,
-        exclude: impl Fn(&Arc<Endpoint>) -> bool,
-    ) -> Option<Picked> {
+    fn pick_from(&self, set: &EndpointSet, port: u16, exclude: impl Fn(usize) -> bool) -> Option<Picked> {
         let endpoints = &set.endpoints;
         let load = |i: usize| {
             let endpoint = &endpoints[i];
             let target = endpoint.target_port(port);
             target.map_or(u64::MAX, |target| self.loads.of(self.loads.key(endpoint, target)))
         };
-        let unusable = |i: usize| endpoints[i].target_port(port).is_none() || exclude(&endpoints[i]);
+        let unusable = |i: usize| endpoints[i].target_port(port).is_none() || exclude(i);
         let best = &endpoints[balance::pick(endpoints.len(), load, self.random(), unusable)?];
         let target_port = best.target_port(port)?;
         let load = self.loads.begin(self.loads.key(best, target_port));

@@ -22,6 +22,7 @@ mod listener;
 pub mod metrics;
 pub mod opaque;
 pub mod outbound;
+pub mod reach;
 pub mod silent;
 pub mod state;
 pub mod tcp;
@@ -41,6 +42,7 @@ use crate::budget::Budget;
 use crate::clock::MeshClock;
 use crate::listener::Purpose;
 use crate::metrics::WorkerRegistry;
+use crate::reach::Reach;
 use crate::state::{Demand, Expired, StateCell};
 use crate::thread::Command;
 
@@ -103,11 +105,12 @@ impl Proxy {
         let count = config.workers.max(1);
         let budget = config.budget.clone();
         let config = Arc::new(config);
+        let reach = Arc::new(Reach::default());
         let registries: Vec<Arc<WorkerRegistry>> = (0..count).map(|_| Arc::default()).collect();
         let workers = registries
             .iter()
             .enumerate()
-            .map(|(index, registry)| thread::start(index, config.clone(), registry.clone()))
+            .map(|(index, registry)| thread::start(index, config.clone(), registry.clone(), reach.clone()))
             .collect::<io::Result<_>>()?;
         Ok(Proxy { workers, registries, budget })
     }

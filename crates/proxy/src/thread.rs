@@ -17,6 +17,7 @@ use crate::Config;
 use crate::drain::DrainSignal;
 use crate::listener::{self, Purpose};
 use crate::metrics::{WorkerMetrics, WorkerRegistry};
+use crate::reach::Reach;
 use crate::worker::Worker;
 
 const COMMANDS: usize = 64;
@@ -52,6 +53,7 @@ pub(crate) fn start(
     index: usize,
     config: Arc<Config>,
     registry: Arc<WorkerRegistry>,
+    reach: Arc<Reach>,
 ) -> io::Result<mpsc::Sender<Command>> {
     let (sender, commands) = mpsc::channel(COMMANDS);
     // A local runtime cannot leave the thread that made it, so the thread says how that went.
@@ -64,7 +66,7 @@ pub(crate) fn start(
         match runtime {
             Ok(runtime) => {
                 let _ = started.send(Ok(()));
-                runtime.block_on(run(index, config, registry, commands));
+                runtime.block_on(run(index, config, registry, reach, commands));
             }
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -79,10 +81,11 @@ async fn run(
     index: usize,
     config: Arc<Config>,
     registry: Arc<WorkerRegistry>,
+    reach: Arc<Reach>,
     mut commands: mpsc::Receiver<Command>,
 ) {
     let (signal, drain) = DrainSignal::new();
-    let worker = Worker::new(index, &config, WorkerMetrics::new(registry), drain);
+    let worker = Worker::new(index, &config, WorkerMetrics::new(registry), drain, reach);
     let mut listeners: FastMap<SocketAddr, Accepting> = FastMap::default();
     while let Some(command) = commands.recv().await {
         match command {

@@ -24,6 +24,7 @@ use crate::http::retry::Budgets;
 use crate::link::client::LinkPool;
 use crate::metrics::{InFlight, WorkerMetrics};
 use crate::outbound::Learned;
+use crate::reach::{Reach, Sight};
 use crate::silent::SilentPeers;
 use crate::state::{Demand, Expired, LocalWorkload, NodeState, StateCell};
 use crate::tls::{TlsCache, TlsFailure};
@@ -63,6 +64,8 @@ pub struct Worker {
     pub loads: Loads,
     /// Endpoints that did not take connections lately.
     pub health: Health,
+    /// Nodes that are heard on links.
+    pub sight: Sight,
     /// How much of what it sends to each service may be retries.
     pub budgets: Budgets,
     /// What requests on links carry besides, by endpoint.
@@ -102,6 +105,7 @@ impl Worker {
         config: &crate::Config,
         metrics: WorkerMetrics,
         drain: Drain,
+        reach: Arc<Reach>,
     ) -> Rc<Self> {
         Rc::new(Self {
             index,
@@ -113,6 +117,7 @@ impl Worker {
             apps: AppPool::new(&config.budget, config.workers),
             loads: Loads::default(),
             health: Health::default(),
+            sight: Sight::new(reach),
             budgets: Budgets::default(),
             link_headers: LinkHeaders::default(),
             drain,

@@ -18,7 +18,7 @@ use crate::ca::mesh::{AuthorityFiles, MeshAuthority};
 use crate::ca::seal::MasterKey;
 use crate::controller::status::StatusWriter;
 use crate::controller::{self, Controller};
-use crate::fleet::{self, Fleet};
+use crate::fleet::{Fleet, Leases};
 use crate::grpc::ads::Discovery;
 use crate::grpc::enrolment::{Enrolment, EnrolmentError, JoinToken, TokenRequest, millis};
 use crate::grpc::listener::{self, ServerCertificate};
@@ -34,7 +34,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The name of the cluster in the kubeconfig.
 const CLUSTER: &str = "tulle";
 /// How often certificates are looked after, and the clock: it may be set, or the host suspended.
-const UPKEEP: Duration = Duration::from_secs(3);
+const UPKEEP: Duration = Duration::from_secs(1);
 /// How often expired tokens are swept out.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -54,8 +54,8 @@ pub struct ServerConfig {
     pub api_names: Vec<String>,
     /// An authority of the user's own instead of one that the server makes.
     pub authority: Option<AuthorityFiles>,
-    /// How long a node may be silent before its workloads are removed.
-    pub lease: Duration,
+    /// How long a node may be silent, and with what consequence.
+    pub leases: Leases,
 }
 
 impl ServerConfig {
@@ -68,7 +68,7 @@ impl ServerConfig {
             trust_domain: "mesh.local".to_owned(),
             api_names: Vec::new(),
             authority: None,
-            lease: fleet::LEASE,
+            leases: Leases::default(),
         }
     }
 }
@@ -145,7 +145,7 @@ impl Server {
         let enrolment = Enrolment::new(store, authority.root_fingerprint());
         let statuses = StatusWriter::new(objects.clone(), publication.clone(), metrics.clone());
         let fleet =
-            Fleet::start(objects.clone(), enrolment.clone(), metrics.clone(), config.lease, stop.clone())?;
+            Fleet::start(objects.clone(), enrolment.clone(), metrics.clone(), config.leases, stop.clone())?;
         // Everything is compiled before the first node is let in: it would be told that nothing exists.
         let controller = Controller::start(
             objects.clone(),

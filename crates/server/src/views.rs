@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::ca::mesh::MeshAuthority;
-use crate::fleet::{Fleet, NodeView};
+use crate::fleet::{EvictError, Fleet, NodeView};
 use crate::grpc::enrolment::{Enrolment, EnrolmentError, TokenRequest};
 use crate::grpc::listener::REASONS;
 use crate::grpc::publication::Publication;
@@ -77,6 +77,11 @@ impl Views {
         Nodes { nodes: self.fleet.nodes() }
     }
 
+    /// Removes a node that does not come back, and its workloads; returns how many.
+    pub async fn evict(&self, node: &str) -> Result<usize, EvictError> {
+        self.fleet.evict(node).await
+    }
+
     /// Makes a join token. [`EnrolmentError::Invalid`] is the client's fault.
     pub async fn create_token(&self, request: NewToken) -> Result<Token, EnrolmentError> {
         let request = TokenRequest {
@@ -123,8 +128,9 @@ impl Views {
             "Names that nodes subscribe to.",
             subscriptions as u64,
         );
-        let (connected, edges) = self.fleet.load();
+        let (connected, stale, edges) = self.fleet.load();
         text.gauge("tulle_server_nodes_connected", "Nodes with an open report stream.", connected as u64);
+        text.gauge("tulle_server_workloads_stale", "Workloads of nodes that are not heard of.", stale as u64);
         text.gauge("tulle_server_edges", "Edges with traffic in the last minute.", edges as u64);
         text.gauge(
             "tulle_server_store_revision",

@@ -51,7 +51,9 @@ pub fn kind(word: &str) -> Result<&'static Kind> {
         let names: Vec<_> = registry::names().collect();
         let failure = Failure::input(format!("there is no kind `{word}`"));
         let failure = match word {
-            "node" | "nodes" => failure.help("`tulle status` shows nodes"),
+            "node" | "nodes" => {
+                failure.help("`tulle status` shows nodes, and `tulle delete node NAME` removes one")
+            }
             _ => failure,
         };
         failure.help(format!("kinds: {}", names.join(", ")))

@@ -318,7 +318,12 @@ impl From<&model::EndpointSet> for wire::Endpoints {
         Self {
             namespace: set.service.namespace.to_string(),
             name: set.service.name.to_string(),
-            endpoints: set.endpoints.iter().map(|endpoint| wire::Endpoint::from(&**endpoint)).collect(),
+            endpoints: (set.endpoints.iter().enumerate())
+                .map(|(i, endpoint)| wire::Endpoint {
+                    stale_since: set.stale_since(i),
+                    ..wire::Endpoint::from(&**endpoint)
+                })
+                .collect(),
         }
     }
 }
@@ -327,12 +332,12 @@ impl TryFrom<wire::Endpoints> for model::EndpointSet {
     type Error = ConvertError;
 
     fn try_from(set: wire::Endpoints) -> Result<Self> {
-        Ok(Self {
-            service: object_name("", set.namespace, set.name)?,
-            endpoints: list("endpoints", set.endpoints, |endpoint| {
-                model::Endpoint::try_from(endpoint).map(Arc::new)
-            })?,
-        })
+        let service = object_name("", set.namespace, set.name)?;
+        let endpoints = list("endpoints", set.endpoints, |endpoint| {
+            let stale_since = endpoint.stale_since;
+            Ok((Arc::new(model::Endpoint::try_from(endpoint)?), stale_since))
+        })?;
+        Ok(Self::new(service, endpoints))
     }
 }
 
@@ -360,6 +365,8 @@ impl From<&model::Endpoint> for wire::Endpoint {
                 })
                 .collect(),
             identity: endpoint.identity.as_ref().map(SpiffeId::to_string).unwrap_or_default(),
+            // The set knows that.
+            stale_since: 0,
         }
     }
 }

@@ -100,8 +100,9 @@ fn endpoint_sets() -> impl Strategy<Value = EndpointSet> {
                 (identified || node.is_some()).then(|| SpiffeId::workload(&domain, "shop", "cart"));
             Arc::new(Endpoint { workload, node, address, ports, identity })
         });
-    (names(), prop::collection::vec(endpoint, 0..5))
-        .prop_map(|(service, endpoints)| EndpointSet { service, endpoints })
+    let stale_since = prop_oneof![Just(0), 1..i64::MAX];
+    (names(), prop::collection::vec((endpoint, stale_since), 0..5))
+        .prop_map(|(service, endpoints)| EndpointSet::new(service, endpoints))
 }
 
 /// Through bytes, as over the network.

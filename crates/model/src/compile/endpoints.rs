@@ -12,16 +12,16 @@ impl Compiler {
         self.work.endpoints += 1;
         let form = self.services.get(name).filter(|form| !form.external)?;
         let endpoints = if form.selector.is_empty() {
-            self.endpoints_of_slices(name, form)
+            self.endpoints_of_slices(name, form).into_iter().map(|e| (Arc::new(e), 0)).collect()
         } else {
             let candidates = self.selectors.workloads(&name.namespace, &form.selector);
             let endpoint = |workload: &WorkloadName| {
                 let found = self.workloads.get(workload).filter(|w| form.selects(&w.labels))?;
-                endpoint_of_workload(form, workload, found)
+                Some((Arc::new(endpoint_of_workload(form, workload, found)?), found.stale_since))
             };
             candidates.filter_map(endpoint).collect()
         };
-        Some(EndpointSet { service: name.clone(), endpoints: endpoints.into_iter().map(Arc::new).collect() })
+        Some(EndpointSet::new(name.clone(), endpoints))
     }
 
     fn endpoints_of_slices(&self, name: &ServiceName, form: &ServiceForm) -> Vec<Endpoint> {

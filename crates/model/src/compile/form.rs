@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::kinds::core::{EndpointSlice, IntOrString, Service};
 use crate::kinds::meta::ObjectMeta;
-use crate::kinds::tulle::{Mesh, Workload};
+use crate::kinds::tulle::{Mesh, STALE, Workload};
 use crate::name::{NamespacedName, ServiceName, dns_subdomain_problem};
 use crate::snapshot::{AppProtocol, EgressPolicy, MeshSettings, NodeAddress};
 
@@ -143,6 +143,8 @@ pub(super) struct WorkloadForm {
     pub ports: Vec<WorkloadPortForm>,
     pub node: Option<NodeAddress>,
     pub identity: SpiffeId,
+    /// Since when nothing is heard of its node, in seconds since the epoch; 0 where it is.
+    pub stale_since: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +159,12 @@ impl WorkloadForm {
     pub(super) fn read(object: &Value, domain: &TrustDomain) -> Result<Self> {
         let workload: Workload = read(object)?;
         let spec = workload.spec;
+        let mut conditions = workload.status.iter().flat_map(|s| &s.conditions);
+        let stale = conditions.find(|c| c.kind == STALE && c.status == "True");
+        // Stale is stale, since whenever.
+        let stale_since = stale.map_or(0, |c| {
+            c.last_transition_time.parse::<jiff::Timestamp>().map_or(1, |at| at.as_second().max(1))
+        });
         let condition = workload.status.iter().flat_map(|s| &s.conditions).find(|c| c.kind == "Ready");
         let ready = match condition {
             Some(condition) => condition.status == "True",
@@ -190,6 +198,7 @@ impl WorkloadForm {
         let identity = SpiffeId::workload(domain, workload.metadata.namespace_or_default(), account);
         Ok(Self {
             ready,
+            stale_since,
             address,
             ports: ports.collect::<Result<_>>()?,
             node: node.transpose()?,

@@ -528,3 +528,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_silent_nodes_workload_stays_an_endpoint_and_is_stale() {
+    let mut compiler = compiler();
+    compiler.apply(service("c", json!({ "port": 80, "targetPort": 8080 })));
+    compiler.apply(workload("c-0", "c", true));
+    compiler.apply(workload("c-1", "c", true));
+    let set = compiler.endpoints(&name("shop/c")).unwrap();
+    assert!(set.stale_since.is_empty() && set.endpoints.len() == 2);
+    let Change::Put(kind, object) = workload("c-1", "c", true) else { unreachable!() };
+    let mut object = Value::clone(&object);
+    object["status"]["conditions"].as_array_mut().unwrap().push(json!({
+        "type": "Stale", "status": "True", "reason": "NodeSilent", "message": "",
+        "lastTransitionTime": "1970-01-01T00:01:40Z"
+    }));
+    let effects = compiler.apply(Change::Put(kind, Arc::new(object)));
+    assert!(effects.endpoints.contains(&name("shop/c")), "nodes are told");
+    let set = compiler.endpoints(&name("shop/c")).unwrap();
+    assert_eq!((set.endpoints.len(), set.stale_since.as_slice(), set.stale()), (2, &[0, 100][..], 1));
+}

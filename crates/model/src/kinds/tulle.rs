@@ -105,10 +105,13 @@ pub struct WorkloadNode {
     pub link_address: String,
 }
 
+/// The condition of a workload whose node the server does not hear of.
+pub const STALE: &str = "Stale";
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct WorkloadStatus {
-    /// `Ready` says whether it may take traffic.
+    /// `Ready` says whether it may take traffic; `Stale` that nothing is heard of its node, and since when.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend(
         "x-kubernetes-list-type" = "map",

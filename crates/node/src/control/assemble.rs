@@ -269,7 +269,7 @@ impl Assembler {
             }
             type_url::ENDPOINTS => {
                 if let Some(state) = self.endpoints.get_mut(name) {
-                    let empty = EndpointSet { service: name.clone(), endpoints: Vec::new() };
+                    let empty = EndpointSet::new(name.clone(), Vec::new());
                     self.changed |= state.known.as_deref() != Some(&empty);
                     *state = Endpoints { known: Some(Arc::new(empty)), resource: None };
                 }
@@ -446,7 +446,7 @@ mod tests {
     fn endpoints(of: &[&str], nonce: &str) -> DeltaDiscoveryResponse {
         let mut response = response(type_url::ENDPOINTS, nonce);
         for service in of {
-            let set = EndpointSet { service: name(service), endpoints: vec![] };
+            let set = EndpointSet::new(name(service), vec![]);
             let value = discovery::Endpoints::from(&set).encode_to_vec();
             response.resources.push(resource(type_url::ENDPOINTS, &set.service, value));
         }

@@ -322,7 +322,14 @@ async fn drive(
 ) {
     let counts = worker.metrics.counts();
     counts.client_links.add(1);
-    let retire_if_spent = || {
+    let (handle, received) = (connection.handle(), connection.received());
+    let reach = worker.sight.reach();
+    reach.heard(key.address, Instant::now());
+    let mut heard = received.get();
+    let each = || {
+        if std::mem::replace(&mut heard, received.get()) != received.get() {
+            reach.heard(key.address, Instant::now());
+        }
         if let Some(link) = link.upgrade()
             && !link.retired.get()
             && (is_spent(&worker, &link, certificate.not_after) || is_distrusted(&worker, &certificate))
@@ -330,16 +337,22 @@ async fn drive(
             worker.links.retire(&key, &link);
         }
     };
-    let (handle, received) = (connection.handle(), connection.received());
+    let mut dead = false;
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => match ended {
             Ended::Closed => None,
             other => Some(other.to_string()),
         },
-        () = until_dead(handle, received, PING_INTERVAL, PING_DEADLINE, retire_if_spent) => {
+        () = until_dead(handle, received.clone(), PING_INTERVAL, PING_DEADLINE, each) => {
+            dead = true;
             Some("the peer does not answer pings".to_owned())
         }
     };
+    match dead {
+        true => reach.lost(key.address),
+        false if heard != received.get() => reach.heard(key.address, Instant::now()),
+        false => {}
+    }
     if let Some(link) = link.upgrade() {
         worker.links.retire(&key, &link);
     }

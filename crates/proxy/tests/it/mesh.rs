@@ -142,8 +142,8 @@ impl Node {
             tcp_route: None,
         };
         let config = ServiceConfig { name: service.clone(), ports: vec![port] };
-        let endpoints = endpoints.into_iter().map(Arc::new).collect();
-        let set = EndpointSet { service: service.clone(), endpoints };
+        let endpoints = endpoints.into_iter().map(|endpoint| (Arc::new(endpoint), 0)).collect();
+        let set = EndpointSet::new(service.clone(), endpoints);
         self.edit(|state| {
             let mut snapshot = Snapshot::clone(&state.snapshot);
             snapshot.generation += 1;

@@ -34,6 +34,7 @@ use self::path::{Query, Route, Target};
 use self::render::Rendering;
 use self::reply::Reply;
 use self::status::Failure;
+use crate::fleet::EvictError;
 use crate::grpc::enrolment::EnrolmentError;
 use crate::objects::{ObjectError, Objects};
 use crate::views::{NewToken, Views};
@@ -190,6 +191,13 @@ impl Api {
                     Err(error) => Err(Failure::bad_request(error.to_string())),
                 }
             }
+            path if let Some(node) = path.strip_prefix("tulle/v1alpha1/nodes/") => match *request.method() {
+                Method::DELETE => match self.views.evict(node).await {
+                    Ok(workloads) => view(StatusCode::OK, &serde_json::json!({ "workloads": workloads })),
+                    Err(error) => Err(not_evicted(&error)),
+                },
+                _ => Err(Failure::method_not_allowed()),
+            },
             "metrics" if get => Ok(reply::text(StatusCode::OK, self.views.metrics())),
             "" if get => {
                 let paths =
@@ -202,6 +210,15 @@ impl Api {
             _ => Err(Failure::no_such_path()),
         }
     }
+}
+
+fn not_evicted(error: &EvictError) -> Failure {
+    let (code, reason) = match error {
+        EvictError::Unknown(_) => (StatusCode::NOT_FOUND, "NotFound"),
+        EvictError::Connected(_) => (StatusCode::CONFLICT, "Conflict"),
+        EvictError::Unfinished { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+    };
+    Failure::new(code, reason, error.to_string())
 }
 
 fn view(code: StatusCode, view: &impl serde::Serialize) -> Result<Reply, Failure> {

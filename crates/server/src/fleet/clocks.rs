@@ -1,8 +1,8 @@
 //! How a node's clock stands to this host's: the two tell each other their time with every report.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use tulle_model::clock;
+use tulle_model::clock::{SkewNews, SkewWatch, describe};
 use tulle_wire::node::{NodeClock, ServerClock};
 
 use crate::grpc::enrolment::millis;
@@ -12,27 +12,26 @@ use crate::grpc::enrolment::millis;
 pub(super) struct NodeClocks {
     /// What the latest report's answer has to say again.
     asked: Option<i64>,
-    /// It was logged that the two differ.
-    differ: bool,
+    watch: SkewWatch,
 }
 
 impl NodeClocks {
-    /// Takes what a report says, which came at `now`; returns by how many milliseconds the node's clock is
+    /// Takes what a report says, which came at `now`, so long after this server's start; returns by how many milliseconds the node's clock is
     /// ahead. The node knows the round trip; where it has not measured yet, its time is compared as it came.
-    pub fn told(&mut self, node: &str, told: &NodeClock, now: SystemTime) -> i64 {
+    pub fn told(&mut self, node: &str, told: &NodeClock, now: SystemTime, steady: Duration) -> i64 {
         self.asked = Some(told.steady_millis);
         let ahead = told.ahead_millis.unwrap_or_else(|| told.unix_millis.saturating_sub(millis(now)));
-        let differ = clock::is_notable(ahead, 0);
-        if std::mem::replace(&mut self.differ, differ) != differ {
-            if differ {
-                tracing::warn!(
-                    node,
-                    "the clock of the node `{node}` is {} this server's; set the clocks right (NTP)",
-                    clock::describe(ahead)
-                );
-            } else {
+        let steady = i64::try_from(steady.as_millis()).unwrap_or(i64::MAX);
+        match self.watch.look(ahead, 0, steady) {
+            Some(SkewNews::Differ) => tracing::warn!(
+                node,
+                "the clock of the node `{node}` is {} this server's; set the clocks right (NTP)",
+                describe(ahead)
+            ),
+            Some(SkewNews::Agree) => {
                 tracing::info!(node, "the clock of the node `{node}` and this server's agree again");
             }
+            None => {}
         }
         ahead
     }

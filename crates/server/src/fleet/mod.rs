@@ -1,22 +1,21 @@
 //! The nodes, as their reports show them, and the Workload objects that they hold.
 //!
-//! One task a node owns all that concerns it, so its writes are in order. States of a node:
-//! *connected* (it has a report stream), *silent* (nothing heard for less than the lease; its
-//! workloads stay), *expired* (its workloads were removed; the node is still shown for an hour). Any
-//! report heals: the workloads reported last are written again. A server that starts gives every node
-//! that holds workloads a fresh lease.
+//! One task a node owns all that concerns it, so its writes are in order. [`lease`] has the states of a
+//! node. Any report heals: the workloads reported last are written again. A server that starts gives every
+//! node that holds workloads a fresh lease.
 
 mod clocks;
+mod lease;
 mod view;
 mod workloads;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -30,12 +29,10 @@ use crate::objects::{ObjectError, Objects};
 use crate::telemetry::{EdgeView, RollUp};
 
 use self::clocks::NodeClocks;
+use self::lease::State;
+pub use self::lease::{EvictError, LEASE, Leases};
 pub use self::view::{NodeView, NodeWorkloadView};
 
-/// How long a node may be silent before its workloads are removed.
-pub const LEASE: Duration = Duration::from_secs(10);
-/// How long a node that is gone is still shown.
-const SHOWN: Duration = Duration::from_secs(3600);
 /// How many messages may wait for a node's task; a stream that brings more waits.
 const MAILBOX: usize = 16;
 /// How many workloads a node may hold.
@@ -58,6 +55,10 @@ enum Message {
     },
     /// Something is in [`Known::lost`].
     Lost,
+    /// Somebody says that it is gone for good.
+    Evict {
+        done: oneshot::Sender<Result<usize, EvictError>>,
+    },
 }
 
 /// What is known of a node, shared with the views.
@@ -73,6 +74,8 @@ struct Record {
     /// By how many milliseconds its clock is ahead of this host's (negative: behind), where it is known.
     clock_ahead: Option<i64>,
     workloads: Arc<[Workload]>,
+    /// Since when they are stale, in seconds since the epoch.
+    stale_since: Option<i64>,
     refused: Arc<[RefusedWorkload]>,
 }
 
@@ -81,7 +84,7 @@ pub struct Fleet {
     objects: Objects,
     enrolment: Enrolment,
     metrics: Arc<Metrics>,
-    lease: Duration,
+    leases: Leases,
     started: Instant,
     nodes: Mutex<HashMap<Arc<str>, Known>>,
     roll_up: Mutex<RollUp>,
@@ -124,7 +127,7 @@ impl Fleet {
         objects: Objects,
         enrolment: Enrolment,
         metrics: Arc<Metrics>,
-        lease: Duration,
+        leases: Leases,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, ObjectError> {
         let held = workloads::held(&objects)?;
@@ -132,15 +135,15 @@ impl Fleet {
             objects,
             enrolment,
             metrics,
-            lease,
+            leases,
             started: Instant::now(),
             nodes: Mutex::default(),
             roll_up: Mutex::default(),
             sessions: AtomicU64::new(0),
             stop,
         });
-        for (node, names) in held {
-            fleet.mailbox(&node, names);
+        for (node, held) in held {
+            fleet.mailbox(&node, Some(held));
         }
         Ok(fleet)
     }
@@ -154,7 +157,7 @@ impl Fleet {
     ) -> Session {
         let id = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         loop {
-            let mailbox = self.mailbox(node, Vec::new());
+            let mailbox = self.mailbox(node, None);
             let message = Message::Opened { session: id, info: info.clone(), replies: replies.clone() };
             // A task that has just ended makes room for a new one.
             if mailbox.send(message).await.is_ok() || self.stop.is_cancelled() {
@@ -181,11 +184,13 @@ impl Fleet {
         self.roll_up.lock().view(self.second())
     }
 
-    /// How many nodes are connected, and how many edges are known.
-    pub fn load(&self) -> (usize, usize) {
-        let connected = |known: &&Known| known.record.as_ref().is_some_and(|r| r.connected);
-        let connected = self.nodes.lock().values().filter(connected).count();
-        (connected, self.roll_up.lock().len())
+    /// How many nodes are connected, how many workloads are stale, and how many edges are known.
+    pub fn load(&self) -> (usize, usize, usize) {
+        let nodes = self.nodes.lock();
+        let records = || nodes.values().filter_map(|known| known.record.as_ref());
+        let connected = records().filter(|r| r.connected).count();
+        let stale = records().filter(|r| r.stale_since.is_some()).map(|r| r.workloads.len()).sum();
+        (connected, stale, self.roll_up.lock().len())
     }
 
     /// Says that a Workload object was deleted; if the node still runs it, it is written again.
@@ -216,7 +221,7 @@ impl Fleet {
     }
 
     /// The mailbox of a node's task, which is started if need be.
-    fn mailbox(self: &Arc<Self>, node: &Arc<str>, held: Vec<WorkloadName>) -> mpsc::Sender<Message> {
+    fn mailbox(self: &Arc<Self>, node: &Arc<str>, held: Option<workloads::Held>) -> mpsc::Sender<Message> {
         let mut nodes = self.nodes.lock();
         if let Some(known) = nodes.get(node)
             && !known.mailbox.is_closed()
@@ -224,19 +229,24 @@ impl Fleet {
             return known.mailbox.clone();
         }
         let (mailbox, messages) = mpsc::channel(MAILBOX);
-        nodes.insert(node.clone(), Known { mailbox: mailbox.clone(), record: None, lost: Lost::default() });
+        let record = held.as_ref().map(|held| lease::record_of(node, held));
+        let stale_since = held.as_ref().and_then(|held| held.stale_since);
+        let names = held.into_iter().flat_map(|held| held.workloads);
+        let names = names.map(|w| WorkloadName::new(w.namespace.as_str(), w.name.as_str()));
+        nodes.insert(node.clone(), Known { mailbox: mailbox.clone(), record, lost: Lost::default() });
         let task = NodeTask {
             fleet: self.clone(),
             node: node.clone(),
             session: None,
             instance: String::new(),
             reported: Vec::new(),
-            held: held.into_iter().map(|name| (name, None)).collect(),
+            held: names.map(|name| (name, None)).collect(),
             refused: Vec::new(),
             unfinished: false,
             clock: NodeClocks::default(),
-            deadline: Instant::now() + self.lease,
-            expired: false,
+            deadline: Instant::now() + self.leases.lease,
+            state: State::Leased,
+            stale_since,
             link_address: String::new(),
         };
         tokio::spawn(task.run(messages));
@@ -279,14 +289,16 @@ struct NodeTask {
     clock: NodeClocks,
     /// When the lease runs out.
     deadline: Instant,
-    expired: bool,
+    state: State,
+    /// Since when its workloads are stale in the store, in seconds since the epoch.
+    stale_since: Option<i64>,
 }
 
 impl NodeTask {
     async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let stop = self.fleet.stop.clone();
         loop {
-            let lease = tokio::time::sleep_until(self.deadline);
+            let deadline = tokio::time::sleep_until(self.deadline);
             tokio::select! {
                 biased;
                 // Whatever nodes hold stays: the next server grants them a fresh lease.
@@ -298,10 +310,8 @@ impl NodeTask {
                     }
                     None => return,
                 },
-                () = lease => {
-                    if !self.expired {
-                        self.expire().await;
-                    } else if self.forget(&messages) {
+                () = deadline => {
+                    if self.deadline_passed(&messages).await {
                         return;
                     }
                 }
@@ -331,6 +341,7 @@ impl NodeTask {
                     config_heard: now,
                     clock_ahead: None,
                     workloads,
+                    stale_since: None,
                     refused: self.refused.clone().into(),
                 };
                 if let Some(known) = self.fleet.nodes.lock().get_mut(&self.node) {
@@ -355,6 +366,10 @@ impl NodeTask {
                 }
             }
             Message::Lost => {}
+            Message::Evict { done } => {
+                // Who asked may have gone away meanwhile.
+                let _ = done.send(self.evict().await);
+            }
         }
     }
 
@@ -370,16 +385,16 @@ impl NodeTask {
             let gone = lost.names.contains(name) || lost.any && workloads::is_gone(&self.fleet.objects, name);
             missing |= gone && written.take().is_some();
         }
-        if missing && !self.expired {
+        if missing && self.state == State::Leased {
             self.write().await;
         }
     }
 
     async fn take_report(&mut self, report: NodeReport) {
-        let revived = self.expired;
+        let revived = self.state != State::Leased || self.stale_since.is_some();
         self.heard();
         if let Some(clock) = report.clock {
-            let ahead = self.clock.told(&self.node, &clock, SystemTime::now());
+            let ahead = self.clock.told(&self.node, &clock, SystemTime::now(), self.fleet.started.elapsed());
             self.update(|record| record.clock_ahead = Some(ahead));
         }
         if let Some(telemetry) = report.telemetry {
@@ -399,6 +414,7 @@ impl NodeTask {
             });
             self.refused.clear();
             self.remove_all("the node leaves").await;
+            self.gone();
             self.reply();
             return;
         }
@@ -412,6 +428,9 @@ impl NodeTask {
         }
         if set || revived || self.unfinished {
             self.write().await;
+        }
+        if revived {
+            self.is_back();
         }
         self.reply();
     }
@@ -508,37 +527,10 @@ impl NodeTask {
         }
     }
 
-    async fn expire(&mut self) {
-        self.expired = true;
-        self.fleet.metrics.leases_expired.add(1);
-        // Its stream may still be open: the next report heals.
-        self.update(|record| {
-            record.workloads = Arc::default();
-            record.connected = false;
-        });
-        self.remove_all("nothing was heard of it for longer than its lease").await;
-        let retry = if self.held.is_empty() { SHOWN } else { self.fleet.lease };
-        self.expired = self.held.is_empty();
-        self.deadline = Instant::now() + retry;
-    }
-
-    /// Ends the task of a node that is long gone, unless something has just come for it.
-    fn forget(&mut self, messages: &mpsc::Receiver<Message>) -> bool {
-        let mut nodes = self.fleet.nodes.lock();
-        let idle = messages.is_empty() && messages.sender_strong_count() <= 1;
-        if idle {
-            nodes.remove(&self.node);
-            self.fleet.roll_up.lock().forget(&self.node);
-        } else {
-            self.deadline = Instant::now() + SHOWN;
-        }
-        idle
-    }
-
     fn heard(&mut self) {
-        self.expired = false;
+        self.state = State::Leased;
         let now = Instant::now();
-        self.deadline = now + self.fleet.lease;
+        self.deadline = now + self.fleet.leases.lease;
         self.update(|record| {
             record.last_heard = now;
             record.connected = true;
@@ -554,7 +546,7 @@ impl NodeTask {
 
     fn reply(&mut self) {
         if let Some((_, replies)) = &self.session {
-            let lease_seconds = self.fleet.lease.as_secs().try_into().unwrap_or(u32::MAX);
+            let lease_seconds = self.fleet.leases.lease.as_secs().try_into().unwrap_or(u32::MAX);
             // A node that does not read its replies goes without.
             let clock = self.clock.answer(SystemTime::now());
             let _ = replies.try_send(Ok(ReportReply { lease_seconds, refused: self.refused.clone(), clock }));

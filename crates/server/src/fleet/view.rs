@@ -38,6 +38,8 @@ pub struct NodeWorkloadView {
     pub name: String,
     pub ready: bool,
     pub reason: String,
+    /// For how long nothing was heard of its node; none where it is heard.
+    pub stale_seconds: Option<u64>,
     /// None where it has no certificate yet; negative when it has expired.
     pub certificate_expires_in_seconds: Option<i64>,
 }
@@ -55,6 +57,7 @@ pub(super) fn view(name: &str, record: &Record, now: Instant, time: SystemTime) 
         name: legible(&workload.name, 253).into_owned(),
         ready: workload.ready && refusal.is_none(),
         reason: legible(refusal.unwrap_or(&workload.reason), 1000).into_owned(),
+        stale_seconds: record.stale_since.map(|since| time.saturating_sub(since).try_into().unwrap_or(0)),
         certificate_expires_in_seconds: (workload.certificate_not_after != 0)
             .then(|| workload.certificate_not_after.saturating_sub(time)),
     });

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::{Map, Value, json};
+use tulle_model::kinds::tulle::STALE;
 use tulle_model::name::WorkloadName;
 use tulle_model::registry::{Kind, KindId};
 use tulle_wire::node::Workload;
@@ -33,17 +34,86 @@ fn kind() -> &'static Kind {
     KindId::Workload.kind()
 }
 
+/// What is stored of a node's workloads.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub link_address: String,
+    pub workloads: Vec<Workload>,
+    /// The earliest time since when one of them is stale, in seconds since the epoch.
+    pub stale_since: Option<i64>,
+}
+
 /// All workloads that are held by nodes.
-pub(super) fn held(objects: &Objects) -> Result<HashMap<Arc<str>, Vec<WorkloadName>>, ObjectError> {
-    let mut held: HashMap<Arc<str>, Vec<WorkloadName>> = HashMap::new();
+pub(super) fn held(objects: &Objects) -> Result<HashMap<Arc<str>, Held>, ObjectError> {
+    let mut held: HashMap<Arc<str>, Held> = HashMap::new();
     for object in objects.list(kind(), None)?.items {
-        let text = |field: &str| object["metadata"][field].as_str();
-        if let (Some(node), Some(namespace), Some(name)) = (holder(&object), text("namespace"), text("name"))
-        {
-            held.entry(node.into()).or_default().push(WorkloadName::new(namespace, name));
-        }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let Some(node) = holder(&object) else { continue };
+        let held = held.entry(node.into()).or_default();
+        held.link_address = text(&object["spec"]["node"]["linkAddress"]);
+        let since = tulle_model::columns::stale_since(&object);
+        held.stale_since = held.stale_since.into_iter().chain(since).min();
+        let ready = condition(&object, "Ready");
+        held.workloads.push(Workload {
+            namespace: text(&object["metadata"]["namespace"]),
+            name: text(&object["metadata"]["name"]),
+            ready: ready.is_some_and(|c| c["status"] == "True"),
+            reason: ready.map(|c| text(&c["message"])).unwrap_or_default(),
+            ..Workload::default()
+        });
     }
     Ok(held)
+}
+
+fn condition<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
+    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == name)
+}
+
+/// Marks workloads of a node as stale since a time (RFC 3339); those that are already keep their time. An
+/// error where one could not be marked; the others are.
+pub(super) async fn mark_stale(
+    objects: &Objects,
+    node: &str,
+    names: &[WorkloadName],
+    since: &str,
+) -> Result<(), ObjectError> {
+    let mut marks = Vec::with_capacity(names.len());
+    for name in names {
+        marks.push(mark(objects, node, name, since));
+    }
+    let marked: Vec<_> = stream::iter(marks).buffer_unordered(CONCURRENT).collect().await;
+    marked.into_iter().collect()
+}
+
+async fn mark(objects: &Objects, node: &str, name: &WorkloadName, since: &str) -> Result<(), ObjectError> {
+    let options = WriteOptions::controller().with_part(Part::Whole);
+    let marked = objects.modify(kind(), &name.namespace, &name.name, &options, |current| {
+        let mut object = current.clone();
+        if holder(current) != Some(node) || condition(current, STALE).is_some() {
+            return Ok(object);
+        }
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
+        let mut conditions = current["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.push(json!({
+            "type": STALE,
+            "status": "True",
+            "reason": "NodeSilent",
+            "message": format!(
+                "nothing is heard of the node `{node}`: it is cut off from the server, or dead; `tulle delete \
+                 node {node}` removes what it ran"
+            ),
+            "lastTransitionTime": since,
+        }));
+        object["status"]["conditions"] = Value::Array(conditions);
+        Ok(object)
+    });
+    match marked.await {
+        // Somebody has deleted it.
+        Err(ObjectError::NotFound { .. }) => Ok(()),
+        result => result.map(drop),
+    }
 }
 
 /// Writes workloads; an error says for the node's operator why one is not taken.
@@ -191,7 +261,7 @@ fn object(owner: &Owner<'_>, name: &WorkloadName, workload: &Workload, current: 
         "message": message,
         "lastTransitionTime": since,
     })];
-    conditions.extend(others);
+    conditions.extend(others.into_iter().filter(|condition| condition["type"] != STALE));
     object["status"] = json!({ "conditions": conditions });
     object
 }

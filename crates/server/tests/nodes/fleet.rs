@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde_json::json;
 use tulle_model::registry::KindId;
 use tulle_model::telemetry::{LATENCY_BUCKETS, latency_bucket};
+use tulle_server::fleet::{EvictError, Leases};
 use tulle_server::{Server, ServerConfig};
-use tulle_wire::node::{Edge, NodeReport, Telemetry};
+use tulle_wire::node::{Edge, NodeClock, NodeReport, Telemetry};
 
-use crate::client::{TestServer, service, workload};
+use crate::client::{TestNode, TestServer, service, workload};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_holds_only_what_it_may_and_the_rest_is_refused() {
@@ -60,47 +61,151 @@ async fn a_node_holds_only_what_it_may_and_the_rest_is_refused() {
     assert_eq!(server.get(KindId::Workload, "shop", "mine").unwrap()["spec"]["address"], "10.0.0.1");
 }
 
+fn stale(object: &serde_json::Value) -> Option<String> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    let stale = conditions.iter().find(|c| c["type"] == "Stale" && c["status"] == "True")?;
+    Some(stale["lastTransitionTime"].as_str().unwrap().to_owned())
+}
+
+fn config(home: &std::path::Path, forget_stale: Duration) -> ServerConfig {
+    let leases = Leases { lease: Duration::from_millis(1500), forget_stale };
+    ServerConfig { leases, ..ServerConfig::local(home) }
+}
+
+async fn restart(server: TestServer, node: &mut TestNode, config: ServerConfig) -> TestServer {
+    let TestServer { server, home } = server;
+    server.shutdown().await;
+    let server = TestServer { server: Server::start(config).await.unwrap(), home };
+    node.server = server.server.node_address;
+    server
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn workloads_outlive_a_short_silence_and_a_restart_but_not_the_lease() {
+async fn a_silent_nodes_workloads_go_stale_and_stay() {
     let home = tempfile::tempdir().unwrap();
-    let config = || ServerConfig { lease: Duration::from_millis(1500), ..ServerConfig::local(home.path()) };
+    let config = || config(home.path(), Duration::from_secs(3600));
     let server = Server::start(config()).await.unwrap();
     let mut server = TestServer { server, home: tempfile::tempdir().unwrap() };
     let mut node = server.node("n1", &["*"]).await;
     let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
     server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
-    let uid = |server: &TestServer| {
-        server.get(KindId::Workload, "shop", "cart-0").map(|o| o["metadata"]["uid"].clone())
-    };
-    let first = uid(&server);
+    let object = |server: &TestServer| server.get(KindId::Workload, "shop", "cart-0").unwrap();
+    let uid = object(&server)["metadata"]["uid"].clone();
 
-    // A reconnect within the lease changes nothing.
+    // A reconnect within the lease changes nothing, nor does a restart of the server.
     drop(reports);
     let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
-    assert_eq!(uid(&server), first);
-
-    // Nor does a restart of the server.
+    assert_eq!(object(&server)["metadata"]["uid"], uid);
     drop(reports);
-    let TestServer { server: old, home: spare } = server;
-    old.shutdown().await;
-    server = TestServer { server: Server::start(config()).await.unwrap(), home: spare };
-    node.server = server.server.node_address;
-    assert_eq!(uid(&server), first);
+    server = restart(server, &mut node, config()).await;
+    assert!(stale(&object(&server)).is_none());
+    let shown = server.server.views().nodes().nodes;
+    assert!(shown[0].name == "n1" && !shown[0].connected && shown[0].workloads[0].name == "cart-0");
 
     // Nobody comes back: the lease that the restart granted runs out.
     let start = std::time::Instant::now();
-    server.until(KindId::Workload, "shop", "cart-0", |o| o.is_null()).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| stale(o).is_some()).await;
     assert!(start.elapsed() > Duration::from_millis(700), "{:?}", start.elapsed());
+    let since = stale(&object(&server));
+    assert_eq!(object(&server)["status"]["conditions"][0]["status"], "True", "it is as ready as it was");
+    assert!(server.server.views().nodes().nodes[0].workloads[0].stale_seconds.is_some());
+    assert!(server.server.views().metrics().contains("\ntulle_server_workloads_stale 1\n"));
 
-    // A silent stream loses its workloads too, and gets them back with its next word.
+    // Since when outlives a restart.
+    server = restart(server, &mut node, config()).await;
+    assert_eq!(stale(&object(&server)), since);
+    assert!(server.server.views().metrics().contains("\ntulle_server_workloads_stale 1\n"));
+    tokio::time::sleep(Duration::from_millis(2000)).await;
+    assert_eq!(stale(&object(&server)), since, "the lease that the restart granted has run out");
+
+    // A node that comes back heals.
     let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
-    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
-    server.until(KindId::Workload, "shop", "cart-0", |o| o.is_null()).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| stale(o).is_none()).await;
+    // So does the next word on a stream that was silent.
+    server.until(KindId::Workload, "shop", "cart-0", |o| stale(o).is_some()).await;
     assert!(!server.server.views().nodes().nodes[0].connected);
     reports.send(NodeReport::default()).await;
-    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
-    assert!(server.server.views().nodes().nodes[0].connected);
+    server.until(KindId::Workload, "shop", "cart-0", |o| stale(o).is_none()).await;
+    let shown = server.server.views().nodes().nodes;
+    assert!(shown[0].connected && shown[0].workloads[0].stale_seconds.is_none());
+    assert_eq!(object(&server)["metadata"]["uid"], uid, "it was never gone");
     server.server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stale_for_too_long_is_removed() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start(config(home.path(), Duration::from_secs(3))).await.unwrap();
+    let server = TestServer { server, home: tempfile::tempdir().unwrap() };
+    let node = server.node("n1", &["*"]).await;
+    let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    drop(reports);
+    server.until(KindId::Workload, "shop", "cart-0", |o| stale(o).is_some()).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| o.is_null()).await;
+    assert!(server.server.views().metrics().contains("\ntulle_server_workloads_stale 0\n"));
+    let _reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null() && stale(o).is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_does_not_come_back_is_evicted_and_a_connected_one_is_not() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start(config(home.path(), Duration::from_secs(3600))).await.unwrap();
+    let server = TestServer { server, home: tempfile::tempdir().unwrap() };
+    let views = server.server.views();
+    assert!(matches!(views.evict("n1").await, Err(EvictError::Unknown(_))));
+    let node = server.node("n1", &["*"]).await;
+    let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    assert!(matches!(views.evict("n1").await, Err(EvictError::Connected(_))));
+    drop(reports);
+    server.until(KindId::Workload, "shop", "cart-0", |o| stale(o).is_some()).await;
+    assert_eq!(views.evict("n1").await.unwrap(), 1);
+    assert!(server.get(KindId::Workload, "shop", "cart-0").is_none());
+    // If it lives after all, it is taken in again.
+    let _reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_takes_over_what_is_stale() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start(config(home.path(), Duration::from_secs(3600))).await.unwrap();
+    let server = TestServer { server, home: tempfile::tempdir().unwrap() };
+    let (one, two) = (server.node("n1", &["*"]).await, server.node("n2", &["*"]).await);
+    let first = one.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    drop(first);
+    server.until(KindId::Workload, "shop", "cart-0", |o| stale(o).is_some()).await;
+    let _second = two.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server
+        .until(KindId::Workload, "shop", "cart-0", |o| {
+            o["spec"]["node"]["name"] == "n2" && stale(o).is_none()
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_and_server_tell_each_other_their_time() {
+    let server = TestServer::start().await;
+    let node = server.node("n1", &["*"]).await;
+    let mut reports = node.report(Vec::new()).await;
+    reports.reply().await.unwrap();
+    let now =
+        || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as i64;
+    let clock = NodeClock { steady_millis: 77, unix_millis: now() + 3_600_000, ahead_millis: None };
+    reports.send(NodeReport { clock: Some(clock), ..Default::default() }).await;
+    let told = loop {
+        if let Some(clock) = reports.reply().await.unwrap().clock {
+            break clock;
+        }
+    };
+    assert_eq!(told.asked_millis, 77);
+    assert!(told.unix_millis.abs_diff(now()) < 60_000);
+    let shown = &server.server.views().nodes().nodes[0];
+    assert!((3500.0..3700.0).contains(&shown.clock_ahead_seconds.unwrap()));
+    assert!(shown.clock_problem.as_ref().unwrap().contains("1h ahead of the server's"), "{shown:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

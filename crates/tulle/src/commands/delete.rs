@@ -12,7 +12,7 @@ use crate::selection;
 
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
-    /// KIND[,KIND…] NAME…, or KIND/NAME…
+    /// KIND[,KIND…] NAME…, or KIND/NAME…; `node NAME` removes a node that does not come back
     #[arg(value_name = "OBJECTS", required_unless_present = "filename")]
     objects: Vec<String>,
     #[command(flatten)]
@@ -33,6 +33,9 @@ pub struct DeleteArgs {
 }
 
 pub async fn run(args: DeleteArgs) -> Result<()> {
+    if let Some(nodes) = nodes(&args.objects)? {
+        return evict(&args, &nodes).await;
+    }
     let targets = targets(&args).await?;
     let client = args.client.client()?;
     let mut missing = None;
@@ -55,6 +58,46 @@ pub async fn run(args: DeleteArgs) -> Result<()> {
             .help("--ignore-not-found takes that for success")),
         None => Ok(()),
     }
+}
+
+/// Nodes are no objects, but are named as such: `node NAME…`, `node/NAME…`. `None`: no nodes are meant.
+fn nodes(words: &[String]) -> Result<Option<Vec<&str>>> {
+    let is_node = |word: &str| matches!(word, "node" | "nodes" | "no");
+    let Some((first, rest)) = words.split_first() else { return Ok(None) };
+    if is_node(first) {
+        if rest.is_empty() {
+            return Err(Failure::input("which node?").help("for example: `tulle delete node host-2`"));
+        }
+        return Ok(Some(rest.iter().map(String::as_str).collect()));
+    }
+    let named = words.iter().map(|word| word.split_once('/').filter(|(kind, _)| is_node(kind)).map(|w| w.1));
+    let named: Vec<_> = named.collect();
+    match named.iter().filter(|name| name.is_some()).count() {
+        0 => Ok(None),
+        count if count == words.len() => Ok(named.into_iter().collect()),
+        _ => Err(Failure::input("nodes are deleted by a command of their own")),
+    }
+}
+
+/// Removes nodes that do not come back, and what they ran.
+async fn evict(args: &DeleteArgs, nodes: &[&str]) -> Result<()> {
+    if args.selector.is_some() || args.all {
+        return Err(Failure::input("nodes are deleted by their names"));
+    }
+    let client = args.client.client()?;
+    for node in nodes {
+        if let Some(problem) = tulle_model::name::dns_label_problem(node) {
+            return Err(Failure::input(format!("`{node}` is no name of a node: it {problem}")));
+        }
+        match client.delete(&format!("/tulle/v1alpha1/nodes/{node}")).await {
+            Ok(answer) => {
+                print(&format!("node \"{node}\" deleted, with {} workloads\n", answer["workloads"]))?;
+            }
+            Err(failure) if failure.exit == Exit::NotFound && args.ignore_not_found => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(())
 }
 
 type Target = (&'static Kind, Option<String>, String);

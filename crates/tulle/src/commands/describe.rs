@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde_json::Value;
+use tulle_model::columns::{duration, stale_since};
 use tulle_model::registry::KindId;
 
 use super::get::ScopeArgs;
@@ -101,10 +102,16 @@ fn conditions(status: &Value) -> String {
     let mut out = String::new();
     let mut add = |title: String, list: &Value| {
         let Some(list) = list.as_array().filter(|l| !l.is_empty()) else { return };
-        let mut table = Table::new(["TYPE", "STATUS", "REASON", "MESSAGE"]);
+        let mut table = Table::new(["TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"]);
         for condition in list {
             let cell = |name: &str| condition[name].as_str().unwrap_or_default().into();
-            table.row([cell("type"), cell("status"), cell("reason"), cell("message")]);
+            table.row([
+                cell("type"),
+                cell("status"),
+                cell("lastTransitionTime"),
+                cell("reason"),
+                cell("message"),
+            ]);
         }
         out.push_str(&format!("{title}:\n{}", indent(&table.render())));
     };
@@ -141,11 +148,18 @@ async fn service_details(client: &Client, service: &Value) -> Result<String> {
             text(&workload["metadata"]["name"]).into(),
             format!("{}:{}", text(&workload["spec"]["address"]), ports.join(",")).into(),
             text(&workload["spec"]["node"]["name"]).into(),
-            if is_ready(workload) { "yes" } else { "no" }.into(),
+            match (is_ready(workload), stale_since(workload)) {
+                (false, _) => "no".into(),
+                (true, None) => "yes".into(),
+                (true, Some(since)) => {
+                    let age = jiff::Timestamp::now().as_second() - since;
+                    format!("yes, stale {}", duration(age)).into()
+                }
+            },
         ]);
     }
     if table.is_empty() {
-        let (ready, all) = endpoints(service, &workloads, &slices);
+        let (ready, all, _) = endpoints(service, &workloads, &slices);
         out += &line("Endpoints", &format!("{ready} of {all} ready"));
     } else {
         out += &format!("Endpoints:\n{}", indent(&table.render()));
@@ -188,11 +202,13 @@ fn is_ready(workload: &Value) -> bool {
     }
 }
 
-/// How many endpoints of a service are ready, and how many it has.
-pub fn endpoints(service: &Value, workloads: &[Value], slices: &[Value]) -> (usize, usize) {
+/// How many endpoints of a service are ready, how many it has, and how many of the ready ones are stale.
+pub fn endpoints(service: &Value, workloads: &[Value], slices: &[Value]) -> (usize, usize, usize) {
     if service["spec"]["selector"].as_object().is_some_and(|s| !s.is_empty()) {
         let selected: Vec<_> = workloads.iter().filter(|w| selects(service, w)).collect();
-        return (selected.iter().filter(|w| is_ready(w)).count(), selected.len());
+        let ready = || selected.iter().filter(|w| is_ready(w));
+        let stale = ready().filter(|w| stale_since(w).is_some()).count();
+        return (ready().count(), selected.len(), stale);
     }
     let of_service = slices.iter().filter(|slice| {
         slice["metadata"]["namespace"] == service["metadata"]["namespace"]
@@ -201,5 +217,5 @@ pub fn endpoints(service: &Value, workloads: &[Value], slices: &[Value]) -> (usi
     let endpoints: Vec<_> =
         of_service.flat_map(|s| s["endpoints"].as_array().into_iter().flatten()).collect();
     let ready = endpoints.iter().filter(|e| e["conditions"]["ready"] != false).count();
-    (ready, endpoints.len())
+    (ready, endpoints.len(), 0)
 }

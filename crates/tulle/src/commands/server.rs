@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tulle_server::ca::mesh::AuthorityFiles;
+use tulle_server::fleet::Leases;
 use tulle_server::{Server, ServerConfig};
 
 use crate::exit::{Failure, Result};
@@ -37,9 +38,12 @@ pub struct ServerArgs {
     /// The roots to trust, where the certificate is an intermediate (PEM)
     #[arg(long, value_name = "FILE", requires = "ca_certificate")]
     ca_roots: Option<PathBuf>,
-    /// How long a node may be silent before its workloads leave the mesh
+    /// How long a node may be silent before its workloads are stale: callers that reach them go on
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
     lease: Duration,
+    /// How long workloads of a silent node are kept before they leave the mesh
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "24h")]
+    forget_stale: Duration,
     #[command(flatten)]
     home: HomeArgs,
 }
@@ -63,7 +67,7 @@ pub async fn run(args: ServerArgs) -> Result<()> {
         trust_domain: args.trust_domain,
         api_names: args.api_name,
         authority,
-        lease: args.lease,
+        leases: Leases { lease: args.lease, forget_stale: args.forget_stale },
         ..ServerConfig::local(home)
     };
     let server = tokio::select! {

@@ -50,6 +50,7 @@ struct Workload {
     ready: bool,
     #[serde(default)]
     reason: String,
+    stale_seconds: Option<u64>,
     certificate_expires_in_seconds: Option<i64>,
 }
 
@@ -85,13 +86,14 @@ async fn services(args: &StatusArgs, client: &Client) -> Result<Vec<Value>> {
     Ok(items(&services)
         .iter()
         .map(|service| {
-            let (ready, all) = super::describe::endpoints(service, &workloads, &slices);
+            let (ready, all, stale) = super::describe::endpoints(service, &workloads, &slices);
             json!({
                 "namespace": service["metadata"]["namespace"],
                 "name": service["metadata"]["name"],
                 "ports": service["spec"]["ports"],
                 "ready": ready,
                 "endpoints": all,
+                "stale": stale,
             })
         })
         .collect())
@@ -145,7 +147,10 @@ fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value]) -> String {
             service["namespace"].as_str().unwrap_or_default().into(),
             service["name"].as_str().unwrap_or_default().into(),
             ports.join(",").into(),
-            good(format!("{ready}/{all} ready"), ready > 0 && ready == all),
+            match service["stale"].as_u64().unwrap_or(0) {
+                0 => good(format!("{ready}/{all} ready"), ready > 0 && ready == all),
+                stale => good(format!("{ready}/{all} ready, {stale} stale"), false),
+            },
         ]);
     }
     if !table.is_empty() {
@@ -156,7 +161,10 @@ fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value]) -> String {
     for node in &nodes {
         for workload in node.workloads.iter().filter(|w| namespace.is_none_or(|n| n == w.namespace)) {
             let state = match (workload.ready, workload.reason.as_str()) {
-                (true, _) => good("ready", true),
+                (true, _) => match workload.stale_seconds {
+                    None => good("ready", true),
+                    Some(since) => good(format!("ready, stale {}", age(since)), false),
+                },
                 (false, "") => good("not ready", false),
                 (false, reason) => good(format!("not ready: {reason}"), false),
             };

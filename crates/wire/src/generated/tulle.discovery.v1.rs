@@ -143,6 +143,9 @@ pub struct Endpoint {
     pub ports: ::prost::alloc::vec::Vec<PortMapping>,
     #[prost(string, tag = "7")]
     pub identity: ::prost::alloc::string::String,
+    /// Since when the server hears nothing of the node, in seconds since the epoch; 0 where it does.
+    #[prost(int64, tag = "8")]
+    pub stale_since: i64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortMapping {

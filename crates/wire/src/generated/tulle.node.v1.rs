@@ -167,7 +167,7 @@ pub struct Edge {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportReply {
-    /// How long the server waits for a silent node before it removes its workloads.
+    /// How long the server waits for a silent node before its workloads are stale.
     #[prost(uint32, tag = "1")]
     pub lease_seconds: u32,
     /// The workloads of the latest report that the server does not take, and why. The others are taken.
@@ -360,7 +360,7 @@ pub mod node_service_client {
                 .insert(GrpcMethod::new("tulle.node.v1.NodeService", "Sign"));
             self.inner.unary(req, path, codec).await
         }
-        /// Holds the node's lease: the server removes the node's workloads when the stream is gone for
+        /// Holds the node's lease: the server takes the node's workloads for stale when nothing came for
         /// longer than the lease. Every message is merged into what the server knows of the node.
         pub async fn report(
             &mut self,
@@ -418,7 +418,7 @@ pub mod node_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Holds the node's lease: the server removes the node's workloads when the stream is gone for
+        /// Holds the node's lease: the server takes the node's workloads for stale when nothing came for
         /// longer than the lease. Every message is merged into what the server knows of the node.
         async fn report(
             &self,

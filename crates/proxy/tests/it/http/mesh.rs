@@ -124,10 +124,8 @@ impl Node {
         let snapshot = Arc::make_mut(&mut self.state.snapshot);
         let config = ServiceConfig { name: service.clone(), ports: vec![port] };
         snapshot.services.insert(service.clone(), Known::Present(Arc::new(config)));
-        let set = EndpointSet {
-            service: service.clone(),
-            endpoints: endpoints.into_iter().map(Arc::new).collect(),
-        };
+        let endpoints = endpoints.into_iter().map(|endpoint| (Arc::new(endpoint), 0)).collect();
+        let set = EndpointSet::new(service.clone(), endpoints);
         snapshot.endpoints.insert(service, Arc::new(set));
         self.publish();
         self

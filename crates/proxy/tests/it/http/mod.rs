@@ -8,4 +8,5 @@ mod http1;
 mod http2;
 mod mesh;
 mod shares;
+mod stale;
 mod upgrades;
