@@ -126,8 +126,17 @@ async fn a_silent_nodes_workloads_go_stale_and_stay() {
     assert!(!server.server.views().nodes().nodes[0].connected);
     reports.send(NodeReport::default()).await;
     server.until(KindId::Workload, "shop", "cart-0", |o| stale(o).is_none()).await;
-    let shown = server.server.views().nodes().nodes;
-    assert!(shown[0].connected && shown[0].workloads[0].stale_seconds.is_none());
+    // The view follows the store.
+    let healed = async {
+        loop {
+            let shown = server.server.views().nodes().nodes;
+            if shown[0].connected && shown[0].workloads[0].stale_seconds.is_none() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), healed).await.expect("the view shows it");
     assert_eq!(object(&server)["metadata"]["uid"], uid, "it was never gone");
     server.server.shutdown().await;
 }
