@@ -139,7 +139,7 @@ impl Node {
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
         let control = socket::bind(&config.home)?;
 
-        let (capture, mode, reason) = open_capture(&config, &folder).await?;
+        let (capture, mode, reason) = open_capture(&config).await?;
         if mode == CaptureMode::Explicit && !tulle_sys::knows_users() {
             tracing::warn!(
                 "this kernel does not say whose a connection is: every user of this host can call services \
@@ -294,14 +294,14 @@ fn forget_old_mesh(identities: &Path, snapshot: &Path) -> std::io::Result<()> {
     }
 }
 
-async fn open_capture(config: &NodeConfig, folder: &Path) -> anyhow::Result<(Capture, CaptureMode, String)> {
+async fn open_capture(config: &NodeConfig) -> anyhow::Result<(Capture, CaptureMode, String)> {
     // Nodes of different homes on one host may have the same name.
     let home = std::fs::canonicalize(&config.home).unwrap_or_else(|_| config.home.clone());
     let hash = xxh3_64(home.as_os_str().as_encoded_bytes()) as u32;
     let scope = format!("{}-{hash:08x}", config.name);
-    let (folder, wish) = (folder.to_owned(), config.capture);
+    let wish = config.capture;
     let open = if config.keep_workloads { Capture::open_again } else { Capture::open };
-    Ok(spawn_blocking(move || open(&scope, &folder, wish)).await??)
+    Ok(spawn_blocking(move || open(&scope, wish)).await??)
 }
 
 /// Where others reach a listener at `link`: for one at all addresses, the address that this host has

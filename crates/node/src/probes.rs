@@ -82,7 +82,7 @@ pub struct Target {
     pub address: IpAddr,
     /// Where its commands run.
     pub cgroup: Option<PathBuf>,
-    pub resolv_conf: Option<PathBuf>,
+    pub name_service: Option<PathBuf>,
     pub environment: Vec<(String, String)>,
 }
 
@@ -210,7 +210,7 @@ async fn run(command: &[String], target: &Target) -> Result<(), String> {
     let mut process = Command::new(program);
     process.args(arguments).envs(target.environment.iter().map(|(k, v)| (k, v)));
     process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let confined = Confined { cgroup: target.cgroup.clone(), resolv_conf: target.resolv_conf.clone() };
+    let confined = Confined { cgroup: target.cgroup.clone(), name_service: target.name_service.clone() };
     // Dropped at the deadline, the child is killed.
     let mut child = supervise::spawn(process, confined).await.map_err(|e| format!("{program}: {e}"))?;
     let status = child.wait().await.map_err(|e| format!("{program}: {e}"))?;
@@ -230,7 +230,7 @@ mod tests {
         Target {
             address: Ipv4Addr::LOCALHOST.into(),
             cgroup: None,
-            resolv_conf: None,
+            name_service: None,
             environment: vec![("ANSWER".into(), "42".into())],
         }
     }

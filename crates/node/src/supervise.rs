@@ -51,8 +51,8 @@ pub struct Process {
 #[derive(Debug, Clone, Default)]
 pub struct Confined {
     pub cgroup: Option<PathBuf>,
-    /// What it sees as `/etc/resolv.conf`.
-    pub resolv_conf: Option<PathBuf>,
+    /// A folder with what it sees in place of the host's name service.
+    pub name_service: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -321,7 +321,7 @@ pub(crate) async fn spawn(command: Command, confined: Confined) -> io::Result<Ch
 fn spawn_here(mut command: Command, confined: &Confined) -> io::Result<Child> {
     let confinement = Confinement {
         cgroup: confined.cgroup.as_deref(),
-        resolv_conf: confined.resolv_conf.as_deref(),
+        name_service: confined.name_service.as_deref(),
         own_process_group: true,
     };
     confine(&mut command, confinement)?;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ const NFT_ROOT: &str = "/sys/fs/cgroup";
 
 /// How long processes of a killed cgroup may take to go.
 const KILL_DEADLINE: Duration = Duration::from_secs(5);
+const KILL_POLL: Duration = Duration::from_millis(2);
 
 /// Where the unified hierarchy is mounted: the first cgroup2 mount below `/sys/fs/cgroup`
 /// (`/sys/fs/cgroup` itself, or `/sys/fs/cgroup/unified` on hybrid systems).
@@ -70,18 +72,64 @@ impl Cgroup {
     /// Makes the cgroup `segments` below `mount`, parents included; one that exists is taken over.
     pub fn create(mount: &Path, segments: &[&str]) -> io::Result<Self> {
         let path = segments.iter().fold(mount.to_owned(), |path, segment| path.join(segment));
-        fs::create_dir_all(&path)?;
-        Ok(Self { path, level: segments.len() })
+        let cgroup = Self { path, level: segments.len() };
+        cgroup.create_again()?;
+        Ok(cgroup)
+    }
+
+    /// Makes it once more, where somebody has removed it.
+    pub fn create_again(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.path)
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The nft expression that matches sockets made by processes in it.
-    pub fn nft_match(&self) -> String {
-        let relative = self.path.strip_prefix(NFT_ROOT).unwrap_or(&self.path);
-        format!("socket cgroupv2 level {} \"{}\"", self.level, relative.display())
+    /// How many levels below the root of the hierarchy it lies.
+    pub fn level(&self) -> usize {
+        self.level
+    }
+
+    /// How nft names it: the path below `/sys/fs/cgroup`.
+    pub fn nft_path(&self) -> std::path::Display<'_> {
+        self.path.strip_prefix(NFT_ROOT).unwrap_or(&self.path).display()
+    }
+
+    /// What the kernel knows it by. One that is removed and made again has another.
+    pub fn id(&self) -> io::Result<u64> {
+        Ok(fs::metadata(&self.path)?.ino())
+    }
+
+    /// The processes in it and below.
+    pub fn processes(&self) -> io::Result<Vec<u32>> {
+        let mut found = Vec::new();
+        add_processes(&self.path, &mut found)?;
+        Ok(found)
+    }
+
+    /// Kills every process in it and below. An error where some are left at the deadline.
+    pub fn kill(&self) -> io::Result<()> {
+        let deadline = Instant::now() + KILL_DEADLINE;
+        kill(&self.path)?;
+        loop {
+            let events = match fs::read_to_string(self.path.join("cgroup.events")) {
+                Err(e) if is_gone(&e) => return Ok(()),
+                other => other?,
+            };
+            if !is_populated(&events) {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(io::ErrorKind::ResourceBusy.into());
+            }
+            std::thread::sleep(KILL_POLL);
+        }
+    }
+
+    /// Whether a process is in it or below.
+    pub fn is_populated(&self) -> io::Result<bool> {
+        Ok(is_populated(&fs::read_to_string(self.path.join("cgroup.events"))?))
     }
 
     /// Kills every process in it and removes it. An error where processes are left at the deadline.
@@ -90,18 +138,47 @@ impl Cgroup {
     }
 }
 
+/// cgroups(7): 1 where a process is in it, or below.
+fn is_populated(events: &str) -> bool {
+    events.lines().any(|line| line == "populated 1")
+}
+
+/// A cgroup that goes while one of its files is open has no such device any more.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
+}
+
+fn add_processes(path: &Path, found: &mut Vec<u32>) -> io::Result<()> {
+    let processes = match fs::read_to_string(path.join("cgroup.procs")) {
+        Err(e) if is_gone(&e) => return Ok(()),
+        other => other?,
+    };
+    found.extend(processes.lines().filter_map(|line| line.parse::<u32>().ok()));
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            add_processes(&entry.path(), found)?;
+        }
+    }
+    Ok(())
+}
+
+fn kill(path: &Path) -> io::Result<()> {
+    match fs::write(path.join("cgroup.kill"), "1") {
+        Err(e) if is_gone(&e) => Ok(()),
+        other => other,
+    }
+}
+
 /// Kills every process in the cgroup at `path` and below, and removes it. One that is not there is fine.
 pub fn destroy(path: &Path) -> io::Result<()> {
     let deadline = Instant::now() + KILL_DEADLINE;
-    match fs::write(path.join("cgroup.kill"), "1") {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        other => other?,
-    }
+    kill(path)?;
     loop {
         match remove_tree(path) {
             // The kernel takes a moment to reap what it killed.
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(2));
+                std::thread::sleep(KILL_POLL);
             }
             other => return other,
         }
@@ -144,6 +221,12 @@ mod tests {
     #[test]
     fn names_itself_as_nft_does() {
         let cgroup = Cgroup { path: "/sys/fs/cgroup/unified/tulle/n/a".into(), level: 3 };
-        assert_eq!(cgroup.nft_match(), "socket cgroupv2 level 3 \"unified/tulle/n/a\"");
+        assert_eq!(cgroup.nft_path().to_string(), "unified/tulle/n/a");
+    }
+
+    #[test]
+    fn only_a_populated_group_is() {
+        assert!(is_populated("populated 1\nfrozen 0\n"));
+        assert!(!is_populated("populated 0\nfrozen 1\n") && !is_populated(""));
     }
 }

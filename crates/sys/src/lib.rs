@@ -2,9 +2,13 @@
 //! outlive their parent. All `unsafe` of the project stands here.
 
 pub mod cgroup;
+pub mod conntrack;
 pub mod descriptors;
 pub mod memory;
+pub mod mounts;
+mod netlink;
 pub mod nft;
+pub mod nft_watch;
 pub mod process;
 mod socket;
 

@@ -1,24 +1,22 @@
 //! Child processes that start inside their cgroup and cannot outlive their parent.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::{cgroup, descriptors};
+use crate::{cgroup, descriptors, mounts};
 
 /// Where and how a child process is to run.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Confinement<'a> {
     /// The cgroup that it joins before its program starts, so that not one of its sockets escapes.
     pub cgroup: Option<&'a Path>,
-    /// A file that it sees as `/etc/resolv.conf`, in a mount namespace of its own.
-    pub resolv_conf: Option<&'a Path>,
+    /// A folder with what it sees in place of the host's name service ([`mounts`]).
+    pub name_service: Option<&'a Path>,
     /// A process group of its own, so that a terminal's Ctrl-C is not for it.
     pub own_process_group: bool,
 }
@@ -37,7 +35,7 @@ pub fn confine(command: &mut Command, confinement: Confinement<'_>) -> io::Resul
         }
         None => None,
     };
-    let resolv_conf = confinement.resolv_conf.map(|p| CString::new(p.as_os_str().as_bytes())).transpose()?;
+    let overlays = confinement.name_service.map(mounts::overlays).transpose()?;
     if confinement.own_process_group {
         command.process_group(0);
     }
@@ -49,8 +47,8 @@ pub fn confine(command: &mut Command, confinement: Confinement<'_>) -> io::Resul
             // "0" is the writing process itself (cgroups v2, cgroup.procs).
             check(unsafe { libc::write(procs.as_raw_fd(), c"0".as_ptr().cast(), 1) })?;
         }
-        if let Some(file) = &resolv_conf {
-            overlay_resolv_conf(file)?;
+        if let Some(overlays) = &overlays {
+            mounts::mount_apart(overlays)?;
         }
         if let Some(files) = &files {
             check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, files) } as isize)?;
@@ -65,20 +63,6 @@ pub fn confine(command: &mut Command, confinement: Confinement<'_>) -> io::Resul
     // SAFETY: between fork and exec the closure makes system calls only; it allocates nothing and
     // takes no lock. What it owns was made before the fork.
     unsafe { command.pre_exec(setup) };
-    Ok(())
-}
-
-/// Only system calls: it runs between fork and exec.
-fn overlay_resolv_conf(file: &CString) -> io::Result<()> {
-    let null = std::ptr::null();
-    // SAFETY: the pointers are to NUL-terminated strings that outlive the calls.
-    unsafe {
-        check(libc::unshare(libc::CLONE_NEWNS) as isize)?;
-        let slave = libc::MS_REC | libc::MS_SLAVE;
-        check(libc::mount(null, c"/".as_ptr(), null, slave, std::ptr::null()) as isize)?;
-        let target = c"/etc/resolv.conf".as_ptr();
-        check(libc::mount(file.as_ptr(), target, null, libc::MS_BIND, std::ptr::null()) as isize)?;
-    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The sockets of one workload's name server.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,50 +34,81 @@ const BIND_ATTEMPTS: usize = 64;
 
 /// Name service for one workload; ends when it is dropped.
 pub struct DnsListener {
-    address: SocketAddr,
-    _udp: AbortOnDropHandle<()>,
-    _tcp: AbortOnDropHandle<()>,
+    port: u16,
+    _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
 impl DnsListener {
-    /// Listens at a free port of `address`, over UDP and TCP, for a workload in `namespace`.
-    pub async fn start(address: IpAddr, namespace: &str, resolver: Arc<Resolver>) -> io::Result<Self> {
-        let (udp, tcp) = bind(address).await?;
-        let address = udp.local_addr()?;
-        let namespace: Arc<str> = namespace.into();
-        let udp = tokio::spawn(serve_udp(Arc::new(udp), namespace.clone(), resolver.clone()));
-        let tcp = tokio::spawn(serve_tcp(tcp, namespace, resolver));
-        Ok(Self { address, _udp: AbortOnDropHandle::new(udp), _tcp: AbortOnDropHandle::new(tcp) })
+    /// Listens at a free port of the loopback addresses, over UDP and TCP, for a workload in `namespace`.
+    pub async fn start(namespace: &str, resolver: Arc<Resolver>) -> io::Result<Self> {
+        let sockets = bind().await?;
+        let port = sockets[0].0.local_addr()?.port();
+        let server = Arc::new(Server {
+            namespace: namespace.to_owned(),
+            resolver,
+            udp: Arc::new(Semaphore::new(MOST_QUERIES)),
+            tcp: Semaphore::new(MOST_QUERIES),
+            silent: SilentPeers::new(MOST_SILENT),
+        });
+        let mut tasks = Vec::new();
+        for (udp, tcp) in sockets {
+            tasks.push(tokio::spawn(serve_udp(Arc::new(udp), server.clone())));
+            tasks.push(tokio::spawn(serve_tcp(tcp, server.clone())));
+        }
+        Ok(Self { port, _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() })
     }
 
     pub fn port(&self) -> u16 {
-        self.address.port()
+        self.port
     }
 }
 
-async fn bind(address: IpAddr) -> io::Result<(UdpSocket, TcpListener)> {
+/// What the sockets of one workload share.
+struct Server {
+    namespace: String,
+    resolver: Arc<Resolver>,
+    udp: Arc<Semaphore>,
+    tcp: Semaphore,
+    silent: SilentPeers<()>,
+}
+
+type Sockets = Vec<(UdpSocket, TcpListener)>;
+
+/// Sockets of one port: of IPv4, and of IPv6 where this host has it.
+async fn bind() -> io::Result<Sockets> {
     let mut last = None;
     for _ in 0..BIND_ATTEMPTS {
-        let udp = UdpSocket::bind((address, 0)).await?;
-        match TcpListener::bind(udp.local_addr()?).await {
-            Ok(tcp) => return Ok((udp, tcp)),
+        match bind_once().await {
+            Ok(sockets) => return Ok(sockets),
             Err(e) => last = Some(e),
         }
     }
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, namespace: Arc<str>, resolver: Arc<Resolver>) {
-    let slots = Arc::new(Semaphore::new(MOST_QUERIES));
+async fn bind_once() -> io::Result<Sockets> {
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let port = udp.local_addr()?.port();
+    let mut sockets = vec![(udp, TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?)];
+    match UdpSocket::bind((Ipv6Addr::LOCALHOST, port)).await {
+        Ok(udp) => sockets.push((udp, TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await?)),
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Err(e),
+        Err(e) => tracing::debug!("no IPv6 here: {e}"),
+    }
+    Ok(sockets)
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) {
     let mut buffer = vec![0; 4096];
     loop {
         // An error is of an earlier answer that did not arrive (ICMP), not of this read.
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
-        let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+        let Ok(slot) = server.udp.clone().try_acquire_owned() else { continue };
         let query = Bytes::copy_from_slice(&buffer[..length]);
-        let (socket, namespace, resolver) = (socket.clone(), namespace.clone(), resolver.clone());
+        let (socket, server) = (socket.clone(), server.clone());
         tokio::spawn(async move {
-            if let Some(answer) = resolver.resolve(&query, &namespace, Transport::Udp).await {
+            let answer = server.resolver.resolve(&query, &server.namespace, Transport::Udp).await;
+            if let Some(answer) = answer {
                 let _ = socket.send_to(&fit(&query, answer), client).await;
             }
             drop(slot);
@@ -93,10 +124,8 @@ fn fit(query: &[u8], answer: Bytes) -> Bytes {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, namespace: Arc<str>, resolver: Arc<Resolver>) {
+async fn serve_tcp(listener: TcpListener, server: Arc<Server>) {
     let mut spare = Spare::new();
-    let silent = Arc::new(SilentPeers::new(MOST_SILENT));
-    let queries = Arc::new(Semaphore::new(MOST_QUERIES));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -108,29 +137,22 @@ async fn serve_tcp(listener: TcpListener, namespace: Arc<str>, resolver: Arc<Res
                 continue;
             }
         };
-        let (namespace, resolver) = (namespace.clone(), resolver.clone());
-        let (silent, queries) = (silent.clone(), queries.clone());
+        let server = server.clone();
         tokio::spawn(async move {
-            let _ = serve_connection(stream, &namespace, &resolver, &silent, &queries).await;
+            let _ = serve_connection(stream, &server).await;
         });
     }
 }
 
-async fn serve_connection(
-    mut stream: TcpStream,
-    namespace: &str,
-    resolver: &Resolver,
-    silent: &SilentPeers<()>,
-    queries: &Semaphore,
-) -> io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, server: &Server) -> io::Result<()> {
     let mut query = Vec::new();
     loop {
-        let mut place = silent.enter(());
+        let mut place = server.silent.enter(());
         let asking = async {
             let length = stream.read_u16().await?;
             query.resize(usize::from(length), 0);
             stream.read_exact(&mut query).await?;
-            queries.acquire().await.map_err(io::Error::other)
+            server.tcp.acquire().await.map_err(io::Error::other)
         };
         let _slot = tokio::select! {
             asked = timeout(IDLE_DEADLINE, asking) => asked??,
@@ -138,7 +160,8 @@ async fn serve_connection(
         };
         // It is not silent while it waits for its answer.
         drop(place);
-        let Some(answer) = resolver.resolve(&query, namespace, Transport::Tcp).await else { return Ok(()) };
+        let answer = server.resolver.resolve(&query, &server.namespace, Transport::Tcp).await;
+        let Some(answer) = answer else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         let mut framed = length.to_be_bytes().to_vec();
         framed.extend_from_slice(&answer);

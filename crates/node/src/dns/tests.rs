@@ -45,7 +45,7 @@ async fn fixture(server_up: bool, upstream: &[SocketAddr]) -> Fixture {
     let directory = Directory::new(state.cell().clone(), demand, connected);
     let addresses = Addresses::new(table, state);
     let resolver = Arc::new(Resolver { directory, addresses, upstream: Upstream::fixed(upstream) });
-    let listener = DnsListener::start(Ipv4Addr::LOCALHOST.into(), "shop", resolver).await.unwrap();
+    let listener = DnsListener::start("shop", resolver).await.unwrap();
     Fixture { listener, _connected: sender, _folder: folder }
 }
 
@@ -205,6 +205,21 @@ async fn silent_connections_keep_no_query_out() {
     stream.read_exact(&mut answer).await.unwrap();
     assert!(address_in(&Message::from_vec(&answer).unwrap()).is_some());
     assert_eq!(silent[0].read(&mut [0]).await.unwrap_or(0), 0, "the oldest has gone");
+}
+
+#[tokio::test]
+async fn listens_at_both_loopback_addresses() {
+    let fixture = fixture(true, &[]).await;
+    if UdpSocket::bind("[::1]:0").await.is_err() {
+        return;
+    }
+    let query = question("c.", RecordType::A).to_vec().unwrap();
+    let socket = UdpSocket::bind("[::1]:0").await.unwrap();
+    socket.send_to(&query, ("::1", fixture.address().port())).await.unwrap();
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).await.unwrap();
+    assert!(address_in(&Message::from_vec(&answer[..length]).unwrap()).is_some());
+    TcpStream::connect(("::1", fixture.address().port())).await.unwrap();
 }
 
 #[tokio::test]

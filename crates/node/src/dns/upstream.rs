@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::answer::Query;
+use crate::files::Version;
 
 /// How many questions may wait for the host's name servers at once.
 const MOST_QUESTIONS: usize = 512;
@@ -24,7 +25,7 @@ const SERVER_DEADLINE: Duration = Duration::from_secs(2);
 const MOST_SERVERS: usize = 3;
 
 /// How often the configuration is looked at for changes.
-const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How a question came, and so how it is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +48,7 @@ enum Source {
 
 struct Cached {
     checked: Instant,
-    modified: Option<SystemTime>,
+    version: Option<Version>,
     servers: Arc<[SocketAddr]>,
 }
 
@@ -103,12 +104,12 @@ impl Upstream {
         {
             return cached.servers.clone();
         }
-        let modified = std::fs::metadata(path).and_then(|m| m.modified()).ok();
+        let version = Version::of(path);
         let servers = match &*cached {
-            Some(cached) if cached.modified == modified => cached.servers.clone(),
+            Some(cached) if cached.version == version => cached.servers.clone(),
             _ => name_servers(&std::fs::read_to_string(path).unwrap_or_default()).into(),
         };
-        *cached = Some(Cached { checked: Instant::now(), modified, servers: servers.clone() });
+        *cached = Some(Cached { checked: Instant::now(), version, servers: servers.clone() });
         servers
     }
 }
@@ -173,6 +174,24 @@ async fn ask_tcp(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_is_replaced_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, new] = ["resolv.conf", "new"].map(|name| folder.path().join(name));
+        std::fs::write(&path, "nameserver 10.0.0.1\n").unwrap();
+        std::fs::write(&new, "nameserver 2001:db8::1\n").unwrap();
+        // With the same time, as when both come out of one archive.
+        let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+        std::fs::File::options().write(true).open(&new).unwrap().set_modified(time).unwrap();
+        let source = Source::File { path: path.clone(), cached: Mutex::new(None) };
+        let upstream = Upstream { source, slots: Semaphore::new(1) };
+        assert_eq!(upstream.servers()[0].to_string(), "10.0.0.1:53");
+        std::fs::rename(&new, &path).unwrap();
+        let Source::File { cached, .. } = &upstream.source else { unreachable!() };
+        cached.lock().as_mut().unwrap().checked -= CHECK_INTERVAL;
+        assert_eq!(upstream.servers()[0].to_string(), "[2001:db8::1]:53");
+    }
 
     #[test]
     fn reads_a_resolv_conf() {

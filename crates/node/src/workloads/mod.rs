@@ -221,7 +221,7 @@ impl Workloads {
                     namespace: spec.namespace.clone(),
                     name: spec.name.clone(),
                     cgroup: slot.cgroup,
-                    resolv_conf: slot.resolv_conf,
+                    name_service: slot.name_service,
                     environment,
                     listeners: again,
                 };
@@ -257,7 +257,7 @@ impl Workloads {
         let target = Target {
             address: spec.app_address,
             cgroup: running.cgroup.clone(),
-            resolv_conf: running.resolv_conf.clone(),
+            name_service: running.name_service.clone(),
             environment: running.environment.clone(),
         };
         let (runs, runs_receiver) = watch::channel(false);
@@ -330,11 +330,15 @@ impl Workloads {
     pub fn list(&self) -> Vec<WorkloadStatus> {
         let entries: Vec<_> = self.entries.lock().values().cloned().collect();
         let verdict = self.verdicts.borrow().refused.clone();
+        let capture = self.capture.lock().clone();
         let status = |entry: &Arc<Entry>| {
             let mut report = entry.report();
             if let Some(why) = verdict.get(&entry.name) {
                 report.ready = false;
                 report.reason = format!("the server refuses it: {why}");
+            } else if let Some(why) = capture.as_ref().and_then(|capture| capture.trouble(&entry.name)) {
+                report.ready = false;
+                report.reason = format!("its traffic is refused: {why}");
             }
             WorkloadStatus {
                 namespace: report.namespace,
@@ -463,9 +467,8 @@ impl Setup<'_> {
     ) -> anyhow::Result<(Slot, Vec<(String, String)>)> {
         let outbound = self.listen(ProxyCapture::Redirected).await?;
         let resolver = self.workloads.resolver.clone();
-        let dns = DnsListener::start(loopback(), &spec.namespace, resolver)
-            .await
-            .context("no port for DNS can be opened")?;
+        let dns =
+            DnsListener::start(&spec.namespace, resolver).await.context("no port for DNS can be opened")?;
         let dns_port = dns.port();
         self.dns = Some(dns);
         let (capture, name) = (capture.clone(), self.name.clone());

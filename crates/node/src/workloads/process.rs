@@ -37,7 +37,7 @@ impl Workloads {
         let own = std::mem::take(&mut process.environment);
         process.environment = running.environment.iter().cloned().chain(own).collect();
         process.confined =
-            Confined { cgroup: running.cgroup.clone(), resolv_conf: running.resolv_conf.clone() };
+            Confined { cgroup: running.cgroup.clone(), name_service: running.name_service.clone() };
         let supervised = supervise(process, events, runs);
         Ok(WorkloadProcess { workloads: self.clone(), name, running, supervised })
     }

@@ -74,8 +74,8 @@ pub struct Running {
     pub name: String,
     /// The cgroup that it must join before its program starts.
     pub cgroup: Option<PathBuf>,
-    /// What it must see as `/etc/resolv.conf`.
-    pub resolv_conf: Option<PathBuf>,
+    /// A folder with what it must see in place of the host's name service ([`tulle_sys::mounts`]).
+    pub name_service: Option<PathBuf>,
     /// Variables to be added to its environment.
     pub environment: Vec<(String, String)>,
     /// Where the node listens for it; what its environment says of them holds for as long as it runs.

@@ -205,7 +205,7 @@ fn start(args: &RunArgs, running: &Running, own_group: bool) -> Result<Child> {
     }
     let confinement = Confinement {
         cgroup: running.cgroup.as_deref(),
-        resolv_conf: running.resolv_conf.as_deref(),
+        name_service: running.name_service.as_deref(),
         // A service hears of Ctrl-C from us, when it is drained; a client at once, with the terminal.
         own_process_group: own_group,
     };

@@ -63,7 +63,7 @@ impl Replica {
             arguments: command[1..].iter().map(Into::into).collect(),
             directory: Some(directory),
             environment,
-            confined: Confined { cgroup: running.cgroup, resolv_conf: running.resolv_conf },
+            confined: Confined { cgroup: running.cgroup, name_service: running.name_service },
             restart: true,
         };
         let (events, received) = mpsc::channel(LINES);

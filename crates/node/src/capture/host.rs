@@ -1,0 +1,405 @@
+//! Host capture: a cgroup for each workload, and the node's nftables table in step with them.
+//!
+//! Every change is one transaction of nft. Where that is refused, because a cgroup is not what it was, the table is
+//! made anew as a whole, without the workloads that cannot be had; those are closed, say so, and are tried again.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tulle_model::name::WorkloadName;
+use tulle_sys::cgroup::{self, Cgroup};
+use tulle_sys::nft;
+use tulle_sys::nft_watch::Change;
+
+use super::Slot;
+use super::name_service::NameService;
+use super::rules::{self, Opening};
+use super::zones::Zones;
+use crate::backoff::Backoff;
+
+/// The folder of all of Tulle's cgroups.
+const CGROUP: &str = "tulle";
+
+/// Where the nodes of this host keep what has to be the same for all of them, or ends with the host.
+const RUN: &str = "/run/tulle";
+
+/// For how long messages of the kernel about a change of our own may be on their way.
+const OWN_CHANGE: Duration = Duration::from_secs(10);
+
+/// How soon rules that could not be made are tried again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+pub(super) struct Host {
+    scope: String,
+    table: String,
+    mount: PathBuf,
+    name_service: Option<NameService>,
+    state: Mutex<State>,
+    /// Why workloads are closed although they should not be; in a lock of its own, as the other is held while nft runs.
+    troubles: Mutex<BTreeMap<WorkloadName, String>>,
+}
+
+struct State {
+    /// Once it is, nothing is made any more.
+    ended: bool,
+    /// The parent of all workloads' cgroups, and the id by which the rules know it.
+    node: Cgroup,
+    node_id: u64,
+    zones: Zones,
+    workloads: BTreeMap<WorkloadName, Workload>,
+    /// The processes that have changed the rules for us.
+    own: VecDeque<(u32, Instant)>,
+    retry: Backoff,
+    retry_at: Option<Instant>,
+}
+
+struct Workload {
+    cgroup: Cgroup,
+    /// The id by which the rules know it.
+    id: u64,
+    /// `None`: nobody has said yet that a workload of an earlier process of this node is still there.
+    opening: Option<Opening>,
+    /// Why it is closed nevertheless.
+    trouble: Option<String>,
+}
+
+impl Workload {
+    /// What of it stands in the rules.
+    fn in_force(&self) -> Option<Opening> {
+        self.opening.filter(|_| self.trouble.is_none())
+    }
+}
+
+impl Host {
+    /// `Err` says why host capture cannot be had.
+    pub(super) fn open(scope: &str, keep: bool) -> Result<Self, String> {
+        if !tulle_sys::is_root() {
+            return Err("not running as root".to_owned());
+        }
+        let mount = cgroup::unified_mount_or_own()
+            .map_err(|e| format!("the cgroup v2 hierarchy cannot be found or mounted: {e}"))?
+            .ok_or("no cgroup v2 hierarchy is mounted below /sys/fs/cgroup")?;
+        let remains = |e: io::Error| format!("the remains of an earlier run cannot be removed: {e}");
+        if !keep {
+            cgroup::destroy(&mount.join(CGROUP).join(scope)).map_err(remains)?;
+        }
+        let node = Cgroup::create(&mount, &[CGROUP, scope])
+            .map_err(|e| format!("no cgroup can be made below {}: {e}", mount.display()))?;
+        let run = Path::new(RUN);
+        let zones = Zones::new(scope, run).map_err(|e| format!("{RUN} cannot be used: {e}"))?;
+        let name_service = match NameService::open(run.join(scope)) {
+            Ok(service) => Some(service),
+            Err(e) => {
+                tracing::warn!(
+                    "workloads see the host's name service: names of the mesh will not resolve where nscd or \
+                     systemd-resolved answers, nor where no route leads to the name server ({e})"
+                );
+                None
+            }
+        };
+        let workloads = orphans(&mount, scope).map_err(remains)?;
+        let host = Self {
+            scope: scope.to_owned(),
+            table: rules::table_name(scope),
+            mount,
+            name_service,
+            state: Mutex::new(State {
+                ended: false,
+                node_id: node.id().map_err(|e| format!("{}: {e}", node.path().display()))?,
+                node,
+                zones,
+                workloads,
+                own: VecDeque::new(),
+                retry: Backoff::new(RETRY.0, RETRY.1),
+                retry_at: None,
+            }),
+            troubles: Mutex::default(),
+        };
+        let made = host.rebuild(&mut host.state.lock());
+        match made {
+            Ok(()) => Ok(host),
+            Err(e) => {
+                host.clear();
+                Err(e.to_string())
+            }
+        }
+    }
+
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// Opens a workload's way to its listeners. Processes that it has already go on.
+    pub(super) fn add(&self, name: &WorkloadName, outbound_port: u16, dns_port: u16) -> io::Result<Slot> {
+        let mut state = self.state.lock();
+        if state.ended {
+            return Err(io::Error::other("the node is stopping"));
+        }
+        let directory = format!("{}.{}", name.namespace, name.name);
+        let cgroup = Cgroup::create(&self.mount, &[CGROUP, &self.scope, &directory])?;
+        let id = cgroup.id()?;
+        // Another one at each time: what the kernel remembers of its connections leads to listeners that are gone.
+        let zone = state.zones.take()?;
+        let opening = Opening { outbound_port, dns_port, zone };
+        let mut script = String::new();
+        let before = state.workloads.remove(name);
+        if let Some(before) = &before
+            && let Some(opening) = before.in_force()
+        {
+            rules::close(&mut script, &self.table, &before.cgroup, opening);
+        }
+        rules::open(&mut script, &self.table, &cgroup, opening);
+        let workload = Workload { cgroup: cgroup.clone(), id, opening: Some(opening), trouble: None };
+        state.workloads.insert(name.clone(), workload);
+        let applied = self.apply(&mut state, &script).or_else(|e| {
+            tracing::debug!("{name}: {e}: the rules are made anew");
+            self.rebuild(&mut state)
+        });
+        if let Some(opening) = before.and_then(|before| before.opening) {
+            state.zones.give_back(opening.zone);
+        }
+        applied.map_err(io::Error::other)?;
+        if let Some(why) = state.workloads.get(name).and_then(|workload| workload.trouble.clone()) {
+            return Err(io::Error::other(why));
+        }
+        drop(state);
+        if let Some(service) = &self.name_service {
+            // The host may have changed while nobody looked after its processes.
+            service.cover(&cgroup);
+        }
+        let name_service = self.name_service.as_ref().map(|service| service.folder().to_owned());
+        Ok(Slot { cgroup: Some(cgroup.path().to_owned()), name_service })
+    }
+
+    /// Ends the processes of a workload that an earlier process of this node has left.
+    pub(super) fn end_orphan(&self, name: &WorkloadName) -> io::Result<()> {
+        match self.state.lock().workloads.get(name) {
+            Some(orphan) if orphan.opening.is_none() => orphan.cgroup.destroy(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the processes of all workloads that nobody has added again.
+    pub(super) fn end_orphans(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        for orphan in state.workloads.values().filter(|workload| workload.opening.is_none()) {
+            orphan.cgroup.destroy()?;
+        }
+        state.workloads.retain(|_, workload| workload.opening.is_some());
+        Ok(())
+    }
+
+    /// Ends every process of a workload, and forgets it. Those that cannot be ended stay captured.
+    pub(super) fn remove(&self, name: &WorkloadName) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let Some(workload) = state.workloads.get(name) else { return Ok(()) };
+        let cgroup = workload.cgroup.clone();
+        cgroup.kill()?;
+        let Some(workload) = state.workloads.remove(name) else { return Ok(()) };
+        self.troubles.lock().remove(name);
+        if let Some(opening) = workload.in_force() {
+            let mut script = String::new();
+            rules::close(&mut script, &self.table, &cgroup, opening);
+            // Elements of a cgroup that somebody has removed cannot be named any more.
+            if let Err(e) = self.apply(&mut state, &script) {
+                tracing::debug!("{name}: {e}: the rules are made anew");
+                self.rebuild(&mut state).map_err(io::Error::other)?;
+            }
+        }
+        if let Some(opening) = workload.opening {
+            state.zones.give_back(opening.zone);
+        }
+        drop(state);
+        // A process that came at the last moment is closed.
+        cgroup.destroy()
+    }
+
+    /// Why a workload is closed although it should not be.
+    pub(super) fn trouble(&self, name: &WorkloadName) -> Option<String> {
+        self.troubles.lock().get(name).cloned()
+    }
+
+    /// Looks whether all is as it should be, and mends it; `changes` is what the kernel said of the table.
+    pub(super) fn attend(&self, changes: &[Change]) {
+        let mut state = self.state.lock();
+        if state.ended {
+            return;
+        }
+        let now = Instant::now();
+        let foreign = changes.iter().any(|change| match change {
+            Change::By(process) => !state.own.iter().any(|(own, _)| own == process),
+            Change::Missed => true,
+        });
+        let due = state.retry_at.is_some_and(|at| at <= now);
+        let lost = state.lost_cgroups();
+        if foreign {
+            tracing::warn!("somebody else has changed the nftables table {}: it is made anew", self.table);
+        }
+        for cgroup in &lost {
+            tracing::warn!("somebody has removed the cgroup {}: it is made anew", cgroup.display());
+        }
+        if (foreign || due || !lost.is_empty())
+            && let Err(e) = self.rebuild(&mut state)
+        {
+            tracing::error!(
+                "the nftables table {} cannot be made, and traffic is not captured: {e}",
+                self.table
+            );
+        }
+    }
+
+    /// Follows the host's name service.
+    pub(super) fn follow_name_service(&self) {
+        let Some(service) = &self.name_service else { return };
+        match service.refresh() {
+            Ok(true) => {
+                let state = self.state.lock();
+                let cgroups: Vec<_> =
+                    state.workloads.values().map(|workload| workload.cgroup.clone()).collect();
+                drop(state);
+                cgroups.iter().for_each(|cgroup| service.cover(cgroup));
+            }
+            Ok(false) => {}
+            Err(e) => tracing::warn!("the host's name service cannot be followed: {e}"),
+        }
+    }
+
+    fn apply(&self, state: &mut State, script: &str) -> Result<(), nft::NftError> {
+        let now = Instant::now();
+        state.own.retain(|(_, since)| now.duration_since(*since) < OWN_CHANGE);
+        nft::apply(script, |process| state.own.push_back((process, now)))
+    }
+
+    /// Makes the cgroups that are missing, and the whole table in one transaction. A workload that cannot be had is left
+    /// out, and has the reason as its trouble.
+    fn rebuild(&self, state: &mut State) -> Result<(), nft::NftError> {
+        let mut result = state.make_cgroups().map_err(nft::NftError::Io);
+        if result.is_ok() {
+            result = self.apply(state, &state.script(&self.table));
+        }
+        if result.is_err() && state.blame(&self.table) {
+            result = self.apply(state, &state.script(&self.table));
+        }
+        self.tell_troubles(state);
+        let again = result.is_err() || state.workloads.values().any(|workload| workload.trouble.is_some());
+        state.retry_at = again.then(|| Instant::now() + state.retry.delay(1.0));
+        if !again {
+            state.retry.reset();
+        }
+        result
+    }
+
+    /// Says what has changed about them.
+    fn tell_troubles(&self, state: &State) {
+        let now = state.workloads.iter().filter_map(|(name, w)| Some((name.clone(), w.trouble.clone()?)));
+        let now: BTreeMap<_, _> = now.collect();
+        let mut before = self.troubles.lock();
+        for (name, why) in now.iter().filter(|(name, why)| before.get(name) != Some(why)) {
+            tracing::error!("the workload {name} is closed, its traffic is refused: {why}");
+        }
+        for name in before.keys().filter(|name| !now.contains_key(name) && state.workloads.contains_key(name))
+        {
+            tracing::info!("the workload {name} is open again");
+        }
+        *before = now;
+    }
+
+    /// Removes all that it made, processes included; makes nothing any more.
+    pub(super) fn clear(&self) {
+        if let Err(e) = self.try_clear() {
+            tracing::warn!("the capture rules of {} cannot be removed: {e}", self.table);
+        }
+    }
+
+    fn try_clear(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.ended = true;
+        cgroup::destroy(&self.mount.join(CGROUP).join(&self.scope))?;
+        // Another node of this host may have cgroups there.
+        let _ = fs::remove_dir(self.mount.join(CGROUP));
+        self.apply(&mut state, &rules::removal(&self.table)).map_err(io::Error::other)?;
+        state.zones.release();
+        match fs::remove_dir_all(Path::new(RUN).join(&self.scope)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl State {
+    /// Cgroups that are not there any more, or not the ones that the rules know.
+    fn lost_cgroups(&self) -> Vec<PathBuf> {
+        let workloads = self.workloads.values().filter(|workload| workload.trouble.is_none());
+        let known = workloads.map(|workload| (&workload.cgroup, workload.id));
+        let lost = known
+            .chain([(&self.node, self.node_id)])
+            .filter(|(cgroup, id)| !cgroup.id().is_ok_and(|i| i == *id));
+        lost.map(|(cgroup, _)| cgroup.path().to_owned()).collect()
+    }
+
+    fn make_cgroups(&mut self) -> io::Result<()> {
+        self.node.create_again()?;
+        self.node_id = self.node.id()?;
+        for workload in self.workloads.values_mut() {
+            match workload.cgroup.create_again().and_then(|()| workload.cgroup.id()) {
+                Ok(id) => (workload.id, workload.trouble) = (id, None),
+                Err(e) => {
+                    let path = workload.cgroup.path().display();
+                    workload.trouble = Some(format!("its cgroup {path} cannot be made: {e}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The table with all workloads that are open.
+    fn script(&self, table: &str) -> String {
+        let mut script = rules::table(table, &self.node);
+        for workload in self.workloads.values() {
+            if let Some(opening) = workload.in_force() {
+                rules::open(&mut script, table, &workload.cgroup, opening);
+            }
+        }
+        script
+    }
+
+    /// Finds the workloads that nft refuses by themselves; `true` where there are some.
+    fn blame(&mut self, table: &str) -> bool {
+        let mut found = false;
+        for workload in self.workloads.values_mut() {
+            let Some(opening) = workload.in_force() else { continue };
+            let mut script = rules::table(table, &self.node);
+            rules::open(&mut script, table, &workload.cgroup, opening);
+            if let Err(e) = nft::check(&script) {
+                workload.trouble = Some(e.to_string());
+                found = true;
+            }
+        }
+        found
+    }
+}
+
+/// The workloads that still have processes, of an earlier process of this node.
+fn orphans(mount: &Path, scope: &str) -> io::Result<BTreeMap<WorkloadName, Workload>> {
+    let mut orphans = BTreeMap::new();
+    for entry in fs::read_dir(mount.join(CGROUP).join(scope))? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        let directory = entry.file_name().to_string_lossy().into_owned();
+        let cgroup = Cgroup::create(mount, &[CGROUP, scope, &directory])?;
+        match directory.split_once('.') {
+            Some((namespace, name)) if cgroup.is_populated()? => {
+                let workload = Workload { id: cgroup.id()?, cgroup, opening: None, trouble: None };
+                orphans.insert(WorkloadName::new(namespace, name), workload);
+            }
+            _ => cgroup.destroy()?,
+        }
+    }
+    Ok(orphans)
+}

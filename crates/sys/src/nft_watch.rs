@@ -1,0 +1,97 @@
+//! Hears of changes to an nftables table (multicast of nfnetlink, linux/netfilter/nfnetlink.h).
+
+use std::io;
+use std::time::Duration;
+
+use crate::netlink::{Netfilter, attribute, messages};
+
+/// `NFNLGRP_NFTABLES`, as a bit.
+const GROUP: u32 = 1 << (7 - 1);
+const SUBSYSTEM: u16 = 10;
+/// `NFT_MSG_NEWGEN`: the end of every change, of any table.
+const NEW_GENERATION: u16 = 15;
+/// The name of the table, in every message about what a table holds.
+const TABLE: u16 = 1;
+
+/// How many messages are taken at once.
+const MOST_CHANGES: usize = 4096;
+
+/// A change to a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// By the process of this number (the netlink port, which is that for `nft`).
+    By(u32),
+    /// There were more messages than the kernel keeps: anything may have changed.
+    Missed,
+}
+
+/// Hears of every change to one table.
+pub struct TableWatch {
+    netlink: Netfilter,
+    family: u8,
+    table: Vec<u8>,
+}
+
+impl TableWatch {
+    /// Watches the table `table` of the family `inet`. [`TableWatch::wait`] takes at most `patience`.
+    pub fn open(table: &str, patience: Duration) -> io::Result<Self> {
+        let netlink = Netfilter::open(GROUP, patience)?;
+        let table = [table.as_bytes(), &[0]].concat();
+        Ok(Self { netlink, family: libc::NFPROTO_INET as u8, table })
+    }
+
+    /// Waits for a message of the kernel, and takes those that have come with it; what they say of the table. Empty where
+    /// none comes, or they are about others.
+    pub fn wait(&mut self) -> io::Result<Vec<Change>> {
+        let mut found = Vec::new();
+        let mut next = self.netlink.receive();
+        loop {
+            match next {
+                Ok(datagram) => found.extend(changes(datagram, self.family, &self.table)),
+                Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => found.push(Change::Missed),
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => break,
+                Err(e) => return Err(e),
+            }
+            if found.len() >= MOST_CHANGES {
+                break;
+            }
+            next = self.netlink.receive_now();
+        }
+        found.dedup();
+        Ok(found)
+    }
+}
+
+fn changes(datagram: &[u8], family: u8, table: &[u8]) -> Vec<Change> {
+    let ours = messages(datagram).filter(|message| {
+        let (subsystem, what) = (message.kind >> 8, message.kind & 0xff);
+        subsystem == SUBSYSTEM
+            && what != NEW_GENERATION
+            && message.family == family
+            && attribute(message.body, TABLE) == Some(table)
+    });
+    ours.map(|message| Change::By(message.port)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::{push, request};
+
+    #[test]
+    fn changes_of_others_are_not_heard() {
+        let message = |kind: u16, family, table: &[u8]| {
+            let mut message = request(SUBSYSTEM << 8 | kind, 0, family);
+            push(&mut message, TABLE, table);
+            message[12..16].copy_from_slice(&77u32.to_ne_bytes());
+            message
+        };
+        let inet = libc::NFPROTO_INET as u8;
+        let heard = |message: Vec<u8>| changes(&message, inet, b"tulle\0");
+        assert_eq!(heard(message(2, inet, b"tulle\0")), [Change::By(77)]);
+        assert!(heard(message(2, inet, b"other\0")).is_empty());
+        assert!(heard(message(2, 2, b"tulle\0")).is_empty());
+        assert!(heard(message(NEW_GENERATION, inet, b"tulle\0")).is_empty());
+        assert!(heard(Vec::new()).is_empty());
+    }
+}
