@@ -29,6 +29,7 @@ use crate::crowded;
 use crate::error::UpstreamError;
 use crate::http::body::Body;
 use crate::http::headers::AppVersion;
+use crate::turn::Rules;
 
 /// Addresses whose connections are not kept.
 const MAX_CROWDED: usize = 1024;
@@ -42,6 +43,7 @@ pub struct AppPool(Rc<Pool>);
 
 struct Pool {
     places: Rc<Places>,
+    rules: Rules,
     idle: RefCell<FastMap<SocketAddr, Kept>>,
     shared: RefCell<FastMap<SocketAddr, Rc<Shared>>>,
     sweeping: Cell<bool>,
@@ -60,11 +62,12 @@ pub fn is_idempotent(method: &Method) -> bool {
 
 impl AppPool {
     /// Of one of `workers`, which share what `budget` has of descriptors.
-    pub fn new(budget: &Budget, workers: usize) -> Self {
+    pub(crate) fn new(budget: &Budget, workers: usize, rules: Rules) -> Self {
         let share = budget.total(Resource::Descriptors) / 4;
         let most = MAX_CONNECTIONS.min(share) as usize / workers.max(1);
         Self(Rc::new(Pool {
             places: Places::new(most.max(MIN_CONNECTIONS)),
+            rules,
             idle: RefCell::default(),
             shared: RefCell::default(),
             sweeping: Cell::default(),
@@ -176,7 +179,7 @@ mod tests {
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let _first = std::net::TcpStream::connect(address).unwrap();
 
-        let pool = AppPool::new(&Budget::unlimited(), 1);
+        let pool = AppPool::new(&Budget::unlimited(), 1, Rules::default());
         let begin = Instant::now();
         let (head, ()) = http::Request::get("http://c/").body(()).unwrap().into_parts();
         let account = Accounts::new(Budget::unlimited()).of(&Payer::Handshakes);

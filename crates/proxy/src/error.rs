@@ -21,6 +21,11 @@ pub enum UpstreamErrorKind {
     NoCertificate,
     /// The connection ended, or the stream was reset, before the answer was complete.
     ConnectionLost,
+    /// The peer takes no more streams at a time. Where a repetition is safe, the peer has sent the request back
+    /// and what of it was sent is no longer at hand; otherwise it waited in vain.
+    StreamsFull,
+    /// The peer went away before it looked at the request, and what of that was sent is no longer at hand.
+    WentAway,
     /// A workload is stopping.
     Draining,
     /// Took longer than allowed.
@@ -39,7 +44,8 @@ impl UpstreamErrorKind {
             Self::Connect | Self::LinkPending | Self::Tls | Self::Refused | Self::NoCertificate => {
                 "connect-failed"
             }
-            Self::ConnectionLost => "connection-lost",
+            Self::ConnectionLost | Self::WentAway => "connection-lost",
+            Self::StreamsFull => "streams-full",
             Self::Draining => "draining",
             Self::Timeout => "timeout",
             Self::Caller => "bad-request",
@@ -66,6 +72,12 @@ impl UpstreamError {
     /// Refused because there is no more for the one who asks.
     pub fn shed(shed: Shed) -> Self {
         Self::safe(UpstreamErrorKind::Shed(shed), shed.message())
+    }
+
+    /// Nobody has failed: the peer sent the request back because it takes no more at a time, or goes away. It is
+    /// charged neither to the endpoint nor to the retries that its service may have.
+    pub fn is_nobodys(&self) -> bool {
+        matches!(self.kind, UpstreamErrorKind::StreamsFull | UpstreamErrorKind::WentAway)
     }
 
     /// A failure after which nobody knows what the application has seen.

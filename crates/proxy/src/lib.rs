@@ -28,6 +28,7 @@ pub mod state;
 pub mod tcp;
 mod thread;
 pub mod tls;
+mod turn;
 pub mod worker;
 
 use std::io;
@@ -45,6 +46,8 @@ use crate::metrics::WorkerRegistry;
 use crate::reach::Reach;
 use crate::state::{Demand, Expired, StateCell};
 use crate::thread::Command;
+
+pub use crate::turn::Waiting;
 
 /// What a proxy is started with.
 pub struct Config {
@@ -72,12 +75,19 @@ pub struct Bounds {
     /// Bytes of memory that connections and requests may take, of which whoever starts the proxy makes its
     /// [`Budget`]; `None`: what fits the host.
     pub memory: Option<u64>,
+    /// How many may wait for streams of HTTP/2, and for how long.
+    pub waiting: Waiting,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
         // Wide-area networks lose segments, and the first that is lost costs a second.
-        Self { link_handshake: Duration::from_secs(5), link_handshakes: 1024, memory: None }
+        Self {
+            link_handshake: Duration::from_secs(5),
+            link_handshakes: 1024,
+            memory: None,
+            waiting: Waiting::default(),
+        }
     }
 }
 

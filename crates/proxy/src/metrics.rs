@@ -298,6 +298,27 @@ impl From<Shed> for Rejection {
     }
 }
 
+/// What became of who waited for a stream of HTTP/2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum StreamWait {
+    /// It got one.
+    Served,
+    /// The peer sent it back, as it takes no more at a time, and it waits again.
+    Refused,
+    /// It has waited as long as one may.
+    Timeout,
+    /// As many as may waited already.
+    Overflow,
+}
+
+pub(crate) const STREAM_WAITS: [(StreamWait, &str); 4] = [
+    (StreamWait::Served, "served"),
+    (StreamWait::Refused, "refused"),
+    (StreamWait::Timeout, "timeout"),
+    (StreamWait::Overflow, "overflow"),
+];
+
 /// The counters of one worker that belong to no edge.
 #[derive(Default)]
 pub struct WorkerCounts {
@@ -314,6 +335,9 @@ pub struct WorkerCounts {
     pub server_streams: Count,
     pub rejections: [Count; REJECTIONS.len()],
     pub downstream_connections: Count,
+    /// Requests and tunnels that wait for a stream of HTTP/2; and what became of those who did.
+    pub streams_waiting: Count,
+    pub stream_waits: [Count; STREAM_WAITS.len()],
 }
 
 impl WorkerCounts {
@@ -360,6 +384,10 @@ impl Drop for InFlight {
 impl WorkerMetrics {
     pub fn new(registry: Arc<WorkerRegistry>) -> Self {
         Self { registry, edges: RefCell::default(), in_flight: RefCell::default() }
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<WorkerRegistry> {
+        &self.registry
     }
 
     pub fn counts(&self) -> &WorkerCounts {

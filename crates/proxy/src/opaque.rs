@@ -133,8 +133,10 @@ pub async fn open(
                     break;
                 }
                 if error.kind != Kind::LinkPending {
-                    worker.health.failed(&endpoint, Instant::now());
                     failures += 1;
+                    if !error.is_nobodys() {
+                        worker.health.failed(&endpoint, Instant::now());
+                    }
                 }
                 failure = error;
             }

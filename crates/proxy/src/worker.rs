@@ -28,6 +28,7 @@ use crate::reach::{Reach, Sight};
 use crate::silent::SilentPeers;
 use crate::state::{Demand, Expired, LocalWorkload, NodeState, StateCell};
 use crate::tls::{TlsCache, TlsFailure};
+use crate::turn::Rules;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
@@ -107,14 +108,15 @@ impl Worker {
         drain: Drain,
         reach: Arc<Reach>,
     ) -> Rc<Self> {
+        let waiting = Rules::new(config.bounds.waiting, metrics.registry().clone());
         Rc::new(Self {
             index,
             node: config.node.clone(),
             state: config.state.clone(),
+            links: LinkPool::new(config.clock.clone(), waiting.clone()),
+            apps: AppPool::new(&config.budget, config.workers, waiting),
             metrics,
             accounts: Accounts::new(config.budget.clone()),
-            links: LinkPool::new(config.clock.clone()),
-            apps: AppPool::new(&config.budget, config.workers),
             loads: Loads::default(),
             health: Health::default(),
             sight: Sight::new(reach),

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use http::Response;
@@ -11,14 +11,15 @@ use http::request::Parts;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{ATTEMPTS, Pool};
-use crate::budget::{Account, Seat, cost};
+use super::Pool;
+use crate::budget::{Account, Seat, Shed, cost};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::HEADER_LIMIT;
 use crate::http::body::{Body, Gate};
-use crate::http::request::{Failed, request};
-use crate::http2::{Connection, Ended, Handle, Limits, Plain, until_dead};
-use crate::worker::connect_for;
+use crate::http::request::request;
+use crate::http2::{Connection, Ended, Handle, Limits, Line, Plain, until_dead};
+use crate::turn::Turn;
+use crate::worker::connect;
 
 /// What an application may send us on one connection.
 const LIMITS: Limits = Limits {
@@ -41,12 +42,21 @@ const PING_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an application may take to close a connection that we have ended.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long nothing is dialed after that failed, where connections are open.
+const DIAL_PAUSE: Duration = Duration::from_secs(1);
+
 /// The HTTP/2 connections to one address.
 #[derive(Default)]
 pub(super) struct Shared {
     connections: RefCell<Vec<SharedConnection>>,
-    /// Held by the one who opens the next connection: the others wait for it, and share its failure.
-    dialing: tokio::sync::Mutex<Option<(Instant, UpstreamError)>>,
+    /// Who waits for a stream on any of them.
+    line: Rc<Line>,
+    dialing: Cell<bool>,
+    /// How many dials have failed for all that waited, and the last failure.
+    failures: Cell<u64>,
+    failure: RefCell<Option<UpstreamError>>,
+    /// Since when nothing more can be opened beside what is open.
+    refused: Cell<Option<Instant>>,
 }
 
 struct SharedConnection {
@@ -73,74 +83,108 @@ impl Pool {
             // A peer of HTTP/2 has flow control to say what it wants.
             gate.open();
         }
-        let mut body = Some(body);
-        for attempt in 1.. {
-            let handle = self.shared_connection(address, account).await?;
-            match request(&handle, head, &[], &mut body).await {
-                Ok(response) => return Ok(response),
-                // It was not sent, and the body is still there.
-                Err(_) if attempt < ATTEMPTS && body.is_some() => {}
-                Err(Failed { error, sent }) => {
-                    let message = format!("the connection to {address} broke before it answered: {error}");
-                    return Err(UpstreamError {
-                        kind: UpstreamErrorKind::ConnectionLost,
-                        safe_to_retry: !sent || error.is_unprocessed(),
-                        message,
-                    });
-                }
-            }
-        }
-        unreachable!("the last attempt returns")
+        let place = async |turn: &mut Turn| self.place(address, account, turn).await;
+        request(&self.rules, &address, place, head, &[], body).await
     }
 
-    /// A connection with room for a stream, to be opened at once; dials if there is none.
-    async fn shared_connection(
+    /// A connection with room for a stream, to be opened at once.
+    async fn place(
         self: &Rc<Self>,
         address: SocketAddr,
         account: &Rc<Account>,
+        turn: &mut Turn,
     ) -> Result<Handle, UpstreamError> {
         let shared = self.shared.borrow_mut().entry(address).or_default().clone();
-        if let Some(found) = shared.with_room() {
+        if turn.is_now(&shared.line)
+            && let Some(found) = shared.with_room()
+        {
             return Ok(found);
         }
-        let asked = Instant::now();
-        let mut dialing = shared.dialing.lock().await;
-        if let Some(found) = shared.with_room() {
-            return Ok(found);
-        }
-        // One after the other, they would wait the longer the more they are.
-        if let Some((_, error)) = dialing.as_ref().filter(|(failed, _)| *failed >= asked) {
-            return Err(error.clone());
-        }
-        let busiest_first = shared.least_busy().filter(|_| shared.connections.borrow().len() >= MAX_SHARED);
-        if let Some(full) = busiest_first {
-            drop(dialing);
-            // One that ends meanwhile fails the request before it is sent.
-            let _ = full.ready().await;
-            return Ok(full);
-        }
-        let (stream, mut seat) = match connect_for(account, address).await {
-            Ok(opened) => opened,
-            // The next one may have a share left.
-            Err(error) if matches!(error.kind, UpstreamErrorKind::Shed(_)) => return Err(error),
-            Err(error) => {
-                *dialing = Some((Instant::now(), error.clone()));
-                return Err(error);
+        Box::pin(self.wait_for_place(address, account, &shared, turn)).await
+    }
+
+    async fn wait_for_place(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        account: &Rc<Account>,
+        shared: &Rc<Shared>,
+        turn: &mut Turn,
+    ) -> Result<Handle, UpstreamError> {
+        // Opens what is missing for those who stand in line, at the expense of the one who asks first.
+        let dial = || {
+            if shared.wants_another() {
+                let seat = account.seat(cost::APPLICATION + cost::HTTP2)?;
+                tokio::task::spawn_local(self.clone().dial(address, Dialing::begin(shared), seat));
             }
+            Ok(())
         };
-        seat.resize(cost::APPLICATION + cost::HTTP2).map_err(UpstreamError::shed)?;
-        let connection = Connection::client(Plain(stream), LIMITS, LINGER);
-        let handle = connection.handle();
-        tokio::task::spawn_local(drive(address, connection));
-        let kept = SharedConnection { handle: handle.clone(), used: Cell::new(Instant::now()), _seat: seat };
-        shared.connections.borrow_mut().push(kept);
-        self.sweep();
-        Ok(handle)
+        let failures = shared.failures.get();
+        let look = || {
+            if shared.failures.get() != failures {
+                return shared.failure.borrow().clone().map(Err);
+            }
+            let Some(found) = shared.with_room() else {
+                let shed: Shed = dial().err().filter(|_| shared.connections.borrow().is_empty())?;
+                // The next one may have a share left.
+                shared.line.call();
+                return Some(Err(UpstreamError::shed(shed)));
+            };
+            if !shared.line.is_empty() {
+                match shared.room() {
+                    ..=1 => drop(dial()),
+                    room => shared.line.call_for(room - 1),
+                }
+            }
+            Some(Ok(found))
+        };
+        // Others may be before this one, so that it does not look at once.
+        if !shared.line.is_free() {
+            let _ = dial();
+        }
+        turn.wait(&self.rules, &shared.line, &address, look).await
+    }
+
+    /// Opens one more connection. It goes on if all who wait for it give up.
+    async fn dial(self: Rc<Self>, address: SocketAddr, dialing: Dialing, seat: Seat) {
+        let shared = dialing.0.clone();
+        let connected = connect(address).await;
+        drop(dialing);
+        match connected {
+            Ok(stream) => {
+                let connection = Connection::client(Plain(stream), LIMITS, LINGER);
+                let handle = connection.handle();
+                handle.serve(&shared.line);
+                tokio::task::spawn_local(drive(address, connection, Rc::downgrade(&shared)));
+                shared.refused.set(None);
+                let kept = SharedConnection { handle, used: Cell::new(Instant::now()), _seat: seat };
+                shared.connections.borrow_mut().push(kept);
+                self.sweep();
+                shared.line.call();
+            }
+            Err(error) => shared.fail(error),
+        }
     }
 }
 
-async fn drive(address: SocketAddr, mut connection: Connection<Plain<TcpStream>>) {
+/// Somebody opens a connection, until it is dropped.
+struct Dialing(Rc<Shared>);
+
+impl Dialing {
+    fn begin(shared: &Rc<Shared>) -> Self {
+        shared.dialing.set(true);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Dialing {
+    fn drop(&mut self) {
+        self.0.dialing.set(false);
+    }
+}
+
+async fn drive(address: SocketAddr, mut connection: Connection<Plain<TcpStream>>, shared: Weak<Shared>) {
     let (handle, received) = (connection.handle(), connection.received());
+    let kept = handle.clone();
     let dead = async {
         // A process of this host that hangs, in a debugger perhaps, is no reason to break its connections.
         if address.ip().is_loopback() {
@@ -150,6 +194,11 @@ async fn drive(address: SocketAddr, mut connection: Connection<Plain<TcpStream>>
     };
     tokio::select! {
         ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => {
+            if !kept.is_settled() && let Some(shared) = shared.upgrade() {
+                // It was of no use to anybody, and the next would be none either.
+                let message = format!("{address} closed the connection before it said anything: {ended}");
+                shared.fail(UpstreamError::safe(UpstreamErrorKind::ConnectionLost, message));
+            }
             if !matches!(ended, Ended::Closed) {
                 tracing::debug!(%address, "connection to an application ended: {ended}");
             }
@@ -175,14 +224,36 @@ impl Shared {
     fn with_room(&self) -> Option<Handle> {
         let connections = self.connections.borrow();
         let free = connections.iter().filter(|c| c.handle.has_room());
-        let connection = free.min_by_key(|c| c.handle.streams())?;
+        let connection = free.min_by_key(|c| c.handle.open_streams())?;
         connection.used.set(Instant::now());
         Some(connection.handle.clone())
     }
 
-    fn least_busy(&self) -> Option<Handle> {
+    /// How many streams can be opened now.
+    fn room(&self) -> usize {
+        self.connections.borrow().iter().map(|c| c.handle.room()).fold(0, usize::saturating_add)
+    }
+
+    /// Whether one more connection should be opened for those that wait.
+    fn wants_another(&self) -> bool {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|c| c.handle.is_open());
-        connections.iter().min_by_key(|c| c.handle.streams()).map(|c| c.handle.clone())
+        let refused = self.refused.get().is_some_and(|since| since.elapsed() < DIAL_PAUSE);
+        !self.dialing.get()
+            && connections.len() < MAX_SHARED
+            && (!refused || connections.is_empty())
+            // What one allows that has just been opened is not known yet.
+            && connections.iter().all(|c| c.handle.is_settled() && !c.handle.has_room())
+    }
+
+    /// No further connection could be opened. Who waits goes on to do so where some are open.
+    fn fail(&self, error: UpstreamError) {
+        self.refused.set(Some(Instant::now()));
+        if self.connections.borrow().iter().any(|c| c.handle.is_open()) {
+            return;
+        }
+        self.failures.set(self.failures.get() + 1);
+        *self.failure.borrow_mut() = Some(error);
+        self.line.call_all();
     }
 }

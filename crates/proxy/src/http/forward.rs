@@ -132,6 +132,9 @@ pub(crate) async fn forward(
             answer.headers_mut().remove(RETRY);
             return (route.outcome(worker, hop), answer);
         }
+        if failure.is_nobodys() {
+            Box::pin(tokio::time::sleep(route.attempts.pause())).await;
+        }
     }
 }
 
@@ -212,6 +215,9 @@ impl Route {
         body_at_hand: bool,
     ) -> bool {
         use UpstreamErrorKind as Failure;
+        if error.is_nobodys() {
+            return error.safe_to_retry && body_at_hand && self.attempts.take_back();
+        }
         if let Hop::Endpoint(picked) = hop {
             if matches!(error.kind, Failure::Connect | Failure::Tls | Failure::Refused | Failure::Draining) {
                 worker.health.failed(&picked.endpoint, Instant::now());
@@ -404,9 +410,8 @@ async fn send(
         let port = picked.target_port;
         return Ok(inbound::pass_request(worker, &workload, port, version, head, body, account).await);
     }
-    let stream = worker.links.stream(worker, source, endpoint).await?;
     let more = worker.link_headers.of(&picked.endpoint, picked.target_port, version);
-    let mut response = stream.send(worker, head, &more, body).await?;
+    let mut response = worker.links.request(worker, source, &picked.endpoint, head, &more, body).await?;
     headers::strip_hop_by_hop(response.headers_mut());
     Ok(response)
 }
@@ -434,10 +439,13 @@ fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
         return None;
     }
     let reason = response.headers().get(REASON)?;
+    let retry = response.headers().get(RETRY).map(HeaderValue::as_bytes);
     let kind = match reason.as_bytes() {
         b"connect-failed" => Failure::Connect,
         b"draining" => Failure::Draining,
         b"timeout" => Failure::Timeout,
+        b"streams-full" => Failure::StreamsFull,
+        b"connection-lost" if retry == Some(b"free") => Failure::WentAway,
         b"connection-lost" => Failure::ConnectionLost,
         // What is over there for this caller says nothing about the endpoint.
         reason if std::str::from_utf8(reason).is_ok_and(|reason| Shed::of(reason).is_some()) => {
@@ -445,7 +453,7 @@ fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
         }
         _ => Failure::Refused,
     };
-    let safe_to_retry = response.headers().get(RETRY).is_some_and(|value| value == "safe");
+    let safe_to_retry = matches!(retry, Some(b"safe" | b"free"));
     let message = format!("the endpoint's node answered {}", response.status());
     Some(UpstreamError { kind, safe_to_retry, message })
 }

@@ -22,6 +22,8 @@ pub enum Reason {
     /// The connection broke before the answer began.
     ConnectionLost,
     Draining,
+    /// The application takes no more streams at a time, and too many wait for one, or one has waited too long.
+    StreamsFull,
     /// There is no such service, or it has no such port.
     UnknownService,
     /// The mesh's egress policy forbids destinations outside of the mesh.
@@ -44,6 +46,7 @@ impl Reason {
             Self::ConnectFailed => "connect-failed",
             Self::ConnectionLost => "connection-lost",
             Self::Draining => "draining",
+            Self::StreamsFull => "streams-full",
             Self::UnknownService => "unknown-service",
             Self::EgressDenied => "egress-denied",
             Self::Timeout => "timeout",
@@ -55,7 +58,7 @@ impl Reason {
 
     pub fn status(self) -> StatusCode {
         match self {
-            Self::NoEndpoints | Self::ConnectFailed | Self::Draining | Self::Shed(_) => {
+            Self::NoEndpoints | Self::ConnectFailed | Self::Draining | Self::StreamsFull | Self::Shed(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::NoRoute => StatusCode::NOT_FOUND,
@@ -77,7 +80,8 @@ impl From<UpstreamErrorKind> for Reason {
             | UpstreamErrorKind::Tls
             | UpstreamErrorKind::Refused
             | UpstreamErrorKind::NoCertificate => Self::ConnectFailed,
-            UpstreamErrorKind::ConnectionLost => Self::ConnectionLost,
+            UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::WentAway => Self::ConnectionLost,
+            UpstreamErrorKind::StreamsFull => Self::StreamsFull,
             UpstreamErrorKind::Draining => Self::Draining,
             UpstreamErrorKind::Timeout => Self::Timeout,
             UpstreamErrorKind::Caller => Self::BadRequest,
@@ -113,7 +117,8 @@ pub fn shed_by_peer() -> HeaderMap {
 pub fn failed(error: &UpstreamError) -> Response<Body> {
     let mut response = reply(error.kind.into(), &error.message);
     if error.safe_to_retry {
-        response.headers_mut().insert(RETRY, HeaderValue::from_static("safe"));
+        let how = if error.is_nobodys() { "free" } else { "safe" };
+        response.headers_mut().insert(RETRY, HeaderValue::from_static(how));
     }
     response
 }

@@ -2,24 +2,66 @@
 
 use std::future::poll_fn;
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response};
 
+use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, Gate};
 use crate::http2::{Error, Handle, RequestHead, send_body};
+use crate::metrics::StreamWait;
+use crate::turn::{Rules, Turn};
 
 /// A request that got no answer.
-pub struct Failed {
-    pub error: Error,
+struct Failed {
+    error: Error,
     /// Some of it may have reached the peer.
-    pub sent: bool,
+    sent: bool,
 }
 
 /// Sends a request, whose URI must have scheme and authority, with headers that come on top of its own, and
-/// returns when the head of the answer is there. The connection must be ready for a stream. `body` is left
-/// where it is if nothing was sent. Dropping the future, or the answer's body before its end, resets the
-/// stream.
-pub async fn request(
+/// returns when the head of the answer is there. `place` gives the connection to open a stream on, which has
+/// room for one. What the peer sends back for nobody's fault is sent again, as long as its body is at hand.
+/// `to` names the peer for people.
+///
+/// Dropping the future, or the answer's body before its end, resets the stream.
+pub(crate) async fn request(
+    rules: &Rules,
+    to: &dyn std::fmt::Display,
+    mut place: impl AsyncFnMut(&mut Turn) -> Result<Handle, UpstreamError>,
+    head: &Parts,
+    more: &[(HeaderName, HeaderValue)],
+    body: Body,
+) -> Result<Response<Body>, UpstreamError> {
+    let mut turn = Turn::default();
+    let mut body = Some(body);
+    loop {
+        let connection = place(&mut turn).await?;
+        let Failed { error, sent } = match try_once(&connection, head, more, &mut body).await {
+            Ok(response) => return Ok(response),
+            Err(failed) => failed,
+        };
+        if matches!(error, Error::Full) {
+            rules.count(StreamWait::Refused);
+        }
+        if body.is_some() && Box::pin(turn.again(rules, &error, connection.open_streams())).await {
+            continue;
+        }
+        let kind = match error {
+            Error::Full if body.is_some() => return Err(turn.in_vain(rules, to)),
+            Error::Full => UpstreamErrorKind::StreamsFull,
+            Error::NotProcessed if body.is_none() => UpstreamErrorKind::WentAway,
+            _ => UpstreamErrorKind::ConnectionLost,
+        };
+        let safe_to_retry = !sent || error.is_unprocessed();
+        let message = format!("the connection to {to} broke before it answered: {error}");
+        return Err(UpstreamError { kind, safe_to_retry, message });
+    }
+}
+
+/// Sends a request once. `body` is left where it is if nothing was sent, and is given back if it was there as a
+/// whole and the peer has not looked at it.
+async fn try_once(
     connection: &Handle,
     head: &Parts,
     more: &[(HeaderName, HeaderValue)],
@@ -29,17 +71,22 @@ pub async fn request(
     let request = RequestHead { method: &head.method, uri: &head.uri, headers: &head.headers, more };
     let opened = connection.request(&request, empty);
     let (mut sender, mut receiver) = opened.map_err(|error| Failed { error, sent: false })?;
-    if let Some(mut body) = body.take().filter(|_| !empty) {
-        if let Some(mut bytes) = body.take_whole() {
-            sender.send(&mut bytes, true);
-            body = Body::whole(bytes);
+    let mut whole = None;
+    match body.take().filter(|_| !empty) {
+        Some(mut taken) => {
+            if let Some(mut bytes) = taken.take_whole() {
+                whole = Some(bytes.clone());
+                sender.send(&mut bytes, true);
+                taken = Body::whole(bytes);
+            }
+            if !http_body::Body::is_end_stream(&taken) {
+                tokio::task::spawn_local(async move {
+                    // A failure shows in the answer.
+                    let _ = send_body(&mut sender, taken).await;
+                });
+            }
         }
-        if !http_body::Body::is_end_stream(&body) {
-            tokio::task::spawn_local(async move {
-                // A failure shows in the answer.
-                let _ = send_body(&mut sender, body).await;
-            });
-        }
+        None => whole = Some(Bytes::new()),
     }
     let gate = head.extensions.get::<Gate>();
     let answered = poll_fn(|cx| {
@@ -52,6 +99,11 @@ pub async fn request(
         }
         polled
     });
-    let head = answered.await.map_err(|error| Failed { error, sent: true })?;
+    let head = answered.await.map_err(|error| {
+        if error.is_unprocessed() {
+            *body = whole.map(Body::whole);
+        }
+        Failed { error, sent: true }
+    })?;
     Ok(Response::from_parts(head, Body::from(receiver)))
 }

@@ -1,6 +1,7 @@
 //! Whether a failed attempt is made again elsewhere.
 
 use std::cell::RefCell;
+use std::time::Duration;
 
 use http::Method;
 use tokio::time::Instant;
@@ -15,6 +16,9 @@ use crate::error::{UpstreamError, UpstreamErrorKind};
 const ATTEMPTS: u32 = 3;
 /// With them, so many.
 const ATTEMPTS_IN_ALL: u32 = 10;
+/// How often a request may be sent back for nobody's fault, and how long it then waits at first; that doubles.
+const SENT_BACK: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(5);
 /// Services with a budget of their own on a worker; beyond that all start anew.
 const MAX_BUDGETS: usize = 4096;
 
@@ -35,7 +39,7 @@ impl Budgets {
         &self,
         service: &ServiceName,
         now: Instant,
-        act: impl FnOnce(&mut RetryBudget, std::time::Duration) -> T,
+        act: impl FnOnce(&mut RetryBudget, Duration) -> T,
     ) -> T {
         let now = now.saturating_duration_since(self.started);
         let mut services = self.services.borrow_mut();
@@ -64,6 +68,8 @@ pub struct Attempts {
     made: u32,
     /// Those that say nothing of the service: a workload was stopping, a link was not open yet.
     uncounted: u32,
+    /// Those that were sent back for nobody's fault, which are not among those made.
+    sent_back: u32,
 }
 
 impl Attempts {
@@ -73,6 +79,19 @@ impl Attempts {
 
     pub fn begin(&mut self) {
         self.made += 1;
+    }
+
+    /// The last attempt was sent back for nobody's fault (see [`UpstreamError::is_nobodys`]): it does not count.
+    /// Whether another may follow.
+    pub fn take_back(&mut self) -> bool {
+        self.made -= 1;
+        self.sent_back += 1;
+        self.sent_back <= SENT_BACK
+    }
+
+    /// How long the next one should wait.
+    pub fn pause(&self) -> Duration {
+        PAUSE * (1 << self.sent_back.min(SENT_BACK))
     }
 
     /// Whether another attempt may follow, apart from the budget: the failed one has certainly not

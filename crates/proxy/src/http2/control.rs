@@ -18,11 +18,19 @@ impl Core {
             return Err(Violation::protocol("RST_STREAM came on stream 0"));
         }
         self.check_not_idle(head.stream)?;
+        let most = self.most_streams();
         let Some(stream) = self.streams.get_mut(&head.stream) else { return Ok(()) };
         let early = self.server && !stream.is_closed() && !stream.answered;
         if !stream.is_closed() {
             // What came before it can still be read.
             stream.reset = Some(Reset::ByPeer(Reason(reason)));
+            // A refusal of what is more than the peer takes at a time: what it takes may have become less
+            // after the stream was opened, and streams may have ended since.
+            let beside = stream.opened_as.max(self.open);
+            if Reason(reason) == Reason::REFUSED_STREAM && stream.opened_as > 0 && beside >= most {
+                stream.reset = Some(Reset::Full);
+                self.refused_beside = Some(self.open - 1).filter(|others| *others > 0);
+            }
         }
         self.unsent -= stream.discard_unsent();
         stream.wake_receiver();
@@ -56,6 +64,7 @@ impl Core {
             self.settings_seen = true;
             self.peer.max_streams = usize::MAX;
         }
+        self.refused_beside = None;
         if payload.len() / 6 > MAX_SETTINGS {
             return Err(Violation::new(
                 Reason::ENHANCE_YOUR_CALM,
@@ -71,7 +80,7 @@ impl Core {
         if let Some(window) = window {
             self.initial_window(window)?;
         }
-        self.wake_openers();
+        self.call_next();
         self.control_room()?;
         frame::head(&mut self.out.bytes, 0, kind::SETTINGS, flag::ACK, 0);
         Ok(())
@@ -143,7 +152,7 @@ impl Core {
             return Err(Violation::protocol("GOAWAY came on a stream"));
         }
         self.peer_going = true;
-        self.wake_openers();
+        self.call_next();
         if !self.server {
             let last = last & 0x7fff_ffff;
             for (_, stream) in self.streams.iter_mut().filter(|(id, s)| **id > last && !s.is_closed()) {

@@ -2,6 +2,7 @@
 //! [`Core::receive`](super::receive), and what is to go out stands in [`Core::out`].
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::budget::Budget;
 use super::error::{Ended, Error, Reason, Violation};
 use super::frame::{self, kind, setting};
 use super::hpack::{Decoder, Encoder};
+use super::line::Line;
 use super::receive::Input;
 use super::stream::{Reset, Stream, Way, register};
 use super::{Incoming, Limits};
@@ -32,6 +34,9 @@ const OUT_STEP: usize = 16 << 10;
 /// Buffers that grew beyond that are given back after a while.
 const OUT_KEPT: usize = 8 << 10;
 const TABLE_SIZE: usize = 4096;
+/// So many streams may be held at least, twice what the peer allows otherwise: those that are over, and whose
+/// answers are still to be read, among them (clients).
+const MIN_HELD: usize = 200;
 /// The PING that is sent with the first GOAWAY of a graceful end.
 pub(super) const FAREWELL: [u8; 8] = *b"farewell";
 
@@ -85,9 +90,12 @@ pub(super) struct Core {
     pings_sent: u64,
     pings_answered: u64,
     pinger: Option<Waker>,
-    /// Who waits to open a stream, and the number of the next who does.
-    pub openers: FastMap<u64, Waker>,
-    next_opener: u64,
+    /// Who waits to open a stream, here or on another connection to the same peer (clients).
+    pub line: Option<Rc<Line>>,
+    /// Streams opened here that are not over (clients).
+    pub open: usize,
+    /// The peer refused one when so many others were open: it takes no more for now, whatever it said.
+    pub refused_beside: Option<usize>,
     pub going: Going,
     /// The peer goes away.
     pub peer_going: bool,
@@ -145,8 +153,9 @@ impl Core {
             peer: PeerSettings {
                 initial_window: i64::from(frame::DEFAULT_WINDOW),
                 max_frame: frame::DEFAULT_FRAME,
-                // RFC 9113, section 6.5.2: no limit until the peer says so; nobody means that.
-                max_streams: 100,
+                // RFC 9113, section 6.5.2: no limit until the peer says so. Nobody means that: one stream
+                // goes ahead, so that no round trip is lost, and the others wait for what it says.
+                max_streams: 1,
             },
             settings_seen: false,
             waiting: VecDeque::new(),
@@ -157,8 +166,9 @@ impl Core {
             pings_sent: 0,
             pings_answered: 0,
             pinger: None,
-            openers: FastMap::default(),
-            next_opener: 0,
+            line: None,
+            open: 0,
+            refused_beside: None,
             going: Going::No,
             peer_going: false,
             peer_reason: None,
@@ -187,38 +197,39 @@ impl Core {
         self.ended.is_none() && !self.peer_going && self.going == Going::No && self.next_stream < 1 << 30
     }
 
-    /// Waits until a stream can be opened.
-    pub(super) fn poll_open(&mut self, number: u64, cx: &Context<'_>) -> Poll<Result<(), Error>> {
-        if let Some(ended) = &self.ended {
-            return Poll::Ready(Err(Error::Connection(ended.clone())));
+    /// Has the first of those look who wait for a stream: things have changed.
+    pub(super) fn call_next(&self) {
+        if let Some(line) = &self.line {
+            line.call();
         }
-        if !self.takes_streams() {
-            return Poll::Ready(Err(Error::Unavailable));
-        }
-        if self.has_room() {
-            return Poll::Ready(Ok(()));
-        }
-        self.openers.insert(number, cx.waker().clone());
-        Poll::Pending
     }
 
-    pub(super) fn new_opener(&mut self) -> u64 {
-        self.next_opener += 1;
-        self.next_opener
-    }
-
-    pub(super) fn wake_openers(&mut self) {
-        for (_, waker) in self.openers.drain() {
-            waker.wake();
+    /// The same where there is a place now.
+    pub(super) fn offer_room(&self) {
+        if let Some(line) = &self.line
+            && !line.is_empty()
+            && self.has_room()
+        {
+            line.call();
         }
     }
 
     /// Whether a stream can be opened now: the peer allows it, takes what we send, and can still answer.
     pub(super) fn has_room(&self) -> bool {
-        self.takes_streams()
-            && self.streams.len() < self.peer.max_streams
+        self.room() > 0
+    }
+
+    /// How many streams can be opened now.
+    pub(super) fn room(&self) -> usize {
+        let fit = self.takes_streams()
             && self.out.len() < CONTROL_LIMIT
-            && self.uncredited <= self.connection_window() as usize / 2
+            && self.uncredited <= self.connection_window() as usize / 2;
+        if !fit {
+            return 0;
+        }
+        // What has come and nobody has read yet is not the peer's concern, but ours.
+        let held = self.peer.max_streams.saturating_mul(2).max(MIN_HELD).saturating_sub(self.streams.len());
+        self.most_streams().saturating_sub(self.open).min(held)
     }
 
     fn connection_window(&self) -> u32 {
@@ -235,7 +246,9 @@ impl Core {
         }
         let id = self.next_stream;
         self.next_stream += 2;
+        self.open += 1;
         let mut stream = Stream::new(self.peer.initial_window, self.limits.stream_window);
+        stream.opened_as = self.open;
         stream.charge = self.payer.nothing();
         self.streams.insert(id, stream);
         Ok(id)
@@ -253,6 +266,7 @@ impl Core {
             Some(Some(Reset::ByPeer(reason))) => Some(Error::Reset(reason)),
             Some(Some(Reset::Here(reason))) => Some(Error::ResetHere(reason)),
             Some(Some(Reset::NotProcessed)) => Some(Error::NotProcessed),
+            Some(Some(Reset::Full)) => Some(Error::Full),
             None => Some(Error::ResetHere(Reason::STREAM_CLOSED)),
         }
     }
@@ -276,17 +290,32 @@ impl Core {
         self.wake_driver();
     }
 
-    /// Forgets a stream that is over and that nobody holds.
+    /// Gives the place of a stream that is over to the next, and forgets it when nobody holds it any more.
     pub(super) fn forget_if_done(&mut self, id: u32) {
-        let Some(stream) = self.streams.get(&id) else { return };
-        if !(stream.is_closed() || self.ended.is_some()) || stream.receiver_held || stream.sender_held {
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        if !(stream.is_closed() || self.ended.is_some()) {
             return;
         }
-        self.streams.remove(&id);
-        self.wake_openers();
-        if self.going != Going::No || self.peer_going {
-            self.wake_driver();
+        let refused = stream.reset == Some(Reset::Full);
+        let held = stream.receiver_held || stream.sender_held;
+        if std::mem::take(&mut stream.opened_as) > 0 {
+            self.open -= 1;
+            if !refused {
+                self.refused_beside = None;
+            }
         }
+        if !held {
+            self.streams.remove(&id);
+            if self.going != Going::No || self.peer_going {
+                self.wake_driver();
+            }
+        }
+        self.offer_room();
+    }
+
+    /// How many streams the peer takes at a time, as far as is known.
+    pub(super) fn most_streams(&self) -> usize {
+        self.peer.max_streams.min(self.refused_beside.unwrap_or(usize::MAX))
     }
 
     /// Data has come for a reader. The connection's window is given back at once, so that readers that are
@@ -304,9 +333,12 @@ impl Core {
     pub(super) fn read(&mut self, id: u32, count: usize) {
         self.buffered = self.buffered.saturating_sub(count);
         let owed = count.min(self.uncredited);
-        self.uncredited -= owed;
-        self.credit(owed as u32);
         self.credit_stream(id, count as u32);
+        if owed > 0 {
+            self.uncredited -= owed;
+            self.credit(owed as u32);
+            self.offer_room();
+        }
     }
 
     /// The peer may send so many bytes more on the connection.
@@ -384,7 +416,7 @@ impl Core {
         }
         if self.server {
             self.going = Going::Announced;
-            self.wake_openers();
+            self.call_next();
             frame::go_away(&mut self.out.bytes, frame::MAX_WINDOW as u32, Reason::NO_ERROR.0, "");
             frame::ping(&mut self.out.bytes, false, FAREWELL);
         } else {
@@ -395,7 +427,7 @@ impl Core {
 
     fn say_last(&mut self) {
         self.going = Going::Final;
-        self.wake_openers();
+        self.call_next();
         frame::go_away(&mut self.out.bytes, self.last_opened, Reason::NO_ERROR.0, "");
         self.wake_driver();
     }
@@ -445,7 +477,7 @@ impl Core {
         self.streams.retain(|_, stream| stream.receiver_held || stream.sender_held);
         self.waiting.clear();
         self.unsent = 0;
-        self.wake_openers();
+        self.call_next();
         if let Some(waker) = self.pinger.take() {
             waker.wake();
         }

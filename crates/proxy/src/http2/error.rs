@@ -114,6 +114,8 @@ pub enum Error {
     ResetHere(Reason),
     /// The peer goes away, and has not looked at it.
     NotProcessed,
+    /// The peer has refused it: as many are open as it takes at a time.
+    Full,
     /// The connection takes no new streams.
     Unavailable,
     Connection(Ended),
@@ -122,7 +124,10 @@ pub enum Error {
 impl Error {
     /// The peer has certainly not processed the request (RFC 9113, section 8.7).
     pub fn is_unprocessed(&self) -> bool {
-        matches!(self, Self::Reset(Reason::REFUSED_STREAM) | Self::NotProcessed | Self::Unavailable)
+        matches!(
+            self,
+            Self::Reset(Reason::REFUSED_STREAM) | Self::NotProcessed | Self::Full | Self::Unavailable
+        )
     }
 }
 
@@ -132,6 +137,7 @@ impl fmt::Display for Error {
             Self::Reset(reason) => write!(f, "the peer reset the stream: {reason}"),
             Self::ResetHere(reason) => write!(f, "the stream was reset: {reason}"),
             Self::NotProcessed => f.write_str("the peer went away before it looked at the request"),
+            Self::Full => f.write_str("the peer takes no more streams at a time"),
             Self::Unavailable => f.write_str("the connection takes no new streams"),
             Self::Connection(ended) => ended.fmt(f),
         }

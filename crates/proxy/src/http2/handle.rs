@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, StatusCode, request, response};
 use super::core::Core;
 use super::error::{Ended, Error, Reason};
 use super::fields::{self, RequestHead};
+use super::line::Line;
 use super::stream::{Way, register};
 
 /// A connection. Cheap to clone; the connection goes on without it.
@@ -29,10 +30,19 @@ impl Handle {
         self.0.borrow().has_room()
     }
 
-    /// Waits until a stream can be opened. To be opened before anything else is awaited.
-    pub async fn ready(&self) -> Result<(), Error> {
-        let opener = Opener { handle: self, number: self.0.borrow_mut().new_opener() };
-        poll_fn(|cx| self.0.borrow_mut().poll_open(opener.number, cx)).await
+    /// How many streams can be opened now.
+    pub fn room(&self) -> usize {
+        self.0.borrow().room()
+    }
+
+    /// Has those in `line` called when a stream can be opened, or none any more.
+    pub fn serve(&self, line: &Rc<Line>) {
+        self.0.borrow_mut().line = Some(line.clone());
+    }
+
+    /// Whether the peer has said what it allows.
+    pub fn is_settled(&self) -> bool {
+        self.0.borrow().settings_seen
     }
 
     /// Whether streams can be opened, now or later.
@@ -40,9 +50,14 @@ impl Handle {
         self.0.borrow().takes_streams()
     }
 
-    /// Streams that are open.
+    /// Streams that are open, or over and held by somebody.
     pub fn streams(&self) -> usize {
         self.0.borrow().streams.len()
+    }
+
+    /// Streams that we have opened and that are not over.
+    pub fn open_streams(&self) -> usize {
+        self.0.borrow().open
     }
 
     /// Sends a request's head. `end`: it has no body.
@@ -82,18 +97,6 @@ impl Handle {
     pub(super) fn incoming(&self, incoming: &Incoming) -> (Sender, Receiver) {
         let id = incoming.id;
         (Sender { handle: self.clone(), id }, Receiver { handle: self.clone(), id })
-    }
-}
-
-/// Somebody who waits to open a stream, until it is dropped.
-struct Opener<'h> {
-    handle: &'h Handle,
-    number: u64,
-}
-
-impl Drop for Opener<'_> {
-    fn drop(&mut self) {
-        self.handle.0.borrow_mut().openers.remove(&self.number);
     }
 }
 

@@ -20,6 +20,7 @@ mod fields;
 mod frame;
 mod handle;
 pub mod hpack;
+mod line;
 mod receive;
 mod send;
 mod splice;
@@ -34,6 +35,7 @@ pub use connection::{Connection, Plain, Transport};
 pub use error::{Ended, Error, Reason, Violation};
 pub use fields::{Protocol, RequestHead};
 pub use handle::{Handle, Incoming, Receiver, Sender};
+pub use line::{Line, Ticket};
 pub use splice::splice;
 pub use tunnel::Tunnel;
 

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use super::core::{CONTROL_LIMIT, Core};
+use super::core::Core;
 use super::error::{Error, Reason};
 use super::fields;
 use super::frame::{self, HEADER, flag, kind};
@@ -229,9 +229,7 @@ impl Core {
 
     /// Gives the streams that wait for the connection their turns, as far as it goes.
     pub(super) fn give_turns(&mut self) {
-        if !self.openers.is_empty() && self.out.len() < CONTROL_LIMIT {
-            self.wake_openers();
-        }
+        self.offer_room();
         for _ in 0..self.waiting.len() {
             if self.send_window <= 0 || self.out.len() >= self.out_limit() {
                 return;

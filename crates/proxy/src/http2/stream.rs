@@ -24,6 +24,8 @@ pub(super) enum Reset {
     Here(Reason),
     /// The peer goes away without having looked at it.
     NotProcessed,
+    /// The peer refused it: as many are open as it takes at a time.
+    Full,
 }
 
 /// Pieces of data below that are joined.
@@ -44,6 +46,8 @@ pub(super) struct Stream {
     /// What we send.
     pub sending: Way,
     pub reset: Option<Reset>,
+    /// How many were open when we had opened it; 0 when it is not among them (any more).
+    pub opened_as: usize,
     /// The head of the response, until it is taken (clients).
     pub head: Option<Box<response::Parts>>,
     /// A head has come: the next one are trailers.
@@ -91,6 +95,7 @@ impl Stream {
             receiving: Way::Open,
             sending: Way::Open,
             reset: None,
+            opened_as: 0,
             head: None,
             head_seen: false,
             may_continue: false,

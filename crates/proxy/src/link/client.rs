@@ -28,11 +28,12 @@ use crate::budget::{Seat, Shed};
 use crate::clock::MeshClock;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http::body::Body;
-use crate::http::request::{Failed, request};
-use crate::http2::{Connection, Ended, Error, Handle, RequestHead, Tunnel, until_dead};
+use crate::http::request::request;
+use crate::http2::{Connection, Ended, Error, Handle, Line, RequestHead, Tunnel, until_dead};
 use crate::metrics::Handshake;
 use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tls::{self, TlsCache, TlsFailure, TlsStream};
+use crate::turn::{Rules, Turn};
 use crate::worker::{Worker, connect_within};
 
 /// How long the peer's answer to a CONNECT may take.
@@ -44,6 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(90);
 /// Links to one peer for one identity; when all are full, streams wait for room on them.
 const MAX_LINKS: usize = 16;
+/// How long no further link is dialed after that failed.
+const DIAL_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct LinkKey {
@@ -58,10 +61,45 @@ type Dial = Shared<LocalBoxFuture<'static, Result<(), UpstreamError>>>;
 struct Entry {
     open: Vec<Rc<Link>>,
     dial: Option<Dial>,
+    /// Who waits for a stream on any of them.
+    line: Rc<Line>,
+    /// Since when no more could be opened beside those that are open.
+    refused: Option<Instant>,
+}
+
+impl Entry {
+    /// A link with room.
+    fn free(&self) -> Option<Rc<Link>> {
+        let link = self.open.iter().find(|link| link.room() > 0)?;
+        link.used.set(Instant::now());
+        Some(link.clone())
+    }
+
+    /// How many streams can be opened now.
+    fn room(&self) -> usize {
+        self.open.iter().map(|link| link.room()).sum()
+    }
+
+    /// Whether one more link should be opened for those that wait.
+    fn wants_another(&self) -> bool {
+        self.dial.is_none()
+            && self.open.len() < MAX_LINKS
+            && self.open.iter().all(|link| link.room() == 0)
+            && self.refused.is_none_or(|since| since.elapsed() >= DIAL_PAUSE)
+    }
+}
+
+/// What there is of open links.
+enum Open {
+    Free(Rc<Link>),
+    /// They have no room, or others are before.
+    Full(Rc<Line>),
+    None,
 }
 
 /// The links of one worker.
 pub struct LinkPool {
+    rules: Rules,
     entries: RefCell<FastMap<LinkKey, Entry>>,
     tls: TlsCache,
     /// What runs the open links.
@@ -79,8 +117,9 @@ struct Link {
 }
 
 impl Link {
-    fn has_room(&self) -> bool {
-        self.handle.has_room() && self.handle.streams() < LIMITS.streams as usize
+    /// How many streams can be opened now.
+    fn room(&self) -> usize {
+        self.handle.room().min((LIMITS.streams as usize).saturating_sub(self.handle.open_streams()))
     }
 }
 
@@ -93,8 +132,9 @@ impl Drop for Link {
 
 impl LinkPool {
     /// Certificates are held against the time of `clock`.
-    pub fn new(clock: Arc<MeshClock>) -> Self {
+    pub(crate) fn new(clock: Arc<MeshClock>, rules: Rules) -> Self {
         Self {
+            rules,
             entries: RefCell::default(),
             tls: TlsCache::new(clock),
             running: TaskTracker::new(),
@@ -102,14 +142,44 @@ impl LinkPool {
         }
     }
 
-    /// A place for one stream on a link from `source` to the node of `endpoint`, dialed if need be.
-    /// Every error is safe to retry.
+    /// Sends a request on a link from `source` to the node of `endpoint`, with headers that come on top of its
+    /// own; see [`request`].
+    pub async fn request(
+        &self,
+        worker: &Rc<Worker>,
+        source: &LocalWorkload,
+        endpoint: &Arc<Endpoint>,
+        head: &http::request::Parts,
+        more: &[(HeaderName, HeaderValue)],
+        body: Body,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let place = async |turn: &mut Turn| {
+            let handle = self.place(worker, source, endpoint, turn).await?;
+            worker.metrics.counts().client_streams.add(1);
+            Ok(handle)
+        };
+        request(&self.rules, &endpoint.address, place, head, more, body).await
+    }
+
+    /// A place for one tunnel on a link from `source` to the node of `endpoint`, dialed if need be.
+    /// Every error has left nothing behind.
     pub async fn stream(
         &self,
         worker: &Rc<Worker>,
         source: &LocalWorkload,
         endpoint: &Arc<Endpoint>,
     ) -> Result<LinkStream, UpstreamError> {
+        self.place(worker, source, endpoint, &mut Turn::default()).await.map(LinkStream)
+    }
+
+    /// A link with room for a stream, to be opened at once.
+    async fn place(
+        &self,
+        worker: &Rc<Worker>,
+        source: &LocalWorkload,
+        endpoint: &Arc<Endpoint>,
+        turn: &mut Turn,
+    ) -> Result<Handle, UpstreamError> {
         let (Some(node), Some(identity)) = (&endpoint.node, &endpoint.identity) else {
             let message = format!("the endpoint {} is on no node of the mesh", endpoint.address);
             return Err(UpstreamError::safe(Kind::Connect, message));
@@ -118,50 +188,81 @@ impl LinkPool {
             LinkKey { source: source.identity.clone(), destination: identity.clone(), address: node.link };
         let patience = Instant::now() + PATIENCE;
         loop {
-            let dial = match self.open_link(&key) {
-                Ok(link) => {
-                    match link.handle.ready().await {
-                        Ok(()) => {
-                            link.used.set(Instant::now());
-                            return Ok(LinkStream(link.handle.clone()));
-                        }
-                        Err(_) => self.retire(&key, &link),
-                    }
-                    continue;
-                }
-                Err(()) => {
-                    // The one of now: `source` is as old as the connection that it came from.
-                    let now = worker.workload(&source.name);
-                    let certificate = now.as_deref().unwrap_or(source).certificate.as_ref();
-                    let certificate = certificate.ok_or_else(|| {
-                        let message = format!("{} has no certificate yet", source.name);
-                        UpstreamError::safe(Kind::NoCertificate, message)
-                    })?;
-                    self.dial(worker, &key, &source.name, endpoint, certificate)
-                }
+            let line = match self.open_link(&key, turn) {
+                Open::Free(link) => return Ok(link.handle.clone()),
+                Open::Full(line) => Some(line),
+                Open::None => None,
             };
-            match timeout_at(patience, dial).await {
-                Ok(dialed) => dialed?,
-                Err(_) => {
-                    worker.health.slow(endpoint, Instant::now());
-                    let message = format!("the link to {} is not open after {PATIENCE:?}", key.address);
-                    return Err(UpstreamError::safe(Kind::LinkPending, message));
+            // The one of now: `source` is as old as the connection that it came from.
+            let now = worker.workload(&source.name);
+            let certificate = now.as_deref().unwrap_or(source).certificate.as_ref();
+            let certificate = certificate.ok_or_else(|| {
+                let message = format!("{} has no certificate yet", source.name);
+                UpstreamError::safe(Kind::NoCertificate, message)
+            })?;
+            let dial = || self.dial(worker, &key, &source.name, endpoint, certificate);
+            let Some(line) = line else {
+                match timeout_at(patience, dial()).await {
+                    Ok(dialed) => dialed?,
+                    Err(_) => {
+                        worker.health.slow(endpoint, Instant::now());
+                        let message = format!("the link to {} is not open after {PATIENCE:?}", key.address);
+                        return Err(UpstreamError::safe(Kind::LinkPending, message));
+                    }
                 }
+                continue;
+            };
+            if let Some(link) = Box::pin(self.wait(&key, &line, turn, dial)).await? {
+                return Ok(link.handle.clone());
             }
         }
     }
 
-    /// A link with room, or the least busy one where no more may be opened.
-    fn open_link(&self, key: &LinkKey) -> Result<Rc<Link>, ()> {
+    /// A link with room.
+    fn open_link(&self, key: &LinkKey, turn: &Turn) -> Open {
         let entries = self.entries.borrow();
-        let open = &entries.get(key).ok_or(())?.open;
-        if let Some(link) = open.iter().find(|link| link.has_room()) {
-            return Ok(link.clone());
+        let Some(entry) = entries.get(key).filter(|entry| !entry.open.is_empty()) else { return Open::None };
+        let free = entry.free().filter(|_| turn.is_now(&entry.line));
+        free.map_or_else(|| Open::Full(entry.line.clone()), Open::Free)
+    }
+
+    /// Waits for a link with room, and has more opened with `dial` as long as there may be more. `None`: there is
+    /// none any more.
+    async fn wait(
+        &self,
+        key: &LinkKey,
+        line: &Rc<Line>,
+        turn: &mut Turn,
+        dial: impl Fn() -> Dial,
+    ) -> Result<Option<Rc<Link>>, UpstreamError> {
+        let dial = || {
+            // It goes on by itself, and has somebody called when it is done.
+            if self.entries.borrow().get(key).is_some_and(Entry::wants_another) {
+                drop(dial());
+            }
+        };
+        let look = || {
+            let found = match self.entries.borrow().get(key).filter(|entry| !entry.open.is_empty()) {
+                Some(entry) => entry.free().map(|link| (link, entry.room())),
+                None => return Some(Ok(None)),
+            };
+            let Some((link, room)) = found else {
+                dial();
+                return None;
+            };
+            if !line.is_empty() {
+                match room {
+                    ..=1 => dial(),
+                    room => line.call_for(room - 1),
+                }
+            }
+            Some(Ok(Some(link)))
+        };
+        // Others may be before this one, so that it does not look at once.
+        if !line.is_free() {
+            dial();
         }
-        if open.len() >= MAX_LINKS {
-            return open.iter().min_by_key(|link| link.handle.streams()).cloned().ok_or(());
-        }
-        Err(())
+        turn.wait(&self.rules, line, &key.address, look).await
     }
 
     fn retire(&self, key: &LinkKey, link: &Rc<Link>) {
@@ -169,8 +270,14 @@ impl LinkPool {
         let mut entries = self.entries.borrow_mut();
         if let Some(entry) = entries.get_mut(key) {
             entry.open.retain(|other| !Rc::ptr_eq(other, link));
-            if entry.open.is_empty() && entry.dial.is_none() {
-                entries.remove(key);
+            if entry.open.is_empty() {
+                // They have a new one opened.
+                entry.line.call_all();
+                if entry.dial.is_none() {
+                    entries.remove(key);
+                }
+            } else {
+                entry.line.call();
             }
         }
     }
@@ -178,7 +285,9 @@ impl LinkPool {
     /// Retires all links, and returns when what was handed over to them is sent and they are closed.
     pub async fn close(&self) {
         self.closed.set(true);
-        self.entries.borrow_mut().clear();
+        let entries = std::mem::take(&mut *self.entries.borrow_mut());
+        entries.values().for_each(|entry| entry.line.call_all());
+        drop(entries);
         self.running.close();
         self.running.wait().await;
     }
@@ -215,7 +324,10 @@ impl LinkPool {
             entry.dial = None;
             let result = match result {
                 Ok((link, connection)) => {
+                    link.handle.serve(&entry.line);
                     entry.open.push(link.clone());
+                    entry.refused = None;
+                    entry.line.call();
                     worker.links.running.spawn_local(drive(
                         worker.clone(),
                         key,
@@ -227,7 +339,10 @@ impl LinkPool {
                 }
                 Err(error) => {
                     if entry.open.is_empty() {
+                        entry.line.call_all();
                         entries.remove(&key);
+                    } else {
+                        entry.refused = Some(Instant::now());
                     }
                     worker.health.failed(&endpoint, Instant::now());
                     Err(error)
@@ -373,23 +488,10 @@ fn is_spent(worker: &Worker, link: &Link, expires: i64) -> bool {
     worker.clock.unix_time() >= expires || link.used.get().elapsed() > IDLE
 }
 
-/// A place for one request or tunnel on an open link, to be used before anything else is awaited.
+/// A place for one tunnel on an open link, to be used before anything else is awaited.
 pub struct LinkStream(Handle);
 
 impl LinkStream {
-    /// Sends a request with headers that come on top of its own; see [`request`].
-    pub async fn send(
-        self,
-        worker: &Worker,
-        head: &http::request::Parts,
-        more: &[(HeaderName, HeaderValue)],
-        body: Body,
-    ) -> Result<Response<Body>, UpstreamError> {
-        worker.metrics.counts().client_streams.add(1);
-        let answer = request(&self.0, head, more, &mut Some(body)).await;
-        answer.map_err(|Failed { error, sent }| if sent { failed(error) } else { not_sent(error) })
-    }
-
     /// Opens a tunnel to a port of a workload (HBONE): CONNECT to `authority`, the workload's address
     /// and port.
     pub async fn tunnel(
@@ -434,17 +536,12 @@ fn refused(head: &response::Parts, authority: SocketAddr) -> UpstreamError {
     UpstreamError::safe(kind, message)
 }
 
-/// What a failed stream means: only a refused stream, or one that a peer that goes away has not looked
-/// at, is certain not to have reached the application (RFC 9113 sections 6.8 and 8.7).
-fn failed(error: Error) -> UpstreamError {
-    UpstreamError {
-        kind: Kind::ConnectionLost,
-        safe_to_retry: error.is_unprocessed(),
-        message: format!("the link ended: {error}"),
-    }
-}
-
 /// A stream that failed before anything for the application was handed over.
 fn not_sent(error: Error) -> UpstreamError {
-    UpstreamError { safe_to_retry: true, ..failed(error) }
+    let kind = match error {
+        Error::Full => Kind::StreamsFull,
+        Error::NotProcessed => Kind::WentAway,
+        _ => Kind::ConnectionLost,
+    };
+    UpstreamError::safe(kind, format!("the link ended: {error}"))
 }

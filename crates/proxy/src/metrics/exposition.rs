@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tulle_model::telemetry::LATENCY_BOUNDS;
 
-use super::{Count, EdgeKey, HANDSHAKES, REJECTIONS, WorkerRegistry, totals};
+use super::{Count, EdgeKey, HANDSHAKES, REJECTIONS, STREAM_WAITS, WorkerRegistry, totals};
 use crate::Security;
 use crate::budget::{Budget, Payer, Resource};
 
@@ -71,6 +71,16 @@ const STREAMS: Metric = Metric {
     name: "tulle_link_streams_total",
     kind: "counter",
     help: "Requests and tunnels that were started on links.",
+};
+const WAITING: Metric = Metric {
+    name: "tulle_streams_waiting",
+    kind: "gauge",
+    help: "Requests and tunnels that wait for a stream, as the HTTP/2 connections to their peer are full.",
+};
+const WAITS: Metric = Metric {
+    name: "tulle_stream_waits_total",
+    kind: "counter",
+    help: "Waits for a stream of HTTP/2 by how they ended.",
 };
 const IN_FLIGHT: Metric = Metric {
     name: "tulle_workload_in_flight",
@@ -150,6 +160,14 @@ pub(crate) fn text(workers: &[Arc<WorkerRegistry>], budget: &Budget) -> String {
     STREAMS.head(&mut out);
     STREAMS.line(&mut out, "", "side=\"client\"", sum(&|w| &w.counts.client_streams));
     STREAMS.line(&mut out, "", "side=\"server\"", sum(&|w| &w.counts.server_streams));
+
+    WAITING.head(&mut out);
+    WAITING.line(&mut out, "", "", sum(&|w| &w.counts.streams_waiting));
+    WAITS.head(&mut out);
+    for (result, name) in STREAM_WAITS {
+        let labels = format!("result=\"{name}\"");
+        WAITS.line(&mut out, "", &labels, sum(&|w| &w.counts.stream_waits[result as usize]));
+    }
 
     let mut in_flight: std::collections::BTreeMap<_, u64> = Default::default();
     for (name, count) in workers.iter().flat_map(|w| w.in_flight_by_workload()) {

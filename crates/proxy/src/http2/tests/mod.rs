@@ -6,6 +6,7 @@ mod limits;
 mod violations;
 
 use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -69,6 +70,22 @@ pub(super) fn noise(length: usize) -> Bytes {
     (0..length).map(|i| (i * 31 + i / 251) as u8).collect::<Vec<u8>>().into()
 }
 
+/// Waits until a stream can be opened.
+pub(super) async fn ready(handle: &Handle) {
+    let line = handle.0.borrow_mut().line.get_or_insert_default().clone();
+    let mut ticket = line.ticket();
+    poll_fn(|cx| {
+        std::task::ready!(ticket.poll_turn(cx));
+        if handle.has_room() {
+            line.call_for(handle.room() - 1);
+            return Poll::Ready(());
+        }
+        ticket.stand(cx);
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Sends a request, and its answer's head, body and trailers.
 pub(super) async fn exchange(
     handle: &Handle,
@@ -79,7 +96,7 @@ pub(super) async fn exchange(
     let uri = http::Uri::try_from(format!("http://c.test{path}")).unwrap();
     let head =
         super::RequestHead { method: &http::Method::POST, uri: &uri, headers: &HeaderMap::new(), more: &[] };
-    handle.ready().await.unwrap();
+    ready(handle).await;
     let (mut sender, mut receiver) = handle.request(&head, false).unwrap();
     tokio::task::spawn_local(async move {
         let frames = [Some(http_body::Frame::data(body)), trailers.map(http_body::Frame::trailers)];

@@ -60,11 +60,20 @@ pub struct Node {
 impl Node {
     /// A node with a workload `a` that calls others.
     pub async fn start(name: &str, authority: &Authority) -> Self {
-        Self::start_with(name, authority, Budget::unlimited()).await
+        Self::bounded(name, authority, Bounds::default()).await
     }
 
     /// One that may take no more than that.
     pub async fn start_with(name: &str, authority: &Authority, budget: Arc<Budget>) -> Self {
+        Self::with(name, authority, budget, Bounds::default()).await
+    }
+
+    /// One within other bounds than the defaults.
+    pub async fn bounded(name: &str, authority: &Authority, bounds: Bounds) -> Self {
+        Self::with(name, authority, Budget::unlimited(), bounds).await
+    }
+
+    async fn with(name: &str, authority: &Authority, budget: Arc<Budget>, bounds: Bounds) -> Self {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
             let _ = tracing_subscriber::fmt()
@@ -86,7 +95,6 @@ impl Node {
                 answering.publish(state);
             }
         });
-        let bounds = Bounds::default();
         let config = Config {
             node: name.into(),
             workers: 1,
@@ -180,6 +188,16 @@ impl Node {
         self.proxy().listen_outbound(source, capture, SocketAddr::new(LOOPBACK, 0)).await.unwrap()
     }
 
+    /// The value of a metric whose line begins with `name` and has all of `labels`.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> u64 {
+        let text = self.proxy().metrics();
+        let lines = text.lines().filter(|line| {
+            let rest = line.strip_prefix(name).unwrap_or_default();
+            rest.starts_with(['{', ' ']) && labels.iter().all(|label| line.contains(label))
+        });
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
     pub fn edge(&self, destination: &str) -> Option<EdgeCounts> {
         self.proxy().edges().into_iter().find(|edge| &*edge.destination.name == destination)
     }
@@ -244,15 +262,20 @@ pub const WAYS: [Way; 3] = [Way::Plain, Way::SameNode, Way::Link];
 pub struct Path {
     pub near: Node,
     /// Lives as long as the test.
-    pub _far: Node,
+    pub far: Node,
     pub address: SocketAddr,
 }
 
 /// Puts the application at `app` behind service `c`.
 pub async fn path(way: Way, protocol: AppProtocol, app: SocketAddr) -> Path {
+    bounded_path(way, protocol, app, Bounds::default()).await
+}
+
+/// The same within other bounds than the defaults.
+pub async fn bounded_path(way: Way, protocol: AppProtocol, app: SocketAddr, bounds: Bounds) -> Path {
     let authority = Authority::new();
-    let mut near = Node::start("near", &authority).await;
-    let mut far = Node::start("far", &authority).await;
+    let mut near = Node::bounded("near", &authority, bounds.clone()).await;
+    let mut far = Node::bounded("far", &authority, bounds).await;
     let endpoint = match way {
         Way::Plain => plain(app),
         Way::SameNode => near.add_workload(&authority, "c-0", &[app.port()]),
@@ -260,5 +283,5 @@ pub async fn path(way: Way, protocol: AppProtocol, app: SocketAddr) -> Path {
     };
     near.add_service("c", protocol, vec![endpoint]);
     let address = near.listen("c").await;
-    Path { near, _far: far, address }
+    Path { near, far, address }
 }

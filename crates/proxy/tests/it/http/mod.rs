@@ -2,6 +2,7 @@
 
 mod apps;
 mod codec;
+mod crowds;
 mod explicit;
 mod failures;
 mod http1;

@@ -1,0 +1,163 @@
+//! Waiting for a place for a stream, on connections that many requests share.
+//!
+//! Who waits is served in its order ([`Line`]). How many may wait for one peer, and for how long, is bounded;
+//! who finds no room there, or waits in vain, is answered `streams-full`. What the peer sends back because it
+//! takes no more at a time, or goes away before it looked at it, waits again: that is nobody's failure.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::http2::{Error, Line, Ticket};
+use crate::metrics::{Count, StreamWait, WorkerCounts, WorkerRegistry};
+
+/// How often a request is sent again because connections went away under it.
+const DEPARTURES: u32 = 4;
+/// How long a request waits that was refused though nothing else was open, at first; it doubles so often.
+const PAUSE: Duration = Duration::from_millis(5);
+const DOUBLINGS: u32 = 7;
+
+/// How many may wait, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// Requests and tunnels that wait on one worker for the connections to one peer.
+    pub most: usize,
+    /// How long one waits in all.
+    pub patience: Duration,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        Self { most: 8192, patience: Duration::from_secs(10) }
+    }
+}
+
+/// What holds for that on a worker, and where it counts.
+#[derive(Clone, Default)]
+pub(crate) struct Rules {
+    waiting: Waiting,
+    registry: Arc<WorkerRegistry>,
+}
+
+impl Rules {
+    pub fn new(waiting: Waiting, registry: Arc<WorkerRegistry>) -> Self {
+        Self { waiting, registry }
+    }
+
+    fn counts(&self) -> &WorkerCounts {
+        &self.registry.counts
+    }
+
+    pub fn count(&self, what: StreamWait) {
+        self.counts().stream_waits[what as usize].add(1);
+    }
+}
+
+/// One request's place in the order of those that want a stream. Nothing is held until it has to wait.
+#[derive(Default)]
+pub(crate) struct Turn {
+    ticket: Option<Ticket>,
+    until: Option<Instant>,
+    refusals: u32,
+    departures: u32,
+}
+
+impl Turn {
+    /// Whether it may take a place at once.
+    pub fn is_now(&self, line: &Line) -> bool {
+        self.refusals == 0 && line.is_free()
+    }
+
+    /// Waits until `look` finds a place, or an error, for the first in line. `to` names the peer for people.
+    pub async fn wait<P>(
+        &mut self,
+        rules: &Rules,
+        line: &Rc<Line>,
+        to: &dyn std::fmt::Display,
+        mut look: impl FnMut() -> Option<Result<P, UpstreamError>>,
+    ) -> Result<P, UpstreamError> {
+        let Waiting { most, patience } = rules.waiting;
+        if line.len() >= most {
+            rules.count(StreamWait::Overflow);
+            return Err(full(format!("{most} requests wait already for a stream to {to}")));
+        }
+        let until = *self.until.get_or_insert_with(|| Instant::now() + patience);
+        let ticket = match self.ticket.take().filter(|ticket| ticket.is_of(line)) {
+            None if self.refusals > 0 => line.ticket_in_front(),
+            None => line.ticket(),
+            Some(ticket) => ticket,
+        };
+        let ticket = self.ticket.insert(ticket);
+        let _counted = Counted::begin(&rules.counts().streams_waiting);
+        let found = poll_fn(|cx| {
+            if ticket.poll_turn(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match look() {
+                Some(found) => Poll::Ready(found),
+                None => {
+                    ticket.stand(cx);
+                    Poll::Pending
+                }
+            }
+        });
+        let found = timeout_at(until, found).await;
+        rules.count(if found.is_ok() { StreamWait::Served } else { StreamWait::Timeout });
+        found.unwrap_or_else(|_| Err(self.in_vain(rules, to)))
+    }
+
+    /// Whether a request that failed so, and is still at hand, is to be sent again. `beside`: how many other
+    /// streams are open on the connection; their ends are what the request waits for then, or a moment.
+    pub async fn again(&mut self, rules: &Rules, error: &Error, beside: usize) -> bool {
+        match error {
+            Error::Unavailable | Error::NotProcessed => {
+                self.departures += 1;
+                self.departures < DEPARTURES
+            }
+            Error::Full => {
+                let until = *self.until.get_or_insert_with(|| Instant::now() + rules.waiting.patience);
+                if beside == 0 {
+                    sleep(PAUSE * (1 << self.refusals.min(DOUBLINGS))).await;
+                }
+                self.refusals += 1;
+                let over = Instant::now() >= until;
+                if over {
+                    rules.count(StreamWait::Timeout);
+                }
+                !over
+            }
+            _ => false,
+        }
+    }
+
+    /// What is said when the time is over.
+    pub fn in_vain(&self, rules: &Rules, to: &dyn std::fmt::Display) -> UpstreamError {
+        full(format!("no stream to {to} became free in {:?}", rules.waiting.patience))
+    }
+}
+
+/// It is final: another attempt would only join the crowd again.
+fn full(message: String) -> UpstreamError {
+    UpstreamError { kind: UpstreamErrorKind::StreamsFull, safe_to_retry: false, message }
+}
+
+/// One more in a count, until it is dropped.
+struct Counted<'c>(&'c Count);
+
+impl<'c> Counted<'c> {
+    fn begin(count: &'c Count) -> Self {
+        count.add(1);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.subtract(1);
+    }
+}
