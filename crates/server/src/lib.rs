@@ -4,6 +4,7 @@ pub mod api;
 pub mod ca;
 pub mod controller;
 pub mod fleet;
+mod founding;
 pub mod grpc;
 pub mod metrics;
 pub mod objects;
@@ -13,4 +14,5 @@ mod strangers;
 pub mod telemetry;
 pub mod views;
 
+pub use founding::StateError;
 pub use server::{Server, ServerConfig, StartError};

@@ -19,6 +19,7 @@ use crate::ca::seal::MasterKey;
 use crate::controller::status::StatusWriter;
 use crate::controller::{self, Controller};
 use crate::fleet::{Fleet, Leases};
+use crate::founding::{self, Owner, State, StateError};
 use crate::grpc::ads::Discovery;
 use crate::grpc::enrolment::{Enrolment, EnrolmentError, JoinToken, TokenRequest, millis};
 use crate::grpc::listener::{self, ServerCertificate};
@@ -86,6 +87,8 @@ pub enum StartError {
     Ca(#[from] CaError),
     #[error(transparent)]
     Store(#[from] OpenError),
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error("cannot read the stored objects: {0}")]
     Objects(#[from] ObjectError),
 }
@@ -116,27 +119,15 @@ impl Server {
             .create(&dir)
             .map_err(|source| StartError::Home { path: dir.clone(), source })?;
         let now = SystemTime::now();
-        // Opening blocks: a predecessor that is about to end is waited for.
-        let path = dir.join("store.redb");
-        if dir.join("ca").join("issuer.pem").exists() && std::fs::metadata(&path).map_or(0, |f| f.len()) == 0
-        {
-            tracing::warn!(
-                store = %path.display(),
-                "this server has run before, and its store is gone: it starts with an empty one, and every \
-                 node has to join again"
-            );
-        }
-        let store = tokio::task::spawn_blocking(move || Store::open(&path))
-            .await
-            .map_err(|e| OpenError::Failed { path: "store.redb".to_owned(), cause: e.to_string() })??;
+        let mut state = State::look(&dir, config.authority.is_some())?;
+        let (store, authority, api_authority) = open_state(&state, &dir, &config, &domain, now).await?;
         let objects = Objects::open(store.clone()).await?;
         controller::ensure_mesh(&objects, &domain).await?;
+        state.finish()?;
         let node_listener = listen("nodes", config.node_listen).await?;
         let api_listener = listen("the API", config.api_listen).await?;
         let node_address = local_address(&node_listener, config.node_listen);
         let api_address = local_address(&api_listener, config.api_listen);
-        let (authority, api_authority) =
-            open_authorities(&dir, &config, &domain, &api_names(&config, api_address), now)?;
         let authority = Arc::new(authority);
 
         let stop = CancellationToken::new();
@@ -186,12 +177,10 @@ impl Server {
         tasks.spawn(api.serve(api_listener, Arc::new(api_tls), stop.clone()));
 
         let kubeconfig = config.home.join("kubeconfig");
-        if let Err(error) = api_authority.write_kubeconfig(&kubeconfig, api_address, CLUSTER) {
-            // With the disk full, the one from before may still do, and deleting needs the server.
-            if !kubeconfig.exists() {
-                return Err(error.into());
-            }
-            tracing::error!(%error, "the kubeconfig is the one from before, and may be of no use");
+        let written = api_authority.write_kubeconfig(&kubeconfig, api_address, CLUSTER);
+        if let Err(error) = &written {
+            // With the disk full, nodes need the server all the same, and it is tried again.
+            tracing::error!(%error, "the kubeconfig is not the server's present one");
         }
         let upkeep = Upkeep {
             authority,
@@ -200,6 +189,7 @@ impl Server {
             api_authority,
             api_address,
             kubeconfig: kubeconfig.clone(),
+            kubeconfig_due: written.is_err(),
         };
         tasks.spawn(upkeep.run(stop.clone()));
         tracing::info!(api = %api_address, nodes = %node_address, trust_domain = %domain, "the server runs");
@@ -235,18 +225,52 @@ impl Drop for Server {
     }
 }
 
-fn open_authorities(
+/// Opens the store and the authorities, which must be of one mesh, or makes those of a new one: the
+/// authority first, as the store says whose it is.
+async fn open_state(
+    state: &State,
     dir: &Path,
     config: &ServerConfig,
     domain: &TrustDomain,
-    api_names: &[String],
     now: SystemTime,
-) -> Result<(MeshAuthority, ApiAuthority), CaError> {
-    let master_path = dir.join("master.key");
-    let files = config.authority.as_ref();
-    let mesh = MeshAuthority::open(&dir.join("ca"), MasterKey::open(&master_path)?, domain, files, now)?;
-    let api = ApiAuthority::open(&dir.join("api"), MasterKey::open(&master_path)?, api_names, now)?;
-    Ok((mesh, api))
+) -> Result<(Store, MeshAuthority, ApiAuthority), StartError> {
+    let path = dir.join(founding::STORE);
+    // Opening blocks: a predecessor that is about to end is waited for.
+    let open = async |path: PathBuf, owner: Option<Vec<u8>>| {
+        let opening = tokio::task::spawn_blocking(move || match owner {
+            Some(owner) => Store::create(&path, founding::OWNER, &owner),
+            None => Store::open(&path),
+        });
+        let failed = |cause: String| OpenError::Failed { path: founding::STORE.to_owned(), cause };
+        opening.await.map_err(|e| failed(e.to_string()))?
+    };
+    let (store, authority) = match state.is_new() {
+        true => {
+            let authority = open_authority(dir, config, domain, true, now)?;
+            (open(path, Some(Owner::of(&authority).encode())).await?, authority)
+        }
+        false => {
+            let store = open(path, None).await?;
+            state.check_domain(&store, domain)?;
+            (store, open_authority(dir, config, domain, false, now)?)
+        }
+    };
+    state.check_owner(&store, &authority).await?;
+    let master = MasterKey::open(&dir.join(founding::MASTER_KEY))?;
+    let api = ApiAuthority::open(&dir.join("api"), master, &api_names(config), now)?;
+    Ok((store, authority, api))
+}
+
+fn open_authority(
+    dir: &Path,
+    config: &ServerConfig,
+    domain: &TrustDomain,
+    new: bool,
+    now: SystemTime,
+) -> Result<MeshAuthority, CaError> {
+    let path = dir.join(founding::MASTER_KEY);
+    let master = if new { MasterKey::open_or_make(&path)? } else { MasterKey::open(&path)? };
+    MeshAuthority::open(&dir.join("ca"), master, domain, config.authority.as_ref(), new, now)
 }
 
 async fn listen(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -257,11 +281,12 @@ fn local_address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
 }
 
-fn api_names(config: &ServerConfig, address: SocketAddr) -> Vec<String> {
+fn api_names(config: &ServerConfig) -> Vec<String> {
     let mut names: Vec<String> =
         ["localhost", "127.0.0.1", "::1", "kubernetes.default.svc"].map(str::to_owned).into();
-    if !address.ip().is_unspecified() {
-        names.push(address.ip().to_string());
+    let address = config.api_listen.ip();
+    if !address.is_unspecified() {
+        names.push(address.to_string());
     }
     names.extend(config.api_names.iter().cloned());
     names.sort();
@@ -296,10 +321,12 @@ struct Upkeep {
     api_authority: ApiAuthority,
     api_address: SocketAddr,
     kubeconfig: PathBuf,
+    /// Writing the kubeconfig has failed.
+    kubeconfig_due: bool,
 }
 
 impl Upkeep {
-    async fn run(self, stop: CancellationToken) {
+    async fn run(mut self, stop: CancellationToken) {
         let mut watch = ClockWatch::new(Instant::now(), SystemTime::now());
         let mut swept = Instant::now();
         let mut failed: Option<Instant> = None;
@@ -333,12 +360,14 @@ impl Upkeep {
         }
     }
 
-    fn renew(&self, now: SystemTime) -> Result<(), CaError> {
+    fn renew(&mut self, now: SystemTime) -> Result<(), CaError> {
         self.authority.renew_if_due(now)?;
         self.certificate.renew_if_due(&self.authority, now)?;
-        if self.api_authority.renew_if_due(now)? {
+        self.kubeconfig_due |= self.api_authority.renew_if_due(now)?;
+        if self.kubeconfig_due {
             self.api_authority.write_kubeconfig(&self.kubeconfig, self.api_address, CLUSTER)?;
-            tracing::info!(kubeconfig = %self.kubeconfig.display(), "renewed the administrator's certificate");
+            self.kubeconfig_due = false;
+            tracing::info!(kubeconfig = %self.kubeconfig.display(), "wrote the administrator's kubeconfig");
         }
         Ok(())
     }

@@ -30,6 +30,8 @@ pub struct Edges {
 #[derive(Debug, Serialize)]
 pub struct Nodes {
     pub nodes: Vec<NodeView>,
+    /// What is wrong with the server itself, a sentence each.
+    pub problems: Vec<String>,
 }
 
 /// The body of `POST /tulle/v1alpha1/tokens`.
@@ -74,7 +76,8 @@ impl Views {
 
     /// The nodes and their workloads.
     pub fn nodes(&self) -> Nodes {
-        Nodes { nodes: self.fleet.nodes() }
+        let problems = self.objects.trouble().map(|trouble| trouble.to_string()).into_iter().collect();
+        Nodes { nodes: self.fleet.nodes(), problems }
     }
 
     /// Removes a node that does not come back, and its workloads; returns how many.
@@ -132,6 +135,11 @@ impl Views {
         text.gauge("tulle_server_nodes_connected", "Nodes with an open report stream.", connected as u64);
         text.gauge("tulle_server_workloads_stale", "Workloads of nodes that are not heard of.", stale as u64);
         text.gauge("tulle_server_edges", "Edges with traffic in the last minute.", edges as u64);
+        text.gauge(
+            "tulle_server_store_writable",
+            "Whether the store takes all writes: 0 on a full disk, and on one that can only be read.",
+            u64::from(self.objects.trouble().is_none()),
+        );
         text.gauge(
             "tulle_server_store_revision",
             "The revision of the latest write.",

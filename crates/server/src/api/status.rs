@@ -129,7 +129,10 @@ impl From<ObjectError> for Failure {
                 (StatusCode::FORBIDDEN, "Forbidden", Some(resource(kind, name)))
             }
             ObjectError::Expired(_) => (StatusCode::GONE, "Expired", None),
-            ObjectError::Store(StoreError::Closed) => {
+            ObjectError::Store(StoreError::Full(_)) => {
+                (StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage", None)
+            }
+            ObjectError::Store(StoreError::Closed | StoreError::ReadOnly(_) | StoreError::Reopening) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", None)
             }
             ObjectError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError", None),

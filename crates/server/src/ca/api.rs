@@ -63,17 +63,17 @@ impl ApiAuthority {
         let names = rcgen::CertificateParams::new(names.to_vec())
             .map_err(|e| CaError::Tls(format!("a name of the API server is not valid: {e}")))?
             .subject_alt_names;
-        let (pem, key) = match kept(dir, &master, "api-root")? {
+        let (pem, key) = match kept(dir, &master, "api-root") {
             Some((pem, key)) if !expires_within(&certificate(&pem)?, now, RENEW_BEFORE) => (pem, key),
             _ => {
                 let key = generate_key()?;
                 let params = authority_parameters("tulle API", now, 10 * YEAR, None, 0);
-                keep(dir, &master, "api-root", params.self_signed(&key)?.pem(), key)?
+                keep(dir, &master, "api-root", params.self_signed(&key)?.pem(), key)
             }
         };
         let root = certificate(&pem)?;
         let issuer = Issuer::from_ca_cert_der(&root, key)?;
-        let admin = match kept(dir, &master, "admin")? {
+        let admin = match kept(dir, &master, "admin") {
             Some((pem, key)) if usable(&certificate(&pem)?, &root, now) => (pem, key),
             _ => new_admin(dir, &master, &issuer, now)?,
         };
@@ -152,7 +152,11 @@ impl ApiAuthority {
             certificate = STANDARD.encode(&admin.certificate),
             key = STANDARD.encode(admin.key.as_bytes()),
         );
-        write_private(path, text.as_bytes())
+        // One that is as it should be needs no room and no disk that can be written.
+        match fs::read(path) {
+            Ok(there) if there == text.as_bytes() => Ok(()),
+            _ => write_private(path, text.as_bytes()),
+        }
     }
 }
 
@@ -171,7 +175,7 @@ fn new_admin(
     params.distinguished_name.push(DnType::OrganizationName, ADMIN_GROUP);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    keep(dir, master, "admin", params.signed_by(&key, issuer)?.pem(), key)
+    Ok(keep(dir, master, "admin", params.signed_by(&key, issuer)?.pem(), key))
 }
 
 fn new_served(
@@ -196,9 +200,16 @@ fn paths(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
     (dir.join(format!("{name}.pem")), dir.join(format!("{name}.key")))
 }
 
-/// A certificate (PEM) and its key as they were kept; `None` where they are missing or don't belong
-/// together (a crash between the two writes).
-fn kept(dir: &Path, master: &MasterKey, name: &str) -> Result<Option<(String, KeyPair)>, CaError> {
+/// A certificate (PEM) and its key as they were kept; `None` where they are missing, cannot be read, or
+/// don't belong together (a crash between the two writes). No node depends on them: new ones are made.
+fn kept(dir: &Path, master: &MasterKey, name: &str) -> Option<(String, KeyPair)> {
+    read_kept(dir, master, name).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the API gets new credentials");
+        None
+    })
+}
+
+fn read_kept(dir: &Path, master: &MasterKey, name: &str) -> Result<Option<(String, KeyPair)>, CaError> {
     let (pem_path, key_path) = paths(dir, name);
     let Some(secret) = master.read(&key_path)? else { return Ok(None) };
     let pem = match fs::read_to_string(&pem_path) {
@@ -214,17 +225,15 @@ fn kept(dir: &Path, master: &MasterKey, name: &str) -> Result<Option<(String, Ke
     Ok(own.then_some((pem, key)))
 }
 
-fn keep(
-    dir: &Path,
-    master: &MasterKey,
-    name: &str,
-    pem: String,
-    key: KeyPair,
-) -> Result<(String, KeyPair), CaError> {
+/// Keeps a certificate and its key. Where that fails they are good until the next start.
+fn keep(dir: &Path, master: &MasterKey, name: &str, pem: String, key: KeyPair) -> (String, KeyPair) {
     let (pem_path, key_path) = paths(dir, name);
-    master.write(&key_path, key.serialized_der())?;
-    write_private(&pem_path, pem.as_bytes())?;
-    Ok((pem, key))
+    let kept =
+        master.write(&key_path, key.serialized_der()).and_then(|()| write_private(&pem_path, pem.as_bytes()));
+    if let Err(error) = kept {
+        tracing::warn!(%error, "a certificate of the API is not kept over a restart");
+    }
+    (pem, key)
 }
 
 fn certificate(pem: &str) -> Result<CertificateDer<'static>, CaError> {
@@ -249,7 +258,7 @@ mod tests {
     fn certificates_are_kept_until_thirty_days_before_they_expire() {
         let home = tempfile::tempdir().unwrap();
         let open = |now| {
-            let master = MasterKey::open(&home.path().join("master.key")).unwrap();
+            let master = MasterKey::open_or_make(&home.path().join("master.key")).unwrap();
             ApiAuthority::open(&home.path().join("api"), master, &["localhost".to_owned()], now).unwrap()
         };
         let admin = |authority: &ApiAuthority| authority.admin.lock().certificate.clone();
@@ -273,7 +282,7 @@ mod tests {
     fn the_kubeconfig_is_private_and_names_an_address_that_can_be_reached() {
         use std::os::unix::fs::PermissionsExt;
         let home = tempfile::tempdir().unwrap();
-        let master = MasterKey::open(&home.path().join("master.key")).unwrap();
+        let master = MasterKey::open_or_make(&home.path().join("master.key")).unwrap();
         let authority = ApiAuthority::open(home.path(), master, &[], SystemTime::now()).unwrap();
         let path = home.path().join("kubeconfig");
         for (listen, expected) in [

@@ -91,17 +91,19 @@ enum Renewal {
 }
 
 impl MeshAuthority {
-    /// Opens the authority kept in `dir`, or makes one there. The trust domain cannot change later.
+    /// Opens the authority kept in `dir`; a `new` mesh's is made there. The trust domain cannot change
+    /// later.
     pub fn open(
         dir: &Path,
         master: MasterKey,
         domain: &TrustDomain,
         files: Option<&AuthorityFiles>,
+        new: bool,
         now: SystemTime,
     ) -> Result<Self, CaError> {
         bind_domain(dir, domain)?;
         let Some(files) = files else {
-            let (certificate, key) = own_root(dir, &master, domain, now)?;
+            let (certificate, key) = own_root(dir, &master, domain, new, now)?;
             return Self::under_root(dir, master, domain, certificate, key, now);
         };
         let chain = read_certificates(&files.certificate)?;
@@ -142,7 +144,11 @@ impl MeshAuthority {
     ) -> Result<Self, CaError> {
         let expires = expiry(&root).unwrap_or(now);
         let root_issuer = Issuer::from_ca_cert_der(&root, key)?;
-        let kept = kept_intermediate(dir, &master, &root, now)?;
+        // The root can make another one at any time.
+        let kept = kept_intermediate(dir, &master, &root, now).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the issuing certificate of the mesh is made anew");
+            None
+        });
         let intermediate = match kept {
             Some(kept) if !kept.is_due(now) => kept,
             _ => new_intermediate(dir, &master, domain, &root_issuer, expires, now)?,
@@ -168,6 +174,11 @@ impl MeshAuthority {
     /// The SHA-256 of the root, in hexadecimal digits: by it a joining node knows the server.
     pub fn root_fingerprint(&self) -> String {
         hex(digest(&SHA256, &self.roots[0]).as_ref())
+    }
+
+    /// The same of all roots that are trusted.
+    pub fn root_fingerprints(&self) -> Vec<String> {
+        self.roots.iter().map(|root| hex(digest(&SHA256, root).as_ref())).collect()
     }
 
     /// How many certificates were signed since the start.
@@ -306,30 +317,27 @@ fn own_root(
     dir: &Path,
     master: &MasterKey,
     domain: &TrustDomain,
+    new: bool,
     now: SystemTime,
 ) -> Result<(CertificateDer<'static>, KeyPair), CaError> {
     let (certificate_path, key_path) = (dir.join("root.pem"), dir.join("root.key"));
     let secret = master.read(&key_path)?;
-    // What the root has signed shows that there was a whole one: every node trusts it.
-    if dir.join("issuer.pem").exists() {
-        for (there, path) in [(certificate_path.exists(), &certificate_path), (secret.is_some(), &key_path)] {
-            if !there {
-                return Err(CaError::Content {
-                    path: path.clone(),
-                    problem: "is gone, and the nodes trust no other root: put it back from a backup, or \
-                              remove the server's folder to start a new mesh"
-                        .to_owned(),
-                });
-            }
+    match secret {
+        Some(secret) if certificate_path.exists() => {
+            let mut certificates = read_certificates(&certificate_path)?;
+            let key = key_from_der(&key_path, &secret)?;
+            check_authority(&certificate_path, &certificates[0], &key, now)?;
+            return Ok((certificates.swap_remove(0), key));
         }
-    }
-    if let Some(secret) = secret
-        && certificate_path.exists()
-    {
-        let mut certificates = read_certificates(&certificate_path)?;
-        let key = key_from_der(&key_path, &secret)?;
-        check_authority(&certificate_path, &certificates[0], &key, now)?;
-        return Ok((certificates.swap_remove(0), key));
+        secret if !new => {
+            let path = if secret.is_none() { key_path } else { certificate_path };
+            return Err(CaError::Content {
+                path,
+                problem: "is gone, and the nodes trust no other root: put it back from a backup".to_owned(),
+            });
+        }
+        // Of a first start that was not finished.
+        _ => {}
     }
     let key = generate_key()?;
     let mut params = authority_parameters(&format!("{domain} root"), now, 10 * YEAR, None, 1);
@@ -376,8 +384,12 @@ fn new_intermediate(
     let mut params = authority_parameters(&name, now, INTERMEDIATE_LIFETIME, Some(root_expires), 0);
     params.subject_alt_names = vec![SanType::URI(format!("spiffe://{domain}").try_into()?)];
     let certificate = params.signed_by(&key, root)?;
-    master.write(&dir.join("issuer.key"), key.serialized_der())?;
-    write_private(&dir.join("issuer.pem"), certificate.pem().as_bytes())?;
+    let kept = master
+        .write(&dir.join("issuer.key"), key.serialized_der())
+        .and_then(|()| write_private(&dir.join("issuer.pem"), certificate.pem().as_bytes()));
+    if let Err(error) = kept {
+        tracing::warn!(%error, "the mesh's new issuing certificate is not kept over a restart");
+    }
     let chain = vec![certificate.der().clone()];
     let expires = expiry(&chain[0]).unwrap_or(now);
     Ok(Intermediate { issuer: Issuer::from_ca_cert_der(&chain[0], key)?, chain, expires })
@@ -465,8 +477,8 @@ mod tests {
         }
 
         fn open(&self, files: Option<&AuthorityFiles>, now: SystemTime) -> Result<MeshAuthority, CaError> {
-            let master = MasterKey::open(&self.home.path().join("master.key")).unwrap();
-            MeshAuthority::open(&self.home.path().join("ca"), master, &self.domain, files, now)
+            let master = MasterKey::open_or_make(&self.home.path().join("master.key")).unwrap();
+            MeshAuthority::open(&self.home.path().join("ca"), master, &self.domain, files, true, now)
         }
 
         fn write(&self, name: &str, content: &str) -> PathBuf {

@@ -21,35 +21,34 @@ pub struct MasterKey {
 }
 
 impl MasterKey {
-    /// Reads the master key, or makes one where there is none yet. Refuses one that others than its
-    /// owner may read.
+    /// Reads the master key, or makes one where there is none yet.
+    pub fn open_or_make(path: &Path) -> Result<Self, CaError> {
+        if matches!(fs::symlink_metadata(path), Err(e) if e.kind() == std::io::ErrorKind::NotFound) {
+            let bytes = Zeroizing::new(rand::random::<[u8; 32]>());
+            let text = Zeroizing::new(hex(&*bytes) + "\n");
+            write_private(path, text.as_bytes())?;
+        }
+        Self::open(path)
+    }
+
+    /// Reads the master key. Refuses one that others than its owner may read.
     pub fn open(path: &Path) -> Result<Self, CaError> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => {
-                let mode = fs::metadata(path).map_err(file("read", path))?.permissions().mode();
-                if mode & 0o077 != 0 {
-                    return Err(CaError::Content {
-                        path: path.to_owned(),
-                        problem: format!(
-                            "its mode is {:o}, so others than its owner may read the master key; \
-                             run `chmod 600` on it, and replace the keys if others had access",
-                            mode & 0o777
-                        ),
-                    });
-                }
-                Zeroizing::new(text)
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let bytes = Zeroizing::new(rand::random::<[u8; 32]>());
-                let text = Zeroizing::new(hex(&*bytes) + "\n");
-                write_private(path, text.as_bytes())?;
-                text
-            }
-            Err(e) => return Err(file("read", path)(e)),
-        };
+        let text = Zeroizing::new(fs::read_to_string(path).map_err(file("read", path))?);
+        let mode = fs::metadata(path).map_err(file("read", path))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(CaError::Content {
+                path: path.to_owned(),
+                problem: format!(
+                    "its mode is {:o}, so others than its owner may read the master key; \
+                     run `chmod 600` on it, and replace the keys if others had access",
+                    mode & 0o777
+                ),
+            });
+        }
         let invalid = || CaError::Content {
             path: path.to_owned(),
-            problem: "is no master key: 64 hexadecimal digits are expected".to_owned(),
+            problem: "is no master key: 64 hexadecimal digits are expected; put it back from a backup"
+                .to_owned(),
         };
         let bytes = Zeroizing::new(unhex(text.trim()).ok_or_else(invalid)?);
         let key = RandomizedNonceKey::new(&AES_256_GCM, &bytes).map_err(|_| invalid())?;
@@ -84,7 +83,12 @@ impl MasterKey {
         let length = self
             .key
             .open_in_place(nonce, Aad::from(name(path)), &mut secret)
-            .map_err(|_| invalid("cannot be opened: it was sealed under another master key, or changed"))?
+            .map_err(|_| {
+                invalid(
+                    "cannot be opened: it was sealed under another master key, or changed; put it and the \
+                     master.key that it was sealed under back from a backup",
+                )
+            })?
             .len();
         secret.truncate(length);
         Ok(Some(secret))
@@ -108,7 +112,11 @@ pub fn write_private(path: &Path, content: &[u8]) -> Result<(), CaError> {
         fs::rename(&temporary, path)?;
         fs::File::open(parent)?.sync_all()
     };
-    write().map_err(file("write", path))
+    write().map_err(|error| {
+        // A part of a file would only take the room that others need.
+        let _ = fs::remove_file(&temporary);
+        file("write", path)(error)
+    })
 }
 
 /// Turns an I/O error into one that names the file.
@@ -143,7 +151,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let master = dir.path().join("master.key");
         let sealed = dir.path().join("a.key");
-        MasterKey::open(&master).unwrap().write(&sealed, b"secret").unwrap();
+        MasterKey::open_or_make(&master).unwrap().write(&sealed, b"secret").unwrap();
         assert_eq!(fs::metadata(&master).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!fs::read(&sealed).unwrap().windows(6).any(|w| w == b"secret"));
 
@@ -152,7 +160,7 @@ mod tests {
         assert!(again.read(&dir.path().join("none")).unwrap().is_none());
         fs::copy(&sealed, dir.path().join("b.key")).unwrap();
         assert!(again.read(&dir.path().join("b.key")).is_err(), "under another name");
-        let other = MasterKey::open(&dir.path().join("other")).unwrap();
+        let other = MasterKey::open_or_make(&dir.path().join("other")).unwrap();
         assert!(other.read(&sealed).is_err(), "under another key");
         let mut content = fs::read(&sealed).unwrap();
         *content.last_mut().unwrap() ^= 1;
@@ -164,7 +172,7 @@ mod tests {
     fn a_master_key_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let master = dir.path().join("master.key");
-        MasterKey::open(&master).unwrap();
+        MasterKey::open_or_make(&master).unwrap();
         fs::set_permissions(&master, fs::Permissions::from_mode(0o640)).unwrap();
         let message = MasterKey::open(&master).err().unwrap().to_string();
         assert!(message.contains("chmod 600"), "{message}");

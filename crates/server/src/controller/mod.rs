@@ -185,18 +185,19 @@ pub async fn ensure_mesh(objects: &Objects, domain: &TrustDomain) -> Result<(), 
     });
     let options = crate::objects::WriteOptions::controller();
     let kind = KindId::Mesh.kind();
+    // A store that cannot be written has it already.
+    let kept = objects.get(kind, "", MESH)?;
+    match kept.as_ref().and_then(|kept| kept["spec"]["trustDomain"].as_str()) {
+        Some(other) if other != domain.as_str() => tracing::warn!(
+            "the Mesh object names the trust domain `{other}`, which cannot change: it stays `{domain}`"
+        ),
+        _ => {}
+    }
+    if kept.is_some() {
+        return Ok(());
+    }
     match objects.create(kind, "", mesh, &options).await {
-        Ok(_) => Ok(()),
-        Err(ObjectError::AlreadyExists { .. }) => {
-            let kept = objects.get(kind, "", MESH)?.unwrap_or(Value::Null);
-            match kept["spec"]["trustDomain"].as_str() {
-                Some(other) if other != domain.as_str() => tracing::warn!(
-                    "the Mesh object names the trust domain `{other}`, which cannot change: it stays `{domain}`"
-                ),
-                _ => {}
-            }
-            Ok(())
-        }
+        Ok(_) | Err(ObjectError::AlreadyExists { .. }) => Ok(()),
         Err(error) => Err(error),
     }
 }

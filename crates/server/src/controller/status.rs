@@ -30,6 +30,9 @@ pub const CONTROLLER_NAME: &str = "tulle.dev/mesh";
 const GATHER: Duration = Duration::from_millis(100);
 /// How many statuses are written at once.
 const CONCURRENT: usize = 16;
+/// How long to wait before those are written again that the store did not take, at first and at most.
+const LEAST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 type ObjectKey = (KindId, NamespacedName);
 
@@ -74,11 +77,16 @@ impl StatusWriter {
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut wanted = Wanted::default();
         let mut progressed: HashSet<ServiceName> = HashSet::new();
+        // What the store did not take, and when it is tried again.
+        let mut failed: HashMap<ObjectKey, Change> = HashMap::new();
+        let mut retry = LEAST_RETRY;
+        let mut retry_at = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.wake.notified() => {}
                 services = self.publication.progressed() => progressed.extend(services),
+                () = tokio::time::sleep_until(retry_at), if !failed.is_empty() => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -112,11 +120,30 @@ impl StatusWriter {
                     writes.push((route, Box::new(change)));
                 }
             }
-            let mut writing = Vec::with_capacity(writes.len());
-            for (object, change) in writes {
+            // What is new about an object counts.
+            for (object, change) in writes.drain(..) {
+                failed.insert(object, change);
+            }
+            // One that waits to be tried again shows that the store takes nothing now.
+            if tokio::time::Instant::now() < retry_at {
+                continue;
+            }
+            let mut writing = Vec::with_capacity(failed.len());
+            for (object, change) in failed.drain() {
                 writing.push(self.write(object, change));
             }
-            stream::iter(writing).buffer_unordered(CONCURRENT).collect::<()>().await;
+            let left: Vec<_> = stream::iter(writing).buffer_unordered(CONCURRENT).collect().await;
+            failed.extend(left.into_iter().flatten());
+            if failed.is_empty() {
+                retry = LEAST_RETRY;
+            } else {
+                if retry == LEAST_RETRY {
+                    // Once for each outage.
+                    tracing::warn!(statuses = failed.len(), "cannot write statuses; trying again later");
+                }
+                retry_at = tokio::time::Instant::now() + retry;
+                retry = (retry * 2).min(LONGEST_RETRY);
+            }
         }
     }
 
@@ -126,8 +153,9 @@ impl StatusWriter {
         parents.iter().map(|parent| parent.service.as_ref().map(of)).collect()
     }
 
-    async fn write(&self, (kind, name): ObjectKey, change: Change) {
-        let kind = kind.kind();
+    /// Writes a status; gives it back where the store does not take it now.
+    async fn write(&self, (id, name): ObjectKey, change: Change) -> Option<(ObjectKey, Change)> {
+        let kind = id.kind();
         // Read first: nothing to write is the common case.
         match self.objects.get(kind, &name.namespace, &name.name) {
             Ok(Some(current)) => {
@@ -135,10 +163,10 @@ impl StatusWriter {
                 let before = status.clone();
                 change(&mut status, &timestamp());
                 if status == before {
-                    return;
+                    return None;
                 }
             }
-            Ok(None) => return,
+            Ok(None) => return None,
             Err(error) => tracing::warn!(kind = kind.kind, object = %name, %error, "cannot read an object"),
         }
         let options = WriteOptions::controller();
@@ -151,10 +179,15 @@ impl StatusWriter {
         match written {
             Ok(_) => self.metrics.statuses_written.add(1),
             Err(ObjectError::NotFound { .. }) => {}
+            Err(ObjectError::Store(error)) => {
+                tracing::debug!(kind = kind.kind, object = %name, %error, "cannot write a status now");
+                return Some(((id, name), change));
+            }
             Err(error) => {
                 tracing::warn!(kind = kind.kind, object = %name, %error, "cannot write a status");
             }
         }
+        None
     }
 }
 

@@ -261,6 +261,10 @@ impl Enrolment {
         certificate_expires: u64,
         now: SystemTime,
     ) -> Result<Grant, EnrolmentError> {
+        // Where the grant cannot be kept, the token is to stay good.
+        if let Some(trouble) = self.store.trouble() {
+            return Err(trouble.into());
+        }
         match self.store.delete(&admission.key, Precondition::Revision(admission.revision)).await {
             Ok(_) => {}
             Err(StoreError::Conflict { .. } | StoreError::NotFound(_)) => {
@@ -298,6 +302,12 @@ impl Enrolment {
             grant.certificate_expires = certificate_expires.max(grant.certificate_expires);
             match self.store.put(&key, encode(&grant)?, Precondition::Revision(stored.revision)).await {
                 Err(error) if error.is_retryable() => {}
+                // A node must not lose its certificate over a full disk. All that this costs is that its
+                // name can be taken by a new token once the certificate before has expired.
+                Err(error @ (StoreError::Full(_) | StoreError::ReadOnly(_) | StoreError::Reopening)) => {
+                    tracing::debug!(node, %error, "the life of a node's certificate is not kept");
+                    break;
+                }
                 Err(error) => return Err(error.into()),
                 Ok(_) => break,
             }

@@ -27,6 +27,11 @@ pub use write::{Part, UnknownFields, WriteOptions, Written};
 
 use crate::store::{self, Store, Stored};
 
+/// The key of an object in the store.
+pub(crate) fn key_of(kind: &Kind, namespace: &str, name: &str) -> String {
+    key::key(kind, namespace, name)
+}
+
 /// The namespace that is always there.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
@@ -116,6 +121,11 @@ impl Objects {
     /// The revision of the latest write.
     pub fn revision(&self) -> u64 {
         self.store.revision()
+    }
+
+    /// Why what adds is not written at present: the disk is full, or can only be read.
+    pub fn trouble(&self) -> Option<store::StoreError> {
+        self.store.trouble()
     }
 
     /// Forgets all but the last `keep` writes: older revisions can no longer be listed or watched

@@ -10,27 +10,36 @@
 //! The log keeps the last [`LOG_KEPT`] writes with the values they replaced. A watch that falls
 //! behind reads on from the log, and a list can be read as of an older revision, until the
 //! log has dropped that revision: then they get [`StoreError::Compacted`] and must start over.
+//!
+//! States: *well*; *low*, when the disk has no room for a write: the store shortens its log and
+//! shrinks its file, and where that does not help, what adds is refused ([`StoreError::Full`]) and what
+//! deletes goes on, with the reserve's room ([`disk`]); *held*, after a write has failed: the database
+//! is opened again, at longer and longer intervals, for reading only where it cannot be written. All
+//! heal by themselves ([`writer`]).
 
+mod disk;
+mod open;
 mod read;
 #[cfg(test)]
 mod tests;
 mod watch;
 mod writer;
 
-use std::fs::{OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex, RwLock};
 use redb::{Database, TableDefinition};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-pub use watch::Watch;
+use self::disk::Reserve;
+pub use self::open::OpenError;
+use self::open::Opened;
+pub use self::watch::Watch;
 
 /// Current values: key → (revision of the last write, revision of the creation, value).
 const KV: TableDefinition<&str, Row<'static>> = TableDefinition::new("kv");
@@ -53,12 +62,8 @@ pub const LOG_KEPT: u64 = 10_000;
 const QUEUE: usize = 1024;
 /// How many commits a watch may fall behind before it reads on from the log.
 const WATCH_BUFFER: usize = 128;
-/// How long opening waits for another process, or another handle of this one, to let go of the file.
-const IN_USE_PATIENCE: Duration = Duration::from_secs(1);
-/// The database's page cache, in bytes.
-const CACHE_BYTES: usize = 64 << 20;
-const DAMAGED: &str = "the file is damaged; put it back from a backup, or move it away to start with an \
-                       empty store";
+/// How long a read waits for a database that is opened again after a failure.
+const REOPEN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A stored value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,28 +131,34 @@ pub enum StoreError {
     Future { revision: u64, latest: u64 },
     #[error("the store has shut down")]
     Closed,
+    #[error(
+        "the server's disk is full ({0}): nothing was written; reading and deleting work, and writing \
+         works again when there is room"
+    )]
+    Full(String),
+    #[error("the server's store can only be read ({0}): nothing was written")]
+    ReadOnly(String),
+    /// A failed write is got over.
+    #[error("the store's database is being opened again after a failure; try again")]
+    Reopening,
     #[error("the store's database failed: {0}")]
     Database(String),
 }
 
 impl StoreError {
     fn database(error: impl Into<redb::Error>) -> Self {
-        Self::Database(error.into().to_string())
+        match error.into() {
+            redb::Error::Io(error) if disk::is_full(&error) => Self::Full(error.to_string()),
+            redb::Error::Io(error) if disk::is_unwritable(&error) => Self::ReadOnly(error.to_string()),
+            redb::Error::PreviousIo => Self::Reopening,
+            error => Self::Database(error.to_string()),
+        }
     }
 
     /// Whether the same call may succeed when it is simply made again.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Conflict { .. })
     }
-}
-
-/// Why the store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("another process uses the store {0}; stop that server first")]
-    InUse(String),
-    #[error("cannot open the store {path}: {cause}")]
-    Failed { path: String, cause: String },
 }
 
 /// A handle to the store; clones share it. The writer ends when the last handle is gone.
@@ -159,108 +170,91 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
-    /// The database's file; none for one in memory.
-    path: Option<PathBuf>,
-    /// None only while, and after, [`Inner::reopen`] has failed.
-    database: RwLock<Option<Database>>,
+    /// None for one in memory.
+    place: Option<Place>,
+    database: RwLock<Opened>,
+    /// Counts how often the database was opened again.
+    generation: Mutex<u64>,
+    reopened: Condvar,
     /// The revision of the latest committed write.
     revision: AtomicU64,
     events: broadcast::Sender<Arc<[Event]>>,
+    /// Why what adds is not written at present.
+    trouble: RwLock<Option<StoreError>>,
+}
+
+/// Where the database is.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    /// Locked for as long as it is open.
+    file: Mutex<Arc<File>>,
+    /// Whether that is open for reading only.
+    read_only: AtomicBool,
+    reserve: Arc<Reserve>,
 }
 
 impl Inner {
-    fn read<T>(&self, read: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        match &*self.database.read() {
-            Some(database) => read(database),
-            None => Err(StoreError::Database("it could not be opened again after a failure".to_owned())),
+    /// Reads at a snapshot. What a failing write has broken is opened again at that moment.
+    fn read<T>(&self, read: impl Fn(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let before = *self.generation.lock();
+        let result = read(&self.database.read().database);
+        if !matches!(result, Err(StoreError::Reopening)) {
+            return result;
         }
+        let mut generation = self.generation.lock();
+        self.reopened.wait_while_for(&mut generation, |now| *now == before, REOPEN_PATIENCE);
+        drop(generation);
+        read(&self.database.read().database)
     }
-
-    /// Opens the database again: after a failed write (a full disk, say) it takes no more writes, and
-    /// reading goes on. A write that was reported as failed may turn out to be there.
-    fn reopen(&self) -> Result<(), StoreError> {
-        let Some(path) = &self.path else { return Ok(()) };
-        let mut database = self.database.write();
-        // The file is locked for as long as it is open.
-        *database = None;
-        let opened = open_database(path).map_err(StoreError::database)?;
-        *database = Some(opened);
-        Ok(())
-    }
-}
-
-fn open_database(path: &Path) -> Result<Database, redb::DatabaseError> {
-    Database::builder().set_cache_size(CACHE_BYTES).create(path)
-}
-
-/// The store holds what only its owner may read.
-fn make_private(path: &Path) -> std::io::Result<()> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    file.set_permissions(Permissions::from_mode(0o600))
 }
 
 impl Store {
-    /// Opens the database file, creating it if it is not there, and repairs what a crash left.
-    /// Blocks; a predecessor that is about to end is waited for, up to a second.
+    /// Makes a store that holds one value at first, and opens it. One that is there whole is opened as
+    /// it is: the store appears under its name only when it is whole.
+    pub fn create(path: &Path, key: &str, value: &[u8]) -> Result<Self, OpenError> {
+        if std::fs::metadata(path).map_or(0, |file| file.len()) == 0 {
+            open::create(path, key, value)?;
+        }
+        Self::open(path)
+    }
+
+    /// Opens the store, which must be there, and repairs what a crash left. On a disk that is full or
+    /// can only be read, it is opened for reading. Blocks; a predecessor that is about to end is waited
+    /// for, up to a second.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let failed = |cause: String| OpenError::Failed { path: path.display().to_string(), cause };
-        let deadline = Instant::now() + IN_USE_PATIENCE;
-        make_private(path).map_err(|error| failed(error.to_string()))?;
-        let mut database = loop {
-            // The database takes the file's structure for granted until it is checked.
-            let opened = catch_unwind(|| open_database(path));
-            match opened.map_err(|_| failed(DAMAGED.to_owned()))? {
-                Ok(database) => break database,
-                Err(redb::DatabaseError::DatabaseAlreadyOpen) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
-                    return Err(OpenError::InUse(path.display().to_string()));
-                }
-                Err(redb::DatabaseError::Storage(redb::StorageError::Corrupted(what))) => {
-                    return Err(failed(format!("{DAMAGED} ({what})")));
-                }
-                Err(error) => return Err(failed(error.to_string())),
-            }
-        };
-        // By its checksums: reading a damaged page would end the process later.
-        match catch_unwind(AssertUnwindSafe(|| database.check_integrity())) {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => tracing::warn!(
-                path = %path.display(),
-                "the store was damaged and is repaired; what was written last may be gone"
-            ),
-            Ok(Err(error)) => return Err(failed(format!("{DAMAGED} ({error})"))),
-            Err(_) => return Err(failed(DAMAGED.to_owned())),
-        }
-        // Free pages are given back here, where nobody waits for a write yet.
-        if let Err(error) = database.compact() {
-            tracing::warn!(%error, path = %path.display(), "could not compact the store");
-        }
-        Self::start(database, Some(path.to_owned())).map_err(|error| failed(error.to_string()))
+        let (opened, place, trouble) = open::open(path)?;
+        Self::start(opened, Some(place), trouble)
+            .map_err(|error| OpenError::Failed { path: path.display().to_string(), cause: error.to_string() })
     }
 
     /// A store that is gone with its last handle.
     pub fn in_memory() -> Result<Self, OpenError> {
-        let backend = redb::backends::InMemoryBackend::new();
         let failed = |cause: String| OpenError::Failed { path: "(memory)".to_owned(), cause };
-        let database =
-            Database::builder().create_with_backend(backend).map_err(|error| failed(error.to_string()))?;
-        Self::start(database, None).map_err(|error| failed(error.to_string()))
+        let opened = Opened::in_memory().map_err(|error| failed(error.to_string()))?;
+        Self::start(opened, None, None).map_err(|error| failed(error.to_string()))
     }
 
-    fn start(database: Database, path: Option<PathBuf>) -> Result<Self, StoreError> {
-        let revision = read::create_tables(&database)?;
+    fn start(opened: Opened, place: Option<Place>, trouble: Option<StoreError>) -> Result<Self, StoreError> {
+        let revision = read::latest(&opened.database)?;
         let (events, _) = broadcast::channel(WATCH_BUFFER);
         let inner = Arc::new(Inner {
-            path,
-            database: RwLock::new(Some(database)),
+            place,
+            database: RwLock::new(opened),
+            generation: Mutex::default(),
+            reopened: Condvar::new(),
             revision: AtomicU64::new(revision),
             events,
+            trouble: RwLock::new(trouble),
         });
         let (writes, requests) = mpsc::channel(QUEUE);
         writer::spawn(inner.clone(), requests)?;
         Ok(Self { inner, writes })
+    }
+
+    /// Why what adds is not written at present: the disk is full, or can only be read.
+    pub fn trouble(&self) -> Option<StoreError> {
+        self.inner.trouble.read().clone()
     }
 
     /// The revision of the latest acknowledged write.

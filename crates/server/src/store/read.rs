@@ -5,22 +5,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadTransaction, ReadableDatabase};
 
 use super::{COMPACTED, Event, KV, LOG, List, META, REVISION, Row, StoreError, Stored, prefix_end};
 
-/// Makes sure that the tables are there, and returns the latest revision.
-pub(super) fn create_tables(database: &Database) -> Result<u64, StoreError> {
-    let transaction = database.begin_write().map_err(StoreError::database)?;
-    let revision = {
-        transaction.open_table(KV).map_err(StoreError::database)?;
-        transaction.open_table(LOG).map_err(StoreError::database)?;
-        let meta = transaction.open_table(META).map_err(StoreError::database)?;
-        let revision = meta.get(REVISION).map_err(StoreError::database)?;
-        revision.map_or(0, |revision| revision.value())
-    };
-    transaction.commit().map_err(StoreError::database)?;
-    Ok(revision)
+/// The latest revision; an error where the tables are not there.
+pub(super) fn latest(database: &Database) -> Result<u64, StoreError> {
+    Ok(revisions(&database.begin_read().map_err(StoreError::database)?)?.0)
 }
 
 pub(super) fn stored(row: Row<'_>) -> Stored {

@@ -152,7 +152,7 @@ fn the_end_of_a_prefix_follows_all_its_keys() {
 async fn a_second_process_is_told_that_the_store_is_in_use() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
-    let store = Store::open(&path).unwrap();
+    let store = Store::create(&path, "/owner", b"").unwrap();
     assert!(matches!(Store::open(&path), Err(OpenError::InUse(_))));
     drop(store);
 }
@@ -217,7 +217,8 @@ fn kill_9_loses_no_acknowledged_write() {
 fn write_until_killed(path: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let store = Store::open(path).unwrap();
+        // What it is made with is the first of the numbers.
+        let store = Store::create(path, "/00000001", b"1").unwrap();
         loop {
             let next = store.revision() + 1;
             let put = async |n: u64| {
@@ -234,7 +235,7 @@ fn write_until_killed(path: &Path) {
 async fn a_damaged_file_is_an_error_and_no_panic_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.redb");
-    let store = Store::open(&path).unwrap();
+    let store = Store::create(&path, "/owner", b"").unwrap();
     for i in 0..200 {
         store.put(&format!("/a/{i:03}"), vec![b'x'; 500], Precondition::Any).await.unwrap();
     }
@@ -269,4 +270,38 @@ async fn a_damaged_file_is_an_error_and_no_panic_later() {
         std::fs::remove_file(&damaged).unwrap();
     }
     assert!(refused > 10, "{refused}");
+}
+
+#[test]
+fn a_store_that_is_not_there_is_not_made_by_opening_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    assert!(matches!(Store::open(&path), Err(OpenError::Failed { .. })));
+    assert!(!path.exists());
+    std::fs::write(&path, "").unwrap();
+    let message = Store::open(&path).unwrap_err().to_string();
+    assert!(message.contains("empty") && message.contains("backup"), "{message}");
+    // A database that is none of ours.
+    std::fs::remove_file(&path).unwrap();
+    drop(Database::create(&path).unwrap());
+    let message = Store::open(&path).unwrap_err().to_string();
+    assert!(message.contains("no store of a mesh"), "{message}");
+}
+
+#[tokio::test]
+async fn a_store_is_whole_when_it_appears_and_stays_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    // Left by a process that was killed while it made one.
+    std::fs::write(path.with_extension("redb.new"), [0; 8192]).unwrap();
+    let store = Store::create(&path, "/owner", b"first").unwrap();
+    store.put("/a", value("1"), Precondition::Absent).await.unwrap();
+    drop(store);
+    let again = Store::create(&path, "/owner", b"second").unwrap();
+    assert_eq!(again.get("/owner").unwrap().unwrap().value, value("first"));
+    assert_eq!(again.revision(), 2);
+    let mut names: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["store.redb", "store.reserve"]);
 }

@@ -60,13 +60,20 @@ impl Mesh {
             .map_err(|e| Failure::new(format!("the server does not start: {e}")))?;
         objects::apply(&server.objects, config).await?;
 
-        let token = server.local_join_token(vec!["*".to_owned()]).await;
-        let token = token.map_err(|e| Failure::new(format!("the node gets no token: {e}")))?;
+        let token = match server.local_join_token(vec!["*".to_owned()]).await {
+            Ok(token) => Some(token.text),
+            // On a full disk, a node that has joined before needs none.
+            Err(e) if home.join("node").join("node.json").exists() => {
+                tracing::warn!("the node gets no new token: {e}");
+                None
+            }
+            Err(e) => return Err(Failure::new(format!("the node gets no token: {e}"))),
+        };
         let node = Node::start(NodeConfig {
             home: home.to_owned(),
             name: "local".to_owned(),
             server: server.node_address.to_string(),
-            token: Some(token.text),
+            token,
             link_listen: links,
             link_address: None,
             admin_listen: Some(admin),

@@ -1,0 +1,319 @@
+//! What a server keeps is killed, lost, cut off and written full.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use tulle_tests::chaos::{figure, length};
+use tulle_tests::harness::{Home, Process, alone, eventually, require_root, run};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const ANY_PORTS: [&str; 5] = ["server", "--api-listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"];
+
+/// Where the kubeconfig cannot be written, the ports have to be those from before.
+const SAME_PORTS: [&str; 5] =
+    ["server", "--api-listen", "127.0.0.1:19446", "--node-listen", "127.0.0.1:19447"];
+
+fn server(home: &Home) -> Process {
+    server_at(home, &ANY_PORTS)
+}
+
+fn server_at(home: &Home, arguments: &[&str]) -> Process {
+    let server = home.start(arguments);
+    server.wait_for_line("kubeconfig", PATIENCE, |line| line.starts_with("kubeconfig:"));
+    server
+}
+
+fn kill(server: &Process) {
+    server.signal(Signal::SIGKILL);
+    server.wait(PATIENCE);
+}
+
+fn service(name: &str, bytes: usize) -> String {
+    let filling = "x".repeat(bytes);
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default, annotations: {{a: \"{filling}\"}}}}\n\
+         spec: {{ports: [{{port: 80}}]}}\n"
+    )
+}
+
+fn apply(home: &Home, folder: &Path, name: &str, bytes: usize) -> Result<(), String> {
+    let file = folder.join(format!("{name}.yaml"));
+    std::fs::write(&file, service(name, bytes)).unwrap();
+    let outcome = home.tulle(&["apply", "-f", &file.display().to_string()]);
+    outcome.status.success().then_some(()).ok_or(outcome.stderr)
+}
+
+fn services(home: &Home) -> Vec<String> {
+    let text = home.tulle(&["get", "services", "-o", "name"]).ok();
+    text.lines().filter_map(|line| line.strip_prefix("service/")).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_first_start_killed_at_any_moment_is_finished() {
+    let whole = {
+        let home = Home::new();
+        let start = Instant::now();
+        let server = server(&home);
+        let whole = start.elapsed();
+        assert!(server.interrupt().success());
+        whole
+    };
+    let rounds = if tulle_tests::chaos::full() { 120 } else { 12 };
+    let mut unfinished = 0;
+    for round in 0..rounds {
+        let home = Home::new();
+        let starting = home.start(&ANY_PORTS);
+        std::thread::sleep(whole * round / rounds);
+        kill(&starting);
+        unfinished += u32::from(home.path().join("server/first-start").exists());
+        let first = server(&home);
+        let root = std::fs::read(home.path().join("server/ca/root.pem")).unwrap();
+        home.tulle(&["get", "namespaces"]).ok();
+        kill(&first);
+        // What has started once starts again, as the same mesh.
+        let second = server(&home);
+        assert_eq!(std::fs::read(home.path().join("server/ca/root.pem")).unwrap(), root);
+        assert!(second.interrupt().success());
+    }
+    figure("first start", "killed before its end", format!("{unfinished} of {rounds}, all finished"));
+}
+
+#[test]
+fn up_refuses_a_part_of_a_mesh_too() {
+    let _alone = alone();
+    let home = Home::new();
+    let services = "services: {}\n";
+    assert!(home.up(services).interrupt().success());
+    for (lost, left) in [("store.redb", "master.key"), ("master.key", "store.redb")] {
+        let path = home.path().join("server").join(lost);
+        let content = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let folder = home.path().join("mesh").display().to_string();
+        let refused = home.tulle(&["up", &folder]);
+        assert!(!refused.status.success(), "{refused:#?}");
+        assert!(refused.stderr.contains(&format!("{lost} is missing")), "{refused:#?}");
+        assert!(refused.stderr.contains(left) && refused.stderr.contains("backup"), "{refused:#?}");
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    assert!(home.up(services).interrupt().success());
+}
+
+#[test]
+fn parallel_writers_lose_nothing_acknowledged_to_kill_9() {
+    let home = Home::new();
+    let files = tempfile::tempdir().unwrap();
+    let span = length(Duration::from_secs(6), Duration::from_secs(50));
+    let end = Instant::now() + span;
+    let (attempts, kills) = (AtomicU32::new(0), AtomicU32::new(0));
+    let mut acknowledged: Vec<String> = Vec::new();
+    let mut running = server(&home);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let (home, files, attempts) = (&home, files.path(), &attempts);
+                scope.spawn(move || {
+                    let mut mine = Vec::new();
+                    let mut next = 0;
+                    while Instant::now() < end {
+                        let name = format!("w{writer}-{next}");
+                        attempts.fetch_add(1, Ordering::Relaxed);
+                        if apply(home, files, &name, 100).is_ok() {
+                            mine.push(name);
+                            next += 1;
+                        }
+                    }
+                    mine
+                })
+            })
+            .collect();
+        let mut pause = 150;
+        while Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(pause));
+            pause = (pause * 7 / 5).min(1500);
+            kill(&running);
+            kills.fetch_add(1, Ordering::Relaxed);
+            running = server(&home);
+        }
+        for writer in writers {
+            acknowledged.extend(writer.join().unwrap());
+        }
+    });
+    let there = services(&home);
+    let lost: Vec<_> = acknowledged.iter().filter(|name| !there.contains(name)).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+    assert!(acknowledged.len() > 4, "{}", acknowledged.len());
+    assert!(running.interrupt().success());
+    let (attempts, kills) = (attempts.into_inner(), kills.into_inner());
+    figure("kill -9 under 4 writers", "kills", kills);
+    figure(
+        "kill -9 under 4 writers",
+        "acknowledged, all kept",
+        format!("{} of {attempts}", acknowledged.len()),
+    );
+}
+
+/// A disk of its own under a home.
+struct Disk<'a>(&'a Home);
+
+impl<'a> Disk<'a> {
+    fn mount(home: &'a Home, options: &str) -> Self {
+        let disk = Self(home);
+        disk.set(options);
+        disk
+    }
+
+    fn set(&self, options: &str) {
+        run(Command::new("mount").args(["-t", "tmpfs", "-o", options, "tulle-test"]).arg(self.0.path())).ok();
+    }
+
+    /// Takes all room that is left, as another program does.
+    fn fill(&self) {
+        use std::io::Write;
+        let mut file = std::fs::File::create(self.0.path().join("filler")).unwrap();
+        for size in [1 << 16, 4096, 1] {
+            while file.write_all(&vec![7; size]).is_ok() {}
+        }
+    }
+
+    fn drain(&self) {
+        std::fs::remove_file(self.0.path().join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// CPU time of a process so far, in clock ticks.
+fn ticks(process: &Process) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
+    let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_full_disk_is_read_deleted_from_and_started_on() {
+    require_root!();
+    let _alone = alone();
+    let home = Home::new();
+    let disk = Disk::mount(&home, "size=12m");
+    let files = tempfile::tempdir().unwrap();
+    let server = |home: &Home| server_at(home, &SAME_PORTS);
+    let mut running = server(&home);
+    let mut names = Vec::new();
+    let refused = loop {
+        let name = format!("s{}", names.len());
+        match apply(&home, files.path(), &name, 150_000) {
+            Ok(()) => names.push(name),
+            Err(refused) => break refused,
+        }
+        assert!(names.len() < 200, "the disk should be full");
+    };
+    assert!(refused.contains("disk is full"), "{refused}");
+    figure("full disk", "objects of 150 KB on 12 MB, then refused", names.len());
+    for round in 0..2 {
+        disk.fill();
+        assert_eq!(services(&home).len(), names.len(), "round {round}: reading");
+        let refused = apply(&home, files.path(), "more", 150_000).unwrap_err();
+        assert!(refused.contains("disk is full"), "round {round}: {refused}");
+        let status = home.tulle(&["status"]);
+        assert!(
+            status.status.success() && status.stderr.contains("disk is full"),
+            "round {round}: {status:#?}"
+        );
+        // No loop of retries: what it costs to be full is little.
+        let before = ticks(&running);
+        std::thread::sleep(Duration::from_secs(1));
+        let used = ticks(&running) - before;
+        assert!(used < 50, "round {round}: {used} ticks in a second");
+        for _ in 0..2 {
+            let name = names.pop().unwrap();
+            home.tulle(&["delete", "service", &name]).ok();
+        }
+        assert_eq!(services(&home).len(), names.len(), "round {round}: deleting");
+        disk.fill();
+        kill(&running);
+        running = server(&home);
+        assert_eq!(services(&home).len(), names.len(), "round {round}: after a start");
+    }
+    disk.drain();
+    let start = Instant::now();
+    eventually("writes", PATIENCE, || apply(&home, files.path(), "again", 100).is_ok().then_some(()));
+    names.push("again".to_owned());
+    figure(
+        "full disk",
+        "writes work again after room came",
+        format!("{:.1} s", start.elapsed().as_secs_f64()),
+    );
+    let status = home.tulle(&["status"]);
+    assert!(!status.stderr.contains("disk is full"), "{status:#?}");
+
+    // The same disk, for reading only, after a crash.
+    kill(&running);
+    disk.set("remount,ro");
+    running = server(&home);
+    assert_eq!(services(&home).len(), names.len());
+    let refused = apply(&home, files.path(), "never", 100).unwrap_err();
+    assert!(refused.contains("only be read"), "{refused}");
+    let status = home.tulle(&["status"]);
+    assert!(status.status.success() && status.stderr.contains("only be read"), "{status:#?}");
+    disk.set("remount,rw");
+    eventually("writes", PATIENCE, || apply(&home, files.path(), "writable", 100).is_ok().then_some(()));
+    assert!(running.interrupt().success());
+}
+
+#[test]
+fn a_node_on_a_full_disk_goes_on() {
+    require_root!();
+    let home = Home::new();
+    let server = home.start(&ANY_PORTS);
+    let line = server.wait_for_line("the server", PATIENCE, |line| line.contains("nodes at"));
+    let address = line.split("nodes at ").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    let token = home.tulle(&["token", "create"]).ok().trim().to_owned();
+    let host = Home::new();
+    let disk = Disk::mount(&host, "size=4m");
+    // It joins with no room for its certificate.
+    std::fs::create_dir_all(host.path().join("node/identities")).unwrap();
+    disk.fill();
+    let mut arguments = vec!["node", "--name", "full", "--server", &address, "--token", &token];
+    arguments.extend([
+        "--capture",
+        "explicit",
+        "--listen-links",
+        "127.0.0.1:0",
+        "--listen-admin",
+        "127.0.0.1:0",
+    ]);
+    let node = host.start(&arguments);
+    node.wait_for_line("the node", PATIENCE, |line| line.contains("runs, links at"));
+    let binary = tulle_tests::harness::tulle().display().to_string();
+    let app =
+        host.start(&["run", "cart", "--port", "19091", "--", &binary, "fake-service", "--name", "cart"]);
+    eventually("the workload", PATIENCE, || {
+        home.tulle(&["get", "workloads"]).stdout.contains("True").then_some(())
+    });
+    assert!(node.stderr().contains("not kept over a restart for now"), "{}", node.stderr());
+    disk.drain();
+    let start = Instant::now();
+    let kept = ["node/node.json", "node/identities/default.cart.json"].map(|file| host.path().join(file));
+    eventually("its files", Duration::from_secs(60), || kept.iter().all(|file| file.exists()).then_some(()));
+    figure(
+        "full disk of a node",
+        "its files are written after room came",
+        format!("{:.1} s", start.elapsed().as_secs_f64()),
+    );
+    drop(app);
+    assert!(node.interrupt().success());
+    // What it kept is enough to start with the server gone.
+    kill(&server);
+    let node = host.start(&arguments);
+    eventually("the node again", PATIENCE, || host.path().join("node.sock").exists().then_some(()));
+    drop(node);
+}
