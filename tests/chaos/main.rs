@@ -4,4 +4,6 @@
 
 mod budget;
 mod clock;
+mod clones;
 mod partition;
+mod server_state;

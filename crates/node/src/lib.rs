@@ -13,6 +13,7 @@ pub mod client;
 mod control;
 mod dns;
 mod files;
+mod keeper;
 mod node;
 mod node_state;
 pub mod probes;

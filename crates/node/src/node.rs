@@ -1,6 +1,6 @@
 //! Starts the parts of a node in their order, and stops them.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,12 +20,14 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::capture::{Capture, CaptureMode, CaptureWish};
 use crate::control::Server;
+use crate::control::advertise::Advertised;
 use crate::control::discovery::{Directory, Discovery};
 use crate::control::identities::{Identities, keep_node_valid, renew_expired};
 use crate::control::join::{Joined, join};
 use crate::control::report::{Reporter, Skew};
 use crate::dns::{Addresses, Resolver};
 use crate::files;
+use crate::keeper::Keeper;
 use crate::node_state::StatePublisher;
 use crate::status::{NodeStatus, StatusSource};
 use crate::vips::VirtualAddresses;
@@ -74,7 +76,7 @@ pub struct NodeConfig {
 pub struct Node {
     source: Arc<StatusSource>,
     capture: (CaptureMode, String),
-    link_address: SocketAddr,
+    link_address: watch::Receiver<SocketAddr>,
     admin_address: Option<SocketAddr>,
     leaving: watch::Sender<bool>,
     reporter: AbortOnDropHandle<()>,
@@ -96,12 +98,13 @@ impl Node {
         files::create_private_folder(&identities_folder)?;
         let lock = lock(&folder)?;
 
-        let node_file = folder.join("node.json");
+        let keeper = Keeper::start();
+        let node_file = keeper.file(folder.join("node.json"));
         let Joined { credential, new_mesh } =
             join(&config.server, &config.name, config.token.as_deref(), &node_file).await?;
-        let snapshot_file = folder.join("snapshot.pb");
+        let snapshot_file = keeper.file(folder.join("snapshot.pb"));
         if new_mesh {
-            forget_old_mesh(&identities_folder, &snapshot_file)?;
+            forget_old_mesh(&identities_folder, &snapshot_file.path)?;
         }
         let certificate = credential.decode().context("the node's certificate makes no sense")?;
         let server = Server::new(&config.server, &certificate)?;
@@ -111,7 +114,7 @@ impl Node {
         let (discovery, config_age) =
             Discovery::restore(server.clone(), &config.name, snapshot_file, state.clone(), demands);
         let table = VirtualAddresses::open(&folder.join("addresses.json"))?;
-        let addresses = Addresses::new(table, state.clone());
+        let addresses = Addresses::new(table, state.clone(), keeper.clone());
 
         let (expired, expirations) = mpsc::channel(EXPIRATIONS);
         let proxy = Proxy::start(tulle_proxy::Config {
@@ -129,7 +132,8 @@ impl Node {
         let link = link.with_context(|| {
             format!("the port for links, {}, cannot be opened: choose another one", config.link_listen)
         })?;
-        let link_address = config.link_address.unwrap_or_else(|| advertised(link, &config.server));
+        let advertised = Advertised::new(link, config.link_address, &config.server).await;
+        let link_address = advertised.watch();
         let admin = match config.admin_listen {
             Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
                 format!("the admin port, {address}, cannot be opened: choose another one")
@@ -147,7 +151,7 @@ impl Node {
             );
         }
         let directory = Directory::new(state.cell().clone(), demand, server.connected());
-        let identities = Identities::new(server.clone(), &identities_folder);
+        let identities = Identities::new(server.clone(), &identities_folder, keeper);
         let workloads = Workloads::new(Parts {
             state: state.clone(),
             proxy: proxy.clone(),
@@ -163,11 +167,12 @@ impl Node {
             server: server.clone(),
             info: NodeInfo {
                 name: config.name.clone(),
-                link_address: link_address.to_string(),
+                link_address: String::new(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 capture_mode: mode.as_str().to_owned(),
                 instance: format!("{:016x}", rand::random::<u64>()),
             },
+            advertised,
             workloads: workloads.reports(),
             verdicts: workloads.verdicts(),
             proxy: proxy.clone(),
@@ -178,7 +183,7 @@ impl Node {
             name: config.name,
             capture_mode: mode.as_str(),
             capture_reason: reason.clone(),
-            link_address: link_address.to_string(),
+            link_address: link_address.clone(),
             server_address: config.server,
             server: server.clone(),
             workloads,
@@ -222,7 +227,7 @@ impl Node {
 
     /// Where other nodes reach it.
     pub fn link_address(&self) -> SocketAddr {
-        self.link_address
+        *self.link_address.borrow()
     }
 
     /// Where its metrics are.
@@ -302,28 +307,4 @@ async fn open_capture(config: &NodeConfig) -> anyhow::Result<(Capture, CaptureMo
     let wish = config.capture;
     let open = if config.keep_workloads { Capture::open_again } else { Capture::open };
     Ok(spawn_blocking(move || open(&scope, wish)).await??)
-}
-
-/// Where others reach a listener at `link`: for one at all addresses, the address that this host has
-/// on its way to the server.
-fn advertised(link: SocketAddr, server: &str) -> SocketAddr {
-    if !link.ip().is_unspecified() {
-        return link;
-    }
-    // Connecting a UDP socket looks up the route and sends nothing.
-    let local: std::io::Result<IpAddr> = (|| {
-        let socket = UdpSocket::bind((link.ip(), 0))?;
-        socket.connect(server)?;
-        Ok(socket.local_addr()?.ip())
-    })();
-    match local {
-        Ok(address) => SocketAddr::new(address, link.port()),
-        Err(e) => {
-            tracing::warn!(
-                "the address at which other nodes reach this one is not known ({e}), so it is said to be \
-                 {link}: set it with --advertise"
-            );
-            link
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! What a node says of itself: on its socket as JSON, on its admin port as metrics.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -43,7 +44,7 @@ pub(crate) struct StatusSource {
     pub name: String,
     pub capture_mode: &'static str,
     pub capture_reason: String,
-    pub link_address: String,
+    pub link_address: watch::Receiver<SocketAddr>,
     pub server_address: String,
     pub server: Server,
     pub workloads: Arc<Workloads>,
@@ -61,7 +62,7 @@ impl StatusSource {
             trust_domain: self.server.trust_domain().to_string(),
             capture_mode: self.capture_mode.to_owned(),
             capture_reason: self.capture_reason.clone(),
-            link_address: self.link_address.clone(),
+            link_address: self.link_address.borrow().to_string(),
             server: self.server_address.clone(),
             connected: *self.server.connected().borrow(),
             config_age_seconds: age.age().as_secs(),

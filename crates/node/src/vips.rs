@@ -13,6 +13,7 @@ use tulle_model::name::ServiceName;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::files;
+use crate::keeper::Keeper;
 
 /// The range: `127.64.0.0/10`.
 const FIRST: u32 = u32::from_be_bytes([127, 64, 0, 0]);
@@ -75,9 +76,11 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// Writes it to disk.
-    pub fn save(&self) -> io::Result<()> {
-        files::write_private(&self.file, &serde_json::to_vec_pretty(&self.saved)?)
+    /// Writes it to disk, now or when that takes it. Until then a restart may lose it; as it starts from
+    /// the name's hash, the same address is most likely given again.
+    pub fn keep(&self, keeper: &Keeper) {
+        // Texts are never refused.
+        keeper.keep(&self.file, serde_json::to_vec_pretty(&self.saved).unwrap_or_default());
     }
 }
 
@@ -109,7 +112,7 @@ impl VirtualAddresses {
         self.table.by_service.get(service).copied()
     }
 
-    /// A new address for a service that has none. It is the service's once [`Assignment::save`] has worked
+    /// A new address for a service that has none. It is the service's once [`Assignment::keep`] was called
     /// and it was given to [`VirtualAddresses::enter`]; one after the other.
     ///
     /// # Errors
@@ -147,7 +150,7 @@ mod tests {
             return address;
         }
         let assignment = addresses.assign(service).unwrap();
-        assignment.save().unwrap();
+        files::write_private(&assignment.file, &serde_json::to_vec(&assignment.saved).unwrap()).unwrap();
         addresses.enter(&assignment);
         assignment.address
     }

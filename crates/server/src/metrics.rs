@@ -28,6 +28,7 @@ pub struct Metrics {
     pub reports: Counter,
     pub workloads_refused: Counter,
     pub leases_expired: Counter,
+    pub nodes_fenced: Counter,
     pub discovery_responses: Counter,
     pub discovery_confirmations: Counter,
     pub discovery_refusals: Counter,
@@ -41,7 +42,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Names, descriptions and values of the counters.
-    pub fn counters(&self) -> [(&'static str, &'static str, u64); 13] {
+    pub fn counters(&self) -> [(&'static str, &'static str, u64); 14] {
         [
             ("tulle_server_joins_total", "Nodes that joined.", self.joins.get()),
             ("tulle_server_joins_refused_total", "Joins that were refused.", self.joins_refused.get()),
@@ -60,6 +61,11 @@ impl Metrics {
                 "tulle_server_leases_expired_total",
                 "Nodes that were silent for longer than their lease.",
                 self.leases_expired.get(),
+            ),
+            (
+                "tulle_server_nodes_fenced_total",
+                "Nodes that were kept out, as another one bears their name and answers.",
+                self.nodes_fenced.get(),
             ),
             (
                 "tulle_server_discovery_responses_total",

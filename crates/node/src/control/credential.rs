@@ -15,6 +15,7 @@ use tulle_proxy::state::WorkloadCertificate;
 use tulle_wire::node::Certificate;
 
 use crate::files;
+use crate::keeper::KeptFile;
 
 /// A key, and the request to certify it.
 pub struct KeyRequest {
@@ -85,8 +86,10 @@ impl Credential {
         }
     }
 
-    pub fn save(&self, file: &Path) -> io::Result<()> {
-        files::write_private(file, &serde_json::to_vec_pretty(self)?)
+    /// Writes it, now or when the disk takes it.
+    pub fn keep(&self, file: &KeptFile) {
+        // Texts and numbers are never refused.
+        file.keep(serde_json::to_vec_pretty(self).unwrap_or_default());
     }
 
     /// In the form that the proxy and TLS use.

@@ -1,6 +1,5 @@
 //! The client of delta discovery: keeps a stream to the server, and publishes what comes.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use tulle_wire::xds::{DeltaDiscoveryRequest, Node};
 use super::assemble::{Assembler, Demanded};
 use super::{CALL_DEADLINE, Server, channel, stream_backoff};
 use crate::files;
+use crate::keeper::KeptFile;
 use crate::node_state::StatePublisher;
 
 /// How many messages may wait for the server to take them.
@@ -42,7 +42,7 @@ impl ConfigAge {
 pub struct Discovery {
     server: Server,
     node: String,
-    file: PathBuf,
+    file: KeptFile,
     assembler: Assembler,
     state: Arc<StatePublisher>,
     demands: mpsc::Receiver<ServiceName>,
@@ -59,18 +59,21 @@ impl Discovery {
     pub fn restore(
         server: Server,
         node: &str,
-        file: PathBuf,
+        file: KeptFile,
         state: Arc<StatePublisher>,
         demands: mpsc::Receiver<ServiceName>,
     ) -> (Self, watch::Receiver<ConfigAge>) {
-        let saved = files::read_if_there(&file).unwrap_or_else(|e| {
+        let saved = files::read_if_there(&file.path).unwrap_or_else(|e| {
             tracing::warn!("the node starts without its last configuration: {e}");
             None
         });
         let assembler = match saved.map(|bytes| Assembler::restore(&bytes)) {
             Some(Ok(assembler)) => assembler,
             Some(Err(e)) => {
-                tracing::warn!("the node starts without its last configuration: {}: {e}", file.display());
+                tracing::warn!(
+                    "the node starts without its last configuration: {}: {e}",
+                    file.path.display()
+                );
                 Assembler::default()
             }
             None => Assembler::default(),
@@ -204,11 +207,7 @@ impl Discovery {
         self.save_at = None;
         let content = self.assembler.save();
         let file = self.file.clone();
-        self.saving = Some(spawn_blocking(move || {
-            if let Err(e) = files::write_private(&file, &content) {
-                tracing::warn!("the configuration is not kept over a restart: {e}");
-            }
-        }));
+        self.saving = Some(spawn_blocking(move || file.keep(content)));
     }
 }
 

@@ -19,6 +19,7 @@ use tulle_wire::node::SignRequest;
 use super::credential::{Credential, KeyRequest, file_of};
 use super::{CALL_DEADLINE, Server, channel};
 use crate::backoff::Pace;
+use crate::keeper::{Keeper, KeptFile};
 
 /// Clocks are set, and hosts are suspended: nobody sleeps longer before he looks at the time again.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -32,6 +33,7 @@ const QUIET: Duration = Duration::from_secs(120);
 pub struct Identities {
     server: Server,
     folder: PathBuf,
+    keeper: Keeper,
     known: Mutex<HashMap<SpiffeId, Weak<Identity>>>,
 }
 
@@ -52,8 +54,8 @@ impl Identity {
 
 impl Identities {
     /// Certificates are kept in `folder`, which exists.
-    pub fn new(server: Server, folder: &Path) -> Arc<Self> {
-        Arc::new(Self { server, folder: folder.to_owned(), known: Mutex::default() })
+    pub fn new(server: Server, folder: &Path, keeper: Keeper) -> Arc<Self> {
+        Arc::new(Self { server, folder: folder.to_owned(), keeper, known: Mutex::default() })
     }
 
     /// The identity of a workload; the first who asks has it issued.
@@ -64,7 +66,7 @@ impl Identities {
         if let Some(identity) = known.get(&id).and_then(Weak::upgrade) {
             return (id, identity);
         }
-        let file = file_of(&self.folder, namespace, service_account);
+        let file = self.keeper.file(file_of(&self.folder, namespace, service_account));
         let identity = Arc::new(keep_valid(self.server.clone(), id.clone(), file));
         known.insert(id.clone(), Arc::downgrade(&identity));
         (id, identity)
@@ -82,8 +84,8 @@ pub async fn renew_expired(identities: Weak<Identities>, mut expired: mpsc::Rece
     }
 }
 
-fn keep_valid(server: Server, id: SpiffeId, file: PathBuf) -> Identity {
-    let stored = Credential::load(&file).unwrap_or_else(|e| {
+fn keep_valid(server: Server, id: SpiffeId, file: KeptFile) -> Identity {
+    let stored = Credential::load(&file.path).unwrap_or_else(|e| {
         tracing::warn!("a new certificate is needed for {id}: {e}");
         None
     });
@@ -98,7 +100,7 @@ fn keep_valid(server: Server, id: SpiffeId, file: PathBuf) -> Identity {
 }
 
 /// Keeps the node's own certificate valid, and has the node speak with it.
-pub async fn keep_node_valid(server: Server, id: SpiffeId, file: PathBuf, credential: Credential) {
+pub async fn keep_node_valid(server: Server, id: SpiffeId, file: KeptFile, credential: Credential) {
     let speaker = server.clone();
     // Nobody but the server sees it, and it would not let the node ask for another one.
     let expired = Arc::new(Notify::new());
@@ -113,7 +115,7 @@ pub async fn keep_node_valid(server: Server, id: SpiffeId, file: PathBuf, creden
 async fn renew_for_ever(
     server: Server,
     id: SpiffeId,
-    file: PathBuf,
+    file: KeptFile,
     mut credential: Option<Credential>,
     expired: Arc<Notify>,
     renewed: impl Fn(Arc<WorkloadCertificate>),
@@ -128,9 +130,7 @@ async fn renew_for_ever(
         match issue(&server, &id).await.and_then(|c| Ok((Arc::new(c.decode()?), c))) {
             Ok((certificate, new)) => {
                 // One that cannot be written is good until the next restart.
-                if let Err(e) = new.save(&file) {
-                    tracing::warn!("the certificate of {id} is not kept over a restart: {e}");
-                }
+                new.keep(&file);
                 if new.is_valid(server.clock().now()) {
                     tracing::debug!(not_after = new.not_after, "{id} has a new certificate");
                 } else {

@@ -15,6 +15,7 @@ use super::credential::{Credential, KeyRequest};
 use super::tls::{self, Fingerprint};
 use super::{CALL_DEADLINE, channel};
 use crate::backoff::Backoff;
+use crate::keeper::KeptFile;
 
 /// The node's credential: the one in `file` if it is good, else a new one for `token`. Waits for a
 /// server that does not answer, for ever.
@@ -25,26 +26,29 @@ use crate::backoff::Backoff;
 /// # Errors
 /// Where the server refuses the token, or there is neither a credential nor a token; the message says
 /// what to do.
-pub async fn join(server: &str, name: &str, token: Option<&str>, file: &Path) -> anyhow::Result<Joined> {
+pub async fn join(server: &str, name: &str, token: Option<&str>, file: &KeptFile) -> anyhow::Result<Joined> {
     if let Some(problem) = dns_label_problem(name) {
         bail!("the node's name `{name}` {problem}");
     }
     let token = token.map(Token::parse).transpose()?;
-    match reusable(name, token.as_ref(), file)? {
+    match reusable(name, token.as_ref(), &file.path)? {
         Ok(credential) => {
-            let used = file.with_file_name(JOINED_WITH);
+            let used = file.beside(JOINED_WITH);
             let new = token.filter(|token| {
-                crate::files::read_if_there(&used).ok().flatten().is_none_or(|id| id != token.id.as_bytes())
+                crate::files::read_if_there(&used.path)
+                    .ok()
+                    .flatten()
+                    .is_none_or(|id| id != token.id.as_bytes())
             });
             let Some(token) = new else { return Ok(Joined { credential, new_mesh: false }) };
             match timeout(REJOIN_DEADLINE, trade(server, name, &token)).await {
                 Ok(Ok(credential)) => {
-                    keep(&credential, &token, file)?;
+                    keep(&credential, &token, file);
                     return Ok(Joined { credential, new_mesh: false });
                 }
                 Ok(Err(why)) => {
                     tracing::warn!("this node goes on with the certificate that it has: {why:#}");
-                    crate::files::write_private(&used, token.id.as_bytes())?;
+                    used.keep(token.id.as_bytes().to_vec());
                 }
                 Err(_) => tracing::warn!(
                     "the server at {server} does not answer: this node goes on with the certificate that it \
@@ -61,7 +65,7 @@ pub async fn join(server: &str, name: &str, token: Option<&str>, file: &Path) ->
                 );
             };
             let credential = trade(server, name, &token).await?;
-            keep(&credential, &token, file)?;
+            keep(&credential, &token, file);
             Ok(Joined { credential, new_mesh: true })
         }
     }
@@ -72,10 +76,10 @@ const JOINED_WITH: &str = "joined-with";
 /// How long a server may take that a node needs no more.
 const REJOIN_DEADLINE: Duration = Duration::from_secs(5);
 
-fn keep(credential: &Credential, token: &Token<'_>, file: &Path) -> anyhow::Result<()> {
-    credential.save(file)?;
-    crate::files::write_private(&file.with_file_name(JOINED_WITH), token.id.as_bytes())?;
-    Ok(())
+/// The token is used up: where the disk takes nothing, the node is in the mesh nevertheless.
+fn keep(credential: &Credential, token: &Token<'_>, file: &KeptFile) {
+    credential.keep(file);
+    file.beside(JOINED_WITH).keep(token.id.as_bytes().to_vec());
 }
 
 /// A node that has joined.
@@ -211,7 +215,7 @@ mod tests {
     #[tokio::test]
     async fn without_a_token_it_says_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("node.json");
+        let file = crate::keeper::Keeper::start().file(folder.path().join("node.json"));
         let error = join("127.0.0.1:1", "n1", None, &file).await.err().unwrap().to_string();
         assert!(error.contains("--token"), "{error}");
         assert!(join("127.0.0.1:1", "N 1", None, &file).await.is_err());

@@ -2,6 +2,7 @@
 //! All of it goes on without the server; nothing here is on a request's path but the first use of a
 //! service.
 
+pub mod advertise;
 pub mod assemble;
 mod channel;
 pub mod credential;
@@ -42,7 +43,9 @@ struct Inner {
     domain: TrustDomain,
     channel: ArcSwap<Channel>,
     clock: Arc<MeshClock>,
-    /// Counts the certificates that the node has had.
+    /// What it is made with.
+    tls: ArcSwap<rustls::ClientConfig>,
+    /// Counts the certificates that the node has had, and its moves: streams that stand are made anew.
     certificates: watch::Sender<u64>,
     /// Whether the discovery stream stands.
     connected: watch::Sender<bool>,
@@ -52,8 +55,10 @@ impl Server {
     /// The server at `address` (`host:port`), spoken to with the node's certificate.
     pub fn new(address: &str, certificate: &WorkloadCertificate) -> anyhow::Result<Self> {
         let clock = Arc::new(MeshClock::default());
-        let channel = channel::channel(address, tls::joined(certificate, clock.clone())?);
+        let tls = tls::joined(certificate, clock.clone())?;
+        let channel = channel::channel(address, tls.clone());
         let inner = Inner {
+            tls: ArcSwap::from_pointee(tls),
             address: address.to_owned(),
             domain: TrustDomain::new(certificate.identity.trust_domain())?,
             channel: ArcSwap::from_pointee(channel),
@@ -66,10 +71,8 @@ impl Server {
 
     /// From now on the node speaks with this certificate; streams that stand are made anew.
     pub fn use_certificate(&self, certificate: &WorkloadCertificate) -> anyhow::Result<()> {
-        let channel =
-            channel::channel(&self.inner.address, tls::joined(certificate, self.inner.clock.clone())?);
-        self.inner.channel.store(Arc::new(channel));
-        self.inner.certificates.send_modify(|n| *n += 1);
+        self.inner.tls.store(Arc::new(tls::joined(certificate, self.inner.clock.clone())?));
+        self.reconnect();
         Ok(())
     }
 
@@ -81,6 +84,14 @@ impl Server {
     /// The time of the mesh, which is the server's.
     pub fn clock(&self) -> &Arc<MeshClock> {
         &self.inner.clock
+    }
+
+    /// Leaves the connection that it has: this host's address is another one now. Streams that stand are
+    /// made anew.
+    pub fn reconnect(&self) {
+        let tls = rustls::ClientConfig::clone(&self.inner.tls.load());
+        self.inner.channel.store(Arc::new(channel::channel(&self.inner.address, tls)));
+        self.inner.certificates.send_modify(|n| *n += 1);
     }
 
     pub fn trust_domain(&self) -> &TrustDomain {

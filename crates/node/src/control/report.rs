@@ -13,6 +13,7 @@ use tulle_proxy::clock::{MeshClock, wall_millis};
 use tulle_proxy::{EdgeCounts, Proxy, Security};
 use tulle_wire::node as wire;
 
+use super::advertise::Advertised;
 use super::discovery::ConfigAge;
 use super::{CALL_DEADLINE, Server, channel, stream_backoff};
 
@@ -23,6 +24,9 @@ const TELEMETRY_INTERVAL: Duration = Duration::from_secs(1);
 const EARLY_INTERVAL: Duration = Duration::from_millis(200);
 const EARLY_REPORTS: u32 = 50;
 
+/// How long to wait where another node bears this one's name: it may end.
+const FENCED_WAIT: Duration = Duration::from_secs(30);
+
 /// How long the goodbye may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -32,7 +36,9 @@ const OUTBOX: usize = 4;
 /// What a node reports.
 pub struct Reporter {
     pub server: Server,
+    /// With the address that is advertised at the time.
     pub info: wire::NodeInfo,
+    pub advertised: Advertised,
     /// The node's workloads as they are now; a change is reported at once.
     pub workloads: watch::Receiver<Reported>,
     /// What the server makes of them.
@@ -69,6 +75,8 @@ enum Ended {
     /// The node stops, and the server has been told.
     Left,
     Again,
+    /// Another node bears this one's name.
+    Fenced(String),
     Broken(String),
 }
 
@@ -79,9 +87,26 @@ impl Reporter {
         let mut told = false;
         loop {
             let started = Instant::now();
+            if self.advertised.refresh().await {
+                self.server.reconnect();
+            }
             match self.stream(&mut leaving).await {
                 Ended::Left => return,
                 Ended::Again => continue,
+                Ended::Fenced(why) => {
+                    tracing::error!("this node is not in the mesh: {why}");
+                    let again = tokio::time::sleep(FENCED_WAIT);
+                    tokio::pin!(again);
+                    loop {
+                        self.refuse_all(&why);
+                        tokio::select! {
+                            () = &mut again => break,
+                            Ok(()) = self.workloads.changed() => {}
+                            () = turned_true(&mut leaving) => return,
+                        }
+                    }
+                    continue;
+                }
                 // Once for each outage.
                 Ended::Broken(why) if told => tracing::debug!("the server still gets no reports: {why}"),
                 Ended::Broken(why) => {
@@ -100,17 +125,28 @@ impl Reporter {
         }
     }
 
+    /// Says to all workloads that the server takes none of them.
+    fn refuse_all(&mut self, why: &str) {
+        let Reported { version, workloads } = self.workloads.borrow_and_update().clone();
+        let refused = workloads.workloads.iter().map(|workload| {
+            (WorkloadName::new(workload.namespace.as_str(), workload.name.as_str()), why.to_owned())
+        });
+        let refused = refused.collect();
+        self.verdicts.send_replace(Verdict { version, refused });
+    }
+
     async fn stream(&mut self, leaving: &mut watch::Receiver<bool>) -> Ended {
         let mut certificates = self.server.certificate_changes();
         certificates.mark_unchanged();
         let (sender, receiver) = mpsc::channel(OUTBOX);
         let Reported { version, workloads } = self.workloads.borrow_and_update().clone();
+        self.info.link_address = self.advertised.watch().borrow().to_string();
         let first = wire::NodeReport {
             info: Some(self.info.clone()),
             workloads: Some(workloads),
             telemetry: Some(self.telemetry()),
-            leaving: false,
             clock: Some(self.clock()),
+            ..Default::default()
         };
         let _ = sender.try_send(first);
         let mut client = self.server.nodes();
@@ -133,6 +169,10 @@ impl Reporter {
         loop {
             tokio::select! {
                 reply = replies.message() => match reply {
+                    Ok(Some(reply)) if reply.ping != 0 => {
+                        report.pong = reply.ping;
+                        unanswered.push_back(None);
+                    }
                     Ok(Some(reply)) => {
                         let answered = unanswered.pop_front().flatten();
                         if let Some(clock) = reply.clock {
@@ -155,6 +195,9 @@ impl Reporter {
                         continue;
                     }
                     Ok(None) => return Ended::Broken("it has ended the stream".to_owned()),
+                    Err(status) if status.code() == tonic::Code::AlreadyExists => {
+                        return Ended::Fenced(channel::explain_status(&status));
+                    }
                     Err(status) => return Ended::Broken(channel::explain_status(&status)),
                 },
                 Ok(()) = self.workloads.changed() => {
@@ -163,6 +206,10 @@ impl Reporter {
                     unanswered.push_back(Some(version));
                 }
                 _ = ticks.tick() => {
+                    if self.advertised.refresh().await {
+                        self.server.reconnect();
+                        return Ended::Again;
+                    }
                     report.telemetry = Some(self.telemetry());
                     report.clock = Some(self.clock());
                     unanswered.push_back(None);

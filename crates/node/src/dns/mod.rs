@@ -21,6 +21,7 @@ use self::answer::{Parsed, Query};
 pub use self::listen::DnsListener;
 use self::upstream::{Transport, Upstream};
 use crate::control::discovery::{Directory, Found};
+use crate::keeper::Keeper;
 use crate::node_state::StatePublisher;
 use crate::vips::{VirtualAddresses, is_virtual};
 
@@ -44,13 +45,14 @@ pub struct Addresses {
     /// Held while an assignment is written.
     assigning: Mutex<()>,
     state: Arc<StatePublisher>,
+    keeper: Keeper,
 }
 
 impl Addresses {
     /// Publishes the assignments that are on disk.
-    pub fn new(table: VirtualAddresses, state: Arc<StatePublisher>) -> Arc<Self> {
+    pub fn new(table: VirtualAddresses, state: Arc<StatePublisher>, keeper: Keeper) -> Arc<Self> {
         state.update(|s| s.virtual_addresses = table.iter().map(|(a, n)| (a, n.clone())).collect());
-        Arc::new(Self { table: Mutex::new(table), assigning: Mutex::default(), state })
+        Arc::new(Self { table: Mutex::new(table), assigning: Mutex::default(), state, keeper })
     }
 
     /// The address of a service. The proxy knows it when this returns.
@@ -67,7 +69,7 @@ impl Addresses {
                 return Ok(address);
             }
             let assignment = this.table.lock().assign(&service)?;
-            assignment.save()?;
+            assignment.keep(&this.keeper);
             this.table.lock().enter(&assignment);
             this.state.update(|s| {
                 s.virtual_addresses.insert(assignment.address.into(), service);

@@ -43,7 +43,7 @@ async fn fixture(server_up: bool, upstream: &[SocketAddr]) -> Fixture {
     let table = VirtualAddresses::open(&folder.path().join("addresses.json")).unwrap();
     let (sender, connected) = watch::channel(server_up);
     let directory = Directory::new(state.cell().clone(), demand, connected);
-    let addresses = Addresses::new(table, state);
+    let addresses = Addresses::new(table, state, Keeper::start());
     let resolver = Arc::new(Resolver { directory, addresses, upstream: Upstream::fixed(upstream) });
     let listener = DnsListener::start("shop", resolver).await.unwrap();
     Fixture { listener, _connected: sender, _folder: folder }

@@ -84,6 +84,7 @@ pub(super) fn record_of(node: &str, held: &Held) -> Record {
         workloads: held.workloads.clone().into(),
         stale_since: held.stale_since,
         refused: Arc::default(),
+        fenced: None,
     }
 }
 

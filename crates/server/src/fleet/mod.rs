@@ -2,17 +2,18 @@
 //!
 //! One task a node owns all that concerns it, so its writes are in order. [`lease`] has the states of a
 //! node. Any report heals: the workloads reported last are written again. A server that starts gives every
-//! node that holds workloads a fresh lease.
+//! node that holds workloads a fresh lease. Two nodes of one name: [`newcomer`].
 
 mod clocks;
 mod lease;
+mod newcomer;
 mod view;
 mod workloads;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -22,8 +23,8 @@ use tonic::Status;
 use tulle_model::name::WorkloadName;
 use tulle_wire::node::{NodeInfo, NodeReport, RefusedWorkload, ReportReply, Workload};
 
+use self::newcomer::{Fenced, Newcomer, Replies, Waiting};
 use crate::grpc::enrolment::Enrolment;
-use crate::grpc::legible;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::telemetry::{EdgeView, RollUp};
@@ -38,14 +39,14 @@ const MAILBOX: usize = 16;
 /// How many workloads a node may hold.
 const WORKLOADS_LIMIT: usize = 10_000;
 
+/// How long objects that the store did not take are waited with, at first and at most.
+const LEAST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+
 /// What a node's task is told.
 enum Message {
-    /// A report stream opened. The newest one counts.
-    Opened {
-        session: u64,
-        info: NodeInfo,
-        replies: mpsc::Sender<Result<ReportReply, Status>>,
-    },
+    /// A report stream opened. The newest one counts, unless the one before answers.
+    Opened(Newcomer),
     Report {
         session: u64,
         report: NodeReport,
@@ -77,6 +78,7 @@ struct Record {
     /// Since when they are stale, in seconds since the epoch.
     stale_since: Option<i64>,
     refused: Arc<[RefusedWorkload]>,
+    fenced: Option<Fenced>,
 }
 
 /// All nodes.
@@ -148,21 +150,33 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Opens a report stream of a node.
+    /// Opens a report stream of a node, from the address `peer`. Waits while an older stream of that
+    /// name may still answer.
+    ///
+    /// # Errors
+    /// Where it does, or the server stops.
     pub async fn open(
         self: &Arc<Self>,
         node: &Arc<str>,
         info: NodeInfo,
-        replies: mpsc::Sender<Result<ReportReply, Status>>,
-    ) -> Session {
+        peer: String,
+        replies: Replies,
+    ) -> Result<Session, Status> {
+        let stops = || Status::unavailable("the server stops");
         let id = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         loop {
             let mailbox = self.mailbox(node, None);
-            let message = Message::Opened { session: id, info: info.clone(), replies: replies.clone() };
-            // A task that has just ended makes room for a new one.
-            if mailbox.send(message).await.is_ok() || self.stop.is_cancelled() {
-                return Session { fleet: self.clone(), node: node.clone(), id, mailbox };
+            let (admitted, admission) = oneshot::channel();
+            let (info, peer, replies) = (info.clone(), peer.clone(), replies.clone());
+            let newcomer = Newcomer { session: id, info, peer, replies, admitted };
+            if mailbox.send(Message::Opened(newcomer)).await.is_ok() {
+                admission.await.map_err(|_| stops())??;
+                return Ok(Session { fleet: self.clone(), node: node.clone(), id, mailbox });
             }
+            if self.stop.is_cancelled() {
+                return Err(stops());
+            }
+            // A task that has just ended makes room for a new one.
             tokio::task::yield_now().await;
         }
     }
@@ -238,12 +252,15 @@ impl Fleet {
             fleet: self.clone(),
             node: node.clone(),
             session: None,
+            waiting: None,
             instance: String::new(),
             reported: Vec::new(),
             held: names.map(|name| (name, None)).collect(),
             refused: Vec::new(),
             unfinished: false,
             clock: NodeClocks::default(),
+            retry_at: Instant::now(),
+            retry: Duration::ZERO,
             deadline: Instant::now() + self.leases.lease,
             state: State::Leased,
             stale_since,
@@ -275,7 +292,9 @@ impl Session {
 struct NodeTask {
     fleet: Arc<Fleet>,
     node: Arc<str>,
-    session: Option<(u64, mpsc::Sender<Result<ReportReply, Status>>)>,
+    session: Option<(u64, Replies)>,
+    /// Who may take the place of that.
+    waiting: Option<Waiting>,
     instance: String,
     link_address: String,
     /// The workloads of the latest report that has any.
@@ -287,6 +306,9 @@ struct NodeTask {
     /// Whether the objects are not yet what was reported: the next report tries again.
     unfinished: bool,
     clock: NodeClocks,
+    /// Not before then, where it was the store that did not take them; and how long the wait was.
+    retry_at: Instant,
+    retry: Duration,
     /// When the lease runs out.
     deadline: Instant,
     state: State,
@@ -299,6 +321,7 @@ impl NodeTask {
         let stop = self.fleet.stop.clone();
         loop {
             let deadline = tokio::time::sleep_until(self.deadline);
+            let patience = self.waiting.as_ref().map(|waiting| waiting.deadline);
             tokio::select! {
                 biased;
                 // Whatever nodes hold stays: the next server grants them a fresh lease.
@@ -310,6 +333,10 @@ impl NodeTask {
                     }
                     None => return,
                 },
+                () = tokio::time::sleep_until(patience.unwrap_or(self.deadline)), if patience.is_some() => {
+                    tracing::info!(node = %self.node, "its older connection is silent and is replaced");
+                    self.admit_waiting().await;
+                }
                 () = deadline => {
                     if self.deadline_passed(&messages).await {
                         return;
@@ -321,41 +348,24 @@ impl NodeTask {
 
     async fn take(&mut self, message: Message) {
         match message {
-            Message::Opened { session, mut info, replies } => {
-                info.version = legible(&info.version, 100).into_owned();
-                info.capture_mode = legible(&info.capture_mode, 100).into_owned();
-                if let Some((_, older)) = self.session.replace((session, replies)) {
-                    let _ = older.try_send(Err(Status::aborted("the node has opened a newer report stream")));
+            Message::Opened(newcomer) => match &self.session {
+                Some((_, older)) if !older.is_closed() => {
+                    let before = self.waiting.take();
+                    let deadline = before.as_ref().map(|waiting| waiting.deadline);
+                    self.waiting = Some(Waiting::ask(newcomer, older, deadline));
+                    if let Some(before) = before {
+                        let newer = Status::aborted("the node has opened a newer report stream");
+                        let _ = before.newcomer.admitted.send(Err(newer));
+                    }
                 }
-                self.instance.clone_from(&info.instance);
-                let moved = self.link_address != info.link_address;
-                self.link_address.clone_from(&info.link_address);
-                let workloads = self.reported.clone().into();
-                let now = Instant::now();
-                let record = Record {
-                    info,
-                    connected: true,
-                    last_heard: now,
-                    config_age_seconds: 0,
-                    config_generation: 0,
-                    config_heard: now,
-                    clock_ahead: None,
-                    workloads,
-                    stale_since: None,
-                    refused: self.refused.clone().into(),
-                };
-                if let Some(known) = self.fleet.nodes.lock().get_mut(&self.node) {
-                    known.record = Some(record);
-                }
-                self.heard();
-                if moved && !self.reported.is_empty() {
-                    self.write().await;
-                }
-                self.reply();
-            }
+                _ => self.admit(newcomer).await,
+            },
             Message::Report { session, report } => {
                 if self.session.as_ref().is_none_or(|(current, _)| *current != session) {
                     return; // Of a stream that a newer one has replaced.
+                }
+                if let Some(waiting) = self.waiting.take_if(|waiting| waiting.ping == report.pong) {
+                    self.fence(waiting.newcomer);
                 }
                 self.take_report(report).await;
             }
@@ -363,6 +373,7 @@ impl NodeTask {
                 if self.session.as_ref().is_some_and(|(current, _)| *current == session) {
                     self.session = None;
                     self.update(|record| record.connected = false);
+                    self.admit_waiting().await;
                 }
             }
             Message::Lost => {}
@@ -426,7 +437,7 @@ impl NodeTask {
             let shown: Arc<[Workload]> = self.reported.clone().into();
             self.update(|record| record.workloads = shown);
         }
-        if set || revived || self.unfinished {
+        if set || revived || self.unfinished && Instant::now() >= self.retry_at {
             self.write().await;
         }
         if revived {
@@ -500,6 +511,11 @@ impl NodeTask {
             );
         }
         self.unfinished = !refused.is_empty() || gone.iter().any(|name| self.held.contains_key(name));
+        // A full disk is not asked with every report.
+        let store_fails = self.unfinished && self.fleet.objects.trouble().is_some();
+        self.retry =
+            if store_fails { (2 * self.retry).clamp(LEAST_RETRY, LONGEST_RETRY) } else { Duration::ZERO };
+        self.retry_at = Instant::now() + self.retry;
         self.refused = refused;
         let refused: Arc<[RefusedWorkload]> = self.refused.clone().into();
         self.update(|record| record.refused = refused);
@@ -549,7 +565,8 @@ impl NodeTask {
             let lease_seconds = self.fleet.leases.lease.as_secs().try_into().unwrap_or(u32::MAX);
             // A node that does not read its replies goes without.
             let clock = self.clock.answer(SystemTime::now());
-            let _ = replies.try_send(Ok(ReportReply { lease_seconds, refused: self.refused.clone(), clock }));
+            let refused = self.refused.clone();
+            let _ = replies.try_send(Ok(ReportReply { lease_seconds, refused, clock, ping: 0 }));
         }
     }
 }

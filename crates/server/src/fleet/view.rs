@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tulle_model::clock;
 
-use super::Record;
+use super::{Record, newcomer};
 use crate::grpc::enrolment::seconds;
 use crate::grpc::legible;
 
@@ -28,6 +28,20 @@ pub struct NodeView {
     /// A sentence about that, where it is notable.
     pub clock_problem: Option<String>,
     pub workloads: Vec<NodeWorkloadView>,
+    /// Another node of this name that was kept out lately.
+    pub fenced: Option<FencedView>,
+}
+
+/// A node that is kept out, as another one bears its name and answers.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FencedView {
+    /// Where it connects from.
+    pub peer: String,
+    /// Where it says that it takes links.
+    pub link_address: String,
+    /// Since it last tried.
+    pub last_seen_seconds: u64,
 }
 
 /// A workload of a node, for people.
@@ -75,5 +89,10 @@ pub(super) fn view(name: &str, record: &Record, now: Instant, time: SystemTime) 
             format!("the clock of the node `{name}` is {} the server's", clock::describe(ahead))
         }),
         workloads: workloads.collect(),
+        fenced: record.fenced.as_ref().filter(|f| now - f.at < newcomer::SHOWN).map(|f| FencedView {
+            peer: f.peer.clone(),
+            link_address: f.link_address.clone(),
+            last_seen_seconds: (now - f.at).as_secs(),
+        }),
     }
 }

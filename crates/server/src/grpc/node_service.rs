@@ -142,12 +142,14 @@ impl NodeService for NodeApi {
         request: Request<Streaming<NodeReport>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
         let (node, expires) = node_name(&request)?;
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.address.to_string());
+        let peer = peer.unwrap_or_default();
         let inbound = request.into_inner();
         let (outbound, replies) = mpsc::channel(4);
         let (fleet, stop) = (self.fleet.clone(), self.stop.clone());
         tokio::spawn(async move {
             let end = tokio::select! {
-                end = take_reports(&node, inbound, &outbound, &fleet, expires) => end,
+                end = take_reports(&node, peer, inbound, &outbound, &fleet, expires) => end,
                 () = stop.cancelled() => Err(Status::unavailable("the server stops")),
             };
             if let Err(status) = end {
@@ -161,6 +163,7 @@ impl NodeService for NodeApi {
 
 async fn take_reports(
     node: &Arc<str>,
+    peer: String,
     mut inbound: Streaming<NodeReport>,
     outbound: &mpsc::Sender<Result<ReportReply, Status>>,
     fleet: &Arc<Fleet>,
@@ -185,7 +188,10 @@ async fn take_reports(
             info.link_address
         )));
     }
-    let session = fleet.open(node, info, outbound.clone()).await;
+    let session = tokio::select! {
+        session = fleet.open(node, info, peer, outbound.clone()) => session?,
+        () = outbound.closed() => return Ok(()),
+    };
     let end = pump(first, inbound, &session, outbound, expires).await;
     session.close().await;
     end

@@ -219,9 +219,18 @@ impl Reports {
         self.send(NodeReport { workloads: Some(Workloads { workloads }), ..Default::default() }).await;
     }
 
+    /// Sends if the stream still stands.
+    pub fn try_send(&self, report: NodeReport) {
+        let _ = self.sender.try_send(report);
+    }
+
     pub async fn reply(&mut self) -> Result<ReportReply, Status> {
-        let reply = tokio::time::timeout(PATIENCE, self.replies.message()).await.expect("a reply in time")?;
-        Ok(reply.expect("the stream goes on"))
+        tokio::time::timeout(PATIENCE, self.reply_at_all()).await.expect("a reply in time")
+    }
+
+    /// The next reply, however long it takes.
+    pub async fn reply_at_all(&mut self) -> Result<ReportReply, Status> {
+        Ok(self.replies.message().await?.expect("the stream goes on"))
     }
 }
 

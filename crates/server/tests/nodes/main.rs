@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod client;
+mod clones;
 mod discovery;
 mod fleet;
 mod join;
 mod refusals;
+mod state;

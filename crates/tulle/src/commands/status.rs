@@ -40,6 +40,15 @@ struct Node {
     clock_problem: Option<String>,
     #[serde(default)]
     workloads: Vec<Workload>,
+    fenced: Option<Fenced>,
+}
+
+/// Another node of the name that is kept out.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fenced {
+    peer: String,
+    last_seen_seconds: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -59,9 +68,17 @@ pub async fn run(args: StatusArgs) -> Result<()> {
     let mut view = client.get("/tulle/v1alpha1/nodes", JSON).await?;
     let services = services(&args, &client).await?;
     match args.output {
-        ReportFormat::Json => print_json(&json!({ "nodes": view["nodes"], "services": services })),
-        ReportFormat::Yaml => print_yaml(&json!({ "nodes": view["nodes"], "services": services })),
+        ReportFormat::Json => {
+            print_json(&json!({ "nodes": view["nodes"], "services": services, "problems": view["problems"] }))
+        }
+        ReportFormat::Yaml => {
+            print_yaml(&json!({ "nodes": view["nodes"], "services": services, "problems": view["problems"] }))
+        }
         ReportFormat::Table | ReportFormat::Wide => {
+            let problems = view["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            for problem in problems {
+                anstream::eprintln!("the server: {problem}");
+            }
             let nodes = serde_json::from_value(view["nodes"].take()).map_err(|e| {
                 Failure::new(format!("the server's answer is not understood: {e}"))
                     .help("is it of another version?")
@@ -128,6 +145,17 @@ fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value]) -> String {
         ]);
     }
     text += &if nodes.is_empty() { "No node has joined\n".to_owned() } else { table.render() };
+    for node in &nodes {
+        let Some(fenced) = &node.fenced else { continue };
+        text += &format!(
+            "\nAnother node `{}` is kept out: it connects from {}, {} ago for the last time, and looks like a clone of \
+             this one.\nStop it, remove the folder `node` of its home, and let it join with a name and a token of its \
+             own: tulle node --name NAME --token TOKEN\n",
+            node.name,
+            fenced.peer,
+            age(fenced.last_seen_seconds)
+        );
+    }
 
     for problem in nodes.iter().filter_map(|node| node.clock_problem.as_ref()) {
         text += &format!("{problem}: set the clocks right (NTP)\n");

@@ -58,6 +58,9 @@ pub struct NodeReport {
     pub leaving: bool,
     #[prost(message, optional, tag = "5")]
     pub clock: ::core::option::Option<NodeClock>,
+    /// ReportReply.ping, said again.
+    #[prost(uint64, tag = "8")]
+    pub pong: u64,
 }
 /// How the node's clock stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -176,6 +179,10 @@ pub struct ReportReply {
     /// The server's clock when this was said.
     #[prost(message, optional, tag = "3")]
     pub clock: ::core::option::Option<ServerClock>,
+    /// Not 0: this answers no report. The node says the number again at once, as another node of its
+    /// name has come.
+    #[prost(uint64, tag = "8")]
+    pub ping: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServerClock {
