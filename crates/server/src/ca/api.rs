@@ -276,6 +276,11 @@ mod tests {
         assert_eq!(first.served.0.load().1, served);
         assert!(first.renew_if_due(now + YEAR - 29 * DAY).unwrap());
         assert!(first.served.0.load().1 > served && admin(&first) != kept);
+
+        // The clock is set back: clients that check the beginning of a certificate get another one.
+        let (served, kept) = (first.served.0.load().1, admin(&first));
+        assert!(first.renew_if_due(now).unwrap());
+        assert!(first.served.0.load().1 < served && admin(&first) != kept);
     }
 
     #[test]

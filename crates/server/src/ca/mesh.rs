@@ -515,7 +515,8 @@ mod tests {
         verify(&issued, now).unwrap();
         verify(&issued, now + Duration::from_secs(3590)).unwrap();
         assert!(verify(&issued, now + Duration::from_secs(3601)).is_err());
-        assert!(verify(&issued, now - Duration::from_secs(120)).is_err());
+        verify(&issued, now - Duration::from_secs(290)).unwrap();
+        assert!(verify(&issued, now - Duration::from_secs(310)).is_err());
 
         let foreign = TrustDomain::new("other.local").unwrap();
         assert!(authority.sign(&workload(&foreign), csr.der(), now).is_err());
@@ -540,6 +541,22 @@ mod tests {
         verify(&authority.issue(&workload(&fixture.domain), &key, late).unwrap(), late).unwrap();
         // It was kept.
         assert_eq!(chain(&fixture.open(None, late).unwrap()), chain(&authority));
+    }
+
+    #[test]
+    fn an_intermediate_of_the_future_is_replaced_when_the_clock_is_set_back() {
+        let fixture = Fixture::new();
+        let now = SystemTime::now();
+        let (later, key) = (now + 400 * DAY, generate_key().unwrap());
+        let authority = fixture.open(None, now).unwrap();
+        authority.renew_if_due(later).unwrap();
+        assert!(verify(&authority.issue(&workload(&fixture.domain), &key, now).unwrap(), now).is_err());
+        authority.renew_if_due(now).unwrap();
+        verify(&authority.issue(&workload(&fixture.domain), &key, now).unwrap(), now).unwrap();
+        // Two hours are no reason: authorities are dated back by a day.
+        let kept = authority.issuer.load().chain.clone();
+        authority.renew_if_due(now - DAY / 12).unwrap();
+        assert_eq!(authority.issuer.load().chain, kept);
     }
 
     #[test]
