@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::output::note;
+
 /// How a command ended. The numbers are a contract (`tulle --help` lists them).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -78,14 +80,14 @@ impl Failure {
         use anstyle::AnsiColor::{Cyan, Red};
         let paint = |color: anstyle::AnsiColor| color.on_default().bold();
         if self.report {
-            anstream::eprintln!("{}", self.message.trim_end());
+            note(self.message.trim_end());
         } else {
             let red = paint(Red);
-            anstream::eprintln!("{red}error{red:#}: {}", self.message);
+            note(&format!("{red}error{red:#}: {}", self.message));
         }
         for help in &self.help {
             let cyan = paint(Cyan);
-            anstream::eprintln!("{cyan}help{cyan:#}: {help}");
+            note(&format!("{cyan}help{cyan:#}: {help}"));
         }
     }
 }

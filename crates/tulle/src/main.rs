@@ -18,12 +18,11 @@ mod up;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::exit::{EXIT_CODES, Result};
-use crate::printer::Printer;
+use crate::printer::{LAST_WORDS, Printer};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -106,9 +105,6 @@ fn log(verbose: u8) {
 
 /// Where the log goes: threads that serve traffic write it, too, and must not wait for its reader.
 static LOG: LazyLock<Printer> = LazyLock::new(|| Printer::new(std::io::stderr()));
-
-/// How long who reads the log may take for the last of it.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Takes one line of the log.
 struct LogLine<'p>(&'p Printer);

@@ -63,6 +63,18 @@ pub fn print(text: &str) -> Result<()> {
     }
 }
 
+/// Writes a line to stdout that nothing depends on: where nobody can read it any more, it is lost.
+pub fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(anstream::stdout().lock(), "{line}");
+}
+
+/// The same on stderr.
+pub fn note(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(anstream::stderr().lock(), "{line}");
+}
+
 /// One cell.
 #[derive(Debug, Clone)]
 pub struct Cell {

@@ -8,6 +8,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// How long who reads our output may take for the last of it.
+pub const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Pieces that wait to be written. Lines are at most 8 KiB long, and most are short.
 const QUEUE: usize = 4096;
 /// How often [`Printer::finish`] looks for room in a full queue.
@@ -34,6 +37,11 @@ impl Printer {
         // Where no thread can be started, nothing else works either, and says so.
         let _ = thread.spawn(move || write(output, &pieces));
         Self { queue, dropped: AtomicU64::new(0) }
+    }
+
+    /// As [`Printer::print`], with a line break.
+    pub fn say(&self, line: &str) {
+        self.print(format!("{line}\n").into_bytes());
     }
 
     /// Writes a text soon, or never. It never waits.

@@ -116,7 +116,7 @@ async fn tables(args: &GetArgs, client: &Client, selections: &[Selection]) -> Re
             }
             _ => String::new(),
         };
-        anstream::eprintln!("No objects found{place}");
+        crate::output::note(&format!("No objects found{place}"));
     }
     print(&printed)?;
     fail_with_all(missing)

@@ -101,7 +101,7 @@ pub fn default_workers() -> usize {
 }
 
 pub async fn run(args: NodeArgs) -> Result<()> {
-    let mut stop = Stop::new()?;
+    let mut stop = Stop::of_daemon()?;
     let home = args.home.path()?;
     crate::home::create(&home)?;
     let config = NodeConfig {
@@ -130,7 +130,7 @@ pub async fn run(args: NodeArgs) -> Result<()> {
     }
     let node = tokio::select! {
         node = Node::start(config) => node.map_err(|e| Failure::new(format!("the node does not start: {e:#}")))?,
-        () = stop.next() => return Ok(()),
+        _ = stop.next() => return Ok(()),
     };
     let (mode, why) = node.capture();
     anstream::println!("the node {name} runs, links at {}", node.link_address());

@@ -139,7 +139,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     let client = NodeClient::new(&home);
     let held = tokio::select! {
         held = add(&client, &spec) => held,
-        () = stop.next() => return Ok(ExitCode::from(130)),
+        _ = stop.next() => return Ok(ExitCode::from(130)),
     };
     let mut held = held.map_err(|error| {
         let socket = home.join("node.sock");
@@ -241,13 +241,13 @@ impl Owner<'_> {
             tokio::select! {
                 status = child.wait() => return Ok(status?),
                 () = held.lost() => {}
-                () = stop.next() => break,
+                _ = stop.next() => break,
             }
             tracing::warn!("the node is gone: the process goes on, and has no mesh until the node is back");
             tokio::select! {
                 status = child.wait() => return Ok(status?),
                 again = self.join_again(held.running()) => *held = again,
-                () = stop.next() => has_node = false,
+                _ = stop.next() => has_node = false,
             }
         }
         if has_node && self.own_group {
@@ -258,14 +258,14 @@ impl Owner<'_> {
                         tracing::warn!("not everything in flight has finished");
                     }
                 }
-                () = stop.next() => {}
+                _ = stop.next() => {}
             }
         }
         send(child, Signal::SIGTERM, self.own_group);
         tokio::select! {
             status = child.wait() => return Ok(status?),
             () = tokio::time::sleep(self.args.stop_timeout) => {}
-            () = stop.next() => {}
+            _ = stop.next() => {}
         }
         send(child, Signal::SIGKILL, self.own_group);
         Ok(child.wait().await?)

@@ -11,11 +11,14 @@ use tulle_server::{Server, ServerConfig};
 
 use crate::exit::{Failure, Result};
 use crate::home::HomeArgs;
+use crate::printer::{LAST_WORDS, Printer};
 use crate::signals::Stop;
 use crate::units::parse_duration;
 use crate::up::ports::{API_PORT, NODES_PORT};
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+SIGTERM, SIGINT, SIGQUIT and a terminal that is closed stop the server. Without a terminal it ignores SIGHUP.")]
 pub struct ServerArgs {
     /// Where the API is served
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = everywhere(API_PORT))]
@@ -53,7 +56,7 @@ pub fn everywhere(port: u16) -> SocketAddr {
 }
 
 pub async fn run(args: ServerArgs) -> Result<()> {
-    let mut stop = Stop::new()?;
+    let mut stop = Stop::of_daemon()?;
     let home = args.home.path()?;
     crate::home::create(&home)?;
     let authority = args.ca_certificate.zip(args.ca_key).map(|(certificate, key)| AuthorityFiles {
@@ -72,20 +75,21 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     };
     let server = tokio::select! {
         server = Server::start(config) => server.map_err(|e| Failure::new(format!("the server does not start: {e}")))?,
-        () = stop.next() => return Ok(()),
+        _ = stop.next() => return Ok(()),
     };
-    anstream::println!(
+    let out = Printer::new(anstream::stdout());
+    out.say(&format!(
         "the server runs: nodes at {}, API at https://{}",
-        server.node_address,
-        server.api_address
-    );
-    anstream::println!("kubeconfig: {}", server.kubeconfig.display());
-    anstream::println!("a node joins with a token: tulle token create");
+        server.node_address, server.api_address
+    ));
+    out.say(&format!("kubeconfig: {}", server.kubeconfig.display()));
+    out.say("a node joins with a token: tulle token create");
     stop.next().await;
-    anstream::println!("stopping");
+    out.say("stopping");
     tokio::select! {
         () = server.shutdown() => {}
-        () = stop.next() => {}
+        _ = stop.next() => {}
     }
+    out.finish(LAST_WORDS);
     Ok(())
 }

@@ -134,7 +134,7 @@ impl FakeService {
             tokio::select! {
                 _ = ticks.tick() => {
                     let answer = self.call(&HeaderMap::new()).await;
-                    println!("{}", answer.line());
+                    crate::output::say(&answer.line());
                 }
                 _ = stop.changed() => return,
             }
@@ -151,7 +151,7 @@ pub async fn run(args: FakeServiceArgs) -> Result<()> {
             .help("another port: --listen 127.0.0.1:PORT, or the variable PORT")
     })?;
     let address = listener.local_addr().map_err(|e| Failure::new(e.to_string()))?;
-    println!("{} listens at {address}", args.name);
+    crate::output::say(&format!("{} listens at {address}", args.name));
 
     let (stopping, stopped) = tokio::sync::watch::channel(false);
     let maker = args.every.map(|every| tokio::spawn(service.clone().make_requests(every, stopped)));

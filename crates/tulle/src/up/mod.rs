@@ -57,18 +57,18 @@ pub async fn run(args: UpArgs) -> Result<()> {
 
     let mesh = tokio::select! {
         mesh = Mesh::start(&config, &home, args.capture.into(), args.workers, args.limits.bounds()) => mesh?,
-        () = stop.next() => return Ok(()),
+        _ = stop.next() => return Ok(()),
     };
     mesh.introduce(&config, &screen);
     let mut services = Services::new(&config, &mesh, &screen);
     let outcome = tokio::select! {
         outcome = services.run() => outcome,
-        () = stop.next() => Ok(()),
+        _ = stop.next() => Ok(()),
     };
     screen.say("stopping (Ctrl-C again kills everything)");
     tokio::select! {
         () = services.stop(STOP_DEADLINE) => {}
-        () = stop.next() => {
+        _ = stop.next() => {
             screen.say("killing everything");
             services.kill().await;
         }
