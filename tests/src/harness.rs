@@ -92,7 +92,7 @@ pub fn run(command: &mut Command) -> Outcome {
     Outcome { status, stdout: process.stdout(), stderr: process.stderr() }
 }
 
-/// A process whose output is collected line by line. Killed when dropped.
+/// A process whose output is collected line by line. Asked to end when dropped, and killed where it does not.
 pub struct Process {
     child: Mutex<Child>,
     pid: Pid,
@@ -162,6 +162,11 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let mut child = self.child.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // A `tulle run` that is killed leaves its processes to a node, which may be gone.
+        if !matches!(child.try_wait(), Ok(Some(_))) {
+            let _ = kill(self.pid, Signal::SIGTERM);
+            wait_until(FAREWELL, || matches!(child.try_wait(), Ok(Some(_))));
+        }
         let _ = child.kill();
         let _ = child.wait();
         if std::thread::panicking() {
@@ -209,6 +214,16 @@ impl Output {
     fn wait_for_end(&self) {
         let state = self.state.lock().unwrap();
         let _ = self.changed.wait_timeout_while(state, Duration::from_secs(2), |state| !state.1);
+    }
+}
+
+/// How long a process that is dropped may take to end.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !condition() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -5,3 +5,4 @@
 
 pub mod chaos;
 pub mod harness;
+pub mod one_host;

@@ -9,4 +9,5 @@ mod protocols;
 mod replicas;
 mod server_crash;
 mod split;
+mod stopping;
 mod two_nodes;

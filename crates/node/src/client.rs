@@ -15,7 +15,8 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use crate::arrival::Arrivals;
-use crate::socket::{Again, SOCKET};
+use crate::socket::{Action, Again};
+use crate::socket_file;
 use crate::status::NodeStatus;
 use crate::workloads::{Running, WorkloadSpec};
 
@@ -25,7 +26,8 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(40);
 /// A client of the node that has its state in a folder.
 #[derive(Debug, Clone)]
 pub struct NodeClient {
-    socket: PathBuf,
+    /// In the order in which they are tried.
+    sockets: Vec<PathBuf>,
 }
 
 /// A workload that lives for as long as this does.
@@ -35,15 +37,24 @@ pub struct HeldWorkload {
     answer: Response<Incoming>,
 }
 
+/// What a node says to the owner of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// End its processes.
+    Stop,
+    /// Nothing any more: it is gone, or does not hold the workload.
+    Lost,
+}
+
 impl NodeClient {
     /// The client of the node whose `$TULLE_HOME` is `home`.
     pub fn new(home: &Path) -> Self {
-        Self { socket: home.join(SOCKET) }
+        Self { sockets: socket_file::places(home) }
     }
 
     /// Where to wait for a node that is started again: its socket is new then.
     pub fn arrivals(&self) -> Arrivals {
-        Arrivals::in_folder(self.socket.parent().unwrap_or(Path::new("/")))
+        Arrivals::in_folder(self.sockets[0].parent().unwrap_or(Path::new("/")))
     }
 
     /// The node's state.
@@ -58,8 +69,26 @@ impl NodeClient {
 
     /// Adds a workload to a node that has been started again, with the process that it has.
     pub async fn add_again(&self, spec: &WorkloadSpec, before: &Running) -> anyhow::Result<HeldWorkload> {
-        let again = Again { spec: spec.clone(), listeners: before.listeners.clone() };
+        let again =
+            Again { spec: spec.clone(), listeners: before.listeners.clone(), cgroup: before.cgroup.clone() };
         self.hold("/v1/workloads/again", &again).await
+    }
+
+    /// Has all workloads take no new requests, and waits until none is in flight; `false` where some still are at
+    /// the node's deadline.
+    pub async fn drain(&self) -> anyhow::Result<bool> {
+        self.call(Method::POST, "/v1/drain", &Action::Drain).await
+    }
+
+    /// Takes [`NodeClient::drain`] back.
+    pub async fn undo_drain(&self) -> anyhow::Result<()> {
+        let _: bool = self.call(Method::POST, "/v1/drain", &Action::Undo).await?;
+        Ok(())
+    }
+
+    /// Has every `tulle run` end its process. Returns the longest that one of these may take.
+    pub async fn ask_to_stop(&self) -> anyhow::Result<Duration> {
+        Ok(Duration::from_millis(self.call(Method::POST, "/v1/drain", &Action::Stop).await?))
     }
 
     async fn hold(&self, path: &str, body: &impl Serialize) -> anyhow::Result<HeldWorkload> {
@@ -89,17 +118,31 @@ impl NodeClient {
         serde_json::from_slice(&bytes).context("the node's answer makes no sense")
     }
 
+    async fn connect(&self) -> std::io::Result<UnixStream> {
+        let (first, others) = (&self.sockets[0], &self.sockets[1..]);
+        let error = match UnixStream::connect(first).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => error,
+        };
+        for other in others {
+            if let Ok(stream) = UnixStream::connect(other).await {
+                return Ok(stream);
+            }
+        }
+        Err(error)
+    }
+
     async fn send(
         &self,
         method: Method,
         path: &str,
         body: &impl Serialize,
     ) -> anyhow::Result<Response<Incoming>> {
-        let stream = UnixStream::connect(&self.socket).await.with_context(|| {
+        let stream = self.connect().await.with_context(|| {
             format!(
                 "no node answers at {}: start one with `tulle node` or `tulle up`, as the same user and \
                  with the same TULLE_HOME",
-                self.socket.display()
+                self.sockets[0].display()
             )
         })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -143,9 +186,12 @@ impl HeldWorkload {
         self.client.call(Method::POST, &self.path("drain"), &()).await
     }
 
-    /// Waits until the node is gone, or does not hold the workload any more.
-    pub async fn lost(&mut self) {
-        while let Some(Ok(_)) = self.answer.frame().await {}
+    /// Waits for the next word of the node on the workload.
+    pub async fn next(&mut self) -> Word {
+        match self.answer.frame().await {
+            Some(Ok(_)) => Word::Stop,
+            None | Some(Err(_)) => Word::Lost,
+        }
     }
 
     fn path(&self, action: &str) -> String {

@@ -1,13 +1,11 @@
 //! Starts the parts of a node in their order, and stops them.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use nix::fcntl::{Flock, FlockArg};
+use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
@@ -16,7 +14,6 @@ use tokio_util::task::AbortOnDropHandle;
 use tulle_proxy::state::NodeState;
 use tulle_proxy::{Bounds, Proxy};
 use tulle_wire::node::NodeInfo;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::capture::{Capture, CaptureMode, CaptureWish};
 use crate::control::Server;
@@ -28,11 +25,13 @@ use crate::control::report::{Reporter, Skew};
 use crate::dns::{Addresses, Resolver};
 use crate::files;
 use crate::keeper::Keeper;
+use crate::lock::HomeLock;
 use crate::node_state::StatePublisher;
+use crate::socket_file::SocketFile;
 use crate::status::{NodeStatus, StatusSource};
 use crate::vips::VirtualAddresses;
-use crate::workloads::{Parts, Workloads};
-use crate::{admin, socket};
+use crate::workloads::{Left, Parts, Workloads};
+use crate::{admin, scope, socket};
 
 /// How many services may be asked for at once.
 const DEMANDS: usize = 1024;
@@ -42,9 +41,6 @@ const EXPIRATIONS: usize = 16;
 
 /// How long the goodbye to the server may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long the owners of an earlier process's workloads have to come back for them.
-const RETURN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -65,7 +61,7 @@ pub struct NodeConfig {
     pub admin_listen: Option<SocketAddr>,
     pub capture: CaptureWish,
     /// Whether what an earlier process of this node ran goes on, where its owner comes back for it
-    /// ([`crate::client::NodeClient::add_again`]). Else it is ended at the start.
+    /// ([`crate::client::NodeClient::add_again`]), and what this one has goes on when it stops. Else it is ended.
     pub keep_workloads: bool,
     /// Threads of the proxy.
     pub workers: usize,
@@ -81,8 +77,8 @@ pub struct Node {
     leaving: watch::Sender<bool>,
     reporter: AbortOnDropHandle<()>,
     tasks: Vec<AbortOnDropHandle<()>>,
-    socket: PathBuf,
-    _lock: Flock<OwnedFd>,
+    socket: Arc<SocketFile>,
+    keep_workloads: bool,
 }
 
 impl Node {
@@ -95,8 +91,11 @@ impl Node {
     pub async fn start(config: NodeConfig) -> anyhow::Result<Self> {
         let folder = config.home.join("node");
         let identities_folder = folder.join("identities");
-        files::create_private_folder(&identities_folder)?;
-        let lock = lock(&folder)?;
+        if let Err(e) = files::create_private_folder(&identities_folder) {
+            // What is there can be read, perhaps; if not, what needs it says so.
+            tracing::warn!("the node keeps nothing on disk: {e}");
+        }
+        let lock = HomeLock::take(&folder)?;
 
         let keeper = Keeper::start();
         let node_file = keeper.file(folder.join("node.json"));
@@ -141,9 +140,11 @@ impl Node {
             None => None,
         };
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
-        let control = socket::bind(&config.home)?;
+        let (control, socket) = SocketFile::bind(&config.home, lock)?;
+        let (made, later) = mpsc::channel(1);
 
-        let (capture, mode, reason) = open_capture(&config).await?;
+        let scope = scope::of_node(&config.name, &config.home);
+        let (capture, mode, reason) = open_capture(&config, &scope).await?;
         if mode == CaptureMode::Explicit && !tulle_sys::knows_users() {
             tracing::warn!(
                 "this kernel does not say whose a connection is: every user of this host can call services \
@@ -153,6 +154,8 @@ impl Node {
         let directory = Directory::new(state.cell().clone(), demand, server.connected());
         let identities = Identities::new(server.clone(), &identities_folder, keeper);
         let workloads = Workloads::new(Parts {
+            scope,
+            folder: folder.clone(),
             state: state.clone(),
             proxy: proxy.clone(),
             capture,
@@ -196,16 +199,11 @@ impl Node {
         let mut tasks = vec![
             tokio::spawn(discovery.run()),
             tokio::spawn(keep_node_valid(server, certificate.identity.clone(), node_file, credential)),
-            tokio::spawn(socket::serve(control, source.clone())),
+            tokio::spawn(socket::serve(control, later, source.clone())),
+            tokio::spawn(socket.clone().keep(made)),
             tokio::spawn(renew_expired(Arc::downgrade(&identities), expirations)),
         ];
-        let returning = Arc::downgrade(&source.workloads);
-        tasks.push(tokio::spawn(async move {
-            sleep(RETURN_DEADLINE).await;
-            if let Some(workloads) = returning.upgrade() {
-                workloads.end_orphans().await;
-            }
-        }));
+        tasks.push(tokio::spawn(source.workloads.clone().tend_orphans()));
         tasks.extend(admin.map(|listener| tokio::spawn(admin::serve(listener, source.clone()))));
         Ok(Self {
             source,
@@ -215,8 +213,8 @@ impl Node {
             leaving,
             reporter,
             tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect(),
-            socket: config.home.join(socket::SOCKET),
-            _lock: lock,
+            socket,
+            keep_workloads: config.keep_workloads,
         })
     }
 
@@ -250,14 +248,20 @@ impl Node {
         timeout(deadline, connected.wait_for(|connected| *connected)).await.is_ok()
     }
 
-    /// Drains what is in flight (at most for `deadline`), tells the server that the node leaves, and
-    /// removes what it made on the host, processes of captured workloads included.
-    pub async fn shutdown(self, deadline: Duration) {
-        let Self { source, leaving, reporter, tasks, socket, .. } = self;
-        source.workloads.stop(deadline).await;
+    /// Drains what is in flight (at most for `deadline`), and tells the server that the node leaves. Removes what it
+    /// made on the host, processes of captured workloads included, or leaves these ([`NodeConfig::keep_workloads`]).
+    pub async fn shutdown(self, deadline: Duration) -> Left {
+        let Self { source, leaving, reporter, tasks, socket, keep_workloads, .. } = self;
+        let left = match keep_workloads {
+            true => source.workloads.leave(deadline).await,
+            false => {
+                source.workloads.stop(deadline).await;
+                Left::default()
+            }
+        };
         leaving.send_replace(true);
         let _ = timeout(LEAVE_DEADLINE, reporter).await;
-        let _ = std::fs::remove_file(socket);
+        socket.remove();
         drop(tasks);
         let proxy = source.proxy.clone();
         drop(source);
@@ -265,26 +269,16 @@ impl Node {
         let mut shared = proxy;
         for _ in 0..100 {
             match Arc::try_unwrap(shared) {
-                Ok(proxy) => return proxy.drain(deadline).await,
+                Ok(proxy) => {
+                    proxy.drain(deadline).await;
+                    return left;
+                }
                 Err(still_shared) => shared = still_shared,
             }
             sleep(Duration::from_millis(5)).await;
         }
         tracing::debug!("the proxy ends with the process: something still uses it");
-    }
-}
-
-/// Two nodes with one state would ruin each other's.
-fn lock(folder: &Path) -> anyhow::Result<Flock<OwnedFd>> {
-    let path = folder.join("lock");
-    let file = std::fs::File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.with_context(|| format!("{} cannot be opened", path.display()))?;
-    match Flock::lock(OwnedFd::from(file), FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(lock),
-        Err(_) => bail!(
-            "another node runs with the state in {}: stop it, or set TULLE_HOME to another folder",
-            folder.display()
-        ),
+        left
     }
 }
 
@@ -299,12 +293,8 @@ fn forget_old_mesh(identities: &Path, snapshot: &Path) -> std::io::Result<()> {
     }
 }
 
-async fn open_capture(config: &NodeConfig) -> anyhow::Result<(Capture, CaptureMode, String)> {
-    // Nodes of different homes on one host may have the same name.
-    let home = std::fs::canonicalize(&config.home).unwrap_or_else(|_| config.home.clone());
-    let hash = xxh3_64(home.as_os_str().as_encoded_bytes()) as u32;
-    let scope = format!("{}-{hash:08x}", config.name);
-    let wish = config.capture;
+async fn open_capture(config: &NodeConfig, scope: &str) -> anyhow::Result<(Capture, CaptureMode, String)> {
+    let (scope, wish) = (scope.to_owned(), config.capture);
     let open = if config.keep_workloads { Capture::open_again } else { Capture::open };
     Ok(spawn_blocking(move || open(&scope, wish)).await??)
 }

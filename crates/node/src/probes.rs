@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -212,7 +213,8 @@ async fn run(command: &[String], target: &Target) -> Result<(), String> {
     process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let confined = Confined { cgroup: target.cgroup.clone(), name_service: target.name_service.clone() };
     // Dropped at the deadline, the child is killed.
-    let mut child = supervise::spawn(process, confined).await.map_err(|e| format!("{program}: {e}"))?;
+    let spawned = supervise::spawn(process, confined, Signal::SIGKILL).await;
+    let mut child = spawned.map_err(|e| format!("{program}: {e}"))?;
     let status = child.wait().await.map_err(|e| format!("{program}: {e}"))?;
     if status.success() { Ok(()) } else { Err(format!("{program} ended with {status}")) }
 }

@@ -2,21 +2,19 @@
 //!
 //! | request | |
 //! |---|---|
-//! | `POST /v1/workloads` | adds a workload ([`WorkloadSpec`]); the first line of the answer is a [`Running`], and the workload lives for as long as the answer is read |
+//! | `POST /v1/workloads` | adds a workload ([`WorkloadSpec`]); the first line of the answer is a [`Running`], and the workload lives for as long as the answer is read, and a further line asks for an end of its processes |
 //! | `POST /v1/workloads/again` | adds a workload again that an earlier process of the node has started ([`Again`]); like the above |
 //! | `PUT /v1/workloads/{namespace}/{name}/running` | `true` or `false`: whether its process runs |
 //! | `POST /v1/workloads/{namespace}/{name}/drain` | has it take no new requests, and returns when none is in flight: `true`, or `false` at the deadline |
+//! | `POST /v1/drain` | the same for all workloads (`"drain"`); takes it back (`"undo"`); has who has started processes end them (`"stop"`), and returns how long they may take, in milliseconds |
 //! | `GET /v1/status` | a [`NodeStatus`](crate::status::NodeStatus) |
 
 use std::convert::Infallible;
-use std::fs::{self, Permissions};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::BoxBody;
@@ -32,12 +30,10 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tulle_model::name::WorkloadName;
 use tulle_proxy::descriptors::Spare;
+use tulle_sys::family::Member;
 
 use crate::status::StatusSource;
 use crate::workloads::{Running, WorkloadSpec};
-
-/// The socket's name in `$TULLE_HOME`.
-pub(crate) const SOCKET: &str = "node.sock";
 
 /// How many connections there may be; every workload that was added here has one.
 const MOST_CONNECTIONS: usize = 4096;
@@ -51,8 +47,8 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 /// How long what is in flight may take to finish when a workload goes.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A client that went without a word cannot serve what is in flight for long.
-const LOST_DRAIN_DEADLINE: Duration = Duration::from_secs(1);
+/// The same where its owner is gone: without him its processes are not to go on for long.
+const LOST_DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How long the server's word on a new workload is waited for.
 const VERDICT_DEADLINE: Duration = Duration::from_secs(2);
@@ -63,34 +59,42 @@ pub(crate) struct Again {
     pub spec: WorkloadSpec,
     /// Those of its [`Running`].
     pub listeners: Vec<SocketAddr>,
+    /// That of its [`Running`].
+    pub cgroup: Option<PathBuf>,
+}
+
+/// What a node is to do with its workloads ([`Action::Drain`] and so on).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Action {
+    /// No new requests, no new workloads.
+    Drain,
+    /// As before.
+    Undo,
+    /// Who has started processes ends them.
+    Stop,
 }
 
 type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-/// Opens the socket, for its owner only.
-pub(crate) fn bind(home: &Path) -> anyhow::Result<UnixListener> {
-    let path = home.join(SOCKET);
-    // Nobody else can enter the folder where it is made; it moves when its mode is right.
-    let temporary = home.join("node").join("sock.new");
-    let bound = || {
-        let _ = fs::remove_file(&temporary);
-        let listener = UnixListener::bind(&temporary)?;
-        fs::set_permissions(&temporary, Permissions::from_mode(0o600))?;
-        fs::rename(&temporary, &path)?;
-        Ok::<_, std::io::Error>(listener)
-    };
-    bound().with_context(|| {
-        format!("the node's socket {} cannot be opened (its path may have 107 bytes)", path.display())
-    })
-}
-
-/// Serves until the task is aborted.
-pub(crate) async fn serve(listener: UnixListener, source: Arc<StatusSource>) {
+/// Serves until the task is aborted; goes on with each listener of `later` in place of the one before.
+pub(crate) async fn serve(
+    mut listener: UnixListener,
+    mut later: mpsc::Receiver<UnixListener>,
+    source: Arc<StatusSource>,
+) {
     let mut spare = Spare::new();
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(new) = later.recv() => {
+                listener = new;
+                continue;
+            }
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(e) if Spare::is_wanted(&e) && spare.turn_away(&listener).await => continue,
             Err(e) => {
@@ -100,10 +104,12 @@ pub(crate) async fn serve(listener: UnixListener, source: Arc<StatusSource>) {
             }
         };
         let source = source.clone();
+        // The kernel's word: who waits for the answer is who has opened the connection.
+        let owner = stream.peer_cred().ok().and_then(|peer| Member::of(u32::try_from(peer.pid()?).ok()?));
         tokio::spawn(async move {
             let service = service_fn(|request| {
                 let source = source.clone();
-                async move { Ok::<_, Infallible>(answer(request, source).await) }
+                async move { Ok::<_, Infallible>(answer(request, source, owner).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -117,17 +123,19 @@ pub(crate) async fn serve(listener: UnixListener, source: Arc<StatusSource>) {
     }
 }
 
-async fn answer(request: Request<Incoming>, source: Arc<StatusSource>) -> Answer {
+async fn answer(request: Request<Incoming>, source: Arc<StatusSource>, owner: Option<Member>) -> Answer {
     let path = request.uri().path().to_owned();
     let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
     match (request.method().clone(), segments.as_slice()) {
         (Method::GET, ["v1", "status"]) => value(&source.status()),
         (Method::POST, ["v1", "workloads"]) => match body::<WorkloadSpec>(request).await {
-            Ok(spec) => add(spec, None, source).await,
+            Ok(spec) => add(Wanted { spec, owner, again: None }, source).await,
             Err(answer) => answer,
         },
         (Method::POST, ["v1", "workloads", "again"]) => match body::<Again>(request).await {
-            Ok(Again { spec, listeners }) => add(spec, Some(listeners), source).await,
+            Ok(Again { spec, listeners, cgroup }) => {
+                add(Wanted { spec, owner, again: Some((listeners, cgroup)) }, source).await
+            }
             Err(answer) => answer,
         },
         (Method::PUT, ["v1", "workloads", namespace, name, "running"]) => {
@@ -148,6 +156,17 @@ async fn answer(request: Request<Incoming>, source: Arc<StatusSource>) -> Answer
             }
             value(&source.workloads.drain(&name, DRAIN_DEADLINE).await)
         }
+        (Method::POST, ["v1", "drain"]) => match body::<Action>(request).await {
+            Ok(Action::Drain) => value(&source.workloads.drain_all(DRAIN_DEADLINE).await),
+            Ok(Action::Undo) => {
+                source.workloads.undrain();
+                value(&true)
+            }
+            Ok(Action::Stop) => {
+                value(&u64::try_from(source.workloads.ask_to_stop().as_millis()).unwrap_or(u64::MAX))
+            }
+            Err(answer) => answer,
+        },
         _ => error(
             StatusCode::NOT_FOUND,
             "there is nothing of that name; is this command of the same version?",
@@ -155,13 +174,21 @@ async fn answer(request: Request<Incoming>, source: Arc<StatusSource>) -> Answer
     }
 }
 
+/// A workload that somebody wants to have.
+struct Wanted {
+    spec: WorkloadSpec,
+    owner: Option<Member>,
+    /// What its process knows already.
+    again: Option<(Vec<SocketAddr>, Option<PathBuf>)>,
+}
+
 /// The workload stays until the client does not read any more.
-async fn add(spec: WorkloadSpec, again: Option<Vec<SocketAddr>>, source: Arc<StatusSource>) -> Answer {
+async fn add(wanted: Wanted, source: Arc<StatusSource>) -> Answer {
     let (reply, added) = oneshot::channel();
     let adding = source.clone();
     // A client that goes away meanwhile ends this future, and what is half made could not be unmade.
     tokio::spawn(async move {
-        let result = enter(spec, again, &adding).await;
+        let result = enter(wanted, &adding).await;
         if let Err(Ok(running)) = reply.send(result) {
             leave(running, &adding).await;
         }
@@ -176,8 +203,21 @@ async fn add(spec: WorkloadSpec, again: Option<Vec<SocketAddr>>, source: Arc<Sta
     let (sender, receiver) = mpsc::channel(1);
     let first = sender.try_send(Ok::<_, Infallible>(Frame::data(Bytes::from(line))));
     debug_assert!(first.is_ok(), "it has room for one");
+    let name = WorkloadName::new(running.namespace.as_str(), running.name.as_str());
+    let asked = source.workloads.asked_to_stop(&name);
     tokio::spawn(async move {
-        sender.closed().await;
+        let ask = async {
+            if let Some(mut asked) = asked
+                && asked.wait_for(|asked| *asked).await.is_ok()
+            {
+                let _ = sender.send(Ok(Frame::data(Bytes::from_static(b"\"stop\"\n")))).await;
+            }
+            sender.closed().await;
+        };
+        tokio::select! {
+            () = ask => {}
+            () = sender.closed() => {}
+        }
         leave(running, &source).await;
     });
     let body = StreamBody::new(ReceiverStream::new(receiver)).boxed();
@@ -186,16 +226,13 @@ async fn add(spec: WorkloadSpec, again: Option<Vec<SocketAddr>>, source: Arc<Sta
 
 /// Adds a workload, unless the server refuses it. One that starts with the server down is taken: the
 /// server's word is on the node's status later.
-async fn enter(
-    spec: WorkloadSpec,
-    again: Option<Vec<SocketAddr>>,
-    source: &StatusSource,
-) -> anyhow::Result<Running> {
+async fn enter(wanted: Wanted, source: &StatusSource) -> anyhow::Result<Running> {
+    let Wanted { spec, owner, again } = wanted;
     let name = WorkloadName::new(spec.namespace.as_str(), spec.name.as_str());
-    if let Some(listeners) = again {
-        return source.workloads.add_again(spec, listeners).await;
+    if let Some((listeners, cgroup)) = again {
+        return source.workloads.add_again(owner, spec, listeners, cgroup).await;
     }
-    let running = source.workloads.add(spec).await?;
+    let running = source.workloads.add_for(owner, spec).await?;
     let connected = *source.server.connected().borrow();
     let refusal = match connected {
         true => source.workloads.refusal(&name, VERDICT_DEADLINE).await,
@@ -210,8 +247,7 @@ async fn enter(
 
 async fn leave(running: Running, source: &StatusSource) {
     let name = WorkloadName::new(running.namespace, running.name);
-    source.workloads.drain(&name, LOST_DRAIN_DEADLINE).await;
-    source.workloads.remove(&name).await;
+    source.workloads.end(&name, LOST_DRAIN_DEADLINE).await;
 }
 
 async fn body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answer> {

@@ -1,9 +1,9 @@
 //! Runs a workload's process: starts it confined, starts it again when it dies, stops it with all
-//! its children. Nothing of it outlives this process, even when that is killed.
+//! its children. When this process is killed, the processes that it has started get SIGTERM.
 
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{OnceLock, mpsc as std_mpsc};
 use std::time::Duration;
@@ -15,9 +15,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
-use tulle_sys::process::{Confinement, confine, signal_group};
+use tulle_sys::family::{Family, Member};
+use tulle_sys::process::{Confinement, confine};
 
 use crate::backoff::Backoff;
+use crate::ending;
+use crate::workloads::MARK;
 
 /// A longer line is cut into several.
 const LONGEST_LINE: usize = 8 << 10;
@@ -43,6 +46,8 @@ pub struct Process {
     /// Added to this process's own.
     pub environment: Vec<(String, String)>,
     pub confined: Confined,
+    /// How long children that it leaves behind may take to end after their SIGTERM.
+    pub grace: Duration,
     /// Whether it is started again when it ends by itself, whatever its status.
     pub restart: bool,
 }
@@ -98,7 +103,7 @@ pub struct Supervised {
 }
 
 impl Supervised {
-    /// Sends SIGTERM to the process and its children, and SIGKILL at the deadline. Returns when they
+    /// Sends SIGTERM to the process, its children and all below them, and SIGKILL at the deadline. Returns when they
     /// are gone, with the status of the process if it was running.
     pub async fn stop(mut self, deadline: Duration) -> Option<ExitStatus> {
         if let Some(stop) = self.stop.take() {
@@ -169,35 +174,37 @@ async fn run_once(
     if let Some(directory) = &process.directory {
         command.current_dir(directory);
     }
-    let mut child = match spawn(command, process.confined.clone()).await {
+    let mut child = match spawn(command, process.confined.clone(), Signal::SIGTERM).await {
         Ok(child) => child,
         Err(e) => return not_started(e),
     };
-    let group = Group { pid: child.id().unwrap_or_default(), cgroup: process.confined.cgroup.as_deref() };
+    let pid = child.id().unwrap_or_default();
+    let mark = process.environment.iter().find(|(name, _)| name == MARK);
+    let family = Family {
+        cgroup: process.confined.cgroup.clone(),
+        mark: mark.map(|(name, value)| format!("{name}={value}")),
+        root: Member::of(pid),
+    };
+    let mut guard = Guard(Some(family.clone()));
     running.send_replace(true);
-    tell(events, Event::Started { pid: group.pid }).await;
+    tell(events, Event::Started { pid }).await;
     let output = child.stdout.take().map(|o| tokio::spawn(lines(o, Stream::Output, events.clone())));
     let errors = child.stderr.take().map(|o| tokio::spawn(lines(o, Stream::Error, events.clone())));
 
     let (status, stop) = tokio::select! {
-        status = child.wait() => (status, false),
-        deadline = stopped => {
-            group.terminate();
+        status = child.wait() => {
+            running.send_replace(false);
+            // What is left of it would hold its ports.
+            (status, end_rest(&family, process.grace, stopped).await)
+        }
+        deadline = &mut *stopped => {
+            running.send_replace(false);
             // Without a word from its owner there is no time for a farewell.
-            let deadline = deadline.unwrap_or_default();
-            let status = match timeout(deadline, child.wait()).await {
-                Ok(status) => status,
-                Err(_) => {
-                    group.kill();
-                    child.wait().await
-                }
-            };
-            (status, true)
+            let ending = end(&family, deadline.unwrap_or_default());
+            (tokio::join!(child.wait(), ending).0, true)
         }
     };
-    // Its children go with it: they would hold its ports. Once and at once: its number may soon be another's.
-    drop(group);
-    running.send_replace(false);
+    guard.0 = None;
     for reader in [output, errors].into_iter().flatten() {
         let reader = AbortOnDropHandle::new(reader);
         let _ = timeout(OUTPUT_DEADLINE, reader).await;
@@ -208,38 +215,33 @@ async fn run_once(
     }
 }
 
+/// Ends what a process has left that has ended by itself; `true` where its owner wants an end meanwhile.
+async fn end_rest(family: &Family, grace: Duration, stopped: &mut oneshot::Receiver<Duration>) -> bool {
+    tokio::select! {
+        () = end(family, grace) => false,
+        deadline = stopped => {
+            end(family, deadline.unwrap_or_default()).await;
+            true
+        }
+    }
+}
+
+async fn end(family: &Family, grace: Duration) {
+    if let Err(e) = ending::end(family, grace).await {
+        tracing::warn!("not all of a process's children have ended: {e}");
+    }
+}
+
 /// A process with all its children. Whatever becomes of the task that holds it, they end with it.
-struct Group<'a> {
-    pid: u32,
-    cgroup: Option<&'a Path>,
-}
+struct Guard(Option<Family>);
 
-impl Group<'_> {
-    fn terminate(&self) {
-        self.signal(Signal::SIGTERM);
-    }
-
-    fn kill(&self) {
-        if let Some(cgroup) = self.cgroup {
-            // Those that left the process group are still here.
-            let _ = std::fs::write(cgroup.join("cgroup.kill"), "1");
-        }
-        self.signal(Signal::SIGKILL);
-    }
-
-    fn signal(&self, signal: Signal) {
-        // 0 would be our own group.
-        if self.pid != 0
-            && let Err(e) = signal_group(self.pid, signal)
-        {
-            tracing::warn!("{signal} cannot be sent to the process group {}: {e}", self.pid);
-        }
-    }
-}
-
-impl Drop for Group<'_> {
+impl Drop for Guard {
     fn drop(&mut self) {
-        self.kill();
+        if let Some(family) = &self.0
+            && let Err(e) = family.kill()
+        {
+            tracing::warn!("processes cannot be killed: {e}");
+        }
     }
 }
 
@@ -288,22 +290,23 @@ fn send_line(line: &mut Vec<u8>, stream: Stream, events: &mpsc::Sender<Event>, d
 struct Spawn {
     command: Command,
     confined: Confined,
+    parent_death: Signal,
     runtime: Handle,
     reply: oneshot::Sender<io::Result<Child>>,
 }
 
 /// Starts a child, confined, in a process group of its own. It is killed when its handle is dropped,
-/// and when this process ends.
-pub(crate) async fn spawn(command: Command, confined: Confined) -> io::Result<Child> {
+/// and gets `parent_death` when this process ends.
+pub(crate) async fn spawn(command: Command, confined: Confined, parent_death: Signal) -> io::Result<Child> {
     // The kernel ends a child with the thread that started it, so that thread has to live as long as
     // this process: a thread of a runtime may not.
     static SPAWNER: OnceLock<std_mpsc::Sender<Spawn>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {
         let (sender, receiver) = std_mpsc::channel::<Spawn>();
         let serve = move || {
-            for Spawn { command, confined, runtime, reply } in receiver {
+            for Spawn { command, confined, parent_death, runtime, reply } in receiver {
                 let _entered = runtime.enter();
-                let _ = reply.send(spawn_here(command, &confined));
+                let _ = reply.send(spawn_here(command, &confined, parent_death));
             }
         };
         if let Err(e) = std::thread::Builder::new().name("tulle-spawner".to_owned()).spawn(serve) {
@@ -313,16 +316,17 @@ pub(crate) async fn spawn(command: Command, confined: Confined) -> io::Result<Ch
     });
     let gone = || io::Error::other("the thread that starts processes is gone");
     let (reply, answer) = oneshot::channel();
-    let request = Spawn { command, confined, runtime: Handle::current(), reply };
+    let request = Spawn { command, confined, parent_death, runtime: Handle::current(), reply };
     spawner.send(request).map_err(|_| gone())?;
     answer.await.map_err(|_| gone())?
 }
 
-fn spawn_here(mut command: Command, confined: &Confined) -> io::Result<Child> {
+fn spawn_here(mut command: Command, confined: &Confined, parent_death: Signal) -> io::Result<Child> {
     let confinement = Confinement {
         cgroup: confined.cgroup.as_deref(),
         name_service: confined.name_service.as_deref(),
         own_process_group: true,
+        parent_death: Some(parent_death),
     };
     confine(&mut command, confinement)?;
     tokio::process::Command::from(command).kill_on_drop(true).spawn()
@@ -409,6 +413,18 @@ mod tests {
         while is_alive(child) {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_process_leaves_is_asked_to_go() {
+        // It ends once its child is up.
+        let child = "trap 'echo bye; exit' TERM; echo up; kill -USR1 $$; while :; do sleep 0.05; done";
+        let mut process = shell(&format!("trap 'exit 3' USR1; sh -c \"{child}\" & wait"), false);
+        process.grace = Duration::from_secs(20);
+        let mut run = start(process);
+        // The shell may have something to say, too.
+        run.until(|e| matches!(e, Event::Line { text, .. } if text == "bye")).await;
+        assert_eq!(run.supervised.ended().await.unwrap().code(), Some(3));
     }
 
     #[tokio::test]

@@ -126,7 +126,7 @@ impl VirtualAddresses {
         Ok(Assignment { file: self.file.clone(), saved, service: service.clone(), address })
     }
 
-    /// Takes over an assignment that is on disk.
+    /// Takes over an assignment.
     pub fn enter(&mut self, assignment: &Assignment) {
         self.table.insert(assignment.service.clone(), assignment.address);
     }

@@ -87,6 +87,7 @@ fn spawn(program: &str, arguments: &[&str], slot: &Slot) -> Child {
         cgroup: slot.cgroup.as_deref(),
         name_service: slot.name_service.as_deref(),
         own_process_group: true,
+        ..Default::default()
     };
     confine(&mut command, confinement).unwrap();
     command.spawn().unwrap()
@@ -227,11 +228,25 @@ fn what_an_earlier_process_captured_goes_on_if_it_is_wanted() {
     let capture = open(&scope, true);
     assert!(children.each_mut().iter_mut().all(|child| child.try_wait().unwrap().is_none()), "they go on");
     capture.add_again(&names[0], 1, 1).unwrap();
-    capture.end_orphans().unwrap();
-    assert!(!children[1].wait().unwrap().success(), "nobody came back for it");
-    assert!(children[0].try_wait().unwrap().is_none(), "it goes on");
+    let forgotten: Vec<_> = capture.orphans().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(forgotten, names[1..], "nobody came back for it");
+    capture.remove(&names[1]).unwrap();
+    assert!(!children[1].wait().unwrap().success());
+
+    // It stops, and leaves what there is, with rules that refuse all that it sends.
+    let cgroup = tulle_sys::cgroup::unified_mount().unwrap().unwrap().join("tulle").join(&scope);
+    capture.leave().unwrap();
     drop(capture);
-    assert!(!children[0].wait().unwrap().success());
+    assert!(children[0].try_wait().unwrap().is_none(), "it goes on");
+    assert!(cgroup.join("default.wanted").exists() && !cgroup.join("default.forgotten").exists());
+    let left = Slot { cgroup: Some(cgroup.join("default.wanted")), name_service: None };
+    let connect = || TcpStream::connect("127.64.9.9:8080").map_err(|e| e.kind());
+    assert_eq!(inside(&left, connect).unwrap_err(), std::io::ErrorKind::ConnectionRefused);
+    assert_eq!(ask(&inside(&left, || from_the_same_port(RESOLVER))), "refused");
+
+    drop(open(&scope, false));
+    assert!(!children[0].wait().unwrap().success(), "one that keeps nothing ends it");
+    assert!(!cgroup.exists());
 }
 
 #[test]
@@ -263,6 +278,8 @@ fn who_asks_is_known_whatever_port_the_question_comes_from() {
         drop(open_socket);
         assert_eq!(ask_from(&a), "later a");
         drop(capture);
+        // One that keeps nothing.
+        drop(open(&scope, false));
         assert!(!child.wait().unwrap().success());
     }
 }
@@ -445,6 +462,7 @@ fn what_is_not_open_is_refused() {
     let _open = TcpListener::bind(loopback).unwrap();
     assert!(inside(&slot, || TcpStream::connect(loopback)).is_ok(), "what is not captured is not refused");
     drop(capture);
+    drop(open(&scope, false));
     assert!(!child.wait().unwrap().success());
 }
 

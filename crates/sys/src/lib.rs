@@ -1,9 +1,10 @@
-//! What Tulle asks of the kernel: cgroups, nftables, original destinations, processes that cannot
-//! outlive their parent. All `unsafe` of the project stands here.
+//! What Tulle asks of the kernel: cgroups, nftables, original destinations, processes and who belongs
+//! to them. All `unsafe` of the project stands here.
 
 pub mod cgroup;
 pub mod conntrack;
 pub mod descriptors;
+pub mod family;
 pub mod memory;
 pub mod mounts;
 mod netlink;

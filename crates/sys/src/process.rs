@@ -1,4 +1,4 @@
-//! Child processes that start inside their cgroup and cannot outlive their parent.
+//! Child processes that start inside their cgroup, and hear of it when their parent ends.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -7,6 +7,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+
+use nix::sys::signal::Signal;
 
 use crate::{cgroup, descriptors, mounts};
 
@@ -19,11 +21,12 @@ pub struct Confinement<'a> {
     pub name_service: Option<&'a Path>,
     /// A process group of its own, so that a terminal's Ctrl-C is not for it.
     pub own_process_group: bool,
+    /// What it gets when the thread that spawned it ends: spawn from a thread that lives as long as the child may.
+    pub parent_death: Option<Signal>,
 }
 
-/// Prepares `command` so that its child runs confined, may have as many files open as if this process had
-/// never [raised](descriptors::raise) its own limit, and gets SIGKILL when the thread that
-/// spawned it ends: spawn from a thread that lives as long as the child may.
+/// Prepares `command` so that its child runs confined, and may have as many files open as if this process had
+/// never [raised](descriptors::raise) its own limit.
 ///
 /// # Errors
 /// Where the cgroup cannot be opened or a path holds a NUL byte; what fails later fails `spawn`.
@@ -42,6 +45,7 @@ pub fn confine(command: &mut Command, confinement: Confinement<'_>) -> io::Resul
     let parent = std::process::id() as libc::pid_t;
     let files =
         descriptors::of_children().map(|(soft, hard)| libc::rlimit { rlim_cur: soft, rlim_max: hard });
+    let parent_death = confinement.parent_death.map(|signal| signal as libc::c_int);
     let setup = move || {
         if let Some(procs) = &procs {
             // "0" is the writing process itself (cgroups v2, cgroup.procs).
@@ -53,10 +57,12 @@ pub fn confine(command: &mut Command, confinement: Confinement<'_>) -> io::Resul
         if let Some(files) = &files {
             check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, files) } as isize)?;
         }
-        check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) as isize })?;
-        // The parent may have died before the line above.
-        if unsafe { libc::getppid() } != parent {
-            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        if let Some(signal) = parent_death {
+            check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) as isize })?;
+            // The parent may have died before the line above.
+            if unsafe { libc::getppid() } != parent {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
         }
         Ok(())
     };
@@ -68,14 +74,6 @@ pub fn confine(command: &mut Command, confinement: Confinement<'_>) -> io::Resul
 
 fn check(result: isize) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Sends `signal` to the process group of `pid`. One that is gone is fine.
-pub fn signal_group(pid: u32, signal: nix::sys::signal::Signal) -> io::Result<()> {
-    match nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid as i32), signal) {
-        Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(()),
-        Err(e) => Err(e.into()),
-    }
 }
 
 #[cfg(test)]
@@ -90,7 +88,12 @@ mod tests {
         let mut child = std::thread::spawn(|| {
             let mut command = Command::new("sleep");
             command.arg("60").stdout(Stdio::piped());
-            confine(&mut command, Confinement { own_process_group: true, ..Default::default() }).unwrap();
+            let confinement = Confinement {
+                own_process_group: true,
+                parent_death: Some(Signal::SIGKILL),
+                ..Default::default()
+            };
+            confine(&mut command, confinement).unwrap();
             command.spawn().unwrap()
         })
         .join()

@@ -22,10 +22,10 @@ use super::zones::Zones;
 use crate::backoff::Backoff;
 
 /// The folder of all of Tulle's cgroups.
-const CGROUP: &str = "tulle";
+pub(super) const CGROUP: &str = "tulle";
 
 /// Where the nodes of this host keep what has to be the same for all of them, or ends with the host.
-const RUN: &str = "/run/tulle";
+pub(super) const RUN: &str = "/run/tulle";
 
 /// For how long messages of the kernel about a change of our own may be on their way.
 const OWN_CHANGE: Duration = Duration::from_secs(10);
@@ -37,6 +37,8 @@ pub(super) struct Host {
     scope: String,
     table: String,
     mount: PathBuf,
+    /// Whether processes outlive it.
+    keep: bool,
     name_service: Option<NameService>,
     state: Mutex<State>,
     /// Why workloads are closed although they should not be; in a lock of its own, as the other is held while nft runs.
@@ -106,6 +108,7 @@ impl Host {
             scope: scope.to_owned(),
             table: rules::table_name(scope),
             mount,
+            keep,
             name_service,
             state: Mutex::new(State {
                 ended: false,
@@ -183,14 +186,11 @@ impl Host {
         }
     }
 
-    /// Ends the processes of all workloads that nobody has added again.
-    pub(super) fn end_orphans(&self) -> io::Result<()> {
-        let mut state = self.state.lock();
-        for orphan in state.workloads.values().filter(|workload| workload.opening.is_none()) {
-            orphan.cgroup.destroy()?;
-        }
-        state.workloads.retain(|_, workload| workload.opening.is_some());
-        Ok(())
+    /// The cgroups of the workloads that nobody has added again.
+    pub(super) fn orphans(&self) -> Vec<(WorkloadName, PathBuf)> {
+        let state = self.state.lock();
+        let orphans = state.workloads.iter().filter(|(_, workload)| workload.opening.is_none());
+        orphans.map(|(name, workload)| (name.clone(), workload.cgroup.path().to_owned())).collect()
     }
 
     /// Ends every process of a workload, and forgets it. Those that cannot be ended stay captured.
@@ -308,8 +308,41 @@ impl Host {
         *before = now;
     }
 
+    /// Closes the way of all processes that there are, and removes all else; makes nothing any more.
+    pub(super) fn leave(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.ended {
+            return Ok(());
+        }
+        // One that cannot be looked into may have processes.
+        let is_empty = |cgroup: &Cgroup| cgroup.is_populated().is_ok_and(|populated| !populated);
+        state
+            .workloads
+            .retain(|_, workload| !is_empty(&workload.cgroup) || workload.cgroup.destroy().is_err());
+        if state.workloads.is_empty() {
+            drop(state);
+            return self.try_clear();
+        }
+        let openings: Vec<_> =
+            state.workloads.values_mut().filter_map(|workload| workload.opening.take()).collect();
+        let closed = self.rebuild(&mut state).map_err(io::Error::other);
+        openings.into_iter().for_each(|opening| state.zones.give_back(opening.zone));
+        state.ended = true;
+        closed
+    }
+
+    /// The capture is over.
+    pub(super) fn end(&self) {
+        if !self.keep {
+            return self.clear();
+        }
+        if let Err(e) = self.leave() {
+            tracing::warn!("the capture rules of {} cannot be closed: {e}", self.table);
+        }
+    }
+
     /// Removes all that it made, processes included; makes nothing any more.
-    pub(super) fn clear(&self) {
+    fn clear(&self) {
         if let Err(e) = self.try_clear() {
             tracing::warn!("the capture rules of {} cannot be removed: {e}", self.table);
         }

@@ -10,6 +10,7 @@
 
 mod host;
 mod name_service;
+mod remains;
 mod rules;
 mod watch;
 mod zones;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use tulle_model::name::WorkloadName;
 
 use self::host::Host;
+pub(crate) use self::remains::Remains;
 
 /// What the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,7 +59,8 @@ pub struct Slot {
     pub name_service: Option<PathBuf>,
 }
 
-/// The capture of one node. Dropping it removes all that it made.
+/// The capture of one node. Dropping it removes all that it made, unless it was opened again: then it leaves
+/// what has processes ([`Capture::leave`]).
 pub struct Capture {
     host: Option<Arc<Host>>,
 }
@@ -74,7 +77,7 @@ impl Capture {
     }
 
     /// Like [`Capture::open`], but leaves the processes that an earlier process of that scope captured.
-    /// Their connections are refused until [`Capture::add_again`]; [`Capture::end_orphans`] ends the rest.
+    /// Their connections are refused until [`Capture::add_again`].
     pub fn open_again(scope: &str, wish: CaptureWish) -> io::Result<(Self, CaptureMode, String)> {
         Self::start(scope, wish, true)
     }
@@ -118,9 +121,15 @@ impl Capture {
         }
     }
 
-    /// Ends the processes of an earlier process of this node that nobody has added again.
-    pub fn end_orphans(&self) -> io::Result<()> {
-        self.host.as_ref().map_or(Ok(()), |host| host.end_orphans())
+    /// What an earlier process of this node captured and nobody has added again: the cgroups, which have processes.
+    pub fn orphans(&self) -> Vec<(WorkloadName, PathBuf)> {
+        self.host.as_ref().map_or(Vec::new(), |host| host.orphans())
+    }
+
+    /// Leaves the processes that are captured, their connections and queries refused, to [`Capture::open_again`].
+    /// Nothing can be added any more.
+    pub fn leave(&self) -> io::Result<()> {
+        self.host.as_ref().map_or(Ok(()), |host| host.leave())
     }
 
     /// Stops capturing a workload, and ends every process that is left in its cgroup.
@@ -137,7 +146,7 @@ impl Capture {
 impl Drop for Capture {
     fn drop(&mut self) {
         if let Some(host) = &self.host {
-            host.clear();
+            host.end();
         }
     }
 }

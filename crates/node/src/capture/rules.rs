@@ -28,9 +28,17 @@ pub(super) struct Opening {
     pub zone: u16,
 }
 
+/// What the name of every table of ours begins with.
+const PREFIX: &str = "tulle-";
+
 /// The table of the node with this scope.
 pub(super) fn table_name(scope: &str) -> String {
-    format!("tulle-{scope}")
+    format!("{PREFIX}{scope}")
+}
+
+/// The scope of the node whose table has this name.
+pub(super) fn scope_of(table: &str) -> Option<&str> {
+    table.strip_prefix(PREFIX)
 }
 
 /// Declaring the table first makes the deletion succeed where there is none.

@@ -62,7 +62,7 @@ impl Addresses {
         }
         let this = self.clone();
         let service = service.clone();
-        // The assignment is written to disk before anybody sees it; meanwhile others are answered.
+        // The assignment is written to disk, where that takes it, before anybody sees it; meanwhile others are answered.
         let assigning = spawn_blocking(move || {
             let _one_at_a_time = this.assigning.lock();
             if let Some(address) = this.table.lock().get(&service) {

@@ -2,7 +2,23 @@
 
 use std::net::SocketAddr;
 
-use tulle_model::name::ServiceName;
+use tulle_model::name::{ServiceName, WorkloadName};
+
+/// The variable by which the processes of a workload are found where it has no cgroup: all that it starts
+/// inherit it.
+pub const MARK: &str = "TULLE_WORKLOAD";
+
+/// The value of [`MARK`]. `scope` tells this node's workloads from those of another one on the host.
+pub(super) fn mark(scope: &str, workload: &WorkloadName) -> String {
+    format!("{scope}/{}/{}", workload.namespace, workload.name)
+}
+
+/// The scope of the node and the workload that a value of [`MARK`] names.
+pub(super) fn marked(value: &str) -> Option<(&str, WorkloadName)> {
+    let (scope, workload) = value.split_once('/')?;
+    let (namespace, name) = workload.split_once('/')?;
+    Some((scope, WorkloadName::new(namespace, name)))
+}
 
 /// Where each port of a service is reached.
 pub(super) type Places = Vec<(ServiceName, Vec<(u16, SocketAddr)>)>;
@@ -48,6 +64,13 @@ pub(super) fn services(namespace: &str, places: &Places) -> Vec<(String, String)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_names_one_workload_of_one_node() {
+        let cart = WorkloadName::new("shop", "cart.1");
+        assert_eq!(marked(&mark("one-12ab", &cart)), Some(("one-12ab", cart)));
+        assert_eq!(marked("one-12ab/shop"), None);
+    }
 
     #[test]
     fn services_are_named_as_in_kubernetes() {

@@ -2,11 +2,15 @@
 //! listeners), whether it can take traffic, and how it leaves without a failed request.
 
 mod environment;
+pub(crate) mod orphans;
 mod process;
+pub(crate) mod record;
 mod spec;
+mod stop;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,17 +19,21 @@ use anyhow::{Context as _, bail, ensure};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_proxy::state::{LocalWorkload, WorkloadCertificate};
 use tulle_proxy::{Capture as ProxyCapture, Proxy};
+use tulle_sys::family::{Family, Member};
 use tulle_wire::node as wire;
 
+pub use self::environment::MARK;
+use self::orphans::Orphan;
 pub use self::process::WorkloadProcess;
+use self::record::{Record, Records};
 pub use self::spec::{Port, Running, UpstreamService, WorkloadSpec, WorkloadStatus};
 use self::spec::{check, loopback};
+pub use self::stop::Left;
 use crate::capture::{Capture, CaptureMode, Slot};
 use crate::control::discovery::{Directory, Found};
 use crate::control::identities::{Identities, Identity};
@@ -34,14 +42,15 @@ use crate::dns::{Addresses, DnsListener, Resolver};
 use crate::node_state::StatePublisher;
 use crate::probes::{self, Check, Health, Probe, Target, Timing};
 
-/// How often the end of what is in flight is looked for.
-const DRAIN_POLL: Duration = Duration::from_millis(10);
-
 /// How long the ports of an upstream service may take to be found out.
 const UPSTREAM_DEADLINE: Duration = Duration::from_secs(2);
 
 /// What a registry works with.
 pub struct Parts {
+    /// Tells this node from others on the host.
+    pub scope: String,
+    /// `$TULLE_HOME/node`.
+    pub folder: PathBuf,
     pub state: Arc<StatePublisher>,
     pub proxy: Arc<Proxy>,
     pub capture: Capture,
@@ -54,6 +63,8 @@ pub struct Parts {
 
 /// All workloads of this node.
 pub struct Workloads {
+    scope: String,
+    records: Records,
     state: Arc<StatePublisher>,
     proxy: Arc<Proxy>,
     /// Gone once the node stops.
@@ -66,6 +77,12 @@ pub struct Workloads {
     entries: Mutex<BTreeMap<WorkloadName, Arc<Entry>>>,
     /// Names of workloads that are being added or removed.
     busy: Mutex<BTreeSet<WorkloadName>>,
+    /// Of an earlier process of this node, as long as nobody has come back for them.
+    orphans: Mutex<BTreeMap<WorkloadName, Orphan>>,
+    /// Whether all of them have been found.
+    orphans_known: watch::Sender<bool>,
+    /// Whether workloads are taken no more.
+    drained: AtomicBool,
     reports: watch::Sender<Reported>,
     verdicts: watch::Sender<Verdict>,
 }
@@ -79,6 +96,12 @@ struct Entry {
     running: watch::Sender<bool>,
     health: watch::Receiver<Health>,
     draining: AtomicBool,
+    family: Family,
+    /// Whether it is somebody else's (`tulle run`), who ends its processes when he is asked.
+    owned: bool,
+    asked: watch::Sender<bool>,
+    /// Whether its processes are being ended.
+    ending: AtomicBool,
     listeners: Vec<SocketAddr>,
     _dns: Option<DnsListener>,
     /// Its probe, and what follows its certificate and health.
@@ -98,6 +121,10 @@ impl Entry {
             Health::Ready => Ok(()),
             Health::NotReady(why) => Err(why.clone()),
         }
+    }
+
+    fn stop_timeout(&self) -> Duration {
+        Duration::from_millis(self.spec.stop_timeout_ms)
     }
 
     fn local(&self) -> LocalWorkload {
@@ -136,8 +163,14 @@ impl Entry {
 
 impl Workloads {
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { state, proxy, capture, mode, identities, resolver, directory, addresses } = parts;
+        let Parts { scope, folder, state, proxy, capture, mode, identities, resolver, directory, addresses } =
+            parts;
+        let records = Records::new(&folder);
         Arc::new(Self {
+            orphans: Mutex::new(orphans::captured(&capture, &records)),
+            orphans_known: watch::Sender::new(false),
+            scope,
+            records,
             state,
             proxy,
             capture: Mutex::new(Some(Arc::new(capture))),
@@ -148,6 +181,7 @@ impl Workloads {
             addresses,
             entries: Mutex::default(),
             busy: Mutex::default(),
+            drained: AtomicBool::new(false),
             reports: watch::Sender::default(),
             verdicts: watch::Sender::default(),
         })
@@ -171,68 +205,100 @@ impl Workloads {
         verdict.ok()?.ok()?.refused.get(name).cloned()
     }
 
-    /// Ends the processes of an earlier process of this node that nobody has come back for.
-    pub async fn end_orphans(&self) {
-        let Some(capture) = self.capture.lock().clone() else { return };
-        if let Ok(Err(e)) = spawn_blocking(move || capture.end_orphans()).await {
-            tracing::warn!("processes that an earlier run of the node has left cannot be ended: {e}");
-        }
-    }
-
     /// Makes a workload part of the mesh, before its process is started. It takes traffic once its
     /// process runs ([`Workloads::running`]) and its probe is content.
     ///
     /// # Errors
     /// Where the description makes no sense, the name is taken, or the system refuses.
     pub async fn add(self: &Arc<Self>, spec: WorkloadSpec) -> anyhow::Result<Running> {
-        self.add_with(spec, None).await
+        self.add_with(spec, None, Owner::Us).await
     }
 
-    /// Adds a workload again whose process was started under an earlier process of this node, and
-    /// knows the addresses of `listeners`.
+    /// As [`Workloads::add`], for a process that somebody else starts and ends.
     ///
     /// # Errors
-    /// As for [`Workloads::add`], and where one of the addresses is taken.
+    /// As for [`Workloads::add`].
+    pub async fn add_for(
+        self: &Arc<Self>,
+        owner: Option<Member>,
+        spec: WorkloadSpec,
+    ) -> anyhow::Result<Running> {
+        self.add_with(spec, None, Owner::Other(owner)).await
+    }
+
+    /// Adds a workload again whose process was started under an earlier process of this node, in `cgroup`
+    /// where it was captured by that, and knows the addresses of `listeners`.
+    ///
+    /// # Errors
+    /// As for [`Workloads::add`], where one of the addresses is taken, and where this node captures otherwise.
     pub async fn add_again(
         self: &Arc<Self>,
+        owner: Option<Member>,
         spec: WorkloadSpec,
         listeners: Vec<SocketAddr>,
+        cgroup: Option<PathBuf>,
     ) -> anyhow::Result<Running> {
-        self.add_with(spec, Some(listeners)).await
+        ensure!(
+            cgroup.is_some() == (self.mode == CaptureMode::Host),
+            "its process was started when the node captured otherwise than now ({}): start it again",
+            self.mode.as_str()
+        );
+        self.add_with(spec, Some(listeners), Owner::Other(owner)).await
     }
 
     async fn add_with(
         self: &Arc<Self>,
         spec: WorkloadSpec,
         known: Option<Vec<SocketAddr>>,
+        owner: Owner,
     ) -> anyhow::Result<Running> {
         check(&spec)?;
         let name = WorkloadName::new(spec.namespace.as_str(), spec.name.as_str());
         let _busy = self.reserve(&name)?;
-        ensure!(!self.entries.lock().contains_key(&name), "the workload {name} runs on this node already");
+        let again = known.is_some();
+        self.check_orphan(&name, again).await?;
+        if self.drained.load(Ordering::Relaxed) {
+            bail!("the node is drained or stops, and takes no workload (`tulle node drain --undo`)");
+        }
+        if let Some(entry) = self.entries.lock().get(&name) {
+            match entry.ending.load(Ordering::Relaxed) {
+                true => bail!("the processes that the workload {name} had before are being ended right now"),
+                false => bail!("the workload {name} runs on this node already"),
+            }
+        }
         let capture = self.capture.lock().clone().context("the node is stopping")?;
         let (id, identity) = self.identities.get(&spec.namespace, &spec.service_account);
         let mut setup = Setup { workloads: self, name: &name, known, listeners: Vec::new(), dns: None };
         match setup.run(&spec, &capture).await {
             Ok((slot, environment)) => {
                 let Setup { listeners, dns, .. } = setup;
-                let again = listeners.clone();
                 let running = Running {
                     namespace: spec.namespace.clone(),
                     name: spec.name.clone(),
                     cgroup: slot.cgroup,
                     name_service: slot.name_service,
                     environment,
-                    listeners: again,
+                    listeners: listeners.clone(),
                 };
-                self.enter(name, spec, id, identity, &running, listeners, dns);
+                if again {
+                    self.adopt(&name);
+                }
+                if let Owner::Other(owner) = owner {
+                    self.keep_record(&name, Record::new(owner, Duration::from_millis(spec.stop_timeout_ms)))
+                        .await;
+                }
+                let owned = matches!(owner, Owner::Other(_));
+                self.enter(name, spec, id, identity, &running, listeners, dns, owned);
                 Ok(running)
             }
             Err(e) => {
                 for address in setup.listeners {
                     self.proxy.close(address).await;
                 }
-                self.uncapture(&name).await;
+                // What it has of processes goes on, cut off as before.
+                if !again {
+                    self.uncapture(&name).await;
+                }
                 Err(e.context(format!("the workload {name} cannot be added")))
             }
         }
@@ -248,6 +314,7 @@ impl Workloads {
         running: &Running,
         listeners: Vec<SocketAddr>,
         dns: Option<DnsListener>,
+        owned: bool,
     ) {
         let default_probe = || {
             let port = spec.ports.first()?.port;
@@ -272,6 +339,10 @@ impl Workloads {
             running: runs,
             health: health.clone(),
             draining: AtomicBool::new(false),
+            family: running.family(),
+            owned,
+            asked: watch::Sender::new(false),
+            ending: AtomicBool::new(false),
             listeners,
             _dns: dns,
             tasks: Mutex::new(vec![AbortOnDropHandle::new(probing)]),
@@ -286,39 +357,6 @@ impl Workloads {
     /// Says whether the workload's process runs. `None` where there is no such workload.
     pub fn running(&self, name: &WorkloadName) -> Option<watch::Sender<bool>> {
         self.entries.lock().get(name).map(|entry| entry.running.clone())
-    }
-
-    /// Has the workload refuse new requests, in a way that has its peers go elsewhere, and waits until
-    /// nothing is in flight, at most until the deadline. `false` where something still is.
-    pub async fn drain(&self, name: &WorkloadName, deadline: Duration) -> bool {
-        let Some(entry) = self.entries.lock().get(name).cloned() else { return true };
-        entry.draining.store(true, Ordering::Relaxed);
-        self.publish(&entry);
-        self.report();
-        let end = Instant::now() + deadline;
-        // A request that was let in just before may not be counted yet.
-        self.proxy.settle().await;
-        while self.proxy.in_flight(name) > 0 {
-            if Instant::now() >= end {
-                return false;
-            }
-            sleep(DRAIN_POLL).await;
-        }
-        true
-    }
-
-    /// Takes a workload out of the mesh, and ends what is left of its processes where it has a cgroup.
-    pub async fn remove(&self, name: &WorkloadName) {
-        let Ok(_busy) = self.reserve(name) else { return };
-        let Some(entry) = self.entries.lock().remove(name) else { return };
-        self.report();
-        self.uncapture(name).await;
-        for address in &entry.listeners {
-            self.proxy.close(*address).await;
-        }
-        self.state.update(|state| {
-            state.workloads.remove(name);
-        });
     }
 
     /// Waits until requests to a service can be sent somewhere; `false` where they cannot within `wait`.
@@ -348,23 +386,12 @@ impl Workloads {
                 ready: report.ready,
                 reason: report.reason,
                 in_flight: self.proxy.in_flight(&entry.name),
+                owned: entry.owned,
                 certificate_not_after: (report.certificate_not_after != 0)
                     .then_some(report.certificate_not_after),
             }
         };
         entries.iter().map(status).collect()
-    }
-
-    /// Drains and removes all workloads, and takes no more.
-    pub async fn stop(&self, deadline: Duration) {
-        let names: Vec<_> = self.entries.lock().keys().cloned().collect();
-        futures_util::future::join_all(names.iter().map(|name| self.drain(name, deadline))).await;
-        for name in &names {
-            self.remove(name).await;
-        }
-        let capture = self.capture.lock().take();
-        // Removes the rules and the cgroups.
-        let _ = spawn_blocking(move || drop(capture)).await;
     }
 
     /// Publishes a workload, unless it is gone, even if another one has its name by now.
@@ -391,6 +418,16 @@ impl Workloads {
         });
     }
 
+    async fn keep_record(&self, name: &WorkloadName, record: Record) {
+        let (records, workload) = (self.records.clone(), name.clone());
+        if self.records.load(name) == Some(record) {
+            return;
+        }
+        if let Ok(Err(e)) = spawn_blocking(move || records.save(&workload, &record)).await {
+            tracing::warn!("a restart of the node will not know who has started {name}: {e}");
+        }
+    }
+
     fn reserve(&self, name: &WorkloadName) -> anyhow::Result<Reservation<'_>> {
         if !self.busy.lock().insert(name.clone()) {
             bail!("the workload {name} is being added or removed right now");
@@ -406,6 +443,13 @@ impl Workloads {
             tracing::warn!("the capture of {name} cannot be removed: {e}");
         }
     }
+}
+
+/// Who starts and ends a workload's processes.
+enum Owner {
+    Us,
+    /// The process, where the kernel says which.
+    Other(Option<Member>),
 }
 
 /// Keeps two from adding or removing the same workload at once.
@@ -490,6 +534,7 @@ impl Setup<'_> {
     async fn explicit(&mut self, spec: &WorkloadSpec) -> anyhow::Result<Vec<(String, String)>> {
         let proxy = self.listen(ProxyCapture::HttpProxy).await?;
         let mut variables = environment::http_proxy(proxy);
+        variables.push((MARK.to_owned(), environment::mark(&self.workloads.scope, self.name)));
         let mut places = Vec::new();
         for (service, ports) in self.upstreams(spec).await {
             let mut of_service = Vec::new();

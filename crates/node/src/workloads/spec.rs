@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use anyhow::{bail, ensure};
 use serde::{Deserialize, Serialize};
 use tulle_model::name::{ServiceName, dns_label_problem, dns_subdomain_problem};
+use tulle_sys::family::Family;
 
+use super::environment::MARK;
 use crate::probes::Probe;
 
 /// A workload as its owner describes it.
@@ -34,6 +36,13 @@ pub struct WorkloadSpec {
     /// The services that it is going to call, for its environment.
     #[serde(default)]
     pub upstreams: Vec<UpstreamService>,
+    /// How long its processes may take to end after SIGTERM, in milliseconds; then they get SIGKILL.
+    #[serde(default = "stop_timeout_ms")]
+    pub stop_timeout_ms: u64,
+}
+
+fn stop_timeout_ms() -> u64 {
+    30_000
 }
 
 /// A port that a workload's process listens at.
@@ -83,6 +92,18 @@ pub struct Running {
     pub listeners: Vec<SocketAddr>,
 }
 
+impl Running {
+    /// Its processes, whoever of them has started which.
+    pub fn family(&self) -> Family {
+        let mark = self.environment.iter().find(|(name, _)| name == MARK);
+        Family {
+            cgroup: self.cgroup.clone(),
+            mark: mark.map(|(name, value)| format!("{name}={value}")),
+            root: None,
+        }
+    }
+}
+
 /// What people see of a workload.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -96,6 +117,9 @@ pub struct WorkloadStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     pub in_flight: u64,
+    /// Whether `tulle run` has started it, and not the node's own process.
+    #[serde(default)]
+    pub owned: bool,
     pub certificate_not_after: Option<i64>,
 }
 

@@ -1,25 +1,39 @@
 //! `tulle node`: this host's part of a mesh.
 
+mod drain;
+mod reset;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use tulle_node::capture::CaptureWish;
+use tulle_node::workloads::Left;
 use tulle_node::{Node, NodeConfig};
 
 use super::server::everywhere;
-use crate::exit::{Failure, Result};
+use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
 use crate::limits::LimitArgs;
+use crate::printer::{LAST_WORDS, Printer};
 use crate::signals::Stop;
 use crate::up::ports::{ADMIN_PORT, LINKS_PORT};
 
 #[derive(Debug, Args)]
+#[command(
+    subcommand_negates_reqs = true,
+    after_help = "\
+SIGTERM, SIGINT, SIGQUIT and a terminal that is closed stop the node: it drains its workloads, and leaves what
+`tulle run` has started running, cut off from the network of the mesh until the node is back. A second one does
+not wait. Without a terminal it ignores SIGHUP."
+)]
 pub struct NodeArgs {
+    #[command(subcommand)]
+    action: Option<NodeAction>,
     /// The server's address for nodes
-    #[arg(long, value_name = "HOST:PORT")]
-    server: String,
+    #[arg(long, value_name = "HOST:PORT", required = true)]
+    server: Option<String>,
     /// The token to join with, from `tulle token create`; not needed again after that
     #[arg(
         long,
@@ -57,6 +71,15 @@ pub struct NodeArgs {
     limits: LimitArgs,
     #[command(flatten)]
     home: HomeArgs,
+}
+
+/// What is done with a node, in place of running one.
+#[derive(Debug, Subcommand)]
+enum NodeAction {
+    /// Have the workloads of this host's node take no traffic, and end them
+    Drain(drain::DrainArgs),
+    /// Remove what a node that stopped has left here: processes, cgroups, nftables tables
+    Reset(reset::ResetArgs),
 }
 
 /// How workloads' connections get into the mesh.
@@ -101,6 +124,15 @@ pub fn default_workers() -> usize {
 }
 
 pub async fn run(args: NodeArgs) -> Result<()> {
+    match (args.action, args.server) {
+        (Some(NodeAction::Drain(drain)), _) => drain::run(drain, &args.home.path()?).await,
+        (Some(NodeAction::Reset(reset)), _) => reset::run(reset, &args.home.path()?).await,
+        (None, Some(server)) => serve(NodeArgs { action: None, server: None, ..args }, server).await,
+        (None, None) => Err(Failure::input("the server's address is missing").help("--server HOST:PORT")),
+    }
+}
+
+async fn serve(args: NodeArgs, server: String) -> Result<()> {
     let mut stop = Stop::of_daemon()?;
     let home = args.home.path()?;
     crate::home::create(&home)?;
@@ -110,7 +142,7 @@ pub async fn run(args: NodeArgs) -> Result<()> {
             Some(name) => name.clone(),
             None => host_name()?,
         },
-        server: args.server.clone(),
+        server,
         token: token(&args)?,
         link_listen: args.listen_links,
         link_address: args
@@ -129,19 +161,49 @@ pub async fn run(args: NodeArgs) -> Result<()> {
         );
     }
     let node = tokio::select! {
-        node = Node::start(config) => node.map_err(|e| Failure::new(format!("the node does not start: {e:#}")))?,
+        node = Node::start(config) => node.map_err(not_started)?,
         _ = stop.next() => return Ok(()),
     };
     let (mode, why) = node.capture();
-    anstream::println!("the node {name} runs, links at {}", node.link_address());
-    anstream::println!("capture: {} ({why})", mode.as_str());
+    let out = Printer::new(anstream::stdout());
+    out.say(&format!("the node {name} runs, links at {}", node.link_address()));
+    out.say(&format!("capture: {} ({why})", mode.as_str()));
     if let Some(address) = node.admin_address() {
-        anstream::println!("metrics: http://{address}/metrics");
+        out.say(&format!("metrics: http://{address}/metrics"));
     }
     stop.next().await;
-    anstream::println!("stopping");
-    node.shutdown(args.drain).await;
+    out.say("stopping (a second signal does not wait for what is in flight)");
+    let mode = mode.as_str();
+    tokio::select! {
+        left = node.shutdown(args.drain) => say_what_is_left(&out, &left, mode),
+        _ = stop.next() => {}
+    }
+    out.finish(LAST_WORDS);
     Ok(())
+}
+
+fn not_started(error: anyhow::Error) -> Failure {
+    let failure = Failure::new(format!("the node does not start: {error:#}"));
+    if error.is::<tulle_node::InUse>() { failure.exit(Exit::Conflict) } else { failure }
+}
+
+fn say_what_is_left(out: &Printer, left: &Left, mode: &str) {
+    if left.workloads.is_empty() {
+        return out.say("stopped");
+    }
+    for (workload, processes) in &left.workloads {
+        out.say(&format!(
+            "{workload} goes on ({processes} {})",
+            if *processes == 1 { "process" } else { "processes" }
+        ));
+    }
+    out.say(match mode {
+        "host" => {
+            "stopped; cgroups and rules stay: what these processes send is refused until this node is back"
+        }
+        _ => "stopped; these processes have no mesh until this node is back",
+    });
+    out.say("to end them and remove what is left: tulle node reset");
 }
 
 fn token(args: &NodeArgs) -> Result<Option<String>> {

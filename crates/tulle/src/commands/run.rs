@@ -3,24 +3,25 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tokio::process::Child;
 use tulle_model::name::ServiceName;
-use tulle_node::client::{HeldWorkload, NodeClient};
+use tulle_node::client::{HeldWorkload, NodeClient, Word};
+use tulle_node::ending;
 use tulle_node::probes::{Check, Probe, Timing};
 use tulle_node::workloads::{Port, Running, UpstreamService, WorkloadSpec};
-use tulle_sys::process::{Confinement, confine, signal_group};
+use tulle_sys::family::{Family, Member};
+use tulle_sys::process::{Confinement, confine};
 
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
 use crate::signals::Stop;
 
-/// How long a workload may take to leave the node.
+/// How long a workload may take to leave the node, once its processes are gone.
 const LEAVING: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(10);
 /// How often a node that is gone is looked for, where nothing tells that it is back.
@@ -28,8 +29,12 @@ const NODE_POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-SIGTERM and SIGINT drain the workload first: its peers stop sending, what is in flight finishes,
-then the process gets SIGTERM. A second one does not wait. The exit code is that of the command.")]
+SIGTERM, SIGINT, SIGQUIT and a terminal that is closed drain the workload first: its peers stop sending, what is
+in flight finishes. Then the process and all that it has started get SIGTERM, and after --stop-timeout SIGKILL. A
+second signal does not wait. The exit code is that of the command, or 128 and the number of the signal that
+ended it.
+
+A node that stops leaves the process running. It is part of the mesh again when the node is back.")]
 pub struct RunArgs {
     /// The workload's name; also its service account and its label app, where nothing else is said
     name: String,
@@ -58,7 +63,7 @@ pub struct RunArgs {
     /// The address at which it listens
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
-    /// How long the process may take to end after its SIGTERM
+    /// How long the process, and what it has started, may take to end after SIGTERM; then SIGKILL
     #[arg(long, value_name = "TIME", value_parser = crate::units::parse_duration, default_value = "30s")]
     stop_timeout: Duration,
     #[command(flatten)]
@@ -94,6 +99,7 @@ fn spec(args: &RunArgs) -> Result<WorkloadSpec> {
         app_address: args.address,
         probe: args.probe.as_deref().map(|text| probe(text, args)).transpose()?,
         upstreams: args.upstream.iter().map(|text| upstream(text, &args.namespace)).collect::<Result<_>>()?,
+        stop_timeout_ms: u64::try_from(args.stop_timeout.as_millis()).unwrap_or(u64::MAX),
     })
 }
 
@@ -138,42 +144,61 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
     let home = args.home.path()?;
     let client = NodeClient::new(&home);
     let held = tokio::select! {
-        held = add(&client, &spec) => held,
-        _ = stop.next() => return Ok(ExitCode::from(130)),
+        held = add(&client, &spec, args.stop_timeout) => held,
+        signal = stop.next() => return Ok(ExitCode::from(128 + signal as u8)),
     };
     let mut held = held.map_err(|error| {
-        let socket = home.join("node.sock");
-        let failure = Failure::new(format!("{error:#}"));
-        if !socket.exists() {
-            Failure::new(format!("no node runs here: there is no {}", socket.display()))
-                .help("start one: `tulle up DIR`, or `tulle node`")
-                .help("is it elsewhere? Say where: --home DIR")
-                .exit(Exit::Unreachable)
-        } else if error.chain().any(|e| e.to_string().contains("already")) {
-            failure.exit(Exit::Conflict)
-        } else {
-            failure
-        }
+        let taken = error.chain().any(|e| e.to_string().contains("already"));
+        let failure = no_node(&home, error);
+        if taken { failure.exit(Exit::Conflict) } else { failure }
     })?;
     let own_group = !args.port.is_empty();
     let mut child = start(&args, held.running(), own_group)?;
+    let family = Family { root: child.id().and_then(Member::of), ..held.running().family() };
     // Where the node cannot be told, the workload takes no traffic, which is seen elsewhere.
     if let Err(error) = held.set_running(true).await {
         tracing::warn!("the node does not know that the process runs: {error:#}");
     }
-    let owner = Owner { client: &client, spec: &spec, args: &args, own_group };
+    let owner = Owner { client: &client, spec: &spec, args: &args, family, own_group };
     let status = owner.supervise(&mut held, &mut child, &mut stop).await?;
     drop(held);
-    wait_until_gone(&client, &spec).await;
+    tokio::select! {
+        () = wait_until_gone(&client, &spec) => {}
+        _ = stop.next() => {}
+    }
     Ok(exit_code(status))
 }
 
+/// Why the node of `home` did not do what it was asked to.
+pub fn no_node(home: &Path, error: anyhow::Error) -> Failure {
+    let socket = home.join("node.sock");
+    if !error.is::<std::io::Error>() {
+        return Failure::new(format!("{error:#}"));
+    }
+    let failure = match socket.exists() {
+        true => Failure::new(format!("{error:#}")),
+        false => Failure::new(format!("no node runs here: there is no {}", socket.display())),
+    };
+    failure
+        .exit(Exit::Unreachable)
+        .help("start one: `tulle up DIR`, or `tulle node`")
+        .help("is it elsewhere? Say where: --home DIR")
+}
+
 /// Adds the workload; waits where one of that name is just leaving.
-async fn add(client: &NodeClient, spec: &WorkloadSpec) -> anyhow::Result<HeldWorkload> {
-    let end = Instant::now() + LEAVING;
+async fn add(
+    client: &NodeClient,
+    spec: &WorkloadSpec,
+    stop_timeout: Duration,
+) -> anyhow::Result<HeldWorkload> {
+    let end = Instant::now() + LEAVING + stop_timeout;
+    let mut said = false;
     loop {
         match client.add(spec).await {
             Err(error) if error.to_string().contains("right now") && Instant::now() < end => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!("{error:#}: this waits for it");
+                }
                 tokio::time::sleep(POLL).await;
             }
             other => return other,
@@ -208,10 +233,12 @@ fn start(args: &RunArgs, running: &Running, own_group: bool) -> Result<Child> {
         name_service: running.name_service.as_deref(),
         // A service hears of Ctrl-C from us, when it is drained; a client at once, with the terminal.
         own_process_group: own_group,
+        // The node ends it, after it has drained it.
+        parent_death: None,
     };
     confine(&mut command, confinement)?;
     let mut command = tokio::process::Command::from(command);
-    command.kill_on_drop(true).spawn().map_err(|error| {
+    command.spawn().map_err(|error| {
         let program = &args.command[0];
         let failure = Failure::new(format!("`{program}` cannot be started: {error}"));
         match error.kind() {
@@ -226,6 +253,8 @@ struct Owner<'a> {
     client: &'a NodeClient,
     spec: &'a WorkloadSpec,
     args: &'a RunArgs,
+    /// The process, and all that it has started.
+    family: Family,
     own_group: bool,
 }
 
@@ -239,20 +268,23 @@ impl Owner<'_> {
         let mut has_node = true;
         while has_node {
             tokio::select! {
-                status = child.wait() => return Ok(status?),
-                () = held.lost() => {}
+                status = child.wait() => return self.end_rest(status?, held, stop).await,
+                word = held.next() => if word == Word::Stop {
+                    tracing::warn!("the node asks for an end of the process");
+                    break;
+                },
                 _ = stop.next() => break,
             }
             tracing::warn!("the node is gone: the process goes on, and has no mesh until the node is back");
             tokio::select! {
-                status = child.wait() => return Ok(status?),
+                status = child.wait() => return self.end_rest(status?, held, stop).await,
                 again = self.join_again(held.running()) => *held = again,
                 _ = stop.next() => has_node = false,
             }
         }
         if has_node && self.own_group {
             tokio::select! {
-                status = child.wait() => return Ok(status?),
+                status = child.wait() => return self.end_rest(status?, held, stop).await,
                 drained = held.drain() => {
                     if !matches!(drained, Ok(true)) {
                         tracing::warn!("not everything in flight has finished");
@@ -261,14 +293,32 @@ impl Owner<'_> {
                 _ = stop.next() => {}
             }
         }
-        send(child, Signal::SIGTERM, self.own_group);
+        if has_node {
+            // It is probed no more; where the node is gone by now, it is not probed either.
+            let _ = held.set_running(false).await;
+        }
+        let ending = async { tokio::join!(child.wait(), end(&self.family, self.args.stop_timeout)).0 };
         tokio::select! {
-            status = child.wait() => return Ok(status?),
-            () = tokio::time::sleep(self.args.stop_timeout) => {}
+            status = ending => return Ok(status?),
             _ = stop.next() => {}
         }
-        send(child, Signal::SIGKILL, self.own_group);
+        kill(&self.family).await;
         Ok(child.wait().await?)
+    }
+
+    /// Ends what the process has left that has ended by itself.
+    async fn end_rest(&self, status: ExitStatus, held: &HeldWorkload, stop: &mut Stop) -> Result<ExitStatus> {
+        let left = self.family.members().unwrap_or_default().len();
+        if left > 0 {
+            let grace = self.args.stop_timeout;
+            tracing::warn!("the process has ended; {left} that it has started have {grace:?} to end, too");
+            let _ = held.set_running(false).await;
+        }
+        tokio::select! {
+            () = end(&self.family, self.args.stop_timeout) => {}
+            _ = stop.next() => kill(&self.family).await,
+        }
+        Ok(status)
     }
 
     /// Waits for the node, for as long as it takes, and adds the workload to it.
@@ -301,15 +351,25 @@ impl Owner<'_> {
     }
 }
 
-fn send(child: &Child, signal: Signal, own_group: bool) {
-    let Some(pid) = child.id() else { return };
-    let sent = if own_group {
-        signal_group(pid, signal)
-    } else {
-        kill(Pid::from_raw(pid.cast_signed()), signal).map_err(Into::into)
-    };
-    if let Err(error) = sent {
-        tracing::debug!("{signal} is not sent: {error}");
+async fn end(family: &Family, grace: Duration) {
+    match ending::end(family, grace).await {
+        Ok(ended) if ended.killed > 0 => {
+            let killed = ended.killed;
+            tracing::warn!(
+                "{killed} processes did not end within {grace:?} of their SIGTERM, and were killed"
+            );
+        }
+        Ok(_) => {}
+        Err(error) => {
+            tracing::warn!("not all processes have ended: {error}");
+            kill(family).await;
+        }
+    }
+}
+
+async fn kill(family: &Family) {
+    if let Err(error) = ending::kill(family).await {
+        tracing::warn!("not all processes could be killed: {error}");
     }
 }
 

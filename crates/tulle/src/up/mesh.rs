@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tulle_node::capture::CaptureWish;
+use tulle_node::reset::{Found, reset};
 use tulle_node::{Bounds, Node, NodeConfig};
 use tulle_server::{Server, ServerConfig};
 
@@ -18,6 +19,8 @@ use crate::exit::{Exit, Failure, Result};
 
 /// How long the node's goodbye may take, once no process is left.
 const NODE_STOP_DEADLINE: Duration = Duration::from_secs(2);
+/// The node of every `tulle up`.
+const NODE: &str = "local";
 /// How long the node waits for its own server.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -39,6 +42,7 @@ impl Mesh {
         bounds: Bounds,
     ) -> Result<Self> {
         let lock = lock(home)?;
+        clean_up(home).await;
         check_ports(config)?;
         let mut moved = Vec::new();
         let mut choose = |what, port| {
@@ -71,7 +75,7 @@ impl Mesh {
         };
         let node = Node::start(NodeConfig {
             home: home.to_owned(),
-            name: "local".to_owned(),
+            name: NODE.to_owned(),
             server: server.node_address.to_string(),
             token,
             link_listen: links,
@@ -121,8 +125,23 @@ impl Mesh {
     }
 
     pub async fn stop(self) {
-        self.node.shutdown(NODE_STOP_DEADLINE).await;
+        let _nothing = self.node.shutdown(NODE_STOP_DEADLINE).await;
         self.server.shutdown().await;
+    }
+}
+
+/// A run that was killed may have left processes, which would have the ports.
+async fn clean_up(home: &Path) {
+    let told = |found| {
+        if let Found::Processes { workload, ended } = found {
+            tracing::warn!(
+                "an earlier run has left {} processes of {workload}: they were ended",
+                ended.members
+            );
+        }
+    };
+    if let Err(e) = reset(home, Some(NODE), Some(super::STOP_DEADLINE), told).await {
+        tracing::warn!("what an earlier run has left cannot be removed: {e:#}");
     }
 }
 

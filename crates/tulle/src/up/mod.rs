@@ -25,9 +25,13 @@ use crate::commands::node::CaptureArg;
 use crate::exit::Result;
 use crate::home::HomeArgs;
 use crate::limits::LimitArgs;
+use crate::printer::LAST_WORDS;
 use crate::signals::Stop;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+SIGTERM, SIGINT (Ctrl-C), SIGQUIT and a terminal that is closed stop it all: services and what `tulle run` has
+started are drained and get SIGTERM, and SIGKILL after 10 s (`tulle run --stop-timeout`). A second one kills.")]
 pub struct UpArgs {
     /// The folder with the tulle.yaml, or the file itself
     #[arg(value_name = "DIR", default_value = ".")]
@@ -46,8 +50,6 @@ pub struct UpArgs {
 
 /// How long a service may take to finish what is in flight, and again to end after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// How long who reads our output may take for the last of it.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub async fn run(args: UpArgs) -> Result<()> {
     let config = config::load(&args.path)?;
@@ -66,15 +68,21 @@ pub async fn run(args: UpArgs) -> Result<()> {
         _ = stop.next() => Ok(()),
     };
     screen.say("stopping (Ctrl-C again kills everything)");
+    let workloads = mesh.node.workloads().clone();
+    let stopping = async {
+        // What `tulle run` has started calls the services, more often than not.
+        workloads.end_owned().await;
+        services.stop(STOP_DEADLINE).await;
+    };
     tokio::select! {
-        () = services.stop(STOP_DEADLINE) => {}
+        () = stopping => {}
         _ = stop.next() => {
             screen.say("killing everything");
-            services.kill().await;
+            tokio::join!(services.kill(), workloads.kill_owned());
         }
     }
     drop(services);
-    // A third signal finds the default: what is left on the host, the next start cleans up.
+    drop(workloads);
     mesh.stop().await;
     if outcome.is_ok() {
         screen.say("stopped");

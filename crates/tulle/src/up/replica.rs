@@ -64,6 +64,7 @@ impl Replica {
             directory: Some(directory),
             environment,
             confined: Confined { cgroup: running.cgroup, name_service: running.name_service },
+            grace: super::STOP_DEADLINE,
             restart: true,
         };
         let (events, received) = mpsc::channel(LINES);
@@ -124,6 +125,7 @@ fn spec(config: &Config, service: &Service, name: &str, ports: &[u16]) -> Worklo
         app_address: Ipv4Addr::LOCALHOST.into(),
         probe: service.probe.as_ref().map(|p| probe(p, service, ports)),
         upstreams: upstreams.collect(),
+        stop_timeout_ms: u64::try_from(super::STOP_DEADLINE.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

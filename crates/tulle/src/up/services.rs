@@ -90,12 +90,14 @@ impl<'a> Services<'a> {
             self.wait_until_ready(dependency).await;
             self.wait_until_routed(dependency).await;
         }
-        let starting = (0..service.replicas)
-            .map(|index| Replica::start(self.config, service, index, &self.workloads, self.screen.clone()));
-        for outcome in join_all(starting).await {
-            let replica = outcome?;
+        let starting = (0..service.replicas).map(async |index| {
+            let start = Replica::start(self.config, service, index, &self.workloads, self.screen.clone());
+            let replica = start.await?;
+            // At once: a stop that comes while others start has to find it.
             self.replicas.lock().await.entry(service.name.clone()).or_default().push(replica);
-        }
+            Ok(())
+        });
+        join_all(starting).await.into_iter().collect::<Result<()>>()?;
         if service.replicas == 0 {
             self.ready[&service.name].send_replace(true);
         }

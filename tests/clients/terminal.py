@@ -1,0 +1,39 @@
+"""Runs a command on a terminal of its own, and closes the terminal when it gets SIGUSR1.
+
+usage: terminal.py COMMAND [ARGUMENT...]
+
+Prints what the command writes, and at last "ended STATUS": its exit code, or minus the number of a signal.
+"""
+
+import os
+import pty
+import select
+import signal
+import sys
+
+
+def main():
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execvp(sys.argv[1], sys.argv[1:])
+    closed = False
+
+    def close(*_):
+        nonlocal closed
+        if not closed:
+            closed = True
+            os.close(terminal)
+
+    signal.signal(signal.SIGUSR1, close)
+    while not closed:
+        try:
+            if select.select([terminal], [], [], 0.1)[0]:
+                sys.stdout.write(os.read(terminal, 4096).decode(errors="replace"))
+                sys.stdout.flush()
+        except OSError:
+            break
+    _, status = os.waitpid(child, 0)
+    print(f"ended {os.waitstatus_to_exitcode(status)}", flush=True)
+
+
+main()
