@@ -6,4 +6,5 @@ mod budget;
 mod clock;
 mod clones;
 mod partition;
+mod restarts;
 mod server_state;
