@@ -83,7 +83,10 @@ impl Pool {
             // A peer of HTTP/2 has flow control to say what it wants.
             gate.open();
         }
-        let place = async |turn: &mut Turn| self.place(address, account, turn).await;
+        let place = async |turn: &mut Turn| {
+            let connection = self.place(address, account, turn).await?;
+            Ok(connection.paid_by(account))
+        };
         request(&self.rules, &address, place, head, &[], body).await
     }
 

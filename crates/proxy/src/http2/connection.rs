@@ -22,6 +22,9 @@ use crate::budget::{Account, Charge};
 const READ: usize = 64 << 10;
 /// Reads before others get their turn.
 const READS: usize = 8;
+/// And fields of heads. A byte can stand for one, so where they were many at once, little is read at a time.
+const FIELDS: u64 = 1000;
+const READ_OF_FIELDS: usize = 2 << 10;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
@@ -34,6 +37,8 @@ pub struct Connection<IO> {
     begun: Instant,
     received: Rc<Cell<u64>>,
     peer_closed: bool,
+    /// How much is read at a time.
+    most: usize,
     /// How long the peer may take to end its side after ours has ended: closing a socket that has something
     /// unread, as a window update, makes the kernel forget what it had still to send.
     linger: Duration,
@@ -45,8 +50,13 @@ pub struct Connection<IO> {
 
 /// What moves a connection's bytes.
 pub trait Transport {
-    /// Reads once, and gives what came to `take`; how many bytes came, 0 at the end.
-    fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>>;
+    /// Reads once, about `most` bytes at most, and gives what came to `take`; how many bytes came, 0 at the end.
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>>;
 
     /// Takes some of `data`.
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>>;
@@ -60,9 +70,15 @@ pub trait Transport {
 pub struct Plain<IO>(pub IO);
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Transport for Plain<IO> {
-    fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let most = most.min(scratch.len());
+            let mut buffer = ReadBuf::new(&mut scratch[..most]);
             ready!(Pin::new(&mut self.0).poll_read(cx, &mut buffer))?;
             take(buffer.filled());
             Poll::Ready(Ok(buffer.filled().len()))
@@ -96,10 +112,11 @@ impl<IO: Transport> Connection<IO> {
     fn new(io: IO, server: bool, limits: Limits, linger: Duration) -> Self {
         Self {
             io,
-            handle: Handle(Rc::new(RefCell::new(Core::new(server, limits)))),
+            handle: Handle(Rc::new(RefCell::new(Core::new(server, limits))), None),
             begun: Instant::now(),
             received: Rc::default(),
             peer_closed: false,
+            most: READ,
             linger,
             closing: None,
             shut: false,
@@ -160,23 +177,32 @@ impl<IO: Transport> Connection<IO> {
     }
 
     fn read(&mut self, cx: &mut Context<'_>, take: &mut impl FnMut(Incoming, Sender, Receiver)) {
+        let begun = self.handle.0.borrow().fields;
         for turn in 0.. {
-            if self.peer_closed || self.handle.0.borrow().ended.is_some() {
+            let (ended, fields) = {
+                let core = self.handle.0.borrow();
+                (core.ended.is_some(), core.fields - begun)
+            };
+            self.most = if fields > FIELDS { READ_OF_FIELDS } else { self.most };
+            if self.peer_closed || ended {
                 return;
             }
-            if turn == READS {
+            if turn == READS || fields > FIELDS {
                 cx.waker().wake_by_ref();
                 return;
             }
             let now = self.begun.elapsed();
-            let polled = self.io.poll_receive(cx, &mut |bytes| {
+            let polled = self.io.poll_receive(cx, self.most, &mut |bytes| {
                 self.handle.0.borrow_mut().receive(bytes, now);
             });
             if let Poll::Ready(Ok(count)) = polled {
                 self.received.set(self.received.get() + count as u64);
             }
             match polled {
-                Poll::Pending => return,
+                Poll::Pending => {
+                    self.most = READ;
+                    return;
+                }
                 Poll::Ready(Ok(0)) => {
                     self.peer_closed = true;
                     let mut core = self.handle.0.borrow_mut();
@@ -238,7 +264,7 @@ impl<IO: Transport> Connection<IO> {
             };
         }
         while !over && !self.peer_closed {
-            match ready!(self.io.poll_receive(cx, &mut |_| {})) {
+            match ready!(self.io.poll_receive(cx, READ, &mut |_| {})) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => self.peer_closed = true,
             }

@@ -102,6 +102,8 @@ pub(super) struct Core {
     /// With that error, if it said one.
     pub peer_reason: Option<Reason>,
     pub ended: Option<Ended>,
+    /// Fields of heads that have come so far.
+    pub fields: u64,
     /// Who pays for what the connection takes; its own buffer is charged here, streams charge theirs.
     pub payer: Charge,
     /// Requests that the payer has no share for are answered with these fields (servers).
@@ -173,6 +175,7 @@ impl Core {
             peer_going: false,
             peer_reason: None,
             ended: None,
+            fields: 0,
             payer: Charge::default(),
             refusal: HeaderMap::new,
             resets: Budget::new(limits.resets, limits.resets / 4),

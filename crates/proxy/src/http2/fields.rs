@@ -90,6 +90,10 @@ impl Block {
         Ok(())
     }
 
+    pub(super) fn fields(&self) -> u64 {
+        self.headers.len() as u64
+    }
+
     /// What a request with this head costs in memory: once as it is, once as it is sent on.
     pub(super) fn cost(&self) -> usize {
         cost::REQUEST + self.headers.len() * cost::FIELD + 2 * self.values

@@ -13,10 +13,11 @@ use super::error::{Ended, Error, Reason};
 use super::fields::{self, RequestHead};
 use super::line::Line;
 use super::stream::{Way, register};
+use crate::budget::{Account, Charge};
 
 /// A connection. Cheap to clone; the connection goes on without it.
 #[derive(Clone)]
-pub struct Handle(pub(super) Rc<RefCell<Core>>);
+pub struct Handle(pub(super) Rc<RefCell<Core>>, pub(super) Option<Rc<Account>>);
 
 /// A request that came in.
 pub struct Incoming {
@@ -67,10 +68,18 @@ impl Handle {
         if let Some(stream) = core.streams.get_mut(&id) {
             stream.is_head = *head.method == Method::HEAD;
             stream.is_connect = *head.method == Method::CONNECT;
+            if let Some(account) = &self.1 {
+                stream.charge = Charge::on(account.clone());
+            }
         }
         core.send_block(id, end, |encoder, out| head.encode(encoder, out));
         drop(core);
         Ok((Sender { handle: self.clone(), id }, Receiver { handle: self.clone(), id }))
+    }
+
+    /// What the streams take that are opened with it is charged to `account`, not to the connection's.
+    pub fn paid_by(self, account: &Rc<Account>) -> Self {
+        Self(self.0, Some(account.clone()))
     }
 
     /// Gives back what memory a busy time took.

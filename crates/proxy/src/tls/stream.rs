@@ -219,7 +219,12 @@ impl TlsStream {
 }
 
 impl Transport for TlsStream {
-    fn poll_receive(&mut self, cx: &mut Context<'_>, take: &mut dyn FnMut(&[u8])) -> Poll<io::Result<usize>> {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        _: usize,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
         if !self.early.is_empty() {
             let early = std::mem::take(&mut self.early);
             take(&early);
@@ -379,7 +384,7 @@ mod tests {
     async fn receive(stream: &mut TlsStream, length: usize) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
         while all.len() < length {
-            let read = poll_fn(|cx| stream.poll_receive(cx, &mut |bytes| all.extend_from_slice(bytes)));
+            let read = poll_fn(|cx| stream.poll_receive(cx, READ, &mut |bytes| all.extend_from_slice(bytes)));
             let count =
                 tokio::time::timeout(Duration::from_secs(10), read).await.expect("something comes")?;
             if count == 0 {
