@@ -141,6 +141,10 @@ impl Process {
         })
     }
 
+    pub fn is_running(&self) -> bool {
+        matches!(self.child.lock().unwrap().try_wait(), Ok(None))
+    }
+
     #[track_caller]
     pub fn wait(&self, patience: Duration) -> ExitStatus {
         let mut child = self.child.lock().unwrap();

@@ -76,6 +76,8 @@ pub(crate) async fn accept(
         Purpose::Links => Payer::Handshakes,
         Purpose::Outbound { workload, .. } => Payer::Workload(workload.clone()),
     });
+    // It takes a descriptor itself.
+    let _seat = account.certain_seat(0);
     let mut spare = Spare::new();
     loop {
         let accepted = tokio::select! {

@@ -22,9 +22,10 @@ use crate::budget::{Account, Charge};
 const READ: usize = 64 << 10;
 /// Reads before others get their turn.
 const READS: usize = 8;
-/// And fields of heads. A byte can stand for one, so where they were many at once, little is read at a time.
-const FIELDS: u64 = 1000;
-const READ_OF_FIELDS: usize = 2 << 10;
+/// And requests, counted with their fields. A byte can stand for a field, so reads begin small, and grow
+/// as long as something else fills them.
+const REQUESTS: u64 = 1000;
+const FIRST_READ: usize = 4 << 10;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
@@ -116,7 +117,7 @@ impl<IO: Transport> Connection<IO> {
             begun: Instant::now(),
             received: Rc::default(),
             peer_closed: false,
-            most: READ,
+            most: FIRST_READ,
             linger,
             closing: None,
             shut: false,
@@ -183,11 +184,13 @@ impl<IO: Transport> Connection<IO> {
                 let core = self.handle.0.borrow();
                 (core.ended.is_some(), core.fields - begun)
             };
-            self.most = if fields > FIELDS { READ_OF_FIELDS } else { self.most };
+            if fields > REQUESTS {
+                self.most = FIRST_READ;
+            }
             if self.peer_closed || ended {
                 return;
             }
-            if turn == READS || fields > FIELDS {
+            if turn == READS || fields > REQUESTS {
                 cx.waker().wake_by_ref();
                 return;
             }
@@ -197,12 +200,12 @@ impl<IO: Transport> Connection<IO> {
             });
             if let Poll::Ready(Ok(count)) = polled {
                 self.received.set(self.received.get() + count as u64);
+                if count == self.most {
+                    self.most = (2 * count).min(READ);
+                }
             }
             match polled {
-                Poll::Pending => {
-                    self.most = READ;
-                    return;
-                }
+                Poll::Pending => return,
                 Poll::Ready(Ok(0)) => {
                     self.peer_closed = true;
                     let mut core = self.handle.0.borrow_mut();

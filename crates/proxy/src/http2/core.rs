@@ -102,7 +102,7 @@ pub(super) struct Core {
     /// With that error, if it said one.
     pub peer_reason: Option<Reason>,
     pub ended: Option<Ended>,
-    /// Fields of heads that have come so far.
+    /// Heads that have come so far, and their fields.
     pub fields: u64,
     /// Who pays for what the connection takes; its own buffer is charged here, streams charge theirs.
     pub payer: Charge,

@@ -90,8 +90,9 @@ impl Block {
         Ok(())
     }
 
-    pub(super) fn fields(&self) -> u64 {
-        self.headers.len() as u64
+    /// What it weighs among others, by number: itself as much as some fields.
+    pub(super) fn weight(&self) -> u64 {
+        8 + self.headers.len() as u64
     }
 
     /// What a request with this head costs in memory: once as it is, once as it is sent on.

@@ -336,7 +336,7 @@ impl Core {
         let mut block = Block::default();
         let decoded =
             self.decoder.decode(bytes, self.limits.header_list as usize, |field| block.field(field));
-        self.fields += block.fields();
+        self.fields += block.weight();
         let problem = match decoded {
             Ok(()) => None,
             Err(DecodeError::Compression(_)) => {
