@@ -12,11 +12,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use crate::budget::{Account, Charge};
+use crate::http::headers;
 use crate::http2::{ReceivedBody, Receiver};
 
 /// Why a body ended before its end.
@@ -122,7 +123,13 @@ impl http_body::Body for Body {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Http2(body) => Pin::new(body).poll_frame(cx).map_err(Into::into),
+            Kind::Http2(body) => Poll::Ready(match ready!(Pin::new(body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => Some(Ok(Frame::data(data))),
+                    Err(frame) => frame.into_trailers().ok().and_then(|t| passed_on(t, &[])).map(Ok),
+                },
+                ended => ended.map(|failed| failed.map_err(Into::into)),
+            }),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -144,6 +151,13 @@ impl http_body::Body for Body {
             Kind::Boxed(body) => body.size_hint(),
         }
     }
+}
+
+/// What of a trailer section that came in is passed on, if anything is (see
+/// [`headers::normalize_trailers`]).
+pub fn passed_on(mut trailers: HeaderMap, named: &[HeaderName]) -> Option<Frame<Bytes>> {
+    headers::normalize_trailers(&mut trailers, named);
+    (!trailers.is_empty()).then(|| Frame::trailers(trailers))
 }
 
 struct After {

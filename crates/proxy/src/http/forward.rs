@@ -412,7 +412,8 @@ async fn send(
     }
     let more = worker.link_headers.of(&picked.endpoint, picked.target_port, version);
     let mut response = worker.links.request(worker, source, &picked.endpoint, head, &more, body).await?;
-    headers::strip_hop_by_hop(response.headers_mut());
+    let status = response.status();
+    headers::normalize_link_response(response.headers_mut(), status);
     Ok(response)
 }
 

@@ -8,7 +8,9 @@ use http::header::{
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Uri, Version};
+use http::{Method, StatusCode, Uri, Version};
+
+use crate::link::{REASON, RETRY};
 
 /// Header names with this beginning are the mesh's own: what comes from outside is removed.
 const OWN_PREFIX: &str = "tulle-";
@@ -86,7 +88,7 @@ impl Found {
             take_hop_by_hop(headers);
         }
         if self.own {
-            strip_own(headers);
+            strip_own(headers, |_| false);
         }
     }
 
@@ -99,21 +101,42 @@ impl Found {
     }
 }
 
-/// Takes off what a message says about its connection, and nothing else. `te: trailers` stays.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.keys().any(|name| kind(name) == Kind::HopByHop) {
+/// What an answer that came over a link is passed on with: nothing of the connection's, and of the mesh's own
+/// headers only those that say why the mesh refused, where it did. A peer is not trusted to send no others.
+pub fn normalize_link_response(headers: &mut HeaderMap, status: StatusCode) {
+    let found = Found::of(headers);
+    if found.hop_by_hop {
         take_hop_by_hop(headers);
     }
+    if found.own {
+        let refusal = !status.is_success() && headers.contains_key(REASON);
+        let kept = |name: &HeaderName| refusal && (*name == REASON || *name == RETRY);
+        strip_own(headers, kept);
+    }
+}
+
+/// What of a trailer section is passed on: what a head would be (RFC 9110, section 6.5.1), without the fields
+/// that the message's `Connection` has `named` (section 7.6.1).
+#[cold]
+pub fn normalize_trailers(trailers: &mut HeaderMap, named: &[HeaderName]) {
+    Found::of(trailers).strip(trailers);
+    for name in named {
+        trailers.remove(name);
+    }
+}
+
+/// The fields that a message's `Connection` names, whose place may be in its trailers.
+pub fn named_by_connection(headers: &HeaderMap) -> Box<[HeaderName]> {
+    list(headers, &CONNECTION)
+        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+        // A sender must not name what is meant for the recipient; framing and routing hang on these.
+        .filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER, TE, EXPECT].contains(name))
+        .collect()
 }
 
 fn take_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = list(headers, &CONNECTION)
-            .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-            // A sender must not name what is meant for the recipient; framing and routing hang on these.
-            .filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER, TE, EXPECT].contains(name))
-            .collect();
-        for name in named {
+        for name in named_by_connection(headers) {
             headers.remove(name);
         }
         headers.remove(CONNECTION);
@@ -135,8 +158,9 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
     list(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"))
 }
 
-fn strip_own(headers: &mut HeaderMap) {
-    let own: Vec<HeaderName> = headers.keys().filter(|name| kind(name) == Kind::Own).cloned().collect();
+fn strip_own(headers: &mut HeaderMap, kept: impl Fn(&HeaderName) -> bool) {
+    let own = headers.keys().filter(|name| kind(name) == Kind::Own && !kept(name));
+    let own: Vec<HeaderName> = own.cloned().collect();
     for name in own {
         headers.remove(name);
     }
@@ -296,10 +320,39 @@ mod tests {
             ("trailer", "x-sum"),
             ("x-kept", "1"),
         ]);
-        strip_hop_by_hop(&mut map);
+        take_hop_by_hop(&mut map);
         let expected =
             headers(&[("content-length", "3"), ("te", "trailers"), ("trailer", "x-sum"), ("x-kept", "1")]);
         assert_eq!(map, expected);
+    }
+
+    #[test]
+    fn trailers_keep_what_is_the_applications() {
+        let mut map = headers(&[
+            ("tulle-reason", "x"),
+            ("tulle-anything", "x"),
+            ("keep-alive", "timeout=5"),
+            ("x-named", "1"),
+            ("x-sum", "42"),
+            ("grpc-status", "0"),
+        ]);
+        let head = headers(&[("connection", "X-Named, close, content-length")]);
+        normalize_trailers(&mut map, &named_by_connection(&head));
+        assert_eq!(map, headers(&[("x-sum", "42"), ("grpc-status", "0")]));
+    }
+
+    #[test]
+    fn a_peers_answer_has_of_the_meshs_own_only_why_it_refused() {
+        let lines = [("tulle-reason", "draining"), ("tulle-retry", "safe"), ("tulle-port", "1"), ("x", "1")];
+        let refusal = headers(&[("tulle-reason", "draining"), ("tulle-retry", "safe"), ("x", "1")]);
+        for (status, expected) in [(503, refusal), (200, headers(&[("x", "1")]))] {
+            let mut map = headers(&lines);
+            normalize_link_response(&mut map, StatusCode::from_u16(status).unwrap());
+            assert_eq!(map, expected, "{status}");
+        }
+        let mut map = headers(&lines[1..]);
+        normalize_link_response(&mut map, StatusCode::BAD_GATEWAY);
+        assert_eq!(map, headers(&[("x", "1")]));
     }
 
     #[test]

@@ -208,7 +208,9 @@ async fn speak(
     }
     let (mut answer, upstream, read) = answer.into_upgraded();
     let protocol = answer.headers.get(UPGRADE).cloned();
-    let _ = headers::normalize_response(&mut answer.headers);
+    headers::normalize_response(&mut answer.headers).map_err(|problem| {
+        UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0.to_owned())
+    })?;
     match &wish.form {
         Form::Upgrade(wanted) => {
             answer.headers.insert(UPGRADE, protocol.unwrap_or_else(|| wanted.clone()));

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::HeaderValue;
-use http::{Response, StatusCode, request, response};
+use http::{HeaderName, Response, StatusCode, request, response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -21,7 +21,8 @@ use super::framing::{Decoded, Decoder};
 use super::head::{self, Bad, ResponseHead};
 use super::input::{Input, Lost, NoHead};
 use super::output::{Output, Sending};
-use crate::http::body::{Body, BodyError, Gate};
+use crate::http::body::{Body, BodyError, Gate, passed_on};
+use crate::http::headers::named_by_connection;
 
 /// What a request can be sent through.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
@@ -312,6 +313,7 @@ impl<IO: Stream + 'static> Answer<IO> {
                 Body::whole(bytes)
             }
             None => Body::new(Incoming {
+                named: named_by_connection(&self.head.headers),
                 decoder: self.decoder,
                 left: Some((self.rest, give_back)),
                 lost: None,
@@ -357,6 +359,8 @@ impl<IO: Stream> Rest<IO> {
 /// The body of an answer, as it comes.
 struct Incoming<IO, F> {
     decoder: Decoder,
+    /// What the head's `Connection` names has no place in the trailers either.
+    named: Box<[HeaderName]>,
     /// Until the end.
     left: Option<(Rest<IO>, F)>,
     lost: Option<Lost>,
@@ -407,7 +411,7 @@ impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F
             }
             Ok(Decoded::Trailers(trailers)) => {
                 this.over();
-                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                Poll::Ready(passed_on(trailers, &this.named).map(Ok))
             }
             Ok(Decoded::End | Decoded::More) => {
                 this.over();

@@ -201,7 +201,7 @@ async fn serve_request(
         None => {
             let expects = parts.version == Version::HTTP_11 && headers::expects_continue(&parts.headers);
             client.borrow_mut().receive(Decoder::new(framing), expects);
-            Body::new(body::Incoming::new(client.clone()))
+            Body::new(body::Incoming::new(client.clone(), &parts.headers))
         }
     };
     let response = {

@@ -117,6 +117,37 @@ async fn trailers_go_both_ways() {
     }
 }
 
+/// As of heads: nobody can say what only the mesh says, and what `Connection` names ends here.
+#[tokio::test]
+async fn trailers_are_stripped_as_heads_are() {
+    const CHUNKED: &str = "transfer-encoding: chunked\r\nconnection: close, X-Named\r\n\r\n3\r\nabc\r\n0\r\n\
+                           Tulle-Reason: mine\r\ntulle-retry: safe\r\ntulle-port: 1\r\nTULLE-new: 1\r\n\
+                           keep-alive: timeout=5\r\nproxy-connection: close\r\nx-named: 1\r\nx-sum: 42\r\n\r\n";
+    for way in WAYS {
+        let heard = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+        let hearing = heard.clone();
+        let app = apps::script(move |mut stream| {
+            let hearing = hearing.clone();
+            async move {
+                let mut request = Vec::new();
+                while !request.ends_with(b"x-sum: 42\r\n\r\n") && !request.ends_with(b"0\r\n\r\n") {
+                    assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+                }
+                *hearing.lock().unwrap() = String::from_utf8(request).unwrap();
+                stream.write_all(format!("HTTP/1.1 200 OK\r\n{CHUNKED}").as_bytes()).await.unwrap();
+            }
+        })
+        .await;
+        let path = path(way, AppProtocol::Detect, app).await;
+        let request = format!("POST / HTTP/1.1\r\nhost: c\r\nte: trailers\r\n{CHUNKED}");
+        let answer = exchange(path.address, &request).await.to_lowercase();
+        for text in [answer, heard.lock().unwrap().to_lowercase()] {
+            let (_, trailers) = text.split_once("\r\n0\r\n").unwrap_or_else(|| panic!("{way:?}: {text}"));
+            assert_eq!(trailers, "x-sum: 42\r\n\r\n", "{way:?}: {text}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_get_with_a_chunked_body_keeps_it() {
     for way in WAYS {

@@ -70,6 +70,44 @@ async fn many_streams_share_a_connection() {
     }
 }
 
+#[tokio::test]
+async fn trailers_are_stripped_as_heads_are() {
+    let own = || {
+        let mut trailers = HeaderMap::new();
+        for name in ["tulle-reason", "tulle-retry", "tulle-port", "tulle-new", "http2-settings"] {
+            trailers.insert(name, "x".parse().unwrap());
+        }
+        trailers
+    };
+    let with_sum = move || {
+        let mut trailers = own();
+        trailers.insert("x-sum", "42".parse().unwrap());
+        trailers
+    };
+    let app = move |request: Request<Incoming>| async move {
+        let received = request.into_body().collect().await.unwrap();
+        let text = format!("{:?}", received.trailers());
+        // With nothing left, the body ends without trailers.
+        let trailers = if received.to_bytes().is_empty() { own() } else { with_sum() };
+        let frames = [Frame::data(Bytes::from(text)), Frame::trailers(trailers)].map(Ok);
+        Response::new(BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames))))
+    };
+    for way in WAYS {
+        let path = path(way, AppProtocol::Http2, apps::serve(app).await).await;
+        let mut client = http2(path.address).await;
+        let mut ask = async |data: Vec<&'static str>| {
+            let request = Request::post("http://c/").body(chunks(data, Some(with_sum()))).unwrap();
+            read(client.send_request(request).await.unwrap()).await
+        };
+        let answer = ask(vec!["a"]).await;
+        assert_eq!(answer.body, r#"Some({"x-sum": "42"})"#, "{way:?}");
+        let mut expected = HeaderMap::new();
+        expected.insert("x-sum", "42".parse().unwrap());
+        assert_eq!(answer.trailers, Some(expected), "{way:?}");
+        assert_eq!(ask(vec![]).await.trailers, None, "{way:?}");
+    }
+}
+
 /// A gRPC service at the level of HTTP/2: it answers each message as it comes, or one to all, or several
 /// to one, and ends with trailers.
 async fn grpc(request: Request<Incoming>) -> Response<TestBody> {

@@ -6,22 +6,27 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use http_body::{Frame, SizeHint};
 
 use super::{Client, Receiving};
-use crate::http::body::BodyError;
+use crate::http::body::{BodyError, passed_on};
+use crate::http::headers::named_by_connection;
 use crate::http::http1::framing::Decoded;
 use crate::http::http1::input::Lost;
 
 /// It has the reading side of the connection until it ends or is dropped.
 pub(super) struct Incoming {
     client: Rc<RefCell<Client>>,
+    /// What the head's `Connection` names has no place in the trailers either.
+    named: Box<[HeaderName]>,
     over: bool,
 }
 
 impl Incoming {
-    pub fn new(client: Rc<RefCell<Client>>) -> Self {
-        Self { client, over: false }
+    /// `headers`: the head's, as they came.
+    pub fn new(client: Rc<RefCell<Client>>, headers: &HeaderMap) -> Self {
+        Self { client, named: named_by_connection(headers), over: false }
     }
 }
 
@@ -61,7 +66,7 @@ impl http_body::Body for Incoming {
         }
         Poll::Ready(match decoded {
             Ok(Decoded::Data(data)) => Some(Ok(Frame::data(data))),
-            Ok(Decoded::Trailers(trailers)) => Some(Ok(Frame::trailers(trailers))),
+            Ok(Decoded::Trailers(trailers)) => passed_on(trailers, &this.named).map(Ok),
             Ok(Decoded::End | Decoded::More) => None,
             Err(lost) => Some(Err(lost.into())),
         })
