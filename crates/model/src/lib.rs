@@ -13,6 +13,7 @@ pub mod host;
 pub mod identity;
 pub mod kinds;
 pub mod name;
+pub mod path;
 pub mod registry;
 pub mod retry_budget;
 pub mod routing;

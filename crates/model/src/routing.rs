@@ -12,7 +12,8 @@ pub(crate) mod index;
 #[derive(Debug, Clone, Copy)]
 pub struct RequestParts<'a, H> {
     pub method: &'a str,
-    /// Without the query, as it came (percent-encoding is not undone). Empty stands for `/`.
+    /// Without the query, in its normal form (see [`crate::path::normal_form`]) where the table goes by paths.
+    /// Empty stands for `/`.
     pub path: &'a str,
     /// Without the `?`.
     pub query: Option<&'a str>,

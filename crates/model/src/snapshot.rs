@@ -120,13 +120,16 @@ pub enum AppProtocol {
 pub struct HttpRouteTable {
     entries: Vec<HttpRouteEntry>,
     index: Option<Box<RouteIndex>>,
+    by_path: bool,
 }
 
 impl HttpRouteTable {
     /// A table of entries that are in order (see [`crate::routing::sort_entries`]).
     pub fn new(entries: Vec<HttpRouteEntry>) -> Self {
         let index = RouteIndex::new(&entries).map(Box::new);
-        Self { entries, index }
+        let by_path =
+            entries.iter().any(|e| !matches!(&e.matcher.path, PathMatch::Prefix(p) if p.is_empty()));
+        Self { entries, index, by_path }
     }
 
     pub fn entries(&self) -> &[HttpRouteEntry] {
@@ -135,6 +138,12 @@ impl HttpRouteTable {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Whether an entry asks for more of a path than that there is one. Requests with dot segments are refused
+    /// then (see [`crate::path::has_dot_segments`]).
+    pub fn goes_by_path(&self) -> bool {
+        self.by_path
     }
 
     /// `None`: walk the entries.
@@ -169,6 +178,7 @@ pub struct HttpMatch {
     pub query: Vec<ValueMatch>,
 }
 
+/// Compared with the normal form of a request's path (see [`crate::path::normal_form`]), and in it itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathMatch {
     Exact(String),

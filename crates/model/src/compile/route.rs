@@ -11,6 +11,7 @@ use crate::kinds::gateway::{
 };
 use crate::kinds::meta::ObjectMeta;
 use crate::name::{NamespacedName, ServiceName};
+use crate::path::{has_dot_segments, normal_form};
 use crate::registry::KindId;
 use crate::snapshot::{
     AppProtocol, Backend, BackendTarget, HttpMatch, HttpRule, PathMatch, Pattern, TextMatch, ValueMatch,
@@ -208,9 +209,13 @@ fn path_match(field: &str, path: HTTPPathMatch) -> Result<PathMatch> {
     if kind != "RegularExpression" && !value.starts_with('/') {
         return Err(invalid(format!("{field}.value"), format!("`{value}` must start with `/`")));
     }
+    if kind != "RegularExpression" && has_dot_segments(&value) {
+        let problem = format!("`{value}` has a dot segment: no request that has one is passed on");
+        return Err(invalid(format!("{field}.value"), problem));
+    }
     match kind {
-        "Exact" => Ok(PathMatch::Exact(value)),
-        "PathPrefix" => Ok(PathMatch::Prefix(value.trim_end_matches('/').to_owned())),
+        "Exact" => Ok(PathMatch::Exact(normal_form(&value).into_owned())),
+        "PathPrefix" => Ok(PathMatch::Prefix(normal_form(&value).trim_end_matches('/').to_owned())),
         "RegularExpression" => Ok(PathMatch::Regex(pattern(&format!("{field}.value"), &value)?)),
         other => Err(invalid(
             format!("{field}.type"),

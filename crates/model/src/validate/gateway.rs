@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::field::{Code, Errors, Field, shown};
 use super::syntax::{header_name_problem, hostname_problem};
 use crate::name::{dns_label_problem, dns_subdomain_problem};
+use crate::path::has_dot_segments;
 use crate::snapshot::Pattern;
 
 /// How many matches all the rules of a route may have together.
@@ -240,6 +241,11 @@ fn path_problem(path: &str) -> Option<String> {
         if path.ends_with(end) {
             return Some(format!("must not end with `{end}`"));
         }
+    }
+    if has_dot_segments(path) {
+        return Some(
+            "must not have a segment that is `.` or `..`, encoded or with parameters either".to_owned(),
+        );
     }
     let mut rest = path.bytes();
     while let Some(byte) = rest.next() {

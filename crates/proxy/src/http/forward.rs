@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{Response, Version};
 use tokio::time::Instant;
 use tulle_model::name::ServiceName;
+use tulle_model::path::{has_dot_segments, normal_form};
 use tulle_model::routing::{self, RequestParts};
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, Endpoint, HttpRouteTable, Known, PortConfig, ServiceConfig, Snapshot,
@@ -338,7 +339,14 @@ fn route_in(
         let version = app_version(head.version, port_config);
         return Ok(Routed { backend: service, port, version });
     }
-    let Some(backends) = matching(&port_config.http_routes, head) else {
+    let table = &port_config.http_routes;
+    if table.goes_by_path() && has_dot_segments(head.uri.path()) {
+        let message = format!(
+            "the path has a dot segment (`.` or `..`), and routes of service {service} port {port} go by paths"
+        );
+        return refuse(Reason::BadRequest, message);
+    }
+    let Some(backends) = matching(table, head) else {
         let message = format!("no route of service {service} port {port} matches the request");
         return refuse(Reason::NoRoute, message);
     };
@@ -362,9 +370,10 @@ fn route_in(
 }
 
 fn matching<'t>(table: &'t HttpRouteTable, head: &Parts) -> Option<&'t [Backend]> {
+    let path = if table.goes_by_path() { normal_form(head.uri.path()) } else { head.uri.path().into() };
     let parts = RequestParts {
         method: head.method.as_str(),
-        path: head.uri.path(),
+        path: &path,
         query: head.uri.query(),
         header: |name: &str| header(head, name),
     };

@@ -120,7 +120,8 @@ impl Block {
             head.uri = Uri::from(self.authority?);
         } else {
             let (scheme, path) = (self.scheme?, self.path?);
-            if path == "*" && method != Method::OPTIONS {
+            // Section 8.3.1: without its slash a path would be another one to each who reads it.
+            if !path.path().starts_with('/') && !(path == "*" && method == Method::OPTIONS) {
                 return None;
             }
             let mut parts = http::uri::Parts::default();

@@ -159,6 +159,7 @@ async fn malformed_requests_are_reset_and_no_other() {
         &[(":method", "GET"), (":scheme", "http"), ("x", "y"), (":path", "/")],
         &[(":method", "GET"), (":scheme", "http"), (":path", "/"), (":status", "200")],
         &[(":method", "GET"), (":scheme", "http"), (":path", "")],
+        &[(":method", "GET"), (":scheme", "http"), (":path", "secret")],
         &[(":method", "GET"), (":scheme", "http"), (":path", "/"), ("connection", "close")],
         &[(":method", "GET"), (":scheme", "http"), (":path", "/"), ("transfer-encoding", "chunked")],
         &[(":method", "GET"), (":scheme", "http"), (":path", "/"), ("te", "gzip")],

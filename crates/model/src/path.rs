@@ -1,0 +1,346 @@
+//! The one form of a request's path that routes, and policies later, decide on.
+//!
+//! Many texts name the same resource. [`normal_form`] brings them into one (RFC 3986, section 6.2.2): what needs
+//! no percent-encoding is not encoded, what needs it is, with hexadecimal digits in capitals, and dot segments
+//! are removed. A `%` without two digits stands for itself, which is `%25`. What means something else than the byte
+//! does stays as it came: `%2F`, `//`, `;`. It is for decisions only: the application gets the bytes that the client sent.
+//!
+//! Dot segments are where readings differ most, and with them what a path stands below. A port whose rules
+//! go by paths therefore refuses requests that have any ([`has_dot_segments`]).
+
+use std::borrow::Cow;
+
+/// The normal form of a path without its query. A path that is in it already costs one look through.
+pub fn normal_form(path: &str) -> Cow<'_, str> {
+    if is_normal(path.as_bytes()) { Cow::Borrowed(path) } else { Cow::Owned(normalize(path)) }
+}
+
+/// Whether nothing has to be done: there is neither a `%` nor what should be one, and no segment begins with a
+/// dot.
+fn is_normal(path: &[u8]) -> bool {
+    let mut slash = false;
+    for &byte in path {
+        if !may_be_plain(byte) || (slash && byte == b'.') {
+            return false;
+        }
+        slash = byte == b'/';
+    }
+    true
+}
+
+#[cold]
+fn normalize(path: &str) -> String {
+    let recoded = recode(path.as_bytes());
+    if recoded.starts_with('/') { remove_dot_segments(&recoded) } else { recoded }
+}
+
+/// Undoes the percent-encoding where none is needed, and makes it where it is.
+fn recode(path: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    let mut recoded = String::with_capacity(path.len());
+    let mut at = 0;
+    while let Some(&byte) = path.get(at) {
+        let encoded = escape(&path[at..]);
+        at += if encoded.is_some() { 3 } else { 1 };
+        match encoded {
+            Some(byte) if is_unreserved(byte) => recoded.push(byte.into()),
+            None if may_be_plain(byte) => recoded.push(byte.into()),
+            _ => {
+                let byte = encoded.unwrap_or(byte);
+                recoded.push('%');
+                recoded.push(DIGITS[usize::from(byte >> 4)].into());
+                recoded.push(DIGITS[usize::from(byte & 15)].into());
+            }
+        }
+    }
+    recoded
+}
+
+/// The byte that `text` begins with in percent-encoding.
+fn escape(text: &[u8]) -> Option<u8> {
+    let [b'%', high, low, ..] = text else { return None };
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    Some((digit(*high)? << 4 | digit(*low)?) as u8)
+}
+
+/// RFC 3986, section 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// Whether a byte stands for itself in a path (RFC 3986, section 3.3).
+fn may_be_plain(byte: u8) -> bool {
+    is_unreserved(byte) || b"/!$&'()*+,;=:@".contains(&byte)
+}
+
+/// RFC 3986, section 5.2.4, for a path that begins with `/`.
+fn remove_dot_segments(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        let dots = matches!(segment, "." | "..");
+        match segment {
+            ".." => drop(kept.pop()),
+            "." => {}
+            segment => kept.push(segment),
+        }
+        if dots && segments.peek().is_none() {
+            // What is left ends with a slash.
+            kept.push("");
+        }
+    }
+    kept.iter().flat_map(|segment| ["/", segment]).collect()
+}
+
+/// Whether some server could take a segment of the path for `.` or `..`: plain or encoded, with parameters
+/// behind a `;` or without, between slashes, encoded ones, or backslashes.
+pub fn has_dot_segments(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    // Without a dot there is none, and hardly any path has one that does not stand inside of a name.
+    if !bytes.iter().any(|byte| matches!(byte, b'.' | b'%')) {
+        return false;
+    }
+    let mut dots = Dots::At(0);
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let encoded = escape(&bytes[at..]);
+        at += if encoded.is_some() { 3 } else { 1 };
+        dots = match (encoded.unwrap_or(byte), dots) {
+            (b'/' | b'\\', Dots::Found) => return true,
+            (b'/' | b'\\', Dots::At(1 | 2)) => return true,
+            (b'/' | b'\\', _) => Dots::At(0),
+            (_, Dots::Found) => Dots::Found,
+            (b'.', Dots::At(count)) => Dots::At(count.saturating_add(1)),
+            (b';', Dots::At(1 | 2)) => Dots::Found,
+            _ => Dots::Other,
+        };
+    }
+    matches!(dots, Dots::Found | Dots::At(1 | 2))
+}
+
+/// What a segment has been so far.
+#[derive(Clone, Copy)]
+enum Dots {
+    /// So many dots, and nothing else.
+    At(u8),
+    /// One or two dots, and parameters.
+    Found,
+    Other,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_get_one_form() {
+        for (path, expected) in [
+            ("", ""),
+            ("/", "/"),
+            ("*", "*"),
+            ("/a/b;v=1,2/c", "/a/b;v=1,2/c"),
+            ("//a///b/", "//a///b/"),
+            ("/%7euser/%41%2D%2e%5F", "/~user/A-._"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/café", "/caf%C3%A9"),
+            ("/a%2fb%5c", "/a%2Fb%5C"),
+            ("/a{b}|\\\"", "/a%7Bb%7D%7C%5C%22"),
+            ("/%", "/%25"),
+            ("/%4", "/%254"),
+            ("/%4g%zz%%34%4%31", "/%254g%25zz%254%2541"),
+            ("/%252e%252E", "/%252e%252E"),
+            ("/a%00b%20c%3F%23%3b", "/a%00b%20c%3F%23%3B"),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/a/...", "/a/..."),
+            ("/a/./b/../../c", "/c"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/a/.%2e", "/"),
+            ("/a/b/..", "/a/"),
+            ("/a/b/.", "/a/b/"),
+            ("/../../a", "/a"),
+            ("/a//../b", "/a/b"),
+            ("/a/..;x/b", "/a/..;x/b"),
+            ("/a/..%2Fb", "/a/..%2Fb"),
+        ] {
+            assert_eq!(normal_form(path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn dot_segments_are_seen_however_they_are_written() {
+        for path in [
+            "/.",
+            "/..",
+            "/./a",
+            "/a/..",
+            "/a/../b",
+            "/%2e",
+            "/a/%2E%2e/b",
+            "/a/.%2e",
+            "/a/..;v/b",
+            "/..;",
+            "/a/..%3bv/b",
+            "/a/..%2Fb",
+            "/a%2f..",
+            "/a/..\\b",
+            "/a\\..",
+            "/a%5c%2e%2e%5Cb",
+            "..",
+            ".;x",
+        ] {
+            assert!(has_dot_segments(path), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "*",
+            "/a.b",
+            "/.a",
+            "/a.",
+            "/...",
+            "/a/..b",
+            "/a/b..",
+            "/.well-known/..x",
+            "/a;..",
+            "/;..",
+            "/a;v=./b",
+            "/%2e%2e%2e",
+            "/%252e%252e/",
+            "/a%2e/b",
+            "/%",
+            "/%2",
+            "/..%",
+            "//",
+            "/%2f/",
+        ] {
+            assert!(!has_dot_segments(path), "{path}");
+        }
+    }
+
+    /// Byte by byte, with no look at what is there already, as RFC 3986 tells it.
+    fn naive(path: &str) -> String {
+        let mut text = String::new();
+        let mut rest = path;
+        while !rest.is_empty() {
+            let code = rest.get(1..3).filter(|_| rest.starts_with('%'));
+            let code = code.filter(|c| c.bytes().all(|b| b.is_ascii_hexdigit()));
+            let (byte, length) = match code {
+                Some(code) => (u8::from_str_radix(code, 16).unwrap(), 3),
+                None => {
+                    let first = rest.chars().next().unwrap();
+                    if "-._~/!$&'()*+,;=:@".contains(first) || first.is_ascii_alphanumeric() {
+                        text.push(first);
+                    } else {
+                        for byte in first.to_string().bytes() {
+                            text.push_str(&format!("%{byte:02X}"));
+                        }
+                    }
+                    rest = &rest[first.len_utf8()..];
+                    continue;
+                }
+            };
+            let c = char::from(byte);
+            if byte < 128 && ("-._~".contains(c) || c.is_ascii_alphanumeric()) {
+                text.push(c);
+            } else {
+                text.push_str(&format!("%{byte:02X}"));
+            }
+            rest = &rest[length..];
+        }
+        if !text.starts_with('/') {
+            return text;
+        }
+        // Section 5.2.4, with its steps' letters.
+        let (mut input, mut output) = (text, String::new());
+        while !input.is_empty() {
+            if input.starts_with("/./") {
+                input.replace_range(..2, "");
+            } else if input == "/." {
+                input = "/".into();
+            } else if input.starts_with("/../") || input == "/.." {
+                let end = if input == "/.." { 3 } else { 4 };
+                input.replace_range(..end, "/");
+                output.truncate(output.rfind('/').unwrap_or(0));
+            } else {
+                let end = input[1..].find('/').map_or(input.len(), |at| at + 1);
+                output.push_str(&input[..end]);
+                input.replace_range(..end, "");
+            }
+        }
+        output
+    }
+
+    fn paths() -> impl Strategy<Value = String> {
+        let piece = prop_oneof![
+            Just("/"),
+            Just("/"),
+            Just("/"),
+            Just("."),
+            Just(".."),
+            Just("%2e"),
+            Just("%2E"),
+            Just("%2f"),
+            Just("%5C"),
+            Just("\\"),
+            Just(";"),
+            Just("%3b"),
+            Just("a"),
+            Just("%41"),
+            Just("%"),
+            Just("%4"),
+            Just("é"),
+            Just("%c3%a9"),
+            Just("~"),
+            Just("%25"),
+        ];
+        let pieces = prop::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat());
+        prop_oneof![4 => pieces.prop_map(|rest| format!("/{rest}")), 1 => "\\PC{0,20}"]
+    }
+
+    proptest! {
+        #[test]
+        fn the_form_is_what_the_rfc_says(path in paths()) {
+            prop_assert_eq!(normal_form(&path), naive(&path));
+        }
+
+        #[test]
+        fn the_form_of_the_form_is_the_form(path in paths()) {
+            let once = normal_form(&path).into_owned();
+            prop_assert_eq!(normal_form(&once), once.as_str());
+        }
+
+        #[test]
+        fn what_needs_nothing_is_not_copied(path in "(/[a-zA-Z0-9_~!$&'()*+,;=:@-]{0,8}){1,6}") {
+            prop_assert!(matches!(normal_form(&path), Cow::Borrowed(same) if same == path));
+        }
+
+        #[test]
+        fn what_the_form_removes_is_a_dot_segment(path in paths()) {
+            prop_assume!(path.starts_with('/'));
+            let segments = |path: &str| path.matches('/').count();
+            if segments(&normal_form(&path)) != segments(&path) {
+                prop_assert!(has_dot_segments(&path), "{}", path);
+            }
+        }
+
+        /// As a server sees it that decodes first and takes all that it may for slashes.
+        #[test]
+        fn no_reading_of_a_path_without_dot_segments_has_any(path in paths()) {
+            prop_assume!(!has_dot_segments(&path));
+            let bytes = path.as_bytes();
+            let (mut decoded, mut at) = (Vec::new(), 0);
+            while at < bytes.len() {
+                let byte = escape(&bytes[at..]);
+                at += if byte.is_some() { 3 } else { 1 };
+                decoded.push(byte.unwrap_or(bytes[at - 1]));
+            }
+            let segments = decoded.split(|byte| matches!(byte, b'/' | b'\\'));
+            for segment in segments {
+                let name = segment.split(|byte| *byte == b';').next().unwrap();
+                prop_assert!(name != b"." && name != b"..", "{}", path);
+            }
+        }
+    }
+}
