@@ -5,6 +5,7 @@
 mod budget;
 mod clock;
 mod clones;
+mod late_preface;
 mod partition;
 mod restarts;
 mod server_state;

@@ -7,6 +7,7 @@ mod footprint;
 mod kubectl;
 mod protocols;
 mod replicas;
+mod rules;
 mod server_crash;
 mod split;
 mod stopping;

@@ -136,6 +136,7 @@ impl Node {
             protocol: kind.protocol(),
             http_routes: Default::default(),
             tcp_route: None,
+            http_only: false,
         };
         let config = ServiceConfig { name: service(), ports: vec![port] };
         let set = EndpointSet::new(service(), vec![(Arc::new(endpoint), 0)]);

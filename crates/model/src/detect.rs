@@ -1,20 +1,26 @@
-//! What a client speaks, told from the first bytes that it sends.
+//! What a connection speaks, told from the first bytes of its two sides.
 //!
-//! The answer never changes once it is final: more bytes only turn [`Detected::NeedMore`] into
-//! something else, so the caller may ask again at every read, however the bytes were split. With
-//! [`LIMIT`] bytes the answer is always final.
+//! [`detect`] looks at the client's bytes, [`greeting`] at the server's, and [`decide`] says what both mean. An
+//! answer never changes once it is final: more bytes only turn [`Detected::NeedMore`], [`Greeting::Begun`] or
+//! a wait into something else, so the caller may ask again at every read, however the bytes were split. With
+//! [`LIMIT`] bytes of the client there is always an answer.
 //!
-//! Two things heal a wait that the bytes alone cannot end (a client that sends half a word and
-//! waits for an answer): the server speaks first, or the caller's own bound passes. Both mean
-//! [`Detected::Other`], which is always safe: bytes are passed on as they are.
+//! A wait that the bytes alone cannot end (half a word) is ended by the caller's own bound: then
+//! [`decide_late`] says what to do. Where nobody has rules for HTTP, passing bytes on as they are is always safe.
+//! Where there are rules, it would lead around them, so that whatever a lenient server could take for a request
+//! is HTTP there, well-formed or not: HTTP's own parser refuses what is not.
 
-/// With this many bytes there is always an answer.
+use self::resemblance::{Resemblance, resemblance};
+
+mod resemblance;
+
+/// With this many bytes of the client there is always an answer.
 pub const LIMIT: usize = 1024;
 
-/// What the first bytes of a connection are.
+/// What the first bytes of a client are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Detected {
-    /// An HTTP/1.x request line.
+    /// An HTTP/1.x request line; where there are rules for HTTP, also what begins like one and is none.
     Http1,
     /// HTTP/2's connection preface (RFC 9113, section 3.4).
     Http2,
@@ -24,6 +30,111 @@ pub enum Detected {
     Other,
     /// The bytes may still become one of these.
     NeedMore,
+}
+
+/// What the first bytes of a server are that has got none of the client's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Greeting {
+    /// There are none.
+    Silent,
+    /// They may still become one of the others.
+    Begun,
+    /// SETTINGS, which HTTP/2 servers send when they accept (RFC 9113, section 3.4): it waits for its client.
+    Http2,
+    /// An answer to nothing: an HTTP/1 server has waited long enough for a request.
+    Http1,
+    /// The server of a protocol in which it speaks first.
+    Other,
+}
+
+/// What is known of a connection whose protocol nothing declares.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// All that the client has sent.
+    pub client: &'a [u8],
+    pub server: Greeting,
+    /// There are rules for HTTP requests here.
+    pub http_rules: bool,
+    /// Other connections to the same endpoints spoke HTTP.
+    pub spoke_http: bool,
+}
+
+/// What that means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Decision {
+    /// The client speaks HTTP, or is to be told that it should.
+    Http,
+    /// Pass on what both send.
+    Bytes,
+    /// Neither has said anything.
+    Wait,
+    /// The server speaks HTTP, so the client will speak first, as late as it likes.
+    AwaitClient,
+    /// Somebody has begun a word: wait for its end, but not for long.
+    AwaitWord,
+}
+
+/// What the bytes so far mean.
+pub fn decide(seen: &Seen<'_>) -> Decision {
+    match detect(seen.client, seen.http_rules) {
+        Detected::Http1 | Detected::Http2 => Decision::Http,
+        Detected::Tls | Detected::Other => Decision::Bytes,
+        Detected::NeedMore if seen.client.is_empty() => match seen.server {
+            Greeting::Silent => Decision::Wait,
+            Greeting::Begun => Decision::AwaitWord,
+            Greeting::Http2 | Greeting::Http1 => Decision::AwaitClient,
+            Greeting::Other => Decision::Bytes,
+        },
+        Detected::NeedMore if seen.server == Greeting::Other && !holds(seen) => Decision::Bytes,
+        Detected::NeedMore => Decision::AwaitWord,
+    }
+}
+
+/// What they mean when no more come: HTTP, whose own deadlines hold from there on, or bytes.
+pub fn decide_late(seen: &Seen<'_>) -> Decision {
+    let server_is_http = seen.spoke_http || matches!(seen.server, Greeting::Http2 | Greeting::Http1);
+    let may_be_http = !matches!(seen.client.first(), None | Some(&TLS_HANDSHAKE));
+    if holds(seen) || (server_is_http && may_be_http) { Decision::Http } else { Decision::Bytes }
+}
+
+/// Whether what the client has begun must not pass as bytes.
+fn holds(seen: &Seen<'_>) -> bool {
+    seen.http_rules && !seen.client.is_empty() && resembles_http(seen.client)
+}
+
+/// Whether `bytes`, the first that a client sent, are or may become what some server takes for a request.
+pub fn resembles_http(bytes: &[u8]) -> bool {
+    let may_be_http = matches!(resemblance(bytes), Resemblance::Yes | Resemblance::Perhaps { held: true });
+    may_be_http && bytes.first() != Some(&TLS_HANDSHAKE)
+}
+
+/// What a server's first bytes are.
+pub fn greeting(bytes: &[u8]) -> Greeting {
+    const ANSWER: &[u8] = b"HTTP/1.";
+    /// The largest payload before the client has allowed more (RFC 9113, section 4.2).
+    const MAX_FRAME: usize = 1 << 14;
+    if bytes.is_empty() {
+        return Greeting::Silent;
+    }
+    if bytes.starts_with(ANSWER) {
+        return Greeting::Http1;
+    }
+    if ANSWER.starts_with(bytes) {
+        return Greeting::Begun;
+    }
+    // Length in three bytes, type 4, no flags (it acknowledges nothing), stream 0 (section 4.1 and 6.5).
+    let byte = |at: usize| bytes.get(at).copied();
+    let length = usize::from(byte(1).unwrap_or(0)) << 8 | usize::from(byte(2).unwrap_or(0));
+    let fits = byte(0) == Some(0)
+        && length <= MAX_FRAME
+        && (bytes.len() < 3 || length.is_multiple_of(6))
+        && byte(3).is_none_or(|kind| kind == 4)
+        && bytes.iter().skip(4).take(5).all(|byte| *byte == 0);
+    match fits {
+        false => Greeting::Other,
+        true if bytes.len() < 9 => Greeting::Begun,
+        true => Greeting::Http2,
+    }
 }
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -36,10 +147,17 @@ const LOWER_CASE_METHODS: [&[u8]; 9] =
 /// Longer than any registered method.
 const LONGEST_METHOD: usize = 24;
 
-/// What `bytes`, the first that a client sent, are the beginning of.
-pub fn detect(bytes: &[u8]) -> Detected {
+/// TLS's ContentType of a handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Empty lines before a request line, in bytes, that are taken for a client's slip (RFC 9112, section 2.2).
+const EMPTY_LINES: usize = 64;
+
+/// What `bytes`, the first that a client sent, are the beginning of. `http_rules`: there are rules for HTTP
+/// requests here, which malformed ones are not to get around.
+pub fn detect(bytes: &[u8], http_rules: bool) -> Detected {
     let Some(&first) = bytes.first() else { return Detected::NeedMore };
-    if first == 0x16 {
+    if first == TLS_HANDSHAKE {
         return detect_tls(bytes);
     }
     if bytes.starts_with(HTTP2_PREFACE) {
@@ -48,7 +166,27 @@ pub fn detect(bytes: &[u8]) -> Detected {
     if HTTP2_PREFACE.starts_with(bytes) {
         return Detected::NeedMore;
     }
-    detect_http1(&bytes[..bytes.len().min(LIMIT)])
+    let bytes = &bytes[..bytes.len().min(LIMIT)];
+    match detect_http1_after_empty_lines(bytes) {
+        Detected::Other | Detected::NeedMore if http_rules => match resemblance(bytes) {
+            Resemblance::Yes => Detected::Http1,
+            Resemblance::No => Detected::Other,
+            Resemblance::Perhaps { .. } => Detected::NeedMore,
+        },
+        detected => detected,
+    }
+}
+
+fn detect_http1_after_empty_lines(bytes: &[u8]) -> Detected {
+    let mut rest = bytes;
+    loop {
+        rest = match rest {
+            [b'\r', b'\n', after @ ..] | [b'\n', after @ ..] => after,
+            [b'\r'] | [] if bytes.len() < EMPTY_LINES => return Detected::NeedMore,
+            _ if bytes.len() - rest.len() >= EMPTY_LINES => return Detected::Other,
+            _ => return detect_http1(rest),
+        }
+    }
 }
 
 fn detect_tls(bytes: &[u8]) -> Detected {
@@ -89,7 +227,7 @@ fn detect_http1(bytes: &[u8]) -> Detected {
     }
     let Some(target_length) = target_length else {
         // So long a target after a method and a space is what nothing but HTTP sends.
-        return if bytes.len() >= LIMIT { Detected::Http1 } else { Detected::NeedMore };
+        return if bytes.len() >= LIMIT - EMPTY_LINES { Detected::Http1 } else { Detected::NeedMore };
     };
     if rest[target_length] != b' ' {
         return Detected::Other;
@@ -103,7 +241,7 @@ fn detect_http1(bytes: &[u8]) -> Detected {
     }
     match expected.starts_with(version) {
         false => Detected::Other,
-        true if bytes.len() >= LIMIT => Detected::Http1,
+        true if bytes.len() >= LIMIT - EMPTY_LINES => Detected::Http1,
         true => Detected::NeedMore,
     }
 }
@@ -150,10 +288,10 @@ mod tests {
     use super::*;
 
     /// The answers for every beginning of `bytes`: `NeedMore`, then one other for good.
-    fn answer(bytes: &[u8]) -> Detected {
+    fn answer(bytes: &[u8], http_rules: bool) -> Detected {
         let mut answer = Detected::NeedMore;
         for length in 0..=bytes.len() {
-            let now = detect(&bytes[..length]);
+            let now = detect(&bytes[..length], http_rules);
             if answer != Detected::NeedMore {
                 assert_eq!(now, answer, "{:?}", bytes[..length].escape_ascii().to_string());
             }
@@ -212,12 +350,208 @@ mod tests {
             (b"\0\0\0\x08\x04\xd2\x16\x2f", Detected::Other),
             (b"\x41\0\0\0\x01\0\0\0", Detected::Other),
             (b" GET / HTTP/1.1\r\n", Detected::Other),
-            (b"\r\n", Detected::Other),
+            // RFC 9112, section 2.2.
+            (b"\r\nGET / HTTP/1.1\r\n", Detected::Http1),
+            (b"\r\n\n\r\nGET / HTTP/1.1\r\n", Detected::Http1),
+            (b"\r\nhello\r\n", Detected::Other),
+            (b"\rGET / HTTP/1.1\r\n", Detected::Other),
+            (b"\r\n\r\n", Detected::NeedMore),
+            (&[b'\n'; EMPTY_LINES], Detected::Other),
+            (b"\r\nPRI * HTTP/2.0\r\n", Detected::Other),
         ];
         for (bytes, expected) in cases {
-            assert_eq!(answer(bytes), *expected, "{:?}", bytes.escape_ascii().to_string());
+            assert_eq!(answer(bytes, false), *expected, "{:?}", bytes.escape_ascii().to_string());
         }
-        assert_eq!(detect(b""), Detected::NeedMore);
+        assert_eq!(detect(b"", false), Detected::NeedMore);
+    }
+
+    const SETTINGS: &[u8] = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64";
+
+    #[test]
+    fn servers_are_known_by_their_first_bytes() {
+        for (bytes, expected) in [
+            (&b""[..], Greeting::Silent),
+            (b"\0\0\0\x04\0\0\0\0\0", Greeting::Http2),
+            (SETTINGS, Greeting::Http2),
+            (b"\0\x40\0\x04", Greeting::Other),
+            (b"\0\x3f\xfc\x04\0\0\0\0\0", Greeting::Http2),
+            (b"\0\x42\0", Greeting::Other),
+            (b"\0\0\x05", Greeting::Other),
+            (b"\0\0\x06\x04\x01", Greeting::Other),
+            (b"\0\0\x06\x04\0\0\0\0\x01", Greeting::Other),
+            (b"\0\0\x06\x05", Greeting::Other),
+            (b"\x01\0\0", Greeting::Other),
+            (b"HTTP/1.1 408 Request Timeout\r\n", Greeting::Http1),
+            (b"HTTP/0", Greeting::Other),
+            // MySQL (and one whose length resembles SETTINGS), SSH, SMTP, FTP, NATS, MariaDB's refusal.
+            (b"\x4a\0\0\0\x0a8.0.36\0", Greeting::Other),
+            (b"\0\x06\0\0\x0a", Greeting::Other),
+            (b"SSH-2.0-OpenSSH_9.6\r\n", Greeting::Other),
+            (b"220 mail.example.com ESMTP\r\n", Greeting::Other),
+            (b"INFO {}\r\n", Greeting::Other),
+            (b"H", Greeting::Begun),
+            (b"Hello\r\n", Greeting::Other),
+        ] {
+            assert_eq!(greeting(bytes), expected, "{:?}", bytes.escape_ascii().to_string());
+        }
+        for length in 1..9 {
+            assert_eq!(greeting(&SETTINGS[..length]), Greeting::Begun, "{length}");
+        }
+    }
+
+    /// What is decided at last when the client's and the server's bytes come in all orders and pieces, and
+    /// nothing else for a long time.
+    fn decisions(client: &[u8], server: &[u8], http_rules: bool) -> Vec<Decision> {
+        let mut found = Vec::new();
+        // How many bytes of each side have come.
+        let (mut ways, mut been) = (vec![(0, 0)], std::collections::HashSet::new());
+        while let Some((from_client, from_server)) = ways.pop() {
+            if !been.insert((from_client, from_server)) {
+                continue;
+            }
+            let greeted = greeting(&server[..from_server]);
+            let seen =
+                Seen { client: &client[..from_client], server: greeted, http_rules, spoke_http: false };
+            let decision = decide(&seen);
+            // Once the server is known to wait, nobody listens to it any more.
+            let hears_server = decision != Decision::AwaitClient && from_server < server.len();
+            match decision {
+                Decision::Http | Decision::Bytes => found.push(decision),
+                _ if from_client < client.len() || hears_server => {
+                    ways.extend((from_client < client.len()).then_some((from_client + 1, from_server)));
+                    ways.extend(hears_server.then_some((from_client, from_server + 1)));
+                }
+                Decision::AwaitWord => found.push(decide_late(&seen)),
+                Decision::Wait | Decision::AwaitClient => found.push(decision),
+            }
+        }
+        found.sort_by_key(|decision| *decision as u8);
+        found.dedup();
+        found
+    }
+
+    #[test]
+    fn a_server_that_sends_settings_waits_for_its_client() {
+        let settings = &SETTINGS[..9];
+        for http_rules in [false, true] {
+            let decided = |client: &[u8], server: &[u8]| decisions(client, server, http_rules);
+            assert_eq!(decided(b"", settings), [Decision::AwaitClient]);
+            assert_eq!(decided(&HTTP2_PREFACE[..18], settings), [Decision::Http]);
+            assert_eq!(decided(b"GET / HTTP", settings), [Decision::Http]);
+            assert_eq!(decided(b"*1\r\n", settings), [Decision::Bytes]);
+            assert_eq!(decided(b"", &settings[..5]), [Decision::Bytes]);
+            assert_eq!(decided(b"", b"220 x"), [Decision::Bytes]);
+            assert_eq!(decided(b"", b""), [Decision::Wait]);
+        }
+        assert_eq!(decisions(b"GET", b"", false), [Decision::Bytes]);
+        assert_eq!(decisions(b"GET", b"", true), [Decision::Http]);
+        // Whoever speaks first decides, where that leads around nothing.
+        assert_eq!(decisions(b"GET", b"220 x", false), [Decision::Bytes]);
+    }
+
+    #[test]
+    fn a_word_begun_on_a_port_that_spoke_http_is_http() {
+        let seen = Seen { client: b"GET /", server: Greeting::Silent, http_rules: false, spoke_http: true };
+        assert_eq!((decide(&seen), decide_late(&seen)), (Decision::AwaitWord, Decision::Http));
+        let silent = Seen { client: b"", ..seen };
+        assert_eq!((decide(&silent), decide_late(&silent)), (Decision::Wait, Decision::Bytes));
+        let tls = Seen { client: b"\x16\x03", ..seen };
+        assert_eq!((decide(&tls), decide_late(&tls)), (Decision::AwaitWord, Decision::Bytes));
+    }
+
+    #[test]
+    fn under_rules_nothing_passes_that_a_server_could_take_for_a_request() {
+        let long_method = format!("{} / HTTP/1.1\r\n", "M".repeat(2000));
+        let long_target = format!("GET {} HTTP/1.1\r\n", "x".repeat(2000));
+        let cases: &[&[u8]] = &[
+            b"GET / HTTP/1.1\r\n",
+            b"\r\n\r\nGET / HTTP/1.1\r\n",
+            b" GET / HTTP/1.1\r\n",
+            b"\t\x0b\x0c \r\n\nGET / HTTP/1.1\r\n",
+            b"\0GET / HTTP/1.1\r\n",
+            b"\xa0GET / HTTP/1.1\r\n",
+            b"GET  / HTTP/1.1\r\n",
+            b"GET\t/ HTTP/1.1\r\n",
+            b"GET\xa0/\xa0HTTP/1.1\r\n",
+            b"GET\0/ HTTP/1.1\r\n",
+            b"GET\r/ HTTP/1.1\r\n",
+            b"GET\r\n / HTTP/1.1\r\n",
+            b"GET / http/1.1\r\n",
+            b"GET / HTTP/1.2\r\n",
+            b"GET / HTTP/2.0\r\n",
+            b"GET / HTTP/3\n",
+            b"GET / HTTP/1.1\n",
+            b"GET / HTTP\n",
+            b"GET / \r\n",
+            b"GET /\n",
+            b"GET admin\r\n",
+            b"GET admin HTTP/1.1\r\n",
+            b"GET/ HTTP/1.1\r\n",
+            b"get /\r\n",
+            b"gEt / HTTP/1.1\r\n",
+            b"FOO / HTTP/1.1\r\n",
+            b"foo admin HTTP/1.1\r\n",
+            b"*FOO / HTTP/1.1\r\n",
+            b"G(ET / HTTP/1.1\r\n",
+            b"POST /\0 HTTP/1.1\r\n",
+            b"OPTIONS * HTTP/1.1\r\n",
+            b"PUT HTTP://c/ HTTP/1.1\r\n",
+            b"GET ftp://c/ X\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nXX",
+            b"\r\nPRI * HTTP/2.0\r\n",
+            long_method.as_bytes(),
+            long_target.as_bytes(),
+        ];
+        for bytes in cases {
+            let shown = bytes[..bytes.len().min(40)].escape_ascii().to_string();
+            let detected = answer(bytes, true);
+            assert!(matches!(detected, Detected::Http1 | Detected::Http2), "{shown}: {detected:?}");
+            // However it is split, and wherever it pauses, unless what came is nothing that a server skips.
+            let first = bytes.iter().position(|byte| *byte != 0).unwrap();
+            for length in first + 1..bytes.len().min(LIMIT) {
+                let seen = Seen {
+                    client: &bytes[..length],
+                    server: Greeting::Silent,
+                    http_rules: true,
+                    spoke_http: false,
+                };
+                let late = decide(&seen) == Decision::Http || decide_late(&seen) == Decision::Http;
+                assert!(late || bytes[0] == 0, "{shown}: {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn under_rules_other_protocols_pass() {
+        let cases: &[&[u8]] = &[
+            b"*1\r\n$4\r\nPING\r\n",
+            b"PING\r\n",
+            b"SET key value\r\n",
+            b"get key\r\n",
+            b"EHLO client.example.com\r\n",
+            b"QUIT\r\n",
+            b"a001 LOGIN me secret\r\n",
+            b"NICK me\r\n",
+            b"CONNECT {\"verbose\":false}\r\n",
+            b"CONNECT\naccept-version:1.2\n",
+            b"SSH-2.0-OpenSSH_9.6\r\n",
+            b"AMQP\0\0\x09\x01",
+            b"\0\0\0\x08\x04\xd2\x16\x2f",
+            b"\0\0\0\x54\0\x03\0\0user\0postgres\0\0",
+            b"\x41\0\0\0\x01\0\0\0",
+            b"\x10\x20\0\x04MQTT\x05",
+            b"{\"id\": 1}\n",
+            b"<?xml version",
+            b"\x20\0\0\x01\x85\xa6",
+        ];
+        for bytes in cases {
+            assert_eq!(answer(bytes, true), Detected::Other, "{:?}", bytes.escape_ascii().to_string());
+        }
+        assert_eq!(answer(b"\x16\x03\x01\x02\x00\x01\x00\x01", true), Detected::Tls);
+        // What is all control characters waits, and is no request when it ends there.
+        let seen =
+            Seen { client: b"\x05\x01\0", server: Greeting::Silent, http_rules: true, spoke_http: false };
+        assert_eq!((decide(&seen), decide_late(&seen)), (Decision::AwaitWord, Decision::Bytes));
     }
 
     /// Texts that resemble request lines, and bytes of all kinds.
@@ -239,22 +573,48 @@ mod tests {
     proptest! {
         #[test]
         fn an_answer_never_changes(bytes in openings()) {
-            answer(&bytes);
+            answer(&bytes, false);
+            answer(&bytes, true);
         }
 
         #[test]
         fn enough_bytes_always_have_an_answer(method in "[A-Z]{1,24}", byte in any::<u8>()) {
             let mut bytes = format!("{method} /").into_bytes();
             bytes.resize(LIMIT, byte);
-            prop_assert_ne!(detect(&bytes), Detected::NeedMore);
-            prop_assert_ne!(detect(&vec![byte; LIMIT]), Detected::NeedMore);
+            for http_rules in [false, true] {
+                prop_assert_ne!(detect(&bytes, http_rules), Detected::NeedMore);
+                prop_assert_ne!(detect(&vec![byte; LIMIT], http_rules), Detected::NeedMore);
+            }
         }
 
         #[test]
         fn every_method_makes_a_request_line(method in "[A-Z][A-Z0-9_-]{0,23}", path in "/[!-~]{0,200}") {
             let line = format!("{method} {path} HTTP/1.1\r\n");
             prop_assume!(method != "CONNECT");
-            prop_assert_eq!(answer(line.as_bytes()), Detected::Http1);
+            prop_assert_eq!(answer(line.as_bytes(), false), Detected::Http1);
+            prop_assert_eq!(answer(line.as_bytes(), true), Detected::Http1);
+        }
+
+        /// What is HTTP without rules is HTTP under them.
+        #[test]
+        fn rules_only_widen_what_is_http(bytes in openings()) {
+            let without = detect(&bytes, false);
+            if matches!(without, Detected::Http1 | Detected::Http2 | Detected::Tls) {
+                prop_assert_eq!(detect(&bytes, true), without);
+            }
+        }
+
+        #[test]
+        fn a_greeting_never_changes(kept in 0usize..10, rest in any::<Vec<u8>>()) {
+            let bytes = [&SETTINGS[..kept.min(9)], &rest].concat();
+            let mut known = Greeting::Silent;
+            for length in 0..=bytes.len() {
+                let now = greeting(&bytes[..length]);
+                if !matches!(known, Greeting::Silent | Greeting::Begun) {
+                    prop_assert_eq!(now, known);
+                }
+                known = now;
+            }
         }
     }
 }

@@ -99,6 +99,8 @@ pub struct PortConfig {
     pub http_routes: HttpRouteTable,
     /// `None`: connections go to the service's own endpoints.
     pub tcp_route: Option<Arc<TcpRule>>,
+    /// An HTTPRoute names the port: what is not HTTP is refused there, though nothing declares a protocol.
+    pub http_only: bool,
 }
 
 /// What a port speaks, as `appProtocol` declares it.

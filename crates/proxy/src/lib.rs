@@ -10,6 +10,7 @@ pub mod budget;
 pub mod clock;
 mod crowded;
 pub mod descriptors;
+mod detection;
 pub mod drain;
 pub mod endpoints;
 pub mod error;

@@ -269,9 +269,13 @@ pub enum Rejection {
     NoWorkload,
     /// Another user of this host used a listener of a workload.
     ForeignUser,
+    /// The port speaks HTTP only, and what came does not resemble it.
+    NotHttp,
+    /// What came resembles HTTP and is malformed: it was answered with 400.
+    MalformedHttp,
 }
 
-pub(crate) const REJECTIONS: [(Rejection, &str); 9] = [
+pub(crate) const REJECTIONS: [(Rejection, &str); 11] = [
     (Rejection::Memory, "memory"),
     (Rejection::Descriptors, "descriptors"),
     (Rejection::Loop, "loop"),
@@ -281,6 +285,8 @@ pub(crate) const REJECTIONS: [(Rejection, &str); 9] = [
     (Rejection::ConnectFailed, "connect-failed"),
     (Rejection::NoWorkload, "no-workload"),
     (Rejection::ForeignUser, "foreign-user"),
+    (Rejection::NotHttp, "not-http"),
+    (Rejection::MalformedHttp, "malformed-http"),
 ];
 
 impl Rejection {

@@ -1,13 +1,6 @@
 //! A connection that a workload of this node makes, from top to bottom:
 //! whose it is → where it goes → what it speaks → served as HTTP, or passed on as bytes.
-//!
-//! Nobody waits for detection: while the client's first bytes are awaited, the upstream is being
-//! connected to as for an opaque connection, and whoever speaks first decides. Client bytes that are
-//! HTTP: the upstream connection is dropped, and requests are routed one by one. Anything else: the
-//! upstream is already there. Ports that have spoken HTTP before are not connected to in advance,
-//! unless the client keeps silent ([`HTTP_SILENCE`]); one that then speaks otherwise is forgotten.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,30 +8,23 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 use tulle_model::detect::{self, Detected};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{AppProtocol, EgressPolicy, PortConfig, ServiceConfig};
 
 use crate::Capture;
+use crate::detection::{Spoken, UNREACHABLE, Upstream, find_out};
 use crate::error::UpstreamErrorKind;
 use crate::http;
 use crate::metrics::Rejection;
-use crate::opaque::{self, Failed, Opened};
+use crate::opaque::{self, Failed};
 use crate::state::LocalWorkload;
 use crate::tcp::{Downstream, Replayed, Reset};
 use crate::worker::{Lookup, Worker};
 
-/// How long a client of a port that spoke HTTP before may keep silent until the upstream is connected to.
-const HTTP_SILENCE: Duration = Duration::from_millis(20);
-/// How long a client may leave a word unfinished that could become HTTP.
-const UNFINISHED: Duration = Duration::from_millis(500);
-/// How long a client that speaks first is awaited when the upstream cannot be connected to.
-const UNREACHABLE: Duration = Duration::from_secs(1);
 /// Destinations outside of the mesh may be far away.
 const EGRESS_CONNECT: Duration = Duration::from_secs(10);
-/// Ports whose protocol a worker remembers.
-const MAX_LEARNED: usize = 16 * 1024;
 
 /// Where the requests of an HTTP connection go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +127,7 @@ pub async fn serve_service<IO>(
     };
     let spoken = match declared(port_config) {
         Some(spoken) => spoken,
-        None => Box::pin(detect(&worker, &source, &mut io, &config, port)).await,
+        None => Box::pin(find_out(&worker, &source, &mut io, &config, port_config)).await,
     };
     match spoken {
         Spoken::Http { first } => {
@@ -193,7 +179,7 @@ async fn turn_away<IO>(
     let mut first = Vec::new();
     let speaks_http = async {
         while io.read_buf(&mut first).await.is_ok_and(|length| length > 0) {
-            match detect::detect(&first) {
+            match detect::detect(&first, false) {
                 Detected::Http1 | Detected::Http2 => return true,
                 Detected::Tls | Detected::Other => return false,
                 Detected::NeedMore => {}
@@ -208,133 +194,17 @@ async fn turn_away<IO>(
     reject(&worker, io, Rejection::UnknownDestination, text);
 }
 
-/// What a connection turned out to speak, with what was read and opened to find out.
-enum Spoken {
-    Http {
-        first: Vec<u8>,
-    },
-    Opaque {
-        first: Vec<u8>,
-        upstream: Option<Result<Upstream, Failed>>,
-    },
-    /// The client went away, or we do.
-    Nothing,
-}
-
-/// An upstream connection, and what came from it.
-struct Upstream {
-    opened: Opened,
-    first: Vec<u8>,
-}
-
-impl Upstream {
-    fn new(opened: Opened) -> Self {
-        Self { opened, first: Vec::new() }
-    }
-}
-
-/// What the configuration says that a port speaks. A TCPRoute says so, too, unless there are HTTPRoutes.
+/// What the configuration says that a port speaks. An HTTPRoute that names it says so, too; a TCPRoute,
+/// unless there are HTTPRoutes.
 fn declared(port: &PortConfig) -> Option<Spoken> {
     match port.protocol {
         AppProtocol::Http1 | AppProtocol::Http2 => Some(Spoken::Http { first: Vec::new() }),
+        AppProtocol::Detect if port.http_only => Some(Spoken::Http { first: Vec::new() }),
         AppProtocol::Tcp => Some(Spoken::Opaque { first: Vec::new(), upstream: None }),
         AppProtocol::Detect if port.tcp_route.is_some() && port.http_routes.is_empty() => {
             Some(Spoken::Opaque { first: Vec::new(), upstream: None })
         }
         AppProtocol::Detect => None,
-    }
-}
-
-/// Finds out what an undeclared port speaks.
-async fn detect<IO>(
-    worker: &Rc<Worker>,
-    source: &LocalWorkload,
-    io: &mut IO,
-    config: &ServiceConfig,
-    port: u16,
-) -> Spoken
-where
-    IO: AsyncRead + Unpin,
-{
-    let spoke_http = worker.learned.borrow().spoke_http(&config.name, port);
-    let mut first = Vec::new();
-    let mut upstream: Option<Result<Upstream, Failed>> = None;
-    let mut opening = std::pin::pin!(opaque::open(worker, source, config, port));
-    let begin = Instant::now();
-    let mut open_at = if spoke_http { begin + HTTP_SILENCE } else { begin };
-    let mut give_up_at = None;
-    loop {
-        let until = give_up_at.unwrap_or(begin + Duration::from_secs(24 * 3600));
-        tokio::select! {
-            biased;
-            read = io.read_buf(&mut first) => match read {
-                // A client of what was opaque so far may have nothing to say and still want to hear.
-                Ok(0) if first.is_empty() && spoke_http && upstream.is_none() => return Spoken::Nothing,
-                Err(_) => return Spoken::Nothing,
-                Ok(0) => break,
-                Ok(_) => match detect::detect(&first) {
-                    Detected::Http1 | Detected::Http2 => {
-                        worker.learned.borrow_mut().learn_http(&config.name, port);
-                        return Spoken::Http { first };
-                    }
-                    Detected::Tls | Detected::Other => break,
-                    Detected::NeedMore => give_up_at = Some(Instant::now() + UNFINISHED),
-                },
-            },
-            opened = &mut opening, if upstream.is_none() && Instant::now() >= open_at => {
-                if opened.is_err() && give_up_at.is_none() {
-                    give_up_at = Some(Instant::now() + UNREACHABLE);
-                }
-                upstream = Some(opened.map(Upstream::new));
-            }
-            () = sleep_until(open_at), if upstream.is_none() && Instant::now() < open_at => {
-                open_at = Instant::now();
-            }
-            spoke = speaks(&mut upstream), if first.is_empty() => match spoke {
-                // An HTTP server that tires of a connection that was opened in advance.
-                Ok(0) if spoke_http => {
-                    upstream = None;
-                    open_at = begin + Duration::from_secs(24 * 3600);
-                }
-                _ => break,
-            },
-            () = sleep_until(until) => break,
-            () = worker.drain.wait(), if first.is_empty() => return Spoken::Nothing,
-        }
-    }
-    worker.learned.borrow_mut().forget(&config.name, port);
-    if upstream.is_none() {
-        upstream = Some(opening.await.map(Upstream::new));
-    }
-    Spoken::Opaque { first, upstream }
-}
-
-/// Waits for the upstream's first bytes.
-async fn speaks(upstream: &mut Option<Result<Upstream, Failed>>) -> std::io::Result<usize> {
-    match upstream {
-        Some(Ok(Upstream { opened, first })) => opened.upstream().read_buf(first).await,
-        _ => std::future::pending().await,
-    }
-}
-
-/// The ports that have spoken HTTP on this worker though nothing declares that they do.
-#[derive(Default)]
-pub(crate) struct Learned(HashSet<(ServiceName, u16), foldhash::fast::RandomState>);
-
-impl Learned {
-    fn spoke_http(&self, service: &ServiceName, port: u16) -> bool {
-        self.0.contains(&(service.clone(), port))
-    }
-
-    fn learn_http(&mut self, service: &ServiceName, port: u16) {
-        if self.0.len() >= MAX_LEARNED {
-            self.0.clear();
-        }
-        self.0.insert((service.clone(), port));
-    }
-
-    fn forget(&mut self, service: &ServiceName, port: u16) {
-        self.0.remove(&(service.clone(), port));
     }
 }
 

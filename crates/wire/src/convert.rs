@@ -124,6 +124,7 @@ impl From<&model::PortConfig> for wire::Port {
             http_entries,
             http_rules: rules.into_iter().map(|rule| wire::Rule::from(&**rule)).collect(),
             tcp_rule: port.tcp_route.as_deref().map(wire::Rule::from),
+            http_only: port.http_only,
         }
     }
 }
@@ -155,6 +156,7 @@ impl TryFrom<wire::Port> for model::PortConfig {
             protocol,
             http_routes: model::HttpRouteTable::new(entries),
             tcp_route,
+            http_only: port.http_only,
         })
     }
 }

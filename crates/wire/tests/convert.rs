@@ -73,10 +73,11 @@ fn services() -> impl Strategy<Value = ServiceConfig> {
         AppProtocol::Tcp,
     ]);
     let tcp_rule = (names(), backends()).prop_map(|(route, backends)| Arc::new(TcpRule { route, backends }));
-    let port = ("[a-z]{0,4}", protocol, tables(), prop::option::of(tcp_rule));
+    let port = ("[a-z]{0,4}", protocol, tables(), prop::option::of(tcp_rule), any::<bool>());
     (names(), prop::collection::btree_map(1u16.., port, 0..4)).prop_map(|(name, ports)| {
-        let port = |(number, (name, protocol, http_routes, tcp_route)): (u16, (String, _, _, _))| {
-            PortConfig { number, name: name.into(), protocol, http_routes, tcp_route }
+        let port = |(number, port): (u16, (String, _, _, _, _))| {
+            let (name, protocol, http_routes, tcp_route, http_only) = port;
+            PortConfig { number, name: name.into(), protocol, http_routes, tcp_route, http_only }
         };
         ServiceConfig { name, ports: ports.into_iter().map(port).collect() }
     })

@@ -457,9 +457,10 @@ impl Compiler {
             let candidates =
                 of_port(KindId::HttpRoute).flat_map(|(route, state, _)| candidates(route, state));
             let entries = sort_entries(candidates.collect());
+            let http_only = of_port(KindId::HttpRoute).any(|(route, ..)| route.names_port_of(name, port));
             let tcp_route = of_port(KindId::TcpRoute)
                 .min_by_key(|(route, ..)| route.seniority())
-                .filter(|_| entries.is_empty() || port.protocol == AppProtocol::Detect)
+                .filter(|_| entries.is_empty() || (port.protocol == AppProtocol::Detect && !http_only))
                 .and_then(|(route, state, _)| {
                     let backends = state.rules.first()?.backends.clone();
                     Some(Arc::new(TcpRule { route: route.name.clone(), backends }))
@@ -472,6 +473,7 @@ impl Compiler {
                 protocol: if as_bytes { AppProtocol::Tcp } else { port.protocol },
                 http_routes: HttpRouteTable::new(entries),
                 tcp_route,
+                http_only,
             }
         });
         Some(ServiceConfig { name: name.clone(), ports: ports.collect() })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::form::{Result, ServiceForm, created, invalid, port_number, read};
+use super::form::{Result, ServiceForm, ServicePortForm, created, invalid, port_number, read};
 use crate::kinds::gateway::{
     BackendRef, HTTPPathMatch, HTTPRoute, HTTPRouteMatch, HTTPRouteRule, HTTPValueMatch, ParentReference,
     TCPRoute,
@@ -41,6 +41,19 @@ pub(super) struct ParentForm {
     /// `None`: the parent is no Service.
     pub service: Option<ServiceName>,
     pub port: Option<u16>,
+}
+
+impl ParentForm {
+    /// The name of a port, if it gives one.
+    fn section(&self) -> Option<&str> {
+        self.reference.section_name.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// Whether it means that port of its Service, by name or because it means all.
+    fn wants(&self, port: &ServicePortForm) -> bool {
+        self.port.is_none_or(|wanted| wanted == port.number)
+            && self.section().is_none_or(|wanted| wanted == &*port.name)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -149,6 +162,12 @@ impl RouteForm {
     /// The Services that its backends name.
     pub(super) fn backend_services(&self) -> impl Iterator<Item = &ServiceName> {
         self.rules.iter().flat_map(|r| &r.backends).filter_map(|b| b.service.as_ref())
+    }
+
+    /// Whether one of its parent references names that port of the Service, by number or by name.
+    pub(super) fn names_port_of(&self, service: &ServiceName, port: &ServicePortForm) -> bool {
+        let mut named = self.parents.iter().filter(|p| p.port.is_some() || p.section().is_some());
+        named.any(|parent| parent.service.as_ref() == Some(service) && parent.wants(port))
     }
 
     /// By Gateway API's rule for conflicts: the oldest, then the first by `namespace/name`.
@@ -277,13 +296,9 @@ pub(super) fn attach(
     if service.external {
         return Err(("NoMatchingParent", format!("Service {name} is of type ExternalName")));
     }
-    let wanted = |port: u16, port_name: &str| {
-        parent.port.is_none_or(|wanted| wanted == port)
-            && parent.reference.section_name.as_deref().is_none_or(|wanted| wanted == port_name)
-    };
-    let ports: Vec<_> = service.ports.iter().filter(|p| wanted(p.number, &p.name)).collect();
+    let ports: Vec<_> = service.ports.iter().filter(|port| parent.wants(port)).collect();
     if ports.is_empty() {
-        let section = parent.reference.section_name.iter().map(|name| format!(" named `{name}`"));
+        let section = parent.section().into_iter().map(|name| format!(" named `{name}`"));
         let number = parent.port.iter().map(|port| format!(" {port}"));
         let which: String = number.chain(section).collect();
         return Err(("NoMatchingParent", format!("Service {name} has no TCP port{which}")));

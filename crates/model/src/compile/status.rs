@@ -5,6 +5,7 @@ use super::route::{Explained, ParentForm, RouteForm, RouteKey, attach};
 use crate::kinds::gateway::ParentReference;
 use crate::name::ServiceName;
 use crate::registry::KindId;
+use crate::snapshot::AppProtocol;
 
 /// What became of a route at one of its parents.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +73,7 @@ impl Compiler {
             let accepted = self.accept(form, parent);
             let service = accepted.as_ref().ok().and(parent.service.clone());
             let (reason, message) = match &accepted {
-                Ok(()) => ("Accepted", "the route is in force".to_owned()),
+                Ok(ports) => ("Accepted", self.in_force(form, parent, ports)),
                 Err((reason, message)) => (*reason, message.clone()),
             };
             let accepted = RouteCondition {
@@ -88,12 +89,33 @@ impl Compiler {
         Some(form.parents.iter().map(status).collect())
     }
 
-    /// Whether a route is in force at a parent, on one of its ports at least.
-    fn accept(&self, route: &RouteForm, parent: &ParentForm) -> Result<(), Explained> {
+    /// Says that a route is in force, and what of its ports' traffic goes past it all the same: where nothing
+    /// says that a port speaks HTTP, what does not begin like HTTP is passed on as bytes.
+    fn in_force(&self, route: &RouteForm, parent: &ParentForm, ports: &[u16]) -> String {
+        let mut message = "the route is in force".to_owned();
+        let Some(config) = parent.service.as_ref().and_then(|name| self.configs.get(name)) else {
+            return message;
+        };
+        let open = ports.iter().filter_map(|&port| config.port(port));
+        let open = open.filter(|p| p.protocol == AppProtocol::Detect && !p.http_only);
+        let open: Vec<_> = open.map(|port| port.number.to_string()).collect();
+        if route.kind == KindId::HttpRoute && !open.is_empty() {
+            let (ports, service) = (open.join(", "), &config.name);
+            message.push_str(&format!(
+                "; warning: protocols other than HTTP pass port {ports} of Service {service} without it, since \
+                 neither the Service says what the port speaks (`appProtocol: http`) nor a route names it \
+                 (`parentRefs[].port` or `sectionName`)"
+            ));
+        }
+        message
+    }
+
+    /// On which of its ports a route is in force at a parent: one at least.
+    fn accept(&self, route: &RouteForm, parent: &ParentForm) -> Result<Vec<u16>, Explained> {
         let service = parent.service.as_ref();
         let ports = attach(route, parent, service.and_then(|name| self.services.get(name)))?;
         if route.kind == KindId::HttpRoute {
-            return Ok(());
+            return Ok(ports);
         }
         // A port has one TCPRoute at most.
         let config = service.and_then(|name| self.configs.get(name));
@@ -101,7 +123,7 @@ impl Compiler {
         let mut refusal = None;
         for port in holders {
             match &port.tcp_route {
-                Some(holder) if holder.route == route.name => return Ok(()),
+                Some(holder) if holder.route == route.name => return Ok(vec![port.number]),
                 Some(holder) => {
                     let message =
                         format!("port {} already has TCPRoute {}, which is older", port.number, holder.route);

@@ -244,6 +244,80 @@ fn routes_attach_to_parents_that_exist_and_fit() {
 }
 
 #[test]
+fn a_route_that_names_a_port_makes_it_http_alone() {
+    let mut compiler = compiler();
+    let ports = json!([{ "name": "web", "port": 80 }, { "name": "admin", "port": 81 }, { "name": "api", "port": 82,
+        "appProtocol": "http" }]);
+    let object = json!({ "metadata": { "namespace": "shop", "name": "d" }, "spec": { "ports": ports } });
+    compiler.apply(put(KindId::Service, object));
+    let http_only = |compiler: &Compiler| -> Vec<bool> {
+        compiler.service(&name("shop/d")).unwrap().ports.iter().map(|port| port.http_only).collect()
+    };
+    let warning = |compiler: &Compiler, route: &str| {
+        let status = compiler.route_status(kind(KindId::HttpRoute), &name(route)).unwrap();
+        status[0].conditions[0].message.clone()
+    };
+    let attach = |compiler: &mut Compiler, route: &str, parent: Value| {
+        compiler.apply(put(
+            KindId::HttpRoute,
+            route_object(route, json!({ "parentRefs": [parent], "rules": [{}] })),
+        ));
+    };
+    attach(&mut compiler, "all", parent("d"));
+    assert_eq!(http_only(&compiler), [false, false, false]);
+    let message = warning(&compiler, "shop/all");
+    assert!(
+        message.contains("warning: protocols other than HTTP pass port 80, 81 of Service shop/d"),
+        "{message}"
+    );
+
+    attach(&mut compiler, "one", json!({ "group": "", "kind": "Service", "name": "d", "port": 81 }));
+    assert_eq!(http_only(&compiler), [false, true, false]);
+    assert!(warning(&compiler, "shop/all").contains("pass port 80 of"), "it follows what other routes say");
+    assert_eq!(warning(&compiler, "shop/one"), "the route is in force");
+
+    attach(
+        &mut compiler,
+        "one",
+        json!({ "group": "", "kind": "Service", "name": "d", "sectionName": "web" }),
+    );
+    assert_eq!(http_only(&compiler), [true, false, false]);
+    // A TCPRoute has no part in a port that is for HTTP.
+    let spec =
+        json!({ "parentRefs": [parent("d")], "rules": [{ "backendRefs": [{ "name": "d", "port": 80 }] }] });
+    compiler.apply(put(KindId::TcpRoute, route_object("bytes", spec)));
+    let tcp: Vec<_> = compiler
+        .service(&name("shop/d"))
+        .unwrap()
+        .ports
+        .iter()
+        .map(|port| port.tcp_route.is_some())
+        .collect();
+    assert_eq!(tcp, [false, true, false]);
+}
+
+#[test]
+fn route_paths_are_compared_in_their_normal_form() {
+    let mut compiler = compiler();
+    compiler.apply(service("d", json!({ "port": 80 })));
+    let with_path = |kind: &str, path: &str| {
+        let rule = json!({ "matches": [{ "path": { "type": kind, "value": path } }] });
+        put(KindId::HttpRoute, route_object("r", json!({ "parentRefs": [parent("d")], "rules": [rule] })))
+    };
+    for (kind, path, expected) in [
+        ("PathPrefix", "/%7Euser/", PathMatch::Prefix("/~user".into())),
+        ("Exact", "/caf%c3%a9/", PathMatch::Exact("/caf%C3%A9/".into())),
+    ] {
+        compiler.apply(with_path(kind, path));
+        let config = compiler.service(&name("shop/d")).unwrap();
+        assert_eq!(config.ports[0].http_routes.entries()[0].matcher.path, expected);
+    }
+    compiler.apply(with_path("PathPrefix", "/a/%2e%2E/b"));
+    let problem = compiler.problem(kind(KindId::HttpRoute), &name("shop/r")).unwrap();
+    assert_eq!(problem.field, "spec.rules[0].matches[0].path.value");
+}
+
+#[test]
 fn a_port_has_one_tcp_route() {
     let mut compiler = compiler();
     compiler.apply(service("d", json!({ "port": 80 })));

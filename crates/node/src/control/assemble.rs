@@ -435,6 +435,7 @@ mod tests {
             protocol: AppProtocol::Detect,
             http_routes: Default::default(),
             tcp_route: Some(Arc::new(rule)),
+            http_only: false,
         };
         let config = ServiceConfig { name: name(service), ports: vec![port] };
         let value = discovery::Service::from(&config).encode_to_vec();

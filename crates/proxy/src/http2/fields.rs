@@ -121,7 +121,8 @@ impl Block {
         } else {
             let (scheme, path) = (self.scheme?, self.path?);
             // Section 8.3.1: without its slash a path would be another one to each who reads it.
-            if !path.path().starts_with('/') && !(path == "*" && method == Method::OPTIONS) {
+            let asterisk = path == "*" && method == Method::OPTIONS;
+            if !path.path().starts_with('/') && !asterisk {
                 return None;
             }
             let mut parts = http::uri::Parts::default();

@@ -140,6 +140,7 @@ impl Node {
             protocol,
             http_routes: Default::default(),
             tcp_route: None,
+            http_only: false,
         };
         let config = ServiceConfig { name: service.clone(), ports: vec![port] };
         let endpoints = endpoints.into_iter().map(|endpoint| (Arc::new(endpoint), 0)).collect();

@@ -32,6 +32,9 @@ pub struct Port {
     pub http_rules: ::prost::alloc::vec::Vec<Rule>,
     #[prost(message, optional, tag = "6")]
     pub tcp_rule: ::core::option::Option<Rule>,
+    /// An HTTPRoute names the port: what is not HTTP is refused.
+    #[prost(bool, tag = "7")]
+    pub http_only: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpEntry {

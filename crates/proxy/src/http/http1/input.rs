@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
+use tulle_model::detect;
 
 use super::buffers::{self, with_scratch};
 use super::framing::{Decoded, Decoder, Malformed};
@@ -102,7 +103,14 @@ impl Input {
                 let mut found = None;
                 if first {
                     // As a rule all of it is there, and nothing else.
-                    found = parse(bytes).map_err(NoHead::Bad)?;
+                    found = match parse(bytes) {
+                        Ok(found) => found,
+                        Err(bad) => {
+                            // For whoever wants to know what it was instead.
+                            self.buffer.extend_from_slice(&bytes[..bytes.len().min(detect::LIMIT)]);
+                            return Poll::Ready(Err(NoHead::Bad(bad)));
+                        }
+                    };
                     match &found {
                         Some((_, used)) => bytes = &bytes[*used..],
                         None => self.searched = bytes.len(),

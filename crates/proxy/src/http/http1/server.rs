@@ -23,6 +23,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep, timeout};
+use tulle_model::detect::resembles_http;
 
 use self::answer::Asked;
 use super::framing::{Decoded, Decoder, Framing, Malformed};
@@ -37,7 +38,8 @@ use crate::http::reply::{Reason, reply};
 use crate::http::server::{Connection, answer};
 use crate::http::upgrade::Leaving;
 use crate::link::REASON;
-use crate::tcp::Downstream;
+use crate::metrics::Rejection;
+use crate::tcp::{Downstream, Reset};
 
 /// How long the head of a request may take from its first byte on.
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
@@ -152,7 +154,7 @@ async fn requests(cx: &Rc<Connection>, client: &Rc<RefCell<Client>>) -> Result<L
         let under_way = match next_request(client, drain, &mut idle, served).await {
             Ok(Begun::Request(request)) => Box::pin(serve_request(cx, client, request)),
             Ok(Begun::Http2) => return Ok(Last::Http2),
-            Err(NoHead::Bad(bad)) => return Box::pin(refuse(client, bad)).await,
+            Err(NoHead::Bad(bad)) => return Box::pin(refuse(cx, client, bad, served == 0)).await,
             Err(NoHead::Ended | NoHead::Cut) => return Ok(Last::Answered),
             Err(NoHead::Broken(error)) => {
                 tracing::debug!(%error, "connection of a workload ended");
@@ -222,7 +224,7 @@ async fn serve_request(
         && response.headers().contains_key(REASON)
     {
         // It failed for what the client sent, whatever it looked like further up.
-        return refuse(client, why.into()).await.map(Some);
+        return refuse(cx, client, why.into(), false).await.map(Some);
     }
     let left = match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => handed,
@@ -312,10 +314,21 @@ impl Idle {
     }
 }
 
-/// Tells a client what is wrong with its request.
-async fn refuse(client: &RefCell<Client>, bad: Bad) -> Result<Last, Gone> {
+/// Tells a client what is wrong with its request. One that never spoke HTTP would not understand it: its
+/// connection is reset. `first`: nothing came before.
+async fn refuse(cx: &Rc<Connection>, client: &RefCell<Client>, bad: Bad, first: bool) -> Result<Last, Gone> {
+    let counts = cx.worker.metrics.counts();
     let (status, why) = match bad {
-        Bad::Malformed(why) => (StatusCode::BAD_REQUEST, why.0),
+        Bad::Malformed(_) if first && !resembles_http(&client.borrow().input.buffer) => {
+            counts.rejected(Rejection::NotHttp);
+            tracing::debug!("connection refused: the port is for HTTP, and the client does not speak it");
+            client.borrow_mut().io.reset();
+            return Err(Gone);
+        }
+        Bad::Malformed(why) => {
+            counts.rejected(Rejection::MalformedHttp);
+            (StatusCode::BAD_REQUEST, why.0)
+        }
         Bad::TooLarge => {
             (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head of the request is too large")
         }

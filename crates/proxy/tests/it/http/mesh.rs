@@ -128,6 +128,7 @@ impl Node {
             protocol,
             http_routes: HttpRouteTable::default(),
             tcp_route: None,
+            http_only: false,
         };
         let snapshot = Arc::make_mut(&mut self.state.snapshot);
         let config = ServiceConfig { name: service.clone(), ports: vec![port] };

@@ -1,0 +1,289 @@
+//! Finds out what an undeclared port speaks.
+//!
+//! Nobody waits for it: while the client's first bytes are awaited, the upstream is being connected to as for
+//! an opaque connection, and whoever speaks first decides ([`detect::decide`]). Client bytes that are HTTP: the
+//! upstream connection is dropped, and requests are routed one by one. Anything else: the upstream is already
+//! there.
+//!
+//! A server whose first bytes are HTTP/2's SETTINGS waits for its client, so the connection to it is dropped, and
+//! the client's first bytes decide however late they come: until then it costs its socket and a few bytes.
+//!
+//! What a port has spoken is remembered as long as its endpoints stay the same. Ports that have spoken HTTP are
+//! not connected to in advance, unless the client keeps silent ([`HTTP_SILENCE`]); those whose servers send
+//! SETTINGS, never.
+
+use std::future::pending;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::{Instant, sleep_until};
+use tulle_model::detect::{self, Decision, Greeting, Seen};
+use tulle_model::name::ServiceName;
+use tulle_model::snapshot::{EndpointSet, FastMap, PortConfig, ServiceConfig};
+
+use crate::opaque::{self, Failed, Opened};
+use crate::state::LocalWorkload;
+use crate::worker::Worker;
+
+/// How long a client of a port that spoke HTTP before may keep silent until the upstream is connected to.
+const HTTP_SILENCE: Duration = Duration::from_millis(20);
+/// How long either side may leave a word unfinished that could become HTTP.
+const UNFINISHED: Duration = Duration::from_millis(500);
+/// How long a client that speaks first is awaited when the upstream cannot be connected to.
+pub(crate) const UNREACHABLE: Duration = Duration::from_secs(1);
+/// Ports whose protocol a worker remembers.
+const MAX_LEARNED: usize = 16 * 1024;
+
+/// What a connection turned out to speak, with what was read and opened to find out.
+pub(crate) enum Spoken {
+    Http {
+        first: Vec<u8>,
+    },
+    Opaque {
+        first: Vec<u8>,
+        upstream: Option<Result<Upstream, Failed>>,
+    },
+    /// The client went away, or we do.
+    Nothing,
+}
+
+/// An upstream connection, and what came from it.
+pub(crate) struct Upstream {
+    pub opened: Opened,
+    pub first: Vec<u8>,
+}
+
+impl Upstream {
+    pub fn new(opened: Opened) -> Self {
+        Self { opened, first: Vec::new() }
+    }
+}
+
+/// Finds out what a connection to a port of a service speaks.
+pub(crate) async fn find_out<IO>(
+    worker: &Rc<Worker>,
+    source: &LocalWorkload,
+    io: &mut IO,
+    config: &ServiceConfig,
+    port: &PortConfig,
+) -> Spoken
+where
+    IO: AsyncRead + Unpin,
+{
+    let endpoints = endpoints(worker, &config.name);
+    let learned = worker.learned.borrow().of(&config.name, port.number, &endpoints);
+    let mut known = Known {
+        server: if learned == Some(Learnt::Http2Server) { Greeting::Http2 } else { Greeting::Silent },
+        http_rules: !port.http_routes.is_empty(),
+        spoke_http: learned.is_some(),
+    };
+    let mut first = Vec::new();
+    let mut spoken = None;
+    if known.server == Greeting::Silent {
+        spoken = Box::pin(race(worker, source, io, config, port.number, &mut known, &mut first)).await;
+    }
+    let learn = |learnt| worker.learned.borrow_mut().learn(&config.name, port.number, &endpoints, learnt);
+    if known.server == Greeting::Http2 {
+        // At once: the client may be silent for long.
+        learn(Learnt::Http2Server);
+    }
+    let spoken = match spoken {
+        Some(spoken) => spoken,
+        None => await_client(worker, io, &known, first).await,
+    };
+    if let Spoken::Http { .. } = spoken {
+        learn(Learnt::Http);
+    }
+    spoken
+}
+
+/// What is known besides the client's bytes.
+struct Known {
+    server: Greeting,
+    http_rules: bool,
+    spoke_http: bool,
+}
+
+impl Known {
+    fn seen<'a>(&self, client: &'a [u8]) -> Seen<'a> {
+        let Self { server, http_rules, spoke_http } = *self;
+        Seen { client, server, http_rules, spoke_http }
+    }
+
+    /// What is served when no more of the client's bytes come in time.
+    fn late(&self, first: Vec<u8>, upstream: Option<Result<Upstream, Failed>>) -> Spoken {
+        match detect::decide_late(&self.seen(&first)) {
+            Decision::Http => Spoken::Http { first },
+            _ => Spoken::Opaque { first, upstream },
+        }
+    }
+}
+
+/// Listens to both sides, until it is clear what they speak. `None`: to the client's alone from now on.
+async fn race<IO>(
+    worker: &Rc<Worker>,
+    source: &LocalWorkload,
+    io: &mut IO,
+    config: &ServiceConfig,
+    port: u16,
+    known: &mut Known,
+    first: &mut Vec<u8>,
+) -> Option<Spoken>
+where
+    IO: AsyncRead + Unpin,
+{
+    let mut upstream: Option<Result<Upstream, Failed>> = None;
+    let mut opening = pin!(opaque::open(worker, source, config, port));
+    let begin = Instant::now();
+    let far = begin + Duration::from_secs(24 * 3600);
+    let mut open_at = if known.spoke_http { begin + HTTP_SILENCE } else { begin };
+    let mut give_up_at = far;
+    loop {
+        tokio::select! {
+            biased;
+            read = io.read_buf(first) => match read {
+                // A client of what was opaque so far may have nothing to say and still want to hear.
+                Ok(0) if first.is_empty() && known.spoke_http && upstream.is_none() => {
+                    return Some(Spoken::Nothing);
+                }
+                Err(_) => return Some(Spoken::Nothing),
+                Ok(0) => match known.late(std::mem::take(first), upstream.take()) {
+                    // It has ended: only what is opened now can be told so.
+                    Spoken::Opaque { first, upstream: None } => {
+                        let upstream = Some(opening.await.map(Upstream::new));
+                        return Some(Spoken::Opaque { first, upstream });
+                    }
+                    spoken => return Some(spoken),
+                },
+                Ok(_) => {}
+            },
+            opened = &mut opening, if upstream.is_none() && Instant::now() >= open_at => {
+                if opened.is_err() && first.is_empty() {
+                    give_up_at = give_up_at.min(Instant::now() + UNREACHABLE);
+                }
+                upstream = Some(opened.map(Upstream::new));
+                continue;
+            }
+            () = sleep_until(open_at), if upstream.is_none() && Instant::now() < open_at => {
+                open_at = Instant::now();
+                continue;
+            }
+            spoke = speaks(&mut upstream), if known.server != Greeting::Other => match spoke {
+                Ok(1..) => known.server = greeting(&upstream),
+                // An HTTP server that tires of a connection that was opened in advance.
+                _ if known.spoke_http => return None,
+                // What the client has begun goes nowhere else before it is clear what it is.
+                _ if !first.is_empty() => {
+                    known.server = Greeting::Other;
+                }
+                _ => {
+                    let first = std::mem::take(first);
+                    return Some(Spoken::Opaque { first, upstream });
+                }
+            },
+            () = sleep_until(give_up_at) => return Some(known.late(std::mem::take(first), upstream)),
+            () = worker.drain.wait(), if first.is_empty() => return Some(Spoken::Nothing),
+        }
+        match detect::decide(&known.seen(first)) {
+            Decision::Http => return Some(Spoken::Http { first: std::mem::take(first) }),
+            Decision::Bytes => {
+                if upstream.is_none() {
+                    upstream = Some(opening.await.map(Upstream::new));
+                }
+                return Some(Spoken::Opaque { first: std::mem::take(first), upstream });
+            }
+            Decision::AwaitClient => return None,
+            Decision::AwaitWord => give_up_at = Instant::now() + UNFINISHED,
+            Decision::Wait => {}
+        }
+    }
+}
+
+/// Listens to the client of a server that speaks HTTP, or did so before. It may be silent as long as it likes.
+async fn await_client<IO>(worker: &Rc<Worker>, io: &mut IO, known: &Known, mut first: Vec<u8>) -> Spoken
+where
+    IO: AsyncRead + Unpin,
+{
+    let mut give_up_at = (!first.is_empty()).then(|| Instant::now() + UNFINISHED);
+    loop {
+        tokio::select! {
+            biased;
+            read = io.read_buf(&mut first) => match read {
+                Ok(0) if first.is_empty() => return Spoken::Nothing,
+                Ok(0) => return known.late(first, None),
+                Err(_) => return Spoken::Nothing,
+                Ok(_) => {}
+            },
+            () = until(give_up_at) => return known.late(first, None),
+            () = worker.drain.wait(), if first.is_empty() => return Spoken::Nothing,
+        }
+        match detect::decide(&known.seen(&first)) {
+            Decision::Http => return Spoken::Http { first },
+            Decision::Bytes => return Spoken::Opaque { first, upstream: None },
+            Decision::AwaitWord => give_up_at = Some(Instant::now() + UNFINISHED),
+            Decision::Wait | Decision::AwaitClient => {}
+        }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+/// Waits for the upstream's first bytes.
+async fn speaks(upstream: &mut Option<Result<Upstream, Failed>>) -> io::Result<usize> {
+    match upstream {
+        Some(Ok(Upstream { opened, first })) => opened.upstream().read_buf(first).await,
+        _ => pending().await,
+    }
+}
+
+fn greeting(upstream: &Option<Result<Upstream, Failed>>) -> Greeting {
+    match upstream {
+        Some(Ok(Upstream { first, .. })) => detect::greeting(first),
+        _ => Greeting::Silent,
+    }
+}
+
+fn endpoints(worker: &Worker, service: &ServiceName) -> Weak<EndpointSet> {
+    worker.state.load().snapshot.endpoints.get(service).map(Arc::downgrade).unwrap_or_default()
+}
+
+/// What the ports that nothing is declared of have spoken on this worker.
+#[derive(Default)]
+pub(crate) struct Learned(FastMap<(ServiceName, u16), (Weak<EndpointSet>, Learnt)>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Learnt {
+    /// A client has spoken HTTP.
+    Http,
+    /// The server sends SETTINGS before its client says anything.
+    Http2Server,
+}
+
+impl Learned {
+    /// What the port spoke with those very endpoints.
+    fn of(&self, service: &ServiceName, port: u16, endpoints: &Weak<EndpointSet>) -> Option<Learnt> {
+        // Held weakly, so that no other set is at the same address, and what it holds is let go of.
+        let (of, learnt) = self.0.get(&(service.clone(), port))?;
+        of.ptr_eq(endpoints).then_some(*learnt)
+    }
+
+    /// Keeps the more that is known of those endpoints.
+    fn learn(&mut self, service: &ServiceName, port: u16, endpoints: &Weak<EndpointSet>, learnt: Learnt) {
+        if self.of(service, port, endpoints) >= Some(learnt) {
+            return;
+        }
+        if self.0.len() >= MAX_LEARNED {
+            self.0.clear();
+        }
+        self.0.insert((service.clone(), port), (endpoints.clone(), learnt));
+    }
+}
