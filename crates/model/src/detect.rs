@@ -93,8 +93,9 @@ pub fn decide(seen: &Seen<'_>) -> Decision {
 /// What they mean when no more come: HTTP, whose own deadlines hold from there on, or bytes.
 pub fn decide_late(seen: &Seen<'_>) -> Decision {
     let server_is_http = seen.spoke_http || matches!(seen.server, Greeting::Http2 | Greeting::Http1);
-    let may_be_http = !matches!(seen.client.first(), None | Some(&TLS_HANDSHAKE));
-    if holds(seen) || (server_is_http && may_be_http) { Decision::Http } else { Decision::Bytes }
+    let may_be_http = !seen.client.is_empty() && resembles_http(seen.client);
+    let http = may_be_http && (seen.http_rules || server_is_http);
+    if http { Decision::Http } else { Decision::Bytes }
 }
 
 /// Whether what the client has begun must not pass as bytes.
@@ -506,9 +507,8 @@ mod tests {
             let shown = bytes[..bytes.len().min(40)].escape_ascii().to_string();
             let detected = answer(bytes, true);
             assert!(matches!(detected, Detected::Http1 | Detected::Http2), "{shown}: {detected:?}");
-            // However it is split, and wherever it pauses, unless what came is nothing that a server skips.
-            let first = bytes.iter().position(|byte| *byte != 0).unwrap();
-            for length in first + 1..bytes.len().min(LIMIT) {
+            // However it is split, and wherever it pauses.
+            for length in 1..bytes.len().min(LIMIT) {
                 let seen = Seen {
                     client: &bytes[..length],
                     server: Greeting::Silent,
@@ -516,7 +516,7 @@ mod tests {
                     spoke_http: false,
                 };
                 let late = decide(&seen) == Decision::Http || decide_late(&seen) == Decision::Http;
-                assert!(late || bytes[0] == 0, "{shown}: {length}");
+                assert!(late, "{shown}: {length}");
             }
         }
     }

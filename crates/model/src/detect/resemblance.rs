@@ -19,8 +19,8 @@ use super::LIMIT;
 pub(super) enum Resemblance {
     Yes,
     No,
-    /// More bytes will tell. `held`: what is there may be the beginning of a request; else it is only white
-    /// space of a kind that no server skips.
+    /// More bytes will tell. `held`: what is there may be the beginning of a request; else it begins with control
+    /// characters that no server skips.
     Perhaps {
         held: bool,
     },
@@ -81,8 +81,9 @@ pub(super) fn resemblance(bytes: &[u8]) -> Resemblance {
     let start = bytes.iter().position(|&byte| !is_space(byte) && !byte.is_ascii_control());
     let skipped = &bytes[..start.unwrap_or(bytes.len())];
     let spaces = skipped.iter().all(|&byte| is_space(byte));
+    let held = skipped.iter().all(|&byte| is_space(byte) || byte == 0);
     let line = &bytes[skipped.len()..];
-    let Some(&first) = line.first() else { return undecided(spaces) };
+    let Some(&first) = line.first() else { return undecided(held) };
     if !is_token(first) {
         return No;
     }
@@ -100,11 +101,11 @@ pub(super) fn resemblance(bytes: &[u8]) -> Resemblance {
         return Yes;
     }
     match rest {
-        [] | [b'\r'] => undecided(spaces),
+        [] | [b'\r'] => undecided(held),
         [b'\n', next @ ..] | [b'\r', b'\n', next @ ..] => match (known, target_begins(next, known)) {
             (false, _) | (true, Some(false)) => No,
             (true, Some(true)) => Yes,
-            (true, None) => undecided(spaces),
+            (true, None) => undecided(held),
         },
         [byte, ..] if !is_separator(*byte) => {
             if known {
@@ -126,7 +127,7 @@ pub(super) fn resemblance(bytes: &[u8]) -> Resemblance {
             } else if end.is_some() {
                 No
             } else {
-                undecided(spaces)
+                undecided(held)
             }
         }
     }

@@ -22,6 +22,8 @@ pub(super) struct Input {
     pub buffer: BytesMut,
     /// So much of the buffer is known to be no whole head.
     searched: usize,
+    /// That has its first line to the end.
+    lined: bool,
     /// The last read of a body filled what it was given.
     busy: bool,
     /// Something was read since a body's reader was last told to wait.
@@ -60,7 +62,7 @@ impl Input {
     pub fn skip_empty_lines(&mut self) {
         if self.buffer.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
             self.buffer.clear();
-            self.searched = 0;
+            (self.searched, self.lined) = (0, false);
         }
     }
 
@@ -83,10 +85,13 @@ impl Input {
                 match parse(&self.buffer).map_err(NoHead::Bad)? {
                     Some((head, used)) => {
                         self.buffer.advance(used);
-                        self.searched = 0;
+                        (self.searched, self.lined) = (0, false);
                         return Poll::Ready(Ok(head));
                     }
-                    None => self.searched = self.buffer.len(),
+                    None => {
+                        self.searched = self.buffer.len();
+                        self.lined = has_line(&self.buffer);
+                    }
                 }
             }
             if self.buffer.len() > HEADER_LIMIT {
@@ -113,7 +118,7 @@ impl Input {
                     };
                     match &found {
                         Some((_, used)) => bytes = &bytes[*used..],
-                        None => self.searched = bytes.len(),
+                        None => (self.searched, self.lined) = (bytes.len(), has_line(bytes)),
                     }
                 }
                 self.buffer.extend_from_slice(bytes);
@@ -125,11 +130,13 @@ impl Input {
         }
     }
 
-    /// Whether it is worth to parse (again): a head that trickles in is not parsed at every byte.
+    /// Whether it is worth to parse (again): a head that trickles in is not parsed at every byte. Once its first
+    /// line is there, what is none is refused.
     fn may_hold_head(&self) -> bool {
         let new = &self.buffer[self.searched.saturating_sub(3).min(self.buffer.len())..];
         match self.searched {
             0 => !new.is_empty(),
+            _ if !self.lined && new.contains(&b'\n') => true,
             _ => new.windows(2).any(|pair| pair == b"\n\n") || new.windows(3).any(|three| three == b"\n\r\n"),
         }
     }
@@ -192,6 +199,12 @@ impl Input {
         self.busy |= count == room;
         Poll::Ready(Ok(count))
     }
+}
+
+/// Whether a line ends in the bytes that has something in it.
+fn has_line(bytes: &[u8]) -> bool {
+    let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
+    begin.is_some_and(|begin| bytes[begin..].contains(&b'\n'))
 }
 
 /// The most that is read ahead for a client that sends its requests without awaiting answers.
