@@ -6,6 +6,7 @@ mod budget;
 mod clock;
 mod clones;
 mod late_preface;
+mod names;
 mod partition;
 mod restarts;
 mod server_state;
