@@ -6,6 +6,7 @@ mod budget;
 mod clock;
 mod clones;
 mod late_preface;
+mod limits;
 mod names;
 mod partition;
 mod restarts;
