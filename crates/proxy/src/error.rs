@@ -30,6 +30,10 @@ pub enum UpstreamErrorKind {
     Draining,
     /// Took longer than allowed.
     Timeout,
+    /// The request's header fields are larger than somebody on the way takes.
+    HeadersTooLarge,
+    /// The answer's header fields are.
+    AnswerHeadersTooLarge,
     /// Reading what the caller sends failed.
     Caller,
     /// It would have cost more than there is for the one who asks.
@@ -48,6 +52,8 @@ impl UpstreamErrorKind {
             Self::StreamsFull => "streams-full",
             Self::Draining => "draining",
             Self::Timeout => "timeout",
+            Self::HeadersTooLarge => "headers-too-large",
+            Self::AnswerHeadersTooLarge => "answer-headers-too-large",
             Self::Caller => "bad-request",
             Self::Shed(shed) => shed.as_str(),
         }

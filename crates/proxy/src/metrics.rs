@@ -336,6 +336,14 @@ pub struct WorkerCounts {
     pub server_links: Count,
     /// Links that were closed because the peer flooded them or broke the protocol.
     pub abused_links: Count,
+    /// Requests that were refused at the first door: malformed ones, and those with too large heads or trailers.
+    pub malformed_requests: Count,
+    pub oversized_requests: Count,
+    /// What peers did wrong on links that were opened here, and there, and that was put up with.
+    pub client_link_faults: Count,
+    pub server_link_faults: Count,
+    /// HTTP/2 connections of workloads that were closed because the client flooded them or broke the protocol.
+    pub abusive_clients: Count,
     /// Requests and tunnels that were started on them.
     pub client_streams: Count,
     pub server_streams: Count,

@@ -120,7 +120,14 @@ impl Pool {
                     }
                     return Ok(self.keep_when_over(address, opened, answer));
                 }
-                Err(Failed { why, unsent }) => {
+                Err(Failed { why, oversized: true, .. }) => {
+                    let message = format!("the answer of {address} cannot be passed on: {why}");
+                    return Err(UpstreamError::after_sending(
+                        UpstreamErrorKind::AnswerHeadersTooLarge,
+                        message,
+                    ));
+                }
+                Err(Failed { why, unsent, .. }) => {
                     if reused {
                         self.set_proven(address, false);
                     }

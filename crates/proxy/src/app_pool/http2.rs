@@ -14,10 +14,10 @@ use tokio::time::Instant;
 use super::Pool;
 use crate::budget::{Account, Seat, Shed, cost};
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::http::HEADER_LIMIT;
 use crate::http::body::{Body, Gate};
 use crate::http::request::request;
-use crate::http2::{Connection, Ended, Handle, Limits, Line, Plain, until_dead};
+use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
+use crate::http2::{Connection, Ended, Handle, Limits, Line, Plain, WhenReset, until_dead};
 use crate::turn::Turn;
 use crate::worker::connect;
 
@@ -27,8 +27,12 @@ const LIMITS: Limits = Limits {
     connection_window: 8 << 20,
     frame: 64 << 10,
     header_list: HEADER_LIMIT as u32,
+    fields: FIELD_LIMIT as u32,
     streams: 0,
-    resets: 0,
+    // Netty sends those away who reset 200 streams in half a minute.
+    resets: 100,
+    resets_per_second: 3,
+    when_reset: WhenReset::Leave,
     extended_connect: false,
 };
 /// HTTP/2 connections to one address.

@@ -457,6 +457,8 @@ fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
         b"streams-full" => Failure::StreamsFull,
         b"connection-lost" if retry == Some(b"free") => Failure::WentAway,
         b"connection-lost" => Failure::ConnectionLost,
+        b"headers-too-large" => Failure::HeadersTooLarge,
+        b"answer-headers-too-large" => Failure::AnswerHeadersTooLarge,
         // What is over there for this caller says nothing about the endpoint.
         reason if std::str::from_utf8(reason).is_ok_and(|reason| Shed::of(reason).is_some()) => {
             Failure::ConnectionLost

@@ -251,10 +251,23 @@ pub fn normalize_request(
         (uri.scheme, uri.path_and_query) = (None, None);
     } else {
         uri.scheme = Some(Scheme::HTTP);
-        uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        let path = uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+        match path.as_str().as_bytes() {
+            [b'/', ..] => {}
+            b"*" if head.method == Method::OPTIONS => {}
+            // An absolute URI whose path is empty (RFC 9110, section 4.2.3).
+            [b'?', ..] => *path = rooted(path)?,
+            _ => return Err(Malformed("only OPTIONS can be for `*`, and every other path begins with `/`")),
+        }
     }
     head.uri = Uri::from_parts(uri).map_err(|_| Malformed("the request target is not valid"))?;
     Ok(())
+}
+
+#[cold]
+fn rooted(query: &PathAndQuery) -> Result<PathAndQuery, Malformed> {
+    PathAndQuery::try_from(format!("/{}", query.as_str()))
+        .map_err(|_| Malformed("the request target is not valid"))
 }
 
 /// What only a proxy was meant to read.
@@ -390,8 +403,21 @@ mod tests {
         let twice = [("host", "e"), ("content-length", "5"), ("content-length", "5")];
         let head = normalized(Version::HTTP_2, "/", &twice).unwrap();
         assert_eq!(head.headers, headers(&[("content-length", "5")]));
-        let head = normalized(Version::HTTP_11, "*", &[("host", "e")]).unwrap();
-        assert_eq!(head.uri.path(), "*");
+        let head = normalized(Version::HTTP_11, "http://d?x=1", &[]).unwrap();
+        assert_eq!(head.uri, "http://d/?x=1");
+        let head = normalized(Version::HTTP_11, "http://d", &[]).unwrap();
+        assert_eq!(head.uri, "http://d/");
+    }
+
+    #[test]
+    fn a_server_as_a_whole_is_for_options_only() {
+        let with = |method: Method| {
+            let request = Request::builder().method(method).uri("*").header("host", "e").body(()).unwrap();
+            let (mut head, ()) = request.into_parts();
+            normalize_request(&mut head, String::new).map(|()| head.uri.path().to_owned())
+        };
+        assert_eq!(with(Method::OPTIONS).unwrap(), "*");
+        assert!(with(Method::GET).is_err());
     }
 
     #[test]

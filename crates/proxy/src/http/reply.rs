@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, Response, StatusCode};
 use crate::budget::Shed;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::Body;
+use crate::http::headers::is_grpc;
 use crate::link::{REASON, RETRY};
 
 /// Why the mesh answers instead of the application.
@@ -30,6 +31,10 @@ pub enum Reason {
     EgressDenied,
     Timeout,
     BadRequest,
+    /// The head of the request, or its trailer section, is larger than is taken.
+    HeadersTooLarge,
+    /// The same of the answer.
+    AnswerHeadersTooLarge,
     /// HTTP has it, this proxy does not.
     Unsupported,
     /// It would have cost more than there is for the one who asks.
@@ -51,6 +56,8 @@ impl Reason {
             Self::EgressDenied => "egress-denied",
             Self::Timeout => "timeout",
             Self::BadRequest => "bad-request",
+            Self::HeadersTooLarge => "headers-too-large",
+            Self::AnswerHeadersTooLarge => "answer-headers-too-large",
             Self::Unsupported => "unsupported",
             Self::Shed(shed) => shed.as_str(),
         }
@@ -63,7 +70,11 @@ impl Reason {
             }
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::InvalidBackend => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::ConnectionLost | Self::UnknownService | Self::EgressDenied => StatusCode::BAD_GATEWAY,
+            Self::ConnectionLost
+            | Self::UnknownService
+            | Self::EgressDenied
+            | Self::AnswerHeadersTooLarge => StatusCode::BAD_GATEWAY,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
@@ -84,6 +95,8 @@ impl From<UpstreamErrorKind> for Reason {
             UpstreamErrorKind::StreamsFull => Self::StreamsFull,
             UpstreamErrorKind::Draining => Self::Draining,
             UpstreamErrorKind::Timeout => Self::Timeout,
+            UpstreamErrorKind::HeadersTooLarge => Self::HeadersTooLarge,
+            UpstreamErrorKind::AnswerHeadersTooLarge => Self::AnswerHeadersTooLarge,
             UpstreamErrorKind::Caller => Self::BadRequest,
             UpstreamErrorKind::Shed(shed) => Self::Shed(shed),
         }
@@ -122,6 +135,15 @@ pub fn failed(error: &UpstreamError) -> Response<Body> {
     }
     response
 }
+
+/// The answer to a request that is larger than is taken. `headers` are its own, as far as they came.
+pub fn too_large(headers: &http::HeaderMap) -> Response<Body> {
+    let response = reply(Reason::HeadersTooLarge, HEADERS_TOO_LARGE);
+    if is_grpc(headers) { for_grpc(response) } else { response }
+}
+
+/// See [`HEADER_LIMIT`](crate::http::HEADER_LIMIT) and [`FIELD_LIMIT`](crate::http::FIELD_LIMIT).
+pub const HEADERS_TOO_LARGE: &str = "the header fields of the request are larger than 64 KiB, or more than 256 (docs/limits.md says how they are counted)";
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");

@@ -51,6 +51,14 @@ pub(crate) async fn request(
             Error::Full if body.is_some() => return Err(turn.in_vain(rules, to)),
             Error::Full => UpstreamErrorKind::StreamsFull,
             Error::NotProcessed if body.is_none() => UpstreamErrorKind::WentAway,
+            // Neither the same nor another endpoint would take it for anything else.
+            Error::Oversized | Error::TooLargeForPeer(_) => {
+                let (kind, what) = match error {
+                    Error::Oversized => (UpstreamErrorKind::AnswerHeadersTooLarge, "answer of"),
+                    _ => (UpstreamErrorKind::HeadersTooLarge, "request for"),
+                };
+                return Err(UpstreamError::after_sending(kind, format!("the {what} {to}: {error}")));
+            }
             _ => UpstreamErrorKind::ConnectionLost,
         };
         let safe_to_retry = !sent || error.is_unprocessed();

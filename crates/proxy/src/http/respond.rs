@@ -9,7 +9,8 @@ use crate::http2::{Sender, send_body};
 pub async fn respond(sender: &mut Sender, response: Response<Body>) {
     let (head, mut body) = response.into_parts();
     let whole = body.take_whole();
-    let empty = whole.as_ref().is_some_and(|bytes| bytes.is_empty());
+    // What the mesh says itself has a body, also to HEAD.
+    let empty = whole.as_ref().is_some_and(|bytes| bytes.is_empty()) || sender.has_no_body(head.status);
     if sender.respond(head.status, &head.headers, empty).is_err() || empty {
         return;
     }

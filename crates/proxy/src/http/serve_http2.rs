@@ -9,13 +9,16 @@ use http::{Method, Request};
 use tokio::sync::oneshot;
 
 use crate::budget::cost;
-use crate::http::HEADER_LIMIT;
 use crate::http::body::Body;
 use crate::http::reply;
 use crate::http::respond::respond;
 use crate::http::server::{self, answer};
 use crate::http::upgrade::Leaving;
-use crate::http2::{Connection, Ended, Limits, Plain, Receiver, Sender, Tunnel, until_dead};
+use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
+use crate::http2::{
+    Connection, Ended, Incoming, Limits, Plain, Receiver, Sender, Tunnel, WhenReset, until_dead,
+};
+use crate::link::REASON;
 use crate::tcp::{Downstream, Replayed};
 
 /// What a client may do on one connection.
@@ -24,8 +27,12 @@ const LIMITS: Limits = Limits {
     connection_window: 4 << 20,
     frame: 64 << 10,
     header_list: HEADER_LIMIT as u32,
+    fields: FIELD_LIMIT as u32,
     streams: 1000,
-    resets: 2000,
+    // All that it has open, once; and less than a link takes.
+    resets: 1000,
+    resets_per_second: 250,
+    when_reset: WhenReset::Wait,
     extended_connect: true,
 };
 /// Clients that are silent are asked whether they live.
@@ -49,7 +56,7 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
         tokio::select! {
             biased;
             ended = poll_fn(|task| connection.poll(task, |incoming, sender, receiver| {
-                tokio::task::spawn_local(serve_stream(cx.clone(), incoming.head, sender, receiver));
+                tokio::task::spawn_local(serve_stream(cx.clone(), incoming, sender, receiver));
             })) => break ended,
             () = &mut dead => {
                 tracing::debug!("a client does not answer pings");
@@ -61,6 +68,12 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
             }
         }
     };
+    if let Ended::Violation(violation) = &ended {
+        worker.metrics.counts().abusive_clients.add(1);
+        if worker.may_warn() {
+            tracing::warn!(workload = %cx.source.name, "connection of a client closed: {violation}");
+        }
+    }
     if !matches!(ended, Ended::Closed) {
         tracing::debug!("connection of a workload ended: {ended}");
     }
@@ -68,19 +81,29 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
 
 async fn serve_stream(
     cx: Rc<server::Connection>,
-    head: http::request::Parts,
+    incoming: Incoming,
     mut sender: Sender,
     receiver: Receiver,
 ) {
+    let Incoming { head, oversized, .. } = incoming;
+    if oversized {
+        cx.worker.metrics.counts().oversized_requests.add(1);
+        return respond(&mut sender, reply::too_large(&head.headers)).await;
+    }
     if head.method == Method::CONNECT {
         return connect(cx, head, sender, receiver).await;
     }
     let mut answered = pin!(answer(&cx, Request::from_parts(head, Body::from(receiver)), None));
-    let response = tokio::select! {
+    let mut response = tokio::select! {
         biased;
         response = answered.as_mut() => response,
         _ = poll_fn(|task| sender.poll_reset(task)) => return,
     };
+    if response.headers().contains_key(REASON) && sender.peer_is_oversized() {
+        // It failed for what the client sent, whatever it looked like further up.
+        cx.worker.metrics.counts().oversized_requests.add(1);
+        response = reply::too_large(response.headers());
+    }
     respond(&mut sender, response).await;
 }
 

@@ -27,7 +27,7 @@ use crate::worker::Worker;
 /// What the requests of one connection share.
 pub(super) struct Connection {
     pub worker: Rc<Worker>,
-    source: Arc<LocalWorkload>,
+    pub source: Arc<LocalWorkload>,
     destination: HttpDestination,
     /// What this worker has taken for the source.
     pub account: Rc<Account>,

@@ -194,11 +194,17 @@ async fn speak(
         Form::Connect => None,
     };
     let outgoing = Outgoing { head, upgrade, gate: None };
-    let answer =
-        exchange(Connection::new(upstream), outgoing, body).await.map_err(|Failed { why, .. }| {
+    let answer = exchange(Connection::new(upstream), outgoing, body).await.map_err(
+        |Failed { why, oversized, .. }| {
+            let kind = if oversized {
+                UpstreamErrorKind::AnswerHeadersTooLarge
+            } else {
+                UpstreamErrorKind::ConnectionLost
+            };
             let message = format!("the connection broke before the upgrade was answered: {why}");
-            UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, message)
-        })?;
+            UpstreamError::after_sending(kind, message)
+        },
+    )?;
     let accepted = match wish.form {
         Form::Upgrade(_) | Form::Extended(_) => answer.head.status == StatusCode::SWITCHING_PROTOCOLS,
         Form::Connect => answer.head.status.is_success(),

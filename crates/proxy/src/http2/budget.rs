@@ -19,16 +19,30 @@ impl Budget {
         Self { burst, per_second, left: burst, filled: Duration::ZERO }
     }
 
+    /// How much is left, as of the last time it was filled up.
+    pub(crate) fn left(&self) -> usize {
+        self.left as usize
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.left == self.burst
+    }
+
     /// Takes one; whether there was one left. `now` must not run backwards.
     pub(crate) fn take(&mut self, now: Duration) -> bool {
+        self.fill(now);
+        let there = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        there
+    }
+
+    /// Adds what the time has brought. `now` must not run backwards.
+    pub(crate) fn fill(&mut self, now: Duration) {
         let gained = now.saturating_sub(self.filled).as_millis() * u128::from(self.per_second) / 1000;
         if gained > 0 {
             self.left = self.burst.min(self.left.saturating_add(gained.min(u128::from(u32::MAX)) as u32));
             self.filled = now;
         }
-        let there = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        there
     }
 }
 

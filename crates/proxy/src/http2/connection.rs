@@ -26,6 +26,10 @@ const READS: usize = 8;
 /// as long as something else fills them.
 const REQUESTS: u64 = 1000;
 const FIRST_READ: usize = 4 << 10;
+/// How often those look who wait for time to pass.
+const TICK: Duration = Duration::from_millis(5);
+/// A peer that does not take its answers is not read any further when so much of them waits.
+const UNTAKEN: usize = 4 << 20;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
@@ -47,6 +51,16 @@ pub struct Connection<IO> {
     closing: Option<Pin<Box<Sleep>>>,
     /// Our side is ended.
     shut: bool,
+    /// The peer is not read until it has taken something.
+    paused: bool,
+    /// Runs while new streams wait for time to pass.
+    tick: Option<Pin<Box<Sleep>>>,
+}
+
+/// Whether too much waits to be taken by a client to read more requests from it. Servers are always read:
+/// otherwise two peers could wait for each other.
+fn is_untaken(core: &Core) -> bool {
+    core.server && core.out.len() > UNTAKEN
 }
 
 /// What moves a connection's bytes.
@@ -121,6 +135,8 @@ impl<IO: Transport> Connection<IO> {
             linger,
             closing: None,
             shut: false,
+            paused: false,
+            tick: None,
         }
     }
 
@@ -138,7 +154,8 @@ impl<IO: Transport> Connection<IO> {
         self.handle.clone()
     }
 
-    /// Counts the bytes that came from the peer.
+    /// Counts the signs of the peer's life: bytes that came from it, and those that it took while it was not
+    /// read.
     pub fn received(&self) -> Rc<Cell<u64>> {
         self.received.clone()
     }
@@ -154,9 +171,13 @@ impl<IO: Transport> Connection<IO> {
         if self.closing.is_none() {
             self.read(cx, &mut take);
         }
+        self.pass_time(cx);
         let written = self.write(cx);
         let mut core = self.handle.0.borrow_mut();
         core.charge_out();
+        if std::mem::take(&mut self.paused) && !is_untaken(&core) {
+            cx.waker().wake_by_ref();
+        }
         if let Err(error) = written {
             core.end(error.into());
         }
@@ -173,6 +194,21 @@ impl<IO: Transport> Connection<IO> {
         self.poll_close(cx, sent)
     }
 
+    /// Lets the core know what time it is, as long as that makes a difference.
+    fn pass_time(&mut self, cx: &mut Context<'_>) {
+        let mut core = self.handle.0.borrow_mut();
+        core.pass_time(self.begun.elapsed());
+        while core.waits_for_time() {
+            let tick = self.tick.get_or_insert_with(|| Box::pin(sleep(TICK)));
+            if tick.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            tick.as_mut().reset(Instant::now() + TICK);
+            core.pass_time(self.begun.elapsed());
+        }
+        self.tick = None;
+    }
+
     fn ended(&self, core: std::cell::RefMut<'_, Core>) -> Ended {
         core.ended.clone().unwrap_or(Ended::Closed)
     }
@@ -180,16 +216,23 @@ impl<IO: Transport> Connection<IO> {
     fn read(&mut self, cx: &mut Context<'_>, take: &mut impl FnMut(Incoming, Sender, Receiver)) {
         let begun = self.handle.0.borrow().fields;
         for turn in 0.. {
-            let (ended, fields) = {
+            let fields = {
                 let core = self.handle.0.borrow();
-                (core.ended.is_some(), core.fields - begun)
+                let fields = core.fields - begun;
+                if fields > REQUESTS {
+                    self.most = FIRST_READ;
+                }
+                if self.peer_closed || core.ended.is_some() {
+                    return;
+                }
+                if is_untaken(&core) {
+                    self.paused = true;
+                    return;
+                }
+                // Streams that were reset are put away by those who hold them.
+                let crowded = turn > 0 && core.server && core.streams.len() >= core.limits.streams as usize;
+                if crowded { u64::MAX } else { fields }
             };
-            if fields > REQUESTS {
-                self.most = FIRST_READ;
-            }
-            if self.peer_closed || ended {
-                return;
-            }
             if turn == READS || fields > REQUESTS {
                 cx.waker().wake_by_ref();
                 return;
@@ -237,6 +280,9 @@ impl<IO: Transport> Connection<IO> {
             match self.io.poll_send(cx, core.out.pending())? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(count) => {
+                    if self.paused {
+                        self.received.set(self.received.get() + count as u64);
+                    }
                     core.out.wrote(count);
                     core.socket_full = false;
                     core.give_turns();

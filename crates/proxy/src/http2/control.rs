@@ -4,6 +4,7 @@
 use super::core::Core;
 use super::error::{Reason, Violation};
 use super::frame::{self, Head, MAX_WINDOW, flag, kind, setting, u32_at};
+use super::receive::RESETS;
 use super::stream::Reset;
 
 /// Settings in one frame. There are eight.
@@ -43,7 +44,7 @@ impl Core {
         }
         self.forget_if_done(head.stream);
         if early && !self.resets.take(self.now) {
-            return Err(Violation::new(Reason::ENHANCE_YOUR_CALM, "it opens streams only to reset them"));
+            return Err(RESETS);
         }
         Ok(())
     }
@@ -94,6 +95,7 @@ impl Core {
                 return Err(Violation::protocol("ENABLE_PUSH has a value that it cannot have"));
             }
             setting::MAX_CONCURRENT_STREAMS => self.peer.max_streams = value as usize,
+            setting::MAX_HEADER_LIST_SIZE => self.peer.header_list = value as usize,
             setting::INITIAL_WINDOW_SIZE => {
                 if i64::from(value) > MAX_WINDOW {
                     return Err(Violation::new(Reason::FLOW_CONTROL_ERROR, "an initial window is too large"));
@@ -161,7 +163,10 @@ impl Core {
                 stream.wake_receiver();
                 stream.wake_sender();
             }
-            self.streams.retain(|_, s| !s.is_closed() || s.receiver_held || s.sender_held);
+            let over = self.streams.iter().filter(|(_, stream)| stream.is_closed());
+            for id in over.map(|(id, _)| *id).collect::<Vec<u32>>() {
+                self.forget_if_done(id);
+            }
         }
         if reason != Reason::NO_ERROR.0 {
             // What it has begun to answer it may still finish.

@@ -15,9 +15,10 @@ use super::error::{Ended, Error, Reason, Violation};
 use super::frame::{self, kind, setting};
 use super::hpack::{Decoder, Encoder};
 use super::line::Line;
+use super::out::Out;
 use super::receive::Input;
 use super::stream::{Reset, Stream, Way, register};
-use super::{Incoming, Limits};
+use super::{Incoming, Limits, WhenReset};
 use crate::budget::Charge;
 
 /// Streams wait for their turn when that much is to be written already.
@@ -31,8 +32,6 @@ const BUFFERED_WINDOWS: usize = 4;
 pub(super) const OUT_LIMIT_SQUEEZED: usize = 8 << 10;
 /// The buffer for what is to be written is charged in such steps.
 const OUT_STEP: usize = 16 << 10;
-/// Buffers that grew beyond that are given back after a while.
-const OUT_KEPT: usize = 8 << 10;
 const TABLE_SIZE: usize = 4096;
 /// So many streams may be held at least, twice what the peer allows otherwise: those that are over, and whose
 /// answers are still to be read, among them (clients).
@@ -55,6 +54,8 @@ pub(super) struct PeerSettings {
     pub initial_window: i64,
     pub max_frame: usize,
     pub max_streams: usize,
+    /// The largest header list that it takes.
+    pub header_list: usize,
 }
 
 pub(super) struct Core {
@@ -109,7 +110,15 @@ pub(super) struct Core {
     /// Requests that the payer has no share for are answered with these fields (servers).
     pub refusal: fn() -> HeaderMap,
     pub resets: Budget,
+    /// We have reset as many streams as we may (clients that leave then).
+    resets_spent: bool,
+    /// Streams that could still be reset before they are answered (clients).
+    pub unanswered: usize,
+    /// Requests that we ended before their end, whose trailers may be on their way (servers).
+    pub cut_requests: usize,
     pub mistakes: Budget,
+    /// What the peer did wrong that was put up with.
+    pub faults: u64,
     pub now: Duration,
 }
 
@@ -158,6 +167,7 @@ impl Core {
                 // RFC 9113, section 6.5.2: no limit until the peer says so. Nobody means that: one stream
                 // goes ahead, so that no round trip is lost, and the others wait for what it says.
                 max_streams: 1,
+                header_list: usize::MAX,
             },
             settings_seen: false,
             waiting: VecDeque::new(),
@@ -178,8 +188,12 @@ impl Core {
             fields: 0,
             payer: Charge::default(),
             refusal: HeaderMap::new,
-            resets: Budget::new(limits.resets, limits.resets / 4),
+            resets: Budget::new(limits.resets, limits.resets_per_second),
+            resets_spent: false,
+            unanswered: 0,
+            cut_requests: 0,
             mistakes: Budget::new(1000, 200),
+            faults: 0,
             now: Duration::ZERO,
         }
     }
@@ -197,7 +211,11 @@ impl Core {
 
     /// Whether new streams may be opened by us, now or when others end.
     pub(super) fn takes_streams(&self) -> bool {
-        self.ended.is_none() && !self.peer_going && self.going == Going::No && self.next_stream < 1 << 30
+        self.ended.is_none()
+            && !self.peer_going
+            && self.going == Going::No
+            && self.next_stream < 1 << 30
+            && !self.resets_spent
     }
 
     /// Has the first of those look who wait for a stream: things have changed.
@@ -232,7 +250,7 @@ impl Core {
         }
         // What has come and nobody has read yet is not the peer's concern, but ours.
         let held = self.peer.max_streams.saturating_mul(2).max(MIN_HELD).saturating_sub(self.streams.len());
-        self.most_streams().saturating_sub(self.open).min(held)
+        self.most_streams().saturating_sub(self.open).min(held).min(self.resets_left())
     }
 
     fn connection_window(&self) -> u32 {
@@ -253,6 +271,8 @@ impl Core {
         let mut stream = Stream::new(self.peer.initial_window, self.limits.stream_window);
         stream.opened_as = self.open;
         stream.charge = self.payer.nothing();
+        stream.unanswered = true;
+        self.unanswered += 1;
         self.streams.insert(id, stream);
         Ok(id)
     }
@@ -281,6 +301,11 @@ impl Core {
             return self.forget_if_done(id);
         }
         stream.reset = Some(Reset::Here(reason));
+        if self.server {
+            self.cut_requests += usize::from(stream.receiving == Way::Open);
+        } else if stream.unanswered && !self.resets.take(self.now) {
+            self.resets_spent = self.limits.when_reset == WhenReset::Leave;
+        }
         self.unsent -= stream.discard_unsent();
         stream.wake_sender();
         stream.wake_receiver();
@@ -293,8 +318,45 @@ impl Core {
         self.wake_driver();
     }
 
+    /// A stream that we opened is answered or over: nobody can reset it early any more.
+    pub(super) fn answered(&mut self, id: u32) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && std::mem::take(&mut stream.unanswered)
+        {
+            self.unanswered -= 1;
+        }
+    }
+
+    /// How many streams more could be reset, if all that are open are.
+    fn resets_left(&self) -> usize {
+        match self.limits.when_reset {
+            WhenReset::Wait => self.resets.left().saturating_sub(self.unanswered),
+            WhenReset::Leave => usize::MAX,
+        }
+    }
+
+    /// Whether new streams have to wait for [`Core::pass_time`], and nothing else.
+    pub(super) fn waits_for_time(&self) -> bool {
+        !self.server && self.resets_left() == 0 && self.takes_streams()
+    }
+
+    /// Time has passed: more streams may be reset.
+    pub(super) fn pass_time(&mut self, now: Duration) {
+        if !self.server && !self.resets.is_full() {
+            let waited = self.waits_for_time();
+            self.now = now;
+            self.resets.fill(now);
+            if waited {
+                self.call_next();
+            }
+        }
+    }
+
     /// Gives the place of a stream that is over to the next, and forgets it when nobody holds it any more.
     pub(super) fn forget_if_done(&mut self, id: u32) {
+        if self.streams.get(&id).is_some_and(|stream| stream.unanswered && stream.is_closed()) {
+            self.answered(id);
+        }
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if !(stream.is_closed() || self.ended.is_some()) {
             return;
@@ -371,9 +433,10 @@ impl Core {
         }
     }
 
-    /// An answer to something that the peer sent: it must not be made to buffer them without end.
+    /// An answer to something that the peer sent: it must not be made to buffer them without end. Large heads
+    /// of messages are none of the peer's doing.
     pub(super) fn control_room(&self) -> Result<(), Violation> {
-        if self.out.len() > CONTROL_LIMIT {
+        if self.out.len().saturating_sub(self.out.heads_length) > CONTROL_LIMIT {
             return Err(Violation::new(Reason::ENHANCE_YOUR_CALM, "it takes no answers to what it asks"));
         }
         Ok(())
@@ -485,40 +548,5 @@ impl Core {
             waker.wake();
         }
         self.wake_driver();
-    }
-}
-
-/// What is to be written.
-#[derive(Default)]
-pub(super) struct Out {
-    pub bytes: Vec<u8>,
-    written: usize,
-}
-
-impl Out {
-    pub(super) fn len(&self) -> usize {
-        self.bytes.len() - self.written
-    }
-
-    pub(super) fn pending(&self) -> &[u8] {
-        &self.bytes[self.written..]
-    }
-
-    /// Gives back what a busy time took.
-    pub(super) fn shrink(&mut self) {
-        if self.bytes.is_empty() && self.bytes.capacity() > OUT_KEPT {
-            self.bytes = Vec::new();
-        }
-    }
-
-    pub(super) fn wrote(&mut self, count: usize) {
-        self.written += count;
-        if self.written == self.bytes.len() {
-            self.written = 0;
-            self.bytes.clear();
-        } else if self.written > OUT_LIMIT {
-            self.bytes.drain(..self.written);
-            self.written = 0;
-        }
     }
 }

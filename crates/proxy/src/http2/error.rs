@@ -118,6 +118,11 @@ pub enum Error {
     Full,
     /// The connection takes no new streams.
     Unavailable,
+    /// What the peer sent has more fields, or larger ones, than is taken.
+    Oversized,
+    /// The request was not sent: its fields are larger than the peer takes (RFC 9113, section 6.5.2), which
+    /// is this many bytes.
+    TooLargeForPeer(usize),
     Connection(Ended),
 }
 
@@ -139,6 +144,10 @@ impl fmt::Display for Error {
             Self::NotProcessed => f.write_str("the peer went away before it looked at the request"),
             Self::Full => f.write_str("the peer takes no more streams at a time"),
             Self::Unavailable => f.write_str("the connection takes no new streams"),
+            Self::Oversized => f.write_str("the header fields are too large, or too many"),
+            Self::TooLargeForPeer(limit) => {
+                write!(f, "the header fields are larger than the {limit} bytes that the peer takes")
+            }
             Self::Connection(ended) => ended.fmt(f),
         }
     }

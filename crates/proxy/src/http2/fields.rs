@@ -1,13 +1,15 @@
 //! Header fields as messages: which must be there, which may not, and in what order (RFC 9113, section
 //! 8.2 and 8.3).
 
+use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
 
-use super::hpack::{Encoder, Field, Malformed};
+use super::hpack::{ENTRY_OVERHEAD, Encoder, Field, Malformed};
 use crate::budget::cost;
 
 /// What an extended CONNECT asks for (RFC 8441, section 4), in a request's extensions.
@@ -44,6 +46,27 @@ impl RequestHead<'_> {
     }
 }
 
+impl RequestHead<'_> {
+    /// How large the peer's decoder takes it for (section 6.5.2).
+    pub(super) fn size(&self) -> usize {
+        let pseudo = |name: &str, value: &str| name.len() + value.len() + ENTRY_OVERHEAD;
+        let field = |name: &HeaderName, value: &HeaderValue| pseudo(name.as_str(), "") + value.len();
+        let mut size = pseudo(":method", self.method.as_str());
+        size += self.uri.authority().map_or(0, |authority| pseudo(":authority", authority.as_str()));
+        if *self.method != Method::CONNECT {
+            size += pseudo(":scheme", self.uri.scheme_str().unwrap_or("http"));
+            size += pseudo(":path", self.uri.path_and_query().map_or("/", PathAndQuery::as_str));
+        }
+        size += self.more.iter().map(|(name, value)| field(name, value)).sum::<usize>();
+        size + list_size(self.headers)
+    }
+}
+
+/// How large a peer's decoder takes fields for (section 6.5.2).
+pub(super) fn list_size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ENTRY_OVERHEAD).sum()
+}
+
 pub(super) fn encode_headers(headers: &HeaderMap, encoder: &mut Encoder, out: &mut Vec<u8>) {
     for (name, value) in headers {
         encoder.header(name, value, out);
@@ -62,6 +85,8 @@ pub(super) struct Block {
     headers: HeaderMap,
     /// Bytes of the values in it.
     values: usize,
+    /// A cookie that came in crumbs, joined (section 8.2.3).
+    crumbs: Vec<u8>,
     malformed: bool,
 }
 
@@ -74,6 +99,7 @@ impl Block {
             slot.replace(value).is_none()
         }
         let fine = match field {
+            Field::Header(name, value) if name == COOKIE => self.cookie(value),
             Field::Header(name, value) => {
                 let fine = may_be_there(&name, &value);
                 self.values += value.len();
@@ -100,10 +126,53 @@ impl Block {
         cost::REQUEST + self.headers.len() * cost::FIELD + 2 * self.values
     }
 
+    fn cookie(&mut self, value: HeaderValue) -> bool {
+        self.values += value.len();
+        match self.headers.try_entry(COOKIE) {
+            Ok(Entry::Vacant(place)) => place.try_insert(value).is_ok(),
+            Ok(Entry::Occupied(mut first)) => {
+                if self.crumbs.is_empty() {
+                    self.crumbs.extend_from_slice(first.get().as_bytes());
+                }
+                self.crumbs.extend_from_slice(b"; ");
+                self.crumbs.extend_from_slice(value.as_bytes());
+                if value.is_sensitive() {
+                    first.get_mut().set_sensitive(true);
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Puts the cookie that came in crumbs in its place.
+    #[cold]
+    fn join_crumbs(&mut self) {
+        if let Some(cookie) = self.headers.get_mut(COOKIE)
+            && let Ok(mut joined) =
+                HeaderValue::from_maybe_shared(Bytes::from(std::mem::take(&mut self.crumbs)))
+        {
+            joined.set_sensitive(cookie.is_sensitive());
+            *cookie = joined;
+        }
+    }
+
+    /// The head of a request that is too large, as far as it was taken; what is missing is made up.
+    pub(super) fn cut_request(self) -> request::Parts {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.version = Version::HTTP_2;
+        head.method = self.method.unwrap_or_default();
+        head.headers = self.headers;
+        head
+    }
+
     /// The head of a request, unless it is malformed.
-    pub(super) fn request(self, extended_connect: bool) -> Option<request::Parts> {
+    pub(super) fn request(mut self, extended_connect: bool) -> Option<request::Parts> {
         if self.malformed || self.status.is_some() {
             return None;
+        }
+        if !self.crumbs.is_empty() {
+            self.join_crumbs();
         }
         let method = self.method?;
         let connect = method == Method::CONNECT;

@@ -23,6 +23,8 @@ pub struct Handle(pub(super) Rc<RefCell<Core>>, pub(super) Option<Rc<Account>>);
 pub struct Incoming {
     pub(super) id: u32,
     pub head: request::Parts,
+    /// Its head is larger than is taken, and not whole. To be answered, and nothing else.
+    pub oversized: bool,
 }
 
 impl Handle {
@@ -61,9 +63,14 @@ impl Handle {
         self.0.borrow().open
     }
 
-    /// Sends a request's head. `end`: it has no body.
+    /// Sends a request's head. `end`: it has no body. What is passed on is within our own limits, so a peer
+    /// that takes as much is not asked.
     pub fn request(&self, head: &RequestHead<'_>, end: bool) -> Result<(Sender, Receiver), Error> {
         let mut core = self.0.borrow_mut();
+        let limit = core.peer.header_list;
+        if limit < core.limits.header_list as usize && head.size() > limit {
+            return Err(Error::TooLargeForPeer(limit));
+        }
         let id = core.open()?;
         if let Some(stream) = core.streams.get_mut(&id) {
             stream.is_head = *head.method == Method::HEAD;
@@ -80,6 +87,12 @@ impl Handle {
     /// What the streams take that are opened with it is charged to `account`, not to the connection's.
     pub fn paid_by(self, account: &Rc<Account>) -> Self {
         Self(self.0, Some(account.clone()))
+    }
+
+    /// How many faults of the peer's were put up with: messages that are malformed or too large, frames that mean
+    /// nothing.
+    pub fn faults(&self) -> u64 {
+        self.0.borrow().faults
     }
 
     /// Gives back what memory a busy time took.
@@ -135,6 +148,17 @@ impl Sender {
     /// Waits until something may be sent; gives how much. Fails as soon as the stream is reset.
     pub fn poll_room(&mut self, cx: &Context<'_>) -> Poll<Result<usize, Error>> {
         self.handle.0.borrow_mut().poll_room(self.id, cx)
+    }
+
+    /// Whether an answer with that status has no body, whatever its head says of one (servers).
+    pub fn has_no_body(&self, status: StatusCode) -> bool {
+        matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || self.handle.0.borrow().streams.get(&self.id).is_some_and(|stream| stream.is_head)
+    }
+
+    /// Whether trailers of what the peer sends are larger than is taken: its body ends with that error.
+    pub fn peer_is_oversized(&self) -> bool {
+        self.handle.0.borrow().streams.get(&self.id).is_some_and(|stream| stream.oversized)
     }
 
     /// Waits until the stream is reset or the connection ends.
@@ -195,7 +219,8 @@ impl Receiver {
             return Poll::Ready(Ok(*head));
         }
         if let Some(failure) = core.failure(self.id) {
-            return Poll::Ready(Err(failure));
+            let oversized = core.streams.get(&self.id).is_some_and(|stream| stream.oversized);
+            return Poll::Ready(Err(if oversized { Error::Oversized } else { failure }));
         }
         if let Some(stream) = core.streams.get_mut(&self.id) {
             register(&mut stream.receiver, cx);
@@ -236,7 +261,7 @@ impl Receiver {
                 return Poll::Ready(Some(Ok(())));
             }
             if stream.receiving == Way::Ended {
-                return Poll::Ready(None);
+                return Poll::Ready(stream.oversized.then_some(Err(Error::Oversized)));
             }
         }
         if let Some(failure) = core.failure(self.id) {
@@ -256,7 +281,8 @@ impl Receiver {
     pub fn take_whole(&mut self) -> Option<Bytes> {
         let mut core = self.handle.0.borrow_mut();
         let stream = core.streams.get_mut(&self.id)?;
-        if stream.receiving != Way::Ended || stream.data.len() > 1 || stream.trailers.is_some() {
+        let more = stream.data.len() > 1 || stream.trailers.is_some() || stream.oversized;
+        if stream.receiving != Way::Ended || more {
             return None;
         }
         let data = stream.data.pop_front().unwrap_or_default();
@@ -280,7 +306,10 @@ impl Receiver {
     pub fn is_at_end(&self) -> bool {
         let core = self.handle.0.borrow();
         core.streams.get(&self.id).is_some_and(|stream| {
-            stream.receiving == Way::Ended && stream.data.is_empty() && stream.trailers.is_none()
+            stream.receiving == Way::Ended
+                && stream.data.is_empty()
+                && stream.trailers.is_none()
+                && !stream.oversized
         })
     }
 
@@ -291,7 +320,9 @@ impl Receiver {
         let here: usize = stream.data.iter().map(Bytes::len).sum();
         match stream.length_left {
             Some(left) => Some(left + here as u64),
-            None if stream.receiving == Way::Ended && stream.trailers.is_none() => Some(here as u64),
+            None if stream.receiving == Way::Ended && stream.trailers.is_none() && !stream.oversized => {
+                Some(here as u64)
+            }
             None => None,
         }
     }

@@ -21,6 +21,7 @@ mod frame;
 mod handle;
 pub mod hpack;
 mod line;
+mod out;
 mod receive;
 mod send;
 mod splice;
@@ -39,6 +40,15 @@ pub use line::{Line, Ticket};
 pub use splice::splice;
 pub use tunnel::Tunnel;
 
+/// What a client does so as not to reset more streams than its peer puts up with, whoever it resets them for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenReset {
+    /// It opens no more than it could reset, and further ones as time goes on.
+    Wait,
+    /// It opens no more on that connection when it has reset so many; there are others.
+    Leave,
+}
+
 /// What one side allows the other.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -48,13 +58,18 @@ pub struct Limits {
     pub connection_window: u32,
     /// The largest frame that is taken.
     pub frame: u32,
-    /// The largest header list (RFC 9113, section 6.5.2) that is taken.
+    /// The largest header list (RFC 9113, section 6.5.2) that is taken, and the most fields. The crumbs of a
+    /// cookie count as one.
     pub header_list: u32,
+    pub fields: u32,
     /// Streams that the peer may have open at a time (servers).
     pub streams: u32,
-    /// Streams that the peer may reset at once before they are answered, and four times that in sixteen
-    /// seconds (CVE-2023-44487; servers).
+    /// Streams that may be reset before they are answered, at once and in a second. A server closes the
+    /// connection of a peer that resets more (CVE-2023-44487). A client does not come to that point, see
+    /// [`WhenReset`].
     pub resets: u32,
+    pub resets_per_second: u32,
+    pub when_reset: WhenReset,
     /// Whether the peer may ask for other protocols (RFC 8441; servers).
     pub extended_connect: bool,
 }

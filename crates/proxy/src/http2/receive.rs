@@ -10,9 +10,11 @@ use super::core::{Core, Going};
 use super::error::{Ended, Reason, Violation};
 use super::fields::{self, Block};
 use super::frame::{self, HEADER, Head, PREFACE, flag, kind, u32_at};
-use super::hpack::DecodeError;
+use super::hpack::{DecodeError, ListLimit};
 use super::stream::{Stream, Way};
 
+/// Empty frames of one stream that a client takes: servers that flush what is not there.
+const MAX_EMPTY_FRAMES: u8 = 100;
 /// A header block may be that many frames.
 const MAX_CONTINUATIONS: usize = 64;
 
@@ -48,6 +50,10 @@ struct BlockBegun {
     bytes: Vec<u8>,
     frames: usize,
 }
+
+/// CVE-2023-44487.
+pub(super) const RESETS: Violation =
+    Violation::new(Reason::ENHANCE_YOUR_CALM, "it opens streams only to reset them");
 
 impl Input {
     pub(super) fn new(server: bool) -> Self {
@@ -181,7 +187,7 @@ impl Core {
         }
         let mut end = head.has(flag::END_STREAM);
         if left == 0 && !end {
-            self.mistake("it sends empty frames without end")?;
+            self.empty_frame(head.stream)?;
         }
         match self.streams.get_mut(&head.stream).filter(|stream| stream.reset.is_none()) {
             Some(stream) if stream.receiving == Way::Ended || !stream.head_seen => {
@@ -213,6 +219,22 @@ impl Core {
             self.take_data(Data { stream: head.stream, left, padding, end }, &[]);
         }
         Ok(())
+    }
+
+    /// A DATA frame without data (CVE-2019-9518). A server that sends many on one stream loses that stream: it
+    /// has no more of them than we asked for.
+    #[cold]
+    fn empty_frame(&mut self, id: u32) -> Result<(), Violation> {
+        match self.streams.get_mut(&id) {
+            Some(stream) if !self.server && stream.empty_frames < MAX_EMPTY_FRAMES => {
+                stream.empty_frames += 1;
+                Ok(())
+            }
+            Some(stream) if !self.server && stream.reset.is_none() => {
+                self.fail(id, Reason::ENHANCE_YOUR_CALM)
+            }
+            _ => self.mistake("it sends empty frames without end"),
+        }
     }
 
     /// Takes data as it comes, and then padding; gives what comes after.
@@ -320,8 +342,11 @@ impl Core {
         let Some(mut begun) = self.input.block.take() else { return Ok(()) };
         begun.bytes.extend_from_slice(payload);
         begun.frames += 1;
-        // CVE-2024-27316: a header block without end.
-        if begun.bytes.len() > 2 * self.limits.header_list as usize || begun.frames > MAX_CONTINUATIONS {
+        // CVE-2024-27316: a header block without end. A server's that is only large costs it the stream, once it is
+        // decoded: what others asked goes on.
+        let patience = if self.server { 1 } else { 8 };
+        let most = 2 * self.limits.header_list as usize;
+        if begun.bytes.len() > patience * most || begun.frames > patience * MAX_CONTINUATIONS {
             return Err(Violation::new(Reason::ENHANCE_YOUR_CALM, "a header block does not end"));
         }
         if head.has(flag::END_HEADERS) {
@@ -334,8 +359,9 @@ impl Core {
     /// Takes a whole header block: a request's or response's head, or trailers.
     fn block(&mut self, id: u32, end: bool, bytes: &[u8]) -> Result<(), Violation> {
         let mut block = Block::default();
-        let decoded =
-            self.decoder.decode(bytes, self.limits.header_list as usize, |field| block.field(field));
+        let limit =
+            ListLimit { bytes: self.limits.header_list as usize, fields: self.limits.fields as usize };
+        let decoded = self.decoder.decode(bytes, limit, |field| block.field(field));
         self.fields += block.weight();
         let problem = match decoded {
             Ok(()) => None,
@@ -346,6 +372,7 @@ impl Core {
         };
         if self.streams.contains_key(&id) {
             return match problem {
+                Some(DecodeError::Oversized) => self.oversized(id),
                 Some(_) => self.fail(id, Reason::PROTOCOL_ERROR),
                 None => self.message(id, end, block),
             };
@@ -358,8 +385,14 @@ impl Core {
             return Err(Violation::protocol("a client opened a stream of an even number"));
         }
         if id <= self.last_opened {
-            // Trailers of a stream that was reset here, or a peer that is confused.
-            return self.mistake("HEADERS came on a stream that is over");
+            // Trailers of a request that was cut here, or a peer that is confused.
+            return match self.cut_requests.checked_sub(1) {
+                Some(left) => {
+                    self.cut_requests = left;
+                    Ok(())
+                }
+                None => self.mistake("HEADERS came on a stream that is over"),
+            };
         }
         if self.going == Going::Final {
             // It has been told that this stream would not be looked at.
@@ -370,27 +403,34 @@ impl Core {
         // Those that are over count as long as somebody holds them, but twice as many may be held.
         let held = self.streams.len();
         let most = self.limits.streams as usize;
-        if held >= 2 * most
-            || (held >= most && self.streams.values().filter(|s| !s.is_closed()).count() >= most)
-        {
-            frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::REFUSED_STREAM.0);
+        if held >= most && self.streams.values().filter(|s| !s.is_closed()).count() >= most {
+            self.refuse(id, end, Reason::REFUSED_STREAM);
             return self.mistake("it opens more streams than it may");
         }
+        if held >= 2 * most {
+            // It may, but those that it reset are not put away yet.
+            self.refuse(id, end, Reason::REFUSED_STREAM);
+            return if self.resets.take(self.now) { Ok(()) } else { Err(RESETS) };
+        }
         if matches!(problem, Some(DecodeError::Oversized)) {
-            self.streams.insert(id, Stream::new(self.peer.initial_window, 0));
-            self.send_block(id, true, |encoder, out| {
-                encoder.status(http::StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, out);
-            });
-            self.streams.remove(&id);
-            if !end {
-                frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::NO_ERROR.0);
-            }
-            return self.mistake("its headers are too large");
+            self.mistake("its headers are too large")?;
+            let cost = block.cost();
+            let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end) };
+            let mut stream = Stream::new(self.peer.initial_window, self.limits.stream_window);
+            (stream.charge, stream.head_cost) = (charge, cost);
+            (stream.head_seen, stream.oversized) = (true, true);
+            stream.receiving = if end { Way::Ended } else { Way::Open };
+            self.streams.insert(id, stream);
+            self.accepted.push_back(Incoming { id, head: block.cut_request(), oversized: true });
+            return Ok(());
         }
         let cost = block.cost();
         let request = if problem.is_none() { block.request(self.limits.extended_connect) } else { None };
-        let Some(head) = request else {
-            frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::PROTOCOL_ERROR.0);
+        let Some((head, Ok(length))) = request.map(|head| {
+            let length = fields::content_length(&head.headers);
+            (head, length)
+        }) else {
+            self.refuse(id, end, Reason::PROTOCOL_ERROR);
             return self.mistake("its requests are malformed");
         };
         let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end) };
@@ -398,20 +438,16 @@ impl Core {
         (stream.charge, stream.head_cost) = (charge, cost);
         stream.head_seen = true;
         stream.is_head = head.method == http::Method::HEAD;
-        let Ok(length) = fields::content_length(&head.headers) else {
-            frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::PROTOCOL_ERROR.0);
-            return self.mistake("its requests are malformed");
-        };
         stream.length_left = length;
         if end {
             stream.receiving = Way::Ended;
             if length.is_some_and(|length| length > 0) {
-                frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::PROTOCOL_ERROR.0);
+                self.refuse(id, end, Reason::PROTOCOL_ERROR);
                 return self.mistake("its requests are malformed");
             }
         }
         self.streams.insert(id, stream);
-        self.accepted.push_back(Incoming { id, head });
+        self.accepted.push_back(Incoming { id, head, oversized: false });
         Ok(())
     }
 
@@ -426,9 +462,35 @@ impl Core {
         });
         self.streams.remove(&id);
         if !end {
-            frame::number(&mut self.out.bytes, kind::RST_STREAM, id, Reason::NO_ERROR.0);
+            self.refuse(id, end, Reason::NO_ERROR);
         }
         self.control_room()
+    }
+
+    /// Resets a stream that was not let in. `end`: nothing more comes on it.
+    #[cold]
+    fn refuse(&mut self, id: u32, end: bool, reason: Reason) {
+        frame::number(&mut self.out.bytes, kind::RST_STREAM, id, reason.0);
+        self.cut_requests += usize::from(!end);
+    }
+
+    /// A response's head, or trailers, that are larger than is taken.
+    #[cold]
+    fn oversized(&mut self, id: u32) -> Result<(), Violation> {
+        let server = self.server;
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        if stream.reset.is_some() {
+            return Ok(());
+        }
+        stream.oversized = true;
+        if !server {
+            return self.fail(id, Reason::CANCEL);
+        }
+        // The request can still be answered.
+        stream.receiving = Way::Ended;
+        stream.wake_receiver();
+        self.forget_if_done(id);
+        self.mistake("its headers are too large")
     }
 
     /// A header block on a stream that is known: a response's head, or trailers.
@@ -475,6 +537,9 @@ impl Core {
             };
             stream.head_seen = true;
             stream.head = Some(Box::new(head));
+            if std::mem::take(&mut stream.unanswered) {
+                self.unanswered -= 1;
+            }
         }
         if end {
             stream.receiving = Way::Ended;
@@ -495,14 +560,21 @@ impl Core {
         if idle { Err(Violation::protocol("a frame came on a stream that is idle")) } else { Ok(()) }
     }
 
-    /// Resets a stream because of what the peer did on it.
+    /// Resets a stream because of what the peer did on it. A server can do no more of that than it was asked:
+    /// one stream's fault is not held against the others (CVE-2025-8671 is about clients).
     pub(super) fn fail(&mut self, id: u32, reason: Reason) -> Result<(), Violation> {
+        let asked = !self.server && self.streams.get(&id).is_some_and(|stream| stream.reset.is_none());
         self.reset(id, reason);
+        if asked {
+            self.faults += 1;
+            return Ok(());
+        }
         self.mistake("it makes us reset stream after stream")
     }
 
     pub(super) fn mistake(&mut self, what: &'static str) -> Result<(), Violation> {
         self.control_room()?;
+        self.faults += 1;
         if self.mistakes.take(self.now) {
             Ok(())
         } else {

@@ -51,6 +51,7 @@ impl Core {
                 out.extend_from_slice(part);
             }
         }
+        self.out.put_head(length);
         if end {
             self.sent_end(id);
         }
@@ -60,6 +61,11 @@ impl Core {
     pub(super) fn send_trailers(&mut self, id: u32, trailers: &HeaderMap) -> Result<(), Error> {
         if let Some(failure) = self.failure(id) {
             return Err(failure);
+        }
+        let limit = self.peer.header_list;
+        if !self.server && limit < self.limits.header_list as usize && fields::list_size(trailers) > limit {
+            self.reset(id, Reason::CANCEL);
+            return Err(Error::TooLargeForPeer(limit));
         }
         match self.streams.get_mut(&id) {
             Some(stream) if stream.unsent_length > 0 => {

@@ -52,10 +52,16 @@ pub(super) struct Stream {
     pub head: Option<Box<response::Parts>>,
     /// A head has come: the next one are trailers.
     pub head_seen: bool,
+    /// A head or trailers came that are larger than is taken.
+    pub oversized: bool,
+    /// Empty frames that came.
+    pub empty_frames: u8,
     /// `100 Continue` came and was not looked at.
     pub may_continue: bool,
     /// A request's head was answered (servers).
     pub answered: bool,
+    /// It was opened here and is neither answered nor reset: it could be reset (clients).
+    pub unanswered: bool,
     /// The answer has no body whatever its length says: it is one to HEAD.
     pub is_head: bool,
     /// The request was CONNECT: there are no lengths (RFC 9110, section 9.3.6).
@@ -98,8 +104,11 @@ impl Stream {
             opened_as: 0,
             head: None,
             head_seen: false,
+            oversized: false,
+            empty_frames: 0,
             may_continue: false,
             answered: false,
+            unanswered: false,
             is_head: false,
             is_connect: false,
             data: VecDeque::new(),

@@ -23,18 +23,22 @@ use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{Endpoint, FastMap};
 
 use super::server::LINK_COST;
-use super::{LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, REASON, WORKLOAD, is_distrusted};
+use super::{Faults, LINGER, PING_DEADLINE, PING_INTERVAL, REASON, WORKLOAD, is_distrusted};
 use crate::budget::{Seat, Shed};
 use crate::clock::MeshClock;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http::body::Body;
 use crate::http::request::request;
-use crate::http2::{Connection, Ended, Error, Handle, Line, RequestHead, Tunnel, until_dead};
+use crate::http2::{Connection, Ended, Error, Handle, Limits, Line, RequestHead, Tunnel, until_dead};
 use crate::metrics::Handshake;
 use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tls::{self, TlsCache, TlsFailure, TlsStream};
 use crate::turn::{Rules, Turn};
 use crate::worker::{Worker, connect_within};
+
+/// Of what the peer takes, no more than that is used: it may have been stopped for as long as it takes until we
+/// hold it for dead, and see at once what we have sent meanwhile.
+pub(crate) const LIMITS: Limits = Limits { resets: 2000, resets_per_second: 500, ..super::LIMITS };
 
 /// How long the peer's answer to a CONNECT may take.
 const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
@@ -437,11 +441,13 @@ async fn drive(
 ) {
     let counts = worker.metrics.counts();
     counts.client_links.add(1);
+    let faults = Faults::of(connection.handle(), &counts.client_link_faults);
     let (handle, received) = (connection.handle(), connection.received());
     let reach = worker.sight.reach();
     reach.heard(key.address, Instant::now());
     let mut heard = received.get();
     let each = || {
+        faults.look();
         if std::mem::replace(&mut heard, received.get()) != received.get() {
             reach.heard(key.address, Instant::now());
         }
@@ -456,7 +462,10 @@ async fn drive(
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => match ended {
             Ended::Closed => None,
-            other => Some(other.to_string()),
+            ended => {
+                counts.abused_links.add(u64::from(matches!(ended, Ended::Violation(_))));
+                Some(ended.to_string())
+            }
         },
         () = until_dead(handle, received.clone(), PING_INTERVAL, PING_DEADLINE, each) => {
             dead = true;

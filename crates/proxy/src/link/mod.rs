@@ -4,11 +4,14 @@
 pub mod client;
 pub mod server;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::http2::Limits;
+use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
+use crate::http2::{Handle, Limits, WhenReset};
+use crate::metrics::Count;
 use crate::state::WorkloadCertificate;
 use crate::worker::Worker;
 
@@ -23,14 +26,22 @@ pub const REASON: HeaderName = HeaderName::from_static("tulle-reason");
 /// `safe`: the request has certainly not reached the application.
 pub const RETRY: HeaderName = HeaderName::from_static("tulle-retry");
 
-/// What one end of a link allows the other.
+/// What the mesh's own headers may add to a head on a link.
+const OWN_HEADERS: u32 = 8 << 10;
+const OWN_FIELDS: u32 = 32;
+
+/// What one end of a link allows the other. What the first door takes of a client or an application fits in any
+/// case, and [`client`] resets less than that, whatever clients do: a link is not charged for them.
 pub(crate) const LIMITS: Limits = Limits {
     stream_window: 1 << 20,
     connection_window: 8 << 20,
     frame: 64 << 10,
-    header_list: 64 << 10,
+    header_list: HEADER_LIMIT as u32 + OWN_HEADERS,
+    fields: FIELD_LIMIT as u32 + OWN_FIELDS,
     streams: 1000,
-    resets: 4000,
+    resets: 8000,
+    resets_per_second: 2000,
+    when_reset: WhenReset::Wait,
     extended_connect: false,
 };
 /// How long the peer may take to end its side of a link that was ended on ours.
@@ -39,6 +50,30 @@ pub(crate) const LINGER: Duration = Duration::from_secs(10);
 /// A link is asked whether it lives that often, and has so long to answer: a dead peer is found in 10 s.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(4);
 pub(crate) const PING_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Counts the faults of a link's peer, as they are seen.
+struct Faults<'c> {
+    handle: Handle,
+    counted: Cell<u64>,
+    count: &'c Count,
+}
+
+impl<'c> Faults<'c> {
+    fn of(handle: Handle, count: &'c Count) -> Self {
+        Self { handle, counted: Cell::new(0), count }
+    }
+
+    fn look(&self) {
+        let seen = self.handle.faults();
+        self.count.add(seen - self.counted.replace(seen));
+    }
+}
+
+impl Drop for Faults<'_> {
+    fn drop(&mut self) {
+        self.look();
+    }
+}
 
 /// Whether a root that `certificate` came with is not trusted any more: a link that was opened with it
 /// may be to a peer that would be refused now.

@@ -18,12 +18,14 @@ use tokio::time::timeout;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 
-use super::{LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, PORT, REASON, RETRY, WORKLOAD, is_distrusted};
+use super::{
+    Faults, LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, PORT, REASON, RETRY, WORKLOAD, is_distrusted,
+};
 use crate::budget::{Payer, Seat, cost};
 use crate::error::UpstreamErrorKind;
 use crate::http::body::{Body, Gate};
 use crate::http::headers;
-use crate::http::reply;
+use crate::http::reply::{self, too_large};
 use crate::http::respond::respond;
 use crate::http2::{Connection, Ended, Incoming, Receiver, Sender, Tunnel, Violation, splice, until_dead};
 use crate::inbound::{self, Peer};
@@ -144,8 +146,10 @@ enum Failure {
 async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection) -> Result<(), Failure> {
     let (handle, received) = (connection.handle(), connection.received());
     let over = Notify::new();
+    let faults = Faults::of(handle.clone(), &worker.metrics.counts().server_link_faults);
     // Looked at each time: a timer until then would not see that the clock was set.
     let mut dead = pin!(until_dead(handle.clone(), received, PING_INTERVAL, PING_DEADLINE, || {
+        faults.look();
         if worker.clock.unix_time() >= link.expires || is_distrusted(worker, &link.certificate) {
             over.notify_one();
         }
@@ -159,7 +163,7 @@ async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection
     let take = |incoming: Incoming, sender, receiver| {
         worker.metrics.counts().server_streams.add(1);
         let (worker, link) = (worker.clone(), link.clone());
-        tokio::task::spawn_local(answer(worker, link, incoming.head, sender, receiver));
+        tokio::task::spawn_local(answer(worker, link, incoming, sender, receiver));
     };
     let mut gone = false;
     loop {
@@ -182,10 +186,14 @@ async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection
 async fn answer(
     worker: Rc<Worker>,
     link: Rc<Link>,
-    mut head: http::request::Parts,
+    incoming: Incoming,
     mut sender: Sender,
     receiver: Receiver,
 ) {
+    let Incoming { mut head, oversized, .. } = incoming;
+    if oversized {
+        return respond(&mut sender, too_large(&head.headers)).await;
+    }
     if head.method == Method::CONNECT {
         return tunnel(worker, link, head, sender, receiver).await;
     }

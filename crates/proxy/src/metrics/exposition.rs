@@ -67,6 +67,21 @@ const ABUSED: Metric = Metric {
     kind: "counter",
     help: "Links that were closed because the peer flooded them or broke the protocol.",
 };
+const REFUSED: Metric = Metric {
+    name: "tulle_requests_refused_total",
+    kind: "counter",
+    help: "Requests that were refused before it was known where they go: malformed, or with too large headers.",
+};
+const FAULTS: Metric = Metric {
+    name: "tulle_link_faults_total",
+    kind: "counter",
+    help: "What peers did wrong on links that were kept nevertheless, as the one who dialed (client) or answered (server).",
+};
+const ABUSIVE: Metric = Metric {
+    name: "tulle_abusive_clients_total",
+    kind: "counter",
+    help: "HTTP/2 connections of workloads that were closed because the client flooded them or broke the protocol.",
+};
 const STREAMS: Metric = Metric {
     name: "tulle_link_streams_total",
     kind: "counter",
@@ -157,6 +172,14 @@ pub(crate) fn text(workers: &[Arc<WorkerRegistry>], budget: &Budget) -> String {
     LINKS.line(&mut out, "", "side=\"server\"", sum(&|w| &w.counts.server_links));
     ABUSED.head(&mut out);
     ABUSED.line(&mut out, "", "", sum(&|w| &w.counts.abused_links));
+    REFUSED.head(&mut out);
+    REFUSED.line(&mut out, "", "reason=\"bad-request\"", sum(&|w| &w.counts.malformed_requests));
+    REFUSED.line(&mut out, "", "reason=\"headers-too-large\"", sum(&|w| &w.counts.oversized_requests));
+    FAULTS.head(&mut out);
+    FAULTS.line(&mut out, "", "side=\"client\"", sum(&|w| &w.counts.client_link_faults));
+    FAULTS.line(&mut out, "", "side=\"server\"", sum(&|w| &w.counts.server_link_faults));
+    ABUSIVE.head(&mut out);
+    ABUSIVE.line(&mut out, "", "", sum(&|w| &w.counts.abusive_clients));
     STREAMS.head(&mut out);
     STREAMS.line(&mut out, "", "side=\"client\"", sum(&|w| &w.counts.client_streams));
     STREAMS.line(&mut out, "", "side=\"server\"", sum(&|w| &w.counts.server_streams));

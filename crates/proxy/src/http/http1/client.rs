@@ -76,11 +76,13 @@ pub(crate) struct Failed {
     pub why: String,
     /// The body, if the connection took nothing of the request.
     pub unsent: Option<Body>,
+    /// The answer's head is larger than is taken.
+    pub oversized: bool,
 }
 
 impl Failed {
     fn new(why: impl fmt::Display) -> Self {
-        Self { why: why.to_string(), unsent: None }
+        Self { why: why.to_string(), unsent: None, oversized: false }
     }
 }
 
@@ -177,7 +179,11 @@ pub(crate) async fn exchange<IO: Stream>(
                 (None, Some(upload)) => upload.take_back(),
                 (None, None) => None,
             },
+            oversized: false,
         }),
+        Err(no_answer @ NoAnswer::Head(NoHead::Bad(Bad::TooLarge))) => {
+            Err(Failed { oversized: true, ..Failed::new(no_answer) })
+        }
         Err(no_answer) => Err(match broken {
             Some(error) => Failed::new(format_args!("{error}; {no_answer}")),
             None => Failed::new(no_answer),
@@ -199,7 +205,9 @@ impl fmt::Display for NoAnswer {
             Self::Unsent(error) | Self::Head(NoHead::Broken(error)) => error.fmt(f),
             Self::Head(NoHead::Ended) => f.write_str("it was closed"),
             Self::Head(NoHead::Cut) => f.write_str("it was closed within the head of the answer"),
-            Self::Head(NoHead::Bad(Bad::TooLarge)) => f.write_str("the head of the answer is too large"),
+            Self::Head(NoHead::Bad(Bad::TooLarge)) => {
+                f.write_str("the header fields of the answer are larger than 64 KiB, or more than 256")
+            }
             Self::Head(NoHead::Bad(Bad::Malformed(why))) => write!(f, "the answer is malformed: {}", why.0),
             Self::Body(error) => write!(f, "the request's body broke: {error}"),
             Self::Switched => f.write_str("it switched protocols without being asked to"),

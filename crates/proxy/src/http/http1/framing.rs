@@ -9,13 +9,15 @@ use http::header::{
     EXPECT, HOST, HeaderName, HeaderValue, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
+use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
+use crate::http2::hpack::ENTRY_OVERHEAD;
+
 /// A chunk's size with its extensions.
 const CHUNK_LINE: usize = 4 << 10;
 /// Extensions of all chunks of a body. Nobody uses them, and each costs whoever skips them.
 const EXTENSIONS: usize = 16 << 10;
-/// The trailer section of a body.
-const TRAILERS: usize = 16 << 10;
-const TRAILER_FIELDS: usize = 100;
+/// A trailer section is more than [`HEADER_LIMIT`], or has more fields than [`FIELD_LIMIT`].
+pub(super) const TRAILERS_TOO_LARGE: Malformed = Malformed("the trailer section of a body is too large");
 
 /// What a peer did wrong. The text is for whoever looks for the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +60,9 @@ enum State {
 #[derive(Debug, Default)]
 struct Trailers {
     fields: HeaderMap,
+    /// What came, with what is not passed on, as a head's fields are counted.
     bytes: usize,
+    count: usize,
 }
 
 /// What a decoder found.
@@ -154,18 +158,23 @@ impl Decoder {
                     self.0 = State::Size { extensions: *extensions };
                 }
                 State::Trailers(trailers) => {
-                    let Some(length) = line(buffer, TRAILERS)? else { return Ok(Decoded::More) };
+                    let found = line(buffer, HEADER_LIMIT).map_err(|bad| match buffer.len() {
+                        0..=HEADER_LIMIT => bad,
+                        _ => TRAILERS_TOO_LARGE,
+                    });
+                    let Some(length) = found? else { return Ok(Decoded::More) };
                     if length == 0 {
                         buffer.advance(2);
                         let fields = std::mem::take(&mut trailers.fields);
                         self.0 = State::Over;
                         return Ok(if fields.is_empty() { Decoded::End } else { Decoded::Trailers(fields) });
                     }
-                    trailers.bytes += length;
-                    if trailers.bytes > TRAILERS || trailers.fields.len() >= TRAILER_FIELDS {
-                        return Err(Malformed("the trailer section of a body is too large"));
-                    }
                     let (name, value) = field(&buffer[..length])?;
+                    trailers.bytes += name.as_str().len() + value.len() + ENTRY_OVERHEAD;
+                    trailers.count += 1;
+                    if trailers.bytes > HEADER_LIMIT || trailers.count > FIELD_LIMIT {
+                        return Err(TRAILERS_TOO_LARGE);
+                    }
                     // A sender must not hide there what a recipient has acted on before.
                     if may_trail(&name) {
                         trailers.fields.append(name, value);
@@ -245,7 +254,9 @@ fn field(line: &[u8]) -> Result<(HeaderName, HeaderValue), Malformed> {
 /// Whether a field may be in a trailer section (RFC 9110, section 6.5.1): not what is about framing,
 /// routing, or how to understand what came before.
 pub(super) fn may_trail(name: &HeaderName) -> bool {
-    const NEVER: [HeaderName; 15] = [
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    const NEVER: [HeaderName; 17] = [
         AUTHORIZATION,
         CACHE_CONTROL,
         CONNECTION,
@@ -261,6 +272,9 @@ pub(super) fn may_trail(name: &HeaderName) -> bool {
         TRAILER,
         TRANSFER_ENCODING,
         UPGRADE,
+        // Of the connection (RFC 9110, section 7.6.1): HTTP/2 has no place for them.
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
     ];
     !NEVER.contains(name)
 }

@@ -4,14 +4,17 @@ use std::mem::MaybeUninit;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
 
 use super::buffers;
-use super::framing::{Framing, Malformed, single_chunk};
-use crate::http::HEADER_LIMIT;
+use super::framing::{Framing, Malformed, TRAILERS_TOO_LARGE, single_chunk};
+use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
+use crate::http2::hpack::ENTRY_OVERHEAD;
 
-/// Fields that a head may have.
-const MAX_FIELDS: usize = 128;
+/// Lines of fields that a head has as a rule, and at most: those of a cookie count as one field.
+const USUAL_LINES: usize = 128;
+const MOST_LINES: usize = HEADER_LIMIT / "cookie:\r\n".len();
 /// A body that came with its head is taken as a whole up to that size.
 const MAX_WHOLE: usize = buffers::SCRATCH;
 
@@ -25,7 +28,7 @@ pub(super) enum Bad {
 
 impl From<Malformed> for Bad {
     fn from(malformed: Malformed) -> Self {
-        Self::Malformed(malformed)
+        if malformed == TRAILERS_TOO_LARGE { Self::TooLarge } else { Self::Malformed(malformed) }
     }
 }
 
@@ -56,9 +59,16 @@ pub(super) struct ResponseHead {
 /// Parses the request that `bytes` begin with; says how many bytes it took, a body that is there as a
 /// whole among them. `None`: its head is not there to its end.
 pub(super) fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut fields = [const { MaybeUninit::uninit() }; USUAL_LINES];
+    let mut more;
     let mut parsed = httparse::Request::new(&mut []);
-    let length = match parsed.parse_with_uninit_headers(bytes, &mut fields).map_err(bad)? {
+    let mut status = parsed.parse_with_uninit_headers(bytes, &mut fields);
+    if let Err(httparse::Error::TooManyHeaders) = status {
+        more = many_lines();
+        parsed = httparse::Request::new(&mut []);
+        status = parsed.parse_with_uninit_headers(bytes, &mut more);
+    }
+    let length = match status.map_err(bad)? {
         httparse::Status::Complete(length) if length <= HEADER_LIMIT => length,
         httparse::Status::Partial if bytes.len() <= HEADER_LIMIT => return Ok(None),
         _ => return Err(Bad::TooLarge),
@@ -66,6 +76,9 @@ pub(super) fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad>
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(Malformed("the request line is not complete").into());
     };
+    if !is_small(length, parsed.headers) && !fits(&request_pseudo(method, target), parsed.headers) {
+        return Err(Bad::TooLarge);
+    }
     let facts = Facts::of(parsed.headers)?;
     let old = minor == 0;
     let framing = match (facts.coding, facts.length) {
@@ -86,6 +99,9 @@ pub(super) fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad>
     if !is_target(&parts.method, &parts.uri, target) {
         return Err(Malformed("the request target is not valid").into());
     }
+    if parts.method == Method::OPTIONS && has_no_path(target) {
+        parts.uri = asterisk(parts.uri)?;
+    }
     parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
     parts.headers = facts.map(bytes, &own, parsed.headers)?;
     let keep = facts.keep(old);
@@ -100,12 +116,70 @@ fn is_target(method: &Method, uri: &Uri, target: &str) -> bool {
     target.starts_with('/') || target == "*" || uri.scheme().is_some()
 }
 
+/// Whether a target is of absolute-form and ends with its authority.
+fn has_no_path(target: &str) -> bool {
+    target.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '?']))
+}
+
+/// OPTIONS for a server as a whole, by a proxy's client (RFC 9112, section 3.2.4).
+fn asterisk(uri: Uri) -> Result<Uri, Malformed> {
+    let mut parts = uri.into_parts();
+    parts.path_and_query = Some(PathAndQuery::from_static("*"));
+    Uri::from_parts(parts).map_err(|_| Malformed("the request target is not valid"))
+}
+
+#[cold]
+fn many_lines<'b>() -> Vec<MaybeUninit<httparse::Header<'b>>> {
+    vec![MaybeUninit::uninit(); MOST_LINES]
+}
+
+/// Whether a head of `length` bytes is within the limits beyond doubt: its lines have every byte that counts but
+/// for the names of pseudo-header fields, and an authority that its sender may leave to us.
+fn is_small(length: usize, fields: &[httparse::Header<'_>]) -> bool {
+    const PSEUDO: usize = 1 << 10;
+    fields.len() <= USUAL_LINES && length + fields.len() * ENTRY_OVERHEAD + PSEUDO <= HEADER_LIMIT
+}
+
+/// What of the first line is a pseudo-header field on HTTP/2, apart from the authority.
+fn request_pseudo<'t>(method: &'t str, target: &'t str) -> [(&'static str, &'t str); 3] {
+    let path = match target.split_once("://") {
+        Some((_, rest)) => rest.find(['/', '?']).map_or("/", |start| &rest[start..]),
+        None => target,
+    };
+    [(":method", method), (":scheme", "http"), (":path", path)]
+}
+
+/// Whether a head is within the limits, counted as on HTTP/2 (RFC 9113, section 6.5.2): `Host` is a pseudo-header
+/// field there, and the crumbs of a cookie are one field.
+#[cold]
+fn fits(pseudo: &[(&str, &str)], fields: &[httparse::Header<'_>]) -> bool {
+    let mut bytes: usize = pseudo.iter().map(|(name, value)| name.len() + value.len() + ENTRY_OVERHEAD).sum();
+    let (mut count, mut cookie) = (0, false);
+    for field in fields {
+        if field.name.eq_ignore_ascii_case("cookie") && std::mem::replace(&mut cookie, true) {
+            bytes += "; ".len() + field.value.len();
+            continue;
+        }
+        let host = field.name.eq_ignore_ascii_case("host");
+        bytes += field.name.len() + field.value.len() + ENTRY_OVERHEAD;
+        bytes += if host { ":authority".len() - "host".len() } else { 0 };
+        count += usize::from(!host);
+    }
+    bytes <= HEADER_LIMIT && count <= FIELD_LIMIT
+}
+
 /// Parses the response to a request with `method`, as [`request`] does.
 pub(super) fn response(bytes: &[u8], method: &Method) -> Result<Option<(ResponseHead, usize)>, Bad> {
-    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut fields = [const { MaybeUninit::uninit() }; USUAL_LINES];
+    let mut more;
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let status = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields);
+    let mut status = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields);
+    if let Err(httparse::Error::TooManyHeaders) = status {
+        more = many_lines();
+        parsed = httparse::Response::new(&mut []);
+        status = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut more);
+    }
     let length = match status.map_err(bad)? {
         httparse::Status::Complete(length) if length <= HEADER_LIMIT => length,
         httparse::Status::Partial if bytes.len() <= HEADER_LIMIT => return Ok(None),
@@ -115,6 +189,9 @@ pub(super) fn response(bytes: &[u8], method: &Method) -> Result<Option<(Response
         return Err(Malformed("the status line is not complete").into());
     };
     let status = StatusCode::from_u16(code).map_err(|_| Malformed("the status is not valid"))?;
+    if !is_small(length, parsed.headers) && !fits(&[(":status", status.as_str())], parsed.headers) {
+        return Err(Bad::TooLarge);
+    }
     let old = minor == 0;
     let facts = Facts::of(parsed.headers)?;
     let bodiless = method == Method::HEAD

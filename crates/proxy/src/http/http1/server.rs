@@ -34,7 +34,7 @@ use crate::budget::cost;
 use crate::drain::Drain;
 use crate::http::body::Body;
 use crate::http::headers;
-use crate::http::reply::{Reason, reply};
+use crate::http::reply::{HEADERS_TOO_LARGE, Reason, reply};
 use crate::http::server::{Connection, answer};
 use crate::http::upgrade::Leaving;
 use crate::link::REASON;
@@ -318,7 +318,7 @@ impl Idle {
 /// connection is reset. `first`: nothing came before.
 async fn refuse(cx: &Rc<Connection>, client: &RefCell<Client>, bad: Bad, first: bool) -> Result<Last, Gone> {
     let counts = cx.worker.metrics.counts();
-    let (status, why) = match bad {
+    let response = match bad {
         Bad::Malformed(_) if first && !resembles_http(&client.borrow().input.buffer) => {
             counts.rejected(Rejection::NotHttp);
             tracing::debug!("connection refused: the port is for HTTP, and the client does not speak it");
@@ -327,14 +327,14 @@ async fn refuse(cx: &Rc<Connection>, client: &RefCell<Client>, bad: Bad, first: 
         }
         Bad::Malformed(why) => {
             counts.rejected(Rejection::MalformedHttp);
-            (StatusCode::BAD_REQUEST, why.0)
+            counts.malformed_requests.add(1);
+            reply(Reason::BadRequest, why.0)
         }
         Bad::TooLarge => {
-            (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head of the request is too large")
+            counts.oversized_requests.add(1);
+            reply(Reason::HeadersTooLarge, HEADERS_TOO_LARGE)
         }
     };
-    let mut response = reply(Reason::BadRequest, why);
-    *response.status_mut() = status;
     dismiss(client, response).await
 }
 

@@ -206,11 +206,38 @@ fn heads_have_limits() {
     assert_eq!(requests(Pieces::new(long.as_bytes(), &[])).1, Some("too large"));
     let endless = "x".repeat(65 << 10);
     assert_eq!(requests(Pieces::new(endless.as_bytes(), &[100])).1, Some("too large"));
-    let many = |count| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
-    assert!(request(&many(100)).unwrap().is_some());
-    assert_eq!(request(&many(129)).unwrap_err(), Bad::TooLarge);
-    let large = format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(63 << 10));
-    assert_eq!(requests(Pieces::new(large.as_bytes(), &[1, 50_000])).1, None);
+    let many = |count| format!("GET / HTTP/1.1\r\nhost: c\r\n{}\r\n", "a: b\r\n".repeat(count));
+    assert!(request(&many(256)).unwrap().is_some());
+    assert_eq!(request(&many(257)).unwrap_err(), Bad::TooLarge);
+    // As on HTTP/2: :method, :scheme, :path and :authority count 166, the name of x and its overhead 33.
+    let large = |length| format!("GET / HTTP/1.1\r\nhost: c\r\nx: {}\r\n\r\n", "a".repeat(length));
+    let most = (64 << 10) - 166 - 33;
+    assert_eq!(requests(Pieces::new(large(most).as_bytes(), &[1, 50_000])).1, None);
+    assert_eq!(request(&large(most + 1)).unwrap_err(), Bad::TooLarge);
+    let crumbs = |count| format!("GET / HTTP/1.1\r\nhost: c\r\n{}\r\n", "cookie: 12345678\r\n".repeat(count));
+    let most = ((64 << 10) - 166 - 6 - 32 + 2) / 10;
+    assert!(most * 18 > 64 << 10, "these are too many bytes already");
+    assert!(request(&crumbs(3000)).unwrap().is_some());
+    let status = |length: usize| {
+        let text = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "a".repeat(length));
+        head::response(text.as_bytes(), &Method::GET).map(|_| ())
+    };
+    let most = (64 << 10) - 42 - 33;
+    assert_eq!((status(most), status(most + 1)), (Ok(()), Err(Bad::TooLarge)));
+}
+
+#[test]
+fn options_for_a_server_as_a_whole_comes_in_absolute_form_too() {
+    for (line, path) in [
+        ("OPTIONS * HTTP/1.1", "*"),
+        ("OPTIONS http://h HTTP/1.1", "*"),
+        ("OPTIONS http://h/ HTTP/1.1", "/"),
+        ("OPTIONS http://h?x HTTP/1.1", "?x"),
+        ("GET http://h HTTP/1.1", "/"),
+    ] {
+        let (head, _) = request(&format!("{line}\r\nhost: h\r\n\r\n")).unwrap().unwrap();
+        assert_eq!(head.parts.uri.path_and_query().unwrap().as_str(), path, "{line}");
+    }
 }
 
 fn response(text: &str, method: &Method) -> Result<(Framing, bool), Bad> {
@@ -303,8 +330,8 @@ fn chunks_are_taken_as_the_standard_has_them() {
 fn bad_chunks_are_refused() {
     let endless = format!("5;{}\r\n", "x".repeat(5 << 10));
     let extended = format!("1;{}\r\na\r\n", "x".repeat(4000)).repeat(5);
-    let trailers = format!("0\r\n{}\r\n", "x: y\r\n".repeat(101));
-    let long_trailer = format!("0\r\nx: {}\r\n\r\n", "y".repeat(17 << 10));
+    let trailers = format!("0\r\n{}\r\n", "x: y\r\n".repeat(257));
+    let long_trailer = format!("0\r\nx: {}\r\n\r\n", "y".repeat(65 << 10));
     for bad in [
         "\r\nhello\r\n0\r\n\r\n",
         "g\r\n",

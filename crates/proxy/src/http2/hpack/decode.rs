@@ -1,6 +1,7 @@
 //! Blocks to fields (RFC 7541, 3 and 6).
 
 use bytes::Bytes;
+use http::header::COOKIE;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
@@ -18,6 +19,16 @@ pub struct Decoder {
     limit: usize,
     /// What was Huffman-coded, as it is decoded: reused, so that only what becomes a field is copied.
     text: Vec<u8>,
+}
+
+/// How much a list of fields may be. The crumbs of a cookie (RFC 9113, 8.2.3) count as the one field that
+/// they are joined to.
+#[derive(Debug, Clone, Copy)]
+pub struct ListLimit {
+    /// Each field's name, value and 32 bytes (RFC 9113, 6.5.2).
+    pub bytes: usize,
+    /// Fields that are no pseudo-headers.
+    pub fields: usize,
 }
 
 /// How much of the buffer for Huffman-coded strings stays from one block to the next.
@@ -43,24 +54,24 @@ impl Decoder {
 
     /// Decodes one complete block and calls `take` for each field, in order.
     ///
-    /// `list_limit` counts each field's name, value and 32 bytes (RFC 9113, 6.5.2). What exceeds it, and
-    /// what follows a malformed field or an error of `take`, is decoded but not handed over.
+    /// What exceeds the limit, and what follows a malformed field or an error of `take`, is decoded but not
+    /// handed over.
     pub fn decode(
         &mut self,
         block: &[u8],
-        list_limit: usize,
+        limit: ListLimit,
         mut take: impl FnMut(Field) -> Result<(), Malformed>,
     ) -> Result<(), DecodeError> {
         let mut reader = Reader::new(block);
         self.size_updates(&mut reader)?;
-        let mut list = List { room: list_limit, verdict: Ok(()) };
+        let mut list = List { room: limit.bytes, fields: limit.fields, cookie: false, verdict: Ok(()) };
         while let Some(first) = reader.peek() {
             if first & 0x80 != 0 {
                 // An indexed field (RFC 7541, 6.1). Nothing that holds one is passed on the way to
                 // `take`: moving it costs more than finding it.
                 match self.indexed(&mut reader)? {
                     (size, Ok(field)) => {
-                        if list.admits(size) {
+                        if list.admits(size, field) {
                             list.verdict = take(field.clone()).map_err(DecodeError::from);
                         }
                     }
@@ -73,7 +84,7 @@ impl Decoder {
                 }
                 match &entry.field {
                     Ok(field) => {
-                        if list.admits(entry.size) {
+                        if list.admits(entry.size, field) {
                             list.verdict = take(field.clone()).map_err(DecodeError::from);
                         }
                     }
@@ -86,7 +97,7 @@ impl Decoder {
                 let Entry { size, field } = self.literal(&mut reader, 4)?;
                 match field {
                     Ok(mut field) => {
-                        if list.admits(size) {
+                        if list.admits(size, &field) {
                             if first & 0x10 != 0
                                 && let Field::Header(_, value) = &mut field
                             {
@@ -179,26 +190,45 @@ const AUTHORITY: usize = 1;
 struct List {
     /// What is left of the limit.
     room: usize,
+    fields: usize,
+    /// A cookie is among them.
+    cookie: bool,
     verdict: Result<(), DecodeError>,
 }
+
+/// What a crumb of a cookie adds to those before it, less than what a field of its own would: "; " in place of
+/// a name and the overhead.
+const CRUMB: usize = "cookie".len() + ENTRY_OVERHEAD - "; ".len();
 
 impl List {
     /// Whether a field of that size is to be handed over.
     #[inline]
-    fn admits(&mut self, size: usize) -> bool {
+    fn admits(&mut self, mut size: usize, field: &Field) -> bool {
         if self.verdict.is_err() {
             return false;
         }
-        match self.room.checked_sub(size) {
-            Some(room) => self.room = room,
-            None => self.verdict = Err(DecodeError::Oversized),
+        if let Field::Header(name, _) = field {
+            if *name == COOKIE && std::mem::replace(&mut self.cookie, true) {
+                size -= CRUMB;
+            } else {
+                return self.takes(size, 1);
+            }
+        }
+        self.takes(size, 0)
+    }
+
+    #[inline]
+    fn takes(&mut self, size: usize, fields: usize) -> bool {
+        match (self.room.checked_sub(size), self.fields.checked_sub(fields)) {
+            (Some(room), Some(fields)) => (self.room, self.fields) = (room, fields),
+            _ => self.verdict = Err(DecodeError::Oversized),
         }
         self.verdict.is_ok()
     }
 
     #[cold]
     fn refuse(&mut self, size: usize, malformed: Malformed) {
-        if self.admits(size) {
+        if self.verdict.is_ok() && self.takes(size, 1) {
             self.verdict = Err(malformed.into());
         }
     }

@@ -26,7 +26,7 @@ mod tests;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-pub use decode::Decoder;
+pub use decode::{Decoder, ListLimit};
 pub use encode::Encoder;
 
 /// What either side's dynamic table may hold until SETTINGS say otherwise (RFC 9113, 6.5.2).

@@ -397,3 +397,275 @@ async fn a_drain_does_not_wait_for_one_that_does_not_read() {
     handle.go_away();
     assert!(tokio::time::timeout(Duration::from_secs(3600), task).await.is_ok(), "an hour later it is there");
 }
+
+fn with_trailers(core: &mut Core, id: u32) {
+    let mut input = Vec::new();
+    put(&mut input, kind::HEADERS, flag::END_HEADERS, id, &request_block("POST"));
+    core.receive(&input, Duration::ZERO);
+    core.accepted.clear();
+}
+
+/// Answered early, a request's trailers are on their way: that is nobody's fault, however often it happens.
+#[test]
+fn trailers_of_requests_that_were_cut_are_no_mistakes() {
+    let mut core = server_core();
+    let trailers = [0, 1, b'x', 1, b'y'];
+    for i in 0..20_000 {
+        let id = 2 * i + 1;
+        with_trailers(&mut core, id);
+        core.send_block(id, true, |encoder, out| encoder.status(StatusCode::PAYLOAD_TOO_LARGE, out));
+        let stream = core.streams.get_mut(&id).unwrap();
+        (stream.receiver_held, stream.sender_held) = (false, false);
+        core.reset(id, Reason::NO_ERROR);
+        let mut input = Vec::new();
+        put(&mut input, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, id, &trailers);
+        core.receive(&input, Duration::ZERO);
+        let length = core.out.len();
+        core.out.wrote(length);
+        assert!(core.ended.is_none(), "after {i}: {:?}", core.ended);
+    }
+    assert_eq!((core.faults, core.cut_requests), (0, 0));
+    // Without such a request, they are.
+    let mut input = Vec::new();
+    put(&mut input, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, &trailers);
+    core.receive(&input, Duration::ZERO);
+    assert_eq!(core.faults, 1);
+}
+
+/// Heads of answers that wait for the socket are none of the client's doing.
+#[test]
+fn large_answers_that_wait_do_not_end_the_connection() {
+    let mut core = server_core();
+    let value = http::HeaderValue::from_bytes(&[b'v'; 60_000]).unwrap();
+    for i in 0..50 {
+        with_trailers(&mut core, 2 * i + 1);
+        core.send_block(2 * i + 1, false, |encoder, out| {
+            encoder.status(StatusCode::OK, out);
+            encoder.header(&http::header::ETAG, &value, out);
+        });
+    }
+    assert!(core.out.len() > 2 << 20);
+    let mut input = Vec::new();
+    put(&mut input, kind::PING, 0, 0, &[1; 8]);
+    core.receive(&input, Duration::ZERO);
+    assert!(core.ended.is_none(), "{:?}", core.ended);
+    // Answers to pings are.
+    let mut pings = Vec::new();
+    for _ in 0..100_000 {
+        put(&mut pings, kind::PING, 0, 0, &[1; 8]);
+    }
+    core.receive(&pings, Duration::ZERO);
+    assert!(core.ended.is_some());
+}
+
+/// A client core, as one that has heard of the peer's settings.
+fn client_core(limits: super::super::Limits, settings: &[(u16, u32)]) -> Core {
+    let mut core = Core::new(false, limits);
+    let mut hello = Vec::new();
+    frame::settings(&mut hello, settings);
+    core.receive(&hello, Duration::ZERO);
+    core
+}
+
+/// One request's answer is not held against the others, whatever is wrong with it.
+#[test]
+fn what_a_server_answers_costs_its_stream_only() {
+    let answers: [&[(u8, u8, &[u8])]; 4] = [
+        // A head that is malformed, and one of which too much comes.
+        &[(kind::HEADERS, flag::END_HEADERS, &[0x88, 0, 2, b'T', b'E', 1, b'x'])],
+        &[
+            (kind::HEADERS, flag::END_HEADERS, &[0x88, 0x0f, 13, 1, b'1']),
+            (kind::DATA, flag::END_STREAM, b"too long"),
+        ],
+        // Trailers of a connection.
+        &[
+            (kind::HEADERS, flag::END_HEADERS, &[0x88]),
+            (kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, b"\x00\x0akeep-alive\x01x"),
+        ],
+        &[(kind::HEADERS, flag::END_HEADERS, &[0x89]), (kind::DATA, 0, b"no body")],
+    ];
+    for (case, answer) in answers.iter().enumerate() {
+        let mut core = client_core(LIMITS, &[]);
+        for turn in 0..5000 {
+            let now = Duration::from_millis(20 * turn);
+            core.pass_time(now);
+            let id = core.open().unwrap();
+            let stream = core.streams.get_mut(&id).unwrap();
+            (stream.receiver_held, stream.sender_held) = (true, false);
+            stream.sending = crate::http2::stream::Way::Ended;
+            for (kind, flags, payload) in *answer {
+                let mut input = Vec::new();
+                put(&mut input, *kind, *flags, id, payload);
+                core.receive(&input, now);
+            }
+            assert!(core.ended.is_none(), "{case}: {:?}", core.ended);
+            assert!(core.streams[&id].reset.is_some(), "{case}");
+            core.streams.get_mut(&id).unwrap().receiver_held = false;
+            core.forget_if_done(id);
+            let length = core.out.len();
+            core.out.wrote(length);
+        }
+        assert_eq!(core.unanswered, 0);
+    }
+}
+
+/// Frames without data are put up with from a server, and cost it the stream when they are many.
+#[test]
+fn empty_frames_cost_a_server_its_stream_only() {
+    let mut core = client_core(LIMITS, &[]);
+    let all: Vec<u32> = (0..50).map(|_| core.open().unwrap()).collect();
+    let mut input = Vec::new();
+    for id in &all {
+        put(&mut input, kind::HEADERS, flag::END_HEADERS, *id, &[0x88]);
+        for _ in 0..90 {
+            put(&mut input, kind::DATA, 0, *id, b"");
+        }
+    }
+    core.receive(&input, Duration::ZERO);
+    assert!(core.ended.is_none(), "{:?}", core.ended);
+    assert!(all.iter().all(|id| core.streams[id].reset.is_none()));
+    let mut input = Vec::new();
+    for _ in 0..90 {
+        put(&mut input, kind::DATA, 0, all[0], b"");
+    }
+    core.receive(&input, Duration::ZERO);
+    assert!(core.streams[&all[0]].reset.is_some() && core.streams[&all[1]].reset.is_none());
+}
+
+/// Opens a stream, whose head would be sent.
+fn open(core: &mut Core) -> Option<u32> {
+    let id = core.open().ok()?;
+    let stream = core.streams.get_mut(&id).unwrap();
+    (stream.receiver_held, stream.sender_held) = (false, false);
+    Some(id)
+}
+
+/// Whoever resets them, no more streams are reset on a link than its peer takes: further ones are not opened.
+#[test]
+fn a_link_opens_no_more_than_it_may_reset() {
+    let near = crate::link::client::LIMITS;
+    let mut client = client_core(near, &[]);
+    let mut server = Core::new(true, crate::link::LIMITS);
+    let mut hello = PREFACE.to_vec();
+    frame::settings(&mut hello, &[]);
+    server.receive(&hello, Duration::ZERO);
+    let block = request_block("GET");
+    // The server is stopped again and again, and sees at once what came meanwhile.
+    let (mut on_the_wire, mut resets) = (Vec::new(), 0u64);
+    for millisecond in 0..120_000u64 {
+        let now = Duration::from_millis(millisecond);
+        client.pass_time(now);
+        while let Some(id) = open(&mut client) {
+            put(&mut on_the_wire, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, id, &block);
+            client.reset(id, Reason::CANCEL);
+            frame::number(&mut on_the_wire, kind::RST_STREAM, id, Reason::CANCEL.0);
+            resets += 1;
+        }
+        let length = client.out.len();
+        client.out.wrote(length);
+        if millisecond % 9000 == 0 {
+            for frames in std::mem::take(&mut on_the_wire).chunks(64 << 10) {
+                server.receive(frames, now);
+                server.accepted.clear();
+                let length = server.out.len();
+                server.out.wrote(length);
+            }
+            assert!(server.ended.is_none(), "after {millisecond} ms and {resets} resets: {:?}", server.ended);
+        }
+    }
+    assert!(resets > 40_000, "{resets}");
+}
+
+/// Where there are others, a connection on which many streams were reset is left before the peer takes offence.
+#[test]
+fn a_connection_is_left_when_many_streams_were_reset() {
+    let limits =
+        super::super::Limits { resets: 100, resets_per_second: 3, when_reset: WhenReset::Leave, ..LIMITS };
+    let mut core = client_core(limits, &[]);
+    let answered = core.open().unwrap();
+    let mut resets = 0;
+    while let Some(id) = open(&mut core) {
+        core.reset(id, Reason::CANCEL);
+        resets += 1;
+        assert!(resets <= 101);
+    }
+    assert!(core.ended.is_none() && !core.takes_streams());
+    // What is under way goes on.
+    let mut input = Vec::new();
+    put(&mut input, kind::HEADERS, flag::END_HEADERS, answered, &[0x88]);
+    core.receive(&input, Duration::ZERO);
+    assert!(core.streams[&answered].head.is_some());
+}
+
+/// RFC 9113, section 6.5.2: some servers close the connection of whoever sends more than they said.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn nothing_larger_than_the_peer_takes_is_sent() {
+    let (near, mut far) = tokio::io::duplex(1 << 20);
+    let (handle, _running) = client(near);
+    let mut settings = Vec::new();
+    frame::settings(&mut settings, &[(setting::MAX_HEADER_LIST_SIZE, 200)]);
+    far.write_all(&settings).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let uri = http::Uri::from_static("http://c/");
+    let mut headers = HeaderMap::new();
+    let mut send = |length: usize| {
+        headers.insert("x", "v".repeat(length).parse().unwrap());
+        let head = RequestHead { method: &http::Method::GET, uri: &uri, headers: &headers, more: &[] };
+        handle.request(&head, true).map(|_| ())
+    };
+    // :method, :authority, :scheme, :path and x: 42 + 43 + 43 + 38 + 33.
+    send(1).unwrap();
+    assert!(matches!(send(2), Err(crate::http2::Error::TooLargeForPeer(200))));
+    send(0).unwrap();
+}
+
+/// A peer that has many answers to take is not asked for more before it does.
+#[tokio::test(flavor = "local", start_paused = true)]
+async fn a_client_that_takes_nothing_is_not_read() {
+    let (mut peer, far) = tokio::io::duplex(64 << 10);
+    let limits = super::super::Limits { streams: 10_000, ..LIMITS };
+    let mut connection = Connection::server(Plain(far), limits, LINGER);
+    let handle = connection.handle();
+    let running = tokio::task::spawn_local(async move {
+        poll_fn(|cx| {
+            connection.poll(cx, |_incoming, mut sender, _receiver| {
+                let mut headers = HeaderMap::new();
+                headers.insert("x", "v".repeat(60_000).parse().unwrap());
+                let _ = sender.respond(StatusCode::OK, &headers, true);
+            })
+        })
+        .await
+    });
+    let mut out = PREFACE.to_vec();
+    frame::settings(&mut out, &[]);
+    peer.write_all(&out).await.unwrap();
+    let (mut read, mut write) = tokio::io::split(peer);
+    let writing = tokio::task::spawn_local(async move {
+        for i in 0..500 {
+            let mut out = Vec::new();
+            put(
+                &mut out,
+                kind::HEADERS,
+                flag::END_HEADERS | flag::END_STREAM,
+                2 * i + 1,
+                &request_block("GET"),
+            );
+            if write.write_all(&out).await.is_err() {
+                return;
+            }
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let waits = handle.0.borrow().out.len();
+    assert!((4 << 20..40 << 20).contains(&waits), "{waits} bytes wait");
+    // It takes them, and is read to the end.
+    let mut buffer = vec![0; 1 << 20];
+    let mut taken = 0;
+    while taken < 500 * 60_000 {
+        let count = read.read(&mut buffer).await.unwrap();
+        assert!(count > 0, "closed after {taken}: {:?}", handle.0.borrow().ended);
+        taken += count;
+    }
+    writing.await.unwrap();
+    assert!(!running.is_finished());
+}

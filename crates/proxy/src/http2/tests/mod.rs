@@ -14,15 +14,18 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::DuplexStream;
 
-use super::{Connection, Ended, Handle, Limits, Plain, ReceivedBody, Receiver, Sender, send_body};
+use super::{Connection, Ended, Handle, Limits, Plain, ReceivedBody, Receiver, Sender, WhenReset, send_body};
 
 pub(super) const LIMITS: Limits = Limits {
     stream_window: 64 << 10,
     connection_window: 128 << 10,
     frame: 16 << 10,
     header_list: 16 << 10,
+    fields: 1000,
     streams: 100,
     resets: 400,
+    resets_per_second: 100,
+    when_reset: WhenReset::Wait,
     extended_connect: true,
 };
 const LINGER: Duration = Duration::from_millis(100);

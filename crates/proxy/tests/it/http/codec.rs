@@ -187,7 +187,7 @@ async fn a_request_that_is_not_understood_is_answered() {
         ("GET / HTTP/1.1\r\nhost : c\r\n\r\n".to_owned(), "400 Bad Request"),
         ("GET / HTTP/3.0\r\nhost: c\r\n\r\n".to_owned(), "400 Bad Request"),
         (format!("GET / HTTP/1.1\r\nhost: c\r\nx: {}\r\n\r\n", "y".repeat(70_000)), "431 "),
-        (format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(200)), "431 "),
+        (format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(300)), "431 "),
         // Of two requests, the first is served.
         (
             "GET /sized HTTP/1.1\r\nhost: c\r\n\r\nPOST / HTTP/1.1\r\ncontent-length: x\r\n\r\n".to_owned(),
@@ -196,8 +196,9 @@ async fn a_request_that_is_not_understood_is_answered() {
     ] {
         let answer = exchange(path.address, &text).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+        let reason = if status == "431 " { "headers-too-large" } else { "bad-request" };
         assert!(
-            answer.contains("tulle-reason: bad-request") && answer.contains("connection: close"),
+            answer.contains(&format!("tulle-reason: {reason}")) && answer.contains("connection: close"),
             "{answer}"
         );
     }

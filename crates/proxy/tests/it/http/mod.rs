@@ -3,8 +3,10 @@
 mod apps;
 mod codec;
 mod crowds;
+mod doors;
 mod explicit;
 mod failures;
+mod floods;
 mod greetings;
 mod http1;
 mod http2;

@@ -5,7 +5,11 @@ mod rules;
 use super::*;
 
 /// The list's limit where none matters.
-const NO_LIMIT: usize = usize::MAX;
+const NO_LIMIT: ListLimit = ListLimit { bytes: usize::MAX, fields: usize::MAX };
+
+fn bytes(bytes: usize) -> ListLimit {
+    ListLimit { bytes, ..NO_LIMIT }
+}
 
 /// A field as text, as it would stand in RFC 7541.
 fn text(field: &Field) -> (String, Vec<u8>) {

@@ -85,7 +85,7 @@ proptest! {
         let mut decoder = Decoder::new(4096);
         for block in blocks {
             let mut size = 0;
-            let result = decoder.decode(&block, limit, |field| {
+            let result = decoder.decode(&block, bytes(limit), |field| {
                 let (name, value) = text(&field);
                 size += name.len() + value.len() + ENTRY_OVERHEAD;
                 Ok(())

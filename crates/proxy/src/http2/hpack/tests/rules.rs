@@ -125,14 +125,41 @@ fn what_exceeds_the_list_is_decoded_and_not_handed_over() {
     let mut fields = Vec::new();
     // GET counts 42, the second 34, of which one byte is missing.
     let block = [0x82, 0x40, 1, b'a', 1, b'b', 0x84, 0x40, 1, b'c', 1, b'd', 0x00, 1, b'A', 0];
-    let result = decoder.decode(&block, 75, |field| {
+    let result = decoder.decode(&block, bytes(75), |field| {
         fields.push(field);
         Ok(())
     });
     assert_eq!(result, Err(DecodeError::Oversized));
     assert_eq!(fields, [Field::Method(Method::GET)]);
     assert_eq!(decode(&mut decoder, &[0xbf, 0xbe]), Ok(vec![header("a", "b"), header("c", "d")]));
-    assert_eq!(decoder.decode(&[0x82, 0xbe], 76, |_| Ok(())), Ok(()));
+    assert_eq!(decoder.decode(&[0x82, 0xbe], bytes(76), |_| Ok(())), Ok(()));
+}
+
+/// RFC 9113, 8.2.3: crumbs are one field, with "; " between them.
+#[test]
+fn the_crumbs_of_a_cookie_count_as_one_field() {
+    let crumbs: Vec<Field> = (0..300).map(|_| header("cookie", "crumb=1")).collect();
+    let block = encode(&mut Encoder::new(), &crumbs);
+    let joined = "cookie".len() + ENTRY_OVERHEAD + 300 * 7 + 299 * 2;
+    let outcome = |bytes, fields| {
+        let mut taken = 0;
+        let result = Decoder::new(4096).decode(&block, ListLimit { bytes, fields }, |_| {
+            taken += 1;
+            Ok(())
+        });
+        (result, taken)
+    };
+    assert_eq!(outcome(joined, 1), (Ok(()), 300));
+    assert_eq!(outcome(joined - 1, 1), (Err(DecodeError::Oversized), 299));
+    assert_eq!(outcome(joined, 0), (Err(DecodeError::Oversized), 0));
+}
+
+#[test]
+fn the_number_of_fields_is_limited_and_pseudo_headers_are_none() {
+    let outcome =
+        |block: &[u8]| Decoder::new(4096).decode(block, ListLimit { fields: 1, ..NO_LIMIT }, |_| Ok(()));
+    assert_eq!(outcome(&[0x82, 0x84, 0x86, 0x40, 1, b'c', 1, b'd']), Ok(()));
+    assert_eq!(outcome(&[0x82, 0x84, 0x40, 1, b'c', 1, b'd', 0xbe]), Err(DecodeError::Oversized));
 }
 
 #[test]
