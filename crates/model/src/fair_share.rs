@@ -59,14 +59,21 @@ mod tests {
     fn one_that_was_first_leaves_room_for_those_that_come() {
         let total = 6400;
         let mut held = vec![fill(total, &[u64::MAX])[0]];
-        for _ in 0..20 {
+        let mut came = 0;
+        loop {
             let free = total as i64 - held.iter().sum::<u64>() as i64;
             let bound = Bound { total, free };
             assert!(!bound.allows(held[0], 1), "the first is over its share");
+            if free == 0 {
+                break;
+            }
+            // Half of what is free, and at the end the certain part, whether others come or not.
             let own = (0..).take_while(|n| Bound { total, free: free - *n }.allows(*n as u64, 1)).count();
-            assert!(own as u64 >= total / CERTAIN / 2, "{own} of {free}");
+            assert_eq!(own as u64, (free as u64 / 2).max(total / CERTAIN).min(free as u64), "of {free}");
             held.push(own as u64);
+            came += 1;
         }
+        assert!(came >= CERTAIN.ilog2(), "room for {came} only");
     }
 
     #[test]
