@@ -34,10 +34,11 @@ use crate::views::Views;
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The name of the cluster in the kubeconfig.
 const CLUSTER: &str = "tulle";
-/// How often certificates are looked after, and the clock: it may be set, or the host suspended.
-const UPKEEP: Duration = Duration::from_secs(1);
-/// How often expired tokens are swept out.
-const SWEEP: Duration = Duration::from_secs(60);
+/// How often the clock is looked at: it may be set, or the host suspended.
+const CLOCK_LOOK: Duration = Duration::from_secs(1);
+/// How often certificates are looked after, and expired tokens are swept out, while the clock goes on as it
+/// should.
+const UPKEEP: Duration = Duration::from_secs(60);
 
 /// What a server is started with.
 #[derive(Debug, Clone)]
@@ -328,34 +329,30 @@ struct Upkeep {
 impl Upkeep {
     async fn run(mut self, stop: CancellationToken) {
         let mut watch = ClockWatch::new(Instant::now(), SystemTime::now());
-        let mut swept = Instant::now();
-        let mut failed: Option<Instant> = None;
+        let mut looked = Instant::now();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(UPKEEP) => {}
+                () = tokio::time::sleep(CLOCK_LOOK) => {}
             }
             let now = SystemTime::now();
-            if let Some(jump) = watch.look(Instant::now(), now) {
+            let jump = watch.look(Instant::now(), now);
+            if let Some(jump) = jump {
                 tracing::warn!(
-                    "this host's clock was set, or the host was suspended: it is {} what it was; certificates are looked at anew, and nodes \
-                     are told the time",
+                    "this host's clock was set, or the host was suspended: it is {} what it was; certificates \
+                     are looked at anew, and nodes are told the time",
                     tulle_model::clock::describe(jump)
                 );
-                failed = None;
             }
-            // A failure is not repeated all the time.
-            if failed.is_none_or(|at| at.elapsed() >= SWEEP) {
-                failed = self.renew(now).err().map(|error| {
-                    tracing::error!(%error, "cannot renew the server's certificates");
-                    Instant::now()
-                });
+            if jump.is_none() && looked.elapsed() < UPKEEP {
+                continue;
             }
-            if swept.elapsed() >= SWEEP {
-                swept = Instant::now();
-                if let Err(error) = self.enrolment.sweep(now).await {
-                    tracing::warn!(%error, "cannot delete expired join tokens");
-                }
+            looked = Instant::now();
+            if let Err(error) = self.renew(now) {
+                tracing::error!(%error, "cannot renew the server's certificates");
+            }
+            if let Err(error) = self.enrolment.sweep(now).await {
+                tracing::warn!(%error, "cannot delete expired join tokens");
             }
         }
     }

@@ -1,10 +1,11 @@
 //! The mesh's authority: a root and an issuing intermediate for one trust domain, and the
 //! certificates of nodes, workloads and servers (X.509-SVID standard).
 //!
-//! States of the intermediate: *current*; *due*, when less than a third of its life is left, or its life
-//! has not begun (the clock was set back): a new one is made under the same root, and what it signs from then on carries it along, so nobody has
-//! to be told. With an intermediate of the user's own there is no root key here: it cannot be
-//! renewed, and the server warns instead.
+//! States of the intermediate: *current*; *due*, when less than a third of a year is left of it and another
+//! one would live longer, or its life has not begun (the clock was set back): a new one is made under the
+//! same root, and what it signs from then on carries it along, so nobody has to be told. *Last*: it ends
+//! with its root, or is the user's own, and there is no root key here: it cannot be renewed, and the server
+//! warns instead, once a day.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
+use parking_lot::Mutex;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType,
@@ -32,6 +34,11 @@ pub const WORKLOAD_LIFETIME: Duration = Duration::from_secs(3600);
 /// How long a node's or a server's certificate lives.
 pub const NODE_LIFETIME: Duration = DAY;
 const INTERMEDIATE_LIFETIME: Duration = YEAR;
+/// How much longer a new intermediate must live to be made: one that ends with its root is due from its
+/// birth, and so is the next.
+const WORTH_RENEWING: Duration = DAY;
+/// The server warns when less than this is left of what signs, and nothing can be done about it here.
+const WARN_BEFORE: Duration = DAY.saturating_mul(30);
 /// A signing request holds a public key and a signature; this is plenty.
 const CSR_LIMIT: usize = 16 * 1024;
 
@@ -65,6 +72,8 @@ pub struct MeshAuthority {
     issuer: ArcSwap<Intermediate>,
     renewal: Renewal,
     issued: AtomicU64,
+    /// When the server last warned that what signs runs out.
+    warned: Mutex<Option<SystemTime>>,
 }
 
 /// What signs leaves.
@@ -76,8 +85,10 @@ struct Intermediate {
 }
 
 impl Intermediate {
-    fn is_due(&self, now: SystemTime) -> bool {
-        self.expires <= now + INTERMEDIATE_LIFETIME / 3
+    /// Whether another one is to be made, under a root that ends at `limit`.
+    fn is_due(&self, now: SystemTime, limit: SystemTime) -> bool {
+        let next = limit.min(now + INTERMEDIATE_LIFETIME);
+        self.expires <= now + INTERMEDIATE_LIFETIME / 3 && next >= self.expires + WORTH_RENEWING
             || self.chain.first().is_some_and(|own| is_of_the_future(own, now))
     }
 }
@@ -131,6 +142,7 @@ impl MeshAuthority {
             issuer: ArcSwap::from_pointee(Intermediate { issuer, chain, expires }),
             renewal: Renewal::Foreign,
             issued: AtomicU64::new(0),
+            warned: Mutex::default(),
         })
     }
 
@@ -150,7 +162,7 @@ impl MeshAuthority {
             None
         });
         let intermediate = match kept {
-            Some(kept) if !kept.is_due(now) => kept,
+            Some(kept) if !kept.is_due(now, expires) => kept,
             _ => new_intermediate(dir, &master, domain, &root_issuer, expires, now)?,
         };
         Ok(Self {
@@ -159,6 +171,7 @@ impl MeshAuthority {
             issuer: ArcSwap::from_pointee(intermediate),
             renewal: Renewal::Root { root: Box::new(root_issuer), expires, dir: dir.to_owned(), master },
             issued: AtomicU64::new(0),
+            warned: Mutex::default(),
         })
     }
 
@@ -186,24 +199,45 @@ impl MeshAuthority {
         self.issued.load(Ordering::Relaxed)
     }
 
-    /// Makes a new intermediate when the present one is due. Call it now and then.
+    /// Makes a new intermediate when the present one is due, and warns where none can be made. Call it now
+    /// and then.
     pub fn renew_if_due(&self, now: SystemTime) -> Result<(), CaError> {
-        let left = self.issuer.load().expires.duration_since(now).unwrap_or_default();
-        match &self.renewal {
-            Renewal::Root { root, expires, dir, master } if self.issuer.load().is_due(now) => {
-                let next = new_intermediate(dir, master, &self.domain, root, *expires, now)?;
-                self.issuer.store(next.into());
-                tracing::info!("made a new issuing intermediate for the mesh's certificates");
-            }
-            Renewal::Foreign if left < 30 * DAY => {
-                tracing::warn!(
-                    days = left.as_secs() / DAY.as_secs(),
-                    "the issuing certificate that was given runs out; replace its files and restart the server"
-                );
-            }
-            _ => {}
+        if let Renewal::Root { root, expires, dir, master } = &self.renewal
+            && self.issuer.load().is_due(now, *expires)
+        {
+            let next = new_intermediate(dir, master, &self.domain, root, *expires, now)?;
+            self.issuer.store(next.into());
+            tracing::info!("made a new issuing intermediate for the mesh's certificates");
+        }
+        if let Some(days) = self.warning(now) {
+            let what = match &self.renewal {
+                Renewal::Root { .. } => "the root that certificates are issued under",
+                Renewal::Foreign => "the issuing certificate that was given",
+            };
+            tracing::warn!(
+                days,
+                "{what} runs out, and the mesh's certificates with it; replace its files and restart the server"
+            );
         }
         Ok(())
+    }
+
+    /// How many days are left of what signs, where it is time to warn of that; once a day.
+    fn warning(&self, now: SystemTime) -> Option<u64> {
+        let left = self.issuer.load().expires.duration_since(now).unwrap_or_default();
+        let mut warned = self.warned.lock();
+        // After a clock that was set back the time since is not known.
+        let lately = warned.and_then(|at| now.duration_since(at).ok()).is_some_and(|since| since < DAY);
+        if left >= WARN_BEFORE || lately {
+            return None;
+        }
+        *warned = Some(now);
+        Some(left.as_secs() / DAY.as_secs())
+    }
+
+    /// When a node's or a server's certificate would expire that is issued now.
+    pub fn next_expiry(&self, now: SystemTime) -> SystemTime {
+        self.issuer.load().expires.min(now + NODE_LIFETIME)
     }
 
     /// Signs the public key of a request (PKCS#10, DER) for `identity`. Nothing else of the request
@@ -464,6 +498,7 @@ fn signed_by(der: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grpc::listener::ServerCertificate;
     use rcgen::CertificateParams;
 
     struct Fixture {
@@ -557,6 +592,56 @@ mod tests {
         let kept = authority.issuer.load().chain.clone();
         authority.renew_if_due(now - DAY / 12).unwrap();
         assert_eq!(authority.issuer.load().chain, kept);
+    }
+
+    /// Every minute of a day from `now` on, what the server's upkeep does; how many intermediates and
+    /// server's certificates are made, and how often it warns.
+    fn a_day(authority: &MeshAuthority, server: &ServerCertificate, now: SystemTime) -> (usize, u64, usize) {
+        let (mut intermediates, mut warnings) = (0, 0);
+        let before = authority.issued();
+        for minute in 0..1440 {
+            let now = now + Duration::from_secs(60) * minute;
+            let chain = authority.issuer.load().chain.clone();
+            let warned = *authority.warned.lock();
+            authority.renew_if_due(now).unwrap();
+            server.renew_if_due(authority, now).unwrap();
+            intermediates += usize::from(authority.issuer.load().chain != chain);
+            warnings += usize::from(*authority.warned.lock() != warned);
+        }
+        (intermediates, authority.issued() - before, warnings)
+    }
+
+    #[test]
+    fn what_ends_with_its_root_is_not_made_again_and_again() {
+        let now = SystemTime::now();
+        let hour = DAY / 24;
+        // How long the root lives, and when the day begins.
+        for (life, start, certificates) in
+            [(90 * DAY, now, 1), (6 * hour, now, 0), (2 * hour, now + 3 * hour, 0), (5 * YEAR, now, 1)]
+        {
+            let key = generate_key().unwrap();
+            let root = authority_parameters("their root", now, life, None, 1).self_signed(&key).unwrap();
+            let middle_key = generate_key().unwrap();
+            let middle = authority_parameters("their issuing", now, life, None, 0)
+                .signed_by(&middle_key, &Issuer::from_ca_cert_der(root.der(), &key).unwrap())
+                .unwrap();
+            for own_root in [true, false] {
+                let fixture = Fixture::new();
+                let roots = fixture.write("root.pem", &root.pem());
+                let (certificate, key) = if own_root { (&root, &key) } else { (&middle, &middle_key) };
+                let files = AuthorityFiles {
+                    certificate: fixture.write("given.pem", &certificate.pem()),
+                    key: fixture.write("given.key", &key.serialize_pem()),
+                    roots: (!own_root).then_some(roots),
+                };
+                let authority = fixture.open(Some(&files), now).unwrap();
+                let server = ServerCertificate::new(&authority, now).unwrap();
+                let (intermediates, issued, warnings) = a_day(&authority, &server, start);
+                assert_eq!(intermediates, 0, "{life:?}");
+                assert_eq!(issued, certificates, "{life:?}");
+                assert_eq!(warnings, usize::from(life < WARN_BEFORE), "{life:?}");
+            }
+        }
     }
 
     #[test]

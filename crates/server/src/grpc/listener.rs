@@ -33,7 +33,7 @@ use tonic::transport::server::Connected;
 use tulle_model::clock::verification_time;
 use tulle_model::identity::SpiffeId;
 
-use crate::ca::mesh::MeshAuthority;
+use crate::ca::mesh::{MeshAuthority, NODE_LIFETIME};
 use crate::ca::{CaError, is_of_the_future, validity};
 use crate::metrics::Metrics;
 use crate::strangers::{Stranger, Strangers};
@@ -52,6 +52,8 @@ const FIRST_BYTES_TIMEOUT: Duration = Duration::from_secs(10);
 const ANONYMOUS_LIFE: Duration = Duration::from_secs(60);
 /// How long a connection may stay, whatever its peer's certificate says.
 const LONGEST_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+/// How much longer the server's next certificate must live to be made.
+const WORTH_RENEWING: Duration = Duration::from_secs(3600);
 /// How long a connection may outlive its peer's certificate; its calls are refused by then.
 const EXPIRED_LIFE: Duration = Duration::from_secs(60);
 
@@ -78,13 +80,15 @@ impl ServerCertificate {
         Ok(Arc::new(Self { current: ArcSwap::from_pointee((key.into(), expires)) }))
     }
 
-    /// Replaces the certificate when it is past half of its life, or that has not begun: the clock was
-    /// set back.
+    /// Replaces the certificate when it is past half of its life and the next one would live longer, or
+    /// when its life has not begun: the clock was set back.
     pub fn renew_if_due(&self, authority: &MeshAuthority, now: SystemTime) -> Result<(), CaError> {
         let current = self.current.load();
         let left = current.1.duration_since(now).unwrap_or_default();
         let early = current.0.cert.first().is_some_and(|own| is_of_the_future(own, now));
-        if early || left < crate::ca::mesh::NODE_LIFETIME / 2 {
+        // The authority's end bounds both.
+        let longer = authority.next_expiry(now) >= current.1 + WORTH_RENEWING;
+        if early || left < NODE_LIFETIME / 2 && longer {
             let (key, expires) = authority.server_certificate(now)?;
             self.current.store(Arc::new((key.into(), expires)));
         }
