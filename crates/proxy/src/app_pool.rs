@@ -29,6 +29,7 @@ use crate::crowded;
 use crate::error::UpstreamError;
 use crate::http::body::Body;
 use crate::http::headers::AppVersion;
+use crate::progress::Sweep;
 use crate::turn::Rules;
 
 /// Addresses whose connections are not kept.
@@ -44,6 +45,7 @@ pub struct AppPool(Rc<Pool>);
 struct Pool {
     places: Rc<Places>,
     rules: Rules,
+    progress: Rc<Sweep>,
     idle: RefCell<FastMap<SocketAddr, Kept>>,
     shared: RefCell<FastMap<SocketAddr, Rc<Shared>>>,
     sweeping: Cell<bool>,
@@ -62,12 +64,13 @@ pub fn is_idempotent(method: &Method) -> bool {
 
 impl AppPool {
     /// Of one of `workers`, which share what `budget` has of descriptors.
-    pub(crate) fn new(budget: &Budget, workers: usize, rules: Rules) -> Self {
+    pub(crate) fn new(budget: &Budget, workers: usize, rules: Rules, progress: Rc<Sweep>) -> Self {
         let share = budget.total(Resource::Descriptors) / 4;
         let most = MAX_CONNECTIONS.min(share) as usize / workers.max(1);
         Self(Rc::new(Pool {
             places: Places::new(most.max(MIN_CONNECTIONS)),
             rules,
+            progress,
             idle: RefCell::default(),
             shared: RefCell::default(),
             sweeping: Cell::default(),
@@ -179,7 +182,7 @@ mod tests {
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let _first = std::net::TcpStream::connect(address).unwrap();
 
-        let pool = AppPool::new(&Budget::unlimited(), 1, Rules::default());
+        let pool = AppPool::new(&Budget::unlimited(), 1, Rules::default(), Rc::default());
         let begin = Instant::now();
         let (head, ()) = http::Request::get("http://c/").body(()).unwrap().into_parts();
         let account = Accounts::new(Budget::unlimited()).of(&Payer::Handshakes);

@@ -23,6 +23,7 @@ mod listener;
 pub mod metrics;
 pub mod opaque;
 pub mod outbound;
+mod progress;
 pub mod reach;
 pub mod silent;
 pub mod state;
@@ -48,6 +49,7 @@ use crate::reach::Reach;
 use crate::state::{Demand, Expired, StateCell};
 use crate::thread::Command;
 
+pub use crate::progress::Deadlines;
 pub use crate::turn::Waiting;
 
 /// What a proxy is started with.
@@ -78,6 +80,8 @@ pub struct Bounds {
     pub memory: Option<u64>,
     /// How many may wait for streams of HTTP/2, and for how long.
     pub waiting: Waiting,
+    /// How long what peers began may make no progress.
+    pub deadlines: Deadlines,
 }
 
 impl Default for Bounds {
@@ -88,6 +92,7 @@ impl Default for Bounds {
             link_handshakes: 1024,
             memory: None,
             waiting: Waiting::default(),
+            deadlines: Deadlines::default(),
         }
     }
 }

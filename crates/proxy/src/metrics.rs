@@ -16,6 +16,7 @@ use tulle_model::snapshot::FastMap;
 use tulle_model::telemetry::{LATENCY_BUCKETS, latency_bucket};
 
 use crate::budget::Shed;
+use crate::progress::{SIDES, STALLS};
 use crate::{EdgeCounts, Security};
 
 /// How many edges a worker tells apart; what comes after is counted as [`OTHER`].
@@ -352,6 +353,8 @@ pub struct WorkerCounts {
     /// Requests and tunnels that wait for a stream of HTTP/2; and what became of those who did.
     pub streams_waiting: Count,
     pub stream_waits: [Count; STREAM_WAITS.len()],
+    /// What was cut because it made no progress, by who was to go on with it and by what.
+    pub stalls: [[Count; STALLS.len()]; SIDES.len()],
 }
 
 impl WorkerCounts {

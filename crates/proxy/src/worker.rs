@@ -24,6 +24,7 @@ use crate::http::link_headers::LinkHeaders;
 use crate::http::retry::Budgets;
 use crate::link::client::LinkPool;
 use crate::metrics::{InFlight, WorkerMetrics};
+use crate::progress::Sweep;
 use crate::reach::{Reach, Sight};
 use crate::silent::SilentPeers;
 use crate::state::{Demand, Expired, LocalWorkload, NodeState, StateCell};
@@ -81,6 +82,8 @@ pub struct Worker {
     /// The time that certificates are held against.
     pub(crate) clock: Arc<MeshClock>,
     pub(crate) expired: Expired,
+    /// Finds peers that do not go on with what they began.
+    pub(crate) sweep: Rc<Sweep>,
     pub(crate) learned: RefCell<Learned>,
     pub(crate) server_tls: TlsCache,
     /// Peers whose handshake on a link is under way, by address.
@@ -109,12 +112,14 @@ impl Worker {
         reach: Arc<Reach>,
     ) -> Rc<Self> {
         let waiting = Rules::new(config.bounds.waiting, metrics.registry().clone());
+        let sweep = Sweep::new(config.bounds.deadlines, metrics.registry().clone());
         Rc::new(Self {
             index,
             node: config.node.clone(),
             state: config.state.clone(),
             links: LinkPool::new(config.clock.clone(), waiting.clone()),
-            apps: AppPool::new(&config.budget, config.workers, waiting),
+            apps: AppPool::new(&config.budget, config.workers, waiting, sweep.clone()),
+            sweep,
             metrics,
             accounts: Accounts::new(config.budget.clone()),
             loads: Loads::default(),

@@ -127,6 +127,10 @@ impl Pool {
                         message,
                     ));
                 }
+                Err(Failed { why, stalled: true, .. }) => {
+                    let message = format!("{address}: {why}");
+                    return Err(UpstreamError::after_sending(UpstreamErrorKind::Timeout, message));
+                }
                 Err(Failed { why, unsent, .. }) => {
                     if reused {
                         self.set_proven(address, false);
@@ -182,7 +186,7 @@ impl Pool {
         let first = async {
             self.make_room_when_asked();
             let (tcp, seat) = connect_for(account, address).await?;
-            let connection = Connection::new(AppStream::new(tcp, seat, place));
+            let connection = Connection::new(AppStream::new(tcp, seat, place), self.progress.clone());
             Ok((opened, exchange(connection, outgoing, body).await))
         };
         crowded::first_answer(address, first).await

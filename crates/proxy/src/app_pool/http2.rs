@@ -18,6 +18,7 @@ use crate::http::body::{Body, Gate};
 use crate::http::request::request;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{Connection, Ended, Handle, Limits, Line, Plain, WhenReset, until_dead};
+use crate::progress::{Side, Sweep};
 use crate::turn::Turn;
 use crate::worker::connect;
 
@@ -161,7 +162,12 @@ impl Pool {
                 let connection = Connection::client(Plain(stream), LIMITS, LINGER);
                 let handle = connection.handle();
                 handle.serve(&shared.line);
-                tokio::task::spawn_local(drive(address, connection, Rc::downgrade(&shared)));
+                tokio::task::spawn_local(drive(
+                    address,
+                    connection,
+                    Rc::downgrade(&shared),
+                    self.progress.clone(),
+                ));
                 shared.refused.set(None);
                 let kept = SharedConnection { handle, used: Cell::new(Instant::now()), _seat: seat };
                 shared.connections.borrow_mut().push(kept);
@@ -189,9 +195,15 @@ impl Drop for Dialing {
     }
 }
 
-async fn drive(address: SocketAddr, mut connection: Connection<Plain<TcpStream>>, shared: Weak<Shared>) {
+async fn drive(
+    address: SocketAddr,
+    mut connection: Connection<Plain<TcpStream>>,
+    shared: Weak<Shared>,
+    sweep: Rc<Sweep>,
+) {
     let (handle, received) = (connection.handle(), connection.received());
     let kept = handle.clone();
+    let _watched = sweep.watch(&handle, Side::Application);
     let dead = async {
         // A process of this host that hangs, in a debugger perhaps, is no reason to break its connections.
         if address.ip().is_loopback() {

@@ -19,6 +19,7 @@ use http_body_util::BodyExt;
 use crate::budget::{Account, Charge};
 use crate::http::headers;
 use crate::http2::{ReceivedBody, Receiver};
+use crate::progress::is_stall;
 
 /// Why a body ended before its end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -381,6 +382,8 @@ struct Recording {
     source_over: bool,
     keeping: bool,
     lost: bool,
+    /// The source does not go on with it.
+    stalled: bool,
     /// Which of the bodies handed out may read: the last.
     reader: u64,
 }
@@ -405,6 +408,7 @@ impl Replay {
             source_over: false,
             keeping: true,
             lost: false,
+            stalled: false,
             reader: 0,
         }))))
     }
@@ -414,6 +418,14 @@ impl Replay {
         match &self.0 {
             Source::Whole(_) => true,
             Source::Recorded(recording) => !recording.borrow().lost,
+        }
+    }
+
+    /// Whether who sends the body does not go on with it.
+    pub fn has_stalled(&self) -> bool {
+        match &self.0 {
+            Source::Whole(_) => false,
+            Source::Recorded(recording) => recording.borrow().stalled,
         }
     }
 
@@ -507,6 +519,7 @@ impl http_body::Body for Replayed {
             }
             Some(Err(error)) => {
                 recording.lost = true;
+                recording.stalled = is_stall(&*error);
                 Poll::Ready(Some(Err(error)))
             }
             None => {

@@ -31,6 +31,8 @@ pub enum Reason {
     EgressDenied,
     Timeout,
     BadRequest,
+    /// The client does not go on with its request.
+    RequestTimeout,
     /// The head of the request, or its trailer section, is larger than is taken.
     HeadersTooLarge,
     /// The same of the answer.
@@ -56,6 +58,7 @@ impl Reason {
             Self::EgressDenied => "egress-denied",
             Self::Timeout => "timeout",
             Self::BadRequest => "bad-request",
+            Self::RequestTimeout => "request-timeout",
             Self::HeadersTooLarge => "headers-too-large",
             Self::AnswerHeadersTooLarge => "answer-headers-too-large",
             Self::Unsupported => "unsupported",
@@ -77,6 +80,7 @@ impl Reason {
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
         }
     }

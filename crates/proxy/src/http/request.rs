@@ -51,6 +51,7 @@ pub(crate) async fn request(
             Error::Full if body.is_some() => return Err(turn.in_vain(rules, to)),
             Error::Full => UpstreamErrorKind::StreamsFull,
             Error::NotProcessed if body.is_none() => UpstreamErrorKind::WentAway,
+            Error::Stalled => UpstreamErrorKind::Timeout,
             // Neither the same nor another endpoint would take it for anything else.
             Error::Oversized | Error::TooLargeForPeer(_) => {
                 let (kind, what) = match error {

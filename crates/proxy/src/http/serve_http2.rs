@@ -19,6 +19,7 @@ use crate::http2::{
     Connection, Ended, Incoming, Limits, Plain, Receiver, Sender, Tunnel, WhenReset, until_dead,
 };
 use crate::link::REASON;
+use crate::progress::Side;
 use crate::tcp::{Downstream, Replayed};
 
 /// What a client may do on one connection.
@@ -49,6 +50,7 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
     let mut connection = Connection::server(Plain(Replayed::new(first, io)), LIMITS, LINGER)
         .charged(cx.account.clone(), reply::shed_by_client);
     let (handle, received) = (connection.handle(), connection.received());
+    let _watched = worker.sweep.watch(&handle, Side::Client);
     let mut dead = pin!(until_dead(handle.clone(), received, PING_INTERVAL, PING_DEADLINE, || {}));
     let mut draining = pin!(worker.drain.wait());
     let mut told = false;

@@ -194,7 +194,7 @@ async fn speak(
         Form::Connect => None,
     };
     let outgoing = Outgoing { head, upgrade, gate: None };
-    let answer = exchange(Connection::new(upstream), outgoing, body).await.map_err(
+    let answer = exchange(Connection::new(upstream, worker.sweep.clone()), outgoing, body).await.map_err(
         |Failed { why, oversized, .. }| {
             let kind = if oversized {
                 UpstreamErrorKind::AnswerHeadersTooLarge

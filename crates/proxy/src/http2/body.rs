@@ -67,7 +67,10 @@ where
                 return Poll::Ready(Err(error));
             }
             if !rest.is_empty() {
-                ready!(room)?;
+                if room.is_pending() {
+                    sender.wants_room();
+                    return Poll::Pending;
+                }
                 sender.send(&mut rest, last);
                 if rest.is_empty() && last {
                     return Poll::Ready(Ok(()));

@@ -14,9 +14,10 @@ use super::budget::Budget;
 use super::error::{Ended, Error, Reason, Violation};
 use super::frame::{self, kind, setting};
 use super::hpack::{Decoder, Encoder};
+use super::input::Input;
 use super::line::Line;
 use super::out::Out;
-use super::receive::Input;
+use super::stalled::Watched;
 use super::stream::{Reset, Stream, Way, register};
 use super::{Incoming, Limits, WhenReset};
 use crate::budget::Charge;
@@ -109,6 +110,8 @@ pub(super) struct Core {
     pub payer: Charge,
     /// Requests that the payer has no share for are answered with these fields (servers).
     pub refusal: fn() -> HeaderMap,
+    /// What is watched for progress.
+    pub watched: Watched,
     pub resets: Budget,
     /// We have reset as many streams as we may (clients that leave then).
     resets_spent: bool,
@@ -188,6 +191,7 @@ impl Core {
             fields: 0,
             payer: Charge::default(),
             refusal: HeaderMap::new,
+            watched: Watched::default(),
             resets: Budget::new(limits.resets, limits.resets_per_second),
             resets_spent: false,
             unanswered: 0,
@@ -290,17 +294,23 @@ impl Core {
             Some(Some(Reset::Here(reason))) => Some(Error::ResetHere(reason)),
             Some(Some(Reset::NotProcessed)) => Some(Error::NotProcessed),
             Some(Some(Reset::Full)) => Some(Error::Full),
+            Some(Some(Reset::Stalled)) => Some(Error::Stalled),
             None => Some(Error::ResetHere(Reason::STREAM_CLOSED)),
         }
     }
 
     /// Resets a stream, unless it is over.
     pub(super) fn reset(&mut self, id: u32, reason: Reason) {
+        self.reset_as(id, Reset::Here(reason), reason);
+    }
+
+    /// The same; `why` is for those who hold the stream.
+    pub(super) fn reset_as(&mut self, id: u32, why: Reset, reason: Reason) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.is_closed() || self.ended.is_some() {
             return self.forget_if_done(id);
         }
-        stream.reset = Some(Reset::Here(reason));
+        stream.reset = Some(why);
         if self.server {
             self.cut_requests += usize::from(stream.receiving == Way::Open);
         } else if stream.unanswered && !self.resets.take(self.now) {

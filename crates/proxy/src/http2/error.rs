@@ -116,6 +116,8 @@ pub enum Error {
     NotProcessed,
     /// The peer has refused it: as many are open as it takes at a time.
     Full,
+    /// The peer did not go on with what it sent, or does not take what is sent.
+    Stalled,
     /// The connection takes no new streams.
     Unavailable,
     /// What the peer sent has more fields, or larger ones, than is taken.
@@ -143,6 +145,7 @@ impl fmt::Display for Error {
             Self::ResetHere(reason) => write!(f, "the stream was reset: {reason}"),
             Self::NotProcessed => f.write_str("the peer went away before it looked at the request"),
             Self::Full => f.write_str("the peer takes no more streams at a time"),
+            Self::Stalled => f.write_str("the peer made no progress for too long"),
             Self::Unavailable => f.write_str("the connection takes no new streams"),
             Self::Oversized => f.write_str("the header fields are too large, or too many"),
             Self::TooLargeForPeer(limit) => {

@@ -263,6 +263,9 @@ impl Receiver {
             if stream.receiving == Way::Ended {
                 return Poll::Ready(stream.oversized.then_some(Err(Error::Oversized)));
             }
+            if stream.stalled {
+                return Poll::Ready(Some(Err(Error::Stalled)));
+            }
         }
         if let Some(failure) = core.failure(self.id) {
             return Poll::Ready(Some(Err(failure)));

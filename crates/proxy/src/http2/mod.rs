@@ -20,11 +20,13 @@ mod fields;
 mod frame;
 mod handle;
 pub mod hpack;
+mod input;
 mod line;
 mod out;
 mod receive;
 mod send;
 mod splice;
+mod stalled;
 mod stream;
 #[cfg(test)]
 mod tests;

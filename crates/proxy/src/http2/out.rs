@@ -15,7 +15,7 @@ pub(super) struct Out {
     pub bytes: Vec<u8>,
     written: usize,
     /// What was written in all.
-    total: u64,
+    pub total: u64,
     /// The large heads among what is to be written: where each ends, counted as `total` is, and its length.
     heads: VecDeque<(u64, usize)>,
     pub heads_length: usize,

@@ -11,56 +11,18 @@ use super::error::{Ended, Reason, Violation};
 use super::fields::{self, Block};
 use super::frame::{self, HEADER, Head, PREFACE, flag, kind, u32_at};
 use super::hpack::{DecodeError, ListLimit};
+use super::input::{BlockBegun, Data, Expect};
 use super::stream::{Stream, Way};
+use crate::progress::{INTERIM_ANSWERS, Stall};
 
 /// Empty frames of one stream that a client takes: servers that flush what is not there.
 const MAX_EMPTY_FRAMES: u8 = 100;
 /// A header block may be that many frames.
 const MAX_CONTINUATIONS: usize = 64;
 
-/// Where in the byte stream we are.
-pub(super) struct Input {
-    /// What of a frame has come, where it did not come whole.
-    partial: Vec<u8>,
-    expect: Expect,
-    block: Option<BlockBegun>,
-}
-
-enum Expect {
-    /// So many bytes of the preface have come.
-    Preface(usize),
-    Frame,
-    Data(Data),
-}
-
-/// A DATA frame whose payload is passed on as it comes.
-#[derive(Clone, Copy)]
-struct Data {
-    stream: u32,
-    /// Bytes of data, then of padding, that are still to come.
-    left: usize,
-    padding: usize,
-    end: bool,
-}
-
-/// A header block that goes on in CONTINUATION frames.
-struct BlockBegun {
-    stream: u32,
-    end: bool,
-    bytes: Vec<u8>,
-    frames: usize,
-}
-
 /// CVE-2023-44487.
 pub(super) const RESETS: Violation =
     Violation::new(Reason::ENHANCE_YOUR_CALM, "it opens streams only to reset them");
-
-impl Input {
-    pub(super) fn new(server: bool) -> Self {
-        let expect = if server { Expect::Preface(0) } else { Expect::Frame };
-        Self { partial: Vec::new(), expect, block: None }
-    }
-}
 
 impl Core {
     /// Takes bytes that came from the peer. `now` is the time since any fixed moment.
@@ -113,6 +75,9 @@ impl Core {
         }
         // In pieces: the header first, then as much as it says.
         let mut partial = std::mem::take(&mut self.input.partial);
+        if partial.is_empty() && self.input.block.is_none() {
+            self.input.in_pieces += 1;
+        }
         let mut bytes = bytes;
         let mut fill = |partial: &mut Vec<u8>, to: usize| {
             let count = to.saturating_sub(partial.len()).min(bytes.len());
@@ -334,6 +299,7 @@ impl Core {
         if head.has(flag::END_HEADERS) {
             return self.block(head.stream, end, block);
         }
+        self.input.in_pieces += 1;
         self.input.block = Some(BlockBegun { stream: head.stream, end, bytes: block.to_vec(), frames: 1 });
         Ok(())
     }
@@ -515,6 +481,11 @@ impl Core {
             if head.status.is_informational() {
                 if end || head.status == http::StatusCode::SWITCHING_PROTOCOLS {
                     return self.fail(id, Reason::PROTOCOL_ERROR);
+                }
+                stream.interim += 1;
+                if stream.interim > INTERIM_ANSWERS {
+                    self.watched.cut[Stall::Interim as usize] += 1;
+                    return self.fail(id, Reason::ENHANCE_YOUR_CALM);
                 }
                 stream.may_continue |= head.status == http::StatusCode::CONTINUE;
                 stream.wake_receiver();

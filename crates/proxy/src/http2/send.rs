@@ -115,7 +115,10 @@ impl Core {
         if self.failure(id).is_some() {
             return data.clear();
         }
-        let waits = self.streams.get(&id).is_none_or(|stream| stream.unsent_length > 0);
+        let waits = self.streams.get_mut(&id).is_none_or(|stream| {
+            stream.wants_room = false;
+            stream.unsent_length > 0
+        });
         if !waits && self.write_data(id, data, end) {
             self.sent_end(id);
         }
@@ -165,6 +168,7 @@ impl Core {
             out.extend_from_slice(&data[..length]);
             data.advance(length);
             stream.send_window -= length as i64;
+            stream.sent += 1;
             self.send_window -= length as i64;
             if data.is_empty() {
                 break;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, response};
 
 use super::error::Reason;
+use super::stalled::Still;
 use crate::budget::Charge;
 
 /// How one way of a stream stands.
@@ -26,6 +27,8 @@ pub(super) enum Reset {
     NotProcessed,
     /// The peer refused it: as many are open as it takes at a time.
     Full,
+    /// The peer did not go on with what it sent, or does not take what is sent.
+    Stalled,
 }
 
 /// Pieces of data below that are joined.
@@ -85,6 +88,18 @@ pub(super) struct Stream {
     /// How much the peer may send, and how much more it could be told that it may.
     pub receive_window: i64,
     pub unannounced: u32,
+    /// Frames of data that were sent.
+    pub sent: u64,
+    /// Data is at hand for which there is no room.
+    pub wants_room: bool,
+    /// What passes are the bytes of a connection, which may rest.
+    pub is_tunnel: bool,
+    /// What the peer began to send does not go on (servers).
+    pub stalled: bool,
+    pub receive_still: Still,
+    pub send_still: Still,
+    /// Interim answers that came (clients).
+    pub interim: u32,
     /// Whoever waits for something to come, and for room to send or a reset.
     pub receiver: Option<Waker>,
     pub sender: Option<Waker>,
@@ -123,6 +138,13 @@ impl Stream {
             send_window,
             receive_window: i64::from(receive_window),
             unannounced: 0,
+            sent: 0,
+            wants_room: false,
+            is_tunnel: false,
+            stalled: false,
+            receive_still: Still::default(),
+            send_still: Still::default(),
+            interim: 0,
             receiver: None,
             sender: None,
             waits_for_connection: false,

@@ -25,7 +25,8 @@ pub struct Tunnel {
 const WRITE: usize = 64 << 10;
 
 impl Tunnel {
-    pub(crate) fn new(sender: Sender, receiver: Receiver) -> Self {
+    pub(crate) fn new(mut sender: Sender, receiver: Receiver) -> Self {
+        sender.is_tunnel();
         Self { sender, receiver, rest: Bytes::new(), shut: false, ended: false }
     }
 }

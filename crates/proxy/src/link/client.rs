@@ -31,6 +31,7 @@ use crate::http::body::Body;
 use crate::http::request::request;
 use crate::http2::{Connection, Ended, Error, Handle, Limits, Line, RequestHead, Tunnel, until_dead};
 use crate::metrics::Handshake;
+use crate::progress::Side;
 use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tls::{self, TlsCache, TlsFailure, TlsStream};
 use crate::turn::{Rules, Turn};
@@ -458,6 +459,7 @@ async fn drive(
             worker.links.retire(&key, &link);
         }
     };
+    let _watched = worker.sweep.watch(&connection.handle(), Side::Link);
     let mut dead = false;
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => match ended {

@@ -30,6 +30,7 @@ use crate::http::respond::respond;
 use crate::http2::{Connection, Ended, Incoming, Receiver, Sender, Tunnel, Violation, splice, until_dead};
 use crate::inbound::{self, Peer};
 use crate::metrics::Handshake;
+use crate::progress::Side;
 use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tls::{self, TlsFailure};
 use crate::worker::Worker;
@@ -145,6 +146,7 @@ enum Failure {
 /// GOAWAY: what is under way is finished.
 async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection) -> Result<(), Failure> {
     let (handle, received) = (connection.handle(), connection.received());
+    let _watched = worker.sweep.watch(&handle, Side::Link);
     let over = Notify::new();
     let faults = Faults::of(handle.clone(), &worker.metrics.counts().server_link_faults);
     // Looked at each time: a timer until then would not see that the clock was set.

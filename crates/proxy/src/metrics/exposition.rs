@@ -8,6 +8,7 @@ use tulle_model::telemetry::LATENCY_BOUNDS;
 use super::{Count, EdgeKey, HANDSHAKES, REJECTIONS, STREAM_WAITS, WorkerRegistry, totals};
 use crate::Security;
 use crate::budget::{Budget, Payer, Resource};
+use crate::progress::{SIDES, STALLS};
 
 const REQUESTS: Metric = Metric {
     name: "tulle_requests_total",
@@ -96,6 +97,11 @@ const WAITS: Metric = Metric {
     name: "tulle_stream_waits_total",
     kind: "counter",
     help: "Waits for a stream of HTTP/2 by how they ended.",
+};
+const STALLED: Metric = Metric {
+    name: "tulle_stalls_total",
+    kind: "counter",
+    help: "What was cut because a peer did not go on with it: heads, bodies, data it did not take, interim answers.",
 };
 const IN_FLIGHT: Metric = Metric {
     name: "tulle_workload_in_flight",
@@ -190,6 +196,14 @@ pub(crate) fn text(workers: &[Arc<WorkerRegistry>], budget: &Budget) -> String {
     for (result, name) in STREAM_WAITS {
         let labels = format!("result=\"{name}\"");
         WAITS.line(&mut out, "", &labels, sum(&|w| &w.counts.stream_waits[result as usize]));
+    }
+
+    STALLED.head(&mut out);
+    for (side, who) in SIDES {
+        for (what, name) in STALLS {
+            let labels = format!("side=\"{who}\",what=\"{name}\"");
+            STALLED.line(&mut out, "", &labels, sum(&|w| &w.counts.stalls[side as usize][what as usize]));
+        }
     }
 
     let mut in_flight: std::collections::BTreeMap<_, u64> = Default::default();

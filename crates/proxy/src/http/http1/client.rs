@@ -8,6 +8,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -23,6 +24,7 @@ use super::input::{Input, Lost, NoHead};
 use super::output::{Output, Sending};
 use crate::http::body::{Body, BodyError, Gate, passed_on};
 use crate::http::headers::named_by_connection;
+use crate::progress::{INTERIM_ANSWERS, Patience, Side, Stall, Stalled, Sweep};
 
 /// What a request can be sent through.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
@@ -39,12 +41,16 @@ struct Parts<IO> {
     output: Output,
     /// The answer began with a head that came alone.
     pieces: bool,
+    sweep: Rc<Sweep>,
+    reading: Patience,
+    writing: Patience,
 }
 
 impl<IO> Connection<IO> {
-    pub fn new(io: IO) -> Self {
+    pub fn new(io: IO, sweep: Rc<Sweep>) -> Self {
         let (input, output) = Default::default();
-        Self(Box::new(Parts { io, input, output, pieces: false }))
+        let [reading, writing] = [Patience::with(Side::Application), Patience::with(Side::Application)];
+        Self(Box::new(Parts { io, input, output, pieces: false, sweep, reading, writing }))
     }
 
     pub fn io(&self) -> &IO {
@@ -78,11 +84,13 @@ pub(crate) struct Failed {
     pub unsent: Option<Body>,
     /// The answer's head is larger than is taken.
     pub oversized: bool,
+    /// The application made no progress for too long.
+    pub stalled: bool,
 }
 
 impl Failed {
     fn new(why: impl fmt::Display) -> Self {
-        Self { why: why.to_string(), unsent: None, oversized: false }
+        Self { why: why.to_string(), unsent: None, oversized: false, stalled: false }
     }
 }
 
@@ -124,12 +132,21 @@ pub(crate) async fn exchange<IO: Stream>(
     }
     let mut upload = Some(upload);
     let mut broken = None;
+    let mut interim = 0;
     let outcome = poll_fn(|cx| {
-        let Parts { io, input, output, .. } = &mut *connection;
+        let Parts { io, input, output, sweep, reading, writing, .. } = &mut *connection;
         if let Some(sending) = &mut upload {
             match sending.poll(cx, io, output) {
-                Poll::Pending => {}
-                Poll::Ready(Ok(())) => upload = None,
+                Poll::Pending if output.is_empty() => writing.rest(),
+                Poll::Pending => {
+                    if writing.poll(cx, sweep, Stall::Write, output.total).is_ready() {
+                        return Poll::Ready(Err(NoAnswer::Stalled("it does not take the request")));
+                    }
+                }
+                Poll::Ready(Ok(())) => {
+                    writing.rest();
+                    upload = None;
+                }
                 Poll::Ready(Err(Unsent::Broken(error))) if output.total == before => {
                     return Poll::Ready(Err(NoAnswer::Unsent(error)));
                 }
@@ -142,8 +159,24 @@ pub(crate) async fn exchange<IO: Stream>(
             }
         }
         loop {
-            let parsed = ready!(input.poll_head(cx, io, |bytes| head::response(bytes, &head.method)));
+            let parsed = match input.poll_head(cx, io, |bytes| head::response(bytes, &head.method)) {
+                Poll::Ready(parsed) => parsed,
+                // It may take its time to begin.
+                Poll::Pending if input.is_empty() => return Poll::Pending,
+                Poll::Pending => {
+                    ready!(reading.poll(cx, sweep, Stall::Head, interim.into()));
+                    return Poll::Ready(Err(NoAnswer::Stalled("it does not finish the head of its answer")));
+                }
+            };
+            reading.rest();
             let answer = parsed.map_err(NoAnswer::Head)?;
+            if answer.parts.status.is_informational() {
+                interim += 1;
+                if interim > INTERIM_ANSWERS {
+                    sweep.count(Side::Application, Stall::Interim);
+                    return Poll::Ready(Err(NoAnswer::Interim));
+                }
+            }
             match answer.parts.status {
                 StatusCode::CONTINUE => {
                     if let Some(gate) = gate {
@@ -180,10 +213,12 @@ pub(crate) async fn exchange<IO: Stream>(
                 (None, None) => None,
             },
             oversized: false,
+            stalled: false,
         }),
         Err(no_answer @ NoAnswer::Head(NoHead::Bad(Bad::TooLarge))) => {
             Err(Failed { oversized: true, ..Failed::new(no_answer) })
         }
+        Err(NoAnswer::Stalled(why)) => Err(Failed { stalled: true, ..Failed::new(why) }),
         Err(no_answer) => Err(match broken {
             Some(error) => Failed::new(format_args!("{error}; {no_answer}")),
             None => Failed::new(no_answer),
@@ -197,6 +232,8 @@ enum NoAnswer {
     Head(NoHead),
     Body(BodyError),
     Switched,
+    Stalled(&'static str),
+    Interim,
 }
 
 impl fmt::Display for NoAnswer {
@@ -210,6 +247,8 @@ impl fmt::Display for NoAnswer {
             }
             Self::Head(NoHead::Bad(Bad::Malformed(why))) => write!(f, "the answer is malformed: {}", why.0),
             Self::Body(error) => write!(f, "the request's body broke: {error}"),
+            Self::Stalled(what) => f.write_str(what),
+            Self::Interim => write!(f, "it sent more than {INTERIM_ANSWERS} interim answers"),
             Self::Switched => f.write_str("it switched protocols without being asked to"),
         }
     }
@@ -398,19 +437,39 @@ impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F
         let Some((Rest { connection, upload }, _)) = &mut this.left else {
             return Poll::Ready(this.lost.take().map(|lost| Err(lost.into())));
         };
-        let Parts { io, input, output, pieces } = &mut *connection.0;
-        if let Some(sending) = upload
-            && let Poll::Ready(sent) = sending.poll(cx, io, output)
-        {
-            *upload = None;
-            this.keep &= sent.is_ok();
+        let Parts { io, input, output, pieces, sweep, reading, writing } = &mut *connection.0;
+        if let Some(sending) = upload {
+            let sent = match sending.poll(cx, io, output) {
+                Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
+                Poll::Pending if output.is_empty() => {
+                    writing.rest();
+                    Poll::Pending
+                }
+                Poll::Pending => writing.poll(cx, sweep, Stall::Write, output.total).map(|()| false),
+            };
+            if let Poll::Ready(sent) = sent {
+                writing.rest();
+                *upload = None;
+                this.keep &= sent;
+            }
         }
         let hurry = |io: &IO| {
             if *pieces {
                 io.hurry();
             }
         };
-        match ready!(input.poll_body(cx, io, &mut this.decoder, hurry)) {
+        let decoded = match input.poll_body(cx, io, &mut this.decoder, hurry) {
+            Poll::Ready(decoded) => {
+                reading.rest();
+                decoded
+            }
+            Poll::Pending => {
+                let Some(left) = this.decoder.left() else { return Poll::Pending };
+                ready!(reading.poll(cx, sweep, Stall::Body, left));
+                Err(Lost::Stalled)
+            }
+        };
+        match decoded {
             Ok(Decoded::Data(data)) => {
                 if this.decoder.is_over() {
                     this.over();
@@ -449,6 +508,7 @@ impl From<Lost> for BodyError {
         match lost {
             Lost::Ended => "the connection was closed before the body's end".into(),
             Lost::Broken(error) => error.into(),
+            Lost::Stalled => Stalled.into(),
             Lost::Malformed(why) => why.0.into(),
         }
     }

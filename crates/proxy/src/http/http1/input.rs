@@ -47,6 +47,8 @@ pub(super) enum Lost {
     Ended,
     Broken(io::Error),
     Malformed(Malformed),
+    /// The peer does not go on with it.
+    Stalled,
 }
 
 impl Input {

@@ -11,7 +11,6 @@ mod tests;
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -39,10 +38,9 @@ use crate::http::server::{Connection, answer};
 use crate::http::upgrade::Leaving;
 use crate::link::REASON;
 use crate::metrics::Rejection;
+use crate::progress::{Patience, Side, Stall, Sweep};
 use crate::tcp::{Downstream, Reset};
 
-/// How long the head of a request may take from its first byte on.
-const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 /// An idle connection is closed after four such times, or a little more.
 const IDLE_QUARTER: Duration = Duration::from_secs(3600 / 4);
 /// How long a client that closed its side may take no byte of its answer before it is taken to be gone: the
@@ -76,6 +74,9 @@ struct Client {
     owes_continue: bool,
     /// The connection's task, where it waits for what the body's reader does.
     task: Option<Waker>,
+    sweep: Rc<Sweep>,
+    reading: Patience,
+    writing: Patience,
     /// Since when the client's side is closed.
     half_closed: Option<HalfClosed>,
 }
@@ -107,6 +108,8 @@ struct Gone;
 enum Begun {
     Request(RequestHead),
     Http2,
+    /// It does not go on with what it began.
+    Slow,
 }
 
 /// Why no further request is served on a connection.
@@ -128,7 +131,7 @@ impl From<Gone> for Last {
 
 /// Serves a connection, of which `first` was read already, until it ends.
 pub(in crate::http) async fn serve(cx: &Rc<Connection>, io: Downstream, first: Vec<u8>) -> Ended {
-    let client = Rc::new(RefCell::new(Client::new(io, first)));
+    let client = Rc::new(RefCell::new(Client::new(io, first, cx.worker.sweep.clone())));
     let last = requests(cx, &client).await.unwrap_or_else(Last::from);
     if let Last::Answered = last {
         Box::pin(farewell(&client)).await;
@@ -154,6 +157,7 @@ async fn requests(cx: &Rc<Connection>, client: &Rc<RefCell<Client>>) -> Result<L
         let under_way = match next_request(client, drain, &mut idle, served).await {
             Ok(Begun::Request(request)) => Box::pin(serve_request(cx, client, request)),
             Ok(Begun::Http2) => return Ok(Last::Http2),
+            Ok(Begun::Slow) => return Box::pin(refuse_slow(client)).await,
             Err(NoHead::Bad(bad)) => return Box::pin(refuse(cx, client, bad, served == 0)).await,
             Err(NoHead::Ended | NoHead::Cut) => return Ok(Last::Answered),
             Err(NoHead::Broken(error)) => {
@@ -246,7 +250,6 @@ async fn next_request(
     idle: &mut Option<Idle>,
     served: u64,
 ) -> Result<Begun, NoHead> {
-    let mut deadline: Option<Pin<Box<Sleep>>> = None;
     let parse = |bytes: &[u8]| match head::request(bytes) {
         Ok(found) => Ok(found.map(|(request, used)| (Begun::Request(request), used))),
         Err(_) if served == 0 && bytes.starts_with(PREFACE) => Ok(Some((Begun::Http2, 0))),
@@ -259,6 +262,7 @@ async fn next_request(
             return Poll::Ready(Err(NoHead::Ended));
         }
         if let Poll::Ready(begun) = client.input.poll_head(cx, &mut client.io, parse) {
+            client.reading.rest();
             return Poll::Ready(begun);
         }
         client.input.skip_empty_lines();
@@ -269,9 +273,8 @@ async fn next_request(
                 return Poll::Ready(Err(NoHead::Ended));
             }
         } else {
-            let deadline = deadline.get_or_insert_with(|| Box::pin(sleep(HEAD_DEADLINE)));
-            ready!(deadline.as_mut().poll(cx));
-            return Poll::Ready(Err(NoHead::Broken(io::ErrorKind::TimedOut.into())));
+            ready!(client.reading.poll(cx, &client.sweep, Stall::Head, served));
+            return Poll::Ready(Ok(Begun::Slow));
         }
         Poll::Pending
     })
@@ -346,6 +349,14 @@ async fn dismiss(client: &RefCell<Client>, response: Response<Body>) -> Result<L
     Ok(Last::Gone)
 }
 
+/// Tells a client that it took too long.
+async fn refuse_slow(client: &RefCell<Client>) -> Result<Last, Gone> {
+    let response = reply(Reason::RequestTimeout, "the head of the request was begun and not finished");
+    let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
+    answer::write(client, &asked, response, false).await?;
+    Ok(Last::Gone)
+}
+
 /// Waits until the body of the request that was answered is read. `false`: it never will be.
 async fn body_over(client: &RefCell<Client>) -> bool {
     poll_fn(|cx| {
@@ -406,7 +417,7 @@ async fn linger(client: &RefCell<Client>) {
 }
 
 impl Client {
-    fn new(io: Downstream, first: Vec<u8>) -> Self {
+    fn new(io: Downstream, first: Vec<u8>, sweep: Rc<Sweep>) -> Self {
         Self {
             io,
             input: Input::new(first),
@@ -415,6 +426,9 @@ impl Client {
             owes_continue: false,
             task: None,
             half_closed: None,
+            sweep,
+            reading: Patience::with(Side::Client),
+            writing: Patience::with(Side::Client),
         }
     }
 

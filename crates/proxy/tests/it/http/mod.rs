@@ -14,4 +14,5 @@ mod mesh;
 mod rules;
 mod shares;
 mod stale;
+mod stalls;
 mod upgrades;

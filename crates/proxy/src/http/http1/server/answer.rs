@@ -13,6 +13,7 @@ use crate::http::body::Body;
 use crate::http::http1::buffers;
 use crate::http::http1::encode::{self, Announced};
 use crate::http::http1::output::Sending;
+use crate::progress::Stall;
 use crate::tcp::Reset;
 
 /// What of a request decides over the form of its answer.
@@ -107,7 +108,22 @@ pub(super) async fn write(
                 Poll::Ready(Ok(())) if over => return Poll::Ready(Ok(())),
                 Poll::Ready(Ok(())) if !waits => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
-                _ => {
+                flushed => {
+                    // The client's part, or that of whoever has the body.
+                    let stalled = match flushed {
+                        Poll::Pending => {
+                            client.writing.poll(cx, &client.sweep, Stall::Write, client.output.total)
+                        }
+                        Poll::Ready(_) => {
+                            client.writing.rest();
+                            Poll::Pending
+                        }
+                    };
+                    if stalled.is_ready() {
+                        // What the kernel has of it would be kept for as long as the client likes.
+                        client.io.reset();
+                        return Poll::Ready(Err(Gone));
+                    }
                     ready!(client.poll_gone(cx));
                     return Poll::Ready(Err(Gone));
                 }
@@ -117,6 +133,7 @@ pub(super) async fn write(
     .await;
     let client = &mut *client.borrow_mut();
     client.output.rest();
+    client.writing.rest();
     written?;
     if broken {
         if announced.sending == Sending::UntilClose {

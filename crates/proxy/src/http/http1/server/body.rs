@@ -14,6 +14,7 @@ use crate::http::body::{BodyError, passed_on};
 use crate::http::headers::named_by_connection;
 use crate::http::http1::framing::Decoded;
 use crate::http::http1::input::Lost;
+use crate::progress::Stall;
 
 /// It has the reading side of the connection until it ends or is dropped.
 pub(super) struct Incoming {
@@ -51,13 +52,23 @@ impl http_body::Body for Incoming {
             let _ = client.output.poll_flush(cx, &mut client.io);
         }
         let Receiving::Reader(decoder) = &mut client.receiving else { return Poll::Ready(None) };
-        let decoded = ready!(client.input.poll_body(cx, &mut client.io, decoder, |_| {}));
+        let decoded = match client.input.poll_body(cx, &mut client.io, decoder, |_| {}) {
+            Poll::Ready(decoded) => {
+                client.reading.rest();
+                decoded
+            }
+            Poll::Pending => {
+                let Some(left) = decoder.left() else { return Poll::Pending };
+                ready!(client.reading.poll(cx, &client.sweep, Stall::Body, left));
+                Err(Lost::Stalled)
+            }
+        };
         this.over = decoder.is_over() || decoded.is_err();
         if this.over {
             client.receiving = match &decoded {
                 Ok(_) => Receiving::Over,
                 Err(Lost::Malformed(why)) => Receiving::Malformed(*why),
-                Err(Lost::Ended | Lost::Broken(_)) => Receiving::Broken,
+                Err(Lost::Ended | Lost::Broken(_) | Lost::Stalled) => Receiving::Broken,
             };
             if let Err(Lost::Ended) = decoded {
                 client.half_close();
