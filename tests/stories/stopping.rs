@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{AT_FDCWD, Flock, FlockArg, RenameFlags, renameat2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -215,13 +216,16 @@ fn a_socket_that_was_removed_comes_back() {
 
     // Somebody removes all that the node has, and starts another one: the first does not take the socket back.
     let old = mesh.node.take().unwrap();
-    std::fs::remove_dir_all(mesh.home.path().join("node")).unwrap();
-    let lock = mesh.home.path().join("node/lock");
-    eventually("the lock", PATIENCE, || lock.exists().then_some(()));
-    std::fs::remove_dir_all(mesh.home.path().join("node")).unwrap();
-    std::fs::create_dir(mesh.home.path().join("node")).unwrap();
-    let taken = std::fs::File::create(&lock).unwrap();
-    let _taken = nix::fcntl::Flock::lock(taken, nix::fcntl::FlockArg::LockExclusiveNonblock).unwrap();
+    let folder = mesh.home.path().join("node");
+    std::fs::remove_dir_all(&folder).unwrap();
+    eventually("the lock", PATIENCE, || folder.join("lock").exists().then_some(()));
+    // The lock of the other one is held before it stands in the place where the first node looks for it.
+    let others = mesh.home.path().join("node.new");
+    std::fs::create_dir(&others).unwrap();
+    let taken = std::fs::File::create(others.join("lock")).unwrap();
+    let _taken = Flock::lock(taken, FlockArg::LockExclusiveNonblock).unwrap();
+    renameat2(AT_FDCWD, &others, AT_FDCWD, &folder, RenameFlags::RENAME_EXCHANGE).unwrap();
+    std::fs::remove_dir_all(&others).unwrap();
     std::fs::remove_file(&socket).unwrap();
     eventually("a word on it", PATIENCE, || {
         old.stderr().contains("another node has taken over").then_some(())

@@ -25,7 +25,7 @@ impl HomeLock {
     /// Takes the lock of the node whose files are in `folder`.
     ///
     /// # Errors
-    /// [`InUse`] where somebody else holds it.
+    /// [`InUse`] where somebody else holds it, or has put another file in its place meanwhile.
     pub fn take(folder: &Path) -> anyhow::Result<Self> {
         let mut path = folder.join("lock");
         let writing = File::options().create(true).truncate(false).write(true).open(&path);
@@ -35,10 +35,14 @@ impl HomeLock {
             File::open(&path).map_err(|_| e)
         });
         let file = opened.with_context(|| format!("{} cannot be opened", path.display()))?;
-        match Flock::lock(OwnedFd::from(file), FlockArg::LockExclusiveNonblock) {
-            Ok(held) => Ok(Self { path, held }),
-            Err(_) => Err(InUse(folder.to_owned()).into()),
-        }
+        Self::lock(OwnedFd::from(file), path).ok_or_else(|| InUse(folder.to_owned()).into())
+    }
+
+    /// Locks what was opened at `path`, where nobody else has it. A lock on a file that is no longer there keeps
+    /// nobody away: another node may hold the one that stands in its place.
+    fn lock(file: OwnedFd, path: PathBuf) -> Option<Self> {
+        let held = Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()?;
+        Some(Self { path, held }).filter(Self::is_in_force)
     }
 
     /// Whether what is locked still stands at its place: it does not where the home was removed or replaced.
@@ -65,5 +69,15 @@ mod tests {
         assert!(second.is_in_force() && !first.is_in_force(), "it is another's now");
         drop(second);
         assert!(HomeLock::take(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_goes_between_its_opening_and_its_locking_is_no_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let opened = OwnedFd::from(File::create(&path).unwrap());
+        fs::remove_file(&path).unwrap();
+        let _other = HomeLock::take(folder.path()).unwrap();
+        assert!(HomeLock::lock(opened, path).is_none());
     }
 }

@@ -102,6 +102,9 @@ impl SocketFile {
         if state.gone {
             return Look::Stands;
         }
+        let stands =
+            state.stands.as_ref().is_some_and(|(path, id)| identity(path).is_ok_and(|now| now == *id));
+        // Asked after that: where another node has taken over meanwhile, what is missing is not ours to make.
         if !state.lock.is_in_force() {
             let folder = self.home.join("node");
             let taken = files::create_private_folder(&folder)
@@ -113,7 +116,7 @@ impl SocketFile {
                 Err(e) => return Look::Failed(e),
             }
         }
-        if state.stands.as_ref().is_some_and(|(path, id)| identity(path).is_ok_and(|now| now == *id)) {
+        if stands {
             return Look::Stands;
         }
         let made = bind(&self.home).and_then(|(listener, path)| Ok((listener, identity(&path)?, path)));
