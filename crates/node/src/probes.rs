@@ -69,6 +69,9 @@ impl Default for Timing {
     }
 }
 
+/// Why a workload is not ready without a process.
+pub(crate) const NOT_RUNNING: &str = "its process is not running";
+
 /// Whether a workload can take traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
@@ -96,7 +99,7 @@ pub async fn watch(
     health: watch::Sender<Health>,
 ) {
     loop {
-        set(&health, Health::NotReady("its process is not running".to_owned()));
+        set(&health, Health::NotReady(NOT_RUNNING.to_owned()));
         if running.wait_for(|running| *running).await.is_err() {
             return;
         }

@@ -117,6 +117,10 @@ impl Entry {
         if self.certificate.borrow().is_none() {
             return Err("it waits for its certificate".to_owned());
         }
+        // Its probe hears of it a moment later.
+        if !*self.running.borrow() {
+            return Err(probes::NOT_RUNNING.to_owned());
+        }
         match &*self.health.borrow() {
             Health::Ready => Ok(()),
             Health::NotReady(why) => Err(why.clone()),
