@@ -1,15 +1,23 @@
 //! `tulle status`: nodes, their workloads and certificates, services and their endpoints.
 
+use std::time::Duration;
+
 use anstyle::AnsiColor;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tulle_model::registry::KindId;
+use tulle_node::client::NodeClient;
+use tulle_node::status::NodeStatus;
 
 use super::get::ScopeArgs;
 use crate::client::{Client, ClientArgs, JSON, resource};
 use crate::exit::{Failure, Result};
 use crate::output::{Cell, ReportFormat, Table, age, print, print_json, print_yaml};
+
+/// How long the node of this host may take to say what it knows beyond what it has told the server.
+const NODE_DEADLINE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -67,6 +75,11 @@ pub async fn run(args: StatusArgs) -> Result<()> {
     let client = args.client.client()?;
     let mut view = client.get("/tulle/v1alpha1/nodes", JSON).await?;
     let services = services(&args, &client).await?;
+    let node = NodeClient::new(&args.client.home.path()?);
+    // None here, or another user's: what the server knows is all there is.
+    if let Ok(Ok(node)) = timeout(NODE_DEADLINE, node.status()).await {
+        add_troubles(&mut view["nodes"], &node);
+    }
     match args.output {
         ReportFormat::Json => {
             print_json(&json!({ "nodes": view["nodes"], "services": services, "problems": view["problems"] }))
@@ -84,6 +97,25 @@ pub async fn run(args: StatusArgs) -> Result<()> {
                     .help("is it of another version?")
             })?;
             print(&render(&args, nodes, &services))
+        }
+    }
+}
+
+/// Adds what only the node itself knows: why workloads of it can do nothing that it has told the server to be ready.
+fn add_troubles(nodes: &mut Value, here: &NodeStatus) {
+    let nodes = nodes.as_array_mut().into_iter().flatten();
+    // Another mesh may have a node of this name.
+    let same = |node: &&mut Value| node["name"] == *here.name && node["linkAddress"] == *here.link_address;
+    for node in nodes.filter(same) {
+        for workload in node["workloads"].as_array_mut().into_iter().flatten() {
+            let known = here
+                .workloads
+                .iter()
+                .find(|known| workload["namespace"] == *known.namespace && workload["name"] == *known.name);
+            if let Some(known) = known.filter(|known| !known.ready) {
+                workload["ready"] = json!(false);
+                workload["reason"] = json!(known.reason);
+            }
         }
     }
 }
@@ -214,4 +246,37 @@ fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value]) -> String {
         text += &format!("\n{}", table.render());
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_node_of_this_host_says_what_the_server_does_not_know() {
+        let workload = |namespace: &str, name: &str, ready: bool, reason: &str| json!({ "namespace": namespace, "name": name, "ready": ready, "reason": reason });
+        let node = |name: &str, link: &str| {
+            let workloads = [workload("a", "c", true, ""), workload("b", "c", true, "")];
+            json!({ "name": name, "linkAddress": link, "workloads": workloads })
+        };
+        let mut nodes = json!([node("n1", "10.0.0.1:1"), node("n1", "10.0.0.2:1"), node("n2", "10.0.0.1:1")]);
+        let before = nodes.clone();
+        let trouble = "its traffic is refused: no cgroup";
+        let mut here = json!({
+            "name": "n1", "version": "", "trustDomain": "", "captureMode": "host", "captureReason": "",
+            "linkAddress": "10.0.0.1:1", "server": "", "connected": true, "configAgeSeconds": 0,
+            "configGeneration": 1, "services": 0,
+            "workloads": [workload("a", "c", false, trouble), workload("b", "c", true, "")],
+        });
+        for workload in here["workloads"].as_array_mut().unwrap() {
+            let rest = json!({ "service": "c", "identity": "", "inFlight": 0, "owned": true });
+            workload.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        }
+        add_troubles(&mut nodes, &serde_json::from_value(here).unwrap());
+        assert_eq!(
+            nodes[0]["workloads"],
+            json!([workload("a", "c", false, trouble), workload("b", "c", true, "")])
+        );
+        assert_eq!((&nodes[1], &nodes[2]), (&before[1], &before[2]));
+    }
 }
