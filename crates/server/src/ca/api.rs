@@ -12,10 +12,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use rcgen::{DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 
 use super::seal::{MasterKey, file, write_private};
 use super::{
@@ -31,13 +34,19 @@ const ADMIN_GROUP: &str = "system:masters";
 pub struct ApiAuthority {
     dir: PathBuf,
     master: MasterKey,
-    certificate: CertificateDer<'static>,
-    pem: String,
-    issuer: Issuer<'static, KeyPair>,
+    root: Mutex<Root>,
     admin: Mutex<Pair>,
     /// The names that the API is served under.
     names: Vec<SanType>,
     served: Arc<Served>,
+    clients: Arc<Clients>,
+}
+
+/// What signs.
+struct Root {
+    certificate: CertificateDer<'static>,
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key, in PEM.
@@ -46,13 +55,81 @@ struct Pair {
     key: zeroize::Zeroizing<String>,
 }
 
-/// The certificate that the API shows, and when it expires; replaced as it ages.
+/// The certificate that the API shows; replaced as it ages.
 #[derive(Debug)]
-struct Served(ArcSwap<(Arc<CertifiedKey>, SystemTime)>);
+struct Served(ArcSwap<CertifiedKey>);
 
 impl ResolvesServerCert for Served {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load().0.clone())
+        Some(self.0.load_full())
+    }
+}
+
+/// Checks clients' certificates by the root, which is replaced where the clock was set back to before its
+/// beginning.
+#[derive(Debug)]
+struct Clients {
+    current: ArcSwap<Arc<dyn ClientCertVerifier>>,
+    /// The root's name, which is that of the next one, too.
+    names: Vec<DistinguishedName>,
+}
+
+impl Clients {
+    fn new(root: &CertificateDer<'static>) -> Result<Self, CaError> {
+        let verifier = client_verifier(root)?;
+        let names = verifier.root_hint_subjects().to_vec();
+        Ok(Self { current: ArcSwap::from_pointee(verifier), names })
+    }
+}
+
+fn client_verifier(root: &CertificateDer<'static>) -> Result<Arc<dyn ClientCertVerifier>, CaError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(root.clone()).map_err(|e| CaError::Tls(e.to_string()))?;
+    rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| CaError::Tls(e.to_string()))
+}
+
+impl ClientCertVerifier for Clients {
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.current.load().verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.names
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.current.load().verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.current.load().verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.current.load().supported_verify_schemes()
     }
 }
 
@@ -63,36 +140,48 @@ impl ApiAuthority {
         let names = rcgen::CertificateParams::new(names.to_vec())
             .map_err(|e| CaError::Tls(format!("a name of the API server is not valid: {e}")))?
             .subject_alt_names;
-        let (pem, key) = match kept(dir, &master, "api-root") {
-            Some((pem, key)) if !expires_within(&certificate(&pem)?, now, RENEW_BEFORE) => (pem, key),
-            _ => {
-                let key = generate_key()?;
-                let params = authority_parameters("tulle API", now, 10 * YEAR, None, 0);
-                keep(dir, &master, "api-root", params.self_signed(&key)?.pem(), key)
-            }
+        let root = match kept(dir, &master, "api-root") {
+            Some((pem, key)) if !is_spent(&certificate(&pem)?, now) => Root::new(pem, key)?,
+            _ => new_root(dir, &master, now)?,
         };
-        let root = certificate(&pem)?;
-        let issuer = Issuer::from_ca_cert_der(&root, key)?;
         let admin = match kept(dir, &master, "admin") {
-            Some((pem, key)) if usable(&certificate(&pem)?, &root, now) => (pem, key),
-            _ => new_admin(dir, &master, &issuer, now)?,
+            Some((pem, key))
+                if !is_spent(&certificate(&pem)?, now)
+                    && signed_by(&certificate(&pem)?, &root.certificate) =>
+            {
+                (pem, key)
+            }
+            _ => new_admin(dir, &master, &root.issuer, now)?,
         };
-        let served = Arc::new(Served(ArcSwap::from_pointee(new_served(&names, &issuer, now)?)));
+        let served = Arc::new(Served(ArcSwap::from_pointee(new_served(&names, &root.issuer, now)?)));
         let admin = Mutex::new(Pair { certificate: admin.0, key: admin.1.serialize_pem().into() });
-        Ok(Self { dir: dir.to_owned(), master, certificate: root, pem, issuer, admin, names, served })
+        let clients = Arc::new(Clients::new(&root.certificate)?);
+        let dir = dir.to_owned();
+        Ok(Self { dir, master, root: Mutex::new(root), admin, names, served, clients })
     }
 
-    /// Renews what runs out; true when the kubeconfig must be written anew. Call it now and then.
+    /// Renews what runs out, or is of a time that is yet to come: the clock was set back, and clients that
+    /// check a certificate's beginning refuse it. True when the kubeconfig must be written anew. Call it now
+    /// and then.
     pub fn renew_if_due(&self, now: SystemTime) -> Result<bool, CaError> {
+        let mut root = self.root.lock();
+        let anew = is_spent(&root.certificate, now);
+        if anew {
+            let next = new_root(&self.dir, &self.master, now)?;
+            self.clients.current.store(Arc::new(client_verifier(&next.certificate)?));
+            *root = next;
+            tracing::warn!("made a new authority for the API: copies of the kubeconfig are good no longer");
+        }
         let served = self.served.0.load();
-        if served.1 < now + RENEW_BEFORE || served.0.cert.first().is_some_and(|c| is_of_the_future(c, now)) {
-            self.served.0.store(Arc::new(new_served(&self.names, &self.issuer, now)?));
+        let spent = served.cert.first().is_none_or(|certificate| is_spent(certificate, now));
+        if anew || spent {
+            self.served.0.store(Arc::new(new_served(&self.names, &root.issuer, now)?));
         }
         let mut admin = self.admin.lock();
-        if usable(&certificate(&admin.certificate)?, &self.certificate, now) {
+        if !anew && !is_spent(&certificate(&admin.certificate)?, now) {
             return Ok(false);
         }
-        let (certificate, key) = new_admin(&self.dir, &self.master, &self.issuer, now)?;
+        let (certificate, key) = new_admin(&self.dir, &self.master, &root.issuer, now)?;
         *admin = Pair { certificate, key: key.serialize_pem().into() };
         Ok(true)
     }
@@ -102,17 +191,10 @@ impl ApiAuthority {
     /// API (401), as Kubernetes does.
     pub fn tls(&self) -> Result<rustls::ServerConfig, CaError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.certificate.clone()).map_err(|e| CaError::Tls(e.to_string()))?;
-        let clients =
-            rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
-                .allow_unauthenticated()
-                .build()
-                .map_err(|e| CaError::Tls(e.to_string()))?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| CaError::Tls(e.to_string()))?
-            .with_client_cert_verifier(clients)
+            .with_client_cert_verifier(self.clients.clone())
             .with_cert_resolver(self.served.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // A resumed session would skip the check of the client's certificate.
@@ -128,7 +210,7 @@ impl ApiAuthority {
             ip if ip.is_unspecified() => format!("[::1]:{}", server.port()),
             _ => server.to_string(),
         };
-        let admin = self.admin.lock();
+        let (root, admin) = (self.root.lock(), self.admin.lock());
         let text = format!(
             "apiVersion: v1\n\
              kind: Config\n\
@@ -148,7 +230,7 @@ impl ApiAuthority {
              \x20 user:\n\
              \x20   client-certificate-data: {certificate}\n\
              \x20   client-key-data: {key}\n",
-            ca = STANDARD.encode(&self.pem),
+            ca = STANDARD.encode(&root.pem),
             certificate = STANDARD.encode(&admin.certificate),
             key = STANDARD.encode(admin.key.as_bytes()),
         );
@@ -160,8 +242,24 @@ impl ApiAuthority {
     }
 }
 
-fn usable(der: &CertificateDer<'_>, root: &CertificateDer<'_>, now: SystemTime) -> bool {
-    !expires_within(der, now, RENEW_BEFORE) && !is_of_the_future(der, now) && signed_by(der, root)
+/// Whether a certificate runs out soon, or its life has not begun.
+fn is_spent(der: &CertificateDer<'_>, now: SystemTime) -> bool {
+    expires_within(der, now, RENEW_BEFORE) || is_of_the_future(der, now)
+}
+
+impl Root {
+    fn new(pem: String, key: KeyPair) -> Result<Self, CaError> {
+        let certificate = certificate(&pem)?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)?;
+        Ok(Self { certificate, pem, issuer })
+    }
+}
+
+fn new_root(dir: &Path, master: &MasterKey, now: SystemTime) -> Result<Root, CaError> {
+    let key = generate_key()?;
+    let params = authority_parameters("tulle API", now, 10 * YEAR, None, 0);
+    let (pem, key) = keep(dir, master, "api-root", params.self_signed(&key)?.pem(), key);
+    Root::new(pem, key)
 }
 
 fn new_admin(
@@ -182,7 +280,7 @@ fn new_served(
     names: &[SanType],
     issuer: &Issuer<'static, KeyPair>,
     now: SystemTime,
-) -> Result<(Arc<CertifiedKey>, SystemTime), CaError> {
+) -> Result<CertifiedKey, CaError> {
     let key = generate_key()?;
     // Not the authority's own name: OpenSSL would take the certificate for a self-signed one.
     let mut params = parameters("tulle API server", now, YEAR, None);
@@ -193,7 +291,7 @@ fn new_served(
     let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let private = rustls::crypto::aws_lc_rs::sign::any_supported_type(&private)
         .map_err(|e| CaError::Tls(e.to_string()))?;
-    Ok((Arc::new(CertifiedKey::new(chain, private)), now + YEAR))
+    Ok(CertifiedKey::new(chain, private))
 }
 
 fn paths(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
@@ -262,25 +360,61 @@ mod tests {
             ApiAuthority::open(&home.path().join("api"), master, &["localhost".to_owned()], now).unwrap()
         };
         let admin = |authority: &ApiAuthority| authority.admin.lock().certificate.clone();
+        let served_until =
+            |authority: &ApiAuthority| super::super::validity(&authority.served.0.load().cert[0]).unwrap().1;
         let now = SystemTime::now();
         let (first, again, late) = (open(now), open(now + DAY), open(now + YEAR - 29 * DAY));
         assert_eq!(admin(&first), admin(&again));
         assert_ne!(admin(&first), admin(&late));
-        assert_eq!(first.pem, late.pem, "the root stays");
+        assert_eq!(first.root.lock().pem, late.root.lock().pem, "the root stays");
         let der = certificate(&admin(&first)).unwrap();
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
         assert_eq!(parsed.subject().to_string(), "CN=admin, O=system:masters");
 
-        let (served, kept) = (first.served.0.load().1, admin(&first));
+        let (served, kept) = (served_until(&first), admin(&first));
         assert!(!first.renew_if_due(now + DAY).unwrap());
-        assert_eq!(first.served.0.load().1, served);
+        assert_eq!(served_until(&first), served);
         assert!(first.renew_if_due(now + YEAR - 29 * DAY).unwrap());
-        assert!(first.served.0.load().1 > served && admin(&first) != kept);
+        assert!(served_until(&first) > served && admin(&first) != kept);
 
         // The clock is set back: clients that check the beginning of a certificate get another one.
-        let (served, kept) = (first.served.0.load().1, admin(&first));
+        let (served, kept) = (served_until(&first), admin(&first));
         assert!(first.renew_if_due(now).unwrap());
-        assert!(first.served.0.load().1 < served && admin(&first) != kept);
+        assert!(served_until(&first) < served && admin(&first) != kept);
+    }
+
+    #[test]
+    fn an_authority_of_the_future_is_made_anew() {
+        let home = tempfile::tempdir().unwrap();
+        let open = |now| {
+            let master = MasterKey::open_or_make(&home.path().join("master.key")).unwrap();
+            ApiAuthority::open(&home.path().join("api"), master, &["localhost".to_owned()], now).unwrap()
+        };
+        let now = SystemTime::now();
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let time = UnixTime::since_unix_epoch(seconds);
+        // Whether the API takes the administrator, who takes the API's root.
+        let good = |authority: &ApiAuthority| {
+            let admin = certificate(&authority.admin.lock().certificate).unwrap();
+            let root = authority.root.lock();
+            let kept = fs::read_to_string(home.path().join("api/api-root.pem")).unwrap();
+            !is_of_the_future(&root.certificate, now)
+                && signed_by(&authority.served.0.load().cert[0], &root.certificate)
+                && kept == root.pem
+                && authority.clients.verify_client_cert(&admin, &[], time).is_ok()
+        };
+        let ahead = open(now + 3 * DAY);
+        assert!(!good(&ahead));
+        assert!(ahead.renew_if_due(now).unwrap(), "the kubeconfig has another root");
+        assert!(good(&ahead));
+        assert!(!ahead.renew_if_due(now).unwrap(), "once");
+        let root = ahead.root.lock().pem.clone();
+        assert_eq!(open(now).root.lock().pem, root, "it was kept");
+
+        // Set right while the server does not run.
+        fs::remove_dir_all(home.path().join("api")).unwrap();
+        open(now + 3 * DAY);
+        assert!(good(&open(now)));
     }
 
     #[test]
