@@ -7,6 +7,7 @@
 //! shows none, what it may send. A peer with a certificate of another trust domain, or without exactly one SPIFFE
 //! ID of this mesh's form, is closed after the handshake and logged.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -56,6 +57,12 @@ const LONGEST_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 const WORTH_RENEWING: Duration = Duration::from_secs(3600);
 /// How long a connection may outlive its peer's certificate; its calls are refused by then.
 const EXPIRED_LIFE: Duration = Duration::from_secs(60);
+
+tokio::task_local! {
+    /// Who the peer of a handshake claims to be, where its certificate is refused with an error that has no
+    /// room for that.
+    static CLAIMED: RefCell<Option<String>>;
+}
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone)]
@@ -160,7 +167,10 @@ impl ClientCertVerifier for PeerVerifier {
                 // As it is, for the alert that tells the node.
                 rustls::Error::InvalidCertificate(
                     CertificateError::Expired | CertificateError::ExpiredContext { .. },
-                ) => error,
+                ) => {
+                    let _ = CLAIMED.try_with(|kept| *kept.borrow_mut() = Some(claimed.to_owned()));
+                    error
+                }
                 other => Refused::by_chain(claimed, &other).into(),
             }
         })?;
@@ -245,8 +255,9 @@ impl From<Refused> for rustls::Error {
     }
 }
 
-impl From<io::Error> for Refused {
-    fn from(error: io::Error) -> Self {
+impl Refused {
+    /// `claimed`: who the peer says that it is, where that is known and the error does not say so.
+    fn by_handshake(error: io::Error, claimed: Option<String>) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))))
                 if let Some(refused) = inner.downcast_ref::<Refused>() =>
@@ -254,7 +265,8 @@ impl From<io::Error> for Refused {
                 refused.clone()
             }
             Some(rustls::Error::InvalidCertificate(invalid)) => {
-                Self::new(Reason::InvalidCertificate, format!("invalid certificate: {invalid}"))
+                let of = claimed.map(|claimed| format!(" of {claimed}")).unwrap_or_default();
+                Self::new(Reason::InvalidCertificate, format!("invalid certificate{of}: {invalid}"))
             }
             Some(rustls::Error::AlertReceived(alert)) => {
                 Self::new(Reason::Broken, format!("the peer refused the TLS handshake with alert {alert:?}"))
@@ -373,7 +385,11 @@ async fn handshake(
     stranger: Stranger,
 ) -> Result<Connection, Refused> {
     let _ = stream.set_nodelay(true);
-    let stream = acceptor.accept(stream).await?;
+    let accepting = async {
+        let accepted = acceptor.accept(stream).await;
+        accepted.map_err(|error| Refused::by_handshake(error, CLAIMED.with(RefCell::take)))
+    };
+    let stream = CLAIMED.scope(RefCell::default(), accepting).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let now = tokio::time::Instant::now();
     let (identity, expires) = match certificate {
@@ -506,5 +522,100 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::seal::MasterKey;
+    use rustls_pki_types::ServerName;
+    use tulle_model::identity::TrustDomain;
+
+    #[derive(Debug)]
+    struct AnyServer;
+
+    impl rustls::client::danger::ServerCertVerifier for AnyServer {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+            Ok(rustls::client::danger::ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        }
+    }
+
+    #[tokio::test]
+    async fn who_comes_with_an_expired_certificate_is_named_and_told() {
+        let home = tempfile::tempdir().unwrap();
+        let domain = TrustDomain::new("mesh.local").unwrap();
+        let master = MasterKey::open_or_make(&home.path().join("master.key")).unwrap();
+        let now = SystemTime::now();
+        let authority =
+            MeshAuthority::open(&home.path().join("ca"), master, &domain, None, true, now).unwrap();
+        let key = rcgen::KeyPair::generate().unwrap();
+        let before = now - 2 * NODE_LIFETIME;
+        let issued = authority.issue(&SpiffeId::node(&domain, "web-1"), &key, before).unwrap();
+        let certificate = ServerCertificate::new(&authority, now).unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(tls(&authority, certificate).unwrap()));
+
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer))
+            .with_client_auth_cert(issued.chain, key.into())
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connecting = async {
+            use tokio::io::AsyncReadExt;
+            let stream = TcpStream::connect(address).await.unwrap();
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+            let mut stream = connector.connect("server".try_into().unwrap(), stream).await?;
+            stream.read_u8().await.map(drop)
+        };
+        let accepting = async {
+            let (stream, peer) = listener.accept().await.unwrap();
+            let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+            let stranger = Strangers::new(1).enter(peer.ip());
+            handshake(stream, peer, &acceptor, "mesh.local", place, stranger).await.map(drop)
+        };
+        let (told, refused) = tokio::join!(connecting, accepting);
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.reason, Reason::InvalidCertificate);
+        assert!(
+            refused.message.contains("spiffe://mesh.local/") && refused.message.contains("web-1"),
+            "{refused}"
+        );
+        let told = told.unwrap_err().to_string();
+        assert!(told.contains("CertificateExpired"), "{told}");
     }
 }
