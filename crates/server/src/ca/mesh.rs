@@ -112,7 +112,7 @@ impl MeshAuthority {
         new: bool,
         now: SystemTime,
     ) -> Result<Self, CaError> {
-        bind_domain(dir, domain)?;
+        bind_domain(dir, domain, new)?;
         let Some(files) = files else {
             let (certificate, key) = own_root(dir, &master, domain, new, now)?;
             return Self::under_root(dir, master, domain, certificate, key, now);
@@ -328,7 +328,7 @@ fn leaf_parameters(
 }
 
 /// Remembers the trust domain of a server's state, and refuses another one.
-fn bind_domain(dir: &Path, domain: &TrustDomain) -> Result<(), CaError> {
+fn bind_domain(dir: &Path, domain: &TrustDomain, new: bool) -> Result<(), CaError> {
     let path = dir.join("trust-domain");
     match fs::read_to_string(&path) {
         Ok(kept) if kept.trim() == domain.as_str() => Ok(()),
@@ -341,7 +341,12 @@ fn bind_domain(dir: &Path, domain: &TrustDomain) -> Result<(), CaError> {
             ),
         }),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            write_private(&path, format!("{domain}\n").as_bytes())
+            match write_private(&path, format!("{domain}\n").as_bytes()) {
+                // The store of a mesh that is there names it as well; the disk may be full.
+                Err(error) if !new => tracing::warn!(%error, "the trust domain is not kept"),
+                written => written?,
+            }
+            Ok(())
         }
         Err(e) => Err(file("read", &path)(e)),
     }

@@ -198,6 +198,11 @@ pub async fn ensure_mesh(objects: &Objects, domain: &TrustDomain) -> Result<(), 
     }
     match objects.create(kind, "", mesh, &options).await {
         Ok(_) | Err(ObjectError::AlreadyExists { .. }) => Ok(()),
+        // Nodes need the server all the same.
+        Err(error) if error.is_for_want_of_room() => {
+            tracing::warn!(%error, "the Mesh object is missing, and cannot be made now");
+            Ok(())
+        }
         Err(error) => Err(error),
     }
 }

@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 use tulle_model::name::{dns_label_problem, dns_subdomain_problem};
 
 use super::legible;
+use crate::ca::mesh::NODE_LIFETIME;
 use crate::ca::seal::{hex, unhex};
 use crate::store::{Precondition, Store, StoreError};
 
 /// Outside of the API's keys: no API request reaches these.
 const TOKENS: &str = "/tulle/tokens/";
-const NODES: &str = "/tulle/nodes/";
+/// The grants of nodes, by name.
+pub(crate) const NODES: &str = "/tulle/nodes/";
 /// How many tokens may be outstanding.
 const TOKENS_LIMIT: usize = 10_000;
 /// How many identities one token may name.
@@ -292,14 +294,21 @@ impl Enrolment {
         stored.map(|stored| decode(&stored.value)).transpose()
     }
 
-    /// Remembers until when the node's own certificate is good.
-    pub async fn certified(&self, node: &str, certificate_expires: u64) -> Result<(), EnrolmentError> {
+    /// Remembers until when the node's own certificate is good: no longer than one that is made now, though
+    /// one was made while the clock was ahead. It would keep the node's name taken.
+    pub async fn certified(
+        &self,
+        node: &str,
+        certificate_expires: u64,
+        now: SystemTime,
+    ) -> Result<(), EnrolmentError> {
+        let latest = seconds(now + NODE_LIFETIME);
         let key = format!("{NODES}{node}");
         // Several certificates at once for one node are rare; the last one counts.
         for _ in 0..5 {
             let Some(stored) = self.store.get(&key)? else { return Ok(()) };
             let mut grant: Grant = decode(&stored.value)?;
-            grant.certificate_expires = certificate_expires.max(grant.certificate_expires);
+            grant.certificate_expires = certificate_expires.max(grant.certificate_expires).min(latest);
             match self.store.put(&key, encode(&grant)?, Precondition::Revision(stored.revision)).await {
                 Err(error) if error.is_retryable() => {}
                 // A node must not lose its certificate over a full disk. All that this costs is that its
@@ -424,6 +433,21 @@ mod tests {
         let named = enrolment.create_token(named, now).await.unwrap().text;
         assert!(enrolment.check(&named, "n1", now).is_ok());
         assert!(enrolment.check(&named, "n2", now).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_was_years_ahead_keeps_no_name_taken() {
+        let now = SystemTime::now();
+        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        let ahead = now + Duration::from_secs(3 * 365 * 24 * 3600);
+        let token = enrolment.create_token(request(&["*"]), ahead).await.unwrap().text;
+        let admission = enrolment.check(&token, "n1", ahead).unwrap();
+        enrolment.admit(admission, seconds(ahead + NODE_LIFETIME), ahead).await.unwrap();
+        // The clock is right again, and the node renews its certificate.
+        enrolment.certified("n1", seconds(now + NODE_LIFETIME), now).await.unwrap();
+        let other = enrolment.create_token(request(&["*"]), now + NODE_LIFETIME).await.unwrap().text;
+        assert!(enrolment.check(&other, "n1", now + NODE_LIFETIME - Duration::from_secs(9)).is_err());
+        assert!(enrolment.check(&other, "n1", now + NODE_LIFETIME).is_ok());
     }
 
     #[tokio::test]

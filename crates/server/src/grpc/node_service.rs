@@ -132,7 +132,7 @@ impl NodeService for NodeApi {
         let issued = self.sign_for(identity, csr).await?;
         if own {
             let expires = issued.not_after.try_into().unwrap_or(0);
-            self.enrolment.certified(&node, expires).await.map_err(refusal)?;
+            self.enrolment.certified(&node, expires, SystemTime::now()).await.map_err(refusal)?;
         }
         Ok(Response::new(SignResponse { certificate: Some(certificate(issued)) }))
     }

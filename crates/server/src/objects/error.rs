@@ -60,6 +60,11 @@ impl From<StoreError> for ObjectError {
 }
 
 impl ObjectError {
+    /// Whether the store takes nothing at present: its disk is full, or can only be read.
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Full(_) | StoreError::ReadOnly(_) | StoreError::Reopening))
+    }
+
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }

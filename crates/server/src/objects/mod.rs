@@ -101,7 +101,13 @@ impl Objects {
     /// The objects of a store. Makes sure that the namespace `default` is there.
     pub async fn open(store: Store) -> Result<Self, ObjectError> {
         let objects = Self { store };
-        objects.ensure_namespace(DEFAULT_NAMESPACE).await?;
+        match objects.ensure_namespace(DEFAULT_NAMESPACE).await {
+            // Nodes need the server all the same.
+            Err(error) if error.is_for_want_of_room() => {
+                tracing::warn!(%error, "the namespace `{DEFAULT_NAMESPACE}` is missing, and cannot be made now");
+            }
+            made => made?,
+        }
         Ok(objects)
     }
 
