@@ -5,6 +5,7 @@
 mod budget;
 mod clock;
 mod clones;
+mod herd;
 mod late_preface;
 mod limits;
 mod names;
