@@ -1,8 +1,8 @@
 //! Deadlines of progress: peers that begin something and do not go on with it.
 //!
-//! What has a deadline: a head or header block that was begun; a body whose length was said, while somebody waits
-//! for more of it; data that a peer does not take. A body without a length, an idle stream, an answer that is
-//! long in coming only need a live connection.
+//! What has a deadline: a head, header block or trailer section that was begun; a body or chunk whose length was
+//! said, while somebody waits for more of it; data that a peer does not take. A body without a length, an idle
+//! stream, an answer that is long in coming only need a live connection.
 //!
 //! There is no timer for each of them. One sweep of a worker looks at all that is watched, so often that a
 //! deadline is kept within an eighth of the shortest; while nothing is watched there is none. A message that is

@@ -59,7 +59,7 @@ pub struct Connection<IO> {
 
 /// Whether too much waits to be taken by a client to read more requests from it. Servers are always read:
 /// otherwise two peers could wait for each other.
-fn is_untaken(core: &Core) -> bool {
+pub(super) fn is_untaken(core: &Core) -> bool {
     core.server && core.out.len() > UNTAKEN
 }
 

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::connection::is_untaken;
 use super::core::Core;
 use super::error::{Reason, Violation};
 use super::stream::{Reset, Stream, Way};
@@ -52,13 +53,19 @@ impl Core {
         if self.ended.is_some() {
             return;
         }
-        if self.watched.block.lasts(self.input.begun(), now) >= deadlines.head {
+        // While it takes nothing it is not read either: what it began may be there.
+        let read = !is_untaken(self);
+        if self.watched.block.lasts(self.input.begun().filter(|_| read), now) >= deadlines.head {
             self.watched.cut[Stall::Head as usize] += 1;
             let what = "it does not finish what it began to say";
             return self.end(Ended::Violation(Violation::new(Reason::ENHANCE_YOUR_CALM, what)));
         }
         // Nothing else can come before its end.
-        let data = self.input.data_left().map(|left| left as u64 ^ (self.receive_window as u64) << 32);
+        let data = self
+            .input
+            .data_left()
+            .filter(|_| read)
+            .map(|left| left as u64 ^ (self.receive_window as u64) << 32);
         if self.watched.data.lasts(data, now) >= deadlines.body {
             self.watched.cut[Stall::Body as usize] += 1;
             let what = "it does not go on with a frame";

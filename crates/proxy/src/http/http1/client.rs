@@ -464,8 +464,8 @@ impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F
                 decoded
             }
             Poll::Pending => {
-                let Some(left) = this.decoder.left() else { return Poll::Pending };
-                ready!(reading.poll(cx, sweep, Stall::Body, left));
+                let Some((what, mark)) = this.decoder.begun(&input.buffer) else { return Poll::Pending };
+                ready!(reading.poll(cx, sweep, what, mark));
                 Err(Lost::Stalled)
             }
         };

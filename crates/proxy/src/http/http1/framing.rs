@@ -11,6 +11,7 @@ use http::header::{
 
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::hpack::ENTRY_OVERHEAD;
+use crate::progress::Stall;
 
 /// A chunk's size with its extensions.
 const CHUNK_LINE: usize = 4 << 10;
@@ -96,6 +97,20 @@ impl Decoder {
             State::Length(left) => Some(left),
             State::Over => Some(0),
             _ => None,
+        }
+    }
+
+    /// What its sender has begun and is to go on with, with a mark of how far it is; `buffer` is what came and
+    /// was not taken. `None`: the body may rest where it is.
+    pub fn begun(&self, buffer: &[u8]) -> Option<(Stall, u64)> {
+        match self.0 {
+            State::Length(left) | State::Chunk { left, .. } => Some((Stall::Body, left)),
+            // Half a line. Some send the end of a chunk with the beginning of the next.
+            State::Size { .. } | State::ChunkEnd { .. } if !buffer.is_empty() => {
+                Some((Stall::Body, u64::MAX))
+            }
+            State::Trailers(_) => Some((Stall::Head, u64::MAX - 1)),
+            State::Size { .. } | State::ChunkEnd { .. } | State::UntilClose | State::Over => None,
         }
     }
 

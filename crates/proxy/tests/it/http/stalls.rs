@@ -37,12 +37,16 @@ async fn a_client_that_stops_in_a_head_or_body_is_told_so() {
         for (what, sent) in [
             ("head", "GET / HTTP/1.1\r\nhost: c\r\n"),
             ("body", "POST / HTTP/1.1\r\nhost: c\r\ncontent-length: 10\r\n\r\nabc"),
+            ("body", "POST / HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\n\r\na\r\nabc"),
+            ("body", "POST / HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n1"),
+            ("head", "POST / HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx-a: b\r\n"),
         ] {
+            let before = stalls(&path, "client", what);
             let mut client = begin(&path, sent.as_bytes()).await;
             let answer = read_to_end(&mut client).await;
-            assert!(answer.starts_with("HTTP/1.1 408 "), "{way:?} {protocol:?} {what}: {answer}");
+            assert!(answer.starts_with("HTTP/1.1 408 "), "{way:?} {protocol:?} {sent}: {answer}");
             assert!(answer.contains("tulle-reason: request-timeout"), "{way:?} {what}: {answer}");
-            assert_eq!(stalls(&path, "client", what), 1, "{way:?} {protocol:?} {what}");
+            assert_eq!(stalls(&path, "client", what) - before, 1, "{way:?} {protocol:?} {sent}");
         }
         assert_eq!(path.near.metric("tulle_retries_total", &[]), 0);
     }

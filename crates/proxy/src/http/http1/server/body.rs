@@ -14,7 +14,6 @@ use crate::http::body::{BodyError, passed_on};
 use crate::http::headers::named_by_connection;
 use crate::http::http1::framing::Decoded;
 use crate::http::http1::input::Lost;
-use crate::progress::Stall;
 
 /// It has the reading side of the connection until it ends or is dropped.
 pub(super) struct Incoming {
@@ -58,8 +57,8 @@ impl http_body::Body for Incoming {
                 decoded
             }
             Poll::Pending => {
-                let Some(left) = decoder.left() else { return Poll::Pending };
-                ready!(client.reading.poll(cx, &client.sweep, Stall::Body, left));
+                let Some((what, mark)) = decoder.begun(&client.input.buffer) else { return Poll::Pending };
+                ready!(client.reading.poll(cx, &client.sweep, what, mark));
                 Err(Lost::Stalled)
             }
         };
