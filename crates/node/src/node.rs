@@ -174,6 +174,7 @@ impl Node {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 capture_mode: mode.as_str().to_owned(),
                 instance: format!("{:016x}", rand::random::<u64>()),
+                boot_id: boot_id(),
             },
             advertised,
             workloads: workloads.reports(),
@@ -280,6 +281,12 @@ impl Node {
         tracing::debug!("the proxy ends with the process: something still uses it");
         left
     }
+}
+
+/// The present boot of the kernel: a clone of the host has another. Empty where the kernel does not say.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 /// Certificates and configuration of a mesh that the node was in before are of no use in another.

@@ -45,7 +45,7 @@ const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// What a node's task is told.
 enum Message {
-    /// A report stream opened. The newest one counts, unless the one before answers.
+    /// A report stream opened. The newest one counts, unless the one before answers, or may be frozen.
     Opened(Newcomer),
     Report {
         session: u64,
@@ -253,7 +253,9 @@ impl Fleet {
             node: node.clone(),
             session: None,
             waiting: None,
+            closed_at: None,
             instance: String::new(),
+            boot_id: String::new(),
             reported: Vec::new(),
             held: names.map(|name| (name, None)).collect(),
             refused: Vec::new(),
@@ -295,7 +297,11 @@ struct NodeTask {
     session: Option<(u64, Replies)>,
     /// Who may take the place of that.
     waiting: Option<Waiting>,
+    /// When its stream ended without another.
+    closed_at: Option<Instant>,
     instance: String,
+    /// Of the kernel that it runs on; empty where it is not known.
+    boot_id: String,
     link_address: String,
     /// The workloads of the latest report that has any.
     reported: Vec<Workload>,
@@ -321,7 +327,7 @@ impl NodeTask {
         let stop = self.fleet.stop.clone();
         loop {
             let deadline = tokio::time::sleep_until(self.deadline);
-            let patience = self.waiting.as_ref().map(|waiting| waiting.deadline);
+            let patience = self.waiting.as_ref().map(Waiting::due);
             tokio::select! {
                 biased;
                 // Whatever nodes hold stays: the next server grants them a fresh lease.
@@ -334,8 +340,7 @@ impl NodeTask {
                     None => return,
                 },
                 () = tokio::time::sleep_until(patience.unwrap_or(self.deadline)), if patience.is_some() => {
-                    tracing::info!(node = %self.node, "its older connection is silent and is replaced");
-                    self.admit_waiting().await;
+                    self.look_at_waiting().await;
                 }
                 () = deadline => {
                     if self.deadline_passed(&messages).await {
@@ -348,32 +353,19 @@ impl NodeTask {
 
     async fn take(&mut self, message: Message) {
         match message {
-            Message::Opened(newcomer) => match &self.session {
-                Some((_, older)) if !older.is_closed() => {
-                    let before = self.waiting.take();
-                    let deadline = before.as_ref().map(|waiting| waiting.deadline);
-                    self.waiting = Some(Waiting::ask(newcomer, older, deadline));
-                    if let Some(before) = before {
-                        let newer = Status::aborted("the node has opened a newer report stream");
-                        let _ = before.newcomer.admitted.send(Err(newer));
-                    }
-                }
-                _ => self.admit(newcomer).await,
-            },
+            Message::Opened(newcomer) => self.opened(newcomer).await,
             Message::Report { session, report } => {
                 if self.session.as_ref().is_none_or(|(current, _)| *current != session) {
                     return; // Of a stream that a newer one has replaced.
                 }
-                if let Some(waiting) = self.waiting.take_if(|waiting| waiting.ping == report.pong) {
+                if let Some(waiting) = self.waiting.take_if(|waiting| waiting.is_answered_by(report.pong)) {
                     self.fence(waiting.newcomer);
                 }
                 self.take_report(report).await;
             }
             Message::Closed { session } => {
                 if self.session.as_ref().is_some_and(|(current, _)| *current == session) {
-                    self.session = None;
-                    self.update(|record| record.connected = false);
-                    self.admit_waiting().await;
+                    self.closed().await;
                 }
             }
             Message::Lost => {}

@@ -1,7 +1,10 @@
 //! A second node of one name. A node that starts again, or connects again, has left its older stream; a
 //! clone of it (the image of a virtual machine, a copied home) comes while the older one is there. Only
-//! who runs can answer, so the older stream is pinged: the newcomer waits until that ends (it takes its
-//! place), answers (the newcomer is fenced), or has been silent for too long (it takes its place).
+//! who runs can answer, so the older stream is pinged while the newcomer waits: an answer fences it.
+//!
+//! Silence is worth what the newcomer is: one of the same boot of the same host is the node started again,
+//! and takes the place after [`PATIENCE`]. One of another boot may be a clone, and the older one merely cut off or frozen for
+//! a while: it waits until the older one's lease has run out, too.
 
 use std::time::Duration;
 
@@ -10,11 +13,17 @@ use tokio::time::Instant;
 use tonic::Status;
 use tulle_wire::node::{NodeInfo, ReportReply};
 
+use super::lease::State;
 use super::{NodeTask, Record};
 use crate::grpc::legible;
 
 /// How long an older stream may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// That is counted in steps: one in which this process did not listen itself does not count.
+const STEP: Duration = Duration::from_millis(250);
+const STEPS: u32 = 8;
+/// How many leases a newcomer waits at most, while the older one reports but does not answer.
+const LONGEST: u32 = 3;
 /// How long a node that was fenced is shown; it tries again more often than that.
 pub(super) const SHOWN: Duration = Duration::from_secs(120);
 
@@ -35,18 +44,59 @@ pub(super) struct Newcomer {
 /// A newcomer that waits for what the older stream says.
 pub(super) struct Waiting {
     pub newcomer: Newcomer,
-    /// What the older stream has been asked to say.
-    pub ping: u64,
-    pub deadline: Instant,
+    silence: Silence,
+    /// When the first who waited came.
+    since: Instant,
+}
+
+/// How long an older stream has been silent after it was asked.
+#[derive(Debug)]
+struct Silence {
+    /// What it has been asked to say.
+    ping: u64,
+    /// Whether that is on its way. A full channel is a slow reader's, which need not be silent.
+    asked: bool,
+    /// How many steps it has been silent for.
+    steps: u32,
+    /// When the present step ends.
+    due: Instant,
+}
+
+impl Silence {
+    fn new(now: Instant) -> Self {
+        Self { ping: rand::random_range(1..=u64::MAX), asked: false, steps: 0, due: now + STEP }
+    }
+
+    /// Asks the older stream, where it has not been asked.
+    fn ask(&mut self, older: Option<&Replies>) {
+        let reply = ReportReply { ping: self.ping, ..Default::default() };
+        // A stream that has ended is as silent as can be.
+        self.asked |= older.is_none_or(|older| older.is_closed() || older.try_send(Ok(reply)).is_ok());
+    }
+
+    /// Ends a step.
+    fn step(&mut self, now: Instant) {
+        // This process was stopped, or the host suspended: the answer may be in the socket.
+        let late = now.duration_since(self.due) >= STEP / 2;
+        if self.asked && !late {
+            self.steps += 1;
+        }
+        self.due = now + STEP;
+    }
+
+    fn is_long(&self) -> bool {
+        self.steps >= STEPS
+    }
 }
 
 impl Waiting {
-    /// Asks the older stream. Where another newcomer waits already, its deadline stays.
-    pub fn ask(newcomer: Newcomer, older: &Replies, deadline: Option<Instant>) -> Self {
-        let ping = rand::random_range(1..=u64::MAX);
-        // A node that takes no replies answers none.
-        let _ = older.try_send(Ok(ReportReply { ping, ..Default::default() }));
-        Self { newcomer, ping, deadline: deadline.unwrap_or_else(|| Instant::now() + PATIENCE) }
+    /// When it is looked at next.
+    pub fn due(&self) -> Instant {
+        self.silence.due
+    }
+
+    pub fn is_answered_by(&self, pong: u64) -> bool {
+        self.silence.ping == pong
     }
 }
 
@@ -58,6 +108,11 @@ pub(super) struct Fenced {
     pub at: Instant,
 }
 
+/// The address without the port, which is another for each attempt.
+fn host(peer: &str) -> &str {
+    peer.rsplit_once(':').map_or(peer, |(host, _)| host)
+}
+
 /// What the one that is kept out is told.
 fn refusal(node: &str, link_address: &str) -> Status {
     Status::already_exists(format!(
@@ -67,11 +122,87 @@ fn refusal(node: &str, link_address: &str) -> Status {
     ))
 }
 
+/// What the one that comes too late is told.
+fn newer() -> Status {
+    Status::aborted("the node has opened a newer report stream")
+}
+
 impl NodeTask {
-    /// Nothing was heard of the older stream: who waits takes its place.
-    pub(super) async fn admit_waiting(&mut self) {
-        if let Some(waiting) = self.waiting.take() {
+    /// A stream asks to be the node's.
+    pub(super) async fn opened(&mut self, newcomer: Newcomer) {
+        let now = Instant::now();
+        let open = self.session.as_ref().is_some_and(|(_, older)| !older.is_closed());
+        let restart = self.is_restart(&newcomer.info);
+        let lately = self.closed_at.is_some_and(|at| now < at + PATIENCE);
+        if !open && (restart || self.boot_id.is_empty() || self.state != State::Leased || !lately) {
+            self.admit(newcomer).await;
+            // Who waited has another to ask now.
+            if let Some(waiting) = &mut self.waiting {
+                waiting.silence = Silence::new(now);
+            }
+            return;
+        }
+        // What the older one was asked stands: many newcomers do not prolong the wait, nor make an answer void.
+        let (silence, since) = match self.waiting.take() {
+            Some(before) if self.is_restart(&before.newcomer.info) && !restart => {
+                let why = "another node of this name waits until its older connection is silent";
+                let _ = newcomer.admitted.send(Err(Status::aborted(why)));
+                self.waiting = Some(before);
+                return;
+            }
+            Some(Waiting { newcomer: before, silence, since }) => {
+                let _ = before.admitted.send(Err(newer()));
+                (silence, since)
+            }
+            None => (Silence::new(now), now),
+        };
+        let mut waiting = Waiting { newcomer, silence, since };
+        waiting.silence.ask(self.session.as_ref().map(|(_, older)| older));
+        self.waiting = Some(waiting);
+    }
+
+    /// Whether a newcomer runs on the same boot of the same host as the node that is known.
+    fn is_restart(&self, info: &NodeInfo) -> bool {
+        !info.boot_id.is_empty() && info.boot_id == self.boot_id
+    }
+
+    /// Looks after who waits: asks the older stream if it has not been asked, and decides what its silence means.
+    pub(super) async fn look_at_waiting(&mut self) {
+        let now = Instant::now();
+        let Some(mut waiting) = self.waiting.take() else { return };
+        if waiting.newcomer.admitted.is_closed() {
+            return; // It is gone.
+        }
+        waiting.silence.step(now);
+        waiting.silence.ask(self.session.as_ref().map(|(_, older)| older));
+        let ended = self.session.as_ref().is_none_or(|(_, older)| older.is_closed());
+        let decides = ended || self.state != State::Leased || self.is_restart(&waiting.newcomer.info);
+        let longest = LONGEST * self.fleet.leases.lease.max(PATIENCE);
+        let over = now.duration_since(waiting.since) > longest;
+        if waiting.silence.is_long() && decides || over && self.state != State::Leased {
+            tracing::info!(node = %self.node, "its older connection is silent and is replaced");
             self.admit(waiting.newcomer).await;
+        } else if over {
+            // It reports, so it runs.
+            self.fence(waiting.newcomer);
+        } else {
+            self.waiting = Some(waiting);
+        }
+    }
+
+    /// The node's stream has ended: one that waits and runs on the same boot takes its place. Another waits on: the
+    /// node may come back at once.
+    pub(super) async fn closed(&mut self) {
+        self.session = None;
+        self.closed_at = Some(Instant::now());
+        self.update(|record| record.connected = false);
+        if let Some(waiting) = self.waiting.take() {
+            if self.is_restart(&waiting.newcomer.info) {
+                self.admit(waiting.newcomer).await;
+            } else {
+                let silence = Silence { asked: true, ..Silence::new(Instant::now()) };
+                self.waiting = Some(Waiting { silence, ..waiting });
+            }
         }
     }
 
@@ -84,9 +215,11 @@ impl NodeTask {
         info.version = legible(&info.version, 100).into_owned();
         info.capture_mode = legible(&info.capture_mode, 100).into_owned();
         if let Some((_, older)) = self.session.replace((session, replies)) {
-            let _ = older.try_send(Err(Status::aborted("the node has opened a newer report stream")));
+            let _ = older.try_send(Err(newer()));
         }
         self.instance.clone_from(&info.instance);
+        self.boot_id.clone_from(&info.boot_id);
+        self.closed_at = None;
         let moved = self.link_address != info.link_address;
         if moved && !self.link_address.is_empty() {
             tracing::info!(node = %self.node, from = self.link_address, to = info.link_address, "a node has moved");
@@ -126,12 +259,66 @@ impl NodeTask {
         let mut before = None;
         self.update(|record| before = record.fenced.replace(fenced.clone()));
         // It tries again and again.
-        if before.is_none_or(|before| before.peer != fenced.peer || before.at.elapsed() > SHOWN) {
+        if before.is_none_or(|before| host(&before.peer) != host(&fenced.peer) || before.at.elapsed() > SHOWN)
+        {
             tracing::warn!(
                 node = %self.node, at = self.link_address, other = fenced.peer,
                 "another node of this name is kept out: it looks like a clone; let it join with a name of its own"
             );
         }
         let _ = admitted.send(Err(refusal(&self.node, &self.link_address)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn late(silence: &Silence, late: Duration) -> Instant {
+        silence.due + late
+    }
+
+    #[test]
+    fn a_step_in_which_nobody_listened_does_not_count() {
+        let mut silence = Silence::new(Instant::now());
+        silence.ask(None);
+        for _ in 0..100 {
+            silence.step(late(&silence, Duration::from_secs(3)));
+        }
+        assert!(!silence.is_long());
+        for step in 0..STEPS {
+            assert!(!silence.is_long(), "{step}");
+            silence.step(late(&silence, Duration::from_millis(5)));
+        }
+        assert!(silence.is_long());
+        assert_eq!(STEP * STEPS, PATIENCE);
+    }
+
+    #[test]
+    fn a_slow_reader_is_not_silent_and_is_asked_when_there_is_room() {
+        let (replies, mut read) = mpsc::channel(1);
+        replies.try_send(Ok(ReportReply::default())).unwrap();
+        let mut silence = Silence::new(Instant::now());
+        silence.ask(Some(&replies));
+        for _ in 0..2 * STEPS {
+            silence.step(silence.due);
+            silence.ask(Some(&replies));
+        }
+        assert!(!silence.is_long());
+        read.try_recv().unwrap().unwrap();
+        silence.ask(Some(&replies));
+        silence.ask(Some(&replies));
+        assert_eq!(read.try_recv().unwrap().unwrap().ping, silence.ping);
+        assert!(read.try_recv().is_err(), "asked twice");
+        for _ in 0..STEPS {
+            silence.step(silence.due);
+        }
+        assert!(silence.is_long());
+    }
+
+    #[test]
+    fn a_peer_is_the_same_whatever_its_port() {
+        assert_eq!(host("[::1]:90"), host("[::1]:91"));
+        assert_ne!(host("10.0.0.1:90"), host("10.0.0.2:90"));
     }
 }

@@ -125,6 +125,8 @@ pub struct TestNode {
     pub server: SocketAddr,
     pub certificate: Certificate,
     pub key: Arc<KeyPair>,
+    /// Of the host's kernel.
+    pub boot_id: String,
 }
 
 pub fn signing_request() -> (Arc<KeyPair>, Vec<u8>) {
@@ -141,7 +143,13 @@ impl TestNode {
         let request = JoinRequest { token: token.to_owned(), node: name.to_owned(), csr: csr.into() };
         let response = NodeServiceClient::new(channel).join(request).await?.into_inner();
         assert_eq!(response.trust_domain, "mesh.local");
-        Ok(Self { name: name.to_owned(), server, certificate: response.certificate.unwrap(), key })
+        Ok(Self {
+            name: name.to_owned(),
+            server,
+            certificate: response.certificate.unwrap(),
+            key,
+            boot_id: "boot-1".to_owned(),
+        })
     }
 
     pub fn roots(&self) -> RootCertStore {
@@ -173,6 +181,7 @@ impl TestNode {
             version: "test".to_owned(),
             capture_mode: "explicit".to_owned(),
             instance: "1".to_owned(),
+            boot_id: self.boot_id.clone(),
         }
     }
 

@@ -6,6 +6,9 @@ use tonic::Code;
 use tulle_model::registry::KindId;
 use tulle_wire::node::NodeReport;
 
+use tulle_server::fleet::Leases;
+use tulle_server::{Server, ServerConfig};
+
 use crate::client::{Reports, TestServer, workload};
 
 /// Answers pings, as a node that runs does, until it is dropped.
@@ -87,4 +90,82 @@ async fn a_silent_stream_is_replaced_and_many_newcomers_do_not_prolong_that() {
     silent.try_send(NodeReport { pong: 1, ..Default::default() });
     newest.send(NodeReport::default()).await;
     newest.reply().await.unwrap();
+}
+
+/// A server with a lease that is longer than the patience with a node that starts again.
+async fn with_lease(lease: Duration) -> TestServer {
+    let home = tempfile::tempdir().unwrap();
+    let leases = Leases { lease, ..Leases::default() };
+    let server = Server::start(ServerConfig { leases, ..ServerConfig::local(home.path()) }).await.unwrap();
+    TestServer { server, home }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hiccup_of_the_node_does_not_give_its_name_to_a_clone() {
+    let server = with_lease(Duration::from_secs(10)).await;
+    let mut node = server.node("n1", &["*"]).await;
+    let original = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    node.boot_id = "boot-of-the-clone".to_owned();
+    let mut clone = node.report(vec![workload("shop", "cart-9", "cart", true)]).await;
+    // The node is frozen for longer than a restart is waited with, and reads what it was asked only then.
+    let early = tokio::time::timeout(Duration::from_millis(3500), clone.reply_at_all()).await;
+    assert!(early.is_err(), "the clone was answered: {early:?}");
+    let original = answer(original);
+    let refused = clone.reply().await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+    assert!(server.get(KindId::Workload, "shop", "cart-0").is_some());
+    assert!(server.get(KindId::Workload, "shop", "cart-9").is_none(), "the clone took over");
+
+    // Its connection is lost, and a clone is there before it has another.
+    original.abort();
+    let _ = original.await;
+    let closed = async {
+        while server.server.views().nodes().nodes[0].connected {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), closed).await.unwrap();
+    let mut clone = node.report(vec![workload("shop", "cart-9", "cart", true)]).await;
+    assert!(tokio::time::timeout(Duration::from_millis(300), clone.reply_at_all()).await.is_err());
+    node.boot_id = "boot-1".to_owned();
+    let mut again = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    again.reply().await.unwrap();
+    let again = answer(again);
+    let refused = clone.reply().await.unwrap_err();
+    assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+    assert!(server.get(KindId::Workload, "shop", "cart-9").is_none(), "the clone took over");
+    again.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_boot_takes_the_place_of_a_node_whose_lease_has_run_out() {
+    let server = with_lease(Duration::from_secs(4)).await;
+    let mut node = server.node("n1", &["*"]).await;
+    let start = Instant::now();
+    let _silent = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    node.boot_id = "boot-2".to_owned();
+    let mut rebooted = node.report(vec![workload("shop", "cart-1", "cart", true)]).await;
+    rebooted.reply().await.unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(4), "{:?}", start.elapsed());
+    server.until(KindId::Workload, "shop", "cart-1", |o| !o.is_null()).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| o.is_null()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_does_not_displace_the_node_that_waits_for_its_own_older_stream() {
+    let server = with_lease(Duration::from_secs(10)).await;
+    let mut node = server.node("n1", &["*"]).await;
+    let _lost = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    let mut again = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    // It is there first.
+    assert!(tokio::time::timeout(Duration::from_millis(300), again.reply_at_all()).await.is_err());
+    node.boot_id = "boot-of-the-clone".to_owned();
+    let mut clone = node.report(vec![workload("shop", "cart-9", "cart", true)]).await;
+    let refused = clone.reply().await.unwrap_err();
+    assert_eq!(refused.code(), Code::Aborted, "{refused}");
+    again.reply().await.unwrap();
+    assert!(server.get(KindId::Workload, "shop", "cart-9").is_none(), "the clone took over");
 }

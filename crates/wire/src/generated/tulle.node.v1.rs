@@ -89,6 +89,10 @@ pub struct NodeInfo {
     /// Differs for each start of the process.
     #[prost(string, tag = "5")]
     pub instance: ::prost::alloc::string::String,
+    /// Of the kernel's present boot (/proc/sys/kernel/random/boot_id): one that starts again on the same host has it still, a clone
+    /// of its host has another. Empty where it is not known.
+    #[prost(string, tag = "6")]
+    pub boot_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Workloads {
