@@ -152,7 +152,13 @@ async fn what_is_stale_for_too_long_is_removed() {
     drop(reports);
     server.until(KindId::Workload, "shop", "cart-0", |o| stale(o).is_some()).await;
     server.until(KindId::Workload, "shop", "cart-0", |o| o.is_null()).await;
-    assert!(server.server.views().metrics().contains("\ntulle_server_workloads_stale 0\n"));
+    // The view follows the store.
+    let gone = async {
+        while !server.server.views().metrics().contains("\ntulle_server_workloads_stale 0\n") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the view shows it");
     let _reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
     server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null() && stale(o).is_none()).await;
 }
