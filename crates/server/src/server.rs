@@ -18,7 +18,7 @@ use crate::ca::mesh::{AuthorityFiles, MeshAuthority};
 use crate::ca::seal::MasterKey;
 use crate::controller::status::StatusWriter;
 use crate::controller::{self, Controller};
-use crate::fleet::{Fleet, Leases};
+use crate::fleet::{Fleet, InvalidLeases, Leases};
 use crate::founding::{self, Owner, State, StateError};
 use crate::grpc::ads::Discovery;
 use crate::grpc::enrolment::{Enrolment, EnrolmentError, JoinToken, TokenRequest, millis};
@@ -80,6 +80,8 @@ impl ServerConfig {
 pub enum StartError {
     #[error(transparent)]
     TrustDomain(#[from] InvalidIdentity),
+    #[error(transparent)]
+    Leases(#[from] InvalidLeases),
     #[error("cannot make the folder {}: {source}", path.display())]
     Home { path: PathBuf, source: std::io::Error },
     #[error("cannot listen on {address} for {what}: {source}; choose another address, or stop what uses it")]
@@ -113,6 +115,7 @@ impl Server {
     /// Starts a server; it serves when this returns. Must run inside of a Tokio runtime.
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
         let domain = TrustDomain::new(&config.trust_domain)?;
+        config.leases.check()?;
         let dir = config.home.join("server");
         std::fs::DirBuilder::new()
             .recursive(true)

@@ -48,6 +48,39 @@ impl Default for Leases {
     }
 }
 
+/// The shortest and the longest lease.
+const LEAST_LEASE: Duration = Duration::from_secs(1);
+const LONGEST_LEASE: Duration = Duration::from_secs(3600);
+/// How long stale workloads may be kept at most: ten years.
+const LONGEST_STALE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// A time that no server is started with.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidLeases {
+    #[error("the lease of nodes (`--lease`) must be 1s to 1h")]
+    Lease,
+    #[error("stale workloads are kept (`--forget-stale`) for 10 years (87600h) at most")]
+    ForgetStale,
+}
+
+impl Leases {
+    /// Checks a lease: 1 s to 1 h.
+    pub fn check_lease(lease: Duration) -> Result<Duration, InvalidLeases> {
+        if (LEAST_LEASE..=LONGEST_LEASE).contains(&lease) { Ok(lease) } else { Err(InvalidLeases::Lease) }
+    }
+
+    /// Checks for how long stale workloads are kept: 10 years at most.
+    pub fn check_forget_stale(time: Duration) -> Result<Duration, InvalidLeases> {
+        if time <= LONGEST_STALE { Ok(time) } else { Err(InvalidLeases::ForgetStale) }
+    }
+
+    /// Checks both.
+    pub fn check(&self) -> Result<(), InvalidLeases> {
+        Self::check_lease(self.lease)?;
+        Self::check_forget_stale(self.forget_stale).map(drop)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     Leased,

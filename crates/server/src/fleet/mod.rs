@@ -31,7 +31,7 @@ use crate::telemetry::{EdgeView, RollUp};
 
 use self::clocks::NodeClocks;
 use self::lease::State;
-pub use self::lease::{EvictError, LEASE, Leases};
+pub use self::lease::{EvictError, InvalidLeases, LEASE, Leases};
 pub use self::view::{NodeView, NodeWorkloadView};
 
 /// How many messages may wait for a node's task; a stream that brings more waits.

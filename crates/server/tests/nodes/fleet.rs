@@ -6,7 +6,7 @@ use serde_json::json;
 use tulle_model::registry::KindId;
 use tulle_model::telemetry::{LATENCY_BUCKETS, latency_bucket};
 use tulle_server::fleet::{EvictError, Leases};
-use tulle_server::{Server, ServerConfig};
+use tulle_server::{Server, ServerConfig, StartError};
 use tulle_wire::node::{Edge, NodeClock, NodeReport, Telemetry};
 
 use crate::client::{TestNode, TestServer, service, workload};
@@ -320,5 +320,18 @@ async fn whatever_is_deleted_of_a_nodes_workloads_comes_back() {
     futures_util::future::join_all(names.iter().cloned().map(delete)).await;
     for (name, before) in names.iter().zip(before) {
         server.until(KindId::Workload, "shop", name, |o| !o.is_null() && uid(o) != before).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_does_not_start_with_times_that_it_cannot_keep() {
+    let home = tempfile::tempdir().unwrap();
+    let day = Duration::from_secs(24 * 3600);
+    for (lease, forget_stale) in
+        [(Duration::ZERO, day), (Duration::MAX, day), (Duration::from_secs(10), Duration::MAX)]
+    {
+        let leases = Leases { lease, forget_stale };
+        let started = Server::start(ServerConfig { leases, ..ServerConfig::local(home.path()) }).await;
+        assert!(matches!(started, Err(StartError::Leases(_))), "{leases:?}");
     }
 }

@@ -41,14 +41,22 @@ pub struct ServerArgs {
     /// The roots to trust, where the certificate is an intermediate (PEM)
     #[arg(long, value_name = "FILE", requires = "ca_certificate")]
     ca_roots: Option<PathBuf>,
-    /// How long a node may be silent before its workloads are stale: callers that reach them go on
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
+    /// How long a node may be silent before its workloads are stale: callers that reach them go on (1s to 1h)
+    #[arg(long, value_name = "TIME", value_parser = parse_lease, default_value = "10s")]
     lease: Duration,
-    /// How long workloads of a silent node are kept before they leave the mesh
-    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "24h")]
+    /// How long workloads of a silent node are kept before they leave the mesh (at most 87600h)
+    #[arg(long, value_name = "TIME", value_parser = parse_forget_stale, default_value = "24h")]
     forget_stale: Duration,
     #[command(flatten)]
     home: HomeArgs,
+}
+
+fn parse_lease(text: &str) -> std::result::Result<Duration, String> {
+    Leases::check_lease(parse_duration(text)?).map_err(|e| e.to_string())
+}
+
+fn parse_forget_stale(text: &str) -> std::result::Result<Duration, String> {
+    Leases::check_forget_stale(parse_duration(text)?).map_err(|e| e.to_string())
 }
 
 pub fn everywhere(port: u16) -> SocketAddr {
@@ -92,4 +100,24 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     }
     out.finish(LAST_WORDS);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_no_server_can_keep_are_refused() {
+        for good in ["1s", "10s", "1h"] {
+            parse_lease(good).unwrap();
+        }
+        for bad in ["0", "0s", "10ms", "61m", "2000000h"] {
+            assert!(parse_lease(bad).unwrap_err().contains("1s to 1h"), "{bad}");
+        }
+        for good in ["0", "1m", "24h", "87600h"] {
+            parse_forget_stale(good).unwrap();
+        }
+        assert!(parse_forget_stale("87601h").unwrap_err().contains("10 years"));
+        assert!(parse_forget_stale("2000000000000h").unwrap_err().contains("10 years"));
+    }
 }
