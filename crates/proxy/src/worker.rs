@@ -13,7 +13,7 @@ use tulle_model::snapshot::{Known, ServiceConfig};
 
 use crate::Bounds;
 use crate::app_pool::AppPool;
-use crate::budget::{Account, Accounts, Payer, Seat, cost};
+use crate::budget::{Account, Accounts, Payer, Resource, Seat, cost};
 use crate::clock::MeshClock;
 use crate::detection::Learned;
 use crate::drain::Drain;
@@ -135,7 +135,7 @@ impl Worker {
             expired: config.expired.clone(),
             learned: RefCell::default(),
             server_tls: TlsCache::new(config.clock.clone()),
-            handshakes: SilentPeers::new(config.bounds.link_handshakes),
+            handshakes: SilentPeers::new(handshakes_at_once(config)),
             bounds: config.bounds.clone(),
             random: Cell::new(rand::random::<u64>() | 1),
             warnings: Cell::default(),
@@ -250,6 +250,15 @@ impl Worker {
     pub fn in_flight(&self, workload: &WorkloadName) -> InFlight {
         self.metrics.in_flight(workload)
     }
+}
+
+/// How many handshakes this worker has room for: fewer than the bound where the budget is small, so that the
+/// oldest makes way before there is no memory or descriptor for the newest.
+fn handshakes_at_once(config: &crate::Config) -> usize {
+    let share = |of, each: u64| config.budget.total(of) / 8 / config.workers.max(1) as u64 / each;
+    let affordable = share(Resource::Memory, cost::HANDSHAKE as u64).min(share(Resource::Descriptors, 1));
+    usize::try_from(affordable)
+        .map_or(config.bounds.link_handshakes, |few| few.min(config.bounds.link_handshakes))
 }
 
 /// What a connection counts as, until it is dropped: in flight to a process, and in the budget.

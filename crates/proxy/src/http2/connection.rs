@@ -197,6 +197,9 @@ impl<IO: Transport> Connection<IO> {
     /// Lets the core know what time it is, as long as that makes a difference.
     fn pass_time(&mut self, cx: &mut Context<'_>) {
         let mut core = self.handle.0.borrow_mut();
+        if !core.counts_resets() {
+            return;
+        }
         core.pass_time(self.begun.elapsed());
         while core.waits_for_time() {
             let tick = self.tick.get_or_insert_with(|| Box::pin(sleep(TICK)));

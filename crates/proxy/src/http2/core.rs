@@ -350,9 +350,14 @@ impl Core {
         !self.server && self.resets_left() == 0 && self.takes_streams()
     }
 
+    /// Whether streams were reset by us of late, so that time makes a difference.
+    pub(super) fn counts_resets(&self) -> bool {
+        !self.server && !self.resets.is_full()
+    }
+
     /// Time has passed: more streams may be reset.
     pub(super) fn pass_time(&mut self, now: Duration) {
-        if !self.server && !self.resets.is_full() {
+        if self.counts_resets() {
             let waited = self.waits_for_time();
             self.now = now;
             self.resets.fill(now);

@@ -85,6 +85,12 @@ impl Entry {
         self.open.iter().map(|link| link.room()).sum()
     }
 
+    /// Whether any of them takes streams, now or when others end. One whose peer goes away does not, though it
+    /// is there until its last stream has ended.
+    fn takes_streams(&self) -> bool {
+        self.open.iter().any(|link| link.handle.is_open())
+    }
+
     /// Whether one more link should be opened for those that wait.
     fn wants_another(&self) -> bool {
         self.dial.is_none()
@@ -191,7 +197,7 @@ impl LinkPool {
         };
         let key =
             LinkKey { source: source.identity.clone(), destination: identity.clone(), address: node.link };
-        let patience = Instant::now() + PATIENCE;
+        let mut patience = None;
         loop {
             let line = match self.open_link(&key, turn) {
                 Open::Free(link) => return Ok(link.handle.clone()),
@@ -207,6 +213,7 @@ impl LinkPool {
             })?;
             let dial = || self.dial(worker, &key, &source.name, endpoint, certificate);
             let Some(line) = line else {
+                let patience = *patience.get_or_insert_with(|| Instant::now() + PATIENCE);
                 match timeout_at(patience, dial()).await {
                     Ok(dialed) => dialed?,
                     Err(_) => {
@@ -220,13 +227,15 @@ impl LinkPool {
             if let Some(link) = Box::pin(self.wait(&key, &line, turn, dial)).await? {
                 return Ok(link.handle.clone());
             }
+            // The wait in line was for links that were there.
+            patience = None;
         }
     }
 
     /// A link with room.
     fn open_link(&self, key: &LinkKey, turn: &Turn) -> Open {
         let entries = self.entries.borrow();
-        let Some(entry) = entries.get(key).filter(|entry| !entry.open.is_empty()) else { return Open::None };
+        let Some(entry) = entries.get(key).filter(|entry| entry.takes_streams()) else { return Open::None };
         let free = entry.free().filter(|_| turn.is_now(&entry.line));
         free.map_or_else(|| Open::Full(entry.line.clone()), Open::Free)
     }
@@ -247,7 +256,7 @@ impl LinkPool {
             }
         };
         let look = || {
-            let found = match self.entries.borrow().get(key).filter(|entry| !entry.open.is_empty()) {
+            let found = match self.entries.borrow().get(key).filter(|entry| entry.takes_streams()) {
                 Some(entry) => entry.free().map(|link| (link, entry.room())),
                 None => return Some(Ok(None)),
             };
@@ -343,11 +352,13 @@ impl LinkPool {
                     Ok(())
                 }
                 Err(error) => {
-                    if entry.open.is_empty() {
-                        entry.line.call_all();
-                        entries.remove(&key);
-                    } else {
+                    if entry.takes_streams() {
                         entry.refused = Some(Instant::now());
+                    } else {
+                        entry.line.call_all();
+                    }
+                    if entry.open.is_empty() {
+                        entries.remove(&key);
                     }
                     worker.health.failed(&endpoint, Instant::now());
                     Err(error)

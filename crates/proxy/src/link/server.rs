@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::str::FromStr;
@@ -66,14 +66,14 @@ impl Link {
 /// Serves one connection to the link port.
 pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAddr, seat: Seat) {
     let counts = worker.metrics.counts();
-    let mut place = worker.handshakes.enter(address.ip());
+    let mut place = worker.handshakes.enter(neighbourhood(address.ip()));
     let opened = tokio::select! {
         opened = timeout(worker.bounds.link_handshake, greet(&worker, tcp)) => opened.unwrap_or_else(|_| {
             Err(TlsFailure::unfinished(worker.bounds.link_handshake))
         }),
         () = place.lost() => Err(TlsFailure::new(
             Handshake::Overload,
-            format!("{} handshakes were under way, and this was the oldest", worker.bounds.link_handshakes),
+            "too many handshakes were under way, and this was the oldest",
         )),
     };
     drop(place);
@@ -113,6 +113,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
             }
         }
         Err(Failure::Lost(why)) => tracing::debug!(peer = %address, "link ended: {why}"),
+    }
+}
+
+/// Whose handshakes get into each other's way first: those of one address, or of one network of IPv6, in which
+/// one host has as many addresses as it likes (RFC 4291, section 2.5.4).
+fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+        address => address,
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tulle_model::snapshot::{AppProtocol, Endpoint};
 use tulle_proxy::Bounds;
 
-use crate::mesh::{Pair, app, echo, eventually, expect_echo};
+use crate::mesh::{Node, Pair, app, echo, eventually, expect_echo};
 
 /// The handshakes of these tests' nodes: few, so that a room is soon full.
 const HANDSHAKES: usize = 16;
@@ -125,4 +125,30 @@ async fn the_only_endpoint_is_waited_for() {
         assert!(took > Duration::from_secs(2), "{took:?}");
         assert_eq!(pair.near.proxy.edges()[0].failures, 0);
     }
+}
+
+#[tokio::test]
+async fn a_node_that_drains_with_a_stream_open_keeps_nobody_waiting() {
+    let app = echo().await;
+    let mut pair = pair(app, AppProtocol::Tcp).await;
+    let mut stream = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut stream, b"before").await;
+
+    let mut other = Node::start("other", 1).await;
+    let replica = other.run("server", &[app.port()], pair.ca.issue(&pair.ca.identity("server")));
+    let going = pair.far.endpoint(&pair.server, app.port(), pair.ca.identity("server"));
+    let staying = other.endpoint(&replica, app.port(), pair.ca.identity("server"));
+    pair.near.know("server", AppProtocol::Tcp, vec![going, staying]);
+    let far = tokio::spawn(pair.far.proxy.drain(Duration::from_secs(20)));
+    let port = pair.far.link;
+    eventually(|| std::net::TcpStream::connect(port).is_err()).await;
+
+    for _ in 0..20 {
+        let begin = Instant::now();
+        expect_echo(&mut TcpStream::connect(pair.entry).await.unwrap(), b"during").await;
+        assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    }
+    expect_echo(&mut stream, b"to the end").await;
+    drop(stream);
+    far.await.unwrap();
 }
