@@ -132,9 +132,9 @@ impl From<ObjectError> for Failure {
             ObjectError::Store(StoreError::Full(_)) => {
                 (StatusCode::INSUFFICIENT_STORAGE, "InsufficientStorage", None)
             }
-            ObjectError::Store(StoreError::Closed | StoreError::ReadOnly(_) | StoreError::Reopening) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", None)
-            }
+            ObjectError::Store(
+                StoreError::Closed | StoreError::ReadOnly(_) | StoreError::Reopening | StoreError::Io(_),
+            ) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", None),
             ObjectError::Store(_) => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError", None),
         };
         Self { code, reason, message, details }

@@ -263,26 +263,25 @@ impl Enrolment {
         certificate_expires: u64,
         now: SystemTime,
     ) -> Result<Grant, EnrolmentError> {
-        // Where the grant cannot be kept, the token is to stay good.
-        if let Some(trouble) = self.store.trouble() {
-            return Err(trouble.into());
-        }
-        match self.store.delete(&admission.key, Precondition::Revision(admission.revision)).await {
-            Ok(_) => {}
-            Err(StoreError::Conflict { .. } | StoreError::NotFound(_)) => {
-                return Err(EnrolmentError::Refused("the join token was used already".to_owned()));
-            }
-            Err(error) => return Err(error.into()),
-        }
         let grant = Grant { identities: admission.identities, joined: seconds(now), certificate_expires };
         let key = format!("{NODES}{}", admission.node);
-        match self.store.put(&key, encode(&grant)?, admission.bearer).await {
+        // Where the grant cannot be kept, the token stays good.
+        let token = (admission.key.as_str(), admission.revision);
+        match self.store.put_consuming(&key, encode(&grant)?, admission.bearer, token).await {
             Ok(_) => Ok(grant),
+            Err(StoreError::RequirementChanged(_)) => {
+                Err(EnrolmentError::Refused("the join token was used already".to_owned()))
+            }
             Err(StoreError::Conflict { .. } | StoreError::AlreadyExists(_) | StoreError::NotFound(_)) => {
-                Err(EnrolmentError::Refused(format!(
-                    "a node `{}` has joined at the same time, and the join token is used up; make a new one",
-                    admission.node
-                )))
+                Err(EnrolmentError::Refused(match self.store.get(&admission.key)? {
+                    None => "the join token was used already".to_owned(),
+                    Some(_) => {
+                        format!(
+                            "a node `{}` has joined at the same time; choose another name",
+                            admission.node
+                        )
+                    }
+                }))
             }
             Err(error) => Err(error.into()),
         }
@@ -313,7 +312,12 @@ impl Enrolment {
                 Err(error) if error.is_retryable() => {}
                 // A node must not lose its certificate over a full disk. All that this costs is that its
                 // name can be taken by a new token once the certificate before has expired.
-                Err(error @ (StoreError::Full(_) | StoreError::ReadOnly(_) | StoreError::Reopening)) => {
+                Err(
+                    error @ (StoreError::Full(_)
+                    | StoreError::ReadOnly(_)
+                    | StoreError::Reopening
+                    | StoreError::Io(_)),
+                ) => {
                     tracing::debug!(node, %error, "the life of a node's certificate is not kept");
                     break;
                 }

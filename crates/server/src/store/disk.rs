@@ -2,20 +2,19 @@
 //!
 //! A *reserve* lies beside the store: blocks that are given back when a write of the database finds
 //! no room, so that what deletes (and a start) goes on where the disk is full. What adds does not
-//! touch it: the writer asks for room first ([`free`]). It is filled again when there is room for it
-//! and as much again.
+//! touch it: the writer asks for room first, and does not allow it ([`Reserve::allow`]). It is filled
+//! again with what is free, as far as that goes.
 //!
 //! Where the file cannot be written at all, the database is opened on an *image*: it reads the file,
 //! and what it writes (its own repairs) stays in memory.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::statvfs;
@@ -25,6 +24,8 @@ use redb::StorageBackend;
 /// How large the reserve is at least and at most, in bytes; between them it is a 32nd of the disk.
 const LEAST_RESERVE: u64 = 256 << 10;
 const LARGEST_RESERVE: u64 = 8 << 20;
+/// How much of it is filled at once at least, in bytes.
+const LEAST_PART: u64 = 64 << 10;
 /// How much of the image is kept together, in bytes.
 const CHUNK: u64 = 4096;
 
@@ -39,7 +40,7 @@ pub(super) fn is_unwritable(error: &io::Error) -> bool {
 }
 
 /// How many bytes may be written on the disk of `folder`; as good as endless where it does not say.
-pub(super) fn free(folder: &Path) -> u64 {
+fn free(folder: &Path) -> u64 {
     statvfs(folder).map_or(u64::MAX, |disk| disk.blocks_available().saturating_mul(disk.fragment_size()))
 }
 
@@ -48,7 +49,26 @@ pub(super) fn free(folder: &Path) -> u64 {
 pub(super) struct Reserve {
     path: PathBuf,
     size: u64,
-    whole: AtomicBool,
+    /// How much of it is there, in bytes.
+    filled: AtomicU64,
+    /// Whether what is written at present may have it.
+    allowed: AtomicBool,
+    #[cfg(test)]
+    pub(super) faults: Faults,
+}
+
+/// What a test makes of the disk.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct Faults {
+    /// How many reads fail.
+    pub(super) reads: AtomicU64,
+    /// Writes fail.
+    pub(super) writes: AtomicBool,
+    /// No write finds room unless the reserve was given back.
+    pub(super) full: AtomicBool,
+    pub(super) free: AtomicU64,
+    pub(super) compactions: AtomicU64,
 }
 
 impl Reserve {
@@ -56,51 +76,96 @@ impl Reserve {
     pub(super) fn open(store: &Path) -> Self {
         let folder = store.parent().unwrap_or(Path::new("."));
         let total = statvfs(folder).map_or(u64::MAX, |d| d.blocks().saturating_mul(d.fragment_size()));
-        let size = (total / 32).clamp(LEAST_RESERVE, LARGEST_RESERVE);
+        let size = (total / 32).clamp(LEAST_RESERVE, LARGEST_RESERVE) / CHUNK * CHUNK;
         let path = store.with_extension("reserve");
-        // Of another size, it is as good.
-        let whole = fs::metadata(&path).is_ok_and(|there| there.len() >= LEAST_RESERVE);
-        Self { path, size, whole: AtomicBool::new(whole) }
+        let filled = fs::metadata(&path).map_or(0, |there| there.len());
+        Self {
+            path,
+            size,
+            filled: AtomicU64::new(filled),
+            allowed: AtomicBool::new(true),
+            #[cfg(test)]
+            faults: Faults {
+                reads: AtomicU64::new(0),
+                writes: AtomicBool::new(false),
+                full: AtomicBool::new(false),
+                free: AtomicU64::new(u64::MAX),
+                compactions: AtomicU64::new(0),
+            },
+        }
     }
 
     pub(super) fn is_whole(&self) -> bool {
-        self.whole.load(Ordering::Acquire)
+        self.filled.load(Ordering::Acquire) >= self.size
+    }
+
+    /// Sets whether what is written from now on may have it: what makes the store smaller or repairs it.
+    pub(super) fn allow(&self, allowed: bool) {
+        self.allowed.store(allowed, Ordering::Release);
+    }
+
+    /// How many bytes may be written on its disk.
+    pub(super) fn free(&self) -> u64 {
+        let free = free(self.path.parent().unwrap_or(Path::new(".")));
+        #[cfg(test)]
+        let free = free.min(self.faults.free.load(Ordering::Acquire));
+        free
     }
 
     /// Gives the room back to the disk; false where there is none to give.
     fn spend(&self) -> bool {
-        self.whole.swap(false, Ordering::AcqRel) && fs::remove_file(&self.path).is_ok()
+        self.allowed.load(Ordering::Acquire)
+            && self.filled.swap(0, Ordering::AcqRel) > 0
+            && fs::remove_file(&self.path).is_ok()
     }
 
-    /// Fills it, if there is room for it and as much again.
+    /// Fills it as far as there is room.
     pub(super) fn refill(&self) -> io::Result<()> {
-        if self.is_whole() {
+        let filled = self.filled.load(Ordering::Acquire);
+        let missing = self.size.saturating_sub(filled);
+        let fits = missing.min(self.free()) / CHUNK * CHUNK;
+        // Each part costs a sync.
+        if fits < missing.min(LEAST_PART) || missing == 0 {
             return Ok(());
         }
-        if free(self.path.parent().unwrap_or(Path::new("."))) < 2 * self.size {
-            return Err(ErrorKind::StorageFull.into());
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&self.path)?;
+        let done = Self::fill(&mut file, filled, fits);
+        match done {
+            Ok(()) => self.filled.store(filled + fits, Ordering::Release),
+            // What was there stays.
+            Err(_) => file.set_len(filled)?,
         }
-        let filled = self.fill();
-        match filled {
-            Ok(()) => self.whole.store(true, Ordering::Release),
-            Err(_) => drop(fs::remove_file(&self.path)),
-        }
-        filled
+        done
     }
 
-    fn fill(&self) -> io::Result<()> {
-        let mut file =
-            OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&self.path)?;
-        match fallocate(&file, FallocateFlags::empty(), 0, self.size as i64) {
+    fn fill(file: &mut File, from: u64, length: u64) -> io::Result<()> {
+        match fallocate(&*file, FallocateFlags::empty(), from as i64, length as i64) {
             Err(nix::errno::Errno::EOPNOTSUPP) => {
                 // Bytes that no disk can make smaller.
-                for _ in 0..self.size / CHUNK {
-                    file.write_all(&rand::random::<[u8; CHUNK as usize]>())?;
+                for at in (from..from + length).step_by(CHUNK as usize) {
+                    file.write_all_at(&rand::random::<[u8; CHUNK as usize]>(), at)?;
                 }
             }
             result => result?,
         }
         file.sync_all()
+    }
+
+    #[cfg(test)]
+    fn fault(&self, write: bool) -> io::Result<()> {
+        let faults = &self.faults;
+        let fewer = |left: u64| left.checked_sub(1);
+        if write && faults.writes.load(Ordering::Acquire) {
+            return Err(io::Error::from_raw_os_error(nix::libc::EIO));
+        }
+        if write && faults.full.load(Ordering::Acquire) && self.path.exists() {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        if !write && faults.reads.fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer).is_ok() {
+            return Err(io::Error::from_raw_os_error(nix::libc::EIO));
+        }
+        Ok(())
     }
 }
 
@@ -108,7 +173,7 @@ impl Reserve {
 #[derive(Debug)]
 pub(super) struct Disk {
     file: Arc<File>,
-    reserve: Option<Arc<Reserve>>,
+    reserve: Arc<Reserve>,
     image: Option<Mutex<Image>>,
     /// Another one has taken its place: it writes no more.
     retired: Arc<AtomicBool>,
@@ -119,17 +184,20 @@ pub(super) struct Disk {
 struct Image {
     chunks: BTreeMap<u64, Box<[u8; CHUNK as usize]>>,
     len: u64,
+    /// Up to where the file counts: the least length that it was given.
+    kept: u64,
 }
 
 impl Disk {
     pub(super) fn writable(file: Arc<File>, reserve: Arc<Reserve>) -> Self {
-        Self { file, reserve: Some(reserve), image: None, retired: Arc::default() }
+        Self { file, reserve, image: None, retired: Arc::default() }
     }
 
     /// Writes nothing to the file.
-    pub(super) fn image(file: Arc<File>) -> io::Result<Self> {
-        let image = Image { chunks: BTreeMap::new(), len: file.metadata()?.len() };
-        Ok(Self { file, reserve: None, image: Some(Mutex::new(image)), retired: Arc::default() })
+    pub(super) fn image(file: Arc<File>, reserve: Arc<Reserve>) -> io::Result<Self> {
+        let len = file.metadata()?.len();
+        let image = Image { chunks: BTreeMap::new(), len, kept: len };
+        Ok(Self { file, reserve, image: Some(Mutex::new(image)), retired: Arc::default() })
     }
 
     /// Set it to keep a database that was replaced from the file.
@@ -146,8 +214,10 @@ impl Disk {
 
     /// Does it again with the reserve's room, where there was none.
     fn with_reserve(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        #[cfg(test)]
+        let write = || self.reserve.fault(true).and_then(|()| write());
         match write() {
-            Err(error) if is_full(&error) && self.reserve.as_ref().is_some_and(|r| r.spend()) => {
+            Err(error) if is_full(&error) && self.reserve.spend() => {
                 tracing::warn!("the disk is full: the store uses its reserve");
                 write()
             }
@@ -169,7 +239,7 @@ impl Image {
             let (part, rest) = out.split_at_mut(length);
             match self.chunks.get(&(at / CHUNK)) {
                 Some(chunk) => part.copy_from_slice(&chunk[within..within + length]),
-                None => read_padded(file, at, part)?,
+                None => self.read_file(file, at, part)?,
             }
             at += length as u64;
             out = rest;
@@ -184,14 +254,12 @@ impl Image {
             let (index, within) = (at / CHUNK, (at % CHUNK) as usize);
             let length = data.len().min(CHUNK as usize - within);
             let (part, rest) = data.split_at(length);
-            let chunk = match self.chunks.entry(index) {
-                Entry::Occupied(there) => there.into_mut(),
-                Entry::Vacant(none) => {
-                    let mut chunk = Box::new([0; CHUNK as usize]);
-                    read_padded(file, index * CHUNK, &mut chunk[..])?;
-                    none.insert(chunk)
-                }
-            };
+            if !self.chunks.contains_key(&index) {
+                let mut chunk = Box::new([0; CHUNK as usize]);
+                self.read_file(file, index * CHUNK, &mut chunk[..])?;
+                self.chunks.insert(index, chunk);
+            }
+            let Some(chunk) = self.chunks.get_mut(&index) else { continue };
             chunk[within..within + length].copy_from_slice(part);
             at += length as u64;
             data = rest;
@@ -200,28 +268,31 @@ impl Image {
         Ok(())
     }
 
+    /// What is cut off reads as zeros if the image grows again.
     fn set_len(&mut self, len: u64) {
-        // What is cut off reads as zeros if the image grows again.
-        for chunk in len.div_ceil(CHUNK)..self.len.div_ceil(CHUNK) {
-            self.chunks.insert(chunk, Box::new([0; CHUNK as usize]));
+        self.kept = self.kept.min(len);
+        drop(self.chunks.split_off(&len.div_ceil(CHUNK)));
+        if let Some(last) = self.chunks.get_mut(&(len / CHUNK)) {
+            last[(len % CHUNK) as usize..].fill(0);
         }
         self.len = len;
     }
-}
 
-/// Reads; what lies behind the end of the file is zeros.
-fn read_padded(file: &File, offset: u64, out: &mut [u8]) -> io::Result<()> {
-    let mut done = 0;
-    while done < out.len() {
-        match file.read_at(&mut out[done..], offset + done as u64) {
-            Ok(0) => break,
-            Ok(read) => done += read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+    /// Reads the file; what lies behind its end, or was cut off, is zeros.
+    fn read_file(&self, file: &File, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let kept = (self.kept.saturating_sub(offset) as usize).min(out.len());
+        let mut done = 0;
+        while done < kept {
+            match file.read_at(&mut out[done..kept], offset + done as u64) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
+        out[done..].fill(0);
+        Ok(())
     }
-    out[done..].fill(0);
-    Ok(())
 }
 
 impl StorageBackend for Disk {
@@ -233,6 +304,8 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        #[cfg(test)]
+        self.reserve.fault(false)?;
         match &self.image {
             Some(image) => image.lock().read(&self.file, offset, out),
             None => self.file.read_exact_at(out, offset),
@@ -277,7 +350,8 @@ mod tests {
         let path = folder.path().join("file");
         let before: Vec<u8> = (0..20_000u32).map(|i| i as u8).collect();
         fs::write(&path, &before).unwrap();
-        let disk = Disk::image(Arc::new(File::open(&path).unwrap())).unwrap();
+        let reserve = Arc::new(Reserve::open(&path));
+        let disk = Disk::image(Arc::new(File::open(&path).unwrap()), reserve).unwrap();
         let mut expected = before.clone();
         let read = |offset: usize, length: usize| {
             let mut out = vec![0; length];
@@ -292,9 +366,17 @@ mod tests {
         assert!(read(19_999, 2).is_err(), "behind the end");
         disk.set_len(40_000).unwrap();
         assert_eq!(read(20_000, 20_000).unwrap(), vec![0; 20_000]);
-        disk.set_len(8192).unwrap();
+        disk.write(30_000, &[0xee; 9000]).unwrap();
+        for cut in [32_000, 8190, 3] {
+            disk.set_len(cut as u64).unwrap();
+            disk.set_len(40_000).unwrap();
+            assert_eq!(read(0, cut).unwrap()[..3], expected[..3]);
+            assert!(read(cut, 40_000 - cut).unwrap().iter().all(|&byte| byte == 0), "what was cut off");
+        }
+        // What is not there takes no memory.
+        disk.set_len(1 << 40).unwrap();
         disk.set_len(20_000).unwrap();
-        assert_eq!(read(8192, 11_808).unwrap(), vec![0; 11_808], "what was cut off");
+        assert!(disk.image.as_ref().unwrap().lock().chunks.len() <= 1);
         assert_eq!(fs::read(&path).unwrap(), before);
     }
 
@@ -309,6 +391,23 @@ mod tests {
         disk.retire().store(true, Ordering::Release);
         assert!(disk.write(1, b"b").is_err() && disk.set_len(0).is_err() && disk.sync_data().is_err());
         assert_eq!(fs::read(&path).unwrap(), b"a123");
+    }
+
+    #[test]
+    fn only_what_is_allowed_to_spends_the_reserve() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.redb");
+        fs::write(&path, b"0123").unwrap();
+        let file = Arc::new(File::options().read(true).write(true).open(&path).unwrap());
+        let reserve = Arc::new(Reserve::open(&path));
+        reserve.refill().unwrap();
+        let disk = Disk::writable(file, reserve.clone());
+        reserve.faults.full.store(true, Ordering::Release);
+        reserve.allow(false);
+        assert!(is_full(&disk.write(0, b"a").unwrap_err()) && reserve.is_whole());
+        reserve.allow(true);
+        disk.write(0, b"a").unwrap();
+        assert!(!reserve.is_whole() && !path.with_extension("reserve").exists());
     }
 
     #[test]

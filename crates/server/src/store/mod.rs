@@ -13,11 +13,14 @@
 //!
 //! States: *well*; *low*, when the disk has no room for a write: the store shortens its log and
 //! shrinks its file, and where that does not help, what adds is refused ([`StoreError::Full`]) and what
-//! deletes goes on, with the reserve's room ([`disk`]); *held*, after a write has failed: the database
-//! is opened again, at longer and longer intervals, for reading only where it cannot be written. All
-//! heal by themselves ([`writer`]).
+//! deletes goes on, with the reserve's room ([`disk`]); *held*, after a write or a read has failed: the
+//! database is opened again, at longer and longer intervals, for reading only where it cannot be
+//! written. All heal by themselves ([`writer`]).
 
+mod commit;
 mod disk;
+#[cfg(test)]
+mod faults;
 mod open;
 mod read;
 #[cfg(test)]
@@ -29,7 +32,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -62,8 +65,8 @@ pub const LOG_KEPT: u64 = 10_000;
 const QUEUE: usize = 1024;
 /// How many commits a watch may fall behind before it reads on from the log.
 const WATCH_BUFFER: usize = 128;
-/// How long a read waits for a database that is opened again after a failure.
-const REOPEN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long those who read wait, all together, for a database that is opened again after a failure.
+const REOPEN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A stored value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,9 +141,11 @@ pub enum StoreError {
     Full(String),
     #[error("the server's store can only be read ({0}): nothing was written")]
     ReadOnly(String),
-    /// A failed write is got over.
+    /// A failure is got over.
     #[error("the store's database is being opened again after a failure; try again")]
     Reopening,
+    #[error("the store's file cannot be used ({0}); it is tried again every 1 to 30 s")]
+    Io(String),
     #[error("the store's database failed: {0}")]
     Database(String),
 }
@@ -150,9 +155,18 @@ impl StoreError {
         match error.into() {
             redb::Error::Io(error) if disk::is_full(&error) => Self::Full(error.to_string()),
             redb::Error::Io(error) if disk::is_unwritable(&error) => Self::ReadOnly(error.to_string()),
+            redb::Error::Io(error) => Self::Io(error.to_string()),
             redb::Error::PreviousIo => Self::Reopening,
             error => Self::Database(error.to_string()),
         }
+    }
+
+    /// Whether it is that what must hold for the write does not; nothing has failed then.
+    fn is_precondition(&self) -> bool {
+        matches!(
+            self,
+            Self::AlreadyExists(_) | Self::NotFound(_) | Self::Conflict { .. } | Self::RequirementChanged(_)
+        )
     }
 
     /// Whether the same call may succeed when it is simply made again.
@@ -165,7 +179,7 @@ impl StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
-    writes: mpsc::Sender<writer::Request>,
+    writes: mpsc::Sender<commit::Request>,
 }
 
 #[derive(Debug)]
@@ -173,9 +187,10 @@ struct Inner {
     /// None for one in memory.
     place: Option<Place>,
     database: RwLock<Opened>,
-    /// Counts how often the database was opened again.
-    generation: Mutex<u64>,
+    reopening: Mutex<Reopening>,
     reopened: Condvar,
+    /// To the writer, which ends when no handle is left.
+    writes: mpsc::WeakSender<commit::Request>,
     /// The revision of the latest committed write.
     revision: AtomicU64,
     events: broadcast::Sender<Arc<[Event]>>,
@@ -194,18 +209,76 @@ struct Place {
     reserve: Arc<Reserve>,
 }
 
+/// What readers and the writer tell each other of a database that has to be opened again.
+#[derive(Debug, Default)]
+struct Reopening {
+    /// Counts how often it was opened again.
+    generation: u64,
+    /// When a reader asked for it first.
+    asked: Option<Instant>,
+    /// Why it did not work last.
+    failed: Option<StoreError>,
+}
+
 impl Inner {
-    /// Reads at a snapshot. What a failing write has broken is opened again at that moment.
+    /// Reads at a snapshot. An error of the file breaks the database for all that follow: the writer opens
+    /// it again, and that is waited for.
     fn read<T>(&self, read: impl Fn(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let before = *self.generation.lock();
+        let before = self.reopening.lock().generation;
         let result = read(&self.database.read().database);
-        if !matches!(result, Err(StoreError::Reopening)) {
-            return result;
+        match result {
+            Err(StoreError::Reopening | StoreError::Io(_)) if self.place.is_some() => {}
+            result => return result,
         }
-        let mut generation = self.generation.lock();
-        self.reopened.wait_while_for(&mut generation, |now| *now == before, REOPEN_PATIENCE);
-        drop(generation);
+        let error = result.err().unwrap_or(StoreError::Reopening);
+        self.wait_for_another(before, error)?;
         read(&self.database.read().database)
+    }
+
+    /// Waits until the database that was opened as number `before`, and broke with `error`, is replaced.
+    #[cold]
+    fn wait_for_another(&self, before: u64, error: StoreError) -> Result<(), StoreError> {
+        let mut reopening = self.reopening.lock();
+        if reopening.generation == before && reopening.asked.is_none() && reopening.failed.is_none() {
+            // If its queue is full, this is for the next reader, or for what stands there.
+            let request = commit::Request::Reopen { generation: before, error };
+            let asked = self.writes.upgrade().is_some_and(|writes| writes.try_send(request).is_ok());
+            reopening.asked = asked.then(Instant::now);
+        }
+        // A thread that serves others waits here: never for longer than the first who asked.
+        let until = reopening.asked.map_or_else(Instant::now, |asked| asked + REOPEN_PATIENCE);
+        let waits = |now: &mut Reopening| now.generation == before && now.failed.is_none();
+        while waits(&mut reopening) {
+            if self.reopened.wait_until(&mut reopening, until).timed_out() {
+                break;
+            }
+        }
+        match &reopening.failed {
+            _ if reopening.generation != before => Ok(()),
+            Some(error) => Err(error.clone()),
+            None => Err(StoreError::Reopening),
+        }
+    }
+
+    fn is_generation(&self, generation: u64) -> bool {
+        self.reopening.lock().generation == generation
+    }
+
+    /// Whether the database that is open does not even take reads.
+    fn is_broken(&self) -> bool {
+        self.reopening.lock().failed.is_some()
+    }
+
+    fn has_reopened(&self) {
+        let mut reopening = self.reopening.lock();
+        *reopening = Reopening { generation: reopening.generation + 1, ..Reopening::default() };
+        self.reopened.notify_all();
+    }
+
+    /// Readers are told so until it works.
+    fn cannot_reopen(&self, error: StoreError) {
+        self.reopening.lock().failed = Some(error);
+        self.reopened.notify_all();
     }
 }
 
@@ -238,16 +311,17 @@ impl Store {
     fn start(opened: Opened, place: Option<Place>, trouble: Option<StoreError>) -> Result<Self, StoreError> {
         let revision = read::latest(&opened.database)?;
         let (events, _) = broadcast::channel(WATCH_BUFFER);
+        let (writes, requests) = mpsc::channel(QUEUE);
         let inner = Arc::new(Inner {
             place,
             database: RwLock::new(opened),
-            generation: Mutex::default(),
+            reopening: Mutex::default(),
             reopened: Condvar::new(),
             revision: AtomicU64::new(revision),
             events,
+            writes: writes.downgrade(),
             trouble: RwLock::new(trouble),
         });
-        let (writes, requests) = mpsc::channel(QUEUE);
         writer::spawn(inner.clone(), requests)?;
         Ok(Self { inner, writes })
     }
@@ -301,7 +375,20 @@ impl Store {
         required: Option<(&str, u64)>,
     ) -> Result<Written, StoreError> {
         let required = required.map(|(key, revision)| (key.to_owned(), revision));
-        let operation = writer::Operation::Put { value: value.into(), required };
+        let operation = commit::Operation::Put { value: value.into(), required, consume: false };
+        self.write(key, precondition, operation).await
+    }
+
+    /// Like [`Store::put_requiring`], and deletes that key in the same transaction.
+    pub async fn put_consuming(
+        &self,
+        key: &str,
+        value: impl Into<Bytes>,
+        precondition: Precondition,
+        consumed: (&str, u64),
+    ) -> Result<Written, StoreError> {
+        let required = Some((consumed.0.to_owned(), consumed.1));
+        let operation = commit::Operation::Put { value: value.into(), required, consume: true };
         self.write(key, precondition, operation).await
     }
 
@@ -317,7 +404,7 @@ impl Store {
         precondition: Precondition,
         prefixes: Vec<String>,
     ) -> Result<(u64, Stored), StoreError> {
-        let written = self.write(key, precondition, writer::Operation::Delete { prefixes }).await?;
+        let written = self.write(key, precondition, commit::Operation::Delete { prefixes }).await?;
         match written.previous {
             Some(previous) => Ok((written.revision, previous)),
             None => Err(StoreError::NotFound(key.to_owned())),
@@ -328,10 +415,10 @@ impl Store {
         &self,
         key: &str,
         precondition: Precondition,
-        operation: writer::Operation,
+        operation: commit::Operation,
     ) -> Result<Written, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let request = writer::Request::Write { key: key.to_owned(), precondition, operation, reply };
+        let request = commit::Request::Write { key: key.to_owned(), precondition, operation, reply };
         self.writes.send(request).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
@@ -344,7 +431,7 @@ impl Store {
     /// Drops all but the last `keep` writes from the log. The writer does so by itself for [`LOG_KEPT`].
     pub async fn compact(&self, keep: u64) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.writes.send(writer::Request::Compact { keep, reply }).await.map_err(|_| StoreError::Closed)?;
+        self.writes.send(commit::Request::Compact { keep, reply }).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 }

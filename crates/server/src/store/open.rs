@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use redb::{Database, DatabaseError, StorageError};
 
 use super::disk::{Disk, Reserve, is_unwritable};
-use super::{Place, StoreError, read, writer};
+use super::{Place, StoreError, commit, read};
 
 /// How long opening waits for another process, or another handle of this one, to let go of the file.
 const IN_USE_PATIENCE: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ impl Opened {
     pub(super) fn in_memory() -> Result<Self, StoreError> {
         let backend = redb::backends::InMemoryBackend::new();
         let database = Database::builder().create_with_backend(backend).map_err(StoreError::database)?;
-        writer::create_tables(&database)?;
+        commit::create_tables(&database)?;
         Ok(Self { database, writable: true, retired: Arc::default() })
     }
 
@@ -62,7 +62,7 @@ impl Opened {
     /// Opens the file for reading.
     pub(super) fn image(place: &Place) -> Result<Self, DatabaseError> {
         let file = place.file.lock().clone();
-        Self::on(Disk::image(file).map_err(StorageError::from)?, false)
+        Self::on(Disk::image(file, place.reserve.clone()).map_err(StorageError::from)?, false)
     }
 
     /// Keeps it from the file, which another one is about to write.
@@ -120,8 +120,8 @@ pub(super) fn create(path: &Path, key: &str, value: &[u8]) -> Result<(), OpenErr
         let file = Arc::new(file.map_err(io)?);
         let place = Place::new(path, file.clone(), false);
         let opened = Opened::writable(&place).map_err(StoreError::database)?;
-        writer::create_tables(&opened.database)?;
-        writer::put_first(&opened.database, key, value)?;
+        commit::create_tables(&opened.database)?;
+        commit::put_first(&opened.database, key, value)?;
         drop(opened);
         file.sync_all().map_err(io)?;
         std::fs::rename(&new, path).map_err(io)?;
@@ -204,8 +204,9 @@ fn open_checked(place: &Place) -> Result<Opened, DatabaseError> {
         drop(opened);
         opened = Opened::writable(place)?;
     }
-    if let Err(error) = place.reserve.refill() {
-        tracing::warn!(%error, path = %place.path.display(), "there is no room for the store's reserve");
+    let filled = place.reserve.refill();
+    if !place.reserve.is_whole() {
+        tracing::warn!(path = %place.path.display(), ?filled, "there is no room for the store's reserve");
     }
     Ok(opened)
 }

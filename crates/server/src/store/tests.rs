@@ -3,7 +3,7 @@ use std::process::{Command, Stdio};
 
 use super::*;
 
-fn value(text: &str) -> Bytes {
+pub(super) fn value(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 

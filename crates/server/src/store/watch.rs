@@ -83,6 +83,8 @@ impl Watch {
     }
 
     fn take(&mut self, batch: &[Event]) {
+        // The writer does not know all that was written.
+        self.behind |= batch.is_empty();
         for event in batch {
             if event.revision <= self.read_to {
                 continue;

@@ -1,0 +1,339 @@
+//! One durable transaction: the writes of a batch, their entries in the log, and the counters.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use redb::{Database, ReadableTable, Table, WriteTransaction};
+use tokio::sync::oneshot;
+
+use super::read::stored;
+use super::{
+    COMPACTED, Event, Inner, KV, LOG, LOG_KEPT, LogRow, META, Precondition, REVISION, Row, StoreError,
+    Written, prefix_end,
+};
+
+/// The room that a commit may need: in all, for each write, and for each byte of a value (it is kept as
+/// the value, in the log, and in the log of what follows; pages come in powers of two).
+pub(super) const ROOM: u64 = 256 << 10;
+const ROOM_OF_A_WRITE: u64 = 16 << 10;
+const ROOM_OF_A_BYTE: u64 = 6;
+
+pub(super) enum Request {
+    Write {
+        key: String,
+        precondition: Precondition,
+        operation: Operation,
+        reply: oneshot::Sender<Result<Written, StoreError>>,
+    },
+    Compact {
+        keep: u64,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    },
+    /// A reader has met an error of the file: the database has to be opened again, if that is still the
+    /// one that was opened as number `generation`.
+    Reopen {
+        generation: u64,
+        error: StoreError,
+    },
+}
+
+impl Request {
+    /// How many bytes it writes.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Write { operation: Operation::Put { value, .. }, .. } => value.len(),
+            _ => 0,
+        }
+    }
+
+    /// The room that it needs, in bytes; none where it makes the store smaller.
+    pub(super) fn room(&self) -> u64 {
+        match self {
+            Self::Write { operation: Operation::Put { value, .. }, .. } => {
+                ROOM_OF_A_WRITE + ROOM_OF_A_BYTE * value.len() as u64
+            }
+            _ => 0,
+        }
+    }
+
+    pub(super) fn refuse(self, error: &StoreError) {
+        // A caller that is gone needs no answer.
+        match self {
+            Self::Write { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::Compact { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::Reopen { .. } => {}
+        }
+    }
+}
+
+pub(super) enum Operation {
+    Put {
+        value: Bytes,
+        /// Another key, and the revision of its last write.
+        required: Option<(String, u64)>,
+        /// Whether that key is deleted with it.
+        consume: bool,
+    },
+    Delete {
+        prefixes: Vec<String>,
+    },
+}
+
+/// How much of the log a commit may leave.
+#[derive(Clone, Copy)]
+pub(super) struct Log {
+    /// How many writes it keeps at most.
+    pub(super) keep: u64,
+    /// How many bytes of the disk are free: what has no room there is not kept.
+    pub(super) free: u64,
+}
+
+/// Makes the tables of a new database.
+pub(super) fn create_tables(database: &Database) -> Result<(), StoreError> {
+    let transaction = database.begin_write().map_err(StoreError::database)?;
+    drop(Tables::open(&transaction)?);
+    transaction.commit().map_err(StoreError::database)
+}
+
+/// Writes the first value of a new database.
+pub(super) fn put_first(database: &Database, key: &str, value: &[u8]) -> Result<(), StoreError> {
+    let transaction = database.begin_write().map_err(StoreError::database)?;
+    let mut tables = Tables::open(&transaction)?;
+    tables.record(key, Some(Bytes::copy_from_slice(value)), &mut Vec::new())?;
+    tables.finish(LOG_KEPT)?;
+    drop(tables);
+    transaction.commit().map_err(StoreError::database)
+}
+
+/// Commits nothing but the counters, and drops all but `keep` writes from the log.
+pub(super) fn trim(database: &Database, keep: u64) -> Result<(), StoreError> {
+    let transaction = database.begin_write().map_err(StoreError::database)?;
+    let mut tables = Tables::open(&transaction)?;
+    tables.finish(keep)?;
+    drop(tables);
+    transaction.commit().map_err(StoreError::database)
+}
+
+/// What to tell a caller once the transaction is durable.
+enum Answer {
+    Write(oneshot::Sender<Result<Written, StoreError>>, Result<Written, StoreError>),
+    Compact(oneshot::Sender<Result<(), StoreError>>, Result<(), StoreError>),
+}
+
+impl Answer {
+    fn send(self, failure: Option<&StoreError>) {
+        // A caller that is gone needs no answer.
+        match (self, failure) {
+            (Self::Write(reply, result), None) => drop(reply.send(result)),
+            (Self::Write(reply, _), Some(error)) => drop(reply.send(Err(error.clone()))),
+            (Self::Compact(reply, result), None) => drop(reply.send(result)),
+            (Self::Compact(reply, _), Some(error)) => drop(reply.send(Err(error.clone()))),
+        }
+    }
+}
+
+/// Commits a batch, tells the watches, and answers. Returns how many bytes of the database it has
+/// written or left behind, which is what a compaction may give back one day.
+pub(super) fn commit(inner: &Inner, batch: Vec<Request>, log: Log) -> Result<u64, StoreError> {
+    let mut answers = Vec::with_capacity(batch.len());
+    let mut events = Vec::with_capacity(batch.len());
+    let failure = transact(inner, batch, log, &mut answers, &mut events).err();
+    let mut left = 0;
+    if failure.is_none()
+        && let Some(last) = events.last()
+    {
+        left = events.iter().map(weight).sum();
+        inner.revision.store(last.revision, Ordering::Release);
+        // No watch is open if this fails.
+        let _ = inner.events.send(events.into());
+    }
+    answers.into_iter().for_each(|answer| answer.send(failure.as_ref()));
+    failure.map_or(Ok(left), Err)
+}
+
+fn weight(event: &Event) -> u64 {
+    let length = |value: &Option<Bytes>| value.as_ref().map_or(0, Bytes::len);
+    (event.key.len() + length(&event.value) + length(&event.previous)) as u64
+}
+
+fn transact(
+    inner: &Inner,
+    batch: Vec<Request>,
+    log: Log,
+    answers: &mut Vec<Answer>,
+    events: &mut Vec<Event>,
+) -> Result<(), StoreError> {
+    // The writer waits for nobody: only it could open again what is broken.
+    let begun = inner.database.read().database.begin_write().map_err(StoreError::database);
+    let transaction = match begun {
+        Ok(transaction) => transaction,
+        // Every caller gets the failure if the transaction cannot even start.
+        Err(error) => {
+            batch.into_iter().for_each(|request| request.refuse(&error));
+            return Err(error);
+        }
+    };
+    apply(&transaction, batch, log, answers, events)?;
+    // Dropped instead, it has done nothing.
+    transaction.commit().map_err(StoreError::database)
+}
+
+fn apply(
+    transaction: &WriteTransaction,
+    batch: Vec<Request>,
+    log: Log,
+    answers: &mut Vec<Answer>,
+    events: &mut Vec<Event>,
+) -> Result<(), StoreError> {
+    let mut keep = log.keep;
+    let mut tables = match Tables::open(transaction) {
+        Ok(tables) => tables,
+        Err(error) => {
+            batch.into_iter().for_each(|request| request.refuse(&error));
+            return Err(error);
+        }
+    };
+    tables.log_room = if keep == 0 { 0 } else { log.free.saturating_sub(ROOM) / ROOM_OF_A_BYTE };
+    let mut failure = None;
+    for request in batch {
+        if let Some(failure) = &failure {
+            request.refuse(failure);
+            continue;
+        }
+        match request {
+            Request::Write { key, precondition, operation, reply } => {
+                let result = tables.write(&key, precondition, operation, events);
+                // What failed may be half done: only a precondition is checked before anything is.
+                failure = result.as_ref().err().filter(|error| !error.is_precondition()).cloned();
+                answers.push(Answer::Write(reply, result));
+            }
+            Request::Compact { keep: wanted, reply } => {
+                keep = keep.min(wanted);
+                answers.push(Answer::Compact(reply, Ok(())));
+            }
+            Request::Reopen { .. } => {}
+        }
+    }
+    failure.map_or_else(|| tables.finish(keep), Err)
+}
+
+/// The tables of one write transaction, and the counters as they will be after it.
+struct Tables<'t> {
+    kv: Table<'t, &'static str, Row<'static>>,
+    log: Table<'t, u64, LogRow<'static>>,
+    meta: Table<'t, &'static str, u64>,
+    revision: u64,
+    compacted: u64,
+    /// How many bytes of writes the log takes; with less than it needs it is dropped.
+    log_room: u64,
+    logged: u64,
+}
+
+impl<'t> Tables<'t> {
+    fn open(transaction: &'t WriteTransaction) -> Result<Self, StoreError> {
+        let kv = transaction.open_table(KV).map_err(StoreError::database)?;
+        let log = transaction.open_table(LOG).map_err(StoreError::database)?;
+        let meta = transaction.open_table(META).map_err(StoreError::database)?;
+        let counter = |name: &str| -> Result<u64, StoreError> {
+            Ok(meta.get(name).map_err(StoreError::database)?.map_or(0, |value| value.value()))
+        };
+        let (revision, compacted) = (counter(REVISION)?, counter(COMPACTED)?);
+        Ok(Self { kv, log, meta, revision, compacted, log_room: u64::MAX, logged: 0 })
+    }
+
+    fn write(
+        &mut self,
+        key: &str,
+        precondition: Precondition,
+        operation: Operation,
+        events: &mut Vec<Event>,
+    ) -> Result<Written, StoreError> {
+        let current = self.kv.get(key).map_err(StoreError::database)?.map(|row| stored(row.value()));
+        match (precondition, &current) {
+            (Precondition::Absent, Some(_)) => return Err(StoreError::AlreadyExists(key.to_owned())),
+            (Precondition::Revision(_), None) => return Err(StoreError::NotFound(key.to_owned())),
+            (Precondition::Revision(expected), Some(current)) if current.revision != expected => {
+                return Err(StoreError::Conflict { key: key.to_owned(), revision: current.revision });
+            }
+            _ => {}
+        }
+        match operation {
+            Operation::Put { value, required, consume } => {
+                if let Some((required, revision)) = &required {
+                    let found = self.kv.get(required.as_str()).map_err(StoreError::database)?;
+                    if found.is_none_or(|row| row.value().0 != *revision) {
+                        return Err(StoreError::RequirementChanged(required.clone()));
+                    }
+                }
+                if let (Some((consumed, _)), true) = (&required, consume) {
+                    self.record(consumed, None, events)?;
+                }
+                self.record(key, Some(value), events)?;
+            }
+            Operation::Delete { prefixes } => {
+                if current.is_none() {
+                    return Err(StoreError::NotFound(key.to_owned()));
+                }
+                for prefix in prefixes {
+                    for inside in self.keys(&prefix)? {
+                        self.record(&inside, None, events)?;
+                    }
+                }
+                self.record(key, None, events)?;
+            }
+        }
+        Ok(Written { revision: self.revision, previous: current })
+    }
+
+    fn keys(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let end = prefix_end(prefix);
+        let until = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let range = self.kv.range::<&str>((Bound::Included(prefix), until)).map_err(StoreError::database)?;
+        range.map(|entry| Ok(entry.map_err(StoreError::database)?.0.value().to_owned())).collect()
+    }
+
+    /// Writes one key and its entry in the log, at the next revision.
+    fn record(&mut self, key: &str, value: Option<Bytes>, events: &mut Vec<Event>) -> Result<(), StoreError> {
+        let revision = self.revision + 1;
+        let current = self.kv.get(key).map_err(StoreError::database)?.map(|row| stored(row.value()));
+        match &value {
+            Some(value) => {
+                let created = current.as_ref().map_or(revision, |current| current.create_revision);
+                self.kv.insert(key, (revision, created, value.as_ref())).map_err(StoreError::database)?;
+            }
+            None => {
+                self.kv.remove(key).map_err(StoreError::database)?;
+            }
+        }
+        let before = current
+            .as_ref()
+            .map(|current| (current.revision, current.create_revision, current.value.as_ref()));
+        let lengths = [key.len(), value.as_ref().map_or(0, Bytes::len), before.map_or(0, |b| b.2.len())];
+        self.logged += lengths.iter().sum::<usize>() as u64;
+        // On a full disk, what is deleted would only move to the log.
+        if self.logged <= self.log_room {
+            self.log.insert(revision, (key, value.as_deref(), before)).map_err(StoreError::database)?;
+        }
+        self.revision = revision;
+        let previous = current.map(|current| current.value);
+        events.push(Event { revision, key: Arc::from(key), value, previous });
+        Ok(())
+    }
+
+    /// Writes the counters, and drops what the log need not keep.
+    fn finish(&mut self, keep: u64) -> Result<(), StoreError> {
+        let keep = if self.logged <= self.log_room { keep } else { 0 };
+        let last_dropped = self.revision.saturating_sub(keep);
+        if last_dropped > self.compacted {
+            self.log
+                .retain_in(self.compacted + 1..=last_dropped, |_, _| false)
+                .map_err(StoreError::database)?;
+            self.compacted = last_dropped;
+        }
+        self.meta.insert(REVISION, self.revision).map_err(StoreError::database)?;
+        self.meta.insert(COMPACTED, self.compacted).map_err(StoreError::database)?;
+        Ok(())
+    }
+}
