@@ -317,3 +317,55 @@ fn a_node_on_a_full_disk_goes_on() {
     eventually("the node again", PATIENCE, || host.path().join("node.sock").exists().then_some(()));
     drop(node);
 }
+
+#[test]
+fn a_node_that_dies_while_the_disk_is_full_is_told_of_once() {
+    require_root!();
+    let home = Home::new();
+    let disk = Disk::mount(&home, "size=8m");
+    let mut arguments = ANY_PORTS.to_vec();
+    arguments.extend(["--lease", "1s"]);
+    let server = home.start(&arguments);
+    let line = server.wait_for_line("the server", PATIENCE, |line| line.contains("nodes at"));
+    let address = line.split("nodes at ").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    let token = home.tulle(&["token", "create"]).ok().trim().to_owned();
+    let host = Home::new();
+    let mut arguments = vec!["node", "--name", "host", "--server", &address, "--token", &token];
+    arguments.extend([
+        "--capture",
+        "explicit",
+        "--listen-links",
+        "127.0.0.1:0",
+        "--listen-admin",
+        "127.0.0.1:0",
+    ]);
+    let node = host.start(&arguments);
+    node.wait_for_line("the node", PATIENCE, |line| line.contains("runs, links at"));
+    let app = host.start(&["run", "cart", "--port", "19092", "--", "sleep", "60"]);
+    let stale = || home.tulle(&["get", "workloads", "-o", "json"]).stdout.contains("NodeSilent");
+    eventually("the workload", PATIENCE, || {
+        home.tulle(&["get", "workloads", "-o", "name"]).stdout.contains("/cart").then_some(())
+    });
+    let files = tempfile::tempdir().unwrap();
+    disk.fill();
+    for bytes in [20_000, 100] {
+        let refused = (0..500).any(|i| apply(&home, files.path(), &format!("s{bytes}-{i}"), bytes).is_err());
+        assert!(refused, "the disk should be full");
+    }
+    node.signal(Signal::SIGKILL);
+    let said = |what: &str| format!("{}{}", server.stdout(), server.stderr()).matches(what).count();
+    eventually("the first attempt", PATIENCE, || (said("cannot mark all workloads") > 0).then_some(()));
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(!stale(), "the disk is not full");
+    assert_eq!((said("nothing was heard of the node"), said("cannot mark all workloads")), (1, 1));
+    disk.drain();
+    let start = Instant::now();
+    eventually("the mark", Duration::from_secs(60), || stale().then_some(()));
+    figure(
+        "full disk, dead node",
+        "stale after room came",
+        format!("{:.1} s", start.elapsed().as_secs_f64()),
+    );
+    drop(app);
+    assert!(server.interrupt().success());
+}

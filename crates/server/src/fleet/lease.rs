@@ -11,6 +11,7 @@
 //! - *gone*: it said goodbye, was evicted, or was stale for too long; its workloads were removed. It is
 //!   shown for a while.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +19,8 @@ use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tonic::Status;
-use tulle_wire::node::NodeInfo;
+use tulle_model::name::WorkloadName;
+use tulle_wire::node::{NodeInfo, Workload};
 
 use super::workloads::{self, Held};
 use super::{Fleet, Message, NodeTask, Record};
@@ -30,8 +32,9 @@ pub const LEASE: Duration = Duration::from_secs(10);
 pub const FORGET_STALE: Duration = Duration::from_secs(24 * 3600);
 /// How long a node that is gone is still shown.
 const SHOWN: Duration = Duration::from_secs(3600);
-/// How long after a failure of the store its writes are tried again.
-const RETRY: Duration = Duration::from_secs(5);
+/// How long workloads that were stale when the server started are kept at least: nobody has listened to their node before, and
+/// the clock may have been set.
+const KEPT_AFTER_START: Duration = Duration::from_secs(600);
 
 /// How long a node may be silent, and with what consequence.
 #[derive(Debug, Clone, Copy)]
@@ -99,6 +102,41 @@ pub enum EvictError {
     Unfinished { node: String, left: usize },
 }
 
+/// A workload that is stale.
+#[derive(Debug)]
+pub(super) struct Stale {
+    /// Since when, in seconds since the epoch.
+    since: i64,
+    /// Whether its time is of the past: of an earlier process, or of before the node was heard.
+    recorded: bool,
+    /// Whether it is so in the store.
+    marked: bool,
+    /// When it is removed; none where its node is heard, or its lease runs.
+    until: Option<Instant>,
+}
+
+impl Stale {
+    /// Its node is heard, and has not yet said that it runs.
+    pub(super) fn is_heard(&mut self) {
+        self.until = None;
+        self.recorded = true;
+    }
+}
+
+/// What a server that starts finds of a node's stale workloads.
+pub(super) fn recorded(held: &Held) -> HashMap<WorkloadName, Stale> {
+    let stale = |&since| Stale { since, recorded: true, marked: false, until: None };
+    held.stale.iter().map(|(name, since)| (name.clone(), stale(since))).collect()
+}
+
+/// How long a workload that is stale since a time, in seconds since the epoch, is still kept once the lease has run out. Wall
+/// time counts for one of an earlier process, but not alone: the server may have been off for most of it.
+fn kept(since: i64, recorded: bool, now: u64, forget: Duration) -> Duration {
+    let age = Duration::from_secs(now.saturating_sub(u64::try_from(since).unwrap_or(0)));
+    let left = forget.saturating_sub(age);
+    if recorded { left.max(forget.min(KEPT_AFTER_START)) } else { left }
+}
+
 /// What is shown of a node that has not been heard since the server started.
 pub(super) fn record_of(node: &str, held: &Held) -> Record {
     let now = Instant::now();
@@ -115,10 +153,16 @@ pub(super) fn record_of(node: &str, held: &Held) -> Record {
         config_heard: now,
         clock_ahead: None,
         workloads: held.workloads.clone().into(),
-        stale_since: held.stale_since,
+        stale_since: held.stale.values().copied().min().filter(|_| held.stale.len() == held.workloads.len()),
         refused: Arc::default(),
         fenced: None,
     }
+}
+
+/// Seconds since the epoch in RFC 3339.
+fn timestamp(seconds: i64) -> String {
+    let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 impl Fleet {
@@ -142,57 +186,131 @@ impl NodeTask {
             // This process was stopped, or the host suspended: it was the one who did not listen.
             State::Leased if late >= lease / 2 => self.deadline = Instant::now() + lease,
             State::Leased => self.expire().await,
-            State::Stale => {
-                self.remove_all("they were stale for too long").await;
-                self.gone();
-            }
+            State::Stale => self.remove_due().await,
             State::Gone => return self.forget(messages),
         }
         false
     }
 
     async fn expire(&mut self) {
-        self.fleet.metrics.leases_expired.add(1);
         // Its stream may still be open: the next report heals.
         self.update(|record| record.connected = false);
+        if !self.failing {
+            self.fleet.metrics.leases_expired.add(1);
+        }
         if self.held.is_empty() {
             self.update(|record| record.workloads = Arc::default());
             return self.gone();
         }
-        let now = seconds(SystemTime::now());
-        let since = match self.stale_since {
-            // Of before a restart; the clock may have been set back since.
-            Some(since) => u64::try_from(since).unwrap_or(0).min(now),
-            None => now.saturating_sub(self.fleet.leases.lease.as_secs()),
-        };
-        let text = jiff::Timestamp::from_second(since.try_into().unwrap_or(i64::MAX)).unwrap_or_default();
-        let text = text.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let names: Vec<_> = self.held.keys().cloned().collect();
-        tracing::warn!(
-            node = %self.node, workloads = names.len(),
-            "nothing was heard of the node for longer than its lease: its workloads are stale since {text}"
-        );
+        let Leases { lease, forget_stale } = self.fleet.leases;
+        let (now, time) = (Instant::now(), seconds(SystemTime::now()));
+        let since = time.saturating_sub(lease.as_secs()).try_into().unwrap_or(i64::MAX);
+        self.stale.retain(|name, _| self.held.contains_key(name));
+        for name in self.held.keys() {
+            let stale = Stale { since, recorded: false, marked: false, until: None };
+            let stale = self.stale.entry(name.clone()).or_insert(stale);
+            let left = kept(stale.since, stale.recorded, time, forget_stale);
+            stale.until.get_or_insert(now + left);
+        }
+        let stale_since = self.stale.values().map(|stale| stale.since).min();
+        if !self.failing {
+            tracing::warn!(
+                node = %self.node, workloads = self.held.len(),
+                "nothing was heard of the node for longer than its lease: its workloads are stale since {}",
+                timestamp(stale_since.unwrap_or(since))
+            );
+        }
         // Its next report writes them all.
         self.held.values_mut().for_each(|written| *written = None);
-        self.stale_since = i64::try_from(since).ok();
-        let stale_since = self.stale_since;
         self.update(|record| record.stale_since = stale_since);
-        match workloads::mark_stale(&self.fleet.objects, &self.node, &names, &text).await {
-            Ok(()) => {
-                self.state = State::Stale;
-                let age = Duration::from_secs(now - since);
-                self.deadline = Instant::now() + self.fleet.leases.forget_stale.saturating_sub(age);
+        let unmarked = self.stale.iter().filter(|(_, stale)| !stale.marked);
+        let unmarked: Vec<_> =
+            self.some_first(unmarked.map(|(name, stale)| (name.clone(), timestamp(stale.since))).collect());
+        let mut failed = None;
+        for (name, result) in workloads::mark_stale(&self.fleet.objects, &self.node, &unmarked).await {
+            match (result, self.stale.get_mut(&name)) {
+                (Ok(()), Some(stale)) => stale.marked = true,
+                (Ok(()), None) => {}
+                (Err(error), _) => failed = Some(error),
             }
-            Err(error) => {
-                tracing::warn!(node = %self.node, %error, "cannot mark all workloads as stale; trying again");
-                self.deadline = Instant::now() + RETRY;
+        }
+        match failed {
+            None if self.stale.values().all(|stale| stale.marked) => {
+                self.succeeded();
+                self.state = State::Stale;
+                self.deadline = self.next_removal();
+            }
+            // The store takes writing again: the rest at once.
+            None => self.deadline = now,
+            Some(error) => {
+                if !self.failing {
+                    tracing::warn!(node = %self.node, %error, "cannot mark all workloads as stale; trying again");
+                }
+                self.failed();
             }
         }
     }
 
+    /// Of what is tried again, one alone while the store takes nothing.
+    fn some_first<T>(&self, mut all: Vec<T>) -> Vec<T> {
+        if self.failing && self.fleet.objects.trouble().is_some() {
+            all.truncate(1);
+        }
+        all
+    }
+
+    fn succeeded(&mut self) {
+        self.failing = false;
+        self.retry = Duration::ZERO;
+    }
+
+    /// Tries again later, and later each time.
+    fn failed(&mut self) {
+        self.failing = true;
+        self.retry = self.longer_retry();
+        self.deadline = Instant::now() + self.retry;
+    }
+
+    /// When the next of the stale workloads is removed.
+    fn next_removal(&self) -> Instant {
+        let next = self.stale.values().filter_map(|stale| stale.until).min();
+        next.unwrap_or_else(|| Instant::now() + self.fleet.leases.lease)
+    }
+
+    /// Removes what was stale for too long.
+    async fn remove_due(&mut self) {
+        let now = Instant::now();
+        let due = self.stale.iter().filter(|(_, stale)| stale.until.is_some_and(|until| until <= now));
+        let due = self.some_first(due.map(|(name, _)| name.clone()).collect());
+        if !self.failing && !due.is_empty() {
+            tracing::info!(node = %self.node, workloads = due.len(), "removing workloads: they were stale for too long");
+        }
+        self.delete(&due).await;
+        if due.iter().any(|name| self.held.contains_key(name)) {
+            return self.failed();
+        }
+        if self.held.is_empty() {
+            return self.gone();
+        }
+        self.deadline = self.next_removal();
+        if self.deadline > now {
+            self.succeeded();
+        }
+        let shown = |w: &Workload| {
+            let name = WorkloadName::new(w.namespace.as_str(), w.name.as_str());
+            self.held.contains_key(&name)
+        };
+        let stale_since = self.stale.values().map(|stale| stale.since).min();
+        self.update(|record| {
+            record.workloads = record.workloads.iter().filter(|w| shown(w)).cloned().collect();
+            record.stale_since = stale_since;
+        });
+    }
+
     /// A node that was stale has been heard again, and its workloads are written.
     pub(super) fn is_back(&mut self) {
-        if self.stale_since.take().is_some() {
+        if !self.stale.is_empty() {
+            self.stale.clear();
             tracing::info!(node = %self.node, "the node is heard again");
             self.update(|record| record.stale_since = None);
         }
@@ -201,8 +319,9 @@ impl NodeTask {
     /// Its workloads were removed; what could not be is tried again.
     pub(super) fn gone(&mut self) {
         if self.held.is_empty() {
+            self.succeeded();
             self.state = State::Gone;
-            self.stale_since = None;
+            self.stale.clear();
             self.deadline = Instant::now() + SHOWN;
             self.update(|record| {
                 record.workloads = Arc::default();
@@ -211,7 +330,12 @@ impl NodeTask {
             });
         } else {
             self.state = State::Stale;
-            self.deadline = Instant::now() + RETRY;
+            let (now, time) = (Instant::now(), seconds(SystemTime::now()).try_into().unwrap_or(i64::MAX));
+            for name in self.held.keys() {
+                let stale = Stale { since: time, recorded: false, marked: false, until: None };
+                self.stale.entry(name.clone()).or_insert(stale).until = Some(now);
+            }
+            self.failed();
         }
     }
 
@@ -230,6 +354,9 @@ impl NodeTask {
         match self.held.len() {
             0 => {
                 // Nothing is shown of it any more.
+                if let Some(known) = self.fleet.nodes.lock().get_mut(&self.node) {
+                    known.record = None;
+                }
                 self.deadline = Instant::now();
                 Ok(count)
             }
@@ -248,5 +375,29 @@ impl NodeTask {
             self.deadline = Instant::now() + SHOWN;
         }
         idle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3600;
+    const DAY: Duration = Duration::from_secs(24 * HOUR);
+
+    #[test]
+    fn stale_workloads_of_before_a_start_are_kept_for_a_while_whatever_the_clock_says() {
+        let now = 1_800_000_000;
+        let kept = |age: u64, recorded, forget| kept((now - age) as i64, recorded, now, forget);
+        // The server was off for longer than that, or its clock is years ahead.
+        assert_eq!(kept(25 * HOUR, true, DAY), KEPT_AFTER_START);
+        assert_eq!(kept(20 * 365 * 24 * HOUR, true, DAY), KEPT_AFTER_START);
+        assert_eq!(kept(HOUR, true, DAY), DAY - Duration::from_secs(HOUR));
+        // A clock that was set back makes nothing older.
+        assert_eq!(super::kept(now as i64 + 1000, true, now, DAY), DAY);
+        assert_eq!(kept(10, false, DAY), DAY - Duration::from_secs(10));
+        let short = Duration::from_secs(60);
+        assert_eq!(kept(HOUR, true, short), short);
+        assert_eq!(kept(10, false, Duration::ZERO), Duration::ZERO);
     }
 }

@@ -30,8 +30,8 @@ use crate::objects::{ObjectError, Objects};
 use crate::telemetry::{EdgeView, RollUp};
 
 use self::clocks::NodeClocks;
-use self::lease::State;
 pub use self::lease::{EvictError, InvalidLeases, LEASE, Leases};
+use self::lease::{Stale, State};
 pub use self::view::{NodeView, NodeWorkloadView};
 
 /// How many messages may wait for a node's task; a stream that brings more waits.
@@ -244,7 +244,7 @@ impl Fleet {
         }
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let record = held.as_ref().map(|held| lease::record_of(node, held));
-        let stale_since = held.as_ref().and_then(|held| held.stale_since);
+        let stale = held.as_ref().map(lease::recorded).unwrap_or_default();
         let names = held.into_iter().flat_map(|held| held.workloads);
         let names = names.map(|w| WorkloadName::new(w.namespace.as_str(), w.name.as_str()));
         nodes.insert(node.clone(), Known { mailbox: mailbox.clone(), record, lost: Lost::default() });
@@ -265,7 +265,8 @@ impl Fleet {
             retry: Duration::ZERO,
             deadline: Instant::now() + self.leases.lease,
             state: State::Leased,
-            stale_since,
+            failing: false,
+            stale,
             link_address: String::new(),
         };
         tokio::spawn(task.run(messages));
@@ -318,8 +319,10 @@ struct NodeTask {
     /// When the lease runs out.
     deadline: Instant,
     state: State,
-    /// Since when its workloads are stale in the store, in seconds since the epoch.
-    stale_since: Option<i64>,
+    /// Whether the store did not take what the lease's end asked of it.
+    failing: bool,
+    /// Those of its workloads that are stale in the store, or are about to be.
+    stale: HashMap<WorkloadName, Stale>,
 }
 
 impl NodeTask {
@@ -394,7 +397,7 @@ impl NodeTask {
     }
 
     async fn take_report(&mut self, report: NodeReport) {
-        let revived = self.state != State::Leased || self.stale_since.is_some();
+        let revived = self.state != State::Leased || !self.stale.is_empty();
         self.heard();
         if let Some(clock) = report.clock {
             let ahead = self.clock.told(&self.node, &clock, SystemTime::now(), self.fleet.started.elapsed());
@@ -505,8 +508,7 @@ impl NodeTask {
         self.unfinished = !refused.is_empty() || gone.iter().any(|name| self.held.contains_key(name));
         // A full disk is not asked with every report.
         let store_fails = self.unfinished && self.fleet.objects.trouble().is_some();
-        self.retry =
-            if store_fails { (2 * self.retry).clamp(LEAST_RETRY, LONGEST_RETRY) } else { Duration::ZERO };
+        self.retry = if store_fails { self.longer_retry() } else { Duration::ZERO };
         self.retry_at = Instant::now() + self.retry;
         self.refused = refused;
         let refused: Arc<[RefusedWorkload]> = self.refused.clone().into();
@@ -514,16 +516,22 @@ impl NodeTask {
     }
 
     async fn delete(&mut self, names: &[WorkloadName]) {
+        let mut failed = None;
         for (name, result) in workloads::delete_all(&self.fleet.objects, &self.node, names).await {
             match result {
                 Ok(()) => {
                     self.held.remove(&name);
+                    self.stale.remove(&name);
                 }
                 // It stays in `held`, and is tried again.
-                Err(error) => {
-                    tracing::warn!(node = %self.node, workload = %name, %error, "cannot remove a workload")
-                }
+                Err(error) => failed = failed.or(Some((name, error))),
             }
+        }
+        // Once for each trouble.
+        if let Some((name, error)) = failed
+            && !self.failing
+        {
+            tracing::warn!(node = %self.node, workload = %name, %error, "cannot remove workloads, such as this one; trying again");
         }
     }
 
@@ -537,12 +545,19 @@ impl NodeTask {
 
     fn heard(&mut self) {
         self.state = State::Leased;
+        self.failing = false;
+        self.stale.values_mut().for_each(Stale::is_heard);
         let now = Instant::now();
         self.deadline = now + self.fleet.leases.lease;
         self.update(|record| {
             record.last_heard = now;
             record.connected = true;
         });
+    }
+
+    /// How long to wait after another failure of the store.
+    fn longer_retry(&self) -> Duration {
+        (2 * self.retry).clamp(LEAST_RETRY, LONGEST_RETRY)
     }
 
     fn update(&self, change: impl FnOnce(&mut Record)) {

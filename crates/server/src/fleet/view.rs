@@ -82,7 +82,7 @@ pub(super) fn view(name: &str, record: &Record, now: Instant, time: SystemTime) 
         capture_mode: record.info.capture_mode.clone(),
         connected: record.connected,
         last_seen_seconds: (now - record.last_heard).as_secs(),
-        config_age_seconds: record.config_age_seconds + (now - record.config_heard).as_secs(),
+        config_age_seconds: record.config_age_seconds.saturating_add((now - record.config_heard).as_secs()),
         config_generation: record.config_generation,
         clock_ahead_seconds: record.clock_ahead.map(|ahead| ahead as f64 / 1000.0),
         clock_problem: record.clock_ahead.filter(|&ahead| clock::is_notable(ahead, 0)).map(|ahead| {

@@ -39,8 +39,8 @@ fn kind() -> &'static Kind {
 pub(super) struct Held {
     pub link_address: String,
     pub workloads: Vec<Workload>,
-    /// The earliest time since when one of them is stale, in seconds since the epoch.
-    pub stale_since: Option<i64>,
+    /// Since when those that are stale are, in seconds since the epoch.
+    pub stale: HashMap<WorkloadName, i64>,
 }
 
 /// All workloads that are held by nodes.
@@ -51,8 +51,11 @@ pub(super) fn held(objects: &Objects) -> Result<HashMap<Arc<str>, Held>, ObjectE
         let Some(node) = holder(&object) else { continue };
         let held = held.entry(node.into()).or_default();
         held.link_address = text(&object["spec"]["node"]["linkAddress"]);
-        let since = tulle_model::columns::stale_since(&object);
-        held.stale_since = held.stale_since.into_iter().chain(since).min();
+        if let Some(since) = tulle_model::columns::stale_since(&object) {
+            let metadata = &object["metadata"];
+            let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
+            held.stale.insert(WorkloadName::new(namespace.as_str(), name.as_str()), since);
+        }
         let ready = condition(&object, "Ready");
         held.workloads.push(Workload {
             namespace: text(&object["metadata"]["namespace"]),
@@ -69,20 +72,17 @@ fn condition<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
     object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == name)
 }
 
-/// Marks workloads of a node as stale since a time (RFC 3339); those that are already keep their time. An
-/// error where one could not be marked; the others are.
+/// Marks workloads of a node as stale since times (RFC 3339); those that are already keep their time.
 pub(super) async fn mark_stale(
     objects: &Objects,
     node: &str,
-    names: &[WorkloadName],
-    since: &str,
-) -> Result<(), ObjectError> {
-    let mut marks = Vec::with_capacity(names.len());
-    for name in names {
-        marks.push(mark(objects, node, name, since));
+    since: &[(WorkloadName, String)],
+) -> Vec<(WorkloadName, Result<(), ObjectError>)> {
+    let mut marks = Vec::with_capacity(since.len());
+    for (name, since) in since {
+        marks.push(async move { (name.clone(), mark(objects, node, name, since).await) });
     }
-    let marked: Vec<_> = stream::iter(marks).buffer_unordered(CONCURRENT).collect().await;
-    marked.into_iter().collect()
+    stream::iter(marks).buffer_unordered(CONCURRENT).collect().await
 }
 
 async fn mark(objects: &Objects, node: &str, name: &WorkloadName, since: &str) -> Result<(), ObjectError> {
@@ -178,13 +178,21 @@ async fn write(
 }
 
 async fn delete(objects: &Objects, node: &str, name: &WorkloadName) -> Result<(), ObjectError> {
-    let Some(current) = objects.get(kind(), &name.namespace, &name.name)? else { return Ok(()) };
-    if holder(&current) != Some(node) {
-        return Ok(());
-    }
-    match objects.delete(kind(), &name.namespace, &name.name, &DeleteOptions::default()).await {
-        Err(ObjectError::NotFound { .. }) => Ok(()),
-        result => result.map(drop),
+    let mut attempts = 0;
+    loop {
+        let Some(current) = objects.get(kind(), &name.namespace, &name.name)? else { return Ok(()) };
+        if holder(&current) != Some(node) {
+            return Ok(());
+        }
+        // Another node may take it over meanwhile.
+        let version = current["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok());
+        let options = DeleteOptions { resource_version: version, ..DeleteOptions::default() };
+        attempts += 1;
+        match objects.delete(kind(), &name.namespace, &name.name, &options).await {
+            Err(ObjectError::NotFound { .. }) => return Ok(()),
+            Err(ObjectError::Conflict { .. }) if attempts < ATTEMPTS => {}
+            result => return result.map(drop),
+        }
     }
 }
 

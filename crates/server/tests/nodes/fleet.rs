@@ -6,6 +6,7 @@ use serde_json::json;
 use tulle_model::registry::KindId;
 use tulle_model::telemetry::{LATENCY_BUCKETS, latency_bucket};
 use tulle_server::fleet::{EvictError, Leases};
+use tulle_server::objects::{Part, WriteOptions};
 use tulle_server::{Server, ServerConfig, StartError};
 use tulle_wire::node::{Edge, NodeClock, NodeReport, Telemetry};
 
@@ -334,4 +335,64 @@ async fn a_server_does_not_start_with_times_that_it_cannot_keep() {
         let started = Server::start(ServerConfig { leases, ..ServerConfig::local(home.path()) }).await;
         assert!(matches!(started, Err(StartError::Leases(_))), "{leases:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_was_off_for_long_does_not_take_away_what_it_has_not_listened_for() {
+    let home = tempfile::tempdir().unwrap();
+    let config = || config(home.path(), Duration::from_secs(24 * 3600));
+    let server = Server::start(config()).await.unwrap();
+    let mut server = TestServer { server, home: tempfile::tempdir().unwrap() };
+    let mut node = server.node("n1", &["*"]).await;
+    let names = ["cart-0", "cart-1"];
+    let reports = node.report(names.map(|name| workload("shop", name, "cart", true)).to_vec()).await;
+    for name in names {
+        server.until(KindId::Workload, "shop", name, |o| !o.is_null()).await;
+    }
+    drop(reports);
+    // One is left as stale since long before the server was switched off.
+    let long_ago = "2001-01-01T00:00:00Z";
+    let mark = |current: &serde_json::Value| {
+        let mut object = current.clone();
+        object["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        let conditions = object["status"]["conditions"].as_array_mut().unwrap();
+        conditions.retain(|condition| condition["type"] != "Stale");
+        let stale = json!({ "type": "Stale", "status": "True", "reason": "NodeSilent", "message": "", "lastTransitionTime": long_ago });
+        conditions.push(stale);
+        Ok(object)
+    };
+    let options = WriteOptions::controller().with_part(Part::Whole);
+    server.server.objects.modify(KindId::Workload.kind(), "shop", "cart-0", &options, mark).await.unwrap();
+    server = restart(server, &mut node, config()).await;
+    server.until(KindId::Workload, "shop", "cart-1", |o| stale(o).is_some()).await;
+    assert!(server.server.views().metrics().contains("\ntulle_server_leases_expired_total 1\n"));
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    let since = |name| stale(&server.get(KindId::Workload, "shop", name).expect("it is kept"));
+    assert_eq!(since("cart-0").unwrap(), long_ago);
+    assert!(since("cart-1").unwrap().as_str() > "2020", "one workload's time is another's");
+    // The node comes back.
+    let _reports = node.report(names.map(|name| workload("shop", name, "cart", true)).to_vec()).await;
+    for name in names {
+        server.until(KindId::Workload, "shop", name, |o| stale(o).is_none()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evicted_node_is_shown_no_more_and_one_that_counts_to_the_end_does_no_harm() {
+    let home = tempfile::tempdir().unwrap();
+    let server = Server::start(config(home.path(), Duration::from_secs(3600))).await.unwrap();
+    let server = TestServer { server, home: tempfile::tempdir().unwrap() };
+    let node = server.node("n1", &["*"]).await;
+    let mut reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    let telemetry = Telemetry { config_age_seconds: u64::MAX, ..Default::default() };
+    reports.send(NodeReport { telemetry: Some(telemetry), ..Default::default() }).await;
+    while server.server.views().nodes().nodes[0].config_age_seconds != u64::MAX {
+        reports.reply().await.unwrap();
+    }
+    // Its stream stands, and is silent.
+    server.until(KindId::Workload, "shop", "cart-0", |o| stale(o).is_some()).await;
+    assert_eq!(server.server.views().nodes().nodes[0].config_age_seconds, u64::MAX);
+    assert_eq!(server.server.views().evict("n1").await.unwrap(), 1);
+    assert!(server.server.views().nodes().nodes.is_empty());
 }
