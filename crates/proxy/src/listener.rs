@@ -155,11 +155,11 @@ fn serve(
     match purpose {
         Purpose::Links => {
             let link = link::server::serve(worker.clone(), tcp, address, seat);
-            tokio::task::spawn_local(worker.connections.track_future(link));
+            tokio::task::spawn_local(worker.connections.track_future(Box::pin(link)));
         }
         Purpose::Outbound { workload, capture } => {
             let connection = outbound::serve(worker.clone(), workload.clone(), capture.clone(), tcp);
-            tokio::task::spawn_local(worker.connections.track_future(seated(seat, connection)));
+            tokio::task::spawn_local(worker.connections.track_future(Box::pin(seated(seat, connection))));
         }
     }
 }

@@ -58,7 +58,8 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
         tokio::select! {
             biased;
             ended = poll_fn(|task| connection.poll(task, |incoming, sender, receiver| {
-                tokio::task::spawn_local(serve_stream(cx.clone(), incoming, sender, receiver));
+                // Boxed, as a task's future is moved three times on its way, and this one is large.
+                tokio::task::spawn_local(Box::pin(serve_stream(cx.clone(), incoming, sender, receiver)));
             })) => break ended,
             () = &mut dead => {
                 tracing::debug!("a client does not answer pings");

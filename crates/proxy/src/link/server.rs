@@ -174,7 +174,8 @@ async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection
     let take = |incoming: Incoming, sender, receiver| {
         worker.metrics.counts().server_streams.add(1);
         let (worker, link) = (worker.clone(), link.clone());
-        tokio::task::spawn_local(answer(worker, link, incoming, sender, receiver));
+        // Boxed, as a task's future is moved three times on its way, and this one is large.
+        tokio::task::spawn_local(Box::pin(answer(worker, link, incoming, sender, receiver)));
     };
     let mut gone = false;
     loop {
