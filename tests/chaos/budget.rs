@@ -28,9 +28,12 @@ const ATTACKS: [(&str, usize, &str); 5] = [
     ("idle", 1000, "SLOW"),
 ];
 
+/// Memory of a process in bytes. Of other profiles than release it is without pages of the binary, whose code is
+/// large there and comes in as it is run for the first time.
 fn resident(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let field = if is_release() { "VmRSS:" } else { "RssAnon:" };
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 

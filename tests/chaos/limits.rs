@@ -80,7 +80,8 @@ impl Load {
     }
 }
 
-/// Under each kind of abuse by one client, nobody else's request fails, and no link is closed.
+/// Under each kind of abuse by one client, no other workload's request fails, and no link is closed. What the same
+/// workload sends besides shares the abuser's line for streams: it may find that full, and is told so.
 #[test]
 fn an_abusive_client_hurts_nobody_else() {
     require_root!();
@@ -111,7 +112,11 @@ fn an_abusive_client_hurts_nobody_else() {
         }
         for (whose, load) in [("another workload", &other), ("the same workload", &beside)] {
             chaos::figure("abusive client", &format!("{kind}: p99 of {whose}, ms"), load.p99);
-            assert!(load.failures.is_empty(), "{kind}: {whose}: {:?}", load.failures);
+            let (told, failed): (Vec<_>, Vec<_>) =
+                load.failures.iter().partition(|failure| failure["reason"] == "streams-full");
+            chaos::figure("abusive client", &format!("{kind}: {whose} was told streams-full"), told.len());
+            assert!(failed.is_empty(), "{kind}: {whose}: {failed:?}");
+            assert!(told.is_empty() || whose == "the same workload", "{kind}: {whose}: {told:?}");
             assert!(load.requests >= 90, "{kind}: {whose}: {}", load.requests);
         }
         chaos::figure("abusive client", &format!("{kind}: what it did"), did.unwrap_or_default());

@@ -13,6 +13,8 @@ use super::{Budget, Held, Payer, Resource, Shed};
 /// may come.
 const COLLECTED: u64 = 2 << 20;
 const COLLECTION_PAUSE: Duration = Duration::from_secs(1);
+/// After so long pools have closed what a busy time left idle.
+const POOLS_PAUSE: Duration = Duration::from_secs(9);
 /// Accounts that a worker remembers though nobody uses them.
 const MAX_IDLE_ACCOUNTS: usize = 1024;
 
@@ -204,10 +206,17 @@ impl Shared {
         }
         let shared = self.clone();
         tokio::task::spawn_local(async move {
-            tokio::time::sleep(COLLECTION_PAUSE).await;
+            loop {
+                tokio::time::sleep(COLLECTION_PAUSE).await;
+                shared.returned.set(0);
+                tulle_sys::memory::collect();
+                tokio::time::sleep(POOLS_PAUSE).await;
+                tulle_sys::memory::collect();
+                if shared.returned.replace(0) < COLLECTED {
+                    break;
+                }
+            }
             shared.collecting.set(false);
-            shared.returned.set(0);
-            tulle_sys::memory::collect();
         });
     }
 }
