@@ -14,9 +14,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tulle_proxy::descriptors::Spare;
 use tulle_proxy::silent::SilentPeers;
 
-use super::Resolver;
 use super::answer::{Parsed, Query};
-use super::upstream::Transport;
+use super::upstream::{Asked, Transport};
+use super::{Caller, Resolver};
 
 /// How many queries of one workload are worked on at once; over UDP what comes beyond is dropped, and
 /// asked again by its client.
@@ -44,7 +44,7 @@ impl DnsListener {
         let sockets = bind().await?;
         let port = sockets[0].0.local_addr()?.port();
         let server = Arc::new(Server {
-            namespace: namespace.to_owned(),
+            caller: Caller { namespace: namespace.to_owned(), asked: Asked::default() },
             resolver,
             udp: Arc::new(Semaphore::new(MOST_QUERIES)),
             tcp: Semaphore::new(MOST_QUERIES),
@@ -65,7 +65,7 @@ impl DnsListener {
 
 /// What the sockets of one workload share.
 struct Server {
-    namespace: String,
+    caller: Caller,
     resolver: Arc<Resolver>,
     udp: Arc<Semaphore>,
     tcp: Semaphore,
@@ -107,7 +107,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) {
         let query = Bytes::copy_from_slice(&buffer[..length]);
         let (socket, server) = (socket.clone(), server.clone());
         tokio::spawn(async move {
-            let answer = server.resolver.resolve(&query, &server.namespace, Transport::Udp).await;
+            let answer = server.resolver.resolve(&query, &server.caller, Transport::Udp).await;
             if let Some(answer) = answer {
                 let _ = socket.send_to(&fit(&query, answer), client).await;
             }
@@ -160,7 +160,7 @@ async fn serve_connection(mut stream: TcpStream, server: &Server) -> io::Result<
         };
         // It is not silent while it waits for its answer.
         drop(place);
-        let answer = server.resolver.resolve(&query, &server.namespace, Transport::Tcp).await;
+        let answer = server.resolver.resolve(&query, &server.caller, Transport::Tcp).await;
         let Some(answer) = answer else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         let mut framed = length.to_be_bytes().to_vec();

@@ -19,7 +19,7 @@ use tulle_model::name::ServiceName;
 
 use self::answer::{Parsed, Query};
 pub use self::listen::DnsListener;
-use self::upstream::{Transport, Upstream};
+use self::upstream::{Asked, Transport, Upstream};
 use crate::control::discovery::{Directory, Found};
 use crate::keeper::Keeper;
 use crate::node_state::StatePublisher;
@@ -36,6 +36,13 @@ pub struct Resolver {
     directory: Directory,
     addresses: Arc<Addresses>,
     upstream: Upstream,
+}
+
+/// A workload that asks.
+struct Caller {
+    namespace: String,
+    /// Its questions that wait for the host's name servers.
+    asked: Asked,
 }
 
 /// The virtual addresses, and their way to the proxy.
@@ -89,8 +96,8 @@ impl Resolver {
         Arc::new(Self { directory, addresses, upstream: Upstream::of_host() })
     }
 
-    /// The answer to the message `query` of a workload in `namespace`; `None` where it deserves none.
-    async fn resolve(&self, query: &[u8], namespace: &str, transport: Transport) -> Option<Bytes> {
+    /// The answer to the message `query` of `caller`; `None` where it deserves none.
+    async fn resolve(&self, query: &[u8], caller: &Caller, transport: Transport) -> Option<Bytes> {
         let query = match Query::parse(query) {
             Parsed::Query(query) => query,
             Parsed::Refuse(answer) => return Some(answer),
@@ -100,18 +107,18 @@ impl Resolver {
             if is_virtual(address) {
                 return Some(query.pointer(self.addresses.service(address)));
             }
-            return Some(self.forward(&query, transport).await);
+            return Some(self.forward(&query, caller, transport).await);
         }
         if query.is_localhost() {
             return Some(query.address(Ipv4Addr::LOCALHOST));
         }
         let name = query.name();
-        let Some(host) = mesh_host(&name, namespace) else {
+        let Some(host) = mesh_host(&name, &caller.namespace) else {
             // Malformed names of the mesh, and single labels, are nobody else's business.
             if is_internal(&name) {
                 return Some(query.no_such_name());
             }
-            return Some(self.forward(&query, transport).await);
+            return Some(self.forward(&query, caller, transport).await);
         };
         let internal = host.certain || !name.trim_end_matches('.').contains('.');
         let wait = match (internal, self.directory.is_connected()) {
@@ -130,12 +137,12 @@ impl Resolver {
             },
             Found::Absent if internal => Some(query.no_such_name()),
             Found::Unknown if internal => Some(query.error(ResponseCode::ServFail)),
-            Found::Absent | Found::Unknown => Some(self.forward(&query, transport).await),
+            Found::Absent | Found::Unknown => Some(self.forward(&query, caller, transport).await),
         }
     }
 
-    async fn forward(&self, query: &Query<'_>, transport: Transport) -> Bytes {
-        match self.upstream.ask(query, transport).await {
+    async fn forward(&self, query: &Query<'_>, caller: &Caller, transport: Transport) -> Bytes {
+        match self.upstream.ask(query, transport, &caller.asked).await {
             Some(answer) => answer,
             None => query.error(ResponseCode::ServFail),
         }

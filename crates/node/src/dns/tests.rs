@@ -4,7 +4,7 @@ use std::sync::Arc;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Question};
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tulle_model::snapshot::{Known, ServiceConfig, Snapshot};
 use tulle_proxy::state::NodeState;
@@ -12,6 +12,7 @@ use tulle_proxy::state::NodeState;
 use super::*;
 
 struct Fixture {
+    resolver: Arc<Resolver>,
     listener: DnsListener,
     _connected: watch::Sender<bool>,
     _folder: tempfile::TempDir,
@@ -45,8 +46,8 @@ async fn fixture(server_up: bool, upstream: &[SocketAddr]) -> Fixture {
     let directory = Directory::new(state.cell().clone(), demand, connected);
     let addresses = Addresses::new(table, state, Keeper::start());
     let resolver = Arc::new(Resolver { directory, addresses, upstream: Upstream::fixed(upstream) });
-    let listener = DnsListener::start("shop", resolver).await.unwrap();
-    Fixture { listener, _connected: sender, _folder: folder }
+    let listener = DnsListener::start("shop", resolver.clone()).await.unwrap();
+    Fixture { resolver, listener, _connected: sender, _folder: folder }
 }
 
 fn question(name: &str, kind: RecordType) -> Message {
@@ -161,6 +162,72 @@ async fn a_dead_name_server_is_a_failure_or_passed_over() {
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     let with_other = fixture(true, &[dead, upstream().await]).await;
     assert!(address_in(&with_other.ask("www.example.com.", RecordType::A).await).is_some());
+}
+
+/// Asks for names of a name server that is silent, over both transports, as fast as it can.
+async fn flood(address: SocketAddr) -> (UdpSocket, Vec<TcpStream>) {
+    let query = question("slow.example.com.", RecordType::A).to_vec().unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..400 {
+        socket.send_to(&query, address).await.unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let length = query.len() as u16;
+        stream.write_all(&[&length.to_be_bytes()[..], &query].concat()).await.unwrap();
+        streams.push(stream);
+    }
+    (socket, streams)
+}
+
+/// Has an answer for names that begin with `fast`, and for the others never one; over UDP and TCP.
+async fn partly_silent_upstream() -> SocketAddr {
+    let (udp, tcp) = loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
+            break (udp, tcp);
+        }
+    };
+    let address = udp.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut streams = Vec::new();
+        while let Ok((stream, _)) = tcp.accept().await {
+            streams.push(stream);
+        }
+    });
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        loop {
+            let (length, client) = udp.recv_from(&mut buffer).await.unwrap();
+            let query = Message::from_vec(&buffer[..length]).unwrap();
+            if !query.queries[0].name().to_ascii().starts_with("fast") {
+                continue;
+            }
+            let mut answer = Message::response(query.metadata.id, OpCode::Query);
+            answer.queries = query.queries.clone();
+            let data = RData::A(Ipv4Addr::new(192, 0, 2, 1).into());
+            let name = query.queries[0].name().clone();
+            answer.add_answer(hickory_proto::rr::Record::from_rdata(name, 60, data));
+            udp.send_to(&answer.to_vec().unwrap(), client).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn who_asks_for_many_slow_names_keeps_no_other_workload_waiting() {
+    let fixture = fixture(true, &[partly_silent_upstream().await]).await;
+    let start = || DnsListener::start("shop", fixture.resolver.clone());
+    let others = [start().await.unwrap(), start().await.unwrap()];
+    let mut floods = Vec::new();
+    for listener in [&fixture.listener, &others[0]] {
+        floods.push(flood((Ipv4Addr::LOCALHOST, listener.port()).into()).await);
+    }
+    let polite: SocketAddr = (Ipv4Addr::LOCALHOST, others[1].port()).into();
+    for _ in 0..20 {
+        let query = question("fast.example.com.", RecordType::A).to_vec().unwrap();
+        let answer = ask_raw(polite, &query).await;
+        assert!(address_in(&answer).is_some(), "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -3,19 +3,20 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
+use tulle_model::fair_share::Bound;
 
 use super::answer::Query;
 use crate::files::Version;
 
-/// How many questions may wait for the host's name servers at once.
+/// How many questions of all workloads may wait for the host's name servers at once.
 const MOST_QUESTIONS: usize = 512;
 
 /// How long one name server may take; as many attempts as there are servers, but two at least.
@@ -36,7 +37,52 @@ pub(super) enum Transport {
 
 pub(super) struct Upstream {
     source: Source,
-    slots: Semaphore,
+    questions: Questions,
+}
+
+/// The questions that wait for name servers. A name server that is slow or dead keeps each for seconds, so the
+/// workloads share them: who asks for many of its names gets into its own way.
+struct Questions {
+    most: u64,
+    /// How many more there may be.
+    free: Mutex<u64>,
+}
+
+/// Those of one workload.
+#[derive(Default)]
+pub(super) struct Asked(AtomicU64);
+
+/// A question that waits, until it is dropped.
+struct Waiting<'a> {
+    questions: &'a Questions,
+    asked: &'a Asked,
+}
+
+impl Questions {
+    fn new(most: usize) -> Self {
+        Self { most: most as u64, free: Mutex::new(most as u64) }
+    }
+
+    /// One more, if the workload's share allows it.
+    fn begin<'a>(&'a self, asked: &'a Asked) -> Option<Waiting<'a>> {
+        let mut free = self.free.lock();
+        let bound = Bound { total: self.most, free: *free as i64 };
+        if !bound.allows(asked.0.load(Relaxed), 1) {
+            return None;
+        }
+        *free -= 1;
+        asked.0.fetch_add(1, Relaxed);
+        Some(Waiting { questions: self, asked })
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // Both are changed under the lock.
+        let mut free = self.questions.free.lock();
+        *free += 1;
+        self.asked.0.fetch_sub(1, Relaxed);
+    }
 }
 
 enum Source {
@@ -56,17 +102,18 @@ impl Upstream {
     /// The name servers of `/etc/resolv.conf`.
     pub fn of_host() -> Self {
         let source = Source::File { path: "/etc/resolv.conf".into(), cached: Mutex::new(None) };
-        Self { source, slots: Semaphore::new(crate::budget::name_server_sockets(MOST_QUESTIONS)) }
+        Self { source, questions: Questions::new(crate::budget::name_server_sockets(MOST_QUESTIONS)) }
     }
 
     #[cfg(test)]
     pub fn fixed(servers: &[SocketAddr]) -> Self {
-        Self { source: Source::Fixed(servers.into()), slots: Semaphore::new(MOST_QUESTIONS) }
+        Self { source: Source::Fixed(servers.into()), questions: Questions::new(MOST_QUESTIONS) }
     }
 
-    /// The first answer of a name server; `None` where none answers, or too many wait already.
-    pub async fn ask(&self, query: &Query<'_>, transport: Transport) -> Option<Bytes> {
-        let _slot = self.slots.try_acquire().ok()?;
+    /// The first answer of a name server; `None` where none answers, or as many questions of the workload,
+    /// whose are counted in `asked`, wait already as may.
+    pub async fn ask(&self, query: &Query<'_>, transport: Transport, asked: &Asked) -> Option<Bytes> {
+        let _waiting = self.questions.begin(asked)?;
         let servers = self.servers();
         let attempts = servers.len().max(2);
         for server in servers.iter().cycle().take(attempts) {
@@ -185,7 +232,7 @@ mod tests {
         let time = std::fs::metadata(&path).unwrap().modified().unwrap();
         std::fs::File::options().write(true).open(&new).unwrap().set_modified(time).unwrap();
         let source = Source::File { path: path.clone(), cached: Mutex::new(None) };
-        let upstream = Upstream { source, slots: Semaphore::new(1) };
+        let upstream = Upstream { source, questions: Questions::new(1) };
         assert_eq!(upstream.servers()[0].to_string(), "10.0.0.1:53");
         std::fs::rename(&new, &path).unwrap();
         let Source::File { cached, .. } = &upstream.source else { unreachable!() };
