@@ -68,7 +68,7 @@ impl AppPool {
         let share = budget.total(Resource::Descriptors) / 4;
         let most = MAX_CONNECTIONS.min(share) as usize / workers.max(1);
         Self(Rc::new(Pool {
-            places: Places::new(most.max(MIN_CONNECTIONS)),
+            places: Places::new(most.max(MIN_CONNECTIONS), rules.waiting()),
             rules,
             progress,
             idle: RefCell::default(),

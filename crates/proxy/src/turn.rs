@@ -22,10 +22,11 @@ const DEPARTURES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(5);
 const DOUBLINGS: u32 = 7;
 
-/// How many may wait, and for how long.
+/// How many may wait for a stream, or for a connection of HTTP/1, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {
-    /// Requests and tunnels that wait on one worker for the connections to one peer.
+    /// Requests and tunnels that wait on one worker for the connections to one peer; for those of HTTP/1 to an
+    /// application, the requests of one caller.
     pub most: usize,
     /// How long one waits in all.
     pub patience: Duration,
@@ -47,6 +48,10 @@ pub(crate) struct Rules {
 impl Rules {
     pub fn new(waiting: Waiting, registry: Arc<WorkerRegistry>) -> Self {
         Self { waiting, registry }
+    }
+
+    pub fn waiting(&self) -> Waiting {
+        self.waiting
     }
 
     fn counts(&self) -> &WorkerCounts {

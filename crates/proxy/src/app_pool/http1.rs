@@ -10,7 +10,7 @@ use http::request::Parts;
 use http_body::Body as _;
 use tokio::time::{Instant, timeout};
 
-use super::places::{Given, Place};
+use super::places::{Given, Place, offer};
 use super::{ATTEMPTS, Pool, is_idempotent};
 use crate::app_stream::AppStream;
 use crate::budget::Account;
@@ -53,13 +53,13 @@ pub(super) struct Idle {
 }
 
 impl Kept {
-    /// Takes the connection for the next request. One that is found dead says that the application
-    /// closes them.
-    fn take(&mut self, repeatable: bool) -> Option<Idle> {
+    /// Takes the connection for the next request, which is `account`'s, if that has a share left. One that is
+    /// found dead says that the application closes them.
+    fn take(&mut self, repeatable: bool, account: &Rc<Account>) -> Option<Idle> {
         while !self.connections.is_empty() {
             let trusted = repeatable || self.proven;
             // The oldest has had the most time to show that it is kept.
-            let next = if trusted { self.connections.pop_back() } else { self.connections.pop_front() }?;
+            let mut next = if trusted { self.connections.pop_back() } else { self.connections.pop_front() }?;
             let age = next.since.elapsed();
             if !next.connection.io().is_quiet() {
                 self.proven &= age >= FRESH;
@@ -69,9 +69,19 @@ impl Kept {
                 self.connections.push_front(next);
                 return None;
             }
-            if age < if repeatable { next.keep } else { next.keep.min(FRESH) } {
+            if age >= if repeatable { next.keep } else { next.keep.min(FRESH) } {
+                continue;
+            }
+            if next.connection.io_mut().place().as_mut().is_some_and(|place| place.take(account)) {
                 return Some(next);
             }
+            // It is there for others.
+            if trusted {
+                self.connections.push_back(next);
+            } else {
+                self.connections.push_front(next);
+            }
+            return None;
         }
         None
     }
@@ -95,7 +105,7 @@ impl Pool {
         let outgoing = Outgoing { head, upgrade: None, gate };
         let repeatable = is_idempotent(&head.method) && body.is_end_stream();
         for attempt in 1.. {
-            let kept = if attempt < ATTEMPTS { self.take_idle(address, repeatable) } else { None };
+            let kept = if attempt < ATTEMPTS { self.take_idle(address, repeatable, account) } else { None };
             let reused = kept.is_some();
             let (opened, outcome) = match kept {
                 Some(Idle { mut connection, opened, .. }) => {
@@ -158,7 +168,12 @@ impl Pool {
         account: &Rc<Account>,
         repeatable: bool,
     ) -> Result<(Instant, Result<Answer<AppStream>, Failed>), UpstreamError> {
-        let given = self.places.enter(address, account).await;
+        let make_room = || {
+            let oldest =
+                self.idle.borrow_mut().get_mut(&address).and_then(|kept| kept.connections.pop_front());
+            drop(oldest);
+        };
+        let given = self.places.enter(address, account, make_room).await;
         let place = match given.map_err(UpstreamError::shed)? {
             Given::Place(place) => place,
             Given::Connection(Idle { mut connection, opened, .. }) => {
@@ -192,8 +207,8 @@ impl Pool {
         crowded::first_answer(address, first).await
     }
 
-    fn take_idle(&self, address: SocketAddr, repeatable: bool) -> Option<Idle> {
-        self.idle.borrow_mut().get_mut(&address)?.take(repeatable)
+    fn take_idle(&self, address: SocketAddr, repeatable: bool, account: &Rc<Account>) -> Option<Idle> {
+        self.idle.borrow_mut().get_mut(&address)?.take(repeatable, account)
     }
 
     /// Notes whether the application keeps its connections.
@@ -246,7 +261,7 @@ impl Pool {
         if self.crowded.borrow().get(&address).is_some_and(|since| connection.opened < *since) {
             return;
         }
-        let Some(connection) = self.places.offer(address, connection) else { return };
+        let Some(connection) = offer(connection) else { return };
         {
             let mut idle = self.idle.borrow_mut();
             let connections = &mut idle.entry(address).or_default().connections;

@@ -1,14 +1,15 @@
 //! How many HTTP/1 connections to one application there may be, and who waits for one.
 //!
-//! They are shared as all else is ([`tulle_model::fair_share`]): one caller that wants all of them leaves
-//! as many as it has for others. Who finds none waits behind those of the same caller; when one is given
-//! back, the callers have turns.
+//! Those that carry requests are shared as all else is ([`tulle_model::fair_share`]), by the callers whose
+//! requests they carry: one that wants all of them leaves as many as it has for others. One that is idle is
+//! nobody's, whoever opened it: it is counted for the caller that takes it next, and where there may be no more
+//! it makes room for one that is wanted. Who finds none waits behind those of the same caller; when one is
+//! given back, the callers have turns.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -17,32 +18,39 @@ use tulle_model::snapshot::FastMap;
 
 use super::http1::Idle;
 use crate::budget::{Account, Shed};
+use crate::turn::Waiting;
 
-/// Requests of one caller that wait on one worker for connections to one application.
-const MAX_WAITING: usize = 8192;
-/// How long one waits.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Callers of one application that are remembered though they have no connection.
+const MAX_ABSENT: usize = 64;
 
 /// The connections of one worker, by application.
 pub(super) struct Places {
     /// Connections to one application.
     most: usize,
-    lines: RefCell<FastMap<SocketAddr, Line>>,
+    /// For the requests of one caller.
+    waiting: Waiting,
+    lines: RefCell<FastMap<SocketAddr, Rc<Line>>>,
 }
 
 /// Those to one application.
-#[derive(Default)]
 struct Line {
-    held: usize,
-    callers: FastMap<*const Account, Caller>,
+    places: Weak<Places>,
+    address: SocketAddr,
+    most: usize,
+    /// How many there are, idle or not.
+    open: Cell<usize>,
+    /// How many carry requests.
+    used: Cell<usize>,
+    callers: RefCell<FastMap<*const Account, Rc<Caller>>>,
     /// The callers that wait, in the order of their turns.
-    turns: VecDeque<*const Account>,
+    turns: RefCell<VecDeque<Rc<Caller>>>,
 }
 
 struct Caller {
     account: Rc<Account>,
-    held: usize,
-    waiting: VecDeque<oneshot::Sender<Given>>,
+    /// Connections that carry its requests.
+    used: Cell<usize>,
+    waiting: RefCell<VecDeque<oneshot::Sender<Given>>>,
 }
 
 /// What somebody has waited for.
@@ -55,160 +63,235 @@ pub(super) enum Given {
 
 /// A place for a connection, until it is dropped.
 pub struct Place {
-    places: Weak<Places>,
-    address: SocketAddr,
-    caller: Rc<Account>,
+    line: Rc<Line>,
+    /// Who uses it, or did so last.
+    caller: Rc<Caller>,
+    used: bool,
 }
 
 impl Places {
-    pub fn new(most: usize) -> Rc<Self> {
-        Rc::new(Self { most, lines: RefCell::default() })
+    pub fn new(most: usize, waiting: Waiting) -> Rc<Self> {
+        Rc::new(Self { most, waiting, lines: RefCell::default() })
     }
 
-    /// A place, or a connection, for `account`: at once, or when it is its turn.
-    pub async fn enter(self: &Rc<Self>, address: SocketAddr, account: &Rc<Account>) -> Result<Given, Shed> {
+    /// A place, or a connection, for `account`: at once, or when it is its turn. `make_room` closes a
+    /// connection that is idle.
+    pub async fn enter(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        account: &Rc<Account>,
+        make_room: impl FnOnce(),
+    ) -> Result<Given, Shed> {
         let given = {
-            let mut lines = self.lines.borrow_mut();
-            let line = lines.entry(address).or_default();
-            let caller = line.callers.entry(Rc::as_ptr(account)).or_insert_with(|| Caller {
-                account: account.clone(),
-                held: 0,
-                waiting: VecDeque::new(),
-            });
-            if caller.waiting.is_empty() && allows(self.most, line.held, caller.held) {
-                caller.held += 1;
-                line.held += 1;
-                return Ok(Given::Place(self.place(address, account)));
+            let line = self.line(address);
+            let caller = line.caller(account);
+            if line.admits(&caller) {
+                line.begin(&caller);
+                if line.open.get() >= line.most {
+                    make_room();
+                }
+                return Ok(Given::Place(line.place(caller)));
             }
-            if caller.waiting.len() >= MAX_WAITING {
-                caller.waiting.retain(|waiter| !waiter.is_closed());
+            let mut waiting = caller.waiting.borrow_mut();
+            if waiting.len() >= self.waiting.most {
+                waiting.retain(|waiter| !waiter.is_closed());
             }
-            if caller.waiting.len() >= MAX_WAITING {
+            if waiting.len() >= self.waiting.most {
                 return Err(account.count(Shed::Applications));
             }
-            if caller.waiting.is_empty() {
-                line.turns.push_back(Rc::as_ptr(account));
+            if waiting.is_empty() {
+                line.turns.borrow_mut().push_back(caller.clone());
             }
             let (give, given) = oneshot::channel();
-            caller.waiting.push_back(give);
+            waiting.push_back(give);
             given
         };
-        match timeout(PATIENCE, given).await {
+        match timeout(self.waiting.patience, given).await {
             Ok(Ok(given)) => Ok(given),
             _ => Err(account.count(Shed::Applications)),
         }
     }
 
-    /// Gives a connection that is free to who waits for one; back if nobody does.
-    pub fn offer(self: &Rc<Self>, address: SocketAddr, mut idle: Idle) -> Option<Idle> {
-        loop {
-            let (waiter, account) = {
-                let mut lines = self.lines.borrow_mut();
-                let Some(line) = lines.get_mut(&address).filter(|line| !line.turns.is_empty()) else {
-                    return Some(idle);
-                };
-                let Some(place) = idle.connection.io_mut().place().as_mut() else { return Some(idle) };
-                line.free(&place.caller);
-                let Some((waiter, account)) = line.next(self.most) else {
-                    line.take(&place.caller);
-                    return Some(idle);
-                };
-                place.caller = account.clone();
-                (waiter, account)
-            };
-            idle.connection.io_mut().pay(&account);
-            match waiter.send(Given::Connection(idle)) {
-                Ok(()) => return None,
-                Err(Given::Connection(back)) => idle = back,
-                Err(Given::Place(_)) => return None,
-            }
-        }
+    fn line(self: &Rc<Self>, address: SocketAddr) -> Rc<Line> {
+        let mut lines = self.lines.borrow_mut();
+        let line = lines.entry(address).or_insert_with(|| {
+            Rc::new(Line {
+                places: Rc::downgrade(self),
+                address,
+                most: self.most,
+                open: Cell::new(0),
+                used: Cell::new(0),
+                callers: RefCell::default(),
+                turns: RefCell::default(),
+            })
+        });
+        line.clone()
     }
+}
 
-    fn place(self: &Rc<Self>, address: SocketAddr, account: &Rc<Account>) -> Place {
-        Place { places: Rc::downgrade(self), address, caller: account.clone() }
-    }
-
-    /// A place is free.
-    fn leave(self: &Rc<Self>, address: SocketAddr, caller: &Rc<Account>) {
-        let next = {
-            let mut lines = self.lines.borrow_mut();
-            let Some(line) = lines.get_mut(&address) else { return };
-            line.free(caller);
-            let next = line.next(self.most);
-            if line.held == 0 && line.turns.is_empty() {
-                lines.remove(&address);
-            }
-            next
-        };
-        if let Some((waiter, account)) = next {
-            // One that has gone gives it back by dropping it.
-            drop(waiter.send(Given::Place(self.place(address, &account))));
+/// Gives a connection that is free to who waits for one; back, as idle, if nobody does.
+pub(super) fn offer(mut idle: Idle) -> Option<Idle> {
+    loop {
+        let Some(place) = idle.connection.io_mut().place() else { return Some(idle) };
+        place.free();
+        let Some((waiter, caller)) = place.line.next() else { return Some(idle) };
+        let account = caller.account.clone();
+        (place.caller, place.used) = (caller, true);
+        idle.connection.io_mut().pay(&account);
+        match waiter.send(Given::Connection(idle)) {
+            Err(Given::Connection(back)) => idle = back,
+            _ => return None,
         }
     }
 }
 
 impl Line {
-    fn free(&mut self, caller: &Rc<Account>) {
-        self.held -= 1;
-        if let Some(own) = self.callers.get_mut(&Rc::as_ptr(caller)) {
-            own.held -= 1;
-            if own.held == 0 && own.waiting.is_empty() {
-                self.callers.remove(&Rc::as_ptr(caller));
-            }
+    fn caller(&self, account: &Rc<Account>) -> Rc<Caller> {
+        let mut callers = self.callers.borrow_mut();
+        if let Some(caller) = callers.get(&Rc::as_ptr(account)) {
+            return caller.clone();
         }
+        if callers.len() >= MAX_ABSENT {
+            callers.retain(|_, caller| Rc::strong_count(caller) > 1);
+        }
+        let caller =
+            Rc::new(Caller { account: account.clone(), used: Cell::new(0), waiting: RefCell::default() });
+        callers.insert(Rc::as_ptr(account), caller.clone());
+        caller
     }
 
-    fn take(&mut self, caller: &Rc<Account>) {
-        self.held += 1;
-        let own = self.callers.entry(Rc::as_ptr(caller)).or_insert_with(|| Caller {
-            account: caller.clone(),
-            held: 0,
-            waiting: VecDeque::new(),
-        });
-        own.held += 1;
+    /// Whether one who comes now may use one more.
+    fn admits(&self, caller: &Caller) -> bool {
+        caller.waiting.borrow().is_empty() && self.allows(caller)
     }
 
-    /// The next who waits and may have a place, which is taken for it.
-    fn next(&mut self, most: usize) -> Option<(oneshot::Sender<Given>, Rc<Account>)> {
-        for _ in 0..self.turns.len() {
-            let key = self.turns.pop_front()?;
-            let Some(caller) = self.callers.get_mut(&key) else { continue };
-            while caller.waiting.front().is_some_and(oneshot::Sender::is_closed) {
-                caller.waiting.pop_front();
+    fn allows(&self, caller: &Caller) -> bool {
+        let bound = Bound { total: self.most as u64, free: self.most as i64 - self.used.get() as i64 };
+        bound.allows(caller.used.get() as u64, 1)
+    }
+
+    fn begin(&self, caller: &Caller) {
+        self.used.set(self.used.get() + 1);
+        caller.used.set(caller.used.get() + 1);
+    }
+
+    /// A place for one more connection, which `caller` uses already.
+    fn place(self: &Rc<Self>, caller: Rc<Caller>) -> Place {
+        self.open.set(self.open.get() + 1);
+        Place { line: self.clone(), caller, used: true }
+    }
+
+    /// The next who waits and may use one more, which is counted for it.
+    fn next(&self) -> Option<(oneshot::Sender<Given>, Rc<Caller>)> {
+        let mut turns = self.turns.borrow_mut();
+        for _ in 0..turns.len() {
+            let caller = turns.pop_front()?;
+            let mut waiting = caller.waiting.borrow_mut();
+            while waiting.front().is_some_and(oneshot::Sender::is_closed) {
+                waiting.pop_front();
             }
-            if caller.waiting.is_empty() {
-                if caller.held == 0 {
-                    self.callers.remove(&key);
-                }
-                continue;
+            let waiter = if self.allows(&caller) { waiting.pop_front() } else { None };
+            if !waiting.is_empty() {
+                turns.push_back(caller.clone());
             }
-            if !allows(most, self.held, caller.held) {
-                self.turns.push_back(key);
-                continue;
+            drop(waiting);
+            if let Some(waiter) = waiter {
+                self.begin(&caller);
+                return Some((waiter, caller));
             }
-            let waiter = caller.waiting.pop_front()?;
-            caller.held += 1;
-            self.held += 1;
-            let account = caller.account.clone();
-            if !caller.waiting.is_empty() {
-                self.turns.push_back(key);
-            }
-            return Some((waiter, account));
         }
         None
     }
 }
 
-fn allows(most: usize, held: usize, own: usize) -> bool {
-    let bound = Bound { total: most as u64, free: most as i64 - held as i64 };
-    bound.allows(own as u64, 1)
+impl Place {
+    /// Has an idle connection counted for `account`, whose request it is to carry, if its share allows that.
+    pub(super) fn take(&mut self, account: &Rc<Account>) -> bool {
+        if !Rc::ptr_eq(&self.caller.account, account) {
+            self.caller = self.line.caller(account);
+        }
+        self.used = self.line.admits(&self.caller);
+        if self.used {
+            self.line.begin(&self.caller);
+        }
+        self.used
+    }
+
+    /// Nobody uses the connection any longer.
+    fn free(&mut self) {
+        if std::mem::replace(&mut self.used, false) {
+            self.line.used.set(self.line.used.get() - 1);
+            self.caller.used.set(self.caller.used.get() - 1);
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(places) = self.places.upgrade() {
-            places.leave(self.address, &self.caller);
+        self.free();
+        let line = &self.line;
+        line.open.set(line.open.get() - 1);
+        if let Some((waiter, caller)) = line.next() {
+            // One that has gone gives it back by dropping it.
+            drop(waiter.send(Given::Place(line.place(caller))));
+        } else if line.open.get() == 0
+            && line.turns.borrow().is_empty()
+            && let Some(places) = line.places.upgrade()
+        {
+            places.lines.borrow_mut().remove(&line.address);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tulle_model::name::WorkloadName;
+
+    use super::*;
+    use crate::budget::{Accounts, Budget, Payer};
+
+    fn account(accounts: &Accounts, name: &str) -> Rc<Account> {
+        accounts.of(&Payer::Workload(WorkloadName::new("default", name)))
+    }
+
+    fn all(places: &Rc<Places>, account: &Rc<Account>, room: &dyn Fn()) -> Vec<Place> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        std::iter::from_fn(|| match places.enter(address, account, room).now_or_never()? {
+            Ok(Given::Place(place)) => Some(place),
+            _ => None,
+        })
+        .collect()
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn an_idle_connection_is_counted_for_who_takes_it() {
+        let accounts = Accounts::new(Budget::unlimited());
+        let [polite, greedy] = ["polite", "greedy"].map(|name| account(&accounts, name));
+        let places = Places::new(128, Waiting::default());
+        let mut idle = all(&places, &polite, &|| unreachable!());
+        assert_eq!(idle.len(), 64);
+        idle.iter_mut().for_each(Place::free);
+        // Those that are there, and new ones, are half of all together.
+        idle.truncate(30);
+        assert!(idle.iter_mut().all(|place| place.take(&greedy)));
+        let new = all(&places, &greedy, &|| unreachable!());
+        assert_eq!(new.len(), 34);
+        drop((idle, new));
+        assert!(places.lines.borrow().is_empty());
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn idle_connections_make_room() {
+        let accounts = Accounts::new(Budget::unlimited());
+        let [a, b, c] = ["a", "b", "c"].map(|name| account(&accounts, name));
+        let places = Places::new(16, Waiting::default());
+        let idle = RefCell::new(all(&places, &a, &|| unreachable!()));
+        idle.borrow_mut().iter_mut().for_each(Place::free);
+        let make_room = || drop(idle.borrow_mut().pop());
+        let of_b = all(&places, &b, &make_room);
+        let of_c = all(&places, &c, &make_room);
+        assert_eq!((of_b.len(), of_c.len(), idle.borrow().len()), (8, 4, 4));
+        assert_eq!(places.lines.borrow().values().next().map(|line| line.open.get()), Some(16));
     }
 }

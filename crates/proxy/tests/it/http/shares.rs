@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::sync::watch;
+use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tulle_model::name::WorkloadName;
@@ -19,8 +19,10 @@ use super::apps::{self, Answer, TestBody, full, http1, http2, read};
 use super::mesh::{Authority, LOOPBACK, Node, eventually, plain, service_name};
 
 const SOON: Duration = Duration::from_secs(10);
+const TOGETHER: usize = 30;
 
-/// An application that answers `/hold` when it is told to, and all else at once.
+/// An application that answers `/hold` when it is told to, `/together` when there are [`TOGETHER`] of them, and
+/// all else at once.
 struct App {
     address: SocketAddr,
     held: Arc<AtomicUsize>,
@@ -32,12 +34,20 @@ impl App {
         let (release, released) = watch::channel(false);
         let held = Arc::new(AtomicUsize::new(0));
         let counting = held.clone();
+        let together = Arc::new(Barrier::new(TOGETHER));
         let address = apps::serve(move |request: Request<Incoming>| {
             let (mut released, held) = (released.clone(), counting.clone());
+            let together = together.clone();
             async move {
-                if request.uri().path() == "/hold" {
-                    held.fetch_add(1, Ordering::Relaxed);
-                    let _ = released.wait_for(|released| *released).await;
+                match request.uri().path() {
+                    "/hold" => {
+                        held.fetch_add(1, Ordering::Relaxed);
+                        let _ = released.wait_for(|released| *released).await;
+                    }
+                    "/together" => {
+                        together.wait().await;
+                    }
+                    _ => {}
                 }
                 Response::new(full("done"))
             }
@@ -133,6 +143,34 @@ async fn who_takes_all_connections_to_an_application_waits_for_its_own() {
     }
 }
 
+/// A connection is counted for who uses it, not for who opened it.
+#[tokio::test]
+async fn idle_connections_of_one_are_no_share_of_another() {
+    let app = App::start().await;
+    let mesh = neighbours(&app, Budget::new(u64::MAX, 4 * 128)).await;
+    let (greedy, polite) = (http2(mesh.greedy).await, http2(mesh.polite).await);
+    let send = |client: &apps::Http2, path: &'static str, count: usize| {
+        let mut answers = JoinSet::new();
+        for _ in 0..count {
+            let mut client = client.clone();
+            answers.spawn(async move { read(client.send_request(get(path)).await.unwrap()).await.status });
+        }
+        answers
+    };
+    let all_are_answered = async |mut answers: JoinSet<u16>| {
+        while let Some(status) = timeout(SOON, answers.join_next()).await.expect("all are answered") {
+            assert_eq!(status.unwrap(), 200);
+        }
+    };
+    all_are_answered(send(&polite, "/together", TOGETHER)).await;
+    let held = send(&greedy, "/hold", 300);
+    eventually(|| (app.held.load(Ordering::Relaxed) >= 64).then_some(())).await;
+    all_are_answered(send(&polite, "/together", TOGETHER)).await;
+    assert_eq!(app.held.load(Ordering::Relaxed), 64, "half of them are left to others");
+    app.release.send_replace(true);
+    all_are_answered(held).await;
+}
+
 #[tokio::test]
 async fn who_takes_all_descriptors_leaves_some_to_others() {
     let app = App::start().await;
@@ -140,7 +178,8 @@ async fn who_takes_all_descriptors_leaves_some_to_others() {
     let mesh = neighbours(&app, budget.clone()).await;
     let mut open = Vec::new();
     for _ in 0..80 {
-        open.push(tokio::net::TcpStream::connect(mesh.greedy).await.unwrap());
+        // What is refused may be reset before the call has returned.
+        open.extend(tokio::net::TcpStream::connect(mesh.greedy).await);
     }
     eventually(|| budget.sheds().find(|(why, count)| *why == "descriptors" && *count >= 20)).await;
     assert_eq!(polite(mesh.polite).await.status, 200);
