@@ -1,9 +1,10 @@
 //! Waiting for a place for a stream, on connections that many requests share.
 //!
-//! Who waits is served in its order ([`Line`]). How many may wait for one peer, and for how long, is bounded;
+//! Who waits is served in the order in which it came ([`Line`]), also one that had a place and was sent back. How many may wait for one peer, and for how long, is bounded;
 //! who finds no room there, or waits in vain, is answered `streams-full`. What the peer sends back because it
 //! takes no more at a time, or goes away before it looked at it, waits again: that is nobody's failure.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,11 +44,13 @@ impl Default for Waiting {
 pub(crate) struct Rules {
     waiting: Waiting,
     registry: Arc<WorkerRegistry>,
+    /// How many have come.
+    arrivals: Rc<Cell<u64>>,
 }
 
 impl Rules {
     pub fn new(waiting: Waiting, registry: Arc<WorkerRegistry>) -> Self {
-        Self { waiting, registry }
+        Self { waiting, registry, arrivals: Rc::default() }
     }
 
     pub fn waiting(&self) -> Waiting {
@@ -64,8 +67,9 @@ impl Rules {
 }
 
 /// One request's place in the order of those that want a stream. Nothing is held until it has to wait.
-#[derive(Default)]
 pub(crate) struct Turn {
+    /// Its number among those that have come.
+    arrival: u64,
     ticket: Option<Ticket>,
     until: Option<Instant>,
     refusals: u32,
@@ -73,6 +77,13 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
+    /// Of one that comes now.
+    pub fn begin(rules: &Rules) -> Self {
+        let arrival = rules.arrivals.get();
+        rules.arrivals.set(arrival + 1);
+        Self { arrival, ticket: None, until: None, refusals: 0, departures: 0 }
+    }
+
     /// Whether it may take a place at once.
     pub fn is_now(&self, line: &Line) -> bool {
         self.refusals == 0 && line.is_free()
@@ -92,12 +103,8 @@ impl Turn {
             return Err(full(format!("{most} requests wait already for a stream to {to}")));
         }
         let until = *self.until.get_or_insert_with(|| Instant::now() + patience);
-        let ticket = match self.ticket.take().filter(|ticket| ticket.is_of(line)) {
-            None if self.refusals > 0 => line.ticket_in_front(),
-            None => line.ticket(),
-            Some(ticket) => ticket,
-        };
-        let ticket = self.ticket.insert(ticket);
+        let ticket = self.ticket.take().filter(|ticket| ticket.is_of(line));
+        let ticket = self.ticket.insert(ticket.unwrap_or_else(|| line.ticket(self.arrival)));
         let _counted = Counted::begin(&rules.counts().streams_waiting);
         let found = poll_fn(|cx| {
             if ticket.poll_turn(cx).is_pending() {
@@ -164,5 +171,45 @@ impl<'c> Counted<'c> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.subtract(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn those_who_were_sent_back_are_served_in_their_order() {
+        let rules = Rules::default();
+        let (line, free) = (Rc::<Line>::default(), Rc::new(Cell::new(0)));
+        let served = Rc::<RefCell<Vec<u64>>>::default();
+        let turns: Vec<Turn> = (0..6).map(|_| Turn::begin(&rules)).collect();
+        for (n, mut turn) in turns.into_iter().enumerate() {
+            let (rules, line, free, served) = (rules.clone(), line.clone(), free.clone(), served.clone());
+            tokio::task::spawn_local(async move {
+                if n < 3 {
+                    assert!(turn.again(&rules, &Error::Full, 1).await);
+                } else {
+                    // They come later.
+                    tokio::task::yield_now().await;
+                }
+                let look = || {
+                    let left = free.get();
+                    free.set(usize::saturating_sub(left, 1));
+                    line.call_for(left.saturating_sub(1));
+                    (left > 0).then_some(Ok(()))
+                };
+                turn.wait(&rules, &line, &"c", look).await.unwrap();
+                served.borrow_mut().push(turn.arrival);
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(line.len(), 6);
+        free.set(6);
+        line.call();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(*served.borrow(), [0, 1, 2, 3, 4, 5]);
     }
 }

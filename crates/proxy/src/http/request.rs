@@ -33,7 +33,7 @@ pub(crate) async fn request(
     more: &[(HeaderName, HeaderValue)],
     body: Body,
 ) -> Result<Response<Body>, UpstreamError> {
-    let mut turn = Turn::default();
+    let mut turn = Turn::begin(rules);
     let mut body = Some(body);
     loop {
         let connection = place(&mut turn).await?;

@@ -14,10 +14,7 @@ use std::task::{Context, Poll, Waker};
 /// The line before the connections to one peer.
 #[derive(Debug, Default)]
 pub struct Line {
-    standing: RefCell<BTreeMap<i64, Waker>>,
-    /// The numbers of the next ticket at the end, and of the last one at the front.
-    next: Cell<i64>,
-    front: Cell<i64>,
+    standing: RefCell<BTreeMap<u64, Waker>>,
     /// Who was called and has not looked yet.
     called: Cell<usize>,
 }
@@ -60,17 +57,8 @@ impl Line {
         all.into_values().for_each(Waker::wake);
     }
 
-    /// A ticket behind all that were given out.
-    pub fn ticket(self: &Rc<Self>) -> Ticket {
-        let number = self.next.get();
-        self.next.set(number + 1);
-        Ticket { line: self.clone(), number, stands: false }
-    }
-
-    /// A ticket before all others, for one that had a place and was sent back.
-    pub fn ticket_in_front(self: &Rc<Self>) -> Ticket {
-        let number = self.front.get() - 1;
-        self.front.set(number);
+    /// A ticket for who came as the one of that number: lower ones go before. No two have the same.
+    pub fn ticket(self: &Rc<Self>, number: u64) -> Ticket {
         Ticket { line: self.clone(), number, stands: false }
     }
 }
@@ -79,7 +67,7 @@ impl Line {
 #[derive(Debug)]
 pub struct Ticket {
     line: Rc<Line>,
-    number: i64,
+    number: u64,
     /// In line, or called.
     stands: bool,
 }
@@ -138,19 +126,26 @@ mod tests {
     /// Places that are handed out through a line, as the pools do it.
     struct Places {
         line: Rc<Line>,
+        came: Cell<u64>,
         free: Cell<usize>,
         looks: Cell<usize>,
-        served: RefCell<Vec<i64>>,
+        served: RefCell<Vec<u64>>,
     }
 
     impl Places {
         fn with(free: usize) -> Rc<Self> {
-            let (looks, served) = Default::default();
-            Rc::new(Self { line: Rc::default(), free: Cell::new(free), looks, served })
+            let (line, came, looks, served) = Default::default();
+            Rc::new(Self { line, came, free: Cell::new(free), looks, served })
         }
 
         async fn enter(&self) {
-            let mut ticket = self.line.ticket();
+            let number = self.came.get();
+            self.came.set(number + 1);
+            self.enter_as(number).await;
+        }
+
+        async fn enter_as(&self, number: u64) {
+            let mut ticket = self.line.ticket(number);
             poll_fn(|cx| {
                 if ticket.poll_turn(cx).is_pending() {
                     return Poll::Pending;
@@ -237,5 +232,24 @@ mod tests {
         places.leave();
         newcomer.await.unwrap();
         assert_eq!(*places.served.borrow(), [0, 1]);
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn who_is_sent_back_stands_where_it_stood() {
+        let places = Places::with(0);
+        let enter = |number| {
+            let places = places.clone();
+            tokio::task::spawn_local(async move { places.enter_as(number).await })
+        };
+        let newcomers = [7, 8].map(enter);
+        tokio::task::yield_now().await;
+        let sent_back = [3, 4, 5].map(enter);
+        tokio::task::yield_now().await;
+        places.free.set(5);
+        places.line.call();
+        for one in sent_back.into_iter().chain(newcomers) {
+            one.await.unwrap();
+        }
+        assert_eq!(*places.served.borrow(), [3, 4, 5, 7, 8]);
     }
 }

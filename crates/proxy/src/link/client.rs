@@ -180,7 +180,7 @@ impl LinkPool {
         source: &LocalWorkload,
         endpoint: &Arc<Endpoint>,
     ) -> Result<LinkStream, UpstreamError> {
-        self.place(worker, source, endpoint, &mut Turn::default()).await.map(LinkStream)
+        self.place(worker, source, endpoint, &mut Turn::begin(&self.rules)).await.map(LinkStream)
     }
 
     /// A link with room for a stream, to be opened at once.

@@ -6,6 +6,7 @@ mod limits;
 mod violations;
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -73,10 +74,13 @@ pub(super) fn noise(length: usize) -> Bytes {
     (0..length).map(|i| (i * 31 + i / 251) as u8).collect::<Vec<u8>>().into()
 }
 
+/// How many have waited for streams.
+static CAME: AtomicU64 = AtomicU64::new(0);
+
 /// Waits until a stream can be opened.
 pub(super) async fn ready(handle: &Handle) {
     let line = handle.0.borrow_mut().line.get_or_insert_default().clone();
-    let mut ticket = line.ticket();
+    let mut ticket = line.ticket(CAME.fetch_add(1, Ordering::Relaxed));
     poll_fn(|cx| {
         std::task::ready!(ticket.poll_turn(cx));
         if handle.has_room() {
