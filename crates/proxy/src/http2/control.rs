@@ -19,6 +19,7 @@ impl Core {
             return Err(Violation::protocol("RST_STREAM came on stream 0"));
         }
         self.check_not_idle(head.stream)?;
+        self.cut.remove(&head.stream);
         let most = self.most_streams();
         let Some(stream) = self.streams.get_mut(&head.stream) else { return Ok(()) };
         let early = self.server && !stream.is_closed() && !stream.answered;

@@ -1,7 +1,7 @@
 //! The state of one connection, and what is sent on it. It knows no socket and no clock: bytes come in by
 //! [`Core::receive`](super::receive), and what is to go out stands in [`Core::out`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -117,8 +117,8 @@ pub(super) struct Core {
     resets_spent: bool,
     /// Streams that could still be reset before they are answered (clients).
     pub unanswered: usize,
-    /// Requests that we ended before their end, whose trailers may be on their way (servers).
-    pub cut_requests: usize,
+    /// The latest requests that we ended before their end, which may be on its way (servers).
+    pub cut: BTreeSet<u32>,
     pub mistakes: Budget,
     /// What the peer did wrong that was put up with.
     pub faults: u64,
@@ -195,7 +195,7 @@ impl Core {
             resets: Budget::new(limits.resets, limits.resets_per_second),
             resets_spent: false,
             unanswered: 0,
-            cut_requests: 0,
+            cut: BTreeSet::new(),
             mistakes: Budget::new(1000, 200),
             faults: 0,
             now: Duration::ZERO,
@@ -311,9 +311,8 @@ impl Core {
             return self.forget_if_done(id);
         }
         stream.reset = Some(why);
-        if self.server {
-            self.cut_requests += usize::from(stream.receiving == Way::Open);
-        } else if stream.unanswered && !self.resets.take(self.now) {
+        let cut = self.server && stream.receiving == Way::Open;
+        if !self.server && stream.unanswered && !self.resets.take(self.now) {
             self.resets_spent = self.limits.when_reset == WhenReset::Leave;
         }
         self.unsent -= stream.discard_unsent();
@@ -323,6 +322,9 @@ impl Core {
         stream.data.clear();
         stream.took(unread);
         frame::number(&mut self.out.bytes, kind::RST_STREAM, id, reason.0);
+        if cut {
+            self.cut(id);
+        }
         self.read(0, unread);
         self.forget_if_done(id);
         self.wake_driver();

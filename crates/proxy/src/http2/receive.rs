@@ -172,7 +172,12 @@ impl Core {
                     end = false;
                 }
             }
-            None => end = false,
+            None => {
+                if end {
+                    self.cut.remove(&head.stream);
+                }
+                end = false;
+            }
         }
         let overhead = (head.length - left) as u32;
         if overhead > 0 {
@@ -352,13 +357,8 @@ impl Core {
         }
         if id <= self.last_opened {
             // Trailers of a request that was cut here, or a peer that is confused.
-            return match self.cut_requests.checked_sub(1) {
-                Some(left) => {
-                    self.cut_requests = left;
-                    Ok(())
-                }
-                None => self.mistake("HEADERS came on a stream that is over"),
-            };
+            let expected = self.cut.remove(&id);
+            return if expected { Ok(()) } else { self.mistake("HEADERS came on a stream that is over") };
         }
         if self.going == Going::Final {
             // It has been told that this stream would not be looked at.
@@ -437,7 +437,18 @@ impl Core {
     #[cold]
     fn refuse(&mut self, id: u32, end: bool, reason: Reason) {
         frame::number(&mut self.out.bytes, kind::RST_STREAM, id, reason.0);
-        self.cut_requests += usize::from(!end);
+        if !end {
+            self.cut(id);
+        }
+    }
+
+    /// Notes that a request was ended before its end: its trailers may still come, once.
+    pub(super) fn cut(&mut self, id: u32) {
+        self.cut.insert(id);
+        // More than that are not on their way, but of a peer that opens streams for nothing else.
+        if self.cut.len() > 2 * self.limits.streams as usize {
+            self.cut.pop_first();
+        }
     }
 
     /// A response's head, or trailers, that are larger than is taken.
@@ -463,6 +474,7 @@ impl Core {
     fn message(&mut self, id: u32, end: bool, block: Block) -> Result<(), Violation> {
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
         if stream.reset.is_some() {
+            self.cut.remove(&id);
             return Ok(());
         }
         if stream.receiving == Way::Ended {

@@ -424,12 +424,50 @@ fn trailers_of_requests_that_were_cut_are_no_mistakes() {
         core.out.wrote(length);
         assert!(core.ended.is_none(), "after {i}: {:?}", core.ended);
     }
-    assert_eq!((core.faults, core.cut_requests), (0, 0));
+    assert_eq!((core.faults, core.cut.len()), (0, 0));
     // Without such a request, they are.
     let mut input = Vec::new();
     put(&mut input, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, &trailers);
     core.receive(&input, Duration::ZERO);
     assert_eq!(core.faults, 1);
+}
+
+/// A request that was cut is good for one section of trailers, and for none when it has ended otherwise.
+#[test]
+fn requests_that_were_cut_allow_no_others() {
+    let mut core = server_core();
+    let cut = |core: &mut Core, id: u32, held: bool| {
+        with_trailers(core, id);
+        let stream = core.streams.get_mut(&id).unwrap();
+        (stream.receiver_held, stream.sender_held) = (held, held);
+        core.reset(id, Reason::NO_ERROR);
+    };
+    let send = |core: &mut Core, kind: u8, flags: u8, id: u32, payload: &[u8]| {
+        let mut input = Vec::new();
+        put(&mut input, kind, flags, id, payload);
+        core.receive(&input, Duration::ZERO);
+    };
+    let trailers = [0, 1, b'x', 1, b'y'];
+    for (i, held) in [true, false].into_iter().enumerate() {
+        let id = 6 * i as u32 + 1;
+        (0..3).for_each(|n| cut(&mut core, id + 2 * n, held));
+        send(&mut core, kind::DATA, flag::END_STREAM, id, b"x");
+        send(&mut core, kind::RST_STREAM, 0, id + 2, &[0; 4]);
+        send(&mut core, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, id + 4, &trailers);
+        assert_eq!((core.faults, core.cut.len()), (0, 0), "held: {held}");
+    }
+    (7..13).step_by(2).for_each(|id| {
+        send(&mut core, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, id, &trailers);
+    });
+    assert_eq!(core.faults, 3);
+    // Of a peer that leaves all of them as they are, no more are remembered than may be on their way.
+    let mut core = server_core();
+    for i in 0..10_000 {
+        cut(&mut core, 2 * i + 1, false);
+        let length = core.out.len();
+        core.out.wrote(length);
+    }
+    assert_eq!(core.cut.len(), 2 * core.limits.streams as usize);
 }
 
 /// Heads of answers that wait for the socket are none of the client's doing.
