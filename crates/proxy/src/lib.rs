@@ -23,6 +23,7 @@ mod listener;
 pub mod metrics;
 pub mod opaque;
 pub mod outbound;
+mod pace;
 mod progress;
 pub mod reach;
 pub mod silent;

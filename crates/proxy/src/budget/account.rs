@@ -8,6 +8,7 @@ use std::time::Duration;
 use tulle_model::snapshot::FastMap;
 
 use super::{Budget, Held, Payer, Resource, Shed};
+use crate::pace::Pace;
 
 /// When so many bytes were given back, the allocator is told to do the same, after a pause in which more
 /// may come.
@@ -39,6 +40,7 @@ pub struct Account {
     leases: [Lease; 2],
     /// The last time that it asked for memory it got none.
     over: Cell<bool>,
+    pace: Pace,
 }
 
 #[derive(Default)]
@@ -72,6 +74,7 @@ impl Accounts {
             held: self.shared.budget.held(payer),
             leases: Default::default(),
             over: Cell::new(false),
+            pace: Pace::default(),
         });
         accounts.insert(payer.clone(), account.clone());
         account
@@ -127,6 +130,11 @@ impl Account {
     /// Whether it got no memory when it last asked: what can do with less should.
     pub fn is_over(&self) -> bool {
         self.over.get()
+    }
+
+    /// Waits until one more of its requests may begin.
+    pub fn turn(&self) -> impl Future<Output = ()> {
+        self.pace.turn()
     }
 
     fn take(&self, of: Resource, amount: u64) -> bool {

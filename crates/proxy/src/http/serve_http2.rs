@@ -88,6 +88,7 @@ async fn serve_stream(
     mut sender: Sender,
     receiver: Receiver,
 ) {
+    cx.account.turn().await;
     let Incoming { head, oversized, .. } = incoming;
     if oversized {
         cx.worker.metrics.counts().oversized_requests.add(1);

@@ -202,6 +202,7 @@ async fn answer(
     mut sender: Sender,
     receiver: Receiver,
 ) {
+    link.peer.account.turn().await;
     let Incoming { mut head, oversized, .. } = incoming;
     if oversized {
         return respond(&mut sender, too_large(&head.headers)).await;

@@ -191,6 +191,7 @@ async fn serve_request(
             return Box::pin(dismiss(client, reply(Reason::Shed(shed), shed.message()))).await.map(Some);
         }
     };
+    cx.account.turn().await;
     let asked = Asked {
         method: parts.method.clone(),
         version: parts.version,

@@ -1,0 +1,174 @@
+//! How fast one payer's requests begin, so that those of others begin in between.
+//!
+//! A worker runs what is ready, in its order. Of somebody who sends thousands of requests at once, thousands would
+//! run before the next request of anybody else. So only some of each payer begin in one round of the worker's queue;
+//! the others wait, in their order. Whoever sends less never waits, and where nobody else does anything one
+//! round follows the other at once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+/// Requests of one payer that begin in one round.
+const IN_ROUND: u32 = 16;
+
+thread_local! {
+    /// Counts the rounds of this thread.
+    static ROUND: Cell<u64> = const { Cell::new(0) };
+    /// Those that have requests waiting. A task of its own serves them as long as there are any.
+    static WAITING: RefCell<Vec<Rc<Line>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Begins a round: called when the thread has nothing to do, so that nobody is in anybody's way.
+pub(crate) fn begin_round() {
+    ROUND.set(ROUND.get() + 1);
+}
+
+/// One payer's requests on one worker.
+#[derive(Default)]
+pub(crate) struct Pace {
+    round: Cell<u64>,
+    begun: Cell<u32>,
+    line: Rc<Line>,
+}
+
+/// Requests that wait to begin.
+type Line = RefCell<VecDeque<Waker>>;
+
+impl Pace {
+    /// Waits until one more request may begin: at once, unless many have begun in this round.
+    pub async fn turn(&self) {
+        if !self.begin() {
+            self.wait().await;
+        }
+    }
+
+    fn begin(&self) -> bool {
+        let round = ROUND.get();
+        if self.round.replace(round) != round {
+            self.begun.set(0);
+        }
+        let begun = self.begun.get();
+        self.begun.set(begun + 1);
+        begun < IN_ROUND && self.line.borrow().is_empty()
+    }
+
+    #[cold]
+    async fn wait(&self) {
+        let mut waits = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut waits, true) {
+                return Poll::Ready(());
+            }
+            let mut line = self.line.borrow_mut();
+            if line.is_empty() {
+                join(&self.line);
+            }
+            line.push_back(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Has a line served from the next round on.
+fn join(line: &Rc<Line>) {
+    WAITING.with_borrow_mut(|waiting| {
+        if waiting.is_empty() {
+            tokio::task::spawn_local(serve());
+        }
+        waiting.push(line.clone());
+    });
+}
+
+/// Lets some of each line begin, and waits until the thread has run all that was ready, again and again.
+async fn serve() {
+    poll_fn(|cx| {
+        begin_round();
+        let more = WAITING.with_borrow_mut(|waiting| {
+            waiting.retain(|line| {
+                let mut line = line.borrow_mut();
+                for _ in 0..IN_ROUND {
+                    let Some(first) = line.pop_front() else { break };
+                    first.wake();
+                }
+                !line.is_empty()
+            });
+            !waiting.is_empty()
+        });
+        if !more {
+            return Poll::Ready(());
+        }
+        // Behind everything that is ready now.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Starts so many requests of one payer, each of which writes its name down when it begins.
+    fn send(pace: &Rc<Pace>, name: &'static str, count: usize, begun: &Rc<RefCell<Vec<&'static str>>>) {
+        for _ in 0..count {
+            let (pace, begun) = (pace.clone(), begun.clone());
+            tokio::task::spawn_local(async move {
+                pace.turn().await;
+                begun.borrow_mut().push(name);
+            });
+        }
+    }
+
+    async fn run_all(begun: &Rc<RefCell<Vec<&'static str>>>, count: usize) {
+        while begun.borrow().len() < count {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn who_sends_much_lets_others_in_between() {
+        let begun = Rc::default();
+        let [greedy, polite] = [Rc::<Pace>::default(), Rc::default()];
+        send(&greedy, "greedy", 1000, &begun);
+        tokio::task::yield_now().await;
+        send(&polite, "polite", 3, &begun);
+        run_all(&begun, 1003).await;
+        let last = begun.borrow().iter().rposition(|name| *name == "polite").unwrap();
+        assert!(last <= 4 * IN_ROUND as usize, "{last}");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn two_that_send_much_have_the_same() {
+        let begun = Rc::default();
+        let [one, other] = [Rc::<Pace>::default(), Rc::default()];
+        send(&one, "one", 500, &begun);
+        send(&other, "other", 500, &begun);
+        run_all(&begun, 1000).await;
+        let ones = begun.borrow()[..500].iter().filter(|name| **name == "one").count();
+        assert!((234..=266).contains(&ones), "{ones}");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn who_waits_begins_in_its_order_and_one_that_goes_is_passed_over() {
+        let (begun, pace) = (Rc::new(RefCell::new(Vec::new())), Rc::<Pace>::default());
+        let mut tasks = Vec::new();
+        for i in 0..100 {
+            let (pace, begun) = (pace.clone(), begun.clone());
+            tasks.push(tokio::task::spawn_local(async move {
+                pace.turn().await;
+                begun.borrow_mut().push(i);
+            }));
+        }
+        tokio::task::yield_now().await;
+        tasks[50].abort();
+        for task in tasks {
+            let _ = task.await;
+        }
+        let expected: Vec<_> = (0..100).filter(|i| *i != 50).collect();
+        assert_eq!(*begun.borrow(), expected);
+    }
+}
