@@ -2,7 +2,7 @@
 //! application's.
 
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, HeaderName, Response, StatusCode};
+use http::{HeaderName, Response, StatusCode};
 
 use crate::budget::Shed;
 use crate::error::{UpstreamError, UpstreamErrorKind};
@@ -115,18 +115,6 @@ pub fn reply(reason: Reason, message: &str) -> Response<Body> {
     headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
-}
-
-/// The fields of an answer to a client that has its share of memory already.
-pub fn shed_by_client() -> HeaderMap {
-    HeaderMap::from_iter([(REASON, HeaderValue::from_static(Shed::Memory.as_str()))])
-}
-
-/// The same to the other side of a link.
-pub fn shed_by_peer() -> HeaderMap {
-    let mut headers = shed_by_client();
-    headers.insert(RETRY, HeaderValue::from_static("safe"));
-    headers
 }
 
 /// The answer to a request that an upstream failed; marked for the other side of a link when nothing

@@ -8,15 +8,15 @@ use std::time::Duration;
 use http::{Method, Request};
 use tokio::sync::oneshot;
 
-use crate::budget::cost;
+use crate::budget::{Shed, cost};
 use crate::http::body::Body;
-use crate::http::reply;
+use crate::http::reply::{self, Reason};
 use crate::http::respond::respond;
 use crate::http::server::{self, answer};
 use crate::http::upgrade::Leaving;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{
-    Connection, Ended, Incoming, Limits, Plain, Receiver, Sender, Tunnel, WhenReset, until_dead,
+    Connection, Ended, Incoming, Limits, Plain, Receiver, Sender, Tunnel, Unfit, WhenReset, until_dead,
 };
 use crate::link::REASON;
 use crate::progress::Side;
@@ -45,10 +45,20 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Serves a connection, of which `first` was read already, until it ends.
 pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec<u8>) {
     let worker = cx.worker.clone();
+    let connection = Connection::server(Plain(Replayed::new(first, io)), LIMITS, LINGER);
     // What the connection costs more than one of HTTP/1.
-    let Ok(_charge) = cx.account.charge(cost::HTTP2) else { return };
-    let mut connection = Connection::server(Plain(Replayed::new(first, io)), LIMITS, LINGER)
-        .charged(cx.account.clone(), reply::shed_by_client);
+    let _charge = match cx.account.charge(cost::HTTP2) {
+        Ok(charge) => charge,
+        Err(shed) => {
+            worker.metrics.counts().rejected(shed.into());
+            if worker.may_warn() {
+                let (workload, reason) = (&cx.source.name, shed.as_str());
+                tracing::warn!(%workload, reason, "connection of a client refused: {}", shed.message());
+            }
+            return Box::pin(connection.refuse(shed.message())).await;
+        }
+    };
+    let mut connection = connection.charged(cx.account.clone());
     let (handle, received) = (connection.handle(), connection.received());
     let _watched = worker.sweep.watch(&handle, Side::Client);
     let mut dead = pin!(until_dead(handle.clone(), received, PING_INTERVAL, PING_DEADLINE, || {}));
@@ -58,6 +68,9 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
         tokio::select! {
             biased;
             ended = poll_fn(|task| connection.poll(task, |incoming, sender, receiver| {
+                if incoming.unfit == Some(Unfit::Unaffordable) {
+                    return dismiss(&cx, incoming.head, sender);
+                }
                 // Boxed, as a task's future is moved three times on its way, and this one is large.
                 tokio::task::spawn_local(Box::pin(serve_stream(cx.clone(), incoming, sender, receiver)));
             })) => break ended,
@@ -89,8 +102,8 @@ async fn serve_stream(
     receiver: Receiver,
 ) {
     cx.account.turn().await;
-    let Incoming { head, oversized, .. } = incoming;
-    if oversized {
+    let Incoming { head, unfit, .. } = incoming;
+    if unfit.is_some() {
         cx.worker.metrics.counts().oversized_requests.add(1);
         return respond(&mut sender, reply::too_large(&head.headers)).await;
     }
@@ -109,6 +122,14 @@ async fn serve_stream(
         response = reply::too_large(response.headers());
     }
     respond(&mut sender, response).await;
+}
+
+/// Answers a request for which there is no memory: at once, so that none is held for it.
+fn dismiss(cx: &Rc<server::Connection>, head: http::request::Parts, mut sender: Sender) {
+    let response = server::decline(cx, head, Reason::Shed(Shed::Memory), Shed::Memory.message());
+    // Without what it says to people, for which there may be no room. Fails only when the stream is over: nobody
+    // waits for it then.
+    let _ = sender.respond(response.status(), response.headers(), true);
 }
 
 /// A request to leave HTTP: after an answer that grants it, the stream is a tunnel.

@@ -113,6 +113,23 @@ pub(super) async fn answer(
     record.finish(&cx.worker, &cx.source, outcome, response)
 }
 
+/// Answers a request that nothing is done for, and records it as others.
+pub(super) fn decline(
+    cx: &Connection,
+    head: http::request::Parts,
+    reason: Reason,
+    message: &str,
+) -> Response<Body> {
+    let destination = match &cx.destination {
+        HttpDestination::Service { service, .. } => Some(service.clone()),
+        HttpDestination::Proxy => None,
+    };
+    let record = Record::begin(&cx.worker, &head);
+    let (outcome, response) = Refusal::new(reason, message.to_owned(), destination).into_answer();
+    let response = if record.is_grpc() { reply::for_grpc(response) } else { response };
+    record.finish(&cx.worker, &cx.source, outcome, response)
+}
+
 async fn target(
     cx: &Connection,
     head: &http::request::Parts,

@@ -1,19 +1,19 @@
 //! A connection's own task: bytes from the socket to the core, and from the core to the socket.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::Limits;
 use super::core::Core;
-use super::error::Ended;
+use super::error::{Ended, Reason, Violation};
 use super::handle::{Handle, Incoming, Receiver, Sender};
 use super::stream::Stream;
 use crate::budget::{Account, Charge};
@@ -140,14 +140,18 @@ impl<IO: Transport> Connection<IO> {
         }
     }
 
-    /// What the connection takes is charged to `account` from now on. A server answers requests for which
-    /// that has no share with 503 and the fields that `refusal` gives.
-    pub fn charged(self, account: Rc<Account>, refusal: fn() -> HeaderMap) -> Self {
-        let mut core = self.handle.0.borrow_mut();
-        core.payer = Charge::on(account);
-        core.refusal = refusal;
-        drop(core);
+    /// What the connection takes is charged to `account` from now on. Requests for which that has no share are
+    /// [`Unaffordable`](super::Unfit::Unaffordable).
+    pub fn charged(self, account: Rc<Account>) -> Self {
+        self.handle.0.borrow_mut().payer = Charge::on(account);
         self
+    }
+
+    /// Ends a connection that is not served: the peer is told why, and that none of its requests was looked at.
+    pub async fn refuse(mut self, why: &'static str) {
+        let violation = Violation::new(Reason::ENHANCE_YOUR_CALM, why);
+        self.handle.0.borrow_mut().end(Ended::Violation(violation));
+        poll_fn(|cx| self.poll(cx, |_, _, _| {})).await;
     }
 
     pub fn handle(&self) -> Handle {

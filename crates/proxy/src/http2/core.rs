@@ -7,7 +7,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use tulle_model::snapshot::FastMap;
 
 use super::budget::Budget;
@@ -108,8 +107,6 @@ pub(super) struct Core {
     pub fields: u64,
     /// Who pays for what the connection takes; its own buffer is charged here, streams charge theirs.
     pub payer: Charge,
-    /// Requests that the payer has no share for are answered with these fields (servers).
-    pub refusal: fn() -> HeaderMap,
     /// What is watched for progress.
     pub watched: Watched,
     pub resets: Budget,
@@ -190,7 +187,6 @@ impl Core {
             ended: None,
             fields: 0,
             payer: Charge::default(),
-            refusal: HeaderMap::new,
             watched: Watched::default(),
             resets: Budget::new(limits.resets, limits.resets_per_second),
             resets_spent: false,

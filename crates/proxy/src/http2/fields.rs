@@ -3,14 +3,17 @@
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, Entry, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
 
 use super::hpack::{ENTRY_OVERHEAD, Encoder, Field, Malformed};
 use crate::budget::cost;
+
+/// Bytes that are kept of a field of a request that is not taken on.
+const OUTLINE: usize = 1024;
 
 /// What an extended CONNECT asks for (RFC 8441, section 4), in a request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -234,6 +237,21 @@ impl Block {
             || self.path.is_some()
             || self.protocol.is_some()
     }
+}
+
+/// What a record needs of a request that is not taken on: whom it was for, if that is short, and whether it is a
+/// call of gRPC.
+pub(super) fn outline(head: request::Parts) -> request::Parts {
+    let (mut outline, ()) = Request::new(()).into_parts();
+    (outline.method, outline.version) = (head.method, head.version);
+    let length = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    if length + head.uri.authority().map_or(0, |authority| authority.as_str().len()) <= OUTLINE {
+        outline.uri = head.uri;
+    }
+    if let Some(kind) = head.headers.get(CONTENT_TYPE).filter(|kind| kind.len() <= OUTLINE) {
+        outline.headers.insert(CONTENT_TYPE, kind.clone());
+    }
+    outline
 }
 
 /// What is about one connection has no place in HTTP/2 (section 8.2.2).

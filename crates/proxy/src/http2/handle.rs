@@ -23,8 +23,17 @@ pub struct Handle(pub(super) Rc<RefCell<Core>>, pub(super) Option<Rc<Account>>);
 pub struct Incoming {
     pub(super) id: u32,
     pub head: request::Parts,
-    /// Its head is larger than is taken, and not whole. To be answered, and nothing else.
-    pub oversized: bool,
+    /// It is to be answered, and nothing else.
+    pub unfit: Option<Unfit>,
+}
+
+/// What is wrong with a request that came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// Its head is larger than is taken, and not whole.
+    Oversized,
+    /// There is no memory for it. Of its head there is what a record needs.
+    Unaffordable,
 }
 
 impl Handle {

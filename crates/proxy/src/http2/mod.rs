@@ -37,7 +37,7 @@ pub use body::{ReceivedBody, send_body};
 pub use connection::{Connection, Plain, Transport};
 pub use error::{Ended, Error, Reason, Violation};
 pub use fields::{Protocol, RequestHead};
-pub use handle::{Handle, Incoming, Receiver, Sender};
+pub use handle::{Handle, Incoming, Receiver, Sender, Unfit};
 pub use line::{Line, Ticket};
 pub use splice::splice;
 pub use tunnel::Tunnel;

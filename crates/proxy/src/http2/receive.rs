@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::Incoming;
+use http::request;
+
 use super::core::{Core, Going};
 use super::error::{Ended, Reason, Violation};
 use super::fields::{self, Block};
@@ -13,6 +14,7 @@ use super::frame::{self, HEADER, Head, PREFACE, flag, kind, u32_at};
 use super::hpack::{DecodeError, ListLimit};
 use super::input::{BlockBegun, Data, Expect};
 use super::stream::{Stream, Way};
+use super::{Incoming, Unfit};
 use crate::progress::{INTERIM_ANSWERS, Stall};
 
 /// Empty frames of one stream that a client takes: servers that flush what is not there.
@@ -381,13 +383,14 @@ impl Core {
         if matches!(problem, Some(DecodeError::Oversized)) {
             self.mistake("its headers are too large")?;
             let cost = block.cost();
-            let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end) };
+            let head = block.cut_request();
+            let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end, head) };
             let mut stream = Stream::new(self.peer.initial_window, self.limits.stream_window);
             (stream.charge, stream.head_cost) = (charge, cost);
             (stream.head_seen, stream.oversized) = (true, true);
             stream.receiving = if end { Way::Ended } else { Way::Open };
             self.streams.insert(id, stream);
-            self.accepted.push_back(Incoming { id, head: block.cut_request(), oversized: true });
+            self.accepted.push_back(Incoming { id, head, unfit: Some(Unfit::Oversized) });
             return Ok(());
         }
         let cost = block.cost();
@@ -399,7 +402,7 @@ impl Core {
             self.refuse(id, end, Reason::PROTOCOL_ERROR);
             return self.mistake("its requests are malformed");
         };
-        let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end) };
+        let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end, head) };
         let mut stream = Stream::new(self.peer.initial_window, self.limits.stream_window);
         (stream.charge, stream.head_cost) = (charge, cost);
         stream.head_seen = true;
@@ -413,24 +416,20 @@ impl Core {
             }
         }
         self.streams.insert(id, stream);
-        self.accepted.push_back(Incoming { id, head, oversized: false });
+        self.accepted.push_back(Incoming { id, head, unfit: None });
         Ok(())
     }
 
-    /// Answers a request for which there is no memory. What it was is forgotten already.
+    /// A request for which there is no memory: it is handed over to be answered, with little of its head.
     #[cold]
-    fn shed(&mut self, id: u32, end: bool) -> Result<(), Violation> {
-        let fields = (self.refusal)();
-        self.streams.insert(id, Stream::new(self.peer.initial_window, 0));
-        self.send_block(id, true, |encoder, out| {
-            encoder.status(http::StatusCode::SERVICE_UNAVAILABLE, out);
-            fields::encode_headers(&fields, encoder, out);
-        });
-        self.streams.remove(&id);
-        if !end {
-            self.refuse(id, end, Reason::NO_ERROR);
-        }
-        self.control_room()
+    fn shed(&mut self, id: u32, end: bool, head: request::Parts) -> Result<(), Violation> {
+        let mut stream = Stream::new(self.peer.initial_window, 0);
+        (stream.head_seen, stream.is_head) = (true, head.method == http::Method::HEAD);
+        stream.receiving = if end { Way::Ended } else { Way::Open };
+        self.streams.insert(id, stream);
+        let head = fields::outline(head);
+        self.accepted.push_back(Incoming { id, head, unfit: Some(Unfit::Unaffordable) });
+        Ok(())
     }
 
     /// Resets a stream that was not let in. `end`: nothing more comes on it.

@@ -422,7 +422,7 @@ async fn greet(
     let stream = tls::connect(&worker.links.tls, &state, certificate, &key.destination, tcp).await?;
     let mut connection = Connection::client(stream, LIMITS, LINGER);
     if let Some(account) = seat.account() {
-        connection = connection.charged(account.clone(), HeaderMap::new);
+        connection = connection.charged(account.clone());
     }
     let handle = connection.handle();
     tokio::select! {

@@ -10,6 +10,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use tokio::net::TcpStream;
@@ -21,13 +22,15 @@ use tulle_model::name::WorkloadName;
 use super::{
     Faults, LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, PORT, REASON, RETRY, WORKLOAD, is_distrusted,
 };
-use crate::budget::{Payer, Seat, cost};
+use crate::budget::{Payer, Seat, Shed, cost};
 use crate::error::UpstreamErrorKind;
 use crate::http::body::{Body, Gate};
 use crate::http::headers;
-use crate::http::reply::{self, too_large};
+use crate::http::reply::too_large;
 use crate::http::respond::respond;
-use crate::http2::{Connection, Ended, Incoming, Receiver, Sender, Tunnel, Violation, splice, until_dead};
+use crate::http2::{
+    Connection, Ended, Incoming, Receiver, Sender, Tunnel, Unfit, Violation, splice, until_dead,
+};
 use crate::inbound::{self, Peer};
 use crate::metrics::Handshake;
 use crate::progress::Side;
@@ -35,6 +38,8 @@ use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tls::{self, TlsFailure};
 use crate::worker::Worker;
 
+/// How long a peer whose link is refused has to hear of it.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// What a link costs beside its streams.
 pub(super) const LINK_COST: usize = cost::CONNECTION + cost::HTTP2 + cost::TLS;
 
@@ -89,15 +94,20 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
         }
     };
     counts.server_handshakes[Handshake::Ok as usize].add(1);
-    drop(seat);
-    let _seat = match link.peer.account.seat(LINK_COST) {
-        Ok(seat) => seat,
+    let own = link.peer.account.seat(LINK_COST);
+    let _seat = match own {
+        Ok(own) => {
+            drop(seat);
+            own
+        }
         Err(shed) => {
             counts.rejected(shed.into());
             if worker.may_warn() {
                 let (identity, reason) = (&link.peer.identity, shed.as_str());
                 tracing::warn!(peer = %address, %identity, reason, "link refused: {}", shed.message());
             }
+            // It keeps the handshake's seat for that long.
+            let _ = timeout(FAREWELL, connection.refuse(shed.message())).await;
             return;
         }
     };
@@ -131,8 +141,7 @@ type LinkConnection = Connection<tls::TlsStream>;
 async fn greet(worker: &Rc<Worker>, tcp: TcpStream) -> Result<(Link, LinkConnection), TlsFailure> {
     let accepted = tls::accept(&worker.server_tls, || worker.now(), tcp).await?;
     let account = worker.accounts.of(&Payer::Peer(accepted.peer.clone()));
-    let connection =
-        Connection::server(accepted.stream, LIMITS, LINGER).charged(account.clone(), reply::shed_by_peer);
+    let connection = Connection::server(accepted.stream, LIMITS, LINGER).charged(account.clone());
     let link = Link {
         peer: Peer { account, identity: accepted.peer },
         identity: accepted.certificate.identity.clone(),
@@ -172,6 +181,10 @@ async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection
         }
     });
     let take = |incoming: Incoming, sender, receiver| {
+        if incoming.unfit == Some(Unfit::Unaffordable) {
+            let reason = Shed::Memory.as_str();
+            return Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason }.send(sender);
+        }
         worker.metrics.counts().server_streams.add(1);
         let (worker, link) = (worker.clone(), link.clone());
         // Boxed, as a task's future is moved three times on its way, and this one is large.
@@ -203,8 +216,8 @@ async fn answer(
     receiver: Receiver,
 ) {
     link.peer.account.turn().await;
-    let Incoming { mut head, oversized, .. } = incoming;
-    if oversized {
+    let Incoming { mut head, unfit, .. } = incoming;
+    if unfit.is_some() {
         return respond(&mut sender, too_large(&head.headers)).await;
     }
     if head.method == Method::CONNECT {

@@ -34,7 +34,7 @@ use crate::drain::Drain;
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::http::reply::{HEADERS_TOO_LARGE, Reason, reply};
-use crate::http::server::{Connection, answer};
+use crate::http::server::{Connection, answer, decline};
 use crate::http::upgrade::Leaving;
 use crate::link::REASON;
 use crate::metrics::Rejection;
@@ -188,7 +188,8 @@ async fn serve_request(
     let _charge = match cx.account.charge(price) {
         Ok(charge) => charge,
         Err(shed) => {
-            return Box::pin(dismiss(client, reply(Reason::Shed(shed), shed.message()))).await.map(Some);
+            let response = decline(cx, parts, Reason::Shed(shed), shed.message());
+            return Box::pin(dismiss(client, response)).await.map(Some);
         }
     };
     cx.account.turn().await;

@@ -47,7 +47,7 @@ fn answer(stream: u32) -> Vec<u8> {
 }
 
 /// Reads a frame: kind, flags, stream, payload. `None`: the connection has ended.
-async fn read_frame(io: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, u8, u32, Vec<u8>)> {
+pub async fn read_frame(io: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, u8, u32, Vec<u8>)> {
     let mut head = [0; 9];
     io.read_exact(&mut head).await.ok()?;
     let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -16,6 +18,7 @@ use tulle_proxy::Capture;
 use tulle_proxy::budget::{Budget, Payer, Resource};
 
 use super::apps::{self, Answer, TestBody, full, http1, http2, read};
+use super::crowds::read_frame;
 use super::mesh::{Authority, LOOPBACK, Node, eventually, plain, service_name};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -59,7 +62,7 @@ impl App {
 
 /// A node with two callers, `greedy` and `polite`, of one application.
 struct Neighbours {
-    _node: Node,
+    node: Node,
     greedy: SocketAddr,
     polite: SocketAddr,
 }
@@ -76,7 +79,7 @@ async fn neighbours(app: &App, budget: Arc<Budget>) -> Neighbours {
         let any = SocketAddr::new(LOOPBACK, 0);
         listeners.push(node.proxy().listen_outbound(source, capture, any).await.unwrap());
     }
-    Neighbours { _node: node, greedy: listeners[0], polite: listeners[1] }
+    Neighbours { node, greedy: listeners[0], polite: listeners[1] }
 }
 
 fn get(path: &str) -> Request<TestBody> {
@@ -109,6 +112,17 @@ async fn who_takes_all_memory_is_refused_while_others_are_served() {
     }
     eventually(|| (refused.load(Ordering::Relaxed) > 100).then_some(())).await;
     assert_eq!(polite(mesh.polite).await.status, 200);
+    // A call of gRPC is told in its own way, and all that was refused is recorded.
+    let mut call = get("/hold");
+    call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let answer = read(client.clone().send_request(call).await.unwrap()).await;
+    let reason = ["tulle-reason", "grpc-status"].map(|name| answer.headers[name].to_str().unwrap());
+    assert_eq!((answer.status, reason), (200, ["memory", "14"]));
+    let failed = |labels: &[&str]| mesh.node.metric("tulle_requests_total", labels);
+    let code = "code=\"5xx\"";
+    assert!(failed(&["source=\"greedy\"", code]) > 100, "{}", mesh.node.proxy().metrics());
+    assert_eq!(failed(&["source=\"greedy\"", "protocol=\"grpc\"", "result=\"failure\""]), 1);
+    assert_eq!(failed(&["source=\"polite\"", code]), 0);
     let held = |name: &str| {
         let rows = budget.rows();
         let name = Payer::Workload(WorkloadName::new("default", name));
@@ -141,6 +155,40 @@ async fn who_takes_all_connections_to_an_application_waits_for_its_own() {
     while let Some(status) = timeout(SOON, waiting.join_next()).await.expect("all are answered") {
         assert_eq!(status.unwrap(), 200);
     }
+}
+
+/// Who opens one more connection than there is memory for is told so, in HTTP/2's way.
+#[tokio::test]
+async fn a_connection_that_is_not_served_ends_with_goaway() {
+    let app = App::start().await;
+    let mesh = neighbours(&app, Budget::new(160 << 10, 1000)).await;
+    let rejected = || mesh.node.metric("tulle_connections_rejected_total", &["reason=\"memory\""]);
+    let mut kept = Vec::new();
+    let (last, reason, why) = loop {
+        let mut client = TcpStream::connect(mesh.greedy).await.unwrap();
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        let goaway = async {
+            loop {
+                match read_frame(&mut client).await.expect("no bare close") {
+                    (7, _, _, payload) => return payload,
+                    (4, 1, ..) => std::future::pending().await,
+                    _ => {}
+                }
+            }
+        };
+        if let Ok(payload) = timeout(Duration::from_millis(300), goaway).await {
+            assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "it is closed in order");
+            let (last, rest) = payload.split_at(4);
+            let (reason, why) = rest.split_at(4);
+            break (last.to_vec(), reason.to_vec(), String::from_utf8(why.to_vec()).unwrap());
+        }
+        assert_eq!(rejected(), 0);
+        kept.push(client);
+        assert!(kept.len() < 10);
+    };
+    assert_eq!((last, reason), (vec![0; 4], vec![0, 0, 0, 11]), "{why}");
+    assert!(why.contains("memory"), "{why}");
+    assert_eq!(rejected(), 1);
 }
 
 /// A connection is counted for who uses it, not for who opened it.
@@ -179,7 +227,7 @@ async fn who_takes_all_descriptors_leaves_some_to_others() {
     let mut open = Vec::new();
     for _ in 0..80 {
         // What is refused may be reset before the call has returned.
-        open.extend(tokio::net::TcpStream::connect(mesh.greedy).await);
+        open.extend(TcpStream::connect(mesh.greedy).await);
     }
     eventually(|| budget.sheds().find(|(why, count)| *why == "descriptors" && *count >= 20)).await;
     assert_eq!(polite(mesh.polite).await.status, 200);
