@@ -114,7 +114,8 @@ async fn serve_stream(
     let mut response = tokio::select! {
         biased;
         response = answered.as_mut() => response,
-        _ = poll_fn(|task| sender.poll_reset(task)) => return,
+        // What it holds is given back then, which takes its time, too.
+        _ = poll_fn(|task| sender.poll_reset(task)) => return cx.account.turn().await,
     };
     if response.headers().contains_key(REASON) && sender.peer_is_oversized() {
         // It failed for what the client sent, whatever it looked like further up.

@@ -24,7 +24,7 @@ const READ: usize = 64 << 10;
 const READS: usize = 8;
 /// And requests, counted with their fields. A byte can stand for a field, so reads begin small, and grow
 /// as long as something else fills them.
-const REQUESTS: u64 = 250;
+const REQUESTS: u64 = 128;
 const FIRST_READ: usize = 4 << 10;
 /// How often those look who wait for time to pass.
 const TICK: Duration = Duration::from_millis(5);

@@ -13,7 +13,7 @@ use super::fields::{self, Block};
 use super::frame::{self, HEADER, Head, PREFACE, flag, kind, u32_at};
 use super::hpack::{DecodeError, ListLimit};
 use super::input::{BlockBegun, Data, Expect};
-use super::stream::{Stream, Way};
+use super::stream::{Reset, Stream, Way};
 use super::{Incoming, Unfit};
 use crate::progress::{INTERIM_ANSWERS, Stall};
 
@@ -496,7 +496,8 @@ impl Core {
                 stream.interim += 1;
                 if stream.interim > INTERIM_ANSWERS {
                     self.watched.cut[Stall::Interim as usize] += 1;
-                    return self.fail(id, Reason::ENHANCE_YOUR_CALM);
+                    self.reset_as(id, Reset::Stalled, Reason::ENHANCE_YOUR_CALM);
+                    return Ok(());
                 }
                 stream.may_continue |= head.status == http::StatusCode::CONTINUE;
                 stream.wake_receiver();

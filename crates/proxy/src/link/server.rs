@@ -241,7 +241,8 @@ async fn answer(
                 tokio::select! {
                     biased;
                     response = served.as_mut() => break response,
-                    _ = poll_fn(|cx| sender.poll_reset(cx)) => return,
+                    // What it holds is given back then, which takes its time, too.
+                    _ = poll_fn(|cx| sender.poll_reset(cx)) => return link.peer.account.turn().await,
                     () = opened(&gate), if gate.is_some() => {
                         gate = None;
                         // Fails only when the stream is over, which the others tell.

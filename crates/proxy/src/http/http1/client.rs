@@ -218,7 +218,9 @@ pub(crate) async fn exchange<IO: Stream>(
         Err(no_answer @ NoAnswer::Head(NoHead::Bad(Bad::TooLarge))) => {
             Err(Failed { oversized: true, ..Failed::new(no_answer) })
         }
-        Err(NoAnswer::Stalled(why)) => Err(Failed { stalled: true, ..Failed::new(why) }),
+        Err(no_answer @ (NoAnswer::Stalled(_) | NoAnswer::Interim)) => {
+            Err(Failed { stalled: true, ..Failed::new(no_answer) })
+        }
         Err(no_answer) => Err(match broken {
             Some(error) => Failed::new(format_args!("{error}; {no_answer}")),
             None => Failed::new(no_answer),

@@ -86,9 +86,9 @@ async fn interim_answers_have_an_end() {
         })
         .await;
         let path = impatient(way, AppProtocol::Http1, app).await;
-        let post = "POST / HTTP/1.1\r\nhost: c\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-        let answer = exchange(path.address, post).await;
-        assert!(answer.starts_with("HTTP/1.1 502 "), "{way:?}: {answer}");
+        // Another attempt, which a GET may have, would bring the same.
+        let answer = exchange(path.address, "GET / HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 504 "), "{way:?}: {answer}");
         assert_eq!(stalls(&path, "application", "interim"), 1, "{way:?}");
     }
 }
