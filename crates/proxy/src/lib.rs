@@ -73,8 +73,9 @@ pub struct Config {
 pub struct Bounds {
     /// How long a link may take from its TCP connect to the end of its handshake, on both sides.
     pub link_handshake: Duration,
-    /// Handshakes of links that a worker answers at a time. One takes milliseconds: for one more, the oldest
-    /// is the likeliest to never end, and goes.
+    /// Handshakes of links that a worker answers at a time, and peers beside them that have not said a whole
+    /// ClientHello yet. Either takes milliseconds: for one more, the oldest is the likeliest to never end, and
+    /// goes.
     pub link_handshakes: usize,
     /// Bytes of memory that connections and requests may take, of which whoever starts the proxy makes its
     /// [`Budget`]; `None`: what fits the host.

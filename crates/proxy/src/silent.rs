@@ -1,4 +1,5 @@
-//! Peers that have not said yet what they want: when there are too many, the oldest goes for a newcomer.
+//! Peers that have not said yet what they want, or who they are: when there are too many, the oldest goes for a
+//! newcomer.
 
 use std::hash::Hash;
 use std::sync::Arc;

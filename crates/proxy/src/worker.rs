@@ -86,7 +86,9 @@ pub struct Worker {
     pub(crate) sweep: Rc<Sweep>,
     pub(crate) learned: RefCell<Learned>,
     pub(crate) server_tls: TlsCache,
-    /// Peers whose handshake on a link is under way, by address.
+    /// Peers that came to open a link and have not said a whole ClientHello yet, by address; and those whose
+    /// handshake is under way.
+    pub(crate) silent: SilentPeers<IpAddr>,
     pub(crate) handshakes: SilentPeers<IpAddr>,
     pub(crate) bounds: Bounds,
     random: Cell<u64>,
@@ -135,6 +137,7 @@ impl Worker {
             expired: config.expired.clone(),
             learned: RefCell::default(),
             server_tls: TlsCache::new(config.clock.clone()),
+            silent: SilentPeers::new(handshakes_at_once(config)),
             handshakes: SilentPeers::new(handshakes_at_once(config)),
             bounds: config.bounds.clone(),
             random: Cell::new(rand::random::<u64>() | 1),
@@ -252,10 +255,10 @@ impl Worker {
     }
 }
 
-/// How many handshakes this worker has room for: fewer than the bound where the budget is small, so that the
-/// oldest makes way before there is no memory or descriptor for the newest.
+/// How many handshakes this worker has room for, and silent peers beside them: fewer than the bound where the
+/// budget is small, so that the oldest makes way before there is no memory or descriptor for the newest.
 fn handshakes_at_once(config: &crate::Config) -> usize {
-    let share = |of, each: u64| config.budget.total(of) / 8 / config.workers.max(1) as u64 / each;
+    let share = |of, each: u64| config.budget.total(of) / 16 / config.workers.max(1) as u64 / each;
     let affordable = share(Resource::Memory, cost::HANDSHAKE as u64).min(share(Resource::Descriptors, 1));
     usize::try_from(affordable)
         .map_or(config.bounds.link_handshakes, |few| few.min(config.bounds.link_handshakes))

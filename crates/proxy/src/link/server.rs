@@ -1,7 +1,8 @@
 //! Links that other nodes open to this one: TLS, HTTP/2, and a task for each stream.
 //!
-//! What is bounded: handshakes at a time (for one more, the oldest is ended), the time that one takes, and by
-//! [`LIMITS`] streams, bytes, header lists and resets of a link.
+//! What is bounded: peers that have not said a whole ClientHello, and handshakes, at a time (for one more, the
+//! oldest is ended; those who keep silent are in the way of no handshake, however slow it is), the time that both
+//! take, and by [`LIMITS`] streams, bytes, header lists and resets of a link.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -15,7 +16,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 
@@ -34,10 +35,14 @@ use crate::http2::{
 use crate::inbound::{self, Peer};
 use crate::metrics::Handshake;
 use crate::progress::Side;
+use crate::silent::Place;
 use crate::state::{LocalWorkload, WorkloadCertificate};
-use crate::tls::{self, TlsFailure};
+use crate::tls::{self, Hello, TlsFailure};
 use crate::worker::Worker;
 
+/// Why a peer was let go for a newcomer.
+const SILENT: &str = "too many peers were silent, and this was the oldest";
+const UNFINISHED: &str = "too many handshakes were under way, and this was the oldest";
 /// How long a peer whose link is refused has to hear of it.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// What a link costs beside its streams.
@@ -71,17 +76,16 @@ impl Link {
 /// Serves one connection to the link port.
 pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAddr, seat: Seat) {
     let counts = worker.metrics.counts();
-    let mut place = worker.handshakes.enter(neighbourhood(address.ip()));
-    let opened = tokio::select! {
-        opened = timeout(worker.bounds.link_handshake, greet(&worker, tcp)) => opened.unwrap_or_else(|_| {
-            Err(TlsFailure::unfinished(worker.bounds.link_handshake))
-        }),
-        () = place.lost() => Err(TlsFailure::new(
-            Handshake::Overload,
-            "too many handshakes were under way, and this was the oldest",
-        )),
+    let group = neighbourhood(address.ip());
+    let end = Instant::now() + worker.bounds.link_handshake;
+    let begun = in_turn(&worker, worker.silent.enter(group), end, SILENT, tls::hello(tcp)).await;
+    let opened = match begun {
+        Ok(hello) => {
+            let place = worker.handshakes.enter(group);
+            in_turn(&worker, place, end, UNFINISHED, greet(&worker, hello)).await
+        }
+        Err(failure) => Err(failure),
     };
-    drop(place);
     let (link, connection) = match opened {
         Ok(opened) => opened,
         Err(failure) => {
@@ -126,6 +130,22 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
     }
 }
 
+/// A part of a handshake, until `end`, or until its place is somebody else's.
+async fn in_turn<T>(
+    worker: &Worker,
+    mut place: Place<IpAddr>,
+    end: Instant,
+    lost: &'static str,
+    part: impl Future<Output = Result<T, TlsFailure>>,
+) -> Result<T, TlsFailure> {
+    tokio::select! {
+        done = timeout_at(end, part) => {
+            done.unwrap_or_else(|_| Err(TlsFailure::unfinished(worker.bounds.link_handshake)))
+        }
+        () = place.lost() => Err(TlsFailure::new(Handshake::Overload, lost)),
+    }
+}
+
 /// Whose handshakes get into each other's way first: those of one address, or of one network of IPv6, in which
 /// one host has as many addresses as it likes (RFC 4291, section 2.5.4).
 fn neighbourhood(address: IpAddr) -> IpAddr {
@@ -138,8 +158,8 @@ fn neighbourhood(address: IpAddr) -> IpAddr {
 type LinkConnection = Connection<tls::TlsStream>;
 
 /// TLS, and the beginning of HTTP/2.
-async fn greet(worker: &Rc<Worker>, tcp: TcpStream) -> Result<(Link, LinkConnection), TlsFailure> {
-    let accepted = tls::accept(&worker.server_tls, || worker.now(), tcp).await?;
+async fn greet(worker: &Rc<Worker>, hello: Hello) -> Result<(Link, LinkConnection), TlsFailure> {
+    let accepted = tls::accept(&worker.server_tls, worker.now(), hello).await?;
     let account = worker.accounts.of(&Payer::Peer(accepted.peer.clone()));
     let connection = Connection::server(accepted.stream, LIMITS, LINGER).charged(account.clone());
     let link = Link {

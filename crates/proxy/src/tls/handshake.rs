@@ -58,10 +58,10 @@ pub(super) async fn connect(
 }
 
 /// What a client wants, before it is answered.
-pub(super) struct Hello {
+pub(crate) struct Hello {
     handshake: Handshake,
     /// Whom it asks for (SNI).
-    pub server_name: Option<String>,
+    pub(super) server_name: Option<String>,
 }
 
 /// Waits for a client to say whom it wants.

@@ -32,6 +32,7 @@ use tulle_model::clock;
 use tulle_model::identity::{SpiffeId, Subject};
 use tulle_model::snapshot::FastMap;
 
+pub(crate) use self::handshake::Hello;
 pub(crate) use self::stream::TlsStream;
 use crate::clock::MeshClock;
 use crate::metrics::Handshake;
@@ -453,14 +454,17 @@ pub(crate) struct Accepted {
     pub expires: i64,
 }
 
+/// Waits until a peer has said whom it wants: its whole ClientHello.
+pub(crate) async fn hello(tcp: TcpStream) -> Result<Hello, TlsFailure> {
+    handshake::hello(tcp).await.map_err(|error| TlsFailure::of(&error, None))
+}
+
 /// Answers a TLS handshake as the workload that the SNI names.
 pub(crate) async fn accept(
     cache: &TlsCache,
-    state: impl Fn() -> Arc<NodeState>,
-    tcp: TcpStream,
+    state: Arc<NodeState>,
+    hello: Hello,
 ) -> Result<Accepted, TlsFailure> {
-    let hello = handshake::hello(tcp).await.map_err(|error| TlsFailure::of(&error, None))?;
-    let state = state();
     let name = hello.server_name.clone();
     let Some(certificate) = name.as_deref().and_then(|name| certificate_for(&state, name)) else {
         // RFC 8446 section 6.2: a fatal unrecognized_name alert.

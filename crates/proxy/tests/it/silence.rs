@@ -1,14 +1,18 @@
 //! Peers that keep silent: they keep nobody out, and nobody waits long for them.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tulle_model::snapshot::{AppProtocol, Endpoint};
 use tulle_proxy::Bounds;
 
 use crate::mesh::{Node, Pair, app, echo, eventually, expect_echo};
+use crate::refusals::believer;
 
 /// The handshakes of these tests' nodes: few, so that a room is soon full.
 const HANDSHAKES: usize = 16;
@@ -49,6 +53,79 @@ async fn the_oldest_silent_peer_goes_and_links_open() {
     let mut stream = TcpStream::connect(pair.entry).await.unwrap();
     expect_echo(&mut stream, b"hello").await;
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+}
+
+/// Passes connections on to `to`; the answers are held back for `delay`. What was said is told to `begun`.
+async fn distant_relay(to: SocketAddr, delay: Duration, begun: Arc<Notify>) -> SocketAddr {
+    app(move |near| {
+        let begun = begun.clone();
+        async move {
+            let (mut from_near, mut to_near) = near.into_split();
+            let (mut from_far, mut to_far) = TcpStream::connect(to).await.unwrap().into_split();
+            let there = async {
+                let mut first = [0; 4096];
+                let length = from_near.read(&mut first).await.unwrap();
+                to_far.write_all(&first[..length]).await.unwrap();
+                begun.notify_one();
+                let _ = tokio::io::copy(&mut from_near, &mut to_far).await;
+            };
+            let back = async {
+                tokio::time::sleep(delay).await;
+                let _ = tokio::io::copy(&mut from_far, &mut to_near).await;
+            };
+            tokio::join!(there, back);
+        }
+    })
+    .await
+}
+
+/// One that has said what it wants is not silent, however long the way is that the answer has to go.
+#[tokio::test]
+async fn a_slow_handshake_outlives_a_flood_of_silence() {
+    let app = echo().await;
+    let mut pair = pair(app, AppProtocol::Tcp).await;
+    let begun = Arc::new(Notify::new());
+    let mut endpoint = pair.far.endpoint(&pair.server, app.port(), pair.ca.identity("server"));
+    endpoint.node.as_mut().unwrap().link =
+        distant_relay(pair.far.link, Duration::from_secs(2), begun.clone()).await;
+    pair.near.know("server", AppProtocol::Tcp, vec![endpoint]);
+    let mut stream = TcpStream::connect(pair.entry).await.unwrap();
+    begun.notified().await;
+    // Until what was said has come.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut silent = Vec::new();
+    for _ in 0..4 * HANDSHAKES {
+        silent.push(TcpStream::connect(pair.far.link).await.unwrap());
+    }
+    let overload = ["side=\"server\"", "result=\"overload\""];
+    pair.far.metric_reaches("tulle_tls_handshakes_total", &overload, 3.0 * HANDSHAKES as f64).await;
+    expect_echo(&mut stream, b"hello").await;
+    let handshakes = |result| pair.near.metric("tulle_tls_handshakes_total", &["side=\"client\"", result]);
+    assert_eq!(handshakes("result=\"ok\""), handshakes(""), "none has failed");
+}
+
+/// Those who begin a handshake and do not go on are as bounded, and in nobody's way either.
+#[tokio::test]
+async fn handshakes_that_do_not_go_on_keep_nobody_out() {
+    let pair = pair(echo().await, AppProtocol::Tcp).await;
+    let name = pair.ca.identity("server").server_name().unwrap().to_owned();
+    let name = ServerName::try_from(name).unwrap();
+    let connector = believer(Some(pair.ca.issue(&pair.ca.identity("client"))));
+    let mut begun = Vec::new();
+    for _ in 0..4 * HANDSHAKES {
+        let mut client = rustls::ClientConnection::new(connector.config().clone(), name.clone()).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        let mut stream = TcpStream::connect(pair.far.link).await.unwrap();
+        stream.write_all(&hello).await.unwrap();
+        begun.push(stream);
+    }
+    let overload = ["side=\"server\"", "result=\"overload\""];
+    pair.far.metric_reaches("tulle_tls_handshakes_total", &overload, 3.0 * HANDSHAKES as f64).await;
+    let start = Instant::now();
+    let mut stream = TcpStream::connect(pair.entry).await.unwrap();
+    expect_echo(&mut stream, b"hello").await;
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
 /// The endpoint of a node that accepts connections and says nothing.
