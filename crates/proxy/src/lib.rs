@@ -9,6 +9,7 @@ mod app_stream;
 pub mod budget;
 pub mod clock;
 mod crowded;
+mod departing;
 pub mod descriptors;
 mod detection;
 pub mod drain;

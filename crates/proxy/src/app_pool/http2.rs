@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Pool;
 use crate::budget::{Account, Seat, Shed, cost};
+use crate::departing::{Departing, Ending, Exit};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, Gate};
 use crate::http::request::request;
@@ -38,6 +39,8 @@ const LIMITS: Limits = Limits {
 };
 /// HTTP/2 connections to one address.
 const MAX_SHARED: usize = 16;
+/// And beside them, those that take no new streams and have some left.
+const MAX_DEPARTING: usize = 64;
 /// How long an HTTP/2 connection without streams is kept.
 const MAX_SHARED_IDLE_TIME: Duration = Duration::from_secs(60);
 /// HTTP/2 peers on other hosts are asked whether they live; gRPC's servers send those away who ask more often
@@ -54,6 +57,7 @@ const DIAL_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(super) struct Shared {
     connections: RefCell<Vec<SharedConnection>>,
+    departing: Departing,
     /// Who waits for a stream on any of them.
     line: Rc<Line>,
     dialing: Cell<bool>,
@@ -64,16 +68,11 @@ pub(super) struct Shared {
     refused: Cell<Option<Instant>>,
 }
 
+/// A connection that is given out. What runs it holds its seat.
 struct SharedConnection {
     handle: Handle,
     used: Cell<Instant>,
-    _seat: Seat,
-}
-
-impl Drop for SharedConnection {
-    fn drop(&mut self) {
-        self.handle.go_away();
-    }
+    exit: Exit,
 }
 
 impl Pool {
@@ -162,14 +161,12 @@ impl Pool {
                 let connection = Connection::client(Plain(stream), LIMITS, LINGER);
                 let handle = connection.handle();
                 handle.serve(&shared.line);
-                tokio::task::spawn_local(drive(
-                    address,
-                    connection,
-                    Rc::downgrade(&shared),
-                    self.progress.clone(),
-                ));
+                let (exit, ending) = Exit::new();
+                let driven =
+                    drive(address, connection, Rc::downgrade(&shared), self.progress.clone(), seat, ending);
+                tokio::task::spawn_local(driven);
                 shared.refused.set(None);
-                let kept = SharedConnection { handle, used: Cell::new(Instant::now()), _seat: seat };
+                let kept = SharedConnection { handle, used: Cell::new(Instant::now()), exit };
                 shared.connections.borrow_mut().push(kept);
                 self.sweep();
                 shared.line.call();
@@ -200,6 +197,9 @@ async fn drive(
     mut connection: Connection<Plain<TcpStream>>,
     shared: Weak<Shared>,
     sweep: Rc<Sweep>,
+    // It is a descriptor until it is closed, whoever still uses it.
+    _seat: Seat,
+    mut ending: Ending,
 ) {
     let (handle, received) = (connection.handle(), connection.received());
     let kept = handle.clone();
@@ -223,21 +223,31 @@ async fn drive(
             }
         }
         () = dead => tracing::debug!(%address, "an application does not answer pings"),
+        () = ending.told() => {
+            tracing::debug!(%address, "an application goes away too often: the oldest connection is ended");
+        }
     }
 }
 
 impl Shared {
     /// Closes what is dead, or idle for too long; whether anything is left.
     pub fn sweep(&self) -> bool {
-        let mut connections = self.connections.borrow_mut();
-        connections.retain(|c| {
+        self.part(|c| {
             c.handle.shrink();
             if c.handle.streams() > 0 {
                 c.used.set(Instant::now());
             }
             c.handle.is_open() && c.used.get().elapsed() < MAX_SHARED_IDLE_TIME
         });
-        !connections.is_empty()
+        !self.connections.borrow().is_empty() || self.departing.len() > 0
+    }
+
+    /// Gives out no longer what is not `fit`: it ends with its last stream.
+    fn part(&self, fit: impl Fn(&SharedConnection) -> bool) {
+        for connection in self.connections.borrow_mut().extract_if(.., |connection| !fit(connection)) {
+            connection.handle.go_away();
+            self.departing.add(connection.exit, MAX_DEPARTING);
+        }
     }
 
     fn with_room(&self) -> Option<Handle> {
@@ -255,8 +265,8 @@ impl Shared {
 
     /// Whether one more connection should be opened for those that wait.
     fn wants_another(&self) -> bool {
-        let mut connections = self.connections.borrow_mut();
-        connections.retain(|c| c.handle.is_open());
+        self.part(|c| c.handle.is_open());
+        let connections = self.connections.borrow();
         let refused = self.refused.get().is_some_and(|since| since.elapsed() < DIAL_PAUSE);
         !self.dialing.get()
             && connections.len() < MAX_SHARED

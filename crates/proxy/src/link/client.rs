@@ -13,23 +13,25 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, response};
+use http::{HeaderName, HeaderValue, Response};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{Endpoint, FastMap};
 
 use super::server::LINK_COST;
-use super::{Faults, LINGER, PING_DEADLINE, PING_INTERVAL, REASON, WORKLOAD, is_distrusted};
-use crate::budget::{Seat, Shed};
+use super::stream::LinkStream;
+use super::{Faults, LINGER, PING_DEADLINE, PING_INTERVAL, is_distrusted};
+use crate::budget::{Account, Seat};
 use crate::clock::MeshClock;
+use crate::departing::{Departing, Ending, Exit};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http::body::Body;
 use crate::http::request::request;
-use crate::http2::{Connection, Ended, Error, Handle, Limits, Line, RequestHead, Tunnel, until_dead};
+use crate::http2::{Connection, Ended, Handle, Limits, Line, until_dead};
 use crate::metrics::Handshake;
 use crate::progress::Side;
 use crate::state::{LocalWorkload, WorkloadCertificate};
@@ -41,8 +43,6 @@ use crate::worker::{Worker, connect_within};
 /// hold it for dead, and see at once what we have sent meanwhile.
 pub(crate) const LIMITS: Limits = Limits { resets: 2000, resets_per_second: 500, ..super::LIMITS };
 
-/// How long the peer's answer to a CONNECT may take.
-const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a request or connection waits for a link before it looks for another endpoint. The handshake
 /// goes on: what waits later profits from it.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -50,6 +50,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(90);
 /// Links to one peer for one identity; when all are full, streams wait for room on them.
 const MAX_LINKS: usize = 16;
+/// And beside them, those that take no new streams and have some left: with certificates of an hour, those of
+/// five days.
+const MAX_DEPARTING: usize = 128;
 /// How long no further link is dialed after that failed.
 const DIAL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -65,6 +68,7 @@ type Dial = Shared<LocalBoxFuture<'static, Result<(), UpstreamError>>>;
 #[derive(Default)]
 struct Entry {
     open: Vec<Rc<Link>>,
+    departing: Departing,
     dial: Option<Dial>,
     /// Who waits for a stream on any of them.
     line: Rc<Line>,
@@ -85,8 +89,7 @@ impl Entry {
         self.open.iter().map(|link| link.room()).sum()
     }
 
-    /// Whether any of them takes streams, now or when others end. One whose peer goes away does not, though it
-    /// is there until its last stream has ended.
+    /// Whether any of them takes streams, now or when others end. One whose peer goes away does not.
     fn takes_streams(&self) -> bool {
         self.open.iter().any(|link| link.handle.is_open())
     }
@@ -94,9 +97,25 @@ impl Entry {
     /// Whether one more link should be opened for those that wait.
     fn wants_another(&self) -> bool {
         self.dial.is_none()
-            && self.open.len() < MAX_LINKS
+            && self.open.iter().filter(|link| link.handle.is_open()).count() < MAX_LINKS
             && self.open.iter().all(|link| link.room() == 0)
             && self.refused.is_none_or(|since| since.elapsed() >= DIAL_PAUSE)
+    }
+
+    /// Gives out no longer what is not `fit`: it ends with its last stream. Whether one had to end at once for it.
+    fn part(&mut self, fit: impl Fn(&Rc<Link>) -> bool) -> bool {
+        let mut crowded = false;
+        for link in self.open.extract_if(.., |link| !fit(link)) {
+            link.retired.set(true);
+            if let Some(exit) = link.exit.take() {
+                crowded |= self.departing.add(exit, MAX_DEPARTING);
+            }
+        }
+        crowded
+    }
+
+    fn is_unused(&self) -> bool {
+        self.open.is_empty() && self.dial.is_none() && self.departing.len() == 0
     }
 }
 
@@ -119,9 +138,10 @@ pub struct LinkPool {
     closed: Cell<bool>,
 }
 
+/// A link that is given out. What runs it holds its seat.
 struct Link {
     handle: Handle,
-    _seat: Seat,
+    exit: Cell<Option<Exit>>,
     /// When streams were last seen on it.
     used: Cell<Instant>,
     retired: Cell<bool>,
@@ -180,7 +200,7 @@ impl LinkPool {
         source: &LocalWorkload,
         endpoint: &Arc<Endpoint>,
     ) -> Result<LinkStream, UpstreamError> {
-        self.place(worker, source, endpoint, &mut Turn::begin(&self.rules)).await.map(LinkStream)
+        self.place(worker, source, endpoint, &mut Turn::begin(&self.rules)).await.map(LinkStream::on)
     }
 
     /// A link with room for a stream, to be opened at once.
@@ -280,19 +300,23 @@ impl LinkPool {
     }
 
     fn retire(&self, key: &LinkKey, link: &Rc<Link>) {
-        link.retired.set(true);
         let mut entries = self.entries.borrow_mut();
         if let Some(entry) = entries.get_mut(key) {
-            entry.open.retain(|other| !Rc::ptr_eq(other, link));
+            entry.part(|other| !Rc::ptr_eq(other, link));
             if entry.open.is_empty() {
                 // They have a new one opened.
                 entry.line.call_all();
-                if entry.dial.is_none() {
-                    entries.remove(key);
-                }
             } else {
                 entry.line.call();
             }
+        }
+    }
+
+    /// Forgets what there was for `key` when it was the last.
+    fn forget(&self, key: &LinkKey) {
+        let mut entries = self.entries.borrow_mut();
+        if entries.get(key).is_some_and(Entry::is_unused) {
+            entries.remove(key);
         }
     }
 
@@ -326,9 +350,12 @@ impl LinkPool {
         entry.dial = Some(dial.clone());
         let (worker, key, certificate) = (worker.clone(), key.clone(), certificate.clone());
         let endpoint = endpoint.clone();
-        // Nothing goes without a link, and there are few.
-        let seat = worker.account(source).certain_seat(LINK_COST);
+        if entry.part(|link| link.handle.is_open()) {
+            warn_of_many(&worker, &key);
+        }
+        let account = worker.account(source);
         tokio::task::spawn_local(async move {
+            let seat = seat(&worker, &key, &account).await;
             let result = match open(&worker, &key, &certificate, seat).await {
                 Ok(_) if worker.links.closed.get() => Err(stopping()),
                 opened => opened,
@@ -337,7 +364,14 @@ impl LinkPool {
             let entry = entries.entry(key.clone()).or_default();
             entry.dial = None;
             let result = match result {
-                Ok((link, connection)) => {
+                Ok(Opened { connection, seat }) => {
+                    let (exit, ending) = Exit::new();
+                    let link = Rc::new(Link {
+                        handle: connection.handle(),
+                        exit: Cell::new(Some(exit)),
+                        used: Cell::new(Instant::now()),
+                        retired: Cell::new(false),
+                    });
                     link.handle.serve(&entry.line);
                     entry.open.push(link.clone());
                     entry.refused = None;
@@ -346,8 +380,9 @@ impl LinkPool {
                         worker.clone(),
                         key,
                         Rc::downgrade(&link),
-                        connection,
+                        Opened { connection, seat },
                         certificate,
+                        ending,
                     ));
                     Ok(())
                 }
@@ -357,7 +392,7 @@ impl LinkPool {
                     } else {
                         entry.line.call_all();
                     }
-                    if entry.open.is_empty() {
+                    if entry.is_unused() {
                         entries.remove(&key);
                     }
                     worker.health.failed(&endpoint, Instant::now());
@@ -370,11 +405,44 @@ impl LinkPool {
     }
 }
 
+/// A seat for one more link. Nothing goes without one, and there are few. Where there are many, to a peer that goes
+/// away again and again, they are taken of what the workload has for others, or of each other.
+async fn seat(worker: &Worker, key: &LinkKey, account: &Rc<Account>) -> Seat {
+    let count = |entry: &Entry| entry.open.len() + entry.departing.len();
+    let few = worker.links.entries.borrow().get(key).is_none_or(|entry| count(entry) < MAX_LINKS);
+    if !few {
+        if let Ok(seat) = account.seat(LINK_COST) {
+            return seat;
+        }
+        let ended = worker.links.entries.borrow().get(key).is_some_and(|entry| entry.departing.end_oldest());
+        if ended {
+            warn_of_many(worker, key);
+            // It gives its own back.
+            tokio::task::yield_now().await;
+        }
+    }
+    account.certain_seat(LINK_COST)
+}
+
+fn warn_of_many(worker: &Worker, key: &LinkKey) {
+    if worker.may_warn() {
+        tracing::warn!(
+            peer = %key.address,
+            destination = %key.destination,
+            "links are left with streams open again and again: the oldest was ended"
+        );
+    }
+}
+
 fn stopping() -> UpstreamError {
     UpstreamError::safe(Kind::Connect, "the proxy is stopping")
 }
 
-type LinkConnection = Connection<TlsStream>;
+/// A link that was opened, with its seat.
+struct Opened {
+    connection: Connection<TlsStream>,
+    seat: Seat,
+}
 
 /// TCP, TLS, HTTP/2, and a ping: a server that does not accept our certificate says so only after its
 /// side of the handshake, when ours has long been done.
@@ -383,7 +451,7 @@ async fn open(
     key: &LinkKey,
     certificate: &Arc<WorkloadCertificate>,
     seat: Seat,
-) -> Result<(Rc<Link>, LinkConnection), UpstreamError> {
+) -> Result<Opened, UpstreamError> {
     let end = Instant::now() + worker.bounds.link_handshake;
     let tcp = connect_within(key.address, worker.bounds.link_handshake).await?;
     let counts = worker.metrics.counts();
@@ -417,7 +485,7 @@ async fn greet(
     certificate: &Arc<WorkloadCertificate>,
     tcp: TcpStream,
     seat: Seat,
-) -> Result<(Rc<Link>, LinkConnection), TlsFailure> {
+) -> Result<Opened, TlsFailure> {
     let state = worker.now();
     let stream = tls::connect(&worker.links.tls, &state, certificate, &key.destination, tcp).await?;
     let mut connection = Connection::client(stream, LIMITS, LINGER);
@@ -430,8 +498,7 @@ async fn greet(
         ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => return Err(not_taken(ended, &key.source)),
         pong = handle.ping() => pong.map_err(|ended| not_taken(ended, &key.source))?,
     }
-    let link = Link { handle, _seat: seat, used: Cell::new(Instant::now()), retired: Cell::new(false) };
-    Ok((Rc::new(link), connection))
+    Ok(Opened { connection, seat })
 }
 
 /// A link that ended before it was of use.
@@ -448,9 +515,12 @@ async fn drive(
     worker: Rc<Worker>,
     key: LinkKey,
     link: Weak<Link>,
-    mut connection: LinkConnection,
+    opened: Opened,
     certificate: Arc<WorkloadCertificate>,
+    mut ending: Ending,
 ) {
+    // It is a descriptor until it is closed, whoever still uses it.
+    let Opened { mut connection, seat: _seat } = opened;
     let counts = worker.metrics.counts();
     counts.client_links.add(1);
     let faults = Faults::of(connection.handle(), &counts.client_link_faults);
@@ -484,7 +554,9 @@ async fn drive(
             dead = true;
             Some("the peer does not answer pings".to_owned())
         }
+        () = ending.told() => Some("too many others were left with streams open".to_owned()),
     };
+    drop(ending);
     match dead {
         true => reach.lost(key.address),
         false if heard != received.get() => reach.heard(key.address, Instant::now()),
@@ -493,6 +565,7 @@ async fn drive(
     if let Some(link) = link.upgrade() {
         worker.links.retire(&key, &link);
     }
+    worker.links.forget(&key);
     counts.client_links.subtract(1);
     match ended {
         Some(why) => {
@@ -508,62 +581,4 @@ fn is_spent(worker: &Worker, link: &Link, expires: i64) -> bool {
         link.used.set(Instant::now());
     }
     worker.clock.unix_time() >= expires || link.used.get().elapsed() > IDLE
-}
-
-/// A place for one tunnel on an open link, to be used before anything else is awaited.
-pub struct LinkStream(Handle);
-
-impl LinkStream {
-    /// Opens a tunnel to a port of a workload (HBONE): CONNECT to `authority`, the workload's address
-    /// and port.
-    pub async fn tunnel(
-        self,
-        worker: &Worker,
-        workload: Option<&WorkloadName>,
-        authority: SocketAddr,
-    ) -> Result<Tunnel, UpstreamError> {
-        let internal = |e: &dyn std::fmt::Display| UpstreamError::safe(Kind::Connect, e.to_string());
-        let uri = Uri::try_from(authority.to_string()).map_err(|e| internal(&e))?;
-        let mut headers = HeaderMap::new();
-        if let Some(workload) = workload {
-            let name = HeaderValue::try_from(workload.to_string()).map_err(|e| internal(&e))?;
-            headers.insert(WORKLOAD, name);
-        }
-        let head = RequestHead { method: &Method::CONNECT, uri: &uri, headers: &headers, more: &[] };
-        let (sender, mut receiver) = self.0.request(&head, false).map_err(not_sent)?;
-        worker.metrics.counts().client_streams.add(1);
-        let head = match timeout(TUNNEL_DEADLINE, poll_fn(|cx| receiver.poll_head(cx))).await {
-            // Nothing was sent through it yet, so another endpoint may be tried whatever happened.
-            Ok(answer) => answer.map_err(not_sent)?,
-            Err(_) => {
-                let message = format!("{authority} did not answer a CONNECT in {TUNNEL_DEADLINE:?}");
-                return Err(UpstreamError::safe(Kind::Timeout, message));
-            }
-        };
-        if head.status != StatusCode::OK {
-            return Err(refused(&head, authority));
-        }
-        Ok(Tunnel::new(sender, receiver))
-    }
-}
-
-fn refused(head: &response::Parts, authority: SocketAddr) -> UpstreamError {
-    let reason = head.headers.get(REASON).and_then(|value| value.to_str().ok()).unwrap_or("no reason given");
-    let kind = match (reason, Shed::of(reason)) {
-        ("draining", _) => Kind::Draining,
-        (_, Some(shed)) => Kind::Shed(shed),
-        _ => Kind::Refused,
-    };
-    let message = format!("the node refused the connection to {authority}: {reason} ({})", head.status);
-    UpstreamError::safe(kind, message)
-}
-
-/// A stream that failed before anything for the application was handed over.
-fn not_sent(error: Error) -> UpstreamError {
-    let kind = match error {
-        Error::Full => Kind::StreamsFull,
-        Error::NotProcessed => Kind::WentAway,
-        _ => Kind::ConnectionLost,
-    };
-    UpstreamError::safe(kind, format!("the link ended: {error}"))
 }

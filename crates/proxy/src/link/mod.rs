@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod server;
+pub mod stream;
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -28,7 +28,7 @@ const REFUSED: [u8; 4] = [0, 0, 0, 7];
 /// `:status: 200`.
 const OK: [u8; 1] = [0x88];
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
     frame.extend(stream.to_be_bytes());
@@ -36,7 +36,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn settings(streams: u32) -> Vec<u8> {
+pub fn settings(streams: u32) -> Vec<u8> {
     let mut setting = vec![0, 3];
     setting.extend(streams.to_be_bytes());
     frame(SETTINGS, 0, 0, &setting)
@@ -55,7 +55,7 @@ pub async fn read_frame(io: &mut (impl AsyncReadExt + Unpin)) -> Option<(u8, u8,
     Some((head[3], head[4], u32::from_be_bytes(head[5..].try_into().unwrap()), payload))
 }
 
-async fn read_preface(io: &mut TcpStream) -> bool {
+pub async fn read_preface(io: &mut (impl AsyncReadExt + Unpin)) -> bool {
     io.read_exact(&mut [0; 24]).await.is_ok()
 }
 

@@ -3,6 +3,7 @@
 mod apps;
 mod codec;
 mod crowds;
+mod departing;
 mod doors;
 mod explicit;
 mod failures;

@@ -1,0 +1,81 @@
+//! Tunnels on links (HBONE).
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, response};
+use tokio::time::timeout;
+use tulle_model::name::WorkloadName;
+
+use super::{REASON, WORKLOAD};
+use crate::budget::Shed;
+use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
+use crate::http2::{Error, Handle, RequestHead, Tunnel};
+use crate::worker::Worker;
+
+/// How long the peer's answer to a CONNECT may take.
+const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A place for one tunnel on an open link, to be used before anything else is awaited.
+pub struct LinkStream(Handle);
+
+impl LinkStream {
+    /// On a link with room.
+    pub(super) fn on(link: Handle) -> Self {
+        Self(link)
+    }
+
+    /// Opens a tunnel to a port of a workload (HBONE): CONNECT to `authority`, the workload's address
+    /// and port.
+    pub async fn tunnel(
+        self,
+        worker: &Worker,
+        workload: Option<&WorkloadName>,
+        authority: SocketAddr,
+    ) -> Result<Tunnel, UpstreamError> {
+        let internal = |e: &dyn std::fmt::Display| UpstreamError::safe(Kind::Connect, e.to_string());
+        let uri = Uri::try_from(authority.to_string()).map_err(|e| internal(&e))?;
+        let mut headers = HeaderMap::new();
+        if let Some(workload) = workload {
+            let name = HeaderValue::try_from(workload.to_string()).map_err(|e| internal(&e))?;
+            headers.insert(WORKLOAD, name);
+        }
+        let head = RequestHead { method: &Method::CONNECT, uri: &uri, headers: &headers, more: &[] };
+        let (sender, mut receiver) = self.0.request(&head, false).map_err(not_sent)?;
+        worker.metrics.counts().client_streams.add(1);
+        let head = match timeout(TUNNEL_DEADLINE, poll_fn(|cx| receiver.poll_head(cx))).await {
+            // Nothing was sent through it yet, so another endpoint may be tried whatever happened.
+            Ok(answer) => answer.map_err(not_sent)?,
+            Err(_) => {
+                let message = format!("{authority} did not answer a CONNECT in {TUNNEL_DEADLINE:?}");
+                return Err(UpstreamError::safe(Kind::Timeout, message));
+            }
+        };
+        if head.status != StatusCode::OK {
+            return Err(refused(&head, authority));
+        }
+        Ok(Tunnel::new(sender, receiver))
+    }
+}
+
+fn refused(head: &response::Parts, authority: SocketAddr) -> UpstreamError {
+    let reason = head.headers.get(REASON).and_then(|value| value.to_str().ok()).unwrap_or("no reason given");
+    let kind = match (reason, Shed::of(reason)) {
+        ("draining", _) => Kind::Draining,
+        (_, Some(shed)) => Kind::Shed(shed),
+        _ => Kind::Refused,
+    };
+    let message = format!("the node refused the connection to {authority}: {reason} ({})", head.status);
+    UpstreamError::safe(kind, message)
+}
+
+/// A stream that failed before anything for the application was handed over.
+fn not_sent(error: Error) -> UpstreamError {
+    let kind = match error {
+        Error::Full => Kind::StreamsFull,
+        Error::NotProcessed => Kind::WentAway,
+        _ => Kind::ConnectionLost,
+    };
+    UpstreamError::safe(kind, format!("the link ended: {error}"))
+}
