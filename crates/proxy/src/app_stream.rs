@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use crate::app_pool::Place;
 use crate::budget::{Account, Seat, Shed, cost};
 use crate::http::http1::client::Stream;
+use crate::tcp::Reset;
 
 /// Acknowledges at once what comes in pieces. Many servers write the head of a response and its body
 /// one after the other, and their kernel holds the second piece back until the first is acknowledged
@@ -20,11 +21,12 @@ pub struct AppStream {
     tcp: TcpStream,
     seat: Seat,
     place: Option<Place>,
+    busy: bool,
 }
 
 impl AppStream {
     pub fn new(tcp: TcpStream, seat: Seat, place: Place) -> Self {
-        Self { tcp, seat, place: Some(place) }
+        Self { tcp, seat, place: Some(place), busy: false }
     }
 
     pub fn place(&mut self) -> &mut Option<Place> {
@@ -62,6 +64,21 @@ impl Stream for AppStream {
     fn hurry(&self) {
         // It holds for a moment only, so it is said again after every piece.
         let _ = SockRef::from(&self.tcp).set_tcp_quickack(true);
+    }
+
+    fn set_busy(&mut self, busy: bool) {
+        self.busy = busy;
+    }
+}
+
+/// A request that is given up ends with a reset. After an orderly end from our side the kernel would keep the
+/// port that we have connected from for a minute (TIME-WAIT, RFC 9293, section 3.6.1), and a client that gives
+/// up one request after the other would use up all ports towards an application, which others need, too.
+impl Drop for AppStream {
+    fn drop(&mut self) {
+        if self.busy {
+            self.tcp.reset();
+        }
     }
 }
 

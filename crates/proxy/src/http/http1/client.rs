@@ -30,6 +30,10 @@ use crate::progress::{INTERIM_ANSWERS, Patience, Side, Stall, Stalled, Sweep};
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
     /// Called when an answer comes in pieces, before the next one is awaited.
     fn hurry(&self) {}
+
+    /// Called with `true` when a request is about to be sent, and with `false` when its answer is whole or has left
+    /// HTTP. What is dropped in between is given up.
+    fn set_busy(&mut self, _busy: bool) {}
 }
 
 /// A connection for one request after the other. It goes from hand to hand, so it is one pointer.
@@ -120,6 +124,7 @@ pub(crate) async fn exchange<IO: Stream>(
 ) -> Result<Answer<IO>, Failed> {
     let Outgoing { head, upgrade, gate } = request;
     let before = connection.output.total;
+    connection.io.set_busy(true);
     let announced = Announced::of_request(head, body.size_hint().exact());
     encode::request(connection.output.buffer(), head, announced, upgrade);
     let whole = body.take_whole();
@@ -356,6 +361,7 @@ impl<IO: Stream + 'static> Answer<IO> {
     pub fn into_response(mut self, give_back: impl FnOnce(Rest<IO>) + Unpin + 'static) -> Response<Body> {
         let body = match self.whole.take() {
             Some(bytes) => {
+                self.rest.connection.0.io.set_busy(false);
                 if self.keep && self.rest.is_clean() {
                     give_back(self.rest);
                 }
@@ -374,7 +380,8 @@ impl<IO: Stream + 'static> Answer<IO> {
 
     /// The head, and the connection that has left HTTP with what was already read of it.
     pub fn into_upgraded(self) -> (response::Parts, IO, BytesMut) {
-        let (io, read) = self.rest.connection.into_parts();
+        let (mut io, read) = self.rest.connection.into_parts();
+        io.set_busy(false);
         (self.head, io, read)
     }
 }
@@ -418,10 +425,9 @@ struct Incoming<IO, F> {
 
 impl<IO: Stream, F: FnOnce(Rest<IO>)> Incoming<IO, F> {
     fn over(&mut self) {
-        if let Some((rest, give_back)) = self.left.take()
-            && self.keep
-            && rest.is_clean()
-        {
+        let Some((mut rest, give_back)) = self.left.take() else { return };
+        rest.connection.0.io.set_busy(false);
+        if self.keep && rest.is_clean() {
             give_back(rest);
         }
     }

@@ -1,13 +1,13 @@
 //! What happens when endpoints fail.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, Known,
@@ -15,7 +15,7 @@ use tulle_model::snapshot::{
 };
 
 use super::apps::{self, app, exchange, full, get, http1, read, read_head};
-use super::mesh::{Authority, Node, WAYS, path, plain, service_name};
+use super::mesh::{Authority, Node, WAYS, eventually, path, plain, service_name};
 
 /// An address at which nobody listens.
 async fn nowhere() -> SocketAddr {
@@ -393,5 +393,44 @@ async fn a_drain_finishes_what_is_in_flight() {
         proxy.drain(Duration::from_secs(5)).await;
         assert!(begin.elapsed() < Duration::from_secs(3), "{way:?}: {:?}", begin.elapsed());
         assert_eq!(pending.await.unwrap().body, "slow", "{way:?}");
+    }
+}
+
+/// A client that gives up one request after the other must not use up the ports towards the application.
+#[tokio::test]
+async fn a_request_that_is_given_up_ends_with_a_reset() {
+    const HALF: &str = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
+    const WHOLE: &str = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 3\r\n\r\nabc";
+    for way in WAYS {
+        for (said, end) in [("", "reset"), (HALF, "reset"), (WHOLE, "end")] {
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let events = seen.clone();
+            let app = apps::script(move |mut stream| {
+                let events = events.clone();
+                async move {
+                    read_head(&mut stream).await;
+                    stream.write_all(said.as_bytes()).await.unwrap();
+                    events.lock().unwrap().push("request");
+                    let end = stream.read(&mut [0]).await.map_or("reset", |_| "end");
+                    events.lock().unwrap().push(end);
+                }
+            })
+            .await;
+            let path = path(way, AppProtocol::Http1, app).await;
+            let mut client = TcpStream::connect(path.address).await.unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nhost: c\r\n\r\n").await.unwrap();
+            let mut answer = Vec::new();
+            while !said.is_empty() && !answer.ends_with(b"abc") {
+                assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0, "{way:?} {said}");
+            }
+            let seen = &seen;
+            let saw = |event| eventually(move || seen.lock().unwrap().contains(&event).then_some(()));
+            saw("request").await;
+            // After an orderly end it would still be answered.
+            client.set_zero_linger().unwrap();
+            drop(client);
+            saw(end).await;
+            assert_eq!(*seen.lock().unwrap(), ["request", end], "{way:?} {said}");
+        }
     }
 }
