@@ -51,6 +51,15 @@ struct Caller {
     /// Connections that carry its requests.
     used: Cell<usize>,
     waiting: RefCell<VecDeque<oneshot::Sender<Given>>>,
+    /// How many of those are still there whose request has gone.
+    abandoned: Cell<usize>,
+    has_turn: Cell<bool>,
+}
+
+/// One request that waits.
+struct Wait {
+    caller: Rc<Caller>,
+    given: oneshot::Receiver<Given>,
 }
 
 /// What somebody has waited for.
@@ -82,7 +91,7 @@ impl Places {
         account: &Rc<Account>,
         make_room: impl FnOnce(),
     ) -> Result<Given, Shed> {
-        let given = {
+        let mut wait = {
             let line = self.line(address);
             let caller = line.caller(account);
             if line.admits(&caller) {
@@ -93,20 +102,18 @@ impl Places {
                 return Ok(Given::Place(line.place(caller)));
             }
             let mut waiting = caller.waiting.borrow_mut();
-            if waiting.len() >= self.waiting.most {
-                waiting.retain(|waiter| !waiter.is_closed());
-            }
-            if waiting.len() >= self.waiting.most {
+            if waiting.len() - caller.abandoned.get() >= self.waiting.most {
                 return Err(account.count(Shed::Applications));
             }
-            if waiting.is_empty() {
+            if !caller.has_turn.replace(true) {
                 line.turns.borrow_mut().push_back(caller.clone());
             }
             let (give, given) = oneshot::channel();
             waiting.push_back(give);
-            given
+            drop(waiting);
+            Wait { caller, given }
         };
-        match timeout(self.waiting.patience, given).await {
+        match timeout(self.waiting.patience, &mut wait.given).await {
             Ok(Ok(given)) => Ok(given),
             _ => Err(account.count(Shed::Applications)),
         }
@@ -154,8 +161,13 @@ impl Line {
         if callers.len() >= MAX_ABSENT {
             callers.retain(|_, caller| Rc::strong_count(caller) > 1);
         }
-        let caller =
-            Rc::new(Caller { account: account.clone(), used: Cell::new(0), waiting: RefCell::default() });
+        let caller = Rc::new(Caller {
+            account: account.clone(),
+            used: Cell::new(0),
+            waiting: RefCell::default(),
+            abandoned: Cell::new(0),
+            has_turn: Cell::new(false),
+        });
         callers.insert(Rc::as_ptr(account), caller.clone());
         caller
     }
@@ -189,9 +201,11 @@ impl Line {
             let mut waiting = caller.waiting.borrow_mut();
             while waiting.front().is_some_and(oneshot::Sender::is_closed) {
                 waiting.pop_front();
+                caller.abandoned.set(caller.abandoned.get() - 1);
             }
             let waiter = if self.allows(&caller) { waiting.pop_front() } else { None };
-            if !waiting.is_empty() {
+            caller.has_turn.set(!waiting.is_empty());
+            if caller.has_turn.get() {
                 turns.push_back(caller.clone());
             }
             drop(waiting);
@@ -201,6 +215,23 @@ impl Line {
             }
         }
         None
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.given.close();
+        // What was given meanwhile is given back; otherwise it is still among those that wait. These are looked
+        // through only when half of them are gone: otherwise many that give up together would look at all, each.
+        if self.given.is_terminated() || self.given.try_recv().is_ok() {
+            return;
+        }
+        let mut waiting = self.caller.waiting.borrow_mut();
+        self.caller.abandoned.set(self.caller.abandoned.get() + 1);
+        if 2 * self.caller.abandoned.get() > waiting.len() {
+            waiting.retain(|waiter| !waiter.is_closed());
+            self.caller.abandoned.set(0);
+        }
     }
 }
 
@@ -278,6 +309,36 @@ mod tests {
         let new = all(&places, &greedy, &|| unreachable!());
         assert_eq!(new.len(), 34);
         drop((idle, new));
+        assert!(places.lines.borrow().is_empty());
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn requests_that_give_up_leave_their_room() {
+        let accounts = Accounts::new(Budget::unlimited());
+        let account = account(&accounts, "a");
+        let waiting = Waiting { most: 100, patience: std::time::Duration::from_secs(60) };
+        let places = Places::new(4, waiting);
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let held = all(&places, &account, &|| ());
+        let full = || places.enter(address, &account, || ()).now_or_never();
+        for _ in 0..3 {
+            let mut waits: Vec<_> = (0..100)
+                .map(|_| Box::pin(places.enter(address, &account, || ())))
+                .filter_map(|mut wait| (&mut wait).now_or_never().is_none().then_some(wait))
+                .collect();
+            assert_eq!(waits.len(), 100);
+            assert!(matches!(full(), Some(Err(Shed::Applications))));
+            // The last come is left, behind many that have gone.
+            let mut last = waits.pop();
+            drop(waits);
+            assert!(full().is_none(), "it waits");
+            assert!(last.as_mut().unwrap().now_or_never().is_none());
+        }
+        let mut next = Box::pin(places.enter(address, &account, || ()));
+        assert!((&mut next).now_or_never().is_none());
+        assert_eq!(places.lines.borrow().values().next().map(|line| line.turns.borrow().len()), Some(1));
+        drop(held);
+        assert!(matches!((&mut next).now_or_never(), Some(Ok(Given::Place(_)))));
         assert!(places.lines.borrow().is_empty());
     }
 
