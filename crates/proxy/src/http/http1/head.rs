@@ -59,19 +59,20 @@ pub(super) struct ResponseHead {
 /// Parses the request that `bytes` begin with; says how many bytes it took, a body that is there as a
 /// whole among them. `None`: its head is not there to its end.
 pub(super) fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad> {
+    let most = within(bytes);
     let mut fields = [const { MaybeUninit::uninit() }; USUAL_LINES];
     let mut more;
     let mut parsed = httparse::Request::new(&mut []);
-    let mut status = parsed.parse_with_uninit_headers(bytes, &mut fields);
+    let mut status = parsed.parse_with_uninit_headers(most, &mut fields);
     if let Err(httparse::Error::TooManyHeaders) = status {
         more = many_lines();
         parsed = httparse::Request::new(&mut []);
-        status = parsed.parse_with_uninit_headers(bytes, &mut more);
+        status = parsed.parse_with_uninit_headers(most, &mut more);
     }
     let length = match status.map_err(bad)? {
-        httparse::Status::Complete(length) if length <= HEADER_LIMIT => length,
-        httparse::Status::Partial if bytes.len() <= HEADER_LIMIT => return Ok(None),
-        _ => return Err(Bad::TooLarge),
+        httparse::Status::Complete(length) => length,
+        httparse::Status::Partial if most.len() == bytes.len() => return Ok(None),
+        httparse::Status::Partial => return Err(Bad::TooLarge),
     };
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(Malformed("the request line is not complete").into());
@@ -106,6 +107,20 @@ pub(super) fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad>
     parts.headers = facts.map(bytes, &own, parsed.headers)?;
     let keep = facts.keep(old);
     Ok(Some((RequestHead { parts, framing, whole, keep, length }, used)))
+}
+
+/// The part of `bytes` in which a head has to be whole: as long as one may be, from its first line on. Nothing
+/// beyond is looked at, so that the answer does not depend on how much of it has come.
+fn within(bytes: &[u8]) -> &[u8] {
+    if bytes.len() <= HEADER_LIMIT {
+        return bytes;
+    }
+    &bytes[..bytes.len().min(empty_lines(bytes) + HEADER_LIMIT)]
+}
+
+/// The length of the empty lines before a message (RFC 9112, section 2.2).
+pub(super) fn empty_lines(bytes: &[u8]) -> usize {
+    bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len())
 }
 
 /// The four forms of a target (RFC 9112, section 3.2). Elsewhere `host/path` would be taken for a host.
@@ -170,20 +185,21 @@ fn fits(pseudo: &[(&str, &str)], fields: &[httparse::Header<'_>]) -> bool {
 
 /// Parses the response to a request with `method`, as [`request`] does.
 pub(super) fn response(bytes: &[u8], method: &Method) -> Result<Option<(ResponseHead, usize)>, Bad> {
+    let most = within(bytes);
     let mut fields = [const { MaybeUninit::uninit() }; USUAL_LINES];
     let mut more;
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
-    let mut status = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields);
+    let mut status = config.parse_response_with_uninit_headers(&mut parsed, most, &mut fields);
     if let Err(httparse::Error::TooManyHeaders) = status {
         more = many_lines();
         parsed = httparse::Response::new(&mut []);
-        status = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut more);
+        status = config.parse_response_with_uninit_headers(&mut parsed, most, &mut more);
     }
     let length = match status.map_err(bad)? {
-        httparse::Status::Complete(length) if length <= HEADER_LIMIT => length,
-        httparse::Status::Partial if bytes.len() <= HEADER_LIMIT => return Ok(None),
-        _ => return Err(Bad::TooLarge),
+        httparse::Status::Complete(length) => length,
+        httparse::Status::Partial if most.len() == bytes.len() => return Ok(None),
+        httparse::Status::Partial => return Err(Bad::TooLarge),
     };
     let (Some(code), Some(minor)) = (parsed.code, parsed.version) else {
         return Err(Malformed("the status line is not complete").into());

@@ -10,7 +10,7 @@ use tulle_model::detect;
 
 use super::buffers::{self, with_scratch};
 use super::framing::{Decoded, Decoder, Malformed};
-use super::head::Bad;
+use super::head::{Bad, empty_lines};
 use crate::http::HEADER_LIMIT;
 
 /// What a body is read with at first, and when it fills that.
@@ -62,7 +62,7 @@ impl Input {
 
     /// Forgets empty lines before a request, which some clients send after a body (RFC 9112, section 2.2).
     pub fn skip_empty_lines(&mut self) {
-        if self.buffer.iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+        if empty_lines(&self.buffer) == self.buffer.len() {
             self.buffer.clear();
             (self.searched, self.lined) = (0, false);
         }
@@ -83,7 +83,7 @@ impl Input {
         mut parse: impl FnMut(&[u8]) -> Result<Option<(T, usize)>, Bad>,
     ) -> Poll<Result<T, NoHead>> {
         loop {
-            if self.may_hold_head() {
+            if self.may_hold_head() || self.buffer.len() > HEADER_LIMIT {
                 match parse(&self.buffer).map_err(NoHead::Bad)? {
                     Some((head, used)) => {
                         self.buffer.advance(used);
@@ -97,7 +97,9 @@ impl Input {
                 }
             }
             if self.buffer.len() > HEADER_LIMIT {
-                return Poll::Ready(Err(NoHead::Bad(Bad::TooLarge)));
+                // It is within the limit without the empty lines before it.
+                self.buffer.advance(empty_lines(&self.buffer));
+                self.searched = self.buffer.len();
             }
             let first = self.buffer.is_empty();
             let found = ready!(with_scratch(|scratch| {
@@ -205,8 +207,7 @@ impl Input {
 
 /// Whether a line ends in the bytes that has something in it.
 fn has_line(bytes: &[u8]) -> bool {
-    let begin = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n'));
-    begin.is_some_and(|begin| bytes[begin..].contains(&b'\n'))
+    bytes[empty_lines(bytes)..].contains(&b'\n')
 }
 
 /// The most that is read ahead for a client that sends its requests without awaiting answers.

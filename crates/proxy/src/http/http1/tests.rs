@@ -14,6 +14,7 @@ use super::framing::{Decoded, Decoder, Framing, Malformed, single_chunk};
 use super::head::{self, Bad, RequestHead};
 use super::input::{Input, NoHead};
 use super::output::{Output, Sending};
+use crate::http::HEADER_LIMIT;
 
 /// Bytes that come in pieces, each by a read of its own.
 struct Pieces(Vec<Vec<u8>>);
@@ -224,6 +225,40 @@ fn heads_have_limits() {
     };
     let most = (64 << 10) - 42 - 33;
     assert_eq!((status(most), status(most + 1)), (Ok(()), Err(Bad::TooLarge)));
+}
+
+/// A head's length is that of its bytes, from its first line on.
+#[test]
+fn a_large_head_is_judged_alike_however_it_is_cut() {
+    let head = |lead: usize, crumbs: usize, length: usize| {
+        let mut text = "\r\n".repeat(lead) + "GET / HTTP/1.1\r\n" + &"cookie: a=b\r\n".repeat(crumbs);
+        let missing = (2 * lead + length).saturating_sub(text.len() + "x:\r\n\r\n".len());
+        text += &format!("x:{}\r\n\r\n", " ".repeat(missing));
+        text
+    };
+    let too_large = (0, Some("too large"));
+    for (text, expected) in [
+        (head(0, 10, HEADER_LIMIT), (1, None)),
+        (head(0, 10, HEADER_LIMIT + 1), too_large),
+        (head(0, 3000, HEADER_LIMIT), (1, None)),
+        // The crumbs are one field of 25 KiB.
+        (head(0, 5040, HEADER_LIMIT + 1), too_large),
+        (head(0, 7000, 0), too_large),
+        (head(3, 3000, HEADER_LIMIT), (1, None)),
+        (head(40_000, 3000, HEADER_LIMIT), (1, None)),
+        (head(40_000, 3000, HEADER_LIMIT + 1), too_large),
+        (head(0, 0, HEADER_LIMIT)[..HEADER_LIMIT - 2].to_owned() + "bad line\r\n\r\n", too_large),
+        (head(0, 0, 90_000).replacen("x:", "bad line\r\nx:", 1), (0, Some("malformed"))),
+    ] {
+        let limit = HEADER_LIMIT + text.len() - text.trim_start().len();
+        let mut cuts = vec![vec![], vec![1], vec![3, 5], vec![limit - 1], vec![limit], vec![limit - 1, limit]];
+        cuts.extend((1..60).map(|n| vec![n * 2117, n * 2117 + n]));
+        cuts.push((1..150).map(|n| n << 10).collect());
+        for cuts in cuts {
+            let (messages, why) = requests(Pieces::new(text.as_bytes(), &cuts));
+            assert_eq!((messages.len(), why), expected, "{} bytes cut at {cuts:?}", text.len());
+        }
+    }
 }
 
 #[test]
