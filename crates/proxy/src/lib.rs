@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod opaque;
 pub mod outbound;
 mod pace;
+mod pieces;
 mod progress;
 pub mod reach;
 pub mod silent;

@@ -278,17 +278,25 @@ impl Charge {
 
     /// Makes it so many bytes, if that is allowed; less always is.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Shed> {
+        if self.try_resize(bytes) {
+            return Ok(());
+        }
+        Err(self.account.as_ref().map_or(Shed::Memory, |account| account.refused()))
+    }
+
+    /// The same; whether it did. For whoever can do with less, and refuses nobody anything.
+    pub fn try_resize(&mut self, bytes: usize) -> bool {
         if let Some(account) = &self.account {
             if bytes > self.bytes {
                 if !account.take(Resource::Memory, (bytes - self.bytes) as u64) {
-                    return Err(account.refused());
+                    return false;
                 }
             } else {
                 account.give(Resource::Memory, (self.bytes - bytes) as u64);
             }
         }
         self.bytes = bytes;
-        Ok(())
+        true
     }
 
     /// Makes it what it is, allowed or not; whether it was.

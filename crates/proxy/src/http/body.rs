@@ -1,10 +1,7 @@
-//! Message bodies on their way through the proxy: streamed frame by frame, watched, held back until
-//! the upstream wants them, or recorded up to a limit so that a second attempt can be made.
+//! Message bodies on their way through the proxy: streamed frame by frame, watched, or held back until the
+//! upstream wants them.
 
-use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
@@ -16,10 +13,8 @@ use http::{HeaderMap, HeaderName};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use crate::budget::{Account, Charge};
 use crate::http::headers;
 use crate::http2::{ReceivedBody, Receiver};
-use crate::progress::is_stall;
 
 /// Why a body ended before its end.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -53,6 +48,11 @@ impl Body {
             return Self::empty();
         }
         Self(Kind::Boxed(Box::pin(body.map_err(Into::into))))
+    }
+
+    /// One that is no other way there.
+    pub(super) fn boxed(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
+        Self(Kind::Boxed(Box::pin(body)))
     }
 
     /// `first`, and then the rest of a body that it was taken from.
@@ -352,199 +352,5 @@ impl http_body::Body for Gated {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
-    }
-}
-
-/// How much of a request's body is kept for another attempt.
-const REPLAY_LIMIT: usize = 64 << 10;
-
-/// A request's body that can be sent more than once, as long as no more than a limit of it has been
-/// read. What has been read is kept until [`Replay::commit`].
-#[derive(Clone)]
-pub struct Replay(Source);
-
-#[derive(Clone)]
-enum Source {
-    /// All of it is there, as often as it is wanted.
-    Whole(Bytes),
-    Recorded(Rc<RefCell<Recording>>),
-}
-
-struct Recording {
-    source: Body,
-    /// The body's length, if it is known.
-    length: Option<u64>,
-    data: VecDeque<Bytes>,
-    kept: usize,
-    /// For what is kept, and in its place for what is on its way.
-    charge: Charge,
-    trailers: Option<HeaderMap>,
-    source_over: bool,
-    keeping: bool,
-    lost: bool,
-    /// The source does not go on with it.
-    stalled: bool,
-    /// Which of the bodies handed out may read: the last.
-    reader: u64,
-}
-
-impl Replay {
-    /// What is kept is charged to `account`.
-    pub fn new(mut body: Body, account: &Rc<Account>) -> Self {
-        if let Some(bytes) = body.take_whole() {
-            return Self(Source::Whole(bytes));
-        }
-        if http_body::Body::is_end_stream(&body) {
-            return Self(Source::Whole(Bytes::new()));
-        }
-        let length = http_body::Body::size_hint(&body).exact();
-        Self(Source::Recorded(Rc::new(RefCell::new(Recording {
-            source: body,
-            length,
-            data: VecDeque::new(),
-            kept: 0,
-            charge: Charge::on(account.clone()),
-            trailers: None,
-            source_over: false,
-            keeping: true,
-            lost: false,
-            stalled: false,
-            reader: 0,
-        }))))
-    }
-
-    /// Whether [`Replay::body`] can give all of the body (again).
-    pub fn possible(&self) -> bool {
-        match &self.0 {
-            Source::Whole(_) => true,
-            Source::Recorded(recording) => !recording.borrow().lost,
-        }
-    }
-
-    /// Whether who sends the body does not go on with it.
-    pub fn has_stalled(&self) -> bool {
-        match &self.0 {
-            Source::Whole(_) => false,
-            Source::Recorded(recording) => recording.borrow().stalled,
-        }
-    }
-
-    /// The body from its beginning. Bodies that were handed out before end with an error.
-    pub fn body(&self) -> Body {
-        let recording = match &self.0 {
-            Source::Whole(bytes) => return Body::whole(bytes.clone()),
-            Source::Recorded(recording) => recording.clone(),
-        };
-        let reader = {
-            let mut recording = recording.borrow_mut();
-            recording.reader += 1;
-            recording.reader
-        };
-        Body(Kind::Boxed(Box::pin(Replayed { recording, reader, next: 0, sent: 0 })))
-    }
-
-    /// There will be no further attempt: nothing more is kept.
-    pub fn commit(&self) {
-        if let Source::Recorded(recording) = &self.0 {
-            recording.borrow_mut().keeping = false;
-        }
-    }
-}
-
-struct Replayed {
-    recording: Rc<RefCell<Recording>>,
-    reader: u64,
-    /// How many chunks of the recording were given.
-    next: usize,
-    sent: u64,
-}
-
-impl http_body::Body for Replayed {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let mut recording = this.recording.borrow_mut();
-        if recording.reader != this.reader {
-            return Poll::Ready(Some(Err("another attempt has taken the body over".into())));
-        }
-        if let Some(data) = recording.data.get(this.next).cloned() {
-            if recording.keeping {
-                this.next += 1;
-            } else {
-                // Only what comes after is of use to anybody.
-                recording.data.drain(..=this.next);
-                this.next = 0;
-                recording.lost = true;
-            }
-            this.sent += data.len() as u64;
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
-        if recording.source_over {
-            let trailers = recording.trailers.clone().filter(|_| this.next != usize::MAX);
-            this.next = usize::MAX;
-            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-        }
-        match ready!(Pin::new(&mut recording.source).poll_frame(cx)) {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    this.sent += data.len() as u64;
-                    let needed = (recording.kept + data.len()).min(REPLAY_LIMIT);
-                    if needed > recording.charge.bytes()
-                        && let Err(shed) = recording.charge.resize(needed)
-                    {
-                        recording.lost = true;
-                        return Poll::Ready(Some(Err(shed.message().into())));
-                    }
-                    if recording.keeping && recording.kept + data.len() <= REPLAY_LIMIT {
-                        recording.kept += data.len();
-                        recording.data.push_back(data.clone());
-                        this.next += 1;
-                    } else {
-                        recording.keeping = false;
-                        recording.lost = true;
-                        recording.data.clear();
-                        this.next = 0;
-                    }
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    recording.source_over = true;
-                    recording.trailers = Some(trailers.clone());
-                    this.next = usize::MAX;
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                recording.lost = true;
-                recording.stalled = is_stall(&*error);
-                Poll::Ready(Some(Err(error)))
-            }
-            None => {
-                recording.source_over = true;
-                this.next = usize::MAX;
-                Poll::Ready(None)
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let recording = self.recording.borrow();
-        if self.next < recording.data.len() {
-            return false;
-        }
-        if recording.source_over {
-            return self.next == usize::MAX || recording.trailers.is_none();
-        }
-        http_body::Body::is_end_stream(&recording.source)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self.recording.borrow().length {
-            Some(length) => SizeHint::with_exact(length.saturating_sub(self.sent)),
-            None => SizeHint::default(),
-        }
     }
 }

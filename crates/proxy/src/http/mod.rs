@@ -4,7 +4,7 @@
 //! ([`headers`]), routed and sent to an endpoint ([`forward`]), repeated on another where that is safe
 //! ([`retry`]), and counted ([`record`]). Upgrades and tunnels leave HTTP in [`upgrade`]; destinations
 //! that an explicit proxy's client names are found in [`egress`]. Bodies are streams throughout
-//! ([`body`]); answers that the mesh makes itself come from [`reply`].
+//! ([`body`]), recorded for another attempt in [`replay`]; answers that the mesh makes itself come from [`reply`].
 
 pub mod body;
 mod egress;
@@ -13,6 +13,7 @@ pub mod headers;
 pub(crate) mod http1;
 pub(crate) mod link_headers;
 mod record;
+mod replay;
 pub mod reply;
 pub mod request;
 pub mod respond;

@@ -15,6 +15,7 @@ use super::fields;
 use super::frame::{self, HEADER, flag, kind};
 use super::hpack::Encoder;
 use super::stream::{Finish, Way, register};
+use crate::pieces;
 
 /// What one stream, and all streams of a connection, may have waiting for its turn.
 const UNSENT_LIMIT: usize = 128 << 10;
@@ -133,7 +134,9 @@ impl Core {
             if !kept.is_empty() {
                 stream.unsent_length += kept.len();
                 self.unsent += kept.len();
-                stream.unsent.push_back(kept);
+                if !pieces::join(&mut stream.unsent, &kept) {
+                    stream.unsent.push_back(kept);
+                }
                 self.await_turn(id);
             }
         }

@@ -9,6 +9,7 @@ use http::{HeaderMap, response};
 use super::error::Reason;
 use super::stalled::Still;
 use crate::budget::Charge;
+use crate::pieces;
 
 /// How one way of a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +32,6 @@ pub(super) enum Reset {
     Stalled,
 }
 
-/// Pieces of data below that are joined.
-const SMALL: usize = 1024;
 /// What a stream holds of data beyond that is charged, in such steps.
 const UNCHARGED: usize = 2 << 10;
 const STEP: usize = 16 << 10;
@@ -186,17 +185,12 @@ impl Stream {
         }
     }
 
-    /// Keeps what has come. Small pieces are joined, or each would cost more than it holds.
+    /// Keeps what has come.
     pub(super) fn keep(&mut self, piece: &[u8]) {
         self.held += piece.len();
-        if piece.len() < SMALL
-            && let Some(last) = self.data.back_mut()
-            && last.len() < SMALL
-        {
-            *last = [&last[..], piece].concat().into();
-            return;
+        if !pieces::join(&mut self.data, piece) {
+            self.data.push_back(Bytes::copy_from_slice(piece));
         }
-        self.data.push_back(Bytes::copy_from_slice(piece));
     }
 
     pub(super) fn wake_receiver(&mut self) {

@@ -1,0 +1,323 @@
+//! A request's body that can be sent more than once: what passes of it is recorded, up to a limit, until no
+//! further attempt follows.
+//!
+//! Recording is a service, not a condition: a body that is too long for it, or whose sender has no share of
+//! memory left, is sent once.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+
+use crate::budget::{Account, Charge};
+use crate::http::body::{Body, BodyError};
+use crate::pieces;
+use crate::progress::is_stall;
+
+/// How much of a body is kept.
+const LIMIT: usize = 64 << 10;
+
+/// A request's body, as often as it is wanted until [`Replay::commit`].
+#[derive(Clone)]
+pub struct Replay(Source);
+
+#[derive(Clone)]
+enum Source {
+    /// All of it is there.
+    Whole(Bytes),
+    Recorded(Rc<RefCell<Recording>>),
+}
+
+struct Recording {
+    source: Body,
+    /// The body's length, if it is known.
+    length: Option<u64>,
+    data: VecDeque<Bytes>,
+    /// Bytes of it.
+    kept: usize,
+    /// For these.
+    charge: Charge,
+    trailers: Option<HeaderMap>,
+    source_over: bool,
+    keeping: bool,
+    /// Something that has passed is not kept.
+    lost: bool,
+    /// The source does not go on with it.
+    stalled: bool,
+    /// Which of the bodies handed out may read: the last.
+    reader: u64,
+    /// How many pieces, and bytes in all, it was given.
+    given: usize,
+    sent: u64,
+    /// It was given the end.
+    ended: bool,
+}
+
+impl Replay {
+    /// What is kept is charged to `account`.
+    pub fn new(mut body: Body, account: &Rc<Account>) -> Self {
+        if let Some(bytes) = body.take_whole() {
+            return Self(Source::Whole(bytes));
+        }
+        if http_body::Body::is_end_stream(&body) {
+            return Self(Source::Whole(Bytes::new()));
+        }
+        let length = http_body::Body::size_hint(&body).exact();
+        Self(Source::Recorded(Rc::new(RefCell::new(Recording {
+            source: body,
+            length,
+            data: VecDeque::new(),
+            kept: 0,
+            charge: Charge::on(account.clone()),
+            trailers: None,
+            source_over: false,
+            keeping: true,
+            lost: false,
+            stalled: false,
+            reader: 0,
+            given: 0,
+            sent: 0,
+            ended: false,
+        }))))
+    }
+
+    /// Whether [`Replay::body`] can give all of the body (again).
+    pub fn possible(&self) -> bool {
+        match &self.0 {
+            Source::Whole(_) => true,
+            Source::Recorded(recording) => !recording.borrow().lost,
+        }
+    }
+
+    /// Whether who sends the body does not go on with it.
+    pub fn has_stalled(&self) -> bool {
+        match &self.0 {
+            Source::Whole(_) => false,
+            Source::Recorded(recording) => recording.borrow().stalled,
+        }
+    }
+
+    /// The body from its beginning. Bodies that were handed out before end with an error.
+    pub fn body(&self) -> Body {
+        let recording = match &self.0 {
+            Source::Whole(bytes) => return Body::whole(bytes.clone()),
+            Source::Recorded(recording) => recording.clone(),
+        };
+        let reader = {
+            let mut recording = recording.borrow_mut();
+            recording.reader += 1;
+            (recording.given, recording.sent, recording.ended) = (0, 0, false);
+            recording.reader
+        };
+        Body::boxed(Replayed { recording, reader })
+    }
+
+    /// There will be no further attempt: nothing more is kept.
+    pub fn commit(&self) {
+        if let Source::Recorded(recording) = &self.0 {
+            recording.borrow_mut().stop();
+        }
+    }
+}
+
+impl Recording {
+    /// Keeps `data`, which is given to the reader as well, if that may be.
+    fn record(&mut self, data: &Bytes) {
+        let kept = self.kept + data.len();
+        if self.keeping && kept <= LIMIT && self.charge.try_resize(kept) {
+            self.kept = kept;
+            if !pieces::join(&mut self.data, data) {
+                self.data.push_back(data.clone());
+            }
+            self.given = self.data.len();
+        } else {
+            self.lost = true;
+            self.stop();
+        }
+    }
+
+    /// Keeps only what the reader has not been given yet.
+    fn stop(&mut self) {
+        self.keeping = false;
+        self.lost |= self.given > 0;
+        self.kept -= self.data.drain(..self.given).map(|data| data.len()).sum::<usize>();
+        self.given = 0;
+        // Less is never refused.
+        let _ = self.charge.resize(self.kept);
+    }
+
+    /// The next piece of what is kept.
+    fn replay(&mut self) -> Option<Bytes> {
+        let data = self.data.get(self.given)?.clone();
+        self.given += 1;
+        if !self.keeping {
+            self.stop();
+        }
+        Some(data)
+    }
+}
+
+/// The body of one attempt.
+struct Replayed {
+    recording: Rc<RefCell<Recording>>,
+    reader: u64,
+}
+
+impl http_body::Body for Replayed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut recording = self.recording.borrow_mut();
+        if recording.reader != self.reader {
+            return Poll::Ready(Some(Err("another attempt has taken the body over".into())));
+        }
+        if let Some(data) = recording.replay() {
+            recording.sent += data.len() as u64;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        if recording.source_over {
+            let ended = std::mem::replace(&mut recording.ended, true);
+            let trailers = recording.trailers.clone().filter(|_| !ended);
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        match ready!(Pin::new(&mut recording.source).poll_frame(cx)) {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    recording.sent += data.len() as u64;
+                    recording.record(data);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    (recording.source_over, recording.ended) = (true, true);
+                    recording.trailers = Some(trailers.clone());
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                recording.lost = true;
+                recording.stalled = is_stall(&*error);
+                Poll::Ready(Some(Err(error)))
+            }
+            None => {
+                (recording.source_over, recording.ended) = (true, true);
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let recording = self.recording.borrow();
+        if recording.reader != self.reader || recording.given < recording.data.len() {
+            return false;
+        }
+        if recording.source_over {
+            return recording.ended || recording.trailers.is_none();
+        }
+        http_body::Body::is_end_stream(&recording.source)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let recording = self.recording.borrow();
+        match recording.length {
+            Some(length) => SizeHint::with_exact(length.saturating_sub(recording.sent)),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::{BodyExt, StreamBody};
+    use tulle_model::name::WorkloadName;
+
+    use super::*;
+    use crate::budget::{Accounts, Budget, Payer};
+
+    fn body(pieces: impl IntoIterator<Item = &'static [u8]>) -> Body {
+        let frames: Vec<_> = pieces.into_iter().map(|piece| Ok(Frame::data(Bytes::from(piece)))).collect();
+        Body::new(StreamBody::new(futures_util::stream::iter::<Vec<Result<_, Infallible>>>(frames)))
+    }
+
+    fn account(memory: u64) -> (std::sync::Arc<Budget>, Rc<Account>) {
+        let budget = Budget::new(memory, 10);
+        let payer = Payer::Workload(WorkloadName::new("default", "a"));
+        (budget.clone(), Accounts::new(budget).of(&payer))
+    }
+
+    async fn next(body: &mut Body) -> Bytes {
+        body.frame().await.unwrap().unwrap().into_data().unwrap()
+    }
+
+    async fn whole(body: Body) -> Bytes {
+        body.collect().await.unwrap().to_bytes()
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn what_has_passed_is_given_again() {
+        let replay = Replay::new(body([&b"one"[..], b"two", b"three"]), &account(1 << 20).1);
+        let mut first = replay.body();
+        assert_eq!((next(&mut first).await, next(&mut first).await), ("one".into(), "two".into()));
+        let second = replay.body();
+        assert!(first.frame().await.unwrap().is_err(), "it is the second one's now");
+        assert_eq!(whole(second).await, "onetwothree");
+        assert!(replay.possible());
+        let mut third = replay.body();
+        replay.commit();
+        assert_eq!(next(&mut third).await, "onetwothree", "it had it not yet");
+        assert!(third.frame().await.is_none() && !replay.possible());
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn what_cannot_be_charged_is_sent_once() {
+        const PIECE: &[u8] = &[7; 10 << 10];
+        let (budget, account) = account(64 << 10);
+        let replay = Replay::new(body([PIECE; 6]), &account);
+        let mut sent = replay.body();
+        next(&mut sent).await;
+        next(&mut sent).await;
+        assert!(replay.possible() && budget.rows()[0].memory >= 20 << 10);
+        let held = account.charge(10 << 10).unwrap();
+        assert_eq!(whole(sent).await.len(), 4 * PIECE.len(), "all of it passes");
+        assert!(!replay.possible());
+        drop(held);
+        assert_eq!(budget.rows(), [], "nothing is kept");
+        assert_eq!(budget.sheds().next(), Some(("memory", 0)), "and nothing was refused");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_long_body_is_not_kept_nor_one_that_was_taken() {
+        const PIECE: &[u8] = &[7; 30 << 10];
+        let (budget, account) = account(1 << 20);
+        let replay = Replay::new(body([PIECE; 3]), &account);
+        let mut sent = replay.body();
+        next(&mut sent).await;
+        next(&mut sent).await;
+        assert_ne!(budget.rows(), []);
+        next(&mut sent).await;
+        assert_eq!((replay.possible(), budget.rows()), (false, vec![]));
+        let replay = Replay::new(body([PIECE; 2]), &account);
+        let mut sent = replay.body();
+        next(&mut sent).await;
+        replay.commit();
+        assert_eq!(budget.rows(), []);
+        assert_eq!(whole(sent).await.len(), PIECE.len());
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn many_small_pieces_cost_what_they_are() {
+        let replay = Replay::new(body([&b"x"[..]; 10_000]), &account(1 << 20).1);
+        assert_eq!(whole(replay.body()).await.len(), 10_000);
+        let Source::Recorded(recording) = &replay.0 else { panic!() };
+        assert!(recording.borrow().data.len() <= 20, "{}", recording.borrow().data.len());
+        assert_eq!(whole(replay.body()).await.len(), 10_000);
+    }
+}
