@@ -20,9 +20,19 @@ const CERTAIN: u64 = 64;
 impl Bound {
     /// Whether one that holds `held` may take `wanted` more.
     pub fn allows(&self, held: u64, wanted: u64) -> bool {
+        self.leaves(held, wanted, 1)
+    }
+
+    /// The same where it can do without: it leaves some of its share to what it cannot do without.
+    pub fn allows_spare(&self, held: u64, wanted: u64) -> bool {
+        self.leaves(held, wanted, 2)
+    }
+
+    /// Whether as much is free afterwards as it holds, so many times.
+    fn leaves(&self, held: u64, wanted: u64, times: u64) -> bool {
         let Ok(free) = u64::try_from(self.free) else { return false };
         let Some(left) = free.checked_sub(wanted) else { return false };
-        let would_hold = held.saturating_add(wanted);
+        let would_hold = held.saturating_add(wanted).saturating_mul(times);
         would_hold <= left || would_hold <= self.total / CERTAIN
     }
 }
@@ -74,6 +84,14 @@ mod tests {
             came += 1;
         }
         assert!(came >= CERTAIN.ilog2(), "room for {came} only");
+    }
+
+    #[test]
+    fn what_one_can_do_without_leaves_room_for_what_it_cannot() {
+        let bound = |held: u64| Bound { total: 900, free: 900 - held as i64 };
+        assert!(bound(299).allows_spare(299, 1) && !bound(300).allows_spare(300, 1));
+        assert!(bound(300).allows(300, 150));
+        assert!(bound(0).allows_spare(0, 7) && !Bound { total: 900, free: 0 }.allows_spare(0, 1));
     }
 
     #[test]

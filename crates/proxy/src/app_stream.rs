@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::app_pool::Place;
-use crate::budget::{Account, Seat, Shed, cost};
+use crate::budget::{Account, Seat, cost};
 use crate::http::http1::client::Stream;
 use crate::tcp::Reset;
 
@@ -31,17 +31,6 @@ impl AppStream {
 
     pub fn place(&mut self) -> &mut Option<Place> {
         &mut self.place
-    }
-
-    /// An answer of that length, as far as it is known, is to come in pieces.
-    pub fn expect(&mut self, length: Option<u64>) -> Result<(), Shed> {
-        self.seat.resize(cost::APPLICATION + cost::body(length))
-    }
-
-    /// Its answer is over.
-    pub fn rest(&mut self) {
-        // Less is never refused.
-        let _ = self.seat.resize(cost::APPLICATION);
     }
 
     /// Has the connection counted for whoever uses it now, unless that has no share left.

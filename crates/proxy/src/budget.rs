@@ -50,6 +50,15 @@ pub enum Resource {
     Descriptors,
 }
 
+/// What something is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// What would be refused without.
+    Firm,
+    /// What goes on without, more slowly.
+    Spare,
+}
+
 /// Why something was not taken on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(usize)]
@@ -151,12 +160,16 @@ impl Budget {
     }
 
     /// Leases `wanted`, if the payer's share allows it.
-    fn try_lease(&self, held: &Held, of: Resource, wanted: u64) -> bool {
+    fn try_lease(&self, held: &Held, of: Resource, wanted: u64, need: Need) -> bool {
         let stock = &self.stocks[of as usize];
         let holds = held.0[of as usize].load(Relaxed);
         let leased = stock.free.fetch_update(Relaxed, Relaxed, |free| {
             let bound = Bound { total: stock.total, free };
-            bound.allows(holds, wanted).then_some(free - wanted as i64)
+            let allowed = match need {
+                Need::Firm => bound.allows(holds, wanted),
+                Need::Spare => bound.allows_spare(holds, wanted),
+            };
+            allowed.then_some(free - wanted as i64)
         });
         if leased.is_ok() {
             held.0[of as usize].fetch_add(wanted, Relaxed);

@@ -355,7 +355,8 @@ impl OneWay {
         }
     }
 
-    /// Reads once, and writes what that was as far as it goes.
+    /// Reads once, and writes what that was as far as it goes. Nothing more is read while something waits, and
+    /// only a little at a time while there is no memory for more: then the sender waits.
     fn pass<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -368,7 +369,7 @@ impl OneWay {
         W: AsyncWrite + Unpin,
     {
         let mut scratch = SCRATCH.take().unwrap_or_else(|| vec![0; READ].into_boxed_slice());
-        let mut read = ReadBuf::new(&mut scratch);
+        let mut read = ReadBuf::new(&mut scratch[..self.charge.readable(READ)]);
         let result = match Pin::new(reader).poll_read(cx, &mut read) {
             Poll::Ready(Ok(())) if read.filled().is_empty() => {
                 self.state = State::Ended;
@@ -397,7 +398,7 @@ impl OneWay {
                     passed(count as u64);
                 }
                 Poll::Pending => {
-                    self.charge.resize(data.len()).map_err(|shed| io::Error::other(shed.message()))?;
+                    self.charge.hold(0, data.len());
                     self.kept = data.to_vec();
                     break;
                 }

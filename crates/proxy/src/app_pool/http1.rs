@@ -102,7 +102,7 @@ impl Pool {
         account: &Rc<Account>,
     ) -> Result<Response<Body>, UpstreamError> {
         let gate = head.extensions.get::<Gate>();
-        let outgoing = Outgoing { head, upgrade: None, gate };
+        let outgoing = Outgoing { head, upgrade: None, gate, account };
         let repeatable = is_idempotent(&head.method) && body.is_end_stream();
         for attempt in 1.. {
             let kept = if attempt < ATTEMPTS { self.take_idle(address, repeatable, account) } else { None };
@@ -115,20 +115,17 @@ impl Pool {
                 None => Box::pin(self.next_exchange(address, outgoing, body, account, repeatable)).await?,
             };
             match outcome {
-                Ok(mut answer) => {
+                Ok(answer) => {
                     if let Some(gate) = gate {
                         gate.refuse();
                     }
                     if reused {
                         self.set_proven(address, true);
                     }
-                    if let Some((io, length)) = answer.coming() {
-                        io.expect(length).map_err(|shed| UpstreamError {
-                            safe_to_retry: false,
-                            ..UpstreamError::shed(shed)
-                        })?;
-                    }
                     return Ok(self.keep_when_over(address, opened, answer));
+                }
+                Err(Failed { shed: Some(shed), .. }) => {
+                    return Err(UpstreamError { safe_to_retry: false, ..UpstreamError::shed(shed) });
                 }
                 Err(Failed { why, oversized: true, .. }) => {
                     let message = format!("the answer of {address} cannot be passed on: {why}");
@@ -256,8 +253,7 @@ impl Pool {
         })
     }
 
-    fn put_idle(self: &Rc<Self>, address: SocketAddr, mut connection: Idle) {
-        connection.connection.io_mut().rest();
+    fn put_idle(self: &Rc<Self>, address: SocketAddr, connection: Idle) {
         if self.crowded.borrow().get(&address).is_some_and(|since| connection.opened < *since) {
             return;
         }

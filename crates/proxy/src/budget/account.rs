@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tulle_model::snapshot::FastMap;
 
-use super::{Budget, Held, Payer, Resource, Shed};
+use super::{Budget, Held, Need, Payer, Resource, SLICE, Shed, cost};
 use crate::pace::Pace;
 
 /// When so many bytes were given back, the allocator is told to do the same, after a pause in which more
@@ -38,7 +38,7 @@ pub struct Account {
     shared: Rc<Shared>,
     held: Arc<Held>,
     leases: [Lease; 2],
-    /// The last time that it asked for memory it got none.
+    /// It got none the last time that it asked for memory to spare.
     over: Cell<bool>,
     pace: Pace,
 }
@@ -127,9 +127,19 @@ impl Account {
         why
     }
 
-    /// Whether it got no memory when it last asked: what can do with less should.
+    /// Whether it gets no memory for now: what can do with less should.
     pub fn is_over(&self) -> bool {
-        self.over.get()
+        self.over.get() && !self.recovers()
+    }
+
+    /// Whether it gets some again.
+    #[cold]
+    fn recovers(&self) -> bool {
+        let lease = &self.leases[Resource::Memory as usize];
+        let spare = lease.leased.get() - lease.used.get();
+        let recovered = spare >= SLICE;
+        self.over.set(!recovered);
+        recovered || self.lease_more(Resource::Memory, SLICE - spare, Need::Spare)
     }
 
     /// Waits until one more of its requests may begin.
@@ -138,9 +148,13 @@ impl Account {
     }
 
     fn take(&self, of: Resource, amount: u64) -> bool {
+        self.take_for(Need::Firm, of, amount)
+    }
+
+    fn take_for(&self, need: Need, of: Resource, amount: u64) -> bool {
         let lease = &self.leases[of as usize];
         let used = lease.used.get() + amount;
-        if used > lease.leased.get() && !self.lease_more(of, used - lease.leased.get()) {
+        if used > lease.leased.get() && !self.lease_more(of, used - lease.leased.get(), need) {
             return false;
         }
         lease.used.set(used);
@@ -148,17 +162,17 @@ impl Account {
     }
 
     #[cold]
-    fn lease_more(&self, of: Resource, missing: u64) -> bool {
+    fn lease_more(&self, of: Resource, missing: u64, need: Need) -> bool {
         let budget = &self.shared.budget;
         let slice = budget.stocks[of as usize].slice.max(missing);
-        let leased = if budget.try_lease(&self.held, of, slice) {
+        let leased = if budget.try_lease(&self.held, of, slice, need) {
             slice
-        } else if slice > missing && budget.try_lease(&self.held, of, missing) {
+        } else if slice > missing && budget.try_lease(&self.held, of, missing, need) {
             missing
         } else {
             0
         };
-        if of == Resource::Memory {
+        if of == Resource::Memory && (leased == 0 || need == Need::Spare) {
             self.over.set(leased == 0);
         }
         let lease = &self.leases[of as usize];
@@ -197,7 +211,6 @@ impl Account {
         lease.leased.set(lease.leased.get() - amount);
         self.shared.budget.give_back(&self.held, of, amount);
         if of == Resource::Memory {
-            self.over.set(false);
             self.shared.returned(amount);
         }
     }
@@ -258,7 +271,11 @@ impl Charge {
         self.account.as_ref()
     }
 
-    /// Whether its account has got nothing lately.
+    pub fn is_of(&self, account: &Rc<Account>) -> bool {
+        self.account.as_ref().is_some_and(|own| Rc::ptr_eq(own, account))
+    }
+
+    /// Whether its account gets nothing for now.
     pub fn is_over(&self) -> bool {
         self.account.as_ref().is_some_and(|account| account.is_over())
     }
@@ -278,17 +295,21 @@ impl Charge {
 
     /// Makes it so many bytes, if that is allowed; less always is.
     pub fn resize(&mut self, bytes: usize) -> Result<(), Shed> {
-        if self.try_resize(bytes) {
+        if self.change(bytes, Need::Firm) {
             return Ok(());
         }
         Err(self.account.as_ref().map_or(Shed::Memory, |account| account.refused()))
     }
 
-    /// The same; whether it did. For whoever can do with less, and refuses nobody anything.
+    /// The same for what can be done without; whether it did.
     pub fn try_resize(&mut self, bytes: usize) -> bool {
+        self.change(bytes, Need::Spare)
+    }
+
+    fn change(&mut self, bytes: usize, need: Need) -> bool {
         if let Some(account) = &self.account {
             if bytes > self.bytes {
-                if !account.take(Resource::Memory, (bytes - self.bytes) as u64) {
+                if !account.take_for(need, Resource::Memory, (bytes - self.bytes) as u64) {
                     return false;
                 }
             } else {
@@ -299,22 +320,33 @@ impl Charge {
         true
     }
 
-    /// Makes it what it is, allowed or not; whether it was.
-    pub fn set(&mut self, bytes: usize) -> bool {
-        if let Some(account) = &self.account
-            && bytes > self.bytes
-        {
-            let more = (bytes - self.bytes) as u64;
-            let allowed = account.take(Resource::Memory, more);
-            if !allowed {
-                account.owe(Resource::Memory, more);
-            }
-            self.bytes = bytes;
-            return allowed;
+    /// Makes it what waits in the buffers of a connection or stream, beside `base`, and beyond what that costs
+    /// anyway, allowed or not: it is there. Who is not allowed ([`Charge::is_over`]) takes less from now on.
+    pub fn hold(&mut self, base: usize, waiting: usize) {
+        let bytes = base + waiting.saturating_sub(cost::WAITING);
+        if bytes != self.bytes {
+            self.set(bytes);
         }
-        // What is given back cannot be refused.
-        let _ = self.resize(bytes);
-        true
+    }
+
+    /// The same where it can be refused: what waits is no message yet.
+    pub fn try_hold(&mut self, waiting: usize) -> Result<(), Shed> {
+        self.resize(waiting.saturating_sub(cost::WAITING))
+    }
+
+    /// How much may be read at a time of what may have to wait then.
+    pub fn readable(&self, most: usize) -> usize {
+        if self.is_over() { cost::WAITING / 2 } else { most }
+    }
+
+    /// Makes it what is there, allowed or not.
+    pub fn set(&mut self, bytes: usize) {
+        if !self.change(bytes, Need::Spare)
+            && let Some(account) = &self.account
+        {
+            account.owe(Resource::Memory, (bytes - self.bytes) as u64);
+            self.bytes = bytes;
+        }
     }
 }
 
@@ -337,12 +369,7 @@ impl Seat {
     }
 
     pub fn is_of(&self, account: &Rc<Account>) -> bool {
-        self.memory.account().is_some_and(|own| Rc::ptr_eq(own, account))
-    }
-
-    /// The connection turned out to need another amount of memory.
-    pub fn resize(&mut self, bytes: usize) -> Result<(), Shed> {
-        self.memory.resize(bytes)
+        self.memory.is_of(account)
     }
 }
 
@@ -410,10 +437,10 @@ mod tests {
         let worker = Accounts::new(budget.clone());
         let mut charge = Charge::on(worker.of(&payer("a")));
         assert!(charge.resize(MIB).is_err());
-        assert!(!charge.set(2 * MIB));
+        charge.set(2 * MIB);
         assert!(held(&budget).0 >= 2 * MIB as u64);
         assert!(worker.of(&payer("b")).charge(1).is_err(), "there is nothing");
-        assert!(charge.set(0));
+        charge.set(0);
         assert_eq!(held(&budget).0, 0);
         assert!(worker.of(&payer("b")).charge(1).is_ok());
     }

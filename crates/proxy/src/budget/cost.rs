@@ -1,7 +1,7 @@
 //! What things cost in memory whose size is not looked at, in bytes. Each is at least what it was measured
 //! to be: a sum of them is a bound, not a forecast.
 
-/// A client's connection: its task, what was read of it, its socket.
+/// A client's connection: its task, its socket, and [`WAITING`].
 pub const CONNECTION: usize = 8 << 10;
 /// What HTTP/2 adds to a connection: tables of both directions, settings, the map of streams.
 pub const HTTP2: usize = 40 << 10;
@@ -9,16 +9,12 @@ pub const HTTP2: usize = 40 << 10;
 pub const TLS: usize = 24 << 10;
 /// A TLS handshake under way.
 pub const HANDSHAKE: usize = 48 << 10;
-/// A connection to an application, with what it reads an answer's head into.
+/// A connection to an application, and [`WAITING`].
 pub const APPLICATION: usize = 8 << 10;
 /// A request: its task with all that is decided on its way, and its stream or exchange on the other side.
 pub const REQUEST: usize = 16 << 10;
 /// A field of a head, beside the bytes of its value.
 pub const FIELD: usize = 256;
-/// What of a body of HTTP/1 is on its way at most: read ahead, and not written yet.
-pub const BODY: usize = 128 << 10;
-
-/// The same for a body that says how long it is.
-pub fn body(length: Option<u64>) -> usize {
-    length.map_or(BODY, |length| usize::try_from(length).unwrap_or(BODY).min(BODY))
-}
+/// What of a message's body may wait in the buffers of a connection or stream within what that costs anyway. More
+/// is charged while it waits, and who can get no more memory goes on with as much.
+pub const WAITING: usize = 4 << 10;

@@ -193,9 +193,12 @@ async fn speak(
         Form::Extended(_) => Some(&websocket),
         Form::Connect => None,
     };
-    let outgoing = Outgoing { head, upgrade, gate: None };
+    let outgoing = Outgoing { head, upgrade, gate: None, account: &account };
     let answer = exchange(Connection::new(upstream, worker.sweep.clone()), outgoing, body).await.map_err(
-        |Failed { why, oversized, .. }| {
+        |Failed { why, oversized, shed, .. }| {
+            if let Some(shed) = shed {
+                return UpstreamError { safe_to_retry: false, ..UpstreamError::shed(shed) };
+            }
             let kind = if oversized {
                 UpstreamErrorKind::AnswerHeadersTooLarge
             } else {

@@ -68,7 +68,7 @@ where
             }
             if !rest.is_empty() {
                 if room.is_pending() {
-                    sender.wants_room();
+                    sender.wants_room(rest.len());
                     return Poll::Pending;
                 }
                 sender.send(&mut rest, last);

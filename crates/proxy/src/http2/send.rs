@@ -103,7 +103,7 @@ impl Core {
         let blocked = self.socket_full || self.send_window <= 0;
         if blocked && stream.unsent_length < UNSENT_LIMIT && self.unsent < ALL_UNSENT_LIMIT {
             let room = window.min(UNSENT_LIMIT - stream.unsent_length);
-            if stream.admits(room) {
+            if stream.admits_unsent(room) {
                 return Poll::Ready(Ok(room));
             }
         }
@@ -117,7 +117,9 @@ impl Core {
             return data.clear();
         }
         let waits = self.streams.get_mut(&id).is_none_or(|stream| {
-            stream.wants_room = false;
+            if std::mem::take(&mut stream.at_hand) > 0 {
+                stream.took(0);
+            }
             stream.unsent_length > 0
         });
         if !waits && self.write_data(id, data, end) {
@@ -130,7 +132,7 @@ impl Core {
         if !data.is_empty() {
             let window = usize::try_from(stream.send_window).unwrap_or(0);
             let room = window.min(UNSENT_LIMIT).saturating_sub(stream.unsent_length).min(data.len());
-            let kept = data.split_to(if stream.admits(room) { room } else { 0 });
+            let kept = data.split_to(if stream.admits_unsent(room) { room } else { 0 });
             if !kept.is_empty() {
                 stream.unsent_length += kept.len();
                 self.unsent += kept.len();

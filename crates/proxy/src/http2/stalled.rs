@@ -118,7 +118,7 @@ impl Stream {
 
     /// A mark of what waits to be sent.
     fn offers(&self) -> Option<u64> {
-        let waits = (self.unsent_length > 0 || self.wants_room) && self.reset.is_none() && !self.is_tunnel;
+        let waits = (self.unsent_length > 0 || self.at_hand > 0) && self.reset.is_none() && !self.is_tunnel;
         waits.then_some(self.sent)
     }
 }
@@ -136,11 +136,11 @@ impl Handle {
 }
 
 impl Sender {
-    /// Data is at hand, and there is no room for it.
-    pub(super) fn wants_room(&mut self) {
+    /// So much data is at hand, and there is no room for it.
+    pub(super) fn wants_room(&mut self, at_hand: usize) {
         self.with_core(|core, id| {
             if let Some(stream) = core.streams.get_mut(&id) {
-                stream.wants_room = true;
+                stream.hold(at_hand);
             }
         });
     }

@@ -8,7 +8,7 @@ use http::{HeaderMap, response};
 
 use super::error::Reason;
 use super::stalled::Still;
-use crate::budget::Charge;
+use crate::budget::{Charge, cost};
 use crate::pieces;
 
 /// How one way of a stream stands.
@@ -89,8 +89,8 @@ pub(super) struct Stream {
     pub unannounced: u32,
     /// Frames of data that were sent.
     pub sent: u64,
-    /// Data is at hand for which there is no room.
-    pub wants_room: bool,
+    /// So much data is at hand, with whoever sends, for which there is no room.
+    pub at_hand: usize,
     /// What passes are the bytes of a connection, which may rest.
     pub is_tunnel: bool,
     /// What the peer began to send does not go on (servers).
@@ -138,7 +138,7 @@ impl Stream {
             receive_window: i64::from(receive_window),
             unannounced: 0,
             sent: 0,
-            wants_room: false,
+            at_hand: 0,
             is_tunnel: false,
             stalled: false,
             receive_still: Still::default(),
@@ -165,21 +165,44 @@ impl Stream {
         std::mem::take(&mut self.unsent_length)
     }
 
-    /// Whether that much more may be buffered for this stream, in or out.
+    /// Whether that much more, which has come, may be buffered for this stream.
     pub(super) fn admits(&mut self, more: usize) -> bool {
-        let data = self.held + self.unsent_length + more;
-        data <= self.charge.bytes() - self.head_cost + UNCHARGED || self.admit(data)
+        self.covers(more) || self.charge.resize(self.cost(more)).is_ok()
+    }
+
+    /// Whether that much more may be buffered, or else waits with whoever sends it.
+    pub(super) fn admits_unsent(&mut self, more: usize) -> bool {
+        self.covers(more) || self.charge.try_resize(self.cost(more))
+    }
+
+    fn covers(&self, more: usize) -> bool {
+        self.data() + more <= self.charge.bytes() - self.head_cost + UNCHARGED
     }
 
     #[cold]
-    fn admit(&mut self, data: usize) -> bool {
-        self.charge.resize(self.head_cost + data.next_multiple_of(STEP)).is_ok()
+    fn cost(&self, more: usize) -> usize {
+        self.head_cost + (self.data() + more).next_multiple_of(STEP)
+    }
+
+    /// What is held of data both ways, beyond what may wait anyway where it comes from.
+    fn data(&self) -> usize {
+        self.held + self.unsent_length + self.at_hand.saturating_sub(cost::WAITING)
+    }
+
+    /// Whoever sends has that much at hand, and there is no room for it.
+    pub(super) fn hold(&mut self, at_hand: usize) {
+        self.at_hand = at_hand;
+        let needed = self.head_cost + self.data();
+        if needed > self.charge.bytes() + UNCHARGED {
+            // It is there. Less is read from now on where it comes from.
+            self.charge.set(needed);
+        }
     }
 
     /// A reader has taken data.
     pub(super) fn took(&mut self, count: usize) {
         self.held -= count;
-        if self.held == 0 && self.unsent_length == 0 && self.charge.bytes() > self.head_cost {
+        if self.charge.bytes() > self.head_cost && self.data() == 0 {
             // Less is never refused.
             let _ = self.charge.resize(self.head_cost);
         }

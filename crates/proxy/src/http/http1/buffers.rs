@@ -10,7 +10,7 @@ pub(super) const SCRATCH: usize = 64 << 10;
 /// Buffers and header maps that wait to be used again.
 const KEPT: usize = 16;
 /// Buffers that have grown beyond that are not kept.
-const MAX_KEPT: usize = 64 << 10;
+const MAX_KEPT: usize = 16 << 10;
 const FIRST: usize = 2 << 10;
 
 thread_local! {

@@ -22,6 +22,7 @@ use super::framing::{Decoded, Decoder};
 use super::head::{self, Bad, ResponseHead};
 use super::input::{Input, Lost, NoHead};
 use super::output::{Output, Sending};
+use crate::budget::{Account, Charge, Shed};
 use crate::http::body::{Body, BodyError, Gate, passed_on};
 use crate::http::headers::named_by_connection;
 use crate::progress::{INTERIM_ANSWERS, Patience, Side, Stall, Stalled, Sweep};
@@ -43,6 +44,8 @@ struct Parts<IO> {
     io: IO,
     input: Input,
     output: Output,
+    /// For what waits in the two.
+    charge: Charge,
     /// The answer began with a head that came alone.
     pieces: bool,
     sweep: Rc<Sweep>,
@@ -52,9 +55,9 @@ struct Parts<IO> {
 
 impl<IO> Connection<IO> {
     pub fn new(io: IO, sweep: Rc<Sweep>) -> Self {
-        let (input, output) = Default::default();
+        let (input, output, charge) = Default::default();
         let [reading, writing] = [Patience::with(Side::Application), Patience::with(Side::Application)];
-        Self(Box::new(Parts { io, input, output, pieces: false, sweep, reading, writing }))
+        Self(Box::new(Parts { io, input, output, charge, pieces: false, sweep, reading, writing }))
     }
 
     pub fn io(&self) -> &IO {
@@ -79,6 +82,8 @@ pub(crate) struct Outgoing<'r> {
     pub upgrade: Option<&'r HeaderValue>,
     /// What holds the body back until the application wants it.
     pub gate: Option<&'r Gate>,
+    /// Of who sends it: what waits of it and of its answer is charged there.
+    pub account: &'r Rc<Account>,
 }
 
 /// Why there is no answer.
@@ -90,11 +95,13 @@ pub(crate) struct Failed {
     pub oversized: bool,
     /// The application made no progress for too long.
     pub stalled: bool,
+    /// There is no memory for the head of the answer.
+    pub shed: Option<Shed>,
 }
 
 impl Failed {
     fn new(why: impl fmt::Display) -> Self {
-        Self { why: why.to_string(), unsent: None, oversized: false, stalled: false }
+        Self { why: why.to_string(), unsent: None, oversized: false, stalled: false, shed: None }
     }
 }
 
@@ -122,7 +129,10 @@ pub(crate) async fn exchange<IO: Stream>(
     request: Outgoing<'_>,
     mut body: Body,
 ) -> Result<Answer<IO>, Failed> {
-    let Outgoing { head, upgrade, gate } = request;
+    let Outgoing { head, upgrade, gate, account } = request;
+    if !connection.charge.is_of(account) {
+        connection.charge = Charge::on(account.clone());
+    }
     let before = connection.output.total;
     connection.io.set_busy(true);
     let announced = Announced::of_request(head, body.size_hint().exact());
@@ -139,9 +149,9 @@ pub(crate) async fn exchange<IO: Stream>(
     let mut broken = None;
     let mut interim = 0;
     let outcome = poll_fn(|cx| {
-        let Parts { io, input, output, sweep, reading, writing, .. } = &mut *connection;
+        let Parts { io, input, output, charge, sweep, reading, writing, .. } = &mut *connection;
         if let Some(sending) = &mut upload {
-            match sending.poll(cx, io, output) {
+            match sending.poll(cx, io, output, charge) {
                 Poll::Pending if output.is_empty() => writing.rest(),
                 Poll::Pending => {
                     if writing.poll(cx, sweep, Stall::Write, output.total).is_ready() {
@@ -164,11 +174,17 @@ pub(crate) async fn exchange<IO: Stream>(
             }
         }
         loop {
-            let parsed = match input.poll_head(cx, io, |bytes| head::response(bytes, &head.method)) {
+            let parsed = match input.poll_head(cx, io, charge, |bytes| head::response(bytes, &head.method)) {
                 Poll::Ready(parsed) => parsed,
                 // It may take its time to begin.
-                Poll::Pending if input.is_empty() => return Poll::Pending,
+                Poll::Pending if input.is_empty() => {
+                    charge.hold(0, output.held());
+                    return Poll::Pending;
+                }
                 Poll::Pending => {
+                    if let Err(shed) = charge.try_hold(input.held() + output.held()) {
+                        return Poll::Ready(Err(NoAnswer::Shed(shed)));
+                    }
                     ready!(reading.poll(cx, sweep, Stall::Head, interim.into()));
                     return Poll::Ready(Err(NoAnswer::Stalled("it does not finish the head of its answer")));
                 }
@@ -219,7 +235,9 @@ pub(crate) async fn exchange<IO: Stream>(
             },
             oversized: false,
             stalled: false,
+            shed: None,
         }),
+        Err(NoAnswer::Shed(shed)) => Err(Failed { shed: Some(shed), ..Failed::new(shed.message()) }),
         Err(no_answer @ NoAnswer::Head(NoHead::Bad(Bad::TooLarge))) => {
             Err(Failed { oversized: true, ..Failed::new(no_answer) })
         }
@@ -241,6 +259,7 @@ enum NoAnswer {
     Switched,
     Stalled(&'static str),
     Interim,
+    Shed(Shed),
 }
 
 impl fmt::Display for NoAnswer {
@@ -255,6 +274,7 @@ impl fmt::Display for NoAnswer {
             Self::Head(NoHead::Bad(Bad::Malformed(why))) => write!(f, "the answer is malformed: {}", why.0),
             Self::Body(error) => write!(f, "the request's body broke: {error}"),
             Self::Stalled(what) => f.write_str(what),
+            Self::Shed(shed) => f.write_str(shed.message()),
             Self::Interim => write!(f, "it sent more than {INTERIM_ANSWERS} interim answers"),
             Self::Switched => f.write_str("it switched protocols without being asked to"),
         }
@@ -294,24 +314,36 @@ impl Upload {
         cx: &mut Context<'_>,
         io: &mut IO,
         output: &mut Output,
+        charge: &mut Charge,
     ) -> Poll<Result<(), Unsent>> {
         loop {
-            let waits = self.gather(cx, output).map_err(Unsent::Body)?;
-            ready!(output.poll_flush(cx, io)).map_err(Unsent::Broken)?;
+            let waits = self.gather(cx, output, charge).map_err(Unsent::Body)?;
+            if output.poll_flush(cx, io).map_err(Unsent::Broken)?.is_pending() {
+                if charge.is_over() {
+                    output.shrink();
+                }
+                return Poll::Pending;
+            }
             self.first = First::Gone;
             if self.over {
                 output.rest();
                 return Poll::Ready(Ok(()));
             }
             if waits {
+                output.rest();
                 return Poll::Pending;
             }
         }
     }
 
     /// Takes what is there of the body; whether it waits for more.
-    fn gather(&mut self, cx: &mut Context<'_>, output: &mut Output) -> Result<bool, BodyError> {
-        while !self.over && output.has_room() {
+    fn gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        output: &mut Output,
+        charge: &Charge,
+    ) -> Result<bool, BodyError> {
+        while !self.over && output.has_room(charge) {
             let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else { return Ok(true) };
             let put = match frame.transpose()?.map(Frame::into_data) {
                 Some(Ok(data)) => {
@@ -351,11 +383,6 @@ impl Upload {
 }
 
 impl<IO: Stream + 'static> Answer<IO> {
-    /// The connection, while the answer's body is still to come, and how long that is, if it is known.
-    pub fn coming(&mut self) -> Option<(&mut IO, Option<u64>)> {
-        self.whole.is_none().then(|| (&mut self.rest.connection.0.io, self.decoder.left()))
-    }
-
     /// The answer with its body. When that was read to its end and the connection can be used again, it is
     /// handed to `give_back`.
     pub fn into_response(mut self, give_back: impl FnOnce(Rest<IO>) + Unpin + 'static) -> Response<Body> {
@@ -397,16 +424,25 @@ impl<IO: Stream> Rest<IO> {
         if self.upload.is_some() {
             return Err(self);
         }
-        self.connection.0.input.rest();
-        self.connection.0.pieces = false;
+        let Parts { input, output, charge, pieces, .. } = &mut *self.connection.0;
+        input.rest();
+        if charge.bytes() > 0 {
+            charge.hold(0, input.held() + output.held());
+        }
+        *pieces = false;
         Ok(self.connection)
     }
 
     /// Sends what is left of the request. `None`: that failed.
     pub async fn finish(mut self) -> Option<Connection<IO>> {
         if let Some(mut upload) = self.upload.take() {
-            let Parts { io, output, .. } = &mut *self.connection.0;
-            poll_fn(|cx| upload.poll(cx, io, output)).await.ok()?;
+            let Parts { io, output, charge, .. } = &mut *self.connection.0;
+            let sent = poll_fn(|cx| {
+                let sent = upload.poll(cx, io, output, charge);
+                charge.hold(0, output.held());
+                sent
+            });
+            sent.await.ok()?;
         }
         self.ready().ok()
     }
@@ -445,9 +481,9 @@ impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F
         let Some((Rest { connection, upload }, _)) = &mut this.left else {
             return Poll::Ready(this.lost.take().map(|lost| Err(lost.into())));
         };
-        let Parts { io, input, output, pieces, sweep, reading, writing } = &mut *connection.0;
+        let Parts { io, input, output, charge, pieces, sweep, reading, writing } = &mut *connection.0;
         if let Some(sending) = upload {
-            let sent = match sending.poll(cx, io, output) {
+            let sent = match sending.poll(cx, io, output, charge) {
                 Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
                 Poll::Pending if output.is_empty() => {
                     writing.rest();
@@ -466,7 +502,9 @@ impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F
                 io.hurry();
             }
         };
-        let decoded = match input.poll_body(cx, io, &mut this.decoder, hurry) {
+        let decoded = input.poll_body(cx, io, &mut this.decoder, charge, hurry);
+        charge.hold(0, input.held() + output.held());
+        let decoded = match decoded {
             Poll::Ready(decoded) => {
                 reading.rest();
                 decoded

@@ -1,4 +1,5 @@
-//! What was read of a connection and not used yet. While nothing is left over, it holds no memory.
+//! What was read of a connection and not used yet. While nothing is left over, and while more is awaited, it holds
+//! no memory.
 
 use std::io;
 use std::pin::Pin;
@@ -11,6 +12,7 @@ use tulle_model::detect;
 use super::buffers::{self, with_scratch};
 use super::framing::{Decoded, Decoder, Malformed};
 use super::head::{Bad, empty_lines};
+use crate::budget::Charge;
 use crate::http::HEADER_LIMIT;
 
 /// What a body is read with at first, and when it fills that.
@@ -24,7 +26,7 @@ pub(super) struct Input {
     searched: usize,
     /// That has its first line to the end.
     lined: bool,
-    /// The last read of a body filled what it was given.
+    /// The last read of a body was a large one.
     busy: bool,
     /// Something was read since a body's reader was last told to wait.
     read: bool,
@@ -60,6 +62,11 @@ impl Input {
         self.buffer.is_empty()
     }
 
+    /// How much memory it takes.
+    pub fn held(&self) -> usize {
+        if self.buffer.is_empty() { 0 } else { self.buffer.capacity() }
+    }
+
     /// Forgets empty lines before a request, which some clients send after a body (RFC 9112, section 2.2).
     pub fn skip_empty_lines(&mut self) {
         if empty_lines(&self.buffer) == self.buffer.len() {
@@ -75,11 +82,13 @@ impl Input {
         }
     }
 
-    /// Reads until `parse` finds a head, which says how many bytes it took.
+    /// Reads until `parse` finds a head, which says how many bytes it took. No more is read at a time than `charge`
+    /// allows.
     pub fn poll_head<T, IO: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut IO,
+        charge: &Charge,
         mut parse: impl FnMut(&[u8]) -> Result<Option<(T, usize)>, Bad>,
     ) -> Poll<Result<T, NoHead>> {
         loop {
@@ -103,7 +112,7 @@ impl Input {
             }
             let first = self.buffer.is_empty();
             let found = ready!(with_scratch(|scratch| {
-                let mut read = ReadBuf::new(scratch);
+                let mut read = ReadBuf::new(&mut scratch[..charge.readable(AHEAD)]);
                 ready!(Pin::new(&mut *io).poll_read(cx, &mut read)).map_err(NoHead::Broken)?;
                 let mut bytes = read.filled();
                 if bytes.is_empty() {
@@ -145,27 +154,33 @@ impl Input {
         }
     }
 
-    /// Reads on ahead of what is asked for. Ready with 0 at the end of the connection.
-    pub fn poll_ahead<IO: AsyncRead + Unpin>(
+    /// Reads `most` bytes at most, and not more than [`AHEAD`], by way of a buffer that all share: nothing is held
+    /// while they are awaited, and what came takes as much as it is. Ready with 0 at the end of the connection.
+    pub fn poll_read<IO: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut IO,
+        most: usize,
     ) -> Poll<io::Result<usize>> {
         with_scratch(|scratch| {
-            let mut read = ReadBuf::new(scratch);
+            let mut read = ReadBuf::new(&mut scratch[..most.min(AHEAD)]);
             ready!(Pin::new(io).poll_read(cx, &mut read))?;
-            self.buffer.extend_from_slice(read.filled());
+            match self.buffer.is_empty() {
+                true => self.buffer = read.filled().into(),
+                false => self.buffer.extend_from_slice(read.filled()),
+            }
             Poll::Ready(Ok(read.filled().len()))
         })
     }
 
-    /// The next part of a body; never [`Decoded::More`]. `waits` is told once after
-    /// what was read, when there is no more of it.
+    /// The next part of a body; never [`Decoded::More`]. No more is read at a time than `charge` allows. `waits` is
+    /// told once after what was read, when there is no more of it.
     pub fn poll_body<IO: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut IO,
         decoder: &mut Decoder,
+        charge: &Charge,
         mut waits: impl FnMut(&IO),
     ) -> Poll<Result<Decoded, Lost>> {
         loop {
@@ -173,7 +188,7 @@ impl Input {
                 Decoded::More => {}
                 decoded => return Poll::Ready(Ok(decoded)),
             }
-            match self.poll_fill(cx, io) {
+            match self.poll_fill(cx, io, charge) {
                 Poll::Ready(Ok(0)) if decoder.finish() => return Poll::Ready(Ok(Decoded::End)),
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(Lost::Ended)),
                 Poll::Ready(Ok(_)) => self.read = true,
@@ -188,20 +203,32 @@ impl Input {
         }
     }
 
-    /// Reads into the buffer itself, so that what is large is copied by the kernel only.
+    /// Reads what is large into the buffer itself, so that it is copied by the kernel only.
     fn poll_fill<IO: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         io: &mut IO,
+        charge: &Charge,
     ) -> Poll<io::Result<usize>> {
-        let room = if self.busy { READ } else { FIRST_READ };
-        if self.buffer.capacity() - self.buffer.len() < room / 2 {
-            self.buffer.reserve(room);
+        let filled = if self.busy && !charge.is_over() {
+            if self.buffer.capacity() - self.buffer.len() < READ / 2 {
+                self.buffer.reserve(READ);
+            }
+            tokio_util::io::poll_read_buf(Pin::new(io), cx, &mut self.buffer)
+        } else {
+            self.poll_read(cx, io, charge.readable(FIRST_READ))
+        };
+        match filled {
+            Poll::Ready(filled) => {
+                self.busy = matches!(filled, Ok(FIRST_READ..));
+                Poll::Ready(filled)
+            }
+            Poll::Pending => {
+                // It may have room for more, or be a part of what was read with it.
+                self.buffer = self.buffer[..].into();
+                Poll::Pending
+            }
         }
-        let room = self.buffer.capacity() - self.buffer.len();
-        let count = ready!(tokio_util::io::poll_read_buf(Pin::new(io), cx, &mut self.buffer))?;
-        self.busy |= count == room;
-        Poll::Ready(Ok(count))
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
 use super::{buffers, encode};
+use crate::budget::Charge;
 
 /// A part of that size or less is copied to what is written with it.
 const COPIED: usize = 8 << 10;
@@ -55,9 +56,17 @@ impl Output {
         self.written == self.small.len() && self.large.is_empty() && self.end.is_empty()
     }
 
-    /// Whether more can be put.
-    pub fn has_room(&self) -> bool {
-        self.large.is_empty() && self.end.is_empty() && self.small.len() - self.written < GATHERED
+    /// How much memory waits to be written.
+    pub fn held(&self) -> usize {
+        if self.is_empty() { 0 } else { self.small.capacity() + self.large.len() }
+    }
+
+    /// Whether more can be put. One thing at a time where `charge` gets no more memory.
+    pub fn has_room(&self, charge: &Charge) -> bool {
+        self.large.is_empty()
+            && self.end.is_empty()
+            && self.small.len() - self.written < GATHERED
+            && (self.is_empty() || !charge.is_over())
     }
 
     /// Puts a body's part, and its end if that is known to come with it.
@@ -158,6 +167,11 @@ impl Output {
         if self.large.is_empty() {
             self.large = Bytes::new();
         }
+    }
+
+    /// Takes no more memory than what waits needs.
+    pub fn shrink(&mut self) {
+        self.small.shrink_to_fit();
     }
 
     /// Gives back what only a busy connection needs. What was not written is lost.

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
 use http::{Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
@@ -25,11 +25,11 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tulle_model::detect::resembles_http;
 
 use self::answer::Asked;
-use super::framing::{Decoded, Decoder, Framing, Malformed};
+use super::framing::{Decoded, Decoder, Malformed};
 use super::head::{self, Bad, RequestHead};
 use super::input::{AHEAD, Input, NoHead};
 use super::output::Output;
-use crate::budget::cost;
+use crate::budget::{Charge, Shed, cost};
 use crate::drain::Drain;
 use crate::http::body::Body;
 use crate::http::headers;
@@ -69,6 +69,8 @@ struct Client {
     io: Downstream,
     input: Input,
     output: Output,
+    /// For what waits in the two.
+    charge: Charge,
     receiving: Receiving,
     /// `100 Continue` is to be sent before the body is read.
     owes_continue: bool,
@@ -110,6 +112,8 @@ enum Begun {
     Http2,
     /// It does not go on with what it began.
     Slow,
+    /// There is no memory for the rest of its head.
+    Shed(Shed),
 }
 
 /// Why no further request is served on a connection.
@@ -131,7 +135,12 @@ impl From<Gone> for Last {
 
 /// Serves a connection, of which `first` was read already, until it ends.
 pub(in crate::http) async fn serve(cx: &Rc<Connection>, io: Downstream, first: Vec<u8>) -> Ended {
-    let client = Rc::new(RefCell::new(Client::new(io, first, cx.worker.sweep.clone())));
+    let client = Rc::new(RefCell::new(Client::new(
+        io,
+        first,
+        cx.worker.sweep.clone(),
+        Charge::on(cx.account.clone()),
+    )));
     let last = requests(cx, &client).await.unwrap_or_else(Last::from);
     if let Last::Answered = last {
         Box::pin(farewell(&client)).await;
@@ -158,6 +167,9 @@ async fn requests(cx: &Rc<Connection>, client: &Rc<RefCell<Client>>) -> Result<L
             Ok(Begun::Request(request)) => Box::pin(serve_request(cx, client, request)),
             Ok(Begun::Http2) => return Ok(Last::Http2),
             Ok(Begun::Slow) => return Box::pin(refuse_slow(client)).await,
+            Ok(Begun::Shed(shed)) => {
+                return Box::pin(dismiss(client, reply(Reason::Shed(shed), shed.message()))).await;
+            }
             Err(NoHead::Bad(bad)) => return Box::pin(refuse(cx, client, bad, served == 0)).await,
             Err(NoHead::Ended | NoHead::Cut) => return Ok(Last::Answered),
             Err(NoHead::Broken(error)) => {
@@ -179,11 +191,7 @@ async fn serve_request(
     request: RequestHead,
 ) -> Result<Option<Last>, Gone> {
     let RequestHead { parts, framing, whole, keep, length } = request;
-    let body = match (&whole, framing) {
-        (Some(bytes), _) => bytes.len(),
-        (None, Framing::Length(length)) => cost::body(Some(length)),
-        (None, _) => cost::body(None),
-    };
+    let body = whole.as_ref().map_or(0, Bytes::len);
     let price = cost::REQUEST + parts.headers.len() * cost::FIELD + 2 * length + body;
     let _charge = match cx.account.charge(price) {
         Ok(charge) => charge,
@@ -263,8 +271,11 @@ async fn next_request(
         if client.half_closed.is_some() && client.input.is_empty() {
             return Poll::Ready(Err(NoHead::Ended));
         }
-        if let Poll::Ready(begun) = client.input.poll_head(cx, &mut client.io, parse) {
+        if let Poll::Ready(begun) = client.input.poll_head(cx, &mut client.io, &client.charge, parse) {
             client.reading.rest();
+            if client.charge.bytes() > 0 {
+                client.hold();
+            }
             return Poll::Ready(begun);
         }
         client.input.skip_empty_lines();
@@ -275,6 +286,9 @@ async fn next_request(
                 return Poll::Ready(Err(NoHead::Ended));
             }
         } else {
+            if let Err(shed) = client.charge.try_hold(client.input.held()) {
+                return Poll::Ready(Ok(Begun::Shed(shed)));
+            }
             ready!(client.reading.poll(cx, &client.sweep, Stall::Head, served));
             return Poll::Ready(Ok(Begun::Slow));
         }
@@ -374,7 +388,7 @@ async fn body_over(client: &RefCell<Client>) -> bool {
                 }
                 Receiving::Left(decoder) => decoder,
             };
-            match client.input.poll_body(cx, &mut client.io, decoder, |_| {}) {
+            match client.input.poll_body(cx, &mut client.io, decoder, &client.charge, |_| {}) {
                 Poll::Ready(Ok(Decoded::Data(data))) if skipped < SKIPPED => skipped += data.len(),
                 Poll::Ready(Ok(Decoded::End | Decoded::Trailers(_))) => client.receiving = Receiving::Over,
                 Poll::Ready(_) | Poll::Pending => return Poll::Ready(false),
@@ -408,7 +422,7 @@ async fn linger(client: &RefCell<Client>) {
             shut = true;
         }
         while skipped < LINGER_BYTES && client.half_closed.is_none() {
-            match ready!(client.input.poll_ahead(cx, &mut client.io)) {
+            match ready!(client.input.poll_read(cx, &mut client.io, AHEAD)) {
                 Ok(1..) => skipped += client.input.buffer.split().len(),
                 Ok(0) | Err(_) => break,
             }
@@ -419,11 +433,12 @@ async fn linger(client: &RefCell<Client>) {
 }
 
 impl Client {
-    fn new(io: Downstream, first: Vec<u8>, sweep: Rc<Sweep>) -> Self {
+    fn new(io: Downstream, first: Vec<u8>, sweep: Rc<Sweep>, charge: Charge) -> Self {
         Self {
             io,
             input: Input::new(first),
             output: Output::default(),
+            charge,
             receiving: Receiving::Over,
             owes_continue: false,
             task: None,
@@ -438,6 +453,15 @@ impl Client {
     fn receive(&mut self, decoder: Decoder, expects_continue: bool) {
         self.receiving = Receiving::Reader(decoder);
         self.owes_continue = expects_continue;
+    }
+
+    fn has_room(&self) -> bool {
+        self.output.has_room(&self.charge)
+    }
+
+    /// Has what waits in the buffers charged.
+    fn hold(&mut self) {
+        self.charge.hold(0, self.input.held() + self.output.held());
     }
 
     /// Has the connection's task woken by [`Client::wake`].
@@ -463,12 +487,13 @@ impl Client {
                 if let Some(half_closed) = &mut self.half_closed {
                     return half_closed.poll(cx, self.output.total);
                 }
-                if self.input.buffer.len() >= AHEAD {
+                let most = self.charge.readable(AHEAD).saturating_sub(self.input.buffer.len());
+                if most == 0 {
                     break;
                 }
-                match ready!(self.input.poll_ahead(cx, &mut self.io)) {
+                match ready!(self.input.poll_read(cx, &mut self.io, most)) {
                     Ok(0) => self.half_close(),
-                    Ok(_) => {}
+                    Ok(_) => self.hold(),
                     Err(error) => {
                         tracing::debug!(%error, "a client went away from what it asked for");
                         return Poll::Ready(Gone);

@@ -14,6 +14,7 @@ use super::framing::{Decoded, Decoder, Framing, Malformed, single_chunk};
 use super::head::{self, Bad, RequestHead};
 use super::input::{Input, NoHead};
 use super::output::{Output, Sending};
+use crate::budget::Charge;
 use crate::http::HEADER_LIMIT;
 
 /// Bytes that come in pieces, each by a read of its own.
@@ -70,7 +71,7 @@ fn requests(mut pieces: Pieces) -> (Vec<Message>, Option<&'static str>) {
     let mut input = Input::default();
     let mut messages = Vec::new();
     loop {
-        let head = match ready(input.poll_head(&mut cx, &mut pieces, head::request)) {
+        let head = match ready(input.poll_head(&mut cx, &mut pieces, &Charge::default(), head::request)) {
             Ok(head) => head,
             Err(NoHead::Ended) => return (messages, None),
             // That a head is malformed is noticed at its end, unless it came whole.
@@ -89,7 +90,7 @@ fn requests(mut pieces: Pieces) -> (Vec<Message>, Option<&'static str>) {
         if whole.is_none() {
             let mut decoder = Decoder::new(framing);
             while !decoder.is_over() {
-                match ready(input.poll_body(&mut cx, &mut pieces, &mut decoder, |_| {})) {
+                match ready(input.poll_body(&mut cx, &mut pieces, &mut decoder, &Charge::default(), |_| {})) {
                     Ok(Decoded::Data(data)) => message.body.extend_from_slice(&data),
                     Ok(Decoded::Trailers(trailers)) => message.trailers = trailers,
                     Ok(Decoded::End) => {}
@@ -251,7 +252,8 @@ fn a_large_head_is_judged_alike_however_it_is_cut() {
         (head(0, 0, 90_000).replacen("x:", "bad line\r\nx:", 1), (0, Some("malformed"))),
     ] {
         let limit = HEADER_LIMIT + text.len() - text.trim_start().len();
-        let mut cuts = vec![vec![], vec![1], vec![3, 5], vec![limit - 1], vec![limit], vec![limit - 1, limit]];
+        let mut cuts =
+            vec![vec![], vec![1], vec![3, 5], vec![limit - 1], vec![limit], vec![limit - 1, limit]];
         cuts.extend((1..60).map(|n| vec![n * 2117, n * 2117 + n]));
         cuts.push((1..150).map(|n| n << 10).collect());
         for cuts in cuts {
@@ -528,12 +530,12 @@ fn written(headers: &HeaderMap, parts: &[Vec<u8>], trailers: &HeaderMap, chunked
     let mut cx = Context::from_waker(Waker::noop());
     encode::request(output.buffer(), &head, announced, None);
     for part in parts {
-        if !output.has_room() {
+        if !output.has_room(&Charge::default()) {
             ready(output.poll_flush(&mut cx, &mut sink)).unwrap();
         }
         output.put(Bytes::from(part.clone()), &mut sending, false).unwrap();
     }
-    if !output.has_room() {
+    if !output.has_room(&Charge::default()) {
         ready(output.poll_flush(&mut cx, &mut sink)).unwrap();
     }
     output.finish_with(&mut sending, Some(trailers)).unwrap();

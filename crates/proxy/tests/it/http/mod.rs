@@ -17,3 +17,4 @@ mod shares;
 mod stale;
 mod stalls;
 mod upgrades;
+mod waiting;

@@ -65,7 +65,7 @@ pub(super) async fn write(
         loop {
             let mut waits = false;
             // The body may read from the client's connection, so that is not held meanwhile.
-            while !over && client.borrow().output.has_room() {
+            while !over && client.borrow().has_room() {
                 let Poll::Ready(frame) = Pin::new(&mut body).poll_frame(cx) else {
                     waits = true;
                     break;
@@ -109,6 +109,12 @@ pub(super) async fn write(
                 Poll::Ready(Ok(())) if !waits => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
                 flushed => {
+                    if flushed.is_ready() {
+                        client.output.rest();
+                    } else if client.charge.is_over() {
+                        client.output.shrink();
+                    }
+                    client.hold();
                     // The client's part, or that of whoever has the body.
                     let stalled = match flushed {
                         Poll::Pending => {
@@ -133,6 +139,9 @@ pub(super) async fn write(
     .await;
     let client = &mut *client.borrow_mut();
     client.output.rest();
+    if client.charge.bytes() > 0 {
+        client.hold();
+    }
     client.writing.rest();
     written?;
     if broken {

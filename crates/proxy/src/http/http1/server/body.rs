@@ -51,7 +51,9 @@ impl http_body::Body for Incoming {
             let _ = client.output.poll_flush(cx, &mut client.io);
         }
         let Receiving::Reader(decoder) = &mut client.receiving else { return Poll::Ready(None) };
-        let decoded = match client.input.poll_body(cx, &mut client.io, decoder, |_| {}) {
+        let decoded = client.input.poll_body(cx, &mut client.io, decoder, &client.charge, |_| {});
+        client.charge.hold(0, client.input.held() + client.output.held());
+        let decoded = match decoded {
             Poll::Ready(decoded) => {
                 client.reading.rest();
                 decoded

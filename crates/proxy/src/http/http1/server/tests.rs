@@ -65,6 +65,7 @@ impl Fixture {
             Downstream::Tunnel(Box::new(Wire(io, was_reset.clone()))),
             Vec::new(),
             Rc::default(),
+            Charge::default(),
         ));
         Self { wire, client, signal, drain, idle: None, was_reset }
     }
