@@ -9,6 +9,8 @@ use serde_json::Value;
 use tulle_tests::chaos;
 use tulle_tests::harness::{Home, Process, alone, client, eventually, python, tulle};
 
+use crate::two_nodes::{is_prompt, is_release};
+
 const MIB: u64 = 1 << 20;
 /// What the node may take, beside 32 MiB, and what it may keep afterwards.
 const BOUND: u64 = 64;
@@ -225,15 +227,6 @@ fn one_that_wants_all_connections_of_another_node_leaves_some() {
     assert!(is_prompt(p99, usual), "{p99} ms, {usual} ms without");
     let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap().1;
     assert!(most_files as u64 <= limit / 2, "{most_files} of {limit}");
-}
-
-/// What is promised of time and memory is promised of the release profile, whose code is a fraction of others'.
-fn is_release() -> bool {
-    tulle().components().any(|part| part.as_os_str() == "release")
-}
-
-fn is_prompt(p99: f64, usual: f64) -> bool {
-    p99 < 50.0 || p99 <= 3.0 * usual || !is_release()
 }
 
 fn open_files(process: &Process) -> usize {

@@ -12,3 +12,5 @@ mod names;
 mod partition;
 mod restarts;
 mod server_state;
+mod silence;
+mod two_nodes;

@@ -8,6 +8,7 @@ KIND is one of:
   deadlines  HTTP/2 streams, a connection full, that are all reset together
   closes     HTTP/1 requests whose connection is reset at once
   frames     PRIORITY, WINDOW_UPDATE, empty DATA and CONTINUATION without end
+  requests   no abuse: as many requests as `deadlines` sends, whose answers are awaited
 
 Prints one JSON object: what was done, and how many connections the other side closed.
 """
@@ -107,6 +108,32 @@ class Client:
 
     async def deadlines(self):
         await self.streams(500, 0.1)
+
+    async def requests(self):
+        block = head(b"/", self.authority)
+        window = frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", 1 << 30))
+        while not self.over():
+            try:
+                reader, writer = await self.http2()
+                writer.write(window)
+                for first in range(1, 1 << 20, 1000):
+                    while did["streams"] >= self.most and not self.over():
+                        await asyncio.sleep(0.02)
+                    if self.over():
+                        break
+                    did["streams"] += 500
+                    ids = range(first, first + 1000, 2)
+                    writer.write(b"".join(frame(HEADERS, END_STREAM | END_HEADERS, i, block) for i in ids))
+                    ended = 0
+                    while ended < 500 and not self.over():
+                        start = await asyncio.wait_for(reader.readexactly(9), 10)
+                        await reader.readexactly(int.from_bytes(start[:3], "big"))
+                        ended += start[3] == RST_STREAM or start[3] in (DATA, HEADERS) and start[4] & END_STREAM
+                        did["answers"] += start[3] == HEADERS
+                writer.close()
+            except (OSError, EOFError, asyncio.TimeoutError):
+                did["broken"] += 1
+                await asyncio.sleep(0.01)
 
     async def closes(self):
         request = b"GET /hang HTTP/1.1\r\nhost: " + self.authority + b"\r\n\r\n"

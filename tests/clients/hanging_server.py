@@ -1,4 +1,5 @@
-"""Answers requests of HTTP/1.1 with 200, but for those for /hang: never.
+"""Answers requests of HTTP/1.1 with 200, but for those for /hang: never; those for /interim have interim answers
+without end and no other, and /big is 16 MiB long.
 
 usage: hanging_server.py PORT
 """
@@ -7,6 +8,9 @@ import asyncio
 import sys
 
 ANSWER = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n{"name": "c"}'
+
+INTERIM = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n"
+BIG = 16 << 20
 
 
 async def serve(reader, writer):
@@ -21,9 +25,20 @@ async def serve(reader, writer):
                     pass
             else:
                 await reader.readexactly(int(fields.get(b"content-length", b"0")))
-            if head.split(b" ", 2)[1] == b"/hang":
+            path = head.split(b" ", 2)[1]
+            if path == b"/hang":
                 await reader.read(-1)
                 break
+            while path == b"/interim":
+                writer.write(INTERIM)
+                await writer.drain()
+                await asyncio.sleep(0.2)
+            if path == b"/big":
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % BIG)
+                for _ in range(BIG >> 16):
+                    writer.write(bytes(1 << 16))
+                    await writer.drain()
+                continue
             writer.write(ANSWER)
             await writer.drain()
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):

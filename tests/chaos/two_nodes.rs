@@ -1,0 +1,96 @@
+//! A server and two nodes on two hosts, a service on the second, and a load of requests from the first.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tulle_tests::harness::{Home, Hosts, Process, client, eventually, python, run, tulle};
+
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A server and a node on the first host; on the second a node with services c, whose answers can be told to hang,
+/// and d.
+pub struct Mesh {
+    pub one: Home,
+    pub two: Home,
+    _processes: Vec<Process>,
+    pub hosts: Hosts,
+}
+
+pub fn mesh() -> Mesh {
+    let hosts = Hosts::new();
+    let [first, second] = hosts.addresses;
+    let (one, two) = (Home::in_netns(&hosts.names[0]), Home::in_netns(&hosts.names[1]));
+    let listen = [format!("{first}:15010"), format!("{first}:15014")];
+    let server = one.start(&["server", "--node-listen", &listen[0], "--api-listen", &listen[1]]);
+    eventually("an answer of the API", PATIENCE, || {
+        one.tulle(&["get", "namespaces"]).status.success().then_some(())
+    });
+    let node = |home: &Home, name: &str, address: &str| {
+        let token = one.tulle(&["token", "create"]).ok().trim().to_owned();
+        let arguments =
+            ["node", "--name", name, "--server", &listen[0], "--token", &token, "--advertise", address];
+        let process = home.start(&arguments);
+        eventually("the node's socket", PATIENCE, || home.path().join("node.sock").exists().then_some(()));
+        process
+    };
+    let nodes = [node(&one, "one", first), node(&two, "two", second)];
+    let service = |name: &str, port: u16| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
+             spec: {{selector: {{app: {name}}}, ports: [{{port: {port}, appProtocol: http}}]}}\n"
+        )
+    };
+    let file = one.write("services.yaml", &(service("c", 9091) + &service("d", 9092))).display().to_string();
+    one.tulle(&["apply", "-f", &file]).ok();
+    let python = python().display().to_string();
+    let app = two.start(&["run", "c", "--port", "9091", "--", &python, &client("hanging_server.py"), "9091"]);
+    let binary = tulle().display().to_string();
+    let other = two.start(&["run", "d", "--port", "9092", "--", &binary, "fake-service"]);
+    for url in ["http://c:9091/", "http://d:9092/"] {
+        eventually("an answer", PATIENCE, || {
+            let asking =
+                one.start(&["run", "asking", "--", "curl", "-sf", "-m", "5", "-o", "/dev/null", url]);
+            asking.wait(Duration::from_secs(20)).success().then_some(())
+        });
+    }
+    let processes = nodes.into_iter().chain([server, app, other]).collect();
+    Mesh { one, two, _processes: processes, hosts }
+}
+
+/// The sum of a metric of a node, in lines that begin so.
+pub fn metric(home: &Home, line: &str) -> f64 {
+    let text = run(home.command("curl").args(["-s", "http://127.0.0.1:15020/metrics"])).ok();
+    let value = |found: &str| found.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok());
+    text.lines().filter(|found| found.starts_with(line)).filter_map(value).sum()
+}
+
+/// What a load of `load.py` has come to.
+pub struct Load {
+    pub requests: u64,
+    pub failures: Vec<Value>,
+    /// Milliseconds.
+    pub p99: f64,
+}
+
+impl Load {
+    pub fn of(process: &Process) -> Self {
+        process.wait(Duration::from_secs(120));
+        let text = process.stdout();
+        let line = text.lines().find(|line| line.contains("\"statuses\"")).expect("the load's result");
+        let value: Value = serde_json::from_str(line).unwrap();
+        let requests = value["statuses"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
+        let failures = value["failures"].as_array().unwrap().clone();
+        Self { requests, failures, p99: value["latencies"]["p99"].as_f64().unwrap() }
+    }
+}
+
+/// Whether requests beside an abuser were answered in the time that is promised, which is promised of the release
+/// profile; `usual` is their p99 without it, in ms.
+pub fn is_prompt(p99: f64, usual: f64) -> bool {
+    p99 < 50.0 || p99 <= 3.0 * usual || !is_release()
+}
+
+/// Other profiles' code is several times slower and larger.
+pub fn is_release() -> bool {
+    tulle().components().any(|part| part.as_os_str() == "release")
+}
