@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tulle_proxy::state::NodeState;
 use tulle_proxy::{Bounds, Proxy};
@@ -253,6 +254,7 @@ impl Node {
     /// made on the host, processes of captured workloads included, or leaves these ([`NodeConfig::keep_workloads`]).
     pub async fn shutdown(self, deadline: Duration) -> Left {
         let Self { source, leaving, reporter, tasks, socket, keep_workloads, .. } = self;
+        let end = Instant::now() + deadline;
         let left = match keep_workloads {
             true => source.workloads.leave(deadline).await,
             false => {
@@ -263,22 +265,12 @@ impl Node {
         leaving.send_replace(true);
         let _ = timeout(LEAVE_DEADLINE, reporter).await;
         socket.remove();
-        drop(tasks);
-        let proxy = source.proxy.clone();
-        drop(source);
-        // Aborted tasks give their parts back when they are scheduled next.
-        let mut shared = proxy;
-        for _ in 0..100 {
-            match Arc::try_unwrap(shared) {
-                Ok(proxy) => {
-                    proxy.drain(deadline).await;
-                    return left;
-                }
-                Err(still_shared) => shared = still_shared,
-            }
-            sleep(Duration::from_millis(5)).await;
-        }
-        tracing::debug!("the proxy ends with the process: something still uses it");
+        drop(socket);
+        // They give their parts back, the home's lock among them, when they end.
+        tasks.iter().for_each(AbortOnDropHandle::abort);
+        let _ = timeout(LEAVE_DEADLINE, join_all(tasks)).await;
+        // What the workloads have begun themselves; others may still hold the proxy, as every `tulle run` does.
+        source.proxy.drain(end.saturating_duration_since(Instant::now())).await;
         left
     }
 }

@@ -203,6 +203,39 @@ async fn a_workload_lives_as_long_as_its_connection_to_the_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_finishes_what_its_workloads_have_begun() {
+    crypto();
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(ServerConfig::local(folder.path().join("s"))).await.unwrap();
+    let home = folder.path().join("n");
+    let node = started(&server, &home).await;
+    let mut spec = spec("c-0", 1);
+    spec.ports.clear();
+    // As a `tulle run` is, which stays connected when the node stops.
+    let held = NodeClient::new(&home).add(&spec).await.unwrap();
+    let proxy = held.running().listeners[0];
+
+    let outside = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = outside.local_addr().unwrap();
+    let mut client = TcpStream::connect(proxy).await.unwrap();
+    let request = format!("GET http://{address}/ HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let (mut connection, _) = timeout(SOON, outside.accept()).await.unwrap().unwrap();
+
+    let mut stopping = tokio::spawn(node.shutdown(SOON));
+    let ended = timeout(Duration::from_secs(1), &mut stopping).await;
+    assert!(ended.is_err(), "it does not wait for the answer");
+    connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate").await.unwrap();
+    let mut answer = Vec::new();
+    timeout(SOON, client.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert!(answer.ends_with(b"late"), "{}", String::from_utf8_lossy(&answer));
+    timeout(SOON, stopping).await.unwrap().unwrap();
+    assert!(TcpStream::connect(proxy).await.is_err(), "the proxy has ended");
+    drop(held);
+    server.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_while_its_workload_is_added_leaves_nothing() {
     crypto();
     let folder = tempfile::tempdir().unwrap();

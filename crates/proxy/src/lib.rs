@@ -189,8 +189,9 @@ impl Proxy {
         metrics::exposition::text(&self.registries, &self.budget)
     }
 
-    /// Stops accepting, lets what is in flight finish, and closes what is left at the deadline.
-    pub async fn drain(self, deadline: Duration) {
+    /// Stops accepting, lets what is in flight finish, and closes what is left at the deadline. The proxy serves nothing
+    /// more then.
+    pub async fn drain(&self, deadline: Duration) {
         self.tell(|done| Command::Drain { deadline, done }).await;
     }
 

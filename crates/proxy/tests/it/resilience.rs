@@ -84,8 +84,8 @@ async fn a_drain_lets_connections_finish() {
     let mut stream = TcpStream::connect(pair.entry).await.unwrap();
     expect_echo(&mut stream, b"before").await;
     let begin = Instant::now();
-    let near = tokio::spawn(pair.near.proxy.drain(Duration::from_secs(20)));
-    let far = tokio::spawn(pair.far.proxy.drain(Duration::from_secs(20)));
+    let near = tokio::spawn(async move { pair.near.proxy.drain(Duration::from_secs(20)).await });
+    let far = tokio::spawn(async move { pair.far.proxy.drain(Duration::from_secs(20)).await });
     eventually(|| std::net::TcpStream::connect(pair.entry).is_err()).await;
     expect_echo(&mut stream, b"during").await;
     stream.shutdown().await.unwrap();
@@ -130,7 +130,7 @@ async fn a_drain_loses_no_bytes() {
         client.shutdown().await.unwrap();
     }
     eventually(|| pair.near.metric("tulle_tcp_connections_open", &[]) == 0.0).await;
-    let near = tokio::spawn(pair.near.proxy.drain(Duration::from_secs(20)));
+    let near = tokio::spawn(async move { pair.near.proxy.drain(Duration::from_secs(20)).await });
     tokio::time::sleep(Duration::from_millis(500)).await;
     congested.store(false, Ordering::SeqCst);
     near.await.unwrap();

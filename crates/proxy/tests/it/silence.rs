@@ -216,7 +216,7 @@ async fn a_node_that_drains_with_a_stream_open_keeps_nobody_waiting() {
     let going = pair.far.endpoint(&pair.server, app.port(), pair.ca.identity("server"));
     let staying = other.endpoint(&replica, app.port(), pair.ca.identity("server"));
     pair.near.know("server", AppProtocol::Tcp, vec![going, staying]);
-    let far = tokio::spawn(pair.far.proxy.drain(Duration::from_secs(20)));
+    let far = tokio::spawn(async move { pair.far.proxy.drain(Duration::from_secs(20)).await });
     let port = pair.far.link;
     eventually(|| std::net::TcpStream::connect(port).is_err()).await;
 
