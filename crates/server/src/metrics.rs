@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::grpc::listener::REASONS;
+use crate::grpc::refusal::REASONS;
 
 /// A number that only grows.
 #[derive(Debug, Default)]

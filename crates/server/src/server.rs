@@ -22,9 +22,10 @@ use crate::fleet::{Fleet, InvalidLeases, Leases};
 use crate::founding::{self, Owner, State, StateError};
 use crate::grpc::ads::Discovery;
 use crate::grpc::enrolment::{Enrolment, EnrolmentError, JoinToken, TokenRequest, millis};
-use crate::grpc::listener::{self, ServerCertificate};
+use crate::grpc::listener;
 use crate::grpc::node_service::NodeApi;
 use crate::grpc::publication::Publication;
+use crate::grpc::tls::{self, ServerCertificate};
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::store::{OpenError, Store};
@@ -151,7 +152,7 @@ impl Server {
             fleet.clone(),
         )?;
         let certificate = ServerCertificate::new(&authority, now)?;
-        let tls = listener::tls(&authority, certificate.clone())?;
+        let tls = tls::tls(&authority, certificate.clone())?;
 
         let views = Views {
             objects: objects.clone(),

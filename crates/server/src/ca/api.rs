@@ -12,17 +12,16 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use parking_lot::Mutex;
 use rcgen::{DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SanType};
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use super::clients::Clients;
 use super::seal::{MasterKey, file, write_private};
 use super::{
     CaError, DAY, YEAR, authority_parameters, expires_within, generate_key, is_of_the_future, parameters,
+    signed_by,
 };
 
 /// Certificates are issued anew when less than this is left of them.
@@ -39,6 +38,7 @@ pub struct ApiAuthority {
     /// The names that the API is served under.
     names: Vec<SanType>,
     served: Arc<Served>,
+    /// Its root is replaced where the clock was set back to before its beginning.
     clients: Arc<Clients>,
 }
 
@@ -65,74 +65,6 @@ impl ResolvesServerCert for Served {
     }
 }
 
-/// Checks clients' certificates by the root, which is replaced where the clock was set back to before its
-/// beginning.
-#[derive(Debug)]
-struct Clients {
-    current: ArcSwap<Arc<dyn ClientCertVerifier>>,
-    /// The root's name, which is that of the next one, too.
-    names: Vec<DistinguishedName>,
-}
-
-impl Clients {
-    fn new(root: &CertificateDer<'static>) -> Result<Self, CaError> {
-        let verifier = client_verifier(root)?;
-        let names = verifier.root_hint_subjects().to_vec();
-        Ok(Self { current: ArcSwap::from_pointee(verifier), names })
-    }
-}
-
-fn client_verifier(root: &CertificateDer<'static>) -> Result<Arc<dyn ClientCertVerifier>, CaError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(root.clone()).map_err(|e| CaError::Tls(e.to_string()))?;
-    rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| CaError::Tls(e.to_string()))
-}
-
-impl ClientCertVerifier for Clients {
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        self.current.load().verify_client_cert(end_entity, intermediates, now)
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.names
-    }
-
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.current.load().verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.current.load().verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.current.load().supported_verify_schemes()
-    }
-}
-
 impl ApiAuthority {
     /// Opens the authority kept in `dir`, or makes one there, and renews what runs out. The API is
     /// served under `names` (DNS names and addresses).
@@ -155,7 +87,8 @@ impl ApiAuthority {
         };
         let served = Arc::new(Served(ArcSwap::from_pointee(new_served(&names, &root.issuer, now)?)));
         let admin = Mutex::new(Pair { certificate: admin.0, key: admin.1.serialize_pem().into() });
-        let clients = Arc::new(Clients::new(&root.certificate)?);
+        let roots = std::slice::from_ref(&root.certificate);
+        let clients = Arc::new(Clients::new(roots, |_, now, chain| chain(now))?);
         let dir = dir.to_owned();
         Ok(Self { dir, master, root: Mutex::new(root), admin, names, served, clients })
     }
@@ -168,7 +101,7 @@ impl ApiAuthority {
         let anew = is_spent(&root.certificate, now);
         if anew {
             let next = new_root(&self.dir, &self.master, now)?;
-            self.clients.current.store(Arc::new(client_verifier(&next.certificate)?));
+            self.clients.replace(std::slice::from_ref(&next.certificate))?;
             *root = next;
             tracing::warn!("made a new authority for the API: copies of the kubeconfig are good no longer");
         }
@@ -339,17 +272,11 @@ fn certificate(pem: &str) -> Result<CertificateDer<'static>, CaError> {
         .map_err(|e| CaError::Tls(format!("a kept certificate is not PEM: {e}")))
 }
 
-fn signed_by(der: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
-    let (Ok((_, certificate)), Ok((_, issuer))) =
-        (x509_parser::parse_x509_certificate(der), x509_parser::parse_x509_certificate(issuer))
-    else {
-        return false;
-    };
-    certificate.verify_signature(Some(issuer.public_key())).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use rustls::server::danger::ClientCertVerifier;
+    use rustls_pki_types::UnixTime;
+
     use super::*;
 
     #[test]

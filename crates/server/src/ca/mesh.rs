@@ -7,7 +7,6 @@
 //! with its root, or is the user's own, and there is no root key here: it cannot be renewed, and the server
 //! warns instead, once a day.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -19,21 +18,21 @@ use rcgen::{
     CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType,
 };
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tulle_model::identity::{SpiffeId, Subject, TrustDomain};
 
-use super::seal::{MasterKey, file, hex, write_private};
-use super::{
-    CaError, DAY, YEAR, authority_parameters, expires_within, expiry, generate_key, is_of_the_future,
-    parameters,
+use super::kept::{
+    bind_domain, check_authority, kept_intermediate, new_intermediate, own_root, read_certificates, read_key,
+    self_signed,
 };
+use super::seal::{MasterKey, hex};
+use super::{CaError, DAY, YEAR, expiry, generate_key, is_of_the_future, parameters};
 
 /// How long a workload's certificate lives.
 pub const WORKLOAD_LIFETIME: Duration = Duration::from_secs(3600);
 /// How long a node's or a server's certificate lives.
 pub const NODE_LIFETIME: Duration = DAY;
-const INTERMEDIATE_LIFETIME: Duration = YEAR;
+pub(super) const INTERMEDIATE_LIFETIME: Duration = YEAR;
 /// How much longer a new intermediate must live to be made: one that ends with its root is due from its
 /// birth, and so is the next.
 const WORTH_RENEWING: Duration = DAY;
@@ -77,11 +76,11 @@ pub struct MeshAuthority {
 }
 
 /// What signs leaves.
-struct Intermediate {
-    issuer: Issuer<'static, KeyPair>,
+pub(super) struct Intermediate {
+    pub(super) issuer: Issuer<'static, KeyPair>,
     /// The issuing certificate and what leads from it to the root, without the root.
-    chain: Vec<CertificateDer<'static>>,
-    expires: SystemTime,
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) expires: SystemTime,
 }
 
 impl Intermediate {
@@ -327,184 +326,15 @@ fn leaf_parameters(
     Ok(params)
 }
 
-/// Remembers the trust domain of a server's state, and refuses another one.
-fn bind_domain(dir: &Path, domain: &TrustDomain, new: bool) -> Result<(), CaError> {
-    let path = dir.join("trust-domain");
-    match fs::read_to_string(&path) {
-        Ok(kept) if kept.trim() == domain.as_str() => Ok(()),
-        Ok(kept) => Err(CaError::Content {
-            path,
-            problem: format!(
-                "this server's state belongs to the trust domain `{}`; a mesh cannot change it, so start \
-                 with that one instead of `{domain}`, or with another home",
-                kept.trim()
-            ),
-        }),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            match write_private(&path, format!("{domain}\n").as_bytes()) {
-                // The store of a mesh that is there names it as well; the disk may be full.
-                Err(error) if !new => tracing::warn!(%error, "the trust domain is not kept"),
-                written => written?,
-            }
-            Ok(())
-        }
-        Err(e) => Err(file("read", &path)(e)),
-    }
-}
-
-fn own_root(
-    dir: &Path,
-    master: &MasterKey,
-    domain: &TrustDomain,
-    new: bool,
-    now: SystemTime,
-) -> Result<(CertificateDer<'static>, KeyPair), CaError> {
-    let (certificate_path, key_path) = (dir.join("root.pem"), dir.join("root.key"));
-    let secret = master.read(&key_path)?;
-    match secret {
-        Some(secret) if certificate_path.exists() => {
-            let mut certificates = read_certificates(&certificate_path)?;
-            let key = key_from_der(&key_path, &secret)?;
-            check_authority(&certificate_path, &certificates[0], &key, now)?;
-            return Ok((certificates.swap_remove(0), key));
-        }
-        secret if !new => {
-            let path = if secret.is_none() { key_path } else { certificate_path };
-            return Err(CaError::Content {
-                path,
-                problem: "is gone, and the nodes trust no other root: put it back from a backup".to_owned(),
-            });
-        }
-        // Of a first start that was not finished.
-        _ => {}
-    }
-    let key = generate_key()?;
-    let mut params = authority_parameters(&format!("{domain} root"), now, 10 * YEAR, None, 1);
-    params.subject_alt_names = vec![SanType::URI(format!("spiffe://{domain}").try_into()?)];
-    let certificate = params.self_signed(&key)?;
-    // The key first: a certificate without its key would be taken for a finished authority.
-    master.write(&key_path, key.serialized_der())?;
-    write_private(&certificate_path, certificate.pem().as_bytes())?;
-    tracing::info!(trust_domain = %domain, "made a new root for the mesh's certificates");
-    Ok((certificate.der().clone(), key))
-}
-
-fn kept_intermediate(
-    dir: &Path,
-    master: &MasterKey,
-    root: &CertificateDer<'_>,
-    now: SystemTime,
-) -> Result<Option<Intermediate>, CaError> {
-    let (certificate_path, key_path) = (dir.join("issuer.pem"), dir.join("issuer.key"));
-    if !certificate_path.exists() {
-        return Ok(None);
-    }
-    let Some(secret) = master.read(&key_path)? else { return Ok(None) };
-    let chain = read_certificates(&certificate_path)?;
-    let key = key_from_der(&key_path, &secret)?;
-    // A crash between the two writes, or another root than before: make a new one.
-    let matches =
-        check_authority(&certificate_path, &chain[0], &key, now).is_ok() && signed_by(&chain[0], root);
-    let Some(expires) = expiry(&chain[0]).filter(|_| matches) else { return Ok(None) };
-    let issuer = Issuer::from_ca_cert_der(&chain[0], key)?;
-    Ok(Some(Intermediate { issuer, chain, expires }))
-}
-
-fn new_intermediate(
-    dir: &Path,
-    master: &MasterKey,
-    domain: &TrustDomain,
-    root: &Issuer<'static, KeyPair>,
-    root_expires: SystemTime,
-    now: SystemTime,
-) -> Result<Intermediate, CaError> {
-    let key = generate_key()?;
-    let name = format!("{domain} issuing");
-    let mut params = authority_parameters(&name, now, INTERMEDIATE_LIFETIME, Some(root_expires), 0);
-    params.subject_alt_names = vec![SanType::URI(format!("spiffe://{domain}").try_into()?)];
-    let certificate = params.signed_by(&key, root)?;
-    let kept = master
-        .write(&dir.join("issuer.key"), key.serialized_der())
-        .and_then(|()| write_private(&dir.join("issuer.pem"), certificate.pem().as_bytes()));
-    if let Err(error) = kept {
-        tracing::warn!(%error, "the mesh's new issuing certificate is not kept over a restart");
-    }
-    let chain = vec![certificate.der().clone()];
-    let expires = expiry(&chain[0]).unwrap_or(now);
-    Ok(Intermediate { issuer: Issuer::from_ca_cert_der(&chain[0], key)?, chain, expires })
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CaError> {
-    let pem = fs::read(path).map_err(file("read", path))?;
-    let invalid = |problem: String| CaError::Content { path: path.to_owned(), problem };
-    let certificates = CertificateDer::pem_slice_iter(&pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| invalid(format!("is not PEM: {e}")))?;
-    if certificates.is_empty() {
-        return Err(invalid("has no certificate in it (PEM is expected)".to_owned()));
-    }
-    for certificate in &certificates {
-        if x509_parser::parse_x509_certificate(certificate).is_err() {
-            return Err(invalid("has a certificate that cannot be read (X.509 is expected)".to_owned()));
-        }
-    }
-    Ok(certificates)
-}
-
-fn read_key(path: &Path) -> Result<KeyPair, CaError> {
-    let pem = zeroize::Zeroizing::new(fs::read(path).map_err(file("read", path))?);
-    let invalid = |problem: String| CaError::Content { path: path.to_owned(), problem };
-    let der = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|e| invalid(format!("has no private key in it (PEM is expected): {e}")))?;
-    KeyPair::try_from(&der).map_err(|e| invalid(format!("has a private key that cannot be used: {e}")))
-}
-
-fn key_from_der(path: &Path, der: &[u8]) -> Result<KeyPair, CaError> {
-    KeyPair::try_from(&PrivatePkcs8KeyDer::from(der))
-        .map_err(|e| CaError::Content { path: path.to_owned(), problem: format!("is no private key: {e}") })
-}
-
-/// Checks that a certificate may sign others and that the key is its own.
-fn check_authority(
-    path: &Path,
-    der: &CertificateDer<'_>,
-    key: &KeyPair,
-    now: SystemTime,
-) -> Result<(), CaError> {
-    let invalid = |problem: &str| CaError::Content { path: path.to_owned(), problem: problem.to_owned() };
-    let (_, certificate) =
-        x509_parser::parse_x509_certificate(der).map_err(|_| invalid("is no X.509 certificate"))?;
-    if !certificate.is_ca() {
-        return Err(invalid("is no authority's certificate (basicConstraints must say CA:TRUE)"));
-    }
-    if certificate.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
-        return Err(invalid("does not belong to the private key that was given"));
-    }
-    if expires_within(der, now, Duration::ZERO) {
-        return Err(invalid("has expired"));
-    }
-    Ok(())
-}
-
-fn self_signed(der: &CertificateDer<'_>) -> bool {
-    signed_by(der, der)
-}
-
-fn signed_by(der: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
-    let (Ok((_, certificate)), Ok((_, issuer))) =
-        (x509_parser::parse_x509_certificate(der), x509_parser::parse_x509_certificate(issuer))
-    else {
-        return false;
-    };
-    certificate.issuer() == issuer.subject()
-        && certificate.verify_signature(Some(issuer.public_key())).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::grpc::listener::ServerCertificate;
+    use std::fs;
+
     use rcgen::CertificateParams;
+
+    use super::*;
+    use crate::ca::authority_parameters;
+    use crate::grpc::tls::ServerCertificate;
 
     struct Fixture {
         home: tempfile::TempDir,

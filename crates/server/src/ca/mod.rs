@@ -6,6 +6,8 @@
 //! ([`seal::MasterKey`]).
 
 pub mod api;
+pub mod clients;
+mod kept;
 pub mod mesh;
 pub mod seal;
 
@@ -16,6 +18,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
+use rustls_pki_types::CertificateDer;
 
 /// How far before its issue a certificate becomes valid: hosts' clocks differ, and are set back. One that
 /// lives for an hour or a day, and one that lives for years.
@@ -111,4 +114,15 @@ pub(crate) fn is_of_the_future(der: &[u8], now: SystemTime) -> bool {
 /// Whether less than `rest` is left of a certificate.
 fn expires_within(der: &[u8], now: SystemTime, rest: Duration) -> bool {
     expiry(der).is_none_or(|end| end < now + rest)
+}
+
+/// Whether a certificate names another one as its issuer, and was signed with that one's key.
+fn signed_by(der: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
+    let (Ok((_, certificate)), Ok((_, issuer))) =
+        (x509_parser::parse_x509_certificate(der), x509_parser::parse_x509_certificate(issuer))
+    else {
+        return false;
+    };
+    certificate.issuer() == issuer.subject()
+        && certificate.verify_signature(Some(issuer.public_key())).is_ok()
 }

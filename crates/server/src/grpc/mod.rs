@@ -6,6 +6,8 @@ pub mod enrolment;
 pub mod listener;
 pub mod node_service;
 pub mod publication;
+pub mod refusal;
+pub mod tls;
 
 use std::borrow::Cow;
 use std::sync::Arc;
