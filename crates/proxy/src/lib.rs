@@ -152,7 +152,7 @@ impl Proxy {
     }
 
     async fn listen(&self, address: SocketAddr, purpose: Purpose) -> io::Result<SocketAddr> {
-        let listeners = listener::bind(address, self.workers.len())?;
+        let listeners = listener::bind(address, self.workers.len(), &purpose)?;
         let bound = listeners[0].local_addr()?;
         for (worker, listener) in self.workers.iter().zip(listeners) {
             let (done, result) = oneshot::channel();

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tulle_model::name::WorkloadName;
+use tulle_sys::mark_listener;
 
 use crate::budget::{Account, Payer, Seat, cost};
 use crate::descriptors::Spare;
@@ -31,7 +32,7 @@ pub(crate) enum Purpose {
 }
 
 /// Binds one listener for each of `count` workers; with port 0, all to the port that the first one got.
-pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
+pub(crate) fn bind(address: SocketAddr, count: usize, purpose: &Purpose) -> io::Result<Vec<StdListener>> {
     if address.port() != 0 {
         // Another process of this user could hold the port in the same way, and would get a share of
         // the connections. A socket that does not share finds out.
@@ -42,6 +43,10 @@ pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListe
     let mut listeners = vec![first];
     for _ in 1..count {
         listeners.push(socket(bound, true)?);
+    }
+    if matches!(purpose, Purpose::Outbound { capture: Capture::Redirected, .. }) {
+        // Who may not do this has no rules that ask for it.
+        listeners.iter().for_each(|listener| drop(mark_listener(listener)));
     }
     Ok(listeners)
 }

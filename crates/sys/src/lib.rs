@@ -13,7 +13,7 @@ pub mod nft_watch;
 pub mod process;
 mod socket;
 
-pub use socket::{is_of_same_user, knows_users, original_destination};
+pub use socket::{LISTENER_MARK, is_of_same_user, knows_users, mark_listener, original_destination};
 
 /// How long the host has been up, suspended or not: a clock that nobody sets (CLOCK_BOOTTIME).
 ///

@@ -8,6 +8,18 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+/// The mark (`SO_MARK`) of the listeners that captured traffic is redirected to. Nobody can set one without rights over the
+/// network, so who takes the port of a node that has died gets nothing: the rules look for it.
+pub const LISTENER_MARK: u32 = 0x74;
+
+/// Marks a socket as such a listener.
+///
+/// # Errors
+/// Where this process may not (`CAP_NET_ADMIN`).
+pub fn mark_listener(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_mark(LISTENER_MARK)
+}
+
 /// Where a connection went before netfilter redirected it here (`SO_ORIGINAL_DST`,
 /// `IP6T_SO_ORIGINAL_DST`). An error where it was not redirected.
 pub fn original_destination(socket: &impl AsFd) -> io::Result<SocketAddr> {

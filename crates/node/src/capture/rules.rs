@@ -9,12 +9,14 @@
 //! | `closed` | before NAT | refuses what a closed workload begins |
 //! | `output` | NAT | redirects to the workload's listeners |
 //! | `guard` | after NAT | lets a workload reach its own listeners, and nobody else |
+//! | `receiver` | input | nobody but a node's listener gets what is for one: its port may be another process's by now |
 //!
 //! TCP other than DNS stays outside of zones: the kernel's own answers for sockets that are gone (RST, the last ACK)
 //! belong to no cgroup, and would miss their connection. There the guard holds off what an old entry leads astray.
 
 use std::fmt::Write as _;
 
+use tulle_sys::LISTENER_MARK;
 use tulle_sys::cgroup::Cgroup;
 
 /// The mesh's virtual addresses.
@@ -93,6 +95,12 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
   chain caller {{
     socket cgroupv2 level {level} . th dport @callers accept
     goto refuse
+  }}
+  chain receiver {{
+    type filter hook input priority filter; policy accept;
+    tcp flags & (syn | ack) != syn accept
+    ip daddr 127.0.0.1 meta l4proto . th dport @listeners socket mark != {LISTENER_MARK} goto refuse
+    ip6 daddr ::1 meta l4proto . th dport @listeners socket mark != {LISTENER_MARK} goto refuse
   }}
   chain refuse {{
     meta l4proto tcp reject with tcp reset

@@ -14,6 +14,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tulle_proxy::descriptors::Spare;
 use tulle_proxy::silent::SilentPeers;
 
+use tulle_sys::mark_listener;
+
 use super::answer::{Parsed, Query};
 use super::upstream::{Asked, Transport};
 use super::{Caller, Resolver};
@@ -94,6 +96,10 @@ async fn bind_once() -> io::Result<Sockets> {
         Ok(udp) => sockets.push((udp, TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await?)),
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Err(e),
         Err(e) => tracing::debug!("no IPv6 here: {e}"),
+    }
+    for (udp, tcp) in &sockets {
+        mark_listener(udp)?;
+        mark_listener(tcp)?;
     }
     Ok(sockets)
 }

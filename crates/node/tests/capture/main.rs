@@ -1,6 +1,8 @@
 //! Host capture against the real kernel. Needs root and nft.
 #![allow(clippy::unwrap_used)]
 
+mod trouble;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -11,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tulle_model::name::WorkloadName;
 use tulle_node::capture::{Capture, CaptureMode, CaptureWish, Slot};
+use tulle_sys::mark_listener;
 use tulle_sys::process::{Confinement, confine};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -117,6 +120,7 @@ impl NameServer {
             let port = v4.local_addr().unwrap().port();
             let Ok(v6) = UdpSocket::bind((Ipv6Addr::LOCALHOST, port)) else { continue };
             let Ok(tcp) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) else { continue };
+            mark_listener(&v4).and(mark_listener(&v6)).and(mark_listener(&tcp)).unwrap();
             for socket in [v4, v6] {
                 std::thread::spawn(move || {
                     let mut query = [0; 64];
@@ -134,6 +138,13 @@ impl NameServer {
         }
         panic!("no port is free for IPv4 and IPv6 both");
     }
+}
+
+/// As the node listens for what is redirected to it.
+fn listen() -> TcpListener {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    mark_listener(&listener).unwrap();
+    listener
 }
 
 /// What who asks a name server gets from the socket.
@@ -181,8 +192,9 @@ fn a_captured_process_reaches_the_listeners_and_nothing_is_left_behind() {
     let _alone = alone();
     let scope = scope("test");
     let capture = open(&scope, false);
-    let outbound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let outbound = listen();
     let dns = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    mark_listener(&dns).unwrap();
     dns.set_read_timeout(Some(PATIENCE)).unwrap();
     let workload = WorkloadName::new("default", "a");
     let ports = (outbound.local_addr().unwrap().port(), dns.local_addr().unwrap().port());
@@ -316,7 +328,7 @@ fn nodes_of_one_host_have_different_zones() {
 fn listeners_serve_their_workload_and_nobody_else() {
     let _alone = alone();
     let server = NameServer::start("a");
-    let outbound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let outbound = listen();
     let port = outbound.local_addr().unwrap().port();
     let capture = open(&scope("guard"), false);
     let a = capture.add(&WorkloadName::new("default", "a"), port, server.port).unwrap();
@@ -338,7 +350,7 @@ fn listeners_serve_their_workload_and_nobody_else() {
 #[test]
 fn a_port_that_the_kernel_remembers_leads_to_no_other_workload() {
     let _alone = alone();
-    let listeners = [0; 2].map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let listeners = [0; 2].map(|_| listen());
     let ports = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());
     let capture = open(&scope("tcp"), false);
     let [a, b] = [0, 1].map(|i| {
