@@ -117,7 +117,7 @@ impl Cgroup {
                 Err(e) if is_gone(&e) => return Ok(()),
                 other => other?,
             };
-            if !is_populated(&events) {
+            if !says_populated(&events) {
                 return Ok(());
             }
             if Instant::now() > deadline {
@@ -129,7 +129,7 @@ impl Cgroup {
 
     /// Whether a process is in it or below.
     pub fn is_populated(&self) -> io::Result<bool> {
-        Ok(is_populated(&fs::read_to_string(self.path.join("cgroup.events"))?))
+        is_populated(&self.path)
     }
 
     /// Kills every process in it and removes it. An error where processes are left at the deadline.
@@ -138,8 +138,13 @@ impl Cgroup {
     }
 }
 
+/// Whether a process is in the cgroup at `path`, or below.
+pub fn is_populated(path: &Path) -> io::Result<bool> {
+    Ok(says_populated(&fs::read_to_string(path.join("cgroup.events"))?))
+}
+
 /// cgroups(7): 1 where a process is in it, or below.
-fn is_populated(events: &str) -> bool {
+fn says_populated(events: &str) -> bool {
     events.lines().any(|line| line == "populated 1")
 }
 
@@ -166,6 +171,8 @@ fn add_processes(path: &Path, found: &mut Vec<u32>) -> io::Result<()> {
 fn kill(path: &Path) -> io::Result<()> {
     match fs::write(path.join("cgroup.kill"), "1") {
         Err(e) if is_gone(&e) => Ok(()),
+        // cgroups(7): a threaded one is killed with the one that it is a part of; without processes it can be removed.
+        Err(e) if e.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => Ok(()),
         other => other,
     }
 }
@@ -175,7 +182,7 @@ pub fn destroy(path: &Path) -> io::Result<()> {
     let deadline = Instant::now() + KILL_DEADLINE;
     kill(path)?;
     loop {
-        match remove_tree(path) {
+        match remove(path) {
             // The kernel takes a moment to reap what it killed.
             Err(e) if e.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
                 std::thread::sleep(KILL_POLL);
@@ -185,8 +192,9 @@ pub fn destroy(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Files of a cgroup cannot be removed, only its directories, innermost first.
-fn remove_tree(path: &Path) -> io::Result<()> {
+/// Removes a cgroup and those below it. An error where a process is in one of them. One that is not there is fine.
+pub fn remove(path: &Path) -> io::Result<()> {
+    // Its files cannot be removed, only directories, innermost first.
     let entries = match fs::read_dir(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
@@ -194,7 +202,7 @@ fn remove_tree(path: &Path) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
+            remove(&entry.path())?;
         }
     }
     match fs::remove_dir(path) {
@@ -226,7 +234,7 @@ mod tests {
 
     #[test]
     fn only_a_populated_group_is() {
-        assert!(is_populated("populated 1\nfrozen 0\n"));
-        assert!(!is_populated("populated 0\nfrozen 1\n") && !is_populated(""));
+        assert!(says_populated("populated 1\nfrozen 0\n"));
+        assert!(!says_populated("populated 0\nfrozen 1\n") && !says_populated(""));
     }
 }

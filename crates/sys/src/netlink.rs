@@ -5,7 +5,8 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket,
+    sockopt,
 };
 use socket2::Socket;
 
@@ -15,6 +16,9 @@ const HEADER: usize = 16;
 const NETFILTER_HEADER: usize = 4;
 /// Longer than what the kernel puts into one datagram.
 const LONGEST: usize = 64 << 10;
+/// How many bytes of messages may wait for who hears a multicast: what the kernel says of a table of thousands of
+/// workloads that is made anew. They are taken from the kernel's memory only where they wait.
+const WAITING: usize = 16 << 20;
 /// Bits of an attribute's type that say how it is encoded.
 const TYPE_MASK: u16 = 0x3fff;
 
@@ -29,6 +33,11 @@ impl Netfilter {
     pub(crate) fn open(groups: u32, patience: Duration) -> io::Result<Self> {
         let protocol = SockProtocol::NetlinkNetFilter;
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        if groups != 0 {
+            // Beyond the system's bound, where this process may; else what fits below it.
+            let larger = setsockopt(&fd, sockopt::RcvBufForce, &WAITING);
+            let _ = larger.or_else(|_| setsockopt(&fd, sockopt::RcvBuf, &WAITING));
+        }
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         let socket = Socket::from(fd);
         socket.set_read_timeout(Some(patience))?;

@@ -13,13 +13,13 @@ use parking_lot::Mutex;
 use tulle_model::name::WorkloadName;
 use tulle_sys::cgroup::{self, Cgroup};
 use tulle_sys::nft;
-use tulle_sys::nft_watch::Change;
+use tulle_sys::nft_watch::{self, Change, Heard};
 
 use super::Slot;
 use super::name_service::NameService;
 use super::rules::{self, Opening};
 use super::zones::Zones;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Pace};
 
 /// The folder of all of Tulle's cgroups.
 pub(super) const CGROUP: &str = "tulle";
@@ -27,11 +27,15 @@ pub(super) const CGROUP: &str = "tulle";
 /// Where the nodes of this host keep what has to be the same for all of them, or ends with the host.
 pub(super) const RUN: &str = "/run/tulle";
 
-/// For how long messages of the kernel about a change of our own may be on their way.
-const OWN_CHANGE: Duration = Duration::from_secs(10);
+/// How many changes of our own are known by the process that made them. Each is forgotten when what the kernel said of it
+/// has been heard; without anybody who listens, the oldest goes.
+const OWN_CHANGES: usize = 1024;
 
 /// How soon rules that could not be made are tried again.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How long after the last time something is made anew at once that somebody takes away again and again.
+const QUIET: Duration = Duration::from_secs(60);
 
 pub(super) struct Host {
     scope: String,
@@ -53,10 +57,15 @@ struct State {
     node_id: u64,
     zones: Zones,
     workloads: BTreeMap<WorkloadName, Workload>,
-    /// The processes that have changed the rules for us.
+    /// The processes that have changed the rules for us, and when they ended.
     own: VecDeque<(u32, Instant)>,
+    /// The rules' generation in which the table was what we had made of it, where that is known.
+    generation: Option<u32>,
     retry: Backoff,
     retry_at: Option<Instant>,
+    /// What is missing, or in doubt, and not refused by the system.
+    repairs: Pace,
+    repair_at: Option<Instant>,
 }
 
 struct Workload {
@@ -85,9 +94,9 @@ impl Host {
         let mount = cgroup::unified_mount_or_own()
             .map_err(|e| format!("the cgroup v2 hierarchy cannot be found or mounted: {e}"))?
             .ok_or("no cgroup v2 hierarchy is mounted below /sys/fs/cgroup")?;
-        let remains = |e: io::Error| format!("the remains of an earlier run cannot be removed: {e}");
-        if !keep {
-            cgroup::destroy(&mount.join(CGROUP).join(scope)).map_err(remains)?;
+        if !keep && let Err(e) = cgroup::destroy(&mount.join(CGROUP).join(scope)) {
+            // What is left is closed by the rules, as all that nobody has added.
+            tracing::warn!("not all that an earlier run has left can be removed: {e}");
         }
         let node = Cgroup::create(&mount, &[CGROUP, scope])
             .map_err(|e| format!("no cgroup can be made below {}: {e}", mount.display()))?;
@@ -103,7 +112,7 @@ impl Host {
                 None
             }
         };
-        let workloads = orphans(&mount, scope).map_err(remains)?;
+        let workloads = leftovers(&mount, scope).map_err(|e| format!("{}: {e}", node.path().display()))?;
         let host = Self {
             scope: scope.to_owned(),
             table: rules::table_name(scope),
@@ -117,8 +126,11 @@ impl Host {
                 zones,
                 workloads,
                 own: VecDeque::new(),
+                generation: None,
                 retry: Backoff::new(RETRY.0, RETRY.1),
                 retry_at: None,
+                repairs: Pace::new(RETRY.0, RETRY.1, QUIET),
+                repair_at: None,
             }),
             troubles: Mutex::default(),
         };
@@ -126,7 +138,9 @@ impl Host {
         match made {
             Ok(()) => Ok(host),
             Err(e) => {
-                host.clear();
+                if !keep || !has_processes(scope) {
+                    host.clear();
+                }
                 Err(e.to_string())
             }
         }
@@ -180,10 +194,12 @@ impl Host {
 
     /// Ends the processes of a workload that an earlier process of this node has left.
     pub(super) fn end_orphan(&self, name: &WorkloadName) -> io::Result<()> {
-        match self.state.lock().workloads.get(name) {
-            Some(orphan) if orphan.opening.is_none() => orphan.cgroup.destroy(),
-            _ => Ok(()),
-        }
+        let orphan = match self.state.lock().workloads.get(name) {
+            Some(orphan) if orphan.opening.is_none() => orphan.cgroup.clone(),
+            _ => return Ok(()),
+        };
+        // Without the lock: it takes seconds where a process cannot be ended, and the others do not wait for that.
+        orphan.destroy()
     }
 
     /// The cgroups of the workloads that nobody has added again.
@@ -195,11 +211,17 @@ impl Host {
 
     /// Ends every process of a workload, and forgets it. Those that cannot be ended stay captured.
     pub(super) fn remove(&self, name: &WorkloadName) -> io::Result<()> {
-        let mut state = self.state.lock();
-        let Some(workload) = state.workloads.get(name) else { return Ok(()) };
-        let cgroup = workload.cgroup.clone();
+        let known = |state: &State| state.workloads.get(name).map(|w| (w.cgroup.clone(), w.opening));
+        let Some((cgroup, opening)) = known(&self.state.lock()) else { return Ok(()) };
+        // Without the lock, as above.
         cgroup.kill()?;
+        let mut state = self.state.lock();
+        // Somebody may have added it anew meanwhile.
         let Some(workload) = state.workloads.remove(name) else { return Ok(()) };
+        if workload.opening != opening {
+            state.workloads.insert(name.clone(), workload);
+            return Ok(());
+        }
         self.troubles.lock().remove(name);
         if let Some(opening) = workload.in_force() {
             let mut script = String::new();
@@ -223,26 +245,40 @@ impl Host {
         self.troubles.lock().get(name).cloned()
     }
 
-    /// Looks whether all is as it should be, and mends it; `changes` is what the kernel said of the table.
-    pub(super) fn attend(&self, changes: &[Change]) {
+    /// Looks whether all is as it should be, and mends it; `heard` is what the kernel said of the table.
+    pub(super) fn attend(&self, heard: &Heard) {
         let mut state = self.state.lock();
         if state.ended {
             return;
         }
         let now = Instant::now();
-        let foreign = changes.iter().any(|change| match change {
+        let foreign = heard.changes.iter().any(|change| match change {
             Change::By(process) => !state.own.iter().any(|(own, _)| own == process),
-            Change::Missed => true,
+            Change::Missed => false,
         });
-        let due = state.retry_at.is_some_and(|at| at <= now);
-        let lost = state.lost_cgroups();
+        if let Some(until) = heard.until {
+            // A later process may have the same number.
+            state.own.retain(|(_, ended)| *ended >= until);
+        }
         if foreign {
             tracing::warn!("somebody else has changed the nftables table {}: it is made anew", self.table);
         }
-        for cgroup in &lost {
-            tracing::warn!("somebody has removed the cgroup {}: it is made anew", cgroup.display());
+        let doubtful = heard.changes.contains(&Change::Missed) && !state.is_as_made();
+        let lost = state.lost_cgroups();
+        if (doubtful || !lost.is_empty()) && state.repair_at.is_none() {
+            if doubtful {
+                tracing::warn!(
+                    "more was changed at once than the kernel could tell: the nftables table {} is made anew",
+                    self.table
+                );
+            }
+            for cgroup in &lost {
+                tracing::warn!("somebody has removed the cgroup {}: it is made anew", cgroup.display());
+            }
+            state.repair_at = Some(now + state.repairs.delay(now, 1.0));
         }
-        if (foreign || due || !lost.is_empty())
+        let due = [state.retry_at, state.repair_at].into_iter().flatten().any(|at| at <= now);
+        if (foreign || due)
             && let Err(e) = self.rebuild(&mut state)
         {
             tracing::error!(
@@ -268,21 +304,34 @@ impl Host {
         }
     }
 
+    /// Changes the table.
     fn apply(&self, state: &mut State, script: &str) -> Result<(), nft::NftError> {
-        let now = Instant::now();
-        state.own.retain(|(_, since)| now.duration_since(*since) < OWN_CHANGE);
-        nft::apply(script, |process| state.own.push_back((process, now)))
+        let known = state.generation;
+        let before = nft_watch::generation().ok();
+        apply(state, script)?;
+        // If all that was changed since the table was known, was changed now.
+        state.generation = next_generation(before).filter(|_| known.is_some() && known == before);
+        Ok(())
+    }
+
+    /// Puts another table in the place of the one that there is.
+    fn replace(&self, state: &mut State, script: &str) -> Result<(), nft::NftError> {
+        let before = nft_watch::generation().ok();
+        apply(state, script)?;
+        state.generation = next_generation(before);
+        Ok(())
     }
 
     /// Makes the cgroups that are missing, and the whole table in one transaction. A workload that cannot be had is left
     /// out, and has the reason as its trouble.
     fn rebuild(&self, state: &mut State) -> Result<(), nft::NftError> {
+        state.repair_at = None;
         let mut result = state.make_cgroups().map_err(nft::NftError::Io);
         if result.is_ok() {
-            result = self.apply(state, &state.script(&self.table));
+            result = self.replace(state, &state.script(&self.table));
         }
         if result.is_err() && state.blame(&self.table) {
-            result = self.apply(state, &state.script(&self.table));
+            result = self.replace(state, &state.script(&self.table));
         }
         self.tell_troubles(state);
         let again = result.is_err() || state.workloads.values().any(|workload| workload.trouble.is_some());
@@ -349,21 +398,50 @@ impl Host {
     }
 
     fn try_clear(&self) -> io::Result<()> {
-        let mut state = self.state.lock();
-        state.ended = true;
+        {
+            let mut state = self.state.lock();
+            state.ended = true;
+            state.workloads.clear();
+        }
+        // Without the lock, as above.
         cgroup::destroy(&self.mount.join(CGROUP).join(&self.scope))?;
         // Another node of this host may have cgroups there.
         let _ = fs::remove_dir(self.mount.join(CGROUP));
+        match fs::remove_dir_all(Path::new(RUN).join(&self.scope)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let mut state = self.state.lock();
         self.apply(&mut state, &rules::removal(&self.table)).map_err(io::Error::other)?;
         state.zones.release();
-        match fs::remove_dir_all(Path::new(RUN).join(&self.scope)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }
 
+/// Runs nft for a node.
+fn apply(state: &mut State, script: &str) -> Result<(), nft::NftError> {
+    let mut process = None;
+    let applied = nft::apply(script, |started| process = Some(started));
+    // Nobody looks at these meanwhile.
+    state.own.extend(process.map(|process| (process, Instant::now())));
+    if state.own.len() > OWN_CHANGES {
+        state.own.pop_front();
+    }
+    applied
+}
+
+/// The rules' present generation, if it is the next one after `before`: nobody else has changed any rules meanwhile.
+fn next_generation(before: Option<u32>) -> Option<u32> {
+    let next = before?.wrapping_add(1);
+    (nft_watch::generation().ok()? == next).then_some(next)
+}
+
 impl State {
+    /// Whether the table is known to be what was made of it.
+    fn is_as_made(&self) -> bool {
+        self.generation.is_some() && nft_watch::generation().ok() == self.generation
+    }
+
     /// Cgroups that are not there any more, or not the ones that the rules know.
     fn lost_cgroups(&self) -> Vec<PathBuf> {
         let workloads = self.workloads.values().filter(|workload| workload.trouble.is_none());
@@ -416,23 +494,48 @@ impl State {
     }
 }
 
-/// The workloads that still have processes, of an earlier process of this node.
-fn orphans(mount: &Path, scope: &str) -> io::Result<BTreeMap<WorkloadName, Workload>> {
-    let mut orphans = BTreeMap::new();
-    for entry in fs::read_dir(mount.join(CGROUP).join(scope))? {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() {
+/// Whether a node of this scope has left processes that are captured.
+pub(super) fn has_processes(scope: &str) -> bool {
+    let mount = cgroup::unified_mount().ok().flatten();
+    mount.is_some_and(|mount| cgroup::is_populated(&mount.join(CGROUP).join(scope)).unwrap_or(false))
+}
+
+/// Ends what is in a cgroup of which no workload is to be made, and nobody waits for.
+fn remove_later(path: PathBuf) {
+    std::thread::spawn(move || {
+        if let Err(e) = cgroup::destroy(&path) {
+            tracing::warn!("what an earlier run has left in {} cannot be removed: {e}", path.display());
+        }
+    });
+}
+
+/// The workloads of an earlier process of this node that still have processes. What is wrong with one of them is its own
+/// trouble: it is closed, as all that nobody has added.
+fn leftovers(mount: &Path, scope: &str) -> io::Result<BTreeMap<WorkloadName, Workload>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(mount.join(CGROUP).join(scope))?.flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
-        let directory = entry.file_name().to_string_lossy().into_owned();
-        let cgroup = Cgroup::create(mount, &[CGROUP, scope, &directory])?;
-        match directory.split_once('.') {
-            Some((namespace, name)) if cgroup.is_populated()? => {
-                let workload = Workload { id: cgroup.id()?, cgroup, opening: None, trouble: None };
-                orphans.insert(WorkloadName::new(namespace, name), workload);
+        let directory = entry.file_name();
+        let name = directory.to_str().and_then(|directory| directory.split_once('.'));
+        let name = name.map(|(namespace, name)| WorkloadName::new(namespace, name));
+        // One that cannot be looked into may have processes.
+        let populated = cgroup::is_populated(&entry.path()).unwrap_or(true);
+        let Some((name, directory)) = name.zip(directory.to_str()) else {
+            remove_later(entry.path());
+            continue;
+        };
+        if !populated && cgroup::remove(&entry.path()).is_ok() {
+            continue;
+        }
+        let cgroup = Cgroup::create(mount, &[CGROUP, scope, directory]);
+        match cgroup.and_then(|cgroup| Ok((cgroup.id()?, cgroup))) {
+            Ok((id, cgroup)) => {
+                found.insert(name, Workload { cgroup, id, opening: None, trouble: None });
             }
-            _ => cgroup.destroy()?,
+            Err(e) => tracing::warn!("the cgroup {} cannot be used: {e}", entry.path().display()),
         }
     }
-    Ok(orphans)
+    Ok(found)
 }

@@ -96,7 +96,18 @@ impl Capture {
                 why.extend(name_service::without_dns().map(|problem| format!("; {problem}")));
                 Ok((Self { host: Some(host) }, CaptureMode::Host, why))
             }
-            Err(why) if wish == CaptureWish::Auto => Ok((Self { host: None }, CaptureMode::Explicit, why)),
+            Err(why) if wish == CaptureWish::Auto && !(keep && host::has_processes(scope)) => {
+                if tulle_sys::is_root() {
+                    tracing::error!(
+                        "host capture cannot be had: only what follows HTTP_PROXY and the like enters the mesh ({why})"
+                    );
+                }
+                Ok((Self { host: None }, CaptureMode::Explicit, why))
+            }
+            Err(why) if wish == CaptureWish::Auto => Err(io::Error::other(format!(
+                "host capture cannot be had ({why}), and processes are captured that an earlier run has left: \
+                 without it they would stay cut off (`tulle node reset` ends them)"
+            ))),
             Err(why) => Err(io::Error::other(format!("host capture cannot be had here: {why}"))),
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tulle_sys::nft_watch::TableWatch;
+use tulle_sys::nft_watch::{Heard, TableWatch};
 
 use super::host::Host;
 
@@ -26,25 +26,25 @@ pub(super) fn start(host: &Arc<Host>) -> io::Result<()> {
 fn run(mut watch: TableWatch, host: &Weak<Host>) {
     let mut looked = Instant::now();
     loop {
-        let changes = match watch.wait() {
-            Ok(changes) => changes,
+        let heard = match watch.wait() {
+            Ok(heard) => heard,
             Err(e) => {
                 tracing::warn!("changes of the nftables rules are not seen: {e}");
                 std::thread::sleep(INTERVAL);
-                Vec::new()
+                Heard { changes: Vec::new(), until: None }
             }
         };
         let Some(host) = host.upgrade() else { return };
         let due = looked.elapsed() >= INTERVAL;
-        if due || !changes.is_empty() {
-            host.attend(&changes);
+        if due || !heard.changes.is_empty() {
+            host.attend(&heard);
         }
         if due {
             host.follow_name_service();
             looked = Instant::now();
         }
         drop(host);
-        if !changes.is_empty() {
+        if !heard.changes.is_empty() {
             std::thread::sleep(PAUSE);
         }
     }
