@@ -174,8 +174,8 @@ impl Node {
                 link_address: String::new(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 capture_mode: mode.as_str().to_owned(),
-                instance: format!("{:016x}", rand::random::<u64>()),
-                boot_id: boot_id(),
+                instance: server.process().instance.clone(),
+                boot_id: server.process().boot_id.clone(),
             },
             advertised,
             workloads: workloads.reports(),
@@ -273,12 +273,6 @@ impl Node {
         source.proxy.drain(end.saturating_duration_since(Instant::now())).await;
         left
     }
-}
-
-/// The present boot of the kernel: a clone of the host has another. Empty where the kernel does not say.
-fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
 }
 
 /// Certificates and configuration of a mesh that the node was in before are of no use in another.

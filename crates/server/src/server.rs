@@ -166,7 +166,7 @@ impl Server {
             NodeApi::new(authority.clone(), enrolment.clone(), fleet, metrics.clone(), stop.clone());
         let incoming =
             listener::accept(node_listener, tls, domain.as_str().into(), metrics.clone(), stop.clone());
-        let discovery = Discovery { publication, metrics, stop: stop.clone() };
+        let discovery = Discovery { enrolment: enrolment.clone(), publication, metrics, stop: stop.clone() };
 
         let mut tasks = JoinSet::new();
         tasks.spawn(controller.run(stop.clone()));

@@ -82,7 +82,18 @@ impl Views {
 
     /// Removes a node that does not come back, and its workloads; returns how many.
     pub async fn evict(&self, node: &str) -> Result<usize, EvictError> {
-        self.fleet.evict(node).await
+        self.fleet.evict(node, false).await
+    }
+
+    /// Removes a node, connected or not, that may not come back with the certificate that it has.
+    pub async fn revoke(&self, node: &str) -> Result<usize, EvictError> {
+        let had = self.enrolment.revoke(node).await?;
+        // Whoever comes from now on is refused.
+        self.publication.revoke(node);
+        match self.fleet.evict(node, true).await {
+            Err(EvictError::Unknown(_)) if had => Ok(0),
+            other => other,
+        }
     }
 
     /// Makes a join token. [`EnrolmentError::Invalid`] is the client's fault.

@@ -17,7 +17,7 @@ use tulle_proxy::state::WorkloadCertificate;
 use tulle_wire::node::SignRequest;
 
 use super::credential::{Credential, KeyRequest, file_of};
-use super::{CALL_DEADLINE, Server, channel};
+use super::{CALL_DEADLINE, Process, Server, channel};
 use crate::backoff::Pace;
 use crate::keeper::{Keeper, KeptFile};
 
@@ -173,7 +173,13 @@ async fn due(server: &Server, credential: &Credential, expired: &Notify) {
 
 async fn issue(server: &Server, id: &SpiffeId) -> anyhow::Result<Credential> {
     let key = KeyRequest::generate()?;
-    let request = SignRequest { identity: id.to_string(), csr: key.csr.clone() };
+    let Process { instance, boot_id } = server.process();
+    let request = SignRequest {
+        identity: id.to_string(),
+        csr: key.csr.clone(),
+        instance: instance.clone(),
+        boot_id: boot_id.clone(),
+    };
     let mut client = server.nodes();
     let answer = timeout(CALL_DEADLINE, client.sign(request)).await.context("the server gives no answer")?;
     let answer = answer.map_err(|status| {

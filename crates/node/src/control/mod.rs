@@ -38,8 +38,24 @@ pub struct Server {
     inner: Arc<Inner>,
 }
 
+/// This process of the node, as the server tells it from others of the node's name.
+#[derive(Debug)]
+pub struct Process {
+    pub instance: String,
+    /// The present boot of the kernel: a clone of the host has another. Empty where the kernel does not say.
+    pub boot_id: String,
+}
+
+impl Process {
+    fn this() -> Self {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        Self { instance: format!("{:016x}", rand::random::<u64>()), boot_id: boot_id.trim().to_owned() }
+    }
+}
+
 struct Inner {
     address: String,
+    process: Process,
     domain: TrustDomain,
     channel: ArcSwap<Channel>,
     clock: Arc<MeshClock>,
@@ -60,6 +76,7 @@ impl Server {
         let inner = Inner {
             tls: ArcSwap::from_pointee(tls),
             address: address.to_owned(),
+            process: Process::this(),
             domain: TrustDomain::new(certificate.identity.trust_domain())?,
             channel: ArcSwap::from_pointee(channel),
             clock,
@@ -74,6 +91,11 @@ impl Server {
         self.inner.tls.store(Arc::new(tls::joined(certificate, self.inner.clock.clone())?));
         self.reconnect();
         Ok(())
+    }
+
+    /// Who the server is told that this is.
+    pub fn process(&self) -> &Process {
+        &self.inner.process
     }
 
     /// The identity of a workload of this mesh.

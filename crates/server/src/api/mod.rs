@@ -192,10 +192,16 @@ impl Api {
                 }
             }
             path if let Some(node) = path.strip_prefix("tulle/v1alpha1/nodes/") => match *request.method() {
-                Method::DELETE => match self.views.evict(node).await {
-                    Ok(workloads) => view(StatusCode::OK, &serde_json::json!({ "workloads": workloads })),
-                    Err(error) => Err(not_evicted(&error)),
-                },
+                Method::DELETE => {
+                    let removed = match Query::parse(request.uri().query()).flag("revoke") {
+                        true => self.views.revoke(node).await,
+                        false => self.views.evict(node).await,
+                    };
+                    match removed {
+                        Ok(workloads) => view(StatusCode::OK, &serde_json::json!({ "workloads": workloads })),
+                        Err(error) => Err(not_evicted(error)),
+                    }
+                }
                 _ => Err(Failure::method_not_allowed()),
             },
             "metrics" if get => Ok(reply::text(StatusCode::OK, self.views.metrics())),
@@ -212,8 +218,9 @@ impl Api {
     }
 }
 
-fn not_evicted(error: &EvictError) -> Failure {
-    let (code, reason) = match error {
+fn not_evicted(error: EvictError) -> Failure {
+    let (code, reason) = match &error {
+        EvictError::NotRevoked(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         EvictError::Unknown(_) => (StatusCode::NOT_FOUND, "NotFound"),
         EvictError::Connected(_) => (StatusCode::CONFLICT, "Conflict"),
         EvictError::Unfinished { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),

@@ -23,8 +23,9 @@ use tulle_model::name::WorkloadName;
 use tulle_wire::node::{NodeInfo, Workload};
 
 use super::workloads::{self, Held};
-use super::{Fleet, Message, NodeTask, Record};
-use crate::grpc::enrolment::seconds;
+use super::{Fleet, Known, Message, NodeTask, Record};
+use crate::grpc::enrolment::{EnrolmentError, seconds};
+use crate::grpc::not_known;
 
 /// How long a node may be silent before its workloads are stale.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -100,6 +101,8 @@ pub enum EvictError {
     Connected(String),
     #[error("{left} workloads of the node `{node}` could not be removed; the server's log says why")]
     Unfinished { node: String, left: usize },
+    #[error(transparent)]
+    NotRevoked(#[from] EnrolmentError),
 }
 
 /// A workload that is stale.
@@ -167,12 +170,14 @@ fn timestamp(seconds: i64) -> String {
 
 impl Fleet {
     /// Removes a node that does not come back, and its workloads; returns how many. One that does come back
-    /// is taken in again.
-    pub async fn evict(&self, node: &str) -> Result<usize, EvictError> {
+    /// is taken in again, unless it was `revoked`: then it is removed although it is connected.
+    pub async fn evict(&self, node: &str, revoked: bool) -> Result<usize, EvictError> {
         let unknown = || EvictError::Unknown(node.to_owned());
-        let mailbox = self.nodes.lock().get(node).map(|known| known.mailbox.clone());
+        // One that only asked, and was refused, is not known.
+        let known = |known: &Known| known.record.is_some().then(|| known.mailbox.clone());
+        let mailbox = self.nodes.lock().get(node).and_then(known);
         let (done, answer) = oneshot::channel();
-        mailbox.ok_or_else(unknown)?.send(Message::Evict { done }).await.map_err(|_| unknown())?;
+        mailbox.ok_or_else(unknown)?.send(Message::Evict { revoked, done }).await.map_err(|_| unknown())?;
         answer.await.map_err(|_| unknown())?
     }
 }
@@ -339,13 +344,17 @@ impl NodeTask {
         }
     }
 
-    pub(super) async fn evict(&mut self) -> Result<usize, EvictError> {
-        if self.session.is_some() && self.state == State::Leased {
+    pub(super) async fn evict(&mut self, revoked: bool) -> Result<usize, EvictError> {
+        if !revoked && self.session.is_some() && self.state == State::Leased {
             return Err(EvictError::Connected(self.node.to_string()));
         }
         // If it lives after all, it opens another stream, with all that it runs.
+        let told = || if revoked { not_known(&self.node) } else { Status::aborted("the node was evicted") };
         if let Some((_, replies)) = self.session.take() {
-            let _ = replies.try_send(Err(Status::aborted("the node was evicted")));
+            let _ = replies.try_send(Err(told()));
+        }
+        if revoked && let Some(waiting) = self.waiting.take() {
+            let _ = waiting.newcomer.admitted.send(Err(told()));
         }
         let count = self.held.len();
         self.reported.clear();

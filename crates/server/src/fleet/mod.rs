@@ -58,6 +58,8 @@ enum Message {
     Lost,
     /// Somebody says that it is gone for good.
     Evict {
+        /// And may not come back with the certificate that it has.
+        revoked: bool,
         done: oneshot::Sender<Result<usize, EvictError>>,
     },
 }
@@ -88,6 +90,8 @@ pub struct Fleet {
     metrics: Arc<Metrics>,
     leases: Leases,
     started: Instant,
+    /// Of this host's kernel; empty where it does not say.
+    boot_id: String,
     nodes: Mutex<HashMap<Arc<str>, Known>>,
     roll_up: Mutex<RollUp>,
     sessions: AtomicU64,
@@ -139,6 +143,7 @@ impl Fleet {
             metrics,
             leases,
             started: Instant::now(),
+            boot_id: boot_id(),
             nodes: Mutex::default(),
             roll_up: Mutex::default(),
             sessions: AtomicU64::new(0),
@@ -328,6 +333,7 @@ struct NodeTask {
 impl NodeTask {
     async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let stop = self.fleet.stop.clone();
+        self.recall_boot();
         loop {
             let deadline = tokio::time::sleep_until(self.deadline);
             let patience = self.waiting.as_ref().map(Waiting::due);
@@ -372,9 +378,9 @@ impl NodeTask {
                 }
             }
             Message::Lost => {}
-            Message::Evict { done } => {
+            Message::Evict { revoked, done } => {
                 // Who asked may have gone away meanwhile.
-                let _ = done.send(self.evict().await);
+                let _ = done.send(self.evict(revoked).await);
             }
         }
     }
@@ -576,6 +582,11 @@ impl NodeTask {
             let _ = replies.try_send(Ok(ReportReply { lease_seconds, refused, clock, ping: 0 }));
         }
     }
+}
+
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 fn refusal(name: &WorkloadName, message: String) -> RefusedWorkload {

@@ -4,7 +4,8 @@
 //!
 //! Silence is worth what the newcomer is: one of the same boot of the same host is the node started again,
 //! and takes the place after [`PATIENCE`]. One of another boot may be a clone, and the older one merely cut off or frozen for
-//! a while: it waits until the older one's lease has run out, too.
+//! a while: it waits until the older one's lease has run out, too. A server that has just started remembers the boot that the
+//! node was last heard from, and gives it the time of a lease to come back; a host that runs the server, too, was started with it.
 
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use tonic::Status;
 use tulle_wire::node::{NodeInfo, ReportReply};
 
 use super::lease::State;
-use super::{NodeTask, Record};
-use crate::grpc::legible;
+use super::{Fleet, NodeTask, Record};
+use crate::grpc::{legible, not_known};
 
 /// How long an older stream may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -127,14 +128,38 @@ fn newer() -> Status {
     Status::aborted("the node has opened a newer report stream")
 }
 
+impl Fleet {
+    /// Checks that a process which asks for something in a node's name is not another than the one that bears it: that one is
+    /// connected, or was a moment ago. Nothing is known of who does not say who he is.
+    ///
+    /// # Errors
+    /// Where it is another.
+    pub fn check_bearer(&self, node: &str, instance: &str, boot_id: &str) -> Result<(), Status> {
+        let nodes = self.nodes.lock();
+        let Some(bearer) = nodes.get(node).and_then(|known| known.record.as_ref()) else { return Ok(()) };
+        let differ = |a: &str, b: &str| !a.is_empty() && !b.is_empty() && a != b;
+        let lately = bearer.last_heard.elapsed() < PATIENCE;
+        let is_there = bearer.connected || lately && differ(boot_id, &bearer.info.boot_id);
+        if differ(instance, &bearer.info.instance) && is_there {
+            return Err(refusal(node, &bearer.info.link_address));
+        }
+        Ok(())
+    }
+}
+
 impl NodeTask {
     /// A stream asks to be the node's.
     pub(super) async fn opened(&mut self, newcomer: Newcomer) {
         let now = Instant::now();
         let open = self.session.as_ref().is_some_and(|(_, older)| !older.is_closed());
+        if let Ok(None) = self.fleet.enrolment.grant(&self.node) {
+            let _ = newcomer.admitted.send(Err(not_known(&self.node)));
+            return;
+        }
         let restart = self.is_restart(&newcomer.info);
         let lately = self.closed_at.is_some_and(|at| now < at + PATIENCE);
-        if !open && (restart || self.boot_id.is_empty() || self.state != State::Leased || !lately) {
+        let expected = lately || self.is_expected_back(now);
+        if !open && (restart || self.boot_id.is_empty() || self.state != State::Leased || !expected) {
             self.admit(newcomer).await;
             // Who waited has another to ask now.
             if let Some(waiting) = &mut self.waiting {
@@ -161,9 +186,22 @@ impl NodeTask {
         self.waiting = Some(waiting);
     }
 
-    /// Whether a newcomer runs on the same boot of the same host as the node that is known.
+    /// Whether a newcomer runs on the same boot of the same host as the node that is known, or on the server's own host.
     fn is_restart(&self, info: &NodeInfo) -> bool {
-        !info.boot_id.is_empty() && info.boot_id == self.boot_id
+        let known = [self.boot_id.as_str(), self.fleet.boot_id.as_str()];
+        !info.boot_id.is_empty() && known.contains(&info.boot_id.as_str())
+    }
+
+    /// Remembers from which boot the node was heard when the server ran before.
+    pub(super) fn recall_boot(&mut self) {
+        if let Ok(Some(grant)) = self.fleet.enrolment.grant(&self.node) {
+            self.boot_id = grant.boot_id;
+        }
+    }
+
+    /// Whether the server has started within a lease, and has not heard the node since.
+    fn is_expected_back(&self, now: Instant) -> bool {
+        self.instance.is_empty() && now < self.fleet.started + self.fleet.leases.lease
     }
 
     /// Looks after who waits: asks the older stream if it has not been asked, and decides what its silence means.
@@ -176,6 +214,7 @@ impl NodeTask {
         waiting.silence.step(now);
         waiting.silence.ask(self.session.as_ref().map(|(_, older)| older));
         let ended = self.session.as_ref().is_none_or(|(_, older)| older.is_closed());
+        let ended = ended && !self.is_expected_back(now);
         let decides = ended || self.state != State::Leased || self.is_restart(&waiting.newcomer.info);
         let longest = LONGEST * self.fleet.leases.lease.max(PATIENCE);
         let over = now.duration_since(waiting.since) > longest;
@@ -218,6 +257,7 @@ impl NodeTask {
             let _ = older.try_send(Err(newer()));
         }
         self.instance.clone_from(&info.instance);
+        let booted = self.boot_id != info.boot_id;
         self.boot_id.clone_from(&info.boot_id);
         self.closed_at = None;
         let moved = self.link_address != info.link_address;
@@ -248,6 +288,9 @@ impl NodeTask {
             self.write().await;
         }
         self.reply();
+        if booted && let Err(error) = self.fleet.enrolment.booted(&self.node, &self.boot_id).await {
+            tracing::debug!(node = %self.node, %error, "the boot of a node's host is not kept");
+        }
     }
 
     /// Keeps a node out whose name a node that answers bears.

@@ -21,8 +21,9 @@ use tonic::{Request, Response, Status, Streaming};
 use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
+use super::enrolment::Enrolment;
 use super::publication::{Key, Publication, ResourceType, STREAMS_OF_A_NODE, StreamHandle};
-use super::{legible, node_name};
+use super::{legible, node_name, not_known};
 use crate::metrics::Metrics;
 
 /// How many names one stream may subscribe to.
@@ -40,6 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The discovery service.
 #[derive(Clone)]
 pub struct Discovery {
+    pub enrolment: Enrolment,
     pub publication: Arc<Publication>,
     pub metrics: Arc<Metrics>,
     pub stop: CancellationToken,
@@ -59,6 +61,11 @@ impl AggregatedDiscoveryService for Discovery {
         let handle = self.publication.open(node).ok_or_else(|| {
             Status::resource_exhausted(format!("a node may have {STREAMS_OF_A_NODE} discovery streams"))
         })?;
+        // After it was opened: who is revoked from now on loses it.
+        if let Ok(None) = self.enrolment.grant(&handle.node) {
+            self.publication.close(&handle, &[]);
+            return Err(not_known(&handle.node));
+        }
         let stream = Stream {
             handle,
             publication: self.publication.clone(),
@@ -140,6 +147,7 @@ impl Stream {
             let may_send = dirty && self.unconfirmed.len() < UNCONFIRMED;
             tokio::select! {
                 biased;
+                () = self.handle.revoked.cancelled() => return Err(not_known(&self.handle.node)),
                 () = stop.cancelled() => return Err(Status::unavailable("the server stops")),
                 message = inbound.message() => match message? {
                     Some(request) => self.take(request)?,

@@ -101,6 +101,9 @@ pub struct Grant {
     pub joined: u64,
     /// When the last certificate that the node got for itself expires.
     pub certificate_expires: u64,
+    /// The boot of the host that the node was last heard from; empty where it was not yet.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot_id: String,
 }
 
 impl Grant {
@@ -263,7 +266,12 @@ impl Enrolment {
         certificate_expires: u64,
         now: SystemTime,
     ) -> Result<Grant, EnrolmentError> {
-        let grant = Grant { identities: admission.identities, joined: seconds(now), certificate_expires };
+        let grant = Grant {
+            identities: admission.identities,
+            joined: seconds(now),
+            certificate_expires,
+            boot_id: String::new(),
+        };
         let key = format!("{NODES}{}", admission.node);
         // Where the grant cannot be kept, the token stays good.
         let token = (admission.key.as_str(), admission.revision);
@@ -302,23 +310,41 @@ impl Enrolment {
         now: SystemTime,
     ) -> Result<(), EnrolmentError> {
         let latest = seconds(now + NODE_LIFETIME);
+        self.note(node, |grant| {
+            grant.certificate_expires = certificate_expires.max(grant.certificate_expires).min(latest);
+        })
+        .await
+    }
+
+    /// Remembers from which boot of its host a node was last heard.
+    pub async fn booted(&self, node: &str, boot_id: &str) -> Result<(), EnrolmentError> {
+        self.note(node, |grant| boot_id.clone_into(&mut grant.boot_id)).await
+    }
+
+    /// Notes something of a node that has joined.
+    async fn note(&self, node: &str, change: impl Fn(&mut Grant)) -> Result<(), EnrolmentError> {
         let key = format!("{NODES}{node}");
-        // Several certificates at once for one node are rare; the last one counts.
+        // Several notes at once of one node are rare; the last one counts.
         for _ in 0..5 {
             let Some(stored) = self.store.get(&key)? else { return Ok(()) };
             let mut grant: Grant = decode(&stored.value)?;
-            grant.certificate_expires = certificate_expires.max(grant.certificate_expires).min(latest);
+            let before = grant.clone();
+            change(&mut grant);
+            if grant == before {
+                break;
+            }
             match self.store.put(&key, encode(&grant)?, Precondition::Revision(stored.revision)).await {
                 Err(error) if error.is_retryable() => {}
                 // A node must not lose its certificate over a full disk. All that this costs is that its
-                // name can be taken by a new token once the certificate before has expired.
+                // name can be taken by a new token once the certificate before has expired, and by a clone
+                // right after a start of the server.
                 Err(
                     error @ (StoreError::Full(_)
                     | StoreError::ReadOnly(_)
                     | StoreError::Reopening
                     | StoreError::Io(_)),
                 ) => {
-                    tracing::debug!(node, %error, "the life of a node's certificate is not kept");
+                    tracing::debug!(node, %error, "what is new of a node is not kept");
                     break;
                 }
                 Err(error) => return Err(error.into()),
@@ -326,6 +352,26 @@ impl Enrolment {
             }
         }
         Ok(())
+    }
+
+    /// Takes back what a node may, and the tokens that name it; whether there was anything.
+    pub async fn revoke(&self, node: &str) -> Result<bool, EnrolmentError> {
+        let list = self.store.list(TOKENS, None, 2 * TOKENS_LIMIT)?;
+        let names_it =
+            |value: &[u8]| decode::<KeptToken>(value).is_ok_and(|t| t.node.as_deref() == Some(node));
+        for (key, _) in list.items.into_iter().filter(|(_, stored)| names_it(&stored.value)) {
+            self.delete(&key).await?;
+        }
+        self.delete(&format!("{NODES}{node}")).await
+    }
+
+    /// Deletes a key; whether it was there.
+    async fn delete(&self, key: &str) -> Result<bool, EnrolmentError> {
+        match self.store.delete(key, Precondition::Any).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Deletes the tokens that have expired; returns how many are left.
@@ -472,6 +518,7 @@ mod tests {
             identities: identities.iter().map(|&i| i.to_owned()).collect(),
             joined: 0,
             certificate_expires: 0,
+            boot_id: String::new(),
         };
         assert!(grant(&["*"]).permits("a", "b"));
         assert!(grant(&["a/*"]).permits("a", "b"));

@@ -56,6 +56,13 @@ fn node_name<T>(request: &Request<T>) -> Result<(Arc<str>, Instant), Status> {
     }
 }
 
+/// What a node is told that has a certificate, and may nothing: its grant was revoked, or is of another store.
+pub(crate) fn not_known(node: &str) -> Status {
+    Status::permission_denied(format!(
+        "the node `{node}` is not known here any more; join again with a new token"
+    ))
+}
+
 /// What a peer says, fit for a log line, a message or a terminal: at most so many characters, and
 /// none that controls anything.
 pub(crate) fn legible(text: &str, longest: usize) -> Cow<'_, str> {

@@ -18,7 +18,7 @@ use tulle_wire::node::{
 
 use super::enrolment::{Enrolment, EnrolmentError};
 use super::listener::Peer;
-use super::node_name;
+use super::{node_name, not_known};
 use crate::ca::CaError;
 use crate::ca::mesh::{Issued, MeshAuthority};
 use crate::fleet::{Fleet, Session};
@@ -99,16 +99,17 @@ impl NodeService for NodeApi {
 
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
         let (node, _) = node_name(&request)?;
-        let SignRequest { identity, csr } = request.into_inner();
+        let SignRequest { identity, csr, instance, boot_id } = request.into_inner();
         let identity: SpiffeId = identity
             .parse()
             .map_err(|e| Status::invalid_argument(format!("the identity that is asked for: {e}")))?;
         let grant = self.enrolment.grant(&node).map_err(refusal)?;
         let Some(grant) = grant else {
-            return Err(Status::permission_denied(format!(
-                "the node `{node}` is not known here any more; join again with a new token"
-            )));
+            return Err(not_known(&node));
         };
+        self.fleet
+            .check_bearer(&node, &instance, &boot_id)
+            .inspect_err(|_| self.metrics.signatures_refused.add(1))?;
         let own = identity == SpiffeId::node(self.authority.trust_domain(), &node);
         let permitted = own
             || identity.trust_domain() == self.authority.trust_domain().as_str()

@@ -12,6 +12,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tulle_model::name::ServiceName;
 use tulle_wire::type_url;
 
@@ -107,6 +108,8 @@ pub struct StreamHandle {
     pub node: Arc<str>,
     dirty: Mutex<BTreeSet<Key>>,
     wake: Notify,
+    /// The node may have no streams any more.
+    pub revoked: CancellationToken,
 }
 
 impl StreamHandle {
@@ -188,9 +191,20 @@ impl Publication {
             return None;
         }
         let id = self.next_stream.fetch_add(1, Ordering::Relaxed);
-        let handle = Arc::new(StreamHandle { id, node, dirty: Mutex::default(), wake: Notify::new() });
+        let (dirty, wake, revoked) = (Mutex::default(), Notify::new(), CancellationToken::new());
+        let handle = Arc::new(StreamHandle { id, node, dirty, wake, revoked });
         state.streams.insert(id, handle.clone());
         Some(handle)
+    }
+
+    /// Ends the streams of a node.
+    pub fn revoke(&self, node: &str) {
+        let state = self.state.lock();
+        state
+            .streams
+            .values()
+            .filter(|stream| *stream.node == *node)
+            .for_each(|stream| stream.revoked.cancel());
     }
 
     /// Subscribes a stream; the names become dirty.

@@ -127,6 +127,8 @@ pub struct TestNode {
     pub key: Arc<KeyPair>,
     /// Of the host's kernel.
     pub boot_id: String,
+    /// Of its process.
+    pub instance: String,
 }
 
 pub fn signing_request() -> (Arc<KeyPair>, Vec<u8>) {
@@ -149,6 +151,7 @@ impl TestNode {
             certificate: response.certificate.unwrap(),
             key,
             boot_id: "boot-1".to_owned(),
+            instance: "1".to_owned(),
         })
     }
 
@@ -169,7 +172,12 @@ impl TestNode {
 
     pub async fn sign(&self, identity: &str) -> Result<Certificate, Status> {
         let (_, csr) = signing_request();
-        let request = SignRequest { identity: identity.to_owned(), csr: csr.into() };
+        let request = SignRequest {
+            identity: identity.to_owned(),
+            csr: csr.into(),
+            instance: self.instance.clone(),
+            boot_id: self.boot_id.clone(),
+        };
         let response = NodeServiceClient::new(self.channel().await).sign(request).await?;
         Ok(response.into_inner().certificate.unwrap())
     }
@@ -180,7 +188,7 @@ impl TestNode {
             link_address: "10.1.2.3:15008".to_owned(),
             version: "test".to_owned(),
             capture_mode: "explicit".to_owned(),
-            instance: "1".to_owned(),
+            instance: self.instance.clone(),
             boot_id: self.boot_id.clone(),
         }
     }
@@ -203,13 +211,16 @@ impl TestNode {
     }
 
     pub async fn discover(&self) -> Discovery {
+        self.try_discover().await.unwrap()
+    }
+
+    pub async fn try_discover(&self) -> Result<Discovery, Status> {
         let (sender, receiver) = mpsc::channel(16);
         let responses = AggregatedDiscoveryServiceClient::new(self.channel().await)
             .delta_aggregated_resources(ReceiverStream::new(receiver))
-            .await
-            .unwrap()
+            .await?
             .into_inner();
-        Discovery { sender, responses }
+        Ok(Discovery { sender, responses })
     }
 }
 

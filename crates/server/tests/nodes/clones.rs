@@ -9,7 +9,7 @@ use tulle_wire::node::NodeReport;
 use tulle_server::fleet::Leases;
 use tulle_server::{Server, ServerConfig};
 
-use crate::client::{Reports, TestServer, workload};
+use crate::client::{Reports, TestNode, TestServer, workload};
 
 /// Answers pings, as a node that runs does, until it is dropped.
 fn answer(mut reports: Reports) -> tokio::task::JoinHandle<()> {
@@ -90,6 +90,82 @@ async fn a_silent_stream_is_replaced_and_many_newcomers_do_not_prolong_that() {
     silent.try_send(NodeReport { pong: 1, ..Default::default() });
     newest.send(NodeReport::default()).await;
     newest.reply().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_gets_no_certificate_while_the_node_is_there() {
+    let server = TestServer::start().await;
+    let node = server.node("n1", &["*"]).await;
+    let identities = ["spiffe://mesh.local/ns/shop/sa/cart", "spiffe://mesh.local/node/n1"];
+    // Nobody bears the name yet.
+    node.sign(identities[0]).await.unwrap();
+    let mut original = node.report(vec![]).await;
+    original.reply().await.unwrap();
+    let original = answer(original);
+    let instance = "2".to_owned();
+    let clones = [
+        TestNode { instance: instance.clone(), boot_id: "boot-of-the-clone".to_owned(), ..node.clone() },
+        TestNode { instance, ..node.clone() },
+    ];
+    for identity in identities {
+        node.sign(identity).await.unwrap();
+        for clone in &clones {
+            let refused = clone.sign(identity).await.unwrap_err();
+            assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
+            assert!(refused.message().contains("--name"), "{refused}");
+        }
+    }
+    // The same host starts it again; a clone may have seen no more than a hiccup.
+    original.abort();
+    let _ = original.await;
+    let gone = async { while server.server.views().nodes().nodes[0].connected {} };
+    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    clones[1].sign(identities[0]).await.unwrap();
+    assert_eq!(clones[0].sign(identities[0]).await.unwrap_err().code(), Code::AlreadyExists);
+    let later = async {
+        while clones[0].sign(identities[0]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), later).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_start_of_the_server_the_node_has_its_name_and_not_who_comes_first() {
+    let lease = Duration::from_secs(4);
+    let TestServer { mut server, home } = with_lease(lease).await;
+    let token = server.local_join_token(vec!["*".to_owned()]).await.unwrap().text;
+    let mut node = TestNode::join(server.node_address, "n1", &token).await.unwrap();
+    let mut reports = node.report(vec![]).await;
+    for _ in 0..3 {
+        // What is kept of its opening is kept when a later report is answered.
+        reports.reply().await.unwrap();
+        reports.send(NodeReport::default()).await;
+    }
+    drop(reports);
+    for original_comes in [true, false] {
+        server.shutdown().await;
+        let leases = Leases { lease, ..Leases::default() };
+        let start = Instant::now();
+        server = Server::start(ServerConfig { leases, ..ServerConfig::local(home.path()) }).await.unwrap();
+        node.server = server.node_address;
+        let clone = TestNode { instance: "2".into(), boot_id: "boot-of-the-clone".into(), ..node.clone() };
+        let mut clone = clone.report(vec![]).await;
+        let early = tokio::time::timeout(Duration::from_millis(2500), clone.reply_at_all()).await;
+        assert!(early.is_err(), "the clone was answered: {early:?}");
+        if original_comes {
+            let mut original = node.report(vec![]).await;
+            original.reply().await.unwrap();
+            assert!(start.elapsed() < lease, "it waited itself: {:?}", start.elapsed());
+            let original = answer(original);
+            assert_eq!(clone.reply().await.unwrap_err().code(), Code::AlreadyExists);
+            original.abort();
+        } else {
+            // It is the node on another boot.
+            clone.reply().await.unwrap();
+            assert!(start.elapsed() >= lease, "{:?}", start.elapsed());
+        }
+    }
 }
 
 /// A server with a lease that is longer than the patience with a node that starts again.

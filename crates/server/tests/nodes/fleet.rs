@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tonic::Code;
 use tulle_model::registry::KindId;
 use tulle_model::telemetry::{LATENCY_BUCKETS, latency_bucket};
 use tulle_server::fleet::{EvictError, Leases};
 use tulle_server::objects::{Part, WriteOptions};
+use tulle_server::views::NewToken;
 use tulle_server::{Server, ServerConfig, StartError};
 use tulle_wire::node::{Edge, NodeClock, NodeReport, Telemetry};
 
@@ -182,6 +184,49 @@ async fn a_node_that_does_not_come_back_is_evicted_and_a_connected_one_is_not() 
     // If it lives after all, it is taken in again.
     let _reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
     server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_revoked_may_nothing_with_the_certificate_that_it_has() {
+    let server = TestServer::start().await;
+    let views = server.server.views();
+    assert!(matches!(views.revoke("n1").await, Err(EvictError::Unknown(_))));
+    let node = server.node("n1", &["*"]).await;
+    let mut reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    let mut discovery = node.discover().await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    let token = NewToken { identities: vec!["*".into()], node: Some("n1".into()), ttl_seconds: None };
+    let token = views.create_token(token).await.unwrap().token;
+
+    assert_eq!(views.revoke("n1").await.unwrap(), 1);
+    assert!(server.get(KindId::Workload, "shop", "cart-0").is_none() && views.nodes().nodes.is_empty());
+    let refused = |status: &tonic::Status| {
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+        assert!(status.message().contains("join again"), "{status}");
+    };
+    let end = loop {
+        if let Err(status) = reports.reply_at_all().await {
+            break status;
+        }
+    };
+    refused(&end);
+    refused(&discovery.response().await.unwrap_err());
+    for _ in 0..2 {
+        refused(&node.sign("spiffe://mesh.local/ns/shop/sa/cart").await.unwrap_err());
+        refused(&node.sign("spiffe://mesh.local/node/n1").await.unwrap_err());
+        let mut again = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+        refused(&again.reply_at_all().await.unwrap_err());
+        refused(&node.try_discover().await.err().unwrap());
+    }
+    assert!(server.get(KindId::Workload, "shop", "cart-0").is_none());
+    // Nor by a token that names it and was made before.
+    assert!(TestNode::join(node.server, "n1", &token).await.is_err());
+    assert!(matches!(views.revoke("n1").await, Err(EvictError::Unknown(_))));
+
+    let node = server.node("n1", &["*"]).await;
+    let _reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    node.discover().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

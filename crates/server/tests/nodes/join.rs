@@ -53,7 +53,7 @@ async fn only_the_key_of_a_request_is_used() {
     let csr = params.serialize_request(&key).unwrap().der().to_vec();
     let mut client = NodeServiceClient::new(node.channel().await);
     let identity = "spiffe://mesh.local/ns/shop/sa/cart".to_owned();
-    let request = SignRequest { identity: identity.clone(), csr: csr.clone().into() };
+    let request = SignRequest { identity: identity.clone(), csr: csr.clone().into(), ..Default::default() };
     let SignResponse { certificate } = client.sign(request).await.unwrap().into_inner();
     let der = certificate.unwrap().chain[0].clone();
     let (_, leaf) = x509_parser::parse_x509_certificate(&der).unwrap();
@@ -64,7 +64,7 @@ async fn only_the_key_of_a_request_is_used() {
     let mut forged = csr;
     *forged.last_mut().unwrap() ^= 1;
     for bad in [forged, b"nonsense".to_vec(), vec![0x30; 20_000]] {
-        let request = SignRequest { identity: identity.clone(), csr: bad.into() };
+        let request = SignRequest { identity: identity.clone(), csr: bad.into(), ..Default::default() };
         assert_eq!(client.sign(request).await.unwrap_err().code(), Code::InvalidArgument);
     }
 }
@@ -106,7 +106,9 @@ async fn without_a_certificate_of_this_mesh_there_is_nothing_but_join() {
     let sign = |channel| async move {
         let (_, csr) = signing_request();
         let identity = "spiffe://mesh.local/ns/shop/sa/cart".to_owned();
-        NodeServiceClient::new(channel).sign(SignRequest { identity, csr: csr.into() }).await
+        NodeServiceClient::new(channel)
+            .sign(SignRequest { identity, csr: csr.into(), ..Default::default() })
+            .await
     };
 
     let anonymous = connect(address, Trust::Roots(node.roots()), None).await.unwrap();
@@ -116,7 +118,11 @@ async fn without_a_certificate_of_this_mesh_there_is_nothing_but_join() {
 
     // A workload's certificate is none of a node's.
     let (key, csr) = signing_request();
-    let request = SignRequest { identity: "spiffe://mesh.local/ns/shop/sa/cart".to_owned(), csr: csr.into() };
+    let request = SignRequest {
+        identity: "spiffe://mesh.local/ns/shop/sa/cart".to_owned(),
+        csr: csr.into(),
+        ..Default::default()
+    };
     let signed = NodeServiceClient::new(node.channel().await).sign(request).await.unwrap();
     let workload = TestNode { certificate: signed.into_inner().certificate.unwrap(), key, ..node.clone() };
     let refused = sign(workload.channel().await).await.unwrap_err();

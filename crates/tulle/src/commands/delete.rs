@@ -25,6 +25,9 @@ pub struct DeleteArgs {
     /// All objects of the kinds, in the namespace
     #[arg(long, conflicts_with_all = ["filename", "selector"])]
     all: bool,
+    /// A node, connected or not, may not come back with the certificate that it has
+    #[arg(long)]
+    revoke: bool,
     /// An object that does not exist is no failure
     #[arg(long)]
     ignore_not_found: bool,
@@ -35,6 +38,10 @@ pub struct DeleteArgs {
 pub async fn run(args: DeleteArgs) -> Result<()> {
     if let Some(nodes) = nodes(&args.objects)? {
         return evict(&args, &nodes).await;
+    }
+    if args.revoke {
+        return Err(Failure::input("nodes are revoked, and nothing else")
+            .help("for example: `tulle delete node host-2 --revoke`"));
     }
     let targets = targets(&args).await?;
     let client = args.client.client()?;
@@ -89,9 +96,12 @@ async fn evict(args: &DeleteArgs, nodes: &[&str]) -> Result<()> {
         if let Some(problem) = tulle_model::name::dns_label_problem(node) {
             return Err(Failure::input(format!("`{node}` is no name of a node: it {problem}")));
         }
-        match client.delete(&format!("/tulle/v1alpha1/nodes/{node}")).await {
+        let path = format!("/tulle/v1alpha1/nodes/{node}");
+        let path = if args.revoke { Query::new(path).set("revoke", "true").finish() } else { path };
+        match client.delete(&path).await {
             Ok(answer) => {
-                print(&format!("node \"{node}\" deleted, with {} workloads\n", answer["workloads"]))?;
+                let how = if args.revoke { "deleted and revoked" } else { "deleted" };
+                print(&format!("node \"{node}\" {how}, with {} workloads\n", answer["workloads"]))?;
             }
             Err(failure) if failure.exit == Exit::NotFound && args.ignore_not_found => {}
             Err(failure) => return Err(failure),

@@ -22,6 +22,12 @@ pub struct SignRequest {
     pub identity: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "2")]
     pub csr: ::prost::bytes::Bytes,
+    /// NodeInfo.instance and NodeInfo.boot_id of who asks: nothing is signed for another process than the
+    /// one that bears the node's name.
+    #[prost(string, tag = "3")]
+    pub instance: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub boot_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SignResponse {
