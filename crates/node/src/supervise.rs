@@ -406,7 +406,7 @@ mod tests {
 
     #[tokio::test]
     async fn stopping_takes_the_children_along() {
-        let mut run = start(shell("sleep 60 & trap 'exit 7' TERM; echo $!; wait", true));
+        let mut run = start(shell("sleep 60 & trap 'exit 7' TERM; echo $!; while :; do wait; done", true));
         let child: u32 = run.line().await.parse().unwrap();
         let status = run.supervised.stop(Duration::from_secs(5)).await.unwrap();
         assert_eq!(status.code(), Some(7));
