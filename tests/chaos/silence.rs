@@ -19,17 +19,23 @@ struct Kind {
     connections: usize,
     said: &'static str,
     after: (f64, f64),
-    /// What counts it on the client's node.
-    stall: &'static str,
+    /// What counts it: the side, and what.
+    stall: (&'static str, &'static str),
 }
 
 const KINDS: [Kind; 5] = [
-    Kind { name: "heads", connections: 500, said: "408", after: (25.0, 45.0), stall: "head" },
-    Kind { name: "blocks", connections: 500, said: "ended", after: (25.0, 45.0), stall: "head" },
-    Kind { name: "bodies", connections: 500, said: "408", after: (50.0, 80.0), stall: "body" },
-    Kind { name: "answers", connections: 50, said: "ended", after: (50.0, 80.0), stall: "write" },
+    Kind { name: "heads", connections: 500, said: "408", after: (25.0, 45.0), stall: ("client", "head") },
+    Kind { name: "blocks", connections: 500, said: "ended", after: (25.0, 45.0), stall: ("client", "head") },
+    Kind { name: "bodies", connections: 500, said: "408", after: (50.0, 80.0), stall: ("client", "body") },
+    Kind { name: "answers", connections: 50, said: "ended", after: (50.0, 80.0), stall: ("client", "write") },
     // 32 interim answers, five a second; those that many are read late.
-    Kind { name: "interim", connections: 50, said: "504", after: (3.0, 30.0), stall: "interim" },
+    Kind {
+        name: "interim",
+        connections: 50,
+        said: "504",
+        after: (3.0, 30.0),
+        stall: ("application", "interim"),
+    },
 ];
 
 fn outcome(process: &Process) -> Value {
@@ -93,16 +99,17 @@ fn who_is_silent_keeps_nobody_out() {
         }
         assert_eq!(seen["said"][kind.said], kind.connections, "{}: {seen}", kind.name);
         // After an answer to a whole request another one may follow.
-        let open = if kind.stall == "interim" { kind.connections } else { 0 };
+        let open = if kind.name == "interim" { kind.connections } else { 0 };
         assert_eq!(seen["open"], open, "{}: {seen}", kind.name);
         let (first, last) = (seen["first"].as_f64().unwrap(), seen["last"].as_f64().unwrap());
         assert!(first >= kind.after.0 && last <= kind.after.1, "{}: {seen}", kind.name);
-        let line = format!("tulle_stalls_total{{side=\"client\",what=\"{}\"", kind.stall);
+        let (side, what) = kind.stall;
+        let line = format!("tulle_stalls_total{{side=\"{side}\",what=\"{what}\"");
         let counted = eventually("the count of stalls", PATIENCE, || {
-            let counted = metric(&mesh.one, &line) as usize;
+            let counted = (metric(&mesh.one, &line) + metric(&mesh.two, &line)) as usize;
             (counted >= kind.connections).then_some(counted)
         });
-        chaos::figure("silence", &format!("counted as {}", kind.stall), counted);
+        chaos::figure("silence", &format!("counted as {what} of {side}"), counted);
     }
     let names = outcome(&names);
     chaos::figure("silence", "DNS over TCP beside 300 silent connections", &names["queries"]);
