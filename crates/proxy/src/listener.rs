@@ -8,13 +8,18 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tulle_model::detect::{self, Detected};
 use tulle_model::name::WorkloadName;
 use tulle_sys::mark_listener;
 
-use crate::budget::{Account, Payer, Seat, cost};
+use crate::budget::{Account, Payer, Seat, Shed, cost};
 use crate::descriptors::Spare;
+use crate::http::serve_http2;
 use crate::metrics::Rejection;
 use crate::tcp::Reset;
 use crate::worker::{LOCAL_CONGESTION, Worker};
@@ -23,6 +28,10 @@ use crate::{Capture, link, outbound};
 const BACKLOG: i32 = 4096;
 /// How long a worker waits when it cannot accept, and does not know why.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// So many refused connections of a worker are kept for a moment, to tell clients of HTTP/2 why, and for how long.
+pub(crate) const FAREWELLS: usize = 16;
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// What a listener is for.
 #[derive(Debug, Clone)]
@@ -153,7 +162,12 @@ fn serve(
                 let payer = account.payer();
                 tracing::warn!(peer = %address, %payer, reason = shed.as_str(), "connection refused: {}", shed.message());
             }
-            tcp.reset();
+            match (purpose, worker.farewells.clone().try_acquire_owned()) {
+                (Purpose::Outbound { .. }, Ok(place)) => {
+                    tokio::task::spawn_local(worker.connections.track_future(say_why(tcp, shed, place)));
+                }
+                _ => tcp.reset(),
+            }
             return;
         }
     };
@@ -166,6 +180,28 @@ fn serve(
             let connection = outbound::serve(worker.clone(), workload.clone(), capture.clone(), tcp);
             tokio::task::spawn_local(worker.connections.track_future(Box::pin(seated(seat, connection))));
         }
+    }
+}
+
+/// Tells a client that speaks HTTP/2 why it is not served, and resets any other.
+async fn say_why(mut tcp: TcpStream, shed: Shed, _place: OwnedSemaphorePermit) {
+    let mut first = Vec::new();
+    let speaks_http2 = async {
+        loop {
+            match detect::detect(&first, false) {
+                Detected::Http2 => return true,
+                Detected::NeedMore => {}
+                _ => return false,
+            }
+            if !tcp.read_buf(&mut first).await.is_ok_and(|length| length > 0) {
+                return false;
+            }
+        }
+    };
+    if timeout(FAREWELL, speaks_http2).await.unwrap_or(false) {
+        let _ = timeout(FAREWELL, serve_http2::refuse(tcp, shed.message())).await;
+    } else {
+        tcp.reset();
     }
 }
 

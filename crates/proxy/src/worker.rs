@@ -23,6 +23,7 @@ use crate::health::Health;
 use crate::http::link_headers::LinkHeaders;
 use crate::http::retry::Budgets;
 use crate::link::client::LinkPool;
+use crate::listener::FAREWELLS;
 use crate::metrics::{InFlight, WorkerMetrics};
 use crate::progress::Sweep;
 use crate::reach::{Reach, Sight};
@@ -31,6 +32,7 @@ use crate::state::{Demand, Expired, LocalWorkload, NodeState, StateCell};
 use crate::tls::{TlsCache, TlsFailure};
 use crate::turn::Rules;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 /// How long a first use of a service waits for the node to learn of it.
@@ -90,6 +92,8 @@ pub struct Worker {
     /// handshake is under way.
     pub(crate) silent: SilentPeers<IpAddr>,
     pub(crate) handshakes: SilentPeers<IpAddr>,
+    /// Places for clients that are refused, and told why.
+    pub(crate) farewells: Arc<Semaphore>,
     pub(crate) bounds: Bounds,
     random: Cell<u64>,
     /// Warnings that peers can cause: the second they were last counted in, and how many.
@@ -139,6 +143,7 @@ impl Worker {
             server_tls: TlsCache::new(config.clock.clone()),
             silent: SilentPeers::new(handshakes_at_once(config)),
             handshakes: SilentPeers::new(handshakes_at_once(config)),
+            farewells: Arc::new(Semaphore::new(FAREWELLS)),
             bounds: config.bounds.clone(),
             random: Cell::new(rand::random::<u64>() | 1),
             warnings: Cell::default(),

@@ -18,7 +18,7 @@ pub mod reply;
 pub mod request;
 pub mod respond;
 pub mod retry;
-mod serve_http2;
+pub(crate) mod serve_http2;
 pub mod server;
 mod upgrade;
 

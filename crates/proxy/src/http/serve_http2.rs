@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::{Method, Request};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use crate::budget::{Shed, cost};
@@ -93,6 +94,11 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
     if !matches!(ended, Ended::Closed) {
         tracing::debug!("connection of a workload ended: {ended}");
     }
+}
+
+/// Tells a client that it is not served, and why. Its preface may have been read.
+pub(crate) async fn refuse(io: impl AsyncRead + AsyncWrite + Unpin, why: &'static str) {
+    Connection::server(Plain(io), LIMITS, LINGER).refuse(why).await;
 }
 
 async fn serve_stream(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
@@ -157,38 +157,58 @@ async fn who_takes_all_connections_to_an_application_waits_for_its_own() {
     }
 }
 
-/// Who opens one more connection than there is memory for is told so, in HTTP/2's way.
+/// Who opens one more connection than there is memory, or a descriptor, for is told so in HTTP/2's way.
 #[tokio::test]
 async fn a_connection_that_is_not_served_ends_with_goaway() {
-    let app = App::start().await;
-    let mesh = neighbours(&app, Budget::new(160 << 10, 1000)).await;
-    let rejected = || mesh.node.metric("tulle_connections_rejected_total", &["reason=\"memory\""]);
-    let mut kept = Vec::new();
-    let (last, reason, why) = loop {
-        let mut client = TcpStream::connect(mesh.greedy).await.unwrap();
-        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-        let goaway = async {
-            loop {
-                match read_frame(&mut client).await.expect("no bare close") {
-                    (7, _, _, payload) => return payload,
-                    (4, 1, ..) => std::future::pending().await,
-                    _ => {}
+    for (budget, what) in [
+        // For a connection, and not for what HTTP/2 takes more.
+        (Budget::new(160 << 10, 1000), "memory"),
+        (Budget::new(100 << 10, 1000), "memory"),
+        (Budget::new(u64::MAX, 20), "descriptors"),
+    ] {
+        let app = App::start().await;
+        let mesh = neighbours(&app, budget).await;
+        let label = format!("reason=\"{what}\"");
+        let rejected = || mesh.node.metric("tulle_connections_rejected_total", &[&label]);
+        let mut kept = Vec::new();
+        let (last, reason) = loop {
+            let mut client = TcpStream::connect(mesh.greedy).await.unwrap();
+            client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+            let goaway = async {
+                loop {
+                    match read_frame(&mut client).await.expect("no bare close") {
+                        (7, _, _, payload) => return payload,
+                        (4, 1, ..) => std::future::pending().await,
+                        _ => {}
+                    }
                 }
+            };
+            if let Ok(payload) = timeout(Duration::from_millis(300), goaway).await {
+                let (last, rest) = payload.split_at(4);
+                break (last.to_vec(), rest[..4].to_vec());
             }
+            assert_eq!(rejected(), 0, "{what}");
+            kept.push(client);
+            assert!(kept.len() < 20, "{what}");
         };
-        if let Ok(payload) = timeout(Duration::from_millis(300), goaway).await {
-            assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "it is closed in order");
-            let (last, rest) = payload.split_at(4);
-            let (reason, why) = rest.split_at(4);
-            break (last.to_vec(), reason.to_vec(), String::from_utf8(why.to_vec()).unwrap());
-        }
-        assert_eq!(rejected(), 0);
-        kept.push(client);
-        assert!(kept.len() < 10);
-    };
-    assert_eq!((last, reason), (vec![0; 4], vec![0, 0, 0, 11]), "{why}");
-    assert!(why.contains("memory"), "{why}");
-    assert_eq!(rejected(), 1);
+        assert_eq!((last, reason), (vec![0; 4], vec![0, 0, 0, 11]), "{what}");
+        assert_eq!(rejected(), 1, "{what}");
+    }
+}
+
+/// The same of a link, of whose peer there is a share, too.
+#[tokio::test]
+async fn a_link_that_is_not_served_ends_with_goaway() {
+    let authority = Authority::new();
+    let mut near = Node::start("near", &authority).await;
+    // For a handshake, and not for a link.
+    let mut far = Node::start_with("far", &authority, Budget::new(150 << 10, 1000)).await;
+    let endpoint = far.add_workload(&authority, "c-0", &[80]);
+    near.add_service("c", AppProtocol::Http1, vec![endpoint]);
+    let answer = polite(near.listen("c").await).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("ENHANCE_YOUR_CALM"), "{}", answer.body);
+    assert!(far.metric("tulle_connections_rejected_total", &["reason=\"memory\""]) > 0);
 }
 
 /// A connection is counted for who uses it, not for who opened it.
