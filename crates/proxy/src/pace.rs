@@ -2,8 +2,7 @@
 //!
 //! A worker runs what is ready, in its order. Of somebody who sends thousands of requests at once, thousands would
 //! run before the next request of anybody else. So only some of each payer begin in one round of the worker's queue;
-//! the others wait, in their order. Whoever sends less never waits, and where nobody else does anything one
-//! round follows the other at once.
+//! the others wait, in their order. Where nobody else does anything, one round follows the other at once.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -12,47 +11,33 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 /// Requests of one payer that begin in one round.
-const IN_ROUND: u32 = 16;
+const IN_ROUND: u32 = 32;
 
 thread_local! {
-    /// Counts the rounds of this thread.
-    static ROUND: Cell<u64> = const { Cell::new(0) };
     /// Those that have requests waiting. A task of its own serves them as long as there are any.
     static WAITING: RefCell<Vec<Rc<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Begins a round: called when the thread has nothing to do, so that nobody is in anybody's way.
-pub(crate) fn begin_round() {
-    ROUND.set(ROUND.get() + 1);
-}
-
 /// One payer's requests on one worker.
 #[derive(Default)]
-pub(crate) struct Pace {
-    round: Cell<u64>,
+pub(crate) struct Pace(Rc<Line>);
+
+#[derive(Default)]
+struct Line {
+    /// Requests that have begun since the last round that this payer waited for.
     begun: Cell<u32>,
-    line: Rc<Line>,
+    waiting: RefCell<VecDeque<Waker>>,
 }
 
-/// Requests that wait to begin.
-type Line = RefCell<VecDeque<Waker>>;
-
 impl Pace {
-    /// Waits until one more request may begin: at once, unless many have begun in this round.
+    /// Waits until one more request may begin: at once, or in one of the next rounds.
     pub async fn turn(&self) {
-        if !self.begin() {
+        let begun = self.0.begun.get();
+        if begun < IN_ROUND {
+            self.0.begun.set(begun + 1);
+        } else {
             self.wait().await;
         }
-    }
-
-    fn begin(&self) -> bool {
-        let round = ROUND.get();
-        if self.round.replace(round) != round {
-            self.begun.set(0);
-        }
-        let begun = self.begun.get();
-        self.begun.set(begun + 1);
-        begun < IN_ROUND && self.line.borrow().is_empty()
     }
 
     #[cold]
@@ -62,11 +47,11 @@ impl Pace {
             if std::mem::replace(&mut waits, true) {
                 return Poll::Ready(());
             }
-            let mut line = self.line.borrow_mut();
-            if line.is_empty() {
-                join(&self.line);
+            let mut waiting = self.0.waiting.borrow_mut();
+            if waiting.is_empty() {
+                join(&self.0);
             }
-            line.push_back(cx.waker().clone());
+            waiting.push_back(cx.waker().clone());
             Poll::Pending
         })
         .await;
@@ -75,28 +60,26 @@ impl Pace {
 
 /// Has a line served from the next round on.
 fn join(line: &Rc<Line>) {
-    WAITING.with_borrow_mut(|waiting| {
-        if waiting.is_empty() {
+    WAITING.with_borrow_mut(|lines| {
+        if lines.is_empty() {
             tokio::task::spawn_local(serve());
         }
-        waiting.push(line.clone());
+        lines.push(line.clone());
     });
 }
 
 /// Lets some of each line begin, and waits until the thread has run all that was ready, again and again.
 async fn serve() {
     poll_fn(|cx| {
-        begin_round();
-        let more = WAITING.with_borrow_mut(|waiting| {
-            waiting.retain(|line| {
-                let mut line = line.borrow_mut();
-                for _ in 0..IN_ROUND {
-                    let Some(first) = line.pop_front() else { break };
-                    first.wake();
-                }
-                !line.is_empty()
+        let more = WAITING.with_borrow_mut(|lines| {
+            lines.retain(|line| {
+                let mut waiting = line.waiting.borrow_mut();
+                let count = waiting.len().min(IN_ROUND as usize);
+                waiting.drain(..count).for_each(Waker::wake);
+                line.begun.set(count as u32);
+                !waiting.is_empty()
             });
-            !waiting.is_empty()
+            !lines.is_empty()
         });
         if !more {
             return Poll::Ready(());

@@ -17,7 +17,6 @@ use crate::Config;
 use crate::drain::DrainSignal;
 use crate::listener::{self, Purpose};
 use crate::metrics::{WorkerMetrics, WorkerRegistry};
-use crate::pace;
 use crate::reach::Reach;
 use crate::worker::Worker;
 
@@ -62,7 +61,6 @@ pub(crate) fn start(
     std::thread::Builder::new().name(format!("proxy-{index}")).spawn(move || {
         let runtime = Builder::new_current_thread()
             .enable_all()
-            .on_thread_park(pace::begin_round)
             .max_blocking_threads(LOOK_UPS)
             .build_local(LocalOptions::default());
         match runtime {
