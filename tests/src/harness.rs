@@ -263,13 +263,16 @@ impl Home {
     }
 
     pub fn of_user(user: u32) -> Self {
-        let home = Self { user: Some(user), ..Self::new() };
+        let mut home = Self::new();
+        home.user = Some(user);
         std::os::unix::fs::chown(home.path(), Some(user), Some(user)).unwrap();
         home
     }
 
     pub fn in_netns(name: &str) -> Self {
-        Self { netns: Some(name.to_owned()), ..Self::new() }
+        let mut home = Self::new();
+        home.netns = Some(name.to_owned());
+        home
     }
 
     pub fn path(&self) -> &Path {
@@ -278,6 +281,13 @@ impl Home {
 
     pub fn kubeconfig(&self) -> PathBuf {
         self.path().join("kubeconfig")
+    }
+
+    /// Removes what nodes that were killed have left of cgroups and rules.
+    fn tidy(&self) {
+        let mut reset = Command::new(tulle());
+        reset.env("TULLE_HOME", self.path()).args(["node", "reset", "--stop-timeout", "100ms"]);
+        let _ = reset.stdout(Stdio::null()).stderr(Stdio::null()).status();
     }
 
     /// A file of the test's own in this folder.
@@ -368,6 +378,14 @@ impl Home {
                 requests: row["requests"].as_u64().unwrap_or(0),
             })
             .collect()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if self.path().join("node").exists() {
+            self.tidy();
+        }
     }
 }
 
