@@ -173,10 +173,19 @@ impl<'a> Disk<'a> {
 
     /// Takes all room that is left, as another program does.
     fn fill(&self) {
+        self.fill_but(0);
+    }
+
+    /// The same, but for so many bytes.
+    fn fill_but(&self, room: u64) {
         use std::io::Write;
         let mut file = std::fs::File::create(self.0.path().join("filler")).unwrap();
         for size in [1 << 16, 4096, 1] {
             while file.write_all(&vec![7; size]).is_ok() {}
+        }
+        if room > 0 {
+            let taken = file.metadata().unwrap().len();
+            file.set_len(taken.saturating_sub(room)).unwrap();
         }
     }
 
@@ -267,6 +276,71 @@ fn a_full_disk_is_read_deleted_from_and_started_on() {
     disk.set("remount,rw");
     eventually("writes", PATIENCE, || apply(&home, files.path(), "writable", 100).is_ok().then_some(()));
     assert!(running.interrupt().success());
+}
+
+/// Whether the mesh is whole: what every start makes sure of.
+fn is_whole(home: &Home) -> bool {
+    ["namespaces/default", "mesh/default"].iter().all(|object| home.tulle(&["get", object]).status.success())
+}
+
+#[test]
+fn a_first_start_on_a_disk_with_too_little_room_is_finished_when_there_is_some() {
+    require_root!();
+    let _alone = alone();
+    let files = tempfile::tempdir().unwrap();
+    let mut served = 0;
+    let rooms = [0, 4, 12, 24, 40, 64, 512, 1024, 1536, 1600, 2048, 4096];
+    for room in rooms.map(|kib| kib << 10) {
+        let home = Home::new();
+        let disk = Disk::mount(&home, "size=12m");
+        disk.fill_but(room);
+        let first = home.start(&SAME_PORTS);
+        let serves = eventually("serving, or an end", PATIENCE, || {
+            let serves = first.stdout().contains("kubeconfig:");
+            (serves || !first.is_running()).then_some(serves)
+        });
+        if serves {
+            // What it could not make then, it makes without a start.
+            served += 1;
+            disk.drain();
+            eventually("a whole mesh", PATIENCE, || is_whole(&home).then_some(()));
+            kill(&first);
+        } else {
+            let (status, said) = (first.wait(PATIENCE), first.stderr());
+            assert_eq!(status.code(), Some(1), "{room}: {said}");
+            assert!(said.contains("disk is full") || said.contains("No space left"), "{room}: {said}");
+            disk.drain();
+        }
+        let second = server_at(&home, &SAME_PORTS);
+        assert!(is_whole(&home), "{room}");
+        apply(&home, files.path(), "first", 100).unwrap();
+        assert!(second.interrupt().success());
+    }
+    figure("first start on a full disk", "served at once", format!("{served} of {}", rooms.len()));
+    assert!(served > 0 && served < rooms.len(), "{served}");
+}
+
+#[test]
+fn a_store_that_lacks_what_every_mesh_has_is_served_on_a_full_disk() {
+    require_root!();
+    let _alone = alone();
+    let home = Home::new();
+    let disk = Disk::mount(&home, "size=12m");
+    let first = server_at(&home, &SAME_PORTS);
+    home.tulle(&["delete", "mesh/default"]).ok();
+    let domain = home.path().join("server/ca/trust-domain");
+    kill(&first);
+    std::fs::remove_file(&domain).unwrap();
+    disk.fill();
+    let second = server_at(&home, &SAME_PORTS);
+    assert!(!is_whole(&home), "the disk is full");
+    home.tulle(&["get", "services", "-A"]).ok();
+    disk.drain();
+    eventually("a whole mesh", PATIENCE, || is_whole(&home).then_some(()));
+    kill(&second);
+    let third = server_at(&home, &SAME_PORTS);
+    assert!(is_whole(&home) && domain.exists());
+    assert!(third.interrupt().success());
 }
 
 #[test]

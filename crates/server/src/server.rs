@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tulle_model::identity::{InvalidIdentity, TrustDomain};
+use tulle_model::registry::KindId;
 
 use crate::api::Api;
 use crate::ca::CaError;
@@ -27,7 +28,7 @@ use crate::grpc::node_service::NodeApi;
 use crate::grpc::publication::Publication;
 use crate::grpc::tls::{self, ServerCertificate};
 use crate::metrics::Metrics;
-use crate::objects::{ObjectError, Objects};
+use crate::objects::{DEFAULT_NAMESPACE, ObjectError, Objects};
 use crate::store::{OpenError, Store};
 use crate::views::Views;
 
@@ -127,7 +128,8 @@ impl Server {
         let mut state = State::look(&dir, config.authority.is_some())?;
         let (store, authority, api_authority) = open_state(&state, &dir, &config, &domain, now).await?;
         let objects = Objects::open(store.clone()).await?;
-        controller::ensure_mesh(&objects, &domain).await?;
+        let mesh = controller::ensure_mesh(&objects, &domain).await?;
+        let whole = mesh && objects.get(KindId::Namespace.kind(), "", DEFAULT_NAMESPACE)?.is_some();
         state.finish()?;
         let node_listener = listen("nodes", config.node_listen).await?;
         let api_listener = listen("the API", config.api_listen).await?;
@@ -188,6 +190,8 @@ impl Server {
             tracing::error!(%error, "the kubeconfig is not the server's present one");
         }
         let upkeep = Upkeep {
+            objects: objects.clone(),
+            whole,
             authority,
             certificate,
             enrolment,
@@ -286,6 +290,11 @@ fn local_address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
 }
 
+/// Whether the store has what every mesh has: the namespace `default` and the Mesh. Makes what is missing, where there is room.
+async fn is_whole(objects: &Objects, domain: &TrustDomain) -> Result<bool, ObjectError> {
+    Ok(objects.ensure_default_namespace().await? & controller::ensure_mesh(objects, domain).await?)
+}
+
 fn api_names(config: &ServerConfig) -> Vec<String> {
     let mut names: Vec<String> =
         ["localhost", "127.0.0.1", "::1", "kubernetes.default.svc"].map(str::to_owned).into();
@@ -320,6 +329,9 @@ impl ClockWatch {
 
 /// Renews certificates that are due, and forgets expired tokens.
 struct Upkeep {
+    objects: Objects,
+    /// Whether the store has what every mesh has.
+    whole: bool,
     authority: Arc<MeshAuthority>,
     certificate: Arc<ServerCertificate>,
     enrolment: Enrolment,
@@ -338,6 +350,13 @@ impl Upkeep {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(CLOCK_LOOK) => {}
+            }
+            // The start had no room for it.
+            if !self.whole && self.objects.trouble().is_none() {
+                match is_whole(&self.objects, self.authority.trust_domain()).await {
+                    Ok(whole) => self.whole = whole,
+                    Err(error) => tracing::warn!(%error, "what every mesh has cannot be made"),
+                }
             }
             let now = SystemTime::now();
             let jump = watch.look(Instant::now(), now);

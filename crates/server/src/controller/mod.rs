@@ -178,7 +178,10 @@ impl Controller {
 }
 
 /// Makes sure that the Mesh object is there, with the trust domain.
-pub async fn ensure_mesh(objects: &Objects, domain: &TrustDomain) -> Result<(), ObjectError> {
+///
+/// # Errors
+/// Where the store fails; `false` where it is missing, and has no room now.
+pub async fn ensure_mesh(objects: &Objects, domain: &TrustDomain) -> Result<bool, ObjectError> {
     let mesh = serde_json::json!({
         "metadata": { "name": MESH },
         "spec": { "trustDomain": domain.as_str() },
@@ -194,14 +197,14 @@ pub async fn ensure_mesh(objects: &Objects, domain: &TrustDomain) -> Result<(), 
         _ => {}
     }
     if kept.is_some() {
-        return Ok(());
+        return Ok(true);
     }
     match objects.create(kind, "", mesh, &options).await {
-        Ok(_) | Err(ObjectError::AlreadyExists { .. }) => Ok(()),
+        Ok(_) | Err(ObjectError::AlreadyExists { .. }) => Ok(true),
         // Nodes need the server all the same.
         Err(error) if error.is_for_want_of_room() => {
             tracing::warn!(%error, "the Mesh object is missing, and cannot be made now");
-            Ok(())
+            Ok(false)
         }
         Err(error) => Err(error),
     }

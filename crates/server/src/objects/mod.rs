@@ -98,17 +98,26 @@ pub struct ObjectWatch {
 }
 
 impl Objects {
-    /// The objects of a store. Makes sure that the namespace `default` is there.
+    /// The objects of a store. Makes sure that the namespace `default` is there, where there is room for it.
     pub async fn open(store: Store) -> Result<Self, ObjectError> {
         let objects = Self { store };
-        match objects.ensure_namespace(DEFAULT_NAMESPACE).await {
+        objects.ensure_default_namespace().await?;
+        Ok(objects)
+    }
+
+    /// Makes the namespace `default`, if it is not there. `false` where there is no room for it now.
+    ///
+    /// # Errors
+    /// Where the store fails otherwise.
+    pub async fn ensure_default_namespace(&self) -> Result<bool, ObjectError> {
+        match self.ensure_namespace(DEFAULT_NAMESPACE).await {
             // Nodes need the server all the same.
             Err(error) if error.is_for_want_of_room() => {
                 tracing::warn!(%error, "the namespace `{DEFAULT_NAMESPACE}` is missing, and cannot be made now");
+                Ok(false)
             }
-            made => made?,
+            made => made.map(|()| true),
         }
-        Ok(objects)
     }
 
     /// Creates a namespace if it is not there.
