@@ -1,12 +1,15 @@
 //! Many requests that wait for streams of an application which takes few at a time: each place that frees is
-//! for one of them. Were all woken, the node's work for a request would grow with how many wait.
+//! for one of them. Were all woken, the node's work for a request would grow with how many wait. And they are one
+//! caller's: what another asks of the same application does not wait for all of them.
 
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tulle_tests::chaos::{figure, full};
+use tulle_tests::chaos::{figure, full, length};
 use tulle_tests::harness::{Home, Process, alone, client, may_run, tulle};
+
+use crate::two_nodes::{Load, is_prompt};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Client connections, and requests that each has under way.
@@ -56,8 +59,14 @@ fn a_place_that_frees_wakes_one() {
             "exec node {script} client ${upper}_SERVICE_HOST ${upper}_SERVICE_PORT {CONNECTIONS} {STREAMS} {requests}"
         );
         let upstream = format!("{name}:{port}");
+        let seconds = length(Duration::from_secs(1), Duration::from_secs(6)).as_secs().to_string();
+        let url = format!("http://{name}:{port}/");
+        let polite = || home.run_client("polite", &[&client("load.py"), &url, "100", &seconds]);
+        let usual = Load::of(&polite()).p99;
         let before = cpu(&up);
         let load = home.start(&["run", "load", "--upstream", &upstream, "--", "sh", "-c", &script]);
+        load.wait_for_line("start", PATIENCE, |line| line == "started");
+        let other = Load::of(&polite());
         assert!(load.wait(PATIENCE).success(), "{}\n{}", load.stdout(), load.stderr());
         let each = (cpu(&up) - before).as_secs_f64() * 1e6 / f64::from(requests);
         let outcome: Value = serde_json::from_str(load.stdout().lines().last().unwrap()).unwrap();
@@ -68,6 +77,13 @@ fn a_place_that_frees_wakes_one() {
             f64::from(requests) / outcome["seconds"].as_f64().unwrap(),
         );
         figure("herd", &format!("{name}: CPU a request, µs"), each);
+        figure(
+            "herd",
+            &format!("{name}: p99 of another caller, without and with, ms"),
+            format!("{usual}, {}", other.p99),
+        );
+        assert!(other.failures.is_empty(), "{name}: {:?}", other.failures);
+        assert!(is_prompt(other.p99, usual), "{name}: {} ms, {usual} ms without", other.p99);
         each
     };
     let (many, few) = (ask("many", 9482), ask("few", 9481));

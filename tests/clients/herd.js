@@ -1,6 +1,7 @@
 // Many requests at an application of HTTP/2 that takes few at a time.
 // server PORT STREAMS: answers after 20 ms, and takes so many streams a connection.
-// client HOST PORT CONNECTIONS STREAMS REQUESTS: keeps so many streams of each connection busy; prints what came.
+// client HOST PORT CONNECTIONS STREAMS REQUESTS: keeps so many streams of each connection busy; prints "started"
+// with its first request, and what came.
 'use strict';
 const http2 = require('http2');
 
@@ -47,6 +48,7 @@ function ask(authority, connections, streams, requests) {
     session.on('error', () => {});
     sessions.push(session);
     session.once('remoteSettings', () => {
+      if (i === 0) console.log('started');
       for (let stream = 0; stream < streams; stream += 1) next(session);
     });
   }

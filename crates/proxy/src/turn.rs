@@ -1,8 +1,9 @@
 //! Waiting for a place for a stream, on connections that many requests share.
 //!
-//! Who waits is served in the order in which it came ([`Line`]), also one that had a place and was sent back. How many may wait for one peer, and for how long, is bounded;
-//! who finds no room there, or waits in vain, is answered `streams-full`. What the peer sends back because it
-//! takes no more at a time, or goes away before it looked at it, waits again: that is nobody's failure.
+//! Callers have turns, and of each the requests are served in the order in which they came ([`Line`]), also those
+//! that had a place and were sent back. How many of one caller may wait for one peer, and for how long, is
+//! bounded; who finds no room there, or waits in vain, is answered `streams-full`. What the peer sends back because
+//! it takes no more at a time, or goes away before it looked at it, waits again: that is nobody's failure.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::budget::Account;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http2::{Error, Line, Ticket};
 use crate::metrics::{Count, StreamWait, WorkerCounts, WorkerRegistry};
@@ -26,8 +28,7 @@ const DOUBLINGS: u32 = 7;
 /// How many may wait for a stream, or for a connection of HTTP/1, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {
-    /// Requests and tunnels that wait on one worker for the connections to one peer; for those of HTTP/1 to an
-    /// application, the requests of one caller.
+    /// Requests and tunnels of one caller that wait on one worker for the connections to one peer.
     pub most: usize,
     /// How long one waits in all.
     pub patience: Duration,
@@ -94,17 +95,18 @@ impl Turn {
         &mut self,
         rules: &Rules,
         line: &Rc<Line>,
+        caller: &Rc<Account>,
         to: &dyn std::fmt::Display,
         mut look: impl FnMut() -> Option<Result<P, UpstreamError>>,
     ) -> Result<P, UpstreamError> {
         let Waiting { most, patience } = rules.waiting;
-        if line.len() >= most {
+        if line.standing(caller) >= most {
             rules.count(StreamWait::Overflow);
-            return Err(full(format!("{most} requests wait already for a stream to {to}")));
+            return Err(full(format!("{most} requests of the caller wait already for a stream to {to}")));
         }
         let until = *self.until.get_or_insert_with(|| Instant::now() + patience);
-        let ticket = self.ticket.take().filter(|ticket| ticket.is_of(line));
-        let ticket = self.ticket.insert(ticket.unwrap_or_else(|| line.ticket(self.arrival)));
+        let ticket = self.ticket.take().filter(|ticket| ticket.is_of(line, caller));
+        let ticket = self.ticket.insert(ticket.unwrap_or_else(|| line.ticket(caller, self.arrival)));
         let _counted = Counted::begin(&rules.counts().streams_waiting);
         let found = poll_fn(|cx| {
             if ticket.poll_turn(cx).is_pending() {
@@ -178,16 +180,22 @@ impl Drop for Counted<'_> {
 mod tests {
     use std::cell::RefCell;
 
+    use tulle_model::name::WorkloadName;
+
     use super::*;
+    use crate::budget::{Accounts, Budget, Payer};
 
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn those_who_were_sent_back_are_served_in_their_order() {
         let rules = Rules::default();
+        let payer = Payer::Workload(WorkloadName::new("default", "a"));
+        let caller = Accounts::new(Budget::unlimited()).of(&payer);
         let (line, free) = (Rc::<Line>::default(), Rc::new(Cell::new(0)));
         let served = Rc::<RefCell<Vec<u64>>>::default();
         let turns: Vec<Turn> = (0..6).map(|_| Turn::begin(&rules)).collect();
         for (n, mut turn) in turns.into_iter().enumerate() {
             let (rules, line, free, served) = (rules.clone(), line.clone(), free.clone(), served.clone());
+            let caller = caller.clone();
             tokio::task::spawn_local(async move {
                 if n < 3 {
                     assert!(turn.again(&rules, &Error::Full, 1).await);
@@ -201,12 +209,12 @@ mod tests {
                     line.call_for(left.saturating_sub(1));
                     (left > 0).then_some(Ok(()))
                 };
-                turn.wait(&rules, &line, &"c", look).await.unwrap();
+                turn.wait(&rules, &line, &caller, &"c", look).await.unwrap();
                 served.borrow_mut().push(turn.arrival);
             });
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(line.len(), 6);
+        assert_eq!(line.standing(&caller), 6);
         free.set(6);
         line.call();
         tokio::time::sleep(Duration::from_millis(100)).await;

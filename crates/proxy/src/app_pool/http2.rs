@@ -148,7 +148,7 @@ impl Pool {
         if !shared.line.is_free() {
             let _ = dial();
         }
-        turn.wait(&self.rules, &shared.line, &address, look).await
+        turn.wait(&self.rules, &shared.line, account, &address, look).await
     }
 
     /// Opens one more connection. It goes on if all who wait for it give up.

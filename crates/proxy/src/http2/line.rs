@@ -1,4 +1,5 @@
-//! Who waits to open a stream, on any of the connections to one peer: first come, first served.
+//! Who waits to open a stream, on any of the connections to one peer: the callers have turns, and of each caller's
+//! requests the first come is served first.
 //!
 //! A place that becomes free calls one, the first in line. Who was called and finds nothing goes back to where
 //! it stood; who gives up passes its call on. So a crowd of any size costs what those cost who are served.
@@ -7,37 +8,75 @@
 //! place therefore calls the next ([`Line::call_for`]) if there are others.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+
+use tulle_model::snapshot::FastMap;
+
+use crate::budget::Account;
 
 /// The line before the connections to one peer.
 #[derive(Debug, Default)]
 pub struct Line {
-    standing: RefCell<BTreeMap<u64, Waker>>,
+    standing: RefCell<Callers>,
     /// Who was called and has not looked yet.
     called: Cell<usize>,
+}
+
+/// Who stands in line.
+#[derive(Debug, Default)]
+struct Callers {
+    requests: FastMap<*const Account, BTreeMap<u64, Waker>>,
+    /// Those of whom there are any, in the order of their turns.
+    turns: VecDeque<*const Account>,
+}
+
+impl Callers {
+    /// Takes the first request of the caller whose turn it is.
+    fn pop(&mut self) -> Option<Waker> {
+        let caller = self.turns.pop_front()?;
+        let requests = self.requests.get_mut(&caller)?;
+        let first = requests.pop_first();
+        if requests.is_empty() {
+            self.requests.remove(&caller);
+        } else {
+            self.turns.push_back(caller);
+        }
+        first.map(|(_, waker)| waker)
+    }
+
+    fn remove(&mut self, caller: *const Account, number: u64) -> bool {
+        let Some(requests) = self.requests.get_mut(&caller) else { return false };
+        let was_there = requests.remove(&number).is_some();
+        if requests.is_empty() {
+            self.requests.remove(&caller);
+            self.turns.retain(|other| *other != caller);
+        }
+        was_there
+    }
 }
 
 impl Line {
     /// Whether nobody is before a newcomer.
     pub fn is_free(&self) -> bool {
-        self.called.get() == 0 && self.standing.borrow().is_empty()
+        self.called.get() == 0 && self.is_empty()
     }
 
-    /// How many stand in line.
-    pub fn len(&self) -> usize {
-        self.standing.borrow().len()
-    }
-
+    /// Whether nobody stands in line.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.standing.borrow().turns.is_empty()
+    }
+
+    /// How many requests of `caller` stand in line.
+    pub fn standing(&self, caller: &Rc<Account>) -> usize {
+        self.standing.borrow().requests.get(&Rc::as_ptr(caller)).map_or(0, BTreeMap::len)
     }
 
     /// Has the first look whether there is a place for it.
     pub fn call(&self) {
-        let first = self.standing.borrow_mut().pop_first();
-        if let Some((_, waker)) = first {
+        let first = self.standing.borrow_mut().pop();
+        if let Some(waker) = first {
             self.called.set(self.called.get() + 1);
             waker.wake();
         }
@@ -52,14 +91,15 @@ impl Line {
 
     /// Has all look: what they wait for will not come.
     pub fn call_all(&self) {
-        let all = self.standing.take();
-        self.called.set(self.called.get() + all.len());
-        all.into_values().for_each(Waker::wake);
+        while !self.is_empty() {
+            self.call();
+        }
     }
 
-    /// A ticket for who came as the one of that number: lower ones go before. No two have the same.
-    pub fn ticket(self: &Rc<Self>, number: u64) -> Ticket {
-        Ticket { line: self.clone(), number, stands: false }
+    /// A ticket for the request of `caller` that came as the one of that number: lower ones of the same caller go
+    /// before. No two have the same.
+    pub fn ticket(self: &Rc<Self>, caller: &Rc<Account>, number: u64) -> Ticket {
+        Ticket { line: self.clone(), caller: caller.clone(), number, stands: false, called: false }
     }
 }
 
@@ -67,31 +107,39 @@ impl Line {
 #[derive(Debug)]
 pub struct Ticket {
     line: Rc<Line>,
+    caller: Rc<Account>,
     number: u64,
     /// In line, or called.
     stands: bool,
+    /// It was called, and has found nothing if it stands again.
+    called: bool,
 }
 
 impl Ticket {
-    pub fn is_of(&self, line: &Rc<Line>) -> bool {
-        Rc::ptr_eq(&self.line, line)
+    pub fn is_of(&self, line: &Rc<Line>, caller: &Rc<Account>) -> bool {
+        Rc::ptr_eq(&self.line, line) && Rc::ptr_eq(&self.caller, caller)
     }
 
     /// Waits until it is this one's turn to look for a place.
     pub fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
         let first = {
             let mut standing = self.line.standing.borrow_mut();
+            let first = standing.turns.front().copied();
+            let own = standing.requests.get_mut(&Rc::as_ptr(&self.caller));
             if self.stands {
-                if let Some(waker) = standing.get_mut(&self.number) {
+                if let Some(waker) = own.and_then(|own| own.get_mut(&self.number)) {
                     waker.clone_from(cx.waker());
                     return Poll::Pending;
                 }
                 self.line.called.set(self.line.called.get() - 1);
-                self.stands = false;
+                (self.stands, self.called) = (false, true);
                 return Poll::Ready(());
             }
             self.line.called.get() == 0
-                && standing.first_key_value().is_none_or(|(first, _)| *first > self.number)
+                && first.is_none_or(|first| {
+                    first == Rc::as_ptr(&self.caller)
+                        && own.is_none_or(|own| own.first_key_value().is_none_or(|(n, _)| *n > self.number))
+                })
         };
         if first {
             return Poll::Ready(());
@@ -100,16 +148,28 @@ impl Ticket {
         Poll::Pending
     }
 
-    /// Goes (back) in line: there is no place.
+    /// Goes in line, or back to where it stood: there is no place.
     pub fn stand(&mut self, cx: &Context<'_>) {
         self.stands = true;
-        self.line.standing.borrow_mut().insert(self.number, cx.waker().clone());
+        let mut standing = self.line.standing.borrow_mut();
+        let Callers { requests, turns } = &mut *standing;
+        let caller = Rc::as_ptr(&self.caller);
+        let own = requests.entry(caller).or_default();
+        let has_turn = !own.is_empty();
+        own.insert(self.number, cx.waker().clone());
+        if std::mem::take(&mut self.called) {
+            // The turn that it had is still its caller's.
+            turns.retain(|other| *other != caller);
+            turns.push_front(caller);
+        } else if !has_turn {
+            turns.push_back(caller);
+        }
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.stands && self.line.standing.borrow_mut().remove(&self.number).is_none() {
+        if self.stands && !self.line.standing.borrow_mut().remove(Rc::as_ptr(&self.caller), self.number) {
             self.line.called.set(self.line.called.get() - 1);
             self.line.call();
         }
@@ -121,11 +181,19 @@ mod tests {
     use std::future::poll_fn;
     use std::time::Duration;
 
+    use tulle_model::name::WorkloadName;
+
     use super::*;
+    use crate::budget::{Accounts, Budget, Payer};
+
+    fn account(name: &str) -> Rc<Account> {
+        Accounts::new(Budget::unlimited()).of(&Payer::Workload(WorkloadName::new("default", name)))
+    }
 
     /// Places that are handed out through a line, as the pools do it.
     struct Places {
         line: Rc<Line>,
+        caller: Rc<Account>,
         came: Cell<u64>,
         free: Cell<usize>,
         looks: Cell<usize>,
@@ -135,17 +203,16 @@ mod tests {
     impl Places {
         fn with(free: usize) -> Rc<Self> {
             let (line, came, looks, served) = Default::default();
-            Rc::new(Self { line, came, free: Cell::new(free), looks, served })
+            Rc::new(Self { line, caller: account("a"), came, free: Cell::new(free), looks, served })
         }
 
         async fn enter(&self) {
             let number = self.came.get();
             self.came.set(number + 1);
-            self.enter_as(number).await;
+            self.enter_with(self.line.ticket(&self.caller, number)).await;
         }
 
-        async fn enter_as(&self, number: u64) {
-            let mut ticket = self.line.ticket(number);
+        async fn enter_with(&self, mut ticket: Ticket) {
             poll_fn(|cx| {
                 if ticket.poll_turn(cx).is_pending() {
                     return Poll::Pending;
@@ -203,7 +270,7 @@ mod tests {
         };
         let (first, second, third) = (enter(), enter(), enter());
         tokio::task::yield_now().await;
-        assert_eq!(places.line.len(), 3);
+        assert_eq!(places.line.standing(&places.caller), 3);
         // Called, and gone before it looks; and one that goes from the middle of the line.
         places.leave();
         first.abort();
@@ -239,7 +306,8 @@ mod tests {
         let places = Places::with(0);
         let enter = |number| {
             let places = places.clone();
-            tokio::task::spawn_local(async move { places.enter_as(number).await })
+            let ticket = places.line.ticket(&places.caller, number);
+            tokio::task::spawn_local(async move { places.enter_with(ticket).await })
         };
         let newcomers = [7, 8].map(enter);
         tokio::task::yield_now().await;
@@ -251,5 +319,37 @@ mod tests {
             one.await.unwrap();
         }
         assert_eq!(*places.served.borrow(), [3, 4, 5, 7, 8]);
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn a_crowd_of_one_caller_leaves_others_their_turns() {
+        let places = Places::with(0);
+        let other = account("b");
+        let enter = |caller: &Rc<Account>, number| {
+            let places = places.clone();
+            let ticket = places.line.ticket(caller, number);
+            tokio::task::spawn_local(async move { places.enter_with(ticket).await })
+        };
+        let settled = || tokio::time::sleep(Duration::from_millis(1));
+        let leave = async |count| {
+            for _ in 0..count {
+                places.leave();
+                settled().await;
+            }
+        };
+        let mut crowd: Vec<_> = (0..1000).map(|number| enter(&places.caller, number)).collect();
+        settled().await;
+        // Half of them are served before others come, and they come when there are many again.
+        leave(500).await;
+        crowd.extend((1000..1500).map(|number| enter(&places.caller, number)));
+        let others = [2000, 2001, 2002].map(|number| enter(&other, number));
+        settled().await;
+        assert_eq!((places.line.standing(&places.caller), places.line.standing(&other)), (1000, 3));
+        leave(1003).await;
+        for one in crowd.into_iter().chain(others) {
+            one.await.unwrap();
+        }
+        assert_eq!(places.served.borrow()[500..507], [500, 2000, 501, 2001, 502, 2002, 503]);
+        assert!(places.line.is_free());
     }
 }

@@ -244,7 +244,8 @@ impl LinkPool {
                 }
                 continue;
             };
-            if let Some(link) = Box::pin(self.wait(&key, &line, turn, dial)).await? {
+            let caller = worker.account(&source.name);
+            if let Some(link) = Box::pin(self.wait(&key, &line, &caller, turn, dial)).await? {
                 return Ok(link.handle.clone());
             }
             // The wait in line was for links that were there.
@@ -266,6 +267,7 @@ impl LinkPool {
         &self,
         key: &LinkKey,
         line: &Rc<Line>,
+        caller: &Rc<Account>,
         turn: &mut Turn,
         dial: impl Fn() -> Dial,
     ) -> Result<Option<Rc<Link>>, UpstreamError> {
@@ -296,7 +298,7 @@ impl LinkPool {
         if !line.is_free() {
             dial();
         }
-        turn.wait(&self.rules, line, &key.address, look).await
+        turn.wait(&self.rules, line, caller, &key.address, look).await
     }
 
     fn retire(&self, key: &LinkKey, link: &Rc<Link>) {

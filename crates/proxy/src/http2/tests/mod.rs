@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use tokio::io::DuplexStream;
 
 use super::{Connection, Ended, Handle, Limits, Plain, ReceivedBody, Receiver, Sender, WhenReset, send_body};
+use crate::budget::{Accounts, Budget, Payer};
 
 pub(super) const LIMITS: Limits = Limits {
     stream_window: 64 << 10,
@@ -80,7 +81,8 @@ static CAME: AtomicU64 = AtomicU64::new(0);
 /// Waits until a stream can be opened.
 pub(super) async fn ready(handle: &Handle) {
     let line = handle.0.borrow_mut().line.get_or_insert_default().clone();
-    let mut ticket = line.ticket(CAME.fetch_add(1, Ordering::Relaxed));
+    let caller = Accounts::new(Budget::unlimited()).of(&Payer::Handshakes);
+    let mut ticket = line.ticket(&caller, CAME.fetch_add(1, Ordering::Relaxed));
     poll_fn(|cx| {
         std::task::ready!(ticket.poll_turn(cx));
         if handle.has_room() {
