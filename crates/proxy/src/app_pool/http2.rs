@@ -158,7 +158,10 @@ impl Pool {
         drop(dialing);
         match connected {
             Ok(stream) => {
-                let connection = Connection::client(Plain(stream), LIMITS, LINGER);
+                let mut connection = Connection::client(Plain(stream), LIMITS, LINGER);
+                if let Some(account) = seat.account() {
+                    connection = connection.charged(account.clone());
+                }
                 let handle = connection.handle();
                 handle.serve(&shared.line);
                 let (exit, ending) = Exit::new();

@@ -178,7 +178,7 @@ impl<IO: Transport> Connection<IO> {
         self.pass_time(cx);
         let written = self.write(cx);
         let mut core = self.handle.0.borrow_mut();
-        core.charge_out();
+        core.charge_buffers();
         if std::mem::take(&mut self.paused) && !is_untaken(&core) {
             cx.waker().wake_by_ref();
         }

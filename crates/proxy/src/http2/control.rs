@@ -55,6 +55,7 @@ impl Core {
             return Err(Violation::protocol("SETTINGS came on a stream"));
         }
         if head.has(flag::ACK) && payload.is_empty() {
+            self.settings_confirmed();
             return Ok(());
         }
         if head.has(flag::ACK) || !payload.len().is_multiple_of(6) {

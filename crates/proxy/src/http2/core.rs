@@ -15,6 +15,7 @@ use super::frame::{self, kind, setting};
 use super::hpack::{Decoder, Encoder};
 use super::input::Input;
 use super::line::Line;
+use super::memory::Windows;
 use super::out::Out;
 use super::stalled::Watched;
 use super::stream::{Reset, Stream, Way, register};
@@ -28,10 +29,6 @@ pub(super) const OUT_LIMIT: usize = 128 << 10;
 pub(super) const CONTROL_LIMIT: usize = 1 << 20;
 /// So many windows of the connection may be buffered for readers.
 const BUFFERED_WINDOWS: usize = 4;
-/// The same where whose connection it is has got no more memory lately.
-pub(super) const OUT_LIMIT_SQUEEZED: usize = 8 << 10;
-/// The buffer for what is to be written is charged in such steps.
-const OUT_STEP: usize = 16 << 10;
 const TABLE_SIZE: usize = 4096;
 /// So many streams may be held at least, twice what the peer allows otherwise: those that are over, and whose
 /// answers are still to be read, among them (clients).
@@ -69,7 +66,7 @@ pub(super) struct Core {
     /// The highest stream that the peer opened (servers).
     pub last_opened: u32,
     /// The next stream that we open (clients).
-    next_stream: u32,
+    pub next_stream: u32,
     pub send_window: i64,
     pub receive_window: i64,
     unannounced: u32,
@@ -105,8 +102,9 @@ pub(super) struct Core {
     pub ended: Option<Ended>,
     /// Heads that have come so far, and their fields.
     pub fields: u64,
-    /// Who pays for what the connection takes; its own buffer is charged here, streams charge theirs.
+    /// Who pays for what the connection takes; its own buffers are charged here, streams charge theirs.
     pub payer: Charge,
+    pub windows: Windows,
     /// What is watched for progress.
     pub watched: Watched,
     pub resets: Budget,
@@ -187,6 +185,7 @@ impl Core {
             ended: None,
             fields: 0,
             payer: Charge::default(),
+            windows: Windows::new(limits.stream_window),
             watched: Watched::default(),
             resets: Budget::new(limits.resets, limits.resets_per_second),
             resets_spent: false,
@@ -268,7 +267,7 @@ impl Core {
         let id = self.next_stream;
         self.next_stream += 2;
         self.open += 1;
-        let mut stream = Stream::new(self.peer.initial_window, self.limits.stream_window);
+        let mut stream = Stream::new(self.peer.initial_window, self.windows.told());
         stream.opened_as = self.open;
         stream.charge = self.payer.nothing();
         stream.unanswered = true;
@@ -437,7 +436,7 @@ impl Core {
             && stream.reset.is_none()
         {
             stream.unannounced += count;
-            if stream.unannounced >= self.limits.stream_window / 2 {
+            if stream.unannounced >= self.windows.told() / 2 {
                 frame::number(&mut self.out.bytes, kind::WINDOW_UPDATE, id, stream.unannounced);
                 stream.receive_window += i64::from(stream.unannounced);
                 stream.unannounced = 0;
@@ -509,21 +508,6 @@ impl Core {
         self.call_next();
         frame::go_away(&mut self.out.bytes, self.last_opened, Reason::NO_ERROR.0, "");
         self.wake_driver();
-    }
-
-    /// So much may be waiting to be written before streams wait for their turn.
-    pub(super) fn out_limit(&self) -> usize {
-        if self.payer.is_over() { OUT_LIMIT_SQUEEZED } else { OUT_LIMIT }
-    }
-
-    /// Charges the buffer for what is to be written, as large as it is.
-    pub(super) fn charge_out(&mut self) {
-        let size = self.out.bytes.capacity();
-        let charged = self.payer.bytes();
-        if size > charged || size + 2 * OUT_STEP <= charged {
-            // What is there is there; less is written from now on.
-            self.payer.set(size.next_multiple_of(OUT_STEP));
-        }
     }
 
     /// Everything is done that was to be done before the connection may be closed.

@@ -126,7 +126,12 @@ impl Block {
 
     /// What a request with this head costs in memory: once as it is, once as it is sent on.
     pub(super) fn cost(&self) -> usize {
-        cost::REQUEST + self.headers.len() * cost::FIELD + 2 * self.values
+        cost::REQUEST + self.fields_cost()
+    }
+
+    /// What its fields cost alone.
+    pub(super) fn fields_cost(&self) -> usize {
+        self.headers.len() * cost::FIELD + 2 * self.values
     }
 
     fn cookie(&mut self, value: HeaderValue) -> bool {

@@ -41,6 +41,11 @@ impl Input {
         Self { partial: Vec::new(), expect, block: None, in_pieces: 0 }
     }
 
+    /// The memory of what has come and is no whole frame or header block yet.
+    pub(super) fn held(&self) -> usize {
+        self.partial.capacity() + self.block.as_ref().map_or(0, |block| block.bytes.capacity())
+    }
+
     /// The number of what was begun and is to be finished, if there is something.
     pub(super) fn begun(&self) -> Option<u64> {
         let begun = !self.partial.is_empty()

@@ -22,6 +22,7 @@ mod handle;
 pub mod hpack;
 mod input;
 mod line;
+mod memory;
 mod out;
 mod receive;
 mod send;

@@ -15,6 +15,7 @@ use super::hpack::{DecodeError, ListLimit};
 use super::input::{BlockBegun, Data, Expect};
 use super::stream::{Reset, Stream, Way};
 use super::{Incoming, Unfit};
+use crate::budget::cost;
 use crate::progress::{INTERIM_ANSWERS, Stall};
 
 /// Empty frames of one stream that a client takes: servers that flush what is not there.
@@ -162,7 +163,7 @@ impl Core {
             }
             Some(stream) => {
                 stream.receive_window -= head.length as i64;
-                let over = stream.receive_window < 0;
+                let over = stream.receive_window < 0 && head.length > 0;
                 // RFC 9113, section 8.1.1: what comes must be as long as was said.
                 let wrong = stream.length_left.is_some_and(|length| {
                     let rest = length.checked_sub(left as u64);
@@ -225,7 +226,9 @@ impl Core {
                 *length = length.saturating_sub(count as u64);
             }
             if count > 0 && stream.receiver_held {
-                if stream.admits(count) {
+                let spare = stream.admits_spare(count);
+                self.windows.short |= !spare;
+                if spare || stream.admits(count) {
                     stream.keep(payload);
                     (dropped, kept) = (0, count);
                 } else {
@@ -385,7 +388,7 @@ impl Core {
             let cost = block.cost();
             let head = block.cut_request();
             let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end, head) };
-            let mut stream = Stream::new(self.peer.initial_window, self.limits.stream_window);
+            let mut stream = Stream::new(self.peer.initial_window, self.windows.confirmed());
             (stream.charge, stream.head_cost) = (charge, cost);
             (stream.head_seen, stream.oversized) = (true, true);
             stream.receiving = if end { Way::Ended } else { Way::Open };
@@ -403,7 +406,7 @@ impl Core {
             return self.mistake("its requests are malformed");
         };
         let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end, head) };
-        let mut stream = Stream::new(self.peer.initial_window, self.limits.stream_window);
+        let mut stream = Stream::new(self.peer.initial_window, self.windows.confirmed());
         (stream.charge, stream.head_cost) = (charge, cost);
         stream.head_seen = true;
         stream.is_head = head.method == http::Method::HEAD;
@@ -480,6 +483,10 @@ impl Core {
             return self.fail(id, Reason::STREAM_CLOSED);
         }
         if stream.head_seen {
+            let cost = block.fields_cost();
+            if cost > cost::WAITING && !stream.admits_head(cost) {
+                return self.fail(id, Reason::ENHANCE_YOUR_CALM);
+            }
             let Some(trailers) = block.trailers().filter(|_| end) else {
                 return self.fail(id, Reason::PROTOCOL_ERROR);
             };

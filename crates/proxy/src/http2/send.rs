@@ -103,7 +103,7 @@ impl Core {
         let blocked = self.socket_full || self.send_window <= 0;
         if blocked && stream.unsent_length < UNSENT_LIMIT && self.unsent < ALL_UNSENT_LIMIT {
             let room = window.min(UNSENT_LIMIT - stream.unsent_length);
-            if stream.admits_unsent(room) {
+            if stream.admits_spare(room) {
                 return Poll::Ready(Ok(room));
             }
         }
@@ -132,7 +132,7 @@ impl Core {
         if !data.is_empty() {
             let window = usize::try_from(stream.send_window).unwrap_or(0);
             let room = window.min(UNSENT_LIMIT).saturating_sub(stream.unsent_length).min(data.len());
-            let kept = data.split_to(if stream.admits_unsent(room) { room } else { 0 });
+            let kept = data.split_to(if stream.admits_spare(room) { room } else { 0 });
             if !kept.is_empty() {
                 stream.unsent_length += kept.len();
                 self.unsent += kept.len();

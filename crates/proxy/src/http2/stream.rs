@@ -170,9 +170,16 @@ impl Stream {
         self.covers(more) || self.charge.resize(self.cost(more)).is_ok()
     }
 
-    /// Whether that much more may be buffered, or else waits with whoever sends it.
-    pub(super) fn admits_unsent(&mut self, more: usize) -> bool {
+    /// Whether that much more may be buffered of what can wait with whoever sends it.
+    pub(super) fn admits_spare(&mut self, more: usize) -> bool {
         self.covers(more) || self.charge.try_resize(self.cost(more))
+    }
+
+    /// Whether trailers of that cost may be held.
+    pub(super) fn admits_head(&mut self, cost: usize) -> bool {
+        let admitted = self.charge.resize(self.charge.bytes() + cost).is_ok();
+        self.head_cost += if admitted { cost } else { 0 };
+        admitted
     }
 
     fn covers(&self, more: usize) -> bool {

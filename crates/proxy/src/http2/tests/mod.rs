@@ -3,6 +3,7 @@
 
 mod interop;
 mod limits;
+mod memory;
 mod violations;
 
 use std::future::poll_fn;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -53,6 +54,10 @@ async fn bounded(way: Way, protocol: AppProtocol, app: SocketAddr, memory: u64) 
 }
 
 impl Bounded {
+    fn far_holds(&self) -> u64 {
+        self.budgets[1].rows().iter().map(|row| row.memory).sum()
+    }
+
     fn greedy_holds(&self) -> u64 {
         let greedy = Payer::Workload(WorkloadName::new("default", "greedy"));
         let rows = self.budgets[0].rows();
@@ -62,11 +67,14 @@ impl Bounded {
     /// Waits until a good part of the near node's memory is taken.
     async fn fills(&self) {
         let bound = self.budgets[0].total(Resource::Memory);
-        eventually(|| {
+        for _ in 0..2000 {
             self.check();
-            (self.greedy_holds() >= bound / 5).then_some(())
-        })
-        .await;
+            if self.greedy_holds() >= bound / 5 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{:?}", self.budgets[0].rows());
     }
 
     /// Fails if more is held than half of the bound, and one piece that was read before that was known.
@@ -83,7 +91,7 @@ impl Bounded {
 /// A connection of which the kernel keeps little at this end; at the proxy's it may be 4 MiB.
 async fn connect(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(8 << 10).unwrap();
+    socket.set_recv_buffer_size(128 << 10).unwrap();
     socket.connect(address).await.unwrap()
 }
 
@@ -94,7 +102,7 @@ where
     R: Future<Output = ()> + Send + 'static,
 {
     let socket = TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(8 << 10).unwrap();
+    socket.set_recv_buffer_size(128 << 10).unwrap();
     socket.bind(SocketAddr::new(LOOPBACK, 0)).unwrap();
     let listener = socket.listen(1024).unwrap();
     let address = listener.local_addr().unwrap();
@@ -181,7 +189,7 @@ async fn answers_that_nobody_takes_wait_within_the_bound_and_go_on() {
     })
     .await;
     for way in [Way::Plain, Way::SameNode] {
-        let mesh = bounded(way, AppProtocol::Http1, app, 6 * MIB).await;
+        let mesh = bounded(way, AppProtocol::Http1, app, 7 * MIB / 2).await;
         let mut clients = Vec::new();
         for _ in 0..CLIENTS {
             let mut client = connect(mesh.greedy).await;
@@ -243,6 +251,89 @@ async fn bodies_that_nobody_takes_wait_within_the_bound_and_go_on() {
             let answer = answer.unwrap();
             assert!(answer.starts_with("HTTP/1.1 204"), "{way:?}: {answer}");
         }
+    }
+}
+
+/// What comes on links was asked for by windows, which are taken back.
+#[tokio::test]
+async fn opaque_bytes_wait_at_the_other_end_of_a_link_too() {
+    const CLIENTS: usize = 16;
+    const LENGTH: usize = 6 << 20;
+    let (go, went) = watch::channel(false);
+    let app = script(move |mut stream| {
+        let mut went = went.clone();
+        async move {
+            let _ = went.wait_for(|went| *went).await;
+            let count = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.unwrap();
+            stream.write_all(count.to_string().as_bytes()).await.unwrap();
+        }
+    })
+    .await;
+    let mesh = bounded(Way::Link, AppProtocol::Tcp, app, 24 * MIB).await;
+    let mut sent = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let mut client = connect(mesh.greedy).await;
+        sent.spawn(async move {
+            client.write_all(&vec![b'x'; LENGTH]).await?;
+            client.shutdown().await?;
+            let mut count = String::new();
+            client.read_to_string(&mut count).await.map(|_| count)
+        });
+    }
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        mesh.check();
+    }
+    assert!(mesh.far_holds() > 7 * MIB, "it was not short");
+    go.send_replace(true);
+    while let Some(count) = timeout(SOON, sent.join_next()).await.expect("all go on") {
+        mesh.check();
+        assert_eq!(count.unwrap().unwrap(), LENGTH.to_string());
+    }
+}
+
+/// The same of a client of HTTP/2, again and again on one connection.
+#[tokio::test]
+async fn bodies_of_http2_wait_with_their_client() {
+    const STREAMS: usize = 16;
+    const LENGTH: usize = 6 << 20;
+    let (go, went) = watch::channel(false);
+    let body = Bytes::from((0..LENGTH >> 9).flat_map(|place| [place as u8; 512]).collect::<Vec<u8>>());
+    let expected = body.clone();
+    let app = script(move |mut stream| {
+        let (mut went, expected) = (went.clone(), expected.clone());
+        async move {
+            read_head(&mut stream).await;
+            let _ = went.wait_for(|went| *went).await;
+            let mut body = vec![0; LENGTH];
+            stream.read_exact(&mut body).await.unwrap();
+            assert!(body == expected);
+            stream.write_all(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n").await.unwrap();
+        }
+    })
+    .await;
+    let mesh = bounded(Way::Plain, AppProtocol::Http1, app, 24 * MIB).await;
+    let client = http2(mesh.greedy).await;
+    for round in 0..2 {
+        go.send_replace(false);
+        let mut sent = JoinSet::new();
+        for _ in 0..STREAMS {
+            let request = http::Request::post("http://c/").body(full(body.clone())).unwrap();
+            let mut client = client.clone();
+            sent.spawn(async move { client.send_request(request).await.map(|answer| answer.status()) });
+        }
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            mesh.check();
+        }
+        assert!(mesh.greedy_holds() > 7 * MIB, "it was not short");
+        go.send_replace(true);
+        while let Some(status) = timeout(SOON, sent.join_next()).await.expect("all are answered") {
+            mesh.check();
+            assert_eq!(status.unwrap().unwrap(), 204, "round {round}");
+        }
+        // Long enough that windows may be as large as before.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
     }
 }
 
