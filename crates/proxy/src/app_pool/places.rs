@@ -144,10 +144,14 @@ pub(super) fn offer(mut idle: Idle) -> Option<Idle> {
         let Some((waiter, caller)) = place.line.next() else { return Some(idle) };
         let account = caller.account.clone();
         (place.caller, place.used) = (caller, true);
+        let line = place.line.clone();
         idle.connection.io_mut().pay(&account);
         match waiter.send(Given::Connection(idle)) {
             Err(Given::Connection(back)) => idle = back,
-            _ => return None,
+            _ => {
+                line.serve();
+                return None;
+            }
         }
     }
 }
@@ -191,6 +195,17 @@ impl Line {
     fn place(self: &Rc<Self>, caller: Rc<Caller>) -> Place {
         self.open.set(self.open.get() + 1);
         Place { line: self.clone(), caller, used: true }
+    }
+
+    /// Gives places to those who wait and may have them: one that is given back can make room in the share of its
+    /// caller, and for another one's.
+    fn serve(self: &Rc<Self>) {
+        while self.open.get() < self.most
+            && let Some((waiter, caller)) = self.next()
+        {
+            // One that has gone gives it back by dropping it.
+            drop(waiter.send(Given::Place(self.place(caller))));
+        }
     }
 
     /// The next who waits and may use one more, which is counted for it.
@@ -262,10 +277,8 @@ impl Drop for Place {
         self.free();
         let line = &self.line;
         line.open.set(line.open.get() - 1);
-        if let Some((waiter, caller)) = line.next() {
-            // One that has gone gives it back by dropping it.
-            drop(waiter.send(Given::Place(line.place(caller))));
-        } else if line.open.get() == 0
+        line.serve();
+        if line.open.get() == 0
             && line.turns.borrow().is_empty()
             && let Some(places) = line.places.upgrade()
         {
@@ -340,6 +353,25 @@ mod tests {
         drop(held);
         assert!(matches!((&mut next).now_or_never(), Some(Ok(Given::Place(_)))));
         assert!(places.lines.borrow().is_empty());
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_place_that_frees_can_be_for_two() {
+        let accounts = Accounts::new(Budget::unlimited());
+        let [a, b, c] = ["a", "b", "c"].map(|name| account(&accounts, name));
+        let places = Places::new(128, Waiting::default());
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let enter = |account| Box::pin(places.enter(address, account, || ()));
+        let take = |account, count| -> Vec<_> {
+            (0..count).map(|_| enter(account).now_or_never().unwrap().ok().unwrap()).collect()
+        };
+        let (mut of_a, of_b, of_c) = (take(&a, 40), take(&b, 40), take(&c, 7));
+        let mut waits = [&b, &a].map(enter);
+        assert!(waits.iter_mut().all(|wait| wait.now_or_never().is_none()));
+        // Now there are 41 for b, and with what a gave back, as many for a.
+        of_a.pop();
+        assert!(waits.iter_mut().all(|wait| wait.now_or_never().is_some_and(|given| given.is_ok())));
+        drop((of_b, of_c));
     }
 
     #[tokio::test(flavor = "local")]

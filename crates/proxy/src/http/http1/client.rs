@@ -32,8 +32,8 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
     /// Called when an answer comes in pieces, before the next one is awaited.
     fn hurry(&self) {}
 
-    /// Called with `true` when a request is about to be sent, and with `false` when its answer is whole or has left
-    /// HTTP. What is dropped in between is given up.
+    /// Called with `true` when a request is about to be sent, and with `false` when all of it is sent and its answer is
+    /// whole, or has left HTTP. What is dropped in between is given up.
     fn set_busy(&mut self, _busy: bool) {}
 }
 
@@ -388,7 +388,7 @@ impl<IO: Stream + 'static> Answer<IO> {
     pub fn into_response(mut self, give_back: impl FnOnce(Rest<IO>) + Unpin + 'static) -> Response<Body> {
         let body = match self.whole.take() {
             Some(bytes) => {
-                self.rest.connection.0.io.set_busy(false);
+                self.rest.answered();
                 if self.keep && self.rest.is_clean() {
                     give_back(self.rest);
                 }
@@ -419,11 +419,19 @@ impl<IO: Stream> Rest<IO> {
         self.connection.0.input.is_empty()
     }
 
+    /// The answer is whole.
+    fn answered(&mut self) {
+        if self.upload.is_none() {
+            self.connection.0.io.set_busy(false);
+        }
+    }
+
     /// The connection, if all of the request is sent.
     pub fn ready(mut self) -> Result<Connection<IO>, Self> {
         if self.upload.is_some() {
             return Err(self);
         }
+        self.answered();
         let Parts { input, output, charge, pieces, .. } = &mut *self.connection.0;
         input.rest();
         if charge.bytes() > 0 {
@@ -462,7 +470,7 @@ struct Incoming<IO, F> {
 impl<IO: Stream, F: FnOnce(Rest<IO>)> Incoming<IO, F> {
     fn over(&mut self) {
         let Some((mut rest, give_back)) = self.left.take() else { return };
-        rest.connection.0.io.set_busy(false);
+        rest.answered();
         if self.keep && rest.is_clean() {
             give_back(rest);
         }

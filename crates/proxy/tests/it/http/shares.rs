@@ -113,8 +113,8 @@ async fn who_takes_all_memory_is_refused_while_others_are_served() {
     eventually(|| (refused.load(Ordering::Relaxed) > 100).then_some(())).await;
     assert_eq!(polite(mesh.polite).await.status, 200);
     // A call of gRPC is told in its own way, and all that was refused is recorded.
-    let mut call = get("/hold");
-    call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let call = Request::post("http://c/hold").header("content-type", "application/grpc");
+    let call = call.body(full("a message that is sent with the head")).unwrap();
     let answer = read(client.clone().send_request(call).await.unwrap()).await;
     let reason = ["tulle-reason", "grpc-status"].map(|name| answer.headers[name].to_str().unwrap());
     assert_eq!((answer.status, reason), (200, ["memory", "14"]));
