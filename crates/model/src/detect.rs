@@ -541,17 +541,59 @@ mod tests {
             b"\x41\0\0\0\x01\0\0\0",
             b"\x10\x20\0\x04MQTT\x05",
             b"{\"id\": 1}\n",
-            b"<?xml version",
             b"\x20\0\0\x01\x85\xa6",
         ];
         for bytes in cases {
             assert_eq!(answer(bytes, true), Detected::Other, "{:?}", bytes.escape_ascii().to_string());
         }
         assert_eq!(answer(b"\x16\x03\x01\x02\x00\x01\x00\x01", true), Detected::Tls);
-        // What is all control characters waits, and is no request when it ends there.
-        let seen =
-            Seen { client: b"\x05\x01\0", server: Greeting::Silent, http_rules: true, spoke_http: false };
-        assert_eq!((decide(&seen), decide_late(&seen)), (Decision::AwaitWord, Decision::Bytes));
+        // What is all control characters, or a text without lines, waits and is no request when it ends there.
+        for client in [&b"\x05\x01\0"[..], b"<?xml version='1.0'?><stream>", b"{\"id\": 1}"] {
+            let seen = Seen { client, server: Greeting::Silent, http_rules: true, spoke_http: false };
+            assert_eq!((decide(&seen), decide_late(&seen)), (Decision::AwaitWord, Decision::Bytes));
+        }
+    }
+
+    /// Some servers split a request line at white space, and look at nothing else.
+    #[test]
+    fn under_rules_a_line_that_ends_as_requests_do_is_one_whatever_its_method() {
+        let methods = [
+            "\"GET\"",
+            "@GET",
+            "{",
+            "\u{c9}",
+            "/",
+            "\u{feff}GET",
+            "<GET>",
+            "(GET)",
+            "[",
+            "=",
+            ":",
+            ";GET",
+            "\\GET",
+            "G\u{c9}T",
+            "GE\u{c9}T",
+            "?",
+        ];
+        let lines = methods.map(|method| format!("{method} /secret HTTP/1.1\r\n"));
+        let odd =
+            ["GET|/admin/s|HTTP/1.1\n", "\"GET\"\t/x\thttp/1.0 \r\n", "GET,/x,HTTP/2\n", "@ HTTP/1.\r\n"];
+        for line in lines.iter().map(String::as_str).chain(odd) {
+            let bytes = line.as_bytes();
+            assert_eq!(answer(bytes, true), Detected::Http1, "{line:?}");
+            for length in 1..bytes.len() {
+                assert_ne!(detect(&bytes[..length], true), Detected::Other, "{line:?}: {length}");
+            }
+        }
+        for line in [
+            "{\"see\": \"HTTP/1.1\"}\n",
+            "<a> XHTTP/1.1\n",
+            "\"GET\" / HTTP/x\n",
+            "/ HTTP/\n",
+            "(\0 / HTTP/1.1\n",
+        ] {
+            assert_eq!(answer(line.as_bytes(), true), Detected::Other, "{line:?}");
+        }
     }
 
     /// Texts that resemble request lines, and bytes of all kinds.

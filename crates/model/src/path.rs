@@ -92,8 +92,9 @@ fn remove_dot_segments(path: &str) -> String {
     kept.iter().flat_map(|segment| ["/", segment]).collect()
 }
 
-/// Whether some server could take a segment of the path for `.` or `..`: plain or encoded, with parameters
-/// behind a `;` or without, between slashes, encoded ones, or backslashes.
+/// Whether some server could take a segment of the path for `.` or `..`: plain or encoded, between slashes, encoded
+/// ones, or backslashes, and with something before or behind it that servers cut off: parameters (`;`), what looks
+/// like a query or fragment, blanks, control characters.
 pub fn has_dot_segments(path: &str) -> bool {
     let bytes = path.as_bytes();
     // Without a dot there is none, and hardly any path has one that does not stand inside of a name.
@@ -111,7 +112,8 @@ pub fn has_dot_segments(path: &str) -> bool {
             (b'/' | b'\\', _) => Dots::At(0),
             (_, Dots::Found) => Dots::Found,
             (b'.', Dots::At(count)) => Dots::At(count.saturating_add(1)),
-            (b';', Dots::At(1 | 2)) => Dots::Found,
+            (..=b' ' | 0x7f, Dots::At(0)) => Dots::At(0),
+            (b';' | b'?' | b'#' | ..=b' ' | 0x7f, Dots::At(1 | 2)) => Dots::Found,
             _ => Dots::Other,
         };
     }
@@ -189,6 +191,13 @@ mod tests {
             "/a%5c%2e%2e%5Cb",
             "..",
             ".;x",
+            "/pub/..%00/admin",
+            "/pub/..%09/admin",
+            "/pub/%2e%2e%20/admin",
+            "/pub/%2e%2e%23/admin",
+            "/pub/..%3fx/admin",
+            "/pub/.%7f",
+            "/pub/%20../admin",
         ] {
             assert!(has_dot_segments(path), "{path}");
         }

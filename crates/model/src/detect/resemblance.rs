@@ -8,9 +8,10 @@
 //! - a word, white space, and `/`;
 //! - a word, white space, and `HTTP/` further on in the same line;
 //! - a known method, and `*` or a target with a scheme; `GET`, and any other word;
-//! - a known method, and next what parts no words in another protocol.
+//! - a known method, and next what parts no words in another protocol;
+//! - any line of text that ends with `HTTP/` and a version, whatever its method is made of.
 //!
-//! What is neither yet is held, for as long as it is a line of text.
+//! What is neither yet is held, for as long as it is a line of text that begins with a word.
 
 use super::LIMIT;
 
@@ -84,8 +85,9 @@ pub(super) fn resemblance(bytes: &[u8]) -> Resemblance {
     let held = skipped.iter().all(|&byte| is_space(byte) || byte == 0);
     let line = &bytes[skipped.len()..];
     let Some(&first) = line.first() else { return undecided(held) };
+    let odd = || if held { odd_line(line, bytes.len() < LIMIT) } else { No };
     if !is_token(first) {
-        return No;
+        return odd();
     }
 
     let in_word = |byte: u8| is_token(byte) || (first.is_ascii_alphabetic() && byte.is_ascii_graphic());
@@ -95,7 +97,7 @@ pub(super) fn resemblance(bytes: &[u8]) -> Resemblance {
     let known = method.is_some_and(|method| method.len() == word.len() || word[method.len()] == b'/');
     let may_be_known = METHODS.iter().any(|method| begins_with(method, word));
     if !spaces && !known && !may_be_known {
-        return No;
+        return odd();
     }
     if known && word.contains(&b'/') {
         return Yes;
@@ -103,7 +105,8 @@ pub(super) fn resemblance(bytes: &[u8]) -> Resemblance {
     match rest {
         [] | [b'\r'] => undecided(held),
         [b'\n', next @ ..] | [b'\r', b'\n', next @ ..] => match (known, target_begins(next, known)) {
-            (false, _) | (true, Some(false)) => No,
+            (false, _) => odd(),
+            (true, Some(false)) => No,
             (true, Some(true)) => Yes,
             (true, None) => undecided(held),
         },
@@ -111,7 +114,7 @@ pub(super) fn resemblance(bytes: &[u8]) -> Resemblance {
             if known {
                 Yes
             } else {
-                No
+                odd()
             }
         }
         _ => {
@@ -130,6 +133,32 @@ pub(super) fn resemblance(bytes: &[u8]) -> Resemblance {
                 undecided(held)
             }
         }
+    }
+}
+
+/// Whether a line that begins like no request ends like one. Without an end it is not held: other protocols send
+/// text without lines. `more`: further bytes may come.
+fn odd_line(line: &[u8], more: bool) -> Resemblance {
+    let end = line.iter().position(|&byte| byte == b'\n');
+    let text = &line[..end.unwrap_or(line.len())];
+    if text.iter().any(|&byte| byte.is_ascii_control() && !is_space(byte)) {
+        return Resemblance::No;
+    }
+    match end {
+        None if more => Resemblance::Perhaps { held: false },
+        Some(_) if ends_with_version(text) => Resemblance::Yes,
+        _ => Resemblance::No,
+    }
+}
+
+/// `HTTP/` and a number at the end of a line, with white space behind it or without.
+fn ends_with_version(line: &[u8]) -> bool {
+    let number = |&&byte: &&u8| byte.is_ascii_digit() || byte == b'.' || is_space(byte);
+    let length = line.iter().rev().take_while(number).count();
+    let (rest, number) = line.split_at(line.len() - length);
+    number.first().is_some_and(u8::is_ascii_digit) && rest.len() > 5 && {
+        let (before, name) = rest.split_at(rest.len() - 5);
+        name.eq_ignore_ascii_case(b"HTTP/") && before.last().is_none_or(|byte| !byte.is_ascii_alphanumeric())
     }
 }
 
