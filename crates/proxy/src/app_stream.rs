@@ -12,7 +12,6 @@ use tokio::net::TcpStream;
 use crate::app_pool::Place;
 use crate::budget::{Account, Seat, cost};
 use crate::http::http1::client::Stream;
-use crate::tcp::Reset;
 
 /// Acknowledges at once what comes in pieces. Many servers write the head of a response and its body
 /// one after the other, and their kernel holds the second piece back until the first is acknowledged
@@ -66,7 +65,7 @@ impl Stream for AppStream {
 impl Drop for AppStream {
     fn drop(&mut self) {
         if self.busy {
-            self.tcp.reset();
+            let _ = self.tcp.set_zero_linger();
         }
     }
 }

@@ -28,7 +28,10 @@ pub trait Reset {
 
 impl Reset for TcpStream {
     fn reset(&mut self) {
-        let _ = self.set_zero_linger();
+        // Fails for what was not redirected here, which ends when it is dropped.
+        if tulle_sys::conntrack::reset_redirected(self).is_err() {
+            let _ = self.set_zero_linger();
+        }
     }
 }
 

@@ -1,16 +1,30 @@
 //! The kernel's memory of connections (ctnetlink, linux/netfilter/nfnetlink_conntrack.h).
+#![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::io;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use crate::netlink::{Netfilter, attribute, messages, push, request, verdict};
+use crate::socket::original_destination;
 
 const SUBSYSTEM: u16 = 1 << 8;
 const GET: u16 = SUBSYSTEM | 1;
 const DELETE: u16 = SUBSYSTEM | 2;
 const TUPLE_ORIGINAL: u16 = 1;
+const TUPLE_ADDRESSES: u16 = 1;
+const TUPLE_PROTOCOL: u16 = 2;
 const TUPLE_ZONE: u16 = 3;
+const V4_SOURCE: u16 = 1;
+const V4_DESTINATION: u16 = 2;
+const PROTOCOL_NUMBER: u16 = 1;
+const SOURCE_PORT: u16 = 2;
+const DESTINATION_PORT: u16 = 3;
 const ID: u16 = 12;
 const NESTED: u16 = 0x8000;
 
@@ -48,6 +62,74 @@ pub fn forget(zones: &RangeInclusive<u16>) -> io::Result<usize> {
     Ok(found.len())
 }
 
+/// Ends a TCP connection that was redirected here with a reset, and has the kernel forget where it led. It would
+/// remember that for ten seconds, for whoever connects from the same port to the same address: another process of
+/// the host, whose connections lead elsewhere, would be led astray (a reset of the client's own makes it forget at once).
+///
+/// # Errors
+/// Where it was not redirected, or the kernel refuses; then it may not have ended.
+pub fn reset_redirected(connection: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(connection);
+    let original = original_destination(connection)?;
+    let (client, own) = (socket.peer_addr()?.as_socket(), socket.local_addr()?.as_socket());
+    if own == Some(original) {
+        return Err(io::ErrorKind::NotConnected.into());
+    }
+    disconnect(connection)?;
+    match (client, original) {
+        (Some(SocketAddr::V4(client)), SocketAddr::V4(original)) => forget_one(client, original),
+        _ => Ok(()),
+    }
+}
+
+/// Ends a connection with a reset, which has left when this returns (connect(2), `AF_UNSPEC`).
+fn disconnect(connection: &impl AsFd) -> io::Result<()> {
+    let nobody = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+    let length = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the address is read only, for the length that is given, which is its own.
+    match unsafe { libc::connect(connection.as_fd().as_raw_fd(), &nobody, length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Has the kernel forget the TCP connection that `client` made to `server`, outside of zones.
+fn forget_one(client: SocketAddrV4, server: SocketAddrV4) -> io::Result<()> {
+    thread_local! {
+        static NETLINK: RefCell<Option<Netfilter>> = const { RefCell::new(None) };
+    }
+    NETLINK.with_borrow_mut(|netlink| {
+        let netlink = match netlink {
+            Some(netlink) => netlink,
+            None => netlink.insert(Netfilter::open(0, PATIENCE)?),
+        };
+        netlink.send(&deletion_of(client, server))?;
+        messages(netlink.receive()?).try_for_each(|message| verdict(message.body))
+    })
+}
+
+fn deletion_of(client: SocketAddrV4, server: SocketAddrV4) -> Vec<u8> {
+    let nested = |kind: u16, values: &[(u16, &[u8])]| {
+        let mut inner = request(0, 0, 0);
+        let start = inner.len();
+        values.iter().for_each(|(kind, value)| push(&mut inner, *kind, value));
+        (kind | NESTED, inner.split_off(start))
+    };
+    let addresses = [(V4_SOURCE, &client.ip().octets()[..]), (V4_DESTINATION, &server.ip().octets()[..])];
+    let addresses = nested(TUPLE_ADDRESSES, &addresses);
+    let ports = [client.port().to_be_bytes(), server.port().to_be_bytes()];
+    let protocol = [
+        (PROTOCOL_NUMBER, &[libc::IPPROTO_TCP as u8][..]),
+        (SOURCE_PORT, &ports[0][..]),
+        (DESTINATION_PORT, &ports[1][..]),
+    ];
+    let protocol = nested(TUPLE_PROTOCOL, &protocol);
+    let (kind, tuple) = nested(TUPLE_ORIGINAL, &[(addresses.0, &addresses.1), (protocol.0, &protocol.1)]);
+    let mut message = request(DELETE, libc::NLM_F_ACK as u16, libc::AF_INET as u8);
+    push(&mut message, kind, &tuple);
+    message
+}
+
 /// The request that deletes an entry, where its original direction lies in one of the zones.
 fn deletion(family: u8, entry: &[u8], zones: &RangeInclusive<u16>) -> Option<Vec<u8>> {
     let original = attribute(entry, TUPLE_ORIGINAL)?;
@@ -64,7 +146,34 @@ fn deletion(family: u8, entry: &[u8], zones: &RangeInclusive<u16>) -> Option<Vec
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
     use super::*;
+
+    #[test]
+    fn a_reset_leaves_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        disconnect(&server).unwrap();
+        let error = client.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert!(reset_redirected(&server).is_err(), "nobody redirected it");
+    }
+
+    #[test]
+    fn a_connection_is_named_by_its_addresses_and_ports() {
+        let message = deletion_of("1.2.3.4:5".parse().unwrap(), "6.7.8.9:10".parse().unwrap());
+        let original = attribute(&message[20..], TUPLE_ORIGINAL).unwrap();
+        let addresses = attribute(original, TUPLE_ADDRESSES).unwrap();
+        let protocol = attribute(original, TUPLE_PROTOCOL).unwrap();
+        assert_eq!(attribute(addresses, V4_SOURCE), Some(&[1, 2, 3, 4][..]));
+        assert_eq!(attribute(addresses, V4_DESTINATION), Some(&[6, 7, 8, 9][..]));
+        assert_eq!(attribute(protocol, SOURCE_PORT), Some(&[0, 5][..]));
+        assert_eq!(attribute(protocol, DESTINATION_PORT), Some(&[0, 10][..]));
+    }
 
     #[test]
     fn entries_of_the_zones_are_deleted_and_no_others() {

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -347,30 +348,57 @@ fn listeners_serve_their_workload_and_nobody_else() {
     assert!(inside(&a, connect));
 }
 
-#[test]
-fn a_port_that_the_kernel_remembers_leads_to_no_other_workload() {
-    let _alone = alone();
+/// Two workloads, their listeners, and a way to connect from the same port to that virtual address.
+fn two_with_one_port(
+    test: &str,
+) -> (Capture, [TcpListener; 2], [Slot; 2], impl Fn() -> std::io::Result<socket2::Socket>) {
     let listeners = [0; 2].map(|_| listen());
     let ports = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());
-    let capture = open(&scope("tcp"), false);
-    let [a, b] = [0, 1].map(|i| {
+    let capture = open(&scope(test), false);
+    let slots = [0, 1].map(|i| {
         let name = WorkloadName::new("default", ["a", "b"][i]);
         capture.add(&name, ports[i], 1).unwrap()
     });
-    let connect = || {
+    // Another one each time: the kernel remembers for some seconds.
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let number = 8 * std::process::id() + TAKEN.fetch_add(1, Ordering::Relaxed);
+    let address = Ipv4Addr::from_bits(0x7f40_0000 | number & 0x3f_ffff);
+    let connect = move || {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
         socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, SOURCE)).into()).unwrap();
-        socket.connect(&SocketAddr::from(([127, 64, 3, 3], 80)).into()).map(|()| socket)
+        socket.connect(&SocketAddr::from((address, 80)).into()).map(|()| socket)
     };
-    let socket = inside(&a, connect).unwrap();
+    (capture, listeners, slots, connect)
+}
+
+#[test]
+fn a_connection_that_the_node_resets_is_forgotten() {
+    let _alone = alone();
+    let (_capture, listeners, [a, b], connect) = two_with_one_port("forget");
+    for _ in 0..3 {
+        for (slot, listener) in [(&a, &listeners[0]), (&b, &listeners[1])] {
+            let mut client = TcpStream::from(inside(slot, &connect).unwrap());
+            let (connection, _) = listener.accept().unwrap();
+            tulle_sys::conntrack::reset_redirected(&connection).unwrap();
+            let error = client.read(&mut [0]).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+    }
+}
+
+#[test]
+fn a_port_that_the_kernel_remembers_leads_to_no_other_workload() {
+    let _alone = alone();
+    let (_capture, listeners, [a, b], connect) = two_with_one_port("tcp");
+    let socket = inside(&a, &connect).unwrap();
     let (connection, _) = listeners[0].accept().unwrap();
     // Reset by the node: the kernel keeps the entry, and its way, for some seconds.
     let connection = socket2::Socket::from(connection);
     connection.set_linger(Some(Duration::ZERO)).unwrap();
     drop(connection);
     drop(socket);
-    let _ = inside(&b, connect);
+    let _ = inside(&b, &connect);
     listeners[0].set_nonblocking(true).unwrap();
     assert!(listeners[0].accept().is_err(), "a connection of b is taken for one of a");
 }

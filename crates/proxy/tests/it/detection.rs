@@ -57,9 +57,11 @@ async fn http_is_found_out_and_learned() {
         assert!(get(&mut stream).await.starts_with("HTTP/1.1 200 OK\r\n"));
         assert!(get(&mut stream).await.starts_with("HTTP/1.1 200 OK\r\n"));
     }
+    // A client that is slow to begin can have an upstream opened for it, which is no request yet.
     let edges = pair.near.proxy.edges();
-    assert_eq!(edges.len(), 1, "nothing is counted as TCP: {edges:?}");
-    assert_eq!((edges[0].protocol, edges[0].requests, edges[0].failures), ("http", 40, 0));
+    let counted: Vec<_> = edges.iter().filter(|edge| edge.requests > 0).collect();
+    assert_eq!(counted.len(), 1, "nothing is counted as TCP: {edges:?}");
+    assert_eq!((counted[0].protocol, counted[0].requests, counted[0].failures), ("http", 40, 0));
     // Each worker opened one connection in advance at most, and its pool some.
     let opened = connections.load(Ordering::SeqCst);
     assert!(opened <= 8, "{opened} connections were opened");
