@@ -7,6 +7,7 @@ use tulle_model::name::WorkloadName;
 
 use super::*;
 use crate::budget::{Account, Accounts, Budget, Charge, Payer};
+use crate::http2::Unfit;
 use crate::http2::core::Core;
 use crate::http2::frame::{self, PREFACE, flag, kind};
 
@@ -103,4 +104,25 @@ async fn windows_are_small_while_memory_is_short() {
     confirm(&mut core, 1510);
     assert!([1, 3, 5].iter().all(|id| core.streams[id].receive_window == most));
     assert_eq!(open(&mut core, 7), most);
+}
+
+/// gRPC clients send the message with the head.
+#[tokio::test(flavor = "local")]
+async fn a_request_that_is_refused_with_its_body_is_answered_and_no_mistake() {
+    let (_budget, account) = account(1 << 20);
+    let mut core = server(&account);
+    let mut held = Charge::on(account.clone());
+    while held.resize(held.bytes() + 64).is_ok() {}
+    let mut bytes = Vec::new();
+    // POST, http, /, and an authority of one letter.
+    let block = [0x83, 0x86, 0x84, 0x01, 1, b'c'];
+    frame::head(&mut bytes, block.len(), kind::HEADERS, flag::END_HEADERS, 1);
+    bytes.extend(block);
+    for (length, flags) in [(1000, 0), (1000, flag::END_STREAM)] {
+        frame::head(&mut bytes, length, kind::DATA, flags, 1);
+        bytes.resize(bytes.len() + length, 0);
+    }
+    core.receive(&bytes, Duration::ZERO);
+    assert_eq!(core.accepted.pop_front().and_then(|incoming| incoming.unfit), Some(Unfit::Unaffordable));
+    assert_eq!((core.faults, core.streams[&1].reset.is_none()), (0, true));
 }
