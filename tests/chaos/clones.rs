@@ -65,6 +65,38 @@ fn a_clone_is_kept_out_and_both_sides_say_so() {
 }
 
 #[test]
+fn a_node_that_was_revoked_takes_no_workload_and_says_so() {
+    let home = Home::new();
+    let server = home.start(&["server", "--api-listen", "127.0.0.1:0", "--node-listen", "127.0.0.1:0"]);
+    let line = server.wait_for_line("the server", PATIENCE, |line| line.contains("nodes at"));
+    let address = line.split("nodes at ").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    let token = home.tulle(&["token", "create"]).ok().trim().to_owned();
+    let host = Home::new();
+    let first = node(&host, &address, &["--token", &token]);
+    let run = |name: &str| host.tulle(&["run", name, "--", "true"]);
+    run("before").ok();
+    home.tulle(&["delete", "node", "host", "--revoke"]).ok();
+
+    let error = "this node is not in the mesh";
+    let says = |process: &Process| process.stderr().matches(error).count();
+    eventually("the node says so", PATIENCE, || (says(&first) > 0).then_some(()));
+    let refused = run("after");
+    assert!(
+        !refused.status.success() && refused.stderr.contains("join again with a new token"),
+        "{refused:#?}"
+    );
+    // The server's last word stands while it is away.
+    assert!(server.interrupt().success());
+    let refused = run("later");
+    assert!(
+        !refused.status.success() && refused.stderr.contains("join again with a new token"),
+        "{refused:#?}"
+    );
+    assert_eq!(says(&first), 1);
+    assert!(first.interrupt().success());
+}
+
+#[test]
 fn an_address_that_changes_is_advertised_anew() {
     require_root!();
     let _alone = alone();

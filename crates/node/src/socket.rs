@@ -233,11 +233,9 @@ async fn enter(wanted: Wanted, source: &StatusSource) -> anyhow::Result<Running>
         return source.workloads.add_again(owner, spec, listeners, cgroup).await;
     }
     let running = source.workloads.add_for(owner, spec).await?;
-    let connected = *source.server.connected().borrow();
-    let refusal = match connected {
-        true => source.workloads.refusal(&name, VERDICT_DEADLINE).await,
-        false => None,
-    };
+    // Without the server, its last word on the node stands.
+    let wait = if *source.server.connected().borrow() { VERDICT_DEADLINE } else { Duration::ZERO };
+    let refusal = source.workloads.refusal(&name, wait).await;
     if let Some(why) = refusal {
         source.workloads.remove(&name).await;
         anyhow::bail!("the server refuses the workload {name}: {why}");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tulle_model::clock::{SkewNews, SkewWatch, describe};
 use tulle_model::name::WorkloadName;
 use tulle_proxy::clock::{MeshClock, wall_millis};
@@ -24,8 +25,8 @@ const TELEMETRY_INTERVAL: Duration = Duration::from_secs(1);
 const EARLY_INTERVAL: Duration = Duration::from_millis(200);
 const EARLY_REPORTS: u32 = 50;
 
-/// How long to wait where another node bears this one's name: it may end.
-const FENCED_WAIT: Duration = Duration::from_secs(30);
+/// How long to wait where the server does not take this node: another one of its name may end.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
 
 /// How long the goodbye may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(2);
@@ -67,7 +68,17 @@ pub struct Verdict {
     /// The version that it has taken note of; 0 where there is none yet.
     pub version: u64,
     /// Those that it does not take, and why.
-    pub refused: BTreeMap<WorkloadName, String>,
+    refused: BTreeMap<WorkloadName, String>,
+    /// Why it takes none of this node at all. That stands until the server says something else: an outage
+    /// does not.
+    pub node_refused: Option<String>,
+}
+
+impl Verdict {
+    /// Why the server does not take a workload of this node.
+    pub fn refusal(&self, name: &WorkloadName) -> Option<&String> {
+        self.node_refused.as_ref().or_else(|| self.refused.get(name))
+    }
 }
 
 /// Why a stream of reports has ended.
@@ -75,9 +86,19 @@ enum Ended {
     /// The node stops, and the server has been told.
     Left,
     Again,
-    /// Another node bears this one's name.
-    Fenced(String),
+    /// The server answers, and does not take this node: another one bears its name, or it was revoked.
+    Refused(String),
     Broken(String),
+}
+
+impl Ended {
+    fn with(status: &tonic::Status) -> Self {
+        let why = channel::explain_status(status);
+        match status.code() {
+            Code::AlreadyExists | Code::PermissionDenied => Self::Refused(why),
+            _ => Self::Broken(why),
+        }
+    }
 }
 
 impl Reporter {
@@ -93,17 +114,17 @@ impl Reporter {
             match self.stream(&mut leaving).await {
                 Ended::Left => return,
                 Ended::Again => continue,
-                Ended::Fenced(why) => {
-                    tracing::error!("this node is not in the mesh: {why}");
-                    let again = tokio::time::sleep(FENCED_WAIT);
-                    tokio::pin!(again);
-                    loop {
-                        self.refuse_all(&why);
-                        tokio::select! {
-                            () = &mut again => break,
-                            Ok(()) = self.workloads.changed() => {}
-                            () = turned_true(&mut leaving) => return,
-                        }
+                Ended::Refused(why) => {
+                    let before = self.verdicts.borrow().node_refused.clone();
+                    if before.as_ref() != Some(&why) {
+                        tracing::error!(
+                            "this node is not in the mesh, and takes no workload until that is mended: {why}"
+                        );
+                        self.verdicts.send_modify(|verdict| verdict.node_refused = Some(why));
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(REFUSED_WAIT) => {}
+                        () = turned_true(&mut leaving) => return,
                     }
                     continue;
                 }
@@ -125,16 +146,6 @@ impl Reporter {
         }
     }
 
-    /// Says to all workloads that the server takes none of them.
-    fn refuse_all(&mut self, why: &str) {
-        let Reported { version, workloads } = self.workloads.borrow_and_update().clone();
-        let refused = workloads.workloads.iter().map(|workload| {
-            (WorkloadName::new(workload.namespace.as_str(), workload.name.as_str()), why.to_owned())
-        });
-        let refused = refused.collect();
-        self.verdicts.send_replace(Verdict { version, refused });
-    }
-
     async fn stream(&mut self, leaving: &mut watch::Receiver<bool>) -> Ended {
         let mut certificates = self.server.certificate_changes();
         certificates.mark_unchanged();
@@ -154,7 +165,7 @@ impl Reporter {
         let mut replies = tokio::select! {
             answer = timeout(CALL_DEADLINE, call) => match answer {
                 Ok(Ok(response)) => response.into_inner(),
-                Ok(Err(status)) => return Ended::Broken(channel::explain_status(&status)),
+                Ok(Err(status)) => return Ended::with(&status),
                 Err(_) => return Ended::Broken("it gives no answer".to_owned()),
             },
             // The server does not even answer: there is nobody to say goodbye to.
@@ -190,15 +201,13 @@ impl Reporter {
                         let refused = by_name.collect();
                         self.verdicts.send_modify(|verdict| {
                             verdict.refused = refused;
+                            verdict.node_refused = None;
                             verdict.version = answered.unwrap_or(verdict.version);
                         });
                         continue;
                     }
                     Ok(None) => return Ended::Broken("it has ended the stream".to_owned()),
-                    Err(status) if status.code() == tonic::Code::AlreadyExists => {
-                        return Ended::Fenced(channel::explain_status(&status));
-                    }
-                    Err(status) => return Ended::Broken(channel::explain_status(&status)),
+                    Err(status) => return Ended::with(&status),
                 },
                 Ok(()) = self.workloads.changed() => {
                     let Reported { version, workloads } = self.workloads.borrow_and_update().clone();

@@ -205,8 +205,8 @@ impl Workloads {
     pub async fn refusal(&self, name: &WorkloadName, wait: Duration) -> Option<String> {
         let version = self.reports.borrow().version;
         let mut verdicts = self.verdicts.subscribe();
-        let verdict = tokio::time::timeout(wait, verdicts.wait_for(|v| v.version >= version)).await;
-        verdict.ok()?.ok()?.refused.get(name).cloned()
+        let said = verdicts.wait_for(|verdict| verdict.version >= version || verdict.node_refused.is_some());
+        tokio::time::timeout(wait, said).await.ok()?.ok()?.refusal(name).cloned()
     }
 
     /// Makes a workload part of the mesh, before its process is started. It takes traffic once its
@@ -371,11 +371,11 @@ impl Workloads {
     /// All workloads, in the order of their names.
     pub fn list(&self) -> Vec<WorkloadStatus> {
         let entries: Vec<_> = self.entries.lock().values().cloned().collect();
-        let verdict = self.verdicts.borrow().refused.clone();
+        let verdict = self.verdicts.borrow().clone();
         let capture = self.capture.lock().clone();
         let status = |entry: &Arc<Entry>| {
             let mut report = entry.report();
-            if let Some(why) = verdict.get(&entry.name) {
+            if let Some(why) = verdict.refusal(&entry.name) {
                 report.ready = false;
                 report.reason = format!("the server refuses it: {why}");
             } else if let Some(why) = capture.as_ref().and_then(|capture| capture.trouble(&entry.name)) {
