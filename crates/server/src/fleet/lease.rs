@@ -173,12 +173,19 @@ impl Fleet {
     /// is taken in again, unless it was `revoked`: then it is removed although it is connected.
     pub async fn evict(&self, node: &str, revoked: bool) -> Result<usize, EvictError> {
         let unknown = || EvictError::Unknown(node.to_owned());
-        // One that only asked, and was refused, is not known.
-        let known = |known: &Known| known.record.is_some().then(|| known.mailbox.clone());
-        let mailbox = self.nodes.lock().get(node).and_then(known);
+        // One that only asked, and was refused, is not known; but one that waits to be admitted has to hear that it is revoked.
+        let known = |known: &Known| {
+            let is_shown = known.record.is_some();
+            (revoked || is_shown).then(|| (is_shown, known.mailbox.clone()))
+        };
+        let known = self.nodes.lock().get(node).and_then(known);
+        let (is_shown, mailbox) = known.ok_or_else(unknown)?;
         let (done, answer) = oneshot::channel();
-        mailbox.ok_or_else(unknown)?.send(Message::Evict { revoked, done }).await.map_err(|_| unknown())?;
-        answer.await.map_err(|_| unknown())?
+        mailbox.send(Message::Evict { revoked, done }).await.map_err(|_| unknown())?;
+        match answer.await.map_err(|_| unknown())? {
+            Ok(0) if !is_shown => Err(unknown()),
+            evicted => evicted,
+        }
     }
 }
 

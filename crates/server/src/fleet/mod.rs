@@ -451,13 +451,18 @@ impl NodeTask {
     async fn write(&mut self) {
         let mut refused = Vec::new();
         let mut wanted = HashMap::new();
-        let grant = self.fleet.enrolment.grant(&self.node);
+        let Ok(grant) = self.fleet.enrolment.grant(&self.node) else {
+            // Nothing is taken away over what cannot be read.
+            self.unfinished = true;
+            self.retry = self.longer_retry();
+            self.retry_at = Instant::now() + self.retry;
+            return;
+        };
         for workload in &self.reported {
             let name = WorkloadName::new(workload.namespace.as_str(), workload.name.as_str());
             let problem = match &grant {
-                Err(error) => Some(error.to_string()),
-                Ok(None) => Some(format!("the node `{}` has not joined", self.node)),
-                Ok(Some(grant)) if !grant.permits(&workload.namespace, &workload.service_account) => {
+                None => Some(format!("the node `{}` has not joined", self.node)),
+                Some(grant) if !grant.permits(&workload.namespace, &workload.service_account) => {
                     Some(format!(
                         "the node `{}` may not run workloads as {}/{}; it may run {}",
                         self.node,
@@ -466,10 +471,10 @@ impl NodeTask {
                         grant.describe()
                     ))
                 }
-                Ok(Some(_)) if wanted.len() >= WORKLOADS_LIMIT => {
+                Some(_) if wanted.len() >= WORKLOADS_LIMIT => {
                     Some(format!("a node may hold {WORKLOADS_LIMIT} workloads"))
                 }
-                Ok(Some(_)) => None,
+                Some(_) => None,
             };
             match problem {
                 Some(message) => refused.push(refusal(&name, message)),

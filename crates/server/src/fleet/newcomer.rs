@@ -16,7 +16,7 @@ use tulle_wire::node::{NodeInfo, ReportReply};
 
 use super::lease::State;
 use super::{Fleet, NodeTask, Record};
-use crate::grpc::{legible, not_known};
+use crate::grpc::{grant_of, legible};
 
 /// How long an older stream may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -152,8 +152,9 @@ impl NodeTask {
     pub(super) async fn opened(&mut self, newcomer: Newcomer) {
         let now = Instant::now();
         let open = self.session.as_ref().is_some_and(|(_, older)| !older.is_closed());
-        if let Ok(None) = self.fleet.enrolment.grant(&self.node) {
-            let _ = newcomer.admitted.send(Err(not_known(&self.node)));
+        // Before it may keep others waiting.
+        if let Err(refused) = grant_of(&self.fleet.enrolment, &self.node) {
+            let _ = newcomer.admitted.send(Err(refused));
             return;
         }
         let restart = self.is_restart(&newcomer.info);
@@ -248,6 +249,11 @@ impl NodeTask {
     /// Makes a stream the node's.
     pub(super) async fn admit(&mut self, newcomer: Newcomer) {
         let Newcomer { session, mut info, replies, admitted, .. } = newcomer;
+        // It may have waited since it had one.
+        if let Err(refused) = grant_of(&self.fleet.enrolment, &self.node) {
+            let _ = admitted.send(Err(refused));
+            return;
+        }
         if admitted.send(Ok(())).is_err() {
             return; // It is gone.
         }

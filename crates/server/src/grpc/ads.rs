@@ -23,7 +23,7 @@ use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
 use super::enrolment::Enrolment;
 use super::publication::{Key, Publication, ResourceType, STREAMS_OF_A_NODE, StreamHandle};
-use super::{legible, node_name, not_known};
+use super::{grant_of, legible, node_name, not_known};
 use crate::metrics::Metrics;
 
 /// How many names one stream may subscribe to.
@@ -62,9 +62,9 @@ impl AggregatedDiscoveryService for Discovery {
             Status::resource_exhausted(format!("a node may have {STREAMS_OF_A_NODE} discovery streams"))
         })?;
         // After it was opened: who is revoked from now on loses it.
-        if let Ok(None) = self.enrolment.grant(&handle.node) {
+        if let Err(refused) = grant_of(&self.enrolment, &handle.node) {
             self.publication.close(&handle, &[]);
-            return Err(not_known(&handle.node));
+            return Err(refused);
         }
         let stream = Stream {
             handle,

@@ -22,6 +22,7 @@ use tulle_model::identity::Subject;
 use tulle_wire::node::node_service_server::NodeServiceServer;
 use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 
+use self::enrolment::{Enrolment, Grant};
 use self::listener::{Connection, Peer};
 
 /// A report of a full node, or the subscriptions of one, fit into this.
@@ -53,6 +54,19 @@ fn node_name<T>(request: &Request<T>) -> Result<(Arc<str>, Instant), Status> {
         Subject::Workload { .. } | Subject::Server => {
             Err(Status::permission_denied(format!("this call is for nodes, and `{identity}` is none")))
         }
+    }
+}
+
+/// What a node may ask for. A store that cannot be read lets nobody in who may have been revoked: streams that stand go on, and
+/// who is refused goes on as it is configured, and tries again.
+///
+/// # Errors
+/// Where it has no grant, or the store cannot be read.
+pub(crate) fn grant_of(enrolment: &Enrolment, node: &str) -> Result<Grant, Status> {
+    match enrolment.grant(node) {
+        Ok(Some(grant)) => Ok(grant),
+        Ok(None) => Err(not_known(node)),
+        Err(error) => Err(Status::unavailable(error.to_string())),
     }
 }
 

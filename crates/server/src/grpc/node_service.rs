@@ -18,7 +18,7 @@ use tulle_wire::node::{
 
 use super::enrolment::{Enrolment, EnrolmentError};
 use super::listener::Peer;
-use super::{node_name, not_known};
+use super::{grant_of, node_name};
 use crate::ca::CaError;
 use crate::ca::mesh::{Issued, MeshAuthority};
 use crate::fleet::{Fleet, Session};
@@ -103,10 +103,7 @@ impl NodeService for NodeApi {
         let identity: SpiffeId = identity
             .parse()
             .map_err(|e| Status::invalid_argument(format!("the identity that is asked for: {e}")))?;
-        let grant = self.enrolment.grant(&node).map_err(refusal)?;
-        let Some(grant) = grant else {
-            return Err(not_known(&node));
-        };
+        let grant = grant_of(&self.enrolment, &node)?;
         self.fleet
             .check_bearer(&node, &instance, &boot_id)
             .inspect_err(|_| self.metrics.signatures_refused.add(1))?;

@@ -6,10 +6,10 @@ use tonic::Code;
 use tulle_model::registry::KindId;
 use tulle_wire::node::NodeReport;
 
-use tulle_server::fleet::Leases;
+use tulle_server::fleet::{EvictError, Leases};
 use tulle_server::{Server, ServerConfig};
 
-use crate::client::{Reports, TestNode, TestServer, workload};
+use crate::client::{PATIENCE, Reports, TestNode, TestServer, workload};
 
 /// Answers pings, as a node that runs does, until it is dropped.
 fn answer(mut reports: Reports) -> tokio::task::JoinHandle<()> {
@@ -28,6 +28,16 @@ fn fenced(server: &TestServer) -> Option<u64> {
         assert!(fenced.peer.starts_with("127.0.0.1:"), "{fenced:?}");
         fenced.last_seen_seconds
     })
+}
+
+/// Waits until the server has seen that the first node's stream has ended.
+async fn until_closed(server: &TestServer) {
+    let closed = async {
+        while server.server.views().nodes().nodes[0].connected {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, closed).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,8 +128,7 @@ async fn a_clone_gets_no_certificate_while_the_node_is_there() {
     // The same host starts it again; a clone may have seen no more than a hiccup.
     original.abort();
     let _ = original.await;
-    let gone = async { while server.server.views().nodes().nodes[0].connected {} };
-    tokio::time::timeout(Duration::from_secs(10), gone).await.unwrap();
+    until_closed(&server).await;
     clones[1].sign(identities[0]).await.unwrap();
     assert_eq!(clones[0].sign(identities[0]).await.unwrap_err().code(), Code::AlreadyExists);
     let later = async {
@@ -132,40 +141,64 @@ async fn a_clone_gets_no_certificate_while_the_node_is_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_start_of_the_server_the_node_has_its_name_and_not_who_comes_first() {
+    let mut server = with_lease(Duration::from_secs(4)).await;
+    let mut node = server.node("n1", &["*"]).await;
+    hear(&node).await;
+    // Nobody waits for the end of the first lease.
+    for (lease, original_comes) in [(Duration::from_secs(60), true), (Duration::from_secs(4), false)] {
+        let start = Instant::now();
+        server = server.start_again(lease).await;
+        node.server = server.server.node_address;
+        let clone = clone_of(&node);
+        let mut reports = clone.report(vec![]).await;
+        if original_comes {
+            let early = tokio::time::timeout(Duration::from_millis(2500), reports.reply_at_all()).await;
+            assert!(early.is_err(), "the clone was answered: {early:?}");
+            let mut original = node.report(vec![]).await;
+            original.reply().await.unwrap();
+            let original = answer(original);
+            assert_eq!(reports.reply().await.unwrap_err().code(), Code::AlreadyExists);
+            original.abort();
+        } else {
+            // It is the node on another boot.
+            reports.reply().await.unwrap();
+            assert!(start.elapsed() >= lease, "{:?}", start.elapsed());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_node_that_the_server_has_not_heard_loses_its_place_with_the_nodes_revocation() {
     let lease = Duration::from_secs(4);
-    let TestServer { mut server, home } = with_lease(lease).await;
-    let token = server.local_join_token(vec!["*".to_owned()]).await.unwrap().text;
-    let mut node = TestNode::join(server.node_address, "n1", &token).await.unwrap();
+    let mut server = with_lease(lease).await;
+    let mut node = server.node("n1", &["*"]).await;
+    hear(&node).await;
+    let start = Instant::now();
+    server = server.start_again(lease).await;
+    node.server = server.server.node_address;
+    let mut waiting = clone_of(&node).report(vec![workload("shop", "cart-9", "cart", true)]).await;
+    assert!(tokio::time::timeout(Duration::from_millis(300), waiting.reply_at_all()).await.is_err());
+    assert!(server.server.views().nodes().nodes.is_empty(), "it is shown");
+    server.server.views().revoke("n1").await.unwrap();
+    let told = waiting.reply().await.unwrap_err();
+    assert_eq!(told.code(), Code::PermissionDenied, "{told}");
+    assert!(start.elapsed() < lease, "it was told only when the lease had run out");
+    // No more is known of it than before.
+    assert!(matches!(server.server.views().revoke("n1").await, Err(EvictError::Unknown(_))));
+}
+
+/// Has the server hear a node, and keep from which boot.
+async fn hear(node: &TestNode) {
     let mut reports = node.report(vec![]).await;
     for _ in 0..3 {
         // What is kept of its opening is kept when a later report is answered.
         reports.reply().await.unwrap();
         reports.send(NodeReport::default()).await;
     }
-    drop(reports);
-    for original_comes in [true, false] {
-        server.shutdown().await;
-        let leases = Leases { lease, ..Leases::default() };
-        let start = Instant::now();
-        server = Server::start(ServerConfig { leases, ..ServerConfig::local(home.path()) }).await.unwrap();
-        node.server = server.node_address;
-        let clone = TestNode { instance: "2".into(), boot_id: "boot-of-the-clone".into(), ..node.clone() };
-        let mut clone = clone.report(vec![]).await;
-        let early = tokio::time::timeout(Duration::from_millis(2500), clone.reply_at_all()).await;
-        assert!(early.is_err(), "the clone was answered: {early:?}");
-        if original_comes {
-            let mut original = node.report(vec![]).await;
-            original.reply().await.unwrap();
-            assert!(start.elapsed() < lease, "it waited itself: {:?}", start.elapsed());
-            let original = answer(original);
-            assert_eq!(clone.reply().await.unwrap_err().code(), Code::AlreadyExists);
-            original.abort();
-        } else {
-            // It is the node on another boot.
-            clone.reply().await.unwrap();
-            assert!(start.elapsed() >= lease, "{:?}", start.elapsed());
-        }
-    }
+}
+
+fn clone_of(node: &TestNode) -> TestNode {
+    TestNode { instance: "2".into(), boot_id: "boot-of-the-clone".into(), ..node.clone() }
 }
 
 /// A server with a lease that is longer than the patience with a node that starts again.
@@ -174,6 +207,18 @@ async fn with_lease(lease: Duration) -> TestServer {
     let leases = Leases { lease, ..Leases::default() };
     let server = Server::start(ServerConfig { leases, ..ServerConfig::local(home.path()) }).await.unwrap();
     TestServer { server, home }
+}
+
+impl TestServer {
+    /// The same server, started anew.
+    async fn start_again(self, lease: Duration) -> Self {
+        let Self { server, home } = self;
+        server.shutdown().await;
+        let leases = Leases { lease, ..Leases::default() };
+        let server =
+            Server::start(ServerConfig { leases, ..ServerConfig::local(home.path()) }).await.unwrap();
+        Self { server, home }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,12 +241,7 @@ async fn a_hiccup_of_the_node_does_not_give_its_name_to_a_clone() {
     // Its connection is lost, and a clone is there before it has another.
     original.abort();
     let _ = original.await;
-    let closed = async {
-        while server.server.views().nodes().nodes[0].connected {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), closed).await.unwrap();
+    until_closed(&server).await;
     let mut clone = node.report(vec![workload("shop", "cart-9", "cart", true)]).await;
     assert!(tokio::time::timeout(Duration::from_millis(300), clone.reply_at_all()).await.is_err());
     node.boot_id = "boot-1".to_owned();

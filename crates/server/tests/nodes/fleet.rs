@@ -8,6 +8,7 @@ use tulle_model::registry::KindId;
 use tulle_model::telemetry::{LATENCY_BUCKETS, latency_bucket};
 use tulle_server::fleet::{EvictError, Leases};
 use tulle_server::objects::{Part, WriteOptions};
+use tulle_server::store::{Precondition, Store};
 use tulle_server::views::NewToken;
 use tulle_server::{Server, ServerConfig, StartError};
 use tulle_wire::node::{Edge, NodeClock, NodeReport, Telemetry};
@@ -184,6 +185,35 @@ async fn a_node_that_does_not_come_back_is_evicted_and_a_connected_one_is_not() 
     // If it lives after all, it is taken in again.
     let _reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
     server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_grant_cannot_be_read_is_told_to_try_again_and_loses_nothing() {
+    let TestServer { server, home } = TestServer::start().await;
+    let token = server.local_join_token(vec!["*".to_owned()]).await.unwrap().text;
+    let mut node = TestNode::join(server.node_address, "n1", &token).await.unwrap();
+    let running = TestServer { server, home };
+    let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
+    running.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
+    drop(reports);
+    let TestServer { server, home } = running;
+    server.shutdown().await;
+    let store = Store::open(&home.path().join("server/store.redb")).unwrap();
+    store.put("/tulle/nodes/n1", b"damaged".to_vec(), Precondition::Any).await.unwrap();
+    drop(store);
+    let server = Server::start(ServerConfig::local(home.path())).await.unwrap();
+    node.server = server.node_address;
+    let server = TestServer { server, home };
+    let mut again = node.report(vec![]).await;
+    let refused = [
+        again.reply_at_all().await.unwrap_err(),
+        node.try_discover().await.err().unwrap(),
+        node.sign("spiffe://mesh.local/node/n1").await.unwrap_err(),
+    ];
+    for status in refused {
+        assert_eq!(status.code(), Code::Unavailable, "{status}");
+    }
+    assert!(server.get(KindId::Workload, "shop", "cart-0").is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
