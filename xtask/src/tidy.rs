@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("sys", &[]),
     ("proxy", &["model", "sys", "wire"]),
     ("node", &["model", "proxy", "sys", "wire"]),
-    ("server", &["model", "wire"]),
+    ("server", &["model", "sys", "wire"]),
     ("tulle", &["model", "node", "proxy", "server", "sys", "wire"]),
 ];
 

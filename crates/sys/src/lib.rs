@@ -23,6 +23,12 @@ pub fn since_boot() -> std::io::Result<std::time::Duration> {
     Ok(nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)?.into())
 }
 
+/// What the kernel calls its present boot (random(4)); empty where it does not say. Clones of a host have others.
+pub fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
 /// Whether this process runs as root.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

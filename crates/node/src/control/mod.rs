@@ -48,8 +48,7 @@ pub struct Process {
 
 impl Process {
     fn this() -> Self {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self { instance: format!("{:016x}", rand::random::<u64>()), boot_id: boot_id.trim().to_owned() }
+        Self { instance: format!("{:016x}", rand::random::<u64>()), boot_id: tulle_sys::boot_id() }
     }
 }
 

@@ -143,7 +143,7 @@ impl Fleet {
             metrics,
             leases,
             started: Instant::now(),
-            boot_id: boot_id(),
+            boot_id: tulle_sys::boot_id(),
             nodes: Mutex::default(),
             roll_up: Mutex::default(),
             sessions: AtomicU64::new(0),
@@ -587,11 +587,6 @@ impl NodeTask {
             let _ = replies.try_send(Ok(ReportReply { lease_seconds, refused, clock, ping: 0 }));
         }
     }
-}
-
-fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
 }
 
 fn refusal(name: &WorkloadName, message: String) -> RefusedWorkload {
