@@ -123,6 +123,22 @@ fn refusal(node: &str, link_address: &str) -> Status {
     ))
 }
 
+/// What the one is told that asks while another process is connected, which nobody has asked whether it runs.
+fn connected(node: &str, link_address: &str) -> Status {
+    Status::unavailable(format!(
+        "another process of the node `{node}`, at {link_address}, is still connected: there are no certificates \
+         for this one before it is gone, or silent for as long as its lease; trying again helps"
+    ))
+}
+
+/// What the one is told that comes from another boot than the node that the server waits for.
+fn expected_back(node: &str) -> Status {
+    Status::unavailable(format!(
+        "the server has just started, and waits for the node `{node}` on the boot of its host that it knows: there \
+         are no certificates for another before the time of a lease is over; trying again helps"
+    ))
+}
+
 /// What the one that comes too late is told.
 fn newer() -> Status {
     Status::aborted("the node has opened a newer report stream")
@@ -130,20 +146,41 @@ fn newer() -> Status {
 
 impl Fleet {
     /// Checks that a process which asks for something in a node's name is not another than the one that bears it: that one is
-    /// connected, or was a moment ago. Nothing is known of who does not say who he is.
+    /// connected, or was a moment ago; or the server has just started, and waits for it on another boot, `known_boot`. Nothing
+    /// is known of who does not say who he is, and who lies about it is believed: this holds off accidents.
     ///
     /// # Errors
-    /// Where it is another.
-    pub fn check_bearer(&self, node: &str, instance: &str, boot_id: &str) -> Result<(), Status> {
-        let nodes = self.nodes.lock();
-        let Some(bearer) = nodes.get(node).and_then(|known| known.record.as_ref()) else { return Ok(()) };
+    /// Where it is another. It may try again: nobody has asked the older one whether it still runs, and it may be this host's
+    /// own, of before it booted anew.
+    pub fn check_bearer(
+        &self,
+        node: &str,
+        instance: &str,
+        boot_id: &str,
+        known_boot: &str,
+    ) -> Result<(), Status> {
         let differ = |a: &str, b: &str| !a.is_empty() && !b.is_empty() && a != b;
+        let nodes = self.nodes.lock();
+        let bearer = nodes.get(node).and_then(|known| known.record.as_ref());
+        let Some(bearer) = bearer.filter(|bearer| !bearer.info.instance.is_empty()) else {
+            let another = differ(boot_id, known_boot) && boot_id != self.boot_id;
+            return if another && self.has_just_started(Instant::now()) {
+                Err(expected_back(node))
+            } else {
+                Ok(())
+            };
+        };
         let lately = bearer.last_heard.elapsed() < PATIENCE;
         let is_there = bearer.connected || lately && differ(boot_id, &bearer.info.boot_id);
         if differ(instance, &bearer.info.instance) && is_there {
-            return Err(refusal(node, &bearer.info.link_address));
+            return Err(connected(node, &bearer.info.link_address));
         }
         Ok(())
+    }
+
+    /// Whether nodes may not yet have come back since the server started.
+    fn has_just_started(&self, now: Instant) -> bool {
+        now < self.started + self.leases.lease
     }
 }
 
@@ -202,7 +239,7 @@ impl NodeTask {
 
     /// Whether the server has started within a lease, and has not heard the node since.
     fn is_expected_back(&self, now: Instant) -> bool {
-        self.instance.is_empty() && now < self.fleet.started + self.fleet.leases.lease
+        self.instance.is_empty() && self.fleet.has_just_started(now)
     }
 
     /// Looks after who waits: asks the older stream if it has not been asked, and decides what its silence means.

@@ -105,7 +105,7 @@ impl NodeService for NodeApi {
             .map_err(|e| Status::invalid_argument(format!("the identity that is asked for: {e}")))?;
         let grant = grant_of(&self.enrolment, &node)?;
         self.fleet
-            .check_bearer(&node, &instance, &boot_id)
+            .check_bearer(&node, &instance, &boot_id, &grant.boot_id)
             .inspect_err(|_| self.metrics.signatures_refused.add(1))?;
         let own = identity == SpiffeId::node(self.authority.trust_domain(), &node);
         let permitted = own
