@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tulle_model::snapshot::FastMap;
 
 use super::{Budget, Held, Need, Payer, Resource, SLICE, Shed, cost};
@@ -16,6 +17,8 @@ const COLLECTED: u64 = 2 << 20;
 const COLLECTION_PAUSE: Duration = Duration::from_secs(1);
 /// After so long pools have closed what a busy time left idle.
 const POOLS_PAUSE: Duration = Duration::from_secs(9);
+/// How long who got no memory goes on with little before it asks again: all workers and payers share what is asked.
+const RETRY: Duration = Duration::from_millis(10);
 /// Accounts that a worker remembers though nobody uses them.
 const MAX_IDLE_ACCOUNTS: usize = 1024;
 
@@ -40,6 +43,8 @@ pub struct Account {
     leases: [Lease; 2],
     /// It got none the last time that it asked for memory to spare.
     over: Cell<bool>,
+    /// When it did.
+    asked: Cell<Option<Instant>>,
     pace: Pace,
 }
 
@@ -74,6 +79,7 @@ impl Accounts {
             held: self.shared.budget.held(payer),
             leases: Default::default(),
             over: Cell::new(false),
+            asked: Cell::new(None),
             pace: Pace::default(),
         });
         accounts.insert(payer.clone(), account.clone());
@@ -111,13 +117,15 @@ impl Account {
     /// Memory, until the charge is dropped.
     pub fn charge(self: &Rc<Self>, bytes: usize) -> Result<Charge, Shed> {
         if !self.take(Resource::Memory, bytes as u64) {
-            return Err(self.refused());
+            return Err(self.refused(0));
         }
         Ok(Charge { account: Some(self.clone()), bytes })
     }
 
     #[cold]
-    fn refused(&self) -> Shed {
+    fn refused(&self, bytes: usize) -> Shed {
+        // What was there already is freed now.
+        self.shared.returned(bytes as u64);
         self.count(Shed::Memory)
     }
 
@@ -137,9 +145,14 @@ impl Account {
     fn recovers(&self) -> bool {
         let lease = &self.leases[Resource::Memory as usize];
         let spare = lease.leased.get() - lease.used.get();
-        let recovered = spare >= SLICE;
-        self.over.set(!recovered);
-        recovered || self.lease_more(Resource::Memory, SLICE - spare, Need::Spare)
+        if spare >= SLICE {
+            self.over.set(false);
+            return true;
+        }
+        if self.asked.get().is_some_and(|asked| asked.elapsed() < RETRY) {
+            return false;
+        }
+        self.lease_more(Resource::Memory, SLICE - spare, Need::Spare)
     }
 
     /// Waits until one more of its requests may begin.
@@ -174,6 +187,9 @@ impl Account {
         };
         if of == Resource::Memory && (leased == 0 || need == Need::Spare) {
             self.over.set(leased == 0);
+            if leased == 0 {
+                self.asked.set(Some(Instant::now()));
+            }
         }
         let lease = &self.leases[of as usize];
         lease.leased.set(lease.leased.get() + leased);
@@ -298,7 +314,7 @@ impl Charge {
         if self.change(bytes, Need::Firm) {
             return Ok(());
         }
-        Err(self.account.as_ref().map_or(Shed::Memory, |account| account.refused()))
+        Err(self.account.as_ref().map_or(Shed::Memory, |account| account.refused(bytes)))
     }
 
     /// The same for what can be done without; whether it did.
@@ -429,6 +445,22 @@ mod tests {
         assert_eq!(std::iter::from_fn(|| other.seat(1).ok().map(std::mem::forget)).count(), 25);
         drop(taken);
         assert_eq!(held(&budget).1, 25);
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn who_got_none_does_not_ask_all_the_time() {
+        let budget = Budget::new(MIB as u64, 100);
+        let worker = Accounts::new(budget.clone());
+        let (own, other) = (worker.of(&payer("own")), worker.of(&payer("other")));
+        let mut charge = Charge::on(own.clone());
+        let taken = other.charge(MIB / 2).unwrap();
+        charge.set(MIB / 2);
+        assert!(own.is_over());
+        drop(taken);
+        charge.set(MIB / 4);
+        assert!(own.is_over(), "it has just asked");
+        tokio::time::advance(RETRY).await;
+        assert!(!own.is_over());
     }
 
     #[tokio::test(flavor = "local")]
