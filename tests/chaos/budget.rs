@@ -22,10 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const RATE: &str = "100";
 
 /// How, on how many connections, and which of the services.
-const ATTACKS: [(&str, usize, &str); 5] = [
+const ATTACKS: [(&str, usize, &str); 6] = [
     ("heads", 5, "SLOW"),
     ("requests", 24, "SLOW"),
     ("bodies", 600, "SLOW"),
+    ("ahead", 4000, "SLOW"),
     ("idle", 6000, "C"),
     ("idle", 1000, "SLOW"),
 ];

@@ -3,6 +3,7 @@
 usage: flood.py heads HOST PORT CONNECTIONS SECONDS     HTTP/2 requests of many indexed fields, without an end
        flood.py requests HOST PORT CONNECTIONS SECONDS  950 HTTP/2 requests on each connection
        flood.py bodies HOST PORT CONNECTIONS SECONDS    HTTP/1 requests with bodies that begin and do not end
+       flood.py ahead HOST PORT CONNECTIONS SECONDS     HTTP/1 requests sent ahead of the first one's answer
        flood.py idle HOST PORT CONNECTIONS SECONDS      connections that say nothing
 
 Prints one JSON object: connections that were opened, refused and ended by the other side, bytes sent, and
@@ -24,6 +25,7 @@ HEADERS, RST_STREAM, SETTINGS, GOAWAY, WINDOW_UPDATE = 1, 3, 4, 7, 8
 STREAMS = 950
 FIELDS = 240
 BODY = 256 << 10
+AHEAD = 54 << 10
 
 
 def frame(kind, flags, stream, payload=b""):
@@ -53,6 +55,10 @@ class Client:
         yield b"POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: 1000000000\r\n\r\n" % host
         for _ in range(BODY >> 14):
             yield bytes(1 << 14)
+
+    def ahead(self, host):
+        request = b"GET / HTTP/1.1\r\nHost: %s\r\n\r\n" % host
+        yield request + request * (AHEAD // len(request))
 
     def http2(self, host, method, fields, flags):
         yield PREFACE + frame(SETTINGS, 0, 0)

@@ -96,6 +96,14 @@ impl Shed {
     }
 }
 
+impl std::fmt::Display for Shed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl std::error::Error for Shed {}
+
 /// The slice of memory that a worker leases for one payer at a time, at most.
 const SLICE: u64 = 64 << 10;
 /// Payers that are remembered though they hold nothing.

@@ -285,6 +285,29 @@ impl Patience {
     }
 }
 
+/// Wakes a task at every turn of the sweep, for what nobody else tells it.
+#[derive(Default)]
+pub(crate) struct Again(Option<Box<Watch<Task>>>);
+
+#[derive(Default)]
+struct Task(RefCell<Option<Waker>>);
+
+impl Watched for Task {
+    fn look(&self, _now: Duration, _grace: Duration) {
+        if let Some(waker) = self.0.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Again {
+    /// Has the task woken once more.
+    pub fn poll(&mut self, cx: &Context<'_>, sweep: &Rc<Sweep>) {
+        let watch = self.0.get_or_insert_with(|| Box::new(sweep.add(Task::default())));
+        *watch.watched.0.borrow_mut() = Some(cx.waker().clone());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;

@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::FutureExt;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::budget::{Account, Charge};
@@ -33,6 +34,15 @@ impl Reset for TcpStream {
             let _ = self.set_zero_linger();
         }
     }
+}
+
+/// What a peer has closed of a connection, as the kernel tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closed {
+    /// It sends no more.
+    Sending,
+    /// It takes nothing any more either: it has reset the connection.
+    Both,
 }
 
 /// The upstream side of an opaque connection.
@@ -63,6 +73,21 @@ pub enum Downstream {
 pub trait Duplex: AsyncRead + AsyncWrite + Reset + Unpin {}
 
 impl<IO: AsyncRead + AsyncWrite + Reset + Unpin> Duplex for IO {}
+
+impl Downstream {
+    /// What the client has closed, also behind what it sent and nobody has read. `None` as well where that
+    /// cannot be told.
+    pub fn closed(&self) -> Option<Closed> {
+        let Self::Tcp(tcp) = self else { return None };
+        // `PRIORITY` stands for the end of what the peer sends, without what is there to be read.
+        let ready = tcp.ready(Interest::PRIORITY | Interest::WRITABLE).now_or_never()?.ok()?;
+        match (ready.is_write_closed(), ready.is_read_closed()) {
+            (true, _) => Some(Closed::Both),
+            (false, true) => Some(Closed::Sending),
+            (false, false) => None,
+        }
+    }
+}
 
 impl From<TcpStream> for Downstream {
     fn from(tcp: TcpStream) -> Self {

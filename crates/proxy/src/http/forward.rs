@@ -127,9 +127,8 @@ pub(crate) async fn forward(
             reason = failure.kind.reason(),
             "attempt failed: {failure}"
         );
-        if replay.has_stalled() {
-            let message = "the client does not go on with the body of its request";
-            return (route.outcome(worker, hop), reply::reply(Reason::RequestTimeout, message));
+        if let Some((reason, message)) = replay.fault() {
+            return (route.outcome(worker, hop), reply::reply(reason, message));
         }
         let repeatable = replay.possible();
         let repeat = route.failed(worker, source, record, &hop, &head.method, &failure, repeatable);

@@ -14,8 +14,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use crate::budget::{Account, Charge};
+use crate::budget::{Account, Charge, Shed, cost};
 use crate::http::body::{Body, BodyError};
+use crate::http::reply::Reason;
 use crate::pieces;
 use crate::progress::is_stall;
 
@@ -47,8 +48,8 @@ struct Recording {
     keeping: bool,
     /// Something that has passed is not kept.
     lost: bool,
-    /// The source does not go on with it.
-    stalled: bool,
+    /// Why it ended before its end, where that is not the application's doing.
+    fault: Option<(Reason, &'static str)>,
     /// Which of the bodies handed out may read: the last.
     reader: u64,
     /// How many pieces, and bytes in all, it was given.
@@ -78,7 +79,7 @@ impl Replay {
             source_over: false,
             keeping: true,
             lost: false,
-            stalled: false,
+            fault: None,
             reader: 0,
             given: 0,
             sent: 0,
@@ -94,11 +95,11 @@ impl Replay {
         }
     }
 
-    /// Whether who sends the body does not go on with it.
-    pub fn has_stalled(&self) -> bool {
+    /// Why no attempt can have all of the body, and what to say of it, where that is not the application's doing.
+    pub fn fault(&self) -> Option<(Reason, &'static str)> {
         match &self.0 {
-            Source::Whole(_) => false,
-            Source::Recorded(recording) => recording.borrow().stalled,
+            Source::Whole(_) => None,
+            Source::Recorded(recording) => recording.borrow().fault,
         }
     }
 
@@ -138,6 +139,16 @@ impl Recording {
         } else {
             self.lost = true;
             self.stop();
+        }
+    }
+
+    fn record_trailers(&mut self, trailers: &HeaderMap) {
+        let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let kept = self.kept + bytes + trailers.len() * cost::FIELD;
+        if self.keeping && self.charge.try_resize(kept) {
+            self.trailers = Some(trailers.clone());
+        } else {
+            self.lost = true;
         }
     }
 
@@ -196,13 +207,13 @@ impl http_body::Body for Replayed {
                     recording.record(data);
                 } else if let Some(trailers) = frame.trailers_ref() {
                     (recording.source_over, recording.ended) = (true, true);
-                    recording.trailers = Some(trailers.clone());
+                    recording.record_trailers(trailers);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
                 recording.lost = true;
-                recording.stalled = is_stall(&*error);
+                recording.fault = fault(&*error);
                 Poll::Ready(Some(Err(error)))
             }
             None => {
@@ -230,6 +241,13 @@ impl http_body::Body for Replayed {
             None => SizeHint::default(),
         }
     }
+}
+
+fn fault(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<(Reason, &'static str)> {
+    if is_stall(error) {
+        return Some((Reason::RequestTimeout, "the client does not go on with the body of its request"));
+    }
+    error.downcast_ref::<Shed>().map(|shed| (Reason::Shed(*shed), shed.message()))
 }
 
 #[cfg(test)]

@@ -511,8 +511,9 @@ impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F
             }
         };
         let decoded = input.poll_body(cx, io, &mut this.decoder, charge, hurry);
-        charge.hold(0, input.held() + output.held());
+        let held = input.hold_body(&this.decoder, output.held(), charge);
         let decoded = match decoded {
+            Poll::Pending if let Err(shed) = held => Err(Lost::Shed(shed)),
             Poll::Ready(decoded) => {
                 reading.rest();
                 decoded
@@ -563,6 +564,7 @@ impl From<Lost> for BodyError {
             Lost::Ended => "the connection was closed before the body's end".into(),
             Lost::Broken(error) => error.into(),
             Lost::Stalled => Stalled.into(),
+            Lost::Shed(shed) => shed.into(),
             Lost::Malformed(why) => why.0.into(),
         }
     }

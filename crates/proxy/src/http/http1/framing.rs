@@ -9,6 +9,7 @@ use http::header::{
     EXPECT, HOST, HeaderName, HeaderValue, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
+use crate::budget::cost;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::hpack::ENTRY_OVERHEAD;
 use crate::progress::Stall;
@@ -111,6 +112,14 @@ impl Decoder {
             }
             State::Trailers(_) => Some((Stall::Head, u64::MAX - 1)),
             State::Size { .. } | State::ChunkEnd { .. } | State::UntilClose | State::Over => None,
+        }
+    }
+
+    /// How much memory the trailers take that have come so far, while they do.
+    pub fn trailers_held(&self) -> Option<usize> {
+        match &self.0 {
+            State::Trailers(trailers) => Some(trailers.bytes + trailers.fields.len() * cost::FIELD),
+            _ => None,
         }
     }
 

@@ -12,7 +12,7 @@ use tulle_model::detect;
 use super::buffers::{self, with_scratch};
 use super::framing::{Decoded, Decoder, Malformed};
 use super::head::{Bad, empty_lines};
-use crate::budget::Charge;
+use crate::budget::{Charge, Shed};
 use crate::http::HEADER_LIMIT;
 
 /// What a body is read with at first, and when it fills that.
@@ -22,6 +22,8 @@ const READ: usize = 64 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Input {
     pub buffer: BytesMut,
+    /// What was taken off the front of it, and is there as long as the rest.
+    taken: usize,
     /// So much of the buffer is known to be no whole head.
     searched: usize,
     /// That has its first line to the end.
@@ -51,6 +53,8 @@ pub(super) enum Lost {
     Malformed(Malformed),
     /// The peer does not go on with it.
     Stalled,
+    /// There is no memory for the rest of its trailers.
+    Shed(Shed),
 }
 
 impl Input {
@@ -64,7 +68,30 @@ impl Input {
 
     /// How much memory it takes.
     pub fn held(&self) -> usize {
-        if self.buffer.is_empty() { 0 } else { self.buffer.capacity() }
+        if self.buffer.is_empty() { 0 } else { self.buffer.capacity() + self.taken }
+    }
+
+    /// Whether it takes any, though it may be empty.
+    pub fn takes_memory(&self) -> bool {
+        self.buffer.capacity() + self.taken > 0
+    }
+
+    /// Takes no more memory than what is left needs, where that is the smaller part of it.
+    pub fn shrink(&mut self) {
+        if self.buffer.capacity() + self.taken > 2 * self.buffer.len() {
+            self.move_rest();
+        }
+    }
+
+    fn move_rest(&mut self) {
+        (self.buffer, self.taken) = (self.buffer[..].into(), 0);
+    }
+
+    fn keep(&mut self, read: &[u8]) {
+        match self.buffer.is_empty() {
+            true => (self.buffer, self.taken) = (read.into(), 0),
+            false => self.buffer.extend_from_slice(read),
+        }
     }
 
     /// Forgets empty lines before a request, which some clients send after a body (RFC 9112, section 2.2).
@@ -96,6 +123,7 @@ impl Input {
                 match parse(&self.buffer).map_err(NoHead::Bad)? {
                     Some((head, used)) => {
                         self.buffer.advance(used);
+                        self.taken += used;
                         (self.searched, self.lined) = (0, false);
                         return Poll::Ready(Ok(head));
                     }
@@ -134,7 +162,9 @@ impl Input {
                         None => (self.searched, self.lined) = (bytes.len(), has_line(bytes)),
                     }
                 }
-                self.buffer.extend_from_slice(bytes);
+                if !bytes.is_empty() {
+                    self.keep(bytes);
+                }
                 Poll::Ready(Ok(found))
             }))?;
             if let Some((head, _)) = found {
@@ -165,10 +195,7 @@ impl Input {
         with_scratch(|scratch| {
             let mut read = ReadBuf::new(&mut scratch[..most.min(AHEAD)]);
             ready!(Pin::new(io).poll_read(cx, &mut read))?;
-            match self.buffer.is_empty() {
-                true => self.buffer = read.filled().into(),
-                false => self.buffer.extend_from_slice(read.filled()),
-            }
+            self.keep(read.filled());
             Poll::Ready(Ok(read.filled().len()))
         })
     }
@@ -186,7 +213,13 @@ impl Input {
         loop {
             match decoder.decode(&mut self.buffer).map_err(Lost::Malformed)? {
                 Decoded::More => {}
-                decoded => return Poll::Ready(Ok(decoded)),
+                decoded => {
+                    if decoder.is_over() && !self.buffer.is_empty() {
+                        // What was sent ahead may wait for long, and is a part of what was read with it.
+                        self.move_rest();
+                    }
+                    return Poll::Ready(Ok(decoded));
+                }
             }
             match self.poll_fill(cx, io, charge) {
                 Poll::Ready(Ok(0)) if decoder.finish() => return Poll::Ready(Ok(Decoded::End)),
@@ -201,6 +234,16 @@ impl Input {
                 }
             }
         }
+    }
+
+    /// Has what waits here of a body charged, with `more`. Trailers wait until all of them are there, and can be
+    /// refused.
+    pub fn hold_body(&self, decoder: &Decoder, more: usize, charge: &mut Charge) -> Result<(), Shed> {
+        match decoder.trailers_held() {
+            None => charge.hold(0, self.held() + more),
+            Some(fields) => charge.try_hold(self.held() + fields + more)?,
+        }
+        Ok(())
     }
 
     /// Reads what is large into the buffer itself, so that it is copied by the kernel only.
@@ -225,7 +268,7 @@ impl Input {
             }
             Poll::Pending => {
                 // It may have room for more, or be a part of what was read with it.
-                self.buffer = self.buffer[..].into();
+                self.move_rest();
                 Poll::Pending
             }
         }

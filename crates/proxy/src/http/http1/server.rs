@@ -38,8 +38,8 @@ use crate::http::server::{Connection, answer, decline};
 use crate::http::upgrade::Leaving;
 use crate::link::REASON;
 use crate::metrics::Rejection;
-use crate::progress::{Patience, Side, Stall, Sweep};
-use crate::tcp::{Downstream, Reset};
+use crate::progress::{Again, Patience, Side, Stall, Sweep};
+use crate::tcp::{Closed, Downstream, Reset};
 
 /// An idle connection is closed after four such times, or a little more.
 const IDLE_QUARTER: Duration = Duration::from_secs(3600 / 4);
@@ -79,8 +79,9 @@ struct Client {
     sweep: Rc<Sweep>,
     reading: Patience,
     writing: Patience,
+    again: Again,
     /// Since when the client's side is closed.
-    half_closed: Option<HalfClosed>,
+    half_closed: Option<Box<HalfClosed>>,
 }
 
 /// How far the body of the request under way is read.
@@ -96,6 +97,8 @@ enum Receiving {
 }
 
 struct HalfClosed {
+    /// Not all is read that it sent before.
+    unread: bool,
     /// When the client last took something, and how much there was in all.
     took: Instant,
     total: u64,
@@ -268,12 +271,14 @@ async fn next_request(
     };
     poll_fn(|cx| {
         let client = &mut *client.borrow_mut();
-        if client.half_closed.is_some() && client.input.is_empty() {
+        if client.has_ended() && client.input.is_empty() {
             return Poll::Ready(Err(NoHead::Ended));
         }
         if let Poll::Ready(begun) = client.input.poll_head(cx, &mut client.io, &client.charge, parse) {
             client.reading.rest();
-            if client.charge.bytes() > 0 {
+            if client.input.takes_memory() || client.charge.bytes() > 0 {
+                // What came with it may have to wait for long.
+                client.input.shrink();
                 client.hold();
             }
             return Poll::Ready(begun);
@@ -421,7 +426,7 @@ async fn linger(client: &RefCell<Client>) {
             let _ = ready!(Pin::new(&mut client.io).poll_shutdown(cx));
             shut = true;
         }
-        while skipped < LINGER_BYTES && client.half_closed.is_none() {
+        while skipped < LINGER_BYTES && !client.has_ended() {
             match ready!(client.input.poll_read(cx, &mut client.io, AHEAD)) {
                 Ok(1..) => skipped += client.input.buffer.split().len(),
                 Ok(0) | Err(_) => break,
@@ -442,6 +447,7 @@ impl Client {
             receiving: Receiving::Over,
             owes_continue: false,
             task: None,
+            again: Again::default(),
             half_closed: None,
             sweep,
             reading: Patience::with(Side::Client),
@@ -484,15 +490,15 @@ impl Client {
             Receiving::Reader(_) => self.park(cx),
             Receiving::Broken | Receiving::Malformed(_) if self.half_closed.is_none() => {}
             _ => loop {
-                if let Some(half_closed) = &mut self.half_closed {
-                    return half_closed.poll(cx, self.output.total);
+                if self.has_ended() {
+                    return self.poll_half_closed(cx);
                 }
                 let most = self.charge.readable(AHEAD).saturating_sub(self.input.buffer.len());
                 if most == 0 {
-                    break;
+                    return self.poll_hidden(cx);
                 }
                 match ready!(self.input.poll_read(cx, &mut self.io, most)) {
-                    Ok(0) => self.half_close(),
+                    Ok(0) => self.half_close(false),
                     Ok(_) => self.hold(),
                     Err(error) => {
                         tracing::debug!(%error, "a client went away from what it asked for");
@@ -504,12 +510,42 @@ impl Client {
         Poll::Pending
     }
 
-    fn half_close(&mut self) {
-        self.half_closed.get_or_insert_with(|| HalfClosed {
-            took: Instant::now(),
-            total: self.output.total,
-            deadline: Box::pin(sleep(HALF_CLOSED_DEADLINE)),
+    /// Watches for what becomes of the client behind that which is not read for now. The kernel does not tell of
+    /// itself, so it is asked from time to time.
+    #[cold]
+    fn poll_hidden(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        match self.io.closed() {
+            Some(Closed::Both) => {
+                tracing::debug!("a client went away from what it asked for");
+                return Poll::Ready(Gone);
+            }
+            Some(Closed::Sending) => self.half_close(true),
+            None => {}
+        }
+        self.again.poll(cx, &self.sweep);
+        self.poll_half_closed(cx)
+    }
+
+    fn poll_half_closed(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        match &mut self.half_closed {
+            Some(half_closed) => half_closed.poll(cx, self.output.total),
+            None => Poll::Pending,
+        }
+    }
+
+    /// The client has closed its side. `unread`: not all is read that it sent before.
+    fn half_close(&mut self, unread: bool) {
+        let total = self.output.total;
+        let half_closed = self.half_closed.get_or_insert_with(|| {
+            let deadline = Box::pin(sleep(HALF_CLOSED_DEADLINE));
+            Box::new(HalfClosed { unread, took: Instant::now(), total, deadline })
         });
+        half_closed.unread = unread;
+    }
+
+    /// Whether all was read that the client sends.
+    fn has_ended(&self) -> bool {
+        self.half_closed.as_ref().is_some_and(|half_closed| !half_closed.unread)
     }
 
     /// Whether another request may follow the one that is being answered, as far as its body is concerned.

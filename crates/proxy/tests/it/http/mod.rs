@@ -1,5 +1,6 @@
 //! HTTP: real clients and real applications, on every way between two workloads.
 
+mod ahead;
 mod apps;
 mod codec;
 mod crowds;

@@ -52,8 +52,9 @@ impl http_body::Body for Incoming {
         }
         let Receiving::Reader(decoder) = &mut client.receiving else { return Poll::Ready(None) };
         let decoded = client.input.poll_body(cx, &mut client.io, decoder, &client.charge, |_| {});
-        client.charge.hold(0, client.input.held() + client.output.held());
+        let held = client.input.hold_body(decoder, client.output.held(), &mut client.charge);
         let decoded = match decoded {
+            Poll::Pending if let Err(shed) = held => Err(Lost::Shed(shed)),
             Poll::Ready(decoded) => {
                 client.reading.rest();
                 decoded
@@ -69,10 +70,10 @@ impl http_body::Body for Incoming {
             client.receiving = match &decoded {
                 Ok(_) => Receiving::Over,
                 Err(Lost::Malformed(why)) => Receiving::Malformed(*why),
-                Err(Lost::Ended | Lost::Broken(_) | Lost::Stalled) => Receiving::Broken,
+                Err(Lost::Ended | Lost::Broken(_) | Lost::Stalled | Lost::Shed(_)) => Receiving::Broken,
             };
             if let Err(Lost::Ended) = decoded {
-                client.half_close();
+                client.half_close(false);
             }
             client.wake();
         }
