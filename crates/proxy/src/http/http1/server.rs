@@ -364,6 +364,7 @@ async fn refuse(cx: &Rc<Connection>, client: &RefCell<Client>, bad: Bad, first: 
 
 /// Gives a client its last answer, to a request that was not read to its end.
 async fn dismiss(client: &RefCell<Client>, response: Response<Body>) -> Result<Last, Gone> {
+    client.borrow_mut().forget();
     let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
     answer::write(client, &asked, response, false).await?;
     linger(client).await;
@@ -419,6 +420,7 @@ async fn farewell(client: &RefCell<Client>) {
 
 /// Closes our side, and reads for a while what the client goes on to send.
 async fn linger(client: &RefCell<Client>) {
+    client.borrow_mut().forget();
     let (mut shut, mut skipped) = (false, 0);
     let over = poll_fn(|cx| {
         let client = &mut *client.borrow_mut();
@@ -468,6 +470,12 @@ impl Client {
     /// Has what waits in the buffers charged.
     fn hold(&mut self) {
         self.charge.hold(0, self.input.held() + self.output.held());
+    }
+
+    /// Gives back what was read and nobody wants: the connection has had its last request.
+    fn forget(&mut self) {
+        self.input = Input::default();
+        self.hold();
     }
 
     /// Has the connection's task woken by [`Client::wake`].

@@ -72,8 +72,10 @@ impl http_body::Body for Incoming {
                 Err(Lost::Malformed(why)) => Receiving::Malformed(*why),
                 Err(Lost::Ended | Lost::Broken(_) | Lost::Stalled | Lost::Shed(_)) => Receiving::Broken,
             };
-            if let Err(Lost::Ended) = decoded {
-                client.half_close(false);
+            match decoded {
+                Err(Lost::Ended) => client.half_close(false),
+                Err(Lost::Shed(_)) => client.forget(),
+                _ => {}
             }
             client.wake();
         }
