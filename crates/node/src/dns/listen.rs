@@ -37,6 +37,7 @@ const BIND_ATTEMPTS: usize = 64;
 /// Name service for one workload; ends when it is dropped.
 pub struct DnsListener {
     port: u16,
+    sockets: Sockets,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -53,11 +54,19 @@ impl DnsListener {
             silent: SilentPeers::new(MOST_SILENT),
         });
         let mut tasks = Vec::new();
-        for (udp, tcp) in sockets {
-            tasks.push(tokio::spawn(serve_udp(Arc::new(udp), server.clone())));
-            tasks.push(tokio::spawn(serve_tcp(tcp, server.clone())));
+        for (udp, tcp) in &sockets {
+            tasks.push(tokio::spawn(serve_udp(udp.clone(), server.clone())));
+            tasks.push(tokio::spawn(serve_tcp(tcp.clone(), server.clone())));
         }
-        Ok(Self { port, _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() })
+        Ok(Self { port, sockets, _tasks: tasks.into_iter().map(AbortOnDropHandle::new).collect() })
+    }
+
+    /// Lets it receive what is redirected to it: the rules of host capture ask for that ([`mark_listener`]).
+    ///
+    /// # Errors
+    /// Where this process may not.
+    pub fn receive_captured(&self) -> io::Result<()> {
+        self.sockets.iter().try_for_each(|(udp, tcp)| mark_listener(udp).and_then(|()| mark_listener(tcp)))
     }
 
     pub fn port(&self) -> u16 {
@@ -74,7 +83,7 @@ struct Server {
     silent: SilentPeers<()>,
 }
 
-type Sockets = Vec<(UdpSocket, TcpListener)>;
+type Sockets = Vec<(Arc<UdpSocket>, Arc<TcpListener>)>;
 
 /// Sockets of one port: of IPv4, and of IPv6 where this host has it.
 async fn bind() -> io::Result<Sockets> {
@@ -91,15 +100,15 @@ async fn bind() -> io::Result<Sockets> {
 async fn bind_once() -> io::Result<Sockets> {
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let port = udp.local_addr()?.port();
-    let mut sockets = vec![(udp, TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?)];
+    let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    let mut sockets = vec![(Arc::new(udp), Arc::new(tcp))];
     match UdpSocket::bind((Ipv6Addr::LOCALHOST, port)).await {
-        Ok(udp) => sockets.push((udp, TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await?)),
+        Ok(udp) => {
+            let tcp = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await?;
+            sockets.push((Arc::new(udp), Arc::new(tcp)));
+        }
         Err(e) if e.kind() == io::ErrorKind::AddrInUse => return Err(e),
         Err(e) => tracing::debug!("no IPv6 here: {e}"),
-    }
-    for (udp, tcp) in &sockets {
-        mark_listener(udp)?;
-        mark_listener(tcp)?;
     }
     Ok(sockets)
 }
@@ -130,12 +139,12 @@ fn fit(query: &[u8], answer: Bytes) -> Bytes {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, server: Arc<Server>) {
+async fn serve_tcp(listener: Arc<TcpListener>, server: Arc<Server>) {
     let mut spare = Spare::new();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
-            Err(e) if Spare::is_wanted(&e) && spare.turn_away(&listener).await => continue,
+            Err(e) if Spare::is_wanted(&e) && spare.turn_away(&*listener).await => continue,
             Err(e) => {
                 // Out of file descriptors, most likely.
                 tracing::debug!("a DNS connection is not accepted: {e}");

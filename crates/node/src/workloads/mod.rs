@@ -517,6 +517,7 @@ impl Setup<'_> {
         let resolver = self.workloads.resolver.clone();
         let dns =
             DnsListener::start(&spec.namespace, resolver).await.context("no port for DNS can be opened")?;
+        dns.receive_captured().context("captured queries cannot be received")?;
         let dns_port = dns.port();
         self.dns = Some(dns);
         let (capture, name) = (capture.clone(), self.name.clone());
