@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
+use std::sync::Once;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -40,6 +41,9 @@ pub(crate) enum Purpose {
     Links,
 }
 
+/// Whether it was said that listeners cannot be marked.
+static UNMARKED: Once = Once::new();
+
 /// Binds one listener for each of `count` workers; with port 0, all to the port that the first one got.
 pub(crate) fn bind(address: SocketAddr, count: usize, purpose: &Purpose) -> io::Result<Vec<StdListener>> {
     if address.port() != 0 {
@@ -54,8 +58,15 @@ pub(crate) fn bind(address: SocketAddr, count: usize, purpose: &Purpose) -> io::
         listeners.push(socket(bound, true)?);
     }
     if matches!(purpose, Purpose::Outbound { capture: Capture::Redirected, .. }) {
-        // Who may not do this has no rules that ask for it.
-        listeners.iter().for_each(|listener| drop(mark_listener(listener)));
+        // Where there are no rules that ask for it, all is well without.
+        if let Err(error) = listeners.iter().try_for_each(mark_listener) {
+            UNMARKED.call_once(|| {
+                tracing::warn!(
+                    "listeners for captured connections cannot be marked ({error}): the rules of host capture refuse \
+                     every one of them; run the node with CAP_NET_ADMIN, or with explicit capture"
+                );
+            });
+        }
     }
     Ok(listeners)
 }

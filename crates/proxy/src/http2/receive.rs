@@ -323,7 +323,10 @@ impl Core {
         let patience = if self.server { 1 } else { 8 };
         let most = 2 * self.limits.header_list as usize;
         if begun.bytes.len() > patience * most || begun.frames > patience * MAX_CONTINUATIONS {
-            return Err(Violation::new(Reason::ENHANCE_YOUR_CALM, "a header block does not end, or is larger than any that is taken"));
+            return Err(Violation::new(
+                Reason::ENHANCE_YOUR_CALM,
+                "a header block does not end, or is larger than any that is taken",
+            ));
         }
         if head.has(flag::END_HEADERS) {
             return self.block(begun.stream, begun.end, &begun.bytes);
