@@ -210,18 +210,16 @@ impl Host {
     }
 
     /// Ends every process of a workload, and forgets it. Those that cannot be ended stay captured.
+    ///
+    /// Nobody adds the workload meanwhile: who adds and removes reserves its name (`Workloads::reserve`), and that of one whose
+    /// processes are being ended is taken until they are removed (`Workloads::check_orphan`).
     pub(super) fn remove(&self, name: &WorkloadName) -> io::Result<()> {
-        let known = |state: &State| state.workloads.get(name).map(|w| (w.cgroup.clone(), w.opening));
-        let Some((cgroup, opening)) = known(&self.state.lock()) else { return Ok(()) };
+        let cgroup = self.state.lock().workloads.get(name).map(|workload| workload.cgroup.clone());
+        let Some(cgroup) = cgroup else { return Ok(()) };
         // Without the lock, as above.
         cgroup.kill()?;
         let mut state = self.state.lock();
-        // Somebody may have added it anew meanwhile.
         let Some(workload) = state.workloads.remove(name) else { return Ok(()) };
-        if workload.opening != opening {
-            state.workloads.insert(name.clone(), workload);
-            return Ok(());
-        }
         self.troubles.lock().remove(name);
         if let Some(opening) = workload.in_force() {
             let mut script = String::new();

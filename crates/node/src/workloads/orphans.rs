@@ -100,7 +100,8 @@ impl Workloads {
                     Some(owner) => !owner.is_alive(),
                     None => started.elapsed() >= RETURN_DEADLINE,
                 };
-                if gone {
+                // Not one that its owner, come back, is adding right now.
+                if gone && let Ok(_reservation) = self.reserve(&name) {
                     self.end_orphan(&name);
                 }
             }
@@ -152,6 +153,7 @@ impl Workloads {
         self.orphans.lock().remove(name);
     }
 
+    /// Begins to end its processes. The caller has reserved the name; from then on it is taken until they are removed.
     fn end_orphan(self: &Arc<Self>, name: &WorkloadName) {
         let orphan = {
             let mut orphans = self.orphans.lock();
