@@ -9,13 +9,14 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// The mark (`SO_MARK`) of the listeners that captured traffic is redirected to. Nobody can set one without rights over the
-/// network, so who takes the port of a node that has died gets nothing: the rules look for it.
+/// network, so who takes the port of a node that has died gets nothing: the rules look for it. It is no secret, and since
+/// Linux 5.17 `CAP_NET_RAW` is enough to set it, which containers have by default: one that shares the host's network can.
 pub const LISTENER_MARK: u32 = 0x74;
 
 /// Marks a socket as such a listener.
 ///
 /// # Errors
-/// Where this process may not (`CAP_NET_ADMIN`).
+/// Where this process may not (`CAP_NET_ADMIN`, or since Linux 5.17 `CAP_NET_RAW`).
 pub fn mark_listener(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_mark(LISTENER_MARK)
 }

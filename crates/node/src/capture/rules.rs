@@ -10,6 +10,7 @@
 //! | `output` | NAT | redirects to the workload's listeners |
 //! | `guard` | after NAT | lets a workload reach its own listeners, and nobody else |
 //! | `receiver` | input | nobody but a node's listener gets what is for one: its port may be another process's by now |
+//! | `answer` | before raw | nor takes anybody else a connection up: of one that has just ended (TIME_WAIT) `receiver` sees no listener |
 //!
 //! TCP other than DNS stays outside of zones: the kernel's own answers for sockets that are gone (RST, the last ACK)
 //! belong to no cgroup, and would miss their connection. There the guard holds off what an old entry leads astray.
@@ -101,6 +102,12 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
     tcp flags & (syn | ack) != syn accept
     ip daddr 127.0.0.1 meta l4proto . th dport @listeners socket mark != {LISTENER_MARK} goto refuse
     ip6 daddr ::1 meta l4proto . th dport @listeners socket mark != {LISTENER_MARK} goto refuse
+  }}
+  chain answer {{
+    type filter hook output priority -400; policy accept;
+    tcp flags & (syn | ack) != syn | ack accept
+    ip saddr 127.0.0.1 meta l4proto . th sport @listeners meta mark != {LISTENER_MARK} drop
+    ip6 saddr ::1 meta l4proto . th sport @listeners meta mark != {LISTENER_MARK} drop
   }}
   chain refuse {{
     meta l4proto tcp reject with tcp reset

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use socket2::{Domain, Socket, Type};
 
 use super::*;
 
@@ -91,6 +92,40 @@ fn a_port_that_another_process_has_taken_leads_nowhere() {
         mark_listener(&tcp).unwrap();
         assert_eq!(inside(&slot, connect), Ok(()), "{any}");
     }
+    drop(open(&scope, false));
+}
+
+#[test]
+fn a_port_that_another_process_has_taken_gets_no_connection_that_the_kernel_remembers_either() {
+    let _alone = alone();
+    let scope = scope("remembered");
+    let (outbound, dns) = (listen(), NameServer::start("a"));
+    let port = outbound.local_addr().unwrap().port();
+    let node = Other::start(&scope, &[("a", port, dns.port)]);
+    let slot = node.slots[0].clone();
+    let connect = |from: u16| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, from)).into()).unwrap();
+        let to = SocketAddr::from((Ipv4Addr::new(127, 64, 9, 9), 80));
+        socket.connect_timeout(&to.into(), PATIENCE).map(|()| TcpStream::from(socket)).map_err(|e| e.kind())
+    };
+    // The side that ends a connection first remembers it for a minute (TIME_WAIT).
+    let end_first = |listener: &TcpListener, from| {
+        let mut client = inside(&slot, || connect(from)).unwrap();
+        drop(listener.accept().unwrap());
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        client.local_addr().unwrap().port()
+    };
+    let from = end_first(&outbound, 0);
+    // The node itself gets another of the same ports.
+    assert_eq!(end_first(&outbound, from), from);
+    node.kill();
+    drop(outbound);
+    let thief = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    assert_eq!(inside(&slot, || connect(from)).map(drop), Err(std::io::ErrorKind::ConnectionRefused));
+    thief.set_nonblocking(true).unwrap();
+    assert!(thief.accept().is_err(), "it got a connection");
     drop(open(&scope, false));
 }
 
