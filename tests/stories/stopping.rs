@@ -95,6 +95,66 @@ fn a_process_that_is_not_captured_outlives_its_node() {
     outlives_its_node(Mode::Explicit);
 }
 
+/// Where a process is in the unified hierarchy.
+fn place_of(pid: i32) -> String {
+    let places = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    places.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned()
+}
+
+/// Moves processes out of the cgroup of a workload, to the root of the hierarchy.
+#[track_caller]
+fn move_out(mesh: &OneHost, pids: &[i32]) -> String {
+    let cgroup = mesh.cgroups().into_iter().find(|path| path.ends_with("default.c")).unwrap();
+    let root = cgroup.split("/tulle/").next().unwrap().to_owned();
+    pids.iter().for_each(|pid| std::fs::write(format!("{root}/cgroup.procs"), pid.to_string()).unwrap());
+    cgroup
+}
+
+#[test]
+fn a_process_that_was_moved_out_of_its_cgroup_is_captured_again_and_ends() {
+    require_root!();
+    let _alone = alone();
+    let mut mesh = OneHost::start(Mode::Host, PORTS);
+    mesh.service("c", PORT);
+
+    // It is taken back, with what it has started.
+    let (app, pid) = mesh.run_service("c", PORT, &["--stop-timeout", "1s"], &["daemon"]);
+    let daemon = said_pid(&app, "daemon ");
+    let cgroup = move_out(&mesh, &[pid, daemon]);
+    std::fs::remove_dir(&cgroup).unwrap();
+    for pid in [pid, daemon] {
+        eventually("its return", PATIENCE, || place_of(pid).ends_with("/default.c").then_some(()));
+    }
+    let said_so = || mesh.node().stderr().matches("is taken back into its cgroup").count() == 2;
+    eventually("the node's word", PATIENCE, || said_so().then_some(()));
+    app.signal(Signal::SIGTERM);
+    app.wait(PATIENCE);
+    assert!(said(&app, "bye") && said(&app, "daemon SIGTERM"), "{}", app.stdout());
+
+    // Who stops it does not need it to be there: the node that would take it back is off.
+    let (app, pid) = mesh.run_service("c", PORT, &["--stop-timeout", "1s"], &["deaf"]);
+    mesh.stop_node(Signal::SIGTERM);
+    let cgroup = move_out(&mesh, &[pid]);
+    std::fs::remove_dir(&cgroup).unwrap();
+    let struck = Instant::now();
+    app.signal(Signal::SIGTERM);
+    assert!(!app.wait(PATIENCE).success());
+    assert!(said(&app, "SIGTERM") && struck.elapsed() >= Duration::from_secs(1), "{}", app.stdout());
+    wait_for_end(pid);
+
+    // Nor does the node that ends it in its owner's place.
+    mesh.start_node();
+    let (app, pid) = mesh.run_service("c", PORT, &["--stop-timeout", "1s"], &[]);
+    mesh.stop_node(Signal::SIGTERM);
+    move_out(&mesh, &[pid]);
+    app.signal(Signal::SIGKILL);
+    app.wait(PATIENCE);
+    mesh.start_node();
+    wait_for_end(pid);
+    assert!(said(&app, "SIGTERM"), "{}", app.stdout());
+    mesh.end();
+}
+
 /// `kill -9` of `tulle run`, with the node there and without.
 fn ends_without_its_owner(mode: Mode) {
     let mut mesh = OneHost::start(mode, PORTS);

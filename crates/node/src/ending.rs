@@ -82,7 +82,7 @@ pub async fn wait(family: &Family, patience: Duration) -> io::Result<Vec<Member>
     let mut pause = LOOK.0;
     loop {
         let looked = family.clone();
-        let left = blocking(move || looked.members()).await?;
+        let left = blocking(move || looked.left()).await?;
         let now = Instant::now();
         if left.is_empty() || now >= end {
             return Ok(left);

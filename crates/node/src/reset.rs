@@ -53,7 +53,9 @@ pub async fn reset(
         .into_iter()
         .map(|(name, mark)| (name, Family { mark: Some(mark), ..Family::default() }))
         .collect();
-    families.extend(remains.workloads.iter().map(|(name, path)| (name.clone(), Family::of_cgroup(path))));
+    for (name, path) in &remains.workloads {
+        families.entry(name.clone()).or_default().cgroup = Some(path.clone());
+    }
     let ending = families.iter().map(|(name, family)| async {
         let kept = || records.load(name).map_or(STOP_TIMEOUT, |record| record.stop_timeout());
         let ended = ending::end(family, grace.unwrap_or_else(kept)).await;

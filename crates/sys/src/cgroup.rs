@@ -108,6 +108,11 @@ impl Cgroup {
         Ok(found)
     }
 
+    /// Takes a process into it.
+    pub fn take_in(&self, pid: u32) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.procs"), pid.to_string())
+    }
+
     /// Kills every process in it and below. An error where some are left at the deadline.
     pub fn kill(&self) -> io::Result<()> {
         let deadline = Instant::now() + KILL_DEADLINE;
@@ -136,6 +141,13 @@ impl Cgroup {
     pub fn destroy(&self) -> io::Result<()> {
         destroy(&self.path)
     }
+}
+
+/// The cgroup that a process is in, of the unified hierarchy at `mount` (cgroups(7), `/proc/PID/cgroup`).
+pub fn of_process(mount: &Path, pid: u32) -> Option<PathBuf> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(mount.join(path))
 }
 
 /// Whether a process is in the cgroup at `path`, or below.

@@ -1,5 +1,5 @@
-//! The processes of a workload, children and grandchildren included: by their cgroup where they have one,
-//! else by what a child gets from its parent.
+//! The processes of a workload, children and grandchildren included: by their cgroup where they have one, and by
+//! what a child gets from its parent: without a cgroup, and where somebody has moved one elsewhere.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -15,7 +15,7 @@ use crate::cgroup;
 /// Which processes belong together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Family {
-    /// All in this cgroup and below. Where there is one, the other two are not looked at.
+    /// All in this cgroup and below.
     pub cgroup: Option<PathBuf>,
     /// All that started with this variable (`NAME=value`) in their environment.
     pub mark: Option<String>,
@@ -65,10 +65,33 @@ impl Family {
     /// # Errors
     /// Where the cgroup, or `/proc`, cannot be read. A cgroup that is not there has no members.
     pub fn members(&self) -> io::Result<Vec<Member>> {
+        let mut members = self.in_its_cgroup()?;
+        members.extend(self.elsewhere(&members)?);
+        Ok(members)
+    }
+
+    /// As [`Family::members`], but looks outside of the cgroup, which costs more, only where nobody is in it: enough to
+    /// wait for the last one.
+    ///
+    /// # Errors
+    /// As for [`Family::members`].
+    pub fn left(&self) -> io::Result<Vec<Member>> {
+        let members = self.in_its_cgroup()?;
+        if members.is_empty() { self.elsewhere(&members) } else { Ok(members) }
+    }
+
+    fn in_its_cgroup(&self) -> io::Result<Vec<Member>> {
+        let mut members = Vec::new();
         if let Some(path) = &self.cgroup {
-            let mut members = Vec::new();
             in_cgroup(&cgroup::seen_from_here(path)?, &mut members)?;
-            return Ok(members);
+        }
+        Ok(members)
+    }
+
+    /// The members that are not among these.
+    fn elsewhere(&self, known: &[Member]) -> io::Result<Vec<Member>> {
+        if self.root.is_none() && self.mark.is_none() {
+            return Ok(Vec::new());
         }
         let all = processes()?;
         let mut members: HashSet<u32> = HashSet::new();
@@ -79,20 +102,34 @@ impl Family {
                 // A number is not given away while it is that of a process group.
                 members.extend(all.iter().filter(|(_, stat)| stat.group == root.pid).map(|(pid, _)| *pid));
             }
+            // Those that it has started in the cgroup of another family, beside ours, are that one's.
+            let place = self.cgroup.as_deref().and_then(|path| cgroup::seen_from_here(path).ok());
+            if let Some(folder) = place.as_deref().and_then(Path::parent)
+                && let Some(mount) = cgroup::unified_mount()?
+            {
+                let is_beside = |pid| cgroup::of_process(&mount, pid).is_some_and(|p| p.starts_with(folder));
+                members.retain(|pid| *pid == root.pid || !is_beside(*pid));
+            }
         }
         if let Some(mark) = &self.mark {
             members.extend(all.keys().filter(|pid| has_variable(**pid, mark)));
         }
         members.remove(&std::process::id());
+        known.iter().for_each(|member| {
+            members.remove(&member.pid);
+        });
         let member = |pid: u32| Some(Member { pid, started: all.get(&pid)?.started });
         Ok(members.into_iter().filter_map(member).collect())
     }
 
     /// Sends SIGKILL to all members; those of a cgroup cannot escape it by forking.
+    ///
+    /// # Errors
+    /// As for [`Family::members`], and where a signal cannot be sent.
     pub fn kill(&self) -> io::Result<()> {
         if let Some(path) = &self.cgroup {
             match fs::write(cgroup::seen_from_here(path)?.join("cgroup.kill"), "1") {
-                Ok(()) => return Ok(()),
+                Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 // Linux before 5.14 has no such file.
                 Err(e) => tracing::debug!("{}: cgroup.kill: {e}", path.display()),
@@ -265,6 +302,21 @@ mod tests {
         assert_eq!(Stat::parse(&line("a) S 1 (b", "S")), stat(false));
         assert_eq!(Stat::parse(&line("a", "Z")), stat(true));
         assert_eq!(Stat::parse("17 (a"), None);
+    }
+
+    #[test]
+    fn who_is_not_in_the_cgroup_is_a_member_nevertheless() {
+        let Some(mount) = cgroup::unified_mount().unwrap() else { return };
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let root = Member::of(child.id());
+        let family = Family { root, ..Family::of_cgroup(&mount.join("tulle-none/x")) };
+        assert_eq!(
+            (family.members().unwrap(), family.left().unwrap()),
+            (vec![root.unwrap()], vec![root.unwrap()])
+        );
+        family.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(family.left().unwrap(), []);
     }
 
     #[test]

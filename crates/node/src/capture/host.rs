@@ -18,6 +18,7 @@ use tulle_sys::nft_watch::{self, Change, Heard};
 use super::Slot;
 use super::name_service::NameService;
 use super::rules::{self, Opening};
+use super::strays::Strays;
 use super::zones::Zones;
 use crate::backoff::{Backoff, Pace};
 
@@ -47,6 +48,8 @@ pub(super) struct Host {
     state: Mutex<State>,
     /// Why workloads are closed although they should not be; in a lock of its own, as the other is held while nft runs.
     troubles: Mutex<BTreeMap<WorkloadName, String>>,
+    /// Why processes of workloads are not captured that were moved out of their cgroups.
+    strays: Mutex<BTreeMap<WorkloadName, String>>,
 }
 
 struct State {
@@ -133,6 +136,7 @@ impl Host {
                 repair_at: None,
             }),
             troubles: Mutex::default(),
+            strays: Mutex::default(),
         };
         let made = host.rebuild(&mut host.state.lock());
         match made {
@@ -238,9 +242,10 @@ impl Host {
         cgroup.destroy()
     }
 
-    /// Why a workload is closed although it should not be.
+    /// Why a workload is closed, or not captured, although it should be.
     pub(super) fn trouble(&self, name: &WorkloadName) -> Option<String> {
-        self.troubles.lock().get(name).cloned()
+        let closed = self.troubles.lock().get(name).map(|why| format!("its traffic is refused: {why}"));
+        closed.or_else(|| self.strays.lock().get(name).cloned())
     }
 
     /// Looks whether all is as it should be, and mends it; `heard` is what the kernel said of the table.
@@ -284,6 +289,23 @@ impl Host {
                 self.table
             );
         }
+    }
+
+    /// Takes processes that were moved out of their workload's cgroup back into it.
+    pub(super) fn take_back(&self, strays: &mut Strays) {
+        let open: BTreeMap<_, _> = {
+            let state = self.state.lock();
+            let open =
+                state.workloads.iter().filter(|(_, workload)| workload.opening.is_some() && !state.ended);
+            open.map(|(name, workload)| (name.clone(), workload.cgroup.clone())).collect()
+        };
+        // Without the lock, as all processes of the host may be looked at.
+        let now = strays.take_back(&self.mount, &self.scope, &open);
+        let mut before = self.strays.lock();
+        for (name, why) in now.iter().filter(|(name, why)| before.get(name) != Some(why)) {
+            tracing::error!("the workload {name}: {why}");
+        }
+        *before = now;
     }
 
     /// Follows the host's name service.

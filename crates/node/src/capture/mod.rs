@@ -12,6 +12,7 @@ mod host;
 mod name_service;
 mod remains;
 mod rules;
+mod strays;
 mod watch;
 mod zones;
 
@@ -148,7 +149,7 @@ impl Capture {
         self.host.as_ref().map_or(Ok(()), |host| host.remove(workload))
     }
 
-    /// Why a workload's traffic is refused, where the host does not let it be captured any more.
+    /// Why a workload's traffic is refused or not captured, where the host does not let it be captured any more.
     pub fn trouble(&self, workload: &WorkloadName) -> Option<String> {
         self.host.as_ref()?.trouble(workload)
     }

@@ -1,5 +1,5 @@
 //! Watches what a node has made on the host, on a thread of its own: the kernel says when somebody changes the rules;
-//! cgroups and the host's name service are looked at every second.
+//! cgroups, who is in them, and the host's name service are looked at every second.
 
 use std::io;
 use std::sync::{Arc, Weak};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tulle_sys::nft_watch::{Heard, TableWatch};
 
 use super::host::Host;
+use super::strays::Strays;
 
 /// How often is looked at what tells nothing by itself.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -25,6 +26,7 @@ pub(super) fn start(host: &Arc<Host>) -> io::Result<()> {
 
 fn run(mut watch: TableWatch, host: &Weak<Host>) {
     let mut looked = Instant::now();
+    let mut strays = Strays::default();
     loop {
         let heard = match watch.wait() {
             Ok(heard) => heard,
@@ -40,6 +42,7 @@ fn run(mut watch: TableWatch, host: &Weak<Host>) {
             host.attend(&heard);
         }
         if due {
+            host.take_back(&mut strays);
             host.follow_name_service();
             looked = Instant::now();
         }

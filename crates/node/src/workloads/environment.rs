@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use tulle_model::name::{ServiceName, WorkloadName};
 
-/// The variable by which the processes of a workload are found where it has no cgroup: all that it starts
-/// inherit it.
+/// The variable by which the processes of a workload are found where it has no cgroup, or somebody has moved them out
+/// of it: all that it starts inherit it.
 pub const MARK: &str = "TULLE_WORKLOAD";
 
 /// The value of [`MARK`]. `scope` tells this node's workloads from those of another one on the host.
@@ -14,7 +14,7 @@ pub(super) fn mark(scope: &str, workload: &WorkloadName) -> String {
 }
 
 /// The scope of the node and the workload that a value of [`MARK`] names.
-pub(super) fn marked(value: &str) -> Option<(&str, WorkloadName)> {
+pub(crate) fn marked(value: &str) -> Option<(&str, WorkloadName)> {
     let (scope, workload) = value.split_once('/')?;
     let (namespace, name) = workload.split_once('/')?;
     Some((scope, WorkloadName::new(namespace, name)))

@@ -28,6 +28,7 @@ use tulle_sys::family::{Family, Member};
 use tulle_wire::node as wire;
 
 pub use self::environment::MARK;
+pub(crate) use self::environment::marked;
 use self::orphans::Orphan;
 pub use self::process::WorkloadProcess;
 use self::record::{Record, Records};
@@ -171,7 +172,7 @@ impl Workloads {
             parts;
         let records = Records::new(&folder);
         Arc::new(Self {
-            orphans: Mutex::new(orphans::captured(&capture, &records)),
+            orphans: Mutex::new(orphans::captured(&scope, &capture, &records)),
             orphans_known: watch::Sender::new(false),
             scope,
             records,
@@ -284,15 +285,15 @@ impl Workloads {
                     environment,
                     listeners: listeners.clone(),
                 };
-                if again {
-                    self.adopt(&name);
-                }
                 if let Owner::Other(owner) = owner {
                     self.keep_record(&name, Record::new(owner, Duration::from_millis(spec.stop_timeout_ms)))
                         .await;
                 }
                 let owned = matches!(owner, Owner::Other(_));
-                self.enter(name, spec, id, identity, &running, listeners, dns, owned);
+                self.enter(name.clone(), spec, id, identity, &running, listeners, dns, owned);
+                if again {
+                    self.adopt(&name);
+                }
                 Ok(running)
             }
             Err(e) => {
@@ -380,7 +381,7 @@ impl Workloads {
                 report.reason = format!("the server refuses it: {why}");
             } else if let Some(why) = capture.as_ref().and_then(|capture| capture.trouble(&entry.name)) {
                 report.ready = false;
-                report.reason = format!("its traffic is refused: {why}");
+                report.reason = why;
             }
             WorkloadStatus {
                 namespace: report.namespace,
@@ -533,13 +534,15 @@ impl Setup<'_> {
             let ports = ports.into_iter().map(|port| (port, SocketAddr::new(address.into(), port)));
             places.push((service, ports.collect()));
         }
-        Ok((slot, environment::services(&spec.namespace, &places)))
+        let mut variables = environment::services(&spec.namespace, &places);
+        variables.push(self.mark());
+        Ok((slot, variables))
     }
 
     async fn explicit(&mut self, spec: &WorkloadSpec) -> anyhow::Result<Vec<(String, String)>> {
         let proxy = self.listen(ProxyCapture::HttpProxy).await?;
         let mut variables = environment::http_proxy(proxy);
-        variables.push((MARK.to_owned(), environment::mark(&self.workloads.scope, self.name)));
+        variables.push(self.mark());
         let mut places = Vec::new();
         for (service, ports) in self.upstreams(spec).await {
             let mut of_service = Vec::new();
@@ -551,6 +554,10 @@ impl Setup<'_> {
         }
         variables.extend(environment::services(&spec.namespace, &places));
         Ok(variables)
+    }
+
+    fn mark(&self) -> (String, String) {
+        (MARK.to_owned(), environment::mark(&self.workloads.scope, self.name))
     }
 
     async fn listen(&mut self, capture: ProxyCapture) -> anyhow::Result<SocketAddr> {

@@ -13,9 +13,9 @@ use tulle_model::name::WorkloadName;
 use tulle_sys::family::{Family, Member, with_variable};
 
 use super::Workloads;
-use super::environment::{MARK, marked};
+use super::environment::{MARK, mark, marked};
 use super::record::{Record, Records};
-use crate::capture::{Capture, CaptureMode};
+use crate::capture::Capture;
 use crate::ending;
 use crate::scope::Whose;
 
@@ -48,9 +48,11 @@ impl Orphan {
 }
 
 /// Those in cgroups of `capture`. The others take a look at all processes of the host: [`Workloads::tend_orphans`].
-pub(super) fn captured(capture: &Capture, records: &Records) -> BTreeMap<WorkloadName, Orphan> {
+pub(super) fn captured(scope: &str, capture: &Capture, records: &Records) -> BTreeMap<WorkloadName, Orphan> {
     let orphan = |(workload, cgroup): (WorkloadName, PathBuf)| {
-        let orphan = Orphan::new(Family::of_cgroup(&cgroup), records.load(&workload));
+        let mark = Some(format!("{MARK}={}", mark(scope, &workload)));
+        let family = Family { mark, ..Family::of_cgroup(&cgroup) };
+        let orphan = Orphan::new(family, records.load(&workload));
         (workload, orphan)
     };
     capture.orphans().into_iter().map(orphan).collect()
@@ -128,7 +130,7 @@ impl Workloads {
         name: &WorkloadName,
         again: bool,
     ) -> anyhow::Result<()> {
-        if !again && self.mode == CaptureMode::Explicit {
+        if !again {
             // The sender lives as long as we do.
             let _ = self.orphans_known.subscribe().wait_for(|known| *known).await;
         }
@@ -179,7 +181,7 @@ impl Workloads {
     /// The workloads of an earlier process that are still there, with the number of their processes.
     pub(super) fn orphans_left(&self) -> Vec<(WorkloadName, usize)> {
         let orphans = self.orphans.lock().clone();
-        let count = |family: &Family| family.members().map_or(0, |members| members.len());
+        let count = |family: &Family| family.left().map_or(0, |members| members.len());
         orphans.into_iter().map(|(name, o)| (name, count(&o.family))).filter(|(_, n)| *n > 0).collect()
     }
 }

@@ -164,7 +164,7 @@ impl Workloads {
         }
         let entries = self.all();
         let mut workloads = self.orphans_left();
-        let counts = entries.iter().map(|e| (e.name.clone(), e.family.members().map_or(0, |m| m.len())));
+        let counts = entries.iter().map(|e| (e.name.clone(), e.family.left().map_or(0, |m| m.len())));
         workloads.extend(counts.filter(|(_, processes)| *processes > 0));
         let capture = self.capture.lock().take();
         let left = spawn_blocking(move || capture.map_or(Ok(()), |capture| capture.leave())).await;

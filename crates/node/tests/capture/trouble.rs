@@ -260,3 +260,45 @@ fn starts_without_nft() {
     let (_, mode, why) = Capture::open_again(&format!("{scope}-2"), CaptureWish::Auto).unwrap();
     assert_eq!(mode, CaptureMode::Explicit, "{why}");
 }
+
+#[test]
+fn a_process_that_was_moved_out_of_its_cgroup_is_taken_back() {
+    let _alone = alone();
+    let capture = open(&scope("moved"), false);
+    let name = WorkloadName::new("default", "a");
+    let slot = capture.add(&name, 1, 1).unwrap();
+    let path = slot.cgroup.clone().unwrap();
+    let root = tulle_sys::cgroup::unified_mount().unwrap().unwrap();
+    let mut child = spawn("sleep", &["60"], &slot);
+    let pid = child.id();
+    let is_inside =
+        || fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|p| p.trim() == pid.to_string());
+    let move_out = || fs::write(root.join("cgroup.procs"), pid.to_string()).unwrap();
+    // So that it has been seen there: this child has no variable to be found by.
+    std::thread::sleep(Duration::from_millis(2500));
+    move_out();
+    eventually("it is taken back", is_inside);
+    assert_eq!(capture.trouble(&name), None);
+
+    // Nor does it need the cgroup to be there.
+    std::thread::sleep(Duration::from_millis(2500));
+    move_out();
+    fs::remove_dir(&path).unwrap();
+    eventually("it is taken back", is_inside);
+
+    // Where it cannot be, that is told.
+    let parent = path.parent().unwrap();
+    std::thread::sleep(Duration::from_millis(2500));
+    move_out();
+    fs::remove_dir(&path).unwrap();
+    fs::write(parent.join("cgroup.max.descendants"), "0").unwrap();
+    eventually("the trouble is told", || capture.trouble(&name).is_some());
+    fs::write(parent.join("cgroup.max.descendants"), "max").unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    while !is_inside() || capture.trouble(&name).is_some() {
+        assert!(Instant::now() < end, "{:?}", capture.trouble(&name));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
