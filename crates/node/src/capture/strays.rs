@@ -1,9 +1,9 @@
 //! Processes that somebody has moved out of their workload's cgroup (an administrator, `pam_systemd`, `cgclassify`): what
 //! they open there is not captured. They are taken back, and where that cannot be, their workload is in trouble.
 //!
-//! Who was in the cgroup a moment ago, has not ended and is there no more was moved. Who was moved before he was seen
-//! there is found by the variable that he was started with; that takes a look at all processes of the host, so it is
-//! done seldom, and for all workloads at once.
+//! They are known by the variable that they were started with, and not by having been in the cgroup: an administrator's
+//! shell may enter it for a moment. That takes a look at all processes of the host, so it is done seldom, for all
+//! workloads at once, and as soon as somebody has left a cgroup who has not ended.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -72,7 +72,7 @@ impl Strays {
         for (name, cgroup) in open {
             let known = self.workloads.entry(name.clone()).or_default();
             known.outside.retain(is_outside);
-            moved |= known.look(cgroup, is_outside);
+            moved |= known.has_lost(cgroup, is_outside);
         }
         let now = Instant::now();
         if !open.is_empty() && (moved || self.look_at.is_none_or(|at| at <= now)) {
@@ -86,7 +86,7 @@ impl Strays {
         troubles.collect()
     }
 
-    /// Who was moved before he was seen inside, and whom those have started that were moved.
+    /// Finds who was moved, and whom those have started.
     fn look_everywhere(&mut self, scope: &str, is_outside: impl Fn(&Member) -> bool) {
         let found = with_variable(MARK).unwrap_or_else(|e| {
             tracing::debug!("processes outside of their cgroups cannot be looked for: {e}");
@@ -104,17 +104,14 @@ impl Strays {
 }
 
 impl Processes {
-    /// Whether somebody was moved since the last look.
-    fn look(&mut self, cgroup: &Cgroup, is_outside: impl Fn(&Member) -> bool) -> bool {
+    /// Whether somebody was moved since the last look, or has left.
+    fn has_lost(&mut self, cgroup: &Cgroup, is_outside: impl Fn(&Member) -> bool) -> bool {
         // A threaded one does not say.
         let Ok(pids) = cgroup.processes() else { return false };
         let mut before = std::mem::take(&mut self.inside);
         let mut started = |pid: u32| before.remove(&pid).or_else(|| Some(Member::of(pid)?.started));
         self.inside = pids.into_iter().filter_map(|pid| Some((pid, started(pid)?))).collect();
-        let gone = before.into_iter().map(|(pid, started)| Member { pid, started }).filter(is_outside);
-        let known = self.outside.len();
-        self.outside.extend(gone);
-        self.outside.len() > known
+        before.into_iter().any(|(pid, started)| is_outside(&Member { pid, started }))
     }
 
     /// Takes those outside back where it is time to. Why some are still there.
