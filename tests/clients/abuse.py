@@ -16,12 +16,13 @@ Prints one JSON object: what was done, and how many connections the other side c
 import asyncio
 import collections
 import json
-import os
 import socket
 import struct
 import sys
 import time
 import urllib.parse
+
+import priority
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 7, 8, 9
@@ -250,5 +251,5 @@ async def main():
     print(json.dumps(did), flush=True)
 
 
-os.nice(19)
+priority.lowest()
 asyncio.run(main())

@@ -12,13 +12,14 @@ for HTTP/2 how many answers came by status and how many streams were reset.
 
 import collections
 import json
-import os
 import resource
 import select
 import socket
 import struct
 import sys
 import time
+
+import priority
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADERS, RST_STREAM, SETTINGS, GOAWAY, WINDOW_UPDATE = 1, 3, 4, 7, 8
@@ -126,7 +127,7 @@ def chain(piece, rest):
 def main():
     kind, address = sys.argv[1], (sys.argv[2], int(sys.argv[3]))
     count, seconds = int(sys.argv[4]), float(sys.argv[5])
-    os.nice(19)
+    priority.lowest()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     address = (socket.gethostbyname(address[0]), address[1])

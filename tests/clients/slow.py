@@ -18,13 +18,14 @@ queries were answered, and how many were not.
 
 import collections
 import json
-import os
 import resource
 import select
 import socket
 import struct
 import sys
 import time
+
+import priority
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 
@@ -47,7 +48,7 @@ def is_answered(address, name):
 
 def main():
     kind, host, port, count, seconds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
-    os.nice(19)
+    priority.lowest()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if kind == "names":
