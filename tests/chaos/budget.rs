@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
-use tulle_tests::chaos;
+use tulle_tests::chaos::{self, is_prompt, is_release};
 use tulle_tests::harness::{Home, Process, alone, client, eventually, python, tulle};
 
-use crate::two_nodes::{is_prompt, is_release};
+use crate::two_nodes::service;
 
 const MIB: u64 = 1 << 20;
 /// What the node may take, beside 32 MiB, and what it may keep afterwards.
@@ -154,12 +154,6 @@ fn one_that_wants_all_connections_of_another_node_leaves_some() {
     eventually("an answer of the API", PATIENCE, || {
         admin.tulle(&["get", "namespaces"]).status.success().then_some(())
     });
-    let service = |name: &str, port: &str| {
-        format!(
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
-             spec: {{selector: {{app: {name}}}, ports: [{{port: {port}, appProtocol: http}}]}}\n"
-        )
-    };
     let services = admin.write("services.yaml", &(service("c", &c) + &service("slow", &slow)));
     admin.tulle(&["apply", "-f", &services.display().to_string()]).ok();
     let join = |home: &Home, name: &str| {

@@ -6,10 +6,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use tulle_tests::chaos::{figure, full, length};
+use tulle_tests::chaos::{figure, full, is_prompt, length};
 use tulle_tests::harness::{Home, Process, alone, client, may_run, tulle};
 
-use crate::two_nodes::{Load, is_prompt};
+use crate::two_nodes::Load;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Client connections, and requests that each has under way.

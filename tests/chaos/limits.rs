@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use tulle_tests::chaos;
+use tulle_tests::chaos::{self, is_prompt};
 use tulle_tests::harness::{alone, client, python, require_root};
 
-use crate::two_nodes::{Load, is_prompt, mesh, metric};
+use crate::two_nodes::{Load, mesh, metric};
 
 /// The first is no abuse, to compare with.
 const KINDS: [&str; 6] = ["requests", "heads", "resets", "deadlines", "closes", "frames"];

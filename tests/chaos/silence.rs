@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tulle_tests::chaos;
+use tulle_tests::chaos::{self, is_prompt};
 use tulle_tests::harness::{Process, alone, client, eventually, python, require_root, run};
 
-use crate::two_nodes::{Load, is_prompt, mesh, metric};
+use crate::two_nodes::{Load, mesh, metric};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const RATE: &str = "100";

@@ -34,12 +34,6 @@ pub fn mesh() -> Mesh {
         process
     };
     let nodes = [node(&one, "one", first), node(&two, "two", second)];
-    let service = |name: &str, port: u16| {
-        format!(
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
-             spec: {{selector: {{app: {name}}}, ports: [{{port: {port}, appProtocol: http}}]}}\n"
-        )
-    };
     let file = one.write("services.yaml", &(service("c", 9091) + &service("d", 9092))).display().to_string();
     one.tulle(&["apply", "-f", &file]).ok();
     let python = python().display().to_string();
@@ -55,6 +49,14 @@ pub fn mesh() -> Mesh {
     }
     let processes = nodes.into_iter().chain([server, app, other]).collect();
     Mesh { one, two, _processes: processes, hosts }
+}
+
+/// A Service for workloads of its name, which speaks HTTP.
+pub fn service(name: &str, port: impl std::fmt::Display) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\n\
+         spec: {{selector: {{app: {name}}}, ports: [{{port: {port}, appProtocol: http}}]}}\n"
+    )
 }
 
 /// The sum of a metric of a node, in lines that begin so.
@@ -82,15 +84,4 @@ impl Load {
         let failures = value["failures"].as_array().unwrap().clone();
         Self { requests, failures, p99: value["latencies"]["p99"].as_f64().unwrap() }
     }
-}
-
-/// Whether requests beside an abuser were answered in the time that is promised, which is promised of the release
-/// profile; `usual` is their p99 without it, in ms.
-pub fn is_prompt(p99: f64, usual: f64) -> bool {
-    p99 < 50.0 || p99 <= 3.0 * usual || !is_release()
-}
-
-/// Other profiles' code is several times slower and larger.
-pub fn is_release() -> bool {
-    tulle().components().any(|part| part.as_os_str() == "release")
 }

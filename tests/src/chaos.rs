@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::harness::tulle;
+
 /// Whether the suite runs in full (`cargo xtask chaos`) or in the short form that every test run has.
 pub fn full() -> bool {
     std::env::var_os("TULLE_CHAOS_FULL").is_some()
@@ -15,4 +17,15 @@ pub fn length(short: Duration, long: Duration) -> Duration {
 /// Prints one figure of an experiment, in one form for all of them.
 pub fn figure(experiment: &str, what: &str, value: impl std::fmt::Display) {
     println!("chaos | {experiment} | {what} | {value}");
+}
+
+/// Whether requests beside an abuser were answered in the time that is promised, which is promised of the release
+/// profile; `usual` is their p99 without it, in ms.
+pub fn is_prompt(p99: f64, usual: f64) -> bool {
+    p99 < 50.0 || p99 <= 3.0 * usual || !is_release()
+}
+
+/// Other profiles' code is several times slower and larger.
+pub fn is_release() -> bool {
+    tulle().components().any(|part| part.as_os_str() == "release")
 }
