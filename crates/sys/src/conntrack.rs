@@ -51,12 +51,9 @@ pub fn forget(zones: &RangeInclusive<u16>) -> io::Result<usize> {
         }
     }
     for deletion in &found {
-        netlink.send(deletion)?;
-        for message in messages(netlink.receive()?) {
-            match verdict(message.body) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                _ => {}
-            }
+        match delete(&mut netlink, deletion) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
         }
     }
     Ok(found.len())
@@ -103,9 +100,14 @@ fn forget_one(client: SocketAddrV4, server: SocketAddrV4) -> io::Result<()> {
             Some(netlink) => netlink,
             None => netlink.insert(Netfilter::open(0, PATIENCE)?),
         };
-        netlink.send(&deletion_of(client, server))?;
-        messages(netlink.receive()?).try_for_each(|message| verdict(message.body))
+        delete(netlink, &deletion_of(client, server))
     })
+}
+
+/// Has an entry deleted; an error of the kind `NotFound` where there is none.
+fn delete(netlink: &mut Netfilter, deletion: &[u8]) -> io::Result<()> {
+    netlink.send(deletion)?;
+    messages(netlink.receive()?).try_for_each(|message| verdict(message.body))
 }
 
 fn deletion_of(client: SocketAddrV4, server: SocketAddrV4) -> Vec<u8> {
