@@ -1,6 +1,7 @@
 //! Everything that a developer does: `cargo xtask --help`.
 
 mod bench;
+mod dependencies;
 mod instructions;
 mod order;
 mod setup;
@@ -37,7 +38,7 @@ enum Task {
     Setup,
     /// Formatting, clippy and the house rules
     Lint,
-    /// The house rules alone: direction of dependencies, file sizes, where `unsafe` may stand
+    /// The house rules alone: direction of dependencies, unused ones, file sizes, where `unsafe` may stand
     Tidy,
     /// Write the generated protobuf code anew
     Generate,

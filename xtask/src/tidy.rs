@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::dependencies;
+
 /// Which crates of ours a crate may depend on (ARCHITECTURE.md): downwards only.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("wire", &["model"]),
     ("sys", &[]),
-    ("proxy", &["model", "sys", "wire"]),
+    ("proxy", &["model", "sys"]),
     ("node", &["model", "proxy", "sys", "wire"]),
     ("server", &["model", "sys", "wire"]),
     ("tulle", &["model", "node", "proxy", "server", "sys", "wire"]),
@@ -37,13 +39,14 @@ const IMPURE: &[&str] = &[
 pub fn run(root: &Path) -> Result<()> {
     let mut problems = Vec::new();
     for (name, allowed) in MAY_USE {
-        dependencies(root, name, allowed, &mut problems)?;
+        direction(root, name, allowed, &mut problems)?;
     }
     for file in sources(root)? {
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         let shown = file.strip_prefix(root).unwrap_or(&file);
         source(shown, production_part(&text), &mut problems);
     }
+    dependencies::unused(root, &mut problems)?;
     if depends_on_ring(root)? {
         problems.push(
             "ring is a second crypto provider; `cargo tree -i ring` names the feature that brings it".into(),
@@ -63,7 +66,7 @@ fn depends_on_ring(root: &Path) -> Result<bool> {
     Ok(String::from_utf8_lossy(&tree.stdout).lines().any(|line| line.starts_with("ring v")))
 }
 
-fn dependencies(root: &Path, name: &str, allowed: &[&str], problems: &mut Vec<String>) -> Result<()> {
+fn direction(root: &Path, name: &str, allowed: &[&str], problems: &mut Vec<String>) -> Result<()> {
     let manifest = root.join("crates").join(name).join("Cargo.toml");
     let text = fs::read_to_string(&manifest).with_context(|| manifest.display().to_string())?;
     let mut section = "";
