@@ -20,23 +20,19 @@ const TITLE: &str = "\
 ";
 
 /// Counts the kinds named (all, if none is), and compares, or writes the baseline where `accept` says so.
-/// Without a baseline that holds here it counts only if it is to accept.
-pub fn run(root: &Path, accept: bool, kinds: &[String]) -> Result<()> {
+/// Without a baseline that holds here it counts only if it is to accept: returns why it did not.
+pub fn run(root: &Path, accept: bool, kinds: &[String]) -> Result<Option<String>> {
     let here = match surroundings() {
         Ok(here) => here,
         Err(why) if accept => return Err(why),
-        Err(why) => {
-            println!("instructions are not counted: {why:#}");
-            return Ok(());
-        }
+        Err(why) => return Ok(Some(format!("{why:#}"))),
     };
     let file = root.join(BASELINE);
     let text = std::fs::read_to_string(&file).with_context(|| BASELINE.to_owned())?;
     let mut baseline = Baseline::parse(&text)?;
     if let Some(difference) = baseline.differs_from(&here) {
         if !accept {
-            println!("instructions are not counted: {difference}");
-            return Ok(());
+            return Ok(Some(difference));
         }
         if !kinds.is_empty() {
             bail!("{difference}; accept all kinds, not some of them");
@@ -52,14 +48,21 @@ pub fn run(root: &Path, accept: bool, kinds: &[String]) -> Result<()> {
         baseline.surroundings = here;
         std::fs::write(&file, baseline.text()).with_context(|| BASELINE.to_owned())?;
         println!("written to {BASELINE}");
-        return Ok(());
+        return Ok(None);
     }
-    verdict(&baseline.instructions, &counted)
+    verdict(&baseline.instructions, &counted).map(|()| None)
+}
+
+/// Builds what counts.
+pub fn build(root: &Path) -> Command {
+    let mut build = cargo(root);
+    build.args(["build", "--release", "-p", "tulle-hot-path"]);
+    build
 }
 
 /// Builds and runs what counts.
 fn count(root: &Path, kinds: &[String]) -> Result<BTreeMap<String, u64>> {
-    finish(cargo(root).args(["build", "--release", "-p", "tulle-hot-path"]))?;
+    finish(&mut build(root))?;
     let target = target(root);
     let mut command = Command::new(target.join("release/hot-path"));
     command.arg("measure").arg("--out").arg(target.join("instructions"));
