@@ -8,7 +8,7 @@ use super::receive::RESETS;
 use super::stream::Reset;
 
 /// Settings in one frame. There are eight.
-const MAX_SETTINGS: usize = 64;
+pub(super) const MAX_SETTINGS: usize = 64;
 
 impl Core {
     pub(super) fn rst_stream(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {

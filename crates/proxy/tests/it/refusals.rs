@@ -1,17 +1,20 @@
 //! Peers that are not let in, and what the log says of them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tulle_model::snapshot::AppProtocol;
 use tulle_proxy::state::WorkloadCertificate;
 
-use crate::mesh::{Ca, Pair, echo, eventually, expect_echo, expect_reset, logged};
+use crate::mesh::{Ca, LOOPBACK, Pair, echo, eventually, expect_echo, expect_reset, logged};
 
 /// A client that believes every server.
 #[derive(Debug)]
@@ -178,7 +181,7 @@ async fn a_link_leads_only_to_the_identity_that_answered() {
     eventually(|| logged(&["WARN", "default/secret-0", "wrong identity"])).await;
 }
 
-/// A renewed certificate is used for new links; the old link's connections go on.
+/// A renewed certificate is what new links see, from both sides; the old link's connections go on.
 #[tokio::test]
 async fn renewed_certificates_do_not_disturb() {
     let app = echo().await;
@@ -186,11 +189,51 @@ async fn renewed_certificates_do_not_disturb() {
     let mut before = TcpStream::connect(pair.entry).await.unwrap();
     expect_echo(&mut before, b"before").await;
     let (client, server) = (pair.ca.identity("client"), pair.ca.identity("server"));
-    pair.near.run("client", &[], pair.ca.issue(&client));
-    pair.far.run("server", &[app.port()], pair.ca.issue(&server));
-    let mut after = TcpStream::connect(pair.entry).await.unwrap();
-    expect_echo(&mut after, b"after").await;
+    let renewed = [pair.ca.issue(&client), pair.ca.issue(&server)];
+    let leaves = renewed.each_ref().map(|certificate| certificate.chain[0].clone());
+    let [client, server] = renewed;
+    pair.near.run("client", &[], client);
+    pair.far.run("server", &[app.port()], server);
+
+    // The server's side, as a new link sees it.
+    let knocking = believer(Some(pair.ca.issue(&pair.ca.identity("client"))));
+    let name = ServerName::try_from("server.default.mesh.test").unwrap();
+    let tcp = TcpStream::connect(pair.far.link).await.unwrap();
+    let seen = knocking.connect(name, tcp).await.unwrap();
+    assert_eq!(seen.get_ref().1.peer_certificates().unwrap()[0], leaves[1]);
+    // The client's side, as another node sees it.
+    let (address, shown) = shows_its_certificate(&pair).await;
+    let mut endpoint = pair.far.endpoint(&pair.server, app.port(), pair.ca.identity("server"));
+    endpoint.node.as_mut().unwrap().link = address;
+    pair.near.know("server", AppProtocol::Tcp, vec![endpoint]);
+    let attempt = TcpStream::connect(pair.entry).await.unwrap();
+    let shown = tokio::time::timeout(Duration::from_secs(10), shown).await.expect("it is shown").unwrap();
+    assert_eq!(shown, leaves[0]);
+    drop(attempt);
     expect_echo(&mut before, b"still here").await;
+}
+
+/// The link port of a node that takes one handshake, and tells which certificate the client had.
+async fn shows_its_certificate(pair: &Pair) -> (SocketAddr, JoinHandle<CertificateDer<'static>>) {
+    let server = pair.ca.issue(&pair.ca.identity("server"));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(server.roots.iter().cloned());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()));
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(server.chain.clone(), server.key.clone_key())
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shown = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let tls = TlsAcceptor::from(Arc::new(config)).accept(tcp).await.unwrap();
+        tls.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+    });
+    (address, shown)
 }
 
 /// TLS 1.3 with the hybrid key exchange is what two nodes agree on; nothing older is accepted.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tulle_model::snapshot::AppProtocol;
 
 use crate::links::relay;
@@ -139,13 +140,31 @@ async fn a_drain_loses_no_bytes() {
     }
 }
 
+/// Not before: until then what is open is served.
 #[tokio::test]
 async fn a_drain_ends_at_its_deadline() {
+    const DEADLINE: Duration = Duration::from_secs(1);
     let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
     let mut stream = TcpStream::connect(pair.entry).await.unwrap();
     expect_echo(&mut stream, b"before").await;
-    pair.near.proxy.drain(Duration::from_millis(200)).await;
-    assert!(matches!(stream.read(&mut [0; 10]).await, Ok(0) | Err(_)));
+    let begin = Instant::now();
+    let drained = tokio::spawn(async move {
+        pair.near.proxy.drain(DEADLINE).await;
+        begin.elapsed()
+    });
+    let mut exchanges = 0;
+    let end = loop {
+        let sent = stream.write_all(b"during").await;
+        match stream.read_exact(&mut [0; 6]).await {
+            Ok(_) if sent.is_ok() => exchanges += 1,
+            _ => break begin.elapsed(),
+        }
+    };
+    let drained = timeout(Duration::from_secs(10), drained).await.expect("it ends").unwrap();
+    assert!(exchanges > 0, "nothing was served while it drained");
+    for took in [end, drained] {
+        assert!((DEADLINE..10 * DEADLINE).contains(&took), "{end:?}, {drained:?}");
+    }
 }
 
 #[tokio::test]
