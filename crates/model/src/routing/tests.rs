@@ -95,6 +95,22 @@ fn values_of_a_header_are_joined() {
     assert_eq!(join_values([b"\xff".as_slice()].into_iter()).unwrap(), "\u{fffd}");
 }
 
+/// Gateway API, HTTPRouteRule: between equal matches the older route decides, then the name.
+#[test]
+fn the_older_route_is_ahead() {
+    let candidate = |name: &str, created: Option<i64>| {
+        let route = NamespacedName::new("default", name);
+        let rule = HttpRule { route, index: 0, name: None, backends: vec![] };
+        let matcher = any_request(PathMatch::Prefix(String::new()));
+        let created = created.map(|seconds| jiff::Timestamp::from_second(seconds).unwrap());
+        Candidate { created, match_index: 0, entry: HttpRouteEntry { matcher, rule: Arc::new(rule) } }
+    };
+    let ages = [("a", None), ("b", Some(3)), ("c", Some(2)), ("d", Some(2)), ("e", Some(-1))];
+    let sorted = sort_entries(ages.into_iter().map(|(name, created)| candidate(name, created)).collect());
+    let names: Vec<_> = sorted.iter().map(|entry| &*entry.rule.route.name).collect();
+    assert_eq!(names, ["e", "c", "d", "b", "a"]);
+}
+
 fn backend(weight: u32) -> Backend {
     Backend { target: BackendTarget::Invalid { reason: weight.to_string().into() }, weight }
 }

@@ -407,14 +407,35 @@ mod tests {
             assert!(back.unwrap() == data, "{length}");
         }
         // A peer that asks for it gets a new key of ours, too.
-        near.seal_aside(content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]).unwrap();
-        let (sequence, secrets) = near.rekey.sealing().unwrap();
-        near.sealing = Key::new(&secrets, sequence).unwrap();
+        change_key(&mut near);
         send(&mut near, b"after").await;
         assert_eq!(receive(&mut far, 5).await.unwrap(), b"after");
         assert_eq!(far.sealing.records(), 0);
         send(&mut far, b"too").await;
         assert_eq!(receive(&mut near, 3).await.unwrap(), b"too");
+    }
+
+    /// Goes over to a new key, and asks the other side to do so, too.
+    fn change_key(end: &mut TlsStream) {
+        end.seal_aside(content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]).unwrap();
+        let (sequence, secrets) = end.rekey.sealing().unwrap();
+        end.sealing = Key::new(&secrets, sequence).unwrap();
+    }
+
+    /// Each change costs the other side key derivations: without data between them they are an attack.
+    #[tokio::test]
+    async fn changes_of_keys_without_data_are_few() {
+        let (near, far) = sockets().await;
+        let (mut near, mut far) = ends(near, far).await;
+        for _ in 0..3 {
+            (0..MAX_KEY_UPDATES).for_each(|_| change_key(&mut near));
+            send(&mut near, b"data").await;
+            assert_eq!(receive(&mut far, 4).await.unwrap(), b"data");
+        }
+        (0..=MAX_KEY_UPDATES).for_each(|_| change_key(&mut near));
+        send(&mut near, b"data").await;
+        let error = receive(&mut far, 4).await.unwrap_err();
+        assert!(error.to_string().contains("UnexpectedMessage"), "{error}");
     }
 
     #[tokio::test]
@@ -499,9 +520,7 @@ mod tests {
         while let Poll::Ready(Ok(_)) = far.poll_send(&mut cx, &full) {}
         let before = far.unsent.len();
         for _ in 0..2000 {
-            near.seal_aside(content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]).unwrap();
-            let (sequence, secrets) = near.rekey.sealing().unwrap();
-            near.sealing = Key::new(&secrets, sequence).unwrap();
+            change_key(&mut near);
             near.seal_aside(content::APPLICATION_DATA, b"").unwrap();
         }
         send(&mut near, b"end").await;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -170,6 +171,34 @@ async fn workloads_of_one_node_need_no_link() {
     assert_eq!(pair.near.proxy.edges()[0].security, Security::SameNode);
     assert_eq!(pair.near.metric("tulle_links", &[]), 0.0);
     assert_eq!(pair.near.proxy.in_flight(&neighbour), 1);
+}
+
+/// The hand-over checks what a link's handshake would: that the workload is who was promised.
+#[tokio::test]
+async fn an_impostor_of_one_node_is_handed_nothing() {
+    let reached = Arc::new(AtomicBool::new(false));
+    let reaching = reached.clone();
+    let app = app(move |_stream| {
+        reaching.store(true, Ordering::SeqCst);
+        async {}
+    });
+    let app = app.await;
+    for protocol in [AppProtocol::Tcp, AppProtocol::Http1, AppProtocol::Detect] {
+        let mut pair = Pair::new(app, protocol).await;
+        let issued = pair.ca.issue(&pair.ca.identity("impostor"));
+        let impostor = pair.near.run("impostor", &[app.port()], issued);
+        let endpoint = pair.near.endpoint(&impostor, app.port(), pair.ca.identity("neighbour"));
+        pair.near.know("neighbour", protocol, vec![endpoint]);
+        let entry = pair.near.outbound(&pair.client, "neighbour").await;
+        let mut stream = TcpStream::connect(entry).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut answer));
+        let ended = read.await.expect("it ends");
+        let refused = ended.is_err() || answer.starts_with(b"HTTP/1.1 503 ");
+        assert!(refused, "{protocol:?}: {}", String::from_utf8_lossy(&answer));
+    }
+    assert!(!reached.load(Ordering::SeqCst), "the impostor got a connection");
 }
 
 #[tokio::test]
