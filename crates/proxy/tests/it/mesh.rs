@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -54,12 +54,15 @@ impl Ca {
     }
 
     pub fn issue_for(&self, identity: &SpiffeId, life: Duration) -> WorkloadCertificate {
+        self.issue_until(identity, SystemTime::now() + life)
+    }
+
+    pub fn issue_until(&self, identity: &SpiffeId, end: SystemTime) -> WorkloadCertificate {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into().unwrap())];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        let end = std::time::SystemTime::now() + life;
         params.not_after = end.into();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
         WorkloadCertificate {
@@ -67,7 +70,7 @@ impl Ca {
             chain: vec![leaf.der().clone()],
             key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
             roots: vec![self.root.clone()],
-            not_after: end.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() as i64,
+            not_after: end.duration_since(UNIX_EPOCH).unwrap().as_secs() as i64,
         }
     }
 }
@@ -287,7 +290,8 @@ impl Write for Log {
     }
 }
 
-fn capture_logs() {
+/// Of all tests of this binary, whichever of them is the first.
+pub fn capture_logs() {
     let _ = tracing_subscriber::fmt()
         .with_ansi(false)
         .with_max_level(tracing::Level::WARN)

@@ -66,11 +66,14 @@ async fn distant_relay(to: SocketAddr, delay: Duration, begun: Arc<Notify>) -> S
                 let mut first = [0; 4096];
                 let length = from_near.read(&mut first).await.unwrap();
                 to_far.write_all(&first[..length]).await.unwrap();
-                begun.notify_one();
                 let _ = tokio::io::copy(&mut from_near, &mut to_far).await;
             };
             let back = async {
+                let mut first = [0; 4096];
+                let length = from_far.read(&mut first).await.unwrap();
+                begun.notify_one();
                 tokio::time::sleep(delay).await;
+                to_near.write_all(&first[..length]).await.unwrap();
                 let _ = tokio::io::copy(&mut from_far, &mut to_near).await;
             };
             tokio::join!(there, back);
@@ -91,8 +94,6 @@ async fn a_slow_handshake_outlives_a_flood_of_silence() {
     pair.near.know("server", AppProtocol::Tcp, vec![endpoint]);
     let mut stream = TcpStream::connect(pair.entry).await.unwrap();
     begun.notified().await;
-    // Until what was said has come.
-    tokio::time::sleep(Duration::from_millis(200)).await;
     let mut silent = Vec::new();
     for _ in 0..4 * HANDSHAKES {
         silent.push(TcpStream::connect(pair.far.link).await.unwrap());

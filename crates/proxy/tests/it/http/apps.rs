@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 pub type TestBody = BoxBody<Bytes, hyper::Error>;
@@ -41,6 +43,17 @@ where
     let (address, server) = serve_until_aborted(service).await;
     drop(server);
     address
+}
+
+/// The application [`app`], and word of each request that has come to it.
+pub async fn serve_telling() -> (SocketAddr, Arc<Notify>) {
+    let came = Arc::new(Notify::new());
+    let telling = came.clone();
+    let service = move |request| {
+        telling.notify_one();
+        app(request)
+    };
+    (serve(service).await, came)
 }
 
 /// As [`serve`]; aborting the task ends all at once, as when a process is killed.

@@ -213,6 +213,8 @@ async fn a_body_that_breaks_reaches_nobody_as_whole() {
             let sender = sender.clone();
             async move {
                 let mut bytes = Vec::new();
+                while !bytes.ends_with(b"hello\r\n") && stream.read_buf(&mut bytes).await.unwrap() > 0 {}
+                let _ = sender.send(String::new()).await;
                 let _ = stream.read_to_end(&mut bytes).await;
                 let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned()).await;
             }
@@ -222,8 +224,8 @@ async fn a_body_that_breaks_reaches_nobody_as_whole() {
         let head = "POST / HTTP/1.1\r\nhost: c\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
         let mut stream = TcpStream::connect(path.address).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
-        // So that what comes before it is under way: a link drops what it has not sent yet.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // So that what comes before it has arrived: a link drops what it has not sent yet.
+        timeout(SOON, seen.recv()).await.unwrap().unwrap();
         stream.write_all(b"oops\r\n").await.unwrap();
         let answer = read_to_end(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 400 "), "{way:?}: {answer}");
@@ -364,13 +366,15 @@ async fn a_client_that_resets_after_a_long_body_cancels_too() {
 
 #[tokio::test]
 async fn a_drain_says_that_it_closes() {
-    let mut path = path(Way::SameNode, AppProtocol::Http1, apps::serve(app).await).await;
+    let (app, came) = apps::serve_telling().await;
+    let mut path = path(Way::SameNode, AppProtocol::Http1, app).await;
     let mut busy = TcpStream::connect(path.address).await.unwrap();
     let mut idle = TcpStream::connect(path.address).await.unwrap();
     idle.write_all(b"GET /sized HTTP/1.1\r\nhost: c\r\n\r\n").await.unwrap();
     assert!(!read_head(&mut idle).await.contains("connection: close"));
+    came.notified().await;
     busy.write_all(b"GET /slow HTTP/1.1\r\nhost: c\r\n\r\n").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    came.notified().await;
     let proxy = path.near.proxy.take().unwrap();
     let drained = tokio::spawn(async move { proxy.drain(SOON).await });
     let answer = read_to_end(&mut busy).await;

@@ -1,7 +1,7 @@
 //! A mesh of one or two nodes for a test to build.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
@@ -74,13 +74,7 @@ impl Node {
     }
 
     async fn with(name: &str, authority: &Authority, budget: Arc<Budget>, bounds: Bounds) -> Self {
-        static ONCE: Once = Once::new();
-        ONCE.call_once(|| {
-            let _ = tracing_subscriber::fmt()
-                .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-                .with_test_writer()
-                .try_init();
-        });
+        crate::mesh::capture_logs();
         let mut state = NodeState::default();
         let source = workload(authority, "a", &[]);
         state.workloads.insert(source.name.clone(), Arc::new(source));
