@@ -34,6 +34,7 @@ pub mod tcp;
 mod thread;
 pub mod tls;
 mod turn;
+mod uri;
 pub mod worker;
 
 use std::io;

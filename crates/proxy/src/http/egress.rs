@@ -30,9 +30,8 @@ pub(crate) async fn destination(
     worker: &Rc<Worker>,
     source: &LocalWorkload,
     authority: &Authority,
-    default_port: u16,
 ) -> Result<Target, Refusal> {
-    let port = authority.port_u16().unwrap_or(default_port);
+    let port = authority.port_u16().unwrap_or(80);
     let host = authority.host();
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     if let Ok(address) = host.parse::<IpAddr>() {

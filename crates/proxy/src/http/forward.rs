@@ -463,6 +463,7 @@ fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
         b"connection-lost" => Failure::ConnectionLost,
         b"headers-too-large" => Failure::HeadersTooLarge,
         b"answer-headers-too-large" => Failure::AnswerHeadersTooLarge,
+        b"bad-request" => Failure::Caller,
         // What is over there for this caller says nothing about the endpoint.
         reason if std::str::from_utf8(reason).is_ok_and(|reason| Shed::of(reason).is_some()) => {
             Failure::ConnectionLost

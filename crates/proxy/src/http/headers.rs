@@ -11,6 +11,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
 
 use crate::link::{REASON, RETRY};
+use crate::uri;
 
 /// Header names with this beginning are the mesh's own: what comes from outside is removed.
 const OWN_PREFIX: &str = "tulle-";
@@ -229,25 +230,29 @@ pub fn normalize_request(
     if hosts.next().is_some() {
         return Err(Malformed("the request has more than one Host header"));
     }
+    if host.is_none() && head.version == Version::HTTP_11 {
+        return Err(Malformed("the request has no Host header"));
+    }
+    // What a URI says was looked at when it was parsed.
     let authority = match (head.uri.authority(), host) {
-        // An absolute URI outweighs Host (RFC 9112, section 3.2.2).
-        (Some(authority), _) => authority.clone(),
-        (None, Some(host)) if !host.is_empty() => Authority::try_from(host.as_bytes())
-            .map_err(|_| Malformed("the Host header is no host name with an optional port"))?,
-        (None, None) if head.version == Version::HTTP_11 => {
-            return Err(Malformed("the request has no Host header"));
+        (Some(authority), None) => authority.clone(),
+        (Some(authority), Some(host)) => {
+            beside(authority, &host, head)?;
+            authority.clone()
         }
+        (None, Some(host)) if !host.is_empty() => uri::authority(host.as_bytes()).ok_or(NO_HOST)?,
         (None, _) => Authority::try_from(default_authority())
             .map_err(|_| Malformed("the request does not say what host it is for"))?,
     };
-    if authority.as_str().contains('@') {
-        return Err(Malformed("the request's authority must not hold user information"));
-    }
     head.headers.remove(HOST);
     found.strip(&mut head.headers);
     let mut uri = std::mem::take(&mut head.uri).into_parts();
     uri.authority = Some(authority);
     if head.method == Method::CONNECT && head.extensions.get::<crate::http2::Protocol>().is_none() {
+        // RFC 9110, section 9.3.6.
+        if uri.authority.as_ref().and_then(Authority::port_u16).is_none_or(|port| port == 0) {
+            return Err(Malformed("CONNECT is for a host and a port"));
+        }
         (uri.scheme, uri.path_and_query) = (None, None);
     } else {
         uri.scheme = Some(Scheme::HTTP);
@@ -261,6 +266,20 @@ pub fn normalize_request(
         }
     }
     head.uri = Uri::from_parts(uri).map_err(|_| Malformed("the request target is not valid"))?;
+    Ok(())
+}
+
+const NO_HOST: Malformed = Malformed("the Host header is no host name with an optional port");
+
+/// Checks a `Host` beside the authority of a request's URI: an absolute URI outweighs it in HTTP/1 (RFC 9112,
+/// section 3.2.2), and HTTP/2 has it the same (RFC 9113, section 8.3.1).
+#[cold]
+fn beside(authority: &Authority, host: &HeaderValue, head: &Parts) -> Result<(), Malformed> {
+    let named = if host.is_empty() { None } else { Some(uri::authority(host.as_bytes()).ok_or(NO_HOST)?) };
+    let same = || named.is_some_and(|host| uri::is_same(authority, &host, head.uri.scheme()));
+    if head.version == Version::HTTP_2 && !same() {
+        return Err(Malformed("the Host header is not what :authority says"));
+    }
     Ok(())
 }
 
@@ -403,9 +422,9 @@ mod tests {
         let twice = [("host", "e"), ("content-length", "5"), ("content-length", "5")];
         let head = normalized(Version::HTTP_2, "/", &twice).unwrap();
         assert_eq!(head.headers, headers(&[("content-length", "5")]));
-        let head = normalized(Version::HTTP_11, "http://d?x=1", &[]).unwrap();
+        let head = normalized(Version::HTTP_10, "http://d?x=1", &[]).unwrap();
         assert_eq!(head.uri, "http://d/?x=1");
-        let head = normalized(Version::HTTP_11, "http://d", &[]).unwrap();
+        let head = normalized(Version::HTTP_11, "http://d", &[("host", "")]).unwrap();
         assert_eq!(head.uri, "http://d/");
     }
 

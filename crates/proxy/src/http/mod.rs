@@ -12,6 +12,7 @@ mod forward;
 pub mod headers;
 pub(crate) mod http1;
 pub(crate) mod link_headers;
+mod max_forwards;
 mod record;
 mod replay;
 pub mod reply;

@@ -8,6 +8,7 @@ use crate::budget::Shed;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::Body;
 use crate::http::headers::is_grpc;
+use crate::http2::Unfit;
 use crate::link::{REASON, RETRY};
 
 /// Why the mesh answers instead of the application.
@@ -39,6 +40,8 @@ pub enum Reason {
     AnswerHeadersTooLarge,
     /// HTTP has it, this proxy does not.
     Unsupported,
+    /// Its sender wants it to go no further.
+    MaxForwards,
     /// It would have cost more than there is for the one who asks.
     Shed(Shed),
 }
@@ -62,6 +65,7 @@ impl Reason {
             Self::HeadersTooLarge => "headers-too-large",
             Self::AnswerHeadersTooLarge => "answer-headers-too-large",
             Self::Unsupported => "unsupported",
+            Self::MaxForwards => "max-forwards",
             Self::Shed(shed) => shed.as_str(),
         }
     }
@@ -82,6 +86,7 @@ impl Reason {
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
+            Self::MaxForwards => StatusCode::OK,
         }
     }
 }
@@ -126,6 +131,16 @@ pub fn failed(error: &UpstreamError) -> Response<Body> {
         response.headers_mut().insert(RETRY, HeaderValue::from_static(how));
     }
     response
+}
+
+/// The answer to a request of HTTP/2 that is not taken. `headers` are its own, as far as they came.
+pub fn unfit(unfit: Unfit, headers: &http::HeaderMap) -> Response<Body> {
+    match unfit {
+        Unfit::Misdirected => {
+            reply(Reason::BadRequest, "the request's :authority is no host name with an optional port")
+        }
+        Unfit::Oversized | Unfit::Unaffordable => too_large(headers),
+    }
 }
 
 /// The answer to a request that is larger than is taken. `headers` are its own, as far as they came.

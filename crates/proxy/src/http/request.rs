@@ -77,7 +77,13 @@ async fn try_once(
     body: &mut Option<Body>,
 ) -> Result<Response<Body>, Failed> {
     let empty = body.as_ref().is_none_or(http_body::Body::is_end_stream);
-    let request = RequestHead { method: &head.method, uri: &head.uri, headers: &head.headers, more };
+    let request = RequestHead {
+        method: &head.method,
+        uri: &head.uri,
+        extensions: &head.extensions,
+        headers: &head.headers,
+        more,
+    };
     let opened = connection.request(&request, empty);
     let (mut sender, mut receiver) = opened.map_err(|error| Failed { error, sent: false })?;
     let mut whole = None;

@@ -109,9 +109,14 @@ async fn serve_stream(
 ) {
     cx.account.turn().await;
     let Incoming { head, unfit, .. } = incoming;
-    if unfit.is_some() {
-        cx.worker.metrics.counts().oversized_requests.add(1);
-        return respond(&mut sender, reply::too_large(&head.headers)).await;
+    if let Some(unfit) = unfit {
+        let counts = cx.worker.metrics.counts();
+        let counter = match unfit {
+            Unfit::Misdirected => &counts.malformed_requests,
+            Unfit::Oversized | Unfit::Unaffordable => &counts.oversized_requests,
+        };
+        counter.add(1);
+        return respond(&mut sender, reply::unfit(unfit, &head.headers)).await;
     }
     if head.method == Method::CONNECT {
         return connect(cx, head, sender, receiver).await;

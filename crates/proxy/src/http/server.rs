@@ -8,16 +8,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, Version};
+use tulle_model::name::ServiceName;
 
 use crate::budget::Account;
 use crate::http::body::{Body, Gate};
 use crate::http::forward::{self, Call, Refusal, Target};
 use crate::http::headers::Malformed;
 use crate::http::http1;
-use crate::http::record::Record;
+use crate::http::record::{Outcome, Record};
 use crate::http::reply::{self, Reason, reply};
 use crate::http::upgrade::{self, Leaving};
-use crate::http::{egress, headers, serve_http2};
+use crate::http::{egress, headers, max_forwards, serve_http2};
 use crate::link::REASON;
 use crate::outbound::HttpDestination;
 use crate::state::LocalWorkload;
@@ -31,6 +32,16 @@ pub(super) struct Connection {
     destination: HttpDestination,
     /// What this worker has taken for the source.
     pub account: Rc<Account>,
+}
+
+impl Connection {
+    /// What its requests are for, unless each says so.
+    fn service(&self) -> Option<&ServiceName> {
+        match &self.destination {
+            HttpDestination::Service { service, .. } => Some(service),
+            HttpDestination::Proxy => None,
+        }
+    }
 }
 
 /// Serves one connection (HTTP/1 or HTTP/2 by its preface), of which `first` was read already, until it
@@ -69,22 +80,23 @@ pub(super) async fn answer(
         HttpDestination::Proxy => String::new(),
     };
     let secure = explicit && head.uri.scheme() == Some(&http::uri::Scheme::HTTPS);
-    let malformed = match headers::normalize_request(&mut head, fallback) {
-        Ok(()) if secure => Some(Malformed("for https the proxy is to be asked for a tunnel (CONNECT)")),
-        checked => checked.err(),
+    let checked = match headers::normalize_request(&mut head, fallback) {
+        Ok(()) if secure => Err(Malformed("for https the proxy is to be asked for a tunnel (CONNECT)")),
+        checked => checked.and_then(|()| max_forwards::count(&mut head)),
     };
     let record = Record::begin(&cx.worker, &head);
-    let outcome = match malformed {
-        Some(problem) => Err(Refusal::new(Reason::BadRequest, problem.0.to_owned(), None)),
-        None => {
+    let outcome = match checked {
+        Err(problem) => Err(Refusal::new(Reason::BadRequest, problem.0.to_owned(), None).into_answer()),
+        Ok(true) => Err((Outcome::unsent(cx.service().cloned()), max_forwards::answer(&head))),
+        Ok(false) => {
             if explicit {
                 headers::strip_proxy_only(&mut head.headers);
             }
-            target(cx, &head, names_destination).await
+            target(cx, &head, names_destination).await.map_err(Refusal::into_answer)
         }
     };
     let (outcome, mut response) = match outcome {
-        Err(refusal) => refusal.into_answer(),
+        Err(answer) => answer,
         Ok(target) if explicit && head.method == Method::CONNECT && on_upgrade.is_some() => {
             return match on_upgrade {
                 Some(wish) => upgrade::tunnel(&cx.worker, &cx.source, target, wish),
@@ -120,10 +132,7 @@ pub(super) fn decline(
     reason: Reason,
     message: &str,
 ) -> Response<Body> {
-    let destination = match &cx.destination {
-        HttpDestination::Service { service, .. } => Some(service.clone()),
-        HttpDestination::Proxy => None,
-    };
+    let destination = cx.service().cloned();
     let record = Record::begin(&cx.worker, &head);
     let (outcome, response) = Refusal::new(reason, message.to_owned(), destination).into_answer();
     let response = if record.is_grpc() { reply::for_grpc(response) } else { response };
@@ -147,8 +156,7 @@ async fn target(
             let Some(authority) = head.uri.authority() else {
                 return refuse(Reason::BadRequest, "the request does not say what host it is for");
             };
-            let default_port = if head.method == Method::CONNECT { 443 } else { 80 };
-            Box::pin(egress::destination(&cx.worker, &cx.source, authority, default_port)).await
+            Box::pin(egress::destination(&cx.worker, &cx.source, authority)).await
         }
     }
 }

@@ -17,6 +17,7 @@ use super::input::Input;
 use super::line::Line;
 use super::memory::Windows;
 use super::out::Out;
+use super::skipped::Skipped;
 use super::stalled::Watched;
 use super::stream::{Reset, Stream, Way, register};
 use super::{Incoming, Limits, WhenReset};
@@ -65,6 +66,8 @@ pub(super) struct Core {
     pub streams: FastMap<u32, Stream>,
     /// The highest stream that the peer opened (servers).
     pub last_opened: u32,
+    /// Those below it that the peer did not open (servers).
+    pub skipped: Skipped,
     /// The next stream that we open (clients).
     pub next_stream: u32,
     pub send_window: i64,
@@ -153,6 +156,7 @@ impl Core {
             decoder: Decoder::new(TABLE_SIZE),
             streams: FastMap::default(),
             last_opened: 0,
+            skipped: Skipped::default(),
             next_stream: 1,
             send_window: i64::from(frame::DEFAULT_WINDOW),
             receive_window: i64::from(limits.connection_window.max(frame::DEFAULT_WINDOW)),

@@ -6,11 +6,12 @@ use http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, Entry, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE,
 };
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
+use http::uri::{Authority, Scheme};
+use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version, request, response};
 
 use super::hpack::{ENTRY_OVERHEAD, Encoder, Field, Malformed};
 use crate::budget::cost;
+use crate::uri::{self, Path};
 
 /// Bytes that are kept of a field of a request that is not taken on.
 const OUTLINE: usize = 1024;
@@ -26,6 +27,8 @@ pub struct RequestHead<'a> {
     pub method: &'a Method,
     /// With an authority; with a scheme and a path unless the method is CONNECT.
     pub uri: &'a Uri,
+    /// Where a path is that the URI cannot hold (see [`AsSent`](crate::uri::AsSent)).
+    pub extensions: &'a Extensions,
     pub headers: &'a HeaderMap,
     pub more: &'a [(HeaderName, HeaderValue)],
 }
@@ -40,7 +43,7 @@ impl RequestHead<'_> {
             encoder.authority(authority.as_str(), out);
         }
         if *self.method != Method::CONNECT {
-            encoder.path(self.uri.path_and_query().map_or("/", PathAndQuery::as_str), out);
+            encoder.path(uri::path(self.uri, self.extensions), out);
         }
         for (name, value) in self.more {
             encoder.header(name, value, out);
@@ -54,11 +57,12 @@ impl RequestHead<'_> {
     pub(super) fn size(&self) -> usize {
         let pseudo = |name: &str, value: &str| name.len() + value.len() + ENTRY_OVERHEAD;
         let field = |name: &HeaderName, value: &HeaderValue| pseudo(name.as_str(), "") + value.len();
+        let path = || uri::path(self.uri, self.extensions).len();
         let mut size = pseudo(":method", self.method.as_str());
         size += self.uri.authority().map_or(0, |authority| pseudo(":authority", authority.as_str()));
         if *self.method != Method::CONNECT {
             size += pseudo(":scheme", self.uri.scheme_str().unwrap_or("http"));
-            size += pseudo(":path", self.uri.path_and_query().map_or("/", PathAndQuery::as_str));
+            size += pseudo(":path", "") + path();
         }
         size += self.more.iter().map(|(name, value)| field(name, value)).sum::<usize>();
         size + list_size(self.headers)
@@ -82,7 +86,7 @@ pub(super) struct Block {
     method: Option<Method>,
     scheme: Option<Scheme>,
     authority: Option<Authority>,
-    path: Option<PathAndQuery>,
+    path: Option<Path>,
     protocol: Option<HeaderValue>,
     status: Option<StatusCode>,
     headers: HeaderMap,
@@ -111,7 +115,11 @@ impl Block {
             Field::Method(value) => in_order && once(&mut self.method, value),
             Field::Scheme(value) => in_order && once(&mut self.scheme, value),
             Field::Authority(value) => in_order && once(&mut self.authority, value),
-            Field::Path(value) => in_order && once(&mut self.path, value),
+            Field::Path(value) => {
+                // As it is decided on, besides.
+                self.values += value.sent.as_ref().map_or(0, |sent| sent.0.len());
+                in_order && once(&mut self.path, value)
+            }
             Field::Protocol(value) => in_order && once(&mut self.protocol, value),
             Field::Status(value) => in_order && once(&mut self.status, value),
         };
@@ -198,12 +206,15 @@ impl Block {
         } else {
             let (scheme, path) = (self.scheme?, self.path?);
             // Section 8.3.1: without its slash a path would be another one to each who reads it.
-            let asterisk = path == "*" && method == Method::OPTIONS;
-            if !path.path().starts_with('/') && !asterisk {
+            let asterisk = path.uri == "*" && method == Method::OPTIONS;
+            if !path.uri.path().starts_with('/') && !asterisk {
                 return None;
             }
+            if let Some(sent) = path.sent {
+                head.extensions.insert(*sent);
+            }
             let mut parts = http::uri::Parts::default();
-            parts.path_and_query = Some(path);
+            parts.path_and_query = Some(path.uri);
             if self.authority.is_some() {
                 parts.scheme = Some(scheme);
                 parts.authority = self.authority;

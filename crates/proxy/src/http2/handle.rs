@@ -32,6 +32,8 @@ pub struct Incoming {
 pub enum Unfit {
     /// Its head is larger than is taken, and not whole.
     Oversized,
+    /// Its authority is none. Of its head there is what came before that.
+    Misdirected,
     /// There is no memory for it. Of its head there is what a record needs.
     Unaffordable,
 }

@@ -26,6 +26,7 @@ mod memory;
 mod out;
 mod receive;
 mod send;
+mod skipped;
 mod splice;
 mod stalled;
 mod stream;

@@ -11,7 +11,7 @@ use super::core::{Core, Going};
 use super::error::{Ended, Reason, Violation};
 use super::fields::{self, Block};
 use super::frame::{self, HEADER, Head, PREFACE, flag, kind, u32_at};
-use super::hpack::{DecodeError, ListLimit};
+use super::hpack::{DecodeError, ListLimit, Malformed};
 use super::input::{BlockBegun, Data, Expect};
 use super::stream::{Reset, Stream, Way};
 use super::{Incoming, Unfit};
@@ -23,6 +23,7 @@ const MAX_EMPTY_FRAMES: u8 = 100;
 /// A header block may be that many frames.
 const MAX_CONTINUATIONS: usize = 64;
 
+const MALFORMED: &str = "its requests are malformed";
 /// CVE-2023-44487.
 pub(super) const RESETS: Violation =
     Violation::new(Reason::ENHANCE_YOUR_CALM, "it opens streams only to reset them");
@@ -364,15 +365,21 @@ impl Core {
             return Err(Violation::protocol("a client opened a stream of an even number"));
         }
         if id <= self.last_opened {
-            // Trailers of a request that was cut here, or a peer that is confused.
-            let expected = self.cut.remove(&id);
-            return if expected { Ok(()) } else { self.mistake("HEADERS came on a stream that is over") };
+            // Trailers of a request that was cut here.
+            if self.cut.remove(&id) {
+                return Ok(());
+            }
+            // Sections 5.1 and 5.1.1.
+            return Err(match self.skipped.contains(id) {
+                true => Violation::protocol("a client opened a stream below one that it has opened"),
+                false => Violation::new(Reason::STREAM_CLOSED, "HEADERS came on a stream that is over"),
+            });
         }
         if self.going == Going::Final {
             // It has been told that this stream would not be looked at.
             return Ok(());
         }
-        self.last_opened = id;
+        self.skipped.note(std::mem::replace(&mut self.last_opened, id), id);
         self.control_room()?;
         // Those that are over count as long as somebody holds them, but twice as many may be held.
         let held = self.streams.len();
@@ -386,17 +393,23 @@ impl Core {
             self.refuse(id, end, Reason::REFUSED_STREAM);
             return if self.resets.take(self.now) { Ok(()) } else { Err(RESETS) };
         }
-        if matches!(problem, Some(DecodeError::Oversized)) {
-            self.mistake("its headers are too large")?;
+        let unfit = match problem {
+            Some(DecodeError::Oversized) => Some((Unfit::Oversized, "its headers are too large")),
+            Some(DecodeError::Malformed(Malformed::Authority)) => Some((Unfit::Misdirected, MALFORMED)),
+            _ => None,
+        };
+        if let Some((unfit, what)) = unfit {
+            self.mistake(what)?;
             let cost = block.cost();
             let head = block.cut_request();
             let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end, head) };
             let mut stream = Stream::new(self.peer.initial_window, self.windows.confirmed());
             (stream.charge, stream.head_cost) = (charge, cost);
-            (stream.head_seen, stream.oversized) = (true, true);
+            (stream.head_seen, stream.oversized) = (true, unfit == Unfit::Oversized);
+            stream.is_head = head.method == http::Method::HEAD;
             stream.receiving = if end { Way::Ended } else { Way::Open };
             self.streams.insert(id, stream);
-            self.accepted.push_back(Incoming { id, head, unfit: Some(Unfit::Oversized) });
+            self.accepted.push_back(Incoming { id, head, unfit: Some(unfit) });
             return Ok(());
         }
         let cost = block.cost();
@@ -406,7 +419,7 @@ impl Core {
             (head, length)
         }) else {
             self.refuse(id, end, Reason::PROTOCOL_ERROR);
-            return self.mistake("its requests are malformed");
+            return self.mistake(MALFORMED);
         };
         let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end, head) };
         let mut stream = Stream::new(self.peer.initial_window, self.windows.confirmed());
@@ -418,7 +431,7 @@ impl Core {
             stream.receiving = Way::Ended;
             if length.is_some_and(|length| length > 0) {
                 self.refuse(id, end, Reason::PROTOCOL_ERROR);
-                return self.mistake("its requests are malformed");
+                return self.mistake(MALFORMED);
             }
         }
         self.streams.insert(id, stream);

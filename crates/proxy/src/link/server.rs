@@ -27,7 +27,7 @@ use crate::budget::{Payer, Seat, Shed, cost};
 use crate::error::UpstreamErrorKind;
 use crate::http::body::{Body, Gate};
 use crate::http::headers;
-use crate::http::reply::too_large;
+use crate::http::reply;
 use crate::http::respond::respond;
 use crate::http2::{
     Connection, Ended, Incoming, Receiver, Sender, Tunnel, Unfit, Violation, splice, until_dead,
@@ -237,8 +237,8 @@ async fn answer(
 ) {
     link.peer.account.turn().await;
     let Incoming { mut head, unfit, .. } = incoming;
-    if unfit.is_some() {
-        return respond(&mut sender, too_large(&head.headers)).await;
+    if let Some(unfit) = unfit {
+        return respond(&mut sender, reply::unfit(unfit, &head.headers)).await;
     }
     if head.method == Method::CONNECT {
         return tunnel(worker, link, head, sender, receiver).await;

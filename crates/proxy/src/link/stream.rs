@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, response};
+use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri, response};
 use tokio::time::timeout;
 use tulle_model::name::WorkloadName;
 
@@ -41,7 +41,13 @@ impl LinkStream {
             let name = HeaderValue::try_from(workload.to_string()).map_err(|e| internal(&e))?;
             headers.insert(WORKLOAD, name);
         }
-        let head = RequestHead { method: &Method::CONNECT, uri: &uri, headers: &headers, more: &[] };
+        let head = RequestHead {
+            method: &Method::CONNECT,
+            uri: &uri,
+            extensions: &Extensions::new(),
+            headers: &headers,
+            more: &[],
+        };
         let (sender, mut receiver) = self.0.request(&head, false).map_err(not_sent)?;
         worker.metrics.counts().client_streams.add(1);
         let head = match timeout(TUNNEL_DEADLINE, poll_fn(|cx| receiver.poll_head(cx))).await {

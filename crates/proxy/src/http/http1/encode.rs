@@ -7,6 +7,7 @@ use http::{Method, StatusCode, Version, request};
 use super::date;
 use super::framing::may_trail;
 use super::output::Sending;
+use crate::uri;
 
 /// How the body of a message is announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,12 +119,10 @@ pub(super) fn request(
     let authority = head.uri.authority().map_or("", |authority| authority.as_str());
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
-    let target = match head.uri.path_and_query() {
-        _ if head.method == Method::CONNECT => authority,
-        Some(target) => target.as_str(),
-        None => "/",
-    };
-    out.extend_from_slice(target.as_bytes());
+    out.extend_from_slice(match head.method == Method::CONNECT {
+        true => authority.as_bytes(),
+        false => uri::path(&head.uri, &head.extensions),
+    });
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(authority.as_bytes());
     out.extend_from_slice(b"\r\n");

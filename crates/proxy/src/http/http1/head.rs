@@ -11,6 +11,7 @@ use super::buffers;
 use super::framing::{Framing, Malformed, TRAILERS_TOO_LARGE, single_chunk};
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::hpack::ENTRY_OVERHEAD;
+use crate::uri;
 
 /// Lines of fields that a head has as a rule, and at most: those of a cookie count as one field.
 const USUAL_LINES: usize = 128;
@@ -56,9 +57,39 @@ pub(super) struct ResponseHead {
     pub keep_seconds: Option<u64>,
 }
 
+const FIRST_LINE: Malformed = Malformed("the first line is not valid");
+const TARGET: Malformed = Malformed("the request target is not valid");
+
 /// Parses the request that `bytes` begin with; says how many bytes it took, a body that is there as a
 /// whole among them. `None`: its head is not there to its end.
 pub(super) fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad> {
+    match parse_request(bytes, bytes) {
+        Err(Bad::Malformed(FIRST_LINE)) => match in_ascii(bytes) {
+            Some(ascii) => parse_request(&ascii, bytes),
+            None => Err(FIRST_LINE.into()),
+        },
+        parsed => parsed,
+    }
+}
+
+/// `bytes` with a target that can be parsed, where it only was no UTF-8.
+#[cold]
+fn in_ascii(bytes: &[u8]) -> Option<Vec<u8>> {
+    let start = empty_lines(bytes);
+    let line = bytes[start..].split(|byte| *byte == b'\n').next()?;
+    let target = line.split(|byte| *byte == b' ').nth(1)?;
+    std::str::from_utf8(target).is_err().then(|| {
+        let mut ascii = bytes.to_vec();
+        ascii[start..start + line.len()]
+            .iter_mut()
+            .filter(|byte| !byte.is_ascii())
+            .for_each(|byte| *byte = b'x');
+        ascii
+    })
+}
+
+/// Parses a request. `bytes` are the `sent` ones, but for what is no ASCII in its first line.
+fn parse_request(bytes: &[u8], sent: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad> {
     let most = within(bytes);
     let mut fields = [const { MaybeUninit::uninit() }; USUAL_LINES];
     let mut more;
@@ -91,14 +122,24 @@ pub(super) fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad>
             return Err(Malformed("the only transfer coding supported is chunked").into());
         }
     };
-    let (own, whole, used) = own(bytes, length, framing);
+    let (own, whole, used) = own(sent, length, framing);
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method =
         Method::from_bytes(method.as_bytes()).map_err(|_| Malformed("the request has no valid method"))?;
-    parts.uri = Uri::from_maybe_shared(part(bytes, &own, target.as_bytes()))
-        .map_err(|_| Malformed("the request target is not valid"))?;
-    if !is_target(&parts.method, &parts.uri, target) {
-        return Err(Malformed("the request target is not valid").into());
+    parts.uri = match Uri::from_maybe_shared(part(bytes, &own, target.as_bytes())) {
+        Ok(uri) => uri,
+        Err(_) => {
+            let (uri, sent) = uri::unusual(part(bytes, &own, target.as_bytes())).ok_or(TARGET)?;
+            parts.extensions.insert(sent);
+            uri
+        }
+    };
+    if !is_target(&parts.method, &parts.uri, target) || has_fragment(&parts, target) {
+        return Err(TARGET.into());
+    }
+    // RFC 9110, section 9.3.6.
+    if parts.method == Method::CONNECT && framing != Framing::Length(0) {
+        return Err(Malformed("a CONNECT request has no content").into());
     }
     if parts.method == Method::OPTIONS && has_no_path(target) {
         parts.uri = asterisk(parts.uri)?;
@@ -125,10 +166,28 @@ pub(super) fn empty_lines(bytes: &[u8]) -> usize {
 
 /// The four forms of a target (RFC 9112, section 3.2). Elsewhere `host/path` would be taken for a host.
 fn is_target(method: &Method, uri: &Uri, target: &str) -> bool {
-    if method == Method::CONNECT {
-        return uri.authority().is_some() && uri.scheme().is_none() && uri.path_and_query().is_none();
+    if target.starts_with('/') {
+        return method != Method::CONNECT;
     }
-    target.starts_with('/') || target == "*" || uri.scheme().is_some()
+    let authority = uri.authority().is_some_and(|authority| uri::is_valid(authority.as_str()));
+    if method == Method::CONNECT {
+        return authority && uri.scheme().is_none() && uri.path_and_query().is_none();
+    }
+    // `http` takes a scheme without a letter.
+    target == "*"
+        || (authority
+            && uri.scheme().is_some()
+            && target.starts_with(|first: char| first.is_ascii_alphabetic()))
+}
+
+/// Whether a target ends with a fragment, which is no part of one, and which `http` takes off.
+fn has_fragment(parts: &request::Parts, target: &str) -> bool {
+    match parts.uri.path_and_query() {
+        Some(path) if target.starts_with('/') => {
+            path.as_str().len() != target.len() && parts.extensions.is_empty()
+        }
+        _ => target.contains('#'),
+    }
 }
 
 /// Whether a target is of absolute-form and ends with its authority.
@@ -140,7 +199,7 @@ fn has_no_path(target: &str) -> bool {
 fn asterisk(uri: Uri) -> Result<Uri, Malformed> {
     let mut parts = uri.into_parts();
     parts.path_and_query = Some(PathAndQuery::from_static("*"));
-    Uri::from_parts(parts).map_err(|_| Malformed("the request target is not valid"))
+    Uri::from_parts(parts).map_err(|_| TARGET)
 }
 
 #[cold]
@@ -240,7 +299,7 @@ fn bad(error: httparse::Error) -> Bad {
         httparse::Error::HeaderValue => "a header has no valid value",
         httparse::Error::NewLine => "a line does not end with CR and LF",
         httparse::Error::Status => "the status is not valid",
-        httparse::Error::Token => "the first line is not valid",
+        httparse::Error::Token => return Bad::Malformed(FIRST_LINE),
         httparse::Error::Version => "it is of another version than HTTP/1.0 and HTTP/1.1",
     }))
 }

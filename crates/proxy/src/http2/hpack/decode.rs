@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use http::header::COOKIE;
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::Scheme;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::dynamic_table::{DynamicTable, Entry};
 use super::integer::Reader;
 use super::{CompressionError, DEFAULT_TABLE_SIZE, DecodeError, ENTRY_OVERHEAD, Field, Malformed};
 use super::{huffman, interned, static_table};
+use crate::uri::{self, Path};
 
 /// What a peer's blocks refer to, and what decodes them.
 #[derive(Debug)]
@@ -139,7 +140,7 @@ impl Decoder {
             return Ok((size, Ok(field)));
         }
         if index == AUTHORITY {
-            return Ok((":authority".len() + ENTRY_OVERHEAD, Err(Malformed::PseudoValue)));
+            return Ok((":authority".len() + ENTRY_OVERHEAD, Err(Malformed::Authority)));
         }
         let entry = self.entry(index)?;
         Ok((entry.size, entry.field.as_ref().map_err(|(malformed, _)| *malformed)))
@@ -310,9 +311,12 @@ fn build(name: Name, value: &[u8]) -> Result<Field, (Malformed, Name)> {
         Name::Method => Method::from_bytes(value).ok().map(Field::Method),
         Name::Scheme => scheme(value).map(Field::Scheme),
         Name::Authority => {
-            Authority::from_maybe_shared(Bytes::copy_from_slice(value)).ok().map(Field::Authority)
+            return match uri::authority(value) {
+                Some(authority) => Ok(Field::Authority(authority)),
+                None => Err((Malformed::Authority, name)),
+            };
         }
-        Name::Path => path(value).map(Field::Path),
+        Name::Path => Path::parse(value).map(Field::Path),
         Name::Protocol => protocol(value).map(Field::Protocol),
         Name::Status => status(value).map(Field::Status),
         Name::Header(name) => {
@@ -341,15 +345,6 @@ fn scheme(value: &[u8]) -> Option<Scheme> {
         b"" => None,
         _ => Scheme::try_from(value).ok(),
     }
-}
-
-fn path(value: &[u8]) -> Option<PathAndQuery> {
-    if !matches!(value, [b'/', ..] | b"*") {
-        return None;
-    }
-    let path = PathAndQuery::from_maybe_shared(Bytes::copy_from_slice(value)).ok()?;
-    // A fragment was cut off: it is no part of a request's target (RFC 9113, 8.3.1).
-    (path.as_str().len() == value.len()).then_some(path)
 }
 
 fn protocol(value: &[u8]) -> Option<HeaderValue> {

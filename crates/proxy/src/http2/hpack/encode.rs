@@ -91,11 +91,11 @@ impl Encoder {
         self.field(":authority", authority.as_bytes(), out);
     }
 
-    pub fn path(&mut self, path: &str, out: &mut Vec<u8>) {
+    pub fn path(&mut self, path: &[u8], out: &mut Vec<u8>) {
         match path {
-            "/" => out.push(0x84),
-            "/index.html" => out.push(0x85),
-            _ => self.field(":path", path.as_bytes(), out),
+            b"/" => out.push(0x84),
+            b"/index.html" => out.push(0x85),
+            _ => self.field(":path", path, out),
         }
     }
 

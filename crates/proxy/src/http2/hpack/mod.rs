@@ -23,11 +23,13 @@ mod static_table;
 #[cfg(test)]
 mod tests;
 
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{Authority, Scheme};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 pub use decode::{Decoder, ListLimit};
 pub use encode::Encoder;
+
+use crate::uri::Path;
 
 /// What either side's dynamic table may hold until SETTINGS say otherwise (RFC 9113, 6.5.2).
 pub const DEFAULT_TABLE_SIZE: usize = 4096;
@@ -43,7 +45,7 @@ pub enum Field {
     Scheme(Scheme),
     Authority(Authority),
     /// `*`, or a path that starts with a slash; never a fragment.
-    Path(PathAndQuery),
+    Path(Path),
     /// Of an extended CONNECT (RFC 8441): visible ASCII.
     Protocol(HeaderValue),
     Status(StatusCode),
@@ -93,6 +95,8 @@ pub enum Malformed {
     Value,
     #[error("a pseudo-header's value is invalid")]
     PseudoValue,
+    #[error("`:authority` is no host with an optional port")]
+    Authority,
     #[error("a pseudo-header is unknown")]
     UnknownPseudo,
     #[error("a pseudo-header stands after a field, is repeated, missing or of the other direction")]

@@ -1,10 +1,11 @@
 //! The static table (RFC 7541, appendix A) as the decoder needs it: fields that are ready to be cloned.
 
 use http::header::*;
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::Scheme;
 use http::{Method, StatusCode};
 
 use super::Field;
+use crate::uri::Path;
 
 /// How many entries it has. The indices of the dynamic table follow.
 pub(super) const LENGTH: usize = 61;
@@ -14,8 +15,8 @@ pub(super) const LENGTH: usize = 61;
 static FIELDS: [Field; LENGTH - 1] = [
     Field::Method(Method::GET),
     Field::Method(Method::POST),
-    Field::Path(PathAndQuery::from_static("/")),
-    Field::Path(PathAndQuery::from_static("/index.html")),
+    Field::Path(Path::from_static("/")),
+    Field::Path(Path::from_static("/index.html")),
     Field::Scheme(Scheme::HTTP),
     Field::Scheme(Scheme::HTTPS),
     Field::Status(StatusCode::OK),

@@ -73,7 +73,7 @@ async fn windows_are_small_while_memory_is_short() {
     encoder.method(&http::Method::POST, &mut block);
     encoder.scheme("http", &mut block);
     encoder.authority("a", &mut block);
-    encoder.path("/", &mut block);
+    encoder.path(b"/", &mut block);
     let open = |core: &mut Core, id: u32| {
         let mut bytes = Vec::new();
         frame::head(&mut bytes, block.len(), kind::HEADERS, flag::END_HEADERS, id);

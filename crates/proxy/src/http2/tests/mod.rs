@@ -104,8 +104,13 @@ pub(super) async fn exchange(
     trailers: Option<HeaderMap>,
 ) -> (http::response::Parts, Bytes, Option<HeaderMap>) {
     let uri = http::Uri::try_from(format!("http://c.test{path}")).unwrap();
-    let head =
-        super::RequestHead { method: &http::Method::POST, uri: &uri, headers: &HeaderMap::new(), more: &[] };
+    let head = super::RequestHead {
+        method: &http::Method::POST,
+        uri: &uri,
+        extensions: &http::Extensions::new(),
+        headers: &HeaderMap::new(),
+        more: &[],
+    };
     ready(handle).await;
     let (mut sender, mut receiver) = handle.request(&head, false).unwrap();
     tokio::task::spawn_local(async move {
@@ -155,7 +160,13 @@ async fn a_slow_reader_stops_its_sender_and_no_other() {
     let (handle, _running) = client(near);
     let uri = http::Uri::from_static("http://c.test/slow");
     let headers = HeaderMap::new();
-    let head = super::RequestHead { method: &http::Method::POST, uri: &uri, headers: &headers, more: &[] };
+    let head = super::RequestHead {
+        method: &http::Method::POST,
+        uri: &uri,
+        extensions: &http::Extensions::new(),
+        headers: &headers,
+        more: &[],
+    };
     let (mut sender, receiver) = handle.request(&head, false).unwrap();
     let sent = std::rc::Rc::new(std::cell::Cell::new(0));
     let counted = sent.clone();
@@ -214,7 +225,13 @@ async fn dropping_an_answer_resets_its_stream() {
     let (handle, _running) = client(near);
     let uri = http::Uri::from_static("http://c.test/");
     let headers = HeaderMap::new();
-    let head = super::RequestHead { method: &http::Method::POST, uri: &uri, headers: &headers, more: &[] };
+    let head = super::RequestHead {
+        method: &http::Method::POST,
+        uri: &uri,
+        extensions: &http::Extensions::new(),
+        headers: &headers,
+        more: &[],
+    };
     let (mut sender, receiver) = handle.request(&head, false).unwrap();
     drop(receiver);
     let reset = poll_fn(|cx| sender.poll_reset(cx)).await;

@@ -157,7 +157,7 @@ fn strange_http1(random: &mut StdRng) -> Vec<u8> {
 }
 
 /// A field of HPACK: a literal that nobody indexes, with a new name.
-fn literal(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+pub fn literal(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.push(0);
     for text in [name, value] {
         match text.len() {
@@ -176,22 +176,22 @@ fn literal(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     }
 }
 
-fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+pub fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
     out.extend_from_slice(&[kind, flags]);
     out.extend_from_slice(&stream.to_be_bytes());
     out.extend_from_slice(payload);
 }
 
-const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+pub const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
+pub const END_STREAM: u8 = 1;
 
 /// A header block in as many frames as it needs.
-fn block(out: &mut Vec<u8>, stream: u32, end: bool, block: &[u8]) {
+pub fn block(out: &mut Vec<u8>, stream: u32, end: bool, block: &[u8]) {
     let parts: Vec<&[u8]> = block.chunks(16 << 10).collect();
     for (i, part) in parts.iter().enumerate() {
         let (kind, last) = (if i == 0 { HEADERS } else { 9 }, i + 1 == parts.len());

@@ -17,5 +17,6 @@ mod rules;
 mod shares;
 mod stale;
 mod stalls;
+mod targets;
 mod upgrades;
 mod waiting;

@@ -71,8 +71,10 @@ fn what_fails_the_stream() {
         (":path", b"/a b", Malformed::PseudoValue),
         (":path", b"/a#b", Malformed::PseudoValue),
         (":scheme", b"", Malformed::PseudoValue),
-        (":authority", b"", Malformed::PseudoValue),
-        (":authority", b"a/b", Malformed::PseudoValue),
+        (":authority", b"", Malformed::Authority),
+        (":authority", b"u@a", Malformed::Authority),
+        (":authority", b"a:x", Malformed::Authority),
+        (":authority", b"a/b", Malformed::Authority),
         (":protocol", b"", Malformed::PseudoValue),
         (":protocol", b"\xff", Malformed::PseudoValue),
         (":status", b"20", Malformed::PseudoValue),
@@ -82,7 +84,7 @@ fn what_fails_the_stream() {
         assert_eq!(outcome(&literal(name, value)), malformed(error), "{name} {value:?}");
     }
     // The static table's first entry as it stands.
-    assert_eq!(outcome(&[0x81]), malformed(Malformed::PseudoValue));
+    assert_eq!(outcome(&[0x81]), malformed(Malformed::Authority));
 }
 
 #[test]
@@ -205,7 +207,7 @@ fn what_repeats_is_indexed_and_what_does_not_is_not() {
     let request = |id: &'static str| {
         [
             Field::Method(Method::PUT),
-            Field::Path(PathAndQuery::from_static("/a/path")),
+            Field::Path(Path::from_static("/a/path")),
             header("user-agent", "a client"),
             header("x-request-id", id),
             header("x-custom", "value"),
