@@ -12,6 +12,7 @@ pub mod fair_share;
 pub mod host;
 pub mod identity;
 pub mod kinds;
+pub mod kubernetes;
 pub mod name;
 pub mod path;
 pub mod registry;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::Value;
 use tulle_model::document::{self, Document};
+use tulle_model::kubernetes::{self, Meaning};
 use tulle_model::name::ServiceName;
 use tulle_model::registry::{self, Kind};
 use tulle_model::validate::{self, Code, FieldError};
@@ -25,6 +26,10 @@ pub struct FileArgs {
     /// Folders in folders, too
     #[arg(short = 'R', long)]
     pub recursive: bool,
+    /// Refuse objects of Kubernetes' own kinds that mean nothing here (Deployment, ConfigMap), too: they are
+    /// skipped otherwise
+    #[arg(long)]
+    pub strict: bool,
 }
 
 /// A larger file is no manifest.
@@ -107,8 +112,12 @@ fn label(code: Code) -> &'static str {
 }
 
 /// What files describe.
+#[derive(Default)]
 pub struct ManifestSet {
     pub manifests: Vec<Manifest>,
+    /// Objects of Kubernetes' own kinds that mean nothing here, as kubectl names them:
+    /// `deployment.apps/cart`.
+    pub skipped: Vec<String>,
 }
 
 impl ManifestSet {
@@ -118,6 +127,53 @@ impl ManifestSet {
             put_into_namespace(&mut manifest.value, namespace);
         }
     }
+
+    /// Takes in the object of a document, or those of a List; checked. Whether what means nothing here is
+    /// skipped, or wrong as well (`strict`).
+    pub fn add(
+        &mut self,
+        source: &Arc<Source>,
+        document: Document,
+        strict: bool,
+        diagnostics: &mut Diagnostics,
+    ) {
+        let document = Arc::new(document);
+        let is_list = document.value["kind"] == "List" && document.value["apiVersion"] == "v1";
+        let values = match document.value["items"].as_array().filter(|_| is_list) {
+            Some(items) => {
+                items.iter().enumerate().map(|(i, v)| (format!("/items/{i}"), v.clone())).collect()
+            }
+            None => vec![(String::new(), document.value.clone())],
+        };
+        for (prefix, value) in values {
+            match skipped(&value).filter(|_| !strict) {
+                Some(name) => self.skipped.push(name),
+                None => self.manifests.extend(object(source, &document, prefix, value, diagnostics)),
+            }
+        }
+    }
+
+    /// A line on what was skipped; `None` where nothing was.
+    pub fn skipped_note(&self) -> Option<String> {
+        let objects = match self.skipped.len() {
+            0 => return None,
+            1 => "1 object was skipped: its kind is".to_owned(),
+            count => format!("{count} objects were skipped: their kinds are"),
+        };
+        Some(format!("{objects} of Kubernetes, and without meaning here (--strict refuses that)"))
+    }
+}
+
+/// The name of an object that is not for us, though its kind is none that somebody made up.
+fn skipped(value: &Value) -> Option<String> {
+    let (version, kind) = (value["apiVersion"].as_str()?, value["kind"].as_str()?);
+    if kubernetes::meaning(version, kind) != Some(Meaning::Nothing) {
+        return None;
+    }
+    let group = version.rsplit_once('/').map(|(group, _)| format!(".{group}")).unwrap_or_default();
+    let metadata = &value["metadata"];
+    let name = metadata["name"].as_str().or(metadata["generateName"].as_str()).unwrap_or("<no name>");
+    Some(format!("{}{group}/{name}", kind.to_ascii_lowercase()))
 }
 
 fn put_into_namespace(object: &mut Value, namespace: &str) {
@@ -132,19 +188,24 @@ fn put_into_namespace(object: &mut Value, namespace: &str) {
 /// Reads and checks all files; all that is wrong in any of them comes in one report.
 pub fn load(args: &FileArgs) -> Result<ManifestSet> {
     let mut diagnostics = Diagnostics::default();
-    let mut manifests = Vec::new();
+    let mut set = ManifestSet::default();
     for path in &args.filename {
         let mut files = Vec::new();
         expand(path, args.recursive, &mut files, &mut diagnostics);
         for file in files {
             match read(&file) {
-                Ok(source) => manifests.extend(parse(&Arc::new(source), &mut diagnostics)),
+                Ok(source) => {
+                    let source = Arc::new(source);
+                    for document in documents(&source, &mut diagnostics) {
+                        set.add(&source, document, args.strict, &mut diagnostics);
+                    }
+                }
                 Err(diagnostic) => diagnostics.push(diagnostic),
             }
         }
     }
-    find_duplicates(&manifests, &mut diagnostics);
-    if manifests.is_empty() && diagnostics.is_empty() {
+    find_duplicates(&set.manifests, &mut diagnostics);
+    if set.manifests.is_empty() && set.skipped.is_empty() && diagnostics.is_empty() {
         let names: Vec<_> = args.filename.iter().map(|p| p.display().to_string()).collect();
         let mut diagnostic = Diagnostic::new(format!("there is no object in {}", names.join(", ")));
         if !args.recursive && args.filename.iter().any(|path| has_folders(path)) {
@@ -153,7 +214,7 @@ pub fn load(args: &FileArgs) -> Result<ManifestSet> {
         diagnostics.push(diagnostic);
     }
     diagnostics.into_result()?;
-    Ok(ManifestSet { manifests })
+    Ok(set)
 }
 
 fn expand(path: &Path, recursive: bool, files: &mut Vec<PathBuf>, diagnostics: &mut Diagnostics) {
@@ -235,23 +296,6 @@ pub fn documents(source: &Arc<Source>, diagnostics: &mut Diagnostics) -> Vec<Doc
     }
 }
 
-fn parse(source: &Arc<Source>, diagnostics: &mut Diagnostics) -> Vec<Manifest> {
-    let documents = documents(source, diagnostics);
-    documents.into_iter().flat_map(|document| objects(source, document, diagnostics)).collect()
-}
-
-/// The object of a document, or those of a List; checked.
-pub fn objects(source: &Arc<Source>, document: Document, diagnostics: &mut Diagnostics) -> Vec<Manifest> {
-    let document = Arc::new(document);
-    let is_list = document.value["kind"] == "List" && document.value["apiVersion"] == "v1";
-    let values = match document.value["items"].as_array().filter(|_| is_list) {
-        Some(items) => items.iter().enumerate().map(|(i, v)| (format!("/items/{i}"), v.clone())).collect(),
-        None => vec![(String::new(), document.value.clone())],
-    };
-    let values = values.into_iter();
-    values.filter_map(|(prefix, value)| object(source, &document, prefix, value, diagnostics)).collect()
-}
-
 fn object(
     source: &Arc<Source>,
     document: &Arc<Document>,
@@ -284,32 +328,43 @@ fn no_kind(manifest: &Manifest) -> Diagnostic {
             .diagnostic("an object is expected here", "", "no object")
             .help("an object begins with apiVersion: and kind:");
     }
-    let known = registry::KINDS.iter().map(|k| format!("{} ({})", k.kind, k.api_version()));
-    let known = format!("kinds: {}", known.collect::<Vec<_>>().join(", "));
     match (version, kind) {
         (Some(version), Some(kind)) => {
-            let same_kind = registry::KINDS.iter().find(|k| k.kind.eq_ignore_ascii_case(kind));
-            let (title, pointer, label) = match same_kind {
-                Some(k) => (
-                    format!("apiVersion: there is no kind `{kind}` in `{version}`"),
-                    if k.kind == kind { "/apiVersion" } else { "/kind" },
-                    format!("did you mean {} in {}?", k.kind, k.api_version()),
-                ),
-                None => (format!("kind: there is no kind `{kind}`"), "/kind", "unknown kind".to_owned()),
+            let title = format!("no matches for kind \"{kind}\" in version \"{version}\"");
+            let help = match kubernetes::meaning(version, kind) {
+                Some(Meaning::Nothing) => {
+                    "it is Kubernetes' own, and means nothing here: without --strict it is skipped".to_owned()
+                }
+                Some(Meaning::Traffic(advice)) => format!("it is Kubernetes' own: {advice}"),
+                None => known(version),
             };
-            manifest.diagnostic(title, pointer, &label).help(known)
+            let is_kind = registry::KINDS.iter().any(|k| k.kind == kind);
+            let pointer = if is_kind { "/apiVersion" } else { "/kind" };
+            let meant = kubernetes::probably_meant(version, kind)
+                .filter(|_| kubernetes::meaning(version, kind).is_none());
+            let label = meant.map_or("unknown kind".to_owned(), |meant| format!("did you mean {meant}?"));
+            manifest.diagnostic(title, pointer, &label).help(help)
         }
         _ => {
             let missing = if version.is_none() { "apiVersion" } else { "kind" };
             let mut diagnostic = manifest
                 .diagnostic(format!("{missing}: it is missing"), "", "an object says what it is")
-                .help(known);
+                .help(known(""));
             if value.get("services").is_some() {
                 diagnostic = diagnostic.help("is it a file for `tulle up`? Its name is tulle.yaml");
             }
             diagnostic
         }
     }
+}
+
+/// The kinds that one may have meant: those of the group, or all.
+fn known(api_version: &str) -> String {
+    let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
+    let of_group: Vec<_> = registry::KINDS.iter().filter(|k| k.group == group && !group.is_empty()).collect();
+    let kinds = if of_group.is_empty() { registry::KINDS.iter().collect() } else { of_group };
+    let names: Vec<_> = kinds.iter().map(|k| format!("{} ({})", k.kind, k.api_version())).collect();
+    format!("kinds: {}", names.join(", "))
 }
 
 fn find_duplicates(manifests: &[Manifest], diagnostics: &mut Diagnostics) {

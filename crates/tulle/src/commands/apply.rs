@@ -12,7 +12,7 @@ use crate::client::{Client, ClientArgs, JSON, Query, resource};
 use crate::diagnostic::Diagnostics;
 use crate::exit::{Exit, Failure, Result};
 use crate::manifest::{self, FileArgs, Manifest};
-use crate::output::print;
+use crate::output::{note, print};
 
 /// Who owns the fields that `tulle` sets (server-side apply).
 pub const FIELD_MANAGER: &str = "tulle";
@@ -39,6 +39,10 @@ pub async fn run(args: ApplyArgs) -> Result<()> {
         return Err(Failure::input("nothing is said about which files to apply").help("tulle apply -f FILE"));
     }
     let mut set = manifest::load(&args.files)?;
+    print_skipped(&set)?;
+    if set.manifests.is_empty() {
+        return Ok(());
+    }
     let client = args.client.client()?;
     set.default_namespace(args.namespace.as_deref().unwrap_or(client.namespace()));
     let mut manifests = set.manifests;
@@ -52,6 +56,14 @@ pub async fn run(args: ApplyArgs) -> Result<()> {
         let name = format!("{}/{}", qualified_singular(manifest.kind), manifest.name());
         print(&format!("{name} {outcome}{suffix}\n"))?;
     }
+    Ok(())
+}
+
+/// Lists what is not for us.
+pub fn print_skipped(set: &manifest::ManifestSet) -> Result<()> {
+    let lines: String = set.skipped.iter().map(|name| format!("{name} skipped\n")).collect();
+    print(&lines)?;
+    set.skipped_note().iter().for_each(|line| note(line));
     Ok(())
 }
 

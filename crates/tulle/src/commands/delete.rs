@@ -3,6 +3,7 @@
 use clap::Args;
 use tulle_model::registry::Kind;
 
+use super::apply::print_skipped;
 use super::get::{ScopeArgs, qualified_singular};
 use crate::client::{Client, ClientArgs, JSON, Query, resource};
 use crate::exit::{Exit, Failure, Result};
@@ -44,6 +45,9 @@ pub async fn run(args: DeleteArgs) -> Result<()> {
             .help("for example: `tulle delete node host-2 --revoke`"));
     }
     let targets = targets(&args).await?;
+    if targets.is_empty() && !args.files.filename.is_empty() {
+        return Ok(());
+    }
     let client = args.client.client()?;
     let mut missing = None;
     for (kind, namespace, name) in targets {
@@ -115,6 +119,7 @@ type Target = (&'static Kind, Option<String>, String);
 async fn targets(args: &DeleteArgs) -> Result<Vec<Target>> {
     if !args.files.filename.is_empty() {
         let set = manifest::load(&args.files)?;
+        print_skipped(&set)?;
         let targets = set.manifests.iter().map(|m| {
             let namespace = m.namespace().map(str::to_owned).or_else(|| args.scope.namespace.clone());
             (m.kind, namespace, m.name().to_owned())

@@ -8,7 +8,7 @@ use super::apply::apply_path;
 use crate::client::{ClientArgs, resource};
 use crate::exit::{Failure, Result};
 use crate::manifest::{self, FileArgs};
-use crate::output::{print, yaml};
+use crate::output::{note, print, yaml};
 
 #[derive(Debug, Args)]
 #[command(
@@ -30,6 +30,10 @@ pub async fn run(args: DiffArgs) -> Result<bool> {
         return Err(Failure::input("nothing is said about which files to compare").help("tulle diff -f FILE"));
     }
     let mut set = manifest::load(&args.files)?;
+    set.skipped_note().iter().for_each(|line| note(line));
+    if set.manifests.is_empty() {
+        return Ok(false);
+    }
     let client = args.client.client()?;
     set.default_namespace(args.namespace.as_deref().unwrap_or(client.namespace()));
     let mut differs = false;

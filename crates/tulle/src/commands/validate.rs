@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use tulle_model::name::ServiceName;
 
+use super::apply::print_skipped;
 use crate::diagnostic::Diagnostics;
-use crate::exit::Result;
+use crate::exit::{Failure, Result};
 use crate::manifest::{self, FileArgs};
-use crate::output::print;
+use crate::output::{note, print};
 use crate::up::config;
 
 #[derive(Debug, Args)]
@@ -38,9 +39,14 @@ pub fn run(mut args: ValidateArgs) -> Result<()> {
     let meshes = meshes.iter().map(|mesh| config::load(mesh)).collect::<Result<Vec<_>>>()?;
     for config in &meshes {
         count += config.services.len() + config.resources.len();
+        match &config.skipped {
+            Some(line) if args.files.strict => return Err(Failure::input(format!("resources: {line}"))),
+            skipped => skipped.iter().for_each(|line| note(line)),
+        }
     }
     if !files.is_empty() {
         let set = manifest::load(&FileArgs { filename: files, ..args.files })?;
+        print_skipped(&set)?;
         let mut diagnostics = Diagnostics::default();
         let known = |name: &ServiceName| meshes.iter().find_map(|mesh| mesh.ports_of(name));
         let missing = (!args.partial).then_some("name the file that has it, too, or say --partial");

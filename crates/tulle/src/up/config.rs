@@ -25,6 +25,8 @@ pub struct Config {
     /// Each after those that it depends on.
     pub services: Vec<Service>,
     pub resources: Vec<Manifest>,
+    /// A line on resources of Kubernetes' own kinds, which mean nothing here.
+    pub skipped: Option<String>,
 }
 
 impl Config {
@@ -103,9 +105,9 @@ fn read(source: &Arc<Source>, folder: PathBuf, diagnostics: &mut Diagnostics) ->
         }
         return None;
     };
-    let mut resources = Vec::new();
+    let mut set = manifest::ManifestSet::default();
     for document in documents {
-        resources.extend(manifest::objects(source, document, diagnostics));
+        set.add(source, document, false, diagnostics);
     }
     let mut patterns = Vec::new();
     let config = {
@@ -119,15 +121,15 @@ fn read(source: &Arc<Source>, folder: PathBuf, diagnostics: &mut Diagnostics) ->
                 Ok(source) => {
                     let source = Arc::new(source);
                     for document in manifest::documents(&source, diagnostics) {
-                        resources.extend(manifest::objects(&source, document, diagnostics));
+                        set.add(&source, document, false, diagnostics);
                     }
                 }
                 Err(diagnostic) => diagnostics.push(diagnostic.at(source, span.clone(), "named here")),
             }
         }
     }
-    let mut set = manifest::ManifestSet { manifests: resources };
     set.default_namespace(&config.namespace);
+    config.skipped = set.skipped_note();
     config.resources = set.manifests;
     let known = |name: &ServiceName| config.ports_of(name);
     let help = "every Service that a route refers to must be in this file, or in its resources";
@@ -172,7 +174,7 @@ fn config(root: &Field<'_>, folder: PathBuf, patterns: &mut Vec<Pattern>) -> Opt
     }
     find_shared_ports(&services, &fields);
     let services = in_order(services, &fields);
-    Some(Config { folder, name, namespace: namespace?, services, resources: Vec::new() })
+    Some(Config { folder, name, namespace: namespace?, services, resources: Vec::new(), skipped: None })
 }
 
 const SERVICE_FIELDS: &[&str] = &[

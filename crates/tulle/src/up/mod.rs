@@ -62,6 +62,7 @@ pub async fn run(args: UpArgs) -> Result<()> {
         _ = stop.next() => return Ok(()),
     };
     mesh.introduce(&config, &screen);
+    config.skipped.iter().for_each(|line| screen.say(line));
     let mut services = Services::new(&config, &mesh, &screen);
     let outcome = tokio::select! {
         outcome = services.run() => outcome,

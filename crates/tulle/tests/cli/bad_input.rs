@@ -48,7 +48,10 @@ fn wrong_fields() {
         "port_twice",
         validated(&format!("{SERVICE}  ports:\n  - {{name: a, port: 80}}\n  - {{name: b, port: 80}}\n"))
     );
-    insta::assert_snapshot!("unknown_kind", validated("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\n"));
+    insta::assert_snapshot!(
+        "unknown_kind",
+        validated("apiVersion: v1\nkind: Servise\nmetadata: {name: x}\n")
+    );
     insta::assert_snapshot!(
         "wrong_version",
         validated("apiVersion: gateway.networking.k8s.io/v1beta1\nkind: HTTPRoute\n")
@@ -57,6 +60,62 @@ fn wrong_fields() {
     insta::assert_snapshot!(
         "described_twice",
         validated(&format!("{SERVICE}  ports: [{{port: 80}}]\n---\n{SERVICE}  ports: [{{port: 81}}]\n"))
+    );
+}
+
+/// What Kubernetes has and a mesh has no use for is skipped, and said; nothing else is, and then nothing is done.
+#[test]
+fn kinds_that_are_not_served() {
+    let service = format!("{SERVICE}  ports: [{{port: 80}}]\n");
+    let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: c}\nspec: {template: {}}\n";
+    let account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: c}\n";
+    let list = "apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Secret, metadata: {name: s}}]\n";
+    let folder = folder(&[("app.yaml", &format!("{service}---\n{deployment}---\n{account}---\n{list}"))]);
+    let output = tulle(folder.path(), &["validate", "app.yaml"]);
+    assert_eq!(
+        (code(&output), stdout(&output).as_str()),
+        (0, "deployment.apps/c skipped\nserviceaccount/c skipped\nsecret/s skipped\n1 object valid\n")
+    );
+    insta::assert_snapshot!("skipped", stderr(&output));
+    let output = tulle(folder.path(), &["validate", "--strict", "app.yaml"]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (2, ""));
+    assert!(stderr(&output).contains("no matches for kind \"Deployment\" in version \"apps/v1\""));
+    assert!(stderr(&output).contains("no matches for kind \"Secret\" in version \"v1\""));
+    // Nothing is asked of a server for what is not for it.
+    let alone = self::folder(&[("d.yaml", deployment)]);
+    for line in ["apply -f d.yaml", "delete -f d.yaml"] {
+        let output = tulle(alone.path(), &line.split(' ').collect::<Vec<_>>());
+        assert_eq!((code(&output), stdout(&output).as_str()), (0, "deployment.apps/c skipped\n"), "{line}");
+    }
+    for (version, kind) in [
+        ("networking.istio.io/v1", "VirtualService"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("networking.k8s.io/v1", "Ingress"),
+        ("v1", "Endpoints"),
+        ("tulle.dev/v1alpha1", "TrafficPolicies"),
+        ("gateway.networking.k8s.io/v1", "HTTPRoutes"),
+        ("apps/v1", "Deploymnet"),
+        ("v1", "Deployment"),
+        ("apps/v1beta1", "Deployment"),
+    ] {
+        let foreign = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: x}}\n");
+        let folder =
+            self::folder(&[("a/a.yaml", &service), ("a/b.yaml", &foreign), ("a/c.yaml", deployment)]);
+        // Before a server is asked.
+        for line in ["validate a", "apply -f a", "delete -f a", "diff -f a"] {
+            let output = tulle(folder.path(), &line.split(' ').collect::<Vec<_>>());
+            assert_eq!((code(&output), stdout(&output).as_str()), (2, ""), "{line} {kind}");
+            let expected = format!("no matches for kind \"{kind}\" in version \"{version}\"");
+            assert!(stderr(&output).contains(&expected), "{line}: {}", stderr(&output));
+        }
+    }
+    insta::assert_snapshot!(
+        "kind_of_another_mesh",
+        validated("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: x}\n")
+    );
+    insta::assert_snapshot!(
+        "kind_about_traffic",
+        validated("apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: x}\n")
     );
 }
 
