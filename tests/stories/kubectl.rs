@@ -14,6 +14,21 @@ spec:
     backendRefs: [{name: d, port: 9431}]
 ";
 
+const LIST: &str = "apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Service
+  metadata: {name: listed, namespace: default}
+  spec: {ports: [{port: 80}]}
+- apiVersion: gateway.networking.k8s.io/v1
+  kind: HTTPRoute
+  metadata: {name: listed, namespace: default}
+  spec:
+    parentRefs: [{group: '', kind: Service, name: listed}]
+    rules: [{backendRefs: [{name: listed, port: 80}]}]
+";
+
 const SERVICE: &str = "apiVersion: v1
 kind: Service
 metadata: {name: extra, namespace: default, labels: {team: one}}
@@ -120,6 +135,48 @@ fn kubectl_works() {
     let bad = home.write("bad.yaml", &ROUTE.replace("9431", "99999")).display().to_string();
     let refused = kubectl(&format!("apply --server-side -f {bad}"));
     assert!(refused.stderr.contains("spec.rules[0].backendRefs[0].port"), "{refused:#?}");
+
+    // A list is checked by the second version of OpenAPI, as is what nobody serves.
+    let list = home.write("list.yaml", LIST).display().to_string();
+    assert_eq!(kubectl(&format!("apply -f {list}")).ok().lines().count(), 2);
+    assert!(kubectl("explain --output=plaintext-openapiv2 service.spec.ports").ok().contains("targetPort"));
+    let bad = home.write("bad.yaml", &LIST.replace("ports:", "prots:")).display().to_string();
+    let refused = kubectl(&format!("apply -f {bad}"));
+    assert!(refused.stderr.contains("prots"), "{refused:#?}");
+    let foreign = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\n";
+    let foreign = home.write("foreign.yaml", foreign).display().to_string();
+    let refused = kubectl(&format!("apply -f {foreign}"));
+    let expected = "no matches for kind \"VirtualService\" in version \"networking.istio.io/v1\"";
+    assert!(refused.stderr.contains(expected), "{refused:#?}");
+
+    // The endpoints of a service with a selector, as they come and go.
+    let slices = || {
+        kubectl("get endpointslices -l kubernetes.io/service-name=d -o jsonpath={.items[*].endpoints[*]}")
+            .ok()
+    };
+    eventually("a slice with its endpoint", Duration::from_secs(10), || {
+        slices().contains(r#""ready":true"#).then_some(())
+    });
+    let described = kubectl("describe service d").ok();
+    assert!(
+        described.lines().any(|l| l.starts_with("Endpoints:") && l.contains("127.0.0.1:")),
+        "{described}"
+    );
+    kubectl("patch service d --type=json -p [{\"op\":\"replace\",\"path\":\"/spec/selector\",\"value\":{\"app\":\"nobody\"}}]").ok();
+    eventually("a slice without", Duration::from_secs(10), || slices().is_empty().then_some(()));
+    kubectl("patch service d --type=json -p [{\"op\":\"replace\",\"path\":\"/spec/selector\",\"value\":{\"app\":\"d\"}}]").ok();
+
+    // What has to stay, and what has changed meanwhile.
+    for object in ["namespace default", "mesh default"] {
+        let refused = kubectl(&format!("delete {object}"));
+        assert!(refused.stderr.contains("Error from server (Forbidden)"), "{refused:#?}");
+    }
+    let old = home.write("old.yaml", &kubectl("get service extra -o yaml").ok()).display().to_string();
+    kubectl("label service extra team=three --overwrite").ok();
+    let refused = kubectl(&format!("replace -f {old}"));
+    let expected =
+        "the object has been modified; please apply your changes to the latest version and try again";
+    assert!(refused.stderr.contains(expected), "{refused:#?}");
 
     assert!(kubectl("delete httproute r").ok().contains("deleted"));
     watch.wait_for_line("deletion", patience, |line| line.contains("DELETED"));

@@ -17,8 +17,9 @@ use crate::ca::CaError;
 use crate::ca::api::ApiAuthority;
 use crate::ca::mesh::{AuthorityFiles, MeshAuthority};
 use crate::ca::seal::MasterKey;
+use crate::controller::Controller;
+use crate::controller::slices::SliceWriter;
 use crate::controller::status::StatusWriter;
-use crate::controller::{self, Controller};
 use crate::fleet::{Fleet, InvalidLeases, Leases};
 use crate::founding::{self, Owner, State, StateError};
 use crate::grpc::ads::Discovery;
@@ -127,8 +128,8 @@ impl Server {
         let now = SystemTime::now();
         let mut state = State::look(&dir, config.authority.is_some())?;
         let (store, authority, api_authority) = open_state(&state, &dir, &config, &domain, now).await?;
-        let objects = Objects::open(store.clone()).await?;
-        let mesh = controller::ensure_mesh(&objects, &domain).await?;
+        let objects = Objects::open(store.clone()).await?.of_mesh(&domain);
+        let mesh = objects.ensure_mesh().await?;
         let whole = mesh && objects.get(KindId::Namespace.kind(), "", DEFAULT_NAMESPACE)?.is_some();
         state.finish()?;
         let node_listener = listen("nodes", config.node_listen).await?;
@@ -142,6 +143,7 @@ impl Server {
         let publication = Publication::new();
         let enrolment = Enrolment::new(store, authority.root_fingerprint());
         let statuses = StatusWriter::new(objects.clone(), publication.clone(), metrics.clone());
+        let slices = SliceWriter::new(objects.clone());
         let fleet =
             Fleet::start(objects.clone(), enrolment.clone(), metrics.clone(), config.leases, stop.clone())?;
         // Everything is compiled before the first node is let in: it would be told that nothing exists.
@@ -150,6 +152,7 @@ impl Server {
             domain.clone(),
             publication.clone(),
             statuses.clone(),
+            slices.clone(),
             metrics.clone(),
             fleet.clone(),
         )?;
@@ -173,6 +176,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(controller.run(stop.clone()));
         tasks.spawn(statuses.run(stop.clone()));
+        tasks.spawn(slices.run(stop.clone()));
         let grpc_stop = stop.clone();
         tasks.spawn(async move {
             if let Err(error) = crate::grpc::serve(incoming, node_api, discovery, grpc_stop).await {
@@ -291,8 +295,8 @@ fn local_address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
 }
 
 /// Whether the store has what every mesh has: the namespace `default` and the Mesh. Makes what is missing, where there is room.
-async fn is_whole(objects: &Objects, domain: &TrustDomain) -> Result<bool, ObjectError> {
-    Ok(objects.ensure_default_namespace().await? & controller::ensure_mesh(objects, domain).await?)
+async fn is_whole(objects: &Objects) -> Result<bool, ObjectError> {
+    Ok(objects.ensure_default_namespace().await? & objects.ensure_mesh().await?)
 }
 
 fn api_names(config: &ServerConfig) -> Vec<String> {
@@ -353,7 +357,7 @@ impl Upkeep {
             }
             // The start had no room for it.
             if !self.whole && self.objects.trouble().is_none() {
-                match is_whole(&self.objects, self.authority.trust_domain()).await {
+                match is_whole(&self.objects).await {
                     Ok(whole) => self.whole = whole,
                     Err(error) => tracing::warn!(%error, "what every mesh has cannot be made"),
                 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ca::mesh::MeshAuthority;
 use crate::fleet::{EvictError, Fleet, NodeView};
-use crate::grpc::enrolment::{Enrolment, EnrolmentError, TokenRequest};
+use crate::grpc::enrolment::{Enrolment, EnrolmentError, TokenRequest, seconds};
 use crate::grpc::publication::Publication;
 use crate::grpc::refusal::REASONS;
 use crate::metrics::{Counter, Exposition, Metrics};
@@ -53,8 +53,35 @@ pub struct NewToken {
 pub struct Token {
     /// A secret.
     pub token: String,
-    /// RFC 3339.
+    #[serde(flatten)]
+    pub about: TokenView,
+}
+
+/// A token without its secret.
+#[derive(Debug, Serialize)]
+pub struct TokenView {
+    /// The second part of the token.
+    pub id: String,
+    /// `namespace/service-account`, `namespace/*`, or `*` for all.
+    pub identities: Vec<String>,
+    /// The only node that may use it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// RFC 3339, as `expires`.
+    pub created: String,
     pub expires: String,
+}
+
+/// `GET /tulle/v1alpha1/tokens`
+#[derive(Debug, Serialize)]
+pub struct Tokens {
+    pub tokens: Vec<TokenView>,
+}
+
+/// Seconds since the epoch, as API objects write times.
+fn instant(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// The views of a running server; clones share it.
@@ -104,9 +131,30 @@ impl Views {
             node: request.node,
             replace: false,
         };
-        let token = self.enrolment.create_token(request, SystemTime::now()).await?;
-        let expires = jiff::Timestamp::try_from(token.expires).unwrap_or_default();
-        Ok(Token { token: token.text, expires: expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string() })
+        let now = SystemTime::now();
+        let (identities, node) = (request.identities.clone(), request.node.clone());
+        let token = self.enrolment.create_token(request, now).await?;
+        let id = token.text.split('.').nth(1).unwrap_or_default().to_owned();
+        let (created, expires) = (instant(seconds(now)), instant(seconds(token.expires)));
+        Ok(Token { token: token.text, about: TokenView { id, identities, node, created, expires } })
+    }
+
+    /// The join tokens that nobody has used yet.
+    pub fn tokens(&self) -> Result<Tokens, EnrolmentError> {
+        let known = self.enrolment.tokens(SystemTime::now())?.into_iter();
+        let views = known.map(|token| TokenView {
+            id: token.id,
+            identities: token.identities,
+            node: token.node,
+            created: instant(token.made),
+            expires: instant(token.expires),
+        });
+        Ok(Tokens { tokens: views.collect() })
+    }
+
+    /// Takes a join token back; whether there was one.
+    pub async fn revoke_token(&self, id: &str) -> Result<bool, EnrolmentError> {
+        self.enrolment.revoke_token(id).await
     }
 
     /// Whether the server can do its work; the text says what is in the way.

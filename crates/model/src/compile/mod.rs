@@ -12,6 +12,7 @@ mod endpoints;
 mod form;
 mod index;
 mod route;
+pub mod slices;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,8 @@ pub struct Effects {
     pub services: Vec<ServiceName>,
     /// Services whose [`Compiler::endpoints`] are others now.
     pub endpoints: Vec<ServiceName>,
+    /// Services whose [`Compiler::own_slices`] may be others now: they show what is not ready, too.
+    pub slices: Vec<ServiceName>,
     /// Whether [`Compiler::mesh`] is another now.
     pub mesh: bool,
     /// Objects whose [`Compiler::route_status`] or [`Compiler::problem`] is another now. A route
@@ -234,6 +237,11 @@ impl Compiler {
             }
             KindId::Workload => WorkloadForm::read(object, &self.domain)
                 .map(|form| self.set_workload(&name, Some(form), dirty)),
+            // Made from what is known here already.
+            KindId::EndpointSlice if slices::is_own(object) => {
+                self.set_slice(&name, None, dirty);
+                Ok(())
+            }
             KindId::EndpointSlice => {
                 SliceForm::read(object).map(|form| self.set_slice(&name, Some(form), dirty))
             }
@@ -397,6 +405,7 @@ impl Compiler {
                 effects.services.push(name);
             }
         }
+        effects.slices = dirty.endpoints.iter().cloned().collect();
         for name in dirty.endpoints {
             let set = self.compile_endpoints(&name);
             if self.endpoints.get(&name).map(|s| &**s) != set.as_ref() {

@@ -83,7 +83,8 @@ fn workloads_become_endpoints_of_the_services_that_select_them() {
     assert!(compiler.endpoints(&name("shop/c")).unwrap().endpoints.is_empty());
 
     let effects = compiler.apply(workload("c-1", "c", true));
-    assert_eq!(effects, Effects { endpoints: vec![name("shop/c")], ..Effects::default() });
+    let of_c = || vec![name("shop/c")];
+    assert_eq!(effects, Effects { endpoints: of_c(), slices: of_c(), ..Effects::default() });
     assert_eq!(compiler.apply(workload("x-1", "x", true)), Effects::default());
     let set = compiler.endpoints(&name("shop/c")).unwrap();
     let endpoint = &set.endpoints[0];
@@ -412,6 +413,66 @@ fn the_mesh_settings_have_defaults() {
     assert!(!compiler.apply(mesh("other", json!({ "egress": { "policy": "Deny" } }))).mesh);
 }
 
+/// What a service selects, as its EndpointSlices show it.
+#[test]
+fn selected_workloads_are_shown_in_slices_that_are_no_endpoints() {
+    let mut compiler = compiler();
+    let shop_c = name("shop/c");
+    assert_eq!(compiler.own_slices(&shop_c), []);
+    compiler.apply(service("c", json!({ "name": "http", "port": 80, "targetPort": 8080 })));
+    let slices = compiler.own_slices(&shop_c);
+    assert_eq!(slices[0].fields(), json!({ "addressType": "IPv4", "endpoints": [], "ports": [] }));
+    let effects = compiler.apply_all([
+        workload("c-1", "c", true),
+        workload("c-2", "c", false),
+        workload("x", "x", true),
+    ]);
+    assert_eq!(effects.slices, [name("shop/c")]);
+    let slices = compiler.own_slices(&shop_c);
+    assert_eq!(slices.len(), 1);
+    let fields = slices[0].fields();
+    assert_eq!(fields["ports"], json!([{ "name": "http", "port": 34567, "protocol": "TCP" }]));
+    let ready: Vec<_> = fields["endpoints"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| {
+            (
+                e["targetRef"]["name"].as_str().unwrap(),
+                e["conditions"]["ready"].as_bool().unwrap(),
+                e["nodeName"].as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(ready, [("c-1", true, Some("n1")), ("c-2", false, Some("n1"))]);
+    // It is a valid object, and one that leads nowhere.
+    let object = slices[0].object(&shop_c, "u");
+    assert_eq!(crate::validate::validate(kind(KindId::EndpointSlice), &object), []);
+    assert!(slices::is_own(&object));
+    let effects = compiler.apply(put(KindId::EndpointSlice, object.clone()));
+    assert_eq!(effects, Effects::default());
+    // Not even where the service selects nothing any more.
+    let spec = json!({ "ports": [{ "name": "http", "port": 80 }] });
+    compiler.apply(put(
+        KindId::Service,
+        json!({ "metadata": { "namespace": "shop", "name": "c" }, "spec": spec }),
+    ));
+    assert_eq!(compiler.endpoints(&shop_c).unwrap().endpoints, []);
+    assert_eq!(compiler.own_slices(&shop_c), []);
+    // A change of readiness alone changes the slice, under the same name.
+    compiler.apply(service("c", json!({ "name": "http", "port": 80, "targetPort": 8080 })));
+    let before = compiler.own_slices(&shop_c);
+    let effects = compiler.apply(workload("c-2", "c", true));
+    assert_eq!(effects.slices, [name("shop/c")]);
+    let after = compiler.own_slices(&shop_c);
+    assert!(before[0].name == after[0].name && before != after);
+    // At most 100 in one.
+    compiler.apply_all((0..250).map(|i| workload(&format!("c-{i}"), "c", true)));
+    let slices = compiler.own_slices(&shop_c);
+    let names: BTreeSet<_> = slices.iter().map(|slice| slice.name.clone()).collect();
+    assert_eq!((slices.len(), names.len()), (3, 3));
+}
+
 #[test]
 fn a_change_costs_what_its_service_costs() {
     let mut compiler = compiler();
@@ -427,7 +488,8 @@ fn a_change_costs_what_its_service_costs() {
 
     // One of the replicas dies.
     let effects = compiler.apply(workload("s500-1", "s500", false));
-    assert_eq!(effects, Effects { endpoints: vec![name("shop/s500")], ..Effects::default() });
+    let of_s500 = || vec![name("shop/s500")];
+    assert_eq!(effects, Effects { endpoints: of_s500(), slices: of_s500(), ..Effects::default() });
     assert_eq!(compiler.work(), Work { endpoints: 1001, ..all });
 
     // A route changes.

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::meta::{Condition, Object};
 
+/// The name of the one Mesh object.
+pub const MESH: &str = "default";
+
 /// The settings of the whole mesh: one object, named `default`, in no namespace.
 pub type Mesh = Object<MeshSpec, MeshStatus>;
 

@@ -17,6 +17,48 @@ pub(super) enum Form {
     Discovery(&'static str),
 }
 
+/// The form of the OpenAPI v2 document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OpenApiV2 {
+    Json,
+    /// gnostic's.
+    Protobuf,
+}
+
+impl OpenApiV2 {
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            // Clients that ask with the `@` cannot read it in an answer.
+            Self::Protobuf => GNOSTIC[1],
+        }
+    }
+}
+
+/// The names of gnostic's form: with the `@` that clients send, and as RFC 6838 allows it.
+const GNOSTIC: [&str; 2] = [
+    "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+];
+
+/// The first form of the OpenAPI v2 document that the `Accept` header names.
+pub(super) fn openapi_v2(headers: &HeaderMap) -> Result<OpenApiV2, Failure> {
+    let mut any = false;
+    for choice in
+        headers.get_all(ACCEPT).iter().filter_map(|header| header.to_str().ok()).flat_map(|h| h.split(','))
+    {
+        any = true;
+        let media_type = choice.split(';').next().unwrap_or_default().trim();
+        if GNOSTIC.iter().any(|name| name.eq_ignore_ascii_case(media_type)) {
+            return Ok(OpenApiV2::Protobuf);
+        }
+        if matches!(media_type, "application/json" | "application/*" | "*/*" | "") {
+            return Ok(OpenApiV2::Json);
+        }
+    }
+    if any { Err(Failure::not_acceptable()) } else { Ok(OpenApiV2::Json) }
+}
+
 /// The first form of the `Accept` header that can be had.
 pub(super) fn form(headers: &HeaderMap) -> Result<Form, Failure> {
     let mut any = false;

@@ -17,11 +17,13 @@ mod review;
 mod selector;
 mod serve;
 mod status;
+mod tokens;
 mod watch;
 mod write;
 
 use std::sync::Arc;
 
+use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use rustls_pki_types::CertificateDer;
@@ -30,14 +32,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::accept::Form;
+use self::body::RequestBody;
 use self::path::{Query, Route, Target};
 use self::render::Rendering;
 use self::reply::Reply;
 use self::status::Failure;
 use crate::fleet::EvictError;
-use crate::grpc::enrolment::EnrolmentError;
-use crate::objects::{ObjectError, Objects};
-use crate::views::{NewToken, Views};
+use crate::objects::Objects;
+use crate::views::Views;
 
 /// Watches at once, of all clients.
 const WATCHES: usize = 2048;
@@ -93,8 +95,14 @@ impl Api {
     }
 
     /// Answers a request. `user` is none for clients without a certificate.
-    async fn handle(&self, user: Option<&User>, request: Request<Incoming>) -> Reply {
-        match self.answer(user, request).await {
+    async fn handle(&self, user: Option<&User>, mut request: Request<Incoming>) -> Reply {
+        let head = request.method() == Method::HEAD;
+        if head {
+            *request.method_mut() = Method::GET;
+        }
+        let (request, body) = request.into_parts();
+        let mut body = RequestBody::new(body, &request.headers);
+        let reply = match self.answer(user, &request, &mut body).await {
             Ok(reply) => reply,
             Err(failure) => {
                 if failure.code.is_server_error() {
@@ -102,11 +110,18 @@ impl Api {
                 }
                 reply::failure(&failure)
             }
-        }
+        };
+        if head { reply::without_body(reply) } else { reply }
     }
 
-    async fn answer(&self, user: Option<&User>, request: Request<Incoming>) -> Result<Reply, Failure> {
-        let path = request.uri().path();
+    async fn answer(
+        &self,
+        user: Option<&User>,
+        request: &Parts,
+        body: &mut RequestBody,
+    ) -> Result<Reply, Failure> {
+        let path = request.uri.path();
+        let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
         // As in Kubernetes, whether the server is there is no secret.
         match path {
             "/healthz" | "/livez" => return Ok(reply::text(StatusCode::OK, "ok")),
@@ -121,36 +136,47 @@ impl Api {
         }
         let user = user.filter(|user| user.is_administrator()).ok_or_else(Failure::unauthorized)?;
         match path::parse(path)? {
-            Route::Objects(target) => self.objects(&target, request).await,
+            Route::Objects(target) => self.objects(&target, request, body).await,
             Route::Review(review) => {
-                if request.method() != Method::POST {
+                if request.method != Method::POST {
                     return Err(Failure::method_not_allowed());
                 }
-                let (head, content) = request.into_parts();
-                let object = body::new_object(&head.headers, &body::read(content).await?)?;
+                body::check_type(&request.headers, &body::NEW_OBJECTS)?;
+                let object = body::new_object(&request.headers, &body.read().await?)?;
                 if !object.is_object() {
                     return Err(Failure::bad_request("the body must be an object"));
                 }
                 Ok(review::answer(review, user, object))
             }
-            Route::Other(path) => self.other(&path, request).await,
-            _ if request.method() != Method::GET => Err(Failure::method_not_allowed()),
-            route => describe(&route, &request),
+            Route::Other(path) => self.other(&path, request, body).await,
+            _ if request.method != Method::GET => Err(Failure::method_not_allowed()),
+            route => describe(&route, request),
         }
     }
 
-    async fn objects(&self, target: &Target, request: Request<Incoming>) -> Result<Reply, Failure> {
-        let query = Query::parse(request.uri().query());
-        let rendering = Rendering::new(accept::form(request.headers())?, &query)?;
-        let (head, content) = request.into_parts();
+    async fn objects(
+        &self,
+        target: &Target,
+        request: &Parts,
+        body: &mut RequestBody,
+    ) -> Result<Reply, Failure> {
+        let query = Query::parse(request.uri.query());
+        let rendering = Rendering::new(accept::form(&request.headers)?, &query)?;
+        // What is not taken need not be sent whole.
+        match request.method {
+            Method::POST => body::check_type(&request.headers, &body::NEW_OBJECTS)?,
+            Method::PUT => body::check_type(&request.headers, &body::OBJECTS)?,
+            Method::PATCH => body::check_type(&request.headers, &write::PATCHES)?,
+            _ => {}
+        }
         let write = write::Request {
             objects: &self.objects,
             target,
             query: &query,
-            headers: &head.headers,
+            headers: &request.headers,
             rendering,
         };
-        match (&head.method, &target.name) {
+        match (&request.method, &target.name) {
             (&Method::GET, _) if query.flag("watch") => {
                 let permit = self.watches.clone().try_acquire_owned().map_err(|_| {
                     Failure::too_many_requests(format!(
@@ -162,38 +188,28 @@ impl Api {
             (&Method::GET, Some(name)) => read::get(&self.objects, target, name, rendering),
             (&Method::GET, None) => read::list(&self.objects, target, &query, rendering),
             (&Method::POST, None) if target.namespace.is_some() || !target.kind.namespaced => {
-                write.create(&body::read(content).await?).await
+                write.create(&body.read().await?).await
             }
-            (&Method::PUT, Some(name)) => write.replace(name, &body::read(content).await?).await,
-            (&Method::PATCH, Some(name)) => write.patch(name, &body::read(content).await?).await,
-            (&Method::DELETE, Some(name)) if !target.status => {
-                write.delete(name, &body::read(content).await?).await
-            }
-            (&Method::DELETE, None) => write.delete_collection(&body::read(content).await?).await,
+            (&Method::PUT, Some(name)) => write.replace(name, &body.read().await?).await,
+            (&Method::PATCH, Some(name)) => write.patch(name, &body.read().await?).await,
+            (&Method::DELETE, Some(name)) if !target.status => write.delete(name, &body.read().await?).await,
+            (&Method::DELETE, None) => write.delete_collection(&body.read().await?).await,
             _ => Err(Failure::method_not_allowed()),
         }
     }
 
-    async fn other(&self, path: &str, request: Request<Incoming>) -> Result<Reply, Failure> {
-        let get = request.method() == Method::GET;
+    async fn other(&self, path: &str, request: &Parts, body: &mut RequestBody) -> Result<Reply, Failure> {
+        let get = request.method == Method::GET;
         match path {
             "tulle/v1alpha1/edges" if get => view(StatusCode::OK, &self.views.edges()),
             "tulle/v1alpha1/nodes" if get => view(StatusCode::OK, &self.views.nodes()),
-            "tulle/v1alpha1/tokens" if request.method() == Method::POST => {
-                let (head, content) = request.into_parts();
-                let wanted = body::object(&head.headers, &body::read(content).await?)?;
-                let wanted: NewToken = serde_json::from_value(wanted).map_err(|error| {
-                    Failure::bad_request(format!("the body is not a request for a join token: {error}"))
-                })?;
-                match self.views.create_token(wanted).await {
-                    Ok(token) => view(StatusCode::CREATED, &token),
-                    Err(EnrolmentError::Store(error)) => Err(ObjectError::from(error).into()),
-                    Err(error) => Err(Failure::bad_request(error.to_string())),
-                }
+            "tulle/v1alpha1/tokens" => tokens::collection(&self.views, request, body).await,
+            path if let Some(id) = path.strip_prefix("tulle/v1alpha1/tokens/") => {
+                tokens::one(&self.views, id, request).await
             }
-            path if let Some(node) = path.strip_prefix("tulle/v1alpha1/nodes/") => match *request.method() {
+            path if let Some(node) = path.strip_prefix("tulle/v1alpha1/nodes/") => match request.method {
                 Method::DELETE => {
-                    let removed = match Query::parse(request.uri().query()).flag("revoke") {
+                    let removed = match Query::parse(request.uri.query()).flag("revoke") {
                         true => self.views.revoke(node).await,
                         false => self.views.evict(node).await,
                     };
@@ -206,11 +222,20 @@ impl Api {
             },
             "metrics" if get => Ok(reply::text(StatusCode::OK, self.views.metrics())),
             "" if get => {
-                let paths =
-                    ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"];
+                let paths = [
+                    "/api",
+                    "/apis",
+                    "/healthz",
+                    "/livez",
+                    "/metrics",
+                    "/openapi/v2",
+                    "/openapi/v3",
+                    "/readyz",
+                    "/version",
+                ];
                 Ok(reply::json(StatusCode::OK, &serde_json::json!({ "paths": paths })))
             }
-            "tulle/v1alpha1/edges" | "tulle/v1alpha1/nodes" | "tulle/v1alpha1/tokens" | "metrics" | "" => {
+            "tulle/v1alpha1/edges" | "tulle/v1alpha1/nodes" | "metrics" | "" => {
                 Err(Failure::method_not_allowed())
             }
             _ => Err(Failure::no_such_path()),
@@ -236,8 +261,12 @@ fn view(code: StatusCode, view: &impl serde::Serialize) -> Result<Reply, Failure
 }
 
 /// What the API serves, and the schemas of it.
-fn describe(route: &Route, request: &Request<Incoming>) -> Result<Reply, Failure> {
-    let form = accept::form(request.headers())?;
+fn describe(route: &Route, request: &Parts) -> Result<Reply, Failure> {
+    if *route == Route::OpenApiV2 {
+        let form = accept::openapi_v2(&request.headers)?;
+        return Ok(reply::bytes(StatusCode::OK, form.content_type(), openapi::v2::get(form)));
+    }
+    let form = accept::form(&request.headers)?;
     let found = |value: Option<Value>| {
         value.map(|value| reply::json(StatusCode::OK, &value)).ok_or_else(Failure::no_such_path)
     };
@@ -259,7 +288,7 @@ fn describe(route: &Route, request: &Request<Incoming>) -> Result<Reply, Failure
             let (content, hash) = openapi::get(group, version).ok_or_else(Failure::no_such_path)?;
             let mut response = reply::bytes(StatusCode::OK, "application/json", content);
             // With its hash in the address a document never changes.
-            let query = Query::parse(request.uri().query());
+            let query = Query::parse(request.uri.query());
             if query.get("hash") == Some(hash) {
                 let forever = http::HeaderValue::from_static("public, max-age=31536000, immutable");
                 response.headers_mut().insert(http::header::CACHE_CONTROL, forever);

@@ -1,5 +1,8 @@
 //! OpenAPI v3 documents, one a group and version: what `kubectl explain` and clients that check
-//! objects before they send them read.
+//! objects before they send them read. [`v2`] has all in one document of the version before.
+
+mod gnostic;
+pub(super) mod v2;
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;

@@ -38,6 +38,8 @@ pub(super) enum Route {
         group: String,
         version: String,
     },
+    /// `/openapi/v2`
+    OpenApiV2,
     /// `/openapi/v3`
     OpenApi,
     /// `/openapi/v3/api/v1`, `/openapi/v3/apis/<group>/<version>`
@@ -72,6 +74,7 @@ pub(super) fn parse(path: &str) -> Result<Route, Failure> {
     match segments.as_slice() {
         ["api"] => Ok(Route::CoreVersions),
         ["apis"] => Ok(Route::Groups),
+        ["openapi", "v2"] => Ok(Route::OpenApiV2),
         ["openapi", "v3"] => Ok(Route::OpenApi),
         ["openapi", "v3", "api", version] => {
             let (group, version) = group_version("", version);

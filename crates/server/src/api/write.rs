@@ -11,7 +11,9 @@ use super::reply::{self, Reply};
 use super::selector::Selector;
 use super::status::Failure;
 use crate::objects::patch::{self, Patch};
-use crate::objects::{DeleteOptions, ObjectError, Objects, Part, UnknownFields, WriteOptions, Written};
+use crate::objects::{
+    DeleteOptions, ObjectError, Objects, Part, UnknownFields, WriteOptions, Written, check_deletable,
+};
 
 /// A request that writes.
 pub(super) struct Request<'a> {
@@ -111,12 +113,17 @@ impl Request<'_> {
         let kind = self.target.kind;
         let list = self.objects.list(kind, self.target.namespace.as_deref())?;
         let mut items = Vec::new();
-        for object in list.items.into_iter().filter(|object| selector.matches(object)) {
-            let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
-            match self.objects.delete(kind, text("namespace"), text("name"), &options).await {
+        let text =
+            |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let chosen: Vec<Value> = list.items.into_iter().filter(|object| selector.matches(object)).collect();
+        // All, or nothing where one of them must stay.
+        chosen.iter().try_for_each(|object| check_deletable(kind, &text(object, "name")))?;
+        for object in chosen {
+            let (namespace, name) = (text(&object, "namespace"), text(&object, "name"));
+            match self.objects.delete(kind, &namespace, &name, &options).await {
                 Ok(deleted) => items.push(deleted.object),
-                // Somebody else was faster, or the namespace `default`, which always stays.
-                Err(ObjectError::NotFound { .. } | ObjectError::Forbidden { .. }) => {}
+                // Somebody else was faster.
+                Err(ObjectError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }

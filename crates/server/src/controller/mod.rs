@@ -1,10 +1,11 @@
 //! From stored objects to what nodes get: follows the store, compiles what changed, publishes it, and
-//! has statuses written ([`status`]).
+//! has statuses ([`status`]) and EndpointSlices ([`slices`]) written.
 //!
 //! Changes that wait are taken together and compiled once. When the store's log has dropped what
 //! comes next (the controller was too slow), it lists everything and compiles what differs from what
 //! it knows; last good forms stay in force.
 
+pub mod slices;
 pub mod status;
 
 use std::sync::Arc;
@@ -15,10 +16,12 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tulle_model::compile::{Change, Compiler, Effects};
 use tulle_model::identity::TrustDomain;
+use tulle_model::kinds::tulle::MESH;
 use tulle_model::name::NamespacedName;
 use tulle_model::registry::{KINDS, Kind, KindId};
 use tulle_wire::discovery as wire;
 
+use self::slices::SliceWriter;
 use self::status::{Report, StatusWriter, is_refused};
 use crate::fleet::Fleet;
 use crate::grpc::publication::{Key, Publication, ResourceType};
@@ -29,8 +32,6 @@ use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects, Page, Posit
 const BATCH: usize = 1024;
 /// How long to wait after the store has failed.
 const RETRY: Duration = Duration::from_millis(500);
-/// The name of the one Mesh object.
-const MESH: &str = "default";
 
 /// Now, as API objects write it (RFC 3339, seconds).
 pub fn timestamp() -> String {
@@ -42,6 +43,7 @@ pub struct Controller {
     objects: Objects,
     publication: Arc<Publication>,
     statuses: Arc<StatusWriter>,
+    slices: Arc<SliceWriter>,
     metrics: Arc<Metrics>,
     fleet: Arc<Fleet>,
     compiler: Compiler,
@@ -55,12 +57,13 @@ impl Controller {
         domain: TrustDomain,
         publication: Arc<Publication>,
         statuses: Arc<StatusWriter>,
+        slices: Arc<SliceWriter>,
         metrics: Arc<Metrics>,
         fleet: Arc<Fleet>,
     ) -> Result<Self, ObjectError> {
         let watch = objects.watch_all(objects.revision())?;
         let compiler = Compiler::new(domain);
-        let mut controller = Self { objects, publication, statuses, metrics, fleet, compiler, watch };
+        let mut controller = Self { objects, publication, statuses, slices, metrics, fleet, compiler, watch };
         controller.relist()?;
         Ok(controller)
     }
@@ -104,6 +107,9 @@ impl Controller {
     fn change(&self, event: ObjectEvent) -> Change {
         let ObjectEvent { kind, namespace, name, object, previous, .. } = event;
         let name = NamespacedName::new(namespace, name);
+        if kind.id == KindId::EndpointSlice {
+            [&object, &previous].into_iter().flatten().for_each(|slice| self.slices.changed(slice));
+        }
         match (object, previous) {
             (Some(object), _) => Change::Put(kind, object),
             (None, previous) => {
@@ -152,6 +158,9 @@ impl Controller {
             let body = self.compiler.endpoints(name).map(|set| wire::Endpoints::from(&*set).encode_to_vec());
             changes.push((Key::new(ResourceType::Endpoints, name.to_string()), body));
         }
+        for name in &effects.slices {
+            self.slices.set(name.clone(), self.compiler.own_slices(name));
+        }
         for name in &effects.services {
             let body =
                 self.compiler.service(name).map(|service| wire::Service::from(&*service).encode_to_vec());
@@ -174,38 +183,5 @@ impl Controller {
                 self.statuses.set(kind, name.clone(), report);
             }
         }
-    }
-}
-
-/// Makes sure that the Mesh object is there, with the trust domain.
-///
-/// # Errors
-/// Where the store fails; `false` where it is missing, and has no room now.
-pub async fn ensure_mesh(objects: &Objects, domain: &TrustDomain) -> Result<bool, ObjectError> {
-    let mesh = serde_json::json!({
-        "metadata": { "name": MESH },
-        "spec": { "trustDomain": domain.as_str() },
-    });
-    let options = crate::objects::WriteOptions::controller();
-    let kind = KindId::Mesh.kind();
-    // A store that cannot be written has it already.
-    let kept = objects.get(kind, "", MESH)?;
-    match kept.as_ref().and_then(|kept| kept["spec"]["trustDomain"].as_str()) {
-        Some(other) if other != domain.as_str() => tracing::warn!(
-            "the Mesh object names the trust domain `{other}`, which cannot change: it stays `{domain}`"
-        ),
-        _ => {}
-    }
-    if kept.is_some() {
-        return Ok(true);
-    }
-    match objects.create(kind, "", mesh, &options).await {
-        Ok(_) | Err(ObjectError::AlreadyExists { .. }) => Ok(true),
-        // Nodes need the server all the same.
-        Err(error) if error.is_for_want_of_room() => {
-            tracing::warn!(%error, "the Mesh object is missing, and cannot be made now");
-            Ok(false)
-        }
-        Err(error) => Err(error),
     }
 }

@@ -140,6 +140,20 @@ pub struct Admission {
     identities: Vec<String>,
 }
 
+/// What is known of a token that was not used yet. Its secret is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownToken {
+    /// The second part of the token.
+    pub id: String,
+    /// `namespace/service-account`, `namespace/*`, or `*` for all.
+    pub identities: Vec<String>,
+    /// The only node that may redeem it.
+    pub node: Option<String>,
+    /// Seconds since the epoch, as `expires`.
+    pub made: u64,
+    pub expires: u64,
+}
+
 /// Keeps tokens and grants.
 #[derive(Clone)]
 pub struct Enrolment {
@@ -354,6 +368,28 @@ impl Enrolment {
         Ok(())
     }
 
+    /// The tokens with which a node may still join, the oldest first.
+    pub fn tokens(&self, now: SystemTime) -> Result<Vec<KnownToken>, EnrolmentError> {
+        let list = self.store.list(TOKENS, None, 2 * TOKENS_LIMIT)?;
+        let known = list.items.into_iter().filter_map(|(key, stored)| {
+            let kept: KeptToken = decode(&stored.value).ok()?;
+            let id = key.strip_prefix(TOKENS)?.to_owned();
+            let KeptToken { identities, node, made, expires, .. } = kept;
+            (seconds(now) < expires).then_some(KnownToken { id, identities, node, made, expires })
+        });
+        let mut known: Vec<_> = known.collect();
+        known.sort_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id)));
+        Ok(known)
+    }
+
+    /// Takes a token back: nobody joins with it from now on. Whether there was one.
+    pub async fn revoke_token(&self, id: &str) -> Result<bool, EnrolmentError> {
+        match unhex(id).filter(|id| id.len() == 8) {
+            Some(id) => self.delete(&format!("{TOKENS}{}", hex(&id))).await,
+            None => Ok(false),
+        }
+    }
+
     /// Takes back what a node may, and the tokens that name it; whether there was anything.
     pub async fn revoke(&self, node: &str) -> Result<bool, EnrolmentError> {
         let list = self.store.list(TOKENS, None, 2 * TOKENS_LIMIT)?;
@@ -498,6 +534,38 @@ mod tests {
         let other = enrolment.create_token(request(&["*"]), now + NODE_LIFETIME).await.unwrap().text;
         assert!(enrolment.check(&other, "n1", now + NODE_LIFETIME - Duration::from_secs(9)).is_err());
         assert!(enrolment.check(&other, "n1", now + NODE_LIFETIME).is_ok());
+    }
+
+    #[tokio::test]
+    async fn tokens_are_listed_until_they_are_used_revoked_or_expired() {
+        let now = SystemTime::now();
+        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        let used = enrolment.create_token(request(&["*"]), now).await.unwrap().text;
+        let second = now + Duration::from_secs(1);
+        let named = TokenRequest { node: Some("n1".to_owned()), ..request(&["shop/cart"]) };
+        let revoked = enrolment.create_token(named, second).await.unwrap().text;
+        let known = enrolment.tokens(second).unwrap();
+        let ids: Vec<_> = known.iter().map(|token| token.id.as_str()).collect();
+        assert_eq!(ids, [used.split('.').nth(1).unwrap(), revoked.split('.').nth(1).unwrap()]);
+        assert_eq!(
+            (known[1].identities.as_slice(), known[1].node.as_deref()),
+            (&["shop/cart".to_owned()][..], Some("n1"))
+        );
+
+        let admission = enrolment.check(&used, "n2", now).unwrap();
+        enrolment.admit(admission, seconds(now) + 100, now).await.unwrap();
+        // One that was checked before it was revoked does not get in either.
+        let admission = enrolment.check(&revoked, "n1", now).unwrap();
+        for wrong in ["", "zz", "../nodes/n2", &revoked] {
+            assert!(!enrolment.revoke_token(wrong).await.unwrap(), "{wrong}");
+        }
+        assert!(enrolment.revoke_token(&known[1].id).await.unwrap());
+        assert!(!enrolment.revoke_token(&known[1].id).await.unwrap());
+        assert!(enrolment.admit(admission, 0, now).await.is_err());
+        assert!(enrolment.check(&revoked, "n1", now).is_err());
+        assert_eq!(enrolment.tokens(second).unwrap(), []);
+        enrolment.create_token(request(&["*"]), now).await.unwrap();
+        assert_eq!(enrolment.tokens(now + Duration::from_secs(60)).unwrap(), []);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Deleting objects, with finalizers, and namespaces with all that is in them.
 
 use serde_json::{Value, json};
+use tulle_model::kinds::tulle::MESH;
 use tulle_model::registry::{KINDS, Kind, KindId};
 
 use super::write::{encode, modified, without_version};
@@ -39,13 +40,7 @@ impl Objects {
         name: &str,
         options: &DeleteOptions,
     ) -> Result<Deleted, ObjectError> {
-        if kind.id == KindId::Namespace && name == DEFAULT_NAMESPACE {
-            return Err(ObjectError::Forbidden {
-                kind,
-                name: name.to_owned(),
-                message: "this namespace may not be deleted".to_owned(),
-            });
-        }
+        check_deletable(kind, name)?;
         let key = key::key(kind, namespace, name);
         for _ in 0..ATTEMPTS {
             let not_found = || ObjectError::NotFound { kind, name: name.to_owned() };
@@ -160,6 +155,18 @@ impl Objects {
     }
 }
 
+/// Refuses what always stays.
+pub(crate) fn check_deletable(kind: &'static Kind, name: &str) -> Result<(), ObjectError> {
+    let message = match kind.id {
+        KindId::Namespace if name == DEFAULT_NAMESPACE => "this namespace may not be deleted",
+        KindId::Mesh if name == MESH => {
+            "a mesh always has its settings; change them instead, or remove a field to have its default back"
+        }
+        _ => return Ok(()),
+    };
+    Err(ObjectError::Forbidden { kind, name: name.to_owned(), message: message.to_owned() })
+}
+
 fn check_preconditions(
     kind: &'static Kind,
     name: &str,
@@ -167,23 +174,23 @@ fn check_preconditions(
     revision: u64,
     options: &DeleteOptions,
 ) -> Result<(), ObjectError> {
-    let conflict = |what: &str, wanted: &str, found: &str| ObjectError::Conflict {
-        kind,
-        name: name.to_owned(),
-        message: format!(
-            "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
-        ),
-    };
+    let conflict = |message: String| ObjectError::Conflict { kind, name: name.to_owned(), message };
     if let Some(wanted) = &options.uid {
         let found = metadata::text(object, "uid").unwrap_or_default();
         if wanted != found {
-            return Err(conflict("UID", wanted, found));
+            return Err(conflict(format!(
+                "the UID in the precondition ({wanted}) does not match the UID in record ({found}). The object \
+                 might have been deleted and then recreated"
+            )));
         }
     }
     if let Some(wanted) = options.resource_version
         && wanted != revision
     {
-        return Err(conflict("ResourceVersion", &wanted.to_string(), &revision.to_string()));
+        return Err(conflict(format!(
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
+             ({revision}). The object might have been modified"
+        )));
     }
     Ok(())
 }

@@ -35,7 +35,7 @@ pub enum ObjectError {
     #[error("{} \"{name}\" is forbidden: {message}", .kind.qualified_name())]
     Forbidden { kind: &'static Kind, name: String, message: String },
     /// The revision asked for is gone: list again.
-    #[error("The resourceVersion is too old: {0}")]
+    #[error("{0}")]
     Expired(String),
     #[error("{0}")]
     Store(StoreError),
@@ -53,7 +53,13 @@ pub struct ManagerConflict {
 impl From<StoreError> for ObjectError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Compacted { .. } | StoreError::Future { .. } => Self::Expired(error.to_string()),
+            // The words are Kubernetes'.
+            StoreError::Compacted { revision, compacted } => {
+                Self::Expired(format!("too old resource version: {revision} ({compacted})"))
+            }
+            StoreError::Future { revision, latest } => Self::Expired(format!(
+                "too new resource version: {revision}; this server's latest is {latest}: list again"
+            )),
             error => Self::Store(error),
         }
     }

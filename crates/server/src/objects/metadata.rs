@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tulle_model::document::DEEPEST;
-use tulle_model::registry::{Kind, KindId};
+use tulle_model::registry::{self, Kind, KindId};
 
 use super::ObjectError;
 
@@ -91,6 +91,17 @@ fn is_too_deep(object: &Value) -> bool {
 pub(super) fn check_type(kind: &Kind, object: &mut Value) -> Result<(), ObjectError> {
     if !object.is_object() {
         return Err(ObjectError::BadRequest(format!("the body must be an object of kind {}", kind.kind)));
+    }
+    let given = |field: &str| object.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
+    if let (Some(version), Some(name)) = (given("apiVersion"), given("kind"))
+        && registry::by_api_version(version, name).is_none()
+    {
+        return Err(ObjectError::BadRequest(format!(
+            "no matches for kind \"{name}\" in version \"{version}\": an object of kind \"{}\" in version \"{}\" is \
+             expected here",
+            kind.kind,
+            kind.api_version()
+        )));
     }
     for (field, expected) in [("apiVersion", kind.api_version()), ("kind", kind.kind.to_owned())] {
         match object.get(field).and_then(Value::as_str).filter(|text| !text.is_empty()) {

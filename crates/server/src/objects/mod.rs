@@ -10,6 +10,7 @@ mod delete;
 mod error;
 mod fields;
 mod key;
+mod mesh;
 mod metadata;
 pub mod patch;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tulle_model::registry::{Kind, KindId};
 
+pub(crate) use delete::check_deletable;
 pub use delete::{DeleteOptions, Deleted};
 pub use error::{FieldProblem, ManagerConflict, ObjectError};
 pub use write::{Part, UnknownFields, WriteOptions, Written};
@@ -39,6 +41,8 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 #[derive(Clone, Debug)]
 pub struct Objects {
     store: Store,
+    /// The mesh's, where it is known: no Mesh object can name another.
+    trust_domain: Option<Arc<str>>,
 }
 
 /// Some objects of a kind, in the order of their namespaces and names.
@@ -100,7 +104,7 @@ pub struct ObjectWatch {
 impl Objects {
     /// The objects of a store. Makes sure that the namespace `default` is there, where there is room for it.
     pub async fn open(store: Store) -> Result<Self, ObjectError> {
-        let objects = Self { store };
+        let objects = Self { store, trust_domain: None };
         objects.ensure_default_namespace().await?;
         Ok(objects)
     }

@@ -126,6 +126,7 @@ impl Objects {
             remove(&mut object, "status");
         }
         metadata::initialize(kind, &mut object);
+        self.check_trust_domain(kind, &mut object)?;
         let warnings = checks::admit(kind, None, &mut object, options.part, options.unknown_fields)?;
         fields::forget_managers(&mut object);
         fields::track(kind, None, &mut object, &options.manager, options.part, operation)?;
@@ -377,6 +378,9 @@ impl Objects {
             Part::Object | Part::Whole => desired,
         };
         metadata::keep(current, &mut object);
+        if options.part != Part::Status {
+            self.check_trust_domain(kind, &mut object)?;
+        }
         let warnings = checks::admit(kind, Some(current), &mut object, options.part, options.unknown_fields)?;
         if spec_differs(current, &object)
             && let Some(generation) = current["metadata"]["generation"].as_i64()

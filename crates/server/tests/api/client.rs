@@ -68,6 +68,18 @@ impl TestApi {
         Self { server, requests, _home: home }
     }
 
+    /// Another connection, whose requests may have bodies of any sort.
+    pub async fn connect<B>(&self) -> SendRequest<B>
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+            + Send
+            + Unpin
+            + 'static,
+    {
+        let kubeconfig = std::fs::read_to_string(&self.server.kubeconfig).unwrap();
+        connect(self.server.api_address, &kubeconfig, true).await.unwrap()
+    }
+
     /// A connection without a client certificate.
     pub async fn anonymous(&self) -> SendRequest<Full<Bytes>> {
         let kubeconfig = std::fs::read_to_string(&self.server.kubeconfig).unwrap();
@@ -146,11 +158,17 @@ fn request(method: Method, path: &str, headers: &[(&str, &str)], body: String) -
     request.header("user-agent", "test/1").body(Full::from(body)).unwrap()
 }
 
-async fn connect(
+async fn connect<B>(
     address: SocketAddr,
     kubeconfig: &str,
     certificate: bool,
-) -> Result<SendRequest<Full<Bytes>>, Box<dyn std::error::Error>> {
+) -> Result<SendRequest<B>, Box<dyn std::error::Error>>
+where
+    B: http_body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static,
+{
     use base64::Engine as _;
     let pem = |field: &str| {
         let line = kubeconfig.lines().find_map(|line| line.trim().strip_prefix(field)).unwrap();

@@ -70,3 +70,27 @@ async fn openapi_documents_describe_every_group() {
     }
     api.get("/openapi/v3/apis/example.com/v1").await.fails(404, "NotFound");
 }
+
+/// kubectl wants the second version for lists of several kinds, and in protobuf only.
+#[tokio::test]
+async fn the_second_version_of_openapi_comes_in_json_and_protobuf() {
+    let api = TestApi::start().await;
+    let json = api.get("/openapi/v2").await;
+    assert_eq!(json.headers["content-type"], "application/json");
+    let document = json.expect(200);
+    assert_eq!(document["swagger"], "2.0");
+    assert_eq!(document["definitions"]["io.k8s.api.core.v1.Service"]["type"], "object");
+    for name in [
+        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    ] {
+        let binary = api.get_as("/openapi/v2", name).await;
+        assert_eq!(
+            binary.headers["content-type"],
+            "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+        );
+        // The field `swagger`, which is first.
+        assert!(binary.expect(200).as_str().unwrap().starts_with("\n\u{3}2.0"));
+    }
+    api.get_as("/openapi/v2", "text/html").await.fails(406, "NotAcceptable");
+}

@@ -177,3 +177,100 @@ async fn namespaces_hold_what_is_in_them() {
     api.get(shop).await.fails(404, "NotFound");
     api.delete("/api/v1/namespaces/default", &Value::Null).await.fails(403, "Forbidden");
 }
+
+const MESHES: &str = "/apis/tulle.dev/v1alpha1/meshes";
+
+/// What every mesh has stays, and says why.
+#[tokio::test]
+async fn what_always_stays_is_not_deleted() {
+    let api = TestApi::start().await;
+    for (all, one) in [("/api/v1/namespaces", "namespaces/default"), (MESHES, "meshes/default")] {
+        let path = format!("{}/{one}", all.rsplit_once('/').unwrap().0);
+        for path in [path.clone(), format!("{path}?dryRun=All"), all.to_owned()] {
+            let refused = api.delete(&path, &Value::Null).await.fails(403, "Forbidden");
+            assert_eq!(refused["details"]["name"], "default", "{path}");
+        }
+        api.get(&path).await.expect(200);
+    }
+    // A collection goes as a whole, or not at all.
+    api.post("/api/v1/namespaces", &json!({ "metadata": { "name": "shop" } })).await.expect(201);
+    api.delete("/api/v1/namespaces", &Value::Null).await.fails(403, "Forbidden");
+    api.get("/api/v1/namespaces/shop").await.expect(200);
+    let chosen = "/api/v1/namespaces?fieldSelector=metadata.name%3Dshop";
+    assert_eq!(names(&api.delete(chosen, &Value::Null).await.expect(200)), ["shop"]);
+}
+
+/// However a Mesh is written, its trust domain is the mesh's.
+#[tokio::test]
+async fn the_trust_domain_cannot_be_changed_or_lost() {
+    let api = TestApi::start().await;
+    let path = format!("{MESHES}/default");
+    let domain = async || api.get(&path).await.expect(200)["spec"]["trustDomain"].clone();
+    assert_eq!(domain().await, "mesh.local");
+    let other = json!({ "metadata": { "name": "default" }, "spec": { "trustDomain": "other.example" } });
+    let refusals = [
+        api.put(&path, &other).await,
+        api.patch(&path, "merge-patch", &json!({ "spec": { "trustDomain": "other.example" } })).await,
+        api.patch(&format!("{path}?fieldManager=x&force=true"), "apply", &other).await,
+        api.patch(
+            &path,
+            "json-patch",
+            &json!([{ "op": "replace", "path": "/spec/trustDomain", "value": "x" }]),
+        )
+        .await,
+    ];
+    for refusal in refusals {
+        let status = refusal.fails(422, "Invalid");
+        let cause = &status["details"]["causes"][0];
+        assert_eq!(
+            (&cause["field"], &cause["reason"]),
+            (&json!("spec.trustDomain"), &json!("FieldValueForbidden"))
+        );
+    }
+    let nameless = json!({ "metadata": { "name": "default" }, "spec": { "egress": { "policy": "Deny" } } });
+    for answer in [
+        api.put(&path, &nameless).await,
+        api.put(&path, &json!({ "metadata": { "name": "default" } })).await,
+        api.patch(&path, "merge-patch", &json!({ "spec": { "trustDomain": null } })).await,
+        api.patch(&path, "json-patch", &json!([{ "op": "remove", "path": "/spec/trustDomain" }])).await,
+        api.patch(&format!("{path}?fieldManager=x"), "apply", &nameless).await,
+    ] {
+        assert_eq!(answer.expect(200)["spec"]["trustDomain"], "mesh.local");
+    }
+    // There is one Mesh.
+    let second = json!({ "metadata": { "name": "second" } });
+    let status = api.post(MESHES, &second).await.fails(422, "Invalid");
+    assert_eq!(status["details"]["causes"][0]["field"], "metadata.name");
+    assert_eq!(domain().await, "mesh.local");
+}
+
+/// The words are those of Kubernetes: clients and people look for them.
+#[tokio::test]
+async fn what_is_stale_says_so_as_in_kubernetes() {
+    let api = TestApi::start().await;
+    let created = api.post(SERVICES, &service("c")).await.expect(201);
+    let path = format!("{SERVICES}/c");
+    api.patch(&path, "merge-patch", &json!({ "metadata": { "labels": { "x": "y" } } })).await.expect(200);
+    let stale = json!({ "metadata": { "resourceVersion": version(&created), "labels": { "z": "z" } } });
+    for answer in [api.put(&path, &created).await, api.patch(&path, "merge-patch", &stale).await] {
+        let status = answer.fails(409, "Conflict");
+        assert_eq!(
+            status["message"],
+            "Operation cannot be fulfilled on services \"c\": the object has been modified; please apply your \
+             changes to the latest version and try again"
+        );
+    }
+    let options = json!({ "preconditions": { "resourceVersion": version(&created) } });
+    let status = api.delete(&path, &options).await.fails(409, "Conflict");
+    assert!(
+        status["message"].as_str().unwrap().contains("does not match the ResourceVersion in record"),
+        "{status}"
+    );
+    api.server.objects.compact(0).await.unwrap();
+    let mut watch = api.watch(&format!("{SERVICES}?watch=true&resourceVersion={}", version(&created))).await;
+    let event = watch.next().await.unwrap();
+    assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));
+    assert_eq!(event["object"]["reason"], "Expired");
+    let message = event["object"]["message"].as_str().unwrap();
+    assert!(message.starts_with(&format!("too old resource version: {} (", version(&created))), "{message}");
+}

@@ -8,4 +8,5 @@ mod discovery;
 mod fleet;
 mod join;
 mod refusals;
+mod slices;
 mod state;

@@ -1,14 +1,17 @@
-//! `tulle token create`: lets a node join.
+//! `tulle token`: with what nodes join.
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::client::ClientArgs;
+use crate::client::{ClientArgs, JSON};
 use crate::exit::{Failure, Result};
-use crate::output::{ReportFormat, print, print_json, print_yaml};
+use crate::output::{Cell, ReportFormat, Table, note, print, print_json, print_yaml};
 use crate::units::parse_duration;
+
+/// Where the API has them.
+const TOKENS: &str = "/tulle/v1alpha1/tokens";
 
 #[derive(Debug, Args)]
 pub struct TokenArgs {
@@ -20,6 +23,28 @@ pub struct TokenArgs {
 enum TokenCommand {
     /// Make a token with which one node may join, once
     Create(CreateArgs),
+    /// Show the tokens that nobody has used yet
+    List(ListArgs),
+    /// Take tokens back: nobody joins with them any more
+    Revoke(RevokeArgs),
+}
+
+#[derive(Debug, Args)]
+struct ListArgs {
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: ReportFormat,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+struct RevokeArgs {
+    /// Ids, as `tulle token list` shows them, or whole tokens
+    #[arg(required = true, value_name = "ID")]
+    tokens: Vec<String>,
+    #[command(flatten)]
+    client: ClientArgs,
 }
 
 #[derive(Debug, Args)]
@@ -41,7 +66,14 @@ struct CreateArgs {
 }
 
 pub async fn run(args: TokenArgs) -> Result<()> {
-    let TokenCommand::Create(args) = args.command;
+    match args.command {
+        TokenCommand::Create(args) => create(args).await,
+        TokenCommand::List(args) => list(args).await,
+        TokenCommand::Revoke(args) => revoke(args).await,
+    }
+}
+
+async fn create(args: CreateArgs) -> Result<()> {
     for identity in &args.identity {
         if identity != "*" && identity.parse::<tulle_model::name::NamespacedName>().is_err() {
             return Err(Failure::input(format!("`{identity}` is not of the form NAMESPACE/SERVICE-ACCOUNT")));
@@ -52,15 +84,64 @@ pub async fn run(args: TokenArgs) -> Result<()> {
     if let Some(node) = args.node {
         body["node"] = node.into();
     }
-    let answer = args.client.client()?.post("/tulle/v1alpha1/tokens", &body).await?;
+    let answer = args.client.client()?.post(TOKENS, &body).await?;
+    if answer["identities"].as_array().is_some_and(|all| all.iter().any(|one| one == "*")) {
+        note("a node that joins with this token may run workloads of ALL identities");
+        note("--identity NAMESPACE/SERVICE-ACCOUNT makes one for some of them only");
+    } else {
+        note(&format!("a node that joins with this token may run workloads of: {}", identities_of(&answer)));
+    }
     match args.output {
         ReportFormat::Json => print_json(&answer),
         ReportFormat::Yaml => print_yaml(&answer),
-        ReportFormat::Wide => print(&format!(
-            "{}   expires {}\n",
-            answer["token"].as_str().unwrap_or_default(),
-            answer["expires"].as_str().unwrap_or_default()
-        )),
-        ReportFormat::Table => print(&format!("{}\n", answer["token"].as_str().unwrap_or_default())),
+        ReportFormat::Wide => {
+            print(&format!("{}   expires {}\n", text(&answer["token"]), text(&answer["expires"])))
+        }
+        ReportFormat::Table => print(&format!("{}\n", text(&answer["token"]))),
     }
+}
+
+async fn list(args: ListArgs) -> Result<()> {
+    let answer = args.client.client()?.get(TOKENS, JSON).await?;
+    match args.output {
+        ReportFormat::Json => return print_json(&answer),
+        ReportFormat::Yaml => return print_yaml(&answer),
+        ReportFormat::Table | ReportFormat::Wide => {}
+    }
+    let tokens = answer["tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if tokens.is_empty() {
+        note("No tokens that could still be used");
+        return Ok(());
+    }
+    let mut table = Table::new(["ID", "IDENTITIES", "NODE", "EXPIRES"]);
+    for token in tokens {
+        let node = token["node"].as_str().unwrap_or("any");
+        let cells = [text(&token["id"]), &identities_of(token), node, text(&token["expires"])];
+        table.row(cells.map(Cell::from));
+    }
+    print(&table.render())
+}
+
+async fn revoke(args: RevokeArgs) -> Result<()> {
+    let client = args.client.client()?;
+    for token in &args.tokens {
+        // The id, or the whole token, of which it is the second part.
+        let id = token.trim().split('.').nth(1).unwrap_or(token.trim());
+        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(Failure::input("that is neither the id of a token nor a token")
+                .help("`tulle token list` shows their ids"));
+        }
+        client.delete(&format!("{TOKENS}/{id}")).await?;
+        print(&format!("token {id} revoked\n"))?;
+    }
+    Ok(())
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn identities_of(token: &Value) -> String {
+    let named: Vec<_> = token["identities"].as_array().into_iter().flatten().map(text).collect();
+    if named.contains(&"*") { "ALL".to_owned() } else { named.join(", ") }
 }

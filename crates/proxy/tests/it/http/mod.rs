@@ -17,7 +17,6 @@ mod rules;
 mod shares;
 mod stale;
 mod stalls;
-mod streams;
 mod targets;
 mod upgrades;
 mod waiting;

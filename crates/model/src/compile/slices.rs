@@ -1,0 +1,175 @@
+//! EndpointSlices for services that select workloads, as Kubernetes' controller writes them for pods: for
+//! people and for clients that look for endpoints there.
+//!
+//! They are made from the same Workloads as the endpoints that nodes get, and nothing is made from them: one
+//! with our label never becomes an endpoint.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::Compiler;
+use super::form::{ServiceForm, WorkloadForm};
+use crate::name::{ServiceName, WorkloadName};
+use crate::registry::KindId;
+
+/// The label that says of which service a slice is.
+pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+/// The label that says who keeps a slice.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const MANAGER: &str = "endpointslice-controller.tulle.dev";
+/// Endpoints in one slice, as in Kubernetes where nothing is said.
+const LARGEST: usize = 100;
+
+/// Whether a slice is the server's own, by its label.
+pub fn is_own(slice: &Value) -> bool {
+    slice["metadata"]["labels"][MANAGED_BY] == MANAGER
+}
+
+/// Names and numbers of ports.
+type Ports = Vec<(String, u16)>;
+
+/// A slice as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnSlice {
+    /// Of the object: that of the service, and a hash of what its endpoints have in common.
+    pub name: String,
+    ipv6: bool,
+    /// Name and number of each port; none where there are no endpoints.
+    ports: Ports,
+    endpoints: Vec<OwnEndpoint>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct OwnEndpoint {
+    address: IpAddr,
+    ready: bool,
+    workload: WorkloadName,
+    node: Option<String>,
+}
+
+impl OwnSlice {
+    /// The fields of the object that are ours, beside those of its metadata.
+    pub fn fields(&self) -> Value {
+        let endpoints = self.endpoints.iter().map(|endpoint| {
+            let mut fields = json!({
+                "addresses": [endpoint.address],
+                "conditions": { "ready": endpoint.ready, "serving": endpoint.ready, "terminating": false },
+                "targetRef": {
+                    "kind": "Workload",
+                    "apiVersion": KindId::Workload.kind().api_version(),
+                    "namespace": &*endpoint.workload.namespace,
+                    "name": &*endpoint.workload.name,
+                },
+            });
+            if let Some(node) = &endpoint.node {
+                fields["nodeName"] = json!(node);
+            }
+            fields
+        });
+        let ports = self.ports.iter();
+        let ports = ports.map(|(name, port)| json!({ "name": name, "port": port, "protocol": "TCP" }));
+        json!({
+            "addressType": if self.ipv6 { "IPv6" } else { "IPv4" },
+            "endpoints": endpoints.collect::<Vec<_>>(),
+            "ports": ports.collect::<Vec<_>>(),
+        })
+    }
+
+    /// The object, for a service with that uid.
+    pub fn object(&self, service: &ServiceName, uid: &str) -> Value {
+        let mut object = self.fields();
+        object["metadata"] = json!({
+            "name": self.name,
+            "namespace": &*service.namespace,
+            "labels": { SERVICE_LABEL: &*service.name, MANAGED_BY: MANAGER },
+            "ownerReferences": [{
+                "apiVersion": "v1",
+                "kind": "Service",
+                "name": &*service.name,
+                "uid": uid,
+                "controller": true,
+                "blockOwnerDeletion": true,
+            }],
+        });
+        object
+    }
+}
+
+impl Compiler {
+    /// The slices of a service: one for each address family and each set of ports, of at most 100 endpoints.
+    /// None for a service that selects nothing, or is not there.
+    pub fn own_slices(&self, name: &ServiceName) -> Vec<OwnSlice> {
+        let Some(form) = self.services.get(name).filter(|form| !form.external && !form.selector.is_empty())
+        else {
+            return Vec::new();
+        };
+        let mut groups: BTreeMap<(bool, Ports), Vec<OwnEndpoint>> = BTreeMap::new();
+        for workload in self.selectors.workloads(&name.namespace, &form.selector) {
+            let found = self.workloads.get(workload).filter(|w| form.selects(&w.labels));
+            if let Some((ports, endpoint)) = found.and_then(|found| own_endpoint(form, workload, found)) {
+                groups.entry((endpoint.address.is_ipv6(), ports)).or_default().push(endpoint);
+            }
+        }
+        if groups.is_empty() {
+            // As in Kubernetes, there is one that says that there are none.
+            groups.insert((false, Vec::new()), Vec::new());
+        }
+        let mut slices = Vec::new();
+        for ((ipv6, ports), endpoints) in groups {
+            let mut rest = endpoints.as_slice();
+            for part in 0.. {
+                let (these, more) = rest.split_at(rest.len().min(LARGEST));
+                slices.push(OwnSlice {
+                    name: format!("{}-{:08x}", name.name, hash(ipv6, &ports, part)),
+                    ipv6,
+                    ports: ports.clone(),
+                    endpoints: these.to_vec(),
+                });
+                rest = more;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+        }
+        slices
+    }
+}
+
+/// An endpoint, and which ports it has of the service's. One that is not ready is shown as such; one without
+/// an address, or with none of the ports, is none.
+fn own_endpoint(
+    service: &ServiceForm,
+    name: &WorkloadName,
+    workload: &WorkloadForm,
+) -> Option<(Ports, OwnEndpoint)> {
+    let ports =
+        service.ports.iter().filter_map(|port| Some((port.name.to_string(), workload.port(&port.target)?)));
+    let ports: Vec<_> = ports.collect();
+    let endpoint = OwnEndpoint {
+        address: workload.address?,
+        ready: workload.ready,
+        workload: name.clone(),
+        node: workload.node.as_ref().map(|node| node.name.to_string()),
+    };
+    (!ports.is_empty()).then_some((ports, endpoint))
+}
+
+/// The same for the same, in every run (FNV-1a).
+fn hash(ipv6: bool, ports: &[(String, u16)], part: u32) -> u32 {
+    let mut hash = 0x811c_9dc5_u32;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        }
+    };
+    add(&[u8::from(ipv6)]);
+    add(&part.to_be_bytes());
+    for (name, port) in ports {
+        add(name.as_bytes());
+        add(&[0]);
+        add(&port.to_be_bytes());
+    }
+    hash
+}
