@@ -21,6 +21,8 @@ pub enum UpstreamErrorKind {
     NoCertificate,
     /// The connection ended, or the stream was reset, before the answer was complete.
     ConnectionLost,
+    /// The application reset the stream before it answered, with that code (RFC 9113, section 7).
+    Reset(u32),
     /// The peer takes no more streams at a time. Where a repetition is safe, the peer has sent the request back
     /// and what of it was sent is no longer at hand; otherwise it waited in vain.
     StreamsFull,
@@ -48,7 +50,7 @@ impl UpstreamErrorKind {
             Self::Connect | Self::LinkPending | Self::Tls | Self::Refused | Self::NoCertificate => {
                 "connect-failed"
             }
-            Self::ConnectionLost | Self::WentAway => "connection-lost",
+            Self::ConnectionLost | Self::Reset(_) | Self::WentAway => "connection-lost",
             Self::StreamsFull => "streams-full",
             Self::Draining => "draining",
             Self::Timeout => "timeout",

@@ -13,6 +13,7 @@ use tulle_model::identity::SpiffeId;
 use crate::budget::Account;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, Event};
+use crate::http::grpc::{self, Messages};
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
 use crate::http::reply::{Reason, failed, reply};
@@ -96,8 +97,12 @@ async fn pass(
         return reply(Reason::ConnectionLost, &format!("{}: {}", workload.name, problem.0));
     }
     let mut in_flight = Some(in_flight);
+    let messages = (version == AppVersion::Http2
+        && grpc::has_messages(response.headers())
+        && headers::takes_trailers(&head.headers))
+    .then(Messages::default);
     response.map(|body| {
-        body.observed(move |event| {
+        body.observed_as(messages, move |event| {
             if !matches!(event, Event::Data(_) | Event::Trailers(_)) {
                 in_flight.take();
             }

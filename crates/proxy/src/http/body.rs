@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use crate::http::headers;
+use crate::http::grpc::Messages;
+use crate::http::trailers::passed_on;
 use crate::http2::{ReceivedBody, Receiver};
 
 /// Why a body ended before its end.
@@ -80,14 +81,23 @@ impl Body {
 
     /// Tells `observer` of everything that passes. What `observer` holds is dropped with the body; where
     /// the body is there as a whole, at once.
-    pub fn observed(self, mut observer: impl FnMut(Event<'_>) + Unpin + 'static) -> Self {
+    pub fn observed(self, observer: impl FnMut(Event<'_>) + Unpin + 'static) -> Self {
+        self.observed_as(None, observer)
+    }
+
+    /// The same for one that consists of messages of gRPC, which ends with a status where it breaks between two.
+    pub fn observed_as(
+        self,
+        messages: Option<Messages>,
+        mut observer: impl FnMut(Event<'_>) + Unpin + 'static,
+    ) -> Self {
         if let Kind::Whole(Some(bytes)) = &self.0 {
             observer(Event::Data(bytes.len()));
             observer(Event::End);
             return self;
         }
         let over = http_body::Body::is_end_stream(&self);
-        let observed = Observed { inner: self, observer, over: false };
+        let observed = Observed { inner: self, observer, messages, over: false };
         // An empty body must say at once that it is: its length decides over the framing.
         if over {
             drop(observed);
@@ -154,13 +164,6 @@ impl http_body::Body for Body {
     }
 }
 
-/// What of a trailer section that came in is passed on, if anything is (see
-/// [`headers::normalize_trailers`]).
-pub fn passed_on(mut trailers: HeaderMap, named: &[HeaderName]) -> Option<Frame<Bytes>> {
-    headers::normalize_trailers(&mut trailers, named);
-    (!trailers.is_empty()).then(|| Frame::trailers(trailers))
-}
-
 struct After {
     first: Bytes,
     rest: Body,
@@ -209,6 +212,7 @@ pub enum Event<'a> {
 struct Observed<F: FnMut(Event<'_>)> {
     inner: Body,
     observer: F,
+    messages: Option<Messages>,
     over: bool,
 }
 
@@ -226,14 +230,21 @@ impl<F: FnMut(Event<'_>) + Unpin> http_body::Body for Observed<F> {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     (this.observer)(Event::Data(data.len()));
+                    if let Some(messages) = &mut this.messages {
+                        messages.pass(data);
+                    }
                 } else if let Some(trailers) = frame.trailers_ref() {
                     (this.observer)(Event::Trailers(trailers));
                 }
             }
             Some(Err(_)) | None if this.over => {}
-            Some(Err(_)) => {
+            Some(Err(error)) => {
                 this.over = true;
                 (this.observer)(Event::Broken);
+                let trailers = this.messages.and_then(|messages| messages.trailers(&**error));
+                if let Some(trailers) = trailers {
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
             }
             None => {
                 this.over = true;

@@ -29,7 +29,7 @@ use crate::http::replay::Replay;
 use crate::http::reply::{self, Reason};
 use crate::http::retry::Attempts;
 use crate::inbound;
-use crate::link::{REASON, RETRY};
+use crate::link::{REASON, RESET, RETRY};
 use crate::state::LocalWorkload;
 use crate::worker::{Lookup, Worker};
 
@@ -135,6 +135,9 @@ pub(crate) async fn forward(
         if !repeat {
             let mut answer = answer.unwrap_or_else(|| reply::failed(&failure));
             answer.headers_mut().remove(RETRY);
+            if head.version != Version::HTTP_2 {
+                answer.headers_mut().remove(RESET);
+            }
             return (route.outcome(worker, hop), answer);
         }
         if failure.is_nobodys() {
@@ -460,6 +463,9 @@ fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
         b"timeout" => Failure::Timeout,
         b"streams-full" => Failure::StreamsFull,
         b"connection-lost" if retry == Some(b"free") => Failure::WentAway,
+        b"connection-lost" if let Some(code) = reply::reset_code(response.headers()) => {
+            Failure::Reset(code.0)
+        }
         b"connection-lost" => Failure::ConnectionLost,
         b"headers-too-large" => Failure::HeadersTooLarge,
         b"answer-headers-too-large" => Failure::AnswerHeadersTooLarge,

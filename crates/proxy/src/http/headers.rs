@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
 
-use crate::link::{REASON, RETRY};
+use crate::link::{REASON, RESET, RETRY};
 use crate::uri;
 
 /// Header names with this beginning are the mesh's own: what comes from outside is removed.
@@ -111,18 +111,8 @@ pub fn normalize_link_response(headers: &mut HeaderMap, status: StatusCode) {
     }
     if found.own {
         let refusal = !status.is_success() && headers.contains_key(REASON);
-        let kept = |name: &HeaderName| refusal && (*name == REASON || *name == RETRY);
+        let kept = |name: &HeaderName| refusal && [REASON, RETRY, RESET].contains(name);
         strip_own(headers, kept);
-    }
-}
-
-/// What of a trailer section is passed on: what a head would be (RFC 9110, section 6.5.1), without the fields
-/// that the message's `Connection` has `named` (section 7.6.1).
-#[cold]
-pub fn normalize_trailers(trailers: &mut HeaderMap, named: &[HeaderName]) {
-    Found::of(trailers).strip(trailers);
-    for name in named {
-        trailers.remove(name);
     }
 }
 
@@ -359,18 +349,9 @@ mod tests {
     }
 
     #[test]
-    fn trailers_keep_what_is_the_applications() {
-        let mut map = headers(&[
-            ("tulle-reason", "x"),
-            ("tulle-anything", "x"),
-            ("keep-alive", "timeout=5"),
-            ("x-named", "1"),
-            ("x-sum", "42"),
-            ("grpc-status", "0"),
-        ]);
-        let head = headers(&[("connection", "X-Named, close, content-length")]);
-        normalize_trailers(&mut map, &named_by_connection(&head));
-        assert_eq!(map, headers(&[("x-sum", "42"), ("grpc-status", "0")]));
+    fn framing_cannot_be_named_away() {
+        let head = headers(&[("connection", "X-Named, content-length")]);
+        assert_eq!(*named_by_connection(&head), [HeaderName::from_static("x-named")]);
     }
 
     #[test]

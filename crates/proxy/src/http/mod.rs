@@ -5,10 +5,12 @@
 //! ([`retry`]), and counted ([`record`]). Upgrades and tunnels leave HTTP in [`upgrade`]; destinations
 //! that an explicit proxy's client names are found in [`egress`]. Bodies are streams throughout
 //! ([`body`]), recorded for another attempt in [`replay`]; answers that the mesh makes itself come from [`reply`].
+//! Which fields may be in [`trailers`], and what ends a broken answer of [`grpc`], is one thing for all versions.
 
 pub mod body;
 mod egress;
 mod forward;
+pub(crate) mod grpc;
 pub mod headers;
 pub(crate) mod http1;
 pub(crate) mod link_headers;
@@ -21,6 +23,7 @@ pub mod respond;
 pub mod retry;
 pub(crate) mod serve_http2;
 pub mod server;
+pub(crate) mod trailers;
 mod upgrade;
 
 /// How large the head or the trailer section of a message may be, counted alike for all versions of HTTP: the

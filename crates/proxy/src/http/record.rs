@@ -16,6 +16,7 @@ use tulle_model::name::ServiceName;
 use crate::Security;
 use crate::endpoints::LoadGuard;
 use crate::http::body::{Body, Event};
+use crate::http::grpc::{self, Messages};
 use crate::http::headers;
 use crate::http::reply::grpc_failure;
 use crate::link::REASON;
@@ -130,19 +131,25 @@ impl Record {
         let latency = self.started.elapsed();
         let status = response.status();
         let reason = self.log.as_ref().and_then(|_| response.headers().get(REASON).cloned());
-        let grpc = self.is_grpc();
+        let is_grpc = self.is_grpc();
         let mut failed =
-            status.is_server_error() || (grpc && grpc_failure(response.headers()).unwrap_or(false));
+            status.is_server_error() || (is_grpc && grpc_failure(response.headers()).unwrap_or(false));
         let source = source.clone();
+        // Next to the application it was seen to already.
+        let messages = (is_grpc
+            && response.version() == Version::HTTP_2
+            && outcome.security != Security::SameNode
+            && grpc::has_messages(response.headers()))
+        .then(Messages::default);
         let mut state = Some((self.log, outcome));
         let mut received = 0;
         response.map(|body| {
-            body.observed(move |event| match event {
+            body.observed_as(messages, move |event| match event {
                 Event::Data(bytes) => {
                     received += bytes as u64;
                     edge.received(bytes as u64);
                 }
-                Event::Trailers(trailers) if grpc => {
+                Event::Trailers(trailers) if is_grpc => {
                     failed |= grpc_failure(trailers).unwrap_or(false);
                 }
                 Event::Trailers(_) => {}

@@ -2,14 +2,15 @@
 //! application's.
 
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderName, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
 use crate::budget::Shed;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::Body;
+use crate::http::grpc;
 use crate::http::headers::is_grpc;
-use crate::http2::Unfit;
-use crate::link::{REASON, RETRY};
+use crate::http2::{self, Unfit};
+use crate::link::{REASON, RESET, RETRY};
 
 /// Why the mesh answers instead of the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,7 +101,9 @@ impl From<UpstreamErrorKind> for Reason {
             | UpstreamErrorKind::Tls
             | UpstreamErrorKind::Refused
             | UpstreamErrorKind::NoCertificate => Self::ConnectFailed,
-            UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::WentAway => Self::ConnectionLost,
+            UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::Reset(_) | UpstreamErrorKind::WentAway => {
+                Self::ConnectionLost
+            }
             UpstreamErrorKind::StreamsFull => Self::StreamsFull,
             UpstreamErrorKind::Draining => Self::Draining,
             UpstreamErrorKind::Timeout => Self::Timeout,
@@ -130,11 +133,20 @@ pub fn failed(error: &UpstreamError) -> Response<Body> {
         let how = if error.is_nobodys() { "free" } else { "safe" };
         response.headers_mut().insert(RETRY, HeaderValue::from_static(how));
     }
+    if let UpstreamErrorKind::Reset(code) = error.kind {
+        response.headers_mut().insert(RESET, code.into());
+    }
     response
 }
 
+/// The code that the application reset a request with, instead of an answer.
+pub fn reset_code(answer: &HeaderMap) -> Option<http2::Reason> {
+    let code = answer.get(RESET)?.to_str().ok()?;
+    code.parse().ok().map(http2::Reason)
+}
+
 /// The answer to a request of HTTP/2 that is not taken. `headers` are its own, as far as they came.
-pub fn unfit(unfit: Unfit, headers: &http::HeaderMap) -> Response<Body> {
+pub fn unfit(unfit: Unfit, headers: &HeaderMap) -> Response<Body> {
     match unfit {
         Unfit::Misdirected => {
             reply(Reason::BadRequest, "the request's :authority is no host name with an optional port")
@@ -144,16 +156,13 @@ pub fn unfit(unfit: Unfit, headers: &http::HeaderMap) -> Response<Body> {
 }
 
 /// The answer to a request that is larger than is taken. `headers` are its own, as far as they came.
-pub fn too_large(headers: &http::HeaderMap) -> Response<Body> {
+pub fn too_large(headers: &HeaderMap) -> Response<Body> {
     let response = reply(Reason::HeadersTooLarge, HEADERS_TOO_LARGE);
     if is_grpc(headers) { for_grpc(response) } else { response }
 }
 
 /// See [`HEADER_LIMIT`](crate::http::HEADER_LIMIT) and [`FIELD_LIMIT`](crate::http::FIELD_LIMIT).
 pub const HEADERS_TOO_LARGE: &str = "the header fields of the request are larger than 64 KiB, or more than 256 (docs/limits.md says how they are counted)";
-
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// The same answer as a gRPC client understands it: "Trailers-Only" of gRPC over HTTP/2, with the code
 /// that gRPC derives from the HTTP status.
@@ -176,17 +185,17 @@ pub fn for_grpc(mut response: Response<Body>) -> Response<Body> {
     let headers = response.headers_mut();
     headers.remove(http::header::CONTENT_LENGTH);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(GRPC_STATUS, HeaderValue::from_static(code));
+    headers.insert(grpc::STATUS, HeaderValue::from_static(code));
     if let Ok(message) = message {
-        headers.insert(GRPC_MESSAGE, message);
+        headers.insert(grpc::MESSAGE, message);
     }
     response
 }
 
 /// Whether a `grpc-status` says that the service failed, rather than that the caller asked for something
 /// that it cannot have: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS. `None`: no status.
-pub fn grpc_failure(headers: &http::HeaderMap) -> Option<bool> {
-    let status = headers.get(GRPC_STATUS)?;
+pub fn grpc_failure(headers: &HeaderMap) -> Option<bool> {
+    let status = headers.get(grpc::STATUS)?;
     Some(matches!(status.as_bytes(), b"2" | b"4" | b"13" | b"14" | b"15"))
 }
 
@@ -201,6 +210,6 @@ mod tests {
         assert_eq!(response.headers()["grpc-status"], "14");
         assert_eq!(response.headers()["tulle-reason"], "no-endpoints");
         assert_eq!(grpc_failure(response.headers()), Some(true));
-        assert_eq!(grpc_failure(&http::HeaderMap::new()), None);
+        assert_eq!(grpc_failure(&HeaderMap::new()), None);
     }
 }

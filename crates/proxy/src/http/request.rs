@@ -60,6 +60,7 @@ pub(crate) async fn request(
                 };
                 return Err(UpstreamError::after_sending(kind, format!("the {what} {to}: {error}")));
             }
+            Error::Reset(code) => UpstreamErrorKind::Reset(code.0),
             _ => UpstreamErrorKind::ConnectionLost,
         };
         let safe_to_retry = !sent || error.is_unprocessed();

@@ -3,7 +3,7 @@
 use http::Response;
 
 use crate::http::body::Body;
-use crate::http2::{Sender, send_body};
+use crate::http2::{Sender, give_up, send_body};
 
 /// Sends an answer to its end. What fails on the way resets the stream, which tells the peer.
 pub async fn respond(sender: &mut Sender, response: Response<Body>) {
@@ -11,7 +11,10 @@ pub async fn respond(sender: &mut Sender, response: Response<Body>) {
     let whole = body.take_whole();
     // What the mesh says itself has a body, also to HEAD.
     let empty = whole.as_ref().is_some_and(|bytes| bytes.is_empty()) || sender.has_no_body(head.status);
-    if sender.respond(head.status, &head.headers, empty).is_err() || empty {
+    if let Err(error) = sender.respond(head.status, &head.headers, empty) {
+        return give_up(&error, || drop(body));
+    }
+    if empty {
         return;
     }
     if let Some(mut bytes) = whole {

@@ -105,7 +105,8 @@ impl Attempts {
             return false;
         }
         let left = self.made - self.uncounted.min(self.made) < ATTEMPTS && self.made < ATTEMPTS_IN_ALL;
-        let harmless = error.kind == UpstreamErrorKind::ConnectionLost && is_idempotent(method);
+        let lost = matches!(error.kind, UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::Reset(_));
+        let harmless = lost && is_idempotent(method);
         left && (error.safe_to_retry || harmless)
     }
 }

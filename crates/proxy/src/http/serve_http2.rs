@@ -1,8 +1,9 @@
 //! Serves clients that speak HTTP/2: each request is a task.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Method, Request};
@@ -17,7 +18,8 @@ use crate::http::server::{self, answer};
 use crate::http::upgrade::Leaving;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{
-    Connection, Ended, Incoming, Limits, Plain, Receiver, Sender, Tunnel, Unfit, WhenReset, until_dead,
+    Connection, Ended, Error, Incoming, Limits, Plain, Receiver, Sender, Tunnel, Unfit, WhenReset, give_up,
+    until_dead,
 };
 use crate::link::REASON;
 use crate::progress::Side;
@@ -121,19 +123,41 @@ async fn serve_stream(
     if head.method == Method::CONNECT {
         return connect(cx, head, sender, receiver).await;
     }
-    let mut answered = pin!(answer(&cx, Request::from_parts(head, Body::from(receiver)), None));
-    let mut response = tokio::select! {
-        biased;
-        response = answered.as_mut() => response,
-        // What it holds is given back then, which takes its time, too.
-        _ = poll_fn(|task| sender.poll_reset(task)) => return cx.account.turn().await,
+    let mut answered = pin!(Some(answer(&cx, Request::from_parts(head, Body::from(receiver)), None)));
+    let mut response = match or_reset(answered.as_mut(), &mut sender).await {
+        Ok(response) => response,
+        Err(error) => {
+            give_up(&error, || answered.set(None));
+            // What it held is given back, which takes its time, too.
+            return cx.account.turn().await;
+        }
     };
-    if response.headers().contains_key(REASON) && sender.peer_is_oversized() {
-        // It failed for what the client sent, whatever it looked like further up.
-        cx.worker.metrics.counts().oversized_requests.add(1);
-        response = reply::too_large(response.headers());
+    if response.headers().contains_key(REASON) {
+        if sender.peer_is_oversized() {
+            // It failed for what the client sent, whatever it looked like further up.
+            cx.worker.metrics.counts().oversized_requests.add(1);
+            response = reply::too_large(response.headers());
+        } else if let Some(code) = reply::reset_code(response.headers()) {
+            return sender.reset(code);
+        }
     }
     respond(&mut sender, response).await;
+}
+
+/// Waits for an answer, or until the client resets the stream.
+pub(crate) async fn or_reset<T>(
+    mut answered: Pin<&mut Option<impl Future<Output = T>>>,
+    sender: &mut Sender,
+) -> Result<T, Error> {
+    poll_fn(|cx| {
+        if let Some(answered) = answered.as_mut().as_pin_mut()
+            && let Poll::Ready(response) = answered.poll(cx)
+        {
+            return Poll::Ready(Ok(response));
+        }
+        sender.poll_reset(cx).map(Err)
+    })
+    .await
 }
 
 /// Answers a request for which there is no memory: at once, so that none is held for it.

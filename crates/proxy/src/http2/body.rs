@@ -7,7 +7,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::error::{Error, Reason};
+use super::error::Error;
+use super::give_up;
 use super::handle::{Receiver, Sender};
 
 /// The body of a request or response that comes in.
@@ -50,13 +51,26 @@ impl Body for ReceivedBody {
     }
 }
 
-/// Sends a body to its end. An error of the body resets the stream; when the peer resets the stream,
-/// the rest of the body is not read.
+/// Sends a body to its end. An error of the body resets the stream, with its own code where it was reset as well;
+/// when the peer resets the stream, the rest of the body is not read, and what it comes from hears the peer's code.
 pub async fn send_body<B>(sender: &mut Sender, body: B) -> Result<(), Error>
 where
     B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut body = pin!(body);
+    let mut body = pin!(Some(body));
+    let sent = send(sender, body.as_mut()).await;
+    if let Err(error) = &sent {
+        give_up(error, || body.set(None));
+    }
+    sent
+}
+
+async fn send<B>(sender: &mut Sender, mut body: Pin<&mut Option<B>>) -> Result<(), Error>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let mut rest = Bytes::new();
     let mut last = false;
     poll_fn(|cx| {
@@ -78,6 +92,7 @@ where
                 continue;
             }
             // An end needs no room (RFC 9113, section 6.9.1).
+            let Some(mut body) = body.as_mut().as_pin_mut() else { return Poll::Ready(Ok(())) };
             match ready!(body.as_mut().poll_frame(cx)) {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
@@ -94,10 +109,7 @@ where
                         }
                     }
                 },
-                Some(Err(_)) => {
-                    sender.reset(Reason::CANCEL);
-                    return Poll::Ready(Err(Error::ResetHere(Reason::CANCEL)));
-                }
+                Some(Err(error)) => return Poll::Ready(Err(sender.break_off(&*error.into()))),
                 None => {
                     sender.send(&mut Bytes::new(), true);
                     return Poll::Ready(Ok(()));

@@ -17,6 +17,7 @@ impl Reason {
     pub const REFUSED_STREAM: Self = Self(7);
     pub const CANCEL: Self = Self(8);
     pub const COMPRESSION_ERROR: Self = Self(9);
+    pub const CONNECT_ERROR: Self = Self(10);
     pub const ENHANCE_YOUR_CALM: Self = Self(11);
 }
 
@@ -129,6 +130,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// The code that the peer reset the stream with, whatever for.
+    pub fn code(&self) -> Option<Reason> {
+        match self {
+            Self::Reset(reason) => Some(*reason),
+            Self::Full => Some(Reason::REFUSED_STREAM),
+            _ => None,
+        }
+    }
+
     /// The peer has certainly not processed the request (RFC 9113, section 8.7).
     pub fn is_unprocessed(&self) -> bool {
         matches!(

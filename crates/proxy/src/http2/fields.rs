@@ -95,6 +95,8 @@ pub(super) struct Block {
     /// A cookie that came in crumbs, joined (section 8.2.3).
     crumbs: Vec<u8>,
     malformed: bool,
+    /// It has a field of the connection's, which makes a head malformed, and is dropped from trailers.
+    of_connection: bool,
 }
 
 impl Block {
@@ -108,9 +110,9 @@ impl Block {
         let fine = match field {
             Field::Header(name, value) if name == COOKIE => self.cookie(value),
             Field::Header(name, value) => {
-                let fine = may_be_there(&name, &value);
+                self.of_connection |= !may_be_there(&name, &value);
                 self.values += value.len();
-                fine && self.headers.try_append(name, value).is_ok()
+                self.headers.try_append(name, value).is_ok()
             }
             Field::Method(value) => in_order && once(&mut self.method, value),
             Field::Scheme(value) => in_order && once(&mut self.scheme, value),
@@ -184,7 +186,7 @@ impl Block {
 
     /// The head of a request, unless it is malformed.
     pub(super) fn request(mut self, extended_connect: bool) -> Option<request::Parts> {
-        if self.malformed || self.status.is_some() {
+        if self.malformed || self.of_connection || self.status.is_some() {
             return None;
         }
         if !self.crumbs.is_empty() {
@@ -230,7 +232,7 @@ impl Block {
 
     /// The head of a response, unless it is malformed.
     pub(super) fn response(self) -> Option<response::Parts> {
-        if self.malformed || self.has_request_fields() {
+        if self.malformed || self.of_connection || self.has_request_fields() {
             return None;
         }
         let (mut head, ()) = Response::new(()).into_parts();
@@ -240,7 +242,8 @@ impl Block {
         Some(head)
     }
 
-    /// Trailers, unless they are malformed.
+    /// Trailers, unless they are malformed. Fields of the connection's are there: whoever passes trailers on drops
+    /// them with others that have no place there.
     pub(super) fn trailers(self) -> Option<HeaderMap> {
         let fine = !self.malformed && !self.has_request_fields() && self.status.is_none();
         fine.then_some(self.headers)

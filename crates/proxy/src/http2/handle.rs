@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, StatusCode, request, response};
 use super::core::Core;
 use super::error::{Ended, Error, Reason};
 use super::fields::{self, RequestHead};
+use super::given_up;
 use super::line::Line;
 use super::stream::{Way, register};
 use crate::budget::{Account, Charge};
@@ -193,6 +194,14 @@ impl Sender {
         act(&mut self.handle.0.borrow_mut(), self.id)
     }
 
+    /// Resets the stream because what was to be sent on it broke so.
+    pub(super) fn break_off(&mut self, error: &(dyn std::error::Error + 'static)) -> Error {
+        let mut core = self.handle.0.borrow_mut();
+        let code = given_up::code_for(error, core.server);
+        core.reset(self.id, code);
+        Error::ResetHere(code)
+    }
+
     pub fn send_trailers(&mut self, trailers: &HeaderMap) -> Result<(), Error> {
         self.handle.0.borrow_mut().send_trailers(self.id, trailers)
     }
@@ -209,7 +218,8 @@ impl Drop for Sender {
         stream.sender_held = false;
         stream.sender = None;
         if stream.sending == Way::Open {
-            core.reset(self.id, Reason::CANCEL);
+            let code = given_up::code(core.server);
+            core.reset(self.id, code);
         }
         core.forget_if_done(self.id);
     }
@@ -355,7 +365,7 @@ impl Drop for Receiver {
         let answered = stream.sending == Way::Ended && stream.finish.is_none();
         core.read(0, unread);
         if open && !server {
-            core.reset(self.id, Reason::CANCEL);
+            core.reset(self.id, given_up::code(server));
         } else if open && answered {
             core.reset(self.id, Reason::NO_ERROR);
         }

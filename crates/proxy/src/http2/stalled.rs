@@ -97,8 +97,9 @@ impl Core {
                 _ => self.reset_as(id, Reset::Stalled, Reason::CANCEL),
             }
         }
+        let code = if self.server { Reason::INTERNAL_ERROR } else { Reason::CANCEL };
         for id in full {
-            self.reset_as(id, Reset::Stalled, Reason::CANCEL);
+            self.reset_as(id, Reset::Stalled, code);
         }
     }
 }

@@ -189,7 +189,12 @@ impl LinkPool {
             worker.metrics.counts().client_streams.add(1);
             Ok(handle)
         };
-        request(&self.rules, &endpoint.address, place, head, more, body).await
+        let answered = request(&self.rules, &endpoint.address, place, head, more, body).await;
+        // What the application said of it the other node puts in words: this is the link's affair.
+        answered.map_err(|error| match error.kind {
+            Kind::Reset(_) => UpstreamError { kind: Kind::ConnectionLost, ..error },
+            _ => error,
+        })
     }
 
     /// A place for one tunnel on a link from `source` to the node of `endpoint`, dialed if need be.

@@ -26,6 +26,8 @@ pub const APP_VERSION: HeaderName = HeaderName::from_static("tulle-app-version")
 pub const REASON: HeaderName = HeaderName::from_static("tulle-reason");
 /// `safe`: the request has certainly not reached the application.
 pub const RETRY: HeaderName = HeaderName::from_static("tulle-retry");
+/// The code of HTTP/2 that the application reset the request with, for clients that understand it.
+pub const RESET: HeaderName = HeaderName::from_static("tulle-reset");
 
 /// What the mesh's own headers may add to a head on a link.
 const OWN_HEADERS: u32 = 8 << 10;

@@ -29,8 +29,9 @@ use crate::http::body::{Body, Gate};
 use crate::http::headers;
 use crate::http::reply;
 use crate::http::respond::respond;
+use crate::http::serve_http2::or_reset;
 use crate::http2::{
-    Connection, Ended, Incoming, Receiver, Sender, Tunnel, Unfit, Violation, splice, until_dead,
+    Connection, Ended, Incoming, Receiver, Sender, Tunnel, Unfit, Violation, give_up, splice, until_dead,
 };
 use crate::inbound::{self, Peer};
 use crate::metrics::Handshake;
@@ -256,13 +257,19 @@ async fn answer(
                 (gate, body) = (Some(shut), gated);
             }
             let request = Request::from_parts(head, body);
-            let mut served = pin!(inbound::serve_request(&worker, &link.peer, &workload, port, request));
+            let served = inbound::serve_request(&worker, &link.peer, &workload, port, request);
+            let mut served = pin!(Some(served));
             loop {
                 tokio::select! {
                     biased;
-                    response = served.as_mut() => break response,
-                    // What it holds is given back then, which takes its time, too.
-                    _ = poll_fn(|cx| sender.poll_reset(cx)) => return link.peer.account.turn().await,
+                    answered = or_reset(served.as_mut(), &mut sender) => match answered {
+                        Ok(response) => break response,
+                        Err(error) => {
+                            give_up(&error, || served.set(None));
+                            // What it held is given back, which takes its time, too.
+                            return link.peer.account.turn().await;
+                        }
+                    },
                     () = opened(&gate), if gate.is_some() => {
                         gate = None;
                         // Fails only when the stream is over, which the others tell.

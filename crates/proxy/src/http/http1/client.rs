@@ -23,8 +23,9 @@ use super::head::{self, Bad, ResponseHead};
 use super::input::{Input, Lost, NoHead};
 use super::output::{Output, Sending};
 use crate::budget::{Account, Charge, Shed};
-use crate::http::body::{Body, BodyError, Gate, passed_on};
+use crate::http::body::{Body, BodyError, Gate};
 use crate::http::headers::named_by_connection;
+use crate::http::trailers::passed_on;
 use crate::progress::{INTERIM_ANSWERS, Patience, Side, Stall, Stalled, Sweep};
 
 /// What a request can be sent through.

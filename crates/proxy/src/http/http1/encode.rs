@@ -5,7 +5,6 @@ use http::header::{CONTENT_LENGTH, COOKIE, HeaderMap, HeaderValue, TE};
 use http::{Method, StatusCode, Version, request};
 
 use super::date;
-use super::framing::may_trail;
 use super::output::Sending;
 use crate::uri;
 
@@ -183,7 +182,7 @@ pub(super) fn chunk_size(out: &mut Vec<u8>, size: usize) {
 /// Writes the last chunk and the trailer section.
 pub(super) fn trailers(out: &mut Vec<u8>, trailers: &HeaderMap) {
     out.extend_from_slice(b"0\r\n");
-    for (name, value) in trailers.iter().filter(|(name, _)| may_trail(name)) {
+    for (name, value) in trailers {
         field(out, name.as_str(), value);
     }
     out.extend_from_slice(b"\r\n");

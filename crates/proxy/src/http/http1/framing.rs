@@ -3,13 +3,10 @@
 use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::HeaderMap;
-use http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    EXPECT, HOST, HeaderName, HeaderValue, MAX_FORWARDS, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::budget::cost;
+use crate::http::trailers::may_trail;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::hpack::ENTRY_OVERHEAD;
 use crate::progress::Stall;
@@ -199,7 +196,6 @@ impl Decoder {
                     if trailers.bytes > HEADER_LIMIT || trailers.count > FIELD_LIMIT {
                         return Err(TRAILERS_TOO_LARGE);
                     }
-                    // A sender must not hide there what a recipient has acted on before.
                     if may_trail(&name) {
                         trailers.fields.append(name, value);
                     }
@@ -273,32 +269,4 @@ fn field(line: &[u8]) -> Result<(HeaderName, HeaderValue), Malformed> {
     let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| BAD)?;
     let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).map_err(|_| BAD)?;
     Ok((name, value))
-}
-
-/// Whether a field may be in a trailer section (RFC 9110, section 6.5.1): not what is about framing,
-/// routing, or how to understand what came before.
-pub(super) fn may_trail(name: &HeaderName) -> bool {
-    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-    const NEVER: [HeaderName; 17] = [
-        AUTHORIZATION,
-        CACHE_CONTROL,
-        CONNECTION,
-        CONTENT_ENCODING,
-        CONTENT_LENGTH,
-        CONTENT_RANGE,
-        CONTENT_TYPE,
-        EXPECT,
-        HOST,
-        MAX_FORWARDS,
-        SET_COOKIE,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        // Of the connection (RFC 9110, section 7.6.1): HTTP/2 has no place for them.
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-    ];
-    !NEVER.contains(name)
 }

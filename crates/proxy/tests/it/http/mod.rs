@@ -17,6 +17,7 @@ mod rules;
 mod shares;
 mod stale;
 mod stalls;
+mod streams;
 mod targets;
 mod upgrades;
 mod waiting;

@@ -10,10 +10,11 @@ use http::{HeaderMap, HeaderName};
 use http_body::{Frame, SizeHint};
 
 use super::{Client, Receiving};
-use crate::http::body::{BodyError, passed_on};
+use crate::http::body::BodyError;
 use crate::http::headers::named_by_connection;
 use crate::http::http1::framing::Decoded;
 use crate::http::http1::input::Lost;
+use crate::http::trailers::passed_on;
 
 /// It has the reading side of the connection until it ends or is dropped.
 pub(super) struct Incoming {

@@ -1,0 +1,118 @@
+//! Answers of gRPC that break: where the last message is whole, the caller gets a status instead of a reset, which
+//! it would take for its own doing or for a fault of the service's.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::http2;
+
+pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(super) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// The bytes before a message: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
+const PREFIX: u8 = 5;
+
+/// Whether a message's body consists of messages of gRPC, and ends with a status in trailers. gRPC-Web's does not.
+pub fn has_messages(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// Where in its messages a body is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// Bytes of a prefix that have passed, and the length that they say so far.
+    prefix: u8,
+    length: u32,
+    /// What is left of a message.
+    left: u32,
+}
+
+impl Messages {
+    /// The next part of the body has passed.
+    pub fn pass(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            let skipped = data.len().min(self.left as usize);
+            self.left -= skipped as u32;
+            data = &data[skipped..];
+            while self.left == 0
+                && let Some((&byte, rest)) = data.split_first()
+            {
+                data = rest;
+                // The first byte says whether it is compressed, and has left the length when that is complete.
+                self.length = self.length << 8 | u32::from(byte);
+                self.prefix += 1;
+                if self.prefix == PREFIX {
+                    (self.prefix, self.left) = (0, self.length);
+                }
+            }
+        }
+    }
+
+    /// Whether no message is begun and not ended.
+    fn is_whole(&self) -> bool {
+        self.prefix == 0 && self.left == 0
+    }
+
+    /// What a body ends with that broke so: UNAVAILABLE, so that the caller tries again. `None`: with a reset, as a
+    /// message is cut, or the application said itself what happened.
+    #[cold]
+    pub fn trailers(&self, error: &(dyn std::error::Error + 'static)) -> Option<HeaderMap> {
+        let said = error.downcast_ref().and_then(http2::Error::code).is_some();
+        if said || !self.is_whole() {
+            return None;
+        }
+        let mut trailers = HeaderMap::new();
+        trailers.insert(STATUS, HeaderValue::from_static("14"));
+        let message = HeaderValue::from_static("tulle: the connection broke before the answer's end");
+        trailers.insert(MESSAGE, message);
+        Some(trailers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http2::{Error, Reason};
+
+    #[test]
+    fn messages_are_followed_through_any_pieces() {
+        let long = [&[0, 0, 1, 0, 0][..], &[7; 65_536]].concat();
+        let body = [&b"\0\0\0\0\x03abc\x01\0\0\0\0"[..], &long, b"\0\0\0\0\x01x"].concat();
+        let ends = [0, 8, 13, 13 + 65_541, body.len()];
+        for piece in [1, 2, 3, 5, 7, 1000, body.len()] {
+            let mut messages = Messages::default();
+            let mut passed = 0;
+            for part in body.chunks(piece) {
+                messages.pass(part);
+                passed += part.len();
+                assert_eq!(messages.is_whole(), ends.contains(&passed), "{passed} in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_takes_the_place_of_what_broke_and_not_of_what_was_said() {
+        let lost = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let mut messages = Messages::default();
+        assert_eq!(messages.trailers(&lost).unwrap()[STATUS], "14");
+        assert_eq!(messages.trailers(&Error::ResetHere(Reason::PROTOCOL_ERROR)).unwrap()[STATUS], "14");
+        assert_eq!(messages.trailers(&Error::Reset(Reason::CANCEL)), None);
+        messages.pass(&[0, 0]);
+        assert_eq!(messages.trailers(&lost), None);
+    }
+
+    #[test]
+    fn only_grpc_itself_has_messages() {
+        for (kind, has) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;x=y", true),
+            ("application/grpc-web+proto", false),
+            ("application/json", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            assert_eq!(has_messages(&headers), has, "{kind}");
+        }
+    }
+}
