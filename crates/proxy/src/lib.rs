@@ -221,6 +221,20 @@ pub enum Security {
     MutualTls,
     SameNode,
     Plaintext,
+    /// Nothing of it can have reached an endpoint.
+    Unsent,
+}
+
+impl Security {
+    /// As metrics, the access log and the server's API have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MutualTls => "mtls",
+            Self::SameNode => "same-node",
+            Self::Plaintext => "plaintext",
+            Self::Unsent => "-",
+        }
+    }
 }
 
 /// What the calling side counted of one edge.
@@ -233,7 +247,10 @@ pub struct EdgeCounts {
     /// `http`, `grpc` or `tcp`.
     pub protocol: &'static str,
     pub requests: u64,
+    /// Of these, those for which the destination, or the way to it, is to blame.
     pub failures: u64,
+    /// Of these, those that the mesh did not serve for what the caller sent, asked for or had used up.
+    pub refused: u64,
     pub latency_buckets: [u64; tulle_model::telemetry::LATENCY_BUCKETS],
     pub bytes_sent: u64,
     pub bytes_received: u64,

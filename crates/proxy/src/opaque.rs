@@ -16,7 +16,8 @@ use crate::Security;
 use crate::budget::{Account, cost};
 use crate::endpoints::{LoadGuard, Picked};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
-use crate::metrics::{EdgeKey, EdgeMetrics, Protocol};
+use crate::http::reply::Reason;
+use crate::metrics::{EdgeKey, EdgeMetrics, Protocol, Verdict};
 use crate::state::LocalWorkload;
 use crate::tcp::{self, Reset, Upstream, Way};
 use crate::worker::{Counted, Worker, connect_for, prepare};
@@ -46,7 +47,7 @@ impl Opened {
         IO: AsyncRead + AsyncWrite + Reset + Unpin,
     {
         let edge = &self.edge;
-        edge.request(None, true, self.took);
+        edge.request(None, Verdict::Success, self.took);
         edge.opened();
         let _closed = Closed(edge);
         let ended = tcp::pass(&mut client, self.upstream, first, &self.account, |way, bytes| match way {
@@ -73,14 +74,14 @@ impl Drop for Closed<'_> {
 pub struct Failed {
     pub error: UpstreamError,
     destination: ServiceName,
-    security: Security,
     took: Duration,
 }
 
 impl Failed {
     pub fn count(self, worker: &Worker, source: &LocalWorkload) -> UpstreamError {
-        let key = EdgeKey::new(source, &self.destination, Protocol::Tcp, self.security);
-        worker.metrics.edge(&key).request(None, false, self.took);
+        let key = EdgeKey::new(source, &self.destination, Protocol::Tcp, Security::Unsent);
+        let verdict = Reason::from(self.error.kind).verdict();
+        worker.metrics.edge(&key).request(None, verdict, self.took);
         self.error
     }
 }
@@ -96,14 +97,12 @@ pub async fn open(
     let (destination, port) = destination(worker, service, port).map_err(|error| Failed {
         error,
         destination: service.name.clone(),
-        security: Security::MutualTls,
         took: Duration::ZERO,
     })?;
     let begin = Instant::now();
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     let none = format!("{destination} has no ready endpoint for port {port}");
     let mut failure = UpstreamError::safe(Kind::NoEndpoints, none);
-    let mut security = Security::MutualTls;
     let mut failures = 0;
     while failures < ATTEMPTS {
         let picked = worker.pick(&destination, port, &tried).or_else(|| {
@@ -111,11 +110,11 @@ pub async fn open(
             (failure.kind == Kind::LinkPending).then(|| worker.pick(&destination, port, &[]))?
         });
         let Some(Picked { endpoint, target_port, load }) = picked else { break };
-        security = security_of(worker, &endpoint);
         let attempt = timeout_at(begin + DEADLINE, reach(worker, source, &endpoint, target_port)).await;
         match attempt {
             Ok(Ok((upstream, counted))) => {
                 worker.health.worked(&endpoint);
+                let security = security_of(worker, &endpoint);
                 let key = EdgeKey::new(source, &destination, Protocol::Tcp, security);
                 return Ok(Opened {
                     upstream,
@@ -146,13 +145,14 @@ pub async fn open(
             }
         }
         if failures < ATTEMPTS {
-            worker.metrics.edge(&EdgeKey::new(source, &destination, Protocol::Tcp, security)).retry();
+            let unsent = EdgeKey::new(source, &destination, Protocol::Tcp, Security::Unsent);
+            worker.metrics.edge(&unsent).retry();
         }
         if !tried.contains(&endpoint) {
             tried.push(endpoint);
         }
     }
-    Err(Failed { error: failure, destination, security, took: begin.elapsed() })
+    Err(Failed { error: failure, destination, took: begin.elapsed() })
 }
 
 /// The service whose endpoints take the connection.
@@ -196,7 +196,7 @@ pub async fn reach(
     let address = SocketAddr::new(endpoint.address, target_port);
     let account = worker.account(&source.name);
     match security_of(worker, endpoint) {
-        Security::Plaintext => {
+        Security::Plaintext | Security::Unsent => {
             let (tcp, seat) = connect_for(&account, address).await?;
             Ok((Upstream::Tcp(tcp), seat.into()))
         }
@@ -222,19 +222,19 @@ pub(crate) async fn open_outside(
 ) -> Result<Opened, Failed> {
     let begin = Instant::now();
     let destination = ServiceName::new("", crate::metrics::EXTERNAL);
-    let security = Security::Plaintext;
-    let edge = worker.metrics.edge(&EdgeKey::new(source, &destination, Protocol::Tcp, security));
     let account = worker.account(&source.name);
     let seat = account.seat(cost::APPLICATION);
     let seat = seat.map_err(|shed| {
         let destination = destination.clone();
-        Failed { error: UpstreamError::shed(shed), destination, security, took: Duration::ZERO }
+        Failed { error: UpstreamError::shed(shed), destination, took: Duration::ZERO }
     })?;
     let mut failure = "it has no address".to_owned();
     for address in addresses {
         match timeout_at(begin + deadline, tokio::net::TcpStream::connect(address)).await {
             Ok(Ok(tcp)) => {
                 prepare(&tcp, address.ip().to_canonical().is_loopback());
+                let key = EdgeKey::new(source, &destination, Protocol::Tcp, Security::Plaintext);
+                let edge = worker.metrics.edge(&key);
                 let (upstream, took) = (Upstream::Tcp(tcp), begin.elapsed());
                 return Ok(Opened { upstream, edge, took, _load: None, account, _counted: seat.into() });
             }
@@ -246,5 +246,5 @@ pub(crate) async fn open_outside(
         }
     }
     let error = UpstreamError::safe(Kind::Connect, failure);
-    Err(Failed { error, destination, security, took: begin.elapsed() })
+    Err(Failed { error, destination, took: begin.elapsed() })
 }

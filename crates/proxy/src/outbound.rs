@@ -17,7 +17,8 @@ use crate::Capture;
 use crate::detection::{Spoken, UNREACHABLE, Upstream, find_out};
 use crate::error::UpstreamErrorKind;
 use crate::http;
-use crate::metrics::Rejection;
+use crate::http::record::{Destination, count_unsent};
+use crate::metrics::{Protocol, Rejection, Verdict};
 use crate::opaque::{self, Failed};
 use crate::state::LocalWorkload;
 use crate::tcp::{Downstream, Replayed, Reset};
@@ -36,7 +37,7 @@ pub enum HttpDestination {
 }
 
 /// Where a connection goes.
-enum Destination {
+enum Original {
     Service {
         service: ServiceName,
         port: u16,
@@ -52,11 +53,11 @@ pub(crate) async fn serve(worker: Rc<Worker>, source: WorkloadName, capture: Cap
         return reject(&worker, tcp, Rejection::NoWorkload, "its workload is no longer on this node");
     };
     match destination(&worker, &capture, &tcp) {
-        Ok(Destination::Proxy) => {
+        Ok(Original::Proxy) => {
             http::server::serve(worker, source, tcp.into(), Vec::new(), HttpDestination::Proxy).await;
         }
-        Ok(Destination::Service { service, port }) => serve_service(worker, source, tcp, service, port).await,
-        Ok(Destination::Address(address)) => {
+        Ok(Original::Service { service, port }) => serve_service(worker, source, tcp, service, port).await,
+        Ok(Original::Address(address)) => {
             Box::pin(serve_outside(worker, source, tcp, vec![address])).await;
         }
         Err((why, text)) => reject(&worker, tcp, why, text),
@@ -67,17 +68,15 @@ fn destination(
     worker: &Worker,
     capture: &Capture,
     tcp: &TcpStream,
-) -> Result<Destination, (Rejection, &'static str)> {
+) -> Result<Original, (Rejection, &'static str)> {
     // What is not redirected can be used by every process of this host, and speaks as the workload.
     if !matches!(capture, Capture::Redirected) && !tulle_sys::is_of_same_user(tcp).unwrap_or(false) {
         let text = "it was made by another user's process, or nobody holds its other end any more";
         return Err((Rejection::ForeignUser, text));
     }
     match capture {
-        Capture::HttpProxy => Ok(Destination::Proxy),
-        Capture::Service { service, port } => {
-            Ok(Destination::Service { service: service.clone(), port: *port })
-        }
+        Capture::HttpProxy => Ok(Original::Proxy),
+        Capture::Service { service, port } => Ok(Original::Service { service: service.clone(), port: *port }),
         Capture::Redirected => {
             let original = tulle_sys::original_destination(tcp)
                 .map_err(|_| (Rejection::Loop, "it was made to the proxy itself, not redirected to it"))?;
@@ -86,13 +85,13 @@ fn destination(
             }
             let ip = original.ip().to_canonical();
             if let Some(service) = worker.state.load().virtual_addresses.get(&ip) {
-                return Ok(Destination::Service { service: service.clone(), port: original.port() });
+                return Ok(Original::Service { service: service.clone(), port: original.port() });
             }
             if is_virtual(ip) {
                 let text = "its destination is a virtual address that belongs to no service";
                 return Err((Rejection::UnknownDestination, text));
             }
-            Ok(Destination::Address(SocketAddr::new(ip, original.port())))
+            Ok(Original::Address(SocketAddr::new(ip, original.port())))
         }
     }
 }
@@ -191,7 +190,7 @@ async fn turn_away<IO>(
         let destination = HttpDestination::Service { service, port };
         return http::server::serve(worker, source, io.into(), first, destination).await;
     }
-    reject(&worker, io, Rejection::UnknownDestination, text);
+    reject_from(&worker, &source, &service.into(), io, Rejection::UnknownDestination, text);
 }
 
 /// What the configuration says that a port speaks. An HTTPRoute that names it says so, too; a TCPRoute,
@@ -220,7 +219,7 @@ pub async fn serve_outside<IO>(
 {
     if worker.state.load().snapshot.mesh.egress == EgressPolicy::Deny {
         let text = "its destination is no part of the mesh, and the mesh's egress policy is Deny";
-        return reject(&worker, io, Rejection::EgressDenied, text);
+        return reject_from(&worker, &source, &Destination::External, io, Rejection::EgressDenied, text);
     }
     match opaque::open_outside(&worker, &source, &addresses, EGRESS_CONNECT).await {
         Ok(opened) => opened.serve(io, Vec::new()).await,
@@ -237,6 +236,23 @@ fn refuse<IO: Reset>(worker: &Worker, source: &LocalWorkload, io: IO, failed: Fa
         _ => Rejection::ConnectFailed,
     };
     reject(worker, io, why, &error.message);
+}
+
+/// Resets a connection that goes where it cannot, and counts it as one of its caller's.
+fn reject_from<IO: Reset>(
+    worker: &Worker,
+    source: &LocalWorkload,
+    destination: &Destination,
+    io: IO,
+    why: Rejection,
+    text: &str,
+) {
+    let verdict = match why {
+        Rejection::EgressDenied => Verdict::Refused,
+        _ => Verdict::Failure,
+    };
+    count_unsent(worker, source, destination, Protocol::Tcp, None, verdict);
+    reject(worker, io, why, text);
 }
 
 /// Resets a connection that cannot be served.

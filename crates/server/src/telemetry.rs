@@ -37,7 +37,9 @@ pub struct EdgeView {
     pub requests_per_second: f64,
     /// Over the last minute, as all that follows.
     pub requests: u64,
-    /// 0 to 1; none where there was no request.
+    /// Of these, those that the mesh did not serve for what the caller sent, asked for or had used up.
+    pub refused: u64,
+    /// 0 to 1, of those that were not refused; none where there was none.
     pub success_rate: Option<f64>,
     pub p50_ms: Option<f64>,
     pub p99_ms: Option<f64>,
@@ -58,12 +60,14 @@ enum Security {
     MutualTls,
     SameNode,
     Plaintext,
+    Unsent,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Counts {
     requests: u64,
     failures: u64,
+    refused: u64,
     bytes_sent: u64,
     bytes_received: u64,
     buckets: Box<[u64]>,
@@ -78,6 +82,7 @@ impl Counts {
         Self {
             requests: edge.requests,
             failures: edge.failures,
+            refused: edge.refused,
             bytes_sent: edge.bytes_sent,
             bytes_received: edge.bytes_received,
             buckets: buckets.into(),
@@ -90,6 +95,7 @@ impl Counts {
         Self {
             requests: self.requests.saturating_sub(before.requests),
             failures: self.failures.saturating_sub(before.failures),
+            refused: self.refused.saturating_sub(before.refused),
             bytes_sent: self.bytes_sent.saturating_sub(before.bytes_sent),
             bytes_received: self.bytes_received.saturating_sub(before.bytes_received),
             buckets: self.buckets.iter().zip(&before.buckets).map(|(a, b)| a.saturating_sub(*b)).collect(),
@@ -99,6 +105,7 @@ impl Counts {
     fn add(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.failures = self.failures.saturating_add(other.failures);
+        self.refused = self.refused.saturating_add(other.refused);
         self.bytes_sent = self.bytes_sent.saturating_add(other.bytes_sent);
         self.bytes_received = self.bytes_received.saturating_add(other.bytes_received);
         if self.buckets.is_empty() {
@@ -113,6 +120,7 @@ impl Counts {
     fn is_zero(&self) -> bool {
         self.requests == 0
             && self.failures == 0
+            && self.refused == 0
             && self.bytes_sent == 0
             && self.bytes_received == 0
             && self.buckets.iter().all(|&count| count == 0)
@@ -125,6 +133,7 @@ struct Slot {
     second: u64,
     requests: u64,
     failures: u64,
+    refused: u64,
     bytes_sent: u64,
     bytes_received: u64,
 }
@@ -224,6 +233,7 @@ impl RollUp {
                 second: now,
                 requests: 0,
                 failures: 0,
+                refused: 0,
                 bytes_sent: 0,
                 bytes_received: 0,
             });
@@ -231,6 +241,7 @@ impl RollUp {
         if let Some(slot) = edge.slots.back_mut() {
             slot.requests += change.requests;
             slot.failures += change.failures;
+            slot.refused += change.refused;
             slot.bytes_sent += change.bytes_sent;
             slot.bytes_received += change.bytes_received;
         }
@@ -270,6 +281,8 @@ fn view(key: &EdgeKey, edge: &Edge, now: u64) -> Option<EdgeView> {
     recent(KEPT).next()?;
     let requests: u64 = recent(KEPT).map(|slot| slot.requests).sum();
     let failures: u64 = recent(KEPT).map(|slot| slot.failures).sum();
+    let refused: u64 = recent(KEPT).map(|slot| slot.refused).sum();
+    let served = requests.saturating_sub(refused);
     // An edge that is younger than the window would seem slower than it is.
     let window = RATE_WINDOW.min(now.saturating_sub(edge.first_second) + 1);
     let mut buckets = [0u64; LATENCY_BUCKETS];
@@ -287,11 +300,13 @@ fn view(key: &EdgeKey, edge: &Edge, now: u64) -> Option<EdgeView> {
             Security::MutualTls => "mTLS",
             Security::SameNode => "same-node",
             Security::Plaintext => "plaintext",
+            Security::Unsent => "-",
         },
         requests_per_second: recent(RATE_WINDOW).map(|slot| slot.requests).sum::<u64>() as f64
             / window as f64,
         requests,
-        success_rate: (requests > 0).then(|| requests.saturating_sub(failures) as f64 / requests as f64),
+        refused,
+        success_rate: (served > 0).then(|| served.saturating_sub(failures) as f64 / served as f64),
         p50_ms: milliseconds(0.5),
         p99_ms: milliseconds(0.99),
         bytes_sent: recent(KEPT).map(|slot| slot.bytes_sent).sum(),
@@ -309,6 +324,7 @@ fn key(edge: &wire::Edge) -> EdgeKey {
             wire::Security::MutualTls => Security::MutualTls,
             wire::Security::SameNode => Security::SameNode,
             wire::Security::Plaintext => Security::Plaintext,
+            wire::Security::Unsent => Security::Unsent,
         },
     }
 }
@@ -339,6 +355,7 @@ mod tests {
             latency_buckets: buckets,
             bytes_sent: requests * 10,
             bytes_received: requests * 100,
+            refused: 0,
         }
     }
 
@@ -360,6 +377,23 @@ mod tests {
         assert_eq!(roll_up.view(112)[0].requests_per_second, 0.0);
         assert_eq!(roll_up.view(161)[0].requests, 50);
         assert!(roll_up.view(162).is_empty());
+    }
+
+    #[test]
+    fn what_was_refused_is_no_success_and_not_held_against_the_destination() {
+        let mut roll_up = RollUp::default();
+        let node: Arc<str> = "n1".into();
+        let unsent = wire::Security::Unsent.into();
+        roll_up.take(&node, "x", &[], 1);
+        let mixed = wire::Edge { refused: 40, ..edge("mixed", 100, 6) };
+        let never = wire::Edge { refused: 5, security: unsent, ..edge("never", 5, 0) };
+        roll_up.take(&node, "x", &[mixed, never], 2);
+        let rows: Vec<_> = roll_up
+            .view(2)
+            .into_iter()
+            .map(|e| (e.security, e.requests, e.refused, e.success_rate))
+            .collect();
+        assert_eq!(rows, [("same-node", 100, 40, Some(0.9)), ("-", 5, 5, None)]);
     }
 
     #[test]

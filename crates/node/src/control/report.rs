@@ -297,6 +297,7 @@ fn edge(counts: EdgeCounts) -> wire::Edge {
         Security::MutualTls => wire::Security::MutualTls,
         Security::SameNode => wire::Security::SameNode,
         Security::Plaintext => wire::Security::Plaintext,
+        Security::Unsent => wire::Security::Unsent,
     };
     wire::Edge {
         source_namespace: counts.source_namespace.to_string(),
@@ -310,5 +311,6 @@ fn edge(counts: EdgeCounts) -> wire::Edge {
         latency_buckets: counts.latency_buckets.to_vec(),
         bytes_sent: counts.bytes_sent,
         bytes_received: counts.bytes_received,
+        refused: counts.refused,
     }
 }

@@ -204,7 +204,7 @@ pub enum Event<'a> {
     /// All of it has passed. The last event.
     End,
     /// It broke: whoever sends it failed. The last event.
-    Broken,
+    Broken(&'a BodyError),
     /// Its reader went away before its end. The last event.
     Abandoned,
 }
@@ -240,7 +240,7 @@ impl<F: FnMut(Event<'_>) + Unpin> http_body::Body for Observed<F> {
             Some(Err(_)) | None if this.over => {}
             Some(Err(error)) => {
                 this.over = true;
-                (this.observer)(Event::Broken);
+                (this.observer)(Event::Broken(error));
                 let trailers = this.messages.and_then(|messages| messages.trailers(&**error));
                 if let Some(trailers) = trailers {
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));

@@ -17,6 +17,7 @@ use tulle_model::name::ServiceName;
 use tulle_model::snapshot::EgressPolicy;
 
 use crate::http::forward::{Refusal, Target};
+use crate::http::record::Destination;
 use crate::http::reply::Reason;
 use crate::state::LocalWorkload;
 use crate::worker::{Lookup, Worker};
@@ -49,7 +50,7 @@ pub(crate) async fn destination(
             Lookup::Absent if named.certain => return unknown(named.service),
             Lookup::Unknown if named.certain || !host.contains('.') => {
                 let message = format!("nothing is known of service {} yet", named.service);
-                return Err(Refusal::new(Reason::UnknownService, message, None));
+                return Err(Refusal::new(Reason::UnknownService, message, Destination::Unknown));
             }
             Lookup::Absent | Lookup::Unknown => {}
         }
@@ -62,23 +63,23 @@ pub(crate) async fn destination(
                 found.filter(|address| !is_this_host(address.ip())).take(MAX_ADDRESSES).collect();
             if addresses.is_empty() {
                 let message = format!("{host} has no address but this host's own loopback");
-                return Err(Refusal::new(Reason::EgressDenied, message, None));
+                return Err(Refusal::new(Reason::EgressDenied, message, Destination::External));
             }
             outside(worker, addresses)
         }
         Ok(Err(error)) => {
             let message = format!("{host} is no service of the mesh, and does not resolve: {error}");
-            Err(Refusal::new(Reason::UnknownService, message, None))
+            Err(Refusal::new(Reason::UnknownService, message, Destination::Unknown))
         }
         Err(_) => {
             let message = format!("{host} did not resolve within 5 s");
-            Err(Refusal::new(Reason::Timeout, message, None))
+            Err(Refusal::new(Reason::Timeout, message, Destination::External))
         }
     }
 }
 
 fn unknown(service: ServiceName) -> Result<Target, Refusal> {
-    Err(Refusal::new(Reason::UnknownService, format!("there is no service {service}"), None))
+    Err(Refusal::new(Reason::UnknownService, format!("there is no service {service}"), Destination::Unknown))
 }
 
 fn permitted(worker: &Worker, host: &str) -> Result<(), Refusal> {
@@ -86,7 +87,7 @@ fn permitted(worker: &Worker, host: &str) -> Result<(), Refusal> {
         EgressPolicy::Allow => Ok(()),
         EgressPolicy::Deny => {
             let message = format!("{host} is no service of the mesh, whose egress policy is Deny");
-            Err(Refusal::new(Reason::EgressDenied, message, None))
+            Err(Refusal::new(Reason::EgressDenied, message, Destination::External))
         }
     }
 }
@@ -98,7 +99,7 @@ fn outside(worker: &Worker, addresses: Vec<SocketAddr>) -> Result<Target, Refusa
     let reaches_us = |address: &SocketAddr| worker.is_own_listener(*address);
     if addresses.iter().any(reaches_us) {
         let message = "the destination is the proxy itself".to_owned();
-        return Err(Refusal::new(Reason::BadRequest, message, None));
+        return Err(Refusal::new(Reason::BadRequest, message, Destination::External));
     }
     Ok(Target::Outside { addresses })
 }

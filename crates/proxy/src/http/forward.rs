@@ -24,12 +24,13 @@ use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, Gate};
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
-use crate::http::record::{Outcome, Record};
+use crate::http::record::{Destination, Outcome, Record};
 use crate::http::replay::Replay;
 use crate::http::reply::{self, Reason};
 use crate::http::retry::Attempts;
 use crate::inbound;
 use crate::link::{REASON, RESET, RETRY};
+use crate::opaque;
 use crate::state::LocalWorkload;
 use crate::worker::{Lookup, Worker};
 
@@ -55,20 +56,30 @@ pub(crate) struct Call {
     pub account: Rc<Account>,
 }
 
-/// An answer of the mesh's own, and the service it is about.
+impl Target {
+    /// What it is counted as.
+    pub fn destination(&self) -> Destination {
+        match self {
+            Self::Service { service, .. } => Destination::Service(service.clone()),
+            Self::Outside { .. } => Destination::External,
+        }
+    }
+}
+
+/// An answer of the mesh's own, and what it is about.
 pub(crate) struct Refusal {
     pub reason: Reason,
     pub message: String,
-    pub destination: Option<ServiceName>,
+    pub destination: Destination,
 }
 
 impl Refusal {
-    pub fn new(reason: Reason, message: String, destination: Option<ServiceName>) -> Self {
-        Self { reason, message, destination }
+    pub fn new(reason: Reason, message: String, destination: impl Into<Destination>) -> Self {
+        Self { reason, message, destination: destination.into() }
     }
 
     pub fn into_answer(self) -> (Outcome, Response<Body>) {
-        (Outcome::unsent(self.destination), reply::reply(self.reason, &self.message))
+        (Outcome::unsent(self.destination, self.reason), reply::reply(self.reason, &self.message))
     }
 }
 
@@ -104,7 +115,7 @@ pub(crate) async fn forward(
     loop {
         let hop = match route.next(worker) {
             Ok(hop) => hop,
-            Err(refusal) => return refusal.into_answer(),
+            Err(refusal) => return route.refused(refusal),
         };
         let sent = send(worker, source, &account, &hop, route.version(), &head, replay.body());
         let (failure, answer) = match sent.await {
@@ -127,8 +138,9 @@ pub(crate) async fn forward(
             reason = failure.kind.reason(),
             "attempt failed: {failure}"
         );
+        route.note(worker, &hop, &failure);
         if let Some((reason, message)) = replay.fault() {
-            return (route.outcome(worker, hop), reply::reply(reason, message));
+            return (route.given_up(worker, hop, reason), reply::reply(reason, message));
         }
         let repeatable = replay.possible();
         let repeat = route.failed(worker, source, record, &hop, &head.method, &failure, repeatable);
@@ -138,7 +150,9 @@ pub(crate) async fn forward(
             if head.version != Version::HTTP_2 {
                 answer.headers_mut().remove(RESET);
             }
-            return (route.outcome(worker, hop), answer);
+            // As it was said to the client.
+            let said = answer.headers().get(REASON).and_then(|reason| Reason::of(reason.as_bytes()));
+            return (route.given_up(worker, hop, said.unwrap_or(failure.kind.into())), answer);
         }
         if failure.is_nobodys() {
             Box::pin(tokio::time::sleep(route.attempts.pause())).await;
@@ -154,6 +168,8 @@ pub(crate) struct Route {
     version: AppVersion,
     /// The last failure would be no other on the same endpoint.
     futile: bool,
+    /// How the last attempt was protected of which something may have reached an endpoint.
+    sent: Security,
 }
 
 enum Kind {
@@ -180,7 +196,8 @@ impl Route {
                 (Kind::Service { backend: routed.backend, port: routed.port }, routed.version)
             }
         };
-        Ok(Self { kind, attempts: Attempts::default(), tried: Vec::new(), version, futile: false })
+        let (attempts, sent) = (Attempts::default(), Security::Unsent);
+        Ok(Self { kind, attempts, tried: Vec::new(), version, futile: false, sent })
     }
 
     pub fn version(&self) -> AppVersion {
@@ -201,11 +218,11 @@ impl Route {
         picked.ok_or_else(|| match &self.kind {
             Kind::Outside { .. } => {
                 let message = "no address of the destination is left to try".to_owned();
-                Refusal::new(Reason::ConnectFailed, message, None)
+                Refusal::new(Reason::ConnectFailed, message, Destination::External)
             }
             Kind::Service { backend, port } => {
                 let message = format!("service {backend} has no endpoint for port {port}");
-                Refusal::new(Reason::NoEndpoints, message, Some(backend.clone()))
+                Refusal::new(Reason::NoEndpoints, message, backend.clone())
             }
         })
     }
@@ -246,8 +263,40 @@ impl Route {
             tracing::debug!(service = %backend, "no retry: the budget is used up");
             return false;
         }
-        record.edge(worker, source, &self.outcome_of(worker, hop)).retry();
+        let mut failed = self.outcome_of(worker, hop);
+        if error.safe_to_retry {
+            failed.security = Security::Unsent;
+        }
+        record.edge(worker, source, &failed).retry();
         true
+    }
+
+    /// Notes whether something of a failed attempt may have reached its endpoint.
+    pub fn note(&mut self, worker: &Worker, hop: &Hop, error: &UpstreamError) {
+        if !error.safe_to_retry {
+            self.sent = security_of(worker, hop);
+        }
+    }
+
+    /// Nothing is left to try.
+    pub fn refused(&self, refusal: Refusal) -> (Outcome, Response<Body>) {
+        let (mut outcome, answer) = refusal.into_answer();
+        outcome.security = self.sent;
+        (outcome, answer)
+    }
+
+    /// No attempt got an answer, the last one for `reason`.
+    pub fn given_up(&self, worker: &Worker, hop: Hop, reason: Reason) -> Outcome {
+        let mut outcome = self.outcome(worker, hop);
+        (outcome.security, outcome.reason) = (self.sent, Some(reason));
+        outcome
+    }
+
+    pub fn destination(&self) -> Destination {
+        match &self.kind {
+            Kind::Service { backend, .. } => Destination::Service(backend.clone()),
+            Kind::Outside { .. } => Destination::External,
+        }
     }
 
     fn has_more(&self, worker: &Worker) -> bool {
@@ -278,17 +327,22 @@ impl Route {
     }
 
     fn outcome_of(&self, worker: &Worker, hop: &Hop) -> Outcome {
-        let destination = match &self.kind {
-            Kind::Service { backend, .. } => Some(backend.clone()),
-            Kind::Outside { .. } => None,
-        };
-        let security = match hop {
-            Hop::Endpoint(picked) if worker.is_local(&picked.endpoint) => Security::SameNode,
-            Hop::Endpoint(picked) if picked.endpoint.node.is_some() => Security::MutualTls,
-            _ => Security::Plaintext,
-        };
-        let endpoint = Some(hop.address());
-        Outcome { destination, security, endpoint, attempts: self.attempts.made(), load: None }
+        Outcome {
+            destination: self.destination(),
+            security: security_of(worker, hop),
+            reason: None,
+            endpoint: Some(hop.address()),
+            attempts: self.attempts.made(),
+            load: None,
+        }
+    }
+}
+
+/// How what goes there is protected.
+fn security_of(worker: &Worker, hop: &Hop) -> Security {
+    match hop {
+        Hop::Endpoint(picked) => opaque::security_of(worker, &picked.endpoint),
+        Hop::Outside(_) => Security::Plaintext,
     }
 }
 
@@ -324,7 +378,7 @@ async fn route(
             format!("nothing is known of service {service} yet, and the server did not answer")
         }
     };
-    Err(Refusal::new(Reason::UnknownService, message, Some(service)))
+    Err(Refusal::new(Reason::UnknownService, message, service))
 }
 
 fn route_in(
@@ -335,7 +389,7 @@ fn route_in(
     service: ServiceName,
     port: u16,
 ) -> Result<Routed, Refusal> {
-    let refuse = |reason, message: String| Err(Refusal::new(reason, message, Some(service.clone())));
+    let refuse = |reason, message: String| Err(Refusal::new(reason, message, service.clone()));
     let Some(port_config) = config.port(port) else {
         let ports: Vec<String> = config.ports.iter().map(|p| p.number.to_string()).collect();
         let has = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };

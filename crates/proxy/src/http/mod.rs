@@ -9,13 +9,14 @@
 
 pub mod body;
 mod egress;
+pub(crate) mod fault;
 mod forward;
 pub(crate) mod grpc;
 pub mod headers;
 pub(crate) mod http1;
 pub(crate) mod link_headers;
 mod max_forwards;
-mod record;
+pub(crate) mod record;
 mod replay;
 pub mod reply;
 pub mod request;

@@ -1,10 +1,14 @@
 //! What is counted and logged of a request, at its end.
 //!
 //! The latency of a request is the time from its head being there to the head of its answer being there;
-//! how long bodies take is not part of it. A request fails when its status is 5xx, when its connection
-//! breaks before the answer's end, or when a gRPC status says that the service failed.
+//! how long bodies take is not part of it. A request fails when the application's status is 5xx, when its
+//! connection breaks before the answer's end, or when a gRPC status says that the service failed. Of an answer
+//! that the mesh makes itself, [`Reason::verdict`] says who is to blame; a body that its client broke is the
+//! client's affair.
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,11 +20,12 @@ use tulle_model::name::ServiceName;
 use crate::Security;
 use crate::endpoints::LoadGuard;
 use crate::http::body::{Body, Event};
+use crate::http::fault;
 use crate::http::grpc::{self, Messages};
 use crate::http::headers;
-use crate::http::reply::grpc_failure;
+use crate::http::reply::{Reason, grpc_failure};
 use crate::link::REASON;
-use crate::metrics::{Edge, EdgeMetrics, OTHER, Protocol};
+use crate::metrics::{EXTERNAL, Edge, EdgeMetrics, Protocol, UNKNOWN, Verdict};
 use crate::state::LocalWorkload;
 use crate::worker::Worker;
 
@@ -40,6 +45,8 @@ pub(crate) struct Record {
 struct Sent {
     edge: OnceCell<Arc<EdgeMetrics>>,
     bytes: Cell<u64>,
+    /// What was wrong with it.
+    fault: Cell<Option<(Reason, &'static str)>>,
 }
 
 struct LogHead {
@@ -48,10 +55,50 @@ struct LogHead {
     version: Version,
 }
 
+/// Where a request goes, as it is counted.
+#[derive(Debug, Clone)]
+pub(crate) enum Destination {
+    Service(ServiceName),
+    /// No part of the mesh.
+    External,
+    /// It does not say, or to a service that does not exist.
+    Unknown,
+}
+
+impl Destination {
+    /// What it is counted as.
+    pub fn name(&self) -> Cow<'_, ServiceName> {
+        match self {
+            Self::Service(service) => Cow::Borrowed(service),
+            Self::External => Cow::Owned(ServiceName::new("", EXTERNAL)),
+            Self::Unknown => Cow::Owned(ServiceName::new("", UNKNOWN)),
+        }
+    }
+}
+
+impl From<ServiceName> for Destination {
+    fn from(service: ServiceName) -> Self {
+        Self::Service(service)
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service(service) => service.fmt(f),
+            Self::External => f.write_str(EXTERNAL),
+            Self::Unknown => f.write_str(UNKNOWN),
+        }
+    }
+}
+
 /// How a request went.
 pub(crate) struct Outcome {
-    pub destination: Option<ServiceName>,
+    pub destination: Destination,
+    /// How the last attempt was protected of which something may have reached an endpoint.
     pub security: Security,
+    /// Why the mesh answered in place of the application, if it did.
+    pub reason: Option<Reason>,
     /// Where it went at last.
     pub endpoint: Option<std::net::SocketAddr>,
     pub attempts: u32,
@@ -61,9 +108,9 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// Nothing was sent anywhere.
-    pub fn unsent(destination: Option<ServiceName>) -> Self {
-        let security = if destination.is_some() { Security::MutualTls } else { Security::Plaintext };
-        Self { destination, security, endpoint: None, attempts: 0, load: None }
+    pub fn unsent(destination: Destination, reason: Reason) -> Self {
+        let (security, reason) = (Security::Unsent, Some(reason));
+        Self { destination, security, reason, endpoint: None, attempts: 0, load: None }
     }
 }
 
@@ -92,26 +139,26 @@ impl Record {
             return body;
         }
         let sent = self.sent.get_or_init(Rc::default).clone();
-        body.observed(move |event| {
-            if let Event::Data(bytes) = event {
+        body.observed(move |event| match event {
+            Event::Data(bytes) => {
                 sent.bytes.set(sent.bytes.get() + bytes as u64);
                 if let Some(edge) = sent.edge.get() {
                     edge.sent(bytes as u64);
                 }
             }
+            Event::Broken(error) => sent.fault.set(fault::of(error)),
+            Event::Trailers(_) | Event::End | Event::Abandoned => {}
         })
     }
 
+    /// What was wrong with the body of the request, as far as it was read, and what to say of it.
+    pub fn fault(&self) -> Option<(Reason, &'static str)> {
+        self.sent.get().and_then(|sent| sent.fault.get())
+    }
+
     pub fn edge(&self, worker: &Worker, source: &LocalWorkload, outcome: &Outcome) -> Arc<EdgeMetrics> {
-        let outside;
-        let destination = match &outcome.destination {
-            Some(destination) => destination,
-            None => {
-                outside = ServiceName::new("", OTHER);
-                &outside
-            }
-        };
-        worker.metrics.edge(&Edge::new(source, destination, self.protocol, outcome.security))
+        let destination = outcome.destination.name();
+        worker.metrics.edge(&Edge::new(source, &destination, self.protocol, outcome.security))
     }
 
     /// Counts the answer, now and as its body passes.
@@ -132,9 +179,17 @@ impl Record {
         let status = response.status();
         let reason = self.log.as_ref().and_then(|_| response.headers().get(REASON).cloned());
         let is_grpc = self.is_grpc();
-        let mut failed =
-            status.is_server_error() || (is_grpc && grpc_failure(response.headers()).unwrap_or(false));
+        let mut verdict = match outcome.reason {
+            Some(reason) => {
+                worker.metrics.counts().refused(reason);
+                reason.verdict()
+            }
+            None if status.is_server_error() => Verdict::Failure,
+            None if is_grpc && grpc_failure(response.headers()).unwrap_or(false) => Verdict::Failure,
+            None => Verdict::Success,
+        };
         let source = source.clone();
+        let sent = self.sent.get().cloned();
         // Next to the application it was seen to already.
         let messages = (is_grpc
             && response.version() == Version::HTTP_2
@@ -150,18 +205,23 @@ impl Record {
                     edge.received(bytes as u64);
                 }
                 Event::Trailers(trailers) if is_grpc => {
-                    failed |= grpc_failure(trailers).unwrap_or(false);
+                    if verdict == Verdict::Success && grpc_failure(trailers).unwrap_or(false) {
+                        verdict = Verdict::Failure;
+                    }
                 }
                 Event::Trailers(_) => {}
-                Event::End | Event::Broken | Event::Abandoned => {
-                    let broken = matches!(event, Event::Broken);
+                Event::End | Event::Broken(_) | Event::Abandoned => {
                     let Some((log, outcome)) = state.take() else { return };
-                    edge.request(Some(status.as_u16()), !failed && !broken, latency);
+                    if matches!(event, Event::Broken(_)) && verdict != Verdict::Refused {
+                        let by_client = sent.as_ref().is_some_and(|sent| sent.fault.get().is_some());
+                        verdict = if by_client { Verdict::Refused } else { Verdict::Failure };
+                    }
+                    edge.request(Some(status.as_u16()), verdict, latency);
                     let Some(head) = log else { return };
                     tracing::info!(
                         target: "tulle::access",
                         source = %source.name,
-                        destination = outcome.destination.as_ref().map(tracing::field::display),
+                        destination = %outcome.destination,
                         endpoint = outcome.endpoint.map(tracing::field::display),
                         method = %head.method,
                         authority = head.uri.authority().map(|a| a.as_str()),
@@ -169,12 +229,13 @@ impl Record {
                         version = ?head.version,
                         status = status.as_u16(),
                         reason = reason.as_ref().and_then(|r| r.to_str().ok()),
-                        security = ?outcome.security,
+                        result = verdict.as_str(),
+                        security = outcome.security.as_str(),
                         attempts = outcome.attempts,
                         latency_ms = latency.as_secs_f64() * 1e3,
                         bytes_received = received,
                         end = match event {
-                            Event::Broken => "broken",
+                            Event::Broken(_) => "broken",
                             Event::Abandoned => "abandoned",
                             _ => "complete",
                         },
@@ -182,5 +243,103 @@ impl Record {
                 }
             })
         })
+    }
+}
+
+/// What was recognized of a request that was not read whole.
+#[derive(Default)]
+pub(crate) struct Outline {
+    pub method: Option<String>,
+    pub path: Option<String>,
+    pub version: Option<String>,
+}
+
+impl Outline {
+    /// So much of a request's target is logged.
+    const PATH: usize = 256;
+
+    /// Of the bytes that an HTTP/1 connection went on with.
+    pub fn of(bytes: &[u8]) -> Self {
+        let line = bytes.trim_ascii_start();
+        let line = &line[..line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(line.len())];
+        let mut words = line.split(|byte| *byte == b' ');
+        let method = words.next().and_then(|word| http::Method::from_bytes(word).ok());
+        // The version is what tells a request's line from anything else.
+        let last = words.next_back().filter(|word| word.starts_with(b"HTTP/") && word.len() <= 16);
+        let (Some(method), Some(version)) = (method.filter(|method| method.as_str().len() <= 32), last)
+        else {
+            return Self::default();
+        };
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        let target = words.next().map(|target| text(&target[..target.len().min(Self::PATH)]));
+        Self { method: Some(method.to_string()), path: target, version: Some(text(version)) }
+    }
+}
+
+/// Counts and logs a request that was refused before it was read whole.
+pub(crate) fn unread(
+    worker: &Worker,
+    source: &LocalWorkload,
+    destination: &Destination,
+    reason: Reason,
+    outline: &Outline,
+) {
+    worker.metrics.counts().refused(reason);
+    count_unsent(
+        worker,
+        source,
+        destination,
+        Protocol::Http,
+        Some(reason.status().as_u16()),
+        reason.verdict(),
+    );
+    if worker.state.load().snapshot.mesh.access_log {
+        tracing::info!(
+            target: "tulle::access",
+            source = %source.name,
+            destination = %destination,
+            method = outline.method,
+            path = outline.path,
+            version = outline.version,
+            status = reason.status().as_u16(),
+            reason = reason.as_str(),
+            result = reason.verdict().as_str(),
+            security = Security::Unsent.as_str(),
+            attempts = 0,
+        );
+    }
+}
+
+/// Counts what was not sent anywhere.
+pub(crate) fn count_unsent(
+    worker: &Worker,
+    source: &LocalWorkload,
+    destination: &Destination,
+    protocol: Protocol,
+    status: Option<u16>,
+    verdict: Verdict,
+) {
+    let edge = worker.metrics.edge(&Edge::new(source, &destination.name(), protocol, Security::Unsent));
+    edge.request(status, verdict, std::time::Duration::ZERO);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_recognized_by_its_first_line() {
+        let of = |bytes: &[u8]| {
+            let Outline { method, path, version } = Outline::of(bytes);
+            (method.unwrap_or_default(), path.unwrap_or_default(), version.unwrap_or_default())
+        };
+        let three = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(of(b"\r\nGET /x?y HTTP/1.1\r\nh: \x01"), three("GET", "/x?y", "HTTP/1.1"));
+        assert_eq!(of(b"GET /\xff\" y HTTP/1.1\r\n"), three("GET", "/\\xff\\\"", "HTTP/1.1"));
+        assert_eq!(of(b"GET /x\r\n"), three("", "", ""));
+        assert_eq!(of(b"\x16\x03\x01 / HTTP/1.1"), three("", "", ""));
+        let long = [b"GET /".as_slice(), &[b'x'; 5000], b" HTTP/1.1\r\n"].concat();
+        assert_eq!(of(&long).1.len(), Outline::PATH);
+        assert_eq!(of(b""), three("", "", ""));
     }
 }

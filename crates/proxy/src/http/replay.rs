@@ -14,11 +14,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use crate::budget::{Account, Charge, Shed, cost};
+use crate::budget::{Account, Charge, cost};
 use crate::http::body::{Body, BodyError};
+use crate::http::fault;
 use crate::http::reply::Reason;
 use crate::pieces;
-use crate::progress::is_stall;
 
 /// How much of a body is kept.
 const LIMIT: usize = 64 << 10;
@@ -213,7 +213,7 @@ impl http_body::Body for Replayed {
             }
             Some(Err(error)) => {
                 recording.lost = true;
-                recording.fault = fault(&*error);
+                recording.fault = fault::of(&error);
                 Poll::Ready(Some(Err(error)))
             }
             None => {
@@ -241,13 +241,6 @@ impl http_body::Body for Replayed {
             None => SizeHint::default(),
         }
     }
-}
-
-fn fault(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<(Reason, &'static str)> {
-    if is_stall(error) {
-        return Some((Reason::RequestTimeout, "the client does not go on with the body of its request"));
-    }
-    error.downcast_ref::<Shed>().map(|shed| (Reason::Shed(*shed), shed.message()))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::http::grpc;
 use crate::http::headers::is_grpc;
 use crate::http2::{self, Unfit};
 use crate::link::{REASON, RESET, RETRY};
+use crate::metrics::Verdict;
 
 /// Why the mesh answers instead of the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,7 +48,66 @@ pub enum Reason {
     Shed(Shed),
 }
 
+/// All of them.
+pub const REASONS: [Reason; 19] = [
+    Reason::NoEndpoints,
+    Reason::NoRoute,
+    Reason::InvalidBackend,
+    Reason::ConnectFailed,
+    Reason::ConnectionLost,
+    Reason::Draining,
+    Reason::StreamsFull,
+    Reason::UnknownService,
+    Reason::EgressDenied,
+    Reason::Timeout,
+    Reason::BadRequest,
+    Reason::RequestTimeout,
+    Reason::HeadersTooLarge,
+    Reason::AnswerHeadersTooLarge,
+    Reason::Unsupported,
+    Reason::MaxForwards,
+    Reason::Shed(Shed::Memory),
+    Reason::Shed(Shed::Descriptors),
+    Reason::Shed(Shed::Applications),
+];
+
 impl Reason {
+    /// The one that `tulle-reason` names.
+    pub fn of(name: &[u8]) -> Option<Self> {
+        REASONS.into_iter().find(|reason| reason.as_str().as_bytes() == name)
+    }
+
+    /// Its place in [`REASONS`].
+    pub fn index(self) -> usize {
+        REASONS.iter().position(|reason| *reason == self).unwrap_or_default()
+    }
+
+    /// Who is to blame, if anybody: the caller for what it sent, asked for or has used up; else the destination, or the way
+    /// to it.
+    pub fn verdict(self) -> Verdict {
+        match self {
+            Self::NoRoute
+            | Self::EgressDenied
+            | Self::BadRequest
+            | Self::RequestTimeout
+            | Self::HeadersTooLarge
+            | Self::Unsupported
+            | Self::Shed(Shed::Memory | Shed::Descriptors) => Verdict::Refused,
+            // It is what was asked for.
+            Self::MaxForwards => Verdict::Success,
+            Self::NoEndpoints
+            | Self::InvalidBackend
+            | Self::ConnectFailed
+            | Self::ConnectionLost
+            | Self::Draining
+            | Self::StreamsFull
+            | Self::UnknownService
+            | Self::Timeout
+            | Self::AnswerHeadersTooLarge
+            | Self::Shed(Shed::Applications) => Verdict::Failure,
+        }
+    }
+
     /// The value of `tulle-reason`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -145,19 +205,21 @@ pub fn reset_code(answer: &HeaderMap) -> Option<http2::Reason> {
     code.parse().ok().map(http2::Reason)
 }
 
-/// The answer to a request of HTTP/2 that is not taken. `headers` are its own, as far as they came.
-pub fn unfit(unfit: Unfit, headers: &HeaderMap) -> Response<Body> {
+/// What to answer to a request of HTTP/2 that is not taken, and what to say of it.
+pub fn unfit_for(unfit: Unfit) -> (Reason, &'static str) {
     match unfit {
         Unfit::Misdirected => {
-            reply(Reason::BadRequest, "the request's :authority is no host name with an optional port")
+            (Reason::BadRequest, "the request's :authority is no host name with an optional port")
         }
-        Unfit::Oversized | Unfit::Unaffordable => too_large(headers),
+        Unfit::Malformed => (Reason::BadRequest, "the request is malformed"),
+        Unfit::Oversized | Unfit::Unaffordable => (Reason::HeadersTooLarge, HEADERS_TOO_LARGE),
     }
 }
 
-/// The answer to a request that is larger than is taken. `headers` are its own, as far as they came.
-pub fn too_large(headers: &HeaderMap) -> Response<Body> {
-    let response = reply(Reason::HeadersTooLarge, HEADERS_TOO_LARGE);
+/// That answer. `headers` are the request's own, as far as they came.
+pub fn unfit(unfit: Unfit, headers: &HeaderMap) -> Response<Body> {
+    let (reason, message) = unfit_for(unfit);
+    let response = reply(reason, message);
     if is_grpc(headers) { for_grpc(response) } else { response }
 }
 
@@ -202,6 +264,16 @@ pub fn grpc_failure(headers: &HeaderMap) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_reason_has_a_place_of_its_own_and_blames_the_caller_for_4xx() {
+        for (place, reason) in REASONS.into_iter().enumerate() {
+            assert_eq!(reason.index(), place, "{}", reason.as_str());
+            if reason.status().is_client_error() {
+                assert_eq!(reason.verdict(), Verdict::Refused, "{}", reason.as_str());
+            }
+        }
+    }
 
     #[test]
     fn grpc_clients_get_a_grpc_status() {

@@ -12,14 +12,15 @@ use tokio::sync::oneshot;
 
 use crate::budget::{Shed, cost};
 use crate::http::body::Body;
+use crate::http::record::Outline;
 use crate::http::reply::{self, Reason};
 use crate::http::respond::respond;
 use crate::http::server::{self, answer};
 use crate::http::upgrade::Leaving;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{
-    Connection, Ended, Error, Incoming, Limits, Plain, Receiver, Sender, Tunnel, Unfit, WhenReset, give_up,
-    until_dead,
+    self, Connection, Ended, Error, Incoming, Limits, Plain, Receiver, Sender, Tunnel, Unfit, WhenReset,
+    give_up, until_dead,
 };
 use crate::link::REASON;
 use crate::progress::Side;
@@ -71,8 +72,10 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
         tokio::select! {
             biased;
             ended = poll_fn(|task| connection.poll(task, |incoming, sender, receiver| {
-                if incoming.unfit == Some(Unfit::Unaffordable) {
-                    return dismiss(&cx, incoming.head, sender);
+                match incoming.unfit {
+                    Some(Unfit::Unaffordable) => return dismiss(&cx, incoming.head, sender),
+                    Some(Unfit::Malformed) => return cx.unread(Reason::BadRequest, &Outline::default()),
+                    Some(Unfit::Oversized | Unfit::Misdirected) | None => {}
                 }
                 // Boxed, as a task's future is moved three times on its way, and this one is large.
                 tokio::task::spawn_local(Box::pin(serve_stream(cx.clone(), incoming, sender, receiver)));
@@ -88,7 +91,7 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
         }
     };
     if let Ended::Violation(violation) = &ended {
-        worker.metrics.counts().abusive_clients.add(1);
+        worker.metrics.counts().abusive_client(violation.reason);
         if worker.may_warn() {
             tracing::warn!(workload = %cx.source.name, "connection of a client closed: {violation}");
         }
@@ -112,34 +115,29 @@ async fn serve_stream(
     cx.account.turn().await;
     let Incoming { head, unfit, .. } = incoming;
     if let Some(unfit) = unfit {
-        let counts = cx.worker.metrics.counts();
-        let counter = match unfit {
-            Unfit::Misdirected => &counts.malformed_requests,
-            Unfit::Oversized | Unfit::Unaffordable => &counts.oversized_requests,
-        };
-        counter.add(1);
-        return respond(&mut sender, reply::unfit(unfit, &head.headers)).await;
+        let (reason, message) = reply::unfit_for(unfit);
+        let response = server::decline(&cx, head, reason, message);
+        return respond(&mut sender, response).await;
     }
     if head.method == Method::CONNECT {
         return connect(cx, head, sender, receiver).await;
     }
     let mut answered = pin!(Some(answer(&cx, Request::from_parts(head, Body::from(receiver)), None)));
-    let mut response = match or_reset(answered.as_mut(), &mut sender).await {
+    let response = match or_reset(answered.as_mut(), &mut sender).await {
         Ok(response) => response,
         Err(error) => {
+            if let Error::ResetHere(http2::Reason::PROTOCOL_ERROR) = error {
+                cx.unread(Reason::BadRequest, &Outline::default());
+            }
             give_up(&error, || answered.set(None));
             // What it held is given back, which takes its time, too.
             return cx.account.turn().await;
         }
     };
-    if response.headers().contains_key(REASON) {
-        if sender.peer_is_oversized() {
-            // It failed for what the client sent, whatever it looked like further up.
-            cx.worker.metrics.counts().oversized_requests.add(1);
-            response = reply::too_large(response.headers());
-        } else if let Some(code) = reply::reset_code(response.headers()) {
-            return sender.reset(code);
-        }
+    if response.headers().contains_key(REASON)
+        && let Some(code) = reply::reset_code(response.headers())
+    {
+        return sender.reset(code);
     }
     respond(&mut sender, response).await;
 }

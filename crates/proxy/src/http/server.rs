@@ -8,18 +8,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, Version};
-use tulle_model::name::ServiceName;
 
 use crate::budget::Account;
 use crate::http::body::{Body, Gate};
 use crate::http::forward::{self, Call, Refusal, Target};
 use crate::http::headers::Malformed;
 use crate::http::http1;
-use crate::http::record::{Outcome, Record};
+use crate::http::record::{self, Destination, Outcome, Outline, Record};
 use crate::http::reply::{self, Reason, reply};
 use crate::http::upgrade::{self, Leaving};
 use crate::http::{egress, headers, max_forwards, serve_http2};
-use crate::link::REASON;
+use crate::metrics::{Protocol, Verdict};
 use crate::outbound::HttpDestination;
 use crate::state::LocalWorkload;
 use crate::tcp::Downstream;
@@ -35,12 +34,23 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// What its requests are for, unless each says so.
-    fn service(&self) -> Option<&ServiceName> {
+    /// Where its requests go, as far as the connection tells.
+    fn destination(&self) -> Destination {
         match &self.destination {
-            HttpDestination::Service { service, .. } => Some(service),
-            HttpDestination::Proxy => None,
+            HttpDestination::Service { service, .. } => Destination::Service(service.clone()),
+            HttpDestination::Proxy => Destination::Unknown,
         }
+    }
+
+    /// Counts and logs a request that was refused before it was read whole.
+    pub fn unread(&self, reason: Reason, outline: &Outline) {
+        record::unread(&self.worker, &self.source, &self.destination(), reason, outline);
+    }
+
+    /// Counts a connection that was refused as it does not speak HTTP.
+    pub fn not_http(&self) {
+        let destination = self.destination();
+        record::count_unsent(&self.worker, &self.source, &destination, Protocol::Tcp, None, Verdict::Refused);
     }
 }
 
@@ -86,8 +96,13 @@ pub(super) async fn answer(
     };
     let record = Record::begin(&cx.worker, &head);
     let outcome = match checked {
-        Err(problem) => Err(Refusal::new(Reason::BadRequest, problem.0.to_owned(), None).into_answer()),
-        Ok(true) => Err((Outcome::unsent(cx.service().cloned()), max_forwards::answer(&head))),
+        Err(problem) => {
+            let message = problem.0.to_owned();
+            Err(Refusal::new(Reason::BadRequest, message, cx.destination()).into_answer())
+        }
+        Ok(true) => {
+            Err((Outcome::unsent(cx.destination(), Reason::MaxForwards), max_forwards::answer(&head)))
+        }
         Ok(false) => {
             if explicit {
                 headers::strip_proxy_only(&mut head.headers);
@@ -95,7 +110,7 @@ pub(super) async fn answer(
             target(cx, &head, names_destination).await.map_err(Refusal::into_answer)
         }
     };
-    let (outcome, mut response) = match outcome {
+    let (mut outcome, mut response) = match outcome {
         Err(answer) => answer,
         Ok(target) if explicit && head.method == Method::CONNECT && on_upgrade.is_some() => {
             return match on_upgrade {
@@ -118,8 +133,14 @@ pub(super) async fn answer(
             }
         }
     };
-    if record.is_grpc() && response.headers().contains_key(REASON) {
-        response = reply::for_grpc(response);
+    if outcome.reason.is_some() {
+        if let Some((reason, message)) = record.fault() {
+            // It failed for what the client sent, whatever it looked like further up.
+            (outcome.reason, response) = (Some(reason), reply(reason, message));
+        }
+        if record.is_grpc() {
+            response = reply::for_grpc(response);
+        }
     }
     *response.version_mut() = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
     record.finish(&cx.worker, &cx.source, outcome, response)
@@ -132,9 +153,8 @@ pub(super) fn decline(
     reason: Reason,
     message: &str,
 ) -> Response<Body> {
-    let destination = cx.service().cloned();
     let record = Record::begin(&cx.worker, &head);
-    let (outcome, response) = Refusal::new(reason, message.to_owned(), destination).into_answer();
+    let (outcome, response) = Refusal::new(reason, message.to_owned(), cx.destination()).into_answer();
     let response = if record.is_grpc() { reply::for_grpc(response) } else { response };
     record.finish(&cx.worker, &cx.source, outcome, response)
 }
@@ -144,7 +164,7 @@ async fn target(
     head: &http::request::Parts,
     names_destination: bool,
 ) -> Result<Target, Refusal> {
-    let refuse = |reason, message: &str| Err(Refusal::new(reason, message.to_owned(), None));
+    let refuse = |reason, message: &str| Err(Refusal::new(reason, message.to_owned(), Destination::Unknown));
     match &cx.destination {
         HttpDestination::Service { service, port } => {
             Ok(Target::Service { service: service.clone(), port: *port })

@@ -24,7 +24,7 @@ use crate::http::forward::{Call, Hop, Refusal, Route, Target};
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, exchange};
 use crate::http::record::{Outcome, Record};
-use crate::http::reply::{self, Reason, reply};
+use crate::http::reply::{self, Reason};
 use crate::http2::{Protocol, Tunnel};
 use crate::metrics::EdgeMetrics;
 use crate::state::LocalWorkload;
@@ -84,7 +84,7 @@ pub(super) async fn forward(
 ) -> (Outcome, Response<Body>) {
     let Call { mut head, body, target, account } = call;
     if let Err(problem) = rewrite(&mut head, &wish.form) {
-        return Refusal::new(Reason::Unsupported, problem, None).into_answer();
+        return Refusal::new(Reason::Unsupported, problem, target.destination()).into_answer();
     }
     let mut route = match Route::find(worker, record, &head, target).await {
         Ok(route) => route,
@@ -92,28 +92,30 @@ pub(super) async fn forward(
     };
     if route.version() == AppVersion::Http2 && !matches!(wish.form, Form::Extended(_)) {
         let message = "the application speaks HTTP/2, which has no such upgrade".to_owned();
-        return Refusal::new(Reason::Unsupported, message, None).into_answer();
+        return Refusal::new(Reason::Unsupported, message, route.destination()).into_answer();
     }
     // Nothing has been sent until a connection is there, so every failure before that is safe to repeat.
     let (hop, opened) = loop {
         let hop = match route.next(worker) {
             Ok(hop) => hop,
-            Err(refusal) => return refusal.into_answer(),
+            Err(refusal) => return route.refused(refusal),
         };
         match open(worker, source, &account, &hop).await {
             Ok(opened) => break (hop, opened),
             Err(error) => {
+                route.note(worker, &hop, &error);
                 if !route.failed(worker, source, record, &hop, &head.method, &error, true) {
-                    return (route.outcome(worker, hop), reply::failed(&error));
+                    return (route.given_up(worker, hop, error.kind.into()), reply::failed(&error));
                 }
             }
         }
     };
-    let outcome = route.succeeded(worker, hop);
+    let mut outcome = route.succeeded(worker, hop);
     let edge = record.edge(worker, source, &outcome);
     let response = match speak(worker, opened, &head, body, wish, account, edge).await {
         Ok(response) => response,
         Err(error) => {
+            outcome.reason = Some(error.kind.into());
             let mut response = reply::failed(&error);
             response.headers_mut().remove(crate::link::RETRY);
             response
@@ -244,7 +246,7 @@ async fn speak(
 fn refused(answer: Answer<Upstream>, counted: Counted) -> Result<Response<Body>, UpstreamError> {
     let mut response = answer.into_response(drop);
     if let Err(problem) = headers::normalize_response(response.headers_mut()) {
-        return Ok(reply(Reason::ConnectionLost, problem.0));
+        return Err(UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0));
     }
     let mut held = Some(counted);
     Ok(response.map(|body| {

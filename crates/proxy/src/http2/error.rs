@@ -21,7 +21,8 @@ impl Reason {
     pub const ENHANCE_YOUR_CALM: Self = Self(11);
 }
 
-const NAMES: [&str; 14] = [
+/// What the codes are called.
+pub const REASON_NAMES: [&str; 14] = [
     "NO_ERROR",
     "PROTOCOL_ERROR",
     "INTERNAL_ERROR",
@@ -40,7 +41,7 @@ const NAMES: [&str; 14] = [
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match NAMES.get(self.0 as usize) {
+        match REASON_NAMES.get(self.0 as usize) {
             Some(name) => f.write_str(name),
             None => write!(f, "error code {}", self.0),
         }

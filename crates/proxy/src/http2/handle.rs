@@ -35,6 +35,8 @@ pub enum Unfit {
     Oversized,
     /// Its authority is none. Of its head there is what came before that.
     Misdirected,
+    /// Its head is malformed otherwise: its stream was reset, and there is nothing of it.
+    Malformed,
     /// There is no memory for it. Of its head there is what a record needs.
     Unaffordable,
 }
@@ -166,11 +168,6 @@ impl Sender {
     pub fn has_no_body(&self, status: StatusCode) -> bool {
         matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
             || self.handle.0.borrow().streams.get(&self.id).is_some_and(|stream| stream.is_head)
-    }
-
-    /// Whether trailers of what the peer sends are larger than is taken: its body ends with that error.
-    pub fn peer_is_oversized(&self) -> bool {
-        self.handle.0.borrow().streams.get(&self.id).is_some_and(|stream| stream.oversized)
     }
 
     /// Waits until the stream is reset or the connection ends.

@@ -38,7 +38,7 @@ mod tunnel;
 pub use alive::until_dead;
 pub use body::{ReceivedBody, send_body};
 pub use connection::{Connection, Plain, Transport};
-pub use error::{Ended, Error, Reason, Violation};
+pub use error::{Ended, Error, REASON_NAMES, Reason, Violation};
 pub use fields::{Protocol, RequestHead};
 pub use given_up::give_up;
 pub use handle::{Handle, Incoming, Receiver, Sender, Unfit};

@@ -418,8 +418,7 @@ impl Core {
             let length = fields::content_length(&head.headers);
             (head, length)
         }) else {
-            self.refuse(id, end, Reason::PROTOCOL_ERROR);
-            return self.mistake(MALFORMED);
+            return self.malformed(id, end);
         };
         let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end, head) };
         let mut stream = Stream::new(self.peer.initial_window, self.windows.confirmed());
@@ -430,13 +429,21 @@ impl Core {
         if end {
             stream.receiving = Way::Ended;
             if length.is_some_and(|length| length > 0) {
-                self.refuse(id, end, Reason::PROTOCOL_ERROR);
-                return self.mistake(MALFORMED);
+                return self.malformed(id, end);
             }
         }
         self.streams.insert(id, stream);
         self.accepted.push_back(Incoming { id, head, unfit: None });
         Ok(())
+    }
+
+    /// A request that is none (RFC 9113, section 8.1.1). It is handed over to be counted.
+    #[cold]
+    fn malformed(&mut self, id: u32, end: bool) -> Result<(), Violation> {
+        self.refuse(id, end, Reason::PROTOCOL_ERROR);
+        let (head, ()) = http::Request::new(()).into_parts();
+        self.accepted.push_back(Incoming { id, head, unfit: Some(Unfit::Malformed) });
+        self.mistake(MALFORMED)
     }
 
     /// A request for which there is no memory: it is handed over to be answered, with little of its head.

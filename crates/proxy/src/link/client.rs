@@ -553,7 +553,9 @@ async fn drive(
         ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => match ended {
             Ended::Closed => None,
             ended => {
-                counts.abused_links.add(u64::from(matches!(ended, Ended::Violation(_))));
+                if let Ended::Violation(violation) = &ended {
+                    counts.abused_link(violation.reason);
+                }
                 Some(ended.to_string())
             }
         },

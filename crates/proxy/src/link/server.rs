@@ -122,7 +122,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
     match ended {
         Ok(()) => {}
         Err(Failure::Abused(error)) => {
-            counts.abused_links.add(1);
+            counts.abused_link(error.reason);
             if worker.may_warn() {
                 tracing::warn!(peer = %address, "link closed: the peer broke HTTP/2's rules: {error}");
             }
@@ -205,6 +205,10 @@ async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection
         if incoming.unfit == Some(Unfit::Unaffordable) {
             let reason = Shed::Memory.as_str();
             return Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason }.send(sender);
+        }
+        if incoming.unfit == Some(Unfit::Malformed) {
+            // It is among the link's faults.
+            return;
         }
         worker.metrics.counts().server_streams.add(1);
         let (worker, link) = (worker.clone(), link.clone());

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tulle_model::telemetry::LATENCY_BOUNDS;
 
-use super::{Count, EdgeKey, HANDSHAKES, REJECTIONS, STREAM_WAITS, WorkerRegistry, totals};
-use crate::Security;
+use super::{Count, ERRORS, EdgeKey, HANDSHAKES, REJECTIONS, STREAM_WAITS, WorkerRegistry, totals};
 use crate::budget::{Budget, Payer, Resource};
+use crate::http::reply::REASONS;
+use crate::http2::REASON_NAMES;
 use crate::progress::{SIDES, STALLS};
 
 const REQUESTS: Metric = Metric {
@@ -18,7 +19,7 @@ const REQUESTS: Metric = Metric {
 const DURATION: Metric = Metric {
     name: "tulle_request_duration_seconds",
     kind: "histogram",
-    help: "Seconds until the answer's head; of opaque connections, until they were connected.",
+    help: "Seconds until the answer's head; of opaque connections, until they were connected. Not of what was refused.",
 };
 const RETRIES: Metric =
     Metric { name: "tulle_retries_total", kind: "counter", help: "Attempts after the first one." };
@@ -71,7 +72,7 @@ const ABUSED: Metric = Metric {
 const REFUSED: Metric = Metric {
     name: "tulle_requests_refused_total",
     kind: "counter",
-    help: "Requests that were refused before it was known where they go: malformed, or with too large headers.",
+    help: "Requests that the mesh answered itself, by tulle-reason; among them those that were not understood.",
 };
 const FAULTS: Metric = Metric {
     name: "tulle_link_faults_total",
@@ -177,15 +178,21 @@ pub(crate) fn text(workers: &[Arc<WorkerRegistry>], budget: &Budget) -> String {
     LINKS.line(&mut out, "", "side=\"client\"", sum(&|w| &w.counts.client_links));
     LINKS.line(&mut out, "", "side=\"server\"", sum(&|w| &w.counts.server_links));
     ABUSED.head(&mut out);
-    ABUSED.line(&mut out, "", "", sum(&|w| &w.counts.abused_links));
+    for error in 0..ERRORS {
+        ABUSED.line(&mut out, "", &error_label(error), sum(&|w| &w.counts.abused_links[error]));
+    }
     REFUSED.head(&mut out);
-    REFUSED.line(&mut out, "", "reason=\"bad-request\"", sum(&|w| &w.counts.malformed_requests));
-    REFUSED.line(&mut out, "", "reason=\"headers-too-large\"", sum(&|w| &w.counts.oversized_requests));
+    for reason in REASONS {
+        let labels = format!("reason=\"{}\"", reason.as_str());
+        REFUSED.line(&mut out, "", &labels, sum(&|w| &w.counts.refusals[reason.index()]));
+    }
     FAULTS.head(&mut out);
     FAULTS.line(&mut out, "", "side=\"client\"", sum(&|w| &w.counts.client_link_faults));
     FAULTS.line(&mut out, "", "side=\"server\"", sum(&|w| &w.counts.server_link_faults));
     ABUSIVE.head(&mut out);
-    ABUSIVE.line(&mut out, "", "", sum(&|w| &w.counts.abusive_clients));
+    for error in 0..ERRORS {
+        ABUSIVE.line(&mut out, "", &error_label(error), sum(&|w| &w.counts.abusive_clients[error]));
+    }
     STREAMS.head(&mut out);
     STREAMS.line(&mut out, "", "side=\"client\"", sum(&|w| &w.counts.client_streams));
     STREAMS.line(&mut out, "", "side=\"server\"", sum(&|w| &w.counts.server_streams));
@@ -218,6 +225,11 @@ pub(crate) fn text(workers: &[Arc<WorkerRegistry>], budget: &Budget) -> String {
     }
     shares(&mut out, budget);
     out
+}
+
+/// The error of HTTP/2 that a peer was told.
+fn error_label(error: usize) -> String {
+    format!("reason=\"{}\"", REASON_NAMES.get(error).unwrap_or(&"other"))
 }
 
 fn shares(out: &mut String, budget: &Budget) {
@@ -256,8 +268,7 @@ fn edges(out: &mut String, workers: &[Arc<WorkerRegistry>]) {
     let edges: Vec<_> = totals(workers).into_iter().map(|(key, totals)| (labels(&key), totals)).collect();
     REQUESTS.head(out);
     for (labels, totals) in &edges {
-        for (class, success, count) in totals.by_result() {
-            let result = if success { "success" } else { "failure" };
+        for (class, result, count) in totals.by_result() {
             REQUESTS.line(out, "", &format!("{labels},result=\"{result}\",code=\"{class}\""), count);
         }
     }
@@ -297,11 +308,7 @@ fn labels(key: &EdgeKey) -> String {
         escaped(&key.destination.namespace),
         escaped(&key.destination.name),
         key.protocol.as_str(),
-        match key.security {
-            Security::MutualTls => "mtls",
-            Security::SameNode => "same-node",
-            Security::Plaintext => "plaintext",
-        }
+        key.security.as_str()
     )
 }
 
@@ -322,7 +329,8 @@ mod tests {
     use tulle_model::name::ServiceName;
 
     use super::*;
-    use crate::metrics::{Protocol, WorkerMetrics};
+    use crate::Security;
+    use crate::metrics::{Protocol, Verdict, WorkerMetrics};
 
     #[test]
     fn the_text_is_prometheus_format() {
@@ -337,8 +345,8 @@ mod tests {
                 security: Security::MutualTls,
             };
             let edge = worker.edge(&key);
-            edge.request(Some(200), true, Duration::from_micros(600));
-            edge.request(Some(503), false, Duration::from_secs(100));
+            edge.request(Some(200), Verdict::Success, Duration::from_micros(600));
+            edge.request(Some(503), Verdict::Failure, Duration::from_secs(100));
             edge.sent(7);
             edge.opened();
         }

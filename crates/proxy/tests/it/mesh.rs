@@ -13,6 +13,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
@@ -290,13 +293,13 @@ impl Write for Log {
     }
 }
 
-/// Of all tests of this binary, whichever of them is the first.
+/// Keeps warnings and the access log of all tests of this binary for [`logged`], and prints what the environment
+/// asks for.
 pub fn capture_logs() {
-    let _ = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_max_level(tracing::Level::WARN)
-        .with_writer(|| Log)
-        .try_init();
+    let kept = EnvFilter::new("warn,tulle::access=info");
+    let kept = fmt::layer().with_ansi(false).with_writer(|| Log).with_filter(kept);
+    let printed = fmt::layer().with_test_writer().with_filter(EnvFilter::from_default_env());
+    let _ = tracing_subscriber::registry().with(kept).with(printed).try_init();
 }
 
 /// Whether a line was logged that has all of `parts`. All tests of the binary log to the same place.

@@ -40,7 +40,11 @@ struct Edge {
     security: String,
     requests_per_second: f64,
     requests: u64,
-    /// 0 to 1; nothing where there was no request.
+    /// Of these, what the mesh did not serve for what the caller sent, asked for or had used up. An older server
+    /// does not say.
+    #[serde(default)]
+    refused: u64,
+    /// 0 to 1; nothing where there was no request, but such.
     success_rate: Option<f64>,
     p50_ms: Option<f64>,
     p99_ms: Option<f64>,
@@ -101,6 +105,10 @@ fn render(args: &EdgesArgs, mut view: Value) -> Result<String> {
     let name = |n: &Name| if several { format!("{}/{}", n.namespace, n.name) } else { n.name.clone() };
     let wide = args.output == ReportFormat::Wide;
     let mut header = vec!["SOURCE", "DESTINATION", "PROTOCOL", "SECURITY", "RATE", "SUCCESS", "P50", "P99"];
+    let refused = wide || edges.iter().any(|edge| edge.refused > 0);
+    if refused {
+        header.push("REFUSED");
+    }
     if wide {
         header.extend(["REQUESTS", "SENT", "RECEIVED"]);
     }
@@ -116,6 +124,12 @@ fn render(args: &EdgesArgs, mut view: Value) -> Result<String> {
             latency(edge.p50_ms).into(),
             latency(edge.p99_ms).into(),
         ];
+        if refused {
+            row.push(match edge.refused {
+                0 => "0".into(),
+                count => Cell::styled(count.to_string(), AnsiColor::Yellow.on_default()),
+            });
+        }
         if wide {
             row.extend([
                 edge.requests.to_string().into(),
@@ -131,6 +145,7 @@ fn render(args: &EdgesArgs, mut view: Value) -> Result<String> {
 fn security(text: &str) -> Cell {
     let style = match text {
         "plaintext" => AnsiColor::Yellow.on_default(),
+        "-" => return text.into(),
         _ => AnsiColor::Green.on_default(),
     };
     Cell::styled(text, style)

@@ -177,6 +177,9 @@ pub struct Edge {
     pub bytes_sent: u64,
     #[prost(uint64, tag = "11")]
     pub bytes_received: u64,
+    /// Of the requests, those that the mesh did not serve for what the caller sent, asked for or had used up.
+    #[prost(uint64, tag = "12")]
+    pub refused: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReportReply {
@@ -218,6 +221,8 @@ pub enum Security {
     MutualTls = 0,
     SameNode = 1,
     Plaintext = 2,
+    /// Nothing of it can have reached an endpoint.
+    Unsent = 3,
 }
 impl Security {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -229,6 +234,7 @@ impl Security {
             Self::MutualTls => "MUTUAL_TLS",
             Self::SameNode => "SAME_NODE",
             Self::Plaintext => "PLAINTEXT",
+            Self::Unsent => "UNSENT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -237,6 +243,7 @@ impl Security {
             "MUTUAL_TLS" => Some(Self::MutualTls),
             "SAME_NODE" => Some(Self::SameNode),
             "PLAINTEXT" => Some(Self::Plaintext),
+            "UNSENT" => Some(Self::Unsent),
             _ => None,
         }
     }

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::encode::{self, Announced};
 use super::framing::{Decoded, Decoder};
 use super::head::{self, Bad, ResponseHead};
-use super::input::{Input, Lost, NoHead};
+use super::input::{Cut, Input, Lost, NoHead};
 use super::output::{Output, Sending};
 use crate::budget::{Account, Charge, Shed};
 use crate::http::body::{Body, BodyError, Gate};
@@ -562,11 +562,11 @@ impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F
 impl From<Lost> for BodyError {
     fn from(lost: Lost) -> Self {
         match lost {
-            Lost::Ended => "the connection was closed before the body's end".into(),
+            Lost::Ended => Cut.into(),
             Lost::Broken(error) => error.into(),
             Lost::Stalled => Stalled.into(),
             Lost::Shed(shed) => shed.into(),
-            Lost::Malformed(why) => why.0.into(),
+            Lost::Malformed(why) => why.into(),
         }
     }
 }

@@ -16,11 +16,19 @@ const CHUNK_LINE: usize = 4 << 10;
 /// Extensions of all chunks of a body. Nobody uses them, and each costs whoever skips them.
 const EXTENSIONS: usize = 16 << 10;
 /// A trailer section is more than [`HEADER_LIMIT`], or has more fields than [`FIELD_LIMIT`].
-pub(super) const TRAILERS_TOO_LARGE: Malformed = Malformed("the trailer section of a body is too large");
+pub(crate) const TRAILERS_TOO_LARGE: Malformed = Malformed("the trailer section of a body is too large");
 
 /// What a peer did wrong. The text is for whoever looks for the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Malformed(pub &'static str);
+
+impl std::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Malformed {}
 
 /// How a received body is delimited (RFC 9112, section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -45,6 +45,22 @@ pub(super) enum NoHead {
     Bad(Bad),
 }
 
+/// A body whose connection was closed before its end.
+#[derive(Debug)]
+pub(crate) struct Cut;
+
+impl Cut {
+    pub const MESSAGE: &str = "the connection was closed before the body's end";
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(Self::MESSAGE)
+    }
+}
+
+impl std::error::Error for Cut {}
+
 /// What a body's reading came to.
 #[derive(Debug)]
 pub(super) enum Lost {

@@ -21,3 +21,5 @@ pub(super) mod server;
 mod tests;
 
 pub(crate) use buffers::give_headers;
+pub(crate) use framing::{Malformed, TRAILERS_TOO_LARGE};
+pub(crate) use input::Cut;

@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tulle_model::detect::resembles_http;
 
 use self::answer::Asked;
-use super::framing::{Decoded, Decoder, Malformed};
+use super::framing::{Decoded, Decoder};
 use super::head::{self, Bad, RequestHead};
 use super::input::{AHEAD, Input, NoHead};
 use super::output::Output;
@@ -33,6 +33,7 @@ use crate::budget::{Charge, Shed, cost};
 use crate::drain::Drain;
 use crate::http::body::Body;
 use crate::http::headers;
+use crate::http::record::Outline;
 use crate::http::reply::{HEADERS_TOO_LARGE, Reason, reply};
 use crate::http::server::{Connection, answer, decline};
 use crate::http::upgrade::Leaving;
@@ -91,7 +92,7 @@ enum Receiving {
     Reader(Decoder),
     /// Its reader went away before its end.
     Left(Decoder),
-    Malformed(Malformed),
+    Malformed,
     /// The connection broke.
     Broken,
 }
@@ -169,8 +170,9 @@ async fn requests(cx: &Rc<Connection>, client: &Rc<RefCell<Client>>) -> Result<L
         let under_way = match next_request(client, drain, &mut idle, served).await {
             Ok(Begun::Request(request)) => Box::pin(serve_request(cx, client, request)),
             Ok(Begun::Http2) => return Ok(Last::Http2),
-            Ok(Begun::Slow) => return Box::pin(refuse_slow(client)).await,
+            Ok(Begun::Slow) => return Box::pin(refuse_slow(cx, client)).await,
             Ok(Begun::Shed(shed)) => {
+                cx.unread(Reason::Shed(shed), &Outline::of(&client.borrow().input.buffer));
                 return Box::pin(dismiss(client, reply(Reason::Shed(shed), shed.message()))).await;
             }
             Err(NoHead::Bad(bad)) => return Box::pin(refuse(cx, client, bad, served == 0)).await,
@@ -233,15 +235,11 @@ async fn serve_request(
         });
         answered.await?
     };
-    let malformed = match client.borrow().receiving {
-        Receiving::Malformed(why) => Some(why),
-        _ => None,
-    };
-    if let Some(why) = malformed
-        && response.headers().contains_key(REASON)
-    {
-        // It failed for what the client sent, whatever it looked like further up.
-        return refuse(cx, client, why.into(), false).await.map(Some);
+    let malformed = matches!(client.borrow().receiving, Receiving::Malformed);
+    if malformed && response.headers().contains_key(REASON) {
+        // It was refused for that.
+        cx.worker.metrics.counts().rejected(Rejection::MalformedHttp);
+        return dismiss(client, response).await.map(Some);
     }
     let left = match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => handed,
@@ -342,22 +340,23 @@ impl Idle {
 /// connection is reset. `first`: nothing came before.
 async fn refuse(cx: &Rc<Connection>, client: &RefCell<Client>, bad: Bad, first: bool) -> Result<Last, Gone> {
     let counts = cx.worker.metrics.counts();
+    let refused = |reason, message| {
+        cx.unread(reason, &Outline::of(&client.borrow().input.buffer));
+        reply(reason, message)
+    };
     let response = match bad {
         Bad::Malformed(_) if first && !resembles_http(&client.borrow().input.buffer) => {
             counts.rejected(Rejection::NotHttp);
+            cx.not_http();
             tracing::debug!("connection refused: the port is for HTTP, and the client does not speak it");
             client.borrow_mut().io.reset();
             return Err(Gone);
         }
         Bad::Malformed(why) => {
             counts.rejected(Rejection::MalformedHttp);
-            counts.malformed_requests.add(1);
-            reply(Reason::BadRequest, why.0)
+            refused(Reason::BadRequest, why.0)
         }
-        Bad::TooLarge => {
-            counts.oversized_requests.add(1);
-            reply(Reason::HeadersTooLarge, HEADERS_TOO_LARGE)
-        }
+        Bad::TooLarge => refused(Reason::HeadersTooLarge, HEADERS_TOO_LARGE),
     };
     dismiss(client, response).await
 }
@@ -372,7 +371,8 @@ async fn dismiss(client: &RefCell<Client>, response: Response<Body>) -> Result<L
 }
 
 /// Tells a client that it took too long.
-async fn refuse_slow(client: &RefCell<Client>) -> Result<Last, Gone> {
+async fn refuse_slow(cx: &Rc<Connection>, client: &RefCell<Client>) -> Result<Last, Gone> {
+    cx.unread(Reason::RequestTimeout, &Outline::of(&client.borrow().input.buffer));
     let response = reply(Reason::RequestTimeout, "the head of the request was begun and not finished");
     let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
     answer::write(client, &asked, response, false).await?;
@@ -387,7 +387,7 @@ async fn body_over(client: &RefCell<Client>) -> bool {
         loop {
             let decoder = match &mut client.receiving {
                 Receiving::Over => return Poll::Ready(true),
-                Receiving::Broken | Receiving::Malformed(_) => return Poll::Ready(false),
+                Receiving::Broken | Receiving::Malformed => return Poll::Ready(false),
                 Receiving::Reader(_) => {
                     client.park(cx);
                     return Poll::Pending;
@@ -496,7 +496,7 @@ impl Client {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         match self.receiving {
             Receiving::Reader(_) => self.park(cx),
-            Receiving::Broken | Receiving::Malformed(_) if self.half_closed.is_none() => {}
+            Receiving::Broken | Receiving::Malformed if self.half_closed.is_none() => {}
             _ => loop {
                 if self.has_ended() {
                     return self.poll_half_closed(cx);
@@ -565,7 +565,7 @@ impl Client {
             Receiving::Left(decoder) => {
                 !self.owes_continue && decoder.left().is_some_and(|left| left <= SKIPPED as u64)
             }
-            Receiving::Broken | Receiving::Malformed(_) => false,
+            Receiving::Broken | Receiving::Malformed => false,
         }
     }
 }

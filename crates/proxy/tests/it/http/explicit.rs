@@ -51,7 +51,7 @@ async fn the_outside_is_reached_if_the_mesh_lets_it() {
         let answer = exchange(proxy, &absolute(&format!("http://{host}/x"))).await;
         assert!(answer.contains(&format!("host: {host}\n")), "{answer}");
     }
-    assert_eq!(node.edge_with("other", 2).await.failures, 0);
+    assert_eq!(node.edge_with("external", 2).await.failures, 0);
     node.change_mesh(|mesh| mesh.egress = EgressPolicy::Deny);
     let answer = exchange(proxy, &absolute(&format!("http://{outside}/x"))).await;
     assert!(answer.contains("tulle-reason: egress-denied"), "{answer}");

@@ -87,7 +87,7 @@ async fn drop_requests(address: SocketAddr, count: usize) -> usize {
 }
 
 fn abused(node: &Node) -> bool {
-    !node.proxy().metrics().lines().any(|line| line == "tulle_links_abused_total 0")
+    node.metric("tulle_links_abused_total", &[]) > 0
 }
 
 /// Neither the link nor the connection to the application ends for what clients drop, whoever they are.

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod apps;
+mod blame;
 mod codec;
 mod crowds;
 mod departing;

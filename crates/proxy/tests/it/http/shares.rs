@@ -121,7 +121,7 @@ async fn who_takes_all_memory_is_refused_while_others_are_served() {
     let failed = |labels: &[&str]| mesh.node.metric("tulle_requests_total", labels);
     let code = "code=\"5xx\"";
     assert!(failed(&["source=\"greedy\"", code]) > 100, "{}", mesh.node.proxy().metrics());
-    assert_eq!(failed(&["source=\"greedy\"", "protocol=\"grpc\"", "result=\"failure\""]), 1);
+    assert_eq!(failed(&["source=\"greedy\"", "protocol=\"grpc\"", "result=\"refused\""]), 1);
     assert_eq!(failed(&["source=\"polite\"", code]), 0);
     let held = |name: &str| {
         let rows = budget.rows();

@@ -70,7 +70,7 @@ impl http_body::Body for Incoming {
         if this.over {
             client.receiving = match &decoded {
                 Ok(_) => Receiving::Over,
-                Err(Lost::Malformed(why)) => Receiving::Malformed(*why),
+                Err(Lost::Malformed(_)) => Receiving::Malformed,
                 Err(Lost::Ended | Lost::Broken(_) | Lost::Stalled | Lost::Shed(_)) => Receiving::Broken,
             };
             match decoded {

@@ -1,0 +1,32 @@
+//! What a caller did wrong with the body of its request, as far as a broken body tells.
+
+use std::io;
+
+use crate::budget::Shed;
+use crate::http::body::BodyError;
+use crate::http::http1::{Cut, Malformed, TRAILERS_TOO_LARGE};
+use crate::http::reply::{HEADERS_TOO_LARGE, Reason};
+use crate::http2;
+use crate::progress::is_stall;
+
+/// What to answer, and what to say of it. `None`: the body was not broken by who sends it.
+pub(crate) fn of(error: &BodyError) -> Option<(Reason, &'static str)> {
+    if is_stall(&**error) {
+        return Some((Reason::RequestTimeout, "the client does not go on with the body of its request"));
+    }
+    if let Some(shed) = error.downcast_ref::<Shed>() {
+        return Some((Reason::Shed(*shed), shed.message()));
+    }
+    if let Some(malformed) = error.downcast_ref::<Malformed>() {
+        return Some(match *malformed {
+            TRAILERS_TOO_LARGE => (Reason::HeadersTooLarge, HEADERS_TOO_LARGE),
+            Malformed(why) => (Reason::BadRequest, why),
+        });
+    }
+    match error.downcast_ref::<http2::Error>() {
+        Some(http2::Error::Oversized) => return Some((Reason::HeadersTooLarge, HEADERS_TOO_LARGE)),
+        Some(_) => return Some((Reason::BadRequest, "the client broke its request off")),
+        None => {}
+    }
+    (error.is::<Cut>() || error.is::<io::Error>()).then_some((Reason::BadRequest, Cut::MESSAGE))
+}
