@@ -275,6 +275,10 @@ fn field(line: &[u8]) -> Result<(HeaderName, HeaderValue), Malformed> {
     let colon = line.iter().position(|&byte| byte == b':').ok_or(BAD)?;
     // A line that goes on with the one before begins with a space, which is in no name.
     let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| BAD)?;
+    // `http` takes quotes in a name, which no token has (RFC 9110, section 5.6.2).
+    if line[..colon].contains(&b'"') {
+        return Err(BAD);
+    }
     let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).map_err(|_| BAD)?;
     Ok((name, value))
 }

@@ -272,9 +272,9 @@ impl Name {
             b":protocol" => Self::Protocol,
             b":status" => Self::Status,
             [b':', ..] => Self::Malformed(Malformed::UnknownPseudo, name.len()),
-            _ => match interned::name(name).map_or_else(|| HeaderName::from_lowercase(name), Ok) {
-                Ok(name) => Self::Header(name),
-                Err(_) => Self::Malformed(Malformed::Name, name.len()),
+            _ => match interned::name(name).or_else(|| token(name)) {
+                Some(name) => Self::Header(name),
+                None => Self::Malformed(Malformed::Name, name.len()),
             },
         }
     }
@@ -338,12 +338,18 @@ fn header_value(value: &[u8]) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(Bytes::copy_from_slice(value)).ok()
 }
 
+/// A name that is not common. `http` takes quotes in it, which no token has (RFC 9110, section 5.6.2).
+fn token(name: &[u8]) -> Option<HeaderName> {
+    HeaderName::from_lowercase(name).ok().filter(|_| !name.contains(&b'"'))
+}
+
 fn scheme(value: &[u8]) -> Option<Scheme> {
     match value {
         b"http" => Some(Scheme::HTTP),
         b"https" => Some(Scheme::HTTPS),
         b"" => None,
-        _ => Scheme::try_from(value).ok(),
+        // RFC 3986, section 3.1.
+        _ => Scheme::try_from(value).ok().filter(|_| value.first().is_some_and(u8::is_ascii_alphabetic)),
     }
 }
 
