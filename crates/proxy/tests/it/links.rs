@@ -11,8 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tulle_model::snapshot::AppProtocol;
 use tulle_proxy::state::LocalWorkload;
 
+use crate::believer::believer;
 use crate::mesh::{Ca, LOOPBACK, Node, Pair, app, echo, eventually, expect_echo, logged};
-use crate::refusals::believer;
 
 /// A link lives as long as its certificates; what runs on it then is finished all the same.
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn a_flood_of_resets_ends_its_own_link_only() {
     let mut good = TcpStream::connect(pair.entry).await.unwrap();
     expect_echo(&mut good, b"before").await;
 
-    let connector = believer(Some(pair.ca.issue(&pair.ca.identity("client"))));
+    let connector = believer(Some(&pair.ca.issue(&pair.ca.identity("client"))));
     let tcp = TcpStream::connect(pair.far.link).await.unwrap();
     let address = tcp.local_addr().unwrap();
     let name = ServerName::try_from("server.default.mesh.test").unwrap();
@@ -212,7 +212,7 @@ async fn a_flood_of_resets_ends_its_own_link_only() {
 #[tokio::test]
 async fn keys_change_while_a_link_is_in_use() {
     let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
-    let connector = believer(Some(pair.ca.issue(&pair.ca.identity("client"))));
+    let connector = believer(Some(&pair.ca.issue(&pair.ca.identity("client"))));
     let tcp = TcpStream::connect(pair.far.link).await.unwrap();
     let name = ServerName::try_from("server.default.mesh.test").unwrap();
     let mut tls = connector.connect(name, tcp).await.unwrap();

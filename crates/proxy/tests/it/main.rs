@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod believer;
 mod detection;
 mod http;
 mod links;

@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -14,65 +13,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tulle_model::snapshot::AppProtocol;
 use tulle_proxy::state::WorkloadCertificate;
 
+use crate::believer::{Believer, believer, provider};
 use crate::mesh::{Ca, LOOPBACK, Pair, echo, eventually, expect_echo, expect_reset, logged};
-
-/// A client that believes every server.
-#[derive(Debug)]
-struct Believer;
-
-impl ServerCertVerifier for Believer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-fn provider() -> rustls::crypto::CryptoProvider {
-    rustls::crypto::aws_lc_rs::default_provider()
-}
-
-/// What a client needs that shows `certificate` and believes every server.
-pub fn believer(certificate: Option<WorkloadCertificate>) -> TlsConnector {
-    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Believer));
-    let mut config = match certificate {
-        Some(c) => builder.with_client_auth_cert(c.chain.clone(), c.key.clone_key()).unwrap(),
-        None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    TlsConnector::from(Arc::new(config))
-}
 
 /// Opens TLS to the far node's link port, and returns the client's address and whether the server let
 /// it in.
@@ -81,7 +23,7 @@ async fn knock(
     name: &str,
     certificate: Option<WorkloadCertificate>,
 ) -> (String, Result<(), String>) {
-    let connector = believer(certificate);
+    let connector = believer(certificate.as_ref());
     let tcp = TcpStream::connect(pair.far.link).await.unwrap();
     let address = tcp.local_addr().unwrap().to_string();
     let name = ServerName::try_from(name.to_owned()).unwrap();
@@ -195,7 +137,7 @@ async fn renewed_certificates_do_not_disturb() {
     pair.far.run("server", &[app.port()], server);
 
     // The server's side, as a new link sees it.
-    let knocking = believer(Some(pair.ca.issue(&pair.ca.identity("client"))));
+    let knocking = believer(Some(&pair.ca.issue(&pair.ca.identity("client"))));
     let name = ServerName::try_from("server.default.mesh.test").unwrap();
     let tcp = TcpStream::connect(pair.far.link).await.unwrap();
     let seen = knocking.connect(name, tcp).await.unwrap();

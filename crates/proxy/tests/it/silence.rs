@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use tulle_model::snapshot::{AppProtocol, Endpoint};
 use tulle_proxy::Bounds;
 
+use crate::believer::believer;
 use crate::mesh::{Node, Pair, app, echo, eventually, expect_echo};
-use crate::refusals::believer;
 
 /// The handshakes of these tests' nodes: few, so that a room is soon full.
 const HANDSHAKES: usize = 16;
@@ -111,7 +111,7 @@ async fn handshakes_that_do_not_go_on_keep_nobody_out() {
     let pair = pair(echo().await, AppProtocol::Tcp).await;
     let name = pair.ca.identity("server").server_name().unwrap().to_owned();
     let name = ServerName::try_from(name).unwrap();
-    let connector = believer(Some(pair.ca.issue(&pair.ca.identity("client"))));
+    let connector = believer(Some(&pair.ca.issue(&pair.ca.identity("client"))));
     let mut begun = Vec::new();
     for _ in 0..4 * HANDSHAKES {
         let mut client = rustls::ClientConnection::new(connector.config().clone(), name.clone()).unwrap();
