@@ -67,6 +67,25 @@ impl ServiceConfig {
         self.ports.iter().find(|p| p.number == number)
     }
 
+    /// Whether a connection to that port of it can only be reset: it carries bytes, and nobody is there to take them. One
+    /// that may be HTTP gets an answer instead.
+    pub fn is_deserted(&self, port: &PortConfig, endpoints: &FastMap<ServiceName, Arc<EndpointSet>>) -> bool {
+        // Of those that are not known yet nobody says that they are not there.
+        let has_takers = |name: &ServiceName, number: u16| {
+            endpoints
+                .get(name)
+                .is_none_or(|set| set.endpoints.iter().any(|endpoint| endpoint.target_port(number).is_some()))
+        };
+        if port.declared() != Some(Carried::Bytes) {
+            return false;
+        }
+        let Some(rule) = &port.tcp_route else { return !has_takers(&self.name, port.number) };
+        !rule.backends.iter().any(|backend| match &backend.target {
+            BackendTarget::Service { name, port } => backend.weight > 0 && has_takers(name, *port),
+            BackendTarget::Invalid { .. } => false,
+        })
+    }
+
     /// The services whose endpoints its routes lead to, itself included; each once.
     pub fn backends(&self) -> Vec<ServiceName> {
         let mut names = vec![self.name.clone()];
@@ -101,6 +120,30 @@ pub struct PortConfig {
     pub tcp_route: Option<Arc<TcpRule>>,
     /// An HTTPRoute names the port: what is not HTTP is refused there, though nothing declares a protocol.
     pub http_only: bool,
+}
+
+impl PortConfig {
+    /// What the configuration says that the port carries. An HTTPRoute that names it says so, too; a TCPRoute,
+    /// unless there are HTTPRoutes. `None`: only a connection shows it.
+    pub fn declared(&self) -> Option<Carried> {
+        match self.protocol {
+            AppProtocol::Http1 | AppProtocol::Http2 => Some(Carried::Http),
+            AppProtocol::Detect if self.http_only => Some(Carried::Http),
+            AppProtocol::Tcp => Some(Carried::Bytes),
+            AppProtocol::Detect if self.tcp_route.is_some() && self.http_routes.is_empty() => {
+                Some(Carried::Bytes)
+            }
+            AppProtocol::Detect => None,
+        }
+    }
+}
+
+/// What a connection is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carried {
+    /// Requests, each of which can be answered.
+    Http,
+    Bytes,
 }
 
 /// What a port speaks, as `appProtocol` declares it.
@@ -345,6 +388,58 @@ pub struct PortMapping {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn port(number: u16, protocol: AppProtocol) -> PortConfig {
+        let http_routes = HttpRouteTable::default();
+        PortConfig { number, name: "".into(), protocol, http_routes, tcp_route: None, http_only: false }
+    }
+
+    #[test]
+    fn bytes_without_takers_are_deserted_and_what_may_be_http_is_not() {
+        let [db, other] = ["db", "other"].map(|name| ServiceName::new("shop", name));
+        let taker = |service: &ServiceName, service_port| {
+            let endpoint = Endpoint {
+                workload: None,
+                node: None,
+                address: "10.0.0.1".parse().unwrap(),
+                ports: vec![PortMapping { service_port, target_port: 1 }],
+                identity: None,
+            };
+            Arc::new(EndpointSet::new(service.clone(), vec![(Arc::new(endpoint), 0)]))
+        };
+        let nobody = Arc::new(EndpointSet::new(db.clone(), Vec::new()));
+        let service = ServiceConfig { name: db.clone(), ports: Vec::new() };
+        let mut endpoints = FastMap::default();
+        let tcp = port(5432, AppProtocol::Tcp);
+        assert!(!service.is_deserted(&tcp, &endpoints), "nothing is known");
+        endpoints.insert(db.clone(), nobody.clone());
+        assert!(service.is_deserted(&tcp, &endpoints));
+        for protocol in [AppProtocol::Detect, AppProtocol::Http1, AppProtocol::Http2] {
+            assert!(!service.is_deserted(&port(5432, protocol), &endpoints), "{protocol:?}");
+        }
+        endpoints.insert(db.clone(), taker(&db, 80));
+        assert!(service.is_deserted(&tcp, &endpoints), "it answers for another port");
+        endpoints.insert(db.clone(), taker(&db, 5432));
+        assert!(!service.is_deserted(&tcp, &endpoints));
+
+        // A TCPRoute declares bytes, and says who takes them.
+        let backend = |name: &ServiceName, weight| Backend {
+            target: BackendTarget::Service { name: name.clone(), port: 7 },
+            weight,
+        };
+        let invalid = Backend { target: BackendTarget::Invalid { reason: "".into() }, weight: 1 };
+        let routed = |backends: &[Backend]| {
+            let route = NamespacedName::new("shop", "r");
+            let rule = TcpRule { route, backends: backends.to_vec() };
+            PortConfig { tcp_route: Some(Arc::new(rule)), ..port(5432, AppProtocol::Detect) }
+        };
+        endpoints.insert(other.clone(), nobody);
+        assert!(service.is_deserted(&routed(&[backend(&other, 1), invalid.clone()]), &endpoints));
+        assert!(service.is_deserted(&routed(&[]), &endpoints));
+        endpoints.insert(other.clone(), taker(&other, 7));
+        assert!(!service.is_deserted(&routed(&[invalid, backend(&other, 1)]), &endpoints));
+        assert!(service.is_deserted(&routed(&[backend(&other, 0)]), &endpoints), "it has no share");
+    }
 
     #[test]
     fn patterns_match_the_whole_text() {

@@ -18,6 +18,7 @@ mod keeper;
 mod lock;
 mod node;
 mod node_state;
+mod passage;
 pub mod probes;
 pub mod reset;
 mod scope;

@@ -28,6 +28,7 @@ use crate::files;
 use crate::keeper::Keeper;
 use crate::lock::HomeLock;
 use crate::node_state::StatePublisher;
+use crate::passage::Passage;
 use crate::socket_file::SocketFile;
 use crate::status::{NodeStatus, StatusSource};
 use crate::vips::VirtualAddresses;
@@ -114,7 +115,8 @@ impl Node {
         let (discovery, config_age) =
             Discovery::restore(server.clone(), &config.name, snapshot_file, state.clone(), demands);
         let table = VirtualAddresses::open(&folder.join("addresses.json"))?;
-        let addresses = Addresses::new(table, state.clone(), keeper.clone());
+        let (known, let_through) = watch::channel(None);
+        let addresses = Addresses::new(table, state.clone(), keeper.clone(), let_through);
 
         let (expired, expirations) = mpsc::channel(EXPIRATIONS);
         let proxy = Proxy::start(tulle_proxy::Config {
@@ -152,6 +154,13 @@ impl Node {
                  as this node's workloads"
             );
         }
+        let (passage, outside) = match capture.rules() {
+            Some(rules) => {
+                let passage = Passage::start(rules, state.cell().clone(), proxy.clone(), known).await;
+                (Some(passage.0), Some(passage.1))
+            }
+            None => (None, None),
+        };
         let directory = Directory::new(state.cell().clone(), demand, server.connected());
         let identities = Identities::new(server.clone(), &identities_folder, keeper);
         let workloads = Workloads::new(Parts {
@@ -195,6 +204,7 @@ impl Node {
             state,
             config_age,
             proxy,
+            outside,
         });
         let (leaving, leave) = watch::channel(false);
         let reporter = AbortOnDropHandle::new(tokio::spawn(reporter.run(leave)));
@@ -206,6 +216,7 @@ impl Node {
             tokio::spawn(renew_expired(Arc::downgrade(&identities), expirations)),
         ];
         tasks.push(tokio::spawn(source.workloads.clone().tend_orphans()));
+        tasks.extend(passage.map(|passage| tokio::spawn(passage.run())));
         tasks.extend(admin.map(|listener| tokio::spawn(admin::serve(listener, source.clone()))));
         Ok(Self {
             source,

@@ -11,6 +11,7 @@ use tulle_proxy::Proxy;
 use crate::control::Server;
 use crate::control::discovery::ConfigAge;
 use crate::node_state::StatePublisher;
+use crate::passage::Outside;
 use crate::workloads::{WorkloadStatus, Workloads};
 
 /// The state of a node.
@@ -51,6 +52,8 @@ pub(crate) struct StatusSource {
     pub state: Arc<StatePublisher>,
     pub config_age: watch::Receiver<ConfigAge>,
     pub proxy: Arc<Proxy>,
+    /// `None` where it comes to the proxy.
+    pub outside: Option<Arc<Outside>>,
 }
 
 impl StatusSource {
@@ -86,6 +89,9 @@ impl StatusSource {
         let ended = text.ends_with(end);
         if ended {
             text.truncate(text.len() - end.len());
+        }
+        if let Some(outside) = &self.outside {
+            outside.metrics(&mut text);
         }
         let status = self.status();
         let ready = status.workloads.iter().filter(|w| w.ready).count();

@@ -12,6 +12,7 @@ mod crowded;
 mod departing;
 pub mod descriptors;
 mod detection;
+mod door;
 pub mod drain;
 pub mod endpoints;
 pub mod error;
@@ -42,15 +43,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tulle_model::name::{ServiceName, WorkloadName};
 
 use crate::budget::Budget;
 use crate::clock::MeshClock;
 use crate::listener::Purpose;
-use crate::metrics::WorkerRegistry;
+use crate::metrics::{Edge, Protocol, Rejection, Verdict, WorkerMetrics, WorkerRegistry};
 use crate::reach::Reach;
-use crate::state::{Demand, Expired, StateCell};
+use crate::state::{Demand, Expired, LocalWorkload, StateCell};
 use crate::thread::Command;
 
 pub use crate::progress::Deadlines;
@@ -117,6 +119,8 @@ pub enum Capture {
 pub struct Proxy {
     workers: Vec<mpsc::Sender<Command>>,
     registries: Vec<Arc<WorkerRegistry>>,
+    /// What is counted for no worker; its registry is the last one.
+    passed_by: Mutex<WorkerMetrics>,
     budget: Arc<Budget>,
 }
 
@@ -127,13 +131,15 @@ impl Proxy {
         let budget = config.budget.clone();
         let config = Arc::new(config);
         let reach = Arc::new(Reach::default());
-        let registries: Vec<Arc<WorkerRegistry>> = (0..count).map(|_| Arc::default()).collect();
+        let mut registries: Vec<Arc<WorkerRegistry>> = (0..count).map(|_| Arc::default()).collect();
         let workers = registries
             .iter()
             .enumerate()
             .map(|(index, registry)| thread::start(index, config.clone(), registry.clone(), reach.clone()))
             .collect::<io::Result<_>>()?;
-        Ok(Proxy { workers, registries, budget })
+        let passed_by: Arc<WorkerRegistry> = Arc::default();
+        registries.push(passed_by.clone());
+        Ok(Proxy { workers, registries, passed_by: Mutex::new(WorkerMetrics::new(passed_by)), budget })
     }
 
     /// Accepts `workload`'s outbound connections at `address` (port 0: any), on every worker, until
@@ -183,6 +189,25 @@ impl Proxy {
     /// What was counted since the start, one row for each edge, over all workers.
     pub fn edges(&self) -> Vec<EdgeCounts> {
         metrics::edge_counts(&self.registries)
+    }
+
+    /// Counts connections of a workload to the outside that did not come to the proxy: those that were connected, and
+    /// those that were refused there.
+    pub fn count_outside(&self, source: &LocalWorkload, connected: u64, failed: u64) {
+        let destination = ServiceName::new("", metrics::EXTERNAL);
+        for (security, verdict, count) in
+            [(Security::Plaintext, Verdict::Success, connected), (Security::Unsent, Verdict::Failure, failed)]
+        {
+            if count > 0 {
+                let edge = Edge::new(source, &destination, Protocol::Tcp, security);
+                self.passed_by.lock().edge(&edge).connections(verdict, count);
+            }
+        }
+    }
+
+    /// Counts connections that were refused before they came to the proxy.
+    pub fn count_rejected(&self, why: Rejection, count: u64) {
+        self.passed_by.lock().counts().rejections[why as usize].add(count);
     }
 
     /// All metrics in Prometheus' text format.

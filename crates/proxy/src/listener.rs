@@ -20,13 +20,14 @@ use tulle_sys::mark_listener;
 
 use crate::budget::{Account, Payer, Seat, Shed, cost};
 use crate::descriptors::Spare;
+use crate::door::Door;
 use crate::http::serve_http2;
 use crate::metrics::Rejection;
 use crate::tcp::Reset;
 use crate::worker::{LOCAL_CONGESTION, Worker};
 use crate::{Capture, link, outbound};
 
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 /// How long a worker waits when it cannot accept, and does not know why.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,12 +52,11 @@ pub(crate) fn bind(address: SocketAddr, count: usize, purpose: &Purpose) -> io::
         // the connections. A socket that does not share finds out.
         socket(address, false)?;
     }
+    // Each is bound to the port by its number, so that it keeps it whatever becomes of it.
     let first = socket(address, true)?;
-    let bound = first.local_addr()?;
-    let mut listeners = vec![first];
-    for _ in 1..count {
-        listeners.push(socket(bound, true)?);
-    }
+    let bound = first.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let listeners = (0..count).map(|_| listening(bound)).collect::<io::Result<Vec<_>>>()?;
+    drop(first);
     if matches!(purpose, Purpose::Outbound { capture: Capture::Redirected, .. }) {
         // Where there are no rules that ask for it, all is well without.
         if let Err(error) = listeners.iter().try_for_each(mark_listener) {
@@ -71,7 +71,7 @@ pub(crate) fn bind(address: SocketAddr, count: usize, purpose: &Purpose) -> io::
     Ok(listeners)
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(shared)?;
@@ -81,11 +81,14 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
         // What it accepts inherits it.
         let _ = socket.set_tcp_congestion(LOCAL_CONGESTION);
     }
-    if shared {
-        // What is accepted has it from here.
-        socket.set_tcp_nodelay(true)?;
-        socket.listen(BACKLOG)?;
-    }
+    Ok(socket)
+}
+
+fn listening(address: SocketAddr) -> io::Result<StdListener> {
+    let socket = socket(address, true)?;
+    // What is accepted has it from here.
+    socket.set_tcp_nodelay(true)?;
+    socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
@@ -104,17 +107,22 @@ pub(crate) async fn accept(
     // It takes a descriptor itself.
     let _seat = account.certain_seat(0);
     let mut spare = Spare::new();
+    let mut door = Door::new(listener, &purpose, &worker.state);
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = door.accept() => accepted,
         };
         match accepted {
             Ok((tcp, address)) => serve(&worker, &account, tcp, address, &purpose),
             Err(error) if is_of_one_connection(&error) => {}
             // It is told at once, and the others behind it are not kept waiting.
-            Err(error) if Spare::is_wanted(&error) && spare.turn_away(&listener).await => {
+            Err(error)
+                if Spare::is_wanted(&error)
+                    && let Some(listener) = door.listener()
+                    && spare.turn_away(listener).await =>
+            {
                 worker.metrics.counts().rejected(Rejection::Descriptors);
                 if worker.may_warn() {
                     tracing::warn!("connection refused: {error}");
@@ -131,7 +139,7 @@ pub(crate) async fn accept(
             }
         }
     }
-    while let Some(Ok((tcp, address))) = listener.accept().now_or_never() {
+    while let Some(Ok((tcp, address))) = door.accept().now_or_never() {
         serve(&worker, &account, tcp, address, &purpose);
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tulle_model::detect::{self, Detected};
 use tulle_model::name::{ServiceName, WorkloadName};
-use tulle_model::snapshot::{AppProtocol, EgressPolicy, PortConfig, ServiceConfig};
+use tulle_model::snapshot::{Carried, EgressPolicy, ServiceConfig};
 
 use crate::Capture;
 use crate::detection::{Spoken, UNREACHABLE, Upstream, find_out};
@@ -124,8 +124,9 @@ pub async fn serve_service<IO>(
     let Some(port_config) = config.port(port) else {
         return Box::pin(turn_away(worker, source, io, service, port, "the service has no such port")).await;
     };
-    let spoken = match declared(port_config) {
-        Some(spoken) => spoken,
+    let spoken = match port_config.declared() {
+        Some(Carried::Http) => Spoken::Http { first: Vec::new() },
+        Some(Carried::Bytes) => Spoken::Opaque { first: Vec::new(), upstream: None },
         None => Box::pin(find_out(&worker, &source, &mut io, &config, port_config)).await,
     };
     match spoken {
@@ -191,20 +192,6 @@ async fn turn_away<IO>(
         return http::server::serve(worker, source, io.into(), first, destination).await;
     }
     reject_from(&worker, &source, &service.into(), io, Rejection::UnknownDestination, text);
-}
-
-/// What the configuration says that a port speaks. An HTTPRoute that names it says so, too; a TCPRoute,
-/// unless there are HTTPRoutes.
-fn declared(port: &PortConfig) -> Option<Spoken> {
-    match port.protocol {
-        AppProtocol::Http1 | AppProtocol::Http2 => Some(Spoken::Http { first: Vec::new() }),
-        AppProtocol::Detect if port.http_only => Some(Spoken::Http { first: Vec::new() }),
-        AppProtocol::Tcp => Some(Spoken::Opaque { first: Vec::new(), upstream: None }),
-        AppProtocol::Detect if port.tcp_route.is_some() && port.http_routes.is_empty() => {
-            Some(Spoken::Opaque { first: Vec::new(), upstream: None })
-        }
-        AppProtocol::Detect => None,
-    }
 }
 
 /// Serves a connection to a destination that is no part of the mesh: bytes, if egress is allowed. The

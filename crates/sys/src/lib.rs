@@ -9,6 +9,7 @@ pub mod memory;
 pub mod mounts;
 mod netlink;
 pub mod nft;
+pub mod nft_counters;
 pub mod nft_watch;
 pub mod process;
 mod socket;

@@ -3,10 +3,13 @@
 //! Every change is one transaction of nft. Where that is refused, because a cgroup is not what it was, the table is
 //! made anew as a whole, without the workloads that cannot be had; those are closed, say so, and are tried again.
 
+mod passing;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -15,11 +18,12 @@ use tulle_sys::cgroup::{self, Cgroup};
 use tulle_sys::nft;
 use tulle_sys::nft_watch::{self, Change, Heard};
 
-use super::Slot;
+use super::destinations::Destinations;
 use super::name_service::NameService;
 use super::rules::{self, Opening};
 use super::strays::Strays;
 use super::zones::Zones;
+use super::{Counts, Slot};
 use crate::backoff::{Backoff, Pace};
 
 /// The folder of all of Tulle's cgroups.
@@ -60,6 +64,10 @@ struct State {
     node_id: u64,
     zones: Zones,
     workloads: BTreeMap<WorkloadName, Workload>,
+    /// What is known of destinations, once something is.
+    destinations: Option<Arc<Destinations>>,
+    /// What was counted and nobody has asked for yet.
+    counted: BTreeMap<WorkloadName, Counts>,
     /// The processes that have changed the rules for us, and when they ended.
     own: VecDeque<(u32, Instant)>,
     /// The rules' generation in which the table was what we had made of it, where that is known.
@@ -79,6 +87,8 @@ struct Workload {
     opening: Option<Opening>,
     /// Why it is closed nevertheless.
     trouble: Option<String>,
+    /// What the rules had counted of it when they were asked last.
+    seen: Counts,
 }
 
 impl Workload {
@@ -128,6 +138,8 @@ impl Host {
                 node,
                 zones,
                 workloads,
+                destinations: None,
+                counted: BTreeMap::new(),
                 own: VecDeque::new(),
                 generation: None,
                 retry: Backoff::new(RETRY.0, RETRY.1),
@@ -167,6 +179,7 @@ impl Host {
         let zone = state.zones.take()?;
         let opening = Opening { outbound_port, dns_port, zone };
         let mut script = String::new();
+        state.gather(&self.table);
         let before = state.workloads.remove(name);
         if let Some(before) = &before
             && let Some(opening) = before.in_force()
@@ -174,7 +187,13 @@ impl Host {
             rules::close(&mut script, &self.table, &before.cgroup, opening);
         }
         rules::open(&mut script, &self.table, &cgroup, opening);
-        let workload = Workload { cgroup: cgroup.clone(), id, opening: Some(opening), trouble: None };
+        let workload = Workload {
+            cgroup: cgroup.clone(),
+            id,
+            opening: Some(opening),
+            trouble: None,
+            seen: Counts::default(),
+        };
         state.workloads.insert(name.clone(), workload);
         let applied = self.apply(&mut state, &script).or_else(|e| {
             tracing::debug!("{name}: {e}: the rules are made anew");
@@ -223,6 +242,7 @@ impl Host {
         // Without the lock, as above.
         cgroup.kill()?;
         let mut state = self.state.lock();
+        state.gather(&self.table);
         let Some(workload) = state.workloads.remove(name) else { return Ok(()) };
         self.troubles.lock().remove(name);
         if let Some(opening) = workload.in_force() {
@@ -346,12 +366,16 @@ impl Host {
     /// out, and has the reason as its trouble.
     fn rebuild(&self, state: &mut State) -> Result<(), nft::NftError> {
         state.repair_at = None;
+        state.gather(&self.table);
         let mut result = state.make_cgroups().map_err(nft::NftError::Io);
         if result.is_ok() {
             result = self.replace(state, &state.script(&self.table));
         }
         if result.is_err() && state.blame(&self.table) {
             result = self.replace(state, &state.script(&self.table));
+        }
+        if result.is_ok() {
+            state.workloads.values_mut().for_each(|workload| workload.seen = Counts::default());
         }
         self.tell_troubles(state);
         let again = result.is_err() || state.workloads.values().any(|workload| workload.trouble.is_some());
@@ -490,6 +514,9 @@ impl State {
     /// The table with all workloads that are open.
     fn script(&self, table: &str) -> String {
         let mut script = rules::table(table, &self.node);
+        if let Some(destinations) = &self.destinations {
+            rules::follow(&mut script, table, &self.node, None, destinations);
+        }
         for workload in self.workloads.values() {
             if let Some(opening) = workload.in_force() {
                 rules::open(&mut script, table, &workload.cgroup, opening);
@@ -552,7 +579,10 @@ fn leftovers(mount: &Path, scope: &str) -> io::Result<BTreeMap<WorkloadName, Wor
         let cgroup = Cgroup::create(mount, &[CGROUP, scope, directory]);
         match cgroup.and_then(|cgroup| Ok((cgroup.id()?, cgroup))) {
             Ok((id, cgroup)) => {
-                found.insert(name, Workload { cgroup, id, opening: None, trouble: None });
+                found.insert(
+                    name,
+                    Workload { cgroup, id, opening: None, trouble: None, seen: Counts::default() },
+                );
             }
             Err(e) => tracing::warn!("the cgroup {} cannot be used: {e}", entry.path().display()),
         }

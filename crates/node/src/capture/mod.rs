@@ -5,9 +5,11 @@
 //! who is calling. It needs root, nft and the unified cgroup hierarchy. *Explicit* capture needs
 //! nothing: the process is told by its environment where the proxy listens.
 //!
-//! Not redirected: connections to loopback addresses other than the mesh's virtual ones, and IPv6 other than DNS
-//! (the mesh's names have IPv4 addresses only).
+//! Redirected are the mesh's virtual addresses, which are all IPv4, and DNS. What can lead nowhere is refused instead
+//! ([`Destinations`]). Loopback addresses that are not the mesh's are left alone; the outside is reached without the
+//! proxy, or refused, as the mesh's egress policy says.
 
+mod destinations;
 mod host;
 mod name_service;
 mod remains;
@@ -16,12 +18,14 @@ mod strays;
 mod watch;
 mod zones;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tulle_model::name::WorkloadName;
 
+pub use self::destinations::Destinations;
 use self::host::Host;
 pub(crate) use self::remains::Remains;
 
@@ -58,6 +62,39 @@ pub struct Slot {
     pub cgroup: Option<PathBuf>,
     /// A folder with what it must see in place of the host's name service ([`tulle_sys::mounts`]).
     pub name_service: Option<PathBuf>,
+}
+
+/// Connections of a workload that the rules have counted, as the proxy did not see them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// To the outside: begun, and of these answered, and refused by who is there.
+    pub outside_begun: u64,
+    pub outside_answered: u64,
+    pub outside_refused: u64,
+    /// Refused: a virtual address without a service, or a port that the service lacks; nobody to take bytes; outside of
+    /// the mesh, where that is denied.
+    pub no_service: u64,
+    pub no_endpoints: u64,
+    pub egress_denied: u64,
+}
+
+/// The rules of a capture, to be told of destinations and asked what they have counted. They end with the capture.
+#[derive(Clone)]
+pub struct Rules(Weak<Host>);
+
+impl Rules {
+    /// From now on the rules go by what is known of destinations now; they do when this returns.
+    ///
+    /// # Errors
+    /// Where the system refuses; then they are made anew when that is possible again.
+    pub fn follow(&self, destinations: Arc<Destinations>) -> io::Result<()> {
+        self.0.upgrade().map_or(Ok(()), |host| host.follow(destinations))
+    }
+
+    /// What was counted since this was called last.
+    pub fn take_counts(&self) -> BTreeMap<WorkloadName, Counts> {
+        self.0.upgrade().map_or_else(BTreeMap::new, |host| host.take_counts())
+    }
 }
 
 /// The capture of one node. Dropping it removes all that it made, unless it was opened again: then it leaves
@@ -111,6 +148,11 @@ impl Capture {
             ))),
             Err(why) => Err(io::Error::other(format!("host capture cannot be had here: {why}"))),
         }
+    }
+
+    /// The rules, where there are some: host capture has them.
+    pub fn rules(&self) -> Option<Rules> {
+        self.host.as_ref().map(|host| Rules(Arc::downgrade(host)))
     }
 
     /// Captures a workload: its TCP connections go to `outbound_port` and its DNS queries to

@@ -6,22 +6,38 @@
 //! | chain | hook | what for |
 //! |---|---|---|
 //! | `zone` | raw | puts the DNS packets of each workload into its conntrack zone: who asks is known of each packet |
-//! | `closed` | before NAT | refuses what a closed workload begins |
+//! | `closed` | before NAT | refuses what a closed workload begins, and what can lead nowhere ([`Destinations`]) |
 //! | `output` | NAT | redirects to the workload's listeners |
 //! | `guard` | after NAT | lets a workload reach its own listeners, and nobody else |
 //! | `receiver` | input | nobody but a node's listener gets what is for one: its port may be another process's by now |
+//! | `reply` | input | counts what becomes of connections to the outside, which the proxy does not see |
 //! | `answer` | before raw | nor takes anybody else a connection up: of one that has just ended (TIME_WAIT) `receiver` sees no listener |
+//!
+//! What is known of destinations stands in sets and in three chains that follow it: `virtual`, `outside`, `beyond`. Until it
+//! is known, all is for the proxy to decide.
 //!
 //! TCP other than DNS stays outside of zones: the kernel's own answers for sockets that are gone (RST, the last ACK)
 //! belong to no cgroup, and would miss their connection. There the guard holds off what an old entry leads astray.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::Ipv4Addr;
 
+use tulle_model::snapshot::EgressPolicy;
 use tulle_sys::LISTENER_MARK;
 use tulle_sys::cgroup::Cgroup;
 
+use super::destinations::Destinations;
+
 /// The mesh's virtual addresses.
 const VIRTUAL_ADDRESSES: &str = "127.64.0.0/10";
+
+/// The sets that count an open workload's connections, in the order of [`super::Counts`].
+pub(super) const COUNTERS: [&str; 6] =
+    ["outside_begun", "outside_answered", "outside_refused", "no_service", "no_endpoints", "egress_denied"];
+
+/// How many elements a line of a script has.
+const ELEMENTS: usize = 256;
 
 /// Where an open workload's packets go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +65,12 @@ pub(super) fn removal(table: &str) -> String {
     format!("table inet {table}\ndelete table inet {table}\n")
 }
 
-/// The table without an open workload, in place of the one before. `node` holds the cgroups of the workloads.
+/// The table without an open workload and a known destination, in place of the one before. `node` holds the cgroups of
+/// the workloads.
 pub(super) fn table(table: &str, node: &Cgroup) -> String {
     let node_level = node.level();
     let level = node_level + 1;
+    let counters = COUNTERS.map(|name| format!("  set {name} {{ type cgroupsv2; counter; }}\n")).concat();
     format!(
         r#"{removal}table inet {table} {{
   set node {{ type cgroupsv2; elements = {{ "{node}" }}; }}
@@ -62,7 +80,10 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
   map outbound {{ type cgroupsv2 : inet_service; }}
   set listeners {{ type inet_proto . inet_service; }}
   set callers {{ type cgroupsv2 . inet_service; }}
-
+  set unlearned {{ type ipv4_addr; }}
+  set offered {{ type ipv4_addr . inet_service; }}
+  set deserted {{ type ipv4_addr . inet_service; }}
+{counters}
   chain zone {{
     type filter hook output priority raw; policy accept;
     meta l4proto {{ tcp, udp }} th dport 53 ct original zone set socket cgroupv2 level {level} map @zones
@@ -71,13 +92,29 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
     type filter hook output priority -150; policy accept;
     tcp flags & (syn | ack) == syn socket cgroupv2 level {node_level} @node goto workload
     udp dport 53 socket cgroupv2 level {node_level} @node goto workload
+    ip daddr {VIRTUAL_ADDRESSES} meta l4proto udp socket cgroupv2 level {node_level} @node goto refuse
   }}
   chain workload {{
     th dport 53 ct original zone 0 goto refuse
-    socket cgroupv2 level {level} @open accept
+    socket cgroupv2 level {level} @open goto captured
     th dport 53 goto refuse
     ip daddr {VIRTUAL_ADDRESSES} goto refuse
+    goto elsewhere
+  }}
+  chain captured {{
+    th dport 53 accept
+    ip daddr {VIRTUAL_ADDRESSES} goto virtual
+    goto elsewhere
+  }}
+  chain elsewhere {{
     ip daddr 127.0.0.0/8 accept
+    ip6 daddr ::1 accept
+    goto outside
+  }}
+  chain virtual {{
+  }}
+  chain outside {{
+    socket cgroupv2 level {level} @open accept
     meta nfproto ipv4 goto refuse
   }}
   chain output {{
@@ -85,6 +122,9 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
     meta l4proto {{ tcp, udp }} th dport 53 redirect to :socket cgroupv2 level {level} map @dns
     ip daddr {VIRTUAL_ADDRESSES} meta l4proto tcp redirect to :socket cgroupv2 level {level} map @outbound
     ip daddr 127.0.0.0/8 accept
+    goto beyond
+  }}
+  chain beyond {{
     meta nfproto ipv4 meta l4proto tcp redirect to :socket cgroupv2 level {level} map @outbound
   }}
   chain guard {{
@@ -103,6 +143,16 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
     ip daddr 127.0.0.1 meta l4proto . th dport @listeners socket mark != {LISTENER_MARK} goto refuse
     ip6 daddr ::1 meta l4proto . th dport @listeners socket mark != {LISTENER_MARK} goto refuse
   }}
+  chain reply {{
+    type filter hook input priority filter; policy accept;
+    tcp flags & (syn | rst) == 0x0 accept
+    ip saddr 127.0.0.0/8 accept
+    ip6 saddr ::1 accept
+    ct direction original accept
+    ct status & (confirmed | dnat) != confirmed accept
+    tcp flags & (syn | rst) == syn socket cgroupv2 level {level} @outside_answered accept
+    tcp flags & rst == rst ct status & assured == 0 socket cgroupv2 level {level} @outside_refused accept
+  }}
   chain answer {{
     type filter hook output priority -400; policy accept;
     tcp flags & (syn | ack) != syn | ack accept
@@ -118,6 +168,80 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
         removal = removal(table),
         node = node.nft_path(),
     )
+}
+
+/// Takes the rules from what was known of destinations to what is known now. `node` holds the cgroups of the workloads.
+pub(super) fn follow(
+    script: &mut String,
+    table: &str,
+    node: &Cgroup,
+    before: Option<&Destinations>,
+    now: &Destinations,
+) {
+    let level = node.level() + 1;
+    let mut chain = |name: &str, rules: &[&str]| {
+        line(script, format_args!("flush chain inet {table} {name}"));
+        for rule in rules {
+            line(script, format_args!("add rule inet {table} {name} {rule}"));
+        }
+    };
+    if before.is_none() {
+        let count = |set: &str| format!("socket cgroupv2 level {level} @{set} goto refuse");
+        let deserted = format!("ip daddr . tcp dport @deserted {}", count("no_endpoints"));
+        chain(
+            "virtual",
+            &[
+                "ip daddr @unlearned accept",
+                "ip daddr . tcp dport @offered accept",
+                &deserted,
+                &count("no_service"),
+                "goto refuse",
+            ],
+        );
+    }
+    if before.is_none_or(|before| before.egress != now.egress) {
+        match now.egress {
+            EgressPolicy::Allow => {
+                chain("outside", &["accept"]);
+                let count = format!("meta l4proto tcp socket cgroupv2 level {level} @outside_begun accept");
+                chain("beyond", &["ip6 daddr ::1 accept", &count]);
+            }
+            EgressPolicy::Deny => {
+                let count = format!("socket cgroupv2 level {level} @egress_denied goto refuse");
+                chain("outside", &[&count, "goto refuse"]);
+                chain("beyond", &[]);
+            }
+        }
+    }
+    let none = BTreeSet::new();
+    let unlearned = before.map_or(&none, |before| &before.unlearned);
+    difference(script, table, "unlearned", unlearned, &now.unlearned, |address| address.to_string());
+    let none = BTreeSet::new();
+    let port = |(address, port): &(Ipv4Addr, u16)| format!("{address} . {port}");
+    let offered = before.map_or(&none, |before| &before.offered);
+    difference(script, table, "offered", offered, &now.offered, port);
+    let deserted = before.map_or(&none, |before| &before.deserted);
+    difference(script, table, "deserted", deserted, &now.deserted, port);
+}
+
+fn difference<T: Ord>(
+    script: &mut String,
+    table: &str,
+    set: &str,
+    before: &BTreeSet<T>,
+    now: &BTreeSet<T>,
+    text: impl Fn(&T) -> String,
+) {
+    for (verb, old, new) in [("delete", now, before), ("add", before, now)] {
+        let elements: Vec<_> = new.difference(old).map(&text).collect();
+        for some in elements.chunks(ELEMENTS) {
+            line(script, format_args!("{verb} element inet {table} {set} {{ {} }}", some.join(", ")));
+        }
+    }
+}
+
+fn line(script: &mut String, text: std::fmt::Arguments<'_>) {
+    writeln!(script, "{text}").expect("writing to a String cannot fail");
 }
 
 /// Opens a workload.
@@ -144,4 +268,9 @@ fn elements(script: &mut String, verb: &str, table: &str, cgroup: &Cgroup, openi
 "#
     );
     written.expect("writing to a String cannot fail");
+    for counter in COUNTERS {
+        // What it has counted is not needed to find it.
+        let initial = if verb == "add" { " counter" } else { "" };
+        line(script, format_args!("{verb} element inet {table} {counter} {{ \"{group}\"{initial} }}"));
+    }
 }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use hickory_proto::op::ResponseCode;
 use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tulle_model::host::mesh_host;
 use tulle_model::name::ServiceName;
 
@@ -23,6 +24,7 @@ use self::upstream::{Asked, Transport, Upstream};
 use crate::control::discovery::{Directory, Found};
 use crate::keeper::Keeper;
 use crate::node_state::StatePublisher;
+use crate::passage::Known;
 use crate::vips::{VirtualAddresses, is_virtual};
 
 /// How long the server may take to say whether a name of the mesh exists.
@@ -30,6 +32,9 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The same for a name that may as well be one of the world outside: it must not get slow.
 const UNCERTAIN_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How long the rules of capture may take to let an address through.
+const RULES_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Answers queries; shared by all workloads of the node.
 pub struct Resolver {
@@ -53,13 +58,20 @@ pub struct Addresses {
     assigning: Mutex<()>,
     state: Arc<StatePublisher>,
     keeper: Keeper,
+    /// What the rules of capture let through.
+    known: Known,
 }
 
 impl Addresses {
     /// Publishes the assignments that are on disk.
-    pub fn new(table: VirtualAddresses, state: Arc<StatePublisher>, keeper: Keeper) -> Arc<Self> {
+    pub fn new(
+        table: VirtualAddresses,
+        state: Arc<StatePublisher>,
+        keeper: Keeper,
+        known: Known,
+    ) -> Arc<Self> {
         state.update(|s| s.virtual_addresses = table.iter().map(|(a, n)| (a, n.clone())).collect());
-        Arc::new(Self { table: Mutex::new(table), assigning: Mutex::default(), state, keeper })
+        Arc::new(Self { table: Mutex::new(table), assigning: Mutex::default(), state, keeper, known })
     }
 
     /// The address of a service. The proxy knows it when this returns.
@@ -84,6 +96,16 @@ impl Addresses {
             Ok(assignment.address)
         });
         assigning.await.map_err(std::io::Error::other)?
+    }
+
+    /// The address of a service that there is, once connections to it are let through.
+    async fn reachable(self: &Arc<Self>, service: &ServiceName) -> std::io::Result<Ipv4Addr> {
+        let address = self.of(service).await?;
+        let mut known = self.known.clone();
+        let let_through = known.wait_for(|known| known.as_ref().is_none_or(|known| known.lead_to(address)));
+        // A client that gets no answer is no better off.
+        let _ = timeout(RULES_DEADLINE, let_through).await;
+        Ok(address)
     }
 
     fn service(&self, address: Ipv4Addr) -> Option<ServiceName> {
@@ -128,7 +150,7 @@ impl Resolver {
         };
         match self.directory.find(&host.service, wait).await {
             Found::Present(_) if !query.wants_address() => Some(query.no_data()),
-            Found::Present(_) => match self.addresses.of(&host.service).await {
+            Found::Present(_) => match self.addresses.reachable(&host.service).await {
                 Ok(address) => Some(query.address(address)),
                 Err(e) => {
                     tracing::warn!("{} gets no virtual address: {e}", host.service);

@@ -44,7 +44,7 @@ async fn fixture(server_up: bool, upstream: &[SocketAddr]) -> Fixture {
     let table = VirtualAddresses::open(&folder.path().join("addresses.json")).unwrap();
     let (sender, connected) = watch::channel(server_up);
     let directory = Directory::new(state.cell().clone(), demand, connected);
-    let addresses = Addresses::new(table, state, Keeper::start());
+    let addresses = Addresses::new(table, state, Keeper::start(), tokio::sync::watch::channel(None).1);
     let resolver = Arc::new(Resolver { directory, addresses, upstream: Upstream::fixed(upstream) });
     let listener = DnsListener::start("shop", resolver.clone()).await.unwrap();
     Fixture { resolver, listener, _connected: sender, _folder: folder }

@@ -194,6 +194,11 @@ impl EdgeMetrics {
         self.latency_nanoseconds.add(duration.as_nanos() as u64);
     }
 
+    /// Counts connections of which nobody knows how long they took.
+    pub fn connections(&self, verdict: Verdict, count: u64) {
+        self.requests[0][verdict as usize].add(count);
+    }
+
     /// Bytes of bodies or connections towards the destination.
     pub fn sent(&self, bytes: u64) {
         self.bytes_sent.add(bytes);

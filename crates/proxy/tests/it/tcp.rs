@@ -11,7 +11,7 @@ use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, Endpoint, Known, PortMapping, ServiceConfig, Snapshot, TcpRule,
 };
-use tulle_proxy::Security;
+use tulle_proxy::{Bounds, Security};
 
 use crate::mesh::{LOOPBACK, Node, PORT, Pair, app, echo, eventually, expect_echo, expect_reset};
 
@@ -260,11 +260,59 @@ async fn a_failed_connect_is_tried_elsewhere() {
 #[tokio::test]
 async fn a_service_without_endpoints_resets_its_clients() {
     let mut pair = Pair::new(echo().await, AppProtocol::Tcp).await;
-    pair.near.know("server", AppProtocol::Tcp, vec![]);
+    // Its clients may speak HTTP, and get an answer.
+    pair.near.know("server", AppProtocol::Detect, vec![]);
     expect_reset(pair.entry).await;
     let labels = ["reason=\"no-endpoints\""];
     pair.near.metric_reaches("tulle_connections_rejected_total", &labels, 1.0).await;
     assert_eq!(pair.near.proxy.edges()[0].failures, 1);
+}
+
+async fn is_refused(address: SocketAddr) -> bool {
+    TcpStream::connect(address).await.is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+async fn comes_to(address: SocketAddr, refused: bool) {
+    for _ in 0..1000 {
+        if is_refused(address).await == refused {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it did not come to be {}", if refused { "refused" } else { "accepted" });
+}
+
+#[tokio::test]
+async fn a_listener_refuses_what_can_lead_nowhere() {
+    let app = echo().await;
+    let mut pair = Pair::bounded(app, AppProtocol::Tcp, 3, Bounds::default()).await;
+    let endpoint = pair.far.endpoint(&pair.server, app.port(), pair.ca.identity("server"));
+    let server = ServiceName::new("default", "server");
+    for _ in 0..3 {
+        let mut open = TcpStream::connect(pair.entry).await.unwrap();
+        expect_echo(&mut open, b"hello").await;
+        pair.near.know("server", AppProtocol::Tcp, vec![]);
+        comes_to(pair.entry, true).await;
+        // The port is still its own.
+        assert!(TcpListener::bind(pair.entry).await.is_err());
+        expect_echo(&mut open, b"still there").await;
+        pair.near.know("server", AppProtocol::Tcp, vec![endpoint.clone()]);
+        comes_to(pair.entry, false).await;
+        // Every worker takes its share.
+        for _ in 0..20 {
+            expect_echo(&mut TcpStream::connect(pair.entry).await.unwrap(), b"hello").await;
+        }
+        pair.near.edit(|state| {
+            let mut snapshot = Snapshot::clone(&state.snapshot);
+            snapshot.services.insert(server.clone(), Known::Absent);
+            state.snapshot = Arc::new(snapshot);
+        });
+        comes_to(pair.entry, true).await;
+        pair.near.know("server", AppProtocol::Tcp, vec![endpoint.clone()]);
+        comes_to(pair.entry, false).await;
+    }
+    pair.near.proxy.close(pair.entry).await;
+    assert!(is_refused(pair.entry).await);
 }
 
 #[tokio::test]

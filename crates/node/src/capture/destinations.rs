@@ -1,0 +1,140 @@
+//! What the rules know of destinations, so that a connection that can lead nowhere is refused as a closed port refuses it,
+//! and is not accepted first: programs ask whether a service is there by connecting to it.
+//!
+//! A virtual address is let through to the proxy as a whole as long as nothing is known of its service (the proxy asks for
+//! it), else port by port. To the outside, the mesh's egress policy decides, and the proxy is not needed.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use tulle_model::snapshot::{EgressPolicy, Known};
+use tulle_proxy::state::NodeState;
+
+/// How many ports the rules tell apart. Services beyond are the proxy's matter, as those of which nothing is known.
+const MOST_PORTS: usize = 1 << 16;
+
+/// What can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destinations {
+    pub(super) egress: EgressPolicy,
+    /// The addresses of services that are known, those without a port among them.
+    pub(super) services: BTreeSet<Ipv4Addr>,
+    /// Addresses that are let through whatever the port.
+    pub(super) unlearned: BTreeSet<Ipv4Addr>,
+    /// Ports that are let through.
+    pub(super) offered: BTreeSet<(Ipv4Addr, u16)>,
+    /// Ports of services that take bytes, with nobody to take them.
+    pub(super) deserted: BTreeSet<(Ipv4Addr, u16)>,
+}
+
+impl Destinations {
+    /// What the node knows.
+    pub fn of(state: &NodeState) -> Self {
+        let snapshot = &state.snapshot;
+        let mut found = Self {
+            egress: snapshot.mesh.egress,
+            services: BTreeSet::new(),
+            unlearned: BTreeSet::new(),
+            offered: BTreeSet::new(),
+            deserted: BTreeSet::new(),
+        };
+        for (address, service) in &state.virtual_addresses {
+            let IpAddr::V4(address) = *address else { continue };
+            match snapshot.services.get(service) {
+                None => {
+                    found.unlearned.insert(address);
+                }
+                Some(Known::Absent) => {}
+                Some(Known::Present(config)) => {
+                    found.services.insert(address);
+                    let ports = found.offered.len() + found.deserted.len() + config.ports.len();
+                    if ports > MOST_PORTS {
+                        found.unlearned.insert(address);
+                    } else {
+                        for port in &config.ports {
+                            let deserted = config.is_deserted(port, &snapshot.endpoints);
+                            let ports = if deserted { &mut found.deserted } else { &mut found.offered };
+                            ports.insert((address, port.number));
+                        }
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether this address is one of a service that is known.
+    pub fn lead_to(&self, address: Ipv4Addr) -> bool {
+        self.services.contains(&address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tulle_model::name::ServiceName;
+    use tulle_model::snapshot::{
+        AppProtocol, EndpointSet, HttpRouteTable, PortConfig, ServiceConfig, Snapshot,
+    };
+
+    use super::*;
+
+    #[test]
+    fn an_address_leads_where_its_service_does() {
+        let names = ["unlearned", "gone", "http", "db"].map(|name| ServiceName::new("shop", name));
+        let mut state = NodeState::default();
+        let address = |i: usize| Ipv4Addr::new(127, 64, 1, 1 + i as u8);
+        for (i, name) in names.iter().enumerate() {
+            state.virtual_addresses.insert(address(i).into(), name.clone());
+        }
+        let mut snapshot = Snapshot::default();
+        snapshot.services.insert(names[1].clone(), Known::Absent);
+        let port = |number, protocol| PortConfig {
+            number,
+            name: "".into(),
+            protocol,
+            http_routes: HttpRouteTable::default(),
+            tcp_route: None,
+            http_only: false,
+        };
+        for (name, ports) in [
+            (&names[2], vec![port(80, AppProtocol::Http1)]),
+            (&names[3], vec![port(5432, AppProtocol::Tcp), port(9000, AppProtocol::Detect)]),
+        ] {
+            let config = ServiceConfig { name: name.clone(), ports };
+            snapshot.services.insert(name.clone(), Known::Present(Arc::new(config)));
+            snapshot.endpoints.insert(name.clone(), Arc::new(EndpointSet::new(name.clone(), Vec::new())));
+        }
+        state.snapshot = Arc::new(snapshot);
+        let found = Destinations::of(&state);
+        assert_eq!(found.unlearned, [address(0)].into());
+        assert_eq!(found.offered, [(address(2), 80), (address(3), 9000)].into());
+        assert_eq!(found.deserted, [(address(3), 5432)].into());
+        assert!([2, 3].iter().all(|&i| found.lead_to(address(i))));
+        assert!(!found.lead_to(address(0)) && !found.lead_to(address(1)));
+    }
+
+    #[test]
+    fn ports_are_bounded() {
+        let mut state = NodeState::default();
+        let mut snapshot = Snapshot::default();
+        for i in 0..2u8 {
+            let name = ServiceName::new("shop", format!("s{i}"));
+            state.virtual_addresses.insert(Ipv4Addr::new(127, 64, 1, i).into(), name.clone());
+            let ports = (1..=40_000).map(|number| PortConfig {
+                number,
+                name: "".into(),
+                protocol: AppProtocol::Detect,
+                http_routes: HttpRouteTable::default(),
+                tcp_route: None,
+                http_only: false,
+            });
+            let config = ServiceConfig { name: name.clone(), ports: ports.collect() };
+            snapshot.services.insert(name, Known::Present(Arc::new(config)));
+        }
+        state.snapshot = Arc::new(snapshot);
+        let found = Destinations::of(&state);
+        assert_eq!((found.offered.len(), found.unlearned.len(), found.services.len()), (40_000, 1, 2));
+    }
+}

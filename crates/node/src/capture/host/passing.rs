@@ -1,0 +1,89 @@
+//! What passes without the proxy, or not at all: the rules follow what is known of destinations, and count.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use tulle_model::name::WorkloadName;
+use tulle_sys::nft_counters::packets_by_cgroup;
+
+use super::{Host, State};
+use crate::capture::destinations::Destinations;
+use crate::capture::{Counts, rules};
+
+impl Host {
+    /// Has the rules go by what is known of destinations.
+    pub(in crate::capture) fn follow(&self, destinations: Arc<Destinations>) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.ended || state.destinations.as_ref() == Some(&destinations) {
+            return Ok(());
+        }
+        let before = state.destinations.replace(destinations.clone());
+        let mut script = String::new();
+        rules::follow(&mut script, &self.table, &state.node, before.as_deref(), &destinations);
+        if script.is_empty() {
+            return Ok(());
+        }
+        let applied = self.apply(&mut state, &script).or_else(|e| {
+            tracing::debug!("what is known of destinations: {e}: the rules are made anew");
+            self.rebuild(&mut state)
+        });
+        applied.map_err(io::Error::other)
+    }
+
+    /// What the rules have counted since this was called last.
+    pub(in crate::capture) fn take_counts(&self) -> BTreeMap<WorkloadName, Counts> {
+        let mut state = self.state.lock();
+        state.gather(&self.table);
+        std::mem::take(&mut state.counted)
+    }
+}
+
+impl State {
+    /// Asks the rules what they have counted. To be called before what counts is taken away.
+    pub(super) fn gather(&mut self, table: &str) {
+        let open = self.workloads.iter_mut().filter(|(_, workload)| workload.in_force().is_some());
+        let mut open: BTreeMap<u64, _> = open.map(|workload| (workload.1.id, workload)).collect();
+        if open.is_empty() {
+            return;
+        }
+        for (index, set) in rules::COUNTERS.into_iter().enumerate() {
+            let counts = match packets_by_cgroup(table, set) {
+                Ok(counts) => counts,
+                Err(e) => {
+                    // Somebody has taken them away, and that is mended.
+                    tracing::debug!("what the rules have counted cannot be read: {e}");
+                    return;
+                }
+            };
+            for (group, now) in counts {
+                let Some((name, workload)) = open.get_mut(&group) else { continue };
+                let seen = workload.seen.at(index);
+                // Where it is less, somebody has made it anew.
+                let more = now.checked_sub(*seen).unwrap_or(now);
+                *seen = now;
+                if more > 0 {
+                    *self.counted.entry((*name).clone()).or_default().at(index) += more;
+                }
+            }
+        }
+    }
+}
+
+impl Counts {
+    /// In the order of [`rules::COUNTERS`].
+    fn at(&mut self, index: usize) -> &mut u64 {
+        let Self {
+            outside_begun,
+            outside_answered,
+            outside_refused,
+            no_service,
+            no_endpoints,
+            egress_denied,
+        } = self;
+        [outside_begun, outside_answered, outside_refused, no_service, no_endpoints, egress_denied]
+            .into_iter()
+            .nth(index)
+            .expect("there are as many as counters")
+    }
+}

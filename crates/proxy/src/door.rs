@@ -1,0 +1,116 @@
+//! Whether the listener that stands for a port of a service takes connections. Where one could only be reset, the kernel
+//! refuses it, as it refuses what goes to a closed port: programs ask whether a service is there by connecting to it.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener as StdListener};
+
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tulle_model::name::ServiceName;
+use tulle_model::snapshot::Known;
+
+use crate::Capture;
+use crate::listener::{BACKLOG, Purpose};
+use crate::state::{NodeState, StateCell};
+
+/// The door of a listener; of those that stand for no service it is always open.
+pub(crate) struct Door<'a> {
+    leaf: Leaf,
+    state: &'a StateCell,
+    service: Option<(&'a ServiceName, u16)>,
+    changes: watch::Receiver<u64>,
+}
+
+enum Leaf {
+    Open(TcpListener),
+    /// The runtime does not know it: to it, a listener that listens no more has ended for good.
+    Closed(StdListener),
+    /// Neither could be had.
+    Broken,
+}
+
+impl<'a> Door<'a> {
+    /// Of a listener that was bound to a port by its number: else the kernel gives it to others while the door is closed.
+    pub fn new(listener: TcpListener, purpose: &'a Purpose, state: &'a StateCell) -> Self {
+        let service = match purpose {
+            Purpose::Outbound { capture: Capture::Service { service, port }, .. } => Some((service, *port)),
+            _ => None,
+        };
+        let mut door = Self { leaf: Leaf::Open(listener), state, service, changes: state.subscribe() };
+        door.look();
+        door
+    }
+
+    /// The next connection. It can be given up at any time, and nothing is lost.
+    pub async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        loop {
+            if self.service.is_none() {
+                return self.leaf.accept().await;
+            }
+            tokio::select! {
+                biased;
+                Ok(()) = self.changes.changed() => self.look(),
+                accepted = self.leaf.accept() => return accepted,
+            }
+        }
+    }
+
+    /// The listener, while it is open.
+    pub fn listener(&self) -> Option<&TcpListener> {
+        match &self.leaf {
+            Leaf::Open(listener) => Some(listener),
+            _ => None,
+        }
+    }
+
+    fn look(&mut self) {
+        let Some((service, port)) = self.service else { return };
+        self.changes.mark_unchanged();
+        let open = leads_somewhere(&self.state.load(), service, port);
+        let turned = match (std::mem::replace(&mut self.leaf, Leaf::Broken), open) {
+            (Leaf::Open(listener), false) => close(listener),
+            (Leaf::Closed(listener), true) => reopen(listener),
+            (leaf, _) => Ok(leaf),
+        };
+        match turned {
+            Ok(leaf) => self.leaf = leaf,
+            Err(e) => tracing::error!("connections to {service}, port {port}, are not taken any more: {e}"),
+        }
+    }
+}
+
+impl Leaf {
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match self {
+            Self::Open(listener) => listener.accept().await,
+            Self::Closed(_) | Self::Broken => std::future::pending().await,
+        }
+    }
+}
+
+/// The port stays its own meanwhile: others could listen there if both had `SO_REUSEADDR`.
+fn close(listener: TcpListener) -> io::Result<Leaf> {
+    let listener = listener.into_std()?;
+    let socket = SockRef::from(&listener);
+    socket.set_reuse_address(false)?;
+    socket.shutdown(Shutdown::Read)?;
+    Ok(Leaf::Closed(listener))
+}
+
+fn reopen(listener: StdListener) -> io::Result<Leaf> {
+    let socket = SockRef::from(&listener);
+    socket.listen(BACKLOG)?;
+    socket.set_reuse_address(true)?;
+    Ok(Leaf::Open(TcpListener::from_std(listener)?))
+}
+
+/// Where nothing is known of the service yet, its first connection finds out.
+fn leads_somewhere(state: &NodeState, service: &ServiceName, port: u16) -> bool {
+    let config = match state.snapshot.services.get(service) {
+        Some(Known::Present(config)) => config,
+        Some(Known::Absent) => return false,
+        None => return true,
+    };
+    config.port(port).is_some_and(|port| !config.is_deserted(port, &state.snapshot.endpoints))
+}
