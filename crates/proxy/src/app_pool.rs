@@ -24,9 +24,10 @@ use self::http1::Kept;
 use self::http2::Shared;
 pub use self::places::Place;
 use self::places::Places;
-use crate::budget::{Account, Budget, Resource};
+use crate::budget::{Budget, Resource};
 use crate::crowded;
 use crate::error::UpstreamError;
+use crate::http::asker::Caller;
 use crate::http::body::Body;
 use crate::http::headers::AppVersion;
 use crate::progress::Sweep;
@@ -81,18 +82,18 @@ impl AppPool {
 
     /// Sends a request of the inner form (see
     /// [`normalize_request`](crate::http::headers::normalize_request)) to `address`. The response is as the
-    /// peer sent it. `account` is the one's who sends the request.
-    pub async fn request(
+    /// peer sent it. `caller` is who sends the request.
+    pub(crate) async fn request(
         &self,
         address: SocketAddr,
         version: AppVersion,
         head: &Parts,
         body: Body,
-        account: &Rc<Account>,
+        caller: &Caller,
     ) -> Result<Response<Body>, UpstreamError> {
         match version {
-            AppVersion::Http1 => self.0.request_http1(address, head, body, account).await,
-            AppVersion::Http2 => Box::pin(self.0.request_http2(address, head, body, account)).await,
+            AppVersion::Http1 => self.0.request_http1(address, head, body, caller).await,
+            AppVersion::Http2 => Box::pin(self.0.request_http2(address, head, body, caller)).await,
         }
     }
 }
@@ -171,6 +172,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
     use crate::budget::{Accounts, Payer};
+    use crate::http::asker::Asker;
 
     /// As many as ask at once learn at once that an address does not answer.
     #[tokio::test(flavor = "local", start_paused = true)]
@@ -186,7 +188,8 @@ mod tests {
         let begin = Instant::now();
         let (head, ()) = http::Request::get("http://c/").body(()).unwrap().into_parts();
         let account = Accounts::new(Budget::unlimited()).of(&Payer::Handshakes);
-        let request = || pool.request(address, AppVersion::Http2, &head, Body::empty(), &account);
+        let caller = Caller { account, asker: Asker::Nobody };
+        let request = || pool.request(address, AppVersion::Http2, &head, Body::empty(), &caller);
         let (a, b, c) = tokio::join!(request(), request(), request());
         assert!([a, b, c].iter().all(|r| r.as_ref().is_err_and(|e| e.safe_to_retry)));
         assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());

@@ -36,6 +36,8 @@ pub enum UpstreamErrorKind {
     HeadersTooLarge,
     /// The answer's header fields are.
     AnswerHeadersTooLarge,
+    /// The application answered a request for a tunnel, and opened none.
+    NotUpgraded,
     /// Reading what the caller sends failed.
     Caller,
     /// It would have cost more than there is for the one who asks.
@@ -56,6 +58,7 @@ impl UpstreamErrorKind {
             Self::Timeout => "timeout",
             Self::HeadersTooLarge => "headers-too-large",
             Self::AnswerHeadersTooLarge => "answer-headers-too-large",
+            Self::NotUpgraded => "not-upgraded",
             Self::Caller => "bad-request",
             Self::Shed(shed) => shed.as_str(),
         }

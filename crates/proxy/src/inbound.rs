@@ -12,6 +12,7 @@ use tulle_model::identity::SpiffeId;
 
 use crate::budget::Account;
 use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::http::asker::Caller;
 use crate::http::body::{Body, Event};
 use crate::http::grpc::{self, Messages};
 use crate::http::headers::{self, AppVersion};
@@ -29,13 +30,13 @@ pub struct Peer {
     pub account: Rc<Account>,
 }
 
-/// Passes a request to port `port` of `workload`'s process. The request has the inner form (an absolute
+/// Passes a request of `caller` to port `port` of `workload`'s process. The request has the inner form (an absolute
 /// URI, no `Host`), and says what to speak to the process in `tulle-app-version`. The caller has checked that
 /// the peer meant this workload. Refusals are answers with `tulle-reason`, and `tulle-retry: safe` where the
 /// process has certainly not seen the request.
-pub async fn serve_request(
+pub(crate) async fn serve_request(
     worker: &Rc<Worker>,
-    peer: &Peer,
+    caller: &Caller,
     workload: &Arc<LocalWorkload>,
     port: u16,
     mut request: Request<Body>,
@@ -53,13 +54,13 @@ pub async fn serve_request(
         return reply(Reason::BadRequest, problem.0);
     }
     let (head, body) = request.into_parts();
-    let response = pass(worker, workload, port, version, &head, body, &peer.account).await;
+    let response = pass(worker, workload, port, version, &head, body, caller).await;
     give_headers(head.headers);
     response
 }
 
 /// As [`serve_request`], for a request that came from inside of the process: `head` was brought into the
-/// inner form there, and is not changed by what becomes of it. `account` is the one's who sent it.
+/// inner form there, and is not changed by what becomes of it.
 pub(crate) async fn pass_request(
     worker: &Rc<Worker>,
     workload: &Arc<LocalWorkload>,
@@ -67,12 +68,12 @@ pub(crate) async fn pass_request(
     version: AppVersion,
     head: &Parts,
     body: Body,
-    account: &Rc<Account>,
+    caller: &Caller,
 ) -> Response<Body> {
     if let Err(error) = admit(workload, port) {
         return failed(&error);
     }
-    pass(worker, workload, port, version, head, body, account).await
+    pass(worker, workload, port, version, head, body, caller).await
 }
 
 async fn pass(
@@ -82,22 +83,24 @@ async fn pass(
     version: AppVersion,
     head: &Parts,
     body: Body,
-    account: &Rc<Account>,
+    caller: &Caller,
 ) -> Response<Body> {
     let in_flight = worker.in_flight(&workload.name);
     let address = SocketAddr::new(workload.app_address, port);
-    let mut response = match worker.apps.request(address, version, head, body, account).await {
+    let mut response = match worker.apps.request(address, version, head, body, caller).await {
         Ok(response) => response,
         Err(error) => {
             tracing::debug!(workload = %workload.name, port, %error, "a request did not get through");
             return failed(&error);
         }
     };
-    if let Err(problem) = headers::normalize_response(response.headers_mut()) {
+    let status = response.status();
+    if let Err(problem) = headers::normalize_response(status, response.headers_mut()) {
         return reply(Reason::ConnectionLost, &format!("{}: {}", workload.name, problem.0));
     }
     let mut in_flight = Some(in_flight);
     let messages = (version == AppVersion::Http2
+        && response.body().whole_length().is_none()
         && grpc::has_messages(response.headers())
         && headers::takes_trailers(&head.headers))
     .then(Messages::default);

@@ -15,9 +15,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tulle_model::snapshot::FastMap;
 
+use crate::http::HEADER_LIMIT;
+use crate::http2::hpack::ENTRY_OVERHEAD;
 use crate::http2::{self, Handle};
 use crate::metrics::WorkerRegistry;
 
@@ -54,8 +57,32 @@ impl Deadlines {
     }
 }
 
-/// Interim answers (1xx) that may come before one answer.
+/// Interim answers (1xx) that may come before one answer, and how large they may be in all, as heads are counted.
 pub const INTERIM_ANSWERS: u32 = 32;
+const INTERIM_BYTES: usize = HEADER_LIMIT;
+
+/// What came of them.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Interim {
+    count: u32,
+    bytes: usize,
+}
+
+impl Interim {
+    /// Whether one more may be passed on that has these fields.
+    pub fn admits(&mut self, fields: &HeaderMap) -> bool {
+        let size =
+            |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + ENTRY_OVERHEAD;
+        self.count += 1;
+        self.bytes += fields.iter().map(size).sum::<usize>();
+        self.count <= INTERIM_ANSWERS && self.bytes <= INTERIM_BYTES
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+}
 
 /// Who made no progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

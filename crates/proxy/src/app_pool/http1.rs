@@ -16,7 +16,8 @@ use crate::app_stream::AppStream;
 use crate::budget::Account;
 use crate::crowded;
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::http::body::{Body, Gate};
+use crate::http::asker::Caller;
+use crate::http::body::Body;
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Rest, exchange};
 use crate::worker::connect_for;
 
@@ -99,10 +100,10 @@ impl Pool {
         address: SocketAddr,
         head: &Parts,
         mut body: Body,
-        account: &Rc<Account>,
+        caller: &Caller,
     ) -> Result<Response<Body>, UpstreamError> {
-        let gate = head.extensions.get::<Gate>();
-        let outgoing = Outgoing { head, upgrade: None, gate, account };
+        let account = &caller.account;
+        let outgoing = Outgoing { head, upgrade: None, caller };
         let repeatable = is_idempotent(&head.method) && body.is_end_stream();
         for attempt in 1.. {
             let kept = if attempt < ATTEMPTS { self.take_idle(address, repeatable, account) } else { None };
@@ -112,13 +113,10 @@ impl Pool {
                     connection.io_mut().pay(account);
                     (opened, exchange(connection, outgoing, body).await)
                 }
-                None => Box::pin(self.next_exchange(address, outgoing, body, account, repeatable)).await?,
+                None => Box::pin(self.next_exchange(address, outgoing, body, repeatable)).await?,
             };
             match outcome {
                 Ok(answer) => {
-                    if let Some(gate) = gate {
-                        gate.refuse();
-                    }
                     if reused {
                         self.set_proven(address, true);
                     }
@@ -162,7 +160,6 @@ impl Pool {
         address: SocketAddr,
         outgoing: Outgoing<'_>,
         body: Body,
-        account: &Rc<Account>,
         repeatable: bool,
     ) -> Result<(Instant, Result<Answer<AppStream>, Failed>), UpstreamError> {
         let make_room = || {
@@ -170,7 +167,7 @@ impl Pool {
                 self.idle.borrow_mut().get_mut(&address).and_then(|kept| kept.connections.pop_front());
             drop(oldest);
         };
-        let given = self.places.enter(address, account, make_room).await;
+        let given = self.places.enter(address, &outgoing.caller.account, make_room).await;
         let place = match given.map_err(UpstreamError::shed)? {
             Given::Place(place) => place,
             Given::Connection(Idle { mut connection, opened, .. }) => {
@@ -182,7 +179,7 @@ impl Pool {
                 }
             }
         };
-        self.first_exchange(address, outgoing, body, account, place).await
+        self.first_exchange(address, outgoing, body, place).await
     }
 
     /// Sends a request on a new connection.
@@ -191,13 +188,12 @@ impl Pool {
         address: SocketAddr,
         outgoing: Outgoing<'_>,
         body: Body,
-        account: &Rc<Account>,
         place: Place,
     ) -> Result<(Instant, Result<Answer<AppStream>, Failed>), UpstreamError> {
         let opened = Instant::now();
         let first = async {
             self.make_room_when_asked();
-            let (tcp, seat) = connect_for(account, address).await?;
+            let (tcp, seat) = connect_for(&outgoing.caller.account, address).await?;
             let connection = Connection::new(AppStream::new(tcp, seat, place), self.progress.clone());
             Ok((opened, exchange(connection, outgoing, body).await))
         };

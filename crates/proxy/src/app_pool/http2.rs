@@ -15,10 +15,11 @@ use super::Pool;
 use crate::budget::{Account, Seat, Shed, cost};
 use crate::departing::{Departing, Ending, Exit};
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::http::body::{Body, Gate};
+use crate::http::asker::Caller;
+use crate::http::body::Body;
 use crate::http::request::request;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
-use crate::http2::{Connection, Ended, Handle, Limits, Line, Plain, WhenReset, until_dead};
+use crate::http2::{Connection, Ended, Handle, Limits, Line, Plain, RequestHead, WhenReset, until_dead};
 use crate::progress::{Side, Sweep};
 use crate::turn::Turn;
 use crate::worker::connect;
@@ -81,17 +82,14 @@ impl Pool {
         address: SocketAddr,
         head: &Parts,
         body: Body,
-        account: &Rc<Account>,
+        caller: &Caller,
     ) -> Result<Response<Body>, UpstreamError> {
-        if let Some(gate) = head.extensions.get::<Gate>() {
-            // A peer of HTTP/2 has flow control to say what it wants.
-            gate.open();
-        }
+        let Caller { account, asker } = caller;
         let place = async |turn: &mut Turn| {
             let connection = self.place(address, account, turn).await?;
             Ok(connection.paid_by(account))
         };
-        request(&self.rules, &address, place, head, &[], body).await
+        request(&self.rules, &address, place, &RequestHead::new(head, &[]), body, asker).await
     }
 
     /// A connection with room for a stream, to be opened at once.

@@ -1,14 +1,9 @@
-//! Message bodies on their way through the proxy: streamed frame by frame, watched, or held back until the
-//! upstream wants them.
+//! Message bodies on their way through the proxy: streamed frame by frame, and watched.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
@@ -270,98 +265,5 @@ impl<F: FnMut(Event<'_>)> Drop for Observed<F> {
             let whole = http_body::Body::is_end_stream(&self.inner);
             (self.observer)(if whole { Event::End } else { Event::Abandoned });
         }
-    }
-}
-
-/// Holds a request's body back until the upstream wants it (RFC 9110, section 10.1.1): the client's
-/// `100 Continue` is sent when its body is first read, so it must not be read too early.
-#[derive(Clone)]
-pub struct Gate(Arc<GateState>);
-
-struct GateState {
-    state: AtomicU8,
-    reader: AtomicWaker,
-    watcher: AtomicWaker,
-}
-
-const SHUT: u8 = 0;
-const OPEN: u8 = 1;
-const REFUSED: u8 = 2;
-
-/// An upstream that does not know of expectations says nothing: after this long the body is sent.
-const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-
-impl Gate {
-    /// A gate before `body`, and the body behind it.
-    pub fn before(body: Body) -> (Self, Body) {
-        let state =
-            GateState { state: AtomicU8::new(SHUT), reader: AtomicWaker::new(), watcher: AtomicWaker::new() };
-        let gate = Self(Arc::new(state));
-        let gated = Gated { inner: body, gate: gate.clone(), patience: None };
-        (gate, Body(Kind::Boxed(Box::pin(gated))))
-    }
-
-    /// The upstream wants the body.
-    pub fn open(&self) {
-        self.set(OPEN);
-    }
-
-    /// The upstream has answered without it. Nothing happens if it was wanted before.
-    pub fn refuse(&self) {
-        self.set(REFUSED);
-    }
-
-    fn set(&self, to: u8) {
-        if self.0.state.compare_exchange(SHUT, to, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            self.0.reader.wake();
-            self.0.watcher.wake();
-        }
-    }
-
-    /// Waits until it is open; for ever where it is refused. For one waiter at a time.
-    pub async fn opened(&self) {
-        std::future::poll_fn(|cx| {
-            self.0.watcher.register(cx.waker());
-            if self.0.state.load(Ordering::Acquire) == OPEN { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-}
-
-struct Gated {
-    inner: Body,
-    gate: Gate,
-    patience: Option<Pin<Box<tokio::time::Sleep>>>,
-}
-
-impl http_body::Body for Gated {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        this.gate.0.reader.register(cx.waker());
-        match this.gate.0.state.load(Ordering::Acquire) {
-            OPEN => {}
-            REFUSED => return Poll::Ready(Some(Err("the upstream answered without the body".into()))),
-            _ => {
-                let patience =
-                    this.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(CONTINUE_WAIT)));
-                ready!(patience.as_mut().poll(cx));
-                this.gate.open();
-            }
-        }
-        Pin::new(&mut this.inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }

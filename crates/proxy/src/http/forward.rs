@@ -18,16 +18,18 @@ use tulle_model::snapshot::{
 };
 
 use crate::Security;
-use crate::budget::{Account, Shed};
+use crate::budget::Shed;
 use crate::endpoints::Picked;
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::http::body::{Body, Gate};
+use crate::http::asker::Caller;
+use crate::http::body::Body;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
 use crate::http::record::{Destination, Outcome, Record};
 use crate::http::replay::Replay;
 use crate::http::reply::{self, Reason};
 use crate::http::retry::Attempts;
+use crate::http2::RequestHead;
 use crate::inbound;
 use crate::link::{REASON, RESET, RETRY};
 use crate::opaque;
@@ -52,8 +54,7 @@ pub(crate) struct Call {
     pub head: Parts,
     pub body: Body,
     pub target: Target,
-    /// What this worker has taken for the caller.
-    pub account: Rc<Account>,
+    pub caller: Caller,
 }
 
 impl Target {
@@ -105,26 +106,22 @@ pub(crate) async fn forward(
     record: &Record,
     call: Call,
 ) -> (Outcome, Response<Body>) {
-    let Call { head, body, target, account } = call;
+    let Call { head, body, target, caller } = call;
     let mut route = match Route::find(worker, record, &head, target).await {
         Ok(route) => route,
         Err(refusal) => return refusal.into_answer(),
     };
-    let gate = head.extensions.get::<Gate>().cloned();
-    let replay = Replay::new(body, &account);
+    let replay = Replay::new(body, &caller.account);
     loop {
         let hop = match route.next(worker) {
             Ok(hop) => hop,
             Err(refusal) => return route.refused(refusal),
         };
-        let sent = send(worker, source, &account, &hop, route.version(), &head, replay.body());
+        let sent = send(worker, source, &caller, &hop, route.version(), &head, replay.body());
         let (failure, answer) = match sent.await {
             Ok(response) => match mesh_made(&response) {
                 None => {
                     replay.commit();
-                    if let Some(gate) = gate {
-                        gate.refuse();
-                    }
                     give_headers(head.headers);
                     return (route.succeeded(worker, hop), response);
                 }
@@ -461,7 +458,7 @@ fn app_version(client: Version, port: &PortConfig) -> AppVersion {
 async fn send(
     worker: &Rc<Worker>,
     source: &Arc<LocalWorkload>,
-    account: &Rc<Account>,
+    caller: &Caller,
     hop: &Hop,
     version: AppVersion,
     head: &Parts,
@@ -469,19 +466,21 @@ async fn send(
 ) -> Result<Response<Body>, UpstreamError> {
     let picked = match hop {
         Hop::Endpoint(picked) => picked,
-        Hop::Outside(address) => return send_plain(worker, account, *address, version, head, body).await,
+        Hop::Outside(address) => return send_plain(worker, caller, *address, version, head, body).await,
     };
     let endpoint = &picked.endpoint;
     if endpoint.node.is_none() {
-        return send_plain(worker, account, hop.address(), version, head, body).await;
+        return send_plain(worker, caller, hop.address(), version, head, body).await;
     }
     if worker.is_local(endpoint) {
         let workload = worker.hand_over(endpoint)?;
         let port = picked.target_port;
-        return Ok(inbound::pass_request(worker, &workload, port, version, head, body, account).await);
+        return Ok(inbound::pass_request(worker, &workload, port, version, head, body, caller).await);
     }
     let more = worker.link_headers.of(&picked.endpoint, picked.target_port, version);
-    let mut response = worker.links.request(worker, source, &picked.endpoint, head, &more, body).await?;
+    let head = RequestHead::new(head, &more);
+    let sent = worker.links.request(worker, source, &picked.endpoint, &head, body, &caller.asker);
+    let mut response = sent.await?;
     let status = response.status();
     headers::normalize_link_response(response.headers_mut(), status);
     Ok(response)
@@ -489,14 +488,15 @@ async fn send(
 
 async fn send_plain(
     worker: &Rc<Worker>,
-    account: &Rc<Account>,
+    caller: &Caller,
     address: SocketAddr,
     version: AppVersion,
     head: &Parts,
     body: Body,
 ) -> Result<Response<Body>, UpstreamError> {
-    let mut response = worker.apps.request(address, version, head, body, account).await?;
-    headers::normalize_response(response.headers_mut()).map_err(|problem| {
+    let mut response = worker.apps.request(address, version, head, body, caller).await?;
+    let status = response.status();
+    headers::normalize_response(status, response.headers_mut()).map_err(|problem| {
         UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0.to_owned())
     })?;
     Ok(response)

@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
 
-use crate::link::{REASON, RESET, RETRY};
+use crate::link::{self, REASON, RESET, RETRY};
 use crate::uri;
 
 /// Header names with this beginning are the mesh's own: what comes from outside is removed.
@@ -83,13 +83,14 @@ impl Found {
         found
     }
 
-    /// Takes off what belongs to the connection, and the mesh's own headers. `te: trailers` stays.
-    fn strip(&self, headers: &mut HeaderMap) {
-        if self.hop_by_hop {
-            take_hop_by_hop(headers);
-        }
+    /// Takes off what belongs to the connection, and the mesh's own headers. `te: trailers` stays, and of an answer
+    /// what its status needs.
+    fn strip(&self, headers: &mut HeaderMap, status: Option<StatusCode>) {
         if self.own {
             strip_own(headers, |_| false);
+        }
+        if self.hop_by_hop {
+            take_hop_by_hop(headers, status);
         }
     }
 
@@ -107,11 +108,14 @@ impl Found {
 pub fn normalize_link_response(headers: &mut HeaderMap, status: StatusCode) {
     let found = Found::of(headers);
     if found.hop_by_hop {
-        take_hop_by_hop(headers);
+        take_hop_by_hop(headers, Some(status));
     }
     if found.own {
         let refusal = !status.is_success() && headers.contains_key(REASON);
-        let kept = |name: &HeaderName| refusal && [REASON, RETRY, RESET].contains(name);
+        let offers = status == StatusCode::UPGRADE_REQUIRED;
+        let kept = |name: &HeaderName| {
+            (refusal && [REASON, RETRY, RESET].contains(name)) || (offers && *name == link::UPGRADE)
+        };
         strip_own(headers, kept);
     }
 }
@@ -125,12 +129,22 @@ pub fn named_by_connection(headers: &HeaderMap) -> Box<[HeaderName]> {
         .collect()
 }
 
-fn take_hop_by_hop(headers: &mut HeaderMap) {
+fn take_hop_by_hop(headers: &mut HeaderMap, status: Option<StatusCode>) {
     if headers.contains_key(CONNECTION) {
         for name in named_by_connection(headers) {
-            headers.remove(name);
+            if name != UPGRADE && !status.is_some_and(|status| is_needed(status, &name)) {
+                headers.remove(name);
+            }
         }
         headers.remove(CONNECTION);
+    }
+    if status == Some(StatusCode::UPGRADE_REQUIRED) {
+        let offered: Vec<&str> = list(headers, &UPGRADE).collect();
+        if let Ok(offered) = HeaderValue::try_from(offered.join(", "))
+            && !offered.is_empty()
+        {
+            headers.insert(link::UPGRADE, offered);
+        }
     }
     for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
@@ -141,6 +155,36 @@ fn take_hop_by_hop(headers: &mut HeaderMap) {
         if trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
+    }
+}
+
+/// Whether a status is of no use without a field (RFC 9110, section 15), which its sender must not name in
+/// `Connection` (section 7.6.1).
+#[cold]
+fn is_needed(status: StatusCode, name: &HeaderName) -> bool {
+    match name.as_str() {
+        "www-authenticate" => status == StatusCode::UNAUTHORIZED,
+        "proxy-authenticate" => status == StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+        "allow" => status == StatusCode::METHOD_NOT_ALLOWED,
+        "accept" | "accept-encoding" => status == StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "content-range" => matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE),
+        "location" => status == StatusCode::CREATED || status.is_redirection(),
+        "retry-after" => status.is_client_error() || status.is_server_error() || status.is_redirection(),
+        "cache-control" | "content-location" | "date" | "etag" | "expires" | "vary" => {
+            matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED)
+        }
+        _ => false,
+    }
+}
+
+/// Gives a client what the application wants it to go on in, where a 426 says so and its version has a word for it
+/// (RFC 9110, section 15.5.22).
+#[cold]
+pub fn offer_upgrade(version: Version, headers: &mut HeaderMap) {
+    let offered = headers.remove(link::UPGRADE);
+    if let Some(offered) = offered.filter(|_| version != Version::HTTP_2) {
+        headers.insert(UPGRADE, offered);
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }
 
@@ -235,7 +279,7 @@ pub fn normalize_request(
             .map_err(|_| Malformed("the request does not say what host it is for"))?,
     };
     head.headers.remove(HOST);
-    found.strip(&mut head.headers);
+    found.strip(&mut head.headers, None);
     let mut uri = std::mem::take(&mut head.uri).into_parts();
     uri.authority = Some(authority);
     if head.method == Method::CONNECT && head.extensions.get::<crate::http2::Protocol>().is_none() {
@@ -291,16 +335,16 @@ pub fn normalize_inner(head: &mut HeaderMap) -> Result<(), Malformed> {
     if found.length {
         one_length(head)?;
     }
-    found.strip(head);
+    found.strip(head, None);
     Ok(())
 }
 
 /// Takes what belongs to the application's connection, and what only the mesh may say, off its response.
 /// `Err`: the response cannot be passed on.
-pub fn normalize_response(headers: &mut HeaderMap) -> Result<(), Malformed> {
+pub fn normalize_response(status: StatusCode, headers: &mut HeaderMap) -> Result<(), Malformed> {
     let found = Found::of(headers);
     found.check_framing(headers, "the application used a transfer coding other than chunked")?;
-    found.strip(headers);
+    found.strip(headers, Some(status));
     Ok(())
 }
 
@@ -342,7 +386,7 @@ mod tests {
             ("trailer", "x-sum"),
             ("x-kept", "1"),
         ]);
-        take_hop_by_hop(&mut map);
+        take_hop_by_hop(&mut map, None);
         let expected =
             headers(&[("content-length", "3"), ("te", "trailers"), ("trailer", "x-sum"), ("x-kept", "1")]);
         assert_eq!(map, expected);

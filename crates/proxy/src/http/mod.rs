@@ -2,11 +2,12 @@
 //!
 //! A client's connection is served by [`server`]; each request is brought into one form
 //! ([`headers`]), routed and sent to an endpoint ([`forward`]), repeated on another where that is safe
-//! ([`retry`]), and counted ([`record`]). Upgrades and tunnels leave HTTP in [`upgrade`]; destinations
+//! ([`retry`]), and counted ([`record`]). Interim answers go back by [`asker`]. Upgrades and tunnels leave HTTP in [`upgrade`]; destinations
 //! that an explicit proxy's client names are found in [`egress`]. Bodies are streams throughout
 //! ([`body`]), recorded for another attempt in [`replay`]; answers that the mesh makes itself come from [`reply`].
 //! Which fields may be in [`trailers`], and what ends a broken answer of [`grpc`], is one thing for all versions.
 
+pub(crate) mod asker;
 pub mod body;
 mod egress;
 pub(crate) mod fault;
@@ -26,6 +27,7 @@ pub(crate) mod serve_http2;
 pub mod server;
 pub(crate) mod trailers;
 mod upgrade;
+mod websocket;
 
 /// How large the head or the trailer section of a message may be, counted alike for all versions of HTTP: the
 /// name and value of each field and 32 bytes, those of a request's line and of a status as pseudo-header fields

@@ -42,6 +42,8 @@ pub enum Reason {
     AnswerHeadersTooLarge,
     /// HTTP has it, this proxy does not.
     Unsupported,
+    /// The application answered a request for a tunnel, and opened none.
+    NotUpgraded,
     /// Its sender wants it to go no further.
     MaxForwards,
     /// It would have cost more than there is for the one who asks.
@@ -49,7 +51,7 @@ pub enum Reason {
 }
 
 /// All of them.
-pub const REASONS: [Reason; 19] = [
+pub const REASONS: [Reason; 20] = [
     Reason::NoEndpoints,
     Reason::NoRoute,
     Reason::InvalidBackend,
@@ -65,6 +67,7 @@ pub const REASONS: [Reason; 19] = [
     Reason::HeadersTooLarge,
     Reason::AnswerHeadersTooLarge,
     Reason::Unsupported,
+    Reason::NotUpgraded,
     Reason::MaxForwards,
     Reason::Shed(Shed::Memory),
     Reason::Shed(Shed::Descriptors),
@@ -104,6 +107,7 @@ impl Reason {
             | Self::UnknownService
             | Self::Timeout
             | Self::AnswerHeadersTooLarge
+            | Self::NotUpgraded
             | Self::Shed(Shed::Applications) => Verdict::Failure,
         }
     }
@@ -126,6 +130,7 @@ impl Reason {
             Self::HeadersTooLarge => "headers-too-large",
             Self::AnswerHeadersTooLarge => "answer-headers-too-large",
             Self::Unsupported => "unsupported",
+            Self::NotUpgraded => "not-upgraded",
             Self::MaxForwards => "max-forwards",
             Self::Shed(shed) => shed.as_str(),
         }
@@ -141,6 +146,7 @@ impl Reason {
             Self::ConnectionLost
             | Self::UnknownService
             | Self::EgressDenied
+            | Self::NotUpgraded
             | Self::AnswerHeadersTooLarge => StatusCode::BAD_GATEWAY,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -169,6 +175,7 @@ impl From<UpstreamErrorKind> for Reason {
             UpstreamErrorKind::Timeout => Self::Timeout,
             UpstreamErrorKind::HeadersTooLarge => Self::HeadersTooLarge,
             UpstreamErrorKind::AnswerHeadersTooLarge => Self::AnswerHeadersTooLarge,
+            UpstreamErrorKind::NotUpgraded => Self::NotUpgraded,
             UpstreamErrorKind::Caller => Self::BadRequest,
             UpstreamErrorKind::Shed(shed) => Self::Shed(shed),
         }

@@ -1,13 +1,14 @@
 //! Requests on streams of HTTP/2.
 
 use std::future::poll_fn;
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
-use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response};
+use http::Response;
 
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::http::body::{Body, Gate};
+use crate::http::asker::Asker;
+use crate::http::body::Body;
 use crate::http2::{Error, Handle, RequestHead, send_body};
 use crate::metrics::StreamWait;
 use crate::turn::{Rules, Turn};
@@ -19,25 +20,25 @@ struct Failed {
     sent: bool,
 }
 
-/// Sends a request, whose URI must have scheme and authority, with headers that come on top of its own, and
-/// returns when the head of the answer is there. `place` gives the connection to open a stream on, which has
-/// room for one. What the peer sends back for nobody's fault is sent again, as long as its body is at hand.
-/// `to` names the peer for people.
+/// Sends a request, whose URI must have scheme and authority, and returns when the head of the answer is there;
+/// interim answers go to `asker`. `place` gives the connection to open a stream on, which has room for one. What
+/// the peer sends back for nobody's fault is sent again, as long as its body is at hand. `to` names the peer for
+/// people.
 ///
 /// Dropping the future, or the answer's body before its end, resets the stream.
 pub(crate) async fn request(
     rules: &Rules,
     to: &dyn std::fmt::Display,
     mut place: impl AsyncFnMut(&mut Turn) -> Result<Handle, UpstreamError>,
-    head: &Parts,
-    more: &[(HeaderName, HeaderValue)],
+    head: &RequestHead<'_>,
     body: Body,
+    asker: &Asker,
 ) -> Result<Response<Body>, UpstreamError> {
     let mut turn = Turn::begin(rules);
     let mut body = Some(body);
     loop {
         let connection = place(&mut turn).await?;
-        let Failed { error, sent } = match try_once(&connection, head, more, &mut body).await {
+        let Failed { error, sent } = match try_once(&connection, head, &mut body, asker).await {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         };
@@ -73,19 +74,12 @@ pub(crate) async fn request(
 /// whole and the peer has not looked at it.
 async fn try_once(
     connection: &Handle,
-    head: &Parts,
-    more: &[(HeaderName, HeaderValue)],
+    head: &RequestHead<'_>,
     body: &mut Option<Body>,
+    asker: &Asker,
 ) -> Result<Response<Body>, Failed> {
     let empty = body.as_ref().is_none_or(http_body::Body::is_end_stream);
-    let request = RequestHead {
-        method: &head.method,
-        uri: &head.uri,
-        extensions: &head.extensions,
-        headers: &head.headers,
-        more,
-    };
-    let opened = connection.request(&request, empty);
+    let opened = connection.request(head, empty);
     let (mut sender, mut receiver) = opened.map_err(|error| Failed { error, sent: false })?;
     let mut whole = None;
     match body.take().filter(|_| !empty) {
@@ -104,16 +98,13 @@ async fn try_once(
         }
         None => whole = Some(Bytes::new()),
     }
-    let gate = head.extensions.get::<Gate>();
     let answered = poll_fn(|cx| {
-        let polled = receiver.poll_head(cx);
-        // The application wants the body that is held back.
-        if let Some(gate) = gate
-            && receiver.may_continue()
-        {
-            gate.open();
+        loop {
+            match ready!(receiver.poll_head(cx)) {
+                Ok(head) if head.status.is_informational() => asker.pass(cx, head),
+                answered => return Poll::Ready(answered),
+            }
         }
-        polled
     });
     let head = answered.await.map_err(|error| {
         if error.is_unprocessed() {

@@ -11,7 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use crate::budget::{Shed, cost};
+use crate::http::asker::Asker;
 use crate::http::body::Body;
+use crate::http::headers;
 use crate::http::record::Outline;
 use crate::http::reply::{self, Reason};
 use crate::http::respond::respond;
@@ -19,8 +21,8 @@ use crate::http::server::{self, answer};
 use crate::http::upgrade::Leaving;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{
-    self, Connection, Ended, Error, Incoming, Limits, Plain, Receiver, Sender, Tunnel, Unfit, WhenReset,
-    give_up, until_dead,
+    self, Connection, Ended, Error, Incoming, Limits, Plain, Protocol, Receiver, Sender, Tunnel, Unfit,
+    WhenReset, give_up, until_dead,
 };
 use crate::link::REASON;
 use crate::progress::Side;
@@ -122,7 +124,11 @@ async fn serve_stream(
     if head.method == Method::CONNECT {
         return connect(cx, head, sender, receiver).await;
     }
-    let mut answered = pin!(Some(answer(&cx, Request::from_parts(head, Body::from(receiver)), None)));
+    if headers::expects_continue(&head.headers) {
+        sender.awaits_continue();
+    }
+    let (request, asker) = (Request::from_parts(head, Body::from(receiver)), Asker::Http2(sender.interim()));
+    let mut answered = pin!(Some(answer(&cx, request, None, asker)));
     let response = match or_reset(answered.as_mut(), &mut sender).await {
         Ok(response) => response,
         Err(error) => {
@@ -173,9 +179,11 @@ async fn connect(
     mut sender: Sender,
     receiver: Receiver,
 ) {
+    let extended = head.extensions.get::<Protocol>().is_some();
     let (hand_over, handed_over) = oneshot::channel();
     let leaving = Leaving::Http2(handed_over);
-    let mut answered = pin!(answer(&cx, Request::from_parts(head, Body::empty()), Some(leaving)));
+    let (request, asker) = (Request::from_parts(head, Body::empty()), Asker::Http2(sender.interim()));
+    let mut answered = pin!(answer(&cx, request, Some(leaving), asker));
     let response = tokio::select! {
         biased;
         response = answered.as_mut() => response,
@@ -186,6 +194,7 @@ async fn connect(
     }
     if sender.respond(response.status(), response.headers(), false).is_ok() {
         // Nobody waits for it any more: it is dropped, which resets the stream.
-        let _ = hand_over.send(Tunnel::new(sender, receiver));
+        let open = if extended { Tunnel::extended } else { Tunnel::new };
+        let _ = hand_over.send(open(sender, receiver));
     }
 }

@@ -7,10 +7,11 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 
 use crate::budget::Account;
-use crate::http::body::{Body, Gate};
+use crate::http::asker::{Asker, Caller};
+use crate::http::body::Body;
 use crate::http::forward::{self, Call, Refusal, Target};
 use crate::http::headers::Malformed;
 use crate::http::http1;
@@ -76,6 +77,7 @@ pub(super) async fn answer(
     cx: &Rc<Connection>,
     request: Request<Body>,
     leaving: Option<Leaving>,
+    asker: Asker,
 ) -> Response<Body> {
     let (mut head, body) = request.into_parts();
     let version = head.version;
@@ -119,13 +121,12 @@ pub(super) async fn answer(
             };
         }
         Ok(target) => {
-            let mut body = record.watch(body);
-            if headers::expects_continue(&head.headers) && version == Version::HTTP_11 {
-                let (gate, gated) = Gate::before(body);
-                head.extensions.insert(gate);
-                body = gated;
+            if version == Version::HTTP_10 {
+                // It cannot be waiting for an interim answer (RFC 9110, section 10.1.1).
+                head.headers.remove(http::header::EXPECT);
             }
-            let call = Call { head, body, target, account: cx.account.clone() };
+            let caller = Caller { account: cx.account.clone(), asker };
+            let call = Call { head, body: record.watch(body), target, caller };
             match on_upgrade {
                 // Boxed, as all that is rare: every connection has room for what is not.
                 Some(wish) => Box::pin(upgrade::forward(&cx.worker, &cx.source, &record, call, wish)).await,
@@ -143,6 +144,9 @@ pub(super) async fn answer(
         }
     }
     *response.version_mut() = if version == Version::HTTP_2 { version } else { Version::HTTP_11 };
+    if response.status() == StatusCode::UPGRADE_REQUIRED {
+        headers::offer_upgrade(version, response.headers_mut());
+    }
     record.finish(&cx.worker, &cx.source, outcome, response)
 }
 

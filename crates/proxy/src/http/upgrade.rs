@@ -3,13 +3,15 @@
 //! An upgrade is a request like others until the application accepts it, so it is routed like them. It
 //! goes to the endpoint in HTTP/1.1 over a connection of its own: a TCP connection on this node, a
 //! CONNECT stream of a link to another. After the application's `101` bytes pass both ways, each way
-//! closed by itself. A WebSocket of an HTTP/2 client (RFC 8441) becomes one of HTTP/1.1 (RFC 6455).
+//! closed by itself. A WebSocket of an HTTP/2 client (RFC 8441) goes to an application of HTTP/2 that takes
+//! them as it is ([`websocket`]), and becomes one of HTTP/1.1 (RFC 6455) otherwise. What is no tunnel is no
+//! success for that client, which would take it for one.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
@@ -19,12 +21,14 @@ use tokio::time::timeout;
 
 use crate::budget::Account;
 use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::http::asker::Caller;
 use crate::http::body::Body;
 use crate::http::forward::{Call, Hop, Refusal, Route, Target};
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, exchange};
 use crate::http::record::{Outcome, Record};
 use crate::http::reply::{self, Reason};
+use crate::http::websocket::{self, Answered};
 use crate::http2::{Protocol, Tunnel};
 use crate::metrics::EdgeMetrics;
 use crate::state::LocalWorkload;
@@ -82,7 +86,8 @@ pub(super) async fn forward(
     call: Call,
     wish: Wish,
 ) -> (Outcome, Response<Body>) {
-    let Call { mut head, body, target, account } = call;
+    let Call { mut head, body, target, caller } = call;
+    let account = &caller.account;
     if let Err(problem) = rewrite(&mut head, &wish.form) {
         return Refusal::new(Reason::Unsupported, problem, target.destination()).into_answer();
     }
@@ -100,40 +105,75 @@ pub(super) async fn forward(
             Ok(hop) => hop,
             Err(refusal) => return route.refused(refusal),
         };
-        match open(worker, source, &account, &hop).await {
+        match open(worker, source, account, &hop).await {
             Ok(opened) => break (hop, opened),
             Err(error) => {
                 route.note(worker, &hop, &error);
                 if !route.failed(worker, source, record, &hop, &head.method, &error, true) {
-                    return (route.given_up(worker, hop, error.kind.into()), reply::failed(&error));
+                    return (route.given_up(worker, hop, error.kind.into()), failed(&error));
                 }
             }
         }
     };
+    let http2 = route.version() == AppVersion::Http2;
+    let opened = if http2 {
+        match websocket::ask(worker, opened, &head, &caller).await {
+            Ok(Some(answered)) => {
+                let mut outcome = route.succeeded(worker, hop);
+                let edge = record.edge(worker, source, &outcome);
+                let response = answer_http2(worker, answered, wish, account, edge);
+                let response = response.unwrap_or_else(|error| {
+                    outcome.reason = Some(error.kind.into());
+                    failed(&error)
+                });
+                return (outcome, response);
+            }
+            // Perhaps it takes them in HTTP/1.1.
+            Ok(None) => match open(worker, source, account, &hop).await {
+                Ok(opened) => opened,
+                Err(error) => return (route.given_up(worker, hop, error.kind.into()), failed(&error)),
+            },
+            Err(error) => return (route.given_up(worker, hop, error.kind.into()), failed(&error)),
+        }
+    } else {
+        opened
+    };
+    if let Form::Extended(_) = wish.form {
+        head.headers.insert(SEC_WEBSOCKET_KEY, key());
+    }
     let mut outcome = route.succeeded(worker, hop);
     let edge = record.edge(worker, source, &outcome);
-    let response = match speak(worker, opened, &head, body, wish, account, edge).await {
+    let response = match speak(worker, opened, &head, body, wish, &caller, edge).await {
         Ok(response) => response,
+        Err(error) if http2 && error.kind == UpstreamErrorKind::ConnectionLost => {
+            let message = format!(
+                "the application speaks HTTP/2, and does not say that it takes WebSockets there \
+                 (SETTINGS_ENABLE_CONNECT_PROTOCOL); nor does it in HTTP/1.1: {error}"
+            );
+            outcome.reason = Some(Reason::Unsupported);
+            reply::reply(Reason::Unsupported, &message)
+        }
         Err(error) => {
             outcome.reason = Some(error.kind.into());
-            let mut response = reply::failed(&error);
-            response.headers_mut().remove(crate::link::RETRY);
-            response
+            failed(&error)
         }
     };
     (outcome, response)
 }
 
+fn failed(error: &UpstreamError) -> Response<Body> {
+    let mut response = reply::failed(error);
+    response.headers_mut().remove(crate::link::RETRY);
+    response
+}
+
 /// Makes the request what the application is to get, except for the headers of the connection.
 fn rewrite(head: &mut Parts, form: &Form) -> Result<(), String> {
-    head.extensions.remove::<Protocol>();
     match form {
         Form::Upgrade(_) | Form::Connect => {}
         Form::Extended(protocol) if protocol.eq_ignore_ascii_case("websocket") => {
             head.method = Method::GET;
-            let key: [u8; 16] = rand::random();
-            let key = HeaderValue::from_str(&base64(&key)).map_err(|error| error.to_string())?;
-            head.headers.insert(SEC_WEBSOCKET_KEY, key);
+            head.headers.remove(SEC_WEBSOCKET_KEY);
             head.headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
         }
         Form::Extended(protocol) => {
@@ -143,10 +183,16 @@ fn rewrite(head: &mut Parts, form: &Form) -> Result<(), String> {
     Ok(())
 }
 
+/// What a client of HTTP/1.1 has to say, and one of HTTP/2 has not (RFC 8441, section 5).
+fn key() -> HeaderValue {
+    let key: [u8; 16] = rand::random();
+    HeaderValue::try_from(base64(&key)).unwrap_or(HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="))
+}
+
 /// A connection to an application.
-struct Opened {
-    upstream: Upstream,
-    counted: Counted,
+pub(super) struct Opened {
+    pub upstream: Upstream,
+    pub counted: Counted,
 }
 
 async fn open(
@@ -182,20 +228,17 @@ async fn speak(
     head: &Parts,
     body: Body,
     wish: Wish,
-    account: Rc<Account>,
+    caller: &Caller,
     edge: Arc<EdgeMetrics>,
 ) -> Result<Response<Body>, UpstreamError> {
     let Opened { upstream, counted } = opened;
-    if let Some(gate) = head.extensions.get::<crate::http::body::Gate>() {
-        gate.open();
-    }
     let websocket = HeaderValue::from_static("websocket");
     let upgrade = match &wish.form {
         Form::Upgrade(protocol) => Some(protocol),
         Form::Extended(_) => Some(&websocket),
         Form::Connect => None,
     };
-    let outgoing = Outgoing { head, upgrade, gate: None, account: &account };
+    let outgoing = Outgoing { head, upgrade, caller };
     let answer = exchange(Connection::new(upstream, worker.sweep.clone()), outgoing, body).await.map_err(
         |Failed { why, oversized, shed, .. }| {
             if let Some(shed) = shed {
@@ -210,16 +253,27 @@ async fn speak(
             UpstreamError::after_sending(kind, message)
         },
     )?;
+    let status = answer.head.status;
+    let switched = status == StatusCode::SWITCHING_PROTOCOLS;
+    let protocol = answer.head.headers.get(UPGRADE).cloned();
     let accepted = match wish.form {
-        Form::Upgrade(_) | Form::Extended(_) => answer.head.status == StatusCode::SWITCHING_PROTOCOLS,
-        Form::Connect => answer.head.status.is_success(),
+        Form::Upgrade(_) => switched,
+        Form::Extended(_) => {
+            let named = protocol.as_ref().map(HeaderValue::as_bytes);
+            switched && named.is_some_and(|named| named.eq_ignore_ascii_case(b"websocket"))
+        }
+        Form::Connect => status.is_success(),
     };
+    if !accepted && matches!(wish.form, Form::Extended(_)) && (switched || status.is_success()) {
+        let message =
+            format!("the application answered a request for a WebSocket with {status}, and opened none");
+        return Err(UpstreamError::after_sending(UpstreamErrorKind::NotUpgraded, message));
+    }
     if !accepted {
         return refused(answer, counted);
     }
     let (mut answer, upstream, read) = answer.into_upgraded();
-    let protocol = answer.headers.get(UPGRADE).cloned();
-    headers::normalize_response(&mut answer.headers).map_err(|problem| {
+    headers::normalize_response(answer.status, &mut answer.headers).map_err(|problem| {
         UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0.to_owned())
     })?;
     match &wish.form {
@@ -234,6 +288,7 @@ async fn speak(
             answer.headers.remove(CONTENT_LENGTH);
         }
     }
+    let account = caller.account.clone();
     worker.connections.spawn_local(async move {
         let Some(client) = wish.client.client().await else { return };
         pass(client, Replayed::new(read.into(), upstream), &account, &edge).await;
@@ -242,10 +297,35 @@ async fn speak(
     Ok(Response::from_parts(answer, Body::empty()))
 }
 
+/// Passes on what an application of HTTP/2 answers to a WebSocket; if it accepts it, lets the bytes pass.
+fn answer_http2(
+    worker: &Rc<Worker>,
+    answered: Answered,
+    wish: Wish,
+    account: &Rc<Account>,
+    edge: Arc<EdgeMetrics>,
+) -> Result<Response<Body>, UpstreamError> {
+    let Answered { mut head, mut sender, receiver } = answered;
+    headers::normalize_response(head.status, &mut head.headers)
+        .map_err(|problem| UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0))?;
+    if !head.status.is_success() {
+        sender.send(&mut Bytes::new(), true);
+        return Ok(Response::from_parts(head, Body::from(receiver)));
+    }
+    let (upstream, account) = (Tunnel::extended(sender, receiver), account.clone());
+    worker.connections.spawn_local(async move {
+        let Some(client) = wish.client.client().await else { return };
+        pass(client, upstream, &account, &edge).await;
+    });
+    head.headers.remove(CONTENT_LENGTH);
+    Ok(Response::from_parts(head, Body::empty()))
+}
+
 /// The application goes on in HTTP: its answer is passed on, and the connection not used again.
 fn refused(answer: Answer<Upstream>, counted: Counted) -> Result<Response<Body>, UpstreamError> {
     let mut response = answer.into_response(drop);
-    if let Err(problem) = headers::normalize_response(response.headers_mut()) {
+    let status = response.status();
+    if let Err(problem) = headers::normalize_response(status, response.headers_mut()) {
         return Err(UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0));
     }
     let mut held = Some(counted);

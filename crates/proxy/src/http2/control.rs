@@ -97,6 +97,7 @@ impl Core {
                 return Err(Violation::protocol("ENABLE_PUSH has a value that it cannot have"));
             }
             setting::MAX_CONCURRENT_STREAMS => self.peer.max_streams = value as usize,
+            setting::ENABLE_CONNECT_PROTOCOL => self.peer.extended_connect = value == 1,
             setting::MAX_HEADER_LIST_SIZE => self.peer.header_list = value as usize,
             setting::INITIAL_WINDOW_SIZE => {
                 if i64::from(value) > MAX_WINDOW {

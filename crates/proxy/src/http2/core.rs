@@ -54,6 +54,8 @@ pub(super) struct PeerSettings {
     pub max_streams: usize,
     /// The largest header list that it takes.
     pub header_list: usize,
+    /// It takes extended CONNECT (RFC 8441, section 3; servers).
+    pub extended_connect: bool,
 }
 
 pub(super) struct Core {
@@ -170,6 +172,7 @@ impl Core {
                 // goes ahead, so that no round trip is lost, and the others wait for what it says.
                 max_streams: 1,
                 header_list: usize::MAX,
+                extended_connect: false,
             },
             settings_seen: false,
             waiting: VecDeque::new(),

@@ -33,26 +33,47 @@ pub struct RequestHead<'a> {
     pub more: &'a [(HeaderName, HeaderValue)],
 }
 
+impl<'a> RequestHead<'a> {
+    /// That of a request, with `more` fields.
+    pub fn new(head: &'a request::Parts, more: &'a [(HeaderName, HeaderValue)]) -> Self {
+        let request::Parts { method, uri, extensions, headers, .. } = head;
+        Self { method, uri, extensions, headers, more }
+    }
+}
+
 impl RequestHead<'_> {
     pub(super) fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>) {
         encoder.method(self.method, out);
-        if *self.method != Method::CONNECT {
+        if self.has_path() {
             encoder.scheme(self.uri.scheme_str().unwrap_or("http"), out);
         }
         if let Some(authority) = self.uri.authority() {
             encoder.authority(authority.as_str(), out);
         }
-        if *self.method != Method::CONNECT {
+        if self.has_path() {
             encoder.path(uri::path(self.uri, self.extensions), out);
+        }
+        if let Some(protocol) = self.protocol() {
+            encoder.protocol(protocol, out);
         }
         for (name, value) in self.more {
             encoder.header(name, value, out);
         }
         encode_headers(self.headers, encoder, out);
     }
-}
 
-impl RequestHead<'_> {
+    fn has_path(&self) -> bool {
+        *self.method != Method::CONNECT || self.protocol().is_some()
+    }
+
+    /// What an extended CONNECT asks for (RFC 8441, section 4): it has a scheme and a path.
+    fn protocol(&self) -> Option<&str> {
+        if *self.method != Method::CONNECT {
+            return None;
+        }
+        self.extensions.get().and_then(|Protocol(protocol)| protocol.to_str().ok())
+    }
+
     /// How large the peer's decoder takes it for (section 6.5.2).
     pub(super) fn size(&self) -> usize {
         let pseudo = |name: &str, value: &str| name.len() + value.len() + ENTRY_OVERHEAD;
@@ -60,10 +81,11 @@ impl RequestHead<'_> {
         let path = || uri::path(self.uri, self.extensions).len();
         let mut size = pseudo(":method", self.method.as_str());
         size += self.uri.authority().map_or(0, |authority| pseudo(":authority", authority.as_str()));
-        if *self.method != Method::CONNECT {
+        if self.has_path() {
             size += pseudo(":scheme", self.uri.scheme_str().unwrap_or("http"));
             size += pseudo(":path", "") + path();
         }
+        size += self.protocol().map_or(0, |protocol| pseudo(":protocol", protocol));
         size += self.more.iter().map(|(name, value)| field(name, value)).sum::<usize>();
         size + list_size(self.headers)
     }

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode, request, response};
 
 use super::core::Core;
 use super::error::{Ended, Error, Reason};
-use super::fields::{self, RequestHead};
+use super::fields::RequestHead;
 use super::given_up;
 use super::line::Line;
 use super::stream::{Way, register};
@@ -65,6 +65,11 @@ impl Handle {
     /// Whether streams can be opened, now or later.
     pub fn is_open(&self) -> bool {
         self.0.borrow().takes_streams()
+    }
+
+    /// Whether the peer has said that it takes extended CONNECT (RFC 8441, section 3).
+    pub fn takes_extended_connect(&self) -> bool {
+        self.0.borrow().peer.extended_connect
     }
 
     /// Streams that are open, or over and held by somebody.
@@ -150,13 +155,25 @@ impl Sender {
             return Err(failure);
         }
         if let Some(stream) = core.streams.get_mut(&self.id) {
-            stream.answered |= !status.is_informational();
+            stream.answered = true;
         }
-        core.send_block(self.id, end, |encoder, out| {
-            encoder.status(status, out);
-            fields::encode_headers(headers, encoder, out);
-        });
+        core.send_head(self.id, status, headers, end);
         Ok(())
+    }
+
+    /// What interim answers are sent with, by whoever has them.
+    pub fn interim(&self) -> InterimSender {
+        InterimSender { handle: self.handle.clone(), id: self.id }
+    }
+
+    /// The peer does not send data before it is told to continue, or tires of waiting (RFC 9110, section 10.1.1):
+    /// until then it is no peer that does not go on.
+    pub fn awaits_continue(&mut self) {
+        self.with_core(|core, id| {
+            if let Some(stream) = core.streams.get_mut(&id) {
+                stream.awaits_continue = stream.data.is_empty();
+            }
+        });
     }
 
     /// Waits until something may be sent; gives how much. Fails as soon as the stream is reset.
@@ -222,6 +239,26 @@ impl Drop for Sender {
     }
 }
 
+/// Sends interim answers on a stream that others hold.
+pub struct InterimSender {
+    handle: Handle,
+    id: u32,
+}
+
+impl InterimSender {
+    /// Sends one, unless the stream is over.
+    pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
+        let mut core = self.handle.0.borrow_mut();
+        if core.failure(self.id).is_some() {
+            return;
+        }
+        if let Some(stream) = core.streams.get_mut(&self.id) {
+            stream.awaits_continue &= status != StatusCode::CONTINUE;
+        }
+        core.send_head(self.id, status, headers, false);
+    }
+}
+
 /// The end of a stream that receives. Dropping it before the peer's end resets the stream; on a server,
 /// only once the answer is complete, as the peer then need not send the rest (RFC 9113, section 8.1).
 pub struct Receiver {
@@ -230,11 +267,16 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Waits for a response's head.
+    /// Waits for a response's head: those of interim answers come before.
     pub fn poll_head(&mut self, cx: &Context<'_>) -> Poll<Result<response::Parts, Error>> {
         let mut core = self.handle.0.borrow_mut();
-        if let Some(head) = core.streams.get_mut(&self.id).and_then(|stream| stream.head.take()) {
-            return Poll::Ready(Ok(*head));
+        if let Some(stream) = core.streams.get_mut(&self.id) {
+            if let Some(head) = stream.interim_heads.pop_front() {
+                return Poll::Ready(Ok(head));
+            }
+            if let Some(head) = stream.head.take() {
+                return Poll::Ready(Ok(*head));
+            }
         }
         if let Some(failure) = core.failure(self.id) {
             let oversized = core.streams.get(&self.id).is_some_and(|stream| stream.oversized);
@@ -244,12 +286,6 @@ impl Receiver {
             register(&mut stream.receiver, cx);
         }
         Poll::Pending
-    }
-
-    /// Whether the peer said `100 Continue` since the last call.
-    pub fn may_continue(&mut self) -> bool {
-        let mut core = self.handle.0.borrow_mut();
-        core.streams.get_mut(&self.id).is_some_and(|stream| std::mem::take(&mut stream.may_continue))
     }
 
     /// Waits for data; `None` at the end of it. What was taken gives the peer room for more.

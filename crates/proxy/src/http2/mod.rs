@@ -41,7 +41,7 @@ pub use connection::{Connection, Plain, Transport};
 pub use error::{Ended, Error, REASON_NAMES, Reason, Violation};
 pub use fields::{Protocol, RequestHead};
 pub use given_up::give_up;
-pub use handle::{Handle, Incoming, Receiver, Sender, Unfit};
+pub use handle::{Handle, Incoming, InterimSender, Receiver, Sender, Unfit};
 pub use line::{Line, Ticket};
 pub use splice::splice;
 pub use tunnel::Tunnel;

@@ -16,7 +16,7 @@ use super::input::{BlockBegun, Data, Expect};
 use super::stream::{Reset, Stream, Way};
 use super::{Incoming, Unfit};
 use crate::budget::cost;
-use crate::progress::{INTERIM_ANSWERS, Stall};
+use crate::progress::Stall;
 
 /// Empty frames of one stream that a client takes: servers that flush what is not there.
 const MAX_EMPTY_FRAMES: u8 = 100;
@@ -226,6 +226,7 @@ impl Core {
             if let Some(length) = &mut stream.length_left {
                 *length = length.saturating_sub(count as u64);
             }
+            stream.awaits_continue = false;
             if count > 0 && stream.receiver_held {
                 let spare = stream.admits_spare(count);
                 self.windows.short |= !spare;
@@ -525,13 +526,12 @@ impl Core {
                 if end || head.status == http::StatusCode::SWITCHING_PROTOCOLS {
                     return self.fail(id, Reason::PROTOCOL_ERROR);
                 }
-                stream.interim += 1;
-                if stream.interim > INTERIM_ANSWERS {
+                if !stream.interim.admits(&head.headers) {
                     self.watched.cut[Stall::Interim as usize] += 1;
                     self.reset_as(id, Reset::Stalled, Reason::ENHANCE_YOUR_CALM);
                     return Ok(());
                 }
-                stream.may_continue |= head.status == http::StatusCode::CONTINUE;
+                stream.interim_heads.push_back(head);
                 stream.wake_receiver();
                 return Ok(());
             }

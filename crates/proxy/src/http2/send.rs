@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BufMut, Bytes};
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
@@ -57,6 +57,14 @@ impl Core {
             self.sent_end(id);
         }
         self.wake_driver();
+    }
+
+    /// Writes the head of an answer.
+    pub(super) fn send_head(&mut self, id: u32, status: StatusCode, headers: &HeaderMap, end: bool) {
+        self.send_block(id, end, |encoder, out| {
+            encoder.status(status, out);
+            fields::encode_headers(headers, encoder, out);
+        });
     }
 
     pub(super) fn send_trailers(&mut self, id: u32, trailers: &HeaderMap) -> Result<(), Error> {

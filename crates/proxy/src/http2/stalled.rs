@@ -113,6 +113,7 @@ impl Stream {
             && self.data.is_empty()
             && self.receiving == Way::Open
             && self.reset.is_none()
+            && !self.awaits_continue
             && !self.stalled;
         awaited.then_some(left)
     }

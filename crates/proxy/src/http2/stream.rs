@@ -10,6 +10,7 @@ use super::error::Reason;
 use super::stalled::Still;
 use crate::budget::{Charge, cost};
 use crate::pieces;
+use crate::progress::Interim;
 
 /// How one way of a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub(super) struct Stream {
     pub reset: Option<Reset>,
     /// How many were open when we had opened it; 0 when it is not among them (any more).
     pub opened_as: usize,
+    /// Interim answers that came and were not taken (clients).
+    pub interim_heads: VecDeque<response::Parts>,
     /// The head of the response, until it is taken (clients).
     pub head: Option<Box<response::Parts>>,
     /// A head has come: the next one are trailers.
@@ -58,8 +61,8 @@ pub(super) struct Stream {
     pub oversized: bool,
     /// Empty frames that came.
     pub empty_frames: u8,
-    /// `100 Continue` came and was not looked at.
-    pub may_continue: bool,
+    /// The peer may be waiting for `100 Continue` before it sends data (servers).
+    pub awaits_continue: bool,
     /// A request's head was answered (servers).
     pub answered: bool,
     /// It was opened here and is neither answered nor reset: it could be reset (clients).
@@ -98,7 +101,7 @@ pub(super) struct Stream {
     pub receive_still: Still,
     pub send_still: Still,
     /// Interim answers that came (clients).
-    pub interim: u32,
+    pub interim: Interim,
     /// Whoever waits for something to come, and for room to send or a reset.
     pub receiver: Option<Waker>,
     pub sender: Option<Waker>,
@@ -116,11 +119,12 @@ impl Stream {
             sending: Way::Open,
             reset: None,
             opened_as: 0,
+            interim_heads: VecDeque::new(),
             head: None,
             head_seen: false,
             oversized: false,
             empty_frames: 0,
-            may_continue: false,
+            awaits_continue: false,
             answered: false,
             unanswered: false,
             is_head: false,
@@ -143,7 +147,7 @@ impl Stream {
             stalled: false,
             receive_still: Still::default(),
             send_still: Still::default(),
-            interim: 0,
+            interim: Interim::default(),
             receiver: None,
             sender: None,
             waits_for_connection: false,

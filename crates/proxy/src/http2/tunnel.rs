@@ -19,15 +19,27 @@ pub struct Tunnel {
     rest: Bytes,
     shut: bool,
     ended: bool,
+    /// What is said where the other side broke.
+    broken: Reason,
 }
 
 /// The most that one write hands over.
 const WRITE: usize = 64 << 10;
 
 impl Tunnel {
-    pub(crate) fn new(mut sender: Sender, receiver: Receiver) -> Self {
+    /// Of a CONNECT (RFC 9113, section 8.5).
+    pub(crate) fn new(sender: Sender, receiver: Receiver) -> Self {
+        Self::breaking(sender, receiver, Reason::CONNECT_ERROR)
+    }
+
+    /// Of an extended CONNECT, where CANCEL stands for a reset of the connection (RFC 8441, section 5).
+    pub(crate) fn extended(sender: Sender, receiver: Receiver) -> Self {
+        Self::breaking(sender, receiver, Reason::CANCEL)
+    }
+
+    fn breaking(mut sender: Sender, receiver: Receiver, broken: Reason) -> Self {
         sender.is_tunnel();
-        Self { sender, receiver, rest: Bytes::new(), shut: false, ended: false }
+        Self { sender, receiver, rest: Bytes::new(), shut: false, ended: false, broken }
     }
 }
 
@@ -43,7 +55,7 @@ impl Tunnel {
 
 impl Reset for Tunnel {
     fn reset(&mut self) {
-        self.sender.reset(Reason::CANCEL);
+        self.sender.reset(self.broken);
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{LocalBoxFuture, Shared};
-use http::{HeaderName, HeaderValue, Response};
+use http::Response;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -29,9 +29,10 @@ use crate::budget::{Account, Seat};
 use crate::clock::MeshClock;
 use crate::departing::{Departing, Ending, Exit};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
+use crate::http::asker::Asker;
 use crate::http::body::Body;
 use crate::http::request::request;
-use crate::http2::{Connection, Ended, Handle, Limits, Line, until_dead};
+use crate::http2::{Connection, Ended, Handle, Limits, Line, RequestHead, until_dead};
 use crate::metrics::Handshake;
 use crate::progress::Side;
 use crate::state::{LocalWorkload, WorkloadCertificate};
@@ -173,23 +174,22 @@ impl LinkPool {
         }
     }
 
-    /// Sends a request on a link from `source` to the node of `endpoint`, with headers that come on top of its
-    /// own; see [`request`].
-    pub async fn request(
+    /// Sends a request on a link from `source` to the node of `endpoint`; see [`request`].
+    pub(crate) async fn request(
         &self,
         worker: &Rc<Worker>,
         source: &LocalWorkload,
         endpoint: &Arc<Endpoint>,
-        head: &http::request::Parts,
-        more: &[(HeaderName, HeaderValue)],
+        head: &RequestHead<'_>,
         body: Body,
+        asker: &Asker,
     ) -> Result<Response<Body>, UpstreamError> {
         let place = async |turn: &mut Turn| {
             let handle = self.place(worker, source, endpoint, turn).await?;
             worker.metrics.counts().client_streams.add(1);
             Ok(handle)
         };
-        let answered = request(&self.rules, &endpoint.address, place, head, more, body).await;
+        let answered = request(&self.rules, &endpoint.address, place, head, body, asker).await;
         // What the application said of it the other node puts in words: this is the link's affair.
         answered.map_err(|error| match error.kind {
             Kind::Reset(_) => UpstreamError { kind: Kind::ConnectionLost, ..error },

@@ -28,6 +28,8 @@ pub const REASON: HeaderName = HeaderName::from_static("tulle-reason");
 pub const RETRY: HeaderName = HeaderName::from_static("tulle-retry");
 /// The code of HTTP/2 that the application reset the request with, for clients that understand it.
 pub const RESET: HeaderName = HeaderName::from_static("tulle-reset");
+/// What the application offers to go on in, with a 426: HTTP/2 has no place for its `Upgrade`.
+pub const UPGRADE: HeaderName = HeaderName::from_static("tulle-upgrade");
 
 /// What the mesh's own headers may add to a head on a link.
 const OWN_HEADERS: u32 = 8 << 10;

@@ -25,7 +25,8 @@ use super::{
 };
 use crate::budget::{Payer, Seat, Shed, cost};
 use crate::error::UpstreamErrorKind;
-use crate::http::body::{Body, Gate};
+use crate::http::asker::{Asker, Caller};
+use crate::http::body::Body;
 use crate::http::headers;
 use crate::http::reply;
 use crate::http::respond::respond;
@@ -253,46 +254,25 @@ async fn answer(
     head.headers.remove(PORT);
     let response = match found {
         Ok((workload, port)) => {
-            let mut body = Body::from(receiver);
-            let mut gate = None;
             if headers::expects_continue(&head.headers) {
-                let (shut, gated) = Gate::before(body);
-                head.extensions.insert(shut.clone());
-                (gate, body) = (Some(shut), gated);
+                sender.awaits_continue();
             }
-            let request = Request::from_parts(head, body);
-            let served = inbound::serve_request(&worker, &link.peer, &workload, port, request);
-            let mut served = pin!(Some(served));
-            loop {
-                tokio::select! {
-                    biased;
-                    answered = or_reset(served.as_mut(), &mut sender) => match answered {
-                        Ok(response) => break response,
-                        Err(error) => {
-                            give_up(&error, || served.set(None));
-                            // What it held is given back, which takes its time, too.
-                            return link.peer.account.turn().await;
-                        }
-                    },
-                    () = opened(&gate), if gate.is_some() => {
-                        gate = None;
-                        // Fails only when the stream is over, which the others tell.
-                        let _ = sender.respond(StatusCode::CONTINUE, &HeaderMap::new(), false);
-                    }
+            let asker = Asker::Http2(sender.interim());
+            let caller = Caller { account: link.peer.account.clone(), asker };
+            let request = Request::from_parts(head, Body::from(receiver));
+            let mut served = pin!(Some(inbound::serve_request(&worker, &caller, &workload, port, request)));
+            match or_reset(served.as_mut(), &mut sender).await {
+                Ok(response) => response,
+                Err(error) => {
+                    give_up(&error, || served.set(None));
+                    // What it held is given back, which takes its time, too.
+                    return link.peer.account.turn().await;
                 }
             }
         }
         Err(refusal) => return refusal.send(sender),
     };
     respond(&mut sender, response).await;
-}
-
-/// Waits until the application wants a request's body (`100 Continue`).
-async fn opened(gate: &Option<Gate>) {
-    match gate {
-        Some(gate) => gate.opened().await,
-        None => std::future::pending().await,
-    }
 }
 
 /// An opaque connection (HBONE): bytes between the stream and the workload's process.

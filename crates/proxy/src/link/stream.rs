@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri, response};
@@ -50,7 +51,16 @@ impl LinkStream {
         };
         let (sender, mut receiver) = self.0.request(&head, false).map_err(not_sent)?;
         worker.metrics.counts().client_streams.add(1);
-        let head = match timeout(TUNNEL_DEADLINE, poll_fn(|cx| receiver.poll_head(cx))).await {
+        let answered = poll_fn(|cx| {
+            loop {
+                match ready!(receiver.poll_head(cx)) {
+                    // Nobody asked for those.
+                    Ok(head) if head.status.is_informational() => {}
+                    answered => return Poll::Ready(answered),
+                }
+            }
+        });
+        let head = match timeout(TUNNEL_DEADLINE, answered).await {
             // Nothing was sent through it yet, so another endpoint may be tried whatever happened.
             Ok(answer) => answer.map_err(not_sent)?,
             Err(_) => {

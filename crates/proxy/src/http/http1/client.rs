@@ -22,11 +22,12 @@ use super::framing::{Decoded, Decoder};
 use super::head::{self, Bad, ResponseHead};
 use super::input::{Cut, Input, Lost, NoHead};
 use super::output::{Output, Sending};
-use crate::budget::{Account, Charge, Shed};
-use crate::http::body::{Body, BodyError, Gate};
+use crate::budget::{Charge, Shed};
+use crate::http::asker::Caller;
+use crate::http::body::{Body, BodyError};
 use crate::http::headers::named_by_connection;
 use crate::http::trailers::passed_on;
-use crate::progress::{INTERIM_ANSWERS, Patience, Side, Stall, Stalled, Sweep};
+use crate::progress::{INTERIM_ANSWERS, Interim, Patience, Side, Stall, Stalled, Sweep};
 
 /// What a request can be sent through.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
@@ -81,10 +82,8 @@ pub(crate) struct Outgoing<'r> {
     pub head: &'r request::Parts,
     /// What it asks to go on in instead of HTTP (RFC 9110, section 7.8).
     pub upgrade: Option<&'r HeaderValue>,
-    /// What holds the body back until the application wants it.
-    pub gate: Option<&'r Gate>,
-    /// Of who sends it: what waits of it and of its answer is charged there.
-    pub account: &'r Rc<Account>,
+    /// Who sends it: what waits of it and of its answer is charged there, and interim answers go there.
+    pub caller: &'r Caller,
 }
 
 /// Why there is no answer.
@@ -130,9 +129,9 @@ pub(crate) async fn exchange<IO: Stream>(
     request: Outgoing<'_>,
     mut body: Body,
 ) -> Result<Answer<IO>, Failed> {
-    let Outgoing { head, upgrade, gate, account } = request;
-    if !connection.charge.is_of(account) {
-        connection.charge = Charge::on(account.clone());
+    let Outgoing { head, upgrade, caller } = request;
+    if !connection.charge.is_of(&caller.account) {
+        connection.charge = Charge::on(caller.account.clone());
     }
     let before = connection.output.total;
     connection.io.set_busy(true);
@@ -148,7 +147,7 @@ pub(crate) async fn exchange<IO: Stream>(
     }
     let mut upload = Some(upload);
     let mut broken = None;
-    let mut interim = 0;
+    let mut interim = Interim::default();
     let outcome = poll_fn(|cx| {
         let Parts { io, input, output, charge, sweep, reading, writing, .. } = &mut *connection;
         if let Some(sending) = &mut upload {
@@ -186,31 +185,22 @@ pub(crate) async fn exchange<IO: Stream>(
                     if let Err(shed) = charge.try_hold(input.held() + output.held()) {
                         return Poll::Ready(Err(NoAnswer::Shed(shed)));
                     }
-                    ready!(reading.poll(cx, sweep, Stall::Head, interim.into()));
+                    ready!(reading.poll(cx, sweep, Stall::Head, interim.count().into()));
                     return Poll::Ready(Err(NoAnswer::Stalled("it does not finish the head of its answer")));
                 }
             };
             reading.rest();
             let answer = parsed.map_err(NoAnswer::Head)?;
-            if answer.parts.status.is_informational() {
-                interim += 1;
-                if interim > INTERIM_ANSWERS {
-                    sweep.count(Side::Application, Stall::Interim);
-                    return Poll::Ready(Err(NoAnswer::Interim));
-                }
+            if answer.parts.status.is_informational() && !interim.admits(&answer.parts.headers) {
+                sweep.count(Side::Application, Stall::Interim);
+                return Poll::Ready(Err(NoAnswer::Interim));
             }
             match answer.parts.status {
-                StatusCode::CONTINUE => {
-                    if let Some(gate) = gate {
-                        gate.open();
-                    }
-                }
                 StatusCode::SWITCHING_PROTOCOLS if upgrade.is_some() && upload.is_none() => {
                     return Poll::Ready(Ok(answer));
                 }
                 StatusCode::SWITCHING_PROTOCOLS => return Poll::Ready(Err(NoAnswer::Switched)),
-                // Nobody in between has a use for the others.
-                status if status.is_informational() => {}
+                status if status.is_informational() => caller.asker.pass(cx, answer.parts),
                 _ => return Poll::Ready(Ok(answer)),
             }
         }
@@ -276,7 +266,9 @@ impl fmt::Display for NoAnswer {
             Self::Body(error) => write!(f, "the request's body broke: {error}"),
             Self::Stalled(what) => f.write_str(what),
             Self::Shed(shed) => f.write_str(shed.message()),
-            Self::Interim => write!(f, "it sent more than {INTERIM_ANSWERS} interim answers"),
+            Self::Interim => {
+                write!(f, "it sent more than {INTERIM_ANSWERS} interim answers, or more than 64 KiB of them")
+            }
             Self::Switched => f.write_str("it switched protocols without being asked to"),
         }
     }

@@ -85,7 +85,7 @@ pub(super) fn response(
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    let upgraded = status == StatusCode::SWITCHING_PROTOCOLS;
+    let upgraded = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
     let mut dated = status.is_informational();
     for (name, value) in headers {
         match name.as_str() {

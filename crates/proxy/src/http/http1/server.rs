@@ -6,6 +6,7 @@
 
 mod answer;
 mod body;
+mod idle;
 #[cfg(test)]
 mod tests;
 
@@ -18,19 +19,21 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tulle_model::detect::resembles_http;
 
 use self::answer::Asked;
+use self::idle::Idle;
 use super::framing::{Decoded, Decoder};
 use super::head::{self, Bad, RequestHead};
 use super::input::{AHEAD, Input, NoHead};
 use super::output::Output;
 use crate::budget::{Charge, Shed, cost};
 use crate::drain::Drain;
+use crate::http::asker::Asker;
 use crate::http::body::Body;
 use crate::http::headers;
 use crate::http::record::Outline;
@@ -42,8 +45,6 @@ use crate::metrics::Rejection;
 use crate::progress::{Again, Patience, Side, Stall, Sweep};
 use crate::tcp::{Closed, Downstream, Reset};
 
-/// An idle connection is closed after four such times, or a little more.
-const IDLE_QUARTER: Duration = Duration::from_secs(3600 / 4);
 /// How long a client that closed its side may take no byte of its answer before it is taken to be gone: the
 /// kernel does not tell one from the other.
 const HALF_CLOSED_DEADLINE: Duration = Duration::from_secs(15);
@@ -66,15 +67,14 @@ pub(in crate::http) enum Ended {
 }
 
 /// A client's connection, as its task and the body of the request under way share it.
-struct Client {
+pub(crate) struct Client {
     io: Downstream,
     input: Input,
     output: Output,
     /// For what waits in the two.
     charge: Charge,
     receiving: Receiving,
-    /// `100 Continue` is to be sent before the body is read.
-    owes_continue: bool,
+    expectation: Option<Box<Expectation>>,
     /// The connection's task, where it waits for what the body's reader does.
     task: Option<Waker>,
     sweep: Rc<Sweep>,
@@ -83,6 +83,13 @@ struct Client {
     again: Again,
     /// Since when the client's side is closed.
     half_closed: Option<Box<HalfClosed>>,
+}
+
+/// The client may be waiting for `100 Continue` before it sends the body of the request under way.
+#[derive(Default)]
+struct Expectation {
+    /// Who reads that body, meanwhile.
+    reader: Option<Waker>,
 }
 
 /// How far the body of the request under way is read.
@@ -225,8 +232,12 @@ async fn serve_request(
             Body::new(body::Incoming::new(client.clone(), &parts.headers))
         }
     };
+    let asker = match parts.version {
+        Version::HTTP_11 => Asker::Http1(client.clone()),
+        _ => Asker::Nobody,
+    };
     let response = {
-        let mut answer = pin!(answer(cx, Request::from_parts(parts, body), leaving));
+        let mut answer = pin!(answer(cx, Request::from_parts(parts, body), leaving, asker));
         let answered = poll_fn(|cx| {
             if let Poll::Ready(response) = answer.as_mut().poll(cx) {
                 return Poll::Ready(Ok(response));
@@ -298,42 +309,6 @@ async fn next_request(
         Poll::Pending
     })
     .await
-}
-
-/// What ends a connection without a request. It is polled once for each task that waits, not once for each
-/// request.
-struct Idle {
-    quarter: Pin<Box<Sleep>>,
-    /// Quarters of the time that have passed since a request was seen.
-    quarters: u32,
-    served: u64,
-    drained: Pin<Box<dyn Future<Output = ()>>>,
-    waits: Option<Waker>,
-}
-
-impl Idle {
-    fn new(drain: &Drain, served: u64) -> Self {
-        let drain = drain.clone();
-        let drained = Box::pin(async move { drain.wait().await });
-        Self { quarter: Box::pin(sleep(IDLE_QUARTER)), quarters: 0, served, drained, waits: None }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, served: u64) -> Poll<()> {
-        let waits = self.waits.as_ref().is_some_and(|waits| waits.will_wake(cx.waker()));
-        if waits && !self.quarter.is_elapsed() {
-            return Poll::Pending;
-        }
-        self.waits = Some(cx.waker().clone());
-        while self.quarter.as_mut().poll(cx).is_ready() {
-            self.quarters = if self.served == served { self.quarters + 1 } else { 0 };
-            self.served = served;
-            if self.quarters == 4 {
-                return Poll::Ready(());
-            }
-            self.quarter.as_mut().reset(Instant::now() + IDLE_QUARTER);
-        }
-        self.drained.as_mut().poll(cx)
-    }
 }
 
 /// Tells a client what is wrong with its request. One that never spoke HTTP would not understand it: its
@@ -447,7 +422,7 @@ impl Client {
             output: Output::default(),
             charge,
             receiving: Receiving::Over,
-            owes_continue: false,
+            expectation: None,
             task: None,
             again: Again::default(),
             half_closed: None,
@@ -460,7 +435,35 @@ impl Client {
     /// The body of a request is to come.
     fn receive(&mut self, decoder: Decoder, expects_continue: bool) {
         self.receiving = Receiving::Reader(decoder);
-        self.owes_continue = expects_continue;
+        self.expectation = expects_continue.then(Box::default);
+    }
+
+    /// Sends an interim answer. What does not leave now goes with the next thing that is written.
+    pub(in crate::http) fn send_interim(
+        &mut self,
+        cx: &mut Context<'_>,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) {
+        if status == StatusCode::CONTINUE {
+            self.expectation = None;
+        }
+        answer::put_interim(&mut self.output, status, headers);
+        let _ = self.output.poll_flush(cx, &mut self.io);
+        if self.output.is_empty() {
+            self.output.rest();
+        }
+        self.hold();
+    }
+
+    /// The answer is whole, and the client was never asked for the body that it held back: nobody need wait for it.
+    fn end_expectation(&mut self) {
+        if let Some(expectation) = self.expectation.take() {
+            self.receiving = Receiving::Broken;
+            if let Some(reader) = expectation.reader {
+                reader.wake();
+            }
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -561,9 +564,9 @@ impl Client {
         match &self.receiving {
             Receiving::Over => true,
             // Whether it sends its body, which it was not asked for, is the client's choice.
-            Receiving::Reader(_) => !self.owes_continue,
+            Receiving::Reader(_) => self.expectation.is_none(),
             Receiving::Left(decoder) => {
-                !self.owes_continue && decoder.left().is_some_and(|left| left <= SKIPPED as u64)
+                self.expectation.is_none() && decoder.left().is_some_and(|left| left <= SKIPPED as u64)
             }
             Receiving::Broken | Receiving::Malformed => false,
         }

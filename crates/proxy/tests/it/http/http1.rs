@@ -1,7 +1,5 @@
 //! HTTP/1.0 and HTTP/1.1, on every way between two workloads.
 
-use std::time::Duration;
-
 use http::{HeaderMap, Method, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -173,32 +171,12 @@ async fn the_application_decides_about_100_continue() {
         let mut stream = TcpStream::connect(path.address).await.unwrap();
         let head = head.replace("/refuse", "/mirror").replace("host: c", "host: c\r\nconnection: close");
         stream.write_all(head.as_bytes()).await.unwrap();
-        let begin = std::time::Instant::now();
         let answer = read_head(&mut stream).await;
         assert_eq!(answer, "HTTP/1.1 100 Continue\r\n\r\n", "{way:?}");
-        assert!(begin.elapsed() < Duration::from_millis(500), "{way:?}: it waited for its patience to end");
         stream.write_all(b"hello").await.unwrap();
         let answer = read_to_end(&mut stream).await;
         assert!(answer.contains("expect: 100-continue") && answer.ends_with("hello"), "{way:?}: {answer}");
     }
-}
-
-#[tokio::test]
-async fn an_application_without_100_continue_gets_the_body_all_the_same() {
-    let app = apps::script(|mut stream| async move {
-        read_head(&mut stream).await;
-        let mut body = [0; 5];
-        stream.read_exact(&mut body).await.unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-    })
-    .await;
-    let path = path(Way::SameNode, AppProtocol::Http1, app).await;
-    let mut stream = TcpStream::connect(path.address).await.unwrap();
-    let head = "POST / HTTP/1.1\r\nhost: c\r\nconnection: close\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
-    stream.write_all(head.as_bytes()).await.unwrap();
-    assert_eq!(read_head(&mut stream).await, "HTTP/1.1 100 Continue\r\n\r\n");
-    stream.write_all(b"hello").await.unwrap();
-    assert!(read_to_end(&mut stream).await.ends_with("ok"));
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ async fn a_refused_upgrade_is_an_answer_like_others() {
 #[tokio::test]
 async fn a_websocket_over_http2_becomes_one_over_http1() {
     for way in WAYS {
-        let path = path(way, AppProtocol::Detect, apps::serve(echo).await).await;
+        let path = path(way, AppProtocol::Http1, apps::serve(echo).await).await;
         let stream = TcpStream::connect(path.address).await.unwrap();
         let (client, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);

@@ -5,14 +5,14 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Poll, ready};
 
-use http::{Method, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body::Body as _;
 
 use super::{Client, Gone};
 use crate::http::body::Body;
 use crate::http::http1::buffers;
 use crate::http::http1::encode::{self, Announced};
-use crate::http::http1::output::Sending;
+use crate::http::http1::output::{Output, Sending};
 use crate::progress::Stall;
 use crate::tcp::Reset;
 
@@ -24,6 +24,12 @@ pub(super) struct Asked {
     pub keep: bool,
     /// It understands trailers (RFC 9110, section 6.5.1).
     pub trailers: bool,
+}
+
+/// Puts an interim answer (RFC 9110, section 15.2).
+pub(super) fn put_interim(output: &mut Output, status: StatusCode, headers: &HeaderMap) {
+    let announced = Announced::of_response(&Method::GET, Version::HTTP_11, status, headers, None);
+    encode::response(output.buffer(), Version::HTTP_11, status, headers, announced, b"");
 }
 
 /// Writes an answer to its end; whether the connection can be kept after it. `last`: it is not, in any case.
@@ -41,8 +47,6 @@ pub(super) async fn write(
     {
         let client = &mut *client.borrow_mut();
         keep &= client.may_follow();
-        // It is too late to ask for the body.
-        client.owes_continue = false;
         let left = head.status == StatusCode::SWITCHING_PROTOCOLS
             || (asked.method == Method::CONNECT && head.status.is_success());
         let connection: &[u8] = match (keep, asked.version) {
@@ -143,6 +147,7 @@ pub(super) async fn write(
         client.hold();
     }
     client.writing.rest();
+    client.end_expectation();
     written?;
     if broken {
         if announced.sending == Sending::UntilClose {

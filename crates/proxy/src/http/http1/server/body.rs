@@ -44,21 +44,24 @@ impl http_body::Body for Incoming {
             return Poll::Ready(None);
         }
         let client = &mut *this.client.borrow_mut();
-        if client.owes_continue {
-            // RFC 9110, section 10.1.1.
-            client.owes_continue = false;
-            client.output.buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-            // What does not leave now goes with the answer.
-            let _ = client.output.poll_flush(cx, &mut client.io);
-        }
-        let Receiving::Reader(decoder) = &mut client.receiving else { return Poll::Ready(None) };
+        let Receiving::Reader(decoder) = &mut client.receiving else {
+            this.over = true;
+            return Poll::Ready(Some(Err("the client was not asked for it".into())));
+        };
         let decoded = client.input.poll_body(cx, &mut client.io, decoder, &client.charge, |_| {});
         let held = client.input.hold_body(decoder, client.output.held(), &mut client.charge);
         let decoded = match decoded {
             Poll::Pending if let Err(shed) = held => Err(Lost::Shed(shed)),
             Poll::Ready(decoded) => {
+                // It does not wait, or not any longer.
+                client.expectation = None;
                 client.reading.rest();
                 decoded
+            }
+            // The application's part.
+            Poll::Pending if let Some(expectation) = &mut client.expectation => {
+                expectation.reader = Some(cx.waker().clone());
+                return Poll::Pending;
             }
             Poll::Pending => {
                 let Some((what, mark)) = decoder.begun(&client.input.buffer) else { return Poll::Pending };

@@ -8,6 +8,7 @@ use http::Response;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::time::timeout;
 
+use super::idle::IDLE_QUARTER;
 use super::*;
 use crate::drain::DrainSignal;
 use crate::tcp::Reset;

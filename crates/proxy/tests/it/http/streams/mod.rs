@@ -1,8 +1,10 @@
 //! What each side of a request is told of what the other did: one table of cases for each kind, and each case on
 //! every way between two workloads.
 
+mod interim;
 mod resets;
 mod trailers;
+mod websockets;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -41,7 +43,8 @@ impl App {
                 let (act, mut killed) = (act.clone(), killed.clone());
                 tokio::spawn(async move {
                     let served = async {
-                        let builder = h2::server::Builder::new();
+                        let mut builder = h2::server::Builder::new();
+                        builder.enable_connect_protocol();
                         let Ok(mut connection) = builder.handshake::<_, Bytes>(stream).await else { return };
                         while let Some(Ok((request, respond))) = connection.accept().await {
                             tokio::spawn(act(request, respond));
