@@ -20,6 +20,7 @@ mod node;
 mod node_state;
 mod passage;
 pub mod probes;
+pub mod process_state;
 pub mod reset;
 mod scope;
 mod socket;

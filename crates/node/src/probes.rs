@@ -5,7 +5,7 @@
 //! not running is not ready, whatever its probe says.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,19 +14,27 @@ use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::process_state::{LastExit, NOT_RUNNING, ProcessState};
 use crate::supervise::{self, Confined};
+use crate::workloads::fill;
 
 /// The first pause of a process that starts, which doubles up to the probe's period.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// How long a server may take to end a connection that was only opened to see whether it can be.
 const FAREWELL: Duration = Duration::from_millis(500);
+
+/// How much of what a command says when it fails is kept.
+const SAID: usize = 1024;
+
+/// How long its last words may take after its end: what it has started may hold the pipe for ever.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// How a workload is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +53,17 @@ pub enum Check {
     Http { port: u16, path: String },
     /// Good when the port accepts a connection.
     Tcp { port: u16 },
-    /// Good when the command ends with 0. It runs where the workload runs.
-    Exec { command: Vec<String> },
+    /// Good when the command ends with 0. It runs where the workload runs, with its environment; `${NAME}` in
+    /// it is a variable of that.
+    Exec {
+        command: Vec<String>,
+        /// Added to what the node gives to the workload's process.
+        #[serde(default)]
+        environment: Vec<(String, String)>,
+        /// The node's own where none is given.
+        #[serde(default)]
+        directory: Option<PathBuf>,
+    },
 }
 
 /// When it is asked, in milliseconds.
@@ -69,15 +86,60 @@ impl Default for Timing {
     }
 }
 
-/// Why a workload is not ready without a process.
-pub(crate) const NOT_RUNNING: &str = "its process is not running";
-
 /// Whether a workload can take traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     Ready,
+    /// It still counts as ready, but its last probe has failed.
+    Doubtful(Why),
     /// And why not.
-    NotReady(String),
+    NotReady(Why),
+}
+
+impl Health {
+    pub fn is_ready(&self) -> bool {
+        !matches!(self, Self::NotReady(_))
+    }
+}
+
+/// Why a workload is not ready, or may soon not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    /// The same for as long as the reason is the same: everybody is told of a change.
+    pub what: String,
+    /// What the probe's command said, which may be something else each time: only who asks is told.
+    pub said: String,
+}
+
+impl From<&str> for Why {
+    fn from(what: &str) -> Self {
+        Self { what: what.to_owned(), said: String::new() }
+    }
+}
+
+impl Why {
+    fn after(context: &str, failure: &Failure) -> Self {
+        Self { what: format!("{context}: {}", failure.what), said: failure.said.clone() }
+    }
+
+    /// All of it.
+    pub fn full(&self) -> String {
+        if self.said.is_empty() { self.what.clone() } else { format!("{}: {}", self.what, self.said) }
+    }
+}
+
+/// What was wrong with one answer.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    what: String,
+    /// See [`Why::said`].
+    said: String,
+}
+
+impl From<String> for Failure {
+    fn from(what: String) -> Self {
+        Self { what, said: String::new() }
+    }
 }
 
 /// Where the workload is.
@@ -90,17 +152,17 @@ pub struct Target {
     pub environment: Vec<(String, String)>,
 }
 
-/// Keeps `health` true to what the probe says for as long as the process runs, as `running` says.
+/// Keeps `health` true to what the probe says for as long as the process runs, as `process` says.
 /// Without a probe, a process that runs is ready.
 pub async fn watch(
     probe: Option<Probe>,
     target: Target,
-    mut running: watch::Receiver<bool>,
+    mut process: watch::Receiver<ProcessState>,
     health: watch::Sender<Health>,
 ) {
     loop {
-        set(&health, Health::NotReady(NOT_RUNNING.to_owned()));
-        if running.wait_for(|running| *running).await.is_err() {
+        set(&health, Health::NotReady(NOT_RUNNING.into()));
+        if process.wait_for(|process| process.runs).await.is_err() {
             return;
         }
         let asking = async {
@@ -114,7 +176,7 @@ pub async fn watch(
         };
         tokio::select! {
             () = asking => {}
-            stopped = running.wait_for(|running| !*running) => {
+            stopped = process.wait_for(|process| !process.runs) => {
                 if stopped.is_err() {
                     return;
                 }
@@ -127,26 +189,39 @@ async fn ask_for_ever(probe: &Probe, target: &Target, health: &watch::Sender<Hea
     let Timing { period_ms, timeout_ms, failures: most_failures, startup_ms } = probe.timing;
     let period = Duration::from_millis(period_ms.max(10));
     let deadline = Duration::from_millis(timeout_ms.max(1));
-    set(health, Health::NotReady("it is starting".to_owned()));
+    set(health, Health::NotReady("it is starting".into()));
     let started = Instant::now();
     let mut pause = FIRST_PAUSE;
     let mut failures = 0;
+    let mut was_ready = false;
     loop {
         let result = timeout(deadline, ask(&probe.check, target)).await;
-        match result.unwrap_or_else(|_| Err(format!("no answer within {} ms", deadline.as_millis()))) {
+        let result =
+            result.unwrap_or_else(|_| Err(format!("no answer within {} ms", deadline.as_millis()).into()));
+        match result {
             Ok(()) => {
                 set(health, Health::Ready);
+                was_ready = true;
                 failures = 0;
                 pause = period;
             }
-            Err(why) => {
+            Err(failure) => {
                 failures += 1;
-                let ready = *health.borrow() == Health::Ready;
-                if ready && failures >= most_failures {
-                    set(health, Health::NotReady(format!("its probe fails: {why}")));
-                } else if !ready && started.elapsed() > Duration::from_millis(startup_ms) {
-                    set(health, Health::NotReady(format!("it takes long to start: {why}")));
-                }
+                let ready = health.borrow().is_ready();
+                let not_ready = |context| Health::NotReady(Why::after(context, &failure));
+                set(
+                    health,
+                    if ready && failures < most_failures {
+                        let context = format!("its probe fails ({failures} of {most_failures})");
+                        Health::Doubtful(Why::after(&context, &failure))
+                    } else if was_ready {
+                        not_ready("its probe fails")
+                    } else if started.elapsed() > Duration::from_millis(startup_ms) {
+                        not_ready("it takes long to start")
+                    } else {
+                        not_ready("it is starting")
+                    },
+                );
                 // One that is ready and fails once, or has become unready, is asked every period.
                 pause = if failures >= most_failures || !ready { (pause * 2).min(period) } else { period };
             }
@@ -164,17 +239,22 @@ fn set(health: &watch::Sender<Health>, new: Health) {
     });
 }
 
-async fn ask(check: &Check, target: &Target) -> Result<(), String> {
+async fn ask(check: &Check, target: &Target) -> Result<(), Failure> {
     match check {
-        Check::Tcp { port } => connect(target.address, *port).await.map(leave),
-        Check::Http { port, path } => get(target.address, *port, path).await,
-        Check::Exec { command } => run(command, target).await,
+        Check::Tcp { port } => Ok(connect(target.address, *port).await.map(leave)?),
+        Check::Http { port, path } => Ok(get(target.address, *port, path).await?),
+        Check::Exec { command, environment, directory } => {
+            run(command, environment, directory.as_deref(), target).await
+        }
     }
 }
 
 async fn connect(address: IpAddr, port: u16) -> Result<TcpStream, String> {
     let address = SocketAddr::new(address, port);
-    TcpStream::connect(address).await.map_err(|e| format!("{address}: {e}"))
+    TcpStream::connect(address).await.map_err(|e| match e.kind() {
+        std::io::ErrorKind::ConnectionRefused => format!("nothing listens at {address}"),
+        _ => format!("{address}: {e}"),
+    })
 }
 
 /// Ends a connection politely: a server that speaks first would otherwise log a reset, as its words
@@ -209,17 +289,47 @@ async fn get(address: IpAddr, port: u16, path: &str) -> Result<(), String> {
     }
 }
 
-async fn run(command: &[String], target: &Target) -> Result<(), String> {
-    let [program, arguments @ ..] = command else { return Err("its command is empty".to_owned()) };
-    let mut process = Command::new(program);
-    process.args(arguments).envs(target.environment.iter().map(|(k, v)| (k, v)));
-    process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+async fn run(
+    command: &[String],
+    environment: &[(String, String)],
+    directory: Option<&Path>,
+    target: &Target,
+) -> Result<(), Failure> {
+    let own = environment.iter().map(|(name, value)| (name.clone(), fill(value, &target.environment)));
+    let variables: Vec<_> = target.environment.iter().cloned().chain(own).collect();
+    let mut words = command.iter().map(|word| fill(word, &variables));
+    let Some(program) = words.next() else { return Err("its command is empty".to_owned().into()) };
+    let mut process = Command::new(&program);
+    process.args(words).envs(variables.iter().map(|(k, v)| (k, v)));
+    if let Some(directory) = directory {
+        process.current_dir(directory);
+    }
+    process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let confined = Confined { cgroup: target.cgroup.clone(), name_service: target.name_service.clone() };
     // Dropped at the deadline, the child is killed.
     let spawned = supervise::spawn(process, confined, Signal::SIGKILL).await;
     let mut child = spawned.map_err(|e| format!("{program}: {e}"))?;
+    let words = child.stderr.take().map(|stderr| AbortOnDropHandle::new(tokio::spawn(first_words(stderr))));
     let status = child.wait().await.map_err(|e| format!("{program}: {e}"))?;
-    if status.success() { Ok(()) } else { Err(format!("{program} ended with {status}")) }
+    if status.success() {
+        return Ok(());
+    }
+    let said = match words {
+        Some(words) => timeout(LAST_WORDS, words).await.ok().and_then(Result::ok).unwrap_or_default(),
+        None => String::new(),
+    };
+    Err(Failure { what: format!("`{program}` {}", LastExit::of(status)), said })
+}
+
+/// What a command says, in one line, to its end: one that nobody listens to would be ended by that.
+async fn first_words(mut stderr: impl AsyncRead + Unpin) -> String {
+    let mut said = Vec::new();
+    let mut buffer = [0; 1024];
+    while let Ok(read @ 1..) = stderr.read(&mut buffer).await {
+        said.extend_from_slice(&buffer[..read.min(SAID - said.len())]);
+    }
+    let said = String::from_utf8_lossy(&said);
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -247,29 +357,53 @@ mod tests {
         drop(listener);
         let timing = Timing { period_ms: 20, failures: 1, ..Default::default() };
         let probe = Probe { check: Check::Tcp { port }, timing };
-        let (running, receiver) = watch::channel(false);
+        let (process, receiver) = watch::channel(ProcessState::default());
         let (health, mut seen) = watch::channel(Health::Ready);
         tokio::spawn(watch(Some(probe), target(), receiver, health));
-        seen.wait_for(|h| matches!(h, Health::NotReady(why) if why.contains("not running"))).await.unwrap();
-        running.send_replace(true);
-        seen.wait_for(|h| matches!(h, Health::NotReady(why) if why.contains("starting"))).await.unwrap();
+        seen.wait_for(|h| not_ready(h, "not running")).await.unwrap();
+        process.send_modify(|process| process.set(true));
+        // The first failure says why.
+        let starting = format!("it is starting: nothing listens at 127.0.0.1:{port}");
+        seen.wait_for(|h| not_ready(h, &starting)).await.unwrap();
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         seen.wait_for(|h| *h == Health::Ready).await.unwrap();
         drop(listener);
-        seen.wait_for(|h| matches!(h, Health::NotReady(why) if why.contains("fails"))).await.unwrap();
-        running.send_replace(false);
-        seen.wait_for(|h| matches!(h, Health::NotReady(why) if why.contains("not running"))).await.unwrap();
+        seen.wait_for(|h| not_ready(h, "its probe fails: nothing listens")).await.unwrap();
+        process.send_modify(|process| process.set(false));
+        seen.wait_for(|h| not_ready(h, "not running")).await.unwrap();
+    }
+
+    fn not_ready(health: &Health, why: &str) -> bool {
+        matches!(health, Health::NotReady(found) if found.what.contains(why))
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_before_it_counts() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let timing = Timing { period_ms: 10, failures: 3, startup_ms: 0, ..Default::default() };
+        let probe = Probe { check: Check::Tcp { port }, timing };
+        let (process, receiver) = watch::channel(ProcessState::default());
+        let (health, mut seen) = watch::channel(Health::NotReady("new".into()));
+        tokio::spawn(watch(Some(probe), target(), receiver, health));
+        process.send_modify(|process| process.set(true));
+        seen.wait_for(|h| *h == Health::Ready).await.unwrap();
+        drop(listener);
+        let doubtful = seen.wait_for(|h| matches!(h, Health::Doubtful(_))).await.unwrap().clone();
+        assert!(doubtful.is_ready());
+        // Once it was ready, it does not take long to start.
+        seen.wait_for(|h| not_ready(h, "its probe fails: ")).await.unwrap();
     }
 
     #[tokio::test]
     async fn without_a_probe_running_is_ready() {
-        let (running, receiver) = watch::channel(false);
+        let (process, receiver) = watch::channel(ProcessState::default());
         let (health, mut seen) = watch::channel(Health::Ready);
         let task = tokio::spawn(watch(None, target(), receiver, health));
         seen.wait_for(|h| *h != Health::Ready).await.unwrap();
-        running.send_replace(true);
+        process.send_modify(|process| process.set(true));
         seen.wait_for(|h| *h == Health::Ready).await.unwrap();
-        drop(running);
+        drop(process);
         task.await.unwrap();
     }
 
@@ -289,16 +423,31 @@ mod tests {
         });
         let check = Check::Http { port, path: "/healthz".into() };
         assert_eq!(ask(&check, &target()).await, Ok(()));
-        assert!(ask(&check, &target()).await.unwrap_err().contains("503"));
+        assert!(ask(&check, &target()).await.unwrap_err().what.contains("503"));
         assert!(ask(&check, &target()).await.is_err());
     }
 
     #[tokio::test]
-    async fn commands_run_with_the_workloads_environment() {
-        let exec = |script: &str| Check::Exec { command: ["sh", "-c", script].map(String::from).into() };
-        assert_eq!(ask(&exec("test $ANSWER = 42"), &target()).await, Ok(()));
-        assert!(ask(&exec("exit 3"), &target()).await.unwrap_err().contains('3'));
-        let missing = Check::Exec { command: vec!["/nonexistent".into()] };
-        assert!(ask(&missing, &target()).await.unwrap_err().contains("/nonexistent"));
+    async fn commands_run_as_the_workload_does() {
+        let exec = |command: &[&str]| Check::Exec {
+            command: command.iter().map(|word| word.to_string()).collect(),
+            environment: vec![("PORT".into(), "8080".into())],
+            directory: Some("/tmp".into()),
+        };
+        let sh = |script: &str| exec(&["sh", "-c", script]);
+        let good = sh("test $ANSWER = 42 && test ${PORT} = 8080 && test $PORT = 8080 && test $PWD = /tmp");
+        assert_eq!(ask(&good, &target()).await, Ok(()));
+        assert_eq!(
+            ask(&exec(&["test", "${PORT}-${ANSWER}-${X}", "=", "8080-42-${X}"]), &target()).await,
+            Ok(())
+        );
+        let failure = ask(&sh("echo not yet >&2; echo '  really' >&2; exit 3"), &target()).await.unwrap_err();
+        assert_eq!(failure, Failure { what: "`sh` ended with code 3".into(), said: "not yet really".into() });
+        // A child that holds the pipe, and one that says much, hold nobody up.
+        let held = ask(&sh("sleep 5 & echo held >&2; exit 1"), &target()).await.unwrap_err();
+        assert_eq!(held.what, "`sh` ended with code 1");
+        let much = sh("head -c 300000 /dev/zero | tr '\\0' x >&2; exit 1");
+        assert_eq!(ask(&much, &target()).await.unwrap_err().said.len(), SAID);
+        assert!(ask(&exec(&["/nonexistent"]), &target()).await.unwrap_err().what.contains("/nonexistent"));
     }
 }

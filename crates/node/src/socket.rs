@@ -140,18 +140,18 @@ async fn answer(request: Request<Incoming>, source: Arc<StatusSource>, owner: Op
         },
         (Method::PUT, ["v1", "workloads", namespace, name, "running"]) => {
             let name = WorkloadName::new(*namespace, *name);
-            match (body::<bool>(request).await, source.workloads.running(&name)) {
+            match (body::<bool>(request).await, source.workloads.process(&name)) {
                 (Err(answer), _) => answer,
                 (_, None) => unknown(&name),
-                (Ok(runs), Some(running)) => {
-                    running.send_replace(runs);
+                (Ok(runs), Some(process)) => {
+                    process.send_modify(|process| process.set(runs));
                     value(&runs)
                 }
             }
         }
         (Method::POST, ["v1", "workloads", namespace, name, "drain"]) => {
             let name = WorkloadName::new(*namespace, *name);
-            if source.workloads.running(&name).is_none() {
+            if source.workloads.process(&name).is_none() {
                 return unknown(&name);
             }
             value(&source.workloads.drain(&name, DRAIN_DEADLINE).await)

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tulle_model::name::WorkloadName;
 use tulle_proxy::Proxy;
 
 use crate::control::Server;
 use crate::control::discovery::ConfigAge;
 use crate::node_state::StatePublisher;
 use crate::passage::Outside;
-use crate::workloads::{WorkloadStatus, Workloads};
+use crate::workloads::{WAITS_FOR_CERTIFICATE, WorkloadStatus, Workloads};
 
 /// The state of a node.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +39,23 @@ pub struct NodeStatus {
     /// How many services the node knows of, because its workloads use them.
     pub services: usize,
     pub workloads: Vec<WorkloadStatus>,
+    /// Workloads that are to come (`tulle up`), and what they wait for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<WaitingWorkload>,
+}
+
+/// A workload that is to come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingWorkload {
+    pub namespace: String,
+    pub name: String,
+    /// What it waits for.
+    pub reason: String,
+}
+
+fn waiting((name, reason): (WorkloadName, String)) -> WaitingWorkload {
+    WaitingWorkload { namespace: name.namespace.to_string(), name: name.name.to_string(), reason }
 }
 
 /// Where the state is read from.
@@ -59,6 +77,11 @@ pub(crate) struct StatusSource {
 impl StatusSource {
     pub fn status(&self) -> NodeStatus {
         let age = *self.config_age.borrow();
+        let connected = *self.server.connected().borrow();
+        let mut workloads = self.workloads.list();
+        for workload in workloads.iter_mut().filter(|w| !connected && w.reason == WAITS_FOR_CERTIFICATE) {
+            workload.reason += &format!(", and the server at {} does not answer", self.server_address);
+        }
         NodeStatus {
             name: self.name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -67,12 +90,13 @@ impl StatusSource {
             capture_reason: self.capture_reason.clone(),
             link_address: self.link_address.borrow().to_string(),
             server: self.server_address.clone(),
-            connected: *self.server.connected().borrow(),
+            connected,
             config_age_seconds: age.age().as_secs(),
             config_generation: age.generation,
             clock_ahead_seconds: self.server.clock().wall_ahead().map(|(ahead, _)| ahead as f64 / 1000.0),
             services: self.state.cell().load().snapshot.services.len(),
-            workloads: self.workloads.list(),
+            workloads,
+            waiting: self.workloads.announced().into_iter().map(waiting).collect(),
         }
     }
 

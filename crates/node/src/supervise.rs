@@ -9,21 +9,26 @@ use std::sync::{OnceLock, mpsc as std_mpsc};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tulle_sys::family::{Family, Member};
 use tulle_sys::process::{Confinement, confine};
 
 use crate::backoff::Backoff;
 use crate::ending;
+use crate::process_state::{LastExit, ProcessState};
 use crate::workloads::MARK;
 
 /// A longer line is cut into several.
-const LONGEST_LINE: usize = 8 << 10;
+const LONGEST_LINE: usize = 256 << 10;
+
+/// How much is read at a time.
+const READ: usize = 8 << 10;
 
 /// A process that has run for so long was healthy: its next restart is quick again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
@@ -31,11 +36,12 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// How long the restarts of a process that keeps dying are apart, at first and at most.
 const RESTART: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
-/// How long an event may wait for its reader. Lines of output don't wait at all.
-const EVENT_DEADLINE: Duration = Duration::from_secs(1);
-
-/// How long the output of a process that has ended may still come.
+/// How long nothing may come from a pipe of a process that has ended: somebody else may hold it open for ever.
 const OUTPUT_DEADLINE: Duration = Duration::from_millis(200);
+
+/// What a pipe can hold of a process that has ended (pipe(7): `/proc/sys/fs/pipe-max-size`). What comes after that is
+/// somebody else's.
+const LEFT_IN_PIPE: usize = 1 << 20;
 
 /// What is run.
 #[derive(Debug, Clone, Default)]
@@ -77,21 +83,12 @@ pub enum Event {
         stream: Stream,
         text: String,
     },
-    /// Lines that nobody took in time.
-    Dropped {
-        lines: u64,
-    },
-    /// It has ended, or could not be started at all; `restart_in` says when it is tried again.
+    /// It has ended, or could not be started at all; `restart_in` says when it is tried again. All of its lines
+    /// came before.
     Ended {
-        why: End,
+        exit: LastExit,
         restart_in: Option<Duration>,
     },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    Status(ExitStatus),
-    NotStarted(String),
 }
 
 /// A process under supervision. Dropping it kills the process.
@@ -122,37 +119,54 @@ impl Supervised {
     }
 }
 
-/// Runs a process. `running` says at every moment whether it runs.
-pub fn supervise(process: Process, events: mpsc::Sender<Event>, running: watch::Sender<bool>) -> Supervised {
+/// Runs a process, of which `state` tells at every moment. Who does not take the events holds up what the process
+/// writes, as a pipe does that is not read, and its restart.
+pub fn supervise(
+    process: Process,
+    events: mpsc::Sender<Event>,
+    state: watch::Sender<ProcessState>,
+) -> Supervised {
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(run(process, events, running, stopped));
+    let task = tokio::spawn(run(process, events, state, stopped));
     Supervised { stop: Some(stop), task: Some(AbortOnDropHandle::new(task)), status: None }
 }
 
 async fn run(
     process: Process,
     events: mpsc::Sender<Event>,
-    running: watch::Sender<bool>,
+    state: watch::Sender<ProcessState>,
     mut stopped: oneshot::Receiver<Duration>,
 ) -> Option<ExitStatus> {
     let mut backoff = Backoff::new(RESTART.0, RESTART.1);
     loop {
         let started = Instant::now();
-        let (end, stop) = run_once(&process, &events, &running, &mut stopped).await;
-        running.send_replace(false);
+        let (status, stop) = run_once(&process, &events, &state, &mut stopped).await;
         if started.elapsed() >= HEALTHY_AFTER {
             backoff.reset();
         }
         let restart_in = (process.restart && !stop).then(|| backoff.delay(1.0));
-        let status = match &end {
-            End::Status(status) => Some(*status),
-            End::NotStarted(_) => None,
+        let (status, exit) = match status {
+            Ok((status, exit)) => (Some(status), exit),
+            Err(exit) => (None, exit),
         };
-        tell(&events, Event::Ended { why: end, restart_in }).await;
-        let Some(delay) = restart_in else { return status };
-        // An owner that has gone without a word wants it to stop, too.
-        if timeout(delay, &mut stopped).await.is_ok() {
-            return None;
+        state.send_modify(|state| {
+            state.ended(exit.clone());
+            if let Some(delay) = restart_in {
+                state.waits(delay);
+            }
+        });
+        let told = events.send(Event::Ended { exit, restart_in });
+        let Some(delay) = restart_in else {
+            let _ = told.await;
+            return status;
+        };
+        let next = async {
+            let (_, ()) = tokio::join!(told, tokio::time::sleep(delay));
+        };
+        tokio::select! {
+            () = next => state.send_modify(ProcessState::starts_again),
+            // An owner that has gone without a word wants it to stop, too.
+            _ = &mut stopped => return None,
         }
     }
 }
@@ -161,13 +175,10 @@ async fn run(
 async fn run_once(
     process: &Process,
     events: &mpsc::Sender<Event>,
-    running: &watch::Sender<bool>,
+    state: &watch::Sender<ProcessState>,
     stopped: &mut oneshot::Receiver<Duration>,
-) -> (End, bool) {
-    let not_started = |e: io::Error| {
-        let program = process.program.to_string_lossy();
-        (End::NotStarted(format!("`{program}` cannot be started: {e}")), false)
-    };
+) -> (Result<(ExitStatus, LastExit), LastExit>, bool) {
+    let not_started = |e: io::Error| (Err(LastExit::not_started(why_not_started(process, &e))), false);
     let mut command = Command::new(&process.program);
     command.args(&process.arguments).envs(process.environment.iter().map(|(k, v)| (k, v)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -186,32 +197,56 @@ async fn run_once(
         root: Member::of(pid),
     };
     let mut guard = Guard(Some(family.clone()));
-    running.send_replace(true);
-    tell(events, Event::Started { pid }).await;
-    let output = child.stdout.take().map(|o| tokio::spawn(lines(o, Stream::Output, events.clone())));
-    let errors = child.stderr.take().map(|o| tokio::spawn(lines(o, Stream::Error, events.clone())));
+    state.send_modify(|state| state.set(true));
+    // Its output is read to the end whatever becomes of this future.
+    let ended = CancellationToken::new();
+    let _ended = ended.clone().drop_guard();
+    let output =
+        tokio::spawn(tell(pid, child.stdout.take(), child.stderr.take(), events.clone(), ended.clone()));
 
+    // Its end is known at once, whatever else there is to end.
+    let end_of = |status: io::Result<ExitStatus>| {
+        let exit = match &status {
+            Ok(status) => LastExit::of(*status),
+            Err(e) => LastExit::not_started(e.to_string()),
+        };
+        state.send_modify(|state| state.ended(exit.clone()));
+        match status {
+            Ok(status) => Ok((status, exit)),
+            Err(_) => Err(exit),
+        }
+    };
     let (status, stop) = tokio::select! {
         status = child.wait() => {
-            running.send_replace(false);
+            let status = end_of(status);
             // What is left of it would hold its ports.
             (status, end_rest(&family, process.grace, stopped).await)
         }
         deadline = &mut *stopped => {
-            running.send_replace(false);
+            state.send_modify(|state| state.set(false));
             // Without a word from its owner there is no time for a farewell.
             let ending = end(&family, deadline.unwrap_or_default());
-            (tokio::join!(child.wait(), ending).0, true)
+            (end_of(tokio::join!(child.wait(), ending).0), true)
         }
     };
     guard.0 = None;
-    for reader in [output, errors].into_iter().flatten() {
-        let reader = AbortOnDropHandle::new(reader);
-        let _ = timeout(OUTPUT_DEADLINE, reader).await;
+    ended.cancel();
+    let _ = output.await;
+    (status, stop)
+}
+
+/// Why a process does not start, as its user would say it.
+fn why_not_started(process: &Process, error: &io::Error) -> String {
+    let program = process.program.to_string_lossy();
+    if let Some(folder) = process.directory.as_deref().filter(|folder| !folder.is_dir()) {
+        return format!("`{program}` cannot be started: there is no folder {}", folder.display());
     }
-    match status {
-        Ok(status) => (End::Status(status), stop),
-        Err(e) => (End::NotStarted(e.to_string()), stop),
+    match error.kind() {
+        io::ErrorKind::NotFound if program.contains('/') => {
+            format!("`{program}` cannot be started: there is no such file, or its interpreter is missing")
+        }
+        io::ErrorKind::NotFound => format!("`{program}` cannot be started: it is not in PATH"),
+        _ => format!("`{program}` cannot be started: {error}"),
     }
 }
 
@@ -245,46 +280,79 @@ impl Drop for Guard {
     }
 }
 
-async fn tell(events: &mpsc::Sender<Event>, event: Event) {
-    let _ = events.send_timeout(event, EVENT_DEADLINE).await;
+/// Tells of a process that has started, and what it says.
+async fn tell(
+    pid: u32,
+    output: Option<impl AsyncRead + Unpin>,
+    errors: Option<impl AsyncRead + Unpin>,
+    events: mpsc::Sender<Event>,
+    ended: CancellationToken,
+) {
+    let _ = events.send(Event::Started { pid }).await;
+    tokio::join!(
+        lines(output, Stream::Output, &events, &ended),
+        lines(errors, Stream::Error, &events, &ended),
+    );
 }
 
-/// Reads lines until the end of the stream. The process never waits for who reads the events.
-async fn lines(stream: impl AsyncRead + Unpin, kind: Stream, events: mpsc::Sender<Event>) {
-    let mut reader = BufReader::with_capacity(LONGEST_LINE, stream);
+/// Reads lines until the end of the stream, the last one without its end, too. Once the process has ended, it reads
+/// what is left in the pipe.
+async fn lines(
+    stream: Option<impl AsyncRead + Unpin>,
+    kind: Stream,
+    events: &mpsc::Sender<Event>,
+    ended: &CancellationToken,
+) {
+    let Some(mut stream) = stream else { return };
+    let mut buffer = vec![0; READ];
     let mut line = Vec::new();
-    let mut dropped = 0;
-    while let Ok(chunk) = reader.fill_buf().await {
-        if chunk.is_empty() {
-            break;
+    let mut left = LEFT_IN_PIPE;
+    while left > 0 {
+        let read = tokio::select! {
+            biased;
+            read = stream.read(&mut buffer) => read,
+            () = silence_after(ended) => break,
+        };
+        let Ok(read @ 1..) = read else { break };
+        if ended.is_cancelled() {
+            left = left.saturating_sub(read);
         }
-        let room = LONGEST_LINE - line.len();
-        let window = &chunk[..chunk.len().min(room)];
-        let end = window.iter().position(|&b| b == b'\n');
-        let taken = end.map_or(window.len(), |at| at + 1);
-        line.extend_from_slice(&window[..end.unwrap_or(window.len())]);
-        reader.consume(taken);
-        if end.is_some() || line.len() >= LONGEST_LINE {
-            send_line(&mut line, kind, &events, &mut dropped);
+        for part in buffer[..read].split_inclusive(|&b| b == b'\n') {
+            line.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                line.pop();
+                send_line(std::mem::take(&mut line), kind, events).await;
+            }
+            while line.len() >= LONGEST_LINE {
+                let rest = line.split_off(whole_characters(&line[..LONGEST_LINE]));
+                send_line(std::mem::replace(&mut line, rest), kind, events).await;
+            }
         }
     }
     if !line.is_empty() {
-        send_line(&mut line, kind, &events, &mut dropped);
-    }
-    if dropped > 0 {
-        tell(&events, Event::Dropped { lines: dropped }).await;
+        send_line(line, kind, events).await;
     }
 }
 
-fn send_line(line: &mut Vec<u8>, stream: Stream, events: &mpsc::Sender<Event>, dropped: &mut u64) {
-    let text = String::from_utf8_lossy(line).trim_end_matches('\r').to_owned();
-    line.clear();
-    if *dropped > 0 && events.try_send(Event::Dropped { lines: *dropped }).is_ok() {
-        *dropped = 0;
+/// Returns when nothing has come for a while since the process ended.
+async fn silence_after(ended: &CancellationToken) {
+    ended.cancelled().await;
+    tokio::time::sleep(OUTPUT_DEADLINE).await;
+}
+
+/// How much of a text can be cut off without cutting a character of UTF-8 in two.
+fn whole_characters(text: &[u8]) -> usize {
+    let last = text.iter().rev().take(4).position(|&b| b & 0xc0 != 0x80).unwrap_or(0);
+    let start = text.len() - 1 - last;
+    match std::str::from_utf8(&text[start..]) {
+        Err(e) if e.error_len().is_none() && start > 0 => start,
+        _ => text.len(),
     }
-    if events.try_send(Event::Line { stream, text }).is_err() {
-        *dropped += 1;
-    }
+}
+
+async fn send_line(line: Vec<u8>, stream: Stream, events: &mpsc::Sender<Event>) {
+    let text = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
+    let _ = events.send(Event::Line { stream, text }).await;
 }
 
 struct Spawn {
@@ -350,13 +418,13 @@ mod tests {
     struct Run {
         supervised: Supervised,
         events: mpsc::Receiver<Event>,
-        running: watch::Receiver<bool>,
+        state: watch::Receiver<ProcessState>,
     }
 
     fn start(process: Process) -> Run {
         let (sender, events) = mpsc::channel(1024);
-        let (running, receiver) = watch::channel(false);
-        Run { supervised: supervise(process, sender, running), events, running: receiver }
+        let (state, receiver) = watch::channel(ProcessState::default());
+        Run { supervised: supervise(process, sender, state), events, state: receiver }
     }
 
     impl Run {
@@ -392,16 +460,19 @@ mod tests {
     async fn a_killed_process_is_started_again() {
         let mut run = start(shell("sleep 60", true));
         let first = run.started().await;
-        assert!(*run.running.borrow());
+        assert!(run.state.borrow().runs);
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(first as i32), Signal::SIGKILL).unwrap();
         let end = run.until(|e| matches!(e, Event::Ended { .. })).await;
-        let Event::Ended { why: End::Status(status), restart_in: Some(_) } = end else { panic!("{end:?}") };
-        assert_eq!(status.signal(), Some(9));
+        let Event::Ended { exit, restart_in: Some(_) } = end else { panic!("{end:?}") };
+        assert_eq!(exit.signal, Some(9));
+        let waiting = run.state.borrow().clone();
+        assert_eq!((waiting.restarts, waiting.last_exit), (0, Some(exit)));
         let second = run.started().await;
         assert_ne!(first, second);
+        assert_eq!(run.state.borrow().restarts, 1);
         run.supervised.stop(Duration::from_secs(5)).await;
         assert!(!is_alive(second));
-        assert!(!*run.running.borrow());
+        assert!(!run.state.borrow().runs);
     }
 
     #[tokio::test]
@@ -447,7 +518,7 @@ mod tests {
 
     #[tokio::test]
     async fn output_comes_line_by_line_and_bounded() {
-        let script = "printf 'a\\r\\n\\nb'; head -c 20000 /dev/zero | tr '\\0' x >&2";
+        let script = "printf 'a\\r\\n\\nb'; head -c 300000 /dev/zero | tr '\\0' x >&2";
         let mut run = start(shell(script, false));
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         while let Some(event) = run.events.recv().await {
@@ -458,8 +529,50 @@ mod tests {
             }
         }
         assert_eq!(output, ["a", "", "b"]);
-        assert_eq!(errors, [8192, 8192, 3616]);
+        assert_eq!(errors, [LONGEST_LINE, 300_000 - LONGEST_LINE]);
         assert_eq!(run.supervised.ended().await.unwrap().code(), Some(0));
+    }
+
+    #[test]
+    fn no_character_is_cut_in_two() {
+        assert_eq!(whole_characters("aä".as_bytes()), 3);
+        assert_eq!(whole_characters(&"aä".as_bytes()[..2]), 1);
+        assert_eq!(whole_characters(&"a€".as_bytes()[..3]), 1);
+        assert_eq!(whole_characters(&"a😀".as_bytes()[..4]), 1);
+        assert_eq!(whole_characters(b"a\xff"), 2, "what is no UTF-8 is cut anywhere");
+        assert_eq!(whole_characters(b"\x80\x80\x80\x80\x80"), 5);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_loses_nothing() {
+        // More than pipe and queue can hold, and the end comes at once.
+        let script = "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; printf last";
+        let (sender, mut events) = mpsc::channel(1);
+        let (state, _) = watch::channel(ProcessState::default());
+        let _supervised = supervise(shell(script, false), sender, state.clone());
+        // It is held up, as it would be by a terminal.
+        tokio::time::sleep(OUTPUT_DEADLINE * 2).await;
+        let mut output = Vec::new();
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Line { text, .. } => output.push(text),
+                Event::Ended { .. } => assert_eq!(output.last().map(String::as_str), Some("last")),
+                Event::Started { .. } => assert!(output.is_empty()),
+            }
+        }
+        assert_eq!(output.len(), 20_001);
+        assert!(output.iter().take(20_000).enumerate().all(|(i, line)| *line == format!("line {i}")));
+    }
+
+    #[tokio::test]
+    async fn who_holds_the_pipe_of_a_process_that_has_ended_holds_nobody_up() {
+        // The supervisor knows it neither by its group nor by its parent.
+        let script = "setsid sh -c 'sleep 3' & sleep 0.1; printf last";
+        let mut run = start(shell(script, false));
+        let started = Instant::now();
+        assert_eq!(run.line().await, "last");
+        run.until(|e| matches!(e, Event::Ended { .. })).await;
+        assert!(started.elapsed() < Duration::from_secs(3), "it does not wait for the other's end");
     }
 
     #[tokio::test]
@@ -467,7 +580,8 @@ mod tests {
         let process = Process { program: "/nonexistent/program".into(), ..Default::default() };
         let mut run = start(process);
         let event = run.until(|e| matches!(e, Event::Ended { .. })).await;
-        let Event::Ended { why: End::NotStarted(why), restart_in: None } = event else { panic!("{event:?}") };
-        assert!(why.contains("/nonexistent/program"), "{why}");
+        let Event::Ended { exit, restart_in: None } = event else { panic!("{event:?}") };
+        assert!(exit.message.contains("/nonexistent/program"), "{exit}");
+        assert_eq!(run.state.borrow().last_exit, Some(exit));
     }
 }

@@ -255,7 +255,7 @@ async fn a_client_that_goes_while_its_workload_is_added_leaves_nothing() {
     // It is added in the end, and removed as one whose client has gone.
     timeout(SOON, reports.changed()).await.unwrap().unwrap();
     let name = tulle_model::name::WorkloadName::new("shop", "c-0");
-    until("it is removed", async || node.workloads().running(&name).is_none()).await;
+    until("it is removed", async || node.workloads().process(&name).is_none()).await;
     node.shutdown(SOON).await;
 }
 
@@ -287,7 +287,7 @@ async fn a_node_starts_with_the_server_down_from_what_it_has_on_disk() {
     assert!(node.status().services > 0);
     node.workloads().add(spec).await.unwrap();
     let name = tulle_model::name::WorkloadName::new("shop", "c-0");
-    node.workloads().running(&name).unwrap().send_replace(true);
+    node.workloads().process(&name).unwrap().send_modify(|process| process.set(true));
     until("the workload is ready", async || node.status().workloads[0].ready).await;
     node.shutdown(SOON).await;
 }
@@ -383,7 +383,7 @@ async fn certificates_are_renewed_and_the_old_ones_serve_meanwhile() {
     // With the new certificate it is as good a node as with the old one.
     assert!(node.connected(SOON).await);
     let name = tulle_model::name::WorkloadName::new("shop", "c-0");
-    node.workloads().running(&name).unwrap().send_replace(true);
+    node.workloads().process(&name).unwrap().send_modify(|process| process.set(true));
     until("the workload is ready", async || server_says(&server, "c-0").await == Some(true)).await;
     node.shutdown(SOON).await;
     server.shutdown().await;

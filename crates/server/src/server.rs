@@ -99,6 +99,17 @@ pub enum StartError {
     Objects(#[from] ObjectError),
 }
 
+impl StartError {
+    /// Whether another process stands against it, which may be stopped.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Listen { source, .. } => source.kind() == std::io::ErrorKind::AddrInUse,
+            Self::Store(OpenError::InUse(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 /// A running server. Dropping it stops it without waiting; [`Server::shutdown`] waits.
 pub struct Server {
     /// Where the API is served.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use crate::exit::{Failure, Result};
+use crate::terminal;
 
 /// A text that somebody wrote, and what it is called in messages.
 #[derive(Debug)]
@@ -52,12 +53,19 @@ impl Diagnostic {
         self
     }
 
-    fn render(&self, renderer: &Renderer) -> String {
+    /// For a terminal of that width; `None`: as wide as it is.
+    fn render(&self, room: Option<usize>) -> String {
+        let mut renderer = Renderer::styled();
+        if let Some(room) = room {
+            renderer = renderer.term_width(room);
+        }
+        let label_fits =
+            self.place.as_ref().is_none_or(|place| place.columns() <= room.unwrap_or(usize::MAX));
         let mut group = match &self.place {
             None => Group::with_title(Level::ERROR.primary_title(self.title.as_str())),
             Some(place) => {
                 let mut mark = AnnotationKind::Primary.span(place.span.clone());
-                if !place.label.is_empty() {
+                if !place.label.is_empty() && label_fits {
                     mark = mark.label(place.label.as_str());
                 }
                 let snippet = Snippet::source(place.source.text.as_str())
@@ -66,10 +74,36 @@ impl Diagnostic {
                 Group::with_title(Level::ERROR.primary_title(self.title.as_str())).element(snippet)
             }
         };
-        for help in &self.help {
+        // What has no room beside its mark stands below.
+        let label = self.place.iter().filter(|_| !label_fits).map(|place| &place.label);
+        for help in label.chain(&self.help) {
             group = group.element(Level::HELP.message(help.as_str()));
         }
-        renderer.render(&[group])
+        let text = renderer.render(&[group]).to_string();
+        let lines = text.lines().map(|line| {
+            let plain = anstream::adapter::strip_str(line).to_string();
+            match plain.trim_start() {
+                start if start.starts_with("= help: ") => {
+                    terminal::wrap(line, room, plain.len() - start.len() + "= help: ".len())
+                }
+                start if start.starts_with("error") => terminal::wrap(line, room, 2),
+                _ => line.to_owned(),
+            }
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Place {
+    /// How far right the label ends that is shown behind its mark.
+    fn columns(&self) -> usize {
+        let text = &self.source.text;
+        let start = text[..self.span.start].rfind('\n').map_or(0, |at| at + 1);
+        let line = text[..start].matches('\n').count() + 1;
+        let gutter = line.to_string().len() + " | ".len();
+        let mark = terminal::columns(&text[start..self.span.start])
+            + terminal::columns(&text[self.span.clone()]).max(1);
+        gutter + mark + 1 + terminal::columns(&self.label)
     }
 }
 
@@ -95,8 +129,8 @@ impl Diagnostics {
 
     /// With colours; who prints it takes them out where they are not wanted.
     pub fn render(&self) -> String {
-        let renderer = Renderer::styled();
-        let mut parts: Vec<_> = self.0.iter().take(SHOWN).map(|d| d.render(&renderer)).collect();
+        let room = terminal::width(std::io::stderr());
+        let mut parts: Vec<_> = self.0.iter().take(SHOWN).map(|d| d.render(room)).collect();
         if self.0.len() > SHOWN {
             parts.push(format!("… and {} more", self.0.len() - SHOWN));
         }
@@ -113,5 +147,33 @@ impl Diagnostics {
             n => format!("{n} errors"),
         };
         Err(Failure::report(format!("{}\n\n{count}; nothing was changed", self.render())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_fit_their_terminal() {
+        let text = "services:\n  a:\n    a-field-that-there-is-not: 1\n";
+        let source = Arc::new(Source { name: "tulle.yaml".to_owned(), text: text.to_owned() });
+        let at = text.find("a-field").expect("it is there");
+        let long =
+            "one of command, port, ports, replicas, environment, directory, probe, dependsOn is expected";
+        let diagnostic = Diagnostic::new("services.a.a-field-that-there-is-not: there is no such field; did you mean it?")
+            .at(&source, at..at + 25, long)
+            .help("all fields are in docs/up.md, each with its type, its default and what it is good for, in tables");
+        for width in [60, 80] {
+            let shown = diagnostic.render(Some(width));
+            let shown = anstream::adapter::strip_str(&shown).to_string();
+            assert!(shown.lines().all(|line| terminal::columns(line) <= width), "{shown}");
+            let words: Vec<_> = shown.split_whitespace().collect();
+            assert!(
+                words.join(" ").contains("did you mean it?") && shown.contains("= help: one of command"),
+                "{shown}"
+            );
+        }
+        assert!(diagnostic.render(None).contains(long));
     }
 }

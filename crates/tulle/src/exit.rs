@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::output::note;
+use crate::output::{note, note_wrapped};
 
 /// How a command ended. The numbers are a contract (`tulle --help` lists them).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub enum Exit {
     /// Somebody else's doing stands against it: an object exists or has changed, a field belongs to
     /// somebody else, another process runs.
     Conflict = 5,
+    /// The program of `tulle run` cannot be executed (as env(1), nohup(1) and shells say it).
+    NoExecution = 126,
+    /// There is no such program.
+    NoProgram = 127,
 }
 
 /// For `tulle --help`.
@@ -28,7 +32,140 @@ Exit codes:
   2  wrong usage or wrong input; nothing was changed
   3  the server or the node cannot be reached
   4  an object does not exist
-  5  a conflict: it exists, has changed, belongs to somebody else, or another process runs";
+  5  a conflict: it exists, has changed, belongs to somebody else, or another process runs
+`tulle run` ends with the code of its command; `tulle diff` with 1 where there is a difference.";
+
+/// What the exit codes of each command mean; those that are missing it never ends with. For `--help`, and
+/// docs/commands.md has the same.
+const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
+    (
+        "up",
+        &[
+            (0, "stopped as it was asked to"),
+            (1, "the mesh does not start"),
+            (2, "wrong usage, or something is wrong with the file"),
+            (5, "another one runs, or a port of a service is in use"),
+        ],
+    ),
+    (
+        "run",
+        &[
+            (
+                0,
+                "that and all others are the command's own, or 128 and the number of the signal that ended it; before it runs:",
+            ),
+            (1, "the node or the server does not take the workload"),
+            (2, "wrong usage"),
+            (3, "no node runs here, or it is another user's"),
+            (5, "a workload of that name runs here already"),
+            (126, "the command cannot be executed"),
+            (127, "there is no such command"),
+        ],
+    ),
+    (
+        "server",
+        &[
+            (0, "stopped as it was asked to"),
+            (1, "it does not start"),
+            (2, "wrong usage"),
+            (5, "another one runs with the same home, or a port is in use"),
+        ],
+    ),
+    (
+        "node",
+        &[
+            (0, "stopped as it was asked to"),
+            (1, "it does not start, or is not taken into the mesh"),
+            (2, "wrong usage"),
+            (5, "another one runs with the same home, or a port is in use"),
+        ],
+    ),
+    ("node drain", &[(0, "done"), (1, "not all has ended"), (2, "wrong usage"), (3, "no node runs here")]),
+    (
+        "node reset",
+        &[(0, "done"), (1, "something cannot be removed"), (2, "wrong usage"), (5, "a node runs")],
+    ),
+    ("get", ON_OBJECTS),
+    ("describe", ON_OBJECTS),
+    (
+        "apply",
+        &[
+            (0, "the mesh has what the files describe"),
+            (1, "the server refuses something"),
+            (2, "wrong usage, or something is wrong with the files; nothing was changed"),
+            (3, "the server cannot be reached"),
+            (4, "something that it needs does not exist"),
+            (5, "a field belongs to somebody else, or an object has changed meanwhile"),
+        ],
+    ),
+    (
+        "diff",
+        &[
+            (0, "no difference"),
+            (1, "a difference"),
+            (2, "wrong usage, something is wrong with the files, or something failed"),
+            (3, "the server cannot be reached"),
+            (4, "something that it needs does not exist"),
+        ],
+    ),
+    (
+        "delete",
+        &[
+            (0, "all of it is deleted"),
+            (1, "the server refuses to"),
+            (2, "wrong usage, or something is wrong with the files"),
+            (3, "the server cannot be reached"),
+            (4, "something of it does not exist (the rest is deleted)"),
+            (5, "it is in use, or has changed meanwhile"),
+        ],
+    ),
+    ("validate", &[(0, "nothing is wrong"), (2, "wrong usage, or something is wrong with the files")]),
+    ("status", ON_NAMESPACES),
+    ("edges", ON_NAMESPACES),
+    (
+        "token",
+        &[
+            (0, "done"),
+            (1, "the server refuses to"),
+            (2, "wrong usage, or the server cannot make such a token"),
+            (3, "the server cannot be reached"),
+            (4, "what is named does not exist"),
+            (5, "it has changed meanwhile"),
+        ],
+    ),
+    ("fake-service", &[(0, "stopped as it was asked to"), (1, "it cannot serve"), (2, "wrong usage")]),
+    ("completions", &[(0, "printed"), (2, "wrong usage")]),
+];
+
+const ON_OBJECTS: &[(u8, &str)] = &[
+    (0, "printed; an empty list, too"),
+    (1, "something failed"),
+    (2, "wrong usage, or there is no such kind"),
+    (3, "the server cannot be reached"),
+    (4, "an object, or the namespace, does not exist"),
+];
+
+const ON_NAMESPACES: &[(u8, &str)] = &[
+    (0, "printed"),
+    (1, "something failed"),
+    (2, "wrong usage"),
+    (3, "the server cannot be reached"),
+    (4, "the namespace does not exist"),
+];
+
+/// A command with its exit codes in its help, and so those below it.
+pub fn with_codes(command: clap::Command, above: &str) -> clap::Command {
+    let name = format!("{above} {}", command.get_name()).trim().to_owned();
+    let command = command.mut_subcommands(|below| with_codes(below, &name));
+    let codes = name.split(' ').next().map(|first| (first, name.as_str()));
+    let of =
+        |wanted: &str| BY_COMMAND.iter().find(|(command, _)| *command == wanted).map(|(_, codes)| *codes);
+    let Some(codes) = codes.and_then(|(first, name)| of(name).or_else(|| of(first))) else { return command };
+    let lines: Vec<_> = codes.iter().map(|(code, meaning)| format!("  {code}  {meaning}")).collect();
+    let codes = format!("Exit codes:\n{}", lines.join("\n"));
+    let help = command.get_after_help().map(|help| format!("{}\n\n{codes}", help.ansi()));
+    command.after_help(help.unwrap_or(codes))
+}
 
 /// Why a command failed, for people: what, and what to do next.
 #[derive(Debug)]
@@ -83,11 +220,11 @@ impl Failure {
             note(self.message.trim_end());
         } else {
             let red = paint(Red);
-            note(&format!("{red}error{red:#}: {}", self.message));
+            note_wrapped(&format!("{red}error{red:#}: {}", self.message), 2);
         }
         for help in &self.help {
             let cyan = paint(Cyan);
-            note(&format!("{cyan}help{cyan:#}: {help}"));
+            note_wrapped(&format!("{cyan}help{cyan:#}: {help}"), 2);
         }
     }
 }
@@ -108,5 +245,27 @@ impl From<std::io::Error> for Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::new(format!("{error:#}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_code() {
+        let text = include_str!("../../../docs/commands.md");
+        for (command, codes) in BY_COMMAND {
+            for (code, meaning) in *codes {
+                let row = format!("| `tulle {command}` | {code} | {meaning} |");
+                assert!(text.contains(&row), "docs/commands.md has no row\n{row}");
+            }
+        }
+        let rows = text.lines().filter(|line| line.starts_with("| `tulle ")).count();
+        assert_eq!(
+            rows,
+            BY_COMMAND.iter().map(|(_, codes)| codes.len()).sum::<usize>(),
+            "rows that are no more true"
+        );
     }
 }

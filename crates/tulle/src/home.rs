@@ -55,7 +55,8 @@ fn default_home() -> Result<PathBuf> {
     }
 }
 
-fn is_root() -> bool {
+/// Whether this process has root's rights.
+pub fn is_root() -> bool {
     // The owner of this process' own entry is its effective user.
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)

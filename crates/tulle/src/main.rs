@@ -12,6 +12,7 @@ mod output;
 mod printer;
 mod selection;
 mod signals;
+mod terminal;
 mod units;
 mod up;
 
@@ -19,7 +20,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit::{EXIT_CODES, Result};
 use crate::printer::{LAST_WORDS, Printer};
@@ -60,7 +61,7 @@ enum Command {
     Delete(commands::delete::DeleteArgs),
     /// Look for errors in files, with no server
     Validate(commands::validate::ValidateArgs),
-    /// Show nodes, services, endpoints and certificates
+    /// Show nodes, services and workloads: what is ready, and why the rest is not
     Status(commands::status::StatusArgs),
     /// Show who calls whom
     Edges(commands::edges::EdgesArgs),
@@ -79,7 +80,8 @@ enum Command {
 fn main() -> ExitCode {
     // Every TLS connection and every key of this process uses this provider.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let cli = Cli::parse();
+    let command = Cli::command().mut_subcommands(|command| exit::with_codes(command, ""));
+    let cli = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     log(cli.verbose);
     let outcome = run(cli.command);
     if let Some(log) = LazyLock::get(&LOG) {
@@ -155,8 +157,13 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Describe(args) => small(Box::pin(commands::describe::run(args))),
         Command::Apply(args) => small(Box::pin(commands::apply::run(args))),
         Command::Diff(args) => {
-            let differs = small_runtime()?.block_on(commands::diff::run(args))?;
-            Ok(ExitCode::from(u8::from(differs)))
+            let differs = small_runtime()?.block_on(commands::diff::run(args));
+            // 1 says that there is a difference.
+            let differs = differs.map_err(|failure| match failure.exit {
+                exit::Exit::Failure => failure.exit(exit::Exit::Input),
+                _ => failure,
+            });
+            Ok(ExitCode::from(u8::from(differs?)))
         }
         Command::Delete(args) => small(Box::pin(commands::delete::run(args))),
         Command::Validate(args) => done(commands::validate::run(args)),

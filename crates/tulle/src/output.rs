@@ -1,10 +1,13 @@
 //! What commands print: tables, JSON, YAML.
 
+use std::borrow::Cow;
+
 use anstyle::Style;
 use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::exit::{Failure, Result};
+use crate::terminal;
 
 /// How a command prints what it found (`-o`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -75,6 +78,11 @@ pub fn note(line: &str) {
     let _ = writeln!(anstream::stderr().lock(), "{line}");
 }
 
+/// As [`note`], broken to the width of a terminal, the lines after the first `indent` columns further right.
+pub fn note_wrapped(line: &str, indent: usize) {
+    note(&terminal::wrap(line, terminal::width(std::io::stderr()), indent));
+}
+
 /// One cell.
 #[derive(Debug, Clone)]
 pub struct Cell {
@@ -88,7 +96,7 @@ impl Cell {
     }
 
     fn width(&self) -> usize {
-        self.text.chars().count()
+        terminal::columns(&self.text)
     }
 }
 
@@ -98,20 +106,42 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// A table as kubectl prints it: no lines, three spaces between columns.
+/// A table as kubectl prints it: no lines, three spaces between columns. On a terminal that is too narrow for it, two,
+/// and the longest cells lose their middle: `a-very…-name`.
 #[derive(Debug, Default)]
 pub struct Table {
     header: Vec<String>,
     rows: Vec<Vec<Cell>>,
     /// Widths of columns at least, so that tables that follow each other line up.
     widths: Vec<usize>,
+    /// What there is for a line.
+    room: Option<usize>,
 }
 
 const GAP: usize = 3;
+const NARROW_GAP: usize = 2;
+/// No cell is cut to less.
+const NARROWEST: usize = 8;
 
 impl Table {
     pub fn new<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
-        Self { header: header.into_iter().map(Into::into).collect(), ..Self::default() }
+        Self {
+            header: header.into_iter().map(Into::into).collect(),
+            room: terminal::width(std::io::stdout()),
+            ..Self::default()
+        }
+    }
+
+    /// All of every cell, whatever the terminal's width.
+    pub fn whole(mut self) -> Self {
+        self.room = None;
+        self
+    }
+
+    /// Its lines begin that much further right.
+    pub fn indented(mut self, columns: usize) -> Self {
+        self.room = self.room.map(|room| room.saturating_sub(columns));
+        self
     }
 
     pub fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
@@ -126,20 +156,22 @@ impl Table {
     pub fn render(&mut self) -> String {
         let header: Vec<Cell> = self.header.iter().map(Cell::from).collect();
         self.measure(&header);
-        let mut text = String::new();
-        self.line(&header, &mut text);
-        text + &self.more()
+        let rows = std::mem::take(&mut self.rows);
+        self.lines(std::iter::once(header).chain(rows).collect())
     }
 
     /// The rows since the last call, without a header.
     pub fn more(&mut self) -> String {
         let rows = std::mem::take(&mut self.rows);
-        for row in &rows {
-            self.measure(row);
-        }
+        self.lines(rows)
+    }
+
+    fn lines(&mut self, rows: Vec<Vec<Cell>>) -> String {
+        rows.iter().for_each(|row| self.measure(row));
+        let (widths, gap) = fit(&self.widths, self.room);
         let mut text = String::new();
         for row in &rows {
-            self.line(row, &mut text);
+            line(row, &widths, gap, &mut text);
         }
         text
     }
@@ -151,27 +183,57 @@ impl Table {
                 None => self.widths.push(cell.width()),
             }
         }
-        // The header is measured before the rows are known.
-        for row in &self.rows {
-            for (i, cell) in row.iter().enumerate() {
-                match self.widths.get_mut(i) {
-                    Some(width) => *width = cell.width().max(*width),
-                    None => self.widths.push(cell.width()),
-                }
-            }
-        }
     }
+}
 
-    fn line(&self, cells: &[Cell], into: &mut String) {
-        for (i, cell) in cells.iter().enumerate() {
-            let style = cell.style;
-            into.push_str(&format!("{style}{}{style:#}", cell.text));
-            if i + 1 < cells.len() {
-                into.extend(std::iter::repeat_n(' ', self.widths[i] - cell.width() + GAP));
-            }
-        }
-        into.push('\n');
+/// The widths that columns are shown in, and what is between them.
+fn fit(widths: &[usize], room: Option<usize>) -> (Vec<usize>, usize) {
+    let mut widths = widths.to_vec();
+    let gaps = widths.len().saturating_sub(1);
+    let total = |widths: &[usize], gap: usize| widths.iter().sum::<usize>() + gap * gaps;
+    let Some(room) = room.filter(|room| total(&widths, GAP) > *room) else { return (widths, GAP) };
+    while total(&widths, NARROW_GAP) > room {
+        let Some(widest) = widths.iter_mut().max_by_key(|width| **width).filter(|width| **width > NARROWEST)
+        else {
+            break;
+        };
+        *widest -= 1;
     }
+    (widths, NARROW_GAP)
+}
+
+fn line(cells: &[Cell], widths: &[usize], gap: usize, into: &mut String) {
+    for (i, cell) in cells.iter().enumerate() {
+        let style = cell.style;
+        let text = without_middle(&cell.text, widths[i]);
+        let width = terminal::columns(&text);
+        into.push_str(&format!("{style}{text}{style:#}"));
+        if i + 1 < cells.len() {
+            into.extend(std::iter::repeat_n(' ', widths[i].saturating_sub(width) + gap));
+        }
+    }
+    into.push('\n');
+}
+
+/// A text in at most `width` columns: both of its ends, as names often differ in one of them.
+fn without_middle(text: &str, width: usize) -> Cow<'_, str> {
+    if terminal::columns(text) <= width {
+        return text.into();
+    }
+    let keep = width.saturating_sub(1);
+    let (start, end) = (keep.div_ceil(2), keep / 2);
+    let characters: Vec<char> = text.chars().collect();
+    let take = |room: usize, characters: &mut dyn Iterator<Item = &char>| {
+        let mut left = room;
+        let fits = |c: &&char| {
+            let width = terminal::columns(c.encode_utf8(&mut [0; 4]));
+            left.checked_sub(width).map(|rest| left = rest).is_some()
+        };
+        characters.take_while(fits).copied().collect::<Vec<char>>()
+    };
+    let head = take(start, &mut characters.iter());
+    let tail = take(end, &mut characters.iter().rev());
+    head.into_iter().chain(['…']).chain(tail.into_iter().rev()).collect::<String>().into()
 }
 
 /// A time span as kubectl shows ages: `12s`, `5m3s`, `2h`, `3d`.
@@ -198,5 +260,25 @@ mod tests {
         assert_eq!(plain, "NAME       AGE\na          5s\nlängerer   1m\n");
         table.row(["b".into(), "9s".into()]);
         assert_eq!(anstream::adapter::strip_str(&table.more()).to_string(), "b          9s\n");
+    }
+
+    #[test]
+    fn tables_fit_their_terminal() {
+        let table = |room| {
+            let mut table = Table::new(["NAMESPACE", "NAME", "AGE"]);
+            table.room = room;
+            table.row(["shop".into(), "a-name-that-is-very-long-indeed-v1".into(), "5s".into()]);
+            table.row(["shop".into(), "a-name-that-is-very-long-indeed-v2".into(), "5s".into()]);
+            table.render()
+        };
+        let whole = table(None);
+        assert_eq!(whole.lines().nth(1), Some("shop        a-name-that-is-very-long-indeed-v1   5s"));
+        assert_eq!(table(Some(52)), whole);
+        let narrow = table(Some(51));
+        assert_eq!(narrow.lines().nth(1), Some("shop       a-name-that-is-very-long-indeed-v1  5s"));
+        let cut = table(Some(40));
+        assert_eq!(cut.lines().nth(1), Some("shop       a-name-that-…g-indeed-v1  5s"), "{cut}");
+        assert!(cut.lines().all(|line| terminal::columns(line) <= 40), "{cut}");
+        assert_eq!(without_middle("ab漢字漢字yz", 7), "ab…yz".to_owned(), "a wide character needs two");
     }
 }

@@ -1,42 +1,73 @@
-//! Output that nobody waits for. A terminal that was paused, or a pipe that is not read, stops who
-//! writes to it; a mesh must not stop with it, so a thread of its own does the writing, and what it
-//! does not get rid of is dropped and counted.
+//! Output that a mesh does not stop for. A terminal that was paused, or a pipe that is not read, stops who writes to
+//! it; so a thread of its own does the writing.
+//!
+//! What must not wait (the log of threads that serve traffic, the mesh's own lines) is dropped and counted where
+//! there is no room for it. Lines of services wait for room, as they would for a pipe of their own: into a file, or to
+//! a reader however slow, nothing is lost. Only where nothing at all is taken for a while they are dropped, too.
 
-use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::io::{ErrorKind, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long who reads our output may take for the last of it.
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// How long who reads our output may take nothing of the last of it.
 pub const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Pieces that wait to be written. Lines are at most 8 KiB long, and most are short.
-const QUEUE: usize = 4096;
-/// How often [`Printer::finish`] looks for room in a full queue.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How many bytes of what waits for room there may be, and how many of what does not.
+const ROOM: usize = 4 << 20;
+/// So much is written at a time: a writer that is slow is seen to go on.
+const CHUNK: usize = 4096;
+/// How often [`Printer::finished`] looks.
+const LOOK: Duration = Duration::from_millis(5);
 
 enum Piece {
-    Text(Vec<u8>),
+    Text(Vec<u8>, OwnedSemaphorePermit),
     /// Answered once all that came before is written.
-    Written(SyncSender<()>),
+    Written(Sender<()>),
 }
 
 /// Hands text to a thread that writes it.
 pub struct Printer {
-    queue: SyncSender<Piece>,
-    /// Since the reader was last told.
+    queue: Sender<Piece>,
+    /// For what waits for it.
+    room: Arc<Semaphore>,
+    /// For what does not.
+    reserve: Arc<Semaphore>,
+    progress: Arc<Progress>,
+    /// How long nothing may be written before what waits is dropped.
+    patience: Duration,
+}
+
+#[derive(Default)]
+struct Progress {
+    /// How often something was written.
+    written: AtomicU64,
+    /// Lines, since the reader was last told.
     dropped: AtomicU64,
+    /// Nothing has been written for as long as somebody has patience.
+    stalled: AtomicBool,
 }
 
 impl Printer {
     /// Writes to `output` for as long as the printer lives.
     pub fn new(output: impl Write + Send + 'static) -> Self {
-        let (queue, pieces) = sync_channel(QUEUE);
+        Self::patient(output, LAST_WORDS)
+    }
+
+    /// The same, where [`Printer::deliver`] waits for a reader that takes nothing for as long as `patience`.
+    pub fn patient(output: impl Write + Send + 'static, patience: Duration) -> Self {
+        let (queue, pieces) = channel();
+        let progress = Arc::new(Progress::default());
         let thread = thread::Builder::new().name("tulle-printer".to_owned());
+        let written = progress.clone();
         // Where no thread can be started, nothing else works either, and says so.
-        let _ = thread.spawn(move || write(output, &pieces));
-        Self { queue, dropped: AtomicU64::new(0) }
+        let _ = thread.spawn(move || write(output, &pieces, &written));
+        let room = || Arc::new(Semaphore::new(ROOM));
+        Self { queue, room: room(), reserve: room(), progress, patience }
     }
 
     /// As [`Printer::print`], with a line break.
@@ -46,39 +77,129 @@ impl Printer {
 
     /// Writes a text soon, or never. It never waits.
     pub fn print(&self, text: Vec<u8>) {
-        let dropped = self.dropped.swap(0, Ordering::Relaxed);
-        if dropped > 0 {
-            let note = format!("({dropped} lines were not shown: nobody read them in time)\n");
-            if self.queue.try_send(Piece::Text(note.into_bytes())).is_err() {
-                self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
-                return;
-            }
-        }
-        if self.queue.try_send(Piece::Text(text)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        match self.reserve.clone().try_acquire_many_owned(size(&text)) {
+            Ok(permit) => self.enqueue(text, permit),
+            Err(_) => self.drop_line(),
         }
     }
 
-    /// Waits until all is written, but no longer than `deadline`.
-    pub fn finish(&self, deadline: Duration) {
-        let end = Instant::now() + deadline;
-        let (answer, written) = sync_channel(1);
-        while self.queue.try_send(Piece::Written(answer.clone())).is_err() {
-            if Instant::now() >= end {
+    /// Writes a line, and waits for room as long as who reads takes anything at all.
+    pub async fn deliver(&self, line: Vec<u8>) {
+        let size = size(&line);
+        let mut written = self.progress.written.load(Ordering::Relaxed);
+        loop {
+            if self.progress.stalled.load(Ordering::Relaxed) {
+                return match self.room.clone().try_acquire_many_owned(size) {
+                    Ok(permit) => self.enqueue(line, permit),
+                    Err(_) => self.drop_line(),
+                };
+            }
+            match tokio::time::timeout(self.patience, self.room.clone().acquire_many_owned(size)).await {
+                Ok(Ok(permit)) => return self.enqueue(line, permit),
+                // It is never closed.
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    let now = self.progress.written.load(Ordering::Relaxed);
+                    self.progress.stalled.store(now == written, Ordering::Relaxed);
+                    written = now;
+                }
+            }
+        }
+    }
+
+    fn enqueue(&self, text: Vec<u8>, permit: OwnedSemaphorePermit) {
+        let dropped = self.progress.dropped.swap(0, Ordering::Relaxed);
+        let text = if dropped == 0 {
+            text
+        } else {
+            [format!("({dropped} lines are missing here: nobody took them in time)\n").as_bytes(), &text]
+                .concat()
+        };
+        // Where the thread is gone, so is all output.
+        let _ = self.queue.send(Piece::Text(text, permit));
+    }
+
+    fn drop_line(&self) {
+        self.progress.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Waits until all is written, but no longer than nothing is for as long as `patience`.
+    pub fn finish(&self, patience: Duration) {
+        let (written, mut end) = (self.all_written(), End::new(self, patience));
+        while let Err(RecvTimeoutError::Timeout) = written.recv_timeout(LOOK) {
+            if end.has_come(self) {
                 return;
             }
-            thread::sleep(PAUSE);
         }
-        let _ = written.recv_timeout(end.saturating_duration_since(Instant::now()));
+    }
+
+    /// The same, for who has something else to wait for.
+    pub async fn finished(&self, patience: Duration) {
+        let (written, mut end) = (self.all_written(), End::new(self, patience));
+        while let Err(TryRecvError::Empty) = written.try_recv() {
+            if end.has_come(self) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn all_written(&self) -> Receiver<()> {
+        let (answer, written) = channel();
+        let _ = self.queue.send(Piece::Written(answer));
+        written
     }
 }
 
-fn write(mut output: impl Write, pieces: &Receiver<Piece>) {
+/// When patience ends with who takes nothing.
+struct End {
+    patience: Duration,
+    written: u64,
+    since: Instant,
+}
+
+impl End {
+    fn new(printer: &Printer, patience: Duration) -> Self {
+        let written = printer.progress.written.load(Ordering::Relaxed);
+        Self { patience, written, since: Instant::now() }
+    }
+
+    fn has_come(&mut self, printer: &Printer) -> bool {
+        let written = printer.progress.written.load(Ordering::Relaxed);
+        if written != self.written {
+            (self.written, self.since) = (written, Instant::now());
+        }
+        self.since.elapsed() >= self.patience
+    }
+}
+
+/// What a text takes of the room; one that is larger than all of it is alone.
+fn size(text: &[u8]) -> u32 {
+    u32::try_from(text.len().clamp(1, ROOM)).unwrap_or(u32::MAX)
+}
+
+fn write(mut output: impl Write, pieces: &Receiver<Piece>, progress: &Progress) {
+    let mut said = false;
     for piece in pieces {
         match piece {
-            Piece::Text(text) => {
-                // Services go on when nobody looks (`| head`).
-                let _ = output.write_all(&text).and_then(|()| output.flush());
+            Piece::Text(text, _room) => {
+                let wrote = |_: &()| {
+                    progress.written.fetch_add(1, Ordering::Relaxed);
+                    progress.stalled.store(false, Ordering::Relaxed);
+                };
+                let mut chunks = text.chunks(CHUNK);
+                let written = chunks.try_for_each(|chunk| output.write_all(chunk).inspect(wrote));
+                match written.and_then(|()| output.flush()) {
+                    Ok(()) => said = false,
+                    // Services go on when nobody looks (`| head`, a terminal that is closed).
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe || is_hang_up(&error) => {}
+                    Err(error) => {
+                        progress.dropped.fetch_add(1, Ordering::Relaxed);
+                        if !std::mem::replace(&mut said, true) {
+                            crate::output::note(&format!("what is printed is lost: {error}"));
+                        }
+                    }
+                }
             }
             Piece::Written(answer) => {
                 let _ = answer.send(());
@@ -87,21 +208,31 @@ fn write(mut output: impl Write, pieces: &Receiver<Piece>) {
     }
 }
 
+/// What a terminal that is gone answers with.
+fn is_hang_up(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(nix::errno::Errno::EIO as i32)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
 
-    /// Writes once its gate is open.
+    /// Writes while it is open.
+    #[derive(Clone, Default)]
     struct Gated {
-        gate: Arc<Mutex<()>>,
+        open: Arc<AtomicBool>,
         written: Arc<Mutex<Vec<u8>>>,
+        pause: Duration,
     }
 
     impl Write for Gated {
         fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
-            let _open = self.gate.lock().expect("no panic");
+            while !self.open.load(Ordering::Acquire) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(self.pause);
             self.written.lock().expect("no panic").extend_from_slice(text);
             Ok(text.len())
         }
@@ -111,22 +242,63 @@ mod tests {
         }
     }
 
+    fn text(output: &Gated) -> String {
+        String::from_utf8(output.written.lock().expect("no panic").clone()).expect("text")
+    }
+
+    const LINE: usize = 16 << 10;
+    const LINES: usize = 3 * ROOM / LINE;
+
+    fn line(number: usize) -> Vec<u8> {
+        format!("{number:>width$}\n", width = LINE - 1).into_bytes()
+    }
+
     #[test]
     fn an_output_that_is_not_read_stops_nobody() {
-        let (gate, written) = (Arc::new(Mutex::new(())), Arc::new(Mutex::new(Vec::new())));
-        let printer = Printer::new(Gated { gate: gate.clone(), written: written.clone() });
-        let closed = gate.lock().expect("no panic");
-        for number in 0..2 * QUEUE {
-            printer.print(format!("{number}\n").into_bytes());
-        }
+        let output = Gated::default();
+        let printer = Printer::new(output.clone());
+        (0..LINES).for_each(|number| printer.print(line(number)));
         printer.finish(Duration::from_millis(30));
 
-        drop(closed);
+        output.open.store(true, Ordering::Release);
         printer.finish(Duration::from_secs(10));
         printer.print(b"last\n".to_vec());
         printer.finish(Duration::from_secs(10));
-        let text = String::from_utf8(written.lock().expect("no panic").clone()).expect("text");
-        assert!(text.starts_with("0\n1\n2\n"), "{text}");
-        assert!(text.ends_with(" lines were not shown: nobody read them in time)\nlast\n"), "{text}");
+        let text = text(&output);
+        assert!(text.trim_start().starts_with("0\n"));
+        let missing = LINES - ROOM / LINE;
+        let end = format!("({missing} lines are missing here: nobody took them in time)\nlast\n");
+        assert!(text.ends_with(&end), "{}", &text[text.len() - 200..]);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_gets_every_line() {
+        // Slower than anybody has patience for, if it were for all of it.
+        let output = Gated { pause: Duration::from_micros(100), ..Gated::default() };
+        output.open.store(true, Ordering::Release);
+        let printer = Printer::patient(output.clone(), Duration::from_millis(300));
+        for number in 0..LINES {
+            printer.deliver(line(number)).await;
+        }
+        printer.finished(Duration::from_secs(10)).await;
+        let text = text(&output);
+        assert!(text.lines().enumerate().all(|(at, line)| line.trim() == at.to_string()));
+        assert_eq!(text.lines().count(), LINES);
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_waited_for_once() {
+        let output = Gated::default();
+        let printer = Printer::patient(output.clone(), Duration::from_millis(50));
+        let started = Instant::now();
+        for number in 0..LINES {
+            printer.deliver(line(number)).await;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "not for each line");
+        output.open.store(true, Ordering::Release);
+        printer.finished(Duration::from_secs(10)).await;
+        printer.deliver(b"last\n".to_vec()).await;
+        printer.finished(Duration::from_secs(10)).await;
+        assert!(text(&output).ends_with(" lines are missing here: nobody took them in time)\nlast\n"));
     }
 }

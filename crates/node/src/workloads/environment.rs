@@ -61,9 +61,40 @@ pub(super) fn services(namespace: &str, places: &Places) -> Vec<(String, String)
     variables
 }
 
+/// Replaces `${NAME}` by the value of that name; what is not known stays as it is, for a shell.
+pub fn fill(text: &str, values: &[(String, String)]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find("${") {
+        out.push_str(&rest[..start]);
+        let after = &rest[start + 2..];
+        let value = after.find('}').and_then(|end| {
+            let value = values.iter().rev().find(|(name, _)| *name == after[..end])?;
+            Some((value, end))
+        });
+        match value {
+            Some(((_, value), end)) => {
+                out.push_str(value);
+                rest = &after[end + 1..];
+            }
+            None => {
+                out.push_str("${");
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_known_names_are_filled_in() {
+        let values = [("PORT".to_owned(), "80".to_owned())];
+        assert_eq!(fill("x${PORT}y${HOME} ${", &values), "x80y${HOME} ${");
+    }
 
     #[test]
     fn a_mark_names_one_workload_of_one_node() {

@@ -1,6 +1,7 @@
 //! The workloads of this node: what each needs to be part of the mesh (identity, capture, names,
 //! listeners), whether it can take traffic, and how it leaves without a failed request.
 
+mod entry;
 mod environment;
 pub(crate) mod orphans;
 mod process;
@@ -22,13 +23,14 @@ use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::{ServiceName, WorkloadName};
-use tulle_proxy::state::{LocalWorkload, WorkloadCertificate};
 use tulle_proxy::{Capture as ProxyCapture, Proxy};
-use tulle_sys::family::{Family, Member};
+use tulle_sys::family::Member;
 use tulle_wire::node as wire;
 
-pub use self::environment::MARK;
+use self::entry::Entry;
+pub(crate) use self::entry::WAITS_FOR_CERTIFICATE;
 pub(crate) use self::environment::marked;
+pub use self::environment::{MARK, fill};
 use self::orphans::Orphan;
 pub use self::process::WorkloadProcess;
 use self::record::{Record, Records};
@@ -42,6 +44,7 @@ use crate::control::report::{Reported, Verdict};
 use crate::dns::{Addresses, DnsListener, Resolver};
 use crate::node_state::StatePublisher;
 use crate::probes::{self, Check, Health, Probe, Target, Timing};
+use crate::process_state::ProcessState;
 
 /// How long the ports of an upstream service may take to be found out.
 const UPSTREAM_DEADLINE: Duration = Duration::from_secs(2);
@@ -86,84 +89,8 @@ pub struct Workloads {
     drained: AtomicBool,
     reports: watch::Sender<Reported>,
     verdicts: watch::Sender<Verdict>,
-}
-
-struct Entry {
-    name: WorkloadName,
-    spec: WorkloadSpec,
-    id: SpiffeId,
-    certificate: watch::Receiver<Option<Arc<WorkloadCertificate>>>,
-    _identity: Arc<Identity>,
-    running: watch::Sender<bool>,
-    health: watch::Receiver<Health>,
-    draining: AtomicBool,
-    family: Family,
-    /// Whether it is somebody else's (`tulle run`), who ends its processes when he is asked.
-    owned: bool,
-    asked: watch::Sender<bool>,
-    /// Whether its processes are being ended.
-    ending: AtomicBool,
-    listeners: Vec<SocketAddr>,
-    _dns: Option<DnsListener>,
-    /// Its probe, and what follows its certificate and health.
-    tasks: Mutex<Vec<AbortOnDropHandle<()>>>,
-}
-
-impl Entry {
-    /// Whether it takes traffic, or why it does not.
-    fn readiness(&self) -> Result<(), String> {
-        if self.draining.load(Ordering::Relaxed) {
-            return Err("it is stopping".to_owned());
-        }
-        if self.certificate.borrow().is_none() {
-            return Err("it waits for its certificate".to_owned());
-        }
-        // Its probe hears of it a moment later.
-        if !*self.running.borrow() {
-            return Err(probes::NOT_RUNNING.to_owned());
-        }
-        match &*self.health.borrow() {
-            Health::Ready => Ok(()),
-            Health::NotReady(why) => Err(why.clone()),
-        }
-    }
-
-    fn stop_timeout(&self) -> Duration {
-        Duration::from_millis(self.spec.stop_timeout_ms)
-    }
-
-    fn local(&self) -> LocalWorkload {
-        LocalWorkload {
-            name: self.name.clone(),
-            service: self.spec.service.as_str().into(),
-            identity: self.id.clone(),
-            app_address: self.spec.app_address,
-            ports: self.spec.ports.iter().map(|p| p.port).collect(),
-            certificate: self.certificate.borrow().clone(),
-            draining: self.draining.load(Ordering::Relaxed),
-        }
-    }
-
-    fn report(&self) -> wire::Workload {
-        let readiness = self.readiness();
-        let spec = &self.spec;
-        let ports = spec.ports.iter().map(|p| wire::WorkloadPort {
-            name: p.name.clone(),
-            port: p.port.into(),
-            target_port: p.target_port.unwrap_or(p.port).into(),
-        });
-        wire::Workload {
-            namespace: spec.namespace.clone(),
-            name: spec.name.clone(),
-            labels: spec.labels.clone().into_iter().collect(),
-            address: spec.app_address.to_string(),
-            service_account: spec.service_account.clone(),
-            ports: ports.collect(),
-            ready: readiness.is_ok(),
-            reason: readiness.err().unwrap_or_default(),
-            certificate_not_after: self.certificate.borrow().as_ref().map_or(0, |c| c.not_after),
-        }
-    }
+    /// Those that will be added, and what they wait for.
+    waiting: Mutex<BTreeMap<WorkloadName, String>>,
 }
 
 impl Workloads {
@@ -189,6 +116,7 @@ impl Workloads {
             drained: AtomicBool::new(false),
             reports: watch::Sender::default(),
             verdicts: watch::Sender::default(),
+            waiting: Mutex::default(),
         })
     }
 
@@ -211,7 +139,7 @@ impl Workloads {
     }
 
     /// Makes a workload part of the mesh, before its process is started. It takes traffic once its
-    /// process runs ([`Workloads::running`]) and its probe is content.
+    /// process runs ([`Workloads::process`]) and its probe is content.
     ///
     /// # Errors
     /// Where the description makes no sense, the name is taken, or the system refuses.
@@ -332,16 +260,16 @@ impl Workloads {
             name_service: running.name_service.clone(),
             environment: running.environment.clone(),
         };
-        let (runs, runs_receiver) = watch::channel(false);
-        let (health_sender, health) = watch::channel(Health::NotReady("it is starting".to_owned()));
-        let probing = tokio::spawn(probes::watch(probe, target, runs_receiver, health_sender));
+        let (process, process_receiver) = watch::channel(ProcessState::default());
+        let (health_sender, health) = watch::channel(Health::NotReady("it is starting".into()));
+        let probing = tokio::spawn(probes::watch(probe, target, process_receiver, health_sender));
         let entry = Arc::new(Entry {
             name: name.clone(),
             spec,
             id,
             certificate: identity.certificate(),
             _identity: identity,
-            running: runs,
+            process,
             health: health.clone(),
             draining: AtomicBool::new(false),
             family: running.family(),
@@ -359,9 +287,9 @@ impl Workloads {
         entry.tasks.lock().push(AbortOnDropHandle::new(following));
     }
 
-    /// Says whether the workload's process runs. `None` where there is no such workload.
-    pub fn running(&self, name: &WorkloadName) -> Option<watch::Sender<bool>> {
-        self.entries.lock().get(name).map(|entry| entry.running.clone())
+    /// Where is said what becomes of the workload's process. `None` where there is no such workload.
+    pub fn process(&self, name: &WorkloadName) -> Option<watch::Sender<ProcessState>> {
+        self.entries.lock().get(name).map(|entry| entry.process.clone())
     }
 
     /// Waits until requests to a service can be sent somewhere; `false` where they cannot within `wait`.
@@ -375,21 +303,25 @@ impl Workloads {
         let verdict = self.verdicts.borrow().clone();
         let capture = self.capture.lock().clone();
         let status = |entry: &Arc<Entry>| {
-            let mut report = entry.report();
+            let report = entry.report();
+            let (mut ready, why) = entry.readiness();
+            let mut reason = why.full();
             if let Some(why) = verdict.refusal(&entry.name) {
-                report.ready = false;
-                report.reason = format!("the server refuses it: {why}");
+                (ready, reason) = (false, format!("the server refuses it: {why}"));
             } else if let Some(why) = capture.as_ref().and_then(|capture| capture.trouble(&entry.name)) {
-                report.ready = false;
-                report.reason = why;
+                (ready, reason) = (false, why);
             }
+            let process = entry.process.borrow().clone();
             WorkloadStatus {
                 namespace: report.namespace,
                 name: report.name,
                 service: entry.spec.service.clone(),
                 identity: entry.id.to_string(),
-                ready: report.ready,
-                reason: report.reason,
+                ready,
+                reason,
+                restarts: process.restarts,
+                last_exit: process.last_exit,
+                next_start_ms: process.next_start,
                 in_flight: self.proxy.in_flight(&entry.name),
                 owned: entry.owned,
                 certificate_not_after: (report.certificate_not_after != 0)
@@ -397,6 +329,17 @@ impl Workloads {
             }
         };
         entries.iter().map(status).collect()
+    }
+
+    /// Tells who asks for the node's status of workloads that will be added, and what they wait for, in place of what
+    /// was told before.
+    pub fn announce(&self, waiting: BTreeMap<WorkloadName, String>) {
+        *self.waiting.lock() = waiting;
+    }
+
+    /// What was announced.
+    pub fn announced(&self) -> BTreeMap<WorkloadName, String> {
+        self.waiting.lock().clone()
     }
 
     /// Publishes a workload, unless it is gone, even if another one has its name by now.

@@ -33,12 +33,12 @@ impl Workloads {
     ) -> anyhow::Result<WorkloadProcess> {
         let running = self.add(spec).await?;
         let name = WorkloadName::new(running.namespace.as_str(), running.name.as_str());
-        let runs = self.running(&name).context("the workload was removed at once")?;
+        let state = self.process(&name).context("the workload was removed at once")?;
         let own = std::mem::take(&mut process.environment);
         process.environment = running.environment.iter().cloned().chain(own).collect();
         process.confined =
             Confined { cgroup: running.cgroup.clone(), name_service: running.name_service.clone() };
-        let supervised = supervise(process, events, runs);
+        let supervised = supervise(process, events, state);
         Ok(WorkloadProcess { workloads: self.clone(), name, running, supervised })
     }
 }

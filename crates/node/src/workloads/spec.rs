@@ -11,6 +11,7 @@ use tulle_sys::family::Family;
 
 use super::environment::MARK;
 use crate::probes::Probe;
+use crate::process_state::LastExit;
 
 /// A workload as its owner describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,9 +114,17 @@ pub struct WorkloadStatus {
     pub service: String,
     pub identity: String,
     pub ready: bool,
-    /// Why it is not ready.
+    /// Why it is not ready, or may soon not be.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// How often its process was started again after it had ended by itself.
+    #[serde(default)]
+    pub restarts: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<LastExit>,
+    /// When its process is started again, in milliseconds since the epoch, where it waits for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_start_ms: Option<u64>,
     pub in_flight: u64,
     /// Whether `tulle run` has started it, and not the node's own process.
     #[serde(default)]

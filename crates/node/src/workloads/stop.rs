@@ -128,7 +128,7 @@ impl Workloads {
         let Some(entry) = self.entries.lock().get(name).cloned() else { return };
         entry.ending.store(true, Ordering::Relaxed);
         self.drain(name, drain).await;
-        entry.running.send_replace(false);
+        entry.process.send_modify(|process| process.set(false));
         let grace = entry.stop_timeout();
         match ending::end(&entry.family, grace).await {
             Ok(ended) if ended.members > 0 => tracing::warn!(

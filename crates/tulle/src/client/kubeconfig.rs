@@ -78,22 +78,34 @@ pub struct Access {
     pub token: Option<String>,
 }
 
-/// Reads the current context of the kubeconfig at `path`.
-pub fn read(path: &Path) -> Result<Access> {
+/// Reads the current context of the kubeconfig at `path`, which is the home's or was named.
+pub fn read(path: &Path, is_of_home: bool) -> Result<Access> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound if !is_of_home => {
+            Failure::input(format!("there is no kubeconfig {shown}")).exit(Exit::Unreachable)
+        }
+        std::io::ErrorKind::NotFound if path.with_file_name("node").is_dir() => Failure::new(format!(
+            "this host has a node, and not the server, which commands ask: there is no {shown}"
+        ))
+        .help("copy the server's kubeconfig from its host, put the server's address into it, and say --kubeconfig FILE")
+        .help("`tulle status`, `tulle run` and `tulle node` work without it")
+        .exit(Exit::Unreachable),
         std::io::ErrorKind::NotFound => Failure::new(format!("no mesh runs here yet: there is no {shown}"))
             .help("start one: `tulle up DIR`, or `tulle server`")
             .help("is it elsewhere? Say where: --home DIR, or --kubeconfig FILE")
             .exit(Exit::Unreachable),
-        std::io::ErrorKind::PermissionDenied => Failure::new(format!("cannot read {shown}: {error}"))
-            .help("it belongs to who started the server: use the same user, or --home DIR for another mesh")
+        std::io::ErrorKind::PermissionDenied => Failure::new(format!("no permission to read {shown}"))
+            .help("it is who started the server's alone: use that user (sudo for root), or --home DIR for another mesh")
             .exit(Exit::Unreachable),
         _ => Failure::input(format!("cannot read {shown}: {error}")),
     })?;
     parse(&text, path.parent().unwrap_or(Path::new("."))).map_err(|why| {
-        Failure::input(format!("{shown} is no usable kubeconfig: {why}"))
-            .help("the server writes a good one whenever it starts")
+        Failure::input(format!("{shown} is no usable kubeconfig: {why}")).help(if is_of_home {
+            "the server writes a good one whenever it starts"
+        } else {
+            "the server writes a good one to the folder of its state (`$TULLE_HOME/kubeconfig`)"
+        })
     })
 }
 

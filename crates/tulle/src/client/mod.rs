@@ -20,6 +20,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tulle_model::registry::KindId;
+use tulle_model::validate::suggest::did_you_mean;
 
 pub use self::path::{Query, resource};
 use crate::exit::{Exit, Failure, Result};
@@ -46,13 +48,18 @@ pub struct ClientArgs {
 }
 
 impl ClientArgs {
+    /// Whether they name another mesh's API than that of the home.
+    pub fn names_another(&self) -> bool {
+        self.kubeconfig.is_some()
+    }
+
     /// The API that the options name. Nothing is connected yet.
     pub fn client(&self) -> Result<Client> {
         let path = match &self.kubeconfig {
             Some(path) => path.clone(),
             None => self.home.path()?.join("kubeconfig"),
         };
-        Client::new(kubeconfig::read(&path)?)
+        Client::new(kubeconfig::read(&path, self.kubeconfig.is_none())?)
     }
 }
 
@@ -140,6 +147,26 @@ impl Client {
             Err(failure) if failure.exit == Exit::NotFound => Ok(None),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Whether there is a namespace, for who has found nothing in it.
+    ///
+    /// # Errors
+    /// Where there is none, with those that there are.
+    pub async fn require_namespace(&self, name: &str) -> Result<()> {
+        let kind = KindId::Namespace.kind();
+        if self.find(&resource(kind, None, Some(name))).await?.is_some() {
+            return Ok(());
+        }
+        let list = self.get(&resource(kind, None, None), JSON).await?;
+        let names = list["items"].as_array().into_iter().flatten();
+        let names: Vec<_> = names.filter_map(|n| n["metadata"]["name"].as_str()).collect();
+        let hint = did_you_mean(name, names.iter().copied());
+        let failure = Failure::new(format!("there is no namespace `{name}`{hint}")).exit(Exit::NotFound);
+        Err(match names.len() {
+            1..=20 => failure.help(format!("namespaces: {}", names.join(", "))),
+            _ => failure.help("`tulle get namespaces` lists them"),
+        })
     }
 
     async fn call(
@@ -234,11 +261,28 @@ impl Client {
 
     fn unreachable(&self, why: &str) -> Failure {
         let failure = Failure::new(format!("cannot reach the server at {}: {why}", self.server));
-        let failure = match why.contains("certificate") {
-            true => failure.help("the server of another mesh answers there; this kubeconfig is not for it"),
-            false => failure.help("does it run? `tulle up DIR` or `tulle server` starts it"),
+        let failure = match Trouble::of(why) {
+            Trouble::OtherName => failure.help(format!(
+                "the server's certificate has not the name by which the kubeconfig calls it: start the server with \
+                 `--api-name {}`, or use a name that it has",
+                self.server_name.to_str()
+            )),
+            Trouble::Clock => {
+                failure.help("are the clocks of both hosts right? A server that runs renews its certificate")
+            }
+            Trouble::OtherMesh => failure.help(
+                "the server of another mesh answers there, or one that was set up anew: take its kubeconfig \
+                 (`$TULLE_HOME/kubeconfig` on its host)",
+            ),
+            Trouble::Credentials => failure.help(
+                "the server does not take the kubeconfig's certificate: it is of another mesh, has expired, or is an \
+                 old copy. Take the one that the server has written (`$TULLE_HOME/kubeconfig` on its host)",
+            ),
+            Trouble::Away => failure
+                .help("does it run? `tulle up DIR` or `tulle server` starts it")
+                .help("is it elsewhere? Say where: --home DIR, or --kubeconfig FILE"),
         };
-        failure.help("is it elsewhere? Say where: --home DIR, or --kubeconfig FILE").exit(Exit::Unreachable)
+        failure.exit(Exit::Unreachable)
     }
 
     /// The failure for a `Status` (Kubernetes API conventions, Response Status Kind).
@@ -254,10 +298,46 @@ impl Client {
             | StatusCode::UNSUPPORTED_MEDIA_TYPE => failure.exit(Exit::Input),
             StatusCode::NOT_FOUND => failure.exit(Exit::NotFound),
             StatusCode::CONFLICT => failure.exit(Exit::Conflict),
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => failure.help(
-                "the kubeconfig's credentials are not of this server: is it the one in its home folder?",
+            StatusCode::UNAUTHORIZED => failure.help(
+                "the kubeconfig has no certificate that this server takes: use the one that the server has written \
+                 (`$TULLE_HOME/kubeconfig`), or a fresh copy of it",
             ),
             _ => failure,
+        }
+    }
+}
+
+/// What is the matter with a connection to a server.
+#[derive(Debug, PartialEq, Eq)]
+enum Trouble {
+    /// Nobody answers.
+    Away,
+    /// Its certificate is for other names.
+    OtherName,
+    /// Its certificate is not good at this time.
+    Clock,
+    /// Its certificate is of another authority.
+    OtherMesh,
+    /// It does not take ours.
+    Credentials,
+}
+
+impl Trouble {
+    /// Told by what rustls says.
+    fn of(why: &str) -> Self {
+        let has = |words: &[&str]| words.iter().any(|word| why.contains(word));
+        if has(&["received fatal alert"]) {
+            return if has(&["ertificate", "UnknownCA", "DecryptError", "AccessDenied"]) {
+                Self::Credentials
+            } else {
+                Self::Away
+            };
+        }
+        match () {
+            () if !has(&["ertificate"]) => Self::Away,
+            () if has(&["not valid for name", "NotValidForName"]) => Self::OtherName,
+            () if has(&["xpired", "not valid yet", "NotValidYet"]) => Self::Clock,
+            () => Self::OtherMesh,
         }
     }
 }
@@ -310,6 +390,37 @@ impl Events {
                         .exit(Exit::Unreachable));
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As rustls says it.
+    #[test]
+    fn what_is_wrong_with_a_connection_is_told_apart() {
+        for (why, trouble) in [
+            ("Connection refused (os error 111)", Trouble::Away),
+            ("no connection within 5 s", Trouble::Away),
+            (
+                "invalid peer certificate: certificate not valid for name \"x\"; certificate is only valid for DnsName(\"y\")",
+                Trouble::OtherName,
+            ),
+            (
+                "invalid peer certificate: certificate expired: verification time 2, but certificate is not valid after 1",
+                Trouble::Clock,
+            ),
+            ("invalid peer certificate: certificate not valid yet: verification time 1", Trouble::Clock),
+            ("invalid peer certificate: BadSignature", Trouble::OtherMesh),
+            ("invalid peer certificate: UnknownIssuer", Trouble::OtherMesh),
+            ("connection error: received fatal alert: DecryptError", Trouble::Credentials),
+            ("received fatal alert: UnknownCA", Trouble::Credentials),
+            ("received fatal alert: CertificateExpired", Trouble::Credentials),
+            ("received fatal alert: InternalError", Trouble::Away),
+        ] {
+            assert_eq!(Trouble::of(why), trouble, "{why}");
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::client::{Client, ClientArgs, JSON, Query, resource};
 use crate::exit::Result;
 use crate::output::{Table, print, yaml};
 use crate::selection;
+use crate::terminal;
 
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
@@ -28,7 +29,7 @@ pub struct DescribeArgs {
 pub async fn run(args: DescribeArgs) -> Result<()> {
     let selections = selection::parse(&args.objects)?;
     let client = args.client.client()?;
-    let mut parts = Vec::new();
+    let mut parts: Vec<String> = Vec::new();
     for selection in &selections {
         let path = resource(selection.kind, args.scope.namespace(&client), selection.name.as_deref());
         let path = Query::new(path).set_if("labelSelector", args.selector.as_deref()).finish();
@@ -44,6 +45,12 @@ pub async fn run(args: DescribeArgs) -> Result<()> {
             }
             parts.push(text);
         }
+    }
+    if let (true, Some(namespace)) = (parts.is_empty(), &args.scope.namespace) {
+        client.require_namespace(namespace).await?;
+    }
+    if parts.is_empty() {
+        crate::output::note("No objects found");
     }
     print(&parts.join("\n\n"))
 }
@@ -93,6 +100,9 @@ fn section(name: &str, value: &Value) -> Result<String> {
     Ok(format!("{title}:\n{}", indent(&body)))
 }
 
+/// How much further right a section is.
+const INDENT: usize = 2;
+
 fn indent(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect()
 }
@@ -102,18 +112,20 @@ fn conditions(status: &Value) -> String {
     let mut out = String::new();
     let mut add = |title: String, list: &Value| {
         let Some(list) = list.as_array().filter(|l| !l.is_empty()) else { return };
-        let mut table = Table::new(["TYPE", "STATUS", "SINCE", "REASON", "MESSAGE"]);
+        let mut table = Table::new(["TYPE", "STATUS", "SINCE", "REASON"]).indented(INDENT);
+        let mut messages = Vec::new();
         for condition in list {
-            let cell = |name: &str| condition[name].as_str().unwrap_or_default().into();
-            table.row([
-                cell("type"),
-                cell("status"),
-                cell("lastTransitionTime"),
-                cell("reason"),
-                cell("message"),
-            ]);
+            let text = |name: &str| condition[name].as_str().unwrap_or_default();
+            table.row(["type", "status", "lastTransitionTime", "reason"].map(|name| text(name).into()));
+            if !text("message").is_empty() {
+                messages.push(format!("{}: {}", text("type"), text("message")));
+            }
         }
         out.push_str(&format!("{title}:\n{}", indent(&table.render())));
+        // They are sentences, which no column has room for.
+        let room = terminal::width(std::io::stdout()).map(|width| width.saturating_sub(INDENT));
+        let messages = messages.iter().map(|message| terminal::wrap(message, room, INDENT));
+        out.push_str(&indent(&messages.collect::<Vec<_>>().join("\n")));
     };
     add("Conditions".to_owned(), &status["conditions"]);
     for parent in status["parents"].as_array().into_iter().flatten() {
@@ -139,7 +151,7 @@ async fn service_details(client: &Client, service: &Value) -> Result<String> {
     let workloads = list(KindId::Workload, namespace).await?;
     let slices = list(KindId::EndpointSlice, namespace).await?;
     let mut out = String::new();
-    let mut table = Table::new(["WORKLOAD", "ADDRESS", "NODE", "READY"]);
+    let mut table = Table::new(["WORKLOAD", "ADDRESS", "NODE", "READY"]).indented(INDENT);
     for workload in workloads.iter().filter(|w| selects(service, w)) {
         let text = |value: &Value| value.as_str().unwrap_or("<none>").to_owned();
         let ports = workload["spec"]["ports"].as_array().into_iter().flatten();

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::get::ScopeArgs;
+use super::get::FilterArgs;
 use crate::client::{Client, ClientArgs, JSON};
 use crate::exit::{Failure, Result};
 use crate::output::{Cell, ReportFormat, Table, print, print_json, print_yaml};
@@ -15,9 +15,8 @@ use crate::units::parse_duration;
 
 #[derive(Debug, Args)]
 pub struct EdgesArgs {
-    /// Only edges from or to this namespace [default: all]
     #[command(flatten)]
-    scope: ScopeArgs,
+    scope: FilterArgs,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: ReportFormat,
@@ -62,6 +61,11 @@ pub async fn run(args: EdgesArgs) -> Result<()> {
     let client = args.client.client()?;
     loop {
         let view = fetch(&client).await?;
+        if let Some(namespace) = &args.scope.namespace
+            && !has_edges(&view, namespace)
+        {
+            client.require_namespace(namespace).await?;
+        }
         match args.output {
             ReportFormat::Json => print_json(&view)?,
             ReportFormat::Yaml => print_yaml(&view)?,
@@ -79,6 +83,13 @@ pub async fn run(args: EdgesArgs) -> Result<()> {
         }
         tokio::time::sleep(args.interval.max(Duration::from_millis(100))).await;
     }
+}
+
+fn has_edges(view: &Value, namespace: &str) -> bool {
+    let edges = view["edges"].as_array().into_iter().flatten();
+    edges
+        .into_iter()
+        .any(|e| e["source"]["namespace"] == *namespace || e["destination"]["namespace"] == *namespace)
 }
 
 async fn fetch(client: &Client) -> Result<Value> {
@@ -113,6 +124,9 @@ fn render(args: &EdgesArgs, mut view: Value) -> Result<String> {
         header.extend(["REQUESTS", "SENT", "RECEIVED"]);
     }
     let mut table = Table::new(header);
+    if wide {
+        table = table.whole();
+    }
     for edge in &edges {
         let mut row: Vec<Cell> = vec![
             name(&edge.source).into(),

@@ -34,12 +34,23 @@ pub struct GetArgs {
 
 #[derive(Debug, Args)]
 pub struct ScopeArgs {
-    /// The namespace
+    /// The namespace [default: that of the kubeconfig, or `default`]
     #[arg(short, long, value_name = "NAME")]
     pub namespace: Option<String>,
     /// All namespaces
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     pub all_namespaces: bool,
+}
+
+/// For commands that show all namespaces where nothing else is said.
+#[derive(Debug, Args)]
+pub struct FilterArgs {
+    /// Only what is of this namespace [default: all]
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// All namespaces, as where nothing is said
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
 }
 
 impl ScopeArgs {
@@ -110,6 +121,7 @@ async fn tables(args: &GetArgs, client: &Client, selections: &[Selection]) -> Re
         printed += &view.render();
     }
     if printed.is_empty() && missing.is_empty() {
+        require_namespace(args, client).await?;
         let place = match args.scope.namespace(client) {
             Some(namespace) if selections.iter().any(|s| s.kind.namespaced) => {
                 format!(" in namespace {namespace} (all namespaces: -A)")
@@ -120,6 +132,14 @@ async fn tables(args: &GetArgs, client: &Client, selections: &[Selection]) -> Re
     }
     print(&printed)?;
     fail_with_all(missing)
+}
+
+/// An empty list of a namespace that there is not is no answer.
+async fn require_namespace(args: &GetArgs, client: &Client) -> Result<()> {
+    match &args.scope.namespace {
+        Some(namespace) => client.require_namespace(namespace).await,
+        None => Ok(()),
+    }
 }
 
 /// What exists is printed before what does not is reported.
@@ -148,6 +168,9 @@ async fn objects(args: &GetArgs, client: &Client, selections: &[Selection]) -> R
             Err(failure) if failure.exit == Exit::NotFound => missing.push(failure),
             Err(failure) => return Err(failure),
         }
+    }
+    if items.is_empty() && missing.is_empty() {
+        require_namespace(args, client).await?;
     }
     let single = selections.len() == 1 && selections[0].name.is_some();
     match args.output {
@@ -312,6 +335,9 @@ impl<'a> TableView<'a> {
             let names = names.map(|(c, _)| c["name"].as_str().unwrap_or_default().to_uppercase());
             self.header = self.namespaces.then(|| "NAMESPACE".to_owned()).into_iter().chain(names).collect();
             self.table = Table::new(self.header.clone());
+            if self.wide {
+                self.table = std::mem::take(&mut self.table).whole();
+            }
         }
         for row in value["rows"].as_array().into_iter().flatten() {
             let cells = row["cells"].as_array().into_iter().flatten().zip(&self.shown);

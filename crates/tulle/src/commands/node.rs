@@ -24,8 +24,8 @@ use crate::up::ports::{ADMIN_PORT, LINKS_PORT};
 #[command(
     subcommand_negates_reqs = true,
     after_help = "\
-SIGTERM, SIGINT, SIGQUIT and a terminal that is closed stop the node: it drains its workloads, and leaves what
-`tulle run` has started running, cut off from the network of the mesh until the node is back. A second one does
+SIGTERM, SIGINT, SIGQUIT and a terminal that is closed stop the node: it drains its workloads, and leaves what \
+`tulle run` has started running, cut off from the network of the mesh until the node is back. A second one does \
 not wait. Without a terminal it ignores SIGHUP."
 )]
 pub struct NodeArgs {
@@ -68,15 +68,15 @@ pub struct NodeArgs {
     #[arg(long, value_name = "TIME", value_parser = crate::units::parse_duration, default_value = "10s")]
     drain: Duration,
     #[command(flatten)]
-    limits: LimitArgs,
-    #[command(flatten)]
     home: HomeArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 /// What is done with a node, in place of running one.
 #[derive(Debug, Subcommand)]
 enum NodeAction {
-    /// Have the workloads of this host's node take no traffic, and end them
+    /// Have the workloads of this host's node take no traffic; with --stop, end them
     Drain(drain::DrainArgs),
     /// Remove what a node that stopped has left here: processes, cgroups, nftables tables
     Reset(reset::ResetArgs),
@@ -182,9 +182,12 @@ async fn serve(args: NodeArgs, server: String) -> Result<()> {
     Ok(())
 }
 
-fn not_started(error: anyhow::Error) -> Failure {
+/// Why a node does not start.
+pub fn not_started(error: anyhow::Error) -> Failure {
     let failure = Failure::new(format!("the node does not start: {error:#}"));
-    if error.is::<tulle_node::InUse>() { failure.exit(Exit::Conflict) } else { failure }
+    let mut io = error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>());
+    let port_is_taken = io.any(|e| e.kind() == std::io::ErrorKind::AddrInUse);
+    if port_is_taken || error.is::<tulle_node::InUse>() { failure.exit(Exit::Conflict) } else { failure }
 }
 
 fn say_what_is_left(out: &Printer, left: &Left, mode: &str) {

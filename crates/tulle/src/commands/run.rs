@@ -29,10 +29,9 @@ const NODE_POLL: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-SIGTERM, SIGINT, SIGQUIT and a terminal that is closed drain the workload first: its peers stop sending, what is
-in flight finishes. Then the process and all that it has started get SIGTERM, and after --stop-timeout SIGKILL. A
-second signal does not wait. The exit code is that of the command, or 128 and the number of the signal that
-ended it.
+SIGTERM, SIGINT, SIGQUIT and a terminal that is closed drain the workload first: its peers stop sending, what is \
+in flight finishes. Then the process and all that it has started get SIGTERM, and after --stop-timeout SIGKILL. A \
+second signal does not wait.
 
 A node that stops leaves the process running. It is part of the mesh again when the node is back.")]
 pub struct RunArgs {
@@ -54,7 +53,7 @@ pub struct RunArgs {
     /// A label, by which Services select it (repeatable)
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
     label: Vec<(String, String)>,
-    /// Whether it can take traffic: http:/PATH, tcp, or exec:COMMAND; at its first port
+    /// Whether it can take traffic: http:/PATH or tcp, at its first port, or exec:COMMAND [default: tcp]
     #[arg(long, value_name = "PROBE")]
     probe: Option<String>,
     /// A Service that it is going to call: its place is in <NAME>_SERVICE_HOST and <NAME>_SERVICE_PORT (repeatable)
@@ -114,7 +113,9 @@ fn probe(text: &str, args: &RunArgs) -> Result<Probe> {
         ("exec", command) if !command.trim().is_empty() => {
             let command =
                 crate::up::split(command).map_err(|why| Failure::input(format!("--probe: {why}")))?;
-            Check::Exec { command }
+            let port = args.port.first().map(|port| ("PORT".to_owned(), port.port.to_string()));
+            let directory = std::env::current_dir().ok();
+            Check::Exec { command, environment: port.into_iter().collect(), directory }
         }
         _ => {
             return Err(
@@ -171,13 +172,23 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
 
 /// Why the node of `home` did not do what it was asked to.
 pub fn no_node(home: &Path, error: anyhow::Error) -> Failure {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
     let socket = home.join("node.sock");
-    if !error.is::<std::io::Error>() {
+    let shown = socket.display();
+    let Some(io) = error.downcast_ref::<std::io::Error>() else {
         return Failure::new(format!("{error:#}"));
-    }
-    let failure = match socket.exists() {
-        true => Failure::new(format!("{error:#}")),
-        false => Failure::new(format!("no node runs here: there is no {}", socket.display())),
+    };
+    let failure = match io.kind() {
+        PermissionDenied => {
+            return Failure::new(format!("no permission to speak to the node: {shown} is its owner's alone"))
+                .exit(Exit::Unreachable)
+                .help(
+                    "use the user who started the node (sudo for root), or --home DIR for a node of your own",
+                );
+        }
+        NotFound => Failure::new(format!("no node runs here: there is no {shown}")),
+        ConnectionRefused => Failure::new(format!("no node runs here any more: nobody answers at {shown}")),
+        _ => Failure::new(format!("the node cannot be reached at {shown}: {error:#}")),
     };
     failure
         .exit(Exit::Unreachable)
@@ -242,8 +253,10 @@ fn start(args: &RunArgs, running: &Running, own_group: bool) -> Result<Child> {
         let program = &args.command[0];
         let failure = Failure::new(format!("`{program}` cannot be started: {error}"));
         match error.kind() {
-            std::io::ErrorKind::NotFound => failure.exit(Exit::Input).help("is it installed, and in PATH?"),
-            _ => failure,
+            std::io::ErrorKind::NotFound => {
+                failure.exit(Exit::NoProgram).help("is it installed, and in PATH?")
+            }
+            _ => failure.exit(Exit::NoExecution),
         }
     })
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::Args;
 use tulle_server::ca::mesh::AuthorityFiles;
 use tulle_server::fleet::Leases;
-use tulle_server::{Server, ServerConfig};
+use tulle_server::{Server, ServerConfig, StartError};
 
-use crate::exit::{Failure, Result};
+use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
 use crate::printer::{LAST_WORDS, Printer};
 use crate::signals::Stop;
@@ -26,7 +26,8 @@ pub struct ServerArgs {
     /// Where nodes connect
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = everywhere(NODES_PORT))]
     node_listen: SocketAddr,
-    /// A name or address by which clients reach the API, for its certificate (repeatable)
+    /// A name or address by which clients on other hosts reach the API, which its certificate then has beside localhost
+    /// and the address of --api-listen (repeatable); write it into their copies of the kubeconfig
     #[arg(long, value_name = "NAME")]
     api_name: Vec<String>,
     /// The mesh's trust domain; the first start fixes it
@@ -82,7 +83,7 @@ pub async fn run(args: ServerArgs) -> Result<()> {
         ..ServerConfig::local(home)
     };
     let server = tokio::select! {
-        server = Server::start(config) => server.map_err(|e| Failure::new(format!("the server does not start: {e}")))?,
+        server = Server::start(config) => server.map_err(|e| not_started(&e))?,
         _ = stop.next() => return Ok(()),
     };
     let out = Printer::new(anstream::stdout());
@@ -100,6 +101,12 @@ pub async fn run(args: ServerArgs) -> Result<()> {
     }
     out.finish(LAST_WORDS);
     Ok(())
+}
+
+/// Why a server does not start.
+pub fn not_started(error: &StartError) -> Failure {
+    let failure = Failure::new(format!("the server does not start: {error}"));
+    if error.is_conflict() { failure.exit(Exit::Conflict) } else { failure }
 }
 
 #[cfg(test)]

@@ -9,12 +9,14 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tulle_model::registry::KindId;
 use tulle_node::client::NodeClient;
+use tulle_node::process_state::LastExit;
 use tulle_node::status::NodeStatus;
 
-use super::get::ScopeArgs;
+use super::get::FilterArgs;
 use crate::client::{Client, ClientArgs, JSON, resource};
-use crate::exit::{Failure, Result};
-use crate::output::{Cell, ReportFormat, Table, age, print, print_json, print_yaml};
+use crate::exit::{Exit, Failure, Result};
+use crate::output::{Cell, ReportFormat, Table, age, note_wrapped, print, print_json, print_yaml};
+use crate::terminal;
 
 /// How long the node of this host may take to say what it knows beyond what it has told the server.
 const NODE_DEADLINE: Duration = Duration::from_secs(1);
@@ -22,7 +24,7 @@ const NODE_DEADLINE: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub struct StatusArgs {
     #[command(flatten)]
-    scope: ScopeArgs,
+    scope: FilterArgs,
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: ReportFormat,
@@ -59,62 +61,152 @@ struct Fenced {
     last_seen_seconds: u64,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 struct Workload {
     namespace: String,
     name: String,
     ready: bool,
-    #[serde(default)]
     reason: String,
     stale_seconds: Option<u64>,
     certificate_expires_in_seconds: Option<i64>,
+    /// What the node of this host alone knows.
+    restarts: Option<u32>,
+    last_exit: Option<LastExit>,
+    next_start_ms: Option<u64>,
+    /// It is to come.
+    waiting: bool,
 }
 
 pub async fn run(args: StatusArgs) -> Result<()> {
+    let home = args.client.home.path()?;
+    // None here, or another user's: what the server knows is all there is.
+    let node = timeout(NODE_DEADLINE, NodeClient::new(&home).status()).await.ok().and_then(Result::ok);
+    match (of_server(&args, node.as_ref()).await, node) {
+        (Ok(view), _) => show(&args, view),
+        (Err(failure), Some(node)) if failure.exit == Exit::Unreachable && !args.client.names_another() => {
+            show(&args, of_node(&node))?;
+            let said = "this is what the node of this host knows";
+            if home.join("kubeconfig").exists() {
+                note_wrapped(&format!("{said}:"), 2);
+                return Err(failure);
+            }
+            // A node's host has no kubeconfig, and its node is all that it is asked for.
+            note_wrapped(
+                &format!("{said}; what the server knows: --kubeconfig FILE, with a copy of the server's"),
+                2,
+            );
+            Ok(())
+        }
+        (Err(failure), _) => Err(failure),
+    }
+}
+
+/// What the server knows, with what the node of this host alone knows.
+async fn of_server(args: &StatusArgs, here: Option<&NodeStatus>) -> Result<Value> {
     let client = args.client.client()?;
     let mut view = client.get("/tulle/v1alpha1/nodes", JSON).await?;
-    let services = services(&args, &client).await?;
-    let node = NodeClient::new(&args.client.home.path()?);
-    // None here, or another user's: what the server knows is all there is.
-    if let Ok(Ok(node)) = timeout(NODE_DEADLINE, node.status()).await {
-        add_troubles(&mut view["nodes"], &node);
+    let services = services(args, &client).await?;
+    if let Some(here) = here {
+        add_own(&mut view["nodes"], here);
     }
+    let namespace = args.scope.namespace.as_deref();
+    let is_there = |value: &Value| namespace.is_none_or(|namespace| value["namespace"] == *namespace);
+    let of_nodes = view["nodes"].as_array().into_iter().flatten();
+    let mut workloads = of_nodes.flat_map(|node| node["workloads"].as_array().into_iter().flatten());
+    if let Some(namespace) = namespace
+        && services.is_empty()
+        && !workloads.any(is_there)
+    {
+        client.require_namespace(namespace).await?;
+    }
+    Ok(json!({ "nodes": view["nodes"], "services": services, "problems": view["problems"] }))
+}
+
+/// The same view where there is no server: one node.
+fn of_node(here: &NodeStatus) -> Value {
+    let now = jiff::Timestamp::now().as_second();
+    let mut nodes = json!([{
+        "name": here.name,
+        "linkAddress": here.link_address,
+        "version": here.version,
+        "captureMode": here.capture_mode,
+        "connected": here.connected,
+        "lastSeenSeconds": here.config_age_seconds,
+        "configAgeSeconds": here.config_age_seconds,
+        "configGeneration": here.config_generation,
+        "workloads": here.workloads.iter().map(|known| json!({
+            "namespace": known.namespace,
+            "name": known.name,
+            "certificateExpiresInSeconds": known.certificate_not_after.map(|end| end - now),
+        })).collect::<Vec<_>>(),
+    }]);
+    add_own(&mut nodes, here);
+    json!({ "nodes": nodes, "services": [], "problems": [] })
+}
+
+fn show(args: &StatusArgs, mut view: Value) -> Result<()> {
     match args.output {
-        ReportFormat::Json => {
-            print_json(&json!({ "nodes": view["nodes"], "services": services, "problems": view["problems"] }))
-        }
-        ReportFormat::Yaml => {
-            print_yaml(&json!({ "nodes": view["nodes"], "services": services, "problems": view["problems"] }))
-        }
+        ReportFormat::Json => print_json(&view),
+        ReportFormat::Yaml => print_yaml(&view),
         ReportFormat::Table | ReportFormat::Wide => {
             let problems = view["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
             for problem in problems {
-                anstream::eprintln!("the server: {problem}");
+                note_wrapped(&format!("the server: {problem}"), 2);
             }
             let nodes = serde_json::from_value(view["nodes"].take()).map_err(|e| {
                 Failure::new(format!("the server's answer is not understood: {e}"))
                     .help("is it of another version?")
             })?;
-            print(&render(&args, nodes, &services))
+            let services = view["services"].as_array().cloned().unwrap_or_default();
+            let now = jiff::Timestamp::now().as_millisecond();
+            print(&render(args, nodes, &services, u64::try_from(now).unwrap_or(0)))
         }
     }
 }
 
-/// Adds what only the node itself knows: why workloads of it can do nothing that it has told the server to be ready.
-fn add_troubles(nodes: &mut Value, here: &NodeStatus) {
+/// Adds what only the node itself knows: what becomes of its processes, what their probes say, why workloads of it can
+/// do nothing that it has told the server to be ready, and which are to come.
+fn add_own(nodes: &mut Value, here: &NodeStatus) {
     let nodes = nodes.as_array_mut().into_iter().flatten();
     // Another mesh may have a node of this name.
     let same = |node: &&mut Value| node["name"] == *here.name && node["linkAddress"] == *here.link_address;
     for node in nodes.filter(same) {
-        for workload in node["workloads"].as_array_mut().into_iter().flatten() {
-            let known = here
-                .workloads
-                .iter()
-                .find(|known| workload["namespace"] == *known.namespace && workload["name"] == *known.name);
-            if let Some(known) = known.filter(|known| !known.ready) {
-                workload["ready"] = json!(false);
-                workload["reason"] = json!(known.reason);
+        if !node["workloads"].is_array() {
+            node["workloads"] = json!([]);
+        }
+        let Some(workloads) = node["workloads"].as_array_mut() else { continue };
+        for known in &here.workloads {
+            let is_known = |w: &&mut Value| w["namespace"] == *known.namespace && w["name"] == *known.name;
+            let workload = match workloads.iter_mut().find(is_known) {
+                Some(workload) => workload,
+                None => {
+                    // The server has not heard of it yet.
+                    workloads.push(json!({ "namespace": known.namespace, "name": known.name }));
+                    let Some(workload) = workloads.last_mut() else { continue };
+                    workload["ready"] = json!(known.ready);
+                    workload
+                }
+            };
+            if workload["ready"] != true || !known.ready {
+                workload["ready"] = json!(known.ready);
+            }
+            workload["reason"] = json!(known.reason);
+            workload["restarts"] = json!(known.restarts);
+            if let Some(exit) = &known.last_exit {
+                workload["lastExit"] = json!(exit);
+            }
+            if let Some(next) = known.next_start_ms {
+                workload["nextStartMs"] = json!(next);
+            }
+        }
+        for to_come in &here.waiting {
+            let (namespace, name, reason) = (&to_come.namespace, &to_come.name, &to_come.reason);
+            let is_known = workloads.iter().any(|w| w["namespace"] == **namespace && w["name"] == **name);
+            if !is_known {
+                workloads.push(json!({
+                    "namespace": namespace, "name": name, "ready": false, "reason": reason, "waiting": true,
+                }));
             }
         }
     }
@@ -153,10 +245,59 @@ fn good(text: impl Into<String>, good: bool) -> Cell {
     Cell::styled(text, color.on_default())
 }
 
-fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value]) -> String {
-    let mut text = String::new();
-    let mut table = Table::new(["NODE", "STATE", "WORKLOADS", "CONFIG", "CAPTURE", "LINKS", "VERSION"]);
+fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value], now_ms: u64) -> String {
+    let wide = args.output == ReportFormat::Wide;
+    let room = if wide { None } else { terminal::width(std::io::stdout()) };
+    let namespace = args.scope.namespace.as_deref();
+    let mut text = match nodes.is_empty() {
+        true => "No node has joined\n".to_owned(),
+        false => node_table(&nodes, wide).render(),
+    };
     for node in &nodes {
+        let Some(fenced) = &node.fenced else { continue };
+        let kept_out = format!(
+            "Another node `{}` is kept out: it connects from {}, {} ago for the last time, and looks like a clone of \
+             this one. Stop it, remove the folder `node` of its home, and let it join with a name and a token of its \
+             own: `tulle node --name NAME --token TOKEN`",
+            node.name,
+            fenced.peer,
+            age(fenced.last_seen_seconds)
+        );
+        text += &format!("\n{}\n", terminal::wrap(&kept_out, room, 0));
+    }
+    for problem in nodes.iter().filter_map(|node| node.clock_problem.as_ref()) {
+        text += &format!("{}\n", terminal::wrap(&format!("{problem}: set the clocks right (NTP)"), room, 2));
+    }
+    let mut table = service_table(services, wide);
+    if !table.is_empty() {
+        text += &format!("\n{}", table.render());
+    }
+    let workloads = nodes.iter().flat_map(|node| node.workloads.iter().map(move |w| (node, w)));
+    let workloads: Vec<_> =
+        workloads.filter(|(_, w)| namespace.is_none_or(|namespace| namespace == w.namespace)).collect();
+    if workloads.is_empty() {
+        return text;
+    }
+    let several = wide || nodes.len() > 1;
+    text += &format!("\n{}", workload_table(&workloads, several, wide, now_ms).render());
+    let reasons = workloads.iter().filter_map(|(_, workload)| reason(workload, now_ms));
+    let reasons: Vec<_> = reasons.map(|reason| terminal::wrap(&reason, room, 2)).collect();
+    if !reasons.is_empty() {
+        text += &format!("\n{}\n", reasons.join("\n"));
+    }
+    text
+}
+
+fn table<'a>(header: impl IntoIterator<Item = &'a str>, wide: bool) -> Table {
+    let table = Table::new(header);
+    if wide { table.whole() } else { table }
+}
+
+fn node_table(nodes: &[Node], wide: bool) -> Table {
+    let version = wide.then_some("VERSION");
+    let header = ["NODE", "STATE", "WORKLOADS", "CONFIG", "CAPTURE", "LINKS"];
+    let mut table = table(header.into_iter().chain(version), wide);
+    for node in nodes {
         let state = match node.connected {
             true => good("connected", true),
             false => good(format!("lost {} ago", age(node.last_seen_seconds)), false),
@@ -166,35 +307,22 @@ fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value]) -> String {
             (Some(generation), Some(seconds)) => format!("#{generation}, {} old", age(seconds)),
             _ => "-".to_owned(),
         };
-        table.row([
+        let version = wide.then(|| Cell::from(node.version.clone()));
+        let row = [
             node.name.clone().into(),
             state,
             good(format!("{ready}/{} ready", node.workloads.len()), ready == node.workloads.len()),
             config.into(),
             node.capture_mode.clone().into(),
             node.link_address.clone().into(),
-            node.version.clone().into(),
-        ]);
+        ];
+        table.row(row.into_iter().chain(version));
     }
-    text += &if nodes.is_empty() { "No node has joined\n".to_owned() } else { table.render() };
-    for node in &nodes {
-        let Some(fenced) = &node.fenced else { continue };
-        text += &format!(
-            "\nAnother node `{}` is kept out: it connects from {}, {} ago for the last time, and looks like a clone of \
-             this one.\nStop it, remove the folder `node` of its home, and let it join with a name and a token of its \
-             own: tulle node --name NAME --token TOKEN\n",
-            node.name,
-            fenced.peer,
-            age(fenced.last_seen_seconds)
-        );
-    }
+    table
+}
 
-    for problem in nodes.iter().filter_map(|node| node.clock_problem.as_ref()) {
-        text += &format!("{problem}: set the clocks right (NTP)\n");
-    }
-
-    let namespace = args.scope.namespace.as_deref();
-    let mut table = Table::new(["NAMESPACE", "SERVICE", "PORTS", "ENDPOINTS"]);
+fn service_table(services: &[Value], wide: bool) -> Table {
+    let mut table = table(["NAMESPACE", "SERVICE", "PORTS", "ENDPOINTS"], wide);
     for service in services {
         let port = |p: &Value| {
             let number = p["port"].to_string();
@@ -213,39 +341,58 @@ fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value]) -> String {
             },
         ]);
     }
-    if !table.is_empty() {
-        text += &format!("\n{}", table.render());
-    }
+    table
+}
 
-    let mut table = Table::new(["NAMESPACE", "WORKLOAD", "NODE", "STATE", "CERTIFICATE"]);
-    for node in &nodes {
-        for workload in node.workloads.iter().filter(|w| namespace.is_none_or(|n| n == w.namespace)) {
-            let state = match (workload.ready, workload.reason.as_str()) {
-                (true, _) => match workload.stale_seconds {
-                    None => good("ready", true),
-                    Some(since) => good(format!("ready, stale {}", age(since)), false),
-                },
-                (false, "") => good("not ready", false),
-                (false, reason) => good(format!("not ready: {reason}"), false),
-            };
-            let certificate = match workload.certificate_expires_in_seconds {
-                None => good("none yet", false),
-                Some(seconds) if seconds <= 0 => good("expired", false),
-                Some(seconds) => good(format!("{} left", age(seconds.unsigned_abs())), seconds > 300),
-            };
-            table.row([
-                workload.namespace.clone().into(),
-                workload.name.clone().into(),
-                node.name.clone().into(),
-                state,
-                certificate,
-            ]);
+/// `several`: it says of which node each is.
+fn workload_table(workloads: &[(&Node, &Workload)], several: bool, wide: bool, now_ms: u64) -> Table {
+    // Of processes of other hosts nothing is known.
+    let processes = workloads.iter().any(|(_, workload)| workload.restarts.is_some());
+    let node_column = several.then_some("NODE");
+    let columns = if processes { &["RESTARTS", "LAST EXIT"][..] } else { &[] };
+    let header = ["NAMESPACE", "WORKLOAD"].into_iter().chain(node_column).chain(["STATE"]);
+    let mut table = table(header.chain(columns.iter().copied()).chain(["CERTIFICATE"]), wide);
+    for (node, workload) in workloads {
+        let state = match (workload.ready, workload.stale_seconds) {
+            (true, None) => good("ready", true),
+            (true, Some(since)) => good(format!("ready, stale {}", age(since)), false),
+            (false, _) if workload.waiting => good("waiting", false),
+            (false, _) if workload.next_start_ms.is_some() => good("restarting", false),
+            (false, _) => good("not ready", false),
+        };
+        let certificate = match workload.certificate_expires_in_seconds {
+            None if workload.waiting => "-".into(),
+            None => good("none yet", false),
+            Some(seconds) if seconds <= 0 => good("expired", false),
+            Some(seconds) => good(format!("{} left", age(seconds.unsigned_abs())), seconds > 300),
+        };
+        let mut row: Vec<Cell> = vec![workload.namespace.clone().into(), workload.name.clone().into()];
+        row.extend(several.then(|| node.name.clone().into()));
+        row.push(state);
+        if processes {
+            let exit = workload.last_exit.as_ref().map(|exit| {
+                let ago = now_ms.saturating_sub(exit.finished_at_ms) / 1000;
+                format!("{}, {} ago", exit.short(), age(ago))
+            });
+            row.push(workload.restarts.map_or("-".to_owned(), |restarts| restarts.to_string()).into());
+            row.push(exit.unwrap_or_else(|| "-".to_owned()).into());
         }
+        row.push(certificate);
+        table.row(row);
     }
-    if !table.is_empty() {
-        text += &format!("\n{}", table.render());
+    table
+}
+
+/// Why a workload is not ready, or may soon not be, in one sentence.
+fn reason(workload: &Workload, now_ms: u64) -> Option<String> {
+    if workload.reason.is_empty() {
+        return None;
     }
-    text
+    let next = match workload.next_start_ms {
+        Some(next) => format!("; it starts again in {}", age(next.saturating_sub(now_ms).div_ceil(1000))),
+        None => String::new(),
+    };
+    Some(format!("{}/{}: {}{next}", workload.namespace, workload.name, workload.reason))
 }
 
 #[cfg(test)]
@@ -272,11 +419,51 @@ mod tests {
             let rest = json!({ "service": "c", "identity": "", "inFlight": 0, "owned": true });
             workload.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
         }
-        add_troubles(&mut nodes, &serde_json::from_value(here).unwrap());
+        here["workloads"][1].as_object_mut().unwrap().extend(
+            json!({ "restarts": 2, "lastExit": { "exitCode": 1, "finishedAtMs": 5000 } })
+                .as_object()
+                .unwrap()
+                .clone(),
+        );
+        here["waiting"] = json!([{ "namespace": "b", "name": "d", "reason": "waits for c" }]);
+        add_own(&mut nodes, &serde_json::from_value(here).unwrap());
+        let found = &nodes[0]["workloads"];
+        assert_eq!((&found[0]["ready"], &found[0]["reason"]), (&json!(false), &json!(trouble)));
+        assert_eq!((&found[1]["ready"], &found[1]["restarts"]), (&json!(true), &json!(2)));
         assert_eq!(
-            nodes[0]["workloads"],
-            json!([workload("a", "c", false, trouble), workload("b", "c", true, "")])
+            found[2],
+            json!({
+                "namespace": "b", "name": "d", "ready": false, "reason": "waits for c", "waiting": true,
+            })
         );
         assert_eq!((&nodes[1], &nodes[2]), (&before[1], &before[2]));
+    }
+
+    #[test]
+    fn what_waits_says_why() {
+        let nodes: Vec<Node> = serde_json::from_value(json!([{
+            "name": "local", "connected": true, "captureMode": "host", "linkAddress": "127.0.0.1:15008",
+            "configGeneration": 12, "configAgeSeconds": 0, "workloads": [
+                { "namespace": "shop", "name": "api", "ready": false, "restarts": 3,
+                  "reason": "its process is not running: it ended with code 1",
+                  "lastExit": { "exitCode": 1, "finishedAtMs": 8000 }, "nextStartMs": 12500,
+                  "certificateExpiresInSeconds": 3540 },
+                { "namespace": "shop", "name": "db", "ready": true, "restarts": 0,
+                  "reason": "its probe fails (1 of 3): `check` ended with code 2: no disk",
+                  "certificateExpiresInSeconds": 3540 },
+                { "namespace": "shop", "name": "web", "ready": false, "waiting": true,
+                  "reason": "waits for api (its process is not running: it ended with code 1)" },
+            ],
+        }]))
+        .unwrap();
+        #[derive(clap::Parser)]
+        struct Args {
+            #[command(flatten)]
+            args: StatusArgs,
+        }
+        let args = <Args as clap::Parser>::parse_from(["status"]).args;
+        let text = render(&args, nodes, &[], 10_000);
+        insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+        assert!(text.lines().all(|line| line.contains('/') || terminal::columns(line) <= 80), "{text}");
     }
 }

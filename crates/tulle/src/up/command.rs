@@ -61,31 +61,6 @@ fn needs_no_shell(character: char, rest: &str, starts_word: bool) -> Result<(), 
     }
 }
 
-/// Replaces `${NAME}` by the value of that name; what is not known stays as it is, for a shell.
-pub fn fill(text: &str, values: &[(String, String)]) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find("${") {
-        out.push_str(&rest[..start]);
-        let after = &rest[start + 2..];
-        let value = after.find('}').and_then(|end| {
-            let value = values.iter().find(|(name, _)| *name == after[..end])?;
-            Some((value, end))
-        });
-        match value {
-            Some(((_, value), end)) => {
-                out.push_str(value);
-                rest = &after[end + 1..];
-            }
-            None => {
-                out.push_str("${");
-                rest = after;
-            }
-        }
-    }
-    out + rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,11 +87,5 @@ mod tests {
         for line in ["a http://b/?c=1&d=2", "sh -c 'a $PORT; b && c | d'", "a \"$B\" \\$C '>' $ ${D}"] {
             assert!(split(line).is_ok(), "{line}");
         }
-    }
-
-    #[test]
-    fn only_known_names_are_filled_in() {
-        let values = [("PORT".to_owned(), "80".to_owned())];
-        assert_eq!(fill("x${PORT}y${HOME} ${", &values), "x80y${HOME} ${");
     }
 }

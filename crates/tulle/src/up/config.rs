@@ -137,14 +137,12 @@ fn read(source: &Arc<Source>, folder: PathBuf, diagnostics: &mut Diagnostics) ->
     Some(config)
 }
 
+const FIELDS: &[&str] = &["name", "namespace", "services", "resources"];
+
 type Pattern = (String, std::ops::Range<usize>);
 
 fn config(root: &Field<'_>, folder: PathBuf, patterns: &mut Vec<Pattern>) -> Option<Config> {
-    if !root.is_object_of(
-        &["name", "namespace", "services", "resources"],
-        &[],
-        "services: {web: {command: ./web}}",
-    ) {
+    if !root.is_object_of(FIELDS, &[], "services: {web: {command: ./web}}") {
         return None;
     }
     let folder_name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -282,14 +280,18 @@ fn environment(field: &Field<'_>) -> BTreeMap<String, String> {
     map(&entries)
 }
 
+const PORT_FIELDS: &[&str] = &["name", "port", "targetPort", "appProtocol"];
+
+const FOREIGN_PORT_FIELDS: &[(&str, &str)] = &[
+    ("protocol", "did you mean `appProtocol`? The mesh carries TCP alone"),
+    ("published", "did you mean `port`?"),
+    ("target", "did you mean `targetPort`?"),
+];
+
 fn ports(service: &Field<'_>) -> Vec<Port> {
     let single = service.get("port");
     let Some(several) = service.get("ports") else {
-        let number = single.and_then(|f| f.port());
-        return number
-            .map(|port| Port { name: None, port, target_port: port, app_protocol: None })
-            .into_iter()
-            .collect();
+        return single.and_then(|field| short_port(&field)).into_iter().collect();
     };
     if let Some(single) = single {
         single.wrong_field("there are `port` and `ports`", "leave out one of the two");
@@ -297,43 +299,76 @@ fn ports(service: &Field<'_>) -> Vec<Port> {
     let items = several.items("[{port: 80, targetPort: 8080}]");
     let mut ports: Vec<Port> = Vec::new();
     for item in &items {
-        if item.value.is_number() {
-            let port = item.port();
-            ports.extend(port.map(|port| Port { name: None, port, target_port: port, app_protocol: None }));
-            continue;
-        }
-        if !item.is_object_of(
-            &["name", "port", "targetPort", "appProtocol"],
-            &[],
-            "{port: 80, targetPort: 8080}",
-        ) {
-            continue;
-        }
-        let Some(number) = item.get("port") else {
-            item.wrong("it has no port", "`port:` is missing");
+        let Some(mut port) = (if item.value.is_object() { long_port(item) } else { short_port(item) }) else {
             continue;
         };
-        let Some(port) = number.port() else { continue };
-        if ports.iter().any(|p| p.port == port) {
-            number.wrong(&format!("the service has port {port} already"), "another port is expected");
+        if items.len() > 1 && port.name.is_none() {
+            match item.value.is_object() {
+                true => item.wrong("each of several ports needs a name", "`name:` is missing"),
+                false => port.name = Some(format!("port-{}", port.port)),
+            }
         }
-        let name = item.get("name").and_then(|f| f.label());
-        if items.len() > 1 && item.get("name").is_none() {
-            item.wrong("each of several ports needs a name", "`name:` is missing");
+        if ports.iter().any(|p| p.port == port.port) {
+            let number = item.get("port").unwrap_or_else(|| item.clone());
+            let message = format!("the service has port {} already", port.port);
+            number.wrong(&message, "another port is expected");
         }
-        ports.push(Port {
-            name,
-            port,
-            target_port: item.get("targetPort").map_or(Some(port), |f| f.port()).unwrap_or(port),
-            app_protocol: item.get("appProtocol").and_then(|f| f.text()),
-        });
+        if let Some(name) =
+            port.name.as_ref().filter(|name| ports.iter().any(|p| p.name.as_ref() == Some(name)))
+        {
+            let field = item.get("name").unwrap_or_else(|| item.clone());
+            field
+                .wrong(&format!("the service has a port named `{name}` already"), "another name is expected");
+        }
+        ports.push(port);
     }
     ports
 }
 
+/// `8080` or `8080/grpc`.
+fn short_port(field: &Field<'_>) -> Option<Port> {
+    if field.value.is_object() {
+        field
+            .wrong("it is an object, a port is expected", "`ports: [{port: 80, targetPort: 8080}]` has them");
+        return None;
+    }
+    if let Some((port, target)) = field.value.as_str().and_then(|text| text.split_once(':')) {
+        let such_as = format!("`ports: [{{port: {port}, targetPort: {target}}}]` says that");
+        field.wrong("it is two ports, one is expected", &such_as);
+        return None;
+    }
+    let (port, app_protocol) = field.port_with_protocol()?;
+    Some(Port { name: None, port, target_port: port, app_protocol })
+}
+
+fn long_port(item: &Field<'_>) -> Option<Port> {
+    if !item.is_object_of(PORT_FIELDS, FOREIGN_PORT_FIELDS, "{port: 80, targetPort: 8080}") {
+        return None;
+    }
+    let name = item.get("name").and_then(|f| f.label());
+    let target_port = item.get("targetPort").map(|f| f.port());
+    let declared = item.get("appProtocol");
+    let app_protocol = declared.as_ref().and_then(Field::protocol);
+    let Some(number) = item.get("port") else {
+        item.wrong("it has no port", "`port:` is missing");
+        return None;
+    };
+    let (port, short) = number.port_with_protocol()?;
+    if let (Some(declared), Some(short)) = (&declared, &short) {
+        declared.wrong(&format!("`port` says `{short}` already"), "leave out one of the two");
+    }
+    Some(Port {
+        name,
+        port,
+        target_port: target_port.flatten().unwrap_or(port),
+        app_protocol: app_protocol.or(short),
+    })
+}
+
+const PROBE_FIELDS: &[&str] = &["http", "tcp", "exec", "port", "interval", "timeout", "startup", "failures"];
+
 fn probe(field: &Field<'_>, ports: &[Port]) -> Option<Probe> {
-    let known = ["http", "tcp", "exec", "port", "interval", "timeout", "startup", "failures"];
-    if !field.is_object_of(&known, &[], "{http: /healthz}") {
+    if !field.is_object_of(PROBE_FIELDS, &[], "{http: /healthz}") {
         return None;
     }
     let port = field.get("port").and_then(|f| {
@@ -455,5 +490,99 @@ fn find_cycle(waiting: &[Service]) -> Option<Vec<String>> {
             return Some(path[start..].iter().map(|s| s.name.clone()).collect());
         }
         path.push(next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table of docs/up.md that begins with `| HEADER |`.
+    fn documented(header: &str) -> Vec<String> {
+        let text = include_str!("../../../../docs/up.md");
+        let rows = text.lines().skip_while(|line| !line.starts_with(&format!("| {header} |")));
+        let rows = rows.skip(2).take_while(|line| line.starts_with('|'));
+        rows.map(|row| row.split('`').nth(1).unwrap_or_default().to_owned()).collect()
+    }
+
+    #[test]
+    fn the_documentation_has_every_field() {
+        for (header, fields) in [
+            ("field of the file", FIELDS),
+            ("field of a service", SERVICE_FIELDS),
+            ("field of a port", PORT_FIELDS),
+            ("field of a probe", PROBE_FIELDS),
+        ] {
+            let mut documented = documented(header);
+            documented.sort();
+            let mut fields: Vec<_> = fields.to_vec();
+            fields.sort_unstable();
+            assert_eq!(documented, fields, "`{header}` in docs/up.md");
+        }
+    }
+
+    fn read(text: &str) -> Result<Config> {
+        let source = Arc::new(Source { name: FILE.to_owned(), text: text.to_owned() });
+        let mut diagnostics = Diagnostics::default();
+        let config = super::read(&source, ".".into(), &mut diagnostics);
+        diagnostics.into_result()?;
+        Ok(config.unwrap())
+    }
+
+    #[test]
+    fn the_examples_of_the_documentation_are_good() {
+        let text = include_str!("../../../../docs/up.md");
+        let mut count = 0;
+        for example in text.split("```yaml\n").skip(1) {
+            let example = example.split("\n```").next().unwrap();
+            // Folders, and files, are not there.
+            let lines = example.lines().filter(|l| !l.contains("directory:") && !l.starts_with("resources:"));
+            let example: Vec<_> = lines.take_while(|line| *line != "---").collect();
+            read(&example.join("\n")).unwrap();
+            count += 1;
+        }
+        assert!(count > 0);
+    }
+
+    #[test]
+    fn a_short_port_may_say_what_it_speaks() {
+        let ports = |field: &str| {
+            let config = read(&format!("services:\n  a:\n    command: x\n    {field}\n"));
+            config.map(|config| {
+                let ports = config.services[0].ports.iter();
+                ports
+                    .map(|p| {
+                        (p.name.clone().unwrap_or_default(), p.port, p.target_port, p.app_protocol.clone())
+                    })
+                    .collect::<Vec<_>>()
+            })
+        };
+        let grpc = Some("grpc".to_owned());
+        assert_eq!(ports("port: 8080/grpc").unwrap(), [(String::new(), 8080, 8080, grpc.clone())]);
+        assert_eq!(ports("port: 8080").unwrap(), [(String::new(), 8080, 8080, None)]);
+        assert_eq!(
+            ports("ports: [80/http, 81]").unwrap(),
+            [("port-80".to_owned(), 80, 80, Some("http".to_owned())), ("port-81".to_owned(), 81, 81, None)]
+        );
+        assert_eq!(
+            ports("ports: [{port: 80/grpc, targetPort: 81}]").unwrap(),
+            [(String::new(), 80, 81, grpc.clone())]
+        );
+        assert_eq!(ports("ports: [{port: 80, appProtocol: grpc}]").unwrap(), [(String::new(), 80, 80, grpc)]);
+        for (bad, why) in [
+            ("port: 8080/htpp", "did you mean `http`"),
+            ("port: 8080/udp", "TCP alone"),
+            ("port: 80800/http", "`80800` is no port"),
+            ("port: x/http", "`x` is no port"),
+            ("port: 8080/", "is no protocol"),
+            ("port: {port: 8080, protocol: grpc}", "`ports: "),
+            ("ports: [{port: 80, protocol: grpc}]", "did you mean `appProtocol`"),
+            ("ports: [{port: 80/http, appProtocol: grpc}]", "says `http` already"),
+            ("ports: [80, 80/http]", "has port 80 already"),
+            ("ports: [{name: a, port: 80}, {name: a, port: 81}]", "a port named `a` already"),
+        ] {
+            let said = ports(bad).unwrap_err().to_string();
+            assert!(said.contains(why), "{bad}: {said}");
+        }
     }
 }

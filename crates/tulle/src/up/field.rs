@@ -9,6 +9,7 @@ use tulle_model::document::Document;
 use tulle_model::validate::FieldPath;
 use tulle_model::validate::suggest::did_you_mean;
 
+use super::protocol;
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
 use crate::units::parse_duration;
 
@@ -160,6 +161,36 @@ impl<'a> Field<'a> {
 
     pub fn port(&self) -> Option<u16> {
         self.number(1, 65535).and_then(|n| u16::try_from(n).ok())
+    }
+
+    /// A port, and what it speaks where that is said: `8080` or `8080/grpc`.
+    pub fn port_with_protocol(&self) -> Option<(u16, Option<String>)> {
+        let Some((number, protocol)) = self.value.as_str().and_then(|text| text.split_once('/')) else {
+            return self.port().map(|port| (port, None));
+        };
+        let port = number.trim().parse::<u16>().ok().filter(|port| *port > 0);
+        if port.is_none() {
+            self.wrong(
+                &format!("`{number}` is no port"),
+                "a number from 1 to 65535 is expected before the /",
+            );
+        }
+        let protocol = protocol.trim();
+        if let Some(problem) = protocol::problem(protocol) {
+            self.wrong(&problem, protocol::EXPECTED);
+            return None;
+        }
+        Some((port?, Some(protocol.to_owned())))
+    }
+
+    /// The name of a protocol.
+    pub fn protocol(&self) -> Option<String> {
+        let text = self.text()?;
+        if let Some(problem) = protocol::problem(&text) {
+            self.wrong(&problem, protocol::EXPECTED);
+            return None;
+        }
+        Some(text)
     }
 
     pub fn duration(&self) -> Option<Duration> {

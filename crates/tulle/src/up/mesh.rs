@@ -14,7 +14,9 @@ use super::config::Config;
 use super::objects;
 use super::ports::{ADMIN_PORT, API_PORT, LINKS_PORT, NODES_PORT};
 use super::screen::Screen;
-use crate::commands::node::default_workers;
+use super::suggest::Suggestions;
+use crate::commands::node::{self, default_workers};
+use crate::commands::server::not_started;
 use crate::exit::{Exit, Failure, Result};
 
 /// How long the node's goodbye may take, once no process is left.
@@ -59,9 +61,7 @@ impl Mesh {
             ..ServerConfig::local(home)
         };
         let (links, admin) = (choose("links", LINKS_PORT), choose("metrics", ADMIN_PORT));
-        let server = Server::start(server_config)
-            .await
-            .map_err(|e| Failure::new(format!("the server does not start: {e}")))?;
+        let server = Server::start(server_config).await.map_err(|e| not_started(&e))?;
         objects::apply(&server.objects, config).await?;
 
         let token = match server.local_join_token(vec!["*".to_owned()]).await {
@@ -87,7 +87,7 @@ impl Mesh {
             bounds,
         })
         .await
-        .map_err(|e| Failure::new(format!("the node does not start: {e:#}")))?;
+        .map_err(node::not_started)?;
         if !node.connected(CONNECT_DEADLINE).await {
             let seconds = CONNECT_DEADLINE.as_secs();
             return Err(Failure::new(format!("the node did not reach its server within {seconds} s")));
@@ -112,16 +112,9 @@ impl Mesh {
         for (what, port) in &self.moved {
             screen.say(&format!("port {port} for {what} is taken: a free one is used"));
         }
-        let home = match crate::home::is_default(&self.home) {
-            true => String::new(),
-            false => format!(" --home {}", self.home.display()),
-        };
-        screen.say(&format!("look: tulle edges{home}"));
-        screen.say(&format!("      tulle status{home}"));
-        screen.say(&format!(
-            "      kubectl --kubeconfig {} get services,workloads -A",
-            self.server.kubeconfig.display()
-        ));
+        for (what, command) in Suggestions::new(config, &self.home, &self.server.kubeconfig).all() {
+            screen.suggest(what, &command);
+        }
     }
 
     pub async fn stop(self) {

@@ -8,9 +8,11 @@ mod files;
 mod mesh;
 mod objects;
 pub mod ports;
+mod protocol;
 mod replica;
 mod screen;
 mod services;
+mod suggest;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,13 +27,14 @@ use crate::commands::node::CaptureArg;
 use crate::exit::Result;
 use crate::home::HomeArgs;
 use crate::limits::LimitArgs;
-use crate::printer::LAST_WORDS;
 use crate::signals::Stop;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-SIGTERM, SIGINT (Ctrl-C), SIGQUIT and a terminal that is closed stop it all: services and what `tulle run` has
-started are drained and get SIGTERM, and SIGKILL after 10 s (`tulle run --stop-timeout`). A second one kills.")]
+SIGTERM, SIGINT (Ctrl-C), SIGQUIT and a terminal that is closed stop it all: services are drained and get SIGTERM, and \
+SIGKILL after 10 s; what `tulle run` has started, after its --stop-timeout. A second one kills.
+
+All fields of the file are in docs/up.md.")]
 pub struct UpArgs {
     /// The folder with the tulle.yaml, or the file itself
     #[arg(value_name = "DIR", default_value = ".")]
@@ -43,9 +46,9 @@ pub struct UpArgs {
     #[arg(long, value_name = "NUMBER")]
     workers: Option<usize>,
     #[command(flatten)]
-    limits: LimitArgs,
-    #[command(flatten)]
     home: HomeArgs,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 /// How long a service may take to finish what is in flight, and again to end after SIGTERM.
@@ -88,6 +91,9 @@ pub async fn run(args: UpArgs) -> Result<()> {
     if outcome.is_ok() {
         screen.say("stopped");
     }
-    screen.finish(LAST_WORDS);
+    tokio::select! {
+        () = screen.finished() => {}
+        _ = stop.next() => {}
+    }
     outcome
 }

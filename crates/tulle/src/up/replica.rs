@@ -6,23 +6,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_node::probes::{self, Probe, Timing};
-use tulle_node::supervise::{Confined, End, Event, Process, Stream, Supervised, supervise};
-use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec, Workloads};
+use tulle_node::supervise::{Confined, Event, Process, Supervised, supervise};
+use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec, Workloads, fill};
 
-use super::command::fill;
 use super::config::{Check, Config, Service};
 use super::screen::Screen;
 use crate::exit::{Failure, Result};
 
-/// Lines of one process that wait to be printed.
-const LINES: usize = 1024;
+/// Lines of one process that wait to be printed; then it waits itself, as with any pipe.
+const LINES: usize = 16;
+
+/// How long the last words of a process that was killed may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub struct Replica {
     pub workload: WorkloadName,
     workloads: Arc<Workloads>,
     process: Option<Supervised>,
+    /// Prints what it says, to its end.
+    printing: Option<JoinHandle<()>>,
 }
 
 impl Replica {
@@ -42,14 +48,16 @@ impl Replica {
         let name = Self::name(service, index);
         let failed = |why: String| Failure::new(format!("service {}: {why}", service.name));
         let ports = ports(service, index).map_err(|e| failed(format!("there is no free port: {e}")))?;
-        let spec = spec(config, service, &name, &ports);
+        let mut values = values(service, index, &ports)?;
+        let directory = service.directory.as_ref().map_or(config.folder.clone(), |d| config.folder.join(d));
+        let spec =
+            spec(config, service, &name, &ports, Surroundings { values: &values, directory: &directory });
         let running = workloads.add(spec).await.map_err(|e| failed(format!("{e:#}")))?;
         let workload = WorkloadName::new(running.namespace.as_str(), running.name.as_str());
-        let Some(runs) = workloads.running(&workload) else {
+        let Some(state) = workloads.process(&workload) else {
             return Err(failed("the node lost it while it was starting".to_owned()));
         };
 
-        let mut values = values(service, index, &ports)?;
         let mut environment = running.environment;
         environment.extend(values.iter().filter(|(n, _)| n.starts_with("PORT")).cloned());
         // Variables of the mesh can be used, too.
@@ -57,7 +65,6 @@ impl Replica {
         let own = service.environment.iter().map(|(name, value)| (name.clone(), fill(value, &values)));
         environment.extend(own);
         let command: Vec<_> = service.command.iter().map(|word| fill(word, &values)).collect();
-        let directory = service.directory.as_ref().map_or(config.folder.clone(), |d| config.folder.join(d));
         let process = Process {
             program: program(&command[0], &directory).into(),
             arguments: command[1..].iter().map(Into::into).collect(),
@@ -68,9 +75,9 @@ impl Replica {
             restart: true,
         };
         let (events, received) = mpsc::channel(LINES);
-        tokio::spawn(print(screen, service.name.clone(), name, received));
-        let process = Some(supervise(process, events, runs));
-        Ok(Self { workload, workloads: workloads.clone(), process })
+        let printing = Some(tokio::spawn(print(screen, service.name.clone(), name, received)));
+        let process = Some(supervise(process, events, state));
+        Ok(Self { workload, workloads: workloads.clone(), process, printing })
     }
 
     /// Peers stop sending, what is in flight finishes, the process gets SIGTERM, then SIGKILL.
@@ -79,12 +86,18 @@ impl Replica {
         if let Some(process) = self.process.take() {
             process.stop(deadline).await;
         }
+        if let Some(printing) = self.printing.take() {
+            let _ = printing.await;
+        }
         self.workloads.remove(&self.workload).await;
     }
 
     /// At once.
     pub async fn kill(&mut self) {
         drop(self.process.take());
+        if let Some(printing) = self.printing.take() {
+            let _ = timeout(LAST_WORDS, printing).await;
+        }
         self.workloads.remove(&self.workload).await;
     }
 }
@@ -100,7 +113,21 @@ fn ports(service: &Service, index: u32) -> std::io::Result<Vec<u16>> {
     listeners.iter().map(|l| Ok(l.local_addr()?.port())).collect()
 }
 
-fn spec(config: &Config, service: &Service, name: &str, ports: &[u16]) -> WorkloadSpec {
+/// What the commands of a service find.
+#[derive(Clone, Copy)]
+struct Surroundings<'a> {
+    /// For `${…}`.
+    values: &'a [(String, String)],
+    directory: &'a Path,
+}
+
+fn spec(
+    config: &Config,
+    service: &Service,
+    name: &str,
+    ports: &[u16],
+    surroundings: Surroundings<'_>,
+) -> WorkloadSpec {
     let mut labels = service.labels.clone();
     labels.entry("app".to_owned()).or_insert_with(|| service.name.clone());
     let others = config.services.iter().filter(|s| s.name != service.name && !s.ports.is_empty());
@@ -123,13 +150,18 @@ fn spec(config: &Config, service: &Service, name: &str, ports: &[u16]) -> Worklo
             })
             .collect(),
         app_address: Ipv4Addr::LOCALHOST.into(),
-        probe: service.probe.as_ref().map(|p| probe(p, service, ports)),
+        probe: service.probe.as_ref().map(|p| probe(p, service, ports, surroundings)),
         upstreams: upstreams.collect(),
         stop_timeout_ms: u64::try_from(super::STOP_DEADLINE.as_millis()).unwrap_or(u64::MAX),
     }
 }
 
-fn probe(probe: &super::config::Probe, service: &Service, ports: &[u16]) -> Probe {
+fn probe(
+    probe: &super::config::Probe,
+    service: &Service,
+    ports: &[u16],
+    surroundings: Surroundings<'_>,
+) -> Probe {
     // Where the declared port is in this replica.
     let port = |declared: Option<u16>| {
         let index = declared.and_then(|d| service.ports.iter().position(|p| p.target_port == d));
@@ -140,7 +172,7 @@ fn probe(probe: &super::config::Probe, service: &Service, ports: &[u16]) -> Prob
             probes::Check::Http { port: port(*declared), path: path.clone() }
         }
         Check::Tcp { port: declared } => probes::Check::Tcp { port: port(*declared) },
-        Check::Exec(command) => probes::Check::Exec { command: command.clone() },
+        Check::Exec(command) => exec(command, service, surroundings),
     };
     let mut timing = Timing::default();
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -149,6 +181,22 @@ fn probe(probe: &super::config::Probe, service: &Service, ports: &[u16]) -> Prob
     timing.startup_ms = probe.startup.map_or(timing.startup_ms, millis);
     timing.failures = probe.failures.unwrap_or(timing.failures);
     Probe { check, timing }
+}
+
+/// A command that finds what the service's own finds. Variables of the mesh are put in by the node, which knows them.
+fn exec(
+    command: &[String],
+    service: &Service,
+    Surroundings { values, directory }: Surroundings<'_>,
+) -> probes::Check {
+    let mut command: Vec<_> = command.iter().map(|word| fill(word, values)).collect();
+    command[0] = program(&command[0], directory);
+    let own = service.environment.iter().map(|(name, value)| (name.clone(), fill(value, values)));
+    probes::Check::Exec {
+        command,
+        environment: values.iter().filter(|(n, _)| n.starts_with("PORT")).cloned().chain(own).collect(),
+        directory: Some(directory.to_owned()),
+    }
 }
 
 /// What `${…}` in commands and variables stands for.
@@ -179,23 +227,14 @@ fn program(word: &str, directory: &Path) -> String {
 async fn print(screen: Arc<Screen>, service: String, replica: String, mut events: mpsc::Receiver<Event>) {
     while let Some(event) = events.recv().await {
         match event {
-            Event::Line { stream: Stream::Output | Stream::Error, text } => {
-                screen.output(&service, &replica, &text);
-            }
+            Event::Line { text, .. } => screen.output(&service, &replica, &text).await,
             Event::Started { pid } => screen.state(&service, &replica, &format!("starting (process {pid})")),
-            Event::Dropped { lines } => {
-                screen.state(&service, &replica, &format!("{lines} lines came too fast to be shown"));
-            }
-            Event::Ended { why, restart_in } => {
-                let why = match why {
-                    End::Status(status) => format!("ended: {status}"),
-                    End::NotStarted(why) => why,
-                };
+            Event::Ended { exit, restart_in } => {
                 let next = match restart_in {
-                    Some(delay) => format!("; starting again in {delay:.1?}"),
+                    Some(delay) => format!("; starting again in {:.1} s", delay.as_secs_f64()),
                     None => String::new(),
                 };
-                screen.state(&service, &replica, &format!("{why}{next}"));
+                screen.state(&service, &replica, &format!("{exit}{next}"));
             }
         }
     }

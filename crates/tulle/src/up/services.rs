@@ -1,17 +1,18 @@
 //! The services of `tulle up`: each starts once those that it depends on can be reached, and stops
 //! before they do.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use parking_lot::Mutex;
 use tokio::sync::watch;
-use tulle_model::name::ServiceName;
-use tulle_node::workloads::Workloads;
+use tulle_model::name::{ServiceName, WorkloadName};
+use tulle_node::workloads::{WorkloadStatus, Workloads};
 
-use super::config::{Check, Config, Service};
+use super::config::{Config, Service};
 use super::mesh::Mesh;
 use super::replica::Replica;
 use super::screen::Screen;
@@ -20,8 +21,12 @@ use crate::exit::Result;
 /// So long the mesh may take to know of a service that is ready.
 const ROUTE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// After so long we say what is waited for.
-const START_PATIENCE: Duration = Duration::from_secs(10);
+/// So long a service may take to be ready before it is said why it is not.
+const START_PATIENCE: Duration = Duration::from_secs(1);
+/// How long it is until something else is said of the same workload, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often we look.
+const LOOK: Duration = Duration::from_millis(250);
 
 pub struct Services<'a> {
     config: &'a Config,
@@ -30,6 +35,8 @@ pub struct Services<'a> {
     /// By service.
     replicas: tokio::sync::Mutex<HashMap<String, Vec<Replica>>>,
     ready: HashMap<String, watch::Sender<bool>>,
+    /// Those whose own start has begun, as all that they depend on is there.
+    begun: Mutex<HashSet<String>>,
     started: Instant,
 }
 
@@ -41,6 +48,7 @@ impl<'a> Services<'a> {
             screen: screen.clone(),
             replicas: Default::default(),
             ready: config.services.iter().map(|s| (s.name.clone(), watch::Sender::new(false))).collect(),
+            begun: Mutex::default(),
             started: Instant::now(),
         }
     }
@@ -69,20 +77,61 @@ impl<'a> Services<'a> {
         }
     }
 
-    /// Once, where the start takes long.
+    /// Says what is not ready, and why, here and to who asks the node (`tulle status`).
     async fn say_what_is_awaited(&self) {
-        tokio::time::sleep(START_PATIENCE).await;
-        let is_ready = |name: &str| self.ready.get(name).is_none_or(|ready| *ready.borrow());
-        for service in self.config.services.iter().filter(|s| !is_ready(&s.name)) {
-            if service.depends_on.iter().all(|d| is_ready(d)) {
-                self.screen.state(
-                    &service.name,
-                    &service.name,
-                    &format!("not ready yet: {}", awaited(service)),
-                );
+        let mut complaints = Complaints::default();
+        loop {
+            let known = self.workloads.list();
+            let known: HashMap<_, _> = known
+                .iter()
+                .filter(|w| w.namespace == self.config.namespace)
+                .map(|w| (&*w.name, w))
+                .collect();
+            let mut waiting = BTreeMap::new();
+            for service in &self.config.services {
+                for index in 0..service.replicas {
+                    let name = Replica::name(service, index);
+                    let complaint = match known.get(&*name) {
+                        Some(workload) => complaint(workload),
+                        None => {
+                            let waits = self.waits_for(service, &known);
+                            let workload = WorkloadName::new(self.config.namespace.as_str(), name.as_str());
+                            waits.clone().map(|why| waiting.insert(workload, why));
+                            waits
+                        }
+                    };
+                    if let Some(text) = complaints.heard(&name, complaint, Instant::now()) {
+                        self.screen.state(&service.name, &name, &text);
+                    }
+                }
             }
+            self.workloads.announce(waiting);
+            tokio::time::sleep(LOOK).await;
         }
-        std::future::pending::<()>().await;
+    }
+
+    /// Which services a service that has not begun to start waits for, and why those are not ready.
+    fn waits_for(&self, service: &Service, known: &HashMap<&str, &WorkloadStatus>) -> Option<String> {
+        if self.begun.lock().contains(&service.name) {
+            return None;
+        }
+        let is_ready = |name: &str| self.ready.get(name).is_none_or(|ready| *ready.borrow());
+        let reasons = service.depends_on.iter().filter(|d| !is_ready(d)).map(|dependency| {
+            let of = self.config.services.iter().find(|s| s.name == *dependency);
+            let mut replicas =
+                of.into_iter().flat_map(|s| (0..s.replicas).map(|index| Replica::name(s, index)));
+            match replicas.find_map(|name| known.get(&*name).filter(|w| !w.ready)) {
+                Some(workload) if !workload.reason.is_empty() => {
+                    format!("{dependency} ({})", workload.reason)
+                }
+                _ => dependency.clone(),
+            }
+        });
+        let reasons: Vec<_> = reasons.collect();
+        match reasons.is_empty() {
+            true => Some("waits for the mesh to know the way to what it depends on".to_owned()),
+            false => Some(format!("waits for {}", reasons.join(", "))),
+        }
     }
 
     async fn start(&self, service: &Service) -> Result<()> {
@@ -90,6 +139,7 @@ impl<'a> Services<'a> {
             self.wait_until_ready(dependency).await;
             self.wait_until_routed(dependency).await;
         }
+        self.begun.lock().insert(service.name.clone());
         let starting = (0..service.replicas).map(async |index| {
             let start = Replica::start(self.config, service, index, &self.workloads, self.screen.clone());
             let replica = start.await?;
@@ -198,20 +248,75 @@ impl<'a> Services<'a> {
     }
 }
 
-/// What has to be for the service to be ready.
-fn awaited(service: &Service) -> String {
-    let port = |declared: Option<u16>| declared.or_else(|| service.ports.first().map(|p| p.target_port));
-    let at = |port: Option<u16>| match port {
-        Some(port) if service.replicas == 1 => format!("127.0.0.1:{port}"),
-        _ => "127.0.0.1 and its $PORT".to_owned(),
-    };
-    match service.probe.as_ref().map(|p| &p.check) {
-        Some(Check::Http { path, port: asked }) => {
-            format!("GET {path} has to succeed at {}", at(port(*asked)))
+/// Why a workload is not ready, or will soon not be.
+fn complaint(workload: &WorkloadStatus) -> Option<String> {
+    match (workload.ready, workload.reason.as_str()) {
+        (_, "") => None,
+        (true, doubt) => Some(doubt.to_owned()),
+        // Of its end its supervisor tells.
+        (false, _) if workload.next_start_ms.is_some() => None,
+        (false, why) => Some(format!("not ready: {why}")),
+    }
+}
+
+/// What was said of each workload, so that the same is not said twice, and what changes all the time not all the time.
+#[derive(Default)]
+struct Complaints(HashMap<String, Complaint>);
+
+struct Complaint {
+    since: Instant,
+    said: String,
+    next: Instant,
+    pause: Duration,
+}
+
+impl Complaints {
+    /// What is to be said now of a workload.
+    fn heard(&mut self, name: &str, complaint: Option<String>, now: Instant) -> Option<String> {
+        let Some(text) = complaint else {
+            self.0.remove(name);
+            return None;
+        };
+        // One that is ready has been asked already, and answered wrongly.
+        let patience = if text.starts_with("not ready") || text.starts_with("waits") {
+            START_PATIENCE
+        } else {
+            Duration::ZERO
+        };
+        let known = self.0.entry(name.to_owned()).or_insert_with(|| Complaint {
+            since: now,
+            said: String::new(),
+            next: now,
+            pause: START_PATIENCE,
+        });
+        if now < known.since + patience || now < known.next || known.said == text {
+            return None;
         }
-        Some(Check::Exec(command)) => format!("its probe `{}` has to succeed", command.join(" ")),
-        Some(Check::Tcp { port: asked }) => format!("it has to listen at {}", at(port(*asked))),
-        None if service.ports.is_empty() => "its process has to run".to_owned(),
-        None => format!("it has to listen at {}", at(port(None))),
+        known.next = now + known.pause;
+        known.pause = (known.pause * 2).min(LONGEST_PAUSE);
+        known.said.clone_from(&text);
+        Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said_once_and_not_all_the_time() {
+        let mut complaints = Complaints::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut heard = |text: &str, ms| {
+            complaints.heard("a", Some(text.to_owned()).filter(|t| !t.is_empty()), at(ms)).is_some()
+        };
+        assert!(!heard("not ready: x", 0) && !heard("not ready: x", 900), "it may just start");
+        assert!(heard("not ready: x", 1000) && !heard("not ready: x", 60_000));
+        assert!(heard("not ready: y", 60_100) && !heard("not ready: z", 60_200));
+        assert!(heard("not ready: z", 62_100));
+        assert!(!heard("", 62_200) && heard("its probe fails (1 of 3): x", 62_300), "that is said at once");
+        let changes = (0..10_000).filter(|n| heard(&format!("not ready: {n}"), 70_000 + n * 100)).count();
+        assert!((10..40).contains(&changes), "{changes} in 1000 s");
     }
 }

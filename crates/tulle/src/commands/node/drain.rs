@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The processes go on, and reach what they call; nobody calls them. Nor does the node take new workloads. A node
+The processes go on, and reach what they call; nobody calls them. Nor does the node take new workloads. A node \
 that is started again takes traffic as before.")]
 pub struct DrainArgs {
     /// End the processes, too: SIGTERM, and SIGKILL after the --stop-timeout of their `tulle run`

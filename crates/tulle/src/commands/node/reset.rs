@@ -11,7 +11,7 @@ use crate::output::say;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It needs no server. What the node knows stays (its certificates, its configuration): it can be started again.
+It needs no server. What the node knows stays (its certificates, its configuration): it can be started again. \
 Where a node runs with the same home, this does nothing, and says so.")]
 pub struct ResetArgs {
     /// How long processes may take to end after SIGTERM [default: the --stop-timeout of their `tulle run`]
