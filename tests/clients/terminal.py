@@ -1,20 +1,26 @@
 """Runs a command on a terminal of its own, and closes the terminal when it gets SIGUSR1.
 
-usage: terminal.py COMMAND [ARGUMENT...]
+usage: [TERMINAL_COLUMNS=N] terminal.py COMMAND [ARGUMENT...]
 
 Prints what the command writes, and at last "ended STATUS": its exit code, or minus the number of a signal.
 """
 
+import fcntl
 import os
 import pty
 import select
 import signal
+import struct
 import sys
+import termios
 
 
 def main():
     child, terminal = pty.fork()
     if child == 0:
+        columns = int(os.environ.get("TERMINAL_COLUMNS", "0"))
+        if columns:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         os.execvp(sys.argv[1], sys.argv[1:])
     closed = False
 

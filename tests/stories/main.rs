@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod chain;
+mod exit_codes;
 mod footprint;
 mod kubectl;
 mod protocols;
@@ -12,3 +13,4 @@ mod server_crash;
 mod split;
 mod stopping;
 mod two_nodes;
+mod up_status;

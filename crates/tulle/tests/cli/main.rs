@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod exit_codes;
 mod fake_service;
 
 use std::path::Path;
