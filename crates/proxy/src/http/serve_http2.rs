@@ -13,7 +13,6 @@ use tokio::sync::oneshot;
 use crate::budget::{Shed, cost};
 use crate::http::asker::Asker;
 use crate::http::body::Body;
-use crate::http::headers;
 use crate::http::record::Outline;
 use crate::http::reply::{self, Reason};
 use crate::http::respond::respond;
@@ -123,9 +122,6 @@ async fn serve_stream(
     }
     if head.method == Method::CONNECT {
         return connect(cx, head, sender, receiver).await;
-    }
-    if headers::expects_continue(&head.headers) {
-        sender.awaits_continue();
     }
     let (request, asker) = (Request::from_parts(head, Body::from(receiver)), Asker::Http2(sender.interim()));
     let mut answered = pin!(Some(answer(&cx, request, None, asker)));

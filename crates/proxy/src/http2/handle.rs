@@ -166,16 +166,6 @@ impl Sender {
         InterimSender { handle: self.handle.clone(), id: self.id }
     }
 
-    /// The peer does not send data before it is told to continue, or tires of waiting (RFC 9110, section 10.1.1):
-    /// until then it is no peer that does not go on.
-    pub fn awaits_continue(&mut self) {
-        self.with_core(|core, id| {
-            if let Some(stream) = core.streams.get_mut(&id) {
-                stream.awaits_continue = stream.data.is_empty();
-            }
-        });
-    }
-
     /// Waits until something may be sent; gives how much. Fails as soon as the stream is reset.
     pub fn poll_room(&mut self, cx: &Context<'_>) -> Poll<Result<usize, Error>> {
         self.handle.0.borrow_mut().poll_room(self.id, cx)
@@ -251,9 +241,6 @@ impl InterimSender {
         let mut core = self.handle.0.borrow_mut();
         if core.failure(self.id).is_some() {
             return;
-        }
-        if let Some(stream) = core.streams.get_mut(&self.id) {
-            stream.awaits_continue &= status != StatusCode::CONTINUE;
         }
         core.send_head(self.id, status, headers, false);
     }

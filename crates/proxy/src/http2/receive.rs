@@ -226,7 +226,6 @@ impl Core {
             if let Some(length) = &mut stream.length_left {
                 *length = length.saturating_sub(count as u64);
             }
-            stream.awaits_continue = false;
             if count > 0 && stream.receiver_held {
                 let spare = stream.admits_spare(count);
                 self.windows.short |= !spare;

@@ -113,7 +113,6 @@ impl Stream {
             && self.data.is_empty()
             && self.receiving == Way::Open
             && self.reset.is_none()
-            && !self.awaits_continue
             && !self.stalled;
         awaited.then_some(left)
     }

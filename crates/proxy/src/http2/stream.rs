@@ -61,8 +61,6 @@ pub(super) struct Stream {
     pub oversized: bool,
     /// Empty frames that came.
     pub empty_frames: u8,
-    /// The peer may be waiting for `100 Continue` before it sends data (servers).
-    pub awaits_continue: bool,
     /// A request's head was answered (servers).
     pub answered: bool,
     /// It was opened here and is neither answered nor reset: it could be reset (clients).
@@ -124,7 +122,6 @@ impl Stream {
             head_seen: false,
             oversized: false,
             empty_frames: 0,
-            awaits_continue: false,
             answered: false,
             unanswered: false,
             is_head: false,

@@ -27,7 +27,6 @@ use crate::budget::{Payer, Seat, Shed, cost};
 use crate::error::UpstreamErrorKind;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
-use crate::http::headers;
 use crate::http::reply;
 use crate::http::respond::respond;
 use crate::http::serve_http2::or_reset;
@@ -254,9 +253,6 @@ async fn answer(
     head.headers.remove(PORT);
     let response = match found {
         Ok((workload, port)) => {
-            if headers::expects_continue(&head.headers) {
-                sender.awaits_continue();
-            }
             let asker = Asker::Http2(sender.interim());
             let caller = Caller { account: link.peer.account.clone(), asker };
             let request = Request::from_parts(head, Body::from(receiver));

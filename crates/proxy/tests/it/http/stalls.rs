@@ -94,6 +94,22 @@ async fn interim_answers_have_an_end() {
     }
 }
 
+/// An application that knows of no expectations waits for as long as the client does.
+#[tokio::test]
+async fn a_client_that_holds_its_body_back_has_an_end() {
+    for way in WAYS {
+        let app = apps::script(|mut io| async move {
+            read_head(&mut io).await;
+            let _ = io.read(&mut [0]).await;
+        })
+        .await;
+        let path = impatient(way, AppProtocol::Http1, app).await;
+        let head = "POST / HTTP/1.1\r\nhost: c\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+        let answer = exchange(path.address, head).await;
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{way:?}: {answer}");
+    }
+}
+
 /// What has no length, and what is long in coming, only needs its connection.
 #[tokio::test]
 async fn what_takes_its_time_is_left_alone() {

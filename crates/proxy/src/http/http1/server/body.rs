@@ -58,12 +58,10 @@ impl http_body::Body for Incoming {
                 client.reading.rest();
                 decoded
             }
-            // The application's part.
-            Poll::Pending if let Some(expectation) = &mut client.expectation => {
-                expectation.reader = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
             Poll::Pending => {
+                if let Some(expectation) = &mut client.expectation {
+                    expectation.reader = Some(cx.waker().clone());
+                }
                 let Some((what, mark)) = decoder.begun(&client.input.buffer) else { return Poll::Pending };
                 ready!(client.reading.poll(cx, &client.sweep, what, mark));
                 Err(Lost::Stalled)
