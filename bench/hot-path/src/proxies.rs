@@ -138,7 +138,7 @@ impl Node {
             tcp_route: None,
             http_only: false,
         };
-        let config = ServiceConfig { name: service(), ports: vec![port] };
+        let config = ServiceConfig::new(service(), vec![port]);
         let set = EndpointSet::new(service(), vec![(Arc::new(endpoint), 0)]);
         let mut snapshot = Snapshot { generation: 1, ..Snapshot::default() };
         snapshot.services.insert(service(), Known::Present(Arc::new(config)));

@@ -1,5 +1,6 @@
 //! The DNS names by which the workloads of a mesh call its services.
 
+use crate::apart;
 use crate::name::{ServiceName, dns_label_problem};
 
 /// The service that a host name may stand for.
@@ -14,20 +15,14 @@ pub struct MeshHost {
 
 /// Reads a host name (no port) as a service's name, as a workload in `caller_namespace` means it:
 /// `c` (in the caller's namespace), `c.shop`, `c.shop.mesh`, `c.shop.svc`,
-/// `c.shop.svc.cluster.local`; letter case and a dot at the end don't matter. `None`: it can be no
-/// service's name, as with `localhost` (RFC 6761, section 6.3), addresses and longer names.
+/// `c.shop.svc.cluster.local`; letter case and a dot at the end don't matter. With a suffix that only the mesh owns it may
+/// be an endpoint's (`c-0.c.shop.mesh`, [`crate::apart`]). `None`: it can be no service's name, as with `localhost`
+/// (RFC 6761, section 6.3), addresses and longer names.
 pub fn mesh_host(host: &str, caller_namespace: &str) -> Option<MeshHost> {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    if host.len() > 253 {
-        return None;
+    let host = &*canonical(host)?;
+    if let Some(service) = SUFFIXES.iter().find_map(|suffix| endpoint_of(host.strip_suffix(suffix)?)) {
+        return Some(MeshHost { service, certain: true });
     }
-    let lower;
-    let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
-        lower = host.to_ascii_lowercase();
-        lower.as_str()
-    } else {
-        host
-    };
     let mut labels = host.split('.');
     let name = labels.next()?;
     let namespace = labels.next();
@@ -49,6 +44,57 @@ pub fn mesh_host(host: &str, caller_namespace: &str) -> Option<MeshHost> {
     Some(MeshHost { service: ServiceName::new(namespace, name), certain })
 }
 
+/// The suffixes that only the mesh owns.
+const SUFFIXES: [&str; 3] = [".svc.cluster.local", ".svc", ".mesh"];
+
+/// Without the dot at its end, in lower case.
+fn canonical(host: &str) -> Option<std::borrow::Cow<'_, str>> {
+    let host = host.strip_suffix('.').unwrap_or(host);
+    (host.len() <= 253).then(|| match host.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => host.to_ascii_lowercase().into(),
+        false => host.into(),
+    })
+}
+
+/// The endpoint `NAME.SERVICE.NAMESPACE`.
+fn endpoint_of(labels: &str) -> Option<ServiceName> {
+    let mut parts = labels.split('.');
+    let (label, name, namespace) = (parts.next()?, parts.next()?, parts.next()?);
+    let service = mesh_host(&format!("{name}.{namespace}"), "")?.service;
+    (parts.next().is_none() && dns_label_problem(label).is_none()).then(|| apart::name(&service, label))
+}
+
+/// The endpoint that a host name of two labels, `c-0.c`, may stand for in the caller's namespace, where there is no service
+/// of that name.
+pub fn endpoint_host(host: &str, caller_namespace: &str) -> Option<ServiceName> {
+    let host = &*canonical(host)?;
+    endpoint_of(&format!("{host}.{caller_namespace}"))
+}
+
+/// Reads the name by which the ports of a service are asked for (RFC 2782), `_http._tcp.c.shop.mesh`: the port's name and
+/// the host. Without a port (`_tcp.c.shop.mesh`) it is what all of them are below.
+pub fn port_host<'a>(host: &'a str, caller_namespace: &str) -> Option<(Option<String>, &'a str, MeshHost)> {
+    let (first, rest) = host.strip_prefix('_')?.split_once('.')?;
+    if first.eq_ignore_ascii_case("tcp") {
+        return Some((None, rest, mesh_host(rest, caller_namespace)?));
+    }
+    let (protocol, rest) = rest.split_once('.')?;
+    if !protocol.eq_ignore_ascii_case("_tcp") {
+        return None;
+    }
+    Some((Some(first.to_ascii_lowercase()), rest, mesh_host(rest, caller_namespace)?))
+}
+
+/// Whether a name has none of anything itself, but stands above names of services (RFC 8020: that it did not exist would
+/// mean that they do not).
+pub fn is_between(host: &str) -> bool {
+    let Some(host) = canonical(host) else { return false };
+    let is_namespace =
+        |suffix| host.strip_suffix(suffix).is_some_and(|name| dns_label_problem(name).is_none());
+    matches!(&*host, "mesh" | "svc" | "cluster.local" | "svc.cluster.local")
+        || SUFFIXES.iter().any(is_namespace)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +111,54 @@ mod tests {
         ] {
             let expected = MeshHost { service: ServiceName::new(namespace, "c"), certain };
             assert_eq!(mesh_host(host, "default"), Some(expected), "{host}");
+        }
+    }
+
+    #[test]
+    fn endpoints_have_names_below_their_service() {
+        let db = ServiceName::new("shop", "db-0.db");
+        for host in ["db-0.db.shop.mesh", "DB-0.db.shop.svc.", "db-0.db.shop.svc.cluster.local"] {
+            let expected = MeshHost { service: db.clone(), certain: true };
+            assert_eq!(mesh_host(host, "default"), Some(expected), "{host}");
+        }
+        assert_eq!(endpoint_host("db-0.db", "shop"), Some(db));
+        let by_address = mesh_host("10-0-0-1.db.shop.mesh", "default").unwrap();
+        assert_eq!(&*by_address.service.name, "10-0-0-1.db");
+        for host in ["db-0.db", "db-0.db.shop", "a.db-0.db.shop.mesh", "_a.db.shop.mesh", "x.1.shop.mesh"] {
+            let found = mesh_host(host, "default");
+            assert!(found.is_none_or(|found| !found.service.name.contains('.')), "{host}");
+        }
+        assert_eq!((endpoint_host("db", "shop"), endpoint_host("a.b.c", "shop")), (None, None));
+    }
+
+    #[test]
+    fn ports_are_asked_for_by_name() {
+        let (port, rest, host) = port_host("_HTTP._tcp.c.shop.mesh.", "default").unwrap();
+        assert_eq!((port.as_deref(), rest), (Some("http"), "c.shop.mesh."));
+        assert_eq!(host.service, ServiceName::new("shop", "c"));
+        assert_eq!(port_host("_tcp.c", "shop").unwrap().0, None);
+        for host in
+            ["_http._udp.c", "_http.c", "http._tcp.c", "_http._tcp", "_udp.c", "_a._tcp.www.example.com"]
+        {
+            assert!(port_host(host, "shop").is_none(), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_stands_above_services_is_between() {
+        for host in [
+            "mesh",
+            "svc.",
+            "Cluster.Local",
+            "svc.cluster.local",
+            "shop.mesh",
+            "shop.svc",
+            "shop.svc.cluster.local",
+        ] {
+            assert!(is_between(host), "{host}");
+        }
+        for host in ["", "c", "c.shop.mesh", "local", "a_b.mesh", "example.com"] {
+            assert!(!is_between(host), "{host}");
         }
     }
 

@@ -2,6 +2,7 @@
 //! their validation, names and identities, the compiler from resources to what a proxy runs, and
 //! the pure decisions (matching, balancing, detection, retry budgets, clocks) that take `now` and a seed.
 
+pub mod apart;
 pub mod balance;
 pub mod clock;
 pub mod columns;

@@ -60,9 +60,27 @@ pub struct ServiceConfig {
     pub name: ServiceName,
     /// Ordered by port number, each number once.
     pub ports: Vec<PortConfig>,
+    pub shape: Shape,
+}
+
+/// What the name of a service stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Shape {
+    /// One address, behind which its endpoints share the traffic.
+    #[default]
+    Balanced,
+    /// Its endpoints, each by itself ([`crate::apart`]).
+    Headless,
+    /// A name outside of the mesh, or another one in it.
+    Alias(Arc<str>),
 }
 
 impl ServiceConfig {
+    /// A service with one address.
+    pub fn new(name: ServiceName, ports: Vec<PortConfig>) -> Self {
+        Self { name, ports, shape: Shape::default() }
+    }
+
     pub fn port(&self, number: u16) -> Option<&PortConfig> {
         self.ports.iter().find(|p| p.number == number)
     }
@@ -327,6 +345,8 @@ pub struct EndpointSet {
     /// Since when the server hears nothing of the node of each endpoint, in seconds since the epoch, 0 where
     /// it does; empty where that is so for all of them. See [`crate::staleness`].
     pub stale_since: Vec<i64>,
+    /// What each endpoint is called in its service, where an EndpointSlice says so, else empty; empty where none says so.
+    pub hostnames: Vec<Arc<str>>,
 }
 
 impl EndpointSet {
@@ -336,7 +356,19 @@ impl EndpointSet {
         if stale_since.iter().all(|&since| since == 0) {
             stale_since = Vec::new();
         }
-        Self { service, endpoints, stale_since }
+        Self { service, endpoints, stale_since, hostnames: Vec::new() }
+    }
+
+    /// With the names of its endpoints, in their order; an empty one where an endpoint has none.
+    pub fn with_hostnames(mut self, hostnames: Vec<Arc<str>>) -> Self {
+        let any = hostnames.iter().any(|name| !name.is_empty());
+        self.hostnames = if any { hostnames } else { Vec::new() };
+        self
+    }
+
+    /// What an endpoint is called by its EndpointSlice.
+    pub fn hostname(&self, index: usize) -> Option<&Arc<str>> {
+        self.hostnames.get(index).filter(|name| !name.is_empty())
     }
 
     /// Since when an endpoint is stale, in seconds since the epoch; 0 where it is not.
@@ -408,7 +440,7 @@ mod tests {
             Arc::new(EndpointSet::new(service.clone(), vec![(Arc::new(endpoint), 0)]))
         };
         let nobody = Arc::new(EndpointSet::new(db.clone(), Vec::new()));
-        let service = ServiceConfig { name: db.clone(), ports: Vec::new() };
+        let service = ServiceConfig::new(db.clone(), Vec::new());
         let mut endpoints = FastMap::default();
         let tcp = port(5432, AppProtocol::Tcp);
         assert!(!service.is_deserted(&tcp, &endpoints), "nothing is known");

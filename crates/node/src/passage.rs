@@ -18,7 +18,7 @@ use tulle_proxy::state::{LocalWorkload, NodeState, StateCell};
 use crate::capture::{Counts, Destinations, Rules};
 
 /// How long changes are gathered after the rules were changed: each change takes a process and some milliseconds.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How often the rules are asked what they have counted.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,8 +72,7 @@ impl Passage {
             changes.mark_unchanged();
             let now = arc_swap::Guard::into_inner(self.state.load());
             let same = last.as_ref().is_some_and(|last| {
-                Arc::ptr_eq(&last.snapshot, &now.snapshot)
-                    && last.virtual_addresses.len() == now.virtual_addresses.len()
+                Arc::ptr_eq(&last.snapshot, &now.snapshot) && last.virtual_addresses == now.virtual_addresses
             });
             if !same {
                 if self.follow(&now).await {

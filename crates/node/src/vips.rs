@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use tulle_model::apart;
 use tulle_model::name::ServiceName;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -21,6 +22,9 @@ const SIZE: u32 = 1 << 22;
 
 /// How many services get an address, at most.
 const MOST: usize = 1 << 16;
+
+/// How many of them single endpoints get. They come and go, and theirs are given to others when all are taken.
+pub const MOST_APART: usize = MOST / 2;
 
 /// Whether an address is one of the range.
 pub fn is_virtual(address: Ipv4Addr) -> bool {
@@ -131,6 +135,28 @@ impl VirtualAddresses {
         self.table.insert(assignment.service.clone(), assignment.address);
     }
 
+    /// How many addresses single endpoints have.
+    pub fn apart(&self) -> usize {
+        self.table.by_service.keys().filter(|service| apart::parent(service).is_some()).count()
+    }
+
+    /// Takes the addresses of single endpoints back of which `is_there` does not know. Returns them.
+    pub fn take_back(&mut self, is_there: impl Fn(&ServiceName) -> bool) -> Vec<Ipv4Addr> {
+        let gone = |service: &ServiceName| apart::parent(service).is_some() && !is_there(service);
+        let mut addresses = Vec::new();
+        self.table.by_service.retain(|service, address| {
+            let gone = gone(service);
+            if gone {
+                addresses.push(*address);
+            }
+            !gone
+        });
+        for address in &addresses {
+            self.table.by_address.remove(address);
+        }
+        addresses
+    }
+
     /// The service that an address was given to.
     pub fn service(&self, address: Ipv4Addr) -> Option<&ServiceName> {
         self.table.by_address.get(&address)
@@ -183,6 +209,18 @@ mod tests {
         assert_ne!(first, second);
         assert!(!table.insert(name.clone(), first), "taken");
         assert!(!table.insert(name, Ipv4Addr::new(127, 0, 0, 1)), "out of range");
+    }
+
+    #[test]
+    fn addresses_of_endpoints_that_are_gone_are_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut addresses = VirtualAddresses::open(&folder.path().join("addresses.json")).unwrap();
+        let names = ["db", "db-0.db", "db-1.db"].map(|name| ServiceName::new("shop", name));
+        let [_, _, gone] = names.each_ref().map(|name| assign(&mut addresses, name));
+        assert_eq!(addresses.apart(), 2);
+        assert_eq!(addresses.take_back(|name| *name == names[1]), [gone]);
+        assert_eq!((addresses.apart(), addresses.service(gone)), (1, None));
+        assert!(addresses.get(&names[0]).is_some() && addresses.get(&names[1]).is_some());
     }
 
     #[test]

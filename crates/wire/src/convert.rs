@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tulle_model::identity::SpiffeId;
-use tulle_model::name::NamespacedName;
+use tulle_model::name::{NamespacedName, dns_subdomain_problem};
 use tulle_model::snapshot as model;
 
 use crate::discovery as wire;
@@ -76,6 +76,11 @@ impl From<&model::ServiceConfig> for wire::Service {
             namespace: service.name.namespace.to_string(),
             name: service.name.name.to_string(),
             ports: service.ports.iter().map(wire::Port::from).collect(),
+            headless: service.shape == model::Shape::Headless,
+            alias: match &service.shape {
+                model::Shape::Alias(name) => name.to_string(),
+                _ => String::new(),
+            },
         }
     }
 }
@@ -90,7 +95,15 @@ impl TryFrom<wire::Service> for model::ServiceConfig {
             let problem = "ports must be in ascending order, each number once";
             return Err(error(format!("ports[{i}].number"), problem));
         }
-        Ok(Self { name, ports })
+        let shape = match (service.alias, service.headless) {
+            (alias, false) if alias.is_empty() => model::Shape::Balanced,
+            (alias, true) if alias.is_empty() => model::Shape::Headless,
+            (alias, _) => match dns_subdomain_problem(&alias) {
+                None => model::Shape::Alias(alias.into()),
+                Some(problem) => return Err(error("alias", format!("`{alias}` {problem}"))),
+            },
+        };
+        Ok(Self { name, ports, shape })
     }
 }
 
@@ -323,6 +336,7 @@ impl From<&model::EndpointSet> for wire::Endpoints {
             endpoints: (set.endpoints.iter().enumerate())
                 .map(|(i, endpoint)| wire::Endpoint {
                     stale_since: set.stale_since(i),
+                    hostname: set.hostname(i).map(|name| name.to_string()).unwrap_or_default(),
                     ..wire::Endpoint::from(&**endpoint)
                 })
                 .collect(),
@@ -335,11 +349,12 @@ impl TryFrom<wire::Endpoints> for model::EndpointSet {
 
     fn try_from(set: wire::Endpoints) -> Result<Self> {
         let service = object_name("", set.namespace, set.name)?;
+        let hostnames = set.endpoints.iter().map(|endpoint| endpoint.hostname.as_str().into()).collect();
         let endpoints = list("endpoints", set.endpoints, |endpoint| {
             let stale_since = endpoint.stale_since;
             Ok((Arc::new(model::Endpoint::try_from(endpoint)?), stale_since))
         })?;
-        Ok(Self::new(service, endpoints))
+        Ok(Self::new(service, endpoints).with_hostnames(hostnames))
     }
 }
 
@@ -367,8 +382,9 @@ impl From<&model::Endpoint> for wire::Endpoint {
                 })
                 .collect(),
             identity: endpoint.identity.as_ref().map(SpiffeId::to_string).unwrap_or_default(),
-            // The set knows that.
+            // The set knows these.
             stale_since: 0,
+            hostname: String::new(),
         }
     }
 }

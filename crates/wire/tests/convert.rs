@@ -13,7 +13,7 @@ use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, EgressPolicy, Endpoint, EndpointSet, HttpMatch, HttpRouteEntry,
     HttpRouteTable, HttpRule, MeshSettings, NodeAddress, PathMatch, Pattern, PortConfig, PortMapping,
-    ServiceConfig, TcpRule, TextMatch, ValueMatch,
+    ServiceConfig, Shape, TcpRule, TextMatch, ValueMatch,
 };
 use tulle_wire::discovery;
 
@@ -74,13 +74,19 @@ fn services() -> impl Strategy<Value = ServiceConfig> {
     ]);
     let tcp_rule = (names(), backends()).prop_map(|(route, backends)| Arc::new(TcpRule { route, backends }));
     let port = ("[a-z]{0,4}", protocol, tables(), prop::option::of(tcp_rule), any::<bool>());
-    (names(), prop::collection::btree_map(1u16.., port, 0..4)).prop_map(|(name, ports)| {
+    let config = (names(), prop::collection::btree_map(1u16.., port, 0..4)).prop_map(|(name, ports)| {
         let port = |(number, port): (u16, (String, _, _, _, _))| {
             let (name, protocol, http_routes, tcp_route, http_only) = port;
             PortConfig { number, name: name.into(), protocol, http_routes, tcp_route, http_only }
         };
-        ServiceConfig { name, ports: ports.into_iter().map(port).collect() }
-    })
+        (name, ports.into_iter().map(port).collect())
+    });
+    let shape = prop_oneof![
+        Just(Shape::Balanced),
+        Just(Shape::Headless),
+        "[a-z]{1,5}\\.[a-z]{1,5}".prop_map(|name| Shape::Alias(name.into()))
+    ];
+    (config, shape).prop_map(|((name, ports), shape)| ServiceConfig { name, ports, shape })
 }
 
 fn endpoint_sets() -> impl Strategy<Value = EndpointSet> {
@@ -102,8 +108,13 @@ fn endpoint_sets() -> impl Strategy<Value = EndpointSet> {
             Arc::new(Endpoint { workload, node, address, ports, identity })
         });
     let stale_since = prop_oneof![Just(0), 1..i64::MAX];
-    (names(), prop::collection::vec((endpoint, stale_since), 0..5))
-        .prop_map(|(service, endpoints)| EndpointSet::new(service, endpoints))
+    (names(), prop::collection::vec(((endpoint, stale_since), "[a-z]{0,2}"), 0..5)).prop_map(
+        |(service, endpoints)| {
+            let (endpoints, hostnames): (_, Vec<_>) = endpoints.into_iter().unzip();
+            let hostnames = hostnames.iter().map(|name: &String| name.as_str().into()).collect();
+            EndpointSet::new(service, endpoints).with_hostnames(hostnames)
+        },
+    )
 }
 
 /// Through bytes, as over the network.
@@ -183,7 +194,12 @@ fn service_with(change: impl FnOnce(&mut discovery::Port)) -> discovery::Service
         ..Default::default()
     };
     change(&mut port);
-    discovery::Service { namespace: "shop".into(), name: "cart".into(), ports: vec![port] }
+    discovery::Service {
+        namespace: "shop".into(),
+        name: "cart".into(),
+        ports: vec![port],
+        ..Default::default()
+    }
 }
 
 #[test]

@@ -10,9 +10,12 @@ use crate::snapshot::{Endpoint, EndpointSet, PortMapping};
 impl Compiler {
     pub(super) fn compile_endpoints(&mut self, name: &ServiceName) -> Option<EndpointSet> {
         self.work.endpoints += 1;
-        let form = self.services.get(name).filter(|form| !form.external)?;
+        let form = self.services.get(name).filter(|form| !form.is_alias())?;
         let endpoints = if form.selector.is_empty() {
-            self.endpoints_of_slices(name, form).into_iter().map(|e| (Arc::new(e), 0)).collect()
+            let (endpoints, hostnames): (Vec<_>, Vec<_>) =
+                self.endpoints_of_slices(name, form).into_iter().unzip();
+            let endpoints = endpoints.into_iter().map(|e| (Arc::new(e), 0)).collect();
+            return Some(EndpointSet::new(name.clone(), endpoints).with_hostnames(hostnames));
         } else {
             let candidates = self.selectors.workloads(&name.namespace, &form.selector);
             let endpoint = |workload: &WorkloadName| {
@@ -24,8 +27,8 @@ impl Compiler {
         Some(EndpointSet::new(name.clone(), endpoints))
     }
 
-    fn endpoints_of_slices(&self, name: &ServiceName, form: &ServiceForm) -> Vec<Endpoint> {
-        let mut endpoints: Vec<Endpoint> = Vec::new();
+    fn endpoints_of_slices(&self, name: &ServiceName, form: &ServiceForm) -> Vec<(Endpoint, Arc<str>)> {
+        let mut endpoints: Vec<(Endpoint, Arc<str>)> = Vec::new();
         for slice in self.slices_by_service.get(name).filter_map(|slice| self.slices.get(slice)) {
             let mapping = |port: &super::form::ServicePortForm| {
                 let target = slice.ports.iter().find(|(name, _)| **name == *port.name)?;
@@ -35,15 +38,16 @@ impl Compiler {
             if ports.is_empty() {
                 continue;
             }
-            for &address in &slice.addresses {
-                let ports = ports.clone();
-                endpoints.push(Endpoint { workload: None, node: None, address, ports, identity: None });
+            for (address, hostname) in &slice.addresses {
+                let (address, ports) = (*address, ports.clone());
+                let endpoint = Endpoint { workload: None, node: None, address, ports, identity: None };
+                endpoints.push((endpoint, hostname.clone()));
             }
         }
         // Slices may overlap for a while (Kubernetes, EndpointSlice): an address is one endpoint,
         // which answers for the ports that any of them says.
-        endpoints.sort_by_key(|e| e.address);
-        endpoints.dedup_by(|later, kept| {
+        endpoints.sort_by_key(|(e, _)| e.address);
+        endpoints.dedup_by(|(later, _), (kept, _)| {
             let same = later.address == kept.address;
             if same {
                 let new = later.ports.iter().filter(|p| kept.target_port(p.service_port).is_none());

@@ -15,7 +15,7 @@ use crate::kinds::core::{EndpointSlice, IntOrString, Service};
 use crate::kinds::meta::ObjectMeta;
 use crate::kinds::tulle::{Mesh, STALE, Workload};
 use crate::name::{NamespacedName, ServiceName, dns_subdomain_problem};
-use crate::snapshot::{AppProtocol, EgressPolicy, MeshSettings, NodeAddress};
+use crate::snapshot::{AppProtocol, EgressPolicy, MeshSettings, NodeAddress, Shape};
 
 /// Why an object cannot be used: the field and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,8 +61,7 @@ pub(super) struct ServiceForm {
     pub ports: Vec<ServicePortForm>,
     /// Empty: EndpointSlices say who answers.
     pub selector: Labels,
-    /// It is another name for something outside of the mesh.
-    pub external: bool,
+    pub shape: Shape,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,8 +109,24 @@ impl ServiceForm {
             });
         }
         ports.sort_by_key(|p| p.number);
-        let external = service.spec.type_.as_deref() == Some("ExternalName");
-        Ok(Self { ports, selector: service.spec.selector, external })
+        let shape = match (service.spec.type_.as_deref(), service.spec.cluster_ip.as_deref()) {
+            (Some("ExternalName"), _) => {
+                let name = service.spec.external_name.unwrap_or_default();
+                let name = name.strip_suffix('.').unwrap_or(&name);
+                if let Some(problem) = dns_subdomain_problem(name) {
+                    return Err(invalid("spec.externalName", format!("`{name}` {problem}")));
+                }
+                Shape::Alias(name.into())
+            }
+            (_, Some("None")) => Shape::Headless,
+            _ => Shape::Balanced,
+        };
+        Ok(Self { ports, selector: service.spec.selector, shape })
+    }
+
+    /// Whether it is another name for something else.
+    pub(super) fn is_alias(&self) -> bool {
+        matches!(self.shape, Shape::Alias(_))
     }
 
     pub(super) fn port(&self, number: u16) -> Option<&ServicePortForm> {
@@ -225,8 +240,8 @@ fn ip_address(field: impl Into<String>, text: &str) -> Result<IpAddr> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SliceForm {
     pub service: Option<ServiceName>,
-    /// Of the endpoints that are ready.
-    pub addresses: Vec<IpAddr>,
+    /// Of the endpoints that are ready, with the name that each has in its service, or an empty one.
+    pub addresses: Vec<(IpAddr, Arc<str>)>,
     /// The name of a service's port, and the number at the addresses.
     pub ports: Vec<(String, u16)>,
 }
@@ -246,7 +261,8 @@ impl SliceForm {
             let field = format!("endpoints[{i}].addresses");
             let first =
                 endpoint.addresses.first().ok_or_else(|| invalid(&field, "at least one is needed"))?;
-            addresses.push(ip_address(format!("{field}[0]"), first)?);
+            let hostname = endpoint.hostname.as_deref().unwrap_or_default().into();
+            addresses.push((ip_address(format!("{field}[0]"), first)?, hostname));
         }
         let mut ports = Vec::new();
         for (i, port) in slice.ports.into_iter().enumerate() {

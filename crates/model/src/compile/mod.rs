@@ -444,7 +444,13 @@ impl Compiler {
 
     fn compile_service(&mut self, name: &ServiceName) -> Option<ServiceConfig> {
         self.work.services += 1;
-        let form = self.services.get(name).filter(|form| !form.external)?;
+        let form = self.services.get(name)?;
+        if form.is_alias() {
+            return Some(ServiceConfig {
+                shape: form.shape.clone(),
+                ..ServiceConfig::new(name.clone(), Vec::new())
+            });
+        }
         // Which of the service's ports each route that names it as a parent is attached to.
         let attached: Vec<(&RouteForm, &RouteState, BTreeSet<u16>)> = self
             .routes_by_parent
@@ -485,7 +491,7 @@ impl Compiler {
                 http_only,
             }
         });
-        Some(ServiceConfig { name: name.clone(), ports: ports.collect() })
+        Some(ServiceConfig { name: name.clone(), ports: ports.collect(), shape: form.shape.clone() })
     }
 }
 

@@ -293,7 +293,7 @@ pub(super) fn attach(
     let Some(service) = service else {
         return Err(("NoMatchingParent", format!("there is no Service {name}")));
     };
-    if service.external {
+    if service.is_alias() {
         return Err(("NoMatchingParent", format!("Service {name} is of type ExternalName")));
     }
     let ports: Vec<_> = service.ports.iter().filter(|port| parent.wants(port)).collect();
@@ -358,7 +358,7 @@ fn resolve_backend<'a>(
     let Some(form) = service(name) else {
         return Err(("BackendNotFound", format!("there is no Service {name}")));
     };
-    if form.external {
+    if form.is_alias() {
         let message = format!("Service {name} is of type ExternalName, which is no backend");
         return Err(("BackendNotFound", message));
     }

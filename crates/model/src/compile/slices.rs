@@ -101,7 +101,7 @@ impl Compiler {
     /// The slices of a service: one for each address family and each set of ports, of at most 100 endpoints.
     /// None for a service that selects nothing, or is not there.
     pub fn own_slices(&self, name: &ServiceName) -> Vec<OwnSlice> {
-        let Some(form) = self.services.get(name).filter(|form| !form.external && !form.selector.is_empty())
+        let Some(form) = self.services.get(name).filter(|form| !form.is_alias() && !form.selector.is_empty())
         else {
             return Vec::new();
         };

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::snapshot::{Backend, BackendTarget, EgressPolicy, PathMatch};
+use crate::snapshot::{Backend, BackendTarget, EgressPolicy, PathMatch, Shape};
 
 fn kind(id: KindId) -> &'static Kind {
     id.kind()
@@ -239,9 +239,18 @@ fn routes_attach_to_parents_that_exist_and_fit() {
     assert!(config.ports[0].http_routes.entries()[0].rule.backends.is_empty());
 
     object["spec"]["type"] = json!("ExternalName");
-    compiler.apply(put(KindId::Service, object));
-    assert_eq!(compiler.service(&name("shop/d")), None);
+    compiler.apply(put(KindId::Service, object.clone()));
+    assert_eq!(compiler.service(&name("shop/d")).unwrap().shape, Shape::Balanced, "as it was before");
+    object["spec"]["externalName"] = json!("example.com.");
+    compiler.apply(put(KindId::Service, object.clone()));
+    let config = compiler.service(&name("shop/d")).unwrap();
+    assert_eq!((config.ports.len(), &config.shape), (0, &Shape::Alias("example.com".into())));
+    assert_eq!(compiler.endpoints(&name("shop/d")), None);
     assert_eq!(conditions(&compiler, KindId::HttpRoute, "shop/r", 0)[0], (false, "NoMatchingParent"));
+    object["spec"]["type"] = json!("ClusterIP");
+    object["spec"]["clusterIP"] = json!("None");
+    compiler.apply(put(KindId::Service, object));
+    assert_eq!(compiler.service(&name("shop/d")).unwrap().shape, Shape::Headless);
 }
 
 #[test]

@@ -57,37 +57,37 @@ pub struct ServiceSpec {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("x-kubernetes-map-type" = "atomic"))]
     pub selector: BTreeMap<String, String>,
-    /// `ClusterIP` (default) or `ExternalName`; the others are read as `ClusterIP`.
+    /// `ClusterIP` (default) or `ExternalName`; the others are not supported.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "enum" = ["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"],
         "x-default" = "ClusterIP"
     ))]
     pub type_: Option<String>,
-    /// The address of the service inside a cluster; `None` for a headless service. Outside
-    /// Kubernetes every node gives a service a virtual address of its own.
+    /// `None` for a headless service: each of its endpoints has a name and an address. Every node gives a service an
+    /// address of its own, so that no other one is supported.
     #[serde(rename = "clusterIP", skip_serializing_if = "Option::is_none")]
     pub cluster_ip: Option<String>,
-    /// The addresses of the service inside a cluster, one an address family; the first is `clusterIP`.
+    /// As `clusterIP`.
     #[serde(rename = "clusterIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2), extend("x-kubernetes-list-type" = "atomic"))]
     pub cluster_ips: Vec<String>,
-    /// Addresses outside of the cluster that lead to the service; kept, not used by the mesh.
+    /// Addresses outside of the cluster that lead to the service; not supported.
     #[serde(rename = "externalIPs", skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub external_ips: Vec<String>,
-    /// The DNS name that a service of type `ExternalName` stands for.
+    /// The DNS name that a service of type `ExternalName` stands for: DNS says so (CNAME).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external_name: Option<String>,
-    /// `Cluster` or `Local`; kept, not used by the mesh.
+    /// `Cluster` (the same as nothing) or `Local`, which is not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["Cluster", "Local"]))]
     pub external_traffic_policy: Option<String>,
-    /// `Cluster` (default) or `Local`; kept, not used by the mesh.
+    /// `Cluster` (default) or `Local`, which is not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["Cluster", "Local"], "x-default" = "Cluster"))]
     pub internal_traffic_policy: Option<String>,
-    /// Address families of the service: `IPv4`, `IPv6`.
+    /// Address families of the service: `IPv4`; `IPv6` is not supported.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 2),
@@ -97,37 +97,37 @@ pub struct ServiceSpec {
         )
     )]
     pub ip_families: Vec<String>,
-    /// `SingleStack`, `PreferDualStack` or `RequireDualStack`; kept, not used by the mesh.
+    /// `SingleStack`, `PreferDualStack` (the same) or `RequireDualStack`, which is not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["SingleStack", "PreferDualStack", "RequireDualStack"]))]
     pub ip_family_policy: Option<String>,
-    /// Whether workloads that are not ready are endpoints too; kept, not used by the mesh.
+    /// Whether workloads that are not ready are endpoints too; not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub publish_not_ready_addresses: Option<bool>,
-    /// `None` (default) or `ClientIP`; kept, not used by the mesh.
+    /// `None` (default) or `ClientIP`, which is not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["None", "ClientIP"], "x-default" = "None"))]
     pub session_affinity: Option<String>,
-    /// Settings of the session affinity; kept, not used by the mesh.
+    /// Settings of the session affinity; not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_affinity_config: Option<Value>,
-    /// For type `LoadBalancer`; kept, not used by the mesh.
+    /// For type `LoadBalancer`; not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocate_load_balancer_node_ports: Option<bool>,
-    /// For type `LoadBalancer`; kept, not used by the mesh.
+    /// For type `LoadBalancer`; not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check_node_port: Option<i64>,
-    /// For type `LoadBalancer`; kept, not used by the mesh.
+    /// For type `LoadBalancer`; not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub load_balancer_class: Option<String>,
-    /// For type `LoadBalancer`; kept, not used by the mesh.
+    /// For type `LoadBalancer`; not supported.
     #[serde(rename = "loadBalancerIP", skip_serializing_if = "Option::is_none")]
     pub load_balancer_ip: Option<String>,
-    /// For type `LoadBalancer`; kept, not used by the mesh.
+    /// For type `LoadBalancer`; not supported.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub load_balancer_source_ranges: Vec<String>,
-    /// Where traffic should go by preference; kept, not used by the mesh.
+    /// Where traffic should go by preference; not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traffic_distribution: Option<String>,
 }
@@ -146,7 +146,7 @@ pub struct ServicePort {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<IntOrString>")]
     pub target_port: Option<IntOrString>,
-    /// `TCP` (default). Others are not meshed.
+    /// `TCP` (default); the others are not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["TCP", "UDP", "SCTP"], "x-default" = "TCP"))]
     pub protocol: Option<String>,
@@ -154,7 +154,7 @@ pub struct ServicePort {
     /// from the first bytes where nothing is declared.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app_protocol: Option<String>,
-    /// A port of every node of a cluster; kept, not used by the mesh.
+    /// A port of every node of a cluster; not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 65535))]
     pub node_port: Option<i64>,
@@ -237,7 +237,7 @@ pub struct SliceEndpoint {
     /// The state of the endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conditions: Option<SliceEndpointConditions>,
-    /// The host name of the endpoint; kept, not used by the mesh.
+    /// What the endpoint of a headless service is called: `NAME.SERVICE`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
     /// The node of the cluster that runs it.
@@ -282,7 +282,7 @@ pub struct SlicePort {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i64>,
-    /// `TCP` (default). Others are not meshed.
+    /// `TCP` (default); the others are not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["TCP", "UDP", "SCTP"], "x-default" = "TCP"))]
     pub protocol: Option<String>,

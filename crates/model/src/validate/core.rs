@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use serde_json::Value;
+
 use super::field::{Code, Errors, Field, shown};
 use super::metadata::check_labels;
 use super::syntax::{port_name_problem, qualified_name_problem};
@@ -15,6 +17,7 @@ pub(super) fn check_service(service: &Field<'_>, errors: &mut Errors) {
     };
     check_labels(&spec, "selector", errors);
     check_service_address(&spec, errors);
+    check_unsupported(&spec, errors);
     let is_name = spec.get_str("type") == Some("ExternalName");
     let headless = spec.get_str("clusterIP") == Some("None");
     let count = spec.items("ports").count();
@@ -48,6 +51,92 @@ pub(super) fn check_service(service: &Field<'_>, errors: &mut Errors) {
             check_target_port(&target, errors);
         }
         check_app_protocol(&port, errors);
+        check_meshed(&port, errors);
+    }
+}
+
+/// What would be accepted and not come about is refused.
+fn check_unsupported(spec: &Field<'_>, errors: &mut Errors) {
+    // The field, the values that ask for something, and what is so instead.
+    const NO_BALANCER: &str = "no load balancer is made; leave it out";
+    const ONE_BY_ONE: &str = "requests are balanced one by one, whoever their client is; leave it out";
+    for (name, values, instead) in [
+        (
+            "type",
+            &["NodePort", "LoadBalancer"][..],
+            "no node of a mesh opens a port for the world outside; leave it out",
+        ),
+        ("sessionAffinity", &["ClientIP"], ONE_BY_ONE),
+        ("internalTrafficPolicy", &["Local"], "endpoints of all nodes take part; leave it out"),
+        ("externalTrafficPolicy", &["Local"], "there is no traffic from outside of the mesh; leave it out"),
+        ("ipFamilyPolicy", &["RequireDualStack"], "services have IPv4 addresses only; leave it out"),
+    ] {
+        if let Some(field) = spec.get(name)
+            && field.str().is_some_and(|text| values.contains(&text))
+        {
+            let message = format!("{} is not supported: {instead}", shown(field.value));
+            errors.push(&field, Code::NotSupported, message);
+        }
+    }
+    let is_true = |value: &Value| value == &Value::Bool(true);
+    let is_number = |value: &Value| value.as_i64().is_some_and(|number| number != 0);
+    let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
+    let is_full = |value: &Value| {
+        value.as_array().is_some_and(|items| !items.is_empty())
+            || value.as_object().is_some_and(|fields| !fields.is_empty())
+    };
+    type Asks = fn(&Value) -> bool;
+    let asks: [(_, Asks, _); 9] = [
+        ("publishNotReadyAddresses", is_true, "only workloads that are ready are endpoints; leave it out"),
+        ("allocateLoadBalancerNodePorts", is_true, NO_BALANCER),
+        ("healthCheckNodePort", is_number, NO_BALANCER),
+        ("loadBalancerIP", is_text, NO_BALANCER),
+        ("loadBalancerClass", is_text, NO_BALANCER),
+        ("loadBalancerSourceRanges", is_full, NO_BALANCER),
+        ("sessionAffinityConfig", is_full, ONE_BY_ONE),
+        ("trafficDistribution", is_text, "all endpoints are alike, wherever they are; leave it out"),
+        ("externalIPs", is_full, "no node takes traffic from outside of the mesh; leave it out"),
+    ];
+    for (name, asks, instead) in asks {
+        if let Some(field) = spec.get(name)
+            && asks(field.value)
+        {
+            errors.push(&field, Code::NotSupported, format!("is not supported: {instead}"));
+        }
+    }
+    let falls_back = spec.get_str("ipFamilyPolicy") == Some("PreferDualStack");
+    for family in spec.items("ipFamilies") {
+        if family.str() == Some("IPv6") && !falls_back {
+            let message = "`IPv6` is not supported: services have IPv4 addresses only; leave it out";
+            errors.push(&family, Code::NotSupported, message);
+        }
+    }
+}
+
+/// Whether a port can be the mesh's.
+fn check_meshed(port: &Field<'_>, errors: &mut Errors) {
+    check_transport(port, errors);
+    if let Some(number) = port.get("port")
+        && number.value.as_i64() == Some(53)
+    {
+        let message = "53 is not supported: what workloads send to port 53 is DNS, and goes to their node's name \
+                       server; choose another port, and `targetPort: 53`";
+        errors.push(&number, Code::NotSupported, message);
+    }
+    if let Some(field) = port.get("nodePort")
+        && field.value.as_i64().is_some_and(|number| number != 0)
+    {
+        let message = "is not supported: no node of a mesh opens a port for the world outside; leave it out";
+        errors.push(&field, Code::NotSupported, message);
+    }
+}
+
+fn check_transport(port: &Field<'_>, errors: &mut Errors) {
+    if let Some(protocol) = port.get("protocol")
+        && let Some(text @ ("UDP" | "SCTP")) = protocol.str()
+    {
+        let message = format!("`{text}` is not supported: the mesh carries TCP only; leave the port out");
+        errors.push(&protocol, Code::NotSupported, message);
     }
 }
 
@@ -100,19 +189,14 @@ fn check_service_address(spec: &Field<'_>, errors: &mut Errors) {
         }
         _ => {}
     }
-    if let Some(address) = spec.get("clusterIP")
-        && address.str().is_some_and(|a| !["", "None"].contains(&a) && a.parse::<IpAddr>().is_err())
-    {
-        errors.invalid(&address, format!("{} is neither an IP address nor `None`", shown(address.value)));
-    }
-    for address in spec.items("clusterIPs") {
-        if address.str().is_some_and(|a| a != "None" && a.parse::<IpAddr>().is_err()) {
-            errors.invalid(&address, format!("{} is neither an IP address nor `None`", shown(address.value)));
-        }
-    }
-    for address in spec.items("externalIPs") {
-        if address.str().is_some_and(|a| a.parse::<IpAddr>().is_err()) {
-            errors.invalid(&address, format!("{} is no IP address", shown(address.value)));
+    for address in spec.get("clusterIP").into_iter().chain(spec.items("clusterIPs")) {
+        if !matches!(address.str(), None | Some("" | "None")) {
+            let message = format!(
+                "{} is not supported: every node gives a service an address of its own; leave it out, or write `None` \
+                 for a headless service",
+                shown(address.value)
+            );
+            errors.push(&address, Code::NotSupported, message);
         }
     }
 }
@@ -136,6 +220,7 @@ pub(super) fn check_endpoint_slice(slice: &Field<'_>, errors: &mut Errors) {
     let mut names: HashMap<&str, String> = HashMap::new();
     for port in slice.items("ports") {
         check_app_protocol(&port, errors);
+        check_transport(&port, errors);
         let name = port.get_str("name").unwrap_or_default();
         let at = match port.get("name") {
             Some(field) => field,

@@ -32,7 +32,7 @@ fn good(kind: KindId) -> Value {
             "selector": { "app": "c" },
             "ports": [
                 { "name": "http", "port": 80, "targetPort": "web", "appProtocol": "kubernetes.io/h2c" },
-                { "name": "dns", "port": 80, "protocol": "UDP" }
+                { "name": "dns", "port": 5353, "targetPort": 53, "protocol": "TCP" }
             ]
         }),
         KindId::HttpRoute => json!({
@@ -228,6 +228,41 @@ fn metadata_follows_kubernetes() {
 }
 
 #[test]
+fn what_a_service_would_not_get_is_refused() {
+    let port = || json!([{ "port": 80 }]);
+    for (path, spec) in [
+        ("type", json!({ "type": "NodePort", "ports": port() })),
+        ("type", json!({ "type": "LoadBalancer", "ports": port() })),
+        ("clusterIP", json!({ "clusterIP": "10.0.0.1", "ports": port() })),
+        ("clusterIPs[0]", json!({ "clusterIPs": ["10.0.0.1"], "ports": port() })),
+        ("externalIPs", json!({ "externalIPs": ["10.0.0.1"], "ports": port() })),
+        ("sessionAffinity", json!({ "sessionAffinity": "ClientIP", "ports": port() })),
+        ("sessionAffinityConfig", json!({ "sessionAffinityConfig": { "clientIP": {} }, "ports": port() })),
+        ("publishNotReadyAddresses", json!({ "publishNotReadyAddresses": true, "ports": port() })),
+        ("internalTrafficPolicy", json!({ "internalTrafficPolicy": "Local", "ports": port() })),
+        ("externalTrafficPolicy", json!({ "externalTrafficPolicy": "Local", "ports": port() })),
+        ("ipFamilies[0]", json!({ "ipFamilies": ["IPv6"], "ports": port() })),
+        ("ipFamilyPolicy", json!({ "ipFamilyPolicy": "RequireDualStack", "ports": port() })),
+        ("trafficDistribution", json!({ "trafficDistribution": "PreferClose", "ports": port() })),
+        ("loadBalancerIP", json!({ "loadBalancerIP": "10.0.0.1", "ports": port() })),
+        ("loadBalancerClass", json!({ "loadBalancerClass": "a/b", "ports": port() })),
+        ("loadBalancerSourceRanges", json!({ "loadBalancerSourceRanges": ["10.0.0.0/8"], "ports": port() })),
+        ("allocateLoadBalancerNodePorts", json!({ "allocateLoadBalancerNodePorts": true, "ports": port() })),
+        ("healthCheckNodePort", json!({ "healthCheckNodePort": 30000, "ports": port() })),
+        ("ports[0].protocol", json!({ "ports": [{ "port": 80, "protocol": "UDP" }] })),
+        ("ports[0].protocol", json!({ "ports": [{ "port": 80, "protocol": "SCTP" }] })),
+        ("ports[0].port", json!({ "ports": [{ "port": 53 }] })),
+        ("ports[0].nodePort", json!({ "ports": [{ "port": 80, "nodePort": 30080 }] })),
+    ] {
+        let found = codes(KindId::Service, spec);
+        assert_eq!(found, [(format!("spec.{path}"), Code::NotSupported)], "{path}");
+    }
+    let mut slice = good(KindId::EndpointSlice);
+    slice["ports"] = json!([{ "port": 80, "protocol": "UDP" }]);
+    assert_eq!(errors(KindId::EndpointSlice, &slice).len(), 1);
+}
+
+#[test]
 fn services_follow_kubernetes() {
     let check = |spec: Value| spec_errors(KindId::Service, spec);
     assert_eq!(
@@ -264,6 +299,15 @@ fn services_follow_kubernetes() {
     assert_eq!(check(json!({ "type": "ExternalName" })).len(), 1);
     assert_eq!(check(json!({ "type": "ExternalName", "externalName": "example.com." })), [""; 0]);
     assert_eq!(check(json!({ "ports": [{ "port": 80, "appProtocol": "ht tp" }], "clusterIP": "x", "externalIPs": ["x"] })).len(), 3);
+    // As a cluster gives it back.
+    assert_eq!(
+        check(json!({
+            "type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster", "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack", "publishNotReadyAddresses": false, "externalIPs": [], "loadBalancerIP": "",
+            "ports": [{ "port": 80, "nodePort": 0, "protocol": "TCP" }]
+        })),
+        [""; 0]
+    );
     let mut named = good(KindId::Service);
     named["metadata"]["name"] = json!("1a");
     assert_eq!(

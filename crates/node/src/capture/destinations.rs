@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
+use tulle_model::apart;
+use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{EgressPolicy, Known};
 use tulle_proxy::state::NodeState;
 
@@ -38,9 +40,14 @@ impl Destinations {
             offered: BTreeSet::new(),
             deserted: BTreeSet::new(),
         };
+        // Of a service that is known, all endpoints are.
+        let is_known_to_be_gone = |service: &ServiceName| {
+            apart::parent(service).is_some_and(|parent| snapshot.services.contains_key(&parent))
+        };
         for (address, service) in &state.virtual_addresses {
             let IpAddr::V4(address) = *address else { continue };
             match snapshot.services.get(service) {
+                None if is_known_to_be_gone(service) => {}
                 None => {
                     found.unlearned.insert(address);
                 }
@@ -73,7 +80,6 @@ impl Destinations {
 mod tests {
     use std::sync::Arc;
 
-    use tulle_model::name::ServiceName;
     use tulle_model::snapshot::{
         AppProtocol, EndpointSet, HttpRouteTable, PortConfig, ServiceConfig, Snapshot,
     };
@@ -82,7 +88,7 @@ mod tests {
 
     #[test]
     fn an_address_leads_where_its_service_does() {
-        let names = ["unlearned", "gone", "http", "db"].map(|name| ServiceName::new("shop", name));
+        let names = ["unlearned", "gone", "http", "db", "db-0.db"].map(|name| ServiceName::new("shop", name));
         let mut state = NodeState::default();
         let address = |i: usize| Ipv4Addr::new(127, 64, 1, 1 + i as u8);
         for (i, name) in names.iter().enumerate() {
@@ -102,7 +108,7 @@ mod tests {
             (&names[2], vec![port(80, AppProtocol::Http1)]),
             (&names[3], vec![port(5432, AppProtocol::Tcp), port(9000, AppProtocol::Detect)]),
         ] {
-            let config = ServiceConfig { name: name.clone(), ports };
+            let config = ServiceConfig::new(name.clone(), ports);
             snapshot.services.insert(name.clone(), Known::Present(Arc::new(config)));
             snapshot.endpoints.insert(name.clone(), Arc::new(EndpointSet::new(name.clone(), Vec::new())));
         }
@@ -113,6 +119,7 @@ mod tests {
         assert_eq!(found.deserted, [(address(3), 5432)].into());
         assert!([2, 3].iter().all(|&i| found.lead_to(address(i))));
         assert!(!found.lead_to(address(0)) && !found.lead_to(address(1)));
+        assert!(!found.unlearned.contains(&address(4)), "an endpoint that has gone");
     }
 
     #[test]
@@ -130,7 +137,7 @@ mod tests {
                 tcp_route: None,
                 http_only: false,
             });
-            let config = ServiceConfig { name: name.clone(), ports: ports.collect() };
+            let config = ServiceConfig::new(name.clone(), ports.collect());
             snapshot.services.insert(name, Known::Present(Arc::new(config)));
         }
         state.snapshot = Arc::new(snapshot);

@@ -9,14 +9,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prost::Message;
+use tulle_model::apart;
 use tulle_model::name::ServiceName;
-use tulle_model::snapshot::{EndpointSet, FastMap, Known, MeshSettings, ServiceConfig, Snapshot};
+use tulle_model::snapshot::{EndpointSet, FastMap, Known, MeshSettings, ServiceConfig, Shape, Snapshot};
 use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
 use tulle_wire::{discovery, type_url};
 
 /// How many services a node subscribes to, at most. Beyond it, the name that was asked for longest
 /// ago and does not exist is forgotten; where all exist, new ones are refused.
 pub const MOST_SUBSCRIPTIONS: usize = 4096;
+
+/// How many names of single endpoints that do not exist are remembered. Beyond it, all are forgotten.
+const MOST_MISSING: usize = 1024;
 
 /// The name of the only Mesh resource.
 const MESH_NAME: &str = "default";
@@ -53,6 +57,38 @@ pub struct Assembler {
     unacknowledged: Vec<Unacknowledged>,
     /// Counts the wishes, for the order in which they came.
     wishes: u64,
+    /// The endpoints of headless services, by these.
+    apart: FastMap<ServiceName, Apart>,
+    /// Single endpoints that were asked for.
+    asked_apart: BTreeSet<ServiceName>,
+}
+
+/// A headless service, and what it is in its parts.
+struct Apart {
+    config: Arc<ServiceConfig>,
+    set: Arc<EndpointSet>,
+    services: Vec<(Arc<ServiceConfig>, Arc<EndpointSet>)>,
+}
+
+impl Apart {
+    /// What has not changed since `before` stays the same, also in memory.
+    fn new(config: &Arc<ServiceConfig>, set: &Arc<EndpointSet>, before: Option<Self>) -> Self {
+        let same = |before: &Self| Arc::ptr_eq(&before.config, config) && Arc::ptr_eq(&before.set, set);
+        let before = match before {
+            Some(before) if same(&before) => return before,
+            before => before.map_or(Vec::new(), |before| before.services),
+        };
+        let before: FastMap<_, _> =
+            before.iter().map(|(config, set)| (&config.name, (config, set))).collect();
+        let kept = |(config, set): (ServiceConfig, EndpointSet)| match before.get(&config.name) {
+            Some((old, old_set)) if ***old == config && ***old_set == set => {
+                ((*old).clone(), (*old_set).clone())
+            }
+            _ => (Arc::new(config), Arc::new(set)),
+        };
+        let services = apart::services(config, set).into_iter().map(kept).collect();
+        Self { config: config.clone(), set: set.clone(), services }
+    }
 }
 
 #[derive(Default)]
@@ -88,6 +124,14 @@ struct Saved {
 impl Assembler {
     /// Asks for a service, the caller wanting to use it now.
     pub fn demand(&mut self, name: &ServiceName) -> Demanded {
+        if let Some(parent) = apart::parent(name) {
+            if self.asked_apart.len() >= MOST_MISSING {
+                self.asked_apart.clear();
+            }
+            // It is answered with what is published, whatever that is.
+            self.changed |= self.asked_apart.insert(name.clone());
+            return self.demand(&parent);
+        }
         self.wishes += 1;
         if let Some(subscription) = self.services.get_mut(name) {
             subscription.last_wish = self.wishes;
@@ -163,10 +207,42 @@ impl Assembler {
         self.generation += 1;
         let mesh = self.mesh.as_ref().map(|(settings, _)| settings.clone()).unwrap_or_default();
         let services = self.services.iter();
-        let services = services.filter_map(|(n, s)| Some((n.clone(), s.current.clone()?))).collect();
+        let mut services: FastMap<_, _> =
+            services.filter_map(|(n, s)| Some((n.clone(), s.current.clone()?))).collect();
         let endpoints = self.endpoints.iter();
-        let endpoints = endpoints.filter_map(|(n, e)| Some((n.clone(), e.known.clone()?))).collect();
+        let mut endpoints: FastMap<_, _> =
+            endpoints.filter_map(|(n, e)| Some((n.clone(), e.known.clone()?))).collect();
+        self.take_apart(&mut services, &mut endpoints);
         Some(Arc::new(Snapshot { generation: self.generation, mesh, services, endpoints }))
+    }
+
+    /// Adds the endpoints of headless services, and that those do not exist that were asked for and are not among them.
+    fn take_apart(
+        &mut self,
+        services: &mut FastMap<ServiceName, Known<ServiceConfig>>,
+        endpoints: &mut FastMap<ServiceName, Arc<EndpointSet>>,
+    ) {
+        let mut before = std::mem::take(&mut self.apart);
+        let headless = services.values().filter_map(|known| match known {
+            Known::Present(config) if config.shape == Shape::Headless => Some(config),
+            _ => None,
+        });
+        for config in headless {
+            if let Some(set) = endpoints.get(&config.name) {
+                let apart = Apart::new(config, set, before.remove(&config.name));
+                self.apart.insert(config.name.clone(), apart);
+            }
+        }
+        for (config, set) in self.apart.values().flat_map(|apart| &apart.services) {
+            services.insert(config.name.clone(), Known::Present(config.clone()));
+            endpoints.insert(config.name.clone(), set.clone());
+        }
+        for name in &self.asked_apart {
+            let parent_is_known = apart::parent(name).is_some_and(|parent| services.contains_key(&parent));
+            if parent_is_known && !services.contains_key(name) {
+                services.insert(name.clone(), Known::Absent);
+            }
+        }
     }
 
     /// The messages for the server, in their order. Acknowledgements are for the snapshot that
@@ -406,7 +482,9 @@ fn acknowledgement(type_url: &str, nonce: String, error_detail: Option<Status>) 
 #[cfg(test)]
 mod tests {
     use prost_types::Any;
-    use tulle_model::snapshot::{AppProtocol, Backend, BackendTarget, PortConfig, TcpRule};
+    use tulle_model::snapshot::{
+        AppProtocol, Backend, BackendTarget, Endpoint, PortConfig, PortMapping, TcpRule,
+    };
 
     use super::*;
 
@@ -437,7 +515,7 @@ mod tests {
             tcp_route: Some(Arc::new(rule)),
             http_only: false,
         };
-        let config = ServiceConfig { name: name(service), ports: vec![port] };
+        let config = ServiceConfig::new(name(service), vec![port]);
         let value = discovery::Service::from(&config).encode_to_vec();
         let mut response = response(type_url::SERVICE, nonce);
         response.resources.push(resource(type_url::SERVICE, &config.name, value));
@@ -582,5 +660,69 @@ mod tests {
         assembler.remove(type_url::SERVICE, &name("shop/s7"));
         assert_eq!(assembler.demand(&name("shop/new")), Demanded::New);
         assert!(!assembler.services.contains_key(&name("shop/s7")));
+    }
+
+    /// A headless service's endpoints are services by themselves, and stay the same in memory as long as they do.
+    #[test]
+    fn a_headless_service_is_taken_apart() {
+        let mut assembler = Assembler::default();
+        let db = name("shop/db");
+        let [first, gone] = ["db-0.db", "db-9.db"].map(|part| ServiceName::new("shop", part));
+        // Whoever asks for one of them asks for all.
+        assert_eq!(assembler.demand(&gone), Demanded::New);
+        assert!(assembler.take_snapshot().is_none_or(|snapshot| snapshot.services.is_empty()));
+        let send = |assembler: &mut Assembler, message: Any, type_url: &str| {
+            let resource = Resource { name: db.to_string(), resource: Some(message), ..Default::default() };
+            let type_url = type_url.to_owned();
+            assembler.receive(DeltaDiscoveryResponse {
+                type_url,
+                resources: vec![resource],
+                ..Default::default()
+            });
+        };
+        let any = |bytes: Vec<u8>| Any { type_url: String::new(), value: bytes };
+        let port = PortConfig {
+            number: 80,
+            name: "".into(),
+            protocol: AppProtocol::Detect,
+            http_routes: Default::default(),
+            tcp_route: None,
+            http_only: false,
+        };
+        let config = ServiceConfig { shape: Shape::Headless, ..ServiceConfig::new(db.clone(), vec![port]) };
+        send(&mut assembler, any(discovery::Service::from(&config).encode_to_vec()), type_url::SERVICE);
+        let set = |count: usize| {
+            let endpoint = |i: usize| Endpoint {
+                workload: Some(ServiceName::new("shop", format!("db-{i}"))),
+                node: None,
+                address: "127.0.0.1".parse().unwrap(),
+                ports: vec![PortMapping { service_port: 80, target_port: 80 }],
+                identity: None,
+            };
+            EndpointSet::new(db.clone(), (0..count).map(|i| (Arc::new(endpoint(i)), 0)).collect())
+        };
+        let tell = |assembler: &mut Assembler, count| {
+            send(
+                assembler,
+                any(discovery::Endpoints::from(&set(count)).encode_to_vec()),
+                type_url::ENDPOINTS,
+            );
+            assembler.take_snapshot().unwrap()
+        };
+        let present = |snapshot: &Snapshot, name: &ServiceName| match snapshot.services.get(name) {
+            Some(Known::Present(config)) => Some(config.clone()),
+            _ => None,
+        };
+        let one = tell(&mut assembler, 1);
+        assert_eq!(one.endpoints[&first].endpoints.len(), 1);
+        assert_eq!(one.services.get(&gone), Some(&Known::Absent), "it was asked for");
+        let two = tell(&mut assembler, 2);
+        assert!(Arc::ptr_eq(&present(&one, &first).unwrap(), &present(&two, &first).unwrap()));
+        assert!(Arc::ptr_eq(&one.endpoints[&first], &two.endpoints[&first]));
+        let none = tell(&mut assembler, 0);
+        assert_eq!((none.services.get(&first), none.endpoints.get(&first)), (None, None));
+        // It is not kept: it is made of what is.
+        let restored = Assembler::restore(&assembler.save()).unwrap().take_snapshot().unwrap();
+        assert!(present(&restored, &db).is_some());
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tulle_model::apart;
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Known, ServiceConfig};
 use tulle_proxy::state::{Demand, StateCell};
@@ -268,6 +269,26 @@ impl Directory {
         timeout(wait, answer).await.unwrap_or(Found::Unknown)
     }
 
+    /// Whether a service of that namespace is known.
+    pub fn knows_namespace(&self, namespace: &str) -> bool {
+        let state = self.state.load();
+        let mut services = state.snapshot.services.iter();
+        services.any(|(name, known)| &*name.namespace == namespace && matches!(known, Known::Present(_)))
+    }
+
+    /// The endpoints of a headless service, each as a service by itself.
+    pub fn endpoints_apart(&self, config: &ServiceConfig) -> Vec<Arc<ServiceConfig>> {
+        let state = self.state.load();
+        let Some(set) = state.snapshot.endpoints.get(&config.name) else { return Vec::new() };
+        let found = apart::services(config, set).into_iter().filter_map(|(config, _)| {
+            match state.snapshot.services.get(&config.name)? {
+                Known::Present(config) => Some(config.clone()),
+                Known::Absent => None,
+            }
+        });
+        found.collect()
+    }
+
     /// Waits until an endpoint of a service is known; `false` where there is none within `wait`.
     pub async fn has_endpoints(&self, name: &ServiceName, wait: Duration) -> bool {
         let mut changes = self.state.subscribe();
@@ -286,7 +307,8 @@ impl Directory {
         timeout(wait, arrival).await.unwrap_or(false)
     }
 
-    fn look(&self, name: &ServiceName) -> Option<Found> {
+    /// What is known of a service without asking for it.
+    pub fn look(&self, name: &ServiceName) -> Option<Found> {
         match self.state.load().snapshot.services.get(name)? {
             Known::Present(config) => Some(Found::Present(config.clone())),
             Known::Absent => Some(Found::Absent),

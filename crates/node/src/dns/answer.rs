@@ -4,9 +4,11 @@ use std::net::Ipv4Addr;
 
 use bytes::Bytes;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR, SOA};
+use hickory_proto::rr::rdata::{A, CNAME, PTR, SOA, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use tulle_model::name::ServiceName;
+
+use crate::vips::is_virtual;
 
 /// How long an address may be cached, in seconds. It never changes, but the service may go.
 const TTL: u32 = 10;
@@ -16,6 +18,18 @@ const NEGATIVE_TTL: u32 = 1;
 
 /// What we take over UDP, as we tell clients (RFC 9715).
 const UDP_PAYLOAD: u16 = 1232;
+
+/// A name that stands for another one.
+pub(super) struct Alias {
+    pub target: String,
+}
+
+/// Where a port of a service is.
+pub(super) struct Place {
+    pub name: String,
+    pub port: u16,
+    pub address: Ipv4Addr,
+}
 
 /// What a message turned out to be.
 pub(super) enum Parsed<'a> {
@@ -78,6 +92,25 @@ impl<'a> Query<'a> {
         matches!(self.question().query_type(), RecordType::A | RecordType::ANY)
     }
 
+    /// Whether it asks where a port of a service is.
+    pub fn wants_places(&self) -> bool {
+        matches!(self.question().query_type(), RecordType::SRV | RecordType::ANY)
+    }
+
+    /// Whether it asks what a name stands for, and not for what that has.
+    pub fn wants_alias(&self) -> bool {
+        matches!(self.question().query_type(), RecordType::CNAME | RecordType::ANY)
+    }
+
+    /// The same question about another name.
+    pub fn about(&self, name: &str) -> Option<Vec<u8>> {
+        let mut message = self.message.clone();
+        let mut question = self.question().clone();
+        question.set_name(absolute(name)?);
+        message.queries = vec![question];
+        message.to_vec().ok()
+    }
+
     /// RFC 6761, section 6.3.
     pub fn is_localhost(&self) -> bool {
         self.wants_address() && self.question().name().is_localhost()
@@ -92,22 +125,63 @@ impl<'a> Query<'a> {
         octets.next().is_none().then(|| Ipv4Addr::new(a, b, c, d))
     }
 
+    /// Whether it asks for what reverse names of virtual addresses stand below.
+    pub fn is_above_virtual_addresses(&self) -> bool {
+        let name = self.name().to_ascii_lowercase();
+        let digits = name.trim_end_matches('.').strip_suffix(".in-addr.arpa").unwrap_or_default();
+        let octets: Option<Vec<u8>> = digits.rsplit('.').map(|octet| octet.parse().ok()).collect();
+        match octets.as_deref() {
+            Some([127]) => true,
+            Some([127, second] | [127, second, _]) => is_virtual(Ipv4Addr::new(127, *second, 0, 0)),
+            _ => false,
+        }
+    }
+
     /// The largest answer that its sender takes over UDP.
     pub fn udp_limit(&self) -> usize {
         self.message.edns.as_ref().map_or(512, |edns| usize::from(edns.max_payload().clamp(512, 4096)))
     }
 
-    pub fn address(&self, address: Ipv4Addr) -> Bytes {
-        let mut answer = self.answer(ResponseCode::NoError);
-        let name = self.question().name().clone();
-        answer.add_answer(Record::from_rdata(name, TTL, RData::A(A(address))));
+    /// The addresses of the name, or of that which it stands for in the end.
+    pub fn addresses(&self, aliases: &[Alias], addresses: &[Ipv4Addr]) -> Bytes {
+        let (mut answer, name) = self.aliased(ResponseCode::NoError, aliases);
+        for address in addresses {
+            answer.add_answer(Record::from_rdata(name.clone(), TTL, RData::A(A(*address))));
+        }
         encode(&answer)
+    }
+
+    /// Where a port is (RFC 2782), with the addresses of that.
+    pub fn places(&self, aliases: &[Alias], places: &[Place]) -> Bytes {
+        let (mut answer, name) = self.aliased(ResponseCode::NoError, aliases);
+        for place in places {
+            let Some(target) = absolute(&place.name) else { continue };
+            let address = Record::from_rdata(target.clone(), TTL, RData::A(A(place.address)));
+            let data = RData::SRV(SRV::new(0, 100, place.port, target));
+            answer.add_answer(Record::from_rdata(name.clone(), TTL, data));
+            answer.add_additional(address);
+        }
+        encode(&answer)
+    }
+
+    /// What a name server says of that which the name stands for; `None` where it makes no sense.
+    pub fn relayed(&self, aliases: &[Alias], said: &[u8]) -> Option<Bytes> {
+        let said = Message::from_vec(said).ok()?;
+        let (mut answer, _) = self.aliased(said.metadata.response_code, aliases);
+        answer.metadata.truncation = said.metadata.truncation;
+        for record in said.answers {
+            answer.add_answer(record);
+        }
+        for record in said.authorities {
+            answer.add_authority(record);
+        }
+        Some(encode(&answer))
     }
 
     /// The name of the service that has the address, if one has.
     pub fn pointer(&self, service: Option<ServiceName>) -> Bytes {
         let name = service.and_then(|s| Name::from_ascii(format!("{}.{}.mesh.", s.name, s.namespace)).ok());
-        let Some(name) = name else { return self.no_such_name() };
+        let Some(name) = name else { return self.no_such_name(&[]) };
         let mut answer = self.answer(ResponseCode::NoError);
         if matches!(self.question().query_type(), RecordType::PTR | RecordType::ANY) {
             let record = Record::from_rdata(self.question().name().clone(), TTL, RData::PTR(PTR(name)));
@@ -116,13 +190,13 @@ impl<'a> Query<'a> {
         encode(&answer)
     }
 
-    pub fn no_such_name(&self) -> Bytes {
-        self.negative(ResponseCode::NXDomain)
+    pub fn no_such_name(&self, aliases: &[Alias]) -> Bytes {
+        self.negative(ResponseCode::NXDomain, aliases)
     }
 
     /// The name exists, but has nothing of what is asked for (RFC 2308, section 2.2).
-    pub fn no_data(&self) -> Bytes {
-        self.negative(ResponseCode::NoError)
+    pub fn no_data(&self, aliases: &[Alias]) -> Bytes {
+        self.negative(ResponseCode::NoError, aliases)
     }
 
     pub fn error(&self, code: ResponseCode) -> Bytes {
@@ -136,16 +210,27 @@ impl<'a> Query<'a> {
         encode(&answer)
     }
 
-    fn negative(&self, code: ResponseCode) -> Bytes {
-        let mut answer = self.answer(code);
+    fn negative(&self, code: ResponseCode, aliases: &[Alias]) -> Bytes {
+        let (mut answer, zone) = self.aliased(code, aliases);
         let name = |text| Name::from_ascii(text).unwrap_or_default();
         let times = (3600, 600, 86400);
         let soa =
             SOA::new(name("ns.mesh."), name("hostmaster.mesh."), 1, times.0, times.1, times.2, NEGATIVE_TTL);
         // The zone is the name itself, for those who check that the one encloses the other.
-        let zone = self.question().name().clone();
         answer.add_authority(Record::from_rdata(zone, NEGATIVE_TTL, RData::SOA(soa)));
         encode(&answer)
+    }
+
+    /// An answer that says what stands for what, and the name at the end of that.
+    fn aliased(&self, code: ResponseCode, aliases: &[Alias]) -> (Message, Name) {
+        let mut answer = self.answer(code);
+        let mut last = self.question().name().clone();
+        for alias in aliases {
+            let Some(target) = absolute(&alias.target) else { continue };
+            answer.add_answer(Record::from_rdata(last, TTL, RData::CNAME(CNAME(target.clone()))));
+            last = target;
+        }
+        (answer, last)
     }
 
     fn answer(&self, code: ResponseCode) -> Message {
@@ -173,6 +258,12 @@ impl<'a> Query<'a> {
                 && answer.queries == self.message.queries
         })
     }
+}
+
+fn absolute(name: &str) -> Option<Name> {
+    let mut name = Name::from_ascii(name).ok()?;
+    name.set_fqdn(true);
+    Some(name)
 }
 
 fn refuse(message: Message) -> Parsed<'static> {

@@ -15,17 +15,19 @@ use hickory_proto::op::ResponseCode;
 use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use tulle_model::host::mesh_host;
+use tulle_model::apart;
+use tulle_model::host::{endpoint_host, is_between, mesh_host, port_host};
 use tulle_model::name::ServiceName;
+use tulle_model::snapshot::{Known, ServiceConfig, Shape};
 
-use self::answer::{Parsed, Query};
+use self::answer::{Alias, Parsed, Place, Query};
 pub use self::listen::DnsListener;
 use self::upstream::{Asked, Transport, Upstream};
 use crate::control::discovery::{Directory, Found};
 use crate::keeper::Keeper;
 use crate::node_state::StatePublisher;
-use crate::passage::Known;
-use crate::vips::{VirtualAddresses, is_virtual};
+use crate::passage;
+use crate::vips::{MOST_APART, VirtualAddresses, is_virtual};
 
 /// How long the server may take to say whether a name of the mesh exists.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
@@ -41,6 +43,25 @@ pub struct Resolver {
     directory: Directory,
     addresses: Arc<Addresses>,
     upstream: Upstream,
+}
+
+/// How many names may stand for another one in a row.
+const MOST_ALIASES: usize = 8;
+
+/// How many endpoints of a headless service an answer has.
+const MOST_ADDRESSES: usize = 128;
+
+/// What the mesh says of a name.
+enum Answer {
+    Addresses(Vec<Ipv4Addr>),
+    Places(Vec<Place>),
+    /// It is another name for this one.
+    Alias(String),
+    NoData,
+    NoSuchName,
+    /// It may be somebody else's name.
+    Elsewhere,
+    Failure,
 }
 
 /// A workload that asks.
@@ -59,7 +80,7 @@ pub struct Addresses {
     state: Arc<StatePublisher>,
     keeper: Keeper,
     /// What the rules of capture let through.
-    known: Known,
+    known: passage::Known,
 }
 
 impl Addresses {
@@ -68,7 +89,7 @@ impl Addresses {
         table: VirtualAddresses,
         state: Arc<StatePublisher>,
         keeper: Keeper,
-        known: Known,
+        known: passage::Known,
     ) -> Arc<Self> {
         state.update(|s| s.virtual_addresses = table.iter().map(|(a, n)| (a, n.clone())).collect());
         Arc::new(Self { table: Mutex::new(table), assigning: Mutex::default(), state, keeper, known })
@@ -87,6 +108,7 @@ impl Addresses {
             if let Some(address) = this.table.lock().get(&service) {
                 return Ok(address);
             }
+            this.make_room(&service);
             let assignment = this.table.lock().assign(&service)?;
             assignment.keep(&this.keeper);
             this.table.lock().enter(&assignment);
@@ -96,6 +118,22 @@ impl Addresses {
             Ok(assignment.address)
         });
         assigning.await.map_err(std::io::Error::other)?
+    }
+
+    /// Takes addresses of endpoints back that are gone, where the next one is an endpoint's and too many have one.
+    fn make_room(&self, next: &ServiceName) {
+        if apart::parent(next).is_none() || self.table.lock().apart() < MOST_APART {
+            return;
+        }
+        let now = arc_swap::Guard::into_inner(self.state.cell().load());
+        let is_there =
+            |name: &ServiceName| matches!(now.snapshot.services.get(name), Some(Known::Present(_)));
+        let back = self.table.lock().take_back(is_there);
+        self.state.update(|state| {
+            for address in back {
+                state.virtual_addresses.remove(&address.into());
+            }
+        });
     }
 
     /// The address of a service that there is, once connections to it are let through.
@@ -125,55 +163,197 @@ impl Resolver {
             Parsed::Refuse(answer) => return Some(answer),
             Parsed::Ignore => return None,
         };
-        if let Some(address) = query.reverse_of() {
-            if is_virtual(address) {
-                return Some(query.pointer(self.addresses.service(address)));
-            }
-            return Some(self.forward(&query, caller, transport).await);
+        if let Some(address) = query.reverse_of()
+            && is_virtual(address)
+        {
+            return Some(query.pointer(self.addresses.service(address)));
+        }
+        if query.is_above_virtual_addresses() {
+            return Some(query.no_data(&[]));
         }
         if query.is_localhost() {
-            return Some(query.address(Ipv4Addr::LOCALHOST));
+            return Some(query.addresses(&[], &[Ipv4Addr::LOCALHOST]));
         }
-        let name = query.name();
-        let Some(host) = mesh_host(&name, &caller.namespace) else {
-            // Malformed names of the mesh, and single labels, are nobody else's business.
-            if is_internal(&name) {
-                return Some(query.no_such_name());
-            }
-            return Some(self.forward(&query, caller, transport).await);
+        let mut aliases: Vec<Alias> = Vec::new();
+        let mut name = query.name();
+        loop {
+            return Some(match self.look_up(&name, &query, caller, !aliases.is_empty()).await {
+                Answer::Alias(target) if aliases.len() < MOST_ALIASES => {
+                    aliases.push(Alias { target: target.clone() });
+                    if query.wants_alias() {
+                        return Some(query.addresses(&aliases, &[]));
+                    }
+                    name = target;
+                    continue;
+                }
+                Answer::Addresses(addresses) => query.addresses(&aliases, &addresses),
+                Answer::Places(places) => query.places(&aliases, &places),
+                Answer::NoData => query.no_data(&aliases),
+                Answer::NoSuchName => query.no_such_name(&aliases),
+                Answer::Elsewhere => self.forward(&query, &aliases, caller, transport).await,
+                Answer::Failure | Answer::Alias(_) => query.error(ResponseCode::ServFail),
+            });
+        }
+    }
+
+    /// What the mesh says of a name. Of the name that another one stands for, `is_target`, only those are the mesh's that can
+    /// be nobody else's.
+    async fn look_up(&self, name: &str, query: &Query<'_>, caller: &Caller, is_target: bool) -> Answer {
+        let name = name.trim_end_matches('.');
+        let (port, host) = match port_host(name, &caller.namespace) {
+            Some((port, rest, host)) => (Some((port, rest)), Some(host)),
+            None => (None, mesh_host(name, &caller.namespace)),
         };
-        let internal = host.certain || !name.trim_end_matches('.').contains('.');
+        let host = host.filter(|host| host.certain || !is_target);
+        let Some(host) = host else {
+            return match (is_between(name), is_internal(name) && !is_target) {
+                (true, _) => Answer::NoData,
+                // Malformed names of the mesh, and single labels, are nobody else's business.
+                (false, true) => Answer::NoSuchName,
+                (false, false) => Answer::Elsewhere,
+            };
+        };
+        let asked = port.as_ref().map_or(name, |(_, host)| host);
+        let internal = host.certain || !asked.contains('.');
         let wait = match (internal, self.directory.is_connected()) {
             (true, _) => ANSWER_DEADLINE,
             (false, true) => UNCERTAIN_DEADLINE,
             (false, false) => Duration::ZERO,
         };
-        match self.directory.find(&host.service, wait).await {
-            Found::Present(_) if !query.wants_address() => Some(query.no_data()),
-            Found::Present(_) => match self.addresses.reachable(&host.service).await {
-                Ok(address) => Some(query.address(address)),
-                Err(e) => {
-                    tracing::warn!("{} gets no virtual address: {e}", host.service);
-                    Some(query.error(ResponseCode::ServFail))
-                }
-            },
-            Found::Absent if internal => Some(query.no_such_name()),
-            Found::Unknown if internal => Some(query.error(ResponseCode::ServFail)),
-            Found::Absent | Found::Unknown => Some(self.forward(&query, caller, transport).await),
+        let mut found = self.find(&host.service, wait).await;
+        if let Found::Absent = found
+            && !internal
+            && let Some(endpoint) = endpoint_host(name, &caller.namespace)
+            && let Found::Present(config) = self.find(&endpoint, wait).await
+        {
+            found = Found::Present(config);
+        }
+        match (found, port) {
+            (Found::Present(config), None) => self.of_service(&config, query).await,
+            (Found::Present(config), Some((port, rest))) => self.of_port(&config, port, rest, query).await,
+            (Found::Absent, _) if is_between(name) => Answer::NoData,
+            (Found::Absent, None) if internal && self.is_namespace(name, caller) => Answer::NoData,
+            (Found::Absent, _) if internal => Answer::NoSuchName,
+            (Found::Unknown, _) if internal => Answer::Failure,
+            (Found::Absent | Found::Unknown, _) => Answer::Elsewhere,
         }
     }
 
-    async fn forward(&self, query: &Query<'_>, caller: &Caller, transport: Transport) -> Bytes {
-        match self.upstream.ask(query, transport, &caller.asked).await {
-            Some(answer) => answer,
-            None => query.error(ResponseCode::ServFail),
+    /// A service, or an endpoint of a headless one by itself: that one is known when its service is.
+    async fn find(&self, service: &ServiceName, wait: Duration) -> Found {
+        let Some(parent) = apart::parent(service) else { return self.directory.find(service, wait).await };
+        match self.directory.find(&parent, wait).await {
+            Found::Present(_) => self.directory.look(service).unwrap_or(Found::Absent),
+            found => found,
+        }
+    }
+
+    /// Whether services have this name behind theirs.
+    fn is_namespace(&self, name: &str, caller: &Caller) -> bool {
+        let name = name.to_ascii_lowercase();
+        name == caller.namespace || self.directory.knows_namespace(&name)
+    }
+
+    async fn of_service(&self, config: &ServiceConfig, query: &Query<'_>) -> Answer {
+        match &config.shape {
+            Shape::Alias(target) => Answer::Alias(target.to_string()),
+            _ if !query.wants_address() => Answer::NoData,
+            Shape::Balanced => self.addresses_of(std::slice::from_ref(&config.name)).await,
+            Shape::Headless => {
+                let mut endpoints = self.directory.endpoints_apart(config);
+                // So that each of them is somebody's first one.
+                let first = rand::random_range(0..endpoints.len().max(1));
+                endpoints.rotate_left(first);
+                endpoints.truncate(MOST_ADDRESSES);
+                let names: Vec<_> = endpoints.iter().map(|config| config.name.clone()).collect();
+                self.addresses_of(&names).await
+            }
+        }
+    }
+
+    async fn addresses_of(&self, services: &[ServiceName]) -> Answer {
+        let mut addresses = Vec::new();
+        for service in services {
+            match self.addresses.reachable(service).await {
+                Ok(address) => addresses.push(address),
+                Err(e) => {
+                    tracing::warn!("{service} gets no virtual address: {e}");
+                    return Answer::Failure;
+                }
+            }
+        }
+        if addresses.is_empty() { Answer::NoData } else { Answer::Addresses(addresses) }
+    }
+
+    /// Where a port of a service is (RFC 2782); without a port, what stands above all of them.
+    async fn of_port(
+        &self,
+        config: &ServiceConfig,
+        port: Option<String>,
+        host: &str,
+        query: &Query<'_>,
+    ) -> Answer {
+        let named = |config: &ServiceConfig, name: &str| {
+            let mut ports = config.ports.iter().filter(|port| !port.name.is_empty());
+            ports.find(|port| *port.name == *name).map(|port| port.number)
+        };
+        let has_names = config.ports.iter().any(|port| !port.name.is_empty());
+        let Some(port) = port else {
+            return if has_names { Answer::NoData } else { Answer::NoSuchName };
+        };
+        let Some(number) = named(config, &port) else { return Answer::NoSuchName };
+        if !query.wants_places() {
+            return Answer::NoData;
+        }
+        // As it was asked for, so that whoever does not know the mesh's own names need not.
+        let lower = host.to_ascii_lowercase();
+        let suffix = [".svc.cluster.local", ".svc"].into_iter().find(|suffix| lower.ends_with(suffix));
+        let services = match config.shape {
+            Shape::Headless => {
+                let endpoints = self.directory.endpoints_apart(config);
+                let places = endpoints
+                    .iter()
+                    .take(MOST_ADDRESSES)
+                    .filter_map(|endpoint| Some((endpoint.name.clone(), named(endpoint, &port)?)));
+                places.collect()
+            }
+            _ => vec![(config.name.clone(), number)],
+        };
+        let mut places = Vec::new();
+        for (service, port) in services {
+            let Answer::Addresses(address) = self.addresses_of(std::slice::from_ref(&service)).await else {
+                return Answer::Failure;
+            };
+            let name = format!("{}.{}{}.", service.name, service.namespace, suffix.unwrap_or(".mesh"));
+            places.push(Place { name, port, address: address[0] });
+        }
+        if places.is_empty() { Answer::NoData } else { Answer::Places(places) }
+    }
+
+    /// Asks the host's name servers, for the name itself or for what it stands for.
+    async fn forward(
+        &self,
+        query: &Query<'_>,
+        aliases: &[Alias],
+        caller: &Caller,
+        transport: Transport,
+    ) -> Bytes {
+        let failure = || query.error(ResponseCode::ServFail);
+        let Some(alias) = aliases.last() else {
+            return self.upstream.ask(query, transport, &caller.asked).await.unwrap_or_else(failure);
+        };
+        let Some(question) = query.about(&alias.target) else { return failure() };
+        let Parsed::Query(question) = Query::parse(&question) else { return failure() };
+        match self.upstream.ask(&question, transport, &caller.asked).await {
+            Some(answer) => query.relayed(aliases, &answer).unwrap_or_else(failure),
+            None => failure(),
         }
     }
 }
 
 /// Whether a name that can be no service's must not leave the host nevertheless.
 fn is_internal(name: &str) -> bool {
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let name = name.to_ascii_lowercase();
     let last = name.rsplit('.').next().unwrap_or_default();
     !name.is_empty() && !name.contains('.')
         || matches!(last, "mesh" | "svc" | "localhost")

@@ -6,7 +6,9 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
-use tulle_model::snapshot::{Known, ServiceConfig, Snapshot};
+use tulle_model::snapshot::{
+    AppProtocol, Endpoint, EndpointSet, HttpRouteTable, PortConfig, PortMapping, Snapshot,
+};
 use tulle_proxy::state::NodeState;
 
 use super::*;
@@ -18,7 +20,45 @@ struct Fixture {
     _folder: tempfile::TempDir,
 }
 
-/// A node whose server knows `shop/c` alone, and knows it is asked for others.
+/// What the server says of a service: `shop/c`, `shop/db` without a head, and names that stand for others.
+fn known(name: &ServiceName) -> Option<(ServiceConfig, EndpointSet)> {
+    if &*name.namespace != "shop" {
+        return None;
+    }
+    let port = |number, name: &str| PortConfig {
+        number,
+        name: name.into(),
+        protocol: AppProtocol::Detect,
+        http_routes: HttpRouteTable::default(),
+        tcp_route: None,
+        http_only: false,
+    };
+    let shape = match &*name.name {
+        "c" => Shape::Balanced,
+        "db" | "nobody" => Shape::Headless,
+        "outside" => Shape::Alias("www.example.com".into()),
+        "inner" => Shape::Alias("C.shop.svc.cluster.local".into()),
+        "inner2" => Shape::Alias("inner.shop.mesh".into()),
+        "loop" => Shape::Alias("loop.shop.mesh".into()),
+        "nowhere" => Shape::Alias("missing.shop.mesh".into()),
+        _ => return None,
+    };
+    let endpoint = |index: usize| Endpoint {
+        workload: Some(ServiceName::new("shop", format!("db-{index}"))),
+        node: None,
+        address: Ipv4Addr::LOCALHOST.into(),
+        ports: vec![PortMapping { service_port: 80, target_port: 80 + 1000 * index as u16 }],
+        identity: None,
+    };
+    let count = if &*name.name == "db" { 2 } else { 0 };
+    let endpoints = (0..count).map(|index| (Arc::new(endpoint(index)), 0)).collect();
+    let ports = vec![port(80, "http"), port(81, "")];
+    let ports = if matches!(shape, Shape::Alias(_)) { Vec::new() } else { ports };
+    let config = ServiceConfig { name: name.clone(), ports, shape };
+    Some((config, EndpointSet::new(name.clone(), endpoints)))
+}
+
+/// A node whose server answers so.
 async fn fixture(server_up: bool, upstream: &[SocketAddr]) -> Fixture {
     let state = StatePublisher::new(NodeState::default());
     let (demand, mut demands) = mpsc::channel::<ServiceName>(16);
@@ -30,12 +70,16 @@ async fn fixture(server_up: bool, upstream: &[SocketAddr]) -> Fixture {
             }
             publisher.update(|state| {
                 let mut snapshot = Snapshot::clone(&state.snapshot);
-                let known = if name == ServiceName::new("shop", "c") {
-                    Known::Present(Arc::new(ServiceConfig { name: name.clone(), ports: vec![] }))
-                } else {
-                    Known::Absent
-                };
-                snapshot.services.insert(name, known);
+                let mut services = known(&name).into_iter().collect::<Vec<_>>();
+                if let Some((config, set)) = services.first().filter(|s| s.0.shape == Shape::Headless) {
+                    services.extend(apart::services(config, set));
+                }
+                snapshot.services.insert(name, Known::Absent);
+                for (config, set) in services {
+                    let name = config.name.clone();
+                    snapshot.services.insert(name.clone(), Known::Present(Arc::new(config)));
+                    snapshot.endpoints.insert(name, Arc::new(set));
+                }
                 state.snapshot = Arc::new(snapshot);
             });
         }
@@ -95,6 +139,131 @@ async fn every_form_of_a_name_has_the_same_virtual_address() {
     let [a, b, c, d] = first.octets();
     let reverse = fixture.ask(&format!("{d}.{c}.{b}.{a}.in-addr.arpa."), RecordType::PTR).await;
     assert_eq!(reverse.answers[0].data.to_string(), "c.shop.mesh.");
+}
+
+/// What an answer says, record by record, without the names of virtual addresses' numbers.
+fn said(message: &Message) -> Vec<String> {
+    let text = |record: &hickory_proto::rr::Record| match &record.data {
+        RData::A(address) if is_virtual(address.0) => format!("{} A virtual", record.name),
+        data => format!("{} {} {data}", record.name, record.record_type()),
+    };
+    message.answers.iter().map(text).collect()
+}
+
+fn addresses_in(message: &Message) -> std::collections::BTreeSet<Ipv4Addr> {
+    let addresses = message.answers.iter().chain(&message.additionals).filter_map(|r| match &r.data {
+        RData::A(a) => Some(a.0),
+        _ => None,
+    });
+    addresses.collect()
+}
+
+#[tokio::test]
+async fn a_headless_service_is_its_endpoints() {
+    let fixture = fixture(true, &[upstream().await]).await;
+    let all = addresses_in(&fixture.ask("db.", RecordType::A).await);
+    assert_eq!(all.len(), 2);
+    let mut each = std::collections::BTreeSet::new();
+    for name in ["db-0.db.shop.mesh.", "DB-1.db.shop.svc.cluster.local."] {
+        each.extend(address_in(&fixture.ask(name, RecordType::A).await));
+    }
+    assert_eq!(each, all);
+    // As a search list of Kubernetes would have it.
+    let short = address_in(&fixture.ask("db-0.db.", RecordType::A).await);
+    assert_eq!(short, address_in(&fixture.ask("db-0.db.shop.svc.", RecordType::A).await));
+    let [a, b, c, d] = short.unwrap().octets();
+    let reverse = fixture.ask(&format!("{d}.{c}.{b}.{a}.in-addr.arpa."), RecordType::PTR).await;
+    assert_eq!(said(&reverse), [format!("{d}.{c}.{b}.{a}.in-addr.arpa. PTR db-0.db.shop.mesh.")]);
+    for (name, code) in [
+        ("db-2.db.shop.mesh.", ResponseCode::NXDomain),
+        ("c-0.c.shop.mesh.", ResponseCode::NXDomain),
+        ("nobody.shop.mesh.", ResponseCode::NoError),
+    ] {
+        let answer = fixture.ask(name, RecordType::A).await;
+        assert_eq!((answer.metadata.response_code, answer.answers.len()), (code, 0), "{name}");
+    }
+    // A name of the outside is asked for there.
+    let outside = fixture.ask("www.example.", RecordType::A).await;
+    assert_eq!(address_in(&outside), Some(Ipv4Addr::new(192, 0, 2, 1)));
+}
+
+#[tokio::test]
+async fn ports_are_found_by_their_names() {
+    let fixture = fixture(true, &[]).await;
+    let answer = fixture.ask("_http._tcp.c.", RecordType::SRV).await;
+    assert_eq!(said(&answer), ["_http._tcp.c. SRV 0 100 80 c.shop.mesh."]);
+    assert_eq!(addresses_in(&answer), addresses_in(&fixture.ask("c.", RecordType::A).await));
+    let answer = fixture.ask("_HTTP._TCP.db.shop.svc.cluster.local.", RecordType::SRV).await;
+    let name = "_HTTP._TCP.db.shop.svc.cluster.local.";
+    let each = ["db-0", "db-1"].map(|n| format!("{name} SRV 0 100 80 {n}.db.shop.svc.cluster.local."));
+    let mut found = said(&answer);
+    found.sort();
+    assert_eq!(found, each);
+    assert_eq!(addresses_in(&answer).len(), 2);
+    for (name, kind, code) in [
+        ("_http._tcp.c.", RecordType::A, ResponseCode::NoError),
+        ("_tcp.c.", RecordType::SRV, ResponseCode::NoError),
+        ("_tcp.c.shop.mesh.", RecordType::A, ResponseCode::NoError),
+        ("_other._tcp.c.", RecordType::SRV, ResponseCode::NXDomain),
+        ("_http._udp.c.shop.mesh.", RecordType::SRV, ResponseCode::NXDomain),
+        ("_http._tcp.missing.", RecordType::SRV, ResponseCode::NXDomain),
+    ] {
+        let answer = fixture.ask(name, kind).await;
+        assert_eq!((answer.metadata.response_code, answer.answers.len()), (code, 0), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_stands_for_another_leads_there() {
+    let fixture = fixture(true, &[upstream().await]).await;
+    let ask = async |name, kind| said(&fixture.ask(name, kind).await);
+    let outside = "outside.shop.mesh. CNAME www.example.com.";
+    assert_eq!(ask("outside.shop.mesh.", RecordType::A).await, [outside, "www.example.com. A 192.0.2.1"]);
+    assert_eq!(ask("outside.shop.mesh.", RecordType::CNAME).await, [outside]);
+    let inner = "inner. CNAME C.shop.svc.cluster.local.";
+    assert_eq!(ask("inner.", RecordType::A).await, [inner, "C.shop.svc.cluster.local. A virtual"]);
+    assert_eq!(ask("inner.", RecordType::AAAA).await, [inner], "and no data");
+    assert_eq!(ask("inner2.", RecordType::A).await.len(), 3);
+    let code = async |name| fixture.ask(name, RecordType::A).await.metadata.response_code;
+    assert_eq!(code("loop.").await, ResponseCode::ServFail);
+    assert_eq!(code("nowhere.").await, ResponseCode::NXDomain);
+    assert_eq!(ask("nowhere.", RecordType::A).await, ["nowhere. CNAME missing.shop.mesh."]);
+    let other = fixture_without_upstream().await;
+    assert_eq!(
+        other.ask("outside.", RecordType::A).await.metadata.response_code,
+        ResponseCode::ServFail,
+        "nobody says"
+    );
+}
+
+async fn fixture_without_upstream() -> Fixture {
+    fixture(true, &[(Ipv4Addr::LOCALHOST, 1).into()]).await
+}
+
+/// RFC 8020: that a name does not exist says that none below it does.
+#[tokio::test]
+async fn what_stands_above_names_has_no_data() {
+    let fixture = fixture(true, &[upstream().await]).await;
+    fixture.ask("c.", RecordType::A).await;
+    for name in [
+        "mesh.",
+        "svc.",
+        "cluster.local.",
+        "svc.cluster.local.",
+        "shop.mesh.",
+        "other.svc.",
+        "Shop.svc.cluster.local.",
+        "shop.",
+        "127.in-addr.arpa.",
+        "64.127.in-addr.arpa.",
+        "1.100.127.in-addr.arpa.",
+    ] {
+        for kind in [RecordType::A, RecordType::NS] {
+            let answer = fixture.ask(name, kind).await;
+            assert_eq!(answer.metadata.response_code, ResponseCode::NoError, "{name}");
+            assert_eq!((answer.answers.len(), answer.authorities.len()), (0, 1), "{name}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ fn known(endpoints_of_db: usize) -> NodeState {
             http_only: false,
         };
         let name = ServiceName::new("default", name);
-        let config = ServiceConfig { name: name.clone(), ports: vec![port] };
+        let config = ServiceConfig::new(name.clone(), vec![port]);
         snapshot.services.insert(name.clone(), Known::Present(Arc::new(config)));
         let endpoint = |_| {
             let ports = vec![PortMapping { service_port: number, target_port: number }];

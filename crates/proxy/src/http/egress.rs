@@ -8,13 +8,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Authority;
 use tokio::time::timeout;
-use tulle_model::host::mesh_host;
+use tulle_model::apart;
+use tulle_model::host::{endpoint_host, mesh_host};
 use tulle_model::name::ServiceName;
-use tulle_model::snapshot::EgressPolicy;
+use tulle_model::snapshot::{EgressPolicy, Shape};
 
 use crate::http::forward::{Refusal, Target};
 use crate::http::record::Destination;
@@ -23,6 +25,8 @@ use crate::state::LocalWorkload;
 use crate::worker::{Lookup, Worker};
 
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
+/// How many names may stand for another one in a row.
+const MAX_ALIASES: usize = 8;
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 4;
 
@@ -44,9 +48,19 @@ pub(crate) async fn destination(
     if host.trim_end_matches('.').eq_ignore_ascii_case("localhost") {
         return outside(worker, vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
     }
-    if let Some(named) = mesh_host(host, &source.name.namespace) {
+    let mut alias: Arc<str>;
+    let mut host = host;
+    for _ in 0..MAX_ALIASES {
+        let Some(named) = mesh_host(host, &source.name.namespace) else { break };
         match worker.service(&named.service).await {
-            Lookup::Present(_) => return Ok(Target::Service { service: named.service, port }),
+            Lookup::Present(config) => match &config.shape {
+                Shape::Alias(name) => {
+                    alias = name.clone();
+                    host = &alias;
+                    continue;
+                }
+                _ => return Ok(Target::Service { service: named.service, port }),
+            },
             Lookup::Absent if named.certain => return unknown(named.service),
             Lookup::Unknown if named.certain || !host.contains('.') => {
                 let message = format!("nothing is known of service {} yet", named.service);
@@ -54,6 +68,18 @@ pub(crate) async fn destination(
             }
             Lookup::Absent | Lookup::Unknown => {}
         }
+        // Or an endpoint of a headless service of its own namespace.
+        if let Some(endpoint) = endpoint_host(host, &source.name.namespace)
+            && let Some(parent) = apart::parent(&endpoint)
+            && let Lookup::Present(config) = worker.service(&parent).await
+            && config.shape == Shape::Headless
+        {
+            return match worker.service(&endpoint).await {
+                Lookup::Present(_) => Ok(Target::Service { service: endpoint, port }),
+                _ => unknown(endpoint),
+            };
+        }
+        break;
     }
     // Asked before the name is: what may not be reached needs no look-up.
     permitted(worker, host)?;

@@ -148,7 +148,7 @@ impl Node {
             tcp_route: None,
             http_only: false,
         };
-        let config = ServiceConfig { name: service.clone(), ports: vec![port] };
+        let config = ServiceConfig::new(service.clone(), vec![port]);
         let endpoints = endpoints.into_iter().map(|endpoint| (Arc::new(endpoint), 0)).collect();
         let set = EndpointSet::new(service.clone(), endpoints);
         self.edit(|state| {

@@ -168,16 +168,17 @@ async fn a_watch_shows_objects_before_and_after() {
 #[tokio::test]
 async fn what_is_stored_can_be_read_back_however_deep() {
     let objects = objects().await;
-    let kind = KindId::Service.kind();
+    let kind = KindId::EndpointSlice.kind();
     let nested = |levels: usize| {
-        let mut object = service("c", 80);
         let value = (0..levels).fold(json!(1), |value, _| json!({ "a": value }));
-        object["spec"]["sessionAffinityConfig"] = value;
-        object
+        json!({
+            "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": { "name": "c" }, "addressType": "IPv4",
+            "endpoints": [{ "addresses": ["10.0.0.1"], "hints": value }],
+        })
     };
-    let error = objects.create(kind, "default", nested(63), &options()).await.unwrap_err();
+    let error = objects.create(kind, "default", nested(62), &options()).await.unwrap_err();
     assert!(error.to_string().contains("at most 64 levels"), "{error}");
-    objects.create(kind, "default", nested(62), &options()).await.unwrap();
+    objects.create(kind, "default", nested(61), &options()).await.unwrap();
     assert_eq!(objects.list(kind, None).unwrap().items.len(), 1);
     let label = |object: &mut Value| object["metadata"]["labels"] = json!({ "a": "b" });
     let labelled = objects

@@ -16,6 +16,12 @@ pub struct Service {
     pub name: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "3")]
     pub ports: ::prost::alloc::vec::Vec<Port>,
+    /// Each endpoint is reached by itself.
+    #[prost(bool, tag = "4")]
+    pub headless: bool,
+    /// It is another name for this one; it has no ports then.
+    #[prost(string, tag = "5")]
+    pub alias: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Port {
@@ -149,6 +155,9 @@ pub struct Endpoint {
     /// Since when the server hears nothing of the node, in seconds since the epoch; 0 where it does.
     #[prost(int64, tag = "8")]
     pub stale_since: i64,
+    /// What it is called in its service; empty where nobody says so.
+    #[prost(string, tag = "9")]
+    pub hostname: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortMapping {

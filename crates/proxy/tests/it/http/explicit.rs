@@ -1,8 +1,12 @@
 //! The proxy as an HTTP proxy that a client is configured with.
 
+use std::sync::Arc;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tulle_model::snapshot::{AppProtocol, EgressPolicy};
+use tulle_model::apart;
+use tulle_model::name::ServiceName;
+use tulle_model::snapshot::{AppProtocol, EgressPolicy, Known, ServiceConfig, Shape};
 use tulle_proxy::Capture;
 
 use super::apps::{self, app, exchange, read_head, read_to_end};
@@ -22,6 +26,47 @@ async fn every_name_of_a_service_leads_to_it() {
         assert!(!answer.contains("proxy-authorization"), "{answer}");
     }
     assert_eq!(path.near.edge_with("c", 6).await.failures, 0);
+}
+
+#[tokio::test]
+async fn names_that_stand_for_others_and_single_endpoints_lead_there() {
+    let mut path = path(Way::Link, AppProtocol::Detect, apps::serve(app).await).await;
+    let snapshot = Arc::make_mut(&mut path.near.state.snapshot);
+    for (name, target) in [
+        ("alias", "c.default.mesh"),
+        ("again", "ALIAS.default.svc.cluster.local"),
+        ("loop", "loop.default.mesh"),
+        ("host", "localhost"),
+    ] {
+        let name = ServiceName::new("default", name);
+        let config =
+            ServiceConfig { shape: Shape::Alias(target.into()), ..ServiceConfig::new(name.clone(), vec![]) };
+        snapshot.services.insert(name, Known::Present(Arc::new(config)));
+    }
+    // The node takes a headless service apart.
+    let c = ServiceName::new("default", "c");
+    let Some(Known::Present(config)) = snapshot.services.get(&c) else { panic!() };
+    let heads = ServiceName::new("default", "heads");
+    let config =
+        ServiceConfig { name: heads.clone(), shape: Shape::Headless, ..ServiceConfig::clone(config) };
+    let parts = apart::services(&config, &snapshot.endpoints[&c]);
+    assert_eq!(parts.len(), 1);
+    let endpoint = parts[0].0.name.name.to_string();
+    snapshot.services.insert(heads, Known::Present(Arc::new(config)));
+    for (config, set) in parts {
+        snapshot.endpoints.insert(config.name.clone(), Arc::new(set));
+        snapshot.services.insert(config.name.clone(), Known::Present(Arc::new(config)));
+    }
+    path.near.publish();
+    let proxy = path.near.listen_as(Capture::HttpProxy).await;
+    for host in ["alias", "again.default", &endpoint, &format!("{endpoint}.default.mesh")] {
+        let answer = exchange(proxy, &absolute(&format!("http://{host}/x"))).await;
+        assert!(answer.contains(&format!("\r\n\r\nGET /x HTTP/1.1\nhost: {host}\n")), "{host}: {answer}");
+    }
+    for (host, reason) in [("loop", "unknown-service"), ("host", "egress-denied")] {
+        let answer = exchange(proxy, &absolute(&format!("http://{host}/x"))).await;
+        assert!(answer.contains(&format!("tulle-reason: {reason}")), "{host}: {answer}");
+    }
 }
 
 #[tokio::test]

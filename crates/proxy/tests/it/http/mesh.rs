@@ -125,7 +125,7 @@ impl Node {
             http_only: false,
         };
         let snapshot = Arc::make_mut(&mut self.state.snapshot);
-        let config = ServiceConfig { name: service.clone(), ports: vec![port] };
+        let config = ServiceConfig::new(service.clone(), vec![port]);
         snapshot.services.insert(service.clone(), Known::Present(Arc::new(config)));
         let endpoints = endpoints.into_iter().map(|endpoint| (Arc::new(endpoint), 0)).collect();
         let set = EndpointSet::new(service.clone(), endpoints);
