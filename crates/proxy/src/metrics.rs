@@ -3,24 +3,26 @@
 
 mod edges;
 pub(crate) mod exposition;
+mod series;
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use tulle_model::name::{ServiceName, WorkloadName};
-use tulle_model::snapshot::FastMap;
+use tokio::time::Instant;
+use tulle_model::name::WorkloadName;
+use tulle_model::snapshot::{FastMap, Known};
 
 pub use self::edges::{AsEdge, EXTERNAL, Edge, EdgeKey, EdgeMetrics, OTHER, Protocol, UNKNOWN, Verdict};
 pub(crate) use self::edges::{EdgeTotals, edge_counts, totals};
+use self::series::Series;
 use crate::budget::Shed;
 use crate::http::reply::{REASONS, Reason};
 use crate::http2;
 use crate::progress::{SIDES, STALLS};
-
-/// How many edges a worker tells apart; what comes after is counted as [`OTHER`].
-const MAX_EDGES: usize = 4096;
+use crate::state::NodeState;
 
 /// A number that one thread counts and any thread reads.
 #[derive(Default, Debug)]
@@ -205,7 +207,7 @@ impl WorkerCounts {
 #[derive(Default)]
 pub struct WorkerRegistry {
     pub(crate) counts: WorkerCounts,
-    pub(crate) edges: Mutex<Vec<(EdgeKey, Arc<EdgeMetrics>)>>,
+    pub(crate) edges: Mutex<FastMap<EdgeKey, Arc<EdgeMetrics>>>,
     in_flight: Mutex<FastMap<WorkloadName, Arc<Count>>>,
 }
 
@@ -223,7 +225,7 @@ impl WorkerRegistry {
 /// edge or workload appears.
 pub struct WorkerMetrics {
     registry: Arc<WorkerRegistry>,
-    edges: RefCell<FastMap<EdgeKey, Arc<EdgeMetrics>>>,
+    series: Series,
     in_flight: RefCell<FastMap<WorkloadName, Arc<Count>>>,
 }
 
@@ -238,7 +240,8 @@ impl Drop for InFlight {
 
 impl WorkerMetrics {
     pub fn new(registry: Arc<WorkerRegistry>) -> Self {
-        Self { registry, edges: RefCell::default(), in_flight: RefCell::default() }
+        let series = Series::new(registry.clone());
+        Self { registry, series, in_flight: RefCell::default() }
     }
 
     pub(crate) fn registry(&self) -> &Arc<WorkerRegistry> {
@@ -251,22 +254,31 @@ impl WorkerMetrics {
 
     /// The counters of that edge.
     pub fn edge(&self, key: &dyn AsEdge) -> Arc<EdgeMetrics> {
-        if let Some(edge) = RefCell::borrow(&self.edges).get(key) {
-            return edge.clone();
-        }
-        let mut edges = self.edges.borrow_mut();
-        let mut key = key.as_edge().to_key();
-        if edges.len() >= MAX_EDGES {
-            key.destination = ServiceName::new("", OTHER);
-        }
-        edges
-            .entry(key.clone())
-            .or_insert_with(|| {
-                let edge = Arc::<EdgeMetrics>::default();
-                self.registry.edges.lock().push((key, edge.clone()));
-                edge
-            })
-            .clone()
+        self.series.of(key)
+    }
+
+    /// Forgets what is gone, or was not used for a while. To be asked from time to time.
+    pub fn forget(&self, now: Instant, state: &NodeState) {
+        let callers: HashSet<_> = state
+            .workloads
+            .values()
+            .map(|workload| (&*workload.name.namespace, &*workload.service))
+            .collect();
+        let services = &state.snapshot.services;
+        self.series.forget(now, |key| {
+            let has_source =
+                key.source_namespace.is_empty() || callers.contains(&(&*key.source_namespace, &*key.source));
+            let has_destination = key.destination.namespace.is_empty()
+                || matches!(services.get(&key.destination), Some(Known::Present(_)));
+            has_source && has_destination
+        });
+        let mut known = self.in_flight.borrow_mut();
+        let mut shared = self.registry.in_flight.lock();
+        // Held by the two, and by nobody who counts.
+        known.retain(|name, count| {
+            Arc::strong_count(count) > 2 || count.get() > 0 || state.workloads.contains_key(name)
+        });
+        shared.retain(|name, _| known.contains_key(name));
     }
 
     pub fn in_flight(&self, workload: &WorkloadName) -> InFlight {
@@ -275,11 +287,6 @@ impl WorkerMetrics {
             Some(count) => count.clone(),
             None => {
                 let mut shared = self.registry.in_flight.lock();
-                // Names of workloads that are gone are forgotten here, not when they go.
-                if known.len() >= MAX_EDGES {
-                    known.retain(|_, count| Arc::strong_count(count) > 2 || count.get() > 0);
-                    shared.retain(|name, _| known.contains_key(name));
-                }
                 let count = shared.entry(workload.clone()).or_default().clone();
                 known.insert(workload.clone(), count.clone());
                 count

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tulle_model::snapshot::FastMap;
 
@@ -25,6 +25,9 @@ const COMMANDS: usize = 64;
 const LOOK_UPS: usize = 16;
 /// How long links may take to end when nothing runs on them any more, whatever the deadline.
 const FAREWELL: Duration = Duration::from_millis(200);
+
+/// How often a worker looks for what it can forget of its counters.
+const FORGET: Duration = Duration::from_secs(15);
 
 /// What a worker is told.
 pub(crate) enum Command {
@@ -87,7 +90,18 @@ async fn run(
     let (signal, drain) = DrainSignal::new();
     let worker = Worker::new(index, &config, WorkerMetrics::new(registry), drain, reach);
     let mut listeners: FastMap<SocketAddr, Accepting> = FastMap::default();
-    while let Some(command) = commands.recv().await {
+    let mut ticks = tokio::time::interval(FORGET);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let command = tokio::select! {
+            biased;
+            command = commands.recv() => command,
+            _ = ticks.tick() => {
+                worker.metrics.forget(Instant::now(), &worker.state.load());
+                continue;
+            }
+        };
+        let Some(command) = command else { return };
         match command {
             Command::Listen { listener, purpose, done } => {
                 let _ = done.send(listen(&worker, &mut listeners, listener, purpose));

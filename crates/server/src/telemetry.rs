@@ -2,9 +2,10 @@
 //!
 //! Nodes report what they counted since their process started; the differences between two reports
 //! go into slots of a second (latencies: of ten). Nothing is kept for longer than a minute, and
-//! nothing on disk. At most [`EDGES`] edges are told apart; what comes beyond is counted together
-//! as `other`. The first report of a process that this server has not seen before is only a
-//! starting point: its counts may be hours old.
+//! nothing on disk. At most [`EDGES`] edges are told apart; what comes beyond is counted together:
+//! first sources as `other`, and only where there are too many destinations these, too. The first report of a
+//! process that this server has not seen before is only a starting point: its counts may be hours old. What is in
+//! no report any more is forgotten; a node that counts an edge anew begins with nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,6 +19,10 @@ use crate::grpc::legible;
 
 /// How many edges are told apart, in all and for each node.
 pub const EDGES: usize = 10_000;
+/// How many edges there may be besides whose sources are not told apart.
+const RESERVE: usize = EDGES / 4;
+/// After how many seconds without a report a node's last one is forgotten.
+const BASELINE_KEPT: u64 = 600;
 /// How long counts are kept, in seconds.
 const KEPT: u64 = 60;
 /// The window of rates, in seconds.
@@ -89,9 +94,11 @@ impl Counts {
         }
     }
 
-    /// What was counted since `before`.
+    /// What was counted since `before`. Where there is less, it was counted anew.
     fn since(&self, before: Option<&Self>) -> Self {
-        let Some(before) = before else { return self.clone() };
+        let Some(before) = before.filter(|before| before.requests <= self.requests) else {
+            return self.clone();
+        };
         Self {
             requests: self.requests.saturating_sub(before.requests),
             failures: self.failures.saturating_sub(before.failures),
@@ -157,6 +164,8 @@ struct Edge {
 struct Baseline {
     instance: String,
     counts: HashMap<EdgeKey, Counts>,
+    /// The second of the report.
+    at: u64,
 }
 
 /// Who calls whom. Time is given in seconds, from whatever start.
@@ -170,29 +179,31 @@ pub struct RollUp {
 impl RollUp {
     /// Takes a node's report at the second `now`.
     pub fn take(&mut self, node: &Arc<str>, instance: &str, edges: &[wire::Edge], now: u64) {
-        let mut counts: HashMap<EdgeKey, Counts> = HashMap::with_capacity(edges.len().min(EDGES));
-        for edge in edges {
-            let key = key(edge);
-            let key = if counts.len() < EDGES || counts.contains_key(&key) { key } else { other(&key) };
-            counts.entry(key).or_default().add(&Counts::of(edge));
-        }
         let baseline = self.baselines.entry(node.clone()).or_default();
         let known = baseline.instance == instance;
         if !known {
-            *baseline = Baseline { instance: instance.to_owned(), counts: HashMap::new() };
+            *baseline = Baseline { instance: instance.to_owned(), ..Baseline::default() };
+        }
+        baseline.at = now;
+        let mut reported: Vec<_> = edges.iter().map(|edge| (key(edge), edge)).collect();
+        if reported.len() > EDGES {
+            // What was told apart in the last report is so in this one.
+            reported.sort_by_key(|(key, _)| !baseline.counts.contains_key(key));
+        }
+        let mut counts: HashMap<EdgeKey, Counts> = HashMap::with_capacity(reported.len().min(EDGES));
+        for (key, edge) in reported {
+            counts.entry(place(&counts, key)).or_default().add(&Counts::of(edge));
         }
         let mut changes = Vec::new();
-        for (key, count) in counts {
-            if known {
-                let change = count.since(baseline.counts.get(&key));
+        if known {
+            for (key, count) in &counts {
+                let change = count.since(baseline.counts.get(key));
                 if !change.is_zero() {
                     changes.push((key.clone(), change));
                 }
             }
-            if baseline.counts.len() < 2 * EDGES || baseline.counts.contains_key(&key) {
-                baseline.counts.insert(key, count);
-            }
         }
+        baseline.counts = counts;
         self.sweep(now);
         for (key, change) in changes {
             self.count(key, &change, now);
@@ -221,8 +232,7 @@ impl RollUp {
     }
 
     fn count(&mut self, key: EdgeKey, change: &Counts, now: u64) {
-        let key = if self.edges.len() < EDGES || self.edges.contains_key(&key) { key } else { other(&key) };
-        let edge = self.edges.entry(key).or_insert_with(|| Edge {
+        let edge = self.edges.entry(place(&self.edges, key)).or_insert_with(|| Edge {
             first_second: now,
             slots: VecDeque::new(),
             latencies: VecDeque::new(),
@@ -256,11 +266,16 @@ impl RollUp {
         }
     }
 
-    /// Once a second, forgets edges without traffic in the last minute.
+    /// Once a second, forgets edges without traffic in the last minute, and nodes that are silent for long.
     fn sweep(&mut self, now: u64) {
         if self.swept != now {
             self.swept = now;
+            let before = self.edges.len();
             self.edges.retain(|_, edge| edge.slots.back().is_some_and(|slot| slot.second + KEPT > now));
+            if self.edges.len() < before {
+                self.edges.shrink_to(2 * self.edges.len());
+            }
+            self.baselines.retain(|_, baseline| baseline.at + BASELINE_KEPT > now);
         }
     }
 }
@@ -329,10 +344,17 @@ fn key(edge: &wire::Edge) -> EdgeKey {
     }
 }
 
-/// What an edge is counted as when there are too many.
-fn other(key: &EdgeKey) -> EdgeKey {
-    let other = NamespacedName::new("", "other");
-    EdgeKey { source: other.clone(), destination: other, protocol: "other".into(), security: key.security }
+/// What an edge is counted as, beside those that are known.
+fn place<T>(known: &HashMap<EdgeKey, T>, mut key: EdgeKey) -> EdgeKey {
+    let other = || NamespacedName::new("", "other");
+    let has_room = |room: usize, key: &EdgeKey| known.len() < room || known.contains_key(key);
+    if !has_room(EDGES, &key) {
+        key.source = other();
+    }
+    if !has_room(EDGES + RESERVE, &key) {
+        (key.destination, key.protocol) = (other(), "other".into());
+    }
+    key
 }
 
 #[cfg(test)]
@@ -409,6 +431,40 @@ mod tests {
     }
 
     #[test]
+    fn what_a_node_forgets_is_forgotten_and_counted_from_nothing_when_it_comes_back() {
+        let mut roll_up = RollUp::default();
+        let node: Arc<str> = "n1".into();
+        roll_up.take(&node, "x", &[], 1);
+        roll_up.take(&node, "x", &[edge("web", 10, 0)], 2);
+        roll_up.take(&node, "x", &[], 3);
+        assert!(roll_up.baselines[&node].counts.is_empty());
+        roll_up.take(&node, "x", &[edge("web", 12, 0)], 4);
+        assert_eq!(roll_up.view(4)[0].requests, 22);
+        // Forgotten and counted anew between two reports.
+        roll_up.take(&node, "x", &[edge("web", 5, 0)], 5);
+        assert_eq!(roll_up.view(5)[0].requests, 27);
+        roll_up.take(&"n2".into(), "y", &[], 5 + BASELINE_KEPT);
+        assert_eq!(roll_up.baselines.len(), 1, "a node that is silent for long");
+    }
+
+    #[test]
+    fn callers_that_come_and_go_leave_nothing_behind() {
+        let mut roll_up = RollUp::default();
+        let node: Arc<str> = "n1".into();
+        roll_up.take(&node, "x", &[], 0);
+        for second in 1..=100 {
+            let callers: Vec<_> = (0..100).map(|i| edge(&format!("a{second}-{i}"), 1, 0)).collect();
+            roll_up.take(&node, "x", &callers, second);
+        }
+        assert_eq!(roll_up.len(), 100 * KEPT as usize);
+        roll_up.take(&node, "x", &[], 100 + KEPT);
+        assert_eq!(
+            (roll_up.len(), roll_up.edges.capacity(), roll_up.baselines[&node].counts.capacity()),
+            (0, 0, 0)
+        );
+    }
+
+    #[test]
     fn too_many_edges_are_counted_together() {
         let mut roll_up = RollUp::default();
         let node: Arc<str> = "n1".into();
@@ -420,10 +476,11 @@ mod tests {
             (0..EDGES).map(|i| wire::Edge { protocol: format!("p{i}"), ..edge("web", 1, 0) }).collect();
         roll_up.take(&"n2".into(), "x", &[], 1);
         roll_up.take(&"n2".into(), "x", &protocols, 2);
-        assert!((EDGES..=EDGES + 1).contains(&roll_up.len()));
+        assert!((EDGES..=EDGES + RESERVE + 1).contains(&roll_up.len()));
         let view = roll_up.view(2);
         assert_eq!(view.iter().map(|e| e.requests).sum::<u64>(), 2 * EDGES as u64 + 50);
-        assert!(view.iter().any(|e| &*e.source.name == "other" && e.requests >= EDGES as u64));
+        assert!(view.iter().any(|e| &*e.source.name == "other" && &*e.destination.name == "cart"));
+        assert!(view.iter().any(|e| &*e.source.name == "other" && &*e.destination.name == "other"));
         assert!(roll_up.view(62).is_empty());
         roll_up.take(&node, "x", &[], 62);
         assert!(roll_up.is_empty());

@@ -9,7 +9,7 @@ use tulle_model::name::ServiceName;
 use tulle_model::snapshot::FastMap;
 use tulle_model::telemetry::{LATENCY_BUCKETS, latency_bucket};
 
-use super::{Count, WorkerRegistry};
+use super::{Count, WorkerRegistry, series};
 use crate::{EdgeCounts, Security};
 
 /// The destination, without a namespace, that stands for all that found no room.
@@ -63,6 +63,11 @@ impl EdgeKey {
             security,
         }
     }
+}
+
+/// Gives an edge another source.
+pub(super) fn set_source(key: &mut EdgeKey, namespace: &str, name: &str) {
+    (key.source_namespace, key.source) = (namespace.into(), name.into());
 }
 
 /// An [`EdgeKey`] in borrowed form. A request finds its counters by it: clones of the names would touch
@@ -209,6 +214,14 @@ impl EdgeMetrics {
         self.bytes_received.add(bytes);
     }
 
+    /// A number that changes with all that is counted.
+    pub(super) fn activity(&self) -> u64 {
+        let all = [&self.bytes_sent, &self.bytes_received, &self.retries];
+        let connections = [&self.connections_opened, &self.connections_closed];
+        let counts = self.requests.iter().flatten().chain(all).chain(connections);
+        counts.fold(0, |sum, count| sum.wrapping_add(count.get()))
+    }
+
     pub fn retry(&self) {
         self.retries.add(1);
     }
@@ -233,10 +246,13 @@ pub(crate) struct EdgeTotals {
     pub opened: u64,
     pub closed: u64,
     pub retries: u64,
+    /// A worker knows it.
+    known: bool,
 }
 
 impl EdgeTotals {
-    fn add(&mut self, edge: &EdgeMetrics) {
+    fn add(&mut self, edge: &Arc<EdgeMetrics>) {
+        self.known |= Arc::strong_count(edge) > 1;
         for (total, counts) in self.requests.iter_mut().zip(&edge.requests) {
             for (total, count) in total.iter_mut().zip(counts) {
                 *total += count.get();
@@ -268,13 +284,16 @@ impl EdgeTotals {
     }
 }
 
-/// The edges of all workers.
+/// The edges of all workers. Those that none of them knows any more are seen for the last time.
 pub(crate) fn totals(workers: &[Arc<WorkerRegistry>]) -> Vec<(EdgeKey, EdgeTotals)> {
     let mut totals: FastMap<EdgeKey, EdgeTotals> = FastMap::default();
     for worker in workers {
         for (key, edge) in worker.edges.lock().iter() {
             totals.entry(key.clone()).or_default().add(edge);
         }
+    }
+    if totals.values().any(|totals| !totals.known) {
+        series::sweep(workers);
     }
     let mut totals: Vec<_> = totals.into_iter().collect();
     totals.sort_by(|(a, _), (b, _)| {
