@@ -377,5 +377,9 @@ mod tests {
             assert!(once.contains(family), "{line} has no type");
         }
         assert!(text.ends_with('\n'));
+        let documented = include_str!("../../../../docs/metrics.md");
+        for name in once {
+            assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/metrics.md");
+        }
     }
 }

@@ -285,6 +285,11 @@ mod tests {
         series.forget(start + Duration::from_secs(1000) + GONE, |_| false);
         edges::totals(&registries);
         assert_eq!(length(), empty);
+        // As docs/metrics.md says.
+        let each = size_of::<EdgeMetrics>()
+            + size_of::<(EdgeKey, Known)>()
+            + size_of::<(EdgeKey, Arc<EdgeMetrics>)>();
+        assert!(each <= 768, "{each}");
         let held = (series.known.borrow().capacity(), registries[0].edges.lock().capacity());
         assert_eq!(held, (0, 0));
     }
