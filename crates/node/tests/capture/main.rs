@@ -161,16 +161,26 @@ fn ask(socket: &UdpSocket) -> String {
     }
 }
 
-/// An address at which nothing listens but what is redirected, and a port of every client.
+/// An address at which nothing listens but what is redirected, and a port of every client: one that the kernel gives to
+/// nobody by itself.
 const RESOLVER: &str = "127.0.0.53:53";
-const SOURCE: u16 = 46_011;
+const SOURCE: u16 = 26_011;
 
 fn from_the_same_port(resolver: &str) -> UdpSocket {
     let any: SocketAddr = match resolver.starts_with('[') {
         true => (Ipv6Addr::UNSPECIFIED, SOURCE).into(),
         false => (Ipv4Addr::UNSPECIFIED, SOURCE).into(),
     };
-    let socket = UdpSocket::bind(any).unwrap();
+    let start = Instant::now();
+    // The one before may still be held for a moment: by a process that is being started, until its program runs.
+    let socket = loop {
+        match UdpSocket::bind(any) {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            bound => break bound.unwrap(),
+        }
+    };
     socket.connect(resolver).unwrap();
     socket
 }
