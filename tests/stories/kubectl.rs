@@ -60,6 +60,9 @@ fn kubectl_works() {
         "tcproutes.gateway.networking.k8s.io",
         "meshes.tulle.dev",
         "workloads.tulle.dev",
+        "nodes.tulle.dev",
+        "events",
+        "events.events.k8s.io",
     ] {
         assert!(names.lines().any(|line| line == name), "no {name} in\n{names}");
     }
@@ -165,6 +168,37 @@ fn kubectl_works() {
     kubectl("patch service d --type=json -p [{\"op\":\"replace\",\"path\":\"/spec/selector\",\"value\":{\"app\":\"nobody\"}}]").ok();
     eventually("a slice without", Duration::from_secs(10), || slices().is_empty().then_some(()));
     kubectl("patch service d --type=json -p [{\"op\":\"replace\",\"path\":\"/spec/selector\",\"value\":{\"app\":\"d\"}}]").ok();
+
+    // The node, as an object; and what happened.
+    let node = kubectl("get nodes -o jsonpath={.items[0].metadata.name}").ok();
+    assert!(
+        kubectl("get nodes")
+            .ok()
+            .lines()
+            .nth(1)
+            .is_some_and(|line| line.contains("Ready") && line.contains("now"))
+    );
+    kubectl(&format!("label node {node} rack=a")).ok();
+    assert!(kubectl("get nodes -l rack=a -o name").ok().contains(&node));
+    let refused = kubectl(&format!("delete node {node}"));
+    assert!(refused.stderr.contains("Conflict") && refused.stderr.contains("stop it first"), "{refused:#?}");
+    home.tulle(&["node", "drain", &node]).ok();
+    let d_is = || {
+        kubectl(
+            "get workloads -l app=d -o jsonpath={.items[0].status.conditions[?(@.type==\"Ready\")].status}",
+        )
+        .ok()
+    };
+    assert_eq!(d_is(), "False");
+    assert!(kubectl("get nodes").ok().contains("Ready,Drained"));
+    home.tulle(&["node", "drain", &node, "--undo"]).ok();
+    eventually("traffic again", Duration::from_secs(10), || (d_is() == "True").then_some(()));
+    eventually("events", Duration::from_secs(10), || {
+        let events = kubectl("get events").ok();
+        ["Joined", "Unready", "node/", "workload/d"].iter().all(|text| events.contains(text)).then_some(())
+    });
+    assert!(kubectl(&format!("describe node {node}")).ok().contains("Joined"));
+    assert!(kubectl("get events.events.k8s.io -o name").ok().contains("event.events.k8s.io/"));
 
     // What has to stay, and what has changed meanwhile.
     for object in ["namespace default", "mesh default"] {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::kinds::event::last_time;
 use crate::kinds::tulle::STALE;
 use crate::registry::KindId;
 
@@ -89,6 +90,28 @@ static WORKLOAD: &[Column] = &[
     wide("Reason", "Why it is ready or not."),
 ];
 
+static NODE: &[Column] = &[
+    NAME,
+    text("Status", "Whether it is connected to the server, and whether it was drained."),
+    text("Last-Seen", "How long ago it was heard; `now` while it is connected."),
+    text("Addresses", "Where it takes links from other nodes."),
+    text("Version", "The version of Tulle that it runs."),
+    AGE,
+    wide("Capture", "How its workloads' connections get into the mesh."),
+    wide("Reason", "Why it is in that state."),
+];
+
+static EVENT: &[Column] = &[
+    text("Last Seen", "How long ago it happened last."),
+    text("Type", "Normal or Warning."),
+    text("Reason", "Why, in one word."),
+    text("Object", "What it happened to."),
+    text("Message", "What happened."),
+    wide("First Seen", "How long ago it happened first."),
+    wide("Count", "How often it happened."),
+    Column { priority: 1, ..NAME },
+];
+
 /// The columns of a kind's table.
 pub(crate) fn columns(kind: KindId) -> &'static [Column] {
     match kind {
@@ -99,6 +122,8 @@ pub(crate) fn columns(kind: KindId) -> &'static [Column] {
         KindId::TcpRoute => TCP_ROUTE,
         KindId::Mesh => MESH,
         KindId::Workload => WORKLOAD,
+        KindId::Node => NODE,
+        KindId::Event | KindId::EventV1 => EVENT,
     }
 }
 
@@ -151,6 +176,8 @@ pub(crate) fn row(kind: KindId, object: &Value, now: Timestamp) -> Vec<Value> {
                 age,
             ]);
         }
+        KindId::Event | KindId::EventV1 => cells = event_cells(object, now),
+        KindId::Node => cells.extend(node_cells(object, now)),
         KindId::Workload => {
             let ready = items(object, "/status/conditions").find(|c| string(c, "/type") == Some("Ready"));
             // A workload that somebody wrote by hand has nobody who would report its state.
@@ -173,6 +200,53 @@ pub(crate) fn row(kind: KindId, object: &Value, now: Timestamp) -> Vec<Value> {
         }
     }
     cells.into_iter().map(Value::String).collect()
+}
+
+fn event_cells(event: &Value, now: Timestamp) -> Vec<String> {
+    let either = |old: &str, new: &str| string(event, old).or_else(|| string(event, new)).unwrap_or_default();
+    let ago = |time: Option<&str>| match time.and_then(|time| time.parse::<Timestamp>().ok()) {
+        Some(time) => duration(now.as_second() - time.as_second()),
+        None => "<unknown>".to_owned(),
+    };
+    let first = either("/firstTimestamp", "/deprecatedFirstTimestamp");
+    let count = event.get("count").or_else(|| event.get("deprecatedCount"));
+    let kind = either("/involvedObject/kind", "/regarding/kind").to_ascii_lowercase();
+    vec![
+        ago(last_time(event)),
+        string(event, "/type").unwrap_or_default().to_owned(),
+        string(event, "/reason").unwrap_or_default().to_owned(),
+        format!("{kind}/{}", either("/involvedObject/name", "/regarding/name")),
+        either("/message", "/note").trim().to_owned(),
+        ago(Some(first).filter(|first| !first.is_empty())),
+        count.and_then(Value::as_i64).unwrap_or(1).to_string(),
+        string(event, "/metadata/name").unwrap_or_default().to_owned(),
+    ]
+}
+
+fn node_cells(node: &Value, now: Timestamp) -> [String; 7] {
+    let ready = items(node, "/status/conditions").find(|c| string(c, "/type") == Some("Ready"));
+    let status = match ready.and_then(|c| string(c, "/status")) {
+        Some("True") => "Ready",
+        Some("False") => "Left",
+        _ => "Unknown",
+    };
+    let drained = node.pointer("/spec/drained") == Some(&Value::Bool(true));
+    let last_seen = string(node, "/status/lastSeen").and_then(|time| time.parse::<Timestamp>().ok());
+    let last_seen = match (status, last_seen) {
+        ("Ready", _) => "now".to_owned(),
+        (_, Some(seen)) => format!("{} ago", duration(now.as_second() - seen.as_second())),
+        _ => "<unknown>".to_owned(),
+    };
+    let text = |pointer: &str| or_none(string(node, pointer).unwrap_or_default().to_owned());
+    [
+        format!("{status}{}", if drained { ",Drained" } else { "" }),
+        last_seen,
+        or_none(joined(items(node, "/status/addresses").filter_map(|a| string(a, "/address")))),
+        text("/status/version"),
+        age(node, now),
+        text("/status/captureMode"),
+        ready.and_then(|c| string(c, "/message")).unwrap_or_default().to_owned(),
+    ]
 }
 
 /// Since when nothing is heard of the node of a workload, in seconds since the epoch.
@@ -381,6 +455,29 @@ mod tests {
                 "Unknown",
                 "Unknown"
             ]
+        );
+    }
+
+    #[test]
+    fn a_node_says_when_it_was_heard_and_whether_it_takes_traffic() {
+        let node = |status: &str, seen: &str, drained: bool| {
+            json!({
+                "metadata": { "name": "n1", "creationTimestamp": "2026-01-01T00:00:00Z" },
+                "spec": { "drained": drained },
+                "status": {
+                    "addresses": [{ "type": "Links", "address": "10.0.0.7:15008" }],
+                    "version": "0.1.0", "captureMode": "host", "lastSeen": seen,
+                    "conditions": [{ "type": "Ready", "status": status, "message": "m" }],
+                },
+            })
+        };
+        assert_eq!(
+            cells(KindId::Node, &node("True", "", true)),
+            ["n1", "Ready,Drained", "now", "10.0.0.7:15008", "0.1.0", "10m", "host", "m"]
+        );
+        assert_eq!(
+            cells(KindId::Node, &node("Unknown", "2026-01-01T00:09:00Z", false))[1..3],
+            ["Unknown", "60s ago"]
         );
     }
 

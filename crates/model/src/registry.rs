@@ -17,6 +17,10 @@ pub enum KindId {
     TcpRoute,
     Mesh,
     Workload,
+    Node,
+    Event,
+    /// The same objects, under the names of events.k8s.io/v1. To be read only.
+    EventV1,
 }
 
 impl KindId {
@@ -157,6 +161,40 @@ pub static KINDS: &[Kind] = &[
             "One running instance of a service, outside of Kubernetes.",
         )
     },
+    Kind {
+        namespaced: false,
+        short_names: &["no"],
+        categories: &["tulle"],
+        ..kind(
+            KindId::Node,
+            TULLE,
+            ("Node", "NodeList"),
+            ("nodes", "node"),
+            "One host's part of the mesh, once it has joined.",
+        )
+    },
+    Kind {
+        short_names: &["ev"],
+        has_status: false,
+        ..kind(
+            KindId::Event,
+            CORE,
+            ("Event", "EventList"),
+            ("events", "event"),
+            "Something that happened to an object; it is gone an hour after it happened last.",
+        )
+    },
+    Kind {
+        short_names: &["ev"],
+        has_status: false,
+        ..kind(
+            KindId::EventV1,
+            ("events.k8s.io", "v1"),
+            ("Event", "EventList"),
+            ("events", "event"),
+            "Something that happened to an object; it is gone an hour after it happened last.",
+        )
+    },
 ];
 
 impl Kind {
@@ -173,6 +211,11 @@ impl Kind {
     /// `Status` messages name the resource.
     pub fn qualified_name(&self) -> String {
         if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
+    /// Whether its objects are kept under another kind, and only shown under this one.
+    pub fn is_view(&self) -> bool {
+        self.id == KindId::EventV1
     }
 
     /// The columns of a table of objects of this kind, as kubectl shows it.
@@ -255,7 +298,7 @@ pub fn by_category(category: &str) -> impl Iterator<Item = &'static Kind> {
 
 /// What one may say to [`by_name`], for messages: the plural names.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    KINDS.iter().map(|k| k.plural)
+    KINDS.iter().filter(|k| !k.is_view()).map(|k| k.plural)
 }
 
 #[cfg(test)]

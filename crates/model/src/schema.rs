@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use crate::kinds::{core, gateway, tulle};
+use crate::kinds::{core, event, gateway, tulle};
 use crate::registry::{KINDS, Kind, KindId};
 
 /// The schema of objects of that kind.
@@ -29,6 +29,9 @@ fn generate(kind: &Kind) -> Value {
         KindId::TcpRoute => derived::<gateway::TCPRoute>(),
         KindId::Mesh => derived::<tulle::Mesh>(),
         KindId::Workload => derived::<tulle::Workload>(),
+        KindId::Node => derived::<tulle::Node>(),
+        KindId::Event => derived::<event::Event>(),
+        KindId::EventV1 => derived::<event::EventV1>(),
     };
     make_structural(&mut schema);
     schema["description"] = kind.description.into();

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tulle_model::identity::{InvalidIdentity, TrustDomain};
+use tulle_model::kinds::tulle::MESH;
 use tulle_model::registry::KindId;
 
 use crate::api::Api;
@@ -17,9 +18,10 @@ use crate::ca::CaError;
 use crate::ca::api::ApiAuthority;
 use crate::ca::mesh::{AuthorityFiles, MeshAuthority};
 use crate::ca::seal::MasterKey;
-use crate::controller::Controller;
+use crate::controller::events::{Events, Severity};
 use crate::controller::slices::SliceWriter;
 use crate::controller::status::StatusWriter;
+use crate::controller::{Controller, Writers};
 use crate::fleet::{Fleet, InvalidLeases, Leases};
 use crate::founding::{self, Owner, State, StateError};
 use crate::grpc::ads::Discovery;
@@ -155,15 +157,21 @@ impl Server {
         let enrolment = Enrolment::new(store, authority.root_fingerprint());
         let statuses = StatusWriter::new(objects.clone(), publication.clone(), metrics.clone());
         let slices = SliceWriter::new(objects.clone());
-        let fleet =
-            Fleet::start(objects.clone(), enrolment.clone(), metrics.clone(), config.leases, stop.clone())?;
+        let events = Events::new(objects.clone());
+        let fleet = Fleet::start(
+            objects.clone(),
+            enrolment.clone(),
+            events.clone(),
+            metrics.clone(),
+            config.leases,
+            stop.clone(),
+        )?;
         // Everything is compiled before the first node is let in: it would be told that nothing exists.
         let controller = Controller::start(
             objects.clone(),
             domain.clone(),
             publication.clone(),
-            statuses.clone(),
-            slices.clone(),
+            Writers { statuses: statuses.clone(), slices: slices.clone(), events: events.clone() },
             metrics.clone(),
             fleet.clone(),
         )?;
@@ -179,7 +187,7 @@ impl Server {
             metrics: metrics.clone(),
         };
         let node_api =
-            NodeApi::new(authority.clone(), enrolment.clone(), fleet, metrics.clone(), stop.clone());
+            NodeApi::new(authority.clone(), enrolment.clone(), fleet.clone(), metrics.clone(), stop.clone());
         let incoming =
             listener::accept(node_listener, tls, domain.as_str().into(), metrics.clone(), stop.clone());
         let discovery = Discovery { enrolment: enrolment.clone(), publication, metrics, stop: stop.clone() };
@@ -188,6 +196,8 @@ impl Server {
         tasks.spawn(controller.run(stop.clone()));
         tasks.spawn(statuses.run(stop.clone()));
         tasks.spawn(slices.run(stop.clone()));
+        tasks.spawn(events.clone().run(stop.clone()));
+        tasks.spawn(fleet.keep_node_objects());
         let grpc_stop = stop.clone();
         tasks.spawn(async move {
             if let Err(error) = crate::grpc::serve(incoming, node_api, discovery, grpc_stop).await {
@@ -206,6 +216,7 @@ impl Server {
         }
         let upkeep = Upkeep {
             objects: objects.clone(),
+            events,
             whole,
             authority,
             certificate,
@@ -345,6 +356,7 @@ impl ClockWatch {
 /// Renews certificates that are due, and forgets expired tokens.
 struct Upkeep {
     objects: Objects,
+    events: Arc<Events>,
     /// Whether the store has what every mesh has.
     whole: bool,
     authority: Arc<MeshAuthority>,
@@ -388,6 +400,9 @@ impl Upkeep {
             looked = Instant::now();
             if let Err(error) = self.renew(now) {
                 tracing::error!(%error, "cannot renew the server's certificates");
+                let about = (KindId::Mesh.kind(), "", MESH);
+                let message = format!("cannot renew the server's certificates: {error}");
+                self.events.record(Severity::Warning, about, "CertificateNotRenewed", &message);
             }
             if let Err(error) = self.enrolment.sweep(now).await {
                 tracing::warn!(%error, "cannot delete expired join tokens");

@@ -109,7 +109,27 @@ impl Views {
 
     /// Removes a node that does not come back, and its workloads; returns how many.
     pub async fn evict(&self, node: &str) -> Result<usize, EvictError> {
-        self.fleet.evict(node, false).await
+        let evicted = self.fleet.evict(node, false).await;
+        self.removed(node, evicted, false).await
+    }
+
+    /// Removes what is left of a node that is not known any more, or was removed; tells of it.
+    async fn removed(
+        &self,
+        node: &str,
+        evicted: Result<usize, EvictError>,
+        revoked: bool,
+    ) -> Result<usize, EvictError> {
+        let evicted = match evicted {
+            // It went long ago, or the server has started since.
+            Err(EvictError::Unknown(_)) if self.fleet.has_object(node) => Ok(0),
+            other => other,
+        };
+        if evicted.is_ok() {
+            self.fleet.forget_object(node).await;
+            self.fleet.tell_removal(node, revoked);
+        }
+        evicted
     }
 
     /// Removes a node, connected or not, that may not come back with the certificate that it has.
@@ -117,10 +137,11 @@ impl Views {
         let had = self.enrolment.revoke(node).await?;
         // Whoever comes from now on is refused.
         self.publication.revoke(node);
-        match self.fleet.evict(node, true).await {
+        let evicted = match self.fleet.evict(node, true).await {
             Err(EvictError::Unknown(_)) if had => Ok(0),
             other => other,
-        }
+        };
+        self.removed(node, evicted, true).await
     }
 
     /// Makes a join token. [`EnrolmentError::Invalid`] is the client's fault.

@@ -362,7 +362,8 @@ fn no_kind(manifest: &Manifest) -> Diagnostic {
 fn known(api_version: &str) -> String {
     let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
     let of_group: Vec<_> = registry::KINDS.iter().filter(|k| k.group == group && !group.is_empty()).collect();
-    let kinds = if of_group.is_empty() { registry::KINDS.iter().collect() } else { of_group };
+    let all = || registry::KINDS.iter().filter(|k| !k.is_view()).collect();
+    let kinds = if of_group.is_empty() { all() } else { of_group };
     let names: Vec<_> = kinds.iter().map(|k| format!("{} ({})", k.kind, k.api_version())).collect();
     format!("kinds: {}", names.join(", "))
 }

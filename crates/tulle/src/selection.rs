@@ -50,12 +50,6 @@ pub fn kind(word: &str) -> Result<&'static Kind> {
     registry::by_name(word).ok_or_else(|| {
         let names: Vec<_> = registry::names().collect();
         let failure = Failure::input(format!("there is no kind `{word}`"));
-        let failure = match word {
-            "node" | "nodes" => {
-                failure.help("`tulle status` shows nodes, and `tulle delete node NAME` removes one")
-            }
-            _ => failure,
-        };
         failure.help(format!("kinds: {}", names.join(", ")))
     })
 }

@@ -4,6 +4,7 @@
 //! documentation come from the schemas derived from them.
 
 pub mod core;
+pub mod event;
 pub mod gateway;
 pub mod meta;
 pub mod tulle;

@@ -31,7 +31,7 @@ pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
     if object.is_object() {
         metadata::check(kind, &root, &mut errors);
         match kind.id {
-            KindId::Namespace => {}
+            KindId::Namespace | KindId::Node | KindId::Event | KindId::EventV1 => {}
             KindId::Service => core::check_service(&root, &mut errors),
             KindId::EndpointSlice => core::check_endpoint_slice(&root, &mut errors),
             KindId::HttpRoute => gateway::check_http_route(&root, &mut errors),

@@ -59,6 +59,17 @@ fn good(kind: KindId) -> Value {
             "serviceAccount": "c",
             "node": { "name": "n1", "linkAddress": "[fd00::1]:15008" }
         }),
+        KindId::Node => json!({ "drained": true }),
+        KindId::Event | KindId::EventV1 => {
+            let kind = kind.kind();
+            return json!({
+                "apiVersion": kind.api_version(),
+                "kind": kind.kind,
+                "metadata": { "name": "c-1" },
+                "reason": "Because",
+                "type": "Warning"
+            });
+        }
         KindId::EndpointSlice => {
             return json!({
                 "apiVersion": "discovery.k8s.io/v1",

@@ -6,6 +6,8 @@ use tulle_model::registry::{KINDS, Kind};
 use super::path::groups;
 
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+/// Of a kind whose objects are kept under another.
+const VIEW_VERBS: [&str; 3] = ["get", "list", "watch"];
 const STATUS_VERBS: [&str; 3] = ["get", "patch", "update"];
 
 /// A kind that can only be created and is answered at once, never stored.
@@ -108,7 +110,7 @@ pub(super) fn resources(group: &str, version: &str) -> Option<Value> {
             "singularName": kind.singular,
             "namespaced": kind.namespaced,
             "kind": kind.kind,
-            "verbs": VERBS,
+            "verbs": verbs(kind),
             "shortNames": kind.short_names,
             "categories": kind.categories,
         }));
@@ -170,6 +172,10 @@ pub(super) fn aggregated(core: bool, version: &str) -> Value {
     })
 }
 
+fn verbs(kind: &Kind) -> &'static [&'static str] {
+    if kind.is_view() { &VIEW_VERBS } else { &VERBS }
+}
+
 fn aggregated_resource(kind: &Kind) -> Value {
     let response = json!({ "group": kind.group, "version": kind.version, "kind": kind.kind });
     let mut resource = json!({
@@ -177,7 +183,7 @@ fn aggregated_resource(kind: &Kind) -> Value {
         "responseKind": response,
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
-        "verbs": VERBS,
+        "verbs": verbs(kind),
         "shortNames": kind.short_names,
         "categories": kind.categories,
     });

@@ -7,6 +7,7 @@
 mod accept;
 mod body;
 mod discovery;
+mod nodes;
 mod openapi;
 mod path;
 mod protobuf;
@@ -30,6 +31,7 @@ use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tulle_model::registry::KindId;
 
 use self::accept::Form;
 use self::body::RequestBody;
@@ -37,7 +39,6 @@ use self::path::{Query, Route, Target};
 use self::render::Rendering;
 use self::reply::Reply;
 use self::status::Failure;
-use crate::fleet::EvictError;
 use crate::objects::Objects;
 use crate::views::Views;
 
@@ -160,6 +161,9 @@ impl Api {
         request: &Parts,
         body: &mut RequestBody,
     ) -> Result<Reply, Failure> {
+        if target.kind.is_view() && request.method != Method::GET {
+            return Err(Failure::method_not_allowed());
+        }
         let query = Query::parse(request.uri.query());
         let rendering = Rendering::new(accept::form(&request.headers)?, &query)?;
         // What is not taken need not be sent whole.
@@ -187,6 +191,11 @@ impl Api {
             }
             (&Method::GET, Some(name)) => read::get(&self.objects, target, name, rendering),
             (&Method::GET, None) => read::list(&self.objects, target, &query, rendering),
+            (&Method::POST, None) if target.kind.id == KindId::Node => Err(nodes::not_made_so()),
+            (&Method::DELETE, Some(name)) if target.kind.id == KindId::Node && !target.status => {
+                nodes::delete(&self.views, &write, name, &body.read().await?).await
+            }
+            (&Method::DELETE, None) if target.kind.id == KindId::Node => Err(Failure::method_not_allowed()),
             (&Method::POST, None) if target.namespace.is_some() || !target.kind.namespaced => {
                 write.create(&body.read().await?).await
             }
@@ -209,14 +218,9 @@ impl Api {
             }
             path if let Some(node) = path.strip_prefix("tulle/v1alpha1/nodes/") => match request.method {
                 Method::DELETE => {
-                    let removed = match Query::parse(request.uri.query()).flag("revoke") {
-                        true => self.views.revoke(node).await,
-                        false => self.views.evict(node).await,
-                    };
-                    match removed {
-                        Ok(workloads) => view(StatusCode::OK, &serde_json::json!({ "workloads": workloads })),
-                        Err(error) => Err(not_evicted(error)),
-                    }
+                    let revoke = Query::parse(request.uri.query()).flag("revoke");
+                    let workloads = nodes::remove(&self.views, node, revoke).await?;
+                    view(StatusCode::OK, &serde_json::json!({ "workloads": workloads }))
                 }
                 _ => Err(Failure::method_not_allowed()),
             },
@@ -241,16 +245,6 @@ impl Api {
             _ => Err(Failure::no_such_path()),
         }
     }
-}
-
-fn not_evicted(error: EvictError) -> Failure {
-    let (code, reason) = match &error {
-        EvictError::NotRevoked(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
-        EvictError::Unknown(_) => (StatusCode::NOT_FOUND, "NotFound"),
-        EvictError::Connected(_) => (StatusCode::CONFLICT, "Conflict"),
-        EvictError::Unfinished { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
-    };
-    Failure::new(code, reason, error.to_string())
 }
 
 fn view(code: StatusCode, view: &impl serde::Serialize) -> Result<Reply, Failure> {

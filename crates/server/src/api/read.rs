@@ -33,7 +33,7 @@ pub(super) fn list(
     query: &Query,
     rendering: Rendering,
 ) -> Result<Reply, Failure> {
-    let selector = Selector::parse(query)?;
+    let selector = Selector::parse(query, target.kind)?;
     let limit = query.number("limit")?.filter(|limit| *limit > 0);
     let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX - 1));
     let mut page = first_page(objects, query, limit)?;

@@ -1,6 +1,7 @@
 //! Label and field selectors (Kubernetes' syntax).
 
 use serde_json::Value;
+use tulle_model::registry::{Kind, KindId};
 
 use super::path::Query;
 use super::status::Failure;
@@ -32,12 +33,34 @@ enum Field {
     Namespace,
     /// `status.phase`, of namespaces.
     Phase,
+    /// Of an event, by its pointer.
+    OfEvent(&'static str),
 }
 
+/// The fields by which events are selected, and where they are.
+const OF_EVENTS: [(&str, &str); 15] = [
+    ("involvedObject.apiVersion", "/involvedObject/apiVersion"),
+    ("involvedObject.fieldPath", "/involvedObject/fieldPath"),
+    ("involvedObject.kind", "/involvedObject/kind"),
+    ("involvedObject.name", "/involvedObject/name"),
+    ("involvedObject.namespace", "/involvedObject/namespace"),
+    ("involvedObject.resourceVersion", "/involvedObject/resourceVersion"),
+    ("involvedObject.uid", "/involvedObject/uid"),
+    ("regarding.kind", "/regarding/kind"),
+    ("regarding.name", "/regarding/name"),
+    ("regarding.namespace", "/regarding/namespace"),
+    ("regarding.uid", "/regarding/uid"),
+    ("reason", "/reason"),
+    ("reportingComponent", "/reportingComponent"),
+    ("source", "/source/component"),
+    ("type", "/type"),
+];
+
 impl Selector {
-    pub(super) fn parse(query: &Query) -> Result<Self, Failure> {
+    pub(super) fn parse(query: &Query, kind: &Kind) -> Result<Self, Failure> {
         let labels = query.get("labelSelector").map(parse_labels).transpose()?.unwrap_or_default();
-        let fields = query.get("fieldSelector").map(parse_fields).transpose()?.unwrap_or_default();
+        let fields =
+            query.get("fieldSelector").map(|text| parse_fields(text, kind)).transpose()?.unwrap_or_default();
         Ok(Self { labels, fields })
     }
 
@@ -70,6 +93,7 @@ impl Selector {
                     Field::Name => "/metadata/name",
                     Field::Namespace => "/metadata/namespace",
                     Field::Phase => "/status/phase",
+                    Field::OfEvent(pointer) => pointer,
                 };
                 let found = object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
                 (found == wanted) == *equal
@@ -140,7 +164,7 @@ fn parse_requirement(part: &str) -> Option<Requirement> {
     requirement(part, Operator::Exists)
 }
 
-fn parse_fields(text: &str) -> Result<Vec<(Field, bool, String)>, Failure> {
+fn parse_fields(text: &str, kind: &Kind) -> Result<Vec<(Field, bool, String)>, Failure> {
     text.split(',')
         .map(|part| {
             let split = part
@@ -157,6 +181,7 @@ fn parse_fields(text: &str) -> Result<Vec<(Field, bool, String)>, Failure> {
                 "metadata.name" => Field::Name,
                 "metadata.namespace" => Field::Namespace,
                 "status.phase" => Field::Phase,
+                other if let Some(pointer) = of_event(other, kind) => Field::OfEvent(pointer),
                 other => {
                     return Err(Failure::bad_request(format!(
                         "field label not supported: {other} (supported: metadata.name, metadata.namespace, status.phase)"
@@ -166,6 +191,11 @@ fn parse_fields(text: &str) -> Result<Vec<(Field, bool, String)>, Failure> {
             Ok((field, equal, value.trim().to_owned()))
         })
         .collect()
+}
+
+fn of_event(field: &str, kind: &Kind) -> Option<&'static str> {
+    let is_event = matches!(kind.id, KindId::Event | KindId::EventV1);
+    OF_EVENTS.iter().find(|(name, _)| is_event && *name == field).map(|(_, pointer)| *pointer)
 }
 
 #[cfg(test)]
@@ -180,7 +210,7 @@ mod tests {
         let object = json!({
             "metadata": { "name": "c", "namespace": "shop", "labels": { "app": "c", "example.com/tier": "back" } }
         });
-        Selector::parse(&Query::parse(Some(&query))).unwrap().matches(&object)
+        Selector::parse(&Query::parse(Some(&query)), KindId::Service.kind()).unwrap().matches(&object)
     }
 
     #[test]
@@ -210,6 +240,13 @@ mod tests {
     fn selects_by_fields() {
         assert!(selects("", "metadata.name=c,metadata.namespace!=default"));
         assert!(!selects("", "metadata.name!=c"));
-        assert!(parse_fields("spec.type=x").is_err());
+        for kind in [KindId::Service, KindId::Event] {
+            assert!(parse_fields("spec.type=x", kind.kind()).is_err());
+        }
+        assert!(parse_fields("involvedObject.name=x", KindId::Service.kind()).is_err());
+        let event = json!({ "involvedObject": { "name": "c" }, "type": "Warning" });
+        let query =
+            Query::parse(Some("fieldSelector=involvedObject.name%3Dc,type%3DWarning,involvedObject.uid%3D"));
+        assert!(Selector::parse(&query, KindId::Event.kind()).unwrap().matches(&event));
     }
 }

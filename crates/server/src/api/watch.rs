@@ -40,7 +40,7 @@ pub(super) fn start(
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) -> Result<Reply, Failure> {
-    let mut selector = Selector::parse(query)?;
+    let mut selector = Selector::parse(query, target.kind)?;
     if let Some(name) = &target.name {
         selector = selector.named(name);
     }

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
-use tulle_model::registry::KindId;
+use tulle_model::registry::{Kind, KindId};
 
 use super::body;
 use super::path::{Query, Target};
@@ -78,6 +78,9 @@ impl Request<'_> {
         let options = self.options()?;
         let force = self.query.get("force") == Some("true");
         let (kind, namespace) = (self.target.kind, self.target.namespace());
+        if kind.id == KindId::Node {
+            self.objects.require(kind, namespace, name)?;
+        }
         let written = self.objects.apply(kind, namespace, name, config, &options, force).await?;
         Ok(self.written(written))
     }
@@ -91,25 +94,13 @@ impl Request<'_> {
         if !deleted.gone || kind.id == KindId::Service {
             return Ok(reply::json(StatusCode::OK, &self.rendering.object(kind, deleted.object)));
         }
-        let mut details =
-            json!({ "name": name, "kind": kind.plural, "uid": deleted.object["metadata"]["uid"] });
-        if !kind.group.is_empty() {
-            details["group"] = kind.group.into();
-        }
-        let status = json!({
-            "kind": "Status",
-            "apiVersion": "v1",
-            "metadata": {},
-            "status": "Success",
-            "details": details,
-        });
-        Ok(reply::json(StatusCode::OK, &status))
+        Ok(self::deleted(kind, name, &deleted.object))
     }
 
     /// `DELETE` of all objects that the selectors match.
     pub(super) async fn delete_collection(&self, content: &[u8]) -> Result<Reply, Failure> {
         let options = self.delete_options(content)?;
-        let selector = Selector::parse(self.query)?;
+        let selector = Selector::parse(self.query, self.target.kind)?;
         let kind = self.target.kind;
         let list = self.objects.list(kind, self.target.namespace.as_deref())?;
         let mut items = Vec::new();
@@ -171,7 +162,7 @@ impl Request<'_> {
         Ok(if word.is_empty() { "unknown".to_owned() } else { word })
     }
 
-    fn delete_options(&self, content: &[u8]) -> Result<DeleteOptions, Failure> {
+    pub(super) fn delete_options(&self, content: &[u8]) -> Result<DeleteOptions, Failure> {
         let given = if content.is_empty() { Value::Null } else { body::object(self.headers, content)? };
         let policy = given["propagationPolicy"].as_str().or(self.query.get("propagationPolicy"));
         if let Some(policy) = policy
@@ -193,6 +184,22 @@ impl Request<'_> {
             dry_run: dry,
         })
     }
+}
+
+/// Says that an object is gone.
+pub(super) fn deleted(kind: &Kind, name: &str, object: &Value) -> Reply {
+    let mut details = json!({ "name": name, "kind": kind.plural, "uid": object["metadata"]["uid"] });
+    if !kind.group.is_empty() {
+        details["group"] = kind.group.into();
+    }
+    let status = json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Success",
+        "details": details,
+    });
+    reply::json(StatusCode::OK, &status)
 }
 
 fn dry_run(wanted: Option<&str>) -> Result<bool, Failure> {

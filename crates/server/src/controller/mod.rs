@@ -5,6 +5,7 @@
 //! comes next (the controller was too slow), it lists everything and compiles what differs from what
 //! it knows; last good forms stay in force.
 
+pub mod events;
 pub mod slices;
 pub mod status;
 
@@ -21,6 +22,7 @@ use tulle_model::name::NamespacedName;
 use tulle_model::registry::{KINDS, Kind, KindId};
 use tulle_wire::discovery as wire;
 
+use self::events::{Events, Severity};
 use self::slices::SliceWriter;
 use self::status::{Report, StatusWriter, is_refused};
 use crate::fleet::Fleet;
@@ -33,17 +35,28 @@ const BATCH: usize = 1024;
 /// How long to wait after the store has failed.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Whether a Node is to take no traffic.
+fn is_drained(node: &Value) -> bool {
+    node["spec"]["drained"] == true
+}
+
 /// Now, as API objects write it (RFC 3339, seconds).
 pub fn timestamp() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Those who write what comes of a change.
+pub struct Writers {
+    pub statuses: Arc<StatusWriter>,
+    pub slices: Arc<SliceWriter>,
+    pub events: Arc<Events>,
 }
 
 /// Compiles and publishes.
 pub struct Controller {
     objects: Objects,
     publication: Arc<Publication>,
-    statuses: Arc<StatusWriter>,
-    slices: Arc<SliceWriter>,
+    writers: Writers,
     metrics: Arc<Metrics>,
     fleet: Arc<Fleet>,
     compiler: Compiler,
@@ -56,14 +69,13 @@ impl Controller {
         objects: Objects,
         domain: TrustDomain,
         publication: Arc<Publication>,
-        statuses: Arc<StatusWriter>,
-        slices: Arc<SliceWriter>,
+        writers: Writers,
         metrics: Arc<Metrics>,
         fleet: Arc<Fleet>,
     ) -> Result<Self, ObjectError> {
         let watch = objects.watch_all(objects.revision())?;
         let compiler = Compiler::new(domain);
-        let mut controller = Self { objects, publication, statuses, slices, metrics, fleet, compiler, watch };
+        let mut controller = Self { objects, publication, writers, metrics, fleet, compiler, watch };
         controller.relist()?;
         Ok(controller)
     }
@@ -108,7 +120,13 @@ impl Controller {
         let ObjectEvent { kind, namespace, name, object, previous, .. } = event;
         let name = NamespacedName::new(namespace, name);
         if kind.id == KindId::EndpointSlice {
-            [&object, &previous].into_iter().flatten().for_each(|slice| self.slices.changed(slice));
+            [&object, &previous].into_iter().flatten().for_each(|slice| self.writers.slices.changed(slice));
+        }
+        if let (KindId::Workload, Some(now), Some(before)) = (kind.id, &object, &previous) {
+            self.tell_readiness(before, now, &name);
+        }
+        if kind.id == KindId::Node {
+            self.fleet.set_drained(&name.name, object.as_deref().is_some_and(is_drained));
         }
         match (object, previous) {
             (Some(object), _) => Change::Put(kind, object),
@@ -121,15 +139,33 @@ impl Controller {
         }
     }
 
+    /// Says that a workload takes traffic again, or why it does not any more.
+    fn tell_readiness(&self, before: &Value, now: &Value, name: &NamespacedName) {
+        let ready = |workload: &Value| {
+            let conditions = workload["status"]["conditions"].as_array().into_iter().flatten();
+            let ready = conditions.into_iter().find(|condition| condition["type"] == "Ready")?;
+            Some((ready["status"] == "True", ready["message"].as_str().unwrap_or_default().to_owned()))
+        };
+        let (Some((was, _)), Some((is, why))) = (ready(before), ready(now)) else { return };
+        let about = (KindId::Workload.kind(), &*name.namespace, &*name.name);
+        match (was, is) {
+            (true, false) => self.writers.events.record(Severity::Warning, about, "Unready", &why),
+            (false, true) => self.writers.events.record(Severity::Normal, about, "Ready", "it takes traffic"),
+            _ => {}
+        }
+    }
+
     fn relist(&mut self) -> Result<(), ObjectError> {
         let revision = self.objects.revision();
         let page = Page { revision: Some(revision), ..Page::default() };
         let mut objects: Vec<(&'static Kind, Arc<Value>)> = Vec::new();
-        for kind in KINDS {
+        for kind in KINDS.iter().filter(|kind| !kind.is_view()) {
             let list = self.objects.list_page(kind, None, &page)?;
             objects.extend(list.items.into_iter().map(|object| (kind, Arc::new(object))));
         }
         self.watch = self.objects.watch_all(revision)?;
+        let drained = objects.iter().filter(|(kind, node)| kind.id == KindId::Node && is_drained(node));
+        self.fleet.set_all_drained(&drained.map(|(_, node)| Position::of(node).name).collect());
         self.metrics.objects_compiled.add(objects.len() as u64);
         // Refused when they were last looked at; the compiler tells only of those that still are.
         let refused: Vec<_> = objects
@@ -159,7 +195,7 @@ impl Controller {
             changes.push((Key::new(ResourceType::Endpoints, name.to_string()), body));
         }
         for name in &effects.slices {
-            self.slices.set(name.clone(), self.compiler.own_slices(name));
+            self.writers.slices.set(name.clone(), self.compiler.own_slices(name));
         }
         for name in &effects.services {
             let body =
@@ -172,6 +208,8 @@ impl Controller {
             let problem = self.compiler.problem(kind, name);
             if let Some(problem) = problem {
                 tracing::warn!(kind = kind.kind, object = %name, "does not compile: {problem}");
+                let about = (*kind, &*name.namespace, &*name.name);
+                self.writers.events.record(Severity::Warning, about, "NotCompiled", &problem.to_string());
             }
             let report = match kind.id {
                 KindId::HttpRoute | KindId::TcpRoute => {
@@ -180,7 +218,7 @@ impl Controller {
                 _ => Some(Report::Accepted(problem.cloned())),
             };
             if kind.has_status {
-                self.statuses.set(kind, name.clone(), report);
+                self.writers.statuses.set(kind, name.clone(), report);
             }
         }
     }

@@ -159,6 +159,7 @@ pub(super) fn record_of(node: &str, held: &Held) -> Record {
         stale_since: held.stale.values().copied().min().filter(|_| held.stale.len() == held.workloads.len()),
         refused: Arc::default(),
         fenced: None,
+        left: false,
     }
 }
 

@@ -7,6 +7,7 @@
 mod clocks;
 mod lease;
 mod newcomer;
+mod node_objects;
 mod view;
 mod workloads;
 
@@ -24,6 +25,7 @@ use tulle_model::name::WorkloadName;
 use tulle_wire::node::{NodeInfo, NodeReport, RefusedWorkload, ReportReply, Workload};
 
 use self::newcomer::{Fenced, Newcomer, Replies, Waiting};
+use crate::controller::events::Events;
 use crate::grpc::enrolment::Enrolment;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
@@ -33,6 +35,7 @@ use self::clocks::NodeClocks;
 pub use self::lease::{EvictError, InvalidLeases, LEASE, Leases};
 use self::lease::{Stale, State};
 pub use self::view::{NodeView, NodeWorkloadView};
+use self::workloads::Lost;
 
 /// How many messages may wait for a node's task; a stream that brings more waits.
 const MAILBOX: usize = 16;
@@ -81,18 +84,23 @@ struct Record {
     stale_since: Option<i64>,
     refused: Arc<[RefusedWorkload]>,
     fenced: Option<Fenced>,
+    /// It has said goodbye.
+    left: bool,
 }
 
 /// All nodes.
 pub struct Fleet {
     objects: Objects,
     enrolment: Enrolment,
+    events: Arc<Events>,
     metrics: Arc<Metrics>,
     leases: Leases,
     started: Instant,
     /// Of this host's kernel; empty where it does not say.
     boot_id: String,
     nodes: Mutex<HashMap<Arc<str>, Known>>,
+    /// Nodes whose workloads are to take no traffic.
+    drained: Mutex<HashSet<Arc<str>>>,
     roll_up: Mutex<RollUp>,
     sessions: AtomicU64,
     stop: CancellationToken,
@@ -111,14 +119,6 @@ impl Known {
     }
 }
 
-/// What somebody else may have deleted of a node's Workload objects.
-#[derive(Debug, Default)]
-struct Lost {
-    names: HashSet<WorkloadName>,
-    /// Not known: all of them have to be looked at.
-    any: bool,
-}
-
 /// A report stream's hold on its node.
 pub struct Session {
     fleet: Arc<Fleet>,
@@ -132,6 +132,7 @@ impl Fleet {
     pub fn start(
         objects: Objects,
         enrolment: Enrolment,
+        events: Arc<Events>,
         metrics: Arc<Metrics>,
         leases: Leases,
         stop: CancellationToken,
@@ -140,11 +141,13 @@ impl Fleet {
         let fleet = Arc::new(Self {
             objects,
             enrolment,
+            events,
             metrics,
             leases,
             started: Instant::now(),
             boot_id: tulle_sys::boot_id(),
             nodes: Mutex::default(),
+            drained: Mutex::default(),
             roll_up: Mutex::default(),
             sessions: AtomicU64::new(0),
             stop,
@@ -190,10 +193,11 @@ impl Fleet {
     pub fn nodes(&self) -> Vec<NodeView> {
         let (now, time) = (Instant::now(), SystemTime::now());
         let nodes = self.nodes.lock();
-        let mut views: Vec<_> = nodes
-            .iter()
-            .filter_map(|(name, known)| Some(view::view(name, known.record.as_ref()?, now, time)))
-            .collect();
+        let drained = self.drained.lock();
+        let view = |(name, known): (&Arc<str>, &Known)| {
+            Some(view::view(name, known.record.as_ref()?, drained.contains(name), now, time))
+        };
+        let mut views: Vec<_> = nodes.iter().filter_map(view).collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
     }
@@ -395,7 +399,7 @@ impl NodeTask {
         for (name, written) in &mut self.held {
             // Our own deletions have left `held` already.
             let gone = lost.names.contains(name) || lost.any && workloads::is_gone(&self.fleet.objects, name);
-            missing |= gone && written.take().is_some();
+            missing |= (gone || lost.rewrite) && written.take().is_some();
         }
         if missing && self.state == State::Leased {
             self.write().await;
@@ -423,6 +427,7 @@ impl NodeTask {
             self.update(|record| {
                 record.workloads = Arc::default();
                 record.connected = false;
+                record.left = true;
             });
             self.refused.clear();
             self.remove_all("the node leaves").await;
@@ -477,9 +482,9 @@ impl NodeTask {
                 Some(_) => None,
             };
             match problem {
-                Some(message) => refused.push(refusal(&name, message)),
-                None if wanted.insert(name.clone(), workload.clone()).is_some() => {
-                    refused.push(refusal(&name, "it is reported twice".to_owned()));
+                Some(message) => refused.push(workloads::refusal(&name, message)),
+                None if wanted.insert(name.clone(), self.to_write(workload)).is_some() => {
+                    refused.push(workloads::refusal(&name, "it is reported twice".to_owned()));
                 }
                 None => {}
             }
@@ -489,10 +494,9 @@ impl NodeTask {
         let changed: Vec<_> = wanted
             .into_iter()
             .filter(|(name, workload)| {
-                !self
-                    .held
-                    .get(name)
-                    .is_some_and(|w| w.as_ref().is_some_and(|(w, l)| same(w, workload) && *l == link))
+                !self.held.get(name).is_some_and(|w| {
+                    w.as_ref().is_some_and(|(w, l)| workloads::same(w, workload) && *l == link)
+                })
             })
             .collect();
         let fleet = &self.fleet;
@@ -504,7 +508,7 @@ impl NodeTask {
                 Ok(()) => {
                     self.held.insert(name, Some((workload, link.clone())));
                 }
-                Err(message) => refused.push(refusal(&name, message)),
+                Err(message) => refused.push(workloads::refusal(&name, message)),
             }
         }
         self.delete(&gone).await;
@@ -563,6 +567,7 @@ impl NodeTask {
         self.update(|record| {
             record.last_heard = now;
             record.connected = true;
+            record.left = false;
         });
     }
 
@@ -587,14 +592,4 @@ impl NodeTask {
             let _ = replies.try_send(Ok(ReportReply { lease_seconds, refused, clock, ping: 0 }));
         }
     }
-}
-
-fn refusal(name: &WorkloadName, message: String) -> RefusedWorkload {
-    RefusedWorkload { namespace: name.namespace.to_string(), name: name.name.to_string(), message }
-}
-
-/// Whether two reports give the same object.
-fn same(a: &Workload, b: &Workload) -> bool {
-    let comparable = |w: &Workload| Workload { certificate_not_after: 0, ..w.clone() };
-    comparable(a) == comparable(b)
 }

@@ -12,10 +12,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::Status;
+use tulle_model::registry::KindId;
 use tulle_wire::node::{NodeInfo, ReportReply};
 
 use super::lease::State;
 use super::{Fleet, NodeTask, Record};
+use crate::controller::events::Severity;
 use crate::grpc::{grant_of, legible};
 
 /// How long an older stream may take to answer.
@@ -322,6 +324,7 @@ impl NodeTask {
             stale_since: None,
             refused: self.refused.clone().into(),
             fenced: None,
+            left: false,
         };
         if let Some(known) = self.fleet.nodes.lock().get_mut(&self.node) {
             known.record = Some(record);
@@ -340,6 +343,14 @@ impl NodeTask {
     pub(super) fn fence(&mut self, newcomer: Newcomer) {
         let Newcomer { info, peer, admitted, .. } = newcomer;
         self.fleet.metrics.nodes_fenced.add(1);
+        let message =
+            format!("another node of this name, from {}, was kept out: this one answers", host(&peer));
+        self.fleet.events.record(
+            Severity::Warning,
+            (KindId::Node.kind(), "", &self.node),
+            "Fenced",
+            &message,
+        );
         let fenced =
             Fenced { peer, link_address: legible(&info.link_address, 100).into_owned(), at: Instant::now() };
         let mut before = None;

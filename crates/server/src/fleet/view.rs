@@ -6,7 +6,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tulle_model::clock;
 
-use super::{Record, newcomer};
+use super::{Record, newcomer, node_objects};
 use crate::grpc::enrolment::seconds;
 use crate::grpc::legible;
 
@@ -58,8 +58,8 @@ pub struct NodeWorkloadView {
     pub certificate_expires_in_seconds: Option<i64>,
 }
 
-/// A node as its record shows it, at a time.
-pub(super) fn view(name: &str, record: &Record, now: Instant, time: SystemTime) -> NodeView {
+/// A node as its record shows it, at a time; none of the workloads of one that is drained takes traffic.
+pub(super) fn view(name: &str, record: &Record, drained: bool, now: Instant, time: SystemTime) -> NodeView {
     let time = i64::try_from(seconds(time)).unwrap_or(i64::MAX);
     let refusal_of = |namespace: &str, name: &str| {
         record.refused.iter().find(|r| r.namespace == namespace && r.name == name).map(|r| &r.message)
@@ -69,8 +69,11 @@ pub(super) fn view(name: &str, record: &Record, now: Instant, time: SystemTime) 
     let workloads = workloads.map(|(workload, refusal)| NodeWorkloadView {
         namespace: legible(&workload.namespace, 253).into_owned(),
         name: legible(&workload.name, 253).into_owned(),
-        ready: workload.ready && refusal.is_none(),
-        reason: legible(refusal.unwrap_or(&workload.reason), 1000).into_owned(),
+        ready: workload.ready && refusal.is_none() && !drained,
+        reason: match refusal {
+            None if drained => node_objects::DRAINED.to_owned(),
+            refusal => legible(refusal.unwrap_or(&workload.reason), 1000).into_owned(),
+        },
         stale_seconds: record.stale_since.map(|since| time.saturating_sub(since).try_into().unwrap_or(0)),
         certificate_expires_in_seconds: (workload.certificate_not_after != 0)
             .then(|| workload.certificate_not_after.saturating_sub(time)),

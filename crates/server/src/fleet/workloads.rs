@@ -1,7 +1,7 @@
 //! The Workload objects that nodes hold. An annotation names the node; what lacks it was written by
 //! hand and is never touched.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tulle_model::kinds::tulle::STALE;
 use tulle_model::name::WorkloadName;
 use tulle_model::registry::{Kind, KindId};
-use tulle_wire::node::Workload;
+use tulle_wire::node::{RefusedWorkload, Workload};
 
 use crate::grpc::legible;
 use crate::objects::{DeleteOptions, ObjectError, Objects, Part, WriteOptions};
@@ -41,6 +41,16 @@ pub(super) struct Held {
     pub workloads: Vec<Workload>,
     /// Since when those that are stale are, in seconds since the epoch.
     pub stale: HashMap<WorkloadName, i64>,
+}
+
+/// What somebody else may have deleted of a node's Workload objects.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    pub(super) names: HashSet<WorkloadName>,
+    /// Not known: all of them have to be looked at.
+    pub(super) any: bool,
+    /// They are to say something else: whether the node is drained.
+    pub(super) rewrite: bool,
 }
 
 /// All workloads that are held by nodes.
@@ -272,4 +282,14 @@ fn object(owner: &Owner<'_>, name: &WorkloadName, workload: &Workload, current: 
     conditions.extend(others.into_iter().filter(|condition| condition["type"] != STALE));
     object["status"] = json!({ "conditions": conditions });
     object
+}
+
+pub(super) fn refusal(name: &WorkloadName, message: String) -> RefusedWorkload {
+    RefusedWorkload { namespace: name.namespace.to_string(), name: name.name.to_string(), message }
+}
+
+/// Whether two reports give the same object.
+pub(super) fn same(a: &Workload, b: &Workload) -> bool {
+    let comparable = |w: &Workload| Workload { certificate_not_after: 0, ..w.clone() };
+    comparable(a) == comparable(b)
 }

@@ -117,7 +117,7 @@ impl Objects {
     /// The objects in a namespace, by kind and name.
     fn inside(&self, namespace: &str) -> Result<Vec<(&'static Kind, String)>, StoreError> {
         let mut found = Vec::new();
-        for kind in KINDS.iter().filter(|kind| kind.namespaced) {
+        for kind in KINDS.iter().filter(|kind| kind.namespaced && !kind.is_view()) {
             let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX - 1)?;
             let names = list.items.iter().filter_map(|(key, _)| key::parse(key));
             found.extend(names.map(|(kind, _, name)| (kind, name.to_owned())));
@@ -127,7 +127,7 @@ impl Objects {
 
     /// Whether an object in a namespace has finalizers.
     fn finalized_inside(&self, namespace: &str) -> Result<bool, StoreError> {
-        for kind in KINDS.iter().filter(|kind| kind.namespaced) {
+        for kind in KINDS.iter().filter(|kind| kind.namespaced && !kind.is_view()) {
             let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX - 1)?;
             let objects = list.items.iter().filter_map(|(_, stored)| decode_at(&stored.value, 0).ok());
             if objects.into_iter().any(|object| metadata::has_finalizers(&object)) {

@@ -1,12 +1,14 @@
 //! Where objects are in the store: `/registry/<group|core>/<plural>/[<namespace>/]<name>`.
 
-use tulle_model::registry::{self, KINDS, Kind};
+use tulle_model::registry::{self, KINDS, Kind, KindId};
 
 /// The prefix of all objects.
 pub(super) const ALL: &str = "/registry/";
 
 /// The prefix of a kind's objects, in one namespace or in all.
 pub(super) fn prefix(kind: &Kind, namespace: Option<&str>) -> String {
+    // Kept under the one, shown under both.
+    let kind = if kind.is_view() { KindId::Event.kind() } else { kind };
     let group = if kind.group.is_empty() { "core" } else { kind.group };
     match namespace {
         Some(namespace) if kind.namespaced => format!("{ALL}{group}/{}/{namespace}/", kind.plural),
@@ -21,7 +23,11 @@ pub(super) fn key(kind: &Kind, namespace: &str, name: &str) -> String {
 
 /// The prefixes of all that is in a namespace.
 pub(super) fn inside(namespace: &str) -> Vec<String> {
-    KINDS.iter().filter(|kind| kind.namespaced).map(|kind| prefix(kind, Some(namespace))).collect()
+    KINDS
+        .iter()
+        .filter(|kind| kind.namespaced && !kind.is_view())
+        .map(|kind| prefix(kind, Some(namespace)))
+        .collect()
 }
 
 /// The kind, namespace (empty for cluster-wide kinds) and name of the object at a key.
@@ -43,7 +49,7 @@ mod tests {
 
     #[test]
     fn parses_the_keys_it_makes() {
-        for kind in KINDS {
+        for kind in KINDS.iter().filter(|kind| !kind.is_view()) {
             let key = key(kind, "shop", "cart.v2");
             let namespace = if kind.namespaced { "shop" } else { "" };
             assert_eq!(parse(&key), Some((kind, namespace, "cart.v2")));

@@ -99,6 +99,8 @@ pub struct ObjectEvent {
 #[derive(Debug)]
 pub struct ObjectWatch {
     watch: store::Watch,
+    /// The kind under which the objects are shown, where they are kept under another.
+    view: Option<&'static Kind>,
 }
 
 impl Objects {
@@ -161,7 +163,7 @@ impl Objects {
         name: &str,
     ) -> Result<Option<Value>, ObjectError> {
         let stored = self.store.get(&key::key(kind, namespace, name))?;
-        stored.map(|stored| decode(&stored)).transpose()
+        Ok(stored.map(|stored| decode(&stored)).transpose()?.map(|object| present(kind, object)))
     }
 
     /// An object that must be there.
@@ -200,7 +202,7 @@ impl Objects {
             let object = decode(stored);
             object.inspect_err(|error| tracing::error!(key, %error, "left an object out of a list")).ok()
         };
-        let items = list.items.iter().filter_map(readable).collect();
+        let items = list.items.iter().filter_map(readable).map(|object| present(kind, object)).collect();
         Ok(ObjectList { items, revision: list.revision, next })
     }
 
@@ -211,12 +213,13 @@ impl Objects {
         namespace: Option<&str>,
         revision: u64,
     ) -> Result<ObjectWatch, ObjectError> {
-        Ok(ObjectWatch { watch: self.store.watch(&key::prefix(kind, namespace), revision)? })
+        let view = kind.is_view().then_some(kind);
+        Ok(ObjectWatch { watch: self.store.watch(&key::prefix(kind, namespace), revision)?, view })
     }
 
     /// The changes of all objects after `revision`.
     pub fn watch_all(&self, revision: u64) -> Result<ObjectWatch, ObjectError> {
-        Ok(ObjectWatch { watch: self.store.watch(key::ALL, revision)? })
+        Ok(ObjectWatch { watch: self.store.watch(key::ALL, revision)?, view: None })
     }
 }
 
@@ -226,7 +229,7 @@ impl ObjectWatch {
     pub async fn next(&mut self) -> Result<ObjectEvent, ObjectError> {
         loop {
             let event = self.watch.next().await?;
-            if let Some(event) = decode_event(&event)? {
+            if let Some(event) = decode_event(&event, self.view)? {
                 return Ok(event);
             }
         }
@@ -235,7 +238,7 @@ impl ObjectWatch {
     /// The next change, if there is one already.
     pub fn try_next(&mut self) -> Result<Option<ObjectEvent>, ObjectError> {
         while let Some(event) = self.watch.try_next()? {
-            if let Some(event) = decode_event(&event)? {
+            if let Some(event) = decode_event(&event, self.view)? {
                 return Ok(Some(event));
             }
         }
@@ -248,10 +251,15 @@ impl ObjectWatch {
     }
 }
 
-fn decode_event(event: &store::Event) -> Result<Option<ObjectEvent>, ObjectError> {
+fn decode_event(
+    event: &store::Event,
+    view: Option<&'static Kind>,
+) -> Result<Option<ObjectEvent>, ObjectError> {
     let Some((kind, namespace, name)) = key::parse(&event.key) else { return Ok(None) };
+    let kind = view.unwrap_or(kind);
     let object = |bytes: &Option<bytes::Bytes>| -> Result<Option<Arc<Value>>, ObjectError> {
-        bytes.as_ref().map(|bytes| Ok(Arc::new(decode_at(bytes, event.revision)?))).transpose()
+        let decoded = bytes.as_ref().map(|bytes| decode_at(bytes, event.revision)).transpose()?;
+        Ok(decoded.map(|object| Arc::new(present(kind, object))))
     };
     Ok(Some(ObjectEvent {
         revision: event.revision,
@@ -261,6 +269,11 @@ fn decode_event(event: &store::Event) -> Result<Option<ObjectEvent>, ObjectError
         object: object(&event.value)?,
         previous: object(&event.previous)?,
     }))
+}
+
+/// An object as its kind shows it.
+fn present(kind: &Kind, object: Value) -> Value {
+    if kind.is_view() { tulle_model::kinds::event::as_events_v1(object) } else { object }
 }
 
 fn decode(stored: &Stored) -> Result<Value, ObjectError> {

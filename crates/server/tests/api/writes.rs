@@ -274,3 +274,51 @@ async fn what_is_stale_says_so_as_in_kubernetes() {
     let message = event["object"]["message"].as_str().unwrap();
     assert!(message.starts_with(&format!("too old resource version: {} (", version(&created))), "{message}");
 }
+
+/// Nodes join; nobody writes them.
+#[tokio::test]
+async fn nodes_are_not_made_by_writing_them() {
+    let api = TestApi::start().await;
+    let nodes = "/apis/tulle.dev/v1alpha1/nodes";
+    let node = json!({ "metadata": { "name": "n1" }, "spec": { "drained": true } });
+    api.post(nodes, &node).await.fails(403, "Forbidden");
+    api.patch(&format!("{nodes}/n1?fieldManager=x"), "apply", &node).await.fails(404, "NotFound");
+    api.put(&format!("{nodes}/n1"), &node).await.fails(404, "NotFound");
+    api.delete(&format!("{nodes}/n1"), &Value::Null).await.fails(404, "NotFound");
+    api.delete(nodes, &Value::Null).await.fails(405, "MethodNotAllowed");
+    assert_eq!(names(&api.get(nodes).await.expect(200)), [""; 0]);
+}
+
+/// Events are one set of objects under two names.
+#[tokio::test]
+async fn events_are_shown_in_both_groups() {
+    let api = TestApi::start().await;
+    let events = "/api/v1/namespaces/default/events";
+    let new = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let event = |name: &str, about: &str| {
+        json!({
+            "metadata": { "name": name },
+            "involvedObject": { "kind": "Service", "name": about, "namespace": "default" },
+            "reason": "Because", "message": "m", "type": "Warning", "count": 2,
+            "lastTimestamp": jiff::Timestamp::now().to_string(),
+        })
+    };
+    api.post(events, &event("e1", "c")).await.expect(201);
+    api.post(events, &event("e2", "d")).await.expect(201);
+    let selected = api.get(&format!("{events}?fieldSelector=involvedObject.name%3Dc,type%3DWarning")).await;
+    assert_eq!(names(&selected.expect(200)), ["e1"]);
+    let list = api.get(&format!("{new}?fieldSelector=regarding.name%3Dd")).await.expect(200);
+    assert_eq!((names(&list), &list["items"][0]["note"]), (vec!["e2"], &json!("m")));
+    assert_eq!(api.get(&format!("{new}/e1")).await.expect(200)["apiVersion"], "events.k8s.io/v1");
+    api.delete(&format!("{new}/e1"), &Value::Null).await.fails(405, "MethodNotAllowed");
+    let table = api.get_as(events, "application/json;as=Table;v=v1;g=meta.k8s.io").await.expect(200);
+    assert_eq!(table["rows"][0]["cells"][3], "service/c");
+    let mut watch = api.watch(&format!("{new}?watch=true&timeoutSeconds=1")).await;
+    assert_eq!(watch.next().await.unwrap()["object"]["regarding"]["name"], "c");
+    api.delete(&format!("{events}/e1"), &Value::Null).await.expect(200);
+    // A namespace goes with the events in it.
+    api.post("/api/v1/namespaces", &json!({ "metadata": { "name": "shop" } })).await.expect(201);
+    api.post("/api/v1/namespaces/shop/events", &event("e3", "x")).await.expect(201);
+    api.delete("/api/v1/namespaces/shop", &Value::Null).await.expect(200);
+    assert_eq!(names(&api.get("/api/v1/events").await.expect(200)), ["e2"]);
+}

@@ -7,6 +7,7 @@ mod clones;
 mod discovery;
 mod fleet;
 mod join;
+mod node_objects;
 mod refusals;
 mod slices;
 mod state;

@@ -3,7 +3,7 @@
 mod kubeconfig;
 mod path;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ impl ClientArgs {
             Some(path) => path.clone(),
             None => self.home.path()?.join("kubeconfig"),
         };
-        Client::new(kubeconfig::read(&path, self.kubeconfig.is_none())?)
+        Client::from_kubeconfig(&path, self.kubeconfig.is_none())
     }
 }
 
@@ -77,6 +77,11 @@ pub struct Client {
 }
 
 impl Client {
+    /// The API that a kubeconfig names, which is the home's or was named. Nothing is connected yet.
+    pub fn from_kubeconfig(path: &Path, is_of_home: bool) -> Result<Self> {
+        Self::new(kubeconfig::read(path, is_of_home)?)
+    }
+
     fn new(access: kubeconfig::Access) -> Result<Self> {
         let wrong = |what: &str| Failure::input(format!("the kubeconfig is not usable: {what}"));
         let uri: http::Uri =
@@ -138,6 +143,11 @@ impl Client {
     /// Server-side apply (JSON is YAML, too).
     pub async fn apply(&self, path: &str, body: &Value) -> Result<Value> {
         self.call(Method::PATCH, path, JSON, Some(("application/apply-patch+yaml", body))).await
+    }
+
+    /// Changes the fields that `body` has (RFC 7386).
+    pub async fn merge(&self, path: &str, body: &Value) -> Result<Value> {
+        self.call(Method::PATCH, path, JSON, Some(("application/merge-patch+json", body))).await
     }
 
     /// What is there, or `None`.

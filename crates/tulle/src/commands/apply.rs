@@ -86,7 +86,7 @@ fn order(kind: &Kind) -> u8 {
         KindId::Namespace => 0,
         KindId::Mesh => 1,
         KindId::Service => 2,
-        KindId::EndpointSlice | KindId::Workload => 3,
+        KindId::EndpointSlice | KindId::Workload | KindId::Node | KindId::Event | KindId::EventV1 => 3,
         KindId::HttpRoute | KindId::TcpRoute => 4,
     }
 }

@@ -3,12 +3,12 @@
 use clap::Args;
 use serde_json::Value;
 use tulle_model::columns::{duration, stale_since};
-use tulle_model::registry::KindId;
+use tulle_model::registry::{Kind, KindId};
 
 use super::get::ScopeArgs;
 use crate::client::{Client, ClientArgs, JSON, Query, resource};
 use crate::exit::Result;
-use crate::output::{Table, print, yaml};
+use crate::output::{Cell, Table, print, yaml};
 use crate::selection;
 use crate::terminal;
 
@@ -43,6 +43,7 @@ pub async fn run(args: DescribeArgs) -> Result<()> {
             if selection.kind.id == KindId::Service {
                 text += &service_details(&client, &item).await?;
             }
+            text += &events(&client, selection.kind, &item).await?;
             parts.push(text);
         }
     }
@@ -53,6 +54,34 @@ pub async fn run(args: DescribeArgs) -> Result<()> {
         crate::output::note("No objects found");
     }
     print(&parts.join("\n\n"))
+}
+
+/// What happened to an object lately; nothing where nothing did.
+async fn events(client: &Client, kind: &Kind, object: &Value) -> Result<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (name, namespace) = (text(&object["metadata"]["name"]), text(&object["metadata"]["namespace"]));
+    let about = format!("involvedObject.kind={},involvedObject.name={name}", kind.kind);
+    let about =
+        if namespace.is_empty() { about } else { format!("{about},involvedObject.namespace={namespace}") };
+    let path = Query::new(resource(KindId::Event.kind(), None, None)).set("fieldSelector", &about).finish();
+    let list = client.get(&path, JSON).await?;
+    let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if items.is_empty() {
+        return Ok(String::new());
+    }
+    let mut table = Table::new(["  TYPE", "REASON", "LAST SEEN", "COUNT", "MESSAGE"]);
+    for event in items {
+        let cells = event_cells(event);
+        table.row(cells.map(Cell::from));
+    }
+    Ok(format!("Events:\n{}", table.render()))
+}
+
+/// Of an event: type, reason, how long ago, how often, what.
+fn event_cells(event: &Value) -> [String; 5] {
+    let cells = KindId::Event.kind().row(event, jiff::Timestamp::now());
+    let cell = |index: usize| cells.get(index).and_then(Value::as_str).unwrap_or_default().to_owned();
+    [format!("  {}", cell(1)), cell(2), format!("{} ago", cell(0)), cell(6), cell(4)]
 }
 
 fn line(name: &str, value: &str) -> String {

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::good;
-use crate::kinds::{core as core_kinds, gateway as gateway_kinds, tulle as tulle_kinds};
+use crate::kinds::{
+    core as core_kinds, event as event_kinds, gateway as gateway_kinds, tulle as tulle_kinds,
+};
 use crate::registry::{KINDS, KindId};
 use crate::validate::*;
 
@@ -18,6 +20,9 @@ fn reads(kind: KindId, object: Value) -> Result<(), serde_json::Error> {
         KindId::TcpRoute => serde_json::from_value::<gateway_kinds::TCPRoute>(object).map(drop),
         KindId::Mesh => serde_json::from_value::<tulle_kinds::Mesh>(object).map(drop),
         KindId::Workload => serde_json::from_value::<tulle_kinds::Workload>(object).map(drop),
+        KindId::Node => serde_json::from_value::<tulle_kinds::Node>(object).map(drop),
+        KindId::Event => serde_json::from_value::<event_kinds::Event>(object).map(drop),
+        KindId::EventV1 => serde_json::from_value::<event_kinds::EventV1>(object).map(drop),
     }
 }
 
