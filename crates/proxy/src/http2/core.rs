@@ -263,6 +263,13 @@ impl Core {
         self.limits.connection_window.max(frame::DEFAULT_WINDOW)
     }
 
+    /// What is buffered; and how much of the connection's window was taken and is to be given back, at once and
+    /// when readers have taken something.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn receiving_account(&self) -> (usize, u32, usize) {
+        (self.buffered, self.unannounced, self.uncredited)
+    }
+
     /// The number of a stream that we open. Its head is written by the caller.
     pub(super) fn open(&mut self) -> Result<u32, Error> {
         if let Some(ended) = &self.ended {
@@ -323,6 +330,10 @@ impl Core {
         let unread: usize = stream.data.iter().map(Bytes::len).sum();
         stream.data.clear();
         stream.took(unread);
+        if unread > 0 {
+            // Whoever still reads must not take what came before for all of it.
+            stream.receiving = Way::Open;
+        }
         frame::number(&mut self.out.bytes, kind::RST_STREAM, id, reason.0);
         if cut {
             self.cut(id);
@@ -538,7 +549,11 @@ impl Core {
             frame::go_away(&mut self.out.bytes, self.last_opened, violation.reason.0, violation.what);
         }
         self.ended = Some(ended);
-        self.accepted.clear();
+        for incoming in std::mem::take(&mut self.accepted) {
+            if let Some(stream) = self.streams.get_mut(&incoming.id) {
+                (stream.receiver_held, stream.sender_held) = (false, false);
+            }
+        }
         for stream in self.streams.values_mut() {
             stream.discard_unsent();
             stream.wake_receiver();

@@ -380,6 +380,7 @@ impl Drop for Receiver {
         stream.receiver_held = false;
         stream.receiver = None;
         let unread: usize = stream.data.drain(..).map(|data| data.len()).sum();
+        stream.took(stream.held);
         let open = stream.receiving == Way::Open && stream.reset.is_none();
         // What waits to be sent is sent before.
         let answered = stream.sending == Way::Ended && stream.finish.is_none();

@@ -1,5 +1,6 @@
 //! What a connection takes of memory, and what becomes of its peer where there is no more.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -106,6 +107,42 @@ async fn windows_are_small_while_memory_is_short() {
     confirm(&mut core, 1510);
     assert!([1, 3, 5].iter().all(|id| core.streams[id].receive_window == most));
     assert_eq!(open(&mut core, 7), most);
+}
+
+/// Its answer may take long.
+#[tokio::test(flavor = "local")]
+async fn what_is_not_read_of_a_request_is_no_longer_charged_when_nobody_will() {
+    let (_budget, account) = account(1 << 20);
+    let core = Rc::new(RefCell::new(server(&account)));
+    let mut bytes = Vec::new();
+    let block = [0x83, 0x86, 0x84, 0x01, 1, b'c'];
+    frame::head(&mut bytes, block.len(), kind::HEADERS, flag::END_HEADERS, 1);
+    bytes.extend(block);
+    frame::head(&mut bytes, 10_000, kind::DATA, 0, 1);
+    bytes.resize(bytes.len() + 10_000, 0);
+    core.borrow_mut().receive(&bytes, Duration::ZERO);
+    let incoming = core.borrow_mut().accepted.pop_front().unwrap();
+    let (_sender, receiver) = Handle(core.clone(), None).incoming(&incoming);
+    assert!(core.borrow().streams[&1].charge.bytes() >= 10_000);
+    drop(receiver);
+    let core = core.borrow();
+    let stream = &core.streams[&1];
+    assert_eq!((stream.held, stream.charge.bytes()), (0, stream.head_cost));
+}
+
+/// They came in one read with what ends the connection, and nobody has taken them.
+#[tokio::test(flavor = "local")]
+async fn requests_that_are_not_taken_are_let_go_when_the_connection_ends() {
+    let (_budget, account) = account(1 << 20);
+    let mut core = server(&account);
+    let mut bytes = Vec::new();
+    let block = [0x83, 0x86, 0x84, 0x01, 1, b'c'];
+    frame::head(&mut bytes, block.len(), kind::HEADERS, flag::END_HEADERS, 1);
+    bytes.extend(block);
+    frame::head(&mut bytes, 0, kind::DATA, 0, 0);
+    core.receive(&bytes, Duration::ZERO);
+    assert!(matches!(core.ended, Some(Ended::Violation(_))), "{:?}", core.ended);
+    assert_eq!(core.streams.len(), 0);
 }
 
 /// gRPC clients send the message with the head.

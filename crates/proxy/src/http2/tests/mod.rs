@@ -241,3 +241,31 @@ async fn dropping_an_answer_resets_its_stream() {
     let (_, back, _) = exchange(&handle, "/", noise(10), None).await;
     assert_eq!(back.len(), 10);
 }
+
+/// Its end has come, and what is before it is thrown away unread.
+#[tokio::test(flavor = "local")]
+async fn an_answer_that_is_reset_here_does_not_look_whole() {
+    use super::frame::{self, flag, kind};
+    let core = std::rc::Rc::new(std::cell::RefCell::new(super::core::Core::new(false, LIMITS)));
+    let handle = Handle(core.clone(), None);
+    let mut bytes = Vec::new();
+    frame::settings(&mut bytes, &[]);
+    core.borrow_mut().receive(&bytes, Duration::ZERO);
+    let head = super::RequestHead {
+        method: &http::Method::POST,
+        uri: &http::Uri::from_static("http://c.test/"),
+        extensions: &http::Extensions::new(),
+        headers: &HeaderMap::new(),
+        more: &[],
+    };
+    let (sender, mut receiver) = handle.request(&head, false).unwrap();
+    let mut bytes = Vec::new();
+    frame::head(&mut bytes, 1, kind::HEADERS, flag::END_HEADERS, 1);
+    bytes.push(0x88);
+    frame::head(&mut bytes, 3, kind::DATA, flag::END_STREAM, 1);
+    bytes.extend(b"all");
+    core.borrow_mut().receive(&bytes, Duration::ZERO);
+    poll_fn(|cx| receiver.poll_head(cx)).await.unwrap();
+    drop(sender);
+    assert!(matches!(poll_fn(|cx| receiver.poll_data(cx)).await, Some(Err(_))));
+}
