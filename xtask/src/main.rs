@@ -2,6 +2,7 @@
 
 mod bench;
 mod dependencies;
+mod fuzz;
 mod gates;
 mod instructions;
 mod order;
@@ -51,6 +52,15 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
         options: Vec<OsString>,
     },
+    /// Run the fuzz targets, led by coverage: docs/fuzzing.md. Installs cargo-fuzz where it may; needs g++
+    Fuzz {
+        /// How long each runs
+        #[arg(long, default_value_t = 1)]
+        minutes: u32,
+        /// Only these targets (all otherwise)
+        #[arg(value_name = "TARGET")]
+        targets: Vec<String>,
+    },
     /// Learn which functions a node runs, for the linker to put them side by side; needs valgrind
     Order {
         /// Only look whether the list that is there fits the binary
@@ -85,6 +95,7 @@ fn perform(task: Task, root: &Path) -> Result<()> {
         Task::Setup => setup::run(root).map(drop),
         Task::Lint => lint(root),
         Task::Tidy => tidy::run(root),
+        Task::Fuzz { minutes, targets } => fuzz::run(root, &targets, minutes),
         Task::Order { check } => order::run(root, check),
         Task::Generate => run(cargo(root)
             .args(["test", "-p", "tulle-wire", "--test", "generated"])

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::dependencies;
+use crate::{dependencies, fuzz};
 
 /// Which crates of ours a crate may depend on (ARCHITECTURE.md): downwards only.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -47,6 +47,7 @@ pub fn run(root: &Path) -> Result<()> {
         source(shown, production_part(&text), &mut problems);
     }
     dependencies::unused(root, &mut problems)?;
+    fuzz::check(root, &mut problems)?;
     if depends_on_ring(root)? {
         problems.push(
             "ring is a second crypto provider; `cargo tree -i ring` names the feature that brings it".into(),
@@ -115,10 +116,10 @@ fn production_part(text: &str) -> &str {
     text.find("#[cfg(test)]\nmod tests {").map_or(text, |end| &text[..end])
 }
 
-/// Every Rust file of the crates, of the benches and of xtask, generated ones and tests left out.
+/// Every Rust file of the crates, of the benches, of the fuzz targets and of xtask, generated ones and tests left out.
 fn sources(root: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut folders = ["bench", "crates", "xtask"].map(|folder| root.join(folder)).to_vec();
+    let mut folders = ["bench", "crates", "fuzz", "xtask"].map(|folder| root.join(folder)).to_vec();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
             let path = entry?.path();

@@ -10,6 +10,9 @@ pub mod compile;
 pub mod detect;
 pub mod document;
 pub mod fair_share;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod identity;
 pub mod kinds;

@@ -14,6 +14,9 @@ mod control;
 mod dns;
 pub mod ending;
 mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod keeper;
 mod lock;
 mod node;

@@ -16,6 +16,9 @@ mod door;
 pub mod drain;
 pub mod endpoints;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod health;
 pub mod http;
 pub mod http2;

@@ -5,6 +5,9 @@ pub mod ca;
 pub mod controller;
 pub mod fleet;
 mod founding;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grpc;
 pub mod metrics;
 pub mod objects;

@@ -2,6 +2,9 @@
 //! their translation from and to the model's snapshot.
 
 pub mod convert;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 
 /// Envoy's incremental discovery transport.
 #[allow(clippy::all, clippy::unwrap_used)]

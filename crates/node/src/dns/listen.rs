@@ -132,7 +132,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) {
 }
 
 /// An answer that its client can take over UDP.
-fn fit(query: &[u8], answer: Bytes) -> Bytes {
+pub(super) fn fit(query: &[u8], answer: Bytes) -> Bytes {
     match Query::parse(query) {
         Parsed::Query(query) if answer.len() > query.udp_limit() => query.truncated(),
         _ => answer,

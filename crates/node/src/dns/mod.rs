@@ -3,6 +3,8 @@
 //! name servers.
 
 mod answer;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod listen;
 mod upstream;
 

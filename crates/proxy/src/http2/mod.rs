@@ -18,6 +18,8 @@ mod core;
 mod error;
 mod fields;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod given_up;
 mod handle;
 pub mod hpack;

@@ -34,6 +34,8 @@ use tulle_model::snapshot::FastMap;
 
 pub(crate) use self::handshake::Hello;
 pub(crate) use self::stream::TlsStream;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::stream::fuzzing;
 use crate::clock::MeshClock;
 use crate::metrics::Handshake;
 use crate::state::{NodeState, WorkloadCertificate};

@@ -316,6 +316,8 @@ fn bad(why: BadRecord) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("TLS failed: {why:?}"))
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;

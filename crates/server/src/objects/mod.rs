@@ -25,6 +25,8 @@ use tulle_model::registry::{Kind, KindId};
 pub(crate) use delete::check_deletable;
 pub use delete::{DeleteOptions, Deleted};
 pub use error::{FieldProblem, ManagerConflict, ObjectError};
+#[cfg(any(test, fuzzing))]
+pub(crate) use write::fuzzing;
 pub use write::{Part, UnknownFields, WriteOptions, Written};
 
 use crate::store::{self, Store, Stored};

@@ -1,5 +1,8 @@
 //! Create, replace, modify: the one pipeline that every write of an object takes.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tulle_model::registry::{Kind, KindId};

@@ -585,4 +585,28 @@ mod tests {
             assert!(said.contains(why), "{bad}: {said}");
         }
     }
+
+    /// What is wrong with a text can be said of any text. The one target that libFuzzer cannot link: docs/fuzzing.md.
+    fn files(input: &[u8]) {
+        let Ok(text) = String::from_utf8(input.to_vec()) else { return };
+        let source = Arc::new(Source { name: FILE.to_owned(), text });
+        let mut diagnostics = Diagnostics::default();
+        let config = super::read(&source, "/nowhere".into(), &mut diagnostics);
+        if let Some(config) = config.filter(|_| diagnostics.is_empty()) {
+            let names: std::collections::BTreeSet<_> = config.services.iter().map(|s| &s.name).collect();
+            assert_eq!(names.len(), config.services.len());
+        }
+        assert_eq!(diagnostics.is_empty(), diagnostics.render().is_empty());
+        let mut diagnostics = Diagnostics::default();
+        let mut set = manifest::ManifestSet::default();
+        for document in manifest::documents(&source, &mut diagnostics) {
+            set.add(&source, document, true, &mut diagnostics);
+        }
+        assert_eq!(diagnostics.is_empty(), diagnostics.render().is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_can_be_said_of_any_text() {
+        tulle_fuzz::check("files", files);
+    }
 }

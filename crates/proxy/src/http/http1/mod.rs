@@ -13,6 +13,8 @@ pub(crate) mod client;
 mod date;
 mod encode;
 mod framing;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod head;
 mod input;
 mod output;

@@ -15,6 +15,8 @@ mod decode;
 mod dynamic_table;
 mod encode;
 mod encoder_table;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod huffman;
 mod integer;
 mod interned;

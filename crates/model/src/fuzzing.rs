@@ -1,0 +1,110 @@
+//! The fuzz target of the documents that people write: docs/fuzzing.md.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::compile::{Change, Compiler};
+use crate::document::{self, Document, Span};
+use crate::identity::TrustDomain;
+use crate::name::NamespacedName;
+use crate::registry;
+use crate::validate::{self, FieldPath};
+
+/// A text with documents of any kind: whatever is in them can be pointed at, and is judged and compiled.
+///
+/// # Panics
+/// Where a place is none, where defaults change what is right, where what is valid does not compile.
+pub fn documents(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let documents = match document::parse(text) {
+        Ok(documents) => documents,
+        Err(error) => return within(text, error.span),
+    };
+    let mut compiler = Compiler::new(TrustDomain::new("mesh.test").expect("it is a name"));
+    let mut deletions = Vec::new();
+    for document in &documents {
+        places(text, document, &document.value, &FieldPath::root());
+        // JSON is YAML, and means the same there.
+        let json = document.value.to_string();
+        match document::parse(&json) {
+            Ok(again) => assert!(matches!(&again[..], [one] if one.value == document.value), "{json}"),
+            Err(error) => panic!("{error}: {json}"),
+        }
+        if let Some(deletion) = object(text, document, &mut compiler) {
+            deletions.push(deletion);
+        }
+    }
+    compiler.apply_all(deletions);
+    assert_eq!(compiler.services().count(), 0, "what is deleted is gone");
+}
+
+/// Everything that is in a document has a place in the text.
+fn places(text: &str, document: &Document, value: &Value, path: &FieldPath) {
+    let pointer = path.pointer();
+    let location =
+        document.location(&pointer).unwrap_or_else(|| panic!("`{pointer}` is nowhere in {text:?}"));
+    for span in [location.value, location.head].into_iter().chain(location.key) {
+        within(text, span);
+    }
+    match value {
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                places(text, document, item, &path.index(index));
+            }
+        }
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                places(text, document, field, &path.field(name.clone()));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// It can be cut out and shown.
+fn within(text: &str, span: Span) {
+    assert!(text.get(span.range()).is_some(), "{span:?} is not within {text:?}");
+    assert!(span.line > 0 && span.column > 0, "{span:?}");
+}
+
+/// Judges an object; and compiles it, if it is one. Gives what takes it away again.
+fn object(text: &str, document: &Document, compiler: &mut Compiler) -> Option<Change> {
+    let kind = registry::of_object(&document.value)?;
+    let errors = validate::validate(kind, &document.value);
+    for error in errors.iter().chain(&validate::unknown_fields(kind, &document.value)) {
+        within(text, document.span_of(error));
+    }
+    let mut object = document.value.clone();
+    validate::prune(kind, &mut object);
+    let mut defaulted = object.clone();
+    validate::default_object(kind, &mut defaulted);
+    let mut again = defaulted.clone();
+    validate::default_object(kind, &mut again);
+    assert_eq!(again, defaulted, "defaults are filled in once");
+    let still = validate::validate(kind, &defaulted);
+    assert_eq!(errors.is_empty(), still.is_empty(), "{errors:?} {still:?} {defaulted}");
+    if !errors.is_empty() {
+        return None;
+    }
+    // As the server does it.
+    if kind.namespaced && defaulted["metadata"]["namespace"].as_str().unwrap_or_default().is_empty() {
+        defaulted["metadata"]["namespace"] = "default".into();
+    }
+    let text = |field: &str| defaulted["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let namespace = if kind.namespaced { text("namespace") } else { String::new() };
+    let name = NamespacedName::new(namespace, text("name"));
+    compiler.apply(Change::Put(kind, Arc::new(defaulted)));
+    // The trust domain is another thing than what an object may say by itself.
+    let problem = compiler.problem(kind, &name).filter(|problem| problem.field != "spec.trustDomain");
+    assert!(problem.is_none(), "{problem:?}");
+    Some(Change::Delete(kind, name))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_in_documents_has_a_place_and_is_judged() {
+        tulle_fuzz::check("documents", super::documents);
+    }
+}

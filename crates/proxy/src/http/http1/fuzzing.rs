@@ -1,0 +1,351 @@
+//! HTTP/1 beside hyper, and beside itself when it comes in pieces or is passed on: a message that two recipients read
+//! differently is how requests are smuggled (RFC 9112, section 11.2). That one of them refuses it is no harm.
+
+mod reference;
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, BytesMut};
+use http::header::{HeaderMap, UPGRADE};
+use http::{Method, StatusCode, Version, request};
+use tokio::io::{AsyncRead, ReadBuf};
+
+use self::reference::{Body, Seen};
+use super::encode::{self, Announced};
+use super::framing::{Decoded, Decoder, Framing, Malformed, single_chunk};
+use super::head::{self, Bad};
+use super::input::{Input, NoHead};
+use super::output::Sending;
+use crate::budget::Charge;
+use crate::http::headers::normalize_request;
+use crate::uri::{self, AsSent};
+
+/// What comes on a connection, in pieces that end where the first bytes say.
+///
+/// # Panics
+/// Where a request is read in two ways.
+pub fn http1_requests(input: &[u8]) {
+    let Some((cuts, bytes)) = input.split_at_checked(2) else { return };
+    let whole = Requests::read(Pieces::new(bytes, &[]));
+    let pieces = Requests::read(Pieces::new(bytes, cuts));
+    assert_eq!(whole.messages, pieces.messages, "pieces matter");
+    assert_eq!(whole.refused, pieces.refused, "pieces matter");
+    let mut seen = reference::requests(bytes).into_iter();
+    for message in whole.messages {
+        if let Some(seen) = seen.next() {
+            message.compare(&seen);
+        }
+        message.pass_on();
+        if !message.keep || message.parts.method == Method::CONNECT {
+            break;
+        }
+    }
+}
+
+/// Answers to a request whose method the first byte says, in pieces that end where the next two say.
+///
+/// # Panics
+/// Where an answer is read in two ways.
+pub fn http1_answers(input: &[u8]) {
+    let Some((shape, bytes)) = input.split_at_checked(3) else { return };
+    let method =
+        [Method::GET, Method::HEAD, Method::POST, Method::CONNECT][usize::from(shape[0] % 4)].clone();
+    let whole = answer(Pieces::new(bytes, &[]), &method);
+    assert_eq!(whole, answer(Pieces::new(bytes, &shape[1..]), &method), "pieces matter");
+    let Some(Answer { status, headers, body: Some(body), .. }) = whole else { return };
+    let opens = status == StatusCode::SWITCHING_PROTOCOLS || method == Method::CONNECT && status.is_success();
+    if let Some(seen) = reference::answer(bytes, &method) {
+        assert_eq!(seen.line, status.as_str());
+        match seen.body {
+            Body::Waits => panic!("the other waits for more of the answer"),
+            Body::Whole(other) if !opens => assert_eq!(other, body),
+            Body::Whole(_) | Body::Refused => {}
+        }
+    }
+    if opens {
+        return;
+    }
+    // And passed on to a client.
+    for exact in [None, Some(body.len() as u64)] {
+        let announced = Announced::of_response(&method, Version::HTTP_11, status, &headers, exact);
+        let mut out = Vec::new();
+        encode::response(&mut out, Version::HTTP_11, status, &headers, announced, b"");
+        write_body(&mut out, announced.sending, &body);
+        let again = answer(Pieces::new(&out, &[]), &method).expect("an answer that is passed on is one");
+        assert_eq!((again.status, again.body.as_ref()), (status, Some(&body)), "{announced:?}");
+        let seen = reference::answer(&out, &method).expect("an answer that is passed on is understood");
+        assert_eq!((seen.line.as_str(), seen.body), (status.as_str(), Body::Whole(body.clone())));
+    }
+}
+
+/// A chunked body, and what comes after it, in pieces that end where the first bytes say.
+///
+/// # Panics
+/// Where its end or what is in it is read in two ways.
+pub fn http1_bodies(input: &[u8]) {
+    let Some((cuts, bytes)) = input.split_at_checked(2) else { return };
+    let whole = chunked(Pieces::new(bytes, &[]));
+    let pieces = chunked(Pieces::new(bytes, cuts));
+    assert_eq!(whole.as_ref().ok(), pieces.as_ref().ok(), "pieces matter");
+    let single = single_chunk(bytes);
+    let Ok(Some((body, trailers, length))) = whole else {
+        assert_eq!(single, None, "only whole bodies are taken as a whole");
+        return;
+    };
+    if let Some((data, end)) = single {
+        assert_eq!((&bytes[data], end, trailers.is_empty()), (&body[..], length, true));
+    }
+    let head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    let message = [&head[..], &bytes[..length], b"GET /next HTTP/1.1\r\nhost: a\r\n\r\n"].concat();
+    let seen = reference::requests(&message);
+    if let Some(Seen { body: Body::Whole(other), .. }) = seen.first() {
+        assert_eq!(*other, body);
+        assert_eq!(seen.get(1).map(|next| next.line.as_str()), Some("GET /next"), "it ends elsewhere");
+    } else {
+        assert!(matches!(seen.first(), Some(Seen { body: Body::Refused, .. })), "the other waits for more");
+    }
+    // And passed on.
+    let mut out = Vec::new();
+    write_body(&mut out, Sending::Chunked, &body);
+    out.truncate(out.len() - b"0\r\n\r\n".len());
+    encode::trailers(&mut out, &trailers);
+    let length = out.len();
+    assert_eq!(chunked(Pieces::new(&out, &[])), Ok(Some((body, trailers, length))));
+}
+
+/// Bytes that come in pieces, each by a read of its own.
+struct Pieces(Vec<Vec<u8>>);
+
+impl Pieces {
+    /// Cut into at most one more than there are cuts. Each says where, in parts of the whole.
+    fn new(bytes: &[u8], cuts: &[u8]) -> Self {
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| usize::from(*cut) * bytes.len() / 255).collect();
+        cuts.extend([0, bytes.len()]);
+        cuts.sort_unstable();
+        cuts.dedup();
+        Self(cuts.windows(2).rev().map(|ends| bytes[ends[0]..ends[1]].to_vec()).collect())
+    }
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if let Some(piece) = self.0.pop() {
+            let (now, later) = piece.split_at(piece.len().min(buffer.remaining()));
+            buffer.put_slice(now);
+            if !later.is_empty() {
+                self.0.push(later.to_vec());
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// These never wait.
+fn ready<T>(poll: Poll<T>) -> T {
+    match poll {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("it waits"),
+    }
+}
+
+/// A request, read to its end.
+#[derive(Debug)]
+struct Message {
+    parts: request::Parts,
+    framing: Framing,
+    body: Vec<u8>,
+    trailers: HeaderMap,
+    keep: bool,
+}
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        let key = |this: &Self| (this.line(), this.parts.version, this.framing, this.keep);
+        key(self) == key(other)
+            && (&self.parts.headers, self.path(), &self.body, &self.trailers)
+                == (&other.parts.headers, other.path(), &other.body, &other.trailers)
+    }
+}
+
+impl Message {
+    fn line(&self) -> String {
+        format!("{} {}", self.parts.method, self.parts.uri)
+    }
+
+    fn path(&self) -> &[u8] {
+        uri::path(&self.parts.uri, &self.parts.extensions)
+    }
+
+    fn compare(&self, seen: &Seen) {
+        // OPTIONS in absolute form has the path `*` here.
+        if self.parts.method != Method::OPTIONS {
+            assert_eq!(self.line(), seen.line);
+        }
+        match &seen.body {
+            Body::Whole(body) => assert_eq!(*body, self.body),
+            Body::Refused => {}
+            // Both take what follows for something else than a body.
+            Body::Waits if self.parts.method == Method::CONNECT => {}
+            Body::Waits => panic!("the other waits for more of {self:?}"),
+        }
+    }
+
+    /// What is passed on, if it is, is this message and nothing besides.
+    fn pass_on(&self) {
+        let mut parts = self.parts.clone();
+        if parts.headers.contains_key(UPGRADE)
+            || parts.method == Method::CONNECT
+            || normalize_request(&mut parts, || "a".to_owned()).is_err()
+        {
+            return;
+        }
+        let length = self.body.len() as u64;
+        for exact in [None, Some(length)] {
+            // As the server knows it.
+            let exact = if let Framing::Length(length) = self.framing { Some(length) } else { exact };
+            let announced = Announced::of_request(&parts, exact);
+            let mut out = Vec::new();
+            encode::request(&mut out, &parts, announced, None);
+            write_body(&mut out, announced.sending, &self.body);
+            let again = Requests::read(Pieces::new(&out, &[]));
+            let [message] = &again.messages[..] else { panic!("{again:?} is passed on for {self:?}") };
+            assert!(!again.refused, "something is passed on behind {self:?}");
+            assert_eq!(message.body, self.body);
+            assert_eq!(message.parts.method, self.parts.method);
+            assert_eq!(message.path(), uri::path(&parts.uri, &parts.extensions));
+            if parts.extensions.get::<AsSent>().is_some() {
+                // The other refuses such paths.
+                continue;
+            }
+            let seen = reference::requests(&out);
+            let [seen] = &seen[..] else { panic!("{seen:?} is read of {self:?}") };
+            message.compare(seen);
+            assert_eq!(seen.body, Body::Whole(self.body.clone()));
+        }
+    }
+}
+
+fn write_body(out: &mut Vec<u8>, sending: Sending, body: &[u8]) {
+    match sending {
+        Sending::Chunked => {
+            for chunk in body.chunks(1000) {
+                encode::chunk_size(out, chunk.len());
+                out.extend_from_slice(chunk);
+                out.extend_from_slice(b"\r\n");
+            }
+            encode::trailers(out, &HeaderMap::new());
+        }
+        Sending::Length(length) => {
+            assert_eq!(length, body.len() as u64);
+            out.extend_from_slice(body);
+        }
+        Sending::UntilClose => out.extend_from_slice(body),
+        Sending::Nothing => assert!(body.is_empty(), "a body is lost"),
+    }
+}
+
+/// The requests that came on a connection, to its end or to the first that is refused.
+#[derive(Debug)]
+struct Requests {
+    messages: Vec<Message>,
+    refused: bool,
+}
+
+impl Requests {
+    fn read(mut pieces: Pieces) -> Self {
+        let mut cx = Context::from_waker(Waker::noop());
+        let (mut input, mut messages) = (Input::default(), Vec::new());
+        loop {
+            let head = match ready(input.poll_head(&mut cx, &mut pieces, &Charge::default(), head::request)) {
+                Ok(head) => head,
+                Err(NoHead::Ended) => return Self { messages, refused: false },
+                Err(NoHead::Cut | NoHead::Bad(Bad::Malformed(_) | Bad::TooLarge)) => {
+                    return Self { messages, refused: true };
+                }
+                Err(NoHead::Broken(error)) => panic!("{error}"),
+            };
+            let body = match &head.whole {
+                Some(whole) => Some((whole.to_vec(), HeaderMap::new())),
+                None => body(&mut cx, &mut input, &mut pieces, head.framing),
+            };
+            let Some((body, trailers)) = body else { return Self { messages, refused: true } };
+            let (parts, framing, keep) = (head.parts, head.framing, head.keep);
+            messages.push(Message { parts, framing, body, trailers, keep });
+        }
+    }
+}
+
+/// The rest of a body, if it comes to its end.
+fn body(
+    cx: &mut Context<'_>,
+    input: &mut Input,
+    pieces: &mut Pieces,
+    framing: Framing,
+) -> Option<(Vec<u8>, HeaderMap)> {
+    let (mut decoder, mut body, mut trailers) = (Decoder::new(framing), Vec::new(), HeaderMap::new());
+    while !decoder.is_over() {
+        match ready(input.poll_body(cx, pieces, &mut decoder, &Charge::default(), |_| {})) {
+            Ok(Decoded::Data(data)) => body.extend_from_slice(&data),
+            Ok(Decoded::Trailers(fields)) => trailers = fields,
+            Ok(Decoded::End) => {}
+            Ok(Decoded::More) => panic!("there is always more"),
+            Err(_) => return None,
+        }
+    }
+    Some((body, trailers))
+}
+
+#[derive(Debug, PartialEq)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    /// `None`: it is not whole.
+    body: Option<Vec<u8>>,
+    keep: bool,
+}
+
+/// The final answer to a request with `method`.
+fn answer(mut pieces: Pieces, method: &Method) -> Option<Answer> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut input = Input::default();
+    loop {
+        let parse = |bytes: &[u8]| head::response(bytes, method);
+        let head = ready(input.poll_head(&mut cx, &mut pieces, &Charge::default(), parse)).ok()?;
+        let status = head.parts.status;
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            continue;
+        }
+        let body = match head.whole {
+            Some(whole) => Some(whole.to_vec()),
+            None => body(&mut cx, &mut input, &mut pieces, head.framing).map(|(body, _)| body),
+        };
+        return Some(Answer { status, headers: head.parts.headers, body, keep: head.keep });
+    }
+}
+
+/// A chunked body, its trailers, and how many bytes they were; `None`: it does not end.
+type Chunked = Option<(Vec<u8>, HeaderMap, usize)>;
+
+fn chunked(Pieces(mut pieces): Pieces) -> Result<Chunked, Malformed> {
+    let mut decoder = Decoder::new(Framing::Chunked);
+    let (mut buffer, mut came) = (BytesMut::new(), 0);
+    let (mut body, mut trailers) = (Vec::new(), HeaderMap::new());
+    while !decoder.is_over() {
+        match decoder.decode(&mut buffer)? {
+            Decoded::Data(data) => body.extend_from_slice(&data),
+            Decoded::Trailers(fields) => trailers = fields,
+            Decoded::End => {}
+            Decoded::More => {
+                let Some(piece) = pieces.pop() else { return Ok(None) };
+                came += piece.len();
+                buffer.extend_from_slice(&piece);
+            }
+        }
+    }
+    Ok(Some((body, trailers, came - buffer.remaining())))
+}
