@@ -135,6 +135,7 @@ impl Passage {
                 last.elapsed() < REMEMBERED
             });
             drop(outside);
+            self.proxy.forget_passed_by(&now);
             before = now;
         }
     }

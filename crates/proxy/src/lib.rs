@@ -48,6 +48,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tulle_model::name::{ServiceName, WorkloadName};
 
 use crate::budget::Budget;
@@ -55,7 +56,7 @@ use crate::clock::MeshClock;
 use crate::listener::Purpose;
 use crate::metrics::{Edge, Protocol, Rejection, Verdict, WorkerMetrics, WorkerRegistry};
 use crate::reach::Reach;
-use crate::state::{Demand, Expired, LocalWorkload, StateCell};
+use crate::state::{Demand, Expired, LocalWorkload, NodeState, StateCell};
 use crate::thread::Command;
 
 pub use crate::progress::Deadlines;
@@ -206,6 +207,11 @@ impl Proxy {
                 self.passed_by.lock().edge(&edge).connections(verdict, count);
             }
         }
+    }
+
+    /// Forgets what was counted so for workloads that are gone, as workers do for themselves. To be called now and then.
+    pub fn forget_passed_by(&self, state: &NodeState) {
+        self.passed_by.lock().forget(Instant::now(), state);
     }
 
     /// Counts connections that were refused before they came to the proxy.
