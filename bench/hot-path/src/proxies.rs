@@ -137,6 +137,7 @@ impl Node {
             http_routes: Default::default(),
             tcp_route: None,
             http_only: false,
+            http1: Default::default(),
         };
         let config = ServiceConfig::new(service(), vec![port]);
         let set = EndpointSet::new(service(), vec![(Arc::new(endpoint), 0)]);

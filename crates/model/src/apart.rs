@@ -55,6 +55,7 @@ fn ports(config: &ServiceConfig, endpoint: &Arc<Endpoint>) -> (Vec<PortConfig>, 
         http_routes: HttpRouteTable::default(),
         tcp_route: None,
         http_only: port.http_only,
+        http1: port.http1,
     };
     let offered = |port: &&PortConfig| endpoint.target_port(port.number).is_some();
     let mut ports: Vec<_> =
@@ -92,6 +93,7 @@ mod tests {
             http_routes: HttpRouteTable::default(),
             tcp_route: None,
             http_only: false,
+            http1: Default::default(),
         };
         let ports = vec![port(80, "web"), port(5432, "sql")];
         let config = ServiceConfig { shape: Shape::Headless, ..ServiceConfig::new(db.clone(), ports) };

@@ -19,6 +19,7 @@ pub mod kinds;
 pub mod kubernetes;
 pub mod name;
 pub mod path;
+pub mod port_settings;
 pub mod registry;
 pub mod retry_budget;
 pub mod routing;

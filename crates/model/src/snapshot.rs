@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::identity::SpiffeId;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
+use crate::port_settings::Http1Settings;
 use crate::routing::index::RouteIndex;
 
 /// A map with a fast hash, for lookups on the request path.
@@ -138,6 +139,8 @@ pub struct PortConfig {
     pub tcp_route: Option<Arc<TcpRule>>,
     /// An HTTPRoute names the port: what is not HTTP is refused there, though nothing declares a protocol.
     pub http_only: bool,
+    /// How HTTP/1 is spoken there.
+    pub http1: Http1Settings,
 }
 
 impl PortConfig {
@@ -422,8 +425,15 @@ mod tests {
     use super::*;
 
     fn port(number: u16, protocol: AppProtocol) -> PortConfig {
-        let http_routes = HttpRouteTable::default();
-        PortConfig { number, name: "".into(), protocol, http_routes, tcp_route: None, http_only: false }
+        PortConfig {
+            number,
+            name: "".into(),
+            protocol,
+            http_routes: HttpRouteTable::default(),
+            tcp_route: None,
+            http_only: false,
+            http1: Http1Settings::DEFAULT,
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::http::grpc::{self, Messages};
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
 use crate::http::reply::{Reason, failed, reply};
+use crate::http::spelling::Spelling;
 use crate::link::APP_VERSION;
 use crate::state::LocalWorkload;
 use crate::worker::Worker;
@@ -50,11 +51,19 @@ pub(crate) async fn serve_request(
         return reply(Reason::BadRequest, "the request does not say what host it is for");
     }
     request.headers_mut().remove(HOST);
-    if let Err(problem) = headers::normalize_inner(request.headers_mut()) {
-        return reply(Reason::BadRequest, problem.0);
+    let spelling = match headers::normalize_inner(request.headers_mut()) {
+        Ok(spelling) => spelling,
+        Err(problem) => return reply(Reason::BadRequest, problem.0),
+    };
+    let (mut head, body) = request.into_parts();
+    if let Some(spelling) = spelling.filter(|_| version == AppVersion::Http1) {
+        head.extensions.insert(spelling);
     }
-    let (head, body) = request.into_parts();
-    let response = pass(worker, workload, port, version, &head, body, caller).await;
+    let mut response = pass(worker, workload, port, version, &head, body, caller).await;
+    if let Some(spelling) = response.extensions_mut().remove::<Spelling>() {
+        let (name, value) = spelling.field();
+        response.headers_mut().insert(name, value);
+    }
     give_headers(head.headers);
     response
 }

@@ -46,7 +46,7 @@ impl Deadlines {
         match what {
             Stall::Head => self.head,
             Stall::Body => self.body,
-            Stall::Write | Stall::Interim => self.write,
+            Stall::Write | Stall::Interim | Stall::HalfClosed => self.write,
         }
     }
 
@@ -105,10 +105,17 @@ pub enum Stall {
     Write,
     /// Interim answers without end.
     Interim,
+    /// A client of HTTP/1 that has closed its side takes nothing of an answer.
+    HalfClosed,
 }
 
-pub(crate) const STALLS: [(Stall, &str); 4] =
-    [(Stall::Head, "head"), (Stall::Body, "body"), (Stall::Write, "write"), (Stall::Interim, "interim")];
+pub(crate) const STALLS: [(Stall, &str); 5] = [
+    (Stall::Head, "head"),
+    (Stall::Body, "body"),
+    (Stall::Write, "write"),
+    (Stall::Interim, "interim"),
+    (Stall::HalfClosed, "half-closed"),
+];
 
 /// The error of a body that its sender does not go on with.
 #[derive(Debug)]

@@ -6,8 +6,10 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::FutureExt;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -74,7 +76,19 @@ pub trait Duplex: AsyncRead + AsyncWrite + Reset + Unpin {}
 
 impl<IO: AsyncRead + AsyncWrite + Reset + Unpin> Duplex for IO {}
 
+/// How often the host of a client that has closed its side is asked whether it lives, and how often in vain.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const ALIVE_QUESTIONS: u32 = 3;
+
 impl Downstream {
+    /// Has the kernel notice when the client's host answers no more.
+    pub fn keep_alive(&self) {
+        if let Self::Tcp(tcp) = self {
+            let ask = TcpKeepalive::new().with_time(ALIVE_INTERVAL).with_interval(ALIVE_INTERVAL);
+            let _ = SockRef::from(tcp).set_tcp_keepalive(&ask.with_retries(ALIVE_QUESTIONS));
+        }
+    }
+
     /// What the client has closed, also behind what it sent and nobody has read. `None` as well where that
     /// cannot be told.
     pub fn closed(&self) -> Option<Closed> {

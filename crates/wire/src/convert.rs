@@ -6,10 +6,12 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::{NamespacedName, dns_subdomain_problem};
+use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot as model;
 
 use crate::discovery as wire;
@@ -138,6 +140,10 @@ impl From<&model::PortConfig> for wire::Port {
             http_rules: rules.into_iter().map(|rule| wire::Rule::from(&**rule)).collect(),
             tcp_rule: port.tcp_route.as_deref().map(wire::Rule::from),
             http_only: port.http_only,
+            http1: (port.http1 != Http1Settings::DEFAULT).then(|| wire::Http1 {
+                preserve_case: port.http1.preserve_case,
+                half_close_ms: u32::try_from(port.http1.half_close.as_millis()).unwrap_or(u32::MAX),
+            }),
         }
     }
 }
@@ -170,6 +176,10 @@ impl TryFrom<wire::Port> for model::PortConfig {
             http_routes: model::HttpRouteTable::new(entries),
             tcp_route,
             http_only: port.http_only,
+            http1: port.http1.map_or(Http1Settings::DEFAULT, |http1| Http1Settings {
+                preserve_case: http1.preserve_case,
+                half_close: Duration::from_millis(http1.half_close_ms.into()),
+            }),
         })
     }
 }

@@ -5,11 +5,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use prost::Message;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::NamespacedName;
+use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, EgressPolicy, Endpoint, EndpointSet, HttpMatch, HttpRouteEntry,
     HttpRouteTable, HttpRule, MeshSettings, NodeAddress, PathMatch, Pattern, PortConfig, PortMapping,
@@ -73,11 +75,14 @@ fn services() -> impl Strategy<Value = ServiceConfig> {
         AppProtocol::Tcp,
     ]);
     let tcp_rule = (names(), backends()).prop_map(|(route, backends)| Arc::new(TcpRule { route, backends }));
-    let port = ("[a-z]{0,4}", protocol, tables(), prop::option::of(tcp_rule), any::<bool>());
+    let port =
+        ("[a-z]{0,4}", protocol, tables(), prop::option::of(tcp_rule), any::<bool>(), any::<(bool, u32)>());
     let config = (names(), prop::collection::btree_map(1u16.., port, 0..4)).prop_map(|(name, ports)| {
-        let port = |(number, port): (u16, (String, _, _, _, _))| {
-            let (name, protocol, http_routes, tcp_route, http_only) = port;
-            PortConfig { number, name: name.into(), protocol, http_routes, tcp_route, http_only }
+        let port = |(number, port): (u16, (String, _, _, _, _, _))| {
+            let (name, protocol, http_routes, tcp_route, http_only, (preserve_case, half_close)) = port;
+            let half_close = Duration::from_millis(u64::from(half_close));
+            let http1 = Http1Settings { preserve_case, half_close };
+            PortConfig { number, name: name.into(), protocol, http_routes, tcp_route, http_only, http1 }
         };
         (name, ports.into_iter().map(port).collect())
     });

@@ -1,7 +1,7 @@
 //! Objects read into what the compiler needs of them, everything checked.
 //!
 //! An object that does not read is refused as a whole. What only affects some other part (a status,
-//! an annotation) is not read, so that two objects that mean the same are equal here.
+//! an annotation of somebody else's) is not read, so that two objects that mean the same are equal here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +15,7 @@ use crate::kinds::core::{EndpointSlice, IntOrString, Service};
 use crate::kinds::meta::ObjectMeta;
 use crate::kinds::tulle::{Mesh, STALE, Workload};
 use crate::name::{NamespacedName, ServiceName, dns_subdomain_problem};
+use crate::port_settings::{self, Http1Settings, Named};
 use crate::snapshot::{AppProtocol, EgressPolicy, MeshSettings, NodeAddress, Shape};
 
 /// Why an object cannot be used: the field and what is wrong with it.
@@ -70,6 +71,7 @@ pub(super) struct ServicePortForm {
     pub name: Arc<str>,
     pub protocol: AppProtocol,
     pub target: Target,
+    pub http1: Http1Settings,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,9 +108,19 @@ impl ServiceForm {
                 name: port.name.unwrap_or_default().into(),
                 protocol: app_protocol(port.app_protocol.as_deref()),
                 target,
+                http1: Http1Settings::DEFAULT,
             });
         }
         ports.sort_by_key(|p| p.number);
+        let named: Vec<Named<'_>> =
+            ports.iter().map(|port| named(port.number, &port.name, port.protocol)).collect();
+        let annotations = &service.metadata.annotations;
+        let settings = port_settings::settings(|key| annotations.get(key).map(String::as_str), &named);
+        let settings =
+            settings.map_err(|(key, problem)| invalid(format!("metadata.annotations[{key}]"), problem))?;
+        for (port, settings) in ports.iter_mut().zip(settings) {
+            port.http1 = settings;
+        }
         let shape = match (service.spec.type_.as_deref(), service.spec.cluster_ip.as_deref()) {
             (Some("ExternalName"), _) => {
                 let name = service.spec.external_name.unwrap_or_default();
@@ -138,8 +150,14 @@ impl ServiceForm {
     }
 }
 
+/// A port as annotations name it.
+pub(crate) fn named(number: u16, name: &str, protocol: AppProtocol) -> Named<'_> {
+    let http1 = matches!(protocol, AppProtocol::Detect | AppProtocol::Http1);
+    Named { number, name, http1, bytes: protocol == AppProtocol::Tcp }
+}
+
 /// What a port with that `appProtocol` is taken to speak (KEP-3726 for the names of Kubernetes).
-fn app_protocol(declared: Option<&str>) -> AppProtocol {
+pub(crate) fn app_protocol(declared: Option<&str>) -> AppProtocol {
     match declared.unwrap_or_default().to_ascii_lowercase().as_str() {
         "" => AppProtocol::Detect,
         "http" | "http1" | "http/1.1" | "grpc-web" | "kubernetes.io/ws" => AppProtocol::Http1,

@@ -9,7 +9,7 @@
 //! form is as good as absent.
 
 mod endpoints;
-mod form;
+pub(crate) mod form;
 mod index;
 mod route;
 pub mod slices;
@@ -489,6 +489,7 @@ impl Compiler {
                 http_routes: HttpRouteTable::new(entries),
                 tcp_route,
                 http_only,
+                http1: port.http1,
             }
         });
         Some(ServiceConfig { name: name.clone(), ports: ports.collect(), shape: form.shape.clone() })

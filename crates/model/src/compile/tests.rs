@@ -693,3 +693,27 @@ fn a_silent_nodes_workload_stays_an_endpoint_and_is_stale() {
     let set = compiler.endpoints(&name("shop/c")).unwrap();
     assert_eq!((set.endpoints.len(), set.stale_since.as_slice(), set.stale()), (2, &[0, 100][..], 1));
 }
+
+/// Without anything else of the object.
+#[test]
+fn annotations_change_what_a_port_is() {
+    let annotated = |annotations: Value| {
+        let spec = json!({ "ports": [{ "name": "web", "port": 80 }, { "name": "b", "port": 81 }] });
+        let metadata = json!({ "namespace": "shop", "name": "c", "annotations": annotations });
+        put(KindId::Service, json!({ "metadata": metadata, "spec": spec }))
+    };
+    let mut compiler = compiler();
+    let settings = |compiler: &Compiler| -> Vec<(bool, u64)> {
+        let config = compiler.service(&name("shop/c")).unwrap();
+        config.ports.iter().map(|p| (p.http1.preserve_case, p.http1.half_close.as_secs())).collect()
+    };
+    compiler.apply_all([annotated(json!({ "other": "x" }))]);
+    assert_eq!(settings(&compiler), [(false, 15), (false, 15)]);
+    let both = json!({ "tulle.dev/preserve-header-case": "b", "tulle.dev/half-close-timeout": "web=1m" });
+    let published = compiler.apply_all([annotated(both)]);
+    assert_eq!(settings(&compiler), [(false, 60), (true, 15)]);
+    drop(published);
+    // What is wrong leaves the last good form in force.
+    compiler.apply_all([annotated(json!({ "tulle.dev/preserve-header-case": "c" }))]);
+    assert_eq!(settings(&compiler), [(false, 60), (true, 15)]);
+}

@@ -1,6 +1,6 @@
 //! Service and EndpointSlice (the rules of Kubernetes' own validation).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -8,7 +8,9 @@ use serde_json::Value;
 use super::field::{Code, Errors, Field, shown};
 use super::metadata::check_labels;
 use super::syntax::{port_name_problem, qualified_name_problem};
+use crate::compile::form;
 use crate::name::{dns_label_problem, dns_subdomain_problem};
+use crate::port_settings;
 
 pub(super) fn check_service(service: &Field<'_>, errors: &mut Errors) {
     let Some(spec) = service.get("spec") else {
@@ -53,6 +55,7 @@ pub(super) fn check_service(service: &Field<'_>, errors: &mut Errors) {
         check_app_protocol(&port, errors);
         check_meshed(&port, errors);
     }
+    check_port_settings(service, &spec, errors);
 }
 
 /// What would be accepted and not come about is refused.
@@ -137,6 +140,41 @@ fn check_transport(port: &Field<'_>, errors: &mut Errors) {
     {
         let message = format!("`{text}` is not supported: the mesh carries TCP only; leave the port out");
         errors.push(&protocol, Code::NotSupported, message);
+    }
+}
+
+/// The annotations that the mesh reads (see [`crate::port_settings`]).
+fn check_port_settings(service: &Field<'_>, spec: &Field<'_>, errors: &mut Errors) {
+    let Some(metadata) = service.get("metadata") else { return };
+    let mut found = BTreeMap::new();
+    for (key, value) in metadata.entries("annotations") {
+        if port_settings::ANNOTATIONS.contains(&key) {
+            found.insert(key, value);
+        } else if key.starts_with(port_settings::PREFIX) {
+            let known = port_settings::ANNOTATIONS.map(|known| format!("`{known}`")).join(", ");
+            errors.invalid(
+                &value,
+                format!("`{}` means nothing to Tulle; it knows {known}", key.escape_debug()),
+            );
+        }
+    }
+    if found.is_empty() {
+        return;
+    }
+    let fields: Vec<Field<'_>> = spec.items("ports").collect();
+    let ports = fields.iter().filter(|port| matches!(port.get_str("protocol"), None | Some("" | "TCP")));
+    let named: Vec<_> = ports
+        .filter_map(|port| {
+            let number = port.get("port")?.value.as_u64()?.try_into().ok()?;
+            let protocol = form::app_protocol(port.get_str("appProtocol"));
+            Some(form::named(number, port.get_str("name").unwrap_or_default(), protocol))
+        })
+        .collect();
+    let read = port_settings::settings(|key| found.get(key).and_then(Field::str), &named);
+    if let Err((key, problem)) = read
+        && let Some(value) = found.get(key)
+    {
+        errors.invalid(value, problem);
     }
 }
 

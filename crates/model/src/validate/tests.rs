@@ -606,3 +606,35 @@ fn references_to_what_does_not_exist_are_found() {
         (4, "spec.parentRefs[0]: `Gateway` as parent is not supported yet: expected a Service (`group: \"\"`, `kind: Service`)".to_owned()),
     ]);
 }
+
+#[test]
+fn services_say_how_http1_is_spoken() {
+    let with = |annotations: Value| {
+        let spec = json!({ "ports": [
+            { "name": "web", "port": 80 },
+            { "name": "rpc", "port": 81, "appProtocol": "grpc" },
+            { "name": "dns", "port": 53, "protocol": "UDP" },
+        ] });
+        let mut service = object(KindId::Service, spec);
+        service["metadata"]["annotations"] = annotations;
+        errors(KindId::Service, &service)
+    };
+    let fine = json!({
+        "tulle.dev/preserve-header-case": "web", "tulle.dev/half-close-timeout": "1m, rpc=2s", "other.dev/x": "?",
+    });
+    assert_eq!(with(fine), [""; 0]);
+    for (key, value, message) in [
+        ("tulle.dev/preserve-header-case", "rpc", "port `rpc` does not speak HTTP/1"),
+        ("tulle.dev/preserve-header-case", "dns", "`dns` is no TCP port of the service (it has web, rpc)"),
+        ("tulle.dev/half-close-timeout", "soon", "`soon` is no duration"),
+        (
+            "tulle.dev/half-closed-timeout",
+            "1s",
+            "means nothing to Tulle; it knows `tulle.dev/preserve-header-case`",
+        ),
+    ] {
+        let found = with(json!({ key: value }));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("metadata.annotations") && found[0].contains(message), "{found:?}");
+    }
+}

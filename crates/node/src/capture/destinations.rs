@@ -103,6 +103,7 @@ mod tests {
             http_routes: HttpRouteTable::default(),
             tcp_route: None,
             http_only: false,
+            http1: Default::default(),
         };
         for (name, ports) in [
             (&names[2], vec![port(80, AppProtocol::Http1)]),
@@ -136,6 +137,7 @@ mod tests {
                 http_routes: HttpRouteTable::default(),
                 tcp_route: None,
                 http_only: false,
+                http1: Default::default(),
             });
             let config = ServiceConfig::new(name.clone(), ports.collect());
             snapshot.services.insert(name, Known::Present(Arc::new(config)));

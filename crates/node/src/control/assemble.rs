@@ -514,6 +514,7 @@ mod tests {
             http_routes: Default::default(),
             tcp_route: Some(Arc::new(rule)),
             http_only: false,
+            http1: Default::default(),
         };
         let config = ServiceConfig::new(name(service), vec![port]);
         let value = discovery::Service::from(&config).encode_to_vec();
@@ -688,6 +689,7 @@ mod tests {
             http_routes: Default::default(),
             tcp_route: None,
             http_only: false,
+            http1: Default::default(),
         };
         let config = ServiceConfig { shape: Shape::Headless, ..ServiceConfig::new(db.clone(), vec![port]) };
         send(&mut assembler, any(discovery::Service::from(&config).encode_to_vec()), type_url::SERVICE);

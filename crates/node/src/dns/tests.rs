@@ -32,6 +32,7 @@ fn known(name: &ServiceName) -> Option<(ServiceConfig, EndpointSet)> {
         http_routes: HttpRouteTable::default(),
         tcp_route: None,
         http_only: false,
+        http1: Default::default(),
     };
     let shape = match &*name.name {
         "c" => Shape::Balanced,

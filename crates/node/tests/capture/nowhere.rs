@@ -35,6 +35,7 @@ fn known(endpoints_of_db: usize) -> NodeState {
             http_routes: HttpRouteTable::default(),
             tcp_route: None,
             http_only: false,
+            http1: Default::default(),
         };
         let name = ServiceName::new("default", name);
         let config = ServiceConfig::new(name.clone(), vec![port]);

@@ -29,6 +29,7 @@ use crate::http::record::{Destination, Outcome, Record};
 use crate::http::replay::Replay;
 use crate::http::reply::{self, Reason};
 use crate::http::retry::Attempts;
+use crate::http::spelling::{Spelling, Written};
 use crate::http2::RequestHead;
 use crate::inbound;
 use crate::link::{REASON, RESET, RETRY};
@@ -55,6 +56,8 @@ pub(crate) struct Call {
     pub body: Body,
     pub target: Target,
     pub caller: Caller,
+    /// The head as it came, in HTTP/1.
+    pub written: Option<Written>,
 }
 
 impl Target {
@@ -91,6 +94,8 @@ pub(crate) struct Routed {
     pub port: u16,
     /// What to speak to the application.
     pub version: AppVersion,
+    /// The port wants heads as they are written.
+    pub preserve_case: bool,
 }
 
 /// An endpoint chosen for one attempt.
@@ -106,11 +111,12 @@ pub(crate) async fn forward(
     record: &Record,
     call: Call,
 ) -> (Outcome, Response<Body>) {
-    let Call { head, body, target, caller } = call;
+    let Call { mut head, body, target, caller, written } = call;
     let mut route = match Route::find(worker, record, &head, target).await {
         Ok(route) => route,
         Err(refusal) => return refusal.into_answer(),
     };
+    route.spell(&mut head, written);
     let replay = Replay::new(body, &caller.account);
     loop {
         let hop = match route.next(worker) {
@@ -163,6 +169,7 @@ pub(crate) struct Route {
     attempts: Attempts,
     tried: Vec<Arc<Endpoint>>,
     version: AppVersion,
+    preserve_case: bool,
     /// The last failure would be no other on the same endpoint.
     futile: bool,
     /// How the last attempt was protected of which something may have reached an endpoint.
@@ -182,19 +189,30 @@ impl Route {
         head: &Parts,
         target: Target,
     ) -> Result<Self, Refusal> {
-        let (kind, version) = match target {
+        let (kind, version, preserve_case) = match target {
             Target::Outside { addresses } => {
                 let version = AppVersion::of(head.version);
-                (Kind::Outside { addresses: addresses.into_iter() }, version)
+                (Kind::Outside { addresses: addresses.into_iter() }, version, false)
             }
             Target::Service { service, port } => {
                 let routed = route(worker, head, service, port).await?;
                 worker.budgets.record_request(&routed.backend, record.started());
-                (Kind::Service { backend: routed.backend, port: routed.port }, routed.version)
+                let kind = Kind::Service { backend: routed.backend, port: routed.port };
+                (kind, routed.version, routed.preserve_case)
             }
         };
-        let (attempts, sent) = (Attempts::default(), Security::Unsent);
-        Ok(Self { kind, attempts, tried: Vec::new(), version, futile: false, sent })
+        let (attempts, tried, sent) = (Attempts::default(), Vec::new(), Security::Unsent);
+        Ok(Self { kind, attempts, tried, version, preserve_case, futile: false, sent })
+    }
+
+    /// Has a head that came in HTTP/1 go on as it is `written`, where its port asks for that.
+    pub fn spell(&self, head: &mut Parts, written: Option<Written>) {
+        if self.preserve_case
+            && self.version == AppVersion::Http1
+            && let Some(spelling) = written.and_then(|Written(bytes)| Spelling::of_request(&bytes))
+        {
+            head.extensions.insert(spelling);
+        }
     }
 
     pub fn version(&self) -> AppVersion {
@@ -395,7 +413,8 @@ fn route_in(
     };
     if port_config.http_routes.is_empty() {
         let version = app_version(head.version, port_config);
-        return Ok(Routed { backend: service, port, version });
+        let preserve_case = port_config.http1.preserve_case;
+        return Ok(Routed { backend: service, port, version, preserve_case });
     }
     let table = &port_config.http_routes;
     if table.goes_by_path() && has_dot_segments(head.uri.path()) {
@@ -418,13 +437,13 @@ fn route_in(
             return refuse(Reason::InvalidBackend, message);
         }
     };
-    let version = match snapshot.services.get(&backend) {
-        Some(Known::Present(config)) => {
-            config.port(port).map_or(AppVersion::of(head.version), |p| app_version(head.version, p))
-        }
-        _ => app_version(head.version, port_config),
+    let config = match snapshot.services.get(&backend) {
+        Some(Known::Present(config)) => config.port(port),
+        _ => Some(port_config),
     };
-    Ok(Routed { backend, port, version })
+    let version = config.map_or(AppVersion::of(head.version), |config| app_version(head.version, config));
+    let preserve_case = config.is_some_and(|config| config.http1.preserve_case);
+    Ok(Routed { backend, port, version, preserve_case })
 }
 
 fn matching<'t>(table: &'t HttpRouteTable, head: &Parts) -> Option<&'t [Backend]> {
@@ -478,9 +497,16 @@ async fn send(
         return Ok(inbound::pass_request(worker, &workload, port, version, head, body, caller).await);
     }
     let more = worker.link_headers.of(&picked.endpoint, picked.target_port, version);
-    let head = RequestHead::new(head, &more);
-    let sent = worker.links.request(worker, source, &picked.endpoint, &head, body, &caller.asker);
+    let spelling = head.extensions.get::<Spelling>();
+    let with_spelling = spelling.map(|spelling| [&more[..], &[spelling.field()]].concat());
+    let request = RequestHead::new(head, with_spelling.as_deref().unwrap_or(&more));
+    let sent = worker.links.request(worker, source, &picked.endpoint, &request, body, &caller.asker);
     let mut response = sent.await?;
+    if spelling.is_some()
+        && let Some(spelling) = Spelling::take(response.headers_mut())
+    {
+        response.extensions_mut().insert(spelling);
+    }
     let status = response.status();
     headers::normalize_link_response(response.headers_mut(), status);
     Ok(response)

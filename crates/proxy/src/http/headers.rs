@@ -10,7 +10,8 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
 
-use crate::link::{self, REASON, RESET, RETRY};
+use crate::http::spelling::Spelling;
+use crate::link::{self, REASON, RESET, RETRY, SPELLING};
 use crate::uri;
 
 /// Header names with this beginning are the mesh's own: what comes from outside is removed.
@@ -85,13 +86,12 @@ impl Found {
 
     /// Takes off what belongs to the connection, and the mesh's own headers. `te: trailers` stays, and of an answer
     /// what its status needs.
-    fn strip(&self, headers: &mut HeaderMap, status: Option<StatusCode>) {
-        if self.own {
-            strip_own(headers, |_| false);
-        }
+    fn strip(&self, headers: &mut HeaderMap, status: Option<StatusCode>) -> Option<Spelling> {
+        let spelling = if self.own { strip_own(headers, |_| false) } else { None };
         if self.hop_by_hop {
             take_hop_by_hop(headers, status);
         }
+        spelling
     }
 
     /// Checks the framing, of which HTTP/1's own parser has left nothing to check.
@@ -193,12 +193,19 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
     list(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"))
 }
 
-fn strip_own(headers: &mut HeaderMap, kept: impl Fn(&HeaderName) -> bool) {
+/// Takes the mesh's own headers off; what one of them says of the others is given back.
+fn strip_own(headers: &mut HeaderMap, kept: impl Fn(&HeaderName) -> bool) -> Option<Spelling> {
     let own = headers.keys().filter(|name| kind(name) == Kind::Own && !kept(name));
     let own: Vec<HeaderName> = own.cloned().collect();
+    let mut spelling = None;
     for name in own {
-        headers.remove(name);
+        if name == SPELLING {
+            spelling = Spelling::take(headers);
+        } else {
+            headers.remove(name);
+        }
     }
+    spelling
 }
 
 /// What a client asks to go on in instead of HTTP (RFC 9110, section 7.8), as it named it. `h2c` is no
@@ -329,14 +336,14 @@ pub fn strip_proxy_only(headers: &mut HeaderMap) {
 }
 
 /// Takes what is no longer needed off a request that came over a link or from inside of the process, as
-/// for [`normalize_request`]: a peer is not trusted to have done it.
-pub fn normalize_inner(head: &mut HeaderMap) -> Result<(), Malformed> {
+/// for [`normalize_request`]: a peer is not trusted to have done it. What it says of how the fields were written
+/// is given back.
+pub(crate) fn normalize_inner(head: &mut HeaderMap) -> Result<Option<Spelling>, Malformed> {
     let found = Found::of(head);
     if found.length {
         one_length(head)?;
     }
-    found.strip(head, None);
-    Ok(())
+    Ok(found.strip(head, None))
 }
 
 /// Takes what belongs to the application's connection, and what only the mesh may say, off its response.

@@ -25,6 +25,7 @@ pub mod respond;
 pub mod retry;
 pub(crate) mod serve_http2;
 pub mod server;
+pub(crate) mod spelling;
 pub(crate) mod trailers;
 mod upgrade;
 mod websocket;

@@ -24,6 +24,7 @@ use crate::http::fault;
 use crate::http::grpc::{self, Messages};
 use crate::http::headers;
 use crate::http::reply::{Reason, grpc_failure};
+use crate::http::server::Connection;
 use crate::link::REASON;
 use crate::metrics::{EXTERNAL, Edge, EdgeMetrics, Protocol, UNKNOWN, Verdict};
 use crate::state::LocalWorkload;
@@ -50,6 +51,7 @@ struct Sent {
 }
 
 struct LogHead {
+    connection: Rc<Connection>,
     method: http::Method,
     uri: http::Uri,
     version: Version,
@@ -115,10 +117,10 @@ impl Outcome {
 }
 
 impl Record {
-    pub fn begin(worker: &Worker, head: &Parts) -> Self {
-        let log = worker.state.load().snapshot.mesh.access_log.then(|| {
+    pub(super) fn begin(connection: &Rc<Connection>, head: &Parts) -> Self {
+        let log = connection.worker.state.load().snapshot.mesh.access_log.then(|| {
             let (method, uri) = (head.method.clone(), head.uri.clone());
-            Box::new(LogHead { method, uri, version: head.version })
+            Box::new(LogHead { connection: connection.clone(), method, uri, version: head.version })
         });
         let protocol = if headers::is_grpc(&head.headers) { Protocol::Grpc } else { Protocol::Http };
         Self { started: Instant::now(), protocol, whole: Cell::new(0), sent: OnceCell::new(), log }
@@ -218,6 +220,7 @@ impl Record {
                     }
                     edge.request(Some(status.as_u16()), verdict, latency);
                     let Some(head) = log else { return };
+                    let cut = head.connection.cut.get().then_some(Reason::HalfClosed.as_str());
                     tracing::info!(
                         target: "tulle::access",
                         source = %source.name,
@@ -228,7 +231,7 @@ impl Record {
                         path = head.uri.path(),
                         version = ?head.version,
                         status = status.as_u16(),
-                        reason = reason.as_ref().and_then(|r| r.to_str().ok()),
+                        reason = reason.as_ref().and_then(|r| r.to_str().ok()).or(cut),
                         result = verdict.as_str(),
                         security = outcome.security.as_str(),
                         attempts = outcome.attempts,

@@ -36,6 +36,8 @@ pub enum Reason {
     BadRequest,
     /// The client does not go on with its request.
     RequestTimeout,
+    /// The client has closed its side, and the answer did not come in time.
+    HalfClosed,
     /// The head of the request, or its trailer section, is larger than is taken.
     HeadersTooLarge,
     /// The same of the answer.
@@ -93,6 +95,7 @@ impl Reason {
             | Self::EgressDenied
             | Self::BadRequest
             | Self::RequestTimeout
+            | Self::HalfClosed
             | Self::HeadersTooLarge
             | Self::Unsupported
             | Self::Shed(Shed::Memory | Shed::Descriptors) => Verdict::Refused,
@@ -127,6 +130,7 @@ impl Reason {
             Self::Timeout => "timeout",
             Self::BadRequest => "bad-request",
             Self::RequestTimeout => "request-timeout",
+            Self::HalfClosed => "half-closed",
             Self::HeadersTooLarge => "headers-too-large",
             Self::AnswerHeadersTooLarge => "answer-headers-too-large",
             Self::Unsupported => "unsupported",
@@ -151,7 +155,7 @@ impl Reason {
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::RequestTimeout | Self::HalfClosed => StatusCode::REQUEST_TIMEOUT,
             Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
             Self::MaxForwards => StatusCode::OK,
         }

@@ -124,7 +124,7 @@ async fn serve_stream(
         return connect(cx, head, sender, receiver).await;
     }
     let (request, asker) = (Request::from_parts(head, Body::from(receiver)), Asker::Http2(sender.interim()));
-    let mut answered = pin!(Some(answer(&cx, request, None, asker)));
+    let mut answered = pin!(Some(answer(&cx, request, None, None, asker)));
     let response = match or_reset(answered.as_mut(), &mut sender).await {
         Ok(response) => response,
         Err(error) => {
@@ -179,7 +179,7 @@ async fn connect(
     let (hand_over, handed_over) = oneshot::channel();
     let leaving = Leaving::Http2(handed_over);
     let (request, asker) = (Request::from_parts(head, Body::empty()), Asker::Http2(sender.interim()));
-    let mut answered = pin!(answer(&cx, request, Some(leaving), asker));
+    let mut answered = pin!(answer(&cx, request, None, Some(leaving), asker));
     let response = tokio::select! {
         biased;
         response = answered.as_mut() => response,

@@ -4,10 +4,17 @@
 //! finish the head of a request that it began, when it has closed its side and does not take the answer,
 //! or when the worker drains, after what is in flight.
 
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode, Version};
+use tulle_model::name::ServiceName;
+use tulle_model::snapshot::Known;
 
 use crate::budget::Account;
 use crate::http::asker::{Asker, Caller};
@@ -17,6 +24,7 @@ use crate::http::headers::Malformed;
 use crate::http::http1;
 use crate::http::record::{self, Destination, Outcome, Outline, Record};
 use crate::http::reply::{self, Reason, reply};
+use crate::http::spelling::Written;
 use crate::http::upgrade::{self, Leaving};
 use crate::http::{egress, headers, max_forwards, serve_http2};
 use crate::metrics::{Protocol, Verdict};
@@ -32,6 +40,10 @@ pub(super) struct Connection {
     destination: HttpDestination,
     /// What this worker has taken for the source.
     pub account: Rc<Account>,
+    /// Where the last request of an explicit proxy's client went.
+    asked: RefCell<Option<(ServiceName, u16)>>,
+    /// Its client, of HTTP/1, has closed its side and was let go.
+    pub cut: Cell<bool>,
 }
 
 impl Connection {
@@ -53,6 +65,30 @@ impl Connection {
         let destination = self.destination();
         record::count_unsent(&self.worker, &self.source, &destination, Protocol::Tcp, None, Verdict::Refused);
     }
+
+    /// The answer to a request whose client was let go meanwhile.
+    #[cold]
+    fn let_go(&self) -> (Outcome, Response<Body>) {
+        let message = format!(
+            "the client closed its side, and there was no answer within {:?} (tulle.dev/half-close-timeout)",
+            self.half_close()
+        );
+        Refusal::new(Reason::HalfClosed, message, self.destination()).into_answer()
+    }
+
+    /// How long a client that has closed its side may take nothing of an answer.
+    pub fn half_close(&self) -> Duration {
+        let asked = match &self.destination {
+            HttpDestination::Service { service, port } => Some((service.clone(), *port)),
+            HttpDestination::Proxy => self.asked.borrow().clone(),
+        };
+        let state = self.worker.state.load();
+        let settings = asked.and_then(|(service, port)| match state.snapshot.services.get(&service) {
+            Some(Known::Present(config)) => config.port(port).map(|port| port.http1),
+            _ => None,
+        });
+        settings.unwrap_or_default().half_close
+    }
 }
 
 /// Serves one connection (HTTP/1 or HTTP/2 by its preface), of which `first` was read already, until it
@@ -65,17 +101,26 @@ pub async fn serve(
     destination: HttpDestination,
 ) {
     let account = worker.account(&source.name);
-    let cx = Rc::new(Connection { worker, source, destination, account });
+    let cx = Rc::new(Connection {
+        worker,
+        source,
+        destination,
+        account,
+        asked: RefCell::default(),
+        cut: Cell::new(false),
+    });
     match http1::server::serve(&cx, io, first).await {
         http1::server::Ended::Closed => {}
         http1::server::Ended::Http2(io, first) => Box::pin(serve_http2::serve(cx, io, first.into())).await,
     }
 }
 
-/// Answers one request. `leaving`: how to leave HTTP, where the request can ask for that.
+/// Answers one request. `written`: its head as it came, in HTTP/1. `leaving`: how to leave HTTP, where the request can
+/// ask for that.
 pub(super) async fn answer(
     cx: &Rc<Connection>,
     request: Request<Body>,
+    written: Option<Written>,
     leaving: Option<Leaving>,
     asker: Asker,
 ) -> Response<Body> {
@@ -96,7 +141,7 @@ pub(super) async fn answer(
         Ok(()) if secure => Err(Malformed("for https the proxy is to be asked for a tunnel (CONNECT)")),
         checked => checked.and_then(|()| max_forwards::count(&mut head)),
     };
-    let record = Record::begin(&cx.worker, &head);
+    let record = Record::begin(cx, &head);
     let outcome = match checked {
         Err(problem) => {
             let message = problem.0.to_owned();
@@ -121,17 +166,32 @@ pub(super) async fn answer(
             };
         }
         Ok(target) => {
+            if explicit && let Target::Service { service, port } = &target {
+                *cx.asked.borrow_mut() = Some((service.clone(), *port));
+            }
             if version == Version::HTTP_10 {
                 // It cannot be waiting for an interim answer (RFC 9110, section 10.1.1).
                 head.headers.remove(http::header::EXPECT);
             }
             let caller = Caller { account: cx.account.clone(), asker };
-            let call = Call { head, body: record.watch(body), target, caller };
-            match on_upgrade {
-                // Boxed, as all that is rare: every connection has room for what is not.
-                Some(wish) => Box::pin(upgrade::forward(&cx.worker, &cx.source, &record, call, wish)).await,
-                None => forward::forward(&cx.worker, &cx.source, &record, call).await,
-            }
+            let call = Call { head, body: record.watch(body), target, caller, written };
+            let mut forwarded = pin!(async {
+                match on_upgrade {
+                    // Boxed, as all that is rare: every connection has room for what is not.
+                    Some(wish) => {
+                        Box::pin(upgrade::forward(&cx.worker, &cx.source, &record, call, wish)).await
+                    }
+                    None => forward::forward(&cx.worker, &cx.source, &record, call).await,
+                }
+            });
+            poll_fn(|task| {
+                let polled = forwarded.as_mut().poll(task);
+                if polled.is_pending() && cx.cut.get() {
+                    return Poll::Ready(cx.let_go());
+                }
+                polled
+            })
+            .await
         }
     };
     if outcome.reason.is_some() {
@@ -152,12 +212,12 @@ pub(super) async fn answer(
 
 /// Answers a request that nothing is done for, and records it as others.
 pub(super) fn decline(
-    cx: &Connection,
+    cx: &Rc<Connection>,
     head: http::request::Parts,
     reason: Reason,
     message: &str,
 ) -> Response<Body> {
-    let record = Record::begin(&cx.worker, &head);
+    let record = Record::begin(cx, &head);
     let (outcome, response) = Refusal::new(reason, message.to_owned(), cx.destination()).into_answer();
     let response = if record.is_grpc() { reply::for_grpc(response) } else { response };
     record.finish(&cx.worker, &cx.source, outcome, response)

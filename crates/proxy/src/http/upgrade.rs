@@ -86,7 +86,7 @@ pub(super) async fn forward(
     call: Call,
     wish: Wish,
 ) -> (Outcome, Response<Body>) {
-    let Call { mut head, body, target, caller } = call;
+    let Call { mut head, body, target, caller, written } = call;
     let account = &caller.account;
     if let Err(problem) = rewrite(&mut head, &wish.form) {
         return Refusal::new(Reason::Unsupported, problem, target.destination()).into_answer();
@@ -95,6 +95,7 @@ pub(super) async fn forward(
         Ok(route) => route,
         Err(refusal) => return refusal.into_answer(),
     };
+    route.spell(&mut head, written);
     if route.version() == AppVersion::Http2 && !matches!(wish.form, Form::Extended(_)) {
         let message = "the application speaks HTTP/2, which has no such upgrade".to_owned();
         return Refusal::new(Reason::Unsupported, message, route.destination()).into_answer();

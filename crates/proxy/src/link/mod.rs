@@ -30,6 +30,8 @@ pub const RETRY: HeaderName = HeaderName::from_static("tulle-retry");
 pub const RESET: HeaderName = HeaderName::from_static("tulle-reset");
 /// What the application offers to go on in, with a 426: HTTP/2 has no place for its `Upgrade`.
 pub const UPGRADE: HeaderName = HeaderName::from_static("tulle-upgrade");
+/// How the fields of a message of HTTP/1 were written (see [`Spelling`](crate::http::spelling::Spelling)).
+pub const SPELLING: HeaderName = HeaderName::from_static("tulle-spelling");
 
 /// What the mesh's own headers may add to a head on a link.
 const OWN_HEADERS: u32 = 8 << 10;

@@ -147,6 +147,7 @@ impl Node {
             http_routes: Default::default(),
             tcp_route: None,
             http_only: false,
+            http1: Default::default(),
         };
         let config = ServiceConfig::new(service.clone(), vec![port]);
         let endpoints = endpoints.into_iter().map(|endpoint| (Arc::new(endpoint), 0)).collect();

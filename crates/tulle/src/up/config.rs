@@ -50,6 +50,8 @@ pub struct Service {
     pub depends_on: Vec<String>,
     pub service_account: String,
     pub labels: BTreeMap<String, String>,
+    /// Of the Service.
+    pub annotations: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -186,6 +188,7 @@ const SERVICE_FIELDS: &[&str] = &[
     "dependsOn",
     "serviceAccount",
     "labels",
+    "annotations",
 ];
 
 /// What other tools have instead.
@@ -244,6 +247,10 @@ fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> {
             .map_or_else(|| Some(name.to_owned()), |f| f.label())
             .unwrap_or_default(),
         labels: field.get("labels").map(|f| map(&f.entries("{tier: front}"))).unwrap_or_default(),
+        annotations: field
+            .get("annotations")
+            .map(|f| map(&f.entries("{tulle.dev/half-close-timeout: 1m}")))
+            .unwrap_or_default(),
     })
 }
 

@@ -83,7 +83,7 @@ fn service(service: &Service, namespace: &str) -> Value {
         }
         value
     });
-    json!({
+    let mut object = json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
@@ -92,7 +92,11 @@ fn service(service: &Service, namespace: &str) -> Value {
             "labels": { "app": service.name, (MANAGED_BY.0): MANAGED_BY.1 },
         },
         "spec": { "selector": { "app": service.name }, "ports": ports.collect::<Vec<_>>() },
-    })
+    });
+    if !service.annotations.is_empty() {
+        object["metadata"]["annotations"] = json!(service.annotations);
+    }
+    object
 }
 
 async fn remove_others(objects: &Objects, wanted: &[(&'static Kind, Value)]) -> Result<()> {

@@ -96,6 +96,7 @@ mod tests {
             depends_on: Vec::new(),
             service_account: name.to_owned(),
             labels: Default::default(),
+            annotations: Default::default(),
         };
         let config = Config {
             folder: "/mesh".into(),

@@ -41,6 +41,17 @@ pub struct Port {
     /// An HTTPRoute names the port: what is not HTTP is refused.
     #[prost(bool, tag = "7")]
     pub http_only: bool,
+    /// Where it is not the default.
+    #[prost(message, optional, tag = "8")]
+    pub http1: ::core::option::Option<Http1>,
+}
+/// tulle_model::port_settings::Http1Settings
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Http1 {
+    #[prost(bool, tag = "1")]
+    pub preserve_case: bool,
+    #[prost(uint32, tag = "2")]
+    pub half_close_ms: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpEntry {

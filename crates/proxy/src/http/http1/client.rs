@@ -26,6 +26,7 @@ use crate::budget::{Charge, Shed};
 use crate::http::asker::Caller;
 use crate::http::body::{Body, BodyError};
 use crate::http::headers::named_by_connection;
+use crate::http::spelling::Spelling;
 use crate::http::trailers::passed_on;
 use crate::progress::{INTERIM_ANSWERS, Interim, Patience, Side, Stall, Stalled, Sweep};
 
@@ -147,6 +148,14 @@ pub(crate) async fn exchange<IO: Stream>(
     }
     let mut upload = Some(upload);
     let mut broken = None;
+    let spelled = head.extensions.get::<Spelling>().is_some();
+    let parse = |bytes: &[u8]| {
+        let mut parsed = head::response(bytes, &head.method);
+        if spelled && let Ok(Some((answer, _))) = &mut parsed {
+            Spelling::of_response(bytes).map(|spelling| answer.parts.extensions.insert(spelling));
+        }
+        parsed
+    };
     let mut interim = Interim::default();
     let outcome = poll_fn(|cx| {
         let Parts { io, input, output, charge, sweep, reading, writing, .. } = &mut *connection;
@@ -174,7 +183,7 @@ pub(crate) async fn exchange<IO: Stream>(
             }
         }
         loop {
-            let parsed = match input.poll_head(cx, io, charge, |bytes| head::response(bytes, &head.method)) {
+            let parsed = match input.poll_head(cx, io, charge, parse) {
                 Poll::Ready(parsed) => parsed,
                 // It may take its time to begin.
                 Poll::Pending if input.is_empty() => {

@@ -6,6 +6,8 @@ use http::{Method, StatusCode, Version, request};
 
 use super::date;
 use super::output::Sending;
+use super::spelled;
+use crate::http::spelling::Spelling;
 use crate::uri;
 
 /// How the body of a message is announced.
@@ -13,7 +15,7 @@ use crate::uri;
 pub(super) struct Announced {
     pub sending: Sending,
     /// The `Content-Length` to write. `None`: none, whatever the message's headers say.
-    length: Option<u64>,
+    pub length: Option<u64>,
 }
 
 impl Announced {
@@ -78,13 +80,20 @@ pub(super) fn response(
     headers: &HeaderMap,
     announced: Announced,
     connection: &[u8],
+    spelling: Option<&Spelling>,
 ) {
     let line: &[u8] = if version == Version::HTTP_10 { b"HTTP/1.0 " } else { b"HTTP/1.1 " };
     out.extend_from_slice(line);
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(match spelling {
+        Some(spelling) => spelling.phrase(),
+        None => status.canonical_reason().unwrap_or_default().as_bytes(),
+    });
     out.extend_from_slice(b"\r\n");
+    if let Some(spelling) = spelling {
+        return spelled::response(out, status, headers, announced, connection, spelling);
+    }
     let upgraded = matches!(status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED);
     let mut dated = status.is_informational();
     for (name, value) in headers {
@@ -122,6 +131,10 @@ pub(super) fn request(
         true => authority.as_bytes(),
         false => uri::path(&head.uri, &head.extensions),
     });
+    if let Some(spelling) = head.extensions.get::<Spelling>() {
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        return spelled::request(out, head, announced, upgrade, spelling);
+    }
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(authority.as_bytes());
     out.extend_from_slice(b"\r\n");

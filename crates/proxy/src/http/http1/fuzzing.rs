@@ -70,7 +70,7 @@ pub fn http1_answers(input: &[u8]) {
     for exact in [None, Some(body.len() as u64)] {
         let announced = Announced::of_response(&method, Version::HTTP_11, status, &headers, exact);
         let mut out = Vec::new();
-        encode::response(&mut out, Version::HTTP_11, status, &headers, announced, b"");
+        encode::response(&mut out, Version::HTTP_11, status, &headers, announced, b"", None);
         write_body(&mut out, announced.sending, &body);
         let again = answer(Pieces::new(&out, &[]), &method).expect("an answer that is passed on is one");
         assert_eq!((again.status, again.body.as_ref()), (status, Some(&body)), "{announced:?}");
@@ -269,7 +269,7 @@ impl Requests {
                 }
                 Err(NoHead::Broken(error)) => panic!("{error}"),
             };
-            let body = match &head.whole {
+            let body = match &head.whole() {
                 Some(whole) => Some((whole.to_vec(), HeaderMap::new())),
                 None => body(&mut cx, &mut input, &mut pieces, head.framing),
             };

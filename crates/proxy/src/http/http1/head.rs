@@ -1,6 +1,7 @@
 //! Heads of messages (RFC 9112, sections 2 to 6): parsed whole, with all of their framing decided, or refused.
 
 use std::mem::MaybeUninit;
+use std::num::NonZeroU32;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
@@ -9,6 +10,7 @@ use http::{Method, Request, Response, StatusCode, Uri, Version, request, respons
 
 use super::buffers;
 use super::framing::{Framing, Malformed, TRAILERS_TOO_LARGE, single_chunk};
+use crate::http::spelling::Written;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::hpack::ENTRY_OVERHEAD;
 use crate::uri;
@@ -38,12 +40,21 @@ impl From<Malformed> for Bad {
 pub(super) struct RequestHead {
     pub parts: request::Parts,
     pub framing: Framing,
-    /// All of the body, if it is there already.
-    pub whole: Option<Bytes>,
     /// Whether the client wants the connection to be kept, and it may be (RFC 9112, section 9.3).
     pub keep: bool,
     /// Bytes of the head.
-    pub length: usize,
+    pub length: u32,
+    /// It, as it came, and all of the body, if that is there already.
+    pub written: Written,
+    /// Where that begins.
+    body: Option<NonZeroU32>,
+}
+
+impl RequestHead {
+    /// All of the body, if it is there already.
+    pub fn whole(&self) -> Option<Bytes> {
+        self.body.map(|start| part_from(&self.written.0, start.get() as usize))
+    }
 }
 
 /// A response as it came.
@@ -122,7 +133,7 @@ fn parse_request(bytes: &[u8], sent: &[u8]) -> Result<Option<(RequestHead, usize
             return Err(Malformed("the only transfer coding supported is chunked").into());
         }
     };
-    let (own, whole, used) = own(sent, length, framing);
+    let (own, body, used) = own(sent, length, framing);
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method =
         Method::from_bytes(method.as_bytes()).map_err(|_| Malformed("the request has no valid method"))?;
@@ -147,7 +158,8 @@ fn parse_request(bytes: &[u8], sent: &[u8]) -> Result<Option<(RequestHead, usize
     parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
     parts.headers = facts.map(bytes, &own, parsed.headers)?;
     let keep = facts.keep(old);
-    Ok(Some((RequestHead { parts, framing, whole, keep, length }, used)))
+    let body = body.and_then(|start| NonZeroU32::new(start as u32));
+    Ok(Some((RequestHead { parts, framing, keep, length: length as u32, written: Written(own), body }, used)))
 }
 
 /// The part of `bytes` in which a head has to be whole: as long as one may be, from its first line on. Nothing
@@ -283,7 +295,8 @@ pub(super) fn response(bytes: &[u8], method: &Method) -> Result<Option<(Response
             return Err(Malformed("it used a transfer coding other than chunked").into());
         }
     };
-    let (own, whole, used) = own(bytes, length, framing);
+    let (own, body, used) = own(bytes, length, framing);
+    let whole = body.map(|start| part_from(&own, start));
     let (mut parts, ()) = Response::new(()).into_parts();
     parts.status = status;
     parts.version = if old { Version::HTTP_10 } else { Version::HTTP_11 };
@@ -304,9 +317,9 @@ fn bad(error: httparse::Error) -> Bad {
     }))
 }
 
-/// One copy of all that is kept of a message, which its fields and its body are parts of; the body, if it is
-/// there as a whole; and how many bytes both took.
-fn own(bytes: &[u8], length: usize, framing: Framing) -> (Bytes, Option<Bytes>, usize) {
+/// One copy of all that is kept of a message, which its fields and its body are parts of; where in it the body
+/// begins, if it is there as a whole; and how many bytes both took.
+fn own(bytes: &[u8], length: usize, framing: Framing) -> (Bytes, Option<usize>, usize) {
     let rest = &bytes[length..];
     let found = match framing {
         Framing::Length(body) if body <= rest.len().min(MAX_WHOLE) as u64 => {
@@ -317,12 +330,15 @@ fn own(bytes: &[u8], length: usize, framing: Framing) -> (Bytes, Option<Bytes>, 
     };
     match found {
         Some((body, used)) => {
-            let own = Bytes::copy_from_slice(&bytes[..length + body.end]);
-            let whole = if body.is_empty() { Bytes::new() } else { own.slice(length + body.start..) };
-            (own, Some(whole), length + used)
+            (Bytes::copy_from_slice(&bytes[..length + body.end]), Some(length + body.start), length + used)
         }
         None => (Bytes::copy_from_slice(&bytes[..length]), None, length),
     }
+}
+
+/// The rest of `own`, which an empty one does not keep.
+fn part_from(own: &Bytes, start: usize) -> Bytes {
+    if start == own.len() { Bytes::new() } else { own.slice(start..) }
 }
 
 /// The part of `own`, a copy of what `bytes` begin with, that corresponds to a `part` of `bytes`.

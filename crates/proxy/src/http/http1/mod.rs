@@ -19,6 +19,7 @@ mod head;
 mod input;
 mod output;
 pub(super) mod server;
+mod spelled;
 #[cfg(test)]
 mod tests;
 

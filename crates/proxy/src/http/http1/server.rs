@@ -6,6 +6,7 @@
 
 mod answer;
 mod body;
+mod half_closed;
 mod idle;
 #[cfg(test)]
 mod tests;
@@ -22,10 +23,11 @@ use http::header::UPGRADE;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::timeout;
 use tulle_model::detect::resembles_http;
 
 use self::answer::Asked;
+use self::half_closed::HalfClosed;
 use self::idle::Idle;
 use super::framing::{Decoded, Decoder};
 use super::head::{self, Bad, RequestHead};
@@ -43,11 +45,8 @@ use crate::http::upgrade::Leaving;
 use crate::link::REASON;
 use crate::metrics::Rejection;
 use crate::progress::{Again, Patience, Side, Stall, Sweep};
-use crate::tcp::{Closed, Downstream, Reset};
+use crate::tcp::{Downstream, Reset};
 
-/// How long a client that closed its side may take no byte of its answer before it is taken to be gone: the
-/// kernel does not tell one from the other.
-const HALF_CLOSED_DEADLINE: Duration = Duration::from_secs(15);
 /// How long, and with how much, a client may go on sending what nobody wants after its last answer. Closed
 /// at once, its kernel would throw the answer away (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
@@ -83,6 +82,8 @@ pub(crate) struct Client {
     again: Again,
     /// Since when the client's side is closed.
     half_closed: Option<Box<HalfClosed>>,
+    /// None in tests.
+    connection: Option<Rc<Connection>>,
 }
 
 /// The client may be waiting for `100 Continue` before it sends the body of the request under way.
@@ -102,15 +103,6 @@ enum Receiving {
     Malformed,
     /// The connection broke.
     Broken,
-}
-
-struct HalfClosed {
-    /// Not all is read that it sent before.
-    unread: bool,
-    /// When the client last took something, and how much there was in all.
-    took: Instant,
-    total: u64,
-    deadline: Pin<Box<Sleep>>,
 }
 
 /// The client is gone, or has to go.
@@ -151,6 +143,7 @@ pub(in crate::http) async fn serve(cx: &Rc<Connection>, io: Downstream, first: V
         first,
         cx.worker.sweep.clone(),
         Charge::on(cx.account.clone()),
+        Some(cx.clone()),
     )));
     let last = requests(cx, &client).await.unwrap_or_else(Last::from);
     if let Last::Answered = last {
@@ -202,9 +195,10 @@ async fn serve_request(
     client: &Rc<RefCell<Client>>,
     request: RequestHead,
 ) -> Result<Option<Last>, Gone> {
-    let RequestHead { parts, framing, whole, keep, length } = request;
+    let whole = request.whole();
+    let RequestHead { parts, framing, keep, length, written, .. } = request;
     let body = whole.as_ref().map_or(0, Bytes::len);
-    let price = cost::REQUEST + parts.headers.len() * cost::FIELD + 2 * length + body;
+    let price = cost::REQUEST + parts.headers.len() * cost::FIELD + 2 * length as usize + body;
     let _charge = match cx.account.charge(price) {
         Ok(charge) => charge,
         Err(shed) => {
@@ -237,12 +231,19 @@ async fn serve_request(
         _ => Asker::Nobody,
     };
     let response = {
-        let mut answer = pin!(answer(cx, Request::from_parts(parts, body), leaving, asker));
-        let answered = poll_fn(|cx| {
-            if let Poll::Ready(response) = answer.as_mut().poll(cx) {
+        let mut answer = pin!(answer(cx, Request::from_parts(parts, body), Some(written), leaving, asker));
+        let answered = poll_fn(|task| {
+            if let Poll::Ready(response) = answer.as_mut().poll(task) {
                 return Poll::Ready(Ok(response));
             }
-            client.borrow_mut().poll_gone(cx).map(Err)
+            match client.borrow_mut().poll_gone(task) {
+                // It is told, in case that it listens.
+                Poll::Ready(Gone) if cx.cut.get() => match answer.as_mut().poll(task) {
+                    Poll::Ready(response) => Poll::Ready(Ok(response)),
+                    Poll::Pending => Poll::Ready(Err(Gone)),
+                },
+                gone => gone.map(Err),
+            }
         });
         answered.await?
     };
@@ -257,7 +258,8 @@ async fn serve_request(
         status if asked.method == Method::CONNECT && status.is_success() => handed,
         _ => None,
     };
-    let kept = answer::write(client, &asked, response, cx.worker.drain.started()).await?;
+    let last = cx.worker.drain.started() || cx.cut.get();
+    let kept = answer::write(client, &asked, response, last).await?;
     if let Some(hand) = left {
         return Ok(Some(Last::Left(hand)));
     }
@@ -415,7 +417,13 @@ async fn linger(client: &RefCell<Client>) {
 }
 
 impl Client {
-    fn new(io: Downstream, first: Vec<u8>, sweep: Rc<Sweep>, charge: Charge) -> Self {
+    fn new(
+        io: Downstream,
+        first: Vec<u8>,
+        sweep: Rc<Sweep>,
+        charge: Charge,
+        connection: Option<Rc<Connection>>,
+    ) -> Self {
         Self {
             io,
             input: Input::new(first),
@@ -426,6 +434,7 @@ impl Client {
             task: None,
             again: Again::default(),
             half_closed: None,
+            connection,
             sweep,
             reading: Patience::with(Side::Client),
             writing: Patience::with(Side::Client),
@@ -521,44 +530,6 @@ impl Client {
         Poll::Pending
     }
 
-    /// Watches for what becomes of the client behind that which is not read for now. The kernel does not tell of
-    /// itself, so it is asked from time to time.
-    #[cold]
-    fn poll_hidden(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        match self.io.closed() {
-            Some(Closed::Both) => {
-                tracing::debug!("a client went away from what it asked for");
-                return Poll::Ready(Gone);
-            }
-            Some(Closed::Sending) => self.half_close(true),
-            None => {}
-        }
-        self.again.poll(cx, &self.sweep);
-        self.poll_half_closed(cx)
-    }
-
-    fn poll_half_closed(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        match &mut self.half_closed {
-            Some(half_closed) => half_closed.poll(cx, self.output.total),
-            None => Poll::Pending,
-        }
-    }
-
-    /// The client has closed its side. `unread`: not all is read that it sent before.
-    fn half_close(&mut self, unread: bool) {
-        let total = self.output.total;
-        let half_closed = self.half_closed.get_or_insert_with(|| {
-            let deadline = Box::pin(sleep(HALF_CLOSED_DEADLINE));
-            Box::new(HalfClosed { unread, took: Instant::now(), total, deadline })
-        });
-        half_closed.unread = unread;
-    }
-
-    /// Whether all was read that the client sends.
-    fn has_ended(&self) -> bool {
-        self.half_closed.as_ref().is_some_and(|half_closed| !half_closed.unread)
-    }
-
     /// Whether another request may follow the one that is being answered, as far as its body is concerned.
     fn may_follow(&self) -> bool {
         match &self.receiving {
@@ -569,23 +540,6 @@ impl Client {
                 self.expectation.is_none() && decoder.left().is_some_and(|left| left <= SKIPPED as u64)
             }
             Receiving::Broken | Receiving::Malformed => false,
-        }
-    }
-}
-
-impl HalfClosed {
-    fn poll(&mut self, cx: &mut Context<'_>, total: u64) -> Poll<Gone> {
-        if self.total != total {
-            (self.took, self.total) = (Instant::now(), total);
-        }
-        loop {
-            ready!(self.deadline.as_mut().poll(cx));
-            let until = self.took + HALF_CLOSED_DEADLINE;
-            if until <= Instant::now() {
-                tracing::debug!("the client of a half-closed connection takes nothing any more");
-                return Poll::Ready(Gone);
-            }
-            self.deadline.as_mut().reset(until);
         }
     }
 }

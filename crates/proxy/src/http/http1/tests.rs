@@ -79,7 +79,8 @@ fn requests(mut pieces: Pieces) -> (Vec<Message>, Option<&'static str>) {
             Err(NoHead::Bad(Bad::TooLarge)) => return (messages, Some("too large")),
             Err(NoHead::Broken(error)) => panic!("{error}"),
         };
-        let RequestHead { parts, framing, whole, keep, .. } = head;
+        let whole = head.whole();
+        let RequestHead { parts, framing, keep, .. } = head;
         let mut message = Message {
             line: format!("{} {} {:?}", parts.method, parts.uri, parts.version),
             headers: parts.headers,
@@ -166,7 +167,7 @@ fn what_is_said_twice_in_the_same_way_is_said_once() {
     for lines in ["content-length: 5\r\ncontent-length: 5", "content-length: 5, 5", "content-length: 05"] {
         let text = format!("POST / HTTP/1.1\r\n{lines}\r\n\r\nhello");
         let (head, used) = request(&text).unwrap().unwrap();
-        assert_eq!((head.whole.as_deref(), used), (Some(&b"hello"[..]), text.len()), "{lines}");
+        assert_eq!((head.whole().as_deref(), used), (Some(&b"hello"[..]), text.len()), "{lines}");
         assert_eq!(head.parts.headers.get_all("content-length").iter().count(), 1);
         assert!(head.keep);
     }
@@ -476,7 +477,7 @@ fn answers_are_framed_as_their_requests_allow() {
         let (status, headers) = (StatusCode::from_u16(status).unwrap(), said(length));
         let announced = Announced::of_response(method, version, status, &headers, exact);
         let mut out = Vec::new();
-        encode::response(&mut out, version, status, &headers, announced, b"");
+        encode::response(&mut out, version, status, &headers, announced, b"", None);
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = text.split("\r\n").collect();
         let about: Vec<&str> = lines

@@ -123,6 +123,7 @@ impl Node {
             http_routes: HttpRouteTable::default(),
             tcp_route: None,
             http_only: false,
+            http1: Default::default(),
         };
         let snapshot = Arc::make_mut(&mut self.state.snapshot);
         let config = ServiceConfig::new(service.clone(), vec![port]);

@@ -11,6 +11,7 @@ mod explicit;
 mod failures;
 mod floods;
 mod greetings;
+mod heads;
 mod http1;
 mod http2;
 mod mesh;

@@ -29,7 +29,7 @@ pub(super) struct Asked {
 /// Puts an interim answer (RFC 9110, section 15.2).
 pub(super) fn put_interim(output: &mut Output, status: StatusCode, headers: &HeaderMap) {
     let announced = Announced::of_response(&Method::GET, Version::HTTP_11, status, headers, None);
-    encode::response(output.buffer(), Version::HTTP_11, status, headers, announced, b"");
+    encode::response(output.buffer(), Version::HTTP_11, status, headers, announced, b"", None);
 }
 
 /// Writes an answer to its end; whether the connection can be kept after it. `last`: it is not, in any case.
@@ -56,7 +56,8 @@ pub(super) async fn write(
             (false, _) => b"connection: close\r\n",
         };
         let out = client.output.buffer();
-        encode::response(out, asked.version, head.status, &head.headers, announced, connection);
+        let spelling = head.extensions.get();
+        encode::response(out, asked.version, head.status, &head.headers, announced, connection, spelling);
         buffers::give_headers(head.headers);
     }
     // A body that is not to be sent is dropped unread.

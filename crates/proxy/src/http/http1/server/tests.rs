@@ -6,7 +6,8 @@ use std::io;
 use bytes::Bytes;
 use http::Response;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
+use tulle_model::port_settings::Http1Settings;
 
 use super::idle::IDLE_QUARTER;
 use super::*;
@@ -14,6 +15,7 @@ use crate::drain::DrainSignal;
 use crate::tcp::Reset;
 
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
+const HALF_CLOSED: Duration = Http1Settings::DEFAULT.half_close;
 
 /// A connection without a kernel.
 struct Wire(DuplexStream, Rc<Cell<bool>>);
@@ -67,6 +69,7 @@ impl Fixture {
             Vec::new(),
             Rc::default(),
             Charge::default(),
+            None,
         ));
         Self { wire, client, signal, drain, idle: None, was_reset }
     }
@@ -144,12 +147,12 @@ async fn a_client_that_closed_its_side_must_take_its_answer() {
     fixture.wire.shutdown().await.unwrap();
     let client = &fixture.client;
     let gone = || poll_fn(|cx| client.borrow_mut().poll_gone(cx));
-    assert!(timeout(HALF_CLOSED_DEADLINE / 2, gone()).await.is_err());
+    assert!(timeout(HALF_CLOSED / 2, gone()).await.is_err());
     // It takes something, and has all of the time again.
     client.borrow_mut().output.total += 1;
     let begin = Instant::now();
     gone().await;
-    assert_eq!(begin.elapsed().as_secs(), HALF_CLOSED_DEADLINE.as_secs());
+    assert_eq!(begin.elapsed().as_secs(), HALF_CLOSED.as_secs());
 }
 
 /// An end by the connection's end must not look orderly where the answer broke.

@@ -1,0 +1,202 @@
+//! What a port may ask for of HTTP/1: heads as they are written, and time for clients that have closed their side.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tulle_model::port_settings::Http1Settings;
+use tulle_model::snapshot::{AppProtocol, Known};
+use tulle_proxy::Capture;
+
+use super::apps;
+use super::mesh::{Path, WAYS, Way, eventually, path, service_name};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn set(path: &mut Path, change: impl FnOnce(&mut Http1Settings)) {
+    let snapshot = Arc::make_mut(&mut path.near.state.snapshot);
+    let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("c")) else { panic!() };
+    change(&mut Arc::make_mut(config).ports[0].http1);
+    path.near.publish();
+}
+
+const REQUEST: &str = "POST /x HTTP/1.1\r\nHOST: c\r\nX-Zeta: 1\r\nACCEPT: a\r\nx-zeta: 2\r\nCookie: a=1\r\nX_Under: 3\r\n\
+     TULLE-Spelling: X-Evil:\r\nCOOKIE: b=2\r\nContent-Length: 2\r\nX-Evil: 4\r\nx-LAST: \r\n\r\nhi";
+const ANSWER: &str = "HTTP/1.1 200 Fine By  Me\r\nSERVER: x\r\nSet-cookie: a=1\r\nX-B: 1\r\nSet-Cookie: b=2\r\n\
+     tulle-spelling: X-B:No\r\nDATE: today\r\nContent-LENGTH: 2\r\nConnection: keep-alive\r\nx-Last: 1\r\n\r\nok";
+
+/// An application that keeps what it hears, and answers with the same bytes each time.
+async fn recorder(answer: &'static str) -> (SocketAddr, Arc<Mutex<String>>) {
+    let heard = Arc::<Mutex<String>>::default();
+    let hearing = heard.clone();
+    let address = apps::script(move |mut stream| {
+        let heard = hearing.clone();
+        async move {
+            let mut bytes = Vec::new();
+            while let Ok(1..) = stream.read_buf(&mut bytes).await {
+                if bytes.ends_with(b"\r\n\r\nhi") || bytes.ends_with(b"\r\n\r\n") {
+                    *heard.lock().unwrap() = String::from_utf8(std::mem::take(&mut bytes)).unwrap();
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+            }
+        }
+    })
+    .await;
+    (address, heard)
+}
+
+/// What a client hears of one request, up to `end`.
+async fn ask(stream: &mut TcpStream, request: &str, end: &str) -> String {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let reading = async {
+        while !answer.ends_with(end.as_bytes()) && stream.read_buf(&mut answer).await.unwrap() > 0 {}
+    };
+    timeout(SOON, reading).await.expect("an answer comes");
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn heads_stay_as_they_are_written_where_a_port_asks() {
+    let as_sent = REQUEST.replace("TULLE-Spelling: X-Evil:\r\n", "").replace("COOKIE: b=2\r\n", "");
+    let as_sent = as_sent.replace("a=1", "a=1; b=2");
+    let as_answered =
+        ANSWER.replace("tulle-spelling: X-B:No\r\n", "").replace("Connection: keep-alive\r\n", "");
+    for (way, protocol) in
+        WAYS.into_iter().flat_map(|way| [AppProtocol::Http1, AppProtocol::Detect].map(|p| (way, p)))
+    {
+        let (app, heard) = recorder(ANSWER).await;
+        let mut path = path(way, protocol, app).await;
+        let proxy = path.near.listen_as(Capture::HttpProxy).await;
+        let mut client = TcpStream::connect(path.address).await.unwrap();
+        let plain = ask(&mut client, REQUEST, "ok").await;
+        assert!(plain.starts_with("HTTP/1.1 200 OK\r\nserver: x\r\n"), "{way:?} {protocol:?}: {plain}");
+        assert!(heard.lock().unwrap().contains("\r\nx-zeta: 1\r\nx-zeta: 2\r\n"));
+        set(&mut path, |settings| settings.preserve_case = true);
+        // On the same connection, and with a URI.
+        for _ in 0..3 {
+            assert_eq!(ask(&mut client, REQUEST, "ok").await, as_answered, "{way:?} {protocol:?}");
+            assert_eq!(*heard.lock().unwrap(), as_sent, "{way:?} {protocol:?}");
+        }
+        let mut explicit = TcpStream::connect(proxy).await.unwrap();
+        let request = REQUEST.replace("/x", "http://c/x");
+        assert_eq!(ask(&mut explicit, &request, "ok").await, as_answered, "{way:?} {protocol:?}");
+        assert_eq!(*heard.lock().unwrap(), as_sent, "{way:?} {protocol:?}");
+        // What does not come in HTTP/1 has no letters to keep; nor what is longer than a link has room for.
+        if protocol == AppProtocol::Http1 {
+            let request = http::Request::get("http://c/").header("x-a", "b").body(apps::full("")).unwrap();
+            let answer =
+                apps::read(apps::http2(path.address).await.send_request(request).await.unwrap()).await;
+            assert_eq!(answer.status, 200);
+            assert!(!answer.headers.contains_key("tulle-spelling"));
+            assert!(heard.lock().unwrap().contains("\r\nx-a: b\r\n"));
+        }
+        let long = format!("GET / HTTP/1.1\r\nHost: c\r\nX-{}: 1\r\n\r\n", "N".repeat(5000));
+        assert_eq!(ask(&mut client, &long, "ok").await.lines().next(), Some("HTTP/1.1 200 OK"), "{way:?}");
+        assert!(heard.lock().unwrap().contains(&format!("\r\nx-{}: 1\r\n", "n".repeat(5000))));
+    }
+}
+
+/// Bodies without a length, answers without a phrase, requests without a body.
+#[tokio::test]
+async fn what_the_mesh_says_of_bodies_stands_where_it_was_said() {
+    for way in WAYS {
+        let (app, heard) = recorder(
+            "HTTP/1.1 299 \r\nTransfer-ENCODING: chunked\r\nX-A: 1\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n",
+        )
+        .await;
+        let mut path = path(way, AppProtocol::Http1, app).await;
+        set(&mut path, |settings| settings.preserve_case = true);
+        let mut client = TcpStream::connect(path.address).await.unwrap();
+        let request = "GET / HTTP/1.1\r\nTE: trailers\r\nHoSt: c\r\nConnection: TE, X-Gone\r\nX-Gone: 1\r\nX-B:2\r\n\r\n";
+        // What came over a link as a whole has a length.
+        let (start, end) = match way {
+            Way::Link => ("HTTP/1.1 299 \r\nX-A: 1\r\nContent-Length: 2\r\nDate: ", "ok"),
+            _ => ("HTTP/1.1 299 \r\nTransfer-ENCODING: chunked\r\nX-A: 1\r\nDate: ", "0\r\n\r\n"),
+        };
+        let answer = ask(&mut client, request, end).await;
+        assert!(answer.starts_with(start), "{way:?} {answer}");
+        let expected = "GET / HTTP/1.1\r\nTE: trailers\r\nHoSt: c\r\nConnection: te\r\nX-B: 2\r\n\r\n";
+        assert_eq!(*heard.lock().unwrap(), expected, "{way:?}");
+        let old = "GET / HTTP/1.0\r\nX-B: 2\r\n\r\n";
+        let answer = ask(&mut client, old, "ok").await;
+        assert!(answer.starts_with("HTTP/1.0 299 \r\nX-A: 1\r\nDate: "), "{way:?} {answer}");
+        assert_eq!(
+            *heard.lock().unwrap(),
+            "GET / HTTP/1.1\r\nHost: c.default:80\r\nX-B: 2\r\n\r\n",
+            "{way:?}"
+        );
+    }
+}
+
+/// An application that answers after some time, and counts the requests that were given up before.
+async fn slow(pause: Duration) -> (SocketAddr, Arc<AtomicUsize>) {
+    let given_up = Arc::<AtomicUsize>::default();
+    let counted = given_up.clone();
+    let address = apps::script(move |mut stream| {
+        let given_up = counted.clone();
+        async move {
+            apps::read_head(&mut stream).await;
+            match timeout(pause, stream.read_u8()).await {
+                Ok(_) => drop(given_up.fetch_add(1, Relaxed)),
+                Err(_) => {
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+                    let _ = stream.write_all(answer).await;
+                }
+            }
+        }
+    })
+    .await;
+    (address, given_up)
+}
+
+async fn half_closed(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: c\r\n\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn clients_that_close_their_side_have_as_long_as_the_port_says() {
+    for way in [Way::SameNode, Way::Link] {
+        let (app, given_up) = slow(Duration::from_millis(1500)).await;
+        let mut path = path(way, AppProtocol::Http1, app).await;
+        let cuts = |path: &Path| {
+            path.near.metric("tulle_stalls_total", &["side=\"client\"", "what=\"half-closed\""])
+        };
+        let answer = apps::read_to_end(&mut half_closed(path.address).await).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nok"), "{way:?}: {answer}");
+        set(&mut path, |settings| settings.half_close = Duration::from_millis(300));
+        let begun = Instant::now();
+        let answer = apps::read_to_end(&mut half_closed(path.address).await).await;
+        assert!(begun.elapsed() < Duration::from_millis(1400), "{way:?}: {:?}", begun.elapsed());
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{way:?}: {answer}");
+        assert!(answer.contains("\r\ntulle-reason: half-closed\r\n"), "{way:?}: {answer}");
+        eventually(|| (given_up.load(Relaxed) == 1).then_some(())).await;
+        assert_eq!(cuts(&path), 1, "{way:?}");
+        set(&mut path, |settings| settings.half_close = Duration::from_secs(60));
+        let answer = apps::read_to_end(&mut half_closed(path.address).await).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{way:?}: {answer}");
+        assert_eq!(cuts(&path), 1, "{way:?}");
+    }
+}
+
+/// However long it would have, a client that is gone is noticed.
+#[tokio::test]
+async fn a_reset_after_a_half_close_is_noticed() {
+    let (app, given_up) = slow(Duration::from_secs(3600)).await;
+    let mut path = path(Way::SameNode, AppProtocol::Http1, app).await;
+    set(&mut path, |settings| settings.half_close = Duration::from_secs(3600));
+    let stream = half_closed(path.address).await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(given_up.load(Relaxed), 0);
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+    eventually(|| (given_up.load(Relaxed) == 1).then_some(())).await;
+}
