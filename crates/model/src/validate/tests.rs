@@ -613,7 +613,6 @@ fn services_say_how_http1_is_spoken() {
         let spec = json!({ "ports": [
             { "name": "web", "port": 80 },
             { "name": "rpc", "port": 81, "appProtocol": "grpc" },
-            { "name": "dns", "port": 53, "protocol": "UDP" },
         ] });
         let mut service = object(KindId::Service, spec);
         service["metadata"]["annotations"] = annotations;
@@ -625,7 +624,7 @@ fn services_say_how_http1_is_spoken() {
     assert_eq!(with(fine), [""; 0]);
     for (key, value, message) in [
         ("tulle.dev/preserve-header-case", "rpc", "port `rpc` does not speak HTTP/1"),
-        ("tulle.dev/preserve-header-case", "dns", "`dns` is no TCP port of the service (it has web, rpc)"),
+        ("tulle.dev/preserve-header-case", "x", "`x` is no TCP port of the service (it has web, rpc)"),
         ("tulle.dev/half-close-timeout", "soon", "`soon` is no duration"),
         (
             "tulle.dev/half-closed-timeout",
