@@ -9,7 +9,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::frames::{self, Frame, PREFACE, SETTINGS};
+use super::frames::{self, Frame, PREFACE, SETTINGS, WINDOW_UPDATE};
 use super::recorder;
 use super::script::Peer;
 use super::stage::{self, Stage, WAYS};
@@ -90,6 +90,14 @@ where
 pub fn greeting() -> Vec<u8> {
     let mut out = PREFACE.to_vec();
     Frame::new(SETTINGS, 0, 0, &[]).write(&mut out);
+    out
+}
+
+/// The same of one that takes whatever comes.
+pub fn greeting_with_windows() -> Vec<u8> {
+    let mut out = PREFACE.to_vec();
+    Frame::new(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]).write(&mut out);
+    Frame::new(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]).write(&mut out);
     out
 }
 

@@ -11,7 +11,7 @@ use super::http1::{self, Message, Read};
 use super::table::text;
 
 /// Nothing takes so long but what never ends.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// What a client does.
 #[derive(Clone, Copy, Default)]

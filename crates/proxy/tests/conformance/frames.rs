@@ -5,6 +5,7 @@ use super::table;
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const HEADERS: u8 = 1;
 pub const SETTINGS: u8 = 4;
+pub const WINDOW_UPDATE: u8 = 8;
 
 /// Frame types by number (RFC 9113, section 6).
 const KINDS: [&str; 10] = [
@@ -96,6 +97,18 @@ pub fn line(text: &str, macros: &Macros) -> Vec<u8> {
     if kind == "bytes" {
         return pieces(text.strip_prefix("bytes ").unwrap(), macros);
     }
+    if kind == "many" {
+        // `many COUNT FIRST LINE`: on as many streams from the first on, which the line calls `*`.
+        let (count, first, line_of) =
+            (word().parse::<u32>().unwrap(), word().parse::<u32>().unwrap(), word());
+        let of = |id: u32| {
+            let id = id.to_string();
+            let words = line_of.splitn(4, ' ').enumerate();
+            let words = words.map(|(at, word)| if at == 2 && word == "*" { id.as_str() } else { word });
+            line(&words.collect::<Vec<_>>().join(" "), macros)
+        };
+        return (0..count).flat_map(|number| of(first + 2 * number)).collect();
+    }
     let kind = match KINDS.iter().position(|name| *name == kind) {
         Some(number) => number as u8,
         None => hex(kind.strip_prefix("0x").unwrap_or_else(|| panic!("{text}: what is {kind}")))[0],
@@ -127,7 +140,7 @@ fn pieces(text: &str, macros: &Macros) -> Vec<u8> {
     let mut out = Vec::new();
     for piece in text.split(" + ").filter(|piece| !piece.is_empty()) {
         match piece.split_once(':') {
-            Some(("hex", digits)) => out.extend(hex(digits)),
+            Some(("hex", digits)) => out.extend(hex(&table::repeats(digits))),
             Some(("text", text)) => out.extend(table::bytes(text)),
             Some(("zeros", count)) => out.extend(vec![0; count.parse::<usize>().unwrap()]),
             Some(("fields", fields)) => {

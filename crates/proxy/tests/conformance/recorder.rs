@@ -11,8 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::frames::{Frame, SETTINGS, WINDOW_UPDATE};
 use super::http_mesh::LOOPBACK;
 use super::http1::{self, Message, Read};
+use super::script::Peer;
 
 /// An application, until it is dropped.
 pub struct App {
@@ -55,7 +57,7 @@ impl Seen {
 }
 
 impl Log {
-    fn note(&self, seen: Seen) {
+    pub fn note(&self, seen: Seen) {
         self.seen.lock().unwrap().push(seen);
         self.changed.notify_waiters();
     }
@@ -69,7 +71,7 @@ impl Log {
         self.seen.lock().unwrap().clone()
     }
 
-    /// What was seen, once there are `count`, or after ten seconds.
+    /// What was seen, once there are `count`, or after half a minute.
     pub async fn with(&self, count: usize) -> Vec<Seen> {
         let enough = async {
             loop {
@@ -80,7 +82,7 @@ impl Log {
                 changed.await;
             }
         };
-        let _ = tokio::time::timeout(Duration::from_secs(10), enough).await;
+        let _ = tokio::time::timeout(Duration::from_secs(30), enough).await;
         self.seen()
     }
 }
@@ -116,6 +118,20 @@ pub async fn ok() -> App {
             (head.into_iter().chain(body.iter().copied()).collect(), close)
         };
         serve(stream, &log, answer).await;
+    })
+    .await
+}
+
+/// An application that does so in HTTP/2.
+pub async fn ok_http2() -> App {
+    app(|stream, log| async move {
+        let mut peer = Peer::new(stream, true);
+        let mut out = Vec::new();
+        // Windows for whatever comes.
+        Frame::new(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]).write(&mut out);
+        Frame::new(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]).write(&mut out);
+        peer.send(&out).await;
+        peer.serve(&log).await;
     })
     .await
 }

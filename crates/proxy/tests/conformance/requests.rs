@@ -1,9 +1,13 @@
 //! Requests of HTTP/1 as clients send them, and what of them reaches the application.
 
+use tulle_model::snapshot::AppProtocol;
+
 use super::exchange::{Sending, answers, exchange};
 use super::recorder::{self, Seen};
 use super::stage::{self, Stage, WAYS};
 use super::table::{self, Case, bytes, text};
+
+const HTTP2: &str = "http2";
 
 /// What is sent behind each case, to see that the connection is where it should be.
 const LAST: &[u8] = b"GET /last HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n";
@@ -30,6 +34,21 @@ async fn requests_byte_by_byte() {
     run(0, true).await;
 }
 
+/// An application of HTTP/2 is told the same.
+#[tokio::test]
+async fn requests_to_applications_of_http2() {
+    let (_, way, _) = WAYS[1];
+    let stage = Stage::new(way, AppProtocol::Http2).await;
+    let cases = table::cases("requests")
+        .into_iter()
+        .filter(|case| !case.all("~").any(|line| line.contains("upgrade: ")));
+    stage::all(cases.collect(), move |case, place| {
+        let stage = stage.clone();
+        async move { check(&stage, place, HTTP2, &case, false).await }
+    })
+    .await;
+}
+
 async fn run(way: usize, pieces: bool) {
     let (name, way, protocol) = WAYS[way];
     let stage = Stage::new(way, protocol).await;
@@ -42,7 +61,7 @@ async fn run(way: usize, pieces: bool) {
 }
 
 async fn check(stage: &Stage, place: usize, way: &str, case: &Case, pieces: bool) -> Result<(), String> {
-    let app = recorder::ok().await;
+    let app = if way == HTTP2 { recorder::ok_http2().await } else { recorder::ok().await };
     let entry = stage.put(place, app.address);
     let verdict = case.on("=", way).ok_or("no verdict")?;
     let (expected, fate) = verdict.split_once(' ').unwrap_or((verdict, ""));
@@ -106,6 +125,10 @@ async fn check(stage: &Stage, place: usize, way: &str, case: &Case, pieces: bool
     }
     if partly {
         return in_part(case, &seen, kept);
+    }
+    if way == HTTP2 {
+        // Of the connection, which is another there.
+        requests.iter_mut().for_each(|request| *request = request.replace(" | connection: te", ""));
     }
     let requests: Vec<Vec<u8>> = requests.iter().map(|request| bytes(request)).collect();
     if found != requests {

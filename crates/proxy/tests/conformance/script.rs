@@ -10,8 +10,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::frames::{self, Frame, HEADERS, Macros, PREFACE, SETTINGS};
+use super::http1::Message;
+use super::recorder::{Log, Seen};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// What is known of a stream.
 #[derive(Debug, Default, Clone)]
@@ -19,8 +21,25 @@ pub struct Stream {
     pub status: String,
     pub fields: Vec<(Vec<u8>, Vec<u8>)>,
     pub data: Vec<u8>,
+    pub trailers: Vec<(Vec<u8>, Vec<u8>)>,
     pub ended: bool,
     pub reset: Option<String>,
+}
+
+impl Stream {
+    /// A request in the form of HTTP/1.
+    fn request(&self) -> Message {
+        let value = |name: &[u8]| {
+            let field = self.fields.iter().find(|field| field.0 == name);
+            field.map(|field| field.1.clone()).unwrap_or_default()
+        };
+        let first = [value(b":method"), value(b":path"), b"HTTP/1.1".to_vec()].join(&b' ');
+        let mut fields: Vec<_> =
+            self.fields.iter().filter(|field| !field.0.starts_with(b":")).cloned().collect();
+        fields.push((b"host".to_vec(), value(b":authority")));
+        fields.sort_by(|a, b| a.0.cmp(&b.0));
+        Message { first, fields, body: self.data.clone(), trailers: self.trailers.clone() }
+    }
 }
 
 /// One side of a connection.
@@ -74,6 +93,32 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
         };
         // It may wait for us to read.
         let _ = timeout(SOON, send).await;
+    }
+
+    /// Answers all requests with `ok`, as a server, and writes them down in the form of HTTP/1, until the connection ends.
+    pub async fn serve(&mut self, log: &Log) {
+        let mut answered = BTreeSet::new();
+        while !self.ended {
+            let over = self.streams.iter().filter(|(id, stream)| stream.ended && !answered.contains(*id));
+            let over: Vec<_> = over.map(|(id, stream)| (*id, stream.clone())).collect();
+            for (id, stream) in over {
+                answered.insert(id);
+                let request = stream.request();
+                let mut out = Vec::new();
+                let head = request.method() == b"HEAD";
+                Frame::new(HEADERS, if head { 5 } else { 4 }, id, &frames::block(":status: 200"))
+                    .write(&mut out);
+                if !head {
+                    Frame::new(0, 1, id, b"ok").write(&mut out);
+                }
+                log.note(Seen::Request(request, Vec::new()));
+                self.send(&out).await;
+            }
+            self.read().await;
+        }
+        for stream in self.streams.values().filter(|stream| !stream.ended) {
+            log.note(Seen::Cut(stream.data.clone()));
+        }
     }
 
     /// Plays a script; `macros` says what words stand for that are no pieces.
@@ -143,6 +188,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
             "goaway" => self.ended && self.going.as_deref().is_some_and(|code| among(word(), code)),
             "going" => self.going.as_deref().is_some_and(|code| among(word(), code)),
             "closed" => self.ended,
+            // Told, or not listening any more: who sends without end need not have read it.
+            "calmed" => self.ended && self.going.as_deref().is_none_or(|code| code == "ENHANCE_YOUR_CALM"),
             "settings" => self.settings,
             "settings-ack" => self.acknowledged >= word().parse().unwrap_or(1),
             "ping" => self.pongs.contains(&frames::hex(word())),
@@ -181,9 +228,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
     fn check_expected(&mut self, expected: &[&str]) -> Result<(), String> {
         let of = |kind: &str| expected.iter().any(|expected| expected.starts_with(kind));
         if let Some(code) = &self.going
-            && !(of("goaway") || of("closed") || of("going"))
+            && !(of("goaway") || of("closed") || of("going") || of("calmed"))
         {
             return Err(format!("it is told to go ({code})"));
+        }
+        if of("calmed") {
+            return Ok(());
         }
         for (id, stream) in &self.streams {
             let Some(code) = &stream.reset else { continue };
@@ -266,9 +316,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Peer<IO> {
             let fields = self.decoder.decode(&block).unwrap_or_default();
             let stream = self.streams.entry(id).or_default();
             if let Some(status) = fields.iter().find(|field| field.0 == b":status") {
+                // After interim answers, the last one counts.
                 stream.status = String::from_utf8_lossy(&status.1).into_owned();
+                stream.fields = fields;
+            } else if stream.fields.is_empty() {
+                stream.fields = fields;
+            } else {
+                stream.trailers = fields;
             }
-            stream.fields.extend(fields);
             stream.ended |= last;
         }
     }

@@ -80,7 +80,7 @@ async fn check(stage: &Stage, place: usize, way: &'static str, case: Case) -> Re
         "CANCEL|INTERNAL_ERROR|PROTOCOL_ERROR|REFUSED_STREAM|NO_ERROR|ENHANCE_YOUR_CALM|STREAM_CLOSED|0xff";
     let reset = format!("reset 1 {any}");
     client.expect(&["body 1", &reset]).await.map_err(|why| format!("the client: {why}"))?;
-    let played = timeout(Duration::from_secs(10), outcomes.recv()).await;
+    let played = timeout(Duration::from_secs(30), outcomes.recv()).await;
     let played = played.ok().flatten().ok_or("the application was not reached, or does not end")?;
     played.map_err(|why| format!("the application: {why}"))?;
     let stream = &client.streams[&1];

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -11,10 +12,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::client::TlsStream;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{AppProtocol, Endpoint, NodeAddress, PortMapping};
+use tulle_proxy::Bounds;
 use tulle_proxy::state::LocalWorkload;
 
 use super::believer::{believer, provider};
+use super::exchange::{Sending, exchange};
 use super::http_mesh::{Authority, Node, Way, identity};
+use super::recorder;
 use super::table::Case;
 
 /// Cases that run at a time.
@@ -46,8 +50,10 @@ struct Nodes {
 impl Stage {
     pub async fn new(way: Way, protocol: AppProtocol) -> Arc<Self> {
         let authority = Authority::new();
-        let mut near = Node::start("near", &authority).await;
-        let mut far = Node::start("far", &authority).await;
+        // However little the machine gives to this test.
+        let bounds = Bounds { link_handshake: Duration::from_secs(60), ..Bounds::default() };
+        let mut near = Node::bounded("near", &authority, bounds.clone()).await;
+        let mut far = Node::bounded("far", &authority, bounds).await;
         let node = if way == Way::Link { &mut far } else { &mut near };
         let endpoint = node.add_workload(&authority, "c-0", &[]);
         let mut entries = Vec::new();
@@ -56,7 +62,24 @@ impl Stage {
             entries.push(near.listen(&service(place)).await);
         }
         let nodes = Nodes { near, far, endpoint, way, ports: vec![0; PLACES] };
-        Arc::new(Self { authority, nodes: Mutex::new(nodes), entries, protocol })
+        let stage = Self { authority, nodes: Mutex::new(nodes), entries, protocol };
+        stage.warm_up().await;
+        Arc::new(stage)
+    }
+
+    /// Has the links opened that are used: the first request waits for them no longer than a second.
+    async fn warm_up(&self) {
+        let http2 = self.protocol == AppProtocol::Http2;
+        let app = if http2 { recorder::ok_http2().await } else { recorder::ok().await };
+        let entry = self.put(0, app.address);
+        for _ in 0..30 {
+            let request = b"GET / HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n";
+            let answer = exchange(entry, request, Sending::default()).await;
+            if answer.is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200 ")) {
+                return;
+            }
+        }
+        panic!("the mesh does not come up");
     }
 
     /// A link to the node of the applications, of a peer that may have one.
