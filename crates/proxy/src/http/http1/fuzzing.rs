@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, BytesMut};
-use http::header::{HeaderMap, UPGRADE};
+use http::header::{HeaderMap, HeaderValue, UPGRADE};
 use http::{Method, StatusCode, Version, request};
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -19,6 +19,8 @@ use super::input::{Input, NoHead};
 use super::output::Sending;
 use crate::budget::Charge;
 use crate::http::headers::normalize_request;
+use crate::http::spelling::Spelling;
+use crate::link::SPELLING;
 use crate::uri::{self, AsSent};
 
 /// What comes on a connection, in pieces that end where the first bytes say.
@@ -36,7 +38,10 @@ pub fn http1_requests(input: &[u8]) {
         if let Some(seen) = seen.next() {
             message.compare(&seen);
         }
-        message.pass_on();
+        // As it was written, as a peer says that it was, and as we write it.
+        for spelling in [message.spelling.clone(), told(bytes), None] {
+            message.pass_on(spelling);
+        }
         if !message.keep || message.parts.method == Method::CONNECT {
             break;
         }
@@ -53,7 +58,7 @@ pub fn http1_answers(input: &[u8]) {
         [Method::GET, Method::HEAD, Method::POST, Method::CONNECT][usize::from(shape[0] % 4)].clone();
     let whole = answer(Pieces::new(bytes, &[]), &method);
     assert_eq!(whole, answer(Pieces::new(bytes, &shape[1..]), &method), "pieces matter");
-    let Some(Answer { status, headers, body: Some(body), .. }) = whole else { return };
+    let Some(Answer { status, headers, body: Some(body), spelling, .. }) = whole else { return };
     let opens = status == StatusCode::SWITCHING_PROTOCOLS || method == Method::CONNECT && status.is_success();
     if let Some(seen) = reference::answer(bytes, &method) {
         assert_eq!(seen.line, status.as_str());
@@ -67,10 +72,11 @@ pub fn http1_answers(input: &[u8]) {
         return;
     }
     // And passed on to a client.
-    for exact in [None, Some(body.len() as u64)] {
+    let told = told(bytes);
+    for (exact, spelling) in [(None, None), (None, spelling), (Some(body.len() as u64), told)] {
         let announced = Announced::of_response(&method, Version::HTTP_11, status, &headers, exact);
         let mut out = Vec::new();
-        encode::response(&mut out, Version::HTTP_11, status, &headers, announced, b"", None);
+        encode::response(&mut out, Version::HTTP_11, status, &headers, announced, b"", spelling.as_ref());
         write_body(&mut out, announced.sending, &body);
         let again = answer(Pieces::new(&out, &[]), &method).expect("an answer that is passed on is one");
         assert_eq!((again.status, again.body.as_ref()), (status, Some(&body)), "{announced:?}");
@@ -161,6 +167,7 @@ struct Message {
     body: Vec<u8>,
     trailers: HeaderMap,
     keep: bool,
+    spelling: Option<Spelling>,
 }
 
 impl PartialEq for Message {
@@ -196,13 +203,16 @@ impl Message {
     }
 
     /// What is passed on, if it is, is this message and nothing besides.
-    fn pass_on(&self) {
+    fn pass_on(&self, spelling: Option<Spelling>) {
         let mut parts = self.parts.clone();
         if parts.headers.contains_key(UPGRADE)
             || parts.method == Method::CONNECT
             || normalize_request(&mut parts, || "a".to_owned()).is_err()
         {
             return;
+        }
+        if let Some(spelling) = spelling {
+            parts.extensions.insert(spelling);
         }
         let length = self.body.len() as u64;
         for exact in [None, Some(length)] {
@@ -228,6 +238,12 @@ impl Message {
             assert_eq!(seen.body, Body::Whole(self.body.clone()));
         }
     }
+}
+
+/// What a peer says of how a message was written, which may be anything: the end of the input.
+fn told(input: &[u8]) -> Option<Spelling> {
+    let value = HeaderValue::from_bytes(&input[input.len().saturating_sub(40)..]).ok()?;
+    Spelling::take(&mut HeaderMap::from_iter([(SPELLING, value)]))
 }
 
 fn write_body(out: &mut Vec<u8>, sending: Sending, body: &[u8]) {
@@ -274,8 +290,9 @@ impl Requests {
                 None => body(&mut cx, &mut input, &mut pieces, head.framing),
             };
             let Some((body, trailers)) = body else { return Self { messages, refused: true } };
+            let spelling = Spelling::of_request(&head.written.0[..head.length as usize]);
             let (parts, framing, keep) = (head.parts, head.framing, head.keep);
-            messages.push(Message { parts, framing, body, trailers, keep });
+            messages.push(Message { parts, framing, body, trailers, keep, spelling });
         }
     }
 }
@@ -307,6 +324,7 @@ struct Answer {
     /// `None`: it is not whole.
     body: Option<Vec<u8>>,
     keep: bool,
+    spelling: Option<Spelling>,
 }
 
 /// The final answer to a request with `method`.
@@ -314,7 +332,13 @@ fn answer(mut pieces: Pieces, method: &Method) -> Option<Answer> {
     let mut cx = Context::from_waker(Waker::noop());
     let mut input = Input::default();
     loop {
-        let parse = |bytes: &[u8]| head::response(bytes, method);
+        let mut spelling = None;
+        let parse = |bytes: &[u8]| {
+            let parsed = head::response(bytes, method);
+            spelling =
+                parsed.as_ref().is_ok_and(Option::is_some).then(|| Spelling::of_response(bytes)).flatten();
+            parsed
+        };
         let head = ready(input.poll_head(&mut cx, &mut pieces, &Charge::default(), parse)).ok()?;
         let status = head.parts.status;
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
@@ -324,7 +348,7 @@ fn answer(mut pieces: Pieces, method: &Method) -> Option<Answer> {
             Some(whole) => Some(whole.to_vec()),
             None => body(&mut cx, &mut input, &mut pieces, head.framing).map(|(body, _)| body),
         };
-        return Some(Answer { status, headers: head.parts.headers, body, keep: head.keep });
+        return Some(Answer { status, headers: head.parts.headers, body, keep: head.keep, spelling });
     }
 }
 

@@ -88,18 +88,18 @@ pub(super) fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad>
 fn in_ascii(bytes: &[u8]) -> Option<Vec<u8>> {
     let start = empty_lines(bytes);
     let line = bytes[start..].split(|byte| *byte == b'\n').next()?;
-    let target = line.split(|byte| *byte == b' ').nth(1)?;
+    let mut words = line.split(|byte| *byte == b' ');
+    let (method, target) = (words.next()?, words.next()?);
     std::str::from_utf8(target).is_err().then(|| {
         let mut ascii = bytes.to_vec();
-        ascii[start..start + line.len()]
-            .iter_mut()
-            .filter(|byte| !byte.is_ascii())
-            .for_each(|byte| *byte = b'x');
+        let start = start + method.len() + 1;
+        let target = ascii[start..start + target.len()].iter_mut();
+        target.filter(|byte| !byte.is_ascii()).for_each(|byte| *byte = b'x');
         ascii
     })
 }
 
-/// Parses a request. `bytes` are the `sent` ones, but for what is no ASCII in its first line.
+/// Parses a request. `bytes` are the `sent` ones, but for what is no ASCII in its target.
 fn parse_request(bytes: &[u8], sent: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad> {
     let most = within(bytes);
     let mut fields = [const { MaybeUninit::uninit() }; USUAL_LINES];

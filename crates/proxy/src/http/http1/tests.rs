@@ -104,6 +104,15 @@ fn requests(mut pieces: Pieces) -> (Vec<Message>, Option<&'static str>) {
     }
 }
 
+/// Their bytes are replaced to be parsed.
+#[test]
+fn beside_a_target_that_is_no_utf_8_a_method_is_what_it_is() {
+    let request = |method: &[u8]| head::request(&[method, b" /\xe4 HTTP/1.1\r\nhost: a\r\n\r\n"].concat());
+    assert_eq!(request(b"GET").unwrap().unwrap().0.parts.method, Method::GET);
+    assert!(request(b"GET\xe4").is_err());
+    assert!(request(b"\xa0GET").is_err());
+}
+
 fn request(bytes: &str) -> Result<Option<(RequestHead, usize)>, Bad> {
     head::request(bytes.as_bytes())
 }
