@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, EgressPolicy, HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule,
@@ -287,7 +287,7 @@ async fn each_cause_is_counted_as_what_it_is_on_every_way() {
 
 #[tokio::test]
 async fn what_reaches_nobody_has_no_security() {
-    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_held, nowhere) = super::apps::nowhere();
     for way in WAYS {
         let path = path(way, AppProtocol::Http1, nowhere).await;
         expect(&path.near, way, "c", (Destination, Unsent, "connect-failed"), "nobody listens", async {
@@ -375,7 +375,7 @@ async fn what_the_mesh_decides_has_no_security_and_blames_who_asked_for_it() {
 #[tokio::test]
 async fn the_outside_has_one_name() {
     let outside = apps::serve(app).await;
-    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (_held, nowhere) = super::apps::nowhere();
     let mut node = Node::start("near", &Authority::new()).await;
     let proxy = node.listen_as(Capture::HttpProxy).await;
     let get = |address| format!("GET http://{address}/ HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");

@@ -17,11 +17,6 @@ use tulle_model::snapshot::{
 use super::apps::{self, app, exchange, full, get, http1, read, read_head};
 use super::mesh::{Authority, Node, WAYS, eventually, path, plain, service_name};
 
-/// An address at which nobody listens.
-async fn nowhere() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
-
 async fn status(address: SocketAddr, path: &str) -> (u16, String) {
     let answer = get(address, path).await;
     let reason = answer.headers.get("tulle-reason").map_or("", |r| r.to_str().unwrap()).to_owned();
@@ -34,7 +29,8 @@ async fn reasons_are_given() {
     node.add_service("empty", AppProtocol::Http1, Vec::new());
     assert_eq!(status(node.listen("empty").await, "/").await, (503, "no-endpoints".into()));
     for way in WAYS {
-        let path = path(way, AppProtocol::Http1, nowhere().await).await;
+        let (_held, nowhere) = apps::nowhere();
+        let path = path(way, AppProtocol::Http1, nowhere).await;
         assert_eq!(status(path.address, "/").await, (503, "connect-failed".into()), "{way:?}");
         let edge = path.near.edge_with("c", 1).await;
         assert_eq!((edge.requests, edge.failures), (1, 1), "{way:?}");
@@ -105,9 +101,10 @@ async fn a_dead_endpoint_is_passed_over() {
     let mut near = Node::start("near", &authority).await;
     let mut far = Node::start("far", &authority).await;
     let live = apps::serve(app).await;
+    let (_held, nowhere) = apps::nowhere();
     let endpoints = vec![
-        near.add_workload(&authority, "c-0", &[nowhere().await.port()]),
-        far.add_workload(&authority, "c-1", &[nowhere().await.port()]),
+        near.add_workload(&authority, "c-0", &[nowhere.port()]),
+        far.add_workload(&authority, "c-1", &[nowhere.port()]),
         far.add_workload(&authority, "c-2", &[live.port()]),
     ];
     near.add_service("c", AppProtocol::Http1, endpoints);
