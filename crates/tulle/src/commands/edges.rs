@@ -1,5 +1,6 @@
 //! `tulle edges`: who calls whom.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anstyle::AnsiColor;
@@ -111,9 +112,11 @@ fn render(args: &EdgesArgs, mut view: Value) -> Result<String> {
     let key = |e: &Edge| (e.source.namespace.clone(), e.source.name.clone(), e.destination.name.clone());
     edges.sort_by_key(key);
     // A namespace is worth its place only where there are several.
-    let first = edges[0].source.namespace.clone();
-    let several = edges.iter().any(|e| e.source.namespace != first || e.destination.namespace != first);
-    let name = |n: &Name| if several { format!("{}/{}", n.namespace, n.name) } else { n.name.clone() };
+    let several = have_several_namespaces(&edges);
+    let name = |n: &Name| match n.namespace.as_str() {
+        namespace if several && !namespace.is_empty() => format!("{namespace}/{}", n.name),
+        _ => n.name.clone(),
+    };
     let wide = args.output == ReportFormat::Wide;
     let mut header = vec!["SOURCE", "DESTINATION", "PROTOCOL", "SECURITY", "RATE", "SUCCESS", "P50", "P99"];
     let refused = wide || edges.iter().any(|edge| edge.refused > 0);
@@ -200,9 +203,33 @@ fn bytes(count: u64) -> String {
     }
 }
 
+/// What is no part of the mesh has no namespace.
+fn have_several_namespaces(edges: &[Edge]) -> bool {
+    let names = edges.iter().flat_map(|edge| [&edge.source, &edge.destination]);
+    let namespaces: BTreeSet<_> = names.map(|name| &name.namespace).filter(|name| !name.is_empty()).collect();
+    namespaces.len() > 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_outside_is_no_namespace() {
+        let edges = |destinations: &[(&str, &str)]| -> Vec<Edge> {
+            let edge = |(namespace, name): &(&str, &str)| {
+                serde_json::json!({
+                    "source": { "namespace": "default", "name": "a" },
+                    "destination": { "namespace": namespace, "name": name },
+                    "protocol": "tcp", "security": "-", "requestsPerSecond": 1.0, "requests": 1,
+                    "bytesSent": 0, "bytesReceived": 0,
+                })
+            };
+            destinations.iter().map(|names| serde_json::from_value(edge(names)).unwrap()).collect()
+        };
+        assert!(!have_several_namespaces(&edges(&[("default", "c"), ("", "external")])));
+        assert!(have_several_namespaces(&edges(&[("default", "c"), ("shop", "c")])));
+    }
 
     #[test]
     fn success_is_never_rounded_up() {
