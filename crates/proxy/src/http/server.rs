@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -115,6 +115,21 @@ pub async fn serve(
     }
 }
 
+/// What comes of `forwarded`, unless the client is let go before.
+async fn unless_let_go(
+    cx: &Connection,
+    mut forwarded: Pin<&mut impl Future<Output = (Outcome, Response<Body>)>>,
+) -> (Outcome, Response<Body>) {
+    poll_fn(|task| {
+        let polled = forwarded.as_mut().poll(task);
+        if polled.is_pending() && cx.cut.get() {
+            return Poll::Ready(cx.let_go());
+        }
+        polled
+    })
+    .await
+}
+
 /// Answers one request. `written`: its head as it came, in HTTP/1. `leaving`: how to leave HTTP, where the request can
 /// ask for that.
 pub(super) async fn answer(
@@ -175,23 +190,16 @@ pub(super) async fn answer(
             }
             let caller = Caller { account: cx.account.clone(), asker };
             let call = Call { head, body: record.watch(body), target, caller, written };
-            let mut forwarded = pin!(async {
-                match on_upgrade {
-                    // Boxed, as all that is rare: every connection has room for what is not.
-                    Some(wish) => {
-                        Box::pin(upgrade::forward(&cx.worker, &cx.source, &record, call, wish)).await
-                    }
-                    None => forward::forward(&cx.worker, &cx.source, &record, call).await,
+            match on_upgrade {
+                // Boxed, as all that is rare: every connection has room for what is not.
+                Some(wish) => {
+                    let upgrading = upgrade::forward(&cx.worker, &cx.source, &record, call, wish);
+                    unless_let_go(cx, Box::pin(upgrading).as_mut()).await
                 }
-            });
-            poll_fn(|task| {
-                let polled = forwarded.as_mut().poll(task);
-                if polled.is_pending() && cx.cut.get() {
-                    return Poll::Ready(cx.let_go());
+                None => {
+                    unless_let_go(cx, pin!(forward::forward(&cx.worker, &cx.source, &record, call))).await
                 }
-                polled
-            })
-            .await
+            }
         }
     };
     if outcome.reason.is_some() {
