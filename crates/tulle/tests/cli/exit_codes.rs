@@ -306,7 +306,7 @@ fn a_home_that_cannot_be_used_is_named() {
         if nix::unistd::geteuid().is_root() {
             command.uid(65534).gid(65534);
             let binary = folder.path().join("tulle");
-            fs::copy(env!("CARGO_BIN_EXE_tulle"), &binary).unwrap();
+            copy_binary(&binary);
             fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
             fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
             let mut other = Command::new(&binary);
@@ -320,6 +320,12 @@ fn a_home_that_cannot_be_used_is_named() {
         fails(&output, &[2], "no HOME");
         assert!(stderr(&output).contains("neither TULLE_HOME nor HOME"), "{}", stderr(&output));
     }
+}
+
+/// By another process: a program that this one has open for writing, and so has whatever another test starts at that
+/// moment, cannot be run (ETXTBSY).
+fn copy_binary(to: &Path) {
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_tulle")).arg(to).status().unwrap().success());
 }
 
 #[test]
@@ -336,7 +342,7 @@ fn another_users_socket_and_kubeconfig_are_not_nobodys() {
     fs::set_permissions(home.join("node.sock"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::set_permissions(home.join("kubeconfig"), fs::Permissions::from_mode(0o600)).unwrap();
     let binary = folder.path().join("tulle");
-    fs::copy(env!("CARGO_BIN_EXE_tulle"), &binary).unwrap();
+    copy_binary(&binary);
     // The home itself may be closed to others, or its files alone.
     for mode in [0o755, 0o700] {
         fs::set_permissions(&home, fs::Permissions::from_mode(mode)).unwrap();
