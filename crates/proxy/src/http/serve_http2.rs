@@ -113,28 +113,33 @@ async fn serve_stream(
     mut sender: Sender,
     receiver: Receiver,
 ) {
-    cx.account.turn().await;
+    // Each stream has such a future. What is held over one wait alone shares its room there with what is held over
+    // others: so the answer is, and what is rare and large is boxed.
     let Incoming { head, unfit, .. } = incoming;
+    cx.account.turn().await;
     if let Some(unfit) = unfit {
         let (reason, message) = reply::unfit_for(unfit);
         let response = server::decline(&cx, head, reason, message);
         return respond(&mut sender, response).await;
     }
     if head.method == Method::CONNECT {
-        return connect(cx, head, sender, receiver).await;
+        return Box::pin(connect(cx, head, sender, receiver)).await;
     }
     let (request, asker) = (Request::from_parts(head, Body::from(receiver)), Asker::Http2(sender.interim()));
-    let mut answered = pin!(Some(answer(&cx, request, None, None, asker)));
-    let response = match or_reset(answered.as_mut(), &mut sender).await {
-        Ok(response) => response,
-        Err(error) => {
+    let response = {
+        let mut answered = pin!(Some(answer(&cx, request, None, None, asker)));
+        let response = or_reset(answered.as_mut(), &mut sender).await;
+        if let Err(error) = &response {
             if let Error::ResetHere(http2::Reason::PROTOCOL_ERROR) = error {
                 cx.unread(Reason::BadRequest, &Outline::default());
             }
-            give_up(&error, || answered.set(None));
-            // What it held is given back, which takes its time, too.
-            return cx.account.turn().await;
+            give_up(error, || answered.set(None));
         }
+        response
+    };
+    let Ok(response) = response else {
+        // What it held is given back, which takes its time, too.
+        return cx.account.turn().await;
     };
     if response.headers().contains_key(REASON)
         && let Some(code) = reply::reset_code(response.headers())
@@ -192,5 +197,23 @@ async fn connect(
         // Nobody waits for it any more: it is dropped, which resets the stream.
         let open = if extended { Tunnel::extended } else { Tunnel::new };
         let _ = hand_over.send(open(sender, receiver));
+    }
+}
+
+/// How large the future is that a function of four arguments returns.
+#[cfg(test)]
+pub(crate) fn size_of_future<A, B, C, D, F: Future>(_: impl Fn(A, B, C, D) -> F) -> usize {
+    size_of::<F>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is copied on its way into its task, and held as long as the stream.
+    #[test]
+    fn a_stream_takes_little_room() {
+        let size = size_of_future(serve_stream);
+        assert!(size <= 4 << 10, "{size} bytes");
     }
 }

@@ -240,8 +240,8 @@ async fn answer(
     mut sender: Sender,
     receiver: Receiver,
 ) {
-    link.peer.account.turn().await;
     let Incoming { mut head, unfit, .. } = incoming;
+    link.peer.account.turn().await;
     if let Some(unfit) = unfit {
         return respond(&mut sender, reply::unfit(unfit, &head.headers)).await;
     }
@@ -251,22 +251,25 @@ async fn answer(
     let found = find(&worker, &link, &head.headers, None);
     head.headers.remove(WORKLOAD);
     head.headers.remove(PORT);
-    let response = match found {
-        Ok((workload, port)) => {
-            let asker = Asker::Http2(sender.interim());
-            let caller = Caller { account: link.peer.account.clone(), asker };
-            let request = Request::from_parts(head, Body::from(receiver));
-            let mut served = pin!(Some(inbound::serve_request(&worker, &caller, &workload, port, request)));
-            match or_reset(served.as_mut(), &mut sender).await {
-                Ok(response) => response,
-                Err(error) => {
-                    give_up(&error, || served.set(None));
-                    // What it held is given back, which takes its time, too.
-                    return link.peer.account.turn().await;
-                }
-            }
-        }
+    let (workload, port) = match found {
+        Ok(found) => found,
         Err(refusal) => return refusal.send(sender),
+    };
+    let asker = Asker::Http2(sender.interim());
+    let caller = Caller { account: link.peer.account.clone(), asker };
+    let request = Request::from_parts(head, Body::from(receiver));
+    // Held over one wait alone, it shares its room in this future, of which each stream has one, with what comes later.
+    let response = {
+        let mut served = pin!(Some(inbound::serve_request(&worker, &caller, &workload, port, request)));
+        let response = or_reset(served.as_mut(), &mut sender).await;
+        if let Err(error) = &response {
+            give_up(error, || served.set(None));
+        }
+        response
+    };
+    let Ok(response) = response else {
+        // What it held is given back, which takes its time, too.
+        return link.peer.account.turn().await;
     };
     respond(&mut sender, response).await;
 }
@@ -365,4 +368,19 @@ fn find(
 
 fn parsed<T: FromStr>(headers: &HeaderMap, name: &HeaderName) -> Option<T> {
     headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::serve_http2::size_of_future;
+
+    /// It is copied on its way into its task, and held as long as the stream.
+    #[test]
+    fn a_stream_takes_little_room() {
+        let size = size_of_future(|worker, link, incoming, (sender, receiver)| {
+            answer(worker, link, incoming, sender, receiver)
+        });
+        assert!(size <= 3 << 10, "{size} bytes");
+    }
 }
