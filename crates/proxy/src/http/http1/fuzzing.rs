@@ -3,18 +3,17 @@
 
 mod reference;
 
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use bytes::{Buf, BytesMut};
 use http::header::{HeaderMap, HeaderValue, UPGRADE};
 use http::{Method, StatusCode, Version, request};
-use tokio::io::{AsyncRead, ReadBuf};
 
 use self::reference::{Body, Seen};
 use super::encode::{self, Announced};
 use super::framing::{Decoded, Decoder, Framing, Malformed, single_chunk};
 use super::head::{self, Bad};
+use super::in_pieces::{Pieces, ready};
 use super::input::{Input, NoHead};
 use super::output::Sending;
 use crate::budget::Charge;
@@ -30,7 +29,7 @@ use crate::uri::{self, AsSent};
 pub fn http1_requests(input: &[u8]) {
     let Some((cuts, bytes)) = input.split_at_checked(2) else { return };
     let whole = Requests::read(Pieces::new(bytes, &[]));
-    let pieces = Requests::read(Pieces::new(bytes, cuts));
+    let pieces = Requests::read(pieces(bytes, cuts));
     assert_eq!(whole.messages, pieces.messages, "pieces matter");
     assert_eq!(whole.refused, pieces.refused, "pieces matter");
     let mut seen = reference::requests(bytes).into_iter();
@@ -57,7 +56,7 @@ pub fn http1_answers(input: &[u8]) {
     let method =
         [Method::GET, Method::HEAD, Method::POST, Method::CONNECT][usize::from(shape[0] % 4)].clone();
     let whole = answer(Pieces::new(bytes, &[]), &method);
-    assert_eq!(whole, answer(Pieces::new(bytes, &shape[1..]), &method), "pieces matter");
+    assert_eq!(whole, answer(pieces(bytes, &shape[1..]), &method), "pieces matter");
     let Some(Answer { status, headers, body: Some(body), spelling, .. }) = whole else { return };
     let opens = status == StatusCode::SWITCHING_PROTOCOLS || method == Method::CONNECT && status.is_success();
     if let Some(seen) = reference::answer(bytes, &method) {
@@ -92,7 +91,7 @@ pub fn http1_answers(input: &[u8]) {
 pub fn http1_bodies(input: &[u8]) {
     let Some((cuts, bytes)) = input.split_at_checked(2) else { return };
     let whole = chunked(Pieces::new(bytes, &[]));
-    let pieces = chunked(Pieces::new(bytes, cuts));
+    let pieces = chunked(pieces(bytes, cuts));
     assert_eq!(whole.as_ref().ok(), pieces.as_ref().ok(), "pieces matter");
     let single = single_chunk(bytes);
     let Ok(Some((body, trailers, length))) = whole else {
@@ -120,43 +119,10 @@ pub fn http1_bodies(input: &[u8]) {
     assert_eq!(chunked(Pieces::new(&out, &[])), Ok(Some((body, trailers, length))));
 }
 
-/// Bytes that come in pieces, each by a read of its own.
-struct Pieces(Vec<Vec<u8>>);
-
-impl Pieces {
-    /// Cut into at most one more than there are cuts. Each says where, in parts of the whole.
-    fn new(bytes: &[u8], cuts: &[u8]) -> Self {
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| usize::from(*cut) * bytes.len() / 255).collect();
-        cuts.extend([0, bytes.len()]);
-        cuts.sort_unstable();
-        cuts.dedup();
-        Self(cuts.windows(2).rev().map(|ends| bytes[ends[0]..ends[1]].to_vec()).collect())
-    }
-}
-
-impl AsyncRead for Pieces {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        if let Some(piece) = self.0.pop() {
-            let (now, later) = piece.split_at(piece.len().min(buffer.remaining()));
-            buffer.put_slice(now);
-            if !later.is_empty() {
-                self.0.push(later.to_vec());
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// These never wait.
-fn ready<T>(poll: Poll<T>) -> T {
-    match poll {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("it waits"),
-    }
+/// Cut into at most one more piece than there are cuts. Each says where, in parts of the whole.
+fn pieces(bytes: &[u8], cuts: &[u8]) -> Pieces {
+    let cuts: Vec<usize> = cuts.iter().map(|cut| usize::from(*cut) * bytes.len() / 255).collect();
+    Pieces::new(bytes, &cuts)
 }
 
 /// A request, read to its end.

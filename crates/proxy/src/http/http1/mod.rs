@@ -16,6 +16,8 @@ mod framing;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod head;
+#[cfg(any(test, fuzzing))]
+mod in_pieces;
 mod input;
 mod output;
 pub(super) mod server;

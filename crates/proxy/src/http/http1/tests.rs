@@ -7,53 +7,15 @@ use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Version};
 use proptest::prelude::*;
-use tokio::io::{AsyncRead, ReadBuf};
 
 use super::encode::{self, Announced};
 use super::framing::{Decoded, Decoder, Framing, Malformed, single_chunk};
 use super::head::{self, Bad, RequestHead};
+use super::in_pieces::{Pieces, ready};
 use super::input::{Input, NoHead};
 use super::output::{Output, Sending};
 use crate::budget::Charge;
 use crate::http::HEADER_LIMIT;
-
-/// Bytes that come in pieces, each by a read of its own.
-struct Pieces(Vec<Vec<u8>>);
-
-impl Pieces {
-    /// `bytes`, cut at `cuts`.
-    fn new(bytes: &[u8], cuts: &[usize]) -> Self {
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).collect();
-        cuts.extend([0, bytes.len()]);
-        cuts.sort_unstable();
-        cuts.dedup();
-        Self(cuts.windows(2).rev().map(|ends| bytes[ends[0]..ends[1]].to_vec()).collect())
-    }
-}
-
-impl AsyncRead for Pieces {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        if let Some(piece) = self.0.pop() {
-            let (now, later) = piece.split_at(piece.len().min(buffer.remaining()));
-            buffer.put_slice(now);
-            if !later.is_empty() {
-                self.0.push(later.to_vec());
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-fn ready<T>(poll: Poll<T>) -> T {
-    match poll {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("it waits"),
-    }
-}
 
 /// A request with its body, as read from a connection.
 #[derive(Debug, PartialEq)]
