@@ -3,7 +3,7 @@
 //! meanwhile, at idle priority: the tests get the processor whenever they want it.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 
@@ -90,7 +90,7 @@ fn run_idle(what: &str, command: &Command, folder: &Path) -> Result<()> {
 }
 
 /// The end of what a compiler said; the file has the rest.
-fn last_lines(said: &PathBuf) -> String {
+fn last_lines(said: &Path) -> String {
     const SHOWN: usize = 100;
     let text = std::fs::read_to_string(said).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
