@@ -25,16 +25,19 @@ async fn slices(server: &TestServer, what: &str, found: impl Fn(&[Value]) -> boo
     tokio::time::timeout(Duration::from_secs(20), wait).await.unwrap_or_else(|_| panic!("no {what}"))
 }
 
-fn ready(slices: &[Value]) -> Vec<bool> {
-    let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().unwrap());
-    endpoints.map(|endpoint| endpoint["conditions"]["ready"].as_bool().unwrap()).collect()
+/// Whether there is one slice, with endpoints that are ready or not as `wanted` says. One that takes another's
+/// place is there beside it for a moment.
+fn is_one(slices: &[Value], wanted: &[bool]) -> bool {
+    let [slice] = slices else { return false };
+    let endpoints = slice["endpoints"].as_array().unwrap().iter();
+    endpoints.map(|endpoint| endpoint["conditions"]["ready"].as_bool().unwrap()).eq(wanted.iter().copied())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn services_with_selectors_have_slices_that_follow_their_workloads() {
     let server = TestServer::start().await;
     server.put(KindId::Service, "shop", service("shop", "cart", 80)).await;
-    let empty = slices(&server, "slice without endpoints", |s| s.len() == 1 && ready(s).is_empty()).await;
+    let empty = slices(&server, "slice without endpoints", |s| is_one(s, &[])).await;
     let owner = &empty[0]["metadata"]["ownerReferences"][0];
     let cart = server.get(KindId::Service, "shop", "cart").unwrap();
     assert_eq!((&owner["kind"], &owner["uid"]), (&json!("Service"), &cart["metadata"]["uid"]));
@@ -45,17 +48,17 @@ async fn services_with_selectors_have_slices_that_follow_their_workloads() {
     let reports = node
         .report(vec![workload("shop", "cart-0", "cart", true), workload("shop", "cart-1", "cart", false)])
         .await;
-    let full = slices(&server, "endpoints", |s| ready(s) == [true, false]).await;
+    let full = slices(&server, "endpoints", |s| is_one(s, &[true, false])).await;
     assert_eq!(full[0]["endpoints"][0]["nodeName"], "n1");
     reports.workloads(vec![workload("shop", "cart-1", "cart", true)]).await;
-    slices(&server, "change", |s| ready(s) == [true]).await;
+    slices(&server, "change", |s| is_one(s, &[true])).await;
 
     // What others do to it is undone, and what they make of their own stays.
     let objects = &server.server.objects;
     let slice = KindId::EndpointSlice.kind();
     let name = full[0]["metadata"]["name"].as_str().unwrap();
     objects.delete(slice, "shop", name, &DeleteOptions::default()).await.unwrap();
-    slices(&server, "return", |s| ready(s) == [true]).await;
+    slices(&server, "return", |s| is_one(s, &[true])).await;
     let users = json!({
         "metadata": { "name": "users", "namespace": "shop", "labels": { "kubernetes.io/service-name": "cart" } },
         "addressType": "IPv4", "endpoints": [{ "addresses": ["10.0.0.9"] }], "ports": [],
