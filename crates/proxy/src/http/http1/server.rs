@@ -511,11 +511,11 @@ impl Client {
             Receiving::Broken | Receiving::Malformed if self.half_closed.is_none() => {}
             _ => loop {
                 if self.has_ended() {
-                    return self.poll_half_closed(cx);
+                    return self.poll_closed(cx);
                 }
                 let most = self.charge.readable(AHEAD).saturating_sub(self.input.buffer.len());
                 if most == 0 {
-                    return self.poll_hidden(cx);
+                    return self.poll_closed(cx);
                 }
                 match ready!(self.input.poll_read(cx, &mut self.io, most)) {
                     Ok(0) => self.half_close(false),

@@ -25,28 +25,17 @@ pub(super) struct HalfClosed {
 }
 
 impl Client {
-    /// Watches for what becomes of the client behind that which is not read for now. The kernel does not tell of
-    /// itself, so it is asked from time to time.
+    /// Watches for what becomes of a client from which nothing is read: it has closed its side, or what it sent has no
+    /// room for now. The kernel does not tell of itself, so it is asked from time to time.
     #[cold]
-    pub(super) fn poll_hidden(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         match self.io.closed() {
             Some(Closed::Both) => {
                 tracing::debug!("a client went away from what it asked for");
                 return Poll::Ready(Gone);
             }
-            Some(Closed::Sending) => self.half_close(true),
-            None => {}
-        }
-        self.again.poll(cx, &self.sweep);
-        self.poll_bound(cx)
-    }
-
-    /// Watches a client that has closed its side, and of which all is read.
-    #[cold]
-    pub(super) fn poll_half_closed(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        if self.io.closed() == Some(Closed::Both) {
-            tracing::debug!("a client went away from what it asked for");
-            return Poll::Ready(Gone);
+            Some(Closed::Sending) if !self.has_ended() => self.half_close(true),
+            Some(Closed::Sending) | None => {}
         }
         self.again.poll(cx, &self.sweep);
         self.poll_bound(cx)
