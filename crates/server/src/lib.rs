@@ -15,6 +15,7 @@ mod server;
 pub mod store;
 mod strangers;
 pub mod telemetry;
+mod timestamp;
 pub mod views;
 
 pub use founding::StateError;

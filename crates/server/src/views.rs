@@ -13,6 +13,7 @@ use crate::grpc::refusal::REASONS;
 use crate::metrics::{Counter, Exposition, Metrics};
 use crate::objects::Objects;
 use crate::telemetry::{EdgeView, RATE_WINDOW};
+use crate::timestamp;
 
 /// How long a join token lives where nothing is said.
 const DEFAULT_TTL: u64 = 600;
@@ -76,12 +77,6 @@ pub struct TokenView {
 #[derive(Debug, Serialize)]
 pub struct Tokens {
     pub tokens: Vec<TokenView>,
-}
-
-/// Seconds since the epoch, as API objects write times.
-fn instant(seconds: u64) -> String {
-    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    time.unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// The views of a running server; clones share it.
@@ -156,7 +151,7 @@ impl Views {
         let (identities, node) = (request.identities.clone(), request.node.clone());
         let token = self.enrolment.create_token(request, now).await?;
         let id = token.text.split('.').nth(1).unwrap_or_default().to_owned();
-        let (created, expires) = (instant(seconds(now)), instant(seconds(token.expires)));
+        let (created, expires) = (timestamp::at(seconds(now)), timestamp::at(seconds(token.expires)));
         Ok(Token { token: token.text, about: TokenView { id, identities, node, created, expires } })
     }
 
@@ -167,8 +162,8 @@ impl Views {
             id: token.id,
             identities: token.identities,
             node: token.node,
-            created: instant(token.made),
-            expires: instant(token.expires),
+            created: timestamp::at(token.made),
+            expires: timestamp::at(token.expires),
         });
         Ok(Tokens { tokens: views.collect() })
     }

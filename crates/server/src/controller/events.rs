@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tulle_model::kinds::event::last_time;
 use tulle_model::registry::{Kind, KindId};
 
-use super::timestamp;
 use crate::objects::{DEFAULT_NAMESPACE, DeleteOptions, ObjectError, Objects, WriteOptions};
+use crate::timestamp;
 
 /// How long what happens gathers before it is written.
 const GATHER: Duration = Duration::from_millis(300);
@@ -117,7 +117,7 @@ impl Events {
         let kind = KindId::Event.kind();
         let namespace = if about.kind.namespaced { about.namespace.as_str() } else { DEFAULT_NAMESPACE };
         let name = name_of(about);
-        let now = timestamp();
+        let now = timestamp::now();
         let type_ = match happened.severity {
             Severity::Normal => "Normal",
             Severity::Warning => "Warning",

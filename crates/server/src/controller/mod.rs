@@ -40,11 +40,6 @@ fn is_drained(node: &Value) -> bool {
     node["spec"]["drained"] == true
 }
 
-/// Now, as API objects write it (RFC 3339, seconds).
-pub fn timestamp() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
 /// Those who write what comes of a change.
 pub struct Writers {
     pub statuses: Arc<StatusWriter>,

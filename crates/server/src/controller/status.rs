@@ -19,10 +19,10 @@ use tulle_model::compile::{InvalidObject, ParentStatus};
 use tulle_model::name::{NamespacedName, ServiceName};
 use tulle_model::registry::{Kind, KindId};
 
-use super::timestamp;
 use crate::grpc::publication::{Progress, Publication};
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects, WriteOptions};
+use crate::timestamp;
 
 /// As routes' statuses name us.
 pub const CONTROLLER_NAME: &str = "tulle.dev/mesh";
@@ -161,7 +161,7 @@ impl StatusWriter {
             Ok(Some(current)) => {
                 let mut status = current.get("status").cloned().unwrap_or_else(|| json!({}));
                 let before = status.clone();
-                change(&mut status, &timestamp());
+                change(&mut status, &timestamp::now());
                 if status == before {
                     return None;
                 }
@@ -173,7 +173,7 @@ impl StatusWriter {
         let written = self
             .objects
             .update_status(kind, &name.namespace, &name.name, &options, |status| {
-                change(status, &timestamp());
+                change(status, &timestamp::now());
             })
             .await;
         match written {

@@ -26,6 +26,7 @@ use super::workloads::{self, Held};
 use super::{Fleet, Known, Message, NodeTask, Record};
 use crate::grpc::enrolment::{EnrolmentError, seconds};
 use crate::grpc::not_known;
+use crate::timestamp;
 
 /// How long a node may be silent before its workloads are stale.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -163,12 +164,6 @@ pub(super) fn record_of(node: &str, held: &Held) -> Record {
     }
 }
 
-/// Seconds since the epoch in RFC 3339.
-fn timestamp(seconds: i64) -> String {
-    let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
 impl Fleet {
     /// Removes a node that does not come back, and its workloads; returns how many. One that does come back
     /// is taken in again, unless it was `revoked`: then it is removed although it is connected.
@@ -230,15 +225,15 @@ impl NodeTask {
             tracing::warn!(
                 node = %self.node, workloads = self.held.len(),
                 "nothing was heard of the node for longer than its lease: its workloads are stale since {}",
-                timestamp(stale_since.unwrap_or(since))
+                timestamp::at(stale_since.unwrap_or(since))
             );
         }
         // Its next report writes them all.
         self.held.values_mut().for_each(|written| *written = None);
         self.update(|record| record.stale_since = stale_since);
         let unmarked = self.stale.iter().filter(|(_, stale)| !stale.marked);
-        let unmarked: Vec<_> =
-            self.some_first(unmarked.map(|(name, stale)| (name.clone(), timestamp(stale.since))).collect());
+        let unmarked: Vec<_> = self
+            .some_first(unmarked.map(|(name, stale)| (name.clone(), timestamp::at(stale.since))).collect());
         let mut failed = None;
         for (name, result) in workloads::mark_stale(&self.fleet.objects, &self.node, &unmarked).await {
             match (result, self.stale.get_mut(&name)) {

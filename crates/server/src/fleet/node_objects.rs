@@ -14,8 +14,8 @@ use tulle_wire::node::Workload;
 
 use super::{Fleet, NodeTask};
 use crate::controller::events::Severity;
-use crate::controller::timestamp;
 use crate::objects::{DeleteOptions, ObjectError, WriteOptions};
+use crate::timestamp;
 
 /// How often the nodes are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -119,8 +119,7 @@ impl Fleet {
             }
         }
         let seen = jiff::Timestamp::now().as_second() - i64::try_from(silent.as_secs()).unwrap_or(0);
-        let seen = jiff::Timestamp::from_second(seen).unwrap_or_default();
-        let seen = seen.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let seen = timestamp::at(seen);
         let mut before = None;
         let written = self.objects.update_status(kind(), "", node, &options, |status| {
             before = Some(ready_of(status));
@@ -191,7 +190,7 @@ impl Fleet {
                 }
                 Err(_) => {
                     let options = WriteOptions::controller();
-                    let seen = timestamp();
+                    let seen = timestamp::now();
                     let unknown = |status: &mut Value| show_silence(status, &seen);
                     self.objects.update_status(kind(), "", &name, &options, unknown).await.map(drop)
                 }
@@ -296,7 +295,7 @@ fn set_ready(status: &mut Value, ready: &str, reason: &str, message: &str, seen:
     let (before, mut conditions): (Vec<_>, Vec<_>) = before.into_iter().partition(|c| c["type"] == "Ready");
     let since = match before.first() {
         Some(condition) if condition["status"] == ready => condition["lastTransitionTime"].clone(),
-        _ => json!(timestamp()),
+        _ => json!(timestamp::now()),
     };
     conditions.push(json!({
         "type": "Ready", "status": ready, "reason": reason, "message": message, "lastTransitionTime": since,

@@ -270,7 +270,7 @@ fn object(owner: &Owner<'_>, name: &WorkloadName, workload: &Workload, current: 
         before.into_iter().partition(|condition| condition["type"] == "Ready");
     let since = match before.first() {
         Some(condition) if condition["status"] == status => condition["lastTransitionTime"].clone(),
-        _ => json!(crate::controller::timestamp()),
+        _ => json!(crate::timestamp::now()),
     };
     let mut conditions = vec![json!({
         "type": "Ready",

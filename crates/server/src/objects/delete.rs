@@ -7,6 +7,7 @@ use tulle_model::registry::{KINDS, Kind, KindId};
 use super::write::{encode, modified, without_version};
 use super::{DEFAULT_NAMESPACE, ObjectError, Objects, decode_at, key, metadata};
 use crate::store::{Precondition, StoreError};
+use crate::timestamp;
 
 /// On what condition to delete, and how.
 #[derive(Debug, Clone, Default)]
@@ -95,7 +96,7 @@ impl Objects {
     ) -> Result<(Value, u64), StoreError> {
         let mut marked = without_version(object);
         let fields = metadata::of(&mut marked);
-        fields.insert("deletionTimestamp".to_owned(), metadata::timestamp().into());
+        fields.insert("deletionTimestamp".to_owned(), timestamp::now().into());
         fields.insert("deletionGracePeriodSeconds".to_owned(), 0.into());
         if kind.id == KindId::Namespace {
             marked["status"]["phase"] = json!("Terminating");

@@ -1,6 +1,5 @@
 //! The metadata that the server sets, and what callers may not change (ObjectMeta of the Kubernetes API).
 
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tulle_model::document::DEEPEST;
 use tulle_model::registry::{self, Kind, KindId};
@@ -59,11 +58,6 @@ pub(super) fn resource_version(object: &Value) -> Result<Option<u64>, ObjectErro
             })
         })
         .transpose()
-}
-
-/// Now, as Kubernetes writes it: RFC 3339, in whole seconds.
-pub(super) fn timestamp() -> String {
-    Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Whether lists and objects are nested in more than [`DEEPEST`] levels. What is stored must be read
@@ -164,7 +158,7 @@ pub(super) fn initialize(kind: &Kind, object: &mut Value) {
         metadata.remove(field);
     }
     metadata.insert("uid".to_owned(), new_uid().into());
-    metadata.insert("creationTimestamp".to_owned(), timestamp().into());
+    metadata.insert("creationTimestamp".to_owned(), crate::timestamp::now().into());
     if kind.has_status && kind.id != KindId::Namespace {
         metadata.insert("generation".to_owned(), 1.into());
     } else {

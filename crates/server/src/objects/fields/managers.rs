@@ -8,6 +8,7 @@ use super::last_applied;
 use super::set::FieldSet;
 use super::typed::{self, Difference, Schema};
 use crate::objects::{ManagerConflict, ObjectError, Part, metadata};
+use crate::timestamp;
 
 /// Metadata of the server's own and names: nobody manages them.
 const UNMANAGED: [&str; 11] = [
@@ -201,7 +202,7 @@ pub(in crate::objects) fn track(
             applies,
             subresource: subresource.to_owned(),
             api_version: kind.api_version(),
-            time: metadata::timestamp(),
+            time: timestamp::now(),
             fields,
         }));
     }

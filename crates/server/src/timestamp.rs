@@ -1,0 +1,18 @@
+//! Times as API objects write them: RFC 3339, in whole seconds of UTC.
+
+use jiff::Timestamp;
+
+/// The time now.
+pub fn now() -> String {
+    text(Timestamp::now())
+}
+
+/// A time in seconds since the epoch; the epoch itself where there is no such time.
+pub fn at(seconds: impl TryInto<i64>) -> String {
+    let time = seconds.try_into().ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    text(time.unwrap_or_default())
+}
+
+fn text(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
