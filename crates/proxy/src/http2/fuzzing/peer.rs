@@ -369,6 +369,10 @@ impl Peer {
 
     /// More data than there is room for.
     fn sends_too_much(&mut self, input: &mut Unstructured<'_>, out: &mut Vec<u8>) -> Result<()> {
+        // Resets are not followed once a rule is broken: the stream may be gone.
+        if self.breaks_rules {
+            return Ok(());
+        }
         let sends = |known: &Known| known.head_sent && !known.sent_end && !known.is_over();
         let Some(id) = self.any(input, sends)? else { return Ok(()) };
         let room = self.streams[&id].room;
