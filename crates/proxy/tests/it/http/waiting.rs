@@ -67,14 +67,27 @@ impl Bounded {
     /// Waits until a good part of the near node's memory is taken.
     async fn fills(&self) {
         let bound = self.budgets[0].total(Resource::Memory);
+        self.until_held(Self::greedy_holds, bound / 5).await;
+    }
+
+    /// Waits until so much is held.
+    async fn until_held(&self, held: impl Fn(&Self) -> u64, least: u64) {
         for _ in 0..2000 {
             self.check();
-            if self.greedy_holds() >= bound / 5 {
+            if held(self) >= least {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("{:?}", self.budgets[0].rows());
+        panic!("{:?}", self.budgets.each_ref().map(|budget| budget.rows()));
+    }
+
+    /// Whether the bound holds for a while, too.
+    async fn keeps_to_the_bound(&self) {
+        for _ in 0..50 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            self.check();
+        }
     }
 
     /// Fails if more is held than half of the bound, and one piece that was read before that was known.
@@ -280,11 +293,8 @@ async fn opaque_bytes_wait_at_the_other_end_of_a_link_too() {
             client.read_to_string(&mut count).await.map(|_| count)
         });
     }
-    for _ in 0..100 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-        mesh.check();
-    }
-    assert!(mesh.far_holds() > 7 * MIB, "it was not short");
+    mesh.until_held(Bounded::far_holds, 7 * MIB).await;
+    mesh.keeps_to_the_bound().await;
     go.send_replace(true);
     while let Some(count) = timeout(SOON, sent.join_next()).await.expect("all go on") {
         mesh.check();
@@ -322,11 +332,8 @@ async fn bodies_of_http2_wait_with_their_client() {
             let mut client = client.clone();
             sent.spawn(async move { client.send_request(request).await.map(|answer| answer.status()) });
         }
-        for _ in 0..100 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            mesh.check();
-        }
-        assert!(mesh.greedy_holds() > 7 * MIB, "it was not short");
+        mesh.until_held(Bounded::greedy_holds, 7 * MIB).await;
+        mesh.keeps_to_the_bound().await;
         go.send_replace(true);
         while let Some(status) = timeout(SOON, sent.join_next()).await.expect("all are answered") {
             mesh.check();
