@@ -10,6 +10,7 @@ mod tasks;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
@@ -23,20 +24,28 @@ use super::handle::Handle;
 use super::input::Expect;
 use super::stream::{Stream, Way};
 use super::{Limits, WhenReset};
+use crate::budget::{Accounts, Budget, Charge, Payer};
+
+/// Memory for all that an input can have a connection hold, in bytes.
+const ENOUGH: u64 = 1 << 30;
 
 /// What is said and done on one connection; the first byte says which side of it this is.
 ///
 /// # Panics
 /// Where something does not add up.
 pub fn http2(input: &[u8]) {
-    let mut input = Unstructured::new(input);
-    let Ok(mut model) = Model::new(&mut input) else { return };
-    // That the input is at its end is no fault.
-    while let Ok(true) = model.step(&mut input) {
+    // When much memory was given back, a task tells the allocator.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build_local(Default::default());
+    runtime.expect("it needs no more than a clock").block_on(async {
+        let mut input = Unstructured::new(input);
+        let Ok(mut model) = Model::new(&mut input) else { return };
+        // That the input is at its end is no fault.
+        while let Ok(true) = model.step(&mut input) {
+            model.settle();
+        }
         model.settle();
-    }
-    model.settle();
-    model.finish();
+        model.finish();
+    });
 }
 
 /// The byte of data at that place of a stream.
@@ -47,6 +56,7 @@ fn byte(stream: u32, place: usize) -> u8 {
 struct Model {
     core: Rc<RefCell<Core>>,
     handle: Handle,
+    budget: Arc<Budget>,
     peer: Peer,
     tasks: BTreeMap<u32, Task>,
     now: Duration,
@@ -68,10 +78,14 @@ impl Model {
             when_reset: if input.arbitrary()? { WhenReset::Wait } else { WhenReset::Leave },
             extended_connect: true,
         };
-        let core = Rc::new(RefCell::new(Core::new(server, limits)));
+        let budget = Budget::new(ENOUGH, 1);
+        let mut core = Core::new(server, limits);
+        core.payer = Charge::on(Accounts::new(budget.clone()).of(&Payer::Handshakes));
+        let core = Rc::new(RefCell::new(core));
         let handle = Handle(core.clone(), None);
         let peer = Peer::new(server, limits);
-        let mut model = Self { core, handle, peer, tasks: BTreeMap::new(), now: Duration::ZERO, limits };
+        let mut model =
+            Self { core, handle, budget, peer, tasks: BTreeMap::new(), now: Duration::ZERO, limits };
         model.settle();
         let greeting = model.peer.greeting(input)?;
         model.deliver(input, &greeting)?;
@@ -161,6 +175,7 @@ impl Model {
             let [data, unsent] =
                 [&stream.data, &stream.unsent].map(|all| all.iter().map(bytes::Bytes::len).sum());
             assert_eq!((stream.held, stream.unsent_length), (data, unsent), "stream {id}");
+            assert!(stream.is_paid(), "stream {id} holds more than is charged");
             assert!(stream.receiver_held || stream.data.is_empty(), "data for nobody on stream {id}");
             assert!(stream.receiver_held || stream.sender_held || !stream.is_closed(), "stream {id} is over");
             if stream.reset.is_some() || core.ended.is_some() {
@@ -255,8 +270,10 @@ impl Model {
                 assert_eq!((core.open, core.unanswered), (0, 0));
             }
         }
-        let mut core = self.core.borrow_mut();
-        core.end(Ended::Closed);
-        assert_eq!((core.streams.len(), core.unsent), (0, 0));
+        let Self { core, handle, budget, .. } = self;
+        core.borrow_mut().end(Ended::Closed);
+        assert_eq!((core.borrow().streams.len(), core.borrow().unsent), (0, 0));
+        drop((core, handle));
+        assert_eq!(budget.rows(), [], "memory is not given back");
     }
 }

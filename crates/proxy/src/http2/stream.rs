@@ -183,6 +183,12 @@ impl Stream {
         admitted
     }
 
+    /// Whether what is held is charged, but for the little that need not be.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn is_paid(&self) -> bool {
+        self.covers(0)
+    }
+
     fn covers(&self, more: usize) -> bool {
         self.data() + more <= self.charge.bytes() - self.head_cost + UNCHARGED
     }
