@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cargo, run as finish, target};
+use crate::{release_build, run as finish, target};
 
 /// A kind of request may cost this much more than the baseline says, in per cent.
 const LIMIT: u64 = 3;
@@ -53,16 +53,9 @@ pub fn run(root: &Path, accept: bool, kinds: &[String]) -> Result<Option<String>
     verdict(&baseline.instructions, &counted).map(|()| None)
 }
 
-/// Builds what counts.
-pub fn build(root: &Path) -> Command {
-    let mut build = cargo(root);
-    build.args(["build", "--release", "-p", "tulle-hot-path"]);
-    build
-}
-
 /// Builds and runs what counts.
 fn count(root: &Path, kinds: &[String]) -> Result<BTreeMap<String, u64>> {
-    finish(&mut build(root))?;
+    finish(&mut release_build(root))?;
     let target = target(root);
     let mut command = Command::new(target.join("release/hot-path"));
     command.arg("measure").arg("--out").arg(target.join("instructions"));

@@ -168,6 +168,14 @@ fn clippy(root: &Path) -> Command {
     clippy
 }
 
+/// Builds the binary as it is released, and what counts instructions beside it: in one command both have the features
+/// of the binary's dependencies, so that these are compiled once.
+fn release_build(root: &Path) -> Command {
+    let mut build = cargo(root);
+    build.args(["build", "--release", "-p", "tulle", "-p", "tulle-hot-path"]);
+    build
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace").to_owned()
 }

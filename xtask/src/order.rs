@@ -31,7 +31,7 @@ const LEAST_KNOWN: f64 = 0.8;
 
 /// Writes the list anew, or only looks whether the one that is there still fits the binary.
 pub fn run(root: &Path, check: bool) -> Result<()> {
-    crate::run(&mut build(root))?;
+    crate::run(&mut crate::release_build(root))?;
     let binary = crate::target(root).join("release/tulle");
     let file = root.join(LIST);
     if check {
@@ -59,16 +59,9 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
     }
     fs::write(&file, text)?;
     // The binary of the new order.
-    crate::run(&mut build(root))?;
+    crate::run(&mut crate::release_build(root))?;
     println!("{LIST}: {} functions", functions.len());
     look(&binary, &file)
-}
-
-/// Builds the binary as it is released.
-pub fn build(root: &Path) -> Command {
-    let mut build = crate::cargo(root);
-    build.args(["build", "--release"]);
-    build
 }
 
 /// How many of the functions of the list the binary has.
