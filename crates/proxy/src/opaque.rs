@@ -73,7 +73,7 @@ impl Drop for Closed<'_> {
 /// A connection that could not be made, not counted yet either.
 pub struct Failed {
     pub error: UpstreamError,
-    destination: ServiceName,
+    pub destination: ServiceName,
     took: Duration,
 }
 

@@ -25,7 +25,7 @@ use crate::tcp::{Downstream, Replayed, Reset};
 use crate::worker::{Lookup, Worker};
 
 /// Destinations outside of the mesh may be far away.
-const EGRESS_CONNECT: Duration = Duration::from_secs(10);
+pub(crate) const EGRESS_CONNECT: Duration = Duration::from_secs(10);
 
 /// Where the requests of an HTTP connection go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,12 +196,8 @@ async fn turn_away<IO>(
 
 /// Serves a connection to a destination that is no part of the mesh: bytes, if egress is allowed. The
 /// first of its addresses that accepts a connection gets it.
-pub async fn serve_outside<IO>(
-    worker: Rc<Worker>,
-    source: Arc<LocalWorkload>,
-    io: IO,
-    addresses: Vec<SocketAddr>,
-) where
+async fn serve_outside<IO>(worker: Rc<Worker>, source: Arc<LocalWorkload>, io: IO, addresses: Vec<SocketAddr>)
+where
     IO: AsyncRead + AsyncWrite + Reset + Unpin,
 {
     if worker.state.load().snapshot.mesh.egress == EgressPolicy::Deny {

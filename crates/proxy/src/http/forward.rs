@@ -384,16 +384,31 @@ async fn route(
         }
     }
     // Boxed, as all that is rare: every connection has room for what is not.
-    let message = match Box::pin(worker.service(&service)).await {
-        Lookup::Present(config) => {
-            return route_in(worker, &worker.state.load().snapshot, &config, head, service, port);
-        }
+    let config = Box::pin(config_of(worker, &service)).await?;
+    route_in(worker, &worker.state.load().snapshot, &config, head, service, port)
+}
+
+/// What is known of a service.
+pub(crate) async fn config_of(worker: &Worker, service: &ServiceName) -> Result<Arc<ServiceConfig>, Refusal> {
+    let message = match worker.service(service).await {
+        Lookup::Present(config) => return Ok(config),
         Lookup::Absent => format!("there is no service {service}"),
         Lookup::Unknown => {
             format!("nothing is known of service {service} yet, and the server did not answer")
         }
     };
-    Err(Refusal::new(Reason::UnknownService, message, service))
+    Err(Refusal::new(Reason::UnknownService, message, service.clone()))
+}
+
+/// A port of a service.
+pub(crate) fn port_of(config: &ServiceConfig, port: u16) -> Result<&PortConfig, Refusal> {
+    config.port(port).ok_or_else(|| {
+        let service = &config.name;
+        let ports: Vec<String> = config.ports.iter().map(|p| p.number.to_string()).collect();
+        let has = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
+        let message = format!("service {service} has no port {port} (it has {has})");
+        Refusal::new(Reason::UnknownService, message, service.clone())
+    })
 }
 
 fn route_in(
@@ -405,12 +420,7 @@ fn route_in(
     port: u16,
 ) -> Result<Routed, Refusal> {
     let refuse = |reason, message: String| Err(Refusal::new(reason, message, service.clone()));
-    let Some(port_config) = config.port(port) else {
-        let ports: Vec<String> = config.ports.iter().map(|p| p.number.to_string()).collect();
-        let has = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
-        let message = format!("service {service} has no port {port} (it has {has})");
-        return refuse(Reason::UnknownService, message);
-    };
+    let port_config = port_of(config, port)?;
     if port_config.http_routes.is_empty() {
         let version = app_version(head.version, port_config);
         let preserve_case = port_config.http1.preserve_case;

@@ -175,10 +175,14 @@ pub(super) async fn answer(
     let (mut outcome, mut response) = match outcome {
         Err(answer) => answer,
         Ok(target) if explicit && head.method == Method::CONNECT && on_upgrade.is_some() => {
-            return match on_upgrade {
-                Some(wish) => upgrade::tunnel(&cx.worker, &cx.source, target, wish),
-                None => reply(Reason::BadRequest, "nothing to tunnel"),
+            let opened = match on_upgrade {
+                Some(wish) => Box::pin(upgrade::tunnel(&cx.worker, &cx.source, target, wish)).await,
+                None => Ok(reply(Reason::BadRequest, "nothing to tunnel")),
             };
+            match opened {
+                Ok(answer) => return answer,
+                Err(refusal) => refusal.into_answer(),
+            }
         }
         Ok(target) => {
             if explicit && let Target::Service { service, port } = &target {

@@ -18,19 +18,23 @@ use http::{Method, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tulle_model::name::ServiceName;
+use tulle_model::snapshot::Carried;
 
 use crate::budget::Account;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::body::Body;
-use crate::http::forward::{Call, Hop, Refusal, Route, Target};
+use crate::http::forward::{Call, Hop, Refusal, Route, Target, config_of, port_of};
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, exchange};
-use crate::http::record::{Outcome, Record};
+use crate::http::record::{Destination, Outcome, Record};
 use crate::http::reply::{self, Reason};
 use crate::http::websocket::{self, Answered};
 use crate::http2::{Protocol, Tunnel};
 use crate::metrics::EdgeMetrics;
+use crate::opaque::{self, Opened};
+use crate::outbound::{self, EGRESS_CONNECT};
 use crate::state::LocalWorkload;
 use crate::tcp::{self, Downstream, Duplex, Replayed, Reset, Upstream, Way};
 use crate::worker::{Counted, Worker, connect_for};
@@ -191,7 +195,7 @@ fn key() -> HeaderValue {
 }
 
 /// A connection to an application.
-pub(super) struct Opened {
+pub(super) struct Connected {
     pub upstream: Upstream,
     pub counted: Counted,
 }
@@ -201,9 +205,11 @@ async fn open(
     source: &Arc<LocalWorkload>,
     account: &Rc<Account>,
     hop: &Hop,
-) -> Result<Opened, UpstreamError> {
-    let plain =
-        |(tcp, seat): (_, crate::budget::Seat)| Opened { upstream: Upstream::Tcp(tcp), counted: seat.into() };
+) -> Result<Connected, UpstreamError> {
+    let plain = |(tcp, seat): (_, crate::budget::Seat)| Connected {
+        upstream: Upstream::Tcp(tcp),
+        counted: seat.into(),
+    };
     let picked = match hop {
         Hop::Endpoint(picked) => picked,
         Hop::Outside(address) => return connect_for(account, *address).await.map(plain),
@@ -215,24 +221,24 @@ async fn open(
     if worker.is_local(endpoint) {
         let workload = worker.hand_over(endpoint)?;
         let (tcp, counted) = worker.connect_app(&workload, picked.target_port, account).await?;
-        return Ok(Opened { upstream: Upstream::Tcp(tcp), counted });
+        return Ok(Connected { upstream: Upstream::Tcp(tcp), counted });
     }
     let stream = worker.links.stream(worker, source, endpoint).await?;
     let tunnel = stream.tunnel(worker, endpoint.workload.as_ref(), hop.address()).await?;
-    Ok(Opened { upstream: Upstream::Tunnel(Box::new(tunnel)), counted: Counted::default() })
+    Ok(Connected { upstream: Upstream::Tunnel(Box::new(tunnel)), counted: Counted::default() })
 }
 
 /// Sends the request on the connection; if it is accepted, lets the bytes pass.
 async fn speak(
     worker: &Rc<Worker>,
-    opened: Opened,
+    opened: Connected,
     head: &Parts,
     body: Body,
     wish: Wish,
     caller: &Caller,
     edge: Arc<EdgeMetrics>,
 ) -> Result<Response<Body>, UpstreamError> {
-    let Opened { upstream, counted } = opened;
+    let Connected { upstream, counted } = opened;
     let websocket = HeaderValue::from_static("websocket");
     let upgrade = match &wish.form {
         Form::Upgrade(protocol) => Some(protocol),
@@ -353,27 +359,54 @@ where
     }
 }
 
-/// Opens the tunnel that the client of an explicit proxy asked for. What it speaks inside is found out
-/// as on a connection of its own.
-pub(super) fn tunnel(
+/// Opens the tunnel that the client of an explicit proxy asked for. A success says that there is a connection (RFC
+/// 9110, section 9.3.6), as far as that can be said before anything has come from the client: on a port that carries
+/// HTTP, or may do so, what the client speaks inside is looked at first, as on a connection of its own.
+pub(super) async fn tunnel(
     worker: &Rc<Worker>,
     source: &Arc<LocalWorkload>,
     target: Target,
     wish: Wish,
-) -> Response<Body> {
+) -> Result<Response<Body>, Refusal> {
+    let inside = match target {
+        Target::Outside { addresses } => {
+            let opened = opaque::open_outside(worker, source, &addresses, EGRESS_CONNECT).await;
+            Inside::Bytes(opened.map_err(|failed| refusal(failed.error, Destination::External))?)
+        }
+        Target::Service { service, port } => {
+            let config = config_of(worker, &service).await?;
+            match port_of(&config, port)?.declared() {
+                Some(Carried::Bytes) => {
+                    let opened = opaque::open(worker, source, &config, port).await;
+                    Inside::Bytes(opened.map_err(|failed| refusal(failed.error, failed.destination))?)
+                }
+                Some(Carried::Http) | None => Inside::Any { service, port },
+            }
+        }
+    };
     let (tracked, worker, source) = (worker.clone(), worker.clone(), source.clone());
     tracked.connections.spawn_local(async move {
         let Some(client) = wish.client.client().await else { return };
-        match target {
-            Target::Service { service, port } => {
-                crate::outbound::serve_service(worker, source, client, service, port).await;
-            }
-            Target::Outside { addresses } => {
-                crate::outbound::serve_outside(worker, source, client, addresses).await;
+        match inside {
+            Inside::Bytes(opened) => opened.serve(client, Vec::new()).await,
+            Inside::Any { service, port } => {
+                outbound::serve_service(worker, source, client, service, port).await;
             }
         }
     });
-    Response::new(Body::empty())
+    Ok(Response::new(Body::empty()))
+}
+
+/// What a tunnel is for.
+enum Inside {
+    /// Bytes, whatever they are.
+    Bytes(Opened),
+    /// What the client speaks decides.
+    Any { service: ServiceName, port: u16 },
+}
+
+fn refusal(error: UpstreamError, destination: impl Into<Destination>) -> Refusal {
+    Refusal::new(error.kind.into(), error.message, destination)
 }
 
 impl Leaving {

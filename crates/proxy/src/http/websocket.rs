@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{Method, response};
 use tokio::time::timeout;
 
-use super::upgrade::Opened;
+use super::upgrade::Connected;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
@@ -56,11 +56,11 @@ impl Drop for Only {
 /// or not say that it takes them (section 3).
 pub(super) async fn ask(
     worker: &Rc<Worker>,
-    opened: Opened,
+    opened: Connected,
     head: &Parts,
     caller: &Caller,
 ) -> Result<Option<Answered>, UpstreamError> {
-    let Opened { upstream, counted } = opened;
+    let Connected { upstream, counted } = opened;
     let connection = Connection::client(Plain(upstream), LIMITS, LINGER);
     let mut connection = connection.charged(caller.account.clone());
     let only = Only(connection.handle());

@@ -391,7 +391,7 @@ async fn the_outside_has_one_name() {
             (get(outside), served),
             (get(nowhere), nobody),
             (tunnel(outside), served),
-            (tunnel(nowhere), if denied { nobody } else { (Destination, Unsent, "") }),
+            (tunnel(nowhere), nobody),
         ] {
             expect(&node, Way::Plain, "external", expected, &request, async {
                 let mut stream = TcpStream::connect(proxy).await.unwrap();

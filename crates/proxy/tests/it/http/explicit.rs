@@ -131,3 +131,34 @@ async fn connect_opens_a_tunnel_in_which_anything_may_be_spoken() {
     stream.write_all(b"QUIT").await.unwrap();
     assert_eq!(read_to_end(&mut stream).await, "QUIT");
 }
+
+/// A client that asks for a tunnel takes a success for a connection.
+#[tokio::test]
+async fn connect_fails_where_nothing_can_be_connected_to() {
+    let (_held, nowhere) = apps::nowhere();
+    for (protocol, unreachable) in [
+        (AppProtocol::Tcp, "503 connect-failed"),
+        // What the client speaks decides: HTTP is answered, anything else is reset.
+        (AppProtocol::Http1, "200 "),
+        (AppProtocol::Detect, "200 "),
+    ] {
+        for way in [Way::Plain, Way::SameNode, Way::Link] {
+            let path = path(way, protocol, nowhere).await;
+            let proxy = path.near.listen_as(Capture::HttpProxy).await;
+            for (target, expected) in [
+                ("c:80".to_owned(), unreachable),
+                ("c:99".to_owned(), "502 unknown-service"),
+                ("nothing.default.mesh:80".to_owned(), "502 unknown-service"),
+                (nowhere.to_string(), "503 connect-failed"),
+            ] {
+                let mut stream = TcpStream::connect(proxy).await.unwrap();
+                let request = format!("CONNECT {target} HTTP/1.1\r\nhost: x\r\n\r\n");
+                stream.write_all(request.as_bytes()).await.unwrap();
+                let answer = read_head(&mut stream).await;
+                let reason = answer.lines().find_map(|line| line.strip_prefix("tulle-reason: "));
+                let found = format!("{} {}", &answer[9..12], reason.unwrap_or_default());
+                assert_eq!(found, expected, "{protocol:?} {way:?} {target}");
+            }
+        }
+    }
+}
