@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use toml::{Table, Value};
 
-const SECTIONS: &[&str] = &["dependencies", "dev-dependencies", "build-dependencies"];
+/// Each kind of dependencies, and where in a crate's folder its sources are.
+const SECTIONS: &[(&str, &[&str])] =
+    &[("dependencies", &["src"]), ("dev-dependencies", &["."]), ("build-dependencies", &["build.rs"])];
 
-/// Names each dependency that no source of its crate names, and each of the workspace that no crate has.
+/// Names each dependency of which no path in its crate's sources begins, and each of the workspace that no crate has.
 pub fn unused(root: &Path, problems: &mut Vec<String>) -> Result<()> {
     let workspace = manifest(&root.join("Cargo.toml"))?;
     let mut wanted = BTreeSet::new();
@@ -17,12 +19,15 @@ pub fn unused(root: &Path, problems: &mut Vec<String>) -> Result<()> {
         let file = folder.join("Cargo.toml");
         let shown = file.strip_prefix(root).unwrap_or(&file).display().to_string();
         let manifest = manifest(&file)?;
-        let words = words(&folder)?;
-        for section in SECTIONS {
+        for (section, sources) in SECTIONS {
             let entries = manifest.get(*section).and_then(Value::as_table);
+            let mut roots = BTreeSet::new();
+            for source in *sources {
+                add_roots(&folder.join(source), &mut roots)?;
+            }
             for name in entries.into_iter().flat_map(Table::keys) {
                 wanted.insert(name.clone());
-                if !words.contains(&name.replace('-', "_")) {
+                if !roots.contains(&name.replace('-', "_")) {
                     problems.push(format!("{shown}: nothing uses {name} ({section})"));
                 }
             }
@@ -58,36 +63,62 @@ fn members(root: &Path, workspace: &Table) -> Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// Every word in the Rust sources of a crate, comments left out.
-fn words(folder: &Path) -> Result<BTreeSet<String>> {
-    let mut words = BTreeSet::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-            let path = entry?.path();
-            if path.is_dir() {
+/// Adds what paths begin with in a Rust source, or in all of a folder.
+fn add_roots(place: &Path, roots: &mut BTreeSet<String>) -> Result<()> {
+    let mut places = vec![place.to_owned()];
+    while let Some(place) = places.pop() {
+        if place.is_dir() {
+            for entry in fs::read_dir(&place).with_context(|| place.display().to_string())? {
+                let path = entry?.path();
                 // A crate in a crate's folder has dependencies of its own.
-                if path.file_name().is_some_and(|name| name != "target") && !path.join("Cargo.toml").exists()
-                {
-                    folders.push(path);
+                if !path.ends_with("target") && !path.join("Cargo.toml").exists() {
+                    places.push(path);
                 }
-            } else if path.extension().is_some_and(|e| e == "rs") {
-                let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-                words.extend(text.lines().flat_map(words_of).map(str::to_owned));
             }
+        } else if place.extension().is_some_and(|e| e == "rs") && place.exists() {
+            let text = fs::read_to_string(&place).with_context(|| place.display().to_string())?;
+            roots.extend(text.lines().flat_map(roots_of).map(str::to_owned));
         }
     }
-    Ok(words)
+    Ok(())
 }
 
-fn words_of(line: &str) -> impl Iterator<Item = &str> {
+/// What paths in a line of Rust begin with: `a` of `a::b::c` and of `::a::b`, and of `use a;`. Comments are left out.
+fn roots_of(line: &str) -> Vec<&str> {
     let code = line.split("//").next().unwrap_or_default();
-    code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+    let in_word = |c: char| c.is_alphanumeric() || c == '_';
+    let (mut roots, mut end) = (Vec::new(), 0);
+    for word in code.split(|c| !in_word(c)) {
+        let start = code[end..].find(word).map_or(end, |at| end + at);
+        end = start + word.len();
+        let (before, after) = (&code[..start], &code[end..]);
+        let goes_on = before.strip_suffix("::").is_some_and(|b| b.ends_with(|c| in_word(c) || c == '>'));
+        let alone = before.trim_start().trim_start_matches("pub ") == "use " && after.starts_with([';', ' ']);
+        if !word.is_empty() && !goes_on && (after.starts_with("::") || alone) {
+            roots.push(word);
+        }
+    }
+    roots
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_a_path_begins_with_is_used() {
+        for (line, roots) in [
+            ("use tokio::time::Duration;", vec!["tokio"]),
+            ("let bytes = time(rand);", vec![]),
+            ("    #[derive(::prost::Message, thiserror::Error)]", vec!["prost", "thiserror"]),
+            ("use {a::B, c::{D, e::F}};", vec!["a", "c", "e"]),
+            ("pub use nix;", vec!["nix"]),
+            ("use rustls as tls;", vec!["rustls"]),
+            ("<X as a::T>::b::c() // d::e", vec!["a"]),
+        ] {
+            assert_eq!(roots_of(line), roots, "{line}");
+        }
+    }
 
     #[test]
     fn what_only_a_comment_names_is_unused() {
