@@ -121,6 +121,8 @@ mod tests {
         assert_eq!(sharp.after(set), set, "the server's clock was set");
         let drifted = Anchor { offset: 10_020, uncertainty: 6 };
         assert_eq!(sharp.after(drifted), drifted);
+        let at_the_edge = Anchor { offset: 10_000 + 205, uncertainty: 200 };
+        assert_eq!(sharp.after(at_the_edge), sharp, "both can be right");
     }
 
     #[test]
@@ -132,6 +134,10 @@ mod tests {
         assert_eq!(describe(7_199_900), "2h ahead of");
         assert_eq!(describe(90_061_000), "1d1h ahead of");
         assert_eq!(describe(-100), "0s behind");
+        assert_eq!(
+            (describe(3_600_000 + 120_000).as_str(), describe(83_000).as_str()),
+            ("1h2m ahead of", "1m23s ahead of")
+        );
     }
 
     #[test]

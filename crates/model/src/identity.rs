@@ -179,4 +179,45 @@ mod tests {
             assert!(bad.parse::<SpiffeId>().is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn each_kind_has_a_form_and_a_name_of_its_own() {
+        let domain = TrustDomain::new("mesh.local").unwrap();
+        let node = SpiffeId::node(&domain, "n1");
+        let server = SpiffeId::server(&domain);
+        assert_eq!((server.as_str(), server.subject()), ("spiffe://mesh.local/server", Subject::Server));
+        assert_eq!(node.as_str(), "spiffe://mesh.local/node/n1");
+        for id in [&node, &server] {
+            assert_eq!(id.as_str().parse::<SpiffeId>().unwrap(), *id);
+            assert_eq!(id.trust_domain(), "mesh.local");
+            assert_eq!((id.to_string(), format!("{id:?}")), (id.as_str().to_owned(), id.as_str().to_owned()));
+        }
+        assert_eq!(node.server_name().unwrap(), "n1.node.mesh.local");
+        assert_eq!(server.server_name().unwrap(), "server.mesh.local");
+        assert_eq!((domain.as_str(), domain.to_string()), ("mesh.local", "mesh.local".to_owned()));
+        assert_eq!(SpiffeId::workload(&domain, &"n".repeat(63), &"s".repeat(200)).server_name(), None);
+    }
+
+    #[test]
+    fn what_says_too_much_or_too_little_is_none() {
+        for bad in [
+            "spiffe://mesh/ns//sa/b",
+            "spiffe://mesh/ns/a/sa",
+            "spiffe://mesh/ns/a/b/c",
+            "spiffe://mesh/x/a/sa/b",
+            "spiffe://mesh/node/",
+            "spiffe://mesh/node/a/b",
+            "spiffe://mesh/node",
+            "spiffe://mesh/server/",
+            "spiffe://mesh/server/a",
+            "spiffe://mesh/",
+            "spiffe://mesh/ns/a/sa/\u{e9}",
+        ] {
+            assert!(bad.parse::<SpiffeId>().is_err(), "{bad}");
+        }
+        // At most 2048 bytes (SPIFFE-ID section 2.3).
+        let start = "spiffe://mesh/ns/a/sa/";
+        let of = |length: usize| format!("{start}{}", "b".repeat(length - start.len()));
+        assert!(of(2048).parse::<SpiffeId>().is_ok() && of(2049).parse::<SpiffeId>().is_err());
+    }
 }

@@ -169,7 +169,7 @@ fn check_object(schema: &Value, field: &Field<'_>, fields: &Map<String, Value>, 
     });
 }
 
-fn first_sentence(description: &str) -> String {
+pub(super) fn first_sentence(description: &str) -> String {
     let sentence = description.split_once(". ").map_or(description, |(first, _)| first);
     let sentence = sentence.trim_end_matches('.');
     let mut chars = sentence.chars();

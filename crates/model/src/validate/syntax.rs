@@ -90,6 +90,8 @@ mod tests {
         for good in ["app", "app.kubernetes.io/name", "a_b", "A", "1"] {
             assert_eq!(qualified_name_problem(good), None, "{good}");
         }
+        assert_eq!(qualified_name_problem(&format!("a/{}", "b".repeat(63))), None);
+        assert_eq!(label_value_problem(&"a".repeat(63)), None);
         for bad in ["", "/a", "a/", "a/b/c", "-a", "a b", "A.B/c", &"a".repeat(64)] {
             assert!(qualified_name_problem(bad).is_some(), "{bad}");
         }
@@ -103,7 +105,7 @@ mod tests {
 
     #[test]
     fn port_names_are_ianas() {
-        for good in ["http", "h2c", "a-b"] {
+        for good in ["http", "h2c", "a-b", "a", "abcdefghijklmno"] {
             assert_eq!(port_name_problem(good), None, "{good}");
         }
         for bad in ["", "80", "-a", "a-", "a--b", "HTTP", "a.b", "abcdefghijklmnop"] {

@@ -637,3 +637,287 @@ fn services_say_how_http1_is_spoken() {
         assert!(found[0].starts_with("metadata.annotations") && found[0].contains(message), "{found:?}");
     }
 }
+
+#[test]
+fn names_have_the_lengths_that_dns_has() {
+    let domain = |length: usize| {
+        let labels = format!("{}.", "a".repeat(61)).repeat(3);
+        codes(KindId::Mesh, json!({ "trustDomain": labels[..length] }))
+    };
+    assert_eq!(domain(125), []);
+    assert_eq!(domain(126), [("spec.trustDomain".to_owned(), Code::TooLong)]);
+    // <service-account>.<namespace>.<trust-domain> is a name of at most 253 characters.
+    let account = |length: usize, namespace: &str| {
+        let mut workload = good(KindId::Workload);
+        workload["metadata"]["namespace"] = json!(namespace);
+        workload["spec"]["serviceAccount"] = json!(format!("{}.{}", "a".repeat(60), "a".repeat(length - 61)));
+        errors(KindId::Workload, &workload)
+    };
+    assert_eq!(account(121, "shop1"), [""; 0]);
+    assert_eq!(
+        account(122, "shop1"),
+        ["spec.serviceAccount: has 122 characters; with its namespace it may have at most 126"]
+    );
+    assert_eq!(account(116, &"n".repeat(10)), [""; 0]);
+    assert_eq!(account(117, &"n".repeat(10)).len(), 1);
+    let mut namespace = good(KindId::Namespace);
+    namespace["metadata"]["name"] = json!("a.b");
+    assert_eq!(errors(KindId::Namespace, &namespace).len(), 1, "a namespace is one label");
+}
+
+#[test]
+fn addresses_are_such_that_one_can_connect_to() {
+    let workload = |address: &str| codes(KindId::Workload, json!({ "address": address }));
+    for (address, fine) in [
+        ("10.0.0.1", true),
+        ("::1", true),
+        ("0.0.0.0", false),
+        ("::", false),
+        ("224.0.0.1", false),
+        ("ff02::1", false),
+    ] {
+        assert_eq!(workload(address).is_empty(), fine, "{address}");
+        let family = if address.contains(':') { "IPv6" } else { "IPv4" };
+        let other = if address.contains(':') { "IPv4" } else { "IPv6" };
+        for (family, fine) in [(family, fine), (other, false)] {
+            let mut slice = good(KindId::EndpointSlice);
+            slice["addressType"] = json!(family);
+            slice["endpoints"] = json!([{ "addresses": [address] }]);
+            assert_eq!(errors(KindId::EndpointSlice, &slice).is_empty(), fine, "{address} {family}");
+        }
+    }
+    for (link, fine) in [
+        ("10.0.0.1:15008", true),
+        ("[::1]:1", true),
+        ("10.0.0.1:0", false),
+        ("0.0.0.0:15008", false),
+        ("a:1", false),
+    ] {
+        let found = codes(
+            KindId::Workload,
+            json!({ "address": "10.0.0.1", "node": { "name": "n", "linkAddress": link } }),
+        );
+        assert_eq!(found.is_empty(), fine, "{link}");
+    }
+}
+
+#[test]
+fn external_names_and_target_ports_follow_kubernetes() {
+    let check = |spec: Value| codes(KindId::Service, spec);
+    let name = |name: &str| check(json!({ "type": "ExternalName", "externalName": name }));
+    assert_eq!(name("example.com"), []);
+    assert_eq!(name("not a name"), [("spec.externalName".to_owned(), Code::Invalid)]);
+    assert_eq!(name(""), [("spec.externalName".to_owned(), Code::Required)]);
+    // Elsewhere it means nothing.
+    assert_eq!(check(json!({ "externalName": "not a name", "ports": [{ "port": 80 }] })), []);
+    let target = |target: Value| check(json!({ "ports": [{ "port": 80, "targetPort": target }] })).len();
+    for fine in [json!(1), json!(65535), json!(0), json!(""), json!("web")] {
+        assert_eq!(target(fine.clone()), 0, "{fine}");
+    }
+    for bad in [json!(-1), json!(65536), json!("80"), json!("a--b")] {
+        assert_eq!(target(bad.clone()), 1, "{bad}");
+    }
+    let defaulted = |target: Value| {
+        let mut service = json!({ "spec": { "ports": [{ "port": 80, "targetPort": target }] } });
+        default_object(KindId::Service.kind(), &mut service);
+        service["spec"]["ports"][0]["targetPort"].clone()
+    };
+    for absent in [json!(null), json!(0), json!("")] {
+        assert_eq!(defaulted(absent.clone()), 80, "{absent}");
+    }
+    assert_eq!(defaulted(json!("web")), "web");
+    let mut slice = good(KindId::EndpointSlice);
+    slice["ports"] = json!([{ "name": "", "port": 80 }]);
+    assert_eq!(errors(KindId::EndpointSlice, &slice), [""; 0], "a single port needs no name");
+}
+
+#[test]
+fn groups_and_kinds_of_references_are_words() {
+    let reference = |group: &str, kind: &str| {
+        let backend = json!({ "group": group, "kind": kind, "name": "d", "port": 80 });
+        codes(KindId::HttpRoute, json!({ "rules": [{ "backendRefs": [backend] }] }))
+    };
+    let at = |field: &str| vec![(format!("spec.rules[0].backendRefs[0].{field}"), Code::Invalid)];
+    for (group, kind, expected) in [
+        ("", "Service", vec![]),
+        ("example.com", "X-9", vec![]),
+        ("core", "Service", at("group")),
+        ("v1", "Service", at("group")),
+        ("Example", "Service", at("group")),
+        ("", "9X", at("kind")),
+        ("", "X-", at("kind")),
+        ("", "X.Y", at("kind")),
+        ("", "-", at("kind")),
+    ] {
+        assert_eq!(reference(group, kind), expected, "{group} {kind}");
+    }
+    let parents = |parents: Value| codes(KindId::HttpRoute, json!({ "parentRefs": parents }));
+    let section = |section: &str| json!({ "name": "g", "sectionName": section });
+    assert_eq!(parents(json!([section("a"), section("b")])), []);
+    assert_eq!(parents(json!([section("a"), section("a")])).len(), 1);
+    assert_eq!(parents(json!([section("a"), { "name": "g" }])).len(), 1);
+    // A port is asked for where a Service is meant.
+    let backend =
+        |backend: Value| codes(KindId::HttpRoute, json!({ "rules": [{ "backendRefs": [backend] }] }));
+    assert_eq!(backend(json!({ "name": "d" })).len(), 1);
+    assert_eq!(backend(json!({ "name": "d", "kind": "Other" })), []);
+    assert_eq!(backend(json!({ "name": "d", "group": "example.com" })), []);
+    assert_eq!(backend(json!("d")).len(), 1, "only that it is no object");
+}
+
+#[test]
+fn lengths_and_numbers_are_counted_to_the_last() {
+    let value = |list: &str, length: usize| {
+        codes(
+            KindId::HttpRoute,
+            json!({ "rules": [{ "matches": [{ list: [{ "name": "a", "value": "x".repeat(length) }] }] }] }),
+        )
+    };
+    for (list, longest) in [("headers", 4096), ("queryParams", 1024)] {
+        assert_eq!(value(list, longest), [], "{list}");
+        let found = value(list, longest + 1);
+        assert_eq!(found.iter().map(|(_, code)| *code).collect::<Vec<_>>(), [Code::TooLong], "{list}");
+    }
+    assert_eq!(value("queryParams", 4097).len(), 1, "it is said once");
+    let weight = |weight: i64| {
+        codes(
+            KindId::HttpRoute,
+            json!({ "rules": [{ "backendRefs": [{ "name": "d", "port": 80, "weight": weight }] }] }),
+        )
+        .len()
+    };
+    assert_eq!([-1, 0, 1_000_000, 1_000_001].map(weight), [1, 0, 0, 1]);
+    let annotated = |lengths: [usize; 2]| {
+        let mut mesh = good(KindId::Mesh);
+        let [one, other] = lengths.map(|length| "x".repeat(length));
+        mesh["metadata"]["annotations"] = json!({ "a": one, "b": other });
+        validate(KindId::Mesh.kind(), &mesh)
+            .into_iter()
+            .map(|e| (e.path.to_string(), e.code))
+            .collect::<Vec<_>>()
+    };
+    let half = 128 * 1024 - 1;
+    assert_eq!(annotated([half, half]), []);
+    let too_long = [("metadata.annotations".to_owned(), Code::TooLong)];
+    assert_eq!(annotated([half, half + 1]), too_long);
+    assert_eq!(annotated([half, half * 2]), too_long);
+    assert_eq!(annotated([0, 256 * 1024]), too_long);
+}
+
+#[test]
+fn lists_that_are_sets_hold_each_text_once() {
+    let mut slice = good(KindId::EndpointSlice);
+    slice["endpoints"] = json!([{ "addresses": ["10.0.0.1", "10.0.0.1"] }]);
+    assert_eq!(
+        errors(KindId::EndpointSlice, &slice),
+        ["endpoints[0].addresses[1]: `10.0.0.1` is already in endpoints[0].addresses[0]"]
+    );
+}
+
+#[test]
+fn what_may_have_any_field_keeps_them() {
+    let known = json!({ "a": { "type": "string" } });
+    for (schema, open) in [
+        (json!({ "properties": known }), false),
+        (json!({ "properties": known, "additionalProperties": { "type": "string" } }), true),
+        (json!({ "properties": known, "x-kubernetes-preserve-unknown-fields": true }), true),
+        (json!({ "additionalProperties": { "type": "string" } }), true),
+    ] {
+        let mut object = json!({ "a": "1", "b": "2" });
+        let mut found = Vec::new();
+        structure::unknown(&schema, &FieldPath::root(), &object, &mut found);
+        structure::prune(&schema, &mut object);
+        assert_eq!((found.is_empty(), object.get("b").is_some()), (open, open), "{schema}");
+    }
+}
+
+#[test]
+fn advice_is_given_only_where_it_helps() {
+    let said = |spec: Value| spec_errors(KindId::Service, spec).remove(0);
+    let port = |port: Value| said(json!({ "ports": [{ "port": port }] }));
+    assert_eq!(port(json!("http")), "spec.ports[0].port: expected a whole number, found the text `http`");
+    assert_eq!(
+        port(json!(u64::MAX)),
+        format!("spec.ports[0].port: expected a whole number, found the number `{}`", u64::MAX)
+    );
+    assert_eq!(
+        said(json!({ "ports": [{ "port": 80 }], "publishNotReadyAddresses": "yes" })),
+        "spec.publishNotReadyAddresses: expected true or false, found the text `yes`"
+    );
+    // Long texts are cut where they are shown.
+    let shown = |length: usize| said(json!({ "ports": [{ "port": "x".repeat(length) }] }));
+    assert!(
+        shown(60).ends_with(&format!("`{}`", "x".repeat(60)))
+            && shown(61).ends_with(&format!("`{}…`", "x".repeat(60)))
+    );
+    // A schema's sentence goes on with a small letter, unless it begins with a name.
+    assert_eq!(structure::first_sentence("The port. More."), "the port");
+    assert_eq!(structure::first_sentence("A port"), "a port");
+    assert_eq!(structure::first_sentence("DNS name."), "DNS name");
+    assert_eq!(structure::first_sentence("`TCP` or so"), "`TCP` or so");
+}
+
+#[test]
+fn errors_say_where_and_of_which_sort() {
+    let path = FieldPath::root().field("spec").field("rules").index(1).key("a");
+    assert_eq!(
+        path.segments(),
+        [
+            Segment::Field("spec".into()),
+            Segment::Field("rules".into()),
+            Segment::Index(1),
+            Segment::Key("a".to_owned())
+        ]
+    );
+    assert_eq!((path.to_string().as_str(), path.pointer().as_str()), ("spec.rules[1][a]", "/spec/rules/1/a"));
+    let words = [
+        (Code::Required, "Required"),
+        (Code::Invalid, "Invalid"),
+        (Code::NotSupported, "NotSupported"),
+        (Code::Unknown, "Unknown"),
+        (Code::Duplicate, "Duplicate"),
+        (Code::TypeInvalid, "TypeInvalid"),
+        (Code::TooLong, "TooLong"),
+        (Code::TooMany, "TooMany"),
+        (Code::Forbidden, "Forbidden"),
+        (Code::NotFound, "NotFound"),
+    ];
+    for (code, word) in words {
+        assert_eq!(code.reason(), format!("FieldValue{word}"));
+    }
+    let mut owned = good(KindId::Mesh);
+    owned["metadata"]["ownerReferences"] =
+        json!([{ "apiVersion": "v1", "kind": "Pod", "name": "", "uid": "1" }]);
+    assert_eq!(errors(KindId::Mesh, &owned), ["metadata.ownerReferences[0].name: must not be empty"]);
+}
+
+#[test]
+fn references_are_looked_up_where_they_point() {
+    let service = |namespace: &str| {
+        let mut service = object(KindId::Service, json!({ "ports": [{ "port": 80 }] }));
+        service["metadata"] = json!({ "name": "d", "namespace": namespace });
+        (KindId::Service.kind(), service)
+    };
+    let route = |namespace: &str, backend: Value| {
+        let mut route = object(KindId::HttpRoute, json!({ "rules": [{ "backendRefs": [backend] }] }));
+        route["metadata"]["namespace"] = json!(namespace);
+        (KindId::HttpRoute.kind(), route)
+    };
+    let objects = [
+        service("shop"),
+        route("shop", json!({ "name": "d", "port": 80 })),
+        route("", json!({ "name": "d", "namespace": "shop", "port": 80 })),
+        route("shop", json!({ "name": "d", "namespace": "", "port": 80 })),
+        route("", json!({ "name": "d", "port": 80 })),
+        route("shop", json!({ "name": "d", "kind": "Other", "port": 80 })),
+        route("shop", json!({ "name": "d", "group": "example.com", "port": 80 })),
+        route("shop", json!({ "name": "" })),
+    ];
+    let found: Vec<(usize, String)> =
+        check_references(&objects, |_| None).into_iter().map(|(index, e)| (index, e.to_string())).collect();
+    assert_eq!(found, [
+        (4, "spec.rules[0].backendRefs[0].name: there is no Service `d` in the namespace `default`; there is one in the namespace `shop`".to_owned()),
+        (5, "spec.rules[0].backendRefs[0].kind: `Other` as backend is not supported: expected a Service".to_owned()),
+        (6, "spec.rules[0].backendRefs[0]: `Service` as backend is not supported: expected a Service".to_owned()),
+    ]);
+}
