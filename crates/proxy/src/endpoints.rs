@@ -143,3 +143,83 @@ impl Worker {
         Ok(workload)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use tulle_model::identity::{SpiffeId, TrustDomain};
+    use tulle_model::name::WorkloadName;
+    use tulle_model::snapshot::{NodeAddress, PortMapping, Snapshot};
+
+    use super::*;
+    use crate::state::NodeState;
+
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    fn identity(account: &str) -> SpiffeId {
+        SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "default", account)
+    }
+
+    /// Of a workload on that node; it answers for the service's port 80 on 8000 and more.
+    fn endpoint(node: &str, workload: &str, number: u16) -> Endpoint {
+        Endpoint {
+            workload: Some(WorkloadName::new("default", workload)),
+            node: Some(NodeAddress { name: node.into(), link: (LOOPBACK, 15008).into() }),
+            address: LOOPBACK,
+            ports: vec![PortMapping { service_port: 80, target_port: 8000 + number }],
+            identity: Some(identity("a")),
+        }
+    }
+
+    fn service() -> ServiceName {
+        ServiceName::new("default", "s")
+    }
+
+    /// A worker of node `n1`, which runs the workload `a`, and knows these endpoints of a service.
+    fn worker(endpoints: Vec<(Arc<Endpoint>, i64)>) -> Rc<Worker> {
+        let name = WorkloadName::new("default", "a");
+        let workload = LocalWorkload {
+            name: name.clone(),
+            service: "s".into(),
+            identity: identity("a"),
+            app_address: LOOPBACK,
+            ports: vec![8000],
+            certificate: None,
+            draining: false,
+        };
+        let mut snapshot = Snapshot::default();
+        snapshot.endpoints.insert(service(), Arc::new(EndpointSet::new(service(), endpoints)));
+        let mut state = NodeState { snapshot: Arc::new(snapshot), ..NodeState::default() };
+        state.workloads.insert(name, Arc::new(workload));
+        Worker::idle("n1", state)
+    }
+
+    #[test]
+    fn a_hand_over_leads_to_who_was_promised_and_to_nobody_else() {
+        let worker = worker(Vec::new());
+        let right = endpoint("n1", "a", 0);
+        assert_eq!(worker.hand_over(&right).unwrap().identity, identity("a"));
+        let another = Endpoint { identity: Some(identity("b")), ..right.clone() };
+        let nobody = Endpoint { identity: None, ..right.clone() };
+        let gone = endpoint("n1", "gone", 0);
+        let none = Endpoint { workload: None, ..right };
+        for (endpoint, kind) in [
+            (another, UpstreamErrorKind::Tls),
+            (nobody, UpstreamErrorKind::Tls),
+            (gone, UpstreamErrorKind::Refused),
+            (none, UpstreamErrorKind::Refused),
+        ] {
+            let Err(error) = worker.hand_over(&endpoint) else { panic!("{endpoint:?} was handed over") };
+            assert_eq!((error.kind, error.safe_to_retry), (kind, true), "{endpoint:?}");
+        }
+    }
+
+    #[test]
+    fn what_runs_on_this_node_is_local() {
+        let worker = worker(Vec::new());
+        assert!(worker.is_local(&endpoint("n1", "a", 0)));
+        assert!(!worker.is_local(&endpoint("n2", "a", 0)));
+        assert!(!worker.is_local(&Endpoint { node: None, ..endpoint("n1", "a", 0) }));
+    }
+}

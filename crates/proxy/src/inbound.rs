@@ -142,3 +142,51 @@ fn app_version(headers: &HeaderMap) -> AppVersion {
         _ => AppVersion::Http1,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use tulle_model::identity::TrustDomain;
+    use tulle_model::name::WorkloadName;
+
+    use super::*;
+
+    #[test]
+    fn only_ports_of_workloads_that_stay_are_open() {
+        let domain = TrustDomain::new("mesh.test").unwrap();
+        let workload = |draining| LocalWorkload {
+            name: WorkloadName::new("default", "a"),
+            service: "a".into(),
+            identity: SpiffeId::workload(&domain, "default", "a"),
+            app_address: std::net::Ipv4Addr::LOCALHOST.into(),
+            ports: vec![80, 81],
+            certificate: None,
+            draining,
+        };
+        let refused = |draining, port| {
+            let error = admit(&workload(draining), port).err()?;
+            // The process has not seen it.
+            assert!(error.safe_to_retry);
+            Some(error.kind)
+        };
+        assert_eq!([80, 81].map(|port| refused(false, port)), [None, None]);
+        assert_eq!(refused(false, 82), Some(UpstreamErrorKind::Refused));
+        assert_eq!(refused(true, 80), Some(UpstreamErrorKind::Draining));
+    }
+
+    #[test]
+    fn http1_is_spoken_where_nothing_else_is_asked_for() {
+        for (said, expected) in [
+            (None, AppVersion::Http1),
+            (Some("1"), AppVersion::Http1),
+            (Some("2"), AppVersion::Http2),
+            (Some("22"), AppVersion::Http1),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(said) = said {
+                headers.insert(APP_VERSION, HeaderValue::from_static(said));
+            }
+            assert_eq!(app_version(&headers), expected, "{said:?}");
+        }
+    }
+}

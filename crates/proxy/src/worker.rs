@@ -160,6 +160,23 @@ impl Worker {
         self.state.load().workloads.get(name).cloned()
     }
 
+    /// One that serves nothing yet, for tests of what it decides.
+    #[cfg(test)]
+    pub(crate) fn idle(node: &str, state: crate::state::NodeState) -> Rc<Self> {
+        let config = crate::Config {
+            node: node.into(),
+            workers: 1,
+            bounds: crate::Bounds::default(),
+            state: StateCell::new(state),
+            demand: tokio::sync::mpsc::channel(1).0,
+            budget: crate::budget::Budget::unlimited(),
+            clock: Arc::default(),
+            expired: tokio::sync::mpsc::channel(1).0,
+        };
+        let drain = crate::drain::DrainSignal::new().1;
+        Self::new(0, &config, WorkerMetrics::new(Arc::default()), drain, Arc::default())
+    }
+
     /// A random number, not for secrets (xorshift64*).
     pub fn random(&self) -> u64 {
         let mut x = self.random.get();

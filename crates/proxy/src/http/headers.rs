@@ -484,4 +484,151 @@ mod tests {
             assert!(normalized(Version::HTTP_11, "/", lines).is_err(), "{lines:?}");
         }
     }
+
+    #[test]
+    fn a_status_keeps_the_fields_that_it_is_of_no_use_without() {
+        let all = [
+            "www-authenticate",
+            "proxy-authenticate",
+            "allow",
+            "accept",
+            "accept-encoding",
+            "content-range",
+            "location",
+            "retry-after",
+            "cache-control",
+            "content-location",
+            "date",
+            "etag",
+            "expires",
+            "vary",
+            "x-other",
+        ];
+        let validators = ["cache-control", "content-location", "date", "etag", "expires", "vary"];
+        for (status, expected) in [
+            (200, vec![]),
+            (201, vec!["location"]),
+            (206, [&["content-range"][..], &validators].concat()),
+            (302, vec!["location", "retry-after"]),
+            (304, [&["location", "retry-after"][..], &validators].concat()),
+            (401, vec!["www-authenticate", "retry-after"]),
+            (405, vec!["allow", "retry-after"]),
+            (407, vec!["proxy-authenticate", "retry-after"]),
+            (415, vec!["accept", "accept-encoding", "retry-after"]),
+            (416, vec!["content-range", "retry-after"]),
+            (503, vec!["retry-after"]),
+        ] {
+            let mut map = headers(&all.map(|name| (name, "1")));
+            map.insert(CONNECTION, HeaderValue::from_str(&all.join(", ")).unwrap());
+            normalize_response(StatusCode::from_u16(status).unwrap(), &mut map).unwrap();
+            let left: Vec<&str> = all.into_iter().filter(|name| map.contains_key(*name)).collect();
+            assert_eq!(
+                left,
+                all.into_iter().filter(|name| expected.contains(name)).collect::<Vec<_>>(),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_426_offers_reaches_clients_that_have_a_word_for_it() {
+        let mut map =
+            headers(&[("connection", "upgrade"), ("upgrade", "websocket, foo/2"), ("upgrade", "bar")]);
+        normalize_response(StatusCode::UPGRADE_REQUIRED, &mut map).unwrap();
+        assert!(!map.contains_key(UPGRADE) && !map.contains_key(CONNECTION));
+        let mut linked = map.clone();
+        normalize_link_response(&mut linked, StatusCode::UPGRADE_REQUIRED);
+        assert_eq!(linked, map, "over a link, too");
+        normalize_link_response(&mut linked, StatusCode::OK);
+        assert_eq!(linked, headers(&[]), "but not with another status");
+        let mut newer = map.clone();
+        offer_upgrade(Version::HTTP_2, &mut newer);
+        assert_eq!(newer, headers(&[]));
+        offer_upgrade(Version::HTTP_11, &mut map);
+        assert_eq!(map, headers(&[("upgrade", "websocket, foo/2, bar"), ("connection", "upgrade")]));
+        // Without an offer there is nothing to say, and no other status has one.
+        for (status, lines) in [(426, &[("connection", "upgrade")][..]), (200, &[("upgrade", "foo")])] {
+            let mut map = headers(lines);
+            normalize_response(StatusCode::from_u16(status).unwrap(), &mut map).unwrap();
+            offer_upgrade(Version::HTTP_11, &mut map);
+            assert_eq!(map, headers(&[]));
+        }
+    }
+
+    #[test]
+    fn answers_framed_in_ways_that_would_be_lost_are_not_passed_on() {
+        let check = |lines| normalize_response(StatusCode::OK, &mut headers(lines));
+        assert_eq!(check(&[("transfer-encoding", "Chunked")]), Ok(()));
+        assert!(check(&[("transfer-encoding", "gzip"), ("transfer-encoding", "chunked")]).is_err());
+        assert!(check(&[("content-length", "1"), ("content-length", "2")]).is_err());
+        let mut map = headers(&[("content-length", "1"), ("content-length", "1"), ("tulle-reason", "x")]);
+        assert_eq!(normalize_response(StatusCode::OK, &mut map), Ok(()));
+        assert_eq!(map, headers(&[("content-length", "1")]));
+    }
+
+    #[test]
+    fn of_a_peer_nothing_of_the_connection_or_the_mesh_is_taken() {
+        let mut map =
+            headers(&[("connection", "x"), ("x", "1"), ("tulle-port", "1"), ("content-length", "1")]);
+        assert_eq!(normalize_inner(&mut map).map(|spelling| spelling.is_some()), Ok(false));
+        assert_eq!(map, headers(&[("content-length", "1")]));
+        assert!(normalize_inner(&mut headers(&[("content-length", "1"), ("content-length", "2")])).is_err());
+        let mut map = headers(&[("connection", "x"), ("x", "1"), ("y", "1")]);
+        normalize_link_response(&mut map, StatusCode::OK);
+        assert_eq!(map, headers(&[("y", "1")]));
+        // A refusal says no more than why.
+        let lines =
+            [("tulle-reason", "a"), ("tulle-retry", "b"), ("tulle-reset", "c"), ("tulle-upgrade", "d")];
+        let mut map = headers(&lines);
+        normalize_link_response(&mut map, StatusCode::BAD_GATEWAY);
+        assert_eq!(map, headers(&lines[..3]));
+    }
+
+    #[test]
+    fn what_clients_ask_for_is_understood() {
+        let upgrade =
+            |wanted| wanted_upgrade(&headers(&[("connection", "upgrade"), ("upgrade", wanted)])).is_some();
+        for (wanted, expected) in
+            [("TLS/1.0", false), ("h2c, TLS/1.2", false), ("H2C, foo", true), ("tls", true)]
+        {
+            assert_eq!(upgrade(wanted), expected, "{wanted}");
+        }
+        assert!(expects_continue(&headers(&[("expect", "100-Continue")])));
+        assert!(!expects_continue(&headers(&[("expect", "101")])) && !expects_continue(&headers(&[])));
+        assert!(is_grpc(&headers(&[("content-type", "application/grpc+proto")])));
+        assert!(!is_grpc(&headers(&[("content-type", "application/json")])) && !is_grpc(&headers(&[])));
+        assert!(
+            takes_trailers(&headers(&[("te", "gzip, Trailers")]))
+                && !takes_trailers(&headers(&[("te", "gzip")]))
+        );
+        let mut map = headers(&[("proxy-authorization", "x"), ("authorization", "y")]);
+        strip_proxy_only(&mut map);
+        assert_eq!(map, headers(&[("authorization", "y")]));
+        assert_eq!(AppVersion::of(Version::HTTP_2), AppVersion::Http2);
+        assert_eq!(AppVersion::of(Version::HTTP_11), AppVersion::Http1);
+    }
+
+    #[test]
+    fn a_tunnel_is_for_a_host_and_a_port() {
+        let connect = |target: &str, extended: bool| {
+            let request =
+                Request::builder().method(Method::CONNECT).version(Version::HTTP_2).uri(target).body(());
+            let (mut head, ()) = request.unwrap().into_parts();
+            if extended {
+                head.extensions.insert(crate::http2::Protocol(HeaderValue::from_static("websocket")));
+            }
+            normalize_request(&mut head, String::new).map(|()| head.uri.to_string())
+        };
+        assert_eq!(connect("c:80", false).as_deref(), Ok("c:80"));
+        assert!(connect("c", false).is_err() && connect("c:0", false).is_err());
+        assert_eq!(connect("http://c/chat", true).as_deref(), Ok("http://c/chat"), "RFC 8441");
+    }
+
+    #[test]
+    fn a_host_says_on_http2_what_the_authority_does() {
+        let with = |version, host| normalized(version, "http://c:80/", &[("host", host)]).is_ok();
+        assert!(with(Version::HTTP_2, "C") && !with(Version::HTTP_2, "d") && !with(Version::HTTP_2, ""));
+        assert!(with(Version::HTTP_11, "d") && !with(Version::HTTP_11, "u@d"));
+        assert!(normalized(Version::HTTP_2, "/", &[]).is_ok(), "the service that was connected to");
+    }
 }

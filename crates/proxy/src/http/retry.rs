@@ -144,4 +144,75 @@ mod tests {
         assert_eq!(count(UpstreamErrorKind::Draining), ATTEMPTS_IN_ALL);
         assert_eq!(count(UpstreamErrorKind::LinkPending), ATTEMPTS_IN_ALL);
     }
+
+    #[test]
+    fn what_is_shed_and_what_was_tried_often_enough_is_not_repeated() {
+        let mut attempts = Attempts::default();
+        attempts.begin();
+        let shed = UpstreamError::safe(UpstreamErrorKind::Shed(crate::budget::Shed::Memory), "");
+        assert!(!attempts.may_repeat(&Method::GET, &shed));
+        // A wait does not count, and the attempts beside it do.
+        let pending = UpstreamError::safe(UpstreamErrorKind::LinkPending, "");
+        let refused = UpstreamError::safe(UpstreamErrorKind::Connect, "");
+        assert!(attempts.may_repeat(&Method::POST, &pending));
+        for _ in 1..ATTEMPTS {
+            attempts.begin();
+            assert!(attempts.may_repeat(&Method::POST, &refused));
+        }
+        attempts.begin();
+        assert!(!attempts.may_repeat(&Method::POST, &refused));
+        assert_eq!(attempts.made(), ATTEMPTS + 1);
+        // A reset by the application may have come after it did something.
+        let reset = UpstreamError::after_sending(UpstreamErrorKind::Reset(2), "");
+        let mut attempts = Attempts::default();
+        attempts.begin();
+        assert!(attempts.may_repeat(&Method::GET, &reset));
+        assert!(!attempts.may_repeat(&Method::POST, &reset));
+    }
+
+    #[test]
+    fn what_is_sent_back_for_nobodys_fault_waits_longer_each_time_and_not_for_ever() {
+        let mut attempts = Attempts::default();
+        assert_eq!(attempts.pause(), PAUSE);
+        let mut pauses = Vec::new();
+        loop {
+            attempts.begin();
+            if !attempts.take_back() {
+                break;
+            }
+            assert_eq!(attempts.made(), 0);
+            pauses.push(attempts.pause());
+        }
+        assert_eq!(pauses.len(), SENT_BACK as usize);
+        assert!(pauses.windows(2).all(|two| two[1] == 2 * two[0]), "{pauses:?}");
+        assert_eq!(pauses[0], 2 * PAUSE);
+        assert_eq!(attempts.pause(), PAUSE * 1024);
+    }
+
+    #[test]
+    fn each_service_has_a_budget_of_its_own() {
+        let budgets = Budgets::default();
+        let [one, other] = ["one", "other"].map(|name| ServiceName::new("default", name));
+        let spent = (0..10_000).take_while(|_| budgets.try_retry(&one)).count();
+        // Ten a second over ten seconds, and none of them for requests.
+        assert_eq!(spent, 100);
+        assert!(budgets.try_retry(&other));
+        for _ in 0..500 {
+            budgets.record_request(&one, Instant::now());
+        }
+        assert_eq!(
+            (0..10_000).take_while(|_| budgets.try_retry(&one)).count(),
+            100,
+            "a fifth of the requests"
+        );
+        // When there are too many, all start anew.
+        for number in 2..MAX_BUDGETS {
+            budgets.try_retry(&ServiceName::new("many", number.to_string()));
+        }
+        assert_eq!(budgets.services.borrow().len(), MAX_BUDGETS);
+        assert!(!budgets.try_retry(&one));
+        budgets.try_retry(&ServiceName::new("default", "last"));
+        assert_eq!(budgets.services.borrow().len(), 1);
+        assert!(budgets.try_retry(&one));
+    }
 }

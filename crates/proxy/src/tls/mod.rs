@@ -509,3 +509,6 @@ fn validity(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
     let validity = parsed.validity();
     Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
+
+#[cfg(test)]
+mod tests;
