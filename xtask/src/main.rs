@@ -5,6 +5,7 @@ mod dependencies;
 mod fuzz;
 mod gates;
 mod instructions;
+mod mutants;
 mod order;
 mod setup;
 mod tidy;
@@ -27,7 +28,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// Set up what the tests need, then check the house rules, run every test, clippy and the gates of the
-    /// release build (instructions per request, order of functions)
+    /// release build (instructions per request, order of functions), and mutants of what a change touches
     Test {
         /// Only the tests whose name contains this text
         filter: Option<String>,
@@ -60,6 +61,12 @@ enum Task {
         /// Only these targets (all otherwise)
         #[arg(value_name = "TARGET")]
         targets: Vec<String>,
+    },
+    /// Change what guards (TLS, framing, enrolment …) in many small ways, and name the changes that no unit test
+    /// notices: docs/mutants.md. Installs cargo-mutants where it may
+    Mutants {
+        #[command(flatten)]
+        selection: mutants::Selection,
     },
     /// Learn which functions a node runs, for the linker to put them side by side; needs valgrind
     Order {
@@ -96,6 +103,7 @@ fn perform(task: Task, root: &Path) -> Result<()> {
         Task::Lint => lint(root),
         Task::Tidy => tidy::run(root),
         Task::Fuzz { minutes, targets } => fuzz::run(root, &targets, minutes),
+        Task::Mutants { selection } => mutants::run(root, &selection),
         Task::Order { check } => order::run(root, check),
         Task::Generate => run(cargo(root)
             .args(["test", "-p", "tulle-wire", "--test", "generated"])

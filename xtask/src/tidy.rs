@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{dependencies, fuzz};
+use crate::{dependencies, fuzz, mutants};
 
 /// Which crates of ours a crate may depend on (ARCHITECTURE.md): downwards only.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -48,6 +48,7 @@ pub fn run(root: &Path) -> Result<()> {
     }
     dependencies::unused(root, &mut problems)?;
     fuzz::check(root, &mut problems)?;
+    mutants::check(root, &mut problems)?;
     if depends_on_ring(root)? {
         problems.push(
             "ring is a second crypto provider; `cargo tree -i ring` names the feature that brings it".into(),
@@ -112,7 +113,7 @@ fn source(file: &Path, text: &str, problems: &mut Vec<String>) {
 }
 
 /// The text up to the test module, which by convention is last.
-fn production_part(text: &str) -> &str {
+pub fn production_part(text: &str) -> &str {
     text.find("#[cfg(test)]\nmod tests {").map_or(text, |end| &text[..end])
 }
 
