@@ -170,10 +170,16 @@ impl Query {
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// A switch: `?watch`, `?watch=1` and `?watch=true` turn it on.
-    pub(super) fn flag(&self, name: &str) -> bool {
+    /// A switch: whatever its value is turns it on (`?watch`, `?watch=1`, Python's `?watch=True`), but for `0` and
+    /// `false` in any case. `None`: it is not there.
+    pub(super) fn switch(&self, name: &str) -> Option<bool> {
         let found = self.0.iter().find(|(key, _)| key == name);
-        found.is_some_and(|(_, value)| !matches!(value.as_str(), "false" | "0"))
+        found.map(|(_, value)| value != "0" && !value.eq_ignore_ascii_case("false"))
+    }
+
+    /// A [`switch`](Self::switch) that is off where it is not there.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        self.switch(name).unwrap_or(false)
     }
 
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Failure> {
@@ -229,6 +235,25 @@ mod tests {
             assert!(parse(nothing).is_err(), "{nothing}");
         }
         assert_eq!(parse("/healthz").ok(), Some(Route::Other("healthz".to_owned())));
+    }
+
+    #[test]
+    fn switches_are_on_but_for_0_and_false() {
+        for (query, on) in [
+            ("", None),
+            ("force", Some(true)),
+            ("force=", Some(true)),
+            ("force=true&force=false", Some(true)),
+            ("force=1", Some(true)),
+            ("force=True", Some(true)),
+            ("force=yes", Some(true)),
+            ("force=0", Some(false)),
+            ("force=false", Some(false)),
+            ("force=False", Some(false)),
+            ("force=FALSE", Some(false)),
+        ] {
+            assert_eq!(Query::parse(Some(query)).switch("force"), on, "{query}");
+        }
     }
 
     #[test]

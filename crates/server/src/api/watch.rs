@@ -46,13 +46,14 @@ pub(super) fn start(
     }
     let bookmarks = query.flag("allowWatchBookmarks");
     let version = query.number("resourceVersion")?.filter(|version| *version > 0);
-    let initial = match query.get("sendInitialEvents") {
+    let asked_for_initial = query.switch("sendInitialEvents");
+    let initial = match asked_for_initial {
         Some(_) if query.get("resourceVersionMatch") != Some("NotOlderThan") => {
             return Err(Failure::bad_request(
                 "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
             ));
         }
-        Some(wanted) => wanted == "true",
+        Some(wanted) => wanted,
         None => version.is_none(),
     };
     let timeout = match query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0) {
@@ -66,7 +67,7 @@ pub(super) fn start(
         from = list.revision;
         let shown = list.items.into_iter().filter(|object| selector.matches(object));
         pending.extend(shown.map(Pending::Added));
-        if query.get("sendInitialEvents").is_some() && bookmarks {
+        if asked_for_initial.is_some() && bookmarks {
             pending.push_back(Pending::InitialEventsEnd);
         }
     }

@@ -76,7 +76,7 @@ impl Request<'_> {
             ));
         }
         let options = self.options()?;
-        let force = self.query.get("force") == Some("true");
+        let force = self.query.flag("force");
         let (kind, namespace) = (self.target.kind, self.target.namespace());
         if kind.id == KindId::Node {
             self.objects.require(kind, namespace, name)?;

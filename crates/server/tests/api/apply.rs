@@ -30,7 +30,7 @@ async fn applies_create_merge_and_conflict() {
             "field": ".metadata.labels.a",
         }])
     );
-    let forced = format!("{}&force=true", path("two"));
+    let forced = format!("{}&force=True", path("two"));
     let taken = api.send(Method::PATCH, &forced, &headers, yaml).await.expect(200);
     assert_eq!(taken["metadata"]["labels"]["a"], "2");
 
