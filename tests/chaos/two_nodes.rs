@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tulle_tests::harness::{Home, Hosts, Process, client, eventually, python, run, tulle};
+use tulle_tests::two_hosts::TwoHosts;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -17,23 +18,7 @@ pub struct Mesh {
 }
 
 pub fn mesh() -> Mesh {
-    let hosts = Hosts::new();
-    let [first, second] = hosts.addresses;
-    let (one, two) = (Home::in_netns(&hosts.names[0]), Home::in_netns(&hosts.names[1]));
-    let listen = [format!("{first}:15010"), format!("{first}:15014")];
-    let server = one.start(&["server", "--node-listen", &listen[0], "--api-listen", &listen[1]]);
-    eventually("an answer of the API", PATIENCE, || {
-        one.tulle(&["get", "namespaces"]).status.success().then_some(())
-    });
-    let node = |home: &Home, name: &str, address: &str| {
-        let token = one.tulle(&["token", "create"]).ok().trim().to_owned();
-        let arguments =
-            ["node", "--name", name, "--server", &listen[0], "--token", &token, "--advertise", address];
-        let process = home.start(&arguments);
-        eventually("the node's socket", PATIENCE, || home.path().join("node.sock").exists().then_some(()));
-        process
-    };
-    let nodes = [node(&one, "one", first), node(&two, "two", second)];
+    let TwoHosts { server, node_one, node_two, one, two, hosts } = TwoHosts::start();
     let file = one.write("services.yaml", &(service("c", 9091) + &service("d", 9092))).display().to_string();
     one.tulle(&["apply", "-f", &file]).ok();
     let python = python().display().to_string();
@@ -47,7 +32,7 @@ pub fn mesh() -> Mesh {
             asking.wait(Duration::from_secs(20)).success().then_some(())
         });
     }
-    let processes = nodes.into_iter().chain([server, app, other]).collect();
+    let processes = vec![node_one, node_two, server, app, other];
     Mesh { one, two, _processes: processes, hosts }
 }
 

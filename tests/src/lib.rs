@@ -6,3 +6,4 @@
 pub mod chaos;
 pub mod harness;
 pub mod one_host;
+pub mod two_hosts;

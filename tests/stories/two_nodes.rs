@@ -5,6 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use tulle_tests::harness::{Home, Hosts, Process, alone, eventually, require_root, run, tulle};
+use tulle_tests::two_hosts::TwoHosts;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What the service answers with, and must never be seen on the wire.
@@ -22,35 +23,7 @@ struct Mesh {
 
 /// A server and a node on the first host, a node with service c on the second.
 fn mesh() -> Mesh {
-    let hosts = Hosts::new();
-    let [first, second] = hosts.addresses;
-    let one = Home::in_netns(&hosts.names[0]);
-    let two = Home::in_netns(&hosts.names[1]);
-    let listen = [format!("{first}:15010"), format!("{first}:15014")];
-    let server = one.start(&["server", "--node-listen", &listen[0], "--api-listen", &listen[1]]);
-    eventually("an answer of the API", PATIENCE, || {
-        one.tulle(&["get", "namespaces"]).status.success().then_some(())
-    });
-    let node = |home: &Home, name: &str, address: &str| {
-        let token = one.tulle(&["token", "create"]).ok().trim().to_owned();
-        let process = home.start(&[
-            "node",
-            "--name",
-            name,
-            "--server",
-            &listen[0],
-            "--token",
-            &token,
-            "--advertise",
-            address,
-        ]);
-        eventually("an answer of the node", PATIENCE, || {
-            home.path().join("node.sock").exists().then_some(())
-        });
-        process
-    };
-    let node_one = node(&one, "one", first);
-    let node_two = node(&two, "two", second);
+    let TwoHosts { server, node_one, node_two, one, two, hosts } = TwoHosts::start();
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: c, namespace: default}\n\
                    spec: {selector: {app: c}, ports: [{port: 9091}]}\n";
     let file = one.write("c.yaml", service).display().to_string();
