@@ -59,6 +59,19 @@ pub fn python() -> PathBuf {
     std::env::var_os("TULLE_TEST_PYTHON").map_or_else(|| project().join(".venv/bin/python"), PathBuf::from)
 }
 
+/// Where the npm packages of the tests are: beside those of Python.
+pub fn node_modules() -> PathBuf {
+    python().ancestors().nth(2).unwrap().join("node_modules")
+}
+
+/// Whether the packages are there that [`python`] and Node find.
+pub fn have_packages(python_packages: &[&str], npm_packages: &[&str]) -> bool {
+    let script = "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))";
+    let found = |status: std::io::Result<ExitStatus>| status.is_ok_and(|status| status.success());
+    npm_packages.iter().all(|package| node_modules().join(package).is_dir())
+        && found(Command::new(python()).args(["-c", script]).args(python_packages).status())
+}
+
 pub fn client(name: &str) -> String {
     project().join("tests/clients").join(name).display().to_string()
 }

@@ -7,6 +7,7 @@ mod exit_codes;
 mod footprint;
 mod kubectl;
 mod protocols;
+mod real_clients;
 mod replicas;
 mod rules;
 mod server_crash;

@@ -38,7 +38,7 @@ enum Task {
         /// Only the experiments whose name contains this text
         filter: Option<String>,
     },
-    /// Install what the tests need (nftables, tcpdump, curl, kubectl, valgrind, Python packages in ./.venv)
+    /// Install what the tests need (nftables, tcpdump, curl, kubectl, valgrind, packages of PyPI and npm in ./.venv)
     Setup,
     /// Formatting, clippy and the house rules
     Lint,

@@ -1,4 +1,4 @@
-//! What the tests and benches need beyond Rust and gcc: Debian packages, and Python packages in a
+//! What the tests and benches need beyond Rust and gcc: Debian packages, and packages of PyPI and npm in a
 //! virtual environment of the project's own.
 
 use std::path::{Path, PathBuf};
@@ -18,12 +18,16 @@ const PROGRAMS: &[(&str, &[&str])] = &[
     ("valgrind", &["valgrind"]),
     ("faketime", &["faketime"]),
     ("node", &["nodejs"]),
+    ("npm", &["npm"]),
     ("python3", &["python3"]),
     ("kubectl", &["kubectl", "kubernetes-client"]),
 ];
 
 /// Python packages, each with the version that the stories were written for.
-const PYTHON_PACKAGES: &[&str] = &["grpcio==1.76.0"];
+const PYTHON_PACKAGES: &[&str] = &["grpcio==1.76.0", "kubernetes==32.0.1", "websockets==15.0.1"];
+
+/// Packages of npm, likewise.
+const NPM_PACKAGES: &[&str] = &["@grpc/grpc-js@1.14.7", "undici@6.29.1", "ws@8.23.0"];
 
 /// The other proxies that `cargo xtask bench` runs beside Tulle, and what nginx loads for TCP.
 const BENCH_PROGRAMS: &[(&str, &[&str])] = &[
@@ -52,6 +56,9 @@ pub fn run(root: &Path) -> Result<Tools> {
     let mut missing = missing_programs(PROGRAMS, root_user);
     if let Err(e) = python_packages(root, "installed", PYTHON_PACKAGES, root_user) {
         missing.push(format!("Python packages {PYTHON_PACKAGES:?} ({e:#})"));
+    }
+    if let Err(e) = npm_packages(root) {
+        missing.push(format!("npm packages {NPM_PACKAGES:?} ({e:#})"));
     }
     if !root_user {
         missing.push("root (host capture, network namespaces)".to_owned());
@@ -123,12 +130,11 @@ fn install(package: &str) -> bool {
 
 /// Makes the virtual environment and installs the packages, once for each list of packages.
 fn python_packages(root: &Path, marker: &str, packages: &[&str], may_install: bool) -> Result<()> {
-    let marker = root.join(".venv").join(marker);
-    let wanted = packages.join("\n");
-    if std::fs::read_to_string(&marker).is_ok_and(|found| found == wanted) {
+    let venv = root.join(".venv");
+    let marker = Marker { path: venv.join(marker), wanted: packages.join("\n") };
+    if marker.is_there() {
         return Ok(());
     }
-    let venv = root.join(".venv");
     let pip = || quiet(Command::new(python(root)).args(["-m", "pip", "--version"]));
     let make = || quiet(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv));
     if pip().is_err() {
@@ -136,7 +142,37 @@ fn python_packages(root: &Path, marker: &str, packages: &[&str], may_install: bo
         make().or_else(|e| if may_install && install("python3-venv") { make() } else { Err(e) })?;
     }
     quiet(Command::new(python(root)).args(["-m", "pip", "install", "--quiet"]).args(packages))?;
-    std::fs::write(&marker, wanted).context("the virtual environment cannot be marked as complete")
+    marker.put()
+}
+
+/// Installs the packages of npm beside those of Python, where a virtual environment that is made anew drops them.
+fn npm_packages(root: &Path) -> Result<()> {
+    let venv = root.join(".venv");
+    let marker = Marker { path: venv.join("installed-of-npm"), wanted: NPM_PACKAGES.join("\n") };
+    if marker.is_there() {
+        return Ok(());
+    }
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--prefix"]).arg(&venv).args(["--no-save", "--no-package-lock", "--ignore-scripts"]);
+    quiet(npm.args(["--no-audit", "--no-fund", "--loglevel=error"]).args(NPM_PACKAGES))?;
+    marker.put()
+}
+
+/// A file that says what has been installed.
+struct Marker {
+    path: PathBuf,
+    wanted: String,
+}
+
+impl Marker {
+    fn is_there(&self) -> bool {
+        std::fs::read_to_string(&self.path).is_ok_and(|found| found == self.wanted)
+    }
+
+    fn put(&self) -> Result<()> {
+        std::fs::write(&self.path, &self.wanted)
+            .context("the virtual environment cannot be marked as complete")
+    }
 }
 
 /// Runs a command, and returns what it printed.
