@@ -117,6 +117,8 @@ pub fn meaning(api_version: &str, kind: &str) -> Option<Meaning> {
 /// The kind and version, of Kubernetes or served, that somebody probably meant: `Deployment in apps/v1`.
 pub fn probably_meant(api_version: &str, kind: &str) -> Option<String> {
     let (group, _) = split(api_version);
+    // Of a list, what its items are.
+    let kind = kind.strip_suffix("List").filter(|kind| !kind.is_empty()).unwrap_or(kind);
     let api_version = |group: &str, version: &str| match group {
         "" => version.to_owned(),
         group => format!("{group}/{version}"),

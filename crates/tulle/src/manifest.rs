@@ -138,11 +138,8 @@ impl ManifestSet {
         diagnostics: &mut Diagnostics,
     ) {
         let document = Arc::new(document);
-        let is_list = document.value["kind"] == "List" && document.value["apiVersion"] == "v1";
-        let values = match document.value["items"].as_array().filter(|_| is_list) {
-            Some(items) => {
-                items.iter().enumerate().map(|(i, v)| (format!("/items/{i}"), v.clone())).collect()
-            }
+        let values = match items_of(&document.value) {
+            Some(items) => items.enumerate().map(|(i, v)| (format!("/items/{i}"), v)).collect(),
             None => vec![(String::new(), document.value.clone())],
         };
         for (prefix, value) in values {
@@ -162,6 +159,21 @@ impl ManifestSet {
         };
         Some(format!("{objects} of Kubernetes, and without meaning here (--strict refuses that)"))
     }
+}
+
+/// The objects of a list: a `List`, or one of a kind (`ServiceList`), whose items may leave out what the list says, as
+/// what the API answers does.
+fn items_of(list: &Value) -> Option<impl Iterator<Item = Value>> {
+    let (version, kind) = (list["apiVersion"].as_str()?, list["kind"].as_str()?);
+    let of_kind = kind.strip_suffix("List")?;
+    Some(list["items"].as_array()?.iter().map(move |item| {
+        let mut item = item.clone();
+        if let Some(fields) = item.as_object_mut().filter(|_| !of_kind.is_empty()) {
+            fields.entry("apiVersion").or_insert_with(|| version.into());
+            fields.entry("kind").or_insert_with(|| of_kind.into());
+        }
+        item
+    }))
 }
 
 /// The name of an object that is not for us, though its kind is none that somebody made up.
@@ -411,4 +423,37 @@ pub fn referred_namespaces(manifest: &Manifest) -> Vec<String> {
     let mut references = list(&spec["parentRefs"]);
     references.extend(list(&spec["rules"]).iter().flat_map(|rule| list(&rule["backendRefs"])));
     references.iter().map(|r| r["namespace"].as_str().unwrap_or(own).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `kind namespace/name` of the objects of a text, and what was wrong with it.
+    fn read(text: &str) -> (Vec<String>, String) {
+        let source = Arc::new(Source { name: "a.yaml".to_owned(), text: text.to_owned() });
+        let (mut set, mut diagnostics) = (ManifestSet::default(), Diagnostics::default());
+        for document in documents(&source, &mut diagnostics) {
+            set.add(&source, document, false, &mut diagnostics);
+        }
+        let wrong = diagnostics.into_result().err().map(|failure| failure.to_string()).unwrap_or_default();
+        (set.manifests.iter().map(Manifest::describe).chain(set.skipped).collect(), wrong)
+    }
+
+    #[test]
+    fn lists_of_a_kind_are_lists() {
+        let service = "{metadata: {name: c}, spec: {ports: [{port: 80}]}}";
+        let whole = "{apiVersion: v1, kind: Namespace, metadata: {name: n}}";
+        let (objects, wrong) =
+            read(&format!("{{apiVersion: v1, kind: ServiceList, items: [{service}, {whole}]}}"));
+        assert_eq!((objects, &*wrong), (vec!["Service c".to_owned(), "Namespace n".to_owned()], ""));
+        let list = "{apiVersion: apps/v1, kind: DeploymentList, items: [{metadata: {name: d}}]}";
+        assert_eq!(read(list), (vec!["deployment.apps/d".to_owned()], String::new()));
+        let (_, wrong) = read(&format!("{{apiVersion: v1, kind: List, items: [{service}]}}"));
+        assert!(wrong.contains("apiVersion: it is missing"), "{wrong}");
+        let (_, wrong) = read(&format!("{{apiVersion: v1, kind: ServiceLits, items: [{service}]}}"));
+        assert!(wrong.contains("no matches for kind"), "{wrong}");
+        let (_, wrong) = read("{apiVersion: v1, kind: ServiceList}");
+        assert!(wrong.contains("did you mean Service in v1"), "{wrong}");
+    }
 }
