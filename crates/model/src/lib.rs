@@ -10,6 +10,7 @@ pub mod compile;
 pub mod detect;
 pub mod document;
 pub mod fair_share;
+pub mod fnv;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -17,6 +18,7 @@ pub mod host;
 pub mod identity;
 pub mod kinds;
 pub mod kubernetes;
+pub mod legible;
 pub mod name;
 pub mod path;
 pub mod port_settings;

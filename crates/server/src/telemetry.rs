@@ -11,11 +11,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde::Serialize;
+use tulle_model::legible::legible_start;
 use tulle_model::name::NamespacedName;
 use tulle_model::telemetry::{LATENCY_BUCKETS, latency_quantile};
 use tulle_wire::node as wire;
-
-use crate::grpc::legible;
 
 /// How many edges are told apart, in all and for each node.
 pub const EDGES: usize = 10_000;
@@ -330,11 +329,11 @@ fn view(key: &EdgeKey, edge: &Edge, now: u64) -> Option<EdgeView> {
 }
 
 fn key(edge: &wire::Edge) -> EdgeKey {
-    let name = |namespace, name| NamespacedName::new(legible(namespace, 253), legible(name, 253));
+    let name = |namespace, name| NamespacedName::new(legible_start(namespace, 253), legible_start(name, 253));
     EdgeKey {
         source: name(&edge.source_namespace, &edge.source),
         destination: name(&edge.destination_namespace, &edge.destination),
-        protocol: legible(&edge.protocol, 32).into(),
+        protocol: legible_start(&edge.protocol, 32).into(),
         security: match edge.security() {
             wire::Security::MutualTls => Security::MutualTls,
             wire::Security::SameNode => Security::SameNode,

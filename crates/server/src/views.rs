@@ -121,7 +121,7 @@ impl Views {
             other => other,
         };
         if evicted.is_ok() {
-            self.fleet.forget_object(node).await;
+            self.fleet.forget_object(node).await?;
             self.fleet.tell_removal(node, revoked);
         }
         evicted

@@ -238,7 +238,7 @@ impl Compiler {
             KindId::Workload => WorkloadForm::read(object, &self.domain)
                 .map(|form| self.set_workload(&name, Some(form), dirty)),
             // Made from what is known here already.
-            KindId::EndpointSlice if slices::is_own(object) => {
+            KindId::EndpointSlice if slices::own_service(object).is_some() => {
                 self.set_slice(&name, None, dirty);
                 Ok(())
             }

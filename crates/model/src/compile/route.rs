@@ -33,6 +33,8 @@ pub(super) struct RouteForm {
     pub generation: Option<i64>,
     pub parents: Vec<ParentForm>,
     pub rules: Vec<RuleForm>,
+    /// It has host names, which count for nothing.
+    pub hostnames: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -79,7 +81,7 @@ const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "
 
 impl RouteForm {
     pub(super) fn read(kind: KindId, object: &Value) -> Result<Self> {
-        let (metadata, parents, rules) = if kind == KindId::TcpRoute {
+        let (metadata, parents, rules, hostnames) = if kind == KindId::TcpRoute {
             let route: TCPRoute = read(object)?;
             if route.spec.rules.len() != 1 {
                 let problem = format!("exactly one rule is needed, not {}", route.spec.rules.len());
@@ -90,7 +92,7 @@ impl RouteForm {
                 backend_refs: rule.backend_refs,
                 ..HTTPRouteRule::default()
             });
-            (route.metadata, route.spec.parent_refs, rules.collect())
+            (route.metadata, route.spec.parent_refs, rules.collect(), false)
         } else {
             let route: HTTPRoute = read(object)?;
             let mut rules = route.spec.rules;
@@ -98,9 +100,9 @@ impl RouteForm {
                 // Gateway API's default: one rule for every path.
                 rules.push(HTTPRouteRule::default());
             }
-            (route.metadata, route.spec.parent_refs, rules)
+            (route.metadata, route.spec.parent_refs, rules, !route.spec.hostnames.is_empty())
         };
-        Self::checked(kind, &metadata, parents, rules)
+        Ok(Self { hostnames, ..Self::checked(kind, &metadata, parents, rules)? })
     }
 
     fn checked(
@@ -146,6 +148,7 @@ impl RouteForm {
             generation: metadata.generation,
             parents: parents.collect::<Result<_>>()?,
             rules: rules.collect::<Result<_>>()?,
+            hostnames: false,
             name,
         })
     }

@@ -2,7 +2,7 @@
 //! people and for clients that look for endpoints there.
 //!
 //! They are made from the same Workloads as the endpoints that nodes get, and nothing is made from them: one
-//! with our label never becomes an endpoint.
+//! of ours ([`own_service`]) never becomes an endpoint.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,20 +11,36 @@ use serde_json::{Value, json};
 
 use super::Compiler;
 use super::form::{ServiceForm, WorkloadForm};
+use crate::fnv::fnv1a_32;
 use crate::name::{ServiceName, WorkloadName};
 use crate::registry::KindId;
 
 /// The label that says of which service a slice is.
 pub const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// The label that says who keeps a slice.
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.tulle.dev";
 /// Endpoints in one slice, as in Kubernetes where nothing is said.
 const LARGEST: usize = 100;
 
-/// Whether a slice is the server's own, by its label.
-pub fn is_own(slice: &Value) -> bool {
-    slice["metadata"]["labels"][MANAGED_BY] == MANAGER
+/// The service that a slice of the server's own is of; `None` for slices of others. It is own by its label, or by its
+/// owner and its name together: people take labels away, and with them nothing that the server keeps.
+pub fn own_service(slice: &Value) -> Option<&str> {
+    let metadata = &slice["metadata"];
+    let labelled = metadata["labels"][MANAGED_BY] == MANAGER;
+    let mut owners = metadata["ownerReferences"].as_array().into_iter().flatten();
+    let owner = owners.find(|owner| owner["controller"] == true && owner["kind"] == "Service");
+    match named_after(slice) {
+        Some(service) if labelled || owner.is_some_and(|owner| owner["name"] == *service) => Some(service),
+        _ => metadata["labels"][SERVICE_LABEL].as_str().filter(|_| labelled),
+    }
+}
+
+/// The service whose slices have names like that of this one.
+pub fn named_after(slice: &Value) -> Option<&str> {
+    let (service, hash) = slice["metadata"]["name"].as_str()?.rsplit_once('-')?;
+    let is_hash = hash.len() == 8 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    is_hash.then_some(service)
 }
 
 /// Names and numbers of ports.
@@ -33,7 +49,7 @@ type Ports = Vec<(String, u16)>;
 /// A slice as it is to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnSlice {
-    /// Of the object: that of the service, and a hash of what its endpoints have in common.
+    /// Of the object: that of the service, and a hash of what its endpoints have in common (see [`named_after`]).
     pub name: String,
     ipv6: bool,
     /// Name and number of each port; none where there are no endpoints.
@@ -77,11 +93,19 @@ impl OwnSlice {
         })
     }
 
-    /// The object, for a service with that uid.
-    pub fn object(&self, service: &ServiceName, uid: &str) -> Value {
+    /// The name to take where `taken` others of its names are somebody else's.
+    pub fn name_beside(&self, service: &ServiceName, taken: u8) -> String {
+        match taken {
+            0 => self.name.clone(),
+            taken => format!("{}-{:08x}", service.name, fnv1a_32([self.name.as_bytes(), &[taken]])),
+        }
+    }
+
+    /// The object of that name, for a service with that uid.
+    pub fn object(&self, name: &str, service: &ServiceName, uid: &str) -> Value {
         let mut object = self.fields();
         object["metadata"] = json!({
-            "name": self.name,
+            "name": name,
             "namespace": &*service.namespace,
             "labels": { SERVICE_LABEL: &*service.name, MANAGED_BY: MANAGER },
             "ownerReferences": [{
@@ -156,20 +180,14 @@ fn own_endpoint(
     (!ports.is_empty()).then_some((ports, endpoint))
 }
 
-/// The same for the same, in every run (FNV-1a).
+/// The same for the same, in every run.
 fn hash(ipv6: bool, ports: &[(String, u16)], part: u32) -> u32 {
-    let mut hash = 0x811c_9dc5_u32;
-    let mut add = |bytes: &[u8]| {
-        for byte in bytes {
-            hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
-        }
-    };
-    add(&[u8::from(ipv6)]);
-    add(&part.to_be_bytes());
+    let mut bytes = vec![u8::from(ipv6)];
+    bytes.extend(part.to_be_bytes());
     for (name, port) in ports {
-        add(name.as_bytes());
-        add(&[0]);
-        add(&port.to_be_bytes());
+        bytes.extend(name.as_bytes());
+        bytes.push(0);
+        bytes.extend(port.to_be_bytes());
     }
-    hash
+    fnv1a_32([bytes.as_slice()])
 }

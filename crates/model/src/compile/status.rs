@@ -6,6 +6,7 @@ use crate::kinds::gateway::ParentReference;
 use crate::name::ServiceName;
 use crate::registry::KindId;
 use crate::snapshot::AppProtocol;
+use crate::validate::HOSTNAMES_IGNORED;
 
 /// What became of a route at one of its parents.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +94,9 @@ impl Compiler {
     /// says that a port speaks HTTP, what does not begin like HTTP is passed on as bytes.
     fn in_force(&self, route: &RouteForm, parent: &ParentForm, ports: &[u16]) -> String {
         let mut message = "the route is in force".to_owned();
+        if route.hostnames {
+            message.push_str(&format!("; warning: spec.hostnames {HOSTNAMES_IGNORED}"));
+        }
         let Some(config) = parent.service.as_ref().and_then(|name| self.configs.get(name)) else {
             return message;
         };

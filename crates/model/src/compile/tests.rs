@@ -285,6 +285,10 @@ fn a_route_that_names_a_port_makes_it_http_alone() {
     assert_eq!(http_only(&compiler), [false, true, false]);
     assert!(warning(&compiler, "shop/all").contains("pass port 80 of"), "it follows what other routes say");
     assert_eq!(warning(&compiler, "shop/one"), "the route is in force");
+    // Nothing comes of host names at a Service.
+    let spec = json!({ "parentRefs": [parent("d")], "hostnames": ["a.b"], "rules": [{}] });
+    compiler.apply(put(KindId::HttpRoute, route_object("all", spec)));
+    assert!(warning(&compiler, "shop/all").contains("in force; warning: spec.hostnames is ignored: "));
 
     attach(
         &mut compiler,
@@ -455,9 +459,9 @@ fn selected_workloads_are_shown_in_slices_that_are_no_endpoints() {
         .collect();
     assert_eq!(ready, [("c-1", true, Some("n1")), ("c-2", false, Some("n1"))]);
     // It is a valid object, and one that leads nowhere.
-    let object = slices[0].object(&shop_c, "u");
+    let object = slices[0].object(&slices[0].name, &shop_c, "u");
     assert_eq!(crate::validate::validate(kind(KindId::EndpointSlice), &object), []);
-    assert!(slices::is_own(&object));
+    assert_eq!(slices::own_service(&object), Some("c"));
     let effects = compiler.apply(put(KindId::EndpointSlice, object.clone()));
     assert_eq!(effects, Effects::default());
     // Not even where the service selects nothing any more.
@@ -480,6 +484,44 @@ fn selected_workloads_are_shown_in_slices_that_are_no_endpoints() {
     let slices = compiler.own_slices(&shop_c);
     let names: BTreeSet<_> = slices.iter().map(|slice| slice.name.clone()).collect();
     assert_eq!((slices.len(), names.len()), (3, 3));
+}
+
+/// By its label, or by its owner and name; what lost all of them is somebody else's, and another name is taken.
+#[test]
+fn own_slices_are_known_without_their_labels() {
+    let mut compiler = compiler();
+    let shop_c = name("shop/c");
+    compiler.apply(service("c", json!({ "port": 80 })));
+    let slice = compiler.own_slices(&shop_c).remove(0);
+    let object = slice.object(&slice.name, &shop_c, "u");
+    let without = |fields: &[&str]| {
+        let mut object = object.clone();
+        for field in fields {
+            object["metadata"].as_object_mut().unwrap().remove(*field);
+        }
+        object
+    };
+    let named = |object: &Value, name: &str| {
+        let mut object = object.clone();
+        object["metadata"]["name"] = json!(name);
+        object
+    };
+    assert_eq!(slices::own_service(&without(&["labels"])), Some("c"));
+    assert_eq!(slices::own_service(&without(&["ownerReferences"])), Some("c"));
+    assert_eq!(slices::own_service(&without(&["labels", "ownerReferences"])), None);
+    let mut moved = object.clone();
+    moved["metadata"]["labels"]["kubernetes.io/service-name"] = json!("d");
+    assert_eq!(slices::own_service(&moved), Some("c"), "its name says of which it is");
+    let mut taken = object.clone();
+    taken["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] = json!("me");
+    assert_eq!(slices::own_service(&taken), Some("c"));
+    // As Kubernetes' own controller names them, and people.
+    for theirs in ["c-x7k2p", "c", "c-1234567", "d-0123abcd", "c-0123ABCD"] {
+        assert_eq!(slices::own_service(&named(&without(&["labels"]), theirs)), None, "{theirs}");
+    }
+    let names: BTreeSet<_> = (0..5).map(|taken| slice.name_beside(&shop_c, taken)).collect();
+    assert_eq!(names.len(), 5);
+    assert!(names.iter().all(|name| slices::named_after(&named(&object, name)) == Some("c")), "{names:?}");
 }
 
 #[test]

@@ -58,6 +58,17 @@ pub(super) fn check_service(service: &Field<'_>, errors: &mut Errors) {
     check_port_settings(service, &spec, errors);
 }
 
+pub(super) fn warn_of_service(service: &Field<'_>, warnings: &mut Errors) {
+    let Some(spec) = service.get("spec") else { return };
+    if spec.get_str("type") != Some("ExternalName")
+        && let Some(name) = spec.get("externalName")
+        && name.str().is_some_and(|text| !text.is_empty())
+    {
+        // The words of Kubernetes' own warning.
+        warnings.push(&name, Code::NotSupported, "is ignored when spec.type is not \"ExternalName\"");
+    }
+}
+
 /// What would be accepted and not come about is refused.
 fn check_unsupported(spec: &Field<'_>, errors: &mut Errors) {
     // The field, the values that ask for something, and what is so instead.

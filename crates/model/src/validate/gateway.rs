@@ -8,6 +8,10 @@ use crate::name::{dns_label_problem, dns_subdomain_problem};
 use crate::path::has_dot_segments;
 use crate::snapshot::Pattern;
 
+/// What becomes of `hostnames` (Gateway API, GAMMA: they are ignored where the parent is a Service).
+pub(crate) const HOSTNAMES_IGNORED: &str =
+    "is ignored: the route takes the requests of its parent Services, whatever host they name";
+
 /// How many matches all the rules of a route may have together.
 const MATCHES_OF_A_ROUTE: usize = 128;
 
@@ -42,6 +46,15 @@ pub(super) fn check_http_route(route: &Field<'_>, errors: &mut Errors) {
         let message =
             format!("have {matches} matches in all; at most {MATCHES_OF_A_ROUTE} are allowed in one route");
         errors.push(&rules, Code::TooMany, message);
+    }
+}
+
+pub(super) fn warn_of_http_route(route: &Field<'_>, warnings: &mut Errors) {
+    let Some(spec) = route.get("spec") else { return };
+    if spec.items("hostnames").next().is_some()
+        && let Some(hostnames) = spec.get("hostnames")
+    {
+        warnings.push(&hostnames, Code::NotSupported, format!("{HOSTNAMES_IGNORED}; leave it out"));
     }
 }
 

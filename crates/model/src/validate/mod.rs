@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 pub use self::field::{Code, FieldError, FieldPath, Segment};
 use self::field::{Errors, Field};
+pub(crate) use self::gateway::HOSTNAMES_IGNORED;
 pub use self::references::check_references;
 use crate::registry::{Kind, KindId};
 use crate::schema::schema;
@@ -41,6 +42,36 @@ pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
         }
     }
     errors.0
+}
+
+/// What an object says that nothing comes of, though it is valid: a field and a sentence each.
+pub fn warnings(kind: &Kind, object: &Value) -> Vec<FieldError> {
+    let mut warnings = Errors::default();
+    let root = Field::root(object);
+    match kind.id {
+        KindId::Service => core::warn_of_service(&root, &mut warnings),
+        KindId::HttpRoute => gateway::warn_of_http_route(&root, &mut warnings),
+        _ => {}
+    }
+    warnings.0
+}
+
+/// Takes those out of the errors of an object that the one in whose place it comes has as well: what was allowed once
+/// stays as it is until somebody changes it (Kubernetes calls it ratcheting).
+pub fn excuse_old(old: Vec<FieldError>, errors: &mut Vec<FieldError>) {
+    // Items of lists may have moved.
+    let place = |error: &FieldError| -> Vec<Segment> {
+        let segments = error.path.segments().iter();
+        segments.filter(|segment| !matches!(segment, Segment::Index(_))).cloned().collect()
+    };
+    let key = |error: &FieldError| (place(error), error.code, error.value.clone());
+    let mut old: Vec<_> = old.iter().map(key).collect();
+    errors.retain(|error| {
+        let key = key(error);
+        let known = old.iter().position(|old| *old == key);
+        // Each excuses one: of two where one was, one is new.
+        known.map(|index| old.swap_remove(index)).is_none()
+    });
 }
 
 /// What is wrong with putting `new` in the place of `old`: fields that cannot change.

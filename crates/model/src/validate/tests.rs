@@ -921,3 +921,57 @@ fn references_are_looked_up_where_they_point() {
         (6, "spec.rules[0].backendRefs[0]: `Service` as backend is not supported: expected a Service".to_owned()),
     ]);
 }
+
+#[test]
+fn what_was_allowed_once_may_stay() {
+    let kind = KindId::Service.kind();
+    let service = |type_: &str, ports: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": "c" }, "spec": { "type": type_, "ports": ports },
+        })
+    };
+    let udp = |number: u16| json!({ "name": format!("u{number}"), "port": number, "protocol": "UDP" });
+    let tcp = |number: u16| json!({ "name": format!("t{number}"), "port": number });
+    let old = service("NodePort", json!([tcp(80), udp(81)]));
+    let left = |new: Value| -> Vec<String> {
+        let mut errors = validate(kind, &new);
+        excuse_old(validate(kind, &old), &mut errors);
+        errors.iter().map(|error| error.path.to_string()).collect()
+    };
+    assert!(!validate(kind, &old).is_empty());
+    assert!(left(old.clone()).is_empty());
+    let mut labelled = old.clone();
+    labelled["metadata"]["labels"] = json!({ "a": "b" });
+    assert!(left(labelled).is_empty());
+    assert!(
+        left(service("ClusterIP", json!([udp(81), tcp(80)]))).is_empty(),
+        "it has moved, and another is gone"
+    );
+    assert_eq!(
+        left(service("LoadBalancer", json!([tcp(80)]))),
+        ["spec.type"],
+        "another value is a new error"
+    );
+    let two = service("NodePort", json!([udp(81), udp(82)]));
+    assert_eq!(left(two), ["spec.ports[1].protocol"], "one more is one more");
+}
+
+#[test]
+fn what_nothing_comes_of_is_said() {
+    let said = |id: KindId, spec: Value| -> Vec<String> {
+        let warnings = warnings(id.kind(), &object(id, spec));
+        warnings.iter().map(|warning| format!("{} {}", warning.path, warning.message)).collect()
+    };
+    let ignored = "spec.hostnames is ignored: the route takes the requests of its parent Services, whatever host they \
+                   name; leave it out";
+    assert_eq!(said(KindId::HttpRoute, json!({ "hostnames": ["a.b"] })), [ignored]);
+    assert!(said(KindId::HttpRoute, json!({ "hostnames": [] })).is_empty());
+    let name = json!({ "externalName": "a.b", "ports": [{ "port": 80 }] });
+    assert_eq!(
+        said(KindId::Service, name.clone()),
+        ["spec.externalName is ignored when spec.type is not \"ExternalName\""]
+    );
+    let mut is_name = name;
+    is_name["type"] = json!("ExternalName");
+    assert!(said(KindId::Service, is_name).is_empty());
+}

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 use tulle_model::identity::SpiffeId;
+use tulle_model::legible::legible;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_proxy::{Capture as ProxyCapture, Proxy};
 use tulle_sys::family::Member;
@@ -318,7 +319,8 @@ impl Workloads {
                 service: entry.spec.service.clone(),
                 identity: entry.id.to_string(),
                 ready,
-                reason,
+                // What a probe's command says is the application's.
+                reason: legible(&reason).into_owned(),
                 restarts: process.restarts,
                 last_exit: process.last_exit,
                 next_start_ms: process.next_start,

@@ -130,6 +130,17 @@ pub(super) fn new_object(headers: &HeaderMap, body: &[u8]) -> Result<Value, Fail
     }
 }
 
+/// The options of a deletion; nothing where the body is empty.
+pub(super) fn delete_options(headers: &HeaderMap, body: &[u8]) -> Result<Value, Failure> {
+    match media_type(headers).as_str() {
+        _ if body.is_empty() => Ok(Value::Null),
+        "application/json" => json(body),
+        "application/yaml" => yaml(body),
+        protobuf::MEDIA_TYPE => protobuf::delete_options(body),
+        other => Err(Failure::unsupported_media_type(other, &NEW_OBJECTS)),
+    }
+}
+
 pub(super) fn json(body: &[u8]) -> Result<Value, Failure> {
     serde_json::from_slice(body)
         .map_err(|error| Failure::bad_request(format!("the body is not valid JSON: {error}")))

@@ -39,13 +39,36 @@ pub(super) async fn delete(
 /// Removes a node; returns how many workloads it had.
 pub(super) async fn remove(views: &Views, node: &str, revoke: bool) -> Result<usize, Failure> {
     let removed = if revoke { views.revoke(node).await } else { views.evict(node).await };
-    removed.map_err(|error| {
-        let (code, reason) = match &error {
-            EvictError::NotRevoked(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
-            EvictError::Unknown(_) => (StatusCode::NOT_FOUND, "NotFound"),
-            EvictError::Connected(_) => (StatusCode::CONFLICT, "Conflict"),
-            EvictError::Unfinished { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
-        };
-        Failure::new(code, reason, error.to_string())
-    })
+    removed.map_err(failure)
+}
+
+fn failure(error: EvictError) -> Failure {
+    let message = error.to_string();
+    let (code, reason) = match error {
+        EvictError::NotRevoked(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
+        EvictError::Unknown(_) => (StatusCode::NOT_FOUND, "NotFound"),
+        EvictError::Connected(_) => (StatusCode::CONFLICT, "Conflict"),
+        EvictError::Unfinished { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
+        EvictError::Remembered { error, .. } => return Failure { message, ..Failure::from(error) },
+    };
+    Failure::new(code, reason, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    /// Nobody is told that a node is deleted whose object is still there.
+    #[test]
+    fn an_object_that_stays_is_no_success() {
+        let error = EvictError::Remembered { node: "n1".to_owned(), error: StoreError::Closed.into() };
+        let failure = failure(error);
+        assert_eq!(failure.code, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(
+            failure.message.starts_with("the node `n1` is removed, but not its object"),
+            "{}",
+            failure.message
+        );
+    }
 }

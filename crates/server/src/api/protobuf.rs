@@ -1,5 +1,5 @@
 //! Bodies in Kubernetes' protobuf form, as far as `kubectl create namespace` and `kubectl create
-//! service` need it: clients that know a kind's Go type send that form without asking. Only new
+//! service` need it, and deletions by typed clients: clients that know a kind's Go type send that form without asking. Only new
 //! objects are taken so, because fields that are not read here would be lost in an update.
 //!
 //! The messages follow the `generated.proto` files of k8s.io/api and k8s.io/apimachinery.
@@ -106,14 +106,56 @@ struct IntOrString {
     string: String,
 }
 
-/// The object in a body. Of kinds other than Namespace and Service only the type is read.
-pub(super) fn object(body: &[u8]) -> Result<Value, Failure> {
-    let wrong =
-        |error: prost::DecodeError| Failure::bad_request(format!("the body is not valid protobuf: {error}"));
+#[derive(Clone, PartialEq, Message)]
+struct DeleteOptions {
+    #[prost(message, optional, tag = "2")]
+    preconditions: Option<Preconditions>,
+    #[prost(string, optional, tag = "4")]
+    propagation_policy: Option<String>,
+    #[prost(string, repeated, tag = "5")]
+    dry_run: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Preconditions {
+    #[prost(string, optional, tag = "1")]
+    uid: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    resource_version: Option<String>,
+}
+
+/// The options of a deletion, as typed clients of Go that speak protobuf send them: as JSON would have them.
+pub(super) fn delete_options(body: &[u8]) -> Result<Value, Failure> {
+    let unknown = unknown(body)?;
+    let kind = unknown.type_meta.unwrap_or_default().kind;
+    if kind != "DeleteOptions" {
+        return Err(Failure::bad_request(format!("the body is a {kind:?}, and DeleteOptions are expected")));
+    }
+    let options = DeleteOptions::decode(unknown.raw.as_slice()).map_err(|error| wrong(&error))?;
+    let preconditions = options.preconditions.unwrap_or_default();
+    Ok(json!({
+        "preconditions": { "uid": preconditions.uid, "resourceVersion": preconditions.resource_version },
+        "propagationPolicy": options.propagation_policy,
+        "dryRun": options.dry_run,
+    }))
+}
+
+fn wrong(error: &prost::DecodeError) -> Failure {
+    Failure::bad_request(format!("the body is not valid protobuf: {error}"))
+}
+
+/// What every body is wrapped in.
+fn unknown(body: &[u8]) -> Result<Unknown, Failure> {
     let message = body.strip_prefix(MAGIC).ok_or_else(|| {
         Failure::bad_request("the body does not start with the mark of Kubernetes' protobuf")
     })?;
-    let unknown = Unknown::decode(message).map_err(wrong)?;
+    Unknown::decode(message).map_err(|error| wrong(&error))
+}
+
+/// The object in a body. Of kinds other than Namespace and Service only the type is read.
+pub(super) fn object(body: &[u8]) -> Result<Value, Failure> {
+    let wrong = |error: prost::DecodeError| wrong(&error);
+    let unknown = unknown(body)?;
     let type_meta = unknown.type_meta.unwrap_or_default();
     let mut object = json!({ "apiVersion": type_meta.api_version, "kind": type_meta.kind });
     match (type_meta.api_version.as_str(), type_meta.kind.as_str()) {

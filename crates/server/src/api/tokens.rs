@@ -3,6 +3,7 @@
 use http::request::Parts;
 use http::{Method, StatusCode};
 use serde_json::json;
+use tulle_model::legible::legible_start;
 
 use super::body::{self, RequestBody};
 use super::reply::Reply;
@@ -41,7 +42,7 @@ pub(super) async fn one(views: &Views, id: &str, request: &Parts) -> Result<Repl
         Method::DELETE => Err(Failure::new(
             StatusCode::NOT_FOUND,
             "NotFound",
-            format!("there is no unused token `{}`", super::super::grpc::legible(id, 64)),
+            format!("there is no unused token `{}`", legible_start(id, 64)),
         )),
         _ => Err(Failure::method_not_allowed()),
     }

@@ -163,7 +163,7 @@ impl Request<'_> {
     }
 
     pub(super) fn delete_options(&self, content: &[u8]) -> Result<DeleteOptions, Failure> {
-        let given = if content.is_empty() { Value::Null } else { body::object(self.headers, content)? };
+        let given = body::delete_options(self.headers, content)?;
         let policy = given["propagationPolicy"].as_str().or(self.query.get("propagationPolicy"));
         if let Some(policy) = policy
             && !["Orphan", "Background", "Foreground"].contains(&policy)

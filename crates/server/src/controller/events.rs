@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tulle_model::fnv::fnv1a;
 use tulle_model::kinds::event::last_time;
 use tulle_model::registry::{Kind, KindId};
 
@@ -208,12 +209,9 @@ fn over(events: Vec<Value>, now: i64) -> Vec<Value> {
     over
 }
 
-/// The object's name and a hash, as Kubernetes' clients name events (FNV-1a).
+/// The object's name and a hash, as Kubernetes' clients name events.
 fn name_of(about: &About) -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in about.kind.kind.bytes().chain([0]).chain(about.reason.bytes()) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
+    let hash = fnv1a([about.kind.kind.as_bytes(), &[0], about.reason.as_bytes()]);
     let name: String = about.name.chars().take(200).collect();
     format!("{name}.{hash:016x}")
 }

@@ -2,7 +2,8 @@
 //! its own.
 //!
 //! What a slice should be is compared with what is stored each time that anything about it changed, be it by
-//! others: it comes back as it was. Slices of users are never touched, even under a name that is ours.
+//! others: it comes back as it was, also where they took its labels away ([`own_service`]). Slices of users are never
+//! touched: where one has a name that is ours, another name is taken.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tulle_model::compile::slices::{OwnSlice, SERVICE_LABEL, is_own};
+use tulle_model::compile::slices::{MANAGED_BY, OwnSlice, SERVICE_LABEL, own_service};
 use tulle_model::name::ServiceName;
 use tulle_model::registry::{Kind, KindId};
 
@@ -23,6 +24,8 @@ use crate::objects::{DeleteOptions, ObjectError, Objects, WriteOptions};
 const GATHER: Duration = Duration::from_millis(200);
 /// How many services are written at once.
 const CONCURRENT: usize = 16;
+/// How many names are tried for a slice.
+const NAMES: u8 = 8;
 /// How long to wait before those are written again that the store did not take, at first and at most.
 const LEAST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
@@ -62,7 +65,7 @@ impl SliceWriter {
         self.wake.notify_one();
     }
 
-    /// Says that a slice was written or deleted, by whomever.
+    /// Says that a slice is, or was until now, as it is given, by whomever it was written or deleted.
     pub fn changed(&self, slice: &Value) {
         if let Some(seen) = own_name(slice) {
             self.told.lock().seen.push(seen);
@@ -145,12 +148,23 @@ impl SliceWriter {
         let uid = owner.as_ref().and_then(|owner| owner["metadata"]["uid"].as_str());
         let mut left = std::mem::take(&mut known.held);
         for slice in uid.map(|_| known.wanted.as_slice()).unwrap_or_default() {
-            left.remove(&slice.name);
-            known.held.insert(slice.name.clone());
-            let result = self.write_one(service, slice, uid.unwrap_or_default()).await;
-            if let Err(error) = check(result, service) {
-                known.held.append(&mut left);
-                return Err(error);
+            match self.write_one(service, slice, uid.unwrap_or_default()).await {
+                Ok(name) => {
+                    left.remove(&name);
+                    known.held.insert(name);
+                }
+                Err(error) => {
+                    if let Err(error) = check(Err(error), service) {
+                        known.held.append(&mut left);
+                        return Err(error);
+                    }
+                    // Not written, and not to be deleted over that.
+                    for name in (0..NAMES).map(|taken| slice.name_beside(service, taken)) {
+                        if left.remove(&name) {
+                            known.held.insert(name);
+                        }
+                    }
+                }
             }
         }
         while let Some(name) = left.pop_first() {
@@ -163,17 +177,39 @@ impl SliceWriter {
         Ok(())
     }
 
-    async fn write_one(&self, service: &ServiceName, slice: &OwnSlice, uid: &str) -> Result<(), ObjectError> {
+    /// Writes a slice under the first of its names that nobody else has; returns which that is.
+    async fn write_one(
+        &self,
+        service: &ServiceName,
+        slice: &OwnSlice,
+        uid: &str,
+    ) -> Result<String, ObjectError> {
+        for name in (0..NAMES).map(|taken| slice.name_beside(service, taken)) {
+            if self.write_as(&name, service, slice, uid).await? {
+                return Ok(name);
+            }
+            let namespace = &*service.namespace;
+            tracing::debug!(namespace, name, "an EndpointSlice of somebody else has a name of ours");
+        }
+        let message = "EndpointSlices of somebody else have all of its names".to_owned();
+        Err(ObjectError::Conflict { kind: kind(), name: slice.name.clone(), message })
+    }
+
+    /// Writes a slice under a name; whether it did: false where somebody else has it.
+    async fn write_as(
+        &self,
+        name: &str,
+        service: &ServiceName,
+        slice: &OwnSlice,
+        uid: &str,
+    ) -> Result<bool, ObjectError> {
         let options = WriteOptions::controller();
-        let wanted = slice.object(service, uid);
-        let changed = self.objects.modify(kind(), &service.namespace, &slice.name, &options, |current| {
+        let wanted = slice.object(name, service, uid);
+        let mut ours = true;
+        let changed = self.objects.modify(kind(), &service.namespace, name, &options, |current| {
             let mut object = current.clone();
-            if !is_own(current) {
-                tracing::warn!(
-                    namespace = &*service.namespace,
-                    slice = slice.name,
-                    "there is an EndpointSlice of somebody else with a name of ours: it stays as it is"
-                );
+            ours = own_service(current).is_some();
+            if !ours {
                 return Ok(object);
             }
             // What others add to the metadata stays.
@@ -181,7 +217,9 @@ impl SliceWriter {
                 object[field] = wanted[field].clone();
             }
             let metadata = &mut object["metadata"];
-            metadata["labels"][SERVICE_LABEL] = wanted["metadata"]["labels"][SERVICE_LABEL].clone();
+            for label in [SERVICE_LABEL, MANAGED_BY] {
+                metadata["labels"][label] = wanted["metadata"]["labels"][label].clone();
+            }
             metadata["ownerReferences"] = wanted["metadata"]["ownerReferences"].clone();
             if let Some(metadata) = metadata.as_object_mut() {
                 metadata.remove("resourceVersion");
@@ -190,12 +228,12 @@ impl SliceWriter {
         });
         match changed.await {
             Err(ObjectError::NotFound { .. }) => {}
-            result => return result.map(drop),
+            result => return result.map(|_| ours),
         }
         match self.objects.create(kind(), &service.namespace, wanted, &options).await {
             // Somebody was faster: their write wakes us again.
-            Err(ObjectError::AlreadyExists { .. }) => Ok(()),
-            result => result.map(drop),
+            Err(ObjectError::AlreadyExists { .. }) => Ok(true),
+            result => result.map(|_| true),
         }
     }
 
@@ -237,7 +275,6 @@ fn kind() -> &'static Kind {
 /// Of a slice of ours, its service and its name.
 fn own_name(slice: &Value) -> Option<(ServiceName, String)> {
     let metadata = &slice["metadata"];
-    let service = metadata["labels"][SERVICE_LABEL].as_str().filter(|_| is_own(slice))?;
-    let service = ServiceName::new(metadata["namespace"].as_str()?, service);
+    let service = ServiceName::new(metadata["namespace"].as_str()?, own_service(slice)?);
     Some((service, metadata["name"].as_str()?.to_owned()))
 }

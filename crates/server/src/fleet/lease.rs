@@ -26,6 +26,7 @@ use super::workloads::{self, Held};
 use super::{Fleet, Known, Message, NodeTask, Record};
 use crate::grpc::enrolment::{EnrolmentError, seconds};
 use crate::grpc::not_known;
+use crate::objects::ObjectError;
 use crate::timestamp;
 
 /// How long a node may be silent before its workloads are stale.
@@ -102,6 +103,9 @@ pub enum EvictError {
     Connected(String),
     #[error("{left} workloads of the node `{node}` could not be removed; the server's log says why")]
     Unfinished { node: String, left: usize },
+    /// Asked again, it is all that is left to do.
+    #[error("the node `{node}` is removed, but not its object; delete it again: {error}")]
+    Remembered { node: String, error: ObjectError },
     #[error(transparent)]
     NotRevoked(#[from] EnrolmentError),
 }

@@ -519,6 +519,7 @@ impl NodeTask {
                 node = %self.node, workload = %format_args!("{}/{}", refusal.namespace, refusal.name),
                 "refused a workload: {}", refusal.message
             );
+            self.fleet.tell_refusal(&self.node, refusal);
         }
         self.unfinished = !refused.is_empty() || gone.iter().any(|name| self.held.contains_key(name));
         // A full disk is not asked with every report.

@@ -12,13 +12,14 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::Status;
+use tulle_model::legible::legible_start;
 use tulle_model::registry::KindId;
 use tulle_wire::node::{NodeInfo, ReportReply};
 
 use super::lease::State;
 use super::{Fleet, NodeTask, Record};
 use crate::controller::events::Severity;
-use crate::grpc::{grant_of, legible};
+use crate::grpc::grant_of;
 
 /// How long an older stream may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -296,8 +297,8 @@ impl NodeTask {
         if admitted.send(Ok(())).is_err() {
             return; // It is gone.
         }
-        info.version = legible(&info.version, 100).into_owned();
-        info.capture_mode = legible(&info.capture_mode, 100).into_owned();
+        info.version = legible_start(&info.version, 100).into_owned();
+        info.capture_mode = legible_start(&info.capture_mode, 100).into_owned();
         if let Some((_, older)) = self.session.replace((session, replies)) {
             let _ = older.try_send(Err(newer()));
         }
@@ -351,8 +352,11 @@ impl NodeTask {
             "Fenced",
             &message,
         );
-        let fenced =
-            Fenced { peer, link_address: legible(&info.link_address, 100).into_owned(), at: Instant::now() };
+        let fenced = Fenced {
+            peer,
+            link_address: legible_start(&info.link_address, 100).into_owned(),
+            at: Instant::now(),
+        };
         let mut before = None;
         self.update(|record| before = record.fenced.replace(fenced.clone()));
         // It tries again and again.

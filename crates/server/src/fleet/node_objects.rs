@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
+use tulle_model::legible::legible_start;
+use tulle_model::name::dns_subdomain_problem;
 use tulle_model::registry::{Kind, KindId};
-use tulle_wire::node::Workload;
+use tulle_wire::node::{RefusedWorkload, Workload};
 
-use super::{Fleet, NodeTask};
+use super::{EvictError, Fleet, NodeTask};
 use crate::controller::events::Severity;
 use crate::objects::{DeleteOptions, ObjectError, WriteOptions};
 use crate::timestamp;
@@ -151,6 +153,21 @@ impl Fleet {
         }
     }
 
+    /// Says that a workload is not taken: of the node where the workload's namespace does not exist, as no event could
+    /// be in it.
+    pub(super) fn tell_refusal(&self, node: &str, refused: &RefusedWorkload) {
+        let message = legible_start(&refused.message, 1000);
+        let namespace = self.objects.get(KindId::Namespace.kind(), "", &refused.namespace);
+        if matches!(namespace, Ok(Some(_))) && dns_subdomain_problem(&refused.name).is_none() {
+            let about = (KindId::Workload.kind(), &*refused.namespace, &*refused.name);
+            let message = format!("it is not taken from the node `{node}`: {message}");
+            return self.events.record(Severity::Warning, about, "Refused", &message);
+        }
+        let (namespace, name) = (legible_start(&refused.namespace, 253), legible_start(&refused.name, 253));
+        let message = format!("its workload {namespace}/{name} is not taken: {message}");
+        self.events.record(Severity::Warning, (kind(), "", node), "RefusedWorkload", &message);
+    }
+
     /// Says that a node was removed by somebody.
     pub fn tell_removal(&self, node: &str, revoked: bool) {
         let (severity, reason, message) = match revoked {
@@ -232,13 +249,13 @@ impl Fleet {
     }
 
     /// Deletes the object of a node that was removed.
-    pub async fn forget_object(&self, node: &str) {
-        self.set_drained(node, false);
+    pub async fn forget_object(&self, node: &str) -> Result<(), EvictError> {
         match self.objects.delete(kind(), "", node, &DeleteOptions::default()).await {
-            Ok(_) | Err(ObjectError::NotFound { .. }) => {}
-            Err(error) => {
-                tracing::warn!(node, %error, "cannot delete the Node object of a node that was removed")
+            Ok(_) | Err(ObjectError::NotFound { .. }) => {
+                self.set_drained(node, false);
+                Ok(())
             }
+            Err(error) => Err(EvictError::Remembered { node: node.to_owned(), error }),
         }
     }
 }

@@ -5,10 +5,10 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tokio::time::Instant;
 use tulle_model::clock;
+use tulle_model::legible::legible_start;
 
 use super::{Record, newcomer, node_objects};
 use crate::grpc::enrolment::seconds;
-use crate::grpc::legible;
 
 /// A node, for people.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -67,12 +67,12 @@ pub(super) fn view(name: &str, record: &Record, drained: bool, now: Instant, tim
     let workloads =
         record.workloads.iter().map(|workload| (workload, refusal_of(&workload.namespace, &workload.name)));
     let workloads = workloads.map(|(workload, refusal)| NodeWorkloadView {
-        namespace: legible(&workload.namespace, 253).into_owned(),
-        name: legible(&workload.name, 253).into_owned(),
+        namespace: legible_start(&workload.namespace, 253).into_owned(),
+        name: legible_start(&workload.name, 253).into_owned(),
         ready: workload.ready && refusal.is_none() && !drained,
         reason: match refusal {
             None if drained => node_objects::DRAINED.to_owned(),
-            refusal => legible(refusal.unwrap_or(&workload.reason), 1000).into_owned(),
+            refusal => legible_start(refusal.unwrap_or(&workload.reason), 1000).into_owned(),
         },
         stale_seconds: record.stale_since.map(|since| time.saturating_sub(since).try_into().unwrap_or(0)),
         certificate_expires_in_seconds: (workload.certificate_not_after != 0)

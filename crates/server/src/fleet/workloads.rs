@@ -8,11 +8,11 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::{Map, Value, json};
 use tulle_model::kinds::tulle::STALE;
+use tulle_model::legible::legible_start;
 use tulle_model::name::WorkloadName;
 use tulle_model::registry::{Kind, KindId};
 use tulle_wire::node::{RefusedWorkload, Workload};
 
-use crate::grpc::legible;
 use crate::objects::{DeleteOptions, ObjectError, Objects, Part, WriteOptions};
 
 /// The annotation that names the node.
@@ -261,7 +261,7 @@ fn object(owner: &Owner<'_>, name: &WorkloadName, workload: &Workload, current: 
     });
     let (status, reason) = if workload.ready { ("True", "Ready") } else { ("False", "NotReady") };
     let message = if workload.ready || !workload.reason.is_empty() {
-        legible(&workload.reason, 1000).into_owned()
+        legible_start(&workload.reason, 1000).into_owned()
     } else {
         "the node says that it is not ready".to_owned()
     };

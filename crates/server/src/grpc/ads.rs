@@ -18,12 +18,13 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use tulle_model::legible::legible_start;
 use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
 use super::enrolment::Enrolment;
 use super::publication::{Key, Publication, ResourceType, STREAMS_OF_A_NODE, StreamHandle};
-use super::{grant_of, legible, node_name, not_known};
+use super::{grant_of, node_name, not_known};
 use crate::metrics::Metrics;
 
 /// How many names one stream may subscribe to.
@@ -236,7 +237,7 @@ impl Stream {
             }
             Some(error) => {
                 self.metrics.discovery_refusals.add(1);
-                let why = legible(&error.message, 500);
+                let why = legible_start(&error.message, 500);
                 let names: Vec<_> = answered.versions.iter().map(|(key, _)| &*key.name).take(5).collect();
                 tracing::warn!(
                     node = %self.handle.node, resources = names.join(", "),

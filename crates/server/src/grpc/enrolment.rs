@@ -10,9 +10,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use tulle_model::legible::legible_start;
 use tulle_model::name::{dns_label_problem, dns_subdomain_problem};
 
-use super::legible;
 use crate::ca::mesh::NODE_LIFETIME;
 use crate::ca::seal::{hex, unhex};
 use crate::store::{Precondition, Store, StoreError};
@@ -214,7 +214,7 @@ impl Enrolment {
     pub fn check(&self, token: &str, node: &str, now: SystemTime) -> Result<Admission, EnrolmentError> {
         let refused = |problem: String| EnrolmentError::Refused(problem);
         if let Some(problem) = node_name_problem(node) {
-            let node = legible(node, 253);
+            let node = legible_start(node, 253);
             return Err(EnrolmentError::Invalid(format!("the node's name `{node}` {problem}")));
         }
         let mut parts = token.trim().split('.');

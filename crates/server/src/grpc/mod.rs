@@ -9,7 +9,6 @@ pub mod publication;
 pub mod refusal;
 pub mod tls;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,16 +74,6 @@ pub(crate) fn not_known(node: &str) -> Status {
     Status::permission_denied(format!(
         "the node `{node}` is not known here any more; join again with a new token"
     ))
-}
-
-/// What a peer says, fit for a log line, a message or a terminal: at most so many characters, and
-/// none that controls anything.
-pub(crate) fn legible(text: &str, longest: usize) -> Cow<'_, str> {
-    if text.len() <= longest && !text.chars().any(char::is_control) {
-        return Cow::Borrowed(text);
-    }
-    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
-    text.chars().take(longest).map(plain).collect()
 }
 
 /// Serves the connections until `stop`.

@@ -7,7 +7,7 @@ use tulle_model::validate::{self, FieldError, Segment};
 use super::{FieldProblem, ObjectError, Part, UnknownFields, metadata};
 
 /// Prunes, defaults and validates an object that is about to be stored in the place of `current`.
-/// Returns warnings about what was dropped.
+/// Returns warnings about what was dropped, and what nothing comes of.
 pub(super) fn admit(
     kind: &'static Kind,
     current: Option<&Value>,
@@ -15,10 +15,14 @@ pub(super) fn admit(
     part: Part,
     unknown_fields: UnknownFields,
 ) -> Result<Vec<String>, ObjectError> {
-    let warnings = prune(kind, object, unknown_fields)?;
+    let mut warnings = prune(kind, object, unknown_fields)?;
     validate::default_object(kind, object);
     let mut errors = validate::validate(kind, object);
     if let Some(current) = current {
+        if !errors.is_empty() {
+            // Stored when less was refused: it may be labelled, and mended one by one.
+            validate::excuse_old(validate::validate(kind, current), &mut errors);
+        }
         errors.extend(validate::validate_update(kind, current, object));
     }
     // What is not written now was checked when it was; it may have been valid only then.
@@ -28,6 +32,10 @@ pub(super) fn admit(
         Part::Whole => true,
     });
     if errors.is_empty() {
+        if part != Part::Status {
+            let ignored = validate::warnings(kind, object);
+            warnings.extend(ignored.iter().map(|field| format!("{} {}", field.path, field.message)));
+        }
         return Ok(warnings);
     }
     Err(ObjectError::Invalid {

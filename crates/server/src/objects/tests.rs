@@ -207,3 +207,34 @@ async fn an_object_that_cannot_be_read_hides_no_other_and_can_be_deleted() {
     assert!(deleted.gone);
     assert_eq!(objects.get(kind, "default", "bad").unwrap(), None);
 }
+
+/// An object of a time when more was taken can be labelled, and mended; nothing more comes in.
+#[tokio::test]
+async fn what_was_allowed_once_may_stay() {
+    let objects = objects().await;
+    let kind = KindId::Service.kind();
+    let stored = objects.create(kind, "default", service("c", 80), &options()).await.unwrap().object;
+    let mut old = write::without_version(&stored);
+    old["spec"]["type"] = json!("NodePort");
+    old["spec"]["sessionAffinity"] = json!("ClientIP");
+    let key = key::key(kind, "default", "c");
+    objects.store.put(&key, write::encode(&old), crate::store::Precondition::Any).await.unwrap();
+
+    old["metadata"]["labels"] = json!({ "a": "b" });
+    let labelled = objects.replace(kind, "default", "c", old.clone(), &options()).await.unwrap().object;
+    assert_eq!(
+        (&labelled["metadata"]["labels"]["a"], &labelled["spec"]["type"]),
+        (&json!("b"), &json!("NodePort"))
+    );
+    let mut worse = old.clone();
+    worse["spec"]["type"] = json!("LoadBalancer");
+    let error = objects.replace(kind, "default", "c", worse, &options()).await.unwrap_err();
+    assert!(
+        error.to_string().contains("spec.type") && !error.to_string().contains("sessionAffinity"),
+        "{error}"
+    );
+    old["spec"]["type"] = json!("ClusterIP");
+    objects.replace(kind, "default", "c", old.clone(), &options()).await.unwrap();
+    old["spec"]["type"] = json!("NodePort");
+    assert!(objects.replace(kind, "default", "c", old, &options()).await.is_err(), "it does not come back");
+}

@@ -322,3 +322,53 @@ async fn events_are_shown_in_both_groups() {
     api.delete("/api/v1/namespaces/shop", &Value::Null).await.expect(200);
     assert_eq!(names(&api.get("/api/v1/events").await.expect(200)), ["e2"]);
 }
+
+#[tokio::test]
+async fn what_nothing_comes_of_is_said() {
+    let api = TestApi::start().await;
+    let mut named = route();
+    named["spec"]["hostnames"] = json!(["a.example"]);
+    let answer = api.post(ROUTES, &named).await;
+    let warning = answer.headers["warning"].to_str().unwrap().to_owned();
+    assert!(warning.starts_with("299 - \"spec.hostnames is ignored: "), "{warning}");
+    answer.expect(201);
+    let answer =
+        api.patch(&format!("{ROUTES}/r"), "merge-patch", &json!({ "spec": { "hostnames": null } })).await;
+    assert!(answer.headers.get("warning").is_none());
+    let mut other = service("c");
+    other["spec"]["externalName"] = "a.example".into();
+    let answer = api.post(SERVICES, &other).await;
+    assert_eq!(
+        answer.headers["warning"],
+        "299 - \"spec.externalName is ignored when spec.type is not \\\"ExternalName\\\"\""
+    );
+    answer.expect(201);
+}
+
+/// As client-go sends them where it is told to speak protobuf (meta/v1, DeleteOptions in `runtime.Unknown`).
+#[tokio::test]
+async fn options_of_deletions_come_in_protobuf() {
+    let api = TestApi::start().await;
+    let created = api.post(SERVICES, &service("c")).await.expect(201);
+    let field = |tag: u8, content: &str| {
+        format!("{}{}{content}", char::from(tag << 3 | 2), char::from(content.len() as u8))
+    };
+    let options = |kind: &str, options: &str| {
+        let type_meta = format!("{}{}", field(1, "v1"), field(2, kind));
+        format!("k8s\0{}{}", field(1, &type_meta), field(2, options))
+    };
+    let delete = async |body: String| {
+        let headers = [("content-type", "application/vnd.kubernetes.protobuf")];
+        api.send(http::Method::DELETE, &format!("{SERVICES}/c"), &headers, body).await
+    };
+    let uid = created["metadata"]["uid"].as_str().unwrap();
+    delete("{}".to_owned()).await.fails(400, "BadRequest");
+    delete(options("Service", "")).await.fails(400, "BadRequest");
+    delete(options("DeleteOptions", &field(4, "Sometimes"))).await.fails(400, "BadRequest");
+    delete(options("DeleteOptions", &field(2, &field(1, "other")))).await.fails(409, "Conflict");
+    delete(options("DeleteOptions", &field(5, "All"))).await.expect(200);
+    api.get(&format!("{SERVICES}/c")).await.expect(200);
+    let right = format!("{}{}", field(2, &field(1, uid)), field(4, "Background"));
+    delete(options("DeleteOptions", &right)).await.expect(200);
+    api.get(&format!("{SERVICES}/c")).await.fails(404, "NotFound");
+}

@@ -102,3 +102,43 @@ async fn a_revoked_node_has_no_object() {
     assert_eq!(event(&server, "Revoked").await["type"], "Warning");
     assert!(server.get(KindId::Workload, "shop", "cart-0").is_none());
 }
+
+/// Who looks for a workload that does not come finds out why, with kubectl as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn workloads_that_are_refused_have_events() {
+    let server = TestServer::start().await;
+    server.put(KindId::Service, "shop", service("shop", "cart", 80)).await;
+    let node = server.node("n1", &["shop/cart"]).await;
+    let _reports = node
+        .report(vec![workload("shop", "cart-9", "other", true), workload("nowhere", "x", "x", true)])
+        .await;
+    let found = async |reason: &str| {
+        loop {
+            let events = server.server.objects.list(KindId::Event.kind(), None).unwrap().items;
+            if let Some(event) = events.iter().find(|event| event["reason"] == reason) {
+                return event.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let patience = Duration::from_secs(20);
+    let refused = tokio::time::timeout(patience, found("Refused")).await.expect("an event of the workload");
+    let about = &refused["involvedObject"];
+    assert_eq!(
+        (&about["kind"], &about["namespace"], &about["name"]),
+        (&json!("Workload"), &json!("shop"), &json!("cart-9"))
+    );
+    let message = refused["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("it is not taken from the node `n1`: ") && message.contains("shop/other"),
+        "{message}"
+    );
+    // Where it has no namespace, it is said of the node.
+    let refused =
+        tokio::time::timeout(patience, found("RefusedWorkload")).await.expect("an event of the node");
+    assert_eq!(
+        (&refused["involvedObject"]["kind"], &refused["involvedObject"]["name"]),
+        (&json!("Node"), &json!("n1"))
+    );
+    assert!(refused["message"].as_str().unwrap().contains("nowhere/x is not taken"), "{refused}");
+}

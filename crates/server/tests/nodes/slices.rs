@@ -59,6 +59,47 @@ async fn services_with_selectors_have_slices_that_follow_their_workloads() {
     let name = full[0]["metadata"]["name"].as_str().unwrap();
     objects.delete(slice, "shop", name, &DeleteOptions::default()).await.unwrap();
     slices(&server, "return", |s| is_one(s, &[true])).await;
+    // Also where they take away what says that it is ours, or say that it is another service's.
+    let change = async |what: &str, change: &dyn Fn(&mut Value)| {
+        let options = WriteOptions::controller();
+        let changed = objects.modify(slice, "shop", name, &options, |current| {
+            let mut object = current.clone();
+            object["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+            object["endpoints"] = json!([]);
+            change(&mut object["metadata"]);
+            Ok(object)
+        });
+        changed.await.unwrap_or_else(|error| panic!("{what}: {error}"));
+    };
+    let as_it_was = |object: &Value| {
+        object["endpoints"][0]["conditions"]["ready"] == true
+            && object["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] == *label
+            && object["metadata"]["labels"]["kubernetes.io/service-name"] == "cart"
+            && object["metadata"]["ownerReferences"].is_array()
+    };
+    let without = |field: &'static str| move |m: &mut Value| drop(m.as_object_mut().unwrap().remove(field));
+    let managed_by = "endpointslice.kubernetes.io/managed-by";
+    change("managed-by", &|m| drop(m["labels"].as_object_mut().unwrap().remove(managed_by))).await;
+    server.until(KindId::EndpointSlice, "shop", name, as_it_was).await;
+    change("another manager", &|m| m["labels"][managed_by] = json!("me")).await;
+    server.until(KindId::EndpointSlice, "shop", name, as_it_was).await;
+    change("another service", &|m| m["labels"]["kubernetes.io/service-name"] = json!("other")).await;
+    server.until(KindId::EndpointSlice, "shop", name, as_it_was).await;
+    change("all labels", &without("labels")).await;
+    server.until(KindId::EndpointSlice, "shop", name, as_it_was).await;
+    change("its owner", &without("ownerReferences")).await;
+    server.until(KindId::EndpointSlice, "shop", name, as_it_was).await;
+    // What nothing says to be ours is somebody else's; ours has another name.
+    change("everything", &|m| {
+        without("labels")(m);
+        without("ownerReferences")(m);
+    })
+    .await;
+    let other = slices(&server, "one of another name", |s| is_one(s, &[true])).await;
+    assert_ne!(other[0]["metadata"]["name"], *name);
+    assert_eq!(server.get(KindId::EndpointSlice, "shop", name).unwrap()["endpoints"], json!([]));
+    objects.delete(slice, "shop", name, &DeleteOptions::default()).await.unwrap();
+
     let users = json!({
         "metadata": { "name": "users", "namespace": "shop", "labels": { "kubernetes.io/service-name": "cart" } },
         "addressType": "IPv4", "endpoints": [{ "addresses": ["10.0.0.9"] }], "ports": [],
