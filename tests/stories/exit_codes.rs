@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tulle_tests::harness::{Home, alone, tulle};
+use tulle_tests::harness::{Home, alone, eventually, tulle};
 
 const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: NAME, namespace: default}\nspec: {ports: [{port: PORT}]}\n";
 
@@ -19,6 +19,8 @@ fn exit_codes_are_as_documented() {
     let up = home.start(&["up", &folder, "--capture", "explicit", "--workers", "1"]);
     up.wait_for_line("readiness", Duration::from_secs(30), |line| line.contains("all services are ready"));
 
+    let is_known = || home.tulle(&["get", "nodes", "local"]).status.success().then_some(());
+    eventually("the node's object", Duration::from_secs(30), is_known);
     let service = |name: &str, port: &str| SERVICE.replace("NAME", name).replace("PORT", port);
     home.write("good.yaml", &service("good", "80"));
     home.write("changed.yaml", &service("good", "81"));
@@ -80,7 +82,20 @@ fn exit_codes_are_as_documented() {
         ("delete -f good.yaml", 4),
         ("delete node nowhere", 4),
         ("node reset", 5),
+        ("delete node local", 5),
+        ("get nodes local", 0),
+        ("get nodes nowhere", 4),
+        ("describe nodes nowhere", 4),
+        ("describe httproutes", 0),
+        ("diff -f elsewhere.yaml", 4),
+        ("token revoke 0123456789abcdef", 4),
         ("node drain --undo", 0),
+        ("node drain nowhere", 4),
+        ("node drain nowhere --undo", 4),
+        ("node drain UPPER", 2),
+        ("node drain local --kubeconfig nowhere", 3),
+        ("node drain local", 0),
+        ("node drain local --undo", 0),
         ("completions zsh", 0),
     ];
     let mut wrong = Vec::new();

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use tulle_model::legible::legible;
+
 use crate::output::{note, note_wrapped};
 
 /// How a command ended. The numbers are a contract (`tulle --help` lists them).
@@ -80,7 +82,17 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
             (5, "another one runs with the same home, or a port is in use"),
         ],
     ),
-    ("node drain", &[(0, "done"), (1, "not all has ended"), (2, "wrong usage"), (3, "no node runs here")]),
+    (
+        "node drain",
+        &[
+            (0, "done"),
+            (1, "not all has ended, or the node or the server refuses to"),
+            (2, "wrong usage"),
+            (3, "no node runs here, or it is another user's; with NAME: the server cannot be reached"),
+            (4, "there is no node NAME"),
+            (5, "the node NAME has changed meanwhile"),
+        ],
+    ),
     (
         "node reset",
         &[(0, "done"), (1, "something cannot be removed"), (2, "wrong usage"), (5, "a node runs")],
@@ -119,7 +131,14 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
             (5, "it is in use, or has changed meanwhile"),
         ],
     ),
-    ("validate", &[(0, "nothing is wrong"), (2, "wrong usage, or something is wrong with the files")]),
+    (
+        "validate",
+        &[
+            (0, "nothing is wrong"),
+            (1, "what it says cannot be written"),
+            (2, "wrong usage, or something is wrong with the files"),
+        ],
+    ),
     ("status", ON_NAMESPACES),
     ("edges", ON_NAMESPACES),
     (
@@ -134,7 +153,7 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
         ],
     ),
     ("fake-service", &[(0, "stopped as it was asked to"), (1, "it cannot serve"), (2, "wrong usage")]),
-    ("completions", &[(0, "printed"), (2, "wrong usage")]),
+    ("completions", &[(0, "printed"), (1, "they cannot be written"), (2, "wrong usage")]),
 ];
 
 const ON_OBJECTS: &[(u8, &str)] = &[
@@ -220,13 +239,19 @@ impl Failure {
             note(self.message.trim_end());
         } else {
             let red = paint(Red);
-            note_wrapped(&format!("{red}error{red:#}: {}", self.message), 2);
+            note_wrapped(&format!("{red}error{red:#}: {}", shown(&self.message)), 2);
         }
         for help in &self.help {
             let cyan = paint(Cyan);
-            note_wrapped(&format!("{cyan}help{cyan:#}: {help}"), 2);
+            note_wrapped(&format!("{cyan}help{cyan:#}: {}", shown(help)), 2);
         }
     }
+}
+
+/// A message that may hold what others wrote: nothing in it controls the terminal, and its lines after the first are
+/// seen to belong to it.
+fn shown(message: &str) -> String {
+    message.lines().map(legible).collect::<Vec<_>>().join("\n  ")
 }
 
 impl fmt::Display for Failure {
@@ -251,6 +276,12 @@ impl From<anyhow::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn messages_of_others_forge_nothing() {
+        assert_eq!(shown("a: \x1b[2Jb\nerror: c\r"), "a: ^[[2Jb\n  error: c\\r");
+        assert_eq!(shown(""), "");
+    }
 
     #[test]
     fn the_documentation_has_every_code() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use clap::Args;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT, WARNING};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -20,12 +20,14 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tulle_model::legible::legible;
 use tulle_model::registry::KindId;
 use tulle_model::validate::suggest::did_you_mean;
 
 pub use self::path::{Query, resource};
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
+use crate::output::note_wrapped;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -189,6 +191,9 @@ impl Client {
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
             let (response, sender) = self.send(&method, path, accept, body).await?;
             let status = response.status();
+            response.headers().get_all(WARNING).iter().filter_map(warning).for_each(|text| {
+                note_wrapped(&format!("warning: {}", legible(&text)), 2);
+            });
             let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
             let body = body.map_err(|e| self.unreachable(&format!("the answer broke off: {e}")))?.to_bytes();
             *self.idle.lock().await = Some(sender);
@@ -366,6 +371,18 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The text of a `Warning` header (RFC 7234, section 5.5): `299 - "text"`.
+fn warning(value: &HeaderValue) -> Option<String> {
+    let text = String::from_utf8_lossy(value.as_bytes());
+    let quoted = text.strip_prefix("299 ")?.split_once(" \"")?.1.strip_suffix('"')?;
+    let mut text = String::with_capacity(quoted.len());
+    let mut letters = quoted.chars();
+    while let Some(letter) = letters.next() {
+        text.extend(if letter == '\\' { letters.next() } else { Some(letter) });
+    }
+    Some(text)
+}
+
 /// The events of a watch: `{"type": …, "object": …}`, one a line.
 pub struct Events {
     body: Incoming,
@@ -407,6 +424,14 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn warnings_are_read() {
+        let read = |text: &'static str| warning(&HeaderValue::from_static(text));
+        assert_eq!(read(r#"299 - "unknown field \"a\\b\"""#).as_deref(), Some(r#"unknown field "a\b""#));
+        assert_eq!(read("299 - x"), None);
+        assert_eq!(read(r#"110 - "stale""#), None);
+    }
 
     /// As rustls says it.
     #[test]

@@ -12,7 +12,7 @@ use tulle_node::workloads::WorkloadStatus;
 
 use crate::client::{Client, JSON, resource};
 use crate::commands::run::no_node;
-use crate::exit::{Failure, Result};
+use crate::exit::{Exit, Failure, Result};
 use crate::output::say;
 
 /// What an owner may take longer than its processes: it drains them, and tells the node.
@@ -44,10 +44,18 @@ const SERVER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Drains a node through the server.
 async fn run_by_name(node: &str, args: &DrainArgs, home: &Path) -> Result<()> {
+    if let Some(problem) = tulle_model::name::dns_label_problem(node) {
+        return Err(Failure::input(format!("`{node}` is no name of a node: it {problem}")));
+    }
     let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| home.join("kubeconfig"));
     let client = Client::from_kubeconfig(&kubeconfig, args.kubeconfig.is_none())?;
     let path = resource(KindId::Node.kind(), None, Some(node));
-    client.merge(&path, &json!({ "spec": { "drained": !args.undo } })).await?;
+    client.merge(&path, &json!({ "spec": { "drained": !args.undo } })).await.map_err(
+        |failure| match failure.exit {
+            Exit::NotFound => failure.help("`tulle get nodes` lists the nodes"),
+            _ => failure,
+        },
+    )?;
     if args.undo {
         say(&format!("the node {node} takes traffic and new workloads"));
         return Ok(());
