@@ -145,6 +145,89 @@ fn suggested_commands_work() {
     assert!(up.interrupt().success());
 }
 
+/// What only the server knows is shown on the node's own host, too.
+#[test]
+fn a_drained_node_has_nothing_ready() {
+    let _alone = alone();
+    let home = Home::new();
+    let binary = tulle().display().to_string();
+    let up = start(
+        &home,
+        &format!("services:\n  web: {{command: [\"{binary}\", fake-service], port: 9458/http}}\n"),
+    );
+    until(&home, "web", "readiness", |w| w["ready"] == true);
+    let is_known = || home.tulle(&["get", "nodes", "local"]).status.success().then_some(());
+    eventually("the node's object", PATIENCE, is_known);
+    home.tulle(&["node", "drain", "local"]).ok();
+    let web = until(&home, "web", "the drain", |w| w["ready"] == false);
+    assert_eq!(web["reason"], "its node is drained");
+    let table = home.tulle(&["status"]).ok();
+    for words in ["0/1 ready", "not ready", "default/web: its node is drained"] {
+        assert!(table.contains(words), "no `{words}` in\n{table}");
+    }
+    assert!(!table.contains("1/1 ready"), "{table}");
+    home.tulle(&["node", "drain", "local", "--undo"]).ok();
+    until(&home, "web", "its traffic", |w| w["ready"] == true && w["reason"] == "");
+    assert!(up.interrupt().success());
+}
+
+/// What applications and annotations say is shown on a terminal, and does nothing to it.
+#[test]
+fn nobody_else_controls_the_terminal() {
+    let _alone = alone();
+    let home = Home::new();
+    let binary = tulle().display().to_string();
+    home.write(
+        "mesh/check",
+        "#!/bin/sh\nprintf 'no \\033[31mdisk\\033]0;title\\007\\033[2J\\302\\2332J' >&2; exit 3\n",
+    );
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(home.path().join("mesh/check"), permissions).unwrap();
+    home.write(
+        "c.yaml",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: c, namespace: default, annotations: {note: \"a\\e]0;title\\a\\nStatus: forged\\e[2J\"}}\n\
+         spec: {ports: [{port: 80}]}\n---\napiVersion: v1\nkind: Event\nmetadata: {name: e, namespace: default}\n\
+         involvedObject: {kind: Service, name: c, namespace: default}\nreason: R\nmessage: \"m\\e]0;title\\a\\nforged\\e[2J\"\ntype: Normal\n",
+    );
+    home.write(
+        "mesh/tulle.yaml",
+        &format!(
+            "services:\n  db: {{command: [\"{binary}\", fake-service], port: 9459, probe: {{exec: [./check], interval: 200ms}}}}\n"
+        ),
+    );
+    let on_terminal = |words: &[&str]| {
+        let mut terminal = home.command(python());
+        terminal.env("TERMINAL_COLUMNS", "200").args([&client("terminal.py"), &binary]).args(words);
+        terminal
+    };
+    let folder = home.path().join("mesh").display().to_string();
+    let up = Process::spawn(&mut on_terminal(&["up", &folder, "--capture", "explicit", "--workers", "1"]));
+    up.wait_for_line("the reason", PATIENCE, |line| line.contains("ended with code 3: no ^[[31mdisk"));
+    let apply = home.tulle(&["apply", "-f", &home.path().join("c.yaml").display().to_string()]);
+    assert!(apply.status.success(), "{apply:?}");
+    for (line, shown) in [
+        ("status", "no ^[[31mdisk^[]0;title^G^[[2J\\u{9b}2J"),
+        ("status -o json", "no ^[[31mdisk"),
+        ("describe svc c", "note=a^[]0;title^G\\nStatus: forged^[[2J"),
+        ("describe svc c", "m^[]0;title^G\\nforged^[[2J"),
+        ("get events", "m^[]0;title^G\\nforged^[[2J"),
+        ("get events -o yaml", "forged"),
+        ("get svc c -o json", "\\u001b]0;title"),
+    ] {
+        let said = run(&mut on_terminal(&line.split(' ').collect::<Vec<_>>())).stdout;
+        assert!(said.contains(shown), "{line}: {said:?}");
+        for bad in ["\x1b]", "\x1b[2J", "\x1b[31mdisk", "\x07", "\u{9b}"] {
+            assert!(!said.contains(bad), "{line}: {said:?}");
+        }
+        assert!(!said.lines().any(|line| line.trim_start().starts_with("forged")), "{line}: {said}");
+    }
+    let said = up.stdout();
+    assert!(!said.contains("\x1b]") && !said.contains("\x1b[2J") && !said.contains('\u{9b}'), "{said:?}");
+    // The terminal ends with it.
+    up.signal(nix::sys::signal::Signal::SIGUSR1);
+    up.wait(PATIENCE);
+}
+
 /// A name as long as names may be.
 const LONG: &str = "a-name-that-is-as-long-as-names-may-be-which-is-63-characters-x";
 

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use anstyle::Style;
 use clap::ValueEnum;
 use serde::Serialize;
+use tulle_model::legible::{controls, legible};
 
 use crate::exit::{Failure, Result};
 use crate::terminal;
@@ -37,8 +38,25 @@ pub enum ReportFormat {
 
 /// Prints a value as indented JSON.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&format!("{}\n", json(value)?))
+}
+
+/// A value as indented JSON, with all escaped that would control a terminal.
+fn json(value: &impl Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(e.to_string()))?;
-    print(&format!("{text}\n"))
+    let is_escaped = |c: char| c != '\n' && controls(c);
+    if !text.contains(is_escaped) {
+        return Ok(text);
+    }
+    // Only strings hold such characters, and all of them have four digits (RFC 8259, section 7).
+    let mut escaped = String::with_capacity(text.len() + 6);
+    for c in text.chars() {
+        match is_escaped(c) {
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => escaped.push(c),
+        }
+    }
+    Ok(escaped)
 }
 
 /// Prints a value as YAML.
@@ -83,7 +101,7 @@ pub fn note_wrapped(line: &str, indent: usize) {
     note(&terminal::wrap(line, terminal::width(std::io::stderr()), indent));
 }
 
-/// One cell.
+/// One cell: a text of whomever, in one line, that controls nothing.
 #[derive(Debug, Clone)]
 pub struct Cell {
     text: String,
@@ -92,7 +110,7 @@ pub struct Cell {
 
 impl Cell {
     pub fn styled(text: impl Into<String>, style: Style) -> Self {
-        Self { text: text.into(), style }
+        Self { text: legible(&text.into()).into_owned(), style }
     }
 
     fn width(&self) -> usize {
@@ -102,7 +120,7 @@ impl Cell {
 
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
-        Self { text: text.into(), style: Style::new() }
+        Self::styled(text, Style::new())
     }
 }
 
@@ -250,6 +268,28 @@ pub fn age(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What annotations and messages may hold.
+    const HOSTILE: &str = "a\x1b]0;title\x07\x1b[2J\nerror: forged\r\u{9b}1m\u{202e}\x7f";
+
+    #[test]
+    fn nothing_that_is_shown_controls_the_terminal() {
+        let mut table = Table::new([HOSTILE]);
+        table.row([HOSTILE.into()]);
+        table.row([Cell::styled(HOSTILE, Style::new())]);
+        let text = table.render();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(!text.contains(|c| c != '\n' && controls(c)), "{text:?}");
+        let value = serde_json::json!({ "a": HOSTILE });
+        let (as_json, as_yaml) = (json(&value).unwrap(), yaml(&value).unwrap());
+        assert!(!as_json.contains(|c| c != '\n' && controls(c)), "{as_json:?}");
+        // YAML has the marks of direction as they are.
+        assert!(!as_yaml.contains(|c: char| c != '\n' && c.is_control()), "{as_yaml:?}");
+        for text in [as_json, as_yaml] {
+            let read: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+            assert_eq!(read, value, "and is what it was");
+        }
+    }
 
     #[test]
     fn tables_align() {

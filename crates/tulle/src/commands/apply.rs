@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use serde_json::Value;
+use tulle_model::legible::legible;
 use tulle_model::name::ServiceName;
 use tulle_model::registry::{Kind, KindId};
 
@@ -61,7 +62,7 @@ pub async fn run(args: ApplyArgs) -> Result<()> {
 
 /// Lists what is not for us.
 pub fn print_skipped(set: &manifest::ManifestSet) -> Result<()> {
-    let lines: String = set.skipped.iter().map(|name| format!("{name} skipped\n")).collect();
+    let lines: String = set.skipped.iter().map(|name| format!("{} skipped\n", legible(name))).collect();
     print(&lines)?;
     set.skipped_note().iter().for_each(|line| note(line));
     Ok(())

@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::Value;
 use tulle_model::columns::{duration, stale_since};
+use tulle_model::legible::legible;
 use tulle_model::registry::{Kind, KindId};
 
 use super::get::ScopeArgs;
@@ -85,7 +86,7 @@ fn event_cells(event: &Value) -> [String; 5] {
 }
 
 fn line(name: &str, value: &str) -> String {
-    format!("{:<14}{value}\n", format!("{name}:"))
+    format!("{:<14}{}\n", format!("{name}:"), legible(value))
 }
 
 fn pairs(value: &Value) -> String {
@@ -120,13 +121,12 @@ fn describe(object: &Value, kind: &str) -> Result<String> {
 }
 
 fn section(name: &str, value: &Value) -> Result<String> {
-    let mut title = name.to_owned();
-    title[..1].make_ascii_uppercase();
     if value.as_object().is_some_and(|o| o.is_empty()) {
         return Ok(String::new());
     }
     let body = yaml(value)?;
-    Ok(format!("{title}:\n{}", indent(&body)))
+    let body: String = body.lines().map(|line| format!("  {}\n", legible(line))).collect();
+    Ok(format!("{}:\n{body}", title_of(name)))
 }
 
 /// How much further right a section is.
@@ -134,6 +134,12 @@ const INDENT: usize = 2;
 
 fn indent(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+fn title_of(name: &str) -> String {
+    let name = legible(name);
+    let mut letters = name.chars();
+    letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
 }
 
 /// Conditions of the object, or of a route for each of its parents.
@@ -147,10 +153,10 @@ fn conditions(status: &Value) -> String {
             let text = |name: &str| condition[name].as_str().unwrap_or_default();
             table.row(["type", "status", "lastTransitionTime", "reason"].map(|name| text(name).into()));
             if !text("message").is_empty() {
-                messages.push(format!("{}: {}", text("type"), text("message")));
+                messages.push(legible(&format!("{}: {}", text("type"), text("message"))).into_owned());
             }
         }
-        out.push_str(&format!("{title}:\n{}", indent(&table.render())));
+        out.push_str(&format!("{}:\n{}", legible(&title), indent(&table.render())));
         // They are sentences, which no column has room for.
         let room = terminal::width(std::io::stdout()).map(|width| width.saturating_sub(INDENT));
         let messages = messages.iter().map(|message| terminal::wrap(message, room, INDENT));
@@ -259,4 +265,29 @@ pub fn endpoints(service: &Value, workloads: &[Value], slices: &[Value]) -> (usi
         of_service.flat_map(|s| s["endpoints"].as_array().into_iter().flatten()).collect();
     let ready = endpoints.iter().filter(|e| e["conditions"]["ready"] != false).count();
     (ready, endpoints.len(), 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_people_write_forges_nothing() {
+        let hostile = "x\x1b]0;title\x07\nStatus:        forged\n\u{9b}2J\u{202e}";
+        let object = json!({
+            "apiVersion": "v1", "kind": "Service", hostile: [1],
+            "metadata": { "name": "c", "annotations": { "a": hostile, hostile: "" }, "labels": { "a": hostile } },
+            "spec": { "note": hostile, "notes": [hostile] },
+            "status": {
+                "conditions": [{ "type": hostile, "status": hostile, "reason": hostile, "message": hostile }],
+                "parents": [{ "parentRef": { "name": hostile }, "conditions": [{ "message": hostile }] }],
+            },
+        });
+        let text = describe(&object, "Service").unwrap();
+        assert!(!text.contains(|c| c != '\n' && tulle_model::legible::controls(c)), "{text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("Status:")), "{text}");
+        assert!(text.contains("a=x^[]0;title^G\\nStatus:        forged\\n\\u{9b}2J"), "{text}");
+    }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
+use tulle_model::legible::legible;
 use tulle_model::registry::KindId;
 use tulle_node::client::NodeClient;
 use tulle_node::process_state::LastExit;
@@ -152,7 +153,7 @@ fn show(args: &StatusArgs, mut view: Value) -> Result<()> {
         ReportFormat::Table | ReportFormat::Wide => {
             let problems = view["problems"].as_array().into_iter().flatten().filter_map(Value::as_str);
             for problem in problems {
-                note_wrapped(&format!("the server: {problem}"), 2);
+                note_wrapped(&format!("the server: {}", legible(problem)), 2);
             }
             let nodes = serde_json::from_value(view["nodes"].take()).map_err(|e| {
                 Failure::new(format!("the server's answer is not understood: {e}"))
@@ -184,14 +185,18 @@ fn add_own(nodes: &mut Value, here: &NodeStatus) {
                     // The server has not heard of it yet.
                     workloads.push(json!({ "namespace": known.namespace, "name": known.name }));
                     let Some(workload) = workloads.last_mut() else { continue };
-                    workload["ready"] = json!(known.ready);
                     workload
                 }
             };
-            if workload["ready"] != true || !known.ready {
-                workload["ready"] = json!(known.ready);
+            // It takes traffic where both say so: the server alone knows that a node is drained, the node alone what its
+            // host does not let it do.
+            let refused = workload["ready"] == false;
+            workload["ready"] = json!(known.ready && !refused);
+            let explained = workload["reason"].as_str().is_some_and(|reason| !reason.is_empty());
+            let theirs = explained && (known.reason.is_empty() || refused && known.ready);
+            if !theirs {
+                workload["reason"] = json!(known.reason);
             }
-            workload["reason"] = json!(known.reason);
             workload["restarts"] = json!(known.restarts);
             if let Some(exit) = &known.last_exit {
                 workload["lastExit"] = json!(exit);
@@ -263,10 +268,11 @@ fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value], now_ms: u64) 
             fenced.peer,
             age(fenced.last_seen_seconds)
         );
-        text += &format!("\n{}\n", terminal::wrap(&kept_out, room, 0));
+        text += &format!("\n{}\n", terminal::wrap(&legible(&kept_out), room, 0));
     }
     for problem in nodes.iter().filter_map(|node| node.clock_problem.as_ref()) {
-        text += &format!("{}\n", terminal::wrap(&format!("{problem}: set the clocks right (NTP)"), room, 2));
+        let sentence = format!("{}: set the clocks right (NTP)", legible(problem));
+        text += &format!("{}\n", terminal::wrap(&sentence, room, 2));
     }
     let mut table = service_table(services, wide);
     if !table.is_empty() {
@@ -392,7 +398,8 @@ fn reason(workload: &Workload, now_ms: u64) -> Option<String> {
         Some(next) => format!("; it starts again in {}", age(next.saturating_sub(now_ms).div_ceil(1000))),
         None => String::new(),
     };
-    Some(format!("{}/{}: {}{next}", workload.namespace, workload.name, workload.reason))
+    let sentence = format!("{}/{}: {}{next}", workload.namespace, workload.name, workload.reason);
+    Some(legible(&sentence).into_owned())
 }
 
 #[cfg(test)]
@@ -437,6 +444,41 @@ mod tests {
             })
         );
         assert_eq!((&nodes[1], &nodes[2]), (&before[1], &before[2]));
+    }
+
+    /// Who knows what of a workload, and what is shown.
+    #[test]
+    fn ready_is_what_node_and_server_say_both() {
+        let drained = "its node is drained";
+        for (server, node, shown) in [
+            ((true, ""), (true, ""), (true, "")),
+            ((false, drained), (true, ""), (false, drained)),
+            ((false, drained), (true, "its probe fails (1 of 3)"), (false, drained)),
+            ((false, drained), (false, "its probe fails"), (false, "its probe fails")),
+            ((false, drained), (false, ""), (false, drained)),
+            ((true, ""), (false, "no cgroup"), (false, "no cgroup")),
+            ((true, ""), (true, "its probe fails (1 of 3)"), (true, "its probe fails (1 of 3)")),
+            ((false, ""), (true, ""), (false, "")),
+        ] {
+            let mut nodes = json!([{ "name": "n", "linkAddress": "a:1", "workloads": [
+                { "namespace": "a", "name": "c", "ready": server.0, "reason": server.1 },
+            ] }]);
+            let here = json!({
+                "name": "n", "version": "", "trustDomain": "", "captureMode": "", "captureReason": "",
+                "linkAddress": "a:1", "server": "", "connected": true, "configAgeSeconds": 0, "configGeneration": 1,
+                "services": 0, "workloads": [{
+                    "namespace": "a", "name": "c", "ready": node.0, "reason": node.1, "service": "c", "identity": "",
+                    "inFlight": 0, "owned": true,
+                }],
+            });
+            add_own(&mut nodes, &serde_json::from_value(here).unwrap());
+            let found = &nodes[0]["workloads"][0];
+            assert_eq!(
+                (&found["ready"], &found["reason"]),
+                (&json!(shown.0), &json!(shown.1)),
+                "{server:?} {node:?}"
+            );
+        }
     }
 
     #[test]

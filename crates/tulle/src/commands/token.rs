@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use tulle_model::legible::legible;
 
 use crate::client::{ClientArgs, JSON};
 use crate::exit::{Failure, Result};
@@ -89,7 +90,8 @@ async fn create(args: CreateArgs) -> Result<()> {
         note("a node that joins with this token may run workloads of ALL identities");
         note("--identity NAMESPACE/SERVICE-ACCOUNT makes one for some of them only");
     } else {
-        note(&format!("a node that joins with this token may run workloads of: {}", identities_of(&answer)));
+        let identities = identities_of(&answer);
+        note(&format!("a node that joins with this token may run workloads of: {}", legible(&identities)));
     }
     match args.output {
         ReportFormat::Json => print_json(&answer),

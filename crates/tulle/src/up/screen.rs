@@ -5,6 +5,7 @@ use std::io::{IsTerminal, stdout};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
+use tulle_model::legible::legible;
 
 use super::config::Config;
 use crate::printer::{LAST_WORDS, Printer};
@@ -63,10 +64,11 @@ impl Screen {
 
     /// A command to be pasted, which is not broken, with what it is for.
     pub fn suggest(&self, what: &str, command: &str) {
-        self.printer.print(self.line(MESH, Style::new().bold(), &format!("{what:<6} {command}")));
+        let text = format!("{what:<6} {command}");
+        self.printer.print(self.line(MESH, Style::new().bold(), &legible(&text)));
     }
 
-    /// A line that a process wrote. Waits until there is room for it.
+    /// A line that a process wrote, as it wrote it. Waits until there is room for it.
     pub async fn output(&self, service: &str, replica: &str, text: &str) {
         self.printer.deliver(self.line(replica, self.style(service), text)).await;
     }
@@ -90,7 +92,8 @@ impl Screen {
     fn wrapped(&self, name: &str, style: Style, text: &str, text_style: Style) {
         let room =
             terminal::width(stdout()).map(|width| width.saturating_sub(self.width + " │ ".len()).max(20));
-        for text in terminal::wrap(text, room, 2).lines() {
+        // Reasons hold what a process said.
+        for text in terminal::wrap(&legible(text), room, 2).lines() {
             let text = format!("{text_style}{text}{text_style:#}");
             self.printer.print(self.line(name, style, &text));
         }
