@@ -23,7 +23,10 @@ pub fn name(service: &ServiceName, label: &str) -> ServiceName {
 pub fn services(config: &ServiceConfig, set: &EndpointSet) -> Vec<(ServiceConfig, EndpointSet)> {
     let mut taken = BTreeSet::new();
     let apart = set.endpoints.iter().enumerate().filter_map(|(index, endpoint)| {
-        let label = label(set, index, endpoint).filter(|label| taken.insert(label.clone()))?;
+        let label = labels(set, index, endpoint)
+            .into_iter()
+            .flatten()
+            .find(|label| dns_label_problem(label).is_none() && taken.insert(label.clone()))?;
         let name = name(&config.name, &label);
         let (ports, endpoint) = ports(config, endpoint);
         let set = EndpointSet::new(name.clone(), vec![(endpoint, set.stale_since(index))]);
@@ -32,18 +35,22 @@ pub fn services(config: &ServiceConfig, set: &EndpointSet) -> Vec<(ServiceConfig
     apart.collect()
 }
 
-/// What an endpoint is called: as its EndpointSlice says, or as its workload, or by its address. `None` where that is no
-/// DNS label.
-fn label(set: &EndpointSet, index: usize, endpoint: &Endpoint) -> Option<String> {
-    let label = match (set.hostname(index), &endpoint.workload, endpoint.address) {
-        (Some(hostname), ..) => hostname.to_string(),
-        (None, Some(workload), _) => workload.name.replace('.', "-"),
-        (None, None, IpAddr::V4(address)) => address.to_string().replace('.', "-"),
-        (None, None, IpAddr::V6(address)) => {
-            address.segments().map(|segment| format!("{segment:x}")).join("-")
+/// How long a label of a name may be (RFC 1035, section 2.3.4).
+const LONGEST_LABEL: usize = 63;
+
+/// What an endpoint may be called: as its EndpointSlice says, else as its workload, or by its address.
+fn labels(set: &EndpointSet, index: usize, endpoint: &Endpoint) -> [Option<String>; 2] {
+    let by_itself = match (&endpoint.workload, endpoint.address) {
+        (Some(workload), _) => {
+            // Names of one origin differ at their ends.
+            let name = workload.name.replace('.', "-");
+            let end = name.get(name.len().saturating_sub(LONGEST_LABEL)..).unwrap_or_default();
+            end.trim_start_matches('-').to_owned()
         }
+        (None, IpAddr::V4(address)) => address.to_string().replace('.', "-"),
+        (None, IpAddr::V6(address)) => address.segments().map(|segment| format!("{segment:x}")).join("-"),
     };
-    dns_label_problem(&label).is_none().then_some(label)
+    [set.hostname(index).map(|hostname| hostname.to_string()), Some(by_itself)]
 }
 
 /// The ports of one endpoint, without routes. Clients of a headless service connect to the ports of its processes, too.
@@ -115,12 +122,28 @@ mod tests {
             (endpoint(None, "fd00::1", &[(80, 80)]), 0),
             (endpoint(Some("db-0"), "10.0.0.2", &[(80, 80)]), 0),
             (endpoint(None, "10.0.0.3", &[(80, 80)]), 0),
+            (endpoint(None, "10.0.0.4", &[(80, 80)]), 0),
+            (endpoint(None, "10.0.0.5", &[(80, 80)]), 0),
+            (endpoint(Some(&format!("{}.1", "x".repeat(70))), "127.0.0.1", &[(80, 80)]), 0),
         ];
-        let hostnames = ["", "", "", "", "", "primary"].map(Arc::from).to_vec();
+        // One that is taken and one that was accepted once say nothing.
+        let hostnames = ["", "", "", "", "", "primary", "primary", "A_b", ""].map(Arc::from).to_vec();
         let set = EndpointSet::new(db.clone(), endpoints).with_hostnames(hostnames);
         let apart = services(&config, &set);
         let names: Vec<_> = apart.iter().map(|(config, _)| &*config.name.name).collect();
-        assert_eq!(names, ["db-0.db", "db-1.db", "10-0-0-1.db", "fd00-0-0-0-0-0-0-1.db", "primary.db"]);
+        let long = format!("{}-1.db", "x".repeat(61));
+        let by_address = ["10-0-0-1.db", "fd00-0-0-0-0-0-0-1.db"];
+        let expected = [
+            "db-0.db",
+            "db-1.db",
+            by_address[0],
+            by_address[1],
+            "primary.db",
+            "10-0-0-4.db",
+            "10-0-0-5.db",
+            &long,
+        ];
+        assert_eq!(names, expected);
         let numbers = |i: usize| apart[i].0.ports.iter().map(|port| port.number).collect::<Vec<_>>();
         assert_eq!(numbers(0), [80, 5432, 8080], "and the port of the process");
         assert_eq!(apart[0].1.endpoints[0].target_port(8080), Some(8080));

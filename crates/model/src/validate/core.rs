@@ -264,6 +264,11 @@ pub(super) fn check_endpoint_slice(slice: &Field<'_>, errors: &mut Errors) {
                 errors.invalid(&address, format!("{} {problem}", shown(address.value)));
             }
         }
+        if let Some(name) = endpoint.get("hostname")
+            && let Some(problem) = name.str().and_then(dns_label_problem)
+        {
+            errors.invalid(&name, format!("{} is no name of an endpoint: it {problem}", shown(name.value)));
+        }
     }
     let count = slice.items("ports").count();
     let mut names: HashMap<&str, String> = HashMap::new();

@@ -347,6 +347,23 @@ fn endpoint_slices_follow_kubernetes() {
         ]
     );
     assert_eq!(with(json!({ "endpoints": [{ "addresses": [] }, {}] })).len(), 2);
+    let called = |hostname: &str| {
+        with(
+            json!({ "endpoints": [{ "addresses": ["10.0.0.1"] }, { "addresses": ["10.0.0.2"], "hostname": hostname }] }),
+        )
+    };
+    for hostname in ["c-0", "0", "a--b", &"a".repeat(63)] {
+        assert_eq!(called(hostname), [""; 0], "{hostname}");
+    }
+    for hostname in ["A_b", "A", "x.y", "-a", "a-", "", "a b", &"a".repeat(64)] {
+        assert_eq!(called(hostname).len(), 1, "{hostname}");
+    }
+    assert_eq!(
+        called("x.y"),
+        [
+            "endpoints[1].hostname: `x.y` is no name of an endpoint: it must consist of lower case letters, digits and '-', and start and end with a letter or digit"
+        ]
+    );
     assert_eq!(with(json!({ "ports": [{ "port": 80 }, { "port": 81 }] })).len(), 1);
     assert_eq!(with(json!({ "addressType": "IPv5" })).len(), 1);
     assert_eq!(with(json!({ "addressType": "FQDN" })).len(), 1);
