@@ -4,7 +4,7 @@
 //! says. So the assignments are kept on disk. They start from a hash of the name, so even a node that
 //! has lost its disk mostly gives the same addresses again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -50,9 +50,9 @@ impl Table {
         true
     }
 
-    /// A free address for a service without one.
-    fn free_address(&self, service: &ServiceName) -> Option<Ipv4Addr> {
-        if self.by_service.len() >= MOST {
+    /// A free address for a service without one, beside those that are about to be given to others.
+    fn free_address(&self, service: &ServiceName, promised: &HashSet<Ipv4Addr>) -> Option<Ipv4Addr> {
+        if self.by_service.len() + promised.len() >= MOST {
             return None;
         }
         let start = xxh3_64(service.to_string().as_bytes()) % u64::from(SIZE);
@@ -60,7 +60,7 @@ impl Table {
             .map(|i| Ipv4Addr::from(FIRST + (start as u32 + i) % SIZE))
             // Some programs take these for a network's own or its broadcast address.
             .filter(|a| !matches!(a.octets()[3], 0 | 255))
-            .find(|a| !self.by_address.contains_key(a))
+            .find(|a| !self.by_address.contains_key(a) && !promised.contains(a))
     }
 }
 
@@ -71,12 +71,11 @@ pub struct VirtualAddresses {
     table: Table,
 }
 
-/// An assignment, with all others.
+/// Addresses for services that had none, with all others.
 pub struct Assignment {
     file: PathBuf,
     saved: BTreeMap<String, Ipv4Addr>,
-    service: ServiceName,
-    pub address: Ipv4Addr,
+    pub new: Vec<(ServiceName, Ipv4Addr)>,
 }
 
 impl Assignment {
@@ -116,23 +115,39 @@ impl VirtualAddresses {
         self.table.by_service.get(service).copied()
     }
 
-    /// A new address for a service that has none. It is the service's once [`Assignment::keep`] was called
-    /// and it was given to [`VirtualAddresses::enter`]; one after the other.
+    /// The addresses of services that all have one, in their order.
+    pub fn all(&self, services: &[ServiceName]) -> Option<Vec<Ipv4Addr>> {
+        services.iter().map(|service| self.get(service)).collect()
+    }
+
+    /// New addresses for those of the services that have none; `None` where all have one. They are the services' once
+    /// [`Assignment::keep`] was called and it was given to [`VirtualAddresses::enter`]; one assignment after the other.
     ///
     /// # Errors
     /// Where the range is full.
-    pub fn assign(&self, service: &ServiceName) -> io::Result<Assignment> {
+    pub fn assign(&self, services: &[ServiceName]) -> io::Result<Option<Assignment>> {
         let full = || io::Error::other(format!("all {MOST} virtual addresses are taken"));
-        let address = self.table.free_address(service).ok_or_else(full)?;
-        let mut saved: BTreeMap<String, Ipv4Addr> =
-            self.table.by_service.iter().map(|(s, a)| (s.to_string(), *a)).collect();
-        saved.insert(service.to_string(), address);
-        Ok(Assignment { file: self.file.clone(), saved, service: service.clone(), address })
+        let mut new = Vec::new();
+        let mut promised = HashSet::new();
+        let without: BTreeSet<_> = services.iter().filter(|service| self.get(service).is_none()).collect();
+        for service in without {
+            let address = self.table.free_address(service, &promised).ok_or_else(full)?;
+            promised.insert(address);
+            new.push((service.clone(), address));
+        }
+        if new.is_empty() {
+            return Ok(None);
+        }
+        let all = self.table.by_service.iter().chain(new.iter().map(|(service, address)| (service, address)));
+        let saved = all.map(|(service, address)| (service.to_string(), *address)).collect();
+        Ok(Some(Assignment { file: self.file.clone(), saved, new }))
     }
 
     /// Takes over an assignment.
     pub fn enter(&mut self, assignment: &Assignment) {
-        self.table.insert(assignment.service.clone(), assignment.address);
+        for (service, address) in &assignment.new {
+            self.table.insert(service.clone(), *address);
+        }
     }
 
     /// How many addresses single endpoints have.
@@ -175,10 +190,14 @@ mod tests {
         if let Some(address) = addresses.get(service) {
             return address;
         }
-        let assignment = addresses.assign(service).unwrap();
+        assign_all(addresses, std::slice::from_ref(service));
+        addresses.get(service).unwrap()
+    }
+
+    fn assign_all(addresses: &mut VirtualAddresses, services: &[ServiceName]) {
+        let assignment = addresses.assign(services).unwrap().unwrap();
         files::write_private(&assignment.file, &serde_json::to_vec(&assignment.saved).unwrap()).unwrap();
         addresses.enter(&assignment);
-        assignment.address
     }
 
     #[test]
@@ -200,12 +219,38 @@ mod tests {
     }
 
     #[test]
+    fn many_are_assigned_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("addresses.json");
+        let mut addresses = VirtualAddresses::open(&file).unwrap();
+        let old = ServiceName::new("shop", "old");
+        let kept = assign(&mut addresses, &old);
+        // So many that some have hashes in common; and one twice.
+        let mut names: Vec<_> = (0..20_000).map(|i| ServiceName::new("shop", format!("s{i}"))).collect();
+        let starts: BTreeSet<_> =
+            names.iter().map(|n| addresses.table.free_address(n, &HashSet::new()).unwrap()).collect();
+        assert!(starts.len() < names.len());
+        names.extend([names[0].clone(), old.clone()]);
+        assign_all(&mut addresses, &names);
+        let all = addresses.all(&names).unwrap();
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 20_001);
+        assert_eq!((all[20_000], all[20_001]), (all[0], kept));
+        assert!(addresses.assign(&names).unwrap().is_none());
+        assert_eq!(VirtualAddresses::open(&file).unwrap().table, addresses.table);
+        // All or none.
+        let more: Vec<_> = (0..MOST - 20_000).map(|i| ServiceName::new("more", format!("s{i}"))).collect();
+        assert!(addresses.assign(&more).is_err());
+        assert_eq!(addresses.assign(&more[1..]).unwrap().unwrap().new.len(), MOST - 20_001);
+        assert_eq!((addresses.all(&more[..1]), addresses.all(&[])), (None, Some(Vec::new())));
+    }
+
+    #[test]
     fn clashing_hashes_get_different_addresses() {
         let name = ServiceName::new("a", "b");
         let mut table = Table::default();
-        let first = table.free_address(&name).unwrap();
+        let first = table.free_address(&name, &HashSet::new()).unwrap();
         assert!(table.insert(ServiceName::new("x", "y"), first));
-        let second = table.free_address(&name).unwrap();
+        let second = table.free_address(&name, &HashSet::new()).unwrap();
         assert_ne!(first, second);
         assert!(!table.insert(name.clone(), first), "taken");
         assert!(!table.insert(name, Ipv4Addr::new(127, 0, 0, 1)), "out of range");

@@ -8,6 +8,7 @@ pub(crate) mod fuzzing;
 mod listen;
 mod upstream;
 
+use std::io;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use tulle_model::snapshot::{Known, ServiceConfig, Shape};
 use self::answer::{Alias, Parsed, Place, Query};
 pub use self::listen::DnsListener;
 use self::upstream::{Asked, Transport, Upstream};
+use crate::capture::Destinations;
 use crate::control::discovery::{Directory, Found};
 use crate::keeper::Keeper;
 use crate::node_state::StatePublisher;
@@ -97,36 +99,45 @@ impl Addresses {
         Arc::new(Self { table: Mutex::new(table), assigning: Mutex::default(), state, keeper, known })
     }
 
-    /// The address of a service. The proxy knows it when this returns.
-    pub async fn of(self: &Arc<Self>, service: &ServiceName) -> std::io::Result<Ipv4Addr> {
-        if let Some(address) = self.table.lock().get(service) {
-            return Ok(address);
+    /// The addresses of services, in their order. The proxy knows them when this returns.
+    ///
+    /// # Errors
+    /// Where all addresses are taken.
+    pub async fn of(self: &Arc<Self>, services: &[ServiceName]) -> io::Result<Vec<Ipv4Addr>> {
+        if let Some(addresses) = self.table.lock().all(services) {
+            return Ok(addresses);
         }
         let this = self.clone();
-        let service = service.clone();
+        let services = services.to_vec();
         // The assignment is written to disk, where that takes it, before anybody sees it; meanwhile others are answered.
         let assigning = spawn_blocking(move || {
             let _one_at_a_time = this.assigning.lock();
-            if let Some(address) = this.table.lock().get(&service) {
-                return Ok(address);
+            this.make_room(&services);
+            let assignment = this.table.lock().assign(&services)?;
+            if let Some(assignment) = assignment {
+                assignment.keep(&this.keeper);
+                this.table.lock().enter(&assignment);
+                this.state.update(|s| {
+                    let new = assignment.new.into_iter().map(|(service, address)| (address.into(), service));
+                    s.virtual_addresses.extend(new);
+                });
             }
-            this.make_room(&service);
-            let assignment = this.table.lock().assign(&service)?;
-            assignment.keep(&this.keeper);
-            this.table.lock().enter(&assignment);
-            this.state.update(|s| {
-                s.virtual_addresses.insert(assignment.address.into(), service);
-            });
-            Ok(assignment.address)
+            let all = this.table.lock().all(&services);
+            all.ok_or_else(|| io::Error::other("the virtual address was given to another one meanwhile"))
         });
-        assigning.await.map_err(std::io::Error::other)?
+        assigning.await.map_err(io::Error::other)?
     }
 
-    /// Takes addresses of endpoints back that are gone, where the next one is an endpoint's and too many have one.
-    fn make_room(&self, next: &ServiceName) {
-        if apart::parent(next).is_none() || self.table.lock().apart() < MOST_APART {
+    /// Takes addresses of endpoints back that are gone, where the next ones are endpoints' and too many have one.
+    fn make_room(&self, next: &[ServiceName]) {
+        let table = self.table.lock();
+        let is_new =
+            |service: &&ServiceName| apart::parent(service).is_some() && table.get(service).is_none();
+        let new = next.iter().filter(is_new).count();
+        if new == 0 || table.apart() + new <= MOST_APART {
             return;
         }
+        drop(table);
         let now = arc_swap::Guard::into_inner(self.state.cell().load());
         let is_there =
             |name: &ServiceName| matches!(now.snapshot.services.get(name), Some(Known::Present(_)));
@@ -138,14 +149,16 @@ impl Addresses {
         });
     }
 
-    /// The address of a service that there is, once connections to it are let through.
-    async fn reachable(self: &Arc<Self>, service: &ServiceName) -> std::io::Result<Ipv4Addr> {
-        let address = self.of(service).await?;
+    /// The addresses of services that there are, once connections to all of them are let through.
+    async fn reachable(self: &Arc<Self>, services: &[ServiceName]) -> io::Result<Vec<Ipv4Addr>> {
+        let addresses = self.of(services).await?;
         let mut known = self.known.clone();
-        let let_through = known.wait_for(|known| known.as_ref().is_none_or(|known| known.lead_to(address)));
+        let lead_there = |known: &Option<Arc<Destinations>>| {
+            known.as_ref().is_none_or(|known| addresses.iter().all(|address| known.lead_to(*address)))
+        };
         // A client that gets no answer is no better off.
-        let _ = timeout(RULES_DEADLINE, let_through).await;
-        Ok(address)
+        let _ = timeout(RULES_DEADLINE, known.wait_for(lead_there)).await;
+        Ok(addresses)
     }
 
     fn service(&self, address: Ipv4Addr) -> Option<ServiceName> {
@@ -262,29 +275,39 @@ impl Resolver {
             _ if !query.wants_address() => Answer::NoData,
             Shape::Balanced => self.addresses_of(std::slice::from_ref(&config.name)).await,
             Shape::Headless => {
-                let mut endpoints = self.directory.endpoints_apart(config);
-                // So that each of them is somebody's first one.
-                let first = rand::random_range(0..endpoints.len().max(1));
-                endpoints.rotate_left(first);
-                endpoints.truncate(MOST_ADDRESSES);
-                let names: Vec<_> = endpoints.iter().map(|config| config.name.clone()).collect();
+                let endpoints = self.endpoints_in_turn(config, |_| true);
+                let names: Vec<_> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
                 self.addresses_of(&names).await
             }
         }
     }
 
+    /// As many endpoints of a headless service as an answer has.
+    fn endpoints_in_turn(
+        &self,
+        config: &ServiceConfig,
+        wanted: impl Fn(&ServiceConfig) -> bool,
+    ) -> Vec<Arc<ServiceConfig>> {
+        let mut endpoints = self.directory.endpoints_apart(config);
+        endpoints.retain(|endpoint| wanted(endpoint));
+        // So that each of them is somebody's first one.
+        let first = rand::random_range(0..endpoints.len().max(1));
+        endpoints.rotate_left(first);
+        endpoints.truncate(MOST_ADDRESSES);
+        endpoints
+    }
+
     async fn addresses_of(&self, services: &[ServiceName]) -> Answer {
-        let mut addresses = Vec::new();
-        for service in services {
-            match self.addresses.reachable(service).await {
-                Ok(address) => addresses.push(address),
-                Err(e) => {
-                    tracing::warn!("{service} gets no virtual address: {e}");
-                    return Answer::Failure;
-                }
+        if services.is_empty() {
+            return Answer::NoData;
+        }
+        match self.addresses.reachable(services).await {
+            Ok(addresses) => Answer::Addresses(addresses),
+            Err(e) => {
+                tracing::warn!("{} gets no virtual address: {e}", services[0]);
+                Answer::Failure
             }
         }
-        if addresses.is_empty() { Answer::NoData } else { Answer::Addresses(addresses) }
     }
 
     /// Where a port of a service is (RFC 2782); without a port, what stands above all of them.
@@ -310,26 +333,23 @@ impl Resolver {
         // As it was asked for, so that whoever does not know the mesh's own names need not.
         let lower = host.to_ascii_lowercase();
         let suffix = [".svc.cluster.local", ".svc"].into_iter().find(|suffix| lower.ends_with(suffix));
-        let services = match config.shape {
+        let (services, ports): (Vec<_>, Vec<_>) = match config.shape {
             Shape::Headless => {
-                let endpoints = self.directory.endpoints_apart(config);
-                let places = endpoints
-                    .iter()
-                    .take(MOST_ADDRESSES)
-                    .filter_map(|endpoint| Some((endpoint.name.clone(), named(endpoint, &port)?)));
-                places.collect()
+                let endpoints = self.endpoints_in_turn(config, |endpoint| named(endpoint, &port).is_some());
+                let places = endpoints.iter();
+                places.filter_map(|endpoint| Some((endpoint.name.clone(), named(endpoint, &port)?))).unzip()
             }
-            _ => vec![(config.name.clone(), number)],
+            _ => (vec![config.name.clone()], vec![number]),
         };
-        let mut places = Vec::new();
-        for (service, port) in services {
-            let Answer::Addresses(address) = self.addresses_of(std::slice::from_ref(&service)).await else {
-                return Answer::Failure;
-            };
+        let addresses = match self.addresses_of(&services).await {
+            Answer::Addresses(addresses) => addresses,
+            other => return other,
+        };
+        let places = services.iter().zip(ports).zip(addresses).map(|((service, port), address)| {
             let name = format!("{}.{}{}.", service.name, service.namespace, suffix.unwrap_or(".mesh"));
-            places.push(Place { name, port, address: address[0] });
-        }
-        if places.is_empty() { Answer::NoData } else { Answer::Places(places) }
+            Place { name, port, address }
+        });
+        Answer::Places(places.collect())
     }
 
     /// Asks the host's name servers, for the name itself or for what it stands for.

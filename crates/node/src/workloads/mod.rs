@@ -473,13 +473,14 @@ impl Setup<'_> {
             false => capture.add(&name, outbound.port(), dns_port),
         })
         .await??;
-        let mut places = Vec::new();
-        for (service, ports) in self.upstreams(spec).await {
-            let address = self.workloads.addresses.of(&service).await?;
+        let upstreams = self.upstreams(spec).await;
+        let services: Vec<_> = upstreams.iter().map(|(service, _)| service.clone()).collect();
+        let addresses = self.workloads.addresses.of(&services).await?;
+        let places = upstreams.into_iter().zip(addresses).map(|((service, ports), address)| {
             let ports = ports.into_iter().map(|port| (port, SocketAddr::new(address.into(), port)));
-            places.push((service, ports.collect()));
-        }
-        let mut variables = environment::services(&spec.namespace, &places);
+            (service, ports.collect())
+        });
+        let mut variables = environment::services(&spec.namespace, &places.collect::<Vec<_>>());
         variables.push(self.mark());
         Ok((slot, variables))
     }
