@@ -64,25 +64,35 @@ fn endpoint_of(labels: &str) -> Option<ServiceName> {
     (parts.next().is_none() && dns_label_problem(label).is_none()).then(|| apart::name(&service, label))
 }
 
-/// The endpoint that a host name of two labels, `c-0.c`, may stand for in the caller's namespace, where there is no service
-/// of that name.
+/// The endpoint that a host name without a suffix of the mesh's may stand for, where there is no service of that name:
+/// `c-0.c` (in the caller's namespace), `c-0.c.shop`. It may as well be a name of the world outside, unless the service is
+/// there and headless: then what stands below it is an endpoint's or nobody's.
 pub fn endpoint_host(host: &str, caller_namespace: &str) -> Option<ServiceName> {
     let host = &*canonical(host)?;
-    endpoint_of(&format!("{host}.{caller_namespace}"))
+    match host.matches('.').count() {
+        1 => endpoint_of(&format!("{host}.{caller_namespace}")),
+        2 if !is_mesh_only(host) => endpoint_of(host),
+        _ => None,
+    }
 }
 
-/// Reads the name by which the ports of a service are asked for (RFC 2782), `_http._tcp.c.shop.mesh`: the port's name and
+/// Reads the name by which the ports of a host are asked for (RFC 2782), `_http._tcp.c.shop.mesh`: the port's name and
 /// the host. Without a port (`_tcp.c.shop.mesh`) it is what all of them are below.
-pub fn port_host<'a>(host: &'a str, caller_namespace: &str) -> Option<(Option<String>, &'a str, MeshHost)> {
-    let (first, rest) = host.strip_prefix('_')?.split_once('.')?;
+pub fn port_host(name: &str) -> Option<(Option<String>, &str)> {
+    let (first, rest) = name.strip_prefix('_')?.split_once('.')?;
     if first.eq_ignore_ascii_case("tcp") {
-        return Some((None, rest, mesh_host(rest, caller_namespace)?));
+        return Some((None, rest));
     }
-    let (protocol, rest) = rest.split_once('.')?;
-    if !protocol.eq_ignore_ascii_case("_tcp") {
-        return None;
-    }
-    Some((Some(first.to_ascii_lowercase()), rest, mesh_host(rest, caller_namespace)?))
+    let (protocol, host) = rest.split_once('.')?;
+    protocol.eq_ignore_ascii_case("_tcp").then(|| (Some(first.to_ascii_lowercase()), host))
+}
+
+/// Whether a name is one of the mesh's own domains or stands below one: nobody outside is asked for it, even where it can be
+/// no service's or nothing is known of it. An answer from there that it did not exist would be taken for one about all
+/// below it, too (RFC 8020).
+pub fn is_mesh_only(host: &str) -> bool {
+    let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+    SUFFIXES.iter().any(|suffix| host.ends_with(suffix) || host == suffix[1..])
 }
 
 /// Whether a name has none of anything itself, but stands above names of services (RFC 8020: that it did not exist would
@@ -121,26 +131,75 @@ mod tests {
             let expected = MeshHost { service: db.clone(), certain: true };
             assert_eq!(mesh_host(host, "default"), Some(expected), "{host}");
         }
-        assert_eq!(endpoint_host("db-0.db", "shop"), Some(db));
+        for (host, namespace) in
+            [("db-0.db", "shop"), ("DB-0.Db.", "shop"), ("db-0.db.shop", "x"), ("db-0.DB.shop.", "x")]
+        {
+            assert_eq!(endpoint_host(host, namespace).as_ref(), Some(&db), "{host}");
+        }
+        for address in ["10-0-0-1", "2001-db8-0-0-0-0-0-1", "fd00-0-0-0-0-0-0-1"] {
+            let expected = Some(apart::name(&ServiceName::new("shop", "db"), address));
+            for host in [format!("{address}.db"), format!("{address}.db.shop")] {
+                assert_eq!(endpoint_host(&host, "shop"), expected, "{host}");
+            }
+        }
         let by_address = mesh_host("10-0-0-1.db.shop.mesh", "default").unwrap();
         assert_eq!(&*by_address.service.name, "10-0-0-1.db");
         for host in ["db-0.db", "db-0.db.shop", "a.db-0.db.shop.mesh", "_a.db.shop.mesh", "x.1.shop.mesh"] {
             let found = mesh_host(host, "default");
             assert!(found.is_none_or(|found| !found.service.name.contains('.')), "{host}");
         }
-        assert_eq!((endpoint_host("db", "shop"), endpoint_host("a.b.c", "shop")), (None, None));
+        for host in [
+            "db",
+            "a.b.c.d",
+            "a.b.mesh",
+            "a.b.svc",
+            "127.0.0.1",
+            "1.2",
+            "1.2.3",
+            "a.localhost",
+            "_a.b",
+            "a.b_c",
+        ] {
+            assert_eq!(endpoint_host(host, "shop"), None, "{host}");
+        }
     }
 
     #[test]
     fn ports_are_asked_for_by_name() {
-        let (port, rest, host) = port_host("_HTTP._tcp.c.shop.mesh.", "default").unwrap();
-        assert_eq!((port.as_deref(), rest), (Some("http"), "c.shop.mesh."));
-        assert_eq!(host.service, ServiceName::new("shop", "c"));
-        assert_eq!(port_host("_tcp.c", "shop").unwrap().0, None);
-        for host in
-            ["_http._udp.c", "_http.c", "http._tcp.c", "_http._tcp", "_udp.c", "_a._tcp.www.example.com"]
-        {
-            assert!(port_host(host, "shop").is_none(), "{host}");
+        let http = Some("http".to_owned());
+        assert_eq!(port_host("_HTTP._tcp.c.shop.mesh."), Some((http.clone(), "c.shop.mesh.")));
+        assert_eq!(port_host("_http._TCP.c-0.c"), Some((http, "c-0.c")));
+        assert_eq!(port_host("_tcp.c"), Some((None, "c")));
+        for name in ["_http._udp.c", "_http.c", "http._tcp.c", "_http._tcp", "_udp.c", "c", ""] {
+            assert!(port_host(name).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_domains_of_the_mesh_are_nobody_elses() {
+        for host in [
+            "mesh",
+            "Svc.",
+            "foo.mesh",
+            "x.SVC",
+            "a_b.c.mesh.",
+            "svc.cluster.local",
+            "a.b.c.d.svc.cluster.local.",
+        ] {
+            assert!(is_mesh_only(host), "{host}");
+        }
+        for host in [
+            "",
+            ".",
+            "c",
+            "c.shop",
+            "amesh",
+            "mesh.example.com",
+            "example.mesh.x",
+            "cluster.local",
+            "xsvc.cluster.local",
+        ] {
+            assert!(!is_mesh_only(host), "{host}");
         }
     }
 

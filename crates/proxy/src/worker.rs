@@ -38,6 +38,12 @@ use tokio::time::{Instant, timeout};
 /// How long a first use of a service waits for the node to learn of it.
 const DEMAND_DEADLINE: Duration = Duration::from_secs(2);
 
+/// The same where the name is most likely one of the world outside: that must not get slow.
+const UNCERTAIN_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How long such a name is not waited for again after one had no answer: the server may be away for longer.
+const UNCERTAIN_PAUSE: Duration = Duration::from_secs(10);
+
 /// How long a TCP connect may take.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 /// A process that is alive refuses at once or accepts, unless its backlog is full, and many have room for
@@ -95,6 +101,8 @@ pub struct Worker {
     /// Places for clients that are refused, and told why.
     pub(crate) farewells: Arc<Semaphore>,
     pub(crate) bounds: Bounds,
+    /// When the server last had no answer about a name that is most likely the outside's.
+    unanswered: Cell<Option<Instant>>,
     random: Cell<u64>,
     /// Warnings that peers can cause: the second they were last counted in, and how many.
     warnings: Cell<(Option<Instant>, u32)>,
@@ -145,6 +153,7 @@ impl Worker {
             handshakes: SilentPeers::new(handshakes_at_once(config)),
             farewells: Arc::new(Semaphore::new(FAREWELLS)),
             bounds: config.bounds.clone(),
+            unanswered: Cell::default(),
             random: Cell::new(rand::random::<u64>() | 1),
             warnings: Cell::default(),
         })
@@ -194,11 +203,25 @@ impl Worker {
             Some(Known::Absent) => return Lookup::Absent,
             None => {}
         }
-        Box::pin(self.learn(name)).await
+        Box::pin(self.learn(name, DEMAND_DEADLINE)).await
+    }
+
+    /// The same for a name that is most likely one of the world outside.
+    pub async fn uncertain_service(&self, name: &ServiceName) -> Lookup {
+        if self.state.load().snapshot.services.contains_key(name) {
+            return self.service(name).await;
+        }
+        let paused = self.unanswered.get().is_some_and(|at| at.elapsed() < UNCERTAIN_PAUSE);
+        let wait = if paused { Duration::ZERO } else { UNCERTAIN_DEADLINE };
+        let found = Box::pin(self.learn(name, wait)).await;
+        if !paused && matches!(found, Lookup::Unknown) {
+            self.unanswered.set(Some(Instant::now()));
+        }
+        found
     }
 
     /// Asks the node for a service, and waits for the answer.
-    async fn learn(&self, name: &ServiceName) -> Lookup {
+    async fn learn(&self, name: &ServiceName, wait: Duration) -> Lookup {
         let mut changes = self.state.subscribe();
         if self.demand.try_send(name.clone()).is_err() {
             return Lookup::Unknown;
@@ -215,7 +238,7 @@ impl Worker {
                 }
             }
         };
-        tokio::time::timeout(DEMAND_DEADLINE, answer).await.unwrap_or(Lookup::Unknown)
+        tokio::time::timeout(wait, answer).await.unwrap_or(Lookup::Unknown)
     }
 
     /// Connects to port `port` of a workload of this node, for `account`. What is returned beside the

@@ -4,11 +4,10 @@ use std::net::Ipv4Addr;
 
 use bytes::Bytes;
 use hickory_proto::op::{Message, MessageType, ResponseCode};
-use tulle_model::host::mesh_host;
+use tulle_model::host::{endpoint_host, is_mesh_only, mesh_host, port_host};
 use tulle_model::name::ServiceName;
 
 use super::answer::{Alias, Parsed, Place, Query};
-use super::is_internal;
 use super::listen::fit;
 
 /// The length of a message's header, and where its question begins.
@@ -54,9 +53,15 @@ fn asked(bytes: &[u8]) {
     };
     let name = query.name();
     let name = name.trim_end_matches('.');
+    let host = port_host(name).map_or(name, |(_, host)| host);
     for namespace in ["default", "shop"] {
-        let host = mesh_host(name, namespace);
-        assert!(host.is_none_or(|host| !host.certain || is_internal(name)), "{name} would leave the host");
+        let named = mesh_host(host, namespace);
+        assert!(
+            named.is_none_or(|named| !named.certain || is_mesh_only(host)),
+            "{name} would leave the host"
+        );
+        let endpoint = endpoint_host(host, namespace);
+        assert!(endpoint.is_none_or(|endpoint| endpoint.name.contains('.')), "{name} is no endpoint");
     }
     assert!(!query.is_localhost() || query.wants_address());
     assert!((512..=4096).contains(&query.udp_limit()));

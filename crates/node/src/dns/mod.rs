@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tulle_model::apart;
-use tulle_model::host::{endpoint_host, is_between, mesh_host, port_host};
+use tulle_model::host::{endpoint_host, is_between, is_mesh_only, mesh_host, port_host};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Known, ServiceConfig, Shape};
 
@@ -215,37 +215,34 @@ impl Resolver {
     /// be nobody else's.
     async fn look_up(&self, name: &str, query: &Query<'_>, caller: &Caller, is_target: bool) -> Answer {
         let name = name.trim_end_matches('.');
-        let (port, host) = match port_host(name, &caller.namespace) {
-            Some((port, rest, host)) => (Some((port, rest)), Some(host)),
-            None => (None, mesh_host(name, &caller.namespace)),
+        let (port, host) = match port_host(name) {
+            Some((port, host)) => (Some(port), host),
+            None => (None, name),
         };
-        let host = host.filter(|host| host.certain || !is_target);
-        let Some(host) = host else {
-            return match (is_between(name), is_internal(name) && !is_target) {
-                (true, _) => Answer::NoData,
-                // Malformed names of the mesh, and single labels, are nobody else's business.
-                (false, true) => Answer::NoSuchName,
-                (false, false) => Answer::Elsewhere,
-            };
-        };
-        let asked = port.as_ref().map_or(name, |(_, host)| host);
-        let internal = host.certain || !asked.contains('.');
+        let service = mesh_host(host, &caller.namespace).filter(|named| named.certain || !is_target);
+        let endpoint = endpoint_host(host, &caller.namespace).filter(|_| !is_target);
+        // Malformed names of the mesh, too, are nobody else's business.
+        let mut internal = is_mesh_only(host) || is_between(host) || !is_target && is_local(host);
         let wait = match (internal, self.directory.is_connected()) {
             (true, _) => ANSWER_DEADLINE,
             (false, true) => UNCERTAIN_DEADLINE,
             (false, false) => Duration::ZERO,
         };
-        let mut found = self.find(&host.service, wait).await;
-        if let Found::Absent = found
-            && !internal
-            && let Some(endpoint) = endpoint_host(name, &caller.namespace)
-            && let Found::Present(config) = self.find(&endpoint, wait).await
+        let mut found = match service {
+            Some(named) => self.find(&named.service, wait).await,
+            None => Found::Absent,
+        };
+        if !matches!(found, Found::Present(_))
+            && let Some(endpoint) = endpoint
         {
-            found = Found::Present(config);
+            match self.find(&endpoint, wait).await {
+                Found::Absent => internal |= self.is_below_headless(&endpoint),
+                other => found = other,
+            }
         }
         match (found, port) {
             (Found::Present(config), None) => self.of_service(&config, query).await,
-            (Found::Present(config), Some((port, rest))) => self.of_port(&config, port, rest, query).await,
+            (Found::Present(config), Some(port)) => self.of_port(&config, port, host, query).await,
             (Found::Absent, _) if is_between(name) => Answer::NoData,
             (Found::Absent, None) if internal && self.is_namespace(name, caller) => Answer::NoData,
             (Found::Absent, _) if internal => Answer::NoSuchName,
@@ -261,6 +258,12 @@ impl Resolver {
             Found::Present(_) => self.directory.look(service).unwrap_or(Found::Absent),
             found => found,
         }
+    }
+
+    /// Whether a name is one of those that only endpoints of a service have.
+    fn is_below_headless(&self, endpoint: &ServiceName) -> bool {
+        let parent = apart::parent(endpoint).and_then(|parent| self.directory.look(&parent));
+        matches!(parent, Some(Found::Present(config)) if config.shape == Shape::Headless)
     }
 
     /// Whether services have this name behind theirs.
@@ -373,13 +376,11 @@ impl Resolver {
     }
 }
 
-/// Whether a name that can be no service's must not leave the host nevertheless.
-fn is_internal(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
+/// Whether a name that can be no service's must not leave the host nevertheless: single labels, and those of this host
+/// (RFC 6761, section 6.3).
+fn is_local(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or_default();
-    !name.is_empty() && !name.contains('.')
-        || matches!(last, "mesh" | "svc" | "localhost")
-        || name.ends_with(".svc.cluster.local")
+    !name.is_empty() && !name.contains('.') || last.eq_ignore_ascii_case("localhost")
 }
 
 #[cfg(test)]

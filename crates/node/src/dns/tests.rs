@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query as Question};
 use hickory_proto::rr::{Name, RData, RecordType};
@@ -16,11 +17,18 @@ use super::*;
 struct Fixture {
     resolver: Arc<Resolver>,
     listener: DnsListener,
-    _connected: watch::Sender<bool>,
-    _folder: tempfile::TempDir,
+    connected: watch::Sender<bool>,
+    folder: tempfile::TempDir,
 }
 
-/// What the server says of a service: `shop/c`, `shop/db` without a head, and names that stand for others.
+/// The endpoints of `shop/many`.
+const MANY: usize = 150;
+
+/// Those of `shop/h`, which no workload stands behind: what they are called, and their addresses.
+const BY_ADDRESS: [(&str, &str); 3] =
+    [("10-0-0-1", "10.0.0.1"), ("fd00-0-0-0-0-0-0-1", "fd00::1"), ("2001-db8-0-0-0-0-0-1", "2001:db8::1")];
+
+/// What the server says of a service: `shop/c`, some without a head, and names that stand for others.
 fn known(name: &ServiceName) -> Option<(ServiceConfig, EndpointSet)> {
     if &*name.namespace != "shop" {
         return None;
@@ -36,23 +44,32 @@ fn known(name: &ServiceName) -> Option<(ServiceConfig, EndpointSet)> {
     };
     let shape = match &*name.name {
         "c" => Shape::Balanced,
-        "db" | "nobody" => Shape::Headless,
+        "db" | "nobody" | "h" | "many" => Shape::Headless,
         "outside" => Shape::Alias("www.example.com".into()),
         "inner" => Shape::Alias("C.shop.svc.cluster.local".into()),
         "inner2" => Shape::Alias("inner.shop.mesh".into()),
         "loop" => Shape::Alias("loop.shop.mesh".into()),
         "nowhere" => Shape::Alias("missing.shop.mesh".into()),
+        "odd" => Shape::Alias("a_b.shop.mesh".into()),
         _ => return None,
     };
     let endpoint = |index: usize| Endpoint {
         workload: Some(ServiceName::new("shop", format!("db-{index}"))),
         node: None,
         address: Ipv4Addr::LOCALHOST.into(),
-        ports: vec![PortMapping { service_port: 80, target_port: 80 + 1000 * index as u16 }],
+        ports: vec![PortMapping { service_port: 80, target_port: 80 + 100 * index as u16 }],
         identity: None,
     };
-    let count = if &*name.name == "db" { 2 } else { 0 };
-    let endpoints = (0..count).map(|index| (Arc::new(endpoint(index)), 0)).collect();
+    let endpoints: Vec<_> = match &*name.name {
+        "db" => (0..2).map(endpoint).collect(),
+        "many" => (0..MANY).map(endpoint).collect(),
+        "h" => BY_ADDRESS
+            .iter()
+            .map(|(_, address)| Endpoint { workload: None, address: address.parse().unwrap(), ..endpoint(0) })
+            .collect(),
+        _ => Vec::new(),
+    };
+    let endpoints = endpoints.into_iter().map(|endpoint| (Arc::new(endpoint), 0)).collect();
     let ports = vec![port(80, "http"), port(81, "")];
     let ports = if matches!(shape, Shape::Alias(_)) { Vec::new() } else { ports };
     let config = ServiceConfig { name: name.clone(), ports, shape };
@@ -61,7 +78,17 @@ fn known(name: &ServiceName) -> Option<(ServiceConfig, EndpointSet)> {
 
 /// A node whose server answers so.
 async fn fixture(server_up: bool, upstream: &[SocketAddr]) -> Fixture {
+    fixture_behind(|_| watch::channel(None).1, server_up, upstream).await
+}
+
+/// The same behind rules of capture, which follow what is published.
+async fn fixture_behind(
+    rules: impl FnOnce(&Arc<StatePublisher>) -> passage::Known,
+    server_up: bool,
+    upstream: &[SocketAddr],
+) -> Fixture {
     let state = StatePublisher::new(NodeState::default());
+    let known_to_rules = rules(&state);
     let (demand, mut demands) = mpsc::channel::<ServiceName>(16);
     let publisher = state.clone();
     tokio::spawn(async move {
@@ -89,10 +116,10 @@ async fn fixture(server_up: bool, upstream: &[SocketAddr]) -> Fixture {
     let table = VirtualAddresses::open(&folder.path().join("addresses.json")).unwrap();
     let (sender, connected) = watch::channel(server_up);
     let directory = Directory::new(state.cell().clone(), demand, connected);
-    let addresses = Addresses::new(table, state, Keeper::start(), tokio::sync::watch::channel(None).1);
+    let addresses = Addresses::new(table, state, Keeper::start(), known_to_rules);
     let resolver = Arc::new(Resolver { directory, addresses, upstream: Upstream::fixed(upstream) });
     let listener = DnsListener::start("shop", resolver.clone()).await.unwrap();
-    Fixture { resolver, listener, _connected: sender, _folder: folder }
+    Fixture { resolver, listener, connected: sender, folder }
 }
 
 fn question(name: &str, kind: RecordType) -> Message {
@@ -112,6 +139,16 @@ async fn ask_raw(address: SocketAddr, bytes: &[u8]) -> Message {
 impl Fixture {
     fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.listener.port()).into()
+    }
+
+    async fn ask_over_tcp(&self, name: &str, kind: RecordType) -> Message {
+        let mut stream = TcpStream::connect(self.address()).await.unwrap();
+        let query = question(name, kind).to_vec().unwrap();
+        stream.write_u16(query.len() as u16).await.unwrap();
+        stream.write_all(&query).await.unwrap();
+        let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
+        stream.read_exact(&mut answer).await.unwrap();
+        Message::from_vec(&answer).unwrap()
     }
 
     async fn ask(&self, name: &str, kind: RecordType) -> Message {
@@ -189,6 +226,76 @@ async fn a_headless_service_is_its_endpoints() {
 }
 
 #[tokio::test]
+async fn endpoints_are_found_by_every_form_of_their_name() {
+    let fixture = fixture(true, &[upstream().await]).await;
+    let by_name = [("db-0", "db"), ("db-1", "db")];
+    let by_address = BY_ADDRESS.map(|(label, _)| (label, "h"));
+    for (label, service) in by_address.into_iter().chain(by_name) {
+        let full = address_in(&fixture.ask(&format!("{label}.{service}.shop.mesh."), RecordType::A).await);
+        assert!(full.is_some_and(is_virtual), "{label}: {full:?}");
+        for suffix in ["", ".shop", ".Shop.Mesh", ".shop.svc", ".shop.svc.cluster.local"] {
+            let name = format!("{label}.{service}{suffix}.");
+            assert_eq!(address_in(&fixture.ask(&name, RecordType::A).await), full, "{name}");
+            let ports = fixture.ask(&format!("_http._tcp.{name}"), RecordType::SRV).await;
+            assert_eq!((ports.answers.len(), address_in_any(&ports)), (1, full), "{name}");
+        }
+    }
+    // What else is below such a service is nobody's name.
+    for name in ["10-0-0-9.h.", "10-0-0-9.h.shop.", "db-7.db.", "db-7.db.shop.", "_http._tcp.10-0-0-9.h."] {
+        let answer = fixture.ask(name, RecordType::A).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain, "{name}");
+    }
+    // Other names of as many labels may be the outside's.
+    for name in ["www.c.", "10-0-0-1.c.", "www.example.com.", "10-0-0-1.example.com.", "db-0.db.com."] {
+        let answer = fixture.ask(name, RecordType::A).await;
+        assert_eq!(address_in(&answer), Some(Ipv4Addr::new(192, 0, 2, 1)), "{name}");
+    }
+}
+
+fn address_in_any(message: &Message) -> Option<Ipv4Addr> {
+    addresses_in(message).pop_first()
+}
+
+/// Rules of capture that take a while for each change. They count the changes.
+fn slow_rules(state: &Arc<StatePublisher>, changes: &Arc<AtomicUsize>) -> passage::Known {
+    let cell = state.cell().clone();
+    let (sender, known) = watch::channel(Some(Arc::new(Destinations::of(&cell.load()))));
+    let changes = changes.clone();
+    let mut published = cell.subscribe();
+    tokio::spawn(async move {
+        while published.changed().await.is_ok() {
+            let now = Destinations::of(&cell.load());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            changes.fetch_add(1, Relaxed);
+            sender.send_replace(Some(Arc::new(now)));
+        }
+    });
+    known
+}
+
+#[tokio::test]
+async fn the_first_question_takes_the_same_time_however_many_endpoints_there_are() {
+    for (name, kind) in [("many.", RecordType::A), ("_http._tcp.many.", RecordType::SRV)] {
+        let changes = Arc::new(AtomicUsize::new(0));
+        let fixture = fixture_behind(|state| slow_rules(state, &changes), true, &[]).await;
+        let first = fixture.ask_over_tcp(name, kind).await;
+        assert_eq!((first.answers.len(), addresses_in(&first).len()), (MOST_ADDRESSES, MOST_ADDRESSES));
+        // What the server said, and all addresses at once.
+        let changes = changes.load(Relaxed);
+        assert!((1..=3).contains(&changes), "{name} changed the rules {changes} times");
+        let kept = std::fs::read(fixture.folder.path().join("addresses.json")).unwrap();
+        let kept: std::collections::BTreeMap<String, Ipv4Addr> = serde_json::from_slice(&kept).unwrap();
+        assert_eq!(kept.into_values().collect::<std::collections::BTreeSet<_>>(), addresses_in(&first));
+        // In turns: sooner or later each is in an answer.
+        let mut all = addresses_in(&first);
+        for _ in 0..100 {
+            all.extend(addresses_in(&fixture.ask_over_tcp(name, kind).await));
+        }
+        assert_eq!(all.len(), MANY, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn ports_are_found_by_their_names() {
     let fixture = fixture(true, &[]).await;
     let answer = fixture.ask("_http._tcp.c.", RecordType::SRV).await;
@@ -229,6 +336,7 @@ async fn a_name_that_stands_for_another_leads_there() {
     assert_eq!(code("loop.").await, ResponseCode::ServFail);
     assert_eq!(code("nowhere.").await, ResponseCode::NXDomain);
     assert_eq!(ask("nowhere.", RecordType::A).await, ["nowhere. CNAME missing.shop.mesh."]);
+    assert_eq!(ask("odd.", RecordType::A).await, ["odd. CNAME a_b.shop.mesh."], "which nobody else has");
     let other = fixture_without_upstream().await;
     assert_eq!(
         other.ask("outside.", RecordType::A).await.metadata.response_code,
@@ -405,7 +513,31 @@ async fn without_the_server_mesh_names_fail_and_others_work() {
     let fixture = fixture(false, &[upstream().await]).await;
     let answer = fixture.ask("c.shop.mesh.", RecordType::A).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
-    assert!(address_in(&fixture.ask("example.com.", RecordType::A).await).is_some());
+    // RFC 8020: that such a name did not exist would say so of all below it, too.
+    let ours =
+        ["foo.mesh.", "X.Svc.", "10-0-0-1.svc.", "_tcp.foo.mesh.", "c-0.c.shop.svc.", "cluster.local."];
+    let answers = ours.map(|name| fixture.ask(name, RecordType::A));
+    for (name, answer) in ours.iter().zip(futures_util::future::join_all(answers).await) {
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail, "{name}");
+    }
+    for name in ["example.com.", "www.example.com.", "c.shop."] {
+        assert!(address_in(&fixture.ask(name, RecordType::A).await).is_some(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_is_answered_without_the_server() {
+    let fixture = fixture(true, &[upstream().await]).await;
+    let names = ["c.", "db.", "db-0.db.", "10-0-0-1.h.", "db-1.db.shop.", "_http._tcp.db-0.db."];
+    let ask = async || {
+        let answers = names.map(|name| {
+            fixture.ask(name, if name.starts_with('_') { RecordType::SRV } else { RecordType::A })
+        });
+        futures_util::future::join_all(answers).await.iter().map(addresses_in).collect::<Vec<_>>()
+    };
+    let before = ask().await;
+    fixture.connected.send_replace(false);
+    assert_eq!(ask().await, before);
 }
 
 #[tokio::test]

@@ -14,8 +14,7 @@ use std::time::Duration;
 use http::uri::Authority;
 use tokio::time::timeout;
 use tulle_model::apart;
-use tulle_model::host::{endpoint_host, mesh_host};
-use tulle_model::name::ServiceName;
+use tulle_model::host::{endpoint_host, is_mesh_only, mesh_host};
 use tulle_model::snapshot::{EgressPolicy, Shape};
 
 use crate::http::forward::{Refusal, Target};
@@ -51,32 +50,36 @@ pub(crate) async fn destination(
     let mut alias: Arc<str>;
     let mut host = host;
     for _ in 0..MAX_ALIASES {
-        let Some(named) = mesh_host(host, &source.name.namespace) else { break };
-        match worker.service(&named.service).await {
-            Lookup::Present(config) => match &config.shape {
-                Shape::Alias(name) => {
-                    alias = name.clone();
-                    host = &alias;
-                    continue;
+        let namespace = &source.name.namespace;
+        match mesh_host(host, namespace) {
+            Some(named) => match worker.service(&named.service).await {
+                Lookup::Present(config) => match &config.shape {
+                    Shape::Alias(name) => {
+                        alias = name.clone();
+                        host = &alias;
+                        continue;
+                    }
+                    _ => return Ok(Target::Service { service: named.service, port }),
+                },
+                Lookup::Absent if is_mesh_only(host) => return unknown(&named.service),
+                Lookup::Unknown if is_mesh_only(host) || !host.contains('.') => {
+                    let message = format!("nothing is known of service {} yet", named.service);
+                    return Err(Refusal::new(Reason::UnknownService, message, Destination::Unknown));
                 }
-                _ => return Ok(Target::Service { service: named.service, port }),
+                Lookup::Absent | Lookup::Unknown => {}
             },
-            Lookup::Absent if named.certain => return unknown(named.service),
-            Lookup::Unknown if named.certain || !host.contains('.') => {
-                let message = format!("nothing is known of service {} yet", named.service);
-                return Err(Refusal::new(Reason::UnknownService, message, Destination::Unknown));
-            }
-            Lookup::Absent | Lookup::Unknown => {}
+            None if is_mesh_only(host) => return unknown(&host),
+            None => {}
         }
-        // Or an endpoint of a headless service of its own namespace.
-        if let Some(endpoint) = endpoint_host(host, &source.name.namespace)
+        // Or an endpoint of a headless service, without a suffix.
+        if let Some(endpoint) = endpoint_host(host, namespace)
             && let Some(parent) = apart::parent(&endpoint)
-            && let Lookup::Present(config) = worker.service(&parent).await
+            && let Lookup::Present(config) = worker.uncertain_service(&parent).await
             && config.shape == Shape::Headless
         {
             return match worker.service(&endpoint).await {
                 Lookup::Present(_) => Ok(Target::Service { service: endpoint, port }),
-                _ => unknown(endpoint),
+                _ => unknown(&endpoint),
             };
         }
         break;
@@ -104,7 +107,7 @@ pub(crate) async fn destination(
     }
 }
 
-fn unknown(service: ServiceName) -> Result<Target, Refusal> {
+fn unknown(service: &impl std::fmt::Display) -> Result<Target, Refusal> {
     Err(Refusal::new(Reason::UnknownService, format!("there is no service {service}"), Destination::Unknown))
 }
 

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tulle_model::apart;
 use tulle_model::name::ServiceName;
-use tulle_model::snapshot::{AppProtocol, EgressPolicy, Known, ServiceConfig, Shape};
+use tulle_model::snapshot::{AppProtocol, EgressPolicy, EndpointSet, Known, ServiceConfig, Shape};
 use tulle_proxy::Capture;
 
 use super::apps::{self, app, exchange, read_head, read_to_end};
@@ -66,6 +66,60 @@ async fn names_that_stand_for_others_and_single_endpoints_lead_there() {
     for (host, reason) in [("loop", "unknown-service"), ("host", "egress-denied")] {
         let answer = exchange(proxy, &absolute(&format!("http://{host}/x"))).await;
         assert!(answer.contains(&format!("tulle-reason: {reason}")), "{host}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn every_name_of_an_endpoint_leads_to_it() {
+    let mut path = path(Way::Link, AppProtocol::Detect, apps::serve(app).await).await;
+    let snapshot = Arc::make_mut(&mut path.near.state.snapshot);
+    let c = ServiceName::new("default", "c");
+    let Some(Known::Present(config)) = snapshot.services.get(&c) else { panic!() };
+    let config = config.clone();
+    let heads = ServiceName::new("default", "heads");
+    let of = |name: &ServiceName, shape| {
+        Known::Present(Arc::new(ServiceConfig { name: name.clone(), shape, ..ServiceConfig::clone(&config) }))
+    };
+    snapshot.services.insert(heads.clone(), of(&heads, Shape::Headless));
+    let labels = ["c-0", "10-0-0-1", "fd00-0-0-0-0-0-0-1", "2001-db8-0-0-0-0-0-1"];
+    for label in labels {
+        let name = apart::name(&heads, label);
+        snapshot.services.insert(name.clone(), of(&name, Shape::Balanced));
+        let endpoint = snapshot.endpoints[&c].endpoints[0].clone();
+        let set = EndpointSet::new(name.clone(), vec![(endpoint, 0)]);
+        snapshot.endpoints.insert(name, Arc::new(set));
+    }
+    // What the server says of all other names.
+    for (namespace, name) in
+        [("heads", "c-0"), ("mesh", "foo"), ("default", "mesh"), ("default", "c-1"), ("com", "example")]
+    {
+        snapshot.services.insert(ServiceName::new(namespace, name), Known::Absent);
+    }
+    path.near.change_mesh(|mesh| mesh.egress = EgressPolicy::Deny);
+    let proxy = path.near.listen_as(Capture::HttpProxy).await;
+    for label in labels {
+        for suffix in ["", ".default", ".Default.mesh.", ".default.svc", ".default.svc.cluster.local"] {
+            let host = format!("{label}.heads{suffix}");
+            let answer = exchange(proxy, &absolute(&format!("http://{host}/x"))).await;
+            assert!(answer.contains(&format!("\r\n\r\nGET /x HTTP/1.1\nhost: {host}\n")), "{host}: {answer}");
+        }
+    }
+    // Names that can be nobody else's are not those of the outside, which is denied.
+    let ours = [
+        "10-0-0-9.heads",
+        "c-9.heads.default",
+        "foo.mesh",
+        "a_b.default.mesh",
+        "a.b.c.d.svc",
+        "c.x.svc.cluster.local",
+    ];
+    for (hosts, reason) in
+        [(&ours[..], "unknown-service"), (&["www.example.com", "10-0-0-1.example.com"], "egress-denied")]
+    {
+        for host in hosts {
+            let answer = exchange(proxy, &absolute(&format!("http://{host}/x"))).await;
+            assert!(answer.contains(&format!("tulle-reason: {reason}")), "{host}: {answer}");
+        }
     }
 }
 
