@@ -16,6 +16,9 @@
 //! What is known of destinations stands in sets and in three chains that follow it: `virtual`, `outside`, `beyond`. Until it
 //! is known, all is for the proxy to decide.
 //!
+//! What is no TCP (UDP, ping) and no DNS only leaves where egress is allowed: the proxy carries none of it. Answers to what
+//! came from outside do, as those of TCP. Until the policy is known, what was under way goes on.
+//!
 //! TCP other than DNS stays outside of zones: the kernel's own answers for sockets that are gone (RST, the last ACK)
 //! belong to no cgroup, and would miss their connection. There the guard holds off what an old entry leads astray.
 
@@ -92,7 +95,12 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
     type filter hook output priority -150; policy accept;
     tcp flags & (syn | ack) == syn socket cgroupv2 level {node_level} @node goto workload
     udp dport 53 socket cgroupv2 level {node_level} @node goto workload
-    ip daddr {VIRTUAL_ADDRESSES} meta l4proto udp socket cgroupv2 level {node_level} @node goto refuse
+    meta l4proto != tcp socket cgroupv2 level {node_level} @node goto datagram
+  }}
+  chain datagram {{
+    ip daddr {VIRTUAL_ADDRESSES} goto refuse
+    ct direction reply accept
+    goto elsewhere
   }}
   chain workload {{
     th dport 53 ct original zone 0 goto refuse
@@ -115,6 +123,7 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
   }}
   chain outside {{
     socket cgroupv2 level {level} @open accept
+    ct state established accept
     meta nfproto ipv4 goto refuse
   }}
   chain output {{

@@ -170,6 +170,39 @@ fn the_outside_is_reached_without_the_proxy_and_counted() {
     assert!(output.status.success(), "{output:#?}");
 }
 
+/// What says again what it hears, in a datagram.
+fn echo(at: IpAddr) -> SocketAddr {
+    let socket = UdpSocket::bind((at, 0)).unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut heard = [0; 64];
+        // A client that is gone is no reason to end.
+        loop {
+            if let Ok((length, client)) = socket.recv_from(&mut heard) {
+                let _ = socket.send_to(&heard[..length], client);
+            }
+        }
+    });
+    address
+}
+
+fn datagrams_to(to: SocketAddr) -> UdpSocket {
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(to).unwrap();
+    socket
+}
+
+/// What an echo says to the socket.
+fn said(socket: &UdpSocket) -> Result<String, std::io::ErrorKind> {
+    let _ = socket.take_error();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = [0; 64];
+    let length = socket.send(b"hello").and_then(|_| socket.recv(&mut answer)).map_err(|e| e.kind())?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
 #[test]
 #[ignore = "run by the_outside_is_reached_without_the_proxy_and_counted, in a network of its own"]
 fn reaches_the_outside() {
@@ -185,6 +218,8 @@ fn reaches_the_outside() {
     let inner = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let _inner = TcpListener::bind(inner).unwrap();
     let reaches = |i: usize, port: u16| inside(&slot, || connect(addresses[i], port)).is_ok();
+    let echoes = addresses.map(echo);
+    let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(echo);
 
     assert!(reaches(0, ports[0]) && outbound.accept().is_ok(), "until it is known, the proxy decides");
     let mut state = known(0);
@@ -195,6 +230,10 @@ fn reaches_the_outside() {
         assert!(!reaches(i, 1), "closed");
     }
     assert!(outbound.accept().is_err());
+    let old_flows = echoes.map(|to| inside(&slot, || datagrams_to(to)));
+    assert!(old_flows.iter().all(|flow| said(flow) == Ok("hello".to_owned())));
+    // An application that answers datagrams, with clients there.
+    let apps = addresses.map(|address| inside(&slot, || echo(address)));
     let counted = Counts { outside_begun: 4, outside_answered: 2, outside_refused: 2, ..Counts::default() };
     assert_eq!(rules.take_counts(), [(name.clone(), counted)].into());
     // What comes from the outside is none of it.
@@ -210,6 +249,26 @@ fn reaches_the_outside() {
     assert!(inside(&slot, || connect(inner.ip(), inner.port())).is_ok(), "loopback is no outside");
     let counted = Counts { egress_denied: 10, ..Counts::default() };
     assert_eq!(rules.take_counts(), [(name.clone(), counted)].into());
+    // Datagrams neither, whenever they began.
+    for flow in old_flows.into_iter().chain(echoes.map(|to| inside(&slot, || datagrams_to(to)))) {
+        let refused = said(&flow).unwrap_err();
+        // The kernel says so to who sends, or to who waits for an answer.
+        let at_once = [std::io::ErrorKind::PermissionDenied, std::io::ErrorKind::ConnectionRefused];
+        assert!(at_once.contains(&refused), "{:?}: {refused}", flow.peer_addr());
+    }
+    let counted = Counts { egress_denied: 4, ..Counts::default() };
+    assert_eq!(rules.take_counts(), [(name.clone(), counted)].into());
+    for (to, from) in apps.into_iter().zip(addresses) {
+        let client = UdpSocket::bind((from, 0)).unwrap();
+        client.connect(to).unwrap();
+        assert_eq!(said(&client), Ok("hello".to_owned()), "answers are no flows of its own");
+    }
+    for to in loopback {
+        assert_eq!(said(&inside(&slot, || datagrams_to(to))), Ok("hello".to_owned()), "{to}");
+    }
+    let others = echoes.map(datagrams_to);
+    assert!(others.iter().all(|flow| said(flow) == Ok("hello".to_owned())), "the host's own are its matter");
+    assert!(rules.take_counts().is_empty());
 
     // Processes that a node leaves are held to the policy, still.
     let mut child = spawn("sleep", &["60"], &slot);
@@ -222,9 +281,11 @@ fn reaches_the_outside() {
         state.snapshot = Arc::new(snapshot);
         capture.rules().unwrap().follow(Arc::new(Destinations::of(&state))).unwrap();
         capture.leave().unwrap();
+        let flows = echoes.map(|to| inside(&left, || datagrams_to(to)));
         for i in [0, 1] {
             let reached = inside(&left, || connect(addresses[i], ports[i])).is_ok();
             assert_eq!(reached, expected, "{egress:?} {}", addresses[i]);
+            assert_eq!(said(&flows[i]).is_ok(), expected, "{egress:?} {}", echoes[i]);
         }
         drop(open(&scope("outside-left"), false));
         sleeping.wait().unwrap();
