@@ -101,6 +101,8 @@ pub fn run(root: &Path, selection: &Selection) -> Result<()> {
         .env("CARGO_TARGET_DIR", folder.join("target"))
         .env("CARGO_PROFILE_TEST_DEBUG", "0")
         .env("TULLE_FUZZ_INPUTS", FUZZ_INPUTS)
+        // Else it shows where it was when its time was up.
+        .env("RUST_BACKTRACE", "0")
         .status()
         .context("timeout (Debian package coreutils) could not be started")?;
     const SURVIVORS: i32 = 2;

@@ -262,6 +262,16 @@ mod tests {
         assert!(is_same(&one, &other, Some(&Scheme::HTTPS)));
     }
 
+    #[test]
+    fn what_was_sent_is_what_goes_on_the_wire() {
+        let mut extensions = Extensions::new();
+        for (uri, expected) in [("http://c/a?b", &b"/a?b"[..]), ("http://c", b"/"), ("c:80", b"/")] {
+            assert_eq!(super::path(&uri.parse().unwrap(), &extensions), expected, "{uri}");
+        }
+        extensions.insert(AsSent(Bytes::from_static(b"/<")));
+        assert_eq!(super::path(&Uri::from_static("http://c/%3C"), &extensions), b"/<");
+    }
+
     fn sent(path: &Path) -> &[u8] {
         path.sent.as_ref().map_or(path.uri.as_str().as_bytes(), |sent| &sent.0)
     }

@@ -449,6 +449,8 @@ mod tests {
         assert!(head.headers.is_empty());
         let head = normalized(Version::HTTP_10, "/", &[]).unwrap();
         assert_eq!(head.uri, "http://c.shop:80/");
+        let head = normalized(Version::HTTP_11, "/", &[("host", "")]).unwrap();
+        assert_eq!(head.uri, "http://c.shop:80/", "a host that names none");
         let head = normalized(Version::HTTP_11, "http://d/x", &[("host", "e")]).unwrap();
         assert_eq!(head.uri, "http://d/x");
         let twice = [("host", "e"), ("content-length", "5"), ("content-length", "5")];

@@ -88,8 +88,11 @@ mod tests {
 
     #[test]
     fn traces_show_no_secrets() {
-        let answer = answer(&head(Method::TRACE, &["0"]));
-        assert_eq!(answer.headers()["tulle-reason"], "max-forwards");
+        for (method, shown) in [(Method::TRACE, "message/http"), (Method::OPTIONS, "text/plain")] {
+            let answer = answer(&head(method, &["0"]));
+            assert_eq!(answer.headers()["tulle-reason"], "max-forwards");
+            assert!(answer.headers()[CONTENT_TYPE].to_str().unwrap().starts_with(shown), "{shown}");
+        }
         let text = message(&head(Method::TRACE, &["0"]));
         assert_eq!(text, b"TRACE /x?y HTTP/1.1\r\nhost: c\r\nmax-forwards: 0\r\n\r\n");
     }

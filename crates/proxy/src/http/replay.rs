@@ -288,6 +288,20 @@ mod tests {
     }
 
     #[tokio::test(flavor = "local")]
+    async fn what_was_given_before_the_last_attempt_is_gone_and_nothing_else() {
+        let account = account(1 << 20).1;
+        let replay = Replay::new(body([&b"one"[..], b"two"]), &account);
+        replay.commit();
+        assert!(replay.possible(), "nothing was given yet");
+        let replay = Replay::new(body([&b"one"[..], b"two"]), &account);
+        let mut first = replay.body();
+        next(&mut first).await;
+        replay.commit();
+        assert!(!replay.possible());
+        assert_eq!(whole(first).await, "two");
+    }
+
+    #[tokio::test(flavor = "local")]
     async fn what_cannot_be_charged_is_sent_once() {
         const PIECE: &[u8] = &[7; 10 << 10];
         let (budget, account) = account(64 << 10);

@@ -53,6 +53,9 @@ mod tests {
     #[test]
     fn a_burst_and_so_much_a_second() {
         let mut budget = Budget::new(10, 100);
+        assert!(budget.is_full() && budget.left() == 10);
+        assert!(budget.take(Duration::ZERO) && !budget.is_full() && budget.left() == 9);
+        let mut budget = Budget::new(10, 100);
         let mut taken = |now| (0..1000).filter(|_| budget.take(Duration::from_millis(now))).count();
         assert_eq!(taken(0), 10);
         assert_eq!(taken(9), 0);

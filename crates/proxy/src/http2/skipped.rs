@@ -38,6 +38,9 @@ mod tests {
         }
         let found: Vec<u32> = (1..20).step_by(2).filter(|id| skipped.contains(*id)).collect();
         assert_eq!(found, [5, 7, 15]);
+        let mut orderly = Skipped::default();
+        (0..100).for_each(|n: u32| orderly.note((2 * n).saturating_sub(1), 2 * n + 1));
+        assert_eq!(orderly.0, [], "who leaves none takes no room from later ones");
         let mut late = Skipped::default();
         late.note(0, 5);
         assert!(late.contains(1) && late.contains(3) && !late.contains(5));

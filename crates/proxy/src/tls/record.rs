@@ -152,6 +152,7 @@ mod tests {
         let mut first = sealed(&mut near, content::APPLICATION_DATA, b"one");
         let mut second = sealed(&mut near, content::HANDSHAKE, &[0, 0]);
         let mut third = sealed(&mut near, content::APPLICATION_DATA, &[9; MAX_PLAINTEXT]);
+        assert_eq!((near.records(), far.records()), (8, 5), "from which it follows when the key changes");
         assert_eq!(open(&mut far, &mut first).unwrap(), (content::APPLICATION_DATA, b"one".to_vec()));
         assert_eq!(open(&mut far, &mut third.clone()), Err(BadRecord::Forged));
         // That one was taken for the second. A new key of the same secrets is where the sender was.
@@ -160,6 +161,18 @@ mod tests {
         // Zeros before the content's kind are content.
         assert_eq!(open(&mut far, &mut second).unwrap(), (content::HANDSHAKE, vec![0, 0]));
         assert_eq!(open(&mut far, &mut third).unwrap().1.len(), MAX_PLAINTEXT);
+    }
+
+    /// Both ends of these tests would agree on another count, and other nodes and rustls would not.
+    #[test]
+    fn nonces_are_the_iv_with_the_count_of_records_in_its_last_bytes() {
+        let mut key = key(1);
+        for (sequence, end) in [(5, [0, 0, 5]), (6, [0, 0, 6]), (0x01_02_03, [1, 2, 3])] {
+            key.sequence = sequence;
+            let mut expected = [7; 12];
+            expected[9..].iter_mut().zip(end).for_each(|(byte, count)| *byte = 7 ^ count);
+            assert_eq!(key.next_nonce().as_ref(), &expected);
+        }
     }
 
     #[test]

@@ -505,6 +505,21 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn tickets_are_for_servers_to_give() {
+        const TICKET: [u8; 5] = [NEW_SESSION_TICKET, 0, 0, 1, 7];
+        let (near, far) = sockets().await;
+        let (mut near, mut far) = ends(near, far).await;
+        far.seal_aside(content::HANDSHAKE, &TICKET).unwrap();
+        // Only says that a close_notify follows.
+        far.seal_aside(content::ALERT, &[1, USER_CANCELED]).unwrap();
+        send(&mut far, b"x").await;
+        assert_eq!(receive(&mut near, 1).await.unwrap(), b"x");
+        near.seal_aside(content::HANDSHAKE, &TICKET).unwrap();
+        send(&mut near, b"x").await;
+        assert!(receive(&mut far, 1).await.is_err());
+    }
+
     /// What we owe to a peer that changes keys and does not read is bounded.
     #[tokio::test]
     async fn key_updates_do_not_pile_up() {
