@@ -1,8 +1,10 @@
 //! Whether the listener that stands for a port of a service takes connections. Where one could only be reset, the kernel
 //! refuses it, as it refuses what goes to a closed port: programs ask whether a service is there by connecting to it.
 
+use std::future::{Future, pending};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener as StdListener};
+use std::pin::Pin;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -18,8 +20,28 @@ use crate::state::{NodeState, StateCell};
 pub(crate) struct Door<'a> {
     leaf: Leaf,
     state: &'a StateCell,
-    service: Option<(&'a ServiceName, u16)>,
-    changes: watch::Receiver<u64>,
+    service: Option<Service<'a>>,
+}
+
+/// What a door leads to.
+struct Service<'a> {
+    name: &'a ServiceName,
+    port: u16,
+    changed: Changed,
+}
+
+/// Gives the receiver back when it has seen a change. One waits over all that is accepted until then: to begin to wait,
+/// and to end that, takes a lock.
+type Changed = Pin<Box<dyn Future<Output = watch::Receiver<u64>>>>;
+
+fn changed(mut changes: watch::Receiver<u64>) -> Changed {
+    Box::pin(async move {
+        if changes.changed().await.is_err() {
+            // There will be no other.
+            pending::<()>().await;
+        }
+        changes
+    })
 }
 
 enum Leaf {
@@ -34,10 +56,12 @@ impl<'a> Door<'a> {
     /// Of a listener that was bound to a port by its number: else the kernel gives it to others while the door is closed.
     pub fn new(listener: TcpListener, purpose: &'a Purpose, state: &'a StateCell) -> Self {
         let service = match purpose {
-            Purpose::Outbound { capture: Capture::Service { service, port }, .. } => Some((service, *port)),
+            Purpose::Outbound { capture: Capture::Service { service, port }, .. } => {
+                Some(Service { name: service, port: *port, changed: changed(state.subscribe()) })
+            }
             _ => None,
         };
-        let mut door = Self { leaf: Leaf::Open(listener), state, service, changes: state.subscribe() };
+        let mut door = Self { leaf: Leaf::Open(listener), state, service };
         door.look();
         door
     }
@@ -45,14 +69,14 @@ impl<'a> Door<'a> {
     /// The next connection. It can be given up at any time, and nothing is lost.
     pub async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
-            if self.service.is_none() {
-                return self.leaf.accept().await;
-            }
-            tokio::select! {
+            let Some(service) = &mut self.service else { return self.leaf.accept().await };
+            let changes = tokio::select! {
                 biased;
-                Ok(()) = self.changes.changed() => self.look(),
+                changes = &mut service.changed => changes,
                 accepted = self.leaf.accept() => return accepted,
-            }
+            };
+            service.changed = changed(changes);
+            self.look();
         }
     }
 
@@ -65,8 +89,7 @@ impl<'a> Door<'a> {
     }
 
     fn look(&mut self) {
-        let Some((service, port)) = self.service else { return };
-        self.changes.mark_unchanged();
+        let Some(Service { name: service, port, .. }) = self.service else { return };
         let open = leads_somewhere(&self.state.load(), service, port);
         let turned = match (std::mem::replace(&mut self.leaf, Leaf::Broken), open) {
             (Leaf::Open(listener), false) => close(listener),

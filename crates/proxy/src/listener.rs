@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Once;
 use std::time::Duration;
@@ -108,10 +109,12 @@ pub(crate) async fn accept(
     let _seat = account.certain_seat(0);
     let mut spare = Spare::new();
     let mut door = Door::new(listener, &purpose, &worker.state);
+    // Once, not once for each connection: to begin to wait for it, and to end that, takes a lock.
+    let mut stopped = pin!(stop.cancelled());
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = &mut stopped => break,
             accepted = door.accept() => accepted,
         };
         match accepted {
@@ -133,7 +136,7 @@ pub(crate) async fn accept(
                     tracing::warn!("cannot accept connections: {error}; trying again in {PAUSE:?}");
                 }
                 tokio::select! {
-                    () = stop.cancelled() => break,
+                    () = &mut stopped => break,
                     () = tokio::time::sleep(PAUSE) => {}
                 }
             }
