@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderValue, Request, Response};
 use tulle_model::identity::SpiffeId;
 
 use crate::budget::Account;
@@ -45,7 +45,7 @@ pub(crate) async fn serve_request(
     if let Err(error) = admit(workload, port) {
         return failed(&error);
     }
-    let version = app_version(request.headers());
+    let version = app_version(request.headers_mut().remove(APP_VERSION));
     // A peer that is one of ours sends nothing else, but whoever it is, the process must not be told two hosts.
     if request.uri().authority().is_none() {
         return reply(Reason::BadRequest, "the request does not say what host it is for");
@@ -136,8 +136,8 @@ pub(crate) fn admit(workload: &LocalWorkload, port: u16) -> Result<(), UpstreamE
     Ok(())
 }
 
-fn app_version(headers: &HeaderMap) -> AppVersion {
-    match headers.get(APP_VERSION) {
+fn app_version(said: Option<HeaderValue>) -> AppVersion {
+    match said {
         Some(version) if version == "2" => AppVersion::Http2,
         _ => AppVersion::Http1,
     }
@@ -145,7 +145,6 @@ fn app_version(headers: &HeaderMap) -> AppVersion {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
     use tulle_model::identity::TrustDomain;
     use tulle_model::name::WorkloadName;
 
@@ -182,11 +181,7 @@ mod tests {
             (Some("2"), AppVersion::Http2),
             (Some("22"), AppVersion::Http1),
         ] {
-            let mut headers = HeaderMap::new();
-            if let Some(said) = said {
-                headers.insert(APP_VERSION, HeaderValue::from_static(said));
-            }
-            assert_eq!(app_version(&headers), expected, "{said:?}");
+            assert_eq!(app_version(said.map(HeaderValue::from_static)), expected, "{said:?}");
         }
     }
 }

@@ -13,7 +13,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -248,9 +248,9 @@ async fn answer(
     if head.method == Method::CONNECT {
         return tunnel(worker, link, head, sender, receiver).await;
     }
-    let found = find(&worker, &link, &head.headers, None);
-    head.headers.remove(WORKLOAD);
-    head.headers.remove(PORT);
+    let (name, port) = (head.headers.remove(WORKLOAD), head.headers.remove(PORT));
+    let found = find(&worker, &link, name.as_ref(), parsed(port.as_ref()));
+    drop((name, port));
     let (workload, port) = match found {
         Ok(found) => found,
         Err(refusal) => return refusal.send(sender),
@@ -283,7 +283,11 @@ async fn tunnel(
     receiver: Receiver,
 ) {
     let authority = head.uri.authority().and_then(|a| SocketAddr::from_str(a.as_str()).ok());
-    let (workload, port) = match find(&worker, &link, &head.headers, authority) {
+    let port = match authority {
+        Some(authority) => Some(authority.port()),
+        None => parsed(head.headers.get(PORT)),
+    };
+    let (workload, port) = match find(&worker, &link, head.headers.get(WORKLOAD), port) {
         Ok(found) => found,
         Err(refusal) => return refusal.send(sender),
     };
@@ -330,17 +334,14 @@ impl Refusal {
 fn find(
     worker: &Worker,
     link: &Link,
-    headers: &HeaderMap,
-    authority: Option<SocketAddr>,
+    name: Option<&HeaderValue>,
+    port: Option<u16>,
 ) -> Result<(Arc<LocalWorkload>, u16), Refusal> {
     let bad = Refusal { status: StatusCode::BAD_REQUEST, reason: "bad-request" };
     let missing = Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: "no-such-workload" };
-    let port = match authority {
-        Some(authority) => authority.port(),
-        None => parsed::<u16>(headers, &PORT).ok_or(bad)?,
-    };
+    let port = port.ok_or(bad)?;
     let state = worker.state.load();
-    let workload = match headers.get(WORKLOAD) {
+    let workload = match name {
         Some(name) => link.workload_name(name).and_then(|name| state.workloads.get(&name)),
         // Other meshes' HBONE names only an address, which may be one that several workloads share.
         None => state.workloads.values().find(|w| w.identity == link.identity && w.ports.contains(&port)),
@@ -366,8 +367,8 @@ fn find(
     Ok((workload.clone(), port))
 }
 
-fn parsed<T: FromStr>(headers: &HeaderMap, name: &HeaderName) -> Option<T> {
-    headers.get(name)?.to_str().ok()?.parse().ok()
+fn parsed(port: Option<&HeaderValue>) -> Option<u16> {
+    port?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]
