@@ -5,6 +5,7 @@
 //! encoded, and such as are no UTF-8. A request of that kind carries both: a `Uri` with these bytes percent-encoded,
 //! which names the same resource and which everything is decided on, and [`AsSent`], the bytes that are passed on.
 
+use std::cell::{Cell, RefCell};
 use std::net::Ipv6Addr;
 
 use bytes::Bytes;
@@ -100,6 +101,33 @@ fn encoded(path: &[u8]) -> Option<PathAndQuery> {
 /// Reads an authority without user information (RFC 9110, sections 4.2.1 and 4.2.4).
 pub(crate) fn authority(value: &[u8]) -> Option<Authority> {
     Authority::try_from(value).ok().filter(|authority| is_valid(authority.as_str()))
+}
+
+/// The authority that a client names, who as a rule names the same one with each request of a connection.
+#[derive(Debug, Default)]
+pub(crate) struct LastAuthority {
+    last: RefCell<Option<Authority>>,
+    /// One was read. A client that makes one request does not pay for another.
+    read: Cell<bool>,
+}
+
+impl LastAuthority {
+    /// The longest that is kept: a name has 253 bytes at most.
+    const LONGEST: usize = 260;
+
+    /// As [`authority`].
+    pub fn read(&self, value: &[u8]) -> Option<Authority> {
+        if let Some(last) = &*self.last.borrow()
+            && last.as_str().as_bytes() == value
+        {
+            return Some(last.clone());
+        }
+        let authority = authority(value)?;
+        if self.read.replace(true) && value.len() <= Self::LONGEST {
+            *self.last.borrow_mut() = Some(authority.clone());
+        }
+        Some(authority)
+    }
 }
 
 /// Whether an authority that `http` took is a host that is not empty, with a port or without (RFC 3986, section
@@ -241,6 +269,22 @@ mod tests {
             assert!(authority(bad.as_bytes()).is_none(), "{bad}");
         }
         assert!(authority(b"\xff").is_none());
+    }
+
+    #[test]
+    fn each_authority_is_read_as_it_is_written() {
+        let last = LastAuthority::default();
+        let long = "x".repeat(LastAuthority::LONGEST + 1);
+        for value in ["c", "c", "c", "C", "c:80", "c:80", "c:x", "", "c:80", &long, &long, "d", "d"] {
+            let read = last.read(value.as_bytes());
+            assert_eq!(
+                read.as_ref().map(Authority::as_str),
+                authority(value.as_bytes()).as_ref().map(Authority::as_str)
+            );
+            assert!(
+                last.last.borrow().as_ref().is_none_or(|last| last.as_str().len() <= LastAuthority::LONGEST)
+            );
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use http::{Method, StatusCode, Uri, Version};
 
 use crate::http::spelling::Spelling;
 use crate::link::{self, REASON, RESET, RETRY, SPELLING};
-use crate::uri;
+use crate::uri::{self, LastAuthority};
 
 /// Header names with this beginning are the mesh's own: what comes from outside is removed.
 const OWN_PREFIX: &str = "tulle-";
@@ -260,15 +260,16 @@ fn one_length(headers: &mut HeaderMap) -> Result<(), Malformed> {
 /// Checks a request as it came and brings it into the form used inside: an absolute `http` URI (for
 /// CONNECT only the authority), no `Host`, nothing about the client's connection, none of the mesh's
 /// own headers. `default_authority` stands in where an HTTP/1.0 client named none.
-pub fn normalize_request(
+pub(crate) fn normalize_request(
     head: &mut Parts,
+    last: &LastAuthority,
     default_authority: impl FnOnce() -> String,
 ) -> Result<(), Malformed> {
     let found = Found::of(&head.headers);
     found.check_framing(&mut head.headers, "the only transfer coding supported is chunked")?;
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let host = hosts.next().cloned();
-    if hosts.next().is_some() {
+    let fields = head.headers.len();
+    let host = head.headers.remove(HOST);
+    if fields - head.headers.len() > 1 {
         return Err(Malformed("the request has more than one Host header"));
     }
     if host.is_none() && head.version == Version::HTTP_11 {
@@ -281,11 +282,10 @@ pub fn normalize_request(
             beside(authority, &host, head)?;
             authority.clone()
         }
-        (None, Some(host)) if !host.is_empty() => uri::authority(host.as_bytes()).ok_or(NO_HOST)?,
+        (None, Some(host)) if !host.is_empty() => last.read(host.as_bytes()).ok_or(NO_HOST)?,
         (None, _) => Authority::try_from(default_authority())
             .map_err(|_| Malformed("the request does not say what host it is for"))?,
     };
-    head.headers.remove(HOST);
     found.strip(&mut head.headers, None);
     let mut uri = std::mem::take(&mut head.uri).into_parts();
     uri.authority = Some(authority);
@@ -434,7 +434,7 @@ mod tests {
     ) -> Result<Parts, Malformed> {
         let (mut head, ()) = Request::builder().version(version).uri(uri).body(()).unwrap().into_parts();
         head.headers = headers(lines);
-        normalize_request(&mut head, || "c.shop:80".to_owned()).map(|()| head)
+        normalize_request(&mut head, &LastAuthority::default(), || "c.shop:80".to_owned()).map(|()| head)
     }
 
     #[test]
@@ -467,7 +467,8 @@ mod tests {
         let with = |method: Method| {
             let request = Request::builder().method(method).uri("*").header("host", "e").body(()).unwrap();
             let (mut head, ()) = request.into_parts();
-            normalize_request(&mut head, String::new).map(|()| head.uri.path().to_owned())
+            normalize_request(&mut head, &LastAuthority::default(), String::new)
+                .map(|()| head.uri.path().to_owned())
         };
         assert_eq!(with(Method::OPTIONS).unwrap(), "*");
         assert!(with(Method::GET).is_err());
@@ -619,7 +620,8 @@ mod tests {
             if extended {
                 head.extensions.insert(crate::http2::Protocol(HeaderValue::from_static("websocket")));
             }
-            normalize_request(&mut head, String::new).map(|()| head.uri.to_string())
+            normalize_request(&mut head, &LastAuthority::default(), String::new)
+                .map(|()| head.uri.to_string())
         };
         assert_eq!(connect("c:80", false).as_deref(), Ok("c:80"));
         assert!(connect("c", false).is_err() && connect("c:0", false).is_err());

@@ -31,6 +31,7 @@ use crate::metrics::{Protocol, Verdict};
 use crate::outbound::HttpDestination;
 use crate::state::LocalWorkload;
 use crate::tcp::Downstream;
+use crate::uri::LastAuthority;
 use crate::worker::Worker;
 
 /// What the requests of one connection share.
@@ -42,6 +43,8 @@ pub(super) struct Connection {
     pub account: Rc<Account>,
     /// Where the last request of an explicit proxy's client went.
     asked: RefCell<Option<(ServiceName, u16)>>,
+    /// What the last request named as its host.
+    named: LastAuthority,
     /// Its client, of HTTP/1, has closed its side and was let go.
     pub cut: Cell<bool>,
 }
@@ -107,6 +110,7 @@ pub async fn serve(
         destination,
         account,
         asked: RefCell::default(),
+        named: LastAuthority::default(),
         cut: Cell::new(false),
     });
     match http1::server::serve(&cx, io, first).await {
@@ -152,7 +156,7 @@ pub(super) async fn answer(
         HttpDestination::Proxy => String::new(),
     };
     let secure = explicit && head.uri.scheme() == Some(&http::uri::Scheme::HTTPS);
-    let checked = match headers::normalize_request(&mut head, fallback) {
+    let checked = match headers::normalize_request(&mut head, &cx.named, fallback) {
         Ok(()) if secure => Err(Malformed("for https the proxy is to be asked for a tunnel (CONNECT)")),
         checked => checked.and_then(|()| max_forwards::count(&mut head)),
     };

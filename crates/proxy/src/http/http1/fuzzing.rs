@@ -20,7 +20,7 @@ use crate::budget::Charge;
 use crate::http::headers::normalize_request;
 use crate::http::spelling::Spelling;
 use crate::link::SPELLING;
-use crate::uri::{self, AsSent};
+use crate::uri::{self, AsSent, LastAuthority};
 
 /// What comes on a connection, in pieces that end where the first bytes say.
 ///
@@ -173,7 +173,7 @@ impl Message {
         let mut parts = self.parts.clone();
         if parts.headers.contains_key(UPGRADE)
             || parts.method == Method::CONNECT
-            || normalize_request(&mut parts, || "a".to_owned()).is_err()
+            || normalize_request(&mut parts, &LastAuthority::default(), || "a".to_owned()).is_err()
         {
             return;
         }

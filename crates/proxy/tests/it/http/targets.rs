@@ -482,3 +482,35 @@ fn route(path: &mut Path, prefix: &str) {
     port.http_routes = HttpRouteTable::new(vec![HttpRouteEntry { matcher, rule }]);
     path.near.publish();
 }
+
+/// What was read of one request's `Host` is taken for the next only if that says the same.
+#[tokio::test]
+async fn each_request_of_a_connection_is_for_the_host_that_it_names() {
+    for way in WAYS {
+        let (app, heard) = recorder().await;
+        let path = path(way, AppProtocol::Http1, app).await;
+        let mut client = TcpStream::connect(path.address).await.unwrap();
+        let long = "x".repeat(5000);
+        for host in
+            ["c", "c", "c", "d", "c", "C", "c:80", "c:80", "c:8", "c", "u@c", "c:x", "c", &long, &long, "c"]
+        {
+            let line = format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n");
+            client.write_all(line.as_bytes()).await.unwrap();
+            let status = answer(&mut client).await;
+            let heads = std::mem::take(&mut *heard.lock().unwrap());
+            let shown = format!("{way:?} {host:.9}: {status}");
+            if matches!(host, "u@c" | "c:x") {
+                assert!(status.starts_with("HTTP/1.1 400 ") && heads.is_empty(), "{shown}");
+                let length = status.to_ascii_lowercase();
+                let length = length.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+                let mut body = vec![0; length.parse().unwrap()];
+                client.read_exact(&mut body).await.unwrap();
+                continue;
+            }
+            assert!(status.starts_with("HTTP/1.1 200 "), "{shown}");
+            let [head] = &heads[..] else { panic!("{shown}: {} heads", heads.len()) };
+            let named = format!("\r\nhost: {host}\r\n");
+            assert!(head.windows(named.len()).any(|part| part == named.as_bytes()), "{shown}");
+        }
+    }
+}
