@@ -113,13 +113,12 @@ async fn pass(
         && grpc::has_messages(response.headers())
         && headers::takes_trailers(&head.headers))
     .then(Messages::default);
-    response.map(|body| {
-        body.observed_as(messages, move |event| {
-            if !matches!(event, Event::Data(_) | Event::Trailers(_)) {
-                in_flight.take();
-            }
-        })
-    })
+    response.body_mut().observe_as(messages, move |event| {
+        if !matches!(event, Event::Data(_) | Event::Trailers(_)) {
+            in_flight.take();
+        }
+    });
+    response
 }
 
 /// Decides whether a request or connection gets through to the workload.

@@ -76,29 +76,28 @@ impl Body {
 
     /// Tells `observer` of everything that passes. What `observer` holds is dropped with the body; where
     /// the body is there as a whole, at once.
-    pub fn observed(self, observer: impl FnMut(Event<'_>) + Unpin + 'static) -> Self {
-        self.observed_as(None, observer)
+    pub fn observe(&mut self, observer: impl FnMut(Event<'_>) + Unpin + 'static) {
+        self.observe_as(None, observer);
     }
 
     /// The same for one that consists of messages of gRPC, which ends with a status where it breaks between two.
-    pub fn observed_as(
-        self,
+    pub fn observe_as(
+        &mut self,
         messages: Option<Messages>,
         mut observer: impl FnMut(Event<'_>) + Unpin + 'static,
-    ) -> Self {
+    ) {
         if let Kind::Whole(Some(bytes)) = &self.0 {
             observer(Event::Data(bytes.len()));
             observer(Event::End);
-            return self;
+            return;
         }
-        let over = http_body::Body::is_end_stream(&self);
-        let observed = Observed { inner: self, observer, messages, over: false };
+        let inner = std::mem::replace(self, Self::empty());
         // An empty body must say at once that it is: its length decides over the framing.
-        if over {
-            drop(observed);
-            return Self::empty();
+        let over = http_body::Body::is_end_stream(&inner);
+        let observed = Observed { inner, observer, messages, over: false };
+        if !over {
+            *self = Self(Kind::Boxed(Box::pin(observed)));
         }
-        Self(Kind::Boxed(Box::pin(observed)))
     }
 }
 

@@ -51,8 +51,8 @@ pub(crate) enum Target {
 }
 
 /// A request of the inner form (see [`headers::normalize_request`]) on its way.
-pub(crate) struct Call {
-    pub head: Parts,
+pub(crate) struct Call<'h> {
+    pub head: &'h mut Parts,
     pub body: Body,
     pub target: Target,
     pub caller: Caller,
@@ -109,26 +109,26 @@ pub(crate) async fn forward(
     worker: &Rc<Worker>,
     source: &Arc<LocalWorkload>,
     record: &Record,
-    call: Call,
+    call: Call<'_>,
 ) -> (Outcome, Response<Body>) {
-    let Call { mut head, body, target, caller, written } = call;
-    let mut route = match Route::find(worker, record, &head, target).await {
+    let Call { head, body, target, caller, written } = call;
+    let mut route = match Route::find(worker, record, head, target).await {
         Ok(route) => route,
         Err(refusal) => return refusal.into_answer(),
     };
-    route.spell(&mut head, written);
+    route.spell(head, written);
     let replay = Replay::new(body, &caller.account);
     loop {
         let hop = match route.next(worker) {
             Ok(hop) => hop,
             Err(refusal) => return route.refused(refusal),
         };
-        let sent = send(worker, source, &caller, &hop, route.version(), &head, replay.body());
+        let sent = send(worker, source, &caller, &hop, route.version(), head, replay.body());
         let (failure, answer) = match sent.await {
             Ok(response) => match mesh_made(&response) {
                 None => {
                     replay.commit();
-                    give_headers(head.headers);
+                    give_headers(std::mem::take(&mut head.headers));
                     return (route.succeeded(worker, hop), response);
                 }
                 Some(error) => (error, Some(response)),

@@ -135,13 +135,13 @@ impl Record {
     }
 
     /// Counts the request's body.
-    pub fn watch(&self, body: Body) -> Body {
+    pub fn watch(&self, body: &mut Body) {
         if let Some(length) = body.whole_length() {
             self.whole.set(length);
-            return body;
+            return;
         }
         let sent = self.sent.get_or_init(Rc::default).clone();
-        body.observed(move |event| match event {
+        body.observe(move |event| match event {
             Event::Data(bytes) => {
                 sent.bytes.set(sent.bytes.get() + bytes as u64);
                 if let Some(edge) = sent.edge.get() {
@@ -150,7 +150,7 @@ impl Record {
             }
             Event::Broken(error) => sent.fault.set(fault::of(error)),
             Event::Trailers(_) | Event::End | Event::Abandoned => {}
-        })
+        });
     }
 
     /// What was wrong with the body of the request, as far as it was read, and what to say of it.
@@ -169,8 +169,8 @@ impl Record {
         worker: &Worker,
         source: &Arc<LocalWorkload>,
         outcome: Outcome,
-        response: Response<Body>,
-    ) -> Response<Body> {
+        response: &mut Response<Body>,
+    ) {
         let edge = self.edge(worker, source, &outcome);
         edge.sent(self.whole.get());
         if let Some(sent) = self.sent.get() {
@@ -200,52 +200,50 @@ impl Record {
         .then(Messages::default);
         let mut state = Some((self.log, outcome));
         let mut received = 0;
-        response.map(|body| {
-            body.observed_as(messages, move |event| match event {
-                Event::Data(bytes) => {
-                    received += bytes as u64;
-                    edge.received(bytes as u64);
+        response.body_mut().observe_as(messages, move |event| match event {
+            Event::Data(bytes) => {
+                received += bytes as u64;
+                edge.received(bytes as u64);
+            }
+            Event::Trailers(trailers) if is_grpc => {
+                if verdict == Verdict::Success && grpc_failure(trailers).unwrap_or(false) {
+                    verdict = Verdict::Failure;
                 }
-                Event::Trailers(trailers) if is_grpc => {
-                    if verdict == Verdict::Success && grpc_failure(trailers).unwrap_or(false) {
-                        verdict = Verdict::Failure;
-                    }
+            }
+            Event::Trailers(_) => {}
+            Event::End | Event::Broken(_) | Event::Abandoned => {
+                let Some((log, outcome)) = state.take() else { return };
+                if matches!(event, Event::Broken(_)) && verdict != Verdict::Refused {
+                    let by_client = sent.as_ref().is_some_and(|sent| sent.fault.get().is_some());
+                    verdict = if by_client { Verdict::Refused } else { Verdict::Failure };
                 }
-                Event::Trailers(_) => {}
-                Event::End | Event::Broken(_) | Event::Abandoned => {
-                    let Some((log, outcome)) = state.take() else { return };
-                    if matches!(event, Event::Broken(_)) && verdict != Verdict::Refused {
-                        let by_client = sent.as_ref().is_some_and(|sent| sent.fault.get().is_some());
-                        verdict = if by_client { Verdict::Refused } else { Verdict::Failure };
-                    }
-                    edge.request(Some(status.as_u16()), verdict, latency);
-                    let Some(head) = log else { return };
-                    let cut = head.connection.cut.get().then_some(Reason::HalfClosed.as_str());
-                    tracing::info!(
-                        target: "tulle::access",
-                        source = %source.name,
-                        destination = %outcome.destination,
-                        endpoint = outcome.endpoint.map(tracing::field::display),
-                        method = %head.method,
-                        authority = head.uri.authority().map(|a| a.as_str()),
-                        path = head.uri.path(),
-                        version = ?head.version,
-                        status = status.as_u16(),
-                        reason = reason.as_ref().and_then(|r| r.to_str().ok()).or(cut),
-                        result = verdict.as_str(),
-                        security = outcome.security.as_str(),
-                        attempts = outcome.attempts,
-                        latency_ms = latency.as_secs_f64() * 1e3,
-                        bytes_received = received,
-                        end = match event {
-                            Event::Broken(_) => "broken",
-                            Event::Abandoned => "abandoned",
-                            _ => "complete",
-                        },
-                    );
-                }
-            })
-        })
+                edge.request(Some(status.as_u16()), verdict, latency);
+                let Some(head) = log else { return };
+                let cut = head.connection.cut.get().then_some(Reason::HalfClosed.as_str());
+                tracing::info!(
+                    target: "tulle::access",
+                    source = %source.name,
+                    destination = %outcome.destination,
+                    endpoint = outcome.endpoint.map(tracing::field::display),
+                    method = %head.method,
+                    authority = head.uri.authority().map(|a| a.as_str()),
+                    path = head.uri.path(),
+                    version = ?head.version,
+                    status = status.as_u16(),
+                    reason = reason.as_ref().and_then(|r| r.to_str().ok()).or(cut),
+                    result = verdict.as_str(),
+                    security = outcome.security.as_str(),
+                    attempts = outcome.attempts,
+                    latency_ms = latency.as_secs_f64() * 1e3,
+                    bytes_received = received,
+                    end = match event {
+                        Event::Broken(_) => "broken",
+                        Event::Abandoned => "abandoned",
+                        _ => "complete",
+                    },
+                );
+            }
+        });
     }
 }
 

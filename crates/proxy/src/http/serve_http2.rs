@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Method, Request};
+use http::Method;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
@@ -115,7 +115,7 @@ async fn serve_stream(
 ) {
     // Each stream has such a future. What is held over one wait alone shares its room there with what is held over
     // others: so the answer is, and what is rare and large is boxed.
-    let Incoming { head, unfit, .. } = incoming;
+    let Incoming { mut head, unfit, .. } = incoming;
     cx.account.turn().await;
     if let Some(unfit) = unfit {
         let (reason, message) = reply::unfit_for(unfit);
@@ -125,9 +125,9 @@ async fn serve_stream(
     if head.method == Method::CONNECT {
         return Box::pin(connect(cx, head, sender, receiver)).await;
     }
-    let (request, asker) = (Request::from_parts(head, Body::from(receiver)), Asker::Http2(sender.interim()));
+    let (body, asker) = (Body::from(receiver), Asker::Http2(sender.interim()));
     let response = {
-        let mut answered = pin!(Some(answer(&cx, request, None, None, asker)));
+        let mut answered = pin!(Some(answer(&cx, &mut head, body, None, None, asker)));
         let response = or_reset(answered.as_mut(), &mut sender).await;
         if let Err(error) = &response {
             if let Error::ResetHere(http2::Reason::PROTOCOL_ERROR) = error {
@@ -137,6 +137,8 @@ async fn serve_stream(
         }
         response
     };
+    // It is not held while the answer leaves, which may take long.
+    drop(head);
     let Ok(response) = response else {
         // What it held is given back, which takes its time, too.
         return cx.account.turn().await;
@@ -176,15 +178,15 @@ fn dismiss(cx: &Rc<server::Connection>, head: http::request::Parts, mut sender: 
 /// A request to leave HTTP: after an answer that grants it, the stream is a tunnel.
 async fn connect(
     cx: Rc<server::Connection>,
-    head: http::request::Parts,
+    mut head: http::request::Parts,
     mut sender: Sender,
     receiver: Receiver,
 ) {
     let extended = head.extensions.get::<Protocol>().is_some();
     let (hand_over, handed_over) = oneshot::channel();
     let leaving = Leaving::Http2(handed_over);
-    let (request, asker) = (Request::from_parts(head, Body::empty()), Asker::Http2(sender.interim()));
-    let mut answered = pin!(answer(&cx, request, None, Some(leaving), asker));
+    let asker = Asker::Http2(sender.interim());
+    let mut answered = pin!(answer(&cx, &mut head, Body::empty(), None, Some(leaving), asker));
     let response = tokio::select! {
         biased;
         response = answered.as_mut() => response,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version, request};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Known;
 
@@ -120,32 +120,32 @@ pub async fn serve(
 }
 
 /// What comes of `forwarded`, unless the client is let go before.
-async fn unless_let_go(
+fn unless_let_go(
     cx: &Connection,
     mut forwarded: Pin<&mut impl Future<Output = (Outcome, Response<Body>)>>,
-) -> (Outcome, Response<Body>) {
-    poll_fn(|task| {
+) -> impl Future<Output = (Outcome, Response<Body>)> {
+    poll_fn(move |task| {
         let polled = forwarded.as_mut().poll(task);
         if polled.is_pending() && cx.cut.get() {
             return Poll::Ready(cx.let_go());
         }
         polled
     })
-    .await
 }
 
-/// Answers one request. `written`: its head as it came, in HTTP/1. `leaving`: how to leave HTTP, where the request can
-/// ask for that.
+/// Answers one request. Its head stays with the caller, as it is large and would be copied from hand to hand; it is
+/// brought into the inner form, and of no use afterwards. `written`: it as it came, in HTTP/1. `leaving`: how to leave
+/// HTTP, where the request can ask for that.
 pub(super) async fn answer(
     cx: &Rc<Connection>,
-    request: Request<Body>,
+    head: &mut request::Parts,
+    mut body: Body,
     written: Option<Written>,
     leaving: Option<Leaving>,
     asker: Asker,
 ) -> Response<Body> {
-    let (mut head, body) = request.into_parts();
     let version = head.version;
-    let on_upgrade = leaving.and_then(|leaving| upgrade::wanted(&head, leaving));
+    let on_upgrade = leaving.and_then(|leaving| upgrade::wanted(head, leaving));
     let explicit = cx.destination == HttpDestination::Proxy;
     // Before the head is brought into the inner form, in which one cannot tell any longer.
     let names_destination = head.uri.authority().is_some();
@@ -156,24 +156,22 @@ pub(super) async fn answer(
         HttpDestination::Proxy => String::new(),
     };
     let secure = explicit && head.uri.scheme() == Some(&http::uri::Scheme::HTTPS);
-    let checked = match headers::normalize_request(&mut head, &cx.named, fallback) {
+    let checked = match headers::normalize_request(head, &cx.named, fallback) {
         Ok(()) if secure => Err(Malformed("for https the proxy is to be asked for a tunnel (CONNECT)")),
-        checked => checked.and_then(|()| max_forwards::count(&mut head)),
+        checked => checked.and_then(|()| max_forwards::count(head)),
     };
-    let record = Record::begin(cx, &head);
+    let record = Record::begin(cx, head);
     let outcome = match checked {
         Err(problem) => {
             let message = problem.0.to_owned();
             Err(Refusal::new(Reason::BadRequest, message, cx.destination()).into_answer())
         }
-        Ok(true) => {
-            Err((Outcome::unsent(cx.destination(), Reason::MaxForwards), max_forwards::answer(&head)))
-        }
+        Ok(true) => Err((Outcome::unsent(cx.destination(), Reason::MaxForwards), max_forwards::answer(head))),
         Ok(false) => {
             if explicit {
                 headers::strip_proxy_only(&mut head.headers);
             }
-            target(cx, &head, names_destination).await.map_err(Refusal::into_answer)
+            target(cx, head, names_destination).await.map_err(Refusal::into_answer)
         }
     };
     let (mut outcome, mut response) = match outcome {
@@ -197,7 +195,8 @@ pub(super) async fn answer(
                 head.headers.remove(http::header::EXPECT);
             }
             let caller = Caller { account: cx.account.clone(), asker };
-            let call = Call { head, body: record.watch(body), target, caller, written };
+            record.watch(&mut body);
+            let call = Call { head, body, target, caller, written };
             match on_upgrade {
                 // Boxed, as all that is rare: every connection has room for what is not.
                 Some(wish) => {
@@ -223,27 +222,25 @@ pub(super) async fn answer(
     if response.status() == StatusCode::UPGRADE_REQUIRED {
         headers::offer_upgrade(version, response.headers_mut());
     }
-    record.finish(&cx.worker, &cx.source, outcome, response)
+    record.finish(&cx.worker, &cx.source, outcome, &mut response);
+    response
 }
 
 /// Answers a request that nothing is done for, and records it as others.
 pub(super) fn decline(
     cx: &Rc<Connection>,
-    head: http::request::Parts,
+    head: request::Parts,
     reason: Reason,
     message: &str,
 ) -> Response<Body> {
     let record = Record::begin(cx, &head);
     let (outcome, response) = Refusal::new(reason, message.to_owned(), cx.destination()).into_answer();
-    let response = if record.is_grpc() { reply::for_grpc(response) } else { response };
-    record.finish(&cx.worker, &cx.source, outcome, response)
+    let mut response = if record.is_grpc() { reply::for_grpc(response) } else { response };
+    record.finish(&cx.worker, &cx.source, outcome, &mut response);
+    response
 }
 
-async fn target(
-    cx: &Connection,
-    head: &http::request::Parts,
-    names_destination: bool,
-) -> Result<Target, Refusal> {
+async fn target(cx: &Connection, head: &request::Parts, names_destination: bool) -> Result<Target, Refusal> {
     let refuse = |reason, message: &str| Err(Refusal::new(reason, message.to_owned(), Destination::Unknown));
     match &cx.destination {
         HttpDestination::Service { service, port } => {

@@ -87,19 +87,19 @@ pub(super) async fn forward(
     worker: &Rc<Worker>,
     source: &Arc<LocalWorkload>,
     record: &Record,
-    call: Call,
+    call: Call<'_>,
     wish: Wish,
 ) -> (Outcome, Response<Body>) {
-    let Call { mut head, body, target, caller, written } = call;
+    let Call { head, body, target, caller, written } = call;
     let account = &caller.account;
-    if let Err(problem) = rewrite(&mut head, &wish.form) {
+    if let Err(problem) = rewrite(head, &wish.form) {
         return Refusal::new(Reason::Unsupported, problem, target.destination()).into_answer();
     }
-    let mut route = match Route::find(worker, record, &head, target).await {
+    let mut route = match Route::find(worker, record, head, target).await {
         Ok(route) => route,
         Err(refusal) => return refusal.into_answer(),
     };
-    route.spell(&mut head, written);
+    route.spell(head, written);
     if route.version() == AppVersion::Http2 && !matches!(wish.form, Form::Extended(_)) {
         let message = "the application speaks HTTP/2, which has no such upgrade".to_owned();
         return Refusal::new(Reason::Unsupported, message, route.destination()).into_answer();
@@ -122,7 +122,7 @@ pub(super) async fn forward(
     };
     let http2 = route.version() == AppVersion::Http2;
     let opened = if http2 {
-        match websocket::ask(worker, opened, &head, &caller).await {
+        match websocket::ask(worker, opened, head, &caller).await {
             Ok(Some(answered)) => {
                 let mut outcome = route.succeeded(worker, hop);
                 let edge = record.edge(worker, source, &outcome);
@@ -148,7 +148,7 @@ pub(super) async fn forward(
     }
     let mut outcome = route.succeeded(worker, hop);
     let edge = record.edge(worker, source, &outcome);
-    let response = match speak(worker, opened, &head, body, wish, &caller, edge).await {
+    let response = match speak(worker, opened, head, body, wish, &caller, edge).await {
         Ok(response) => response,
         Err(error) if http2 && error.kind == UpstreamErrorKind::ConnectionLost => {
             let message = format!(
@@ -336,13 +336,12 @@ fn refused(answer: Answer<Upstream>, counted: Counted) -> Result<Response<Body>,
         return Err(UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0));
     }
     let mut held = Some(counted);
-    Ok(response.map(|body| {
-        body.observed(move |event| {
-            if !matches!(event, crate::http::body::Event::Data(_)) {
-                held.take();
-            }
-        })
-    }))
+    response.body_mut().observe(move |event| {
+        if !matches!(event, crate::http::body::Event::Data(_)) {
+            held.take();
+        }
+    });
+    Ok(response)
 }
 
 async fn pass<U>(mut client: Downstream, mut upstream: U, account: &Rc<Account>, edge: &EdgeMetrics)

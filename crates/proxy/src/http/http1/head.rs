@@ -74,13 +74,7 @@ const TARGET: Malformed = Malformed("the request target is not valid");
 /// Parses the request that `bytes` begin with; says how many bytes it took, a body that is there as a
 /// whole among them. `None`: its head is not there to its end.
 pub(super) fn request(bytes: &[u8]) -> Result<Option<(RequestHead, usize)>, Bad> {
-    match parse_request(bytes, bytes) {
-        Err(Bad::Malformed(FIRST_LINE)) => match in_ascii(bytes) {
-            Some(ascii) => parse_request(&ascii, bytes),
-            None => Err(FIRST_LINE.into()),
-        },
-        parsed => parsed,
-    }
+    parse_request(bytes, bytes)
 }
 
 /// `bytes` with a target that can be parsed, where it only was no UTF-8.
@@ -110,6 +104,11 @@ fn parse_request(bytes: &[u8], sent: &[u8]) -> Result<Option<(RequestHead, usize
         more = many_lines();
         parsed = httparse::Request::new(&mut []);
         status = parsed.parse_with_uninit_headers(most, &mut more);
+    }
+    if let Err(httparse::Error::Token) = status
+        && let Some(ascii) = in_ascii(bytes)
+    {
+        return parse_request(&ascii, sent);
     }
     let length = match status.map_err(bad)? {
         httparse::Status::Complete(length) => length,

@@ -155,14 +155,15 @@ impl Input {
                 self.searched = self.buffer.len();
             }
             let first = self.buffer.is_empty();
-            let found = ready!(with_scratch(|scratch| {
+            // Here, as it is large and would be copied on each step of its way out.
+            let mut found = None;
+            ready!(with_scratch(|scratch| {
                 let mut read = ReadBuf::new(&mut scratch[..charge.readable(AHEAD)]);
                 ready!(Pin::new(&mut *io).poll_read(cx, &mut read)).map_err(NoHead::Broken)?;
                 let mut bytes = read.filled();
                 if bytes.is_empty() {
                     return Poll::Ready(Err(if first { NoHead::Ended } else { NoHead::Cut }));
                 }
-                let mut found = None;
                 if first {
                     // As a rule all of it is there, and nothing else.
                     found = match parse(bytes) {
@@ -181,7 +182,7 @@ impl Input {
                 if !bytes.is_empty() {
                     self.keep(bytes);
                 }
-                Poll::Ready(Ok(found))
+                Poll::Ready(Ok(()))
             }))?;
             if let Some((head, _)) = found {
                 return Poll::Ready(Ok(head));

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -196,7 +196,7 @@ async fn serve_request(
     request: RequestHead,
 ) -> Result<Option<Last>, Gone> {
     let whole = request.whole();
-    let RequestHead { parts, framing, keep, length, written, .. } = request;
+    let RequestHead { mut parts, framing, keep, length, written, .. } = request;
     let body = whole.as_ref().map_or(0, Bytes::len);
     let price = cost::REQUEST + parts.headers.len() * cost::FIELD + 2 * length as usize + body;
     let _charge = match cx.account.charge(price) {
@@ -231,7 +231,7 @@ async fn serve_request(
         _ => Asker::Nobody,
     };
     let response = {
-        let mut answer = pin!(answer(cx, Request::from_parts(parts, body), Some(written), leaving, asker));
+        let mut answer = pin!(answer(cx, &mut parts, body, Some(written), leaving, asker));
         let answered = poll_fn(|task| {
             if let Poll::Ready(response) = answer.as_mut().poll(task) {
                 return Poll::Ready(Ok(response));
@@ -247,6 +247,8 @@ async fn serve_request(
         });
         answered.await?
     };
+    // It is not held while the answer leaves, which may take long.
+    drop(parts);
     let malformed = matches!(client.borrow().receiving, Receiving::Malformed);
     if malformed && response.headers().contains_key(REASON) {
         // It was refused for that.
