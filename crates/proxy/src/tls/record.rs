@@ -193,6 +193,7 @@ mod tests {
         assert_eq!(open(&mut key(1), &mut padded).unwrap(), (content::APPLICATION_DATA, b"text".to_vec()));
         let mut empty = sealed(&mut key(1), 0, &[0; 40]);
         assert_eq!(open(&mut key(1), &mut empty), Err(BadRecord::UnexpectedMessage));
+        assert_eq!(payload_length(&[23, 3, 3, 0x41, 0]), Ok(Some(([23, 3, 3, 0x41, 0], MAX_CIPHERTEXT))));
         assert_eq!(payload_length(&[23, 3, 3, 0x41, 1]), Err(BadRecord::RecordOverflow));
     }
 }

@@ -419,7 +419,12 @@ mod tests {
 
     /// Goes over to a new key, and asks the other side to do so, too.
     fn change_key(end: &mut TlsStream) {
-        end.seal_aside(content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]).unwrap();
+        announce_key(end, 1);
+    }
+
+    /// `wanted`: 1 asks the other side to do so, too.
+    fn announce_key(end: &mut TlsStream, wanted: u8) {
+        end.seal_aside(content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, wanted]).unwrap();
         let (sequence, secrets) = end.rekey.sealing().unwrap();
         end.sealing = Key::new(&secrets, sequence).unwrap();
     }
@@ -506,6 +511,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_key_is_changed_where_that_is_asked_for() {
+        let (near, far) = sockets().await;
+        let (mut near, mut far) = ends(near, far).await;
+        send(&mut far, b"x").await;
+        let before = far.sealing.records();
+        assert!(before > 0);
+        for (wanted, expected) in [(0, before), (1, 0)] {
+            announce_key(&mut near, wanted);
+            send(&mut near, b"x").await;
+            assert_eq!(receive(&mut far, 1).await.unwrap(), b"x");
+            assert_eq!(far.sealing.records(), expected, "{wanted}");
+        }
+    }
+
+    #[tokio::test]
     async fn tickets_are_for_servers_to_give() {
         const TICKET: [u8; 5] = [NEW_SESSION_TICKET, 0, 0, 1, 7];
         let (near, far) = sockets().await;
@@ -538,7 +558,8 @@ mod tests {
         let before = far.unsent.len();
         for _ in 0..2000 {
             change_key(&mut near);
-            near.seal_aside(content::APPLICATION_DATA, b"").unwrap();
+            // Or it would be cut for changing keys without a word.
+            near.seal_aside(content::APPLICATION_DATA, b"x").unwrap();
         }
         send(&mut near, b"end").await;
         // It is sent away for it, or not.
