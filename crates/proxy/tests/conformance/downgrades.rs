@@ -1,4 +1,5 @@
-//! Requests of HTTP/2 that become requests of HTTP/1, and answers that come back.
+//! Requests of HTTP/2 that become requests of HTTP/1, and answers that come back. None does on an undeclared port: what
+//! the client speaks decides there.
 
 use tokio::net::TcpStream;
 
@@ -19,15 +20,8 @@ async fn downgrades_over_a_link() {
     run(1).await;
 }
 
-#[tokio::test]
-async fn downgrades_to_an_undeclared_port() {
-    run(2).await;
-}
-
 async fn run(way: usize) {
     let (name, way, protocol) = WAYS[way];
-    // What the client speaks decides where nobody said anything: here it is said.
-    let protocol = if name == "undeclared" { tulle_model::snapshot::AppProtocol::Http1 } else { protocol };
     let stage = Stage::new(way, protocol).await;
     stage::all(table::cases("downgrades"), move |case, place| {
         let stage = stage.clone();
