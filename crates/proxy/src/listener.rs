@@ -85,7 +85,7 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn listening(address: SocketAddr) -> io::Result<StdListener> {
+pub(crate) fn listening(address: SocketAddr) -> io::Result<StdListener> {
     let socket = socket(address, true)?;
     // What is accepted has it from here.
     socket.set_tcp_nodelay(true)?;
