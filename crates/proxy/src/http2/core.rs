@@ -14,6 +14,7 @@ use super::error::{Ended, Error, Reason, Violation};
 use super::frame::{self, kind, setting};
 use super::hpack::{Decoder, Encoder};
 use super::input::Input;
+use super::interim::Interims;
 use super::line::Line;
 use super::memory::Windows;
 use super::out::Out;
@@ -63,6 +64,8 @@ pub(super) struct Core {
     pub limits: Limits,
     pub out: Out,
     pub input: Input,
+    /// Interim answers that wait for room.
+    pub interims: Interims,
     pub encoder: Encoder,
     pub decoder: Decoder,
     pub streams: FastMap<u32, Stream>,
@@ -154,6 +157,7 @@ impl Core {
             limits,
             out,
             input: Input::new(server),
+            interims: Interims::default(),
             encoder: Encoder::new(),
             decoder: Decoder::new(TABLE_SIZE),
             streams: FastMap::default(),
@@ -321,6 +325,7 @@ impl Core {
         }
         stream.reset = Some(why);
         let cut = self.server && stream.receiving == Way::Open;
+        self.interims.forget(id);
         if !self.server && stream.unanswered && !self.resets.take(self.now) {
             self.resets_spent = self.limits.when_reset == WhenReset::Leave;
         }
@@ -561,6 +566,7 @@ impl Core {
         }
         self.streams.retain(|_, stream| stream.receiver_held || stream.sender_held);
         self.waiting.clear();
+        self.interims = Interims::default();
         self.unsent = 0;
         self.call_next();
         if let Some(waker) = self.pinger.take() {

@@ -157,6 +157,9 @@ impl Sender {
         if let Some(stream) = core.streams.get_mut(&self.id) {
             stream.answered = true;
         }
+        if !core.interims.is_empty() {
+            core.finish_interims(self.id);
+        }
         core.send_head(self.id, status, headers, end);
         Ok(())
     }
@@ -238,11 +241,7 @@ pub struct InterimSender {
 impl InterimSender {
     /// Sends one, unless the stream is over.
     pub fn send(&self, status: StatusCode, headers: &HeaderMap) {
-        let mut core = self.handle.0.borrow_mut();
-        if core.failure(self.id).is_some() {
-            return;
-        }
-        core.send_head(self.id, status, headers, false);
+        self.handle.0.borrow_mut().send_interim(self.id, status, headers);
     }
 }
 

@@ -24,6 +24,7 @@ mod given_up;
 mod handle;
 pub mod hpack;
 mod input;
+mod interim;
 mod line;
 mod memory;
 mod out;

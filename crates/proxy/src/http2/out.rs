@@ -16,7 +16,7 @@ pub(super) struct Out {
     written: usize,
     /// What was written in all.
     pub total: u64,
-    /// The large heads among what is to be written: where each ends, counted as `total` is, and its length.
+    /// The large heads, and those of interim answers, among what is to be written: where each ends, counted as `total` is, and its length.
     heads: VecDeque<(u64, usize)>,
     pub heads_length: usize,
 }
@@ -40,9 +40,20 @@ impl Out {
     /// A head of that length was put.
     pub(super) fn put_head(&mut self, length: usize) {
         if length >= LARGE_HEAD {
-            self.heads.push_back((self.total + self.len() as u64, length));
-            self.heads_length += length;
+            self.keep_apart(length);
         }
+    }
+
+    /// That head was an interim answer's, which is kept apart if it is small, too.
+    pub(super) fn put_interim_head(&mut self, length: usize) {
+        if length < LARGE_HEAD {
+            self.keep_apart(length);
+        }
+    }
+
+    fn keep_apart(&mut self, length: usize) {
+        self.heads.push_back((self.total + self.len() as u64, length));
+        self.heads_length += length;
     }
 
     pub(super) fn wrote(&mut self, count: usize) {

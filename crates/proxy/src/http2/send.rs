@@ -252,6 +252,9 @@ impl Core {
 
     /// Gives the streams that wait for the connection their turns, as far as it goes.
     pub(super) fn give_turns(&mut self) {
+        if !self.interims.is_empty() {
+            self.send_waiting_interims();
+        }
         self.offer_room();
         for _ in 0..self.waiting.len() {
             if self.send_window <= 0 || self.out.len() >= self.out_limit() {

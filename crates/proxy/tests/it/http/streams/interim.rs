@@ -4,14 +4,17 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use http::{Request, Response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tulle_model::snapshot::AppProtocol;
 
 use super::super::apps::{exchange, get, read_head, read_to_end, script};
-use super::super::mesh::{WAYS, path};
+use super::super::doors::{END_STREAM, HELLO, block, frame, literal};
+use super::super::mesh::{Authority, Node, WAYS, Way, identity, path};
 use super::{App, Asked, Respond, SOON, connect};
+use crate::believer::believer;
 
 /// Interim answers, each with fields of its own.
 const INTERIM: &str = "HTTP/1.1 102 Processing\r\n\r\n\
@@ -114,6 +117,97 @@ async fn interim_answers_are_bounded_in_number_and_size() {
             assert!(passed <= 32 && passed * size <= 64 << 10, "{way:?} {count} of {size}: {passed}");
             assert!(!passes || passed == count, "{way:?} {count} of {size}: {passed}");
         }
+    }
+}
+
+/// A client of HTTP/2, or a peer, that takes nothing for a while has not asked for them: all go to it in the end.
+#[tokio::test]
+async fn many_interim_answers_wait_for_one_that_pauses() {
+    const EACH: usize = 28;
+    const REQUESTS: u32 = 100;
+    for way in [Way::SameNode, Way::Link] {
+        let app = script(|mut stream| async move {
+            let mut number = 0u64;
+            while !read_head(&mut stream).await.is_empty() {
+                for _ in 0..EACH {
+                    number = number
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    let hint = format!(
+                        "HTTP/1.1 103 Early Hints\r\nx: {}\r\n\r\n",
+                        format!("{number:020}").repeat(100)
+                    );
+                    let _ = stream.write_all(hint.as_bytes()).await;
+                }
+                let _ = stream.write_all(ANSWER.as_bytes()).await;
+            }
+        })
+        .await;
+        let authority = Authority::new();
+        let mut node = Node::start("near", &authority).await;
+        let endpoint = node.add_workload(&authority, "c-0", &[app.port()]);
+        node.add_service("c", AppProtocol::Http1, vec![endpoint]);
+        let address = if way == Way::Link { node.link } else { node.listen("c").await };
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let tcp = socket.connect(address).await.unwrap();
+        if way == Way::Link {
+            let connector = believer(Some(&authority.certificate(&identity("a"))));
+            let name = ServerName::try_from("c.default.mesh.test").unwrap();
+            pause(connector.connect(name, tcp).await.unwrap(), app.port()).await;
+            assert_eq!(node.metric("tulle_links_abused_total", &[]), 0);
+        } else {
+            pause(tcp, app.port()).await;
+            assert_eq!(node.metric("tulle_abusive_clients_total", &[]), 0);
+        }
+    }
+
+    /// Sends its requests without a look at what comes, and then reads all of it.
+    async fn pause(mut stream: impl AsyncRead + AsyncWrite + Unpin, port: u16) {
+        let mut fields = Vec::new();
+        for (name, value) in [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":path", "/"),
+            (":authority", "c"),
+            ("tulle-workload", "default/c-0"),
+            ("tulle-port", &port.to_string()),
+            ("tulle-app-version", "1"),
+        ] {
+            literal(&mut fields, name.as_bytes(), value.as_bytes());
+        }
+        stream.write_all(HELLO).await.unwrap();
+        for number in 0..REQUESTS {
+            let mut request = Vec::new();
+            block(&mut request, 2 * number + 1, true, &fields);
+            stream.write_all(&request).await.unwrap();
+            stream.flush().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let (mut heads, mut over) = (vec![0; REQUESTS as usize], 0);
+        let reading = async {
+            while over < REQUESTS {
+                let mut head = [0; 9];
+                stream.read_exact(&mut head).await.unwrap();
+                let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+                stream.read_exact(&mut payload).await.unwrap();
+                let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+                match head[3] {
+                    1 => heads[(id / 2) as usize] += 1,
+                    3 | 7 => panic!("stream {id} or all of it ended: {head:?} {payload:?}"),
+                    6 if head[4] == 0 => {
+                        let mut pong = Vec::new();
+                        frame(&mut pong, 6, 1, 0, &payload);
+                        stream.write_all(&pong).await.unwrap();
+                        stream.flush().await.unwrap();
+                    }
+                    _ => {}
+                }
+                over += u32::from(head[3] <= 1 && head[4] & END_STREAM != 0);
+            }
+        };
+        timeout(Duration::from_secs(60), reading).await.expect("all is answered");
+        assert!(heads.iter().all(|count| *count == EACH + 1), "{heads:?}");
     }
 }
 
