@@ -55,9 +55,12 @@ pub(crate) async fn serve_request(
         Ok(spelling) => spelling,
         Err(problem) => return reply(Reason::BadRequest, problem.0),
     };
-    let (mut head, body) = request.into_parts();
-    if let Some(spelling) = spelling.filter(|_| version == AppVersion::Http1) {
+    let (mut head, mut body) = request.into_parts();
+    if let Some(spelling) = spelling.filter(|_| version == AppVersion::Http1)
+        && Box::pin(worker.letters.are_kept(worker, workload, port, &spelling)).await
+    {
         head.extensions.insert(spelling);
+        body = body.as_written();
     }
     let mut response = pass(worker, workload, port, version, &head, body, caller).await;
     if let Some(spelling) = response.extensions_mut().remove::<Spelling>() {

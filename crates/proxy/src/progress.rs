@@ -19,9 +19,10 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tulle_model::snapshot::FastMap;
 
-use crate::http::HEADER_LIMIT;
+use crate::http::{HEADER_LIMIT, spelling};
 use crate::http2::hpack::ENTRY_OVERHEAD;
 use crate::http2::{self, Handle};
+use crate::link::SPELLING;
 use crate::metrics::WorkerRegistry;
 
 /// How long what was begun may make no progress.
@@ -71,8 +72,11 @@ pub(crate) struct Interim {
 impl Interim {
     /// Whether one more may be passed on that has these fields.
     pub fn admits(&mut self, fields: &HeaderMap) -> bool {
-        let size =
-            |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + ENTRY_OVERHEAD;
+        let size = |(name, value): (&HeaderName, &HeaderValue)| match name == SPELLING {
+            // How it is written is not in it where it comes from.
+            true => value.len().saturating_sub(spelling::MOST),
+            false => name.as_str().len() + value.len() + ENTRY_OVERHEAD,
+        };
         self.count += 1;
         self.bytes += fields.iter().map(size).sum::<usize>();
         self.count <= INTERIM_ANSWERS && self.bytes <= INTERIM_BYTES

@@ -20,6 +20,7 @@ use crate::drain::Drain;
 use crate::endpoints::Loads;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::health::Health;
+use crate::http::letters::Letters;
 use crate::http::link_headers::LinkHeaders;
 use crate::http::retry::Budgets;
 use crate::link::client::LinkPool;
@@ -90,6 +91,8 @@ pub struct Worker {
     /// The time that certificates are held against.
     pub(crate) clock: Arc<MeshClock>,
     pub(crate) expired: Expired,
+    /// Whose messages keep their letters on the word of peers.
+    pub(crate) letters: Letters,
     /// Finds peers that do not go on with what they began.
     pub(crate) sweep: Rc<Sweep>,
     pub(crate) learned: RefCell<Learned>,
@@ -147,6 +150,7 @@ impl Worker {
             demand: config.demand.clone(),
             clock: config.clock.clone(),
             expired: config.expired.clone(),
+            letters: Letters::default(),
             learned: RefCell::default(),
             server_tls: TlsCache::new(config.clock.clone()),
             silent: SilentPeers::new(handshakes_at_once(config)),

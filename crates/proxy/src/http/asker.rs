@@ -11,6 +11,7 @@ use http::response;
 use crate::budget::Account;
 use crate::http::headers;
 use crate::http::http1::server::Client;
+use crate::http::spelling::Spelling;
 use crate::http2::InterimSender;
 
 /// Who sends a request, on its way to an application.
@@ -38,10 +39,25 @@ impl Asker {
             return;
         }
         head.headers.remove(CONTENT_LENGTH);
+        let spelling = head.extensions.get::<Spelling>();
         match self {
-            Self::Http1(client) => client.borrow_mut().send_interim(cx, head.status, &head.headers),
-            Self::Http2(stream) => stream.send(head.status, &head.headers),
+            Self::Http1(client) => {
+                client.borrow_mut().send_interim(cx, head.status, &head.headers, spelling);
+            }
+            Self::Http2(stream) => {
+                // Only of a request on a link that was spelled itself.
+                head.headers.extend(spelling.map(Spelling::field));
+                stream.send(head.status, &head.headers);
+            }
             Self::Nobody => {}
+        }
+    }
+
+    /// Has the trailers of the request say how they are written.
+    #[cold]
+    pub fn keep_letters(&self) {
+        if let Self::Http1(client) = self {
+            client.borrow_mut().keep_letters();
         }
     }
 }

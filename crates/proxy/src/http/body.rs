@@ -9,7 +9,7 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use crate::http::grpc::Messages;
-use crate::http::trailers::passed_on;
+use crate::http::trailers::{passed_on, passed_on_as_written};
 use crate::http2::{ReceivedBody, Receiver};
 
 /// Why a body ended before its end.
@@ -54,6 +54,15 @@ impl Body {
     /// `first`, and then the rest of a body that it was taken from.
     pub fn after(first: Bytes, rest: Body) -> Self {
         Self(Kind::Boxed(Box::pin(After { first, rest })))
+    }
+
+    /// The same; what a peer says of how its trailers are written goes with them.
+    #[cold]
+    pub fn as_written(self) -> Self {
+        match self.0 {
+            Kind::Http2(body) => Self::boxed(AsWritten(body)),
+            other => Self(other),
+        }
     }
 
     /// The length of a body that is there already.
@@ -128,13 +137,7 @@ impl http_body::Body for Body {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
             Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Http2(body) => Poll::Ready(match ready!(Pin::new(body).poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => Some(Ok(Frame::data(data))),
-                    Err(frame) => frame.into_trailers().ok().and_then(|t| passed_on(t, &[])).map(Ok),
-                },
-                ended => ended.map(|failed| failed.map_err(Into::into)),
-            }),
+            Kind::Http2(body) => poll_received(body, cx, |trailers| passed_on(trailers, &[])),
             Kind::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
@@ -155,6 +158,44 @@ impl http_body::Body for Body {
             Kind::Http2(body) => body.size_hint(),
             Kind::Boxed(body) => body.size_hint(),
         }
+    }
+}
+
+/// The next frame of what comes in; its trailers through `clean`.
+fn poll_received(
+    body: &mut ReceivedBody,
+    cx: &mut Context<'_>,
+    clean: impl Fn(HeaderMap) -> Option<Frame<Bytes>>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    Poll::Ready(match ready!(http_body::Body::poll_frame(Pin::new(body), cx)) {
+        Some(Ok(frame)) => match frame.into_data() {
+            Ok(data) => Some(Ok(Frame::data(data))),
+            Err(frame) => frame.into_trailers().ok().and_then(clean).map(Ok),
+        },
+        ended => ended.map(|failed| failed.map_err(Into::into)),
+    })
+}
+
+/// What comes over a link for, or from, a port that asks for messages as they are written.
+struct AsWritten(ReceivedBody);
+
+impl http_body::Body for AsWritten {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        poll_received(&mut self.0, cx, |trailers| passed_on_as_written(trailers, &[]))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
     }
 }
 

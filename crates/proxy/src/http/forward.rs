@@ -21,7 +21,7 @@ use crate::Security;
 use crate::budget::Shed;
 use crate::endpoints::Picked;
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::http::asker::Caller;
+use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
@@ -116,7 +116,7 @@ pub(crate) async fn forward(
         Ok(route) => route,
         Err(refusal) => return refusal.into_answer(),
     };
-    route.spell(head, written);
+    route.spell(head, written, &caller.asker);
     let replay = Replay::new(body, &caller.account);
     loop {
         let hop = match route.next(worker) {
@@ -206,12 +206,13 @@ impl Route {
     }
 
     /// Has a head that came in HTTP/1 go on as it is `written`, where its port asks for that.
-    pub fn spell(&self, head: &mut Parts, written: Option<Written>) {
+    pub fn spell(&self, head: &mut Parts, written: Option<Written>, asker: &Asker) {
         if self.preserve_case
             && self.version == AppVersion::Http1
             && let Some(spelling) = written.and_then(|Written(bytes)| Spelling::of_request(&bytes))
         {
-            head.extensions.insert(spelling);
+            head.extensions.insert(spelling.asked_by(&backend.name, *port));
+            asker.keep_letters();
         }
     }
 
@@ -221,6 +222,7 @@ impl Route {
 
     /// Chooses where the next attempt goes.
     pub fn next(&mut self, worker: &Worker) -> Result<Hop, Refusal> {
+            && let Kind::Service { backend, port } = &self.kind
         self.attempts.begin();
         let picked = match &mut self.kind {
             Kind::Outside { addresses } => addresses.next().map(Hop::Outside),
@@ -512,10 +514,11 @@ async fn send(
     let request = RequestHead::new(head, with_spelling.as_deref().unwrap_or(&more));
     let sent = worker.links.request(worker, source, &picked.endpoint, &request, body, &caller.asker);
     let mut response = sent.await?;
-    if spelling.is_some()
-        && let Some(spelling) = Spelling::take(response.headers_mut())
-    {
-        response.extensions_mut().insert(spelling);
+    if spelling.is_some() {
+        if let Some(spelling) = Spelling::take(response.headers_mut()) {
+            response.extensions_mut().insert(spelling);
+        }
+        response = response.map(Body::as_written);
     }
     let status = response.status();
     headers::normalize_link_response(response.headers_mut(), status);

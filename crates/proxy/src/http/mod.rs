@@ -15,6 +15,7 @@ mod forward;
 pub(crate) mod grpc;
 pub mod headers;
 pub(crate) mod http1;
+pub(crate) mod letters;
 pub(crate) mod link_headers;
 mod max_forwards;
 pub(crate) mod record;

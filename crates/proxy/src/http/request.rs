@@ -9,6 +9,7 @@ use http::Response;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Asker;
 use crate::http::body::Body;
+use crate::http::spelling::Spelling;
 use crate::http2::{Error, Handle, RequestHead, send_body};
 use crate::metrics::StreamWait;
 use crate::turn::{Rules, Turn};
@@ -101,7 +102,14 @@ async fn try_once(
     let answered = poll_fn(|cx| {
         loop {
             match ready!(receiver.poll_head(cx)) {
-                Ok(head) if head.status.is_informational() => asker.pass(cx, head),
+                Ok(mut interim) if interim.status.is_informational() => {
+                    if head.extensions.get::<Spelling>().is_some()
+                        && let Some(spelling) = Spelling::take(&mut interim.headers)
+                    {
+                        interim.extensions.insert(spelling);
+                    }
+                    asker.pass(cx, interim);
+                }
                 answered => return Poll::Ready(answered),
             }
         }

@@ -7,16 +7,31 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use http_body::Frame;
 
+use crate::http::spelling::Spelling;
+
 /// What of a trailer section that came in is passed on, if anything is. `named`: the fields that the message's
 /// `Connection` names (RFC 9110, section 7.6.1).
 #[cold]
-pub fn passed_on(mut trailers: HeaderMap, named: &[HeaderName]) -> Option<Frame<Bytes>> {
+pub fn passed_on(trailers: HeaderMap, named: &[HeaderName]) -> Option<Frame<Bytes>> {
+    cleaned(trailers, named).map(Frame::trailers)
+}
+
+/// The same, with what they say of how they are written: it is our own word, or that of a peer where a port asks for it.
+#[cold]
+pub fn passed_on_as_written(mut trailers: HeaderMap, named: &[HeaderName]) -> Option<Frame<Bytes>> {
+    let spelling = Spelling::take(&mut trailers);
+    let mut cleaned = cleaned(trailers, named)?;
+    cleaned.extend(spelling.map(|spelling| spelling.field()));
+    Some(Frame::trailers(cleaned))
+}
+
+fn cleaned(mut trailers: HeaderMap, named: &[HeaderName]) -> Option<HeaderMap> {
     let lost: Vec<HeaderName> =
         trailers.keys().filter(|name| !may_trail(name) || named.contains(name)).cloned().collect();
     for name in lost {
         trailers.remove(name);
     }
-    (!trailers.is_empty()).then(|| Frame::trailers(trailers))
+    (!trailers.is_empty()).then_some(trailers)
 }
 
 /// Whether a field may be in a trailer section: not what is about framing, routing, authentication, the connection,

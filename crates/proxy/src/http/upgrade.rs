@@ -99,7 +99,7 @@ pub(super) async fn forward(
         Ok(route) => route,
         Err(refusal) => return refusal.into_answer(),
     };
-    route.spell(head, written);
+    route.spell(head, written, &caller.asker);
     if route.version() == AppVersion::Http2 && !matches!(wish.form, Form::Extended(_)) {
         let message = "the application speaks HTTP/2, which has no such upgrade".to_owned();
         return Refusal::new(Reason::Unsupported, message, route.destination()).into_answer();

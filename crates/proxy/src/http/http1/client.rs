@@ -27,7 +27,7 @@ use crate::http::asker::Caller;
 use crate::http::body::{Body, BodyError};
 use crate::http::headers::named_by_connection;
 use crate::http::spelling::Spelling;
-use crate::http::trailers::passed_on;
+use crate::http::trailers::passed_on_as_written;
 use crate::progress::{INTERIM_ANSWERS, Interim, Patience, Side, Stall, Stalled, Sweep};
 
 /// What a request can be sent through.
@@ -217,7 +217,10 @@ pub(crate) async fn exchange<IO: Stream>(
     .await;
     match outcome {
         Ok(ResponseHead { parts, framing, whole, keep, keep_seconds }) => {
-            let decoder = Decoder::new(framing);
+            let mut decoder = Decoder::new(framing);
+            if spelled {
+                decoder.keep_letters();
+            }
             if whole.is_none() && connection.input.is_empty() {
                 connection.pieces = true;
                 connection.io.hurry();
@@ -535,7 +538,7 @@ impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F
             }
             Ok(Decoded::Trailers(trailers)) => {
                 this.over();
-                Poll::Ready(passed_on(trailers, &this.named).map(Ok))
+                Poll::Ready(passed_on_as_written(trailers, &this.named).map(Ok))
             }
             Ok(Decoded::End | Decoded::More) => {
                 this.over();

@@ -195,8 +195,9 @@ pub(super) fn chunk_size(out: &mut Vec<u8>, size: usize) {
 /// Writes the last chunk and the trailer section.
 pub(super) fn trailers(out: &mut Vec<u8>, trailers: &HeaderMap) {
     out.extend_from_slice(b"0\r\n");
-    for (name, value) in trailers {
-        field(out, name.as_str(), value);
+    match Spelling::of_trailers(trailers) {
+        Some(spelling) => spelled::trailers(out, trailers, &spelling),
+        None => trailers.iter().for_each(|(name, value)| field(out, name.as_str(), value)),
     }
     out.extend_from_slice(b"\r\n");
 }

@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::budget::cost;
+use crate::http::spelling::Spelling;
 use crate::http::trailers::may_trail;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::hpack::ENTRY_OVERHEAD;
@@ -14,7 +15,7 @@ use crate::progress::Stall;
 /// A chunk's size with its extensions.
 const CHUNK_LINE: usize = 4 << 10;
 /// Extensions of all chunks of a body. Nobody uses them, and each costs whoever skips them.
-const EXTENSIONS: usize = 16 << 10;
+const EXTENSIONS: u32 = 16 << 10;
 /// A trailer section is more than [`HEADER_LIMIT`], or has more fields than [`FIELD_LIMIT`].
 pub(crate) const TRAILERS_TOO_LARGE: Malformed = Malformed("the trailer section of a body is too large");
 
@@ -41,7 +42,11 @@ pub(crate) enum Framing {
 
 /// Takes a body out of the bytes of a connection.
 #[derive(Debug)]
-pub(super) struct Decoder(State);
+pub(super) struct Decoder {
+    state: State,
+    /// Trailers are to say how they are written.
+    spelled: bool,
+}
 
 #[derive(Debug)]
 enum State {
@@ -50,15 +55,15 @@ enum State {
     UntilClose,
     /// The next line says how large the next chunk is. `extensions`: bytes of those before.
     Size {
-        extensions: usize,
+        extensions: u32,
     },
     Chunk {
         left: u64,
-        extensions: usize,
+        extensions: u32,
     },
     /// The line break after a chunk.
     ChunkEnd {
-        extensions: usize,
+        extensions: u32,
     },
     Trailers(Box<Trailers>),
     Over,
@@ -67,6 +72,8 @@ enum State {
 #[derive(Debug, Default)]
 struct Trailers {
     fields: HeaderMap,
+    /// The names of those, as they are written, where that is wanted.
+    names: Vec<Bytes>,
     /// What came, with what is not passed on, as a head's fields are counted.
     bytes: usize,
     count: usize,
@@ -85,21 +92,27 @@ pub(super) enum Decoded {
 
 impl Decoder {
     pub fn new(framing: Framing) -> Self {
-        Self(match framing {
+        let state = match framing {
             Framing::Length(0) => State::Over,
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::Size { extensions: 0 },
             Framing::UntilClose => State::UntilClose,
-        })
+        };
+        Self { state, spelled: false }
+    }
+
+    /// Trailers say how they are written from now on, in a field of the mesh's own.
+    pub fn keep_letters(&mut self) {
+        self.spelled = true;
     }
 
     pub fn is_over(&self) -> bool {
-        matches!(self.0, State::Over)
+        matches!(self.state, State::Over)
     }
 
     /// How much is left, where that is known.
     pub fn left(&self) -> Option<u64> {
-        match self.0 {
+        match self.state {
             State::Length(left) => Some(left),
             State::Over => Some(0),
             _ => None,
@@ -109,7 +122,7 @@ impl Decoder {
     /// What its sender has begun and is to go on with, with a mark of how far it is; `buffer` is what came and
     /// was not taken. `None`: the body may rest where it is.
     pub fn begun(&self, buffer: &[u8]) -> Option<(Stall, u64)> {
-        match self.0 {
+        match self.state {
             State::Length(left) | State::Chunk { left, .. } => Some((Stall::Body, left)),
             // Half a line. Some send the end of a chunk with the beginning of the next.
             State::Size { .. } | State::ChunkEnd { .. } if !buffer.is_empty() => {
@@ -122,7 +135,7 @@ impl Decoder {
 
     /// How much memory the trailers take that have come so far, while they do.
     pub fn trailers_held(&self) -> Option<usize> {
-        match &self.0 {
+        match &self.state {
             State::Trailers(trailers) => Some(trailers.bytes + trailers.fields.len() * cost::FIELD),
             _ => None,
         }
@@ -130,8 +143,8 @@ impl Decoder {
 
     /// The connection has ended. `false`: the body has not.
     pub fn finish(&mut self) -> bool {
-        if matches!(self.0, State::UntilClose) {
-            self.0 = State::Over;
+        if matches!(self.state, State::UntilClose) {
+            self.state = State::Over;
         }
         self.is_over()
     }
@@ -139,14 +152,14 @@ impl Decoder {
     /// Takes the next part of the body off `buffer`.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Malformed> {
         loop {
-            match &mut self.0 {
+            match &mut self.state {
                 State::Over => return Ok(Decoded::End),
                 _ if buffer.is_empty() => return Ok(Decoded::More),
                 State::UntilClose => return Ok(Decoded::Data(buffer.split().freeze())),
                 State::Length(left) => {
                     let data = take(buffer, left);
                     if *left == 0 {
-                        self.0 = State::Over;
+                        self.state = State::Over;
                     }
                     return Ok(Decoded::Data(data));
                 }
@@ -158,7 +171,7 @@ impl Decoder {
                         return Err(Malformed("a chunked body has too many chunk extensions"));
                     }
                     buffer.advance(length + 2);
-                    self.0 = match size {
+                    self.state = match size {
                         0 => State::Trailers(Box::default()),
                         left => State::Chunk { left, extensions },
                     };
@@ -166,12 +179,12 @@ impl Decoder {
                 State::Chunk { left, extensions } => {
                     let data = take(buffer, left);
                     if *left == 0 {
-                        self.0 = State::ChunkEnd { extensions: *extensions };
+                        self.state = State::ChunkEnd { extensions: *extensions };
                         // The last chunk comes with its end as a rule, and whoever knows that can pass
                         // both on together.
                         if buffer.starts_with(b"\r\n0\r\n\r\n") {
                             buffer.advance(7);
-                            self.0 = State::Over;
+                            self.state = State::Over;
                         }
                     }
                     return Ok(Decoded::Data(data));
@@ -184,7 +197,7 @@ impl Decoder {
                         return Err(Malformed("a chunk is longer than its size says"));
                     }
                     buffer.advance(2);
-                    self.0 = State::Size { extensions: *extensions };
+                    self.state = State::Size { extensions: *extensions };
                 }
                 State::Trailers(trailers) => {
                     let found = line(buffer, HEADER_LIMIT).map_err(|bad| match buffer.len() {
@@ -194,8 +207,14 @@ impl Decoder {
                     let Some(length) = found? else { return Ok(Decoded::More) };
                     if length == 0 {
                         buffer.advance(2);
-                        let fields = std::mem::take(&mut trailers.fields);
-                        self.0 = State::Over;
+                        let mut fields = std::mem::take(&mut trailers.fields);
+                        let names = trailers.names.iter().map(|name| &**name);
+                        if !trailers.names.is_empty()
+                            && let Some(spelling) = Spelling::of(names, b"")
+                        {
+                            fields.extend([spelling.field()]);
+                        }
+                        self.state = State::Over;
                         return Ok(if fields.is_empty() { Decoded::End } else { Decoded::Trailers(fields) });
                     }
                     let (name, value) = field(&buffer[..length])?;
@@ -205,6 +224,10 @@ impl Decoder {
                         return Err(TRAILERS_TOO_LARGE);
                     }
                     if may_trail(&name) {
+                        if self.spelled {
+                            let name = &buffer[..name.as_str().len()];
+                            trailers.names.push(Bytes::copy_from_slice(name));
+                        }
                         trailers.fields.append(name, value);
                     }
                     buffer.advance(length + 2);
@@ -246,7 +269,7 @@ fn line(buffer: &[u8], limit: usize) -> Result<Option<usize>, Malformed> {
 }
 
 /// The size that a chunk's first line says, and how many bytes of extensions follow it.
-fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
+fn chunk_size(line: &[u8]) -> Result<(u64, u32), Malformed> {
     const BAD: Malformed = Malformed("a chunk has no valid size");
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     // Sixteen digits fit.
@@ -258,7 +281,7 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
     let controls = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
     match rest.first() {
         None => Ok((size, 0)),
-        Some(b';') if !rest.iter().any(controls) => Ok((size, rest.len())),
+        Some(b';') if !rest.iter().any(controls) => Ok((size, rest.len() as u32)),
         Some(_) => Err(BAD),
     }
 }

@@ -41,6 +41,7 @@ use crate::http::headers;
 use crate::http::record::Outline;
 use crate::http::reply::{HEADERS_TOO_LARGE, Reason, reply};
 use crate::http::server::{Connection, answer, decline};
+use crate::http::spelling::Spelling;
 use crate::http::upgrade::Leaving;
 use crate::link::REASON;
 use crate::metrics::Rejection;
@@ -449,17 +450,25 @@ impl Client {
         self.expectation = expects_continue.then(Box::default);
     }
 
+    /// Has the trailers of the request under way say how they are written.
+    pub(in crate::http) fn keep_letters(&mut self) {
+        if let Receiving::Reader(decoder) = &mut self.receiving {
+            decoder.keep_letters();
+        }
+    }
+
     /// Sends an interim answer. What does not leave now goes with the next thing that is written.
     pub(in crate::http) fn send_interim(
         &mut self,
         cx: &mut Context<'_>,
         status: StatusCode,
         headers: &HeaderMap,
+        spelling: Option<&Spelling>,
     ) {
         if status == StatusCode::CONTINUE {
             self.expectation = None;
         }
-        answer::put_interim(&mut self.output, status, headers);
+        answer::put_interim(&mut self.output, status, headers, spelling);
         let _ = self.output.poll_flush(cx, &mut self.io);
         if self.output.is_empty() {
             self.output.rest();

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 
-use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue, TE};
+use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue, TE, ValueIter};
 use http::{StatusCode, request};
 
 use super::date;
 use super::encode::Announced;
 use super::output::Sending;
 use crate::http::spelling::Spelling;
+use crate::link::SPELLING;
 
 /// Fields that are never copied from a message.
 const OURS: [&str; 6] =
@@ -72,6 +73,12 @@ pub(super) fn response(
     out.extend_from_slice(b"\r\n");
 }
 
+/// Writes a trailer section, as [`encode::trailers`](super::encode::trailers) does.
+#[cold]
+pub(super) fn trailers(out: &mut Vec<u8>, trailers: &HeaderMap, spelling: &Spelling) {
+    fields(out, trailers, Vec::new(), spelling, &[SPELLING.as_str()]);
+}
+
 fn length(own: &mut Vec<Own>, announced: Announced) {
     if let Some(length) = announced.length {
         own.push(("Content-Length", length.to_string().into_bytes()));
@@ -81,8 +88,9 @@ fn length(own: &mut Vec<Own>, announced: Announced) {
 }
 
 fn fields(out: &mut Vec<u8>, headers: &HeaderMap, mut own: Vec<Own>, spelling: &Spelling, ours: &[&str]) {
-    // How many of each name are written.
-    let mut written: HashMap<HeaderName, usize> = HashMap::new();
+    // What is not written yet of each name.
+    let mut left: HashMap<HeaderName, ValueIter<'_, HeaderValue>> = HashMap::new();
+    let mut cookies = headers.contains_key(COOKIE);
     for name in spelling.names() {
         if let Some(at) = own.iter().position(|(own, _)| own.as_bytes().eq_ignore_ascii_case(name)) {
             let (_, value) = own.remove(at);
@@ -95,19 +103,21 @@ fn fields(out: &mut Vec<u8>, headers: &HeaderMap, mut own: Vec<Own>, spelling: &
         }
         if key == COOKIE {
             // As they are where they went over HTTP/2 (RFC 9113, section 8.2.3).
-            cookies(out, name, headers, &mut written);
+            if std::mem::take(&mut cookies) {
+                line(out, name, &cookie(headers));
+            }
             continue;
         }
-        let count = written.entry(key.clone()).or_default();
-        if let Some(value) = headers.get_all(&key).iter().nth(*count) {
+        let values = left.entry(key).or_insert_with_key(|key| headers.get_all(key).into_iter());
+        if let Some(value) = values.next() {
             line(out, name, value.as_bytes());
-            *count += 1;
         }
     }
-    cookies(out, b"Cookie", headers, &mut written);
+    if cookies {
+        line(out, b"Cookie", &cookie(headers));
+    }
     for key in headers.keys().filter(|key| !ours.contains(&key.as_str()) && **key != COOKIE) {
-        let count = written.get(key).copied().unwrap_or_default();
-        for value in headers.get_all(key).iter().skip(count) {
+        for value in left.remove(key).unwrap_or_else(|| headers.get_all(key).into_iter()) {
             line(out, key.as_str().as_bytes(), value.as_bytes());
         }
     }
@@ -116,12 +126,10 @@ fn fields(out: &mut Vec<u8>, headers: &HeaderMap, mut own: Vec<Own>, spelling: &
     }
 }
 
-/// Writes all cookies as one, unless they are written.
-fn cookies(out: &mut Vec<u8>, name: &[u8], headers: &HeaderMap, written: &mut HashMap<HeaderName, usize>) {
+/// All cookies, as one.
+fn cookie(headers: &HeaderMap) -> Vec<u8> {
     let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    if !all.is_empty() && written.insert(COOKIE, all.len()).is_none() {
-        line(out, name, &all.join(&b"; "[..]));
-    }
+    all.join(&b"; "[..])
 }
 
 fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {

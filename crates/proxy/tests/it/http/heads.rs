@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use http::Request;
+use rustls_pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,7 +16,8 @@ use tulle_model::snapshot::{AppProtocol, Known};
 use tulle_proxy::Capture;
 
 use super::apps;
-use super::mesh::{Path, WAYS, Way, eventually, path, service_name};
+use super::mesh::{Authority, Node, Path, WAYS, Way, eventually, identity, path, service_name};
+use crate::believer::believer;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -23,6 +26,9 @@ fn set(path: &mut Path, change: impl FnOnce(&mut Http1Settings)) {
     let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("c")) else { panic!() };
     change(&mut Arc::make_mut(config).ports[0].http1);
     path.near.publish();
+    // The other node knows the same.
+    path.far.state.snapshot = path.near.state.snapshot.clone();
+    path.far.publish();
 }
 
 const REQUEST: &str = "POST /x HTTP/1.1\r\nHOST: c\r\nX-Zeta: 1\r\nACCEPT: a\r\nx-zeta: 2\r\nCookie: a=1\r\nX_Under: 3\r\n\
@@ -140,6 +146,120 @@ async fn what_the_mesh_says_of_bodies_stands_where_it_was_said() {
     }
 }
 
+/// Interim heads and trailers are the message's own as well.
+#[tokio::test]
+async fn interim_answers_and_trailers_stay_as_they_are_written() {
+    const REQUEST: &str = "POST / HTTP/1.1\r\nHost: c\r\nTE: trailers\r\nConnection: te\r\nTransfer-Encoding: chunked\r\n\r\n\
+         2\r\nhi\r\n0\r\nX-REQ: 1\r\nTulle-Spelling: ::\r\nx-Other: 2\r\nX-Req: 3\r\n\r\n";
+    const INTERIM: &str = "HTTP/1.1 103 Look  Here\r\nLINK: </a>\r\nX-Zed: 1\r\nlink: </b>\r\n\r\n";
+    let long = format!("HTTP/1.1 103 \r\nX-{}: 1\r\n\r\n", "A".repeat(1900)).repeat(30);
+    let end = "0\r\nX-Sum: 1\r\nx-B: 2\r\nX-SUM: 3\r\n\r\n";
+    let answer =
+        format!("{INTERIM}{long}HTTP/1.1 200 OK\r\nTRANSFER-Encoding: chunked\r\n\r\n2\r\nok\r\n{end}");
+    for way in WAYS {
+        let heard = Arc::<Mutex<String>>::default();
+        let (hearing, answer) = (heard.clone(), answer.clone());
+        let app = apps::script(move |mut stream| {
+            let (heard, answer) = (hearing.clone(), answer.clone());
+            async move {
+                let mut bytes = Vec::new();
+                while let Ok(1..) = stream.read_buf(&mut bytes).await {
+                    let text = String::from_utf8_lossy(&bytes);
+                    if text.contains("\r\n0\r\n") && text.ends_with("\r\n\r\n")
+                        || text.starts_with("GET ") && text.ends_with("\r\n\r\n")
+                    {
+                        *heard.lock().unwrap() = String::from_utf8(std::mem::take(&mut bytes)).unwrap();
+                        let _ = stream.write_all(answer.as_bytes()).await;
+                    }
+                }
+            }
+        })
+        .await;
+        let mut path = path(way, AppProtocol::Http1, app).await;
+        let mut client = TcpStream::connect(path.address).await.unwrap();
+        let plain = ask(&mut client, REQUEST, "\r\nx-b: 2\r\n\r\n").await;
+        assert!(
+            plain.starts_with("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\nlink: </b>\r\n"),
+            "{way:?}: {plain:.200}"
+        );
+        assert!(
+            heard.lock().unwrap().ends_with("\r\n0\r\nx-req: 1\r\nx-req: 3\r\nx-other: 2\r\n\r\n"),
+            "{way:?}"
+        );
+        set(&mut path, |settings| settings.preserve_case = true);
+        for _ in 0..2 {
+            let got = ask_until(&mut client, REQUEST, &[end, "\r\nx-sum: 3\r\nx-b: 2\r\n\r\n"]).await;
+            assert!(got.starts_with(INTERIM), "{way:?}: {got:.200}");
+            assert!(got.contains(&long) && got.ends_with(end), "{way:?}: {}", &got[got.len() - 300..]);
+            let heard = heard.lock().unwrap();
+            assert!(
+                heard.ends_with("\r\n0\r\nX-REQ: 1\r\nx-Other: 2\r\nX-Req: 3\r\n\r\n"),
+                "{way:?}: {heard}"
+            );
+        }
+        let request = Request::get("http://c/").header("te", "trailers").body(apps::full("")).unwrap();
+        let answer = apps::read(apps::http2(path.address).await.send_request(request).await.unwrap()).await;
+        let trailers = answer.trailers.unwrap();
+        assert_eq!(
+            (trailers.len(), answer.headers.contains_key("tulle-spelling")),
+            (3, false),
+            "{trailers:?}"
+        );
+    }
+}
+
+/// Whatever a peer says, a port that asks for nothing gets nothing, and one that does, no names but those that are there.
+#[tokio::test]
+async fn a_peer_keeps_letters_only_where_the_port_asks() {
+    let authority = Authority::new();
+    let mut far = Node::start("far", &authority).await;
+    let (app, heard) = recorder(ANSWER).await;
+    let endpoint = far.add_workload(&authority, "c-0", &[app.port()]);
+    far.add_service("c", AppProtocol::Http1, vec![endpoint]);
+    far.add_service("d", AppProtocol::Http1, Vec::new());
+    let asks = |far: &mut Node, service: &str| {
+        let snapshot = Arc::make_mut(&mut far.state.snapshot);
+        let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name(service)) else {
+            panic!()
+        };
+        Arc::make_mut(config).ports[0].http1.preserve_case = true;
+        far.publish();
+    };
+    asks(&mut far, "d");
+    let connector = believer(Some(&authority.certificate(&identity("a"))));
+    let tcp = TcpStream::connect(far.link).await.unwrap();
+    let name = ServerName::try_from("c.default.mesh.test").unwrap();
+    let tls = connector.connect(name, tcp).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(tls).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = async |spelling: &str| {
+        let request = Request::get("http://c/")
+            .header("tulle-workload", "default/c-0")
+            .header("tulle-port", app.port())
+            .header("tulle-app-version", "1")
+            .header("tulle-spelling", spelling)
+            .header("x-foo", "1")
+            .header("x-foo", "2")
+            .body(())
+            .unwrap();
+        let answer = timeout(SOON, client.send_request(request, true).unwrap().0).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200, "{spelling:.100}");
+        (heard.lock().unwrap().clone(), answer.headers().get("tulle-spelling").is_some())
+    };
+    let plain = "GET / HTTP/1.1\r\nhost: c\r\nx-foo: 1\r\nx-foo: 2\r\n\r\n";
+    let good = "c/80:X-FOO,hOST,X-Made-Up,X-foo,x-FOO:";
+    for said in [good, "X-FOO,hOST:", ":X-FOO,hOST:", "d/80:X-FOO,hOST:", "gone/80:X-FOO:", "/80:X-FOO:"] {
+        assert_eq!(ask(said).await, (plain.to_owned(), false), "{said}");
+    }
+    asks(&mut far, "c");
+    let kept = "GET / HTTP/1.1\r\nX-FOO: 1\r\nhOST: c\r\nX-foo: 2\r\n\r\n";
+    assert_eq!(ask(good).await, (kept.to_owned(), true));
+    let long = format!("c/80:{}X-FOO:", "X-FOO,".repeat(8000));
+    for said in [&long, "X-FOO,hOST:", "c/81:X-FOO:", "d/80:X-FOO:", "c/80:X-FOO", "c/80:X FOO:", "c/80"] {
+        assert_eq!(ask(said).await, (plain.to_owned(), false), "{said:.100}");
+    }
+}
+
 /// An application that answers after some time, and counts the requests that were given up before.
 async fn slow(pause: Duration) -> (SocketAddr, Arc<AtomicUsize>) {
     let given_up = Arc::<AtomicUsize>::default();
@@ -170,7 +290,7 @@ async fn half_closed(address: SocketAddr) -> TcpStream {
 
 #[tokio::test]
 async fn clients_that_close_their_side_have_as_long_as_the_port_says() {
-    for way in [Way::SameNode, Way::Link] {
+    for way in WAYS {
         let (app, given_up) = slow(Duration::from_millis(1500)).await;
         let mut path = path(way, AppProtocol::Http1, app).await;
         let cuts = |path: &Path| {

@@ -13,6 +13,7 @@ use crate::http::body::Body;
 use crate::http::http1::buffers;
 use crate::http::http1::encode::{self, Announced};
 use crate::http::http1::output::{Output, Sending};
+use crate::http::spelling::Spelling;
 use crate::progress::Stall;
 use crate::tcp::Reset;
 
@@ -27,9 +28,14 @@ pub(super) struct Asked {
 }
 
 /// Puts an interim answer (RFC 9110, section 15.2).
-pub(super) fn put_interim(output: &mut Output, status: StatusCode, headers: &HeaderMap) {
+pub(super) fn put_interim(
+    output: &mut Output,
+    status: StatusCode,
+    headers: &HeaderMap,
+    spelling: Option<&Spelling>,
+) {
     let announced = Announced::of_response(&Method::GET, Version::HTTP_11, status, headers, None);
-    encode::response(output.buffer(), Version::HTTP_11, status, headers, announced, b"", None);
+    encode::response(output.buffer(), Version::HTTP_11, status, headers, announced, b"", spelling);
 }
 
 /// Writes an answer to its end; whether the connection can be kept after it. `last`: it is not, in any case.

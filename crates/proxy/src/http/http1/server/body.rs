@@ -14,7 +14,7 @@ use crate::http::body::BodyError;
 use crate::http::headers::named_by_connection;
 use crate::http::http1::framing::Decoded;
 use crate::http::http1::input::Lost;
-use crate::http::trailers::passed_on;
+use crate::http::trailers::passed_on_as_written;
 
 /// It has the reading side of the connection until it ends or is dropped.
 pub(super) struct Incoming {
@@ -83,7 +83,7 @@ impl http_body::Body for Incoming {
         }
         Poll::Ready(match decoded {
             Ok(Decoded::Data(data)) => Some(Ok(Frame::data(data))),
-            Ok(Decoded::Trailers(trailers)) => passed_on(trailers, &this.named).map(Ok),
+            Ok(Decoded::Trailers(trailers)) => passed_on_as_written(trailers, &this.named).map(Ok),
             Ok(Decoded::End | Decoded::More) => None,
             Err(lost) => Some(Err(lost.into())),
         })
