@@ -21,6 +21,8 @@ pub enum UpstreamErrorKind {
     NoCertificate,
     /// The connection ended, or the stream was reset, before the answer was complete.
     ConnectionLost,
+    /// Something of an answer came, and it is malformed, breaks off in its head, or switches protocols unasked.
+    BadAnswer,
     /// The application reset the stream before it answered, with that code (RFC 9113, section 7).
     Reset(u32),
     /// The peer takes no more streams at a time. Where a repetition is safe, the peer has sent the request back
@@ -53,6 +55,7 @@ impl UpstreamErrorKind {
                 "connect-failed"
             }
             Self::ConnectionLost | Self::Reset(_) | Self::WentAway => "connection-lost",
+            Self::BadAnswer => "bad-answer",
             Self::StreamsFull => "streams-full",
             Self::Draining => "draining",
             Self::Timeout => "timeout",

@@ -108,7 +108,7 @@ async fn pass(
     };
     let status = response.status();
     if let Err(problem) = headers::normalize_response(status, response.headers_mut()) {
-        return reply(Reason::ConnectionLost, &format!("{}: {}", workload.name, problem.0));
+        return reply(Reason::BadAnswer, &format!("{}: {}", workload.name, problem.0));
     }
     let mut in_flight = Some(in_flight);
     let messages = (version == AppVersion::Http2

@@ -136,6 +136,10 @@ impl Pool {
                     let message = format!("{address}: {why}");
                     return Err(UpstreamError::after_sending(UpstreamErrorKind::Timeout, message));
                 }
+                Err(Failed { why, answered: true, .. }) => {
+                    let message = format!("the answer of {address} cannot be passed on: {why}");
+                    return Err(UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, message));
+                }
                 Err(Failed { why, unsent, .. }) => {
                     if reused {
                         self.set_proven(address, false);

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ use crate::http::record::{Destination, Outcome, Record};
 use crate::http::replay::Replay;
 use crate::http::reply::{self, Reason};
 use crate::http::retry::Attempts;
+use crate::http::server::{Connection, unless_cut};
 use crate::http::spelling::{Spelling, Written};
 use crate::http2::RequestHead;
 use crate::inbound;
@@ -55,7 +57,7 @@ pub(crate) struct Call<'h> {
     pub head: &'h mut Parts,
     pub body: Body,
     pub target: Target,
-    pub caller: Caller,
+    pub caller: &'h Caller,
     /// The head as it came, in HTTP/1.
     pub written: Option<Written>,
 }
@@ -106,47 +108,65 @@ pub(crate) enum Hop {
 
 /// Answers a call.
 pub(crate) async fn forward(
-    worker: &Rc<Worker>,
-    source: &Arc<LocalWorkload>,
+    client: &Connection,
     record: &Record,
     call: Call<'_>,
 ) -> (Outcome, Response<Body>) {
     let Call { head, body, target, caller, written } = call;
-    let mut route = match Route::find(worker, record, head, target).await {
+    let mut route = match Route::find(&client.worker, record, head, target).await {
         Ok(route) => route,
         Err(refusal) => return refusal.into_answer(),
     };
     route.spell(head, written, &caller.asker);
     let replay = Replay::new(body, &caller.account);
     loop {
-        let hop = match route.next(worker) {
+        let hop = match route.next(&client.worker) {
             Ok(hop) => hop,
             Err(refusal) => return route.refused(refusal),
         };
-        let sent = send(worker, source, &caller, &hop, route.version(), head, replay.body());
-        let (failure, answer) = match sent.await {
+        let sent = {
+            let sent = pin!(send(
+                &client.worker,
+                &client.source,
+                caller,
+                &hop,
+                route.version(),
+                head,
+                replay.body()
+            ));
+            unless_cut(&client.cut, sent).await
+        };
+        let Some(sent) = sent else {
+            // What it was sent to may have begun to work on it.
+            let answer = reply::reply(Reason::HalfClosed, &client.why_cut());
+            let mut outcome = route.outcome(&client.worker, hop);
+            outcome.reason = Some(Reason::HalfClosed);
+            return (outcome, answer);
+        };
+        let (failure, answer) = match sent {
             Ok(response) => match mesh_made(&response) {
                 None => {
                     replay.commit();
                     give_headers(std::mem::take(&mut head.headers));
-                    return (route.succeeded(worker, hop), response);
+                    return (route.succeeded(&client.worker, hop), response);
                 }
                 Some(error) => (error, Some(response)),
             },
             Err(error) => (error, None),
         };
         tracing::debug!(
-            source = %source.name,
+            source = %client.source.name,
             endpoint = ?hop.address(),
             reason = failure.kind.reason(),
             "attempt failed: {failure}"
         );
-        route.note(worker, &hop, &failure);
+        route.note(&client.worker, &hop, &failure);
         if let Some((reason, message)) = replay.fault() {
-            return (route.given_up(worker, hop, reason), reply::reply(reason, message));
+            return (route.given_up(&client.worker, hop, reason), reply::reply(reason, message));
         }
         let repeatable = replay.possible();
-        let repeat = route.failed(worker, source, record, &hop, &head.method, &failure, repeatable);
+        let repeat =
+            route.failed(&client.worker, &client.source, record, &hop, &head.method, &failure, repeatable);
         if !repeat {
             let mut answer = answer.unwrap_or_else(|| reply::failed(&failure));
             answer.headers_mut().remove(RETRY);
@@ -155,7 +175,7 @@ pub(crate) async fn forward(
             }
             // As it was said to the client.
             let said = answer.headers().get(REASON).and_then(|reason| Reason::of(reason.as_bytes()));
-            return (route.given_up(worker, hop, said.unwrap_or(failure.kind.into())), answer);
+            return (route.given_up(&client.worker, hop, said.unwrap_or(failure.kind.into())), answer);
         }
         if failure.is_nobodys() {
             Box::pin(tokio::time::sleep(route.attempts.pause())).await;
@@ -209,6 +229,7 @@ impl Route {
     pub fn spell(&self, head: &mut Parts, written: Option<Written>, asker: &Asker) {
         if self.preserve_case
             && self.version == AppVersion::Http1
+            && let Kind::Service { backend, port } = &self.kind
             && let Some(spelling) = written.and_then(|Written(bytes)| Spelling::of_request(&bytes))
         {
             head.extensions.insert(spelling.asked_by(&backend.name, *port));
@@ -222,7 +243,6 @@ impl Route {
 
     /// Chooses where the next attempt goes.
     pub fn next(&mut self, worker: &Worker) -> Result<Hop, Refusal> {
-            && let Kind::Service { backend, port } = &self.kind
         self.attempts.begin();
         let picked = match &mut self.kind {
             Kind::Outside { addresses } => addresses.next().map(Hop::Outside),
@@ -536,7 +556,7 @@ async fn send_plain(
     let mut response = worker.apps.request(address, version, head, body, caller).await?;
     let status = response.status();
     headers::normalize_response(status, response.headers_mut()).map_err(|problem| {
-        UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0.to_owned())
+        UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, problem.0.to_owned())
     })?;
     Ok(response)
 }
@@ -560,6 +580,7 @@ fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
             Failure::Reset(code.0)
         }
         b"connection-lost" => Failure::ConnectionLost,
+        b"bad-answer" => Failure::BadAnswer,
         b"headers-too-large" => Failure::HeadersTooLarge,
         b"answer-headers-too-large" => Failure::AnswerHeadersTooLarge,
         b"bad-request" => Failure::Caller,

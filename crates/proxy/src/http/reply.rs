@@ -25,6 +25,8 @@ pub enum Reason {
     ConnectFailed,
     /// The connection broke before the answer began.
     ConnectionLost,
+    /// What the application answered cannot be passed on.
+    BadAnswer,
     Draining,
     /// The application takes no more streams at a time, and too many wait for one, or one has waited too long.
     StreamsFull,
@@ -53,12 +55,13 @@ pub enum Reason {
 }
 
 /// All of them.
-pub const REASONS: [Reason; 20] = [
+pub const REASONS: [Reason; 22] = [
     Reason::NoEndpoints,
     Reason::NoRoute,
     Reason::InvalidBackend,
     Reason::ConnectFailed,
     Reason::ConnectionLost,
+    Reason::BadAnswer,
     Reason::Draining,
     Reason::StreamsFull,
     Reason::UnknownService,
@@ -66,6 +69,7 @@ pub const REASONS: [Reason; 20] = [
     Reason::Timeout,
     Reason::BadRequest,
     Reason::RequestTimeout,
+    Reason::HalfClosed,
     Reason::HeadersTooLarge,
     Reason::AnswerHeadersTooLarge,
     Reason::Unsupported,
@@ -83,8 +87,31 @@ impl Reason {
     }
 
     /// Its place in [`REASONS`].
-    pub fn index(self) -> usize {
-        REASONS.iter().position(|reason| *reason == self).unwrap_or_default()
+    pub const fn index(self) -> usize {
+        match self {
+            Self::NoEndpoints => 0,
+            Self::NoRoute => 1,
+            Self::InvalidBackend => 2,
+            Self::ConnectFailed => 3,
+            Self::ConnectionLost => 4,
+            Self::BadAnswer => 5,
+            Self::Draining => 6,
+            Self::StreamsFull => 7,
+            Self::UnknownService => 8,
+            Self::EgressDenied => 9,
+            Self::Timeout => 10,
+            Self::BadRequest => 11,
+            Self::RequestTimeout => 12,
+            Self::HalfClosed => 13,
+            Self::HeadersTooLarge => 14,
+            Self::AnswerHeadersTooLarge => 15,
+            Self::Unsupported => 16,
+            Self::NotUpgraded => 17,
+            Self::MaxForwards => 18,
+            Self::Shed(Shed::Memory) => 19,
+            Self::Shed(Shed::Descriptors) => 20,
+            Self::Shed(Shed::Applications) => 21,
+        }
     }
 
     /// Who is to blame, if anybody: the caller for what it sent, asked for or has used up; else the destination, or the way
@@ -105,6 +132,7 @@ impl Reason {
             | Self::InvalidBackend
             | Self::ConnectFailed
             | Self::ConnectionLost
+            | Self::BadAnswer
             | Self::Draining
             | Self::StreamsFull
             | Self::UnknownService
@@ -123,6 +151,7 @@ impl Reason {
             Self::InvalidBackend => "invalid-backend",
             Self::ConnectFailed => "connect-failed",
             Self::ConnectionLost => "connection-lost",
+            Self::BadAnswer => "bad-answer",
             Self::Draining => "draining",
             Self::StreamsFull => "streams-full",
             Self::UnknownService => "unknown-service",
@@ -148,6 +177,7 @@ impl Reason {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::InvalidBackend => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ConnectionLost
+            | Self::BadAnswer
             | Self::UnknownService
             | Self::EgressDenied
             | Self::NotUpgraded
@@ -174,6 +204,7 @@ impl From<UpstreamErrorKind> for Reason {
             UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::Reset(_) | UpstreamErrorKind::WentAway => {
                 Self::ConnectionLost
             }
+            UpstreamErrorKind::BadAnswer => Self::BadAnswer,
             UpstreamErrorKind::StreamsFull => Self::StreamsFull,
             UpstreamErrorKind::Draining => Self::Draining,
             UpstreamErrorKind::Timeout => Self::Timeout,
@@ -278,8 +309,37 @@ mod tests {
 
     #[test]
     fn each_reason_has_a_place_of_its_own_and_blames_the_caller_for_4xx() {
-        for (place, reason) in REASONS.into_iter().enumerate() {
-            assert_eq!(reason.index(), place, "{}", reason.as_str());
+        // A new one has no place here until it is named.
+        let after = |reason| match reason {
+            Reason::NoEndpoints => Some(Reason::NoRoute),
+            Reason::NoRoute => Some(Reason::InvalidBackend),
+            Reason::InvalidBackend => Some(Reason::ConnectFailed),
+            Reason::ConnectFailed => Some(Reason::ConnectionLost),
+            Reason::ConnectionLost => Some(Reason::BadAnswer),
+            Reason::BadAnswer => Some(Reason::Draining),
+            Reason::Draining => Some(Reason::StreamsFull),
+            Reason::StreamsFull => Some(Reason::UnknownService),
+            Reason::UnknownService => Some(Reason::EgressDenied),
+            Reason::EgressDenied => Some(Reason::Timeout),
+            Reason::Timeout => Some(Reason::BadRequest),
+            Reason::BadRequest => Some(Reason::RequestTimeout),
+            Reason::RequestTimeout => Some(Reason::HalfClosed),
+            Reason::HalfClosed => Some(Reason::HeadersTooLarge),
+            Reason::HeadersTooLarge => Some(Reason::AnswerHeadersTooLarge),
+            Reason::AnswerHeadersTooLarge => Some(Reason::Unsupported),
+            Reason::Unsupported => Some(Reason::NotUpgraded),
+            Reason::NotUpgraded => Some(Reason::MaxForwards),
+            Reason::MaxForwards => Some(Reason::Shed(Shed::Memory)),
+            Reason::Shed(Shed::Memory) => Some(Reason::Shed(Shed::Descriptors)),
+            Reason::Shed(Shed::Descriptors) => Some(Reason::Shed(Shed::Applications)),
+            Reason::Shed(Shed::Applications) => None,
+        };
+        let all: Vec<Reason> =
+            std::iter::successors(Some(Reason::NoEndpoints), |reason| after(*reason)).collect();
+        assert_eq!(all.len(), REASONS.len());
+        for reason in all {
+            assert_eq!(REASONS[reason.index()], reason, "{}", reason.as_str());
+            assert_eq!(Reason::of(reason.as_str().as_bytes()), Some(reason));
             if reason.status().is_client_error() {
                 assert_eq!(reason.verdict(), Verdict::Refused, "{}", reason.as_str());
             }

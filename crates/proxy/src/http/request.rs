@@ -63,6 +63,10 @@ pub(crate) async fn request(
                 return Err(UpstreamError::after_sending(kind, format!("the {what} {to}: {error}")));
             }
             Error::Reset(code) => UpstreamErrorKind::Reset(code.0),
+            Error::Malformed(_) => {
+                let message = format!("the answer of {to} cannot be passed on: {error}");
+                return Err(UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, message));
+            }
             _ => UpstreamErrorKind::ConnectionLost,
         };
         let safe_to_retry = !sent || error.is_unprocessed();

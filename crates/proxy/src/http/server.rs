@@ -6,7 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -69,14 +69,26 @@ impl Connection {
         record::count_unsent(&self.worker, &self.source, &destination, Protocol::Tcp, None, Verdict::Refused);
     }
 
-    /// The answer to a request whose client was let go meanwhile.
+    /// Why a client was let go, for people.
     #[cold]
-    fn let_go(&self) -> (Outcome, Response<Body>) {
-        let message = format!(
+    pub fn why_cut(&self) -> String {
+        format!(
             "the client closed its side, and there was no answer within {:?} (tulle.dev/half-close-timeout)",
             self.half_close()
-        );
-        Refusal::new(Reason::HalfClosed, message, self.destination()).into_answer()
+        )
+    }
+
+    /// Counts and logs a request whose client was let go before any of it was sent anywhere, and answers it.
+    #[cold]
+    pub fn let_go(&self, outline: &Outline) -> Response<Body> {
+        let destination = match (&self.destination, &*self.asked.borrow()) {
+            (HttpDestination::Service { service, .. }, _) | (HttpDestination::Proxy, Some((service, _))) => {
+                Destination::Service(service.clone())
+            }
+            (HttpDestination::Proxy, None) => Destination::External,
+        };
+        record::unread(&self.worker, &self.source, &destination, Reason::HalfClosed, outline);
+        reply(Reason::HalfClosed, &self.why_cut())
     }
 
     /// How long a client that has closed its side may take nothing of an answer.
@@ -119,17 +131,14 @@ pub async fn serve(
     }
 }
 
-/// What comes of `forwarded`, unless the client is let go before.
-fn unless_let_go(
-    cx: &Connection,
-    mut forwarded: Pin<&mut impl Future<Output = (Outcome, Response<Body>)>>,
-) -> impl Future<Output = (Outcome, Response<Body>)> {
-    poll_fn(move |task| {
-        let polled = forwarded.as_mut().poll(task);
-        if polled.is_pending() && cx.cut.get() {
-            return Poll::Ready(cx.let_go());
-        }
-        polled
+/// What comes of it, unless the client is let go before ([`Connection::cut`]).
+pub(super) fn unless_cut<T>(
+    cut: &Cell<bool>,
+    mut awaited: Pin<&mut impl Future<Output = T>>,
+) -> impl Future<Output = Option<T>> {
+    poll_fn(move |task| match awaited.as_mut().poll(task) {
+        Poll::Pending if cut.get() => Poll::Ready(None),
+        polled => polled.map(Some),
     })
 }
 
@@ -187,8 +196,11 @@ pub(super) async fn answer(
             }
         }
         Ok(target) => {
-            if explicit && let Target::Service { service, port } = &target {
-                *cx.asked.borrow_mut() = Some((service.clone(), *port));
+            if explicit {
+                *cx.asked.borrow_mut() = match &target {
+                    Target::Service { service, port } => Some((service.clone(), *port)),
+                    Target::Outside { .. } => None,
+                };
             }
             if version == Version::HTTP_10 {
                 // It cannot be waiting for an interim answer (RFC 9110, section 10.1.1).
@@ -196,16 +208,11 @@ pub(super) async fn answer(
             }
             let caller = Caller { account: cx.account.clone(), asker };
             record.watch(&mut body);
-            let call = Call { head, body, target, caller, written };
+            let call = Call { head, body, target, caller: &caller, written };
             match on_upgrade {
                 // Boxed, as all that is rare: every connection has room for what is not.
-                Some(wish) => {
-                    let upgrading = upgrade::forward(&cx.worker, &cx.source, &record, call, wish);
-                    unless_let_go(cx, Box::pin(upgrading).as_mut()).await
-                }
-                None => {
-                    unless_let_go(cx, pin!(forward::forward(&cx.worker, &cx.source, &record, call))).await
-                }
+                Some(wish) => Box::pin(upgrade::forward(cx, &record, call, wish)).await,
+                None => forward::forward(cx, &record, call).await,
             }
         }
     };

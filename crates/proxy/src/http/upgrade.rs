@@ -7,6 +7,7 @@
 //! them as it is ([`websocket`]), and becomes one of HTTP/1.1 (RFC 6455) otherwise. What is no tunnel is no
 //! success for that client, which would take it for one.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use crate::http::headers::{self, AppVersion};
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, exchange};
 use crate::http::record::{Destination, Outcome, Record};
 use crate::http::reply::{self, Reason};
+use crate::http::server::{self, unless_cut};
 use crate::http::websocket::{self, Answered};
 use crate::http2::{Protocol, Tunnel};
 use crate::metrics::EdgeMetrics;
@@ -84,12 +86,12 @@ pub(super) fn wanted(head: &Parts, client: Leaving) -> Option<Wish> {
 
 /// Answers a request that wishes to leave HTTP.
 pub(super) async fn forward(
-    worker: &Rc<Worker>,
-    source: &Arc<LocalWorkload>,
+    client: &server::Connection,
     record: &Record,
     call: Call<'_>,
     wish: Wish,
 ) -> (Outcome, Response<Body>) {
+    let (worker, source) = (&client.worker, &client.source);
     let Call { head, body, target, caller, written } = call;
     let account = &caller.account;
     if let Err(problem) = rewrite(head, &wish.form) {
@@ -122,7 +124,7 @@ pub(super) async fn forward(
     };
     let http2 = route.version() == AppVersion::Http2;
     let opened = if http2 {
-        match websocket::ask(worker, opened, head, &caller).await {
+        match websocket::ask(worker, opened, head, caller).await {
             Ok(Some(answered)) => {
                 let mut outcome = route.succeeded(worker, hop);
                 let edge = record.edge(worker, source, &outcome);
@@ -148,9 +150,17 @@ pub(super) async fn forward(
     }
     let mut outcome = route.succeeded(worker, hop);
     let edge = record.edge(worker, source, &outcome);
-    let response = match speak(worker, opened, head, body, wish, &caller, edge).await {
-        Ok(response) => response,
-        Err(error) if http2 && error.kind == UpstreamErrorKind::ConnectionLost => {
+    let mut spoken = pin!(speak(worker, opened, head, body, wish, caller, edge));
+    let response = match unless_cut(&client.cut, spoken.as_mut()).await {
+        None => {
+            outcome.reason = Some(Reason::HalfClosed);
+            reply::reply(Reason::HalfClosed, &client.why_cut())
+        }
+        Some(Ok(response)) => response,
+        Some(Err(error))
+            if http2
+                && matches!(error.kind, UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::BadAnswer) =>
+        {
             let message = format!(
                 "the application speaks HTTP/2, and does not say that it takes WebSockets there \
                  (SETTINGS_ENABLE_CONNECT_PROTOCOL); nor does it in HTTP/1.1: {error}"
@@ -158,7 +168,7 @@ pub(super) async fn forward(
             outcome.reason = Some(Reason::Unsupported);
             reply::reply(Reason::Unsupported, &message)
         }
-        Err(error) => {
+        Some(Err(error)) => {
             outcome.reason = Some(error.kind.into());
             failed(&error)
         }
@@ -247,12 +257,14 @@ async fn speak(
     };
     let outgoing = Outgoing { head, upgrade, caller };
     let answer = exchange(Connection::new(upstream, worker.sweep.clone()), outgoing, body).await.map_err(
-        |Failed { why, oversized, shed, .. }| {
+        |Failed { why, oversized, shed, answered, .. }| {
             if let Some(shed) = shed {
                 return UpstreamError { safe_to_retry: false, ..UpstreamError::shed(shed) };
             }
             let kind = if oversized {
                 UpstreamErrorKind::AnswerHeadersTooLarge
+            } else if answered {
+                UpstreamErrorKind::BadAnswer
             } else {
                 UpstreamErrorKind::ConnectionLost
             };
@@ -280,9 +292,8 @@ async fn speak(
         return refused(answer, counted);
     }
     let (mut answer, upstream, read) = answer.into_upgraded();
-    headers::normalize_response(answer.status, &mut answer.headers).map_err(|problem| {
-        UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0.to_owned())
-    })?;
+    headers::normalize_response(answer.status, &mut answer.headers)
+        .map_err(|problem| UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, problem.0))?;
     match &wish.form {
         Form::Upgrade(wanted) => {
             answer.headers.insert(UPGRADE, protocol.unwrap_or_else(|| wanted.clone()));
@@ -314,7 +325,7 @@ fn answer_http2(
 ) -> Result<Response<Body>, UpstreamError> {
     let Answered { mut head, mut sender, receiver } = answered;
     headers::normalize_response(head.status, &mut head.headers)
-        .map_err(|problem| UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0))?;
+        .map_err(|problem| UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, problem.0))?;
     if !head.status.is_success() {
         sender.send(&mut Bytes::new(), true);
         return Ok(Response::from_parts(head, Body::from(receiver)));
@@ -333,7 +344,7 @@ fn refused(answer: Answer<Upstream>, counted: Counted) -> Result<Response<Body>,
     let mut response = answer.into_response(drop);
     let status = response.status();
     if let Err(problem) = headers::normalize_response(status, response.headers_mut()) {
-        return Err(UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, problem.0));
+        return Err(UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, problem.0));
     }
     let mut held = Some(counted);
     response.body_mut().observe(move |event| {

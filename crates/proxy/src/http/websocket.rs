@@ -14,7 +14,7 @@ use super::upgrade::Connected;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
-use crate::http2::{Connection, Handle, Limits, Plain, Receiver, RequestHead, Sender, WhenReset};
+use crate::http2::{Connection, Error, Handle, Limits, Plain, Receiver, RequestHead, Sender, WhenReset};
 use crate::progress::Side;
 use crate::worker::Worker;
 
@@ -78,7 +78,11 @@ pub(super) async fn ask(
         return Ok(None);
     }
     let request = RequestHead { method: &Method::CONNECT, ..RequestHead::new(head, &[]) };
-    let lost = |error| {
+    let lost = |error: Error| {
+        if let Error::Malformed(_) = error {
+            let message = format!("the answer to a request for a WebSocket cannot be passed on: {error}");
+            return UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, message);
+        }
         let message = format!("the connection broke before the WebSocket was answered: {error}");
         UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, message)
     };

@@ -305,6 +305,7 @@ impl Core {
             Some(None) => self.ended.clone().map(Error::Connection),
             Some(Some(Reset::ByPeer(reason))) => Some(Error::Reset(reason)),
             Some(Some(Reset::Here(reason))) => Some(Error::ResetHere(reason)),
+            Some(Some(Reset::Malformed(reason))) => Some(Error::Malformed(reason)),
             Some(Some(Reset::NotProcessed)) => Some(Error::NotProcessed),
             Some(Some(Reset::Full)) => Some(Error::Full),
             Some(Some(Reset::Stalled)) => Some(Error::Stalled),
@@ -324,8 +325,8 @@ impl Core {
             return self.forget_if_done(id);
         }
         stream.reset = Some(why);
-        let cut = self.server && stream.receiving == Way::Open;
         self.interims.forget(id);
+        let cut = self.server && stream.receiving == Way::Open;
         if !self.server && stream.unanswered && !self.resets.take(self.now) {
             self.resets_spent = self.limits.when_reset == WhenReset::Leave;
         }
@@ -565,8 +566,8 @@ impl Core {
             stream.wake_sender();
         }
         self.streams.retain(|_, stream| stream.receiver_held || stream.sender_held);
-        self.waiting.clear();
         self.interims = Interims::default();
+        self.waiting.clear();
         self.unsent = 0;
         self.call_next();
         if let Some(waker) = self.pinger.take() {

@@ -112,8 +112,10 @@ impl From<std::io::Error> for Ended {
 pub enum Error {
     /// The peer reset it.
     Reset(Reason),
-    /// We reset it: the peer's message is malformed, or nobody waits for it any longer.
+    /// We reset it: nobody waits for it any longer, or (servers) the peer's message is malformed.
     ResetHere(Reason),
+    /// We reset it: what the peer answered is malformed (clients).
+    Malformed(Reason),
     /// The peer goes away, and has not looked at it.
     NotProcessed,
     /// The peer has refused it: as many are open as it takes at a time.
@@ -154,6 +156,7 @@ impl fmt::Display for Error {
         match self {
             Self::Reset(reason) => write!(f, "the peer reset the stream: {reason}"),
             Self::ResetHere(reason) => write!(f, "the stream was reset: {reason}"),
+            Self::Malformed(reason) => write!(f, "it is malformed, and its stream was reset: {reason}"),
             Self::NotProcessed => f.write_str("the peer went away before it looked at the request"),
             Self::Full => f.write_str("the peer takes no more streams at a time"),
             Self::Stalled => f.write_str("the peer made no progress for too long"),

@@ -578,11 +578,12 @@ impl Core {
     /// one stream's fault is not held against the others (CVE-2025-8671 is about clients).
     pub(super) fn fail(&mut self, id: u32, reason: Reason) -> Result<(), Violation> {
         let asked = !self.server && self.streams.get(&id).is_some_and(|stream| stream.reset.is_none());
-        self.reset(id, reason);
         if asked {
+            self.reset_as(id, Reset::Malformed(reason), reason);
             self.faults += 1;
             return Ok(());
         }
+        self.reset(id, reason);
         self.mistake("it makes us reset stream after stream")
     }
 

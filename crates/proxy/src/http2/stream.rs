@@ -25,6 +25,8 @@ pub(super) enum Way {
 pub(super) enum Reset {
     ByPeer(Reason),
     Here(Reason),
+    /// The same, for what the peer answered (clients).
+    Malformed(Reason),
     /// The peer goes away without having looked at it.
     NotProcessed,
     /// The peer refused it: as many are open as it takes at a time.

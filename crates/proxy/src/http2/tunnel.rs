@@ -107,7 +107,7 @@ impl AsyncWrite for Tunnel {
 
 pub(super) fn io_error(error: Error) -> io::Error {
     let kind = match &error {
-        Error::Reset(_) | Error::ResetHere(_) => io::ErrorKind::ConnectionReset,
+        Error::Reset(_) | Error::ResetHere(_) | Error::Malformed(_) => io::ErrorKind::ConnectionReset,
         Error::Connection(Ended::Io(io)) => io.kind(),
         _ => io::ErrorKind::BrokenPipe,
     };

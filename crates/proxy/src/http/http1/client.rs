@@ -98,11 +98,20 @@ pub(crate) struct Failed {
     pub stalled: bool,
     /// There is no memory for the head of the answer.
     pub shed: Option<Shed>,
+    /// Something of an answer came, and none that can be passed on: the application has had the request.
+    pub answered: bool,
 }
 
 impl Failed {
     fn new(why: impl fmt::Display) -> Self {
-        Self { why: why.to_string(), unsent: None, oversized: false, stalled: false, shed: None }
+        Self {
+            why: why.to_string(),
+            unsent: None,
+            oversized: false,
+            stalled: false,
+            shed: None,
+            answered: false,
+        }
     }
 }
 
@@ -230,15 +239,12 @@ pub(crate) async fn exchange<IO: Stream>(
             Ok(Answer { head: parts, whole, decoder, rest, keep, keep_seconds })
         }
         Err(NoAnswer::Unsent(error)) => Err(Failed {
-            why: error.to_string(),
             unsent: match (whole, upload) {
                 (Some(bytes), _) => Some(Body::whole(bytes)),
                 (None, Some(upload)) => upload.take_back(),
                 (None, None) => None,
             },
-            oversized: false,
-            stalled: false,
-            shed: None,
+            ..Failed::new(error)
         }),
         Err(NoAnswer::Shed(shed)) => Err(Failed { shed: Some(shed), ..Failed::new(shed.message()) }),
         Err(no_answer @ NoAnswer::Head(NoHead::Bad(Bad::TooLarge))) => {
@@ -247,10 +253,18 @@ pub(crate) async fn exchange<IO: Stream>(
         Err(no_answer @ (NoAnswer::Stalled(_) | NoAnswer::Interim)) => {
             Err(Failed { stalled: true, ..Failed::new(no_answer) })
         }
-        Err(no_answer) => Err(match broken {
-            Some(error) => Failed::new(format_args!("{error}; {no_answer}")),
-            None => Failed::new(no_answer),
-        }),
+        Err(no_answer) => {
+            let answered = match &no_answer {
+                NoAnswer::Body(_) => false,
+                NoAnswer::Switched | NoAnswer::Head(NoHead::Bad(_) | NoHead::Cut) => true,
+                _ => interim.count() > 0 || !connection.input.is_empty(),
+            };
+            let failed = match broken {
+                Some(error) => Failed::new(format_args!("{error}; {no_answer}")),
+                None => Failed::new(no_answer),
+            };
+            Err(Failed { answered, ..failed })
+        }
     }
 }
 

@@ -241,7 +241,10 @@ async fn serve_request(
                 // It is told, in case that it listens.
                 Poll::Ready(Gone) if cx.cut.get() => match answer.as_mut().poll(task) {
                     Poll::Ready(response) => Poll::Ready(Ok(response)),
-                    Poll::Pending => Poll::Ready(Err(Gone)),
+                    Poll::Pending => {
+                        let method = Some(asked.method.to_string());
+                        Poll::Ready(Ok(cx.let_go(&Outline { method, ..Outline::default() })))
+                    }
                 },
                 gone => gone.map(Err),
             }

@@ -113,6 +113,8 @@ async fn rude() -> std::net::SocketAddr {
                 let _ = stream.write_all(head.as_bytes()).await;
                 return;
             }
+            path if path.starts_with("/bad") => "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+            path if path.starts_with("/cut") => "HTTP/1.1 200 OK\r\nx: y\r\n",
             path if path.starts_with("/500") => "HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n",
             path if path.starts_with("/404") => "HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n",
             path if path.starts_with("/body") => {
@@ -159,6 +161,8 @@ fn causes() -> Vec<Cause> {
         ("its own 500", format!("GET /500 {CLOSE}\r\n"), false, "500", "", Destination, AsTheWay),
         ("broken answer", format!("GET /broken {CLOSE}\r\n"), false, "200", "", Destination, AsTheWay),
         ("lost", format!("GET /lost {CLOSE}\r\n"), false, "502", "connection-lost", Destination, AsTheWay),
+        ("bad answer", format!("GET /bad {CLOSE}\r\n"), false, "502", "bad-answer", Destination, AsTheWay),
+        ("cut answer", format!("GET /cut {CLOSE}\r\n"), false, "502", "bad-answer", Destination, AsTheWay),
         (
             "large answer",
             format!("GET /large {CLOSE}\r\n"),
@@ -279,6 +283,42 @@ async fn each_cause_is_counted_as_what_it_is_on_every_way() {
                     parts.push(&said);
                 }
                 logged(&parts).then_some(())
+            })
+            .await;
+        }
+    }
+}
+
+/// Its request was on its way: it is counted where it went.
+#[tokio::test]
+async fn a_client_that_closed_its_side_and_is_let_go_is_counted_where_its_request_was() {
+    for way in WAYS {
+        let app = apps::script(|mut stream| async move {
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        })
+        .await;
+        let mut path = path(way, AppProtocol::Http1, app).await;
+        let snapshot = Arc::make_mut(&mut path.near.state.snapshot);
+        let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("c")) else { panic!() };
+        Arc::make_mut(config).ports[0].http1.half_close = Duration::from_millis(300);
+        path.near.publish();
+        let proxy = path.near.listen_as(Capture::HttpProxy).await;
+        let upgrade = "connection: upgrade\r\nupgrade: x\r\n";
+        for (what, address, request) in [
+            ("captured", path.address, format!("GET / {CLOSE}\r\n")),
+            ("explicit", proxy, format!("GET http://c/ {CLOSE}\r\n")),
+            ("HTTP/1.0", proxy, "GET http://c/ HTTP/1.0\r\n\r\n".to_owned()),
+            ("upgrade", path.address, format!("GET / HTTP/1.1\r\nhost: c\r\n{upgrade}\r\n")),
+        ] {
+            expect(&path.near, way, "c", (Caller, AsTheWay, "half-closed"), what, async {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(request.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+                let answer = read_to_end(&mut stream).await;
+                assert!(
+                    answer.contains(" 408 ") && answer.contains("half-closed"),
+                    "{way:?} {what}: {answer}"
+                );
             })
             .await;
         }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tulle_model::snapshot::AppProtocol;
 
 use super::apps::{self, app, exchange, get, read_head, read_to_end, script};
+use super::doors;
 use super::mesh::{WAYS, Way, path};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -141,11 +142,46 @@ async fn malformed_answers_are_not_passed_on() {
             "HTTP/1.1 200 OK\r\ncontent-length : 2\r\n\r\nok",
             "HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 2\r\n\r\nok",
             "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+            "HTTP/1.2 200 OK\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx: y",
+            "HTTP/1.1 103 Early Hints\r\n\r\n",
+            "H",
             "SSH-2.0-OpenSSH_9.9\r\n",
         ] {
-            let path = path(way, AppProtocol::Http1, says(answer).await).await;
-            let got = exchange(path.address, "GET / HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n").await;
-            assert!(got.starts_with("HTTP/1.1 502 ") && got.contains("connection-lost"), "{way:?}: {got}");
+            // On a new connection, and on one that has carried requests.
+            for first in [false, true] {
+                let asked = Arc::new(AtomicUsize::new(0));
+                let counted = asked.clone();
+                let app = script(move |mut stream| {
+                    let asked = counted.clone();
+                    async move {
+                        while !read_head(&mut stream).await.is_empty() {
+                            if first && asked.fetch_add(1, Ordering::Relaxed) == 0 {
+                                let fine = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                                stream.write_all(fine).await.unwrap();
+                                continue;
+                            }
+                            asked.fetch_add(usize::from(!first), Ordering::Relaxed);
+                            stream.write_all(answer.as_bytes()).await.unwrap();
+                            return;
+                        }
+                    }
+                })
+                .await;
+                let path = path(way, AppProtocol::Http1, app).await;
+                if first {
+                    assert_eq!(get(path.address, "/").await.status, 200, "{way:?}");
+                }
+                let request = "GET / HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n";
+                let got = exchange(path.address, request).await;
+                assert!(
+                    got.contains("HTTP/1.1 502 ") && got.contains("bad-answer"),
+                    "{way:?} {answer}: {got}"
+                );
+                // Whoever answers has had the request (RFC 9110, section 9.2.2).
+                assert_eq!(asked.load(Ordering::Relaxed), 1 + usize::from(first), "{way:?} {answer}");
+                assert_eq!(path.near.metric("tulle_retries_total", &[]), 0, "{way:?} {answer}");
+            }
         }
         let path = path(
             way,
@@ -155,6 +191,44 @@ async fn malformed_answers_are_not_passed_on() {
         .await;
         let got = exchange(path.address, "GET / HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n").await;
         assert!(!got.contains("0\r\n\r\n"), "{way:?}: it looks whole: {got}");
+    }
+}
+
+/// The same in HTTP/2: its stream is reset, and it is not asked again.
+#[tokio::test]
+async fn malformed_answers_of_http2_are_not_asked_for_again() {
+    for way in WAYS {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let app = script(move |mut stream| {
+            let asked = counted.clone();
+            async move {
+                let mut settings = Vec::new();
+                doors::frame(&mut settings, 4, 0, 0, &[]);
+                stream.write_all(&settings).await.unwrap();
+                stream.read_exact(&mut [0; 24]).await.unwrap();
+                let mut head = [0; 9];
+                while stream.read_exact(&mut head).await.is_ok() {
+                    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+                    stream.read_exact(&mut vec![0; length]).await.unwrap();
+                    if head[3] != 1 {
+                        continue;
+                    }
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    let (mut fields, mut answer) = (Vec::new(), Vec::new());
+                    doors::literal(&mut fields, b":status", b"200");
+                    doors::literal(&mut fields, b"Upper", b"x");
+                    let stream_id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+                    doors::block(&mut answer, stream_id, true, &fields);
+                    stream.write_all(&answer).await.unwrap();
+                }
+            }
+        })
+        .await;
+        let path = path(way, AppProtocol::Http2, app).await;
+        let got = exchange(path.address, "GET / HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n").await;
+        assert!(got.starts_with("HTTP/1.1 502 ") && got.contains("bad-answer"), "{way:?}: {got}");
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "{way:?}");
     }
 }
 
