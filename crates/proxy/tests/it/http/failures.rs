@@ -131,13 +131,12 @@ async fn a_stopping_workload_fails_nobody() {
         }
         near.add_service("c", AppProtocol::Detect, endpoints);
         let address = near.listen("c").await;
-        let stop = Arc::new(AtomicUsize::new(0));
+        let [stop, answered] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
         let mut load = tokio::task::JoinSet::new();
         for worker in 0..8 {
-            let stop = stop.clone();
+            let (stop, answered) = (stop.clone(), answered.clone());
             load.spawn(async move {
                 let mut client = http1(address).await;
-                let mut count = 0;
                 while stop.load(Ordering::Relaxed) == 0 {
                     client.ready().await.unwrap();
                     let request = match worker % 2 {
@@ -146,20 +145,21 @@ async fn a_stopping_workload_fails_nobody() {
                     };
                     let answer = read(client.send_request(request).await.unwrap()).await;
                     assert_eq!(answer.status, 200, "{:?}", answer.headers.get("tulle-reason"));
-                    count += 1;
+                    answered.fetch_add(1, Ordering::Relaxed);
                 }
-                count
             });
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let until = async |count| {
+            super::mesh::eventually(|| (answered.load(Ordering::Relaxed) >= count).then_some(())).await;
+        };
+        until(100).await;
         let node = if far_away { &mut far } else { &mut near };
         node.drain_workload("c-1");
         let stopping = NamespacedName::new("default", "c-1");
         super::mesh::eventually(|| (node.proxy().in_flight(&stopping) == 0).then_some(())).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        until(answered.load(Ordering::Relaxed) + 100).await;
         stop.store(1, Ordering::Relaxed);
-        let counts = load.join_all().await;
-        assert!(counts.iter().sum::<u64>() > 100, "{counts:?}");
+        load.join_all().await;
         assert_eq!(near.edge("c").unwrap().failures, 0);
     }
 }
@@ -276,12 +276,15 @@ async fn a_body_written_after_its_head_does_not_wait() {
         })
         .await;
         let path = path(way, AppProtocol::Http1, app).await;
-        let began = std::time::Instant::now();
+        let mut took = Vec::new();
         for _ in 0..50 {
+            let began = std::time::Instant::now();
             assert_eq!(get(path.address, "/").await.body, "ok");
+            took.push(began.elapsed());
         }
-        // 40 ms each, otherwise.
-        assert!(began.elapsed() < std::time::Duration::from_secs(1), "{way:?}: {:?}", began.elapsed());
+        took.sort_unstable();
+        // Otherwise all take 40 ms but the first ones on a connection, which the kernel acknowledges at once.
+        assert!(took[25] < std::time::Duration::from_millis(35), "{way:?}: {took:?}");
     }
 }
 
