@@ -23,6 +23,7 @@ def main():
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         os.execvp(sys.argv[1], sys.argv[1:])
     closed = False
+    text = ""
 
     def close(*_):
         nonlocal closed
@@ -34,11 +35,15 @@ def main():
     while not closed:
         try:
             if select.select([terminal], [], [], 0.1)[0]:
-                sys.stdout.write(os.read(terminal, 4096).decode(errors="replace"))
+                text = os.read(terminal, 4096).decode(errors="replace")
+                sys.stdout.write(text)
                 sys.stdout.flush()
         except OSError:
             break
     _, status = os.waitpid(child, 0)
+    # The terminal may have been closed within a line.
+    if text and not text.endswith("\n"):
+        print()
     print(f"ended {os.waitstatus_to_exitcode(status)}", flush=True)
 
 
