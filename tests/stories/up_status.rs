@@ -16,6 +16,12 @@ fn start(home: &Home, services: &str) -> Process {
     home.start(&["up", &folder, "--capture", "explicit", "--workers", "1"])
 }
 
+/// Writes the probe's command `check` beside `tulle.yaml`.
+fn write_check(home: &Home, script: &str) {
+    let path = home.write("mesh/check", &format!("#!/bin/sh\n{script}\n"));
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+}
+
 /// What `tulle status` knows of a workload.
 fn workload(home: &Home, name: &str) -> Option<Value> {
     let status: Value = serde_json::from_str(&home.tulle(&["status", "-o", "json"]).stdout).ok()?;
@@ -37,12 +43,7 @@ fn what_waits_says_why() {
     let _alone = alone();
     let home = Home::new();
     let binary = tulle().display().to_string();
-    home.write(
-        "mesh/check",
-        "#!/bin/sh\n[ -e good ] || { echo \"no disk at $1 $PORT $KEY\" >&2; exit 3; }\n",
-    );
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(home.path().join("mesh/check"), permissions).unwrap();
+    write_check(&home, "[ -e good ] || { echo \"no disk at $1 $PORT $KEY\" >&2; exit 3; }");
     let up = start(
         &home,
         &format!(
@@ -177,12 +178,7 @@ fn nobody_else_controls_the_terminal() {
     let _alone = alone();
     let home = Home::new();
     let binary = tulle().display().to_string();
-    home.write(
-        "mesh/check",
-        "#!/bin/sh\nprintf 'no \\033[31mdisk\\033]0;title\\007\\033[2J\\302\\2332J' >&2; exit 3\n",
-    );
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(home.path().join("mesh/check"), permissions).unwrap();
+    write_check(&home, "printf 'no \\033[31mdisk\\033]0;title\\007\\033[2J\\302\\2332J' >&2; exit 3");
     home.write(
         "c.yaml",
         "apiVersion: v1\nkind: Service\nmetadata: {name: c, namespace: default, annotations: {note: \"a\\e]0;title\\a\\nStatus: forged\\e[2J\"}}\n\
