@@ -202,18 +202,16 @@ impl Worker {
 
     /// The service of that name; asks the node for it at its first use.
     pub async fn service(&self, name: &ServiceName) -> Lookup {
-        match self.state.load().snapshot.services.get(name) {
-            Some(Known::Present(service)) => return Lookup::Present(service.clone()),
-            Some(Known::Absent) => return Lookup::Absent,
-            None => {}
+        match self.known(name) {
+            Some(found) => found,
+            None => Box::pin(self.learn(name, DEMAND_DEADLINE)).await,
         }
-        Box::pin(self.learn(name, DEMAND_DEADLINE)).await
     }
 
     /// The same for a name that is most likely one of the world outside.
     pub async fn uncertain_service(&self, name: &ServiceName) -> Lookup {
-        if self.state.load().snapshot.services.contains_key(name) {
-            return self.service(name).await;
+        if let Some(found) = self.known(name) {
+            return found;
         }
         let paused = self.unanswered.get().is_some_and(|at| at.elapsed() < UNCERTAIN_PAUSE);
         let wait = if paused { Duration::ZERO } else { UNCERTAIN_DEADLINE };
@@ -226,23 +224,31 @@ impl Worker {
 
     /// Asks the node for a service, and waits for the answer.
     async fn learn(&self, name: &ServiceName, wait: Duration) -> Lookup {
-        let mut changes = self.state.subscribe();
         if self.demand.try_send(name.clone()).is_err() {
             return Lookup::Unknown;
         }
-        let answer = async {
-            loop {
-                match self.state.load().snapshot.services.get(name) {
-                    Some(Known::Present(service)) => return Lookup::Present(service.clone()),
-                    Some(Known::Absent) => return Lookup::Absent,
-                    None => {}
-                }
-                if changes.changed().await.is_err() {
-                    return Lookup::Unknown;
-                }
+        timeout(wait, self.answer(name)).await.unwrap_or(Lookup::Unknown)
+    }
+
+    /// Waits for the server's word about a service that was asked for.
+    pub(crate) async fn answer(&self, name: &ServiceName) -> Lookup {
+        let mut changes = self.state.subscribe();
+        loop {
+            if let Some(found) = self.known(name) {
+                return found;
             }
-        };
-        tokio::time::timeout(wait, answer).await.unwrap_or(Lookup::Unknown)
+            if changes.changed().await.is_err() {
+                return Lookup::Unknown;
+            }
+        }
+    }
+
+    /// What the node has heard of a service; `None` where it has not.
+    pub(crate) fn known(&self, name: &ServiceName) -> Option<Lookup> {
+        match self.state.load().snapshot.services.get(name)? {
+            Known::Present(service) => Some(Lookup::Present(service.clone())),
+            Known::Absent => Some(Lookup::Absent),
+        }
     }
 
     /// Connects to port `port` of a workload of this node, for `account`. What is returned beside the

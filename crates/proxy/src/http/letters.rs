@@ -52,14 +52,11 @@ impl Letters {
 
     /// Has the node learn of a service, and waits for it.
     async fn learn(&self, worker: &Worker, service: &ServiceName) {
-        let is_known = || worker.state.load().snapshot.services.contains_key(service);
-        if is_known() {
-            return;
+        if worker.known(service).is_none()
+            && let Some(since) = self.ask(worker, service)
+        {
+            let _ = timeout_at(since + PATIENCE, worker.answer(service)).await;
         }
-        let mut changes = worker.state.subscribe();
-        let Some(since) = self.ask(worker, service) else { return };
-        let known = async { while !is_known() && changes.changed().await.is_ok() {} };
-        let _ = timeout_at(since + PATIENCE, known).await;
     }
 
     /// Asks for a service, unless that was done of late; since when it is awaited, if it is.
