@@ -81,24 +81,23 @@ impl Connection {
     /// Counts and logs a request whose client was let go before any of it was sent anywhere, and answers it.
     #[cold]
     pub fn let_go(&self, outline: &Outline) -> Response<Body> {
-        let destination = match (&self.destination, &*self.asked.borrow()) {
-            (HttpDestination::Service { service, .. }, _) | (HttpDestination::Proxy, Some((service, _))) => {
-                Destination::Service(service.clone())
-            }
-            (HttpDestination::Proxy, None) => Destination::External,
-        };
+        let destination = self.port().map_or(Destination::External, |(service, _)| service.into());
         record::unread(&self.worker, &self.source, &destination, Reason::HalfClosed, outline);
         reply(Reason::HalfClosed, &self.why_cut())
     }
 
-    /// How long a client that has closed its side may take nothing of an answer.
-    pub fn half_close(&self) -> Duration {
-        let asked = match &self.destination {
+    /// The port that its last request was for; `None` where that was outside of the mesh.
+    fn port(&self) -> Option<(ServiceName, u16)> {
+        match &self.destination {
             HttpDestination::Service { service, port } => Some((service.clone(), *port)),
             HttpDestination::Proxy => self.asked.borrow().clone(),
-        };
+        }
+    }
+
+    /// How long a client that has closed its side may take nothing of an answer.
+    pub fn half_close(&self) -> Duration {
         let state = self.worker.state.load();
-        let settings = asked.and_then(|(service, port)| match state.snapshot.services.get(&service) {
+        let settings = self.port().and_then(|(service, port)| match state.snapshot.services.get(&service) {
             Some(Known::Present(config)) => config.port(port).map(|port| port.http1),
             _ => None,
         });
