@@ -88,6 +88,11 @@ impl UpstreamError {
         Self::safe(UpstreamErrorKind::Shed(shed), shed.message())
     }
 
+    /// An answer came that cannot be passed on: the application has had the request.
+    pub fn bad_answer(message: impl Into<String>) -> Self {
+        Self::after_sending(UpstreamErrorKind::BadAnswer, message)
+    }
+
     /// Nobody has failed: the peer sent the request back because it takes no more at a time, or goes away. It is
     /// charged neither to the endpoint nor to the retries that its service may have.
     pub fn is_nobodys(&self) -> bool {

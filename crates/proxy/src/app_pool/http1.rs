@@ -138,7 +138,7 @@ impl Pool {
                 }
                 Err(Failed { why, answered: true, .. }) => {
                     let message = format!("the answer of {address} cannot be passed on: {why}");
-                    return Err(UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, message));
+                    return Err(UpstreamError::bad_answer(message));
                 }
                 Err(Failed { why, unsent, .. }) => {
                     if reused {

@@ -555,9 +555,8 @@ async fn send_plain(
 ) -> Result<Response<Body>, UpstreamError> {
     let mut response = worker.apps.request(address, version, head, body, caller).await?;
     let status = response.status();
-    headers::normalize_response(status, response.headers_mut()).map_err(|problem| {
-        UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, problem.0.to_owned())
-    })?;
+    headers::normalize_response(status, response.headers_mut())
+        .map_err(|problem| UpstreamError::bad_answer(problem.0))?;
     Ok(response)
 }
 

@@ -65,7 +65,7 @@ pub(crate) async fn request(
             Error::Reset(code) => UpstreamErrorKind::Reset(code.0),
             Error::Malformed(_) => {
                 let message = format!("the answer of {to} cannot be passed on: {error}");
-                return Err(UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, message));
+                return Err(UpstreamError::bad_answer(message));
             }
             _ => UpstreamErrorKind::ConnectionLost,
         };

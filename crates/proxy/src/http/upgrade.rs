@@ -293,7 +293,7 @@ async fn speak(
     }
     let (mut answer, upstream, read) = answer.into_upgraded();
     headers::normalize_response(answer.status, &mut answer.headers)
-        .map_err(|problem| UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, problem.0))?;
+        .map_err(|problem| UpstreamError::bad_answer(problem.0))?;
     match &wish.form {
         Form::Upgrade(wanted) => {
             answer.headers.insert(UPGRADE, protocol.unwrap_or_else(|| wanted.clone()));
@@ -325,7 +325,7 @@ fn answer_http2(
 ) -> Result<Response<Body>, UpstreamError> {
     let Answered { mut head, mut sender, receiver } = answered;
     headers::normalize_response(head.status, &mut head.headers)
-        .map_err(|problem| UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, problem.0))?;
+        .map_err(|problem| UpstreamError::bad_answer(problem.0))?;
     if !head.status.is_success() {
         sender.send(&mut Bytes::new(), true);
         return Ok(Response::from_parts(head, Body::from(receiver)));
@@ -344,7 +344,7 @@ fn refused(answer: Answer<Upstream>, counted: Counted) -> Result<Response<Body>,
     let mut response = answer.into_response(drop);
     let status = response.status();
     if let Err(problem) = headers::normalize_response(status, response.headers_mut()) {
-        return Err(UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, problem.0));
+        return Err(UpstreamError::bad_answer(problem.0));
     }
     let mut held = Some(counted);
     response.body_mut().observe(move |event| {

@@ -81,7 +81,7 @@ pub(super) async fn ask(
     let lost = |error: Error| {
         if let Error::Malformed(_) = error {
             let message = format!("the answer to a request for a WebSocket cannot be passed on: {error}");
-            return UpstreamError::after_sending(UpstreamErrorKind::BadAnswer, message);
+            return UpstreamError::bad_answer(message);
         }
         let message = format!("the connection broke before the WebSocket was answered: {error}");
         UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, message)
