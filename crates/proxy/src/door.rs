@@ -72,11 +72,11 @@ impl Again {
         pause
     }
 
-    /// Waits for it.
+    /// Waits for it; for ever where there is nothing to be tried.
     async fn due(&self) {
         match self.0 {
             Some((at, _)) => sleep_until(at).await,
-            None => std::future::pending().await,
+            None => pending().await,
         }
     }
 }
@@ -102,7 +102,7 @@ impl<'a> Door<'a> {
             tokio::select! {
                 biased;
                 changes = &mut service.changed => service.changed = changed(changes),
-                () = self.again.due(), if self.again.0.is_some() => {}
+                () = self.again.due() => {}
                 accepted = self.leaf.accept() => return accepted,
             }
             self.look();
@@ -131,7 +131,7 @@ impl Leaf {
     async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         match self {
             Self::Open(listener) => listener.accept().await,
-            Self::Closed(_) | Self::Lost(_) => std::future::pending().await,
+            Self::Closed(_) | Self::Lost(_) => pending().await,
         }
     }
 

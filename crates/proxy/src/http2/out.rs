@@ -16,7 +16,8 @@ pub(super) struct Out {
     written: usize,
     /// What was written in all.
     pub total: u64,
-    /// The large heads, and those of interim answers, among what is to be written: where each ends, counted as `total` is, and its length.
+    /// The large heads, and those of interim answers, among what is to be written: where each ends, counted as `total`
+    /// is, and its length.
     heads: VecDeque<(u64, usize)>,
     pub heads_length: usize,
 }

@@ -1,6 +1,6 @@
 //! Bodies in Kubernetes' protobuf form, as far as `kubectl create namespace` and `kubectl create
-//! service` need it, and deletions by typed clients: clients that know a kind's Go type send that form without asking. Only new
-//! objects are taken so, because fields that are not read here would be lost in an update.
+//! service` need it, and deletions by typed clients: clients that know a kind's Go type send that form without
+//! asking. Only new objects are taken so, because fields that are not read here would be lost in an update.
 //!
 //! The messages follow the `generated.proto` files of k8s.io/api and k8s.io/apimachinery.
 
