@@ -74,7 +74,7 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Count the instructions of requests, and fail where they grew by over 3 %: docs/instructions.md
+    /// Count the instructions of requests, and fail where they grew by over 2 %: docs/instructions.md
     Instructions {
         /// Make what is counted the baseline
         #[arg(long)]
