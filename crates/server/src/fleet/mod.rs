@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -103,6 +103,8 @@ pub struct Fleet {
     drained: Mutex<HashSet<Arc<str>>>,
     roll_up: Mutex<RollUp>,
     sessions: AtomicU64,
+    /// A node has come or gone: its object says so at once.
+    nodes_changed: Notify,
     stop: CancellationToken,
 }
 
@@ -150,6 +152,7 @@ impl Fleet {
             drained: Mutex::default(),
             roll_up: Mutex::default(),
             sessions: AtomicU64::new(0),
+            nodes_changed: Notify::new(),
             stop,
         });
         for (node, held) in held {
@@ -429,6 +432,7 @@ impl NodeTask {
                 record.connected = false;
                 record.left = true;
             });
+            self.fleet.nodes_changed.notify_one();
             self.refused.clear();
             self.remove_all("the node leaves").await;
             self.gone();

@@ -331,6 +331,7 @@ impl NodeTask {
             known.record = Some(record);
         }
         self.heard();
+        self.fleet.nodes_changed.notify_one();
         if moved && !self.reported.is_empty() {
             self.write().await;
         }

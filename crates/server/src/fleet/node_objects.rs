@@ -1,6 +1,6 @@
 //! The Node objects: what is known of each node, for people and their tools; and what people want of a node.
 //!
-//! They are brought up to date once a second where the state of a node has changed, and stay when a node
+//! They are brought up to date when a node comes or goes, and once a second for what time changes; and stay when a node
 //! goes, until it is deleted or was not heard for as long as stale workloads are kept.
 
 use std::collections::{HashMap, HashSet};
@@ -21,6 +21,8 @@ use crate::timestamp;
 
 /// How often the nodes are looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// Who comes or goes within this time is written at once; so often is one written that does nothing else.
+const GATHER: Duration = Duration::from_millis(50);
 /// How often objects of nodes that nobody hears of are looked at.
 const SWEEP: Duration = Duration::from_secs(60);
 
@@ -51,6 +53,7 @@ impl Fleet {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return,
+                () = self.nodes_changed.notified() => tokio::time::sleep(GATHER).await,
                 () = tokio::time::sleep(LOOK) => {}
             }
             // A store that takes nothing is not asked each second.

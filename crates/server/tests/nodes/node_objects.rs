@@ -1,6 +1,6 @@
 //! Node objects: what is known of a node, and what people want of it; and the events about it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tulle_model::registry::KindId;
@@ -89,6 +89,23 @@ async fn a_node_is_shown_drained_and_removed_as_an_object() {
     // It does not come back by itself.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert!(server.get(KindId::Node, "", "n1").is_none());
+}
+
+/// Whoever has started a node may drain it right away.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_are_shown_as_soon_as_they_come() {
+    const NODES: u32 = 8;
+    let server = TestServer::start().await;
+    let start = Instant::now();
+    let mut reports = Vec::new();
+    for number in 0..NODES {
+        let name = format!("n{number}");
+        let node = server.node(&name, &["*"]).await;
+        reports.push(node.report(vec![]).await);
+        server.until(KindId::Node, "", &name, |o| ready(o) == "True").await;
+    }
+    // Were they looked for once a second, each would wait for the next look.
+    assert!(start.elapsed() < NODES * Duration::from_millis(500), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
