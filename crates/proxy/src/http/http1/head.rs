@@ -203,7 +203,15 @@ fn has_fragment(parts: &request::Parts, target: &str) -> bool {
 
 /// Whether a target is of absolute-form and ends with its authority.
 fn has_no_path(target: &str) -> bool {
-    target.split_once("://").is_some_and(|(_, rest)| !rest.contains(['/', '?']))
+    behind_scheme(target).is_some_and(|rest| !rest.contains(['/', '?']))
+}
+
+/// What follows the scheme of a target in absolute-form. In origin-form, a query may have a whole URI in it.
+fn behind_scheme(target: &str) -> Option<&str> {
+    if target.starts_with('/') {
+        return None;
+    }
+    target.split_once("://").map(|(_, rest)| rest)
 }
 
 /// OPTIONS for a server as a whole, by a proxy's client (RFC 9112, section 3.2.4).
@@ -225,30 +233,44 @@ fn is_small(length: usize, fields: &[httparse::Header<'_>]) -> bool {
     fields.len() <= USUAL_LINES && length + fields.len() * ENTRY_OVERHEAD + PSEUDO <= HEADER_LIMIT
 }
 
-/// What of the first line is a pseudo-header field on HTTP/2, apart from the authority.
-fn request_pseudo<'t>(method: &'t str, target: &'t str) -> [(&'static str, &'t str); 3] {
-    let path = match target.split_once("://") {
-        Some((_, rest)) => rest.find(['/', '?']).map_or("/", |start| &rest[start..]),
-        None => target,
-    };
-    [(":method", method), (":scheme", "http"), (":path", path)]
+/// What of the first line are pseudo-header fields on HTTP/2. The authority of a target outweighs `Host` (RFC 9112,
+/// section 3.2.2).
+#[cold]
+fn request_pseudo<'t>(method: &'t str, target: &'t str) -> Vec<(&'static str, &'t str)> {
+    let mut pseudo = vec![(":method", method), (":scheme", "http")];
+    match behind_scheme(target) {
+        Some(rest) => {
+            let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            pseudo.extend([(":authority", authority), (":path", if path.is_empty() { "/" } else { path })]);
+        }
+        None => pseudo.push((":path", target)),
+    }
+    pseudo
 }
 
-/// Whether a head is within the limits, counted as on HTTP/2 (RFC 9113, section 6.5.2): `Host` is a pseudo-header
-/// field there, and the crumbs of a cookie are one field.
+/// Whether a head is within the limits, counted as on HTTP/2 (RFC 9113, section 6.5.2): a request's `Host` is a
+/// pseudo-header field there, and the crumbs of a cookie are one field.
 #[cold]
 fn fits(pseudo: &[(&str, &str)], fields: &[httparse::Header<'_>]) -> bool {
     let mut bytes: usize = pseudo.iter().map(|(name, value)| name.len() + value.len() + ENTRY_OVERHEAD).sum();
+    let request = pseudo.iter().any(|(name, _)| *name == ":method");
+    let named = pseudo.iter().any(|(name, _)| *name == ":authority");
     let (mut count, mut cookie) = (0, false);
     for field in fields {
-        if field.name.eq_ignore_ascii_case("cookie") && std::mem::replace(&mut cookie, true) {
+        let mut name = field.name;
+        if name.eq_ignore_ascii_case("cookie") && std::mem::replace(&mut cookie, true) {
             bytes += "; ".len() + field.value.len();
             continue;
         }
-        let host = field.name.eq_ignore_ascii_case("host");
-        bytes += field.name.len() + field.value.len() + ENTRY_OVERHEAD;
-        bytes += if host { ":authority".len() - "host".len() } else { 0 };
-        count += usize::from(!host);
+        if request && name.eq_ignore_ascii_case("host") {
+            if named {
+                continue;
+            }
+            name = ":authority";
+        } else {
+            count += 1;
+        }
+        bytes += name.len() + field.value.len() + ENTRY_OVERHEAD;
     }
     bytes <= HEADER_LIMIT && count <= FIELD_LIMIT
 }
@@ -485,5 +507,323 @@ impl Facts {
             }
         }
         Ok(map)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(text: &str) -> Result<RequestHead, Bad> {
+        super::request(text.as_bytes()).map(|parsed| parsed.expect("it is whole").0)
+    }
+
+    fn response(text: &str) -> Result<ResponseHead, Bad> {
+        super::response(text.as_bytes(), &Method::GET).map(|parsed| parsed.expect("it is whole").0)
+    }
+
+    #[test]
+    fn what_has_one_meaning_is_a_target() {
+        for (line, path) in [
+            ("GET /", "/"),
+            ("GET //a/b", "//a/b"),
+            ("GET /a?b", "/a?b"),
+            ("GET /a?u=http://b", "/a?u=http://b"),
+            ("GET /<a?u=http://b", "/%3Ca?u=http://b"),
+            ("GET http://h", "/"),
+            ("GET HTTP://h:80/a", "/a"),
+            ("GET https://h/a", "/a"),
+            ("GET http://h/a?u=http://b", "/a?u=http://b"),
+            ("OPTIONS *", "*"),
+            ("OPTIONS http://h", "*"),
+            ("OPTIONS http://h/", "/"),
+            // As browsers ask before they send it.
+            ("OPTIONS /a?u=http://b", "/a?u=http://b"),
+            ("OPTIONS /<a?u=http://b", "/%3Ca?u=http://b"),
+            ("OPTIONS http://h/a?u=http://b", "/a?u=http://b"),
+        ] {
+            let head = request(&format!("{line} HTTP/1.1\r\nhost: h\r\n\r\n")).unwrap();
+            let found = head.parts.uri.path_and_query().map(PathAndQuery::as_str);
+            assert_eq!(found, Some(path), "{line}");
+            assert_eq!(
+                head.parts.uri.authority().is_some(),
+                !line.contains(" /") && !line.contains('*'),
+                "{line}"
+            );
+        }
+        let head = request("CONNECT h:443 HTTP/1.1\r\nhost: h\r\n\r\n").unwrap();
+        assert_eq!(head.parts.uri.authority().unwrap(), "h:443");
+        for line in [
+            "GET h",
+            "GET h:80",
+            "GET h/a",
+            "GET ?a",
+            "GET http:/h",
+            "GET http:h",
+            "GET http://",
+            "GET http:///a",
+            "GET http://h:x/",
+            "GET http://h:65536/",
+            "GET http://u@h/",
+            "GET http://u:p@h/",
+            "GET http://[h]/",
+            "GET 1http://h/",
+            "GET +://h/",
+            "GET ://h/",
+            "GET **",
+            "GET /a#b",
+            "GET /#",
+            "GET /<a#b",
+            "GET http://h/a#b",
+            "GET http://h#b",
+            "GET http://h/<#b",
+            "OPTIONS *#",
+            "CONNECT /",
+            "CONNECT *",
+            "CONNECT h:x",
+            "CONNECT u@h:1",
+            "CONNECT :1",
+            "CONNECT h:1/",
+            "CONNECT http://h",
+            "CONNECT http://h:1/",
+        ] {
+            let parsed = request(&format!("{line} HTTP/1.1\r\nhost: h\r\n\r\n"));
+            assert!(matches!(parsed, Err(Bad::Malformed(_))), "{line}: {parsed:?}");
+        }
+    }
+
+    /// RFC 9110, section 9.3.6.
+    #[test]
+    fn what_follows_connect_is_no_content() {
+        let connect = |line: &str| request(&format!("CONNECT h:1 HTTP/1.1\r\nhost: h:1\r\n{line}\r\n"));
+        for fine in ["", "content-length: 0\r\n"] {
+            assert_eq!(connect(fine).unwrap().framing, Framing::Length(0), "{fine}");
+        }
+        for bad in ["content-length: 1\r\n", "transfer-encoding: chunked\r\n"] {
+            assert!(matches!(connect(bad), Err(Bad::Malformed(_))), "{bad}");
+        }
+    }
+
+    /// Its bytes are replaced to be parsed, and nothing beside it.
+    #[test]
+    fn a_target_that_is_no_utf_8_is_no_help_to_a_bad_name() {
+        let parse = |lead: &[u8], name: &[u8]| {
+            let target = [b"/\xe4", &[b'a'; 40][..]].concat();
+            let text = [lead, b"GET ", &target, b" HTTP/1.1\r\n", name, b": \xe4\r\n\r\n"].concat();
+            let head = super::request(&text)?.expect("it is whole").0;
+            assert_eq!(uri::path(&head.parts.uri, &head.parts.extensions), target);
+            assert_eq!(head.parts.headers["b"].as_bytes(), b"\xe4");
+            Ok::<_, Bad>(())
+        };
+        for lead in [&b""[..], b"\r\n", b"\n\n\r\n"] {
+            assert_eq!(parse(lead, b"b"), Ok(()));
+            assert!(parse(lead, b"\xe4b").is_err());
+        }
+    }
+
+    /// Those that only look like one of those that the framing hangs on, too.
+    #[test]
+    fn what_a_field_says_of_the_connection_is_taken_from_it_alone() {
+        for (line, framing, keep, kept) in [
+            ("connection: close", Framing::Length(0), false, false),
+            ("CONNECTION: CLOSE", Framing::Length(0), false, false),
+            ("connection: keep-alive", Framing::Length(0), true, false),
+            ("connection: x", Framing::Length(0), true, true),
+            ("connection: close, x", Framing::Length(0), false, true),
+            ("connection: close,", Framing::Length(0), false, true),
+            ("connection: closed", Framing::Length(0), true, true),
+            ("user-agent: close", Framing::Length(0), true, true),
+            ("Keep-Alive: timeout=5", Framing::Length(0), true, false),
+            ("Transfer-Encoding: Chunked", Framing::Chunked, true, false),
+            ("if-modified-since: chunked", Framing::Length(0), true, true),
+            ("content-length: 5", Framing::Length(5), true, true),
+            ("Content-Length: 5", Framing::Length(5), true, true),
+            ("accept-charset: 5", Framing::Length(0), true, true),
+            ("accept-charset: x", Framing::Length(0), true, true),
+        ] {
+            let head = request(&format!("GET / HTTP/1.1\r\nhost: h\r\n{line}\r\n\r\n")).unwrap();
+            assert_eq!((head.framing, head.keep), (framing, keep), "{line}");
+            assert_eq!(head.parts.headers.len(), 1 + usize::from(kept), "{line}");
+            let head = response(&format!("HTTP/1.1 304 x\r\n{line}\r\n\r\n")).unwrap();
+            assert_eq!(head.parts.headers.len(), usize::from(kept), "{line}");
+        }
+    }
+
+    #[test]
+    fn of_several_lengths_one_is_left_and_none_beside_a_coding() {
+        for (lines, left) in [
+            ("content-length: 5", &["5"][..]),
+            ("content-length: 05", &["05"]),
+            ("content-length: 5\r\ncontent-length: 05", &["5"]),
+            ("content-length: 5 ,\t5", &["5"]),
+            ("content-length: 5\r\ntransfer-encoding: chunked", &[]),
+            ("transfer-encoding: chunked\r\ncontent-length: 5, 5", &[]),
+            ("transfer-encoding: chunked", &[]),
+        ] {
+            let head = request(&format!("POST / HTTP/1.1\r\n{lines}\r\n\r\n")).unwrap();
+            let lengths: Vec<_> = head.parts.headers.get_all(CONTENT_LENGTH).iter().collect();
+            assert_eq!(lengths, left, "{lines}");
+            assert_eq!(head.keep, left.len() == 1 || !lines.contains("length"), "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_server_says_for_how_long_it_keeps_a_connection() {
+        for (line, seconds) in [
+            ("keep-alive: timeout=5", Some(5)),
+            ("Keep-Alive: max=100, TIMEOUT = 7 ,x", Some(7)),
+            ("keep-alive: max=100", None),
+            ("keep-alive: timeout", None),
+            ("keep-alive: timeout=", None),
+            ("keep-alive: timeout=x", None),
+            ("user-agent: timeout=5", None),
+            ("x: timeout=5", None),
+        ] {
+            let head = response(&format!("HTTP/1.1 204 x\r\n{line}\r\n\r\n")).unwrap();
+            assert_eq!(head.keep_seconds, seconds, "{line}");
+        }
+    }
+
+    /// As a link takes it, which is not charged for what a client sends.
+    #[test]
+    fn a_head_is_as_large_as_on_http_2() {
+        const FIELD: usize = ENTRY_OVERHEAD;
+        for (line, pseudo) in [
+            ("GET /a HTTP/1.1\r\nhost: h\r\n", ":methodGET:schemehttp:path/a:authorityh"),
+            ("GET /?u=http://b HTTP/1.1\r\nhost: h\r\n", ":methodGET:schemehttp:path/?u=http://b:authorityh"),
+            (
+                "GET http://long.name/a HTTP/1.1\r\nhost: h\r\n",
+                ":methodGET:schemehttp:path/a:authoritylong.name",
+            ),
+            ("GET http://h HTTP/1.1\r\nhost: long.name\r\n", ":methodGET:schemehttp:path/:authorityh"),
+            (
+                "GET http://h?u=http://b HTTP/1.1\r\nHOST: h\r\n",
+                ":methodGET:schemehttp:path?u=http://b:authorityh",
+            ),
+        ] {
+            let request =
+                |length: usize| request(&format!("{line}x: {}\r\n\r\n", "v".repeat(length))).map(drop);
+            let most = HEADER_LIMIT - (pseudo.len() + 4 * FIELD) - (1 + FIELD);
+            assert_eq!((request(most), request(most + 1)), (Ok(()), Err(Bad::TooLarge)), "{line}");
+        }
+        // Short lines count for much more than they are long.
+        let lines = |length: usize| {
+            let text = "a: b\r\n".repeat(USUAL_LINES - 2);
+            request(&format!("GET / HTTP/1.1\r\nhost: h\r\n{text}x: {}\r\n\r\n", "v".repeat(length)))
+                .map(drop)
+        };
+        let most = HEADER_LIMIT
+            - (":methodGET:schemehttp:path/:authorityhx".len() + 5 * FIELD)
+            - (USUAL_LINES - 2) * ("ab".len() + FIELD);
+        assert_eq!((lines(most), lines(most + 1)), (Ok(()), Err(Bad::TooLarge)));
+        // All that counts is in the first line; who it is for is left to us.
+        let old = |length: usize| request(&format!("GET /{} HTTP/1.0\r\n\r\n", "v".repeat(length))).map(drop);
+        let most = HEADER_LIMIT - (":methodGET:schemehttp:path/".len() + 3 * FIELD);
+        assert_eq!((old(most), old(most + 1)), (Ok(()), Err(Bad::TooLarge)));
+        let crumbs = |length: usize| {
+            request(&format!(
+                "GET / HTTP/1.1\r\nhost: h\r\ncookie: a\r\nCookie: {}\r\n\r\n",
+                "v".repeat(length)
+            ))
+            .map(drop)
+        };
+        let most = HEADER_LIMIT
+            - (":methodGET:schemehttp:path/:authorityh".len() + 4 * FIELD)
+            - ("cookiea; ".len() + FIELD);
+        assert_eq!((crumbs(most), crumbs(most + 1)), (Ok(()), Err(Bad::TooLarge)));
+        let answer = |name: &str, length: usize| {
+            response(&format!("HTTP/1.1 204 x\r\n{name}: {}\r\n\r\n", "v".repeat(length))).map(drop)
+        };
+        for name in ["x", "host"] {
+            let most = HEADER_LIMIT - (":status204".len() + FIELD) - (name.len() + FIELD);
+            assert_eq!((answer(name, most), answer(name, most + 1)), (Ok(()), Err(Bad::TooLarge)), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_head_has_as_many_fields_as_on_http_2() {
+        for (line, others, kept) in [
+            ("GET / HTTP/1.1", "host: h\r\n", true),
+            ("GET / HTTP/1.1", "cookie: a\r\n", false),
+            ("GET / HTTP/1.1", "x: a\r\n", false),
+            ("HTTP/1.1 204 x", "host: h\r\n", false),
+            ("HTTP/1.1 204 x", "", true),
+        ] {
+            let parse = |text: &str| match line.starts_with("HTTP") {
+                true => response(text).map(drop),
+                false => request(text).map(drop),
+            };
+            let head = |count: usize| format!("{line}\r\n{others}{}\r\n", "a: b\r\n".repeat(count));
+            let most = FIELD_LIMIT - usize::from(!kept);
+            assert_eq!(parse(&head(most)), Ok(()), "{line} {others}");
+            assert_eq!(parse(&head(most + 1)), Err(Bad::TooLarge), "{line} {others}");
+        }
+        let crumbs = format!(
+            "GET / HTTP/1.1\r\n{}{}\r\n",
+            "a: b\r\n".repeat(FIELD_LIMIT - 1),
+            "cookie: a\r\n".repeat(99)
+        );
+        assert_eq!(request(&crumbs).map(drop), Ok(()));
+        assert!(size_of_val(&*many_lines()) <= 256 << 10, "of memory for lines");
+    }
+
+    /// There it is a part of what was read with the head.
+    #[test]
+    fn a_body_that_came_with_its_head_is_taken_with_it() {
+        let (most, more) = ("v".repeat(MAX_WHOLE), "v".repeat(MAX_WHOLE + 1));
+        let [most_said, more_said] = [&most, &more].map(|body| format!("content-length: {}", body.len()));
+        for (line, rest, body, left) in [
+            ("content-length: 0", "GET", Some(""), 3),
+            ("content-length: 5", "helloGET", Some("hello"), 3),
+            ("content-length: 5", "hell", None, 4),
+            (&most_said, &most, Some(&*most), 0),
+            (&more_said, &more, None, more.len()),
+            ("transfer-encoding: chunked", "5\r\nhello\r\n0\r\n\r\nGET", Some("hello"), 3),
+            ("transfer-encoding: chunked", "0\r\n\r\nGET", Some(""), 3),
+            ("transfer-encoding: chunked", "5\r\nhello\r\n", None, 10),
+        ] {
+            let text = format!("\r\nPOST / HTTP/1.1\r\n{line}\r\n\r\n{rest}");
+            let (head, used) = super::request(text.as_bytes()).unwrap().unwrap();
+            let whole = head.whole();
+            assert_eq!((whole.as_deref(), text.len() - used), (body.map(str::as_bytes), left), "{line}");
+            assert_eq!(head.length as usize, text.len() - rest.len(), "{line}");
+            let text = format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n{rest}");
+            let (head, used) = super::response(text.as_bytes(), &Method::GET).unwrap().unwrap();
+            assert_eq!((head.whole.as_deref(), text.len() - used), (body.map(str::as_bytes), left), "{line}");
+        }
+        let (head, used) = super::response(b"HTTP/1.1 200 OK\r\n\r\nhello", &Method::GET).unwrap().unwrap();
+        assert_eq!((head.whole, used), (None, 19), "it ends with the connection");
+        let text = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+        let (head, used) = super::response(text, &Method::HEAD).unwrap().unwrap();
+        assert_eq!((head.whole.as_deref(), text.len() - used), (Some(&b""[..]), 5), "it is no body");
+    }
+
+    #[test]
+    fn what_is_not_there_to_its_end_is_awaited() {
+        for whole in ["GET / HTTP/1.1\r\nhost: h\r\n\r\n", "HTTP/1.1 200 OK\r\nx: y\r\n\r\n"] {
+            for end in 0..whole.len() {
+                let bytes = &whole.as_bytes()[..end];
+                let awaited = match whole.starts_with("GET") {
+                    true => super::request(bytes).map(|parsed| parsed.is_none()),
+                    false => super::response(bytes, &Method::GET).map(|parsed| parsed.is_none()),
+                };
+                assert_eq!(awaited, Ok(true), "{end} bytes of {whole:?}");
+            }
+            // Not beyond the limit.
+            for (length, expected) in [(HEADER_LIMIT, Ok(true)), (HEADER_LIMIT + 1, Err(Bad::TooLarge))] {
+                let bytes = [&whole.as_bytes()[..whole.len() - 4], &vec![b'a'; length][..]].concat();
+                let awaited = match whole.starts_with("GET") {
+                    true => super::request(&bytes[..length]).map(|parsed| parsed.is_none()),
+                    false => super::response(&bytes[..length], &Method::GET).map(|parsed| parsed.is_none()),
+                };
+                assert_eq!(awaited, expected, "{length} bytes of {whole:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_trailer_section_that_is_too_large_is_a_head_that_is() {
+        assert_eq!(Bad::from(TRAILERS_TOO_LARGE), Bad::TooLarge);
+        assert_eq!(Bad::from(TARGET), Bad::Malformed(TARGET));
     }
 }
