@@ -29,7 +29,7 @@ const FIRST_READ: usize = 4 << 10;
 /// How often those look who wait for time to pass.
 const TICK: Duration = Duration::from_millis(5);
 /// A peer that does not take its answers is not read any further when so much of them waits.
-const UNTAKEN: usize = 4 << 20;
+pub(super) const UNTAKEN: usize = 4 << 20;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);

@@ -155,3 +155,286 @@ impl Sender {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::http2::connection::UNTAKEN;
+    use crate::http2::frame::{self, PREFACE, flag, kind};
+    use crate::http2::stream::Finish;
+    use crate::http2::tests::LIMITS;
+
+    const DEADLINES: Deadlines = Deadlines {
+        head: Duration::from_secs(10),
+        body: Duration::from_secs(20),
+        write: Duration::from_secs(40),
+    };
+    const ONE: Duration = Duration::from_nanos(1_000_000);
+
+    fn core(server: bool) -> Core {
+        let mut core = Core::new(server, LIMITS);
+        let mut hello = if server { PREFACE.to_vec() } else { Vec::new() };
+        frame::settings(&mut hello, &[]);
+        core.receive(&hello, Duration::ZERO);
+        core.out.wrote(core.out.len());
+        core
+    }
+
+    /// A stream that is waited on for the rest of a body of 10 bytes.
+    fn awaited() -> Stream {
+        let mut stream = Stream::new(100, 100);
+        (stream.length_left, stream.head_seen, stream.receiver) =
+            (Some(10), true, Some(Waker::noop().clone()));
+        stream
+    }
+
+    /// A stream of which 10 bytes wait to be sent.
+    fn full() -> Stream {
+        let mut stream = Stream::new(0, 100);
+        stream.unsent_length = 10;
+        stream
+    }
+
+    fn ended(core: &Core) -> bool {
+        matches!(&core.ended, Some(Ended::Violation(violation)) if violation.reason == Reason::ENHANCE_YOUR_CALM)
+    }
+
+    #[test]
+    fn what_changes_its_mark_is_not_still() {
+        let mut still = Still::default();
+        for (at, mark, lasts) in [
+            (0, Some(7), 0),
+            (5, Some(7), 5),
+            (9, Some(8), 0),
+            (12, Some(8), 3),
+            (13, Some(7), 0),
+            (20, None, 0),
+            (30, Some(7), 0),
+            (31, Some(7), 1),
+        ] {
+            let [at, lasts] = [at, lasts].map(Duration::from_millis);
+            assert_eq!(still.lasts(mark, at), lasts, "{at:?}");
+        }
+    }
+
+    #[test]
+    fn a_header_block_has_its_time() {
+        for (untaken, ends) in [(0, true), (UNTAKEN, true), (UNTAKEN + 1, false)] {
+            let mut core = core(true);
+            let mut bytes = Vec::new();
+            frame::head(&mut bytes, 5, kind::HEADERS, 0, 1);
+            core.receive(&[&bytes[..], &[0x83, 0x86, 0x84, 0x01, 1]].concat(), Duration::ZERO);
+            core.out.bytes.resize(untaken, 0);
+            core.look(Duration::ZERO, &DEADLINES);
+            core.look(DEADLINES.head - ONE, &DEADLINES);
+            assert!(core.ended.is_none() && core.watched.cut == [0; 4]);
+            core.look(DEADLINES.head, &DEADLINES);
+            assert_eq!((ended(&core), core.watched.cut), (ends, [u32::from(ends), 0, 0, 0]), "{untaken}");
+            // It is over.
+            core.look(3 * DEADLINES.head, &DEADLINES);
+            assert_eq!(core.watched.cut[0], u32::from(ends), "{untaken}");
+        }
+    }
+
+    #[test]
+    fn a_frame_of_data_goes_on() {
+        let frame = |core: &mut Core, length: usize, came: usize| {
+            let mut bytes = Vec::new();
+            frame::head(&mut bytes, length, kind::DATA, 0, 1);
+            bytes.resize(bytes.len() + came, 0);
+            core.receive(&bytes, Duration::ZERO);
+        };
+        let begin = |untaken: usize| {
+            let mut core = core(true);
+            let mut bytes = Vec::new();
+            let block = [0x83, 0x86, 0x84, 0x01, 1, b'c'];
+            frame::head(&mut bytes, block.len(), kind::HEADERS, flag::END_HEADERS, 1);
+            bytes.extend(block);
+            core.receive(&bytes, Duration::ZERO);
+            frame(&mut core, 100, 10);
+            core.out.bytes.resize(untaken, 0);
+            core.look(Duration::ZERO, &DEADLINES);
+            core.look(DEADLINES.body - ONE, &DEADLINES);
+            assert_eq!((core.ended.is_some(), core.watched.cut), (false, [0; 4]));
+            core
+        };
+        for (untaken, ends) in [(0, true), (UNTAKEN + 1, false)] {
+            let mut core = begin(untaken);
+            core.look(DEADLINES.body, &DEADLINES);
+            assert_eq!((ended(&core), core.watched.cut), (ends, [0, u32::from(ends), 0, 0]), "{untaken}");
+        }
+        // More of it, or as much of the next.
+        for more in [1, 90] {
+            let mut core = begin(0);
+            core.receive(&vec![0; more], Duration::ZERO);
+            if more == 90 {
+                frame(&mut core, 100, 10);
+            }
+            core.look(DEADLINES.body, &DEADLINES);
+            core.look(2 * DEADLINES.body - ONE, &DEADLINES);
+            assert!(core.ended.is_none(), "{more}");
+            core.look(2 * DEADLINES.body, &DEADLINES);
+            assert!(ended(&core), "{more}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_taken() {
+        for (full, waits, ends) in [(true, 1, true), (true, 0, false), (false, 1, false)] {
+            let mut core = core(true);
+            core.socket_full = full;
+            core.out.bytes.resize(waits, 0);
+            core.look(Duration::ZERO, &DEADLINES);
+            core.look(DEADLINES.write - ONE, &DEADLINES);
+            assert!(core.ended.is_none());
+            core.look(DEADLINES.write, &DEADLINES);
+            let lost =
+                matches!(&core.ended, Some(Ended::Io(error)) if error.kind() == std::io::ErrorKind::TimedOut);
+            assert_eq!((lost, core.watched.cut), (ends, [0, 0, u32::from(ends), 0]), "{full} {waits}");
+        }
+        let mut core = core(false);
+        core.socket_full = true;
+        core.out.bytes.resize(100, 0);
+        for second in 0..100 {
+            core.out.wrote(1);
+            core.look(Duration::from_secs(30 * second), &DEADLINES);
+        }
+        assert!(core.ended.is_none(), "some is taken each time");
+    }
+
+    /// A server may still answer; a client has nobody to answer to.
+    #[test]
+    fn who_does_not_go_on_with_a_body_loses_its_stream() {
+        for server in [true, false] {
+            let mut core = core(server);
+            for id in [1, 3] {
+                core.streams.insert(id, awaited());
+            }
+            core.streams.insert(5, Stream::new(100, 100));
+            core.look(Duration::ZERO, &DEADLINES);
+            core.look(DEADLINES.body - ONE, &DEADLINES);
+            assert_eq!((core.watched.cut, core.out.len()), ([0; 4], 0));
+            core.look(DEADLINES.body, &DEADLINES);
+            assert_eq!(core.watched.cut, [0, 2, 0, 0]);
+            for id in [1, 3] {
+                let stream = &core.streams[&id];
+                let reset = (!server).then_some(Reset::Stalled);
+                assert_eq!((stream.stalled, stream.reset), (server, reset));
+                assert!(stream.receiver.is_none(), "it hears of it");
+            }
+            let mut resets = Vec::new();
+            if !server {
+                frame::number(&mut resets, kind::RST_STREAM, 1, Reason::CANCEL.0);
+                frame::number(&mut resets, kind::RST_STREAM, 3, Reason::CANCEL.0);
+            }
+            let mut said: Vec<_> = core.out.pending().chunks(13).collect();
+            said.sort_unstable();
+            assert_eq!(said.concat(), resets);
+            let other = &core.streams[&5];
+            assert!(!other.stalled && other.reset.is_none());
+            core.look(3 * DEADLINES.body, &DEADLINES);
+            assert_eq!(core.watched.cut, [0, 2, 0, 0], "once");
+        }
+    }
+
+    #[test]
+    fn who_takes_no_more_of_a_body_loses_its_stream() {
+        for (server, code) in [(true, Reason::INTERNAL_ERROR), (false, Reason::CANCEL)] {
+            let mut core = core(server);
+            for id in [1, 3] {
+                core.streams.insert(id, full());
+            }
+            core.unsent = 20;
+            core.look(Duration::ZERO, &DEADLINES);
+            core.look(DEADLINES.write - ONE, &DEADLINES);
+            assert_eq!((core.watched.cut, core.out.len()), ([0; 4], 0));
+            if let Some(stream) = core.streams.get_mut(&3) {
+                stream.sent += 1;
+            }
+            core.look(DEADLINES.write, &DEADLINES);
+            assert_eq!(core.watched.cut, [0, 0, 1, 0]);
+            let mut resets = Vec::new();
+            frame::number(&mut resets, kind::RST_STREAM, 1, code.0);
+            assert_eq!(core.out.pending(), resets);
+            assert_eq!((core.streams[&1].reset, core.streams[&3].reset), (Some(Reset::Stalled), None));
+            core.look(2 * DEADLINES.write, &DEADLINES);
+            assert_eq!(core.watched.cut, [0, 0, 2, 0]);
+        }
+    }
+
+    #[test]
+    fn a_body_is_awaited_where_somebody_waits_for_more_of_what_was_said() {
+        type Change = fn(&mut Stream);
+        let changes: [(Change, Option<u64>); 10] = [
+            (|_| {}, Some(10)),
+            (|stream| stream.length_left = Some(1), Some(1)),
+            (|stream| stream.length_left = Some(0), None),
+            (|stream| stream.length_left = None, None),
+            (|stream| stream.receiver = None, None),
+            (|stream| stream.head_seen = false, None),
+            (|stream| stream.keep(b"x"), None),
+            (|stream| stream.receiving = Way::Ended, None),
+            (|stream| stream.reset = Some(Reset::Full), None),
+            (|stream| stream.stalled = true, None),
+        ];
+        for (index, (change, expected)) in changes.into_iter().enumerate() {
+            let mut stream = awaited();
+            change(&mut stream);
+            assert_eq!(stream.awaits(), expected, "{index}");
+        }
+    }
+
+    #[test]
+    fn what_waits_to_be_sent_is_to_be_taken_unless_it_may_rest() {
+        type Change = fn(&mut Stream);
+        let changes: [(Change, Option<u64>); 8] = [
+            (|_| {}, Some(0)),
+            (|stream| stream.sent = 7, Some(7)),
+            (|stream| stream.unsent_length = 0, None),
+            (|stream| stream.at_hand = 1, Some(0)),
+            (|stream| (stream.unsent_length, stream.at_hand) = (0, 1), Some(0)),
+            (|stream| stream.reset = Some(Reset::Full), None),
+            (|stream| stream.is_tunnel = true, None),
+            // It needs no window.
+            (|stream| (stream.unsent_length, stream.finish) = (0, Some(Finish::End)), None),
+        ];
+        for (index, (change, expected)) in changes.into_iter().enumerate() {
+            let mut stream = full();
+            change(&mut stream);
+            assert_eq!(stream.offers(), expected, "{index}");
+        }
+    }
+
+    #[test]
+    fn whoever_holds_a_connection_has_it_looked_at() {
+        let mut core = core(true);
+        core.streams.insert(1, full());
+        core.unsent = 10;
+        let handle = Handle(Rc::new(RefCell::new(core)), None);
+        handle.look(Duration::ZERO, &DEADLINES);
+        handle.look(DEADLINES.write, &DEADLINES);
+        assert_eq!((handle.take_cut(), handle.take_cut()), ([0, 0, 1, 0], [0; 4]));
+    }
+
+    #[test]
+    fn a_sender_says_what_it_has_at_hand_and_that_it_may_rest() {
+        let mut core = core(true);
+        let mut bytes = Vec::new();
+        let block = [0x83, 0x86, 0x84, 0x01, 1, b'c'];
+        frame::head(&mut bytes, block.len(), kind::HEADERS, flag::END_HEADERS, 1);
+        bytes.extend(block);
+        core.receive(&bytes, Duration::ZERO);
+        let incoming = core.accepted.pop_front().unwrap();
+        let core = Rc::new(RefCell::new(core));
+        let (mut sender, _receiver) = Handle(core.clone(), None).incoming(&incoming);
+        sender.wants_room(7);
+        assert_eq!(core.borrow().streams[&1].offers(), Some(0));
+        assert_eq!(core.borrow().streams[&1].at_hand, 7);
+        sender.is_tunnel();
+        assert_eq!(core.borrow().streams[&1].offers(), None);
+    }
+}

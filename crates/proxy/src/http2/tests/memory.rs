@@ -165,3 +165,162 @@ async fn a_request_that_is_refused_with_its_body_is_answered_and_no_mistake() {
     assert_eq!(core.accepted.pop_front().and_then(|incoming| incoming.unfit), Some(Unfit::Unaffordable));
     assert_eq!((core.faults, core.streams[&1].reset.is_none()), (0, true));
 }
+
+/// A client's side, which has opened one stream.
+fn client() -> Core {
+    let mut core = Core::new(false, LIMITS);
+    let mut hello = Vec::new();
+    frame::settings(&mut hello, &[]);
+    frame::head(&mut hello, 0, kind::SETTINGS, flag::ACK, 0);
+    core.receive(&hello, Duration::ZERO);
+    core.open().unwrap();
+    core
+}
+
+/// The peer has heard of the windows.
+fn confirm(core: &mut Core, now: Duration) {
+    let mut bytes = Vec::new();
+    frame::head(&mut bytes, 0, kind::SETTINGS, flag::ACK, 0);
+    core.receive(&bytes, now);
+}
+
+#[tokio::test(flavor = "local")]
+async fn less_is_written_at_a_time_while_memory_is_short() {
+    let (_budget, account) = account(1 << 20);
+    let core = server(&account);
+    assert_eq!(core.out_limit(), 128 << 10);
+    let mut held = Charge::on(account.clone());
+    held.set(400 << 10);
+    assert_eq!(core.out_limit(), 8 << 10);
+}
+
+/// It costs more to charge every byte than to charge some that are not there.
+#[tokio::test(flavor = "local")]
+async fn buffers_are_charged_in_steps() {
+    const STEP: usize = 16 << 10;
+    let (_budget, account) = account(4 << 20);
+    let mut core = server(&account);
+    for (capacity, charged) in [
+        (1, STEP),
+        (STEP, STEP),
+        (STEP + 1, 2 * STEP),
+        (4 * STEP, 4 * STEP),
+        (2 * STEP + 1, 4 * STEP),
+        (2 * STEP, 2 * STEP),
+        (1, 2 * STEP),
+        (4 * STEP - 1, 4 * STEP),
+        (1, STEP),
+    ] {
+        core.out.bytes = Vec::with_capacity(capacity);
+        core.charge_buffers();
+        assert_eq!(core.payer.bytes(), charged, "{capacity}");
+    }
+    core.receive(&begun(), Duration::ZERO);
+    let begun = core.input.held() - (4 << 10);
+    assert!(begun > STEP);
+    core.charge_buffers();
+    assert_eq!(core.payer.bytes(), (core.out.bytes.capacity() + begun).next_multiple_of(STEP));
+}
+
+/// Only a peer that has nothing under way yet is sent away for what it begins.
+#[tokio::test(flavor = "local")]
+async fn what_is_there_is_charged_whether_there_is_memory_for_it_or_not() {
+    for (streams, head, is_server, ends) in
+        [(0, true, true, true), (0, false, true, false), (1, true, true, false), (1, true, false, false)]
+    {
+        let (_budget, account) = account(1 << 20);
+        let mut core = if is_server { server(&account) } else { client() };
+        core.payer = Charge::on(account.clone());
+        if is_server && streams > 0 {
+            core.streams.insert(1, crate::http2::stream::Stream::new(0, 0));
+        }
+        if head {
+            core.input.partial = Vec::with_capacity(40 << 10);
+        } else {
+            core.out.bytes = Vec::with_capacity(40 << 10);
+        }
+        let mut held = Charge::on(account.clone());
+        while held.resize(held.bytes() + 64).is_ok() {}
+        core.charge_buffers();
+        assert_eq!(core.ended.is_some(), ends, "{streams} {head} {is_server}");
+        assert_eq!(core.payer.bytes() >= 32 << 10, !ends, "{streams} {head} {is_server}");
+    }
+    // Nothing is under way on a client's side, either.
+    let mut core = client();
+    core.streams.clear();
+    let (_budget, account) = account(1 << 20);
+    core.payer = Charge::on(account.clone());
+    core.input.partial = Vec::with_capacity(40 << 10);
+    let mut held = Charge::on(account.clone());
+    while held.resize(held.bytes() + 64).is_ok() {}
+    core.charge_buffers();
+    assert!(core.ended.is_none());
+}
+
+/// A peer may take it amiss to be told over and over.
+#[tokio::test(flavor = "local")]
+async fn a_peer_is_told_of_windows_when_they_change_and_not_more_often_than_it_takes() {
+    const SMALL: u32 = 16 << 10;
+    let (_budget, account) = account(1 << 20);
+    let mut core = server(&account);
+    let most = core.windows.told();
+    let second = Duration::from_secs(1);
+    let mut said = core.out.bytes.len();
+    // What came, and what is said of windows then.
+    for (at, short, confirmed, told) in [
+        (second, false, false, None),
+        (2 * second, true, false, Some(SMALL)),
+        (4 * second, true, false, None),
+        (4 * second, false, false, None),
+        (4 * second, true, true, None),
+        (5 * second, false, false, Some(most)),
+        (5 * second, true, false, None),
+        (5 * second, true, true, Some(SMALL)),
+        (6 * second - Duration::from_nanos(1), false, true, None),
+        (6 * second, false, false, Some(most)),
+        (9 * second, false, true, None),
+    ] {
+        match confirmed {
+            true => confirm(&mut core, at),
+            false => core.now = at,
+        }
+        core.windows.short = short;
+        core.charge_buffers();
+        assert!(!core.windows.short, "it is looked at once");
+        let mut expected = Vec::new();
+        if let Some(window) = told {
+            frame::settings(&mut expected, &[(frame::setting::INITIAL_WINDOW_SIZE, window)]);
+        }
+        assert_eq!(core.out.bytes[said..], expected, "{at:?} {short} {confirmed}");
+        said = core.out.bytes.len();
+    }
+    core.end(Ended::Closed);
+    said = core.out.bytes.len();
+    core.windows.short = true;
+    core.now = 20 * second;
+    core.charge_buffers();
+    assert_eq!((core.out.bytes.len(), core.windows.told()), (said, most), "nobody hears it");
+}
+
+/// Streams that we open after we have told the peer are none of those whose windows get smaller by it.
+#[test]
+fn a_clients_streams_have_the_windows_that_the_peer_has_heard_of() {
+    const SMALL: i64 = 16 << 10;
+    let most = i64::from(LIMITS.stream_window);
+    let mut core = client();
+    let windows = |core: &Core| [1, 3, 5].map(|id| core.streams.get(&id).map(|stream| stream.receive_window));
+    assert_eq!(windows(&core), [Some(most), None, None]);
+    core.windows.short = true;
+    core.charge_buffers();
+    core.open().unwrap();
+    assert_eq!(windows(&core), [Some(most), Some(SMALL), None]);
+    confirm(&mut core, Duration::ZERO);
+    assert_eq!(windows(&core), [Some(SMALL), Some(SMALL), None]);
+    confirm(&mut core, Duration::from_secs(2));
+    assert_eq!(windows(&core), [Some(SMALL), Some(SMALL), None], "it says so again");
+    core.charge_buffers();
+    core.open().unwrap();
+    assert_eq!(windows(&core), [Some(most), Some(most), Some(most)]);
+    confirm(&mut core, Duration::from_secs(3));
+    assert_eq!(windows(&core), [Some(most), Some(most), Some(most)]);
+}
