@@ -511,4 +511,4 @@ fn validity(certificate: &CertificateDer<'_>) -> Option<(i64, i64)> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -146,6 +146,12 @@ mod tests {
         key.open(header, &mut record[HEADER..]).map(|(content, plaintext)| (content, plaintext.to_vec()))
     }
 
+    /// RFC 8446, sections 5.1 and 5.2.
+    #[test]
+    fn records_are_as_large_as_the_standard_has_them() {
+        assert_eq!((MAX_PLAINTEXT, MAX_CIPHERTEXT, MAX_RECORD, OVERHEAD), (16_384, 16_640, 16_645, 22));
+    }
+
     #[test]
     fn records_are_opened_in_their_order_only() {
         let (mut near, mut far) = (key(1), key(1));

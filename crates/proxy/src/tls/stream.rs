@@ -251,7 +251,7 @@ impl Transport for TlsStream {
                 Ok(opened) => {
                     self.partial.clear();
                     self.partial.extend_from_slice(&buffer[opened..filled]);
-                    if self.partial.is_empty() && self.partial.capacity() > 0 {
+                    if self.partial.is_empty() {
                         self.partial = Vec::new();
                     }
                     Poll::Ready(Ok(filled - before))
@@ -417,6 +417,15 @@ mod tests {
         assert_eq!(receive(&mut near, 3).await.unwrap(), b"too");
     }
 
+    /// RFC 8446, section 5.5.
+    #[test]
+    fn a_key_seals_no_more_records_than_it_is_safe_for() {
+        assert!(
+            (1 << 20..1 << 24).contains(&RECORDS_WITH_ONE_KEY),
+            "less than 2^24.5, and no work for nothing"
+        );
+    }
+
     /// Goes over to a new key, and asks the other side to do so, too.
     fn change_key(end: &mut TlsStream) {
         announce_key(end, 1);
@@ -439,7 +448,11 @@ mod tests {
             send(&mut near, b"data").await;
             assert_eq!(receive(&mut far, 4).await.unwrap(), b"data");
         }
-        (0..=MAX_KEY_UPDATES).for_each(|_| change_key(&mut near));
+        for _ in 0..=MAX_KEY_UPDATES {
+            change_key(&mut near);
+            // It has no data.
+            near.seal_aside(content::APPLICATION_DATA, b"").unwrap();
+        }
         send(&mut near, b"data").await;
         let error = receive(&mut far, 4).await.unwrap_err();
         assert!(error.to_string().contains("UnexpectedMessage"), "{error}");
@@ -492,22 +505,95 @@ mod tests {
 
     #[tokio::test]
     async fn noise_after_the_handshake_is_refused() {
-        for (kind, message) in [
-            (content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 2][..]),
-            (content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0, 0]),
-            (content::HANDSHAKE, &[1, 0, 0, 0]),
-            (content::HANDSHAKE, &[KEY_UPDATE, 0, 0]),
-            (content::HANDSHAKE, &[]),
-            (content::ALERT, &[2, 40]),
-            (20, &[1]),
-            (99, &[1]),
+        for (kind, message, why) in [
+            (content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 2][..], "UnexpectedMessage"),
+            (content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0, 0], "UnexpectedMessage"),
+            (content::HANDSHAKE, &[KEY_UPDATE, 0, 0, 0], "UnexpectedMessage"),
+            (content::HANDSHAKE, &[1, 0, 0, 0], "UnexpectedMessage"),
+            (content::HANDSHAKE, &[KEY_UPDATE, 0, 0], "DecodeError"),
+            (content::HANDSHAKE, &[], "UnexpectedMessage"),
+            (content::ALERT, &[2, 40], "HandshakeFailure"),
+            (content::ALERT, &[1], "DecodeError"),
+            (content::ALERT, &[1, CLOSE_NOTIFY, 0], "DecodeError"),
+            (20, &[1], "UnexpectedMessage"),
+            (99, &[1], "UnexpectedMessage"),
         ] {
             let (near, far) = sockets().await;
             let (mut near, mut far) = ends(near, far).await;
             near.seal_aside(kind, message).unwrap();
             send(&mut near, b"x").await;
-            assert!(receive(&mut far, 1).await.is_err(), "{kind} {message:?}");
+            let error = receive(&mut far, 1).await.unwrap_err().to_string();
+            assert!(error.contains(why), "{kind} {message:?}: {error}");
+            // Who hears an alert answers nothing.
+            drop(far);
+            let heard = if why == "HandshakeFailure" { "without saying so" } else { why };
+            let error = receive(&mut near, 1).await.unwrap_err().to_string();
+            assert!(error.contains(heard), "{kind} {message:?}: {error}");
         }
+    }
+
+    /// However the socket cuts them.
+    #[tokio::test]
+    async fn records_come_in_pieces() {
+        let (near, far) = sockets().await;
+        let (mut near, mut far) = ends(near, far).await;
+        for data in [&b"one"[..], b"two"] {
+            near.seal_aside(content::APPLICATION_DATA, data).unwrap();
+        }
+        let sealed = std::mem::take(&mut near.unsent);
+        let end = b"one".len() + OVERHEAD;
+        for (piece, expected) in
+            [(0..4, &b""[..]), (4..end - 1, b""), (end - 1..end + 7, b"one"), (end + 7..2 * end, b"two")]
+        {
+            near.tcp.write_all(&sealed[piece.clone()]).await.unwrap();
+            let mut opened = Vec::new();
+            let count =
+                poll_fn(|cx| far.poll_receive(cx, READ, &mut |bytes| opened.extend_from_slice(bytes))).await;
+            assert_eq!((count.unwrap(), &opened[..]), (piece.len(), expected));
+        }
+        assert_eq!(far.partial.capacity(), 0, "nothing of it is held");
+    }
+
+    #[tokio::test]
+    async fn what_the_socket_does_not_take_waits_and_is_flushed() {
+        let (near, far) = sockets().await;
+        let (mut near, mut far) = ends(near, far).await;
+        let data = vec![7; 8 * MAX_PLAINTEXT + 1];
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut total = 0;
+        while near.unsent.is_empty() {
+            let Poll::Ready(Ok(count)) = near.poll_send(&mut cx, &data) else { panic!("nothing waits yet") };
+            assert_eq!(count, 8 * MAX_PLAINTEXT, "as much as is sealed at a time");
+            total += count;
+        }
+        assert!(near.poll_flush(&mut cx).is_pending() && near.poll_send(&mut cx, &data).is_pending());
+        let (flushed, received) = tokio::join!(poll_fn(|cx| near.poll_flush(cx)), receive(&mut far, total));
+        assert!(flushed.is_ok() && near.unsent.is_empty());
+        assert_eq!(received.unwrap().len(), total);
+    }
+
+    /// A client need not wait for anything before it says more.
+    #[tokio::test]
+    async fn what_comes_with_the_end_of_a_handshake_is_not_lost() {
+        let (near, far) = sockets().await;
+        near.set_nodelay(true).unwrap();
+        let (identity, credentials) = certificate();
+        let name = ServerName::try_from(identity.server_name().unwrap()).unwrap();
+        let client = Arc::new(credentials.client(&identity, Arc::default()).unwrap());
+        let mut connecting = Box::pin(handshake::connect(client, name, near));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(connecting.as_mut().poll(&mut cx).is_pending(), "it has said hello");
+        let hello = handshake::hello(far).await.unwrap();
+        let mut accepting = Box::pin(hello.accept(credentials.server.clone()));
+        assert!(accepting.as_mut().poll(&mut cx).is_pending(), "it has answered");
+        let mut near = connecting.await.unwrap().stream;
+        for data in [&b"one"[..], b"two", b"three"] {
+            send(&mut near, data).await;
+        }
+        let mut far = accepting.await.unwrap().stream;
+        assert_eq!(far.early, b"onetwothree");
+        send(&mut near, b"four").await;
+        assert_eq!(receive(&mut far, 15).await.unwrap(), b"onetwothreefour");
     }
 
     #[tokio::test]

@@ -14,17 +14,17 @@ use crate::state::LocalWorkload;
 
 /// Certificates of these tests are good from 2000 to 2100; these are seconds since the epoch.
 const FROM: i64 = 946_684_800;
-const UNTIL: i64 = 4_102_444_800;
+pub(crate) const UNTIL: i64 = 4_102_444_800;
 const NOW: u64 = 1_800_000_000;
 
-struct Authority {
+pub(crate) struct Authority {
     domain: TrustDomain,
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
 }
 
 impl Authority {
-    fn new(domain: &str) -> Self {
+    pub(crate) fn new(domain: &str) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, domain);
@@ -33,7 +33,7 @@ impl Authority {
         Self { domain: TrustDomain::new(domain).unwrap(), issuer: Issuer::new(params, key), root }
     }
 
-    fn identity(&self, account: &str) -> SpiffeId {
+    pub(crate) fn identity(&self, account: &str) -> SpiffeId {
         SpiffeId::workload(&self.domain, "default", account)
     }
 
@@ -56,7 +56,7 @@ impl Authority {
     }
 
     /// The certificate of a workload that says to end then.
-    fn issue(&self, identity: &SpiffeId, not_after: i64) -> Arc<WorkloadCertificate> {
+    pub(crate) fn issue(&self, identity: &SpiffeId, not_after: i64) -> Arc<WorkloadCertificate> {
         let (leaf, key) = self.sign(&[identity.as_str()], |_| ());
         Arc::new(WorkloadCertificate {
             identity: identity.clone(),
