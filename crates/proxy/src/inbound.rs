@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tulle_model::identity::SpiffeId;
 
 use crate::budget::Account;
@@ -111,17 +111,22 @@ async fn pass(
         return reply(Reason::BadAnswer, &format!("{}: {}", workload.name, problem.0));
     }
     let mut in_flight = Some(in_flight);
-    let messages = (version == AppVersion::Http2
-        && response.body().whole_length().is_none()
-        && grpc::has_messages(response.headers())
-        && headers::takes_trailers(&head.headers))
-    .then(Messages::default);
+    let messages = may_break_after_a_message(version, &head.headers, &response).then(Messages::default);
     response.body_mut().observe_as(messages, move |event| {
         if !matches!(event, Event::Data(_) | Event::Trailers(_)) {
             in_flight.take();
         }
     });
     response
+}
+
+/// Whether an answer that breaks after a whole message ends with a status of gRPC: it is one to whoever understands
+/// trailers.
+fn may_break_after_a_message(version: AppVersion, asked: &HeaderMap, answer: &Response<Body>) -> bool {
+    version == AppVersion::Http2
+        && answer.body().whole_length().is_none()
+        && grpc::has_messages(answer.headers())
+        && headers::takes_trailers(asked)
 }
 
 /// Decides whether a request or connection gets through to the workload.
@@ -147,25 +152,212 @@ fn app_version(said: Option<HeaderValue>) -> AppVersion {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::net::Ipv4Addr;
+
+    use bytes::Bytes;
+    use http::StatusCode;
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
     use tulle_model::identity::TrustDomain;
-    use tulle_model::name::WorkloadName;
+    use tulle_model::name::{ServiceName, WorkloadName};
+    use tulle_model::port_settings::Http1Settings;
+    use tulle_model::snapshot::{
+        AppProtocol, Endpoint, EndpointSet, HttpRouteTable, Known, PortConfig, PortMapping, ServiceConfig,
+        Snapshot,
+    };
 
     use super::*;
+    use crate::budget::Payer;
+    use crate::http::asker::Asker;
+    use crate::link::{REASON, RETRY, SPELLING};
+    use crate::state::NodeState;
 
-    #[test]
-    fn only_ports_of_workloads_that_stay_are_open() {
+    fn workload(port: u16, draining: bool) -> Arc<LocalWorkload> {
         let domain = TrustDomain::new("mesh.test").unwrap();
-        let workload = |draining| LocalWorkload {
+        Arc::new(LocalWorkload {
             name: WorkloadName::new("default", "a"),
             service: "a".into(),
             identity: SpiffeId::workload(&domain, "default", "a"),
-            app_address: std::net::Ipv4Addr::LOCALHOST.into(),
-            ports: vec![80, 81],
+            app_address: Ipv4Addr::LOCALHOST.into(),
+            ports: vec![port, 81],
             certificate: None,
             draining,
+        })
+    }
+
+    /// A worker that knows that port 80 of the service `s` is port `port` of that workload, and has its letters kept.
+    fn worker(port: u16) -> (Rc<Worker>, Caller) {
+        let service = ServiceName::new("default", "s");
+        let endpoint = Endpoint {
+            workload: Some(WorkloadName::new("default", "a")),
+            node: None,
+            address: Ipv4Addr::LOCALHOST.into(),
+            ports: vec![PortMapping { service_port: 80, target_port: port }],
+            identity: None,
         };
+        let config = PortConfig {
+            number: 80,
+            name: "".into(),
+            protocol: AppProtocol::Detect,
+            http_routes: HttpRouteTable::default(),
+            tcp_route: None,
+            http_only: false,
+            http1: Http1Settings { preserve_case: true, ..Http1Settings::DEFAULT },
+        };
+        let mut snapshot = Snapshot::default();
+        let endpoints = EndpointSet::new(service.clone(), vec![(Arc::new(endpoint), 0)]);
+        snapshot.endpoints.insert(service.clone(), Arc::new(endpoints));
+        let known = Known::Present(Arc::new(ServiceConfig::new(service.clone(), vec![config])));
+        snapshot.services.insert(service, known);
+        let worker = Worker::idle("n1", NodeState { snapshot: Arc::new(snapshot), ..NodeState::default() });
+        let account = worker.accounts.of(&Payer::Workload(WorkloadName::new("default", "b")));
+        (worker, Caller { account, asker: Asker::Nobody })
+    }
+
+    /// A request as it comes over a link.
+    fn request(fields: &[(&'static str, &'static str)]) -> Request<Body> {
+        let mut request = Request::get("http://s.test/x").body(Body::empty()).unwrap();
+        for (name, value) in fields {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        request
+    }
+
+    /// Takes a request's head as the process does, and answers.
+    async fn answer(listener: &TcpListener, answer: &str) -> (String, TcpStream) {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            assert_ne!(tcp.read_buf(&mut head).await.unwrap(), 0);
+        }
+        tcp.write_all(answer.as_bytes()).await.unwrap();
+        (String::from_utf8(head).unwrap(), tcp)
+    }
+
+    async fn listen() -> (TcpListener, u16) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_process_is_told_one_host_and_nothing_of_the_meshs() {
+        for (fields, lines) in [
+            (
+                &[("x-fancy", "1"), ("host", "other"), ("tulle-app-version", "1"), ("tulle-x", "1")][..],
+                "x-fancy: 1\r\n",
+            ),
+            (
+                &[("connection", "x"), ("x", "1"), ("tulle-app-version", "3"), ("tulle-spelling", "s/81:X:")],
+                "",
+            ),
+        ] {
+            let (listener, port) = listen().await;
+            let (worker, caller) = worker(port);
+            let workload = workload(port, false);
+            let passed = serve_request(&worker, &caller, &workload, port, request(fields));
+            let answering = answer(&listener, "HTTP/1.1 201 Created\r\nContent-Length: 2\r\nX: y\r\n\r\nhi");
+            let (response, (head, _tcp)) = tokio::join!(passed, answering);
+            assert_eq!(head, format!("GET /x HTTP/1.1\r\nhost: s.test\r\n{lines}\r\n"));
+            assert_eq!((response.status(), response.headers().get(SPELLING)), (StatusCode::CREATED, None));
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hi");
+        }
+    }
+
+    /// Where the port asks for it, and HTTP/1 is spoken.
+    #[tokio::test(flavor = "local")]
+    async fn a_process_is_told_as_its_client_wrote() {
+        let (listener, port) = listen().await;
+        let (worker, caller) = worker(port);
+        let workload = workload(port, false);
+        let request = request(&[("x-fancy", "1"), ("tulle-spelling", "s/80:X-Fancy,HOST:")]);
+        let passed = serve_request(&worker, &caller, &workload, port, request);
+        let answering = answer(&listener, "HTTP/1.1 200 Fine\r\nContent-Length: 0\r\n\r\n");
+        let (response, (head, _tcp)) = tokio::join!(passed, answering);
+        assert_eq!(head, "GET /x HTTP/1.1\r\nX-Fancy: 1\r\nHOST: s.test\r\n\r\n");
+        assert_eq!(response.headers()[SPELLING], ":Content-Length:Fine");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn what_may_not_pass_is_answered_here() {
+        let (worker, caller) = worker(80);
+        let nowhere = Request::get("/x").header("host", "s.test").body(Body::empty()).unwrap();
+        for (draining, port, request, reason, safe) in [
+            (true, 80, request(&[]), "draining", true),
+            (false, 82, request(&[]), "connect-failed", true),
+            (false, 80, nowhere, "bad-request", false),
+            (false, 80, request(&[("content-length", "1"), ("content-length", "2")]), "bad-request", false),
+        ] {
+            let workload = workload(80, draining);
+            let response = serve_request(&worker, &caller, &workload, port, request).await;
+            assert_eq!(response.headers()[REASON], reason);
+            assert_eq!(response.headers().contains_key(RETRY), safe, "{reason}");
+        }
+        let (head, ()) = Request::get("http://s.test/x").body(()).unwrap().into_parts();
+        let workload = workload(80, true);
+        let response =
+            pass_request(&worker, &workload, 80, AppVersion::Http1, &head, Body::empty(), &caller).await;
+        assert_eq!(response.headers()[REASON], "draining");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_request_is_in_flight_until_its_answer_has_passed() {
+        for (rest, whole) in [("", false), ("hi", true)] {
+            let (listener, port) = listen().await;
+            let (worker, caller) = worker(port);
+            let workload = workload(port, false);
+            let in_flight = || worker.metrics.registry().in_flight(&workload.name);
+            let (head, ()) = Request::get("http://s.test/x").body(()).unwrap().into_parts();
+            let passed =
+                pass_request(&worker, &workload, port, AppVersion::Http1, &head, Body::empty(), &caller);
+            let answering = answer(&listener, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhi");
+            let (mut response, (_, mut tcp)) = tokio::join!(passed, answering);
+            assert_eq!(in_flight(), 1);
+            let first = response.body_mut().frame().await.unwrap().unwrap();
+            assert_eq!((first.into_data().unwrap(), in_flight()), ("hi".into(), 1));
+            tcp.write_all(rest.as_bytes()).await.unwrap();
+            drop(tcp);
+            assert_eq!(response.collect().await.is_ok(), whole, "{rest}");
+            assert_eq!(in_flight(), 0, "{rest}");
+        }
+    }
+
+    #[test]
+    fn a_call_of_grpc_ends_with_a_status_where_its_client_takes_one() {
+        let fields = |name: &'static str, value: &'static str| {
+            HeaderMap::from_iter([(name.parse().unwrap(), HeaderValue::from_static(value))])
+        };
+        let (trailers, none) = (fields("te", "trailers"), HeaderMap::new());
+        for (version, asked, kind, whole, expected) in [
+            (AppVersion::Http2, &trailers, "application/grpc", false, true),
+            (AppVersion::Http2, &trailers, "application/grpc+proto", false, true),
+            (AppVersion::Http1, &trailers, "application/grpc", false, false),
+            (AppVersion::Http2, &none, "application/grpc", false, false),
+            (AppVersion::Http2, &trailers, "application/grpc-web", false, false),
+            (AppVersion::Http2, &trailers, "application/grpc", true, false),
+        ] {
+            let frames: [Result<_, Infallible>; 1] = [Ok(Frame::data(Bytes::from("x")))];
+            let body = match whole {
+                true => Body::whole("x".into()),
+                false => Body::new(StreamBody::new(futures_util::stream::iter(frames))),
+            };
+            let mut answer = Response::new(body);
+            *answer.headers_mut() = fields("content-type", kind);
+            assert_eq!(
+                may_break_after_a_message(version, asked, &answer),
+                expected,
+                "{version:?} {kind} {whole}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_ports_of_workloads_that_stay_are_open() {
         let refused = |draining, port| {
-            let error = admit(&workload(draining), port).err()?;
+            let error = admit(&workload(80, draining), port).err()?;
             // The process has not seen it.
             assert!(error.safe_to_retry);
             Some(error.kind)

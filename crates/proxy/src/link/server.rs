@@ -373,8 +373,20 @@ fn parsed(port: Option<&HeaderValue>) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use http::{Extensions, Uri};
+    use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::budget::Account;
     use crate::http::serve_http2::size_of_future;
+    use crate::http2::{Handle, ReceivedBody, RequestHead};
+    use crate::state::NodeState;
+    use crate::tls::TlsCache;
+    use crate::tls::tests::{Authority, UNTIL};
 
     /// It is copied on its way into its task, and held as long as the stream.
     #[test]
@@ -383,5 +395,229 @@ mod tests {
             answer(worker, link, incoming, sender, receiver)
         });
         assert!(size <= 3 << 10, "{size} bytes");
+    }
+
+    #[test]
+    fn a_link_costs_what_its_parts_do() {
+        let parts = [cost::CONNECTION, cost::HTTP2, cost::TLS];
+        assert_eq!(LINK_COST, parts.iter().sum::<usize>());
+    }
+
+    #[test]
+    fn hosts_of_one_network_are_neighbours() {
+        for (address, group) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::"),
+            ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ] {
+            assert_eq!(
+                neighbourhood(address.parse().unwrap()),
+                group.parse::<IpAddr>().unwrap(),
+                "{address}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_port_is_a_number_of_16_bits() {
+        for (said, port) in
+            [("80", Some(80)), ("65535", Some(65535)), ("65536", None), ("-1", None), ("", None), ("x", None)]
+        {
+            assert_eq!(parsed(Some(&HeaderValue::from_static(said))), port, "{said}");
+        }
+        assert_eq!(parsed(Some(&HeaderValue::from_bytes(b"8\xff").unwrap())), None);
+        assert_eq!(parsed(None), None);
+    }
+
+    /// A worker whose node runs these: their names, accounts and ports. What stops is called so.
+    fn worker(authority: &Authority, workloads: &[(&str, &str, u16)]) -> Rc<Worker> {
+        let mut state = NodeState::default();
+        for (name, account, port) in workloads {
+            let name = WorkloadName::new("default", *name);
+            let identity = authority.identity(account);
+            let workload = LocalWorkload {
+                name: name.clone(),
+                service: "s".into(),
+                certificate: Some(authority.issue(&identity, UNTIL)),
+                identity,
+                app_address: Ipv4Addr::LOCALHOST.into(),
+                ports: vec![*port],
+                draining: &*name.name == "stops",
+            };
+            state.workloads.insert(name, Arc::new(workload));
+        }
+        Worker::idle("n1", state)
+    }
+
+    fn account(worker: &Worker, identity: &SpiffeId) -> Rc<Account> {
+        worker.accounts.of(&Payer::Peer(identity.clone()))
+    }
+
+    /// A link to `worker` that was answered as that account.
+    fn link(worker: &Worker, authority: &Authority, of: &str) -> Link {
+        let identity = authority.identity(of);
+        Link {
+            peer: Peer { account: account(worker, &identity), identity: authority.identity("peer") },
+            certificate: authority.issue(&identity, UNTIL),
+            identity,
+            expires: UNTIL,
+            last: RefCell::default(),
+        }
+    }
+
+    #[test]
+    fn a_stream_is_for_a_workload_that_the_link_was_answered_as() {
+        let authority = Authority::new("mesh.test");
+        let worker =
+            worker(&authority, &[("a", "a", 80), ("also", "a", 81), ("b", "b", 82), ("stops", "a", 83)]);
+        let link = link(&worker, &authority, "a");
+        for (name, port, expected) in [
+            (Some("default/a"), Some(80), Ok(("a", 80))),
+            // Which ports it has is asked by the door to it.
+            (Some("default/a"), Some(82), Ok(("a", 82))),
+            (Some("default/also"), Some(81), Ok(("also", 81))),
+            (Some("default/a"), None, Err((400, "bad-request"))),
+            (Some("default/b"), Some(82), Err((421, "wrong-identity"))),
+            (Some("default/none"), Some(80), Err((503, "no-such-workload"))),
+            (Some("other/a"), Some(80), Err((503, "no-such-workload"))),
+            (Some("a"), Some(80), Err((503, "no-such-workload"))),
+            (Some(""), Some(80), Err((503, "no-such-workload"))),
+            (Some("default/stops"), Some(83), Err((503, "draining"))),
+            // As other meshes ask.
+            (None, Some(80), Ok(("a", 80))),
+            (None, Some(81), Ok(("also", 81))),
+            (None, Some(82), Err((503, "no-such-workload"))),
+            (None, Some(83), Err((503, "draining"))),
+            (None, Some(84), Err((503, "no-such-workload"))),
+            (None, None, Err((400, "bad-request"))),
+        ] {
+            let value = name.map(HeaderValue::from_static);
+            let found = find(&worker, &link, value.as_ref(), port);
+            let found = found.as_ref().map(|(workload, port)| (&*workload.name.name, *port));
+            let found = found.map_err(|refusal| (refusal.status.as_u16(), refusal.reason));
+            assert_eq!(found, expected, "{name:?} {port:?}");
+        }
+        assert_eq!(worker.metrics.counts().server_handshakes[Handshake::WrongIdentity as usize].get(), 1);
+    }
+
+    #[test]
+    fn a_name_is_what_the_peer_says_now() {
+        let authority = Authority::new("mesh.test");
+        let worker = worker(&authority, &[]);
+        let link = link(&worker, &authority, "a");
+        for (said, name) in [
+            ("default/a", Some("a")),
+            ("default/a", Some("a")),
+            ("default/b", Some("b")),
+            ("default/a", Some("a")),
+            ("x", None),
+            ("default/a", Some("a")),
+        ] {
+            let found = link.workload_name(&HeaderValue::from_static(said));
+            assert_eq!(found, name.map(|name| WorkloadName::new("default", name)), "{said}");
+        }
+    }
+
+    /// Opens a link to `worker` as the account `peer`, to `a`.
+    async fn open(worker: &Rc<Worker>, authority: &Authority) -> Handle {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (far, address) = listener.accept().await.unwrap();
+        let seat = worker.accounts.of(&Payer::Handshakes).certain_seat(0);
+        tokio::task::spawn_local(serve(worker.clone(), far, address, seat));
+        let own = authority.issue(&authority.identity("peer"), UNTIL);
+        let cache = TlsCache::new(Arc::default());
+        let stream = tls::connect(&cache, &NodeState::default(), &own, &authority.identity("a"), near).await;
+        let mut connection = Connection::client(stream.unwrap(), LIMITS, LINGER);
+        let handle = connection.handle();
+        tokio::task::spawn_local(async move { poll_fn(|cx| connection.poll(cx, |_, _, _| {})).await });
+        handle
+    }
+
+    fn ask(
+        handle: &Handle,
+        method: Method,
+        uri: &'static str,
+        to: &[(&'static str, &str)],
+    ) -> (Sender, Receiver) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in to {
+            headers.insert(*name, value.parse().unwrap());
+        }
+        let end = method != Method::CONNECT;
+        let (uri, extensions) = (Uri::from_static(uri), Extensions::new());
+        let head =
+            RequestHead { method: &method, uri: &uri, extensions: &extensions, headers: &headers, more: &[] };
+        handle.request(&head, end).unwrap()
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_link_leads_to_the_process_that_it_was_opened_to() {
+        let authority = Authority::new("mesh.test");
+        let process = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = process.local_addr().unwrap().port();
+        let worker = worker(&authority, &[("a", "a", port), ("b", "b", port)]);
+        let handle = open(&worker, &authority).await;
+        let counts = worker.metrics.counts();
+        let (number, other) = (port.to_string(), port.wrapping_add(1).to_string());
+
+        let (_sender, mut receiver) = ask(
+            &handle,
+            Method::GET,
+            "http://s/x",
+            &[("tulle-workload", "default/a"), ("tulle-port", &number)],
+        );
+        let answering = async {
+            let (mut tcp, _) = process.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                assert_ne!(tcp.read_buf(&mut head).await.unwrap(), 0);
+            }
+            assert_eq!(head, b"GET /x HTTP/1.1\r\nhost: s\r\n\r\n", "nothing of the mesh's");
+            tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+            tcp
+        };
+        let (head, _tcp) = tokio::join!(poll_fn(|cx| receiver.poll_head(cx)), answering);
+        assert_eq!(head.unwrap().status, StatusCode::OK);
+        assert_eq!(ReceivedBody::new(receiver).collect().await.unwrap().to_bytes(), "hi");
+        assert_eq!(counts.server_handshakes[Handshake::Ok as usize].get(), 1);
+        assert_eq!((counts.server_links.get(), counts.server_streams.get()), (1, 1));
+
+        for (method, to, port, status, reason, safe) in [
+            (Method::GET, "default/b", &number, 421, "wrong-identity", true),
+            (Method::GET, "default/a", &other, 503, "connect-failed", true),
+            (Method::CONNECT, "default/b", &number, 421, "wrong-identity", true),
+            (Method::CONNECT, "default/a", &other, 503, "connect-failed", true),
+        ] {
+            let uri = if method == Method::CONNECT { "s:1" } else { "http://s/x" };
+            let (_sender, mut receiver) =
+                ask(&handle, method.clone(), uri, &[("tulle-workload", to), ("tulle-port", port)]);
+            let head = poll_fn(|cx| receiver.poll_head(cx)).await.unwrap();
+            assert_eq!(
+                (head.status.as_u16(), &head.headers[REASON]),
+                (status, &HeaderValue::from_static(reason))
+            );
+            assert_eq!(head.headers.contains_key(RETRY), safe, "{method} {to} {port}");
+        }
+
+        let authority = Box::leak(format!("127.0.0.1:{port}").into_boxed_str());
+        let (sender, mut receiver) = ask(
+            &handle,
+            Method::CONNECT,
+            authority,
+            &[("tulle-workload", "default/a"), ("tulle-port", &other)],
+        );
+        let (head, accepted) = tokio::join!(poll_fn(|cx| receiver.poll_head(cx)), process.accept());
+        assert_eq!(head.unwrap().status, StatusCode::OK);
+        let (mut tunnel, mut tcp) = (Tunnel::new(sender, receiver), accepted.unwrap().0);
+        let mut bytes = [0; 2];
+        tunnel.write_all(b"up").await.unwrap();
+        tcp.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"up");
+        tcp.write_all(b"no").await.unwrap();
+        tunnel.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"no");
     }
 }
