@@ -39,11 +39,11 @@ struct Recording {
     /// The body's length, if it is known.
     length: Option<u64>,
     data: VecDeque<Bytes>,
-    /// Bytes of it.
+    trailers: Option<HeaderMap>,
+    /// Bytes of them.
     kept: usize,
     /// For these.
     charge: Charge,
-    trailers: Option<HeaderMap>,
     source_over: bool,
     keeping: bool,
     /// Something that has passed is not kept.
@@ -73,9 +73,9 @@ impl Replay {
             source: body,
             length,
             data: VecDeque::new(),
+            trailers: None,
             kept: 0,
             charge: Charge::on(account.clone()),
-            trailers: None,
             source_over: false,
             keeping: true,
             lost: false,
@@ -146,6 +146,7 @@ impl Recording {
         let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
         let kept = self.kept + bytes + trailers.len() * cost::FIELD;
         if self.keeping && self.charge.try_resize(kept) {
+            self.kept = kept;
             self.trailers = Some(trailers.clone());
         } else {
             self.lost = true;
@@ -344,5 +345,127 @@ mod tests {
         let Source::Recorded(recording) = &replay.0 else { panic!() };
         assert!(recording.borrow().data.len() <= 20, "{}", recording.borrow().data.len());
         assert_eq!(whole(replay.body()).await.len(), 10_000);
+    }
+
+    fn fields(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    /// A body of these pieces, and then trailers.
+    fn trailed(pieces: &[&'static str], trailers: &HeaderMap) -> Body {
+        let data = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from(*piece))));
+        let frames: Vec<_> = data.chain([Ok(Frame::trailers(trailers.clone()))]).collect();
+        Body::new(StreamBody::new(futures_util::stream::iter::<Vec<Result<_, Infallible>>>(frames)))
+    }
+
+    async fn trailers(body: &mut Body) -> HeaderMap {
+        body.frame().await.unwrap().unwrap().into_trailers().unwrap()
+    }
+
+    fn charged(replay: &Replay) -> usize {
+        let Source::Recorded(recording) = &replay.0 else { panic!() };
+        recording.borrow().charge.bytes()
+    }
+
+    fn is_over(body: &Body) -> bool {
+        http_body::Body::is_end_stream(body)
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_body_is_as_long_as_what_is_left_of_it() {
+        let left = |body: &Body| http_body::Body::size_hint(body).exact();
+        let replay = Replay::new(Body::new(http_body_util::Full::new("hello".into())), &account(1 << 20).1);
+        let mut first = replay.body();
+        assert_eq!((left(&first), is_over(&first)), (Some(5), false));
+        assert_eq!(next(&mut first).await, "hello");
+        assert_eq!((left(&first), is_over(&first)), (Some(0), true));
+        let mut second = replay.body();
+        assert_eq!((left(&second), is_over(&second), is_over(&first)), (Some(5), false, false));
+        assert_eq!(next(&mut second).await, "hello");
+        assert_eq!((left(&second), is_over(&second), is_over(&first)), (Some(0), true, false));
+        assert_eq!(left(&Replay::new(body([&b"one"[..]]), &account(1 << 20).1).body()), None);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_body_is_over_when_all_of_it_was_given() {
+        let replay = Replay::new(body([&b"one"[..]]), &account(1 << 20).1);
+        let mut first = replay.body();
+        next(&mut first).await;
+        assert!(!is_over(&first), "more may come");
+        assert!(first.frame().await.is_none() && is_over(&first));
+        let mut second = replay.body();
+        assert!(!is_over(&second));
+        next(&mut second).await;
+        assert!(is_over(&second), "it is known now");
+        assert!(second.frame().await.is_none() && second.frame().await.is_none());
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn trailers_are_given_again_and_once_to_each() {
+        let expected = fields(&[("x", "12"), ("yy", "3")]);
+        let replay = Replay::new(trailed(&["one"], &expected), &account(1 << 20).1);
+        for _ in 0..2 {
+            let mut body = replay.body();
+            assert_eq!(next(&mut body).await, "one");
+            assert!(!is_over(&body));
+            assert_eq!(trailers(&mut body).await, expected);
+            assert!(is_over(&body) && replay.possible());
+            assert!(body.frame().await.is_none() && body.frame().await.is_none());
+            assert_eq!(charged(&replay), "onex12yy3".len() + 2 * cost::FIELD);
+        }
+        replay.commit();
+        assert_eq!(charged(&replay), "x12yy3".len() + 2 * cost::FIELD, "they are there");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn trailers_that_are_not_kept_are_sent_once() {
+        let (_budget, account) = account(64 << 10);
+        let expected = fields(&[("x", "1")]);
+        let replay = Replay::new(trailed(&[], &expected), &account);
+        let mut body = replay.body();
+        replay.commit();
+        assert_eq!((trailers(&mut body).await, replay.possible(), charged(&replay)), (expected, false, 0));
+        let mut expected = HeaderMap::new();
+        expected.insert("x", "v".repeat(20 << 10).parse().unwrap());
+        let replay = Replay::new(trailed(&[], &expected), &account);
+        let mut body = replay.body();
+        let _held = account.charge(32 << 10).unwrap();
+        assert_eq!((trailers(&mut body).await, replay.possible(), charged(&replay)), (expected, false, 0));
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn what_is_kept_has_a_limit() {
+        const MOST: [&[u8]; 2] = [&[7; LIMIT - 1], &[7]];
+        let account = account(1 << 20).1;
+        for (more, possible) in [(&[][..], true), (&[&b"x"[..]], false)] {
+            let replay = Replay::new(body(MOST.into_iter().chain(more.iter().copied())), &account);
+            assert_eq!(whole(replay.body()).await.len(), LIMIT + more.len());
+            assert_eq!((replay.possible(), charged(&replay)), (possible, if possible { LIMIT } else { 0 }));
+        }
+    }
+
+    /// Not even what comes first.
+    #[tokio::test(flavor = "local")]
+    async fn nothing_is_kept_for_an_attempt_that_is_the_last() {
+        let replay = Replay::new(body([&b"one"[..], b"two"]), &account(1 << 20).1);
+        let mut only = replay.body();
+        replay.commit();
+        assert!(replay.possible(), "it is all there");
+        next(&mut only).await;
+        assert_eq!((replay.possible(), charged(&replay)), (false, 0));
+        assert_eq!(next(&mut only).await, "two");
+        assert_eq!(charged(&replay), 0);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_body_that_breaks_is_told_of_and_not_sent_again() {
+        let frames = [Ok(Frame::data(Bytes::from("one"))), Err(std::io::Error::other("gone"))];
+        let broken = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+        let replay = Replay::new(broken, &account(1 << 20).1);
+        let mut body = replay.body();
+        assert_eq!((next(&mut body).await, replay.possible(), replay.fault()), ("one".into(), true, None));
+        assert!(body.frame().await.unwrap().is_err() && !replay.possible());
+        assert!(matches!(replay.fault(), Some((Reason::BadRequest, _))));
+        assert_eq!(Replay::new(Body::whole("x".into()), &account(1 << 20).1).fault(), None);
     }
 }
