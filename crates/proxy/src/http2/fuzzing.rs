@@ -26,10 +26,12 @@ use super::stream::{Stream, Way};
 use super::{Limits, WhenReset};
 use crate::budget::{Accounts, Budget, Charge, Payer};
 
-/// Memory for all that an input can have a connection hold, in bytes.
+/// Memory for all that an input can have a connection hold, in bytes; and for some of it, so that windows get smaller
+/// and streams are refused.
 const ENOUGH: u64 = 1 << 30;
+const LITTLE: [u64; 3] = [1 << 20, 256 << 10, 64 << 10];
 
-/// What is said and done on one connection; the first byte says which side of it this is.
+/// What is said and done on one connection; the first byte says which side of it this is, and how much memory there is.
 ///
 /// # Panics
 /// Where something does not add up.
@@ -65,7 +67,9 @@ struct Model {
 
 impl Model {
     fn new(input: &mut Unstructured<'_>) -> Result<Self> {
-        let server = input.arbitrary()?;
+        let first: u8 = input.arbitrary()?;
+        let server = first & 1 == 1;
+        let memory = LITTLE.get(usize::from(first >> 6).wrapping_sub(1)).copied().unwrap_or(ENOUGH);
         let limits = Limits {
             stream_window: *input.choose(&[1 << 10, 64 << 10, 1 << 20])?,
             connection_window: *input.choose(&[1 << 10, 128 << 10, 2 << 20])?,
@@ -78,7 +82,7 @@ impl Model {
             when_reset: if input.arbitrary()? { WhenReset::Wait } else { WhenReset::Leave },
             extended_connect: true,
         };
-        let budget = Budget::new(ENOUGH, 1);
+        let budget = Budget::new(memory, 1);
         let mut core = Core::new(server, limits);
         core.payer = Charge::on(Accounts::new(budget.clone()).of(&Payer::Handshakes));
         let core = Rc::new(RefCell::new(core));
@@ -210,7 +214,11 @@ impl Model {
                 };
                 let known =
                     stream.receive_window + i64::from(stream.unannounced) + (stream.held + begun) as i64;
-                assert_eq!(known, i64::from(self.limits.stream_window), "the window of stream {id}");
+                assert_eq!(
+                    known,
+                    i64::from(core.windows.granted(*id, core.server)),
+                    "the window of stream {id}"
+                );
             }
         }
         if !core.server {
@@ -241,7 +249,7 @@ impl Model {
             if !stream.is_closed() {
                 assert_eq!(stream.send_window, known.window, "stream {id}");
                 if stream.receiving == Way::Open {
-                    assert_eq!(stream.receive_window, known.room, "stream {id}");
+                    assert_eq!(stream.receive_window, known.room + self.peer.unconfirmed(*id), "stream {id}");
                 }
             }
         }

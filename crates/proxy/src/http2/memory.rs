@@ -50,6 +50,12 @@ impl Windows {
     pub(super) fn confirmed(&self) -> u32 {
         self.confirmed
     }
+
+    /// What a stream's window begins with, as far as it is known to have been heard.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn granted(&self, id: u32, server: bool) -> u32 {
+        if server || id < self.since { self.confirmed } else { self.told }
+    }
 }
 
 impl Core {

@@ -449,7 +449,7 @@ impl Core {
     /// A request for which there is no memory: it is handed over to be answered, with little of its head.
     #[cold]
     fn shed(&mut self, id: u32, end: bool, head: request::Parts) -> Result<(), Violation> {
-        let mut stream = Stream::new(self.peer.initial_window, self.limits.stream_window);
+        let mut stream = Stream::new(self.peer.initial_window, self.windows.confirmed());
         (stream.head_seen, stream.is_head) = (true, head.method == http::Method::HEAD);
         // Its body is on its way, and is thrown away.
         stream.receiver_held = false;

@@ -1,6 +1,6 @@
 //! The other side of a connection: what it says, what it hears, and what it may rely on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use arbitrary::{Result, Unstructured};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -54,6 +54,13 @@ enum Overshot {
     Stream(u32),
 }
 
+/// What settings take of the windows of streams below `since`, for what the peer sends.
+#[derive(Clone, Copy, Default)]
+struct Smaller {
+    by: i64,
+    since: u32,
+}
+
 pub(super) struct Peer {
     /// The core is a server, and the peer a client.
     server: bool,
@@ -74,8 +81,10 @@ pub(super) struct Peer {
     decoder: Decoder,
     /// How much of what was said to it has been heard.
     heard: u64,
+    /// The window that a stream begins with, for what it sends.
+    granted: i64,
     /// Settings and PINGs that it has not confirmed.
-    settings: usize,
+    settings: VecDeque<Smaller>,
     pings: Vec<[u8; 8]>,
     /// It is told to open nothing new.
     told_to_go: bool,
@@ -100,7 +109,8 @@ impl Peer {
             encoder: Encoder::new(),
             decoder: Decoder::new(4096),
             heard: 0,
-            settings: 0,
+            granted: limits.stream_window.into(),
+            settings: VecDeque::new(),
             pings: Vec::new(),
             told_to_go: false,
             block: None,
@@ -146,8 +156,7 @@ impl Peer {
             11 | 12 => self.opens_window(input, &mut out)?,
             13 => self.say_settings(input, &mut out)?,
             14 | 15 => {
-                if self.settings > 0 {
-                    self.settings -= 1;
+                if self.settings.pop_front().is_some() {
                     frame::head(&mut out, 0, kind::SETTINGS, flag::ACK, 0);
                 }
                 for payload in self.pings.drain(..) {
@@ -232,7 +241,7 @@ impl Peer {
         self.fields(input, &mut block)?;
         let end = input.arbitrary()?;
         write_block(input, out, id, end, &block)?;
-        let (window, room) = (self.initial, self.limits.stream_window.into());
+        let (window, room) = (self.initial, self.granted);
         let known = Known { window, room, head_sent: true, sent_end: end, ..Known::default() };
         self.streams.insert(id, known);
         Ok(())
@@ -379,7 +388,7 @@ impl Peer {
         let most = i64::from(self.limits.frame);
         if self.room < most {
             self.overshot = Some(Overshot::Connection);
-        } else if room < most && room >= 0 {
+        } else if room < most && room >= 0 && self.unconfirmed(id) == 0 {
             self.overshot = Some(Overshot::Stream(id));
         } else {
             return Ok(());
@@ -453,7 +462,7 @@ impl Peer {
                 assert!(fair.contains(&reason), "stream {} was in order: {reason}", head.stream);
             }
             kind::SETTINGS if head.has(flag::ACK) => assert!(payload.is_empty()),
-            kind::SETTINGS => self.settings += 1,
+            kind::SETTINGS => self.hear_settings(payload),
             kind::PING => {
                 let payload = payload.try_into().expect("it has eight bytes");
                 if !head.has(flag::ACK) {
@@ -475,6 +484,25 @@ impl Peer {
             }
             other => panic!("frames of kind {other} are not sent"),
         }
+    }
+
+    /// Its windows change at once; the core counts with smaller ones when it knows that they were heard.
+    fn hear_settings(&mut self, payload: &[u8]) {
+        let before = self.granted;
+        for entry in payload.chunks_exact(6) {
+            if entry[..2] == setting::INITIAL_WINDOW_SIZE.to_be_bytes() {
+                self.granted = number(&entry[2..]).into();
+            }
+        }
+        let change = self.granted - before;
+        self.streams.values_mut().for_each(|known| known.room += change);
+        let since = if self.server { u32::MAX } else { self.next };
+        self.settings.push_back(Smaller { by: (-change).max(0), since });
+    }
+
+    /// How much more the core lets it send on a stream than it may, as it has not confirmed that it may not.
+    pub(super) fn unconfirmed(&self, id: u32) -> i64 {
+        self.settings.iter().filter(|smaller| id < smaller.since).map(|smaller| smaller.by).sum()
     }
 
     fn data(&mut self, head: &Head, payload: &[u8]) {
@@ -522,7 +550,7 @@ impl Peer {
             let open = self.streams.values().filter(|known| !known.is_over()).count();
             assert!(open < self.max_streams, "{open} streams are open");
             let is_head = fields.contains(&Field::Method(Method::HEAD));
-            let (window, room) = (self.initial, self.limits.stream_window.into());
+            let (window, room) = (self.initial, self.granted);
             self.streams.insert(id, Known { window, room, is_head, ..Known::default() });
         }
         let known = self.streams.get_mut(&id).expect("it was opened");

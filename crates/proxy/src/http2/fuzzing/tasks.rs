@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use super::{Model, byte};
-use crate::http2::{Error, Receiver, RequestHead, Sender};
+use crate::http2::{Error, Receiver, RequestHead, Sender, Unfit};
 
 /// What is held of a stream.
 pub(super) struct Task {
@@ -84,7 +84,12 @@ impl Model {
         loop {
             let Some(incoming) = self.core.borrow_mut().accepted.pop_front() else { break };
             let (sender, receiver) = self.handle.incoming(&incoming);
-            self.tasks.insert(incoming.id, Task::new(sender, receiver));
+            let mut task = Task::new(sender, receiver);
+            if incoming.unfit == Some(Unfit::Unaffordable) {
+                // What comes on it is thrown away.
+                task.receiver = None;
+            }
+            self.tasks.insert(incoming.id, task);
         }
     }
 
