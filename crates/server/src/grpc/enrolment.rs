@@ -15,7 +15,7 @@ use tulle_model::name::{dns_label_problem, dns_subdomain_problem};
 
 use crate::ca::mesh::NODE_LIFETIME;
 use crate::ca::seal::{hex, unhex};
-use crate::store::{Precondition, Store, StoreError};
+use crate::store::{Precondition, Store, StoreError, Stored};
 
 /// Outside of the API's keys: no API request reaches these.
 const TOKENS: &str = "/tulle/tokens/";
@@ -335,12 +335,14 @@ impl Enrolment {
         self.note(node, |grant| boot_id.clone_into(&mut grant.boot_id)).await
     }
 
-    /// Notes something of a node that has joined.
+    /// Notes something of a node that has joined, and was not revoked meanwhile.
     async fn note(&self, node: &str, change: impl Fn(&mut Grant)) -> Result<(), EnrolmentError> {
         let key = format!("{NODES}{node}");
         // Several notes at once of one node are rare; the last one counts.
         for _ in 0..5 {
-            let Some(stored) = self.store.get(&key)? else { return Ok(()) };
+            let Some(stored) = self.store.get(&key)? else {
+                return Err(EnrolmentError::Refused(not_known(node)));
+            };
             let mut grant: Grant = decode(&stored.value)?;
             let before = grant.clone();
             change(&mut grant);
@@ -348,7 +350,7 @@ impl Enrolment {
                 break;
             }
             match self.store.put(&key, encode(&grant)?, Precondition::Revision(stored.revision)).await {
-                Err(error) if error.is_retryable() => {}
+                Err(StoreError::Conflict { .. } | StoreError::NotFound(_)) => {}
                 // A node must not lose its certificate over a full disk. All that this costs is that its
                 // name can be taken by a new token once the certificate before has expired, and by a clone
                 // right after a start of the server.
@@ -370,8 +372,7 @@ impl Enrolment {
 
     /// The tokens with which a node may still join, the oldest first.
     pub fn tokens(&self, now: SystemTime) -> Result<Vec<KnownToken>, EnrolmentError> {
-        let list = self.store.list(TOKENS, None, 2 * TOKENS_LIMIT)?;
-        let known = list.items.into_iter().filter_map(|(key, stored)| {
+        let known = self.kept_tokens()?.into_iter().filter_map(|(key, stored)| {
             let kept: KeptToken = decode(&stored.value).ok()?;
             let id = key.strip_prefix(TOKENS)?.to_owned();
             let KeptToken { identities, node, made, expires, .. } = kept;
@@ -380,6 +381,10 @@ impl Enrolment {
         let mut known: Vec<_> = known.collect();
         known.sort_by(|a, b| (a.made, &a.id).cmp(&(b.made, &b.id)));
         Ok(known)
+    }
+
+    fn kept_tokens(&self) -> Result<Vec<(String, Stored)>, StoreError> {
+        Ok(self.store.list(TOKENS, None, usize::MAX)?.items)
     }
 
     /// Takes a token back: nobody joins with it from now on. Whether there was one.
@@ -392,10 +397,9 @@ impl Enrolment {
 
     /// Takes back what a node may, and the tokens that name it; whether there was anything.
     pub async fn revoke(&self, node: &str) -> Result<bool, EnrolmentError> {
-        let list = self.store.list(TOKENS, None, 2 * TOKENS_LIMIT)?;
         let names_it =
             |value: &[u8]| decode::<KeptToken>(value).is_ok_and(|t| t.node.as_deref() == Some(node));
-        for (key, _) in list.items.into_iter().filter(|(_, stored)| names_it(&stored.value)) {
+        for (key, _) in self.kept_tokens()?.into_iter().filter(|(_, stored)| names_it(&stored.value)) {
             self.delete(&key).await?;
         }
         self.delete(&format!("{NODES}{node}")).await
@@ -412,9 +416,8 @@ impl Enrolment {
 
     /// Deletes the tokens that have expired; returns how many are left.
     pub async fn sweep(&self, now: SystemTime) -> Result<usize, EnrolmentError> {
-        let list = self.store.list(TOKENS, None, 2 * TOKENS_LIMIT)?;
         let mut left = 0;
-        for (key, stored) in list.items {
+        for (key, stored) in self.kept_tokens()? {
             let expired = decode::<KeptToken>(&stored.value).map_or(true, |t| seconds(now) >= t.expires);
             if expired {
                 // Someone else may have deleted it.
@@ -425,6 +428,11 @@ impl Enrolment {
         }
         Ok(left)
     }
+}
+
+/// What a node is told that has a certificate, and may nothing: its grant was revoked, or is of another store.
+pub(crate) fn not_known(node: &str) -> String {
+    format!("the node `{node}` is not known here any more; join again with a new token")
 }
 
 fn pattern_problem(pattern: &str) -> Option<&'static str> {
@@ -577,6 +585,99 @@ mod tests {
         assert_eq!(enrolment.sweep(now + Duration::from_secs(61)).await.unwrap(), 0);
         for bad in [&[][..], &["cart"], &["Shop/cart"], &["shop/"], &["shop/a/b"]] {
             assert!(enrolment.create_token(request(bad), now).await.is_err(), "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_token_may_ask_for_is_bounded() {
+        let now = SystemTime::now();
+        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        let day = Duration::from_secs(24 * 3600);
+        let identities = |count| vec!["shop/cart".to_owned(); count];
+        for (count, ttl, good) in [
+            (1000, Duration::from_secs(1), true),
+            (1001, Duration::from_secs(1), false),
+            (0, Duration::from_secs(1), false),
+            (1, Duration::ZERO, false),
+            (1, day, true),
+            (1, day + Duration::from_secs(1), false),
+        ] {
+            let request = TokenRequest { identities: identities(count), ttl, ..request(&[]) };
+            let made = enrolment.create_token(request, now).await;
+            assert_eq!(made.is_ok(), good, "{count} {ttl:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_revoked_takes_the_tokens_that_name_it_along() {
+        let now = SystemTime::now();
+        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        let make = async |node: Option<&str>| {
+            let request = TokenRequest { node: node.map(str::to_owned), ..request(&["*"]) };
+            enrolment.create_token(request, now).await.unwrap().text
+        };
+        let (first, again, other, any) =
+            (make(Some("n1")).await, make(Some("n1")).await, make(Some("n2")).await, make(None).await);
+        let admission = enrolment.check(&first, "n1", now).unwrap();
+        enrolment.admit(admission, seconds(now) + 100, now).await.unwrap();
+        assert!(enrolment.revoke("n1").await.unwrap());
+        assert_eq!(enrolment.grant("n1").unwrap(), None);
+        assert!(enrolment.check(&again, "n1", now).is_err());
+        assert!(enrolment.check(&other, "n2", now).is_ok() && enrolment.check(&any, "n3", now).is_ok());
+        assert!(!enrolment.revoke("n1").await.unwrap(), "once");
+    }
+
+    /// Runs in a thread of its own, while this one waits.
+    fn meanwhile<T: Send>(work: impl Future<Output = T> + Send) -> T {
+        let run = || tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work);
+        std::thread::scope(|scope| scope.spawn(run).join().unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_note_is_kept_beside_another_and_not_of_a_node_that_was_revoked_meanwhile() {
+        let now = SystemTime::now();
+        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        assert!(enrolment.certified("n1", 1, now).await.is_err(), "it never joined");
+        let token = enrolment.create_token(request(&["*"]), now).await.unwrap().text;
+        let admission = enrolment.check(&token, "n1", now).unwrap();
+        enrolment.admit(admission, 1, now).await.unwrap();
+        let first = std::cell::Cell::new(true);
+        let noted = enrolment.note("n1", |grant| {
+            if first.take() {
+                meanwhile(enrolment.booted("n1", "b1")).unwrap();
+            }
+            grant.certificate_expires = 2;
+        });
+        noted.await.unwrap();
+        let grant = enrolment.grant("n1").unwrap().unwrap();
+        assert_eq!((grant.boot_id.as_str(), grant.certificate_expires), ("b1", 2));
+        let revoked = enrolment.note("n1", |grant| {
+            assert!(meanwhile(enrolment.revoke("n1")).unwrap());
+            grant.certificate_expires = 3;
+        });
+        let error = revoked.await.unwrap_err();
+        assert!(matches!(&error, EnrolmentError::Refused(why) if why.contains("join again")), "{error}");
+        assert_eq!(enrolment.grant("n1").unwrap(), None);
+    }
+
+    #[test]
+    fn what_a_node_may_ask_for_is_said_in_words() {
+        let describe = |identities: &[&str]| {
+            let identities = identities.iter().map(|&identity| identity.to_owned()).collect();
+            let grant = Grant { identities, joined: 0, certificate_expires: 0, boot_id: String::new() };
+            grant.describe()
+        };
+        let many: Vec<_> = (0..12).map(|n| format!("a/{n}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        for (identities, expected) in [
+            (&[][..], "none of a workload"),
+            (&["*"], "any identity"),
+            (&["a/b", "*"], "any identity"),
+            (&["a/b"], "a/b"),
+            (&many[..10], "a/0, a/1, a/2, a/3, a/4, a/5, a/6, a/7, a/8, a/9"),
+            (&many, "a/0, a/1, a/2, a/3, a/4, a/5, a/6, a/7, a/8, a/9 and 2 more"),
+        ] {
+            assert_eq!(describe(identities), expected);
         }
     }
 

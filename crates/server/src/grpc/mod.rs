@@ -69,11 +69,9 @@ pub(crate) fn grant_of(enrolment: &Enrolment, node: &str) -> Result<Grant, Statu
     }
 }
 
-/// What a node is told that has a certificate, and may nothing: its grant was revoked, or is of another store.
+/// [`enrolment::not_known`]
 pub(crate) fn not_known(node: &str) -> Status {
-    Status::permission_denied(format!(
-        "the node `{node}` is not known here any more; join again with a new token"
-    ))
+    Status::permission_denied(enrolment::not_known(node))
 }
 
 /// Serves the connections until `stop`.

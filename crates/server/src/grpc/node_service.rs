@@ -128,6 +128,8 @@ impl NodeService for NodeApi {
             return Err(Status::permission_denied(message));
         }
         let issued = self.sign_for(identity, csr).await?;
+        // It may have been revoked while it waited for its turn.
+        grant_of(&self.enrolment, &node)?;
         if own {
             let expires = issued.not_after.try_into().unwrap_or(0);
             self.enrolment.certified(&node, expires, SystemTime::now()).await.map_err(refusal)?;
@@ -236,5 +238,103 @@ fn refusal(error: EnrolmentError) -> Status {
         EnrolmentError::Invalid(problem) => Status::invalid_argument(problem),
         EnrolmentError::Refused(problem) => Status::permission_denied(problem),
         EnrolmentError::Store(error) => Status::unavailable(format!("the server's store failed: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tulle_model::identity::TrustDomain;
+
+    use super::*;
+    use crate::ca::seal::MasterKey;
+    use crate::controller::events::Events;
+    use crate::fleet::Leases;
+    use crate::grpc::enrolment::TokenRequest;
+    use crate::objects::Objects;
+    use crate::store::Store;
+
+    async fn api(home: &std::path::Path) -> NodeApi {
+        let master = MasterKey::open_or_make(&home.join("master.key")).unwrap();
+        let domain = TrustDomain::new("mesh.local").unwrap();
+        let now = SystemTime::now();
+        let authority = MeshAuthority::open(&home.join("ca"), master, &domain, None, true, now).unwrap();
+        let store = Store::in_memory().unwrap();
+        let objects = Objects::open(store.clone()).await.unwrap();
+        let enrolment = Enrolment::new(store, authority.root_fingerprint());
+        let events = Events::new(objects.clone());
+        let (leases, stop) = (Leases::default(), CancellationToken::new());
+        let fleet =
+            Fleet::start(objects, enrolment.clone(), events, Arc::default(), leases, stop.clone()).unwrap();
+        NodeApi::new(authority.into(), enrolment, fleet, Arc::default(), stop)
+    }
+
+    async fn join(api: &NodeApi, node: &str) {
+        let request = TokenRequest {
+            identities: vec!["shop/*".to_owned()],
+            ttl: Duration::from_secs(60),
+            node: None,
+            replace: false,
+        };
+        let token = api.enrolment.create_token(request, SystemTime::now()).await.unwrap().text;
+        let request = JoinRequest { token, node: node.to_owned(), csr: csr() };
+        api.join(Request::new(request)).await.unwrap();
+    }
+
+    fn csr() -> Bytes {
+        let key = rcgen::KeyPair::generate().unwrap();
+        rcgen::CertificateParams::default().serialize_request(&key).unwrap().der().to_vec().into()
+    }
+
+    fn by(node: &str, identity: &str) -> Request<SignRequest> {
+        let request = SignRequest { identity: identity.to_owned(), csr: csr(), ..SignRequest::default() };
+        let mut request = Request::new(request);
+        let peer = Peer {
+            address: ([127, 0, 0, 1], 1).into(),
+            identity: Some(SpiffeId::node(&TrustDomain::new("mesh.local").unwrap(), node)),
+            expires: Instant::now() + Duration::from_secs(60),
+        };
+        request.extensions_mut().insert(peer);
+        request
+    }
+
+    #[tokio::test]
+    async fn a_node_is_certified_for_itself_and_what_its_token_names() {
+        let home = tempfile::tempdir().unwrap();
+        let api = api(home.path()).await;
+        join(&api, "n1").await;
+        join(&api, "n2").await;
+        let domain = TrustDomain::new("mesh.local").unwrap();
+        let other = TrustDomain::new("other.local").unwrap();
+        for (identity, good) in [
+            (SpiffeId::node(&domain, "n1"), true),
+            (SpiffeId::workload(&domain, "shop", "cart"), true),
+            (SpiffeId::workload(&domain, "bank", "cart"), false),
+            (SpiffeId::node(&domain, "n2"), false),
+            (SpiffeId::server(&domain), false),
+            (SpiffeId::node(&other, "n1"), false),
+            (SpiffeId::workload(&other, "shop", "cart"), false),
+        ] {
+            let signed = api.sign(by("n1", identity.as_str())).await;
+            let code = signed.err().map(|status| status.code());
+            assert_eq!(code, (!good).then_some(tonic::Code::PermissionDenied), "{identity}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_revoked_while_it_waits_for_a_signature_gets_none() {
+        let home = tempfile::tempdir().unwrap();
+        let api = api(home.path()).await;
+        join(&api, "n1").await;
+        for identity in ["spiffe://mesh.local/ns/shop/sa/cart", "spiffe://mesh.local/node/n1"] {
+            let busy = api.signatures.acquire_many(SIGNATURES as u32).await.unwrap();
+            let asking = api.sign(by("n1", identity));
+            tokio::pin!(asking);
+            assert!(futures_util::poll!(asking.as_mut()).is_pending());
+            assert!(api.enrolment.revoke("n1").await.unwrap());
+            drop(busy);
+            let code = asking.await.err().map(|status| status.code());
+            assert_eq!(code, Some(tonic::Code::PermissionDenied), "{identity}");
+            join(&api, "n1").await;
+        }
     }
 }

@@ -168,11 +168,6 @@ impl StoreError {
             Self::AlreadyExists(_) | Self::NotFound(_) | Self::Conflict { .. } | Self::RequirementChanged(_)
         )
     }
-
-    /// Whether the same call may succeed when it is simply made again.
-    pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Conflict { .. })
-    }
 }
 
 /// A handle to the store; clones share it. The writer ends when the last handle is gone.
