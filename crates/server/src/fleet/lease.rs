@@ -22,6 +22,7 @@ use tonic::Status;
 use tulle_model::name::WorkloadName;
 use tulle_wire::node::{NodeInfo, Workload};
 
+use super::clocks::NodeClocks;
 use super::workloads::{self, Held};
 use super::{Fleet, Known, Message, NodeTask, Record};
 use crate::grpc::enrolment::{EnrolmentError, seconds};
@@ -190,6 +191,31 @@ impl Fleet {
 }
 
 impl NodeTask {
+    /// For a node that has not been heard; `held` is what the store has of it.
+    pub(super) fn new(fleet: Arc<Fleet>, node: Arc<str>, held: &Held) -> Self {
+        Self {
+            deadline: Instant::now() + fleet.leases.lease,
+            fleet,
+            node,
+            session: None,
+            waiting: None,
+            closed_at: None,
+            instance: String::new(),
+            boot_id: String::new(),
+            link_address: String::new(),
+            reported: Vec::new(),
+            held: held.names().map(|name| (name, None)).collect(),
+            refused: Vec::new(),
+            unfinished: false,
+            clock: NodeClocks::default(),
+            retry_at: Instant::now(),
+            retry: Duration::ZERO,
+            state: State::Leased,
+            failing: false,
+            stale: recorded(held),
+        }
+    }
+
     /// What is due at the deadline; true where the task ends.
     pub(super) async fn deadline_passed(&mut self, messages: &mpsc::Receiver<Message>) -> bool {
         let lease = self.fleet.leases.lease;

@@ -256,31 +256,8 @@ impl Fleet {
         }
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let record = held.as_ref().map(|held| lease::record_of(node, held));
-        let stale = held.as_ref().map(lease::recorded).unwrap_or_default();
-        let names = held.into_iter().flat_map(|held| held.workloads);
-        let names = names.map(|w| WorkloadName::new(w.namespace.as_str(), w.name.as_str()));
         nodes.insert(node.clone(), Known { mailbox: mailbox.clone(), record, lost: Lost::default() });
-        let task = NodeTask {
-            fleet: self.clone(),
-            node: node.clone(),
-            session: None,
-            waiting: None,
-            closed_at: None,
-            instance: String::new(),
-            boot_id: String::new(),
-            reported: Vec::new(),
-            held: names.map(|name| (name, None)).collect(),
-            refused: Vec::new(),
-            unfinished: false,
-            clock: NodeClocks::default(),
-            retry_at: Instant::now(),
-            retry: Duration::ZERO,
-            deadline: Instant::now() + self.leases.lease,
-            state: State::Leased,
-            failing: false,
-            stale,
-            link_address: String::new(),
-        };
+        let task = NodeTask::new(self.clone(), node.clone(), &held.unwrap_or_default());
         tokio::spawn(task.run(messages));
         mailbox
     }

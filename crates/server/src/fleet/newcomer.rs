@@ -75,7 +75,8 @@ impl Silence {
     fn ask(&mut self, older: Option<&Replies>) {
         let reply = ReportReply { ping: self.ping, ..Default::default() };
         // A stream that has ended is as silent as can be.
-        self.asked |= older.is_none_or(|older| older.is_closed() || older.try_send(Ok(reply)).is_ok());
+        self.asked =
+            self.asked || older.is_none_or(|older| older.is_closed() || older.try_send(Ok(reply)).is_ok());
     }
 
     /// Ends a step.
@@ -307,8 +308,8 @@ impl NodeTask {
         self.boot_id.clone_from(&info.boot_id);
         self.closed_at = None;
         let moved = self.link_address != info.link_address;
-        if moved && !self.link_address.is_empty() {
-            tracing::info!(node = %self.node, from = self.link_address, to = info.link_address, "a node has moved");
+        if moved {
+            self.log_move(&info.link_address);
         }
         self.link_address.clone_from(&info.link_address);
         let workloads = self.reported.clone().into();
@@ -360,7 +361,18 @@ impl NodeTask {
         };
         let mut before = None;
         self.update(|record| before = record.fenced.replace(fenced.clone()));
-        // It tries again and again.
+        self.log_fenced(&fenced, before.as_ref());
+        let _ = admitted.send(Err(refusal(&self.node, &self.link_address)));
+    }
+
+    fn log_move(&self, to: &str) {
+        if !self.link_address.is_empty() {
+            tracing::info!(node = %self.node, from = self.link_address, to, "a node has moved");
+        }
+    }
+
+    /// Not each time that it tries again.
+    fn log_fenced(&self, fenced: &Fenced, before: Option<&Fenced>) {
         if before.is_none_or(|before| host(&before.peer) != host(&fenced.peer) || before.at.elapsed() > SHOWN)
         {
             tracing::warn!(
@@ -368,59 +380,8 @@ impl NodeTask {
                 "another node of this name is kept out: it looks like a clone; let it join with a name of its own"
             );
         }
-        let _ = admitted.send(Err(refusal(&self.node, &self.link_address)));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn late(silence: &Silence, late: Duration) -> Instant {
-        silence.due + late
-    }
-
-    #[test]
-    fn a_step_in_which_nobody_listened_does_not_count() {
-        let mut silence = Silence::new(Instant::now());
-        silence.ask(None);
-        for _ in 0..100 {
-            silence.step(late(&silence, Duration::from_secs(3)));
-        }
-        assert!(!silence.is_long());
-        for step in 0..STEPS {
-            assert!(!silence.is_long(), "{step}");
-            silence.step(late(&silence, Duration::from_millis(5)));
-        }
-        assert!(silence.is_long());
-        assert_eq!(STEP * STEPS, PATIENCE);
-    }
-
-    #[test]
-    fn a_slow_reader_is_not_silent_and_is_asked_when_there_is_room() {
-        let (replies, mut read) = mpsc::channel(1);
-        replies.try_send(Ok(ReportReply::default())).unwrap();
-        let mut silence = Silence::new(Instant::now());
-        silence.ask(Some(&replies));
-        for _ in 0..2 * STEPS {
-            silence.step(silence.due);
-            silence.ask(Some(&replies));
-        }
-        assert!(!silence.is_long());
-        read.try_recv().unwrap().unwrap();
-        silence.ask(Some(&replies));
-        silence.ask(Some(&replies));
-        assert_eq!(read.try_recv().unwrap().unwrap().ping, silence.ping);
-        assert!(read.try_recv().is_err(), "asked twice");
-        for _ in 0..STEPS {
-            silence.step(silence.due);
-        }
-        assert!(silence.is_long());
-    }
-
-    #[test]
-    fn a_peer_is_the_same_whatever_its_port() {
-        assert_eq!(host("[::1]:90"), host("[::1]:91"));
-        assert_ne!(host("10.0.0.1:90"), host("10.0.0.2:90"));
-    }
-}
+mod tests;

@@ -43,6 +43,12 @@ pub(super) struct Held {
     pub stale: HashMap<WorkloadName, i64>,
 }
 
+impl Held {
+    pub(super) fn names(&self) -> impl Iterator<Item = WorkloadName> {
+        self.workloads.iter().map(|w| WorkloadName::new(w.namespace.as_str(), w.name.as_str()))
+    }
+}
+
 /// What somebody else may have deleted of a node's Workload objects.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
