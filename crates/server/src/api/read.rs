@@ -35,7 +35,7 @@ pub(super) fn list(
 ) -> Result<Reply, Failure> {
     let selector = Selector::parse(query, target.kind)?;
     let limit = query.number("limit")?.filter(|limit| *limit > 0);
-    let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX - 1));
+    let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let mut page = first_page(objects, query, limit)?;
     let mut items = Vec::new();
     let (revision, next) = loop {

@@ -84,3 +84,78 @@ fn problem(error: &FieldError) -> FieldProblem {
         message: error.message.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tulle_model::registry::KindId;
+
+    use super::super::tests::{objects, options, service};
+    use super::*;
+
+    #[test]
+    fn fields_that_a_kind_has_not_are_dropped_told_of_or_refused() {
+        let kind = KindId::Service.kind();
+        let known = json!({ "metadata": { "name": "c" }, "spec": { "ports": [] } });
+        let mut more = known.clone();
+        more["spec"]["colour"] = json!("red");
+        let warning = vec!["unknown field \"spec.colour\"".to_owned()];
+        for (unknown_fields, of_known, of_more) in [
+            (UnknownFields::Ignore, Some(vec![]), Some(vec![])),
+            (UnknownFields::Warn, Some(vec![]), Some(warning)),
+            (UnknownFields::Strict, Some(vec![]), None),
+        ] {
+            for (object, expected) in [(&known, of_known), (&more, of_more)] {
+                let mut object = object.clone();
+                let pruned = prune(kind, &mut object, unknown_fields);
+                match &pruned {
+                    Ok(_) => assert_eq!(object, known),
+                    Err(error) => assert!(error.to_string().contains("spec.colour"), "{error}"),
+                }
+                assert_eq!(pruned.ok(), expected, "{unknown_fields:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_status_is_checked_when_it_is_written_and_the_rest_when_that_is() {
+        let objects = objects().await;
+        let kind = KindId::Service.kind();
+        let mut odd = service("c", 80);
+        odd["spec"]["externalName"] = json!("example.com");
+        let written = objects.create(kind, "default", odd, &options()).await.unwrap();
+        assert_eq!(written.warnings.len(), 1, "{:?}", written.warnings);
+        let set = async |status: Value| {
+            let options = options();
+            let change = |kept: &mut Value| *kept = status.clone();
+            let written = objects.update_status(kind, "default", "c", &options, change).await;
+            written.map(|written| written.warnings)
+        };
+        assert_eq!(set(json!({ "loadBalancer": {} })).await.unwrap(), Vec::<String>::new());
+        let error = set(json!({ "conditions": "x" })).await.unwrap_err();
+        assert!(
+            matches!(&error, ObjectError::Invalid { problems, .. } if problems[0].field == "status.conditions"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn each_part_answers_for_itself() {
+        let kind = KindId::Service.kind();
+        let good = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": "c", "namespace": "default" },
+            "spec": { "ports": [{ "port": 80 }] },
+        });
+        let (mut bad_spec, mut bad_status) = (good.clone(), good.clone());
+        bad_spec["spec"]["ports"][0]["port"] = json!(0);
+        bad_status["status"] = json!({ "conditions": "x" });
+        for (part, of_spec, of_status) in
+            [(Part::Object, false, true), (Part::Status, true, false), (Part::Whole, false, false)]
+        {
+            for (object, expected) in [(&good, true), (&bad_spec, of_spec), (&bad_status, of_status)] {
+                let admitted = admit(kind, None, &mut object.clone(), part, UnknownFields::Ignore);
+                assert_eq!(admitted.is_ok(), expected, "{part:?}: {object}");
+            }
+        }
+    }
+}

@@ -72,9 +72,7 @@ impl Objects {
             match result {
                 Ok((mut object, revision)) => {
                     metadata::set_resource_version(&mut object, revision);
-                    if !waits && kind.namespaced {
-                        self.finish_namespace(Some(namespace)).await?;
-                    }
+                    self.finish_namespace(Some(namespace)).await?;
                     return Ok(Deleted { object, gone: !waits });
                 }
                 Err(StoreError::Conflict { .. }) => {}
@@ -119,7 +117,7 @@ impl Objects {
     fn inside(&self, namespace: &str) -> Result<Vec<(&'static Kind, String)>, StoreError> {
         let mut found = Vec::new();
         for kind in KINDS.iter().filter(|kind| kind.namespaced && !kind.is_view()) {
-            let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX - 1)?;
+            let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX)?;
             let names = list.items.iter().filter_map(|(key, _)| key::parse(key));
             found.extend(names.map(|(kind, _, name)| (kind, name.to_owned())));
         }
@@ -129,7 +127,7 @@ impl Objects {
     /// Whether an object in a namespace has finalizers.
     fn finalized_inside(&self, namespace: &str) -> Result<bool, StoreError> {
         for kind in KINDS.iter().filter(|kind| kind.namespaced && !kind.is_view()) {
-            let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX - 1)?;
+            let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX)?;
             let objects = list.items.iter().filter_map(|(_, stored)| decode_at(&stored.value, 0).ok());
             if objects.into_iter().any(|object| metadata::has_finalizers(&object)) {
                 return Ok(true);
@@ -194,4 +192,100 @@ fn check_preconditions(
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{objects, options, service};
+    use super::*;
+
+    #[test]
+    fn the_default_namespace_and_the_mesh_always_stay() {
+        for (kind, name, deletable) in [
+            (KindId::Namespace, "default", false),
+            (KindId::Namespace, "shop", true),
+            (KindId::Mesh, "default", false),
+            (KindId::Mesh, "other", true),
+            (KindId::Service, "default", true),
+        ] {
+            assert_eq!(check_deletable(kind.kind(), name).is_ok(), deletable, "{kind:?} {name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_must_hold_for_a_deletion_is_looked_at() {
+        let objects = objects().await;
+        let kind = KindId::Service.kind();
+        let made = objects.create(kind, "default", service("c", 80), &options()).await.unwrap().object;
+        let uid = metadata::text(&made, "uid").map(str::to_owned);
+        let version = Some(objects.revision());
+        let other = || Some("0e4f8a55-0000-4000-8000-000000000000".to_owned());
+        for (uid, resource_version, deleted) in [
+            (other(), None, false),
+            (other(), version, false),
+            (None, Some(1), false),
+            (uid.clone(), Some(1), false),
+            (uid, version, true),
+        ] {
+            let options = DeleteOptions { uid, resource_version, dry_run: true };
+            let result = objects.delete(kind, "default", "c", &options).await;
+            match &result {
+                Ok(deleted) => assert!(deleted.gone),
+                Err(error) => assert!(error.is_conflict(), "{error}"),
+            }
+            assert_eq!(result.is_ok(), deleted, "{options:?}");
+            assert_eq!(objects.get(kind, "default", "c").unwrap().as_ref(), Some(&made), "nothing is done");
+            if deleted {
+                let options = DeleteOptions { dry_run: false, ..options };
+                assert!(objects.delete(kind, "default", "c", &options).await.unwrap().gone);
+                assert_eq!(objects.get(kind, "default", "c").unwrap(), None);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_finalizer_is_marked_once() {
+        let objects = objects().await;
+        let kind = KindId::Service.kind();
+        let mut held = service("c", 80);
+        held["metadata"]["finalizers"] = json!(["example.com/hold"]);
+        objects.create(kind, "default", held, &options()).await.unwrap();
+        let dry = DeleteOptions { dry_run: true, ..DeleteOptions::default() };
+        let result = objects.delete(kind, "default", "c", &dry).await.unwrap();
+        assert!(!result.gone && !metadata::is_terminating(&objects.require(kind, "default", "c").unwrap()));
+        let none = DeleteOptions::default();
+        let first = objects.delete(kind, "default", "c", &none).await.unwrap();
+        assert!(!first.gone && metadata::is_terminating(&first.object));
+        assert_eq!(first.object.get("status"), None);
+        let revision = objects.revision();
+        let again = objects.delete(kind, "default", "c", &none).await.unwrap();
+        assert_eq!((again.object, again.gone, objects.revision()), (first.object, false, revision));
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_is_held_says_that_it_goes_and_others_finalizers_do_not_hold_it() {
+        let objects = objects().await;
+        let (namespace, kind) = (KindId::Namespace.kind(), KindId::Service.kind());
+        let hold = json!(["example.com/hold"]);
+        let other = json!({ "metadata": { "name": "other", "finalizers": hold } });
+        objects.create(namespace, "", other, &options()).await.unwrap();
+        for name in ["shop", "bank"] {
+            objects.ensure_namespace(name).await.unwrap();
+        }
+        let mut held = service("c", 80);
+        held["metadata"]["finalizers"] = hold;
+        objects.create(kind, "bank", held, &options()).await.unwrap();
+        let none = DeleteOptions::default();
+        assert!(objects.delete(namespace, "", "shop", &none).await.unwrap().gone);
+        let waits = objects.delete(namespace, "", "bank", &none).await.unwrap();
+        assert!(!waits.gone);
+        assert_eq!(waits.object["status"]["phase"], "Terminating");
+        assert_eq!(objects.require(namespace, "", "bank").unwrap()["status"]["phase"], "Terminating");
+        // The last that was held goes without its finalizer being taken away first.
+        let key = key::key(kind, "bank", "c");
+        let released = service("c", 80).to_string();
+        objects.store.put(&key, released, Precondition::Any).await.unwrap();
+        assert!(objects.delete(kind, "bank", "c", &none).await.unwrap().gone);
+        assert_eq!(objects.get(namespace, "", "bank").unwrap(), None);
+    }
 }

@@ -184,10 +184,10 @@ pub(super) fn keep(current: &Value, object: &mut Value) {
 
 /// A random UUID (RFC 9562, version 4).
 fn new_uid() -> String {
-    let bits: u128 = rand::random();
-    let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    let (low, mid): (u32, u16) = rand::random();
+    let (high, clock) = (rand::random_range(0..0x1000), rand::random_range(0x8000..0xc000));
+    let node = rand::random_range(0..0x1_0000_0000_0000_u64);
+    format!("{low:08x}-{mid:04x}-4{high:03x}-{clock:04x}-{node:012x}")
 }
 
 /// `prefix` and five random characters: those that Kubernetes uses, which spell no words.
@@ -222,6 +222,115 @@ mod tests {
         assert_eq!(uid.as_bytes()[14], b'4');
         assert!(b"89ab".contains(&uid.as_bytes()[19]), "{uid}");
         assert_ne!(uid, new_uid());
+        for _ in 0..64 {
+            let uid = new_uid();
+            let lengths: Vec<_> = uid.split('-').map(str::len).collect();
+            assert_eq!(lengths, [8, 4, 4, 4, 12], "{uid}");
+            assert!(uid.as_bytes()[14] == b'4' && b"89ab".contains(&uid.as_bytes()[19]), "{uid}");
+        }
+    }
+
+    #[test]
+    fn objects_have_as_many_levels_as_can_be_read_back_beside_the_servers_own_fields() {
+        let nested = |levels: usize| (0..levels).fold(json!(1), |value, _| json!({ "a": value }));
+        let listed = |levels: usize| (0..levels).fold(json!(1), |value, _| json!([value]));
+        // The object itself is the first of 64.
+        for (object, too_deep) in [
+            (json!({ "spec": nested(63) }), false),
+            (json!({ "spec": nested(64) }), true),
+            (json!({ "spec": listed(63) }), false),
+            (json!({ "spec": listed(64) }), true),
+            (json!({ "metadata": { "labels": nested(62) } }), false),
+            (json!({ "metadata": { "labels": nested(63) } }), true),
+            (json!({ "metadata": { "managedFields": nested(100) } }), false),
+            (json!({ "spec": { "managedFields": nested(100) } }), true),
+            (json!({ "managedFields": nested(100) }), true),
+            (json!({ "metadata": listed(64) }), true),
+        ] {
+            assert_eq!(is_too_deep(&object), too_deep, "{object}");
+        }
+    }
+
+    #[test]
+    fn an_object_is_of_the_kind_that_its_path_says() {
+        let kind = KindId::Service.kind();
+        let whole = json!({ "apiVersion": "v1", "kind": "Service", "metadata": {} });
+        let mesh = json!({ "apiVersion": "tulle.dev/v1alpha1", "kind": "Mesh" });
+        for (object, problem) in [
+            (whole.clone(), None),
+            (json!({}), None),
+            (json!({ "apiVersion": "", "kind": "" }), None),
+            (json!({ "metadata": null }), None),
+            (json!({ "kind": "Service" }), None),
+            (json!([]), Some("must be an object of kind Service")),
+            (json!({ "apiVersion": "v1", "kind": "Secret" }), Some("no matches for kind \"Secret\"")),
+            (mesh, Some("the apiVersion in the data (tulle.dev/v1alpha1) does not match")),
+            (json!({ "kind": "Mesh" }), Some("the kind in the data (Mesh) does not match")),
+            (json!({ "apiVersion": "v2" }), Some("the apiVersion in the data (v2) does not match")),
+            (json!({ "metadata": [] }), Some("metadata: must be an object")),
+            (json!({ "metadata": "c" }), Some("metadata: must be an object")),
+        ] {
+            let mut checked = object.clone();
+            let result = check_type(kind, &mut checked).map_err(|error| error.to_string());
+            match problem {
+                None => assert_eq!(
+                    (result, &checked["apiVersion"], &checked["kind"]),
+                    (Ok(()), &whole["apiVersion"], &whole["kind"])
+                ),
+                Some(problem) => {
+                    assert!(result.as_ref().is_err_and(|why| why.contains(problem)), "{object}: {result:?}")
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn name_and_namespace_are_the_requests() {
+        let named =
+            |name: &str, namespace: &str| json!({ "metadata": { "name": name, "namespace": namespace } });
+        for (object, good) in [
+            (named("c", "shop"), true),
+            (named("", ""), true),
+            (json!({}), true),
+            (named("d", "bank"), false),
+        ] {
+            let (mut of_name, mut of_namespace) = (object.clone(), object.clone());
+            assert_eq!(check_name("c", &mut of_name).is_ok(), good, "{object}");
+            let checked = check_namespace(KindId::Service.kind(), "shop", &mut of_namespace);
+            assert_eq!(checked.is_ok(), good, "{object}");
+            if good {
+                assert_eq!(text(&of_name, "name"), Some("c"));
+                assert_eq!(text(&of_namespace, "namespace"), Some("shop"));
+            }
+            // What is of the whole mesh has none.
+            let mut cluster_wide = object;
+            check_namespace(KindId::Mesh.kind(), "shop", &mut cluster_wide).unwrap();
+            assert_eq!(cluster_wide["metadata"].get("namespace"), None);
+        }
+    }
+
+    #[test]
+    fn a_new_object_has_nothing_of_the_servers_but_what_the_server_gives_it() {
+        for (kind, generation, status) in [
+            (KindId::Service, Some(1), Value::Null),
+            (KindId::Namespace, None, json!({ "phase": "Active" })),
+            (KindId::EndpointSlice, None, Value::Null),
+        ] {
+            let theirs = json!({
+                "name": "c", "uid": "mine", "generation": 7, "resourceVersion": "7", "selfLink": "/c",
+                "creationTimestamp": "2001-01-01T00:00:00Z", "deletionTimestamp": "2001-01-01T00:00:00Z",
+                "deletionGracePeriodSeconds": 7,
+            });
+            let mut object = json!({ "metadata": theirs });
+            initialize(kind.kind(), &mut object);
+            assert_eq!(object["metadata"].get("generation").and_then(Value::as_i64), generation, "{kind:?}");
+            assert_eq!(object["status"], status, "{kind:?}");
+            for field in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+                assert_eq!(object["metadata"].get(field), None, "{field}");
+            }
+            assert!(text(&object, "uid") != Some("mine") && text(&object, "uid").is_some());
+            assert_ne!(text(&object, "creationTimestamp"), Some("2001-01-01T00:00:00Z"));
+        }
     }
 
     #[test]

@@ -187,7 +187,7 @@ impl Objects {
     ) -> Result<ObjectList, ObjectError> {
         let prefix = key::prefix(kind, namespace);
         let after = page.after.as_ref().map(|after| key::key(kind, &after.namespace, &after.name));
-        let limit = page.limit.unwrap_or(usize::MAX - 1);
+        let limit = page.limit.unwrap_or(usize::MAX);
         let list = match page.revision {
             Some(revision) => self.store.list_at(&prefix, after.as_deref(), limit, revision)?,
             None => self.store.list(&prefix, after.as_deref(), limit)?,

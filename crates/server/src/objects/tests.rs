@@ -3,15 +3,15 @@ use tulle_model::registry::KindId;
 
 use super::*;
 
-async fn objects() -> Objects {
+pub(super) async fn objects() -> Objects {
     Objects::open(Store::in_memory().unwrap()).await.unwrap()
 }
 
-fn service(name: &str, port: u16) -> Value {
+pub(super) fn service(name: &str, port: u16) -> Value {
     json!({ "metadata": { "name": name }, "spec": { "ports": [{ "port": port }] } })
 }
 
-fn options() -> WriteOptions {
+pub(super) fn options() -> WriteOptions {
     WriteOptions { manager: "test".to_owned(), ..WriteOptions::controller() }
 }
 

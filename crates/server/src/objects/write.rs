@@ -105,15 +105,29 @@ impl Objects {
                 }],
             });
         };
-        let mut attempt = 1;
-        loop {
+        let names = std::iter::repeat_with(|| metadata::generate_name(&prefix)).take(NAME_ATTEMPTS);
+        self.create_under_one_of(names, kind, namespace, &object, options).await
+    }
+
+    /// Creates an object under the first of the names that is free.
+    async fn create_under_one_of(
+        &self,
+        names: impl IntoIterator<Item = String>,
+        kind: &'static Kind,
+        namespace: &str,
+        object: &Value,
+        options: &WriteOptions,
+    ) -> Result<Written, ObjectError> {
+        let mut taken = String::new();
+        for name in names {
             let mut named = object.clone();
-            metadata::of(&mut named).insert("name".to_owned(), metadata::generate_name(&prefix).into());
+            metadata::of(&mut named).insert("name".to_owned(), name.clone().into());
             match self.create_named(kind, namespace, named, options, Operation::Update).await {
-                Err(ObjectError::AlreadyExists { .. }) if attempt < NAME_ATTEMPTS => attempt += 1,
+                Err(ObjectError::AlreadyExists { .. }) => taken = name,
                 result => return result,
             }
         }
+        Err(ObjectError::AlreadyExists { kind, name: taken })
     }
 
     async fn create_named(
@@ -412,11 +426,12 @@ impl Objects {
             self.finish_namespace(metadata::text(&object, "namespace")).await?;
             revision
         } else {
-            self.store.put_requiring(key, encode(&object), precondition, None).await?.revision
+            let revision = self.store.put_requiring(key, encode(&object), precondition, None).await?.revision;
+            if is_namespace {
+                self.finish_namespace(metadata::text(&object, "name")).await?;
+            }
+            revision
         };
-        if ends && is_namespace && !options.dry_run {
-            self.finish_namespace(metadata::text(&object, "name")).await?;
-        }
         metadata::set_resource_version(&mut object, written);
         Ok(object)
     }
@@ -468,4 +483,101 @@ fn spec_differs(a: &Value, b: &Value) -> bool {
         a.iter().filter(|(field, _)| counts(field)).all(|(field, value)| b.get(field) == Some(value))
     };
     !(covered(a, b) && covered(b, a))
+}
+
+#[cfg(test)]
+mod tests {
+    use tulle_model::identity::TrustDomain;
+
+    use super::super::tests::{objects, options, service};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_generated_name_that_is_taken_is_not_the_last() {
+        let objects = objects().await;
+        let kind = KindId::Service.kind();
+        let create = async |names: &[&str]| {
+            let names = names.iter().map(|&name| name.to_owned());
+            let object = service("", 80);
+            let created = objects.create_under_one_of(names, kind, "default", &object, &options()).await;
+            created.map(|written| metadata::text(&written.object, "name").unwrap_or_default().to_owned())
+        };
+        assert_eq!(create(&["c-1", "c-2"]).await.unwrap(), "c-1");
+        assert_eq!(create(&["c-1", "c-2", "c-3"]).await.unwrap(), "c-2");
+        let taken = create(&["c-1", "c-2"]).await.unwrap_err();
+        assert_eq!(taken.to_string(), "services \"c-2\" already exists");
+        // Another failure is not tried again.
+        let (names, object) = (["a".to_owned()], service("", 80));
+        let unknown = objects.create_under_one_of(names, kind, "nowhere", &object, &options()).await;
+        assert!(unknown.unwrap_err().is_not_found());
+    }
+
+    #[tokio::test]
+    async fn who_creates_an_object_says_nothing_of_its_status() {
+        let objects = objects().await;
+        let kind = KindId::Service.kind();
+        let mut object = service("c", 80);
+        object["status"] = json!({ "loadBalancer": {} });
+        let created = objects.create(kind, "default", object.clone(), &options()).await.unwrap().object;
+        assert_eq!(created.get("status"), None);
+        object["metadata"]["name"] = json!("d");
+        let whole = options().with_part(Part::Whole);
+        let created = objects.create(kind, "default", object, &whole).await.unwrap().object;
+        assert_eq!(created["status"], json!({ "loadBalancer": {} }));
+    }
+
+    #[tokio::test]
+    async fn a_kind_without_a_status_has_an_unknown_field_of_that_name() {
+        let objects = objects().await;
+        let kind = KindId::EndpointSlice.kind();
+        let slice = json!({ "metadata": { "name": "c" }, "addressType": "IPv4", "endpoints": [] });
+        let mut with_status = slice.clone();
+        with_status["status"] = json!({});
+        let strict = WriteOptions { unknown_fields: UnknownFields::Strict, ..options() };
+        let error = objects.create(kind, "default", with_status.clone(), &strict).await.unwrap_err();
+        assert!(error.to_string().contains("status"), "{error}");
+        objects.create(kind, "default", slice, &strict).await.unwrap();
+        let error = objects.replace(kind, "default", "c", with_status, &strict).await.unwrap_err();
+        assert!(error.to_string().contains("status"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_trust_domain_of_a_mesh_is_no_field_to_change() {
+        let objects = objects().await.of_mesh(&TrustDomain::new("shop.example").unwrap());
+        objects.ensure_mesh().await.unwrap();
+        let kind = KindId::Mesh.kind();
+        let mesh = objects.require(kind, "", "default").unwrap();
+        let mut other = mesh.clone();
+        other["spec"]["trustDomain"] = json!("other.local");
+        for part in [Part::Object, Part::Whole] {
+            let error = objects.replace(kind, "", "default", other.clone(), &options().with_part(part)).await;
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("spec.trustDomain: cannot change"), "{part:?}: {error}");
+        }
+        // One that is left out is the mesh's again.
+        let mut none = mesh.clone();
+        none["spec"] = json!({});
+        let kept = objects.replace(kind, "", "default", none, &options()).await.unwrap().object;
+        assert_eq!(kept["spec"]["trustDomain"], "shop.example");
+    }
+
+    #[test]
+    fn a_field_that_comes_or_goes_is_another_generation() {
+        let object = |spec: Value| json!({ "metadata": { "name": "c" }, "spec": spec, "status": { "a": 1 } });
+        let (one, two) = (object(json!({ "a": 1 })), object(json!({ "a": 2 })));
+        let mut more = one.clone();
+        more["data"] = json!({});
+        let mut noted = one.clone();
+        noted["metadata"]["labels"] = json!({});
+        noted["status"] = json!({ "a": 2 });
+        for (a, b, differ) in [
+            (&one, &one, false),
+            (&one, &noted, false),
+            (&one, &two, true),
+            (&one, &more, true),
+            (&more, &one, true),
+        ] {
+            assert_eq!(spec_differs(a, b), differ, "{a} {b}");
+        }
+    }
 }

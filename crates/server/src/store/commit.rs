@@ -325,15 +325,78 @@ impl<'t> Tables<'t> {
     /// Writes the counters, and drops what the log need not keep.
     fn finish(&mut self, keep: u64) -> Result<(), StoreError> {
         let keep = if self.logged <= self.log_room { keep } else { 0 };
-        let last_dropped = self.revision.saturating_sub(keep);
-        if last_dropped > self.compacted {
-            self.log
-                .retain_in(self.compacted + 1..=last_dropped, |_, _| false)
-                .map_err(StoreError::database)?;
+        let last_dropped = self.revision.saturating_sub(keep).max(self.compacted);
+        if last_dropped != self.compacted {
+            let dropped = (Bound::Excluded(self.compacted), Bound::Included(last_dropped));
+            self.log.retain_in(dropped, |_, _| false).map_err(StoreError::database)?;
             self.compacted = last_dropped;
         }
         self.meta.insert(REVISION, self.revision).map_err(StoreError::database)?;
         self.meta.insert(COMPACTED, self.compacted).map_err(StoreError::database)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::ReadableDatabase;
+
+    use super::super::{Store, read};
+    use super::*;
+
+    fn put(length: usize) -> Request {
+        let operation = Operation::Put { value: vec![0; length].into(), required: None, consume: false };
+        let (reply, _) = oneshot::channel();
+        Request::Write { key: "/a".to_owned(), precondition: Precondition::Any, operation, reply }
+    }
+
+    #[test]
+    fn only_what_adds_needs_room() {
+        let (reply, _) = oneshot::channel();
+        let operation = Operation::Delete { prefixes: Vec::new() };
+        let delete =
+            Request::Write { key: "/a".to_owned(), precondition: Precondition::Any, operation, reply };
+        let (reply, _) = oneshot::channel();
+        let compact = Request::Compact { keep: 0, reply };
+        for (request, size, room) in
+            [(put(0), 0, 16_384), (put(10), 10, 16_444), (delete, 0, 0), (compact, 0, 0)]
+        {
+            assert_eq!((request.size(), request.room()), (size, room));
+        }
+        assert_eq!(ROOM, 262_144);
+    }
+
+    #[test]
+    fn an_event_weighs_what_the_disk_holds_of_it() {
+        let bytes = |length: usize| Some(Bytes::from(vec![0; length]));
+        let event = |value, previous| Event { revision: 1, key: "/a".into(), value, previous };
+        assert_eq!(weight(&event(bytes(3), bytes(5))), 10);
+        assert_eq!(weight(&event(None, bytes(5))), 7);
+        assert_eq!(weight(&event(bytes(3), None)), 5);
+    }
+
+    #[tokio::test]
+    async fn the_log_is_dropped_up_to_what_is_kept_of_it() {
+        let store = Store::in_memory().unwrap();
+        for value in ["1", "2", "3", "4"] {
+            store.put("/a", value, Precondition::Any).await.unwrap();
+        }
+        let database = store.inner.database.read();
+        let logged = || {
+            let transaction = database.database.begin_read().unwrap();
+            let log = transaction.open_table(LOG).unwrap();
+            let kept: Vec<_> = log.range(0..).unwrap().map(|entry| entry.unwrap().0.value()).collect();
+            (read::revisions(&transaction).unwrap(), kept)
+        };
+        assert_eq!(logged(), ((4, 0), vec![1, 2, 3, 4]));
+        for (keep, expected) in [
+            (9, ((4, 0), vec![1, 2, 3, 4])),
+            (2, ((4, 2), vec![3, 4])),
+            (3, ((4, 2), vec![3, 4])),
+            (0, ((4, 4), vec![])),
+        ] {
+            trim(&database.database, keep).unwrap();
+            assert_eq!(logged(), expected, "{keep}");
+        }
     }
 }
