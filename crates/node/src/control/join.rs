@@ -200,24 +200,4 @@ fn is_final(status: &tonic::Status) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_checked_before_they_are_used() {
-        let good = format!("{}.id.secret", "0f".repeat(32));
-        assert_eq!(Token::parse(&good).unwrap().root, [15; 32]);
-        for bad in ["", "a.b.c", &good[1..], &good[..66], &format!("{}.id.", "0f".repeat(32))] {
-            assert!(Token::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[tokio::test]
-    async fn without_a_token_it_says_what_to_do() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = crate::keeper::Keeper::start().file(folder.path().join("node.json"));
-        let error = join("127.0.0.1:1", "n1", None, &file).await.err().unwrap().to_string();
-        assert!(error.contains("--token"), "{error}");
-        assert!(join("127.0.0.1:1", "N 1", None, &file).await.is_err());
-    }
-}
+mod tests;

@@ -204,3 +204,6 @@ pub fn spiffe_id(certificate: &CertificateDer<'_>) -> Option<SpiffeId> {
     let only = uris.next().filter(|_| uris.next().is_none())?;
     only.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,3 +54,85 @@ fn failure(error: EnrolmentError) -> Failure {
         error => Failure::bad_request(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use serde_json::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::{ADMINISTRATORS, Api, User};
+    use super::*;
+    use crate::store::StoreError;
+    use crate::{Server, ServerConfig};
+
+    /// What the API answers on a connection of its own.
+    async fn ask(api: &Api, user: Option<&User>, head: &str, body: &str) -> (u16, Value) {
+        let (mut near, far) = tokio::io::duplex(64 << 10);
+        let request = format!(
+            "{head} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        near.write_all(request.as_bytes()).await.unwrap();
+        let service =
+            service_fn(async |request| Ok::<_, std::convert::Infallible>(api.handle(user, request).await));
+        let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
+        let mut answer = String::new();
+        let (served, read) = tokio::join!(serving, near.read_to_string(&mut answer));
+        served.unwrap();
+        read.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), serde_json::from_str(body).unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_administrator_makes_lists_and_takes_back_tokens() {
+        let home = tempfile::tempdir().unwrap();
+        let server = Server::start(ServerConfig::local(home.path())).await.unwrap();
+        let api = Api::new(server.objects.clone(), server.views().clone());
+        let user = |group: &str| User { name: "u".to_owned(), groups: vec![group.to_owned()] };
+        let (administrator, other) = (user(ADMINISTRATORS), user("system:authenticated"));
+        let path = "/tulle/v1alpha1/tokens";
+        for user in [None, Some(&other)] {
+            for (method, path) in [("GET", path), ("POST", path), ("DELETE", "/tulle/v1alpha1/tokens/00")] {
+                let (code, _) = ask(&api, user, &format!("{method} {path}"), "").await;
+                assert_eq!(code, 401, "{user:?} {method}");
+            }
+        }
+        let ask = async |head: &str, body: &str| ask(&api, Some(&administrator), head, body).await;
+        let wanted = r#"{ "identities": ["shop/*"], "node": "n1", "ttlSeconds": 60 }"#;
+        let (code, made) = ask(&format!("POST {path}"), wanted).await;
+        let token = made["token"].as_str().unwrap().to_owned();
+        let id = token.split('.').nth(1).unwrap();
+        assert_eq!((code, made["id"].as_str()), (201, Some(id)));
+        let (code, list) = ask(&format!("GET {path}"), "").await;
+        assert_eq!((code, list["tokens"].as_array().unwrap().len()), (200, 1));
+        assert_eq!((&list["tokens"][0]["id"], &list["tokens"][0]["node"]), (&json!(id), &json!("n1")));
+        assert!(!list.to_string().contains(token.rsplit('.').next().unwrap()), "the secret is told once");
+
+        for (head, body, expected) in [
+            (format!("POST {path}"), r#"{ "identities": [] }"#, 400),
+            (format!("POST {path}"), r#"{ "identities": ["*"], "for": 1 }"#, 400),
+            (format!("PUT {path}"), wanted, 405),
+            (format!("DELETE {path}"), "", 405),
+            (format!("GET {path}/{id}"), "", 405),
+            (format!("DELETE {path}/0011223344556677"), "", 404),
+            (format!("DELETE {path}/{id}"), "", 200),
+            (format!("DELETE {path}/{id}"), "", 404),
+        ] {
+            let (code, answer) = ask(&head, body).await;
+            assert_eq!(code, expected, "{head}: {answer}");
+        }
+        let (_, list) = ask(&format!("GET {path}"), "").await;
+        assert_eq!(list["tokens"], json!([]));
+        server.shutdown().await;
+    }
+
+    #[test]
+    fn a_store_that_fails_is_no_fault_of_the_client() {
+        let code = |error| failure(error).code;
+        assert_eq!(code(EnrolmentError::Invalid("x".to_owned())), StatusCode::BAD_REQUEST);
+        assert!(code(EnrolmentError::Store(StoreError::Closed)).is_server_error());
+    }
+}

@@ -243,11 +243,7 @@ fn kept(dir: &Path, master: &MasterKey, name: &str) -> Option<(String, KeyPair)>
 fn read_kept(dir: &Path, master: &MasterKey, name: &str) -> Result<Option<(String, KeyPair)>, CaError> {
     let (pem_path, key_path) = paths(dir, name);
     let Some(secret) = master.read(&key_path)? else { return Ok(None) };
-    let pem = match fs::read_to_string(&pem_path) {
-        Ok(pem) => pem,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(file("read", &pem_path)(e)),
-    };
+    let pem = fs::read_to_string(&pem_path).map_err(file("read", &pem_path))?;
     let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(secret.as_slice()))?;
     let der = certificate(&pem)?;
     let (_, parsed) = x509_parser::parse_x509_certificate(&der)
@@ -361,5 +357,38 @@ mod tests {
             assert!(text.contains(expected), "{text}");
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
+        // One that is as it should be needs no disk that can be written.
+        fs::create_dir(home.path().join("kubeconfig.new")).unwrap();
+        let write = |listen: &str| authority.write_kubeconfig(&path, listen.parse().unwrap(), "tulle");
+        write("10.0.0.1:15014").unwrap();
+        assert!(write("10.0.0.2:15014").is_err());
+    }
+
+    #[test]
+    fn credentials_that_do_not_belong_together_are_made_anew() {
+        let home = tempfile::tempdir().unwrap();
+        let now = SystemTime::now();
+        let master = || MasterKey::open_or_make(&home.path().join("master.key")).unwrap();
+        let open = || {
+            let authority = ApiAuthority::open(home.path(), master(), &[], now).unwrap();
+            let (root, admin) =
+                (authority.root.lock().pem.clone(), authority.admin.lock().certificate.clone());
+            (root, admin)
+        };
+        let first = open();
+        assert_eq!(open(), first);
+        // A crash between the two writes: a new key, and the certificate of the one before; or none.
+        let key = generate_key().unwrap();
+        master().write(&home.path().join("admin.key"), key.serialized_der()).unwrap();
+        let second = open();
+        assert!(second.0 == first.0 && second.1 != first.1);
+        fs::remove_file(home.path().join("admin.pem")).unwrap();
+        let third = open();
+        assert!(third.0 == first.0 && third.1 != second.1);
+        // An administrator of another root is none.
+        master().write(&home.path().join("api-root.key"), key.serialized_der()).unwrap();
+        let fourth = open();
+        assert!(fourth.0 != third.0 && fourth.1 != third.1);
+        assert_eq!(open(), fourth);
     }
 }

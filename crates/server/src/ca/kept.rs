@@ -181,3 +181,151 @@ pub(super) fn check_authority(
 pub(super) fn self_signed(der: &CertificateDer<'_>) -> bool {
     signed_by(der, der)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::parameters;
+    use super::*;
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn path(&self) -> &Path {
+            self.0.path()
+        }
+
+        fn master(&self) -> MasterKey {
+            MasterKey::open_or_make(&self.path().join("master.key")).unwrap()
+        }
+
+        fn root(&self, new: bool) -> Result<(CertificateDer<'static>, KeyPair), CaError> {
+            own_root(self.path(), &self.master(), &domain(), new, SystemTime::now())
+        }
+
+        fn write(&self, name: &str, content: &str) -> std::path::PathBuf {
+            let path = self.path().join(name);
+            fs::write(&path, content).unwrap();
+            path
+        }
+    }
+
+    fn domain() -> TrustDomain {
+        TrustDomain::new("mesh.local").unwrap()
+    }
+
+    fn problem<T>(result: Result<T, CaError>) -> String {
+        result.err().expect("a problem").to_string()
+    }
+
+    #[test]
+    fn a_trust_domain_that_cannot_be_kept_begins_no_mesh() {
+        let folder = Folder::new();
+        let path = folder.path().join("trust-domain");
+        let bind = |new| bind_domain(folder.path(), &domain(), new);
+        // Nothing can be written beside this.
+        let blocked = folder.path().join("trust-domain.new");
+        fs::create_dir(&blocked).unwrap();
+        assert!(problem(bind(true)).contains("cannot write"));
+        bind(false).unwrap();
+        assert!(!path.exists());
+        fs::remove_dir(blocked).unwrap();
+        bind(false).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mesh.local\n");
+        // One that is there and cannot be read is none that is absent.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        for new in [true, false] {
+            assert!(problem(bind(new)).contains("cannot read"), "{new}");
+        }
+    }
+
+    #[test]
+    fn a_mesh_that_is_there_gets_no_other_root() {
+        let folder = Folder::new();
+        assert!(problem(folder.root(false)).contains("root.key: is gone"));
+        let first = folder.root(true).unwrap().0;
+        for new in [true, false] {
+            assert_eq!(folder.root(new).unwrap().0, first);
+        }
+        fs::remove_file(folder.path().join("root.pem")).unwrap();
+        assert!(problem(folder.root(false)).contains("root.pem: is gone"));
+        // A first start that was not finished has a key at most.
+        let second = folder.root(true).unwrap().0;
+        assert_ne!(second, first);
+        fs::remove_file(folder.path().join("root.key")).unwrap();
+        assert!(problem(folder.root(false)).contains("root.key: is gone"));
+        assert_eq!(read_certificates(&folder.path().join("root.pem")).unwrap(), [second]);
+    }
+
+    #[test]
+    fn an_intermediate_is_kept_with_its_key_and_its_root_only() {
+        let (folder, other) = (Folder::new(), Folder::new());
+        let (now, master) = (SystemTime::now(), folder.master());
+        let ((root, key), (foreign, _)) = (folder.root(true).unwrap(), other.root(true).unwrap());
+        let kept = |root: &CertificateDer<'_>, now| {
+            let kept = kept_intermediate(folder.path(), &master, root, now).unwrap();
+            kept.map(|intermediate| (intermediate.chain, intermediate.expires))
+        };
+        assert!(kept(&root, now).is_none());
+        let issuer = Issuer::from_ca_cert_der(&root, key).unwrap();
+        let expires = expiry(&root).unwrap();
+        let made = new_intermediate(folder.path(), &master, &domain(), &issuer, expires, now).unwrap();
+        assert_eq!(kept(&root, now), Some((made.chain.clone(), made.expires)));
+        assert_eq!(made.expires, expiry(&made.chain[0]).unwrap());
+        assert!(kept(&foreign, now).is_none(), "of another root");
+        assert!(kept(&root, made.expires + Duration::from_secs(1)).is_none(), "expired");
+        // A crash between the two writes.
+        master.write(&folder.path().join("issuer.key"), generate_key().unwrap().serialized_der()).unwrap();
+        assert!(kept(&root, now).is_none());
+        fs::remove_file(folder.path().join("issuer.key")).unwrap();
+        assert!(kept(&root, now).is_none());
+    }
+
+    #[test]
+    fn a_users_own_files_must_be_an_authoritys() {
+        let folder = Folder::new();
+        let now = SystemTime::now();
+        let (key, other) = (generate_key().unwrap(), generate_key().unwrap());
+        let authority = authority_parameters("their root", now, YEAR, None, 1).self_signed(&key).unwrap();
+        let leaf = parameters("leaf", now, YEAR, None).self_signed(&key).unwrap();
+        let path = Path::new("given.pem");
+        let check = |certificate: &rcgen::Certificate, key, now| {
+            check_authority(path, certificate.der(), key, now).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(&authority, &key, now), Ok(()));
+        let after = now + YEAR + Duration::from_secs(1);
+        for (result, expected) in [
+            (check(&leaf, &key, now), "given.pem: is no authority's certificate"),
+            (check(&authority, &other, now), "given.pem: does not belong to the private key"),
+            (check(&authority, &key, after), "given.pem: has expired"),
+        ] {
+            assert!(result.as_ref().is_err_and(|why| why.starts_with(expected)), "{expected}: {result:?}");
+        }
+        let issuer = Issuer::from_ca_cert_der(authority.der(), &key).unwrap();
+        let issued = authority_parameters("their issuing", now, YEAR, None, 0).signed_by(&other, &issuer);
+        let issued = issued.unwrap();
+        assert!(self_signed(authority.der()) && !self_signed(issued.der()));
+
+        let both = folder.write("both.pem", &(issued.pem() + &authority.pem()));
+        assert_eq!(read_certificates(&both).unwrap(), [issued.der().clone(), authority.der().clone()]);
+        let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for (name, content, expected) in [
+            ("empty.pem", "", "has no certificate in it"),
+            ("key.pem", &key.serialize_pem(), "has no certificate in it"),
+            ("garbage.pem", garbage, "cannot be read"),
+            ("half.pem", &(authority.pem() + garbage), "cannot be read"),
+            ("broken.pem", &authority.pem()[..100], "is not PEM"),
+        ] {
+            let path = folder.write(name, content);
+            let found = problem(read_certificates(&path));
+            assert!(found.contains(name) && found.contains(expected), "{name}: {found}");
+        }
+        let good = folder.write("good.key", &key.serialize_pem());
+        assert_eq!(read_key(&good).unwrap().serialized_der(), key.serialized_der());
+        assert!(problem(read_key(&both)).contains("has no private key in it"));
+    }
+}

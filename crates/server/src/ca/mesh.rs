@@ -414,6 +414,102 @@ mod tests {
     }
 
     #[test]
+    fn an_intermediate_that_became_due_while_the_server_was_off_is_replaced() {
+        let fixture = Fixture::new();
+        let now = SystemTime::now();
+        let chain = |now| fixture.open(None, now).unwrap().issuer.load().chain.clone();
+        let first = chain(now);
+        assert_eq!(chain(now + YEAR / 2), first);
+        assert_ne!(chain(now + YEAR * 3 / 4), first);
+    }
+
+    #[test]
+    fn what_cannot_be_renewed_is_warned_of_once_a_day() {
+        let now = SystemTime::now();
+        let key = generate_key().unwrap();
+        let root = authority_parameters("their root", now, 40 * DAY, None, 1).self_signed(&key).unwrap();
+        let fixture = Fixture::new();
+        let files = AuthorityFiles {
+            certificate: fixture.write("root.pem", &root.pem()),
+            key: fixture.write("root.key", &key.serialize_pem()),
+            roots: None,
+        };
+        let authority = fixture.open(Some(&files), now).unwrap();
+        let day = Duration::from_secs(24 * 3600);
+        let end = authority.issuer.load().expires;
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        let begin = end - 30 * day;
+        for (now, days) in [
+            (begin, None),
+            (begin + second, Some(29)),
+            (begin + day, None),
+            (begin + day + second, Some(28)),
+            // The clock was set back: since when is not known.
+            (begin + day - hour, Some(29)),
+            (end + day, Some(0)),
+        ] {
+            assert_eq!(authority.warning(now), days, "{:?}", now.duration_since(begin));
+        }
+    }
+
+    #[test]
+    fn only_keys_that_are_strong_and_the_askers_own_are_signed() {
+        let fixture = Fixture::new();
+        let now = SystemTime::now();
+        let authority = fixture.open(None, now).unwrap();
+        let sign = |csr: &[u8]| {
+            let signed = authority.sign(&workload(&fixture.domain), csr, now);
+            signed.map(drop).map_err(|error| error.to_string())
+        };
+        let csr = |algorithm| {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            CertificateParams::default().serialize_request(&key).unwrap().der().to_vec()
+        };
+        for algorithm in
+            [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519]
+        {
+            assert_eq!(sign(&csr(algorithm)), Ok(()), "{algorithm:?}");
+        }
+        let refused = |csr: &[u8], why: &str| {
+            let found = sign(csr);
+            assert!(found.as_ref().is_err_and(|found| found.contains(why)), "{why}: {found:?}");
+        };
+        refused(&csr(&rcgen::PKCS_RSA_SHA256), "must be ECDSA P-256");
+        // Somebody else's key, and a signature that is not by it.
+        let mut forged = csr(&rcgen::PKCS_ED25519);
+        *forged.last_mut().unwrap() ^= 1;
+        refused(&forged, "is not valid");
+        refused(&[0; 16 * 1024], "is not valid");
+        refused(&[0; 16 * 1024 + 1], "more than 16384 bytes");
+        assert_eq!(authority.issued(), 3);
+    }
+
+    #[test]
+    fn roots_that_are_given_with_an_intermediate_are_not_shown_as_part_of_its_chain() {
+        let now = SystemTime::now();
+        let (root_key, key) = (generate_key().unwrap(), generate_key().unwrap());
+        let root = authority_parameters("their root", now, YEAR, None, 1).self_signed(&root_key).unwrap();
+        let issuer = Issuer::from_ca_cert_der(root.der(), &root_key).unwrap();
+        let middle =
+            authority_parameters("their issuing", now, YEAR, None, 0).signed_by(&key, &issuer).unwrap();
+        let fixture = Fixture::new();
+        let files = AuthorityFiles {
+            certificate: fixture.write("chain.pem", &(middle.pem() + &root.pem())),
+            key: fixture.write("chain.key", &key.serialize_pem()),
+            roots: Some(fixture.write("root.pem", &root.pem())),
+        };
+        let authority = fixture.open(Some(&files), now).unwrap();
+        let issued = authority.issue(&workload(&fixture.domain), &key, now).unwrap();
+        assert_eq!(issued.chain[1..], [middle.der().clone()]);
+        let fingerprint = hex(digest(&SHA256, root.der()).as_ref());
+        assert_eq!(authority.root_fingerprint(), fingerprint);
+        assert_eq!(authority.root_fingerprints(), [fingerprint]);
+        let late = now + YEAR + DAY;
+        let error = authority.issue(&workload(&fixture.domain), &key, late).unwrap_err().to_string();
+        assert!(error.contains("has expired"), "{error}");
+    }
+
+    #[test]
     fn an_intermediate_of_the_future_is_replaced_when_the_clock_is_set_back() {
         let fixture = Fixture::new();
         let now = SystemTime::now();

@@ -126,3 +126,6 @@ fn signed_by(der: &CertificateDer<'_>, issuer: &CertificateDer<'_>) -> bool {
     certificate.issuer() == issuer.subject()
         && certificate.verify_signature(Some(issuer.public_key())).is_ok()
 }
+
+#[cfg(test)]
+mod tests;

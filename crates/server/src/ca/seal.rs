@@ -169,6 +169,33 @@ mod tests {
     }
 
     #[test]
+    fn a_sealed_key_that_cannot_be_read_is_none_that_is_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let master = MasterKey::open_or_make(&dir.path().join("master.key")).unwrap();
+        let folder = dir.path().join("root.key");
+        assert!(master.read(&folder).unwrap().is_none());
+        fs::create_dir(&folder).unwrap();
+        assert!(master.read(&folder).is_err());
+    }
+
+    #[test]
+    fn hexadecimal_digits_come_in_pairs() {
+        assert_eq!(hex(&[0, 0x0f, 0xa9, 0xff]), "000fa9ff");
+        for (text, bytes) in [
+            ("", Some(vec![])),
+            ("000fA9ff", Some(vec![0, 0x0f, 0xa9, 0xff])),
+            ("0", None),
+            ("abc", None),
+            ("zz", None),
+            ("+f", None),
+            ("0x0f", None),
+            ("é", None),
+        ] {
+            assert_eq!(unhex(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
     fn a_master_key_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let master = dir.path().join("master.key");

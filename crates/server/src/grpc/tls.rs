@@ -135,3 +135,116 @@ pub(super) fn spiffe_id(der: &CertificateDer<'_>, trust_domain: &str) -> Result<
     }
     Ok(identity)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use rcgen::{CertificateParams, KeyPair, SanType};
+    use rustls::server::danger::ClientCertVerified;
+    use tulle_model::identity::TrustDomain;
+
+    use super::*;
+    use crate::ca::seal::MasterKey;
+
+    fn leaf(uris: &[&str]) -> CertificateDer<'static> {
+        let mut params = CertificateParams::new(vec!["n1".to_owned()]).unwrap();
+        params.subject_alt_names.extend(uris.iter().map(|&uri| SanType::URI(uri.try_into().unwrap())));
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    fn refused(error: rustls::Error) -> Refused {
+        Refused::by_handshake(std::io::Error::other(error), None)
+    }
+
+    #[test]
+    fn a_peer_that_is_refused_is_refused_for_what_says_most() {
+        let good = || Ok(ClientCertVerified::assertion());
+        let unknown = || Err(CertificateError::UnknownIssuer.into());
+        let revoked = || Err(CertificateError::Revoked.into());
+        type Chain = fn() -> Verdict;
+        let ours = "spiffe://mesh.local/node/n1";
+        for (uris, chain, expected) in [
+            (&[ours][..], good as Chain, None),
+            (
+                &[ours],
+                unknown,
+                Some((Reason::UnknownIssuer, "the certificate says spiffe://mesh.local/node/n1")),
+            ),
+            (&[ours], revoked, Some((Reason::InvalidCertificate, "of spiffe://mesh.local/node/n1"))),
+            // A chain that is good makes none of these one of us; one of another mesh is told so first.
+            (
+                &["spiffe://other.local/node/n1"],
+                good,
+                Some((Reason::ForeignTrustDomain, "this mesh is mesh.local")),
+            ),
+            (&["spiffe://other.local/node/n1"], unknown, Some((Reason::ForeignTrustDomain, "other.local"))),
+            (&[], good, Some((Reason::WrongIdentity, "exactly one URI"))),
+            (&[], unknown, Some((Reason::UnknownIssuer, "a peer without a SPIFFE ID"))),
+            (&[ours, "spiffe://mesh.local/node/n2"], good, Some((Reason::WrongIdentity, "exactly one URI"))),
+            (&["https://mesh.local/node/n1"], good, Some((Reason::WrongIdentity, "wrong identity"))),
+        ] {
+            let now = UnixTime::now();
+            let verdict = check_peer(&leaf(uris), "mesh.local", now, &|_| chain());
+            let found = verdict.map(drop).map_err(refused);
+            match expected {
+                None => assert!(found.is_ok(), "{uris:?}: {found:?}"),
+                Some((reason, text)) => {
+                    let found = found.expect_err(text);
+                    assert_eq!(found.reason, reason, "{uris:?}: {found}");
+                    assert!(found.message.contains(text), "{uris:?}: {found}");
+                }
+            }
+        }
+        let unreadable =
+            check_peer(&CertificateDer::from(b"x".to_vec()), "mesh.local", UnixTime::now(), &|_| good());
+        assert_eq!(
+            unreadable.map(drop).map_err(|error| refused(error).reason),
+            Err(Reason::InvalidCertificate)
+        );
+    }
+
+    #[test]
+    fn a_peer_that_was_certified_before_the_clock_was_set_back_is_let_in() {
+        let mut params = CertificateParams::new(vec![]).unwrap();
+        params.subject_alt_names = vec![SanType::URI("spiffe://mesh.local/node/n1".try_into().unwrap())];
+        params.not_before = rcgen::date_time_ymd(2026, 1, 1);
+        let peer = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let begin = 1_767_225_600;
+        for (now, checked_at) in [(begin - 3600, begin), (begin, begin), (begin + 1, begin + 1)] {
+            let at = std::cell::Cell::new(0);
+            let chain = |time: UnixTime| {
+                at.set(time.as_secs());
+                Ok(ClientCertVerified::assertion())
+            };
+            let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+            check_peer(peer.der(), "mesh.local", now, &chain).unwrap();
+            assert_eq!(at.get(), checked_at);
+        }
+    }
+
+    #[test]
+    fn the_servers_certificate_is_renewed_past_half_of_its_life() {
+        let home = tempfile::tempdir().unwrap();
+        let master = MasterKey::open_or_make(&home.path().join("master.key")).unwrap();
+        let domain = TrustDomain::new("mesh.local").unwrap();
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        let authority =
+            MeshAuthority::open(&home.path().join("ca"), master, &domain, None, true, now).unwrap();
+        let half = Duration::from_secs(12 * 3600);
+        let second = Duration::from_secs(1);
+        for (after, renewed) in [(Duration::ZERO, 0), (half, 0), (half + second, 1), (2 * half + second, 1)] {
+            let certificate = ServerCertificate::new(&authority, now).unwrap();
+            let before = authority.issued();
+            certificate.renew_if_due(&authority, now + after).unwrap();
+            assert_eq!(authority.issued() - before, renewed, "{after:?}");
+        }
+        // Its life has not begun: the clock was set back.
+        let certificate = ServerCertificate::new(&authority, now).unwrap();
+        let before = authority.issued();
+        for _ in 0..2 {
+            certificate.renew_if_due(&authority, now - half).unwrap();
+        }
+        assert_eq!(authority.issued() - before, 1);
+    }
+}
