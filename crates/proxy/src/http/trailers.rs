@@ -87,6 +87,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::link::SPELLING;
 
     #[test]
     fn trailers_keep_what_is_the_applications() {
@@ -101,5 +102,24 @@ mod tests {
         let passed = passed_on(section(&[&lost[..], &kept].concat()), &named).unwrap();
         assert_eq!(passed.into_trailers().unwrap(), section(&kept));
         assert!(passed_on(section(&lost), &named).is_none());
+    }
+
+    #[test]
+    fn trailers_say_how_they_were_written_where_that_can_be() {
+        let fields = |spelling: &'static str, name: &'static str| {
+            HeaderMap::from_iter(
+                [(SPELLING, spelling), (HeaderName::from_static(name), "1")]
+                    .map(|(name, value)| (name, HeaderValue::from_static(value))),
+            )
+        };
+        let passed =
+            |trailers| passed_on_as_written(trailers, &[]).map(|frame| frame.into_trailers().unwrap());
+        let said = fields(":X-Sum:", "x-sum");
+        assert_eq!(passed(said.clone()), Some(said.clone()));
+        let plain = HeaderMap::from_iter([(HeaderName::from_static("x-sum"), HeaderValue::from_static("1"))]);
+        assert_eq!(passed(fields("no spelling", "x-sum")), Some(plain.clone()));
+        assert_eq!(passed(plain.clone()), Some(plain.clone()));
+        assert_eq!(passed_on(said, &[]).map(|frame| frame.into_trailers().unwrap()), Some(plain));
+        assert_eq!(passed(fields(":Host:", "host")), None, "there is nothing to be said of");
     }
 }

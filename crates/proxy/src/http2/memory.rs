@@ -70,7 +70,7 @@ impl Core {
         let (size, charged) = (self.out.bytes.capacity() + begun, self.payer.bytes());
         if size > charged || size + 2 * STEP <= charged {
             let size = size.next_multiple_of(STEP);
-            if begun > 0 && self.server && self.streams.is_empty() {
+            if begun != 0 && self.server && self.streams.is_empty() {
                 if self.payer.resize(size).is_err() {
                     let what = "there is no memory for the head that it sends";
                     self.end(Ended::Violation(Violation::new(Reason::ENHANCE_YOUR_CALM, what)));
