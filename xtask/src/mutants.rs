@@ -19,18 +19,6 @@ const TEST_TIMEOUT: u32 = 120;
 /// What `cargo xtask test` tries of a change at most: so many, for so many minutes.
 const MOST_OF_CHANGE: usize = 20;
 const MINUTES_OF_CHANGE: u32 = 4;
-/// Files that guard, and whose mutants have not all been tried yet: there a change may well meet one that has always
-/// survived, so that they are tried by hand only. The list gets shorter with each that is gone through.
-const UNSETTLED: &[&str] = &[
-    "crates/proxy/src/http/http1/**",
-    "crates/proxy/src/http/replay.rs",
-    "crates/proxy/src/http2/memory.rs",
-    "crates/proxy/src/http2/stalled.rs",
-    "crates/proxy/src/inbound.rs",
-    "crates/proxy/src/link/**",
-    "crates/proxy/src/tls/handshake.rs",
-    "crates/proxy/src/tls/stream.rs",
-];
 /// Inputs of each fuzz target, which are among the unit tests: their own runs have many more.
 const FUZZ_INPUTS: &str = "300";
 
@@ -40,9 +28,6 @@ pub struct Selection {
     /// Only those in lines that have changed since this commit (committed or not)
     #[arg(long, value_name = "COMMIT")]
     since: Option<String>,
-    /// Only in files all of whose mutants were tried before: one that survives there is new
-    #[arg(long)]
-    settled: bool,
     /// Only one part of N, counted from 0: what is too much for one run
     #[arg(long, value_name = "K/N")]
     shard: Option<String>,
@@ -66,11 +51,11 @@ pub fn of_change(root: &Path) -> Result<Option<Command>> {
         println!("mutants are not tried: no commit before this one is here");
         return Ok(None);
     };
-    if guarded_diff(root, &Guards::read(root, true)?, &base)?.is_none() {
+    if guarded_diff(root, &Guards::read(root)?, &base)?.is_none() {
         return Ok(None);
     }
     let mut command = Command::new(std::env::current_exe().context("this program")?);
-    command.args(["mutants", "--no-baseline", "--settled", "--since", &base]);
+    command.args(["mutants", "--no-baseline", "--since", &base]);
     command.args(["--most", &MOST_OF_CHANGE.to_string(), "--minutes", &MINUTES_OF_CHANGE.to_string()]);
     command.current_dir(root);
     Ok(Some(command))
@@ -80,7 +65,7 @@ pub fn of_change(root: &Path) -> Result<Option<Command>> {
 pub fn run(root: &Path, selection: &Selection) -> Result<()> {
     let folder = crate::target(root).join("mutants");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let guards = Guards::read(root, selection.settled)?;
+    let guards = Guards::read(root)?;
     let mut chosen = guards.arguments(root, &selection.files);
     if let Some(commit) = &selection.since {
         let Some(diff) = guarded_diff(root, &guards, commit)? else {
@@ -234,8 +219,7 @@ struct Guards {
 }
 
 impl Guards {
-    /// All of them, or those that are settled.
-    fn read(root: &Path, settled: bool) -> Result<Self> {
+    fn read(root: &Path) -> Result<Self> {
         let file = root.join(".cargo/mutants.toml");
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         let settings: Table = text.parse().with_context(|| file.display().to_string())?;
@@ -243,11 +227,9 @@ impl Guards {
             let texts = settings.get(key).and_then(Value::as_array).into_iter().flatten();
             texts.filter_map(Value::as_str).map(str::to_owned).collect()
         };
-        let mut excluded = texts("exclude_globs");
-        excluded.extend(UNSETTLED.iter().filter(|_| settled).map(|&glob| glob.to_owned()));
         Ok(Self {
             examined: texts("examine_globs"),
-            excluded,
+            excluded: texts("exclude_globs"),
             excluded_names: texts("exclude_re"),
             cargo_arguments: texts("additional_cargo_args"),
         })
@@ -285,7 +267,7 @@ impl Guards {
 pub fn check(root: &Path, problems: &mut Vec<String>) -> Result<()> {
     let files = git(root, &["ls-files", "--cached", "--others", "--exclude-standard"]).unwrap_or_default();
     // Without a repository nothing can be said.
-    for glob in Guards::read(root, false)?.examined.iter().filter(|_| !files.is_empty()) {
+    for glob in Guards::read(root)?.examined.iter().filter(|_| !files.is_empty()) {
         if git(root, &["ls-files", "--cached", "--others", "--", &format!(":(glob){glob}")])?.is_empty() {
             problems.push(format!(".cargo/mutants.toml: no file is `{glob}`"));
         }
