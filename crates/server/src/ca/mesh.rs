@@ -18,7 +18,10 @@ use rcgen::{
     CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType,
 };
-use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{
+    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime,
+};
+use tulle_model::clock::verification_time;
 use tulle_model::identity::{SpiffeId, Subject, TrustDomain};
 
 use super::kept::{
@@ -26,7 +29,7 @@ use super::kept::{
     self_signed,
 };
 use super::seal::{MasterKey, hex};
-use super::{CaError, DAY, YEAR, expiry, generate_key, is_of_the_future, parameters};
+use super::{CaError, DAY, YEAR, expiry, generate_key, is_of_the_future, parameters, since_epoch, validity};
 
 /// How long a workload's certificate lives.
 pub const WORKLOAD_LIFETIME: Duration = Duration::from_secs(3600);
@@ -120,7 +123,8 @@ impl MeshAuthority {
         let key = read_key(&files.key)?;
         check_authority(&files.certificate, &chain[0], &key, now)?;
         if self_signed(&chain[0]) {
-            return Self::under_root(dir, master, domain, chain[0].clone(), key, now);
+            let authority = Self::under_root(dir, master, domain, chain[0].clone(), key, now)?;
+            return authority.checked(&files.certificate, now);
         }
         let roots = match &files.roots {
             Some(path) => read_certificates(path)?,
@@ -135,14 +139,52 @@ impl MeshAuthority {
         let expires = expiry(&chain[0]).unwrap_or(now);
         let issuer = Issuer::from_ca_cert_der(&chain[0], key)?;
         let chain = chain.into_iter().filter(|c| !self_signed(c)).collect();
-        Ok(Self {
+        let authority = Self {
             domain: domain.clone(),
             roots,
             issuer: ArcSwap::from_pointee(Intermediate { issuer, chain, expires }),
             renewal: Renewal::Foreign,
             issued: AtomicU64::new(0),
             warned: Mutex::default(),
-        })
+        };
+        authority.checked(&files.certificate, now)
+    }
+
+    /// Checks that nodes will take what is signed with a user's own files, and puts the root that it leads to before the
+    /// others: a node that joins knows that one alone.
+    fn checked(mut self, path: &Path, now: SystemTime) -> Result<Self, CaError> {
+        let chain = self.trial(now)?;
+        let mut problem = None;
+        let leads = |root: &CertificateDer<'_>| match leads_to(&chain, root, now) {
+            Ok(()) => true,
+            Err(error) => {
+                problem.get_or_insert(error);
+                false
+            }
+        };
+        let Some(index) = self.roots.iter().position(leads) else {
+            let why = problem.map(|error| error.to_string()).unwrap_or_default();
+            return Err(CaError::Content {
+                path: path.to_owned(),
+                problem: format!(
+                    "nodes would refuse what it signs, as that leads to none of the roots to trust ({why}): name the \
+                     root that it is under, and add the certificates between the two to this file"
+                ),
+            });
+        };
+        self.roots[..=index].rotate_right(1);
+        Ok(self)
+    }
+
+    /// A certificate like a server's, with what leads from it to the root, good for as long as that is.
+    fn trial(&self, now: SystemTime) -> Result<Vec<CertificateDer<'static>>, CaError> {
+        let intermediate = self.issuer.load();
+        let identity = SpiffeId::server(&self.domain);
+        let any_time = CertificateParams::default();
+        let mut params = leaf_parameters(&identity, now, NODE_LIFETIME, intermediate.expires)?;
+        (params.not_before, params.not_after) = (any_time.not_before, any_time.not_after);
+        let certificate = params.signed_by(&generate_key()?, &intermediate.issuer)?;
+        Ok([certificate.der()].into_iter().chain(&intermediate.chain).cloned().collect())
     }
 
     fn under_root(
@@ -178,12 +220,13 @@ impl MeshAuthority {
         &self.domain
     }
 
-    /// The roots to trust.
+    /// The roots to trust, the one that certificates are issued under first.
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
     }
 
-    /// The SHA-256 of the root, in hexadecimal digits: by it a joining node knows the server.
+    /// The SHA-256 of the root that certificates are issued under, in hexadecimal digits: by it a joining node knows the
+    /// server.
     pub fn root_fingerprint(&self) -> String {
         hex(digest(&SHA256, &self.roots[0]).as_ref())
     }
@@ -310,6 +353,25 @@ impl MeshAuthority {
     }
 }
 
+/// Whether a peer that trusts that root takes a chain, leaf first, from servers and clients. As everywhere in the mesh, the
+/// beginning of a certificate is not held against it.
+fn leads_to(
+    chain: &[CertificateDer<'_>],
+    root: &CertificateDer<'_>,
+    now: SystemTime,
+) -> Result<(), webpki::Error> {
+    let begun = |time, der: &CertificateDer<'_>| verification_time(time, validity(der).map(|(from, _)| from));
+    let time =
+        UnixTime::since_unix_epoch(Duration::from_secs(chain.iter().fold(since_epoch(now).as_secs(), begun)));
+    let leaf = webpki::EndEntityCert::try_from(&chain[0])?;
+    let anchors = [webpki::anchor_from_trusted_cert(root)?];
+    let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
+    for usage in [webpki::KeyUsage::server_auth(), webpki::KeyUsage::client_auth()] {
+        leaf.verify_for_usage(algorithms, &anchors, &chain[1..], time, usage, None, None)?;
+    }
+    Ok(())
+}
+
 /// X.509-SVID standard, sections 2 and 4: one URI, no authority, digital signatures only.
 fn leaf_parameters(
     identity: &SpiffeId,
@@ -411,6 +473,67 @@ mod tests {
         verify(&authority.issue(&workload(&fixture.domain), &key, late).unwrap(), late).unwrap();
         // It was kept.
         assert_eq!(chain(&fixture.open(None, late).unwrap()), chain(&authority));
+    }
+
+    #[test]
+    fn an_authority_that_leads_to_no_root_is_refused_and_the_root_that_it_leads_to_comes_first() {
+        let now = SystemTime::now();
+        let root = |name: &str| {
+            let key = generate_key().unwrap();
+            (authority_parameters(name, now, YEAR, None, 2).self_signed(&key).unwrap(), key)
+        };
+        let under = |name: &str, issuer: (&rcgen::Certificate, &KeyPair), begins: SystemTime, length| {
+            let key = generate_key().unwrap();
+            let issuer = Issuer::from_ca_cert_der(issuer.0.der(), issuer.1).unwrap();
+            (authority_parameters(name, begins, YEAR, None, length).signed_by(&key, &issuer).unwrap(), key)
+        };
+        let ((ours, ours_key), (theirs, _)) = (root("our root"), root("their root"));
+        let (upper, upper_key) = under("upper", (&ours, &ours_key), now, 1);
+        let (issuing, key) = under("issuing", (&upper, &upper_key), now, 0);
+        // It may sign leaves only, and an intermediate is signed by it.
+        let (last, last_key) = under("last", (&issuing, &key), now, 0);
+        let (later, later_key) = under("later", (&ours, &ours_key), now + 10 * DAY, 0);
+        let whole = issuing.pem() + &upper.pem();
+        let fingerprint = |root: &rcgen::Certificate| hex(digest(&SHA256, root.der()).as_ref());
+        let too_long = last.pem() + &whole;
+        let key = &key;
+        for (chain, key, roots, expected) in [
+            (&whole, key, vec![&ours], Some(vec![&ours])),
+            (&whole, key, vec![&theirs, &ours], Some(vec![&ours, &theirs])),
+            (
+                &whole,
+                key,
+                vec![&theirs, &theirs, &ours, &theirs],
+                Some(vec![&ours, &theirs, &theirs, &theirs]),
+            ),
+            (&whole, key, vec![&theirs], None),
+            (&issuing.pem(), key, vec![&ours], None),
+            (&too_long, &last_key, vec![&ours], None),
+            // The clock was set back: it may be right again tomorrow.
+            (&later.pem(), &later_key, vec![&ours], Some(vec![&ours])),
+        ] {
+            let fixture = Fixture::new();
+            let files = AuthorityFiles {
+                certificate: fixture.write("given.pem", chain),
+                key: fixture.write("given.key", &key.serialize_pem()),
+                roots: Some(
+                    fixture.write("roots.pem", &roots.iter().map(|root| root.pem()).collect::<String>()),
+                ),
+            };
+            match (fixture.open(Some(&files), now), expected) {
+                (Ok(authority), Some(expected)) => {
+                    let expected: Vec<_> = expected.into_iter().map(fingerprint).collect();
+                    assert_eq!(authority.root_fingerprints(), expected);
+                    assert_eq!(authority.root_fingerprint(), expected[0]);
+                    assert_eq!(authority.issued(), 0);
+                }
+                (Err(error), None) => {
+                    let error = error.to_string();
+                    assert!(error.contains("given.pem: nodes would refuse what it signs"), "{error}");
+                }
+                (found, expected) => panic!("{:?} instead of {:?}", found.err(), expected.is_some()),
+            }
+        }
     }
 
     #[test]
