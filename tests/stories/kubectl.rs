@@ -146,11 +146,22 @@ fn kubectl_works() {
     let bad = home.write("bad.yaml", &LIST.replace("ports:", "prots:")).display().to_string();
     let refused = kubectl(&format!("apply -f {bad}"));
     assert!(refused.stderr.contains("prots"), "{refused:#?}");
-    let foreign = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v}\n";
-    let foreign = home.write("foreign.yaml", foreign).display().to_string();
-    let refused = kubectl(&format!("apply -f {foreign}"));
-    let expected = "no matches for kind \"VirtualService\" in version \"networking.istio.io/v1\"";
-    assert!(refused.stderr.contains(expected), "{refused:#?}");
+    // Of groups that nobody serves, and of those that have other kinds.
+    for (version, kind) in [
+        ("networking.istio.io/v1", "VirtualService"),
+        ("v1", "ConfigMap"),
+        ("v1", "Servce"),
+        ("gateway.networking.k8s.io/v1", "Gateway"),
+        ("tulle.dev/v1alpha1", "TrafficPolicy"),
+    ] {
+        let foreign = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: v}}\n");
+        let foreign = home.write("foreign.yaml", &foreign).display().to_string();
+        let expected = format!("no matches for kind \"{kind}\" in version \"{version}\"");
+        for verb in ["apply", "create"] {
+            let refused = kubectl(&format!("{verb} -f {foreign}"));
+            assert!(refused.stderr.contains(&expected), "{verb}: {refused:#?}");
+        }
+    }
 
     // The endpoints of a service with a selector, as they come and go.
     let slices = || {

@@ -73,6 +73,17 @@ pub(super) fn core_versions() -> Value {
     json!({ "kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": [] })
 }
 
+/// Nobody defines kinds here. kubectl asks for them before it says that there is no such kind (`no matches for kind`): an
+/// answer of 404 would be all that it said instead.
+pub(super) fn no_definitions() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinitionList",
+        "metadata": { "resourceVersion": "1" },
+        "items": [],
+    })
+}
+
 /// `/apis`
 pub(super) fn group_list() -> Value {
     let groups: Vec<Value> = group_versions()

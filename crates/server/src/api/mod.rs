@@ -277,6 +277,7 @@ fn describe(route: &Route, request: &Parts) -> Result<Reply, Failure> {
         (Route::Groups, _) => found(Some(discovery::group_list())),
         (Route::Group(group), _) => found(discovery::group(group)),
         (Route::Resources { group, version }, _) => found(discovery::resources(group, version)),
+        (Route::CustomResourceDefinitions, _) => found(Some(discovery::no_definitions())),
         (Route::OpenApi, _) => found(Some(openapi::index())),
         (Route::OpenApiDocument { group, version }, _) => {
             let (content, hash) = openapi::get(group, version).ok_or_else(Failure::no_such_path)?;

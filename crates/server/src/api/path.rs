@@ -47,6 +47,8 @@ pub(super) enum Route {
         group: String,
         version: String,
     },
+    /// Definitions of kinds, which clients ask for where they meet a kind that the schemas lack.
+    CustomResourceDefinitions,
     /// `POST` of a `SelfSubjectAccessReview`, `SelfSubjectRulesReview` or `SelfSubjectReview`.
     Review(Review),
     /// Everything else: versions, health, views.
@@ -90,6 +92,9 @@ pub(super) fn parse(path: &str) -> Result<Route, Failure> {
         }
         ["apis", "authorization.k8s.io", "v1", "selfsubjectrulesreviews"] => Ok(Route::Review(Review::Rules)),
         ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"] => Ok(Route::Review(Review::Subject)),
+        ["apis", "apiextensions.k8s.io", "v1", "customresourcedefinitions"] => {
+            Ok(Route::CustomResourceDefinitions)
+        }
         ["api", version] => {
             let (group, version) = group_version("", version);
             Ok(Route::Resources { group, version })

@@ -41,6 +41,16 @@ async fn both_forms_of_discovery_name_all_resources() {
 }
 
 #[tokio::test]
+async fn nobody_has_defined_kinds() {
+    let api = TestApi::start().await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    assert_eq!(api.get(path).await.expect(200)["items"], json!([]));
+    // Nor could one.
+    api.get("/apis/apiextensions.k8s.io/v1").await.expect(404);
+    api.get(&format!("{path}/a")).await.expect(404);
+}
+
+#[tokio::test]
 async fn openapi_documents_describe_every_group() {
     let api = TestApi::start().await;
     let index = api.get("/openapi/v3").await.expect(200);
