@@ -41,9 +41,18 @@ pub(crate) struct Passage {
 /// How long it is still said of a workload that is gone what it has done.
 const REMEMBERED: Duration = Duration::from_secs(300);
 
-/// Connections of this node's workloads to the outside, and when each workload was last there.
+/// What this node's workloads did without the proxy. What one did last is heard of after it has gone, and one may have
+/// come and gone since the rules were asked last.
 #[derive(Default)]
-pub(crate) struct Outside(Mutex<BTreeMap<WorkloadName, (u64, Instant)>>);
+pub(crate) struct Outside(Mutex<BTreeMap<WorkloadName, Doings>>);
+
+struct Doings {
+    workload: Arc<LocalWorkload>,
+    /// Connections to the outside.
+    begun: u64,
+    /// When it was last there.
+    seen: Instant,
+}
 
 impl Passage {
     /// Tells the rules what is known by now.
@@ -62,7 +71,19 @@ impl Passage {
 
     /// Follows until the task is aborted.
     pub async fn run(self) {
-        tokio::join!(self.follow_always(), self.count_always());
+        tokio::join!(self.follow_always(), self.remember_always(), self.count_always());
+    }
+
+    /// Apart from the others, who wait for nft: whoever is there for a moment has to be seen.
+    async fn remember_always(&self) {
+        let mut changes = self.state.subscribe();
+        loop {
+            changes.mark_unchanged();
+            self.outside.remember(&self.state.load(), Instant::now());
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn follow_always(&self) {
@@ -113,37 +134,25 @@ impl Passage {
     async fn count_always(&self) {
         let mut ticks = interval(COUNT_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // What a workload did last is heard of after it has gone.
-        let mut before = arc_swap::Guard::into_inner(self.state.load());
         loop {
             ticks.tick().await;
             let rules = self.rules.clone();
             let Ok(counts) = spawn_blocking(move || rules.take_counts()).await else { return };
             let now = arc_swap::Guard::into_inner(self.state.load());
-            let mut outside = self.outside.0.lock();
             for (name, counts) in counts {
-                let workload = now.workloads.get(&name).or_else(|| before.workloads.get(&name));
-                if let Some(workload) = workload {
-                    self.count(workload, &counts);
-                }
-                outside.entry(name).or_insert((0, Instant::now())).0 += counts.outside_begun;
+                self.count(&name, self.outside.take_in(&name, &counts).as_deref(), &counts);
             }
-            outside.retain(|name, (_, last)| {
-                if now.workloads.contains_key(name) {
-                    *last = Instant::now();
-                }
-                last.elapsed() < REMEMBERED
-            });
-            drop(outside);
+            self.outside.remember(&now, Instant::now());
             self.proxy.forget_passed_by(&now);
-            before = now;
         }
     }
 
-    fn count(&self, workload: &LocalWorkload, counts: &Counts) {
+    fn count(&self, name: &WorkloadName, workload: Option<&LocalWorkload>, counts: &Counts) {
         let Counts { outside_answered, outside_refused, no_service, no_endpoints, egress_denied, .. } =
             *counts;
-        self.proxy.count_outside(workload, outside_answered, outside_refused);
+        if let Some(workload) = workload {
+            self.proxy.count_outside(workload, outside_answered, outside_refused);
+        }
         for (why, count) in [
             (Rejection::UnknownDestination, no_service),
             (Rejection::NoEndpoints, no_endpoints),
@@ -151,7 +160,7 @@ impl Passage {
         ] {
             if count > 0 {
                 self.proxy.count_rejected(why, count);
-                let (name, reason) = (&workload.name, why.as_str());
+                let reason = why.as_str();
                 tracing::debug!(reason, "connections refused to the workload {name}: {count}");
             }
         }
@@ -159,15 +168,98 @@ impl Passage {
 }
 
 impl Outside {
+    /// Takes note of who is there, and forgets who has been gone for long.
+    fn remember(&self, state: &NodeState, now: Instant) {
+        let mut outside = self.0.lock();
+        for (name, workload) in &state.workloads {
+            match outside.get_mut(name) {
+                Some(doings) if doings.workload.service == workload.service => doings.seen = now,
+                others => {
+                    let begun = others.map_or(0, |doings| doings.begun);
+                    // Its key is nobody's any more when it has gone.
+                    let workload = Arc::new(LocalWorkload {
+                        name: workload.name.clone(),
+                        service: workload.service.clone(),
+                        identity: workload.identity.clone(),
+                        app_address: workload.app_address,
+                        ports: workload.ports.clone(),
+                        certificate: None,
+                        draining: workload.draining,
+                    });
+                    outside.insert(name.clone(), Doings { workload, begun, seen: now });
+                }
+            }
+        }
+        outside.retain(|_, doings| now.duration_since(doings.seen) < REMEMBERED);
+    }
+
+    /// Adds what the rules have counted; answers with the workload that it is of.
+    fn take_in(&self, name: &WorkloadName, counts: &Counts) -> Option<Arc<LocalWorkload>> {
+        let mut outside = self.0.lock();
+        let doings = outside.get_mut(name)?;
+        doings.begun += counts.outside_begun;
+        Some(doings.workload.clone())
+    }
+
     /// In Prometheus' text format.
     pub fn metrics(&self, text: &mut String) {
         let name = "tulle_outside_connections_total";
         let help = "Connections that workloads began to destinations outside of the mesh, past the proxy";
         // Writing to a String cannot fail.
         let _ = write!(text, "# HELP {name} {help}.\n# TYPE {name} counter\n");
-        for (workload, (count, _)) in &*self.0.lock() {
+        for (workload, Doings { begun, .. }) in self.0.lock().iter().filter(|(_, doings)| doings.begun > 0) {
             let WorkloadName { namespace, name: workload, .. } = workload;
-            let _ = writeln!(text, "{name}{{namespace=\"{namespace}\",workload=\"{workload}\"}} {count}");
+            let _ = writeln!(text, "{name}{{namespace=\"{namespace}\",workload=\"{workload}\"}} {begun}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tulle_model::identity::{SpiffeId, TrustDomain};
+
+    use super::*;
+
+    fn state(workload: Option<&WorkloadName>) -> NodeState {
+        let domain = TrustDomain::new("mesh.local").unwrap();
+        let workloads = workload.into_iter().map(|name| {
+            let workload = LocalWorkload {
+                name: name.clone(),
+                service: name.name.clone(),
+                identity: SpiffeId::workload(&domain, &name.namespace, &name.name),
+                app_address: Ipv4Addr::LOCALHOST.into(),
+                ports: Vec::new(),
+                certificate: None,
+                draining: false,
+            };
+            (name.clone(), Arc::new(workload))
+        });
+        NodeState { workloads: workloads.collect(), ..NodeState::default() }
+    }
+
+    #[test]
+    fn what_was_there_for_a_moment_has_done_what_it_did() {
+        let outside = Outside::default();
+        let (now, name) = (Instant::now(), WorkloadName::new("shop", "cart"));
+        // It comes and goes before the rules are asked.
+        outside.remember(&state(Some(&name)), now);
+        outside.remember(&state(None), now);
+        let counts = Counts { outside_begun: 2, ..Counts::default() };
+        let workload = outside.take_in(&name, &counts).unwrap();
+        assert_eq!(&*workload.service, "cart");
+        let metrics = || {
+            let mut text = String::new();
+            outside.metrics(&mut text);
+            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let expected = "tulle_outside_connections_total{namespace=\"shop\",workload=\"cart\"} 2";
+        assert_eq!(metrics(), [expected]);
+        // It is remembered for a while, not for ever.
+        outside.remember(&state(None), now + REMEMBERED / 2);
+        assert_eq!(metrics(), [expected]);
+        outside.remember(&state(None), now + REMEMBERED);
+        assert!(metrics().is_empty() && outside.take_in(&name, &counts).is_none());
     }
 }
