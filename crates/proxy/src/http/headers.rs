@@ -352,6 +352,10 @@ pub fn normalize_response(status: StatusCode, headers: &mut HeaderMap) -> Result
     let found = Found::of(headers);
     found.check_framing(headers, "the application used a transfer coding other than chunked")?;
     found.strip(headers, Some(status));
+    // RFC 9110, section 8.6: it may have none, and clients of HTTP/2 take one that says more than 0 for a broken answer.
+    if found.length && status == StatusCode::NO_CONTENT {
+        headers.remove(CONTENT_LENGTH);
+    }
     Ok(())
 }
 
@@ -567,6 +571,14 @@ mod tests {
         let mut map = headers(&[("content-length", "1"), ("content-length", "1"), ("tulle-reason", "x")]);
         assert_eq!(normalize_response(StatusCode::OK, &mut map), Ok(()));
         assert_eq!(map, headers(&[("content-length", "1")]));
+        // What has no body and says that it had one; 304 says how long the body would be.
+        for (status, left) in
+            [(StatusCode::NO_CONTENT, &[][..]), (StatusCode::NOT_MODIFIED, &[("content-length", "5")])]
+        {
+            let mut map = headers(&[("content-length", "5")]);
+            assert_eq!(normalize_response(status, &mut map), Ok(()));
+            assert_eq!(map, headers(left), "{status}");
+        }
     }
 
     #[test]
