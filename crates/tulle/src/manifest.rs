@@ -380,7 +380,8 @@ fn known(api_version: &str) -> String {
     format!("kinds: {}", names.join(", "))
 }
 
-fn find_duplicates(manifests: &[Manifest], diagnostics: &mut Diagnostics) {
+/// Says which objects are there twice.
+pub fn find_duplicates(manifests: &[Manifest], diagnostics: &mut Diagnostics) {
     let mut seen: HashMap<_, &Manifest> = HashMap::new();
     for manifest in manifests {
         let key = (manifest.kind.id, manifest.namespace(), manifest.name());

@@ -54,6 +54,13 @@ pub struct Service {
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Service {
+    /// The label by which its Service finds its workloads.
+    pub fn app(&self) -> &str {
+        self.labels.get("app").unwrap_or(&self.name)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Port {
     pub name: Option<String>,
@@ -133,6 +140,7 @@ fn read(source: &Arc<Source>, folder: PathBuf, diagnostics: &mut Diagnostics) ->
     set.default_namespace(&config.namespace);
     config.skipped = set.skipped_note();
     config.resources = set.manifests;
+    manifest::find_duplicates(&config.resources, diagnostics);
     let known = |name: &ServiceName| config.ports_of(name);
     let help = "every Service that a route refers to must be in this file, or in its resources";
     manifest::check_references(&config.resources, known, Some(help), diagnostics);
@@ -173,6 +181,9 @@ fn config(root: &Field<'_>, folder: PathBuf, patterns: &mut Vec<Pattern>) -> Opt
         }
     }
     find_shared_ports(&services, &fields);
+    if let Some(namespace) = &namespace {
+        super::check::check(&services, namespace, &fields);
+    }
     let services = in_order(services, &fields);
     Some(Config { folder, name, namespace: namespace?, services, resources: Vec::new(), skipped: None })
 }
@@ -591,6 +602,78 @@ mod tests {
             let said = ports(bad).unwrap_err().to_string();
             assert!(said.contains(why), "{bad}: {said}");
         }
+    }
+
+    #[test]
+    fn what_the_mesh_would_not_take_is_wrong_in_the_file() {
+        let said = |services: &str| read(&format!("services:\n{services}")).err().map(|e| e.to_string());
+        let long = "a".repeat(63);
+        for (services, why) in [
+            ("  a: {command: x, labels: {'a b': c}}", "services.a.labels.a b: `a b` is no key"),
+            ("  a: {command: x, labels: {tier: 'a b'}}", "services.a.labels.tier: `a b` is no value"),
+            ("  a: {command: x, port: 53}", "services.a.port: 53 is not supported"),
+            ("  a: {command: x, ports: [80, 53]}", "services.a.ports[1]: 53 is not supported"),
+            ("  a: {command: x, ports: [{port: 53, targetPort: 5353}]}", "services.a.ports[0]: 53 is not"),
+            ("  9a: {command: x, port: 80}", "services.9a: `9a` is no name for Service objects"),
+            (
+                "  a: {command: x, port: 80, annotations: {tulle.dev/x: y}}",
+                "annotations.tulle.dev/x: `tulle.dev/x` means",
+            ),
+            (
+                "  a: {command: x, port: 80, annotations: {tulle.dev/preserve-header-case: web}}",
+                "annotations.tulle.dev/preserve-header-case: `web` is no TCP port",
+            ),
+            (
+                &format!("  {long}: {{command: x, replicas: 2, port: 80}}"),
+                "is no name for Workload objects: it must be at most 63",
+            ),
+            (
+                "  a: {command: x, replicas: 2}\n  a-1: {command: x}",
+                "services.a: `a-1`, the name of one of its processes",
+            ),
+            (
+                "  a: {command: x, labels: {app: b}}\n  b: {command: x, port: 80}",
+                "services.a.labels.app: `b` is the label",
+            ),
+            (
+                "  a: {command: x, port: 80, labels: {app: c}}\n  b: {command: x, labels: {app: c}}",
+                "services.a.labels.app: `c` is the label of `b`",
+            ),
+        ] {
+            let said = said(services).unwrap_or_default();
+            assert!(said.contains(why), "{services}: {said:?}");
+        }
+        for good in [
+            "  9a: {command: x}",
+            "  a: {command: x, replicas: 2}\n  a-2: {command: x}",
+            "  a: {command: x, port: 80, labels: {app: c, tier: front}}\n  b: {command: x, labels: {app: d}}",
+            "  a: {command: x, labels: {app: c}}\n  b: {command: x, labels: {app: c}}",
+            "  a: {command: x, replicas: 0, labels: {tier: front}}",
+        ] {
+            assert_eq!(said(good), None, "{good}");
+        }
+        // Nor an object twice; one that describes the Service itself is taken for it.
+        let service =
+            "---\napiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {ports: [{port: 80}]}\n";
+        let twice = format!("  a: {{command: x, port: 80}}\n{service}{service}");
+        assert!(said(&twice).unwrap_or_default().contains("Service default/a is described twice"));
+        assert_eq!(said(&format!("  a: {{command: x, port: 80}}\n{service}")), None);
+    }
+
+    #[test]
+    fn a_service_finds_its_workloads_by_their_label() {
+        let config = read(
+            "services:\n  a: {command: x, port: 80, labels: {app: shop}}\n  b: {command: x, port: 81}\n",
+        );
+        let selectors = config
+            .unwrap()
+            .services
+            .iter()
+            .map(|service| {
+                super::super::objects::service(service, "default")["spec"]["selector"]["app"].clone()
+            })
+            .collect::<Vec<_>>();
+        assert_eq!(selectors, ["shop", "b"]);
     }
 
     /// What is wrong with a text can be said of any text. The one target that libFuzzer cannot link: docs/fuzzing.md.

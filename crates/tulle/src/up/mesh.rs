@@ -1,5 +1,6 @@
 //! Server and node of `tulle up`, in this process.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -47,9 +48,12 @@ impl Mesh {
         clean_up(home).await;
         check_ports(config)?;
         let mut moved = Vec::new();
+        // What the services are to listen at is theirs.
+        let theirs = config.services.iter().flat_map(|s| s.ports.iter().map(|p| p.target_port));
+        let theirs: BTreeSet<u16> = theirs.collect();
         let mut choose = |what, port| {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            if TcpListener::bind(address).is_ok() {
+            if !theirs.contains(&port) && TcpListener::bind(address).is_ok() {
                 return address;
             }
             moved.push((what, port));

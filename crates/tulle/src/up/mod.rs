@@ -1,6 +1,7 @@
 //! `tulle up`: a whole mesh on one machine. A server and a node in this process, and the services of
 //! `tulle.yaml` as its children.
 
+mod check;
 mod command;
 pub mod config;
 mod field;

@@ -72,7 +72,8 @@ fn wanted(config: &Config) -> Vec<(&'static Kind, Value)> {
     all
 }
 
-fn service(service: &Service, namespace: &str) -> Value {
+/// What stands for a service that has ports.
+pub fn service(service: &Service, namespace: &str) -> Value {
     let ports = service.ports.iter().map(|port| {
         let mut value = json!({ "port": port.port, "targetPort": port.target_port, "protocol": "TCP" });
         if let Some(name) = &port.name {
@@ -91,7 +92,7 @@ fn service(service: &Service, namespace: &str) -> Value {
             "namespace": namespace,
             "labels": { "app": service.name, (MANAGED_BY.0): MANAGED_BY.1 },
         },
-        "spec": { "selector": { "app": service.name }, "ports": ports.collect::<Vec<_>>() },
+        "spec": { "selector": { "app": service.app() }, "ports": ports.collect::<Vec<_>>() },
     });
     if !service.annotations.is_empty() {
         object["metadata"]["annotations"] = json!(service.annotations);

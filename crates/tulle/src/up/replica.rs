@@ -31,12 +31,12 @@ pub struct Replica {
     printing: Option<JoinHandle<()>>,
 }
 
-impl Replica {
-    /// What a replica is called: as the service where there is only one.
-    pub fn name(service: &Service, index: u32) -> String {
-        if service.replicas == 1 { service.name.clone() } else { format!("{}-{index}", service.name) }
-    }
+/// What a replica is called: as the service where there is only one.
+pub fn name(service: &Service, index: u32) -> String {
+    if service.replicas == 1 { service.name.clone() } else { format!("{}-{index}", service.name) }
+}
 
+impl Replica {
     /// Makes the replica a workload of the node and starts its process.
     pub async fn start(
         config: &Config,
@@ -45,7 +45,7 @@ impl Replica {
         workloads: &Arc<Workloads>,
         screen: Arc<Screen>,
     ) -> Result<Self> {
-        let name = Self::name(service, index);
+        let name = name(service, index);
         let failed = |why: String| Failure::new(format!("service {}: {why}", service.name));
         let ports = ports(service, index).map_err(|e| failed(format!("there is no free port: {e}")))?;
         let mut values = values(service, index, &ports)?;

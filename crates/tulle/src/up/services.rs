@@ -14,7 +14,7 @@ use tulle_node::workloads::{WorkloadStatus, Workloads};
 
 use super::config::{Config, Service};
 use super::mesh::Mesh;
-use super::replica::Replica;
+use super::replica::{self, Replica};
 use super::screen::Screen;
 use crate::exit::Result;
 
@@ -90,7 +90,7 @@ impl<'a> Services<'a> {
             let mut waiting = BTreeMap::new();
             for service in &self.config.services {
                 for index in 0..service.replicas {
-                    let name = Replica::name(service, index);
+                    let name = replica::name(service, index);
                     let complaint = match known.get(&*name) {
                         Some(workload) => complaint(workload),
                         None => {
@@ -119,7 +119,7 @@ impl<'a> Services<'a> {
         let reasons = service.depends_on.iter().filter(|d| !is_ready(d)).map(|dependency| {
             let of = self.config.services.iter().find(|s| s.name == *dependency);
             let mut replicas =
-                of.into_iter().flat_map(|s| (0..s.replicas).map(|index| Replica::name(s, index)));
+                of.into_iter().flat_map(|s| (0..s.replicas).map(|index| replica::name(s, index)));
             match replicas.find_map(|name| known.get(&*name).filter(|w| !w.ready)) {
                 Some(workload) if !workload.reason.is_empty() => {
                     format!("{dependency} ({})", workload.reason)
@@ -202,7 +202,7 @@ impl<'a> Services<'a> {
             for service in &self.config.services {
                 let all = service.replicas > 0
                     && (0..service.replicas).all(|index| {
-                        let name = Replica::name(service, index);
+                        let name = replica::name(service, index);
                         now.iter().any(|(n, ready, _)| *n == name && *ready)
                     });
                 if all {
@@ -217,7 +217,7 @@ impl<'a> Services<'a> {
     }
 
     fn service_of(&self, workload: &str) -> Option<&Service> {
-        self.config.services.iter().find(|s| (0..s.replicas).any(|index| Replica::name(s, index) == workload))
+        self.config.services.iter().find(|s| (0..s.replicas).any(|index| replica::name(s, index) == workload))
     }
 
     /// Stops all, each before those that it depends on; those that no other needs at the same time.
