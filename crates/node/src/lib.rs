@@ -33,6 +33,7 @@ pub mod supervise;
 mod vips;
 pub mod workloads;
 
+pub use control::join::MalformedToken;
 pub use lock::InUse;
 pub use node::{Node, NodeConfig};
 pub use tulle_proxy::Bounds;

@@ -9,7 +9,7 @@ use tulle_node::Bounds;
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
     /// How long a link to another node may take to open [default: 5s]
-    #[arg(long, value_name = "TIME", value_parser = crate::units::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = crate::units::parse_time_to_do)]
     link_handshake_timeout: Option<Duration>,
     /// How much memory connections and requests may take, shared fairly by workload [default: half of what
     /// the cgroup allows, or an eighth of the host's]

@@ -13,6 +13,21 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(parsed).map_err(|_| format!("`{text}` is negative: a time must be 0 or more"))
 }
 
+/// A time in which something is to happen.
+pub fn parse_time_to_do(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        time if time.is_zero() => Err(format!("`{text}` is too short: nothing is done in no time")),
+        time => Ok(time),
+    }
+}
+
+/// A number of the proxy's threads.
+pub fn parse_workers(text: &str) -> Result<usize, String> {
+    const MOST: usize = 1024;
+    let number = text.parse().ok().filter(|number| (1..=MOST).contains(number));
+    number.ok_or_else(|| format!("`{text}` is no number of threads: expected 1 to {MOST}"))
+}
+
 /// A share such as `0.05` or `5%`.
 pub fn parse_rate(text: &str) -> Result<f64, String> {
     let (number, scale) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));

@@ -119,6 +119,14 @@ fn reusable(
     Ok(Ok(credential))
 }
 
+/// What was given is no join token.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this is no join token: one has three parts with dots between them, the first of them 64 hexadecimal digits; was it \
+     copied as a whole?"
+)]
+pub struct MalformedToken;
+
 /// `<hex SHA-256 of the root certificate's DER>.<id>.<secret>`
 struct Token<'a> {
     text: &'a str,
@@ -128,16 +136,13 @@ struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    fn parse(text: &'a str) -> anyhow::Result<Self> {
+    fn parse(text: &'a str) -> Result<Self, MalformedToken> {
         let text = text.trim();
         let root = text.split_once('.').and_then(|(root, rest)| {
             let (id, secret) = rest.split_once('.')?;
             (!id.is_empty() && !secret.is_empty()).then_some((id, decode_fingerprint(root)?))
         });
-        let (id, root) = root.context(
-            "this is no join token: one has three parts with dots between them, the first of them 64 \
-             hexadecimal digits; was it copied as a whole?",
-        )?;
+        let (id, root) = root.ok_or(MalformedToken)?;
         Ok(Self { text, id, root })
     }
 }

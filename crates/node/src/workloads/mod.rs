@@ -35,8 +35,8 @@ pub use self::environment::{MARK, fill};
 use self::orphans::Orphan;
 pub use self::process::WorkloadProcess;
 use self::record::{Record, Records};
+use self::spec::loopback;
 pub use self::spec::{Port, Running, UpstreamService, WorkloadSpec, WorkloadStatus};
-use self::spec::{check, loopback};
 pub use self::stop::Left;
 use crate::capture::{Capture, CaptureMode, Slot};
 use crate::control::discovery::{Directory, Found};
@@ -186,7 +186,7 @@ impl Workloads {
         known: Option<Vec<SocketAddr>>,
         owner: Owner,
     ) -> anyhow::Result<Running> {
-        check(&spec)?;
+        spec.check()?;
         let name = WorkloadName::new(spec.namespace.as_str(), spec.name.as_str());
         let _busy = self.reserve(&name)?;
         let again = known.is_some();

@@ -6,7 +6,10 @@ use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use tulle_model::name::{ServiceName, dns_label_problem, dns_subdomain_problem};
+use tulle_model::registry::KindId;
+use tulle_model::validate::validate;
 use tulle_sys::family::Family;
 
 use super::environment::MARK;
@@ -132,25 +135,60 @@ pub struct WorkloadStatus {
     pub certificate_not_after: Option<i64>,
 }
 
-/// Whether a description makes sense.
-pub(super) fn check(spec: &WorkloadSpec) -> anyhow::Result<()> {
-    let problems = [
-        ("namespace", &spec.namespace, dns_label_problem(&spec.namespace)),
-        ("name", &spec.name, dns_subdomain_problem(&spec.name)),
-        ("serviceAccount", &spec.service_account, dns_subdomain_problem(&spec.service_account)),
-    ];
-    for (field, value, problem) in problems {
-        if let Some(problem) = problem {
-            bail!("{field}: `{value}` {problem}");
+impl WorkloadSpec {
+    /// Whether a description makes sense.
+    ///
+    /// # Errors
+    /// Says of which field it does not: neither the node nor the server would take it.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let problems = [
+            ("namespace", &self.namespace, dns_label_problem(&self.namespace)),
+            ("name", &self.name, dns_subdomain_problem(&self.name)),
+            ("serviceAccount", &self.service_account, dns_subdomain_problem(&self.service_account)),
+        ];
+        for (field, value, problem) in problems {
+            if let Some(problem) = problem {
+                bail!("{field}: `{value}` {problem}");
+            }
+        }
+        ensure!(!self.service.is_empty(), "service: must not be empty");
+        for (i, port) in self.ports.iter().enumerate() {
+            ensure!(port.port != 0, "ports[{i}].port: must be from 1 to 65535");
+            let same = self.ports[..i].iter().any(|other| other.port == port.port);
+            ensure!(!same, "ports[{i}].port: {} is there twice", port.port);
+        }
+        match validate(KindId::Workload.kind(), &self.object()).first() {
+            // Where it stands in the object is the server's matter.
+            Some(error) => {
+                let path = error.path.to_string();
+                let path = path.trim_start_matches("metadata.").trim_start_matches("spec.");
+                bail!("{path}: {}", error.message)
+            }
+            None => Ok(()),
         }
     }
-    ensure!(!spec.service.is_empty(), "service: must not be empty");
-    for (i, port) in spec.ports.iter().enumerate() {
-        ensure!(port.port != 0, "ports[{i}].port: must be from 1 to 65535");
-        let same = spec.ports[..i].iter().any(|other| other.port == port.port);
-        ensure!(!same, "ports[{i}].port: {} is there twice", port.port);
+
+    /// As the server keeps it.
+    fn object(&self) -> Value {
+        let ports = self.ports.iter().map(|port| {
+            let mut object = json!({ "port": port.port });
+            if !port.name.is_empty() {
+                object["name"] = port.name.as_str().into();
+            }
+            if let Some(target) = port.target_port.filter(|target| *target != port.port) {
+                object["targetPort"] = target.into();
+            }
+            object
+        });
+        json!({
+            "metadata": { "name": self.name, "namespace": self.namespace, "labels": self.labels },
+            "spec": {
+                "address": self.app_address,
+                "serviceAccount": self.service_account,
+                "ports": ports.collect::<Vec<_>>(),
+            },
+        })
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -163,15 +201,24 @@ mod tests {
             "probe":{"check":{"http":{"port":80,"path":"/"}}},"upstreams":[{"service":{"namespace":"shop","name":"d"}}]}"#;
         let good: WorkloadSpec = serde_json::from_str(good).unwrap();
         assert_eq!(good.service_account, "default");
-        check(&good).unwrap();
+        good.check().unwrap();
         let with = |change: fn(&mut WorkloadSpec)| {
             let mut spec = good.clone();
             change(&mut spec);
-            check(&spec).unwrap_err().to_string()
+            spec.check().unwrap_err().to_string()
         };
         assert!(with(|s| s.namespace = "A".into()).starts_with("namespace"));
         assert!(with(|s| s.name.clear()).starts_with("name"));
         assert!(with(|s| s.ports.push(s.ports[0].clone())).starts_with("ports[1].port"));
         assert!(with(|s| s.ports[0].port = 0).starts_with("ports[0].port"));
+        // What the server alone knew.
+        assert!(with(|s| _ = s.labels.insert("a b".into(), "c".into())).starts_with("labels[a b]"));
+        let port = |name: &str, port| Port { name: name.into(), port, target_port: None };
+        let several = |names: [&str; 2]| vec![port(names[0], 80), port(names[1], 81)];
+        let mut spec = WorkloadSpec { ports: several(["web", "web"]), ..good.clone() };
+        assert!(spec.check().unwrap_err().to_string().starts_with("ports[1].name"));
+        spec.ports = several(["web", "Admin"]);
+        assert!(spec.check().unwrap_err().to_string().starts_with("ports[1].name"));
+        assert!(with(|s| s.app_address = "0.0.0.0".parse().unwrap()).starts_with("address"));
     }
 }

@@ -107,7 +107,7 @@ fn render(args: &EdgesArgs, mut view: Value) -> Result<String> {
         .filter(|e| namespace.is_none_or(|n| e.source.namespace == n || e.destination.namespace == n))
         .collect();
     if edges.is_empty() {
-        return Ok("No traffic seen yet\n".to_owned());
+        return Ok("No traffic in the last minute\n".to_owned());
     }
     let key = |e: &Edge| (e.source.namespace.clone(), e.source.name.clone(), e.destination.name.clone());
     edges.sort_by_key(key);

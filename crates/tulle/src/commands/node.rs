@@ -32,7 +32,7 @@ pub struct NodeArgs {
     #[command(subcommand)]
     action: Option<NodeAction>,
     /// The server's address for nodes
-    #[arg(long, value_name = "HOST:PORT", required = true)]
+    #[arg(long, value_name = "HOST:PORT", required = true, value_parser = parse_server)]
     server: Option<String>,
     /// The token to join with, from `tulle token create`; not needed again after that
     #[arg(
@@ -62,7 +62,7 @@ pub struct NodeArgs {
     #[arg(long, value_enum, default_value_t)]
     capture: CaptureArg,
     /// Threads of the proxy [default: as many as cores]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = crate::units::parse_workers)]
     workers: Option<usize>,
     /// How long requests in flight may take when the node stops
     #[arg(long, value_name = "TIME", value_parser = crate::units::parse_duration, default_value = "10s")]
@@ -108,6 +108,17 @@ impl From<CaptureArg> for CaptureWish {
 struct Advertise {
     address: IpAddr,
     port: Option<u16>,
+}
+
+fn parse_server(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains('/'));
+    // An IPv6 address without brackets has no port that one could tell from it.
+    let parts =
+        parts.filter(|(host, _)| !host.contains(':') || (host.starts_with('[') && host.ends_with(']')));
+    match parts.and_then(|(_, port)| port.parse::<u16>().ok()).filter(|port| *port > 0) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(format!("`{text}` is not of the form HOST:PORT")),
+    }
 }
 
 fn parse_advertise(text: &str) -> Result<Advertise, String> {
@@ -187,7 +198,13 @@ pub fn not_started(error: anyhow::Error) -> Failure {
     let failure = Failure::new(format!("the node does not start: {error:#}"));
     let mut io = error.chain().filter_map(|e| e.downcast_ref::<std::io::Error>());
     let port_is_taken = io.any(|e| e.kind() == std::io::ErrorKind::AddrInUse);
-    if port_is_taken || error.is::<tulle_node::InUse>() { failure.exit(Exit::Conflict) } else { failure }
+    if port_is_taken || error.is::<tulle_node::InUse>() {
+        failure.exit(Exit::Conflict)
+    } else if error.is::<tulle_node::MalformedToken>() {
+        failure.exit(Exit::Input)
+    } else {
+        failure
+    }
 }
 
 fn say_what_is_left(out: &Printer, left: &Left, mode: &str) {

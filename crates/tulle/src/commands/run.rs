@@ -23,6 +23,8 @@ use crate::signals::Stop;
 
 /// How long a workload may take to leave the node, once its processes are gone.
 const LEAVING: Duration = Duration::from_secs(5);
+/// What the one before, which has ended, leaves to the node takes as long: nobody has to hear of it.
+const UNREMARKABLE: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(10);
 /// How often a node that is gone is looked for, where nothing tells that it is back.
 const NODE_POLL: Duration = Duration::from_millis(200);
@@ -87,8 +89,9 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 
 fn spec(args: &RunArgs) -> Result<WorkloadSpec> {
     let mut labels: BTreeMap<_, _> = args.label.iter().cloned().collect();
-    let service = labels.entry("app".to_owned()).or_insert_with(|| args.name.clone()).clone();
-    Ok(WorkloadSpec {
+    let app = labels.entry("app".to_owned()).or_insert_with(|| args.name.clone());
+    let service = if app.is_empty() { args.name.clone() } else { app.clone() };
+    let spec = WorkloadSpec {
         namespace: args.namespace.clone(),
         name: args.name.clone(),
         service,
@@ -99,7 +102,9 @@ fn spec(args: &RunArgs) -> Result<WorkloadSpec> {
         probe: args.probe.as_deref().map(|text| probe(text, args)).transpose()?,
         upstreams: args.upstream.iter().map(|text| upstream(text, &args.namespace)).collect::<Result<_>>()?,
         stop_timeout_ms: u64::try_from(args.stop_timeout.as_millis()).unwrap_or(u64::MAX),
-    })
+    };
+    spec.check().map_err(|e| Failure::input(e.to_string()))?;
+    Ok(spec)
 }
 
 fn probe(text: &str, args: &RunArgs) -> Result<Probe> {
@@ -149,7 +154,9 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         signal = stop.next() => return Ok(ExitCode::from(128 + signal as u8)),
     };
     let mut held = held.map_err(|error| {
-        let taken = error.chain().any(|e| e.to_string().contains("already"));
+        // The node's words, and the server's.
+        let says = |words| error.chain().any(|e| e.to_string().contains(words));
+        let taken = says("runs on this node already") || says("there is a workload of this name already");
         let failure = no_node(&home, error);
         if taken { failure.exit(Exit::Conflict) } else { failure }
     })?;
@@ -202,12 +209,13 @@ async fn add(
     spec: &WorkloadSpec,
     stop_timeout: Duration,
 ) -> anyhow::Result<HeldWorkload> {
-    let end = Instant::now() + LEAVING + stop_timeout;
+    let start = Instant::now();
+    let end = start + LEAVING + stop_timeout;
     let mut said = false;
     loop {
         match client.add(spec).await {
             Err(error) if error.to_string().contains("right now") && Instant::now() < end => {
-                if !std::mem::replace(&mut said, true) {
+                if start.elapsed() > UNREMARKABLE && !std::mem::replace(&mut said, true) {
                     tracing::warn!("{error:#}: this waits for it");
                 }
                 tokio::time::sleep(POLL).await;

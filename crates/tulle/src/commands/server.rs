@@ -1,10 +1,12 @@
 //! `tulle server`: the control plane.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use tulle_model::identity::TrustDomain;
+use tulle_model::name::dns_subdomain_problem;
 use tulle_server::ca::mesh::AuthorityFiles;
 use tulle_server::fleet::Leases;
 use tulle_server::{Server, ServerConfig, StartError};
@@ -28,10 +30,10 @@ pub struct ServerArgs {
     node_listen: SocketAddr,
     /// A name or address by which clients on other hosts reach the API, which its certificate then has beside localhost
     /// and the address of --api-listen (repeatable); write it into their copies of the kubeconfig
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_api_name)]
     api_name: Vec<String>,
     /// The mesh's trust domain; the first start fixes it
-    #[arg(long, value_name = "DOMAIN", default_value = "mesh.local")]
+    #[arg(long, value_name = "DOMAIN", default_value = "mesh.local", value_parser = parse_trust_domain)]
     trust_domain: String,
     /// An authority of your own: the issuing certificate, and those that lead to its root (PEM)
     #[arg(long, value_name = "FILE", requires = "ca_key")]
@@ -58,6 +60,22 @@ fn parse_lease(text: &str) -> std::result::Result<Duration, String> {
 
 fn parse_forget_stale(text: &str) -> std::result::Result<Duration, String> {
     Leases::check_forget_stale(parse_duration(text)?).map_err(|e| e.to_string())
+}
+
+fn parse_trust_domain(text: &str) -> std::result::Result<String, String> {
+    TrustDomain::new(text).map(|domain| domain.as_str().to_owned()).map_err(|e| e.to_string())
+}
+
+/// A name of DNS, in letters as certificates have them, or an address.
+fn parse_api_name(text: &str) -> std::result::Result<String, String> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let name = text.to_ascii_lowercase();
+    match dns_subdomain_problem(name.strip_prefix("*.").unwrap_or(&name)) {
+        Some(problem) => Err(format!("`{text}` is neither an IP address nor a name: it {problem}")),
+        None => Ok(name),
+    }
 }
 
 pub fn everywhere(port: u16) -> SocketAddr {

@@ -81,7 +81,7 @@ async fn create(args: CreateArgs) -> Result<()> {
         }
     }
     let identities = if args.identity.is_empty() { vec!["*".to_owned()] } else { args.identity };
-    let mut body = json!({ "identities": identities, "ttlSeconds": args.ttl.as_secs().max(1) });
+    let mut body = json!({ "identities": identities, "ttlSeconds": args.ttl.as_secs() });
     if let Some(node) = args.node {
         body["node"] = node.into();
     }

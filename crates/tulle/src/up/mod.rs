@@ -44,7 +44,7 @@ pub struct UpArgs {
     #[arg(long, value_enum, default_value_t)]
     capture: CaptureArg,
     /// Threads of the proxy [default: as many as cores]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = crate::units::parse_workers)]
     workers: Option<usize>,
     #[command(flatten)]
     home: HomeArgs,
