@@ -521,7 +521,7 @@ mod tests {
             let (near, far) = sockets().await;
             let (mut near, mut far) = ends(near, far).await;
             near.seal_aside(kind, message).unwrap();
-            send(&mut near, b"x").await;
+            poll_fn(|cx| near.poll_flush(cx)).await.unwrap();
             let error = receive(&mut far, 1).await.unwrap_err().to_string();
             assert!(error.contains(why), "{kind} {message:?}: {error}");
             // Who hears an alert answers nothing.
@@ -577,6 +577,9 @@ mod tests {
     async fn what_comes_with_the_end_of_a_handshake_is_not_lost() {
         let (near, far) = sockets().await;
         near.set_nodelay(true).unwrap();
+        let far = far.into_std().unwrap();
+        let beside = TcpStream::from_std(far.try_clone().unwrap()).unwrap();
+        let far = TcpStream::from_std(far).unwrap();
         let (identity, credentials) = certificate();
         let name = ServerName::try_from(identity.server_name().unwrap()).unwrap();
         let client = Arc::new(credentials.client(&identity, Arc::default()).unwrap());
@@ -589,6 +592,17 @@ mod tests {
         let mut near = connecting.await.unwrap().stream;
         for data in [&b"one"[..], b"two", b"three"] {
             send(&mut near, data).await;
+        }
+        // All of it is there, up to the record of the last word.
+        let (mut there, last) =
+            ([0; 8 << 10], [content::APPLICATION_DATA, 3, 3, 0, (5 + OVERHEAD - HEADER) as u8]);
+        loop {
+            let count = beside.peek(&mut there).await.unwrap();
+            assert_ne!(count, 0);
+            if there[..count].windows(HEADER).any(|header| header == last) {
+                break;
+            }
+            tokio::task::yield_now().await;
         }
         let mut far = accepting.await.unwrap().stream;
         assert_eq!(far.early, b"onetwothree");
