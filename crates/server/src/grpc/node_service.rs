@@ -1,6 +1,7 @@
 //! Joining, certificates, reports. Every call but `Join` needs a node's certificate; what a node may
 //! ask for is read from its grant at each call.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,9 +12,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tulle_model::identity::{SpiffeId, Subject};
+use tulle_model::legible::legible_start;
 use tulle_wire::node::node_service_server::NodeService;
 use tulle_wire::node::{
-    Certificate, JoinRequest, JoinResponse, NodeReport, ReportReply, SignRequest, SignResponse,
+    Certificate, JoinRequest, JoinResponse, NodeInfo, NodeReport, ReportReply, SignRequest, SignResponse,
 };
 
 use super::enrolment::{Enrolment, EnrolmentError};
@@ -173,21 +175,7 @@ async fn take_reports(
         .await
         .map_err(|_| Status::deadline_exceeded("no report came"))??;
     let Some(first) = first else { return Ok(()) };
-    let Some(info) = first.info.clone() else {
-        return Err(Status::invalid_argument("the first report of a stream must have `info`"));
-    };
-    if info.name != **node {
-        return Err(Status::permission_denied(format!(
-            "the certificate is the node `{node}`'s, and the report is of `{}`",
-            info.name
-        )));
-    }
-    if info.link_address.parse::<std::net::SocketAddr>().is_err() {
-        return Err(Status::invalid_argument(format!(
-            "the link address `{}` is not of the form address:port",
-            info.link_address
-        )));
-    }
+    let info = info_of(node, &first)?;
     let session = tokio::select! {
         session = fleet.open(node, info, peer, outbound.clone()) => session?,
         () = outbound.closed() => return Ok(()),
@@ -195,6 +183,26 @@ async fn take_reports(
     let end = pump(first, inbound, &session, outbound, expires).await;
     session.close().await;
     end
+}
+
+/// What a node says of itself with the first report of a stream.
+fn info_of(node: &str, first: &NodeReport) -> Result<NodeInfo, Status> {
+    let Some(info) = first.info.clone() else {
+        return Err(Status::invalid_argument("the first report of a stream must have `info`"));
+    };
+    if info.name != node {
+        return Err(Status::permission_denied(format!(
+            "the certificate is the node `{node}`'s, and the report is of `{}`",
+            legible_start(&info.name, 253)
+        )));
+    }
+    if info.link_address.parse::<SocketAddr>().is_err() {
+        return Err(Status::invalid_argument(format!(
+            "the link address `{}` is not of the form address:port",
+            legible_start(&info.link_address, 100)
+        )));
+    }
+    Ok(info)
 }
 
 async fn pump(
@@ -315,8 +323,45 @@ mod tests {
             (SpiffeId::workload(&other, "shop", "cart"), false),
         ] {
             let signed = api.sign(by("n1", identity.as_str())).await;
+            if let Ok(signed) = &signed {
+                let certificate = signed.get_ref().certificate.as_ref().unwrap();
+                let leaf = rustls_pki_types::CertificateDer::from(certificate.chain[0].to_vec());
+                assert_eq!(crate::grpc::tls::spiffe_id(&leaf, "mesh.local").unwrap(), identity);
+                let end = crate::ca::validity(&leaf).unwrap();
+                assert_eq!((certificate.not_before, certificate.not_after), end);
+                assert_eq!(certificate.roots.len(), 1);
+            }
             let code = signed.err().map(|status| status.code());
             assert_eq!(code, (!good).then_some(tonic::Code::PermissionDenied), "{identity}");
+        }
+    }
+
+    #[test]
+    fn a_node_reports_as_itself_and_says_where_it_is_reached() {
+        let report = |name: &str, link_address: &str| NodeReport {
+            info: Some(NodeInfo {
+                name: name.to_owned(),
+                link_address: link_address.to_owned(),
+                ..NodeInfo::default()
+            }),
+            ..NodeReport::default()
+        };
+        for (report, expected) in [
+            (report("n1", "10.0.0.1:15008"), None),
+            (report("n1", "[fd00::1]:15008"), None),
+            (NodeReport::default(), Some(tonic::Code::InvalidArgument)),
+            (report("n2", "10.0.0.1:15008"), Some(tonic::Code::PermissionDenied)),
+            (report("", "10.0.0.1:15008"), Some(tonic::Code::PermissionDenied)),
+            (report("n1", "10.0.0.1"), Some(tonic::Code::InvalidArgument)),
+            (report("n1", ""), Some(tonic::Code::InvalidArgument)),
+        ] {
+            let code = info_of("n1", &report).err().map(|status| status.code());
+            assert_eq!(code, expected, "{report:?}");
+        }
+        // What it says of itself forges no line of the log.
+        for report in [report("n2\nINFO all is well", "10.0.0.1:1"), report("n1", "\nINFO all is well")] {
+            let status = info_of("n1", &report).unwrap_err();
+            assert!(!status.message().contains('\n'), "{status}");
         }
     }
 
