@@ -293,3 +293,37 @@ fn describe(route: &Route, request: &Parts) -> Result<Reply, Failure> {
         _ => Err(Failure::no_such_path()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn a_user_is_who_the_certificates_subject_says() {
+        let user = |name: Option<&str>, group: Option<&str>| {
+            let mut params = CertificateParams::default();
+            params.distinguished_name = DistinguishedName::new();
+            for (of, value) in [(DnType::CommonName, name), (DnType::OrganizationName, group)] {
+                if let Some(value) = value {
+                    params.distinguished_name.push(of, value);
+                }
+            }
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            User::of_certificate(certificate.der())
+        };
+        for (name, group, administrator) in [
+            (Some("admin"), Some(ADMINISTRATORS), Some(true)),
+            (Some(ADMINISTRATORS), None, Some(false)),
+            (Some("admin"), Some("system:authenticated"), Some(false)),
+            (Some("admin"), Some("system:masters2"), Some(false)),
+            (None, Some(ADMINISTRATORS), None),
+        ] {
+            let found = user(name, group);
+            assert_eq!(found.as_ref().map(User::is_administrator), administrator, "{name:?} {group:?}");
+            assert_eq!(found.map(|user| user.name).as_deref(), name.filter(|_| administrator.is_some()));
+        }
+        assert_eq!(User::of_certificate(&CertificateDer::from(b"x".to_vec())), None);
+    }
+}

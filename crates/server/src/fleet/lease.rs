@@ -424,6 +424,10 @@ impl NodeTask {
 mod tests {
     use super::*;
 
+    use tonic::Code;
+
+    use super::super::newcomer::tests::{WAITS, connected, newcomer, refused, told, workload};
+
     const HOUR: u64 = 3600;
     const DAY: Duration = Duration::from_secs(24 * HOUR);
 
@@ -441,5 +445,43 @@ mod tests {
         let short = Duration::from_secs(60);
         assert_eq!(kept(HOUR, true, short), short);
         assert_eq!(kept(10, false, Duration::ZERO), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_reports_is_removed_only_where_it_is_revoked_and_whoever_waits_is_told() {
+        let denied = refused(Code::PermissionDenied);
+        // What its stream is told, and who waits for its place; none of it where it is not removed.
+        for (revoked, state, of_stream, of_waiting) in [
+            (false, State::Leased, None, WAITS),
+            (true, State::Leased, Some(Code::PermissionDenied), denied),
+            (false, State::Stale, Some(Code::Aborted), WAITS),
+            (true, State::Stale, Some(Code::PermissionDenied), denied),
+        ] {
+            let (mut task, mut read) = connected().await;
+            task.reported = vec![workload()];
+            task.write().await;
+            task.state = state;
+            let (waits, _read, mut answer) = newcomer(2, "i2", "b2");
+            task.opened(waits).await;
+            assert_ne!(read.try_recv().unwrap().unwrap().ping, 0);
+            let result = task.evict(revoked).await;
+            let said = read.try_recv().ok().map(|reply| reply.unwrap_err().code());
+            assert_eq!((said, told(&mut answer)), (of_stream, of_waiting), "{revoked} {state:?}");
+            let removed = of_stream.is_some();
+            match result {
+                Ok(count) => assert!(removed && count == 1 && task.state == State::Gone),
+                Err(EvictError::Connected(node)) => assert!(!removed && node == "n1"),
+                Err(error) => panic!("{error}"),
+            }
+            let objects = &task.fleet.objects;
+            let kind = tulle_model::registry::KindId::Workload.kind();
+            assert_eq!(objects.get(kind, "default", "w").unwrap().is_none(), removed);
+            assert_eq!(task.session.is_none(), removed);
+            assert_eq!(task.fleet.nodes.lock()["n1"].record.is_none(), removed);
+        }
+        // One that is not connected goes.
+        let (mut task, _read) = connected().await;
+        task.closed().await;
+        assert!(matches!(task.evict(false).await, Ok(0)));
     }
 }

@@ -384,4 +384,4 @@ impl NodeTask {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -299,3 +299,6 @@ pub(super) fn same(a: &Workload, b: &Workload) -> bool {
     let comparable = |w: &Workload| Workload { certificate_not_after: 0, ..w.clone() };
     comparable(a) == comparable(b)
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,3 +101,47 @@ fn set_trust_domain(mesh: &mut Value, domain: &str) {
         spec.insert("trustDomain".to_owned(), domain.into());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{objects, options};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_mesh_names_the_trust_domain_of_the_authority_whatever_was_stored() {
+        let objects = objects().await;
+        let kind = KindId::Mesh.kind();
+        let earlier = json!({ "metadata": { "name": MESH }, "spec": { "trustDomain": "other.local" } });
+        objects.create(kind, "", earlier, &options()).await.unwrap();
+        let objects = objects.of_mesh(&TrustDomain::new("shop.example").unwrap());
+        for _ in 0..2 {
+            assert!(objects.ensure_mesh().await.unwrap());
+            let mesh = objects.require(kind, "", MESH).unwrap();
+            assert_eq!(mesh["spec"]["trustDomain"], "shop.example");
+        }
+        let revision = objects.revision();
+        objects.ensure_mesh().await.unwrap();
+        assert_eq!(objects.revision(), revision, "it is right already");
+    }
+
+    #[tokio::test]
+    async fn a_mesh_is_given_the_trust_domain_or_refused_for_another() {
+        let objects = objects().await.of_mesh(&TrustDomain::new("shop.example").unwrap());
+        for (spec, expected) in [
+            (Value::Null, Some(json!({ "trustDomain": "shop.example" }))),
+            (json!({}), Some(json!({ "trustDomain": "shop.example" }))),
+            (json!({ "trustDomain": null }), Some(json!({ "trustDomain": "shop.example" }))),
+            (json!({ "trustDomain": "" }), Some(json!({ "trustDomain": "shop.example" }))),
+            (json!({ "trustDomain": "shop.example" }), Some(json!({ "trustDomain": "shop.example" }))),
+            (json!({ "trustDomain": "other.local" }), None),
+            // Validation says what is wrong with it.
+            (json!({ "trustDomain": 7 }), Some(json!({ "trustDomain": 7 }))),
+        ] {
+            let mut mesh = json!({ "spec": spec });
+            let result = objects.check_trust_domain(KindId::Mesh.kind(), &mut mesh);
+            assert_eq!(result.is_ok().then_some(&mesh["spec"]), expected.as_ref(), "{spec}");
+        }
+        let mut service = json!({ "spec": { "trustDomain": "other.local" } });
+        assert!(objects.check_trust_domain(KindId::Service.kind(), &mut service).is_ok());
+    }
+}

@@ -20,8 +20,8 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 /// The boot of the server's own host.
 const HOST: &str = "host";
 
-type Read = mpsc::Receiver<Result<ReportReply, Status>>;
-type Answer = oneshot::Receiver<Result<(), Status>>;
+pub(in crate::fleet) type Read = mpsc::Receiver<Result<ReportReply, Status>>;
+pub(in crate::fleet) type Answer = oneshot::Receiver<Result<(), Status>>;
 
 /// A server that has just started; the node `n1` has joined.
 async fn fleet() -> Arc<Fleet> {
@@ -58,7 +58,7 @@ async fn n1() -> NodeTask {
 }
 
 /// The node's task with a stream, of the process `i1` on the boot `b1`; the server has run for some time.
-async fn connected() -> (NodeTask, Read) {
+pub(in crate::fleet) async fn connected() -> (NodeTask, Read) {
     let mut task = n1().await;
     advance(LEASE).await;
     let (older, read, mut answer) = newcomer(1, "i1", "b1");
@@ -69,7 +69,7 @@ async fn connected() -> (NodeTask, Read) {
     (task, read)
 }
 
-fn newcomer(session: u64, instance: &str, boot: &str) -> (Newcomer, Read, Answer) {
+pub(in crate::fleet) fn newcomer(session: u64, instance: &str, boot: &str) -> (Newcomer, Read, Answer) {
     let (replies, read) = mpsc::channel(4);
     let (admitted, answer) = oneshot::channel();
     let info = NodeInfo {
@@ -83,14 +83,14 @@ fn newcomer(session: u64, instance: &str, boot: &str) -> (Newcomer, Read, Answer
 }
 
 /// What a newcomer has been told; nothing where it waits.
-fn told(answer: &mut Answer) -> Option<Result<(), Code>> {
+pub(in crate::fleet) fn told(answer: &mut Answer) -> Option<Result<(), Code>> {
     answer.try_recv().ok().map(|answer| answer.map_err(|status| status.code()))
 }
 
-const ADMITTED: Option<Result<(), Code>> = Some(Ok(()));
-const WAITS: Option<Result<(), Code>> = None;
+pub(in crate::fleet) const ADMITTED: Option<Result<(), Code>> = Some(Ok(()));
+pub(in crate::fleet) const WAITS: Option<Result<(), Code>> = None;
 
-fn refused(code: Code) -> Option<Result<(), Code>> {
+pub(in crate::fleet) fn refused(code: Code) -> Option<Result<(), Code>> {
     Some(Err(code))
 }
 
@@ -396,6 +396,17 @@ async fn the_boot_of_a_nodes_host_outlives_the_server() {
     assert_eq!(next.boot_id, "b1");
 }
 
+pub(in crate::fleet) fn workload() -> Workload {
+    Workload {
+        namespace: "default".to_owned(),
+        name: "w".to_owned(),
+        address: "10.0.0.1".to_owned(),
+        service_account: "w".to_owned(),
+        ready: true,
+        ..Workload::default()
+    }
+}
+
 fn link_address(objects: &Objects) -> Option<Value> {
     let object = objects.get(KindId::Workload.kind(), "default", "w").unwrap();
     object.map(|object| object["spec"]["node"]["linkAddress"].clone())
@@ -405,14 +416,7 @@ fn link_address(objects: &Objects) -> Option<Value> {
 async fn a_node_that_moves_keeps_its_workloads_and_they_say_where_it_is() {
     let (mut task, _read) = connected().await;
     let objects = task.fleet.objects.clone();
-    task.reported = vec![Workload {
-        namespace: "default".to_owned(),
-        name: "w".to_owned(),
-        address: "10.0.0.1".to_owned(),
-        service_account: "w".to_owned(),
-        ready: true,
-        ..Workload::default()
-    }];
+    task.reported = vec![workload()];
     task.write().await;
     assert_eq!(link_address(&objects), Some(json!("10.0.0.1:15008")), "{:?}", task.refused);
     task.closed().await;
