@@ -218,7 +218,10 @@ pub fn load(args: &FileArgs) -> Result<ManifestSet> {
     }
     find_duplicates(&set.manifests, &mut diagnostics);
     if set.manifests.is_empty() && set.skipped.is_empty() && diagnostics.is_empty() {
-        let names: Vec<_> = args.filename.iter().map(|p| p.display().to_string()).collect();
+        let name = |path: &PathBuf| {
+            if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() }
+        };
+        let names: Vec<_> = args.filename.iter().map(name).collect();
         let mut diagnostic = Diagnostic::new(format!("there is no object in {}", names.join(", ")));
         if !args.recursive && args.filename.iter().any(|path| has_folders(path)) {
             diagnostic = diagnostic.help("-R looks into folders in folders, too");

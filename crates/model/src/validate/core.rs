@@ -60,7 +60,14 @@ pub(super) fn check_service(service: &Field<'_>, errors: &mut Errors) {
 
 pub(super) fn warn_of_service(service: &Field<'_>, warnings: &mut Errors) {
     let Some(spec) = service.get("spec") else { return };
-    if spec.get_str("type") != Some("ExternalName")
+    let is_name = spec.get_str("type") == Some("ExternalName");
+    if is_name
+        && let Some(selector) = spec.get("selector")
+        && selector.value.as_object().is_some_and(|labels| !labels.is_empty())
+    {
+        warnings.push(&selector, Code::NotSupported, "is ignored when spec.type is \"ExternalName\"");
+    }
+    if !is_name
         && let Some(name) = spec.get("externalName")
         && name.str().is_some_and(|text| !text.is_empty())
     {
@@ -247,6 +254,18 @@ fn check_service_address(spec: &Field<'_>, errors: &mut Errors) {
             );
             errors.push(&address, Code::NotSupported, message);
         }
+    }
+    let address = spec.get("clusterIP").filter(|address| address.str() != Some(""));
+    if let Some(address) = address.as_ref().filter(|address| is_name && address.str() == Some("None")) {
+        let message =
+            "may not be `None` for Services of type ExternalName, which have no address; leave it out";
+        errors.push(address, Code::NotSupported, message);
+    }
+    // Whether it is headless is read from the one; the other repeats it.
+    if let Some(first) = spec.items("clusterIPs").next().filter(|first| first.str() == Some("None"))
+        && address.and_then(|address| address.str().map(str::to_owned)).as_deref() != Some("None")
+    {
+        errors.invalid(&first, "must match clusterIP: write `clusterIP: None` for a headless service");
     }
 }
 

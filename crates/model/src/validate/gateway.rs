@@ -291,12 +291,29 @@ fn pattern_problem(pattern: &str) -> Option<String> {
     ))
 }
 
+/// Whether a header is taken off before requests are routed (RFC 9110, section 7.6.1).
+fn is_of_the_connection(name: &str) -> bool {
+    const NAMES: [&str; 6] =
+        ["connection", "http2-settings", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    let name = name.to_ascii_lowercase();
+    NAMES.contains(&&*name) || name.starts_with("tulle-")
+}
+
 fn check_value_match(value_match: &Field<'_>, list: &str, longest: usize, errors: &mut Errors) {
+    let is_header = list == "headers";
     if let Some(name) = value_match.get("name")
-        && let Some(problem) = name.str().and_then(header_name_problem)
+        && let Some(text) = name.str()
     {
-        let what = if list == "headers" { "header" } else { "query parameter" };
-        errors.invalid(&name, format!("{} is no name of a {what}: it {problem}", shown(name.value)));
+        if let Some(problem) = header_name_problem(text) {
+            let what = if is_header { "header" } else { "query parameter" };
+            errors.invalid(&name, format!("{} is no name of a {what}: it {problem}", shown(name.value)));
+        } else if is_header && is_of_the_connection(text) {
+            let message = format!(
+                "{} is not supported: it is about one connection or the mesh's own, and no rule ever sees it",
+                shown(name.value)
+            );
+            errors.push(&name, Code::NotSupported, message);
+        }
     }
     let Some(value) = value_match.get("value") else { return };
     let Some(text) = value.str() else { return };

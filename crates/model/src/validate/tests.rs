@@ -725,6 +725,18 @@ fn external_names_and_target_ports_follow_kubernetes() {
     assert_eq!(name("example.com"), []);
     assert_eq!(name("not a name"), [("spec.externalName".to_owned(), Code::Invalid)]);
     assert_eq!(name(""), [("spec.externalName".to_owned(), Code::Required)]);
+    // A name has no address that there could be none of.
+    let headless =
+        json!({ "type": "ExternalName", "externalName": "a.b", "clusterIP": "None", "clusterIPs": ["None"] });
+    assert_eq!(check(headless), [("spec.clusterIP".to_owned(), Code::NotSupported)]);
+    let addresses = |address: Option<&str>, addresses: Value| {
+        check(json!({ "clusterIP": address, "clusterIPs": addresses, "ports": [{ "port": 80 }] }))
+    };
+    assert_eq!(addresses(Some("None"), json!(["None"])), []);
+    assert_eq!(addresses(Some(""), json!([])), []);
+    for address in [None, Some("")] {
+        assert_eq!(addresses(address, json!(["None"])), [("spec.clusterIPs[0]".to_owned(), Code::Invalid)]);
+    }
     // Elsewhere it means nothing.
     assert_eq!(check(json!({ "externalName": "not a name", "ports": [{ "port": 80 }] })), []);
     let target = |target: Value| check(json!({ "ports": [{ "port": 80, "targetPort": target }] })).len();
@@ -974,6 +986,27 @@ fn what_was_allowed_once_may_stay() {
 }
 
 #[test]
+fn rules_do_not_go_by_what_is_the_connections() {
+    let rule = |list: &str, name: &str| {
+        let mut matched = json!({});
+        matched[list] = json!([{ "name": name, "value": "a" }]);
+        codes(KindId::HttpRoute, json!({ "rules": [{ "matches": [matched] }] }))
+    };
+    for name in ["Upgrade", "connection", "Keep-Alive", "Transfer-Encoding", "Tulle-Reason"] {
+        let found = rule("headers", name);
+        assert_eq!(
+            found,
+            [("spec.rules[0].matches[0].headers[0].name".to_owned(), Code::NotSupported)],
+            "{name}"
+        );
+        assert_eq!(rule("queryParams", name), [], "{name}");
+    }
+    for name in ["Host", "Cookie", "Content-Length", "TE", "Upgrade-Insecure-Requests"] {
+        assert_eq!(rule("headers", name), [], "{name}");
+    }
+}
+
+#[test]
 fn what_nothing_comes_of_is_said() {
     let said = |id: KindId, spec: Value| -> Vec<String> {
         let warnings = warnings(id.kind(), &object(id, spec));
@@ -990,5 +1023,11 @@ fn what_nothing_comes_of_is_said() {
     );
     let mut is_name = name;
     is_name["type"] = json!("ExternalName");
-    assert!(said(KindId::Service, is_name).is_empty());
+    is_name["selector"] = json!({});
+    assert!(said(KindId::Service, is_name.clone()).is_empty());
+    is_name["selector"] = json!({ "app": "c" });
+    assert_eq!(
+        said(KindId::Service, is_name),
+        ["spec.selector is ignored when spec.type is \"ExternalName\""]
+    );
 }
