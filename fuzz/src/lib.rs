@@ -9,14 +9,14 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
 /// Inputs that are made of the seeds.
-const INPUTS: usize = 1500;
+const INPUTS: usize = 25_000;
 /// The longest of them, in bytes.
 const LONGEST: usize = 8 << 10;
 /// After so many that fail, no more are tried.
 const MOST_FAILED: usize = 10;
 
 /// Runs `target` on its seeds, `fuzz/seeds/NAME/*`, and on inputs made of them: so many as the environment variable
-/// `TULLE_FUZZ_INPUTS` says, 1500 otherwise.
+/// `TULLE_FUZZ_INPUTS` says, 25,000 otherwise.
 ///
 /// # Panics
 /// Where the target does; such inputs are in files that are named on stderr. Where there are no seeds.

@@ -74,8 +74,13 @@ impl<'o> Changed<'o> {
         let Ok(patch) = patch else { return };
         let change = |current: &Value| patch::apply(kind, current, &patch);
         let Ok(written) = self.write(&options, Operation::Update, change) else { return };
-        // What a JSON patch adds or moves it adds again; the others say how things are to be.
-        if !matches!(patch, Patch::Json(_)) {
+        // What a JSON patch adds or moves it adds again; the others say how things are to be. But `managedFields: [{}]`
+        // takes back who has what, and then nobody has what does not change.
+        let says_how_things_are = match &patch {
+            Patch::Json(_) => false,
+            Patch::Merge(body) | Patch::StrategicMerge(body) => body["metadata"]["managedFields"].is_null(),
+        };
+        if says_how_things_are {
             match self.write(&options, Operation::Update, change) {
                 Ok(again) => assert_eq!(again, written, "{patch:?}"),
                 // It is for the version that was there before.
