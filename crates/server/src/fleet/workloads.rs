@@ -13,7 +13,7 @@ use tulle_model::name::WorkloadName;
 use tulle_model::registry::{Kind, KindId};
 use tulle_wire::node::{RefusedWorkload, Workload};
 
-use crate::objects::{DeleteOptions, ObjectError, Objects, Part, WriteOptions};
+use crate::objects::{ObjectError, Objects, Part, WriteOptions};
 
 /// The annotation that names the node.
 pub const NODE_ANNOTATION: &str = "tulle.dev/node";
@@ -194,21 +194,10 @@ async fn write(
 }
 
 async fn delete(objects: &Objects, node: &str, name: &WorkloadName) -> Result<(), ObjectError> {
-    let mut attempts = 0;
-    loop {
-        let Some(current) = objects.get(kind(), &name.namespace, &name.name)? else { return Ok(()) };
-        if holder(&current) != Some(node) {
-            return Ok(());
-        }
-        // Another node may take it over meanwhile.
-        let version = current["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok());
-        let options = DeleteOptions { resource_version: version, ..DeleteOptions::default() };
-        attempts += 1;
-        match objects.delete(kind(), &name.namespace, &name.name, &options).await {
-            Err(ObjectError::NotFound { .. }) => return Ok(()),
-            Err(ObjectError::Conflict { .. }) if attempts < ATTEMPTS => {}
-            result => return result.map(drop),
-        }
+    let own = |object: &Value| holder(object) == Some(node);
+    match objects.delete_where(kind(), &name.namespace, &name.name, own).await {
+        Err(ObjectError::NotFound { .. }) => Ok(()),
+        result => result.map(drop),
     }
 }
 

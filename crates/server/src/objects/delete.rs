@@ -42,6 +42,34 @@ impl Objects {
         options: &DeleteOptions,
     ) -> Result<Deleted, ObjectError> {
         check_deletable(kind, name)?;
+        let check = |object: &Value, revision| check_preconditions(kind, name, object, revision, options);
+        self.delete_checked(kind, namespace, name, options.dry_run, check).await
+    }
+
+    /// Deletes an object of which `wanted` holds then, whoever writes it meanwhile.
+    ///
+    /// # Errors
+    /// [`ObjectError::NotFound`] where there is none, or none of which it holds.
+    pub async fn delete_where(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Deleted, ObjectError> {
+        let not_found = || ObjectError::NotFound { kind, name: name.to_owned() };
+        let check = |object: &Value, _| wanted(object).then_some(()).ok_or_else(not_found);
+        self.delete_checked(kind, namespace, name, false, check).await
+    }
+
+    async fn delete_checked(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        dry_run: bool,
+        check: impl Fn(&Value, u64) -> Result<(), ObjectError>,
+    ) -> Result<Deleted, ObjectError> {
         let key = key::key(kind, namespace, name);
         for _ in 0..ATTEMPTS {
             let not_found = || ObjectError::NotFound { kind, name: name.to_owned() };
@@ -51,10 +79,10 @@ impl Objects {
                 let metadata = json!({ "name": name, "namespace": namespace });
                 json!({ "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata })
             });
-            check_preconditions(kind, name, &object, stored.revision, options)?;
+            check(&object, stored.revision)?;
             let waits = metadata::has_finalizers(&object)
                 || kind.id == KindId::Namespace && self.finalized_inside(name)?;
-            if options.dry_run || (waits && metadata::is_terminating(&object)) {
+            if dry_run || (waits && metadata::is_terminating(&object)) {
                 return Ok(Deleted { object, gone: !waits });
             }
             let precondition = Precondition::Revision(stored.revision);
