@@ -490,6 +490,60 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_store_keeps_its_trust_domain() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State { folder: folder.path().to_owned(), mark: None };
+        let store = Store::in_memory().unwrap();
+        let check = |domain: &str| state.check_domain(&store, &TrustDomain::new(domain).unwrap());
+        check("other.local").unwrap();
+        let owner = Owner { root: "00".to_owned(), roots: Vec::new(), trust_domain: "mesh.local".to_owned() };
+        store.put(OWNER, owner.encode(), Precondition::Absent).await.unwrap();
+        check("mesh.local").unwrap();
+        let error = check("other.local").unwrap_err();
+        assert!(matches!(&error, StateError::TrustDomain { kept } if kept == "mesh.local"), "{error}");
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_the_mark_is_said_and_is_no_other_server() {
+        let folder = tempfile::tempdir().unwrap();
+        // A mark that cannot be opened, and a folder that is none.
+        let mark = folder.path().join(MARK);
+        std::os::unix::fs::symlink(&mark, &mark).unwrap();
+        let error = State::look(folder.path(), false).unwrap_err();
+        assert!(matches!(error, StateError::Read { .. }), "{error}");
+        let file = folder.path().join("file");
+        fs::write(&file, "x").unwrap();
+        let error = State::look(&file, false).unwrap_err();
+        assert!(matches!(error, StateError::Write(_)), "{error}");
+    }
+
+    #[test]
+    fn what_is_there_of_a_mesh_is_named() {
+        for (parts, expected) in [
+            (&["ca/root.key"][..], "but ca/root.key is there"),
+            (&["ca/root.key", "ca/root.pem"], "but ca/root.pem, ca/root.key are there"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::create_dir(folder.path().join("ca")).unwrap();
+            for part in parts {
+                fs::write(folder.path().join(part), "x").unwrap();
+            }
+            let message = State::look(folder.path(), false).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_beside_a_root_is_none_of_a_killed_first_start() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Store::create(&folder.path().join(STORE), "/registry/x", b"{}").unwrap());
+        fs::create_dir(folder.path().join("ca")).unwrap();
+        fs::write(folder.path().join("ca/root.pem"), "x").unwrap();
+        let error = State::look(folder.path(), false).unwrap_err();
+        assert!(matches!(error, StateError::Part { .. }), "{error}");
+    }
+
+    #[tokio::test]
     async fn a_killed_first_start_from_before_the_mark_is_gone_on_with() {
         for (key, unfinished) in [("/registry/x", true), (OWNER, false), ("/tulle/nodes/web-1", false)] {
             let folder = tempfile::tempdir().unwrap();
