@@ -237,7 +237,8 @@ impl Core {
                     refused = true;
                 }
             }
-            if data.left == 0 && data.end {
+            // What ends with a refusal must not look whole.
+            if data.left == 0 && data.end && !refused {
                 stream.receiving = Way::Ended;
             }
             if count > 0 || stream.receiving == Way::Ended {

@@ -3,14 +3,16 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use tulle_model::name::WorkloadName;
 
 use super::*;
 use crate::budget::{Account, Accounts, Budget, Charge, Payer};
-use crate::http2::Unfit;
 use crate::http2::core::Core;
 use crate::http2::frame::{self, PREFACE, flag, kind};
+use crate::http2::stream::Way;
+use crate::http2::{Incoming, Unfit};
 
 fn account(memory: u64) -> (Arc<Budget>, Rc<Account>) {
     let budget = Budget::new(memory, 10);
@@ -175,6 +177,40 @@ fn client() -> Core {
     core.receive(&hello, Duration::ZERO);
     core.open().unwrap();
     core
+}
+
+/// What was not kept of it is nothing that has come: whoever reads on must not take it for the whole.
+#[tokio::test(flavor = "local")]
+async fn a_body_whose_end_is_refused_for_memory_does_not_end() {
+    const LAST: usize = 10_000;
+    for is_server in [true, false] {
+        let (_budget, account) = account(1 << 20);
+        let mut core = if is_server { server(&account) } else { client() };
+        core.payer = Charge::on(account.clone());
+        // POST, http, /, and an authority of one letter; or 200.
+        let block: &[u8] = if is_server { &[0x83, 0x86, 0x84, 0x01, 1, b'c'] } else { &[0x88] };
+        let mut bytes = Vec::new();
+        frame::head(&mut bytes, block.len(), kind::HEADERS, flag::END_HEADERS, 1);
+        bytes.extend(block);
+        core.receive(&bytes, Duration::ZERO);
+        let stream = core.streams.get_mut(&1).unwrap();
+        if !is_server {
+            stream.charge = Charge::on(account.clone());
+        }
+        // All has been said the other way.
+        stream.sending = Way::Ended;
+        let mut held = Charge::on(account.clone());
+        while held.resize(held.bytes() + 64).is_ok() {}
+        let mut bytes = Vec::new();
+        frame::head(&mut bytes, LAST, kind::DATA, flag::END_STREAM, 1);
+        bytes.resize(bytes.len() + LAST, 0);
+        core.receive(&bytes, Duration::ZERO);
+        let (head, ()) = http::Request::new(()).into_parts();
+        let handle = Handle(Rc::new(RefCell::new(core)), None);
+        let (_sender, mut receiver) = handle.incoming(&Incoming { id: 1, head, unfit: None });
+        let read = receiver.poll_data(&Context::from_waker(Waker::noop()));
+        assert!(matches!(read, Poll::Ready(Some(Err(_)))), "{is_server}: {read:?}");
+    }
 }
 
 /// The peer has heard of the windows.
