@@ -166,7 +166,7 @@ impl<'a> Query<'a> {
 
     /// What a name server says of that which the name stands for; `None` where it makes no sense.
     pub fn relayed(&self, aliases: &[Alias], said: &[u8]) -> Option<Bytes> {
-        let said = Message::from_vec(said).ok()?;
+        let said = Message::from_vec(said).ok().filter(|said| said.metadata.op_code == OpCode::Query)?;
         let (mut answer, _) = self.aliased(said.metadata.response_code, aliases);
         answer.metadata.truncation = said.metadata.truncation;
         for record in said.answers {
@@ -255,6 +255,7 @@ impl<'a> Query<'a> {
         Message::from_vec(answer).is_ok_and(|answer| {
             answer.metadata.id == id
                 && answer.metadata.message_type == MessageType::Response
+                && answer.metadata.op_code == OpCode::Query
                 && answer.queries == self.message.queries
         })
     }

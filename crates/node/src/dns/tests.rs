@@ -423,6 +423,23 @@ async fn upstream() -> SocketAddr {
     address
 }
 
+/// What a name server says of something else than a query (RFC 2136, say) has other rules: a client would not read it.
+#[test]
+fn an_answer_is_to_a_query() {
+    let mut asked = Message::query();
+    asked.metadata.id = 7;
+    asked.add_query(Question::query(Name::from_ascii("www.example.com.").unwrap(), RecordType::A));
+    let asked = asked.to_vec().unwrap();
+    let Parsed::Query(query) = super::answer::Query::parse(&asked) else { panic!("it is a query") };
+    for (code, is_answer) in [(OpCode::Query, true), (OpCode::Update, false), (OpCode::Notify, false)] {
+        let mut said = Message::response(7, code);
+        said.queries = Message::from_vec(&asked).unwrap().queries;
+        let said = said.to_vec().unwrap();
+        assert_eq!(query.is_answered_by(&said, 7), is_answer, "{code:?}");
+        assert_eq!(query.relayed(&[], &said).is_some(), is_answer, "{code:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_rest_is_forwarded() {
     let fixture = fixture(true, &[upstream().await]).await;
