@@ -29,6 +29,7 @@ pub fn documents(input: &[u8]) {
         let json = document.value.to_string();
         match document::parse(&json) {
             Ok(again) => assert!(matches!(&again[..], [one] if one.value == document.value), "{json}"),
+            Err(_) if has_long_key(&document.value) => {}
             Err(error) => panic!("{error}: {json}"),
         }
         if let Some(deletion) = object(text, document, &mut compiler) {
@@ -37,6 +38,18 @@ pub fn documents(input: &[u8]) {
     }
     compiler.apply_all(deletions);
     assert_eq!(compiler.services().count(), 0, "what is deleted is gone");
+}
+
+/// Whether a field's name, as JSON writes it, is longer than YAML takes without a `?` (YAML 1.2.2, section 7.4.2).
+fn has_long_key(value: &Value) -> bool {
+    const LONGEST: usize = 1024;
+    match value {
+        Value::Array(items) => items.iter().any(has_long_key),
+        Value::Object(fields) => fields.iter().any(|(name, field)| {
+            Value::from(name.as_str()).to_string().len() > LONGEST || has_long_key(field)
+        }),
+        _ => false,
+    }
 }
 
 /// Everything that is in a document has a place in the text.
