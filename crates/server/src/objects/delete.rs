@@ -1,5 +1,7 @@
 //! Deleting objects, with finalizers, and namespaces with all that is in them.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 use tulle_model::kinds::tulle::MESH;
 use tulle_model::registry::{KINDS, Kind, KindId};
@@ -43,7 +45,14 @@ impl Objects {
     ) -> Result<Deleted, ObjectError> {
         check_deletable(kind, name)?;
         let check = |object: &Value, revision| check_preconditions(kind, name, object, revision, options);
-        self.delete_checked(kind, namespace, name, options.dry_run, check).await
+        match self.delete_checked(kind, namespace, name, options.dry_run, check).await {
+            Err(ObjectError::NotFound { .. }) if options.resource_version.is_none() && !options.dry_run => {
+                let swept = self.swept.take(kind, namespace, name, options.uid.as_deref(), Instant::now());
+                let not_found = || ObjectError::NotFound { kind, name: name.to_owned() };
+                swept.map(|object| Deleted { object, gone: true }).ok_or_else(not_found)
+            }
+            result => result,
+        }
     }
 
     /// Deletes an object of which `wanted` holds then, whoever writes it meanwhile.
@@ -89,11 +98,12 @@ impl Objects {
             let result = if waits {
                 self.mark(kind, name, &key, &object, precondition).await
             } else if kind.id == KindId::Namespace {
-                let inside = key::inside(name);
-                self.store
-                    .delete_with(&key, precondition, inside)
-                    .await
-                    .map(|(revision, _)| (object, revision))
+                let objects = self.objects_inside(name)?;
+                let deleted = self.store.delete_with(&key, precondition, key::inside(name)).await;
+                deleted.map(|(revision, _)| {
+                    self.swept.remember(objects.into_iter(), Instant::now());
+                    (object, revision)
+                })
             } else {
                 self.store.delete(&key, precondition).await.map(|(revision, _)| (object, revision))
             };
@@ -152,16 +162,19 @@ impl Objects {
         Ok(found)
     }
 
-    /// Whether an object in a namespace has finalizers.
-    fn finalized_inside(&self, namespace: &str) -> Result<bool, StoreError> {
+    /// The objects in a namespace themselves, as far as they can be read.
+    fn objects_inside(&self, namespace: &str) -> Result<Vec<Value>, StoreError> {
+        let mut found = Vec::new();
         for kind in KINDS.iter().filter(|kind| kind.namespaced && !kind.is_view()) {
             let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX)?;
-            let objects = list.items.iter().filter_map(|(_, stored)| decode_at(&stored.value, 0).ok());
-            if objects.into_iter().any(|object| metadata::has_finalizers(&object)) {
-                return Ok(true);
-            }
+            found.extend(list.items.iter().filter_map(|(_, stored)| decode_at(&stored.value, 0).ok()));
         }
-        Ok(false)
+        Ok(found)
+    }
+
+    /// Whether an object in a namespace has finalizers.
+    fn finalized_inside(&self, namespace: &str) -> Result<bool, StoreError> {
+        Ok(self.objects_inside(namespace)?.iter().any(metadata::has_finalizers))
     }
 
     /// Deletes a namespace that was to go, with what is left in it, once no finalizer holds it any more.

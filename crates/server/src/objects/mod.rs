@@ -13,6 +13,7 @@ mod key;
 mod mesh;
 mod metadata;
 pub mod patch;
+mod swept;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -29,6 +30,7 @@ pub use error::{FieldProblem, ManagerConflict, ObjectError};
 pub(crate) use write::fuzzing;
 pub use write::{Part, UnknownFields, WriteOptions, Written};
 
+use self::swept::Swept;
 use crate::store::{self, Store, Stored};
 
 /// The key of an object in the store.
@@ -45,6 +47,7 @@ pub struct Objects {
     store: Store,
     /// The mesh's, where it is known: no Mesh object can name another.
     trust_domain: Option<Arc<str>>,
+    swept: Arc<Swept>,
 }
 
 /// Some objects of a kind, in the order of their namespaces and names.
@@ -108,7 +111,7 @@ pub struct ObjectWatch {
 impl Objects {
     /// The objects of a store. Makes sure that the namespace `default` is there, where there is room for it.
     pub async fn open(store: Store) -> Result<Self, ObjectError> {
-        let objects = Self { store, trust_domain: None };
+        let objects = Self { store, trust_domain: None, swept: Arc::default() };
         objects.ensure_default_namespace().await?;
         Ok(objects)
     }

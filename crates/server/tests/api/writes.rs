@@ -175,6 +175,14 @@ async fn namespaces_hold_what_is_in_them() {
     );
     assert_eq!(names(&api.get("/api/v1/services").await.expect(200)), ["a"]);
     api.get(shop).await.fails(404, "NotFound");
+    // `kubectl delete -f` of a file that begins with the namespace goes on with what was in it.
+    let uid = json!({ "preconditions": { "uid": "other" } });
+    api.delete(&format!("{shop}/services/b"), &uid).await.fails(404, "NotFound");
+    let gone = api.delete(&format!("{shop}/services/b"), &Value::Null).await.expect(200);
+    assert_eq!(gone["metadata"]["name"], "b");
+    for name in ["b", "c"] {
+        api.delete(&format!("{shop}/services/{name}"), &Value::Null).await.fails(404, "NotFound");
+    }
     api.delete("/api/v1/namespaces/default", &Value::Null).await.fails(403, "Forbidden");
 }
 
