@@ -1,6 +1,6 @@
 //! What hyper makes of the same bytes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -77,14 +77,15 @@ impl Write for Wire {
 /// The requests that hyper serves of a connection that stays open.
 pub(super) fn requests(bytes: &[u8]) -> Vec<Seen> {
     let seen: Rc<RefCell<Vec<Seen>>> = Rc::default();
+    let frames: Rc<Cell<usize>> = Rc::default();
     let wire = Wire { bytes: Bytes::copy_from_slice(bytes), ends: false, silent: false };
     let service = service_fn(|request: Request<Incoming>| {
-        let seen = seen.clone();
+        let (seen, frames) = (seen.clone(), frames.clone());
         let line = format!("{} {}", request.method(), request.uri());
         async move {
             let index = seen.borrow().len();
             seen.borrow_mut().push(Seen { line, body: Body::Waits });
-            let body = collect(request.into_body()).await;
+            let body = collect(request.into_body(), &frames).await;
             seen.borrow_mut()[index].body = body;
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         }
@@ -96,9 +97,9 @@ pub(super) fn requests(bytes: &[u8]) -> Vec<Seen> {
     // It wakes itself now and then: done when nothing changes any more.
     let mut rest = 0;
     while rest < 3 && connection.as_mut().poll(&mut cx).is_pending() {
-        let before = seen.borrow().len();
+        let before = (seen.borrow().len(), frames.get());
         let _ = connection.as_mut().poll(&mut cx);
-        rest = if seen.borrow().len() == before { rest + 1 } else { 0 };
+        rest = if (seen.borrow().len(), frames.get()) == before { rest + 1 } else { 0 };
     }
     seen.take()
 }
@@ -120,7 +121,7 @@ pub(super) fn answer(bytes: &[u8], method: &Method) -> Option<Seen> {
     let mut answering = pin!(async {
         let response = sender.send_request(request.ok()?).await.ok()?;
         let line = response.status().as_str().to_owned();
-        Some(Seen { line, body: collect(response.into_body()).await })
+        Some(Seen { line, body: collect(response.into_body(), &Cell::default()).await })
     });
     for _ in 0..100 {
         if let Poll::Ready(seen) = answering.as_mut().poll(&mut cx) {
@@ -131,10 +132,13 @@ pub(super) fn answer(bytes: &[u8], method: &Method) -> Option<Seen> {
     panic!("hyper does not come to an end with an answer");
 }
 
-async fn collect(mut body: Incoming) -> Body {
+/// All of a body; `frames` counts what comes of it.
+async fn collect(mut body: Incoming, frames: &Cell<usize>) -> Body {
     let mut whole = Vec::new();
     while !body.is_end_stream() {
-        match body.frame().await {
+        let frame = body.frame().await;
+        frames.set(frames.get() + 1);
+        match frame {
             Some(Ok(frame)) => whole.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
             Some(Err(_)) => return Body::Refused,
             None => break,
