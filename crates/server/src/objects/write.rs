@@ -261,6 +261,9 @@ impl Objects {
             return Err(ObjectError::BadRequest("metadata.managedFields must be nil".to_owned()));
         }
         let dropped = checks::prune(kind, &mut config, options.unknown_fields)?;
+        if let Some(repeated) = fields::repeated(kind, &config) {
+            return Err(ObjectError::BadRequest(repeated));
+        }
         let operation = Operation::Apply { config: &config, force };
         let change = |current: &Value| {
             let mut object = fields::merge_config(kind, current, &config, &options.manager, options.part);

@@ -271,6 +271,11 @@ pub(in crate::objects) fn merge_config(
     merged
 }
 
+/// Where an applied object has two items of the same key: it does not say which of them is to be.
+pub(in crate::objects) fn repeated(kind: &'static Kind, config: &Value) -> Option<String> {
+    typed::repeated(config, Schema::new(schema::schema(kind)))
+}
+
 /// Takes the managers out of an object.
 pub(in crate::objects) fn forget_managers(object: &mut Value) {
     metadata::of(object).remove("managedFields");

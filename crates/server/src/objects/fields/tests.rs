@@ -44,6 +44,30 @@ fn ports(object: &Value) -> Vec<i64> {
     object["spec"]["ports"].as_array().unwrap().iter().map(|port| port["port"].as_i64().unwrap()).collect()
 }
 
+/// Which of the two is to be cannot be said; Kubernetes refuses it, too.
+#[tokio::test]
+async fn an_applied_object_says_each_thing_once() {
+    let objects = objects().await;
+    let port = |name: &str, port: u16| json!({ "name": name, "port": port });
+    let twice = config(json!([port("a", 80), port("b", 81), port("c", 80)]), json!({}));
+    let once = config(json!([port("a", 80), port("b", 81)]), json!({}));
+    for there in [false, true] {
+        let refused = apply(&objects, "me", twice.clone(), true).await.unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            ".spec.ports: duplicate entries for key {\"port\":80,\"protocol\":\"TCP\"}",
+            "{there}"
+        );
+        apply(&objects, "me", once.clone(), false).await.unwrap();
+    }
+    let protocols = json!([
+        { "name": "a", "port": 80, "protocol": "TCP" },
+        { "name": "b", "port": 80, "protocol": "UDP" },
+    ]);
+    let other = apply(&objects, "me", config(protocols, json!({})), true).await;
+    assert!(!other.is_err_and(|error| error.to_string().contains("duplicate")), "they are two");
+}
+
 #[test]
 fn field_sets_are_read_back() {
     let json = json!({ "f:spec": { "f:ports": {

@@ -1,6 +1,6 @@
 //! Objects by their schema: which lists have items with keys, what is one value as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -101,6 +101,25 @@ pub(super) fn fields(value: &Value, schema: Schema<'_>) -> Node {
             }
         },
         _ => Node::leaf(),
+    }
+}
+
+/// Where a list has two items of the same key or value, in the words of Kubernetes.
+pub(super) fn repeated(value: &Value, schema: Schema<'_>) -> Option<String> {
+    match value {
+        Value::Object(map) if !schema.is_atomic_map() => map.iter().find_map(|(name, value)| {
+            let found = repeated(value, schema.property(name).0)?;
+            Some(format!(".{name}{found}"))
+        }),
+        Value::Array(items) => {
+            let mut seen = BTreeSet::new();
+            schema.elements(items)?.into_iter().find_map(|(element, item)| {
+                let found = repeated(item, schema.items());
+                let key = element.trim_start_matches("k:").trim_start_matches("v:").to_owned();
+                if seen.insert(element) { found } else { Some(format!(": duplicate entries for key {key}")) }
+            })
+        }
+        _ => None,
     }
 }
 

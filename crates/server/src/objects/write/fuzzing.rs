@@ -104,6 +104,7 @@ impl<'o> Changed<'o> {
         if admitted.is_err()
             || !config["metadata"]["managedFields"].is_null()
             || checks::prune(kind, &mut config, options.unknown_fields).is_err()
+            || fields::repeated(kind, &config).is_some()
         {
             return;
         }
