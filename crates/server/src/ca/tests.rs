@@ -7,14 +7,10 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::Issuer;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, ProtocolVersion, ServerConfig, ServerConnection,
-    SignatureScheme,
-};
+use rustls::{ClientConfig, ClientConnection, ProtocolVersion, ServerConfig, ServerConnection};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use tulle_model::identity::{SpiffeId, TrustDomain};
 
 use super::api::ApiAuthority;
@@ -22,6 +18,7 @@ use super::clients::Clients;
 use super::mesh::MeshAuthority;
 use super::seal::MasterKey;
 use super::*;
+use crate::any_server::AnyServer;
 use crate::grpc::tls::{ServerCertificate, tls};
 
 fn mesh(home: &Path, now: SystemTime) -> MeshAuthority {
@@ -162,45 +159,6 @@ fn an_issuer_is_known_by_its_name_and_its_key() {
         assert_eq!(signed_by(leaf.der(), issuer), expected);
     }
     assert!(!signed_by(&CertificateDer::from(b"x".to_vec()), &ours));
-}
-
-/// Takes any server.
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
 }
 
 type Credentials = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);

@@ -246,53 +246,13 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
-    use rustls::client::danger::HandshakeSignatureValid;
-    use rustls::{DigitallySignedStruct, SignatureScheme};
-    use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
     use tulle_model::identity::TrustDomain;
 
     use super::*;
+    use crate::any_server::AnyServer;
     use crate::ca::mesh::{MeshAuthority, NODE_LIFETIME};
     use crate::ca::seal::MasterKey;
     use crate::grpc::tls::{ServerCertificate, tls};
-
-    #[derive(Debug)]
-    struct AnyServer;
-
-    impl rustls::client::danger::ServerCertVerifier for AnyServer {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-            Ok(rustls::client::danger::ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, rustls::Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-        }
-    }
 
     #[tokio::test]
     async fn who_comes_with_an_expired_certificate_is_named_and_told() {
