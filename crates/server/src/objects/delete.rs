@@ -89,19 +89,19 @@ impl Objects {
                 json!({ "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata })
             });
             check(&object, stored.revision)?;
-            let waits = metadata::has_finalizers(&object)
-                || kind.id == KindId::Namespace && self.finalized_inside(name)?;
+            let is_namespace = kind.id == KindId::Namespace;
+            let inside = if is_namespace { self.objects_inside(name)? } else { Vec::new() };
+            let waits = [&object].into_iter().chain(&inside).any(metadata::has_finalizers);
             if dry_run || (waits && metadata::is_terminating(&object)) {
                 return Ok(Deleted { object, gone: !waits });
             }
             let precondition = Precondition::Revision(stored.revision);
             let result = if waits {
                 self.mark(kind, name, &key, &object, precondition).await
-            } else if kind.id == KindId::Namespace {
-                let objects = self.objects_inside(name)?;
+            } else if is_namespace {
                 let deleted = self.store.delete_with(&key, precondition, key::inside(name)).await;
                 deleted.map(|(revision, _)| {
-                    self.swept.remember(objects.into_iter(), Instant::now());
+                    self.swept.remember(inside.into_iter(), Instant::now());
                     (object, revision)
                 })
             } else {
@@ -172,11 +172,6 @@ impl Objects {
         Ok(found)
     }
 
-    /// Whether an object in a namespace has finalizers.
-    fn finalized_inside(&self, namespace: &str) -> Result<bool, StoreError> {
-        Ok(self.objects_inside(namespace)?.iter().any(metadata::has_finalizers))
-    }
-
     /// Deletes a namespace that was to go, with what is left in it, once no finalizer holds it any more.
     pub(super) async fn finish_namespace(&self, namespace: Option<&str>) -> Result<(), StoreError> {
         let Some(namespace) = namespace else { return Ok(()) };
@@ -184,7 +179,7 @@ impl Objects {
         let Some(stored) = self.store.get(&key)? else { return Ok(()) };
         let ends = decode_at(&stored.value, stored.revision)
             .is_ok_and(|object| metadata::is_terminating(&object) && !metadata::has_finalizers(&object));
-        if ends && !self.finalized_inside(namespace)? {
+        if ends && !self.objects_inside(namespace)?.iter().any(metadata::has_finalizers) {
             let inside = key::inside(namespace);
             match self.store.delete_with(&key, Precondition::Revision(stored.revision), inside).await {
                 Ok(_) | Err(StoreError::NotFound(_) | StoreError::Conflict { .. }) => {}
