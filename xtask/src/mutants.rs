@@ -54,11 +54,16 @@ pub fn of_change(root: &Path) -> Result<Option<Command>> {
     if guarded_diff(root, &Guards::read(root)?, &base)?.is_none() {
         return Ok(None);
     }
-    let mut command = Command::new(std::env::current_exe().context("this program")?);
+    let mut command = this_program();
     command.args(["mutants", "--no-baseline", "--since", &base]);
     command.args(["--most", &MOST_OF_CHANGE.to_string(), "--minutes", &MINUTES_OF_CHANGE.to_string()]);
     command.current_dir(root);
     Ok(Some(command))
+}
+
+/// This program, also when its file is another's by now: building the workspace replaces it.
+fn this_program() -> Command {
+    Command::new(format!("/proc/{}/exe", std::process::id()))
 }
 
 /// Tries the mutants that are selected, and names those that no unit test notices.
@@ -395,6 +400,22 @@ mod tests {
         let both = diff("@@ -6 +6 @@\n-    fn d() {}\n+    fn c() {}\n")
             + &diff("@@ -1 +1 @@\n-fn x() {}\n+fn a() {}\n");
         assert!(touches_production(&both, read));
+    }
+
+    #[test]
+    fn this_program_starts_when_its_file_is_gone() {
+        const COPY: &str = "XTASK_TEST_COPY";
+        if std::env::var_os(COPY).is_some() {
+            fs::remove_file(std::env::current_exe().unwrap()).unwrap();
+            assert!(this_program().arg("--list").status().unwrap().success());
+            return;
+        }
+        let copy = std::env::temp_dir().join(format!("xtask-copy-{}", std::process::id()));
+        fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+        let name = "mutants::tests::this_program_starts_when_its_file_is_gone";
+        let output = Command::new(&copy).args(["--exact", name]).env(COPY, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed") && !copy.exists(), "{said}");
     }
 
     #[test]
