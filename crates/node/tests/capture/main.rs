@@ -50,6 +50,8 @@ impl Other {
             workloads.iter().map(|(name, tcp, dns)| format!("{name} {tcp} {dns}")).collect();
         let mut process = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "captures_until_it_is_killed", "--nocapture"])
+            // Where tests run one at a time, their names stand before what they print, in the same line.
+            .args(["--test-threads", "2"])
             .env("TULLE_TEST_SCOPE", scope)
             .env("TULLE_TEST_WORKLOADS", workloads.join(","))
             .stdout(Stdio::piped())
