@@ -4,6 +4,7 @@ mod bench;
 mod dependencies;
 mod fuzz;
 mod gates;
+mod generated;
 mod instructions;
 mod mutants;
 mod order;
@@ -105,9 +106,7 @@ fn perform(task: Task, root: &Path) -> Result<()> {
         Task::Fuzz { minutes, targets } => fuzz::run(root, &targets, minutes),
         Task::Mutants { selection } => mutants::run(root, &selection),
         Task::Order { check } => order::run(root, check),
-        Task::Generate => run(cargo(root)
-            .args(["test", "-p", "tulle-wire", "--test", "generated"])
-            .env("TULLE_REGENERATE", "1")),
+        Task::Generate => generated::write(root),
         Task::Bench { options } => bench::run(root, &options),
         Task::Instructions { accept, kinds } => {
             if let Some(why) = instructions::run(root, accept, &kinds)? {

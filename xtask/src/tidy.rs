@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{dependencies, fuzz, mutants};
+use crate::{dependencies, fuzz, generated, mutants};
 
 /// Which crates of ours a crate may depend on (ARCHITECTURE.md): downwards only.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -48,6 +48,7 @@ pub fn run(root: &Path) -> Result<()> {
     }
     dependencies::unused(root, &mut problems)?;
     fuzz::check(root, &mut problems)?;
+    generated::check(root, &mut problems)?;
     mutants::check(root, &mut problems)?;
     if depends_on_ring(root)? {
         problems.push(

@@ -1,0 +1,24 @@
+//! Writes the Rust code of the `.proto` files.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+const PROTOS: &[&str] = &[
+    "envoy/service/discovery/v3/discovery.proto",
+    "tulle/discovery/v1/discovery.proto",
+    "tulle/node/v1/node.proto",
+];
+
+fn main() -> Result<()> {
+    let wire = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folder = wire.join("src/generated");
+    let descriptors = protox::compile(PROTOS, [wire.join("proto")])?;
+    fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
+    let mut build = tonic_prost_build::configure().btree_map(".").bytes(".").out_dir(&folder);
+    build = build.emit_rerun_if_changed(false);
+    build.compile_fds(descriptors).context("the descriptors could not be compiled")?;
+    Ok(())
+}

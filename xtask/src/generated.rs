@@ -1,0 +1,64 @@
+//! The protobuf code that is checked in, `crates/wire/src/generated`. What it was made from, and what was made, has its sums
+//! beside it: a change of either shows without the generator, which takes long to compile.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+/// Writes the code anew.
+pub fn write(root: &Path) -> Result<()> {
+    let wire = wire(root);
+    let mut generator = crate::cargo(root);
+    generator.args(["run", "--locked", "--manifest-path"]).arg(wire.join("generate/Cargo.toml"));
+    generator.arg("--target-dir").arg(crate::target(root).join("generate"));
+    crate::run(&mut generator)?;
+    let file = wire.join(SUMS);
+    fs::write(&file, sums(root)?).with_context(|| file.display().to_string())
+}
+
+/// Whether the code is what the generator has written, and from files that have not changed since.
+pub fn check(root: &Path, problems: &mut Vec<String>) -> Result<()> {
+    if fs::read_to_string(wire(root).join(SUMS)).unwrap_or_default() != sums(root)? {
+        problems.push(
+            "crates/wire: src/generated is not what its generator makes of proto: run `cargo xtask generate`"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+/// In the form of sha256sum(1).
+const SUMS: &str = "src/generated/SHA256SUMS";
+
+fn wire(root: &Path) -> PathBuf {
+    root.join("crates/wire")
+}
+
+fn sums(root: &Path) -> Result<String> {
+    let wire = wire(root);
+    let mut files = Vec::new();
+    for folder in ["generate", "proto", "src/generated"] {
+        collect(&wire.join(folder), &mut files)?;
+    }
+    let mut names: Vec<_> = files.iter().filter_map(|file| file.strip_prefix(&wire).ok()).collect();
+    names.retain(|name| !name.ends_with(SUMS));
+    names.sort();
+    let output = Command::new("sha256sum").current_dir(&wire).arg("--").args(names).output();
+    let output = output.context("sha256sum (Debian package coreutils) could not be started")?;
+    anyhow::ensure!(output.status.success(), "sha256sum: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
