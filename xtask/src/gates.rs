@@ -1,44 +1,53 @@
 //! What `cargo xtask test` holds a change against beside the tests: clippy, instructions per request, the
-//! order of functions, the mutants of what guards. Most tests wait for most of their time, so what compiles
+//! order of functions, the mutants of what guards. Setting up and most tests wait for most of their time, so what compiles
 //! for the gates does it meanwhile, at idle priority: the tests get the processor whenever they want it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc;
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 
-use crate::setup::Tools;
+use crate::setup::{self, Tools};
 use crate::{instructions, mutants, order};
 
+const RELEASE: &str = "release build";
 const MUTANTS: &str = "mutants";
 
 /// Runs the tests and every gate, also where one of them fails, and names what failed.
-pub fn run(root: &Path, tools: &Tools, tests: &mut Command) -> Result<()> {
-    // Clippy comes late: `cargo test` must have the lock of its folder first.
-    let mut commands = vec![("release build", crate::release_build(root)), ("clippy", crate::clippy(root))];
-    let mutants = mutants::of_change(root)?;
-    let tried = mutants.is_some();
-    commands.extend(mutants.map(|command| (MUTANTS, command)));
-    let compiling = Idle::start(root, commands);
+pub fn run(root: &Path) -> Result<()> {
+    let idle = Idle::start(root);
+    idle.then(RELEASE, crate::release_build(root));
+    let tools = setup::run(root)?;
+    crate::build(root)?;
+    idle.then("clippy", crate::clippy(root));
+    if let Some(command) = mutants::of_change(root)? {
+        idle.then(MUTANTS, command);
+    }
+
     let mut failed = Vec::new();
     let mut note = |what: &str, result: Result<()>| {
+        let passed = result.is_ok();
         if let Err(e) = result {
             eprintln!("error: {e:#}");
             failed.push(what.to_owned());
         }
+        passed
     };
-    note("tests", crate::run(tests));
-    for (what, result) in compiling.finish() {
-        note(what, result);
+    note("tests", crate::run(&mut crate::tests(root, &tools, None)));
+    for (what, result) in idle.results() {
+        let passed = note(what, result);
+        if what == RELEASE && passed {
+            note("instructions", count(root, &tools));
+            note("order", order::run(root, true));
+        }
+        if what == MUTANTS {
+            // How many were tried, and how many were not.
+            println!("{}", last_lines(&said(&crate::target(root).join("gates"), MUTANTS), 1));
+        }
     }
-    if tried {
-        // How many were tried, and how many were not.
-        println!("{}", last_lines(&said(&crate::target(root).join("gates"), MUTANTS), 1));
-    }
-    note("instructions", count(root, tools));
-    note("order", order::run(root, true));
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
@@ -55,22 +64,34 @@ fn count(root: &Path, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-type Finished = Vec<(&'static str, Result<()>)>;
-
-/// Commands that run one after the other, each when the processor has nothing else to do.
-struct Idle(JoinHandle<Finished>);
+/// Commands that run one after the other, each when the processor has nothing else to do. They end with this program.
+struct Idle {
+    commands: mpsc::Sender<(&'static str, Command)>,
+    results: mpsc::Receiver<(&'static str, Result<()>)>,
+}
 
 impl Idle {
-    fn start(root: &Path, commands: Vec<(&'static str, Command)>) -> Self {
+    fn start(root: &Path) -> Self {
         let folder = crate::target(root).join("gates");
-        let perform = move || {
-            commands.into_iter().map(|(what, command)| (what, run_idle(what, &command, &folder))).collect()
-        };
-        Self(thread::spawn(perform))
+        let (commands, waiting) = mpsc::channel::<(&'static str, Command)>();
+        let (done, results) = mpsc::channel();
+        thread::spawn(move || {
+            for (what, command) in waiting {
+                // Nobody waits for the result where the tests could not be built.
+                let _ = done.send((what, run_idle(what, &command, &folder)));
+            }
+        });
+        Self { commands, results }
     }
 
-    fn finish(self) -> Finished {
-        self.0.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    fn then(&self, what: &'static str, command: Command) {
+        self.commands.send((what, command)).expect("the thread ends after its commands");
+    }
+
+    /// What became of each command, as soon as it has ended, in the order of the commands.
+    fn results(self) -> impl Iterator<Item = (&'static str, Result<()>)> {
+        drop(self.commands);
+        self.results.into_iter()
     }
 }
 
@@ -79,13 +100,14 @@ fn run_idle(what: &str, command: &Command, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     let said = said(folder, what);
     let output = File::create(&said).with_context(|| said.display().to_string())?;
-    let mut idle = Command::new("chrt");
-    idle.args(["--idle", "0"]).arg(command.get_program()).args(command.get_args());
+    let mut idle = Command::new("setpriv");
+    idle.args(["--pdeathsig", "KILL", "chrt", "--idle", "0"]);
+    idle.arg(command.get_program()).args(command.get_args());
     if let Some(folder) = command.get_current_dir() {
         idle.current_dir(folder);
     }
     idle.stderr(output.try_clone()?).stdout(output);
-    let status = idle.status().context("chrt (Debian package util-linux) could not be started")?;
+    let status = idle.status().context("setpriv (Debian package util-linux) could not be started")?;
     if !status.success() {
         bail!("{what}: {status}\n{}", last_lines(&said, 100));
     }

@@ -119,24 +119,31 @@ fn perform(task: Task, root: &Path) -> Result<()> {
 
 fn test(root: &Path, filter: Option<&str>) -> Result<()> {
     let started = Instant::now();
-    let tools = setup::run(root)?;
     tidy::run(root)?;
     run(cargo(root).args(["fmt", "--all", "--check"])).context("run `cargo fmt --all`")?;
+    if filter.is_some() {
+        let tools = setup::run(root)?;
+        build(root)?;
+        run(&mut tests(root, &tools, filter))?;
+    } else {
+        gates::run(root)?;
+    }
+    println!("all tests passed in {} s", started.elapsed().as_secs());
+    Ok(())
+}
 
-    // The stories drive the real binary, so it is built first; the same profile as the tests.
-    run(cargo(root).args(["build", "--workspace", "--all-targets"]))?;
-    let mut tests = cargo_test(root, &tools, "debug");
+/// The stories drive the real binary, so it is built first; the same profile as the tests.
+fn build(root: &Path) -> Result<()> {
+    run(cargo(root).args(["build", "--workspace", "--all-targets"]))
+}
+
+fn tests(root: &Path, tools: &setup::Tools, filter: Option<&str>) -> Command {
+    let mut tests = cargo_test(root, tools, "debug");
     tests.args(["--workspace", "--no-fail-fast"]);
     tests.args(filter);
     // Stories share the host's ports and cores: one at a time.
     tests.args(["--", "--test-threads", "2"]);
-    if filter.is_some() {
-        run(&mut tests)?;
-    } else {
-        gates::run(root, &tools, &mut tests)?;
-    }
-    println!("all tests passed in {} s", started.elapsed().as_secs());
-    Ok(())
+    tests
 }
 
 /// In full they need the release binary: some of them measure.
