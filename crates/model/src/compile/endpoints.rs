@@ -1,5 +1,7 @@
-//! Where a service runs: the workloads that its selector selects, or what its EndpointSlices say.
+//! Where a service runs: the workloads that its selector selects, and what EndpointSlices of others say.
 
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Compiler;
@@ -11,22 +13,34 @@ impl Compiler {
     pub(super) fn compile_endpoints(&mut self, name: &ServiceName) -> Option<EndpointSet> {
         self.work.endpoints += 1;
         let form = self.services.get(name).filter(|form| !form.is_alias())?;
-        let endpoints = if form.selector.is_empty() {
-            let (endpoints, hostnames): (Vec<_>, Vec<_>) =
-                self.endpoints_of_slices(name, form).into_iter().unzip();
-            let endpoints = endpoints.into_iter().map(|e| (Arc::new(e), 0)).collect();
-            return Some(EndpointSet::new(name.clone(), endpoints).with_hostnames(hostnames));
-        } else {
-            let candidates = self.selectors.workloads(&name.namespace, &form.selector);
-            let endpoint = |workload: &WorkloadName| {
-                let found = self.workloads.get(workload).filter(|w| form.selects(&w.labels))?;
-                Some((Arc::new(endpoint_of_workload(form, workload, found)?), found.stale_since))
-            };
-            candidates.filter_map(endpoint).collect()
-        };
-        Some(EndpointSet::new(name.clone(), endpoints))
+        let selected = self.endpoints_of_workloads(name, form);
+        let mut given = self.endpoints_of_slices(name, form);
+        if !given.is_empty() {
+            // A workload is reached as one, also where a slice has its address.
+            let taken: HashSet<_> = selected.iter().flat_map(|(endpoint, _)| places(endpoint)).collect();
+            given.retain(|(endpoint, _)| !places(endpoint).any(|place| taken.contains(&place)));
+        }
+        let (mut endpoints, mut hostnames): (Vec<_>, Vec<_>) =
+            given.into_iter().map(|(endpoint, hostname)| ((Arc::new(endpoint), 0), hostname)).unzip();
+        endpoints.extend(selected);
+        hostnames.resize(endpoints.len(), Arc::default());
+        Some(EndpointSet::new(name.clone(), endpoints).with_hostnames(hostnames))
     }
 
+    /// The workloads that the service selects, each with the time since when it is stale.
+    fn endpoints_of_workloads(&self, name: &ServiceName, form: &ServiceForm) -> Vec<(Arc<Endpoint>, i64)> {
+        if form.selector.is_empty() {
+            return Vec::new();
+        }
+        let candidates = self.selectors.workloads(&name.namespace, &form.selector);
+        let endpoint = |workload: &WorkloadName| {
+            let found = self.workloads.get(workload).filter(|w| form.selects(&w.labels))?;
+            Some((Arc::new(endpoint_of_workload(form, workload, found)?), found.stale_since))
+        };
+        candidates.filter_map(endpoint).collect()
+    }
+
+    /// What the slices of others say, each endpoint with its name in the service.
     fn endpoints_of_slices(&self, name: &ServiceName, form: &ServiceForm) -> Vec<(Endpoint, Arc<str>)> {
         let mut endpoints: Vec<(Endpoint, Arc<str>)> = Vec::new();
         for slice in self.slices_by_service.get(name).filter_map(|slice| self.slices.get(slice)) {
@@ -59,6 +73,11 @@ impl Compiler {
         });
         endpoints
     }
+}
+
+/// Where an endpoint answers for each of its ports.
+fn places(endpoint: &Endpoint) -> impl Iterator<Item = (IpAddr, PortMapping)> + '_ {
+    endpoint.ports.iter().map(|&port| (endpoint.address, port))
 }
 
 /// `None`: it may not take traffic, or has none of the service's ports.

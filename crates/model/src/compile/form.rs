@@ -60,7 +60,7 @@ pub(super) type Labels = BTreeMap<String, String>;
 pub(super) struct ServiceForm {
     /// TCP ports only, ordered by number, each once.
     pub ports: Vec<ServicePortForm>,
-    /// Empty: EndpointSlices say who answers.
+    /// Empty: only EndpointSlices say who answers.
     pub selector: Labels,
     pub shape: Shape,
 }

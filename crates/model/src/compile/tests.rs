@@ -151,6 +151,39 @@ fn slices_are_the_endpoints_of_services_without_selector() {
     assert_eq!(compiler.endpoints(&name("shop/db")).unwrap().endpoints.len(), 1);
 }
 
+/// As in Kubernetes, whose proxies take all slices of a service, whoever keeps them.
+#[test]
+fn slices_of_others_add_to_what_a_service_selects() {
+    let mut compiler = compiler();
+    compiler.apply_all([service("c", json!({ "name": "http", "port": 80, "targetPort": 8080 }))]);
+    compiler.apply(workload("c-1", "c", true));
+    let selected = compiler.endpoints(&name("shop/c")).unwrap().endpoints[0].clone();
+    let (address, port) = (selected.address.to_string(), selected.target_port(80).unwrap());
+    let slice = |addresses: &[&str], port: u16| {
+        let endpoints: Vec<_> =
+            addresses.iter().map(|a| json!({ "addresses": [a], "hostname": "old" })).collect();
+        let labels = json!({ "kubernetes.io/service-name": "c" });
+        let metadata = json!({ "namespace": "shop", "name": "by-hand", "labels": labels });
+        let ports = json!([{ "name": "http", "port": port }]);
+        put(
+            KindId::EndpointSlice,
+            json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports }),
+        )
+    };
+    compiler.apply(slice(&["192.0.2.1", &address], port));
+    let set = compiler.endpoints(&name("shop/c")).unwrap();
+    assert_eq!(set.endpoints.len(), 2);
+    assert_eq!((set.endpoints[0].address, &set.endpoints[0].workload), ("192.0.2.1".parse().unwrap(), &None));
+    assert_eq!(set.endpoints[1], selected);
+    assert_eq!((set.hostname(0).map(|name| &**name), set.hostname(1)), (Some("old"), None));
+    assert_eq!(compiler.own_slices(&name("shop/c"))[0].fields()["endpoints"].as_array().unwrap().len(), 1);
+    // Another port of that address is somebody else's.
+    compiler.apply(slice(&[&address], port + 1));
+    assert_eq!(compiler.endpoints(&name("shop/c")).unwrap().endpoints.len(), 2);
+    compiler.apply(delete(KindId::EndpointSlice, "shop/by-hand"));
+    assert_eq!(compiler.endpoints(&name("shop/c")).unwrap().endpoints, [selected]);
+}
+
 #[test]
 fn references_that_lead_nowhere_get_their_share_and_say_so() {
     let mut compiler = compiler();
