@@ -12,7 +12,7 @@ use tulle_model::document::{self, Document};
 use tulle_model::kubernetes::{self, Meaning};
 use tulle_model::name::ServiceName;
 use tulle_model::registry::{self, Kind};
-use tulle_model::validate::{self, Code, FieldError};
+use tulle_model::validate::{self, Code, FieldError, OfferedPort};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
 use crate::exit::Result;
@@ -138,10 +138,8 @@ impl ManifestSet {
         diagnostics: &mut Diagnostics,
     ) {
         let document = Arc::new(document);
-        let values = match items_of(&document.value) {
-            Some(items) => items.enumerate().map(|(i, v)| (format!("/items/{i}"), v)).collect(),
-            None => vec![(String::new(), document.value.clone())],
-        };
+        let mut values = Vec::new();
+        flatten(&document.value, String::new(), &mut values);
         for (prefix, value) in values {
             match skipped(&value).filter(|_| !strict) {
                 Some(name) => self.skipped.push(name),
@@ -158,6 +156,17 @@ impl ManifestSet {
             count => format!("{count} objects were skipped: their kinds are"),
         };
         Some(format!("{objects} of Kubernetes, and without meaning here (--strict refuses that)"))
+    }
+}
+
+/// The object, or those of a list and of lists in it, each with its pointer in the document.
+fn flatten(value: &Value, pointer: String, objects: &mut Vec<(String, Value)>) {
+    let Some(items) = items_of(value) else {
+        objects.push((pointer, value.clone()));
+        return;
+    };
+    for (index, item) in items.enumerate() {
+        flatten(&item, format!("{pointer}/items/{index}"), objects);
     }
 }
 
@@ -403,7 +412,7 @@ pub fn find_duplicates(manifests: &[Manifest], diagnostics: &mut Diagnostics) {
 /// as help. Without it the manifests are only a part, and services that are not there are nobody's fault.
 pub fn check_references(
     manifests: &[Manifest],
-    known: impl Fn(&ServiceName) -> Option<Vec<u16>>,
+    known: impl Fn(&ServiceName) -> Option<Vec<OfferedPort>>,
     missing: Option<&str>,
     diagnostics: &mut Diagnostics,
 ) {
@@ -453,6 +462,11 @@ mod tests {
         assert_eq!((objects, &*wrong), (vec!["Service c".to_owned(), "Namespace n".to_owned()], ""));
         let list = "{apiVersion: apps/v1, kind: DeploymentList, items: [{metadata: {name: d}}]}";
         assert_eq!(read(list), (vec!["deployment.apps/d".to_owned()], String::new()));
+        let inner =
+            format!("{{apiVersion: v1, kind: List, items: [{whole}, {{kind: List, apiVersion: v1}}]}}");
+        let (objects, wrong) = read(&format!("{{apiVersion: v1, kind: List, items: [{inner}, {whole}]}}"));
+        assert_eq!(objects, ["Namespace n", "Namespace n"]);
+        assert!(wrong.contains("no matches for kind \"List\""), "{wrong}");
         let (_, wrong) = read(&format!("{{apiVersion: v1, kind: List, items: [{service}]}}"));
         assert!(wrong.contains("apiVersion: it is missing"), "{wrong}");
         let (_, wrong) = read(&format!("{{apiVersion: v1, kind: ServiceLits, items: [{service}]}}"));

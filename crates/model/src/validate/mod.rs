@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 pub use self::field::{Code, FieldError, FieldPath, Segment};
 use self::field::{Errors, Field};
 pub(crate) use self::gateway::HOSTNAMES_IGNORED;
-pub use self::references::check_references;
+pub use self::references::{OfferedPort, check_references, service_ports};
 use crate::registry::{Kind, KindId};
 use crate::schema::schema;
 

@@ -10,24 +10,40 @@ use super::suggest::did_you_mean;
 use crate::name::ServiceName;
 use crate::registry::{Kind, KindId};
 
+/// A port of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferedPort {
+    pub number: u16,
+    /// Empty where it has none.
+    pub name: String,
+}
+
+/// The ports of a Service, as far as they can be read.
+pub fn service_ports(service: &Value) -> Vec<OfferedPort> {
+    let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+    let read = |port: &Value| {
+        let number = u16::try_from(port["port"].as_i64()?).ok()?;
+        Some(OfferedPort { number, name: port["name"].as_str().unwrap_or_default().to_owned() })
+    };
+    ports.filter_map(read).collect()
+}
+
 /// Finds the references of routes that lead nowhere: to services, or ports of services, that
-/// exist neither among `objects` nor for `known`, which answers with the ports of a service.
+/// exist neither among `objects` nor for `known`.
 ///
 /// Each error comes with the index of its object. A route whose service is created later is
 /// accepted by the API, and says in its status what is missing; this is for tools that look at all
 /// of a configuration before it is applied.
 pub fn check_references<K: Borrow<Kind>, V: Borrow<Value>>(
     objects: &[(K, V)],
-    known: impl Fn(&ServiceName) -> Option<Vec<u16>>,
+    known: impl Fn(&ServiceName) -> Option<Vec<OfferedPort>>,
 ) -> Vec<(usize, FieldError)> {
-    let mut services: HashMap<ServiceName, Vec<u16>> = HashMap::new();
+    let mut services: HashMap<ServiceName, Vec<OfferedPort>> = HashMap::new();
     for (kind, object) in objects {
         if kind.borrow().id == KindId::Service {
-            let object = Field::root(object.borrow());
-            let Some(name) = object.get("metadata").and_then(|m| m.get_str("name").map(str::to_owned)) else {
-                continue;
-            };
-            services.insert(ServiceName::new(namespace(&object), name), ports(&object));
+            let object = object.borrow();
+            let Some(name) = object["metadata"]["name"].as_str() else { continue };
+            services.insert(ServiceName::new(namespace(&Field::root(object)), name), service_ports(object));
         }
     }
     let lookup = Services { given: &services, known: &known };
@@ -49,23 +65,18 @@ fn namespace<'a>(object: &Field<'a>) -> &'a str {
     namespace.filter(|n| !n.is_empty()).unwrap_or("default")
 }
 
-fn ports(service: &Field<'_>) -> Vec<u16> {
-    let Some(spec) = service.get("spec") else { return Vec::new() };
-    spec.items("ports").filter_map(|p| u16::try_from(p.get_int("port")?).ok()).collect()
-}
-
 struct Services<'a, F> {
-    given: &'a HashMap<ServiceName, Vec<u16>>,
+    given: &'a HashMap<ServiceName, Vec<OfferedPort>>,
     known: &'a F,
 }
 
-impl<F: Fn(&ServiceName) -> Option<Vec<u16>>> Services<'_, F> {
-    fn ports(&self, name: &ServiceName) -> Option<Vec<u16>> {
+impl<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>> Services<'_, F> {
+    fn ports(&self, name: &ServiceName) -> Option<Vec<OfferedPort>> {
         self.given.get(name).cloned().or_else(|| (self.known)(name))
     }
 }
 
-fn check_route<F: Fn(&ServiceName) -> Option<Vec<u16>>>(
+fn check_route<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>>(
     route: &Field<'_>,
     services: &Services<'_, F>,
     errors: &mut Errors,
@@ -103,7 +114,7 @@ fn check_route<F: Fn(&ServiceName) -> Option<Vec<u16>>>(
     }
 }
 
-fn check_service<F: Fn(&ServiceName) -> Option<Vec<u16>>>(
+fn check_service<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>>(
     reference: &Field<'_>,
     own: &str,
     services: &Services<'_, F>,
@@ -129,15 +140,29 @@ fn check_service<F: Fn(&ServiceName) -> Option<Vec<u16>>>(
     if let Some(port) = reference.get("port")
         && let Some(number) = port.value.as_i64()
         && (1..=65535).contains(&number)
-        && !ports.iter().any(|p| i64::from(*p) == number)
+        && !ports.iter().any(|p| i64::from(p.number) == number)
     {
-        let offered = match ports.as_slice() {
-            [] => "it has none".to_owned(),
-            [first, rest @ ..] => {
-                rest.iter().fold(format!("it has {first}"), |list, port| format!("{list}, {port}"))
-            }
-        };
-        let message = format!("the Service `{name}` has no port {number}: {offered}");
+        let message = format!("the Service `{name}` has no port {number}: {}", offered(&ports));
         errors.push(&port, Code::NotFound, message);
+    }
+    if let Some(section) = reference.get("sectionName")
+        && let Some(wanted) = section.str().filter(|wanted| !wanted.is_empty())
+        && !ports.iter().any(|p| p.name == wanted)
+    {
+        let shown = shown(section.value);
+        let message = format!("the Service `{name}` has no port named {shown}: {}", offered(&ports));
+        errors.push(&section, Code::NotFound, message);
+    }
+}
+
+/// What ports there are: `it has 80 (http), 81`.
+fn offered(ports: &[OfferedPort]) -> String {
+    let port = |port: &OfferedPort| match &*port.name {
+        "" => port.number.to_string(),
+        name => format!("{} ({name})", port.number),
+    };
+    match ports {
+        [] => "it has none".to_owned(),
+        ports => format!("it has {}", ports.iter().map(port).collect::<Vec<_>>().join(", ")),
     }
 }

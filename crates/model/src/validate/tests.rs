@@ -601,6 +601,11 @@ fn references_to_what_does_not_exist_are_found() {
         let spec = json!({ "parentRefs": [parent], "rules": [{ "backendRefs": [{ "name": backend, "port": port }] }] });
         (KindId::HttpRoute.kind(), object(KindId::HttpRoute, spec))
     };
+    let section = |parent: &str, section: &str| {
+        let (kind, mut route) = route(parent, "orders", 80);
+        route["spec"]["parentRefs"][0]["sectionName"] = section.into();
+        (kind, route)
+    };
     let gateway =
         (KindId::TcpRoute.kind(), object(KindId::TcpRoute, json!({ "parentRefs": [{ "name": "g" }] })));
     let objects = [
@@ -609,18 +614,25 @@ fn references_to_what_does_not_exist_are_found() {
         route("orders", "stored", 81),
         route("x", "orders", 81),
         gateway,
+        section("stored", "admin"),
+        section("stored", "admins"),
+        section("orders", ""),
     ];
-    let known = |name: &crate::name::ServiceName| (&*name.name == "stored").then(|| vec![80, 90]);
+    let known = |name: &crate::name::ServiceName| {
+        let port = |number, name: &str| OfferedPort { number, name: name.to_owned() };
+        (&*name.name == "stored").then(|| vec![port(80, ""), port(90, "admin")])
+    };
     let found: Vec<(usize, String)> = check_references(&objects, known)
         .into_iter()
         .map(|(index, error)| (index, error.to_string()))
         .collect();
     assert_eq!(found, [
         (1, "spec.rules[0].backendRefs[0].name: there is no Service `order` in the namespace `default`; did you mean `orders`?".to_owned()),
-        (2, "spec.rules[0].backendRefs[0].port: the Service `default/stored` has no port 81: it has 80, 90".to_owned()),
+        (2, "spec.rules[0].backendRefs[0].port: the Service `default/stored` has no port 81: it has 80, 90 (admin)".to_owned()),
         (3, "spec.parentRefs[0].name: there is no Service `x` in the namespace `default`".to_owned()),
         (3, "spec.rules[0].backendRefs[0].port: the Service `default/orders` has no port 81: it has 80".to_owned()),
         (4, "spec.parentRefs[0]: `Gateway` as parent is not supported yet: expected a Service (`group: \"\"`, `kind: Service`)".to_owned()),
+        (6, "spec.parentRefs[0].sectionName: the Service `default/stored` has no port named `admins`: it has 80, 90 (admin)".to_owned()),
     ]);
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tulle_model::legible::legible;
 use tulle_model::name::ServiceName;
 use tulle_model::registry::{Kind, KindId};
+use tulle_model::validate::service_ports;
 
 use super::get::qualified_singular;
 use crate::client::{Client, ClientArgs, JSON, Query, resource};
@@ -101,10 +102,7 @@ async fn check(client: &Client, manifests: &[Manifest]) -> Result<()> {
         let list = client.get(&resource(KindId::Service.kind(), Some(&namespace), None), JSON).await?;
         for service in list["items"].as_array().into_iter().flatten() {
             let name = service["metadata"]["name"].as_str().unwrap_or_default();
-            let ports = service["spec"]["ports"].as_array().into_iter().flatten();
-            let ports: Vec<_> =
-                ports.filter_map(|p| p["port"].as_u64().and_then(|p| u16::try_from(p).ok())).collect();
-            services.insert(ServiceName::new(namespace.as_str(), name), ports);
+            services.insert(ServiceName::new(namespace.as_str(), name), service_ports(service));
         }
     }
     let known = |name: &ServiceName| services.get(name).cloned();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tulle_model::name::{ServiceName, dns_label_problem};
+use tulle_model::validate::OfferedPort;
 
 use super::command;
 use super::field::{Field, Reader};
@@ -31,9 +32,11 @@ pub struct Config {
 
 impl Config {
     /// The ports of a Service, where it is one of ours.
-    pub fn ports_of(&self, name: &ServiceName) -> Option<Vec<u16>> {
+    pub fn ports_of(&self, name: &ServiceName) -> Option<Vec<OfferedPort>> {
         let service = self.services.iter().find(|s| s.name == *name.name)?;
-        (*name.namespace == self.namespace).then(|| service.ports.iter().map(|p| p.port).collect())
+        let offered =
+            |port: &Port| OfferedPort { number: port.port, name: port.name.clone().unwrap_or_default() };
+        (*name.namespace == self.namespace).then(|| service.ports.iter().map(offered).collect())
     }
 }
 
