@@ -28,7 +28,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Set up what the tests need, then check the house rules, run every test, clippy and the gates of the
+    /// Check the house rules, set up what the tests need, run every test, clippy and the gates of the
     /// release build (instructions per request, order of functions), and mutants of what a change touches
     Test {
         /// Only the tests whose name contains this text
