@@ -130,6 +130,28 @@ async fn an_apply_creates_merges_and_drops() {
     assert_eq!(merged["spec"]["type"], "ClusterIP");
 }
 
+/// Also where what stood between its items goes with the first time.
+#[tokio::test]
+async fn what_is_applied_again_stays_in_its_order() {
+    let objects = objects().await;
+    let port = |port: u16| json!({ "port": port, "name": format!("p{port}") });
+    let list = |numbers: &[u16]| config(numbers.iter().map(|number| port(*number)).collect(), json!({}));
+    apply(&objects, "one", list(&[80, 82, 84]), false).await.unwrap();
+    let others = json!({ "spec": { "ports": [port(90)] } });
+    apply(&objects, "two", others, false).await.unwrap();
+    for (wanted, expected) in [
+        (&[79, 80][..], &[79, 80, 90][..]),
+        (&[80, 79], &[80, 90, 79]),
+        (&[79, 80], &[79, 80, 90]),
+        (&[80, 90], &[80, 90]),
+        (&[90, 80], &[90, 80]),
+    ] {
+        let applied = apply(&objects, "one", list(wanted), false).await.unwrap();
+        assert_eq!(ports(&applied), expected, "{wanted:?}");
+        assert_eq!(apply(&objects, "one", list(wanted), false).await.unwrap(), applied, "{wanted:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_field_of_another_manager_is_a_conflict_until_forced() {
     let objects = objects().await;

@@ -242,22 +242,27 @@ pub(super) fn merge(live: &Value, config: &Value, schema: Schema<'_>) -> Value {
     }
 }
 
-/// In the order of the config where that names all items, else those that are there come first.
+/// The items of the config in its order; each of the others behind the item of the config that it is behind already, or
+/// before all of them. So what is applied again changes nothing, also where others have gone in between.
 fn merge_items(live: &[(String, &Value)], config: &[(String, &Value)], schema: Schema<'_>) -> Vec<Value> {
-    fn by_element<'a>(items: &'a [(String, &Value)]) -> BTreeMap<&'a str, &'a Value> {
-        items.iter().map(|(element, value)| (element.as_str(), *value)).collect()
+    let known: BTreeMap<&str, &Value> = live.iter().map(|(element, item)| (&**element, *item)).collect();
+    let wanted: BTreeSet<&str> = config.iter().map(|(element, _)| &**element).collect();
+    let mut behind: BTreeMap<Option<&str>, Vec<&Value>> = BTreeMap::new();
+    let mut before = None;
+    for (element, item) in live {
+        match wanted.get(&**element) {
+            Some(&element) => before = Some(element),
+            None => behind.entry(before).or_default().push(item),
+        }
     }
-    let (known, wanted) = (by_element(live), by_element(config));
-    let merged = |element: &str| match (known.get(element), wanted.get(element)) {
-        (Some(live), Some(wanted)) => Some(merge(live, wanted, schema)),
-        (Some(only), None) | (None, Some(only)) => Some((*only).clone()),
-        (None, None) => None,
-    };
-    if known.keys().all(|element| wanted.contains_key(element)) {
-        return config.iter().filter_map(|(element, _)| merged(element)).collect();
+    let mut items = Vec::new();
+    items.extend(behind.remove(&None).unwrap_or_default().into_iter().cloned());
+    for (element, item) in config {
+        let live = known.get(&**element);
+        items.push(live.map_or_else(|| (*item).clone(), |live| merge(live, item, schema)));
+        items.extend(behind.remove(&Some(&**element)).unwrap_or_default().into_iter().cloned());
     }
-    let new = config.iter().filter(|(element, _)| !known.contains_key(element.as_str()));
-    live.iter().chain(new).filter_map(|(element, _)| merged(element)).collect()
+    items
 }
 
 /// Takes out of a value what is in `dropped` and in nobody's set.
