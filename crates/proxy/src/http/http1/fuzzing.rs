@@ -17,6 +17,7 @@ use super::in_pieces::{Pieces, ready};
 use super::input::{Input, NoHead};
 use super::output::Sending;
 use crate::budget::Charge;
+use crate::http::FIELD_LIMIT;
 use crate::http::headers::normalize_request;
 use crate::http::spelling::Spelling;
 use crate::link::SPELLING;
@@ -70,7 +71,10 @@ pub fn http1_answers(input: &[u8]) {
     if opens {
         return;
     }
-    // And passed on to a client.
+    // And passed on to a client, where there is room for the field that frames it.
+    if headers.len() == FIELD_LIMIT {
+        return;
+    }
     let told = told(bytes);
     for (exact, spelling) in [(None, None), (None, spelling), (Some(body.len() as u64), told)] {
         let announced = Announced::of_response(&method, Version::HTTP_11, status, &headers, exact);
