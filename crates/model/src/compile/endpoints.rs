@@ -15,11 +15,12 @@ impl Compiler {
         let form = self.services.get(name).filter(|form| !form.is_alias())?;
         let selected = self.endpoints_of_workloads(name, form);
         let mut given = self.endpoints_of_slices(name, form);
-        if !given.is_empty() {
-            // A workload is reached as one, also where a slice has its address.
-            let taken: HashSet<_> = selected.iter().flat_map(|(endpoint, _)| places(endpoint)).collect();
-            given.retain(|(endpoint, _)| !places(endpoint).any(|place| taken.contains(&place)));
+        if given.is_empty() {
+            return Some(EndpointSet::new(name.clone(), selected));
         }
+        // A workload is reached as one, also where a slice has its address.
+        let taken: HashSet<_> = selected.iter().flat_map(|(endpoint, _)| places(endpoint)).collect();
+        given.retain(|(endpoint, _)| !places(endpoint).any(|place| taken.contains(&place)));
         let (mut endpoints, mut hostnames): (Vec<_>, Vec<_>) =
             given.into_iter().map(|(endpoint, hostname)| ((Arc::new(endpoint), 0), hostname)).unzip();
         endpoints.extend(selected);
