@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use toml::{Table, Value};
 
+use crate::files;
+
 /// Each kind of dependencies, and where in a crate's folder its sources are.
 const SECTIONS: &[(&str, &[&str])] =
     &[("dependencies", &["src"]), ("dev-dependencies", &["."]), ("build-dependencies", &["build.rs"])];
@@ -65,20 +67,15 @@ fn members(root: &Path, workspace: &Table) -> Result<Vec<PathBuf>> {
 
 /// Adds what paths begin with in a Rust source, or in all of a folder.
 fn add_roots(place: &Path, roots: &mut BTreeSet<String>) -> Result<()> {
-    let mut places = vec![place.to_owned()];
-    while let Some(place) = places.pop() {
-        if place.is_dir() {
-            for entry in fs::read_dir(&place).with_context(|| place.display().to_string())? {
-                let path = entry?.path();
-                // A crate in a crate's folder has dependencies of its own.
-                if !path.ends_with("target") && !path.join("Cargo.toml").exists() {
-                    places.push(path);
-                }
-            }
-        } else if place.extension().is_some_and(|e| e == "rs") && place.exists() {
-            let text = fs::read_to_string(&place).with_context(|| place.display().to_string())?;
-            roots.extend(text.lines().flat_map(roots_of).map(str::to_owned));
-        }
+    // A crate in a crate's folder has dependencies of its own.
+    let enters = |folder: &Path| !folder.ends_with("target") && !folder.join("Cargo.toml").exists();
+    let files = match place.is_dir() {
+        true => files::below(vec![place.to_owned()], enters)?,
+        false => vec![place.to_owned()],
+    };
+    for file in files.iter().filter(|file| file.extension().is_some_and(|e| e == "rs") && file.exists()) {
+        let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        roots.extend(text.lines().flat_map(roots_of).map(str::to_owned));
     }
     Ok(())
 }

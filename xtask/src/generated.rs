@@ -7,6 +7,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::files;
+
 /// Writes the code anew.
 pub fn write(root: &Path) -> Result<()> {
     let wire = wire(root);
@@ -38,27 +40,12 @@ fn wire(root: &Path) -> PathBuf {
 
 fn sums(root: &Path) -> Result<String> {
     let wire = wire(root);
-    let mut files = Vec::new();
-    for folder in ["generate", "proto", "src/generated"] {
-        collect(&wire.join(folder), &mut files)?;
-    }
-    let mut names: Vec<_> = files.iter().filter_map(|file| file.strip_prefix(&wire).ok()).collect();
-    names.retain(|name| !name.ends_with(SUMS));
-    names.sort();
+    let folders = ["generate", "proto", "src/generated"].map(|folder| wire.join(folder)).to_vec();
+    let files = files::below(folders, |folder| !folder.ends_with("target"))?;
+    let names =
+        files.iter().filter_map(|file| file.strip_prefix(&wire).ok()).filter(|name| !name.ends_with(SUMS));
     let output = Command::new("sha256sum").current_dir(&wire).arg("--").args(names).output();
     let output = output.context("sha256sum (Debian package coreutils) could not be started")?;
     anyhow::ensure!(output.status.success(), "sha256sum: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else {
-            files.push(path);
-        }
-    }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod dependencies;
+mod files;
 mod fuzz;
 mod gates;
 mod generated;

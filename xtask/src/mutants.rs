@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use toml::{Table, Value};
 
-use crate::tidy;
+use crate::{files, tidy};
 
 const VERSION: &str = "^27.1";
 /// What building and running the unit tests of a crate may take, in seconds: a mutant may make them run for ever.
@@ -336,15 +336,9 @@ fn copy_tree(root: &Path, tree: &Path) -> Result<()> {
         fs::create_dir_all(to.parent().unwrap_or(tree)).with_context(|| to.display().to_string())?;
         fs::copy(&from, &to).with_context(|| to.display().to_string())?;
     }
-    let mut folders = vec![tree.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.strip_prefix(tree).is_ok_and(|path| !wanted.contains(path)) {
-                fs::remove_file(&path).with_context(|| path.display().to_string())?;
-            }
+    for path in files::below(vec![tree.to_owned()], |_| true)? {
+        if path.strip_prefix(tree).is_ok_and(|path| !wanted.contains(path)) {
+            fs::remove_file(&path).with_context(|| path.display().to_string())?;
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{dependencies, fuzz, generated, mutants};
+use crate::{dependencies, files, fuzz, generated, mutants};
 
 /// Which crates of ours a crate may depend on (ARCHITECTURE.md): downwards only.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -120,21 +120,9 @@ pub fn production_part(text: &str) -> &str {
 
 /// Every Rust file of the crates, of the benches, of the fuzz targets and of xtask, generated ones and tests left out.
 fn sources(root: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut folders = ["bench", "crates", "fuzz", "xtask"].map(|folder| root.join(folder)).to_vec();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            if path.is_dir() {
-                if !["generated", "tests", "target", "examples"].contains(&name) {
-                    folders.push(path);
-                }
-            } else if path.extension().is_some_and(|e| e == "rs") && name != "tests.rs" {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
+    const LEFT_OUT: &[&str] = &["generated", "tests", "target", "examples"];
+    let folders = ["bench", "crates", "fuzz", "xtask"].map(|folder| root.join(folder)).to_vec();
+    let mut files = files::below(folders, |folder| !LEFT_OUT.iter().any(|name| folder.ends_with(name)))?;
+    files.retain(|file| file.extension().is_some_and(|e| e == "rs") && !file.ends_with("tests.rs"));
     Ok(files)
 }
