@@ -71,8 +71,8 @@ pub fn http1_answers(input: &[u8]) {
     if opens {
         return;
     }
-    // And passed on to a client, where there is room for the field that frames it.
-    if headers.len() == FIELD_LIMIT {
+    // And passed on to a client, where there is room for the two fields that may be added: its framing and its date.
+    if headers.len() + 2 > FIELD_LIMIT {
         return;
     }
     let told = told(bytes);
