@@ -420,14 +420,30 @@ impl Core {
     }
 
     /// Data has come for a reader. The connection's window is given back at once, so that readers that are
-    /// slow stop their own streams and no other; up to a limit, which holds for all that is buffered.
+    /// slow stop their own streams and no other; up to a limit, which holds for all that is buffered. Where memory is
+    /// short, a peer that has not heard of it gets no more either: what it sends would have no place.
     pub(super) fn arrived(&mut self, count: usize) {
         self.buffered += count;
-        if self.buffered <= BUFFERED_WINDOWS * self.connection_window() as usize {
+        if self.buffered <= self.buffer_limit() && !self.windows.unheard {
             self.credit(count as u32);
         } else {
             self.uncredited += count;
         }
+    }
+
+    /// Gives back what was kept of the connection's window.
+    #[cold]
+    pub(super) fn return_window(&mut self) {
+        self.windows.unheard = false;
+        let owed = self.uncredited - self.uncredited.min(self.buffered.saturating_sub(self.buffer_limit()));
+        self.uncredited -= owed;
+        self.credit(owed as u32);
+        self.offer_room();
+    }
+
+    /// So much may be buffered for readers before the connection's window shrinks.
+    fn buffer_limit(&self) -> usize {
+        BUFFERED_WINDOWS * self.connection_window() as usize
     }
 
     /// A reader has taken that much, or nobody will. Stream 0: one that there is no longer.

@@ -33,12 +33,30 @@ pub(super) struct Windows {
     changed: Duration,
     /// A stream has got memory for what came, and would not have got any to spare.
     pub short: bool,
+    /// Since then the peer has not heard of smaller windows.
+    pub unheard: bool,
 }
 
 impl Windows {
     pub(super) fn new(most: u32) -> Self {
         let (unconfirmed, changed) = (true, Duration::ZERO);
-        Self { most, told: most, confirmed: most, unconfirmed, since: 0, changed, short: false }
+        Self {
+            most,
+            told: most,
+            confirmed: most,
+            unconfirmed,
+            since: 0,
+            changed,
+            short: false,
+            unheard: false,
+        }
+    }
+
+    /// A stream has got no memory to spare.
+    #[cold]
+    pub(super) fn run_short(&mut self) {
+        self.short = true;
+        self.unheard |= self.confirmed > SMALL_WINDOW;
     }
 
     /// What the peer was told.
@@ -84,6 +102,9 @@ impl Core {
         if short != (self.windows.told < self.windows.most) {
             self.change_windows(short);
         }
+        if self.windows.unheard && !short && self.windows.told == self.windows.most {
+            self.return_window();
+        }
     }
 
     #[cold]
@@ -118,6 +139,9 @@ impl Core {
         if less > 0 {
             let before = self.streams.iter_mut().filter(|(id, _)| self.server || **id < windows.since);
             before.for_each(|(_, stream)| stream.receive_window -= less);
+        }
+        if self.windows.unheard && self.windows.confirmed <= SMALL_WINDOW {
+            self.return_window();
         }
     }
 }

@@ -228,7 +228,9 @@ impl Core {
             }
             if count > 0 && stream.receiver_held {
                 let spare = stream.admits_spare(count);
-                self.windows.short |= !spare;
+                if !spare {
+                    self.windows.run_short();
+                }
                 if spare || stream.admits(count) {
                     stream.keep(payload);
                     (dropped, kept) = (0, count);
@@ -249,9 +251,7 @@ impl Core {
             }
         }
         self.credit(dropped as u32);
-        if kept > 0 {
-            self.arrived(kept);
-        }
+        self.arrived(kept);
         if refused {
             self.reset(data.stream, Reason::ENHANCE_YOUR_CALM);
         }

@@ -111,6 +111,53 @@ async fn windows_are_small_while_memory_is_short() {
     assert_eq!(open(&mut core, 7), most);
 }
 
+/// What is sent before the peer has heard of smaller windows needs a place, too: it gets no more of the connection's.
+#[tokio::test(flavor = "local")]
+async fn the_connections_window_is_kept_until_a_peer_has_heard_that_memory_is_short() {
+    const PIECE: usize = 16 << 10;
+    let window = i64::from(LIMITS.connection_window);
+    let (_budget, account) = account(1 << 20);
+    let mut core = server(&account);
+    let block = [0x83, 0x86, 0x84, 0x01, 1, b'c'];
+    for id in [1, 3, 5, 7] {
+        let mut bytes = Vec::new();
+        frame::head(&mut bytes, block.len(), kind::HEADERS, flag::END_HEADERS, id);
+        bytes.extend(block);
+        core.receive(&bytes, Duration::ZERO);
+        core.streams.get_mut(&id).unwrap().receiver_held = true;
+    }
+    let data = |core: &mut Core, id: u32| {
+        let mut bytes = Vec::new();
+        frame::head(&mut bytes, PIECE, kind::DATA, 0, id);
+        bytes.resize(bytes.len() + PIECE, 0);
+        core.receive(&bytes, Duration::ZERO);
+        core.receive_window
+    };
+    for _ in 0..4 {
+        assert!(data(&mut core, 1) > window / 2, "it is given back");
+    }
+    let mut held = Charge::on(account.clone());
+    // More than there is to spare, and less than there is.
+    held.set(300 << 10);
+    let before = core.receive_window;
+    assert_eq!(data(&mut core, 3), before - PIECE as i64);
+    core.charge_buffers();
+    for (count, id) in [(2, 3), (3, 5), (4, 7)] {
+        assert_eq!(data(&mut core, id), before - count * PIECE as i64, "it is not");
+    }
+    let mut confirmation = Vec::new();
+    frame::head(&mut confirmation, 0, kind::SETTINGS, flag::ACK, 0);
+    core.receive(&confirmation, Duration::ZERO);
+    assert!(core.receive_window > window / 2, "{}", core.receive_window);
+    assert_eq!(core.receiving_account().2, 0);
+    assert!(core.streams.values().all(|stream| stream.reset.is_none()));
+    // It knows now.
+    for _ in 0..4 {
+        assert!(data(&mut core, 7) > window / 2);
+    }
+    assert_eq!(core.receiving_account().2, 0);
+}
+
 /// Its answer may take long.
 #[tokio::test(flavor = "local")]
 async fn what_is_not_read_of_a_request_is_no_longer_charged_when_nobody_will() {

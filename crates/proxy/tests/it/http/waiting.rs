@@ -267,10 +267,11 @@ async fn bodies_that_nobody_takes_wait_within_the_bound_and_go_on() {
     }
 }
 
-/// What comes on links was asked for by windows, which are taken back.
+/// What comes on links was asked for by windows, which are taken back. A link's, 8 MiB, has a place between what is spared and a
+/// share.
 #[tokio::test]
 async fn opaque_bytes_wait_at_the_other_end_of_a_link_too() {
-    const CLIENTS: usize = 16;
+    const CLIENTS: usize = 24;
     const LENGTH: usize = 6 << 20;
     let (go, went) = watch::channel(false);
     let app = script(move |mut stream| {
@@ -282,7 +283,7 @@ async fn opaque_bytes_wait_at_the_other_end_of_a_link_too() {
         }
     })
     .await;
-    let mesh = bounded(Way::Link, AppProtocol::Tcp, app, 24 * MIB).await;
+    let mesh = bounded(Way::Link, AppProtocol::Tcp, app, 56 * MIB).await;
     let mut sent = JoinSet::new();
     for _ in 0..CLIENTS {
         let mut client = connect(mesh.greedy).await;
@@ -293,7 +294,7 @@ async fn opaque_bytes_wait_at_the_other_end_of_a_link_too() {
             client.read_to_string(&mut count).await.map(|_| count)
         });
     }
-    mesh.until_held(Bounded::far_holds, 7 * MIB).await;
+    mesh.until_held(Bounded::far_holds, 16 * MIB).await;
     mesh.keeps_to_the_bound().await;
     go.send_replace(true);
     while let Some(count) = timeout(SOON, sent.join_next()).await.expect("all go on") {
@@ -302,7 +303,8 @@ async fn opaque_bytes_wait_at_the_other_end_of_a_link_too() {
     }
 }
 
-/// The same of a client of HTTP/2, again and again on one connection.
+/// The same of a client of HTTP/2, again and again on one connection. All that it may have under way then, 4 MiB, has
+/// a place between what is spared for it and its share.
 #[tokio::test]
 async fn bodies_of_http2_wait_with_their_client() {
     const STREAMS: usize = 16;
@@ -322,7 +324,7 @@ async fn bodies_of_http2_wait_with_their_client() {
         }
     })
     .await;
-    let mesh = bounded(Way::Plain, AppProtocol::Http1, app, 24 * MIB).await;
+    let mesh = bounded(Way::Plain, AppProtocol::Http1, app, 32 * MIB).await;
     let client = http2(mesh.greedy).await;
     for round in 0..2 {
         go.send_replace(false);
@@ -332,7 +334,7 @@ async fn bodies_of_http2_wait_with_their_client() {
             let mut client = client.clone();
             sent.spawn(async move { client.send_request(request).await.map(|answer| answer.status()) });
         }
-        mesh.until_held(Bounded::greedy_holds, 7 * MIB).await;
+        mesh.until_held(Bounded::greedy_holds, 9 * MIB).await;
         mesh.keeps_to_the_bound().await;
         go.send_replace(true);
         while let Some(status) = timeout(SOON, sent.join_next()).await.expect("all are answered") {
