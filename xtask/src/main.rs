@@ -1,6 +1,7 @@
 //! Everything that a developer does: `cargo xtask --help`.
 
 mod bench;
+mod circles;
 mod dependencies;
 mod files;
 mod fuzz;
@@ -44,7 +45,7 @@ enum Task {
     Setup,
     /// Formatting, clippy and the house rules
     Lint,
-    /// The house rules alone: direction of dependencies, unused ones, file sizes, where `unsafe` may stand
+    /// The house rules alone: direction of dependencies, unused ones, circles of modules, file sizes, where `unsafe` may stand
     Tidy,
     /// Write the generated protobuf code anew
     Generate,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{dependencies, files, fuzz, generated, mutants};
+use crate::{circles, dependencies, files, fuzz, generated, mutants};
 
 /// Which crates of ours a crate may depend on (ARCHITECTURE.md): downwards only.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -46,6 +46,8 @@ pub fn run(root: &Path) -> Result<()> {
         let shown = file.strip_prefix(root).unwrap_or(&file);
         source(shown, production_part(&text), &mut problems);
     }
+    let crates: Vec<&str> = MAY_USE.iter().map(|(name, _)| *name).collect();
+    circles::check(root, &crates, &mut problems)?;
     dependencies::unused(root, &mut problems)?;
     fuzz::check(root, &mut problems)?;
     generated::check(root, &mut problems)?;
