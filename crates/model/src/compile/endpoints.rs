@@ -18,9 +18,17 @@ impl Compiler {
         if given.is_empty() {
             return Some(EndpointSet::new(name.clone(), selected));
         }
-        // A workload is reached as one, also where a slice has its address.
-        let taken: HashSet<_> = selected.iter().flat_map(|(endpoint, _)| places(endpoint)).collect();
-        given.retain(|(endpoint, _)| !places(endpoint).any(|place| taken.contains(&place)));
+        // A workload is reached as one, and only when it is ready, also where a slice has its address.
+        let taken: HashSet<(IpAddr, PortMapping)> = self
+            .selected(name, form)
+            .filter_map(|(_, workload)| Some((workload.address?, ports_of_workload(form, workload))))
+            .flat_map(|(address, ports)| ports.into_iter().map(move |port| (address, port)))
+            .collect();
+        given.retain_mut(|(endpoint, _)| {
+            let address = endpoint.address;
+            endpoint.ports.retain(|port| !taken.contains(&(address, *port)));
+            !endpoint.ports.is_empty()
+        });
         let (mut endpoints, mut hostnames): (Vec<_>, Vec<_>) =
             given.into_iter().map(|(endpoint, hostname)| ((Arc::new(endpoint), 0), hostname)).unzip();
         endpoints.extend(selected);
@@ -28,17 +36,27 @@ impl Compiler {
         Some(EndpointSet::new(name.clone(), endpoints).with_hostnames(hostnames))
     }
 
-    /// The workloads that the service selects, each with the time since when it is stale.
-    fn endpoints_of_workloads(&self, name: &ServiceName, form: &ServiceForm) -> Vec<(Arc<Endpoint>, i64)> {
-        if form.selector.is_empty() {
-            return Vec::new();
-        }
-        let candidates = self.selectors.workloads(&name.namespace, &form.selector);
-        let endpoint = |workload: &WorkloadName| {
+    /// The workloads that the service selects, ready or not.
+    fn selected<'a>(
+        &'a self,
+        name: &'a ServiceName,
+        form: &'a ServiceForm,
+    ) -> impl Iterator<Item = (&'a WorkloadName, &'a WorkloadForm)> {
+        // Without a selector it selects none.
+        let candidates =
+            (!form.selector.is_empty()).then(|| self.selectors.workloads(&name.namespace, &form.selector));
+        candidates.into_iter().flatten().filter_map(|workload| {
             let found = self.workloads.get(workload).filter(|w| form.selects(&w.labels))?;
+            Some((workload, found))
+        })
+    }
+
+    /// Those that may take traffic, each with the time since when it is stale.
+    fn endpoints_of_workloads(&self, name: &ServiceName, form: &ServiceForm) -> Vec<(Arc<Endpoint>, i64)> {
+        let endpoint = |(workload, found): (&WorkloadName, &WorkloadForm)| {
             Some((Arc::new(endpoint_of_workload(form, workload, found)?), found.stale_since))
         };
-        candidates.filter_map(endpoint).collect()
+        self.selected(name, form).filter_map(endpoint).collect()
     }
 
     /// What the slices of others say, each endpoint with its name in the service.
@@ -76,9 +94,13 @@ impl Compiler {
     }
 }
 
-/// Where an endpoint answers for each of its ports.
-fn places(endpoint: &Endpoint) -> impl Iterator<Item = (IpAddr, PortMapping)> + '_ {
-    endpoint.ports.iter().map(|&port| (endpoint.address, port))
+/// Which ports of the service a workload offers, and where.
+fn ports_of_workload(service: &ServiceForm, workload: &WorkloadForm) -> Vec<PortMapping> {
+    let mapping = |port: &super::form::ServicePortForm| {
+        let target_port = workload.port(&port.target)?;
+        Some(PortMapping { service_port: port.number, target_port })
+    };
+    service.ports.iter().filter_map(mapping).collect()
 }
 
 /// `None`: it may not take traffic, or has none of the service's ports.
@@ -88,11 +110,7 @@ fn endpoint_of_workload(
     workload: &WorkloadForm,
 ) -> Option<Endpoint> {
     let address = workload.address.filter(|_| workload.ready)?;
-    let mapping = |port: &super::form::ServicePortForm| {
-        let target_port = workload.port(&port.target)?;
-        Some(PortMapping { service_port: port.number, target_port })
-    };
-    let ports: Vec<_> = service.ports.iter().filter_map(mapping).collect();
+    let ports = ports_of_workload(service, workload);
     if ports.is_empty() {
         return None;
     }

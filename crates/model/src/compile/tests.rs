@@ -155,22 +155,30 @@ fn slices_are_the_endpoints_of_services_without_selector() {
 #[test]
 fn slices_of_others_add_to_what_a_service_selects() {
     let mut compiler = compiler();
-    compiler.apply_all([service("c", json!({ "name": "http", "port": 80, "targetPort": 8080 }))]);
+    let ports = json!([
+        { "name": "http", "port": 80, "targetPort": 8080 }, { "name": "admin", "port": 90, "targetPort": "admin" },
+    ]);
+    let selector = json!({ "app": "c", "part-of": "shop" });
+    compiler.apply(put(
+        KindId::Service,
+        json!({ "metadata": { "namespace": "shop", "name": "c" }, "spec": { "selector": selector, "ports": ports } }),
+    ));
     compiler.apply(workload("c-1", "c", true));
     let selected = compiler.endpoints(&name("shop/c")).unwrap().endpoints[0].clone();
     let (address, port) = (selected.address.to_string(), selected.target_port(80).unwrap());
-    let slice = |addresses: &[&str], port: u16| {
+    let slice = |addresses: &[&str], port: u16, admin: Option<u16>| {
         let endpoints: Vec<_> =
             addresses.iter().map(|a| json!({ "addresses": [a], "hostname": "old" })).collect();
         let labels = json!({ "kubernetes.io/service-name": "c" });
         let metadata = json!({ "namespace": "shop", "name": "by-hand", "labels": labels });
-        let ports = json!([{ "name": "http", "port": port }]);
+        let mut ports = vec![json!({ "name": "http", "port": port })];
+        ports.extend(admin.map(|admin| json!({ "name": "admin", "port": admin })));
         put(
             KindId::EndpointSlice,
             json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports }),
         )
     };
-    compiler.apply(slice(&["192.0.2.1", &address], port));
+    compiler.apply(slice(&["192.0.2.1", &address], port, None));
     let set = compiler.endpoints(&name("shop/c")).unwrap();
     assert_eq!(set.endpoints.len(), 2);
     assert_eq!((set.endpoints[0].address, &set.endpoints[0].workload), ("192.0.2.1".parse().unwrap(), &None));
@@ -178,8 +186,18 @@ fn slices_of_others_add_to_what_a_service_selects() {
     assert_eq!((set.hostname(0).map(|name| &**name), set.hostname(1)), (Some("old"), None));
     assert_eq!(compiler.own_slices(&name("shop/c"))[0].fields()["endpoints"].as_array().unwrap().len(), 1);
     // Another port of that address is somebody else's.
-    compiler.apply(slice(&[&address], port + 1));
+    compiler.apply(slice(&[&address], port + 1, None));
     assert_eq!(compiler.endpoints(&name("shop/c")).unwrap().endpoints.len(), 2);
+    // And so is a port of the service that the workload does not offer.
+    compiler.apply(slice(&[&address], port, Some(9090)));
+    let endpoints = &compiler.endpoints(&name("shop/c")).unwrap().endpoints;
+    assert_eq!(endpoints.iter().map(|e| e.target_port(80)).collect::<Vec<_>>(), [None, Some(port)]);
+    assert_eq!(endpoints.iter().map(|e| e.target_port(90)).collect::<Vec<_>>(), [Some(9090), None]);
+    // Who is not ready is not reached around its readiness.
+    compiler.apply(workload("c-1", "c", false));
+    let endpoints = &compiler.endpoints(&name("shop/c")).unwrap().endpoints;
+    assert_eq!(endpoints.iter().map(|e| e.target_port(80)).collect::<Vec<_>>(), [None]);
+    compiler.apply(workload("c-1", "c", true));
     compiler.apply(delete(KindId::EndpointSlice, "shop/by-hand"));
     assert_eq!(compiler.endpoints(&name("shop/c")).unwrap().endpoints, [selected]);
 }
