@@ -10,7 +10,7 @@ use super::suggest::did_you_mean;
 use crate::name::ServiceName;
 use crate::registry::{Kind, KindId};
 
-/// A port of a service.
+/// A port of a service that routes can name: one of TCP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfferedPort {
     pub number: u16,
@@ -18,14 +18,14 @@ pub struct OfferedPort {
     pub name: String,
 }
 
-/// The ports of a Service, as far as they can be read.
+/// The TCP ports of a Service, as far as they can be read.
 pub fn service_ports(service: &Value) -> Vec<OfferedPort> {
     let ports = service["spec"]["ports"].as_array().into_iter().flatten();
     let read = |port: &Value| {
         let number = u16::try_from(port["port"].as_i64()?).ok()?;
         Some(OfferedPort { number, name: port["name"].as_str().unwrap_or_default().to_owned() })
     };
-    ports.filter_map(read).collect()
+    ports.filter(|port| port["protocol"].as_str().is_none_or(|name| name == "TCP")).filter_map(read).collect()
 }
 
 /// Finds the references of routes that lead nowhere: to services, or ports of services, that
@@ -137,20 +137,22 @@ fn check_service<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>>(
         errors.push(&field, Code::NotFound, message);
         return;
     };
-    if let Some(port) = reference.get("port")
-        && let Some(number) = port.value.as_i64()
-        && (1..=65535).contains(&number)
-        && !ports.iter().any(|p| i64::from(p.number) == number)
+    let number = reference.get("port").and_then(|port| {
+        let number = u16::try_from(port.value.as_i64()?).ok().filter(|number| *number > 0)?;
+        Some((port, number))
+    });
+    if let Some((port, number)) = &number
+        && !ports.iter().any(|p| p.number == *number)
     {
         let message = format!("the Service `{name}` has no port {number}: {}", offered(&ports));
-        errors.push(&port, Code::NotFound, message);
+        return errors.push(port, Code::NotFound, message);
     }
     if let Some(section) = reference.get("sectionName")
         && let Some(wanted) = section.str().filter(|wanted| !wanted.is_empty())
-        && !ports.iter().any(|p| p.name == wanted)
+        && !ports.iter().any(|p| p.name == wanted && number.as_ref().is_none_or(|(_, n)| p.number == *n))
     {
-        let shown = shown(section.value);
-        let message = format!("the Service `{name}` has no port named {shown}: {}", offered(&ports));
+        let (of, shown) = (number.map(|(_, n)| format!(" {n}")).unwrap_or_default(), shown(section.value));
+        let message = format!("the Service `{name}` has no port{of} named {shown}: {}", offered(&ports));
         errors.push(&section, Code::NotFound, message);
     }
 }

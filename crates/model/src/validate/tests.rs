@@ -592,7 +592,8 @@ fn meshes_and_workloads_are_checked() {
 #[test]
 fn references_to_what_does_not_exist_are_found() {
     let service = |name: &str, port: u16| {
-        let mut service = object(KindId::Service, json!({ "ports": [{ "port": port }] }));
+        let ports = json!([{ "port": port }, { "port": 53, "protocol": "UDP", "name": "dns" }]);
+        let mut service = object(KindId::Service, json!({ "ports": ports }));
         service["metadata"]["name"] = name.into();
         (KindId::Service.kind(), service)
     };
@@ -606,6 +607,11 @@ fn references_to_what_does_not_exist_are_found() {
         route["spec"]["parentRefs"][0]["sectionName"] = section.into();
         (kind, route)
     };
+    let both = |port: u16| {
+        let (kind, mut route) = section("stored", "admin");
+        route["spec"]["parentRefs"][0]["port"] = port.into();
+        (kind, route)
+    };
     let gateway =
         (KindId::TcpRoute.kind(), object(KindId::TcpRoute, json!({ "parentRefs": [{ "name": "g" }] })));
     let objects = [
@@ -617,6 +623,9 @@ fn references_to_what_does_not_exist_are_found() {
         section("stored", "admin"),
         section("stored", "admins"),
         section("orders", ""),
+        both(90),
+        both(80),
+        route("orders", "orders", 53),
     ];
     let known = |name: &crate::name::ServiceName| {
         let port = |number, name: &str| OfferedPort { number, name: name.to_owned() };
@@ -633,6 +642,8 @@ fn references_to_what_does_not_exist_are_found() {
         (3, "spec.rules[0].backendRefs[0].port: the Service `default/orders` has no port 81: it has 80".to_owned()),
         (4, "spec.parentRefs[0]: `Gateway` as parent is not supported yet: expected a Service (`group: \"\"`, `kind: Service`)".to_owned()),
         (6, "spec.parentRefs[0].sectionName: the Service `default/stored` has no port named `admins`: it has 80, 90 (admin)".to_owned()),
+        (9, "spec.parentRefs[0].sectionName: the Service `default/stored` has no port 80 named `admin`: it has 80, 90 (admin)".to_owned()),
+        (10, "spec.rules[0].backendRefs[0].port: the Service `default/orders` has no port 53: it has 80".to_owned()),
     ]);
 }
 
