@@ -254,7 +254,7 @@ impl Core {
     pub(super) fn room(&self) -> usize {
         let fit = self.takes_streams()
             && self.out.len() < CONTROL_LIMIT
-            && self.uncredited <= self.connection_window() as usize / 2;
+            && (self.windows.unheard || self.uncredited <= self.connection_window() as usize / 2);
         if !fit {
             return 0;
         }

@@ -2,7 +2,7 @@
 //!
 //! What a peer was given room for cannot be refused without cutting a stream. So the room of all streams is taken
 //! back when whose they are gets no more memory to spare, by a smaller initial window (RFC 9113, section 6.9.2),
-//! and given again when it does.
+//! and given again when it does. Until the peer has heard of that, it gets nothing back of the connection's window.
 
 use std::time::Duration;
 
@@ -33,7 +33,8 @@ pub(super) struct Windows {
     changed: Duration,
     /// A stream has got memory for what came, and would not have got any to spare.
     pub short: bool,
-    /// Since then the peer has not heard of smaller windows.
+    /// Memory ran short, and the peer may still use large windows: nothing of the connection's window is given back
+    /// until it has confirmed small ones, or there is memory again.
     pub unheard: bool,
 }
 
@@ -102,7 +103,12 @@ impl Core {
         if short != (self.windows.told < self.windows.most) {
             self.change_windows(short);
         }
-        if self.windows.unheard && !short && self.windows.told == self.windows.most {
+        // Where it was told and does not confirm, others need not wait for that.
+        let told = self.windows.told < self.windows.most;
+        if self.windows.unheard
+            && !short
+            && !(told && self.now.saturating_sub(self.windows.changed) < SMALL_FOR)
+        {
             self.return_window();
         }
     }

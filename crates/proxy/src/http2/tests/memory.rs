@@ -21,13 +21,19 @@ fn account(memory: u64) -> (Arc<Budget>, Rc<Account>) {
 }
 
 fn server(account: &Rc<Account>) -> Core {
+    let mut core = greeted(account);
+    confirm(&mut core, Duration::ZERO);
+    core.charge_buffers();
+    core
+}
+
+/// One whose client has not confirmed its settings.
+fn greeted(account: &Rc<Account>) -> Core {
     let mut core = Core::new(true, LIMITS);
     core.payer = Charge::on(account.clone());
     let mut hello = PREFACE.to_vec();
     frame::settings(&mut hello, &[]);
-    frame::head(&mut hello, 0, kind::SETTINGS, flag::ACK, 0);
     core.receive(&hello, Duration::ZERO);
-    core.charge_buffers();
     core
 }
 
@@ -111,51 +117,106 @@ async fn windows_are_small_while_memory_is_short() {
     assert_eq!(open(&mut core, 7), most);
 }
 
+const PIECE: usize = 16 << 10;
+
+/// Requests come, which are taken and not read.
+fn ask(core: &mut Core, ids: &[u32]) {
+    let block = [0x83, 0x86, 0x84, 0x01, 1, b'c'];
+    for id in ids {
+        let mut bytes = Vec::new();
+        frame::head(&mut bytes, block.len(), kind::HEADERS, flag::END_HEADERS, *id);
+        bytes.extend(block);
+        core.receive(&bytes, Duration::ZERO);
+        core.streams.get_mut(id).unwrap().receiver_held = true;
+    }
+}
+
+/// A piece of a body comes; what there is of the connection's window then.
+fn send(core: &mut Core, id: u32) -> i64 {
+    let mut bytes = Vec::new();
+    frame::head(&mut bytes, PIECE, kind::DATA, 0, id);
+    bytes.resize(bytes.len() + PIECE, 0);
+    core.receive(&bytes, Duration::ZERO);
+    assert_eq!(core.streams[&id].reset, None);
+    core.receive_window
+}
+
 /// What is sent before the peer has heard of smaller windows needs a place, too: it gets no more of the connection's.
 #[tokio::test(flavor = "local")]
 async fn the_connections_window_is_kept_until_a_peer_has_heard_that_memory_is_short() {
-    const PIECE: usize = 16 << 10;
     let window = i64::from(LIMITS.connection_window);
     let (_budget, account) = account(1 << 20);
     let mut core = server(&account);
-    let block = [0x83, 0x86, 0x84, 0x01, 1, b'c'];
-    for id in [1, 3, 5, 7] {
-        let mut bytes = Vec::new();
-        frame::head(&mut bytes, block.len(), kind::HEADERS, flag::END_HEADERS, id);
-        bytes.extend(block);
-        core.receive(&bytes, Duration::ZERO);
-        core.streams.get_mut(&id).unwrap().receiver_held = true;
-    }
-    let data = |core: &mut Core, id: u32| {
-        let mut bytes = Vec::new();
-        frame::head(&mut bytes, PIECE, kind::DATA, 0, id);
-        bytes.resize(bytes.len() + PIECE, 0);
-        core.receive(&bytes, Duration::ZERO);
-        core.receive_window
-    };
+    ask(&mut core, &[1, 3, 5, 7]);
     for _ in 0..4 {
-        assert!(data(&mut core, 1) > window / 2, "it is given back");
+        assert!(send(&mut core, 1) > window / 2, "it is given back");
     }
     let mut held = Charge::on(account.clone());
     // More than there is to spare, and less than there is.
     held.set(300 << 10);
     let before = core.receive_window;
-    assert_eq!(data(&mut core, 3), before - PIECE as i64);
+    assert_eq!(send(&mut core, 3), before - PIECE as i64);
     core.charge_buffers();
     for (count, id) in [(2, 3), (3, 5), (4, 7)] {
-        assert_eq!(data(&mut core, id), before - count * PIECE as i64, "it is not");
+        assert_eq!(send(&mut core, id), before - count * PIECE as i64, "it is not");
     }
-    let mut confirmation = Vec::new();
-    frame::head(&mut confirmation, 0, kind::SETTINGS, flag::ACK, 0);
-    core.receive(&confirmation, Duration::ZERO);
+    confirm(&mut core, Duration::ZERO);
     assert!(core.receive_window > window / 2, "{}", core.receive_window);
     assert_eq!(core.receiving_account().2, 0);
-    assert!(core.streams.values().all(|stream| stream.reset.is_none()));
     // It knows now.
-    for _ in 0..4 {
-        assert!(data(&mut core, 7) > window / 2);
+    let buffered = core.receiving_account().0;
+    let ids = [9, 11, 13, 15];
+    ask(&mut core, &ids);
+    for id in ids {
+        assert!(send(&mut core, id) > window / 2);
     }
-    assert_eq!(core.receiving_account().2, 0);
+    assert_eq!((core.receiving_account().0 - buffered, core.receiving_account().2), (4 * PIECE, 0));
+}
+
+/// Where it was told to nobody, or is not confirmed, others do not wait for that.
+#[tokio::test(flavor = "local")]
+async fn the_connections_window_is_given_back_where_there_is_memory_again() {
+    for told in [false, true] {
+        let (_budget, account) = account(1 << 20);
+        let mut core = if told { server(&account) } else { greeted(&account) };
+        ask(&mut core, &[1]);
+        let mut held = Charge::on(account.clone());
+        held.set(350 << 10);
+        send(&mut core, 1);
+        core.now = Duration::from_secs(9);
+        core.charge_buffers();
+        assert_eq!((core.windows.told() < LIMITS.stream_window, core.receiving_account().2), (told, PIECE));
+        held.set(0);
+        // Who got none asks again after a while.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        core.charge_buffers();
+        assert_eq!(core.receiving_account().2, if told { PIECE } else { 0 });
+        core.now = Duration::from_secs(10);
+        core.charge_buffers();
+        assert_eq!(core.receiving_account().2, 0, "{told}");
+    }
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_window_that_is_kept_is_no_reason_for_another_connection() {
+    let (_budget, account) = account(1 << 20);
+    let mut core = client();
+    let mut held = Charge::on(account.clone());
+    held.set(350 << 10);
+    core.open().unwrap();
+    for id in [1, 3] {
+        let mut bytes = Vec::new();
+        frame::head(&mut bytes, 1, kind::HEADERS, flag::END_HEADERS, id);
+        bytes.push(0x88);
+        core.receive(&bytes, Duration::ZERO);
+        let stream = core.streams.get_mut(&id).unwrap();
+        (stream.charge, stream.receiver_held) = (Charge::on(account.clone()), true);
+        for _ in 0..3 {
+            send(&mut core, id);
+        }
+    }
+    assert_eq!(core.receiving_account().2, 6 * PIECE);
+    assert!(core.has_room());
 }
 
 /// Its answer may take long.
