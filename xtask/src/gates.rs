@@ -64,7 +64,8 @@ fn count(root: &Path, tools: &Tools) -> Result<()> {
     Ok(())
 }
 
-/// Commands that run one after the other, each when the processor has nothing else to do. They end with this program.
+/// Commands that run one after the other, each when the processor has nothing else to do. Their own processes end
+/// with this program.
 struct Idle {
     commands: mpsc::Sender<(&'static str, Command)>,
     results: mpsc::Receiver<(&'static str, Result<()>)>,

@@ -20,15 +20,34 @@ pub fn write(root: &Path) -> Result<()> {
     fs::write(&file, sums(root)?).with_context(|| file.display().to_string())
 }
 
-/// Whether the code is what the generator has written, and from files that have not changed since.
+/// Whether the code, and what it was made from, is as it was when it was generated, for the version that we use.
 pub fn check(root: &Path, problems: &mut Vec<String>) -> Result<()> {
     if fs::read_to_string(wire(root).join(SUMS)).unwrap_or_default() != sums(root)? {
         problems.push(
-            "crates/wire: src/generated is not what its generator makes of proto: run `cargo xtask generate`"
+            "crates/wire: src/generated, or what it is made from, has changed since it was generated: run `cargo \
+             xtask generate`"
                 .into(),
         );
     }
+    let used = version(&root.join("Cargo.toml"), &["workspace", "dependencies", "tonic-prost"])?;
+    let generating =
+        version(&wire(root).join("generate/Cargo.toml"), &["dependencies", "tonic-prost-build"])?;
+    if used != generating {
+        problems.push(format!(
+            "crates/wire/generate/Cargo.toml: tonic-prost-build is {generating}, and tonic-prost {used}: generate the \
+             code with the version that we use"
+        ));
+    }
     Ok(())
+}
+
+/// What a manifest says of a version, at the end of these names.
+fn version(manifest: &Path, names: &[&str]) -> Result<String> {
+    let text = fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
+    let table = toml::Value::Table(text.parse()?);
+    let found = names.iter().try_fold(&table, |value, name| value.get(name));
+    let version = found.and_then(toml::Value::as_str);
+    Ok(version.with_context(|| format!("{}: no version {}", manifest.display(), names.join(".")))?.to_owned())
 }
 
 /// In the form of sha256sum(1).
