@@ -51,8 +51,9 @@ impl Manifest {
         self.value["metadata"]["name"].as_str().unwrap_or_default()
     }
 
+    /// `None` where it names none, in whatever way.
     pub fn namespace(&self) -> Option<&str> {
-        self.value["metadata"]["namespace"].as_str()
+        self.value["metadata"]["namespace"].as_str().filter(|namespace| !namespace.is_empty())
     }
 
     /// `HTTPRoute shop/split`
@@ -126,6 +127,16 @@ impl ManifestSet {
         for manifest in self.manifests.iter_mut().filter(|m| m.kind.namespaced) {
             put_into_namespace(&mut manifest.value, namespace);
         }
+    }
+
+    /// Whether all are different objects, now that the namespace of each is known.
+    ///
+    /// # Errors
+    /// Where one is described twice.
+    pub fn check_duplicates(&self) -> Result<()> {
+        let mut diagnostics = Diagnostics::default();
+        find_duplicates(&self.manifests, &mut diagnostics);
+        diagnostics.into_result()
     }
 
     /// Takes in the object of a document, or those of a List; checked. Whether what means nothing here is
@@ -341,7 +352,17 @@ fn object(
     for error in &errors {
         diagnostics.push(manifest.field_error(error));
     }
-    errors.is_empty().then_some(manifest)
+    let unnamed = errors.is_empty() && manifest.name().is_empty();
+    if unnamed {
+        let title =
+            "metadata.name: it is missing: without one, nobody knows afterwards which object is meant";
+        diagnostics.push(
+            manifest
+                .diagnostic(title, "/metadata/generateName", "not a name yet")
+                .help("`kubectl create -f` makes objects with names that are made up (generateName)"),
+        );
+    }
+    (errors.is_empty() && !unnamed).then_some(manifest)
 }
 
 fn no_kind(manifest: &Manifest) -> Diagnostic {
@@ -435,7 +456,8 @@ pub fn referred_namespaces(manifest: &Manifest) -> Vec<String> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let mut references = list(&spec["parentRefs"]);
     references.extend(list(&spec["rules"]).iter().flat_map(|rule| list(&rule["backendRefs"])));
-    references.iter().map(|r| r["namespace"].as_str().unwrap_or(own).to_owned()).collect()
+    let namespace = |r: &Value| r["namespace"].as_str().filter(|n| !n.is_empty()).unwrap_or(own).to_owned();
+    references.iter().map(namespace).collect()
 }
 
 #[cfg(test)]
@@ -451,6 +473,20 @@ mod tests {
         }
         let wrong = diagnostics.into_result().err().map(|failure| failure.to_string()).unwrap_or_default();
         (set.manifests.iter().map(Manifest::describe).chain(set.skipped).collect(), wrong)
+    }
+
+    #[test]
+    fn an_object_has_a_name() {
+        for metadata in ["{generateName: c-}", "{}", "{name: '', generateName: c-}"] {
+            let (objects, wrong) = read(&format!(
+                "{{apiVersion: v1, kind: Service, metadata: {metadata}, spec: {{ports: [{{port: 80}}]}}}}"
+            ));
+            assert!(objects.is_empty() && wrong.contains("metadata.name"), "{metadata}: {objects:?} {wrong}");
+        }
+        let (objects, wrong) = read(
+            "{apiVersion: v1, kind: Service, metadata: {name: c, namespace: ''}, spec: {ports: [{port: 80}]}}",
+        );
+        assert_eq!((objects, &*wrong), (vec!["Service c".to_owned()], ""));
     }
 
     #[test]

@@ -24,6 +24,10 @@ pub fn parse(words: &[String]) -> Result<Vec<Selection>> {
     if rest.is_empty() {
         return Ok(kinds.into_iter().map(|kind| Selection { kind, name: None }).collect());
     }
+    if rest.iter().any(String::is_empty) {
+        return Err(Failure::input("an object's name is empty")
+            .help("is it a variable that is not set? Without a name all objects of a kind are meant"));
+    }
     let named = |name: &String| {
         kinds.iter().map(|kind| Selection { kind, name: Some(name.clone()) }).collect::<Vec<_>>()
     };
@@ -70,7 +74,7 @@ mod tests {
         assert_eq!(parsed(&["svc", "c", "d"]), [("Service", c.clone()), ("Service", d.clone())]);
         assert_eq!(parsed(&["svc/c", "wl/d"]), [("Service", c), ("Workload", d)]);
         assert_eq!(parsed(&["all"]).len(), 2);
-        for bad in [&[][..], &["pods"], &["svc/c", "d"], &["svc/"]] {
+        for bad in [&[][..], &["pods"], &["svc/c", "d"], &["svc/"], &["svc", ""], &["wl,svc", "c", ""]] {
             let words: Vec<_> = bad.iter().map(|w| w.to_string()).collect();
             assert_eq!(parse(&words).unwrap_err().exit, crate::exit::Exit::Input);
         }

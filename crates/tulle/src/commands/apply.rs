@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::Value;
 use tulle_model::legible::legible;
 use tulle_model::name::ServiceName;
@@ -24,7 +25,7 @@ pub struct ApplyArgs {
     #[command(flatten)]
     files: FileArgs,
     /// The namespace of objects that name none
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     namespace: Option<String>,
     /// Ask the server whether it would take it, and change nothing
     #[arg(long)]
@@ -47,13 +48,15 @@ pub async fn run(args: ApplyArgs) -> Result<()> {
     }
     let client = args.client.client()?;
     set.default_namespace(args.namespace.as_deref().unwrap_or(client.namespace()));
+    set.check_duplicates()?;
     let mut manifests = set.manifests;
     check(&client, &manifests).await?;
     manifests.sort_by_key(|m| order(m.kind));
     let total = manifests.len();
     for (done, manifest) in manifests.iter().enumerate() {
         let outcome = apply(&client, manifest, args.dry_run, args.force_conflicts).await;
-        let outcome = outcome.map_err(|failure| explain(failure, manifest, done, total))?;
+        let before = if args.dry_run { 0 } else { done };
+        let outcome = outcome.map_err(|failure| explain(failure, manifest, before, total))?;
         let suffix = if args.dry_run { " (dry run)" } else { "" };
         let name = format!("{}/{}", qualified_singular(manifest.kind), manifest.name());
         print(&format!("{name} {outcome}{suffix}\n"))?;
@@ -78,6 +81,10 @@ fn explain(failure: Failure, manifest: &Manifest, done: usize, total: usize) -> 
     if done > 0 {
         failure =
             failure.help(format!("{done} of {total} objects had been applied before; apply again to go on"));
+        // Which says that nothing was changed.
+        if exit == Exit::Input {
+            failure = failure.exit(Exit::Failure);
+        }
     }
     failure
 }

@@ -1,6 +1,7 @@
 //! `tulle diff`: what `tulle apply` would change.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::Value;
 use similar::TextDiff;
 
@@ -18,7 +19,7 @@ pub struct DiffArgs {
     #[command(flatten)]
     files: FileArgs,
     /// The namespace of objects that name none
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     namespace: Option<String>,
     #[command(flatten)]
     client: ClientArgs,
@@ -36,6 +37,7 @@ pub async fn run(args: DiffArgs) -> Result<bool> {
     }
     let client = args.client.client()?;
     set.default_namespace(args.namespace.as_deref().unwrap_or(client.namespace()));
+    set.check_duplicates()?;
     let mut differs = false;
     for manifest in &set.manifests {
         let path = resource(manifest.kind, manifest.namespace(), Some(manifest.name()));

@@ -1,6 +1,7 @@
 //! `tulle get`: lists objects, and follows their changes.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::{Value, json};
 use tulle_model::registry::Kind;
 
@@ -35,7 +36,7 @@ pub struct GetArgs {
 #[derive(Debug, Args)]
 pub struct ScopeArgs {
     /// The namespace [default: that of the kubeconfig, or `default`]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub namespace: Option<String>,
     /// All namespaces
     #[arg(short = 'A', long, conflicts_with = "namespace")]
@@ -46,7 +47,7 @@ pub struct ScopeArgs {
 #[derive(Debug, Args)]
 pub struct FilterArgs {
     /// Only what is of this namespace [default: all]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub namespace: Option<String>,
     /// All namespaces, as where nothing is said
     #[arg(short = 'A', long, conflicts_with = "namespace")]
