@@ -294,6 +294,11 @@ pub(super) fn check_endpoint_slice(slice: &Field<'_>, errors: &mut Errors) {
     for port in slice.items("ports") {
         check_app_protocol(&port, errors);
         check_transport(&port, errors);
+        if port.value.is_object() && port.get("port").is_none() {
+            let message = "is missing: an EndpointSlice's port without a number stands for all ports, which is not \
+                           supported; write the number that the endpoints listen at";
+            errors.required(port.path.field("port"), message);
+        }
         let name = port.get_str("name").unwrap_or_default();
         let at = match port.get("name") {
             Some(field) => field,

@@ -347,6 +347,11 @@ fn endpoint_slices_follow_kubernetes() {
         ]
     );
     assert_eq!(with(json!({ "endpoints": [{ "addresses": [] }, {}] })).len(), 2);
+    for without_number in [json!({ "name": "t" }), json!({}), json!({ "name": "t", "port": null })] {
+        let found = with(json!({ "ports": [{ "name": "a", "port": 80 }, without_number] }));
+        assert!(found[0].starts_with("ports[1].port: is missing: "), "{found:?}");
+    }
+    assert_eq!(with(json!({ "ports": [] })), [""; 0], "for a headless service without ports");
     let called = |hostname: &str| {
         with(
             json!({ "endpoints": [{ "addresses": ["10.0.0.1"] }, { "addresses": ["10.0.0.2"], "hostname": hostname }] }),
