@@ -6,7 +6,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::name::{ServiceName, dns_label_problem};
-use crate::snapshot::{Endpoint, EndpointSet, HttpRouteTable, PortConfig, PortMapping, ServiceConfig, Shape};
+use crate::port_settings::Http1Settings;
+use crate::snapshot::{
+    AppProtocol, Endpoint, EndpointSet, HttpRouteTable, PortConfig, PortMapping, ServiceConfig, Shape,
+};
 
 /// The service of which this is an endpoint by itself.
 pub fn parent(service: &ServiceName) -> Option<ServiceName> {
@@ -53,8 +56,22 @@ fn labels(set: &EndpointSet, index: usize, endpoint: &Endpoint) -> [Option<Strin
     [set.hostname(index).map(|hostname| hostname.to_string()), Some(by_itself)]
 }
 
-/// The ports of one endpoint, without routes. Clients of a headless service connect to the ports of its processes, too.
+/// The ports of one endpoint, without routes. Clients of a headless service connect to the ports of its processes, too,
+/// and only to these where it says no ports.
 fn ports(config: &ServiceConfig, endpoint: &Arc<Endpoint>) -> (Vec<PortConfig>, Arc<Endpoint>) {
+    if config.ports.is_empty() {
+        let numbers: BTreeSet<u16> = endpoint.ports.iter().map(|port| port.service_port).collect();
+        let undeclared = |number| PortConfig {
+            number,
+            name: "".into(),
+            protocol: AppProtocol::Detect,
+            http_routes: HttpRouteTable::default(),
+            tcp_route: None,
+            http_only: false,
+            http1: Http1Settings::DEFAULT,
+        };
+        return (numbers.into_iter().map(undeclared).collect(), endpoint.clone());
+    }
     let alone = |port: &PortConfig, number| PortConfig {
         number,
         name: port.name.clone(),
@@ -88,7 +105,6 @@ fn ports(config: &ServiceConfig, endpoint: &Arc<Endpoint>) -> (Vec<PortConfig>, 
 mod tests {
     use super::*;
     use crate::name::WorkloadName;
-    use crate::snapshot::AppProtocol;
 
     #[test]
     fn each_endpoint_is_a_service() {

@@ -1,11 +1,11 @@
 //! Where a service runs: the workloads that its selector selects, and what EndpointSlices of others say.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Compiler;
-use super::form::{ServiceForm, WorkloadForm};
+use super::form::{ServiceForm, SliceForm, WorkloadForm};
 use crate::name::{ServiceName, WorkloadName};
 use crate::snapshot::{Endpoint, EndpointSet, PortMapping};
 
@@ -14,21 +14,10 @@ impl Compiler {
         self.work.endpoints += 1;
         let form = self.services.get(name).filter(|form| !form.is_alias())?;
         let selected = self.endpoints_of_workloads(name, form);
-        let mut given = self.endpoints_of_slices(name, form);
+        let given = self.given_endpoints(name, form);
         if given.is_empty() {
             return Some(EndpointSet::new(name.clone(), selected));
         }
-        // A workload is reached as one, and only when it is ready, also where a slice has its address.
-        let taken: HashSet<(IpAddr, PortMapping)> = self
-            .selected(name, form)
-            .filter_map(|(_, workload)| Some((workload.address?, ports_of_workload(form, workload))))
-            .flat_map(|(address, ports)| ports.into_iter().map(move |port| (address, port)))
-            .collect();
-        given.retain_mut(|(endpoint, _)| {
-            let address = endpoint.address;
-            endpoint.ports.retain(|port| !taken.contains(&(address, *port)));
-            !endpoint.ports.is_empty()
-        });
         let (mut endpoints, mut hostnames): (Vec<_>, Vec<_>) =
             given.into_iter().map(|(endpoint, hostname)| ((Arc::new(endpoint), 0), hostname)).unzip();
         endpoints.extend(selected);
@@ -36,8 +25,43 @@ impl Compiler {
         Some(EndpointSet::new(name.clone(), endpoints).with_hostnames(hostnames))
     }
 
+    /// Those that slices of others say and no workload is, each with its name in the service.
+    pub(super) fn given_endpoints(
+        &self,
+        name: &ServiceName,
+        form: &ServiceForm,
+    ) -> Vec<(Endpoint, Arc<str>)> {
+        let mut given = self.endpoints_of_slices(name, form);
+        if given.is_empty() {
+            return given;
+        }
+        // A workload is reached as one, and only when it is ready, also where a slice has its address.
+        let mut taken: HashSet<(IpAddr, PortMapping)> = HashSet::new();
+        // Where no port is said, of neither, the address is all that there is to compare.
+        let mut addresses: HashSet<IpAddr> = HashSet::new();
+        let mut whole: HashSet<IpAddr> = HashSet::new();
+        for (_, workload) in self.selected(name, form) {
+            let Some(address) = workload.address else { continue };
+            let ports = ports_of_workload(form, workload);
+            addresses.insert(address);
+            if form.is_portless() && ports.is_empty() {
+                whole.insert(address);
+            }
+            taken.extend(ports.into_iter().map(|port| (address, port)));
+        }
+        given.retain_mut(|(endpoint, _)| {
+            let address = endpoint.address;
+            if endpoint.ports.is_empty() || whole.contains(&address) {
+                return !addresses.contains(&address);
+            }
+            endpoint.ports.retain(|port| !taken.contains(&(address, *port)));
+            !endpoint.ports.is_empty()
+        });
+        given
+    }
+
     /// The workloads that the service selects, ready or not.
-    fn selected<'a>(
+    pub(super) fn selected<'a>(
         &'a self,
         name: &'a ServiceName,
         form: &'a ServiceForm,
@@ -63,12 +87,8 @@ impl Compiler {
     fn endpoints_of_slices(&self, name: &ServiceName, form: &ServiceForm) -> Vec<(Endpoint, Arc<str>)> {
         let mut endpoints: Vec<(Endpoint, Arc<str>)> = Vec::new();
         for slice in self.slices_by_service.get(name).filter_map(|slice| self.slices.get(slice)) {
-            let mapping = |port: &super::form::ServicePortForm| {
-                let target = slice.ports.iter().find(|(name, _)| **name == *port.name)?;
-                Some(PortMapping { service_port: port.number, target_port: target.1 })
-            };
-            let ports: Vec<_> = form.ports.iter().filter_map(mapping).collect();
-            if ports.is_empty() {
+            let ports = ports_of_slice(form, slice);
+            if ports.is_empty() && !form.is_portless() {
                 continue;
             }
             for (address, hostname) in &slice.addresses {
@@ -94,8 +114,25 @@ impl Compiler {
     }
 }
 
-/// Which ports of the service a workload offers, and where.
-fn ports_of_workload(service: &ServiceForm, workload: &WorkloadForm) -> Vec<PortMapping> {
+/// Which ports of the service the endpoints of a slice offer, and where; of one without ports, all that they have.
+fn ports_of_slice(service: &ServiceForm, slice: &SliceForm) -> Vec<PortMapping> {
+    if service.is_portless() {
+        let numbers: BTreeSet<u16> = slice.ports.iter().map(|&(_, number)| number).collect();
+        let mapping = |number| PortMapping { service_port: number, target_port: number };
+        return numbers.into_iter().map(mapping).collect();
+    }
+    let mapping = |port: &super::form::ServicePortForm| {
+        let target = slice.ports.iter().find(|(name, _)| **name == *port.name)?;
+        Some(PortMapping { service_port: port.number, target_port: target.1 })
+    };
+    service.ports.iter().filter_map(mapping).collect()
+}
+
+/// Which ports of the service a workload offers, and where; of one without ports, all that it has.
+pub(super) fn ports_of_workload(service: &ServiceForm, workload: &WorkloadForm) -> Vec<PortMapping> {
+    if service.is_portless() {
+        return workload.own_ports();
+    }
     let mapping = |port: &super::form::ServicePortForm| {
         let target_port = workload.port(&port.target)?;
         Some(PortMapping { service_port: port.number, target_port })
@@ -103,7 +140,7 @@ fn ports_of_workload(service: &ServiceForm, workload: &WorkloadForm) -> Vec<Port
     service.ports.iter().filter_map(mapping).collect()
 }
 
-/// `None`: it may not take traffic, or has none of the service's ports.
+/// `None`: it may not take traffic, or has none of the ports of a service that has some.
 fn endpoint_of_workload(
     service: &ServiceForm,
     name: &WorkloadName,
@@ -111,7 +148,7 @@ fn endpoint_of_workload(
 ) -> Option<Endpoint> {
     let address = workload.address.filter(|_| workload.ready)?;
     let ports = ports_of_workload(service, workload);
-    if ports.is_empty() {
+    if ports.is_empty() && !service.is_portless() {
         return None;
     }
     Some(Endpoint {

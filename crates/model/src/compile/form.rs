@@ -16,7 +16,7 @@ use crate::kinds::meta::ObjectMeta;
 use crate::kinds::tulle::{Mesh, STALE, Workload};
 use crate::name::{NamespacedName, ServiceName, dns_subdomain_problem};
 use crate::port_settings::{self, Http1Settings, Named};
-use crate::snapshot::{AppProtocol, EgressPolicy, MeshSettings, NodeAddress, Shape};
+use crate::snapshot::{AppProtocol, EgressPolicy, MeshSettings, NodeAddress, PortMapping, Shape};
 
 /// Why an object cannot be used: the field and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -136,6 +136,11 @@ impl ServiceForm {
         Ok(Self { ports, selector: service.spec.selector, shape })
     }
 
+    /// Whether it says who is there, and no port of them: headless services need none.
+    pub(super) fn is_portless(&self) -> bool {
+        self.ports.is_empty() && self.shape == Shape::Headless
+    }
+
     /// Whether it is another name for something else.
     pub(super) fn is_alias(&self) -> bool {
         matches!(self.shape, Shape::Alias(_))
@@ -238,6 +243,16 @@ impl WorkloadForm {
             identity,
             labels: workload.metadata.labels,
         })
+    }
+
+    /// The ports that clients find by themselves, and where: as a Service's targetPort would call them, and their own
+    /// numbers where these are nobody's else.
+    pub(super) fn own_ports(&self) -> Vec<PortMapping> {
+        let by_target = self.ports.iter().map(|port| (port.target, port.port));
+        let by_number = self.ports.iter().map(|port| (port.port, port.port));
+        let mut taken = BTreeSet::new();
+        let free = by_target.chain(by_number).filter(|&(number, _)| taken.insert(number));
+        free.map(|(service_port, target_port)| PortMapping { service_port, target_port }).collect()
     }
 
     /// The port that answers for a service's port with that target.

@@ -52,7 +52,7 @@ pub struct OwnSlice {
     /// Of the object: that of the service, and a hash of what its endpoints have in common (see [`named_after`]).
     pub name: String,
     ipv6: bool,
-    /// Name and number of each port; none where there are no endpoints.
+    /// Name and number of each port; none where there are no endpoints, or the service has no ports.
     ports: Ports,
     endpoints: Vec<OwnEndpoint>,
 }
@@ -162,7 +162,7 @@ impl Compiler {
 }
 
 /// An endpoint, and which ports it has of the service's. One that is not ready is shown as such; one without
-/// an address, or with none of the ports, is none.
+/// an address, or with none of the ports of a service that has some, is none.
 fn own_endpoint(
     service: &ServiceForm,
     name: &WorkloadName,
@@ -177,7 +177,7 @@ fn own_endpoint(
         workload: name.clone(),
         node: workload.node.as_ref().map(|node| node.name.to_string()),
     };
-    (!ports.is_empty()).then_some((ports, endpoint))
+    (!ports.is_empty() || service.is_portless()).then_some((ports, endpoint))
 }
 
 /// The same for the same, in every run.

@@ -202,6 +202,86 @@ fn slices_of_others_add_to_what_a_service_selects() {
     assert_eq!(compiler.endpoints(&name("shop/c")).unwrap().endpoints, [selected]);
 }
 
+/// Kubernetes: a headless service needs no ports, and is for finding who is there.
+#[test]
+fn endpoints_of_a_headless_service_without_ports_have_their_own() {
+    let mut compiler = compiler();
+    let shop_c = name("shop/c");
+    let spec = |cluster_ip: &str| json!({ "clusterIP": cluster_ip, "selector": { "app": "c" } });
+    let of_c = |spec: Value| {
+        let object = json!({ "metadata": { "namespace": "shop", "name": "c" }, "spec": spec });
+        put(KindId::Service, object)
+    };
+    compiler.apply(of_c(spec("None")));
+    compiler.apply_all([workload("c-1", "c", true), workload("c-2", "c", false)]);
+    let bare = json!({
+        "metadata": { "namespace": "shop", "name": "bare", "labels": { "app": "c" } },
+        "spec": { "address": "192.0.2.8" },
+    });
+    compiler.apply(put(KindId::Workload, bare));
+    let found = |compiler: &Compiler| {
+        let set = compiler.endpoints(&shop_c).unwrap();
+        let config = compiler.service(&shop_c).unwrap();
+        let apart = crate::apart::services(&config, &set).into_iter();
+        let one = |(config, set): (ServiceConfig, EndpointSet)| {
+            let to = |port: &PortConfig| (port.number, set.endpoints[0].target_port(port.number).unwrap());
+            (config.name.name.to_string(), config.ports.iter().map(to).collect::<Vec<_>>())
+        };
+        apart.map(one).collect::<Vec<_>>()
+    };
+    let of_workloads =
+        [("bare.c".to_owned(), vec![]), ("c-1.c".to_owned(), vec![(8080, 34567), (34567, 34567)])];
+    assert_eq!(found(&compiler), of_workloads);
+    // All of them are in its slices, also who is not ready.
+    let slices = compiler.own_slices(&shop_c);
+    assert_eq!(slices.len(), 1);
+    let fields = slices[0].fields();
+    assert_eq!(fields["ports"], json!([]));
+    let ready = fields["endpoints"].as_array().unwrap().iter().map(|e| e["conditions"]["ready"] == true);
+    assert_eq!(ready.collect::<Vec<_>>(), [true, true, false]);
+
+    // What is written by hand stands beside, but for what workloads are.
+    let slice = |addresses: &[&str], ports: Value| {
+        let metadata = json!({
+            "namespace": "shop", "name": "by-hand", "labels": { "kubernetes.io/service-name": "c" },
+        });
+        let endpoints: Vec<_> = addresses.iter().map(|a| json!({ "addresses": [a] })).collect();
+        put(
+            KindId::EndpointSlice,
+            json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": endpoints, "ports": ports }),
+        )
+    };
+    let addresses = ["192.0.2.7", "192.0.2.8", "192.0.2.9"];
+    let beside = |found: Vec<(String, Vec<(u16, u16)>)>| -> Vec<_> {
+        found.into_iter().filter(|one| !of_workloads.contains(one)).collect()
+    };
+    for (ports, expected) in [
+        (json!([]), vec![("192-0-2-9.c", vec![])]),
+        (json!([{ "name": "x", "port": 34567 }]), vec![("192-0-2-9.c", vec![34567])]),
+        (
+            json!([{ "name": "x", "port": 34568 }, { "name": "y", "port": 80 }, { "name": "z", "port": 80 }]),
+            vec![("192-0-2-7.c", vec![80, 34568]), ("192-0-2-9.c", vec![80, 34568])],
+        ),
+    ] {
+        compiler.apply(slice(&addresses, ports));
+        let expected: Vec<_> = expected
+            .into_iter()
+            .map(|(name, ports)| (name.to_owned(), ports.into_iter().map(|port| (port, port)).collect()))
+            .collect();
+        assert_eq!(beside(found(&compiler)), expected);
+    }
+    compiler.apply(delete(KindId::EndpointSlice, "shop/by-hand"));
+    assert_eq!(found(&compiler), of_workloads);
+
+    // With ports, it has the endpoints that have one of them; and one with an address needs ports.
+    let mut with_ports = spec("None");
+    with_ports["ports"] = json!([{ "port": 80, "targetPort": "nosuch" }]);
+    compiler.apply(of_c(with_ports));
+    assert_eq!(found(&compiler), []);
+    compiler.apply(of_c(spec("")));
+    assert_eq!(compiler.endpoints(&shop_c).unwrap().endpoints, []);
+}
+
 #[test]
 fn references_that_lead_nowhere_get_their_share_and_say_so() {
     let mut compiler = compiler();

@@ -44,7 +44,7 @@ fn known(name: &ServiceName) -> Option<(ServiceConfig, EndpointSet)> {
     };
     let shape = match &*name.name {
         "c" => Shape::Balanced,
-        "db" | "nobody" | "h" | "many" => Shape::Headless,
+        "db" | "nobody" | "h" | "many" | "peers" => Shape::Headless,
         "outside" => Shape::Alias("www.example.com".into()),
         "inner" => Shape::Alias("C.shop.svc.cluster.local".into()),
         "inner2" => Shape::Alias("inner.shop.mesh".into()),
@@ -63,6 +63,10 @@ fn known(name: &ServiceName) -> Option<(ServiceConfig, EndpointSet)> {
     let endpoints: Vec<_> = match &*name.name {
         "db" => (0..2).map(endpoint).collect(),
         "many" => (0..MANY).map(endpoint).collect(),
+        // As it is made for finding peers: neither it nor the second of them says a port.
+        "peers" => (0..2)
+            .map(|i| Endpoint { ports: endpoint(i).ports.into_iter().skip(i).collect(), ..endpoint(i) })
+            .collect(),
         "h" => BY_ADDRESS
             .iter()
             .map(|(_, address)| Endpoint { workload: None, address: address.parse().unwrap(), ..endpoint(0) })
@@ -71,7 +75,8 @@ fn known(name: &ServiceName) -> Option<(ServiceConfig, EndpointSet)> {
     };
     let endpoints = endpoints.into_iter().map(|endpoint| (Arc::new(endpoint), 0)).collect();
     let ports = vec![port(80, "http"), port(81, "")];
-    let ports = if matches!(shape, Shape::Alias(_)) { Vec::new() } else { ports };
+    let portless = &*name.name == "peers" || matches!(shape, Shape::Alias(_));
+    let ports = if portless { Vec::new() } else { ports };
     let config = ServiceConfig { name: name.clone(), ports, shape };
     Some((config, EndpointSet::new(name.clone(), endpoints)))
 }
@@ -223,6 +228,20 @@ async fn a_headless_service_is_its_endpoints() {
     // A name of the outside is asked for there.
     let outside = fixture.ask("www.example.", RecordType::A).await;
     assert_eq!(address_in(&outside), Some(Ipv4Addr::new(192, 0, 2, 1)));
+}
+
+#[tokio::test]
+async fn peers_are_found_without_a_port() {
+    let fixture = fixture(true, &[]).await;
+    let all = addresses_in(&fixture.ask("peers.", RecordType::A).await);
+    assert_eq!(all.len(), 2);
+    let mut each = std::collections::BTreeSet::new();
+    for name in ["db-0.peers.", "db-1.peers.shop.svc.cluster.local."] {
+        each.extend(address_in(&fixture.ask(name, RecordType::A).await));
+    }
+    assert_eq!(each, all);
+    let places = fixture.ask("_http._tcp.peers.", RecordType::SRV).await;
+    assert_eq!(places.metadata.response_code, ResponseCode::NXDomain, "no port has a name");
 }
 
 #[tokio::test]
