@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tulle_model::document::Document;
+use tulle_model::document::{self, Document};
 use tulle_model::validate::FieldPath;
 use tulle_model::validate::suggest::did_you_mean;
 
@@ -131,16 +131,35 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A text, or what YAML reads as a number or a truth value and is meant as a text.
+    /// A text, or what YAML reads as a number or a truth value and is meant as a text: as it is written, so that
+    /// `1.50`, `022` and `0x10` stay what they are.
     pub fn scalar(&self) -> Option<String> {
         match self.value {
             Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
-            Value::Bool(value) => Some(value.to_string()),
+            Value::Number(_) | Value::Bool(_) => {
+                let written = self.written();
+                if written.is_none() {
+                    let message =
+                        "it stands for a number or a truth value, which may be written in several ways";
+                    self.wrong(message, "write the text itself here, in quotes");
+                }
+                written
+            }
             _ => {
                 self.wrong_type("a text");
                 None
             }
+        }
+    }
+
+    /// The text that YAML reads as the value; `None` where an alias stands for it and its anchor cannot be told.
+    fn written(&self) -> Option<String> {
+        let text = &self.reader.source.text;
+        let place = self.reader.document.location(&self.path.pointer())?.value;
+        let node = text.get(place.range())?.trim();
+        match node.strip_prefix('*') {
+            Some(anchor) => anchored(&text[..place.start], anchor, self.value),
+            None => plain(node),
         }
     }
 
@@ -216,5 +235,145 @@ impl<'a> Field<'a> {
             return None;
         }
         Some(text)
+    }
+}
+
+/// The scalar that a node consists of, without its properties, and without the quotes that a tag overrules.
+fn plain(node: &str) -> Option<String> {
+    let scalar = without_properties(node)?;
+    match document::parse(scalar).ok()?.pop()?.value {
+        Value::String(text) => Some(text),
+        Value::Number(_) | Value::Bool(_) => Some(scalar.to_owned()),
+        _ => None,
+    }
+}
+
+/// Without the tag and the anchor that a node may begin with.
+fn without_properties(node: &str) -> Option<&str> {
+    let mut rest = node.trim_start();
+    while rest.starts_with(['!', '&']) {
+        rest = rest.split_once(char::is_whitespace)?.1.trim_start();
+    }
+    Some(rest)
+}
+
+/// The scalar with that anchor in the text before an alias. It may have been given several times, and what looks like
+/// it may be a part of something else: all have to say the same.
+fn anchored(before: &str, anchor: &str, value: &Value) -> Option<String> {
+    let mut found = None;
+    for after in before.split('&').skip(1).filter_map(|text| text.strip_prefix(anchor)) {
+        if !after.starts_with(char::is_whitespace) {
+            continue;
+        }
+        let node = without_properties(after)?;
+        let end =
+            node.find(|c: char| c.is_whitespace() || matches!(c, ',' | ']' | '}')).unwrap_or(node.len());
+        let scalar = &node[..end];
+        let same = document::parse(scalar).ok()?.pop().is_some_and(|document| document.value == *value);
+        if !same || found.is_some_and(|found| found != scalar) {
+            return None;
+        }
+        found = Some(scalar);
+    }
+    found.map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What becomes of each field of a text, or what is wrong with it.
+    fn scalars(text: &str) -> Result<Vec<String>, String> {
+        let source = Arc::new(Source { name: "tulle.yaml".to_owned(), text: text.to_owned() });
+        let document = document::parse(text).unwrap().remove(0);
+        let mut diagnostics = Diagnostics::default();
+        let scalars = {
+            let reader =
+                Reader { source: &source, document: &document, diagnostics: (&mut diagnostics).into() };
+            let entries = Field::root(&reader).entries("{a: b}");
+            entries.iter().filter_map(|(_, field)| field.scalar()).collect()
+        };
+        diagnostics.into_result().map_err(|failure| failure.to_string())?;
+        Ok(scalars)
+    }
+
+    #[test]
+    fn numbers_and_truth_values_are_passed_as_they_are_written() {
+        for written in [
+            "1.50",
+            "3.10",
+            "0x10",
+            "0x1F",
+            "012",
+            "022",
+            "0123",
+            "0o17",
+            "1e3",
+            "12E4",
+            "1.",
+            ".5",
+            "+5",
+            "-0",
+            "00",
+            "8080",
+            "18446744073709551616",
+            "0.1000",
+            "1e-7",
+            "True",
+            "FALSE",
+            "true",
+            "text",
+            "1_000",
+            "1.2.3",
+        ] {
+            for text in [
+                format!("a: {written}"),
+                format!("a: {written}  # as it is\nb: x"),
+                format!("{{a: {written}, b: x}}"),
+                format!("a: &x {written}"),
+                format!("? a\n: {written}\n"),
+                format!("a: '{written}'"),
+                format!("a: !!str {written}"),
+                format!("\u{feff}# \u{e9}\na:\n  {written}"),
+                format!("a: &x {written}\nb: *x"),
+                format!("a: &x {written}\nb: &y {written}\nc: *x"),
+            ] {
+                let read = scalars(&text).unwrap();
+                assert_eq!(read[0], written, "{text}");
+                let last = read.last().unwrap();
+                assert!(last == written || last == "x", "{text}: {read:?}");
+            }
+        }
+        for (text, expected) in [
+            ("a: !!int 012", "012"),
+            ("a: !!int '012'", "012"),
+            ("a: !!float 1", "1"),
+            ("a: &x !!float 1", "1"),
+            ("a: !!bool \"True\"", "True"),
+            ("{\"a\": 1.50}", "1.50"),
+        ] {
+            assert_eq!(scalars(text).as_deref(), Ok(&[expected.to_owned()][..]), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_an_alias_stands_for_is_what_its_anchor_says_or_asked_for() {
+        let common = "x: &x {a: 022}\ny: {<<: *x, b: 1.50}";
+        let document = document::parse(common).unwrap().remove(0);
+        let source = Arc::new(Source { name: "tulle.yaml".to_owned(), text: common.to_owned() });
+        let mut diagnostics = Diagnostics::default();
+        let reader = Reader { source: &source, document: &document, diagnostics: (&mut diagnostics).into() };
+        let merged = Field::root(&reader).get("y").unwrap();
+        assert_eq!(merged.get("a").unwrap().scalar().unwrap(), "022");
+        assert_eq!(merged.get("b").unwrap().scalar().unwrap(), "1.50");
+        for ambiguous in [
+            "a: &x 022\nb: *x\nc: &x 22\nd: *x",
+            "a: &x 22 # not &x 022\nb: *x",
+            "a: 'the &x 022'\nc: &x 22\nb: *x",
+            "a: &x !!float 1\nb: *x",
+        ] {
+            let said = scalars(ambiguous).unwrap_err();
+            assert!(said.contains("may be written in several ways"), "{ambiguous}: {said}");
+        }
     }
 }
