@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use futures_util::future::join_all;
 use http::HeaderMap;
+use tulle_model::legible::legible;
 
 use self::answer::Answer;
 use self::server::Server;
@@ -29,9 +30,10 @@ pub struct FakeServiceArgs {
     /// The address to listen at; `127.0.0.1` and $PORT where nothing is said
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// The port to listen at, on 127.0.0.1
-    #[arg(long, env = "PORT", default_value_t = 8080, conflicts_with = "listen")]
-    port: u16,
+    // Not by `env`: what `tulle up` gives every process would be in conflict with --listen.
+    /// The port to listen at, on 127.0.0.1 [env: PORT] [default: 8080]
+    #[arg(long, conflicts_with = "listen")]
+    port: Option<u16>,
     /// A service to call for every request: http://NAME:PORT[/PATH] or grpc://NAME:PORT (repeatable)
     #[arg(long, value_name = "URL", env = "FAKE_UPSTREAMS", value_delimiter = ',')]
     upstream: Vec<Target>,
@@ -59,6 +61,27 @@ pub struct FakeServiceArgs {
     /// How long to wait for an upstream
     #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "10s")]
     timeout: Duration,
+}
+
+/// Where to listen when nobody says it.
+const PORT: u16 = 8080;
+
+impl FakeServiceArgs {
+    /// Where to listen, with that `$PORT`.
+    fn address(&self, variable: Option<&str>) -> Result<SocketAddr> {
+        if let Some(address) = self.listen {
+            return Ok(address);
+        }
+        let port = match (self.port, variable.filter(|text| !text.is_empty())) {
+            (Some(port), _) => port,
+            (None, None) => PORT,
+            (None, Some(text)) => text.parse().map_err(|_| {
+                Failure::input(format!("the variable PORT is no port: {}", legible(text)))
+                    .help("a number from 0 to 65535, or --port PORT, or --listen ADDRESS:PORT")
+            })?,
+        };
+        Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port))
+    }
 }
 
 /// What it was told to be.
@@ -145,7 +168,8 @@ impl FakeService {
 /// Serves until SIGTERM or SIGINT, then lets everybody finish.
 pub async fn run(args: FakeServiceArgs) -> Result<()> {
     let service = FakeService::new(&args);
-    let address = args.listen.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), args.port));
+    let variable = std::env::var_os("PORT").map(|value| value.to_string_lossy().into_owned());
+    let address = args.address(variable.as_deref())?;
     let listener = server::listen(address).await.map_err(|error| {
         Failure::new(format!("cannot listen at {address}: {error}"))
             .help("another port: --listen 127.0.0.1:PORT, or the variable PORT")
@@ -164,4 +188,41 @@ pub async fn run(args: FakeServiceArgs) -> Result<()> {
         let _ = tokio::time::timeout(args.timeout, maker).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: FakeServiceArgs,
+    }
+
+    #[test]
+    fn what_the_command_line_says_wins_over_the_variable() {
+        let address = |line: &[&str], variable: Option<&str>| {
+            let line = Line::try_parse_from([&["fake-service"], line].concat()).map_err(|e| e.to_string())?;
+            line.args.address(variable).map(|a| a.to_string()).map_err(|e| e.to_string())
+        };
+        let listen = &["--listen", "127.0.0.2:9000"][..];
+        for (line, variable, expected) in [
+            (&[][..], None, "127.0.0.1:8080"),
+            (&[], Some(""), "127.0.0.1:8080"),
+            (&[], Some("9001"), "127.0.0.1:9001"),
+            (&["--port", "9002"], Some("9001"), "127.0.0.1:9002"),
+            (&["--port", "9002"], Some("x"), "127.0.0.1:9002"),
+            (listen, None, "127.0.0.2:9000"),
+            (listen, Some("9001"), "127.0.0.2:9000"),
+            (listen, Some("x"), "127.0.0.2:9000"),
+        ] {
+            assert_eq!(address(line, variable).as_deref(), Ok(expected), "{line:?} {variable:?}");
+        }
+        assert!(address(&[], Some("x")).unwrap_err().contains("PORT"));
+        let both = address(&[listen, &["--port", "9002"]].concat(), None).unwrap_err();
+        assert!(both.contains("cannot be used with"), "{both}");
+    }
 }
