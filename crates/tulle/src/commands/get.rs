@@ -307,6 +307,8 @@ struct TableView<'a> {
     table: Table,
     /// Which columns are shown.
     shown: Vec<bool>,
+    /// The column of the objects' names, which need not be the first, or shown.
+    name: Option<usize>,
     namespaces: bool,
     wide: bool,
     prefix: Option<&'a Kind>,
@@ -318,6 +320,7 @@ impl<'a> TableView<'a> {
         Self {
             table: Table::default(),
             shown: Vec::new(),
+            name: None,
             namespaces: args.scope.all_namespaces && kind.namespaced,
             wide: args.output == Format::Wide,
             prefix,
@@ -332,6 +335,7 @@ impl<'a> TableView<'a> {
         {
             let shown = |column: &Value| self.wide || column["priority"].as_i64().unwrap_or(0) == 0;
             self.shown = columns.iter().map(shown).collect();
+            self.name = columns.iter().position(|column| column["format"] == "name");
             let names = columns.iter().zip(&self.shown).filter(|(_, shown)| **shown);
             let names = names.map(|(c, _)| c["name"].as_str().unwrap_or_default().to_uppercase());
             self.header = self.namespaces.then(|| "NAMESPACE".to_owned()).into_iter().chain(names).collect();
@@ -342,11 +346,14 @@ impl<'a> TableView<'a> {
         }
         for row in value["rows"].as_array().into_iter().flatten() {
             let cells = row["cells"].as_array().into_iter().flatten().zip(&self.shown);
+            let cell = |(index, (cell, _)): (usize, (&Value, &bool))| match self.prefix {
+                Some(kind) if self.name == Some(index) => {
+                    format!("{}/{}", qualified_singular(kind), plain(cell))
+                }
+                _ => plain(cell),
+            };
             let mut cells: Vec<String> =
-                cells.filter(|(_, shown)| **shown).map(|(cell, _)| plain(cell)).collect();
-            if let (Some(kind), Some(name)) = (self.prefix, cells.first_mut()) {
-                *name = format!("{}/{name}", qualified_singular(kind));
-            }
+                cells.enumerate().filter(|(_, (_, shown))| **shown).map(cell).collect();
             if self.namespaces {
                 cells.insert(0, plain(&row["object"]["metadata"]["namespace"]));
             }
@@ -365,5 +372,54 @@ fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Null => "<none>".to_owned(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use tulle_model::registry::KindId;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: GetArgs,
+    }
+
+    /// The line of one object in a table of several kinds.
+    fn row(line: &[&str], kind: KindId, object: &Value) -> String {
+        let args = Line::parse_from([&["get", "all"], line].concat()).args;
+        let kind = kind.kind();
+        let columns = kind.columns().iter().map(|column| {
+            json!({ "name": column.name, "type": column.type_, "format": column.format, "priority": column.priority })
+        });
+        let cells = kind.row(object, jiff::Timestamp::UNIX_EPOCH);
+        let mut view = TableView::new(&args, kind, Some(kind));
+        view.add(&json!({
+            "columnDefinitions": columns.collect::<Vec<_>>(),
+            "rows": [{ "cells": cells, "object": object }],
+        }));
+        let text = view.render();
+        text.lines().nth(1).unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_kind_stands_before_the_name_wherever_that_is() {
+        let event = json!({
+            "metadata": { "name": "web.1", "namespace": "shop" }, "type": "Warning", "reason": "Lost", "message": "m",
+            "involvedObject": { "kind": "Workload", "name": "web" },
+        });
+        let named = json!({ "metadata": { "name": "web", "namespace": "shop" } });
+        // As with kubectl: where the name is not shown, nor is the kind.
+        let narrow = row(&[], KindId::Event, &event);
+        assert!(!narrow.contains("event/") && narrow.contains(" Warning Lost "), "{narrow}");
+        let wide = row(&["-o", "wide"], KindId::Event, &event);
+        assert!(wide.ends_with(" event/web.1") && wide.matches("event/").count() == 1, "{wide}");
+        let service = row(&["-A"], KindId::Service, &named);
+        assert!(service.starts_with("shop service/web "), "{service}");
+        let route = row(&[], KindId::HttpRoute, &named);
+        assert!(route.starts_with("httproute.gateway.networking.k8s.io/web "), "{route}");
     }
 }
