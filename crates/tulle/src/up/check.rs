@@ -2,15 +2,19 @@
 //! mesh that does not start, or runs without one of its services, would be found out later.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use serde_json::json;
 use tulle_model::name::dns_label_problem;
 use tulle_model::registry::KindId;
 use tulle_model::validate::{FieldError, Segment, validate};
+use tulle_server::ServerConfig;
 
-use super::config::Service;
+use super::config::{Config, Service};
 use super::field::Field;
 use super::{objects, replica};
+use crate::diagnostic::{Diagnostic, Diagnostics};
+use crate::manifest::Manifest;
 
 /// Says at the fields of each service what the mesh would not take.
 pub fn check(services: &[Service], namespace: &str, fields: &HashMap<String, Field<'_>>) {
@@ -29,6 +33,44 @@ pub fn check(services: &[Service], namespace: &str, fields: &HashMap<String, Fie
     }
     find_shared_names(services, fields);
     find_shared_labels(services, fields);
+}
+
+/// Says which documents `up` could not keep to.
+pub fn check_documents(config: &Config, diagnostics: &mut Diagnostics) {
+    let problems = config.resources.iter().filter_map(|document| document_problem(document, config));
+    problems.for_each(|problem| diagnostics.push(problem));
+}
+
+fn document_problem(document: &Manifest, config: &Config) -> Option<Diagnostic> {
+    let name = document.name();
+    match document.kind.id {
+        KindId::Node => {
+            let title = "kind: nodes are not created: they join with a token";
+            let diagnostic = document.diagnostic(title, "/kind", "not in this file");
+            Some(diagnostic.help("the node of `tulle up` joins by itself; labels: `kubectl label node`"))
+        }
+        _ if document.kind.is_view() => {
+            let title = format!("apiVersion: events of {} can only be read", document.kind.api_version());
+            Some(document.diagnostic(title, "/apiVersion", "not in this file"))
+        }
+        KindId::Mesh => {
+            let domain = ServerConfig::local(PathBuf::new()).trust_domain;
+            let given = document.value["spec"]["trustDomain"].as_str().filter(|given| !given.is_empty());
+            given.filter(|given| *given != domain).map(|_| {
+                let title = format!("spec.trustDomain: it is `{domain}` for all that `tulle up` runs");
+                let label = "leave it out: it cannot be another";
+                document.diagnostic(title, "/spec/trustDomain", label)
+            })
+        }
+        KindId::Workload if document.namespace() == Some(config.namespace.as_str()) => {
+            let runs = |service: &&Service| (0..service.replicas).any(|i| replica::name(service, i) == name);
+            config.services.iter().find(runs).map(|service| {
+                let title = format!("metadata.name: `{name}` is the name of a process of `{}`", service.name);
+                document.diagnostic(title, "/metadata/name", "another name is expected")
+            })
+        }
+        _ => None,
+    }
 }
 
 /// The longest of its workloads' names stands for all.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tulle_model::document::Document;
 use tulle_model::name::{ServiceName, dns_label_problem};
 use tulle_model::validate::OfferedPort;
 
@@ -142,12 +143,25 @@ fn read(source: &Arc<Source>, folder: PathBuf, diagnostics: &mut Diagnostics) ->
     }
     set.default_namespace(&config.namespace);
     config.skipped = set.skipped_note();
+    if nothing_runs(&document) && set.manifests.is_empty() && diagnostics.is_empty() {
+        let place = document.value_span("/services").unwrap_or_else(|| document.span());
+        let title = "services: there is none, and no resource either: there is nothing to run";
+        let diagnostic = Diagnostic::new(title).at(source, place.range(), "such as web: {command: ./web}");
+        diagnostics
+            .push(diagnostic.help("`tulle server` and `tulle node` are a mesh without services of its own"));
+    }
     config.resources = set.manifests;
+    super::check::check_documents(&config, diagnostics);
     manifest::find_duplicates(&config.resources, diagnostics);
     let known = |name: &ServiceName| config.ports_of(name);
     let help = "every Service that a route refers to must be in this file, or in its resources";
     manifest::check_references(&config.resources, known, Some(help), diagnostics);
     Some(config)
+}
+
+/// Whether the file says outright that there are no services.
+fn nothing_runs(document: &Document) -> bool {
+    document.value["services"].as_object().is_some_and(serde_json::Map::is_empty)
 }
 
 const FIELDS: &[&str] = &["name", "namespace", "services", "resources"];
@@ -408,6 +422,9 @@ fn probe(field: &Field<'_>, ports: &[Port]) -> Option<Probe> {
             let path = http.text()?;
             if !path.starts_with('/') {
                 http.wrong(&format!("`{path}` is no path"), "a path begins with /");
+            } else if let Err(error) = path.parse::<http::Uri>() {
+                let message = format!("`{path}` is no path that can be asked for: {error}");
+                http.wrong(&message, "as in a URL: a space is %20");
             }
             Check::Http { path, port }
         }
@@ -515,7 +532,7 @@ fn find_cycle(waiting: &[Service]) -> Option<Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// The table of docs/up.md that begins with `| HEADER |`.
@@ -542,7 +559,7 @@ mod tests {
         }
     }
 
-    fn read(text: &str) -> Result<Config> {
+    pub(in crate::up) fn read(text: &str) -> Result<Config> {
         let source = Arc::new(Source { name: FILE.to_owned(), text: text.to_owned() });
         let mut diagnostics = Diagnostics::default();
         let config = super::read(&source, ".".into(), &mut diagnostics);
@@ -661,6 +678,82 @@ mod tests {
         let twice = format!("  a: {{command: x, port: 80}}\n{service}{service}");
         assert!(said(&twice).unwrap_or_default().contains("Service default/a is described twice"));
         assert_eq!(said(&format!("  a: {{command: x, port: 80}}\n{service}")), None);
+    }
+
+    #[test]
+    fn what_a_probe_could_never_ask_for_is_wrong_in_the_file() {
+        let said = |path: &str| {
+            let file = format!("services:\n  a: {{command: x, port: 80, probe: {{http: {path}}}}}\n");
+            read(&file).err().map(|e| e.to_string())
+        };
+        for path in ["'/a b'", "' /a'", "a", "''", "\"/a\\tb\"", "\"/a\\n\"", "'/<a>'", "http://a/b"] {
+            let said = said(path).unwrap_or_default();
+            assert!(said.contains("services.a.probe.http: `"), "{path}: {said}");
+        }
+        for path in ["/", "/a%20b?c=d&e", "'/a:b'", "/ä", "//a"] {
+            assert_eq!(said(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_file_describes_something() {
+        let document = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n";
+        let foreign = "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: n}\n";
+        for nothing in ["services: {}\n".to_owned(), format!("services: {{}}\n{foreign}")] {
+            let failure = read(&nothing).err().unwrap();
+            assert!(failure.to_string().contains("there is nothing to run"), "{failure}");
+            assert_eq!(failure.exit, crate::exit::Exit::Input);
+        }
+        assert!(read("services:\n").is_err() && read("name: x\n").is_err());
+        assert!(read(&format!("services: {{}}\n{document}")).is_ok());
+    }
+
+    #[test]
+    fn documents_that_up_could_not_keep_to_are_wrong_in_the_file() {
+        let said = |document: &str| {
+            let file = format!("services:\n  web: {{command: x, port: 80, replicas: 2}}\n---\n{document}\n");
+            read(&file).err().map(|e| (e.exit, e.to_string()))
+        };
+        let mesh = |spec: &str| {
+            format!("apiVersion: tulle.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default}}\nspec: {spec}")
+        };
+        let tulle = |kind: &str, metadata: &str, spec: &str| {
+            format!("apiVersion: tulle.dev/v1alpha1\nkind: {kind}\nmetadata: {metadata}\nspec: {spec}")
+        };
+        let node = tulle("Node", "{name: n1}", "{}");
+        let service = |metadata: &str| {
+            format!("apiVersion: v1\nkind: Service\nmetadata: {metadata}\nspec: {{ports: [{{port: 80}}]}}")
+        };
+        let workload = |name: &str| tulle("Workload", &format!("{{name: {name}}}"), "{address: 127.0.0.1}");
+        let generated = service("{generateName: a-}");
+        for (document, why) in [
+            (node.clone(), "kind: nodes are not created: they join with a token"),
+            (
+                format!("apiVersion: v1\nkind: List\nitems:\n- {}", node.replace('\n', "\n  ")),
+                "nodes are not",
+            ),
+            (
+                "apiVersion: events.k8s.io/v1\nkind: Event\nmetadata: {name: e}".to_owned(),
+                "events of events.k8s.io/v1 can only be read",
+            ),
+            (mesh("{trustDomain: other.local}"), "spec.trustDomain: it is `mesh.local`"),
+            (mesh("{trustDomain: 'no domain'}"), "is no trust domain"),
+            (service("{}"), "metadata.name: is missing"),
+            (service("{name: ''}"), "metadata.name: is missing"),
+            (generated.clone(), "metadata.name: it is missing"),
+            (service("{name: '', generateName: a-}"), "metadata.name: it is missing"),
+            (workload("web-1"), "metadata.name: `web-1` is the name of a process of `web`"),
+        ] {
+            let (exit, said) = said(&document).unwrap_or((crate::exit::Exit::Failure, String::new()));
+            assert!(said.contains(why), "{document}: {said}");
+            assert_eq!(exit, crate::exit::Exit::Input, "{document}");
+        }
+        let twice = said(&format!("{generated}\n---\n{generated}")).unwrap().1;
+        assert!(!twice.contains("described twice"), "{twice}");
+        for good in [mesh("{trustDomain: mesh.local, egress: {policy: Deny}}"), mesh("{}"), workload("web-2")]
+        {
+            assert_eq!(said(&good).map(|(_, said)| said), None, "{good}");
+        }
     }
 
     #[test]
