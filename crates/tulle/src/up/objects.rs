@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use tulle_model::registry::{Kind, KindId};
-use tulle_server::objects::{DeleteOptions, Objects, Page, WriteOptions};
+use tulle_model::compile::slices::own_service;
+use tulle_model::registry::{KINDS, Kind, KindId};
+use tulle_server::objects::{DEFAULT_NAMESPACE, Objects, WriteOptions};
 
 use super::config::{Config, Service};
 use crate::exit::{Exit, Failure, Result};
@@ -17,16 +18,19 @@ pub async fn apply(objects: &Objects, config: &Config) -> Result<()> {
     let wanted = wanted(config);
     let mut namespaces: BTreeSet<&str> = wanted.iter().filter_map(|(_, o)| namespace_of(o)).collect();
     namespaces.insert(&config.namespace);
-    for namespace in namespaces {
+    for namespace in &namespaces {
         objects.ensure_namespace(namespace).await.map_err(|e| failed("Namespace", namespace, &e))?;
     }
-    let options = WriteOptions { manager: MANAGED_BY.1.to_owned(), ..WriteOptions::controller() };
     for (kind, object) in &wanted {
         let namespace = namespace_of(object).unwrap_or_default();
-        let put = objects.put(kind, namespace, object.clone(), &options).await;
+        let put = objects.put(kind, namespace, object.clone(), &options()).await;
         put.map_err(|e| failed(kind.kind, name_of(object), &e))?;
     }
-    remove_others(objects, &wanted).await
+    remove_others(objects, &wanted, &namespaces).await
+}
+
+fn options() -> WriteOptions {
+    WriteOptions { manager: MANAGED_BY.1.to_owned(), ..WriteOptions::controller() }
 }
 
 fn failed(kind: &str, name: &str, error: &dyn std::error::Error) -> Failure {
@@ -100,13 +104,19 @@ pub fn service(service: &Service, namespace: &str) -> Value {
     object
 }
 
-async fn remove_others(objects: &Objects, wanted: &[(&'static Kind, Value)]) -> Result<()> {
-    for id in [KindId::HttpRoute, KindId::TcpRoute, KindId::EndpointSlice, KindId::Service] {
-        let kind = id.kind();
-        let list =
-            objects.list_page(kind, None, &Page::default()).map_err(|e| failed(kind.kind, "list", &e))?;
+/// Removes what an earlier `up` made and the file no longer has: what refers to others first, namespaces last. What
+/// always is there goes back to what it is without `up`.
+async fn remove_others(
+    objects: &Objects,
+    wanted: &[(&'static Kind, Value)],
+    namespaces: &BTreeSet<&str>,
+) -> Result<()> {
+    // Nodes join, and leave, by themselves.
+    let kinds = KINDS.iter().rev().filter(|kind| !kind.is_view() && kind.id != KindId::Node);
+    for kind in kinds {
+        let list = objects.list(kind, None).map_err(|e| failed(kind.kind, "list", &e))?;
         let gone = list.items.iter().filter(|object| {
-            object["metadata"]["labels"][MANAGED_BY.0] == MANAGED_BY.1
+            is_ours(object)
                 && !wanted.iter().any(|(wanted_kind, wanted)| {
                     *wanted_kind == kind
                         && name_of(wanted) == name_of(object)
@@ -115,9 +125,216 @@ async fn remove_others(objects: &Objects, wanted: &[(&'static Kind, Value)]) -> 
         });
         for object in gone {
             let (namespace, name) = (namespace_of(object).unwrap_or_default(), name_of(object));
-            let deleted = objects.delete(kind, namespace, name, &DeleteOptions::default()).await;
-            deleted.map_err(|e| failed(kind.kind, name, &e))?;
+            let is_namespace = kind.id == KindId::Namespace;
+            let removed = if kind.id == KindId::Mesh || is_namespace && name == DEFAULT_NAMESPACE {
+                let reset = |current: &Value| Ok(without_ours(current));
+                objects.modify(kind, namespace, name, &options(), reset).await.map(drop)
+            } else if is_namespace && (namespaces.contains(name) || is_inhabited(objects, name)?) {
+                continue;
+            } else {
+                objects.delete_where(kind, namespace, name, is_ours).await.map(drop)
+            };
+            match removed {
+                // Somebody was faster, or has made it theirs.
+                Err(error) if error.is_not_found() => {}
+                removed => removed.map_err(|e| failed(kind.kind, name, &e))?,
+            }
         }
     }
     Ok(())
+}
+
+/// Whether `up` made it. Copies that people make of its objects have the label, too, and stay.
+fn is_ours(object: &Value) -> bool {
+    object["metadata"]["labels"][MANAGED_BY.0] == MANAGED_BY.1 && managers(object).any(is_manager)
+}
+
+fn managers(object: &Value) -> impl Iterator<Item = &Value> {
+    object["metadata"]["managedFields"].as_array().into_iter().flatten()
+}
+
+fn is_manager(entry: &Value) -> bool {
+    entry["manager"] == MANAGED_BY.1 && entry["subresource"].as_str().is_none_or(str::is_empty)
+}
+
+/// Whether there is anything in a namespace that its deletion should not take along: what others have put there, and
+/// workloads of processes.
+fn is_inhabited(objects: &Objects, namespace: &str) -> Result<bool> {
+    let kinds = KINDS.iter().filter(|kind| kind.namespaced && !kind.is_view() && kind.id != KindId::Event);
+    for kind in kinds {
+        let list = objects.list(kind, Some(namespace)).map_err(|e| failed(kind.kind, "list", &e))?;
+        let is_derived = |object: &Value| kind.id == KindId::EndpointSlice && own_service(object).is_some();
+        if !list.items.iter().all(is_derived) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The object without the fields that are `up`'s alone: they have their defaults again.
+fn without_ours(object: &Value) -> Value {
+    let mut rest = object.clone();
+    let others: Vec<_> = managers(object).filter(|e| !is_manager(e)).map(|e| &e["fieldsV1"]).collect();
+    for entry in managers(object).filter(|entry| is_manager(entry)) {
+        remove_fields(&mut rest, &entry["fieldsV1"], &others);
+    }
+    if let Some(metadata) = rest["metadata"].as_object_mut() {
+        // Whoever writes it meanwhile.
+        metadata.remove("resourceVersion");
+    }
+    rest
+}
+
+/// Removes the fields of a set (FieldsV1) that are in none of the other sets, and objects that are empty then.
+fn remove_fields(object: &mut Value, set: &Value, others: &[&Value]) {
+    let (Some(fields), Some(set)) = (object.as_object_mut(), set.as_object()) else { return };
+    for (key, inner) in set {
+        let Some(name) = key.strip_prefix("f:") else { continue };
+        let Some(value) = fields.get_mut(name) else { continue };
+        let others: Vec<_> = others.iter().filter_map(|other| other.get(key)).collect();
+        let has_fields = inner.as_object().is_some_and(|inner| inner.keys().any(|key| key.starts_with("f:")));
+        if has_fields {
+            remove_fields(value, inner, &others);
+        }
+        let is_empty = value.as_object().is_some_and(serde_json::Map::is_empty);
+        if others.is_empty() && (is_empty || !has_fields) {
+            fields.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tulle_model::identity::TrustDomain;
+    use tulle_server::objects::DeleteOptions;
+    use tulle_server::store::Store;
+
+    use super::super::config::tests::read;
+    use super::*;
+
+    const MESH: &str = "---\napiVersion: tulle.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default, labels: {a: b}}\n\
+                        spec: {egress: {policy: Deny}}\n";
+
+    fn workload(name: &str) -> String {
+        format!(
+            "---\napiVersion: tulle.dev/v1alpha1\nkind: Workload\nmetadata: {{name: {name}}}\n\
+             spec: {{address: 127.0.0.1, ports: [{{port: 80}}]}}\n"
+        )
+    }
+
+    fn named(kind: &str, metadata: &str) -> String {
+        format!("---\napiVersion: v1\nkind: {kind}\nmetadata: {{name: {metadata}}}\n")
+    }
+
+    async fn objects() -> Objects {
+        let domain = TrustDomain::new("mesh.local").unwrap();
+        let objects = Objects::open(Store::in_memory().unwrap()).await.unwrap().of_mesh(&domain);
+        objects.ensure_mesh().await.unwrap();
+        objects
+    }
+
+    async fn up(objects: &Objects, documents: &str) {
+        let text = format!("services:\n  web: {{command: x, port: 80}}\n{documents}");
+        apply(objects, &read(&text).unwrap()).await.unwrap();
+    }
+
+    /// What there is of a kind.
+    fn names(objects: &Objects, kind: KindId) -> Vec<String> {
+        let list = objects.list(kind.kind(), None).unwrap();
+        list.items.iter().map(|object| name_of(object).to_owned()).collect()
+    }
+
+    async fn create(objects: &Objects, manager: &str, kind: KindId, namespace: &str, object: Value) {
+        let options = WriteOptions { manager: manager.to_owned(), ..WriteOptions::controller() };
+        objects.create(kind.kind(), namespace, object, &options).await.unwrap();
+    }
+
+    fn mesh(objects: &Objects) -> Value {
+        objects.require(KindId::Mesh.kind(), "", "default").unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_the_file_no_longer_has_goes_whatever_it_is() {
+        let objects = objects().await;
+        let bare = mesh(&objects)["spec"].clone();
+        let slice = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: \
+                     {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: []\n";
+        let route = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n\
+                     spec: {parentRefs: [{group: '', kind: Service, name: web}]}\n";
+        let inside = format!("{}spec: {{ports: [{{port: 80}}]}}\n", named("Service", "c, namespace: extra"));
+        let all = [
+            MESH,
+            &workload("legacy"),
+            &named("Namespace", "extra"),
+            &named("Namespace", "default, labels: {team: x}"),
+            &inside,
+            slice,
+            route,
+        ];
+        up(&objects, &all.concat()).await;
+        assert_eq!(mesh(&objects)["spec"]["egress"]["policy"], "Deny");
+        assert_eq!(names(&objects, KindId::Workload), ["legacy"]);
+        assert_eq!(names(&objects, KindId::Namespace), ["default", "extra"]);
+        up(&objects, "").await;
+        assert_eq!(mesh(&objects)["spec"], bare);
+        assert_eq!(mesh(&objects)["metadata"]["labels"], Value::Null);
+        assert_eq!(names(&objects, KindId::Workload), [""; 0]);
+        assert_eq!(names(&objects, KindId::EndpointSlice), [""; 0]);
+        assert_eq!(names(&objects, KindId::HttpRoute), [""; 0]);
+        assert_eq!(names(&objects, KindId::Namespace), ["default"]);
+        let default = objects.require(KindId::Namespace.kind(), "", "default").unwrap();
+        assert_eq!(default["metadata"]["labels"]["team"], Value::Null);
+        assert_eq!(names(&objects, KindId::Service), ["web"]);
+        // Nothing is written where nothing changes.
+        let revision = objects.revision();
+        up(&objects, "").await;
+        assert_eq!(objects.revision(), revision);
+    }
+
+    #[tokio::test]
+    async fn what_up_did_not_make_stays() {
+        let objects = objects().await;
+        let copied = json!({ (MANAGED_BY.0): MANAGED_BY.1 });
+        let address = json!({ "address": "127.0.0.1" });
+        // That of a process, whose service has such a label, and a copy.
+        for (manager, name) in [("tulle", "web"), ("kubectl-client-side-apply", "copy")] {
+            let workload = json!({ "metadata": { "name": name, "labels": copied }, "spec": address });
+            create(&objects, manager, KindId::Workload, "default", workload).await;
+        }
+        create(&objects, "kubectl", KindId::Namespace, "", json!({ "metadata": { "name": "theirs" } })).await;
+        let documents =
+            [MESH, &named("Namespace", "extra"), &named("Namespace", "used"), &workload("legacy")];
+        up(&objects, &documents.concat()).await;
+        // What somebody has put into a namespace, and set of the mesh, by hand.
+        let theirs = json!({ "metadata": { "name": "legacy" }, "spec": { "ports": [{ "port": 80 }] } });
+        create(&objects, "kubectl", KindId::Service, "extra", theirs).await;
+        let options = WriteOptions { manager: "kubectl".to_owned(), ..WriteOptions::controller() };
+        let enable = |current: &Value| {
+            let mut mesh = current.clone();
+            mesh["spec"]["accessLog"] = json!({ "enabled": true });
+            Ok(mesh)
+        };
+        objects.modify(KindId::Mesh.kind(), "", "default", &options, enable).await.unwrap();
+        let inside = format!("{}spec: {{ports: [{{port: 80}}]}}\n", named("Service", "c, namespace: used"));
+        up(&objects, &inside).await;
+        assert_eq!(names(&objects, KindId::Workload), ["copy", "web"]);
+        assert_eq!(names(&objects, KindId::Namespace), ["default", "extra", "theirs", "used"]);
+        assert_eq!(names(&objects, KindId::Service), ["web", "legacy", "c"]);
+        let mesh = mesh(&objects);
+        assert_ne!(mesh["spec"]["egress"]["policy"], "Deny");
+        assert_eq!(mesh["spec"]["accessLog"]["enabled"], true);
+        // A namespace goes once nothing is in it.
+        let options = DeleteOptions::default();
+        objects.delete(KindId::Service.kind(), "extra", "legacy", &options).await.unwrap();
+        up(&objects, "").await;
+        assert_eq!(names(&objects, KindId::Namespace), ["default", "theirs"]);
+    }
+
+    #[test]
+    fn fields_that_others_have_as_well_stay() {
+        let mut object = json!({ "a": { "b": 1, "c": 2 }, "d": { "e": 3 }, "f": [1], "g": 4 });
+        let set = json!({ ".": {}, "f:a": { ".": {}, "f:b": {}, "f:c": {} }, "f:d": { "f:e": {} }, "f:f": { "v:1": {} } });
+        remove_fields(&mut object, &set, &[&json!({ "f:a": { "f:b": {} }, "f:x": {} })]);
+        assert_eq!(object, json!({ "a": { "b": 1 }, "g": 4 }));
+    }
 }
