@@ -1,14 +1,17 @@
 //! One process of a service: part of the mesh before it starts, out of it before it ends.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tulle_model::name::{ServiceName, WorkloadName};
+use tulle_model::registry::KindId;
 use tulle_node::probes::{self, Probe, Timing};
 use tulle_node::supervise::{Confined, Event, Process, Supervised, supervise};
 use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec, Workloads, fill};
@@ -130,11 +133,6 @@ fn spec(
 ) -> WorkloadSpec {
     let mut labels = service.labels.clone();
     labels.entry("app".to_owned()).or_insert_with(|| service.name.clone());
-    let others = config.services.iter().filter(|s| s.name != service.name && !s.ports.is_empty());
-    let upstreams = others.map(|s| UpstreamService {
-        service: ServiceName::new(config.namespace.as_str(), s.name.as_str()),
-        ports: s.ports.iter().map(|p| p.port).collect(),
-    });
     let declared = service.ports.iter().zip(ports);
     WorkloadSpec {
         namespace: config.namespace.clone(),
@@ -151,9 +149,37 @@ fn spec(
             .collect(),
         app_address: Ipv4Addr::LOCALHOST.into(),
         probe: service.probe.as_ref().map(|p| probe(p, service, ports, surroundings)),
-        upstreams: upstreams.collect(),
+        upstreams: upstreams(config),
         stop_timeout_ms: u64::try_from(super::STOP_DEADLINE.as_millis()).unwrap_or(u64::MAX),
     }
+}
+
+/// The services of the namespace that have ports, as in Kubernetes its own among them: those of the file, and those
+/// that its documents describe, which know better.
+fn upstreams(config: &Config) -> Vec<UpstreamService> {
+    let ports_of = |service: &Service| service.ports.iter().map(|p| p.port).collect::<Vec<_>>();
+    let mut ports: BTreeMap<&str, _> =
+        config.services.iter().map(|s| (s.name.as_str(), ports_of(s))).collect();
+    let namespace = config.namespace.as_str();
+    for document in &config.resources {
+        if document.kind.id == KindId::Service && document.namespace() == Some(namespace) {
+            ports.insert(document.name(), described_ports(&document.value["spec"]));
+        }
+    }
+    let having_ports = ports.into_iter().filter(|(_, ports)| !ports.is_empty());
+    having_ports
+        .map(|(name, ports)| UpstreamService { service: ServiceName::new(namespace, name), ports })
+        .collect()
+}
+
+/// The ports at which the mesh serves a Service.
+fn described_ports(spec: &Value) -> Vec<u16> {
+    if spec["type"] == "ExternalName" {
+        return Vec::new();
+    }
+    let ports = spec["ports"].as_array().into_iter().flatten();
+    let tcp = ports.filter(|port| port["protocol"].is_null() || port["protocol"] == "TCP");
+    tcp.filter_map(|port| u16::try_from(port["port"].as_u64()?).ok()).collect()
 }
 
 fn probe(
@@ -236,6 +262,45 @@ async fn print(screen: Arc<Screen>, service: String, replica: String, mut events
                 };
                 screen.state(&service, &replica, &format!("{exit}{next}"));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::tests::read;
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_of_every_service_its_own_among_them() {
+        let described = |name: &str, spec: &str| {
+            format!("---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {spec}\n")
+        };
+        let config = read(&format!(
+            "services:\n  web: {{command: x, port: 80}}\n  api: {{command: x, ports: [81, {{name: b, port: 82, \
+             targetPort: 83}}]}}\n  job: {{command: x}}\n  own: {{command: x, port: 84}}\n{}{}{}{}",
+            described("own", "{ports: [{port: 85}]}"),
+            described("split", "{selector: {app: web}, ports: [{port: 86}]}"),
+            described("out", "{type: ExternalName, externalName: example.com, ports: [{port: 87}]}"),
+            described("far, namespace: other", "{ports: [{port: 88}]}"),
+        ))
+        .unwrap();
+        let of = |service: &Service| {
+            let surroundings = Surroundings { values: &[], directory: Path::new("/") };
+            let spec = spec(&config, service, &service.name, &[], surroundings);
+            let upstreams = spec.upstreams.into_iter();
+            upstreams.map(|u| (u.service.to_string(), u.ports)).collect::<Vec<_>>()
+        };
+        for service in &config.services {
+            let told = of(service);
+            let name = |name: &str| ServiceName::new("default", name).to_string();
+            let expected = [
+                (name("api"), vec![81, 82]),
+                (name("own"), vec![85]),
+                (name("split"), vec![86]),
+                (name("web"), vec![80]),
+            ];
+            assert_eq!(told, expected, "{}", service.name);
         }
     }
 }
