@@ -275,6 +275,8 @@ pub(super) struct SliceForm {
     pub service: Option<ServiceName>,
     /// Of the endpoints that are ready, with the name that each has in its service, or an empty one.
     pub addresses: Vec<(IpAddr, Arc<str>)>,
+    /// Of the endpoints that are not.
+    pub not_ready: Vec<IpAddr>,
     /// The name of a service's port, and the number at the addresses.
     pub ports: Vec<(String, u16)>,
 }
@@ -286,9 +288,10 @@ impl SliceForm {
             let problem = format!("`{}` is not supported, only `IPv4` and `IPv6` are", slice.address_type);
             return Err(invalid("addressType", problem));
         }
-        let mut addresses = Vec::new();
+        let (mut addresses, mut not_ready) = (Vec::new(), Vec::new());
         for (i, endpoint) in slice.endpoints.iter().enumerate() {
             if endpoint.conditions.as_ref().and_then(|c| c.ready) == Some(false) {
+                not_ready.extend(endpoint.addresses.first().and_then(|text| text.parse::<IpAddr>().ok()));
                 continue;
             }
             let field = format!("endpoints[{i}].addresses");
@@ -309,7 +312,7 @@ impl SliceForm {
         let service = slice.metadata.labels.get("kubernetes.io/service-name");
         let service =
             service.map(|name| ServiceName::new(slice.metadata.namespace_or_default(), name.as_str()));
-        Ok(Self { service, addresses, ports })
+        Ok(Self { service, addresses, not_ready, ports })
     }
 }
 

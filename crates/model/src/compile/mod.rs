@@ -13,6 +13,7 @@ pub(crate) mod form;
 mod index;
 mod route;
 pub mod slices;
+pub mod standing;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,14 @@
 //! `tulle describe`: all about an object, for people: its fields, its conditions, and what belongs to it.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use clap::Args;
 use serde_json::Value;
-use tulle_model::columns::{duration, stale_since};
+use tulle_model::columns::duration;
+use tulle_model::compile::standing::{EndpointStanding, Standing, standings};
 use tulle_model::legible::legible;
+use tulle_model::name::ServiceName;
 use tulle_model::registry::{Kind, KindId};
 
 use super::get::ScopeArgs;
@@ -186,31 +191,12 @@ async fn service_details(client: &Client, service: &Value) -> Result<String> {
     let workloads = list(KindId::Workload, namespace).await?;
     let slices = list(KindId::EndpointSlice, namespace).await?;
     let mut out = String::new();
-    let mut table = Table::new(["WORKLOAD", "ADDRESS", "NODE", "READY"]).indented(INDENT);
-    for workload in workloads.iter().filter(|w| selects(service, w)) {
-        let text = |value: &Value| value.as_str().unwrap_or("<none>").to_owned();
-        let ports = workload["spec"]["ports"].as_array().into_iter().flatten();
-        let ports: Vec<_> = ports.map(|p| p["port"].to_string()).collect();
-        table.row([
-            text(&workload["metadata"]["name"]).into(),
-            format!("{}:{}", text(&workload["spec"]["address"]), ports.join(",")).into(),
-            text(&workload["spec"]["node"]["name"]).into(),
-            match (is_ready(workload), stale_since(workload)) {
-                (false, _) => "no".into(),
-                (true, None) => "yes".into(),
-                (true, Some(since)) => {
-                    let age = jiff::Timestamp::now().as_second() - since;
-                    format!("yes, stale {}", duration(age)).into()
-                }
-            },
-        ]);
-    }
-    if table.is_empty() {
-        let (ready, all, _) = endpoints(service, &workloads, &slices);
-        out += &line("Endpoints", &format!("{ready} of {all} ready"));
-    } else {
-        out += &format!("Endpoints:\n{}", indent(&table.render()));
-    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let name = ServiceName::new(namespace.unwrap_or("default"), text(&service["metadata"]["name"]));
+    let workloads = workloads.into_iter().map(|object| (KindId::Workload, object));
+    let slices = slices.into_iter().map(|object| (KindId::EndpointSlice, object));
+    let objects = workloads.chain(slices).chain([(KindId::Service, service.clone())]);
+    out += &endpoints(&standings(objects).remove(&name).unwrap_or_default());
     let mut routes = list(KindId::HttpRoute, None).await?;
     routes.extend(list(KindId::TcpRoute, None).await?);
     let attached = routes.iter().filter(|route| {
@@ -231,40 +217,44 @@ async fn service_details(client: &Client, service: &Value) -> Result<String> {
     Ok(out)
 }
 
-/// Whether a service's selector matches a workload's labels.
-fn selects(service: &Value, workload: &Value) -> bool {
-    let Some(selector) = service["spec"]["selector"].as_object().filter(|s| !s.is_empty()) else {
-        return false;
-    };
-    service["metadata"]["namespace"] == workload["metadata"]["namespace"]
-        && selector.iter().all(|(key, value)| &workload["metadata"]["labels"][key.as_str()] == value)
+/// What answers for a service, and which of its ports nobody does.
+fn endpoints(standing: &Standing) -> String {
+    if standing.endpoints.is_empty() {
+        return line("Endpoints", "<none>");
+    }
+    let mut table = Table::new(["WORKLOAD", "ADDRESS", "NODE", "READY"]).indented(INDENT);
+    for endpoint in &standing.endpoints {
+        let text = |value: &Option<Arc<str>>| value.as_deref().unwrap_or("<none>").to_owned();
+        let ready = match (endpoint.ready, endpoint.offers, endpoint.stale_since) {
+            (false, ..) => "no".to_owned(),
+            (true, false, _) => "no, it has none of the ports".to_owned(),
+            (true, true, 0) => "yes".to_owned(),
+            (true, true, since) => {
+                format!("yes, stale {}", duration(jiff::Timestamp::now().as_second() - since))
+            }
+        };
+        table.row([
+            text(&endpoint.workload).into(),
+            address(endpoint).into(),
+            text(&endpoint.node).into(),
+            ready.into(),
+        ]);
+    }
+    let room = terminal::width(std::io::stdout()).map(|width| width.saturating_sub(INDENT));
+    let sentences =
+        standing.unoffered.iter().map(|sentence| terminal::wrap(&legible(sentence), room, INDENT));
+    let sentences: Vec<_> = sentences.collect();
+    format!("Endpoints:\n{}{}", indent(&table.render()), indent(&sentences.join("\n")))
 }
 
-/// As the mesh sees it: by the condition, or, for one written by hand without a node, by default.
-fn is_ready(workload: &Value) -> bool {
-    let conditions = workload["status"]["conditions"].as_array();
-    match conditions.into_iter().flatten().find(|c| c["type"] == "Ready") {
-        Some(ready) => ready["status"] == "True",
-        None => workload["spec"]["node"].is_null(),
+fn address(endpoint: &EndpointStanding) -> String {
+    let ports: Vec<_> = endpoint.ports.iter().map(u16::to_string).collect();
+    match endpoint.address {
+        None => "<none>".to_owned(),
+        Some(address) if ports.is_empty() => address.to_string(),
+        Some(IpAddr::V6(address)) => format!("[{address}]:{}", ports.join(",")),
+        Some(address) => format!("{address}:{}", ports.join(",")),
     }
-}
-
-/// How many endpoints of a service are ready, how many it has, and how many of the ready ones are stale.
-pub fn endpoints(service: &Value, workloads: &[Value], slices: &[Value]) -> (usize, usize, usize) {
-    if service["spec"]["selector"].as_object().is_some_and(|s| !s.is_empty()) {
-        let selected: Vec<_> = workloads.iter().filter(|w| selects(service, w)).collect();
-        let ready = || selected.iter().filter(|w| is_ready(w));
-        let stale = ready().filter(|w| stale_since(w).is_some()).count();
-        return (ready().count(), selected.len(), stale);
-    }
-    let of_service = slices.iter().filter(|slice| {
-        slice["metadata"]["namespace"] == service["metadata"]["namespace"]
-            && slice["metadata"]["labels"]["kubernetes.io/service-name"] == service["metadata"]["name"]
-    });
-    let endpoints: Vec<_> =
-        of_service.flat_map(|s| s["endpoints"].as_array().into_iter().flatten()).collect();
-    let ready = endpoints.iter().filter(|e| e["conditions"]["ready"] != false).count();
-    (ready, endpoints.len(), 0)
 }
 
 #[cfg(test)]
@@ -289,5 +279,46 @@ mod tests {
         assert!(!text.contains(|c| c != '\n' && tulle_model::legible::controls(c)), "{text:?}");
         assert!(!text.lines().any(|line| line.starts_with("Status:")), "{text}");
         assert!(text.contains("a=x^[]0;title^G\\nStatus:        forged\\n\\u{9b}2J"), "{text}");
+    }
+
+    #[test]
+    fn endpoints_that_take_nothing_are_not_called_ready() {
+        let metadata = |name: &str| {
+            let labels = json!({ "app": "c", "kubernetes.io/service-name": "c" });
+            json!({ "namespace": "shop", "name": name, "labels": labels })
+        };
+        let service = json!({
+            "metadata": metadata("c"),
+            "spec": { "selector": { "app": "c" }, "ports": [{ "name": "http", "port": 80, "targetPort": 4444 }] },
+        });
+        let workload = json!({
+            "metadata": metadata("c-1"), "spec": { "address": "192.0.2.1", "ports": [{ "port": 8080 }] },
+        });
+        let slice = json!({
+            "metadata": metadata("by-hand"), "addressType": "IPv6", "endpoints": [{ "addresses": ["fd00::1"] }],
+            "ports": [{ "name": "http", "port": 81 }],
+        });
+        let name = ServiceName::new("shop", "c");
+        let shown = |objects: Vec<(KindId, Value)>| {
+            let text = endpoints(&standings(objects).remove(&name).unwrap_or_default());
+            let text = anstream::adapter::strip_str(&text).to_string();
+            text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        };
+        let service = (KindId::Service, service);
+        assert_eq!(shown(vec![service.clone()]), ["Endpoints: <none>"]);
+        let workload = (KindId::Workload, workload);
+        assert_eq!(
+            shown(vec![service.clone(), workload.clone()]),
+            [
+                "Endpoints:",
+                "WORKLOAD ADDRESS NODE READY",
+                "c-1 192.0.2.1:8080 <none> no, it has none of the ports",
+                "port http: no workload has a port 4444 (they have 8080)",
+            ]
+        );
+        assert_eq!(
+            shown(vec![service, workload, (KindId::EndpointSlice, slice)])[2..],
+            ["c-1 192.0.2.1:8080 <none> no, it has none of the ports", "<none> [fd00::1]:81 <none> yes"]
+        );
     }
 }

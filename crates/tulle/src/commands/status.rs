@@ -7,7 +7,9 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
+use tulle_model::compile::standing::standings;
 use tulle_model::legible::legible;
+use tulle_model::name::ServiceName;
 use tulle_model::registry::KindId;
 use tulle_node::client::NodeClient;
 use tulle_node::process_state::LastExit;
@@ -217,7 +219,7 @@ fn add_own(nodes: &mut Value, here: &NodeStatus) {
     }
 }
 
-/// Every service with its ports and how many of its workloads are ready.
+/// Every service with its ports, how many of its endpoints are ready, and which ports none of them has.
 async fn services(args: &StatusArgs, client: &Client) -> Result<Vec<Value>> {
     let namespace = args.scope.namespace.as_deref();
     let list = |id: KindId| {
@@ -226,23 +228,33 @@ async fn services(args: &StatusArgs, client: &Client) -> Result<Vec<Value>> {
     };
     let (services, workloads, slices) =
         (list(KindId::Service).await?, list(KindId::Workload).await?, list(KindId::EndpointSlice).await?);
-    let items = |list: &'_ Value| list["items"].as_array().cloned().unwrap_or_default();
-    let workloads = items(&workloads);
-    let slices = items(&slices);
-    Ok(items(&services)
-        .iter()
-        .map(|service| {
-            let (ready, all, stale) = super::describe::endpoints(service, &workloads, &slices);
-            json!({
-                "namespace": service["metadata"]["namespace"],
-                "name": service["metadata"]["name"],
-                "ports": service["spec"]["ports"],
-                "ready": ready,
-                "endpoints": all,
-                "stale": stale,
-            })
+    let items = |mut list: Value| match list["items"].take() {
+        Value::Array(items) => items,
+        _ => Vec::new(),
+    };
+    Ok(stand(items(services), items(workloads), items(slices)))
+}
+
+fn stand(services: Vec<Value>, workloads: Vec<Value>, slices: Vec<Value>) -> Vec<Value> {
+    let of_kind = |id: KindId| move |object: Value| (id, object);
+    let objects = workloads.into_iter().map(of_kind(KindId::Workload));
+    let objects = objects.chain(slices.into_iter().map(of_kind(KindId::EndpointSlice)));
+    let mut standings = standings(objects.chain(services.iter().cloned().map(of_kind(KindId::Service))));
+    let service = |service: &Value| {
+        let text = |field: &str| service["metadata"][field].as_str().unwrap_or_default();
+        let standing =
+            standings.remove(&ServiceName::new(text("namespace"), text("name"))).unwrap_or_default();
+        json!({
+            "namespace": service["metadata"]["namespace"],
+            "name": service["metadata"]["name"],
+            "ports": service["spec"]["ports"],
+            "ready": standing.ready(),
+            "endpoints": standing.endpoints.len(),
+            "stale": standing.stale(),
+            "problems": standing.unoffered,
         })
-        .collect())
+    };
+    services.iter().map(service).collect()
 }
 
 fn good(text: impl Into<String>, good: bool) -> Cell {
@@ -277,6 +289,16 @@ fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value], now_ms: u64) 
     let mut table = service_table(services, wide);
     if !table.is_empty() {
         text += &format!("\n{}", table.render());
+    }
+    let problems = services.iter().flat_map(|service| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let name = format!("{}/{}", text(&service["namespace"]), text(&service["name"]));
+        let problems = service["problems"].as_array().into_iter().flatten();
+        problems.map(move |problem| format!("{name}: {}", text(problem)))
+    });
+    let problems: Vec<_> = problems.map(|problem| terminal::wrap(&legible(&problem), room, 2)).collect();
+    if !problems.is_empty() {
+        text += &format!("\n{}\n", problems.join("\n"));
     }
     let workloads = nodes.iter().flat_map(|node| node.workloads.iter().map(move |w| (node, w)));
     let workloads: Vec<_> =
@@ -342,7 +364,10 @@ fn service_table(services: &[Value], wide: bool) -> Table {
             service["name"].as_str().unwrap_or_default().into(),
             ports.join(",").into(),
             match service["stale"].as_u64().unwrap_or(0) {
-                0 => good(format!("{ready}/{all} ready"), ready > 0 && ready == all),
+                0 => {
+                    let whole = service["problems"].as_array().is_none_or(Vec::is_empty);
+                    good(format!("{ready}/{all} ready"), ready > 0 && ready == all && whole)
+                }
                 stale => good(format!("{ready}/{all} ready, {stale} stale"), false),
             },
         ]);
@@ -482,6 +507,31 @@ mod tests {
     }
 
     #[test]
+    fn services_say_which_ports_nobody_has() {
+        let metadata = json!({ "namespace": "shop", "name": "c", "labels": { "app": "c" } });
+        let service = json!({
+            "metadata": metadata,
+            "spec": { "selector": { "app": "c" }, "ports": [{ "name": "http", "port": 80, "targetPort": 4444 }] },
+        });
+        let workload =
+            json!({ "metadata": metadata, "spec": { "address": "192.0.2.1", "ports": [{ "port": 8080 }] } });
+        let services = stand(vec![service], vec![workload], Vec::new());
+        assert_eq!((&services[0]["ready"], &services[0]["endpoints"]), (&json!(0), &json!(1)));
+        let args = <Args as clap::Parser>::parse_from(["status"]).args;
+        let text = anstream::adapter::strip_str(&render(&args, Vec::new(), &services, 0)).to_string();
+        let lines: Vec<_> = text.lines().skip_while(|line| !line.starts_with("NAMESPACE")).collect();
+        let words: Vec<_> = lines[1].split_whitespace().collect();
+        assert_eq!(words, ["shop", "c", "80", "0/1", "ready"]);
+        assert_eq!(lines[2..], ["", "shop/c: port http: no workload has a port 4444 (they have 8080)"]);
+    }
+
+    #[derive(clap::Parser)]
+    struct Args {
+        #[command(flatten)]
+        args: StatusArgs,
+    }
+
+    #[test]
     fn what_waits_says_why() {
         let nodes: Vec<Node> = serde_json::from_value(json!([{
             "name": "local", "connected": true, "captureMode": "host", "linkAddress": "127.0.0.1:15008",
@@ -498,11 +548,6 @@ mod tests {
             ],
         }]))
         .unwrap();
-        #[derive(clap::Parser)]
-        struct Args {
-            #[command(flatten)]
-            args: StatusArgs,
-        }
         let args = <Args as clap::Parser>::parse_from(["status"]).args;
         let text = render(&args, nodes, &[], 10_000);
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
