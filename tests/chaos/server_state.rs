@@ -86,7 +86,7 @@ fn a_first_start_killed_at_any_moment_is_finished() {
 fn up_refuses_a_part_of_a_mesh_too() {
     let _alone = alone();
     let home = Home::new();
-    let services = "services: {}\n";
+    let services = "services: {}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
     assert!(home.up(services).interrupt().success());
     for (lost, left) in [("store.redb", "master.key"), ("master.key", "store.redb")] {
         let path = home.path().join("server").join(lost);
