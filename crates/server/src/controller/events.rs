@@ -1,6 +1,6 @@
 //! Events: what happened to objects, for `kubectl get events` and `kubectl describe`.
 //!
-//! One Event a reason and object: what happens again is counted in it, with the latest words. An hour after it
+//! One Event a reason, severity and object: what happens again is counted in it, with the latest words. An hour after it
 //! happened last it is gone, and where there are too many the oldest go.
 
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ const WAITING: usize = 1000;
 const COMPONENT: &str = "tulle-server";
 
 /// Whether an event is a matter of course.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Severity {
     Normal,
     Warning,
@@ -45,11 +45,21 @@ struct About {
     namespace: String,
     name: String,
     reason: &'static str,
+    severity: Severity,
+}
+
+impl About {
+    /// The `type` of the Event.
+    fn type_(&self) -> &'static str {
+        match self.severity {
+            Severity::Normal => "Normal",
+            Severity::Warning => "Warning",
+        }
+    }
 }
 
 #[derive(Debug)]
 struct Happened {
-    severity: Severity,
     message: String,
     times: u64,
 }
@@ -74,14 +84,14 @@ impl Events {
         reason: &'static str,
         message: &str,
     ) {
-        let about = About { kind, namespace: namespace.to_owned(), name: name.to_owned(), reason };
+        let about = About { kind, namespace: namespace.to_owned(), name: name.to_owned(), reason, severity };
         // As in Kubernetes.
         let message: String = message.chars().take(1024).collect();
         let mut waiting = self.waiting.lock();
         if let Some(happened) = waiting.get_mut(&about) {
-            *happened = Happened { severity, message, times: happened.times + 1 };
+            *happened = Happened { message, times: happened.times + 1 };
         } else if waiting.len() < WAITING {
-            waiting.insert(about, Happened { severity, message, times: 1 });
+            waiting.insert(about, Happened { message, times: 1 });
         }
         drop(waiting);
         self.wake.notify_one();
@@ -119,10 +129,6 @@ impl Events {
         let namespace = if about.kind.namespaced { about.namespace.as_str() } else { DEFAULT_NAMESPACE };
         let name = name_of(about);
         let now = timestamp::now();
-        let type_ = match happened.severity {
-            Severity::Normal => "Normal",
-            Severity::Warning => "Warning",
-        };
         let options = WriteOptions::controller();
         let again = self.objects.modify(kind, namespace, &name, &options, |current| {
             let mut event = current.clone();
@@ -132,7 +138,6 @@ impl Events {
             event["count"] = json!(current["count"].as_u64().unwrap_or(1) + happened.times);
             event["lastTimestamp"] = json!(now);
             event["message"] = json!(happened.message);
-            event["type"] = json!(type_);
             Ok(event)
         });
         match again.await {
@@ -157,7 +162,7 @@ impl Events {
             "involvedObject": involved,
             "reason": about.reason,
             "message": happened.message,
-            "type": type_,
+            "type": about.type_(),
             "count": happened.times,
             "firstTimestamp": now,
             "lastTimestamp": now,
@@ -211,7 +216,8 @@ fn over(events: Vec<Value>, now: i64) -> Vec<Value> {
 
 /// The object's name and a hash, as Kubernetes' clients name events.
 fn name_of(about: &About) -> String {
-    let hash = fnv1a([about.kind.kind.as_bytes(), &[0], about.reason.as_bytes()]);
+    let hash =
+        fnv1a([about.kind.kind.as_bytes(), &[0], about.reason.as_bytes(), &[0], about.type_().as_bytes()]);
     let name: String = about.name.chars().take(200).collect();
     format!("{name}.{hash:016x}")
 }
@@ -235,14 +241,15 @@ mod tests {
     async fn what_happens_again_is_counted() {
         let objects = Objects::open(crate::store::Store::in_memory().unwrap()).await.unwrap();
         let events = Events::new(objects.clone());
-        let about = |reason| About {
+        let of = |reason, severity| About {
             kind: KindId::Workload.kind(),
             namespace: "default".to_owned(),
             name: "w".to_owned(),
             reason,
+            severity,
         };
-        let happened =
-            |message: &str| Happened { severity: Severity::Warning, message: message.to_owned(), times: 2 };
+        let about = |reason| of(reason, Severity::Warning);
+        let happened = |message: &str| Happened { message: message.to_owned(), times: 2 };
         events.write(&about("Unready"), &happened("a")).await.unwrap();
         events.write(&about("Unready"), &happened("b")).await.unwrap();
         events.write(&about("Other"), &happened("c")).await.unwrap();
@@ -258,5 +265,15 @@ mod tests {
             (&view["regarding"]["kind"], &view["apiVersion"]),
             (&json!("Workload"), &json!("events.k8s.io/v1"))
         );
+        // What is a matter of course does not hide what is none.
+        events.write(&of("Unready", Severity::Normal), &happened("d")).await.unwrap();
+        let list = objects.list(KindId::Event.kind(), None).unwrap().items;
+        let mut told: Vec<_> = list
+            .iter()
+            .filter(|event| event["reason"] == "Unready")
+            .map(|event| (event["type"].as_str().unwrap(), event["message"].as_str().unwrap()))
+            .collect();
+        told.sort_unstable();
+        assert_eq!(told, [("Normal", "d"), ("Warning", "b")]);
     }
 }

@@ -25,7 +25,7 @@ use tulle_wire::discovery as wire;
 use self::events::{Events, Severity};
 use self::slices::SliceWriter;
 use self::status::{Report, StatusWriter, is_refused};
-use crate::fleet::Fleet;
+use crate::fleet::{self, Fleet};
 use crate::grpc::publication::{Key, Publication, ResourceType};
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects, Page, Position};
@@ -136,17 +136,9 @@ impl Controller {
 
     /// Says that a workload takes traffic again, or why it does not any more.
     fn tell_readiness(&self, before: &Value, now: &Value, name: &NamespacedName) {
-        let ready = |workload: &Value| {
-            let conditions = workload["status"]["conditions"].as_array().into_iter().flatten();
-            let ready = conditions.into_iter().find(|condition| condition["type"] == "Ready")?;
-            Some((ready["status"] == "True", ready["message"].as_str().unwrap_or_default().to_owned()))
-        };
-        let (Some((was, _)), Some((is, why))) = (ready(before), ready(now)) else { return };
-        let about = (KindId::Workload.kind(), &*name.namespace, &*name.name);
-        match (was, is) {
-            (true, false) => self.writers.events.record(Severity::Warning, about, "Unready", &why),
-            (false, true) => self.writers.events.record(Severity::Normal, about, "Ready", "it takes traffic"),
-            _ => {}
+        if let Some((severity, reason, message)) = readiness_event(before, now) {
+            let about = (KindId::Workload.kind(), &*name.namespace, &*name.name);
+            self.writers.events.record(severity, about, reason, message);
         }
     }
 
@@ -216,5 +208,58 @@ impl Controller {
                 self.writers.statuses.set(kind, name.clone(), report);
             }
         }
+    }
+}
+
+/// What is to be told of a workload that takes traffic again, or does not any more: severity, reason and message.
+/// Only what is not ready by itself is a warning.
+fn readiness_event<'a>(before: &Value, now: &'a Value) -> Option<(Severity, &'static str, &'a str)> {
+    let (was, _) = readiness(before)?;
+    match (was, readiness(now)?) {
+        (true, (false, why)) if fleet::is_asked_for(why) => Some((Severity::Normal, "Unready", why)),
+        (true, (false, why)) => Some((Severity::Warning, "Unready", why)),
+        (false, (true, _)) => Some((Severity::Normal, "Ready", "it takes traffic")),
+        _ => None,
+    }
+}
+
+/// Whether a workload is ready, and why not.
+fn readiness(workload: &Value) -> Option<(bool, &str)> {
+    let mut conditions = workload["status"]["conditions"].as_array()?.iter();
+    let ready = conditions.find(|condition| condition["type"] == "Ready")?;
+    Some((ready["status"] == "True", ready["message"].as_str().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_stop_that_somebody_asked_for_is_no_warning() {
+        let workload = |ready: bool, why: &str| {
+            let status = if ready { "True" } else { "False" };
+            let other = json!({ "type": "Other", "status": "False", "message": "it is stopping" });
+            let ready = json!({ "type": "Ready", "status": status, "message": why });
+            json!({ "status": { "conditions": [other, ready] } })
+        };
+        let ready = workload(true, "");
+        for (why, severity) in [
+            ("it is stopping", Severity::Normal),
+            ("its node is drained", Severity::Normal),
+            ("its process is not running: it ended with code 1", Severity::Warning),
+            ("the probe failed: it is stopping", Severity::Warning),
+            ("", Severity::Warning),
+        ] {
+            let unready = workload(false, why);
+            assert_eq!(readiness_event(&ready, &unready), Some((severity, "Unready", why)), "{why}");
+            let again = readiness_event(&unready, &ready);
+            assert_eq!(again, Some((Severity::Normal, "Ready", "it takes traffic")), "{why}");
+            assert_eq!(readiness_event(&unready, &workload(false, "it is stopping")), None, "{why}");
+        }
+        assert_eq!(readiness_event(&ready, &ready), None);
+        assert_eq!(readiness_event(&json!({}), &ready), None);
+        assert_eq!(readiness_event(&ready, &json!({ "status": {} })), None);
     }
 }

@@ -34,6 +34,7 @@ use crate::telemetry::{EdgeView, RollUp};
 use self::clocks::NodeClocks;
 pub use self::lease::{EvictError, InvalidLeases, LEASE, Leases};
 use self::lease::{Stale, State};
+pub(crate) use self::node_objects::is_asked_for;
 pub use self::view::{NodeView, NodeWorkloadView};
 use self::workloads::Lost;
 

@@ -28,6 +28,13 @@ const SWEEP: Duration = Duration::from_secs(60);
 
 /// Why a workload of a drained node is not ready.
 pub(super) const DRAINED: &str = "its node is drained";
+/// The same of one that is stopped, or whose node drains itself, in the node's words.
+const STOPPING: &str = "it is stopping";
+
+/// Whether a workload that is not ready for this reason is so because somebody wants it.
+pub(crate) fn is_asked_for(why: &str) -> bool {
+    [DRAINED, STOPPING].contains(&why)
+}
 
 fn kind() -> &'static Kind {
     KindId::Node.kind()
