@@ -201,14 +201,24 @@ pub(super) fn generate_name(prefix: &str) -> String {
     name
 }
 
+/// The finalizers of `object` that `current` has not.
+pub(super) fn new_finalizers<'a>(current: &Value, object: &'a Value) -> Vec<&'a str> {
+    let (held, wanted) = (finalizers(current), finalizers(object));
+    wanted.filter_map(Value::as_str).filter(|wanted| held.clone().all(|held| held != wanted)).collect()
+}
+
+fn finalizers(object: &Value) -> impl Iterator<Item = &Value> + Clone {
+    let finalizers = object.get("metadata").and_then(|metadata| metadata.get("finalizers"));
+    finalizers.and_then(Value::as_array).into_iter().flatten()
+}
+
 /// Whether the object waits for its finalizers.
 pub(super) fn is_terminating(object: &Value) -> bool {
     text(object, "deletionTimestamp").is_some()
 }
 
 pub(super) fn has_finalizers(object: &Value) -> bool {
-    let finalizers = object.get("metadata").and_then(|metadata| metadata.get("finalizers"));
-    finalizers.and_then(Value::as_array).is_some_and(|finalizers| !finalizers.is_empty())
+    finalizers(object).next().is_some()
 }
 
 #[cfg(test)]

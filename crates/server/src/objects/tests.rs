@@ -238,3 +238,38 @@ async fn what_was_allowed_once_may_stay() {
     old["spec"]["type"] = json!("NodePort");
     assert!(objects.replace(kind, "default", "c", old, &options()).await.is_err(), "it does not come back");
 }
+
+#[tokio::test]
+async fn what_is_being_deleted_gets_no_new_finalizers() {
+    let objects = objects().await;
+    let kind = KindId::Service.kind();
+    let mut held = service("c", 80);
+    held["metadata"]["finalizers"] = json!(["example.com/a", "example.com/b"]);
+    objects.create(kind, "default", held, &options()).await.unwrap();
+    let set = async |finalizers: &[&str]| {
+        let change = |current: &Value| {
+            let mut object = current.clone();
+            metadata::of(&mut object).insert("finalizers".to_owned(), json!(finalizers));
+            Ok(object)
+        };
+        objects.modify(kind, "default", "c", &options(), change).await
+    };
+    set(&["example.com/a", "example.com/b", "example.com/c"]).await.unwrap();
+    assert!(!objects.delete(kind, "default", "c", &DeleteOptions::default()).await.unwrap().gone);
+    let more = set(&["example.com/a", "example.com/d"]).await.unwrap_err();
+    assert!(
+        matches!(
+            &more,
+            ObjectError::Invalid { problems, .. }
+                if problems[0].field == "metadata.finalizers"
+                    && problems[0].reason == "FieldValueForbidden"
+                    && problems[0].message.contains("example.com/d")
+        ),
+        "{more}"
+    );
+    // Those that are there may change their order, and go.
+    set(&["example.com/c", "example.com/a"]).await.unwrap();
+    set(&["example.com/b", "example.com/a"]).await.unwrap_err();
+    set(&[]).await.unwrap();
+    assert_eq!(objects.get(kind, "default", "c").unwrap(), None);
+}

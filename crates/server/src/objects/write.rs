@@ -398,6 +398,7 @@ impl Objects {
             Part::Object | Part::Whole => desired,
         };
         metadata::keep(current, &mut object);
+        check_finalizers(kind, name, current, &object)?;
         if options.part != Part::Status {
             self.check_trust_domain(kind, &mut object)?;
         }
@@ -438,6 +439,31 @@ impl Objects {
         metadata::set_resource_version(&mut object, written);
         Ok(object)
     }
+}
+
+/// Whoever deletes an object waits for those that hold it now, and for nobody else.
+fn check_finalizers(
+    kind: &'static Kind,
+    name: &str,
+    current: &Value,
+    object: &Value,
+) -> Result<(), ObjectError> {
+    let more = metadata::new_finalizers(current, object);
+    if more.is_empty() || !metadata::is_terminating(current) {
+        return Ok(());
+    }
+    Err(ObjectError::Invalid {
+        kind,
+        name: name.to_owned(),
+        problems: vec![super::FieldProblem {
+            field: "metadata.finalizers".to_owned(),
+            reason: "FieldValueForbidden",
+            message: format!(
+                "Forbidden: no new finalizers can be added if the object is being deleted, found new \
+                 finalizers {more:?}"
+            ),
+        }],
+    })
 }
 
 pub(super) fn modified(kind: &'static Kind, name: &str) -> ObjectError {
