@@ -6,6 +6,7 @@
 
 mod accept;
 mod body;
+mod delete_options;
 mod discovery;
 mod nodes;
 mod openapi;

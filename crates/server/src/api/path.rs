@@ -175,6 +175,11 @@ impl Query {
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
+    /// All that a parameter is set to, also to nothing.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     /// A switch: whatever its value is turns it on (`?watch`, `?watch=1`, Python's `?watch=True`), but for `0` and
     /// `false` in any case. `None`: it is not there.
     pub(super) fn switch(&self, name: &str) -> Option<bool> {
@@ -268,5 +273,8 @@ mod tests {
         assert!(query.flag("watch") && !query.flag("follow"));
         assert_eq!(query.number("limit").ok(), Some(Some(5)));
         assert_eq!(query.get("dryRun"), None);
+        let query = Query::parse(Some("dryRun=All&a=b&dryRun&dryRun=x"));
+        assert_eq!(query.all("dryRun").collect::<Vec<_>>(), ["All", "", "x"]);
+        assert_eq!(query.all("c").next(), None);
     }
 }

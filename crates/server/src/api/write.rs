@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tulle_model::registry::{Kind, KindId};
 
 use super::body;
+use super::delete_options;
 use super::path::{Query, Target};
 use super::render::Rendering;
 use super::reply::{self, Reply};
@@ -144,7 +145,7 @@ impl Request<'_> {
             manager: self.manager()?,
             part: if self.target.status { Part::Status } else { Part::Object },
             unknown_fields,
-            dry_run: dry_run(self.query.get("dryRun"))?,
+            dry_run: delete_options::dry_run(self.query.all("dryRun"))?,
         })
     }
 
@@ -163,26 +164,7 @@ impl Request<'_> {
     }
 
     pub(super) fn delete_options(&self, content: &[u8]) -> Result<DeleteOptions, Failure> {
-        let given = body::delete_options(self.headers, content)?;
-        let policy = given["propagationPolicy"].as_str().or(self.query.get("propagationPolicy"));
-        if let Some(policy) = policy
-            && !["Orphan", "Background", "Foreground"].contains(&policy)
-        {
-            return Err(Failure::bad_request(format!(
-                "propagationPolicy must be Orphan, Background or Foreground, not \"{policy}\""
-            )));
-        }
-        let preconditions = &given["preconditions"];
-        let resource_version =
-            preconditions["resourceVersion"].as_str().map(str::parse).transpose().map_err(|_| {
-                Failure::bad_request("preconditions.resourceVersion is not a version of this server")
-            })?;
-        let dry = dry_run(given["dryRun"][0].as_str())? || dry_run(self.query.get("dryRun"))?;
-        Ok(DeleteOptions {
-            uid: preconditions["uid"].as_str().map(str::to_owned),
-            resource_version,
-            dry_run: dry,
-        })
+        delete_options::read(&body::delete_options(self.headers, content)?, self.query)
     }
 }
 
@@ -200,12 +182,4 @@ pub(super) fn deleted(kind: &Kind, name: &str, object: &Value) -> Reply {
         "details": details,
     });
     reply::json(StatusCode::OK, &status)
-}
-
-fn dry_run(wanted: Option<&str>) -> Result<bool, Failure> {
-    match wanted {
-        None => Ok(false),
-        Some("All") => Ok(true),
-        Some(other) => Err(Failure::bad_request(format!("dryRun must be All, not \"{other}\""))),
-    }
 }

@@ -5,6 +5,41 @@ use tulle_model::document::DEEPEST;
 use tulle_model::registry::{self, Kind, KindId};
 
 use super::ObjectError;
+use super::field_type::{self, FieldType, Fields};
+
+/// What is said of every object: its kind and its metadata.
+const FIELDS: Fields = &[
+    ("apiVersion", FieldType::String),
+    ("kind", FieldType::String),
+    ("metadata", FieldType::Object(METADATA)),
+];
+
+const METADATA: Fields = &[
+    ("name", FieldType::String),
+    ("generateName", FieldType::String),
+    ("namespace", FieldType::String),
+    ("selfLink", FieldType::String),
+    ("uid", FieldType::String),
+    ("resourceVersion", FieldType::String),
+    ("generation", FieldType::Integer),
+    ("creationTimestamp", FieldType::String),
+    ("deletionTimestamp", FieldType::String),
+    ("deletionGracePeriodSeconds", FieldType::Integer),
+    ("labels", FieldType::StringMap),
+    ("annotations", FieldType::StringMap),
+    ("finalizers", FieldType::Strings),
+    ("ownerReferences", FieldType::Objects(OWNER_REFERENCE)),
+    ("managedFields", FieldType::Objects(&[])),
+];
+
+const OWNER_REFERENCE: Fields = &[
+    ("apiVersion", FieldType::String),
+    ("kind", FieldType::String),
+    ("name", FieldType::String),
+    ("uid", FieldType::String),
+    ("controller", FieldType::Boolean),
+    ("blockOwnerDeletion", FieldType::Boolean),
+];
 
 /// Metadata that stays as it was when the object was created or is the server's own.
 const KEPT: [&str; 8] = [
@@ -18,7 +53,7 @@ const KEPT: [&str; 8] = [
     "deletionGracePeriodSeconds",
 ];
 
-/// A string of the metadata.
+/// A string of the metadata, of an object of which [`check_type`] holds: what is no string is none here.
 pub(super) fn text<'a>(object: &'a Value, field: &str) -> Option<&'a str> {
     object.get("metadata")?.get(field)?.as_str().filter(|text| !text.is_empty())
 }
@@ -47,7 +82,7 @@ pub(super) fn set_resource_version(object: &mut Value, revision: u64) {
     of(object).insert("resourceVersion".to_owned(), revision.to_string().into());
 }
 
-/// The resourceVersion that a caller expects, if any.
+/// The resourceVersion that a caller expects, if any, in an object of which [`check_type`] holds.
 pub(super) fn resource_version(object: &Value) -> Result<Option<u64>, ObjectError> {
     text(object, "resourceVersion")
         .map(|text| {
@@ -81,11 +116,12 @@ fn is_too_deep(object: &Value) -> bool {
 }
 
 /// Sets `apiVersion` and `kind` where they are absent; elsewhere they must be the kind's. Refuses what is
-/// no object, or one that is nested too deeply to be kept.
+/// no object, or has metadata of wrong types, or is nested too deeply to be kept.
 pub(super) fn check_type(kind: &Kind, object: &mut Value) -> Result<(), ObjectError> {
-    if !object.is_object() {
+    let Some(fields) = object.as_object() else {
         return Err(ObjectError::BadRequest(format!("the body must be an object of kind {}", kind.kind)));
-    }
+    };
+    field_type::check(fields, "", FIELDS).map_err(ObjectError::BadRequest)?;
     let given = |field: &str| object.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
     if let (Some(version), Some(name)) = (given("apiVersion"), given("kind"))
         && registry::by_api_version(version, name).is_none()
@@ -114,9 +150,6 @@ pub(super) fn check_type(kind: &Kind, object: &mut Value) -> Result<(), ObjectEr
         return Err(ObjectError::BadRequest(format!(
             "the object is nested too deeply: at most {DEEPEST} levels are allowed"
         )));
-    }
-    if object.get("metadata").is_some_and(|metadata| !metadata.is_object() && !metadata.is_null()) {
-        return Err(ObjectError::BadRequest("metadata: must be an object".to_owned()));
     }
     Ok(())
 }
@@ -279,6 +312,46 @@ mod tests {
             (json!({ "apiVersion": "v2" }), Some("the apiVersion in the data (v2) does not match")),
             (json!({ "metadata": [] }), Some("metadata: must be an object")),
             (json!({ "metadata": "c" }), Some("metadata: must be an object")),
+            (json!({ "apiVersion": null, "kind": null }), None),
+            (json!({ "metadata": { "name": null, "labels": null, "finalizers": null, "uid": null } }), None),
+            (json!({ "metadata": { "creationTimestamp": null, "labels": { "a": null } } }), None),
+            (
+                json!({ "metadata": {
+                    "name": "c", "generateName": "", "namespace": "shop", "uid": "u", "resourceVersion": "7",
+                    "generation": 1, "creationTimestamp": "t", "labels": { "a": "b" }, "annotations": {},
+                    "finalizers": ["a/b"], "ownerReferences": [{ "uid": "u", "controller": true }],
+                    "managedFields": [{}],
+                } }),
+                None,
+            ),
+            (json!({ "apiVersion": 5, "kind": ["x"] }), Some("apiVersion: must be a string, not a number")),
+            (json!({ "kind": ["x"] }), Some("kind: must be a string, not a list")),
+            (json!({ "metadata": { "name": 7 } }), Some("metadata.name: must be a string")),
+            (json!({ "metadata": { "generateName": {} } }), Some("metadata.generateName: must be a string")),
+            (json!({ "metadata": { "namespace": 7 } }), Some("metadata.namespace: must be a string")),
+            (json!({ "metadata": { "uid": 5 } }), Some("metadata.uid: must be a string")),
+            (
+                json!({ "metadata": { "resourceVersion": 1 } }),
+                Some("metadata.resourceVersion: must be a string"),
+            ),
+            (
+                json!({ "metadata": { "generation": "1" } }),
+                Some("metadata.generation: must be a whole number"),
+            ),
+            (json!({ "metadata": { "deletionTimestamp": 1 } }), Some("metadata.deletionTimestamp: must be")),
+            (json!({ "metadata": { "labels": { "a": 1 } } }), Some("metadata.labels[a]: must be a string")),
+            (json!({ "metadata": { "annotations": "x" } }), Some("metadata.annotations: must be a map")),
+            (json!({ "metadata": { "finalizers": "x" } }), Some("metadata.finalizers: must be a list")),
+            (json!({ "metadata": { "finalizers": [1] } }), Some("metadata.finalizers[0]: must be a string")),
+            (
+                json!({ "metadata": { "ownerReferences": {} } }),
+                Some("metadata.ownerReferences: must be a list"),
+            ),
+            (
+                json!({ "metadata": { "ownerReferences": [{ "uid": 1 }] } }),
+                Some("metadata.ownerReferences[0].uid: must be a string"),
+            ),
+            (json!({ "metadata": { "managedFields": 1 } }), Some("metadata.managedFields: must be a list")),
         ] {
             let mut checked = object.clone();
             let result = check_type(kind, &mut checked).map_err(|error| error.to_string());

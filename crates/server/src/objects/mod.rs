@@ -8,6 +8,7 @@
 mod checks;
 mod delete;
 mod error;
+pub(crate) mod field_type;
 mod fields;
 mod key;
 mod mesh;

@@ -340,7 +340,8 @@ impl Objects {
             let not_found = || ObjectError::NotFound { kind, name: name.to_owned() };
             let stored = self.store.get(&key)?.ok_or_else(not_found)?;
             let current = decode_at(&stored.value, stored.revision)?;
-            let desired = change(&current)?;
+            let mut desired = change(&current)?;
+            metadata::check_type(kind, &mut desired)?;
             let expected = metadata::resource_version(&desired)?;
             if expected.is_some_and(|expected| expected != stored.revision) {
                 return Err(modified(kind, name));
@@ -360,7 +361,8 @@ impl Objects {
         Err(modified(kind, name))
     }
 
-    /// The object as it is to be stored, from what is there and what is wanted.
+    /// The object as it is to be stored, from what is there and what is wanted, of which
+    /// [`metadata::check_type`] holds.
     fn prepare(
         &self,
         kind: &'static Kind,
@@ -371,7 +373,6 @@ impl Objects {
         options: &WriteOptions,
     ) -> Result<(Value, Vec<String>), ObjectError> {
         let mut desired = desired;
-        metadata::check_type(kind, &mut desired)?;
         metadata::check_namespace(kind, namespace, &mut desired)?;
         metadata::check_name(name, &mut desired)?;
         if let (Some(given), Some(uid)) = (metadata::text(&desired, "uid"), metadata::text(current, "uid"))

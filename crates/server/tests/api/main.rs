@@ -7,5 +7,6 @@ mod apply;
 mod client;
 mod describe;
 mod lists;
+mod types;
 mod watches;
 mod writes;

@@ -133,7 +133,8 @@ impl<'o> Changed<'o> {
         change: impl Fn(&Value) -> Result<Value, ObjectError>,
     ) -> Result<Value, ObjectError> {
         let (kind, current) = (self.kind, &self.current);
-        let desired = change(current)?;
+        let mut desired = change(current)?;
+        metadata::check_type(kind, &mut desired)?;
         if metadata::resource_version(&desired)?.is_some_and(|expected| expected != self.revision) {
             return Err(super::modified(kind, NAME));
         }
