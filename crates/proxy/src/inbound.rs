@@ -14,7 +14,7 @@ use crate::budget::Account;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::body::{Body, Event};
-use crate::http::grpc::{self, Messages};
+use crate::http::grpc::Messages;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
 use crate::http::reply::{Reason, failed, reply};
@@ -125,7 +125,7 @@ async fn pass(
 fn may_break_after_a_message(version: AppVersion, asked: &HeaderMap, answer: &Response<Body>) -> bool {
     version == AppVersion::Http2
         && answer.body().whole_length().is_none()
-        && grpc::has_messages(answer.headers())
+        && headers::is_grpc(answer.headers())
         && headers::takes_trailers(asked)
 }
 

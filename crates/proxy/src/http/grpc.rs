@@ -1,7 +1,7 @@
 //! Answers of gRPC that break: where the last message is whole, the caller gets a status instead of a reset, which
 //! it would take for its own doing or for a fault of the service's.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::http2;
 
@@ -10,13 +10,6 @@ pub(super) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// The bytes before a message: whether it is compressed, and its length (gRPC over HTTP/2, "Length-Prefixed-Message").
 const PREFIX: u8 = 5;
-
-/// Whether a message's body consists of messages of gRPC, and ends with a status in trailers. gRPC-Web's does not.
-pub fn has_messages(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-}
 
 /// Where in its messages a body is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -100,19 +93,5 @@ mod tests {
         assert_eq!(messages.trailers(&Error::Reset(Reason::CANCEL)), None);
         messages.pass(&[0, 0]);
         assert_eq!(messages.trailers(&lost), None);
-    }
-
-    #[test]
-    fn only_grpc_itself_has_messages() {
-        for (kind, has) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("application/grpc;x=y", true),
-            ("application/grpc-web+proto", false),
-            ("application/json", false),
-        ] {
-            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(kind))]);
-            assert_eq!(has_messages(&headers), has, "{kind}");
-        }
     }
 }

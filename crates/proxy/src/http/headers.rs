@@ -208,16 +208,41 @@ fn strip_own(headers: &mut HeaderMap, kept: impl Fn(&HeaderName) -> bool) -> Opt
     spelling
 }
 
-/// What a client asks to go on in instead of HTTP (RFC 9110, section 7.8), as it named it. `h2c` is no
-/// such wish (RFC 9113, section 3.1 removed it), and TLS inside of a captured connection is none that
-/// anybody would take up: such requests are served in HTTP/1.1.
+/// What a client asks to go on in instead of HTTP (RFC 9110, section 7.8), as it named it, in one line. HTTP in
+/// another version is no such wish (RFC 9113, section 3.1 removed `h2c`): requests in it would pass unseen. Nor is TLS,
+/// which nobody would take up inside of a captured connection. What is left of a request without those is served in
+/// HTTP/1.1.
 pub fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let value = headers.get(UPGRADE)?;
-    let named = list(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
-    let worthwhile = |token: &str| {
-        !token.eq_ignore_ascii_case("h2c") && !token.get(..4).is_some_and(|t| t.eq_ignore_ascii_case("tls/"))
-    };
-    (named && list(headers, &UPGRADE).any(worthwhile)).then(|| value.clone())
+    headers.get(UPGRADE)?;
+    if !list(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade")) {
+        return None;
+    }
+    let mut wanted = String::new();
+    for protocol in list(headers, &UPGRADE) {
+        let name = protocol_name(protocol);
+        if ["h2c", "h2", "http", "tls"].iter().any(|other| name.eq_ignore_ascii_case(other)) {
+            continue;
+        }
+        if !wanted.is_empty() {
+            wanted.push_str(", ");
+        }
+        wanted.push_str(protocol);
+    }
+    HeaderValue::try_from(wanted).ok().filter(|wanted| !wanted.is_empty())
+}
+
+/// Whether an application goes on in what a client wanted, or does not say in what.
+pub fn switches_to(answer: &HeaderMap, wanted: &HeaderValue) -> bool {
+    let wanted = wanted.to_str().unwrap_or_default();
+    list(answer, &UPGRADE).all(|protocol| {
+        let wanted = wanted.split(',').map(|wanted| protocol_name(wanted.trim()));
+        { wanted }.any(|wanted| wanted.eq_ignore_ascii_case(protocol_name(protocol)))
+    })
+}
+
+/// The name of a protocol, without its version.
+fn protocol_name(protocol: &str) -> &str {
+    protocol.split(|c: char| c == '/' || c == ';' || c.is_whitespace()).next().unwrap_or_default()
 }
 
 /// The client waits for `100 Continue`.
@@ -225,11 +250,14 @@ pub fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// The request is a gRPC call.
+/// Whether a message is one of gRPC: its body consists of messages, and an answer ends with a status in trailers.
+/// gRPC-Web's is none.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    headers
-        .get(http::header::CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+    const GRPC: &[u8] = b"application/grpc";
+    headers.get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes).is_some_and(|kind| {
+        kind.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
+            && matches!(kind.get(GRPC.len()), None | Some(b'+' | b';' | b' ' | b'\t'))
+    })
 }
 
 /// Whether the only transfer coding is `chunked`: another one would be lost with the framing (RFC 9112,
@@ -600,18 +628,58 @@ mod tests {
     }
 
     #[test]
-    fn what_clients_ask_for_is_understood() {
-        let upgrade =
-            |wanted| wanted_upgrade(&headers(&[("connection", "upgrade"), ("upgrade", wanted)])).is_some();
-        for (wanted, expected) in
-            [("TLS/1.0", false), ("h2c, TLS/1.2", false), ("H2C, foo", true), ("tls", true)]
-        {
-            assert_eq!(upgrade(wanted), expected, "{wanted}");
+    fn an_upgrade_to_http_or_tls_is_no_wish() {
+        for (lines, expected) in [
+            (&["websocket"][..], Some("websocket")),
+            (&["foo/2"], Some("foo/2")),
+            (&["foo", "websocket"], Some("foo, websocket")),
+            (&["h2c"], None),
+            (&["h2c", "websocket"], Some("websocket")),
+            (&["h2c, websocket", "h2c"], Some("websocket")),
+            (&["websocket,h2c"], Some("websocket")),
+            (&["H2C , foo"], Some("foo")),
+            (&["h2c/1", "h2c;q=1", "h2c foo", "h2", "HTTP/2.0", "http"], None),
+            (&["TLS/1.0", "h2c, TLS/1.2", "tls"], None),
+            (&[""], None),
+        ] {
+            let lines: Vec<_> = lines.iter().map(|line| ("upgrade", *line)).collect();
+            let wanted = wanted_upgrade(&headers(&[&[("connection", "Upgrade")], &lines[..]].concat()));
+            assert_eq!(wanted, expected.map(HeaderValue::from_static), "{lines:?}");
+            assert_eq!(wanted_upgrade(&headers(&lines)), None, "nobody asks for it");
         }
+        for (answer, switches) in [
+            (&[][..], true),
+            (&["WebSocket"], true),
+            (&["foo/3"], true),
+            (&["bar"], false),
+            (&["foo", "h2c"], false),
+        ] {
+            let answer: Vec<_> = answer.iter().map(|line| ("upgrade", *line)).collect();
+            let wanted = HeaderValue::from_static("foo/2, websocket");
+            assert_eq!(switches_to(&headers(&answer), &wanted), switches, "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn only_grpc_itself_is_grpc() {
+        for (kind, is) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("Application/GRPC;x=y", true),
+            ("application/grpc ; x=y", true),
+            ("application/grpc-web+proto", false),
+            ("application/grpcfoo", false),
+            ("application/json", false),
+        ] {
+            assert_eq!(is_grpc(&headers(&[("content-type", kind)])), is, "{kind}");
+        }
+        assert!(!is_grpc(&headers(&[])));
+    }
+
+    #[test]
+    fn what_clients_ask_for_is_understood() {
         assert!(expects_continue(&headers(&[("expect", "100-Continue")])));
         assert!(!expects_continue(&headers(&[("expect", "101")])) && !expects_continue(&headers(&[])));
-        assert!(is_grpc(&headers(&[("content-type", "application/grpc+proto")])));
-        assert!(!is_grpc(&headers(&[("content-type", "application/json")])) && !is_grpc(&headers(&[])));
         assert!(
             takes_trailers(&headers(&[("te", "gzip, Trailers")]))
                 && !takes_trailers(&headers(&[("te", "gzip")]))

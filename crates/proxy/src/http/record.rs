@@ -21,7 +21,7 @@ use crate::Security;
 use crate::endpoints::LoadGuard;
 use crate::http::body::{Body, Event};
 use crate::http::fault;
-use crate::http::grpc::{self, Messages};
+use crate::http::grpc::Messages;
 use crate::http::headers;
 use crate::http::reply::{Reason, grpc_failure};
 use crate::http::server::Connection;
@@ -196,7 +196,7 @@ impl Record {
         let messages = (is_grpc
             && response.version() == Version::HTTP_2
             && outcome.security != Security::SameNode
-            && grpc::has_messages(response.headers()))
+            && headers::is_grpc(response.headers()))
         .then(Messages::default);
         let mut state = Some((self.log, outcome));
         let mut received = 0;

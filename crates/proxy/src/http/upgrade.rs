@@ -275,7 +275,12 @@ async fn speak(
     let status = answer.head.status;
     let switched = status == StatusCode::SWITCHING_PROTOCOLS;
     let protocol = answer.head.headers.get(UPGRADE).cloned();
-    let accepted = match wish.form {
+    let accepted = match &wish.form {
+        Form::Upgrade(wanted) if switched && !headers::switches_to(&answer.head.headers, wanted) => {
+            let named = protocol.unwrap_or_else(|| HeaderValue::from_static(""));
+            let message = format!("the application goes on in {named:?}, which nobody asked for (101)");
+            return Err(UpstreamError::bad_answer(message));
+        }
         Form::Upgrade(_) => switched,
         Form::Extended(_) => {
             let named = protocol.as_ref().map(HeaderValue::as_bytes);

@@ -69,6 +69,41 @@ async fn websockets_and_others_pass_with_half_close() {
     }
 }
 
+/// In HTTP of another version requests would pass unseen. And nobody goes on in what was not asked for.
+#[tokio::test]
+async fn what_is_switched_to_was_asked_for_and_is_no_http() {
+    for way in WAYS {
+        let app = apps::script(|mut stream| async move {
+            let head = read_head(&mut stream).await;
+            let wanted: Vec<_> = head.lines().filter_map(|line| line.strip_prefix("upgrade: ")).collect();
+            let to = head.split(['/', ' ']).nth(2).unwrap();
+            let status = if wanted.is_empty() { "200 OK" } else { "101 Switching Protocols" };
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nconnection: upgrade\r\nupgrade: {to}\r\nx-wanted: {}\r\n\r\n",
+                wanted.join("|")
+            );
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        })
+        .await;
+        let path = path(way, AppProtocol::Http1, app).await;
+        for (to, wanted, status, passed) in [
+            ("websocket", &["h2c", "websocket"][..], "101", "websocket"),
+            ("foo", &["H2C , foo", "websocket"], "101", "foo, websocket"),
+            ("h2c", &["h2c"], "200", ""),
+            ("h2c", &["websocket"], "502", ""),
+        ] {
+            let mut stream = TcpStream::connect(path.address).await.unwrap();
+            let lines: String = wanted.iter().map(|wanted| format!("upgrade: {wanted}\r\n")).collect();
+            let head = format!("GET /{to} HTTP/1.1\r\nhost: c\r\nconnection: upgrade\r\n{lines}\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let answer = read_head(&mut stream).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{way:?} {wanted:?}: {answer}");
+            let seen = answer.lines().find_map(|line| line.strip_prefix("x-wanted: ")).unwrap_or_default();
+            assert_eq!(seen, passed, "{way:?} {wanted:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_refused_upgrade_is_an_answer_like_others() {
     for way in WAYS {
