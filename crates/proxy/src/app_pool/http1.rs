@@ -141,15 +141,18 @@ impl Pool {
                     return Err(UpstreamError::bad_answer(message));
                 }
                 Err(Failed { why, unsent, .. }) => {
+                    let safe = unsent.is_some();
                     if reused {
                         self.set_proven(address, false);
+                        if !safe {
+                            // It died under the request, perhaps because the application was closing it, and those
+                            // that have rested for longer with it: another attempt takes a new one.
+                            self.close_idle(address);
+                        }
                     }
-                    let safe = unsent.is_some();
                     body = match unsent {
                         // The connection was dead before anything was sent.
                         Some(unsent) if attempt < ATTEMPTS => unsent,
-                        // It died under the request, perhaps because the application was closing it.
-                        None if reused && repeatable && attempt < ATTEMPTS => Body::empty(),
                         _ => return Err(lost(address, &why, safe)),
                     };
                 }
@@ -206,6 +209,12 @@ impl Pool {
 
     fn take_idle(&self, address: SocketAddr, repeatable: bool, account: &Rc<Account>) -> Option<Idle> {
         self.idle.borrow_mut().get_mut(&address)?.take(repeatable, account)
+    }
+
+    fn close_idle(&self, address: SocketAddr) {
+        if let Some(kept) = self.idle.borrow_mut().get_mut(&address) {
+            kept.connections.clear();
+        }
     }
 
     /// Notes whether the application keeps its connections.

@@ -11,6 +11,7 @@ use tulle_model::snapshot::FastMap;
 
 use crate::app_pool::is_idempotent;
 use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::http2::Reason;
 
 /// Attempts at one request. Answers of workloads that are stopping and waits for links don't count.
 const ATTEMPTS: u32 = 3;
@@ -105,7 +106,18 @@ impl Attempts {
             return false;
         }
         let left = self.made - self.uncounted.min(self.made) < ATTEMPTS && self.made < ATTEMPTS_IN_ALL;
-        let lost = matches!(error.kind, UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::Reset(_));
+        let lost = match error.kind {
+            UpstreamErrorKind::ConnectionLost => true,
+            // What another attempt does not change, or makes worse (RFC 9113, section 7).
+            UpstreamErrorKind::Reset(code) => !matches!(
+                Reason(code),
+                Reason::PROTOCOL_ERROR
+                    | Reason::ENHANCE_YOUR_CALM
+                    | Reason::INADEQUATE_SECURITY
+                    | Reason::HTTP_1_1_REQUIRED
+            ),
+            _ => false,
+        };
         let harmless = lost && is_idempotent(method);
         left && (error.safe_to_retry || harmless)
     }
@@ -168,6 +180,10 @@ mod tests {
         attempts.begin();
         assert!(attempts.may_repeat(&Method::GET, &reset));
         assert!(!attempts.may_repeat(&Method::POST, &reset));
+        for code in [1, 11, 12, 13] {
+            let told = UpstreamError::after_sending(UpstreamErrorKind::Reset(code), "");
+            assert!(!attempts.may_repeat(&Method::GET, &told), "{code}");
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ impl Reason {
     pub const COMPRESSION_ERROR: Self = Self(9);
     pub const CONNECT_ERROR: Self = Self(10);
     pub const ENHANCE_YOUR_CALM: Self = Self(11);
+    pub const INADEQUATE_SECURITY: Self = Self(12);
+    pub const HTTP_1_1_REQUIRED: Self = Self(13);
 }
 
 /// What the codes are called.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, Known,
@@ -42,6 +43,40 @@ async fn reasons_are_given() {
         .await;
         let path = path(way, AppProtocol::Http1, rude).await;
         assert_eq!(status(path.address, "/").await, (502, "connection-lost".into()), "{way:?}");
+    }
+}
+
+/// However many connections rest that it could be sent on.
+#[tokio::test]
+async fn a_request_that_ends_connections_comes_three_times_at_most() {
+    const CONNECTIONS: usize = 8;
+    for way in WAYS {
+        let (came, all_open) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(CONNECTIONS)));
+        let counting = came.clone();
+        let app = apps::script(move |mut stream| {
+            let (came, all_open) = (counting.clone(), all_open.clone());
+            async move {
+                loop {
+                    let head = read_head(&mut stream).await;
+                    if head.is_empty() {
+                        return;
+                    }
+                    if head.starts_with("GET /deadly") {
+                        came.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                    all_open.wait().await;
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                }
+            }
+        })
+        .await;
+        let path = path(way, AppProtocol::Http1, app).await;
+        let all = (0..CONNECTIONS).map(|_| get(path.address, "/"));
+        assert!(futures_util::future::join_all(all).await.iter().all(|answer| answer.status == 200));
+        assert_eq!(status(path.address, "/deadly").await, (502, "connection-lost".into()), "{way:?}");
+        assert_eq!(came.load(Ordering::Relaxed), 3, "{way:?}");
+        assert_eq!(path.near.metric("tulle_retries_total", &[]), 2, "{way:?}");
     }
 }
 
