@@ -97,7 +97,8 @@ fn main() -> ExitCode {
 }
 
 fn log(verbose: u8) {
-    let default = ["warn", "info,tulle=debug", "debug"][usize::from(verbose).min(2)];
+    // Access logs are asked for in the configuration.
+    let default = ["warn,tulle::access=info", "info,tulle=debug", "debug"][usize::from(verbose).min(2)];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
