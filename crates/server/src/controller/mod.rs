@@ -248,6 +248,8 @@ mod tests {
         for (why, severity) in [
             ("it is stopping", Severity::Normal),
             ("its node is drained", Severity::Normal),
+            ("its process is not running", Severity::Normal),
+            ("its process is not running: it was ended by SIGKILL", Severity::Warning),
             ("its process is not running: it ended with code 1", Severity::Warning),
             ("the probe failed: it is stopping", Severity::Warning),
             ("", Severity::Warning),

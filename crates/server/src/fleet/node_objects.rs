@@ -30,10 +30,12 @@ const SWEEP: Duration = Duration::from_secs(60);
 pub(super) const DRAINED: &str = "its node is drained";
 /// The same of one that is stopped, or whose node drains itself, in the node's words.
 const STOPPING: &str = "it is stopping";
+/// The same of one whose owner (`tulle run`) ends its process; of one that ended by itself the node says how, too.
+const ENDED: &str = "its process is not running";
 
 /// Whether a workload that is not ready for this reason is so because somebody wants it.
 pub(crate) fn is_asked_for(why: &str) -> bool {
-    [DRAINED, STOPPING].contains(&why)
+    [DRAINED, STOPPING, ENDED].contains(&why)
 }
 
 fn kind() -> &'static Kind {
