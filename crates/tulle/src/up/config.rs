@@ -531,8 +531,19 @@ fn find_cycle(waiting: &[Service]) -> Option<Vec<String>> {
     }
 }
 
+/// What a text says, for tests of what is made of it.
 #[cfg(test)]
-pub(super) mod tests {
+pub fn of_text(text: &str) -> Result<Config> {
+    let source = Arc::new(Source { name: FILE.to_owned(), text: text.to_owned() });
+    let mut diagnostics = Diagnostics::default();
+    let config = read(&source, ".".into(), &mut diagnostics);
+    diagnostics.into_result()?;
+    config.ok_or_else(|| crate::exit::Failure::input("it describes nothing"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::of_text as read;
     use super::*;
 
     /// The table of docs/up.md that begins with `| HEADER |`.
@@ -557,14 +568,6 @@ pub(super) mod tests {
             fields.sort_unstable();
             assert_eq!(documented, fields, "`{header}` in docs/up.md");
         }
-    }
-
-    pub(in crate::up) fn read(text: &str) -> Result<Config> {
-        let source = Arc::new(Source { name: FILE.to_owned(), text: text.to_owned() });
-        let mut diagnostics = Diagnostics::default();
-        let config = super::read(&source, ".".into(), &mut diagnostics);
-        diagnostics.into_result()?;
-        Ok(config.unwrap())
     }
 
     #[test]

@@ -209,7 +209,7 @@ mod tests {
     use tulle_server::objects::DeleteOptions;
     use tulle_server::store::Store;
 
-    use super::super::config::tests::read;
+    use super::super::config::of_text as read;
     use super::*;
 
     const MESH: &str = "---\napiVersion: tulle.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default, labels: {a: b}}\n\

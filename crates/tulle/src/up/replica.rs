@@ -268,7 +268,7 @@ async fn print(screen: Arc<Screen>, service: String, replica: String, mut events
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::tests::read;
+    use super::super::config::of_text as read;
     use super::*;
 
     #[test]
