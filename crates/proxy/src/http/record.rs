@@ -213,10 +213,14 @@ impl Record {
             Event::Trailers(_) => {}
             Event::End | Event::Broken(_) | Event::Abandoned => {
                 let Some((log, outcome)) = state.take() else { return };
-                if matches!(event, Event::Broken(_)) && verdict != Verdict::Refused {
-                    let by_client = sent.as_ref().is_some_and(|sent| sent.fault.get().is_some());
-                    verdict = if by_client { Verdict::Refused } else { Verdict::Failure };
-                }
+                let by_client = sent.as_ref().is_some_and(|sent| sent.fault.get().is_some());
+                verdict = match (&event, verdict) {
+                    (Event::Broken(_), _) | (Event::Abandoned, Verdict::Success) if by_client => {
+                        Verdict::Refused
+                    }
+                    (Event::Broken(_), Verdict::Success) => Verdict::Failure,
+                    (_, verdict) => verdict,
+                };
                 edge.request(Some(status.as_u16()), verdict, latency);
                 let Some(head) = log else { return };
                 let cut = head.connection.cut.get().then_some(Reason::HalfClosed.as_str());

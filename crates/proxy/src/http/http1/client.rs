@@ -2,7 +2,9 @@
 //!
 //! The one who asks writes the request and reads the answer. The application may answer before it has all
 //! of the request: what is left goes on while the answer's body is read, and is stopped when that is
-//! dropped.
+//! dropped. Where it breaks, the answer does.
+
+mod body;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -13,22 +15,22 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::HeaderValue;
-use http::{HeaderName, Response, StatusCode, request, response};
-use http_body::{Body as _, Frame, SizeHint};
+use http::{Response, StatusCode, request, response};
+use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::body::Incoming;
 use super::encode::{self, Announced};
-use super::framing::{Decoded, Decoder};
+use super::framing::Decoder;
 use super::head::{self, Bad, ResponseHead};
-use super::input::{Cut, Input, Lost, NoHead};
+use super::input::{Input, NoHead};
 use super::output::{Output, Sending};
 use crate::budget::{Charge, Shed};
 use crate::http::asker::Caller;
 use crate::http::body::{Body, BodyError};
 use crate::http::headers::named_by_connection;
 use crate::http::spelling::Spelling;
-use crate::http::trailers::passed_on_as_written;
-use crate::progress::{INTERIM_ANSWERS, Interim, Patience, Side, Stall, Stalled, Sweep};
+use crate::progress::{INTERIM_ANSWERS, Interim, Patience, Side, Stall, Sweep};
 
 /// What a request can be sent through.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
@@ -413,13 +415,10 @@ impl<IO: Stream + 'static> Answer<IO> {
                 }
                 Body::whole(bytes)
             }
-            None => Body::new(Incoming {
-                named: named_by_connection(&self.head.headers),
-                decoder: self.decoder,
-                left: Some((self.rest, give_back)),
-                lost: None,
-                keep: self.keep,
-            }),
+            None => {
+                let named = named_by_connection(&self.head.headers);
+                Body::new(Incoming::new(self.rest, self.decoder, named, self.keep, give_back))
+            }
         };
         Response::from_parts(self.head, body)
     }
@@ -472,119 +471,5 @@ impl<IO: Stream> Rest<IO> {
             sent.await.ok()?;
         }
         self.ready().ok()
-    }
-}
-
-/// The body of an answer, as it comes.
-struct Incoming<IO, F> {
-    decoder: Decoder,
-    /// What the head's `Connection` names has no place in the trailers either.
-    named: Box<[HeaderName]>,
-    /// Until the end.
-    left: Option<(Rest<IO>, F)>,
-    lost: Option<Lost>,
-    keep: bool,
-}
-
-impl<IO: Stream, F: FnOnce(Rest<IO>)> Incoming<IO, F> {
-    fn over(&mut self) {
-        let Some((mut rest, give_back)) = self.left.take() else { return };
-        rest.answered();
-        if self.keep && rest.is_clean() {
-            give_back(rest);
-        }
-    }
-}
-
-impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F> {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let Some((Rest { connection, upload }, _)) = &mut this.left else {
-            return Poll::Ready(this.lost.take().map(|lost| Err(lost.into())));
-        };
-        let Parts { io, input, output, charge, pieces, sweep, reading, writing } = &mut *connection.0;
-        if let Some(sending) = upload {
-            let sent = match sending.poll(cx, io, output, charge) {
-                Poll::Ready(sent) => Poll::Ready(sent.is_ok()),
-                Poll::Pending if output.is_empty() => {
-                    writing.rest();
-                    Poll::Pending
-                }
-                Poll::Pending => writing.poll(cx, sweep, Stall::Write, output.total).map(|()| false),
-            };
-            if let Poll::Ready(sent) = sent {
-                writing.rest();
-                *upload = None;
-                this.keep &= sent;
-            }
-        }
-        let hurry = |io: &IO| {
-            if *pieces {
-                io.hurry();
-            }
-        };
-        let decoded = input.poll_body(cx, io, &mut this.decoder, charge, hurry);
-        let held = input.hold_body(&this.decoder, output.held(), charge);
-        let decoded = match decoded {
-            Poll::Pending if let Err(shed) = held => Err(Lost::Shed(shed)),
-            Poll::Ready(decoded) => {
-                reading.rest();
-                decoded
-            }
-            Poll::Pending => {
-                let Some((what, mark)) = this.decoder.begun(&input.buffer) else { return Poll::Pending };
-                ready!(reading.poll(cx, sweep, what, mark));
-                Err(Lost::Stalled)
-            }
-        };
-        match decoded {
-            Ok(Decoded::Data(data)) => {
-                if this.decoder.is_over() {
-                    this.over();
-                }
-                Poll::Ready(Some(Ok(Frame::data(data))))
-            }
-            Ok(Decoded::Trailers(trailers)) => {
-                this.over();
-                Poll::Ready(passed_on_as_written(trailers, &this.named).map(Ok))
-            }
-            Ok(Decoded::End | Decoded::More) => {
-                this.over();
-                Poll::Ready(None)
-            }
-            Err(lost) => {
-                // What came before is passed on first: the reset of a link's stream would overtake it.
-                this.left = None;
-                this.lost = Some(lost);
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left.is_none() && self.lost.is_none()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.decoder.left().map_or_else(SizeHint::default, SizeHint::with_exact)
-    }
-}
-
-impl From<Lost> for BodyError {
-    fn from(lost: Lost) -> Self {
-        match lost {
-            Lost::Ended => Cut.into(),
-            Lost::Broken(error) => error.into(),
-            Lost::Stalled => Stalled.into(),
-            Lost::Shed(shed) => shed.into(),
-            Lost::Malformed(why) => why.into(),
-        }
     }
 }

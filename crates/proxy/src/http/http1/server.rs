@@ -90,6 +90,8 @@ pub(crate) struct Client {
 /// The client may be waiting for `100 Continue` before it sends the body of the request under way.
 #[derive(Default)]
 struct Expectation {
+    /// It has an answer instead, and need not send it any more (RFC 9110, section 10.1.1).
+    answered: bool,
     /// Who reads that body, meanwhile.
     reader: Option<Waker>,
 }
@@ -518,30 +520,29 @@ impl Client {
     }
 
     /// Watches the client while it is answered. Whoever reads the body sees for itself what becomes of the
-    /// connection.
+    /// connection; of a body that broke there is no reader any more.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        match self.receiving {
-            Receiving::Reader(_) => self.park(cx),
-            Receiving::Broken | Receiving::Malformed if self.half_closed.is_none() => {}
-            _ => loop {
-                if self.has_ended() {
-                    return self.poll_closed(cx);
+        loop {
+            if self.has_ended() {
+                return self.poll_closed(cx);
+            }
+            if let Receiving::Reader(_) = self.receiving {
+                self.park(cx);
+                return Poll::Pending;
+            }
+            let most = self.charge.readable(AHEAD).saturating_sub(self.input.buffer.len());
+            if most == 0 {
+                return self.poll_closed(cx);
+            }
+            match ready!(self.input.poll_read(cx, &mut self.io, most)) {
+                Ok(0) => self.half_close(false),
+                Ok(_) => self.hold(),
+                Err(error) => {
+                    tracing::debug!(%error, "a client went away from what it asked for");
+                    return Poll::Ready(Gone);
                 }
-                let most = self.charge.readable(AHEAD).saturating_sub(self.input.buffer.len());
-                if most == 0 {
-                    return self.poll_closed(cx);
-                }
-                match ready!(self.input.poll_read(cx, &mut self.io, most)) {
-                    Ok(0) => self.half_close(false),
-                    Ok(_) => self.hold(),
-                    Err(error) => {
-                        tracing::debug!(%error, "a client went away from what it asked for");
-                        return Poll::Ready(Gone);
-                    }
-                }
-            },
+            }
         }
-        Poll::Pending
     }
 
     /// Whether another request may follow the one that is being answered, as far as its body is concerned.

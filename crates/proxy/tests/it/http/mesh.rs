@@ -55,6 +55,7 @@ pub struct Node {
     pub cell: Arc<StateCell>,
     pub state: NodeState,
     pub link: SocketAddr,
+    pub budget: Arc<Budget>,
 }
 
 impl Node {
@@ -95,13 +96,13 @@ impl Node {
             bounds,
             state: cell.clone(),
             demand,
-            budget,
+            budget: budget.clone(),
             clock: Default::default(),
             expired: mpsc::channel(1).0,
         };
         let proxy = Proxy::start(config).unwrap();
         let link = proxy.listen_links(SocketAddr::new(LOOPBACK, 0)).await.unwrap();
-        Self { name: name.into(), proxy: Some(proxy), cell, state, link }
+        Self { name: name.into(), proxy: Some(proxy), cell, state, link, budget }
     }
 
     pub fn proxy(&self) -> &Proxy {

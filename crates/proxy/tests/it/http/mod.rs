@@ -21,5 +21,6 @@ mod stale;
 mod stalls;
 mod streams;
 mod targets;
+mod unsent;
 mod upgrades;
 mod waiting;

@@ -53,6 +53,9 @@ pub(super) async fn write(
     {
         let client = &mut *client.borrow_mut();
         keep &= client.may_follow();
+        if let Some(expectation) = &mut client.expectation {
+            expectation.answered = true;
+        }
         let left = head.status == StatusCode::SWITCHING_PROTOCOLS
             || (asked.method == Method::CONNECT && head.status.is_success());
         let connection: &[u8] = match (keep, asked.version) {

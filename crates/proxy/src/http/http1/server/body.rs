@@ -50,6 +50,18 @@ impl http_body::Body for Incoming {
         };
         let decoded = client.input.poll_body(cx, &mut client.io, decoder, &client.charge, |_| {});
         let held = client.input.hold_body(decoder, client.output.held(), &mut client.charge);
+        if let Some(expectation) = &mut client.expectation
+            && expectation.answered
+            && matches!(decoded, Poll::Pending | Poll::Ready(Err(Lost::Ended)))
+        {
+            expectation.reader = Some(cx.waker().clone());
+            client.reading.rest();
+            if decoded.is_ready() {
+                client.half_close(false);
+                client.wake();
+            }
+            return Poll::Pending;
+        }
         let decoded = match decoded {
             Poll::Pending if let Err(shed) = held => Err(Lost::Shed(shed)),
             Poll::Ready(decoded) => {
