@@ -283,7 +283,8 @@ pub struct EdgeCounts {
     pub requests: u64,
     /// Of these, those for which the destination, or the way to it, is to blame.
     pub failures: u64,
-    /// Of these, those that the mesh did not serve for what the caller sent, asked for or had used up.
+    /// Of these, those that the mesh did not serve for what the caller sent, asked for or had used up, and those that
+    /// the caller gave up before they were answered.
     pub refused: u64,
     pub latency_buckets: [u64; tulle_model::telemetry::LATENCY_BUCKETS],
     pub bytes_sent: u64,

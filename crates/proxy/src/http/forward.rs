@@ -124,6 +124,7 @@ pub(crate) async fn forward(
             Ok(hop) => hop,
             Err(refusal) => return route.refused(refusal),
         };
+        record.is_sent(security_of(&client.worker, &hop));
         let sent = {
             let sent = pin!(send(
                 &client.worker,
@@ -211,12 +212,14 @@ impl Route {
     ) -> Result<Self, Refusal> {
         let (kind, version, preserve_case) = match target {
             Target::Outside { addresses } => {
+                record.goes_to(Destination::External);
                 let version = AppVersion::of(head.version);
                 (Kind::Outside { addresses: addresses.into_iter() }, version, false)
             }
             Target::Service { service, port } => {
                 let routed = route(worker, head, service, port).await?;
                 worker.budgets.record_request(&routed.backend, record.started());
+                record.goes_to(Destination::Service(routed.backend.clone()));
                 let kind = Kind::Service { backend: routed.backend, port: routed.port };
                 (kind, routed.version, routed.preserve_case)
             }

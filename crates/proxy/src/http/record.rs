@@ -38,6 +38,10 @@ pub(crate) struct Record {
     whole: Cell<u64>,
     /// What passes of one that was not.
     sent: OnceCell<Rc<Sent>>,
+    /// Where it goes, once that is known.
+    destination: OnceCell<Destination>,
+    /// How it is protected, once something of it may have reached an endpoint.
+    security: Cell<Security>,
     log: Option<Box<LogHead>>,
 }
 
@@ -123,7 +127,15 @@ impl Record {
             Box::new(LogHead { connection: connection.clone(), method, uri, version: head.version })
         });
         let protocol = if headers::is_grpc(&head.headers) { Protocol::Grpc } else { Protocol::Http };
-        Self { started: Instant::now(), protocol, whole: Cell::new(0), sent: OnceCell::new(), log }
+        Self {
+            started: Instant::now(),
+            protocol,
+            whole: Cell::new(0),
+            sent: OnceCell::new(),
+            destination: OnceCell::new(),
+            security: Cell::new(Security::Unsent),
+            log,
+        }
     }
 
     pub fn started(&self) -> Instant {
@@ -132,6 +144,16 @@ impl Record {
 
     pub fn is_grpc(&self) -> bool {
         self.protocol == Protocol::Grpc
+    }
+
+    /// Notes where it goes.
+    pub fn goes_to(&self, destination: Destination) {
+        let _ = self.destination.set(destination);
+    }
+
+    /// Notes how it is protected where it is sent now.
+    pub fn is_sent(&self, security: Security) {
+        self.security.set(security);
     }
 
     /// Counts the request's body.
@@ -161,6 +183,30 @@ impl Record {
     pub fn edge(&self, worker: &Worker, source: &LocalWorkload, outcome: &Outcome) -> Arc<EdgeMetrics> {
         let destination = outcome.destination.name();
         worker.metrics.edge(&Edge::new(source, &destination, self.protocol, outcome.security))
+    }
+
+    /// Counts a request whose client has given it up.
+    #[cold]
+    fn abandoned(&self, cx: &Connection) {
+        let (security, latency) = (self.security.get(), self.started.elapsed());
+        let destination = self.destination.get().cloned().unwrap_or_else(|| cx.destination());
+        let edge =
+            cx.worker.metrics.edge(&Edge::new(&cx.source, &destination.name(), self.protocol, security));
+        edge.sent(self.whole.get() + self.sent.get().map_or(0, |sent| sent.bytes.get()));
+        edge.request(None, Verdict::Abandoned, latency);
+        let Some(head) = &self.log else { return };
+        tracing::info!(
+            target: "tulle::access",
+            source = %cx.source.name,
+            destination = %destination,
+            method = %head.method,
+            authority = head.uri.authority().map(|a| a.as_str()),
+            path = head.uri.path(),
+            version = ?head.version,
+            result = Verdict::Abandoned.as_str(),
+            security = security.as_str(),
+            latency_ms = latency.as_secs_f64() * 1e3,
+        );
     }
 
     /// Counts the answer, now and as its body passes.
@@ -248,6 +294,32 @@ impl Record {
                 );
             }
         });
+    }
+}
+
+/// Counts a request as given up where it is dropped before it is answered.
+pub(super) struct Awaited<'a> {
+    connection: &'a Connection,
+    record: &'a Record,
+    answered: bool,
+}
+
+impl<'a> Awaited<'a> {
+    pub fn begin(connection: &'a Connection, record: &'a Record) -> Self {
+        Self { connection, record, answered: false }
+    }
+
+    pub fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        // Who was let go is counted as that.
+        if !self.answered && !self.connection.cut.get() && !self.connection.counted.get() {
+            self.record.abandoned(self.connection);
+        }
     }
 }
 

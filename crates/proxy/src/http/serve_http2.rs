@@ -133,7 +133,10 @@ async fn serve_stream(
             if let Error::ResetHere(http2::Reason::PROTOCOL_ERROR) = error {
                 cx.unread(Reason::BadRequest, &Outline::default());
             }
+            let by_client = matches!(error, Error::Reset(_) | Error::Connection(_));
+            cx.counted.set(!by_client);
             give_up(error, || answered.set(None));
+            cx.counted.set(false);
         }
         response
     };

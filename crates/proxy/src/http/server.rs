@@ -22,7 +22,7 @@ use crate::http::body::Body;
 use crate::http::forward::{self, Call, Refusal, Target};
 use crate::http::headers::Malformed;
 use crate::http::http1;
-use crate::http::record::{self, Destination, Outcome, Outline, Record};
+use crate::http::record::{self, Awaited, Destination, Outcome, Outline, Record};
 use crate::http::reply::{self, Reason, reply};
 use crate::http::spelling::Written;
 use crate::http::upgrade::{self, Leaving};
@@ -47,11 +47,13 @@ pub(super) struct Connection {
     named: LastAuthority,
     /// Its client, of HTTP/1, has closed its side and was let go.
     pub cut: Cell<bool>,
+    /// What is dropped now is counted already, or for nothing that its client did.
+    pub counted: Cell<bool>,
 }
 
 impl Connection {
     /// Where its requests go, as far as the connection tells.
-    fn destination(&self) -> Destination {
+    pub(super) fn destination(&self) -> Destination {
         match &self.destination {
             HttpDestination::Service { service, .. } => Destination::Service(service.clone()),
             HttpDestination::Proxy => Destination::Unknown,
@@ -123,6 +125,7 @@ pub async fn serve(
         asked: RefCell::default(),
         named: LastAuthority::default(),
         cut: Cell::new(false),
+        counted: Cell::new(false),
     });
     match http1::server::serve(&cx, io, first).await {
         http1::server::Ended::Closed => {}
@@ -169,6 +172,7 @@ pub(super) async fn answer(
         checked => checked.and_then(|()| max_forwards::count(head)),
     };
     let record = Record::begin(cx, head);
+    let awaited = Awaited::begin(cx, &record);
     let outcome = match checked {
         Err(problem) => {
             let message = problem.0.to_owned();
@@ -190,7 +194,10 @@ pub(super) async fn answer(
                 None => Ok(reply(Reason::BadRequest, "nothing to tunnel")),
             };
             match opened {
-                Ok(answer) => return answer,
+                Ok(answer) => {
+                    awaited.answered();
+                    return answer;
+                }
                 Err(refusal) => refusal.into_answer(),
             }
         }
@@ -215,6 +222,7 @@ pub(super) async fn answer(
             }
         }
     };
+    awaited.answered();
     if outcome.reason.is_some() {
         if let Some((reason, message)) = record.fault() {
             // It failed for what the client sent, whatever it looked like further up.

@@ -160,10 +160,16 @@ pub enum Verdict {
     /// The mesh did not serve it, or not to its end, for what the caller sent, asked for or had used up. It says
     /// nothing about the destination.
     Refused,
+    /// The caller gave it up before it was answered: nobody knows what would have become of it.
+    Abandoned,
 }
 
-const VERDICTS: [(Verdict, &str); 3] =
-    [(Verdict::Success, "success"), (Verdict::Failure, "failure"), (Verdict::Refused, "refused")];
+const VERDICTS: [(Verdict, &str); 4] = [
+    (Verdict::Success, "success"),
+    (Verdict::Failure, "failure"),
+    (Verdict::Refused, "refused"),
+    (Verdict::Abandoned, "abandoned"),
+];
 
 impl Verdict {
     pub fn as_str(self) -> &'static str {
@@ -188,11 +194,11 @@ pub struct EdgeMetrics {
 impl EdgeMetrics {
     /// Counts one finished request, or one opaque connection at the moment it was connected.
     /// `status`: the HTTP status that the caller got, if there is one. What was refused took no time of the
-    /// destination's.
+    /// destination's, and of what was given up nobody knows how long it would have.
     pub fn request(&self, status: Option<u16>, verdict: Verdict, duration: Duration) {
         let class = status.map_or(0, |s| usize::from(s / 100).min(CODE_CLASSES.len() - 1));
         self.requests[class][verdict as usize].add(1);
-        if verdict == Verdict::Refused {
+        if matches!(verdict, Verdict::Refused | Verdict::Abandoned) {
             return;
         }
         self.latency[latency_bucket(duration.as_secs_f64())].add(1);
@@ -317,7 +323,7 @@ pub(crate) fn edge_counts(workers: &[Arc<WorkerRegistry>]) -> Vec<EdgeCounts> {
             protocol: key.protocol.as_str(),
             requests: totals.requests.iter().flatten().sum(),
             failures: totals.of(Verdict::Failure),
-            refused: totals.of(Verdict::Refused),
+            refused: totals.of(Verdict::Refused) + totals.of(Verdict::Abandoned),
             latency_buckets: totals.latency,
             bytes_sent: totals.bytes_sent,
             bytes_received: totals.bytes_received,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, EgressPolicy, HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule,
@@ -321,6 +322,67 @@ async fn a_client_that_closed_its_side_and_is_let_go_is_counted_where_its_reques
                 );
             })
             .await;
+        }
+    }
+}
+
+/// It is nobody's fault, and no success either.
+#[tokio::test]
+async fn what_a_client_gives_up_is_counted_as_that() {
+    for (way, protocol) in WAYS.into_iter().flat_map(|w| [(w, AppProtocol::Http1), (w, AppProtocol::Http2)]) {
+        let came = Arc::new(Notify::new());
+        let telling = came.clone();
+        let app = apps::serve(move |_| {
+            telling.notify_one();
+            std::future::pending()
+        })
+        .await;
+        let mut path = path(way, protocol, app).await;
+        path.near.change_mesh(|mesh| mesh.access_log = true);
+        let proxy = path.near.listen_as(Capture::HttpProxy).await;
+        let tag = format!("/given-up/{way:?}/{protocol:?}");
+        let post = "content-length: 3\r\n\r\nabc";
+        let mut counted = 0;
+        for (what, address, request) in [
+            ("captured", path.address, format!("GET {tag}/1 HTTP/1.1\r\nhost: c\r\n\r\n")),
+            ("with a body", path.address, format!("POST {tag}/2 HTTP/1.1\r\nhost: c\r\n{post}")),
+            ("explicit", proxy, format!("GET http://c{tag}/3 HTTP/1.1\r\nhost: c\r\n\r\n")),
+        ] {
+            expect(&path.near, way, "c", (Caller, AsTheWay, ""), what, async {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(request.as_bytes()).await.unwrap();
+                came.notified().await;
+                stream.set_zero_linger().unwrap();
+            })
+            .await;
+            counted += 1;
+        }
+        for (what, kind, leaves) in [
+            ("a stream", "text/plain", false),
+            ("a call", "application/grpc", false),
+            ("with its connection", "text/plain", true),
+        ] {
+            expect(&path.near, way, "c", (Caller, AsTheWay, ""), what, async {
+                let stream = TcpStream::connect(path.address).await.unwrap();
+                let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+                let connection = tokio::spawn(connection);
+                let request = Request::post(format!("http://c{tag}/4")).header("content-type", kind);
+                let (answer, mut body) = client.send_request(request.body(()).unwrap(), true).unwrap();
+                came.notified().await;
+                match leaves {
+                    true => connection.abort(),
+                    false => body.send_reset(h2::Reason::CANCEL),
+                }
+                assert!(answer.await.is_err());
+            })
+            .await;
+            counted += 1;
+        }
+        assert_eq!(path.near.metric("tulle_requests_total", &["result=\"abandoned\""]), counted, "{way:?}");
+        for number in 1..=4 {
+            let said = format!("path=\"{tag}/{number}\"");
+            eventually(|| logged(&["destination=default/c ", &said, "result=\"abandoned\""]).then_some(()))
+                .await;
         }
     }
 }
