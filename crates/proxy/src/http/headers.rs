@@ -324,6 +324,11 @@ pub(crate) fn normalize_request(
         }
         (uri.scheme, uri.path_and_query) = (None, None);
     } else {
+        // Another scheme's is another resource (RFC 9110, section 4.2). What HTTP/2 says of it is no part of a target.
+        let foreign = |scheme: &Scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS;
+        if head.version != Version::HTTP_2 && uri.scheme.as_ref().is_some_and(foreign) {
+            return Err(Malformed("the request is for something of another scheme than http and https"));
+        }
         uri.scheme = Some(Scheme::HTTP);
         let path = uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
         match path.as_str().as_bytes() {
@@ -517,6 +522,15 @@ mod tests {
             &[("host", "a"), ("content-length", "5"), ("content-length", "7")],
         ] {
             assert!(normalized(Version::HTTP_11, "/", lines).is_err(), "{lines:?}");
+        }
+        for (target, fine) in [
+            ("http://a/b", true),
+            ("HTTPS://a/b", true),
+            ("ftp://a/b", false),
+            ("ws://a", false),
+            ("h://a/", false),
+        ] {
+            assert_eq!(normalized(Version::HTTP_11, target, &[("host", "a")]).is_ok(), fine, "{target}");
         }
     }
 
