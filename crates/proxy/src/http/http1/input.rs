@@ -32,6 +32,8 @@ pub(super) struct Input {
     busy: bool,
     /// Something was read since a body's reader was last told to wait.
     read: bool,
+    /// A body's reader waits for more of it.
+    pub awaited: bool,
 }
 
 /// Why there is no head.

@@ -452,6 +452,7 @@ impl Client {
     /// The body of a request is to come.
     fn receive(&mut self, decoder: Decoder, expects_continue: bool) {
         self.receiving = Receiving::Reader(decoder);
+        self.input.awaited = false;
         self.expectation = expects_continue.then(Box::default);
     }
 
@@ -520,7 +521,7 @@ impl Client {
     }
 
     /// Watches the client while it is answered. Whoever reads the body sees for itself what becomes of the
-    /// connection; of a body that broke there is no reader any more.
+    /// connection, as long as it comes back for more; of a body that broke there is no reader any more.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         loop {
             if self.has_ended() {
@@ -528,7 +529,7 @@ impl Client {
             }
             if let Receiving::Reader(_) = self.receiving {
                 self.park(cx);
-                return Poll::Pending;
+                return self.poll_unread(cx);
             }
             let most = self.charge.readable(AHEAD).saturating_sub(self.input.buffer.len());
             if most == 0 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tulle_model::snapshot::AppProtocol;
@@ -220,6 +220,44 @@ async fn an_application_that_takes_no_more_answers_to_the_end() {
         }
         let edge = path.near.edge_with("c", 1).await;
         assert_eq!((edge.requests, edge.refused, edge.failures), (1, 0, 0), "{way:?}");
+    }
+}
+
+/// A reset is found behind what the application does not take.
+#[tokio::test]
+async fn who_goes_behind_what_is_not_taken_is_missed() {
+    for (way, begun) in WAYS.into_iter().flat_map(|way| [(way, true), (way, false)]) {
+        let open = Arc::new(AtomicUsize::new(0));
+        let counting = open.clone();
+        let app = apps::script(move |mut io| {
+            let open = counting.clone();
+            async move {
+                open.fetch_add(1, Ordering::Relaxed);
+                read_head(&mut io).await;
+                if begun {
+                    io.write_all(BEGUN.as_bytes()).await.unwrap();
+                }
+                while !io.ready(Interest::WRITABLE).await.unwrap().is_write_closed() {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                open.fetch_sub(1, Ordering::Relaxed);
+            }
+        })
+        .await;
+        let path = impatient(way, app).await;
+        let mut client = TcpStream::connect(path.address).await.unwrap();
+        let head = "POST / HTTP/1.1\r\nhost: c\r\ncontent-length: 1000000000\r\n\r\n";
+        client.write_all(head.as_bytes()).await.unwrap();
+        if begun {
+            until_begun(&mut client).await;
+        }
+        // Until nobody takes anything any more.
+        let piece = vec![b'x'; 64 << 10];
+        while timeout(SHORT, client.write_all(&piece)).await.is_ok() {}
+        assert_eq!(open.load(Ordering::Relaxed), 1, "{way:?} {begun}");
+        client.set_zero_linger().unwrap();
+        drop(client);
+        nothing_left(&path, &open, &format!("{way:?} {begun}")).await;
     }
 }
 

@@ -49,6 +49,7 @@ impl http_body::Body for Incoming {
             return Poll::Ready(Some(Err("the client was not asked for it".into())));
         };
         let decoded = client.input.poll_body(cx, &mut client.io, decoder, &client.charge, |_| {});
+        client.input.awaited = decoded.is_pending();
         let held = client.input.hold_body(decoder, client.output.held(), &mut client.charge);
         if let Some(expectation) = &mut client.expectation
             && expectation.answered

@@ -41,6 +41,16 @@ impl Client {
         self.poll_bound(cx)
     }
 
+    /// The same for a client whose body is read by somebody who may be held up: a reset is found behind it.
+    pub(super) fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        if !self.input.awaited && matches!(self.io.closed(), Some(Closed::Both)) {
+            tracing::debug!("a client went away from what it was sending");
+            return Poll::Ready(Gone);
+        }
+        self.again.poll(cx, &self.sweep);
+        Poll::Pending
+    }
+
     fn poll_bound(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         let Some(half_closed) = &mut self.half_closed else { return Poll::Pending };
         let gone = ready!(half_closed.poll(cx, self.output.total));
