@@ -52,18 +52,15 @@ fn shown(name: &str, module: &Names) -> String {
     std::iter::once(name).chain(module.iter().map(String::as_str)).collect::<Vec<_>>().join("::")
 }
 
-/// Whether they are a module and what is directly in it.
+/// Whether they are a module and what is directly in it, or some of that.
 fn in_one_folder(circle: &[Names]) -> bool {
-    circle.iter().any(|folder| {
-        circle
-            .iter()
-            .all(|module| module == folder || module.split_last().is_some_and(|(_, of)| of == folder))
-    }) || circle.windows(2).all(|pair| {
-        pair.iter().all(|module| !module.is_empty()) && {
-            let [a, b] = [&pair[0], &pair[1]].map(|module| &module[..module.len() - 1]);
-            a == b
-        }
-    })
+    let parent = |module: &'_ Names| module.split_last().map(|(_, folder)| folder.to_vec());
+    let hold_all = |folder: &Names| {
+        circle.iter().all(|module| module == folder || parent(module).as_ref() == Some(folder))
+    };
+    circle
+        .first()
+        .is_some_and(|first| hold_all(first) || parent(first).is_some_and(|folder| hold_all(&folder)))
 }
 
 /// The modules of a crate with their code; those that are there for tests and fuzzing are left out.

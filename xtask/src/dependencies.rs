@@ -42,7 +42,8 @@ pub fn unused(root: &Path, problems: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-fn manifest(file: &Path) -> Result<Table> {
+/// What is in a `Cargo.toml`.
+pub fn manifest(file: &Path) -> Result<Table> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     text.parse().with_context(|| file.display().to_string())
 }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use toml::Value;
 
-use crate::files;
+use crate::{dependencies, files};
 
 /// Writes the code anew.
 pub fn write(root: &Path) -> Result<()> {
@@ -42,12 +43,11 @@ pub fn check(root: &Path, problems: &mut Vec<String>) -> Result<()> {
 }
 
 /// What a manifest says of a version, at the end of these names.
-fn version(manifest: &Path, names: &[&str]) -> Result<String> {
-    let text = fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
-    let table = toml::Value::Table(text.parse()?);
-    let found = names.iter().try_fold(&table, |value, name| value.get(name));
-    let version = found.and_then(toml::Value::as_str);
-    Ok(version.with_context(|| format!("{}: no version {}", manifest.display(), names.join(".")))?.to_owned())
+fn version(file: &Path, names: &[&str]) -> Result<String> {
+    let manifest = Value::Table(dependencies::manifest(file)?);
+    let found = names.iter().try_fold(&manifest, |value, name| value.get(name));
+    let version = found.and_then(Value::as_str);
+    Ok(version.with_context(|| format!("{}: no version {}", file.display(), names.join(".")))?.to_owned())
 }
 
 /// In the form of sha256sum(1).
