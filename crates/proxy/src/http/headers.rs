@@ -217,27 +217,19 @@ pub fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     if !list(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade")) {
         return None;
     }
-    let mut wanted = String::new();
-    for protocol in list(headers, &UPGRADE) {
-        let name = protocol_name(protocol);
-        if ["h2c", "h2", "http", "tls"].iter().any(|other| name.eq_ignore_ascii_case(other)) {
-            continue;
-        }
-        if !wanted.is_empty() {
-            wanted.push_str(", ");
-        }
-        wanted.push_str(protocol);
-    }
-    HeaderValue::try_from(wanted).ok().filter(|wanted| !wanted.is_empty())
+    let is_http_or_tls = |protocol: &&str| {
+        ["h2c", "h2", "http", "tls"].iter().any(|name| name.eq_ignore_ascii_case(protocol_name(protocol)))
+    };
+    let wanted: Vec<_> = list(headers, &UPGRADE).filter(|protocol| !is_http_or_tls(protocol)).collect();
+    if wanted.is_empty() { None } else { HeaderValue::try_from(wanted.join(", ")).ok() }
 }
 
 /// Whether an application goes on in what a client wanted, or does not say in what.
 pub fn switches_to(answer: &HeaderMap, wanted: &HeaderValue) -> bool {
     let wanted = wanted.to_str().unwrap_or_default();
-    list(answer, &UPGRADE).all(|protocol| {
-        let wanted = wanted.split(',').map(|wanted| protocol_name(wanted.trim()));
-        { wanted }.any(|wanted| wanted.eq_ignore_ascii_case(protocol_name(protocol)))
-    })
+    list(answer, &UPGRADE)
+        .map(protocol_name)
+        .all(|name| wanted.split(',').any(|wanted| protocol_name(wanted.trim()).eq_ignore_ascii_case(name)))
 }
 
 /// The name of a protocol, without its version.

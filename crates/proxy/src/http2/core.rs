@@ -435,7 +435,7 @@ impl Core {
     #[cold]
     pub(super) fn return_window(&mut self) {
         self.windows.unheard = false;
-        let owed = self.uncredited - self.uncredited.min(self.buffered.saturating_sub(self.buffer_limit()));
+        let owed = self.uncredited.saturating_sub(self.buffered.saturating_sub(self.buffer_limit()));
         self.uncredited -= owed;
         self.credit(owed as u32);
         self.offer_room();
