@@ -65,15 +65,27 @@ fn cases() -> Vec<(&'static str, String, Then)> {
 
 /// An application that begins its answer, and reads what comes until that ends; how many connections it has.
 async fn reading() -> (SocketAddr, Arc<AtomicUsize>) {
+    counted(|mut io| async move {
+        read_head(&mut io).await;
+        io.write_all(BEGUN.as_bytes()).await.unwrap();
+        while io.read(&mut [0; 4096]).await.is_ok_and(|count| count > 0) {}
+    })
+    .await
+}
+
+/// An application that does this with each connection; how many it has.
+async fn counted<F, R>(act: F) -> (SocketAddr, Arc<AtomicUsize>)
+where
+    F: Fn(TcpStream) -> R + Send + Sync + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
     let open = Arc::new(AtomicUsize::new(0));
     let counting = open.clone();
-    let app = apps::script(move |mut io| {
-        let open = counting.clone();
+    let app = apps::script(move |io| {
+        let (open, act) = (counting.clone(), act(io));
         async move {
             open.fetch_add(1, Ordering::Relaxed);
-            read_head(&mut io).await;
-            io.write_all(BEGUN.as_bytes()).await.unwrap();
-            while io.read(&mut [0; 4096]).await.is_ok_and(|count| count > 0) {}
+            act.await;
             open.fetch_sub(1, Ordering::Relaxed);
         }
     })
@@ -227,20 +239,13 @@ async fn an_application_that_takes_no_more_answers_to_the_end() {
 #[tokio::test]
 async fn who_goes_behind_what_is_not_taken_is_missed() {
     for (way, begun) in WAYS.into_iter().flat_map(|way| [(way, true), (way, false)]) {
-        let open = Arc::new(AtomicUsize::new(0));
-        let counting = open.clone();
-        let app = apps::script(move |mut io| {
-            let open = counting.clone();
-            async move {
-                open.fetch_add(1, Ordering::Relaxed);
-                read_head(&mut io).await;
-                if begun {
-                    io.write_all(BEGUN.as_bytes()).await.unwrap();
-                }
-                while !io.ready(Interest::WRITABLE).await.unwrap().is_write_closed() {
-                    sleep(Duration::from_millis(10)).await;
-                }
-                open.fetch_sub(1, Ordering::Relaxed);
+        let (app, open) = counted(move |mut io| async move {
+            read_head(&mut io).await;
+            if begun {
+                io.write_all(BEGUN.as_bytes()).await.unwrap();
+            }
+            while !io.ready(Interest::WRITABLE).await.unwrap().is_write_closed() {
+                sleep(Duration::from_millis(10)).await;
             }
         })
         .await;
