@@ -121,10 +121,10 @@ pub struct State {
 impl State {
     /// Looks at the server's folder, which exists, and begins a first start where nothing is in it. With
     /// an authority of the user's own (`foreign`), its root is not there. Blocks.
-    pub fn look(folder: &Path, foreign: bool) -> Result<Self, StateError> {
+    pub async fn look(folder: &Path, foreign: bool) -> Result<Self, StateError> {
         // Another server may begin or end its first start meanwhile.
         for _ in 0..LOOKS {
-            if let Some(state) = Self::look_once(folder, foreign)? {
+            if let Some(state) = Self::look_once(folder, foreign).await? {
                 return Ok(state);
             }
         }
@@ -132,7 +132,7 @@ impl State {
     }
 
     /// As [`State::look`]; `None` where another server has changed the folder meanwhile.
-    fn look_once(folder: &Path, foreign: bool) -> Result<Option<Self>, StateError> {
+    async fn look_once(folder: &Path, foreign: bool) -> Result<Option<Self>, StateError> {
         let path = folder.join(MARK);
         let marked = exists(&path);
         if !marked {
@@ -140,7 +140,7 @@ impl State {
                 Ok(true) => return Ok(Some(Self { folder: folder.to_owned(), mark: None })),
                 Ok(false) => {}
                 Err(_) if exists(&path) => return Ok(None),
-                Err(_) if !foreign && is_older_first_start(folder) => {
+                Err(_) if !foreign && is_older_first_start(folder).await => {
                     tracing::info!("the store here has never had a root nor a node");
                 }
                 Err(part) => return Err(part),
@@ -176,8 +176,8 @@ impl State {
     }
 
     /// Checks that a store is of this trust domain; one that says nothing is looked at later.
-    pub fn check_domain(&self, store: &Store, domain: &TrustDomain) -> Result<(), StateError> {
-        match self.owner(store)? {
+    pub async fn check_domain(&self, store: &Store, domain: &TrustDomain) -> Result<(), StateError> {
+        match self.owner(store).await? {
             Some((owner, _)) if owner.trust_domain != domain.as_str() => {
                 Err(StateError::TrustDomain { kept: owner.trust_domain })
             }
@@ -191,7 +191,7 @@ impl State {
     pub async fn check_owner(&self, store: &Store, authority: &MeshAuthority) -> Result<(), StateError> {
         let path = self.folder.join(STORE);
         let now = Owner::of(authority);
-        let known = match self.owner(store)? {
+        let known = match self.owner(store).await? {
             Some((kept, revision)) => {
                 let roots = now.roots();
                 if !kept.roots().iter().any(|known| roots.contains(known)) {
@@ -207,7 +207,7 @@ impl State {
                 }
                 Precondition::Revision(revision)
             }
-            None if self.is_new() || self.has_held_a_mesh(store)? => Precondition::Absent,
+            None if self.is_new() || self.has_held_a_mesh(store).await? => Precondition::Absent,
             None => return Err(StateError::Empty { folder: self.folder.clone(), store: path }),
         };
         if let Err(error) = store.put(OWNER, now.encode(), known).await {
@@ -217,11 +217,11 @@ impl State {
     }
 
     /// Whether there is anything that only a server that has run leaves; users may have deleted the rest.
-    fn has_held_a_mesh(&self, store: &Store) -> Result<bool, StateError> {
+    async fn has_held_a_mesh(&self, store: &Store) -> Result<bool, StateError> {
         let mesh = objects::key_of(KindId::Mesh.kind(), "", "");
         let namespaces = objects::key_of(KindId::Namespace.kind(), "", "");
         for prefix in [mesh.as_str(), namespaces.as_str(), enrolment::NODES] {
-            if !store.list(prefix, None, 1).map_err(|source| self.failed(source))?.items.is_empty() {
+            if !store.list(prefix, None, 1).await.map_err(|source| self.failed(source))?.items.is_empty() {
                 return Ok(true);
             }
         }
@@ -241,8 +241,10 @@ impl State {
     }
 
     /// Whose the store is, and the revision at which that was written.
-    fn owner(&self, store: &Store) -> Result<Option<(Owner, u64)>, StateError> {
-        let Some(stored) = store.get(OWNER).map_err(|source| self.failed(source))? else { return Ok(None) };
+    async fn owner(&self, store: &Store) -> Result<Option<(Owner, u64)>, StateError> {
+        let Some(stored) = store.get(OWNER).await.map_err(|source| self.failed(source))? else {
+            return Ok(None);
+        };
         let unreadable = |e: serde_json::Error| self.failed(StoreError::Database(format!("{OWNER}: {e}")));
         let owner = serde_json::from_slice(&stored.value).map_err(unreadable)?;
         Ok(Some((owner, stored.revision)))
@@ -298,13 +300,13 @@ fn whole(folder: &Path, foreign: bool) -> Result<bool, StateError> {
 
 /// Whether this is what a killed first start left before there was a mark: a store that no node has joined
 /// and that names no root, and no root.
-fn is_older_first_start(folder: &Path) -> bool {
+async fn is_older_first_start(folder: &Path) -> bool {
     if exists(&folder.join("ca/root.pem")) || !exists(&folder.join(STORE)) {
         return false;
     }
     let Ok(store) = Store::open(&folder.join(STORE)) else { return false };
-    let none = |prefix| store.list(prefix, None, 1).is_ok_and(|list| list.items.is_empty());
-    none(OWNER) && none(enrolment::NODES)
+    let none = async |prefix| store.list(prefix, None, 1).await.is_ok_and(|list| list.items.is_empty());
+    none(OWNER).await && none(enrolment::NODES).await
 }
 
 #[cfg(test)]
@@ -312,6 +314,11 @@ mod tests {
     use super::*;
     use crate::ca::mesh::AuthorityFiles;
     use crate::ca::seal::MasterKey;
+
+    fn look(folder: &Path, foreign: bool) -> Result<State, StateError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(State::look(folder, foreign))
+    }
 
     #[test]
     fn only_a_whole_state_or_none_is_taken() {
@@ -323,7 +330,7 @@ mod tests {
             for (i, part) in all.iter().enumerate().filter(|(i, _)| there(*i)) {
                 fs::write(folder.path().join(part), [i as u8]).unwrap();
             }
-            match State::look(folder.path(), false) {
+            match look(folder.path(), false) {
                 Ok(state) => {
                     // A master key may be put there before the first start.
                     assert!([0, 0b0010, 0b1111].contains(&chosen), "{chosen:b}");
@@ -344,7 +351,7 @@ mod tests {
         for part in [STORE, MASTER_KEY] {
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join(part), "").unwrap();
-            let message = State::look(folder.path(), false).unwrap_err().to_string();
+            let message = look(folder.path(), false).unwrap_err().to_string();
             assert!(message.contains(&format!("{part} is empty")), "{message}");
             assert!(message.contains("from a backup") && message.contains("away"), "{message}");
         }
@@ -353,16 +360,16 @@ mod tests {
     #[test]
     fn a_first_start_goes_on_until_it_is_finished_and_is_one_servers() {
         let folder = tempfile::tempdir().unwrap();
-        let state = State::look(folder.path(), false).unwrap();
+        let state = look(folder.path(), false).unwrap();
         assert!(state.is_new());
-        assert!(matches!(State::look(folder.path(), false), Err(StateError::InUse(_))));
+        assert!(matches!(look(folder.path(), false), Err(StateError::InUse(_))));
         drop(state);
         fs::create_dir(folder.path().join("ca")).unwrap();
         fs::write(folder.path().join("ca/root.key"), "key").unwrap();
-        let mut state = State::look(folder.path(), false).unwrap();
+        let mut state = look(folder.path(), false).unwrap();
         assert!(state.is_new());
         state.finish().unwrap();
-        assert!(matches!(State::look(folder.path(), false), Err(StateError::Part { .. })));
+        assert!(matches!(look(folder.path(), false), Err(StateError::Part { .. })));
     }
 
     #[test]
@@ -370,12 +377,12 @@ mod tests {
         for _ in 0..100 {
             let folder = tempfile::tempdir().unwrap();
             let (folder, barrier) = (folder.path(), &std::sync::Barrier::new(8));
-            let look = || {
+            let begin = || {
                 barrier.wait();
-                State::look(folder, false)
+                look(folder, false)
             };
             let looked: Vec<_> = std::thread::scope(|scope| {
-                let threads: Vec<_> = (0..8).map(|_| scope.spawn(look)).collect();
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(begin)).collect();
                 threads.into_iter().map(|thread| thread.join().unwrap()).collect()
             });
             assert_eq!(looked.iter().filter(|state| state.is_ok()).count(), 1, "{looked:?}");
@@ -394,13 +401,13 @@ mod tests {
     fn a_mark_that_goes_meanwhile_is_no_error() {
         for _ in 0..200 {
             let folder = tempfile::tempdir().unwrap();
-            let mut first = State::look(folder.path(), false).unwrap();
+            let mut first = look(folder.path(), false).unwrap();
             fs::create_dir(folder.path().join("ca")).unwrap();
             for part in [STORE, MASTER_KEY, "ca/root.pem", "ca/root.key"] {
                 fs::write(folder.path().join(part), "x").unwrap();
             }
             std::thread::scope(|scope| {
-                let second = scope.spawn(|| State::look(folder.path(), false));
+                let second = scope.spawn(|| look(folder.path(), false));
                 first.finish().unwrap();
                 match second.join().unwrap() {
                     // It finds the whole mesh, and its store in use.
@@ -467,7 +474,7 @@ mod tests {
             let roots: Vec<_> = roots.into_iter().map(String::as_str).collect();
             let authority = open(of, &roots);
             state.check_owner(&store, &authority).await.unwrap();
-            assert_eq!(state.owner(&store).unwrap().unwrap().0, Owner::of(&authority));
+            assert_eq!(state.owner(&store).await.unwrap().unwrap().0, Owner::of(&authority));
         }
         let refused = state.check_owner(&store, &open(&old, &[&old.2])).await;
         assert!(matches!(refused, Err(StateError::Foreign { .. })), "{refused:?}");
@@ -485,7 +492,7 @@ mod tests {
             store.put(key, "{}", Precondition::Absent).await.unwrap();
             let checked = state.check_owner(&store, &authority).await;
             assert_eq!(checked.is_ok(), held, "{key}: {checked:?}");
-            assert_eq!(state.owner(&store).unwrap().is_some(), held, "{key}");
+            assert_eq!(state.owner(&store).await.unwrap().is_some(), held, "{key}");
         }
     }
 
@@ -494,12 +501,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = State { folder: folder.path().to_owned(), mark: None };
         let store = Store::in_memory().unwrap();
-        let check = |domain: &str| state.check_domain(&store, &TrustDomain::new(domain).unwrap());
-        check("other.local").unwrap();
+        let check = async |domain: &str| state.check_domain(&store, &TrustDomain::new(domain).unwrap()).await;
+        check("other.local").await.unwrap();
         let owner = Owner { root: "00".to_owned(), roots: Vec::new(), trust_domain: "mesh.local".to_owned() };
         store.put(OWNER, owner.encode(), Precondition::Absent).await.unwrap();
-        check("mesh.local").unwrap();
-        let error = check("other.local").unwrap_err();
+        check("mesh.local").await.unwrap();
+        let error = check("other.local").await.unwrap_err();
         assert!(matches!(&error, StateError::TrustDomain { kept } if kept == "mesh.local"), "{error}");
     }
 
@@ -509,11 +516,11 @@ mod tests {
         // A mark that cannot be opened, and a folder that is none.
         let mark = folder.path().join(MARK);
         std::os::unix::fs::symlink(&mark, &mark).unwrap();
-        let error = State::look(folder.path(), false).unwrap_err();
+        let error = look(folder.path(), false).unwrap_err();
         assert!(matches!(error, StateError::Read { .. }), "{error}");
         let file = folder.path().join("file");
         fs::write(&file, "x").unwrap();
-        let error = State::look(&file, false).unwrap_err();
+        let error = look(&file, false).unwrap_err();
         assert!(matches!(error, StateError::Write(_)), "{error}");
     }
 
@@ -528,7 +535,7 @@ mod tests {
             for part in parts {
                 fs::write(folder.path().join(part), "x").unwrap();
             }
-            let message = State::look(folder.path(), false).unwrap_err().to_string();
+            let message = look(folder.path(), false).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
     }
@@ -539,7 +546,7 @@ mod tests {
         drop(Store::create(&folder.path().join(STORE), "/registry/x", b"{}").unwrap());
         fs::create_dir(folder.path().join("ca")).unwrap();
         fs::write(folder.path().join("ca/root.pem"), "x").unwrap();
-        let error = State::look(folder.path(), false).unwrap_err();
+        let error = State::look(folder.path(), false).await.unwrap_err();
         assert!(matches!(error, StateError::Part { .. }), "{error}");
     }
 
@@ -550,7 +557,7 @@ mod tests {
             let path = folder.path().join(STORE);
             drop(Store::create(&path, key, b"{}").unwrap());
             fs::write(folder.path().join(MASTER_KEY), "key").unwrap();
-            match State::look(folder.path(), false) {
+            match State::look(folder.path(), false).await {
                 Ok(state) => assert!(unfinished && state.is_new(), "{key}"),
                 Err(error) => {
                     assert!(!unfinished && matches!(error, StateError::Part { .. }), "{key}: {error}")

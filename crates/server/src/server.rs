@@ -139,11 +139,11 @@ impl Server {
             .create(&dir)
             .map_err(|source| StartError::Home { path: dir.clone(), source })?;
         let now = SystemTime::now();
-        let mut state = State::look(&dir, config.authority.is_some())?;
+        let mut state = State::look(&dir, config.authority.is_some()).await?;
         let (store, authority, api_authority) = open_state(&state, &dir, &config, &domain, now).await?;
         let objects = Objects::open(store.clone()).await?.of_mesh(&domain);
         let mesh = objects.ensure_mesh().await?;
-        let whole = mesh && objects.get(KindId::Namespace.kind(), "", DEFAULT_NAMESPACE)?.is_some();
+        let whole = mesh && objects.get(KindId::Namespace.kind(), "", DEFAULT_NAMESPACE).await?.is_some();
         state.finish()?;
         let node_listener = listen("nodes", config.node_listen).await?;
         let api_listener = listen("the API", config.api_listen).await?;
@@ -165,7 +165,8 @@ impl Server {
             metrics.clone(),
             config.leases,
             stop.clone(),
-        )?;
+        )
+        .await?;
         // Everything is compiled before the first node is let in: it would be told that nothing exists.
         let controller = Controller::start(
             objects.clone(),
@@ -174,7 +175,8 @@ impl Server {
             Writers { statuses: statuses.clone(), slices: slices.clone(), events: events.clone() },
             metrics.clone(),
             fleet.clone(),
-        )?;
+        )
+        .await?;
         let certificate = ServerCertificate::new(&authority, now)?;
         let tls = tls::tls(&authority, certificate.clone())?;
 
@@ -286,7 +288,7 @@ async fn open_state(
         }
         false => {
             let store = open(path, None).await?;
-            state.check_domain(&store, domain)?;
+            state.check_domain(&store, domain).await?;
             (store, open_authority(dir, config, domain, false, now)?)
         }
     };

@@ -117,7 +117,7 @@ impl Views {
     ) -> Result<usize, EvictError> {
         let evicted = match evicted {
             // It went long ago, or the server has started since.
-            Err(EvictError::Unknown(_)) if self.fleet.has_object(node) => Ok(0),
+            Err(EvictError::Unknown(_)) if self.fleet.has_object(node).await => Ok(0),
             other => other,
         };
         if evicted.is_ok() {
@@ -156,8 +156,8 @@ impl Views {
     }
 
     /// The join tokens that nobody has used yet.
-    pub fn tokens(&self) -> Result<Tokens, EnrolmentError> {
-        let known = self.enrolment.tokens(SystemTime::now())?.into_iter();
+    pub async fn tokens(&self) -> Result<Tokens, EnrolmentError> {
+        let known = self.enrolment.tokens(SystemTime::now()).await?.into_iter();
         let views = known.map(|token| TokenView {
             id: token.id,
             identities: token.identities,
@@ -174,15 +174,16 @@ impl Views {
     }
 
     /// Whether the server can do its work; the text says what is in the way.
-    pub fn ready(&self) -> Result<(), String> {
+    pub async fn ready(&self) -> Result<(), String> {
         self.objects
             .get(tulle_model::registry::KindId::Mesh.kind(), "", "default")
+            .await
             .map(drop)
             .map_err(|error| format!("the store cannot be read: {error}"))
     }
 
     /// The server's metrics in Prometheus' text format.
-    pub fn metrics(&self) -> String {
+    pub async fn metrics(&self) -> String {
         let mut text = Exposition::default();
         for (name, help, value) in self.metrics.counters() {
             text.counter(name, help, value);
@@ -215,11 +216,10 @@ impl Views {
             "Whether the store takes all writes: 0 on a full disk, and on one that can only be read.",
             u64::from(self.objects.trouble().is_none()),
         );
-        text.gauge(
-            "tulle_server_store_revision",
-            "The revision of the latest write.",
-            self.objects.revision(),
-        );
+        // Where it cannot be asked for, it is not known.
+        if let Ok(revision) = self.objects.revision().await {
+            text.gauge("tulle_server_store_revision", "The revision of the latest write.", revision);
+        }
         text.into_text()
     }
 }

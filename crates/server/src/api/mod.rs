@@ -128,7 +128,7 @@ impl Api {
         match path {
             "/healthz" | "/livez" => return Ok(reply::text(StatusCode::OK, "ok")),
             "/readyz" => {
-                return Ok(match self.views.ready() {
+                return Ok(match self.views.ready().await {
                     Ok(()) => reply::text(StatusCode::OK, "ok"),
                     Err(why) => reply::text(StatusCode::SERVICE_UNAVAILABLE, why),
                 });
@@ -188,10 +188,10 @@ impl Api {
                         "the server has {WATCHES} watches open, which is the most it allows"
                     ))
                 })?;
-                watch::start(&self.objects, target, &query, rendering, permit, self.shutdown.clone())
+                watch::start(&self.objects, target, &query, rendering, permit, self.shutdown.clone()).await
             }
-            (&Method::GET, Some(name)) => read::get(&self.objects, target, name, rendering),
-            (&Method::GET, None) => read::list(&self.objects, target, &query, rendering),
+            (&Method::GET, Some(name)) => read::get(&self.objects, target, name, rendering).await,
+            (&Method::GET, None) => read::list(&self.objects, target, &query, rendering).await,
             (&Method::POST, None) if target.kind.id == KindId::Node => Err(nodes::not_made_so()),
             (&Method::DELETE, Some(name)) if target.kind.id == KindId::Node && !target.status => {
                 nodes::delete(&self.views, &write, name, &body.read().await?).await
@@ -225,7 +225,7 @@ impl Api {
                 }
                 _ => Err(Failure::method_not_allowed()),
             },
-            "metrics" if get => Ok(reply::text(StatusCode::OK, self.views.metrics())),
+            "metrics" if get => Ok(reply::text(StatusCode::OK, self.views.metrics().await)),
             "" if get => {
                 let paths = [
                     "/api",

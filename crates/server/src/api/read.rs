@@ -16,18 +16,18 @@ use crate::objects::{Objects, Page, Position};
 const SEARCHED: usize = 500;
 
 /// `GET` of one object.
-pub(super) fn get(
+pub(super) async fn get(
     objects: &Objects,
     target: &Target,
     name: &str,
     rendering: Rendering,
 ) -> Result<Reply, Failure> {
-    let object = objects.require(target.kind, target.namespace(), name)?;
+    let object = objects.require(target.kind, target.namespace(), name).await?;
     Ok(reply::json(StatusCode::OK, &rendering.object(target.kind, object)))
 }
 
 /// `GET` of many objects.
-pub(super) fn list(
+pub(super) async fn list(
     objects: &Objects,
     target: &Target,
     query: &Query,
@@ -36,12 +36,13 @@ pub(super) fn list(
     let selector = Selector::parse(query, target.kind)?;
     let limit = query.number("limit")?.filter(|limit| *limit > 0);
     let limit = limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let mut page = first_page(objects, query, limit)?;
+    let mut page = first_page(objects, query, limit).await?;
     let mut items = Vec::new();
     let (revision, next) = loop {
         let missing = limit.map(|limit| limit - items.len());
         page.limit = if selector.is_empty() { missing } else { missing.map(|missing| missing.max(SEARCHED)) };
-        let list = objects.list_page(target.kind, target.namespace.as_deref(), &page).map_err(|error| {
+        let list = objects.list_page(target.kind, target.namespace.as_deref(), &page).await;
+        let list = list.map_err(|error| {
             let failure = Failure::from(error);
             if query.get("continue").is_some() && failure.code == StatusCode::GONE {
                 Failure::expired(
@@ -75,7 +76,7 @@ pub(super) fn list(
 }
 
 /// Where a list starts, and the revision that it shows.
-fn first_page(objects: &Objects, query: &Query, limit: Option<usize>) -> Result<Page, Failure> {
+async fn first_page(objects: &Objects, query: &Query, limit: Option<usize>) -> Result<Page, Failure> {
     let version = query.number("resourceVersion")?;
     let matching = query.get("resourceVersionMatch");
     if let Some(token) = query.get("continue") {
@@ -108,13 +109,13 @@ fn first_page(objects: &Objects, query: &Query, limit: Option<usize>) -> Result<
         (None, Some(version)) => version > 0 && limit.is_some(),
         (None, None) => false,
     };
-    check_not_too_new(objects, version)?;
+    check_not_too_new(objects, version).await?;
     Ok(Page { after: None, limit, revision: version.filter(|_| exact) })
 }
 
 /// Refuses a version that this server has not got to yet, so that the client asks again.
-pub(super) fn check_not_too_new(objects: &Objects, version: Option<u64>) -> Result<(), Failure> {
-    let current = objects.revision();
+pub(super) async fn check_not_too_new(objects: &Objects, version: Option<u64>) -> Result<(), Failure> {
+    let current = objects.revision().await?;
     match version {
         Some(version) if version > current => {
             let message = format!("Timeout: Too large resource version: {version}, current: {current}");

@@ -20,7 +20,7 @@ pub(super) async fn collection(
     body: &mut RequestBody,
 ) -> Result<Reply, Failure> {
     match request.method {
-        Method::GET => view(StatusCode::OK, &views.tokens().map_err(failure)?),
+        Method::GET => view(StatusCode::OK, &views.tokens().await.map_err(failure)?),
         Method::POST => {
             body::check_type(&request.headers, &body::OBJECTS)?;
             let wanted = body::object(&request.headers, &body.read().await?)?;

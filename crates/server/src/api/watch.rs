@@ -32,7 +32,7 @@ const BOOKMARKS: Duration = Duration::from_secs(30);
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// `GET` with `watch=true`.
-pub(super) fn start(
+pub(super) async fn start(
     objects: &Objects,
     target: &Target,
     query: &Query,
@@ -61,9 +61,12 @@ pub(super) fn start(
         None => TIMEOUT + TIMEOUT.mul_f64(rand::random()),
     };
     let mut pending = VecDeque::new();
-    let mut from = version.unwrap_or_else(|| objects.revision());
+    let mut from = match version {
+        Some(version) => version,
+        None => objects.revision().await?,
+    };
     if initial {
-        let list = objects.list(target.kind, target.namespace.as_deref())?;
+        let list = objects.list(target.kind, target.namespace.as_deref()).await?;
         from = list.revision;
         let shown = list.items.into_iter().filter(|object| selector.matches(object));
         pending.extend(shown.map(Pending::Added));
@@ -71,7 +74,7 @@ pub(super) fn start(
             pending.push_back(Pending::InitialEventsEnd);
         }
     }
-    let watch = match objects.watch(target.kind, target.namespace.as_deref(), from) {
+    let watch = match objects.watch(target.kind, target.namespace.as_deref(), from).await {
         Ok(watch) => Some(watch),
         Err(error @ ObjectError::Expired(_)) => {
             pending.push_back(Pending::Failed(Failure::from(error)));

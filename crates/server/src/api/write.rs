@@ -80,7 +80,7 @@ impl Request<'_> {
         let force = self.query.flag("force");
         let (kind, namespace) = (self.target.kind, self.target.namespace());
         if kind.id == KindId::Node {
-            self.objects.require(kind, namespace, name)?;
+            self.objects.require(kind, namespace, name).await?;
         }
         let written = self.objects.apply(kind, namespace, name, config, &options, force).await?;
         Ok(self.written(written))
@@ -103,7 +103,7 @@ impl Request<'_> {
         let options = self.delete_options(content)?;
         let selector = Selector::parse(self.query, self.target.kind)?;
         let kind = self.target.kind;
-        let list = self.objects.list(kind, self.target.namespace.as_deref())?;
+        let list = self.objects.list(kind, self.target.namespace.as_deref()).await?;
         let mut items = Vec::new();
         let text =
             |object: &Value, field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
@@ -119,7 +119,7 @@ impl Request<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let metadata = json!({ "resourceVersion": self.objects.revision().to_string() });
+        let metadata = json!({ "resourceVersion": self.objects.revision().await?.to_string() });
         Ok(reply::json(StatusCode::OK, &self.rendering.list(kind, items, metadata)))
     }
 

@@ -144,7 +144,7 @@ impl Events {
             Err(ObjectError::NotFound { .. }) => {}
             result => return result.map(drop),
         }
-        let uid = self.objects.get(about.kind, &about.namespace, &about.name)?;
+        let uid = self.objects.get(about.kind, &about.namespace, &about.name).await?;
         let uid = uid.map(|object| object["metadata"]["uid"].clone());
         let mut involved = json!({
             "apiVersion": about.kind.api_version(),
@@ -185,7 +185,7 @@ impl Events {
     /// Removes what is over, and the oldest of too many.
     async fn sweep(&self) {
         let kind = KindId::Event.kind();
-        let Ok(list) = self.objects.list(kind, None) else { return };
+        let Ok(list) = self.objects.list(kind, None).await else { return };
         for event in over(list.items, jiff::Timestamp::now().as_second()) {
             let text = |field: &str| event["metadata"][field].as_str().unwrap_or_default().to_owned();
             let (namespace, name) = (text("namespace"), text("name"));
@@ -253,12 +253,12 @@ mod tests {
         events.write(&about("Unready"), &happened("a")).await.unwrap();
         events.write(&about("Unready"), &happened("b")).await.unwrap();
         events.write(&about("Other"), &happened("c")).await.unwrap();
-        let list = objects.list(KindId::Event.kind(), None).unwrap().items;
+        let list = objects.list(KindId::Event.kind(), None).await.unwrap().items;
         assert_eq!(list.len(), 2);
         let unready = list.iter().find(|event| event["reason"] == "Unready").unwrap();
         assert_eq!((&unready["count"], &unready["message"]), (&json!(4), &json!("b")));
         // The other group shows the same.
-        let views = objects.list(KindId::EventV1.kind(), Some("default")).unwrap().items;
+        let views = objects.list(KindId::EventV1.kind(), Some("default")).await.unwrap().items;
         let view = views.iter().find(|event| event["reason"] == "Unready").unwrap();
         assert_eq!((&view["note"], &view["deprecatedCount"]), (&json!("b"), &json!(4)));
         assert_eq!(
@@ -267,7 +267,7 @@ mod tests {
         );
         // What is a matter of course does not hide what is none.
         events.write(&of("Unready", Severity::Normal), &happened("d")).await.unwrap();
-        let list = objects.list(KindId::Event.kind(), None).unwrap().items;
+        let list = objects.list(KindId::Event.kind(), None).await.unwrap().items;
         let mut told: Vec<_> = list
             .iter()
             .filter(|event| event["reason"] == "Unready")

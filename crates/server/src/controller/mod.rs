@@ -60,7 +60,7 @@ pub struct Controller {
 
 impl Controller {
     /// Compiles and publishes all that is stored.
-    pub fn start(
+    pub async fn start(
         objects: Objects,
         domain: TrustDomain,
         publication: Arc<Publication>,
@@ -68,47 +68,46 @@ impl Controller {
         metrics: Arc<Metrics>,
         fleet: Arc<Fleet>,
     ) -> Result<Self, ObjectError> {
-        let watch = objects.watch_all(objects.revision())?;
+        let watch = objects.watch_all(objects.revision().await?).await?;
         let compiler = Compiler::new(domain);
         let mut controller = Self { objects, publication, writers, metrics, fleet, compiler, watch };
-        controller.relist()?;
+        controller.relist().await?;
         Ok(controller)
     }
 
     /// Follows the store until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            let event = tokio::select! {
+            let events = tokio::select! {
                 () = stop.cancelled() => return,
-                event = self.watch.next() => event,
+                events = self.watch.next_batch(BATCH) => events,
             };
-            if let Err(error) = event.and_then(|event| self.follow(event)) {
-                tracing::warn!(%error, "the controller starts over from a list");
-                self.metrics.relists.add(1);
-                while let Err(error) = self.relist() {
-                    tracing::error!(%error, "cannot list the stored objects; trying again");
-                    tokio::select! {
-                        () = stop.cancelled() => return,
-                        () = tokio::time::sleep(RETRY) => {}
-                    }
-                }
+            match events {
+                Ok(events) => self.follow(events),
+                Err(error) => self.start_over(&error, &stop).await,
             }
         }
     }
 
-    /// Takes a change and all that wait behind it.
-    fn follow(&mut self, first: ObjectEvent) -> Result<(), ObjectError> {
-        let mut changes = vec![self.change(first)];
-        while changes.len() < BATCH
-            && let Some(event) = self.watch.try_next()?
-        {
-            let change = self.change(event);
-            changes.push(change);
+    /// From a list, when what comes next is not known.
+    async fn start_over(&mut self, error: &ObjectError, stop: &CancellationToken) {
+        tracing::warn!(%error, "the controller starts over from a list");
+        self.metrics.relists.add(1);
+        while let Err(error) = self.relist().await {
+            tracing::error!(%error, "cannot list the stored objects; trying again");
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
         }
+    }
+
+    /// Takes changes that came together.
+    fn follow(&mut self, events: Vec<ObjectEvent>) {
+        let changes: Vec<_> = events.into_iter().map(|event| self.change(event)).collect();
         self.metrics.objects_compiled.add(changes.len() as u64);
         let effects = self.compiler.apply_all(changes);
         self.publish(&effects);
-        Ok(())
     }
 
     fn change(&self, event: ObjectEvent) -> Change {
@@ -142,15 +141,15 @@ impl Controller {
         }
     }
 
-    fn relist(&mut self) -> Result<(), ObjectError> {
-        let revision = self.objects.revision();
+    async fn relist(&mut self) -> Result<(), ObjectError> {
+        let revision = self.objects.revision().await?;
         let page = Page { revision: Some(revision), ..Page::default() };
         let mut objects: Vec<(&'static Kind, Arc<Value>)> = Vec::new();
         for kind in KINDS.iter().filter(|kind| !kind.is_view()) {
-            let list = self.objects.list_page(kind, None, &page)?;
+            let list = self.objects.list_page(kind, None, &page).await?;
             objects.extend(list.items.into_iter().map(|object| (kind, Arc::new(object))));
         }
-        self.watch = self.objects.watch_all(revision)?;
+        self.watch = self.objects.watch_all(revision).await?;
         let drained = objects.iter().filter(|(kind, node)| kind.id == KindId::Node && is_drained(node));
         self.fleet.set_all_drained(&drained.map(|(_, node)| Position::of(node).name).collect());
         self.metrics.objects_compiled.add(objects.len() as u64);

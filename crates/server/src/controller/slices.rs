@@ -80,7 +80,7 @@ impl SliceWriter {
         let mut retry = LEAST_RETRY;
         let mut retry_at = None;
         // Of services that went while no server ran.
-        match self.objects.list(kind(), None) {
+        match self.objects.list(kind(), None).await {
             Ok(list) => self.told.lock().seen.extend(list.items.iter().filter_map(own_name)),
             Err(error) => tracing::warn!(%error, "cannot list EndpointSlices"),
         }
@@ -144,7 +144,7 @@ impl SliceWriter {
     /// Has the store have what is wanted; an error where it should be tried again.
     async fn write(&self, service: &ServiceName, known: &mut Known) -> Result<(), ObjectError> {
         // A service that is gone by now has no slices.
-        let owner = self.objects.get(KindId::Service.kind(), &service.namespace, &service.name)?;
+        let owner = self.objects.get(KindId::Service.kind(), &service.namespace, &service.name).await?;
         let uid = owner.as_ref().and_then(|owner| owner["metadata"]["uid"].as_str());
         let mut left = std::mem::take(&mut known.held);
         for slice in uid.map(|_| known.wanted.as_slice()).unwrap_or_default() {
@@ -238,7 +238,7 @@ impl SliceWriter {
     }
 
     async fn delete(&self, service: &ServiceName, name: &str) -> Result<(), ObjectError> {
-        let Some(current) = self.objects.get(kind(), &service.namespace, name)? else { return Ok(()) };
+        let Some(current) = self.objects.get(kind(), &service.namespace, name).await? else { return Ok(()) };
         // Others may have made it theirs, or another service's.
         if own_name(&current).is_none_or(|(of, _)| of != *service) {
             return Ok(());

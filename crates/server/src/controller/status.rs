@@ -157,7 +157,7 @@ impl StatusWriter {
     async fn write(&self, (id, name): ObjectKey, change: Change) -> Option<(ObjectKey, Change)> {
         let kind = id.kind();
         // Read first: nothing to write is the common case.
-        match self.objects.get(kind, &name.namespace, &name.name) {
+        match self.objects.get(kind, &name.namespace, &name.name).await {
             Ok(Some(current)) => {
                 let mut status = current.get("status").cloned().unwrap_or_else(|| json!({}));
                 let before = status.clone();

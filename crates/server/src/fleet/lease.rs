@@ -475,7 +475,7 @@ mod tests {
             }
             let objects = &task.fleet.objects;
             let kind = tulle_model::registry::KindId::Workload.kind();
-            assert_eq!(objects.get(kind, "default", "w").unwrap().is_none(), removed);
+            assert_eq!(objects.get(kind, "default", "w").await.unwrap().is_none(), removed);
             assert_eq!(task.session.is_none(), removed);
             assert_eq!(task.fleet.nodes.lock()["n1"].record.is_none(), removed);
         }

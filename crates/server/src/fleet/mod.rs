@@ -132,7 +132,7 @@ pub struct Session {
 
 impl Fleet {
     /// Starts with a fresh lease for every node that holds workloads.
-    pub fn start(
+    pub async fn start(
         objects: Objects,
         enrolment: Enrolment,
         events: Arc<Events>,
@@ -140,7 +140,7 @@ impl Fleet {
         leases: Leases,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, ObjectError> {
-        let held = workloads::held(&objects)?;
+        let held = workloads::held(&objects).await?;
         let fleet = Arc::new(Self {
             objects,
             enrolment,
@@ -318,7 +318,7 @@ struct NodeTask {
 impl NodeTask {
     async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let stop = self.fleet.stop.clone();
-        self.recall_boot();
+        self.recall_boot().await;
         loop {
             let deadline = tokio::time::sleep_until(self.deadline);
             let patience = self.waiting.as_ref().map(Waiting::due);
@@ -379,7 +379,8 @@ impl NodeTask {
         let mut missing = false;
         for (name, written) in &mut self.held {
             // Our own deletions have left `held` already.
-            let gone = lost.names.contains(name) || lost.any && workloads::is_gone(&self.fleet.objects, name);
+            let gone =
+                lost.names.contains(name) || lost.any && workloads::is_gone(&self.fleet.objects, name).await;
             missing |= (gone || lost.rewrite) && written.take().is_some();
         }
         if missing && self.state == State::Leased {
@@ -438,7 +439,7 @@ impl NodeTask {
     async fn write(&mut self) {
         let mut refused = Vec::new();
         let mut wanted = HashMap::new();
-        let Ok(grant) = self.fleet.enrolment.grant(&self.node) else {
+        let Ok(grant) = self.fleet.enrolment.grant(&self.node).await else {
             // Nothing is taken away over what cannot be read.
             self.unfinished = true;
             self.retry = self.longer_retry();
@@ -501,7 +502,7 @@ impl NodeTask {
                 node = %self.node, workload = %format_args!("{}/{}", refusal.namespace, refusal.name),
                 "refused a workload: {}", refusal.message
             );
-            self.fleet.tell_refusal(&self.node, refusal);
+            self.fleet.tell_refusal(&self.node, refusal).await;
         }
         self.unfinished = !refused.is_empty() || gone.iter().any(|name| self.held.contains_key(name));
         // A full disk is not asked with every report.

@@ -194,7 +194,7 @@ impl NodeTask {
         let now = Instant::now();
         let open = self.session.as_ref().is_some_and(|(_, older)| !older.is_closed());
         // Before it may keep others waiting.
-        if let Err(refused) = grant_of(&self.fleet.enrolment, &self.node) {
+        if let Err(refused) = grant_of(&self.fleet.enrolment, &self.node).await {
             let _ = newcomer.admitted.send(Err(refused));
             return;
         }
@@ -235,8 +235,8 @@ impl NodeTask {
     }
 
     /// Remembers from which boot the node was heard when the server ran before.
-    pub(super) fn recall_boot(&mut self) {
-        if let Ok(Some(grant)) = self.fleet.enrolment.grant(&self.node) {
+    pub(super) async fn recall_boot(&mut self) {
+        if let Ok(Some(grant)) = self.fleet.enrolment.grant(&self.node).await {
             self.boot_id = grant.boot_id;
         }
     }
@@ -291,7 +291,7 @@ impl NodeTask {
     pub(super) async fn admit(&mut self, newcomer: Newcomer) {
         let Newcomer { session, mut info, replies, admitted, .. } = newcomer;
         // It may have waited since it had one.
-        if let Err(refused) = grant_of(&self.fleet.enrolment, &self.node) {
+        if let Err(refused) = grant_of(&self.fleet.enrolment, &self.node).await {
             let _ = admitted.send(Err(refused));
             return;
         }

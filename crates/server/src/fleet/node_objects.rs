@@ -121,8 +121,8 @@ impl Fleet {
         silent: Duration,
     ) -> Result<(), ObjectError> {
         let options = WriteOptions::controller();
-        if self.objects.get(kind(), "", node)?.is_none() {
-            let has_joined = matches!(self.enrolment.grant(node), Ok(Some(_)));
+        if self.objects.get(kind(), "", node).await?.is_none() {
+            let has_joined = matches!(self.enrolment.grant(node).await, Ok(Some(_)));
             if shown.ready != "True" || !has_joined {
                 return Ok(()); // Removed or revoked, or about to be.
             }
@@ -167,9 +167,9 @@ impl Fleet {
 
     /// Says that a workload is not taken: of the node where the workload's namespace does not exist, as no event could
     /// be in it.
-    pub(super) fn tell_refusal(&self, node: &str, refused: &RefusedWorkload) {
+    pub(super) async fn tell_refusal(&self, node: &str, refused: &RefusedWorkload) {
         let message = legible_start(&refused.message, 1000);
-        let namespace = self.objects.get(KindId::Namespace.kind(), "", &refused.namespace);
+        let namespace = self.objects.get(KindId::Namespace.kind(), "", &refused.namespace).await;
         if matches!(namespace, Ok(Some(_))) && dns_subdomain_problem(&refused.name).is_none() {
             let about = (KindId::Workload.kind(), &*refused.namespace, &*refused.name);
             let message = format!("it is not taken from the node `{node}`: {message}");
@@ -196,7 +196,7 @@ impl Fleet {
     /// Marks objects of nodes that are not known (the server has started anew), and removes those that were
     /// not heard for too long.
     async fn sweep_objects(&self, known: &States) {
-        let Ok(list) = self.objects.list(kind(), None) else { return };
+        let Ok(list) = self.objects.list(kind(), None).await else { return };
         let now = jiff::Timestamp::now().as_second();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         for object in list.items {
@@ -256,8 +256,8 @@ impl Fleet {
     }
 
     /// Whether there is an object of a node; false where that cannot be said.
-    pub fn has_object(&self, node: &str) -> bool {
-        matches!(self.objects.get(kind(), "", node), Ok(Some(_)))
+    pub async fn has_object(&self, node: &str) -> bool {
+        matches!(self.objects.get(kind(), "", node).await, Ok(Some(_)))
     }
 
     /// Deletes the object of a node that was removed.

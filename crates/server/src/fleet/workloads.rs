@@ -60,9 +60,9 @@ pub(super) struct Lost {
 }
 
 /// All workloads that are held by nodes.
-pub(super) fn held(objects: &Objects) -> Result<HashMap<Arc<str>, Held>, ObjectError> {
+pub(super) async fn held(objects: &Objects) -> Result<HashMap<Arc<str>, Held>, ObjectError> {
     let mut held: HashMap<Arc<str>, Held> = HashMap::new();
-    for object in objects.list(kind(), None)?.items {
+    for object in objects.list(kind(), None).await?.items {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let Some(node) = holder(&object) else { continue };
         let held = held.entry(node.into()).or_default();
@@ -202,8 +202,8 @@ async fn delete(objects: &Objects, node: &str, name: &WorkloadName) -> Result<()
 }
 
 /// Whether there is no such workload; false where that cannot be said.
-pub(super) fn is_gone(objects: &Objects, name: &WorkloadName) -> bool {
-    matches!(objects.get(kind(), &name.namespace, &name.name), Ok(None))
+pub(super) async fn is_gone(objects: &Objects, name: &WorkloadName) -> bool {
+    matches!(objects.get(kind(), &name.namespace, &name.name).await, Ok(None))
 }
 
 fn taken(name: &WorkloadName, why: String) -> ObjectError {

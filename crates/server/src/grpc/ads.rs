@@ -63,7 +63,7 @@ impl AggregatedDiscoveryService for Discovery {
             Status::resource_exhausted(format!("a node may have {STREAMS_OF_A_NODE} discovery streams"))
         })?;
         // After it was opened: who is revoked from now on loses it.
-        if let Err(refused) = grant_of(&self.enrolment, &handle.node) {
+        if let Err(refused) = grant_of(&self.enrolment, &handle.node).await {
             self.publication.close(&handle, &[]);
             return Err(refused);
         }

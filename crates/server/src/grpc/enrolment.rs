@@ -211,7 +211,7 @@ impl Enrolment {
     }
 
     /// Checks that `token` lets `node` in. Nothing is used up before [`Enrolment::admit`].
-    pub fn check(&self, token: &str, node: &str, now: SystemTime) -> Result<Admission, EnrolmentError> {
+    pub async fn check(&self, token: &str, node: &str, now: SystemTime) -> Result<Admission, EnrolmentError> {
         let refused = |problem: String| EnrolmentError::Refused(problem);
         if let Some(problem) = node_name_problem(node) {
             let node = legible_start(node, 253);
@@ -237,7 +237,7 @@ impl Enrolment {
             return Err(unknown());
         };
         let key = format!("{TOKENS}{}", hex(&id));
-        let stored = self.store.get(&key)?.ok_or_else(unknown)?;
+        let stored = self.store.get(&key).await?.ok_or_else(unknown)?;
         let kept: KeptToken = decode(&stored.value)?;
         let hash = hex(digest(&SHA256, &secret).as_ref());
         if verify_slices_are_equal(hash.as_bytes(), kept.secret_sha256.as_bytes()).is_err() {
@@ -246,7 +246,7 @@ impl Enrolment {
         if let Some(problem) = kept.problem(seconds(now)) {
             return Err(refused(problem.to_owned()));
         }
-        let bearer = self.store.get(&format!("{NODES}{node}"))?;
+        let bearer = self.store.get(&format!("{NODES}{node}")).await?;
         match &kept.node {
             Some(bound) if bound != node => {
                 return Err(refused(format!("the join token is for the node `{bound}`, not for `{node}`")));
@@ -295,7 +295,7 @@ impl Enrolment {
                 Err(EnrolmentError::Refused("the join token was used already".to_owned()))
             }
             Err(StoreError::Conflict { .. } | StoreError::AlreadyExists(_) | StoreError::NotFound(_)) => {
-                Err(EnrolmentError::Refused(match self.store.get(&admission.key)? {
+                Err(EnrolmentError::Refused(match self.store.get(&admission.key).await? {
                     None => "the join token was used already".to_owned(),
                     Some(_) => {
                         format!(
@@ -310,8 +310,8 @@ impl Enrolment {
     }
 
     /// What a node may ask for; `None` if it never joined.
-    pub fn grant(&self, node: &str) -> Result<Option<Grant>, EnrolmentError> {
-        let stored = self.store.get(&format!("{NODES}{node}"))?;
+    pub async fn grant(&self, node: &str) -> Result<Option<Grant>, EnrolmentError> {
+        let stored = self.store.get(&format!("{NODES}{node}")).await?;
         stored.map(|stored| decode(&stored.value)).transpose()
     }
 
@@ -340,7 +340,7 @@ impl Enrolment {
         let key = format!("{NODES}{node}");
         // Several notes at once of one node are rare; the last one counts.
         for _ in 0..5 {
-            let Some(stored) = self.store.get(&key)? else {
+            let Some(stored) = self.store.get(&key).await? else {
                 return Err(EnrolmentError::Refused(not_known(node)));
             };
             let mut grant: Grant = decode(&stored.value)?;
@@ -371,8 +371,8 @@ impl Enrolment {
     }
 
     /// The tokens with which a node may still join, the oldest first.
-    pub fn tokens(&self, now: SystemTime) -> Result<Vec<KnownToken>, EnrolmentError> {
-        let known = self.kept_tokens()?.into_iter().filter_map(|(key, stored)| {
+    pub async fn tokens(&self, now: SystemTime) -> Result<Vec<KnownToken>, EnrolmentError> {
+        let known = self.kept_tokens().await?.into_iter().filter_map(|(key, stored)| {
             let kept: KeptToken = decode(&stored.value).ok()?;
             let id = key.strip_prefix(TOKENS)?.to_owned();
             let KeptToken { identities, node, made, expires, .. } = kept;
@@ -383,8 +383,8 @@ impl Enrolment {
         Ok(known)
     }
 
-    fn kept_tokens(&self) -> Result<Vec<(String, Stored)>, StoreError> {
-        Ok(self.store.list(TOKENS, None, usize::MAX)?.items)
+    async fn kept_tokens(&self) -> Result<Vec<(String, Stored)>, StoreError> {
+        Ok(self.store.list(TOKENS, None, usize::MAX).await?.items)
     }
 
     /// Takes a token back: nobody joins with it from now on. Whether there was one.
@@ -399,7 +399,7 @@ impl Enrolment {
     pub async fn revoke(&self, node: &str) -> Result<bool, EnrolmentError> {
         let names_it =
             |value: &[u8]| decode::<KeptToken>(value).is_ok_and(|t| t.node.as_deref() == Some(node));
-        for (key, _) in self.kept_tokens()?.into_iter().filter(|(_, stored)| names_it(&stored.value)) {
+        for (key, _) in self.kept_tokens().await?.into_iter().filter(|(_, stored)| names_it(&stored.value)) {
             self.delete(&key).await?;
         }
         self.delete(&format!("{NODES}{node}")).await
@@ -417,7 +417,7 @@ impl Enrolment {
     /// Deletes the tokens that have expired; returns how many are left.
     pub async fn sweep(&self, now: SystemTime) -> Result<usize, EnrolmentError> {
         let mut left = 0;
-        for (key, stored) in self.kept_tokens()? {
+        for (key, stored) in self.kept_tokens().await? {
             let expired = decode::<KeptToken>(&stored.value).map_or(true, |t| seconds(now) >= t.expires);
             if expired {
                 // Someone else may have deleted it.
@@ -484,49 +484,54 @@ mod tests {
         let now = SystemTime::now();
         let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
         let token = enrolment.create_token(request(&["shop/cart"]), now).await.unwrap().text;
-        let late = enrolment.check(&token, "n1", now + Duration::from_secs(60)).unwrap_err().to_string();
+        let late =
+            enrolment.check(&token, "n1", now + Duration::from_secs(60)).await.unwrap_err().to_string();
         assert!(late.contains("expired"), "{late}");
         let day = Duration::from_secs(24 * 3600);
-        let early = enrolment.check(&token, "n1", now - day).unwrap_err().to_string();
+        let early = enrolment.check(&token, "n1", now - day).await.unwrap_err().to_string();
         assert!(early.contains("set back"), "{early}");
-        assert!(enrolment.check(&token, "n1", now - Duration::from_secs(CLOCK_GRACE)).is_ok());
+        assert!(enrolment.check(&token, "n1", now - Duration::from_secs(CLOCK_GRACE)).await.is_ok());
         let wrong = format!("{}0", &token[..token.len() - 1]);
         let wrong = if wrong == token { format!("{}1", &token[..token.len() - 1]) } else { wrong };
-        assert!(enrolment.check(&wrong, "n1", now).is_err());
-        assert!(enrolment.check(&token.replace("f00d", "beef"), "n1", now).is_err());
-        assert!(enrolment.check(&token, "N 1", now).is_err());
+        assert!(enrolment.check(&wrong, "n1", now).await.is_err());
+        assert!(enrolment.check(&token.replace("f00d", "beef"), "n1", now).await.is_err());
+        assert!(enrolment.check(&token, "N 1", now).await.is_err());
 
-        let (first, second) =
-            (enrolment.check(&token, "n1", now).unwrap(), enrolment.check(&token, "n2", now).unwrap());
+        let (first, second) = (
+            enrolment.check(&token, "n1", now).await.unwrap(),
+            enrolment.check(&token, "n2", now).await.unwrap(),
+        );
         let grant = enrolment.admit(first, seconds(now) + 100, now).await.unwrap();
         assert!(grant.permits("shop", "cart") && !grant.permits("shop", "till"));
         let twice = enrolment.admit(second, 0, now).await.unwrap_err().to_string();
         assert!(twice.contains("used already"), "{twice}");
-        assert_eq!(enrolment.grant("n1").unwrap(), Some(grant));
-        assert_eq!(enrolment.grant("n2").unwrap(), None);
+        assert_eq!(enrolment.grant("n1").await.unwrap(), Some(grant));
+        assert_eq!(enrolment.grant("n2").await.unwrap(), None);
 
         // Two tokens, one name, at once.
         let (one, two) = (
             enrolment.create_token(request(&["*"]), now).await.unwrap().text,
             enrolment.create_token(request(&["shop/cart"]), now).await.unwrap().text,
         );
-        let (one, two) =
-            (enrolment.check(&one, "n3", now).unwrap(), enrolment.check(&two, "n3", now).unwrap());
+        let (one, two) = (
+            enrolment.check(&one, "n3", now).await.unwrap(),
+            enrolment.check(&two, "n3", now).await.unwrap(),
+        );
         enrolment.admit(one, seconds(now) + 100, now).await.unwrap();
         let late = enrolment.admit(two, 0, now).await.unwrap_err().to_string();
         assert!(late.contains("at the same time"), "{late}");
-        assert!(enrolment.grant("n3").unwrap().unwrap().permits("any", "body"));
-        let forged = enrolment.check(&token, "n1\nINFO all is well", now).unwrap_err().to_string();
+        assert!(enrolment.grant("n3").await.unwrap().unwrap().permits("any", "body"));
+        let forged = enrolment.check(&token, "n1\nINFO all is well", now).await.unwrap_err().to_string();
         assert!(!forged.contains('\n'), "{forged}");
 
         // The name of a live node is taken, unless the token names it.
         let other = enrolment.create_token(request(&["*"]), now).await.unwrap().text;
-        assert!(enrolment.check(&other, "n1", now).is_err());
-        assert!(enrolment.check(&other, "n1", now + Duration::from_secs(59)).is_err());
+        assert!(enrolment.check(&other, "n1", now).await.is_err());
+        assert!(enrolment.check(&other, "n1", now + Duration::from_secs(59)).await.is_err());
         let named = TokenRequest { node: Some("n1".to_owned()), ..request(&["*"]) };
         let named = enrolment.create_token(named, now).await.unwrap().text;
-        assert!(enrolment.check(&named, "n1", now).is_ok());
-        assert!(enrolment.check(&named, "n2", now).is_err());
+        assert!(enrolment.check(&named, "n1", now).await.is_ok());
+        assert!(enrolment.check(&named, "n2", now).await.is_err());
     }
 
     #[tokio::test]
@@ -535,13 +540,13 @@ mod tests {
         let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
         let ahead = now + Duration::from_secs(3 * 365 * 24 * 3600);
         let token = enrolment.create_token(request(&["*"]), ahead).await.unwrap().text;
-        let admission = enrolment.check(&token, "n1", ahead).unwrap();
+        let admission = enrolment.check(&token, "n1", ahead).await.unwrap();
         enrolment.admit(admission, seconds(ahead + NODE_LIFETIME), ahead).await.unwrap();
         // The clock is right again, and the node renews its certificate.
         enrolment.certified("n1", seconds(now + NODE_LIFETIME), now).await.unwrap();
         let other = enrolment.create_token(request(&["*"]), now + NODE_LIFETIME).await.unwrap().text;
-        assert!(enrolment.check(&other, "n1", now + NODE_LIFETIME - Duration::from_secs(9)).is_err());
-        assert!(enrolment.check(&other, "n1", now + NODE_LIFETIME).is_ok());
+        assert!(enrolment.check(&other, "n1", now + NODE_LIFETIME - Duration::from_secs(9)).await.is_err());
+        assert!(enrolment.check(&other, "n1", now + NODE_LIFETIME).await.is_ok());
     }
 
     #[tokio::test]
@@ -552,7 +557,7 @@ mod tests {
         let second = now + Duration::from_secs(1);
         let named = TokenRequest { node: Some("n1".to_owned()), ..request(&["shop/cart"]) };
         let revoked = enrolment.create_token(named, second).await.unwrap().text;
-        let known = enrolment.tokens(second).unwrap();
+        let known = enrolment.tokens(second).await.unwrap();
         let ids: Vec<_> = known.iter().map(|token| token.id.as_str()).collect();
         assert_eq!(ids, [used.split('.').nth(1).unwrap(), revoked.split('.').nth(1).unwrap()]);
         assert_eq!(
@@ -560,20 +565,20 @@ mod tests {
             (&["shop/cart".to_owned()][..], Some("n1"))
         );
 
-        let admission = enrolment.check(&used, "n2", now).unwrap();
+        let admission = enrolment.check(&used, "n2", now).await.unwrap();
         enrolment.admit(admission, seconds(now) + 100, now).await.unwrap();
         // One that was checked before it was revoked does not get in either.
-        let admission = enrolment.check(&revoked, "n1", now).unwrap();
+        let admission = enrolment.check(&revoked, "n1", now).await.unwrap();
         for wrong in ["", "zz", "../nodes/n2", &revoked] {
             assert!(!enrolment.revoke_token(wrong).await.unwrap(), "{wrong}");
         }
         assert!(enrolment.revoke_token(&known[1].id).await.unwrap());
         assert!(!enrolment.revoke_token(&known[1].id).await.unwrap());
         assert!(enrolment.admit(admission, 0, now).await.is_err());
-        assert!(enrolment.check(&revoked, "n1", now).is_err());
-        assert_eq!(enrolment.tokens(second).unwrap(), []);
+        assert!(enrolment.check(&revoked, "n1", now).await.is_err());
+        assert_eq!(enrolment.tokens(second).await.unwrap(), []);
         enrolment.create_token(request(&["*"]), now).await.unwrap();
-        assert_eq!(enrolment.tokens(now + Duration::from_secs(60)).unwrap(), []);
+        assert_eq!(enrolment.tokens(now + Duration::from_secs(60)).await.unwrap(), []);
     }
 
     #[tokio::test]
@@ -618,12 +623,15 @@ mod tests {
         };
         let (first, again, other, any) =
             (make(Some("n1")).await, make(Some("n1")).await, make(Some("n2")).await, make(None).await);
-        let admission = enrolment.check(&first, "n1", now).unwrap();
+        let admission = enrolment.check(&first, "n1", now).await.unwrap();
         enrolment.admit(admission, seconds(now) + 100, now).await.unwrap();
         assert!(enrolment.revoke("n1").await.unwrap());
-        assert_eq!(enrolment.grant("n1").unwrap(), None);
-        assert!(enrolment.check(&again, "n1", now).is_err());
-        assert!(enrolment.check(&other, "n2", now).is_ok() && enrolment.check(&any, "n3", now).is_ok());
+        assert_eq!(enrolment.grant("n1").await.unwrap(), None);
+        assert!(enrolment.check(&again, "n1", now).await.is_err());
+        assert!(
+            enrolment.check(&other, "n2", now).await.is_ok()
+                && enrolment.check(&any, "n3", now).await.is_ok()
+        );
         assert!(!enrolment.revoke("n1").await.unwrap(), "once");
     }
 
@@ -639,7 +647,7 @@ mod tests {
         let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
         assert!(enrolment.certified("n1", 1, now).await.is_err(), "it never joined");
         let token = enrolment.create_token(request(&["*"]), now).await.unwrap().text;
-        let admission = enrolment.check(&token, "n1", now).unwrap();
+        let admission = enrolment.check(&token, "n1", now).await.unwrap();
         enrolment.admit(admission, 1, now).await.unwrap();
         let first = std::cell::Cell::new(true);
         let noted = enrolment.note("n1", |grant| {
@@ -649,7 +657,7 @@ mod tests {
             grant.certificate_expires = 2;
         });
         noted.await.unwrap();
-        let grant = enrolment.grant("n1").unwrap().unwrap();
+        let grant = enrolment.grant("n1").await.unwrap().unwrap();
         assert_eq!((grant.boot_id.as_str(), grant.certificate_expires), ("b1", 2));
         let revoked = enrolment.note("n1", |grant| {
             assert!(meanwhile(enrolment.revoke("n1")).unwrap());
@@ -657,7 +665,7 @@ mod tests {
         });
         let error = revoked.await.unwrap_err();
         assert!(matches!(&error, EnrolmentError::Refused(why) if why.contains("join again")), "{error}");
-        assert_eq!(enrolment.grant("n1").unwrap(), None);
+        assert_eq!(enrolment.grant("n1").await.unwrap(), None);
     }
 
     #[test]

@@ -61,8 +61,8 @@ fn node_name<T>(request: &Request<T>) -> Result<(Arc<str>, Instant), Status> {
 ///
 /// # Errors
 /// Where it has no grant, or the store cannot be read.
-pub(crate) fn grant_of(enrolment: &Enrolment, node: &str) -> Result<Grant, Status> {
-    match enrolment.grant(node) {
+pub(crate) async fn grant_of(enrolment: &Enrolment, node: &str) -> Result<Grant, Status> {
+    match enrolment.grant(node).await {
         Ok(Some(grant)) => Ok(grant),
         Ok(None) => Err(not_known(node)),
         Err(error) => Err(Status::unavailable(error.to_string())),

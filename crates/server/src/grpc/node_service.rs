@@ -66,7 +66,7 @@ impl NodeApi {
 
     async fn try_join(&self, request: JoinRequest) -> Result<JoinResponse, Status> {
         let now = SystemTime::now();
-        let admission = self.enrolment.check(&request.token, &request.node, now).map_err(refusal)?;
+        let admission = self.enrolment.check(&request.token, &request.node, now).await.map_err(refusal)?;
         let domain = self.authority.trust_domain();
         let identity = SpiffeId::node(domain, &request.node);
         // A request that cannot be signed does not use the token up.
@@ -105,7 +105,7 @@ impl NodeService for NodeApi {
         let identity: SpiffeId = identity
             .parse()
             .map_err(|e| Status::invalid_argument(format!("the identity that is asked for: {e}")))?;
-        let grant = grant_of(&self.enrolment, &node)?;
+        let grant = grant_of(&self.enrolment, &node).await?;
         self.fleet
             .check_bearer(&node, &instance, &boot_id, &grant.boot_id)
             .inspect_err(|_| self.metrics.signatures_refused.add(1))?;
@@ -131,7 +131,7 @@ impl NodeService for NodeApi {
         }
         let issued = self.sign_for(identity, csr).await?;
         // It may have been revoked while it waited for its turn.
-        grant_of(&self.enrolment, &node)?;
+        grant_of(&self.enrolment, &node).await?;
         if own {
             let expires = issued.not_after.try_into().unwrap_or(0);
             self.enrolment.certified(&node, expires, SystemTime::now()).await.map_err(refusal)?;
@@ -271,8 +271,9 @@ mod tests {
         let enrolment = Enrolment::new(store, authority.root_fingerprint());
         let events = Events::new(objects.clone());
         let (leases, stop) = (Leases::default(), CancellationToken::new());
-        let fleet =
-            Fleet::start(objects, enrolment.clone(), events, Arc::default(), leases, stop.clone()).unwrap();
+        let fleet = Fleet::start(objects, enrolment.clone(), events, Arc::default(), leases, stop.clone())
+            .await
+            .unwrap();
         NodeApi::new(authority.into(), enrolment, fleet, Arc::default(), stop)
     }
 

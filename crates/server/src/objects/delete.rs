@@ -82,7 +82,7 @@ impl Objects {
         let key = key::key(kind, namespace, name);
         for _ in 0..ATTEMPTS {
             let not_found = || ObjectError::NotFound { kind, name: name.to_owned() };
-            let stored = self.store.get(&key)?.ok_or_else(not_found)?;
+            let stored = self.store.get(&key).await?.ok_or_else(not_found)?;
             // One that cannot be read goes all the same.
             let object = decode_at(&stored.value, stored.revision).unwrap_or_else(|_| {
                 let metadata = json!({ "name": name, "namespace": namespace });
@@ -90,7 +90,7 @@ impl Objects {
             });
             check(&object, stored.revision)?;
             let is_namespace = kind.id == KindId::Namespace;
-            let inside = if is_namespace { self.objects_inside(name)? } else { Vec::new() };
+            let inside = if is_namespace { self.objects_inside(name).await? } else { Vec::new() };
             let waits = [&object].into_iter().chain(&inside).any(metadata::has_finalizers);
             if dry_run || (waits && metadata::is_terminating(&object)) {
                 return Ok(Deleted { object, gone: !waits });
@@ -139,7 +139,7 @@ impl Objects {
         }
         let revision = self.store.put(key, encode(&marked), precondition).await?;
         if kind.id == KindId::Namespace {
-            for (kind, inside) in self.inside(name)? {
+            for (kind, inside) in self.inside(name).await? {
                 let options = DeleteOptions::default();
                 match Box::pin(self.delete(kind, name, &inside, &options)).await {
                     Ok(_) | Err(ObjectError::NotFound { .. }) => {}
@@ -152,10 +152,10 @@ impl Objects {
     }
 
     /// The objects in a namespace, by kind and name.
-    fn inside(&self, namespace: &str) -> Result<Vec<(&'static Kind, String)>, StoreError> {
+    async fn inside(&self, namespace: &str) -> Result<Vec<(&'static Kind, String)>, StoreError> {
         let mut found = Vec::new();
         for kind in KINDS.iter().filter(|kind| kind.namespaced && !kind.is_view()) {
-            let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX)?;
+            let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX).await?;
             let names = list.items.iter().filter_map(|(key, _)| key::parse(key));
             found.extend(names.map(|(kind, _, name)| (kind, name.to_owned())));
         }
@@ -163,10 +163,10 @@ impl Objects {
     }
 
     /// The objects in a namespace themselves, as far as they can be read.
-    fn objects_inside(&self, namespace: &str) -> Result<Vec<Value>, StoreError> {
+    async fn objects_inside(&self, namespace: &str) -> Result<Vec<Value>, StoreError> {
         let mut found = Vec::new();
         for kind in KINDS.iter().filter(|kind| kind.namespaced && !kind.is_view()) {
-            let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX)?;
+            let list = self.store.list(&key::prefix(kind, Some(namespace)), None, usize::MAX).await?;
             found.extend(list.items.iter().filter_map(|(_, stored)| decode_at(&stored.value, 0).ok()));
         }
         Ok(found)
@@ -176,10 +176,10 @@ impl Objects {
     pub(super) async fn finish_namespace(&self, namespace: Option<&str>) -> Result<(), StoreError> {
         let Some(namespace) = namespace else { return Ok(()) };
         let key = key::key(KindId::Namespace.kind(), "", namespace);
-        let Some(stored) = self.store.get(&key)? else { return Ok(()) };
+        let Some(stored) = self.store.get(&key).await? else { return Ok(()) };
         let ends = decode_at(&stored.value, stored.revision)
             .is_ok_and(|object| metadata::is_terminating(&object) && !metadata::has_finalizers(&object));
-        if ends && !self.objects_inside(namespace)?.iter().any(metadata::has_finalizers) {
+        if ends && !self.objects_inside(namespace).await?.iter().any(metadata::has_finalizers) {
             let inside = key::inside(namespace);
             match self.store.delete_with(&key, Precondition::Revision(stored.revision), inside).await {
                 Ok(_) | Err(StoreError::NotFound(_) | StoreError::Conflict { .. }) => {}
@@ -254,7 +254,7 @@ mod tests {
         let kind = KindId::Service.kind();
         let made = objects.create(kind, "default", service("c", 80), &options()).await.unwrap().object;
         let uid = metadata::text(&made, "uid").map(str::to_owned);
-        let version = Some(objects.revision());
+        let version = Some(objects.revision().await.unwrap());
         let other = || Some("0e4f8a55-0000-4000-8000-000000000000".to_owned());
         for (uid, resource_version, deleted) in [
             (other(), None, false),
@@ -270,11 +270,15 @@ mod tests {
                 Err(error) => assert!(error.is_conflict(), "{error}"),
             }
             assert_eq!(result.is_ok(), deleted, "{options:?}");
-            assert_eq!(objects.get(kind, "default", "c").unwrap().as_ref(), Some(&made), "nothing is done");
+            assert_eq!(
+                objects.get(kind, "default", "c").await.unwrap().as_ref(),
+                Some(&made),
+                "nothing is done"
+            );
             if deleted {
                 let options = DeleteOptions { dry_run: false, ..options };
                 assert!(objects.delete(kind, "default", "c", &options).await.unwrap().gone);
-                assert_eq!(objects.get(kind, "default", "c").unwrap(), None);
+                assert_eq!(objects.get(kind, "default", "c").await.unwrap(), None);
             }
         }
     }
@@ -288,14 +292,19 @@ mod tests {
         objects.create(kind, "default", held, &options()).await.unwrap();
         let dry = DeleteOptions { dry_run: true, ..DeleteOptions::default() };
         let result = objects.delete(kind, "default", "c", &dry).await.unwrap();
-        assert!(!result.gone && !metadata::is_terminating(&objects.require(kind, "default", "c").unwrap()));
+        assert!(
+            !result.gone && !metadata::is_terminating(&objects.require(kind, "default", "c").await.unwrap())
+        );
         let none = DeleteOptions::default();
         let first = objects.delete(kind, "default", "c", &none).await.unwrap();
         assert!(!first.gone && metadata::is_terminating(&first.object));
         assert_eq!(first.object.get("status"), None);
-        let revision = objects.revision();
+        let revision = objects.revision().await.unwrap();
         let again = objects.delete(kind, "default", "c", &none).await.unwrap();
-        assert_eq!((again.object, again.gone, objects.revision()), (first.object, false, revision));
+        assert_eq!(
+            (again.object, again.gone, objects.revision().await.unwrap()),
+            (first.object, false, revision)
+        );
     }
 
     #[tokio::test]
@@ -316,12 +325,12 @@ mod tests {
         let waits = objects.delete(namespace, "", "bank", &none).await.unwrap();
         assert!(!waits.gone);
         assert_eq!(waits.object["status"]["phase"], "Terminating");
-        assert_eq!(objects.require(namespace, "", "bank").unwrap()["status"]["phase"], "Terminating");
+        assert_eq!(objects.require(namespace, "", "bank").await.unwrap()["status"]["phase"], "Terminating");
         // The last that was held goes without its finalizer being taken away first.
         let key = key::key(kind, "bank", "c");
         let released = service("c", 80).to_string();
         objects.store.put(&key, released, Precondition::Any).await.unwrap();
         assert!(objects.delete(kind, "bank", "c", &none).await.unwrap().gone);
-        assert_eq!(objects.get(namespace, "", "bank").unwrap(), None);
+        assert_eq!(objects.get(namespace, "", "bank").await.unwrap(), None);
     }
 }

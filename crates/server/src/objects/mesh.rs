@@ -23,7 +23,7 @@ impl Objects {
     /// Where the store fails.
     pub async fn ensure_mesh(&self) -> Result<bool, ObjectError> {
         let kind = KindId::Mesh.kind();
-        let made = match self.get(kind, "", MESH)? {
+        let made = match self.get(kind, "", MESH).await? {
             Some(kept) => self.correct_trust_domain(&kept).await,
             None => {
                 let mesh = json!({ "metadata": { "name": MESH } });
@@ -49,7 +49,7 @@ impl Objects {
         }
         tracing::warn!("the Mesh object names a trust domain that is not the mesh's: it is `{domain}` again");
         let key = key::key(KindId::Mesh.kind(), "", MESH);
-        let Some(stored) = self.store.get(&key)? else { return Ok(()) };
+        let Some(stored) = self.store.get(&key).await? else { return Ok(()) };
         let mut mesh = without_version(&decode_at(&stored.value, stored.revision)?);
         set_trust_domain(&mut mesh, domain);
         match self.store.put(&key, encode(&mesh), Precondition::Revision(stored.revision)).await {
@@ -116,12 +116,12 @@ mod tests {
         let objects = objects.of_mesh(&TrustDomain::new("shop.example").unwrap());
         for _ in 0..2 {
             assert!(objects.ensure_mesh().await.unwrap());
-            let mesh = objects.require(kind, "", MESH).unwrap();
+            let mesh = objects.require(kind, "", MESH).await.unwrap();
             assert_eq!(mesh["spec"]["trustDomain"], "shop.example");
         }
-        let revision = objects.revision();
+        let revision = objects.revision().await.unwrap();
         objects.ensure_mesh().await.unwrap();
-        assert_eq!(objects.revision(), revision, "it is right already");
+        assert_eq!(objects.revision().await.unwrap(), revision, "it is right already");
     }
 
     #[tokio::test]

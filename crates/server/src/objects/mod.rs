@@ -135,7 +135,7 @@ impl Objects {
     /// Creates a namespace if it is not there.
     pub async fn ensure_namespace(&self, name: &str) -> Result<(), ObjectError> {
         let kind = KindId::Namespace.kind();
-        if self.store.get(&key::key(kind, "", name))?.is_some() {
+        if self.store.get(&key::key(kind, "", name)).await?.is_some() {
             return Ok(());
         }
         let namespace = json!({ "metadata": { "name": name } });
@@ -146,8 +146,8 @@ impl Objects {
     }
 
     /// The revision of the latest write.
-    pub fn revision(&self) -> u64 {
-        self.store.revision()
+    pub async fn revision(&self) -> Result<u64, ObjectError> {
+        Ok(self.store.revision().await?)
     }
 
     /// Why what adds is not written at present: the disk is full, or can only be read.
@@ -155,35 +155,46 @@ impl Objects {
         self.store.trouble()
     }
 
-    /// Forgets all but the last `keep` writes: older revisions can no longer be listed or watched
-    /// from. The store does so by itself, for [`store::LOG_KEPT`].
-    pub async fn compact(&self, keep: u64) -> Result<(), ObjectError> {
-        Ok(self.store.compact(keep).await?)
+    /// Forgets what was before a revision: it is the earliest that can still be listed, and watched from. The
+    /// store does so by itself, for all but its last writes.
+    pub async fn compact(&self, revision: u64) -> Result<(), ObjectError> {
+        Ok(self.store.compact(revision).await?)
     }
 
     /// An object, or none. The namespace of cluster-wide kinds is ignored.
-    pub fn get(
+    pub async fn get(
         &self,
         kind: &'static Kind,
         namespace: &str,
         name: &str,
     ) -> Result<Option<Value>, ObjectError> {
-        let stored = self.store.get(&key::key(kind, namespace, name))?;
+        let stored = self.store.get(&key::key(kind, namespace, name)).await?;
         Ok(stored.map(|stored| decode(&stored)).transpose()?.map(|object| present(kind, object)))
     }
 
     /// An object that must be there.
-    pub fn require(&self, kind: &'static Kind, namespace: &str, name: &str) -> Result<Value, ObjectError> {
-        self.get(kind, namespace, name)?.ok_or_else(|| ObjectError::NotFound { kind, name: name.to_owned() })
+    pub async fn require(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Value, ObjectError> {
+        self.get(kind, namespace, name)
+            .await?
+            .ok_or_else(|| ObjectError::NotFound { kind, name: name.to_owned() })
     }
 
     /// All objects of a kind, in a namespace or in all.
-    pub fn list(&self, kind: &'static Kind, namespace: Option<&str>) -> Result<ObjectList, ObjectError> {
-        self.list_page(kind, namespace, &Page::default())
+    pub async fn list(
+        &self,
+        kind: &'static Kind,
+        namespace: Option<&str>,
+    ) -> Result<ObjectList, ObjectError> {
+        self.list_page(kind, namespace, &Page::default()).await
     }
 
     /// A part of the objects of a kind. Fails with [`ObjectError::Expired`] when the revision asked for is gone.
-    pub fn list_page(
+    pub async fn list_page(
         &self,
         kind: &'static Kind,
         namespace: Option<&str>,
@@ -193,8 +204,8 @@ impl Objects {
         let after = page.after.as_ref().map(|after| key::key(kind, &after.namespace, &after.name));
         let limit = page.limit.unwrap_or(usize::MAX);
         let list = match page.revision {
-            Some(revision) => self.store.list_at(&prefix, after.as_deref(), limit, revision)?,
-            None => self.store.list(&prefix, after.as_deref(), limit)?,
+            Some(revision) => self.store.list_at(&prefix, after.as_deref(), limit, revision).await?,
+            None => self.store.list(&prefix, after.as_deref(), limit).await?,
         };
         let next = match list.items.last() {
             Some((last, _)) if list.more => key::parse(last).map(|(_, namespace, name)| Position {
@@ -213,19 +224,19 @@ impl Objects {
     }
 
     /// The changes of a kind's objects after `revision`, in a namespace or in all.
-    pub fn watch(
+    pub async fn watch(
         &self,
         kind: &'static Kind,
         namespace: Option<&str>,
         revision: u64,
     ) -> Result<ObjectWatch, ObjectError> {
         let view = kind.is_view().then_some(kind);
-        Ok(ObjectWatch { watch: self.store.watch(&key::prefix(kind, namespace), revision)?, view })
+        Ok(ObjectWatch { watch: self.store.watch(&key::prefix(kind, namespace), revision).await?, view })
     }
 
     /// The changes of all objects after `revision`.
-    pub fn watch_all(&self, revision: u64) -> Result<ObjectWatch, ObjectError> {
-        Ok(ObjectWatch { watch: self.store.watch(key::ALL, revision)?, view: None })
+    pub async fn watch_all(&self, revision: u64) -> Result<ObjectWatch, ObjectError> {
+        Ok(ObjectWatch { watch: self.store.watch(key::ALL, revision).await?, view: None })
     }
 }
 
@@ -241,14 +252,17 @@ impl ObjectWatch {
         }
     }
 
-    /// The next change, if there is one already.
-    pub fn try_next(&mut self) -> Result<Option<ObjectEvent>, ObjectError> {
-        while let Some(event) = self.watch.try_next()? {
-            if let Some(event) = decode_event(&event, self.view)? {
-                return Ok(Some(event));
+    /// The next change, and those behind it that are there already: at most so many. As [`ObjectWatch::next`]
+    /// otherwise.
+    pub async fn next_batch(&mut self, most: usize) -> Result<Vec<ObjectEvent>, ObjectError> {
+        loop {
+            let batch = self.watch.next_batch(most).await?;
+            let decoded = batch.iter().filter_map(|event| decode_event(event, self.view).transpose());
+            let decoded: Vec<_> = decoded.collect::<Result<_, _>>()?;
+            if !decoded.is_empty() {
+                return Ok(decoded);
             }
         }
-        Ok(None)
     }
 
     /// The revision up to which all changes have been returned.

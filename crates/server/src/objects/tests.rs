@@ -24,8 +24,8 @@ async fn an_object_gets_what_the_server_sets() {
     assert_eq!(created["metadata"]["generation"], 1);
     assert_eq!(created["metadata"]["namespace"], "default");
     assert!(metadata::text(&created, "uid").is_some());
-    assert_eq!(created["metadata"]["resourceVersion"], objects.revision().to_string());
-    assert_eq!(objects.get(kind, "default", "c").unwrap(), Some(created.clone()));
+    assert_eq!(created["metadata"]["resourceVersion"], objects.revision().await.unwrap().to_string());
+    assert_eq!(objects.get(kind, "default", "c").await.unwrap(), Some(created.clone()));
 
     let error = objects.create(kind, "default", service("c", 80), &options()).await.unwrap_err();
     assert_eq!(error.to_string(), "services \"c\" already exists");
@@ -56,9 +56,9 @@ async fn a_stale_version_is_a_conflict_and_the_generation_follows_the_spec() {
     labelled["metadata"]["labels"] = json!({ "a": "b" });
     let labelled = objects.replace(kind, "default", "c", labelled, &options()).await.unwrap().object;
     assert_eq!(labelled["metadata"]["generation"], 2);
-    let revision = objects.revision();
+    let revision = objects.revision().await.unwrap();
     let again = objects.replace(kind, "default", "c", labelled.clone(), &options()).await.unwrap().object;
-    assert_eq!((again, objects.revision()), (labelled, revision));
+    assert_eq!((again, objects.revision().await.unwrap()), (labelled, revision));
 
     let status = objects
         .update_status(kind, "default", "c", &options(), |status| status["loadBalancer"] = json!({}))
@@ -80,7 +80,7 @@ async fn a_namespace_goes_with_what_is_in_it() {
     objects.create(kind, "default", service("c", 80), &options()).await.unwrap();
     let none = DeleteOptions::default();
     assert!(objects.delete(namespace, "", "shop", &none).await.unwrap().gone);
-    assert_eq!(objects.list(kind, None).unwrap().items.len(), 1);
+    assert_eq!(objects.list(kind, None).await.unwrap().items.len(), 1);
     let error = objects.delete(namespace, "", "default", &none).await.unwrap_err();
     assert!(matches!(error, ObjectError::Forbidden { .. }), "{error}");
 }
@@ -97,12 +97,12 @@ async fn finalizers_are_waited_for() {
     assert!(!objects.delete(namespace, "", "shop", &none).await.unwrap().gone);
     let error = objects.create(kind, "shop", service("d", 80), &options()).await.unwrap_err();
     assert!(matches!(error, ObjectError::Forbidden { .. }), "{error}");
-    let mut released = objects.require(kind, "shop", "c").unwrap();
+    let mut released = objects.require(kind, "shop", "c").await.unwrap();
     assert!(metadata::is_terminating(&released));
     released["metadata"]["finalizers"] = json!([]);
     objects.replace(kind, "shop", "c", released, &options()).await.unwrap();
-    assert_eq!(objects.get(kind, "shop", "c").unwrap(), None);
-    assert_eq!(objects.get(namespace, "", "shop").unwrap(), None);
+    assert_eq!(objects.get(kind, "shop", "c").await.unwrap(), None);
+    assert_eq!(objects.get(namespace, "", "shop").await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -113,7 +113,7 @@ async fn a_namespace_waits_for_its_own_finalizers_and_leaves_nothing() {
     objects.create(namespace, "", held, &options()).await.unwrap();
     objects.create(kind, "shop", service("c", 80), &options()).await.unwrap();
     assert!(!objects.delete(namespace, "", "shop", &DeleteOptions::default()).await.unwrap().gone);
-    assert_eq!(objects.get(kind, "shop", "c").unwrap(), None);
+    assert_eq!(objects.get(kind, "shop", "c").await.unwrap(), None);
     // As if it had been created just before.
     let key = key::key(kind, "shop", "late");
     let late = service("late", 80).to_string();
@@ -124,8 +124,8 @@ async fn a_namespace_waits_for_its_own_finalizers_and_leaves_nothing() {
         Ok(object)
     };
     objects.modify(namespace, "", "shop", &options(), release).await.unwrap();
-    assert_eq!(objects.get(namespace, "", "shop").unwrap(), None);
-    assert_eq!(objects.store.get(&key).unwrap(), None);
+    assert_eq!(objects.get(namespace, "", "shop").await.unwrap(), None);
+    assert_eq!(objects.store.get(&key).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn nothing_is_created_in_a_namespace_that_goes_at_the_same_time() {
             }
         };
         tokio::join!(creates, async { other.delete(namespace, "", &name, &none).await.unwrap() });
-        assert_eq!(objects.list(kind, Some(&name)).unwrap().items.len(), 1, "only what is held stays");
+        assert_eq!(objects.list(kind, Some(&name)).await.unwrap().items.len(), 1, "only what is held stays");
     }
 }
 
@@ -153,7 +153,7 @@ async fn nothing_is_created_in_a_namespace_that_goes_at_the_same_time() {
 async fn a_watch_shows_objects_before_and_after() {
     let objects = objects().await;
     let kind = KindId::Service.kind();
-    let mut watch = objects.watch(kind, Some("default"), objects.revision()).unwrap();
+    let mut watch = objects.watch(kind, Some("default"), objects.revision().await.unwrap()).await.unwrap();
     objects.create(kind, "default", service("c", 80), &options()).await.unwrap();
     objects.delete(kind, "default", "c", &DeleteOptions::default()).await.unwrap();
     let created = watch.next().await.unwrap();
@@ -179,7 +179,7 @@ async fn what_is_stored_can_be_read_back_however_deep() {
     let error = objects.create(kind, "default", nested(62), &options()).await.unwrap_err();
     assert!(error.to_string().contains("at most 64 levels"), "{error}");
     objects.create(kind, "default", nested(61), &options()).await.unwrap();
-    assert_eq!(objects.list(kind, None).unwrap().items.len(), 1);
+    assert_eq!(objects.list(kind, None).await.unwrap().items.len(), 1);
     let label = |object: &mut Value| object["metadata"]["labels"] = json!({ "a": "b" });
     let labelled = objects
         .modify(kind, "default", "c", &options(), |current| {
@@ -190,7 +190,7 @@ async fn what_is_stored_can_be_read_back_however_deep() {
         .await
         .unwrap();
     assert_eq!(labelled.object["metadata"]["labels"]["a"], "b");
-    assert!(objects.get(kind, "default", "c").unwrap().is_some());
+    assert!(objects.get(kind, "default", "c").await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -200,12 +200,11 @@ async fn an_object_that_cannot_be_read_hides_no_other_and_can_be_deleted() {
     objects.create(kind, "default", service("good", 80), &options()).await.unwrap();
     let bad = key::key(kind, "default", "bad");
     objects.store.put(&bad, "{", crate::store::Precondition::Absent).await.unwrap();
-    let names = |objects: &Objects| objects.list(kind, None).unwrap().items.len();
-    assert_eq!(names(&objects), 1);
-    assert!(objects.get(kind, "default", "bad").is_err());
+    assert_eq!(objects.list(kind, None).await.unwrap().items.len(), 1);
+    assert!(objects.get(kind, "default", "bad").await.is_err());
     let deleted = objects.delete(kind, "default", "bad", &DeleteOptions::default()).await.unwrap();
     assert!(deleted.gone);
-    assert_eq!(objects.get(kind, "default", "bad").unwrap(), None);
+    assert_eq!(objects.get(kind, "default", "bad").await.unwrap(), None);
 }
 
 /// An object of a time when more was taken can be labelled, and mended; nothing more comes in.
@@ -271,5 +270,5 @@ async fn what_is_being_deleted_gets_no_new_finalizers() {
     set(&["example.com/c", "example.com/a"]).await.unwrap();
     set(&["example.com/b", "example.com/a"]).await.unwrap_err();
     set(&[]).await.unwrap();
-    assert_eq!(objects.get(kind, "default", "c").unwrap(), None);
+    assert_eq!(objects.get(kind, "default", "c").await.unwrap(), None);
 }

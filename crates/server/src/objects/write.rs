@@ -167,12 +167,12 @@ impl Objects {
         let key = key::key(kind, namespace, name);
         let taken = || ObjectError::AlreadyExists { kind, name: name.to_owned() };
         for _ in 0..ATTEMPTS {
-            let open = if kind.namespaced { Some(self.check_open(namespace)?) } else { None };
+            let open = if kind.namespaced { Some(self.check_open(namespace).await?) } else { None };
             if dry_run {
-                return if self.store.get(&key)?.is_some() {
+                return if self.store.get(&key).await?.is_some() {
                     Err(taken())
                 } else {
-                    Ok(self.store.revision())
+                    Ok(self.store.revision().await?)
                 };
             }
             let required = open.as_ref().map(|(key, revision)| (key.as_str(), *revision));
@@ -188,10 +188,10 @@ impl Objects {
     }
 
     /// Checks that objects can be created in a namespace; returns the namespace's key and revision.
-    fn check_open(&self, namespace: &str) -> Result<(String, u64), ObjectError> {
+    async fn check_open(&self, namespace: &str) -> Result<(String, u64), ObjectError> {
         let kind = KindId::Namespace.kind();
         let key = key::key(kind, "", namespace);
-        let stored = self.store.get(&key)?;
+        let stored = self.store.get(&key).await?;
         let stored = stored.ok_or_else(|| ObjectError::NotFound { kind, name: namespace.to_owned() })?;
         if metadata::is_terminating(&decode_at(&stored.value, stored.revision)?) {
             return Err(ObjectError::Forbidden {
@@ -338,7 +338,7 @@ impl Objects {
         let key = key::key(kind, namespace, name);
         for _ in 0..ATTEMPTS {
             let not_found = || ObjectError::NotFound { kind, name: name.to_owned() };
-            let stored = self.store.get(&key)?.ok_or_else(not_found)?;
+            let stored = self.store.get(&key).await?.ok_or_else(not_found)?;
             let current = decode_at(&stored.value, stored.revision)?;
             let mut desired = change(&current)?;
             metadata::check_type(kind, &mut desired)?;
@@ -576,7 +576,7 @@ mod tests {
         let objects = objects().await.of_mesh(&TrustDomain::new("shop.example").unwrap());
         objects.ensure_mesh().await.unwrap();
         let kind = KindId::Mesh.kind();
-        let mesh = objects.require(kind, "", "default").unwrap();
+        let mesh = objects.require(kind, "", "default").await.unwrap();
         let mut other = mesh.clone();
         other["spec"]["trustDomain"] = json!("other.local");
         for part in [Part::Object, Part::Whole] {

@@ -27,16 +27,11 @@ pub(super) enum Request {
         operation: Operation,
         reply: oneshot::Sender<Result<Written, StoreError>>,
     },
-    Compact {
-        keep: u64,
-        reply: oneshot::Sender<Result<(), StoreError>>,
-    },
+    /// What is before a revision is forgotten.
+    Compact { revision: u64, reply: oneshot::Sender<Result<(), StoreError>> },
     /// A reader has met an error of the file: the database has to be opened again, if that is still the
     /// one that was opened as number `generation`.
-    Reopen {
-        generation: u64,
-        error: StoreError,
-    },
+    Reopen { generation: u64, error: StoreError },
 }
 
 impl Request {
@@ -102,7 +97,7 @@ pub(super) fn put_first(database: &Database, key: &str, value: &[u8]) -> Result<
     let transaction = database.begin_write().map_err(StoreError::database)?;
     let mut tables = Tables::open(&transaction)?;
     tables.record(key, Some(Bytes::copy_from_slice(value)), &mut Vec::new())?;
-    tables.finish(LOG_KEPT)?;
+    tables.finish(LOG_KEPT, 0)?;
     drop(tables);
     transaction.commit().map_err(StoreError::database)
 }
@@ -111,7 +106,7 @@ pub(super) fn put_first(database: &Database, key: &str, value: &[u8]) -> Result<
 pub(super) fn trim(database: &Database, keep: u64) -> Result<(), StoreError> {
     let transaction = database.begin_write().map_err(StoreError::database)?;
     let mut tables = Tables::open(&transaction)?;
-    tables.finish(keep)?;
+    tables.finish(keep, 0)?;
     drop(tables);
     transaction.commit().map_err(StoreError::database)
 }
@@ -166,7 +161,7 @@ fn transact(
     events: &mut Vec<Event>,
 ) -> Result<(), StoreError> {
     // The writer waits for nobody: only it could open again what is broken.
-    let begun = inner.database.read().database.begin_write().map_err(StoreError::database);
+    let begun = inner.database.blocking_read().database.begin_write().map_err(StoreError::database);
     let transaction = match begun {
         Ok(transaction) => transaction,
         // Every caller gets the failure if the transaction cannot even start.
@@ -187,7 +182,7 @@ fn apply(
     answers: &mut Vec<Answer>,
     events: &mut Vec<Event>,
 ) -> Result<(), StoreError> {
-    let mut keep = log.keep;
+    let mut forgotten = 0;
     let mut tables = match Tables::open(transaction) {
         Ok(tables) => tables,
         Err(error) => {
@@ -195,7 +190,7 @@ fn apply(
             return Err(error);
         }
     };
-    tables.log_room = if keep == 0 { 0 } else { log.free.saturating_sub(ROOM) / ROOM_OF_A_BYTE };
+    tables.log_room = if log.keep == 0 { 0 } else { log.free.saturating_sub(ROOM) / ROOM_OF_A_BYTE };
     let mut failure = None;
     for request in batch {
         if let Some(failure) = &failure {
@@ -209,14 +204,14 @@ fn apply(
                 failure = result.as_ref().err().filter(|error| !error.is_precondition()).cloned();
                 answers.push(Answer::Write(reply, result));
             }
-            Request::Compact { keep: wanted, reply } => {
-                keep = keep.min(wanted);
+            Request::Compact { revision, reply } => {
+                forgotten = forgotten.max(revision);
                 answers.push(Answer::Compact(reply, Ok(())));
             }
             Request::Reopen { .. } => {}
         }
     }
-    failure.map_or_else(|| tables.finish(keep), Err)
+    failure.map_or_else(|| tables.finish(log.keep, forgotten), Err)
 }
 
 /// The tables of one write transaction, and the counters as they will be after it.
@@ -322,10 +317,12 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    /// Writes the counters, and drops what the log need not keep.
-    fn finish(&mut self, keep: u64) -> Result<(), StoreError> {
+    /// Writes the counters, and drops what the log need not keep: all but the last `keep` writes, and what is
+    /// `forgotten` up to a revision.
+    fn finish(&mut self, keep: u64, forgotten: u64) -> Result<(), StoreError> {
         let keep = if self.logged <= self.log_room { keep } else { 0 };
-        let last_dropped = self.revision.saturating_sub(keep).max(self.compacted);
+        let needless = self.revision.saturating_sub(keep).max(forgotten.min(self.revision));
+        let last_dropped = needless.max(self.compacted);
         if last_dropped != self.compacted {
             let dropped = (Bound::Excluded(self.compacted), Bound::Included(last_dropped));
             self.log.retain_in(dropped, |_, _| false).map_err(StoreError::database)?;
@@ -357,7 +354,7 @@ mod tests {
         let delete =
             Request::Write { key: "/a".to_owned(), precondition: Precondition::Any, operation, reply };
         let (reply, _) = oneshot::channel();
-        let compact = Request::Compact { keep: 0, reply };
+        let compact = Request::Compact { revision: 0, reply };
         for (request, size, room) in
             [(put(0), 0, 16_384), (put(10), 10, 16_444), (delete, 0, 0), (compact, 0, 0)]
         {
@@ -381,7 +378,7 @@ mod tests {
         for value in ["1", "2", "3", "4"] {
             store.put("/a", value, Precondition::Any).await.unwrap();
         }
-        let database = store.inner.database.read();
+        let database = store.inner.database.read().await;
         let logged = || {
             let transaction = database.database.begin_read().unwrap();
             let log = transaction.open_table(LOG).unwrap();

@@ -23,11 +23,11 @@ impl Made {
     }
 
     /// Drops what is in the cache: the next read goes to the file.
-    fn forget(&self) {
+    async fn forget(&self) {
         let place = self.store.inner.place.as_ref().unwrap();
-        self.store.inner.database.read().retire();
+        self.store.inner.database.read().await.retire();
         let opened = Opened::writable(place).unwrap();
-        *self.store.inner.database.write() = opened;
+        *self.store.inner.database.write().await = opened;
         self.store.inner.has_reopened();
     }
 
@@ -47,12 +47,12 @@ impl Made {
 async fn one_failed_read_is_got_over_with_nothing_written() {
     let made = Made::new();
     made.store.put("/a", value("1"), Precondition::Any).await.unwrap();
-    made.forget();
+    made.forget().await;
     made.reserve().faults.reads.store(1, SeqCst);
     // Whoever meets it gets the value, and so do others.
-    assert_eq!(made.store.get("/a").unwrap().unwrap().value, value("1"));
+    assert_eq!(made.store.get("/a").await.unwrap().unwrap().value, value("1"));
     assert_eq!(made.reserve().faults.reads.load(SeqCst), 0, "it was met");
-    assert_eq!(made.store.get("/a").unwrap().unwrap().value, value("1"));
+    assert_eq!(made.store.get("/a").await.unwrap().unwrap().value, value("1"));
     assert_eq!(made.store.put("/a", value("2"), Precondition::Any).await, Ok(3));
     assert_eq!(made.store.trouble(), None);
 }
@@ -61,18 +61,18 @@ async fn one_failed_read_is_got_over_with_nothing_written() {
 async fn a_disk_that_cannot_be_read_keeps_nobody_waiting_and_heals() {
     let made = Made::new();
     made.store.put("/a", value("1"), Precondition::Any).await.unwrap();
-    made.forget();
+    made.forget().await;
     made.reserve().faults.reads.store(u64::MAX, SeqCst);
     let start = Instant::now();
     for _ in 0..100 {
-        let error = made.store.get("/a").unwrap_err();
+        let error = made.store.get("/a").await.unwrap_err();
         assert!(matches!(error, StoreError::Io(_) | StoreError::Reopening), "{error}");
     }
     assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-    let error = made.store.get("/a").unwrap_err().to_string();
+    let error = made.store.get("/a").await.unwrap_err().to_string();
     assert!(error.contains("cannot be used"), "{error}");
     made.reserve().faults.reads.store(0, SeqCst);
-    made.eventually("reads", async |store| store.get("/a").ok()).await;
+    made.eventually("reads", async |store| store.get("/a").await.ok()).await;
     made.eventually("well", async |store| store.trouble().is_none().then_some(())).await;
 }
 
@@ -84,7 +84,7 @@ async fn writes_that_fail_are_tried_at_longer_and_longer_intervals() {
     let error = put(&made.store).await.unwrap_err();
     assert!(matches!(error, StoreError::Io(_)), "{error}");
     // What is refused for that does not wait for the disk, and reading goes on.
-    assert!(put(&made.store).await.is_err() && made.store.get("/owner").unwrap().is_some());
+    assert!(put(&made.store).await.is_err() && made.store.get("/owner").await.unwrap().is_some());
     made.reserve().faults.writes.store(false, SeqCst);
     made.eventually("writes", async |store| put(store).await.ok()).await;
     assert_eq!(made.store.trouble(), None);
@@ -93,10 +93,10 @@ async fn writes_that_fail_are_tried_at_longer_and_longer_intervals() {
 #[tokio::test]
 async fn what_was_written_though_it_failed_is_found_when_the_log_does_not_have_it() {
     let made = Made::new();
-    let mut watch = made.store.watch("/", made.store.revision()).unwrap();
+    let mut watch = made.store.watch("/", made.store.revision().await.unwrap()).await.unwrap();
     // As a commit leaves it that reached the disk, with no log, and reported a failure.
     {
-        let database = made.store.inner.database.read();
+        let database = made.store.inner.database.read().await;
         let transaction = database.database.begin_write().unwrap();
         {
             let mut meta = transaction.open_table(META).unwrap();
@@ -105,11 +105,11 @@ async fn what_was_written_though_it_failed_is_found_when_the_log_does_not_have_i
         }
         transaction.commit().unwrap();
     }
-    made.forget();
+    made.forget().await;
     made.reserve().faults.reads.store(1, SeqCst);
-    made.store.get("/owner").unwrap();
+    made.store.get("/owner").await.unwrap();
     assert_eq!(made.store.put("/a", value("1"), Precondition::Any).await, Ok(10));
-    assert_eq!(made.store.revision(), 10);
+    assert_eq!(made.store.revision().await.unwrap(), 10);
     assert!(matches!(watch.next().await, Err(StoreError::Compacted { .. })));
 }
 
@@ -160,17 +160,17 @@ async fn what_is_deleted_does_not_move_to_a_log_that_has_no_room() {
     for i in 0..20 {
         made.store.put(&format!("/a/{i}"), vec![1; 50_000], Precondition::Any).await.unwrap();
     }
-    let before = made.store.revision();
+    let before = made.store.revision().await.unwrap();
     made.reserve().faults.free.store(300 << 10, SeqCst);
     made.store.delete_with("/owner", Precondition::Any, vec!["/a/".to_owned()]).await.unwrap();
-    assert!(matches!(made.store.watch("/", before), Err(StoreError::Compacted { .. })));
-    assert_eq!(made.store.list("/", None, 10).unwrap().items.len(), 0);
+    assert!(matches!(made.store.watch("/", before).await, Err(StoreError::Compacted { .. })));
+    assert_eq!(made.store.list("/", None, 10).await.unwrap().items.len(), 0);
     // The same with room is in the log.
     made.reserve().faults.free.store(u64::MAX, SeqCst);
     made.store.put("/a", vec![1; 50_000], Precondition::Any).await.unwrap();
-    let before = made.store.revision();
+    let before = made.store.revision().await.unwrap();
     made.store.delete("/a", Precondition::Any).await.unwrap();
-    assert_eq!(made.store.watch("/", before).unwrap().try_next().unwrap().unwrap().key.as_ref(), "/a");
+    assert_eq!(made.store.watch("/", before).await.unwrap().next().await.unwrap().key.as_ref(), "/a");
 }
 
 #[tokio::test]
@@ -183,11 +183,13 @@ async fn one_key_is_put_and_another_consumed_or_nothing_is_done() {
     };
     made.reserve().faults.free.store(1000, SeqCst);
     assert!(matches!(put("/n", 10).await, Err(StoreError::Full(_))));
-    assert!(made.store.get("/token").unwrap().is_some());
+    assert!(made.store.get("/token").await.unwrap().is_some());
     made.reserve().faults.free.store(u64::MAX, SeqCst);
     assert!(matches!(put("/owner", 10).await, Err(StoreError::AlreadyExists(_))));
-    assert!(made.store.get("/token").unwrap().is_some());
+    assert!(made.store.get("/token").await.unwrap().is_some());
     assert_eq!(put("/n", 10).await, Ok(token + 2));
-    assert!(made.store.get("/token").unwrap().is_none() && made.store.get("/n").unwrap().is_some());
+    assert!(
+        made.store.get("/token").await.unwrap().is_none() && made.store.get("/n").await.unwrap().is_some()
+    );
     assert_eq!(put("/m", 10).await, Err(StoreError::RequirementChanged("/token".to_owned())));
 }

@@ -5,7 +5,9 @@
 //! (table `kv`), the recent writes (table `log`) and the counters (table `meta`) change in one
 //! transaction, so after a crash they agree. One thread owns the writing ([`writer`]): it takes what
 //! has queued up, commits it durably at once, and only then acknowledges. Reads go to the database
-//! directly, at a snapshot; they never wait for a write.
+//! directly, at a snapshot, in the thread that asks: they never wait for a write, and mostly find
+//! their pages in the database's cache, so handing them to another thread would cost more than they do.
+//! For a database that is opened again, or made smaller, they wait without holding the thread.
 //!
 //! The log keeps the last [`LOG_KEPT`] writes with the values they replaced. A watch that falls
 //! behind reads on from the log, and a list can be read as of an older revision, until the
@@ -32,12 +34,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Mutex, RwLock};
 use redb::{Database, TableDefinition};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch as channel};
+use tokio::time::{Instant, timeout_at};
 
 use self::disk::Reserve;
 pub use self::open::OpenError;
@@ -181,9 +184,9 @@ pub struct Store {
 struct Inner {
     /// None for one in memory.
     place: Option<Place>,
-    database: RwLock<Opened>,
-    reopening: Mutex<Reopening>,
-    reopened: Condvar,
+    /// Written to by the writer only, for as long as nobody may read.
+    database: tokio::sync::RwLock<Opened>,
+    reopening: channel::Sender<Reopening>,
     /// To the writer, which ends when no handle is left.
     writes: mpsc::WeakSender<commit::Request>,
     /// The revision of the latest committed write.
@@ -218,62 +221,59 @@ struct Reopening {
 impl Inner {
     /// Reads at a snapshot. An error of the file breaks the database for all that follow: the writer opens
     /// it again, and that is waited for.
-    fn read<T>(&self, read: impl Fn(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let before = self.reopening.lock().generation;
-        let result = read(&self.database.read().database);
+    async fn read<T>(&self, read: impl Fn(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let before = self.reopening.borrow().generation;
+        let result = read(&self.database.read().await.database);
         match result {
             Err(StoreError::Reopening | StoreError::Io(_)) if self.place.is_some() => {}
             result => return result,
         }
         let error = result.err().unwrap_or(StoreError::Reopening);
-        self.wait_for_another(before, error)?;
-        read(&self.database.read().database)
+        self.wait_for_another(before, error).await?;
+        read(&self.database.read().await.database)
     }
 
     /// Waits until the database that was opened as number `before`, and broke with `error`, is replaced.
-    #[cold]
-    fn wait_for_another(&self, before: u64, error: StoreError) -> Result<(), StoreError> {
-        let mut reopening = self.reopening.lock();
-        if reopening.generation == before && reopening.asked.is_none() && reopening.failed.is_none() {
-            // If its queue is full, this is for the next reader, or for what stands there.
-            let request = commit::Request::Reopen { generation: before, error };
-            let asked = self.writes.upgrade().is_some_and(|writes| writes.try_send(request).is_ok());
-            reopening.asked = asked.then(Instant::now);
-        }
-        // A thread that serves others waits here: never for longer than the first who asked.
-        let until = reopening.asked.map_or_else(Instant::now, |asked| asked + REOPEN_PATIENCE);
-        let waits = |now: &mut Reopening| now.generation == before && now.failed.is_none();
-        while waits(&mut reopening) {
-            if self.reopened.wait_until(&mut reopening, until).timed_out() {
-                break;
+    async fn wait_for_another(&self, before: u64, error: StoreError) -> Result<(), StoreError> {
+        let mut reopening = self.reopening.subscribe();
+        self.reopening.send_if_modified(|now| {
+            if now.generation == before && now.asked.is_none() && now.failed.is_none() {
+                // If its queue is full, this is for the next reader, or for what stands there.
+                let request = commit::Request::Reopen { generation: before, error };
+                let asked = self.writes.upgrade().is_some_and(|writes| writes.try_send(request).is_ok());
+                now.asked = asked.then(Instant::now);
             }
-        }
-        match &reopening.failed {
-            _ if reopening.generation != before => Ok(()),
-            Some(error) => Err(error.clone()),
-            None => Err(StoreError::Reopening),
+            false
+        });
+        // Never for longer than the first who asked: a request is not to wait for a disk again and again.
+        let until = reopening.borrow().asked.map_or_else(Instant::now, |asked| asked + REOPEN_PATIENCE);
+        let is_decided = |now: &Reopening| now.generation != before || now.failed.is_some();
+        let decided = timeout_at(until, reopening.wait_for(|now| is_decided(now))).await;
+        match decided {
+            Ok(Ok(now)) if now.generation != before => Ok(()),
+            Ok(Ok(now)) => Err(now.failed.clone().unwrap_or(StoreError::Reopening)),
+            Ok(Err(_)) | Err(_) => Err(StoreError::Reopening),
         }
     }
 
     fn is_generation(&self, generation: u64) -> bool {
-        self.reopening.lock().generation == generation
+        self.reopening.borrow().generation == generation
     }
 
     /// Whether the database that is open does not even take reads.
     fn is_broken(&self) -> bool {
-        self.reopening.lock().failed.is_some()
+        self.reopening.borrow().failed.is_some()
     }
 
     fn has_reopened(&self) {
-        let mut reopening = self.reopening.lock();
-        *reopening = Reopening { generation: reopening.generation + 1, ..Reopening::default() };
-        self.reopened.notify_all();
+        self.reopening.send_modify(|now| {
+            *now = Reopening { generation: now.generation + 1, ..Reopening::default() };
+        });
     }
 
     /// Readers are told so until it works.
     fn cannot_reopen(&self, error: StoreError) {
-        self.reopening.lock().failed = Some(error);
-        self.reopened.notify_all();
+        self.reopening.send_modify(|now| now.failed = Some(error));
     }
 }
 
@@ -309,9 +309,8 @@ impl Store {
         let (writes, requests) = mpsc::channel(QUEUE);
         let inner = Arc::new(Inner {
             place,
-            database: RwLock::new(opened),
-            reopening: Mutex::default(),
-            reopened: Condvar::new(),
+            database: tokio::sync::RwLock::new(opened),
+            reopening: channel::Sender::default(),
             revision: AtomicU64::new(revision),
             events,
             writes: writes.downgrade(),
@@ -327,28 +326,28 @@ impl Store {
     }
 
     /// The revision of the latest acknowledged write.
-    pub fn revision(&self) -> u64 {
-        self.inner.revision.load(Ordering::Acquire)
+    pub async fn revision(&self) -> Result<u64, StoreError> {
+        Ok(self.inner.revision.load(Ordering::Acquire))
     }
 
-    pub fn get(&self, key: &str) -> Result<Option<Stored>, StoreError> {
-        self.inner.read(|database| read::get(database, key))
+    pub async fn get(&self, key: &str) -> Result<Option<Stored>, StoreError> {
+        self.inner.read(|database| read::get(database, key)).await
     }
 
     /// The first `limit` keys after `after` (itself excluded) that start with `prefix`, as of the latest revision.
-    pub fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<List, StoreError> {
-        self.inner.read(|database| read::list(database, prefix, after, limit, None))
+    pub async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<List, StoreError> {
+        self.inner.read(|database| read::list(database, prefix, after, limit, None)).await
     }
 
     /// Like [`Store::list`], as of an older revision.
-    pub fn list_at(
+    pub async fn list_at(
         &self,
         prefix: &str,
         after: Option<&str>,
         limit: usize,
         revision: u64,
     ) -> Result<List, StoreError> {
-        self.inner.read(|database| read::list(database, prefix, after, limit, Some(revision)))
+        self.inner.read(|database| read::list(database, prefix, after, limit, Some(revision))).await
     }
 
     /// Writes a value; it is durable when this returns. Returns the write's revision.
@@ -419,14 +418,18 @@ impl Store {
     }
 
     /// All writes to keys that start with `prefix` after `revision`, then new ones as they come.
-    pub fn watch(&self, prefix: &str, revision: u64) -> Result<Watch, StoreError> {
-        Watch::open(self.inner.clone(), prefix, revision)
+    pub async fn watch(&self, prefix: &str, revision: u64) -> Result<Watch, StoreError> {
+        Watch::open(self.inner.clone(), prefix, revision).await
     }
 
-    /// Drops all but the last `keep` writes from the log. The writer does so by itself for [`LOG_KEPT`].
-    pub async fn compact(&self, keep: u64) -> Result<(), StoreError> {
+    /// Forgets what was before a revision: it is the earliest that can still be listed, and watched from. The
+    /// store does so by itself for all but the last [`LOG_KEPT`] writes.
+    pub async fn compact(&self, revision: u64) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.writes.send(commit::Request::Compact { keep, reply }).await.map_err(|_| StoreError::Closed)?;
+        self.writes
+            .send(commit::Request::Compact { revision, reply })
+            .await
+            .map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 }

@@ -1,10 +1,17 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
+use futures_util::FutureExt;
+
 use super::*;
 
 pub(super) fn value(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
+}
+
+/// Whether there is nothing more to be read now.
+pub(super) async fn is_at_the_end(watch: &mut Watch) -> bool {
+    tokio::task::unconstrained(watch.next()).now_or_never().is_none()
 }
 
 fn keys(list: &List) -> Vec<&str> {
@@ -28,7 +35,7 @@ async fn preconditions_hold() {
         store.put("/b", value("3"), Precondition::Revision(1)).await,
         Err(StoreError::NotFound("/b".to_owned()))
     );
-    let stored = store.get("/a").unwrap().unwrap();
+    let stored = store.get("/a").await.unwrap().unwrap();
     assert_eq!((stored.value, stored.revision, stored.create_revision), (value("2"), 2, 1));
     let (revision, previous) = store.delete("/a", Precondition::Any).await.unwrap();
     assert_eq!((revision, previous.value), (3, value("2")));
@@ -44,7 +51,7 @@ async fn preconditions_hold() {
         changed("/b")
     );
     store.put_requiring("/c", value("1"), Precondition::Any, Some(("/b", 4))).await.unwrap();
-    assert_eq!(store.revision(), 5);
+    assert_eq!(store.revision().await.unwrap(), 5);
 }
 
 #[tokio::test]
@@ -53,7 +60,7 @@ async fn lists_in_pages_as_of_one_revision() {
     for key in ["/x/a", "/x/b", "/x/c", "/x/d", "/y/a"] {
         store.put(key, value("old"), Precondition::Any).await.unwrap();
     }
-    let first = store.list("/x/", None, 2).unwrap();
+    let first = store.list("/x/", None, 2).await.unwrap();
     assert_eq!((keys(&first), first.more, first.revision), (vec!["/x/a", "/x/b"], true, 5));
     store.delete("/x/c", Precondition::Any).await.unwrap();
     store.put("/x/d", value("new"), Precondition::Any).await.unwrap();
@@ -61,16 +68,16 @@ async fn lists_in_pages_as_of_one_revision() {
     store.put("/x/c", value("new"), Precondition::Any).await.unwrap();
     store.delete("/x/d", Precondition::Any).await.unwrap();
 
-    let rest = store.list_at("/x/", Some("/x/b"), 10, first.revision).unwrap();
+    let rest = store.list_at("/x/", Some("/x/b"), 10, first.revision).await.unwrap();
     assert_eq!((keys(&rest), rest.more), (vec!["/x/c", "/x/d"], false));
     assert!(rest.items.iter().all(|(_, stored)| stored.value == value("old") && stored.revision <= 5));
-    let page = store.list_at("/x/", Some("/x/b"), 1, first.revision).unwrap();
+    let page = store.list_at("/x/", Some("/x/b"), 1, first.revision).await.unwrap();
     assert_eq!((keys(&page), page.more), (vec!["/x/c"], true));
-    assert_eq!(keys(&store.list("/x/", None, 10).unwrap()), ["/x/a", "/x/b", "/x/c", "/x/ca"]);
+    assert_eq!(keys(&store.list("/x/", None, 10).await.unwrap()), ["/x/a", "/x/b", "/x/c", "/x/ca"]);
 
-    store.compact(1).await.unwrap();
-    assert!(matches!(store.list_at("/x/", None, 10, 5), Err(StoreError::Compacted { .. })));
-    assert!(matches!(store.list_at("/x/", None, 10, 99), Err(StoreError::Future { .. })));
+    store.compact(store.revision().await.unwrap() - 1).await.unwrap();
+    assert!(matches!(store.list_at("/x/", None, 10, 5).await, Err(StoreError::Compacted { .. })));
+    assert!(matches!(store.list_at("/x/", None, 10, 99).await, Err(StoreError::Future { .. })));
 }
 
 #[tokio::test]
@@ -79,7 +86,7 @@ async fn a_watch_misses_nothing_and_repeats_nothing() {
     for n in 0..500 {
         store.put(&format!("/x/{n}"), value("1"), Precondition::Any).await.unwrap();
     }
-    let mut watch = store.watch("/x/", 100).unwrap();
+    let mut watch = store.watch("/x/", 100).await.unwrap();
     let writer = {
         let store = store.clone();
         tokio::spawn(async move {
@@ -98,30 +105,30 @@ async fn a_watch_misses_nothing_and_repeats_nothing() {
     assert_eq!(seen[0].revision, 101);
     assert_eq!(seen[400].previous, Some(value("1")));
     assert_eq!(seen.last().unwrap().key.as_ref(), "/x/999");
-    assert_eq!(watch.try_next(), Ok(None));
+    assert!(is_at_the_end(&mut watch).await);
     assert_eq!(watch.position(), 2500);
 }
 
 #[tokio::test]
 async fn a_watch_that_lags_reads_on_from_the_log_until_that_is_compacted() {
     let store = Store::in_memory().unwrap();
-    let mut watch = store.watch("/", 0).unwrap();
+    let mut watch = store.watch("/", 0).await.unwrap();
     for n in 0..(2 * WATCH_BUFFER) {
         store.put(&format!("/{n}"), value("1"), Precondition::Any).await.unwrap();
     }
     for n in 0..100 {
         assert_eq!(watch.next().await.unwrap().key.as_ref(), format!("/{n}"));
     }
-    let mut late = store.watch("/", 10).unwrap();
+    let mut late = store.watch("/", 10).await.unwrap();
     assert_eq!(late.next().await.unwrap().revision, 11);
-    let mut stuck = store.watch("/", store.revision()).unwrap();
+    let mut stuck = store.watch("/", store.revision().await.unwrap()).await.unwrap();
     for n in 0..(2 * WATCH_BUFFER) {
         store.put(&format!("/{n}"), value("2"), Precondition::Any).await.unwrap();
     }
-    store.compact(0).await.unwrap();
-    assert!(matches!(store.watch("/", 10), Err(StoreError::Compacted { .. })));
+    store.compact(store.revision().await.unwrap()).await.unwrap();
+    assert!(matches!(store.watch("/", 10).await, Err(StoreError::Compacted { .. })));
     assert!(matches!(stuck.next().await, Err(StoreError::Compacted { .. })));
-    assert!(matches!(store.watch("/", 10_000), Err(StoreError::Future { .. })));
+    assert!(matches!(store.watch("/", 10_000).await, Err(StoreError::Future { .. })));
 }
 
 #[tokio::test]
@@ -130,11 +137,11 @@ async fn deletes_a_key_with_all_under_its_prefixes_at_once() {
     for key in ["/ns/a", "/svc/a/x", "/svc/a/y", "/svc/ab/x"] {
         store.put(key, value("1"), Precondition::Any).await.unwrap();
     }
-    let mut watch = store.watch("/", store.revision()).unwrap();
+    let mut watch = store.watch("/", store.revision().await.unwrap()).await.unwrap();
     let (revision, _) =
         store.delete_with("/ns/a", Precondition::Any, vec!["/svc/a/".to_owned()]).await.unwrap();
     assert_eq!(revision, 7);
-    assert_eq!(keys(&store.list("/", None, 10).unwrap()), ["/svc/ab/x"]);
+    assert_eq!(keys(&store.list("/", None, 10).await.unwrap()), ["/svc/ab/x"]);
     for key in ["/svc/a/x", "/svc/a/y", "/ns/a"] {
         let event = watch.next().await.unwrap();
         assert_eq!((event.key.as_ref(), event.value), (key, None));
@@ -196,22 +203,28 @@ fn kill_9_loses_no_acknowledged_write() {
         }
         child.wait().unwrap();
 
-        let store = Store::open(&path).unwrap();
-        let revision = store.revision();
-        assert!(revision >= acknowledged, "{acknowledged} acknowledged, {revision} found");
-        for n in 1..=acknowledged {
-            let stored = store.get(&format!("/{n:08}")).unwrap().unwrap();
-            assert_eq!((stored.value, stored.revision), (value(&n.to_string()), n));
-        }
-        // Values and log tell the same story, to the last write.
-        assert_eq!(store.list("/", None, usize::MAX).unwrap().items.len() as u64, revision);
-        let mut watch = store.watch("/", 0).unwrap();
-        for n in 1..=revision {
-            assert_eq!(watch.try_next().unwrap().unwrap().revision, n);
-        }
-        assert_eq!(watch.try_next(), Ok(None));
-        acknowledged = revision;
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        acknowledged = runtime.block_on(check_after_kill(&path, acknowledged));
     }
+}
+
+/// Checks that all that was acknowledged is there; returns what is.
+async fn check_after_kill(path: &Path, acknowledged: u64) -> u64 {
+    let store = Store::open(path).unwrap();
+    let revision = store.revision().await.unwrap();
+    assert!(revision >= acknowledged, "{acknowledged} acknowledged, {revision} found");
+    for n in 1..=acknowledged {
+        let stored = store.get(&format!("/{n:08}")).await.unwrap().unwrap();
+        assert_eq!((stored.value, stored.revision), (value(&n.to_string()), n));
+    }
+    // Values and log tell the same story, to the last write.
+    assert_eq!(store.list("/", None, usize::MAX).await.unwrap().items.len() as u64, revision);
+    let mut watch = store.watch("/", 0).await.unwrap();
+    for n in 1..=revision {
+        assert_eq!(watch.next().await.unwrap().revision, n);
+    }
+    assert!(is_at_the_end(&mut watch).await);
+    revision
 }
 
 fn write_until_killed(path: &Path) {
@@ -220,7 +233,7 @@ fn write_until_killed(path: &Path) {
         // What it is made with is the first of the numbers.
         let store = Store::create(path, "/00000001", b"1").unwrap();
         loop {
-            let next = store.revision() + 1;
+            let next = store.revision().await.unwrap() + 1;
             let put = async |n: u64| {
                 store.put(&format!("/{n:08}"), value(&n.to_string()), Precondition::Absent).await
             };
@@ -244,7 +257,7 @@ async fn a_damaged_file_is_an_error_and_no_panic_later() {
         // The writer's thread lets go of the file a moment later.
         match Store::open(&path) {
             Ok(store) => {
-                assert_eq!(store.list("/a/", None, 1000).unwrap().items.len(), 200);
+                assert_eq!(store.list("/a/", None, 1000).await.unwrap().items.len(), 200);
                 drop(store);
                 std::thread::sleep(Duration::from_millis(100));
                 break std::fs::read(&path).unwrap();
@@ -260,7 +273,7 @@ async fn a_damaged_file_is_an_error_and_no_panic_later() {
         std::fs::write(&damaged, bytes).unwrap();
         match Store::open(&damaged) {
             // A page that was in no use.
-            Ok(store) => assert_eq!(store.list("/a/", None, 1000).unwrap().items.len(), 200),
+            Ok(store) => assert_eq!(store.list("/a/", None, 1000).await.unwrap().items.len(), 200),
             Err(OpenError::Failed { cause, .. }) => {
                 assert!(cause.contains("the file is damaged"), "{cause}");
                 refused += 1;
@@ -298,8 +311,8 @@ async fn a_store_is_whole_when_it_appears_and_stays_what_it_is() {
     store.put("/a", value("1"), Precondition::Absent).await.unwrap();
     drop(store);
     let again = Store::create(&path, "/owner", b"second").unwrap();
-    assert_eq!(again.get("/owner").unwrap().unwrap().value, value("first"));
-    assert_eq!(again.revision(), 2);
+    assert_eq!(again.get("/owner").await.unwrap().unwrap().value, value("first"));
+    assert_eq!(again.revision().await.unwrap(), 2);
     let mut names: Vec<_> =
         std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     names.sort();

@@ -26,7 +26,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(super) fn open(inner: Arc<Inner>, prefix: &str, revision: u64) -> Result<Self, StoreError> {
+    pub(super) async fn open(inner: Arc<Inner>, prefix: &str, revision: u64) -> Result<Self, StoreError> {
         let receiver = inner.events.subscribe();
         let mut watch = Self {
             inner,
@@ -36,7 +36,7 @@ impl Watch {
             receiver,
             behind: true,
         };
-        watch.read_log()?;
+        watch.read_log().await?;
         Ok(watch)
     }
 
@@ -46,35 +46,40 @@ impl Watch {
             if let Some(event) = self.pending.pop_front() {
                 return Ok(event);
             }
-            if self.behind {
-                self.read_log()?;
-                continue;
-            }
-            match self.receiver.recv().await {
-                Ok(batch) => self.take(&batch),
-                Err(broadcast::error::RecvError::Lagged(_)) => self.behind = true,
-                Err(broadcast::error::RecvError::Closed) => return Err(StoreError::Closed),
-            }
+            self.fill().await?;
         }
     }
 
-    /// The next write, if there is one already.
-    pub fn try_next(&mut self) -> Result<Option<Event>, StoreError> {
-        loop {
-            if let Some(event) = self.pending.pop_front() {
-                return Ok(Some(event));
-            }
-            if self.behind {
-                self.read_log()?;
-                continue;
-            }
-            match self.receiver.try_recv() {
-                Ok(batch) => self.take(&batch),
-                Err(broadcast::error::TryRecvError::Empty) => return Ok(None),
-                Err(broadcast::error::TryRecvError::Lagged(_)) => self.behind = true,
-                Err(broadcast::error::TryRecvError::Closed) => return Err(StoreError::Closed),
+    /// The next write, and what is there already of those behind it: at most so many. Cancelling the
+    /// future loses nothing.
+    pub async fn next_batch(&mut self, most: usize) -> Result<Vec<Event>, StoreError> {
+        let mut batch = vec![self.next().await?];
+        while batch.len() < most {
+            match self.pending.pop_front() {
+                Some(event) => batch.push(event),
+                // Whatever goes wrong is found again by the next call.
+                None if self.behind => break,
+                None => match self.receiver.try_recv() {
+                    Ok(events) => self.take(&events),
+                    Err(broadcast::error::TryRecvError::Lagged(_)) => self.behind = true,
+                    Err(_) => break,
+                },
             }
         }
+        Ok(batch)
+    }
+
+    /// Waits until there may be something in `pending`.
+    async fn fill(&mut self) -> Result<(), StoreError> {
+        if self.behind {
+            return self.read_log().await;
+        }
+        match self.receiver.recv().await {
+            Ok(batch) => self.take(&batch),
+            Err(broadcast::error::RecvError::Lagged(_)) => self.behind = true,
+            Err(broadcast::error::RecvError::Closed) => return Err(StoreError::Closed),
+        }
+        Ok(())
     }
 
     /// The revision up to which every matching write has been returned.
@@ -97,9 +102,9 @@ impl Watch {
     }
 
     /// Reads a stretch of the log. Subscribing comes first, so nothing falls between the two.
-    fn read_log(&mut self) -> Result<(), StoreError> {
+    async fn read_log(&mut self) -> Result<(), StoreError> {
         self.receiver = self.receiver.resubscribe();
-        let replay = self.inner.read(|database| read::replay(database, &self.prefix, self.read_to))?;
+        let replay = self.inner.read(|database| read::replay(database, &self.prefix, self.read_to)).await?;
         self.read_to = replay.position;
         self.behind = !replay.complete;
         self.pending.extend(replay.events);

@@ -79,7 +79,7 @@ struct Writer {
 impl Writer {
     fn new(inner: Arc<Inner>) -> Self {
         // One that was opened for reading is opened for writing when that may work again.
-        let held = !inner.database.read().writable;
+        let held = !inner.database.blocking_read().writable;
         let failed = held.then(|| Retry::after(None));
         Self { inner, held, failed, low: None, made: None, unfilled: None, compactable: u64::MAX }
     }
@@ -228,10 +228,10 @@ impl Writer {
         self.made = Some(Retry::after(self.made.as_ref()));
         let inner = self.inner.clone();
         // The lock is let go of before it is taken for writing.
-        let trimmed = trim(&inner.database.read().database, 0);
+        let trimmed = trim(&inner.database.blocking_read().database, 0);
         let made = trimmed.and_then(|()| {
             // Nobody reads meanwhile.
-            inner.database.write().database.compact().map_err(StoreError::database)
+            inner.database.blocking_write().database.compact().map_err(StoreError::database)
         });
         match made {
             // Whether it worked shows when room is asked for.
@@ -333,7 +333,7 @@ impl Writer {
     fn get_over(&mut self) {
         let inner = self.inner.clone();
         if let (true, Some(place)) = (self.held && Retry::is_due(self.failed.as_ref()), &inner.place) {
-            let writable = inner.database.read().writable;
+            let writable = inner.database.blocking_read().writable;
             self.mend(place, !writable || inner.is_broken());
         }
     }
@@ -345,7 +345,7 @@ impl Writer {
         let mended = if again { reopen(&inner, place, true) } else { Ok(()) }.and_then(|()| {
             self.fill_reserve();
             match has_room(place, ROOM) {
-                true => trim(&inner.database.read().database, LOG_KEPT),
+                true => trim(&inner.database.blocking_read().database, LOG_KEPT),
                 false => {
                     self.is_low(place, self.low.unwrap_or(ROOM));
                     Ok(())
@@ -377,20 +377,21 @@ fn has_room(place: &Place, need: u64) -> bool {
 /// Opens the database again, and tells the watches of what is in the log though its writer was told
 /// that it failed.
 fn reopen(inner: &Inner, place: &Place, writable: bool) -> Result<(), StoreError> {
-    inner.database.read().retire();
+    inner.database.blocking_read().retire();
     let opened = if writable { Opened::writable(place) } else { Opened::image(place) };
     // Its predecessor ends outside of the lock.
-    let before = std::mem::replace(&mut *inner.database.write(), opened.map_err(StoreError::database)?);
+    let before =
+        std::mem::replace(&mut *inner.database.blocking_write(), opened.map_err(StoreError::database)?);
     inner.has_reopened();
     drop(before);
     loop {
         let known = inner.revision.load(Ordering::Acquire);
-        let replayed = read::replay(&inner.database.read().database, "", known);
+        let replayed = read::replay(&inner.database.blocking_read().database, "", known);
         let replay = match replayed {
             Ok(replay) => replay,
             // What was written and is not known here is in no log.
             Err(StoreError::Compacted { .. } | StoreError::Future { .. }) => {
-                let latest = read::latest(&inner.database.read().database)?;
+                let latest = read::latest(&inner.database.blocking_read().database)?;
                 inner.revision.store(latest, Ordering::Release);
                 // With nothing in it, it makes the watches read on from the log.
                 let _ = inner.events.send(Arc::new([]));

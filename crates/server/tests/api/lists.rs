@@ -59,7 +59,8 @@ async fn pages_show_one_revision_until_it_is_compacted() {
     assert_eq!(future["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
 
     // A state that the store has forgotten can be neither listed nor watched from.
-    api.server.objects.compact(1).await.unwrap();
+    let latest = api.server.objects.revision().await.unwrap();
+    api.server.objects.compact(latest - 1).await.unwrap();
     api.get(&format!("{SERVICES}?limit=500&continue={token}")).await.fails(410, "Expired");
     let mut watch = api.watch(&format!("{SERVICES}?watch=true&resourceVersion={then}")).await;
     let event = watch.next().await.unwrap();

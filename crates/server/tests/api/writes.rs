@@ -274,7 +274,7 @@ async fn what_is_stale_says_so_as_in_kubernetes() {
         status["message"].as_str().unwrap().contains("does not match the ResourceVersion in record"),
         "{status}"
     );
-    api.server.objects.compact(0).await.unwrap();
+    api.server.objects.compact(api.server.objects.revision().await.unwrap()).await.unwrap();
     let mut watch = api.watch(&format!("{SERVICES}?watch=true&resourceVersion={}", version(&created))).await;
     let event = watch.next().await.unwrap();
     assert_eq!((&event["type"], &event["object"]["code"]), (&json!("ERROR"), &json!(410)));

@@ -63,23 +63,23 @@ impl TestServer {
         self.server.objects.put(kind.kind(), namespace, object, &options).await.unwrap();
     }
 
-    pub fn get(&self, kind: KindId, namespace: &str, name: &str) -> Option<Value> {
-        self.server.objects.get(kind.kind(), namespace, name).unwrap()
+    pub async fn get(&self, kind: KindId, namespace: &str, name: &str) -> Option<Value> {
+        self.server.objects.get(kind.kind(), namespace, name).await.unwrap()
     }
 
     /// Waits until `holds` is true of an object.
     pub async fn until(&self, kind: KindId, namespace: &str, name: &str, holds: impl Fn(&Value) -> bool) {
-        let revision = self.server.objects.revision();
-        let mut watch = self.server.objects.watch_all(revision).unwrap();
+        let revision = self.server.objects.revision().await.unwrap();
+        let mut watch = self.server.objects.watch_all(revision).await.unwrap();
         let wait = async {
-            while !holds(&self.get(kind, namespace, name).unwrap_or_default()) {
+            while !holds(&self.get(kind, namespace, name).await.unwrap_or_default()) {
                 watch.next().await.unwrap();
             }
         };
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
             panic!(
                 "{kind:?} {namespace}/{name} is {:#}",
-                self.get(kind, namespace, name).unwrap_or_default()
+                self.get(kind, namespace, name).await.unwrap_or_default()
             );
         }
     }

@@ -56,9 +56,9 @@ async fn a_clone_is_fenced_while_the_node_answers_and_admitted_when_it_is_gone()
         assert!(refused.message().contains("--name"), "{refused}");
     }
     assert!(fenced(&server).is_some());
-    assert!(server.get(KindId::Workload, "shop", "cart-9").is_none(), "the clone took over");
-    assert!(server.get(KindId::Workload, "shop", "cart-0").is_some());
-    let metrics = server.server.views().metrics();
+    assert!(server.get(KindId::Workload, "shop", "cart-9").await.is_none(), "the clone took over");
+    assert!(server.get(KindId::Workload, "shop", "cart-0").await.is_some());
+    let metrics = server.server.views().metrics().await;
     assert!(metrics.contains("\ntulle_server_nodes_fenced_total 3\n"), "{metrics}");
 
     original.abort();
@@ -243,8 +243,8 @@ async fn a_hiccup_of_the_node_does_not_give_its_name_to_a_clone() {
     let original = answer(original);
     let refused = clone.reply().await.unwrap_err();
     assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
-    assert!(server.get(KindId::Workload, "shop", "cart-0").is_some());
-    assert!(server.get(KindId::Workload, "shop", "cart-9").is_none(), "the clone took over");
+    assert!(server.get(KindId::Workload, "shop", "cart-0").await.is_some());
+    assert!(server.get(KindId::Workload, "shop", "cart-9").await.is_none(), "the clone took over");
 
     // Its connection is lost, and a clone is there before it has another.
     original.abort();
@@ -258,7 +258,7 @@ async fn a_hiccup_of_the_node_does_not_give_its_name_to_a_clone() {
     let again = answer(again);
     let refused = clone.reply().await.unwrap_err();
     assert_eq!(refused.code(), Code::AlreadyExists, "{refused}");
-    assert!(server.get(KindId::Workload, "shop", "cart-9").is_none(), "the clone took over");
+    assert!(server.get(KindId::Workload, "shop", "cart-9").await.is_none(), "the clone took over");
     again.abort();
 }
 
@@ -291,5 +291,5 @@ async fn a_clone_does_not_displace_the_node_that_waits_for_its_own_older_stream(
     let refused = clone.reply().await.unwrap_err();
     assert_eq!(refused.code(), Code::Aborted, "{refused}");
     again.reply().await.unwrap();
-    assert!(server.get(KindId::Workload, "shop", "cart-9").is_none(), "the clone took over");
+    assert!(server.get(KindId::Workload, "shop", "cart-9").await.is_none(), "the clone took over");
 }

@@ -82,9 +82,9 @@ async fn a_route_reaches_its_nodes_and_they_count_in_its_status() {
         .await;
 
     // The status settles: its own writes cause no further ones.
-    let settled = server.get(KindId::HttpRoute, "shop", "split").unwrap();
+    let settled = server.get(KindId::HttpRoute, "shop", "split").await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(400)).await;
-    assert_eq!(server.get(KindId::HttpRoute, "shop", "split").unwrap(), settled);
+    assert_eq!(server.get(KindId::HttpRoute, "shop", "split").await.unwrap(), settled);
     drop(second);
     server
         .until(KindId::HttpRoute, "shop", "split", |o| {

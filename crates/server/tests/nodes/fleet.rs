@@ -46,7 +46,7 @@ async fn a_node_holds_only_what_it_may_and_the_rest_is_refused() {
     server
         .until(KindId::Workload, "shop", "cart-0", |o| o["status"]["conditions"][0]["status"] == "True")
         .await;
-    assert!(server.get(KindId::Workload, "shop", "till-0").is_none());
+    assert!(server.get(KindId::Workload, "shop", "till-0").await.is_none());
 
     reports.workloads(vec![workload("shop", "cart-1", "cart", false)]).await;
     server
@@ -62,7 +62,7 @@ async fn a_node_holds_only_what_it_may_and_the_rest_is_refused() {
 
     reports.send(NodeReport { leaving: true, ..Default::default() }).await;
     server.until(KindId::Workload, "shop", "cart-1", |o| o.is_null()).await;
-    assert_eq!(server.get(KindId::Workload, "shop", "mine").unwrap()["spec"]["address"], "10.0.0.1");
+    assert_eq!(server.get(KindId::Workload, "shop", "mine").await.unwrap()["spec"]["address"], "10.0.0.1");
 }
 
 fn stale(object: &serde_json::Value) -> Option<String> {
@@ -93,16 +93,16 @@ async fn a_silent_nodes_workloads_go_stale_and_stay() {
     let mut node = server.node("n1", &["*"]).await;
     let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
     server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
-    let object = |server: &TestServer| server.get(KindId::Workload, "shop", "cart-0").unwrap();
-    let uid = object(&server)["metadata"]["uid"].clone();
+    let object = async |server: &TestServer| server.get(KindId::Workload, "shop", "cart-0").await.unwrap();
+    let uid = object(&server).await["metadata"]["uid"].clone();
 
     // A reconnect within the lease changes nothing, nor does a restart of the server.
     drop(reports);
     let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
-    assert_eq!(object(&server)["metadata"]["uid"], uid);
+    assert_eq!(object(&server).await["metadata"]["uid"], uid);
     drop(reports);
     server = restart(server, &mut node, config()).await;
-    assert!(stale(&object(&server)).is_none());
+    assert!(stale(&object(&server).await).is_none());
     let shown = server.server.views().nodes().nodes;
     assert!(shown[0].name == "n1" && !shown[0].connected && shown[0].workloads[0].name == "cart-0");
 
@@ -110,17 +110,21 @@ async fn a_silent_nodes_workloads_go_stale_and_stay() {
     let start = std::time::Instant::now();
     server.until(KindId::Workload, "shop", "cart-0", |o| stale(o).is_some()).await;
     assert!(start.elapsed() > Duration::from_millis(700), "{:?}", start.elapsed());
-    let since = stale(&object(&server));
-    assert_eq!(object(&server)["status"]["conditions"][0]["status"], "True", "it is as ready as it was");
+    let since = stale(&object(&server).await);
+    assert_eq!(
+        object(&server).await["status"]["conditions"][0]["status"],
+        "True",
+        "it is as ready as it was"
+    );
     assert!(server.server.views().nodes().nodes[0].workloads[0].stale_seconds.is_some());
-    assert!(server.server.views().metrics().contains("\ntulle_server_workloads_stale 1\n"));
+    assert!(server.server.views().metrics().await.contains("\ntulle_server_workloads_stale 1\n"));
 
     // Since when outlives a restart.
     server = restart(server, &mut node, config()).await;
-    assert_eq!(stale(&object(&server)), since);
-    assert!(server.server.views().metrics().contains("\ntulle_server_workloads_stale 1\n"));
+    assert_eq!(stale(&object(&server).await), since);
+    assert!(server.server.views().metrics().await.contains("\ntulle_server_workloads_stale 1\n"));
     tokio::time::sleep(Duration::from_millis(2000)).await;
-    assert_eq!(stale(&object(&server)), since, "the lease that the restart granted has run out");
+    assert_eq!(stale(&object(&server).await), since, "the lease that the restart granted has run out");
 
     // A node that comes back heals.
     let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
@@ -141,7 +145,7 @@ async fn a_silent_nodes_workloads_go_stale_and_stay() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), healed).await.expect("the view shows it");
-    assert_eq!(object(&server)["metadata"]["uid"], uid, "it was never gone");
+    assert_eq!(object(&server).await["metadata"]["uid"], uid, "it was never gone");
     server.server.shutdown().await;
 }
 
@@ -158,7 +162,7 @@ async fn what_is_stale_for_too_long_is_removed() {
     server.until(KindId::Workload, "shop", "cart-0", |o| o.is_null()).await;
     // The view follows the store.
     let gone = async {
-        while !server.server.views().metrics().contains("\ntulle_server_workloads_stale 0\n") {
+        while !server.server.views().metrics().await.contains("\ntulle_server_workloads_stale 0\n") {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -181,7 +185,7 @@ async fn a_node_that_does_not_come_back_is_evicted_and_a_connected_one_is_not() 
     drop(reports);
     server.until(KindId::Workload, "shop", "cart-0", |o| stale(o).is_some()).await;
     assert_eq!(views.evict("n1").await.unwrap(), 1);
-    assert!(server.get(KindId::Workload, "shop", "cart-0").is_none());
+    assert!(server.get(KindId::Workload, "shop", "cart-0").await.is_none());
     // If it lives after all, it is taken in again.
     let _reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
     server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
@@ -213,7 +217,7 @@ async fn a_node_whose_grant_cannot_be_read_is_told_to_try_again_and_loses_nothin
     for status in refused {
         assert_eq!(status.code(), Code::Unavailable, "{status}");
     }
-    assert!(server.get(KindId::Workload, "shop", "cart-0").is_some());
+    assert!(server.get(KindId::Workload, "shop", "cart-0").await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -229,7 +233,7 @@ async fn a_node_that_is_revoked_may_nothing_with_the_certificate_that_it_has() {
     let token = views.create_token(token).await.unwrap().token;
 
     assert_eq!(views.revoke("n1").await.unwrap(), 1);
-    assert!(server.get(KindId::Workload, "shop", "cart-0").is_none() && views.nodes().nodes.is_empty());
+    assert!(server.get(KindId::Workload, "shop", "cart-0").await.is_none() && views.nodes().nodes.is_empty());
     let refused = |status: &tonic::Status| {
         assert_eq!(status.code(), Code::PermissionDenied, "{status}");
         assert!(status.message().contains("join again"), "{status}");
@@ -248,7 +252,7 @@ async fn a_node_that_is_revoked_may_nothing_with_the_certificate_that_it_has() {
         refused(&again.reply_at_all().await.unwrap_err());
         refused(&node.try_discover().await.err().unwrap());
     }
-    assert!(server.get(KindId::Workload, "shop", "cart-0").is_none());
+    assert!(server.get(KindId::Workload, "shop", "cart-0").await.is_none());
     // Nor by a token that names it and was made before.
     assert!(TestNode::join(node.server, "n1", &token).await.is_err());
     assert!(matches!(views.revoke("n1").await, Err(EvictError::Unknown(_))));
@@ -326,7 +330,7 @@ async fn a_workload_that_runs_comes_back_when_its_object_is_deleted() {
     let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
     server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null()).await;
     let uid = |o: &serde_json::Value| o["metadata"]["uid"].clone();
-    let first = uid(&server.get(KindId::Workload, "shop", "cart-0").unwrap());
+    let first = uid(&server.get(KindId::Workload, "shop", "cart-0").await.unwrap());
     let objects = &server.server.objects;
     objects.delete(KindId::Workload.kind(), "shop", "cart-0", &Default::default()).await.unwrap();
     server.until(KindId::Workload, "shop", "cart-0", |o| !o.is_null() && uid(o) != first).await;
@@ -371,7 +375,7 @@ async fn edges_and_metrics_show_what_nodes_count() {
     assert_eq!(edge["security"], "mTLS");
     let nodes = serde_json::to_value(server.server.views().nodes()).unwrap();
     assert_eq!(nodes["nodes"][0]["configGeneration"], 7);
-    let metrics = server.server.views().metrics();
+    let metrics = server.server.views().metrics().await;
     assert!(metrics.contains("\ntulle_server_nodes_connected 1\n"), "{metrics}");
     assert!(metrics.contains("\ntulle_server_joins_total 1\n"), "{metrics}");
 }
@@ -387,7 +391,7 @@ async fn whatever_is_deleted_of_a_nodes_workloads_comes_back() {
     let mut before = Vec::new();
     for name in &names {
         server.until(KindId::Workload, "shop", name, |o| !o.is_null()).await;
-        before.push(uid(&server.get(KindId::Workload, "shop", name).unwrap()));
+        before.push(uid(&server.get(KindId::Workload, "shop", name).await.unwrap()));
     }
     let objects = &server.server.objects;
     let delete = |name: String| async move {
@@ -440,11 +444,11 @@ async fn a_server_that_was_off_for_long_does_not_take_away_what_it_has_not_liste
     server.server.objects.modify(KindId::Workload.kind(), "shop", "cart-0", &options, mark).await.unwrap();
     server = restart(server, &mut node, config()).await;
     server.until(KindId::Workload, "shop", "cart-1", |o| stale(o).is_some()).await;
-    assert!(server.server.views().metrics().contains("\ntulle_server_leases_expired_total 1\n"));
+    assert!(server.server.views().metrics().await.contains("\ntulle_server_leases_expired_total 1\n"));
     tokio::time::sleep(Duration::from_millis(1000)).await;
-    let since = |name| stale(&server.get(KindId::Workload, "shop", name).expect("it is kept"));
-    assert_eq!(since("cart-0").unwrap(), long_ago);
-    assert!(since("cart-1").unwrap().as_str() > "2020", "one workload's time is another's");
+    let since = async |name| stale(&server.get(KindId::Workload, "shop", name).await.expect("it is kept"));
+    assert_eq!(since("cart-0").await.unwrap(), long_ago);
+    assert!(since("cart-1").await.unwrap().as_str() > "2020", "one workload's time is another's");
     // The node comes back.
     let _reports = node.report(names.map(|name| workload("shop", name, "cart", true)).to_vec()).await;
     for name in names {

@@ -30,7 +30,7 @@ async fn drain(server: &TestServer, node: &str, drained: bool) {
 async fn event(server: &TestServer, reason: &str) -> Value {
     let wait = async {
         loop {
-            let events = server.server.objects.list(KindId::Event.kind(), None).unwrap().items;
+            let events = server.server.objects.list(KindId::Event.kind(), None).await.unwrap().items;
             let about = |e: &&Value| e["involvedObject"]["name"] == "n1" && e["reason"] == reason;
             if let Some(found) = events.iter().find(about) {
                 return found.clone();
@@ -48,7 +48,7 @@ async fn a_node_is_shown_drained_and_removed_as_an_object() {
     let node = server.node("n1", &["shop/cart"]).await;
     let reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
     server.until(KindId::Node, "", "n1", |o| ready(o) == "True").await;
-    let object = server.get(KindId::Node, "", "n1").unwrap();
+    let object = server.get(KindId::Node, "", "n1").await.unwrap();
     assert_eq!(object["status"]["addresses"][0]["type"], "Links");
     assert_eq!(object["status"].get("lastSeen"), None);
     assert_eq!(event(&server, "Joined").await["type"], "Normal");
@@ -57,7 +57,7 @@ async fn a_node_is_shown_drained_and_removed_as_an_object() {
     // Labels of people stay. Drained, nothing that it runs takes traffic, nor what it starts.
     drain(&server, "n1", true).await;
     server.until(KindId::Workload, "shop", "cart-0", |o| ready(o) == "False").await;
-    let why = server.get(KindId::Workload, "shop", "cart-0").unwrap();
+    let why = server.get(KindId::Workload, "shop", "cart-0").await.unwrap();
     assert!(why["status"]["conditions"].to_string().contains("its node is drained"), "{why}");
     let two = vec![workload("shop", "cart-0", "cart", true), workload("shop", "cart-1", "cart", true)];
     reports.workloads(two).await;
@@ -71,7 +71,7 @@ async fn a_node_is_shown_drained_and_removed_as_an_object() {
 
     let refused = server.server.views().evict("n1").await;
     assert!(matches!(refused, Err(EvictError::Connected(_))), "{refused:?}");
-    assert!(server.get(KindId::Node, "", "n1").is_some());
+    assert!(server.get(KindId::Node, "", "n1").await.is_some());
     reports.send(NodeReport { leaving: true, ..Default::default() }).await;
     server
         .until(KindId::Node, "", "n1", |o| ready(o) == "False" && o["status"]["lastSeen"].is_string())
@@ -84,11 +84,11 @@ async fn a_node_is_shown_drained_and_removed_as_an_object() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), evicted).await.unwrap();
-    assert!(server.get(KindId::Node, "", "n1").is_none());
+    assert!(server.get(KindId::Node, "", "n1").await.is_none());
     event(&server, "Removed").await;
     // It does not come back by itself.
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert!(server.get(KindId::Node, "", "n1").is_none());
+    assert!(server.get(KindId::Node, "", "n1").await.is_none());
 }
 
 /// Whoever has started a node may drain it right away.
@@ -115,9 +115,9 @@ async fn a_revoked_node_has_no_object() {
     let _reports = node.report(vec![workload("shop", "cart-0", "cart", true)]).await;
     server.until(KindId::Node, "", "n1", |o| ready(o) == "True").await;
     server.server.views().revoke("n1").await.unwrap();
-    assert!(server.get(KindId::Node, "", "n1").is_none());
+    assert!(server.get(KindId::Node, "", "n1").await.is_none());
     assert_eq!(event(&server, "Revoked").await["type"], "Warning");
-    assert!(server.get(KindId::Workload, "shop", "cart-0").is_none());
+    assert!(server.get(KindId::Workload, "shop", "cart-0").await.is_none());
 }
 
 /// Who looks for a workload that does not come finds out why, with kubectl as well.
@@ -131,7 +131,7 @@ async fn workloads_that_are_refused_have_events() {
         .await;
     let found = async |reason: &str| {
         loop {
-            let events = server.server.objects.list(KindId::Event.kind(), None).unwrap().items;
+            let events = server.server.objects.list(KindId::Event.kind(), None).await.unwrap().items;
             if let Some(event) = events.iter().find(|event| event["reason"] == reason) {
                 return event.clone();
             }

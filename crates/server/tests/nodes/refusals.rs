@@ -27,12 +27,12 @@ async fn knock(server: &TestServer, node: &TestNode, identity: &str) {
 async fn counted(server: &TestServer, reason: &str) {
     let none = format!("\ntulle_server_connections_refused_total{{reason=\"{reason}\"}} 0\n");
     let counting = async {
-        while server.server.views().metrics().contains(&none) {
+        while server.server.views().metrics().await.contains(&none) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     let counted = tokio::time::timeout(PATIENCE, counting).await;
-    assert!(counted.is_ok(), "{none} in {}", server.server.views().metrics());
+    assert!(counted.is_ok(), "{none} in {}", server.server.views().metrics().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

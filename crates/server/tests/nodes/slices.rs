@@ -12,7 +12,8 @@ use crate::client::{TestServer, service, workload};
 async fn slices(server: &TestServer, what: &str, found: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     let wait = async {
         loop {
-            let list = server.server.objects.list(KindId::EndpointSlice.kind(), Some("shop")).unwrap().items;
+            let list =
+                server.server.objects.list(KindId::EndpointSlice.kind(), Some("shop")).await.unwrap().items;
             let own =
                 list.into_iter().filter(|s| s["metadata"]["labels"]["kubernetes.io/service-name"] == "cart");
             let own: Vec<_> = own.collect();
@@ -39,7 +40,7 @@ async fn services_with_selectors_have_slices_that_follow_their_workloads() {
     server.put(KindId::Service, "shop", service("shop", "cart", 80)).await;
     let empty = slices(&server, "slice without endpoints", |s| is_one(s, &[])).await;
     let owner = &empty[0]["metadata"]["ownerReferences"][0];
-    let cart = server.get(KindId::Service, "shop", "cart").unwrap();
+    let cart = server.get(KindId::Service, "shop", "cart").await.unwrap();
     assert_eq!((&owner["kind"], &owner["uid"]), (&json!("Service"), &cart["metadata"]["uid"]));
     let label = &empty[0]["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"];
     assert_eq!(*label, "endpointslice-controller.tulle.dev");
@@ -97,7 +98,7 @@ async fn services_with_selectors_have_slices_that_follow_their_workloads() {
     .await;
     let other = slices(&server, "one of another name", |s| is_one(s, &[true])).await;
     assert_ne!(other[0]["metadata"]["name"], *name);
-    assert_eq!(server.get(KindId::EndpointSlice, "shop", name).unwrap()["endpoints"], json!([]));
+    assert_eq!(server.get(KindId::EndpointSlice, "shop", name).await.unwrap()["endpoints"], json!([]));
     objects.delete(slice, "shop", name, &DeleteOptions::default()).await.unwrap();
 
     let users = json!({
@@ -107,7 +108,7 @@ async fn services_with_selectors_have_slices_that_follow_their_workloads() {
     objects.create(slice, "shop", users, &WriteOptions::controller()).await.unwrap();
 
     // Without its selector, and without the service, only the user's is left.
-    let mut open = server.get(KindId::Service, "shop", "cart").unwrap();
+    let mut open = server.get(KindId::Service, "shop", "cart").await.unwrap();
     open["spec"]["selector"] = json!({});
     open["metadata"].as_object_mut().unwrap().remove("resourceVersion");
     let only_users = |s: &[Value]| s.len() == 1 && s[0]["metadata"]["name"] == "users";

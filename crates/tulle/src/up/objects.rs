@@ -114,7 +114,7 @@ async fn remove_others(
     // Nodes join, and leave, by themselves.
     let kinds = KINDS.iter().rev().filter(|kind| !kind.is_view() && kind.id != KindId::Node);
     for kind in kinds {
-        let list = objects.list(kind, None).map_err(|e| failed(kind.kind, "list", &e))?;
+        let list = objects.list(kind, None).await.map_err(|e| failed(kind.kind, "list", &e))?;
         let gone = list.items.iter().filter(|object| {
             is_ours(object)
                 && !wanted.iter().any(|(wanted_kind, wanted)| {
@@ -129,7 +129,7 @@ async fn remove_others(
             let removed = if kind.id == KindId::Mesh || is_namespace && name == DEFAULT_NAMESPACE {
                 let reset = |current: &Value| Ok(without_ours(current));
                 objects.modify(kind, namespace, name, &options(), reset).await.map(drop)
-            } else if is_namespace && (namespaces.contains(name) || is_inhabited(objects, name)?) {
+            } else if is_namespace && (namespaces.contains(name) || is_inhabited(objects, name).await?) {
                 continue;
             } else {
                 objects.delete_where(kind, namespace, name, is_ours).await.map(drop)
@@ -159,10 +159,10 @@ fn is_manager(entry: &Value) -> bool {
 
 /// Whether there is anything in a namespace that its deletion should not take along: what others have put there, and
 /// workloads of processes.
-fn is_inhabited(objects: &Objects, namespace: &str) -> Result<bool> {
+async fn is_inhabited(objects: &Objects, namespace: &str) -> Result<bool> {
     let kinds = KINDS.iter().filter(|kind| kind.namespaced && !kind.is_view() && kind.id != KindId::Event);
     for kind in kinds {
-        let list = objects.list(kind, Some(namespace)).map_err(|e| failed(kind.kind, "list", &e))?;
+        let list = objects.list(kind, Some(namespace)).await.map_err(|e| failed(kind.kind, "list", &e))?;
         let is_derived = |object: &Value| kind.id == KindId::EndpointSlice && own_service(object).is_some();
         if !list.items.iter().all(is_derived) {
             return Ok(true);
@@ -239,8 +239,8 @@ mod tests {
     }
 
     /// What there is of a kind.
-    fn names(objects: &Objects, kind: KindId) -> Vec<String> {
-        let list = objects.list(kind.kind(), None).unwrap();
+    async fn names(objects: &Objects, kind: KindId) -> Vec<String> {
+        let list = objects.list(kind.kind(), None).await.unwrap();
         list.items.iter().map(|object| name_of(object).to_owned()).collect()
     }
 
@@ -249,14 +249,14 @@ mod tests {
         objects.create(kind.kind(), namespace, object, &options).await.unwrap();
     }
 
-    fn mesh(objects: &Objects) -> Value {
-        objects.require(KindId::Mesh.kind(), "", "default").unwrap()
+    async fn mesh(objects: &Objects) -> Value {
+        objects.require(KindId::Mesh.kind(), "", "default").await.unwrap()
     }
 
     #[tokio::test]
     async fn what_the_file_no_longer_has_goes_whatever_it_is() {
         let objects = objects().await;
-        let bare = mesh(&objects)["spec"].clone();
+        let bare = mesh(&objects).await["spec"].clone();
         let slice = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: \
                      {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: []\n";
         let route = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n\
@@ -272,23 +272,23 @@ mod tests {
             route,
         ];
         up(&objects, &all.concat()).await;
-        assert_eq!(mesh(&objects)["spec"]["egress"]["policy"], "Deny");
-        assert_eq!(names(&objects, KindId::Workload), ["legacy"]);
-        assert_eq!(names(&objects, KindId::Namespace), ["default", "extra"]);
+        assert_eq!(mesh(&objects).await["spec"]["egress"]["policy"], "Deny");
+        assert_eq!(names(&objects, KindId::Workload).await, ["legacy"]);
+        assert_eq!(names(&objects, KindId::Namespace).await, ["default", "extra"]);
         up(&objects, "").await;
-        assert_eq!(mesh(&objects)["spec"], bare);
-        assert_eq!(mesh(&objects)["metadata"]["labels"], Value::Null);
-        assert_eq!(names(&objects, KindId::Workload), [""; 0]);
-        assert_eq!(names(&objects, KindId::EndpointSlice), [""; 0]);
-        assert_eq!(names(&objects, KindId::HttpRoute), [""; 0]);
-        assert_eq!(names(&objects, KindId::Namespace), ["default"]);
-        let default = objects.require(KindId::Namespace.kind(), "", "default").unwrap();
+        assert_eq!(mesh(&objects).await["spec"], bare);
+        assert_eq!(mesh(&objects).await["metadata"]["labels"], Value::Null);
+        assert_eq!(names(&objects, KindId::Workload).await, [""; 0]);
+        assert_eq!(names(&objects, KindId::EndpointSlice).await, [""; 0]);
+        assert_eq!(names(&objects, KindId::HttpRoute).await, [""; 0]);
+        assert_eq!(names(&objects, KindId::Namespace).await, ["default"]);
+        let default = objects.require(KindId::Namespace.kind(), "", "default").await.unwrap();
         assert_eq!(default["metadata"]["labels"]["team"], Value::Null);
-        assert_eq!(names(&objects, KindId::Service), ["web"]);
+        assert_eq!(names(&objects, KindId::Service).await, ["web"]);
         // Nothing is written where nothing changes.
-        let revision = objects.revision();
+        let revision = objects.revision().await.unwrap();
         up(&objects, "").await;
-        assert_eq!(objects.revision(), revision);
+        assert_eq!(objects.revision().await.unwrap(), revision);
     }
 
     #[tokio::test]
@@ -317,17 +317,17 @@ mod tests {
         objects.modify(KindId::Mesh.kind(), "", "default", &options, enable).await.unwrap();
         let inside = format!("{}spec: {{ports: [{{port: 80}}]}}\n", named("Service", "c, namespace: used"));
         up(&objects, &inside).await;
-        assert_eq!(names(&objects, KindId::Workload), ["copy", "web"]);
-        assert_eq!(names(&objects, KindId::Namespace), ["default", "extra", "theirs", "used"]);
-        assert_eq!(names(&objects, KindId::Service), ["web", "legacy", "c"]);
-        let mesh = mesh(&objects);
+        assert_eq!(names(&objects, KindId::Workload).await, ["copy", "web"]);
+        assert_eq!(names(&objects, KindId::Namespace).await, ["default", "extra", "theirs", "used"]);
+        assert_eq!(names(&objects, KindId::Service).await, ["web", "legacy", "c"]);
+        let mesh = mesh(&objects).await;
         assert_ne!(mesh["spec"]["egress"]["policy"], "Deny");
         assert_eq!(mesh["spec"]["accessLog"]["enabled"], true);
         // A namespace goes once nothing is in it.
         let options = DeleteOptions::default();
         objects.delete(KindId::Service.kind(), "extra", "legacy", &options).await.unwrap();
         up(&objects, "").await;
-        assert_eq!(names(&objects, KindId::Namespace), ["default", "theirs"]);
+        assert_eq!(names(&objects, KindId::Namespace).await, ["default", "theirs"]);
     }
 
     #[test]

@@ -36,12 +36,14 @@ async fn fleet() -> Arc<Fleet> {
         replace: false,
     };
     let token = enrolment.create_token(request, now).await.unwrap().text;
-    let admission = enrolment.check(&token, "n1", now).unwrap();
+    let admission = enrolment.check(&token, "n1", now).await.unwrap();
     enrolment.admit(admission, u64::MAX, now).await.unwrap();
     let (events, leases) =
         (Events::new(objects.clone()), Leases { lease: LEASE, forget_stale: Duration::ZERO });
     let mut fleet =
-        Fleet::start(objects, enrolment, events, Arc::default(), leases, CancellationToken::new()).unwrap();
+        Fleet::start(objects, enrolment, events, Arc::default(), leases, CancellationToken::new())
+            .await
+            .unwrap();
     Arc::get_mut(&mut fleet).unwrap().boot_id = HOST.to_owned();
     fleet
 }
@@ -390,9 +392,9 @@ async fn who_waits_when_the_stream_ends_follows_at_once_or_after_it_could_have_c
 #[tokio::test(start_paused = true)]
 async fn the_boot_of_a_nodes_host_outlives_the_server() {
     let (task, _read) = connected().await;
-    assert_eq!(task.fleet.enrolment.grant("n1").unwrap().unwrap().boot_id, "b1");
+    assert_eq!(task.fleet.enrolment.grant("n1").await.unwrap().unwrap().boot_id, "b1");
     let mut next = NodeTask::new(task.fleet.clone(), "n1".into(), &Held::default());
-    next.recall_boot();
+    next.recall_boot().await;
     assert_eq!(next.boot_id, "b1");
 }
 
@@ -407,8 +409,8 @@ pub(in crate::fleet) fn workload() -> Workload {
     }
 }
 
-fn link_address(objects: &Objects) -> Option<Value> {
-    let object = objects.get(KindId::Workload.kind(), "default", "w").unwrap();
+async fn link_address(objects: &Objects) -> Option<Value> {
+    let object = objects.get(KindId::Workload.kind(), "default", "w").await.unwrap();
     object.map(|object| object["spec"]["node"]["linkAddress"].clone())
 }
 
@@ -418,23 +420,23 @@ async fn a_node_that_moves_keeps_its_workloads_and_they_say_where_it_is() {
     let objects = task.fleet.objects.clone();
     task.reported = vec![workload()];
     task.write().await;
-    assert_eq!(link_address(&objects), Some(json!("10.0.0.1:15008")), "{:?}", task.refused);
+    assert_eq!(link_address(&objects).await, Some(json!("10.0.0.1:15008")), "{:?}", task.refused);
     task.closed().await;
     let (mut moved, _read, mut answer) = newcomer(2, "i2", "b1");
     moved.info.link_address = "10.0.0.9:15008".to_owned();
     task.opened(moved).await;
     assert_eq!(told(&mut answer), ADMITTED);
-    assert_eq!(link_address(&objects), Some(json!("10.0.0.9:15008")));
+    assert_eq!(link_address(&objects).await, Some(json!("10.0.0.9:15008")));
 
     // A server that starts knows the workloads, and is told of them with the first report only.
-    let held = workloads::held(&objects).unwrap().remove("n1").unwrap();
+    let held = workloads::held(&objects).await.unwrap().remove("n1").unwrap();
     for address in ["10.0.0.9:15008", "10.0.0.7:15008"] {
         let mut next = self::task(&task.fleet, "n1", &held);
         let (mut again, _read, mut answer) = newcomer(3, "i2", "b1");
         again.info.link_address = address.to_owned();
         next.admit(again).await;
         assert_eq!(told(&mut answer), ADMITTED);
-        assert!(link_address(&objects).is_some(), "{address}");
+        assert!(link_address(&objects).await.is_some(), "{address}");
     }
 }
 

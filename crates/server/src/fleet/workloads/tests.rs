@@ -30,8 +30,8 @@ async fn report(objects: &Objects, node: &str, connected: &str, workload: &Workl
     result
 }
 
-fn holder_of(objects: &Objects, name: &str) -> Option<String> {
-    let object = objects.get(kind(), "default", name).unwrap()?;
+async fn holder_of(objects: &Objects, name: &str) -> Option<String> {
+    let object = objects.get(kind(), "default", name).await.unwrap()?;
     Some(holder(&object).unwrap_or("nobody").to_owned())
 }
 
@@ -57,11 +57,11 @@ async fn a_workload_is_the_nodes_that_runs_it_and_not_of_one_that_says_so_later(
             Some(told) => result.as_ref().is_err_and(|why| why.contains(told)),
         };
         assert!(as_expected, "{node} {connected}: {result:?}");
-        assert_eq!(holder_of(&objects, "w").as_deref(), Some(holder));
+        assert_eq!(holder_of(&objects, "w").await.as_deref(), Some(holder));
     }
     let result = report(&objects, "n1", "n1", &workload("hand", true, "")).await;
     assert!(result.is_err_and(|why| why.contains("written by hand")));
-    assert_eq!(holder_of(&objects, "hand").as_deref(), Some("nobody"));
+    assert_eq!(holder_of(&objects, "hand").await.as_deref(), Some("nobody"));
 }
 
 #[tokio::test]
@@ -71,7 +71,7 @@ async fn a_server_that_starts_finds_what_each_node_holds() {
     for (node, workload) in [("n1", &a), ("n1", &b), ("n2", &c)] {
         report(&objects, node, node, workload).await.unwrap();
     }
-    let found = held(&objects).unwrap();
+    let found = held(&objects).await.unwrap();
     let held = |node: &str| {
         let held = &found[node];
         let told = |w: &Workload| (w.namespace.clone(), w.name.clone(), w.ready, w.reason.clone());
@@ -93,26 +93,29 @@ async fn a_node_marks_and_removes_its_own_only() {
     for (node, workload) in [("n1", &a), ("n2", &b)] {
         report(&objects, node, node, workload).await.unwrap();
     }
-    let stale = || {
-        let held = held(&objects).unwrap();
+    let stale = async || {
+        let held = held(&objects).await.unwrap();
         let mut stale: Vec<_> = held.values().flat_map(|held| held.stale.clone()).collect();
         stale.sort();
         stale
     };
-    assert!(!is_gone(&objects, &name(&a)) && is_gone(&objects, &name(&c)));
+    assert!(!is_gone(&objects, &name(&a)).await && is_gone(&objects, &name(&c)).await);
     // `b` is another's, and `c` is not there; what is stale is so since the first time.
     for since in [crate::timestamp::at(1_800_000_000), crate::timestamp::at(1_900_000_000)] {
         let marks: Vec<_> = [&a, &b, &c].map(|w| (name(w), since.clone())).into();
         let results = mark_stale(&objects, "n1", &marks).await;
         assert!(results.len() == 3 && results.iter().all(|(_, result)| result.is_ok()), "{results:?}");
-        assert_eq!(stale(), [(name(&a), 1_800_000_000)]);
+        assert_eq!(stale().await, [(name(&a), 1_800_000_000)]);
     }
     // Heard again.
     report(&objects, "n1", "n1", &a).await.unwrap();
-    assert_eq!(stale(), []);
+    assert_eq!(stale().await, []);
     let results = delete_all(&objects, "n1", &[&a, &b, &c].map(name)).await;
     assert!(results.len() == 3 && results.iter().all(|(_, result)| result.is_ok()), "{results:?}");
-    assert_eq!((holder_of(&objects, "a"), holder_of(&objects, "b").as_deref()), (None, Some("n2")));
+    assert_eq!(
+        (holder_of(&objects, "a").await, holder_of(&objects, "b").await.as_deref()),
+        (None, Some("n2"))
+    );
 }
 
 #[test]

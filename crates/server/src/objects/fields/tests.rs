@@ -193,7 +193,7 @@ async fn updates_take_over_what_they_change() {
     apply(&objects, "one", config(json!([{ "port": 80 }]), json!({ "x": "1", "y": "1" })), false)
         .await
         .unwrap();
-    let mut changed = objects.require(service(), "default", "c").unwrap();
+    let mut changed = objects.require(service(), "default", "c").await.unwrap();
     changed["metadata"]["labels"]["y"] = "2".into();
     let changed = objects.replace(service(), "default", "c", changed, &by("other")).await.unwrap().object;
     let owner = |label: &str| -> Vec<String> {
@@ -266,7 +266,7 @@ async fn the_number_of_updating_managers_is_bounded() {
         .unwrap();
     let mut last = Value::Null;
     for n in 0..20 {
-        let mut object = objects.require(service(), "default", "c").unwrap();
+        let mut object = objects.require(service(), "default", "c").await.unwrap();
         object["metadata"]["labels"][format!("label-{n}")] = "x".into();
         let options = by(&format!("manager-{n}"));
         last = objects.replace(service(), "default", "c", object, &options).await.unwrap().object;
@@ -315,7 +315,7 @@ async fn a_first_server_side_apply_drops_what_the_client_side_one_had() {
     created["metadata"]["annotations"] = json!({ annotation: applied.to_string() });
     objects.create(service(), "default", created, &by("kubectl-client-side-apply")).await.unwrap();
     let label = json!({ "metadata": { "labels": { "z": "1" } } });
-    let mut labelled = objects.require(service(), "default", "c").unwrap();
+    let mut labelled = objects.require(service(), "default", "c").await.unwrap();
     json_patch::merge(&mut labelled, &label);
     objects.replace(service(), "default", "c", labelled, &by("kubectl-label")).await.unwrap();
 
