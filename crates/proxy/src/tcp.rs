@@ -27,6 +27,11 @@ thread_local! {
 /// A stream that can be ended so that the peer sees a failure and not an orderly end.
 pub trait Reset {
     fn reset(&mut self);
+
+    /// The same where the other side failed so: its own code is passed on where both have one.
+    fn reset_for(&mut self, _other: &io::Error) {
+        self.reset();
+    }
 }
 
 impl Reset for TcpStream {
@@ -114,6 +119,13 @@ impl Reset for Downstream {
         match self {
             Self::Tcp(tcp) => tcp.reset(),
             Self::Tunnel(tunnel) => tunnel.reset(),
+        }
+    }
+
+    fn reset_for(&mut self, other: &io::Error) {
+        match self {
+            Self::Tcp(tcp) => tcp.reset(),
+            Self::Tunnel(tunnel) => tunnel.reset_for(other),
         }
     }
 }
@@ -225,6 +237,10 @@ impl<IO: Reset> Reset for Replayed<IO> {
     fn reset(&mut self) {
         self.io.reset();
     }
+
+    fn reset_for(&mut self, other: &io::Error) {
+        self.io.reset_for(other);
+    }
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Replayed<IO> {
@@ -317,9 +333,9 @@ where
         if sent.is_ready() && received.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
     })
     .await;
-    if result.is_err() {
-        client.reset();
-        upstream.reset();
+    if let Err(error) = &result {
+        client.reset_for(error);
+        upstream.reset_for(error);
     }
     result
 }

@@ -287,6 +287,9 @@ pub(crate) fn normalize_request(
 ) -> Result<(), Malformed> {
     let found = Found::of(&head.headers);
     found.check_framing(&mut head.headers, "the only transfer coding supported is chunked")?;
+    if found.length && head.method == Method::CONNECT {
+        without_body(&mut head.headers)?;
+    }
     let fields = head.headers.len();
     let host = head.headers.remove(HOST);
     if fields - head.headers.len() > 1 {
@@ -333,6 +336,17 @@ pub(crate) fn normalize_request(
     }
     head.uri = Uri::from_parts(uri).map_err(|_| Malformed("the request target is not valid"))?;
     Ok(())
+}
+
+/// Of CONNECT, whose content is what passes afterwards (RFC 9110, section 9.3.6): some say that there is none before.
+#[cold]
+fn without_body(headers: &mut HeaderMap) -> Result<(), Malformed> {
+    match headers.remove(CONTENT_LENGTH) {
+        Some(length) if length.as_bytes().iter().any(|digit| *digit != b'0') => {
+            Err(Malformed("CONNECT has no body, and its Content-Length says that there is one"))
+        }
+        _ => Ok(()),
+    }
 }
 
 const NO_HOST: Malformed = Malformed("the Host header is no host name with an optional port");

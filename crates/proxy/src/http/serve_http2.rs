@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::Method;
+use http::{Method, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
@@ -146,12 +146,15 @@ async fn serve_stream(
         // What it held is given back, which takes its time, too.
         return cx.account.turn().await;
     };
-    if response.headers().contains_key(REASON)
-        && let Some(code) = reply::reset_code(response.headers())
-    {
-        return sender.reset(code);
+    match said_instead(&response) {
+        Some(code) => sender.reset(code),
+        None => respond(&mut sender, response).await,
     }
-    respond(&mut sender, response).await;
+}
+
+/// The code that the application said instead of an answer.
+fn said_instead(response: &Response<Body>) -> Option<http2::Reason> {
+    if response.headers().contains_key(REASON) { reply::reset_code(response.headers()) } else { None }
 }
 
 /// Waits for an answer, or until the client resets the stream.
@@ -195,6 +198,9 @@ async fn connect(
         response = answered.as_mut() => response,
         _ = poll_fn(|task| sender.poll_reset(task)) => return,
     };
+    if let Some(code) = said_instead(&response) {
+        return sender.reset(code);
+    }
     if !response.status().is_success() || hand_over.is_closed() {
         return respond(&mut sender, response).await;
     }

@@ -138,9 +138,15 @@ pub(super) async fn forward(
             // Perhaps it takes them in HTTP/1.1.
             Ok(None) => match open(worker, source, account, &hop).await {
                 Ok(opened) => opened,
-                Err(error) => return (route.given_up(worker, hop, error.kind.into()), failed(&error)),
+                Err(error) => {
+                    route.note(worker, &hop, &error);
+                    return (route.given_up(worker, hop, error.kind.into()), failed(&error));
+                }
             },
-            Err(error) => return (route.given_up(worker, hop, error.kind.into()), failed(&error)),
+            Err(error) => {
+                route.note(worker, &hop, &error);
+                return (route.given_up(worker, hop, error.kind.into()), failed(&error));
+            }
         }
     } else {
         opened
@@ -304,7 +310,10 @@ async fn speak(
             answer.headers.insert(UPGRADE, protocol.unwrap_or_else(|| wanted.clone()));
             answer.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
-        Form::Connect => {}
+        // RFC 9110, section 9.3.6.
+        Form::Connect => {
+            answer.headers.remove(CONTENT_LENGTH);
+        }
         Form::Extended(_) => {
             answer.status = StatusCode::OK;
             answer.headers.remove(SEC_WEBSOCKET_ACCEPT);

@@ -83,8 +83,12 @@ pub(super) async fn ask(
             let message = format!("the answer to a request for a WebSocket cannot be passed on: {error}");
             return UpstreamError::bad_answer(message);
         }
+        let kind = match error {
+            Error::Reset(code) => UpstreamErrorKind::Reset(code.0),
+            _ => UpstreamErrorKind::ConnectionLost,
+        };
         let message = format!("the connection broke before the WebSocket was answered: {error}");
-        UpstreamError::after_sending(UpstreamErrorKind::ConnectionLost, message)
+        UpstreamError::after_sending(kind, message)
     };
     let opened = only.0.clone().paid_by(&caller.account).request(&request, false);
     let (sender, mut receiver) = opened.map_err(lost)?;

@@ -426,7 +426,8 @@ impl Core {
         (stream.charge, stream.head_cost) = (charge, cost);
         stream.head_seen = true;
         stream.is_head = head.method == http::Method::HEAD;
-        stream.length_left = length;
+        // What passes after CONNECT is no body (RFC 9110, section 9.3.6).
+        stream.length_left = length.filter(|_| head.method != http::Method::CONNECT);
         if end {
             stream.receiving = Way::Ended;
             if length.is_some_and(|length| length > 0) {

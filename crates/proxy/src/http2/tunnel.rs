@@ -19,8 +19,8 @@ pub struct Tunnel {
     rest: Bytes,
     shut: bool,
     ended: bool,
-    /// What is said where the other side broke.
-    broken: Reason,
+    /// It is one of an extended CONNECT.
+    extended: bool,
 }
 
 /// The most that one write hands over.
@@ -29,21 +29,27 @@ const WRITE: usize = 64 << 10;
 impl Tunnel {
     /// Of a CONNECT (RFC 9113, section 8.5).
     pub(crate) fn new(sender: Sender, receiver: Receiver) -> Self {
-        Self::breaking(sender, receiver, Reason::CONNECT_ERROR)
+        Self::of(sender, receiver, false)
     }
 
-    /// Of an extended CONNECT, where CANCEL stands for a reset of the connection (RFC 8441, section 5).
+    /// Of an extended CONNECT (RFC 8441).
     pub(crate) fn extended(sender: Sender, receiver: Receiver) -> Self {
-        Self::breaking(sender, receiver, Reason::CANCEL)
+        Self::of(sender, receiver, true)
     }
 
-    fn breaking(mut sender: Sender, receiver: Receiver, broken: Reason) -> Self {
+    fn of(mut sender: Sender, receiver: Receiver, extended: bool) -> Self {
         sender.is_tunnel();
-        Self { sender, receiver, rest: Bytes::new(), shut: false, ended: false, broken }
+        Self { sender, receiver, rest: Bytes::new(), shut: false, ended: false, extended }
     }
 }
 
 impl Tunnel {
+    /// What a WebSocket's peer said is of use to who speaks it at the other side; the code of a CONNECT is not, which
+    /// tells how the connection behind it ended.
+    fn failed(&self, error: Error) -> io::Error {
+        if self.extended { io::Error::new(kind_of(&error), error) } else { io_error(error) }
+    }
+
     /// Ends our way of it.
     pub(super) fn shut(&mut self) {
         if !self.shut {
@@ -55,7 +61,16 @@ impl Tunnel {
 
 impl Reset for Tunnel {
     fn reset(&mut self) {
-        self.sender.reset(self.broken);
+        // RFC 9113, section 8.5; RFC 8441, section 5.
+        self.sender.reset(if self.extended { Reason::CANCEL } else { Reason::CONNECT_ERROR });
+    }
+
+    fn reset_for(&mut self, other: &io::Error) {
+        let said = other.get_ref().and_then(|error| error.downcast_ref()).and_then(Error::code);
+        match said.filter(|_| self.extended) {
+            Some(code) => self.sender.reset(code),
+            None => self.reset(),
+        }
     }
 }
 
@@ -71,7 +86,7 @@ impl AsyncRead for Tunnel {
             }
             match ready!(self.receiver.poll_data(cx)) {
                 Some(Ok(data)) => self.rest = data,
-                Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
+                Some(Err(error)) => return Poll::Ready(Err(self.failed(error))),
                 None => self.ended = true,
             }
         }
@@ -87,7 +102,7 @@ impl AsyncWrite for Tunnel {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let room = ready!(self.sender.poll_room(cx)).map_err(io_error)?;
+        let room = ready!(self.sender.poll_room(cx)).map_err(|error| self.failed(error))?;
         let count = room.min(data.len()).min(WRITE);
         let mut piece = Bytes::copy_from_slice(&data[..count]);
         self.sender.send(&mut piece, false);
@@ -106,10 +121,13 @@ impl AsyncWrite for Tunnel {
 }
 
 pub(super) fn io_error(error: Error) -> io::Error {
-    let kind = match &error {
+    io::Error::new(kind_of(&error), format!("the stream ended: {error}"))
+}
+
+fn kind_of(error: &Error) -> io::ErrorKind {
+    match error {
         Error::Reset(_) | Error::ResetHere(_) | Error::Malformed(_) => io::ErrorKind::ConnectionReset,
         Error::Connection(Ended::Io(io)) => io.kind(),
         _ => io::ErrorKind::BrokenPipe,
-    };
-    io::Error::new(kind, format!("the stream ended: {error}"))
+    }
 }

@@ -150,3 +150,31 @@ async fn a_websocket_over_http2_becomes_one_over_http1() {
         assert_eq!(String::from_utf8(received).unwrap(), "welcome hello bye", "{way:?}");
     }
 }
+
+/// An answer that opens a tunnel has no length (RFC 9110, section 9.3.6), whatever the application says of one.
+#[tokio::test]
+async fn a_tunnel_has_no_length() {
+    for way in WAYS {
+        let app = apps::script(|mut stream| async move {
+            assert!(read_head(&mut stream).await.starts_with("CONNECT c:80 HTTP/1.1\r\n"));
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhello").await.unwrap();
+        })
+        .await;
+        let path = path(way, AppProtocol::Http1, app).await;
+        let mut stream = TcpStream::connect(path.address).await.unwrap();
+        stream.write_all(b"CONNECT c:80 HTTP/1.1\r\nhost: c:80\r\n\r\n").await.unwrap();
+        let head = read_head(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("content-length"), "{way:?}: {head}");
+        assert_eq!(read_to_end(&mut stream).await, "hello", "{way:?}");
+
+        let stream = TcpStream::connect(path.address).await.unwrap();
+        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::connect("c:80").body(()).unwrap();
+        let (response, _send) = client.ready().await.unwrap().send_request(request, false).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!((response.status(), response.headers().get("content-length")), (StatusCode::OK, None));
+        let mut body = response.into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "hello", "{way:?}");
+    }
+}

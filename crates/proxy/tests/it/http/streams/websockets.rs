@@ -1,13 +1,16 @@
 //! WebSockets of HTTP/2 clients (RFC 8441), to applications of both versions.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use h2::Reason;
 use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tulle_model::snapshot::AppProtocol;
+use tulle_proxy::Security;
 
 use super::super::apps::{read_head, script};
 use super::super::mesh::{WAYS, path};
@@ -25,14 +28,20 @@ fn websocket() -> Request<()> {
 
 type Opened = (Response<h2::RecvStream>, h2::SendStream<Bytes>);
 
-async fn open(address: SocketAddr) -> Opened {
-    let mut client = connect(address).await;
+/// A client that has heard that WebSockets are taken.
+async fn extended(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
+    let client = connect(address).await;
     let waited = async {
         while !client.is_extended_connect_protocol_enabled() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
     timeout(SOON, waited).await.unwrap();
+    client
+}
+
+async fn open(address: SocketAddr) -> Opened {
+    let mut client = extended(address).await;
     let (response, body) = client.send_request(websocket(), false).unwrap();
     (timeout(SOON, response).await.unwrap().unwrap(), body)
 }
@@ -114,6 +123,125 @@ async fn a_websocket_goes_to_an_application_of_http2_in_http2() {
                 rest.push_str(std::str::from_utf8(&data.unwrap()).unwrap());
             }
             assert_eq!(rest, "bye", "{way:?} {protocol:?}");
+        }
+    }
+}
+
+/// With what `x-reset` says: before the answer, or when the client has said something.
+#[tokio::test]
+async fn an_applications_reset_of_a_websocket_keeps_its_code() {
+    for way in WAYS {
+        let app = App::start(|request: Asked, mut respond: Respond| async move {
+            let said = request.headers()["x-reset"].to_str().unwrap().to_owned();
+            let (when, code) = said.split_once(' ').unwrap();
+            let code = Reason::from(code.parse::<u32>().unwrap());
+            if when == "before" {
+                return respond.send_reset(code);
+            }
+            let mut to = respond.send_response(Response::new(()), false).unwrap();
+            let _ = request.into_body().data().await;
+            to.send_reset(code);
+        })
+        .await;
+        let path = path(way, AppProtocol::Http2, app.address).await;
+        let mut client = extended(path.address).await;
+        let mut failures = 0;
+        for code in [2, 7, 8, 11, 0x99] {
+            for when in ["before", "after"] {
+                let mut request = websocket();
+                request.headers_mut().insert("x-reset", format!("{when} {code}").parse().unwrap());
+                let (response, mut to) = client.send_request(request, false).unwrap();
+                let mut answer = timeout(SOON, response).await.unwrap();
+                let error = match &mut answer {
+                    Err(error) => error.reason(),
+                    Ok(response) => {
+                        to.send_data("hi".into(), false).unwrap();
+                        timeout(SOON, response.body_mut().data())
+                            .await
+                            .unwrap()
+                            .unwrap()
+                            .unwrap_err()
+                            .reason()
+                    }
+                };
+                assert_eq!(error, Some(Reason::from(code)), "{way:?} {when}");
+                assert_eq!(answer.is_err(), when == "before", "{way:?} {code}");
+                failures += u64::from(when == "before");
+            }
+        }
+        let edge = path.near.edge_with("c", 2 * failures).await;
+        assert_eq!((edge.failures, edge.refused), (failures, 0), "{way:?}");
+        assert_ne!(edge.security, Security::Unsent, "{way:?}: the application has seen it");
+        assert!(path.near.proxy().edges().iter().all(|edge| edge.security != Security::Unsent), "{way:?}");
+    }
+}
+
+/// The application hears of the client's code, too.
+#[tokio::test]
+async fn a_clients_reset_of_a_websocket_keeps_its_code() {
+    for way in WAYS {
+        let (sender, mut codes) = mpsc::unbounded_channel();
+        let app = App::start(move |_request: Asked, mut respond: Respond| {
+            let sender = sender.clone();
+            async move {
+                let mut to = respond.send_response(Response::new(()), false).unwrap();
+                let _ = sender.send(poll_fn(|cx| to.poll_reset(cx)).await.unwrap());
+            }
+        })
+        .await;
+        let path = path(way, AppProtocol::Http2, app.address).await;
+        for code in [2, 8, 0x99] {
+            let (_response, mut to) = open(path.address).await;
+            to.send_reset(Reason::from(code));
+            let told = timeout(SOON, codes.recv()).await.unwrap().unwrap();
+            assert_eq!(told, Reason::from(code), "{way:?}");
+        }
+    }
+}
+
+/// What passes after CONNECT is no body: one that is announced is the client's mistake, and none is needless.
+#[tokio::test]
+async fn a_websocket_announces_no_body() {
+    for way in WAYS {
+        let old = script(|mut stream| async move {
+            let head = read_head(&mut stream).await;
+            assert!(!head.contains("content-length"), "{head}");
+            let answer =
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let mut said = [0; 2];
+            stream.read_exact(&mut said).await.unwrap();
+            stream.write_all(&said).await.unwrap();
+        })
+        .await;
+        let new = App::start(|request: Asked, mut respond: Respond| async move {
+            assert!(!request.headers().contains_key("content-length"));
+            let mut to = respond.send_response(Response::new(()), false).unwrap();
+            let said = request.into_body().data().await.unwrap().unwrap();
+            to.send_data(said, true).unwrap();
+        })
+        .await;
+        for (protocol, app) in [(AppProtocol::Http1, old), (AppProtocol::Http2, new.address)] {
+            let path = path(way, protocol, app).await;
+            let mut client = extended(path.address).await;
+            for (length, status) in [("0", 200), ("5", 400), ("00", 200)] {
+                let mut request = websocket();
+                request.headers_mut().insert("content-length", length.parse().unwrap());
+                let (response, mut to) = client.send_request(request, false).unwrap();
+                let response = timeout(SOON, response).await.unwrap().unwrap();
+                assert_eq!(response.status(), status, "{way:?} {protocol:?} {length}");
+                if status == 200 {
+                    to.send_data("hi".into(), false).unwrap();
+                    let said = timeout(SOON, response.into_body().data()).await.unwrap().unwrap().unwrap();
+                    assert_eq!(said, "hi", "{way:?} {protocol:?} {length}");
+                }
+            }
+            let rows = path.near.proxy().edges();
+            assert_eq!(
+                rows.iter().map(|edge| edge.failures).sum::<u64>(),
+                0,
+                "{way:?} {protocol:?}: {rows:?}"
+            );
         }
     }
 }
