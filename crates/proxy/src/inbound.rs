@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tulle_model::identity::SpiffeId;
@@ -112,6 +112,10 @@ async fn pass(
     }
     let mut in_flight = Some(in_flight);
     let messages = may_break_after_a_message(version, &head.headers, &response).then(Messages::default);
+    if messages.is_some() {
+        // It would be a lie where the answer breaks, and gRPC has no use for it.
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
     response.body_mut().observe_as(messages, move |event| {
         if !matches!(event, Event::Data(_) | Event::Trailers(_)) {
             in_flight.take();

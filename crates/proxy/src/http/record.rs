@@ -12,6 +12,7 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Response, Version};
 use tokio::time::Instant;
@@ -21,7 +22,7 @@ use crate::Security;
 use crate::endpoints::LoadGuard;
 use crate::http::body::{Body, Event};
 use crate::http::fault;
-use crate::http::grpc::Messages;
+use crate::http::grpc::{self, Messages};
 use crate::http::headers;
 use crate::http::reply::{Reason, grpc_failure};
 use crate::http::server::Connection;
@@ -244,6 +245,12 @@ impl Record {
             && outcome.security != Security::SameNode
             && headers::is_grpc(response.headers()))
         .then(Messages::default);
+        if messages.is_some() {
+            // It would be a lie where the answer breaks, and gRPC has no use for it.
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
+        // The status of a gRPC call; one that ends without is a failure to its client, whatever HTTP says.
+        let mut missing = is_grpc && status.is_success() && !response.headers().contains_key(grpc::STATUS);
         let mut state = Some((self.log, outcome));
         let mut received = 0;
         response.body_mut().observe_as(messages, move |event| match event {
@@ -252,7 +259,9 @@ impl Record {
                 edge.received(bytes as u64);
             }
             Event::Trailers(trailers) if is_grpc => {
-                if verdict == Verdict::Success && grpc_failure(trailers).unwrap_or(false) {
+                let failed = grpc_failure(trailers);
+                missing &= failed.is_none();
+                if verdict == Verdict::Success && failed.unwrap_or(false) {
                     verdict = Verdict::Failure;
                 }
             }
@@ -265,6 +274,7 @@ impl Record {
                         Verdict::Refused
                     }
                     (Event::Broken(_), Verdict::Success) => Verdict::Failure,
+                    (Event::End, Verdict::Success) if missing => Verdict::Failure,
                     (_, verdict) => verdict,
                 };
                 edge.request(Some(status.as_u16()), verdict, latency);

@@ -333,12 +333,17 @@ impl Core {
         self.unsent -= stream.discard_unsent();
         stream.wake_sender();
         stream.wake_receiver();
-        let unread: usize = stream.data.iter().map(Bytes::len).sum();
-        stream.data.clear();
-        stream.took(unread);
+        let mut unread: usize = stream.data.iter().map(Bytes::len).sum();
         if unread > 0 {
             // Whoever still reads must not take what came before for all of it.
             stream.receiving = Way::Open;
+        }
+        if matches!(why, Reset::Malformed(_)) && stream.receiver_held {
+            // What came before the mistake can still be read.
+            unread = 0;
+        } else {
+            stream.data.clear();
+            stream.took(unread);
         }
         frame::number(&mut self.out.bytes, kind::RST_STREAM, id, reason.0);
         if cut {

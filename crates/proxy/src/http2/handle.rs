@@ -205,7 +205,7 @@ impl Sender {
     pub(super) fn break_off(&mut self, error: &(dyn std::error::Error + 'static)) -> Error {
         let mut core = self.handle.0.borrow_mut();
         let code = given_up::code_for(error, core.server);
-        core.reset(self.id, code);
+        core.break_off(self.id, code);
         Error::ResetHere(code)
     }
 

@@ -86,6 +86,18 @@ impl Core {
         Ok(())
     }
 
+    /// Resets a stream because what was to be sent on it broke. A server sends what came before: so much of an answer
+    /// is the client's.
+    pub(super) fn break_off(&mut self, id: u32, code: Reason) {
+        match self.streams.get_mut(&id) {
+            Some(stream) if self.server && stream.unsent_length > 0 && !stream.is_closed() => {
+                stream.finish = Some(Finish::Reset(code));
+                stream.sending = Way::Ended;
+            }
+            _ => self.reset(id, code),
+        }
+    }
+
     fn write_trailers(&mut self, id: u32, trailers: &HeaderMap) {
         self.send_block(id, true, |encoder, out| fields::encode_headers(trailers, encoder, out));
     }
@@ -222,6 +234,10 @@ impl Core {
                     self.sent_end(id);
                 }
                 Finish::Trailers(trailers) => self.write_trailers(id, &trailers),
+                Finish::Reset(code) => {
+                    stream.sending = Way::Open;
+                    self.reset(id, code);
+                }
             }
             self.wake_driver();
         }

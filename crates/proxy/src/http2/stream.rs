@@ -43,6 +43,8 @@ const STEP: usize = 16 << 10;
 pub(super) enum Finish {
     End,
     Trailers(Box<HeaderMap>),
+    /// What was to be sent broke after that.
+    Reset(Reason),
 }
 
 pub(super) struct Stream {

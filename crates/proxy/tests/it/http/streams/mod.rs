@@ -116,3 +116,16 @@ async fn see(response: h2::client::ResponseFuture, mut begun: impl FnMut()) -> S
     }
     seen
 }
+
+/// A frame of HTTP/2 on stream 1, or of the connection where it is SETTINGS.
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = (payload.len() as u32).to_be_bytes();
+    let mut frame = vec![a, b, c, kind, flags, 0, 0, 0, u8::from(kind != 4)];
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+    fluke_hpack::Encoder::new().encode(fields)
+}

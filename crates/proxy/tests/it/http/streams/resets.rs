@@ -1,18 +1,19 @@
 //! How broken answers and given-up requests end.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use h2::Reason;
 use http::{Request, Response};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tulle_model::snapshot::AppProtocol;
 
 use super::super::apps::{exchange, read_head, script};
 use super::super::mesh::{WAYS, Way, path};
-use super::{App, Asked, End, Respond, SOON, connect, see};
+use super::{App, Asked, End, Respond, SOON, block, connect, frame, see};
 
 /// A message of gRPC, whole.
 const MESSAGE: &str = "\0\0\0\0\x04part";
@@ -243,6 +244,115 @@ async fn a_clients_own_code_reaches_the_application() {
                 body.send_reset(Reason::from(code));
                 assert_eq!(next().await, Some(Reason::from(code)), "{way:?} {to} {ended}");
             }
+        }
+    }
+}
+
+/// What an application of HTTP/2 says in one write, after its SETTINGS.
+async fn says(out: Vec<u8>) -> SocketAddr {
+    script(move |mut stream| {
+        let out = out.clone();
+        async move {
+            let mut preface = [0; 24];
+            stream.read_exact(&mut preface).await.unwrap();
+            stream.write_all(&frame(4, 0, &[])[..]).await.unwrap();
+            let mut head = [0; 9];
+            while stream.read_exact(&mut head).await.is_ok() {
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
+                if head[3] == 1 {
+                    stream.write_all(&out).await.unwrap();
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// A message that came before the mistake reaches the client, however large, and what it ends with says that it broke.
+#[tokio::test]
+async fn what_came_before_a_mistake_is_passed_on() {
+    let mistakes = [
+        ("a pseudo header in trailers", frame(1, 5, &block(&[(":status", "200")]))),
+        ("trailers that do not end", frame(1, 4, &block(&[("x", "y")]))),
+        ("a reset", frame(3, 0, &[0, 0, 0, 0x0b])),
+    ];
+    for way in WAYS {
+        for (what, mistake) in &mistakes {
+            for (grpc, pieces) in [(false, 1), (true, 1), (false, 20), (true, 20)] {
+                let kind = if grpc { "application/grpc" } else { "text/plain" };
+                let mut out = frame(1, 4, &block(&[(":status", "200"), ("content-type", kind)]));
+                let mut sent = String::new();
+                for _ in 0..pieces {
+                    let message = format!("\0\0\0\x20\0{}", "x".repeat(8 << 10));
+                    out.extend(frame(0, 0, message.as_bytes()));
+                    sent.push_str(&message);
+                }
+                out.extend(mistake);
+                let path = path(way, AppProtocol::Http2, says(out).await).await;
+                let sent_request =
+                    connect(path.address).await.send_request(request("/", grpc), true).unwrap();
+                let seen = see(sent_request.0, || {}).await;
+                let told =
+                    format!("{way:?} {what} {kind} {pieces}: {:?} after {}", seen.end, seen.data.len());
+                assert!(seen.status == Some(200) && seen.data == sent, "{told}");
+                match (grpc, *what) {
+                    (_, "a reset") => assert_eq!(seen.end, End::Reset(Reason::ENHANCE_YOUR_CALM), "{told}"),
+                    (true, _) => assert!(unavailable(&seen.end), "{told}"),
+                    (false, _) => assert_eq!(seen.end, End::Reset(Reason::INTERNAL_ERROR), "{told}"),
+                }
+                assert_eq!(path.near.edge_with("c", 1).await.failures, 1, "{told}");
+            }
+        }
+    }
+}
+
+/// A length that the answer does not keep would make the status malformed that takes the place of the rest.
+#[tokio::test]
+async fn a_call_of_grpc_that_breaks_has_no_length() {
+    for way in WAYS {
+        let head = [(":status", "200"), ("content-type", "application/grpc"), ("content-length", "100")];
+        let mut out = frame(1, 4, &block(&head));
+        out.extend(frame(0, 0, MESSAGE.as_bytes()));
+        out.extend(frame(1, 5, &block(&[(":status", "200")])));
+        let path = path(way, AppProtocol::Http2, says(out).await).await;
+        let (response, _) = connect(path.address).await.send_request(request("/", true), true).unwrap();
+        let seen = see(response, || {}).await;
+        assert!(seen.data == MESSAGE && unavailable(&seen.end), "{way:?}: {seen:?}");
+    }
+}
+
+/// A client of gRPC makes a failure of an answer without a status (UNKNOWN), and so do we.
+#[tokio::test]
+async fn a_call_of_grpc_that_ends_without_a_status_has_failed() {
+    let head = |more: &[(&str, &str)]| {
+        let fields = [&[(":status", "200"), ("content-type", "application/grpc")], more].concat();
+        block(&fields)
+    };
+    let message = frame(0, 0, MESSAGE.as_bytes());
+    for (what, out, failed) in [
+        ("no trailers", [frame(1, 4, &head(&[])), frame(0, 1, MESSAGE.as_bytes())].concat(), true),
+        ("nothing at all", frame(1, 5, &head(&[])), true),
+        (
+            "other trailers",
+            [frame(1, 4, &head(&[])), message.clone(), frame(1, 5, &block(&[("x", "y")]))].concat(),
+            true,
+        ),
+        (
+            "a status",
+            [frame(1, 4, &head(&[])), message, frame(1, 5, &block(&[("grpc-status", "0")]))].concat(),
+            false,
+        ),
+        ("a status in the head", frame(1, 5, &head(&[("grpc-status", "0")])), false),
+        ("a status that is the caller's doing", frame(1, 5, &head(&[("grpc-status", "5")])), false),
+        ("404", frame(1, 5, &block(&[(":status", "404")])), false),
+    ] {
+        for way in WAYS {
+            let path = path(way, AppProtocol::Http2, says(out.clone()).await).await;
+            let (response, _) = connect(path.address).await.send_request(request("/", true), true).unwrap();
+            see(response, || {}).await;
+            let edge = path.near.edge_with("c", 1).await;
+            assert_eq!(edge.failures, u64::from(failed), "{way:?} {what}");
         }
     }
 }

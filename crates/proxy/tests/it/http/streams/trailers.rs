@@ -9,7 +9,7 @@ use tulle_model::snapshot::AppProtocol;
 
 use super::super::apps::{exchange, read_head, script};
 use super::super::mesh::{WAYS, path};
-use super::{End, SOON, connect, see};
+use super::{End, SOON, block, connect, frame, see};
 
 /// About framing, routing, the connection, who asks, how it is to be understood or acted upon; and the mesh's own.
 const FORBIDDEN: [&str; 35] = [
@@ -52,18 +52,6 @@ const FORBIDDEN: [&str; 35] = [
 
 fn is_sum(trailers: &HeaderMap) -> bool {
     trailers.len() == 1 && trailers["x-sum"] == "42"
-}
-
-fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-    let [_, a, b, c] = (payload.len() as u32).to_be_bytes();
-    let mut frame = vec![a, b, c, kind, flags, 0, 0, 0, 1];
-    frame.extend_from_slice(payload);
-    frame
-}
-
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
-    fluke_hpack::Encoder::new().encode(fields)
 }
 
 /// An application of HTTP/2 that answers each first request of a connection with these trailers, in exact frames: no
