@@ -424,9 +424,8 @@ impl Core {
         let Ok(charge) = self.payer.another(cost) else { return self.shed(id, end, head) };
         let mut stream = Stream::new(self.peer.initial_window, self.windows.confirmed());
         (stream.charge, stream.head_cost) = (charge, cost);
-        stream.head_seen = true;
-        stream.is_head = head.method == http::Method::HEAD;
-        // What passes after CONNECT is no body (RFC 9110, section 9.3.6).
+        (stream.head_seen, stream.is_head) = (true, head.method == http::Method::HEAD);
+        // CONNECT has no body (RFC 9110, section 9.3.6).
         stream.length_left = length.filter(|_| head.method != http::Method::CONNECT);
         if end {
             stream.receiving = Way::Ended;

@@ -52,7 +52,7 @@ use crate::tcp::{Downstream, Reset};
 /// at once, its kernel would throw the answer away (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 16 << 20;
-/// What is left of a request's body that nobody read is skipped if it is there already, up to that.
+/// What is left of a request's body that nobody read is skipped, up to that, so that another request may follow.
 const SKIPPED: usize = 256 << 10;
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
@@ -271,7 +271,9 @@ async fn serve_request(
     if let Some(hand) = left {
         return Ok(Some(Last::Left(hand)));
     }
-    Ok((!kept || !body_over(client).await).then_some(Last::Answered))
+    // A client of HTTP/1.0 may be waiting for the end.
+    let over = (kept || asked.version == Version::HTTP_11) && body_over(client, kept).await;
+    Ok((!kept || !over).then_some(Last::Answered))
 }
 
 /// Waits for the next request. An idle connection ends with the worker, or after a long time; one whose
@@ -364,11 +366,12 @@ async fn refuse_slow(cx: &Rc<Connection>, client: &RefCell<Client>) -> Result<La
     Ok(Last::Gone)
 }
 
-/// Waits until the body of the request that was answered is read. `false`: it never will be.
-async fn body_over(client: &RefCell<Client>) -> bool {
+/// Waits until the body of the request that was answered is read. `false`: it never will be. `kept`: the client was
+/// told that another request may follow, so that what is left of this one is skipped.
+async fn body_over(client: &RefCell<Client>, kept: bool) -> bool {
+    let mut skipped = 0;
     poll_fn(|cx| {
         let client = &mut *client.borrow_mut();
-        let mut skipped = 0;
         loop {
             let decoder = match &mut client.receiving {
                 Receiving::Over => return Poll::Ready(true),
@@ -377,12 +380,20 @@ async fn body_over(client: &RefCell<Client>) -> bool {
                     client.park(cx);
                     return Poll::Pending;
                 }
-                Receiving::Left(decoder) => decoder,
+                Receiving::Left(decoder) if kept => decoder,
+                Receiving::Left(_) => return Poll::Ready(false),
             };
             match client.input.poll_body(cx, &mut client.io, decoder, &client.charge, |_| {}) {
                 Poll::Ready(Ok(Decoded::Data(data))) if skipped < SKIPPED => skipped += data.len(),
-                Poll::Ready(Ok(Decoded::End | Decoded::Trailers(_))) => client.receiving = Receiving::Over,
-                Poll::Ready(_) | Poll::Pending => return Poll::Ready(false),
+                Poll::Ready(Ok(Decoded::End | Decoded::Trailers(_))) => {
+                    client.reading.rest();
+                    client.receiving = Receiving::Over;
+                }
+                Poll::Ready(_) => return Poll::Ready(false),
+                Poll::Pending => {
+                    ready!(client.reading.poll(cx, &client.sweep, Stall::Body, skipped as u64));
+                    return Poll::Ready(false);
+                }
             }
         }
     })
@@ -546,14 +557,16 @@ impl Client {
         }
     }
 
-    /// Whether another request may follow the one that is being answered, as far as its body is concerned.
-    fn may_follow(&self) -> bool {
+    /// Whether another request may follow the one that is being answered, as far as its body is concerned. `final_word`:
+    /// who gives the answer seldom reads on.
+    fn may_follow(&self, final_word: bool) -> bool {
+        // Whether it sends a body that it was not asked for is the client's choice.
+        let asked = self.expectation.is_none();
         match &self.receiving {
             Receiving::Over => true,
-            // Whether it sends its body, which it was not asked for, is the client's choice.
-            Receiving::Reader(_) => self.expectation.is_none(),
-            Receiving::Left(decoder) => {
-                self.expectation.is_none() && decoder.left().is_some_and(|left| left <= SKIPPED as u64)
+            Receiving::Reader(_) if !final_word => asked,
+            Receiving::Reader(decoder) | Receiving::Left(decoder) => {
+                asked && decoder.left().is_some_and(|left| left <= SKIPPED as u64)
             }
             Receiving::Broken | Receiving::Malformed => false,
         }

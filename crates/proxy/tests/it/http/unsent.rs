@@ -294,3 +294,48 @@ async fn a_body_that_was_not_asked_for_is_not_missed() {
         assert_eq!(path.near.metric("tulle_stalls_total", &[]), 0, "{way:?} {closes}");
     }
 }
+
+/// An answer that comes before the body has been read: the client is told whether it may go on, and that holds.
+#[tokio::test]
+async fn who_is_answered_early_is_told_whether_the_connection_stays() {
+    for (way, close) in WAYS.into_iter().flat_map(|way| [(way, ""), (way, "connection: close\r\n")]) {
+        let app = apps::script(move |mut io| async move {
+            while read_head(&mut io).await.contains("POST") {
+                let answer = format!("HTTP/1.1 413 No\r\n{close}content-length: 2\r\n\r\nno");
+                io.write_all(answer.as_bytes()).await.unwrap();
+                if !close.is_empty() {
+                    break;
+                }
+            }
+            // It takes no more, and does not end before it is left.
+            let _ = io.shutdown().await;
+            sleep(SHORT).await;
+        })
+        .await;
+        let path = impatient(way, app).await;
+        for (framing, part, stays) in [
+            ("content-length: 100000000", "abc", false),
+            ("transfer-encoding: chunked", "3\r\nabc\r\n", false),
+            ("content-length: 6", "abc", true),
+        ] {
+            let mut client = TcpStream::connect(path.address).await.unwrap();
+            let request = format!("POST / HTTP/1.1\r\nhost: c\r\n{framing}\r\n\r\n{part}");
+            client.write_all(request.as_bytes()).await.unwrap();
+            let head = read_head(&mut client).await;
+            let what = format!("{way:?} {close:?} {framing}: {head}");
+            assert!(head.starts_with("HTTP/1.1 413 "), "{what}");
+            assert_eq!(head.contains("connection: close"), !stays, "{what}");
+            let mut body = [0; 2];
+            client.read_exact(&mut body).await.unwrap();
+            if stays {
+                // What is left of the body may take its time.
+                sleep(SHORT / 2).await;
+                client.write_all(request.replacen("POST", "abcPOST", 1).as_bytes()).await.unwrap();
+                assert!(read_head(&mut client).await.starts_with("HTTP/1.1 413 "), "{what}");
+            } else {
+                let ended = timeout(SOON, client.read(&mut [0])).await.expect("it ends");
+                assert!(!ended.is_ok_and(|read| read > 0), "{what}");
+            }
+        }
+    }
+}

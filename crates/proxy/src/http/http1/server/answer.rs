@@ -46,13 +46,15 @@ pub(super) async fn write(
     last: bool,
 ) -> Result<bool, Gone> {
     let (head, mut body) = response.into_parts();
+    // Whoever has said all of it, or no, seldom reads on.
+    let final_word = body.whole_length().is_some() || !head.status.is_success();
     let exact = body.size_hint().exact();
     let announced = Announced::of_response(&asked.method, asked.version, head.status, &head.headers, exact);
     let mut sending = announced.sending;
     let mut keep = asked.keep && !last && sending != Sending::UntilClose;
     {
         let client = &mut *client.borrow_mut();
-        keep &= client.may_follow();
+        keep &= client.may_follow(final_word);
         if let Some(expectation) = &mut client.expectation {
             expectation.answered = true;
         }
