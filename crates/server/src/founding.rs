@@ -459,8 +459,7 @@ mod tests {
         let open = |of: &(PathBuf, PathBuf, String), roots: &[&str]| {
             authority(folder.path(), Some((&of.0, &of.1, &bundle(roots))))
         };
-        let (store, state) =
-            (Store::in_memory().unwrap(), State { folder: folder.path().to_owned(), mark: None });
+        let (store, state) = (Store::in_memory(), State { folder: folder.path().to_owned(), mark: None });
         let owner = Owner::of(&open(&old, &[&old.2]));
         // As an older server kept it.
         let kept = serde_json::json!({ "root": owner.root, "trustDomain": owner.trust_domain });
@@ -488,7 +487,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let authority = authority(folder.path(), None);
             let state = State { folder: folder.path().to_owned(), mark: None };
-            let store = Store::in_memory().unwrap();
+            let store = Store::in_memory();
             store.put(key, "{}", Precondition::Absent).await.unwrap();
             let checked = state.check_owner(&store, &authority).await;
             assert_eq!(checked.is_ok(), held, "{key}: {checked:?}");
@@ -500,7 +499,7 @@ mod tests {
     async fn a_store_keeps_its_trust_domain() {
         let folder = tempfile::tempdir().unwrap();
         let state = State { folder: folder.path().to_owned(), mark: None };
-        let store = Store::in_memory().unwrap();
+        let store = Store::in_memory();
         let check = async |domain: &str| state.check_domain(&store, &TrustDomain::new(domain).unwrap()).await;
         check("other.local").await.unwrap();
         let owner = Owner { root: "00".to_owned(), roots: Vec::new(), trust_domain: "mesh.local".to_owned() };

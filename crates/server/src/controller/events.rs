@@ -239,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_happens_again_is_counted() {
-        let objects = Objects::open(crate::store::Store::in_memory().unwrap()).await.unwrap();
+        let objects = Objects::open(crate::store::Store::in_memory()).await.unwrap();
         let events = Events::new(objects.clone());
         let of = |reason, severity| About {
             kind: KindId::Workload.kind(),

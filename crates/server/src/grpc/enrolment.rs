@@ -482,7 +482,7 @@ mod tests {
     #[tokio::test]
     async fn a_token_works_once_in_time_for_its_mesh_and_node() {
         let now = SystemTime::now();
-        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        let enrolment = Enrolment::new(Store::in_memory(), "f00d".to_owned());
         let token = enrolment.create_token(request(&["shop/cart"]), now).await.unwrap().text;
         let late =
             enrolment.check(&token, "n1", now + Duration::from_secs(60)).await.unwrap_err().to_string();
@@ -537,7 +537,7 @@ mod tests {
     #[tokio::test]
     async fn a_clock_that_was_years_ahead_keeps_no_name_taken() {
         let now = SystemTime::now();
-        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        let enrolment = Enrolment::new(Store::in_memory(), "f00d".to_owned());
         let ahead = now + Duration::from_secs(3 * 365 * 24 * 3600);
         let token = enrolment.create_token(request(&["*"]), ahead).await.unwrap().text;
         let admission = enrolment.check(&token, "n1", ahead).await.unwrap();
@@ -552,7 +552,7 @@ mod tests {
     #[tokio::test]
     async fn tokens_are_listed_until_they_are_used_revoked_or_expired() {
         let now = SystemTime::now();
-        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        let enrolment = Enrolment::new(Store::in_memory(), "f00d".to_owned());
         let used = enrolment.create_token(request(&["*"]), now).await.unwrap().text;
         let second = now + Duration::from_secs(1);
         let named = TokenRequest { node: Some("n1".to_owned()), ..request(&["shop/cart"]) };
@@ -584,7 +584,7 @@ mod tests {
     #[tokio::test]
     async fn expired_tokens_are_swept_and_bad_requests_refused() {
         let now = SystemTime::now();
-        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        let enrolment = Enrolment::new(Store::in_memory(), "f00d".to_owned());
         enrolment.create_token(request(&["*"]), now).await.unwrap();
         assert_eq!(enrolment.sweep(now).await.unwrap(), 1);
         assert_eq!(enrolment.sweep(now + Duration::from_secs(61)).await.unwrap(), 0);
@@ -596,7 +596,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_token_may_ask_for_is_bounded() {
         let now = SystemTime::now();
-        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        let enrolment = Enrolment::new(Store::in_memory(), "f00d".to_owned());
         let day = Duration::from_secs(24 * 3600);
         let identities = |count| vec!["shop/cart".to_owned(); count];
         for (count, ttl, good) in [
@@ -616,7 +616,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_is_revoked_takes_the_tokens_that_name_it_along() {
         let now = SystemTime::now();
-        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        let enrolment = Enrolment::new(Store::in_memory(), "f00d".to_owned());
         let make = async |node: Option<&str>| {
             let request = TokenRequest { node: node.map(str::to_owned), ..request(&["*"]) };
             enrolment.create_token(request, now).await.unwrap().text
@@ -644,7 +644,7 @@ mod tests {
     #[tokio::test]
     async fn a_note_is_kept_beside_another_and_not_of_a_node_that_was_revoked_meanwhile() {
         let now = SystemTime::now();
-        let enrolment = Enrolment::new(Store::in_memory().unwrap(), "f00d".to_owned());
+        let enrolment = Enrolment::new(Store::in_memory(), "f00d".to_owned());
         assert!(enrolment.certified("n1", 1, now).await.is_err(), "it never joined");
         let token = enrolment.create_token(request(&["*"]), now).await.unwrap().text;
         let admission = enrolment.check(&token, "n1", now).await.unwrap();

@@ -266,7 +266,7 @@ mod tests {
         let domain = TrustDomain::new("mesh.local").unwrap();
         let now = SystemTime::now();
         let authority = MeshAuthority::open(&home.join("ca"), master, &domain, None, true, now).unwrap();
-        let store = Store::in_memory().unwrap();
+        let store = Store::in_memory();
         let objects = Objects::open(store.clone()).await.unwrap();
         let enrolment = Enrolment::new(store, authority.root_fingerprint());
         let events = Events::new(objects.clone());

@@ -3,6 +3,9 @@
 //! The controller publishes; every stream has a set of *dirty* names (subscribed, and changed since
 //! it was last sent) and is woken when that grows. However fast things change, a slow node costs one
 //! entry for each name that it subscribes to, and gets the latest form of each.
+//!
+//! What each node has confirmed stays here, in the server that it is connected to. Only the sums of it are
+//! written ([`Publication::progress`]): each confirmation would be a write of the store.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

@@ -87,7 +87,8 @@ pub struct Page {
     pub revision: Option<u64>,
 }
 
-/// A change of an object, with its `resourceVersion` set to `revision`.
+/// A change of an object, with its `resourceVersion` set to `revision`; that of one that was deleted, to where a watch goes on
+/// after it.
 #[derive(Debug, Clone)]
 pub struct ObjectEvent {
     pub revision: u64,
@@ -246,7 +247,9 @@ impl ObjectWatch {
     pub async fn next(&mut self) -> Result<ObjectEvent, ObjectError> {
         loop {
             let event = self.watch.next().await?;
-            if let Some(event) = decode_event(&event, self.view)? {
+            // Whoever goes on from a deletion must not miss what else its transaction has deleted.
+            let gone_at = event.revision.min(self.watch.position());
+            if let Some(event) = decode_event(&event, gone_at, self.view)? {
                 return Ok(event);
             }
         }
@@ -257,7 +260,8 @@ impl ObjectWatch {
     pub async fn next_batch(&mut self, most: usize) -> Result<Vec<ObjectEvent>, ObjectError> {
         loop {
             let batch = self.watch.next_batch(most).await?;
-            let decoded = batch.iter().filter_map(|event| decode_event(event, self.view).transpose());
+            let decode = |event: &store::Event| decode_event(event, event.revision, self.view).transpose();
+            let decoded = batch.iter().filter_map(decode);
             let decoded: Vec<_> = decoded.collect::<Result<_, _>>()?;
             if !decoded.is_empty() {
                 return Ok(decoded);
@@ -271,14 +275,16 @@ impl ObjectWatch {
     }
 }
 
+/// What was there before is shown at the version `before_at`.
 fn decode_event(
     event: &store::Event,
+    before_at: u64,
     view: Option<&'static Kind>,
 ) -> Result<Option<ObjectEvent>, ObjectError> {
     let Some((kind, namespace, name)) = key::parse(&event.key) else { return Ok(None) };
     let kind = view.unwrap_or(kind);
-    let object = |bytes: &Option<bytes::Bytes>| -> Result<Option<Arc<Value>>, ObjectError> {
-        let decoded = bytes.as_ref().map(|bytes| decode_at(bytes, event.revision)).transpose()?;
+    let object = |bytes: &Option<bytes::Bytes>, at: u64| -> Result<Option<Arc<Value>>, ObjectError> {
+        let decoded = bytes.as_ref().map(|bytes| decode_at(bytes, at)).transpose()?;
         Ok(decoded.map(|object| Arc::new(present(kind, object))))
     };
     Ok(Some(ObjectEvent {
@@ -286,8 +292,8 @@ fn decode_event(
         kind,
         namespace: namespace.to_owned(),
         name: name.to_owned(),
-        object: object(&event.value)?,
-        previous: object(&event.previous)?,
+        object: object(&event.value, event.revision)?,
+        previous: object(&event.previous, before_at)?,
     }))
 }
 

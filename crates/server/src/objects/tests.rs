@@ -4,7 +4,7 @@ use tulle_model::registry::KindId;
 use super::*;
 
 pub(super) async fn objects() -> Objects {
-    Objects::open(Store::in_memory().unwrap()).await.unwrap()
+    Objects::open(Store::in_memory()).await.unwrap()
 }
 
 pub(super) fn service(name: &str, port: u16) -> Value {
@@ -163,6 +163,33 @@ async fn a_watch_shows_objects_before_and_after() {
     assert!(deleted.object.is_none());
     let previous = deleted.previous.unwrap();
     assert_eq!(metadata::text(&previous, "resourceVersion").unwrap(), deleted.revision.to_string());
+}
+
+#[tokio::test]
+async fn who_goes_on_within_a_transaction_misses_nothing_of_it() {
+    let objects = objects().await;
+    let kind = KindId::Service.kind();
+    objects.ensure_namespace("shop").await.unwrap();
+    for name in ["a", "b", "c"] {
+        objects.create(kind, "shop", service(name, 80), &options()).await.unwrap();
+    }
+    let begin = objects.revision().await.unwrap();
+    objects.delete(KindId::Namespace.kind(), "", "shop", &DeleteOptions::default()).await.unwrap();
+    let mut watch = objects.watch(kind, None, begin).await.unwrap();
+    let mut unseen: Vec<_> = ["a", "b", "c"].into();
+    while !unseen.is_empty() {
+        let gone = watch.next().await.unwrap();
+        unseen.retain(|name| *name != gone.name);
+        let version = metadata::resource_version(&gone.previous.unwrap()).unwrap().unwrap();
+        let mut again = objects.watch(kind, None, version).await.unwrap();
+        let mut missed = unseen.clone();
+        while !missed.is_empty() {
+            let next = tokio::time::timeout(std::time::Duration::from_secs(20), again.next()).await;
+            let gone = next.unwrap_or_else(|_| panic!("{missed:?} after {version}")).unwrap();
+            missed.retain(|name| *name != gone.name);
+        }
+    }
+    assert_eq!(watch.position(), objects.revision().await.unwrap());
 }
 
 #[tokio::test]

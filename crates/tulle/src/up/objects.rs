@@ -228,7 +228,7 @@ mod tests {
 
     async fn objects() -> Objects {
         let domain = TrustDomain::new("mesh.local").unwrap();
-        let objects = Objects::open(Store::in_memory().unwrap()).await.unwrap().of_mesh(&domain);
+        let objects = Objects::open(Store::in_memory()).await.unwrap().of_mesh(&domain);
         objects.ensure_mesh().await.unwrap();
         objects
     }

@@ -25,7 +25,7 @@ pub(in crate::fleet) type Answer = oneshot::Receiver<Result<(), Status>>;
 
 /// A server that has just started; the node `n1` has joined.
 async fn fleet() -> Arc<Fleet> {
-    let store = Store::in_memory().unwrap();
+    let store = Store::in_memory();
     let objects = Objects::open(store.clone()).await.unwrap();
     let enrolment = Enrolment::new(store, "f00d".to_owned());
     let now = SystemTime::now();

@@ -2,7 +2,7 @@ use super::*;
 use crate::store::Store;
 
 async fn objects() -> Objects {
-    Objects::open(Store::in_memory().unwrap()).await.unwrap()
+    Objects::open(Store::in_memory()).await.unwrap()
 }
 
 fn workload(name: &str, ready: bool, reason: &str) -> Workload {

@@ -14,7 +14,7 @@ fn by(manager: &str) -> WriteOptions {
 }
 
 async fn objects() -> Objects {
-    Objects::open(Store::in_memory().unwrap()).await.unwrap()
+    Objects::open(Store::in_memory()).await.unwrap()
 }
 
 async fn apply(objects: &Objects, manager: &str, config: Value, force: bool) -> Result<Value, ObjectError> {

@@ -18,7 +18,7 @@ const NAME: &str = "a";
 
 thread_local! {
     /// Never written to.
-    static OBJECTS: Objects = Objects { store: Store::in_memory().expect("a store is made"), trust_domain: None, swept: std::sync::Arc::default() };
+    static OBJECTS: Objects = Objects { store: Store::in_memory(), trust_domain: None, swept: std::sync::Arc::default() };
 }
 
 /// Changes of one object, each a line: a byte for its kind and one for its manager, then its body. The first line

@@ -113,8 +113,7 @@ impl Writer {
     }
 
     fn is_well(&self) -> bool {
-        let filled = self.inner.place.as_ref().is_none_or(|place| place.reserve.is_whole());
-        !self.held && self.low.is_none() && filled
+        !self.held && self.low.is_none() && self.inner.place.reserve.is_whole()
     }
 
     fn take(&mut self, mut batch: Vec<Request>) {
@@ -151,17 +150,11 @@ impl Writer {
         }
         let inner = self.inner.clone();
         let adds = batch.iter().any(|request| request.room() > 0);
-        let log = Log {
-            keep: if self.low.is_some() { 0 } else { LOG_KEPT },
-            free: inner.place.as_ref().map_or(u64::MAX, |place| place.reserve.free()),
-        };
-        if let Some(place) = &inner.place {
-            place.reserve.allow(!adds);
-        }
+        let log =
+            Log { keep: if self.low.is_some() { 0 } else { LOG_KEPT }, free: inner.place.reserve.free() };
+        inner.place.reserve.allow(!adds);
         let done = commit(&inner, batch, log);
-        if let Some(place) = &inner.place {
-            place.reserve.allow(true);
-        }
+        inner.place.reserve.allow(true);
         match done {
             Err(error) => self.fail(error),
             Ok(left) => {
@@ -176,7 +169,7 @@ impl Writer {
     /// Refuses what there is no room for, and returns the rest. Deleting needs none.
     fn admit(&mut self, batch: Vec<Request>) -> Vec<Request> {
         let inner = self.inner.clone();
-        let Some(place) = &inner.place else { return batch };
+        let place = &inner.place;
         let need: u64 = batch.iter().map(Request::room).sum();
         if need == 0 {
             return batch;
@@ -238,9 +231,7 @@ impl Writer {
             Ok(_) => {
                 self.compactable = 0;
                 #[cfg(test)]
-                if let Some(place) = &inner.place {
-                    place.reserve.faults.compactions.fetch_add(1, Ordering::AcqRel);
-                }
+                inner.place.reserve.faults.compactions.fetch_add(1, Ordering::AcqRel);
                 self.fill_reserve();
             }
             Err(error) => self.fail(error),
@@ -250,7 +241,7 @@ impl Writer {
     /// With what is free, as far as it goes.
     fn fill_reserve(&mut self) {
         let inner = self.inner.clone();
-        let Some(place) = &inner.place else { return };
+        let place = &inner.place;
         if place.reserve.is_whole() || !Retry::is_due(self.unfilled.as_ref()) {
             return;
         }
@@ -267,7 +258,10 @@ impl Writer {
     fn tend(&mut self) {
         self.get_over();
         let inner = self.inner.clone();
-        let (false, Some(place)) = (self.held, &inner.place) else { return };
+        let place = &inner.place;
+        if self.held {
+            return;
+        }
         self.fill_reserve();
         if self.low.is_some_and(|need| !has_room(place, need)) || !place.reserve.is_whole() {
             self.make_room();
@@ -294,7 +288,7 @@ impl Writer {
     /// After a failed write: the database takes no more of them, and is opened again for those who read.
     fn fail(&mut self, error: StoreError) {
         let inner = self.inner.clone();
-        let Some(place) = &inner.place else { return };
+        let place = &inner.place;
         tracing::debug!(%error, "a write to the store failed");
         self.has_trouble(error);
         self.held = true;
@@ -315,7 +309,7 @@ impl Writer {
     /// who read are told.
     fn reopen_for_reader(&mut self, generation: u64, error: StoreError) {
         let inner = self.inner.clone();
-        let Some(place) = &inner.place else { return };
+        let place = &inner.place;
         if !inner.is_generation(generation) {
             return;
         }
@@ -332,9 +326,9 @@ impl Writer {
     /// When a failure has been waited for long enough: writes may be tried again.
     fn get_over(&mut self) {
         let inner = self.inner.clone();
-        if let (true, Some(place)) = (self.held && Retry::is_due(self.failed.as_ref()), &inner.place) {
+        if self.held && Retry::is_due(self.failed.as_ref()) {
             let writable = inner.database.blocking_read().writable;
-            self.mend(place, !writable || inner.is_broken());
+            self.mend(&inner.place, !writable || inner.is_broken());
         }
     }
 

@@ -40,13 +40,6 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    pub(super) fn in_memory() -> Result<Self, StoreError> {
-        let backend = redb::backends::InMemoryBackend::new();
-        let database = Database::builder().create_with_backend(backend).map_err(StoreError::database)?;
-        commit::create_tables(&database)?;
-        Ok(Self { database, writable: true, retired: Arc::default() })
-    }
-
     fn on(disk: Disk, writable: bool) -> Result<Self, DatabaseError> {
         let retired = disk.retire();
         let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(disk)?;

@@ -1,151 +1,34 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use futures_util::FutureExt;
+use bytes::Bytes;
 
+use super::super::conformance::is_at_the_end;
+use super::super::{Precondition, Store};
 use super::*;
 
 pub(super) fn value(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-/// Whether there is nothing more to be read now.
-pub(super) async fn is_at_the_end(watch: &mut Watch) -> bool {
-    tokio::task::unconstrained(watch.next()).now_or_never().is_none()
-}
-
-fn keys(list: &List) -> Vec<&str> {
-    list.items.iter().map(|(key, _)| key.as_str()).collect()
-}
-
 #[tokio::test]
-async fn preconditions_hold() {
-    let store = Store::in_memory().unwrap();
-    assert_eq!(store.put("/a", value("1"), Precondition::Absent).await, Ok(1));
-    assert_eq!(
-        store.put("/a", value("2"), Precondition::Absent).await,
-        Err(StoreError::AlreadyExists("/a".to_owned()))
-    );
-    assert_eq!(store.put("/a", value("2"), Precondition::Revision(1)).await, Ok(2));
-    assert_eq!(
-        store.put("/a", value("3"), Precondition::Revision(1)).await,
-        Err(StoreError::Conflict { key: "/a".to_owned(), revision: 2 })
-    );
-    assert_eq!(
-        store.put("/b", value("3"), Precondition::Revision(1)).await,
-        Err(StoreError::NotFound("/b".to_owned()))
-    );
-    let stored = store.get("/a").await.unwrap().unwrap();
-    assert_eq!((stored.value, stored.revision, stored.create_revision), (value("2"), 2, 1));
-    let (revision, previous) = store.delete("/a", Precondition::Any).await.unwrap();
-    assert_eq!((revision, previous.value), (3, value("2")));
-    assert_eq!(store.delete("/a", Precondition::Any).await, Err(StoreError::NotFound("/a".to_owned())));
-    let changed = |key: &str| Err(StoreError::RequirementChanged(key.to_owned()));
-    assert_eq!(
-        store.put_requiring("/c", value("1"), Precondition::Any, Some(("/a", 2))).await,
-        changed("/a")
-    );
-    store.put("/b", value("1"), Precondition::Any).await.unwrap();
-    assert_eq!(
-        store.put_requiring("/c", value("1"), Precondition::Any, Some(("/b", 3))).await,
-        changed("/b")
-    );
-    store.put_requiring("/c", value("1"), Precondition::Any, Some(("/b", 4))).await.unwrap();
-    assert_eq!(store.revision().await.unwrap(), 5);
-}
-
-#[tokio::test]
-async fn lists_in_pages_as_of_one_revision() {
-    let store = Store::in_memory().unwrap();
-    for key in ["/x/a", "/x/b", "/x/c", "/x/d", "/y/a"] {
-        store.put(key, value("old"), Precondition::Any).await.unwrap();
-    }
-    let first = store.list("/x/", None, 2).await.unwrap();
-    assert_eq!((keys(&first), first.more, first.revision), (vec!["/x/a", "/x/b"], true, 5));
-    store.delete("/x/c", Precondition::Any).await.unwrap();
-    store.put("/x/d", value("new"), Precondition::Any).await.unwrap();
-    store.put("/x/ca", value("new"), Precondition::Any).await.unwrap();
-    store.put("/x/c", value("new"), Precondition::Any).await.unwrap();
-    store.delete("/x/d", Precondition::Any).await.unwrap();
-
-    let rest = store.list_at("/x/", Some("/x/b"), 10, first.revision).await.unwrap();
-    assert_eq!((keys(&rest), rest.more), (vec!["/x/c", "/x/d"], false));
-    assert!(rest.items.iter().all(|(_, stored)| stored.value == value("old") && stored.revision <= 5));
-    let page = store.list_at("/x/", Some("/x/b"), 1, first.revision).await.unwrap();
-    assert_eq!((keys(&page), page.more), (vec!["/x/c"], true));
-    assert_eq!(keys(&store.list("/x/", None, 10).await.unwrap()), ["/x/a", "/x/b", "/x/c", "/x/ca"]);
-
-    store.compact(store.revision().await.unwrap() - 1).await.unwrap();
-    assert!(matches!(store.list_at("/x/", None, 10, 5).await, Err(StoreError::Compacted { .. })));
-    assert!(matches!(store.list_at("/x/", None, 10, 99).await, Err(StoreError::Future { .. })));
-}
-
-#[tokio::test]
-async fn a_watch_misses_nothing_and_repeats_nothing() {
-    let store = Store::in_memory().unwrap();
-    for n in 0..500 {
-        store.put(&format!("/x/{n}"), value("1"), Precondition::Any).await.unwrap();
-    }
-    let mut watch = store.watch("/x/", 100).await.unwrap();
-    let writer = {
-        let store = store.clone();
-        tokio::spawn(async move {
-            for n in 0..1000 {
-                store.put(&format!("/x/{n}"), value("2"), Precondition::Any).await.unwrap();
-                store.put("/other", value("2"), Precondition::Any).await.unwrap();
-            }
-        })
-    };
-    let mut seen = Vec::new();
-    while seen.len() < 1400 {
-        seen.push(watch.next().await.unwrap());
-    }
-    writer.await.unwrap();
-    assert!(seen.is_sorted_by(|a, b| a.revision < b.revision));
-    assert_eq!(seen[0].revision, 101);
-    assert_eq!(seen[400].previous, Some(value("1")));
-    assert_eq!(seen.last().unwrap().key.as_ref(), "/x/999");
-    assert!(is_at_the_end(&mut watch).await);
-    assert_eq!(watch.position(), 2500);
-}
-
-#[tokio::test]
-async fn a_watch_that_lags_reads_on_from_the_log_until_that_is_compacted() {
-    let store = Store::in_memory().unwrap();
-    let mut watch = store.watch("/", 0).await.unwrap();
+async fn a_watch_that_lags_reads_on_from_the_log_until_that_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::create(&folder.path().join("store.redb"), "/owner", b"").unwrap();
+    let put = async |n: usize| store.put(&format!("/{n}"), value("1"), Precondition::Any).await.unwrap();
+    let mut watch = store.watch("/", 1).await.unwrap();
     for n in 0..(2 * WATCH_BUFFER) {
-        store.put(&format!("/{n}"), value("1"), Precondition::Any).await.unwrap();
+        put(n).await;
     }
     for n in 0..100 {
         assert_eq!(watch.next().await.unwrap().key.as_ref(), format!("/{n}"));
     }
-    let mut late = store.watch("/", 10).await.unwrap();
-    assert_eq!(late.next().await.unwrap().revision, 11);
     let mut stuck = store.watch("/", store.revision().await.unwrap()).await.unwrap();
     for n in 0..(2 * WATCH_BUFFER) {
-        store.put(&format!("/{n}"), value("2"), Precondition::Any).await.unwrap();
+        put(n).await;
     }
     store.compact(store.revision().await.unwrap()).await.unwrap();
-    assert!(matches!(store.watch("/", 10).await, Err(StoreError::Compacted { .. })));
     assert!(matches!(stuck.next().await, Err(StoreError::Compacted { .. })));
-    assert!(matches!(store.watch("/", 10_000).await, Err(StoreError::Future { .. })));
-}
-
-#[tokio::test]
-async fn deletes_a_key_with_all_under_its_prefixes_at_once() {
-    let store = Store::in_memory().unwrap();
-    for key in ["/ns/a", "/svc/a/x", "/svc/a/y", "/svc/ab/x"] {
-        store.put(key, value("1"), Precondition::Any).await.unwrap();
-    }
-    let mut watch = store.watch("/", store.revision().await.unwrap()).await.unwrap();
-    let (revision, _) =
-        store.delete_with("/ns/a", Precondition::Any, vec!["/svc/a/".to_owned()]).await.unwrap();
-    assert_eq!(revision, 7);
-    assert_eq!(keys(&store.list("/", None, 10).await.unwrap()), ["/svc/ab/x"]);
-    for key in ["/svc/a/x", "/svc/a/y", "/ns/a"] {
-        let event = watch.next().await.unwrap();
-        assert_eq!((event.key.as_ref(), event.value), (key, None));
-    }
 }
 
 #[test]
@@ -178,7 +61,7 @@ fn kill_9_loses_no_acknowledged_write() {
     let mut acknowledged = 0;
     for round in 1..=3 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", "store::tests::kill_9_loses_no_acknowledged_write"])
+            .args(["--exact", "--nocapture", "store::embedded::tests::kill_9_loses_no_acknowledged_write"])
             .env(CHILD, &path)
             .stdout(Stdio::piped())
             .spawn()

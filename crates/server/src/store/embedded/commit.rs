@@ -8,10 +8,10 @@ use bytes::Bytes;
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
+use super::super::transaction::{Operation, Write};
 use super::read::stored;
 use super::{
-    COMPACTED, Event, Inner, KV, LOG, LOG_KEPT, LogRow, META, Precondition, REVISION, Row, StoreError,
-    Written, prefix_end,
+    COMPACTED, Event, Inner, KV, LOG, LOG_KEPT, LogRow, META, REVISION, Row, StoreError, Written, prefix_end,
 };
 
 /// The room that a commit may need: in all, for each write, and for each byte of a value (it is kept as
@@ -22,23 +22,27 @@ const ROOM_OF_A_BYTE: u64 = 6;
 
 pub(super) enum Request {
     Write {
-        key: String,
-        precondition: Precondition,
-        operation: Operation,
+        write: Write,
         reply: oneshot::Sender<Result<Written, StoreError>>,
     },
     /// What is before a revision is forgotten.
-    Compact { revision: u64, reply: oneshot::Sender<Result<(), StoreError>> },
+    Compact {
+        revision: u64,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    },
     /// A reader has met an error of the file: the database has to be opened again, if that is still the
     /// one that was opened as number `generation`.
-    Reopen { generation: u64, error: StoreError },
+    Reopen {
+        generation: u64,
+        error: StoreError,
+    },
 }
 
 impl Request {
     /// How many bytes it writes.
     pub(super) fn size(&self) -> usize {
         match self {
-            Self::Write { operation: Operation::Put { value, .. }, .. } => value.len(),
+            Self::Write { write: Write { operation: Operation::Put { value, .. }, .. }, .. } => value.len(),
             _ => 0,
         }
     }
@@ -46,7 +50,7 @@ impl Request {
     /// The room that it needs, in bytes; none where it makes the store smaller.
     pub(super) fn room(&self) -> u64 {
         match self {
-            Self::Write { operation: Operation::Put { value, .. }, .. } => {
+            Self::Write { write: Write { operation: Operation::Put { value, .. }, .. }, .. } => {
                 ROOM_OF_A_WRITE + ROOM_OF_A_BYTE * value.len() as u64
             }
             _ => 0,
@@ -61,19 +65,6 @@ impl Request {
             Self::Reopen { .. } => {}
         }
     }
-}
-
-pub(super) enum Operation {
-    Put {
-        value: Bytes,
-        /// Another key, and the revision of its last write.
-        required: Option<(String, u64)>,
-        /// Whether that key is deleted with it.
-        consume: bool,
-    },
-    Delete {
-        prefixes: Vec<String>,
-    },
 }
 
 /// How much of the log a commit may leave.
@@ -198,8 +189,8 @@ fn apply(
             continue;
         }
         match request {
-            Request::Write { key, precondition, operation, reply } => {
-                let result = tables.write(&key, precondition, operation, events);
+            Request::Write { write, reply } => {
+                let result = tables.write(write, events);
                 // What failed may be half done: only a precondition is checked before anything is.
                 failure = result.as_ref().err().filter(|error| !error.is_precondition()).cloned();
                 answers.push(Answer::Write(reply, result));
@@ -238,22 +229,11 @@ impl<'t> Tables<'t> {
         Ok(Self { kv, log, meta, revision, compacted, log_room: u64::MAX, logged: 0 })
     }
 
-    fn write(
-        &mut self,
-        key: &str,
-        precondition: Precondition,
-        operation: Operation,
-        events: &mut Vec<Event>,
-    ) -> Result<Written, StoreError> {
+    fn write(&mut self, write: Write, events: &mut Vec<Event>) -> Result<Written, StoreError> {
+        let Write { key, precondition, operation } = write;
+        let key = key.as_str();
         let current = self.kv.get(key).map_err(StoreError::database)?.map(|row| stored(row.value()));
-        match (precondition, &current) {
-            (Precondition::Absent, Some(_)) => return Err(StoreError::AlreadyExists(key.to_owned())),
-            (Precondition::Revision(_), None) => return Err(StoreError::NotFound(key.to_owned())),
-            (Precondition::Revision(expected), Some(current)) if current.revision != expected => {
-                return Err(StoreError::Conflict { key: key.to_owned(), revision: current.revision });
-            }
-            _ => {}
-        }
+        precondition.check(key, current.as_ref())?;
         match operation {
             Operation::Put { value, required, consume } => {
                 if let Some((required, revision)) = &required {
@@ -338,21 +318,24 @@ impl<'t> Tables<'t> {
 mod tests {
     use redb::ReadableDatabase;
 
-    use super::super::{Store, read};
+    use super::super::super::{Precondition, Store};
+    use super::super::{Embedded, read};
     use super::*;
 
     fn put(length: usize) -> Request {
         let operation = Operation::Put { value: vec![0; length].into(), required: None, consume: false };
+        request(operation)
+    }
+
+    fn request(operation: Operation) -> Request {
         let (reply, _) = oneshot::channel();
-        Request::Write { key: "/a".to_owned(), precondition: Precondition::Any, operation, reply }
+        let write = Write { key: "/a".to_owned(), precondition: Precondition::Any, operation };
+        Request::Write { write, reply }
     }
 
     #[test]
     fn only_what_adds_needs_room() {
-        let (reply, _) = oneshot::channel();
-        let operation = Operation::Delete { prefixes: Vec::new() };
-        let delete =
-            Request::Write { key: "/a".to_owned(), precondition: Precondition::Any, operation, reply };
+        let delete = request(Operation::Delete { prefixes: Vec::new() });
         let (reply, _) = oneshot::channel();
         let compact = Request::Compact { revision: 0, reply };
         for (request, size, room) in
@@ -374,11 +357,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_log_is_dropped_up_to_what_is_kept_of_it() {
-        let store = Store::in_memory().unwrap();
-        for value in ["1", "2", "3", "4"] {
+        let folder = tempfile::tempdir().unwrap();
+        let embedded = Embedded::create(&folder.path().join("store.redb"), "/a", b"1").unwrap();
+        let store = Store::Embedded(embedded.clone());
+        for value in ["2", "3", "4"] {
             store.put("/a", value, Precondition::Any).await.unwrap();
         }
-        let database = store.inner.database.read().await;
+        let database = embedded.inner.database.read().await;
         let logged = || {
             let transaction = database.database.begin_read().unwrap();
             let log = transaction.open_table(LOG).unwrap();

@@ -2,33 +2,35 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
+use super::super::{Precondition, Store};
 use super::tests::value;
 use super::*;
 
 /// A store in a folder, as long as it lives.
 struct Made {
     folder: tempfile::TempDir,
+    embedded: Embedded,
     store: Store,
 }
 
 impl Made {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::create(&folder.path().join("store.redb"), "/owner", b"").unwrap();
-        Self { folder, store }
+        let embedded = Embedded::create(&folder.path().join("store.redb"), "/owner", b"").unwrap();
+        Self { folder, store: Store::Embedded(embedded.clone()), embedded }
     }
 
     fn reserve(&self) -> &Reserve {
-        &self.store.inner.place.as_ref().unwrap().reserve
+        &self.embedded.inner.place.reserve
     }
 
     /// Drops what is in the cache: the next read goes to the file.
     async fn forget(&self) {
-        let place = self.store.inner.place.as_ref().unwrap();
-        self.store.inner.database.read().await.retire();
+        let place = &self.embedded.inner.place;
+        self.embedded.inner.database.read().await.retire();
         let opened = Opened::writable(place).unwrap();
-        *self.store.inner.database.write().await = opened;
-        self.store.inner.has_reopened();
+        *self.embedded.inner.database.write().await = opened;
+        self.embedded.inner.has_reopened();
     }
 
     async fn eventually<T>(&self, what: &str, mut seen: impl AsyncFnMut(&Store) -> Option<T>) -> T {
@@ -96,7 +98,7 @@ async fn what_was_written_though_it_failed_is_found_when_the_log_does_not_have_i
     let mut watch = made.store.watch("/", made.store.revision().await.unwrap()).await.unwrap();
     // As a commit leaves it that reached the disk, with no log, and reported a failure.
     {
-        let database = made.store.inner.database.read().await;
+        let database = made.embedded.inner.database.read().await;
         let transaction = database.database.begin_write().unwrap();
         {
             let mut meta = transaction.open_table(META).unwrap();
