@@ -8,6 +8,7 @@
 mod http1;
 mod http2;
 mod places;
+mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -30,7 +31,7 @@ use crate::error::UpstreamError;
 use crate::http::asker::Caller;
 use crate::http::body::Body;
 use crate::http::headers::AppVersion;
-use crate::progress::Sweep;
+use crate::sweep::Sweep;
 use crate::turn::Rules;
 
 /// Addresses whose connections are not kept.

@@ -6,7 +6,7 @@ use std::io;
 use futures_util::FutureExt;
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::tcp::Reset;
+use crate::reset::Reset;
 
 /// A descriptor that is held for the moment when there is no other. A listener that cannot accept would
 /// stay ready, and its clients would wait for what does not come: with this one they are accepted, and

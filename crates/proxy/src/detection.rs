@@ -23,8 +23,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep_until};
 use tulle_model::detect::{self, Decision, Greeting, Seen};
 use tulle_model::name::ServiceName;
-use tulle_model::snapshot::{EndpointSet, FastMap, PortConfig, ServiceConfig};
+use tulle_model::snapshot::{EndpointSet, PortConfig, ServiceConfig};
 
+use crate::learned::Learnt;
 use crate::opaque::{self, Failed, Opened};
 use crate::state::LocalWorkload;
 use crate::worker::Worker;
@@ -35,8 +36,6 @@ const HTTP_SILENCE: Duration = Duration::from_millis(20);
 const UNFINISHED: Duration = Duration::from_millis(500);
 /// How long a client that speaks first is awaited when the upstream cannot be connected to.
 pub(crate) const UNREACHABLE: Duration = Duration::from_secs(1);
-/// Ports whose protocol a worker remembers.
-const MAX_LEARNED: usize = 16 * 1024;
 
 /// What a connection turned out to speak, with what was read and opened to find out.
 pub(crate) enum Spoken {
@@ -186,7 +185,7 @@ where
                 }
             },
             () = sleep_until(give_up_at) => return Some(known.late(std::mem::take(first), upstream)),
-            () = worker.drain.wait(), if first.is_empty() => return Some(Spoken::Nothing),
+            () = worker.local.drain.wait(), if first.is_empty() => return Some(Spoken::Nothing),
         }
         match detect::decide(&known.seen(first)) {
             Decision::Http => return Some(Spoken::Http { first: std::mem::take(first) }),
@@ -219,7 +218,7 @@ where
                 Ok(_) => {}
             },
             () = until(give_up_at) => return known.late(first, None),
-            () = worker.drain.wait(), if first.is_empty() => return Spoken::Nothing,
+            () = worker.local.drain.wait(), if first.is_empty() => return Spoken::Nothing,
         }
         match detect::decide(&known.seen(&first)) {
             Decision::Http => return Spoken::Http { first },
@@ -253,37 +252,5 @@ fn greeting(upstream: &Option<Result<Upstream, Failed>>) -> Greeting {
 }
 
 fn endpoints(worker: &Worker, service: &ServiceName) -> Weak<EndpointSet> {
-    worker.state.load().snapshot.endpoints.get(service).map(Arc::downgrade).unwrap_or_default()
-}
-
-/// What the ports that nothing is declared of have spoken on this worker.
-#[derive(Default)]
-pub(crate) struct Learned(FastMap<(ServiceName, u16), (Weak<EndpointSet>, Learnt)>);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Learnt {
-    /// A client has spoken HTTP.
-    Http,
-    /// The server sends SETTINGS before its client says anything.
-    Http2Server,
-}
-
-impl Learned {
-    /// What the port spoke with those very endpoints.
-    fn of(&self, service: &ServiceName, port: u16, endpoints: &Weak<EndpointSet>) -> Option<Learnt> {
-        // Held weakly, so that no other set is at the same address, and what it holds is let go of.
-        let (of, learnt) = self.0.get(&(service.clone(), port))?;
-        of.ptr_eq(endpoints).then_some(*learnt)
-    }
-
-    /// Keeps the more that is known of those endpoints.
-    fn learn(&mut self, service: &ServiceName, port: u16, endpoints: &Weak<EndpointSet>, learnt: Learnt) {
-        if self.of(service, port, endpoints) >= Some(learnt) {
-            return;
-        }
-        if self.0.len() >= MAX_LEARNED {
-            self.0.clear();
-        }
-        self.0.insert((service.clone(), port), (endpoints.clone(), learnt));
-    }
+    worker.local.state.load().snapshot.endpoints.get(service).map(Arc::downgrade).unwrap_or_default()
 }

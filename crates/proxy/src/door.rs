@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Known;
 
-use crate::Capture;
+use crate::config::Capture;
 use crate::listener::{BACKLOG, Purpose, listening};
 use crate::state::{NodeState, StateCell};
 

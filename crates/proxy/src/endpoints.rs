@@ -1,62 +1,17 @@
 //! Which endpoint takes the next request or connection.
 
-use std::cell::RefCell;
-use std::collections::hash_map::Entry;
-use std::hash::BuildHasher;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 use tulle_model::balance;
 use tulle_model::name::ServiceName;
-use tulle_model::snapshot::{Endpoint, EndpointSet, FastMap};
+use tulle_model::snapshot::{Endpoint, EndpointSet};
 use tulle_model::staleness::{self, Facts};
 
 use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::loads::LoadGuard;
+use crate::local::Local;
 use crate::state::LocalWorkload;
-use crate::worker::Worker;
-
-/// What this worker has in flight to each port of an endpoint, by a hash of what tells them apart (see
-/// [`Loads::key`]). Only what has something in flight is held.
-///
-/// The names themselves are not held: to clone and drop them with every request would touch counters that
-/// all workers share. Two with the same hash would count as one, which harms nothing but the balance.
-#[derive(Default)]
-pub struct Loads(Rc<RefCell<FastMap<u64, u64>>>);
-
-impl Loads {
-    /// The node is part of it because two nodes may use the same loopback address.
-    fn key(&self, endpoint: &Endpoint, target_port: u16) -> u64 {
-        let node = endpoint.node.as_ref().map(|node| &*node.name);
-        self.0.borrow().hasher().hash_one((node, endpoint.address, target_port))
-    }
-
-    fn of(&self, key: u64) -> u64 {
-        self.0.borrow().get(&key).copied().unwrap_or(0)
-    }
-
-    fn begin(&self, key: u64) -> LoadGuard {
-        *self.0.borrow_mut().entry(key).or_default() += 1;
-        LoadGuard { loads: self.0.clone(), key }
-    }
-}
-
-/// Something in flight to an endpoint, until it is dropped.
-pub struct LoadGuard {
-    loads: Rc<RefCell<FastMap<u64, u64>>>,
-    key: u64,
-}
-
-impl Drop for LoadGuard {
-    fn drop(&mut self) {
-        if let Entry::Occupied(mut entry) = self.loads.borrow_mut().entry(self.key) {
-            *entry.get_mut() -= 1;
-            if *entry.get() == 0 {
-                entry.remove();
-            }
-        }
-    }
-}
 
 /// The endpoint chosen, and its port for the service's.
 pub struct Picked {
@@ -66,7 +21,7 @@ pub struct Picked {
     pub load: LoadGuard,
 }
 
-impl Worker {
+impl Local {
     /// Chooses among the endpoints of `service` that answer for its port `port`, by power of two choices, one
     /// that was not tried: of those that are well; or else of those that the server does not hear of and this
     /// node does not reach; or else of those that did not take connections lately. `None`: there is none.
@@ -80,7 +35,7 @@ impl Worker {
         self.pick_ranked(set, port, tried)
     }
 
-    /// As [`Worker::pick`], where not all endpoints are as good.
+    /// As [`Local::pick`], where not all endpoints are as good.
     #[cold]
     fn pick_ranked(&self, set: &EndpointSet, port: u16, tried: &[Arc<Endpoint>]) -> Option<Picked> {
         let now = Instant::now();
@@ -109,7 +64,7 @@ impl Worker {
         facts.map(staleness::is_last).collect()
     }
 
-    /// As [`Worker::pick`], from a set at hand and without those in `exclude`.
+    /// As [`Local::pick`], from a set at hand and without those in `exclude`.
     fn pick_from(&self, set: &EndpointSet, port: u16, exclude: impl Fn(usize) -> bool) -> Option<Picked> {
         let endpoints = &set.endpoints;
         let load = |i: usize| {
@@ -152,6 +107,8 @@ mod tests {
     use tulle_model::name::WorkloadName;
     use tulle_model::snapshot::{NodeAddress, PortMapping, Snapshot};
 
+    use std::rc::Rc;
+
     use super::*;
     use crate::state::NodeState;
 
@@ -177,7 +134,7 @@ mod tests {
     }
 
     /// A worker of node `n1`, which runs the workload `a`, and knows these endpoints of a service.
-    fn worker(endpoints: Vec<(Arc<Endpoint>, i64)>) -> Rc<Worker> {
+    fn worker(endpoints: Vec<(Arc<Endpoint>, i64)>) -> Rc<Local> {
         let name = WorkloadName::new("default", "a");
         let workload = LocalWorkload {
             name: name.clone(),
@@ -192,7 +149,7 @@ mod tests {
         snapshot.endpoints.insert(service(), Arc::new(EndpointSet::new(service(), endpoints)));
         let mut state = NodeState { snapshot: Arc::new(snapshot), ..NodeState::default() };
         state.workloads.insert(name, Arc::new(workload));
-        Worker::idle("n1", state)
+        crate::worker::Worker::idle("n1", state).local.clone()
     }
 
     #[test]

@@ -8,18 +8,22 @@ use std::sync::Arc;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::net::TcpStream;
 use tulle_model::identity::SpiffeId;
 
 use crate::budget::Account;
+use crate::connect::{Counted, connect_for};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::body::{Body, Event};
 use crate::http::grpc::Messages;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
-use crate::http::reply::{Reason, failed, reply};
+use crate::http::reply::{failed, reply};
 use crate::http::spelling::Spelling;
-use crate::link::APP_VERSION;
+use crate::local::Local;
+use crate::mesh_headers::APP_VERSION;
+use crate::reason::Reason;
 use crate::state::LocalWorkload;
 use crate::worker::Worker;
 
@@ -57,7 +61,7 @@ pub(crate) async fn serve_request(
     };
     let (mut head, mut body) = request.into_parts();
     if let Some(spelling) = spelling.filter(|_| version == AppVersion::Http1)
-        && Box::pin(worker.letters.are_kept(worker, workload, port, &spelling)).await
+        && Box::pin(worker.letters.are_kept(&worker.local, workload, port, &spelling)).await
     {
         head.extensions.insert(spelling);
         body = body.as_written();
@@ -97,7 +101,7 @@ async fn pass(
     body: Body,
     caller: &Caller,
 ) -> Response<Body> {
-    let in_flight = worker.in_flight(&workload.name);
+    let in_flight = worker.local.in_flight(&workload.name);
     let address = SocketAddr::new(workload.app_address, port);
     let mut response = match worker.apps.request(address, version, head, body, caller).await {
         Ok(response) => response,
@@ -147,6 +151,21 @@ pub(crate) fn admit(workload: &LocalWorkload, port: u16) -> Result<(), UpstreamE
     Ok(())
 }
 
+/// Connects to port `port` of a workload of this node, for `account`. What is returned beside the
+/// connection counts it until it is dropped.
+pub(crate) async fn connect(
+    local: &Local,
+    workload: &LocalWorkload,
+    port: u16,
+    account: &Rc<Account>,
+) -> Result<(TcpStream, Counted), UpstreamError> {
+    admit(workload, port)?;
+    let in_flight = local.in_flight(&workload.name);
+    let address = SocketAddr::new(workload.app_address, port);
+    let (tcp, seat) = connect_for(account, address).await?;
+    Ok((tcp, Counted { in_flight: Some(in_flight), seat: Some(seat) }))
+}
+
 fn app_version(said: Option<HeaderValue>) -> AppVersion {
     match said {
         Some(version) if version == "2" => AppVersion::Http2,
@@ -176,7 +195,7 @@ mod tests {
     use super::*;
     use crate::budget::Payer;
     use crate::http::asker::Asker;
-    use crate::link::{REASON, RETRY, SPELLING};
+    use crate::mesh_headers::{REASON, RETRY, SPELLING};
     use crate::state::NodeState;
 
     fn workload(port: u16, draining: bool) -> Arc<LocalWorkload> {
@@ -217,7 +236,7 @@ mod tests {
         let known = Known::Present(Arc::new(ServiceConfig::new(service.clone(), vec![config])));
         snapshot.services.insert(service, known);
         let worker = Worker::idle("n1", NodeState { snapshot: Arc::new(snapshot), ..NodeState::default() });
-        let account = worker.accounts.of(&Payer::Workload(WorkloadName::new("default", "b")));
+        let account = worker.local.accounts.of(&Payer::Workload(WorkloadName::new("default", "b")));
         (worker, Caller { account, asker: Asker::Nobody })
     }
 
@@ -313,7 +332,7 @@ mod tests {
             let (listener, port) = listen().await;
             let (worker, caller) = worker(port);
             let workload = workload(port, false);
-            let in_flight = || worker.metrics.registry().in_flight(&workload.name);
+            let in_flight = || worker.local.metrics.registry().in_flight(&workload.name);
             let (head, ()) = Request::get("http://s.test/x").body(()).unwrap().into_parts();
             let passed =
                 pass_request(&worker, &workload, port, AppVersion::Http1, &head, Body::empty(), &caller);

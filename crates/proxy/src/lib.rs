@@ -5,9 +5,10 @@
 //! pools and counters of its own: a request never leaves the worker that accepted it.
 
 pub mod app_pool;
-mod app_stream;
 pub mod budget;
 pub mod clock;
+mod config;
+mod connect;
 mod crowded;
 mod departing;
 pub mod descriptors;
@@ -23,8 +24,12 @@ pub mod health;
 pub mod http;
 pub mod http2;
 pub mod inbound;
+mod learned;
 pub mod link;
 mod listener;
+mod loads;
+mod local;
+mod mesh_headers;
 pub mod metrics;
 pub mod opaque;
 pub mod outbound;
@@ -32,8 +37,12 @@ mod pace;
 mod pieces;
 mod progress;
 pub mod reach;
+mod reason;
+mod reset;
+mod security;
 pub mod silent;
 pub mod state;
+mod sweep;
 pub mod tcp;
 mod thread;
 pub mod tls;
@@ -52,72 +61,18 @@ use tokio::time::Instant;
 use tulle_model::name::{ServiceName, WorkloadName};
 
 use crate::budget::Budget;
-use crate::clock::MeshClock;
 use crate::listener::Purpose;
-use crate::metrics::{Edge, Protocol, Rejection, Verdict, WorkerMetrics, WorkerRegistry};
+use crate::metrics::{Edge, Protocol, Rejection, WorkerMetrics, WorkerRegistry};
 use crate::reach::Reach;
-use crate::state::{Demand, Expired, LocalWorkload, NodeState, StateCell};
+use crate::reason::Verdict;
+use crate::state::{LocalWorkload, NodeState};
 use crate::thread::Command;
 
+pub use crate::config::{Bounds, Capture, Config};
+pub use crate::metrics::EdgeCounts;
 pub use crate::progress::Deadlines;
+pub use crate::security::Security;
 pub use crate::turn::Waiting;
-
-/// What a proxy is started with.
-pub struct Config {
-    /// This node's name, as endpoints carry it.
-    pub node: Arc<str>,
-    pub workers: usize,
-    pub bounds: Bounds,
-    pub state: Arc<StateCell>,
-    pub demand: Demand,
-    /// What connections and requests may take of the process.
-    pub budget: Arc<Budget>,
-    /// The time that certificates are held against.
-    pub clock: Arc<MeshClock>,
-    pub expired: Expired,
-}
-
-/// The bounds that whoever runs a proxy may set: docs/limits.md.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Bounds {
-    /// How long a link may take from its TCP connect to the end of its handshake, on both sides.
-    pub link_handshake: Duration,
-    /// Handshakes of links that a worker answers at a time, and peers beside them that have not said a whole
-    /// ClientHello yet. Either takes milliseconds: for one more, the oldest is the likeliest to never end, and
-    /// goes.
-    pub link_handshakes: usize,
-    /// Bytes of memory that connections and requests may take, of which whoever starts the proxy makes its
-    /// [`Budget`]; `None`: what fits the host.
-    pub memory: Option<u64>,
-    /// How many may wait for streams of HTTP/2, and for how long.
-    pub waiting: Waiting,
-    /// How long what peers began may make no progress.
-    pub deadlines: Deadlines,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        // Wide-area networks lose segments, and the first that is lost costs a second.
-        Self {
-            link_handshake: Duration::from_secs(5),
-            link_handshakes: 1024,
-            memory: None,
-            waiting: Waiting::default(),
-            deadlines: Deadlines::default(),
-        }
-    }
-}
-
-/// How the destination of an outbound connection is known.
-#[derive(Debug, Clone)]
-pub enum Capture {
-    /// Redirected by the kernel: the destination is the connection's original address.
-    Redirected,
-    /// The client speaks to an HTTP proxy: absolute-form requests and CONNECT.
-    HttpProxy,
-    /// The listener stands for one port of one service.
-    Service { service: ServiceName, port: u16 },
-}
 
 /// A running proxy. Every call may come from any thread. Dropping it ends all connections at once.
 pub struct Proxy {
@@ -247,46 +202,4 @@ impl Proxy {
 
 fn stopped() -> io::Error {
     io::Error::other("the proxy is stopping")
-}
-
-/// How an edge's traffic is protected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Security {
-    MutualTls,
-    SameNode,
-    Plaintext,
-    /// Nothing of it can have reached an endpoint.
-    Unsent,
-}
-
-impl Security {
-    /// As metrics, the access log and the server's API have it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MutualTls => "mtls",
-            Self::SameNode => "same-node",
-            Self::Plaintext => "plaintext",
-            Self::Unsent => "-",
-        }
-    }
-}
-
-/// What the calling side counted of one edge.
-#[derive(Debug, Clone)]
-pub struct EdgeCounts {
-    pub source_namespace: Arc<str>,
-    pub source: Arc<str>,
-    pub destination: ServiceName,
-    pub security: Security,
-    /// `http`, `grpc` or `tcp`.
-    pub protocol: &'static str,
-    pub requests: u64,
-    /// Of these, those for which the destination, or the way to it, is to blame.
-    pub failures: u64,
-    /// Of these, those that the mesh did not serve for what the caller sent, asked for or had used up, and those that
-    /// the caller gave up before they were answered.
-    pub refused: u64,
-    pub latency_buckets: [u64; tulle_model::telemetry::LATENCY_BUCKETS],
-    pub bytes_sent: u64,
-    pub bytes_received: u64,
 }

@@ -20,20 +20,21 @@ use tulle_model::name::WorkloadName;
 use tulle_sys::mark_listener;
 
 use crate::budget::{Account, Payer, Seat, Shed, cost};
+use crate::config::Capture;
+use crate::connect::LOCAL_CONGESTION;
 use crate::descriptors::Spare;
 use crate::door::Door;
 use crate::http::serve_http2;
 use crate::metrics::Rejection;
-use crate::tcp::Reset;
-use crate::worker::{LOCAL_CONGESTION, Worker};
-use crate::{Capture, link, outbound};
+use crate::reset::Reset;
+use crate::worker::Worker;
+use crate::{link, outbound};
 
 pub(crate) const BACKLOG: i32 = 4096;
 /// How long a worker waits when it cannot accept, and does not know why.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// So many refused connections of a worker are kept for a moment, to tell clients of HTTP/2 why, and for how long.
-pub(crate) const FAREWELLS: usize = 16;
+/// How long a refused connection is kept, to tell a client of HTTP/2 why.
 const FAREWELL: Duration = Duration::from_millis(200);
 
 /// What a listener is for.
@@ -101,14 +102,14 @@ pub(crate) async fn accept(
     purpose: Purpose,
     stop: CancellationToken,
 ) {
-    let account = worker.accounts.of(&match &purpose {
+    let account = worker.local.accounts.of(&match &purpose {
         Purpose::Links => Payer::Handshakes,
         Purpose::Outbound { workload, .. } => Payer::Workload(workload.clone()),
     });
     // It takes a descriptor itself.
     let _seat = account.certain_seat(0);
     let mut spare = Spare::new();
-    let mut door = Door::new(listener, &purpose, &worker.state);
+    let mut door = Door::new(listener, &purpose, &worker.local.state);
     // Once, not once for each connection: to begin to wait for it, and to end that, takes a lock.
     let mut stopped = pin!(stop.cancelled());
     loop {
@@ -126,13 +127,13 @@ pub(crate) async fn accept(
                     && let Some(listener) = door.listener()
                     && spare.turn_away(listener).await =>
             {
-                worker.metrics.counts().rejected(Rejection::Descriptors);
-                if worker.may_warn() {
+                worker.local.metrics.counts().rejected(Rejection::Descriptors);
+                if worker.local.may_warn() {
                     tracing::warn!("connection refused: {error}");
                 }
             }
             Err(error) => {
-                if worker.may_warn() {
+                if worker.local.may_warn() {
                     tracing::warn!("cannot accept connections: {error}; trying again in {PAUSE:?}");
                 }
                 tokio::select! {
@@ -170,7 +171,7 @@ fn serve(
     address: SocketAddr,
     purpose: &Purpose,
 ) {
-    let counts = worker.metrics.counts();
+    let counts = worker.local.metrics.counts();
     counts.downstream_connections.add(1);
     let price = match purpose {
         Purpose::Links => cost::HANDSHAKE,
@@ -180,13 +181,15 @@ fn serve(
         Ok(seat) => seat,
         Err(shed) => {
             counts.rejected(shed.into());
-            if worker.may_warn() {
+            if worker.local.may_warn() {
                 let payer = account.payer();
                 tracing::warn!(peer = %address, %payer, reason = shed.as_str(), "connection refused: {}", shed.message());
             }
             match (purpose, worker.farewells.clone().try_acquire_owned()) {
                 (Purpose::Outbound { .. }, Ok(place)) => {
-                    tokio::task::spawn_local(worker.connections.track_future(say_why(tcp, shed, place)));
+                    tokio::task::spawn_local(
+                        worker.local.connections.track_future(say_why(tcp, shed, place)),
+                    );
                 }
                 _ => tcp.reset(),
             }
@@ -196,11 +199,13 @@ fn serve(
     match purpose {
         Purpose::Links => {
             let link = link::server::serve(worker.clone(), tcp, address, seat);
-            tokio::task::spawn_local(worker.connections.track_future(Box::pin(link)));
+            tokio::task::spawn_local(worker.local.connections.track_future(Box::pin(link)));
         }
         Purpose::Outbound { workload, capture } => {
             let connection = outbound::serve(worker.clone(), workload.clone(), capture.clone(), tcp);
-            tokio::task::spawn_local(worker.connections.track_future(Box::pin(seated(seat, connection))));
+            tokio::task::spawn_local(
+                worker.local.connections.track_future(Box::pin(seated(seat, connection))),
+            );
         }
     }
 }

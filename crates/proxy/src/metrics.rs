@@ -15,13 +15,13 @@ use tokio::time::Instant;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{FastMap, Known};
 
-pub use self::edges::{AsEdge, EXTERNAL, Edge, EdgeKey, EdgeMetrics, OTHER, Protocol, UNKNOWN, Verdict};
+pub use self::edges::{AsEdge, EXTERNAL, Edge, EdgeCounts, EdgeKey, EdgeMetrics, OTHER, Protocol, UNKNOWN};
 pub(crate) use self::edges::{EdgeTotals, edge_counts, totals};
 use self::series::Series;
 use crate::budget::Shed;
-use crate::http::reply::{REASONS, Reason};
 use crate::http2;
 use crate::progress::{SIDES, STALLS};
+use crate::reason::{REASONS, Reason};
 use crate::state::NodeState;
 
 /// A number that one thread counts and any thread reads.

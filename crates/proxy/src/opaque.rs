@@ -12,19 +12,26 @@ use tulle_model::name::ServiceName;
 use tulle_model::routing::pick_backend;
 use tulle_model::snapshot::{BackendTarget, Endpoint, ServiceConfig};
 
-use crate::Security;
 use crate::budget::{Account, cost};
-use crate::endpoints::{LoadGuard, Picked};
+use crate::connect::{Counted, connect_for, prepare};
+use crate::endpoints::Picked;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
-use crate::http::reply::Reason;
-use crate::metrics::{EdgeKey, EdgeMetrics, Protocol, Verdict};
+use crate::inbound;
+use crate::loads::LoadGuard;
+use crate::metrics::{EdgeKey, EdgeMetrics, Protocol};
+use crate::reason::{Reason, Verdict};
+use crate::reset::{Reset, Way};
+use crate::security::Security;
 use crate::state::LocalWorkload;
-use crate::tcp::{self, Reset, Upstream, Way};
-use crate::worker::{Counted, Worker, connect_for, prepare};
+use crate::tcp::{self, Upstream};
+use crate::worker::Worker;
 
 /// Endpoints that are tried before a connection fails, and how long that may take in all.
 const ATTEMPTS: usize = 3;
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Destinations outside of the mesh may be far away.
+pub(crate) const EGRESS_CONNECT: Duration = Duration::from_secs(10);
 
 /// A connection to an endpoint, not counted yet: detection may still find that it is not needed.
 pub struct Opened {
@@ -81,7 +88,7 @@ impl Failed {
     pub fn count(self, worker: &Worker, source: &LocalWorkload) -> UpstreamError {
         let key = EdgeKey::new(source, &self.destination, Protocol::Tcp, Security::Unsent);
         let verdict = Reason::from(self.error.kind).verdict();
-        worker.metrics.edge(&key).request(None, verdict, self.took);
+        worker.local.metrics.edge(&key).request(None, verdict, self.took);
         self.error
     }
 }
@@ -105,23 +112,23 @@ pub async fn open(
     let mut failure = UpstreamError::safe(Kind::NoEndpoints, none);
     let mut failures = 0;
     while failures < ATTEMPTS {
-        let picked = worker.pick(&destination, port, &tried).or_else(|| {
+        let picked = worker.local.pick(&destination, port, &tried).or_else(|| {
             // A link that is still being opened is waited for where there is nothing else.
-            (failure.kind == Kind::LinkPending).then(|| worker.pick(&destination, port, &[]))?
+            (failure.kind == Kind::LinkPending).then(|| worker.local.pick(&destination, port, &[]))?
         });
         let Some(Picked { endpoint, target_port, load }) = picked else { break };
         let attempt = timeout_at(begin + DEADLINE, reach(worker, source, &endpoint, target_port)).await;
         match attempt {
             Ok(Ok((upstream, counted))) => {
-                worker.health.worked(&endpoint);
+                worker.local.health.worked(&endpoint);
                 let security = security_of(worker, &endpoint);
                 let key = EdgeKey::new(source, &destination, Protocol::Tcp, security);
                 return Ok(Opened {
                     upstream,
-                    edge: worker.metrics.edge(&key),
+                    edge: worker.local.metrics.edge(&key),
                     took: begin.elapsed(),
                     _load: Some(load),
-                    account: worker.account(&source.name),
+                    account: worker.local.account(&source.name),
                     _counted: counted,
                 });
             }
@@ -134,7 +141,7 @@ pub async fn open(
                 if error.kind != Kind::LinkPending {
                     failures += 1;
                     if !error.is_nobodys() {
-                        worker.health.failed(&endpoint, Instant::now());
+                        worker.local.health.failed(&endpoint, Instant::now());
                     }
                 }
                 failure = error;
@@ -146,7 +153,7 @@ pub async fn open(
         }
         if failures < ATTEMPTS {
             let unsent = EdgeKey::new(source, &destination, Protocol::Tcp, Security::Unsent);
-            worker.metrics.edge(&unsent).retry();
+            worker.local.metrics.edge(&unsent).retry();
         }
         if !tried.contains(&endpoint) {
             tried.push(endpoint);
@@ -164,7 +171,7 @@ fn destination(
     let Some(rule) = service.port(port).and_then(|p| p.tcp_route.as_ref()) else {
         return Ok((service.name.clone(), port));
     };
-    match pick_backend(&rule.backends, worker.random()).map(|backend| &backend.target) {
+    match pick_backend(&rule.backends, worker.local.random()).map(|backend| &backend.target) {
         Some(BackendTarget::Service { name, port }) => Ok((name.clone(), *port)),
         Some(BackendTarget::Invalid { reason }) => {
             let message = format!("TCPRoute {}: {reason}", rule.route);
@@ -181,7 +188,7 @@ fn destination(
 pub fn security_of(worker: &Worker, endpoint: &Endpoint) -> Security {
     match &endpoint.node {
         None => Security::Plaintext,
-        Some(_) if worker.is_local(endpoint) => Security::SameNode,
+        Some(_) if worker.local.is_local(endpoint) => Security::SameNode,
         Some(_) => Security::MutualTls,
     }
 }
@@ -194,20 +201,20 @@ pub async fn reach(
     target_port: u16,
 ) -> Result<(Upstream, Counted), UpstreamError> {
     let address = SocketAddr::new(endpoint.address, target_port);
-    let account = worker.account(&source.name);
+    let account = worker.local.account(&source.name);
     match security_of(worker, endpoint) {
         Security::Plaintext | Security::Unsent => {
             let (tcp, seat) = connect_for(&account, address).await?;
             Ok((Upstream::Tcp(tcp), seat.into()))
         }
         Security::SameNode => {
-            let workload = worker.hand_over(endpoint)?;
-            let (tcp, counted) = worker.connect_app(&workload, target_port, &account).await?;
+            let workload = worker.local.hand_over(endpoint)?;
+            let (tcp, counted) = inbound::connect(&worker.local, &workload, target_port, &account).await?;
             Ok((Upstream::Tcp(tcp), counted))
         }
         Security::MutualTls => {
-            let stream = worker.links.stream(worker, source, endpoint).await?;
-            let tunnel = stream.tunnel(worker, endpoint.workload.as_ref(), address).await?;
+            let stream = worker.links.stream(source, endpoint).await?;
+            let tunnel = stream.tunnel(&worker.local, endpoint.workload.as_ref(), address).await?;
             Ok((Upstream::Tunnel(Box::new(tunnel)), Counted::default()))
         }
     }
@@ -222,7 +229,7 @@ pub(crate) async fn open_outside(
 ) -> Result<Opened, Failed> {
     let begin = Instant::now();
     let destination = ServiceName::new("", crate::metrics::EXTERNAL);
-    let account = worker.account(&source.name);
+    let account = worker.local.account(&source.name);
     let seat = account.seat(cost::APPLICATION);
     let seat = seat.map_err(|shed| {
         let destination = destination.clone();
@@ -234,7 +241,7 @@ pub(crate) async fn open_outside(
             Ok(Ok(tcp)) => {
                 prepare(&tcp, address.ip().to_canonical().is_loopback());
                 let key = EdgeKey::new(source, &destination, Protocol::Tcp, Security::Plaintext);
-                let edge = worker.metrics.edge(&key);
+                let edge = worker.local.metrics.edge(&key);
                 let (upstream, took) = (Upstream::Tcp(tcp), begin.elapsed());
                 return Ok(Opened { upstream, edge, took, _load: None, account, _counted: seat.into() });
             }

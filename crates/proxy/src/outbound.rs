@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -13,28 +13,20 @@ use tulle_model::detect::{self, Detected};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{Carried, EgressPolicy, ServiceConfig};
 
-use crate::Capture;
+use crate::config::Capture;
 use crate::detection::{Spoken, UNREACHABLE, Upstream, find_out};
 use crate::error::UpstreamErrorKind;
 use crate::http;
 use crate::http::record::{Destination, count_unsent};
-use crate::metrics::{Protocol, Rejection, Verdict};
-use crate::opaque::{self, Failed};
+use crate::http::server::HttpDestination;
+use crate::local::Lookup;
+use crate::metrics::{Protocol, Rejection};
+use crate::opaque::{self, EGRESS_CONNECT, Failed};
+use crate::reason::Verdict;
+use crate::reset::Reset;
 use crate::state::LocalWorkload;
-use crate::tcp::{Downstream, Replayed, Reset};
-use crate::worker::{Lookup, Worker};
-
-/// Destinations outside of the mesh may be far away.
-pub(crate) const EGRESS_CONNECT: Duration = Duration::from_secs(10);
-
-/// Where the requests of an HTTP connection go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HttpDestination {
-    /// The connection was made to that port of that service, whatever the requests' authority says.
-    Service { service: ServiceName, port: u16 },
-    /// The client takes us for an HTTP proxy: each request says where it goes.
-    Proxy,
-}
+use crate::tcp::{Downstream, Replayed};
+use crate::worker::Worker;
 
 /// Where a connection goes.
 enum Original {
@@ -49,12 +41,12 @@ enum Original {
 
 /// Serves one accepted connection.
 pub(crate) async fn serve(worker: Rc<Worker>, source: WorkloadName, capture: Capture, tcp: TcpStream) {
-    let Some(source) = worker.workload(&source) else {
+    let Some(source) = worker.local.workload(&source) else {
         return reject(&worker, tcp, Rejection::NoWorkload, "its workload is no longer on this node");
     };
     match destination(&worker, &capture, &tcp) {
         Ok(Original::Proxy) => {
-            http::server::serve(worker, source, tcp.into(), Vec::new(), HttpDestination::Proxy).await;
+            http::server::serve(worker, source, tcp.into(), Vec::new(), HttpDestination::Proxy(enter)).await;
         }
         Ok(Original::Service { service, port }) => serve_service(worker, source, tcp, service, port).await,
         Ok(Original::Address(address)) => {
@@ -84,7 +76,7 @@ fn destination(
                 return Err((Rejection::Loop, "it was made to the proxy itself"));
             }
             let ip = original.ip().to_canonical();
-            if let Some(service) = worker.state.load().virtual_addresses.get(&ip) {
+            if let Some(service) = worker.local.state.load().virtual_addresses.get(&ip) {
                 return Ok(Original::Service { service: service.clone(), port: original.port() });
             }
             if is_virtual(ip) {
@@ -101,6 +93,17 @@ fn is_virtual(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(ip) if u32::from(ip) >> 22 == u32::from(Ipv4Addr::new(127, 64, 0, 0)) >> 22)
 }
 
+/// What came out of a tunnel, which enters as a connection of its own.
+fn enter(
+    worker: Rc<Worker>,
+    source: Arc<LocalWorkload>,
+    io: Downstream,
+    service: ServiceName,
+    port: u16,
+) -> LocalBoxFuture<'static, ()> {
+    Box::pin(serve_service(worker, source, io, service, port))
+}
+
 /// Serves a connection to a port of a service.
 pub async fn serve_service<IO>(
     worker: Rc<Worker>,
@@ -111,7 +114,7 @@ pub async fn serve_service<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Reset + Unpin + Into<Downstream>,
 {
-    let config = match worker.service(&service).await {
+    let config = match worker.local.service(&service).await {
         Lookup::Present(config) => config,
         Lookup::Absent => {
             return Box::pin(turn_away(worker, source, io, service, port, "there is no such service")).await;
@@ -200,7 +203,7 @@ async fn serve_outside<IO>(worker: Rc<Worker>, source: Arc<LocalWorkload>, io: I
 where
     IO: AsyncRead + AsyncWrite + Reset + Unpin,
 {
-    if worker.state.load().snapshot.mesh.egress == EgressPolicy::Deny {
+    if worker.local.state.load().snapshot.mesh.egress == EgressPolicy::Deny {
         let text = "its destination is no part of the mesh, and the mesh's egress policy is Deny";
         return reject_from(&worker, &source, &Destination::External, io, Rejection::EgressDenied, text);
     }
@@ -240,7 +243,7 @@ fn reject_from<IO: Reset>(
 
 /// Resets a connection that cannot be served.
 fn reject<IO: Reset>(worker: &Worker, mut io: IO, why: Rejection, text: &str) {
-    worker.metrics.counts().rejected(why);
+    worker.local.metrics.counts().rejected(why);
     tracing::debug!(reason = why.as_str(), "connection refused: {text}");
     io.reset();
 }

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::budget::{Account, Charge};
 use crate::http2::{Tunnel, splice};
+use crate::reset::{Reset, Way};
 
 /// How much is read at a time.
 const READ: usize = 64 << 10;
@@ -22,25 +23,6 @@ const READ: usize = 64 << 10;
 thread_local! {
     /// What the connections of a thread read into. Only what cannot be passed on at once is kept by one.
     static SCRATCH: Cell<Option<Box<[u8]>>> = const { Cell::new(None) };
-}
-
-/// A stream that can be ended so that the peer sees a failure and not an orderly end.
-pub trait Reset {
-    fn reset(&mut self);
-
-    /// The same where the other side failed so: its own code is passed on where both have one.
-    fn reset_for(&mut self, _other: &io::Error) {
-        self.reset();
-    }
-}
-
-impl Reset for TcpStream {
-    fn reset(&mut self) {
-        // Fails for what was not redirected here, which ends when it is dropped.
-        if tulle_sys::conntrack::reset_redirected(self).is_err() {
-            let _ = self.set_zero_linger();
-        }
-    }
 }
 
 /// What a peer has closed of a connection, as the kernel tells.
@@ -287,13 +269,6 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Replayed<IO> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
-}
-
-/// Which way bytes went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    Up,
-    Down,
 }
 
 /// Passes bytes between a client and an upstream, of which `first` was read already, until both ways are

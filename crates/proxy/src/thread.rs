@@ -13,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tulle_model::snapshot::FastMap;
 
-use crate::Config;
+use crate::config::Config;
 use crate::drain::DrainSignal;
 use crate::listener::{self, Purpose};
 use crate::metrics::{WorkerMetrics, WorkerRegistry};
@@ -97,7 +97,7 @@ async fn run(
             biased;
             command = commands.recv() => command,
             _ = ticks.tick() => {
-                worker.metrics.forget(Instant::now(), &worker.state.load());
+                worker.local.metrics.forget(Instant::now(), &worker.local.state.load());
                 continue;
             }
         };
@@ -123,9 +123,9 @@ async fn run(
                     accepting.end().await;
                 }
                 signal.start();
-                worker.connections.close();
-                if timeout_at(end, worker.connections.wait()).await.is_err() {
-                    let left = worker.connections.len();
+                worker.local.connections.close();
+                if timeout_at(end, worker.local.connections.wait()).await.is_err() {
+                    let left = worker.local.connections.len();
                     tracing::warn!(
                         worker = index,
                         "{left} connections were still open after {deadline:?} and are closed"

@@ -11,15 +11,15 @@ use http_body::Body as _;
 use tokio::time::{Instant, timeout};
 
 use super::places::{Given, Place, offer};
+use super::stream::AppStream;
 use super::{ATTEMPTS, Pool, is_idempotent};
-use crate::app_stream::AppStream;
 use crate::budget::Account;
+use crate::connect::connect_for;
 use crate::crowded;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::body::Body;
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Rest, exchange};
-use crate::worker::connect_for;
 
 /// Idle connections kept for one address.
 const MAX_IDLE: usize = 128;

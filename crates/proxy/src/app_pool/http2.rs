@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::Pool;
 use crate::budget::{Account, Seat, Shed, cost};
+use crate::connect::connect;
 use crate::departing::{Departing, Ending, Exit};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
@@ -20,9 +21,9 @@ use crate::http::body::Body;
 use crate::http::request::request;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{Connection, Ended, Handle, Limits, Line, Plain, RequestHead, WhenReset, until_dead};
-use crate::progress::{Side, Sweep};
+use crate::progress::Side;
+use crate::sweep::Sweep;
 use crate::turn::Turn;
-use crate::worker::connect;
 
 /// What an application may send us on one connection.
 const LIMITS: Limits = Limits {

@@ -19,9 +19,10 @@ use tulle_model::snapshot::{EgressPolicy, Shape};
 
 use crate::http::forward::{Refusal, Target};
 use crate::http::record::Destination;
-use crate::http::reply::Reason;
+use crate::local::Lookup;
+use crate::reason::Reason;
 use crate::state::LocalWorkload;
-use crate::worker::{Lookup, Worker};
+use crate::worker::Worker;
 
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
 /// How many names may stand for another one in a row.
@@ -39,7 +40,7 @@ pub(crate) async fn destination(
     let host = authority.host();
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     if let Ok(address) = host.parse::<IpAddr>() {
-        if let Some(service) = worker.state.load().virtual_addresses.get(&address) {
+        if let Some(service) = worker.local.state.load().virtual_addresses.get(&address) {
             return Ok(Target::Service { service: service.clone(), port });
         }
         return outside(worker, vec![SocketAddr::new(address, port)]);
@@ -52,7 +53,7 @@ pub(crate) async fn destination(
     for _ in 0..MAX_ALIASES {
         let namespace = &source.name.namespace;
         match mesh_host(host, namespace) {
-            Some(named) => match worker.service(&named.service).await {
+            Some(named) => match worker.local.service(&named.service).await {
                 Lookup::Present(config) => match &config.shape {
                     Shape::Alias(name) => {
                         alias = name.clone();
@@ -74,10 +75,10 @@ pub(crate) async fn destination(
         // Or an endpoint of a headless service, without a suffix.
         if let Some(endpoint) = endpoint_host(host, namespace)
             && let Some(parent) = apart::parent(&endpoint)
-            && let Lookup::Present(config) = worker.uncertain_service(&parent).await
+            && let Lookup::Present(config) = worker.local.uncertain_service(&parent).await
             && config.shape == Shape::Headless
         {
-            return match worker.service(&endpoint).await {
+            return match worker.local.service(&endpoint).await {
                 Lookup::Present(_) => Ok(Target::Service { service: endpoint, port }),
                 _ => unknown(&endpoint),
             };
@@ -112,7 +113,7 @@ fn unknown(service: &impl std::fmt::Display) -> Result<Target, Refusal> {
 }
 
 fn permitted(worker: &Worker, host: &str) -> Result<(), Refusal> {
-    match worker.state.load().snapshot.mesh.egress {
+    match worker.local.state.load().snapshot.mesh.egress {
         EgressPolicy::Allow => Ok(()),
         EgressPolicy::Deny => {
             let message = format!("{host} is no service of the mesh, whose egress policy is Deny");

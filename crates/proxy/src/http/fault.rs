@@ -5,9 +5,10 @@ use std::io;
 use crate::budget::Shed;
 use crate::http::body::BodyError;
 use crate::http::http1::{Cut, Malformed, TRAILERS_TOO_LARGE};
-use crate::http::reply::{HEADERS_TOO_LARGE, Reason};
+use crate::http::reply::HEADERS_TOO_LARGE;
 use crate::http2;
-use crate::progress::is_stall;
+use crate::progress::Stalled;
+use crate::reason::Reason;
 
 /// What to answer, and what to say of it. `None`: the body was not broken by who sends it.
 pub(crate) fn of(error: &BodyError) -> Option<(Reason, &'static str)> {
@@ -29,4 +30,9 @@ pub(crate) fn of(error: &BodyError) -> Option<(Reason, &'static str)> {
         None => {}
     }
     (error.is::<Cut>() || error.is::<io::Error>()).then_some((Reason::BadRequest, Cut::MESSAGE))
+}
+
+/// Whether a body broke because its sender did not go on with it.
+fn is_stall(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    error.is::<Stalled>() || matches!(error.downcast_ref(), Some(http2::Error::Stalled))
 }

@@ -18,8 +18,6 @@ use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, Endpoint, HttpRouteTable, Known, PortConfig, ServiceConfig, Snapshot,
 };
 
-use crate::Security;
-use crate::budget::Shed;
 use crate::endpoints::Picked;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::{Asker, Caller};
@@ -28,16 +26,19 @@ use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
 use crate::http::record::{Destination, Outcome, Record};
 use crate::http::replay::Replay;
-use crate::http::reply::{self, Reason};
+use crate::http::reply;
 use crate::http::retry::Attempts;
 use crate::http::server::{Connection, unless_cut};
 use crate::http::spelling::{Spelling, Written};
 use crate::http2::RequestHead;
 use crate::inbound;
-use crate::link::{REASON, RESET, RETRY};
+use crate::local::Lookup;
+use crate::mesh_headers::{REASON, RESET, RETRY};
 use crate::opaque;
+use crate::reason::Reason;
+use crate::security::Security;
 use crate::state::LocalWorkload;
-use crate::worker::{Lookup, Worker};
+use crate::worker::Worker;
 
 /// Where a request is to go.
 #[derive(Debug, Clone)]
@@ -145,7 +146,7 @@ pub(crate) async fn forward(
             return (outcome, answer);
         };
         let (failure, answer) = match sent {
-            Ok(response) => match mesh_made(&response) {
+            Ok(response) => match reply::mesh_made(&response) {
                 None => {
                     replay.commit();
                     give_headers(std::mem::take(&mut head.headers));
@@ -251,8 +252,9 @@ impl Route {
             Kind::Outside { addresses } => addresses.next().map(Hop::Outside),
             // What was tried once more, where nothing else is left.
             Kind::Service { backend, port } => worker
+                .local
                 .pick(backend, *port, &self.tried)
-                .or_else(|| worker.pick(backend, *port, &[]))
+                .or_else(|| worker.local.pick(backend, *port, &[]))
                 .map(Hop::Endpoint),
         };
         picked.ok_or_else(|| match &self.kind {
@@ -285,7 +287,7 @@ impl Route {
         }
         if let Hop::Endpoint(picked) = hop {
             if matches!(error.kind, Failure::Connect | Failure::Tls | Failure::Refused | Failure::Draining) {
-                worker.health.failed(&picked.endpoint, Instant::now());
+                worker.local.health.failed(&picked.endpoint, Instant::now());
                 self.futile = true;
             } else {
                 self.futile = false;
@@ -343,7 +345,7 @@ impl Route {
         match &self.kind {
             Kind::Outside { addresses } => addresses.len() > 0,
             Kind::Service { backend, port } => {
-                let state = worker.state.load();
+                let state = worker.local.state.load();
                 let Some(set) = state.snapshot.endpoints.get(backend) else { return false };
                 let left = |e: &&Arc<Endpoint>| e.target_port(*port).is_some() && !self.tried.contains(e);
                 !self.futile || set.endpoints.iter().any(|e| left(&e))
@@ -353,7 +355,7 @@ impl Route {
 
     pub fn succeeded(&self, worker: &Worker, hop: Hop) -> Outcome {
         if let Hop::Endpoint(picked) = &hop {
-            worker.health.worked(&picked.endpoint);
+            worker.local.health.worked(&picked.endpoint);
         }
         self.outcome(worker, hop)
     }
@@ -403,19 +405,19 @@ async fn route(
     port: u16,
 ) -> Result<Routed, Refusal> {
     {
-        let state = worker.state.load();
+        let state = worker.local.state.load();
         if let Some(Known::Present(config)) = state.snapshot.services.get(&service) {
             return route_in(worker, &state.snapshot, config, head, service, port);
         }
     }
     // Boxed, as all that is rare: every connection has room for what is not.
     let config = Box::pin(config_of(worker, &service)).await?;
-    route_in(worker, &worker.state.load().snapshot, &config, head, service, port)
+    route_in(worker, &worker.local.state.load().snapshot, &config, head, service, port)
 }
 
 /// What is known of a service.
 pub(crate) async fn config_of(worker: &Worker, service: &ServiceName) -> Result<Arc<ServiceConfig>, Refusal> {
-    let message = match worker.service(service).await {
+    let message = match worker.local.service(service).await {
         Lookup::Present(config) => return Ok(config),
         Lookup::Absent => format!("there is no service {service}"),
         Lookup::Unknown => {
@@ -462,7 +464,7 @@ fn route_in(
         let message = format!("no route of service {service} port {port} matches the request");
         return refuse(Reason::NoRoute, message);
     };
-    let (backend, port) = match routing::pick_backend(backends, worker.random()).map(|b| &b.target) {
+    let (backend, port) = match routing::pick_backend(backends, worker.local.random()).map(|b| &b.target) {
         Some(BackendTarget::Service { name, port }) => (name.clone(), *port),
         Some(BackendTarget::Invalid { reason }) => {
             return refuse(Reason::InvalidBackend, format!("a route of service {service}: {reason}"));
@@ -526,8 +528,8 @@ async fn send(
     if endpoint.node.is_none() {
         return send_plain(worker, caller, hop.address(), version, head, body).await;
     }
-    if worker.is_local(endpoint) {
-        let workload = worker.hand_over(endpoint)?;
+    if worker.local.is_local(endpoint) {
+        let workload = worker.local.hand_over(endpoint)?;
         let port = picked.target_port;
         return Ok(inbound::pass_request(worker, &workload, port, version, head, body, caller).await);
     }
@@ -535,7 +537,7 @@ async fn send(
     let spelling = head.extensions.get::<Spelling>();
     let with_spelling = spelling.map(|spelling| [&more[..], &[spelling.field()]].concat());
     let request = RequestHead::new(head, with_spelling.as_deref().unwrap_or(&more));
-    let sent = worker.links.request(worker, source, &picked.endpoint, &request, body, &caller.asker);
+    let sent = worker.links.request(source, &picked.endpoint, &request, body, &caller.asker);
     let mut response = sent.await?;
     if spelling.is_some() {
         if let Some(spelling) = Spelling::take(response.headers_mut()) {
@@ -561,38 +563,4 @@ async fn send_plain(
     headers::normalize_response(status, response.headers_mut())
         .map_err(|problem| UpstreamError::bad_answer(problem.0))?;
     Ok(response)
-}
-
-/// The failure that an answer stands for, if the mesh made it: the headers that say so are taken off
-/// what applications answer.
-fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
-    use UpstreamErrorKind as Failure;
-    if response.status().is_success() {
-        return None;
-    }
-    let reason = response.headers().get(REASON)?;
-    let retry = response.headers().get(RETRY).map(HeaderValue::as_bytes);
-    let kind = match reason.as_bytes() {
-        b"connect-failed" => Failure::Connect,
-        b"draining" => Failure::Draining,
-        b"timeout" => Failure::Timeout,
-        b"streams-full" => Failure::StreamsFull,
-        b"connection-lost" if retry == Some(b"free") => Failure::WentAway,
-        b"connection-lost" if let Some(code) = reply::reset_code(response.headers()) => {
-            Failure::Reset(code.0)
-        }
-        b"connection-lost" => Failure::ConnectionLost,
-        b"bad-answer" => Failure::BadAnswer,
-        b"headers-too-large" => Failure::HeadersTooLarge,
-        b"answer-headers-too-large" => Failure::AnswerHeadersTooLarge,
-        b"bad-request" => Failure::Caller,
-        // What is over there for this caller says nothing about the endpoint.
-        reason if std::str::from_utf8(reason).is_ok_and(|reason| Shed::of(reason).is_some()) => {
-            Failure::ConnectionLost
-        }
-        _ => Failure::Refused,
-    };
-    let safe_to_retry = matches!(retry, Some(b"safe" | b"free"));
-    let message = format!("the endpoint's node answered {}", response.status());
-    Some(UpstreamError { kind, safe_to_retry, message })
 }

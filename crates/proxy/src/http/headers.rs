@@ -11,7 +11,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
 
 use crate::http::spelling::Spelling;
-use crate::link::{self, REASON, RESET, RETRY, SPELLING};
+use crate::mesh_headers::{self, REASON, RESET, RETRY, SPELLING};
 use crate::uri::{self, LastAuthority};
 
 /// Header names with this beginning are the mesh's own: what comes from outside is removed.
@@ -114,7 +114,7 @@ pub fn normalize_link_response(headers: &mut HeaderMap, status: StatusCode) {
         let refusal = !status.is_success() && headers.contains_key(REASON);
         let offers = status == StatusCode::UPGRADE_REQUIRED;
         let kept = |name: &HeaderName| {
-            (refusal && [REASON, RETRY, RESET].contains(name)) || (offers && *name == link::UPGRADE)
+            (refusal && [REASON, RETRY, RESET].contains(name)) || (offers && *name == mesh_headers::UPGRADE)
         };
         strip_own(headers, kept);
     }
@@ -143,7 +143,7 @@ fn take_hop_by_hop(headers: &mut HeaderMap, status: Option<StatusCode>) {
         if let Ok(offered) = HeaderValue::try_from(offered.join(", "))
             && !offered.is_empty()
         {
-            headers.insert(link::UPGRADE, offered);
+            headers.insert(mesh_headers::UPGRADE, offered);
         }
     }
     for name in [KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS, TRANSFER_ENCODING, UPGRADE] {
@@ -181,7 +181,7 @@ fn is_needed(status: StatusCode, name: &HeaderName) -> bool {
 /// (RFC 9110, section 15.5.22).
 #[cold]
 pub fn offer_upgrade(version: Version, headers: &mut HeaderMap) {
-    let offered = headers.remove(link::UPGRADE);
+    let offered = headers.remove(mesh_headers::UPGRADE);
     if let Some(offered) = offered.filter(|_| version != Version::HTTP_2) {
         headers.insert(UPGRADE, offered);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

@@ -12,8 +12,8 @@ use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{FastMap, Known};
 
 use crate::http::spelling::Spelling;
+use crate::local::Local;
 use crate::state::LocalWorkload;
-use crate::worker::Worker;
 
 /// Services that a worker has asked for on the word of peers of late.
 const ASKED: usize = 16;
@@ -30,15 +30,15 @@ impl Letters {
     /// Whether what a peer says of how it is written is to be kept of a request for port `port` of `workload`.
     pub async fn are_kept(
         &self,
-        worker: &Worker,
+        local: &Local,
         workload: &LocalWorkload,
         port: u16,
         spelling: &Spelling,
     ) -> bool {
         let Some((name, number)) = spelling.port() else { return false };
         let service = ServiceName::new(workload.name.namespace.clone(), name);
-        self.learn(worker, &service).await;
-        let state = worker.state.load();
+        self.learn(local, &service).await;
+        let state = local.state.load();
         let Some(Known::Present(config)) = state.snapshot.services.get(&service) else { return false };
         let endpoints = state.snapshot.endpoints.get(&service);
         config.port(number).is_some_and(|port| port.http1.preserve_case)
@@ -51,23 +51,23 @@ impl Letters {
     }
 
     /// Has the node learn of a service, and waits for it.
-    async fn learn(&self, worker: &Worker, service: &ServiceName) {
-        if worker.known(service).is_none()
-            && let Some(since) = self.ask(worker, service)
+    async fn learn(&self, local: &Local, service: &ServiceName) {
+        if local.known(service).is_none()
+            && let Some(since) = self.ask(local, service)
         {
-            let _ = timeout_at(since + PATIENCE, worker.answer(service)).await;
+            let _ = timeout_at(since + PATIENCE, local.answer(service)).await;
         }
     }
 
     /// Asks for a service, unless that was done of late; since when it is awaited, if it is.
-    fn ask(&self, worker: &Worker, service: &ServiceName) -> Option<Instant> {
+    fn ask(&self, local: &Local, service: &ServiceName) -> Option<Instant> {
         let mut asked = self.0.borrow_mut();
         let now = Instant::now();
         asked.retain(|_, since| now - *since < AGAIN);
         if let Some(since) = asked.get(service) {
             return Some(*since);
         }
-        if asked.len() >= ASKED || worker.demand.try_send(service.clone()).is_err() {
+        if asked.len() >= ASKED || local.demand.try_send(service.clone()).is_err() {
             return None;
         }
         asked.insert(service.clone(), now);

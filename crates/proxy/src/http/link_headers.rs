@@ -9,7 +9,7 @@ use http::header::{HeaderName, HeaderValue};
 use tulle_model::snapshot::{Endpoint, FastMap};
 
 use crate::http::headers::AppVersion;
-use crate::link::{APP_VERSION, PORT, WORKLOAD};
+use crate::mesh_headers::{APP_VERSION, PORT, WORKLOAD};
 
 /// Endpoints that a worker remembers the headers of; beyond that it starts anew, which also lets go of
 /// those that are gone.

@@ -7,7 +7,8 @@ use http::{Method, Response};
 
 use crate::http::body::Body;
 use crate::http::headers::Malformed;
-use crate::http::reply::{Reason, reply};
+use crate::http::reply::reply;
+use crate::reason::Reason;
 use crate::uri;
 
 /// Counts the mesh. Whether the request goes no further.

@@ -24,6 +24,7 @@ pub mod reply;
 pub mod request;
 pub mod respond;
 pub mod retry;
+mod serve_http1;
 pub(crate) mod serve_http2;
 pub mod server;
 pub(crate) mod spelling;

@@ -18,16 +18,17 @@ use http::{Response, Version};
 use tokio::time::Instant;
 use tulle_model::name::ServiceName;
 
-use crate::Security;
-use crate::endpoints::LoadGuard;
 use crate::http::body::{Body, Event};
 use crate::http::fault;
 use crate::http::grpc::{self, Messages};
 use crate::http::headers;
-use crate::http::reply::{Reason, grpc_failure};
+use crate::http::reply::grpc_failure;
 use crate::http::server::Connection;
-use crate::link::REASON;
-use crate::metrics::{EXTERNAL, Edge, EdgeMetrics, Protocol, UNKNOWN, Verdict};
+use crate::loads::LoadGuard;
+use crate::mesh_headers::REASON;
+use crate::metrics::{EXTERNAL, Edge, EdgeMetrics, Protocol, UNKNOWN};
+use crate::reason::{Reason, Verdict};
+use crate::security::Security;
 use crate::state::LocalWorkload;
 use crate::worker::Worker;
 
@@ -123,7 +124,7 @@ impl Outcome {
 
 impl Record {
     pub(super) fn begin(connection: &Rc<Connection>, head: &Parts) -> Self {
-        let log = connection.worker.state.load().snapshot.mesh.access_log.then(|| {
+        let log = connection.worker.local.state.load().snapshot.mesh.access_log.then(|| {
             let (method, uri) = (head.method.clone(), head.uri.clone());
             Box::new(LogHead { connection: connection.clone(), method, uri, version: head.version })
         });
@@ -183,7 +184,7 @@ impl Record {
 
     pub fn edge(&self, worker: &Worker, source: &LocalWorkload, outcome: &Outcome) -> Arc<EdgeMetrics> {
         let destination = outcome.destination.name();
-        worker.metrics.edge(&Edge::new(source, &destination, self.protocol, outcome.security))
+        worker.local.metrics.edge(&Edge::new(source, &destination, self.protocol, outcome.security))
     }
 
     /// Counts a request whose client has given it up.
@@ -191,8 +192,12 @@ impl Record {
     fn abandoned(&self, cx: &Connection) {
         let (security, latency) = (self.security.get(), self.started.elapsed());
         let destination = self.destination.get().cloned().unwrap_or_else(|| cx.destination());
-        let edge =
-            cx.worker.metrics.edge(&Edge::new(&cx.source, &destination.name(), self.protocol, security));
+        let edge = cx.worker.local.metrics.edge(&Edge::new(
+            &cx.source,
+            &destination.name(),
+            self.protocol,
+            security,
+        ));
         edge.sent(self.whole.get() + self.sent.get().map_or(0, |sent| sent.bytes.get()));
         edge.request(None, Verdict::Abandoned, latency);
         let Some(head) = &self.log else { return };
@@ -230,7 +235,7 @@ impl Record {
         let is_grpc = self.is_grpc();
         let mut verdict = match outcome.reason {
             Some(reason) => {
-                worker.metrics.counts().refused(reason);
+                worker.local.metrics.counts().refused(reason);
                 reason.verdict()
             }
             None if status.is_server_error() => Verdict::Failure,
@@ -371,7 +376,7 @@ pub(crate) fn unread(
     reason: Reason,
     outline: &Outline,
 ) {
-    worker.metrics.counts().refused(reason);
+    worker.local.metrics.counts().refused(reason);
     count_unsent(
         worker,
         source,
@@ -380,7 +385,7 @@ pub(crate) fn unread(
         Some(reason.status().as_u16()),
         reason.verdict(),
     );
-    if worker.state.load().snapshot.mesh.access_log {
+    if worker.local.state.load().snapshot.mesh.access_log {
         tracing::info!(
             target: "tulle::access",
             source = %source.name,
@@ -406,7 +411,7 @@ pub(crate) fn count_unsent(
     status: Option<u16>,
     verdict: Verdict,
 ) {
-    let edge = worker.metrics.edge(&Edge::new(source, &destination.name(), protocol, Security::Unsent));
+    let edge = worker.local.metrics.edge(&Edge::new(source, &destination.name(), protocol, Security::Unsent));
     edge.request(status, verdict, std::time::Duration::ZERO);
 }
 

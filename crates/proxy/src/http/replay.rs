@@ -17,8 +17,8 @@ use http_body::{Frame, SizeHint};
 use crate::budget::{Account, Charge, cost};
 use crate::http::body::{Body, BodyError};
 use crate::http::fault;
-use crate::http::reply::Reason;
 use crate::pieces;
+use crate::reason::Reason;
 
 /// How much of a body is kept.
 const LIMIT: usize = 64 << 10;

@@ -10,212 +10,8 @@ use crate::http::body::Body;
 use crate::http::grpc;
 use crate::http::headers::is_grpc;
 use crate::http2::{self, Unfit};
-use crate::link::{REASON, RESET, RETRY};
-use crate::metrics::Verdict;
-
-/// Why the mesh answers instead of the application.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The service has no endpoint that takes requests.
-    NoEndpoints,
-    /// The port has routes, and none matches the request.
-    NoRoute,
-    /// The route's backend is a reference that leads nowhere.
-    InvalidBackend,
-    ConnectFailed,
-    /// The connection broke before the answer began.
-    ConnectionLost,
-    /// What the application answered cannot be passed on.
-    BadAnswer,
-    Draining,
-    /// The application takes no more streams at a time, and too many wait for one, or one has waited too long.
-    StreamsFull,
-    /// There is no such service, or it has no such port.
-    UnknownService,
-    /// The mesh's egress policy forbids destinations outside of the mesh.
-    EgressDenied,
-    Timeout,
-    BadRequest,
-    /// The client does not go on with its request.
-    RequestTimeout,
-    /// The client has closed its side, and the answer did not come in time.
-    HalfClosed,
-    /// The head of the request, or its trailer section, is larger than is taken.
-    HeadersTooLarge,
-    /// The same of the answer.
-    AnswerHeadersTooLarge,
-    /// HTTP has it, this proxy does not.
-    Unsupported,
-    /// The application answered a request for a tunnel, and opened none.
-    NotUpgraded,
-    /// Its sender wants it to go no further.
-    MaxForwards,
-    /// It would have cost more than there is for the one who asks.
-    Shed(Shed),
-}
-
-/// All of them.
-pub const REASONS: [Reason; 22] = [
-    Reason::NoEndpoints,
-    Reason::NoRoute,
-    Reason::InvalidBackend,
-    Reason::ConnectFailed,
-    Reason::ConnectionLost,
-    Reason::BadAnswer,
-    Reason::Draining,
-    Reason::StreamsFull,
-    Reason::UnknownService,
-    Reason::EgressDenied,
-    Reason::Timeout,
-    Reason::BadRequest,
-    Reason::RequestTimeout,
-    Reason::HalfClosed,
-    Reason::HeadersTooLarge,
-    Reason::AnswerHeadersTooLarge,
-    Reason::Unsupported,
-    Reason::NotUpgraded,
-    Reason::MaxForwards,
-    Reason::Shed(Shed::Memory),
-    Reason::Shed(Shed::Descriptors),
-    Reason::Shed(Shed::Applications),
-];
-
-impl Reason {
-    /// The one that `tulle-reason` names.
-    pub fn of(name: &[u8]) -> Option<Self> {
-        REASONS.into_iter().find(|reason| reason.as_str().as_bytes() == name)
-    }
-
-    /// Its place in [`REASONS`].
-    pub const fn index(self) -> usize {
-        match self {
-            Self::NoEndpoints => 0,
-            Self::NoRoute => 1,
-            Self::InvalidBackend => 2,
-            Self::ConnectFailed => 3,
-            Self::ConnectionLost => 4,
-            Self::BadAnswer => 5,
-            Self::Draining => 6,
-            Self::StreamsFull => 7,
-            Self::UnknownService => 8,
-            Self::EgressDenied => 9,
-            Self::Timeout => 10,
-            Self::BadRequest => 11,
-            Self::RequestTimeout => 12,
-            Self::HalfClosed => 13,
-            Self::HeadersTooLarge => 14,
-            Self::AnswerHeadersTooLarge => 15,
-            Self::Unsupported => 16,
-            Self::NotUpgraded => 17,
-            Self::MaxForwards => 18,
-            Self::Shed(Shed::Memory) => 19,
-            Self::Shed(Shed::Descriptors) => 20,
-            Self::Shed(Shed::Applications) => 21,
-        }
-    }
-
-    /// Who is to blame, if anybody: the caller for what it sent, asked for or has used up; else the destination, or the way
-    /// to it.
-    pub fn verdict(self) -> Verdict {
-        match self {
-            Self::NoRoute
-            | Self::EgressDenied
-            | Self::BadRequest
-            | Self::RequestTimeout
-            | Self::HalfClosed
-            | Self::HeadersTooLarge
-            | Self::Unsupported
-            | Self::Shed(Shed::Memory | Shed::Descriptors) => Verdict::Refused,
-            // It is what was asked for.
-            Self::MaxForwards => Verdict::Success,
-            Self::NoEndpoints
-            | Self::InvalidBackend
-            | Self::ConnectFailed
-            | Self::ConnectionLost
-            | Self::BadAnswer
-            | Self::Draining
-            | Self::StreamsFull
-            | Self::UnknownService
-            | Self::Timeout
-            | Self::AnswerHeadersTooLarge
-            | Self::NotUpgraded
-            | Self::Shed(Shed::Applications) => Verdict::Failure,
-        }
-    }
-
-    /// The value of `tulle-reason`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoEndpoints => "no-endpoints",
-            Self::NoRoute => "no-route",
-            Self::InvalidBackend => "invalid-backend",
-            Self::ConnectFailed => "connect-failed",
-            Self::ConnectionLost => "connection-lost",
-            Self::BadAnswer => "bad-answer",
-            Self::Draining => "draining",
-            Self::StreamsFull => "streams-full",
-            Self::UnknownService => "unknown-service",
-            Self::EgressDenied => "egress-denied",
-            Self::Timeout => "timeout",
-            Self::BadRequest => "bad-request",
-            Self::RequestTimeout => "request-timeout",
-            Self::HalfClosed => "half-closed",
-            Self::HeadersTooLarge => "headers-too-large",
-            Self::AnswerHeadersTooLarge => "answer-headers-too-large",
-            Self::Unsupported => "unsupported",
-            Self::NotUpgraded => "not-upgraded",
-            Self::MaxForwards => "max-forwards",
-            Self::Shed(shed) => shed.as_str(),
-        }
-    }
-
-    pub fn status(self) -> StatusCode {
-        match self {
-            Self::NoEndpoints | Self::ConnectFailed | Self::Draining | Self::StreamsFull | Self::Shed(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::InvalidBackend => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::ConnectionLost
-            | Self::BadAnswer
-            | Self::UnknownService
-            | Self::EgressDenied
-            | Self::NotUpgraded
-            | Self::AnswerHeadersTooLarge => StatusCode::BAD_GATEWAY,
-            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::BadRequest => StatusCode::BAD_REQUEST,
-            Self::RequestTimeout | Self::HalfClosed => StatusCode::REQUEST_TIMEOUT,
-            Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
-            Self::MaxForwards => StatusCode::OK,
-        }
-    }
-}
-
-impl From<UpstreamErrorKind> for Reason {
-    fn from(kind: UpstreamErrorKind) -> Self {
-        match kind {
-            UpstreamErrorKind::NoEndpoints => Self::NoEndpoints,
-            UpstreamErrorKind::Connect
-            | UpstreamErrorKind::LinkPending
-            | UpstreamErrorKind::Tls
-            | UpstreamErrorKind::Refused
-            | UpstreamErrorKind::NoCertificate => Self::ConnectFailed,
-            UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::Reset(_) | UpstreamErrorKind::WentAway => {
-                Self::ConnectionLost
-            }
-            UpstreamErrorKind::BadAnswer => Self::BadAnswer,
-            UpstreamErrorKind::StreamsFull => Self::StreamsFull,
-            UpstreamErrorKind::Draining => Self::Draining,
-            UpstreamErrorKind::Timeout => Self::Timeout,
-            UpstreamErrorKind::HeadersTooLarge => Self::HeadersTooLarge,
-            UpstreamErrorKind::AnswerHeadersTooLarge => Self::AnswerHeadersTooLarge,
-            UpstreamErrorKind::NotUpgraded => Self::NotUpgraded,
-            UpstreamErrorKind::Caller => Self::BadRequest,
-            UpstreamErrorKind::Shed(shed) => Self::Shed(shed),
-        }
-    }
-}
+use crate::mesh_headers::{REASON, RESET, RETRY};
+use crate::reason::Reason;
 
 /// An answer with that reason. The message is for people: what failed, and at which object.
 pub fn reply(reason: Reason, message: &str) -> Response<Body> {
@@ -245,6 +41,38 @@ pub fn failed(error: &UpstreamError) -> Response<Body> {
 pub fn reset_code(answer: &HeaderMap) -> Option<http2::Reason> {
     let code = answer.get(RESET)?.to_str().ok()?;
     code.parse().ok().map(http2::Reason)
+}
+
+/// The failure that an answer stands for, if the mesh made it: the headers that say so are taken off
+/// what applications answer.
+pub fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
+    use UpstreamErrorKind as Failure;
+    if response.status().is_success() {
+        return None;
+    }
+    let reason = response.headers().get(REASON)?;
+    let retry = response.headers().get(RETRY).map(HeaderValue::as_bytes);
+    let kind = match reason.as_bytes() {
+        b"connect-failed" => Failure::Connect,
+        b"draining" => Failure::Draining,
+        b"timeout" => Failure::Timeout,
+        b"streams-full" => Failure::StreamsFull,
+        b"connection-lost" if retry == Some(b"free") => Failure::WentAway,
+        b"connection-lost" if let Some(code) = reset_code(response.headers()) => Failure::Reset(code.0),
+        b"connection-lost" => Failure::ConnectionLost,
+        b"bad-answer" => Failure::BadAnswer,
+        b"headers-too-large" => Failure::HeadersTooLarge,
+        b"answer-headers-too-large" => Failure::AnswerHeadersTooLarge,
+        b"bad-request" => Failure::Caller,
+        // What is over there for this caller says nothing about the endpoint.
+        reason if std::str::from_utf8(reason).is_ok_and(|reason| Shed::of(reason).is_some()) => {
+            Failure::ConnectionLost
+        }
+        _ => Failure::Refused,
+    };
+    let safe_to_retry = matches!(retry, Some(b"safe" | b"free"));
+    let message = format!("the endpoint's node answered {}", response.status());
+    Some(UpstreamError { kind, safe_to_retry, message })
 }
 
 /// What to answer to a request of HTTP/2 that is not taken, and what to say of it.
@@ -306,45 +134,6 @@ pub fn grpc_failure(headers: &HeaderMap) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_reason_has_a_place_of_its_own_and_blames_the_caller_for_4xx() {
-        // A new one has no place here until it is named.
-        let after = |reason| match reason {
-            Reason::NoEndpoints => Some(Reason::NoRoute),
-            Reason::NoRoute => Some(Reason::InvalidBackend),
-            Reason::InvalidBackend => Some(Reason::ConnectFailed),
-            Reason::ConnectFailed => Some(Reason::ConnectionLost),
-            Reason::ConnectionLost => Some(Reason::BadAnswer),
-            Reason::BadAnswer => Some(Reason::Draining),
-            Reason::Draining => Some(Reason::StreamsFull),
-            Reason::StreamsFull => Some(Reason::UnknownService),
-            Reason::UnknownService => Some(Reason::EgressDenied),
-            Reason::EgressDenied => Some(Reason::Timeout),
-            Reason::Timeout => Some(Reason::BadRequest),
-            Reason::BadRequest => Some(Reason::RequestTimeout),
-            Reason::RequestTimeout => Some(Reason::HalfClosed),
-            Reason::HalfClosed => Some(Reason::HeadersTooLarge),
-            Reason::HeadersTooLarge => Some(Reason::AnswerHeadersTooLarge),
-            Reason::AnswerHeadersTooLarge => Some(Reason::Unsupported),
-            Reason::Unsupported => Some(Reason::NotUpgraded),
-            Reason::NotUpgraded => Some(Reason::MaxForwards),
-            Reason::MaxForwards => Some(Reason::Shed(Shed::Memory)),
-            Reason::Shed(Shed::Memory) => Some(Reason::Shed(Shed::Descriptors)),
-            Reason::Shed(Shed::Descriptors) => Some(Reason::Shed(Shed::Applications)),
-            Reason::Shed(Shed::Applications) => None,
-        };
-        let all: Vec<Reason> =
-            std::iter::successors(Some(Reason::NoEndpoints), |reason| after(*reason)).collect();
-        assert_eq!(all.len(), REASONS.len());
-        for reason in all {
-            assert_eq!(REASONS[reason.index()], reason, "{}", reason.as_str());
-            assert_eq!(Reason::of(reason.as_str().as_bytes()), Some(reason));
-            if reason.status().is_client_error() {
-                assert_eq!(reason.verdict(), Verdict::Refused, "{}", reason.as_str());
-            }
-        }
-    }
 
     #[test]
     fn grpc_clients_get_a_grpc_status() {

@@ -14,7 +14,7 @@ use crate::budget::{Shed, cost};
 use crate::http::asker::Asker;
 use crate::http::body::Body;
 use crate::http::record::Outline;
-use crate::http::reply::{self, Reason};
+use crate::http::reply;
 use crate::http::respond::respond;
 use crate::http::server::{self, answer};
 use crate::http::upgrade::Leaving;
@@ -23,8 +23,9 @@ use crate::http2::{
     self, Connection, Ended, Error, Incoming, Limits, Plain, Protocol, Receiver, Sender, Tunnel, Unfit,
     WhenReset, give_up, until_dead,
 };
-use crate::link::REASON;
+use crate::mesh_headers::REASON;
 use crate::progress::Side;
+use crate::reason::Reason;
 use crate::tcp::{Downstream, Replayed};
 
 /// What a client may do on one connection.
@@ -55,8 +56,8 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
     let _charge = match cx.account.charge(cost::HTTP2) {
         Ok(charge) => charge,
         Err(shed) => {
-            worker.metrics.counts().rejected(shed.into());
-            if worker.may_warn() {
+            worker.local.metrics.counts().rejected(shed.into());
+            if worker.local.may_warn() {
                 let (workload, reason) = (&cx.source.name, shed.as_str());
                 tracing::warn!(%workload, reason, "connection of a client refused: {}", shed.message());
             }
@@ -65,9 +66,9 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
     };
     let mut connection = connection.charged(cx.account.clone());
     let (handle, received) = (connection.handle(), connection.received());
-    let _watched = worker.sweep.watch(&handle, Side::Client);
+    let _watched = worker.local.sweep.watch(&handle, Side::Client);
     let mut dead = pin!(until_dead(handle.clone(), received, PING_INTERVAL, PING_DEADLINE, || {}));
-    let mut draining = pin!(worker.drain.wait());
+    let mut draining = pin!(worker.local.drain.wait());
     let mut told = false;
     let ended = loop {
         tokio::select! {
@@ -92,8 +93,8 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
         }
     };
     if let Ended::Violation(violation) = &ended {
-        worker.metrics.counts().abusive_client(violation.reason);
-        if worker.may_warn() {
+        worker.local.metrics.counts().abusive_client(violation.reason);
+        if worker.local.may_warn() {
             tracing::warn!(workload = %cx.source.name, "connection of a client closed: {violation}");
         }
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::LocalBoxFuture;
 use http::{Method, Response, StatusCode, Version, request};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Known;
@@ -21,18 +22,32 @@ use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::forward::{self, Call, Refusal, Target};
 use crate::http::headers::Malformed;
-use crate::http::http1;
+use crate::http::http1::server::Owner;
 use crate::http::record::{self, Awaited, Destination, Outcome, Outline, Record};
-use crate::http::reply::{self, Reason, reply};
+use crate::http::reply::{self, reply};
+use crate::http::serve_http1::{self, Ended};
 use crate::http::spelling::Written;
 use crate::http::upgrade::{self, Leaving};
 use crate::http::{egress, headers, max_forwards, serve_http2};
-use crate::metrics::{Protocol, Verdict};
-use crate::outbound::HttpDestination;
+use crate::metrics::Protocol;
+use crate::reason::{Reason, Verdict};
 use crate::state::LocalWorkload;
 use crate::tcp::Downstream;
 use crate::uri::LastAuthority;
 use crate::worker::Worker;
+
+/// Takes what comes out of a client's tunnel as a connection of its own to that port of that service.
+pub type Enter =
+    fn(Rc<Worker>, Arc<LocalWorkload>, Downstream, ServiceName, u16) -> LocalBoxFuture<'static, ()>;
+
+/// Where the requests of an HTTP connection go.
+#[derive(Clone)]
+pub enum HttpDestination {
+    /// The connection was made to that port of that service, whatever the requests' authority says.
+    Service { service: ServiceName, port: u16 },
+    /// The client takes us for an HTTP proxy: each request says where it goes, and what it tunnels enters anew.
+    Proxy(Enter),
+}
 
 /// What the requests of one connection share.
 pub(super) struct Connection {
@@ -56,7 +71,7 @@ impl Connection {
     pub(super) fn destination(&self) -> Destination {
         match &self.destination {
             HttpDestination::Service { service, .. } => Destination::Service(service.clone()),
-            HttpDestination::Proxy => Destination::Unknown,
+            HttpDestination::Proxy(_) => Destination::Unknown,
         }
     }
 
@@ -92,23 +107,28 @@ impl Connection {
     fn port(&self) -> Option<(ServiceName, u16)> {
         match &self.destination {
             HttpDestination::Service { service, port } => Some((service.clone(), *port)),
-            HttpDestination::Proxy => self.asked.borrow().clone(),
+            HttpDestination::Proxy(_) => self.asked.borrow().clone(),
         }
     }
+}
 
-    /// How long a client that has closed its side may take nothing of an answer.
-    pub fn half_close(&self) -> Duration {
-        let state = self.worker.state.load();
+impl Owner for Connection {
+    fn half_close(&self) -> Duration {
+        let state = self.worker.local.state.load();
         let settings = self.port().and_then(|(service, port)| match state.snapshot.services.get(&service) {
             Some(Known::Present(config)) => config.port(port).map(|port| port.http1),
             _ => None,
         });
         settings.unwrap_or_default().half_close
     }
+
+    fn cut(&self) {
+        self.cut.set(true);
+    }
 }
 
 /// Serves one connection (HTTP/1 or HTTP/2 by its preface), of which `first` was read already, until it
-/// ends. Stops gracefully when `worker.drain` starts.
+/// ends. Stops gracefully when `worker.local.drain` starts.
 pub async fn serve(
     worker: Rc<Worker>,
     source: Arc<LocalWorkload>,
@@ -116,7 +136,7 @@ pub async fn serve(
     first: Vec<u8>,
     destination: HttpDestination,
 ) {
-    let account = worker.account(&source.name);
+    let account = worker.local.account(&source.name);
     let cx = Rc::new(Connection {
         worker,
         source,
@@ -127,9 +147,9 @@ pub async fn serve(
         cut: Cell::new(false),
         counted: Cell::new(false),
     });
-    match http1::server::serve(&cx, io, first).await {
-        http1::server::Ended::Closed => {}
-        http1::server::Ended::Http2(io, first) => Box::pin(serve_http2::serve(cx, io, first.into())).await,
+    match serve_http1::serve(&cx, io, first).await {
+        Ended::Closed => {}
+        Ended::Http2(io, first) => Box::pin(serve_http2::serve(cx, io, first.into())).await,
     }
 }
 
@@ -156,15 +176,19 @@ pub(super) async fn answer(
     asker: Asker,
 ) -> Response<Body> {
     let version = head.version;
-    let on_upgrade = leaving.and_then(|leaving| upgrade::wanted(head, leaving));
-    let explicit = cx.destination == HttpDestination::Proxy;
+    let mut on_upgrade = leaving.and_then(|leaving| upgrade::wanted(head, leaving));
+    let tunnels = match cx.destination {
+        HttpDestination::Proxy(enter) => Some(enter),
+        HttpDestination::Service { .. } => None,
+    };
+    let explicit = tunnels.is_some();
     // Before the head is brought into the inner form, in which one cannot tell any longer.
     let names_destination = head.uri.authority().is_some();
     let fallback = || match &cx.destination {
         HttpDestination::Service { service, port } => {
             format!("{}.{}:{port}", service.name, service.namespace)
         }
-        HttpDestination::Proxy => String::new(),
+        HttpDestination::Proxy(_) => String::new(),
     };
     let secure = explicit && head.uri.scheme() == Some(&http::uri::Scheme::HTTPS);
     let checked = match headers::normalize_request(head, &cx.named, fallback) {
@@ -188,11 +212,11 @@ pub(super) async fn answer(
     };
     let (mut outcome, mut response) = match outcome {
         Err(answer) => answer,
-        Ok(target) if explicit && head.method == Method::CONNECT && on_upgrade.is_some() => {
-            let opened = match on_upgrade {
-                Some(wish) => Box::pin(upgrade::tunnel(&cx.worker, &cx.source, target, wish)).await,
-                None => Ok(reply(Reason::BadRequest, "nothing to tunnel")),
-            };
+        Ok(target)
+            if head.method == Method::CONNECT
+                && let (Some(enter), Some(wish)) = (tunnels, on_upgrade.take_if(|_| explicit)) =>
+        {
+            let opened = Box::pin(upgrade::tunnel(&cx.worker, &cx.source, target, wish, enter)).await;
             match opened {
                 Ok(answer) => {
                     awaited.answered();
@@ -260,10 +284,10 @@ async fn target(cx: &Connection, head: &request::Parts, names_destination: bool)
         HttpDestination::Service { service, port } => {
             Ok(Target::Service { service: service.clone(), port: *port })
         }
-        HttpDestination::Proxy if !names_destination => {
+        HttpDestination::Proxy(_) if !names_destination => {
             refuse(Reason::BadRequest, "this is an HTTP proxy: the request target must be an absolute URI")
         }
-        HttpDestination::Proxy => {
+        HttpDestination::Proxy(_) => {
             let Some(authority) = head.uri.authority() else {
                 return refuse(Reason::BadRequest, "the request does not say what host it is for");
             };

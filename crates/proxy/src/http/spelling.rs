@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::HeaderMap;
 use http::{HeaderName, HeaderValue};
 
-use crate::link::SPELLING;
+use crate::mesh_headers::SPELLING;
 
 /// Longer ones do not go with a message, and are not taken: a link has room for that much beside it.
 pub(crate) const MOST: usize = 4 << 10;

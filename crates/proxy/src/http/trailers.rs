@@ -87,7 +87,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::link::SPELLING;
+    use crate::mesh_headers::SPELLING;
 
     #[test]
     fn trailers_keep_what_is_the_applications() {

@@ -23,6 +23,7 @@ use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Carried;
 
 use crate::budget::Account;
+use crate::connect::{Counted, connect_for};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::body::Body;
@@ -30,16 +31,18 @@ use crate::http::forward::{Call, Hop, Refusal, Route, Target, config_of, port_of
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, exchange};
 use crate::http::record::{Destination, Outcome, Record};
-use crate::http::reply::{self, Reason};
-use crate::http::server::{self, unless_cut};
+use crate::http::reply;
+use crate::http::server::{self, Enter, unless_cut};
 use crate::http::websocket::{self, Answered};
 use crate::http2::{Protocol, Tunnel};
+use crate::inbound;
 use crate::metrics::EdgeMetrics;
-use crate::opaque::{self, Opened};
-use crate::outbound::{self, EGRESS_CONNECT};
+use crate::opaque::{self, EGRESS_CONNECT, Opened};
+use crate::reason::Reason;
+use crate::reset::{Reset, Way};
 use crate::state::LocalWorkload;
-use crate::tcp::{self, Downstream, Duplex, Replayed, Reset, Upstream, Way};
-use crate::worker::{Counted, Worker, connect_for};
+use crate::tcp::{self, Downstream, Duplex, Replayed, Upstream};
+use crate::worker::Worker;
 
 /// How long the client's side may take to be handed over once its answer was given.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(30);
@@ -184,7 +187,7 @@ pub(super) async fn forward(
 
 fn failed(error: &UpstreamError) -> Response<Body> {
     let mut response = reply::failed(error);
-    response.headers_mut().remove(crate::link::RETRY);
+    response.headers_mut().remove(crate::mesh_headers::RETRY);
     response
 }
 
@@ -234,13 +237,13 @@ async fn open(
     if endpoint.node.is_none() {
         return connect_for(account, hop.address()).await.map(plain);
     }
-    if worker.is_local(endpoint) {
-        let workload = worker.hand_over(endpoint)?;
-        let (tcp, counted) = worker.connect_app(&workload, picked.target_port, account).await?;
+    if worker.local.is_local(endpoint) {
+        let workload = worker.local.hand_over(endpoint)?;
+        let (tcp, counted) = inbound::connect(&worker.local, &workload, picked.target_port, account).await?;
         return Ok(Connected { upstream: Upstream::Tcp(tcp), counted });
     }
-    let stream = worker.links.stream(worker, source, endpoint).await?;
-    let tunnel = stream.tunnel(worker, endpoint.workload.as_ref(), hop.address()).await?;
+    let stream = worker.links.stream(source, endpoint).await?;
+    let tunnel = stream.tunnel(&worker.local, endpoint.workload.as_ref(), hop.address()).await?;
     Ok(Connected { upstream: Upstream::Tunnel(Box::new(tunnel)), counted: Counted::default() })
 }
 
@@ -262,8 +265,9 @@ async fn speak(
         Form::Connect => None,
     };
     let outgoing = Outgoing { head, upgrade, caller };
-    let answer = exchange(Connection::new(upstream, worker.sweep.clone()), outgoing, body).await.map_err(
-        |Failed { why, oversized, shed, answered, .. }| {
+    let answer = exchange(Connection::new(upstream, worker.local.sweep.clone()), outgoing, body)
+        .await
+        .map_err(|Failed { why, oversized, shed, answered, .. }| {
             if let Some(shed) = shed {
                 return UpstreamError { safe_to_retry: false, ..UpstreamError::shed(shed) };
             }
@@ -276,8 +280,7 @@ async fn speak(
             };
             let message = format!("the connection broke before the upgrade was answered: {why}");
             UpstreamError::after_sending(kind, message)
-        },
-    )?;
+        })?;
     let status = answer.head.status;
     let switched = status == StatusCode::SWITCHING_PROTOCOLS;
     let protocol = answer.head.headers.get(UPGRADE).cloned();
@@ -321,7 +324,7 @@ async fn speak(
         }
     }
     let account = caller.account.clone();
-    worker.connections.spawn_local(async move {
+    worker.local.connections.spawn_local(async move {
         let Some(client) = wish.client.client().await else { return };
         pass(client, Replayed::new(read.into(), upstream), &account, &edge).await;
         drop(counted);
@@ -345,7 +348,7 @@ fn answer_http2(
         return Ok(Response::from_parts(head, Body::from(receiver)));
     }
     let (upstream, account) = (Tunnel::extended(sender, receiver), account.clone());
-    worker.connections.spawn_local(async move {
+    worker.local.connections.spawn_local(async move {
         let Some(client) = wish.client.client().await else { return };
         pass(client, upstream, &account, &edge).await;
     });
@@ -391,6 +394,7 @@ pub(super) async fn tunnel(
     source: &Arc<LocalWorkload>,
     target: Target,
     wish: Wish,
+    enter: Enter,
 ) -> Result<Response<Body>, Refusal> {
     let inside = match target {
         Target::Outside { addresses } => {
@@ -409,12 +413,12 @@ pub(super) async fn tunnel(
         }
     };
     let (tracked, worker, source) = (worker.clone(), worker.clone(), source.clone());
-    tracked.connections.spawn_local(async move {
+    tracked.local.connections.spawn_local(async move {
         let Some(client) = wish.client.client().await else { return };
         match inside {
             Inside::Bytes(opened) => opened.serve(client, Vec::new()).await,
             Inside::Any { service, port } => {
-                outbound::serve_service(worker, source, client, service, port).await;
+                enter(worker, source, client, service, port).await;
             }
         }
     });

@@ -64,8 +64,8 @@ pub(super) async fn ask(
     let connection = Connection::client(Plain(upstream), LIMITS, LINGER);
     let mut connection = connection.charged(caller.account.clone());
     let only = Only(connection.handle());
-    let sweep = worker.sweep.clone();
-    worker.connections.spawn_local(async move {
+    let sweep = worker.local.sweep.clone();
+    worker.local.connections.spawn_local(async move {
         let _watched = sweep.watch(&connection.handle(), Side::Application);
         let ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})).await;
         tracing::debug!("connection for a WebSocket ended: {ended}");

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::tunnel::{Tunnel, io_error};
-use crate::tcp::{Reset, Way};
+use crate::reset::{Reset, Way};
 
 /// Passes bytes both ways until both are closed, each way closed by itself, and tells `passed` of each
 /// piece: `up` is into the tunnel. `first` goes to `io` before anything that comes from the tunnel. When one

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Ended, Error, Reason, Receiver, Sender};
-use crate::tcp::Reset;
+use crate::reset::Reset;
 
 /// The two ways of a tunnel. Dropping it before both ways are closed resets the stream.
 pub struct Tunnel {

@@ -22,23 +22,22 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{Endpoint, FastMap};
 
-use super::server::LINK_COST;
 use super::stream::LinkStream;
-use super::{Faults, LINGER, PING_DEADLINE, PING_INTERVAL, is_distrusted};
+use super::{Faults, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted};
 use crate::budget::{Account, Seat};
-use crate::clock::MeshClock;
+use crate::connect::connect_within;
 use crate::departing::{Departing, Ending, Exit};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http::asker::Asker;
 use crate::http::body::Body;
 use crate::http::request::request;
 use crate::http2::{Connection, Ended, Handle, Limits, Line, RequestHead, until_dead};
+use crate::local::Local;
 use crate::metrics::Handshake;
 use crate::progress::Side;
 use crate::state::{LocalWorkload, WorkloadCertificate};
 use crate::tls::{self, TlsCache, TlsFailure, TlsStream};
 use crate::turn::{Rules, Turn};
-use crate::worker::{Worker, connect_within};
 
 /// Of what the peer takes, no more than that is used: it may have been stopped for as long as it takes until we
 /// hold it for dead, and see at once what we have sent meanwhile.
@@ -130,6 +129,7 @@ enum Open {
 
 /// The links of one worker.
 pub struct LinkPool {
+    local: Rc<Local>,
     rules: Rules,
     entries: RefCell<FastMap<LinkKey, Entry>>,
     tls: TlsCache,
@@ -163,21 +163,22 @@ impl Drop for Link {
 }
 
 impl LinkPool {
-    /// Certificates are held against the time of `clock`.
-    pub(crate) fn new(clock: Arc<MeshClock>, rules: Rules) -> Self {
-        Self {
+    pub(crate) fn new(local: Rc<Local>, rules: Rules) -> Rc<Self> {
+        // Certificates are held against the mesh's time.
+        let tls = TlsCache::new(local.clock.clone());
+        Rc::new(Self {
+            local,
             rules,
             entries: RefCell::default(),
-            tls: TlsCache::new(clock),
+            tls,
             running: TaskTracker::new(),
             closed: Cell::new(false),
-        }
+        })
     }
 
     /// Sends a request on a link from `source` to the node of `endpoint`; see [`request`].
     pub(crate) async fn request(
-        &self,
-        worker: &Rc<Worker>,
+        self: &Rc<Self>,
         source: &LocalWorkload,
         endpoint: &Arc<Endpoint>,
         head: &RequestHead<'_>,
@@ -185,8 +186,8 @@ impl LinkPool {
         asker: &Asker,
     ) -> Result<Response<Body>, UpstreamError> {
         let place = async |turn: &mut Turn| {
-            let handle = self.place(worker, source, endpoint, turn).await?;
-            worker.metrics.counts().client_streams.add(1);
+            let handle = self.place(source, endpoint, turn).await?;
+            self.local.metrics.counts().client_streams.add(1);
             Ok(handle)
         };
         let answered = request(&self.rules, &endpoint.address, place, head, body, asker).await;
@@ -200,18 +201,16 @@ impl LinkPool {
     /// A place for one tunnel on a link from `source` to the node of `endpoint`, dialed if need be.
     /// Every error has left nothing behind.
     pub async fn stream(
-        &self,
-        worker: &Rc<Worker>,
+        self: &Rc<Self>,
         source: &LocalWorkload,
         endpoint: &Arc<Endpoint>,
     ) -> Result<LinkStream, UpstreamError> {
-        self.place(worker, source, endpoint, &mut Turn::begin(&self.rules)).await.map(LinkStream::on)
+        self.place(source, endpoint, &mut Turn::begin(&self.rules)).await.map(LinkStream::on)
     }
 
     /// A link with room for a stream, to be opened at once.
     async fn place(
-        &self,
-        worker: &Rc<Worker>,
+        self: &Rc<Self>,
         source: &LocalWorkload,
         endpoint: &Arc<Endpoint>,
         turn: &mut Turn,
@@ -230,26 +229,26 @@ impl LinkPool {
                 Open::None => None,
             };
             // The one of now: `source` is as old as the connection that it came from.
-            let now = worker.workload(&source.name);
+            let now = self.local.workload(&source.name);
             let certificate = now.as_deref().unwrap_or(source).certificate.as_ref();
             let certificate = certificate.ok_or_else(|| {
                 let message = format!("{} has no certificate yet", source.name);
                 UpstreamError::safe(Kind::NoCertificate, message)
             })?;
-            let dial = || self.dial(worker, &key, &source.name, endpoint, certificate);
+            let dial = || self.dial(&key, &source.name, endpoint, certificate);
             let Some(line) = line else {
                 let patience = *patience.get_or_insert_with(|| Instant::now() + PATIENCE);
                 match timeout_at(patience, dial()).await {
                     Ok(dialed) => dialed?,
                     Err(_) => {
-                        worker.health.slow(endpoint, Instant::now());
+                        self.local.health.slow(endpoint, Instant::now());
                         let message = format!("the link to {} is not open after {PATIENCE:?}", key.address);
                         return Err(UpstreamError::safe(Kind::LinkPending, message));
                     }
                 }
                 continue;
             };
-            let caller = worker.account(&source.name);
+            let caller = self.local.account(&source.name);
             if let Some(link) = Box::pin(self.wait(&key, &line, &caller, turn, dial)).await? {
                 return Ok(link.handle.clone());
             }
@@ -340,8 +339,7 @@ impl LinkPool {
     /// Joins the dial under way, or starts one. It goes on even if all who wait for it give up; then its
     /// failure is `endpoint`'s all the same.
     fn dial(
-        &self,
-        worker: &Rc<Worker>,
+        self: &Rc<Self>,
         key: &LinkKey,
         source: &WorkloadName,
         endpoint: &Arc<Endpoint>,
@@ -355,19 +353,19 @@ impl LinkPool {
         let (done, result) = oneshot::channel();
         let dial = async move { result.await.unwrap_or_else(|_| Err(stopping())) }.boxed_local().shared();
         entry.dial = Some(dial.clone());
-        let (worker, key, certificate) = (worker.clone(), key.clone(), certificate.clone());
+        let (pool, key, certificate) = (self.clone(), key.clone(), certificate.clone());
         let endpoint = endpoint.clone();
         if entry.part(|link| link.handle.is_open()) {
-            warn_of_many(&worker, &key);
+            warn_of_many(&self.local, &key);
         }
-        let account = worker.account(source);
+        let account = self.local.account(source);
         tokio::task::spawn_local(async move {
-            let seat = seat(&worker, &key, &account).await;
-            let result = match open(&worker, &key, &certificate, seat).await {
-                Ok(_) if worker.links.closed.get() => Err(stopping()),
+            let seat = pool.seat(&key, &account).await;
+            let result = match open(&pool, &key, &certificate, seat).await {
+                Ok(_) if pool.closed.get() => Err(stopping()),
                 opened => opened,
             };
-            let mut entries = worker.links.entries.borrow_mut();
+            let mut entries = pool.entries.borrow_mut();
             let entry = entries.entry(key.clone()).or_default();
             entry.dial = None;
             let result = match result {
@@ -383,8 +381,8 @@ impl LinkPool {
                     entry.open.push(link.clone());
                     entry.refused = None;
                     entry.line.call();
-                    worker.links.running.spawn_local(drive(
-                        worker.clone(),
+                    pool.running.spawn_local(drive(
+                        pool.clone(),
                         key,
                         Rc::downgrade(&link),
                         Opened { connection, seat },
@@ -402,7 +400,7 @@ impl LinkPool {
                     if entry.is_unused() {
                         entries.remove(&key);
                     }
-                    worker.health.failed(&endpoint, Instant::now());
+                    pool.local.health.failed(&endpoint, Instant::now());
                     Err(error)
                 }
             };
@@ -410,29 +408,29 @@ impl LinkPool {
         });
         dial
     }
-}
 
-/// A seat for one more link. Nothing goes without one, and there are few. Where there are many, to a peer that goes
-/// away again and again, they are taken of what the workload has for others, or of each other.
-async fn seat(worker: &Worker, key: &LinkKey, account: &Rc<Account>) -> Seat {
-    let count = |entry: &Entry| entry.open.len() + entry.departing.len();
-    let few = worker.links.entries.borrow().get(key).is_none_or(|entry| count(entry) < MAX_LINKS);
-    if !few {
-        if let Ok(seat) = account.seat(LINK_COST) {
-            return seat;
+    /// A seat for one more link. Nothing goes without one, and there are few. Where there are many, to a peer that goes
+    /// away again and again, they are taken of what the workload has for others, or of each other.
+    async fn seat(&self, key: &LinkKey, account: &Rc<Account>) -> Seat {
+        let count = |entry: &Entry| entry.open.len() + entry.departing.len();
+        let few = self.entries.borrow().get(key).is_none_or(|entry| count(entry) < MAX_LINKS);
+        if !few {
+            if let Ok(seat) = account.seat(LINK_COST) {
+                return seat;
+            }
+            let ended = self.entries.borrow().get(key).is_some_and(|entry| entry.departing.end_oldest());
+            if ended {
+                warn_of_many(&self.local, key);
+                // It gives its own back.
+                tokio::task::yield_now().await;
+            }
         }
-        let ended = worker.links.entries.borrow().get(key).is_some_and(|entry| entry.departing.end_oldest());
-        if ended {
-            warn_of_many(worker, key);
-            // It gives its own back.
-            tokio::task::yield_now().await;
-        }
+        account.certain_seat(LINK_COST)
     }
-    account.certain_seat(LINK_COST)
 }
 
-fn warn_of_many(worker: &Worker, key: &LinkKey) {
-    if worker.may_warn() {
+fn warn_of_many(local: &Local, key: &LinkKey) {
+    if local.may_warn() {
         tracing::warn!(
             peer = %key.address,
             destination = %key.destination,
@@ -454,26 +452,26 @@ struct Opened {
 /// TCP, TLS, HTTP/2, and a ping: a server that does not accept our certificate says so only after its
 /// side of the handshake, when ours has long been done.
 async fn open(
-    worker: &Rc<Worker>,
+    pool: &LinkPool,
     key: &LinkKey,
     certificate: &Arc<WorkloadCertificate>,
     seat: Seat,
 ) -> Result<Opened, UpstreamError> {
-    let end = Instant::now() + worker.bounds.link_handshake;
-    let tcp = connect_within(key.address, worker.bounds.link_handshake).await?;
-    let counts = worker.metrics.counts();
-    let handshake = timeout_at(end, greet(worker, key, certificate, tcp, seat)).await;
+    let end = Instant::now() + pool.local.bounds.link_handshake;
+    let tcp = connect_within(key.address, pool.local.bounds.link_handshake).await?;
+    let counts = pool.local.metrics.counts();
+    let handshake = timeout_at(end, greet(pool, key, certificate, tcp, seat)).await;
     let failure = match handshake {
         Ok(Ok(opened)) => {
             counts.client_handshakes[Handshake::Ok as usize].add(1);
             return Ok(opened);
         }
         Ok(Err(failure)) => failure,
-        Err(_) => TlsFailure::unfinished(worker.bounds.link_handshake),
+        Err(_) => TlsFailure::unfinished(pool.local.bounds.link_handshake),
     };
-    worker.note_expired(&failure);
+    pool.local.note_expired(&failure);
     counts.client_handshakes[failure.kind as usize].add(1);
-    if worker.may_warn() {
+    if pool.local.may_warn() {
         tracing::warn!(
             peer = %key.address,
             reason = failure.kind.as_str(),
@@ -487,14 +485,14 @@ async fn open(
 }
 
 async fn greet(
-    worker: &Rc<Worker>,
+    pool: &LinkPool,
     key: &LinkKey,
     certificate: &Arc<WorkloadCertificate>,
     tcp: TcpStream,
     seat: Seat,
 ) -> Result<Opened, TlsFailure> {
-    let state = worker.now();
-    let stream = tls::connect(&worker.links.tls, &state, certificate, &key.destination, tcp).await?;
+    let state = pool.local.now();
+    let stream = tls::connect(&pool.tls, &state, certificate, &key.destination, tcp).await?;
     let mut connection = Connection::client(stream, LIMITS, LINGER);
     if let Some(account) = seat.account() {
         connection = connection.charged(account.clone());
@@ -519,7 +517,7 @@ fn not_taken(ended: Ended, own: &SpiffeId) -> TlsFailure {
 
 /// Runs a link until it ends, and takes it out of the pool when it is no longer fit for new streams.
 async fn drive(
-    worker: Rc<Worker>,
+    pool: Rc<LinkPool>,
     key: LinkKey,
     link: Weak<Link>,
     opened: Opened,
@@ -528,11 +526,11 @@ async fn drive(
 ) {
     // It is a descriptor until it is closed, whoever still uses it.
     let Opened { mut connection, seat: _seat } = opened;
-    let counts = worker.metrics.counts();
+    let counts = pool.local.metrics.counts();
     counts.client_links.add(1);
     let faults = Faults::of(connection.handle(), &counts.client_link_faults);
     let (handle, received) = (connection.handle(), connection.received());
-    let reach = worker.sight.reach();
+    let reach = pool.local.sight.reach();
     reach.heard(key.address, Instant::now());
     let mut heard = received.get();
     let each = || {
@@ -542,12 +540,13 @@ async fn drive(
         }
         if let Some(link) = link.upgrade()
             && !link.retired.get()
-            && (is_spent(&worker, &link, certificate.not_after) || is_distrusted(&worker, &certificate))
+            && (is_spent(&pool.local, &link, certificate.not_after)
+                || is_distrusted(&pool.local, &certificate))
         {
-            worker.links.retire(&key, &link);
+            pool.retire(&key, &link);
         }
     };
-    let _watched = worker.sweep.watch(&connection.handle(), Side::Link);
+    let _watched = pool.local.sweep.watch(&connection.handle(), Side::Link);
     let mut dead = false;
     let ended = tokio::select! {
         ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => match ended {
@@ -572,9 +571,9 @@ async fn drive(
         false => {}
     }
     if let Some(link) = link.upgrade() {
-        worker.links.retire(&key, &link);
+        pool.retire(&key, &link);
     }
-    worker.links.forget(&key);
+    pool.forget(&key);
     counts.client_links.subtract(1);
     match ended {
         Some(why) => {
@@ -585,9 +584,9 @@ async fn drive(
 }
 
 /// Whether a link must not be handed out any longer: its certificate has ended, or nobody uses it.
-fn is_spent(worker: &Worker, link: &Link, expires: i64) -> bool {
+fn is_spent(local: &Local, link: &Link, expires: i64) -> bool {
     if link.handle.streams() > 0 {
         link.used.set(Instant::now());
     }
-    worker.clock.unix_time() >= expires || link.used.get().elapsed() > IDLE
+    local.clock.unix_time() >= expires || link.used.get().elapsed() > IDLE
 }

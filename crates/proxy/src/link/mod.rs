@@ -8,30 +8,12 @@ pub mod stream;
 use std::cell::Cell;
 use std::time::Duration;
 
-use http::HeaderName;
-
+use crate::budget::cost;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{Handle, Limits, WhenReset};
+use crate::local::Local;
 use crate::metrics::Count;
 use crate::state::WorkloadCertificate;
-use crate::worker::Worker;
-
-/// The workload that a request or connection is for, `namespace/name`.
-pub const WORKLOAD: HeaderName = HeaderName::from_static("tulle-workload");
-/// The workload's port that a request is for.
-pub const PORT: HeaderName = HeaderName::from_static("tulle-port");
-/// What to speak to the application: `1` or `2`.
-pub const APP_VERSION: HeaderName = HeaderName::from_static("tulle-app-version");
-/// Why the mesh made this answer.
-pub const REASON: HeaderName = HeaderName::from_static("tulle-reason");
-/// `safe`: the request has certainly not reached the application.
-pub const RETRY: HeaderName = HeaderName::from_static("tulle-retry");
-/// The code of HTTP/2 that the application reset the request with, for clients that understand it.
-pub const RESET: HeaderName = HeaderName::from_static("tulle-reset");
-/// What the application offers to go on in, with a 426: HTTP/2 has no place for its `Upgrade`.
-pub const UPGRADE: HeaderName = HeaderName::from_static("tulle-upgrade");
-/// How the fields of a message of HTTP/1 were written (see [`Spelling`](crate::http::spelling::Spelling)).
-pub const SPELLING: HeaderName = HeaderName::from_static("tulle-spelling");
 
 /// What the mesh's own headers may add to a head on a link.
 const OWN_HEADERS: u32 = 8 << 10;
@@ -51,6 +33,8 @@ pub(crate) const LIMITS: Limits = Limits {
     when_reset: WhenReset::Wait,
     extended_connect: false,
 };
+/// What a link costs beside its streams.
+const LINK_COST: usize = cost::CONNECTION + cost::HTTP2 + cost::TLS;
 /// How long the peer may take to end its side of a link that was ended on ours.
 pub(crate) const LINGER: Duration = Duration::from_secs(10);
 
@@ -84,8 +68,8 @@ impl Drop for Faults<'_> {
 
 /// Whether a root that `certificate` came with is not trusted any more: a link that was opened with it
 /// may be to a peer that would be refused now.
-fn is_distrusted(worker: &Worker, certificate: &WorkloadCertificate) -> bool {
-    let state = worker.state.load();
+fn is_distrusted(local: &Local, certificate: &WorkloadCertificate) -> bool {
+    let state = local.state.load();
     let mut now = state.workloads.values().filter(|w| w.identity == certificate.identity);
     let Some(now) = now.find_map(|w| w.certificate.as_ref()) else { return false };
     !std::ptr::eq(&**now, certificate) && certificate.roots.iter().any(|root| !now.roots.contains(root))

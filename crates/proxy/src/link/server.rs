@@ -20,10 +20,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 
-use super::{
-    Faults, LIMITS, LINGER, PING_DEADLINE, PING_INTERVAL, PORT, REASON, RETRY, WORKLOAD, is_distrusted,
-};
-use crate::budget::{Payer, Seat, Shed, cost};
+use super::{Faults, LIMITS, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted};
+use crate::budget::{Payer, Seat, Shed};
 use crate::error::UpstreamErrorKind;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
@@ -34,6 +32,7 @@ use crate::http2::{
     Connection, Ended, Incoming, Receiver, Sender, Tunnel, Unfit, Violation, give_up, splice, until_dead,
 };
 use crate::inbound::{self, Peer};
+use crate::mesh_headers::{PORT, REASON, RETRY, WORKLOAD};
 use crate::metrics::Handshake;
 use crate::progress::Side;
 use crate::silent::Place;
@@ -46,8 +45,6 @@ const SILENT: &str = "too many peers were silent, and this was the oldest";
 const UNFINISHED: &str = "too many handshakes were under way, and this was the oldest";
 /// How long a peer whose link is refused has to hear of it.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// What a link costs beside its streams.
-pub(super) const LINK_COST: usize = cost::CONNECTION + cost::HTTP2 + cost::TLS;
 
 /// What is known of the other end of a link.
 struct Link {
@@ -76,9 +73,9 @@ impl Link {
 
 /// Serves one connection to the link port.
 pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAddr, seat: Seat) {
-    let counts = worker.metrics.counts();
+    let counts = worker.local.metrics.counts();
     let group = neighbourhood(address.ip());
-    let end = Instant::now() + worker.bounds.link_handshake;
+    let end = Instant::now() + worker.local.bounds.link_handshake;
     let begun = in_turn(&worker, worker.silent.enter(group), end, SILENT, tls::hello(tcp)).await;
     let opened = match begun {
         Ok(hello) => {
@@ -90,9 +87,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
     let (link, connection) = match opened {
         Ok(opened) => opened,
         Err(failure) => {
-            worker.note_expired(&failure);
+            worker.local.note_expired(&failure);
             counts.server_handshakes[failure.kind as usize].add(1);
-            if worker.may_warn() {
+            if worker.local.may_warn() {
                 tracing::warn!(peer = %address, reason = failure.kind.as_str(), "link refused: {failure}");
             }
             return;
@@ -107,7 +104,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
         }
         Err(shed) => {
             counts.rejected(shed.into());
-            if worker.may_warn() {
+            if worker.local.may_warn() {
                 let (identity, reason) = (&link.peer.identity, shed.as_str());
                 tracing::warn!(peer = %address, %identity, reason, "link refused: {}", shed.message());
             }
@@ -123,7 +120,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
         Ok(()) => {}
         Err(Failure::Abused(error)) => {
             counts.abused_link(error.reason);
-            if worker.may_warn() {
+            if worker.local.may_warn() {
                 tracing::warn!(peer = %address, "link closed: the peer broke HTTP/2's rules: {error}");
             }
         }
@@ -141,7 +138,7 @@ async fn in_turn<T>(
 ) -> Result<T, TlsFailure> {
     tokio::select! {
         done = timeout_at(end, part) => {
-            done.unwrap_or_else(|_| Err(TlsFailure::unfinished(worker.bounds.link_handshake)))
+            done.unwrap_or_else(|_| Err(TlsFailure::unfinished(worker.local.bounds.link_handshake)))
         }
         () = place.lost() => Err(TlsFailure::new(Handshake::Overload, lost)),
     }
@@ -160,8 +157,8 @@ type LinkConnection = Connection<tls::TlsStream>;
 
 /// TLS, and the beginning of HTTP/2.
 async fn greet(worker: &Rc<Worker>, hello: Hello) -> Result<(Link, LinkConnection), TlsFailure> {
-    let accepted = tls::accept(&worker.server_tls, worker.now(), hello).await?;
-    let account = worker.accounts.of(&Payer::Peer(accepted.peer.clone()));
+    let accepted = tls::accept(&worker.server_tls, worker.local.now(), hello).await?;
+    let account = worker.local.accounts.of(&Payer::Peer(accepted.peer.clone()));
     let connection = Connection::server(accepted.stream, LIMITS, LINGER).charged(account.clone());
     let link = Link {
         peer: Peer { account, identity: accepted.peer },
@@ -185,19 +182,19 @@ enum Failure {
 /// GOAWAY: what is under way is finished.
 async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection) -> Result<(), Failure> {
     let (handle, received) = (connection.handle(), connection.received());
-    let _watched = worker.sweep.watch(&handle, Side::Link);
+    let _watched = worker.local.sweep.watch(&handle, Side::Link);
     let over = Notify::new();
-    let faults = Faults::of(handle.clone(), &worker.metrics.counts().server_link_faults);
+    let faults = Faults::of(handle.clone(), &worker.local.metrics.counts().server_link_faults);
     // Looked at each time: a timer until then would not see that the clock was set.
     let mut dead = pin!(until_dead(handle.clone(), received, PING_INTERVAL, PING_DEADLINE, || {
         faults.look();
-        if worker.clock.unix_time() >= link.expires || is_distrusted(worker, &link.certificate) {
+        if worker.local.clock.unix_time() >= link.expires || is_distrusted(&worker.local, &link.certificate) {
             over.notify_one();
         }
     }));
     let mut going = pin!(async {
         tokio::select! {
-            () = worker.drain.wait() => {}
+            () = worker.local.drain.wait() => {}
             () = over.notified() => {}
         }
     });
@@ -210,7 +207,7 @@ async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection
             // It is among the link's faults.
             return;
         }
-        worker.metrics.counts().server_streams.add(1);
+        worker.local.metrics.counts().server_streams.add(1);
         let (worker, link) = (worker.clone(), link.clone());
         // Boxed, as a task's future is moved three times on its way, and this one is large.
         tokio::task::spawn_local(Box::pin(answer(worker, link, incoming, sender, receiver)));
@@ -291,7 +288,7 @@ async fn tunnel(
         Ok(found) => found,
         Err(refusal) => return refusal.send(sender),
     };
-    let connect = worker.connect_app(&workload, port, &link.peer.account);
+    let connect = inbound::connect(&worker.local, &workload, port, &link.peer.account);
     let reset = poll_fn(|cx| sender.poll_reset(cx));
     let connected = tokio::select! {
         connected = connect => connected,
@@ -340,7 +337,7 @@ fn find(
     let bad = Refusal { status: StatusCode::BAD_REQUEST, reason: "bad-request" };
     let missing = Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: "no-such-workload" };
     let port = port.ok_or(bad)?;
-    let state = worker.state.load();
+    let state = worker.local.state.load();
     let workload = match name {
         Some(name) => link.workload_name(name).and_then(|name| state.workloads.get(&name)),
         // Other meshes' HBONE names only an address, which may be one that several workloads share.
@@ -348,8 +345,8 @@ fn find(
     };
     let workload = workload.ok_or(missing)?;
     if workload.identity != link.identity {
-        worker.metrics.counts().server_handshakes[Handshake::WrongIdentity as usize].add(1);
-        if worker.may_warn() {
+        worker.local.metrics.counts().server_handshakes[Handshake::WrongIdentity as usize].add(1);
+        if worker.local.may_warn() {
             tracing::warn!(
                 peer = %link.peer.identity,
                 workload = %workload.name,
@@ -381,7 +378,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::budget::Account;
+    use crate::budget::{Account, cost};
     use crate::http::serve_http2::size_of_future;
     use crate::http2::{Handle, ReceivedBody, RequestHead};
     use crate::state::NodeState;
@@ -452,7 +449,7 @@ mod tests {
     }
 
     fn account(worker: &Worker, identity: &SpiffeId) -> Rc<Account> {
-        worker.accounts.of(&Payer::Peer(identity.clone()))
+        worker.local.accounts.of(&Payer::Peer(identity.clone()))
     }
 
     /// A link to `worker` that was answered as that account.
@@ -499,7 +496,10 @@ mod tests {
             let found = found.map_err(|refusal| (refusal.status.as_u16(), refusal.reason));
             assert_eq!(found, expected, "{name:?} {port:?}");
         }
-        assert_eq!(worker.metrics.counts().server_handshakes[Handshake::WrongIdentity as usize].get(), 1);
+        assert_eq!(
+            worker.local.metrics.counts().server_handshakes[Handshake::WrongIdentity as usize].get(),
+            1
+        );
     }
 
     #[test]
@@ -525,7 +525,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (far, address) = listener.accept().await.unwrap();
-        let seat = worker.accounts.of(&Payer::Handshakes).certain_seat(0);
+        let seat = worker.local.accounts.of(&Payer::Handshakes).certain_seat(0);
         tokio::task::spawn_local(serve(worker.clone(), far, address, seat));
         let own = authority.issue(&authority.identity("peer"), UNTIL);
         let cache = TlsCache::new(Arc::default());
@@ -560,7 +560,7 @@ mod tests {
         let port = process.local_addr().unwrap().port();
         let worker = worker(&authority, &[("a", "a", port), ("b", "b", port)]);
         let handle = open(&worker, &authority).await;
-        let counts = worker.metrics.counts();
+        let counts = worker.local.metrics.counts();
         let (number, other) = (port.to_string(), port.wrapping_add(1).to_string());
 
         let (_sender, mut receiver) = ask(

@@ -9,11 +9,11 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri, response
 use tokio::time::timeout;
 use tulle_model::name::WorkloadName;
 
-use super::{REASON, WORKLOAD};
 use crate::budget::Shed;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http2::{Error, Handle, RequestHead, Tunnel};
-use crate::worker::Worker;
+use crate::local::Local;
+use crate::mesh_headers::{REASON, WORKLOAD};
 
 /// How long the peer's answer to a CONNECT may take.
 const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ impl LinkStream {
     /// and port.
     pub async fn tunnel(
         self,
-        worker: &Worker,
+        local: &Local,
         workload: Option<&WorkloadName>,
         authority: SocketAddr,
     ) -> Result<Tunnel, UpstreamError> {
@@ -50,7 +50,7 @@ impl LinkStream {
             more: &[],
         };
         let (sender, mut receiver) = self.0.request(&head, false).map_err(not_sent)?;
-        worker.metrics.counts().client_streams.add(1);
+        local.metrics.counts().client_streams.add(1);
         let answered = poll_fn(|cx| {
             loop {
                 match ready!(receiver.poll_head(cx)) {

@@ -10,7 +10,8 @@ use tulle_model::snapshot::FastMap;
 use tulle_model::telemetry::{LATENCY_BUCKETS, latency_bucket};
 
 use super::{Count, WorkerRegistry, series};
-use crate::{EdgeCounts, Security};
+use crate::reason::{VERDICTS, Verdict};
+use crate::security::Security;
 
 /// The destination, without a namespace, that stands for all that found no room.
 pub const OTHER: &str = "other";
@@ -150,33 +151,6 @@ impl Eq for dyn AsEdge + '_ {}
 /// The first digit of an HTTP status; `None` for what has no status.
 const CODE_CLASSES: [&str; 6] = ["", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// What became of a request or connection, and so who is to blame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Verdict {
-    Success,
-    /// The destination has failed, or the way to it.
-    Failure,
-    /// The mesh did not serve it, or not to its end, for what the caller sent, asked for or had used up. It says
-    /// nothing about the destination.
-    Refused,
-    /// The caller gave it up before it was answered: nobody knows what would have become of it.
-    Abandoned,
-}
-
-const VERDICTS: [(Verdict, &str); 4] = [
-    (Verdict::Success, "success"),
-    (Verdict::Failure, "failure"),
-    (Verdict::Refused, "refused"),
-    (Verdict::Abandoned, "abandoned"),
-];
-
-impl Verdict {
-    pub fn as_str(self) -> &'static str {
-        VERDICTS[self as usize].1
-    }
-}
-
 /// The counters of one edge on one worker.
 #[derive(Default, Debug)]
 pub struct EdgeMetrics {
@@ -309,6 +283,26 @@ pub(crate) fn totals(workers: &[Arc<WorkerRegistry>]) -> Vec<(EdgeKey, EdgeTotal
         order(a).cmp(&order(b))
     });
     totals
+}
+
+/// What the calling side counted of one edge.
+#[derive(Debug, Clone)]
+pub struct EdgeCounts {
+    pub source_namespace: Arc<str>,
+    pub source: Arc<str>,
+    pub destination: ServiceName,
+    pub security: Security,
+    /// `http`, `grpc` or `tcp`.
+    pub protocol: &'static str,
+    pub requests: u64,
+    /// Of these, those for which the destination, or the way to it, is to blame.
+    pub failures: u64,
+    /// Of these, those that the mesh did not serve for what the caller sent, asked for or had used up, and those that
+    /// the caller gave up before they were answered.
+    pub refused: u64,
+    pub latency_buckets: [u64; tulle_model::telemetry::LATENCY_BUCKETS],
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
 }
 
 /// The edges of all workers, as [`crate::Proxy::edges`] gives them.

@@ -7,9 +7,9 @@ use tulle_model::telemetry::LATENCY_BOUNDS;
 
 use super::{Count, ERRORS, EdgeKey, HANDSHAKES, REJECTIONS, STREAM_WAITS, WorkerRegistry, totals};
 use crate::budget::{Budget, Payer, Resource};
-use crate::http::reply::REASONS;
 use crate::http2::REASON_NAMES;
 use crate::progress::{SIDES, STALLS};
+use crate::reason::REASONS;
 
 const REQUESTS: Metric = Metric {
     name: "tulle_requests_total",
@@ -330,7 +330,8 @@ mod tests {
 
     use super::*;
     use crate::Security;
-    use crate::metrics::{Protocol, Verdict, WorkerMetrics};
+    use crate::metrics::{Protocol, WorkerMetrics};
+    use crate::reason::Verdict;
 
     #[test]
     fn the_text_is_prometheus_format() {

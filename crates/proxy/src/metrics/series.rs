@@ -161,7 +161,8 @@ pub(super) fn sweep(workers: &[Arc<WorkerRegistry>]) {
 mod tests {
     use super::*;
     use crate::Security;
-    use crate::metrics::{Protocol, Verdict, exposition};
+    use crate::metrics::{Protocol, exposition};
+    use crate::reason::Verdict;
 
     fn key(source: &str, destination: &str) -> EdgeKey {
         EdgeKey {

@@ -30,7 +30,8 @@ use crate::http::asker::Caller;
 use crate::http::body::{Body, BodyError};
 use crate::http::headers::named_by_connection;
 use crate::http::spelling::Spelling;
-use crate::progress::{INTERIM_ANSWERS, Interim, Patience, Side, Stall, Sweep};
+use crate::progress::{INTERIM_ANSWERS, Interim, Side, Stall};
+use crate::sweep::{Patience, Sweep};
 
 /// What a request can be sent through.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {

@@ -319,7 +319,7 @@ fn trimmed(mut text: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::link::SPELLING;
+    use crate::mesh_headers::SPELLING;
 
     const ALL: [Framing; 3] = [Framing::Length(7), Framing::Chunked, Framing::UntilClose];
 

@@ -20,7 +20,7 @@ use crate::budget::Charge;
 use crate::http::FIELD_LIMIT;
 use crate::http::headers::normalize_request;
 use crate::http::spelling::Spelling;
-use crate::link::SPELLING;
+use crate::mesh_headers::SPELLING;
 use crate::uri::{self, AsSent, LastAuthority};
 
 /// What comes on a connection, in pieces that end where the first bytes say.

@@ -23,7 +23,7 @@ const MAX_WHOLE: usize = buffers::SCRATCH;
 
 /// Why a head is not understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bad {
+pub(in crate::http) enum Bad {
     Malformed(Malformed),
     /// More fields or bytes than a head may have.
     TooLarge,
@@ -37,7 +37,7 @@ impl From<Malformed> for Bad {
 
 /// A request as it came.
 #[derive(Debug)]
-pub(super) struct RequestHead {
+pub(in crate::http) struct RequestHead {
     pub parts: request::Parts,
     pub framing: Framing,
     /// Whether the client wants the connection to be kept, and it may be (RFC 9112, section 9.3).

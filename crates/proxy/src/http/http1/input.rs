@@ -38,7 +38,7 @@ pub(super) struct Input {
 
 /// Why there is no head.
 #[derive(Debug)]
-pub(super) enum NoHead {
+pub(in crate::http) enum NoHead {
     /// The connection has ended, between messages.
     Ended,
     /// It has ended within a head.

@@ -27,4 +27,6 @@ mod tests;
 
 pub(crate) use buffers::give_headers;
 pub(crate) use framing::{Malformed, TRAILERS_TOO_LARGE};
+pub(super) use head::{Bad, RequestHead};
 pub(crate) use input::Cut;
+pub(super) use input::NoHead;

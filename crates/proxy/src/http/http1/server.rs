@@ -1,52 +1,41 @@
-//! A client's HTTP/1 connection: one request after the other, each answered in the connection's own task.
+//! A client's HTTP/1 connection.
 //!
 //! While an answer is awaited, the socket is watched: what the client sends ahead is kept for later, a reset
 //! drops the request, and a client that has closed its side is served to the end, as long as it takes
 //! something.
 
-mod answer;
-mod body;
+pub(in crate::http) mod answer;
+pub(in crate::http) mod body;
 mod half_closed;
-mod idle;
+pub(in crate::http) mod idle;
 #[cfg(test)]
 mod tests;
 
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use http::header::UPGRADE;
-use http::{HeaderMap, Method, Response, StatusCode, Version};
+use bytes::BytesMut;
+use http::{HeaderMap, StatusCode};
 use tokio::io::AsyncWrite;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tulle_model::detect::resembles_http;
 
-use self::answer::Asked;
 use self::half_closed::HalfClosed;
 use self::idle::Idle;
-use super::framing::{Decoded, Decoder};
-use super::head::{self, Bad, RequestHead};
+use super::framing::{Decoded, Decoder, Framing};
+use super::head::{self, RequestHead};
 use super::input::{AHEAD, Input, NoHead};
 use super::output::Output;
-use crate::budget::{Charge, Shed, cost};
+use crate::budget::{Charge, Shed};
 use crate::drain::Drain;
-use crate::http::asker::Asker;
-use crate::http::body::Body;
-use crate::http::headers;
-use crate::http::record::Outline;
-use crate::http::reply::{HEADERS_TOO_LARGE, Reason, reply};
-use crate::http::server::{Connection, answer, decline};
 use crate::http::spelling::Spelling;
-use crate::http::upgrade::Leaving;
-use crate::link::REASON;
-use crate::metrics::Rejection;
-use crate::progress::{Again, Patience, Side, Stall, Sweep};
-use crate::tcp::{Downstream, Reset};
+use crate::progress::{Side, Stall};
+use crate::reset::Reset;
+use crate::sweep::{Again, Patience, Sweep};
+use crate::tcp::Downstream;
 
 /// How long, and with how much, a client may go on sending what nobody wants after its last answer. Closed
 /// at once, its kernel would throw the answer away (RFC 9112, section 9.6).
@@ -57,14 +46,6 @@ const SKIPPED: usize = 256 << 10;
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// How a connection went on.
-pub(in crate::http) enum Ended {
-    /// It is over.
-    Closed,
-    /// The client speaks HTTP/2; so much of it was read.
-    Http2(Downstream, BytesMut),
-}
 
 /// A client's connection, as its task and the body of the request under way share it.
 pub(crate) struct Client {
@@ -83,8 +64,16 @@ pub(crate) struct Client {
     again: Again,
     /// Since when the client's side is closed.
     half_closed: Option<Box<HalfClosed>>,
-    /// None in tests.
-    connection: Option<Rc<Connection>>,
+    owner: Rc<dyn Owner>,
+}
+
+/// Who serves the connection.
+pub(crate) trait Owner {
+    /// How long a client that has closed its side may take nothing of its answer.
+    fn half_close(&self) -> Duration;
+
+    /// Such a client is let go now.
+    fn cut(&self);
 }
 
 /// The client may be waiting for `100 Continue` before it sends the body of the request under way.
@@ -109,11 +98,11 @@ enum Receiving {
 }
 
 /// The client is gone, or has to go.
-struct Gone;
+pub(in crate::http) struct Gone;
 
 // It is looked at once and not kept.
 #[allow(clippy::large_enum_variant)]
-enum Begun {
+pub(in crate::http) enum Begun {
     Request(RequestHead),
     Http2,
     /// It does not go on with what it began.
@@ -122,163 +111,9 @@ enum Begun {
     Shed(Shed),
 }
 
-/// Why no further request is served on a connection.
-enum Last {
-    /// The client has ended it, or is not worth a farewell.
-    Gone,
-    /// We end it, after the last answer.
-    Answered,
-    Http2,
-    /// It has left HTTP, to go where it is awaited.
-    Left(oneshot::Sender<(Downstream, BytesMut)>),
-}
-
-impl From<Gone> for Last {
-    fn from(_: Gone) -> Self {
-        Self::Gone
-    }
-}
-
-/// Serves a connection, of which `first` was read already, until it ends.
-pub(in crate::http) async fn serve(cx: &Rc<Connection>, io: Downstream, first: Vec<u8>) -> Ended {
-    let client = Rc::new(RefCell::new(Client::new(
-        io,
-        first,
-        cx.worker.sweep.clone(),
-        Charge::on(cx.account.clone()),
-        Some(cx.clone()),
-    )));
-    let last = requests(cx, &client).await.unwrap_or_else(Last::from);
-    if let Last::Answered = last {
-        Box::pin(farewell(&client)).await;
-    }
-    // Nobody else has it, unless an upgrade has left a body unread.
-    let Some(client) = Rc::into_inner(client).map(RefCell::into_inner) else { return Ended::Closed };
-    match last {
-        Last::Http2 => return Ended::Http2(client.io, client.input.buffer),
-        Last::Left(hand) if matches!(client.receiving, Receiving::Over) => {
-            let _ = hand.send((client.io, client.input.buffer));
-        }
-        _ => {}
-    }
-    Ended::Closed
-}
-
-/// Serves one request after the other. What a request needs is there only while it is served.
-async fn requests(cx: &Rc<Connection>, client: &Rc<RefCell<Client>>) -> Result<Last, Gone> {
-    let drain = &cx.worker.drain;
-    let mut idle = None;
-    let mut served = 0;
-    loop {
-        let under_way = match next_request(client, drain, &mut idle, served).await {
-            Ok(Begun::Request(request)) => Box::pin(serve_request(cx, client, request)),
-            Ok(Begun::Http2) => return Ok(Last::Http2),
-            Ok(Begun::Slow) => return Box::pin(refuse_slow(cx, client)).await,
-            Ok(Begun::Shed(shed)) => {
-                cx.unread(Reason::Shed(shed), &Outline::of(&client.borrow().input.buffer));
-                return Box::pin(dismiss(client, reply(Reason::Shed(shed), shed.message()))).await;
-            }
-            Err(NoHead::Bad(bad)) => return Box::pin(refuse(cx, client, bad, served == 0)).await,
-            Err(NoHead::Ended | NoHead::Cut) => return Ok(Last::Answered),
-            Err(NoHead::Broken(error)) => {
-                tracing::debug!(%error, "connection of a workload ended");
-                return Err(Gone);
-            }
-        };
-        served += 1;
-        if let Some(last) = under_way.await? {
-            return Ok(last);
-        }
-    }
-}
-
-/// Serves one request. `None`: another one may follow.
-async fn serve_request(
-    cx: &Rc<Connection>,
-    client: &Rc<RefCell<Client>>,
-    request: RequestHead,
-) -> Result<Option<Last>, Gone> {
-    let whole = request.whole();
-    let RequestHead { mut parts, framing, keep, length, written, .. } = request;
-    let body = whole.as_ref().map_or(0, Bytes::len);
-    let price = cost::REQUEST + parts.headers.len() * cost::FIELD + 2 * length as usize + body;
-    let _charge = match cx.account.charge(price) {
-        Ok(charge) => charge,
-        Err(shed) => {
-            let response = decline(cx, parts, Reason::Shed(shed), shed.message());
-            return Box::pin(dismiss(client, response)).await.map(Some);
-        }
-    };
-    cx.account.turn().await;
-    let asked = Asked {
-        method: parts.method.clone(),
-        version: parts.version,
-        keep,
-        trailers: headers::takes_trailers(&parts.headers),
-    };
-    let (mut handed, mut leaving) = (None, None);
-    if asked.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
-        let (hand, taken) = oneshot::channel();
-        (handed, leaving) = (Some(hand), Some(Leaving::Http1(taken)));
-    }
-    let body = match whole {
-        Some(bytes) => Body::whole(bytes),
-        None => {
-            let expects = parts.version == Version::HTTP_11 && headers::expects_continue(&parts.headers);
-            client.borrow_mut().receive(Decoder::new(framing), expects);
-            Body::new(body::Incoming::new(client.clone(), &parts.headers))
-        }
-    };
-    let asker = match parts.version {
-        Version::HTTP_11 => Asker::Http1(client.clone()),
-        _ => Asker::Nobody,
-    };
-    let response = {
-        let mut answer = pin!(answer(cx, &mut parts, body, Some(written), leaving, asker));
-        let answered = poll_fn(|task| {
-            if let Poll::Ready(response) = answer.as_mut().poll(task) {
-                return Poll::Ready(Ok(response));
-            }
-            match client.borrow_mut().poll_gone(task) {
-                // It is told, in case that it listens.
-                Poll::Ready(Gone) if cx.cut.get() => match answer.as_mut().poll(task) {
-                    Poll::Ready(response) => Poll::Ready(Ok(response)),
-                    Poll::Pending => {
-                        let method = Some(asked.method.to_string());
-                        Poll::Ready(Ok(cx.let_go(&Outline { method, ..Outline::default() })))
-                    }
-                },
-                gone => gone.map(Err),
-            }
-        });
-        answered.await?
-    };
-    // It is not held while the answer leaves, which may take long.
-    drop(parts);
-    let malformed = matches!(client.borrow().receiving, Receiving::Malformed);
-    if malformed && response.headers().contains_key(REASON) {
-        // It was refused for that.
-        cx.worker.metrics.counts().rejected(Rejection::MalformedHttp);
-        return dismiss(client, response).await.map(Some);
-    }
-    let left = match response.status() {
-        StatusCode::SWITCHING_PROTOCOLS => handed,
-        status if asked.method == Method::CONNECT && status.is_success() => handed,
-        _ => None,
-    };
-    let last = cx.worker.drain.started() || cx.cut.get();
-    let kept = answer::write(client, &asked, response, last).await?;
-    if let Some(hand) = left {
-        return Ok(Some(Last::Left(hand)));
-    }
-    // A client of HTTP/1.0 may be waiting for the end.
-    let over = (kept || asked.version == Version::HTTP_11) && body_over(client, kept).await;
-    Ok((!kept || !over).then_some(Last::Answered))
-}
-
 /// Waits for the next request. An idle connection ends with the worker, or after a long time; one whose
 /// head has begun has to go on with it.
-async fn next_request(
+pub(in crate::http) async fn next_request(
     client: &RefCell<Client>,
     drain: &Drain,
     idle: &mut Option<Idle>,
@@ -323,52 +158,9 @@ async fn next_request(
     .await
 }
 
-/// Tells a client what is wrong with its request. One that never spoke HTTP would not understand it: its
-/// connection is reset. `first`: nothing came before.
-async fn refuse(cx: &Rc<Connection>, client: &RefCell<Client>, bad: Bad, first: bool) -> Result<Last, Gone> {
-    let counts = cx.worker.metrics.counts();
-    let refused = |reason, message| {
-        cx.unread(reason, &Outline::of(&client.borrow().input.buffer));
-        reply(reason, message)
-    };
-    let response = match bad {
-        Bad::Malformed(_) if first && !resembles_http(&client.borrow().input.buffer) => {
-            counts.rejected(Rejection::NotHttp);
-            cx.not_http();
-            tracing::debug!("connection refused: the port is for HTTP, and the client does not speak it");
-            client.borrow_mut().io.reset();
-            return Err(Gone);
-        }
-        Bad::Malformed(why) => {
-            counts.rejected(Rejection::MalformedHttp);
-            refused(Reason::BadRequest, why.0)
-        }
-        Bad::TooLarge => refused(Reason::HeadersTooLarge, HEADERS_TOO_LARGE),
-    };
-    dismiss(client, response).await
-}
-
-/// Gives a client its last answer, to a request that was not read to its end.
-async fn dismiss(client: &RefCell<Client>, response: Response<Body>) -> Result<Last, Gone> {
-    client.borrow_mut().forget();
-    let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
-    answer::write(client, &asked, response, false).await?;
-    linger(client).await;
-    Ok(Last::Gone)
-}
-
-/// Tells a client that it took too long.
-async fn refuse_slow(cx: &Rc<Connection>, client: &RefCell<Client>) -> Result<Last, Gone> {
-    cx.unread(Reason::RequestTimeout, &Outline::of(&client.borrow().input.buffer));
-    let response = reply(Reason::RequestTimeout, "the head of the request was begun and not finished");
-    let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
-    answer::write(client, &asked, response, false).await?;
-    Ok(Last::Gone)
-}
-
 /// Waits until the body of the request that was answered is read. `false`: it never will be. `kept`: the client was
 /// told that another request may follow, so that what is left of this one is skipped.
-async fn body_over(client: &RefCell<Client>, kept: bool) -> bool {
+pub(in crate::http) async fn body_over(client: &RefCell<Client>, kept: bool) -> bool {
     let mut skipped = 0;
     poll_fn(|cx| {
         let client = &mut *client.borrow_mut();
@@ -401,7 +193,7 @@ async fn body_over(client: &RefCell<Client>, kept: bool) -> bool {
 }
 
 /// Closes a connection so that the client gets all of its last answer.
-async fn farewell(client: &RefCell<Client>) {
+pub(in crate::http) async fn farewell(client: &RefCell<Client>) {
     let clean = {
         let client = client.borrow();
         // What is no socket does not end by itself.
@@ -415,7 +207,7 @@ async fn farewell(client: &RefCell<Client>) {
 }
 
 /// Closes our side, and reads for a while what the client goes on to send.
-async fn linger(client: &RefCell<Client>) {
+pub(in crate::http) async fn linger(client: &RefCell<Client>) {
     client.borrow_mut().forget();
     let (mut shut, mut skipped) = (false, 0);
     let over = poll_fn(|cx| {
@@ -436,12 +228,12 @@ async fn linger(client: &RefCell<Client>) {
 }
 
 impl Client {
-    fn new(
+    pub(in crate::http) fn new(
         io: Downstream,
         first: Vec<u8>,
         sweep: Rc<Sweep>,
         charge: Charge,
-        connection: Option<Rc<Connection>>,
+        owner: Rc<dyn Owner>,
     ) -> Self {
         Self {
             io,
@@ -453,7 +245,7 @@ impl Client {
             task: None,
             again: Again::default(),
             half_closed: None,
-            connection,
+            owner,
             sweep,
             reading: Patience::with(Side::Client),
             writing: Patience::with(Side::Client),
@@ -461,10 +253,29 @@ impl Client {
     }
 
     /// The body of a request is to come.
-    fn receive(&mut self, decoder: Decoder, expects_continue: bool) {
-        self.receiving = Receiving::Reader(decoder);
+    pub(in crate::http) fn receive(&mut self, framing: Framing, expects_continue: bool) {
+        self.receiving = Receiving::Reader(Decoder::new(framing));
         self.input.awaited = false;
         self.expectation = expects_continue.then(Box::default);
+    }
+
+    /// What was read and belongs to no request yet.
+    pub(in crate::http) fn unread(&self) -> &[u8] {
+        &self.input.buffer
+    }
+
+    /// The body of the request under way is malformed.
+    pub(in crate::http) fn is_malformed(&self) -> bool {
+        matches!(self.receiving, Receiving::Malformed)
+    }
+
+    /// The connection, and what was read of it, to go on in something else. `None`: a body is not read to its end.
+    pub(in crate::http) fn leave(self) -> Option<(Downstream, BytesMut)> {
+        matches!(self.receiving, Receiving::Over).then_some((self.io, self.input.buffer))
+    }
+
+    pub(in crate::http) fn reset(&mut self) {
+        self.io.reset();
     }
 
     /// Has the trailers of the request under way say how they are written.
@@ -513,7 +324,7 @@ impl Client {
     }
 
     /// Gives back what was read and nobody wants: the connection has had its last request.
-    fn forget(&mut self) {
+    pub(in crate::http) fn forget(&mut self) {
         self.input = Input::default();
         self.hold();
     }
@@ -533,7 +344,7 @@ impl Client {
 
     /// Watches the client while it is answered. Whoever reads the body sees for itself what becomes of the
     /// connection, as long as it comes back for more; of a body that broke there is no reader any more.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+    pub(in crate::http) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         loop {
             if self.has_ended() {
                 return self.poll_closed(cx);

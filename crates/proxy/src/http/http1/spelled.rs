@@ -10,7 +10,7 @@ use super::date;
 use super::encode::Announced;
 use super::output::Sending;
 use crate::http::spelling::Spelling;
-use crate::link::SPELLING;
+use crate::mesh_headers::SPELLING;
 
 /// Fields that are never copied from a message.
 const OURS: [&str; 6] =

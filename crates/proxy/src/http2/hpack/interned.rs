@@ -3,7 +3,7 @@
 
 use http::{HeaderName, HeaderValue};
 
-use crate::link;
+use crate::mesh_headers;
 
 /// Common names that the `http` crate does not know.
 static NAMES: [HeaderName; 24] = [
@@ -26,11 +26,11 @@ static NAMES: [HeaderName; 24] = [
     HeaderName::from_static("priority"),
     HeaderName::from_static("x-requested-with"),
     HeaderName::from_static("x-api-version"),
-    link::WORKLOAD,
-    link::PORT,
-    link::APP_VERSION,
-    link::REASON,
-    link::RETRY,
+    mesh_headers::WORKLOAD,
+    mesh_headers::PORT,
+    mesh_headers::APP_VERSION,
+    mesh_headers::REASON,
+    mesh_headers::RETRY,
 ];
 
 /// Values that are the same wherever they come from.

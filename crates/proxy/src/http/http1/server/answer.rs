@@ -15,10 +15,10 @@ use crate::http::http1::encode::{self, Announced};
 use crate::http::http1::output::{Output, Sending};
 use crate::http::spelling::Spelling;
 use crate::progress::Stall;
-use crate::tcp::Reset;
+use crate::reset::Reset;
 
 /// What of a request decides over the form of its answer.
-pub(super) struct Asked {
+pub(in crate::http) struct Asked {
     pub method: Method,
     pub version: Version,
     /// The client wants the connection to be kept.
@@ -39,7 +39,7 @@ pub(super) fn put_interim(
 }
 
 /// Writes an answer to its end; whether the connection can be kept after it. `last`: it is not, in any case.
-pub(super) async fn write(
+pub(in crate::http) async fn write(
     client: &RefCell<Client>,
     asked: &Asked,
     response: Response<Body>,

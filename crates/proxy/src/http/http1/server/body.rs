@@ -17,7 +17,7 @@ use crate::http::http1::input::Lost;
 use crate::http::trailers::passed_on_as_written;
 
 /// It has the reading side of the connection until it ends or is dropped.
-pub(super) struct Incoming {
+pub(in crate::http) struct Incoming {
     client: Rc<RefCell<Client>>,
     /// What the head's `Connection` names has no place in the trailers either.
     named: Box<[HeaderName]>,

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
-use tulle_model::port_settings::Http1Settings;
 
 use super::{Client, Gone};
 use crate::progress::{Side, Stall};
@@ -55,18 +54,16 @@ impl Client {
         let Some(half_closed) = &mut self.half_closed else { return Poll::Pending };
         let gone = ready!(half_closed.poll(cx, self.output.total));
         self.sweep.count(Side::Client, Stall::HalfClosed);
-        if let Some(connection) = &self.connection {
-            connection.cut.set(true);
-        }
+        self.owner.cut();
         Poll::Ready(gone)
     }
 
     /// The client has closed its side. `unread`: not all is read that it sent before.
     pub(super) fn half_close(&mut self, unread: bool) {
-        let (io, connection, total) = (&self.io, &self.connection, self.output.total);
+        let (io, owner, total) = (&self.io, &self.owner, self.output.total);
         let half_closed = self.half_closed.get_or_insert_with(|| {
             io.keep_alive();
-            let bound = connection.as_ref().map_or(Http1Settings::DEFAULT.half_close, |cx| cx.half_close());
+            let bound = owner.half_close();
             let deadline = Box::pin(sleep(bound));
             Box::new(HalfClosed { bound, unread, took: Instant::now(), total, deadline })
         });

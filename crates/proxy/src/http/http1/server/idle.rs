@@ -9,11 +9,11 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::drain::Drain;
 
 /// An idle connection is closed after four such times, or a little more.
-pub(super) const IDLE_QUARTER: Duration = Duration::from_secs(3600 / 4);
+pub(in crate::http) const IDLE_QUARTER: Duration = Duration::from_secs(3600 / 4);
 
 /// What ends a connection without a request. It is polled once for each task that waits, not once for each
 /// request.
-pub(super) struct Idle {
+pub(in crate::http) struct Idle {
     quarter: Pin<Box<Sleep>>,
     /// Quarters of the time that have passed since a request was seen.
     quarters: u32,

@@ -4,15 +4,18 @@ use std::cell::Cell;
 use std::io;
 
 use bytes::Bytes;
-use http::Response;
+use http::{Method, Response, Version};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::time::{Instant, timeout};
 use tulle_model::port_settings::Http1Settings;
 
+use super::answer::Asked;
 use super::idle::IDLE_QUARTER;
 use super::*;
 use crate::drain::DrainSignal;
-use crate::tcp::Reset;
+use crate::http::body::Body;
+use crate::http::http1::Bad;
+use crate::reset::Reset;
 
 const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 const HALF_CLOSED: Duration = Http1Settings::DEFAULT.half_close;
@@ -50,6 +53,17 @@ impl AsyncWrite for Wire {
     }
 }
 
+/// Who serves nobody else.
+struct Alone;
+
+impl Owner for Alone {
+    fn half_close(&self) -> Duration {
+        HALF_CLOSED
+    }
+
+    fn cut(&self) {}
+}
+
 struct Fixture {
     wire: DuplexStream,
     client: RefCell<Client>,
@@ -69,7 +83,7 @@ impl Fixture {
             Vec::new(),
             Rc::default(),
             Charge::default(),
-            None,
+            Rc::new(Alone),
         ));
         Self { wire, client, signal, drain, idle: None, was_reset }
     }

@@ -9,7 +9,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::app_pool::Place;
+use super::Place;
 use crate::budget::{Account, Seat, cost};
 use crate::http::http1::client::Stream;
 

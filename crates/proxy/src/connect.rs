@@ -1,0 +1,82 @@
+//! TCP connections that this proxy opens, and what they count as.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::budget::{Account, Seat, cost};
+use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::metrics::InFlight;
+
+/// How long a TCP connect may take.
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// A process that is alive refuses at once or accepts, unless its backlog is full, and many have room for
+/// a handful only: then the kernel tries again after one and three seconds.
+const APP_CONNECT_DEADLINE: Duration = Duration::from_secs(4);
+/// After how long a silence a peer on another host is asked whether it lives, and how often then.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Within a host nothing is lost and nothing queues, so what congestion control costs there is for nothing:
+/// this one counts, and sets no timers.
+pub(crate) const LOCAL_CONGESTION: &[u8] = b"reno";
+
+/// What a connection counts as, until it is dropped: in flight to a process, and in the budget.
+#[derive(Default)]
+pub struct Counted {
+    pub in_flight: Option<InFlight>,
+    pub seat: Option<Seat>,
+}
+
+impl From<Seat> for Counted {
+    fn from(seat: Seat) -> Self {
+        Self { in_flight: None, seat: Some(seat) }
+    }
+}
+
+/// Opens a TCP connection in plain for somebody who has a share left.
+pub async fn connect_for(
+    account: &Rc<Account>,
+    address: SocketAddr,
+) -> Result<(TcpStream, Seat), UpstreamError> {
+    let seat = account.seat(cost::APPLICATION).map_err(UpstreamError::shed)?;
+    Ok((connect(address).await?, seat))
+}
+
+/// Opens a TCP connection in plain: within a second, or a little more on this host.
+pub async fn connect(address: SocketAddr) -> Result<TcpStream, UpstreamError> {
+    let local = address.ip().to_canonical().is_loopback();
+    connect_within(address, if local { APP_CONNECT_DEADLINE } else { CONNECT_DEADLINE }).await
+}
+
+/// Opens a TCP connection in plain within `deadline`.
+pub(crate) async fn connect_within(
+    address: SocketAddr,
+    deadline: Duration,
+) -> Result<TcpStream, UpstreamError> {
+    let local = address.ip().to_canonical().is_loopback();
+    let why = match timeout(deadline, TcpStream::connect(address)).await {
+        Ok(Ok(tcp)) => {
+            prepare(&tcp, local);
+            return Ok(tcp);
+        }
+        Ok(Err(error)) => format!("cannot connect to {address}: {error}"),
+        Err(_) => format!("{address} did not accept a connection in {deadline:?}"),
+    };
+    Err(UpstreamError::safe(UpstreamErrorKind::Connect, why))
+}
+
+/// Sets a connection's options. Peers on other hosts may be gone without a word, and the one who would
+/// ask by keep-alive is on the other side of this proxy.
+pub(crate) fn prepare(tcp: &TcpStream, local: bool) {
+    let _ = tcp.set_nodelay(true);
+    if local {
+        let _ = SockRef::from(tcp).set_tcp_congestion(LOCAL_CONGESTION);
+    } else {
+        let ask = TcpKeepalive::new().with_time(KEEP_ALIVE).with_interval(KEEP_ALIVE_INTERVAL);
+        let _ = SockRef::from(tcp).set_tcp_keepalive(&ask);
+    }
+}

@@ -1,0 +1,213 @@
+//! What everything that runs on one worker's thread shares, whatever it does there.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
+use tulle_model::name::{ServiceName, WorkloadName};
+use tulle_model::snapshot::{Known, ServiceConfig};
+
+use crate::budget::{Account, Accounts, Payer};
+use crate::clock::MeshClock;
+use crate::config::{Bounds, Config};
+use crate::drain::Drain;
+use crate::health::Health;
+use crate::loads::Loads;
+use crate::metrics::{InFlight, WorkerMetrics};
+use crate::reach::{Reach, Sight};
+use crate::state::{Demand, Expired, LocalWorkload, NodeState, StateCell};
+use crate::sweep::Sweep;
+use crate::tls::TlsFailure;
+
+/// How long a first use of a service waits for the node to learn of it.
+const DEMAND_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The same where the name is most likely one of the world outside: that must not get slow.
+const UNCERTAIN_DEADLINE: Duration = Duration::from_millis(500);
+
+/// How long such a name is not waited for again after one had no answer: the server may be away for longer.
+const UNCERTAIN_PAUSE: Duration = Duration::from_secs(10);
+
+const WARNINGS_PER_SECOND: u32 = 20;
+
+/// It never leaves its thread: `Rc` and `Cell` do not.
+pub struct Local {
+    pub index: usize,
+    /// This node's name, as endpoints carry it.
+    pub node: Arc<str>,
+    pub state: Arc<StateCell>,
+    pub metrics: WorkerMetrics,
+    /// What this worker has taken of the process' budget, and for whom.
+    pub accounts: Accounts,
+    /// Requests and connections in flight by endpoint, which balancing looks at.
+    pub loads: Loads,
+    /// Endpoints that did not take connections lately.
+    pub health: Health,
+    /// Nodes that are heard on links.
+    pub sight: Sight,
+    /// Says when this worker is to finish what it has and take nothing new.
+    pub drain: Drain,
+    /// Every connection taken is spawned on it; a drain waits for it to be empty.
+    pub connections: TaskTracker,
+    pub(crate) demand: Demand,
+    /// The time that certificates are held against.
+    pub(crate) clock: Arc<MeshClock>,
+    pub(crate) expired: Expired,
+    /// Finds peers that do not go on with what they began.
+    pub(crate) sweep: Rc<Sweep>,
+    pub(crate) bounds: Bounds,
+    /// When the server last had no answer about a name that is most likely the outside's.
+    unanswered: Cell<Option<Instant>>,
+    random: Cell<u64>,
+    /// Warnings that peers can cause: the second they were last counted in, and how many.
+    warnings: Cell<(Option<Instant>, u32)>,
+}
+
+/// What is known of a service.
+pub enum Lookup {
+    Present(Arc<ServiceConfig>),
+    /// The server knows of no such service.
+    Absent,
+    /// No answer came in time.
+    Unknown,
+}
+
+impl Local {
+    pub(crate) fn new(
+        index: usize,
+        config: &Config,
+        metrics: WorkerMetrics,
+        drain: Drain,
+        reach: Arc<Reach>,
+    ) -> Rc<Self> {
+        let sweep = Sweep::new(config.bounds.deadlines, metrics.registry().clone());
+        Rc::new(Self {
+            index,
+            node: config.node.clone(),
+            state: config.state.clone(),
+            metrics,
+            accounts: Accounts::new(config.budget.clone()),
+            loads: Loads::default(),
+            health: Health::default(),
+            sight: Sight::new(reach),
+            drain,
+            connections: TaskTracker::new(),
+            demand: config.demand.clone(),
+            clock: config.clock.clone(),
+            expired: config.expired.clone(),
+            sweep,
+            bounds: config.bounds.clone(),
+            unanswered: Cell::default(),
+            random: Cell::new(rand::random::<u64>() | 1),
+            warnings: Cell::default(),
+        })
+    }
+
+    /// The state of this moment. Keep it for one decision, not for the life of a connection.
+    pub fn now(&self) -> Arc<NodeState> {
+        arc_swap::Guard::into_inner(self.state.load())
+    }
+
+    /// A workload of this node as it is now.
+    pub fn workload(&self, name: &WorkloadName) -> Option<Arc<LocalWorkload>> {
+        self.state.load().workloads.get(name).cloned()
+    }
+
+    /// A random number, not for secrets (xorshift64*).
+    pub fn random(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random.set(x);
+        x.wrapping_mul(0x2545_F491_4F6C_DD1D)
+    }
+
+    /// The service of that name; asks the node for it at its first use.
+    pub async fn service(&self, name: &ServiceName) -> Lookup {
+        match self.known(name) {
+            Some(found) => found,
+            None => Box::pin(self.learn(name, DEMAND_DEADLINE)).await,
+        }
+    }
+
+    /// The same for a name that is most likely one of the world outside.
+    pub async fn uncertain_service(&self, name: &ServiceName) -> Lookup {
+        if let Some(found) = self.known(name) {
+            return found;
+        }
+        let paused = self.unanswered.get().is_some_and(|at| at.elapsed() < UNCERTAIN_PAUSE);
+        let wait = if paused { Duration::ZERO } else { UNCERTAIN_DEADLINE };
+        let found = Box::pin(self.learn(name, wait)).await;
+        if !paused && matches!(found, Lookup::Unknown) {
+            self.unanswered.set(Some(Instant::now()));
+        }
+        found
+    }
+
+    /// Asks the node for a service, and waits for the answer.
+    async fn learn(&self, name: &ServiceName, wait: Duration) -> Lookup {
+        if self.demand.try_send(name.clone()).is_err() {
+            return Lookup::Unknown;
+        }
+        timeout(wait, self.answer(name)).await.unwrap_or(Lookup::Unknown)
+    }
+
+    /// Waits for the server's word about a service that was asked for.
+    pub(crate) async fn answer(&self, name: &ServiceName) -> Lookup {
+        let mut changes = self.state.subscribe();
+        loop {
+            if let Some(found) = self.known(name) {
+                return found;
+            }
+            if changes.changed().await.is_err() {
+                return Lookup::Unknown;
+            }
+        }
+    }
+
+    /// What the node has heard of a service; `None` where it has not.
+    pub(crate) fn known(&self, name: &ServiceName) -> Option<Lookup> {
+        match self.state.load().snapshot.services.get(name)? {
+            Known::Present(service) => Some(Lookup::Present(service.clone())),
+            Known::Absent => Some(Lookup::Absent),
+        }
+    }
+
+    /// What this worker has taken for a workload of this node.
+    pub fn account(&self, workload: &WorkloadName) -> Rc<Account> {
+        self.accounts.of(&Payer::Workload(workload.clone()))
+    }
+
+    /// Has a certificate renewed that a peer refused because of its age.
+    pub(crate) fn note_expired(&self, failure: &TlsFailure) {
+        if let Some(identity) = &failure.expired {
+            // Full: it has been told of enough.
+            let _ = self.expired.try_send(identity.clone());
+        }
+    }
+
+    /// Whether a warning that a peer can cause may be logged: a flood of them fills no disk.
+    pub(crate) fn may_warn(&self) -> bool {
+        let now = Instant::now();
+        let (since, count) = self.warnings.get();
+        match since {
+            Some(since) if now - since < Duration::from_secs(1) => {
+                self.warnings.set((Some(since), count.saturating_add(1)));
+                count < WARNINGS_PER_SECOND
+            }
+            _ => {
+                self.warnings.set((Some(now), 1));
+                true
+            }
+        }
+    }
+
+    /// Counts one request or connection to a workload's process until it is dropped.
+    pub fn in_flight(&self, workload: &WorkloadName) -> InFlight {
+        self.metrics.in_flight(workload)
+    }
+}

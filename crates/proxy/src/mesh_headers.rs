@@ -1,0 +1,21 @@
+//! The mesh's own header fields. What is on links only is taken off at both ends; an answer that the mesh made tells its
+//! client so.
+
+use http::HeaderName;
+
+/// The workload that a request or connection is for, `namespace/name`.
+pub const WORKLOAD: HeaderName = HeaderName::from_static("tulle-workload");
+/// The workload's port that a request is for.
+pub const PORT: HeaderName = HeaderName::from_static("tulle-port");
+/// What to speak to the application: `1` or `2`.
+pub const APP_VERSION: HeaderName = HeaderName::from_static("tulle-app-version");
+/// Why the mesh made this answer.
+pub const REASON: HeaderName = HeaderName::from_static("tulle-reason");
+/// `safe`: the request has certainly not reached the application.
+pub const RETRY: HeaderName = HeaderName::from_static("tulle-retry");
+/// The code of HTTP/2 that the application reset the request with, for clients that understand it.
+pub const RESET: HeaderName = HeaderName::from_static("tulle-reset");
+/// What the application offers to go on in, with a 426: HTTP/2 has no place for its `Upgrade`.
+pub const UPGRADE: HeaderName = HeaderName::from_static("tulle-upgrade");
+/// How the fields of a message of HTTP/1 were written (see [`Spelling`](crate::http::spelling::Spelling)).
+pub const SPELLING: HeaderName = HeaderName::from_static("tulle-spelling");

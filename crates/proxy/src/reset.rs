@@ -1,0 +1,31 @@
+//! Connections and streams that can be ended so that the peer sees a failure.
+
+use std::io;
+
+use tokio::net::TcpStream;
+
+/// A stream that can be ended so that the peer sees a failure and not an orderly end.
+pub trait Reset {
+    fn reset(&mut self);
+
+    /// The same where the other side failed so: its own code is passed on where both have one.
+    fn reset_for(&mut self, _other: &io::Error) {
+        self.reset();
+    }
+}
+
+impl Reset for TcpStream {
+    fn reset(&mut self) {
+        // Fails for what was not redirected here, which ends when it is dropped.
+        if tulle_sys::conntrack::reset_redirected(self).is_err() {
+            let _ = self.set_zero_linger();
+        }
+    }
+}
+
+/// Which way bytes went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Up,
+    Down,
+}
