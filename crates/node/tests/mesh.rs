@@ -71,7 +71,7 @@ async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 /// Whether the server has the workload, and calls it ready.
 async fn server_says(server: &Server, name: &str) -> Option<bool> {
     let kind = tulle_model::registry::KINDS.iter().find(|k| k.kind == "Workload").unwrap();
-    let object = server.objects.get(kind, "shop", name).ok()??;
+    let object = server.objects.get(kind, "shop", name).await.ok()??;
     let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
     Some(conditions.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }
