@@ -154,12 +154,13 @@ impl Server {
         let stop = CancellationToken::new();
         let metrics = Arc::new(Metrics::default());
         let publication = Publication::new();
-        let enrolment = Enrolment::new(store, authority.root_fingerprint());
+        let enrolment = Enrolment::new(store.clone(), authority.root_fingerprint());
         let statuses = StatusWriter::new(objects.clone(), publication.clone(), metrics.clone());
         let slices = SliceWriter::new(objects.clone());
         let events = Events::new(objects.clone());
         let fleet = Fleet::start(
             objects.clone(),
+            store,
             enrolment.clone(),
             events.clone(),
             metrics.clone(),

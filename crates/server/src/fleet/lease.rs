@@ -10,6 +10,9 @@
 //!   (`tulle_model::staleness`).
 //! - *gone*: it said goodbye, was evicted, or was stale for too long; its workloads were removed. It is
 //!   shown for a while.
+//!
+//! The lease itself is the store's ([`crate::store::Store::grant_lease`]). Where the store has none to give, the time
+//! since the node was heard counts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,6 +31,7 @@ use super::{Fleet, Known, Message, NodeTask, Record};
 use crate::grpc::enrolment::{EnrolmentError, seconds};
 use crate::grpc::not_known;
 use crate::objects::ObjectError;
+use crate::store::StoreError;
 use crate::timestamp;
 
 /// How long a node may be silent before its workloads are stale.
@@ -210,19 +214,48 @@ impl NodeTask {
             clock: NodeClocks::default(),
             retry_at: Instant::now(),
             retry: Duration::ZERO,
+            lease: None,
             state: State::Leased,
             failing: false,
             stale: recorded(held),
         }
     }
 
+    /// Has the lease go on from now, or begin.
+    pub(super) async fn prolong(&mut self) {
+        let store = &self.fleet.store;
+        let alive = match &self.lease {
+            Some(lease) => store.keep_alive(lease).await,
+            None => Ok(false),
+        };
+        let granted = match alive {
+            Ok(true) => return,
+            Ok(false) => store.grant_lease(&self.node, self.fleet.leases.lease).await,
+            Err(error) => Err(error),
+        };
+        match granted {
+            Ok(lease) => self.lease = Some(lease),
+            Err(error) => self.without_lease(&error),
+        }
+    }
+
+    /// Waits until the lease has run out.
+    pub(super) async fn lease_ended(&self) -> Result<(), StoreError> {
+        self.fleet.store.lease_ended(&self.node).await
+    }
+
+    /// Has this task's own time count, where the store does not answer for a lease.
+    pub(super) fn without_lease(&mut self, error: &StoreError) {
+        // Once for each trouble.
+        if self.lease.take().is_some() {
+            tracing::warn!(node = %self.node, %error, "the store keeps no lease for a node: its own time counts");
+        }
+        self.deadline = Instant::now() + self.fleet.leases.lease;
+    }
+
     /// What is due at the deadline; true where the task ends.
     pub(super) async fn deadline_passed(&mut self, messages: &mpsc::Receiver<Message>) -> bool {
-        let lease = self.fleet.leases.lease;
-        let late = Instant::now().duration_since(self.deadline);
         match self.state {
-            // This process was stopped, or the host suspended: it was the one who did not listen.
-            State::Leased if late >= lease / 2 => self.deadline = Instant::now() + lease,
             State::Leased => self.expire().await,
             State::Stale => self.remove_due().await,
             State::Gone => return self.forget(messages),
@@ -230,7 +263,7 @@ impl NodeTask {
         false
     }
 
-    async fn expire(&mut self) {
+    pub(super) async fn expire(&mut self) {
         // Its stream may still be open: the next report heals.
         self.update(|record| record.connected = false);
         if !self.failing {
@@ -238,7 +271,7 @@ impl NodeTask {
         }
         if self.held.is_empty() {
             self.update(|record| record.workloads = Arc::default());
-            return self.gone();
+            return self.gone().await;
         }
         let Leases { lease, forget_stale } = self.fleet.leases;
         let (now, time) = (Instant::now(), seconds(SystemTime::now()));
@@ -328,7 +361,7 @@ impl NodeTask {
             return self.failed();
         }
         if self.held.is_empty() {
-            return self.gone();
+            return self.gone().await;
         }
         self.deadline = self.next_removal();
         if self.deadline > now {
@@ -355,7 +388,12 @@ impl NodeTask {
     }
 
     /// Its workloads were removed; what could not be is tried again.
-    pub(super) fn gone(&mut self) {
+    pub(super) async fn gone(&mut self) {
+        if let Some(lease) = self.lease.take()
+            && let Err(error) = self.fleet.store.revoke_lease(&lease).await
+        {
+            tracing::debug!(node = %self.node, %error, "a lease runs on that is not needed any more");
+        }
         if self.held.is_empty() {
             self.succeeded();
             self.state = State::Gone;
@@ -392,7 +430,7 @@ impl NodeTask {
         let count = self.held.len();
         self.reported.clear();
         self.remove_all("the node was evicted").await;
-        self.gone();
+        self.gone().await;
         match self.held.len() {
             0 => {
                 // Nothing is shown of it any more.
@@ -422,9 +460,11 @@ impl NodeTask {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
+    use futures_util::FutureExt;
     use tonic::Code;
+    use tulle_wire::node::NodeReport;
+
+    use super::*;
 
     use super::super::newcomer::tests::{WAITS, connected, newcomer, refused, told, workload};
 
@@ -445,6 +485,25 @@ mod tests {
         let short = Duration::from_secs(60);
         assert_eq!(kept(HOUR, true, short), short);
         assert_eq!(kept(10, false, Duration::ZERO), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_has_a_lease_from_when_it_is_heard_until_it_leaves() {
+        let (mut task, _read) = connected().await;
+        let is_leased = async |task: &NodeTask| task.lease_ended().now_or_never().is_none();
+        assert!(is_leased(&task).await);
+        let (start, lease) = (Instant::now(), task.fleet.leases.lease);
+        for _ in 0..3 {
+            tokio::time::sleep(lease / 2).await;
+            task.take_report(NodeReport::default()).await;
+        }
+        task.lease_ended().await.unwrap();
+        assert_eq!(start.elapsed(), lease / 2 * 3 + lease);
+        // One that was lost is begun anew.
+        task.take_report(NodeReport::default()).await;
+        assert!(is_leased(&task).await);
+        task.take_report(NodeReport { leaving: true, ..NodeReport::default() }).await;
+        assert!(!is_leased(&task).await && task.lease.is_none() && task.state == State::Gone);
     }
 
     #[tokio::test(start_paused = true)]

@@ -29,6 +29,7 @@ use crate::controller::events::Events;
 use crate::grpc::enrolment::Enrolment;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
+use crate::store::{Lease, Store};
 use crate::telemetry::{EdgeView, RollUp};
 
 use self::clocks::NodeClocks;
@@ -92,6 +93,8 @@ struct Record {
 /// All nodes.
 pub struct Fleet {
     objects: Objects,
+    /// Has the leases.
+    store: Store,
     enrolment: Enrolment,
     events: Arc<Events>,
     metrics: Arc<Metrics>,
@@ -134,6 +137,7 @@ impl Fleet {
     /// Starts with a fresh lease for every node that holds workloads.
     pub async fn start(
         objects: Objects,
+        store: Store,
         enrolment: Enrolment,
         events: Arc<Events>,
         metrics: Arc<Metrics>,
@@ -143,6 +147,7 @@ impl Fleet {
         let held = workloads::held(&objects).await?;
         let fleet = Arc::new(Self {
             objects,
+            store,
             enrolment,
             events,
             metrics,
@@ -306,7 +311,9 @@ struct NodeTask {
     /// Not before then, where it was the store that did not take them; and how long the wait was.
     retry_at: Instant,
     retry: Duration,
-    /// When the lease runs out.
+    /// What its reports keep alive; none where it has run out, or where the store does not grant one.
+    lease: Option<Lease>,
+    /// When something is due without a lease.
     deadline: Instant,
     state: State,
     /// Whether the store did not take what the lease's end asked of it.
@@ -319,6 +326,7 @@ impl NodeTask {
     async fn run(mut self, mut messages: mpsc::Receiver<Message>) {
         let stop = self.fleet.stop.clone();
         self.recall_boot().await;
+        self.prolong().await;
         loop {
             let deadline = tokio::time::sleep_until(self.deadline);
             let patience = self.waiting.as_ref().map(Waiting::due);
@@ -336,7 +344,14 @@ impl NodeTask {
                 () = tokio::time::sleep_until(patience.unwrap_or(self.deadline)), if patience.is_some() => {
                     self.look_at_waiting().await;
                 }
-                () = deadline => {
+                ended = self.lease_ended(), if self.lease.is_some() => match ended {
+                    Ok(()) => {
+                        self.lease = None;
+                        self.expire().await;
+                    }
+                    Err(error) => self.without_lease(&error),
+                },
+                () = deadline, if self.lease.is_none() => {
                     if self.deadline_passed(&messages).await {
                         return;
                     }
@@ -390,7 +405,7 @@ impl NodeTask {
 
     async fn take_report(&mut self, report: NodeReport) {
         let revived = self.state != State::Leased || !self.stale.is_empty();
-        self.heard();
+        self.heard().await;
         if let Some(clock) = report.clock {
             let ahead = self.clock.told(&self.node, &clock, SystemTime::now(), self.fleet.started.elapsed());
             self.update(|record| record.clock_ahead = Some(ahead));
@@ -414,7 +429,7 @@ impl NodeTask {
             self.fleet.nodes_changed.notify_one();
             self.refused.clear();
             self.remove_all("the node leaves").await;
-            self.gone();
+            self.gone().await;
             self.reply();
             return;
         }
@@ -542,12 +557,12 @@ impl NodeTask {
         }
     }
 
-    fn heard(&mut self) {
+    async fn heard(&mut self) {
         self.state = State::Leased;
         self.failing = false;
         self.stale.values_mut().for_each(Stale::is_heard);
+        self.prolong().await;
         let now = Instant::now();
-        self.deadline = now + self.fleet.leases.lease;
         self.update(|record| {
             record.last_heard = now;
             record.connected = true;

@@ -331,7 +331,7 @@ impl NodeTask {
         if let Some(known) = self.fleet.nodes.lock().get_mut(&self.node) {
             known.record = Some(record);
         }
-        self.heard();
+        self.heard().await;
         self.fleet.nodes_changed.notify_one();
         if moved && !self.reported.is_empty() {
             self.write().await;

@@ -268,12 +268,13 @@ mod tests {
         let authority = MeshAuthority::open(&home.join("ca"), master, &domain, None, true, now).unwrap();
         let store = Store::in_memory();
         let objects = Objects::open(store.clone()).await.unwrap();
-        let enrolment = Enrolment::new(store, authority.root_fingerprint());
+        let enrolment = Enrolment::new(store.clone(), authority.root_fingerprint());
         let events = Events::new(objects.clone());
         let (leases, stop) = (Leases::default(), CancellationToken::new());
-        let fleet = Fleet::start(objects, enrolment.clone(), events, Arc::default(), leases, stop.clone())
-            .await
-            .unwrap();
+        let fleet =
+            Fleet::start(objects, store, enrolment.clone(), events, Arc::default(), leases, stop.clone())
+                .await
+                .unwrap();
         NodeApi::new(authority.into(), enrolment, fleet, Arc::default(), stop)
     }
 

@@ -32,6 +32,23 @@ async fn the_store_in_memory_conforms() {
     conforms(memory).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn leases_of_the_embedded_store_conform() {
+    leases_conform(embedded).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_of_the_store_in_memory_conform() {
+    leases_conform(memory).await;
+}
+
+async fn leases_conform(make: impl Fn() -> Made) {
+    a_lease_ends_when_it_is_not_kept_alive(&make().store).await;
+    a_lease_that_is_taken_back_ends_at_once(&make().store).await;
+    a_name_that_is_leased_anew_has_one_lease(&make().store).await;
+    leases_are_one_names_and_write_nothing(&make().store).await;
+}
+
 async fn conforms(make: impl Fn() -> Made) {
     preconditions_hold(&make().store).await;
     what_another_key_has_to_be_is_heeded(&make().store).await;
@@ -397,4 +414,71 @@ async fn a_watch_that_is_not_waited_for_loses_nothing(store: &Store) {
         let revision = put(store, "/x/a", &n.to_string()).await;
         assert_eq!(watch.next().await.unwrap().revision, revision);
     }
+}
+
+const TIME: Duration = Duration::from_secs(10);
+
+/// How many seconds pass until nobody has a lease of a name.
+async fn seconds_until_end(store: &Store, name: &str) -> f64 {
+    let start = tokio::time::Instant::now();
+    store.lease_ended(name).await.unwrap();
+    start.elapsed().as_secs_f64()
+}
+
+async fn a_lease_ends_when_it_is_not_kept_alive(store: &Store) {
+    assert_eq!(seconds_until_end(store, "n1").await, 0.0, "nobody ever had it");
+    let lease = store.grant_lease("n1", TIME).await.unwrap();
+    assert_eq!(seconds_until_end(store, "n1").await, 10.0);
+    assert_eq!(store.keep_alive(&lease).await, Ok(false));
+    assert_eq!(seconds_until_end(store, "n1").await, 0.0, "it does not come back");
+
+    let lease = store.grant_lease("n1", TIME).await.unwrap();
+    let (watching, waits) = (store.clone(), tokio::time::Instant::now());
+    let waiting = tokio::spawn(async move {
+        watching.lease_ended("n1").await.unwrap();
+        waits.elapsed().as_secs()
+    });
+    for _ in 0..5 {
+        tokio::time::sleep(TIME * 9 / 10).await;
+        assert_eq!(store.keep_alive(&lease).await, Ok(true));
+    }
+    assert_eq!(waiting.await.unwrap(), 5 * 9 + 10);
+}
+
+async fn a_lease_that_is_taken_back_ends_at_once(store: &Store) {
+    let lease = store.grant_lease("n1", TIME).await.unwrap();
+    let (end, ()) = tokio::join!(seconds_until_end(store, "n1"), async {
+        tokio::time::sleep(TIME / 2).await;
+        store.revoke_lease(&lease).await.unwrap();
+    });
+    assert_eq!(end, 5.0);
+    assert_eq!(store.keep_alive(&lease).await, Ok(false));
+    store.revoke_lease(&lease).await.unwrap();
+}
+
+async fn a_name_that_is_leased_anew_has_one_lease(store: &Store) {
+    let first = store.grant_lease("n1", TIME).await.unwrap();
+    let (end, second) = tokio::join!(seconds_until_end(store, "n1"), async {
+        tokio::time::sleep(TIME / 2).await;
+        let second = store.grant_lease("n1", TIME * 2).await.unwrap();
+        // The one before is worth nothing any more.
+        assert_eq!(store.keep_alive(&first).await, Ok(false));
+        store.revoke_lease(&first).await.unwrap();
+        tokio::time::sleep(TIME).await;
+        assert_eq!(store.keep_alive(&second).await, Ok(true));
+        second
+    });
+    assert_eq!(end, 5.0 + 10.0 + 20.0);
+    assert_eq!(store.keep_alive(&second).await, Ok(false));
+}
+
+async fn leases_are_one_names_and_write_nothing(store: &Store) {
+    let revision = store.revision().await.unwrap();
+    let leases = [store.grant_lease("n1", TIME).await.unwrap(), store.grant_lease("n2", TIME).await.unwrap()];
+    store.revoke_lease(&leases[0]).await.unwrap();
+    tokio::time::sleep(TIME / 2).await;
+    assert_eq!(store.keep_alive(&leases[1]).await, Ok(true));
+    assert_eq!(seconds_until_end(store, "n1").await, 0.0);
+    assert_eq!(seconds_until_end(store, "n2").await, 10.0);
+    assert_eq!(store.revision().await.unwrap(), revision);
 }

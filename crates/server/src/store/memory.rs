@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::event::Reading;
+use super::lease::LeaseTable;
 use super::transaction::{Operation, Write};
 use super::{Event, List, StoreError, Stored, Written};
 
@@ -22,6 +23,7 @@ pub struct Memory {
     held: Arc<Mutex<Held>>,
     /// Told of each transaction.
     written: Arc<watch::Sender<()>>,
+    pub(super) leases: LeaseTable,
 }
 
 #[derive(Debug, Default)]

@@ -1,5 +1,5 @@
-//! The store: keys and values with revisions, transactions with preconditions, and watches that go on from a
-//! revision. It holds the state of the mesh, one entry per API object.
+//! The store: keys and values with revisions, transactions with preconditions, watches that go on from a
+//! revision, and leases ([`lease`]). It holds the state of the mesh, one entry per API object.
 //!
 //! [`Store`] is one interface over several back ends, and promises no more than all of them keep, etcd among them:
 //!
@@ -10,6 +10,8 @@
 //! - Whoever stops waiting for a write does not know whether it happens.
 //! - Old revisions are forgotten after a while. A list or a watch that needs one gets
 //!   [`StoreError::Compacted`] and must start over.
+//! - A lease ends when it was not kept alive for its time, when it is taken back, or when its name is leased anew. It
+//!   is no key: what stands in the store says nothing of it.
 //! - Any call may wait, be it for a disk or for a network.
 //!
 //! Back ends: [`embedded`], on the server's disk; [`memory`], for tests, which does all that the above allows.
@@ -21,11 +23,13 @@ mod embedded;
 mod entry;
 mod error;
 mod event;
+mod lease;
 mod memory;
 mod transaction;
 mod watch;
 
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -34,6 +38,7 @@ pub use self::embedded::OpenError;
 pub use self::entry::{List, Stored};
 pub use self::error::StoreError;
 pub use self::event::Event;
+pub use self::lease::Lease;
 use self::memory::Memory;
 use self::transaction::{Operation, Write};
 pub use self::transaction::{Precondition, Written};
@@ -189,6 +194,44 @@ impl Store {
     /// All writes to keys that start with `prefix` after `revision`, then new ones as they come.
     pub async fn watch(&self, prefix: &str, revision: u64) -> Result<Watch, StoreError> {
         Watch::open(self, prefix, revision).await
+    }
+
+    /// Leases a name for a time, whoever had it before.
+    pub async fn grant_lease(&self, name: &str, time: Duration) -> Result<Lease, StoreError> {
+        match self {
+            Self::Embedded(Embedded { leases, .. }) | Self::Memory(Memory { leases, .. }) => {
+                Ok(leases.grant(name, time))
+            }
+        }
+    }
+
+    /// Has a lease go on for its time from now; false where it has ended.
+    pub async fn keep_alive(&self, lease: &Lease) -> Result<bool, StoreError> {
+        match self {
+            Self::Embedded(Embedded { leases, .. }) | Self::Memory(Memory { leases, .. }) => {
+                Ok(leases.keep_alive(lease))
+            }
+        }
+    }
+
+    /// Takes a lease back; nothing happens to one that has ended.
+    pub async fn revoke_lease(&self, lease: &Lease) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(Embedded { leases, .. }) | Self::Memory(Memory { leases, .. }) => {
+                leases.revoke(lease);
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until nobody has a lease of a name.
+    pub async fn lease_ended(&self, name: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Embedded(Embedded { leases, .. }) | Self::Memory(Memory { leases, .. }) => {
+                leases.ended(name).await;
+                Ok(())
+            }
+        }
     }
 
     /// Forgets what was before a revision: it is the earliest that can still be listed, and watched from. The

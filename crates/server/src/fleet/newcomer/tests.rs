@@ -27,7 +27,7 @@ pub(in crate::fleet) type Answer = oneshot::Receiver<Result<(), Status>>;
 async fn fleet() -> Arc<Fleet> {
     let store = Store::in_memory();
     let objects = Objects::open(store.clone()).await.unwrap();
-    let enrolment = Enrolment::new(store, "f00d".to_owned());
+    let enrolment = Enrolment::new(store.clone(), "f00d".to_owned());
     let now = SystemTime::now();
     let request = TokenRequest {
         identities: vec!["*".to_owned()],
@@ -41,7 +41,7 @@ async fn fleet() -> Arc<Fleet> {
     let (events, leases) =
         (Events::new(objects.clone()), Leases { lease: LEASE, forget_stale: Duration::ZERO });
     let mut fleet =
-        Fleet::start(objects, enrolment, events, Arc::default(), leases, CancellationToken::new())
+        Fleet::start(objects, store, enrolment, events, Arc::default(), leases, CancellationToken::new())
             .await
             .unwrap();
     Arc::get_mut(&mut fleet).unwrap().boot_id = HOST.to_owned();

@@ -44,6 +44,7 @@ use self::disk::Reserve;
 pub(super) use self::follow::Follow;
 pub use self::open::OpenError;
 use self::open::Opened;
+use super::lease::LeaseTable;
 use super::transaction::Write;
 use super::{Event, List, StoreError, Stored, Written};
 
@@ -88,6 +89,7 @@ impl StoreError {
 pub struct Embedded {
     inner: Arc<Inner>,
     writes: mpsc::Sender<commit::Request>,
+    pub(super) leases: LeaseTable,
 }
 
 #[derive(Debug)]
@@ -216,7 +218,7 @@ impl Embedded {
             trouble: RwLock::new(trouble),
         });
         writer::spawn(inner.clone(), requests)?;
-        Ok(Self { inner, writes })
+        Ok(Self { inner, writes, leases: LeaseTable::default() })
     }
 
     pub(super) fn trouble(&self) -> Option<StoreError> {

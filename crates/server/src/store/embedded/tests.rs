@@ -201,3 +201,16 @@ async fn a_store_is_whole_when_it_appears_and_stays_what_it_is() {
     names.sort();
     assert_eq!(names, ["store.redb", "store.reserve"]);
 }
+
+#[tokio::test]
+async fn leases_end_with_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let store = Store::create(&path, "/owner", b"").unwrap();
+    let lease = store.grant_lease("n1", Duration::from_secs(3600)).await.unwrap();
+    assert_eq!(store.keep_alive(&lease).await, Ok(true));
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    store.lease_ended("n1").await.unwrap();
+    assert_eq!(store.keep_alive(&lease).await, Ok(false));
+}
