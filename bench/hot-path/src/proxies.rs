@@ -169,7 +169,7 @@ impl Authority {
 
     /// A workload with that identity, without ports.
     fn issue(&self, account: &str) -> Result<LocalWorkload> {
-        let identity = SpiffeId::workload(&self.domain, "default", account);
+        let identity = SpiffeId::workload(&self.domain, "default", account)?;
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into()?)];

@@ -1,9 +1,13 @@
 //! SPIFFE identities (the SPIFFE-ID standard, section 2) and the names by which TLS asks for them.
+//!
+//! A [`SpiffeId`] is made from a text or from names, and both are checked: there is none of another form.
+//! What says it of a certificate is checked by the crate `identity`.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::legible::legible_start;
 use crate::name::dns_subdomain_problem;
 
 /// A SPIFFE trust domain: the name of a mesh.
@@ -11,11 +15,12 @@ use crate::name::dns_subdomain_problem;
 pub struct TrustDomain(Arc<str>);
 
 impl TrustDomain {
-    /// The trust domain of that name; it must be a DNS name in lower case.
+    /// The trust domain of that name; it must be a DNS name in lower case. The standard's section 2.1 allows
+    /// underscores and two characters more, which no TLS server name can have.
     pub fn new(name: &str) -> Result<Self, InvalidIdentity> {
         match dns_subdomain_problem(name) {
             None => Ok(Self(name.into())),
-            Some(problem) => Err(InvalidIdentity(format!("trust domain `{name}` {problem}"))),
+            Some(problem) => Err(InvalidIdentity(format!("trust domain `{}` {problem}", shown(name)))),
         }
     }
 
@@ -53,16 +58,30 @@ pub enum Subject<'a> {
 pub struct SpiffeId(Arc<str>);
 
 const SCHEME: &str = "spiffe://";
+/// In bytes (section 2.3).
+const LONGEST: usize = 2048;
+/// How much of a text that is refused is repeated: a peer may have chosen it.
+const LONGEST_SHOWN: usize = 300;
 
 impl SpiffeId {
     /// The identity of the workloads that run as `service_account` in `namespace`.
-    pub fn workload(domain: &TrustDomain, namespace: &str, service_account: &str) -> Self {
-        Self(format!("{SCHEME}{domain}/ns/{namespace}/sa/{service_account}").into())
+    ///
+    /// # Errors
+    /// Where one of the names cannot be a segment of a path (see [`SpiffeId::from_str`]).
+    pub fn workload(
+        domain: &TrustDomain,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<Self, InvalidIdentity> {
+        format!("{SCHEME}{domain}/ns/{namespace}/sa/{service_account}").parse()
     }
 
     /// The identity of a node itself, as which it speaks to the server.
-    pub fn node(domain: &TrustDomain, name: &str) -> Self {
-        Self(format!("{SCHEME}{domain}/node/{name}").into())
+    ///
+    /// # Errors
+    /// Where the name cannot be a segment of a path (see [`SpiffeId::from_str`]).
+    pub fn node(domain: &TrustDomain, name: &str) -> Result<Self, InvalidIdentity> {
+        format!("{SCHEME}{domain}/node/{name}").parse()
     }
 
     /// The identity of the servers of a mesh.
@@ -74,9 +93,9 @@ impl SpiffeId {
         &self.0
     }
 
-    /// The name of the trust domain.
-    pub fn trust_domain(&self) -> &str {
-        self.parts().0
+    /// The mesh that it is of.
+    pub fn trust_domain(&self) -> TrustDomain {
+        TrustDomain(self.parts().0.into())
     }
 
     /// What the ID stands for.
@@ -87,12 +106,13 @@ impl SpiffeId {
     /// The TLS server name by which a client asks for this identity: `<service-account>.<namespace>`
     /// and the trust domain for workloads. `None` where the result is no valid DNS name (too long).
     pub fn server_name(&self) -> Option<String> {
+        let (domain, _) = self.parts();
         let name = match self.subject() {
             Subject::Workload { namespace, service_account } => {
-                format!("{service_account}.{namespace}.{}", self.trust_domain())
+                format!("{service_account}.{namespace}.{domain}")
             }
-            Subject::Node(node) => format!("{node}.node.{}", self.trust_domain()),
-            Subject::Server => format!("server.{}", self.trust_domain()),
+            Subject::Node(node) => format!("{node}.node.{domain}"),
+            Subject::Server => format!("server.{domain}"),
         };
         dns_subdomain_problem(&name).is_none().then_some(name)
     }
@@ -105,36 +125,53 @@ impl SpiffeId {
 fn subject(path: &str) -> Option<Subject<'_>> {
     let mut segments = path.split('/');
     let subject = match (segments.next()?, segments.next(), segments.next(), segments.next()) {
-        ("ns", Some(namespace), Some("sa"), Some(service_account))
-            if !namespace.is_empty() && !service_account.is_empty() =>
-        {
+        ("ns", Some(namespace), Some("sa"), Some(service_account)) => {
             Subject::Workload { namespace, service_account }
         }
-        ("node", Some(name), None, None) if !name.is_empty() => Subject::Node(name),
+        ("node", Some(name), None, None) => Subject::Node(name),
         ("server", None, None, None) => Subject::Server,
         _ => return None,
     };
     segments.next().is_none().then_some(subject)
 }
 
+/// Section 2.2: letters, digits, dots, dashes and underscores, and nothing that would lead elsewhere in a path.
+fn is_segment(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
+    !matches!(text, "" | "." | "..") && text.bytes().all(allowed)
+}
+
 impl FromStr for SpiffeId {
     type Err = InvalidIdentity;
 
+    /// Reads an ID of this mesh's form, as section 2 of the standard has it: the scheme in lower case, a trust
+    /// domain, and a path whose segments are letters, digits, `.`, `-` and `_`, none of them empty, `.` or `..`;
+    /// no user, port, query, fragment or escape; 2048 bytes at most.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = |why: &str| InvalidIdentity(format!("`{text}` is not a SPIFFE ID of a mesh: {why}"));
+        let invalid =
+            |why: &str| InvalidIdentity(format!("`{}` is not a SPIFFE ID of a mesh: {why}", shown(text)));
         let rest = text.strip_prefix(SCHEME).ok_or_else(|| invalid("it must start with spiffe://"))?;
         let (domain, path) = rest.split_once('/').ok_or_else(|| invalid("it has no path"))?;
         TrustDomain::new(domain).map_err(|e| invalid(&e.to_string()))?;
-        // SPIFFE-ID section 2.2: letters, digits, dots, dashes and underscores only.
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"./-_".contains(&b);
-        if text.len() > 2048 || !path.bytes().all(allowed) {
-            return Err(invalid("it has a character that is not allowed, or more than 2048"));
+        if text.len() > LONGEST {
+            return Err(invalid("it has more than 2048 characters"));
+        }
+        if !path.split('/').all(is_segment) {
+            return Err(invalid(
+                "what stands between its slashes must be letters, digits, `.`, `-` and `_`, and be neither empty \
+                 nor `.` or `..`",
+            ));
         }
         subject(path).ok_or_else(|| {
             invalid("the path must be /ns/<namespace>/sa/<service-account>, /node/<name> or /server")
         })?;
         Ok(Self(text.into()))
     }
+}
+
+/// As much of a text as a message has room for, on one line.
+fn shown(text: &str) -> std::borrow::Cow<'_, str> {
+    legible_start(text, LONGEST_SHOWN)
 }
 
 impl fmt::Display for SpiffeId {
@@ -153,71 +190,122 @@ impl fmt::Debug for SpiffeId {
 mod tests {
     use super::*;
 
+    fn domain() -> TrustDomain {
+        TrustDomain::new("mesh.local").unwrap()
+    }
+
     #[test]
     fn identities_survive_a_round_trip() {
-        let domain = TrustDomain::new("mesh.local").unwrap();
-        let id = SpiffeId::workload(&domain, "shop", "cart");
+        let id = SpiffeId::workload(&domain(), "shop", "cart").unwrap();
         assert_eq!(id.as_str(), "spiffe://mesh.local/ns/shop/sa/cart");
         assert_eq!(id.as_str().parse::<SpiffeId>().unwrap(), id);
         assert_eq!(id.subject(), Subject::Workload { namespace: "shop", service_account: "cart" });
         assert_eq!(id.server_name().unwrap(), "cart.shop.mesh.local");
-        assert_eq!(SpiffeId::node(&domain, "n1").subject(), Subject::Node("n1"));
-    }
-
-    #[test]
-    fn foreign_forms_are_refused() {
-        for bad in [
-            "https://mesh/ns/a/sa/b",
-            "spiffe://mesh",
-            "spiffe:///ns/a/sa/b",
-            "spiffe://mesh/ns/a/sa/",
-            "spiffe://mesh/ns/a/sa/b/c",
-            "spiffe://mesh/ns/a/sa/b%20",
-            "spiffe://MESH/ns/a/sa/b",
-            "spiffe://mesh/other",
-        ] {
-            assert!(bad.parse::<SpiffeId>().is_err(), "{bad}");
-        }
+        assert_eq!(SpiffeId::node(&domain(), "n1").unwrap().subject(), Subject::Node("n1"));
     }
 
     #[test]
     fn each_kind_has_a_form_and_a_name_of_its_own() {
-        let domain = TrustDomain::new("mesh.local").unwrap();
-        let node = SpiffeId::node(&domain, "n1");
+        let domain = domain();
+        let node = SpiffeId::node(&domain, "n1").unwrap();
         let server = SpiffeId::server(&domain);
         assert_eq!((server.as_str(), server.subject()), ("spiffe://mesh.local/server", Subject::Server));
         assert_eq!(node.as_str(), "spiffe://mesh.local/node/n1");
         for id in [&node, &server] {
             assert_eq!(id.as_str().parse::<SpiffeId>().unwrap(), *id);
-            assert_eq!(id.trust_domain(), "mesh.local");
+            assert_eq!(id.trust_domain(), domain);
             assert_eq!((id.to_string(), format!("{id:?}")), (id.as_str().to_owned(), id.as_str().to_owned()));
         }
         assert_eq!(node.server_name().unwrap(), "n1.node.mesh.local");
         assert_eq!(server.server_name().unwrap(), "server.mesh.local");
         assert_eq!((domain.as_str(), domain.to_string()), ("mesh.local", "mesh.local".to_owned()));
-        assert_eq!(SpiffeId::workload(&domain, &"n".repeat(63), &"s".repeat(200)).server_name(), None);
+        let long = SpiffeId::workload(&domain, &"n".repeat(63), &"s".repeat(200)).unwrap();
+        assert_eq!(long.server_name(), None);
     }
 
     #[test]
-    fn what_says_too_much_or_too_little_is_none() {
-        for bad in [
-            "spiffe://mesh/ns//sa/b",
-            "spiffe://mesh/ns/a/sa",
-            "spiffe://mesh/ns/a/b/c",
-            "spiffe://mesh/x/a/sa/b",
-            "spiffe://mesh/node/",
-            "spiffe://mesh/node/a/b",
-            "spiffe://mesh/node",
-            "spiffe://mesh/server/",
-            "spiffe://mesh/server/a",
-            "spiffe://mesh/",
-            "spiffe://mesh/ns/a/sa/\u{e9}",
+    fn texts_of_other_forms_are_refused() {
+        for (bad, why) in [
+            // The scheme and the trust domain (section 2.1; RFC 3986, section 3).
+            ("", "start with spiffe://"),
+            ("https://mesh/ns/a/sa/b", "start with spiffe://"),
+            ("SPIFFE://mesh/ns/a/sa/b", "start with spiffe://"),
+            ("spiffe:/mesh/ns/a/sa/b", "start with spiffe://"),
+            (" spiffe://mesh/ns/a/sa/b", "start with spiffe://"),
+            ("spiffe://mesh", "no path"),
+            ("spiffe:///ns/a/sa/b", "trust domain"),
+            ("spiffe://MESH/ns/a/sa/b", "trust domain"),
+            ("spiffe://user@mesh/ns/a/sa/b", "trust domain"),
+            ("spiffe://mesh:443/ns/a/sa/b", "trust domain"),
+            ("spiffe://mesh?x/ns/a/sa/b", "trust domain"),
+            // Its path (section 2.2).
+            ("spiffe://mesh/", "between its slashes"),
+            ("spiffe://mesh//ns/a/sa/b", "between its slashes"),
+            ("spiffe://mesh/ns//sa/b", "between its slashes"),
+            ("spiffe://mesh/ns/a/sa/", "between its slashes"),
+            ("spiffe://mesh/ns/a/sa/b/", "between its slashes"),
+            ("spiffe://mesh/node/", "between its slashes"),
+            ("spiffe://mesh/server/", "between its slashes"),
+            ("spiffe://mesh/ns/./sa/b", "between its slashes"),
+            ("spiffe://mesh/ns/a/sa/..", "between its slashes"),
+            ("spiffe://mesh/node/..", "between its slashes"),
+            ("spiffe://mesh/ns/a/sa/b%20", "between its slashes"),
+            ("spiffe://mesh/ns/a/sa/b?c", "between its slashes"),
+            ("spiffe://mesh/ns/a/sa/b#c", "between its slashes"),
+            ("spiffe://mesh/ns/a/sa/b:c", "between its slashes"),
+            ("spiffe://mesh/ns/a/sa/b ", "between its slashes"),
+            ("spiffe://mesh/ns/a/sa/b\0", "between its slashes"),
+            ("spiffe://mesh/ns/a/sa/\u{e9}", "between its slashes"),
+            // What it stands for.
+            ("spiffe://mesh/other", "the path must be"),
+            ("spiffe://mesh/ns/a/sa", "the path must be"),
+            ("spiffe://mesh/ns/a/b/c", "the path must be"),
+            ("spiffe://mesh/ns/a/sa/b/c", "the path must be"),
+            ("spiffe://mesh/x/a/sa/b", "the path must be"),
+            ("spiffe://mesh/node", "the path must be"),
+            ("spiffe://mesh/node/a/b", "the path must be"),
+            ("spiffe://mesh/server/a", "the path must be"),
         ] {
-            assert!(bad.parse::<SpiffeId>().is_err(), "{bad}");
+            let found = bad.parse::<SpiffeId>().map_err(|error| error.to_string());
+            assert!(found.as_ref().is_err_and(|found| found.contains(why)), "{bad}: {found:?}");
         }
-        // At most 2048 bytes (SPIFFE-ID section 2.3).
+        for good in ["spiffe://mesh/ns/a.b-c_D/sa/...", "spiffe://mesh/node/.a", "spiffe://mesh/node/a..b"] {
+            assert_eq!(good.parse::<SpiffeId>().unwrap().as_str(), good);
+        }
+    }
+
+    #[test]
+    fn names_that_make_no_identity_make_none() {
+        let domain = domain();
+        for bad in ["", ".", "..", "a/b", "a/sa/b", "/", "a b", "a\n", "a%2fb", "a?", "a#", "a@b", "\u{e9}"] {
+            assert!(SpiffeId::workload(&domain, bad, "cart").is_err(), "{bad:?}");
+            assert!(SpiffeId::workload(&domain, "shop", bad).is_err(), "{bad:?}");
+            assert!(SpiffeId::node(&domain, bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn no_identity_is_longer_than_2048_bytes() {
         let start = "spiffe://mesh/ns/a/sa/";
         let of = |length: usize| format!("{start}{}", "b".repeat(length - start.len()));
-        assert!(of(2048).parse::<SpiffeId>().is_ok() && of(2049).parse::<SpiffeId>().is_err());
+        assert!(of(2048).parse::<SpiffeId>().is_ok());
+        let error = of(2049).parse::<SpiffeId>().unwrap_err().to_string();
+        assert!(error.contains("more than 2048"), "{error}");
+        let mesh = TrustDomain::new("mesh").unwrap();
+        let names = |length: usize| SpiffeId::workload(&mesh, "a", &"b".repeat(length - start.len()));
+        assert!(names(2048).is_ok() && names(2049).is_err());
+        // The longest trust domain leaves room.
+        let domain = TrustDomain::new(&format!("{}a", "a.".repeat(126))).unwrap();
+        let server = SpiffeId::server(&domain);
+        assert_eq!(server.as_str().parse::<SpiffeId>().unwrap(), server);
+    }
+
+    #[test]
+    fn what_is_refused_is_repeated_on_one_short_line() {
+        let text = format!("spiffe://mesh/\x1b[31m\n{}", "x".repeat(10_000));
+        for error in [text.parse::<SpiffeId>().unwrap_err(), TrustDomain::new(&text).unwrap_err()] {
+            let error = error.to_string();
+            assert!(error.len() < 700 && !error.contains(['\x1b', '\n']), "{error}");
+        }
     }
 }

@@ -228,7 +228,7 @@ mod tests {
             let workload = LocalWorkload {
                 name: name.clone(),
                 service: name.name.clone(),
-                identity: SpiffeId::workload(&domain, &name.namespace, &name.name),
+                identity: SpiffeId::workload(&domain, &name.namespace, &name.name).unwrap(),
                 app_address: Ipv4Addr::LOCALHOST.into(),
                 ports: Vec::new(),
                 certificate: None,

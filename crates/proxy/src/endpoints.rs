@@ -115,7 +115,7 @@ mod tests {
     const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn identity(account: &str) -> SpiffeId {
-        SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "default", account)
+        SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "default", account).unwrap()
     }
 
     /// Of a workload on that node; it answers for the service's port 80 on 8000 and more.

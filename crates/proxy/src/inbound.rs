@@ -203,7 +203,7 @@ mod tests {
         Arc::new(LocalWorkload {
             name: WorkloadName::new("default", "a"),
             service: "a".into(),
-            identity: SpiffeId::workload(&domain, "default", "a"),
+            identity: SpiffeId::workload(&domain, "default", "a").unwrap(),
             app_address: Ipv4Addr::LOCALHOST.into(),
             ports: vec![port, 81],
             certificate: None,

@@ -109,7 +109,7 @@ fn endpoint_sets() -> impl Strategy<Value = EndpointSet> {
         .prop_map(|(workload, node, address, ports, identified)| {
             let domain = TrustDomain::new("mesh.local").unwrap();
             let identity =
-                (identified || node.is_some()).then(|| SpiffeId::workload(&domain, "shop", "cart"));
+                (identified || node.is_some()).then(|| SpiffeId::workload(&domain, "shop", "cart").unwrap());
             Arc::new(Endpoint { workload, node, address, ports, identity })
         });
     let stale_since = prop_oneof![Just(0), 1..i64::MAX];

@@ -233,7 +233,8 @@ impl WorkloadForm {
         if let Some(problem) = dns_subdomain_problem(account) {
             return Err(invalid("spec.serviceAccount", format!("`{account}` {problem}")));
         }
-        let identity = SpiffeId::workload(domain, workload.metadata.namespace_or_default(), account);
+        let identity = SpiffeId::workload(domain, workload.metadata.namespace_or_default(), account)
+            .map_err(|e| invalid("metadata.namespace", e.to_string()))?;
         Ok(Self {
             ready,
             stale_since,

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
-use tulle_model::identity::{SpiffeId, Subject};
+use tulle_model::identity::{InvalidIdentity, SpiffeId, Subject};
 use tulle_proxy::state::WorkloadCertificate;
 use tulle_wire::node::SignRequest;
 
@@ -59,17 +59,24 @@ impl Identities {
     }
 
     /// The identity of a workload; the first who asks has it issued.
-    pub fn get(&self, namespace: &str, service_account: &str) -> (SpiffeId, Arc<Identity>) {
-        let id = self.server.workload_identity(namespace, service_account);
+    ///
+    /// # Errors
+    /// Where one of the names cannot be part of one.
+    pub fn get(
+        &self,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<(SpiffeId, Arc<Identity>), InvalidIdentity> {
+        let id = self.server.workload_identity(namespace, service_account)?;
         let mut known = self.known.lock();
         known.retain(|_, identity| identity.strong_count() > 0);
         if let Some(identity) = known.get(&id).and_then(Weak::upgrade) {
-            return (id, identity);
+            return Ok((id, identity));
         }
         let file = self.keeper.file(file_of(&self.folder, namespace, service_account));
         let identity = Arc::new(keep_valid(self.server.clone(), id.clone(), file));
         known.insert(id.clone(), Arc::downgrade(&identity));
-        (id, identity)
+        Ok((id, identity))
     }
 }
 

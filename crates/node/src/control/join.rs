@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use tokio::time::timeout;
 use tonic::Code;
-use tulle_model::identity::{SpiffeId, TrustDomain};
+use tulle_model::identity::{SpiffeId, Subject, TrustDomain};
 use tulle_model::name::dns_label_problem;
 use tulle_wire::node::JoinRequest;
 use tulle_wire::node::node_service_client::NodeServiceClient;
@@ -107,8 +107,7 @@ fn reusable(
             file.display()
         )));
     }
-    let domain = TrustDomain::new(certificate.identity.trust_domain())?;
-    if certificate.identity != SpiffeId::node(&domain, name) {
+    if certificate.identity.subject() != Subject::Node(name) {
         return Ok(Err(format!("{} is for {}, not for `{name}`", file.display(), certificate.identity)));
     }
     if let Some(token) = token
@@ -171,7 +170,7 @@ async fn trade(server: &str, name: &str, token: &Token<'_>) -> anyhow::Result<Cr
                 let response = response.into_inner();
                 let domain =
                     TrustDomain::new(&response.trust_domain).context("the server's answer makes no sense")?;
-                return key.certified(SpiffeId::node(&domain, name), response.certificate);
+                return key.certified(SpiffeId::node(&domain, name)?, response.certificate);
             }
             Ok(Err(status)) if is_final(&status) => {
                 bail!(

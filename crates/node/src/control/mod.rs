@@ -18,7 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tonic::transport::Channel;
-use tulle_model::identity::{SpiffeId, TrustDomain};
+use tulle_model::identity::{InvalidIdentity, SpiffeId, TrustDomain};
 use tulle_proxy::clock::MeshClock;
 use tulle_proxy::state::WorkloadCertificate;
 use tulle_wire::node::node_service_client::NodeServiceClient;
@@ -76,7 +76,7 @@ impl Server {
             tls: ArcSwap::from_pointee(tls),
             address: address.to_owned(),
             process: Process::this(),
-            domain: TrustDomain::new(certificate.identity.trust_domain())?,
+            domain: certificate.identity.trust_domain(),
             channel: ArcSwap::from_pointee(channel),
             clock,
             certificates: watch::Sender::new(0),
@@ -98,7 +98,14 @@ impl Server {
     }
 
     /// The identity of a workload of this mesh.
-    pub fn workload_identity(&self, namespace: &str, service_account: &str) -> SpiffeId {
+    ///
+    /// # Errors
+    /// Where one of the names cannot be part of one.
+    pub fn workload_identity(
+        &self,
+        namespace: &str,
+        service_account: &str,
+    ) -> Result<SpiffeId, InvalidIdentity> {
         SpiffeId::workload(&self.inner.domain, namespace, service_account)
     }
 

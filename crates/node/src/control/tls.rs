@@ -46,7 +46,7 @@ pub fn joined(certificate: &WorkloadCertificate, clock: Arc<MeshClock>) -> anyho
     for root in &certificate.roots {
         roots.add(root.clone()).context("a root certificate of the mesh makes no sense")?;
     }
-    let domain = certificate.identity.trust_domain().to_owned();
+    let domain = certificate.identity.trust_domain().to_string();
     let builder = builder(Trust::Roots { roots, domain }, clock)?;
     let config = builder
         .with_client_auth_cert(certificate.chain.clone(), certificate.key.clone_key())
@@ -156,7 +156,7 @@ impl ServerCertVerifier for ServerVerifier {
             self.provider.signature_verification_algorithms.all,
         )?;
         let identity = spiffe_id(end_entity).ok_or(Refusal::NoServer)?;
-        let right_domain = domain.is_none_or(|domain| domain == identity.trust_domain());
+        let right_domain = domain.is_none_or(|domain| domain == identity.trust_domain().as_str());
         if identity.subject() != Subject::Server || !right_domain {
             return Err(Refusal::NoServer.into());
         }

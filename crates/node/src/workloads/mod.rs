@@ -201,7 +201,7 @@ impl Workloads {
             }
         }
         let capture = self.capture.lock().clone().context("the node is stopping")?;
-        let (id, identity) = self.identities.get(&spec.namespace, &spec.service_account);
+        let (id, identity) = self.identities.get(&spec.namespace, &spec.service_account)?;
         let mut setup = Setup { workloads: self, name: &name, known, listeners: Vec::new(), dns: None };
         match setup.run(&spec, &capture).await {
             Ok((slot, environment)) => {

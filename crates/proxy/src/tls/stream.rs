@@ -335,7 +335,7 @@ mod tests {
     use crate::state::WorkloadCertificate;
 
     fn certificate() -> (SpiffeId, Credentials) {
-        let identity = SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "default", "a");
+        let identity = SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "default", "a").unwrap();
         let ca_key = KeyPair::generate().unwrap();
         let mut ca = CertificateParams::default();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -34,7 +34,7 @@ impl Authority {
     }
 
     pub(crate) fn identity(&self, account: &str) -> SpiffeId {
-        SpiffeId::workload(&self.domain, "default", account)
+        SpiffeId::workload(&self.domain, "default", account).unwrap()
     }
 
     fn sign(
@@ -121,7 +121,7 @@ fn a_certificate_says_exactly_one_identity() {
 fn peers_are_held_against_the_root_the_trust_domain_and_who_is_expected() {
     let [ours, forger, others] = ["mesh.test", "mesh.test", "other.test"].map(Authority::new);
     let (a, b) = (ours.identity("a"), ours.identity("b"));
-    let node = SpiffeId::node(&ours.domain, "n1");
+    let node = SpiffeId::node(&ours.domain, "n1").unwrap();
     let anyone = ours.verifier(None);
     let only_a = ours.verifier(Some(&a));
     for (leaf, with_anyone, with_a) in [
@@ -304,7 +304,7 @@ async fn a_link_is_between_those_that_both_sides_mean() {
     let (_, far) = link(&Arc::new(stranger), &server, &[&new]).await;
     assert_eq!(kind(far.map(drop)), Handshake::ForeignTrustDomain);
 
-    let long = SpiffeId::workload(&ours.domain, &"n".repeat(63), &"s".repeat(240));
+    let long = SpiffeId::workload(&ours.domain, &"n".repeat(63), &"s".repeat(240)).unwrap();
     let (near, far) = link(&own, &long, &[&new]).await;
     assert_eq!((kind(near), kind(far.map(drop))), (Handshake::WrongIdentity, Handshake::Broken));
 }

@@ -48,7 +48,7 @@ impl Ca {
     }
 
     pub fn identity(&self, account: &str) -> SpiffeId {
-        SpiffeId::workload(&self.domain, "default", account)
+        SpiffeId::workload(&self.domain, "default", account).unwrap()
     }
 
     /// A certificate with that identity and the CA's own root as trust anchor.

@@ -70,7 +70,7 @@ async fn strangers_are_refused_and_the_log_says_why() {
     let forger = Ca::new("mesh.test");
     refused(&pair, name, Some(forger.issue(&client)), "unknown-issuer", "unknown issuer").await;
 
-    let node = tulle_model::identity::SpiffeId::node(&pair.ca.domain, "n1");
+    let node = tulle_model::identity::SpiffeId::node(&pair.ca.domain, "n1").unwrap();
     let text = "wrong identity: expected a workload, got spiffe://mesh.test/node/n1";
     refused(&pair, name, Some(pair.ca.issue(&node)), "wrong-identity", text).await;
 

@@ -308,7 +308,7 @@ impl MeshAuthority {
         key: &impl PublicKeyData,
         now: SystemTime,
     ) -> Result<Issued, CaError> {
-        if identity.trust_domain() != self.domain.as_str() {
+        if identity.trust_domain() != self.domain {
             return Err(CaError::Request(format!(
                 "`{identity}` is of another trust domain than this mesh, which is `{}`",
                 self.domain
@@ -421,7 +421,7 @@ mod tests {
     }
 
     fn workload(domain: &TrustDomain) -> SpiffeId {
-        SpiffeId::workload(domain, "shop", "cart")
+        SpiffeId::workload(domain, "shop", "cart").unwrap()
     }
 
     /// Checks the chain as a peer would, at `now`.

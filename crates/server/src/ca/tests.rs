@@ -54,14 +54,14 @@ fn certificates_live_as_long_as_they_should_and_have_begun_a_while_ago() {
     let domain = mesh.trust_domain().clone();
     let key = generate_key().unwrap();
     let issued = |identity| mesh.issue(&identity, &key, now).unwrap();
-    let workload = issued(SpiffeId::workload(&domain, "shop", "cart"));
+    let workload = issued(SpiffeId::workload(&domain, "shop", "cart").unwrap());
     let (server, expires) = mesh.server_certificate(now).unwrap();
     let read = |name: &str| from_pem(&home.path().join(name));
     let kubeconfig = home.path().join("kubeconfig");
     api.write_kubeconfig(&kubeconfig, SocketAddr::from(([127, 0, 0, 1], 1)), "tulle").unwrap();
     for (name, certificate, before, after) in [
         ("a workload", &workload.chain[0], minutes, 3600),
-        ("a node", &issued(SpiffeId::node(&domain, "n1")).chain[0], minutes, day),
+        ("a node", &issued(SpiffeId::node(&domain, "n1").unwrap()).chain[0], minutes, day),
         ("the server", &server.cert[0], minutes, day),
         ("what signs those", &workload.chain[1], day, 365 * day),
         ("the mesh's root", &workload.roots[0], day, 3650 * day),
@@ -87,7 +87,7 @@ fn who_a_certificate_is_for_stands_where_its_reader_looks() {
     let mesh = mesh(home.path(), now);
     let api = api(home.path(), now);
     let _kept = api;
-    let identity = SpiffeId::node(mesh.trust_domain(), "n1");
+    let identity = SpiffeId::node(mesh.trust_domain(), "n1").unwrap();
     let issued = mesh.issue(&identity, &generate_key().unwrap(), now).unwrap();
     let admin = from_pem(&home.path().join("api/admin.pem"));
     let subject = |der: &CertificateDer<'_>| {
@@ -231,7 +231,8 @@ fn the_api_takes_who_it_has_certified_and_those_who_show_nothing() {
     let ours = || admin(&api);
     let other = self::api(elsewhere.path(), now);
     let key = generate_key().unwrap();
-    let workload = mesh.issue(&SpiffeId::workload(mesh.trust_domain(), "a", "b"), &key, now).unwrap().chain;
+    let workload = SpiffeId::workload(mesh.trust_domain(), "a", "b").unwrap();
+    let workload = mesh.issue(&workload, &key, now).unwrap().chain;
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         for (name, shows, expected) in [
             ("nothing", None, Some(false)),
@@ -259,7 +260,7 @@ fn the_nodes_port_speaks_tls_13_and_http_2_with_nodes_of_this_mesh() {
     let now = SystemTime::now();
     let (ours, theirs) = (mesh(home.path(), now), mesh(elsewhere.path(), now));
     let server = || tls(&ours, ServerCertificate::new(&ours, now).unwrap()).unwrap();
-    let identity = SpiffeId::node(ours.trust_domain(), "n1");
+    let identity = SpiffeId::node(ours.trust_domain(), "n1").unwrap();
     let key = generate_key().unwrap();
     let node = |authority: &MeshAuthority| {
         let issued = authority.issue(&identity, &key, now).unwrap();

@@ -264,7 +264,7 @@ mod tests {
             MeshAuthority::open(&home.path().join("ca"), master, &domain, None, true, now).unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let before = now - 2 * NODE_LIFETIME;
-        let issued = authority.issue(&SpiffeId::node(&domain, "web-1"), &key, before).unwrap();
+        let issued = authority.issue(&SpiffeId::node(&domain, "web-1").unwrap(), &key, before).unwrap();
         let certificate = ServerCertificate::new(&authority, now).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(tls(&authority, certificate).unwrap()));
 

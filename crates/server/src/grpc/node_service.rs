@@ -68,7 +68,8 @@ impl NodeApi {
         let now = SystemTime::now();
         let admission = self.enrolment.check(&request.token, &request.node, now).await.map_err(refusal)?;
         let domain = self.authority.trust_domain();
-        let identity = SpiffeId::node(domain, &request.node);
+        let identity = SpiffeId::node(domain, &request.node)
+            .map_err(|e| Status::invalid_argument(format!("the node's name: {e}")))?;
         // A request that cannot be signed does not use the token up.
         let issued = self.sign_for(identity, request.csr).await?;
         let expires = issued.not_after.try_into().unwrap_or(0);
@@ -109,15 +110,13 @@ impl NodeService for NodeApi {
         self.fleet
             .check_bearer(&node, &instance, &boot_id, &grant.boot_id)
             .inspect_err(|_| self.metrics.signatures_refused.add(1))?;
-        let own = identity == SpiffeId::node(self.authority.trust_domain(), &node);
-        let permitted = own
-            || identity.trust_domain() == self.authority.trust_domain().as_str()
-                && match identity.subject() {
-                    Subject::Workload { namespace, service_account } => {
-                        grant.permits(namespace, service_account)
-                    }
-                    Subject::Node(_) | Subject::Server => false,
-                };
+        let own = identity.subject() == Subject::Node(&node);
+        let permitted = identity.trust_domain() == *self.authority.trust_domain()
+            && match identity.subject() {
+                Subject::Workload { namespace, service_account } => grant.permits(namespace, service_account),
+                Subject::Node(_) => own,
+                Subject::Server => false,
+            };
         if !permitted {
             self.metrics.signatures_refused.add(1);
             let message = format!(
@@ -300,7 +299,7 @@ mod tests {
         let mut request = Request::new(request);
         let peer = Peer {
             address: ([127, 0, 0, 1], 1).into(),
-            identity: Some(SpiffeId::node(&TrustDomain::new("mesh.local").unwrap(), node)),
+            identity: Some(SpiffeId::node(&TrustDomain::new("mesh.local").unwrap(), node).unwrap()),
             expires: Instant::now() + Duration::from_secs(60),
         };
         request.extensions_mut().insert(peer);
@@ -316,13 +315,13 @@ mod tests {
         let domain = TrustDomain::new("mesh.local").unwrap();
         let other = TrustDomain::new("other.local").unwrap();
         for (identity, good) in [
-            (SpiffeId::node(&domain, "n1"), true),
-            (SpiffeId::workload(&domain, "shop", "cart"), true),
-            (SpiffeId::workload(&domain, "bank", "cart"), false),
-            (SpiffeId::node(&domain, "n2"), false),
+            (SpiffeId::node(&domain, "n1").unwrap(), true),
+            (SpiffeId::workload(&domain, "shop", "cart").unwrap(), true),
+            (SpiffeId::workload(&domain, "bank", "cart").unwrap(), false),
+            (SpiffeId::node(&domain, "n2").unwrap(), false),
             (SpiffeId::server(&domain), false),
-            (SpiffeId::node(&other, "n1"), false),
-            (SpiffeId::workload(&other, "shop", "cart"), false),
+            (SpiffeId::node(&other, "n1").unwrap(), false),
+            (SpiffeId::workload(&other, "shop", "cart").unwrap(), false),
         ] {
             let signed = api.sign(by("n1", identity.as_str())).await;
             if let Ok(signed) = &signed {

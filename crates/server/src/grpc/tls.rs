@@ -129,7 +129,7 @@ pub(super) fn spiffe_id(der: &CertificateDer<'_>, trust_domain: &str) -> Result<
         return Err(wrong("the certificate does not have exactly one URI name".to_owned()));
     };
     let identity: SpiffeId = name.parse().map_err(|e| wrong(format!("{e}")))?;
-    if identity.trust_domain() != trust_domain {
+    if identity.trust_domain().as_str() != trust_domain {
         let message = format!("foreign trust domain: the peer is {identity}, this mesh is {trust_domain}");
         return Err(Refused::new(Reason::ForeignTrustDomain, message));
     }

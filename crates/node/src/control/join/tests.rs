@@ -64,7 +64,7 @@ fn asking_again_helps_where_the_server_only_cannot_now() {
 /// What a node `n1` got of an authority, which ends at `not_after` (seconds since the epoch).
 fn credential(authority: &MeshAuthority, not_after: impl FnOnce(i64) -> i64) -> Credential {
     let key = KeyRequest::generate().unwrap();
-    let identity = SpiffeId::node(authority.trust_domain(), "n1");
+    let identity = SpiffeId::node(authority.trust_domain(), "n1").unwrap();
     let issued = authority.sign(&identity, &key.csr, SystemTime::now()).unwrap();
     let bytes =
         |all: Vec<rustls_pki_types::CertificateDer<'_>>| all.iter().map(|c| c.to_vec().into()).collect();

@@ -95,8 +95,8 @@ fn the_server_is_one_of_the_mesh_or_of_the_root_that_the_token_names() {
 #[test]
 fn only_a_server_of_the_same_trust_domain_is_the_server() {
     let root = Root::new();
-    let node = SpiffeId::node(&domain(), "n1").to_string();
-    let workload = SpiffeId::workload(&domain(), "default", "server").to_string();
+    let node = SpiffeId::node(&domain(), "n1").unwrap().to_string();
+    let workload = SpiffeId::workload(&domain(), "default", "server").unwrap().to_string();
     let elsewhere = SpiffeId::server(&TrustDomain::new("other.local").unwrap()).to_string();
     let server = server();
     // What it says that it is; whether a node that joins takes it, and one that has joined.
@@ -191,7 +191,7 @@ fn lax_server(root: &Root) -> ServerConfig {
 #[test]
 fn a_node_speaks_http_2_over_tls_13_and_as_itself_once_it_has_joined() {
     let (root, other) = (Root::new(), Root::new());
-    let identity = SpiffeId::node(&domain(), "n1");
+    let identity = SpiffeId::node(&domain(), "n1").unwrap();
     let (leaf, key) = root.leaf(&[identity.as_str()]);
     let certificate = WorkloadCertificate {
         identity,

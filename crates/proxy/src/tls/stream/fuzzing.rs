@@ -274,7 +274,7 @@ async fn sockets() -> std::io::Result<(TcpStream, TcpStream)> {
 }
 
 fn certificate() -> std::result::Result<(SpiffeId, Credentials), Box<dyn std::error::Error>> {
-    let identity = SpiffeId::workload(&TrustDomain::new("mesh.test")?, "default", "a");
+    let identity = SpiffeId::workload(&TrustDomain::new("mesh.test")?, "default", "a")?;
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -45,7 +45,7 @@ impl Authority {
 }
 
 pub fn identity(name: &str) -> SpiffeId {
-    SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "default", name)
+    SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "default", name).unwrap()
 }
 
 /// One node and its proxy.
