@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::io::{BufRead, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, anyhow};
 use rcgen::{
@@ -13,13 +13,15 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::mpsc;
+use tulle_identity::Svid;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
     Endpoint, EndpointSet, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig, Snapshot,
 };
 use tulle_proxy::budget::Budget;
-use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
+use tulle_proxy::certificate::WorkloadCertificate;
+use tulle_proxy::state::{LocalWorkload, NodeState, StateCell};
 use tulle_proxy::{Bounds, Capture, Config, Proxy};
 
 use crate::kind::Kind;
@@ -178,13 +180,9 @@ impl Authority {
         let end = SystemTime::now() + Duration::from_secs(24 * 3600);
         params.not_after = end.into();
         let leaf = params.signed_by(&key, &self.issuer)?;
-        let certificate = WorkloadCertificate {
-            identity: identity.clone(),
-            chain: vec![leaf.der().clone()],
-            key: PrivateKeyDer::try_from(key.serialize_der()).map_err(|e| anyhow!("{e}"))?,
-            roots: vec![self.root.clone()],
-            not_after: end.duration_since(UNIX_EPOCH)?.as_secs() as i64,
-        };
+        let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|e| anyhow!("{e}"))?;
+        let svid = Svid::new(vec![leaf.der().clone()], key, std::slice::from_ref(&self.root))?;
+        let certificate = WorkloadCertificate::new(svid, Arc::default());
         Ok(LocalWorkload {
             name: workload(account),
             service: account.into(),

@@ -107,8 +107,8 @@ impl Node {
         if new_mesh {
             forget_old_mesh(&identities_folder, &snapshot_file.path)?;
         }
-        let certificate = credential.decode().context("the node's certificate makes no sense")?;
-        let server = Server::new(&config.server, &certificate)?;
+        let own = credential.decode().context("the node's certificate makes no sense")?;
+        let server = Server::new(&config.server, &own);
 
         let state = StatePublisher::new(NodeState::default());
         let (demand, demands) = mpsc::channel(DEMANDS);
@@ -210,7 +210,7 @@ impl Node {
         let reporter = AbortOnDropHandle::new(tokio::spawn(reporter.run(leave)));
         let mut tasks = vec![
             tokio::spawn(discovery.run()),
-            tokio::spawn(keep_node_valid(server, certificate.identity.clone(), node_file, credential)),
+            tokio::spawn(keep_node_valid(server, own.identity().clone(), node_file, credential)),
             tokio::spawn(socket::serve(control, later, source.clone())),
             tokio::spawn(socket.clone().keep(made)),
             tokio::spawn(renew_expired(Arc::downgrade(&identities), expirations)),

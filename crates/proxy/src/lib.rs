@@ -6,6 +6,7 @@
 
 pub mod app_pool;
 pub mod budget;
+pub mod certificate;
 pub mod clock;
 mod config;
 mod connect;

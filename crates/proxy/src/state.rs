@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::{mpsc, watch};
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{FastMap, Snapshot};
+
+use crate::certificate::WorkloadCertificate;
 
 /// All that the proxy works from.
 #[derive(Clone, Default)]
@@ -33,17 +34,6 @@ pub struct LocalWorkload {
     pub certificate: Option<Arc<WorkloadCertificate>>,
     /// It is stopping: what is in flight is finished, new requests are refused as safe to retry elsewhere.
     pub draining: bool,
-}
-
-/// An X.509-SVID with its key and the roots to hold others against. A renewed certificate is a new `Arc`.
-pub struct WorkloadCertificate {
-    pub identity: SpiffeId,
-    /// Leaf first.
-    pub chain: Vec<CertificateDer<'static>>,
-    pub key: PrivateKeyDer<'static>,
-    pub roots: Vec<CertificateDer<'static>>,
-    /// Seconds since the epoch.
-    pub not_after: i64,
 }
 
 /// Holds the current [`NodeState`]. The node publishes, the workers read without a lock.

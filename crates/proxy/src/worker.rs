@@ -20,7 +20,6 @@ use crate::local::Local;
 use crate::metrics::WorkerMetrics;
 use crate::reach::Reach;
 use crate::silent::SilentPeers;
-use crate::tls::TlsCache;
 use crate::turn::Rules;
 
 /// Clients that are refused for lack of memory or descriptors, and told so, at a time.
@@ -42,7 +41,6 @@ pub struct Worker {
     /// Whose messages keep their letters on the word of peers.
     pub(crate) letters: Letters,
     pub(crate) learned: RefCell<Learned>,
-    pub(crate) server_tls: TlsCache,
     /// Peers that came to open a link and have not said a whole ClientHello yet, by address; and those whose
     /// handshake is under way.
     pub(crate) silent: SilentPeers<IpAddr>,
@@ -70,7 +68,6 @@ impl Worker {
             listening: RefCell::default(),
             letters: Letters::default(),
             learned: RefCell::default(),
-            server_tls: TlsCache::new(config.clock.clone()),
             silent: SilentPeers::new(handshakes_at_once(config)),
             handshakes: SilentPeers::new(handshakes_at_once(config)),
             farewells: Arc::new(Semaphore::new(FAREWELLS)),

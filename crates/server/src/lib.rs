@@ -1,7 +1,5 @@
 //! The control plane: store, API, certificate authority, discovery, telemetry.
 
-#[cfg(test)]
-mod any_server;
 pub mod api;
 pub mod ca;
 pub mod controller;

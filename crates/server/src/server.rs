@@ -191,8 +191,7 @@ impl Server {
         };
         let node_api =
             NodeApi::new(authority.clone(), enrolment.clone(), fleet.clone(), metrics.clone(), stop.clone());
-        let incoming =
-            listener::accept(node_listener, tls, domain.as_str().into(), metrics.clone(), stop.clone());
+        let incoming = listener::accept(node_listener, tls, metrics.clone(), stop.clone());
         let discovery = Discovery { enrolment: enrolment.clone(), publication, metrics, stop: stop.clone() };
 
         let mut tasks = JoinSet::new();

@@ -8,10 +8,10 @@ use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
+use tulle_identity::{Fingerprint, Svid, fingerprint};
 use tulle_model::identity::SpiffeId;
-use tulle_proxy::state::WorkloadCertificate;
 use tulle_wire::node::Certificate;
 
 use crate::files;
@@ -51,11 +51,8 @@ impl KeyRequest {
             not_before: certificate.not_before,
             not_after: certificate.not_after,
         };
-        let leaf = CertificateDer::from(certificate.chain[0].to_vec());
-        ensure!(
-            super::tls::spiffe_id(&leaf) == Some(identity),
-            "the server certified another identity than the one asked for"
-        );
+        let svid = credential.decode().context("the server's answer is of no use")?;
+        ensure!(*svid.identity() == identity, "the server certified another identity than the one asked for");
         Ok(credential)
     }
 }
@@ -93,21 +90,17 @@ impl Credential {
     }
 
     /// In the form that the proxy and TLS use.
-    pub fn decode(&self) -> anyhow::Result<WorkloadCertificate> {
-        let certificates = |texts: &[String]| {
-            let decoded = texts.iter().map(|t| BASE64_STANDARD.decode(t).map(CertificateDer::from));
-            decoded.collect::<Result<Vec<_>, _>>()
-        };
+    pub fn decode(&self) -> anyhow::Result<Svid> {
         let key = PrivatePkcs8KeyDer::from(BASE64_STANDARD.decode(&self.key)?);
-        let chain = certificates(&self.chain)?;
-        ensure!(!chain.is_empty(), "it has no certificate");
-        Ok(WorkloadCertificate {
-            identity: self.identity.parse()?,
-            chain,
-            key: PrivateKeyDer::Pkcs8(key),
-            roots: certificates(&self.roots)?,
-            not_after: self.not_after,
-        })
+        let (chain, roots) = (certificates(&self.chain)?, certificates(&self.roots)?);
+        let svid = Svid::new(chain, key.into(), &roots)?;
+        ensure!(svid.identity().as_str() == self.identity, "it is the certificate of {}", svid.identity());
+        Ok(svid)
+    }
+
+    /// Whether a root of that fingerprint came with it.
+    pub fn comes_with(&self, root: Fingerprint) -> bool {
+        certificates(&self.roots).is_ok_and(|roots| roots.iter().any(|own| fingerprint(own) == root))
     }
 
     /// How long to wait before it is renewed: until half of its life is over, give or take a tenth
@@ -125,6 +118,10 @@ impl Credential {
     pub fn is_valid(&self, now: SystemTime) -> bool {
         seconds(now) < self.not_after as f64
     }
+}
+
+fn certificates(texts: &[String]) -> Result<Vec<CertificateDer<'static>>, base64::DecodeError> {
+    texts.iter().map(|text| BASE64_STANDARD.decode(text).map(CertificateDer::from)).collect()
 }
 
 fn seconds(time: SystemTime) -> f64 {

@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
+use tulle_identity::Svid;
 use tulle_model::identity::{InvalidIdentity, SpiffeId, Subject};
-use tulle_proxy::state::WorkloadCertificate;
+use tulle_proxy::certificate::WorkloadCertificate;
 use tulle_wire::node::SignRequest;
 
 use super::credential::{Credential, KeyRequest, file_of};
@@ -97,11 +98,13 @@ fn keep_valid(server: Server, id: SpiffeId, file: KeptFile) -> Identity {
         None
     });
     let stored = stored.filter(|c| c.identity == id.as_str() && c.is_valid(server.clock().now()));
-    let decoded = stored.as_ref().and_then(|c| c.decode().ok()).map(Arc::new);
-    let (sender, certificate) = watch::channel(decoded);
+    let decoded = stored.as_ref().and_then(|c| c.decode().ok());
+    let clock = server.clock().clone();
+    let for_proxy = move |svid| Arc::new(WorkloadCertificate::new(svid, clock.clone()));
+    let (sender, certificate) = watch::channel(decoded.map(&for_proxy));
     let expired = Arc::new(Notify::new());
-    let task = renew_for_ever(server, id, file, stored, expired.clone(), move |certificate| {
-        sender.send_replace(Some(certificate));
+    let task = renew_for_ever(server, id, file, stored, expired.clone(), move |svid| {
+        sender.send_replace(Some(for_proxy(svid)));
     });
     Identity { certificate, expired, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
 }
@@ -111,12 +114,8 @@ pub async fn keep_node_valid(server: Server, id: SpiffeId, file: KeptFile, crede
     let speaker = server.clone();
     // Nobody but the server sees it, and it would not let the node ask for another one.
     let expired = Arc::new(Notify::new());
-    renew_for_ever(server, id, file, Some(credential), expired, move |certificate| {
-        if let Err(e) = speaker.use_certificate(&certificate) {
-            tracing::warn!("the node's new certificate is of no use: {e:#}");
-        }
-    })
-    .await;
+    let renewed = move |svid: Svid| speaker.use_certificate(&svid);
+    renew_for_ever(server, id, file, Some(credential), expired, renewed).await;
 }
 
 async fn renew_for_ever(
@@ -125,7 +124,7 @@ async fn renew_for_ever(
     file: KeptFile,
     mut credential: Option<Credential>,
     expired: Arc<Notify>,
-    renewed: impl Fn(Arc<WorkloadCertificate>),
+    renewed: impl Fn(Svid),
 ) {
     // Whatever the clocks say and the server answers, nothing here is a hot loop.
     let mut pace = Pace::new(SOONEST, SELDOM, QUIET);
@@ -134,8 +133,8 @@ async fn renew_for_ever(
             due(&server, credential, &expired).await;
         }
         pace.turn().await;
-        match issue(&server, &id).await.and_then(|c| Ok((Arc::new(c.decode()?), c))) {
-            Ok((certificate, new)) => {
+        match issue(&server, &id).await.and_then(|c| Ok((c.decode()?, c))) {
+            Ok((svid, new)) => {
                 // One that cannot be written is good until the next restart.
                 new.keep(&file);
                 if new.is_valid(server.clock().now()) {
@@ -146,7 +145,7 @@ async fn renew_for_ever(
                     );
                 }
                 credential = Some(new);
-                renewed(certificate);
+                renewed(svid);
             }
             Err(e) => {
                 let state = match &credential {

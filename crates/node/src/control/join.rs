@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use tokio::time::timeout;
 use tonic::Code;
+use tulle_identity::Fingerprint;
 use tulle_model::identity::{SpiffeId, Subject, TrustDomain};
 use tulle_model::name::dns_label_problem;
 use tulle_wire::node::JoinRequest;
 use tulle_wire::node::node_service_client::NodeServiceClient;
 
 use super::credential::{Credential, KeyRequest};
-use super::tls::{self, Fingerprint};
-use super::{CALL_DEADLINE, channel};
+use super::{CALL_DEADLINE, channel, tls};
 use crate::backoff::Backoff;
 use crate::keeper::KeptFile;
 
@@ -98,7 +98,7 @@ fn reusable(
     let Some(credential) = Credential::load(file)? else {
         return Ok(Err(format!("there is no certificate of this node in {}", file.display())));
     };
-    let Ok(certificate) = credential.decode() else {
+    let Ok(svid) = credential.decode() else {
         return Ok(Err(format!("{} is damaged", file.display())));
     };
     if !credential.is_valid(SystemTime::now()) {
@@ -107,11 +107,11 @@ fn reusable(
             file.display()
         )));
     }
-    if certificate.identity.subject() != Subject::Node(name) {
-        return Ok(Err(format!("{} is for {}, not for `{name}`", file.display(), certificate.identity)));
+    if svid.identity().subject() != Subject::Node(name) {
+        return Ok(Err(format!("{} is for {}, not for `{name}`", file.display(), svid.identity())));
     }
     if let Some(token) = token
-        && !certificate.roots.iter().any(|root| tls::fingerprint(root) == token.root)
+        && !credential.comes_with(token.root)
     {
         return Ok(Err(format!("the certificate of this node in {} is of another mesh", file.display())));
     }
@@ -158,7 +158,7 @@ fn decode_fingerprint(hex: &str) -> Option<Fingerprint> {
 }
 
 async fn trade(server: &str, name: &str, token: &Token<'_>) -> anyhow::Result<Credential> {
-    let channel = channel::channel(server, tls::joining(token.root)?);
+    let channel = channel::channel(server, tls::joining(token.root));
     let mut client = NodeServiceClient::new(channel);
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     loop {

@@ -18,9 +18,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tonic::transport::Channel;
+use tulle_identity::Svid;
 use tulle_model::identity::{InvalidIdentity, SpiffeId, TrustDomain};
 use tulle_proxy::clock::MeshClock;
-use tulle_proxy::state::WorkloadCertificate;
 use tulle_wire::node::node_service_client::NodeServiceClient;
 use tulle_wire::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 
@@ -68,28 +68,27 @@ struct Inner {
 
 impl Server {
     /// The server at `address` (`host:port`), spoken to with the node's certificate.
-    pub fn new(address: &str, certificate: &WorkloadCertificate) -> anyhow::Result<Self> {
+    pub fn new(address: &str, own: &Svid) -> Self {
         let clock = Arc::new(MeshClock::default());
-        let tls = tls::joined(certificate, clock.clone())?;
+        let tls = tls::joined(own, clock.clone());
         let channel = channel::channel(address, tls.clone());
         let inner = Inner {
             tls: ArcSwap::from_pointee(tls),
             address: address.to_owned(),
             process: Process::this(),
-            domain: certificate.identity.trust_domain(),
+            domain: own.identity().trust_domain(),
             channel: ArcSwap::from_pointee(channel),
             clock,
             certificates: watch::Sender::new(0),
             connected: watch::Sender::new(false),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 
     /// From now on the node speaks with this certificate; streams that stand are made anew.
-    pub fn use_certificate(&self, certificate: &WorkloadCertificate) -> anyhow::Result<()> {
-        self.inner.tls.store(Arc::new(tls::joined(certificate, self.inner.clock.clone())?));
+    pub fn use_certificate(&self, own: &Svid) {
+        self.inner.tls.store(Arc::new(tls::joined(own, self.inner.clock.clone())));
         self.reconnect();
-        Ok(())
     }
 
     /// Who the server is told that this is.

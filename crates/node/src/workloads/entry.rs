@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
-use tulle_proxy::state::{LocalWorkload, WorkloadCertificate};
+use tulle_proxy::certificate::WorkloadCertificate;
+use tulle_proxy::state::LocalWorkload;
 use tulle_sys::family::Family;
 use tulle_wire::node as wire;
 
@@ -99,7 +100,7 @@ impl Entry {
             ports: ports.collect(),
             ready,
             reason: if ready { String::new() } else { why.what },
-            certificate_not_after: self.certificate.borrow().as_ref().map_or(0, |c| c.not_after),
+            certificate_not_after: self.certificate.borrow().as_ref().map_or(0, |c| c.svid().not_after()),
         }
     }
 }

@@ -25,6 +25,7 @@ use tulle_model::snapshot::{Endpoint, FastMap};
 use super::stream::LinkStream;
 use super::{Faults, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted};
 use crate::budget::{Account, Seat};
+use crate::certificate::WorkloadCertificate;
 use crate::connect::connect_within;
 use crate::departing::{Departing, Ending, Exit};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
@@ -35,8 +36,8 @@ use crate::http2::{Connection, Ended, Handle, Limits, Line, RequestHead, until_d
 use crate::local::Local;
 use crate::metrics::Handshake;
 use crate::progress::Side;
-use crate::state::{LocalWorkload, WorkloadCertificate};
-use crate::tls::{self, TlsCache, TlsFailure, TlsStream};
+use crate::state::LocalWorkload;
+use crate::tls::{self, TlsFailure, TlsStream};
 use crate::turn::{Rules, Turn};
 
 /// Of what the peer takes, no more than that is used: it may have been stopped for as long as it takes until we
@@ -132,7 +133,6 @@ pub struct LinkPool {
     local: Rc<Local>,
     rules: Rules,
     entries: RefCell<FastMap<LinkKey, Entry>>,
-    tls: TlsCache,
     /// What runs the open links.
     running: TaskTracker,
     /// No more are to be opened.
@@ -164,13 +164,10 @@ impl Drop for Link {
 
 impl LinkPool {
     pub(crate) fn new(local: Rc<Local>, rules: Rules) -> Rc<Self> {
-        // Certificates are held against the mesh's time.
-        let tls = TlsCache::new(local.clock.clone());
         Rc::new(Self {
             local,
             rules,
             entries: RefCell::default(),
-            tls,
             running: TaskTracker::new(),
             closed: Cell::new(false),
         })
@@ -460,7 +457,7 @@ async fn open(
     let end = Instant::now() + pool.local.bounds.link_handshake;
     let tcp = connect_within(key.address, pool.local.bounds.link_handshake).await?;
     let counts = pool.local.metrics.counts();
-    let handshake = timeout_at(end, greet(pool, key, certificate, tcp, seat)).await;
+    let handshake = timeout_at(end, greet(key, certificate, tcp, seat)).await;
     let failure = match handshake {
         Ok(Ok(opened)) => {
             counts.client_handshakes[Handshake::Ok as usize].add(1);
@@ -485,14 +482,12 @@ async fn open(
 }
 
 async fn greet(
-    pool: &LinkPool,
     key: &LinkKey,
-    certificate: &Arc<WorkloadCertificate>,
+    certificate: &WorkloadCertificate,
     tcp: TcpStream,
     seat: Seat,
 ) -> Result<Opened, TlsFailure> {
-    let state = pool.local.now();
-    let stream = tls::connect(&pool.tls, &state, certificate, &key.destination, tcp).await?;
+    let stream = tls::connect(certificate, &key.destination, tcp).await?;
     let mut connection = Connection::client(stream, LIMITS, LINGER);
     if let Some(account) = seat.account() {
         connection = connection.charged(account.clone());
@@ -540,7 +535,7 @@ async fn drive(
         }
         if let Some(link) = link.upgrade()
             && !link.retired.get()
-            && (is_spent(&pool.local, &link, certificate.not_after)
+            && (is_spent(&pool.local, &link, certificate.svid().not_after())
                 || is_distrusted(&pool.local, &certificate))
         {
             pool.retire(&key, &link);

@@ -9,11 +9,11 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use crate::budget::cost;
+use crate::certificate::WorkloadCertificate;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{Handle, Limits, WhenReset};
 use crate::local::Local;
 use crate::metrics::Count;
-use crate::state::WorkloadCertificate;
 
 /// What the mesh's own headers may add to a head on a link.
 const OWN_HEADERS: u32 = 8 << 10;
@@ -70,7 +70,8 @@ impl Drop for Faults<'_> {
 /// may be to a peer that would be refused now.
 fn is_distrusted(local: &Local, certificate: &WorkloadCertificate) -> bool {
     let state = local.state.load();
-    let mut now = state.workloads.values().filter(|w| w.identity == certificate.identity);
+    let own = certificate.svid();
+    let mut now = state.workloads.values().filter(|w| w.identity == *own.identity());
     let Some(now) = now.find_map(|w| w.certificate.as_ref()) else { return false };
-    !std::ptr::eq(&**now, certificate) && certificate.roots.iter().any(|root| !now.roots.contains(root))
+    !std::ptr::eq(&**now, certificate) && !now.svid().roots().include(own.roots())
 }

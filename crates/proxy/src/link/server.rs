@@ -22,6 +22,7 @@ use tulle_model::name::WorkloadName;
 
 use super::{Faults, LIMITS, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted};
 use crate::budget::{Payer, Seat, Shed};
+use crate::certificate::WorkloadCertificate;
 use crate::error::UpstreamErrorKind;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
@@ -36,7 +37,7 @@ use crate::mesh_headers::{PORT, REASON, RETRY, WORKLOAD};
 use crate::metrics::Handshake;
 use crate::progress::Side;
 use crate::silent::Place;
-use crate::state::{LocalWorkload, WorkloadCertificate};
+use crate::state::LocalWorkload;
 use crate::tls::{self, Hello, TlsFailure};
 use crate::worker::Worker;
 
@@ -157,12 +158,12 @@ type LinkConnection = Connection<tls::TlsStream>;
 
 /// TLS, and the beginning of HTTP/2.
 async fn greet(worker: &Rc<Worker>, hello: Hello) -> Result<(Link, LinkConnection), TlsFailure> {
-    let accepted = tls::accept(&worker.server_tls, worker.local.now(), hello).await?;
+    let accepted = tls::accept(&worker.local.now(), hello).await?;
     let account = worker.local.accounts.of(&Payer::Peer(accepted.peer.clone()));
     let connection = Connection::server(accepted.stream, LIMITS, LINGER).charged(account.clone());
     let link = Link {
         peer: Peer { account, identity: accepted.peer },
-        identity: accepted.certificate.identity.clone(),
+        identity: accepted.certificate.svid().identity().clone(),
         certificate: accepted.certificate,
         expires: accepted.expires,
         last: RefCell::default(),
@@ -382,7 +383,6 @@ mod tests {
     use crate::http::serve_http2::size_of_future;
     use crate::http2::{Handle, ReceivedBody, RequestHead};
     use crate::state::NodeState;
-    use crate::tls::TlsCache;
     use crate::tls::tests::{Authority, UNTIL};
 
     /// It is copied on its way into its task, and held as long as the stream.
@@ -528,8 +528,7 @@ mod tests {
         let seat = worker.local.accounts.of(&Payer::Handshakes).certain_seat(0);
         tokio::task::spawn_local(serve(worker.clone(), far, address, seat));
         let own = authority.issue(&authority.identity("peer"), UNTIL);
-        let cache = TlsCache::new(Arc::default());
-        let stream = tls::connect(&cache, &NodeState::default(), &own, &authority.identity("a"), near).await;
+        let stream = tls::connect(&own, &authority.identity("a"), near).await;
         let mut connection = Connection::client(stream.unwrap(), LIMITS, LINGER);
         let handle = connection.handle();
         tokio::task::spawn_local(async move { poll_fn(|cx| connection.poll(cx, |_, _, _| {})).await });

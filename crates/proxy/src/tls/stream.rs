@@ -328,13 +328,14 @@ mod tests {
     use rustls_pki_types::{PrivateKeyDer, ServerName};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tulle_identity::Svid;
     use tulle_model::identity::{SpiffeId, TrustDomain};
 
-    use super::super::{Credentials, handshake};
+    use super::super::handshake;
     use super::*;
-    use crate::state::WorkloadCertificate;
+    use crate::certificate::WorkloadCertificate;
 
-    fn certificate() -> (SpiffeId, Credentials) {
+    fn certificate() -> (SpiffeId, WorkloadCertificate) {
         let identity = SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "default", "a").unwrap();
         let ca_key = KeyPair::generate().unwrap();
         let mut ca = CertificateParams::default();
@@ -344,25 +345,20 @@ mod tests {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into().unwrap())];
         let leaf = params.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
-        let certificate = WorkloadCertificate {
-            identity: identity.clone(),
-            chain: vec![leaf.der().clone()],
-            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-            roots: vec![root],
-            not_after: i64::MAX,
-        };
-        (identity, Credentials::new(Arc::new(certificate), Arc::default()).unwrap())
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let svid = Svid::new(vec![leaf.der().clone()], key, &[root]).unwrap();
+        (identity, WorkloadCertificate::new(svid, Arc::default()))
     }
 
     /// Both ends of a connection, over two sockets that a relay of the test's may stand between.
     async fn ends(near: TcpStream, far: TcpStream) -> (TlsStream, TlsStream) {
-        let (identity, credentials) = certificate();
+        let (identity, certificate) = certificate();
         let name = ServerName::try_from(identity.server_name().unwrap()).unwrap();
-        let client = Arc::new(credentials.client(&identity, Arc::default()).unwrap());
+        let client = Arc::new(certificate.client(&identity));
         let answered = async {
             let hello = handshake::hello(far).await.unwrap();
             assert_eq!(hello.server_name, identity.server_name());
-            hello.accept(credentials.server.clone()).await.unwrap()
+            hello.accept(certificate.server()).await.unwrap()
         };
         let (near, far) = tokio::join!(handshake::connect(client, name, near), answered);
         (near.unwrap().stream, far.stream)
@@ -580,14 +576,14 @@ mod tests {
         let far = far.into_std().unwrap();
         let beside = TcpStream::from_std(far.try_clone().unwrap()).unwrap();
         let far = TcpStream::from_std(far).unwrap();
-        let (identity, credentials) = certificate();
+        let (identity, certificate) = certificate();
         let name = ServerName::try_from(identity.server_name().unwrap()).unwrap();
-        let client = Arc::new(credentials.client(&identity, Arc::default()).unwrap());
+        let client = Arc::new(certificate.client(&identity));
         let mut connecting = Box::pin(handshake::connect(client, name, near));
         let mut cx = Context::from_waker(std::task::Waker::noop());
         assert!(connecting.as_mut().poll(&mut cx).is_pending(), "it has said hello");
         let hello = handshake::hello(far).await.unwrap();
-        let mut accepting = Box::pin(hello.accept(credentials.server.clone()));
+        let mut accepting = Box::pin(hello.accept(certificate.server()));
         assert!(accepting.as_mut().poll(&mut cx).is_pending(), "it has answered");
         let mut near = connecting.await.unwrap().stream;
         for data in [&b"one"[..], b"two", b"three"] {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -96,12 +97,11 @@ impl Stage {
     /// What accepts links as the node of the applications would.
     pub fn acceptor(&self) -> TlsAcceptor {
         let certificate = self.authority.certificate(&identity("c"));
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
+        let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(certificate.chain.clone(), certificate.key.clone_key());
-        let mut config = config.unwrap();
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.svid().key().clone())));
         config.alpn_protocols = vec![b"h2".to_vec()];
         TlsAcceptor::from(Arc::new(config))
     }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::TlsConnector;
-use tulle_proxy::state::WorkloadCertificate;
+use tulle_proxy::certificate::WorkloadCertificate;
 
 /// A client that believes every server.
 #[derive(Debug)]
@@ -58,7 +59,10 @@ pub fn believer(certificate: Option<&WorkloadCertificate>) -> TlsConnector {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Believer));
     let mut config = match certificate {
-        Some(c) => builder.with_client_auth_cert(c.chain.clone(), c.key.clone_key()).unwrap(),
+        Some(shown) => {
+            let shown = SingleCertAndKey::from(shown.svid().key().clone());
+            builder.with_client_cert_resolver(Arc::new(shown))
+        }
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];

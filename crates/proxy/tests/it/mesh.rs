@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -16,13 +16,15 @@ use tokio::sync::mpsc;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tulle_identity::Svid;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
     AppProtocol, Endpoint, EndpointSet, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig, Snapshot,
 };
 use tulle_proxy::budget::Budget;
-use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
+use tulle_proxy::certificate::WorkloadCertificate;
+use tulle_proxy::state::{LocalWorkload, NodeState, StateCell};
 use tulle_proxy::{Bounds, Capture, Config, Proxy};
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -61,6 +63,21 @@ impl Ca {
     }
 
     pub fn issue_until(&self, identity: &SpiffeId, end: SystemTime) -> WorkloadCertificate {
+        self.sign(identity, end, std::slice::from_ref(&self.root))
+    }
+
+    /// A certificate that comes with the root of another authority as well.
+    pub fn issue_trusting(&self, identity: &SpiffeId, other: &Self) -> WorkloadCertificate {
+        let end = SystemTime::now() + Duration::from_secs(3600);
+        self.sign(identity, end, &[self.root.clone(), other.root.clone()])
+    }
+
+    fn sign(
+        &self,
+        identity: &SpiffeId,
+        end: SystemTime,
+        roots: &[CertificateDer<'static>],
+    ) -> WorkloadCertificate {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into().unwrap())];
@@ -68,13 +85,9 @@ impl Ca {
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         params.not_after = end.into();
         let leaf = params.signed_by(&key, &self.issuer).unwrap();
-        WorkloadCertificate {
-            identity: identity.clone(),
-            chain: vec![leaf.der().clone()],
-            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-            roots: vec![self.root.clone()],
-            not_after: end.duration_since(UNIX_EPOCH).unwrap().as_secs() as i64,
-        }
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let svid = Svid::new(vec![leaf.der().clone()], key, roots).unwrap();
+        WorkloadCertificate::new(svid, Arc::default())
     }
 }
 
@@ -121,11 +134,23 @@ impl Node {
 
     /// Adds a workload `name`-0 of the service account `name`, whose process has `ports`.
     pub fn run(&mut self, name: &str, ports: &[u16], certificate: WorkloadCertificate) -> WorkloadName {
+        let identity = certificate.svid().identity().clone();
+        self.run_as(name, ports, identity, certificate)
+    }
+
+    /// The same for a workload that is another than its certificate says.
+    pub fn run_as(
+        &mut self,
+        name: &str,
+        ports: &[u16],
+        identity: SpiffeId,
+        certificate: WorkloadCertificate,
+    ) -> WorkloadName {
         let workload = WorkloadName::new("default", format!("{name}-0"));
         let local = LocalWorkload {
             name: workload.clone(),
             service: name.into(),
-            identity: certificate.identity.clone(),
+            identity,
             app_address: LOOPBACK,
             ports: ports.to_vec(),
             certificate: Some(Arc::new(certificate)),

@@ -4,14 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rustls::server::WebPkiClientVerifier;
+use rustls::sign::SingleCertAndKey;
+use rustls::time_provider::DefaultTimeProvider;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tulle_identity::Expected;
 use tulle_model::snapshot::AppProtocol;
-use tulle_proxy::state::WorkloadCertificate;
+use tulle_proxy::certificate::WorkloadCertificate;
 
 use crate::believer::{Believer, believer, provider};
 use crate::mesh::{Ca, LOOPBACK, Pair, echo, eventually, expect_echo, expect_reset, logged};
@@ -88,9 +90,9 @@ async fn a_server_with_another_identity_is_refused() {
     let app = echo().await;
     let mut pair = Pair::new(app, AppProtocol::Tcp).await;
     // The far node answers the SNI of `server` with a certificate for someone else.
-    let mut wrong = pair.ca.issue(&pair.ca.identity("impostor"));
-    wrong.identity = pair.ca.identity("server");
-    pair.far.run("server", &[app.port()], wrong);
+    let wrong = pair.ca.issue(&pair.ca.identity("impostor"));
+    let server = pair.ca.identity("server");
+    pair.far.run_as("server", &[app.port()], server, wrong);
     expect_reset(pair.entry).await;
     let labels = ["side=\"client\"", "result=\"wrong-identity\""];
     pair.near.metric_reaches("tulle_tls_handshakes_total", &labels, 1.0).await;
@@ -131,7 +133,7 @@ async fn renewed_certificates_do_not_disturb() {
     expect_echo(&mut before, b"before").await;
     let (client, server) = (pair.ca.identity("client"), pair.ca.identity("server"));
     let renewed = [pair.ca.issue(&client), pair.ca.issue(&server)];
-    let leaves = renewed.each_ref().map(|certificate| certificate.chain[0].clone());
+    let leaves = renewed.each_ref().map(|certificate| certificate.svid().key().cert[0].clone());
     let [client, server] = renewed;
     pair.near.run("client", &[], client);
     pair.far.run("server", &[app.port()], server);
@@ -157,16 +159,9 @@ async fn renewed_certificates_do_not_disturb() {
 /// The link port of a node that takes one handshake, and tells which certificate the client had.
 async fn shows_its_certificate(pair: &Pair) -> (SocketAddr, JoinHandle<CertificateDer<'static>>) {
     let server = pair.ca.issue(&pair.ca.identity("server"));
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(server.roots.iter().cloned());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(provider()));
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier.build().unwrap())
-        .with_single_cert(server.chain.clone(), server.key.clone_key())
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    let shown = Arc::new(SingleCertAndKey::from(server.svid().key().clone()));
+    let peers = server.svid().peers(Expected::Workload);
+    let config = tulle_identity::tls::server(peers, shown, Arc::new(DefaultTimeProvider));
     let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let shown = tokio::spawn(async move {
@@ -188,8 +183,7 @@ async fn only_tls_1_3_is_spoken() {
             .unwrap()
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Believer))
-            .with_client_auth_cert(certificate.chain.clone(), certificate.key.clone_key())
-            .unwrap();
+            .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.svid().key().clone())));
         let mut config = config;
         config.alpn_protocols = vec![b"h2".to_vec()];
         let tcp = TcpStream::connect(pair.far.link).await.unwrap();

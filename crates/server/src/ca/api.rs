@@ -16,8 +16,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tulle_identity::{Roots, Users};
 
-use super::clients::Clients;
 use super::seal::{MasterKey, file, write_private};
 use super::{
     CaError, DAY, YEAR, authority_parameters, expires_within, generate_key, is_of_the_future, parameters,
@@ -39,7 +39,7 @@ pub struct ApiAuthority {
     names: Vec<SanType>,
     served: Arc<Served>,
     /// Its root is replaced where the clock was set back to before its beginning.
-    clients: Arc<Clients>,
+    users: Arc<Users>,
 }
 
 /// What signs.
@@ -87,10 +87,9 @@ impl ApiAuthority {
         };
         let served = Arc::new(Served(ArcSwap::from_pointee(new_served(&names, &root.issuer, now)?)));
         let admin = Mutex::new(Pair { certificate: admin.0, key: admin.1.serialize_pem().into() });
-        let roots = std::slice::from_ref(&root.certificate);
-        let clients = Arc::new(Clients::new(roots, |_, now, chain| chain(now))?);
+        let users = Arc::new(Users::of(Roots::new([&root.certificate])?));
         let dir = dir.to_owned();
-        Ok(Self { dir, master, root: Mutex::new(root), admin, names, served, clients })
+        Ok(Self { dir, master, root: Mutex::new(root), admin, names, served, users })
     }
 
     /// Renews what runs out, or is of a time that is yet to come: the clock was set back, and clients that
@@ -101,7 +100,7 @@ impl ApiAuthority {
         let anew = is_spent(&root.certificate, now);
         if anew {
             let next = new_root(&self.dir, &self.master, now)?;
-            self.clients.replace(std::slice::from_ref(&next.certificate))?;
+            self.users.replace(Roots::new([&next.certificate])?);
             *root = next;
             tracing::warn!("made a new authority for the API: copies of the kubeconfig are good no longer");
         }
@@ -127,7 +126,7 @@ impl ApiAuthority {
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| CaError::Tls(e.to_string()))?
-            .with_client_cert_verifier(self.clients.clone())
+            .with_client_cert_verifier(self.users.clone())
             .with_cert_resolver(self.served.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         // A resumed session would skip the check of the client's certificate.
@@ -283,8 +282,9 @@ mod tests {
             ApiAuthority::open(&home.path().join("api"), master, &["localhost".to_owned()], now).unwrap()
         };
         let admin = |authority: &ApiAuthority| authority.admin.lock().certificate.clone();
-        let served_until =
-            |authority: &ApiAuthority| super::super::validity(&authority.served.0.load().cert[0]).unwrap().1;
+        let served_until = |authority: &ApiAuthority| {
+            tulle_identity::validity(&authority.served.0.load().cert[0]).unwrap().1
+        };
         let now = SystemTime::now();
         let (first, again, late) = (open(now), open(now + DAY), open(now + YEAR - 29 * DAY));
         assert_eq!(admin(&first), admin(&again));
@@ -324,7 +324,7 @@ mod tests {
             !is_of_the_future(&root.certificate, now)
                 && signed_by(&authority.served.0.load().cert[0], &root.certificate)
                 && kept == root.pem
-                && authority.clients.verify_client_cert(&admin, &[], time).is_ok()
+                && authority.users.verify_client_cert(&admin, &[], time).is_ok()
         };
         let ahead = open(now + 3 * DAY);
         assert!(!good(&ahead));

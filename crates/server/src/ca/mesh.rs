@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, Issuer, KeyPair,
@@ -21,6 +20,7 @@ use rcgen::{
 use rustls_pki_types::{
     CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime,
 };
+use tulle_identity::{Expected, Peers, Roots, Use, fingerprint, validity};
 use tulle_model::clock::verification_time;
 use tulle_model::identity::{SpiffeId, Subject, TrustDomain};
 
@@ -29,7 +29,7 @@ use super::kept::{
     self_signed,
 };
 use super::seal::{MasterKey, hex};
-use super::{CaError, DAY, YEAR, expiry, generate_key, is_of_the_future, parameters, since_epoch, validity};
+use super::{CaError, DAY, YEAR, expiry, generate_key, is_of_the_future, parameters, since_epoch};
 
 /// How long a workload's certificate lives.
 pub const WORKLOAD_LIFETIME: Duration = Duration::from_secs(3600);
@@ -155,7 +155,7 @@ impl MeshAuthority {
     fn checked(mut self, path: &Path, now: SystemTime) -> Result<Self, CaError> {
         let chain = self.trial(now)?;
         let mut problem = None;
-        let leads = |root: &CertificateDer<'_>| match leads_to(&chain, root, now) {
+        let leads = |root: &CertificateDer<'_>| match leads_to(&chain, root, &self.domain, now) {
             Ok(()) => true,
             Err(error) => {
                 problem.get_or_insert(error);
@@ -228,12 +228,12 @@ impl MeshAuthority {
     /// The SHA-256 of the root that certificates are issued under, in hexadecimal digits: by it a joining node knows the
     /// server.
     pub fn root_fingerprint(&self) -> String {
-        hex(digest(&SHA256, &self.roots[0]).as_ref())
+        hex(&fingerprint(&self.roots[0]))
     }
 
     /// The same of all roots that are trusted.
     pub fn root_fingerprints(&self) -> Vec<String> {
-        self.roots.iter().map(|root| hex(digest(&SHA256, root).as_ref())).collect()
+        self.roots.iter().map(|root| hex(&fingerprint(root))).collect()
     }
 
     /// How many certificates were signed since the start.
@@ -358,18 +358,16 @@ impl MeshAuthority {
 fn leads_to(
     chain: &[CertificateDer<'_>],
     root: &CertificateDer<'_>,
+    domain: &TrustDomain,
     now: SystemTime,
-) -> Result<(), webpki::Error> {
+) -> Result<(), rustls::Error> {
     let begun = |time, der: &CertificateDer<'_>| verification_time(time, validity(der).map(|(from, _)| from));
     let time =
         UnixTime::since_unix_epoch(Duration::from_secs(chain.iter().fold(since_epoch(now).as_secs(), begun)));
-    let leaf = webpki::EndEntityCert::try_from(&chain[0])?;
-    let anchors = [webpki::anchor_from_trusted_cert(root)?];
-    let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
-    for usage in [webpki::KeyUsage::server_auth(), webpki::KeyUsage::client_auth()] {
-        leaf.verify_for_usage(algorithms, &anchors, &chain[1..], time, usage, None, None)?;
-    }
-    Ok(())
+    let roots = Roots::new([root]).map_err(|error| rustls::Error::General(error.to_string()))?;
+    let peers = Peers::of(roots, domain.clone(), Expected::Server);
+    peers.check(Use::Server, &chain[0], &chain[1..], time)?;
+    peers.check(Use::Client, &chain[0], &chain[1..], time)
 }
 
 /// X.509-SVID standard, sections 2 and 4: one URI, no authority, digital signatures only.
@@ -393,6 +391,8 @@ mod tests {
     use std::fs;
 
     use rcgen::CertificateParams;
+    use rustls::server::danger::ClientCertVerifier;
+    use tulle_identity::Users;
 
     use super::*;
     use crate::ca::authority_parameters;
@@ -425,15 +425,10 @@ mod tests {
     }
 
     /// Checks the chain as a peer would, at `now`.
-    fn verify(issued: &Issued, now: SystemTime) -> Result<(), webpki::Error> {
-        let leaf = webpki::EndEntityCert::try_from(&issued.chain[0]).unwrap();
-        let anchors: Vec<_> =
-            issued.roots.iter().map(|r| webpki::anchor_from_trusted_cert(r).unwrap()).collect();
-        let time =
-            rustls_pki_types::UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap());
-        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
-        let usage = webpki::KeyUsage::client_auth();
-        leaf.verify_for_usage(algorithms, &anchors, &issued.chain[1..], time, usage, None, None).map(drop)
+    fn verify(issued: &Issued, now: SystemTime) -> Result<(), rustls::Error> {
+        let time = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap());
+        let strict = Users::of(Roots::new(&issued.roots).unwrap());
+        strict.verify_client_cert(&issued.chain[0], &issued.chain[1..], time).map(drop)
     }
 
     #[test]
@@ -494,7 +489,7 @@ mod tests {
         let (last, last_key) = under("last", (&issuing, &key), now, 0);
         let (later, later_key) = under("later", (&ours, &ours_key), now + 10 * DAY, 0);
         let whole = issuing.pem() + &upper.pem();
-        let fingerprint = |root: &rcgen::Certificate| hex(digest(&SHA256, root.der()).as_ref());
+        let fingerprint = |root: &rcgen::Certificate| hex(&fingerprint(root.der()));
         let too_long = last.pem() + &whole;
         let key = &key;
         for (chain, key, roots, expected) in [
@@ -624,7 +619,7 @@ mod tests {
         let authority = fixture.open(Some(&files), now).unwrap();
         let issued = authority.issue(&workload(&fixture.domain), &key, now).unwrap();
         assert_eq!(issued.chain[1..], [middle.der().clone()]);
-        let fingerprint = hex(digest(&SHA256, root.der()).as_ref());
+        let fingerprint = hex(&fingerprint(root.der()));
         assert_eq!(authority.root_fingerprint(), fingerprint);
         assert_eq!(authority.root_fingerprints(), [fingerprint]);
         let late = now + YEAR + DAY;

@@ -6,7 +6,6 @@
 //! ([`seal::MasterKey`]).
 
 pub mod api;
-pub mod clients;
 mod kept;
 pub mod mesh;
 pub mod seal;
@@ -19,6 +18,7 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
+use tulle_identity::{InvalidRoots, validity};
 
 /// How far before its issue a certificate becomes valid: hosts' clocks differ, and are set back. One that
 /// lives for an hour or a day, and one that lives for years.
@@ -42,6 +42,8 @@ pub enum CaError {
     Certificate(#[from] rcgen::Error),
     #[error("cannot set up TLS: {0}")]
     Tls(String),
+    #[error("cannot set up TLS: {0}")]
+    Roots(#[from] InvalidRoots),
 }
 
 /// The start of every set of parameters: a random serial number, and validity from a while ago
@@ -90,13 +92,6 @@ fn generate_key() -> Result<KeyPair, CaError> {
 fn since_epoch(time: SystemTime) -> Duration {
     // Whole seconds: X.509 has no fractions.
     Duration::from_secs(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
-}
-
-/// When a certificate starts and stops to be valid, in seconds since the epoch.
-pub fn validity(der: &[u8]) -> Option<(i64, i64)> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    let validity = certificate.validity();
-    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
 fn expiry(der: &[u8]) -> Option<SystemTime> {

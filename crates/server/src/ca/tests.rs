@@ -7,18 +7,17 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::Issuer;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::time_provider::DefaultTimeProvider;
 use rustls::{ClientConfig, ClientConnection, ProtocolVersion, ServerConfig, ServerConnection};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tulle_identity::{Peers, Svid, fingerprint};
 use tulle_model::identity::{SpiffeId, TrustDomain};
 
 use super::api::ApiAuthority;
-use super::clients::Clients;
 use super::mesh::MeshAuthority;
 use super::seal::MasterKey;
 use super::*;
-use crate::any_server::AnyServer;
 use crate::grpc::tls::{ServerCertificate, tls};
 
 fn mesh(home: &Path, now: SystemTime) -> MeshAuthority {
@@ -163,13 +162,16 @@ fn an_issuer_is_known_by_its_name_and_its_key() {
 
 type Credentials = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn client(version: &'static rustls::SupportedProtocolVersion, shows: Option<Credentials>) -> ClientConfig {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
+/// Who trusts a root.
+fn client(
+    version: &'static rustls::SupportedProtocolVersion,
+    root: &CertificateDer<'static>,
+    shows: Option<Credentials>,
+) -> ClientConfig {
+    let builder = ClientConfig::builder_with_provider(tulle_identity::tls::provider())
         .with_protocol_versions(&[version])
         .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer));
+        .with_root_certificates(tulle_identity::store([root]).unwrap());
     let mut config = match shows {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
         None => builder.with_no_client_auth(),
@@ -183,7 +185,7 @@ fn handshake(
     client: Arc<ClientConfig>,
     server: ServerConfig,
 ) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
-    let mut client = ClientConnection::new(client, "server".try_into().unwrap())?;
+    let mut client = ClientConnection::new(client, "localhost".try_into().unwrap())?;
     let mut server = ServerConnection::new(Arc::new(server))?;
     for _ in 0..10 {
         let (mut there, mut back) = (Vec::new(), Vec::new());
@@ -229,6 +231,7 @@ fn the_api_takes_who_it_has_certified_and_those_who_show_nothing() {
         (chain, PrivateKeyDer::from_pem_slice(&data("client-key-data: ")).unwrap())
     };
     let ours = || admin(&api);
+    let root = from_pem(&home.path().join("api/api-root.pem"));
     let other = self::api(elsewhere.path(), now);
     let key = generate_key().unwrap();
     let workload = SpiffeId::workload(mesh.trust_domain(), "a", "b").unwrap();
@@ -240,13 +243,13 @@ fn the_api_takes_who_it_has_certified_and_those_who_show_nothing() {
             ("another server's", Some(admin(&other)), None),
             ("a workload's", Some(credentials(workload.clone(), &key)), None),
         ] {
-            let result = handshake(Arc::new(client(version, shows)), api.tls().unwrap());
+            let result = handshake(Arc::new(client(version, &root, shows)), api.tls().unwrap());
             let shown = result.ok().map(|(_, server)| server.peer_certificates().is_some());
             assert_eq!(shown, expected, "{name}, {version:?}");
         }
     }
     // Each handshake is a whole one, else the certificate's check would be skipped; HTTP/2 where both can.
-    let client = Arc::new(client(&rustls::version::TLS13, Some(ours())));
+    let client = Arc::new(client(&rustls::version::TLS13, &root, Some(ours())));
     for _ in 0..2 {
         let (client, server) = handshake(client.clone(), api.tls().unwrap()).unwrap();
         assert_ne!(client.handshake_kind(), Some(rustls::HandshakeKind::Resumed));
@@ -264,44 +267,23 @@ fn the_nodes_port_speaks_tls_13_and_http_2_with_nodes_of_this_mesh() {
     let key = generate_key().unwrap();
     let node = |authority: &MeshAuthority| {
         let issued = authority.issue(&identity, &key, now).unwrap();
-        Some(credentials(issued.chain, &key))
+        let (chain, key) = credentials(issued.chain, &key);
+        Some(Svid::new(chain, key, authority.roots()).unwrap())
     };
-    let client = |version, shows| Arc::new(client(version, shows));
+    // Who joins knows the root by its fingerprint alone.
+    let client = |shows: Option<Svid>| {
+        let servers = Peers::pinned(fingerprint(&ours.roots()[0]));
+        Arc::new(tulle_identity::tls::client(servers, shows.as_ref(), Arc::new(DefaultTimeProvider)))
+    };
     for (shows, shown) in [(None, false), (node(&ours), true)] {
-        let (client, server) = handshake(client(&rustls::version::TLS13, shows), server()).unwrap();
+        let (client, server) = handshake(client(shows), server()).unwrap();
         assert_eq!(server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
         assert_eq!(server.alpn_protocol(), Some(&b"h2"[..]));
         assert_eq!(server.peer_certificates().is_some(), shown);
-        // Who joins knows the root by its fingerprint alone.
         let chain = client.peer_certificates().unwrap();
         assert_eq!(chain.last(), ours.roots().first());
     }
-    assert!(handshake(client(&rustls::version::TLS12, None), server()).is_err());
-    assert!(handshake(client(&rustls::version::TLS13, node(&theirs)), server()).is_err());
-}
-
-#[test]
-fn clients_are_told_whose_certificates_are_taken_and_roots_can_be_replaced() {
-    let now = SystemTime::now();
-    let (first, issuer) = root("a", now);
-    let (second, next) = root("a", now);
-    let clients = Clients::new(std::slice::from_ref(&first), |_, now, chain| chain(now)).unwrap();
-    let (_, parsed) = x509_parser::parse_x509_certificate(&first).unwrap();
-    let names: Vec<_> = clients.root_hint_subjects().iter().map(|name| name.as_ref().to_vec()).collect();
-    assert_eq!(names, [parsed.subject().as_raw().to_vec()]);
-    assert!(!clients.client_auth_mandatory());
-    let leaf = |issuer| {
-        let mut params = parameters("", now, DAY, None);
-        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
-        params.signed_by(&generate_key().unwrap(), issuer).unwrap().der().clone()
-    };
-    let (old, new) = (leaf(&issuer), leaf(&next));
-    let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap());
-    let taken = |der| clients.verify_client_cert(der, &[], time).is_ok();
-    assert_eq!((taken(&old), taken(&new)), (true, false));
-    clients.replace(&[second]).unwrap();
-    assert_eq!((taken(&old), taken(&new)), (false, true));
-    // Where the next one is none, those before stay.
-    assert!(clients.replace(&[CertificateDer::from(b"x".to_vec())]).is_err());
-    assert_eq!((taken(&old), taken(&new)), (false, true));
+    assert!(handshake(client(node(&theirs)), server()).is_err());
+    let old = Arc::new(self::client(&rustls::version::TLS12, &ours.roots()[0], None));
+    assert!(matches!(handshake(old, server()), Err(rustls::Error::PeerIncompatible(_))));
 }

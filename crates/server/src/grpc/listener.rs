@@ -22,11 +22,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
+use tulle_identity::{Certificate, Refusal};
 use tulle_model::identity::SpiffeId;
 
 use super::refusal::{Reason, Refusals, Refused};
-use super::tls::{CLAIMED, spiffe_id};
-use crate::ca::validity;
+use super::tls::CLAIMED;
 use crate::metrics::Metrics;
 use crate::strangers::{Stranger, Strangers};
 
@@ -60,7 +60,6 @@ pub struct Peer {
 pub fn accept(
     listener: TcpListener,
     tls: rustls::ServerConfig,
-    trust_domain: Arc<str>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) -> mpsc::Receiver<io::Result<Connection>> {
@@ -81,11 +80,11 @@ pub fn accept(
                         continue;
                     }
                 };
-                let (acceptor, ready, domain) = (acceptor.clone(), ready.clone(), trust_domain.clone());
+                let (acceptor, ready) = (acceptor.clone(), ready.clone());
                 let (refusals, stranger) = (refusals.clone(), strangers.enter(address.ip()));
                 tokio::spawn(async move {
                     let sent_away = stranger.sent_away.clone();
-                    let handshake = handshake(stream, address, &acceptor, &domain, place, stranger);
+                    let handshake = handshake(stream, address, &acceptor, place, stranger);
                     let refused = tokio::select! {
                         done = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => match done {
                             // Nobody receives any more: the server stops.
@@ -117,7 +116,6 @@ async fn handshake(
     stream: TcpStream,
     address: SocketAddr,
     acceptor: &TlsAcceptor,
-    trust_domain: &str,
     place: OwnedSemaphorePermit,
     stranger: Stranger,
 ) -> Result<Connection, Refused> {
@@ -132,11 +130,9 @@ async fn handshake(
     let (identity, expires) = match certificate {
         None => (None, now + ANONYMOUS_LIFE),
         Some(der) => {
-            let identity = spiffe_id(der, trust_domain)?;
-            let (_, not_after) = validity(der).ok_or_else(|| {
-                Refused::new(Reason::InvalidCertificate, "invalid certificate: it cannot be read")
-            })?;
-            let end = UNIX_EPOCH + Duration::from_secs(not_after.try_into().unwrap_or(0));
+            let shown = Certificate::read(der).map_err(|refusal| Refused::from(&refusal))?;
+            let identity = shown.identity.map_err(|why| Refused::from(&Refusal::from(why)))?;
+            let end = UNIX_EPOCH + Duration::from_secs(shown.not_after.try_into().unwrap_or(0));
             let left = end.duration_since(SystemTime::now()).unwrap_or_default();
             // A timer does not reach further than some years.
             (Some(identity), now + left.min(LONGEST_LIFE))
@@ -246,10 +242,12 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
+    use rustls::time_provider::DefaultTimeProvider;
+    use tulle_identity::tls::client;
+    use tulle_identity::{Expected, Svid};
     use tulle_model::identity::TrustDomain;
 
     use super::*;
-    use crate::any_server::AnyServer;
     use crate::ca::mesh::{MeshAuthority, NODE_LIFETIME};
     use crate::ca::seal::MasterKey;
     use crate::grpc::tls::{ServerCertificate, tls};
@@ -268,15 +266,9 @@ mod tests {
         let certificate = ServerCertificate::new(&authority, now).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(tls(&authority, certificate).unwrap()));
 
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
-        let client = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer))
-            .with_client_auth_cert(issued.chain, key.into())
-            .unwrap();
+        let own = Svid::new(issued.chain, key.into(), authority.roots()).unwrap();
+        let client = client(own.peers(Expected::Server), Some(&own), Arc::new(DefaultTimeProvider));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let connecting = async {
@@ -290,7 +282,7 @@ mod tests {
             let (stream, peer) = listener.accept().await.unwrap();
             let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
             let stranger = Strangers::new(1).enter(peer.ip());
-            handshake(stream, peer, &acceptor, "mesh.local", place, stranger).await.map(drop)
+            handshake(stream, peer, &acceptor, place, stranger).await.map(drop)
         };
         let (told, refused) = tokio::join!(connecting, accepting);
         let refused = refused.unwrap_err();

@@ -327,8 +327,9 @@ mod tests {
             if let Ok(signed) = &signed {
                 let certificate = signed.get_ref().certificate.as_ref().unwrap();
                 let leaf = rustls_pki_types::CertificateDer::from(certificate.chain[0].to_vec());
-                assert_eq!(crate::grpc::tls::spiffe_id(&leaf, "mesh.local").unwrap(), identity);
-                let end = crate::ca::validity(&leaf).unwrap();
+                let read = tulle_identity::Certificate::read(&leaf).unwrap();
+                assert_eq!(read.identity.unwrap(), identity);
+                let end = (read.not_before, read.not_after);
                 assert_eq!((certificate.not_before, certificate.not_after), end);
                 assert_eq!(certificate.roots.len(), 1);
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustls::{CertificateError, OtherError};
+use tulle_identity::{Kind, Refusal};
 
 use crate::metrics::Metrics;
 
@@ -51,11 +51,15 @@ impl std::fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
-
-impl From<Refused> for rustls::Error {
-    fn from(refused: Refused) -> Self {
-        CertificateError::Other(OtherError(Arc::new(refused))).into()
+impl From<&Refusal> for Refused {
+    fn from(refusal: &Refusal) -> Self {
+        let reason = match refusal.kind() {
+            Kind::ForeignTrustDomain => Reason::ForeignTrustDomain,
+            Kind::UnknownIssuer => Reason::UnknownIssuer,
+            Kind::InvalidCertificate => Reason::InvalidCertificate,
+            Kind::WrongIdentity => Reason::WrongIdentity,
+        };
+        Self::new(reason, refusal.to_string())
     }
 }
 
@@ -67,11 +71,7 @@ impl Refused {
     /// `claimed`: who the peer says that it is, where that is known and the error does not say so.
     pub(super) fn by_handshake(error: io::Error, claimed: Option<String>) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(inner))))
-                if let Some(refused) = inner.downcast_ref::<Refused>() =>
-            {
-                refused.clone()
-            }
+            Some(error) if let Some(refusal) = Refusal::of(error) => refusal.into(),
             Some(rustls::Error::InvalidCertificate(invalid)) => {
                 let of = claimed.map(|claimed| format!(" of {claimed}")).unwrap_or_default();
                 Self::new(Reason::InvalidCertificate, format!("invalid certificate{of}: {invalid}"))
@@ -80,22 +80,6 @@ impl Refused {
                 Self::new(Reason::Broken, format!("the peer refused the TLS handshake with alert {alert:?}"))
             }
             _ => Self::new(Reason::Broken, format!("TLS handshake failed: {error}")),
-        }
-    }
-
-    pub(super) fn by_chain(claimed: &str, error: &rustls::Error) -> Self {
-        match error {
-            // A root of the same name with another key shows as a bad signature.
-            rustls::Error::InvalidCertificate(
-                CertificateError::UnknownIssuer | CertificateError::BadSignature,
-            ) => Self::new(
-                Reason::UnknownIssuer,
-                format!("unknown issuer: the certificate says {claimed}, and no root of this mesh signed it"),
-            ),
-            rustls::Error::InvalidCertificate(invalid) => {
-                Self::new(Reason::InvalidCertificate, format!("invalid certificate of {claimed}: {invalid}"))
-            }
-            other => Self::new(Reason::InvalidCertificate, format!("certificate of {claimed}: {other}")),
         }
     }
 }
@@ -121,6 +105,31 @@ impl Refusals {
         if logged.1 <= LOGGED_PER_SECOND {
             let reason = REASONS[refused.reason as usize];
             tracing::warn!(peer = %address, reason, "refused a connection: {refused}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tulle_identity::NoIdentity;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_counted_as_what_it_is() {
+        let foreign = Refusal::ForeignTrustDomain {
+            peer: "spiffe://other.local/node/n1".parse().unwrap(),
+            mesh: tulle_model::identity::TrustDomain::new("mesh.local").unwrap(),
+        };
+        for (refusal, reason) in [
+            (foreign, "foreign-trust-domain"),
+            (Refusal::NotPinned, "unknown-issuer"),
+            (Refusal::Unreadable("?".to_owned()), "invalid-certificate"),
+            (NoIdentity::None.into(), "wrong-identity"),
+        ] {
+            let error = io::Error::other(rustls::Error::from(refusal.clone()));
+            let refused = Refused::by_handshake(error, None);
+            assert_eq!((REASONS[refused.reason as usize], refused.message), (reason, refusal.to_string()));
         }
     }
 }

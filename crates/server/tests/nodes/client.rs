@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
-use rustls::RootCertStore;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
+use rustls::time_provider::DefaultTimeProvider;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -17,6 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
+use tulle_identity::{Expected, Peers, Svid, tls};
 use tulle_model::registry::KindId;
 use tulle_server::objects::WriteOptions;
 use tulle_server::{Server, ServerConfig};
@@ -139,8 +139,7 @@ pub fn signing_request() -> (Arc<KeyPair>, Vec<u8>) {
 
 impl TestNode {
     pub async fn join(server: SocketAddr, name: &str, token: &str) -> Result<Self, Status> {
-        let fingerprint = token.split('.').next().unwrap().to_owned();
-        let channel = connect(server, Trust::Fingerprint(fingerprint), None).await.unwrap();
+        let channel = connect(server, named_by(token), None).await.unwrap();
         let (key, csr) = signing_request();
         let request = JoinRequest { token: token.to_owned(), node: name.to_owned(), csr: csr.into() };
         let response = NodeServiceClient::new(channel).join(request).await?.into_inner();
@@ -155,19 +154,23 @@ impl TestNode {
         })
     }
 
-    pub fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        for root in &self.certificate.roots {
-            roots.add(CertificateDer::from(root.to_vec())).unwrap();
-        }
-        roots
+    pub fn roots(&self) -> Vec<CertificateDer<'static>> {
+        self.certificate.roots.iter().map(|root| CertificateDer::from(root.to_vec())).collect()
+    }
+
+    pub fn svid(&self) -> Svid {
+        let chain = self.certificate.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
+        let key = PrivatePkcs8KeyDer::from(self.key.serialize_der());
+        Svid::new(chain, key.into(), &self.roots()).unwrap()
+    }
+
+    /// The servers of its mesh.
+    pub fn servers(&self) -> Peers {
+        self.svid().peers(Expected::Server)
     }
 
     pub async fn channel(&self) -> Channel {
-        let chain = self.certificate.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
-        connect(self.server, Trust::Roots(self.roots()), Some((chain, self.key.serialize_der())))
-            .await
-            .unwrap()
+        connect(self.server, self.servers(), Some(&self.svid())).await.unwrap()
     }
 
     pub async fn sign(&self, identity: &str) -> Result<Certificate, Status> {
@@ -325,36 +328,20 @@ impl Discovery {
     }
 }
 
-/// How a client knows the server.
-#[derive(Debug)]
-pub enum Trust {
-    /// By the fingerprint of the root, which the server shows.
-    Fingerprint(String),
-    Roots(RootCertStore),
+/// The servers of the mesh whose root a join token names.
+pub fn named_by(token: &str) -> Peers {
+    let digits = token.split('.').next().unwrap();
+    let bytes = (0..64).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap());
+    Peers::pinned(bytes.collect::<Vec<_>>().try_into().unwrap())
 }
 
-/// A certificate chain and its private key (PKCS#8).
-pub type ClientCertificate = (Vec<CertificateDer<'static>>, Vec<u8>);
-
+/// Connects to a server, which must be one of those, as the owner of a certificate.
 pub async fn connect(
     server: SocketAddr,
-    trust: Trust,
-    certificate: Option<ClientCertificate>,
+    servers: Peers,
+    own: Option<&Svid>,
 ) -> Result<Channel, tonic::transport::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ServerVerifier(trust)));
-    let mut config = match certificate {
-        None => builder.with_no_client_auth(),
-        Some((chain, key)) => {
-            let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key));
-            builder.with_client_auth_cert(chain, key).unwrap()
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = tls::client(servers, own, Arc::new(DefaultTimeProvider));
     let connector = TlsConnector::from(Arc::new(config));
     let connect = tower::service_fn(move |_| {
         let connector = connector.clone();
@@ -365,72 +352,4 @@ pub async fn connect(
         }
     });
     Endpoint::from_static("http://server.mesh.local").connect_with_connector(connect).await
-}
-
-#[derive(Debug)]
-struct ServerVerifier(Trust);
-
-impl ServerCertVerifier for ServerVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let roots = match &self.0 {
-            Trust::Roots(roots) => roots.clone(),
-            Trust::Fingerprint(fingerprint) => {
-                let mut roots = RootCertStore::empty();
-                for der in intermediates {
-                    let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der);
-                    if tulle_server::ca::seal::hex(hash.as_ref()) == *fingerprint {
-                        roots.add(der.clone().into_owned())?;
-                    }
-                }
-                roots
-            }
-        };
-        let certificate = rustls::server::ParsedCertificate::try_from(end_entity)?;
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        rustls::client::verify_server_cert_signed_by_trust_anchor(
-            &certificate,
-            &roots,
-            intermediates,
-            now,
-            provider.signature_verification_algorithms.all,
-        )?;
-        let parsed = webpki::EndEntityCert::try_from(end_entity).unwrap();
-        assert_eq!(parsed.valid_uri_names().collect::<Vec<_>>(), ["spiffe://mesh.local/server"]);
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &provider.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }

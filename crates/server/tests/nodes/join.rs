@@ -9,7 +9,7 @@ use tulle_server::{Server, ServerConfig};
 use tulle_wire::node::node_service_client::NodeServiceClient;
 use tulle_wire::node::{JoinRequest, SignRequest, SignResponse};
 
-use crate::client::{TestNode, TestServer, Trust, connect, signing_request};
+use crate::client::{TestNode, TestServer, connect, named_by, signing_request};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_joins_and_gets_the_identities_of_its_token() {
@@ -22,8 +22,8 @@ async fn a_node_joins_and_gets_the_identities_of_its_token() {
     assert!((3590..=3600).contains(&(certificate.not_after - now)), "an hour");
     assert!((290..=310).contains(&(now - certificate.not_before)), "five minutes back");
     let leaf = CertificateDer::from(certificate.chain[0].to_vec());
-    let leaf = webpki::EndEntityCert::try_from(&leaf).unwrap();
-    assert_eq!(leaf.valid_uri_names().collect::<Vec<_>>(), ["spiffe://mesh.local/ns/shop/sa/cart"]);
+    let identity = tulle_identity::Certificate::read(&leaf).unwrap().identity.unwrap();
+    assert_eq!(identity.as_str(), "spiffe://mesh.local/ns/shop/sa/cart");
     node.sign("spiffe://mesh.local/ns/bank/sa/any").await.unwrap();
     node.sign("spiffe://mesh.local/node/n1").await.unwrap();
 
@@ -111,7 +111,7 @@ async fn without_a_certificate_of_this_mesh_there_is_nothing_but_join() {
             .await
     };
 
-    let anonymous = connect(address, Trust::Roots(node.roots()), None).await.unwrap();
+    let anonymous = connect(address, node.servers(), None).await.unwrap();
     let refused = sign(anonymous).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     assert!(refused.message().contains("join first"), "{}", refused.message());
@@ -131,9 +131,7 @@ async fn without_a_certificate_of_this_mesh_there_is_nothing_but_join() {
     // A certificate of another mesh, with the same names.
     let other = TestServer::start().await;
     let stranger = other.node("n1", &["*"]).await;
-    let chain = stranger.certificate.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
-    let certificate = Some((chain, stranger.key.serialize_der()));
-    let failed = match connect(address, Trust::Roots(node.roots()), certificate).await {
+    let failed = match connect(address, node.servers(), Some(&stranger.svid())).await {
         // TLS 1.3: the client learns of the refusal when it first reads.
         Ok(channel) => sign(channel).await.is_err(),
         Err(_) => true,
@@ -171,9 +169,7 @@ async fn a_restarted_server_knows_its_nodes_and_keeps_its_trust_domain() {
 async fn a_peer_without_a_certificate_may_send_little() {
     let server = TestServer::start().await;
     let token = server.token(&["*"]).await;
-    let fingerprint = token.split('.').next().unwrap().to_owned();
-    let trust = || Trust::Fingerprint(fingerprint.clone());
-    let channel = connect(server.server.node_address, trust(), None).await.unwrap();
+    let channel = connect(server.server.node_address, named_by(&token), None).await.unwrap();
     let (_, csr) = signing_request();
     let join = |token: String| JoinRequest { token, node: "n1".to_owned(), csr: csr.clone().into() };
     let mut client = NodeServiceClient::new(channel);
@@ -181,6 +177,6 @@ async fn a_peer_without_a_certificate_may_send_little() {
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
     let cut = client.join(join("x".repeat(1 << 20))).await.unwrap_err();
     assert!(cut.message().is_empty() || !cut.message().contains("token"), "{cut}");
-    let channel = connect(server.server.node_address, trust(), None).await.unwrap();
+    let channel = connect(server.server.node_address, named_by(&token), None).await.unwrap();
     NodeServiceClient::new(channel).join(join(token)).await.unwrap();
 }

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair, SanType};
+use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::net::TcpStream;
+use tulle_identity::Svid;
 
-use crate::client::{PATIENCE, TestNode, TestServer, Trust, connect};
+use crate::client::{PATIENCE, TestNode, TestServer, connect};
 
 /// Connects with a certificate that an authority of nobody's signed.
 async fn knock(server: &TestServer, node: &TestNode, identity: &str) {
@@ -17,10 +19,10 @@ async fn knock(server: &TestServer, node: &TestNode, identity: &str) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.subject_alt_names = vec![SanType::URI(identity.try_into().unwrap())];
     let certificate = params.signed_by(&key, &authority).unwrap();
-    let chain = vec![certificate.der().clone()];
-    let certificate = Some((chain, key.serialize_der()));
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    let own = Svid::new(vec![certificate.der().clone()], key.into(), &node.roots()).unwrap();
     // With TLS 1.3 the client hears of it only after its side of the handshake.
-    let _ = connect(server.server.node_address, Trust::Roots(node.roots()), certificate).await;
+    let _ = connect(server.server.node_address, node.servers(), Some(&own)).await;
 }
 
 /// Waits for a count other than zero: the client may try again by itself.

@@ -15,7 +15,6 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
@@ -95,11 +94,10 @@ impl Client {
         let name = access.tls_server_name.as_deref().unwrap_or(host).trim_matches(['[', ']']).to_owned();
         let server_name =
             ServerName::try_from(name).map_err(|e| wrong(&format!("its server's name: {e}")))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&access.authority) {
-            let certificate = certificate.map_err(|e| wrong(&format!("certificate authority: {e}")))?;
-            roots.add(certificate).map_err(|e| wrong(&format!("certificate authority: {e}")))?;
-        }
+        let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&access.authority).collect();
+        let roots = roots.map_err(|e| wrong(&format!("certificate authority: {e}")))?;
+        let roots =
+            tulle_identity::store(&roots).map_err(|e| wrong(&format!("certificate authority: {e}")))?;
         let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
         let tls = match &access.identity {
             None => builder.with_no_client_auth(),

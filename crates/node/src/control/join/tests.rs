@@ -128,31 +128,31 @@ async fn a_token_is_traded_once_and_another_one_at_the_next_start() {
     let file = keeper.file(folder.path().join("node.json"));
     let used = || std::fs::read_to_string(folder.path().join(JOINED_WITH)).unwrap();
     let id = |token: &str| token.split('.').nth(1).unwrap().to_owned();
-    let kept = || Credential::load(&file.path).unwrap().unwrap().decode().unwrap().chain;
+    let kept = || Credential::load(&file.path).unwrap().unwrap().decode().unwrap().key().cert.clone();
 
     let first = server.local_join_token(vec!["*".to_owned()]).await.unwrap().text;
     let joined = join(&address, "n1", Some(&first), &file).await.unwrap();
     assert!(joined.new_mesh);
-    let chain = joined.credential.decode().unwrap().chain;
+    let chain = joined.credential.decode().unwrap().key().cert.clone();
     assert_eq!((kept(), used()), (chain.clone(), id(&first)));
     // The same again, and none.
     for token in [Some(first.as_str()), None] {
         let again = join(&address, "n1", token, &file).await.unwrap();
         assert!(!again.new_mesh);
-        assert_eq!(again.credential.decode().unwrap().chain, chain);
+        assert_eq!(again.credential.decode().unwrap().key().cert.clone(), chain);
     }
     // Another one, which may allow more.
     let second = server.local_join_token(vec!["*".to_owned()]).await.unwrap().text;
     let more = join(&address, "n1", Some(&second), &file).await.unwrap();
     assert!(!more.new_mesh);
-    let chain = more.credential.decode().unwrap().chain;
-    assert_ne!(chain, joined.credential.decode().unwrap().chain);
+    let chain = more.credential.decode().unwrap().key().cert.clone();
+    assert_ne!(chain, joined.credential.decode().unwrap().key().cert.clone());
     assert_eq!((kept(), used()), (chain.clone(), id(&second)));
     // One that the server does not take: the node goes on, and asks with it once.
     let root = first.split('.').next().unwrap();
     let wrong = format!("{root}.0011223344556677.00");
     let on = join(&address, "n1", Some(&wrong), &file).await.unwrap();
-    assert_eq!(on.credential.decode().unwrap().chain, chain);
+    assert_eq!(on.credential.decode().unwrap().key().cert.clone(), chain);
     assert_eq!((kept(), used()), (chain, id(&wrong)));
 
     // Without a certificate it is refused at once, and so is a server of another mesh.

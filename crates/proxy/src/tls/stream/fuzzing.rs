@@ -8,14 +8,15 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType}
 use rustls_pki_types::{PrivateKeyDer, ServerName};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
+use tulle_identity::Svid;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 
-use super::super::{Credentials, handshake};
+use super::super::handshake;
 use super::{
     CLOSE_NOTIFY, HEADER, KEY_UPDATE, Key, MAX_KEY_UPDATES, MAX_PLAINTEXT, NEW_SESSION_TICKET, OVERHEAD,
     Rekey, TlsStream, USER_CANCELED, content, payload_length,
 };
-use crate::state::WorkloadCertificate;
+use crate::certificate::WorkloadCertificate;
 
 /// One answer to changes of keys waits to be sent, and no more.
 const UNSENT: usize = 5 + OVERHEAD;
@@ -38,12 +39,11 @@ impl Ends {
         let runtime = runtime.expect("a runtime is made");
         let (client, server) = runtime.block_on(async {
             let (near, far) = sockets().await.expect("loopback works");
-            let (identity, credentials) = certificate().expect("a certificate is made");
+            let (identity, certificate) = certificate().expect("a certificate is made");
             let name = identity.server_name().expect("it has one");
             let name = ServerName::try_from(name).expect("it is one");
-            let client = credentials.client(&identity, Arc::default()).expect("it can be had");
-            let answered = async { handshake::hello(far).await?.accept(credentials.server.clone()).await };
-            tokio::join!(handshake::connect(Arc::new(client), name, near), answered)
+            let answered = async { handshake::hello(far).await?.accept(certificate.server()).await };
+            tokio::join!(handshake::connect(Arc::new(certificate.client(&identity)), name, near), answered)
         });
         let [client, server] = [client, server].map(|end| end.expect("they trust each other").stream);
         Self { runtime, client, server }
@@ -273,7 +273,7 @@ async fn sockets() -> std::io::Result<(TcpStream, TcpStream)> {
     Ok((near, listener.accept().await?.0))
 }
 
-fn certificate() -> std::result::Result<(SpiffeId, Credentials), Box<dyn std::error::Error>> {
+fn certificate() -> std::result::Result<(SpiffeId, WorkloadCertificate), Box<dyn std::error::Error>> {
     let identity = SpiffeId::workload(&TrustDomain::new("mesh.test")?, "default", "a")?;
     let ca_key = KeyPair::generate()?;
     let mut ca = CertificateParams::default();
@@ -283,13 +283,7 @@ fn certificate() -> std::result::Result<(SpiffeId, Credentials), Box<dyn std::er
     let mut params = CertificateParams::default();
     params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into()?)];
     let leaf = params.signed_by(&key, &Issuer::new(ca, ca_key))?;
-    let certificate = WorkloadCertificate {
-        identity: identity.clone(),
-        chain: vec![leaf.der().clone()],
-        key: PrivateKeyDer::try_from(key.serialize_der())?,
-        roots: vec![root],
-        not_after: i64::MAX,
-    };
-    let credentials = Credentials::new(Arc::new(certificate), Arc::default())?;
-    Ok((identity, credentials))
+    let key = PrivateKeyDer::try_from(key.serialize_der())?;
+    let svid = Svid::new(vec![leaf.der().clone()], key, &[root])?;
+    Ok((identity, WorkloadCertificate::new(svid, Arc::default())))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::mpsc;
+use tulle_identity::Svid;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
@@ -14,7 +15,8 @@ use tulle_model::snapshot::{
     PortMapping, ServiceConfig,
 };
 use tulle_proxy::budget::Budget;
-use tulle_proxy::state::{LocalWorkload, NodeState, StateCell, WorkloadCertificate};
+use tulle_proxy::certificate::WorkloadCertificate;
+use tulle_proxy::state::{LocalWorkload, NodeState, StateCell};
 use tulle_proxy::{Bounds, Capture, Config, EdgeCounts, Proxy};
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -34,13 +36,9 @@ impl Authority {
         params.subject_alt_names = vec![SanType::URI(identity.as_str().try_into().unwrap())];
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.0).unwrap();
-        Arc::new(WorkloadCertificate {
-            identity: identity.clone(),
-            chain: vec![leaf.der().clone()],
-            key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-            roots: vec![self.0.der().clone()],
-            not_after: i64::MAX,
-        })
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let svid = Svid::new(vec![leaf.der().clone()], key, std::slice::from_ref(self.0.der())).unwrap();
+        Arc::new(WorkloadCertificate::new(svid, Arc::default()))
     }
 }
 
