@@ -138,10 +138,8 @@ impl Drop for Streams {
 }
 
 /// What is awaited of one peer on a connection of HTTP/1, one thing at a time.
-pub(crate) struct Patience {
-    side: Side,
-    wait: Option<Box<Watch<Wait>>>,
-}
+#[derive(Default)]
+pub(crate) struct Patience(Option<Box<Watch<Wait>>>);
 
 #[derive(Default)]
 struct Wait {
@@ -166,14 +164,17 @@ impl Watched for Wait {
 }
 
 impl Patience {
-    pub fn with(side: Side) -> Self {
-        Self { side, wait: None }
-    }
-
-    /// Waits, with the peer, for `what` to go on; ready, and counted, when it has not for too long. `mark` is
+    /// Waits for `side` to go on with `what`; ready, and counted, when it has not for too long. `mark` is
     /// another one after each progress.
-    pub fn poll(&mut self, cx: &Context<'_>, sweep: &Rc<Sweep>, what: Stall, mark: u64) -> Poll<()> {
-        let watch = self.wait.get_or_insert_with(|| Box::new(sweep.add(Wait::default())));
+    pub fn poll(
+        &mut self,
+        cx: &Context<'_>,
+        sweep: &Rc<Sweep>,
+        side: Side,
+        what: Stall,
+        mark: u64,
+    ) -> Poll<()> {
+        let watch = self.0.get_or_insert_with(|| Box::new(sweep.add(Wait::default())));
         let wait = &watch.watched;
         if wait.since.get().is_none() || wait.mark.get() != mark {
             wait.since.set(Some(sweep.now.get()));
@@ -183,7 +184,7 @@ impl Patience {
         }
         if wait.over.replace(false) {
             wait.since.set(None);
-            sweep.count(self.side, what);
+            sweep.count(side, what);
             return Poll::Ready(());
         }
         let mut waker = wait.waker.borrow_mut();
@@ -195,7 +196,7 @@ impl Patience {
 
     /// Nothing is awaited any more.
     pub fn rest(&mut self) {
-        if let Some(watch) = &self.wait {
+        if let Some(watch) = &self.0 {
             watch.watched.since.set(None);
             watch.watched.over.set(false);
         }
@@ -239,9 +240,9 @@ mod tests {
     async fn what_makes_no_progress_is_over_after_its_time_and_not_before() {
         let sweep = Sweep::new(Deadlines::default(), Arc::default());
         for (what, deadline) in [(Stall::Head, 30), (Stall::Body, 60), (Stall::Write, 60)] {
-            let mut patience = Patience::with(Side::Client);
+            let mut patience = Patience::default();
             let begun = Instant::now();
-            poll_fn(|cx| patience.poll(cx, &sweep, what, 0)).await;
+            poll_fn(|cx| patience.poll(cx, &sweep, Side::Client, what, 0)).await;
             let took = begun.elapsed().as_secs_f64();
             assert!((deadline as f64..deadline as f64 + 5.0).contains(&took), "{what:?}: {took} s");
             assert_eq!(counted(&sweep, Side::Client, what), 1);
@@ -251,15 +252,15 @@ mod tests {
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn progress_begins_the_time_anew() {
         let sweep = Sweep::new(Deadlines::default(), Arc::default());
-        let mut patience = Patience::with(Side::Application);
+        let mut patience = Patience::default();
         for mark in 0..20 {
-            let wait = poll_fn(|cx| patience.poll(cx, &sweep, Stall::Body, mark));
+            let wait = poll_fn(|cx| patience.poll(cx, &sweep, Side::Application, Stall::Body, mark));
             let wait = tokio::time::timeout(Duration::from_secs(50), wait).await;
             assert!(wait.is_err(), "{mark}");
         }
         patience.rest();
         tokio::time::sleep(Duration::from_secs(600)).await;
-        let wait = poll_fn(|cx| patience.poll(cx, &sweep, Stall::Body, 20));
+        let wait = poll_fn(|cx| patience.poll(cx, &sweep, Side::Application, Stall::Body, 20));
         assert!(tokio::time::timeout(Duration::from_secs(50), wait).await.is_err(), "it rested");
         assert_eq!(counted(&sweep, Side::Application, Stall::Body), 0);
     }
@@ -267,8 +268,8 @@ mod tests {
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn nothing_runs_where_nothing_is_watched() {
         let sweep = Sweep::new(Deadlines::default(), Arc::default());
-        let mut patience = Patience::with(Side::Client);
-        let _ = poll_fn(|cx| Poll::Ready(patience.poll(cx, &sweep, Stall::Head, 0))).await;
+        let mut patience = Patience::default();
+        let _ = poll_fn(|cx| Poll::Ready(patience.poll(cx, &sweep, Side::Client, Stall::Head, 0))).await;
         assert!(sweep.running.get());
         drop(patience);
         tokio::time::sleep(Duration::from_secs(5)).await;

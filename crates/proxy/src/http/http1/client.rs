@@ -62,7 +62,7 @@ struct Parts<IO> {
 impl<IO> Connection<IO> {
     pub fn new(io: IO, sweep: Rc<Sweep>) -> Self {
         let (input, output, charge) = Default::default();
-        let [reading, writing] = [Patience::with(Side::Application), Patience::with(Side::Application)];
+        let [reading, writing] = [Patience::default(), Patience::default()];
         Self(Box::new(Parts { io, input, output, charge, pieces: false, sweep, reading, writing }))
     }
 
@@ -175,7 +175,7 @@ pub(crate) async fn exchange<IO: Stream>(
             match sending.poll(cx, io, output, charge) {
                 Poll::Pending if output.is_empty() => writing.rest(),
                 Poll::Pending => {
-                    if writing.poll(cx, sweep, Stall::Write, output.total).is_ready() {
+                    if writing.poll(cx, sweep, Side::Application, Stall::Write, output.total).is_ready() {
                         return Poll::Ready(Err(NoAnswer::Stalled("it does not take the request")));
                     }
                 }
@@ -206,7 +206,7 @@ pub(crate) async fn exchange<IO: Stream>(
                     if let Err(shed) = charge.try_hold(input.held() + output.held()) {
                         return Poll::Ready(Err(NoAnswer::Shed(shed)));
                     }
-                    ready!(reading.poll(cx, sweep, Stall::Head, interim.count().into()));
+                    ready!(reading.poll(cx, sweep, Side::Application, Stall::Head, interim.count().into()));
                     return Poll::Ready(Err(NoAnswer::Stalled("it does not finish the head of its answer")));
                 }
             };

@@ -150,7 +150,7 @@ pub(in crate::http) async fn next_request(
             if let Err(shed) = client.charge.try_hold(client.input.held()) {
                 return Poll::Ready(Ok(Begun::Shed(shed)));
             }
-            ready!(client.reading.poll(cx, &client.sweep, Stall::Head, served));
+            ready!(client.reading.poll(cx, &client.sweep, Side::Client, Stall::Head, served));
             return Poll::Ready(Ok(Begun::Slow));
         }
         Poll::Pending
@@ -183,7 +183,7 @@ pub(in crate::http) async fn body_over(client: &RefCell<Client>, kept: bool) -> 
                 }
                 Poll::Ready(_) => return Poll::Ready(false),
                 Poll::Pending => {
-                    ready!(client.reading.poll(cx, &client.sweep, Stall::Body, skipped as u64));
+                    ready!(client.reading.poll(cx, &client.sweep, Side::Client, Stall::Body, skipped as u64));
                     return Poll::Ready(false);
                 }
             }
@@ -247,8 +247,8 @@ impl Client {
             half_closed: None,
             owner,
             sweep,
-            reading: Patience::with(Side::Client),
-            writing: Patience::with(Side::Client),
+            reading: Patience::default(),
+            writing: Patience::default(),
         }
     }
 

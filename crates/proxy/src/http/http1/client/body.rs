@@ -16,7 +16,7 @@ use crate::http::body::BodyError;
 use crate::http::http1::framing::{Decoded, Decoder};
 use crate::http::http1::input::{Cut, Lost};
 use crate::http::trailers::passed_on_as_written;
-use crate::progress::{Stall, Stalled};
+use crate::progress::{Side, Stall, Stalled};
 
 /// So much of an answer passes behind the end of a request that broke, if it is there.
 const AT_HAND: usize = 64 << 10;
@@ -79,7 +79,9 @@ impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F
                     writing.rest();
                     Poll::Pending
                 }
-                Poll::Pending => writing.poll(cx, sweep, Stall::Write, output.total).map(|()| false),
+                Poll::Pending => {
+                    writing.poll(cx, sweep, Side::Application, Stall::Write, output.total).map(|()| false)
+                }
             };
             if let Poll::Ready(sent) = sent {
                 writing.rest();
@@ -108,7 +110,7 @@ impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F
             }
             Poll::Pending => {
                 let Some((what, mark)) = this.decoder.begun(&input.buffer) else { return Poll::Pending };
-                ready!(reading.poll(cx, sweep, what, mark));
+                ready!(reading.poll(cx, sweep, Side::Application, what, mark));
                 Err(Lost::Stalled.into())
             }
         };

@@ -14,7 +14,7 @@ use crate::http::http1::buffers;
 use crate::http::http1::encode::{self, Announced};
 use crate::http::http1::output::{Output, Sending};
 use crate::http::spelling::Spelling;
-use crate::progress::Stall;
+use crate::progress::{Side, Stall};
 use crate::reset::Reset;
 
 /// What of a request decides over the form of its answer.
@@ -133,9 +133,13 @@ pub(in crate::http) async fn write(
                     client.hold();
                     // The client's part, or that of whoever has the body.
                     let stalled = match flushed {
-                        Poll::Pending => {
-                            client.writing.poll(cx, &client.sweep, Stall::Write, client.output.total)
-                        }
+                        Poll::Pending => client.writing.poll(
+                            cx,
+                            &client.sweep,
+                            Side::Client,
+                            Stall::Write,
+                            client.output.total,
+                        ),
                         Poll::Ready(_) => {
                             client.writing.rest();
                             Poll::Pending

@@ -15,6 +15,7 @@ use crate::http::headers::named_by_connection;
 use crate::http::http1::framing::Decoded;
 use crate::http::http1::input::Lost;
 use crate::http::trailers::passed_on_as_written;
+use crate::progress::Side;
 
 /// It has the reading side of the connection until it ends or is dropped.
 pub(in crate::http) struct Incoming {
@@ -76,7 +77,7 @@ impl http_body::Body for Incoming {
                     expectation.reader = Some(cx.waker().clone());
                 }
                 let Some((what, mark)) = decoder.begun(&client.input.buffer) else { return Poll::Pending };
-                ready!(client.reading.poll(cx, &client.sweep, what, mark));
+                ready!(client.reading.poll(cx, &client.sweep, Side::Client, what, mark));
                 Err(Lost::Stalled)
             }
         };
