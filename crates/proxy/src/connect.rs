@@ -27,13 +27,13 @@ pub(crate) const LOCAL_CONGESTION: &[u8] = b"reno";
 /// What a connection counts as, until it is dropped: in flight to a process, and in the budget.
 #[derive(Default)]
 pub struct Counted {
-    pub in_flight: Option<InFlight>,
-    pub seat: Option<Seat>,
+    pub _in_flight: Option<InFlight>,
+    pub _seat: Option<Seat>,
 }
 
 impl From<Seat> for Counted {
     fn from(seat: Seat) -> Self {
-        Self { in_flight: None, seat: Some(seat) }
+        Self { _in_flight: None, _seat: Some(seat) }
     }
 }
 

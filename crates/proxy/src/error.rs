@@ -44,6 +44,8 @@ pub enum UpstreamErrorKind {
     Caller,
     /// It would have cost more than there is for the one who asks.
     Shed(Shed),
+    /// The same on the endpoint's node, which says nothing about other nodes.
+    ShedThere(Shed),
 }
 
 impl UpstreamErrorKind {
@@ -63,7 +65,7 @@ impl UpstreamErrorKind {
             Self::AnswerHeadersTooLarge => "answer-headers-too-large",
             Self::NotUpgraded => "not-upgraded",
             Self::Caller => "bad-request",
-            Self::Shed(shed) => shed.as_str(),
+            Self::Shed(shed) | Self::ShedThere(shed) => shed.as_str(),
         }
     }
 }

@@ -66,7 +66,8 @@ pub(crate) async fn serve_request(
         head.extensions.insert(spelling);
         body = body.as_written();
     }
-    let mut response = pass(worker, workload, port, version, &head, body, caller).await;
+    let passed = pass(worker, workload, port, version, &head, body, caller).await;
+    let mut response = passed.unwrap_or_else(|error| failed(&error));
     if let Some(spelling) = response.extensions_mut().remove::<Spelling>() {
         let (name, value) = spelling.field();
         response.headers_mut().insert(name, value);
@@ -85,10 +86,8 @@ pub(crate) async fn pass_request(
     head: &Parts,
     body: Body,
     caller: &Caller,
-) -> Response<Body> {
-    if let Err(error) = admit(workload, port) {
-        return failed(&error);
-    }
+) -> Result<Response<Body>, UpstreamError> {
+    admit(workload, port)?;
     pass(worker, workload, port, version, head, body, caller).await
 }
 
@@ -100,20 +99,16 @@ async fn pass(
     head: &Parts,
     body: Body,
     caller: &Caller,
-) -> Response<Body> {
+) -> Result<Response<Body>, UpstreamError> {
     let in_flight = worker.local.in_flight(&workload.name);
     let address = SocketAddr::new(workload.app_address, port);
-    let mut response = match worker.apps.request(address, version, head, body, caller).await {
-        Ok(response) => response,
-        Err(error) => {
-            tracing::debug!(workload = %workload.name, port, %error, "a request did not get through");
-            return failed(&error);
-        }
-    };
+    let passed = worker.apps.request(address, version, head, body, caller).await;
+    let mut response = passed.inspect_err(|error| {
+        tracing::debug!(workload = %workload.name, port, %error, "a request did not get through");
+    })?;
     let status = response.status();
-    if let Err(problem) = headers::normalize_response(status, response.headers_mut()) {
-        return reply(Reason::BadAnswer, &format!("{}: {}", workload.name, problem.0));
-    }
+    headers::normalize_response(status, response.headers_mut())
+        .map_err(|problem| UpstreamError::bad_answer(format!("{}: {}", workload.name, problem.0)))?;
     let mut in_flight = Some(in_flight);
     let messages = may_break_after_a_message(version, &head.headers, &response).then(Messages::default);
     if messages.is_some() {
@@ -125,7 +120,7 @@ async fn pass(
             in_flight.take();
         }
     });
-    response
+    Ok(response)
 }
 
 /// Whether an answer that breaks after a whole message ends with a status of gRPC: it is one to whoever understands
@@ -163,7 +158,7 @@ pub(crate) async fn connect(
     let in_flight = local.in_flight(&workload.name);
     let address = SocketAddr::new(workload.app_address, port);
     let (tcp, seat) = connect_for(account, address).await?;
-    Ok((tcp, Counted { in_flight: Some(in_flight), seat: Some(seat) }))
+    Ok((tcp, Counted { _in_flight: Some(in_flight), _seat: Some(seat) }))
 }
 
 fn app_version(said: Option<HeaderValue>) -> AppVersion {
@@ -321,9 +316,9 @@ mod tests {
         }
         let (head, ()) = Request::get("http://s.test/x").body(()).unwrap().into_parts();
         let workload = workload(80, true);
-        let response =
+        let passed =
             pass_request(&worker, &workload, 80, AppVersion::Http1, &head, Body::empty(), &caller).await;
-        assert_eq!(response.headers()[REASON], "draining");
+        assert_eq!(passed.err().map(|error| error.kind), Some(UpstreamErrorKind::Draining));
     }
 
     #[tokio::test(flavor = "local")]
@@ -337,7 +332,8 @@ mod tests {
             let passed =
                 pass_request(&worker, &workload, port, AppVersion::Http1, &head, Body::empty(), &caller);
             let answering = answer(&listener, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhi");
-            let (mut response, (_, mut tcp)) = tokio::join!(passed, answering);
+            let (passed, (_, mut tcp)) = tokio::join!(passed, answering);
+            let mut response = passed.unwrap();
             assert_eq!(in_flight(), 1);
             let first = response.body_mut().frame().await.unwrap().unwrap();
             assert_eq!((first.into_data().unwrap(), in_flight()), ("hi".into(), 1));

@@ -37,10 +37,11 @@ pub mod outbound;
 mod pace;
 mod pieces;
 mod progress;
-pub mod reach;
+mod reach;
 mod reason;
 mod reset;
 mod security;
+pub mod sight;
 pub mod silent;
 pub mod state;
 mod sweep;
@@ -64,8 +65,8 @@ use tulle_model::name::{ServiceName, WorkloadName};
 use crate::budget::Budget;
 use crate::listener::Purpose;
 use crate::metrics::{Edge, Protocol, Rejection, WorkerMetrics, WorkerRegistry};
-use crate::reach::Reach;
 use crate::reason::Verdict;
+use crate::sight::Heard;
 use crate::state::{LocalWorkload, NodeState};
 use crate::thread::Command;
 
@@ -90,12 +91,12 @@ impl Proxy {
         let count = config.workers.max(1);
         let budget = config.budget.clone();
         let config = Arc::new(config);
-        let reach = Arc::new(Reach::default());
+        let heard = Arc::new(Heard::default());
         let mut registries: Vec<Arc<WorkerRegistry>> = (0..count).map(|_| Arc::default()).collect();
         let workers = registries
             .iter()
             .enumerate()
-            .map(|(index, registry)| thread::start(index, config.clone(), registry.clone(), reach.clone()))
+            .map(|(index, registry)| thread::start(index, config.clone(), registry.clone(), heard.clone()))
             .collect::<io::Result<_>>()?;
         let passed_by: Arc<WorkerRegistry> = Arc::default();
         registries.push(passed_by.clone());

@@ -17,7 +17,7 @@ use crate::drain::Drain;
 use crate::health::Health;
 use crate::loads::Loads;
 use crate::metrics::{InFlight, WorkerMetrics};
-use crate::reach::{Reach, Sight};
+use crate::sight::{Heard, Sight};
 use crate::state::{Demand, Expired, LocalWorkload, NodeState, StateCell};
 use crate::sweep::Sweep;
 use crate::tls::TlsFailure;
@@ -81,7 +81,7 @@ impl Local {
         config: &Config,
         metrics: WorkerMetrics,
         drain: Drain,
-        reach: Arc<Reach>,
+        heard: Arc<Heard>,
     ) -> Rc<Self> {
         let sweep = Sweep::new(config.bounds.deadlines, metrics.registry().clone());
         Rc::new(Self {
@@ -92,7 +92,7 @@ impl Local {
             accounts: Accounts::new(config.budget.clone()),
             loads: Loads::default(),
             health: Health::default(),
-            sight: Sight::new(reach),
+            sight: Sight::new(heard),
             drain,
             connections: TaskTracker::new(),
             demand: config.demand.clone(),

@@ -13,12 +13,11 @@ use tulle_model::routing::pick_backend;
 use tulle_model::snapshot::{BackendTarget, Endpoint, ServiceConfig};
 
 use crate::budget::{Account, cost};
-use crate::connect::{Counted, connect_for, prepare};
-use crate::endpoints::Picked;
+use crate::connect::{Counted, prepare};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
-use crate::inbound;
 use crate::loads::LoadGuard;
 use crate::metrics::{EdgeKey, EdgeMetrics, Protocol};
+use crate::reach::Hop;
 use crate::reason::{Reason, Verdict};
 use crate::reset::{Reset, Way};
 use crate::security::Security;
@@ -107,6 +106,8 @@ pub async fn open(
         took: Duration::ZERO,
     })?;
     let begin = Instant::now();
+    worker.budgets.record_request(&destination, begin);
+    let account = worker.local.account(&source.name);
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     let none = format!("{destination} has no ready endpoint for port {port}");
     let mut failure = UpstreamError::safe(Kind::NoEndpoints, none);
@@ -116,19 +117,29 @@ pub async fn open(
             // A link that is still being opened is waited for where there is nothing else.
             (failure.kind == Kind::LinkPending).then(|| worker.local.pick(&destination, port, &[]))?
         });
-        let Some(Picked { endpoint, target_port, load }) = picked else { break };
-        let attempt = timeout_at(begin + DEADLINE, reach(worker, source, &endpoint, target_port)).await;
+        let Some(picked) = picked else { break };
+        let endpoint = picked.endpoint.clone();
+        if failures > 0 {
+            // The wait for a link is no retry, and neither is the first attempt.
+            if failure.kind != Kind::LinkPending && !worker.budgets.try_retry(&destination) {
+                tracing::debug!(service = %destination, "no retry: the budget is used up");
+                break;
+            }
+            let unsent = EdgeKey::new(source, &destination, Protocol::Tcp, Security::Unsent);
+            worker.local.metrics.edge(&unsent).retry();
+        }
+        let hop = Hop::to(&worker.local, picked);
+        let attempt = timeout_at(begin + DEADLINE, hop.connect(worker, source, &account)).await;
         match attempt {
             Ok(Ok((upstream, counted))) => {
                 worker.local.health.worked(&endpoint);
-                let security = security_of(worker, &endpoint);
-                let key = EdgeKey::new(source, &destination, Protocol::Tcp, security);
+                let key = EdgeKey::new(source, &destination, Protocol::Tcp, hop.security());
                 return Ok(Opened {
                     upstream,
                     edge: worker.local.metrics.edge(&key),
                     took: begin.elapsed(),
-                    _load: Some(load),
-                    account: worker.local.account(&source.name),
+                    _load: hop.load,
+                    account,
                     _counted: counted,
                 });
             }
@@ -150,10 +161,6 @@ pub async fn open(
                 failure = UpstreamError::safe(Kind::Timeout, format!("no connection in {DEADLINE:?}"));
                 break;
             }
-        }
-        if failures < ATTEMPTS {
-            let unsent = EdgeKey::new(source, &destination, Protocol::Tcp, Security::Unsent);
-            worker.local.metrics.edge(&unsent).retry();
         }
         if !tried.contains(&endpoint) {
             tried.push(endpoint);
@@ -180,42 +187,6 @@ fn destination(
         None => {
             let message = format!("TCPRoute {} has no backend", rule.route);
             Err(UpstreamError::safe(Kind::NoEndpoints, message))
-        }
-    }
-}
-
-/// How what goes to that endpoint is protected.
-pub fn security_of(worker: &Worker, endpoint: &Endpoint) -> Security {
-    match &endpoint.node {
-        None => Security::Plaintext,
-        Some(_) if worker.local.is_local(endpoint) => Security::SameNode,
-        Some(_) => Security::MutualTls,
-    }
-}
-
-/// Opens an opaque connection to one endpoint.
-pub async fn reach(
-    worker: &Rc<Worker>,
-    source: &LocalWorkload,
-    endpoint: &Arc<Endpoint>,
-    target_port: u16,
-) -> Result<(Upstream, Counted), UpstreamError> {
-    let address = SocketAddr::new(endpoint.address, target_port);
-    let account = worker.local.account(&source.name);
-    match security_of(worker, endpoint) {
-        Security::Plaintext | Security::Unsent => {
-            let (tcp, seat) = connect_for(&account, address).await?;
-            Ok((Upstream::Tcp(tcp), seat.into()))
-        }
-        Security::SameNode => {
-            let workload = worker.local.hand_over(endpoint)?;
-            let (tcp, counted) = inbound::connect(&worker.local, &workload, target_port, &account).await?;
-            Ok((Upstream::Tcp(tcp), counted))
-        }
-        Security::MutualTls => {
-            let stream = worker.links.stream(source, endpoint).await?;
-            let tunnel = stream.tunnel(&worker.local, endpoint.workload.as_ref(), address).await?;
-            Ok((Upstream::Tunnel(Box::new(tunnel)), Counted::default()))
         }
     }
 }

@@ -134,6 +134,8 @@ pub async fn serve_service<IO>(
     };
     match spoken {
         Spoken::Http { first } => {
+            // Requests look for it anew, and the connection may be idle for long.
+            drop(config);
             let destination = HttpDestination::Service { service, port };
             http::server::serve(worker, source, io.into(), first, destination).await;
         }

@@ -1,94 +1,99 @@
-//! Which nodes this one hears on links of its own: what the server does not hear of may be reached from
-//! here all the same ([`tulle_model::staleness`]).
-//!
-//! What is heard on links is written down by all workers in one place, which a request's path sees by a
-//! copy of its worker's, and only where something is stale.
+//! How an endpoint, or a place outside of the mesh, is reached: decided when it is picked, and one way for requests,
+//! connections and upgrades.
 
-use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::time::Instant;
-use tulle_model::snapshot::FastMap;
-use tulle_model::staleness::REACHED_SECONDS;
+use tulle_model::snapshot::Endpoint;
 
-const REACHED: Duration = Duration::from_secs(REACHED_SECONDS);
-/// How old a worker's copy may be.
-const COPY: Duration = Duration::from_millis(250);
+use crate::budget::Account;
+use crate::connect::{Counted, connect_for};
+use crate::endpoints::Picked;
+use crate::error::UpstreamError;
+use crate::inbound;
+use crate::loads::LoadGuard;
+use crate::local::Local;
+use crate::security::Security;
+use crate::state::LocalWorkload;
+use crate::tcp::Upstream;
+use crate::worker::Worker;
 
-/// When nodes were last heard, by the address where they take links.
-#[derive(Debug, Default)]
-pub struct Reach(Mutex<FastMap<SocketAddr, Instant>>);
-
-impl Reach {
-    /// Something came from a node on a link.
-    pub fn heard(&self, node: SocketAddr, now: Instant) {
-        let mut heard = self.0.lock();
-        // What is too old to matter is dropped, so that it holds no more than there are links.
-        heard.retain(|_, at| now.duration_since(*at) < REACHED);
-        heard.insert(node, now);
-    }
-
-    /// A node does not answer any more.
-    pub fn lost(&self, node: SocketAddr) {
-        self.0.lock().remove(&node);
-    }
+/// What an attempt is made on.
+pub struct Hop {
+    pub address: SocketAddr,
+    pub reach: Reach,
+    /// Keep it for as long as the request or connection lasts.
+    pub load: Option<LoadGuard>,
 }
 
-/// One worker's sight of it.
-pub struct Sight {
-    reach: Arc<Reach>,
-    copy: RefCell<FastMap<SocketAddr, Instant>>,
-    copied: Cell<Option<Instant>>,
+/// By which way.
+pub enum Reach {
+    /// By a connection of its own, in plain: a place outside of the mesh, or an endpoint on no node of it.
+    Plain(Option<Arc<Endpoint>>),
+    /// A workload of this node, inside of the process.
+    HandedOver(Arc<Endpoint>),
+    /// By a link to the node that it is on.
+    Link(Arc<Endpoint>),
 }
 
-impl Sight {
-    pub fn new(reach: Arc<Reach>) -> Self {
-        Self { reach, copy: RefCell::default(), copied: Cell::new(None) }
+impl Hop {
+    /// To an endpoint of the mesh.
+    pub fn to(local: &Local, Picked { endpoint, target_port, load }: Picked) -> Self {
+        let address = SocketAddr::new(endpoint.address, target_port);
+        let reach = match &endpoint.node {
+            None => Reach::Plain(Some(endpoint)),
+            Some(_) if local.is_local(&endpoint) => Reach::HandedOver(endpoint),
+            Some(_) => Reach::Link(endpoint),
+        };
+        Self { address, reach, load: Some(load) }
     }
 
-    pub fn reach(&self) -> &Reach {
-        &self.reach
+    pub fn outside(address: SocketAddr) -> Self {
+        Self { address, reach: Reach::Plain(None), load: None }
     }
 
-    /// Whether something was heard of a node lately.
-    pub fn reaches(&self, node: SocketAddr, now: Instant) -> bool {
-        if self.copied.get().is_none_or(|at| now.duration_since(at) >= COPY) {
-            self.copied.set(Some(now));
-            self.copy.borrow_mut().clone_from(&self.reach.0.lock());
+    /// The endpoint, if it is one of a service.
+    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        match &self.reach {
+            Reach::Plain(endpoint) => endpoint.as_ref(),
+            Reach::HandedOver(endpoint) | Reach::Link(endpoint) => Some(endpoint),
         }
-        self.copy.borrow().get(&node).is_some_and(|at| now.duration_since(*at) < REACHED)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_is_reached_for_ten_seconds_after_its_last_word() {
-        let node: SocketAddr = "192.0.2.1:15008".parse().unwrap();
-        let sight = Sight::new(Arc::default());
-        let start = Instant::now();
-        assert!(!sight.reaches(node, start));
-        sight.reach().heard(node, start);
-        assert!(sight.reaches(node, start + COPY), "by the next copy");
-        assert!(sight.reaches(node, start + REACHED - Duration::from_millis(1)));
-        assert!(!sight.reaches(node, start + REACHED));
-        sight.reach().heard(node, start + REACHED);
-        sight.reach().lost(node);
-        assert!(!sight.reaches(node, start + REACHED + COPY));
     }
 
-    #[test]
-    fn it_holds_nothing_that_is_too_old_to_matter() {
-        let reach = Reach::default();
-        let start = Instant::now();
-        for i in 0..1000u16 {
-            reach.heard(SocketAddr::from(([192, 0, 2, 1], i)), start + Duration::from_millis(100) * i.into());
+    /// How what goes there is protected.
+    pub fn security(&self) -> Security {
+        match self.reach {
+            Reach::Plain(_) => Security::Plaintext,
+            Reach::HandedOver(_) => Security::SameNode,
+            Reach::Link(_) => Security::MutualTls,
         }
-        assert!(reach.0.lock().len() <= 101);
+    }
+
+    /// Opens a connection of bytes for `source`, which `account` pays for. Every error has left nothing behind.
+    pub async fn connect(
+        &self,
+        worker: &Rc<Worker>,
+        source: &LocalWorkload,
+        account: &Rc<Account>,
+    ) -> Result<(Upstream, Counted), UpstreamError> {
+        match &self.reach {
+            Reach::Plain(_) => {
+                let (tcp, seat) = connect_for(account, self.address).await?;
+                Ok((Upstream::Tcp(tcp), seat.into()))
+            }
+            Reach::HandedOver(endpoint) => {
+                let workload = worker.local.hand_over(endpoint)?;
+                let port = self.address.port();
+                let (tcp, counted) = inbound::connect(&worker.local, &workload, port, account).await?;
+                Ok((Upstream::Tcp(tcp), counted))
+            }
+            Reach::Link(endpoint) => {
+                let stream = worker.links.stream(source, endpoint).await?;
+                let workload = endpoint.workload.as_ref();
+                let tunnel = stream.tunnel(&worker.local, workload, self.address).await?;
+                Ok((Upstream::Tunnel(Box::new(tunnel)), Counted::default()))
+            }
+        }
     }
 }

@@ -204,7 +204,7 @@ impl From<UpstreamErrorKind> for Reason {
             UpstreamErrorKind::AnswerHeadersTooLarge => Self::AnswerHeadersTooLarge,
             UpstreamErrorKind::NotUpgraded => Self::NotUpgraded,
             UpstreamErrorKind::Caller => Self::BadRequest,
-            UpstreamErrorKind::Shed(shed) => Self::Shed(shed),
+            UpstreamErrorKind::Shed(shed) | UpstreamErrorKind::ShedThere(shed) => Self::Shed(shed),
         }
     }
 }

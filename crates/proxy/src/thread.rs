@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::drain::DrainSignal;
 use crate::listener::{self, Purpose};
 use crate::metrics::{WorkerMetrics, WorkerRegistry};
-use crate::reach::Reach;
+use crate::sight::Heard;
 use crate::worker::Worker;
 
 const COMMANDS: usize = 64;
@@ -56,7 +56,7 @@ pub(crate) fn start(
     index: usize,
     config: Arc<Config>,
     registry: Arc<WorkerRegistry>,
-    reach: Arc<Reach>,
+    heard: Arc<Heard>,
 ) -> io::Result<mpsc::Sender<Command>> {
     let (sender, commands) = mpsc::channel(COMMANDS);
     // A local runtime cannot leave the thread that made it, so the thread says how that went.
@@ -69,7 +69,7 @@ pub(crate) fn start(
         match runtime {
             Ok(runtime) => {
                 let _ = started.send(Ok(()));
-                runtime.block_on(run(index, config, registry, reach, commands));
+                runtime.block_on(run(index, config, registry, heard, commands));
             }
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -84,11 +84,11 @@ async fn run(
     index: usize,
     config: Arc<Config>,
     registry: Arc<WorkerRegistry>,
-    reach: Arc<Reach>,
+    heard: Arc<Heard>,
     mut commands: mpsc::Receiver<Command>,
 ) {
     let (signal, drain) = DrainSignal::new();
-    let worker = Worker::new(index, &config, WorkerMetrics::new(registry), drain, reach);
+    let worker = Worker::new(index, &config, WorkerMetrics::new(registry), drain, heard);
     let mut listeners: FastMap<SocketAddr, Accepting> = FastMap::default();
     let mut ticks = tokio::time::interval(FORGET);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -18,7 +18,7 @@ use crate::learned::Learned;
 use crate::link::client::LinkPool;
 use crate::local::Local;
 use crate::metrics::WorkerMetrics;
-use crate::reach::Reach;
+use crate::sight::Heard;
 use crate::silent::SilentPeers;
 use crate::turn::Rules;
 
@@ -55,9 +55,9 @@ impl Worker {
         config: &Config,
         metrics: WorkerMetrics,
         drain: Drain,
-        reach: Arc<Reach>,
+        heard: Arc<Heard>,
     ) -> Rc<Self> {
-        let local = Local::new(index, config, metrics, drain, reach);
+        let local = Local::new(index, config, metrics, drain, heard);
         let waiting = Rules::new(config.bounds.waiting, local.metrics.registry().clone());
         Rc::new(Self {
             links: LinkPool::new(local.clone(), waiting.clone()),

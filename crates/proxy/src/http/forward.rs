@@ -18,7 +18,6 @@ use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, Endpoint, HttpRouteTable, Known, PortConfig, ServiceConfig, Snapshot,
 };
 
-use crate::endpoints::Picked;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
@@ -33,8 +32,7 @@ use crate::http::spelling::{Spelling, Written};
 use crate::http2::RequestHead;
 use crate::inbound;
 use crate::local::Lookup;
-use crate::mesh_headers::{REASON, RESET, RETRY};
-use crate::opaque;
+use crate::reach::{Hop, Reach};
 use crate::reason::Reason;
 use crate::security::Security;
 use crate::state::LocalWorkload;
@@ -101,12 +99,6 @@ pub(crate) struct Routed {
     pub preserve_case: bool,
 }
 
-/// An endpoint chosen for one attempt.
-pub(crate) enum Hop {
-    Endpoint(Picked),
-    Outside(SocketAddr),
-}
-
 /// Answers a call.
 pub(crate) async fn forward(
     client: &Connection,
@@ -125,7 +117,7 @@ pub(crate) async fn forward(
             Ok(hop) => hop,
             Err(refusal) => return route.refused(refusal),
         };
-        record.is_sent(security_of(&client.worker, &hop));
+        record.is_sent(hop.security());
         let sent = {
             let sent = pin!(send(
                 &client.worker,
@@ -141,43 +133,34 @@ pub(crate) async fn forward(
         let Some(sent) = sent else {
             // What it was sent to may have begun to work on it.
             let answer = reply::reply(Reason::HalfClosed, &client.why_cut());
-            let mut outcome = route.outcome(&client.worker, hop);
+            let mut outcome = route.outcome(hop);
             outcome.reason = Some(Reason::HalfClosed);
             return (outcome, answer);
         };
-        let (failure, answer) = match sent {
-            Ok(response) => match reply::mesh_made(&response) {
-                None => {
-                    replay.commit();
-                    give_headers(std::mem::take(&mut head.headers));
-                    return (route.succeeded(&client.worker, hop), response);
-                }
-                Some(error) => (error, Some(response)),
-            },
-            Err(error) => (error, None),
+        let failure = match sent {
+            Ok(response) => {
+                replay.commit();
+                give_headers(std::mem::take(&mut head.headers));
+                return (route.succeeded(&client.worker, hop), response);
+            }
+            Err(failure) => failure,
         };
         tracing::debug!(
             source = %client.source.name,
-            endpoint = ?hop.address(),
+            endpoint = %hop.address,
             reason = failure.kind.reason(),
             "attempt failed: {failure}"
         );
-        route.note(&client.worker, &hop, &failure);
+        route.note(&hop, &failure);
         if let Some((reason, message)) = replay.fault() {
-            return (route.given_up(&client.worker, hop, reason), reply::reply(reason, message));
+            return (route.given_up(hop, reason), reply::reply(reason, message));
         }
         let repeatable = replay.possible();
         let repeat =
             route.failed(&client.worker, &client.source, record, &hop, &head.method, &failure, repeatable);
         if !repeat {
-            let mut answer = answer.unwrap_or_else(|| reply::failed(&failure));
-            answer.headers_mut().remove(RETRY);
-            if head.version != Version::HTTP_2 {
-                answer.headers_mut().remove(RESET);
-            }
-            // As it was said to the client.
-            let said = answer.headers().get(REASON).and_then(|reason| Reason::of(reason.as_bytes()));
-            return (route.given_up(&client.worker, hop, said.unwrap_or(failure.kind.into())), answer);
+            let answer = reply::failed_for(&failure, head.version);
+            return (route.given_up(hop, failure.kind.into()), answer);
         }
         if failure.is_nobodys() {
             Box::pin(tokio::time::sleep(route.attempts.pause())).await;
@@ -249,13 +232,13 @@ impl Route {
     pub fn next(&mut self, worker: &Worker) -> Result<Hop, Refusal> {
         self.attempts.begin();
         let picked = match &mut self.kind {
-            Kind::Outside { addresses } => addresses.next().map(Hop::Outside),
+            Kind::Outside { addresses } => addresses.next().map(Hop::outside),
             // What was tried once more, where nothing else is left.
             Kind::Service { backend, port } => worker
                 .local
                 .pick(backend, *port, &self.tried)
                 .or_else(|| worker.local.pick(backend, *port, &[]))
-                .map(Hop::Endpoint),
+                .map(|picked| Hop::to(&worker.local, picked)),
         };
         picked.ok_or_else(|| match &self.kind {
             Kind::Outside { .. } => {
@@ -285,14 +268,14 @@ impl Route {
         if error.is_nobodys() {
             return error.safe_to_retry && body_at_hand && self.attempts.take_back();
         }
-        if let Hop::Endpoint(picked) = hop {
+        if let Some(endpoint) = hop.endpoint() {
             if matches!(error.kind, Failure::Connect | Failure::Tls | Failure::Refused | Failure::Draining) {
-                worker.local.health.failed(&picked.endpoint, Instant::now());
+                worker.local.health.failed(endpoint, Instant::now());
                 self.futile = true;
             } else {
                 self.futile = false;
             }
-            self.tried.push(picked.endpoint.clone());
+            self.tried.push(endpoint.clone());
         }
         if !self.attempts.may_repeat(method, error) || !body_at_hand || !self.has_more(worker) {
             return false;
@@ -305,7 +288,7 @@ impl Route {
             tracing::debug!(service = %backend, "no retry: the budget is used up");
             return false;
         }
-        let mut failed = self.outcome_of(worker, hop);
+        let mut failed = self.outcome_of(hop);
         if error.safe_to_retry {
             failed.security = Security::Unsent;
         }
@@ -314,9 +297,9 @@ impl Route {
     }
 
     /// Notes whether something of a failed attempt may have reached its endpoint.
-    pub fn note(&mut self, worker: &Worker, hop: &Hop, error: &UpstreamError) {
+    pub fn note(&mut self, hop: &Hop, error: &UpstreamError) {
         if !error.safe_to_retry {
-            self.sent = security_of(worker, hop);
+            self.sent = hop.security();
         }
     }
 
@@ -328,8 +311,8 @@ impl Route {
     }
 
     /// No attempt got an answer, the last one for `reason`.
-    pub fn given_up(&self, worker: &Worker, hop: Hop, reason: Reason) -> Outcome {
-        let mut outcome = self.outcome(worker, hop);
+    pub fn given_up(&self, hop: Hop, reason: Reason) -> Outcome {
+        let mut outcome = self.outcome(hop);
         (outcome.security, outcome.reason) = (self.sent, Some(reason));
         outcome
     }
@@ -354,45 +337,26 @@ impl Route {
     }
 
     pub fn succeeded(&self, worker: &Worker, hop: Hop) -> Outcome {
-        if let Hop::Endpoint(picked) = &hop {
-            worker.local.health.worked(&picked.endpoint);
+        if let Some(endpoint) = hop.endpoint() {
+            worker.local.health.worked(endpoint);
         }
-        self.outcome(worker, hop)
+        self.outcome(hop)
     }
 
-    pub fn outcome(&self, worker: &Worker, hop: Hop) -> Outcome {
-        let mut outcome = self.outcome_of(worker, &hop);
-        if let Hop::Endpoint(picked) = hop {
-            outcome.load = Some(picked.load);
-        }
+    pub fn outcome(&self, hop: Hop) -> Outcome {
+        let mut outcome = self.outcome_of(&hop);
+        outcome.load = hop.load;
         outcome
     }
 
-    fn outcome_of(&self, worker: &Worker, hop: &Hop) -> Outcome {
+    fn outcome_of(&self, hop: &Hop) -> Outcome {
         Outcome {
             destination: self.destination(),
-            security: security_of(worker, hop),
+            security: hop.security(),
             reason: None,
-            endpoint: Some(hop.address()),
+            endpoint: Some(hop.address),
             attempts: self.attempts.made(),
             load: None,
-        }
-    }
-}
-
-/// How what goes there is protected.
-fn security_of(worker: &Worker, hop: &Hop) -> Security {
-    match hop {
-        Hop::Endpoint(picked) => opaque::security_of(worker, &picked.endpoint),
-        Hop::Outside(_) => Security::Plaintext,
-    }
-}
-
-impl Hop {
-    pub fn address(&self) -> SocketAddr {
-        match self {
-            Self::Endpoint(picked) => SocketAddr::new(picked.endpoint.address, picked.target_port),
-            Self::Outside(address) => *address,
         }
     }
 }
@@ -510,7 +474,7 @@ fn app_version(client: Version, port: &PortConfig) -> AppVersion {
     }
 }
 
-/// Makes one attempt. `Ok`: an answer, of the application or of the mesh at its side.
+/// Makes one attempt. `Ok`: an answer of the application.
 async fn send(
     worker: &Rc<Worker>,
     source: &Arc<LocalWorkload>,
@@ -520,25 +484,23 @@ async fn send(
     head: &Parts,
     body: Body,
 ) -> Result<Response<Body>, UpstreamError> {
-    let picked = match hop {
-        Hop::Endpoint(picked) => picked,
-        Hop::Outside(address) => return send_plain(worker, caller, *address, version, head, body).await,
+    let endpoint = match &hop.reach {
+        Reach::Plain(_) => return send_plain(worker, caller, hop.address, version, head, body).await,
+        Reach::HandedOver(endpoint) => {
+            let workload = worker.local.hand_over(endpoint)?;
+            let port = hop.address.port();
+            return inbound::pass_request(worker, &workload, port, version, head, body, caller).await;
+        }
+        Reach::Link(endpoint) => endpoint,
     };
-    let endpoint = &picked.endpoint;
-    if endpoint.node.is_none() {
-        return send_plain(worker, caller, hop.address(), version, head, body).await;
-    }
-    if worker.local.is_local(endpoint) {
-        let workload = worker.local.hand_over(endpoint)?;
-        let port = picked.target_port;
-        return Ok(inbound::pass_request(worker, &workload, port, version, head, body, caller).await);
-    }
-    let more = worker.link_headers.of(&picked.endpoint, picked.target_port, version);
+    let more = worker.link_headers.of(endpoint, hop.address.port(), version);
     let spelling = head.extensions.get::<Spelling>();
     let with_spelling = spelling.map(|spelling| [&more[..], &[spelling.field()]].concat());
     let request = RequestHead::new(head, with_spelling.as_deref().unwrap_or(&more));
-    let sent = worker.links.request(source, &picked.endpoint, &request, body, &caller.asker);
-    let mut response = sent.await?;
+    let mut response = worker.links.request(source, endpoint, &request, body, &caller.asker).await?;
+    if let Some(error) = reply::told(&mut response) {
+        return Err(error);
+    }
     if spelling.is_some() {
         if let Some(spelling) = Spelling::take(response.headers_mut()) {
             response.extensions_mut().insert(spelling);

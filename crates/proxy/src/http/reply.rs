@@ -2,7 +2,7 @@
 //! application's.
 
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Version};
 
 use crate::budget::Shed;
 use crate::error::{UpstreamError, UpstreamErrorKind};
@@ -13,9 +13,12 @@ use crate::http2::{self, Unfit};
 use crate::mesh_headers::{REASON, RESET, RETRY};
 use crate::reason::Reason;
 
+/// What the mesh's own words to people begin with.
+const PREFIX: &str = "tulle: ";
+
 /// An answer with that reason. The message is for people: what failed, and at which object.
 pub fn reply(reason: Reason, message: &str) -> Response<Body> {
-    let mut response = Response::new(Body::from(format!("tulle: {message}\n")));
+    let mut response = Response::new(Body::from(format!("{PREFIX}{message}\n")));
     *response.status_mut() = reason.status();
     let headers = response.headers_mut();
     headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
@@ -37,21 +40,33 @@ pub fn failed(error: &UpstreamError) -> Response<Body> {
     response
 }
 
+/// The answer to the client whose request an upstream failed. `version`: its own, which may have no codes.
+pub fn failed_for(error: &UpstreamError, version: Version) -> Response<Body> {
+    let mut response = reply(error.kind.into(), &error.message);
+    if let UpstreamErrorKind::Reset(code) = error.kind
+        && version == Version::HTTP_2
+    {
+        response.headers_mut().insert(RESET, code.into());
+    }
+    response
+}
+
 /// The code that the application reset a request with, instead of an answer.
 pub fn reset_code(answer: &HeaderMap) -> Option<http2::Reason> {
     let code = answer.get(RESET)?.to_str().ok()?;
     code.parse().ok().map(http2::Reason)
 }
 
-/// The failure that an answer stands for, if the mesh made it: the headers that say so are taken off
+/// The failure that an answer over a link stands for, if the other node made it: the headers that say so are taken off
 /// what applications answer.
-pub fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
+pub fn told(response: &mut Response<Body>) -> Option<UpstreamError> {
     use UpstreamErrorKind as Failure;
     if response.status().is_success() {
         return None;
     }
     let reason = response.headers().get(REASON)?;
     let retry = response.headers().get(RETRY).map(HeaderValue::as_bytes);
+    let shed = std::str::from_utf8(reason.as_bytes()).ok().and_then(Shed::of);
     let kind = match reason.as_bytes() {
         b"connect-failed" => Failure::Connect,
         b"draining" => Failure::Draining,
@@ -64,14 +79,14 @@ pub fn mesh_made(response: &Response<Body>) -> Option<UpstreamError> {
         b"headers-too-large" => Failure::HeadersTooLarge,
         b"answer-headers-too-large" => Failure::AnswerHeadersTooLarge,
         b"bad-request" => Failure::Caller,
-        // What is over there for this caller says nothing about the endpoint.
-        reason if std::str::from_utf8(reason).is_ok_and(|reason| Shed::of(reason).is_some()) => {
-            Failure::ConnectionLost
-        }
-        _ => Failure::Refused,
+        _ => shed.map_or(Failure::Refused, Failure::ShedThere),
     };
     let safe_to_retry = matches!(retry, Some(b"safe" | b"free"));
-    let message = format!("the endpoint's node answered {}", response.status());
+    // What it says to people nearly always comes with the head.
+    let said = response.body_mut().take_whole().and_then(|said| String::from_utf8(said.to_vec()).ok());
+    let said = said.as_deref().and_then(|said| Some(said.strip_prefix(PREFIX)?.trim_end().to_owned()));
+    let message = said
+        .unwrap_or_else(|| format!("the endpoint's node answered {} ({})", response.status(), kind.reason()));
     Some(UpstreamError { kind, safe_to_retry, message })
 }
 

@@ -10,6 +10,7 @@ use tulle_model::retry_budget::RetryBudget;
 use tulle_model::snapshot::FastMap;
 
 use crate::app_pool::is_idempotent;
+use crate::budget::Shed;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http2::Reason;
 
@@ -101,13 +102,13 @@ impl Attempts {
         if matches!(error.kind, UpstreamErrorKind::Draining | UpstreamErrorKind::LinkPending) {
             self.uncounted += 1;
         }
-        // Its share is the caller's, wherever it goes.
-        if let UpstreamErrorKind::Shed(_) = error.kind {
+        // The caller's share is the same, wherever it goes. Another application may have room.
+        if let UpstreamErrorKind::Shed(Shed::Memory | Shed::Descriptors) = error.kind {
             return false;
         }
         let left = self.made - self.uncounted.min(self.made) < ATTEMPTS && self.made < ATTEMPTS_IN_ALL;
         let lost = match error.kind {
-            UpstreamErrorKind::ConnectionLost => true,
+            UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::ShedThere(_) => true,
             // What another attempt does not change, or makes worse (RFC 9113, section 7).
             UpstreamErrorKind::Reset(code) => !matches!(
                 Reason(code),

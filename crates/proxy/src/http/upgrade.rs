@@ -23,11 +23,11 @@ use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Carried;
 
 use crate::budget::Account;
-use crate::connect::{Counted, connect_for};
+use crate::connect::Counted;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::body::Body;
-use crate::http::forward::{Call, Hop, Refusal, Route, Target, config_of, port_of};
+use crate::http::forward::{Call, Refusal, Route, Target, config_of, port_of};
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, exchange};
 use crate::http::record::{Destination, Outcome, Record};
@@ -35,7 +35,6 @@ use crate::http::reply;
 use crate::http::server::{self, Enter, unless_cut};
 use crate::http::websocket::{self, Answered};
 use crate::http2::{Protocol, Tunnel};
-use crate::inbound;
 use crate::metrics::EdgeMetrics;
 use crate::opaque::{self, EGRESS_CONNECT, Opened};
 use crate::reason::Reason;
@@ -96,7 +95,7 @@ pub(super) async fn forward(
 ) -> (Outcome, Response<Body>) {
     let (worker, source) = (&client.worker, &client.source);
     let Call { head, body, target, caller, written } = call;
-    let account = &caller.account;
+    let (account, version) = (&caller.account, head.version);
     if let Err(problem) = rewrite(head, &wish.form) {
         return Refusal::new(Reason::Unsupported, problem, target.destination()).into_answer();
     }
@@ -115,12 +114,12 @@ pub(super) async fn forward(
             Ok(hop) => hop,
             Err(refusal) => return route.refused(refusal),
         };
-        match open(worker, source, account, &hop).await {
+        match hop.connect(worker, source, account).await {
             Ok(opened) => break (hop, opened),
             Err(error) => {
-                route.note(worker, &hop, &error);
+                route.note(&hop, &error);
                 if !route.failed(worker, source, record, &hop, &head.method, &error, true) {
-                    return (route.given_up(worker, hop, error.kind.into()), failed(&error));
+                    return (route.given_up(hop, error.kind.into()), reply::failed_for(&error, version));
                 }
             }
         }
@@ -134,21 +133,21 @@ pub(super) async fn forward(
                 let response = answer_http2(worker, answered, wish, account, edge);
                 let response = response.unwrap_or_else(|error| {
                     outcome.reason = Some(error.kind.into());
-                    failed(&error)
+                    reply::failed_for(&error, version)
                 });
                 return (outcome, response);
             }
             // Perhaps it takes them in HTTP/1.1.
-            Ok(None) => match open(worker, source, account, &hop).await {
+            Ok(None) => match hop.connect(worker, source, account).await {
                 Ok(opened) => opened,
                 Err(error) => {
-                    route.note(worker, &hop, &error);
-                    return (route.given_up(worker, hop, error.kind.into()), failed(&error));
+                    route.note(&hop, &error);
+                    return (route.given_up(hop, error.kind.into()), reply::failed_for(&error, version));
                 }
             },
             Err(error) => {
-                route.note(worker, &hop, &error);
-                return (route.given_up(worker, hop, error.kind.into()), failed(&error));
+                route.note(&hop, &error);
+                return (route.given_up(hop, error.kind.into()), reply::failed_for(&error, version));
             }
         }
     } else {
@@ -179,16 +178,10 @@ pub(super) async fn forward(
         }
         Some(Err(error)) => {
             outcome.reason = Some(error.kind.into());
-            failed(&error)
+            reply::failed_for(&error, version)
         }
     };
     (outcome, response)
-}
-
-fn failed(error: &UpstreamError) -> Response<Body> {
-    let mut response = reply::failed(error);
-    response.headers_mut().remove(crate::mesh_headers::RETRY);
-    response
 }
 
 /// Makes the request what the application is to get, except for the headers of the connection.
@@ -213,51 +206,16 @@ fn key() -> HeaderValue {
     HeaderValue::try_from(base64(&key)).unwrap_or(HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="))
 }
 
-/// A connection to an application.
-pub(super) struct Connected {
-    pub upstream: Upstream,
-    pub counted: Counted,
-}
-
-async fn open(
-    worker: &Rc<Worker>,
-    source: &Arc<LocalWorkload>,
-    account: &Rc<Account>,
-    hop: &Hop,
-) -> Result<Connected, UpstreamError> {
-    let plain = |(tcp, seat): (_, crate::budget::Seat)| Connected {
-        upstream: Upstream::Tcp(tcp),
-        counted: seat.into(),
-    };
-    let picked = match hop {
-        Hop::Endpoint(picked) => picked,
-        Hop::Outside(address) => return connect_for(account, *address).await.map(plain),
-    };
-    let endpoint = &picked.endpoint;
-    if endpoint.node.is_none() {
-        return connect_for(account, hop.address()).await.map(plain);
-    }
-    if worker.local.is_local(endpoint) {
-        let workload = worker.local.hand_over(endpoint)?;
-        let (tcp, counted) = inbound::connect(&worker.local, &workload, picked.target_port, account).await?;
-        return Ok(Connected { upstream: Upstream::Tcp(tcp), counted });
-    }
-    let stream = worker.links.stream(source, endpoint).await?;
-    let tunnel = stream.tunnel(&worker.local, endpoint.workload.as_ref(), hop.address()).await?;
-    Ok(Connected { upstream: Upstream::Tunnel(Box::new(tunnel)), counted: Counted::default() })
-}
-
 /// Sends the request on the connection; if it is accepted, lets the bytes pass.
 async fn speak(
     worker: &Rc<Worker>,
-    opened: Connected,
+    (upstream, counted): (Upstream, Counted),
     head: &Parts,
     body: Body,
     wish: Wish,
     caller: &Caller,
     edge: Arc<EdgeMetrics>,
 ) -> Result<Response<Body>, UpstreamError> {
-    let Connected { upstream, counted } = opened;
     let websocket = HeaderValue::from_static("websocket");
     let upgrade = match &wish.form {
         Form::Upgrade(protocol) => Some(protocol),

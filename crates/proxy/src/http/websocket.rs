@@ -10,12 +10,13 @@ use http::request::Parts;
 use http::{Method, response};
 use tokio::time::timeout;
 
-use super::upgrade::Connected;
+use crate::connect::Counted;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{Connection, Error, Handle, Limits, Plain, Receiver, RequestHead, Sender, WhenReset};
 use crate::progress::Side;
+use crate::tcp::Upstream;
 use crate::worker::Worker;
 
 /// What an application may send on such a connection.
@@ -56,11 +57,10 @@ impl Drop for Only {
 /// or not say that it takes them (section 3).
 pub(super) async fn ask(
     worker: &Rc<Worker>,
-    opened: Connected,
+    (upstream, counted): (Upstream, Counted),
     head: &Parts,
     caller: &Caller,
 ) -> Result<Option<Answered>, UpstreamError> {
-    let Connected { upstream, counted } = opened;
     let connection = Connection::client(Plain(upstream), LIMITS, LINGER);
     let mut connection = connection.charged(caller.account.clone());
     let only = Only(connection.handle());

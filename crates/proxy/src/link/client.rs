@@ -525,13 +525,13 @@ async fn drive(
     counts.client_links.add(1);
     let faults = Faults::of(connection.handle(), &counts.client_link_faults);
     let (handle, received) = (connection.handle(), connection.received());
-    let reach = pool.local.sight.reach();
-    reach.heard(key.address, Instant::now());
-    let mut heard = received.get();
+    let heard = pool.local.sight.heard();
+    heard.note(key.address, Instant::now());
+    let mut seen = received.get();
     let each = || {
         faults.look();
-        if std::mem::replace(&mut heard, received.get()) != received.get() {
-            reach.heard(key.address, Instant::now());
+        if std::mem::replace(&mut seen, received.get()) != received.get() {
+            heard.note(key.address, Instant::now());
         }
         if let Some(link) = link.upgrade()
             && !link.retired.get()
@@ -561,8 +561,8 @@ async fn drive(
     };
     drop(ending);
     match dead {
-        true => reach.lost(key.address),
-        false if heard != received.get() => reach.heard(key.address, Instant::now()),
+        true => heard.lost(key.address),
+        false if seen != received.get() => heard.note(key.address, Instant::now()),
         false => {}
     }
     if let Some(link) = link.upgrade() {

@@ -16,7 +16,7 @@ use tulle_model::snapshot::{
 };
 
 use super::apps::{self, app, exchange, full, get, http1, read, read_head};
-use super::mesh::{Authority, Node, WAYS, eventually, path, plain, service_name};
+use super::mesh::{Authority, Node, WAYS, Way, eventually, path, plain, service_name};
 
 async fn status(address: SocketAddr, path: &str) -> (u16, String) {
     let answer = get(address, path).await;
@@ -466,5 +466,70 @@ async fn a_request_that_is_given_up_ends_with_a_reset() {
             saw(end).await;
             assert_eq!(*seen.lock().unwrap(), ["request", end], "{way:?} {said}");
         }
+    }
+}
+
+/// Connections of bytes are tried again out of the same budget as requests: a fifth of what is asked for, and a hundred in
+/// ten seconds.
+#[tokio::test]
+async fn retries_of_connections_are_bounded_as_those_of_requests_are() {
+    const ASKED: u64 = 500;
+    for protocol in [AppProtocol::Tcp, AppProtocol::Http1] {
+        let held: Vec<_> = (0..3).map(|_| apps::nowhere()).collect();
+        let mut node = Node::start("near", &Authority::new()).await;
+        node.add_service("c", protocol, held.iter().map(|(_, address)| plain(*address)).collect());
+        let address = node.listen("c").await;
+        let began = tokio::time::Instant::now();
+        for _ in 0..ASKED {
+            // A connection of bytes is reset, as early as it likes.
+            let Ok(mut stream) = TcpStream::connect(address).await else { continue };
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n").await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+        let edge = node.edge_with("c", ASKED).await;
+        assert_eq!((edge.requests, edge.failures), (ASKED, ASKED), "{protocol:?}");
+        let retries = node.metric("tulle_retries_total", &[]);
+        // More where it took longer than the ten seconds.
+        let floor = 100 + 10 * began.elapsed().as_secs();
+        assert!((100..=ASKED / 5 + floor).contains(&retries), "{protocol:?}: {retries}");
+    }
+}
+
+/// What failed at the application is said alike on its own node and over a link.
+#[tokio::test]
+async fn a_failure_is_named_alike_on_every_way() {
+    for (what, reason) in
+        [("refuses", "connect-failed"), ("ends", "connection-lost"), ("babbles", "bad-answer")]
+    {
+        let (held, nowhere) = apps::nowhere();
+        let app = match what {
+            "refuses" => nowhere,
+            "ends" => apps::script(|mut stream| async move { drop(read_head(&mut stream).await) }).await,
+            _ => {
+                apps::script(|mut stream| async move {
+                    read_head(&mut stream).await;
+                    let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n";
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                })
+                .await
+            }
+        };
+        let mut said = Vec::new();
+        for way in [Way::SameNode, Way::Link] {
+            let path = path(way, AppProtocol::Http1, app).await;
+            let answer = exchange(
+                path.address,
+                "POST / HTTP/1.1\r\nhost: c\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+            )
+            .await;
+            assert!(answer.contains(&format!("\r\ntulle-reason: {reason}\r\n")), "{way:?} {what}: {answer}");
+            said.push(
+                answer.lines().filter(|line| !line.starts_with("date: ")).collect::<Vec<_>>().join("\n"),
+            );
+            let label = format!("reason=\"{reason}\"");
+            assert_eq!(path.near.metric("tulle_requests_refused_total", &[&label]), 1, "{way:?} {what}");
+        }
+        assert_eq!(said[0], said[1], "{what}");
+        drop(held);
     }
 }
