@@ -4,6 +4,7 @@
 //! Every worker is a thread with a current-thread runtime, listeners (`SO_REUSEPORT`), connection
 //! pools and counters of its own: a request never leaves the worker that accepted it.
 
+mod access_log;
 pub mod app_pool;
 pub mod budget;
 pub mod certificate;
@@ -59,7 +60,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 use tulle_model::name::{ServiceName, WorkloadName};
 
 use crate::budget::Budget;
@@ -76,31 +78,43 @@ pub use crate::progress::Deadlines;
 pub use crate::security::Security;
 pub use crate::turn::Waiting;
 
+/// How long the last lines of the access log may take to be written.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 /// A running proxy. Every call may come from any thread. Dropping it ends all connections at once.
 pub struct Proxy {
     workers: Vec<mpsc::Sender<Command>>,
     registries: Vec<Arc<WorkerRegistry>>,
+    /// Those that write the access log, one for each worker.
+    logs: Mutex<Vec<JoinHandle<()>>>,
     /// What is counted for no worker; its registry is the last one.
     passed_by: Mutex<WorkerMetrics>,
     budget: Arc<Budget>,
 }
 
 impl Proxy {
-    /// Starts the workers, at least one.
+    /// Starts the workers, at least one. To be called within a runtime of Tokio, which writes the access log.
     pub fn start(config: Config) -> io::Result<Proxy> {
         let count = config.workers.max(1);
         let budget = config.budget.clone();
         let config = Arc::new(config);
         let heard = Arc::new(Heard::default());
         let mut registries: Vec<Arc<WorkerRegistry>> = (0..count).map(|_| Arc::default()).collect();
+        let mut logs = Vec::with_capacity(count);
         let workers = registries
             .iter()
             .enumerate()
-            .map(|(index, registry)| thread::start(index, config.clone(), registry.clone(), heard.clone()))
+            .map(|(index, registry)| {
+                let (lines, waiting) = access_log::channel();
+                logs.push(waiting);
+                thread::start(index, config.clone(), registry.clone(), heard.clone(), lines)
+            })
             .collect::<io::Result<_>>()?;
+        let logs = logs.into_iter().map(|waiting| tokio::spawn(access_log::write(waiting))).collect();
         let passed_by: Arc<WorkerRegistry> = Arc::default();
         registries.push(passed_by.clone());
-        Ok(Proxy { workers, registries, passed_by: Mutex::new(WorkerMetrics::new(passed_by)), budget })
+        let passed_by = Mutex::new(WorkerMetrics::new(passed_by));
+        Ok(Proxy { workers, registries, logs: Mutex::new(logs), passed_by, budget })
     }
 
     /// Accepts `workload`'s outbound connections at `address` (port 0: any), on every worker, until
@@ -185,6 +199,9 @@ impl Proxy {
     /// more then.
     pub async fn drain(&self, deadline: Duration) {
         self.tell(|done| Command::Drain { deadline, done }).await;
+        // What the workers said last is written.
+        let logs = std::mem::take(&mut *self.logs.lock());
+        let _ = timeout(LAST_LINES, futures_util::future::join_all(logs)).await;
     }
 
     /// Tells all workers, and waits until all have done it.

@@ -5,11 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{Known, ServiceConfig};
 
+use crate::access_log::Entry;
 use crate::budget::{Account, Accounts, Payer};
 use crate::clock::MeshClock;
 use crate::config::{Bounds, Config};
@@ -52,6 +54,7 @@ pub struct Local {
     pub drain: Drain,
     /// Every connection taken is spawned on it; a drain waits for it to be empty.
     pub connections: TaskTracker,
+    access_log: mpsc::Sender<Entry>,
     pub(crate) demand: Demand,
     /// The time that certificates are held against.
     pub(crate) clock: Arc<MeshClock>,
@@ -82,6 +85,7 @@ impl Local {
         metrics: WorkerMetrics,
         drain: Drain,
         heard: Arc<Heard>,
+        access_log: mpsc::Sender<Entry>,
     ) -> Rc<Self> {
         let sweep = Sweep::new(config.bounds.deadlines, metrics.registry().clone());
         Rc::new(Self {
@@ -95,6 +99,7 @@ impl Local {
             sight: Sight::new(heard),
             drain,
             connections: TaskTracker::new(),
+            access_log,
             demand: config.demand.clone(),
             clock: config.clock.clone(),
             expired: config.expired.clone(),
@@ -114,6 +119,13 @@ impl Local {
     /// A workload of this node as it is now.
     pub fn workload(&self, name: &WorkloadName) -> Option<Arc<LocalWorkload>> {
         self.state.load().workloads.get(name).cloned()
+    }
+
+    /// Has a line of the access log written.
+    pub(crate) fn log(&self, entry: Entry) {
+        if self.access_log.try_send(entry).is_err() {
+            self.metrics.counts().access_log_dropped.add(1);
+        }
     }
 
     /// A random number, not for secrets (xorshift64*).
@@ -209,5 +221,44 @@ impl Local {
     /// Counts one request or connection to a workload's process until it is dropped.
     pub fn in_flight(&self, workload: &WorkloadName) -> InFlight {
         self.metrics.in_flight(workload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::access_log::{Asked, Entry, Outline, WAITING};
+    use crate::metrics::Destination;
+    use crate::reason::Verdict;
+    use crate::security::Security;
+    use crate::state::NodeState;
+    use crate::worker::Worker;
+
+    /// Nobody reads them here.
+    #[tokio::test(flavor = "local")]
+    async fn lines_that_have_no_room_are_counted_and_waited_for_by_nobody() {
+        let (lines, mut waiting) = crate::access_log::channel();
+        let worker = Worker::logging("n1", NodeState::default(), lines);
+        let line = || Entry {
+            source: tulle_model::name::WorkloadName::new("default", "a"),
+            destination: Destination::Unknown,
+            generation: 1,
+            rule: None,
+            asked: Asked::Part(Outline::default()),
+            security: Security::Unsent,
+            attempts: 0,
+            endpoint: None,
+            status: None,
+            reason: None,
+            result: Verdict::Refused,
+            latency: None,
+            answer: None,
+        };
+        for _ in 0..WAITING + 3 {
+            worker.local.log(line());
+        }
+        assert_eq!(worker.local.metrics.counts().access_log_dropped.get(), 3);
+        assert!(waiting.recv().await.is_some());
+        worker.local.log(line());
+        assert_eq!(worker.local.metrics.counts().access_log_dropped.get(), 3);
     }
 }

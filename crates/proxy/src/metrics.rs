@@ -1,6 +1,7 @@
 //! What is counted. Every worker counts in atomics that only it writes (a load and a store, no locked
 //! instruction); a reader adds the workers up. All metric names stand in [`exposition`].
 
+mod destination;
 mod edges;
 pub(crate) mod exposition;
 mod series;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{FastMap, Known};
 
+pub use self::destination::Destination;
 pub use self::edges::{AsEdge, EXTERNAL, Edge, EdgeCounts, EdgeKey, EdgeMetrics, OTHER, Protocol, UNKNOWN};
 pub(crate) use self::edges::{EdgeTotals, edge_counts, totals};
 use self::series::Series;
@@ -174,6 +176,8 @@ pub struct WorkerCounts {
     pub client_streams: Count,
     pub server_streams: Count,
     pub rejections: [Count; REJECTIONS.len()],
+    /// Lines of the access log that were not written, as too many waited.
+    pub access_log_dropped: Count,
     pub downstream_connections: Count,
     /// Requests and tunnels that wait for a stream of HTTP/2; and what became of those who did.
     pub streams_waiting: Count,

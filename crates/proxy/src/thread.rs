@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tulle_model::snapshot::FastMap;
 
+use crate::access_log::Entry;
 use crate::config::Config;
 use crate::drain::DrainSignal;
 use crate::listener::{self, Purpose};
@@ -57,6 +58,7 @@ pub(crate) fn start(
     config: Arc<Config>,
     registry: Arc<WorkerRegistry>,
     heard: Arc<Heard>,
+    access_log: mpsc::Sender<Entry>,
 ) -> io::Result<mpsc::Sender<Command>> {
     let (sender, commands) = mpsc::channel(COMMANDS);
     // A local runtime cannot leave the thread that made it, so the thread says how that went.
@@ -69,7 +71,7 @@ pub(crate) fn start(
         match runtime {
             Ok(runtime) => {
                 let _ = started.send(Ok(()));
-                runtime.block_on(run(index, config, registry, heard, commands));
+                runtime.block_on(run(index, config, registry, heard, access_log, commands));
             }
             Err(error) => {
                 let _ = started.send(Err(error));
@@ -85,10 +87,11 @@ async fn run(
     config: Arc<Config>,
     registry: Arc<WorkerRegistry>,
     heard: Arc<Heard>,
+    access_log: mpsc::Sender<Entry>,
     mut commands: mpsc::Receiver<Command>,
 ) {
     let (signal, drain) = DrainSignal::new();
-    let worker = Worker::new(index, &config, WorkerMetrics::new(registry), drain, heard);
+    let worker = Worker::new(index, &config, WorkerMetrics::new(registry), drain, heard, access_log);
     let mut listeners: FastMap<SocketAddr, Accepting> = FastMap::default();
     let mut ticks = tokio::time::interval(FORGET);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

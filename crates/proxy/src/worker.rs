@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
+use crate::access_log::Entry;
 use crate::app_pool::AppPool;
 use crate::budget::{Resource, cost};
 use crate::config::Config;
@@ -56,8 +57,9 @@ impl Worker {
         metrics: WorkerMetrics,
         drain: Drain,
         heard: Arc<Heard>,
+        access_log: mpsc::Sender<Entry>,
     ) -> Rc<Self> {
-        let local = Local::new(index, config, metrics, drain, heard);
+        let local = Local::new(index, config, metrics, drain, heard, access_log);
         let waiting = Rules::new(config.bounds.waiting, local.metrics.registry().clone());
         Rc::new(Self {
             links: LinkPool::new(local.clone(), waiting.clone()),
@@ -77,6 +79,16 @@ impl Worker {
     /// One that serves nothing yet, for tests of what it decides.
     #[cfg(test)]
     pub(crate) fn idle(node: &str, state: crate::state::NodeState) -> Rc<Self> {
+        Self::logging(node, state, crate::access_log::channel().0)
+    }
+
+    /// The same; its access log goes there.
+    #[cfg(test)]
+    pub(crate) fn logging(
+        node: &str,
+        state: crate::state::NodeState,
+        access_log: mpsc::Sender<Entry>,
+    ) -> Rc<Self> {
         let config = Config {
             node: node.into(),
             workers: 1,
@@ -88,7 +100,7 @@ impl Worker {
             expired: tokio::sync::mpsc::channel(1).0,
         };
         let drain = crate::drain::DrainSignal::new().1;
-        Self::new(0, &config, WorkerMetrics::new(Arc::default()), drain, Arc::default())
+        Self::new(0, &config, WorkerMetrics::new(Arc::default()), drain, Arc::default(), access_log)
     }
 
     /// Whether a connection to `address` would come back to this proxy.

@@ -18,8 +18,8 @@ use tulle_model::host::{endpoint_host, is_mesh_only, mesh_host};
 use tulle_model::snapshot::{EgressPolicy, Shape};
 
 use crate::http::forward::{Refusal, Target};
-use crate::http::record::Destination;
 use crate::local::Lookup;
+use crate::metrics::Destination;
 use crate::reason::Reason;
 use crate::state::LocalWorkload;
 use crate::worker::Worker;

@@ -15,7 +15,8 @@ use tulle_model::name::ServiceName;
 use tulle_model::path::{has_dot_segments, normal_form};
 use tulle_model::routing::{self, RequestParts};
 use tulle_model::snapshot::{
-    AppProtocol, Backend, BackendTarget, Endpoint, HttpRouteTable, Known, PortConfig, ServiceConfig, Snapshot,
+    AppProtocol, BackendTarget, Endpoint, HttpRouteTable, HttpRule, Known, PortConfig, ServiceConfig,
+    Snapshot,
 };
 
 use crate::error::{UpstreamError, UpstreamErrorKind};
@@ -23,7 +24,7 @@ use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
-use crate::http::record::{Destination, Outcome, Record};
+use crate::http::record::{Outcome, Record};
 use crate::http::replay::Replay;
 use crate::http::reply;
 use crate::http::retry::Attempts;
@@ -32,6 +33,7 @@ use crate::http::spelling::{Spelling, Written};
 use crate::http2::RequestHead;
 use crate::inbound;
 use crate::local::Lookup;
+use crate::metrics::Destination;
 use crate::reach::{Hop, Reach};
 use crate::reason::Reason;
 use crate::security::Security;
@@ -201,7 +203,7 @@ impl Route {
                 (Kind::Outside { addresses: addresses.into_iter() }, version, false)
             }
             Target::Service { service, port } => {
-                let routed = route(worker, head, service, port).await?;
+                let routed = route(worker, record, head, service, port).await?;
                 worker.budgets.record_request(&routed.backend, record.started());
                 record.goes_to(Destination::Service(routed.backend.clone()));
                 let kind = Kind::Service { backend: routed.backend, port: routed.port };
@@ -364,6 +366,7 @@ impl Route {
 /// Finds the rule that decides over the request, and the backend that gets it.
 async fn route(
     worker: &Rc<Worker>,
+    record: &Record,
     head: &Parts,
     service: ServiceName,
     port: u16,
@@ -371,12 +374,12 @@ async fn route(
     {
         let state = worker.local.state.load();
         if let Some(Known::Present(config)) = state.snapshot.services.get(&service) {
-            return route_in(worker, &state.snapshot, config, head, service, port);
+            return route_in(worker, record, &state.snapshot, config, head, service, port);
         }
     }
     // Boxed, as all that is rare: every connection has room for what is not.
     let config = Box::pin(config_of(worker, &service)).await?;
-    route_in(worker, &worker.local.state.load().snapshot, &config, head, service, port)
+    route_in(worker, record, &worker.local.state.load().snapshot, &config, head, service, port)
 }
 
 /// What is known of a service.
@@ -404,6 +407,7 @@ pub(crate) fn port_of(config: &ServiceConfig, port: u16) -> Result<&PortConfig, 
 
 fn route_in(
     worker: &Worker,
+    record: &Record,
     snapshot: &Snapshot,
     config: &ServiceConfig,
     head: &Parts,
@@ -424,20 +428,22 @@ fn route_in(
         );
         return refuse(Reason::BadRequest, message);
     }
-    let Some(backends) = matching(table, head) else {
+    let Some(rule) = matching(table, head) else {
         let message = format!("no route of service {service} port {port} matches the request");
         return refuse(Reason::NoRoute, message);
     };
-    let (backend, port) = match routing::pick_backend(backends, worker.local.random()).map(|b| &b.target) {
-        Some(BackendTarget::Service { name, port }) => (name.clone(), *port),
-        Some(BackendTarget::Invalid { reason }) => {
-            return refuse(Reason::InvalidBackend, format!("a route of service {service}: {reason}"));
-        }
-        None => {
-            let message = format!("the matching route of service {service} has no backend with a weight");
-            return refuse(Reason::InvalidBackend, message);
-        }
-    };
+    record.ruled_by(rule);
+    let (backend, port) =
+        match routing::pick_backend(&rule.backends, worker.local.random()).map(|b| &b.target) {
+            Some(BackendTarget::Service { name, port }) => (name.clone(), *port),
+            Some(BackendTarget::Invalid { reason }) => {
+                return refuse(Reason::InvalidBackend, format!("a route of service {service}: {reason}"));
+            }
+            None => {
+                let message = format!("the matching route of service {service} has no backend with a weight");
+                return refuse(Reason::InvalidBackend, message);
+            }
+        };
     let config = match snapshot.services.get(&backend) {
         Some(Known::Present(config)) => config.port(port),
         _ => Some(port_config),
@@ -447,7 +453,7 @@ fn route_in(
     Ok(Routed { backend, port, version, preserve_case })
 }
 
-fn matching<'t>(table: &'t HttpRouteTable, head: &Parts) -> Option<&'t [Backend]> {
+fn matching<'t>(table: &'t HttpRouteTable, head: &Parts) -> Option<&'t Arc<HttpRule>> {
     let path = if table.goes_by_path() { normal_form(head.uri.path()) } else { head.uri.path().into() };
     let parts = RequestParts {
         method: head.method.as_str(),
@@ -455,7 +461,7 @@ fn matching<'t>(table: &'t HttpRouteTable, head: &Parts) -> Option<&'t [Backend]
         query: head.uri.query(),
         header: |name: &str| header(head, name),
     };
-    routing::route(table, &parts).map(|entry| entry.rule.backends.as_slice())
+    routing::route(table, &parts).map(|entry| &entry.rule)
 }
 
 fn header<'a>(head: &'a Parts, name: &str) -> Option<Cow<'a, str>> {

@@ -6,9 +6,7 @@
 //! that the mesh makes itself, [`Reason::verdict`] says who is to blame; a body that its client broke is the
 //! client's affair.
 
-use std::borrow::Cow;
-use std::cell::{Cell, OnceCell};
-use std::fmt;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,8 +14,9 @@ use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{Response, Version};
 use tokio::time::Instant;
-use tulle_model::name::ServiceName;
+use tulle_model::snapshot::HttpRule;
 
+use crate::access_log::{Answer, Asked, End, Entry, Outline};
 use crate::http::body::{Body, Event};
 use crate::http::fault;
 use crate::http::grpc::{self, Messages};
@@ -25,8 +24,7 @@ use crate::http::headers;
 use crate::http::reply::grpc_failure;
 use crate::http::server::Connection;
 use crate::loads::LoadGuard;
-use crate::mesh_headers::REASON;
-use crate::metrics::{EXTERNAL, Edge, EdgeMetrics, Protocol, UNKNOWN};
+use crate::metrics::{Destination, Edge, EdgeMetrics, Protocol};
 use crate::reason::{Reason, Verdict};
 use crate::security::Security;
 use crate::state::LocalWorkload;
@@ -44,7 +42,7 @@ pub(crate) struct Record {
     destination: OnceCell<Destination>,
     /// How it is protected, once something of it may have reached an endpoint.
     security: Cell<Security>,
-    log: Option<Box<LogHead>>,
+    log: RefCell<Option<Box<LogHead>>>,
 }
 
 /// The request's bytes. Which edge they belong to is known only when an endpoint is picked.
@@ -58,44 +56,31 @@ struct Sent {
 
 struct LogHead {
     connection: Rc<Connection>,
+    generation: u64,
+    rule: OnceCell<Arc<HttpRule>>,
     method: http::Method,
     uri: http::Uri,
     version: Version,
 }
 
-/// Where a request goes, as it is counted.
-#[derive(Debug, Clone)]
-pub(crate) enum Destination {
-    Service(ServiceName),
-    /// No part of the mesh.
-    External,
-    /// It does not say, or to a service that does not exist.
-    Unknown,
-}
-
-impl Destination {
-    /// What it is counted as.
-    pub fn name(&self) -> Cow<'_, ServiceName> {
-        match self {
-            Self::Service(service) => Cow::Borrowed(service),
-            Self::External => Cow::Owned(ServiceName::new("", EXTERNAL)),
-            Self::Unknown => Cow::Owned(ServiceName::new("", UNKNOWN)),
-        }
-    }
-}
-
-impl From<ServiceName> for Destination {
-    fn from(service: ServiceName) -> Self {
-        Self::Service(service)
-    }
-}
-
-impl fmt::Display for Destination {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Service(service) => service.fmt(f),
-            Self::External => f.write_str(EXTERNAL),
-            Self::Unknown => f.write_str(UNKNOWN),
+impl LogHead {
+    /// A line without what is known only at its end.
+    fn entry(self, source: &LocalWorkload, destination: Destination, result: Verdict) -> Entry {
+        let Self { generation, rule, method, uri, version, .. } = self;
+        Entry {
+            source: source.name.clone(),
+            destination,
+            generation,
+            rule: rule.into_inner(),
+            asked: Asked::Whole { method, uri, version },
+            security: Security::Unsent,
+            attempts: 0,
+            endpoint: None,
+            status: None,
+            reason: None,
+            result,
+            latency: None,
+            answer: None,
         }
     }
 }
@@ -124,9 +109,16 @@ impl Outcome {
 
 impl Record {
     pub(super) fn begin(connection: &Rc<Connection>, head: &Parts) -> Self {
-        let log = connection.worker.local.state.load().snapshot.mesh.access_log.then(|| {
-            let (method, uri) = (head.method.clone(), head.uri.clone());
-            Box::new(LogHead { connection: connection.clone(), method, uri, version: head.version })
+        let state = connection.worker.local.state.load();
+        let log = state.snapshot.mesh.access_log.then(|| {
+            Box::new(LogHead {
+                connection: connection.clone(),
+                generation: state.snapshot.generation,
+                rule: OnceCell::new(),
+                method: head.method.clone(),
+                uri: head.uri.clone(),
+                version: head.version,
+            })
         });
         let protocol = if headers::is_grpc(&head.headers) { Protocol::Grpc } else { Protocol::Http };
         Self {
@@ -136,7 +128,7 @@ impl Record {
             sent: OnceCell::new(),
             destination: OnceCell::new(),
             security: Cell::new(Security::Unsent),
-            log,
+            log: RefCell::new(log),
         }
     }
 
@@ -151,6 +143,13 @@ impl Record {
     /// Notes where it goes.
     pub fn goes_to(&self, destination: Destination) {
         let _ = self.destination.set(destination);
+    }
+
+    /// Notes the rule that decides where it goes, for the log.
+    pub fn ruled_by(&self, rule: &Arc<HttpRule>) {
+        if let Some(log) = &*self.log.borrow() {
+            let _ = log.rule.set(rule.clone());
+        }
     }
 
     /// Notes how it is protected where it is sent now.
@@ -200,19 +199,10 @@ impl Record {
         ));
         edge.sent(self.whole.get() + self.sent.get().map_or(0, |sent| sent.bytes.get()));
         edge.request(None, Verdict::Abandoned, latency);
-        let Some(head) = &self.log else { return };
-        tracing::info!(
-            target: "tulle::access",
-            source = %cx.source.name,
-            destination = %destination,
-            method = %head.method,
-            authority = head.uri.authority().map(|a| a.as_str()),
-            path = head.uri.path(),
-            version = ?head.version,
-            result = Verdict::Abandoned.as_str(),
-            security = security.as_str(),
-            latency_ms = latency.as_secs_f64() * 1e3,
-        );
+        if let Some(log) = self.log.take() {
+            let entry = log.entry(&cx.source, destination, Verdict::Abandoned);
+            cx.worker.local.log(Entry { security, latency: Some(latency), ..entry });
+        }
     }
 
     /// Counts the answer, now and as its body passes.
@@ -231,7 +221,6 @@ impl Record {
         }
         let latency = self.started.elapsed();
         let status = response.status();
-        let reason = self.log.as_ref().and_then(|_| response.headers().get(REASON).cloned());
         let is_grpc = self.is_grpc();
         let mut verdict = match outcome.reason {
             Some(reason) => {
@@ -256,7 +245,7 @@ impl Record {
         }
         // The status of a gRPC call; one that ends without is a failure to its client, whatever HTTP says.
         let mut missing = is_grpc && status.is_success() && !response.headers().contains_key(grpc::STATUS);
-        let mut state = Some((self.log, outcome));
+        let mut state = Some((self.log.into_inner(), outcome));
         let mut received = 0;
         response.body_mut().observe_as(messages, move |event| match event {
             Event::Data(bytes) => {
@@ -283,30 +272,24 @@ impl Record {
                     (_, verdict) => verdict,
                 };
                 edge.request(Some(status.as_u16()), verdict, latency);
-                let Some(head) = log else { return };
-                let cut = head.connection.cut.get().then_some(Reason::HalfClosed.as_str());
-                tracing::info!(
-                    target: "tulle::access",
-                    source = %source.name,
-                    destination = %outcome.destination,
-                    endpoint = outcome.endpoint.map(tracing::field::display),
-                    method = %head.method,
-                    authority = head.uri.authority().map(|a| a.as_str()),
-                    path = head.uri.path(),
-                    version = ?head.version,
-                    status = status.as_u16(),
-                    reason = reason.as_ref().and_then(|r| r.to_str().ok()).or(cut),
-                    result = verdict.as_str(),
-                    security = outcome.security.as_str(),
-                    attempts = outcome.attempts,
-                    latency_ms = latency.as_secs_f64() * 1e3,
-                    bytes_received = received,
-                    end = match event {
-                        Event::Broken(_) => "broken",
-                        Event::Abandoned => "abandoned",
-                        _ => "complete",
-                    },
-                );
+                let Some(log) = log else { return };
+                let connection = log.connection.clone();
+                let Outcome { destination, security, reason, endpoint, attempts, .. } = outcome;
+                let end = match event {
+                    Event::Broken(_) => End::Broken,
+                    Event::Abandoned => End::Abandoned,
+                    _ => End::Complete,
+                };
+                connection.worker.local.log(Entry {
+                    security,
+                    attempts,
+                    endpoint,
+                    status: Some(status.as_u16()),
+                    reason: reason.or(connection.cut.get().then_some(Reason::HalfClosed)),
+                    latency: Some(latency),
+                    answer: Some(Answer { bytes: received, end }),
+                    ..log.entry(&source, destination, verdict)
+                });
             }
         });
     }
@@ -338,43 +321,13 @@ impl Drop for Awaited<'_> {
     }
 }
 
-/// What was recognized of a request that was not read whole.
-#[derive(Default)]
-pub(crate) struct Outline {
-    pub method: Option<String>,
-    pub path: Option<String>,
-    pub version: Option<String>,
-}
-
-impl Outline {
-    /// So much of a request's target is logged.
-    const PATH: usize = 256;
-
-    /// Of the bytes that an HTTP/1 connection went on with.
-    pub fn of(bytes: &[u8]) -> Self {
-        let line = bytes.trim_ascii_start();
-        let line = &line[..line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(line.len())];
-        let mut words = line.split(|byte| *byte == b' ');
-        let method = words.next().and_then(|word| http::Method::from_bytes(word).ok());
-        // The version is what tells a request's line from anything else.
-        let last = words.next_back().filter(|word| word.starts_with(b"HTTP/") && word.len() <= 16);
-        let (Some(method), Some(version)) = (method.filter(|method| method.as_str().len() <= 32), last)
-        else {
-            return Self::default();
-        };
-        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
-        let target = words.next().map(|target| text(&target[..target.len().min(Self::PATH)]));
-        Self { method: Some(method.to_string()), path: target, version: Some(text(version)) }
-    }
-}
-
 /// Counts and logs a request that was refused before it was read whole.
 pub(crate) fn unread(
     worker: &Worker,
     source: &LocalWorkload,
     destination: &Destination,
     reason: Reason,
-    outline: &Outline,
+    outline: Outline,
 ) {
     worker.local.metrics.counts().refused(reason);
     count_unsent(
@@ -385,20 +338,23 @@ pub(crate) fn unread(
         Some(reason.status().as_u16()),
         reason.verdict(),
     );
-    if worker.local.state.load().snapshot.mesh.access_log {
-        tracing::info!(
-            target: "tulle::access",
-            source = %source.name,
-            destination = %destination,
-            method = outline.method,
-            path = outline.path,
-            version = outline.version,
-            status = reason.status().as_u16(),
-            reason = reason.as_str(),
-            result = reason.verdict().as_str(),
-            security = Security::Unsent.as_str(),
-            attempts = 0,
-        );
+    let state = worker.local.state.load();
+    if state.snapshot.mesh.access_log {
+        worker.local.log(Entry {
+            source: source.name.clone(),
+            destination: destination.clone(),
+            generation: state.snapshot.generation,
+            rule: None,
+            asked: Asked::Part(outline),
+            security: Security::Unsent,
+            attempts: 0,
+            endpoint: None,
+            status: Some(reason.status().as_u16()),
+            reason: Some(reason),
+            result: reason.verdict(),
+            latency: None,
+            answer: None,
+        });
     }
 }
 
@@ -413,25 +369,4 @@ pub(crate) fn count_unsent(
 ) {
     let edge = worker.local.metrics.edge(&Edge::new(source, &destination.name(), protocol, Security::Unsent));
     edge.request(status, verdict, std::time::Duration::ZERO);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_is_recognized_by_its_first_line() {
-        let of = |bytes: &[u8]| {
-            let Outline { method, path, version } = Outline::of(bytes);
-            (method.unwrap_or_default(), path.unwrap_or_default(), version.unwrap_or_default())
-        };
-        let three = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
-        assert_eq!(of(b"\r\nGET /x?y HTTP/1.1\r\nh: \x01"), three("GET", "/x?y", "HTTP/1.1"));
-        assert_eq!(of(b"GET /\xff\" y HTTP/1.1\r\n"), three("GET", "/\\xff\\\"", "HTTP/1.1"));
-        assert_eq!(of(b"GET /x\r\n"), three("", "", ""));
-        assert_eq!(of(b"\x16\x03\x01 / HTTP/1.1"), three("", "", ""));
-        let long = [b"GET /".as_slice(), &[b'x'; 5000], b" HTTP/1.1\r\n"].concat();
-        assert_eq!(of(&long).1.len(), Outline::PATH);
-        assert_eq!(of(b""), three("", "", ""));
-    }
 }

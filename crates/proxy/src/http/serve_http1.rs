@@ -12,6 +12,7 @@ use http::{Method, Response, StatusCode, Version};
 use tokio::sync::oneshot;
 use tulle_model::detect::resembles_http;
 
+use crate::access_log::Outline;
 use crate::budget::{Charge, cost};
 use crate::http::asker::Asker;
 use crate::http::body::Body;
@@ -20,7 +21,6 @@ use crate::http::http1::server::answer::{self, Asked};
 use crate::http::http1::server::body::Incoming;
 use crate::http::http1::server::{Begun, Client, Gone, body_over, farewell, linger, next_request};
 use crate::http::http1::{Bad, NoHead, RequestHead};
-use crate::http::record::Outline;
 use crate::http::reply::{HEADERS_TOO_LARGE, reply};
 use crate::http::server::{Connection, answer, decline};
 use crate::http::upgrade::Leaving;
@@ -92,7 +92,7 @@ async fn requests(cx: &Rc<Connection>, client: &Rc<RefCell<Client>>) -> Result<L
             Ok(Begun::Http2) => return Ok(Last::Http2),
             Ok(Begun::Slow) => return Box::pin(refuse_slow(cx, client)).await,
             Ok(Begun::Shed(shed)) => {
-                cx.unread(Reason::Shed(shed), &Outline::of(client.borrow().unread()));
+                cx.unread(Reason::Shed(shed), Outline::of(client.borrow().unread()));
                 return Box::pin(dismiss(client, reply(Reason::Shed(shed), shed.message()))).await;
             }
             Err(NoHead::Bad(bad)) => return Box::pin(refuse(cx, client, bad, served == 0)).await,
@@ -162,7 +162,7 @@ async fn serve_request(
                     Poll::Ready(response) => Poll::Ready(Ok(response)),
                     Poll::Pending => {
                         let method = Some(asked.method.to_string());
-                        Poll::Ready(Ok(cx.let_go(&Outline { method, ..Outline::default() })))
+                        Poll::Ready(Ok(cx.let_go(Outline { method, ..Outline::default() })))
                     }
                 },
                 gone => gone.map(Err),
@@ -197,7 +197,7 @@ async fn serve_request(
 async fn refuse(cx: &Rc<Connection>, client: &RefCell<Client>, bad: Bad, first: bool) -> Result<Last, Gone> {
     let counts = cx.worker.local.metrics.counts();
     let refused = |reason, message| {
-        cx.unread(reason, &Outline::of(client.borrow().unread()));
+        cx.unread(reason, Outline::of(client.borrow().unread()));
         reply(reason, message)
     };
     let response = match bad {
@@ -228,7 +228,7 @@ async fn dismiss(client: &RefCell<Client>, response: Response<Body>) -> Result<L
 
 /// Tells a client that it took too long.
 async fn refuse_slow(cx: &Rc<Connection>, client: &RefCell<Client>) -> Result<Last, Gone> {
-    cx.unread(Reason::RequestTimeout, &Outline::of(client.borrow().unread()));
+    cx.unread(Reason::RequestTimeout, Outline::of(client.borrow().unread()));
     let response = reply(Reason::RequestTimeout, "the head of the request was begun and not finished");
     let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
     answer::write(client, &asked, response, false).await?;

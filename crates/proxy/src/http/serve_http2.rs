@@ -10,10 +10,10 @@ use http::{Method, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
+use crate::access_log::Outline;
 use crate::budget::{Shed, cost};
 use crate::http::asker::Asker;
 use crate::http::body::Body;
-use crate::http::record::Outline;
 use crate::http::reply;
 use crate::http::respond::respond;
 use crate::http::server::{self, answer};
@@ -76,7 +76,7 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
             ended = poll_fn(|task| connection.poll(task, |incoming, sender, receiver| {
                 match incoming.unfit {
                     Some(Unfit::Unaffordable) => return dismiss(&cx, incoming.head, sender),
-                    Some(Unfit::Malformed) => return cx.unread(Reason::BadRequest, &Outline::default()),
+                    Some(Unfit::Malformed) => return cx.unread(Reason::BadRequest, Outline::default()),
                     Some(Unfit::Oversized | Unfit::Misdirected) | None => {}
                 }
                 // Boxed, as a task's future is moved three times on its way, and this one is large.
@@ -132,7 +132,7 @@ async fn serve_stream(
         let response = or_reset(answered.as_mut(), &mut sender).await;
         if let Err(error) = &response {
             if let Error::ResetHere(http2::Reason::PROTOCOL_ERROR) = error {
-                cx.unread(Reason::BadRequest, &Outline::default());
+                cx.unread(Reason::BadRequest, Outline::default());
             }
             let by_client = matches!(error, Error::Reset(_) | Error::Connection(_));
             cx.counted.set(!by_client);

@@ -17,19 +17,20 @@ use http::{Method, Response, StatusCode, Version, request};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Known;
 
+use crate::access_log::Outline;
 use crate::budget::Account;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::forward::{self, Call, Refusal, Target};
 use crate::http::headers::Malformed;
 use crate::http::http1::server::Owner;
-use crate::http::record::{self, Awaited, Destination, Outcome, Outline, Record};
+use crate::http::record::{self, Awaited, Outcome, Record};
 use crate::http::reply::{self, reply};
 use crate::http::serve_http1::{self, Ended};
 use crate::http::spelling::Written;
 use crate::http::upgrade::{self, Leaving};
 use crate::http::{egress, headers, max_forwards, serve_http2};
-use crate::metrics::Protocol;
+use crate::metrics::{Destination, Protocol};
 use crate::reason::{Reason, Verdict};
 use crate::state::LocalWorkload;
 use crate::tcp::Downstream;
@@ -76,7 +77,7 @@ impl Connection {
     }
 
     /// Counts and logs a request that was refused before it was read whole.
-    pub fn unread(&self, reason: Reason, outline: &Outline) {
+    pub fn unread(&self, reason: Reason, outline: Outline) {
         record::unread(&self.worker, &self.source, &self.destination(), reason, outline);
     }
 
@@ -97,7 +98,7 @@ impl Connection {
 
     /// Counts and logs a request whose client was let go before any of it was sent anywhere, and answers it.
     #[cold]
-    pub fn let_go(&self, outline: &Outline) -> Response<Body> {
+    pub fn let_go(&self, outline: Outline) -> Response<Body> {
         let destination = self.port().map_or(Destination::External, |(service, _)| service.into());
         record::unread(&self.worker, &self.source, &destination, Reason::HalfClosed, outline);
         reply(Reason::HalfClosed, &self.why_cut())

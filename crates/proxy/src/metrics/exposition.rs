@@ -48,6 +48,11 @@ const OPEN: Metric = Metric {
     kind: "gauge",
     help: "Opaque connections that are connected now.",
 };
+const LOG_DROPPED: Metric = Metric {
+    name: "tulle_access_log_dropped_total",
+    kind: "counter",
+    help: "Lines of the access log that were not written, as too many waited.",
+};
 const DOWNSTREAM: Metric = Metric {
     name: "tulle_connections_accepted_total",
     kind: "counter",
@@ -161,6 +166,8 @@ pub(crate) fn text(workers: &[Arc<WorkerRegistry>], budget: &Budget) -> String {
     edges(&mut out, workers);
     let sum = |count: &dyn Fn(&WorkerRegistry) -> &Count| workers.iter().map(|w| count(w).get()).sum::<u64>();
 
+    LOG_DROPPED.head(&mut out);
+    LOG_DROPPED.line(&mut out, "", "", sum(&|w| &w.counts.access_log_dropped));
     DOWNSTREAM.head(&mut out);
     DOWNSTREAM.line(&mut out, "", "", sum(&|w| &w.counts.downstream_connections));
     REJECTED.head(&mut out);

@@ -14,7 +14,8 @@ use tulle_model::snapshot::{
 };
 
 use super::apps::{self, app, full, http1, http2, read};
-use super::mesh::{Path, WAYS, Way, path, service_name};
+use super::mesh::{Path, WAYS, Way, eventually, path, service_name};
+use crate::mesh::logged;
 
 /// Puts a route before service `c` that sends `paths`, and nothing else, to its own endpoints.
 fn route(path: &mut Path, http_only: bool, paths: &[PathMatch]) {
@@ -239,5 +240,24 @@ async fn routes_go_by_the_normal_form_of_a_path() {
         let request = Request::get("/a/../%2e%2e/b").header("host", "c").body(full("")).unwrap();
         let answer = read(one.send_request(request).await.unwrap()).await;
         assert!(answer.body.starts_with("GET /a/../%2e%2e/b HTTP/1.1\n"), "{way:?}: {}", answer.body);
+    }
+}
+
+/// The access log names what decided where a request went, and on which configuration.
+#[tokio::test]
+async fn the_log_names_the_rule_and_the_generation() {
+    for way in WAYS {
+        let mut path = path(way, AppProtocol::Http1, apps::serve(app).await).await;
+        path.near.change_mesh(|mesh| mesh.access_log = true);
+        Arc::make_mut(&mut path.near.state.snapshot).generation = 4711;
+        route(&mut path, true, &[PathMatch::Prefix("/sized".into())]);
+        let asked = format!("/sized/{way:?}");
+        for (asked, status, ruled) in [(&*asked, 200, true), (&*format!("/other/{way:?}"), 404, false)] {
+            assert_eq!(apps::get(path.address, asked).await.status, status, "{way:?}");
+            let line = [&*format!("path=\"{asked}\""), "generation=4711 "];
+            let ruled_by = ["route=default/r rule=0 "];
+            eventually(|| logged(&line).then_some(())).await;
+            assert_eq!(logged(&[&line[..], &ruled_by].concat()), ruled, "{way:?} {asked}");
+        }
     }
 }

@@ -1,0 +1,171 @@
+//! The access log: one line for each request, written by the control runtime. A worker hands a plain value over and
+//! waits for nobody; what has no room is counted.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Uri, Version};
+use tokio::sync::mpsc;
+use tulle_model::name::WorkloadName;
+use tulle_model::snapshot::HttpRule;
+
+use crate::metrics::Destination;
+use crate::reason::{Reason, Verdict};
+use crate::security::Security;
+
+/// Lines of one worker that may wait to be written.
+pub(crate) const WAITING: usize = 1024;
+
+/// One line.
+pub(crate) struct Entry {
+    pub source: WorkloadName,
+    pub destination: Destination,
+    /// Of the configuration that was decided on ([`tulle_model::snapshot::Snapshot::generation`]).
+    pub generation: u64,
+    /// What decided where it went, if a route did.
+    pub rule: Option<Arc<HttpRule>>,
+    pub asked: Asked,
+    pub security: Security,
+    pub attempts: u32,
+    /// Where it went at last.
+    pub endpoint: Option<SocketAddr>,
+    /// What its client got.
+    pub status: Option<u16>,
+    pub reason: Option<Reason>,
+    pub result: Verdict,
+    pub latency: Option<Duration>,
+    pub answer: Option<Answer>,
+}
+
+/// What a request asked for, as far as it was read.
+pub(crate) enum Asked {
+    Whole { method: Method, uri: Uri, version: Version },
+    Part(Outline),
+}
+
+/// How the body of an answer passed.
+pub(crate) struct Answer {
+    pub bytes: u64,
+    pub end: End,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End {
+    Complete,
+    Broken,
+    /// Its reader went away.
+    Abandoned,
+}
+
+impl End {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Broken => "broken",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// What was recognized of a request that was not read whole.
+#[derive(Default)]
+pub(crate) struct Outline {
+    pub method: Option<String>,
+    pub path: Option<String>,
+    pub version: Option<String>,
+}
+
+impl Outline {
+    /// So much of a request's target is logged.
+    const PATH: usize = 256;
+
+    /// Of the bytes that an HTTP/1 connection went on with.
+    pub fn of(bytes: &[u8]) -> Self {
+        let line = bytes.trim_ascii_start();
+        let line = &line[..line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(line.len())];
+        let mut words = line.split(|byte| *byte == b' ');
+        let method = words.next().and_then(|word| http::Method::from_bytes(word).ok());
+        // The version is what tells a request's line from anything else.
+        let last = words.next_back().filter(|word| word.starts_with(b"HTTP/") && word.len() <= 16);
+        let (Some(method), Some(version)) = (method.filter(|method| method.as_str().len() <= 32), last)
+        else {
+            return Self::default();
+        };
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        let target = words.next().map(|target| text(&target[..target.len().min(Self::PATH)]));
+        Self { method: Some(method.to_string()), path: target, version: Some(text(version)) }
+    }
+}
+
+/// What a worker's lines wait in, and who is to write them.
+pub(crate) fn channel() -> (mpsc::Sender<Entry>, mpsc::Receiver<Entry>) {
+    mpsc::channel(WAITING)
+}
+
+/// Writes a worker's lines until it has ended.
+pub(crate) async fn write(mut entries: mpsc::Receiver<Entry>) {
+    while let Some(entry) = entries.recv().await {
+        entry.write();
+    }
+}
+
+impl Entry {
+    fn write(&self) {
+        let (method, authority, path, version);
+        match &self.asked {
+            Asked::Whole { method: asked, uri, version: of } => {
+                (method, path) = (Some(asked.as_str()), Some(uri.path()));
+                authority = uri.authority().map(|authority| authority.as_str());
+                version = Some(format!("{of:?}"));
+            }
+            Asked::Part(outline) => {
+                (method, path, authority) = (outline.method.as_deref(), outline.path.as_deref(), None);
+                version = outline.version.clone();
+            }
+        }
+        tracing::info!(
+            target: "tulle::access",
+            source = %self.source,
+            destination = %self.destination,
+            generation = self.generation,
+            route = self.rule.as_ref().map(|rule| tracing::field::display(&rule.route)),
+            rule = self.rule.as_ref().map(|rule| rule.index),
+            rule_name = self.rule.as_ref().and_then(|rule| rule.name.as_deref()),
+            endpoint = self.endpoint.map(tracing::field::display),
+            method,
+            authority,
+            path,
+            version = version.map(tracing::field::display),
+            status = self.status,
+            reason = self.reason.map(Reason::as_str),
+            result = self.result.as_str(),
+            security = self.security.as_str(),
+            attempts = self.attempts,
+            latency_ms = self.latency.map(|latency| latency.as_secs_f64() * 1e3),
+            bytes_received = self.answer.as_ref().map(|answer| answer.bytes),
+            end = self.answer.as_ref().map(|answer| answer.end.as_str()),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_recognized_by_its_first_line() {
+        let of = |bytes: &[u8]| {
+            let Outline { method, path, version } = Outline::of(bytes);
+            (method.unwrap_or_default(), path.unwrap_or_default(), version.unwrap_or_default())
+        };
+        let three = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(of(b"\r\nGET /x?y HTTP/1.1\r\nh: \x01"), three("GET", "/x?y", "HTTP/1.1"));
+        assert_eq!(of(b"GET /\xff\" y HTTP/1.1\r\n"), three("GET", "/\\xff\\\"", "HTTP/1.1"));
+        assert_eq!(of(b"GET /x\r\n"), three("", "", ""));
+        assert_eq!(of(b"\x16\x03\x01 / HTTP/1.1"), three("", "", ""));
+        let long = [b"GET /".as_slice(), &[b'x'; 5000], b" HTTP/1.1\r\n"].concat();
+        assert_eq!(of(&long).1.len(), Outline::PATH);
+        assert_eq!(of(b""), three("", "", ""));
+    }
+}
