@@ -151,7 +151,7 @@ pub async fn open(
                 }
                 if error.kind != Kind::LinkPending {
                     failures += 1;
-                    if !error.is_nobodys() {
+                    if !error.is_nobodys() && !matches!(error.kind, Kind::ShedThere(_)) {
                         worker.local.health.failed(&endpoint, Instant::now());
                     }
                 }

@@ -220,7 +220,7 @@ fn refuse<IO: Reset>(worker: &Worker, source: &LocalWorkload, io: IO, failed: Fa
     let error = failed.count(worker, source);
     let why = match error.kind {
         UpstreamErrorKind::NoEndpoints => Rejection::NoEndpoints,
-        UpstreamErrorKind::Shed(shed) => shed.into(),
+        UpstreamErrorKind::Shed(shed) | UpstreamErrorKind::ShedThere(shed) => shed.into(),
         _ => Rejection::ConnectFailed,
     };
     reject(worker, io, why, &error.message);

@@ -79,7 +79,7 @@ fn refused(head: &response::Parts, authority: SocketAddr) -> UpstreamError {
     let reason = head.headers.get(REASON).and_then(|value| value.to_str().ok()).unwrap_or("no reason given");
     let kind = match (reason, Shed::of(reason)) {
         ("draining", _) => Kind::Draining,
-        (_, Some(shed)) => Kind::Shed(shed),
+        (_, Some(shed)) => Kind::ShedThere(shed),
         _ => Kind::Refused,
     };
     let message = format!("the node refused the connection to {authority}: {reason} ({})", head.status);
