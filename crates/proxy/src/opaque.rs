@@ -15,6 +15,7 @@ use tulle_model::snapshot::{BackendTarget, Endpoint, ServiceConfig};
 use crate::budget::{Account, cost};
 use crate::connect::{Counted, prepare};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
+use crate::http::retry::Attempts;
 use crate::loads::LoadGuard;
 use crate::metrics::{EdgeKey, EdgeMetrics, Protocol};
 use crate::reach::Hop;
@@ -112,6 +113,9 @@ pub async fn open(
     let none = format!("{destination} has no ready endpoint for port {port}");
     let mut failure = UpstreamError::safe(Kind::NoEndpoints, none);
     let mut failures = 0;
+    let mut attempts = Attempts::default();
+    // Whether another attempt adds to the load of the service.
+    let mut costs = false;
     while failures < ATTEMPTS {
         let picked = worker.local.pick(&destination, port, &tried).or_else(|| {
             // A link that is still being opened is waited for where there is nothing else.
@@ -119,15 +123,15 @@ pub async fn open(
         });
         let Some(picked) = picked else { break };
         let endpoint = picked.endpoint.clone();
-        if failures > 0 {
-            // The wait for a link is no retry, and neither is the first attempt.
-            if failure.kind != Kind::LinkPending && !worker.budgets.try_retry(&destination) {
+        if costs {
+            if !worker.budgets.try_retry(&destination) {
                 tracing::debug!(service = %destination, "no retry: the budget is used up");
                 break;
             }
             let unsent = EdgeKey::new(source, &destination, Protocol::Tcp, Security::Unsent);
             worker.local.metrics.edge(&unsent).retry();
         }
+        attempts.begin();
         let hop = Hop::to(&worker.local, picked);
         let attempt = timeout_at(begin + DEADLINE, hop.connect(worker, source, &account)).await;
         match attempt {
@@ -149,13 +153,22 @@ pub async fn open(
                     failure = error;
                     break;
                 }
-                if error.kind != Kind::LinkPending {
+                let nobodys = error.is_nobodys();
+                costs = !nobodys && error.kind != Kind::LinkPending;
+                if costs {
                     failures += 1;
-                    if !error.is_nobodys() && !matches!(error.kind, Kind::ShedThere(_)) {
+                    if !matches!(error.kind, Kind::ShedThere(_)) {
                         worker.local.health.failed(&endpoint, Instant::now());
                     }
                 }
                 failure = error;
+                if nobodys {
+                    if !attempts.take_back() || begin.elapsed() >= DEADLINE {
+                        break;
+                    }
+                    tokio::time::sleep(attempts.pause()).await;
+                    continue;
+                }
             }
             Err(_) => {
                 failure = UpstreamError::safe(Kind::Timeout, format!("no connection in {DEADLINE:?}"));

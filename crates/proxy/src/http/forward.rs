@@ -165,7 +165,7 @@ pub(crate) async fn forward(
             return (route.given_up(hop, failure.kind.into()), answer);
         }
         if failure.is_nobodys() {
-            Box::pin(tokio::time::sleep(route.attempts.pause())).await;
+            Box::pin(route.pause()).await;
         }
     }
 }
@@ -275,7 +275,8 @@ impl Route {
                 worker.local.health.failed(endpoint, Instant::now());
                 self.futile = true;
             } else {
-                self.futile = false;
+                // It has no more room a moment later.
+                self.futile = matches!(error.kind, Failure::Shed(_) | Failure::ShedThere(_));
             }
             self.tried.push(endpoint.clone());
         }
@@ -296,6 +297,11 @@ impl Route {
         }
         record.edge(worker, source, &failed).retry();
         true
+    }
+
+    /// Waits, after an attempt that failed for nobody's fault.
+    pub async fn pause(&self) {
+        tokio::time::sleep(self.attempts.pause()).await;
     }
 
     /// Notes whether something of a failed attempt may have reached its endpoint.
@@ -414,6 +420,7 @@ fn route_in(
     service: ServiceName,
     port: u16,
 ) -> Result<Routed, Refusal> {
+    record.decided_on(snapshot.generation);
     let refuse = |reason, message: String| Err(Refusal::new(reason, message, service.clone()));
     let port_config = port_of(config, port)?;
     if port_config.http_routes.is_empty() {

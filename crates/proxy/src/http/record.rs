@@ -56,7 +56,7 @@ struct Sent {
 
 struct LogHead {
     connection: Rc<Connection>,
-    generation: u64,
+    generation: Cell<u64>,
     rule: OnceCell<Arc<HttpRule>>,
     method: http::Method,
     uri: http::Uri,
@@ -70,7 +70,7 @@ impl LogHead {
         Entry {
             source: source.name.clone(),
             destination,
-            generation,
+            generation: generation.get(),
             rule: rule.into_inner(),
             asked: Asked::Whole { method, uri, version },
             security: Security::Unsent,
@@ -113,7 +113,7 @@ impl Record {
         let log = state.snapshot.mesh.access_log.then(|| {
             Box::new(LogHead {
                 connection: connection.clone(),
-                generation: state.snapshot.generation,
+                generation: Cell::new(state.snapshot.generation),
                 rule: OnceCell::new(),
                 method: head.method.clone(),
                 uri: head.uri.clone(),
@@ -143,6 +143,13 @@ impl Record {
     /// Notes where it goes.
     pub fn goes_to(&self, destination: Destination) {
         let _ = self.destination.set(destination);
+    }
+
+    /// Notes the configuration that it is decided on, for the log.
+    pub fn decided_on(&self, generation: u64) {
+        if let Some(log) = &*self.log.borrow() {
+            log.generation.set(generation);
+        }
     }
 
     /// Notes the rule that decides where it goes, for the log.

@@ -5,11 +5,13 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
 use http::{Method, Response, StatusCode, Version};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 use tulle_model::detect::resembles_http;
 
 use crate::access_log::Outline;
@@ -28,6 +30,9 @@ use crate::mesh_headers::REASON;
 use crate::metrics::Rejection;
 use crate::reason::Reason;
 use crate::tcp::Downstream;
+
+/// How long an application may go on to read a body after its answer, where the client was told that its connection ends.
+const READS_ON: Duration = Duration::from_secs(30);
 
 /// How a connection went on.
 pub(super) enum Ended {
@@ -156,7 +161,9 @@ async fn serve_request(
             if let Poll::Ready(response) = answer.as_mut().poll(task) {
                 return Poll::Ready(Ok(response));
             }
-            match client.borrow_mut().poll_gone(task) {
+            // The connection is not held while the answer is asked, which reads from it.
+            let gone = client.borrow_mut().poll_gone(task);
+            match gone {
                 // It is told, in case that it listens.
                 Poll::Ready(Gone) if cx.cut.get() => match answer.as_mut().poll(task) {
                     Poll::Ready(response) => Poll::Ready(Ok(response)),
@@ -187,9 +194,20 @@ async fn serve_request(
     if let Some(hand) = left {
         return Ok(Some(Last::Left(hand)));
     }
-    // A client of HTTP/1.0 may be waiting for the end.
-    let over = (kept || asked.version == Version::HTTP_11) && body_over(client, kept).await;
+    let over = client.borrow().is_read_whole() || Box::pin(read_on(cx, client, asked.version, kept)).await;
     Ok((!kept || !over).then_some(Last::Answered))
+}
+
+/// Waits until the body of a request that was answered is read; whether it was. `kept`: another request may follow.
+async fn read_on(cx: &Connection, client: &RefCell<Client>, version: Version, kept: bool) -> bool {
+    // A client of HTTP/1.0 may be waiting for the end.
+    let patience = if version == Version::HTTP_11 { READS_ON } else { Duration::ZERO };
+    tokio::select! {
+        biased;
+        over = body_over(client, kept) => over,
+        () = cx.worker.local.drain.wait() => false,
+        () = sleep(patience), if !kept => false,
+    }
 }
 
 /// Tells a client what is wrong with its request. One that never spoke HTTP would not understand it: its

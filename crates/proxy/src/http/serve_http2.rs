@@ -128,22 +128,12 @@ async fn serve_stream(
     }
     let (body, asker) = (Body::from(receiver), Asker::Http2(sender.interim()));
     let response = {
-        let mut answered = pin!(Some(answer(&cx, &mut head, body, None, None, asker)));
-        let response = or_reset(answered.as_mut(), &mut sender).await;
-        if let Err(error) = &response {
-            if let Error::ResetHere(http2::Reason::PROTOCOL_ERROR) = error {
-                cx.unread(Reason::BadRequest, Outline::default());
-            }
-            let by_client = matches!(error, Error::Reset(_) | Error::Connection(_));
-            cx.counted.set(!by_client);
-            give_up(error, || answered.set(None));
-            cx.counted.set(false);
-        }
-        response
+        let answered = pin!(Some(answer(&cx, &mut head, body, None, None, asker)));
+        or_given_up(&cx, answered, &mut sender).await
     };
     // It is not held while the answer leaves, which may take long.
     drop(head);
-    let Ok(response) = response else {
+    let Some(response) = response else {
         // What it held is given back, which takes its time, too.
         return cx.account.turn().await;
     };
@@ -156,6 +146,26 @@ async fn serve_stream(
 /// The code that the application said instead of an answer.
 fn said_instead(response: &Response<Body>) -> Option<http2::Reason> {
     if response.headers().contains_key(REASON) { reply::reset_code(response.headers()) } else { None }
+}
+
+/// Waits for an answer. `None`: the client has reset the stream, and what serves it is given up with its code.
+async fn or_given_up(
+    cx: &server::Connection,
+    mut answered: Pin<&mut Option<impl Future<Output = Response<Body>>>>,
+    sender: &mut Sender,
+) -> Option<Response<Body>> {
+    let error = match or_reset(answered.as_mut(), sender).await {
+        Ok(response) => return Some(response),
+        Err(error) => error,
+    };
+    if let Error::ResetHere(http2::Reason::PROTOCOL_ERROR) = error {
+        cx.unread(Reason::BadRequest, Outline::default());
+    }
+    let by_client = matches!(error, Error::Reset(_) | Error::Connection(_));
+    cx.counted.set(!by_client);
+    give_up(&error, || answered.set(None));
+    cx.counted.set(false);
+    None
 }
 
 /// Waits for an answer, or until the client resets the stream.
@@ -193,12 +203,8 @@ async fn connect(
     let (hand_over, handed_over) = oneshot::channel();
     let leaving = Leaving::Http2(handed_over);
     let asker = Asker::Http2(sender.interim());
-    let mut answered = pin!(answer(&cx, &mut head, Body::empty(), None, Some(leaving), asker));
-    let response = tokio::select! {
-        biased;
-        response = answered.as_mut() => response,
-        _ = poll_fn(|task| sender.poll_reset(task)) => return,
-    };
+    let answered = pin!(Some(answer(&cx, &mut head, Body::empty(), None, Some(leaving), asker)));
+    let Some(response) = or_given_up(&cx, answered, &mut sender).await else { return };
     if let Some(code) = said_instead(&response) {
         return sender.reset(code);
     }

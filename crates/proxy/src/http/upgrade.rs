@@ -121,9 +121,13 @@ pub(super) async fn forward(
                 if !route.failed(worker, source, record, &hop, &head.method, &error, true) {
                     return (route.given_up(hop, error.kind.into()), reply::failed_for(&error, version));
                 }
+                if error.is_nobodys() {
+                    route.pause().await;
+                }
             }
         }
     };
+    record.is_sent(hop.security());
     let http2 = route.version() == AppVersion::Http2;
     let opened = if http2 {
         match websocket::ask(worker, opened, head, caller).await {

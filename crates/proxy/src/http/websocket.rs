@@ -85,10 +85,14 @@ pub(super) async fn ask(
         }
         let kind = match error {
             Error::Reset(code) => UpstreamErrorKind::Reset(code.0),
+            Error::Stalled => UpstreamErrorKind::Timeout,
+            Error::Oversized => UpstreamErrorKind::AnswerHeadersTooLarge,
+            Error::TooLargeForPeer(_) => UpstreamErrorKind::HeadersTooLarge,
             _ => UpstreamErrorKind::ConnectionLost,
         };
-        let message = format!("the connection broke before the WebSocket was answered: {error}");
-        UpstreamError::after_sending(kind, message)
+        let safe_to_retry = error.is_unprocessed() || matches!(error, Error::TooLargeForPeer(_));
+        let message = format!("the WebSocket was not answered: {error}");
+        UpstreamError { kind, safe_to_retry, message }
     };
     let opened = only.0.clone().paid_by(&caller.account).request(&request, false);
     let (sender, mut receiver) = opened.map_err(lost)?;

@@ -269,6 +269,11 @@ impl Client {
         matches!(self.receiving, Receiving::Malformed)
     }
 
+    /// The body of the request under way was read to its end, if there was one.
+    pub(in crate::http) fn is_read_whole(&self) -> bool {
+        matches!(self.receiving, Receiving::Over)
+    }
+
     /// The connection, and what was read of it, to go on in something else. `None`: a body is not read to its end.
     pub(in crate::http) fn leave(self) -> Option<(Downstream, BytesMut)> {
         matches!(self.receiving, Receiving::Over).then_some((self.io, self.input.buffer))
