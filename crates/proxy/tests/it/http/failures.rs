@@ -14,6 +14,8 @@ use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, Known,
     PathMatch,
 };
+use tulle_proxy::budget::Budget;
+use tulle_proxy::{Bounds, Waiting};
 
 use super::apps::{self, app, exchange, full, get, http1, read, read_head};
 use super::mesh::{Authority, Node, WAYS, Way, eventually, path, plain, service_name};
@@ -531,5 +533,38 @@ async fn a_failure_is_named_alike_on_every_way() {
         }
         assert_eq!(said[0], said[1], "{what}");
         drop(held);
+    }
+}
+
+/// One that has no room for more has none a moment later: where there is no other, nobody waits for it again.
+#[tokio::test]
+async fn one_crowded_application_is_not_asked_again() {
+    const ASKED: u64 = 90;
+    // A caller has half of the connections that an application gets at least.
+    const SERVED: u64 = 64;
+    let silent = apps::script(|mut stream| async move {
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    for local in [false, true] {
+        let authority = Authority::new();
+        let waiting = Waiting { most: 10, patience: Duration::from_millis(300) };
+        let bounds = Bounds { waiting, ..Bounds::default() };
+        let mut node = Node::with("near", &authority, Budget::new(u64::MAX, 512), bounds).await;
+        let endpoint = match local {
+            true => node.add_workload(&authority, "c-0", &[silent.port()]),
+            false => plain(silent),
+        };
+        node.add_service("c", AppProtocol::Http1, vec![endpoint]);
+        let address = node.listen("c").await;
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..ASKED {
+            clients.spawn(exchange(address, "GET / HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n"));
+        }
+        let refused = || node.metric("tulle_requests_refused_total", &["reason=\"application-connections\""]);
+        eventually(|| (refused() == ASKED - SERVED).then_some(())).await;
+        assert_eq!(node.metric("tulle_retries_total", &[]), 0, "{local}");
+        assert_eq!(node.metric("tulle_shed_total", &["reason=\"application-connections\""]), ASKED - SERVED);
+        clients.abort_all();
     }
 }

@@ -72,7 +72,8 @@ impl Node {
         Self::with(name, authority, Budget::unlimited(), bounds).await
     }
 
-    async fn with(name: &str, authority: &Authority, budget: Arc<Budget>, bounds: Bounds) -> Self {
+    /// One within both.
+    pub async fn with(name: &str, authority: &Authority, budget: Arc<Budget>, bounds: Bounds) -> Self {
         crate::mesh::capture_logs();
         let mut state = NodeState::default();
         let source = workload(authority, "a", &[]);
