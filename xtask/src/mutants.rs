@@ -317,7 +317,14 @@ fn ensure_tool(root: &Path) -> Result<()> {
     let version = crate::cargo(root).args(["mutants", "--version"]).stderr(Stdio::null()).output();
     let there = version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(" 27."));
     if !there {
-        crate::run(crate::cargo(root).args(["install", "--locked", "cargo-mutants", "--version", VERSION]))?;
+        crate::run(crate::cargo(root).args([
+            "install",
+            "--locked",
+            "--debug",
+            "cargo-mutants",
+            "--version",
+            VERSION,
+        ]))?;
     }
     Ok(())
 }
