@@ -12,9 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, Request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
+
+use super::apps::script;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -128,4 +131,25 @@ fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
 fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let fields = fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     fluke_hpack::Encoder::new().encode(fields)
+}
+
+/// An application of HTTP/2 that answers each request with these frames, in one write: no library sends all of them.
+async fn says(out: Vec<u8>) -> SocketAddr {
+    script(move |mut stream| {
+        let out = out.clone();
+        async move {
+            let mut preface = [0; 24];
+            stream.read_exact(&mut preface).await.unwrap();
+            stream.write_all(&frame(4, 0, &[])[..]).await.unwrap();
+            let mut head = [0; 9];
+            while stream.read_exact(&mut head).await.is_ok() {
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
+                if head[3] == 1 {
+                    stream.write_all(&out).await.unwrap();
+                }
+            }
+        }
+    })
+    .await
 }

@@ -1,19 +1,18 @@
 //! How broken answers and given-up requests end.
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 use h2::Reason;
 use http::{Request, Response};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tulle_model::snapshot::AppProtocol;
 
 use super::super::apps::{exchange, read_head, script};
 use super::super::mesh::{WAYS, Way, path};
-use super::{App, Asked, End, Respond, SOON, block, connect, frame, see};
+use super::{App, Asked, End, Respond, SOON, block, connect, frame, says, see};
 
 /// A message of gRPC, whole.
 const MESSAGE: &str = "\0\0\0\0\x04part";
@@ -246,27 +245,6 @@ async fn a_clients_own_code_reaches_the_application() {
             }
         }
     }
-}
-
-/// What an application of HTTP/2 says in one write, after its SETTINGS.
-async fn says(out: Vec<u8>) -> SocketAddr {
-    script(move |mut stream| {
-        let out = out.clone();
-        async move {
-            let mut preface = [0; 24];
-            stream.read_exact(&mut preface).await.unwrap();
-            stream.write_all(&frame(4, 0, &[])[..]).await.unwrap();
-            let mut head = [0; 9];
-            while stream.read_exact(&mut head).await.is_ok() {
-                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-                stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
-                if head[3] == 1 {
-                    stream.write_all(&out).await.unwrap();
-                }
-            }
-        }
-    })
-    .await
 }
 
 /// A message that came before the mistake reaches the client, however large, and what it ends with says that it broke.

@@ -9,7 +9,7 @@ use tulle_model::snapshot::AppProtocol;
 
 use super::super::apps::{exchange, read_head, script};
 use super::super::mesh::{WAYS, path};
-use super::{End, SOON, block, connect, frame, see};
+use super::{End, SOON, block, connect, frame, says, see};
 
 /// About framing, routing, the connection, who asks, how it is to be understood or acted upon; and the mesh's own.
 const FORBIDDEN: [&str; 35] = [
@@ -54,27 +54,11 @@ fn is_sum(trailers: &HeaderMap) -> bool {
     trailers.len() == 1 && trailers["x-sum"] == "42"
 }
 
-/// An application of HTTP/2 that answers each first request of a connection with these trailers, in exact frames: no
-/// library sends all of them.
-async fn answers_with(field: &'static str) -> std::net::SocketAddr {
-    let (name, value) = field.split_once(": ").unwrap();
-    script(move |mut stream| async move {
-        let mut preface = [0; 24];
-        stream.read_exact(&mut preface).await.unwrap();
-        let mut out = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
-        out.extend(frame(1, 4, &block(&[(":status", "200")])));
-        out.extend(frame(0, 0, b"data"));
-        out.extend(frame(1, 5, &block(&[(name, value), ("x-sum", "42")])));
-        let mut head = [0; 9];
-        while stream.read_exact(&mut head).await.is_ok() {
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            stream.read_exact(&mut vec![0; length as usize]).await.unwrap();
-            if head[3] == 1 {
-                stream.write_all(&out).await.unwrap();
-            }
-        }
-    })
-    .await
+/// An application of HTTP/2 that answers with these trailers.
+async fn answers_with(field: &str) -> std::net::SocketAddr {
+    let head = frame(1, 4, &block(&[(":status", "200")]));
+    let trailers = frame(1, 5, &block(&[field.split_once(": ").unwrap(), ("x-sum", "42")]));
+    says([head, frame(0, 0, b"data"), trailers].concat()).await
 }
 
 #[tokio::test]
