@@ -17,6 +17,7 @@ use crate::access_log::Entry;
 use crate::config::Config;
 use crate::drain::DrainSignal;
 use crate::listener::{self, Purpose};
+use crate::local::Local;
 use crate::metrics::{WorkerMetrics, WorkerRegistry};
 use crate::sight::Heard;
 use crate::worker::Worker;
@@ -91,7 +92,8 @@ async fn run(
     mut commands: mpsc::Receiver<Command>,
 ) {
     let (signal, drain) = DrainSignal::new();
-    let worker = Worker::new(index, &config, WorkerMetrics::new(registry), drain, heard, access_log);
+    let local = Local::new(index, &config, WorkerMetrics::new(registry), drain, heard, access_log);
+    let worker = Worker::new(local, &config);
     let mut listeners: FastMap<SocketAddr, Accepting> = FastMap::default();
     let mut ticks = tokio::time::interval(FORGET);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -5,21 +5,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
-use crate::access_log::Entry;
 use crate::app_pool::AppPool;
 use crate::budget::{Resource, cost};
 use crate::config::Config;
-use crate::drain::Drain;
 use crate::http::letters::Letters;
 use crate::http::link_headers::LinkHeaders;
 use crate::http::retry::Budgets;
 use crate::learned::Learned;
 use crate::link::client::LinkPool;
 use crate::local::Local;
-use crate::metrics::WorkerMetrics;
-use crate::sight::Heard;
 use crate::silent::SilentPeers;
 use crate::turn::Rules;
 
@@ -51,15 +47,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        index: usize,
-        config: &Config,
-        metrics: WorkerMetrics,
-        drain: Drain,
-        heard: Arc<Heard>,
-        access_log: mpsc::Sender<Entry>,
-    ) -> Rc<Self> {
-        let local = Local::new(index, config, metrics, drain, heard, access_log);
+    pub(crate) fn new(local: Rc<Local>, config: &Config) -> Rc<Self> {
         let waiting = Rules::new(config.bounds.waiting, local.metrics.registry().clone());
         Rc::new(Self {
             links: LinkPool::new(local.clone(), waiting.clone()),
@@ -87,7 +75,7 @@ impl Worker {
     pub(crate) fn logging(
         node: &str,
         state: crate::state::NodeState,
-        access_log: mpsc::Sender<Entry>,
+        access_log: tokio::sync::mpsc::Sender<crate::access_log::Entry>,
     ) -> Rc<Self> {
         let config = Config {
             node: node.into(),
@@ -100,7 +88,9 @@ impl Worker {
             expired: tokio::sync::mpsc::channel(1).0,
         };
         let drain = crate::drain::DrainSignal::new().1;
-        Self::new(0, &config, WorkerMetrics::new(Arc::default()), drain, Arc::default(), access_log)
+        let metrics = crate::metrics::WorkerMetrics::new(Arc::default());
+        let local = Local::new(0, &config, metrics, drain, Arc::default(), access_log);
+        Self::new(local, &config)
     }
 
     /// Whether a connection to `address` would come back to this proxy.
