@@ -111,6 +111,31 @@ pub(crate) async fn write(mut entries: mpsc::Receiver<Entry>) {
 }
 
 impl Entry {
+    /// A line of a request that went nowhere.
+    pub fn new(
+        source: &WorkloadName,
+        destination: Destination,
+        generation: u64,
+        asked: Asked,
+        result: Verdict,
+    ) -> Self {
+        Self {
+            source: source.clone(),
+            destination,
+            generation,
+            rule: None,
+            asked,
+            security: Security::Unsent,
+            attempts: 0,
+            endpoint: None,
+            status: None,
+            reason: None,
+            result,
+            latency: None,
+            answer: None,
+        }
+    }
+
     fn write(&self) {
         let (method, authority, path, version);
         match &self.asked {

@@ -229,7 +229,6 @@ mod tests {
     use crate::access_log::{Asked, Entry, Outline, WAITING};
     use crate::metrics::Destination;
     use crate::reason::Verdict;
-    use crate::security::Security;
     use crate::state::NodeState;
     use crate::worker::Worker;
 
@@ -238,20 +237,9 @@ mod tests {
     async fn lines_that_have_no_room_are_counted_and_waited_for_by_nobody() {
         let (lines, mut waiting) = crate::access_log::channel();
         let worker = Worker::logging("n1", NodeState::default(), lines);
-        let line = || Entry {
-            source: tulle_model::name::WorkloadName::new("default", "a"),
-            destination: Destination::Unknown,
-            generation: 1,
-            rule: None,
-            asked: Asked::Part(Outline::default()),
-            security: Security::Unsent,
-            attempts: 0,
-            endpoint: None,
-            status: None,
-            reason: None,
-            result: Verdict::Refused,
-            latency: None,
-            answer: None,
+        let line = || {
+            let source = tulle_model::name::WorkloadName::new("default", "a");
+            Entry::new(&source, Destination::Unknown, 1, Asked::Part(Outline::default()), Verdict::Refused)
         };
         for _ in 0..WAITING + 3 {
             worker.local.log(line());

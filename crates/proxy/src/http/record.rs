@@ -67,21 +67,9 @@ impl LogHead {
     /// A line without what is known only at its end.
     fn entry(self, source: &LocalWorkload, destination: Destination, result: Verdict) -> Entry {
         let Self { generation, rule, method, uri, version, .. } = self;
-        Entry {
-            source: source.name.clone(),
-            destination,
-            generation: generation.get(),
-            rule: rule.into_inner(),
-            asked: Asked::Whole { method, uri, version },
-            security: Security::Unsent,
-            attempts: 0,
-            endpoint: None,
-            status: None,
-            reason: None,
-            result,
-            latency: None,
-            answer: None,
-        }
+        let asked = Asked::Whole { method, uri, version };
+        let entry = Entry::new(&source.name, destination, generation.get(), asked, result);
+        Entry { rule: rule.into_inner(), ..entry }
     }
 }
 
@@ -347,21 +335,10 @@ pub(crate) fn unread(
     );
     let state = worker.local.state.load();
     if state.snapshot.mesh.access_log {
-        worker.local.log(Entry {
-            source: source.name.clone(),
-            destination: destination.clone(),
-            generation: state.snapshot.generation,
-            rule: None,
-            asked: Asked::Part(outline),
-            security: Security::Unsent,
-            attempts: 0,
-            endpoint: None,
-            status: Some(reason.status().as_u16()),
-            reason: Some(reason),
-            result: reason.verdict(),
-            latency: None,
-            answer: None,
-        });
+        let (generation, asked) = (state.snapshot.generation, Asked::Part(outline));
+        let entry = Entry::new(&source.name, destination.clone(), generation, asked, reason.verdict());
+        let status = Some(reason.status().as_u16());
+        worker.local.log(Entry { status, reason: Some(reason), ..entry });
     }
 }
 
