@@ -161,8 +161,7 @@ pub(crate) async fn forward(
         let repeat =
             route.failed(&client.worker, &client.source, record, &hop, &head.method, &failure, repeatable);
         if !repeat {
-            let answer = reply::failed_for(&failure, head.version);
-            return (route.given_up(hop, failure.kind.into()), answer);
+            return route.lost(hop, &failure, head.version);
         }
         if failure.is_nobodys() {
             Box::pin(route.pause()).await;
@@ -323,6 +322,11 @@ impl Route {
         let mut outcome = self.outcome(hop);
         (outcome.security, outcome.reason) = (self.sent, Some(reason));
         outcome
+    }
+
+    /// The same, with the answer that says so to a client of that version.
+    pub fn lost(&self, hop: Hop, error: &UpstreamError, version: Version) -> (Outcome, Response<Body>) {
+        (self.given_up(hop, error.kind.into()), reply::failed_for(error, version))
     }
 
     pub fn destination(&self) -> Destination {

@@ -29,13 +29,10 @@ pub fn reply(reason: Reason, message: &str) -> Response<Body> {
 /// The answer to a request that an upstream failed; marked for the other side of a link when nothing
 /// of the request can have reached the application.
 pub fn failed(error: &UpstreamError) -> Response<Body> {
-    let mut response = reply(error.kind.into(), &error.message);
+    let mut response = failed_for(error, Version::HTTP_2);
     if error.safe_to_retry {
         let how = if error.is_nobodys() { "free" } else { "safe" };
         response.headers_mut().insert(RETRY, HeaderValue::from_static(how));
-    }
-    if let UpstreamErrorKind::Reset(code) = error.kind {
-        response.headers_mut().insert(RESET, code.into());
     }
     response
 }

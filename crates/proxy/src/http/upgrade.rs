@@ -119,7 +119,7 @@ pub(super) async fn forward(
             Err(error) => {
                 route.note(&hop, &error);
                 if !route.failed(worker, source, record, &hop, &head.method, &error, true) {
-                    return (route.given_up(hop, error.kind.into()), reply::failed_for(&error, version));
+                    return route.lost(hop, &error, version);
                 }
                 if error.is_nobodys() {
                     route.pause().await;
@@ -146,12 +146,12 @@ pub(super) async fn forward(
                 Ok(opened) => opened,
                 Err(error) => {
                     route.note(&hop, &error);
-                    return (route.given_up(hop, error.kind.into()), reply::failed_for(&error, version));
+                    return route.lost(hop, &error, version);
                 }
             },
             Err(error) => {
                 route.note(&hop, &error);
-                return (route.given_up(hop, error.kind.into()), reply::failed_for(&error, version));
+                return route.lost(hop, &error, version);
             }
         }
     } else {
