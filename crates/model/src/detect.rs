@@ -61,7 +61,7 @@ pub struct Seen<'a> {
 
 /// What that means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Decision {
+pub enum Step {
     /// The client speaks HTTP, or is to be told that it should.
     Http,
     /// Pass on what both send.
@@ -75,27 +75,27 @@ pub enum Decision {
 }
 
 /// What the bytes so far mean.
-pub fn decide(seen: &Seen<'_>) -> Decision {
+pub fn decide(seen: &Seen<'_>) -> Step {
     match detect(seen.client, seen.http_rules) {
-        Detected::Http1 | Detected::Http2 => Decision::Http,
-        Detected::Tls | Detected::Other => Decision::Bytes,
+        Detected::Http1 | Detected::Http2 => Step::Http,
+        Detected::Tls | Detected::Other => Step::Bytes,
         Detected::NeedMore if seen.client.is_empty() => match seen.server {
-            Greeting::Silent => Decision::Wait,
-            Greeting::Begun => Decision::AwaitWord,
-            Greeting::Http2 | Greeting::Http1 => Decision::AwaitClient,
-            Greeting::Other => Decision::Bytes,
+            Greeting::Silent => Step::Wait,
+            Greeting::Begun => Step::AwaitWord,
+            Greeting::Http2 | Greeting::Http1 => Step::AwaitClient,
+            Greeting::Other => Step::Bytes,
         },
-        Detected::NeedMore if seen.server == Greeting::Other && !holds(seen) => Decision::Bytes,
-        Detected::NeedMore => Decision::AwaitWord,
+        Detected::NeedMore if seen.server == Greeting::Other && !holds(seen) => Step::Bytes,
+        Detected::NeedMore => Step::AwaitWord,
     }
 }
 
 /// What they mean when no more come: HTTP, whose own deadlines hold from there on, or bytes.
-pub fn decide_late(seen: &Seen<'_>) -> Decision {
+pub fn decide_late(seen: &Seen<'_>) -> Step {
     let server_is_http = seen.spoke_http || matches!(seen.server, Greeting::Http2 | Greeting::Http1);
     let may_be_http = !seen.client.is_empty() && resembles_http(seen.client);
     let http = may_be_http && (seen.http_rules || server_is_http);
-    if http { Decision::Http } else { Decision::Bytes }
+    if http { Step::Http } else { Step::Bytes }
 }
 
 /// Whether what the client has begun must not pass as bytes.
@@ -402,7 +402,7 @@ mod tests {
 
     /// What is decided at last when the client's and the server's bytes come in all orders and pieces, and
     /// nothing else for a long time.
-    fn decisions(client: &[u8], server: &[u8], http_rules: bool) -> Vec<Decision> {
+    fn decisions(client: &[u8], server: &[u8], http_rules: bool) -> Vec<Step> {
         let mut found = Vec::new();
         // How many bytes of each side have come.
         let (mut ways, mut been) = (vec![(0, 0)], std::collections::HashSet::new());
@@ -415,15 +415,15 @@ mod tests {
                 Seen { client: &client[..from_client], server: greeted, http_rules, spoke_http: false };
             let decision = decide(&seen);
             // Once the server is known to wait, nobody listens to it any more.
-            let hears_server = decision != Decision::AwaitClient && from_server < server.len();
+            let hears_server = decision != Step::AwaitClient && from_server < server.len();
             match decision {
-                Decision::Http | Decision::Bytes => found.push(decision),
+                Step::Http | Step::Bytes => found.push(decision),
                 _ if from_client < client.len() || hears_server => {
                     ways.extend((from_client < client.len()).then_some((from_client + 1, from_server)));
                     ways.extend(hears_server.then_some((from_client, from_server + 1)));
                 }
-                Decision::AwaitWord => found.push(decide_late(&seen)),
-                Decision::Wait | Decision::AwaitClient => found.push(decision),
+                Step::AwaitWord => found.push(decide_late(&seen)),
+                Step::Wait | Step::AwaitClient => found.push(decision),
             }
         }
         found.sort_by_key(|decision| *decision as u8);
@@ -436,28 +436,28 @@ mod tests {
         let settings = &SETTINGS[..9];
         for http_rules in [false, true] {
             let decided = |client: &[u8], server: &[u8]| decisions(client, server, http_rules);
-            assert_eq!(decided(b"", settings), [Decision::AwaitClient]);
-            assert_eq!(decided(&HTTP2_PREFACE[..18], settings), [Decision::Http]);
-            assert_eq!(decided(b"GET / HTTP", settings), [Decision::Http]);
-            assert_eq!(decided(b"*1\r\n", settings), [Decision::Bytes]);
-            assert_eq!(decided(b"", &settings[..5]), [Decision::Bytes]);
-            assert_eq!(decided(b"", b"220 x"), [Decision::Bytes]);
-            assert_eq!(decided(b"", b""), [Decision::Wait]);
+            assert_eq!(decided(b"", settings), [Step::AwaitClient]);
+            assert_eq!(decided(&HTTP2_PREFACE[..18], settings), [Step::Http]);
+            assert_eq!(decided(b"GET / HTTP", settings), [Step::Http]);
+            assert_eq!(decided(b"*1\r\n", settings), [Step::Bytes]);
+            assert_eq!(decided(b"", &settings[..5]), [Step::Bytes]);
+            assert_eq!(decided(b"", b"220 x"), [Step::Bytes]);
+            assert_eq!(decided(b"", b""), [Step::Wait]);
         }
-        assert_eq!(decisions(b"GET", b"", false), [Decision::Bytes]);
-        assert_eq!(decisions(b"GET", b"", true), [Decision::Http]);
+        assert_eq!(decisions(b"GET", b"", false), [Step::Bytes]);
+        assert_eq!(decisions(b"GET", b"", true), [Step::Http]);
         // Whoever speaks first decides, where that leads around nothing.
-        assert_eq!(decisions(b"GET", b"220 x", false), [Decision::Bytes]);
+        assert_eq!(decisions(b"GET", b"220 x", false), [Step::Bytes]);
     }
 
     #[test]
     fn a_word_begun_on_a_port_that_spoke_http_is_http() {
         let seen = Seen { client: b"GET /", server: Greeting::Silent, http_rules: false, spoke_http: true };
-        assert_eq!((decide(&seen), decide_late(&seen)), (Decision::AwaitWord, Decision::Http));
+        assert_eq!((decide(&seen), decide_late(&seen)), (Step::AwaitWord, Step::Http));
         let silent = Seen { client: b"", ..seen };
-        assert_eq!((decide(&silent), decide_late(&silent)), (Decision::Wait, Decision::Bytes));
+        assert_eq!((decide(&silent), decide_late(&silent)), (Step::Wait, Step::Bytes));
         let tls = Seen { client: b"\x16\x03", ..seen };
-        assert_eq!((decide(&tls), decide_late(&tls)), (Decision::AwaitWord, Decision::Bytes));
+        assert_eq!((decide(&tls), decide_late(&tls)), (Step::AwaitWord, Step::Bytes));
     }
 
     #[test]
@@ -515,7 +515,7 @@ mod tests {
                     http_rules: true,
                     spoke_http: false,
                 };
-                let late = decide(&seen) == Decision::Http || decide_late(&seen) == Decision::Http;
+                let late = decide(&seen) == Step::Http || decide_late(&seen) == Step::Http;
                 assert!(late, "{shown}: {length}");
             }
         }
@@ -550,7 +550,7 @@ mod tests {
         // What is all control characters, or a text without lines, waits and is no request when it ends there.
         for client in [&b"\x05\x01\0"[..], b"<?xml version='1.0'?><stream>", b"{\"id\": 1}"] {
             let seen = Seen { client, server: Greeting::Silent, http_rules: true, spoke_http: false };
-            assert_eq!((decide(&seen), decide_late(&seen)), (Decision::AwaitWord, Decision::Bytes));
+            assert_eq!((decide(&seen), decide_late(&seen)), (Step::AwaitWord, Step::Bytes));
         }
     }
 

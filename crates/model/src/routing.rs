@@ -6,6 +6,7 @@ use std::cmp::Reverse;
 
 use crate::snapshot::{Backend, HttpMatch, HttpRouteEntry, HttpRouteTable, PathMatch, TextMatch, ValueMatch};
 
+pub mod decide;
 pub(crate) mod index;
 
 /// What of a request a rule may ask for.
@@ -63,12 +64,12 @@ where
         && matcher.query.iter().all(|parameter| query_matches(parameter, request.query.unwrap_or_default()))
 }
 
-/// One backend, drawn by weight out of 64 random bits. `None` where there is no backend with a
+/// The index of one backend, drawn by weight out of 64 random bits. `None` where there is no backend with a
 /// weight: answer 500.
-pub fn pick_backend(backends: &[Backend], random: u64) -> Option<&Backend> {
+pub fn draw(backends: &[Backend], random: u64) -> Option<usize> {
     let total: u64 = backends.iter().map(|b| u64::from(b.weight)).sum();
     let mut left = ((u128::from(random) * u128::from(total)) >> 64) as u64;
-    backends.iter().find(|backend| {
+    backends.iter().position(|backend| {
         let weight = u64::from(backend.weight);
         let found = left < weight;
         left = left.saturating_sub(weight);

@@ -1,16 +1,18 @@
-//! The access log: one line for each request, written by the control runtime. A worker hands a plain value over and
+//! The access log: one line for each request and each connection of bytes, at its end, written by the control runtime. A worker hands a plain value over and
 //! waits for nobody; what has no room is counted.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Uri, Version};
 use tokio::sync::mpsc;
+use tulle_model::decision::Decision;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::HttpRule;
 
-use crate::metrics::Destination;
+use crate::metrics::{Destination, Protocol};
 use crate::reason::{Reason, Verdict};
 use crate::security::Security;
 
@@ -21,30 +23,56 @@ pub(crate) const WAITING: usize = 1024;
 pub(crate) struct Entry {
     pub source: WorkloadName,
     pub destination: Destination,
+    pub protocol: Protocol,
     /// Of the configuration that was decided on ([`tulle_model::snapshot::Snapshot::generation`]).
     pub generation: u64,
     /// What decided where it went, if a route did.
     pub rule: Option<Arc<HttpRule>>,
+    /// All that was decided over it, in order.
+    pub decisions: Vec<Decision>,
     pub asked: Asked,
     pub security: Security,
     pub attempts: u32,
+    /// Those that failed.
+    pub tried: Vec<Tried>,
     /// Where it went at last.
     pub endpoint: Option<SocketAddr>,
     /// What its client got.
     pub status: Option<u16>,
     pub reason: Option<Reason>,
+    /// Why, for people; empty where there is nothing to say.
+    pub message: String,
     pub result: Verdict,
     pub latency: Option<Duration>,
+    pub bytes_sent: u64,
     pub answer: Option<Answer>,
+}
+
+/// An attempt that failed.
+pub(crate) struct Tried {
+    pub address: SocketAddr,
+    pub security: Security,
+    /// When it failed, from the beginning of the request or connection.
+    pub after: Duration,
+    /// In the words of `tulle-reason`.
+    pub failure: &'static str,
 }
 
 /// What a request asked for, as far as it was read.
 pub(crate) enum Asked {
-    Whole { method: Method, uri: Uri, version: Version },
+    Whole {
+        method: Method,
+        uri: Uri,
+        version: Version,
+    },
     Part(Outline),
+    /// A connection of bytes to that port.
+    Connection {
+        port: u16,
+    },
 }
 
-/// How the body of an answer passed.
+/// How the body of an answer passed, or what came back on a connection.
 pub(crate) struct Answer {
     pub bytes: u64,
     pub end: End,
@@ -99,45 +127,44 @@ impl Outline {
 }
 
 /// What a worker's lines wait in, and who is to write them.
-pub(crate) fn channel() -> (mpsc::Sender<Entry>, mpsc::Receiver<Entry>) {
+pub(crate) fn channel() -> (mpsc::Sender<Box<Entry>>, mpsc::Receiver<Box<Entry>>) {
     mpsc::channel(WAITING)
 }
 
 /// Writes a worker's lines until it has ended.
-pub(crate) async fn write(mut entries: mpsc::Receiver<Entry>) {
+pub(crate) async fn write(mut entries: mpsc::Receiver<Box<Entry>>) {
     while let Some(entry) = entries.recv().await {
         entry.write();
     }
 }
 
 impl Entry {
-    /// A line of a request that went nowhere.
-    pub fn new(
-        source: &WorkloadName,
-        destination: Destination,
-        generation: u64,
-        asked: Asked,
-        result: Verdict,
-    ) -> Self {
+    /// A line of what begins.
+    pub fn new(source: &WorkloadName, protocol: Protocol, generation: u64, asked: Asked) -> Self {
         Self {
             source: source.clone(),
-            destination,
+            destination: Destination::Unknown,
+            protocol,
             generation,
             rule: None,
+            decisions: Vec::new(),
             asked,
             security: Security::Unsent,
             attempts: 0,
+            tried: Vec::new(),
             endpoint: None,
             status: None,
             reason: None,
-            result,
+            message: String::new(),
+            result: Verdict::Success,
             latency: None,
+            bytes_sent: 0,
             answer: None,
         }
     }
 
     fn write(&self) {
-        let (method, authority, path, version);
+        let (mut method, mut authority, mut path, mut version, mut port) = (None, None, None, None, None);
         match &self.asked {
             Asked::Whole { method: asked, uri, version: of } => {
                 (method, path) = (Some(asked.as_str()), Some(uri.path()));
@@ -145,18 +172,23 @@ impl Entry {
                 version = Some(format!("{of:?}"));
             }
             Asked::Part(outline) => {
-                (method, path, authority) = (outline.method.as_deref(), outline.path.as_deref(), None);
+                (method, path) = (outline.method.as_deref(), outline.path.as_deref());
                 version = outline.version.clone();
             }
+            Asked::Connection { port: to } => port = Some(*to),
         }
+        let rule = self.rule.as_deref();
         tracing::info!(
             target: "tulle::access",
             source = %self.source,
             destination = %self.destination,
+            protocol = self.protocol.as_str(),
+            port,
             generation = self.generation,
-            route = self.rule.as_ref().map(|rule| tracing::field::display(&rule.route)),
-            rule = self.rule.as_ref().map(|rule| rule.index),
-            rule_name = self.rule.as_ref().and_then(|rule| rule.name.as_deref()),
+            route = rule.map(|rule| tracing::field::display(&rule.route)),
+            rule = rule.map(|rule| rule.index),
+            rule_name = rule.and_then(|rule| rule.name.as_deref()),
+            decisions = listed(&self.decisions),
             endpoint = self.endpoint.map(tracing::field::display),
             method,
             authority,
@@ -164,13 +196,30 @@ impl Entry {
             version = version.map(tracing::field::display),
             status = self.status,
             reason = self.reason.map(Reason::as_str),
+            detail = (!self.message.is_empty()).then_some(&*self.message),
             result = self.result.as_str(),
             security = self.security.as_str(),
             attempts = self.attempts,
-            latency_ms = self.latency.map(|latency| latency.as_secs_f64() * 1e3),
+            tried = listed(&self.tried),
+            // In thousandths, as more digits say nothing.
+            latency_ms = self.latency.map(|latency| latency.as_micros() as f64 / 1e3),
+            bytes_sent = self.bytes_sent,
             bytes_received = self.answer.as_ref().map(|answer| answer.bytes),
             end = self.answer.as_ref().map(|answer| answer.end.as_str()),
         );
+    }
+}
+
+/// Several in one field; `None` where there are none.
+fn listed(all: &[impl fmt::Display]) -> Option<String> {
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    (!all.is_empty()).then(|| all.join("; "))
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let after = self.after.as_secs_f64() * 1e3;
+        write!(f, "{} {} {} after {after:.1} ms", self.address, self.security.as_str(), self.failure)
     }
 }
 

@@ -14,6 +14,8 @@ use crate::metrics::InFlight;
 
 /// How long a TCP connect may take.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+/// Destinations outside of the mesh may be far away.
+pub(crate) const EGRESS_CONNECT: Duration = Duration::from_secs(10);
 /// A process that is alive refuses at once or accepts, unless its backlog is full, and many have room for
 /// a handful only: then the kernel tries again after one and three seconds.
 const APP_CONNECT_DEADLINE: Duration = Duration::from_secs(4);
@@ -37,13 +39,18 @@ impl From<Seat> for Counted {
     }
 }
 
-/// Opens a TCP connection in plain for somebody who has a share left.
+/// Opens a TCP connection in plain for somebody who has a share left; within that time, where it is not the usual.
 pub async fn connect_for(
     account: &Rc<Account>,
     address: SocketAddr,
+    within: Option<Duration>,
 ) -> Result<(TcpStream, Seat), UpstreamError> {
     let seat = account.seat(cost::APPLICATION).map_err(UpstreamError::shed)?;
-    Ok((connect(address).await?, seat))
+    let tcp = match within {
+        Some(deadline) => connect_within(address, deadline).await?,
+        None => connect(address).await?,
+    };
+    Ok((tcp, seat))
 }
 
 /// Opens a TCP connection in plain: within a second, or a little more on this host.

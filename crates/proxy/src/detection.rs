@@ -21,13 +21,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep_until};
-use tulle_model::detect::{self, Decision, Greeting, Seen};
+use tulle_model::detect::{self, Greeting, Seen, Step};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{EndpointSet, PortConfig, ServiceConfig};
 
+use crate::exchange::Exchange;
 use crate::learned::Learnt;
-use crate::opaque::{self, Failed, Opened};
-use crate::state::LocalWorkload;
+use crate::opaque::{self, Opened};
 use crate::worker::Worker;
 
 /// How long a client of a port that spoke HTTP before may keep silent until the upstream is connected to.
@@ -44,7 +44,7 @@ pub(crate) enum Spoken {
     },
     Opaque {
         first: Vec<u8>,
-        upstream: Option<Result<Upstream, Failed>>,
+        upstream: Option<Result<Upstream, Box<Exchange>>>,
     },
     /// The client went away, or we do.
     Nothing,
@@ -65,10 +65,10 @@ impl Upstream {
 /// Finds out what a connection to a port of a service speaks.
 pub(crate) async fn find_out<IO>(
     worker: &Rc<Worker>,
-    source: &LocalWorkload,
     io: &mut IO,
     config: &ServiceConfig,
     port: &PortConfig,
+    exchange: impl FnOnce() -> Box<Exchange>,
 ) -> Spoken
 where
     IO: AsyncRead + Unpin,
@@ -83,7 +83,8 @@ where
     let mut first = Vec::new();
     let mut spoken = None;
     if known.server == Greeting::Silent {
-        spoken = Box::pin(race(worker, source, io, config, port.number, &mut known, &mut first)).await;
+        let opening = opaque::open(worker, exchange(), config, port.number);
+        spoken = Box::pin(race(worker, io, opening, &mut known, &mut first)).await;
     }
     let learn = |learnt| worker.learned.borrow_mut().learn(&config.name, port.number, &endpoints, learnt);
     if known.server == Greeting::Http2 {
@@ -114,9 +115,9 @@ impl Known {
     }
 
     /// What is served when no more of the client's bytes come in time.
-    fn late(&self, first: Vec<u8>, upstream: Option<Result<Upstream, Failed>>) -> Spoken {
+    fn late(&self, first: Vec<u8>, upstream: Option<Result<Upstream, Box<Exchange>>>) -> Spoken {
         match detect::decide_late(&self.seen(&first)) {
-            Decision::Http => Spoken::Http { first },
+            Step::Http => Spoken::Http { first },
             _ => Spoken::Opaque { first, upstream },
         }
     }
@@ -125,18 +126,16 @@ impl Known {
 /// Listens to both sides, until it is clear what they speak. `None`: to the client's alone from now on.
 async fn race<IO>(
     worker: &Rc<Worker>,
-    source: &LocalWorkload,
     io: &mut IO,
-    config: &ServiceConfig,
-    port: u16,
+    opening: impl Future<Output = Result<Opened, Box<Exchange>>>,
     known: &mut Known,
     first: &mut Vec<u8>,
 ) -> Option<Spoken>
 where
     IO: AsyncRead + Unpin,
 {
-    let mut upstream: Option<Result<Upstream, Failed>> = None;
-    let mut opening = pin!(opaque::open(worker, source, config, port));
+    let mut upstream: Option<Result<Upstream, Box<Exchange>>> = None;
+    let mut opening = pin!(opening);
     let begin = Instant::now();
     let far = begin + Duration::from_secs(24 * 3600);
     let mut open_at = if known.spoke_http { begin + HTTP_SILENCE } else { begin };
@@ -188,16 +187,16 @@ where
             () = worker.local.drain.wait(), if first.is_empty() => return Some(Spoken::Nothing),
         }
         match detect::decide(&known.seen(first)) {
-            Decision::Http => return Some(Spoken::Http { first: std::mem::take(first) }),
-            Decision::Bytes => {
+            Step::Http => return Some(Spoken::Http { first: std::mem::take(first) }),
+            Step::Bytes => {
                 if upstream.is_none() {
                     upstream = Some(opening.await.map(Upstream::new));
                 }
                 return Some(Spoken::Opaque { first: std::mem::take(first), upstream });
             }
-            Decision::AwaitClient => return None,
-            Decision::AwaitWord => give_up_at = Instant::now() + UNFINISHED,
-            Decision::Wait => {}
+            Step::AwaitClient => return None,
+            Step::AwaitWord => give_up_at = Instant::now() + UNFINISHED,
+            Step::Wait => {}
         }
     }
 }
@@ -221,10 +220,10 @@ where
             () = worker.local.drain.wait(), if first.is_empty() => return Spoken::Nothing,
         }
         match detect::decide(&known.seen(&first)) {
-            Decision::Http => return Spoken::Http { first },
-            Decision::Bytes => return Spoken::Opaque { first, upstream: None },
-            Decision::AwaitWord => give_up_at = Some(Instant::now() + UNFINISHED),
-            Decision::Wait | Decision::AwaitClient => {}
+            Step::Http => return Spoken::Http { first },
+            Step::Bytes => return Spoken::Opaque { first, upstream: None },
+            Step::AwaitWord => give_up_at = Some(Instant::now() + UNFINISHED),
+            Step::Wait | Step::AwaitClient => {}
         }
     }
 }
@@ -237,14 +236,14 @@ async fn until(time: Option<Instant>) {
 }
 
 /// Waits for the upstream's first bytes.
-async fn speaks(upstream: &mut Option<Result<Upstream, Failed>>) -> io::Result<usize> {
+async fn speaks(upstream: &mut Option<Result<Upstream, Box<Exchange>>>) -> io::Result<usize> {
     match upstream {
         Some(Ok(Upstream { opened, first })) => opened.upstream().read_buf(first).await,
         _ => pending().await,
     }
 }
 
-fn greeting(upstream: &Option<Result<Upstream, Failed>>) -> Greeting {
+fn greeting(upstream: &Option<Result<Upstream, Box<Exchange>>>) -> Greeting {
     match upstream {
         Some(Ok(Upstream { first, .. })) => detect::greeting(first),
         _ => Greeting::Silent,

@@ -93,7 +93,7 @@ impl Local {
         };
         if endpoint.identity.as_ref() != Some(&workload.identity) {
             let message = format!("wrong identity: {} is not who was promised", workload.name);
-            return Err(UpstreamError::safe(UpstreamErrorKind::Tls, message));
+            return Err(UpstreamError::safe(UpstreamErrorKind::WrongIdentity, message));
         }
         Ok(workload)
     }
@@ -162,8 +162,8 @@ mod tests {
         let gone = endpoint("n1", "gone", 0);
         let none = Endpoint { workload: None, ..right };
         for (endpoint, kind) in [
-            (another, UpstreamErrorKind::Tls),
-            (nobody, UpstreamErrorKind::Tls),
+            (another, UpstreamErrorKind::WrongIdentity),
+            (nobody, UpstreamErrorKind::WrongIdentity),
             (gone, UpstreamErrorKind::Refused),
             (none, UpstreamErrorKind::Refused),
         ] {

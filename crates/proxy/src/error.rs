@@ -7,14 +7,14 @@ use crate::budget::Shed;
 /// What went wrong between this proxy and an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UpstreamErrorKind {
-    /// The service has no endpoint that could be tried.
-    NoEndpoints,
     /// TCP: refused, unreachable or not answered in time.
     Connect,
     /// The link is still being opened: it may take more time than a request has for it.
     LinkPending,
-    /// The TLS handshake of a link failed, or one of the two did not accept the other's identity.
+    /// The TLS handshake of a link failed.
     Tls,
+    /// Who is there is not who was promised, or one of the two did not accept the other's identity.
+    WrongIdentity,
     /// The link's peer answered that it did not take the connection or request to the application.
     Refused,
     /// The caller has no certificate yet.
@@ -52,10 +52,12 @@ impl UpstreamErrorKind {
     /// The value of `tulle-reason` for it.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::NoEndpoints => "no-endpoints",
-            Self::Connect | Self::LinkPending | Self::Tls | Self::Refused | Self::NoCertificate => {
-                "connect-failed"
-            }
+            Self::Connect
+            | Self::LinkPending
+            | Self::Tls
+            | Self::WrongIdentity
+            | Self::Refused
+            | Self::NoCertificate => "connect-failed",
             Self::ConnectionLost | Self::Reset(_) | Self::WentAway => "connection-lost",
             Self::BadAnswer => "bad-answer",
             Self::StreamsFull => "streams-full",

@@ -157,7 +157,7 @@ pub(crate) async fn connect(
     admit(workload, port)?;
     let in_flight = local.in_flight(&workload.name);
     let address = SocketAddr::new(workload.app_address, port);
-    let (tcp, seat) = connect_for(account, address).await?;
+    let (tcp, seat) = connect_for(account, address, None).await?;
     Ok((tcp, Counted { _in_flight: Some(in_flight), _seat: Some(seat) }))
 }
 

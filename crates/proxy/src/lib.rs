@@ -6,7 +6,9 @@
 
 mod access_log;
 pub mod app_pool;
+mod attempts;
 pub mod budget;
+mod budgets;
 pub mod certificate;
 pub mod clock;
 mod config;
@@ -19,6 +21,7 @@ mod door;
 pub mod drain;
 pub mod endpoints;
 pub mod error;
+mod exchange;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -40,6 +43,7 @@ mod pieces;
 mod progress;
 mod reach;
 mod reason;
+mod repeatable;
 mod reset;
 mod security;
 pub mod sight;

@@ -54,7 +54,7 @@ pub struct Local {
     pub drain: Drain,
     /// Every connection taken is spawned on it; a drain waits for it to be empty.
     pub connections: TaskTracker,
-    access_log: mpsc::Sender<Entry>,
+    access_log: mpsc::Sender<Box<Entry>>,
     pub(crate) demand: Demand,
     /// The time that certificates are held against.
     pub(crate) clock: Arc<MeshClock>,
@@ -85,7 +85,7 @@ impl Local {
         metrics: WorkerMetrics,
         drain: Drain,
         heard: Arc<Heard>,
-        access_log: mpsc::Sender<Entry>,
+        access_log: mpsc::Sender<Box<Entry>>,
     ) -> Rc<Self> {
         let sweep = Sweep::new(config.bounds.deadlines, metrics.registry().clone());
         Rc::new(Self {
@@ -122,7 +122,7 @@ impl Local {
     }
 
     /// Has a line of the access log written.
-    pub(crate) fn log(&self, entry: Entry) {
+    pub(crate) fn log(&self, entry: Box<Entry>) {
         if self.access_log.try_send(entry).is_err() {
             self.metrics.counts().access_log_dropped.add(1);
         }
@@ -227,8 +227,7 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use crate::access_log::{Asked, Entry, Outline, WAITING};
-    use crate::metrics::Destination;
-    use crate::reason::Verdict;
+    use crate::metrics::Protocol;
     use crate::state::NodeState;
     use crate::worker::Worker;
 
@@ -239,7 +238,7 @@ mod tests {
         let worker = Worker::logging("n1", NodeState::default(), lines);
         let line = || {
             let source = tulle_model::name::WorkloadName::new("default", "a");
-            Entry::new(&source, Destination::Unknown, 1, Asked::Part(Outline::default()), Verdict::Refused)
+            Box::new(Entry::new(&source, Protocol::Http, 1, Asked::Part(Outline::default())))
         };
         for _ in 0..WAITING + 3 {
             worker.local.log(line());

@@ -1,44 +1,33 @@
-//! Opaque connections from a workload of this node to a service: which endpoint, how it is reached,
-//! and what is counted.
+//! Opaque connections from a workload of this node to a service, or out of the mesh: where it goes, how that is reached,
+//! and what passes.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, timeout_at};
-use tulle_model::name::ServiceName;
-use tulle_model::routing::pick_backend;
-use tulle_model::snapshot::{BackendTarget, Endpoint, ServiceConfig};
+use tokio::time::{Instant, sleep, timeout_at};
+use tulle_model::routing::decide::{self, Unrouted};
+use tulle_model::snapshot::ServiceConfig;
 
-use crate::budget::{Account, cost};
-use crate::connect::{Counted, prepare};
+use crate::access_log::End;
+use crate::attempts::{Again, Attempts};
+use crate::budget::Account;
+use crate::connect::{Counted, EGRESS_CONNECT};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
-use crate::http::retry::Attempts;
-use crate::loads::LoadGuard;
-use crate::metrics::{EdgeKey, EdgeMetrics, Protocol};
-use crate::reach::Hop;
-use crate::reason::{Reason, Verdict};
-use crate::reset::{Reset, Way};
-use crate::security::Security;
-use crate::state::LocalWorkload;
+use crate::exchange::Exchange;
+use crate::reason::Reason;
+use crate::reset::Reset;
 use crate::tcp::{self, Upstream};
 use crate::worker::Worker;
 
-/// Endpoints that are tried before a connection fails, and how long that may take in all.
-const ATTEMPTS: usize = 3;
+/// How long it may take in all to open a connection to an endpoint of a service.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Destinations outside of the mesh may be far away.
-pub(crate) const EGRESS_CONNECT: Duration = Duration::from_secs(10);
-
 /// A connection to an endpoint, not counted yet: detection may still find that it is not needed.
-pub struct Opened {
+pub(crate) struct Opened {
     upstream: Upstream,
-    edge: Arc<EdgeMetrics>,
-    took: Duration,
-    _load: Option<LoadGuard>,
+    exchange: Box<Exchange>,
     account: Rc<Account>,
     _counted: Counted,
 }
@@ -53,189 +42,80 @@ impl Opened {
     where
         IO: AsyncRead + AsyncWrite + Reset + Unpin,
     {
-        let edge = &self.edge;
-        edge.request(None, Verdict::Success, self.took);
-        edge.opened();
-        let _closed = Closed(edge);
-        let ended = tcp::pass(&mut client, self.upstream, first, &self.account, |way, bytes| match way {
-            Way::Up => edge.sent(bytes),
-            Way::Down => edge.received(bytes),
-        })
-        .await;
+        let Self { upstream, mut exchange, account, _counted } = self;
+        exchange.connected();
+        let passed = |way, bytes| exchange.bytes(way, bytes);
+        let ended = tcp::pass(&mut client, upstream, first, &account, passed).await;
+        exchange.ended(if ended.is_ok() { End::Complete } else { End::Broken });
         if let Err(error) = ended {
             tracing::debug!("opaque connection ended: {error}");
         }
     }
 }
 
-/// Counts a connection as closed also when its task is dropped.
-struct Closed<'e>(&'e EdgeMetrics);
-
-impl Drop for Closed<'_> {
-    fn drop(&mut self) {
-        self.0.closed();
-    }
-}
-
-/// A connection that could not be made, not counted yet either.
-pub struct Failed {
-    pub error: UpstreamError,
-    pub destination: ServiceName,
-    took: Duration,
-}
-
-impl Failed {
-    pub fn count(self, worker: &Worker, source: &LocalWorkload) -> UpstreamError {
-        let key = EdgeKey::new(source, &self.destination, Protocol::Tcp, Security::Unsent);
-        let verdict = Reason::from(self.error.kind).verdict();
-        worker.local.metrics.edge(&key).request(None, verdict, self.took);
-        self.error
-    }
-}
-
 /// Connects to an endpoint that answers for `port` of `service`, or of a backend of its TCPRoute. A
-/// failed connect is tried again elsewhere: nothing was sent.
-pub async fn open(
+/// failed connect is tried again elsewhere: nothing was sent. What comes back otherwise says why there is none.
+pub(crate) async fn open(
     worker: &Rc<Worker>,
-    source: &LocalWorkload,
+    mut exchange: Box<Exchange>,
     service: &ServiceConfig,
     port: u16,
-) -> Result<Opened, Failed> {
-    let (destination, port) = destination(worker, service, port).map_err(|error| Failed {
-        error,
-        destination: service.name.clone(),
-        took: Duration::ZERO,
-    })?;
-    let begin = Instant::now();
-    worker.budgets.record_request(&destination, begin);
-    let account = worker.local.account(&source.name);
-    let mut tried: Vec<Arc<Endpoint>> = Vec::new();
-    let none = format!("{destination} has no ready endpoint for port {port}");
-    let mut failure = UpstreamError::safe(Kind::NoEndpoints, none);
-    let mut failures = 0;
-    let mut attempts = Attempts::default();
-    // Whether another attempt adds to the load of the service.
-    let mut costs = false;
-    while failures < ATTEMPTS {
-        let picked = worker.local.pick(&destination, port, &tried).or_else(|| {
-            // A link that is still being opened is waited for where there is nothing else.
-            (failure.kind == Kind::LinkPending).then(|| worker.local.pick(&destination, port, &[]))?
-        });
-        let Some(picked) = picked else { break };
-        let endpoint = picked.endpoint.clone();
-        if costs {
-            if !worker.budgets.try_retry(&destination) {
-                tracing::debug!(service = %destination, "no retry: the budget is used up");
-                break;
+) -> Result<Opened, Box<Exchange>> {
+    let attempts = match decide::connection(service, port, || worker.local.random()) {
+        Ok((backend, port, decision)) => {
+            if let Some(decision) = decision {
+                exchange.decided(|| decision);
             }
-            let unsent = EdgeKey::new(source, &destination, Protocol::Tcp, Security::Unsent);
-            worker.local.metrics.edge(&unsent).retry();
+            Attempts::at(worker, &mut exchange, backend.clone(), port)
         }
-        attempts.begin();
-        let hop = Hop::to(&worker.local, picked);
-        let attempt = timeout_at(begin + DEADLINE, hop.connect(worker, source, &account)).await;
-        match attempt {
-            Ok(Ok((upstream, counted))) => {
-                worker.local.health.worked(&endpoint);
-                let key = EdgeKey::new(source, &destination, Protocol::Tcp, hop.security());
-                return Ok(Opened {
-                    upstream,
-                    edge: worker.local.metrics.edge(&key),
-                    took: begin.elapsed(),
-                    _load: hop.load,
-                    account,
-                    _counted: counted,
-                });
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(service = %destination, endpoint = %endpoint.address, "connect failed: {error}");
-                if let Kind::Shed(_) = error.kind {
-                    failure = error;
-                    break;
-                }
-                let nobodys = error.is_nobodys();
-                costs = !nobodys && error.kind != Kind::LinkPending;
-                if costs {
-                    failures += 1;
-                    if !matches!(error.kind, Kind::ShedThere(_)) {
-                        worker.local.health.failed(&endpoint, Instant::now());
-                    }
-                }
-                failure = error;
-                if nobodys {
-                    if !attempts.take_back() || begin.elapsed() >= DEADLINE {
-                        break;
-                    }
-                    tokio::time::sleep(attempts.pause()).await;
-                    continue;
-                }
-            }
-            Err(_) => {
-                failure = UpstreamError::safe(Kind::Timeout, format!("no connection in {DEADLINE:?}"));
-                break;
-            }
+        Err(unrouted) => {
+            let Unrouted { decision, message, .. } = *unrouted;
+            exchange.decided(|| decision);
+            exchange.refuse(Reason::InvalidBackend, message);
+            return Err(exchange);
         }
-        if !tried.contains(&endpoint) {
-            tried.push(endpoint);
-        }
-    }
-    Err(Failed { error: failure, destination, took: begin.elapsed() })
-}
-
-/// The service whose endpoints take the connection.
-fn destination(
-    worker: &Worker,
-    service: &ServiceConfig,
-    port: u16,
-) -> Result<(ServiceName, u16), UpstreamError> {
-    let Some(rule) = service.port(port).and_then(|p| p.tcp_route.as_ref()) else {
-        return Ok((service.name.clone(), port));
     };
-    match pick_backend(&rule.backends, worker.local.random()).map(|backend| &backend.target) {
-        Some(BackendTarget::Service { name, port }) => Ok((name.clone(), *port)),
-        Some(BackendTarget::Invalid { reason }) => {
-            let message = format!("TCPRoute {}: {reason}", rule.route);
-            Err(UpstreamError::safe(Kind::NoEndpoints, message))
-        }
-        None => {
-            let message = format!("TCPRoute {} has no backend", rule.route);
-            Err(UpstreamError::safe(Kind::NoEndpoints, message))
-        }
-    }
+    connect(worker, exchange, attempts, DEADLINE).await
 }
 
 /// Connects to the first of the addresses of a destination outside of the mesh that accepts.
 pub(crate) async fn open_outside(
     worker: &Rc<Worker>,
-    source: &LocalWorkload,
-    addresses: &[SocketAddr],
+    mut exchange: Box<Exchange>,
+    addresses: Vec<SocketAddr>,
+) -> Result<Opened, Box<Exchange>> {
+    let attempts = Attempts::outside(&mut exchange, addresses);
+    connect(worker, exchange, attempts, EGRESS_CONNECT).await
+}
+
+async fn connect(
+    worker: &Rc<Worker>,
+    mut exchange: Box<Exchange>,
+    mut attempts: Attempts,
     deadline: Duration,
-) -> Result<Opened, Failed> {
-    let begin = Instant::now();
-    let destination = ServiceName::new("", crate::metrics::EXTERNAL);
+) -> Result<Opened, Box<Exchange>> {
+    let end = Instant::now() + deadline;
+    let source = exchange.source().clone();
     let account = worker.local.account(&source.name);
-    let seat = account.seat(cost::APPLICATION);
-    let seat = seat.map_err(|shed| {
-        let destination = destination.clone();
-        Failed { error: UpstreamError::shed(shed), destination, took: Duration::ZERO }
-    })?;
-    let mut failure = "it has no address".to_owned();
-    for address in addresses {
-        match timeout_at(begin + deadline, tokio::net::TcpStream::connect(address)).await {
-            Ok(Ok(tcp)) => {
-                prepare(&tcp, address.ip().to_canonical().is_loopback());
-                let key = EdgeKey::new(source, &destination, Protocol::Tcp, Security::Plaintext);
-                let edge = worker.local.metrics.edge(&key);
-                let (upstream, took) = (Upstream::Tcp(tcp), begin.elapsed());
-                return Ok(Opened { upstream, edge, took, _load: None, account, _counted: seat.into() });
+    loop {
+        let Ok(hop) = attempts.next(worker, &mut exchange) else { return Err(exchange) };
+        let error = match timeout_at(end, hop.connect(worker, &source, &account)).await {
+            Ok(Ok((upstream, _counted))) => {
+                attempts.succeeded(worker, &mut exchange, hop);
+                return Ok(Opened { upstream, exchange, account, _counted });
             }
-            Ok(Err(error)) => failure = format!("cannot connect to {address}: {error}"),
+            Ok(Err(error)) => error,
             Err(_) => {
-                failure = format!("{address} did not accept a connection in {deadline:?}");
-                break;
+                let error = UpstreamError::safe(Kind::Timeout, format!("no connection in {deadline:?}"));
+                exchange.attempt_failed(&error, None);
+                exchange.lost(&error);
+                return Err(exchange);
             }
+        };
+        match attempts.failed(worker, &mut exchange, &hop, &error, false, true) {
+            Again::No => return Err(exchange),
+            Again::Now => {}
+            Again::After(pause) => sleep(pause).await,
         }
     }
-    let error = UpstreamError::safe(Kind::Connect, failure);
-    Err(Failed { error, destination, took: begin.elapsed() })
 }

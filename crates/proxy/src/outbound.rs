@@ -9,20 +9,22 @@ use futures_util::future::LocalBoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tulle_model::decision::{self, Decision};
 use tulle_model::detect::{self, Detected};
 use tulle_model::name::{ServiceName, WorkloadName};
-use tulle_model::snapshot::{Carried, EgressPolicy, ServiceConfig};
+use tulle_model::routing::decide::{self, Unrouted};
+use tulle_model::snapshot::{Carried, ServiceConfig};
 
+use crate::access_log::Asked;
 use crate::config::Capture;
 use crate::detection::{Spoken, UNREACHABLE, Upstream, find_out};
-use crate::error::UpstreamErrorKind;
+use crate::exchange::Exchange;
 use crate::http;
-use crate::http::record::count_unsent;
 use crate::http::server::HttpDestination;
 use crate::local::Lookup;
 use crate::metrics::{Destination, Protocol, Rejection};
-use crate::opaque::{self, EGRESS_CONNECT, Failed};
-use crate::reason::Verdict;
+use crate::opaque;
+use crate::reason::Reason;
 use crate::reset::Reset;
 use crate::state::LocalWorkload;
 use crate::tcp::{Downstream, Replayed};
@@ -117,20 +119,30 @@ pub async fn serve_service<IO>(
     let config = match worker.local.service(&service).await {
         Lookup::Present(config) => config,
         Lookup::Absent => {
-            return Box::pin(turn_away(worker, source, io, service, port, "there is no such service")).await;
+            let decision = Decision::unknown_service(service.clone());
+            let text = "there is no such service";
+            return Box::pin(turn_away(worker, source, io, service, port, decision, text)).await;
         }
         Lookup::Unknown => {
             let text = "the server did not say what the service is";
-            return Box::pin(turn_away(worker, source, io, service, port, text)).await;
+            let decision = Decision::unknown_service(service.clone());
+            return Box::pin(turn_away(worker, source, io, service, port, decision, text)).await;
         }
     };
-    let Some(port_config) = config.port(port) else {
-        return Box::pin(turn_away(worker, source, io, service, port, "the service has no such port")).await;
+    let port_config = match decide::port_of(&config, port) {
+        Ok(port_config) => port_config,
+        Err(unrouted) => {
+            let Unrouted { decision, message, .. } = *unrouted;
+            return Box::pin(turn_away(worker, source, io, service, port, decision, &message)).await;
+        }
     };
     let spoken = match port_config.declared() {
         Some(Carried::Http) => Spoken::Http { first: Vec::new() },
         Some(Carried::Bytes) => Spoken::Opaque { first: Vec::new(), upstream: None },
-        None => Box::pin(find_out(&worker, &source, &mut io, &config, port_config)).await,
+        None => {
+            let exchange = || connection(&worker, &source, service.clone().into(), port);
+            Box::pin(find_out(&worker, &mut io, &config, port_config, exchange)).await
+        }
     };
     match spoken {
         Spoken::Http { first } => {
@@ -153,7 +165,7 @@ async fn serve_opaque<IO>(
     source: Arc<LocalWorkload>,
     io: IO,
     first: Vec<u8>,
-    upstream: Option<Result<Upstream, Failed>>,
+    upstream: Option<Result<Upstream, Box<Exchange>>>,
     config: Arc<ServiceConfig>,
     port: u16,
 ) where
@@ -161,11 +173,14 @@ async fn serve_opaque<IO>(
 {
     let opened = match upstream {
         Some(opened) => opened,
-        None => opaque::open(&worker, &source, &config, port).await.map(Upstream::new),
+        None => {
+            let exchange = connection(&worker, &source, config.name.clone().into(), port);
+            opaque::open(&worker, exchange, &config, port).await.map(Upstream::new)
+        }
     };
     match opened {
         Ok(upstream) => upstream.opened.serve(Replayed::new(first, io), upstream.first).await,
-        Err(failed) => refuse(&worker, &source, io, failed),
+        Err(refused) => refuse(&worker, io, refused),
     }
 }
 
@@ -177,6 +192,7 @@ async fn turn_away<IO>(
     mut io: IO,
     service: ServiceName,
     port: u16,
+    decision: Decision,
     text: &str,
 ) where
     IO: AsyncRead + AsyncWrite + Reset + Unpin + Into<Downstream>,
@@ -196,7 +212,10 @@ async fn turn_away<IO>(
         let destination = HttpDestination::Service { service, port };
         return http::server::serve(worker, source, io.into(), first, destination).await;
     }
-    reject_from(&worker, &source, &service.into(), io, Rejection::UnknownDestination, text);
+    let mut exchange = connection(&worker, &source, service.clone().into(), port);
+    exchange.decided(|| decision);
+    exchange.refuse(Reason::UnknownService, text);
+    refuse(&worker, io, exchange);
 }
 
 /// Serves a connection to a destination that is no part of the mesh: bytes, if egress is allowed. The
@@ -205,42 +224,44 @@ async fn serve_outside<IO>(worker: Rc<Worker>, source: Arc<LocalWorkload>, io: I
 where
     IO: AsyncRead + AsyncWrite + Reset + Unpin,
 {
-    if worker.local.state.load().snapshot.mesh.egress == EgressPolicy::Deny {
-        let text = "its destination is no part of the mesh, and the mesh's egress policy is Deny";
-        return reject_from(&worker, &source, &Destination::External, io, Rejection::EgressDenied, text);
+    let port = addresses.first().map_or(0, SocketAddr::port);
+    let mut exchange = connection(&worker, &source, Destination::External, port);
+    let permitted = decision::egress(&worker.local.state.load().snapshot.mesh);
+    if let Err(denied) = permitted {
+        exchange.decided(|| denied);
+        let message = "its destination is no part of the mesh, and the mesh's egress policy is Deny";
+        exchange.refuse(Reason::EgressDenied, message);
+        return refuse(&worker, io, exchange);
     }
-    match opaque::open_outside(&worker, &source, &addresses, EGRESS_CONNECT).await {
+    match opaque::open_outside(&worker, exchange, addresses).await {
         Ok(opened) => opened.serve(io, Vec::new()).await,
-        Err(failed) => refuse(&worker, &source, io, failed),
+        Err(refused) => refuse(&worker, io, refused),
     }
 }
 
-/// Resets a connection whose upstream cannot be reached, as the upstream's own kernel would have.
-fn refuse<IO: Reset>(worker: &Worker, source: &LocalWorkload, io: IO, failed: Failed) {
-    let error = failed.count(worker, source);
-    let why = match error.kind {
-        UpstreamErrorKind::NoEndpoints => Rejection::NoEndpoints,
-        UpstreamErrorKind::Shed(shed) | UpstreamErrorKind::ShedThere(shed) => shed.into(),
+/// A connection of bytes to that port.
+fn connection(
+    worker: &Worker,
+    source: &Arc<LocalWorkload>,
+    destination: Destination,
+    port: u16,
+) -> Box<Exchange> {
+    let asked = || Asked::Connection { port };
+    Box::new(Exchange::begin(&worker.local, source, Protocol::Tcp, destination, asked))
+}
+
+/// Resets a connection that goes nowhere, as the kernel of where it wanted to go would have.
+fn refuse<IO: Reset>(worker: &Worker, io: IO, exchange: Box<Exchange>) {
+    let reason = exchange.reason().unwrap_or(Reason::ConnectFailed);
+    let why = match reason {
+        Reason::EgressDenied => Rejection::EgressDenied,
+        Reason::UnknownService => Rejection::UnknownDestination,
+        Reason::NoEndpoints | Reason::InvalidBackend => Rejection::NoEndpoints,
+        Reason::Shed(shed) => shed.into(),
         _ => Rejection::ConnectFailed,
     };
-    reject(worker, io, why, &error.message);
-}
-
-/// Resets a connection that goes where it cannot, and counts it as one of its caller's.
-fn reject_from<IO: Reset>(
-    worker: &Worker,
-    source: &LocalWorkload,
-    destination: &Destination,
-    io: IO,
-    why: Rejection,
-    text: &str,
-) {
-    let verdict = match why {
-        Rejection::EgressDenied => Verdict::Refused,
-        _ => Verdict::Failure,
-    };
-    count_unsent(worker, source, destination, Protocol::Tcp, None, verdict);
-    reject(worker, io, why, text);
+    reject(worker, io, why, exchange.message());
+    exchange.turned_away(reason.verdict(), None);
 }
 
 /// Resets a connection that cannot be served.

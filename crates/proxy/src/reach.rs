@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tulle_model::snapshot::Endpoint;
 
 use crate::budget::Account;
-use crate::connect::{Counted, connect_for};
+use crate::connect::{Counted, EGRESS_CONNECT, connect_for};
 use crate::endpoints::Picked;
 use crate::error::UpstreamError;
 use crate::inbound;
@@ -78,8 +78,10 @@ impl Hop {
         account: &Rc<Account>,
     ) -> Result<(Upstream, Counted), UpstreamError> {
         match &self.reach {
-            Reach::Plain(_) => {
-                let (tcp, seat) = connect_for(account, self.address).await?;
+            Reach::Plain(endpoint) => {
+                // What is outside of the mesh may be far away.
+                let within = endpoint.is_none().then_some(EGRESS_CONNECT);
+                let (tcp, seat) = connect_for(account, self.address, within).await?;
                 Ok((Upstream::Tcp(tcp), seat.into()))
             }
             Reach::HandedOver(endpoint) => {

@@ -187,10 +187,10 @@ impl Reason {
 impl From<UpstreamErrorKind> for Reason {
     fn from(kind: UpstreamErrorKind) -> Self {
         match kind {
-            UpstreamErrorKind::NoEndpoints => Self::NoEndpoints,
             UpstreamErrorKind::Connect
             | UpstreamErrorKind::LinkPending
             | UpstreamErrorKind::Tls
+            | UpstreamErrorKind::WrongIdentity
             | UpstreamErrorKind::Refused
             | UpstreamErrorKind::NoCertificate => Self::ConnectFailed,
             UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::Reset(_) | UpstreamErrorKind::WentAway => {

@@ -59,7 +59,7 @@ pub(crate) fn start(
     config: Arc<Config>,
     registry: Arc<WorkerRegistry>,
     heard: Arc<Heard>,
-    access_log: mpsc::Sender<Entry>,
+    access_log: mpsc::Sender<Box<Entry>>,
 ) -> io::Result<mpsc::Sender<Command>> {
     let (sender, commands) = mpsc::channel(COMMANDS);
     // A local runtime cannot leave the thread that made it, so the thread says how that went.
@@ -88,7 +88,7 @@ async fn run(
     config: Arc<Config>,
     registry: Arc<WorkerRegistry>,
     heard: Arc<Heard>,
-    access_log: mpsc::Sender<Entry>,
+    access_log: mpsc::Sender<Box<Entry>>,
     mut commands: mpsc::Receiver<Command>,
 ) {
     let (signal, drain) = DrainSignal::new();

@@ -9,10 +9,10 @@ use tokio::sync::Semaphore;
 
 use crate::app_pool::AppPool;
 use crate::budget::{Resource, cost};
+use crate::budgets::Budgets;
 use crate::config::Config;
 use crate::http::letters::Letters;
 use crate::http::link_headers::LinkHeaders;
-use crate::http::retry::Budgets;
 use crate::learned::Learned;
 use crate::link::client::LinkPool;
 use crate::local::Local;
@@ -75,7 +75,7 @@ impl Worker {
     pub(crate) fn logging(
         node: &str,
         state: crate::state::NodeState,
-        access_log: tokio::sync::mpsc::Sender<crate::access_log::Entry>,
+        access_log: tokio::sync::mpsc::Sender<Box<crate::access_log::Entry>>,
     ) -> Rc<Self> {
         let config = Config {
             node: node.into(),

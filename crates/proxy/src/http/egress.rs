@@ -14,14 +14,16 @@ use std::time::Duration;
 use http::uri::Authority;
 use tokio::time::timeout;
 use tulle_model::apart;
+use tulle_model::decision::{self, Decision};
 use tulle_model::host::{endpoint_host, is_mesh_only, mesh_host};
-use tulle_model::snapshot::{EgressPolicy, Shape};
+use tulle_model::name::ServiceName;
+use tulle_model::snapshot::Shape;
 
-use crate::http::forward::{Refusal, Target};
+use crate::exchange::{Exchange, Refused};
+use crate::http::forward::Target;
 use crate::local::Lookup;
 use crate::metrics::Destination;
 use crate::reason::Reason;
-use crate::state::LocalWorkload;
 use crate::worker::Worker;
 
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -30,12 +32,12 @@ const MAX_ALIASES: usize = 8;
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 4;
 
-/// Finds the destination that `authority` names for `source`.
+/// Finds the destination that `authority` names for the source of a request.
 pub(crate) async fn destination(
     worker: &Rc<Worker>,
-    source: &LocalWorkload,
+    exchange: &mut Exchange,
     authority: &Authority,
-) -> Result<Target, Refusal> {
+) -> Result<Target, Refused> {
     let port = authority.port_u16().unwrap_or(80);
     let host = authority.host();
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
@@ -43,15 +45,15 @@ pub(crate) async fn destination(
         if let Some(service) = worker.local.state.load().virtual_addresses.get(&address) {
             return Ok(Target::Service { service: service.clone(), port });
         }
-        return outside(worker, vec![SocketAddr::new(address, port)]);
+        return outside(worker, exchange, vec![SocketAddr::new(address, port)]);
     }
     if host.trim_end_matches('.').eq_ignore_ascii_case("localhost") {
-        return outside(worker, vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
+        return outside(worker, exchange, vec![SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)]);
     }
     let mut alias: Arc<str>;
     let mut host = host;
     for _ in 0..MAX_ALIASES {
-        let namespace = &source.name.namespace;
+        let namespace = &exchange.source().name.namespace.clone();
         match mesh_host(host, namespace) {
             Some(named) => match worker.local.service(&named.service).await {
                 Lookup::Present(config) => match &config.shape {
@@ -62,14 +64,17 @@ pub(crate) async fn destination(
                     }
                     _ => return Ok(Target::Service { service: named.service, port }),
                 },
-                Lookup::Absent if is_mesh_only(host) => return unknown(&named.service),
+                Lookup::Absent if is_mesh_only(host) => return unknown(exchange, named.service),
                 Lookup::Unknown if is_mesh_only(host) || !host.contains('.') => {
                     let message = format!("nothing is known of service {} yet", named.service);
-                    return Err(Refusal::new(Reason::UnknownService, message, Destination::Unknown));
+                    return refuse_unknown(exchange, named.service, message);
                 }
                 Lookup::Absent | Lookup::Unknown => {}
             },
-            None if is_mesh_only(host) => return unknown(&host),
+            None if is_mesh_only(host) => {
+                exchange.goes_to(Destination::Unknown);
+                return Err(exchange.refuse(Reason::UnknownService, format!("there is no service {host}")));
+            }
             None => {}
         }
         // Or an endpoint of a headless service, without a suffix.
@@ -80,56 +85,66 @@ pub(crate) async fn destination(
         {
             return match worker.local.service(&endpoint).await {
                 Lookup::Present(_) => Ok(Target::Service { service: endpoint, port }),
-                _ => unknown(&endpoint),
+                _ => unknown(exchange, endpoint),
             };
         }
         break;
     }
     // Asked before the name is: what may not be reached needs no look-up.
-    permitted(worker, host)?;
+    permitted(worker, exchange, host)?;
     match timeout(RESOLVE_DEADLINE, tokio::net::lookup_host((host, port))).await {
         Ok(Ok(found)) => {
             let addresses: Vec<SocketAddr> =
                 found.filter(|address| !is_this_host(address.ip())).take(MAX_ADDRESSES).collect();
             if addresses.is_empty() {
                 let message = format!("{host} has no address but this host's own loopback");
-                return Err(Refusal::new(Reason::EgressDenied, message, Destination::External));
+                exchange.goes_to(Destination::External);
+                return Err(exchange.refuse(Reason::EgressDenied, message));
             }
-            outside(worker, addresses)
+            outside(worker, exchange, addresses)
         }
         Ok(Err(error)) => {
             let message = format!("{host} is no service of the mesh, and does not resolve: {error}");
-            Err(Refusal::new(Reason::UnknownService, message, Destination::Unknown))
+            exchange.goes_to(Destination::Unknown);
+            Err(exchange.refuse(Reason::UnknownService, message))
         }
         Err(_) => {
-            let message = format!("{host} did not resolve within 5 s");
-            Err(Refusal::new(Reason::Timeout, message, Destination::External))
+            exchange.goes_to(Destination::External);
+            Err(exchange.refuse(Reason::Timeout, format!("{host} did not resolve within 5 s")))
         }
     }
 }
 
-fn unknown(service: &impl std::fmt::Display) -> Result<Target, Refusal> {
-    Err(Refusal::new(Reason::UnknownService, format!("there is no service {service}"), Destination::Unknown))
+fn unknown(exchange: &mut Exchange, service: ServiceName) -> Result<Target, Refused> {
+    let message = format!("there is no service {service}");
+    refuse_unknown(exchange, service, message)
 }
 
-fn permitted(worker: &Worker, host: &str) -> Result<(), Refusal> {
-    match worker.local.state.load().snapshot.mesh.egress {
-        EgressPolicy::Allow => Ok(()),
-        EgressPolicy::Deny => {
-            let message = format!("{host} is no service of the mesh, whose egress policy is Deny");
-            Err(Refusal::new(Reason::EgressDenied, message, Destination::External))
-        }
-    }
+fn refuse_unknown(exchange: &mut Exchange, service: ServiceName, message: String) -> Result<Target, Refused> {
+    exchange.goes_to(Destination::Unknown);
+    exchange.decided(|| Decision::unknown_service(service));
+    Err(exchange.refuse(Reason::UnknownService, message))
 }
 
-fn outside(worker: &Worker, addresses: Vec<SocketAddr>) -> Result<Target, Refusal> {
+fn permitted(worker: &Worker, exchange: &mut Exchange, host: &str) -> Result<(), Refused> {
+    let state = worker.local.state.load();
+    exchange.decided_on(state.snapshot.generation);
+    decision::egress(&state.snapshot.mesh).map_err(|denied| {
+        let message = format!("{host} is no service of the mesh, whose egress policy is Deny");
+        exchange.goes_to(Destination::External);
+        exchange.decided(|| denied);
+        exchange.refuse(Reason::EgressDenied, message)
+    })
+}
+
+fn outside(worker: &Worker, exchange: &mut Exchange, addresses: Vec<SocketAddr>) -> Result<Target, Refused> {
     if let Some(address) = addresses.first() {
-        permitted(worker, &address.to_string())?;
+        permitted(worker, exchange, &address.to_string())?;
     }
     let reaches_us = |address: &SocketAddr| worker.is_own_listener(*address);
     if addresses.iter().any(reaches_us) {
-        let message = "the destination is the proxy itself".to_owned();
-        return Err(Refusal::new(Reason::BadRequest, message, Destination::External));
+        exchange.goes_to(Destination::External);
+        return Err(exchange.refuse(Reason::BadRequest, "the destination is the proxy itself"));
     }
     Ok(Target::Outside { addresses })
 }

@@ -2,7 +2,7 @@
 //!
 //! A client's connection is served by [`server`]; each request is brought into one form
 //! ([`headers`]), routed and sent to an endpoint ([`forward`]), repeated on another where that is safe
-//! ([`retry`]), and counted ([`record`]). Interim answers go back by [`asker`]. Upgrades and tunnels leave HTTP in [`upgrade`]; destinations
+//! ([`crate::attempts`]), and counted ([`record`]). Interim answers go back by [`asker`]. Upgrades and tunnels leave HTTP in [`upgrade`]; destinations
 //! that an explicit proxy's client names are found in [`egress`]. Bodies are streams throughout
 //! ([`body`]), recorded for another attempt in [`replay`]; answers that the mesh makes itself come from [`reply`].
 //! Which fields may be in [`trailers`], and what ends a broken answer of [`grpc`], is one thing for all versions.
@@ -23,7 +23,6 @@ mod replay;
 pub mod reply;
 pub mod request;
 pub mod respond;
-pub mod retry;
 mod serve_http1;
 pub(crate) mod serve_http2;
 pub mod server;

@@ -76,6 +76,7 @@ pub fn told(response: &mut Response<Body>) -> Option<UpstreamError> {
         b"headers-too-large" => Failure::HeadersTooLarge,
         b"answer-headers-too-large" => Failure::AnswerHeadersTooLarge,
         b"bad-request" => Failure::Caller,
+        b"wrong-identity" => Failure::WrongIdentity,
         _ => shed.map_or(Failure::Refused, Failure::ShedThere),
     };
     let safe_to_retry = matches!(retry, Some(b"safe" | b"free"));

@@ -165,7 +165,7 @@ async fn serve_request(
             let gone = client.borrow_mut().poll_gone(task);
             match gone {
                 // It is told, in case that it listens.
-                Poll::Ready(Gone) if cx.cut.get() => match answer.as_mut().poll(task) {
+                Poll::Ready(Gone) if cx.ending.cut.get() => match answer.as_mut().poll(task) {
                     Poll::Ready(response) => Poll::Ready(Ok(response)),
                     Poll::Pending => {
                         let method = Some(asked.method.to_string());
@@ -189,7 +189,7 @@ async fn serve_request(
         status if asked.method == Method::CONNECT && status.is_success() => handed,
         _ => None,
     };
-    let last = cx.worker.local.drain.started() || cx.cut.get();
+    let last = cx.worker.local.drain.started() || cx.ending.cut.get();
     let kept = answer::write(client, &asked, response, last).await?;
     if let Some(hand) = left {
         return Ok(Some(Last::Left(hand)));

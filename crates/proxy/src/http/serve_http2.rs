@@ -162,9 +162,9 @@ async fn or_given_up(
         cx.unread(Reason::BadRequest, Outline::default());
     }
     let by_client = matches!(error, Error::Reset(_) | Error::Connection(_));
-    cx.counted.set(!by_client);
+    cx.ending.counted.set(!by_client);
     give_up(&error, || answered.set(None));
-    cx.counted.set(false);
+    cx.ending.counted.set(false);
     None
 }
 

@@ -17,18 +17,19 @@ use http::{Method, Response, StatusCode, Version, request};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Known;
 
-use crate::access_log::Outline;
+use crate::access_log::{Asked, Outline};
 use crate::budget::Account;
+use crate::exchange::{Ending, Exchange, Refused};
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
-use crate::http::forward::{self, Call, Refusal, Target};
+use crate::http::forward::{self, Message, Route, Target};
 use crate::http::headers::Malformed;
 use crate::http::http1::server::Owner;
-use crate::http::record::{self, Awaited, Outcome, Record};
+use crate::http::record::{record, watch};
 use crate::http::reply::{self, reply};
 use crate::http::serve_http1::{self, Ended};
 use crate::http::spelling::Written;
-use crate::http::upgrade::{self, Leaving};
+use crate::http::upgrade::{self, Leaving, Wish};
 use crate::http::{egress, headers, max_forwards, serve_http2};
 use crate::metrics::{Destination, Protocol};
 use crate::reason::{Reason, Verdict};
@@ -61,10 +62,8 @@ pub(super) struct Connection {
     asked: RefCell<Option<(ServiceName, u16)>>,
     /// What the last request named as its host.
     named: LastAuthority,
-    /// Its client, of HTTP/1, has closed its side and was let go.
-    pub cut: Cell<bool>,
-    /// What is dropped now is counted already, or for nothing that its client did.
-    pub counted: Cell<bool>,
+    /// What is known of its end.
+    pub ending: Rc<Ending>,
 }
 
 impl Connection {
@@ -78,13 +77,23 @@ impl Connection {
 
     /// Counts and logs a request that was refused before it was read whole.
     pub fn unread(&self, reason: Reason, outline: Outline) {
-        record::unread(&self.worker, &self.source, &self.destination(), reason, outline);
+        self.turn_away(self.destination(), reason, outline);
+    }
+
+    fn turn_away(&self, destination: Destination, reason: Reason, outline: Outline) {
+        let asked = || Asked::Part(outline);
+        let mut exchange =
+            Exchange::begin(&self.worker.local, &self.source, Protocol::Http, destination, asked);
+        exchange.refuse(reason, "");
+        exchange.turned_away(reason.verdict(), Some(reason.status().as_u16()));
     }
 
     /// Counts a connection that was refused as it does not speak HTTP.
     pub fn not_http(&self) {
+        let asked = || Asked::Part(Outline::default());
         let destination = self.destination();
-        record::count_unsent(&self.worker, &self.source, &destination, Protocol::Tcp, None, Verdict::Refused);
+        Exchange::begin(&self.worker.local, &self.source, Protocol::Tcp, destination, asked)
+            .turned_away(Verdict::Refused, None);
     }
 
     /// Why a client was let go, for people.
@@ -100,8 +109,26 @@ impl Connection {
     #[cold]
     pub fn let_go(&self, outline: Outline) -> Response<Body> {
         let destination = self.port().map_or(Destination::External, |(service, _)| service.into());
-        record::unread(&self.worker, &self.source, &destination, Reason::HalfClosed, outline);
+        self.turn_away(destination, Reason::HalfClosed, outline);
         reply(Reason::HalfClosed, &self.why_cut())
+    }
+
+    /// How what its clients tunnel enters anew, where it is an explicit proxy's.
+    fn enter(&self) -> Option<Enter> {
+        match self.destination {
+            HttpDestination::Proxy(enter) => Some(enter),
+            HttpDestination::Service { .. } => None,
+        }
+    }
+
+    /// Keeps where a request of an explicit proxy's client goes.
+    fn remember(&self, target: &Target) {
+        if self.enter().is_some() {
+            *self.asked.borrow_mut() = match target {
+                Target::Service { service, port } => Some((service.clone(), *port)),
+                Target::Outside { .. } => None,
+            };
+        }
     }
 
     /// The port that its last request was for; `None` where that was outside of the mesh.
@@ -124,7 +151,7 @@ impl Owner for Connection {
     }
 
     fn cut(&self) {
-        self.cut.set(true);
+        self.ending.cut.set(true);
     }
 }
 
@@ -145,8 +172,7 @@ pub async fn serve(
         account,
         asked: RefCell::default(),
         named: LastAuthority::default(),
-        cut: Cell::new(false),
-        counted: Cell::new(false),
+        ending: Rc::default(),
     });
     match serve_http1::serve(&cx, io, first).await {
         Ended::Closed => {}
@@ -154,7 +180,7 @@ pub async fn serve(
     }
 }
 
-/// What comes of it, unless the client is let go before ([`Connection::cut`]).
+/// What comes of it, unless the client is let go before ([`Ending::cut`]).
 pub(super) fn unless_cut<T>(
     cut: &Cell<bool>,
     mut awaited: Pin<&mut impl Future<Output = T>>,
@@ -168,6 +194,8 @@ pub(super) fn unless_cut<T>(
 /// Answers one request. Its head stays with the caller, as it is large and would be copied from hand to hand; it is
 /// brought into the inner form, and of no use afterwards. `written`: it as it came, in HTTP/1. `leaving`: how to leave
 /// HTTP, where the request can ask for that.
+///
+/// Each phase of a request is a function, in this order; ARCHITECTURE.md has the picture.
 pub(super) async fn answer(
     cx: &Rc<Connection>,
     head: &mut request::Parts,
@@ -177,13 +205,75 @@ pub(super) async fn answer(
     asker: Asker,
 ) -> Response<Body> {
     let version = head.version;
-    let mut on_upgrade = leaving.and_then(|leaving| upgrade::wanted(head, leaving));
-    let tunnels = match cx.destination {
-        HttpDestination::Proxy(enter) => Some(enter),
-        HttpDestination::Service { .. } => None,
+    let normal = normalize(cx, head, leaving);
+    let mut exchange = begin(cx, head);
+    let answered = match normal {
+        Err(problem) => Err(exchange.refuse(Reason::BadRequest, problem.0)),
+        Ok(Normal { last_hop: true, .. }) => {
+            exchange.refuse(Reason::MaxForwards, "");
+            Ok(max_forwards::answer(head))
+        }
+        Ok(normal) => match target(cx, &mut exchange, head, &normal).await {
+            Err(refused) => Err(refused),
+            Ok(target) => match normal.wish {
+                Some(wish)
+                    if head.method == Method::CONNECT
+                        && let Some(enter) = cx.enter() =>
+                {
+                    let tunnel =
+                        upgrade::tunnel(&cx.worker, &cx.source, Box::new(exchange), target, wish, enter);
+                    match Box::pin(tunnel).await {
+                        Ok(answer) => return answer,
+                        Err(refused) => {
+                            exchange = *refused;
+                            Err(Refused)
+                        }
+                    }
+                }
+                wish => {
+                    cx.remember(&target);
+                    filter_request(cx, head, version);
+                    watch(&mut exchange, &mut body);
+                    let caller = Caller { account: cx.account.clone(), asker };
+                    let message = Message { head, body, written };
+                    match wish {
+                        // Boxed, as all that is rare: every connection has room for what is not.
+                        Some(wish) => {
+                            Box::pin(upgrade::forward(cx, &mut exchange, message, target, &caller, wish))
+                                .await
+                        }
+                        None => match Route::find(&cx.worker, &mut exchange, message.head, target).await {
+                            Ok(route) => forward::forward(cx, &mut exchange, message, route, &caller).await,
+                            Err(refused) => Err(refused),
+                        },
+                    }
+                }
+            },
+        },
     };
-    let explicit = tunnels.is_some();
-    // Before the head is brought into the inner form, in which one cannot tell any longer.
+    let mut response = filter_response(&mut exchange, answered, version);
+    record(exchange, &mut response);
+    response
+}
+
+/// What is known of a request besides its inner form.
+struct Normal {
+    /// It wants to leave HTTP.
+    wish: Option<Wish>,
+    /// It says itself where it goes.
+    names_destination: bool,
+    /// It wants to go no further.
+    last_hop: bool,
+}
+
+/// Brings the head into the inner form.
+fn normalize(
+    cx: &Connection,
+    head: &mut request::Parts,
+    leaving: Option<Leaving>,
+) -> Result<Normal, Malformed> {
+    // What can be told before that alone.
+    let wish = leaving.and_then(|leaving| upgrade::wanted(head, leaving));
     let names_destination = head.uri.authority().is_some();
     let fallback = || match &cx.destination {
         HttpDestination::Service { service, port } => {
@@ -191,69 +281,68 @@ pub(super) async fn answer(
         }
         HttpDestination::Proxy(_) => String::new(),
     };
-    let secure = explicit && head.uri.scheme() == Some(&http::uri::Scheme::HTTPS);
-    let checked = match headers::normalize_request(head, &cx.named, fallback) {
-        Ok(()) if secure => Err(Malformed("for https the proxy is to be asked for a tunnel (CONNECT)")),
-        checked => checked.and_then(|()| max_forwards::count(head)),
+    let secure = cx.enter().is_some() && head.uri.scheme() == Some(&http::uri::Scheme::HTTPS);
+    headers::normalize_request(head, &cx.named, fallback)?;
+    if secure {
+        return Err(Malformed("for https the proxy is to be asked for a tunnel (CONNECT)"));
+    }
+    Ok(Normal { wish, names_destination, last_hop: max_forwards::count(head)? })
+}
+
+fn begin(cx: &Rc<Connection>, head: &request::Parts) -> Exchange {
+    let protocol = if headers::is_grpc(&head.headers) { Protocol::Grpc } else { Protocol::Http };
+    let asked = || Asked::Whole { method: head.method.clone(), uri: head.uri.clone(), version: head.version };
+    Exchange::begin(&cx.worker.local, &cx.source, protocol, cx.destination(), asked).of_client(&cx.ending)
+}
+
+/// Where the request goes, as far as it says itself, if the mesh lets it.
+async fn target(
+    cx: &Connection,
+    exchange: &mut Exchange,
+    head: &request::Parts,
+    normal: &Normal,
+) -> Result<Target, Refused> {
+    if let HttpDestination::Service { service, port } = &cx.destination {
+        return Ok(Target::Service { service: service.clone(), port: *port });
+    }
+    if !normal.names_destination {
+        let message = "this is an HTTP proxy: the request target must be an absolute URI";
+        return Err(exchange.refuse(Reason::BadRequest, message));
+    }
+    let Some(authority) = head.uri.authority() else {
+        return Err(exchange.refuse(Reason::BadRequest, "the request does not say what host it is for"));
     };
-    let record = Record::begin(cx, head);
-    let awaited = Awaited::begin(cx, &record);
-    let outcome = match checked {
-        Err(problem) => {
-            let message = problem.0.to_owned();
-            Err(Refusal::new(Reason::BadRequest, message, cx.destination()).into_answer())
-        }
-        Ok(true) => Err((Outcome::unsent(cx.destination(), Reason::MaxForwards), max_forwards::answer(head))),
-        Ok(false) => {
-            if explicit {
-                headers::strip_proxy_only(&mut head.headers);
-            }
-            target(cx, head, names_destination).await.map_err(Refusal::into_answer)
-        }
+    Box::pin(egress::destination(&cx.worker, exchange, authority)).await
+}
+
+/// Takes away what was for this proxy alone.
+fn filter_request(cx: &Connection, head: &mut request::Parts, version: Version) {
+    if cx.enter().is_some() {
+        headers::strip_proxy_only(&mut head.headers);
+    }
+    if version == Version::HTTP_10 {
+        // It cannot be waiting for an interim answer (RFC 9110, section 10.1.1).
+        head.headers.remove(http::header::EXPECT);
+    }
+}
+
+/// Brings the answer into the form that its client understands.
+fn filter_response(
+    exchange: &mut Exchange,
+    answered: Result<Response<Body>, Refused>,
+    version: Version,
+) -> Response<Body> {
+    let mut response = match (answered, exchange.reason()) {
+        (Ok(response), _) => response,
+        (Err(Refused), reason) => reply(reason.unwrap_or(Reason::BadRequest), exchange.message()),
     };
-    let (mut outcome, mut response) = match outcome {
-        Err(answer) => answer,
-        Ok(target)
-            if head.method == Method::CONNECT
-                && let (Some(enter), Some(wish)) = (tunnels, on_upgrade.take_if(|_| explicit)) =>
-        {
-            let opened = Box::pin(upgrade::tunnel(&cx.worker, &cx.source, target, wish, enter)).await;
-            match opened {
-                Ok(answer) => {
-                    awaited.answered();
-                    return answer;
-                }
-                Err(refusal) => refusal.into_answer(),
-            }
-        }
-        Ok(target) => {
-            if explicit {
-                *cx.asked.borrow_mut() = match &target {
-                    Target::Service { service, port } => Some((service.clone(), *port)),
-                    Target::Outside { .. } => None,
-                };
-            }
-            if version == Version::HTTP_10 {
-                // It cannot be waiting for an interim answer (RFC 9110, section 10.1.1).
-                head.headers.remove(http::header::EXPECT);
-            }
-            let caller = Caller { account: cx.account.clone(), asker };
-            record.watch(&mut body);
-            let call = Call { head, body, target, caller: &caller, written };
-            match on_upgrade {
-                // Boxed, as all that is rare: every connection has room for what is not.
-                Some(wish) => Box::pin(upgrade::forward(cx, &record, call, wish)).await,
-                None => forward::forward(cx, &record, call).await,
-            }
-        }
-    };
-    awaited.answered();
-    if outcome.reason.is_some() {
-        if let Some((reason, message)) = record.fault() {
+    if exchange.reason().is_some() {
+        if let Some((reason, message)) = exchange.fault() {
             // It failed for what the client sent, whatever it looked like further up.
-            (outcome.reason, response) = (Some(reason), reply(reason, message));
+            exchange.refuse(reason, message);
+            response = reply(reason, message);
         }
-        if record.is_grpc() {
+        if exchange.is_grpc() {
             response = reply::for_grpc(response);
         }
     }
@@ -261,7 +350,6 @@ pub(super) async fn answer(
     if response.status() == StatusCode::UPGRADE_REQUIRED {
         headers::offer_upgrade(version, response.headers_mut());
     }
-    record.finish(&cx.worker, &cx.source, outcome, &mut response);
     response
 }
 
@@ -272,27 +360,9 @@ pub(super) fn decline(
     reason: Reason,
     message: &str,
 ) -> Response<Body> {
-    let record = Record::begin(cx, &head);
-    let (outcome, response) = Refusal::new(reason, message.to_owned(), cx.destination()).into_answer();
-    let mut response = if record.is_grpc() { reply::for_grpc(response) } else { response };
-    record.finish(&cx.worker, &cx.source, outcome, &mut response);
+    let mut exchange = begin(cx, &head);
+    let refused = exchange.refuse(reason, message);
+    let mut response = filter_response(&mut exchange, Err(refused), head.version);
+    record(exchange, &mut response);
     response
-}
-
-async fn target(cx: &Connection, head: &request::Parts, names_destination: bool) -> Result<Target, Refusal> {
-    let refuse = |reason, message: &str| Err(Refusal::new(reason, message.to_owned(), Destination::Unknown));
-    match &cx.destination {
-        HttpDestination::Service { service, port } => {
-            Ok(Target::Service { service: service.clone(), port: *port })
-        }
-        HttpDestination::Proxy(_) if !names_destination => {
-            refuse(Reason::BadRequest, "this is an HTTP proxy: the request target must be an absolute URI")
-        }
-        HttpDestination::Proxy(_) => {
-            let Some(authority) = head.uri.authority() else {
-                return refuse(Reason::BadRequest, "the request does not say what host it is for");
-            };
-            Box::pin(egress::destination(&cx.worker, &cx.source, authority)).await
-        }
-    }
 }

@@ -20,23 +20,25 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tulle_model::name::ServiceName;
-use tulle_model::snapshot::Carried;
+use tulle_model::snapshot::{Carried, PortConfig};
 
+use crate::attempts::Again;
 use crate::budget::Account;
 use crate::connect::Counted;
 use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::exchange::{Exchange, Refused};
 use crate::http::asker::Caller;
 use crate::http::body::Body;
-use crate::http::forward::{Call, Refusal, Route, Target, config_of, port_of};
+use crate::http::forward::{Message, Route, Target, config_of, port_of};
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, exchange};
-use crate::http::record::{Outcome, Record};
 use crate::http::reply;
 use crate::http::server::{self, Enter, unless_cut};
 use crate::http::websocket::{self, Answered};
 use crate::http2::{Protocol, Tunnel};
-use crate::metrics::{Destination, EdgeMetrics};
-use crate::opaque::{self, EGRESS_CONNECT, Opened};
+use crate::metrics::EdgeMetrics;
+use crate::opaque::{self, Opened};
+use crate::reach::Hop;
 use crate::reason::Reason;
 use crate::reset::{Reset, Way};
 use crate::state::LocalWorkload;
@@ -89,70 +91,59 @@ pub(super) fn wanted(head: &Parts, client: Leaving) -> Option<Wish> {
 /// Answers a request that wishes to leave HTTP.
 pub(super) async fn forward(
     client: &server::Connection,
-    record: &Record,
-    call: Call<'_>,
+    exchange: &mut Exchange,
+    message: Message<'_>,
+    target: Target,
+    caller: &Caller,
     wish: Wish,
-) -> (Outcome, Response<Body>) {
+) -> Result<Response<Body>, Refused> {
     let (worker, source) = (&client.worker, &client.source);
-    let Call { head, body, target, caller, written } = call;
+    let Message { head, body, written } = message;
     let (account, version) = (&caller.account, head.version);
     if let Err(problem) = rewrite(head, &wish.form) {
-        return Refusal::new(Reason::Unsupported, problem, target.destination()).into_answer();
+        exchange.goes_to(target.destination());
+        return Err(exchange.refuse(Reason::Unsupported, problem));
     }
-    let mut route = match Route::find(worker, record, head, target).await {
-        Ok(route) => route,
-        Err(refusal) => return refusal.into_answer(),
-    };
+    let mut route = Route::find(worker, exchange, head, target).await?;
     route.spell(head, written, &caller.asker);
-    if route.version() == AppVersion::Http2 && !matches!(wish.form, Form::Extended(_)) {
-        let message = "the application speaks HTTP/2, which has no such upgrade".to_owned();
-        return Refusal::new(Reason::Unsupported, message, route.destination()).into_answer();
+    if route.version == AppVersion::Http2 && !matches!(wish.form, Form::Extended(_)) {
+        let message = "the application speaks HTTP/2, which has no such upgrade";
+        return Err(exchange.refuse(Reason::Unsupported, message));
     }
     // Nothing has been sent until a connection is there, so every failure before that is safe to repeat.
     let (hop, opened) = loop {
-        let hop = match route.next(worker) {
-            Ok(hop) => hop,
-            Err(refusal) => return route.refused(refusal),
-        };
+        let hop = route.attempts.next(worker, exchange)?;
         match hop.connect(worker, source, account).await {
             Ok(opened) => break (hop, opened),
-            Err(error) => {
-                route.note(&hop, &error);
-                if !route.failed(worker, source, record, &hop, &head.method, &error, true) {
-                    return route.lost(hop, &error, version);
-                }
-                if error.is_nobodys() {
-                    route.pause().await;
-                }
-            }
+            Err(error) => match route.attempts.failed(worker, exchange, &hop, &error, false, true) {
+                Again::No => return Ok(reply::failed_for(&error, version)),
+                Again::Now => {}
+                Again::After(pause) => tokio::time::sleep(pause).await,
+            },
         }
     };
-    record.is_sent(hop.security());
-    let http2 = route.version() == AppVersion::Http2;
+    let lost = |exchange: &mut Exchange, hop: &Hop, error: UpstreamError| {
+        exchange.attempt_failed(&error, hop.endpoint().map(|endpoint| &**endpoint));
+        exchange.lost(&error);
+        Ok(reply::failed_for(&error, version))
+    };
+    let http2 = route.version == AppVersion::Http2;
     let opened = if http2 {
         match websocket::ask(worker, opened, head, caller).await {
             Ok(Some(answered)) => {
-                let mut outcome = route.succeeded(worker, hop);
-                let edge = record.edge(worker, source, &outcome);
-                let response = answer_http2(worker, answered, wish, account, edge);
-                let response = response.unwrap_or_else(|error| {
-                    outcome.reason = Some(error.kind.into());
+                route.attempts.succeeded(worker, exchange, hop);
+                let answered = answer_http2(worker, answered, wish, account, exchange.edge());
+                return Ok(answered.unwrap_or_else(|error| {
+                    exchange.lost(&error);
                     reply::failed_for(&error, version)
-                });
-                return (outcome, response);
+                }));
             }
             // Perhaps it takes them in HTTP/1.1.
             Ok(None) => match hop.connect(worker, source, account).await {
                 Ok(opened) => opened,
-                Err(error) => {
-                    route.note(&hop, &error);
-                    return route.lost(hop, &error, version);
-                }
+                Err(error) => return lost(exchange, &hop, error),
             },
-            Err(error) => {
-                route.note(&hop, &error);
-                return route.lost(hop, &error, version);
-            }
+            Err(error) => return lost(exchange, &hop, error),
         }
     } else {
         opened
@@ -160,15 +151,11 @@ pub(super) async fn forward(
     if let Form::Extended(_) = wish.form {
         head.headers.insert(SEC_WEBSOCKET_KEY, key());
     }
-    let mut outcome = route.succeeded(worker, hop);
-    let edge = record.edge(worker, source, &outcome);
-    let mut spoken = pin!(speak(worker, opened, head, body, wish, caller, edge));
-    let response = match unless_cut(&client.cut, spoken.as_mut()).await {
-        None => {
-            outcome.reason = Some(Reason::HalfClosed);
-            reply::reply(Reason::HalfClosed, &client.why_cut())
-        }
-        Some(Ok(response)) => response,
+    route.attempts.succeeded(worker, exchange, hop);
+    let mut spoken = pin!(speak(worker, opened, head, body, wish, caller, exchange.edge()));
+    match unless_cut(&client.ending.cut, spoken.as_mut()).await {
+        None => Err(exchange.refuse(Reason::HalfClosed, client.why_cut())),
+        Some(Ok(response)) => Ok(response),
         Some(Err(error))
             if http2
                 && matches!(error.kind, UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::BadAnswer) =>
@@ -177,15 +164,13 @@ pub(super) async fn forward(
                 "the application speaks HTTP/2, and does not say that it takes WebSockets there \
                  (SETTINGS_ENABLE_CONNECT_PROTOCOL); nor does it in HTTP/1.1: {error}"
             );
-            outcome.reason = Some(Reason::Unsupported);
-            reply::reply(Reason::Unsupported, &message)
+            Err(exchange.refuse(Reason::Unsupported, message))
         }
         Some(Err(error)) => {
-            outcome.reason = Some(error.kind.into());
-            reply::failed_for(&error, version)
+            exchange.lost(&error);
+            Ok(reply::failed_for(&error, version))
         }
-    };
-    (outcome, response)
+    }
 }
 
 /// Makes the request what the application is to get, except for the headers of the connection.
@@ -351,26 +336,32 @@ where
 /// Opens the tunnel that the client of an explicit proxy asked for. A success says that there is a connection (RFC
 /// 9110, section 9.3.6), as far as that can be said before anything has come from the client: on a port that carries
 /// HTTP, or may do so, what the client speaks inside is looked at first, as on a connection of its own.
+///
+/// What comes back is the exchange of a tunnel that is not opened, and says why.
 pub(super) async fn tunnel(
     worker: &Rc<Worker>,
     source: &Arc<LocalWorkload>,
+    mut exchange: Box<Exchange>,
     target: Target,
     wish: Wish,
     enter: Enter,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, Box<Exchange>> {
     let inside = match target {
         Target::Outside { addresses } => {
-            let opened = opaque::open_outside(worker, source, &addresses, EGRESS_CONNECT).await;
-            Inside::Bytes(opened.map_err(|failed| refusal(failed.error, Destination::External))?)
+            Inside::Bytes(opaque::open_outside(worker, exchange, addresses).await?)
         }
         Target::Service { service, port } => {
-            let config = config_of(worker, &service).await?;
-            match port_of(&config, port)?.declared() {
-                Some(Carried::Bytes) => {
-                    let opened = opaque::open(worker, source, &config, port).await;
-                    Inside::Bytes(opened.map_err(|failed| refusal(failed.error, failed.destination))?)
+            let Ok(config) = config_of(worker, &mut exchange, &service).await else { return Err(exchange) };
+            let Ok(declared) = port_of(&mut exchange, &config, port).map(PortConfig::declared) else {
+                return Err(exchange);
+            };
+            match declared {
+                Some(Carried::Bytes) => Inside::Bytes(opaque::open(worker, exchange, &config, port).await?),
+                Some(Carried::Http) | None => {
+                    // What comes out of it is counted.
+                    exchange.forget();
+                    Inside::Any { service, port }
                 }
-                Some(Carried::Http) | None => Inside::Any { service, port },
             }
         }
     };
@@ -393,10 +384,6 @@ enum Inside {
     Bytes(Opened),
     /// What the client speaks decides.
     Any { service: ServiceName, port: u16 },
-}
-
-fn refusal(error: UpstreamError, destination: impl Into<Destination>) -> Refusal {
-    Refusal::new(error.kind.into(), error.message, destination)
 }
 
 impl Leaving {

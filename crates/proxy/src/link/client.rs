@@ -478,7 +478,11 @@ async fn open(
         );
     }
     let message = format!("no link from {} to {} at {}: {failure}", key.source, key.destination, key.address);
-    Err(UpstreamError::safe(Kind::Tls, message))
+    let kind = match failure.kind {
+        Handshake::WrongIdentity | Handshake::NoSuchWorkload => Kind::WrongIdentity,
+        _ => Kind::Tls,
+    };
+    Err(UpstreamError::safe(kind, message))
 }
 
 async fn greet(

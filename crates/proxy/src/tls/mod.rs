@@ -107,6 +107,11 @@ impl TlsFailure {
                         .to_owned(),
                 )
             },
+            // The server name stands for the identity (RFC 6066, section 3).
+            Error::AlertReceived(AlertDescription::UnrecognisedName) => Self::new(
+                Handshake::NoSuchWorkload,
+                "wrong identity: the node runs no workload that is who was promised (alert UnrecognisedName)",
+            ),
             Error::AlertReceived(alert) => {
                 Self::broken(format!("the peer refused the TLS handshake with alert {alert:?}"))
             }

@@ -172,6 +172,7 @@ async fn a_link_is_between_those_that_both_sides_mean() {
     let (near, far) = link(&own, &server, running(&[&other])).await;
     assert_eq!(kind(far.map(drop)), Handshake::NoSuchWorkload);
     let near = near.unwrap_err();
+    assert_eq!(near.kind, Handshake::NoSuchWorkload);
     assert!(near.message.contains("UnrecognisedName"), "{near}");
 
     // It answers to the name, and is another.

@@ -5,6 +5,7 @@ mod apps;
 mod blame;
 mod codec;
 mod crowds;
+mod decisions;
 mod departing;
 mod doors;
 mod explicit;

@@ -1,0 +1,140 @@
+//! What decided over a request or connection: an object, a field of it, and what came of that. Whoever decides
+//! (routing, egress, retries) names it, so that logs and explanations say the same.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::kinds::tulle::MESH;
+use crate::name::{NamespacedName, ServiceName, WorkloadName};
+use crate::snapshot::{EgressPolicy, Endpoint, MeshSettings};
+
+/// One decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    pub by: Decider,
+    /// The path of the field in the object, as `kubectl explain` writes it, with indexes.
+    pub field: Cow<'static, str>,
+    pub effect: Effect,
+}
+
+/// The object that decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decider {
+    /// The one Mesh object.
+    Mesh,
+    Service(ServiceName),
+    HttpRoute(NamespacedName),
+    TcpRoute(NamespacedName),
+    Workload(WorkloadName),
+    /// An address of an EndpointSlice that is no workload of the mesh.
+    Endpoint(IpAddr),
+}
+
+/// What came of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// It goes there.
+    Routed,
+    /// It goes nowhere.
+    Refused,
+    /// An attempt at it failed for that.
+    Failed,
+    /// It is tried once more.
+    Retried,
+    /// It is not.
+    NotRetried,
+    /// The endpoint was not among those to choose from.
+    PassedOver,
+}
+
+impl Effect {
+    /// Its word in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Routed => "routed",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Retried => "retried",
+            Self::NotRetried => "not-retried",
+            Self::PassedOver => "passed-over",
+        }
+    }
+}
+
+impl fmt::Display for Decider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mesh => write!(f, "Mesh/{MESH}"),
+            Self::Service(name) => write!(f, "Service/{name}"),
+            Self::HttpRoute(name) => write!(f, "HTTPRoute/{name}"),
+            Self::TcpRoute(name) => write!(f, "TCPRoute/{name}"),
+            Self::Workload(name) => write!(f, "Workload/{name}"),
+            Self::Endpoint(address) => write!(f, "Endpoint/{address}"),
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.by, self.field, self.effect.as_str())
+    }
+}
+
+impl Decision {
+    pub fn new(by: Decider, field: impl Into<Cow<'static, str>>, effect: Effect) -> Self {
+        Self { by, field: field.into(), effect }
+    }
+
+    /// A service that is not there.
+    pub fn unknown_service(service: ServiceName) -> Self {
+        Self::new(Decider::Service(service), "metadata.name", Effect::Refused)
+    }
+
+    /// A service that nobody answers for.
+    pub fn no_endpoints(service: ServiceName) -> Self {
+        Self::new(Decider::Service(service), "spec.selector", Effect::Refused)
+    }
+
+    /// Another attempt at a service. No field of it says how many there are: those are the defaults.
+    pub fn retried(service: ServiceName) -> Self {
+        Self::new(Decider::Service(service), "retry.attempts (default)", Effect::Retried)
+    }
+
+    /// No other attempt at a service, as too many are made already ([`crate::retry_budget`]).
+    pub fn out_of_budget(service: ServiceName) -> Self {
+        Self::new(Decider::Service(service), "retryConstraint.budget (default)", Effect::NotRetried)
+    }
+
+    /// An endpoint that did not take connections lately.
+    pub fn passed_over(endpoint: &Endpoint) -> Self {
+        Self::new(Decider::of(endpoint), "health", Effect::PassedOver)
+    }
+
+    /// An attempt at a workload that is stopping.
+    pub fn draining(endpoint: &Endpoint) -> Self {
+        Self::new(Decider::of(endpoint), "status.conditions[Ready]", Effect::Failed)
+    }
+
+    /// An attempt at an endpoint that is not who was promised.
+    pub fn wrong_identity(endpoint: &Endpoint) -> Self {
+        Self::new(Decider::of(endpoint), "spec.serviceAccount", Effect::Failed)
+    }
+}
+
+impl Decider {
+    fn of(endpoint: &Endpoint) -> Self {
+        match &endpoint.workload {
+            Some(name) => Self::Workload(name.clone()),
+            None => Self::Endpoint(endpoint.address),
+        }
+    }
+}
+
+/// Whether the mesh lets anybody out of it; the decision where it does not.
+pub fn egress(mesh: &MeshSettings) -> Result<(), Decision> {
+    match mesh.egress {
+        EgressPolicy::Allow => Ok(()),
+        EgressPolicy::Deny => Err(Decision::new(Decider::Mesh, "spec.egress.policy", Effect::Refused)),
+    }
+}

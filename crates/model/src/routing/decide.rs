@@ -1,0 +1,260 @@
+//! Where a request or connection to a service goes, and by which field of which object.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::{RequestParts, draw, route};
+use crate::decision::{Decider, Decision, Effect};
+use crate::name::ServiceName;
+use crate::path::{has_dot_segments, normal_form};
+use crate::snapshot::{Backend, BackendTarget, HttpRule, Known, PortConfig, ServiceConfig, Snapshot};
+
+/// Where it goes.
+#[derive(Debug)]
+pub struct Routed<'s> {
+    /// The service whose endpoints take it, and which of its ports.
+    pub backend: &'s ServiceName,
+    pub port: u16,
+    /// What is known of that port.
+    pub config: Option<&'s PortConfig>,
+    /// The rule that says so, and its backend's index; `None` where the port has no routes.
+    pub rule: Option<(&'s Arc<HttpRule>, usize)>,
+}
+
+impl Routed<'_> {
+    /// The decision of the rule, if one decided.
+    pub fn decision(&self) -> Option<Decision> {
+        let (rule, backend) = self.rule?;
+        let field = format!("spec.rules[{}].backendRefs[{backend}].weight", rule.index);
+        Some(Decision::new(Decider::HttpRoute(rule.route.clone()), field, Effect::Routed))
+    }
+}
+
+/// Why it goes nowhere.
+#[derive(Debug)]
+pub struct Unrouted {
+    pub why: Why,
+    pub decision: Decision,
+    /// For people: what is wrong with which object.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The service has no such port.
+    NoPort,
+    /// Routes go by paths, and that of the request means something else to others.
+    AmbiguousPath,
+    /// The port has routes, and none matches.
+    NoRoute,
+    /// The rule has no backend that could take it.
+    NoBackend,
+}
+
+impl Unrouted {
+    fn new(why: Why, decision: Decision, message: String) -> Box<Self> {
+        Box::new(Self { why, decision, message })
+    }
+}
+
+/// A port of a service.
+pub fn port_of(service: &ServiceConfig, port: u16) -> Result<&PortConfig, Box<Unrouted>> {
+    service.port(port).ok_or_else(|| {
+        let name = &service.name;
+        let ports: Vec<String> = service.ports.iter().map(|p| p.number.to_string()).collect();
+        let has = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
+        let decision = Decision::new(Decider::Service(name.clone()), "spec.ports", Effect::Refused);
+        Unrouted::new(Why::NoPort, decision, format!("service {name} has no port {port} (it has {has})"))
+    })
+}
+
+/// Where a request to port `port` of `service` goes. `request`: its path is as it came; `random` draws among backends.
+pub fn request<'s, 'r, H>(
+    snapshot: &'s Snapshot,
+    service: &'s ServiceConfig,
+    port: u16,
+    request: RequestParts<'r, H>,
+    random: impl FnOnce() -> u64,
+) -> Result<Routed<'s>, Box<Unrouted>>
+where
+    H: Fn(&str) -> Option<Cow<'r, str>>,
+{
+    let name = &service.name;
+    let own = port_of(service, port)?;
+    let table = &own.http_routes;
+    if table.is_empty() {
+        return Ok(Routed { backend: name, port, config: Some(own), rule: None });
+    }
+    if table.goes_by_path() && has_dot_segments(request.path) {
+        let message = format!(
+            "the path has a dot segment (`.` or `..`), and routes of service {name} port {port} go by paths"
+        );
+        return Err(Unrouted::new(Why::AmbiguousPath, matches_of(service, own), message));
+    }
+    let path = if table.goes_by_path() { normal_form(request.path) } else { request.path.into() };
+    let RequestParts { method, query, header, .. } = request;
+    // Not what was handed in itself: the path may be of shorter life.
+    let request = RequestParts { method, path: &path, query, header: |name: &str| header(name) };
+    let Some(entry) = route(table, &request) else {
+        let message = format!("no route of service {name} port {port} matches the request");
+        return Err(Unrouted::new(Why::NoRoute, matches_of(service, own), message));
+    };
+    let rule = &entry.rule;
+    let by = || Decider::HttpRoute(rule.route.clone());
+    let (index, backend, port) = backend(&rule.backends, random(), by, rule.index)?;
+    let config = match snapshot.services.get(backend) {
+        Some(Known::Present(config)) => config.port(port),
+        _ => Some(own),
+    };
+    Ok(Routed { backend, port, config, rule: Some((rule, index)) })
+}
+
+/// Where a connection to port `port` of `service` goes, and the decision of its TCPRoute, if it has one.
+pub fn connection(
+    service: &ServiceConfig,
+    port: u16,
+    random: impl FnOnce() -> u64,
+) -> Result<(&ServiceName, u16, Option<Decision>), Box<Unrouted>> {
+    let Some(rule) = &port_of(service, port)?.tcp_route else { return Ok((&service.name, port, None)) };
+    let by = || Decider::TcpRoute(rule.route.clone());
+    let (index, name, port) = backend(&rule.backends, random(), by, 0)?;
+    let field = format!("spec.rules[0].backendRefs[{index}].weight");
+    Ok((name, port, Some(Decision::new(by(), field, Effect::Routed))))
+}
+
+/// Draws one of a rule's backends.
+fn backend(
+    backends: &[Backend],
+    random: u64,
+    by: impl Fn() -> Decider,
+    rule: u32,
+) -> Result<(usize, &ServiceName, u16), Box<Unrouted>> {
+    let refuse = |field: String, what: &str| {
+        let by = by();
+        let message = format!("{by}: {what}");
+        Unrouted::new(Why::NoBackend, Decision::new(by, field, Effect::Refused), message)
+    };
+    let Some(index) = draw(backends, random) else {
+        return Err(refuse(
+            format!("spec.rules[{rule}].backendRefs"),
+            "the rule has no backend with a weight",
+        ));
+    };
+    match &backends[index].target {
+        BackendTarget::Service { name, port } => Ok((index, name, *port)),
+        BackendTarget::Invalid { reason } => {
+            Err(refuse(format!("spec.rules[{rule}].backendRefs[{index}]"), reason))
+        }
+    }
+}
+
+/// The matches of a port's routes: of the one that it has, or else of whatever names the port.
+fn matches_of(service: &ServiceConfig, port: &PortConfig) -> Decision {
+    let mut routes = port.http_routes.entries().iter().map(|entry| &entry.rule.route);
+    let first = routes.next();
+    match first.filter(|first| routes.all(|route| route == *first)) {
+        Some(route) => {
+            Decision::new(Decider::HttpRoute(route.clone()), "spec.rules[*].matches", Effect::Refused)
+        }
+        None => {
+            let field = format!("spec.ports[{}]", port.number);
+            Decision::new(Decider::Service(service.name.clone()), field, Effect::Refused)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::NamespacedName;
+    use crate::port_settings::Http1Settings;
+    use crate::snapshot::{AppProtocol, HttpMatch, HttpRouteEntry, HttpRouteTable, PathMatch, TcpRule};
+
+    fn name(name: &str) -> NamespacedName {
+        NamespacedName::new("default", name)
+    }
+
+    fn to(target: &str, weight: u32) -> Backend {
+        let target = match target {
+            "" => BackendTarget::Invalid { reason: "there is no service default/x".into() },
+            target => BackendTarget::Service { name: name(target), port: 8080 },
+        };
+        Backend { target, weight }
+    }
+
+    fn entry(route: &str, prefix: &str, backends: Vec<Backend>) -> HttpRouteEntry {
+        let path = PathMatch::Prefix(prefix.into());
+        let rule = HttpRule { route: name(route), index: 2, name: None, backends };
+        HttpRouteEntry {
+            matcher: HttpMatch { path, method: None, headers: vec![], query: vec![] },
+            rule: Arc::new(rule),
+        }
+    }
+
+    fn service(entries: Vec<HttpRouteEntry>, tcp_route: Option<Vec<Backend>>) -> ServiceConfig {
+        let port = PortConfig {
+            number: 80,
+            name: "".into(),
+            protocol: AppProtocol::Detect,
+            http_routes: HttpRouteTable::new(entries),
+            tcp_route: tcp_route.map(|backends| Arc::new(TcpRule { route: name("t"), backends })),
+            http_only: false,
+            http1: Http1Settings::default(),
+        };
+        ServiceConfig::new(name("s"), vec![port])
+    }
+
+    /// Where a request goes, as far as a draw of 0 decides; or why not. Each with what decided.
+    fn decided(service: &ServiceConfig, port: u16, path: &str) -> (Result<String, Why>, String) {
+        let parts = RequestParts { method: "GET", path, query: None, header: |_: &str| None };
+        let snapshot = Snapshot::default();
+        match request(&snapshot, service, port, parts, || 0) {
+            Ok(routed) => {
+                let by = routed.decision().map_or_else(String::new, |decision| decision.to_string());
+                (Ok(routed.backend.name.to_string()), by)
+            }
+            Err(unrouted) => {
+                assert!(unrouted.message.contains("default/"), "{}", unrouted.message);
+                (Err(unrouted.why), unrouted.decision.to_string())
+            }
+        }
+    }
+
+    #[test]
+    fn each_outcome_names_the_object_and_the_field_that_decided() {
+        let plain = service(vec![], None);
+        assert_eq!(decided(&plain, 80, "/"), (Ok("s".into()), String::new()));
+        let no_port = (Err(Why::NoPort), "Service/default/s spec.ports refused".to_owned());
+        assert_eq!(decided(&plain, 81, "/"), no_port);
+        let split = service(vec![entry("r", "/a", vec![to("v1", 0), to("v2", 3), to("", 1)])], None);
+        let weight = "HTTPRoute/default/r spec.rules[2].backendRefs[1].weight routed";
+        assert_eq!(decided(&split, 80, "/a/x"), (Ok("v2".into()), weight.to_owned()));
+        // As it is written, or as it is read.
+        assert_eq!(decided(&split, 80, "/%61"), (Ok("v2".into()), weight.to_owned()));
+        let unmatched = "HTTPRoute/default/r spec.rules[*].matches refused".to_owned();
+        assert_eq!(decided(&split, 80, "/b"), (Err(Why::NoRoute), unmatched.clone()));
+        assert_eq!(decided(&split, 80, "/a/../b"), (Err(Why::AmbiguousPath), unmatched));
+        let two = service(vec![entry("r", "/a", vec![]), entry("q", "/c", vec![to("", 1)])], None);
+        let ports = "Service/default/s spec.ports[80] refused".to_owned();
+        assert_eq!(decided(&two, 80, "/b"), (Err(Why::NoRoute), ports));
+        let none = "HTTPRoute/default/r spec.rules[2].backendRefs refused".to_owned();
+        assert_eq!(decided(&two, 80, "/a"), (Err(Why::NoBackend), none));
+        let broken = "HTTPRoute/default/q spec.rules[2].backendRefs[0] refused".to_owned();
+        assert_eq!(decided(&two, 80, "/c"), (Err(Why::NoBackend), broken));
+    }
+
+    #[test]
+    fn a_connections_route_names_itself() {
+        let decided = |service: &ServiceConfig| match connection(service, 80, || 0) {
+            Ok((name, port, by)) => {
+                format!("{name}:{port} {}", by.map_or_else(String::new, |by| by.to_string()))
+            }
+            Err(unrouted) => unrouted.decision.to_string(),
+        };
+        assert_eq!(decided(&service(vec![], None)), "default/s:80 ");
+        let weight = "default/v1:8080 TCPRoute/default/t spec.rules[0].backendRefs[0].weight routed";
+        assert_eq!(decided(&service(vec![], Some(vec![to("v1", 1)]))), weight);
+        let none = "TCPRoute/default/t spec.rules[0].backendRefs refused";
+        assert_eq!(decided(&service(vec![], Some(vec![]))), none);
+    }
+}

@@ -1,0 +1,431 @@
+//! One request or connection: what is known of it, what was decided over it and by which object, the attempts at
+//! it, and what became of it. Metrics and the access log read this and nothing else.
+
+use std::cell::{Cell, OnceCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tulle_model::decision::Decision;
+use tulle_model::snapshot::{Endpoint, HttpRule};
+
+use crate::access_log::{Answer, Asked, End, Entry, Tried};
+use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::loads::LoadGuard;
+use crate::local::Local;
+use crate::metrics::{Destination, Edge, EdgeMetrics, Protocol};
+use crate::reason::{Reason, Verdict};
+use crate::reset::Way;
+use crate::security::Security;
+use crate::state::LocalWorkload;
+
+/// Decisions and attempts that the log names of one exchange.
+const NAMED: usize = 16;
+
+/// It goes nowhere: the exchange says why.
+#[derive(Debug)]
+pub(crate) struct Refused;
+
+/// What the exchanges of one client's connection have in common when it ends.
+#[derive(Default)]
+pub(crate) struct Ending {
+    /// The client, of HTTP/1, has closed its side and was let go.
+    pub cut: Cell<bool>,
+    /// What is dropped now is counted already, or for nothing that the client did.
+    pub counted: Cell<bool>,
+}
+
+/// One request or connection of a workload of this node.
+pub(crate) struct Exchange {
+    local: Rc<Local>,
+    source: Arc<LocalWorkload>,
+    /// Of a client that can give it up; `None` where nobody waits for an answer.
+    client: Option<Rc<Ending>>,
+    protocol: Protocol,
+    started: Instant,
+    destination: Destination,
+    /// How the last attempt is protected of which something may have reached an endpoint, the one under way included.
+    security: Security,
+    /// The same without the one under way.
+    reached: Security,
+    attempts: u32,
+    /// Where the last attempt went.
+    endpoint: Option<SocketAddr>,
+    /// Held until the answer has passed.
+    load: Option<LoadGuard>,
+    /// Why the mesh answers or ends it itself, if it does, and that for people.
+    reason: Option<Reason>,
+    message: String,
+    /// The length of a body that was there as a whole.
+    whole: u64,
+    /// What passes of one that was not.
+    body: OnceCell<Rc<Sent>>,
+    log: Option<Box<Entry>>,
+    stage: Stage,
+}
+
+/// How far it is.
+enum Stage {
+    Begun,
+    /// A connection that is counted, and passes bytes.
+    Open(Arc<EdgeMetrics>),
+    /// All is counted.
+    Over,
+}
+
+/// The bytes of a request's body. Which edge they belong to is known only when an endpoint is picked.
+#[derive(Default)]
+pub(crate) struct Sent {
+    edge: OnceCell<Arc<EdgeMetrics>>,
+    bytes: Cell<u64>,
+    /// What was wrong with it.
+    fault: Cell<Option<(Reason, &'static str)>>,
+}
+
+impl Sent {
+    pub fn add(&self, bytes: u64) {
+        self.bytes.set(self.bytes.get() + bytes);
+        if let Some(edge) = self.edge.get() {
+            edge.sent(bytes);
+        }
+    }
+
+    pub fn broken(&self, fault: Option<(Reason, &'static str)>) {
+        self.fault.set(fault);
+    }
+}
+
+impl Exchange {
+    /// One that begins now. `asked` is looked at where it is logged.
+    pub fn begin(
+        local: &Rc<Local>,
+        source: &Arc<LocalWorkload>,
+        protocol: Protocol,
+        destination: Destination,
+        asked: impl FnOnce() -> Asked,
+    ) -> Self {
+        let state = local.state.load();
+        let log = state
+            .snapshot
+            .mesh
+            .access_log
+            .then(|| Box::new(Entry::new(&source.name, protocol, state.snapshot.generation, asked())));
+        Self {
+            local: local.clone(),
+            source: source.clone(),
+            client: None,
+            protocol,
+            started: Instant::now(),
+            destination,
+            security: Security::Unsent,
+            reached: Security::Unsent,
+            attempts: 0,
+            endpoint: None,
+            load: None,
+            reason: None,
+            message: String::new(),
+            whole: 0,
+            body: OnceCell::new(),
+            log,
+            stage: Stage::Begun,
+        }
+    }
+
+    /// It counts as given up where it is dropped before it is over, unless its client's end says otherwise.
+    pub fn of_client(mut self, client: &Rc<Ending>) -> Self {
+        self.client = Some(client.clone());
+        self
+    }
+
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub fn is_grpc(&self) -> bool {
+        self.protocol == Protocol::Grpc
+    }
+
+    pub fn source(&self) -> &Arc<LocalWorkload> {
+        &self.source
+    }
+
+    pub fn security(&self) -> Security {
+        self.security
+    }
+
+    pub fn reason(&self) -> Option<Reason> {
+        self.reason
+    }
+
+    /// Why it goes nowhere, for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    pub fn is_logged(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Notes where it goes.
+    pub fn goes_to(&mut self, destination: impl Into<Destination>) {
+        self.destination = destination.into();
+    }
+
+    /// Notes the configuration that it is decided on.
+    pub fn decided_on(&mut self, generation: u64) {
+        if let Some(log) = &mut self.log {
+            log.generation = generation;
+        }
+    }
+
+    /// Notes the rule that decides where it goes.
+    pub fn ruled_by(&mut self, rule: &Arc<HttpRule>, decision: impl FnOnce() -> Option<Decision>) {
+        if let Some(log) = &mut self.log {
+            log.rule = Some(rule.clone());
+            log.decisions.extend(decision());
+        }
+    }
+
+    /// Notes what was decided over it, and by what.
+    pub fn decided(&mut self, decision: impl FnOnce() -> Decision) {
+        if let Some(log) = &mut self.log
+            && log.decisions.len() < NAMED
+        {
+            log.decisions.push(decision());
+        }
+    }
+
+    /// Refuses it.
+    pub fn refuse(&mut self, reason: Reason, message: impl Into<String>) -> Refused {
+        (self.reason, self.message) = (Some(reason), message.into());
+        Refused
+    }
+
+    /// An attempt begins.
+    pub fn attempt(&mut self, address: SocketAddr, security: Security) {
+        self.attempts += 1;
+        (self.endpoint, self.security) = (Some(address), security);
+    }
+
+    /// The attempt under way failed; `endpoint`: where it went, in the mesh.
+    pub fn attempt_failed(&mut self, error: &UpstreamError, endpoint: Option<&Endpoint>) {
+        let security = self.security;
+        if !error.safe_to_retry {
+            self.reached = security;
+        }
+        self.security = self.reached;
+        let Some(endpoint) = self.endpoint.zip(Some(endpoint)).filter(|_| self.log.is_some()) else { return };
+        let (address, endpoint) = endpoint;
+        if let Some(log) = &mut self.log
+            && log.tried.len() < NAMED
+        {
+            log.tried.push(Tried {
+                address,
+                security,
+                after: self.started.elapsed(),
+                failure: error.kind.reason(),
+            });
+        }
+        match (error.kind, endpoint) {
+            (UpstreamErrorKind::Draining, Some(endpoint)) => self.decided(|| Decision::draining(endpoint)),
+            (UpstreamErrorKind::WrongIdentity, Some(endpoint)) => {
+                self.decided(|| Decision::wrong_identity(endpoint));
+            }
+            _ => {}
+        }
+    }
+
+    /// The attempt that failed does not count: it was sent back for nobody's fault.
+    pub fn take_back(&mut self) {
+        self.attempts = self.attempts.saturating_sub(1);
+    }
+
+    /// It is tried once more, after a failed attempt.
+    pub fn retry(&self) {
+        self.edge().retry();
+    }
+
+    /// No attempt got an answer, the last one for that.
+    pub fn lost(&mut self, error: &UpstreamError) {
+        self.refuse(error.kind.into(), error.message.clone());
+    }
+
+    /// An attempt was answered, or opened its connection: what it keeps in flight is held until that is over.
+    pub fn answered(&mut self, load: Option<LoadGuard>) {
+        self.load = load;
+    }
+
+    /// Notes the length of a body that is there as a whole.
+    pub fn sends_whole(&mut self, length: u64) {
+        self.whole = length;
+    }
+
+    /// What its body is counted by.
+    pub fn body(&self) -> Rc<Sent> {
+        self.body.get_or_init(Rc::default).clone()
+    }
+
+    /// What was wrong with its body, as far as it was read, and what to say of it.
+    pub fn fault(&self) -> Option<(Reason, &'static str)> {
+        self.body.get().and_then(|sent| sent.fault.get())
+    }
+
+    /// Its counters, as far as it is known where it goes.
+    pub fn edge(&self) -> Arc<EdgeMetrics> {
+        let destination = self.destination.name();
+        self.local.metrics.edge(&Edge::new(&self.source, &destination, self.protocol, self.security))
+    }
+
+    /// Its edge, on which what its body sends is counted from now on.
+    pub fn count_body(&self) -> Arc<EdgeMetrics> {
+        let edge = self.edge();
+        edge.sent(self.bytes_sent());
+        if let Some(sent) = self.body.get() {
+            let _ = sent.edge.set(edge.clone());
+        }
+        if let Some(reason) = self.reason {
+            self.local.metrics.counts().refused(reason);
+        }
+        edge
+    }
+
+    fn bytes_sent(&self) -> u64 {
+        self.whole + self.body.get().map_or(0, |sent| sent.bytes.get())
+    }
+
+    /// How long it took until now.
+    pub fn latency(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The answer to a request has passed.
+    pub fn passed(
+        &mut self,
+        edge: &EdgeMetrics,
+        status: u16,
+        verdict: Verdict,
+        latency: Duration,
+        answer: Answer,
+    ) {
+        self.stage = Stage::Over;
+        self.load = None;
+        edge.request(Some(status), verdict, latency);
+        if self.log.is_none() {
+            return;
+        }
+        let cut = self.client.as_ref().is_some_and(|client| client.cut.get());
+        let reason = self.reason.or(cut.then_some(Reason::HalfClosed));
+        self.write(|entry| {
+            (entry.status, entry.reason, entry.latency) = (Some(status), reason, Some(latency));
+            entry.answer = Some(answer);
+            entry.result = verdict;
+        });
+    }
+
+    /// Counts and logs a request that is refused without being read whole, or a connection that leads nowhere: nothing
+    /// was sent anywhere. `status`: what its client is told.
+    pub fn turned_away(mut self, verdict: Verdict, status: Option<u16>) {
+        self.stage = Stage::Over;
+        if let Some(reason) = self.reason.filter(|_| self.protocol != Protocol::Tcp) {
+            self.local.metrics.counts().refused(reason);
+        }
+        let latency = if self.attempts > 0 { self.latency() } else { Duration::ZERO };
+        self.edge().request(status, verdict, latency);
+        let (reason, tried) = (self.reason, self.attempts > 0);
+        self.write(|entry| {
+            (entry.status, entry.reason, entry.result) = (status, reason, verdict);
+            entry.latency = tried.then_some(latency);
+        });
+    }
+
+    /// It is no more: what it was about is counted as another one.
+    pub fn forget(mut self) {
+        self.stage = Stage::Over;
+    }
+
+    /// A connection is there, and passes bytes from now on.
+    pub fn connected(&mut self) {
+        self.protocol = Protocol::Tcp;
+        if let Some(log) = &mut self.log {
+            log.protocol = Protocol::Tcp;
+        }
+        let edge = self.edge();
+        let latency = self.latency();
+        edge.request(None, Verdict::Success, latency);
+        edge.opened();
+        if let Some(log) = &mut self.log {
+            log.latency = Some(latency);
+            log.answer = Some(Answer { bytes: 0, end: End::Abandoned });
+        }
+        self.stage = Stage::Open(edge);
+    }
+
+    /// Bytes of a connection.
+    pub fn bytes(&mut self, way: Way, bytes: u64) {
+        let Stage::Open(edge) = &self.stage else { return };
+        match way {
+            Way::Up => {
+                edge.sent(bytes);
+                self.whole += bytes;
+            }
+            Way::Down => {
+                edge.received(bytes);
+                if let Some(answer) = self.log.as_mut().and_then(|log| log.answer.as_mut()) {
+                    answer.bytes += bytes;
+                }
+            }
+        }
+    }
+
+    /// How a connection ended.
+    pub fn ended(&mut self, end: End) {
+        if let Some(answer) = self.log.as_mut().and_then(|log| log.answer.as_mut()) {
+            answer.end = end;
+        }
+    }
+
+    /// Has its line written.
+    fn write(&mut self, complete: impl FnOnce(&mut Entry)) {
+        let Some(mut entry) = self.log.take() else { return };
+        entry.destination = self.destination.clone();
+        (entry.security, entry.attempts, entry.endpoint) = (self.security, self.attempts, self.endpoint);
+        entry.bytes_sent = self.bytes_sent();
+        entry.message = std::mem::take(&mut self.message);
+        complete(&mut entry);
+        self.local.log(entry);
+    }
+
+    /// Counts a request whose client has given it up.
+    #[cold]
+    fn abandoned(&mut self) {
+        let latency = self.latency();
+        let edge = self.edge();
+        edge.sent(self.bytes_sent());
+        edge.request(None, Verdict::Abandoned, latency);
+        self.write(|entry| (entry.latency, entry.result) = (Some(latency), Verdict::Abandoned));
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Over => {}
+            Stage::Open(edge) => {
+                edge.closed();
+                self.write(|entry| entry.result = Verdict::Success);
+            }
+            // Who was let go is counted as that.
+            Stage::Begun => {
+                if self.client.as_ref().is_some_and(|client| !client.cut.get() && !client.counted.get()) {
+                    self.abandoned();
+                }
+            }
+        }
+    }
+}
