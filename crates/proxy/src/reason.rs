@@ -73,11 +73,6 @@ pub const REASONS: [Reason; 22] = [
 ];
 
 impl Reason {
-    /// The one that `tulle-reason` names.
-    pub fn of(name: &[u8]) -> Option<Self> {
-        REASONS.into_iter().find(|reason| reason.as_str().as_bytes() == name)
-    }
-
     /// Its place in [`REASONS`].
     pub const fn index(self) -> usize {
         match self {
@@ -272,7 +267,6 @@ mod tests {
         assert_eq!(all.len(), REASONS.len());
         for reason in all {
             assert_eq!(REASONS[reason.index()], reason, "{}", reason.as_str());
-            assert_eq!(Reason::of(reason.as_str().as_bytes()), Some(reason));
             if reason.status().is_client_error() {
                 assert_eq!(reason.verdict(), Verdict::Refused, "{}", reason.as_str());
             }

@@ -15,7 +15,6 @@ use crate::uri::{self, Path};
 #[derive(Debug)]
 pub struct Decoder {
     table: DynamicTable,
-    announced: usize,
     /// What a size update may set.
     limit: usize,
     /// What was Huffman-coded, as it is decoded: reused, so that only what becomes a field is copied.
@@ -36,21 +35,9 @@ pub struct ListLimit {
 const KEPT_TEXT: usize = 1 << 10;
 
 impl Decoder {
-    /// `table_size`: the SETTINGS_HEADER_TABLE_SIZE that we announce. Until the peer acknowledges it,
-    /// it may use the default.
+    /// `table_size`: the SETTINGS_HEADER_TABLE_SIZE that we announce, the default or more.
     pub fn new(table_size: usize) -> Self {
-        Self {
-            table: DynamicTable::new(DEFAULT_TABLE_SIZE),
-            announced: table_size,
-            limit: table_size.max(DEFAULT_TABLE_SIZE),
-            text: Vec::new(),
-        }
-    }
-
-    /// The peer has acknowledged our SETTINGS: from now on the announced size is the limit, and if it is
-    /// lower than what the table has, the next block must lower it (RFC 7541, 4.2; RFC 9113, 4.3.1).
-    pub fn settings_acknowledged(&mut self) {
-        self.limit = self.announced;
+        Self { table: DynamicTable::new(DEFAULT_TABLE_SIZE), limit: table_size, text: Vec::new() }
     }
 
     /// Decodes one complete block and calls `take` for each field, in order.
@@ -125,9 +112,6 @@ impl Decoder {
                 return Err(CompressionError::TableTooLarge);
             }
             self.table.set_max(size);
-        }
-        if self.table.max() > self.limit {
-            return Err(CompressionError::MissingSizeUpdate);
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ impl DynamicTable {
         Self { entries: VecDeque::new(), size: 0, max }
     }
 
+    #[cfg(test)]
     pub(super) fn max(&self) -> usize {
         self.max
     }

@@ -46,6 +46,7 @@ impl Encoder {
     }
 
     /// Whether strings that become shorter by it are Huffman-coded.
+    #[cfg(any(test, fuzzing))]
     pub fn with_huffman(self, huffman: bool) -> Self {
         Self { huffman, ..self }
     }

@@ -84,8 +84,6 @@ pub enum CompressionError {
     TableTooLarge,
     #[error("a size update stands after a field")]
     MisplacedSizeUpdate,
-    #[error("the size update that a lower limit calls for is missing")]
-    MissingSizeUpdate,
 }
 
 /// What is wrong with a field, or with its place among the others (RFC 9113, 8.2 and 8.3).
@@ -101,8 +99,4 @@ pub enum Malformed {
     Authority,
     #[error("a pseudo-header is unknown")]
     UnknownPseudo,
-    #[error("a pseudo-header stands after a field, is repeated, missing or of the other direction")]
-    PseudoPlace,
-    #[error("a field belongs to a connection of HTTP/1.1")]
-    ConnectionSpecific,
 }
