@@ -15,6 +15,7 @@ pub mod fnv;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod health;
 pub mod host;
 pub mod identity;
 pub mod kinds;

@@ -12,7 +12,7 @@ use tulle_model::decision::Decision;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::HttpRule;
 
-use crate::metrics::{Destination, Protocol};
+use crate::metrics::{DestinationName, Protocol};
 use crate::reason::{Reason, Verdict};
 use crate::security::Security;
 
@@ -22,7 +22,7 @@ pub(crate) const WAITING: usize = 1024;
 /// One line.
 pub(crate) struct Entry {
     pub source: WorkloadName,
-    pub destination: Destination,
+    pub destination: DestinationName,
     pub protocol: Protocol,
     /// Of the configuration that was decided on ([`tulle_model::snapshot::Snapshot::generation`]).
     pub generation: u64,
@@ -143,7 +143,7 @@ impl Entry {
     pub fn new(source: &WorkloadName, protocol: Protocol, generation: u64, asked: Asked) -> Self {
         Self {
             source: source.clone(),
-            destination: Destination::Unknown,
+            destination: DestinationName::Unknown,
             protocol,
             generation,
             rule: None,

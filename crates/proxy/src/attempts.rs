@@ -2,29 +2,36 @@
 //! another attempt follows. Requests, connections of bytes and upgrades share it, and the budget of retries with it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 use tulle_model::decision::Decision;
+use tulle_model::health::Outcome;
 use tulle_model::name::ServiceName;
 use tulle_model::retry::Tries;
-use tulle_model::snapshot::Endpoint;
 
+use crate::destination::{Destination, Member};
+use crate::endpoints::was_tried;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::exchange::{Exchange, Refused};
-use crate::metrics::Destination;
+use crate::local::Local;
+use crate::metrics::DestinationName;
 use crate::reach::Hop;
 use crate::reason::Reason;
 use crate::repeatable::failure_of;
+use crate::view::View;
 use crate::worker::Worker;
 
 /// What was attempted, and where else it can go.
 pub(crate) struct Attempts {
     to: To,
     tries: Tries,
+    /// When the one under way began.
+    began: Instant,
     /// Endpoints that failed it.
-    tried: Vec<Arc<Endpoint>>,
+    tried: Vec<Rc<Member>>,
     /// The last failure would be no other on the same endpoint.
     futile: bool,
 }
@@ -44,20 +51,23 @@ pub(crate) enum Again {
 
 impl Attempts {
     /// At the endpoints of a service that answer for its port `port`.
-    pub fn at(worker: &Worker, exchange: &mut Exchange, backend: ServiceName, port: u16) -> Self {
-        worker.budgets.record_request(&backend, exchange.started());
+    pub fn at(local: &Local, view: &View, exchange: &mut Exchange, backend: ServiceName, port: u16) -> Self {
+        if let Some(destination) = view.destination(&backend) {
+            destination.record_request(local.since_start(exchange.started()));
+        }
         exchange.goes_to(backend.clone());
-        Self::new(To::Service { backend, port })
+        Self::new(exchange, To::Service { backend, port })
     }
 
     /// At addresses outside of the mesh, in their order.
     pub fn outside(exchange: &mut Exchange, addresses: Vec<SocketAddr>) -> Self {
-        exchange.goes_to(Destination::External);
-        Self::new(To::Outside { addresses: addresses.into_iter() })
+        exchange.goes_to(DestinationName::External);
+        Self::new(exchange, To::Outside { addresses: addresses.into_iter() })
     }
 
-    fn new(to: To) -> Self {
-        Self { to, tries: Tries::default(), tried: Vec::new(), futile: false }
+    fn new(exchange: &Exchange, to: To) -> Self {
+        let (tries, tried) = (Tries::default(), Vec::new());
+        Self { to, tries, began: exchange.started(), tried, futile: false }
     }
 
     /// The service whose endpoints take it, and its port.
@@ -72,17 +82,20 @@ impl Attempts {
     pub fn next(&mut self, worker: &Worker, exchange: &mut Exchange) -> Result<Hop, Refused> {
         let picked = match &mut self.to {
             To::Outside { addresses } => addresses.next().map(Hop::outside),
-            // What was tried once more, where nothing else is left.
-            To::Service { backend, port } => worker
-                .local
-                .pick(backend, *port, &self.tried)
-                .or_else(|| worker.local.pick(backend, *port, &[]))
-                .map(|picked| Hop::to(&worker.local, picked)),
+            To::Service { backend, port } => {
+                worker.local.view().destination(backend).and_then(|destination| {
+                    let pick = |tried| worker.local.pick(&destination, *port, tried);
+                    // What was tried once more, where nothing else is left.
+                    let picked = pick(&self.tried).or_else(|| pick(&[]));
+                    let hop = Hop::to(&worker.local, picked?);
+                    if exchange.is_logged() && destination.has_troubled() {
+                        name_passed_over(&destination, &self.tried, &worker.local, exchange, &hop);
+                    }
+                    Some(hop)
+                })
+            }
         };
         if let Some(hop) = picked {
-            if exchange.is_logged() && worker.local.health.has_troubled() {
-                self.name_passed_over(worker, exchange, &hop);
-            }
             exchange.attempt(hop.address, hop.security());
             return Ok(hop);
         }
@@ -98,26 +111,18 @@ impl Attempts {
         })
     }
 
-    /// Names the endpoints that are passed over for that one, as they did not take connections lately.
-    #[cold]
-    fn name_passed_over(&self, worker: &Worker, exchange: &mut Exchange, picked: &Hop) {
-        let Some((backend, _)) = self.backend() else { return };
-        let (state, now) = (worker.local.state.load(), Instant::now());
-        let Some(set) = state.snapshot.endpoints.get(backend) else { return };
-        for endpoint in &set.endpoints {
-            let other = picked.endpoint() != Some(endpoint) && !self.tried.contains(endpoint);
-            if other && worker.local.health.avoids(endpoint, now) {
-                exchange.decided(|| Decision::passed_over(endpoint));
-            }
+    /// Learns from an attempt that was answered with that status, or opened a connection.
+    pub fn succeeded(&self, worker: &Worker, exchange: &mut Exchange, hop: Hop, status: Option<StatusCode>) {
+        let now = Instant::now();
+        if let Some(member) = hop.member() {
+            let latency = now.saturating_duration_since(self.began);
+            let outcome = match status {
+                Some(status) => Outcome::Answered { status: status.as_u16(), latency },
+                None => Outcome::Connected { latency },
+            };
+            member.note(outcome, || worker.local.since_start(now));
         }
-    }
-
-    /// Learns from an attempt that was answered, or opened its connection.
-    pub fn succeeded(&self, worker: &Worker, exchange: &mut Exchange, hop: Hop) {
-        if let Some(endpoint) = hop.endpoint() {
-            worker.local.health.worked(endpoint);
-        }
-        exchange.answered(hop.load);
+        exchange.answered(hop.into_load(), now);
     }
 
     /// Learns from a failed attempt. `idempotent`: it does no harm when it is done twice; `at_hand`: all of it can be
@@ -137,7 +142,7 @@ impl Attempts {
             reason = error.kind.reason(),
             "attempt failed: {error}"
         );
-        exchange.attempt_failed(error, hop.endpoint().map(|endpoint| &**endpoint));
+        exchange.attempt_failed(error, hop.member().map(|member| &*member.endpoint));
         let again = self.again(worker, exchange, hop, error, idempotent, at_hand);
         if let Again::No = again {
             exchange.lost(error);
@@ -161,25 +166,28 @@ impl Attempts {
             exchange.take_back();
             return self.tries.sent_back().map_or(Again::No, Again::After);
         }
-        if let Some(endpoint) = hop.endpoint() {
-            if is_about_the_endpoint(error.kind) {
-                worker.local.health.failed(endpoint, Instant::now());
-                self.futile = true;
-            } else {
-                // It has no more room a moment later.
-                self.futile = matches!(error.kind, Kind::Shed(_) | Kind::ShedThere(_));
-            }
-            if !self.tried.contains(endpoint) {
-                self.tried.push(endpoint.clone());
+        let now = Instant::now();
+        let time = worker.local.since_start(now);
+        self.began = now;
+        if let Some(member) = hop.member() {
+            let outcome = outcome_of(error.kind);
+            member.note(outcome, || time);
+            // One that has no room has none a moment later.
+            self.futile = matches!(outcome, Outcome::Unreachable | Outcome::Draining)
+                || matches!(error.kind, Kind::Shed(_) | Kind::ShedThere(_));
+            if !was_tried(&self.tried, member) {
+                self.tried.push(member.clone());
             }
         }
         let failure = failure_of(error, idempotent);
-        if !self.tries.may_repeat(exchange.attempts(), failure) || !at_hand || !self.has_more(worker) {
+        let destination = self.backend().and_then(|(backend, _)| worker.local.view().destination(backend));
+        let more = self.has_more(destination.as_deref());
+        if !self.tries.may_repeat(exchange.attempts(), failure) || !at_hand || !more {
             return Again::No;
         }
-        if let To::Service { backend, .. } = &self.to {
+        if let (To::Service { backend, .. }, Some(destination)) = (&self.to, destination) {
             // Where nothing was sent yet, nothing is added to the load of anybody.
-            if error.kind != Kind::LinkPending && !worker.budgets.try_retry(backend) {
+            if error.kind != Kind::LinkPending && !destination.try_retry(time) {
                 tracing::debug!(service = %backend, "no retry: the budget is used up");
                 exchange.decided(|| Decision::out_of_budget(backend.clone()));
                 return Again::No;
@@ -190,20 +198,55 @@ impl Attempts {
         Again::Now
     }
 
-    fn has_more(&self, worker: &Worker) -> bool {
+    fn has_more(&self, destination: Option<&Destination>) -> bool {
         match &self.to {
             To::Outside { addresses } => addresses.len() > 0,
-            To::Service { backend, port } => {
-                let state = worker.local.state.load();
-                let Some(set) = state.snapshot.endpoints.get(backend) else { return false };
-                let left = |e: &Arc<Endpoint>| e.target_port(*port).is_some() && !self.tried.contains(e);
-                !self.futile || set.endpoints.iter().any(left)
-            }
+            To::Service { port, .. } => destination.is_some_and(|destination| {
+                let left = |member: &Rc<Member>| {
+                    member.endpoint.target_port(*port).is_some() && !was_tried(&self.tried, member)
+                };
+                !self.futile || destination.members.iter().any(left)
+            }),
         }
     }
 }
 
-/// Whether an endpoint does not take requests or connections.
-fn is_about_the_endpoint(kind: Kind) -> bool {
-    matches!(kind, Kind::Connect | Kind::Tls | Kind::WrongIdentity | Kind::Refused | Kind::Draining)
+/// Names the endpoints that are passed over for that one, as they did not take connections lately.
+#[cold]
+fn name_passed_over(
+    destination: &Destination,
+    tried: &[Rc<Member>],
+    local: &Local,
+    exchange: &mut Exchange,
+    picked: &Hop,
+) {
+    let now = local.since_start(Instant::now());
+    for member in &destination.members {
+        let other = picked.member().is_none_or(|picked| !Rc::ptr_eq(picked, member));
+        if other && !was_tried(tried, member) && member.avoided(now) {
+            exchange.decided(|| Decision::passed_over(&member.endpoint));
+        }
+    }
+}
+
+/// What a failure says of the endpoint.
+fn outcome_of(kind: Kind) -> Outcome {
+    match kind {
+        Kind::Connect | Kind::Tls | Kind::WrongIdentity | Kind::Refused => Outcome::Unreachable,
+        Kind::Draining => Outcome::Draining,
+        Kind::LinkPending => Outcome::Pending,
+        Kind::ConnectionLost
+        | Kind::BadAnswer
+        | Kind::Reset(_)
+        | Kind::Timeout
+        | Kind::AnswerHeadersTooLarge
+        | Kind::NotUpgraded => Outcome::Broken,
+        Kind::NoCertificate
+        | Kind::StreamsFull
+        | Kind::WentAway
+        | Kind::HeadersTooLarge
+        | Kind::Caller
+        | Kind::Shed(_)
+        | Kind::ShedThere(_) => Outcome::Void,
+    }
 }

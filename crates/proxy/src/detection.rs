@@ -16,17 +16,15 @@ use std::future::pending;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{Instant, sleep_until};
 use tulle_model::detect::{self, Greeting, Seen, Step};
-use tulle_model::name::ServiceName;
-use tulle_model::snapshot::{EndpointSet, PortConfig, ServiceConfig};
+use tulle_model::snapshot::{PortConfig, ServiceConfig};
 
+use crate::destination::Learnt;
 use crate::exchange::Exchange;
-use crate::learned::Learnt;
 use crate::opaque::{self, Opened};
 use crate::worker::Worker;
 
@@ -73,8 +71,8 @@ pub(crate) async fn find_out<IO>(
 where
     IO: AsyncRead + Unpin,
 {
-    let endpoints = endpoints(worker, &config.name);
-    let learned = worker.learned.borrow().of(&config.name, port.number, &endpoints);
+    let destination = worker.local.view().destination(&config.name);
+    let learned = destination.as_ref().and_then(|destination| destination.learned(port.number));
     let mut known = Known {
         server: if learned == Some(Learnt::Http2Server) { Greeting::Http2 } else { Greeting::Silent },
         http_rules: !port.http_routes.is_empty(),
@@ -86,7 +84,11 @@ where
         let opening = opaque::open(worker, exchange(), config, port.number);
         spoken = Box::pin(race(worker, io, opening, &mut known, &mut first)).await;
     }
-    let learn = |learnt| worker.learned.borrow_mut().learn(&config.name, port.number, &endpoints, learnt);
+    let learn = |learnt| {
+        if let Some(destination) = &destination {
+            destination.learn(port.number, learnt);
+        }
+    };
     if known.server == Greeting::Http2 {
         // At once: the client may be silent for long.
         learn(Learnt::Http2Server);
@@ -248,8 +250,4 @@ fn greeting(upstream: &Option<Result<Upstream, Box<Exchange>>>) -> Greeting {
         Some(Ok(Upstream { first, .. })) => detect::greeting(first),
         _ => Greeting::Silent,
     }
-}
-
-fn endpoints(worker: &Worker, service: &ServiceName) -> Weak<EndpointSet> {
-    worker.local.state.load().snapshot.endpoints.get(service).map(Arc::downgrade).unwrap_or_default()
 }

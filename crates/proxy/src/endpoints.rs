@@ -1,53 +1,52 @@
 //! Which endpoint takes the next request or connection.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 use tulle_model::balance;
-use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Endpoint, EndpointSet};
 use tulle_model::staleness::{self, Facts};
 
+use crate::destination::{Destination, Load, Member};
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::loads::LoadGuard;
 use crate::local::Local;
 use crate::state::LocalWorkload;
 
 /// The endpoint chosen, and its port for the service's.
-pub struct Picked {
-    pub endpoint: Arc<Endpoint>,
+pub(crate) struct Picked {
     pub target_port: u16,
     /// Keep it for as long as the request or connection lasts.
-    pub load: LoadGuard,
+    pub load: Load,
 }
 
 impl Local {
-    /// Chooses among the endpoints of `service` that answer for its port `port`, by power of two choices, one
+    /// Chooses among the endpoints of a service that answer for its port `port`, by power of two choices, one
     /// that was not tried: of those that are well; or else of those that the server does not hear of and this
     /// node does not reach; or else of those that did not take connections lately. `None`: there is none.
-    pub fn pick(&self, service: &ServiceName, port: u16, tried: &[Arc<Endpoint>]) -> Option<Picked> {
-        let state = self.state.load();
-        let set = state.snapshot.endpoints.get(service)?;
+    pub(crate) fn pick(&self, of: &Destination, port: u16, tried: &[Rc<Member>]) -> Option<Picked> {
         // Nearly always nothing is in trouble, nor stale; then the clock is not asked.
-        if set.stale_since.is_empty() && !self.health.has_troubled() {
-            return self.pick_from(set, port, |i| tried.contains(&set.endpoints[i]));
+        if of.set.stale_since.is_empty() && !of.has_troubled() {
+            return self.pick_from(of, port, |i| was_tried(tried, &of.members[i]));
         }
-        self.pick_ranked(set, port, tried)
+        self.pick_ranked(of, port, tried)
     }
 
     /// As [`Local::pick`], where not all endpoints are as good.
     #[cold]
-    fn pick_ranked(&self, set: &EndpointSet, port: u16, tried: &[Arc<Endpoint>]) -> Option<Picked> {
+    fn pick_ranked(&self, of: &Destination, port: u16, tried: &[Rc<Member>]) -> Option<Picked> {
         let now = Instant::now();
-        let last = self.last_ranked(set, now);
+        let time = self.since_start(now);
+        of.look_after(time);
+        let last = self.last_ranked(&of.set, now);
         let is_last = |i: usize| last.get(i).copied().unwrap_or(false);
-        let was_tried = |i: usize| tried.contains(&set.endpoints[i]);
-        let avoided = |i: usize| self.health.avoids(&set.endpoints[i], now);
+        let was_tried = |i: usize| was_tried(tried, &of.members[i]);
+        let avoided = |i: usize| of.members[i].avoided(time);
         // What this node has seen fail counts for more than what the server has not heard.
-        self.pick_from(set, port, |i| was_tried(i) || avoided(i) || is_last(i))
-            .or_else(|| self.pick_from(set, port, |i| was_tried(i) || avoided(i)))
-            .or_else(|| self.pick_from(set, port, |i| was_tried(i) || is_last(i)))
-            .or_else(|| self.pick_from(set, port, was_tried))
+        self.pick_from(of, port, |i| was_tried(i) || avoided(i) || is_last(i))
+            .or_else(|| self.pick_from(of, port, |i| was_tried(i) || avoided(i)))
+            .or_else(|| self.pick_from(of, port, |i| was_tried(i) || is_last(i)))
+            .or_else(|| self.pick_from(of, port, was_tried))
     }
 
     /// Which endpoints rank last, because the server does not hear of their node and neither does this
@@ -64,19 +63,14 @@ impl Local {
         facts.map(staleness::is_last).collect()
     }
 
-    /// As [`Local::pick`], from a set at hand and without those in `exclude`.
-    fn pick_from(&self, set: &EndpointSet, port: u16, exclude: impl Fn(usize) -> bool) -> Option<Picked> {
-        let endpoints = &set.endpoints;
-        let load = |i: usize| {
-            let endpoint = &endpoints[i];
-            let target = endpoint.target_port(port);
-            target.map_or(u64::MAX, |target| self.loads.of(self.loads.key(endpoint, target)))
-        };
-        let unusable = |i: usize| endpoints[i].target_port(port).is_none() || exclude(i);
-        let best = &endpoints[balance::pick(endpoints.len(), load, self.random(), unusable)?];
-        let target_port = best.target_port(port)?;
-        let load = self.loads.begin(self.loads.key(best, target_port));
-        Some(Picked { endpoint: best.clone(), target_port, load })
+    /// As [`Local::pick`], without those in `exclude`.
+    fn pick_from(&self, of: &Destination, port: u16, exclude: impl Fn(usize) -> bool) -> Option<Picked> {
+        let members = &of.members;
+        let load = |i: usize| members[i].in_flight();
+        let unusable = |i: usize| members[i].endpoint.target_port(port).is_none() || exclude(i);
+        let best = &members[balance::pick(members.len(), load, self.random(), unusable)?];
+        let target_port = best.endpoint.target_port(port)?;
+        Some(Picked { target_port, load: Load::begin(best) })
     }
 
     /// Whether the endpoint is a workload of this node, which is reached inside the process.
@@ -99,15 +93,18 @@ impl Local {
     }
 }
 
+/// Whether it is among those that failed already.
+pub(crate) fn was_tried(tried: &[Rc<Member>], member: &Rc<Member>) -> bool {
+    tried.iter().any(|one| Rc::ptr_eq(one, member))
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use tulle_model::identity::{SpiffeId, TrustDomain};
-    use tulle_model::name::WorkloadName;
+    use tulle_model::name::{ServiceName, WorkloadName};
     use tulle_model::snapshot::{NodeAddress, PortMapping, Snapshot};
-
-    use std::rc::Rc;
 
     use super::*;
     use crate::state::NodeState;

@@ -12,10 +12,10 @@ use tulle_model::decision::Decision;
 use tulle_model::snapshot::{Endpoint, HttpRule};
 
 use crate::access_log::{Answer, Asked, End, Entry, Tried};
+use crate::destination::Load;
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::loads::LoadGuard;
 use crate::local::Local;
-use crate::metrics::{Destination, Edge, EdgeMetrics, Protocol};
+use crate::metrics::{DestinationName, Edge, EdgeMetrics, Protocol};
 use crate::reason::{Reason, Verdict};
 use crate::reset::Way;
 use crate::security::Security;
@@ -45,7 +45,7 @@ pub(crate) struct Exchange {
     client: Option<Rc<Ending>>,
     protocol: Protocol,
     started: Instant,
-    destination: Destination,
+    destination: DestinationName,
     /// How the last attempt is protected of which something may have reached an endpoint, the one under way included.
     security: Security,
     /// The same without the one under way.
@@ -54,7 +54,9 @@ pub(crate) struct Exchange {
     /// Where the last attempt went.
     endpoint: Option<SocketAddr>,
     /// Held until the answer has passed.
-    load: Option<LoadGuard>,
+    load: Option<Load>,
+    /// When that was.
+    answered: Option<Instant>,
     /// Why the mesh answers or ends it itself, if it does, and that for people.
     reason: Option<Reason>,
     message: String,
@@ -103,15 +105,13 @@ impl Exchange {
         local: &Rc<Local>,
         source: &Arc<LocalWorkload>,
         protocol: Protocol,
-        destination: Destination,
+        destination: DestinationName,
         asked: impl FnOnce() -> Asked,
     ) -> Self {
-        let state = local.state.load();
-        let log = state
-            .snapshot
-            .mesh
-            .access_log
-            .then(|| Box::new(Entry::new(&source.name, protocol, state.snapshot.generation, asked())));
+        let view = local.view();
+        let snapshot = &view.snapshot;
+        let entry = || Box::new(Entry::new(&source.name, protocol, snapshot.generation, asked()));
+        let log = snapshot.mesh.access_log.then(entry);
         Self {
             local: local.clone(),
             source: source.clone(),
@@ -124,6 +124,7 @@ impl Exchange {
             attempts: 0,
             endpoint: None,
             load: None,
+            answered: None,
             reason: None,
             message: String::new(),
             whole: 0,
@@ -173,7 +174,7 @@ impl Exchange {
     }
 
     /// Notes where it goes.
-    pub fn goes_to(&mut self, destination: impl Into<Destination>) {
+    pub fn goes_to(&mut self, destination: impl Into<DestinationName>) {
         self.destination = destination.into();
     }
 
@@ -257,8 +258,8 @@ impl Exchange {
     }
 
     /// An attempt was answered, or opened its connection: what it keeps in flight is held until that is over.
-    pub fn answered(&mut self, load: Option<LoadGuard>) {
-        self.load = load;
+    pub fn answered(&mut self, load: Option<Load>, now: Instant) {
+        (self.load, self.answered) = (load, Some(now));
     }
 
     /// Notes the length of a body that is there as a whole.
@@ -299,9 +300,9 @@ impl Exchange {
         self.whole + self.body.get().map_or(0, |sent| sent.bytes.get())
     }
 
-    /// How long it took until now.
+    /// How long it took until it was answered, or until now.
     pub fn latency(&self) -> Duration {
-        self.started.elapsed()
+        self.answered.unwrap_or_else(Instant::now).saturating_duration_since(self.started)
     }
 
     /// The answer to a request has passed.

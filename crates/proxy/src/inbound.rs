@@ -64,7 +64,7 @@ pub(crate) async fn serve_request(
         && Box::pin(worker.letters.are_kept(&worker.local, workload, port, &spelling)).await
     {
         head.extensions.insert(spelling);
-        body = body.as_written();
+        body = body.spelled();
     }
     let passed = pass(worker, workload, port, version, &head, body, caller).await;
     let mut response = passed.unwrap_or_else(|error| failed(&error));

@@ -1,6 +1,6 @@
 //! What everything that runs on one worker's thread shares, whatever it does there.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +16,12 @@ use crate::budget::{Account, Accounts, Payer};
 use crate::clock::MeshClock;
 use crate::config::{Bounds, Config};
 use crate::drain::Drain;
-use crate::health::Health;
-use crate::loads::Loads;
 use crate::metrics::{InFlight, WorkerMetrics};
 use crate::sight::{Heard, Sight};
-use crate::state::{Demand, Expired, LocalWorkload, NodeState, StateCell};
+use crate::state::{Demand, Expired, LocalWorkload, StateCell};
 use crate::sweep::Sweep;
 use crate::tls::TlsFailure;
+use crate::view::View;
 
 /// How long a first use of a service waits for the node to learn of it.
 const DEMAND_DEADLINE: Duration = Duration::from_secs(2);
@@ -37,17 +36,16 @@ const WARNINGS_PER_SECOND: u32 = 20;
 
 /// It never leaves its thread: `Rc` and `Cell` do not.
 pub struct Local {
-    pub index: usize,
     /// This node's name, as endpoints carry it.
     pub node: Arc<str>,
     pub state: Arc<StateCell>,
     pub metrics: WorkerMetrics,
     /// What this worker has taken of the process' budget, and for whom.
     pub accounts: Accounts,
-    /// Requests and connections in flight by endpoint, which balancing looks at.
-    pub loads: Loads,
-    /// Endpoints that did not take connections lately.
-    pub health: Health,
+    /// The state of now, as far as this worker has looked.
+    view: RefCell<Rc<View>>,
+    /// When this worker began: what its destinations count time from.
+    started: Instant,
     /// Nodes that are heard on links.
     pub sight: Sight,
     /// Says when this worker is to finish what it has and take nothing new.
@@ -80,7 +78,6 @@ pub enum Lookup {
 
 impl Local {
     pub(crate) fn new(
-        index: usize,
         config: &Config,
         metrics: WorkerMetrics,
         drain: Drain,
@@ -89,13 +86,12 @@ impl Local {
     ) -> Rc<Self> {
         let sweep = Sweep::new(config.bounds.deadlines, metrics.registry().clone());
         Rc::new(Self {
-            index,
             node: config.node.clone(),
             state: config.state.clone(),
             metrics,
             accounts: Accounts::new(config.budget.clone()),
-            loads: Loads::default(),
-            health: Health::default(),
+            view: RefCell::new(Rc::new(View::of(&config.state))),
+            started: Instant::now(),
             sight: Sight::new(heard),
             drain,
             connections: TaskTracker::new(),
@@ -112,13 +108,22 @@ impl Local {
     }
 
     /// The state of this moment. Keep it for one decision, not for the life of a connection.
-    pub fn now(&self) -> Arc<NodeState> {
-        arc_swap::Guard::into_inner(self.state.load())
+    pub fn view(&self) -> Rc<View> {
+        let mut view = self.view.borrow_mut();
+        if let Some(renewed) = view.renewed(&self.state) {
+            *view = Rc::new(renewed);
+        }
+        view.clone()
+    }
+
+    /// How long this worker has been there at that time.
+    pub fn since_start(&self, time: Instant) -> Duration {
+        time.saturating_duration_since(self.started)
     }
 
     /// A workload of this node as it is now.
     pub fn workload(&self, name: &WorkloadName) -> Option<Arc<LocalWorkload>> {
-        self.state.load().workloads.get(name).cloned()
+        self.view().workloads.get(name).cloned()
     }
 
     /// Has a line of the access log written.
@@ -183,7 +188,7 @@ impl Local {
 
     /// What the node has heard of a service; `None` where it has not.
     pub(crate) fn known(&self, name: &ServiceName) -> Option<Lookup> {
-        match self.state.load().snapshot.services.get(name)? {
+        match self.view().snapshot.services.get(name)? {
             Known::Present(service) => Some(Lookup::Present(service.clone())),
             Known::Absent => Some(Lookup::Absent),
         }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{FastMap, Known};
 
-pub use self::destination::Destination;
+pub use self::destination::DestinationName;
 pub use self::edges::{AsEdge, EXTERNAL, Edge, EdgeCounts, EdgeKey, EdgeMetrics, OTHER, Protocol, UNKNOWN};
 pub(crate) use self::edges::{EdgeTotals, edge_counts, totals};
 use self::series::Series;

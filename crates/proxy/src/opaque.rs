@@ -61,12 +61,13 @@ pub(crate) async fn open(
     service: &ServiceConfig,
     port: u16,
 ) -> Result<Opened, Box<Exchange>> {
+    let view = worker.local.view();
     let attempts = match decide::connection(service, port, || worker.local.random()) {
         Ok((backend, port, decision)) => {
             if let Some(decision) = decision {
                 exchange.decided(|| decision);
             }
-            Attempts::at(worker, &mut exchange, backend.clone(), port)
+            Attempts::at(&worker.local, &view, &mut exchange, backend.clone(), port)
         }
         Err(unrouted) => {
             let Unrouted { decision, message, .. } = *unrouted;
@@ -75,6 +76,7 @@ pub(crate) async fn open(
             return Err(exchange);
         }
     };
+    drop(view);
     connect(worker, exchange, attempts, DEADLINE).await
 }
 
@@ -101,7 +103,7 @@ async fn connect(
         let Ok(hop) = attempts.next(worker, &mut exchange) else { return Err(exchange) };
         let error = match timeout_at(end, hop.connect(worker, &source, &account)).await {
             Ok(Ok((upstream, _counted))) => {
-                attempts.succeeded(worker, &mut exchange, hop);
+                attempts.succeeded(worker, &mut exchange, hop, None);
                 return Ok(Opened { upstream, exchange, account, _counted });
             }
             Ok(Err(error)) => error,

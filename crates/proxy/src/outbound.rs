@@ -22,7 +22,7 @@ use crate::exchange::Exchange;
 use crate::http;
 use crate::http::server::HttpDestination;
 use crate::local::Lookup;
-use crate::metrics::{Destination, Protocol, Rejection};
+use crate::metrics::{DestinationName, Protocol, Rejection};
 use crate::opaque;
 use crate::reason::Reason;
 use crate::reset::Reset;
@@ -78,7 +78,7 @@ fn destination(
                 return Err((Rejection::Loop, "it was made to the proxy itself"));
             }
             let ip = original.ip().to_canonical();
-            if let Some(service) = worker.local.state.load().virtual_addresses.get(&ip) {
+            if let Some(service) = worker.local.view().virtual_addresses.get(&ip) {
                 return Ok(Original::Service { service: service.clone(), port: original.port() });
             }
             if is_virtual(ip) {
@@ -225,8 +225,8 @@ where
     IO: AsyncRead + AsyncWrite + Reset + Unpin,
 {
     let port = addresses.first().map_or(0, SocketAddr::port);
-    let mut exchange = connection(&worker, &source, Destination::External, port);
-    let permitted = decision::egress(&worker.local.state.load().snapshot.mesh);
+    let mut exchange = connection(&worker, &source, DestinationName::External, port);
+    let permitted = decision::egress(&worker.local.view().snapshot.mesh);
     if let Err(denied) = permitted {
         exchange.decided(|| denied);
         let message = "its destination is no part of the mesh, and the mesh's egress policy is Deny";
@@ -243,7 +243,7 @@ where
 fn connection(
     worker: &Worker,
     source: &Arc<LocalWorkload>,
-    destination: Destination,
+    destination: DestinationName,
     port: u16,
 ) -> Box<Exchange> {
     let asked = || Asked::Connection { port };

@@ -3,16 +3,13 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
-
-use tulle_model::snapshot::Endpoint;
 
 use crate::budget::Account;
 use crate::connect::{Counted, EGRESS_CONNECT, connect_for};
+use crate::destination::{Load, Member};
 use crate::endpoints::Picked;
 use crate::error::UpstreamError;
 use crate::inbound;
-use crate::loads::LoadGuard;
 use crate::local::Local;
 use crate::security::Security;
 use crate::state::LocalWorkload;
@@ -20,44 +17,50 @@ use crate::tcp::Upstream;
 use crate::worker::Worker;
 
 /// What an attempt is made on.
-pub struct Hop {
+pub(crate) struct Hop {
     pub address: SocketAddr,
     pub reach: Reach,
-    /// Keep it for as long as the request or connection lasts.
-    pub load: Option<LoadGuard>,
 }
 
-/// By which way.
-pub enum Reach {
+/// By which way. The load of an endpoint is to be kept for as long as the request or connection lasts.
+pub(crate) enum Reach {
     /// By a connection of its own, in plain: a place outside of the mesh, or an endpoint on no node of it.
-    Plain(Option<Arc<Endpoint>>),
+    Plain(Option<Load>),
     /// A workload of this node, inside of the process.
-    HandedOver(Arc<Endpoint>),
+    HandedOver(Load),
     /// By a link to the node that it is on.
-    Link(Arc<Endpoint>),
+    Link(Load),
 }
 
 impl Hop {
     /// To an endpoint of the mesh.
-    pub fn to(local: &Local, Picked { endpoint, target_port, load }: Picked) -> Self {
+    pub fn to(local: &Local, Picked { target_port, load }: Picked) -> Self {
+        let endpoint = &load.endpoint;
         let address = SocketAddr::new(endpoint.address, target_port);
         let reach = match &endpoint.node {
-            None => Reach::Plain(Some(endpoint)),
-            Some(_) if local.is_local(&endpoint) => Reach::HandedOver(endpoint),
-            Some(_) => Reach::Link(endpoint),
+            None => Reach::Plain(Some(load)),
+            Some(_) if local.is_local(endpoint) => Reach::HandedOver(load),
+            Some(_) => Reach::Link(load),
         };
-        Self { address, reach, load: Some(load) }
+        Self { address, reach }
     }
 
     pub fn outside(address: SocketAddr) -> Self {
-        Self { address, reach: Reach::Plain(None), load: None }
+        Self { address, reach: Reach::Plain(None) }
     }
 
     /// The endpoint, if it is one of a service.
-    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+    pub fn member(&self) -> Option<&Rc<Member>> {
         match &self.reach {
-            Reach::Plain(endpoint) => endpoint.as_ref(),
-            Reach::HandedOver(endpoint) | Reach::Link(endpoint) => Some(endpoint),
+            Reach::Plain(load) => load.as_ref().map(Load::member),
+            Reach::HandedOver(load) | Reach::Link(load) => Some(load.member()),
+        }
+    }
+
+    pub fn into_load(self) -> Option<Load> {
+        match self.reach {
+            Reach::Plain(load) => load,
+            Reach::HandedOver(load) | Reach::Link(load) => Some(load),
         }
     }
 
@@ -78,21 +81,21 @@ impl Hop {
         account: &Rc<Account>,
     ) -> Result<(Upstream, Counted), UpstreamError> {
         match &self.reach {
-            Reach::Plain(endpoint) => {
+            Reach::Plain(load) => {
                 // What is outside of the mesh may be far away.
-                let within = endpoint.is_none().then_some(EGRESS_CONNECT);
+                let within = load.is_none().then_some(EGRESS_CONNECT);
                 let (tcp, seat) = connect_for(account, self.address, within).await?;
                 Ok((Upstream::Tcp(tcp), seat.into()))
             }
-            Reach::HandedOver(endpoint) => {
-                let workload = worker.local.hand_over(endpoint)?;
+            Reach::HandedOver(load) => {
+                let workload = worker.local.hand_over(&load.endpoint)?;
                 let port = self.address.port();
                 let (tcp, counted) = inbound::connect(&worker.local, &workload, port, account).await?;
                 Ok((Upstream::Tcp(tcp), counted))
             }
-            Reach::Link(endpoint) => {
-                let stream = worker.links.stream(source, endpoint).await?;
-                let workload = endpoint.workload.as_ref();
+            Reach::Link(load) => {
+                let stream = worker.links.stream(source, load.member()).await?;
+                let workload = load.endpoint.workload.as_ref();
                 let tunnel = stream.tunnel(&worker.local, workload, self.address).await?;
                 Ok((Upstream::Tunnel(Box::new(tunnel)), Counted::default()))
             }

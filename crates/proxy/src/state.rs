@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
@@ -39,12 +40,20 @@ pub struct LocalWorkload {
 /// Holds the current [`NodeState`]. The node publishes, the workers read without a lock.
 pub struct StateCell {
     current: ArcSwap<NodeState>,
+    /// Counts the publications.
+    version: AtomicU64,
     changed: watch::Sender<u64>,
 }
 
 impl StateCell {
     pub fn new(state: NodeState) -> Arc<Self> {
-        Arc::new(Self { current: ArcSwap::from_pointee(state), changed: watch::Sender::new(0) })
+        let (current, version) = (ArcSwap::from_pointee(state), AtomicU64::new(0));
+        Arc::new(Self { current, version, changed: watch::Sender::new(0) })
+    }
+
+    /// Counts up with every publication, after it.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
     }
 
     pub fn load(&self) -> arc_swap::Guard<Arc<NodeState>> {
@@ -54,6 +63,7 @@ impl StateCell {
     /// Replaces the state and wakes those who wait for a change.
     pub fn publish(&self, state: NodeState) {
         self.current.store(Arc::new(state));
+        self.version.fetch_add(1, Ordering::Release);
         self.changed.send_modify(|n| *n += 1);
     }
 

@@ -92,7 +92,7 @@ async fn run(
     mut commands: mpsc::Receiver<Command>,
 ) {
     let (signal, drain) = DrainSignal::new();
-    let local = Local::new(index, &config, WorkerMetrics::new(registry), drain, heard, access_log);
+    let local = Local::new(&config, WorkerMetrics::new(registry), drain, heard, access_log);
     let worker = Worker::new(local, &config);
     let mut listeners: FastMap<SocketAddr, Accepting> = FastMap::default();
     let mut ticks = tokio::time::interval(FORGET);

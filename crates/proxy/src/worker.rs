@@ -9,11 +9,8 @@ use tokio::sync::Semaphore;
 
 use crate::app_pool::AppPool;
 use crate::budget::{Resource, cost};
-use crate::budgets::Budgets;
 use crate::config::Config;
 use crate::http::letters::Letters;
-use crate::http::link_headers::LinkHeaders;
-use crate::learned::Learned;
 use crate::link::client::LinkPool;
 use crate::local::Local;
 use crate::silent::SilentPeers;
@@ -29,15 +26,10 @@ pub struct Worker {
     pub links: Rc<LinkPool>,
     /// HTTP connections to this node's processes, and to plain destinations.
     pub apps: AppPool,
-    /// How much of what it sends to each service may be retries.
-    pub budgets: Budgets,
-    /// What requests on links carry besides, by endpoint.
-    pub(crate) link_headers: LinkHeaders,
     /// Where this proxy listens: no destination of anybody.
     pub(crate) listening: RefCell<Vec<SocketAddr>>,
     /// Whose messages keep their letters on the word of peers.
     pub(crate) letters: Letters,
-    pub(crate) learned: RefCell<Learned>,
     /// Peers that came to open a link and have not said a whole ClientHello yet, by address; and those whose
     /// handshake is under way.
     pub(crate) silent: SilentPeers<IpAddr>,
@@ -53,11 +45,8 @@ impl Worker {
             links: LinkPool::new(local.clone(), waiting.clone()),
             apps: AppPool::new(&config.budget, config.workers, waiting, local.sweep.clone()),
             local,
-            budgets: Budgets::default(),
-            link_headers: LinkHeaders::default(),
             listening: RefCell::default(),
             letters: Letters::default(),
-            learned: RefCell::default(),
             silent: SilentPeers::new(handshakes_at_once(config)),
             handshakes: SilentPeers::new(handshakes_at_once(config)),
             farewells: Arc::new(Semaphore::new(FAREWELLS)),
@@ -89,7 +78,7 @@ impl Worker {
         };
         let drain = crate::drain::DrainSignal::new().1;
         let metrics = crate::metrics::WorkerMetrics::new(Arc::default());
-        let local = Local::new(0, &config, metrics, drain, Arc::default(), access_log);
+        let local = Local::new(&config, metrics, drain, Arc::default(), access_log);
         Self::new(local, &config)
     }
 

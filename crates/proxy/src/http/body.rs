@@ -58,7 +58,7 @@ impl Body {
 
     /// The same; what a peer says of how its trailers are written goes with them.
     #[cold]
-    pub fn as_written(self) -> Self {
+    pub fn spelled(self) -> Self {
         match self.0 {
             Kind::Http2(body) => Self::boxed(AsWritten(body)),
             other => Self(other),

@@ -22,7 +22,7 @@ use tulle_model::snapshot::Shape;
 use crate::exchange::{Exchange, Refused};
 use crate::http::forward::Target;
 use crate::local::Lookup;
-use crate::metrics::Destination;
+use crate::metrics::DestinationName;
 use crate::reason::Reason;
 use crate::worker::Worker;
 
@@ -42,7 +42,7 @@ pub(crate) async fn destination(
     let host = authority.host();
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     if let Ok(address) = host.parse::<IpAddr>() {
-        if let Some(service) = worker.local.state.load().virtual_addresses.get(&address) {
+        if let Some(service) = worker.local.view().virtual_addresses.get(&address) {
             return Ok(Target::Service { service: service.clone(), port });
         }
         return outside(worker, exchange, vec![SocketAddr::new(address, port)]);
@@ -72,7 +72,7 @@ pub(crate) async fn destination(
                 Lookup::Absent | Lookup::Unknown => {}
             },
             None if is_mesh_only(host) => {
-                exchange.goes_to(Destination::Unknown);
+                exchange.goes_to(DestinationName::Unknown);
                 return Err(exchange.refuse(Reason::UnknownService, format!("there is no service {host}")));
             }
             None => {}
@@ -98,18 +98,18 @@ pub(crate) async fn destination(
                 found.filter(|address| !is_this_host(address.ip())).take(MAX_ADDRESSES).collect();
             if addresses.is_empty() {
                 let message = format!("{host} has no address but this host's own loopback");
-                exchange.goes_to(Destination::External);
+                exchange.goes_to(DestinationName::External);
                 return Err(exchange.refuse(Reason::EgressDenied, message));
             }
             outside(worker, exchange, addresses)
         }
         Ok(Err(error)) => {
             let message = format!("{host} is no service of the mesh, and does not resolve: {error}");
-            exchange.goes_to(Destination::Unknown);
+            exchange.goes_to(DestinationName::Unknown);
             Err(exchange.refuse(Reason::UnknownService, message))
         }
         Err(_) => {
-            exchange.goes_to(Destination::External);
+            exchange.goes_to(DestinationName::External);
             Err(exchange.refuse(Reason::Timeout, format!("{host} did not resolve within 5 s")))
         }
     }
@@ -121,17 +121,17 @@ fn unknown(exchange: &mut Exchange, service: ServiceName) -> Result<Target, Refu
 }
 
 fn refuse_unknown(exchange: &mut Exchange, service: ServiceName, message: String) -> Result<Target, Refused> {
-    exchange.goes_to(Destination::Unknown);
+    exchange.goes_to(DestinationName::Unknown);
     exchange.decided(|| Decision::unknown_service(service));
     Err(exchange.refuse(Reason::UnknownService, message))
 }
 
 fn permitted(worker: &Worker, exchange: &mut Exchange, host: &str) -> Result<(), Refused> {
-    let state = worker.local.state.load();
-    exchange.decided_on(state.snapshot.generation);
-    decision::egress(&state.snapshot.mesh).map_err(|denied| {
+    let view = worker.local.view();
+    exchange.decided_on(view.snapshot.generation);
+    decision::egress(&view.snapshot.mesh).map_err(|denied| {
         let message = format!("{host} is no service of the mesh, whose egress policy is Deny");
-        exchange.goes_to(Destination::External);
+        exchange.goes_to(DestinationName::External);
         exchange.decided(|| denied);
         exchange.refuse(Reason::EgressDenied, message)
     })
@@ -143,7 +143,7 @@ fn outside(worker: &Worker, exchange: &mut Exchange, addresses: Vec<SocketAddr>)
     }
     let reaches_us = |address: &SocketAddr| worker.is_own_listener(*address);
     if addresses.iter().any(reaches_us) {
-        exchange.goes_to(Destination::External);
+        exchange.goes_to(DestinationName::External);
         return Err(exchange.refuse(Reason::BadRequest, "the destination is the proxy itself"));
     }
     Ok(Target::Outside { addresses })

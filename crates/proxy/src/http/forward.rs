@@ -10,11 +10,12 @@ use std::sync::Arc;
 use http::header::HeaderValue;
 use http::request::Parts;
 use http::{Response, Version};
+use tokio::time::Instant;
 use tulle_model::decision::Decision;
 use tulle_model::name::ServiceName;
 use tulle_model::routing::decide::{self, Unrouted, Why};
 use tulle_model::routing::{self, RequestParts};
-use tulle_model::snapshot::{AppProtocol, Known, PortConfig, ServiceConfig, Snapshot};
+use tulle_model::snapshot::{AppProtocol, Known, PortConfig, ServiceConfig};
 
 use crate::app_pool::is_idempotent;
 use crate::attempts::{Again, Attempts};
@@ -31,10 +32,11 @@ use crate::http::spelling::{Spelling, Written};
 use crate::http2::RequestHead;
 use crate::inbound;
 use crate::local::Lookup;
-use crate::metrics::Destination;
+use crate::metrics::DestinationName;
 use crate::reach::{Hop, Reach};
 use crate::reason::Reason;
 use crate::state::LocalWorkload;
+use crate::view::View;
 use crate::worker::Worker;
 
 /// Where a request is to go.
@@ -52,10 +54,10 @@ pub(crate) enum Target {
 
 impl Target {
     /// What it is counted as.
-    pub fn destination(&self) -> Destination {
+    pub fn destination(&self) -> DestinationName {
         match self {
-            Self::Service { service, .. } => Destination::Service(service.clone()),
-            Self::Outside { .. } => Destination::External,
+            Self::Service { service, .. } => DestinationName::Service(service.clone()),
+            Self::Outside { .. } => DestinationName::External,
         }
     }
 }
@@ -97,14 +99,14 @@ pub(crate) async fn forward(
         };
         let Some(sent) = sent else {
             // What it was sent to may have begun to work on it.
-            exchange.answered(hop.load);
+            exchange.answered(hop.into_load(), Instant::now());
             return Err(exchange.refuse(Reason::HalfClosed, client.why_cut()));
         };
         let failure = match sent {
             Ok(response) => {
                 replay.commit();
                 give_headers(std::mem::take(&mut head.headers));
-                attempts.succeeded(&client.worker, exchange, hop);
+                attempts.succeeded(&client.worker, exchange, hop, Some(response.status()));
                 return Ok(response);
             }
             Err(failure) => failure,
@@ -138,25 +140,25 @@ impl Route {
             }
             Target::Service { service, port } => (service, port),
         };
-        {
-            let state = worker.local.state.load();
-            if let Some(Known::Present(config)) = state.snapshot.services.get(&service) {
-                return Self::within(worker, exchange, &state.snapshot, config, head, port);
-            }
+        let view = worker.local.view();
+        if let Some(Known::Present(config)) = view.snapshot.services.get(&service) {
+            return Self::within(worker, exchange, &view, config, head, port);
         }
+        drop(view);
         // Boxed, as all that is rare: every connection has room for what is not.
         let config = Box::pin(config_of(worker, exchange, &service)).await?;
-        Self::within(worker, exchange, &worker.local.state.load().snapshot, &config, head, port)
+        Self::within(worker, exchange, &worker.local.view(), &config, head, port)
     }
 
     fn within(
         worker: &Worker,
         exchange: &mut Exchange,
-        snapshot: &Snapshot,
+        view: &View,
         config: &ServiceConfig,
         head: &Parts,
         port: u16,
     ) -> Result<Self, Refused> {
+        let snapshot = &view.snapshot;
         exchange.decided_on(snapshot.generation);
         let parts = RequestParts {
             method: head.method.as_str(),
@@ -174,7 +176,7 @@ impl Route {
         let version =
             routed.config.map_or(AppVersion::of(head.version), |port| app_version(head.version, port));
         let preserve_case = routed.config.is_some_and(|config| config.http1.preserve_case);
-        let attempts = Attempts::at(worker, exchange, routed.backend.clone(), routed.port);
+        let attempts = Attempts::at(&worker.local, view, exchange, routed.backend.clone(), routed.port);
         Ok(Self { attempts, version, preserve_case })
     }
 
@@ -257,20 +259,20 @@ async fn send(
     head: &Parts,
     body: Body,
 ) -> Result<Response<Body>, UpstreamError> {
-    let endpoint = match &hop.reach {
+    let member = match &hop.reach {
         Reach::Plain(_) => return send_plain(worker, caller, hop.address, version, head, body).await,
-        Reach::HandedOver(endpoint) => {
-            let workload = worker.local.hand_over(endpoint)?;
+        Reach::HandedOver(load) => {
+            let workload = worker.local.hand_over(&load.endpoint)?;
             let port = hop.address.port();
             return inbound::pass_request(worker, &workload, port, version, head, body, caller).await;
         }
-        Reach::Link(endpoint) => endpoint,
+        Reach::Link(load) => load.member(),
     };
-    let more = worker.link_headers.of(endpoint, hop.address.port(), version);
+    let more = member.link_headers.of(&member.endpoint, hop.address.port(), version);
     let spelling = head.extensions.get::<Spelling>();
     let with_spelling = spelling.map(|spelling| [&more[..], &[spelling.field()]].concat());
     let request = RequestHead::new(head, with_spelling.as_deref().unwrap_or(&more));
-    let mut response = worker.links.request(source, endpoint, &request, body, &caller.asker).await?;
+    let mut response = worker.links.request(source, member, &request, body, &caller.asker).await?;
     if let Some(error) = reply::told(&mut response) {
         return Err(error);
     }
@@ -278,7 +280,7 @@ async fn send(
         if let Some(spelling) = Spelling::take(response.headers_mut()) {
             response.extensions_mut().insert(spelling);
         }
-        response = response.map(Body::as_written);
+        response = response.map(Body::spelled);
     }
     let status = response.status();
     headers::normalize_link_response(response.headers_mut(), status);

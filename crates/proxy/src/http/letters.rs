@@ -38,9 +38,9 @@ impl Letters {
         let Some((name, number)) = spelling.port() else { return false };
         let service = ServiceName::new(workload.name.namespace.clone(), name);
         self.learn(local, &service).await;
-        let state = local.state.load();
-        let Some(Known::Present(config)) = state.snapshot.services.get(&service) else { return false };
-        let endpoints = state.snapshot.endpoints.get(&service);
+        let view = local.view();
+        let Some(Known::Present(config)) = view.snapshot.services.get(&service) else { return false };
+        let endpoints = view.snapshot.endpoints.get(&service);
         config.port(number).is_some_and(|port| port.http1.preserve_case)
             && endpoints.is_some_and(|set| {
                 set.endpoints.iter().any(|endpoint| {

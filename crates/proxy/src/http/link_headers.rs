@@ -3,43 +3,28 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::header::{HeaderName, HeaderValue};
-use tulle_model::snapshot::{Endpoint, FastMap};
+use tulle_model::snapshot::Endpoint;
 
 use crate::http::headers::AppVersion;
 use crate::mesh_headers::{APP_VERSION, PORT, WORKLOAD};
 
-/// Endpoints that a worker remembers the headers of; beyond that it starts anew, which also lets go of
-/// those that are gone.
-const MAX_REMEMBERED: usize = 1024;
-
 type Headers = Rc<[(HeaderName, HeaderValue)]>;
 
-/// The headers by endpoint, of one worker.
+/// The headers of one endpoint, by its port and what is spoken to it: few.
 #[derive(Default)]
-pub struct LinkHeaders(RefCell<FastMap<(*const Endpoint, u16, AppVersion), Remembered>>);
-
-struct Remembered {
-    headers: Headers,
-    /// As long as it is held, no other endpoint is at its address, by which it is found.
-    _endpoint: Arc<Endpoint>,
-}
+pub struct LinkHeaders(RefCell<Vec<(u16, AppVersion, Headers)>>);
 
 impl LinkHeaders {
-    pub fn of(&self, endpoint: &Arc<Endpoint>, port: u16, version: AppVersion) -> Headers {
-        let mut remembered = self.0.borrow_mut();
-        let key = (Arc::as_ptr(endpoint), port, version);
-        if let Some(known) = remembered.get(&key) {
-            return known.headers.clone();
-        }
-        if remembered.len() >= MAX_REMEMBERED {
-            remembered.clear();
+    /// Those of a port of the endpoint that all of them are of.
+    pub fn of(&self, endpoint: &Endpoint, port: u16, version: AppVersion) -> Headers {
+        let mut known = self.0.borrow_mut();
+        if let Some((.., headers)) = known.iter().find(|(p, v, _)| (*p, *v) == (port, version)) {
+            return headers.clone();
         }
         let headers = headers(endpoint, port, version);
-        let new = Remembered { headers: headers.clone(), _endpoint: endpoint.clone() };
-        remembered.insert(key, new);
+        known.push((port, version, headers.clone()));
         headers
     }
 }
@@ -60,20 +45,16 @@ mod tests {
 
     use super::*;
 
-    fn endpoint(name: &str) -> Arc<Endpoint> {
-        Arc::new(Endpoint {
-            workload: Some(WorkloadName::new("shop", name)),
+    #[test]
+    fn each_port_and_version_has_its_own() {
+        let cart = Endpoint {
+            workload: Some(WorkloadName::new("shop", "cart")),
             node: None,
             address: [127, 0, 0, 1].into(),
             ports: Vec::new(),
             identity: None,
-        })
-    }
-
-    #[test]
-    fn each_endpoint_has_its_own() {
+        };
         let known = LinkHeaders::default();
-        let cart = endpoint("cart");
         for (port, version, number) in
             [(80, AppVersion::Http1, "1"), (81, AppVersion::Http1, "1"), (80, AppVersion::Http2, "2")]
         {
@@ -81,13 +62,6 @@ mod tests {
             assert!(Rc::ptr_eq(&first, &known.of(&cart, port, version)));
             let values: Vec<_> = first.iter().map(|(_, value)| value.to_str().unwrap()).collect();
             assert_eq!(values, ["shop/cart", &port.to_string(), number]);
-        }
-        // Endpoints that come and go may lie where others lay.
-        for i in 0..3 * MAX_REMEMBERED {
-            let name = format!("w-{i}");
-            let headers = known.of(&endpoint(&name), 80, AppVersion::Http1);
-            assert_eq!(headers[0].1.to_str().unwrap(), format!("shop/{name}"));
-            assert!(known.0.borrow().len() <= MAX_REMEMBERED);
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::http::serve_http1::{self, Ended};
 use crate::http::spelling::Written;
 use crate::http::upgrade::{self, Leaving, Wish};
 use crate::http::{egress, headers, max_forwards, serve_http2};
-use crate::metrics::{Destination, Protocol};
+use crate::metrics::{DestinationName, Protocol};
 use crate::reason::{Reason, Verdict};
 use crate::state::LocalWorkload;
 use crate::tcp::Downstream;
@@ -68,10 +68,10 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Where its requests go, as far as the connection tells.
-    pub(super) fn destination(&self) -> Destination {
+    pub(super) fn destination(&self) -> DestinationName {
         match &self.destination {
-            HttpDestination::Service { service, .. } => Destination::Service(service.clone()),
-            HttpDestination::Proxy(_) => Destination::Unknown,
+            HttpDestination::Service { service, .. } => DestinationName::Service(service.clone()),
+            HttpDestination::Proxy(_) => DestinationName::Unknown,
         }
     }
 
@@ -80,7 +80,7 @@ impl Connection {
         self.turn_away(self.destination(), reason, outline);
     }
 
-    fn turn_away(&self, destination: Destination, reason: Reason, outline: Outline) {
+    fn turn_away(&self, destination: DestinationName, reason: Reason, outline: Outline) {
         let asked = || Asked::Part(outline);
         let mut exchange =
             Exchange::begin(&self.worker.local, &self.source, Protocol::Http, destination, asked);
@@ -108,7 +108,7 @@ impl Connection {
     /// Counts and logs a request whose client was let go before any of it was sent anywhere, and answers it.
     #[cold]
     pub fn let_go(&self, outline: Outline) -> Response<Body> {
-        let destination = self.port().map_or(Destination::External, |(service, _)| service.into());
+        let destination = self.port().map_or(DestinationName::External, |(service, _)| service.into());
         self.turn_away(destination, Reason::HalfClosed, outline);
         reply(Reason::HalfClosed, &self.why_cut())
     }
@@ -142,8 +142,8 @@ impl Connection {
 
 impl Owner for Connection {
     fn half_close(&self) -> Duration {
-        let state = self.worker.local.state.load();
-        let settings = self.port().and_then(|(service, port)| match state.snapshot.services.get(&service) {
+        let view = self.worker.local.view();
+        let settings = self.port().and_then(|(service, port)| match view.snapshot.services.get(&service) {
             Some(Known::Present(config)) => config.port(port).map(|port| port.http1),
             _ => None,
         });

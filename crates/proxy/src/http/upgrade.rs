@@ -123,7 +123,7 @@ pub(super) async fn forward(
         }
     };
     let lost = |exchange: &mut Exchange, hop: &Hop, error: UpstreamError| {
-        exchange.attempt_failed(&error, hop.endpoint().map(|endpoint| &**endpoint));
+        exchange.attempt_failed(&error, hop.member().map(|member| &*member.endpoint));
         exchange.lost(&error);
         Ok(reply::failed_for(&error, version))
     };
@@ -131,7 +131,7 @@ pub(super) async fn forward(
     let opened = if http2 {
         match websocket::ask(worker, opened, head, caller).await {
             Ok(Some(answered)) => {
-                route.attempts.succeeded(worker, exchange, hop);
+                route.attempts.succeeded(worker, exchange, hop, None);
                 let answered = answer_http2(worker, answered, wish, account, exchange.edge());
                 return Ok(answered.unwrap_or_else(|error| {
                     exchange.lost(&error);
@@ -151,7 +151,7 @@ pub(super) async fn forward(
     if let Form::Extended(_) = wish.form {
         head.headers.insert(SEC_WEBSOCKET_KEY, key());
     }
-    route.attempts.succeeded(worker, exchange, hop);
+    route.attempts.succeeded(worker, exchange, hop, None);
     let mut spoken = pin!(speak(worker, opened, head, body, wish, caller, exchange.edge()));
     match unless_cut(&client.ending.cut, spoken.as_mut()).await {
         None => Err(exchange.refuse(Reason::HalfClosed, client.why_cut())),

@@ -18,9 +18,10 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
+use tulle_model::health::Outcome;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
-use tulle_model::snapshot::{Endpoint, FastMap};
+use tulle_model::snapshot::FastMap;
 
 use super::stream::LinkStream;
 use super::{Faults, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted};
@@ -28,6 +29,7 @@ use crate::budget::{Account, Seat};
 use crate::certificate::WorkloadCertificate;
 use crate::connect::connect_within;
 use crate::departing::{Departing, Ending, Exit};
+use crate::destination::Member;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http::asker::Asker;
 use crate::http::body::Body;
@@ -177,17 +179,17 @@ impl LinkPool {
     pub(crate) async fn request(
         self: &Rc<Self>,
         source: &LocalWorkload,
-        endpoint: &Arc<Endpoint>,
+        member: &Rc<Member>,
         head: &RequestHead<'_>,
         body: Body,
         asker: &Asker,
     ) -> Result<Response<Body>, UpstreamError> {
         let place = async |turn: &mut Turn| {
-            let handle = self.place(source, endpoint, turn).await?;
+            let handle = self.place(source, member, turn).await?;
             self.local.metrics.counts().client_streams.add(1);
             Ok(handle)
         };
-        let answered = request(&self.rules, &endpoint.address, place, head, body, asker).await;
+        let answered = request(&self.rules, &member.endpoint.address, place, head, body, asker).await;
         // What the application said of it the other node puts in words: this is the link's affair.
         answered.map_err(|error| match error.kind {
             Kind::Reset(_) => UpstreamError { kind: Kind::ConnectionLost, ..error },
@@ -200,18 +202,19 @@ impl LinkPool {
     pub async fn stream(
         self: &Rc<Self>,
         source: &LocalWorkload,
-        endpoint: &Arc<Endpoint>,
+        member: &Rc<Member>,
     ) -> Result<LinkStream, UpstreamError> {
-        self.place(source, endpoint, &mut Turn::begin(&self.rules)).await.map(LinkStream::on)
+        self.place(source, member, &mut Turn::begin(&self.rules)).await.map(LinkStream::on)
     }
 
     /// A link with room for a stream, to be opened at once.
     async fn place(
         self: &Rc<Self>,
         source: &LocalWorkload,
-        endpoint: &Arc<Endpoint>,
+        member: &Rc<Member>,
         turn: &mut Turn,
     ) -> Result<Handle, UpstreamError> {
+        let endpoint = &member.endpoint;
         let (Some(node), Some(identity)) = (&endpoint.node, &endpoint.identity) else {
             let message = format!("the endpoint {} is on no node of the mesh", endpoint.address);
             return Err(UpstreamError::safe(Kind::Connect, message));
@@ -232,13 +235,12 @@ impl LinkPool {
                 let message = format!("{} has no certificate yet", source.name);
                 UpstreamError::safe(Kind::NoCertificate, message)
             })?;
-            let dial = || self.dial(&key, &source.name, endpoint, certificate);
+            let dial = || self.dial(&key, &source.name, member, certificate);
             let Some(line) = line else {
                 let patience = *patience.get_or_insert_with(|| Instant::now() + PATIENCE);
                 match timeout_at(patience, dial()).await {
                     Ok(dialed) => dialed?,
                     Err(_) => {
-                        self.local.health.slow(endpoint, Instant::now());
                         let message = format!("the link to {} is not open after {PATIENCE:?}", key.address);
                         return Err(UpstreamError::safe(Kind::LinkPending, message));
                     }
@@ -334,12 +336,12 @@ impl LinkPool {
     }
 
     /// Joins the dial under way, or starts one. It goes on even if all who wait for it give up; then its
-    /// failure is `endpoint`'s all the same.
+    /// failure is the endpoint's all the same.
     fn dial(
         self: &Rc<Self>,
         key: &LinkKey,
         source: &WorkloadName,
-        endpoint: &Arc<Endpoint>,
+        member: &Rc<Member>,
         certificate: &Arc<WorkloadCertificate>,
     ) -> Dial {
         let mut entries = self.entries.borrow_mut();
@@ -351,7 +353,7 @@ impl LinkPool {
         let dial = async move { result.await.unwrap_or_else(|_| Err(stopping())) }.boxed_local().shared();
         entry.dial = Some(dial.clone());
         let (pool, key, certificate) = (self.clone(), key.clone(), certificate.clone());
-        let endpoint = endpoint.clone();
+        let member = member.clone();
         if entry.part(|link| link.handle.is_open()) {
             warn_of_many(&self.local, &key);
         }
@@ -397,7 +399,7 @@ impl LinkPool {
                     if entry.is_unused() {
                         entries.remove(&key);
                     }
-                    pool.local.health.failed(&endpoint, Instant::now());
+                    member.note(Outcome::Unreachable, || pool.local.since_start(Instant::now()));
                     Err(error)
                 }
             };

@@ -69,7 +69,7 @@ impl Drop for Faults<'_> {
 /// Whether a root that `certificate` came with is not trusted any more: a link that was opened with it
 /// may be to a peer that would be refused now.
 fn is_distrusted(local: &Local, certificate: &WorkloadCertificate) -> bool {
-    let state = local.state.load();
+    let state = local.view();
     let own = certificate.svid();
     let mut now = state.workloads.values().filter(|w| w.identity == *own.identity());
     let Some(now) = now.find_map(|w| w.certificate.as_ref()) else { return false };

@@ -158,7 +158,7 @@ type LinkConnection = Connection<tls::TlsStream>;
 
 /// TLS, and the beginning of HTTP/2.
 async fn greet(worker: &Rc<Worker>, hello: Hello) -> Result<(Link, LinkConnection), TlsFailure> {
-    let accepted = tls::accept(&worker.local.now(), hello).await?;
+    let accepted = tls::accept(worker.local.view().state(), hello).await?;
     let account = worker.local.accounts.of(&Payer::Peer(accepted.peer.clone()));
     let connection = Connection::server(accepted.stream, LIMITS, LINGER).charged(account.clone());
     let link = Link {
@@ -338,7 +338,7 @@ fn find(
     let bad = Refusal { status: StatusCode::BAD_REQUEST, reason: "bad-request" };
     let missing = Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: "no-such-workload" };
     let port = port.ok_or(bad)?;
-    let state = worker.local.state.load();
+    let state = worker.local.view();
     let workload = match name {
         Some(name) => link.workload_name(name).and_then(|name| state.workloads.get(&name)),
         // Other meshes' HBONE names only an address, which may be one that several workloads share.

@@ -9,7 +9,7 @@ use super::{EXTERNAL, UNKNOWN};
 
 /// Where a request goes, as it is counted.
 #[derive(Debug, Clone)]
-pub enum Destination {
+pub enum DestinationName {
     Service(ServiceName),
     /// No part of the mesh.
     External,
@@ -17,7 +17,7 @@ pub enum Destination {
     Unknown,
 }
 
-impl Destination {
+impl DestinationName {
     /// What it is counted as.
     pub fn name(&self) -> Cow<'_, ServiceName> {
         match self {
@@ -28,13 +28,13 @@ impl Destination {
     }
 }
 
-impl From<ServiceName> for Destination {
+impl From<ServiceName> for DestinationName {
     fn from(service: ServiceName) -> Self {
         Self::Service(service)
     }
 }
 
-impl fmt::Display for Destination {
+impl fmt::Display for DestinationName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Service(service) => service.fmt(f),

@@ -1,0 +1,116 @@
+//! The configuration as one worker sees it at a moment, and what hangs off it. A decision is made on one view; nothing
+//! that lasts keeps one.
+
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tulle_model::name::ServiceName;
+use tulle_model::snapshot::FastMap;
+
+use crate::destination::Destination;
+use crate::state::{NodeState, StateCell};
+
+/// The state of a moment.
+pub(crate) struct View {
+    state: Arc<NodeState>,
+    /// [`StateCell::version`] at that moment.
+    version: u64,
+    /// Services that this worker sends to. Each has endpoints in `state`, so there are no more of them.
+    destinations: RefCell<FastMap<ServiceName, Rc<Destination>>>,
+}
+
+impl Deref for View {
+    type Target = NodeState;
+
+    fn deref(&self) -> &NodeState {
+        &self.state
+    }
+}
+
+impl View {
+    pub fn of(cell: &StateCell) -> Self {
+        // In this order: what is published in between is looked at once more.
+        let version = cell.version();
+        Self { state: Arc::clone(&cell.load()), version, destinations: RefCell::default() }
+    }
+
+    /// The view of now, which may be this one.
+    pub fn renewed(self: &Rc<Self>, cell: &StateCell) -> Option<Self> {
+        if self.version == cell.version() {
+            return None;
+        }
+        let view = Self::of(cell);
+        let endpoints = &view.snapshot.endpoints;
+        let renew = |(name, old): (ServiceName, Rc<Destination>)| {
+            let set = endpoints.get(&name)?;
+            let same = Arc::ptr_eq(set, &old.set);
+            Some((name, if same { old } else { Rc::new(old.renewed(set.clone())) }))
+        };
+        let destinations = self.destinations.take().into_iter().filter_map(renew).collect();
+        *view.destinations.borrow_mut() = destinations;
+        Some(view)
+    }
+
+    /// The whole state.
+    pub fn state(&self) -> &Arc<NodeState> {
+        &self.state
+    }
+
+    /// What this worker keeps of a service; `None` where nothing is known of its endpoints.
+    pub fn destination(&self, service: &ServiceName) -> Option<Rc<Destination>> {
+        let mut destinations = self.destinations.borrow_mut();
+        if let Some(known) = destinations.get(service) {
+            return Some(known.clone());
+        }
+        let new = Rc::new(Destination::new(self.snapshot.endpoints.get(service)?.clone()));
+        destinations.insert(service.clone(), new.clone());
+        Some(new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tulle_model::snapshot::{Endpoint, EndpointSet, Snapshot};
+
+    use super::*;
+
+    fn state(sets: &[&Arc<EndpointSet>]) -> NodeState {
+        let endpoints = sets.iter().map(|set| (set.service.clone(), Arc::clone(set))).collect();
+        let snapshot = Snapshot { endpoints, ..Snapshot::default() };
+        NodeState { snapshot: Arc::new(snapshot), ..NodeState::default() }
+    }
+
+    fn set(name: &str, count: u16) -> Arc<EndpointSet> {
+        let endpoint = |_| {
+            let (workload, node, identity) = (None, None, None);
+            let address = Ipv4Addr::LOCALHOST.into();
+            (Arc::new(Endpoint { workload, node, address, ports: Vec::new(), identity }), 0)
+        };
+        let endpoints = (0..count).map(endpoint).collect();
+        Arc::new(EndpointSet::new(ServiceName::new("default", name), endpoints))
+    }
+
+    #[test]
+    fn destinations_stay_change_and_go_with_their_services() {
+        let [a, b, c] = ["a", "b", "c"].map(|name| ServiceName::new("default", name));
+        let (same, gone) = (set("a", 1), set("b", 1));
+        let cell = StateCell::new(state(&[&same, &gone, &set("c", 1)]));
+        let view = Rc::new(View::of(&cell));
+        assert!(view.renewed(&cell).is_none());
+        let before = [&a, &b, &c].map(|name| view.destination(name).unwrap());
+        assert!(Rc::ptr_eq(&before[0], &view.destination(&a).unwrap()));
+        assert!(view.destination(&ServiceName::new("default", "d")).is_none());
+
+        cell.publish(state(&[&same, &set("c", 2)]));
+        let view = Rc::new(view.renewed(&cell).unwrap());
+        assert!(view.renewed(&cell).is_none());
+        assert!(Rc::ptr_eq(&before[0], &view.destination(&a).unwrap()));
+        assert!(view.destination(&b).is_none());
+        assert_eq!(view.destination(&c).unwrap().members.len(), 2);
+        assert_eq!(Rc::strong_count(&before[1]), 1, "nobody else has it");
+    }
+}
