@@ -10,6 +10,7 @@ pub mod compile;
 pub mod decision;
 pub mod detect;
 pub mod document;
+pub mod exposition;
 pub mod fair_share;
 pub mod fnv;
 #[cfg(any(test, fuzzing))]

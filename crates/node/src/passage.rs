@@ -2,7 +2,6 @@
 //! rules have counted.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use tulle_model::exposition::{Metric, escaped};
 use tulle_model::name::WorkloadName;
 use tulle_proxy::Proxy;
 use tulle_proxy::metrics::Rejection;
@@ -203,13 +203,14 @@ impl Outside {
 
     /// In Prometheus' text format.
     pub fn metrics(&self, text: &mut String) {
-        let name = "tulle_outside_connections_total";
-        let help = "Connections that workloads began to destinations outside of the mesh, past the proxy";
-        // Writing to a String cannot fail.
-        let _ = write!(text, "# HELP {name} {help}.\n# TYPE {name} counter\n");
+        let outside = Metric::counter(
+            "tulle_outside_connections_total",
+            "Connections that workloads began to destinations outside of the mesh, past the proxy.",
+        );
+        outside.head(text);
         for (workload, Doings { begun, .. }) in self.0.lock().iter().filter(|(_, doings)| doings.begun > 0) {
-            let WorkloadName { namespace, name: workload, .. } = workload;
-            let _ = writeln!(text, "{name}{{namespace=\"{namespace}\",workload=\"{workload}\"}} {begun}");
+            let (namespace, name) = (escaped(&workload.namespace), escaped(&workload.name));
+            outside.line(text, "", &format!("namespace=\"{namespace}\",workload=\"{name}\""), begun);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What a node says of itself: on its socket as JSON, on its admin port as metrics.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tulle_model::exposition::{Metric, escaped};
 use tulle_model::name::WorkloadName;
 use tulle_proxy::Proxy;
 
@@ -121,33 +121,38 @@ impl StatusSource {
         let ready = status.workloads.iter().filter(|w| w.ready).count();
         let stale: usize = self.state.cell().load().snapshot.endpoints.values().map(|set| set.stale()).sum();
         let gauges = [
-            ("server_connected", "Whether the server answers", u64::from(status.connected)),
-            ("config_generation", "How often the configuration has changed", status.config_generation),
-            ("config_age_seconds", "How old the configuration may be", status.config_age_seconds),
-            ("services", "Services that the node knows of", status.services as u64),
-            ("endpoints_stale", "Endpoints whose node the server does not hear of", stale as u64),
-            ("workloads", "Workloads of the node", status.workloads.len() as u64),
-            ("workloads_ready", "Workloads that take traffic", ready as u64),
+            ("tulle_node_server_connected", "Whether the server answers.", u64::from(status.connected)),
+            (
+                "tulle_node_config_generation",
+                "How often the configuration has changed.",
+                status.config_generation,
+            ),
+            ("tulle_node_config_age_seconds", "How old the configuration may be.", status.config_age_seconds),
+            ("tulle_node_services", "Services that the node knows of.", status.services as u64),
+            ("tulle_node_endpoints_stale", "Endpoints whose node the server does not hear of.", stale as u64),
+            ("tulle_node_workloads", "Workloads of the node.", status.workloads.len() as u64),
+            ("tulle_node_workloads_ready", "Workloads that take traffic.", ready as u64),
         ];
         for (name, help, value) in gauges {
-            // Writing to a String cannot fail.
-            let _ = write!(
-                text,
-                "# HELP tulle_node_{name} {help}.\n# TYPE tulle_node_{name} gauge\ntulle_node_{name} {value}\n"
-            );
+            Metric::gauge(name, help).single(&mut text, value);
         }
         if let Some(ahead) = status.clock_ahead_seconds {
-            let name = "tulle_node_clock_ahead_seconds";
-            let help = "How far the host's clock is ahead of the server's";
-            let _ = writeln!(text, "# HELP {name} {help}.\n# TYPE {name} gauge\n{name} {ahead}");
+            let help = "How far the host's clock is ahead of the server's.";
+            Metric::gauge("tulle_node_clock_ahead_seconds", help).single(&mut text, ahead);
         }
-        let name = "tulle_node_certificate_expiry_timestamp_seconds";
-        let _ = write!(text, "# HELP {name} When a workload's certificate expires.\n# TYPE {name} gauge\n");
+        let expiry = Metric::gauge(
+            "tulle_node_certificate_expiry_timestamp_seconds",
+            "When a workload's certificate expires.",
+        );
+        expiry.head(&mut text);
         for workload in &status.workloads {
             if let Some(not_after) = workload.certificate_not_after {
-                let (namespace, workload) = (&workload.namespace, &workload.name);
-                let _ =
-                    writeln!(text, "{name}{{namespace=\"{namespace}\",workload=\"{workload}\"}} {not_after}");
+                let labels = format!(
+                    "namespace=\"{}\",workload=\"{}\"",
+                    escaped(&workload.namespace),
+                    escaped(&workload.name)
+                );
+                expiry.line(&mut text, "", &labels, not_after);
             }
         }
         if ended {

@@ -1,6 +1,5 @@
-//! What the server counts of itself, and its form for Prometheus (text format 0.0.4).
+//! What the server counts of itself.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::grpc::refusal::REASONS;
@@ -103,36 +102,5 @@ impl Metrics {
                 self.relists.get(),
             ),
         ]
-    }
-}
-
-/// Collects metrics in Prometheus' text format.
-#[derive(Debug, Default)]
-pub struct Exposition(String);
-
-impl Exposition {
-    pub fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.metric(name, help, "counter", value);
-    }
-
-    pub fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        self.metric(name, help, "gauge", value);
-    }
-
-    /// A counter with a value for each of a label's values.
-    pub fn counters(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) {
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} counter\n");
-        for (value, count) in values {
-            let _ = writeln!(self.0, "{name}{{{label}=\"{value}\"}} {count}");
-        }
-    }
-
-    fn metric(&mut self, name: &str, help: &str, kind: &str, value: u64) {
-        // Writing to a String cannot fail.
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
-    }
-
-    pub fn into_text(self) -> String {
-        self.0
     }
 }

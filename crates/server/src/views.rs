@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use tulle_model::exposition::Metric;
 
 use crate::ca::mesh::MeshAuthority;
 use crate::fleet::{EvictError, Fleet, NodeView};
 use crate::grpc::enrolment::{Enrolment, EnrolmentError, TokenRequest, seconds};
 use crate::grpc::publication::Publication;
 use crate::grpc::refusal::REASONS;
-use crate::metrics::{Counter, Exposition, Metrics};
+use crate::metrics::Metrics;
 use crate::objects::Objects;
 use crate::telemetry::{EdgeView, RATE_WINDOW};
 use crate::timestamp;
@@ -184,42 +185,45 @@ impl Views {
 
     /// The server's metrics in Prometheus' text format.
     pub async fn metrics(&self) -> String {
-        let mut text = Exposition::default();
+        let mut text = String::new();
         for (name, help, value) in self.metrics.counters() {
-            text.counter(name, help, value);
+            Metric::counter(name, help).single(&mut text, value);
         }
-        let refused = self.metrics.connections_refused.iter().map(Counter::get);
-        text.counters(
+        let refused = Metric::counter(
             "tulle_server_connections_refused_total",
             "Connections to the nodes' port that were refused.",
-            "reason",
-            &REASONS.into_iter().zip(refused).collect::<Vec<_>>(),
         );
-        text.counter(
+        refused.head(&mut text);
+        for (reason, count) in REASONS.into_iter().zip(&self.metrics.connections_refused) {
+            refused.line(&mut text, "", &format!("reason=\"{reason}\""), count.get());
+        }
+        Metric::counter(
             "tulle_server_certificates_issued_total",
             "Certificates of the mesh that were signed.",
-            self.authority.issued(),
-        );
+        )
+        .single(&mut text, self.authority.issued());
         let (streams, subscriptions) = self.publication.load();
-        text.gauge("tulle_server_discovery_streams", "Open discovery streams.", streams as u64);
-        text.gauge(
-            "tulle_server_discovery_subscriptions",
-            "Names that nodes subscribe to.",
-            subscriptions as u64,
-        );
         let (connected, stale, edges) = self.fleet.load();
-        text.gauge("tulle_server_nodes_connected", "Nodes with an open report stream.", connected as u64);
-        text.gauge("tulle_server_workloads_stale", "Workloads of nodes that are not heard of.", stale as u64);
-        text.gauge("tulle_server_edges", "Edges with traffic in the last minute.", edges as u64);
-        text.gauge(
-            "tulle_server_store_writable",
-            "Whether the store takes all writes: 0 on a full disk, and on one that can only be read.",
-            u64::from(self.objects.trouble().is_none()),
-        );
+        let writable = usize::from(self.objects.trouble().is_none());
+        for (name, help, value) in [
+            ("tulle_server_discovery_streams", "Open discovery streams.", streams),
+            ("tulle_server_discovery_subscriptions", "Names that nodes subscribe to.", subscriptions),
+            ("tulle_server_nodes_connected", "Nodes with an open report stream.", connected),
+            ("tulle_server_workloads_stale", "Workloads of nodes that are not heard of.", stale),
+            ("tulle_server_edges", "Edges with traffic in the last minute.", edges),
+            (
+                "tulle_server_store_writable",
+                "Whether the store takes all writes: 0 on a full disk, and on one that can only be read.",
+                writable,
+            ),
+        ] {
+            Metric::gauge(name, help).single(&mut text, value);
+        }
         // Where it cannot be asked for, it is not known.
         if let Ok(revision) = self.objects.revision().await {
-            text.gauge("tulle_server_store_revision", "The revision of the latest write.", revision);
+            Metric::gauge("tulle_server_store_revision", "The revision of the latest write.")
+                .single(&mut text, revision);
         }
-        text.into_text()
+        text
     }
 }

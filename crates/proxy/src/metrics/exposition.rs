@@ -1,8 +1,8 @@
 //! The proxy's metrics in Prometheus' text format 0.0.4. All their names stand here.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
+use tulle_model::exposition::{Metric, escaped};
 use tulle_model::telemetry::LATENCY_BOUNDS;
 
 use super::{Count, ERRORS, EdgeKey, HANDSHAKES, REJECTIONS, STREAM_WAITS, WorkerRegistry, totals};
@@ -11,154 +11,88 @@ use crate::http2::REASON_NAMES;
 use crate::progress::{SIDES, STALLS};
 use crate::reason::REASONS;
 
-const REQUESTS: Metric = Metric {
-    name: "tulle_requests_total",
-    kind: "counter",
-    help: "Requests, and opaque connections at the moment they were connected, as the caller's side saw them.",
-};
-const DURATION: Metric = Metric {
-    name: "tulle_request_duration_seconds",
-    kind: "histogram",
-    help: "Seconds until the answer's head; of opaque connections, until they were connected. Not of what was refused.",
-};
-const RETRIES: Metric =
-    Metric { name: "tulle_retries_total", kind: "counter", help: "Attempts after the first one." };
-const SENT: Metric = Metric {
-    name: "tulle_sent_bytes_total",
-    kind: "counter",
-    help: "Bytes of bodies and connections towards the destination.",
-};
-const RECEIVED: Metric = Metric {
-    name: "tulle_received_bytes_total",
-    kind: "counter",
-    help: "Bytes of bodies and connections from the destination.",
-};
-const OPENED: Metric = Metric {
-    name: "tulle_tcp_connections_opened_total",
-    kind: "counter",
-    help: "Opaque connections that were connected.",
-};
-const CLOSED: Metric = Metric {
-    name: "tulle_tcp_connections_closed_total",
-    kind: "counter",
-    help: "Opaque connections that have ended.",
-};
-const OPEN: Metric = Metric {
-    name: "tulle_tcp_connections_open",
-    kind: "gauge",
-    help: "Opaque connections that are connected now.",
-};
-const LOG_DROPPED: Metric = Metric {
-    name: "tulle_access_log_dropped_total",
-    kind: "counter",
-    help: "Lines of the access log that were not written, as too many waited.",
-};
-const DOWNSTREAM: Metric = Metric {
-    name: "tulle_connections_accepted_total",
-    kind: "counter",
-    help: "Connections that were accepted on all listeners.",
-};
-const REJECTED: Metric = Metric {
-    name: "tulle_connections_rejected_total",
-    kind: "counter",
-    help: "Connections that were closed before anything was passed on.",
-};
-const TLS: Metric = Metric {
-    name: "tulle_tls_handshakes_total",
-    kind: "counter",
-    help: "TLS handshakes of links by result, as the one who dials (client) or answers (server).",
-};
-const LINKS: Metric = Metric { name: "tulle_links", kind: "gauge", help: "Links that are open." };
-const ABUSED: Metric = Metric {
-    name: "tulle_links_abused_total",
-    kind: "counter",
-    help: "Links that were closed because the peer flooded them or broke the protocol.",
-};
-const REFUSED: Metric = Metric {
-    name: "tulle_requests_refused_total",
-    kind: "counter",
-    help: "Requests that the mesh answered itself, by tulle-reason; among them those that were not understood.",
-};
-const FAULTS: Metric = Metric {
-    name: "tulle_link_faults_total",
-    kind: "counter",
-    help: "What peers did wrong on links that were kept nevertheless, as the one who dialed (client) or answered (server).",
-};
-const ABUSIVE: Metric = Metric {
-    name: "tulle_abusive_clients_total",
-    kind: "counter",
-    help: "HTTP/2 connections of workloads that were closed because the client flooded them or broke the protocol.",
-};
-const STREAMS: Metric = Metric {
-    name: "tulle_link_streams_total",
-    kind: "counter",
-    help: "Requests and tunnels that were started on links.",
-};
-const WAITING: Metric = Metric {
-    name: "tulle_streams_waiting",
-    kind: "gauge",
-    help: "Requests and tunnels that wait for a stream, as the HTTP/2 connections to their peer are full.",
-};
-const WAITS: Metric = Metric {
-    name: "tulle_stream_waits_total",
-    kind: "counter",
-    help: "Waits for a stream of HTTP/2 by how they ended.",
-};
-const STALLED: Metric = Metric {
-    name: "tulle_stalls_total",
-    kind: "counter",
-    help: "What was cut because a peer did not go on with it: heads, bodies, data it did not take, interim answers.",
-};
-const IN_FLIGHT: Metric = Metric {
-    name: "tulle_workload_in_flight",
-    kind: "gauge",
-    help: "Requests and connections in flight to a workload's process.",
-};
-const MEMORY_BOUND: Metric = Metric {
-    name: "tulle_memory_bound_bytes",
-    kind: "gauge",
-    help: "Bytes of memory that connections and requests may take in all.",
-};
-const MEMORY: Metric = Metric {
-    name: "tulle_memory_used_bytes",
-    kind: "gauge",
-    help: "Bytes of memory that are set aside for a workload, or a peer of links.",
-};
-const DESCRIPTORS_BOUND: Metric = Metric {
-    name: "tulle_descriptors_bound",
-    kind: "gauge",
-    help: "Descriptors that connections may take in all.",
-};
-const DESCRIPTORS: Metric = Metric {
-    name: "tulle_descriptors_used",
-    kind: "gauge",
-    help: "Descriptors of the connections of a workload, or of a peer of links.",
-};
-const SHED: Metric = Metric {
-    name: "tulle_shed_total",
-    kind: "counter",
-    help: "Connections, requests and streams that were refused because their payer had its share.",
-};
-
-struct Metric {
-    name: &'static str,
-    kind: &'static str,
-    help: &'static str,
-}
-
-impl Metric {
-    fn head(&self, out: &mut String) {
-        let _ = writeln!(out, "# HELP {} {}\n# TYPE {} {}", self.name, self.help, self.name, self.kind);
-    }
-
-    fn line(&self, out: &mut String, suffix: &str, labels: &str, value: impl std::fmt::Display) {
-        if labels.is_empty() {
-            let _ = writeln!(out, "{}{suffix} {value}", self.name);
-        } else {
-            let _ = writeln!(out, "{}{suffix}{{{labels}}} {value}", self.name);
-        }
-    }
-}
+const REQUESTS: Metric = Metric::counter(
+    "tulle_requests_total",
+    "Requests, and opaque connections at the moment they were connected, as the caller's side saw them.",
+);
+const DURATION: Metric = Metric::histogram(
+    "tulle_request_duration_seconds",
+    "Seconds until the answer's head; of opaque connections, until they were connected. Not of what was refused.",
+);
+const RETRIES: Metric = Metric::counter("tulle_retries_total", "Attempts after the first one.");
+const SENT: Metric =
+    Metric::counter("tulle_sent_bytes_total", "Bytes of bodies and connections towards the destination.");
+const RECEIVED: Metric =
+    Metric::counter("tulle_received_bytes_total", "Bytes of bodies and connections from the destination.");
+const OPENED: Metric =
+    Metric::counter("tulle_tcp_connections_opened_total", "Opaque connections that were connected.");
+const CLOSED: Metric =
+    Metric::counter("tulle_tcp_connections_closed_total", "Opaque connections that have ended.");
+const OPEN: Metric =
+    Metric::gauge("tulle_tcp_connections_open", "Opaque connections that are connected now.");
+const LOG_DROPPED: Metric = Metric::counter(
+    "tulle_access_log_dropped_total",
+    "Lines of the access log that were not written, as too many waited.",
+);
+const DOWNSTREAM: Metric =
+    Metric::counter("tulle_connections_accepted_total", "Connections that were accepted on all listeners.");
+const REJECTED: Metric = Metric::counter(
+    "tulle_connections_rejected_total",
+    "Connections that were closed before anything was passed on.",
+);
+const TLS: Metric = Metric::counter(
+    "tulle_tls_handshakes_total",
+    "TLS handshakes of links by result, as the one who dials (client) or answers (server).",
+);
+const LINKS: Metric = Metric::gauge("tulle_links", "Links that are open.");
+const ABUSED: Metric = Metric::counter(
+    "tulle_links_abused_total",
+    "Links that were closed because the peer flooded them or broke the protocol.",
+);
+const REFUSED: Metric = Metric::counter(
+    "tulle_requests_refused_total",
+    "Requests that the mesh answered itself, by tulle-reason; among them those that were not understood.",
+);
+const FAULTS: Metric = Metric::counter(
+    "tulle_link_faults_total",
+    "What peers did wrong on links that were kept nevertheless, as the one who dialed (client) or answered (server).",
+);
+const ABUSIVE: Metric = Metric::counter(
+    "tulle_abusive_clients_total",
+    "HTTP/2 connections of workloads that were closed because the client flooded them or broke the protocol.",
+);
+const STREAMS: Metric =
+    Metric::counter("tulle_link_streams_total", "Requests and tunnels that were started on links.");
+const WAITING: Metric = Metric::gauge(
+    "tulle_streams_waiting",
+    "Requests and tunnels that wait for a stream, as the HTTP/2 connections to their peer are full.",
+);
+const WAITS: Metric =
+    Metric::counter("tulle_stream_waits_total", "Waits for a stream of HTTP/2 by how they ended.");
+const STALLED: Metric = Metric::counter(
+    "tulle_stalls_total",
+    "What was cut because a peer did not go on with it: heads, bodies, data it did not take, interim answers.",
+);
+const IN_FLIGHT: Metric =
+    Metric::gauge("tulle_workload_in_flight", "Requests and connections in flight to a workload's process.");
+const MEMORY_BOUND: Metric = Metric::gauge(
+    "tulle_memory_bound_bytes",
+    "Bytes of memory that connections and requests may take in all.",
+);
+const MEMORY: Metric = Metric::gauge(
+    "tulle_memory_used_bytes",
+    "Bytes of memory that are set aside for a workload, or a peer of links.",
+);
+const DESCRIPTORS_BOUND: Metric =
+    Metric::gauge("tulle_descriptors_bound", "Descriptors that connections may take in all.");
+const DESCRIPTORS: Metric = Metric::gauge(
+    "tulle_descriptors_used",
+    "Descriptors of the connections of a workload, or of a peer of links.",
+);
+const SHED: Metric = Metric::counter(
+    "tulle_shed_total",
+    "Connections, requests and streams that were refused because their payer had its share.",
+);
 
 /// All metrics of all workers.
 pub(crate) fn text(workers: &[Arc<WorkerRegistry>], budget: &Budget) -> String {
@@ -317,15 +251,6 @@ fn labels(key: &EdgeKey) -> String {
         key.protocol.as_str(),
         key.security.as_str()
     )
-}
-
-/// A label's value: backslash, quote and line feed are escaped.
-fn escaped(value: &str) -> std::borrow::Cow<'_, str> {
-    if value.contains(['\\', '"', '\n']) {
-        value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n").into()
-    } else {
-        value.into()
-    }
 }
 
 #[cfg(test)]
