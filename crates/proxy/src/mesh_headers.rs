@@ -3,6 +3,9 @@
 
 use http::HeaderName;
 
+/// Those that nearly every message on a link has, or every answer of the mesh.
+pub static FREQUENT: [HeaderName; 5] = [WORKLOAD, PORT, APP_VERSION, REASON, RETRY];
+
 /// The workload that a request or connection is for, `namespace/name`.
 pub const WORKLOAD: HeaderName = HeaderName::from_static("tulle-workload");
 /// The workload's port that a request is for.

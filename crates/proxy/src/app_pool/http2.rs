@@ -38,6 +38,7 @@ const LIMITS: Limits = Limits {
     resets_per_second: 3,
     when_reset: WhenReset::Leave,
     extended_connect: false,
+    names: &[],
 };
 /// HTTP/2 connections to one address.
 const MAX_SHARED: usize = 16;

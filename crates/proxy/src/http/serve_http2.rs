@@ -41,6 +41,7 @@ const LIMITS: Limits = Limits {
     resets_per_second: 250,
     when_reset: WhenReset::Wait,
     extended_connect: true,
+    names: &[],
 };
 /// Clients that are silent are asked whether they live.
 const PING_INTERVAL: Duration = Duration::from_secs(60);

@@ -31,6 +31,7 @@ const LIMITS: Limits = Limits {
     resets_per_second: 1,
     when_reset: WhenReset::Leave,
     extended_connect: false,
+    names: &[],
 };
 /// How long the application may take to say what it allows.
 const SETTINGS_DEADLINE: Duration = Duration::from_secs(5);

@@ -159,7 +159,7 @@ impl Core {
             input: Input::new(server),
             interims: Interims::default(),
             encoder: Encoder::new(),
-            decoder: Decoder::new(TABLE_SIZE),
+            decoder: Decoder::new(TABLE_SIZE).knowing(limits.names),
             streams: FastMap::default(),
             last_opened: 0,
             skipped: Skipped::default(),

@@ -81,6 +81,7 @@ impl Model {
             resets_per_second: 10,
             when_reset: if input.arbitrary()? { WhenReset::Wait } else { WhenReset::Leave },
             extended_connect: true,
+            names: &[],
         };
         let budget = Budget::new(memory, 1);
         let mut core = Core::new(server, limits);

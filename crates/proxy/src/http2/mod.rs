@@ -38,6 +38,8 @@ mod stream;
 mod tests;
 mod tunnel;
 
+use http::HeaderName;
+
 pub use alive::until_dead;
 pub use body::{ReceivedBody, send_body};
 pub use connection::{Connection, Plain, Transport};
@@ -81,4 +83,6 @@ pub struct Limits {
     pub when_reset: WhenReset,
     /// Whether the peer may ask for other protocols (RFC 8441; servers).
     pub extended_connect: bool,
+    /// Names of fields that the peer sends often, besides those that are common everywhere.
+    pub names: &'static [HeaderName],
 }

@@ -13,6 +13,7 @@ use crate::certificate::WorkloadCertificate;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{Handle, Limits, WhenReset};
 use crate::local::Local;
+use crate::mesh_headers;
 use crate::metrics::Count;
 
 /// What the mesh's own headers may add to a head on a link.
@@ -32,6 +33,7 @@ pub(crate) const LIMITS: Limits = Limits {
     resets_per_second: 2000,
     when_reset: WhenReset::Wait,
     extended_connect: false,
+    names: &mesh_headers::FREQUENT,
 };
 /// What a link costs beside its streams.
 const LINK_COST: usize = cost::CONNECTION + cost::HTTP2 + cost::TLS;

@@ -19,6 +19,8 @@ pub struct Decoder {
     limit: usize,
     /// What was Huffman-coded, as it is decoded: reused, so that only what becomes a field is copied.
     text: Vec<u8>,
+    /// Names that come often, besides those that are common everywhere.
+    names: &'static [HeaderName],
 }
 
 /// How much a list of fields may be. The crumbs of a cookie (RFC 9113, 8.2.3) count as the one field that
@@ -37,7 +39,12 @@ const KEPT_TEXT: usize = 1 << 10;
 impl Decoder {
     /// `table_size`: the SETTINGS_HEADER_TABLE_SIZE that we announce, the default or more.
     pub fn new(table_size: usize) -> Self {
-        Self { table: DynamicTable::new(DEFAULT_TABLE_SIZE), limit: table_size, text: Vec::new() }
+        Self { table: DynamicTable::new(DEFAULT_TABLE_SIZE), limit: table_size, text: Vec::new(), names: &[] }
+    }
+
+    /// With names that come often, besides those that are common everywhere.
+    pub fn knowing(self, names: &'static [HeaderName]) -> Self {
+        Self { names, ..self }
     }
 
     /// Decodes one complete block and calls `take` for each field, in order.
@@ -141,7 +148,8 @@ impl Decoder {
     /// The name of a literal: by index, or spelled out where that is zero.
     fn name(&mut self, index: usize, reader: &mut Reader) -> Result<Name, CompressionError> {
         if index == 0 {
-            return string(reader, &mut self.text).map(Name::parse);
+            let more = self.names;
+            return string(reader, &mut self.text).map(|name| Name::parse(name, more));
         }
         if let Some((field, _)) = static_table::get(index) {
             return Ok(Name::of(field));
@@ -247,7 +255,7 @@ pub(super) enum Name {
 }
 
 impl Name {
-    fn parse(name: &[u8]) -> Self {
+    fn parse(name: &[u8], more: &'static [HeaderName]) -> Self {
         match name {
             b":method" => Self::Method,
             b":scheme" => Self::Scheme,
@@ -256,7 +264,7 @@ impl Name {
             b":protocol" => Self::Protocol,
             b":status" => Self::Status,
             [b':', ..] => Self::Malformed(Malformed::UnknownPseudo, name.len()),
-            _ => match interned::name(name).or_else(|| token(name)) {
+            _ => match interned::name(name, more).or_else(|| token(name)) {
                 Some(name) => Self::Header(name),
                 None => Self::Malformed(Malformed::Name, name.len()),
             },

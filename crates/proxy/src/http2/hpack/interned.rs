@@ -3,10 +3,8 @@
 
 use http::{HeaderName, HeaderValue};
 
-use crate::mesh_headers;
-
 /// Common names that the `http` crate does not know.
-static NAMES: [HeaderName; 24] = [
+static NAMES: [HeaderName; 19] = [
     HeaderName::from_static("x-forwarded-for"),
     HeaderName::from_static("x-forwarded-proto"),
     HeaderName::from_static("x-forwarded-host"),
@@ -26,11 +24,6 @@ static NAMES: [HeaderName; 24] = [
     HeaderName::from_static("priority"),
     HeaderName::from_static("x-requested-with"),
     HeaderName::from_static("x-api-version"),
-    mesh_headers::WORKLOAD,
-    mesh_headers::PORT,
-    mesh_headers::APP_VERSION,
-    mesh_headers::REASON,
-    mesh_headers::RETRY,
 ];
 
 /// Values that are the same wherever they come from.
@@ -57,8 +50,9 @@ static VALUES: [&str; 20] = [
     "trailers",
 ];
 
-pub(super) fn name(name: &[u8]) -> Option<HeaderName> {
-    NAMES.iter().find(|common| common.as_str().as_bytes() == name).cloned()
+/// The static of that name, which is a common one or one of `more`.
+pub(super) fn name(name: &[u8], more: &'static [HeaderName]) -> Option<HeaderName> {
+    NAMES.iter().chain(more).find(|common| common.as_str().as_bytes() == name).cloned()
 }
 
 /// Only for what is kept: it pays from the first clone on.

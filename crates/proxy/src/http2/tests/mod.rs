@@ -30,6 +30,7 @@ pub(super) const LIMITS: Limits = Limits {
     resets_per_second: 100,
     when_reset: WhenReset::Wait,
     extended_connect: true,
+    names: &[],
 };
 const LINGER: Duration = Duration::from_millis(100);
 
