@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::budget::{Account, Seat, cost};
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::metrics::InFlight;
+use crate::inbound::visits::Entered;
 
 /// How long a TCP connect may take.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
@@ -26,16 +26,16 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// this one counts, and sets no timers.
 pub(crate) const LOCAL_CONGESTION: &[u8] = b"reno";
 
-/// What a connection counts as, until it is dropped: in flight to a process, and in the budget.
+/// What a connection counts as, until it is dropped: what has entered a workload, and in the budget.
 #[derive(Default)]
 pub struct Counted {
-    pub _in_flight: Option<InFlight>,
+    pub _entered: Option<Entered>,
     pub _seat: Option<Seat>,
 }
 
 impl From<Seat> for Counted {
     fn from(seat: Seat) -> Self {
-        Self { _in_flight: None, _seat: Some(seat) }
+        Self { _entered: None, _seat: Some(seat) }
     }
 }
 

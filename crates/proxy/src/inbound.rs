@@ -1,19 +1,24 @@
-//! Requests and connections that arrive for a workload of this node, over a link or from inside the
-//! process. Both ways pass the same checks here.
+//! Requests and connections that arrive for a workload of this node, over a link or from inside the process. Both ways
+//! enter by the same [`door`].
+
+mod door;
+pub(crate) mod visits;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::net::TcpStream;
-use tulle_model::identity::SpiffeId;
 
+use self::door::enter;
+use self::visits::Entered;
+pub(crate) use self::visits::Entrance;
+pub(crate) use self::visits::{Peer, Visit};
 use crate::budget::Account;
 use crate::connect::{Counted, connect_for};
-use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::error::UpstreamError;
 use crate::http::asker::Caller;
 use crate::http::body::{Body, Event};
 use crate::http::grpc::Messages;
@@ -24,31 +29,17 @@ use crate::http::spelling::Spelling;
 use crate::local::Local;
 use crate::mesh_headers::APP_VERSION;
 use crate::reason::Reason;
-use crate::state::LocalWorkload;
 use crate::worker::Worker;
 
-/// Who sends a request.
-#[derive(Debug, Clone)]
-pub struct Peer {
-    pub identity: SpiffeId,
-    /// What this worker has taken for it.
-    pub account: Rc<Account>,
-}
-
-/// Passes a request of `caller` to port `port` of `workload`'s process. The request has the inner form (an absolute
-/// URI, no `Host`), and says what to speak to the process in `tulle-app-version`. The caller has checked that
-/// the peer meant this workload. Refusals are answers with `tulle-reason`, and `tulle-retry: safe` where the
+/// Passes a request to a workload's process. It has the inner form (an absolute URI, no `Host`), and says what to speak
+/// to the process in `tulle-app-version`. Whoever calls has checked that the peer meant this workload. Refusals are answers with `tulle-reason`, and `tulle-retry: safe` where the
 /// process has certainly not seen the request.
 pub(crate) async fn serve_request(
     worker: &Rc<Worker>,
+    entrance: Entrance<'_>,
     caller: &Caller,
-    workload: &Arc<LocalWorkload>,
-    port: u16,
     mut request: Request<Body>,
 ) -> Response<Body> {
-    if let Err(error) = admit(workload, port) {
-        return failed(&error);
-    }
     let version = app_version(request.headers_mut().remove(APP_VERSION));
     // A peer that is one of ours sends nothing else, but whoever it is, the process must not be told two hosts.
     if request.uri().authority().is_none() {
@@ -60,13 +51,18 @@ pub(crate) async fn serve_request(
         Err(problem) => return reply(Reason::BadRequest, problem.0),
     };
     let (mut head, mut body) = request.into_parts();
+    let entered = match enter(&worker.local, entrance, Some(&head)) {
+        Ok(entered) => entered,
+        Err(error) => return failed(&error),
+    };
+    let Entrance { workload, port, .. } = entrance;
     if let Some(spelling) = spelling.filter(|_| version == AppVersion::Http1)
         && Box::pin(worker.letters.are_kept(&worker.local, workload, port, &spelling)).await
     {
         head.extensions.insert(spelling);
         body = body.spelled();
     }
-    let passed = pass(worker, workload, port, version, &head, body, caller).await;
+    let passed = pass(worker, entrance, entered, version, &head, body, caller).await;
     let mut response = passed.unwrap_or_else(|error| failed(&error));
     if let Some(spelling) = response.extensions_mut().remove::<Spelling>() {
         let (name, value) = spelling.field();
@@ -80,27 +76,25 @@ pub(crate) async fn serve_request(
 /// inner form there, and is not changed by what becomes of it.
 pub(crate) async fn pass_request(
     worker: &Rc<Worker>,
-    workload: &Arc<LocalWorkload>,
-    port: u16,
+    entrance: Entrance<'_>,
     version: AppVersion,
     head: &Parts,
     body: Body,
     caller: &Caller,
 ) -> Result<Response<Body>, UpstreamError> {
-    admit(workload, port)?;
-    pass(worker, workload, port, version, head, body, caller).await
+    let entered = enter(&worker.local, entrance, Some(head))?;
+    pass(worker, entrance, entered, version, head, body, caller).await
 }
 
 async fn pass(
     worker: &Rc<Worker>,
-    workload: &Arc<LocalWorkload>,
-    port: u16,
+    Entrance { workload, port, .. }: Entrance<'_>,
+    entered: Entered,
     version: AppVersion,
     head: &Parts,
     body: Body,
     caller: &Caller,
 ) -> Result<Response<Body>, UpstreamError> {
-    let in_flight = worker.local.in_flight(&workload.name);
     let address = SocketAddr::new(workload.app_address, port);
     let passed = worker.apps.request(address, version, head, body, caller).await;
     let mut response = passed.inspect_err(|error| {
@@ -109,7 +103,7 @@ async fn pass(
     let status = response.status();
     headers::normalize_response(status, response.headers_mut())
         .map_err(|problem| UpstreamError::bad_answer(format!("{}: {}", workload.name, problem.0)))?;
-    let mut in_flight = Some(in_flight);
+    let mut entered = Some(entered);
     let messages = may_break_after_a_message(version, &head.headers, &response).then(Messages::default);
     if messages.is_some() {
         // It would be a lie where the answer breaks, and gRPC has no use for it.
@@ -117,7 +111,7 @@ async fn pass(
     }
     response.body_mut().observe_as(messages, move |event| {
         if !matches!(event, Event::Data(_) | Event::Trailers(_)) {
-            in_flight.take();
+            entered.take();
         }
     });
     Ok(response)
@@ -132,33 +126,17 @@ fn may_break_after_a_message(version: AppVersion, asked: &HeaderMap, answer: &Re
         && headers::takes_trailers(asked)
 }
 
-/// Decides whether a request or connection gets through to the workload.
-pub(crate) fn admit(workload: &LocalWorkload, port: u16) -> Result<(), UpstreamError> {
-    if workload.draining {
-        let message = format!("{} is stopping", workload.name);
-        return Err(UpstreamError::safe(UpstreamErrorKind::Draining, message));
-    }
-    // Only what the workload offers to the mesh is reachable through it, not whatever else listens there.
-    if !workload.ports.contains(&port) {
-        let message = format!("{} has no port {port}", workload.name);
-        return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
-    }
-    Ok(())
-}
-
-/// Connects to port `port` of a workload of this node, for `account`. What is returned beside the
+/// Connects to a workload's process; `account` pays. What is returned beside the
 /// connection counts it until it is dropped.
 pub(crate) async fn connect(
     local: &Local,
-    workload: &LocalWorkload,
-    port: u16,
+    entrance: Entrance<'_>,
     account: &Rc<Account>,
 ) -> Result<(TcpStream, Counted), UpstreamError> {
-    admit(workload, port)?;
-    let in_flight = local.in_flight(&workload.name);
-    let address = SocketAddr::new(workload.app_address, port);
+    let entered = enter(local, entrance, None)?;
+    let address = SocketAddr::new(entrance.workload.app_address, entrance.port);
     let (tcp, seat) = connect_for(account, address, None).await?;
-    Ok((tcp, Counted { _in_flight: Some(in_flight), _seat: Some(seat) }))
+    Ok((tcp, Counted { _entered: Some(entered), _seat: Some(seat) }))
 }
 
 fn app_version(said: Option<HeaderValue>) -> AppVersion {
@@ -172,6 +150,7 @@ fn app_version(said: Option<HeaderValue>) -> AppVersion {
 mod tests {
     use std::convert::Infallible;
     use std::net::Ipv4Addr;
+    use std::sync::Arc;
 
     use bytes::Bytes;
     use http::StatusCode;
@@ -179,7 +158,7 @@ mod tests {
     use http_body_util::{BodyExt, StreamBody};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
-    use tulle_model::identity::TrustDomain;
+    use tulle_model::identity::{SpiffeId, TrustDomain};
     use tulle_model::name::{ServiceName, WorkloadName};
     use tulle_model::port_settings::Http1Settings;
     use tulle_model::snapshot::{
@@ -189,9 +168,10 @@ mod tests {
 
     use super::*;
     use crate::budget::Payer;
+    use crate::error::UpstreamErrorKind;
     use crate::http::asker::Asker;
     use crate::mesh_headers::{REASON, RETRY, SPELLING};
-    use crate::state::NodeState;
+    use crate::state::{LocalWorkload, NodeState};
 
     fn workload(port: u16, draining: bool) -> Arc<LocalWorkload> {
         let domain = TrustDomain::new("mesh.test").unwrap();
@@ -204,6 +184,14 @@ mod tests {
             certificate: None,
             draining,
         })
+    }
+
+    fn peer() -> Peer {
+        Peer::Mesh(SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "default", "b").unwrap())
+    }
+
+    fn entrance<'a>(peer: &'a Peer, workload: &'a Arc<LocalWorkload>, port: u16) -> Entrance<'a> {
+        Entrance { peer, workload, port }
     }
 
     /// A worker that knows that port 80 of the service `s` is port `port` of that workload, and has its letters kept.
@@ -275,8 +263,9 @@ mod tests {
         ] {
             let (listener, port) = listen().await;
             let (worker, caller) = worker(port);
+            let peer = peer();
             let workload = workload(port, false);
-            let passed = serve_request(&worker, &caller, &workload, port, request(fields));
+            let passed = serve_request(&worker, entrance(&peer, &workload, port), &caller, request(fields));
             let answering = answer(&listener, "HTTP/1.1 201 Created\r\nContent-Length: 2\r\nX: y\r\n\r\nhi");
             let (response, (head, _tcp)) = tokio::join!(passed, answering);
             assert_eq!(head, format!("GET /x HTTP/1.1\r\nhost: s.test\r\n{lines}\r\n"));
@@ -290,9 +279,10 @@ mod tests {
     async fn a_process_is_told_as_its_client_wrote() {
         let (listener, port) = listen().await;
         let (worker, caller) = worker(port);
+        let peer = peer();
         let workload = workload(port, false);
         let request = request(&[("x-fancy", "1"), ("tulle-spelling", "s/80:X-Fancy,HOST:")]);
-        let passed = serve_request(&worker, &caller, &workload, port, request);
+        let passed = serve_request(&worker, entrance(&peer, &workload, port), &caller, request);
         let answering = answer(&listener, "HTTP/1.1 200 Fine\r\nContent-Length: 0\r\n\r\n");
         let (response, (head, _tcp)) = tokio::join!(passed, answering);
         assert_eq!(head, "GET /x HTTP/1.1\r\nX-Fancy: 1\r\nHOST: s.test\r\n\r\n");
@@ -302,6 +292,7 @@ mod tests {
     #[tokio::test(flavor = "local")]
     async fn what_may_not_pass_is_answered_here() {
         let (worker, caller) = worker(80);
+        let peer = peer();
         let nowhere = Request::get("/x").header("host", "s.test").body(Body::empty()).unwrap();
         for (draining, port, request, reason, safe) in [
             (true, 80, request(&[]), "draining", true),
@@ -310,14 +301,21 @@ mod tests {
             (false, 80, request(&[("content-length", "1"), ("content-length", "2")]), "bad-request", false),
         ] {
             let workload = workload(80, draining);
-            let response = serve_request(&worker, &caller, &workload, port, request).await;
+            let response = serve_request(&worker, entrance(&peer, &workload, port), &caller, request).await;
             assert_eq!(response.headers()[REASON], reason);
             assert_eq!(response.headers().contains_key(RETRY), safe, "{reason}");
         }
         let (head, ()) = Request::get("http://s.test/x").body(()).unwrap().into_parts();
         let workload = workload(80, true);
-        let passed =
-            pass_request(&worker, &workload, 80, AppVersion::Http1, &head, Body::empty(), &caller).await;
+        let passed = pass_request(
+            &worker,
+            entrance(&peer, &workload, 80),
+            AppVersion::Http1,
+            &head,
+            Body::empty(),
+            &caller,
+        )
+        .await;
         assert_eq!(passed.err().map(|error| error.kind), Some(UpstreamErrorKind::Draining));
     }
 
@@ -326,11 +324,18 @@ mod tests {
         for (rest, whole) in [("", false), ("hi", true)] {
             let (listener, port) = listen().await;
             let (worker, caller) = worker(port);
+            let peer = peer();
             let workload = workload(port, false);
             let in_flight = || worker.local.metrics.registry().in_flight(&workload.name);
             let (head, ()) = Request::get("http://s.test/x").body(()).unwrap().into_parts();
-            let passed =
-                pass_request(&worker, &workload, port, AppVersion::Http1, &head, Body::empty(), &caller);
+            let passed = pass_request(
+                &worker,
+                entrance(&peer, &workload, port),
+                AppVersion::Http1,
+                &head,
+                Body::empty(),
+                &caller,
+            );
             let answering = answer(&listener, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhi");
             let (passed, (_, mut tcp)) = tokio::join!(passed, answering);
             let mut response = passed.unwrap();
@@ -371,19 +376,6 @@ mod tests {
                 "{version:?} {kind} {whole}"
             );
         }
-    }
-
-    #[test]
-    fn only_ports_of_workloads_that_stay_are_open() {
-        let refused = |draining, port| {
-            let error = admit(&workload(80, draining), port).err()?;
-            // The process has not seen it.
-            assert!(error.safe_to_retry);
-            Some(error.kind)
-        };
-        assert_eq!([80, 81].map(|port| refused(false, port)), [None, None]);
-        assert_eq!(refused(false, 82), Some(UpstreamErrorKind::Refused));
-        assert_eq!(refused(true, 80), Some(UpstreamErrorKind::Draining));
     }
 
     #[test]

@@ -75,6 +75,7 @@ use crate::state::{LocalWorkload, NodeState};
 use crate::thread::Command;
 
 pub use crate::config::{Bounds, Capture, Config};
+pub use crate::inbound::visits::{Peer, Visit};
 pub use crate::metrics::EdgeCounts;
 pub use crate::progress::Deadlines;
 pub use crate::security::Security;
@@ -163,6 +164,11 @@ impl Proxy {
         self.registries.iter().map(|worker| worker.in_flight(workload)).sum()
     }
 
+    /// What has entered workloads of this node and is still there, over all workers.
+    pub async fn visits(&self) -> Vec<Visit> {
+        self.tell(|done| Command::Visits { done }).await.into_iter().flatten().collect()
+    }
+
     /// What was counted since the start, one row for each edge, over all workers.
     pub fn edges(&self) -> Vec<EdgeCounts> {
         metrics::edge_counts(&self.registries)
@@ -206,8 +212,8 @@ impl Proxy {
         let _ = timeout(LAST_LINES, futures_util::future::join_all(logs)).await;
     }
 
-    /// Tells all workers, and waits until all have done it.
-    async fn tell(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
+    /// Tells all workers, and waits until all have done it; with what they say.
+    async fn tell<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<T> {
         let mut answers = Vec::with_capacity(self.workers.len());
         for worker in &self.workers {
             let (done, answer) = oneshot::channel();
@@ -215,9 +221,11 @@ impl Proxy {
                 answers.push(answer);
             }
         }
+        let mut said = Vec::with_capacity(answers.len());
         for answer in answers {
-            let _ = answer.await;
+            said.extend(answer.await);
         }
+        said
     }
 }
 

@@ -16,7 +16,8 @@ use crate::budget::{Account, Accounts, Payer};
 use crate::clock::MeshClock;
 use crate::config::{Bounds, Config};
 use crate::drain::Drain;
-use crate::metrics::{InFlight, WorkerMetrics};
+use crate::inbound::visits::Visits;
+use crate::metrics::WorkerMetrics;
 use crate::sight::{Heard, Sight};
 use crate::state::{Demand, Expired, LocalWorkload, StateCell};
 use crate::sweep::Sweep;
@@ -42,6 +43,8 @@ pub struct Local {
     pub metrics: WorkerMetrics,
     /// What this worker has taken of the process' budget, and for whom.
     pub accounts: Accounts,
+    /// What has entered workloads of this node.
+    pub visits: Rc<Visits>,
     /// The state of now, as far as this worker has looked.
     view: RefCell<Rc<View>>,
     /// When this worker began: what its destinations count time from.
@@ -90,6 +93,7 @@ impl Local {
             state: config.state.clone(),
             metrics,
             accounts: Accounts::new(config.budget.clone()),
+            visits: Rc::default(),
             view: RefCell::new(Rc::new(View::of(&config.state))),
             started: Instant::now(),
             sight: Sight::new(heard),
@@ -221,11 +225,6 @@ impl Local {
                 true
             }
         }
-    }
-
-    /// Counts one request or connection to a workload's process until it is dropped.
-    pub fn in_flight(&self, workload: &WorkloadName) -> InFlight {
-        self.metrics.in_flight(workload)
     }
 }
 

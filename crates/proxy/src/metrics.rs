@@ -6,7 +6,6 @@ mod edges;
 pub(crate) mod exposition;
 mod series;
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -230,22 +229,12 @@ impl WorkerRegistry {
 pub struct WorkerMetrics {
     registry: Arc<WorkerRegistry>,
     series: Series,
-    in_flight: RefCell<FastMap<WorkloadName, Arc<Count>>>,
-}
-
-/// Something in flight to a process of this node, until it is dropped.
-pub struct InFlight(Arc<Count>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.subtract(1);
-    }
 }
 
 impl WorkerMetrics {
     pub fn new(registry: Arc<WorkerRegistry>) -> Self {
         let series = Series::new(registry.clone());
-        Self { registry, series, in_flight: RefCell::default() }
+        Self { registry, series }
     }
 
     pub(crate) fn registry(&self) -> &Arc<WorkerRegistry> {
@@ -276,27 +265,13 @@ impl WorkerMetrics {
                 || matches!(services.get(&key.destination), Some(Known::Present(_)));
             has_source && has_destination
         });
-        let mut known = self.in_flight.borrow_mut();
-        let mut shared = self.registry.in_flight.lock();
-        // Held by the two, and by nobody who counts.
-        known.retain(|name, count| {
-            Arc::strong_count(count) > 2 || count.get() > 0 || state.workloads.contains_key(name)
-        });
-        shared.retain(|name, _| known.contains_key(name));
+        // One that is held is counted in.
+        let mut in_flight = self.registry.in_flight.lock();
+        in_flight.retain(|name, count| Arc::strong_count(count) > 1 || state.workloads.contains_key(name));
     }
 
-    pub fn in_flight(&self, workload: &WorkloadName) -> InFlight {
-        let mut known = self.in_flight.borrow_mut();
-        let count = match known.get(workload) {
-            Some(count) => count.clone(),
-            None => {
-                let mut shared = self.registry.in_flight.lock();
-                let count = shared.entry(workload.clone()).or_default().clone();
-                known.insert(workload.clone(), count.clone());
-                count
-            }
-        };
-        count.add(1);
-        InFlight(count)
+    /// What counts the requests and connections in flight to a process of this node. Takes a lock.
+    pub(crate) fn in_flight(&self, workload: &WorkloadName) -> Arc<Count> {
+        self.registry.in_flight.lock().entry(workload.clone()).or_default().clone()
     }
 }

@@ -9,7 +9,7 @@ use crate::connect::{Counted, EGRESS_CONNECT, connect_for};
 use crate::destination::{Load, Member};
 use crate::endpoints::Picked;
 use crate::error::UpstreamError;
-use crate::inbound;
+use crate::inbound::{self, Entrance, Peer};
 use crate::local::Local;
 use crate::security::Security;
 use crate::state::LocalWorkload;
@@ -89,8 +89,9 @@ impl Hop {
             }
             Reach::HandedOver(load) => {
                 let workload = worker.local.hand_over(&load.endpoint)?;
-                let port = self.address.port();
-                let (tcp, counted) = inbound::connect(&worker.local, &workload, port, account).await?;
+                let peer = Peer::Mesh(source.identity.clone());
+                let entrance = Entrance { peer: &peer, workload: &workload, port: self.address.port() };
+                let (tcp, counted) = inbound::connect(&worker.local, entrance, account).await?;
                 Ok((Upstream::Tcp(tcp), counted))
             }
             Reach::Link(load) => {

@@ -16,6 +16,7 @@ use tulle_model::snapshot::FastMap;
 use crate::access_log::Entry;
 use crate::config::Config;
 use crate::drain::DrainSignal;
+use crate::inbound::Visit;
 use crate::listener::{self, Purpose};
 use crate::local::Local;
 use crate::metrics::{WorkerMetrics, WorkerRegistry};
@@ -45,6 +46,10 @@ pub(crate) enum Command {
     /// Say when everything that was begun with an earlier state is counted as in flight.
     Settle {
         done: oneshot::Sender<()>,
+    },
+    /// List what has entered workloads and is still there.
+    Visits {
+        done: oneshot::Sender<Vec<Visit>>,
     },
     /// Stop accepting, finish, and end the thread, at the deadline in any case.
     Drain {
@@ -102,7 +107,9 @@ async fn run(
             biased;
             command = commands.recv() => command,
             _ = ticks.tick() => {
-                worker.local.metrics.forget(Instant::now(), &worker.local.state.load());
+                let state = worker.local.view();
+                worker.local.visits.forget(&state);
+                worker.local.metrics.forget(Instant::now(), &state);
                 continue;
             }
         };
@@ -121,6 +128,9 @@ async fn run(
             // From looking at the state to counting nothing is awaited, so no task is in between now.
             Command::Settle { done } => {
                 let _ = done.send(());
+            }
+            Command::Visits { done } => {
+                let _ = done.send(worker.local.visits.list());
             }
             Command::Drain { deadline, done } => {
                 let end = Instant::now() + deadline;

@@ -30,7 +30,7 @@ use crate::http::reply;
 use crate::http::server::{Connection, unless_cut};
 use crate::http::spelling::{Spelling, Written};
 use crate::http2::RequestHead;
-use crate::inbound;
+use crate::inbound::{self, Entrance, Peer};
 use crate::local::Lookup;
 use crate::metrics::DestinationName;
 use crate::reach::{Hop, Reach};
@@ -263,8 +263,9 @@ async fn send(
         Reach::Plain(_) => return send_plain(worker, caller, hop.address, version, head, body).await,
         Reach::HandedOver(load) => {
             let workload = worker.local.hand_over(&load.endpoint)?;
-            let port = hop.address.port();
-            return inbound::pass_request(worker, &workload, port, version, head, body, caller).await;
+            let peer = Peer::Mesh(source.identity.clone());
+            let entrance = Entrance { peer: &peer, workload: &workload, port: hop.address.port() };
+            return inbound::pass_request(worker, entrance, version, head, body, caller).await;
         }
         Reach::Link(load) => load.member(),
     };

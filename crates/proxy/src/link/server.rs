@@ -21,9 +21,8 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 
 use super::{Faults, LIMITS, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted};
-use crate::budget::{Payer, Seat, Shed};
+use crate::budget::{Account, Payer, Seat, Shed};
 use crate::certificate::WorkloadCertificate;
-use crate::error::UpstreamErrorKind;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::reply;
@@ -32,7 +31,7 @@ use crate::http::serve_http2::or_reset;
 use crate::http2::{
     Connection, Ended, Incoming, Receiver, Sender, Tunnel, Unfit, Violation, give_up, splice, until_dead,
 };
-use crate::inbound::{self, Peer};
+use crate::inbound::{self, Entrance, Peer};
 use crate::mesh_headers::{PORT, REASON, RETRY, WORKLOAD};
 use crate::metrics::Handshake;
 use crate::progress::Side;
@@ -50,6 +49,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// What is known of the other end of a link.
 struct Link {
     peer: Peer,
+    /// What this worker has taken for it.
+    account: Rc<Account>,
     /// As whom this node answered: the only identity whose workloads are served here.
     identity: SpiffeId,
     certificate: Arc<WorkloadCertificate>,
@@ -97,7 +98,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
         }
     };
     counts.server_handshakes[Handshake::Ok as usize].add(1);
-    let own = link.peer.account.seat(LINK_COST);
+    let own = link.account.seat(LINK_COST);
     let _seat = match own {
         Ok(own) => {
             drop(seat);
@@ -106,7 +107,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
         Err(shed) => {
             counts.rejected(shed.into());
             if worker.local.may_warn() {
-                let (identity, reason) = (&link.peer.identity, shed.as_str());
+                let (identity, reason) = (&link.peer, shed.as_str());
                 tracing::warn!(peer = %address, %identity, reason, "link refused: {}", shed.message());
             }
             // It keeps the handshake's seat for that long.
@@ -162,7 +163,8 @@ async fn greet(worker: &Rc<Worker>, hello: Hello) -> Result<(Link, LinkConnectio
     let account = worker.local.accounts.of(&Payer::Peer(accepted.peer.clone()));
     let connection = Connection::server(accepted.stream, LIMITS, LINGER).charged(account.clone());
     let link = Link {
-        peer: Peer { account, identity: accepted.peer },
+        peer: Peer::Mesh(accepted.peer),
+        account,
         identity: accepted.certificate.svid().identity().clone(),
         certificate: accepted.certificate,
         expires: accepted.expires,
@@ -239,7 +241,7 @@ async fn answer(
     receiver: Receiver,
 ) {
     let Incoming { mut head, unfit, .. } = incoming;
-    link.peer.account.turn().await;
+    link.account.turn().await;
     if let Some(unfit) = unfit {
         return respond(&mut sender, reply::unfit(unfit, &head.headers)).await;
     }
@@ -253,12 +255,13 @@ async fn answer(
         Ok(found) => found,
         Err(refusal) => return refusal.send(sender),
     };
+    let entrance = Entrance { peer: &link.peer, workload: &workload, port };
     let asker = Asker::Http2(sender.interim());
-    let caller = Caller { account: link.peer.account.clone(), asker };
+    let caller = Caller { account: link.account.clone(), asker };
     let request = Request::from_parts(head, Body::from(receiver));
     // Held over one wait alone, it shares its room in this future, of which each stream has one, with what comes later.
     let response = {
-        let mut served = pin!(Some(inbound::serve_request(&worker, &caller, &workload, port, request)));
+        let mut served = pin!(Some(inbound::serve_request(&worker, entrance, &caller, request)));
         let response = or_reset(served.as_mut(), &mut sender).await;
         if let Err(error) = &response {
             give_up(error, || served.set(None));
@@ -267,7 +270,7 @@ async fn answer(
     };
     let Ok(response) = response else {
         // What it held is given back, which takes its time, too.
-        return link.peer.account.turn().await;
+        return link.account.turn().await;
     };
     respond(&mut sender, response).await;
 }
@@ -289,7 +292,8 @@ async fn tunnel(
         Ok(found) => found,
         Err(refusal) => return refusal.send(sender),
     };
-    let connect = inbound::connect(&worker.local, &workload, port, &link.peer.account);
+    let entrance = Entrance { peer: &link.peer, workload: &workload, port };
+    let connect = inbound::connect(&worker.local, entrance, &link.account);
     let reset = poll_fn(|cx| sender.poll_reset(cx));
     let connected = tokio::select! {
         connected = connect => connected,
@@ -349,7 +353,7 @@ fn find(
         worker.local.metrics.counts().server_handshakes[Handshake::WrongIdentity as usize].add(1);
         if worker.local.may_warn() {
             tracing::warn!(
-                peer = %link.peer.identity,
+                peer = %link.peer,
                 workload = %workload.name,
                 "stream refused: wrong identity: the workload is {}, this link was answered as {}",
                 workload.identity,
@@ -357,10 +361,6 @@ fn find(
             );
         }
         return Err(Refusal { status: StatusCode::MISDIRECTED_REQUEST, reason: "wrong-identity" });
-    }
-    if workload.draining {
-        let reason = UpstreamErrorKind::Draining.reason();
-        return Err(Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason });
     }
     Ok((workload.clone(), port))
 }
@@ -379,7 +379,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::budget::{Account, cost};
+    use crate::budget::cost;
     use crate::http::serve_http2::size_of_future;
     use crate::http2::{Handle, ReceivedBody, RequestHead};
     use crate::state::NodeState;
@@ -456,7 +456,8 @@ mod tests {
     fn link(worker: &Worker, authority: &Authority, of: &str) -> Link {
         let identity = authority.identity(of);
         Link {
-            peer: Peer { account: account(worker, &identity), identity: authority.identity("peer") },
+            peer: Peer::Mesh(authority.identity("peer")),
+            account: account(worker, &identity),
             certificate: authority.issue(&identity, UNTIL),
             identity,
             expires: UNTIL,
@@ -472,7 +473,7 @@ mod tests {
         let link = link(&worker, &authority, "a");
         for (name, port, expected) in [
             (Some("default/a"), Some(80), Ok(("a", 80))),
-            // Which ports it has is asked by the door to it.
+            // Which ports it has, and whether it stops, is asked by the door to it.
             (Some("default/a"), Some(82), Ok(("a", 82))),
             (Some("default/also"), Some(81), Ok(("also", 81))),
             (Some("default/a"), None, Err((400, "bad-request"))),
@@ -481,12 +482,12 @@ mod tests {
             (Some("other/a"), Some(80), Err((503, "no-such-workload"))),
             (Some("a"), Some(80), Err((503, "no-such-workload"))),
             (Some(""), Some(80), Err((503, "no-such-workload"))),
-            (Some("default/stops"), Some(83), Err((503, "draining"))),
+            (Some("default/stops"), Some(83), Ok(("stops", 83))),
             // As other meshes ask.
             (None, Some(80), Ok(("a", 80))),
             (None, Some(81), Ok(("also", 81))),
             (None, Some(82), Err((503, "no-such-workload"))),
-            (None, Some(83), Err((503, "draining"))),
+            (None, Some(83), Ok(("stops", 83))),
             (None, Some(84), Err((503, "no-such-workload"))),
             (None, None, Err((400, "bad-request"))),
         ] {
@@ -557,7 +558,7 @@ mod tests {
         let authority = Authority::new("mesh.test");
         let process = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = process.local_addr().unwrap().port();
-        let worker = worker(&authority, &[("a", "a", port), ("b", "b", port)]);
+        let worker = worker(&authority, &[("a", "a", port), ("b", "b", port), ("stops", "a", port)]);
         let handle = open(&worker, &authority).await;
         let counts = worker.local.metrics.counts();
         let (number, other) = (port.to_string(), port.wrapping_add(1).to_string());
@@ -587,8 +588,10 @@ mod tests {
         for (method, to, port, status, reason, safe) in [
             (Method::GET, "default/b", &number, 421, "wrong-identity", true),
             (Method::GET, "default/a", &other, 503, "connect-failed", true),
+            (Method::GET, "default/stops", &number, 503, "draining", true),
             (Method::CONNECT, "default/b", &number, 421, "wrong-identity", true),
             (Method::CONNECT, "default/a", &other, 503, "connect-failed", true),
+            (Method::CONNECT, "default/stops", &number, 503, "draining", true),
         ] {
             let uri = if method == Method::CONNECT { "s:1" } else { "http://s/x" };
             let (_sender, mut receiver) =

@@ -11,13 +11,14 @@ use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, Endpoint, Known, PortMapping, ServiceConfig, Snapshot, TcpRule,
 };
-use tulle_proxy::{Bounds, Security};
+use tulle_proxy::{Bounds, Peer, Security, Visit};
 
 use crate::mesh::{LOOPBACK, Node, PORT, Pair, app, echo, eventually, expect_echo, expect_reset};
 
 #[tokio::test]
 async fn bytes_pass_both_ways_through_a_link() {
-    let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
+    let app = echo().await;
+    let pair = Pair::new(app, AppProtocol::Tcp).await;
     let mut stream = TcpStream::connect(pair.entry).await.unwrap();
     expect_echo(&mut stream, b"hello").await;
 
@@ -28,8 +29,16 @@ async fn bytes_pass_both_ways_through_a_link() {
     assert_eq!((edges[0].requests, edges[0].failures, edges[0].bytes_sent), (1, 0, 5));
     eventually(|| pair.near.proxy.edges()[0].bytes_received == 5).await;
     assert_eq!(pair.far.proxy.in_flight(&pair.server), 1);
+    let visit = Visit {
+        peer: Peer::Mesh(pair.ca.identity("client")),
+        workload: pair.server.clone(),
+        port: app.port(),
+        generation: 0,
+    };
+    assert_eq!(pair.far.proxy.visits().await, [visit]);
     drop(stream);
     eventually(|| pair.far.proxy.in_flight(&pair.server) == 0).await;
+    assert_eq!(pair.far.proxy.visits().await, []);
     pair.near.metric_reaches("tulle_tcp_connections_closed_total", &["source=\"client\""], 1.0).await;
     assert_eq!(pair.far.metric("tulle_tls_handshakes_total", &["side=\"server\"", "result=\"ok\""]), 1.0);
 }
@@ -171,6 +180,12 @@ async fn workloads_of_one_node_need_no_link() {
     assert_eq!(pair.near.proxy.edges()[0].security, Security::SameNode);
     assert_eq!(pair.near.metric("tulle_links", &[]), 0.0);
     assert_eq!(pair.near.proxy.in_flight(&neighbour), 1);
+    let visits = pair.near.proxy.visits().await;
+    let client = Peer::Mesh(pair.ca.identity("client"));
+    assert_eq!(
+        visits.iter().map(|visit| (&visit.peer, &visit.workload)).collect::<Vec<_>>(),
+        [(&client, &neighbour)]
+    );
 }
 
 /// The hand-over checks what a link's handshake would: that the workload is who was promised.

@@ -1,0 +1,93 @@
+//! The door: the one function that whatever enters a workload passes, by a link or inside of the process, as a
+//! request, a connection of bytes or an upgrade. It decides in this order:
+//!
+//! 1. authenticate: done before. The peer of a link is who its certificate says, that of a hand-over is whose connection
+//!    it is, and who comes in plain is nobody but its address. The peer meant this workload, and no other.
+//! 2. authorize: which ports are open to whom.
+//! 3. limit: what stops takes nothing new.
+//!
+//! Then it is written down ([`Visits`](super::visits::Visits)), and goes on to the application.
+
+use http::request::Parts;
+
+use super::visits::{Entered, Entrance, Peer};
+use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::local::Local;
+
+/// Lets a request or connection in, or says why not: then nothing has reached the process. `head`: of a request, in the
+/// inner form. Hold what is returned for as long as it is there.
+pub(crate) fn enter(
+    local: &Local,
+    entrance: Entrance<'_>,
+    head: Option<&Parts>,
+) -> Result<Entered, UpstreamError> {
+    let Entrance { peer, workload, port } = entrance;
+    let generation = local.view().snapshot.generation;
+    if let Err(error) = admit(entrance) {
+        tracing::debug!(%peer, workload = %workload.name, port, generation, %error, "not let in");
+        return Err(error);
+    }
+    if let Some(head) = head {
+        let (method, path) = (&head.method, head.uri.path());
+        tracing::trace!(%peer, workload = %workload.name, port, generation, %method, path, "let in");
+    }
+    Ok(local.visits.enter(&local.metrics, entrance, generation))
+}
+
+fn admit(Entrance { peer, workload, port }: Entrance<'_>) -> Result<(), UpstreamError> {
+    let refused = |kind, message: String| Err(UpstreamError::safe(kind, message));
+    match peer {
+        // Only what the workload offers to the mesh is reachable through it, not whatever else listens there.
+        Peer::Mesh(_) if !workload.ports.contains(&port) => {
+            refused(UpstreamErrorKind::Refused, format!("{} has no port {port}", workload.name))
+        }
+        Peer::Mesh(_) if workload.draining => {
+            refused(UpstreamErrorKind::Draining, format!("{} is stopping", workload.name))
+        }
+        // To whom nobody can say that it should go elsewhere: the process closes its door itself.
+        Peer::Mesh(_) | Peer::Plain(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::Arc;
+
+    use tulle_model::identity::{SpiffeId, TrustDomain};
+    use tulle_model::name::WorkloadName;
+
+    use super::*;
+    use crate::state::LocalWorkload;
+
+    #[test]
+    fn only_ports_of_workloads_that_stay_are_open() {
+        let domain = TrustDomain::new("mesh.test").unwrap();
+        let mesh = Peer::Mesh(SpiffeId::workload(&domain, "default", "x").unwrap());
+        let plain = Peer::Plain(([192, 0, 2, 1], 5).into());
+        for (peer, draining, port, expected) in [
+            (&mesh, false, 80, None),
+            (&mesh, false, 81, None),
+            (&mesh, false, 82, Some(UpstreamErrorKind::Refused)),
+            (&mesh, true, 80, Some(UpstreamErrorKind::Draining)),
+            (&mesh, true, 82, Some(UpstreamErrorKind::Refused)),
+            (&plain, false, 80, None),
+            (&plain, false, 82, None),
+            (&plain, true, 80, None),
+        ] {
+            let workload = Arc::new(LocalWorkload {
+                name: WorkloadName::new("default", "a"),
+                service: "a".into(),
+                identity: SpiffeId::workload(&domain, "default", "a").unwrap(),
+                app_address: Ipv4Addr::LOCALHOST.into(),
+                ports: vec![80, 81],
+                certificate: None,
+                draining,
+            });
+            let refused = admit(Entrance { peer, workload: &workload, port }).err();
+            // The process has not seen it.
+            assert!(refused.as_ref().is_none_or(|error| error.safe_to_retry));
+            assert_eq!(refused.map(|error| error.kind), expected, "{peer:?} {draining} {port}");
+        }
+    }
+}
