@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::kinds::event::last_time;
-use crate::kinds::tulle::STALE;
+use crate::kinds::workload::STALE;
 use crate::registry::KindId;
 
 /// A column of a table (meta.k8s.io/v1, TableColumnDefinition).

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use crate::kinds::{core, event, gateway, tulle};
+use crate::kinds::{endpoint_slice, event, http_route, namespace, node, service, tcp_route, tulle, workload};
 use crate::registry::{KINDS, Kind, KindId};
 
 /// The schema of objects of that kind.
@@ -22,14 +22,14 @@ pub fn schema(kind: &Kind) -> &'static Value {
 
 fn generate(kind: &Kind) -> Value {
     let mut schema = match kind.id {
-        KindId::Namespace => derived::<core::Namespace>(),
-        KindId::Service => derived::<core::Service>(),
-        KindId::EndpointSlice => derived::<core::EndpointSlice>(),
-        KindId::HttpRoute => derived::<gateway::HTTPRoute>(),
-        KindId::TcpRoute => derived::<gateway::TCPRoute>(),
+        KindId::Namespace => derived::<namespace::Namespace>(),
+        KindId::Service => derived::<service::Service>(),
+        KindId::EndpointSlice => derived::<endpoint_slice::EndpointSlice>(),
+        KindId::HttpRoute => derived::<http_route::HTTPRoute>(),
+        KindId::TcpRoute => derived::<tcp_route::TCPRoute>(),
         KindId::Mesh => derived::<tulle::Mesh>(),
-        KindId::Workload => derived::<tulle::Workload>(),
-        KindId::Node => derived::<tulle::Node>(),
+        KindId::Workload => derived::<workload::Workload>(),
+        KindId::Node => derived::<node::Node>(),
         KindId::Event => derived::<event::Event>(),
         KindId::EventV1 => derived::<event::EventV1>(),
     };

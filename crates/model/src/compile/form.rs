@@ -11,9 +11,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::identity::{SpiffeId, TrustDomain};
-use crate::kinds::core::{EndpointSlice, IntOrString, Service};
+use crate::kinds::endpoint_slice::EndpointSlice;
 use crate::kinds::meta::ObjectMeta;
-use crate::kinds::tulle::{Mesh, STALE, Workload};
+use crate::kinds::service::{IntOrString, Service};
+use crate::kinds::tulle::Mesh;
+use crate::kinds::workload::{STALE, Workload};
 use crate::name::{NamespacedName, ServiceName, dns_subdomain_problem};
 use crate::port_settings::{self, Http1Settings, Named};
 use crate::snapshot::{AppProtocol, EgressPolicy, MeshSettings, NodeAddress, PortMapping, Shape};

@@ -27,7 +27,7 @@ use self::form::{ServiceForm, SliceForm, WorkloadForm};
 use self::index::{MultiMap, SelectorIndex};
 use self::route::{Explained, RouteForm, RouteKey, attach, parents_of, resolve};
 use crate::identity::TrustDomain;
-use crate::kinds::gateway::ParentReference;
+use crate::kinds::route::ParentReference;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::registry::{Kind, KindId};
 use crate::routing::{Candidate, sort_entries};

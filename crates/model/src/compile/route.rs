@@ -5,11 +5,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::form::{Result, ServiceForm, ServicePortForm, created, invalid, port_number, read};
-use crate::kinds::gateway::{
-    BackendRef, HTTPPathMatch, HTTPRoute, HTTPRouteMatch, HTTPRouteRule, HTTPValueMatch, ParentReference,
-    TCPRoute,
-};
+use crate::kinds::http_route::{HTTPPathMatch, HTTPRoute, HTTPRouteMatch, HTTPRouteRule, HTTPValueMatch};
 use crate::kinds::meta::ObjectMeta;
+use crate::kinds::route::{BackendRef, ParentReference};
+use crate::kinds::tcp_route::TCPRoute;
 use crate::name::{NamespacedName, ServiceName};
 use crate::path::{has_dot_segments, normal_form};
 use crate::registry::KindId;

@@ -2,7 +2,7 @@
 
 use super::Compiler;
 use super::route::{Explained, ParentForm, RouteForm, RouteKey, attach};
-use crate::kinds::gateway::ParentReference;
+use crate::kinds::route::ParentReference;
 use crate::name::ServiceName;
 use crate::registry::KindId;
 use crate::snapshot::AppProtocol;

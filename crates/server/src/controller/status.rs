@@ -323,7 +323,7 @@ fn programmed(progress: &Progress) -> (&'static str, &'static str, String) {
 mod tests {
     use super::*;
     use tulle_model::compile::RouteCondition;
-    use tulle_model::kinds::gateway::ParentReference;
+    use tulle_model::kinds::route::ParentReference;
 
     #[test]
     fn refused_objects_say_so_until_they_are_in_force() {

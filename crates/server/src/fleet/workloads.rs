@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::{Map, Value, json};
-use tulle_model::kinds::tulle::STALE;
+use tulle_model::kinds::workload::STALE;
 use tulle_model::legible::legible_start;
 use tulle_model::name::WorkloadName;
 use tulle_model::registry::{Kind, KindId};

@@ -4,25 +4,23 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::good;
-use crate::kinds::{
-    core as core_kinds, event as event_kinds, gateway as gateway_kinds, tulle as tulle_kinds,
-};
+use crate::kinds::{endpoint_slice, event, http_route, namespace, node, service, tcp_route, tulle, workload};
 use crate::registry::{KINDS, KindId};
 use crate::validate::*;
 
 /// Whether the structs of the kinds can read an object.
 fn reads(kind: KindId, object: Value) -> Result<(), serde_json::Error> {
     match kind {
-        KindId::Namespace => serde_json::from_value::<core_kinds::Namespace>(object).map(drop),
-        KindId::Service => serde_json::from_value::<core_kinds::Service>(object).map(drop),
-        KindId::EndpointSlice => serde_json::from_value::<core_kinds::EndpointSlice>(object).map(drop),
-        KindId::HttpRoute => serde_json::from_value::<gateway_kinds::HTTPRoute>(object).map(drop),
-        KindId::TcpRoute => serde_json::from_value::<gateway_kinds::TCPRoute>(object).map(drop),
-        KindId::Mesh => serde_json::from_value::<tulle_kinds::Mesh>(object).map(drop),
-        KindId::Workload => serde_json::from_value::<tulle_kinds::Workload>(object).map(drop),
-        KindId::Node => serde_json::from_value::<tulle_kinds::Node>(object).map(drop),
-        KindId::Event => serde_json::from_value::<event_kinds::Event>(object).map(drop),
-        KindId::EventV1 => serde_json::from_value::<event_kinds::EventV1>(object).map(drop),
+        KindId::Namespace => serde_json::from_value::<namespace::Namespace>(object).map(drop),
+        KindId::Service => serde_json::from_value::<service::Service>(object).map(drop),
+        KindId::EndpointSlice => serde_json::from_value::<endpoint_slice::EndpointSlice>(object).map(drop),
+        KindId::HttpRoute => serde_json::from_value::<http_route::HTTPRoute>(object).map(drop),
+        KindId::TcpRoute => serde_json::from_value::<tcp_route::TCPRoute>(object).map(drop),
+        KindId::Mesh => serde_json::from_value::<tulle::Mesh>(object).map(drop),
+        KindId::Workload => serde_json::from_value::<workload::Workload>(object).map(drop),
+        KindId::Node => serde_json::from_value::<node::Node>(object).map(drop),
+        KindId::Event => serde_json::from_value::<event::Event>(object).map(drop),
+        KindId::EventV1 => serde_json::from_value::<event::EventV1>(object).map(drop),
     }
 }
 

@@ -1,15 +1,14 @@
-//! Kinds of the Gateway API (gateway.networking.k8s.io/v1, v1.6): HTTPRoute and TCPRoute.
+//! HTTPRoute (Gateway API v1.6).
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::meta::{Condition, Object};
+use super::meta::Object;
+use super::route::{BackendRef, ParentReference, RouteStatus};
 
 /// How HTTP requests to a service (or through a gateway) are routed.
 pub type HTTPRoute = Object<HTTPRouteSpec, RouteStatus>;
-/// How TCP connections to a service (or through a gateway) are routed.
-pub type TCPRoute = Object<TCPRouteSpec, RouteStatus>;
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -130,115 +129,4 @@ pub struct HTTPValueMatch {
     /// What the value must be.
     #[schemars(length(min = 1, max = 4096))]
     pub value: String,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ParentReference {
-    /// `""` for a Service; `gateway.networking.k8s.io` where nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253), extend("x-default" = "gateway.networking.k8s.io"))]
-    pub group: Option<String>,
-    /// `Service`; `Gateway` where nothing is said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), extend("x-default" = "Gateway"))]
-    pub kind: Option<String>,
-    /// The route's own namespace where none is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub namespace: Option<String>,
-    /// The name of the parent.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// The name of a section of the parent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub section_name: Option<String>,
-    /// One port of the parent; all of them where none is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: Option<i64>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct BackendRef {
-    /// `""` (default), for a Service.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253), extend("x-default" = ""))]
-    pub group: Option<String>,
-    /// `Service` (default).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), extend("x-default" = "Service"))]
-    pub kind: Option<String>,
-    /// The route's own namespace where none is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub namespace: Option<String>,
-    /// The name of the service.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// The port of the service; required.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: Option<i64>,
-    /// Its share of the traffic, over the sum of the rule's weights: 0 to 1,000,000, 1 where none is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1_000_000), extend("x-default" = 1))]
-    pub weight: Option<i64>,
-    /// Not supported yet.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
-    pub filters: Vec<Value>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct TCPRouteSpec {
-    /// What the route is attached to; a Service for traffic inside the mesh.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
-    pub parent_refs: Vec<ParentReference>,
-    /// Exactly one rule.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(min = 1, max = 1), extend("x-kubernetes-list-type" = "atomic"))]
-    pub rules: Vec<TCPRouteRule>,
-    /// Not supported yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub use_default_gateways: Option<String>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct TCPRouteRule {
-    /// Names the rule.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub name: Option<String>,
-    /// Where connections go, by weight; at least one.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
-    pub backend_refs: Vec<BackendRef>,
-}
-
-/// What became of a route, for each of its parents.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct RouteStatus {
-    /// One entry a parent.
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
-    pub parents: Vec<RouteParentStatus>,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RouteParentStatus {
-    /// The parent, as in the spec.
-    pub parent_ref: ParentReference,
-    /// Who wrote this: `tulle.dev/mesh`.
-    pub controller_name: String,
-    /// `Accepted`, `ResolvedRefs`, `Programmed`.
-    #[serde(default)]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    pub conditions: Vec<Condition>,
 }

@@ -1,0 +1,75 @@
+//! Workload (tulle.dev/v1alpha1).
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::meta::{Condition, Object};
+
+/// One running instance of a service, outside of Kubernetes. Nodes write those of their own
+/// processes; what runs elsewhere can be written by hand.
+pub type Workload = Object<WorkloadSpec, WorkloadStatus>;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkloadSpec {
+    /// The IP address at which it is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The ports that it listens at.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 256),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"])
+    )]
+    pub ports: Vec<WorkloadPort>,
+    /// The service account of its identity, `spiffe://<trust domain>/ns/<namespace>/sa/<serviceAccount>`;
+    /// `default` where none is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = "default"))]
+    pub service_account: Option<String>,
+    /// The node that runs it; without one it is no part of the mesh and is reached in plain text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<WorkloadNode>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadPort {
+    /// By which a Service's targetPort may refer to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The port that it listens at, 1 to 65535.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: i64,
+    /// The port of a Service that it stands for where several instances share a host, and each
+    /// listens at a port of its own; the same as `port` where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub target_port: Option<i64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadNode {
+    /// The name of the node.
+    pub name: String,
+    /// Where the node takes links, `address:port`.
+    pub link_address: String,
+}
+
+/// The condition of a workload whose node the server does not hear of.
+pub const STALE: &str = "Stale";
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct WorkloadStatus {
+    /// `Ready` says whether it may take traffic; `Stale` that nothing is heard of its node, and since when.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend(
+        "x-kubernetes-list-type" = "map",
+        "x-kubernetes-list-map-keys" = ["type"],
+        "x-kubernetes-patch-strategy" = "merge",
+        "x-kubernetes-patch-merge-key" = "type"
+    ))]
+    pub conditions: Vec<Condition>,
+}
