@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::kinds::tulle::MESH;
+use crate::kinds::mesh::MESH;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::snapshot::{EgressPolicy, Endpoint, MeshSettings};
 

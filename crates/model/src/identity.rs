@@ -10,6 +10,9 @@ use std::sync::Arc;
 use crate::legible::legible_start;
 use crate::name::dns_subdomain_problem;
 
+/// How many characters the name of a mesh may have: it leaves room for `<service-account>.<namespace>.` in a DNS name.
+pub(crate) const LONGEST_TRUST_DOMAIN: usize = 125;
+
 /// A SPIFFE trust domain: the name of a mesh.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct TrustDomain(Arc<str>);

@@ -1,27 +1,10 @@
-//! The kinds that the API serves: their names, their scope, what they look like in a table.
-
-use std::fmt;
-use std::hash::{Hash, Hasher};
+//! The kinds that the API serves, and how people and URLs name them.
 
 use serde_json::Value;
 
-use crate::columns::{self, Column};
-
-/// One of the kinds; index into [`KINDS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum KindId {
-    Namespace,
-    Service,
-    EndpointSlice,
-    HttpRoute,
-    TcpRoute,
-    Mesh,
-    Workload,
-    Node,
-    Event,
-    /// The same objects, under the names of events.k8s.io/v1. To be read only.
-    EventV1,
-}
+pub use crate::kinds::id::KindId;
+pub use crate::kinds::kind::Kind;
+use crate::kinds::{endpoint_slice, event, http_route, mesh, namespace, node, service, tcp_route, workload};
 
 impl KindId {
     /// What is known of the kind.
@@ -30,231 +13,19 @@ impl KindId {
     }
 }
 
-/// A resource kind, as API discovery describes it.
-///
-/// There is one value a kind, in [`KINDS`]: pass `&'static Kind` around. Two are equal when their
-/// [`KindId`] is.
-#[derive(Clone, Copy)]
-pub struct Kind {
-    pub id: KindId,
-    /// The API group; empty for the core group.
-    pub group: &'static str,
-    pub version: &'static str,
-    /// As in an object's `kind`, e.g. `HTTPRoute`.
-    pub kind: &'static str,
-    /// As in a URL, e.g. `httproutes`.
-    pub plural: &'static str,
-    pub singular: &'static str,
-    pub short_names: &'static [&'static str],
-    pub categories: &'static [&'static str],
-    /// Whether objects live in a namespace.
-    pub namespaced: bool,
-    /// Whether there is a `status` subresource.
-    pub has_status: bool,
-    /// The `kind` of a list of objects, e.g. `HTTPRouteList`.
-    pub list_kind: &'static str,
-    /// What the kind is, in a sentence.
-    pub description: &'static str,
-}
-
-const fn kind(
-    id: KindId,
-    (group, version): (&'static str, &'static str),
-    (kind, list_kind): (&'static str, &'static str),
-    (plural, singular): (&'static str, &'static str),
-    description: &'static str,
-) -> Kind {
-    Kind {
-        id,
-        group,
-        version,
-        kind,
-        plural,
-        singular,
-        short_names: &[],
-        categories: &[],
-        namespaced: true,
-        has_status: true,
-        list_kind,
-        description,
-    }
-}
-
-const CORE: (&str, &str) = ("", "v1");
-const DISCOVERY: (&str, &str) = ("discovery.k8s.io", "v1");
-const GATEWAY: (&str, &str) = ("gateway.networking.k8s.io", "v1");
-const TULLE: (&str, &str) = ("tulle.dev", "v1alpha1");
-
 /// All kinds, in the order of [`KindId`].
 pub static KINDS: &[Kind] = &[
-    Kind {
-        short_names: &["ns"],
-        namespaced: false,
-        ..kind(
-            KindId::Namespace,
-            CORE,
-            ("Namespace", "NamespaceList"),
-            ("namespaces", "namespace"),
-            "A scope for names: objects of one kind have different names in one namespace.",
-        )
-    },
-    Kind {
-        short_names: &["svc"],
-        categories: &["all"],
-        ..kind(
-            KindId::Service,
-            CORE,
-            ("Service", "ServiceList"),
-            ("services", "service"),
-            "A name with ports that stands for a set of workloads.",
-        )
-    },
-    Kind {
-        has_status: false,
-        ..kind(
-            KindId::EndpointSlice,
-            DISCOVERY,
-            ("EndpointSlice", "EndpointSliceList"),
-            ("endpointslices", "endpointslice"),
-            "Some of the addresses of a service that selects no workloads; the label kubernetes.io/service-name says of which service.",
-        )
-    },
-    Kind {
-        categories: &["gateway-api"],
-        ..kind(
-            KindId::HttpRoute,
-            GATEWAY,
-            ("HTTPRoute", "HTTPRouteList"),
-            ("httproutes", "httproute"),
-            "How HTTP requests to a service are routed.",
-        )
-    },
-    Kind {
-        categories: &["gateway-api"],
-        ..kind(
-            KindId::TcpRoute,
-            GATEWAY,
-            ("TCPRoute", "TCPRouteList"),
-            ("tcproutes", "tcproute"),
-            "How TCP connections to a service are routed.",
-        )
-    },
-    Kind {
-        namespaced: false,
-        categories: &["tulle"],
-        ..kind(
-            KindId::Mesh,
-            TULLE,
-            ("Mesh", "MeshList"),
-            ("meshes", "mesh"),
-            "The settings of the whole mesh: one object, named `default`.",
-        )
-    },
-    Kind {
-        short_names: &["wl"],
-        categories: &["all", "tulle"],
-        ..kind(
-            KindId::Workload,
-            TULLE,
-            ("Workload", "WorkloadList"),
-            ("workloads", "workload"),
-            "One running instance of a service, outside of Kubernetes.",
-        )
-    },
-    Kind {
-        namespaced: false,
-        short_names: &["no"],
-        categories: &["tulle"],
-        ..kind(
-            KindId::Node,
-            TULLE,
-            ("Node", "NodeList"),
-            ("nodes", "node"),
-            "One host's part of the mesh, once it has joined.",
-        )
-    },
-    Kind {
-        short_names: &["ev"],
-        has_status: false,
-        ..kind(
-            KindId::Event,
-            CORE,
-            ("Event", "EventList"),
-            ("events", "event"),
-            "Something that happened to an object; it is gone an hour after it happened last.",
-        )
-    },
-    Kind {
-        short_names: &["ev"],
-        has_status: false,
-        ..kind(
-            KindId::EventV1,
-            ("events.k8s.io", "v1"),
-            ("Event", "EventList"),
-            ("events", "event"),
-            "Something that happened to an object; it is gone an hour after it happened last.",
-        )
-    },
+    namespace::KIND,
+    service::KIND,
+    endpoint_slice::KIND,
+    http_route::KIND,
+    tcp_route::KIND,
+    mesh::KIND,
+    workload::KIND,
+    node::KIND,
+    event::KIND,
+    event::KIND_V1,
 ];
-
-impl Kind {
-    /// As in an object's `apiVersion`: `v1`, `gateway.networking.k8s.io/v1`.
-    pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
-    }
-
-    /// `httproutes.gateway.networking.k8s.io`, or `services` for the core group: how kubectl and
-    /// `Status` messages name the resource.
-    pub fn qualified_name(&self) -> String {
-        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
-    }
-
-    /// Whether its objects are kept under another kind, and only shown under this one.
-    pub fn is_view(&self) -> bool {
-        self.id == KindId::EventV1
-    }
-
-    /// The columns of a table of objects of this kind, as kubectl shows it.
-    pub fn columns(&self) -> &'static [Column] {
-        columns::columns(self.id)
-    }
-
-    /// The cells of `object`'s row in such a table: as many as there are columns.
-    pub fn row(&self, object: &Value, now: jiff::Timestamp) -> Vec<Value> {
-        columns::row(self.id, object, now)
-    }
-}
-
-impl PartialEq for Kind {
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
-    }
-}
-
-impl Eq for Kind {}
-
-impl Hash for Kind {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.id.hash(state);
-    }
-}
-
-impl fmt::Debug for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind)
-    }
-}
-
-/// The kind's name, e.g. `HTTPRoute`.
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind)
-    }
-}
 
 /// The kind that a URL names.
 pub fn by_plural(group: &str, plural: &str) -> Option<&'static Kind> {
@@ -303,6 +74,8 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -332,5 +105,88 @@ mod tests {
             assert_eq!(named(name), None, "{name}");
         }
         assert_eq!(by_category("all").count(), 2);
+    }
+
+    fn cells(kind: KindId, object: &Value) -> Vec<String> {
+        let now = "2026-01-01T00:10:00Z".parse().unwrap();
+        let cells = kind.kind().row(object, now);
+        assert_eq!(cells.len(), kind.kind().columns().len());
+        cells.into_iter().map(|c| c.as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn rows_have_a_cell_for_every_column_whatever_the_object() {
+        for kind in KINDS {
+            for object in [
+                json!(null),
+                json!({}),
+                json!({ "metadata": 1, "spec": { "ports": [1], "parentRefs": "x" } }),
+            ] {
+                cells(kind.id, &object);
+            }
+        }
+    }
+
+    #[test]
+    fn a_service_looks_as_in_kubectl() {
+        let service = json!({
+            "metadata": { "name": "c", "creationTimestamp": "2026-01-01T00:00:00Z" },
+            "spec": { "selector": { "app": "c" }, "ports": [{ "port": 80 }, { "port": 53, "protocol": "UDP" }] }
+        });
+        assert_eq!(
+            cells(KindId::Service, &service),
+            ["c", "ClusterIP", "<none>", "<none>", "80/TCP,53/UDP", "10m", "app=c"]
+        );
+    }
+
+    #[test]
+    fn a_route_shows_its_parents_and_the_worst_of_its_conditions() {
+        let condition =
+            |status: &str, reason: &str| json!({ "type": "Accepted", "status": status, "reason": reason });
+        let route = json!({
+            "metadata": { "name": "r", "namespace": "shop" },
+            "spec": { "parentRefs": [
+                { "kind": "Service", "group": "", "name": "d", "namespace": "shop" },
+                { "kind": "Service", "group": "", "name": "d", "namespace": "other", "port": 80 },
+            ] },
+            "status": { "parents": [
+                { "conditions": [condition("False", "NoMatchingParent")] }, { "conditions": [condition("True", "Accepted")] },
+            ] }
+        });
+        assert_eq!(
+            cells(KindId::HttpRoute, &route),
+            [
+                "r",
+                "",
+                "Service/d,Service/other/d:80",
+                "<unknown>",
+                "False (NoMatchingParent)",
+                "Unknown",
+                "Unknown"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_node_says_when_it_was_heard_and_whether_it_takes_traffic() {
+        let node = |status: &str, seen: &str, drained: bool| {
+            json!({
+                "metadata": { "name": "n1", "creationTimestamp": "2026-01-01T00:00:00Z" },
+                "spec": { "drained": drained },
+                "status": {
+                    "addresses": [{ "type": "Links", "address": "10.0.0.7:15008" }],
+                    "version": "0.1.0", "captureMode": "host", "lastSeen": seen,
+                    "conditions": [{ "type": "Ready", "status": status, "message": "m" }],
+                },
+            })
+        };
+        assert_eq!(
+            cells(KindId::Node, &node("True", "", true)),
+            ["n1", "Ready,Drained", "now", "10.0.0.7:15008", "0.1.0", "10m", "host", "m"]
+        );
+        assert_eq!(
+            cells(KindId::Node, &node("Unknown", "2026-01-01T00:09:00Z", false))[1..3],
+            ["Unknown", "60s ago"]
+        );
     }
 }

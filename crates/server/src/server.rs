@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tulle_model::identity::{InvalidIdentity, TrustDomain};
-use tulle_model::kinds::tulle::MESH;
+use tulle_model::kinds::mesh::MESH;
 use tulle_model::registry::KindId;
 
 use crate::api::Api;

@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use crate::identity::{SpiffeId, TrustDomain};
 use crate::kinds::endpoint_slice::EndpointSlice;
+use crate::kinds::mesh::Mesh;
 use crate::kinds::meta::ObjectMeta;
+use crate::kinds::port::{app_protocol, named};
 use crate::kinds::service::{IntOrString, Service};
-use crate::kinds::tulle::Mesh;
 use crate::kinds::workload::{STALE, Workload};
 use crate::name::{NamespacedName, ServiceName, dns_subdomain_problem};
 use crate::port_settings::{self, Http1Settings, Named};
@@ -154,22 +155,6 @@ impl ServiceForm {
 
     pub(super) fn selects(&self, labels: &Labels) -> bool {
         !self.selector.is_empty() && self.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-    }
-}
-
-/// A port as annotations name it.
-pub(crate) fn named(number: u16, name: &str, protocol: AppProtocol) -> Named<'_> {
-    let http1 = matches!(protocol, AppProtocol::Detect | AppProtocol::Http1);
-    Named { number, name, http1, bytes: protocol == AppProtocol::Tcp }
-}
-
-/// What a port with that `appProtocol` is taken to speak (KEP-3726 for the names of Kubernetes).
-pub(crate) fn app_protocol(declared: Option<&str>) -> AppProtocol {
-    match declared.unwrap_or_default().to_ascii_lowercase().as_str() {
-        "" => AppProtocol::Detect,
-        "http" | "http1" | "http/1.1" | "grpc-web" | "kubernetes.io/ws" => AppProtocol::Http1,
-        "http2" | "h2c" | "grpc" | "kubernetes.io/h2c" => AppProtocol::Http2,
-        _ => AppProtocol::Tcp,
     }
 }
 

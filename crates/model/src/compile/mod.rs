@@ -9,7 +9,7 @@
 //! form is as good as absent.
 
 mod endpoints;
-pub(crate) mod form;
+mod form;
 mod index;
 mod route;
 pub mod slices;

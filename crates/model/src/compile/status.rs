@@ -2,11 +2,11 @@
 
 use super::Compiler;
 use super::route::{Explained, ParentForm, RouteForm, RouteKey, attach};
+use crate::kinds::http_route::HOSTNAMES_IGNORED;
 use crate::kinds::route::ParentReference;
 use crate::name::ServiceName;
 use crate::registry::KindId;
 use crate::snapshot::AppProtocol;
-use crate::validate::HOSTNAMES_IGNORED;
 
 /// What became of a route at one of its parents.
 #[derive(Debug, Clone, PartialEq)]

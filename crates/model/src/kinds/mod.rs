@@ -6,11 +6,14 @@
 pub mod endpoint_slice;
 pub mod event;
 pub mod http_route;
+pub(crate) mod id;
+pub(crate) mod kind;
+pub mod mesh;
 pub mod meta;
 pub mod namespace;
 pub mod node;
+pub(crate) mod port;
 pub mod route;
 pub mod service;
 pub mod tcp_route;
-pub mod tulle;
 pub mod workload;

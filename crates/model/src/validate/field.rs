@@ -164,11 +164,11 @@ pub struct FieldError {
 
 /// The errors of an object, in the order in which they were found.
 #[derive(Default)]
-pub(super) struct Errors(pub(super) Vec<FieldError>);
+pub(crate) struct Errors(pub(crate) Vec<FieldError>);
 
 impl Errors {
     /// An error of a field that is there.
-    pub(super) fn push(&mut self, field: &Field<'_>, code: Code, message: impl Into<String>) {
+    pub(crate) fn push(&mut self, field: &Field<'_>, code: Code, message: impl Into<String>) {
         self.0.push(FieldError {
             path: field.path.clone(),
             code,
@@ -177,12 +177,12 @@ impl Errors {
         });
     }
 
-    pub(super) fn invalid(&mut self, field: &Field<'_>, message: impl Into<String>) {
+    pub(crate) fn invalid(&mut self, field: &Field<'_>, message: impl Into<String>) {
         self.push(field, Code::Invalid, message);
     }
 
     /// A field that is missing.
-    pub(super) fn required(&mut self, path: FieldPath, message: impl Into<String>) {
+    pub(crate) fn required(&mut self, path: FieldPath, message: impl Into<String>) {
         self.0.push(FieldError { path, code: Code::Required, message: message.into(), value: None });
     }
 }
@@ -192,42 +192,42 @@ impl Errors {
 /// The checks of a kind walk objects with it. Where a type is not what it should be, they see
 /// nothing: the structural check has said so.
 #[derive(Clone)]
-pub(super) struct Field<'a> {
-    pub(super) path: FieldPath,
-    pub(super) value: &'a Value,
+pub(crate) struct Field<'a> {
+    pub(crate) path: FieldPath,
+    pub(crate) value: &'a Value,
 }
 
 impl<'a> Field<'a> {
-    pub(super) fn root(value: &'a Value) -> Self {
+    pub(crate) fn root(value: &'a Value) -> Self {
         Self { path: FieldPath::root(), value }
     }
 
-    pub(super) fn get(&self, name: &'static str) -> Option<Field<'a>> {
+    pub(crate) fn get(&self, name: &'static str) -> Option<Field<'a>> {
         let value = self.value.get(name).filter(|v| !v.is_null())?;
         Some(Field { path: self.path.field(name), value })
     }
 
-    pub(super) fn str(&self) -> Option<&'a str> {
+    pub(crate) fn str(&self) -> Option<&'a str> {
         self.value.as_str()
     }
 
-    pub(super) fn get_str(&self, name: &str) -> Option<&'a str> {
+    pub(crate) fn get_str(&self, name: &str) -> Option<&'a str> {
         self.value.get(name)?.as_str()
     }
 
-    pub(super) fn get_int(&self, name: &str) -> Option<i64> {
+    pub(crate) fn get_int(&self, name: &str) -> Option<i64> {
         self.value.get(name)?.as_i64()
     }
 
     /// The items of the list of that name; none where there is no such list.
-    pub(super) fn items(&self, name: &'static str) -> impl Iterator<Item = Field<'a>> + use<'a> {
+    pub(crate) fn items(&self, name: &'static str) -> impl Iterator<Item = Field<'a>> + use<'a> {
         let path = self.path.field(name);
         let items = self.value.get(name).and_then(Value::as_array).into_iter().flatten();
         items.enumerate().map(move |(index, value)| Field { path: path.index(index), value })
     }
 
     /// The keys and values of the map of that name.
-    pub(super) fn entries(&self, name: &'static str) -> impl Iterator<Item = (&'a str, Field<'a>)> + use<'a> {
+    pub(crate) fn entries(&self, name: &'static str) -> impl Iterator<Item = (&'a str, Field<'a>)> + use<'a> {
         let path = self.path.field(name);
         let entries = self.value.get(name).and_then(Value::as_object).into_iter().flatten();
         entries
@@ -237,7 +237,7 @@ impl<'a> Field<'a> {
 }
 
 /// A value as a message shows it: short.
-pub(super) fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     const LONGEST: usize = 60;
     match value {
         Value::Null => "null".to_owned(),

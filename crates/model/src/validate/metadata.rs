@@ -1,9 +1,9 @@
 //! What all objects share: their type, name, namespace, labels and annotations.
 
 use super::field::{Code, Errors, Field, FieldPath, shown};
-use super::syntax::{dns_1035_label_problem, label_value_problem, qualified_name_problem};
-use crate::name::{dns_label_problem, dns_subdomain_problem};
-use crate::registry::{Kind, KindId};
+use super::syntax::{label_value_problem, qualified_name_problem};
+use crate::name::dns_label_problem;
+use crate::registry::Kind;
 
 /// How many bytes all the annotations of an object may have.
 const ANNOTATION_BYTES: usize = 256 * 1024;
@@ -47,7 +47,7 @@ fn check_name(kind: &Kind, metadata: &Field<'_>, errors: &mut Errors) {
     let prefix = metadata.get("generateName").filter(|f| f.str() != Some(""));
     match metadata.get("name").filter(|f| f.str() != Some("")) {
         Some(name) => {
-            if let Some(problem) = name.str().and_then(|text| name_problem(kind, text)) {
+            if let Some(problem) = name.str().and_then(kind.name_problem) {
                 errors.invalid(
                     &name,
                     format!("{} is no name for {kind} objects: it {problem}", shown(name.value)),
@@ -61,25 +61,13 @@ fn check_name(kind: &Kind, metadata: &Field<'_>, errors: &mut Errors) {
         && let Some(text) = prefix.str()
     {
         // The server appends letters and digits: a dash at the end is fine, a dot is not.
-        let problem = name_problem(kind, &format!("{}0", text.chars().take(57).collect::<String>()));
+        let problem = (kind.name_problem)(&format!("{}0", text.chars().take(57).collect::<String>()));
         if let Some(problem) = problem {
             errors.invalid(
                 &prefix,
                 format!("{} is no start of a name for {kind} objects: it {problem}", shown(prefix.value)),
             );
         }
-    }
-}
-
-/// What makes a text no name of an object of that kind.
-pub(super) fn name_problem(kind: &Kind, name: &str) -> Option<&'static str> {
-    match kind.id {
-        KindId::Namespace => dns_label_problem(name),
-        KindId::Service => dns_1035_label_problem(name),
-        KindId::Mesh if name != "default" => {
-            Some("must be `default`: a mesh has one Mesh object, and that is its name")
-        }
-        _ => dns_subdomain_problem(name),
     }
 }
 
@@ -99,7 +87,7 @@ fn check_namespace(kind: &Kind, metadata: &Field<'_>, errors: &mut Errors) {
 }
 
 /// Checks the keys and values of a map of labels: of metadata, or a selector.
-pub(super) fn check_labels(parent: &Field<'_>, name: &'static str, errors: &mut Errors) {
+pub(crate) fn check_labels(parent: &Field<'_>, name: &'static str, errors: &mut Errors) {
     for (key, value) in parent.entries(name) {
         if let Some(problem) = qualified_name_problem(key) {
             errors.invalid(&value, format!("`{}` is no key of a label: {problem}", key.escape_debug()));

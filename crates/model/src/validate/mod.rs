@@ -1,26 +1,22 @@
 //! Whether an object is what its kind allows, with the path of the field in every error.
 //!
 //! What holds for each field by itself (types, ranges, enumerations) is in the schema; what needs
-//! more than that is in a file a group of kinds. All of it works on JSON, so that an object that
+//! more than that is in the folder of each kind. All of it works on JSON, so that an object that
 //! is wrong in one place is still checked in the others.
 
-mod core;
-mod field;
-mod gateway;
-mod metadata;
+pub(crate) mod field;
+pub(crate) mod metadata;
 mod references;
 mod structure;
 pub mod suggest;
-mod syntax;
-mod tulle;
+pub(crate) mod syntax;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 pub use self::field::{Code, FieldError, FieldPath, Segment};
 use self::field::{Errors, Field};
-pub(crate) use self::gateway::HOSTNAMES_IGNORED;
 pub use self::references::{OfferedPort, check_references, service_ports};
-use crate::registry::{Kind, KindId};
+use crate::registry::Kind;
 use crate::schema::schema;
 
 /// What is wrong with an object of that kind, apart from unknown fields. It may have been
@@ -31,15 +27,7 @@ pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
     structure::check(schema(kind), &root, &mut errors);
     if object.is_object() {
         metadata::check(kind, &root, &mut errors);
-        match kind.id {
-            KindId::Namespace | KindId::Node | KindId::Event | KindId::EventV1 => {}
-            KindId::Service => core::check_service(&root, &mut errors),
-            KindId::EndpointSlice => core::check_endpoint_slice(&root, &mut errors),
-            KindId::HttpRoute => gateway::check_http_route(&root, &mut errors),
-            KindId::TcpRoute => gateway::check_tcp_route(&root, &mut errors),
-            KindId::Mesh => tulle::check_mesh(&root, &mut errors),
-            KindId::Workload => tulle::check_workload(&root, &mut errors),
-        }
+        (kind.check)(&root, &mut errors);
     }
     errors.0
 }
@@ -48,11 +36,7 @@ pub fn validate(kind: &Kind, object: &Value) -> Vec<FieldError> {
 pub fn warnings(kind: &Kind, object: &Value) -> Vec<FieldError> {
     let mut warnings = Errors::default();
     let root = Field::root(object);
-    match kind.id {
-        KindId::Service => core::warn_of_service(&root, &mut warnings),
-        KindId::HttpRoute => gateway::warn_of_http_route(&root, &mut warnings),
-        _ => {}
-    }
+    (kind.warn)(&root, &mut warnings);
     warnings.0
 }
 
@@ -77,9 +61,7 @@ pub fn excuse_old(old: Vec<FieldError>, errors: &mut Vec<FieldError>) {
 /// What is wrong with putting `new` in the place of `old`: fields that cannot change.
 pub fn validate_update(kind: &Kind, old: &Value, new: &Value) -> Vec<FieldError> {
     let mut errors = Errors::default();
-    if kind.id == KindId::Mesh {
-        tulle::check_mesh_update(&Field::root(old), &Field::root(new), &mut errors);
-    }
+    (kind.check_update)(&Field::root(old), &Field::root(new), &mut errors);
     errors.0
 }
 
@@ -100,31 +82,7 @@ pub fn prune(kind: &Kind, object: &mut Value) {
 /// something is of the wrong type it is left for [`validate`] to say so.
 pub fn default_object(kind: &Kind, object: &mut Value) {
     structure::fill_defaults(schema(kind), object);
-    match kind.id {
-        KindId::Namespace => {
-            // By this label, selectors of namespaces can name one.
-            let Some(name) = object.pointer("/metadata/name").cloned() else { return };
-            let Some(metadata) = object["metadata"].as_object_mut() else { return };
-            let labels = metadata.entry("labels").or_insert_with(|| json!({}));
-            if labels.is_null() {
-                *labels = json!({});
-            }
-            if let Some(labels) = labels.as_object_mut() {
-                labels.insert("kubernetes.io/metadata.name".to_owned(), name);
-            }
-        }
-        KindId::Service => {
-            for port in object.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten()
-            {
-                let target = port.get("targetPort");
-                let absent = target.is_none_or(|t| t.is_null() || *t == 0 || *t == "");
-                if absent && let Some(number) = port.get("port").filter(|n| n.is_i64()).cloned() {
-                    port["targetPort"] = number;
-                }
-            }
-        }
-        _ => {}
-    }
+    (kind.fill_defaults)(object);
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ fn is_word(text: &str) -> bool {
 }
 
 /// What makes a text no key of labels and annotations (Kubernetes, IsQualifiedName).
-pub(super) fn qualified_name_problem(key: &str) -> Option<String> {
+pub(crate) fn qualified_name_problem(key: &str) -> Option<String> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
@@ -33,7 +33,7 @@ pub(super) fn qualified_name_problem(key: &str) -> Option<String> {
 }
 
 /// What makes a text no value of a label (Kubernetes, IsValidLabelValue).
-pub(super) fn label_value_problem(value: &str) -> Option<&'static str> {
+pub(crate) fn label_value_problem(value: &str) -> Option<&'static str> {
     if value.len() > 63 {
         return Some("must have at most 63 characters");
     }
@@ -43,13 +43,13 @@ pub(super) fn label_value_problem(value: &str) -> Option<&'static str> {
 }
 
 /// What makes a name no name of a Service (RFC 1035: as a DNS label, with a letter first).
-pub(super) fn dns_1035_label_problem(name: &str) -> Option<&'static str> {
+pub(crate) fn dns_1035_label_problem(name: &str) -> Option<&'static str> {
     dns_label_problem(name)
         .or_else(|| name.starts_with(|c: char| c.is_ascii_digit()).then_some("must start with a letter"))
 }
 
 /// What makes a text no name of a port (RFC 6335, IANA service names).
-pub(super) fn port_name_problem(name: &str) -> Option<&'static str> {
+pub(crate) fn port_name_problem(name: &str) -> Option<&'static str> {
     let bytes = name.as_bytes();
     if bytes.is_empty() || bytes.len() > 15 {
         return Some("must have 1 to 15 characters");
@@ -67,13 +67,13 @@ pub(super) fn port_name_problem(name: &str) -> Option<&'static str> {
 }
 
 /// What makes a text no name of a header (RFC 9110, token).
-pub(super) fn header_name_problem(name: &str) -> Option<&'static str> {
+pub(crate) fn header_name_problem(name: &str) -> Option<&'static str> {
     let token = |b: u8| alphanumeric(b) || b"!#$%&'*+-.^_`|~".contains(&b);
     (!name.bytes().all(token)).then_some("must consist of letters, digits and !#$%&'*+-.^_`|~")
 }
 
 /// What makes a text no host name of a route: a DNS name, with `*.` before it perhaps.
-pub(super) fn hostname_problem(hostname: &str) -> Option<String> {
+pub(crate) fn hostname_problem(hostname: &str) -> Option<String> {
     if hostname.parse::<std::net::IpAddr>().is_ok() {
         return Some("must be a DNS name, not an IP address".to_owned());
     }

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::registry::KINDS;
+use crate::registry::{KINDS, KindId};
 
 mod properties;
 

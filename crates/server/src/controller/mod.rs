@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tulle_model::compile::{Change, Compiler, Effects};
 use tulle_model::identity::TrustDomain;
-use tulle_model::kinds::tulle::MESH;
+use tulle_model::kinds::mesh::MESH;
 use tulle_model::name::NamespacedName;
 use tulle_model::registry::{KINDS, Kind, KindId};
 use tulle_wire::discovery as wire;

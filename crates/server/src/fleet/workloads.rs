@@ -67,7 +67,7 @@ pub(super) async fn held(objects: &Objects) -> Result<HashMap<Arc<str>, Held>, O
         let Some(node) = holder(&object) else { continue };
         let held = held.entry(node.into()).or_default();
         held.link_address = text(&object["spec"]["node"]["linkAddress"]);
-        if let Some(since) = tulle_model::columns::stale_since(&object) {
+        if let Some(since) = tulle_model::kinds::workload::stale_since(&object) {
             let metadata = &object["metadata"];
             let (namespace, name) = (text(&metadata["namespace"]), text(&metadata["name"]));
             held.stale.insert(WorkloadName::new(namespace.as_str(), name.as_str()), since);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use tulle_model::kinds::tulle::MESH;
+use tulle_model::kinds::mesh::MESH;
 use tulle_model::registry::{KINDS, Kind, KindId};
 
 use super::write::{encode, modified, without_version};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tulle_model::identity::TrustDomain;
-use tulle_model::kinds::tulle::MESH;
+use tulle_model::kinds::mesh::MESH;
 use tulle_model::registry::{Kind, KindId};
 
 use super::write::{encode, without_version};

@@ -1,12 +1,33 @@
 //! EndpointSlice (discovery.k8s.io/v1).
 
+mod check;
+mod columns;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::id::KindId;
+use super::kind::{DISCOVERY, Kind};
 use super::meta::ObjectMeta;
+use crate::schema::structural::derived;
+
+/// What the registry lists.
+pub(crate) const KIND: Kind = Kind {
+    has_status: false,
+    check: check::check,
+    ..Kind::new(
+        KindId::EndpointSlice,
+        DISCOVERY,
+        ("EndpointSlice", "EndpointSliceList"),
+        ("endpointslices", "endpointslice"),
+        "Some of the addresses of a service that selects no workloads; the label kubernetes.io/service-name says of which service.",
+        derived::<EndpointSlice>,
+        columns::TABLE,
+    )
+};
 
 /// Some of the addresses of a service that selects no workloads; the label
 /// `kubernetes.io/service-name` says of which.

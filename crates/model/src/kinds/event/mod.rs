@@ -1,11 +1,48 @@
 //! Events: what happened to objects (core/v1; [`crate::kinds`] has one form of it, as `events.k8s.io/v1` shows
 //! the same under other names: [`as_events_v1`]).
 
+mod columns;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::id::KindId;
+use super::kind::{CORE, Kind};
 use super::meta::ObjectMeta;
+use crate::schema::structural::derived;
+
+/// What the registry lists.
+pub(crate) const KIND: Kind = Kind {
+    short_names: &["ev"],
+    has_status: false,
+    ..Kind::new(
+        KindId::Event,
+        CORE,
+        ("Event", "EventList"),
+        ("events", "event"),
+        "Something that happened to an object; it is gone an hour after it happened last.",
+        derived::<Event>,
+        columns::TABLE,
+    )
+};
+
+const EVENTS: (&str, &str) = ("events.k8s.io", "v1");
+
+/// What the registry lists.
+pub(crate) const KIND_V1: Kind = Kind {
+    short_names: &["ev"],
+    has_status: false,
+    ..Kind::new(
+        KindId::EventV1,
+        EVENTS,
+        ("Event", "EventList"),
+        ("events", "event"),
+        "Something that happened to an object; it is gone an hour after it happened last.",
+        derived::<EventV1>,
+        columns::TABLE,
+    )
+};
 
 /// Something that happened to an object, and how often.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -1,11 +1,35 @@
 //! HTTPRoute (Gateway API v1.6).
 
+mod check;
+mod columns;
+
+pub(crate) use self::check::HOSTNAMES_IGNORED;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::id::KindId;
+use super::kind::{GATEWAY, Kind};
 use super::meta::Object;
 use super::route::{BackendRef, ParentReference, RouteStatus};
+use crate::schema::structural::derived;
+
+/// What the registry lists.
+pub(crate) const KIND: Kind = Kind {
+    categories: &["gateway-api"],
+    check: check::check,
+    warn: check::warn,
+    ..Kind::new(
+        KindId::HttpRoute,
+        GATEWAY,
+        ("HTTPRoute", "HTTPRouteList"),
+        ("httproutes", "httproute"),
+        "How HTTP requests to a service are routed.",
+        derived::<HTTPRoute>,
+        columns::TABLE,
+    )
+};
 
 /// How HTTP requests to a service (or through a gateway) are routed.
 pub type HTTPRoute = Object<HTTPRouteSpec, RouteStatus>;

@@ -1,9 +1,33 @@
 //! Namespace (core/v1).
 
+mod check;
+mod columns;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::id::KindId;
+use super::kind::{CORE, Kind};
 use super::meta::{Condition, Object};
+use crate::name::dns_label_problem;
+use crate::schema::structural::derived;
+
+/// What the registry lists.
+pub(crate) const KIND: Kind = Kind {
+    short_names: &["ns"],
+    namespaced: false,
+    name_problem: dns_label_problem,
+    fill_defaults: check::fill_defaults,
+    ..Kind::new(
+        KindId::Namespace,
+        CORE,
+        ("Namespace", "NamespaceList"),
+        ("namespaces", "namespace"),
+        "A scope for names: objects of one kind have different names in one namespace.",
+        derived::<Namespace>,
+        columns::TABLE,
+    )
+};
 
 /// A scope for names.
 pub type Namespace = Object<NamespaceSpec, NamespaceStatus>;

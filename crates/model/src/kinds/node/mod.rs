@@ -1,9 +1,30 @@
 //! Node (tulle.dev/v1alpha1).
 
+mod columns;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::id::KindId;
+use super::kind::{Kind, TULLE};
 use super::meta::{Condition, Object};
+use crate::schema::structural::derived;
+
+/// What the registry lists.
+pub(crate) const KIND: Kind = Kind {
+    namespaced: false,
+    short_names: &["no"],
+    categories: &["tulle"],
+    ..Kind::new(
+        KindId::Node,
+        TULLE,
+        ("Node", "NodeList"),
+        ("nodes", "node"),
+        "One host's part of the mesh, once it has joined.",
+        derived::<Node>,
+        columns::TABLE,
+    )
+};
 
 /// One host's part of the mesh. The server writes it when the node has joined; people label it, drain it and
 /// delete it.

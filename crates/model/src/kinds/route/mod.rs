@@ -1,5 +1,8 @@
 //! What the kinds of routes share (Gateway API v1.6): parents, backends, the status.
 
+pub(super) mod check;
+pub(super) mod columns;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

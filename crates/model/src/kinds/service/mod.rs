@@ -1,12 +1,38 @@
 //! Service (core/v1).
 
+mod check;
+mod columns;
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::id::KindId;
+use super::kind::{CORE, Kind};
 use super::meta::{Condition, Object};
+use crate::schema::structural::derived;
+use crate::validate::syntax::dns_1035_label_problem;
+
+/// What the registry lists.
+pub(crate) const KIND: Kind = Kind {
+    short_names: &["svc"],
+    categories: &["all"],
+    name_problem: dns_1035_label_problem,
+    check: check::check,
+    warn: check::warn,
+    fill_defaults: check::fill_defaults,
+    ..Kind::new(
+        KindId::Service,
+        CORE,
+        ("Service", "ServiceList"),
+        ("services", "service"),
+        "A name with ports that stands for a set of workloads.",
+        derived::<Service>,
+        columns::TABLE,
+    )
+};
 
 /// A name with ports that stands for a set of workloads.
 pub type Service = Object<ServiceSpec, ServiceStatus>;

@@ -1,10 +1,31 @@
 //! TCPRoute (Gateway API v1.6).
 
+mod check;
+mod columns;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::id::KindId;
+use super::kind::{GATEWAY, Kind};
 use super::meta::Object;
 use super::route::{BackendRef, ParentReference, RouteStatus};
+use crate::schema::structural::derived;
+
+/// What the registry lists.
+pub(crate) const KIND: Kind = Kind {
+    categories: &["gateway-api"],
+    check: check::check,
+    ..Kind::new(
+        KindId::TcpRoute,
+        GATEWAY,
+        ("TCPRoute", "TCPRouteList"),
+        ("tcproutes", "tcproute"),
+        "How TCP connections to a service are routed.",
+        derived::<TCPRoute>,
+        columns::TABLE,
+    )
+};
 
 /// How TCP connections to a service (or through a gateway) are routed.
 pub type TCPRoute = Object<TCPRouteSpec, RouteStatus>;

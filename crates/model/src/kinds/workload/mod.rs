@@ -1,9 +1,33 @@
 //! Workload (tulle.dev/v1alpha1).
 
+mod check;
+mod columns;
+
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::id::KindId;
+use super::kind::{Kind, TULLE};
 use super::meta::{Condition, Object};
+use crate::schema::structural::derived;
+
+/// What the registry lists.
+pub(crate) const KIND: Kind = Kind {
+    short_names: &["wl"],
+    categories: &["all", "tulle"],
+    check: check::check,
+    ..Kind::new(
+        KindId::Workload,
+        TULLE,
+        ("Workload", "WorkloadList"),
+        ("workloads", "workload"),
+        "One running instance of a service, outside of Kubernetes.",
+        derived::<Workload>,
+        columns::TABLE,
+    )
+};
 
 /// One running instance of a service, outside of Kubernetes. Nodes write those of their own
 /// processes; what runs elsewhere can be written by hand.
@@ -72,4 +96,11 @@ pub struct WorkloadStatus {
         "x-kubernetes-patch-merge-key" = "type"
     ))]
     pub conditions: Vec<Condition>,
+}
+
+/// Since when nothing is heard of the node of a workload, in seconds since the epoch.
+pub fn stale_since(workload: &Value) -> Option<i64> {
+    let conditions = workload.pointer("/status/conditions")?.as_array()?;
+    let stale = conditions.iter().find(|c| c["type"] == STALE && c["status"] == "True")?;
+    Some(stale["lastTransitionTime"].as_str()?.parse::<Timestamp>().map_or(1, |at| at.as_second()))
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::good;
-use crate::kinds::{endpoint_slice, event, http_route, namespace, node, service, tcp_route, tulle, workload};
+use crate::kinds::{endpoint_slice, event, http_route, mesh, namespace, node, service, tcp_route, workload};
 use crate::registry::{KINDS, KindId};
 use crate::validate::*;
 
@@ -16,7 +16,7 @@ fn reads(kind: KindId, object: Value) -> Result<(), serde_json::Error> {
         KindId::EndpointSlice => serde_json::from_value::<endpoint_slice::EndpointSlice>(object).map(drop),
         KindId::HttpRoute => serde_json::from_value::<http_route::HTTPRoute>(object).map(drop),
         KindId::TcpRoute => serde_json::from_value::<tcp_route::TCPRoute>(object).map(drop),
-        KindId::Mesh => serde_json::from_value::<tulle::Mesh>(object).map(drop),
+        KindId::Mesh => serde_json::from_value::<mesh::Mesh>(object).map(drop),
         KindId::Workload => serde_json::from_value::<workload::Workload>(object).map(drop),
         KindId::Node => serde_json::from_value::<node::Node>(object).map(drop),
         KindId::Event => serde_json::from_value::<event::Event>(object).map(drop),

@@ -1,47 +1,16 @@
-//! Mesh and Workload.
+//! What a Workload must be.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use super::field::{Code, Errors, Field, shown};
+use crate::identity::LONGEST_TRUST_DOMAIN;
 use crate::name::{dns_label_problem, dns_subdomain_problem};
-
-pub(super) fn check_mesh(mesh: &Field<'_>, errors: &mut Errors) {
-    let Some(domain) = mesh.get("spec").and_then(|spec| spec.get("trustDomain")) else { return };
-    let Some(text) = domain.str() else { return };
-    // A DNS name: that is how TLS asks for identities.
-    if let Some(problem) = dns_subdomain_problem(text) {
-        let message = format!(
-            "{} is no trust domain: it {problem} (a DNS name in lower case, e.g. `mesh.local`)",
-            shown(domain.value)
-        );
-        errors.invalid(&domain, message);
-    } else if text.len() > LONGEST_TRUST_DOMAIN {
-        let message = format!("has {} characters; at most {LONGEST_TRUST_DOMAIN} are allowed", text.len());
-        errors.push(&domain, Code::TooLong, message);
-    }
-}
+use crate::validate::field::{Code, Errors, Field, shown};
 
 /// In characters (RFC 1035, as it is written).
 const LONGEST_DNS_NAME: usize = 253;
-/// Leaves room for `<service-account>.<namespace>.` in a DNS name.
-const LONGEST_TRUST_DOMAIN: usize = 125;
 
-pub(super) fn check_mesh_update(old: &Field<'_>, new: &Field<'_>, errors: &mut Errors) {
-    let domain =
-        |mesh: &Field<'_>| mesh.get("spec").and_then(|spec| Some(spec.get("trustDomain")?.str()?.to_owned()));
-    let (Some(before), after) = (domain(old).filter(|d| !d.is_empty()), domain(new)) else { return };
-    if after.as_deref() == Some(before.as_str()) {
-        return;
-    }
-    let message = format!("cannot change: every identity of this mesh is in `{before}`");
-    match new.get("spec").and_then(|spec| spec.get("trustDomain")) {
-        Some(field) => errors.push(&field, Code::Forbidden, message),
-        None => errors.required(new.path.field("spec").field("trustDomain"), message),
-    }
-}
-
-pub(super) fn check_workload(workload: &Field<'_>, errors: &mut Errors) {
+pub(super) fn check(workload: &Field<'_>, errors: &mut Errors) {
     let Some(spec) = workload.get("spec") else {
         errors.required(
             workload.path.field("spec"),

@@ -1,18 +1,17 @@
-//! Service and EndpointSlice (the rules of Kubernetes' own validation).
+//! What a Service must be (the rules of Kubernetes' own validation).
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::field::{Code, Errors, Field, shown};
-use super::metadata::check_labels;
-use super::syntax::{port_name_problem, qualified_name_problem};
-use crate::compile::form;
+use crate::kinds::port::{app_protocol, check_app_protocol, check_transport, named};
 use crate::name::{dns_label_problem, dns_subdomain_problem};
 use crate::port_settings;
+use crate::validate::field::{Code, Errors, Field, shown};
+use crate::validate::metadata::check_labels;
+use crate::validate::syntax::port_name_problem;
 
-pub(super) fn check_service(service: &Field<'_>, errors: &mut Errors) {
+pub(super) fn check(service: &Field<'_>, errors: &mut Errors) {
     let Some(spec) = service.get("spec") else {
         errors.required(service.path.field("spec"), "is missing: a Service needs a `spec` with `ports`");
         return;
@@ -58,7 +57,7 @@ pub(super) fn check_service(service: &Field<'_>, errors: &mut Errors) {
     check_port_settings(service, &spec, errors);
 }
 
-pub(super) fn warn_of_service(service: &Field<'_>, warnings: &mut Errors) {
+pub(super) fn warn(service: &Field<'_>, warnings: &mut Errors) {
     let Some(spec) = service.get("spec") else { return };
     let is_name = spec.get_str("type") == Some("ExternalName");
     if is_name
@@ -152,15 +151,6 @@ fn check_meshed(port: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn check_transport(port: &Field<'_>, errors: &mut Errors) {
-    if let Some(protocol) = port.get("protocol")
-        && let Some(text @ ("UDP" | "SCTP")) = protocol.str()
-    {
-        let message = format!("`{text}` is not supported: the mesh carries TCP only; leave the port out");
-        errors.push(&protocol, Code::NotSupported, message);
-    }
-}
-
 /// The annotations that the mesh reads (see [`crate::port_settings`]).
 fn check_port_settings(service: &Field<'_>, spec: &Field<'_>, errors: &mut Errors) {
     let Some(metadata) = service.get("metadata") else { return };
@@ -184,8 +174,8 @@ fn check_port_settings(service: &Field<'_>, spec: &Field<'_>, errors: &mut Error
     let named: Vec<_> = ports
         .filter_map(|port| {
             let number = port.get("port")?.value.as_u64()?.try_into().ok()?;
-            let protocol = form::app_protocol(port.get_str("appProtocol"));
-            Some(form::named(number, port.get_str("name").unwrap_or_default(), protocol))
+            let protocol = app_protocol(port.get_str("appProtocol"));
+            Some(named(number, port.get_str("name").unwrap_or_default(), protocol))
         })
         .collect();
     let read = port_settings::settings(|key| found.get(key).and_then(Field::str), &named);
@@ -215,18 +205,6 @@ fn check_target_port(target: &Field<'_>, errors: &mut Errors) {
             }
         }
         _ => {}
-    }
-}
-
-fn check_app_protocol(port: &Field<'_>, errors: &mut Errors) {
-    if let Some(protocol) = port.get("appProtocol")
-        && let Some(problem) = protocol.str().filter(|p| !p.is_empty()).and_then(qualified_name_problem)
-    {
-        let message = format!(
-            "{} is no protocol: it {problem}; e.g. `http`, `kubernetes.io/h2c`, `grpc`, `tcp`",
-            shown(protocol.value)
-        );
-        errors.invalid(&protocol, message);
     }
 }
 
@@ -269,70 +247,13 @@ fn check_service_address(spec: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-pub(super) fn check_endpoint_slice(slice: &Field<'_>, errors: &mut Errors) {
-    let family = slice.get_str("addressType");
-    if family == Some("FQDN")
-        && let Some(field) = slice.get("addressType")
-    {
-        let message = "`FQDN` is not supported: expected `IPv4` or `IPv6`";
-        errors.push(&field, Code::NotSupported, message);
-    }
-    for endpoint in slice.items("endpoints") {
-        for address in endpoint.items("addresses") {
-            if let Some(problem) = address.str().and_then(|text| address_problem(text, family)) {
-                errors.invalid(&address, format!("{} {problem}", shown(address.value)));
-            }
+/// The port of the workloads is the service's where none is given.
+pub(super) fn fill_defaults(service: &mut Value) {
+    for port in service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        let target = port.get("targetPort");
+        let absent = target.is_none_or(|t| t.is_null() || *t == 0 || *t == "");
+        if absent && let Some(number) = port.get("port").filter(|n| n.is_i64()).cloned() {
+            port["targetPort"] = number;
         }
-        if let Some(name) = endpoint.get("hostname")
-            && let Some(problem) = name.str().and_then(dns_label_problem)
-        {
-            errors.invalid(&name, format!("{} is no name of an endpoint: it {problem}", shown(name.value)));
-        }
-    }
-    let count = slice.items("ports").count();
-    let mut names: HashMap<&str, String> = HashMap::new();
-    for port in slice.items("ports") {
-        check_app_protocol(&port, errors);
-        check_transport(&port, errors);
-        if port.value.is_object() && port.get("port").is_none() {
-            let message = "is missing: an EndpointSlice's port without a number stands for all ports, which is not \
-                           supported; write the number that the endpoints listen at";
-            errors.required(port.path.field("port"), message);
-        }
-        let name = port.get_str("name").unwrap_or_default();
-        let at = match port.get("name") {
-            Some(field) => field,
-            None => port.clone(),
-        };
-        if let Some(problem) = dns_label_problem(name).filter(|_| !name.is_empty()) {
-            errors.invalid(&at, format!("`{}` is no name of a port: it {problem}", name.escape_debug()));
-        }
-        if let Some(first) = names.get(name).filter(|_| count > 1) {
-            let message =
-                format!("{first} has the same name, `{}`: names of ports must differ", name.escape_debug());
-            errors.push(&at, Code::Duplicate, message);
-        } else {
-            names.insert(name, port.path.to_string());
-        }
-    }
-}
-
-fn address_problem(text: &str, family: Option<&str>) -> Option<String> {
-    let address: IpAddr = match (text.parse(), family) {
-        (Ok(address), _) => address,
-        (Err(_), Some("FQDN")) => return None,
-        (Err(_), _) => return Some("is no IP address".to_owned()),
-    };
-    match family {
-        Some("IPv4") if !address.is_ipv4() => {
-            Some("is no IPv4 address, and the addressType is IPv4".to_owned())
-        }
-        Some("IPv6") if !address.is_ipv6() => {
-            Some("is no IPv6 address, and the addressType is IPv6".to_owned())
-        }
-        _ if address.is_unspecified() || address.is_multicast() => {
-            Some("is no address of one endpoint (it is unspecified or multicast)".to_owned())
-        }
-        _ => None,
     }
 }

@@ -1,9 +1,33 @@
 //! Mesh (tulle.dev/v1alpha1).
 
+mod check;
+mod columns;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::id::KindId;
+use super::kind::{Kind, TULLE};
 use super::meta::{Condition, Object};
+use crate::schema::structural::derived;
+
+/// What the registry lists.
+pub(crate) const KIND: Kind = Kind {
+    namespaced: false,
+    categories: &["tulle"],
+    name_problem: check::name_problem,
+    check: check::check,
+    check_update: check::check_update,
+    ..Kind::new(
+        KindId::Mesh,
+        TULLE,
+        ("Mesh", "MeshList"),
+        ("meshes", "mesh"),
+        "The settings of the whole mesh: one object, named `default`.",
+        derived::<Mesh>,
+        columns::TABLE,
+    )
+};
 
 /// The name of the one Mesh object.
 pub const MESH: &str = "default";

@@ -1,0 +1,138 @@
+//! What the parents, rules and backends of routes must be (Gateway API v1.6).
+
+use std::collections::HashMap;
+
+use crate::name::{dns_label_problem, dns_subdomain_problem};
+use crate::validate::field::{Code, Errors, Field, shown};
+
+/// Refuses fields of the API that Tulle doesn't implement: better than to ignore them.
+pub(in crate::kinds) fn refuse(parent: &Field<'_>, names: &[&'static str], errors: &mut Errors) {
+    for name in names {
+        let Some(field) = parent.get(name) else { continue };
+        if field.value.as_array().is_some_and(Vec::is_empty) {
+            continue;
+        }
+        let message = format!("`{name}` is not supported yet; remove it");
+        errors.push(&field, Code::NotSupported, message);
+    }
+}
+
+pub(in crate::kinds) fn check_rule_names(spec: &Field<'_>, errors: &mut Errors) {
+    let mut names: HashMap<&str, String> = HashMap::new();
+    for rule in spec.items("rules") {
+        let Some(name) = rule.get("name") else { continue };
+        let Some(text) = name.str() else { continue };
+        if let Some(problem) = dns_subdomain_problem(text) {
+            errors.invalid(&name, format!("{} is no name of a rule: it {problem}", shown(name.value)));
+        }
+        if let Some(first) = names.get(text) {
+            errors.push(
+                &name,
+                Code::Duplicate,
+                format!("{} is already the name of {first}", shown(name.value)),
+            );
+        } else {
+            names.insert(text, rule.path.to_string());
+        }
+    }
+}
+
+/// Group, kind, namespace and name of a parent.
+type ParentObject<'a> = (&'a str, &'a str, &'a str, &'a str);
+/// The section and port of a parent, and the path of the reference.
+type ParentSection<'a> = (Option<&'a str>, Option<i64>, String);
+
+pub(in crate::kinds) fn check_parents(spec: &Field<'_>, errors: &mut Errors) {
+    let mut seen: HashMap<ParentObject<'_>, Vec<ParentSection<'_>>> = HashMap::new();
+    for parent in spec.items("parentRefs") {
+        check_group_and_kind(&parent, errors);
+        check_object_name(&parent, errors);
+        if let Some(section) = parent.get("sectionName")
+            && let Some(problem) = section.str().and_then(dns_subdomain_problem)
+        {
+            errors
+                .invalid(&section, format!("{} is no name of a section: it {problem}", shown(section.value)));
+        }
+        let group = parent.get_str("group").unwrap_or(GATEWAY_GROUP);
+        let kind = parent.get_str("kind").unwrap_or("Gateway");
+        if kind == "Service" && group == GATEWAY_GROUP {
+            let message = "a Service is in the core group: write `group: \"\"` beside `kind: Service`";
+            match parent.get("group") {
+                Some(group) => errors.invalid(&group, message),
+                None => errors.required(parent.path.field("group"), message),
+            }
+        }
+        let Some(name) = parent.get_str("name") else { continue };
+        let section = parent.get_str("sectionName").filter(|s| !s.is_empty());
+        let port = parent.get_int("port");
+        let known =
+            seen.entry((group, kind, parent.get_str("namespace").unwrap_or_default(), name)).or_default();
+        let clash = known.iter().find(|(other_section, other_port, _)| {
+            let whole = section.is_none() && port.is_none();
+            let other_whole = other_section.is_none() && other_port.is_none();
+            whole || other_whole || (section == *other_section && port == *other_port)
+        });
+        if let Some((.., first)) = clash {
+            let message = format!(
+                "is the same parent as {first}: where a parent is given twice, both need a `port` or `sectionName`, and different ones"
+            );
+            errors.push(&parent, Code::Duplicate, message);
+        }
+        known.push((section, port, parent.path.to_string()));
+    }
+}
+
+const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+
+fn check_group_and_kind(reference: &Field<'_>, errors: &mut Errors) {
+    if let Some(group) = reference.get("group")
+        && let Some(text) = group.str().filter(|g| !g.is_empty())
+    {
+        if text == "core" || text == "v1" {
+            errors.invalid(&group, format!("{} is no group: the core group is `\"\"`", shown(group.value)));
+        } else if let Some(problem) = dns_subdomain_problem(text) {
+            errors.invalid(&group, format!("{} is no group: it {problem}", shown(group.value)));
+        }
+    }
+    if let Some(kind) = reference.get("kind")
+        && let Some(text) = kind.str().filter(|k| !k.is_empty())
+    {
+        let starts = text.starts_with(|c: char| c.is_ascii_alphabetic());
+        let inner = text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') && !text.ends_with('-');
+        if !starts || !inner {
+            errors
+                .invalid(&kind, format!("{} is no kind: expected a word like `Service`", shown(kind.value)));
+        }
+    }
+}
+
+fn check_object_name(reference: &Field<'_>, errors: &mut Errors) {
+    if let Some(namespace) = reference.get("namespace")
+        && let Some(problem) = namespace.str().filter(|n| !n.is_empty()).and_then(dns_label_problem)
+    {
+        errors.invalid(
+            &namespace,
+            format!("{} is no name of a namespace: it {problem}", shown(namespace.value)),
+        );
+    }
+    if let Some(name) = reference.get("name")
+        && let Some(problem) = name.str().filter(|n| !n.is_empty()).and_then(dns_subdomain_problem)
+    {
+        errors.invalid(&name, format!("{} is no name of an object: it {problem}", shown(name.value)));
+    }
+}
+
+pub(in crate::kinds) fn check_backends(rule: &Field<'_>, errors: &mut Errors) {
+    for backend in rule.items("backendRefs") {
+        check_group_and_kind(&backend, errors);
+        check_object_name(&backend, errors);
+        refuse(&backend, &["filters"], errors);
+        let group = backend.get_str("group").unwrap_or_default();
+        let kind = backend.get_str("kind").unwrap_or("Service");
+        if group.is_empty() && kind == "Service" && backend.value.is_object() && backend.get("port").is_none()
+        {
+            let message = "is missing: a Service as backend needs the port to use, 1 to 65535";
+            errors.required(backend.path.field("port"), message);
+        }
+    }
+}
