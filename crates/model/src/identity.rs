@@ -10,6 +10,8 @@ use std::sync::Arc;
 use crate::legible::legible_start;
 use crate::name::dns_subdomain_problem;
 
+/// In characters (RFC 1035, as it is written).
+pub(crate) const LONGEST_DNS_NAME: usize = 253;
 /// How many characters the name of a mesh may have: it leaves room for `<service-account>.<namespace>.` in a DNS name.
 pub(crate) const LONGEST_TRUST_DOMAIN: usize = 125;
 
@@ -42,6 +44,21 @@ impl fmt::Display for TrustDomain {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidIdentity(String);
+
+/// What workloads run as: a service account of a namespace, which with every trust domain is an identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServiceAccount {
+    namespace: Arc<str>,
+    name: Arc<str>,
+}
+
+impl ServiceAccount {
+    /// `None` where the names are none of DNS, as which TLS asks for them.
+    pub(crate) fn new(namespace: &str, name: &str) -> Option<Self> {
+        let are_names = [namespace, name].iter().all(|text| dns_subdomain_problem(text).is_none());
+        are_names.then(|| Self { namespace: namespace.into(), name: name.into() })
+    }
+}
 
 /// What a SPIFFE ID of this mesh's form stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +94,12 @@ impl SpiffeId {
         service_account: &str,
     ) -> Result<Self, InvalidIdentity> {
         format!("{SCHEME}{domain}/ns/{namespace}/sa/{service_account}").parse()
+    }
+
+    /// The identity of what runs as `account`.
+    pub(crate) fn of(domain: &TrustDomain, account: &ServiceAccount) -> Self {
+        let ServiceAccount { namespace, name } = account;
+        Self(format!("{SCHEME}{domain}/ns/{namespace}/sa/{name}").into())
     }
 
     /// The identity of a node itself, as which it speaks to the server.
@@ -284,6 +307,27 @@ mod tests {
             assert!(SpiffeId::workload(&domain, bad, "cart").is_err(), "{bad:?}");
             assert!(SpiffeId::workload(&domain, "shop", bad).is_err(), "{bad:?}");
             assert!(SpiffeId::node(&domain, bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_account_is_an_identity_with_every_trust_domain() {
+        for domain in
+            ["mesh.local", &format!("{0}.{0}", "a".repeat(62))].map(|name| TrustDomain::new(name).unwrap())
+        {
+            for (namespace, name) in [("shop", "cart"), ("a-1", "b.c"), (&*"n".repeat(63), &*"s".repeat(63))]
+            {
+                let account = ServiceAccount::new(namespace, name).unwrap();
+                assert_eq!(
+                    SpiffeId::of(&domain, &account),
+                    SpiffeId::workload(&domain, namespace, name).unwrap()
+                );
+            }
+        }
+        for (namespace, name) in
+            [("", "a"), ("a", ""), ("a/b", "c"), ("a", "b/c"), ("A", "b"), ("a", "B"), ("a", "..")]
+        {
+            assert_eq!(ServiceAccount::new(namespace, name), None, "{namespace}/{name}");
         }
     }
 

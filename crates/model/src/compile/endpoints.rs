@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Compiler;
-use super::form::{ServiceForm, SliceForm, WorkloadForm};
+use crate::identity::SpiffeId;
+use crate::kinds::endpoint_slice::form::SliceForm;
+use crate::kinds::service::form::{ServiceForm, ServicePortForm};
+use crate::kinds::workload::form::WorkloadForm;
 use crate::name::{ServiceName, WorkloadName};
 use crate::snapshot::{Endpoint, EndpointSet, PortMapping};
 
@@ -78,9 +81,30 @@ impl Compiler {
     /// Those that may take traffic, each with the time since when it is stale.
     fn endpoints_of_workloads(&self, name: &ServiceName, form: &ServiceForm) -> Vec<(Arc<Endpoint>, i64)> {
         let endpoint = |(workload, found): (&WorkloadName, &WorkloadForm)| {
-            Some((Arc::new(endpoint_of_workload(form, workload, found)?), found.stale_since))
+            Some((Arc::new(self.endpoint_of_workload(form, workload, found)?), found.stale_since))
         };
         self.selected(name, form).filter_map(endpoint).collect()
+    }
+
+    /// `None`: it may not take traffic, or has none of the ports of a service that has some.
+    fn endpoint_of_workload(
+        &self,
+        service: &ServiceForm,
+        name: &WorkloadName,
+        workload: &WorkloadForm,
+    ) -> Option<Endpoint> {
+        let address = workload.address.filter(|_| workload.ready)?;
+        let ports = ports_of_workload(service, workload);
+        if ports.is_empty() && !service.is_portless() {
+            return None;
+        }
+        Some(Endpoint {
+            workload: Some(name.clone()),
+            identity: workload.node.is_some().then(|| SpiffeId::of(&self.domain, &workload.account)),
+            node: workload.node.clone(),
+            address,
+            ports,
+        })
     }
 
     /// What the slices of others say, each endpoint with its name in the service.
@@ -121,7 +145,7 @@ fn ports_of_slice(service: &ServiceForm, slice: &SliceForm) -> Vec<PortMapping> 
         let mapping = |number| PortMapping { service_port: number, target_port: number };
         return numbers.into_iter().map(mapping).collect();
     }
-    let mapping = |port: &super::form::ServicePortForm| {
+    let mapping = |port: &ServicePortForm| {
         let target = slice.ports.iter().find(|(name, _)| **name == *port.name)?;
         Some(PortMapping { service_port: port.number, target_port: target.1 })
     };
@@ -133,29 +157,9 @@ pub(super) fn ports_of_workload(service: &ServiceForm, workload: &WorkloadForm) 
     if service.is_portless() {
         return workload.own_ports();
     }
-    let mapping = |port: &super::form::ServicePortForm| {
+    let mapping = |port: &ServicePortForm| {
         let target_port = workload.port(&port.target)?;
         Some(PortMapping { service_port: port.number, target_port })
     };
     service.ports.iter().filter_map(mapping).collect()
-}
-
-/// `None`: it may not take traffic, or has none of the ports of a service that has some.
-fn endpoint_of_workload(
-    service: &ServiceForm,
-    name: &WorkloadName,
-    workload: &WorkloadForm,
-) -> Option<Endpoint> {
-    let address = workload.address.filter(|_| workload.ready)?;
-    let ports = ports_of_workload(service, workload);
-    if ports.is_empty() && !service.is_portless() {
-        return None;
-    }
-    Some(Endpoint {
-        workload: Some(name.clone()),
-        identity: workload.node.is_some().then(|| workload.identity.clone()),
-        node: workload.node.clone(),
-        address,
-        ports,
-    })
 }

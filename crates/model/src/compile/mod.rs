@@ -9,7 +9,6 @@
 //! form is as good as absent.
 
 mod endpoints;
-mod form;
 mod index;
 mod route;
 pub mod slices;
@@ -23,11 +22,17 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use self::form::{ServiceForm, SliceForm, WorkloadForm};
 use self::index::{MultiMap, SelectorIndex};
-use self::route::{Explained, RouteForm, RouteKey, attach, parents_of, resolve};
+use self::route::{Explained, RouteKey, attach, parents_of, resolve};
 use crate::identity::TrustDomain;
+use crate::kinds::endpoint_slice::form::SliceForm;
+use crate::kinds::mesh::MESH;
+use crate::kinds::mesh::form::MeshForm;
 use crate::kinds::route::ParentReference;
+use crate::kinds::route::form::RouteForm;
+use crate::kinds::service::form::ServiceForm;
+use crate::kinds::workload::form::WorkloadForm;
+use crate::kinds::{endpoint_slice, http_route, mesh, service, tcp_route, workload};
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::registry::{Kind, KindId};
 use crate::routing::{Candidate, sort_entries};
@@ -35,8 +40,9 @@ use crate::snapshot::{
     AppProtocol, EndpointSet, HttpRouteEntry, HttpRouteTable, HttpRule, MeshSettings, PortConfig,
     ServiceConfig, TcpRule,
 };
+use crate::validate::field::{Errors, Field, Read, Unreadable};
+use crate::validate::validate;
 
-pub use self::form::InvalidObject;
 pub use self::status::{ParentStatus, RouteCondition};
 
 /// A change of one object. Names of cluster-wide objects have an empty namespace.
@@ -72,6 +78,15 @@ pub struct Work {
     pub endpoints: u64,
     /// Routes.
     pub routes: u64,
+}
+
+/// Why an object cannot be used: the field and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct InvalidObject {
+    /// As in `spec.rules[0].backendRefs[1].port`.
+    pub field: String,
+    pub problem: String,
 }
 
 /// See the module.
@@ -170,7 +185,7 @@ impl Compiler {
         let mut gone = self.known();
         let mut dirty = Dirty::default();
         for (kind, object) in objects {
-            gone.remove(&(kind.id, form::name_of(&object, kind.namespaced)));
+            gone.remove(&(kind.id, name_of(&object, kind.namespaced)));
             self.put(kind, &object, &mut dirty);
         }
         for (kind, name) in gone {
@@ -217,7 +232,7 @@ impl Compiler {
     /// All objects that have left something here.
     fn known(&self) -> BTreeSet<(KindId, NamespacedName)> {
         let of = |kind| move |name: &NamespacedName| (kind, name.clone());
-        let mesh = (KindId::Mesh, NamespacedName::new("", "default"));
+        let mesh = (KindId::Mesh, NamespacedName::new("", MESH));
         self.services
             .keys()
             .map(of(KindId::Service))
@@ -230,28 +245,27 @@ impl Compiler {
     }
 
     fn put(&mut self, kind: &'static Kind, object: &Value, dirty: &mut Dirty) {
-        let name = form::name_of(object, kind.namespaced);
+        let name = name_of(object, kind.namespaced);
         let read = match kind.id {
             KindId::Namespace | KindId::Node | KindId::Event | KindId::EventV1 => Ok(()),
-            KindId::Service => {
-                ServiceForm::read(object).map(|form| self.set_service(&name, Some(form), dirty))
-            }
-            KindId::Workload => WorkloadForm::read(object, &self.domain)
+            KindId::Service => checked(kind, object, service::check::check)
+                .map(|form| self.set_service(&name, Some(form), dirty)),
+            KindId::Workload => checked(kind, object, workload::check::check)
                 .map(|form| self.set_workload(&name, Some(form), dirty)),
             // Made from what is known here already.
             KindId::EndpointSlice if slices::own_service(object).is_some() => {
                 self.set_slice(&name, None, dirty);
                 Ok(())
             }
-            KindId::EndpointSlice => {
-                SliceForm::read(object).map(|form| self.set_slice(&name, Some(form), dirty))
-            }
-            KindId::Mesh => {
-                form::read_mesh(object, &self.domain).map(|settings| self.set_mesh(settings, dirty))
-            }
-            KindId::HttpRoute | KindId::TcpRoute => RouteForm::read(kind.id, object).map(|form| {
-                self.set_route(&form.key(), Some(form), dirty);
-            }),
+            KindId::EndpointSlice => checked(kind, object, endpoint_slice::check::check)
+                .map(|form| self.set_slice(&name, Some(form), dirty)),
+            KindId::Mesh => checked(kind, object, mesh::check::check)
+                .and_then(|form| self.of_this_mesh(form))
+                .map(|form| self.set_mesh(form.settings, dirty)),
+            KindId::HttpRoute => checked(kind, object, http_route::check::check)
+                .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
+            KindId::TcpRoute => checked(kind, object, tcp_route::check::check)
+                .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
         };
         let problem = read.err();
         if matches!(kind.id, KindId::HttpRoute | KindId::TcpRoute) {
@@ -272,7 +286,7 @@ impl Compiler {
             KindId::Service => self.set_service(name, None, dirty),
             KindId::Workload => self.set_workload(name, None, dirty),
             KindId::EndpointSlice => self.set_slice(name, None, dirty),
-            KindId::Mesh if &*name.name == "default" => self.set_mesh(MeshSettings::default(), dirty),
+            KindId::Mesh if &*name.name == MESH => self.set_mesh(MeshSettings::default(), dirty),
             KindId::Mesh => {}
             KindId::HttpRoute | KindId::TcpRoute => {
                 let key = RouteKey { kind, name: name.clone() };
@@ -300,6 +314,16 @@ impl Compiler {
             Some(problem) => self.problems.insert(key, problem),
             None => self.problems.remove(&key),
         };
+    }
+
+    /// A Mesh of another trust domain is another's: the authority's stands fast since the server first started.
+    fn of_this_mesh(&self, form: MeshForm) -> Result<MeshForm, InvalidObject> {
+        let domain = self.domain.as_str();
+        let Some(other) = form.trust_domain.as_ref().filter(|other| *other != domain) else {
+            return Ok(form);
+        };
+        let problem = format!("it is `{domain}` since the server first started, and cannot become `{other}`");
+        Err(InvalidObject { field: "spec.trustDomain".to_owned(), problem })
     }
 
     fn set_mesh(&mut self, settings: MeshSettings, dirty: &mut Dirty) {
@@ -495,6 +519,36 @@ impl Compiler {
         });
         Some(ServiceConfig { name: name.clone(), ports: ports.collect(), shape: form.shape.clone() })
     }
+}
+
+/// How many errors of an object its status tells.
+const MOST_TOLD: usize = 3;
+
+/// The form of an object, or what is wrong with it.
+fn checked<F>(
+    kind: &Kind,
+    object: &Value,
+    check: fn(&Field<'_>, &mut Errors) -> Read<F>,
+) -> Result<F, InvalidObject> {
+    check(&Field::root(object), &mut Errors::default()).map_err(|Unreadable| {
+        let errors = validate(kind, object);
+        let Some((first, more)) = errors.split_first() else {
+            return InvalidObject { field: "object".to_owned(), problem: "it cannot be read".to_owned() };
+        };
+        let mut problem = first.message.clone();
+        problem.extend(more.iter().take(MOST_TOLD - 1).map(|error| format!("; {error}")));
+        if more.len() >= MOST_TOLD {
+            problem.push_str(&format!("; and {} more", more.len() + 1 - MOST_TOLD));
+        }
+        InvalidObject { field: first.path.to_string(), problem }
+    })
+}
+
+/// The name of an object, read even where the rest of it cannot be.
+fn name_of(object: &Value, namespaced: bool) -> NamespacedName {
+    let text = |field| object.pointer(field).and_then(Value::as_str);
+    let namespace = if namespaced { text("/metadata/namespace").unwrap_or("default") } else { "" };
+    NamespacedName::new(namespace, text("/metadata/name").unwrap_or_default())
 }
 
 /// The entries that a route adds to the table of a port, in order.

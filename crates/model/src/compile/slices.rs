@@ -10,8 +10,9 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::Compiler;
-use super::form::{ServiceForm, WorkloadForm};
 use crate::fnv::fnv1a_32;
+use crate::kinds::service::form::ServiceForm;
+use crate::kinds::workload::form::WorkloadForm;
 use crate::name::{ServiceName, WorkloadName};
 use crate::registry::KindId;
 

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::endpoints::ports_of_workload;
-use super::form::{ServiceForm, ServicePortForm, SliceForm, Target, WorkloadForm};
 use super::{Change, Compiler};
 use crate::identity::TrustDomain;
+use crate::kinds::endpoint_slice::form::SliceForm;
+use crate::kinds::service::form::{ServiceForm, ServicePortForm, Target};
+use crate::kinds::workload::form::WorkloadForm;
 use crate::name::{ServiceName, WorkloadName};
 use crate::registry::KindId;
 use crate::snapshot::Endpoint;

@@ -1,9 +1,10 @@
 //! What became of a route (Gateway API, RouteParentStatus).
 
 use super::Compiler;
-use super::route::{Explained, ParentForm, RouteForm, RouteKey, attach};
+use super::route::{Explained, RouteKey, attach};
 use crate::kinds::http_route::HOSTNAMES_IGNORED;
 use crate::kinds::route::ParentReference;
+use crate::kinds::route::form::{ParentForm, RouteForm};
 use crate::name::ServiceName;
 use crate::registry::KindId;
 use crate::snapshot::AppProtocol;

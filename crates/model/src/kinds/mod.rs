@@ -1,7 +1,9 @@
 //! The resource kinds, as users write them and as the API serves them: a folder each.
 //!
-//! The structs are the typed reading of an object; which fields exist, their types and their
-//! documentation come from the schemas derived from them.
+//! Which fields exist, their types and their documentation are those of the structs, from which schemas are derived
+//! ([`crate::schema`]). What more an object must be, `check` says, in one walk: it finds all that is wrong, and makes of the
+//! object the form that the compiler works with, where there can be one. There can be one of some objects that are refused
+//! today and were not when they were written: these stay in force.
 
 pub mod endpoint_slice;
 pub mod event;

@@ -27,6 +27,11 @@ pub(super) fn check_app_protocol(port: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// Whether a port with that protocol carries TCP, as those do where none is given.
+pub(crate) fn is_tcp(protocol: Option<&str>) -> bool {
+    matches!(protocol, None | Some("" | "TCP"))
+}
+
 /// A port as annotations name it.
 pub(crate) fn named(number: u16, name: &str, protocol: AppProtocol) -> Named<'_> {
     let http1 = matches!(protocol, AppProtocol::Detect | AppProtocol::Http1);

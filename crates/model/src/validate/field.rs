@@ -1,6 +1,7 @@
 //! Fields of objects: where they are, what they hold, what is wrong with them.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fmt::Write as _;
 
@@ -187,6 +188,13 @@ impl Errors {
     }
 }
 
+/// What an object says cannot be used. Why, is among the errors: those of the check, or those of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unreadable;
+
+/// What was read of an object.
+pub(crate) type Read<T> = Result<T, Unreadable>;
+
 /// A value in an object, and where. What is null counts as absent, as in Kubernetes.
 ///
 /// The checks of a kind walk objects with it. Where a type is not what it should be, they see
@@ -224,6 +232,41 @@ impl<'a> Field<'a> {
         let path = self.path.field(name);
         let items = self.value.get(name).and_then(Value::as_array).into_iter().flatten();
         items.enumerate().map(move |(index, value)| Field { path: path.index(index), value })
+    }
+
+    /// The text of that name, where there is one.
+    pub(crate) fn read_str(&self, name: &str) -> Read<Option<&'a str>> {
+        self.read(name, Value::as_str)
+    }
+
+    /// The number of a port, where there is one.
+    pub(crate) fn read_port(&self, name: &str) -> Read<Option<u16>> {
+        self.read(name, |value| u16::try_from(value.as_i64()?).ok().filter(|port| *port > 0))
+    }
+
+    /// What `as_wanted` makes of the value of that name, where there is one.
+    pub(crate) fn read<T>(
+        &self,
+        name: &str,
+        as_wanted: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Read<Option<T>> {
+        match self.value.as_object().ok_or(Unreadable)?.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => as_wanted(value).map(Some).ok_or(Unreadable),
+        }
+    }
+
+    /// The items of the list of that name: none where there is none.
+    pub(crate) fn read_items(&self, name: &'static str) -> Read<impl Iterator<Item = Field<'a>> + use<'a>> {
+        self.read(name, Value::as_array)?;
+        Ok(self.items(name))
+    }
+
+    /// The texts of the map of that name: none where there is none.
+    pub(crate) fn read_texts(&self, name: &'static str) -> Read<BTreeMap<String, String>> {
+        self.read(name, Value::as_object)?;
+        let text = |(key, field): (&str, Field<'_>)| Some((key.to_owned(), field.str()?.to_owned()));
+        self.entries(name).map(|entry| text(entry).ok_or(Unreadable)).collect()
     }
 
     /// The keys and values of the map of that name.

@@ -1,6 +1,8 @@
 //! What all objects share: their type, name, namespace, labels and annotations.
 
-use super::field::{Code, Errors, Field, FieldPath, shown};
+use std::collections::BTreeMap;
+
+use super::field::{Code, Errors, Field, FieldPath, Read, shown};
 use super::syntax::{label_value_problem, qualified_name_problem};
 use crate::name::dns_label_problem;
 use crate::registry::Kind;
@@ -84,6 +86,17 @@ fn check_namespace(kind: &Kind, metadata: &Field<'_>, errors: &mut Errors) {
             format!("{} is no name of a namespace: it {problem}", shown(namespace.value)),
         );
     }
+}
+
+/// The namespace of an object, as it is stored.
+pub(crate) fn namespace<'a>(object: &Field<'a>) -> Read<&'a str> {
+    let Some(metadata) = object.get("metadata") else { return Ok("default") };
+    Ok(metadata.read_str("namespace")?.unwrap_or("default"))
+}
+
+/// The labels of an object.
+pub(crate) fn labels(object: &Field<'_>) -> Read<BTreeMap<String, String>> {
+    object.get("metadata").map_or_else(|| Ok(BTreeMap::new()), |metadata| metadata.read_texts("labels"))
 }
 
 /// Checks the keys and values of a map of labels: of metadata, or a selector.

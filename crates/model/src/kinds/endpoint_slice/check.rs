@@ -3,11 +3,15 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use crate::kinds::port::{check_app_protocol, check_transport};
-use crate::name::dns_label_problem;
-use crate::validate::field::{Code, Errors, Field, shown};
+use serde_json::Value;
 
-pub(super) fn check(slice: &Field<'_>, errors: &mut Errors) {
+use super::form::SliceForm;
+use crate::kinds::port::{check_app_protocol, check_transport, is_tcp};
+use crate::name::{ServiceName, dns_label_problem};
+use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
+use crate::validate::metadata::{labels, namespace};
+
+pub(crate) fn check(slice: &Field<'_>, errors: &mut Errors) -> Read<SliceForm> {
     let family = slice.get_str("addressType");
     if family == Some("FQDN")
         && let Some(field) = slice.get("addressType")
@@ -53,6 +57,39 @@ pub(super) fn check(slice: &Field<'_>, errors: &mut Errors) {
             names.insert(name, port.path.to_string());
         }
     }
+    read(slice)
+}
+
+/// What was checked, as it is compiled.
+fn read(slice: &Field<'_>) -> Read<SliceForm> {
+    if !matches!(slice.read_str("addressType")?, Some("IPv4" | "IPv6")) {
+        return Err(Unreadable);
+    }
+    let (mut addresses, mut not_ready) = (Vec::new(), Vec::new());
+    for endpoint in slice.read_items("endpoints")? {
+        let ready = endpoint.get("conditions").map(|conditions| conditions.read("ready", Value::as_bool));
+        let first = endpoint.read_items("addresses")?.next().ok_or(Unreadable)?;
+        let address = first.str().and_then(|text| text.parse::<IpAddr>().ok());
+        if ready.transpose()?.flatten() == Some(false) {
+            not_ready.extend(address);
+            continue;
+        }
+        let hostname = endpoint.read_str("hostname")?.unwrap_or_default();
+        addresses.push((address.ok_or(Unreadable)?, hostname.into()));
+    }
+    let mut ports = Vec::new();
+    for port in slice.read_items("ports")? {
+        // Kubernetes: without a number it stands for all ports, which nobody can connect to.
+        if is_tcp(port.read_str("protocol")?)
+            && let Some(number) = port.read_port("port")?
+        {
+            ports.push((port.read_str("name")?.unwrap_or_default().to_owned(), number));
+        }
+    }
+    let service = labels(slice)?.remove("kubernetes.io/service-name");
+    let namespace = namespace(slice)?;
+    let service = service.map(|name| ServiceName::new(namespace, name));
+    Ok(SliceForm { service, addresses, not_ready, ports })
 }
 
 fn address_problem(text: &str, family: Option<&str>) -> Option<String> {

@@ -1,7 +1,8 @@
 //! EndpointSlice (discovery.k8s.io/v1).
 
-mod check;
+pub(crate) mod check;
 mod columns;
+pub(crate) mod form;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,7 @@ use crate::schema::structural::derived;
 /// What the registry lists.
 pub(crate) const KIND: Kind = Kind {
     has_status: false,
-    check: check::check,
+    check: |object, errors| drop(check::check(object, errors)),
     ..Kind::new(
         KindId::EndpointSlice,
         DISCOVERY,

@@ -1,9 +1,12 @@
 //! What an HTTPRoute must be (Gateway API v1.6: the rules of the CRD, its CEL rules included).
 
-use crate::kinds::route::check::{check_backends, check_parents, check_rule_names, refuse};
-use crate::path::has_dot_segments;
-use crate::snapshot::Pattern;
-use crate::validate::field::{Code, Errors, Field, shown};
+use crate::kinds::id::KindId;
+use crate::kinds::route::check::{check_backends, check_parents, check_rule_names, read_route, refuse};
+use crate::kinds::route::form::{RouteForm, RuleForm};
+use crate::path::{has_dot_segments, normal_form};
+use crate::snapshot::{HttpMatch, PathMatch, Pattern, TextMatch, ValueMatch};
+use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
+use crate::validate::metadata::namespace;
 use crate::validate::syntax::{header_name_problem, hostname_problem};
 
 /// What becomes of `hostnames` (Gateway API, GAMMA: they are ignored where the parent is a Service).
@@ -13,30 +16,32 @@ pub(crate) const HOSTNAMES_IGNORED: &str =
 /// How many matches all the rules of a route may have together.
 const MATCHES_OF_A_ROUTE: usize = 128;
 
-pub(super) fn check(route: &Field<'_>, errors: &mut Errors) {
+pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
     let Some(spec) = route.get("spec") else {
         errors.required(
             route.path.field("spec"),
             "is missing: an HTTPRoute needs a `spec` with `parentRefs` and `rules`",
         );
-        return;
+        return Err(Unreadable);
     };
-    check_parents(&spec, errors);
-    refuse(&spec, &["useDefaultGateways"], errors);
+    let own = namespace(route);
+    let parents = check_parents(route, &spec, errors);
+    let _nothing_of_it_is_compiled = refuse(&spec, &["useDefaultGateways"], errors);
     for hostname in spec.items("hostnames") {
         if let Some(problem) = hostname.str().and_then(hostname_problem) {
             errors.invalid(&hostname, format!("{} is no host name: it {problem}", shown(hostname.value)));
         }
     }
     check_rule_names(&spec, errors);
+    let mut rules = spec.read_items("rules").map(|_| Vec::new());
     let mut matches = 0;
     for rule in spec.items("rules") {
-        refuse(&rule, &["filters", "timeouts", "retry", "sessionPersistence"], errors);
-        for condition in rule.items("matches") {
-            matches += 1;
-            check_match(&condition, errors);
-        }
-        check_backends(&rule, errors);
+        matches += rule.items("matches").count();
+        let read = check_rule(&rule, own.unwrap_or_default(), errors);
+        rules = rules.and_then(|mut rules| {
+            rules.push(read?);
+            Ok(rules)
+        });
     }
     if matches > MATCHES_OF_A_ROUTE
         && let Some(rules) = spec.get("rules")
@@ -45,6 +50,36 @@ pub(super) fn check(route: &Field<'_>, errors: &mut Errors) {
             format!("have {matches} matches in all; at most {MATCHES_OF_A_ROUTE} are allowed in one route");
         errors.push(&rules, Code::TooMany, message);
     }
+    let (mut rules, hostnames) = (rules?, spec.read_items("hostnames")?.next().is_some());
+    if rules.is_empty() {
+        // Gateway API's default: one rule for every path.
+        rules.push(RuleForm { name: None, matches: vec![every_request()], backends: Vec::new() });
+    }
+    read_route(KindId::HttpRoute, route, parents?, rules, hostnames)
+}
+
+fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm> {
+    let supported = refuse(rule, &["filters", "timeouts", "retry", "sessionPersistence"], errors);
+    let mut matches = rule.read_items("matches").map(|_| Vec::new());
+    for condition in rule.items("matches") {
+        let read = check_match(&condition, errors);
+        matches = matches.and_then(|mut matches| {
+            matches.push(read?);
+            Ok(matches)
+        });
+    }
+    let backends = check_backends(rule, own, errors);
+    supported?;
+    let mut matches = matches?;
+    if matches.is_empty() {
+        matches.push(every_request());
+    }
+    Ok(RuleForm { name: rule.read_str("name")?.map(Into::into), matches, backends: backends? })
+}
+
+/// The match that there is where none is given.
+fn every_request() -> HttpMatch {
+    HttpMatch { path: PathMatch::Prefix(String::new()), method: None, headers: Vec::new(), query: Vec::new() }
 }
 
 pub(super) fn warn(route: &Field<'_>, warnings: &mut Errors) {
@@ -56,29 +91,45 @@ pub(super) fn warn(route: &Field<'_>, warnings: &mut Errors) {
     }
 }
 
-fn check_match(condition: &Field<'_>, errors: &mut Errors) {
-    if let Some(path) = condition.get("path") {
-        check_path(&path, errors);
-    }
-    for (list, longest) in [("headers", 4096), ("queryParams", 1024)] {
-        for value_match in condition.items(list) {
-            check_value_match(&value_match, list, longest, errors);
-        }
-    }
+fn check_match(condition: &Field<'_>, errors: &mut Errors) -> Read<HttpMatch> {
+    let path = condition.get("path").map(|path| check_path(&path, errors));
+    let headers = check_value_matches(condition, "headers", 4096, errors);
+    let query = check_value_matches(condition, "queryParams", 1024, errors);
+    Ok(HttpMatch {
+        path: path.unwrap_or_else(|| Ok(every_request().path))?,
+        method: condition.read_str("method")?.map(str::to_owned),
+        headers: headers?,
+        query: query?,
+    })
 }
 
-fn check_path(path: &Field<'_>, errors: &mut Errors) {
-    let Some(value) = path.get("value") else { return };
-    let Some(text) = value.str() else { return };
-    let problem = match path.get_str("type").unwrap_or("PathPrefix") {
-        "Exact" | "PathPrefix" => {
-            path_problem(text).map(|p| format!("{} is no path: it {p}", shown(value.value)))
+/// A path to compare with, in the normal form in which requests' paths are compared.
+fn check_path(path: &Field<'_>, errors: &mut Errors) -> Read<PathMatch> {
+    let kind = path.read_str("type").map(|kind| kind.unwrap_or("PathPrefix"));
+    let Some(value) = path.get("value") else { return path_match(kind?, "/") };
+    let text = value.str().ok_or(Unreadable)?;
+    match kind {
+        Ok("Exact" | "PathPrefix") => {
+            if let Some(problem) = path_problem(text) {
+                errors.invalid(&value, format!("{} is no path: it {problem}", shown(value.value)));
+            }
         }
-        "RegularExpression" => pattern_problem(text),
-        _ => None,
-    };
-    if let Some(problem) = problem {
-        errors.invalid(&value, problem);
+        Ok("RegularExpression") => return check_pattern(&value, text, errors).map(PathMatch::Regex),
+        _ => {}
+    }
+    path_match(kind?, text)
+}
+
+fn path_match(kind: &str, path: &str) -> Read<PathMatch> {
+    // No request is asked for such a one: it would be a rule for none.
+    if !path.starts_with('/') || has_dot_segments(path) {
+        return Err(Unreadable);
+    }
+    match kind {
+        "Exact" => Ok(PathMatch::Exact(normal_form(path).into_owned())),
+        "PathPrefix" => Ok(PathMatch::Prefix(normal_form(path).trim_end_matches('/').to_owned())),
+        "RegularExpression" => Pattern::new(path).map(PathMatch::Regex).map_err(|_| Unreadable),
+        _ => Err(Unreadable),
     }
 }
 
@@ -121,16 +172,17 @@ fn path_problem(path: &str) -> Option<String> {
     None
 }
 
-/// What makes a text no pattern, in one line.
-fn pattern_problem(pattern: &str) -> Option<String> {
-    let error = Pattern::new(pattern).err()?.to_string();
-    // The library draws where; the line that says what comes last.
-    let what = error.lines().last().unwrap_or_default().trim();
-    let what = what.strip_prefix("error: ").unwrap_or(what);
-    Some(format!(
-        "`{}` is no regular expression (RE2 syntax): {what}",
-        pattern.chars().take(80).collect::<String>().escape_debug()
-    ))
+fn check_pattern(value: &Field<'_>, pattern: &str, errors: &mut Errors) -> Read<Pattern> {
+    Pattern::new(pattern).map_err(|error| {
+        let error = error.to_string();
+        // The library draws where; the line that says what comes last.
+        let what = error.lines().last().unwrap_or_default().trim();
+        let what = what.strip_prefix("error: ").unwrap_or(what);
+        let pattern: String = pattern.chars().take(80).collect();
+        let message = format!("`{}` is no regular expression (RE2 syntax): {what}", pattern.escape_debug());
+        errors.invalid(value, message);
+        Unreadable
+    })
 }
 
 /// Whether a header is taken off before requests are routed (RFC 9110, section 7.6.1).
@@ -141,8 +193,34 @@ fn is_of_the_connection(name: &str) -> bool {
     NAMES.contains(&&*name) || name.starts_with("tulle-")
 }
 
-fn check_value_match(value_match: &Field<'_>, list: &str, longest: usize, errors: &mut Errors) {
-    let is_header = list == "headers";
+/// Of several conditions on one name the first counts and the others don't (Gateway API, HTTPRouteMatch.headers).
+fn check_value_matches(
+    condition: &Field<'_>,
+    list: &'static str,
+    longest: usize,
+    errors: &mut Errors,
+) -> Read<Vec<ValueMatch>> {
+    let mut matches: Read<Vec<ValueMatch>> = condition.read_items(list).map(|_| Vec::new());
+    for value_match in condition.items(list) {
+        let read = check_value_match(&value_match, list == "headers", longest, errors);
+        matches = matches.and_then(|mut matches| {
+            let read = read?;
+            if !matches.iter().any(|earlier| earlier.name == read.name) {
+                matches.push(read);
+            }
+            Ok(matches)
+        });
+    }
+    matches
+}
+
+/// A condition on a header, whose name is in lower case then, or on a query parameter.
+fn check_value_match(
+    value_match: &Field<'_>,
+    is_header: bool,
+    longest: usize,
+    errors: &mut Errors,
+) -> Read<ValueMatch> {
     if let Some(name) = value_match.get("name")
         && let Some(text) = name.str()
     {
@@ -157,16 +235,19 @@ fn check_value_match(value_match: &Field<'_>, list: &str, longest: usize, errors
             errors.push(&name, Code::NotSupported, message);
         }
     }
-    let Some(value) = value_match.get("value") else { return };
-    let Some(text) = value.str() else { return };
+    let value = value_match.get("value").ok_or(Unreadable)?;
+    let text = value.str().ok_or(Unreadable)?;
     let length = text.chars().count();
     // The schema has the limit of headers, the larger one.
     if length > longest && length <= 4096 {
         errors.push(&value, Code::TooLong, format!("has {length} characters; at most {longest} are allowed"));
     }
-    if value_match.get_str("type") == Some("RegularExpression")
-        && let Some(problem) = pattern_problem(text)
-    {
-        errors.invalid(&value, problem);
-    }
+    let matched = match value_match.read_str("type")? {
+        None | Some("Exact") => TextMatch::Exact(text.to_owned()),
+        Some("RegularExpression") => TextMatch::Regex(check_pattern(&value, text, errors)?),
+        Some(_) => return Err(Unreadable),
+    };
+    let name = value_match.read_str("name")?.ok_or(Unreadable)?;
+    let name = if is_header { name.to_ascii_lowercase() } else { name.to_owned() };
+    Ok(ValueMatch { name, value: matched })
 }

@@ -1,16 +1,44 @@
 //! What the Mesh must be.
 
+use serde_json::Value;
+
 use super::MESH;
+use super::form::MeshForm;
 use crate::identity::LONGEST_TRUST_DOMAIN;
 use crate::name::dns_subdomain_problem;
-use crate::validate::field::{Code, Errors, Field, shown};
+use crate::snapshot::{EgressPolicy, MeshSettings};
+use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 
 pub(super) fn name_problem(name: &str) -> Option<&'static str> {
     (name != MESH).then_some("must be `default`: a mesh has one Mesh object, and that is its name")
 }
 
-pub(super) fn check(mesh: &Field<'_>, errors: &mut Errors) {
-    let Some(domain) = mesh.get("spec").and_then(|spec| spec.get("trustDomain")) else { return };
+pub(crate) fn check(mesh: &Field<'_>, errors: &mut Errors) -> Read<MeshForm> {
+    let spec = mesh.get("spec");
+    if let Some(domain) = spec.as_ref().and_then(|spec| spec.get("trustDomain")) {
+        check_trust_domain(&domain, errors);
+    }
+    let name = mesh.get("metadata").map(|metadata| metadata.read_str("name"));
+    if name.transpose()?.flatten() != Some(MESH) {
+        return Err(Unreadable);
+    }
+    let Some(spec) = spec else { return Ok(MeshForm::default()) };
+    let egress = spec.get("egress").map(|egress| egress.read_str("policy")).transpose()?;
+    let access_log = spec.get("accessLog").map(|log| log.read("enabled", Value::as_bool)).transpose()?;
+    Ok(MeshForm {
+        trust_domain: spec.read_str("trustDomain")?.map(str::to_owned),
+        settings: MeshSettings {
+            egress: match egress.flatten() {
+                None | Some("Allow") => EgressPolicy::Allow,
+                Some("Deny") => EgressPolicy::Deny,
+                Some(_) => return Err(Unreadable),
+            },
+            access_log: access_log.flatten().unwrap_or(false),
+        },
+    })
+}
+
+fn check_trust_domain(domain: &Field<'_>, errors: &mut Errors) {
     let Some(text) = domain.str() else { return };
     // A DNS name: that is how TLS asks for identities.
     if let Some(problem) = dns_subdomain_problem(text) {
@@ -18,10 +46,10 @@ pub(super) fn check(mesh: &Field<'_>, errors: &mut Errors) {
             "{} is no trust domain: it {problem} (a DNS name in lower case, e.g. `mesh.local`)",
             shown(domain.value)
         );
-        errors.invalid(&domain, message);
+        errors.invalid(domain, message);
     } else if text.len() > LONGEST_TRUST_DOMAIN {
         let message = format!("has {} characters; at most {LONGEST_TRUST_DOMAIN} are allowed", text.len());
-        errors.push(&domain, Code::TooLong, message);
+        errors.push(domain, Code::TooLong, message);
     }
 }
 

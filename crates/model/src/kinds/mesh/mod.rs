@@ -1,7 +1,8 @@
 //! Mesh (tulle.dev/v1alpha1).
 
-mod check;
+pub(crate) mod check;
 mod columns;
+pub(crate) mod form;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ pub(crate) const KIND: Kind = Kind {
     namespaced: false,
     categories: &["tulle"],
     name_problem: check::name_problem,
-    check: check::check,
+    check: |object, errors| drop(check::check(object, errors)),
     check_update: check::check_update,
     ..Kind::new(
         KindId::Mesh,

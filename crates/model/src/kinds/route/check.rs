@@ -2,11 +2,22 @@
 
 use std::collections::HashMap;
 
-use crate::name::{dns_label_problem, dns_subdomain_problem};
-use crate::validate::field::{Code, Errors, Field, shown};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::form::{BackendForm, ParentForm, RouteForm, RuleForm};
+use super::{BackendRef, ParentReference};
+use crate::kinds::id::KindId;
+use crate::name::{NamespacedName, ServiceName, dns_label_problem, dns_subdomain_problem};
+use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
+use crate::validate::metadata::namespace;
+
+/// Gateway API allows weights up to a million.
+const HIGHEST_WEIGHT: u32 = 1_000_000;
 
 /// Refuses fields of the API that Tulle doesn't implement: better than to ignore them.
-pub(in crate::kinds) fn refuse(parent: &Field<'_>, names: &[&'static str], errors: &mut Errors) {
+pub(in crate::kinds) fn refuse(parent: &Field<'_>, names: &[&'static str], errors: &mut Errors) -> Read<()> {
+    let mut read = Ok(());
     for name in names {
         let Some(field) = parent.get(name) else { continue };
         if field.value.as_array().is_some_and(Vec::is_empty) {
@@ -14,7 +25,9 @@ pub(in crate::kinds) fn refuse(parent: &Field<'_>, names: &[&'static str], error
         }
         let message = format!("`{name}` is not supported yet; remove it");
         errors.push(&field, Code::NotSupported, message);
+        read = Err(Unreadable);
     }
+    read
 }
 
 pub(in crate::kinds) fn check_rule_names(spec: &Field<'_>, errors: &mut Errors) {
@@ -42,7 +55,11 @@ type ParentObject<'a> = (&'a str, &'a str, &'a str, &'a str);
 /// The section and port of a parent, and the path of the reference.
 type ParentSection<'a> = (Option<&'a str>, Option<i64>, String);
 
-pub(in crate::kinds) fn check_parents(spec: &Field<'_>, errors: &mut Errors) {
+pub(in crate::kinds) fn check_parents(
+    route: &Field<'_>,
+    spec: &Field<'_>,
+    errors: &mut Errors,
+) -> Read<Vec<ParentForm>> {
     let mut seen: HashMap<ParentObject<'_>, Vec<ParentSection<'_>>> = HashMap::new();
     for parent in spec.items("parentRefs") {
         check_group_and_kind(&parent, errors);
@@ -80,6 +97,19 @@ pub(in crate::kinds) fn check_parents(spec: &Field<'_>, errors: &mut Errors) {
         }
         known.push((section, port, parent.path.to_string()));
     }
+    let own = namespace(route)?;
+    spec.read_items("parentRefs")?.map(|parent| read_parent(&parent, own)).collect()
+}
+
+fn read_parent(parent: &Field<'_>, own: &str) -> Read<ParentForm> {
+    let reference = ParentReference::deserialize(parent.value).map_err(|_| Unreadable)?;
+    let is_service = reference.group.as_deref() == Some("") && reference.kind.as_deref() == Some("Service");
+    let namespace = reference.namespace.as_deref().unwrap_or(own);
+    Ok(ParentForm {
+        service: is_service.then(|| ServiceName::new(namespace, reference.name.as_str())),
+        port: parent.read_port("port")?,
+        reference,
+    })
 }
 
 const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
@@ -122,11 +152,16 @@ fn check_object_name(reference: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-pub(in crate::kinds) fn check_backends(rule: &Field<'_>, errors: &mut Errors) {
+pub(in crate::kinds) fn check_backends(
+    rule: &Field<'_>,
+    own: &str,
+    errors: &mut Errors,
+) -> Read<Vec<BackendForm>> {
+    let mut supported = Ok(());
     for backend in rule.items("backendRefs") {
         check_group_and_kind(&backend, errors);
         check_object_name(&backend, errors);
-        refuse(&backend, &["filters"], errors);
+        supported = supported.and(refuse(&backend, &["filters"], errors));
         let group = backend.get_str("group").unwrap_or_default();
         let kind = backend.get_str("kind").unwrap_or("Service");
         if group.is_empty() && kind == "Service" && backend.value.is_object() && backend.get("port").is_none()
@@ -135,4 +170,42 @@ pub(in crate::kinds) fn check_backends(rule: &Field<'_>, errors: &mut Errors) {
             errors.required(backend.path.field("port"), message);
         }
     }
+    supported?;
+    rule.read_items("backendRefs")?.map(|backend| read_backend(&backend, own)).collect()
+}
+
+fn read_backend(backend: &Field<'_>, own: &str) -> Read<BackendForm> {
+    let reference = BackendRef::deserialize(backend.value).map_err(|_| Unreadable)?;
+    let is_service = reference.group.as_deref().unwrap_or_default().is_empty()
+        && reference.kind.as_deref().unwrap_or("Service") == "Service";
+    let namespace = reference.namespace.as_deref().unwrap_or(own);
+    let weight = reference.weight.map_or(Ok(1), u32::try_from).map_err(|_| Unreadable)?;
+    Ok(BackendForm {
+        service: is_service.then(|| ServiceName::new(namespace, reference.name.as_str())),
+        port: backend.read_port("port")?,
+        weight: (weight <= HIGHEST_WEIGHT).then_some(weight).ok_or(Unreadable)?,
+        reference,
+    })
+}
+
+/// What was checked of a route and its rules, as it is compiled.
+pub(in crate::kinds) fn read_route(
+    kind: KindId,
+    route: &Field<'_>,
+    parents: Vec<ParentForm>,
+    rules: Vec<RuleForm>,
+    hostnames: bool,
+) -> Read<RouteForm> {
+    let metadata = route.get("metadata").ok_or(Unreadable)?;
+    let name = metadata.read_str("name")?.unwrap_or_default();
+    let created = metadata.read_str("creationTimestamp")?.filter(|text| !text.is_empty());
+    Ok(RouteForm {
+        kind,
+        name: NamespacedName::new(namespace(route)?, name),
+        created: created.map(str::parse).transpose().map_err(|_| Unreadable)?,
+        generation: metadata.read("generation", Value::as_i64)?,
+        parents,
+        rules,
+        hostnames,
+    })
 }

@@ -2,6 +2,7 @@
 
 pub(super) mod check;
 pub(super) mod columns;
+pub(crate) mod form;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -4,20 +4,22 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-use crate::kinds::port::{app_protocol, check_app_protocol, check_transport, named};
+use super::form::{ServiceForm, ServicePortForm, Target};
+use crate::kinds::port::{app_protocol, check_app_protocol, check_transport, is_tcp, named};
 use crate::name::{dns_label_problem, dns_subdomain_problem};
-use crate::port_settings;
-use crate::validate::field::{Code, Errors, Field, shown};
+use crate::port_settings::{self, Http1Settings};
+use crate::snapshot::Shape;
+use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::metadata::check_labels;
 use crate::validate::syntax::port_name_problem;
 
-pub(super) fn check(service: &Field<'_>, errors: &mut Errors) {
+pub(crate) fn check(service: &Field<'_>, errors: &mut Errors) -> Read<ServiceForm> {
     let Some(spec) = service.get("spec") else {
         errors.required(service.path.field("spec"), "is missing: a Service needs a `spec` with `ports`");
-        return;
+        return Err(Unreadable);
     };
     check_labels(&spec, "selector", errors);
-    check_service_address(&spec, errors);
+    let shape = check_service_address(&spec, errors);
     check_unsupported(&spec, errors);
     let is_name = spec.get_str("type") == Some("ExternalName");
     let headless = spec.get_str("clusterIP") == Some("None");
@@ -27,34 +29,69 @@ pub(super) fn check(service: &Field<'_>, errors: &mut Errors) {
         errors.required(spec.path.field("ports"), message);
     }
     let mut names: HashMap<&str, String> = HashMap::new();
+    let mut ports = spec.read_items("ports").map(|_| Vec::new());
     for port in spec.items("ports") {
-        match port.get("name").filter(|n| n.str() != Some("")) {
-            Some(name) => {
-                let Some(text) = name.str() else { continue };
-                if let Some(problem) = dns_label_problem(text) {
-                    errors
-                        .invalid(&name, format!("{} is no name of a port: it {problem}", shown(name.value)));
-                }
-                if let Some(first) = names.get(text) {
-                    let message = format!("{} is already the name of {first}", shown(name.value));
-                    errors.push(&name, Code::Duplicate, message);
-                } else {
-                    names.insert(text, port.path.to_string());
-                }
-            }
-            None if count > 1 && port.value.is_object() => {
-                let message = "is missing: where a Service has several ports, each needs a name";
-                errors.required(port.path.field("name"), message);
-            }
-            None => {}
-        }
-        if let Some(target) = port.get("targetPort") {
-            check_target_port(&target, errors);
-        }
+        check_port_name(&port, count, &mut names, errors);
+        let target = port.get("targetPort").map(|target| check_target_port(&target, errors));
         check_app_protocol(&port, errors);
         check_meshed(&port, errors);
+        ports = ports.and_then(|mut ports| {
+            ports.extend(read_port(&port, target)?);
+            Ok(ports)
+        });
     }
-    check_port_settings(service, &spec, errors);
+    let settings = check_port_settings(service, &spec, errors);
+    let (mut ports, selector, shape) = (ports?, spec.read_texts("selector")?, shape?);
+    for (port, settings) in ports.iter_mut().zip(settings?) {
+        port.http1 = settings;
+    }
+    ports.sort_by_key(|port| port.number);
+    // Which of two it would be, nobody could say.
+    let differ = ports.windows(2).all(|pair| pair[0].number != pair[1].number);
+    differ.then_some(ServiceForm { ports, selector, shape }).ok_or(Unreadable)
+}
+
+/// `names` are those of the ports before, each with its place.
+fn check_port_name<'a>(
+    port: &Field<'a>,
+    count: usize,
+    names: &mut HashMap<&'a str, String>,
+    errors: &mut Errors,
+) {
+    match port.get("name").filter(|n| n.str() != Some("")) {
+        Some(name) => {
+            let Some(text) = name.str() else { return };
+            if let Some(problem) = dns_label_problem(text) {
+                errors.invalid(&name, format!("{} is no name of a port: it {problem}", shown(name.value)));
+            }
+            if let Some(first) = names.get(text) {
+                let message = format!("{} is already the name of {first}", shown(name.value));
+                errors.push(&name, Code::Duplicate, message);
+            } else {
+                names.insert(text, port.path.to_string());
+            }
+        }
+        None if count > 1 && port.value.is_object() => {
+            let message = "is missing: where a Service has several ports, each needs a name";
+            errors.required(port.path.field("name"), message);
+        }
+        None => {}
+    }
+}
+
+/// A port of a service, where it is one of TCP, with what is read of its target already.
+fn read_port(port: &Field<'_>, target: Option<Read<Option<Target>>>) -> Read<Option<ServicePortForm>> {
+    if !is_tcp(port.read_str("protocol")?) {
+        return Ok(None);
+    }
+    let number = port.read_port("port")?.ok_or(Unreadable)?;
+    Ok(Some(ServicePortForm {
+        number,
+        name: port.read_str("name")?.unwrap_or_default().into(),
+        protocol: app_protocol(port.read_str("appProtocol")?),
+        target: target.transpose()?.flatten().unwrap_or(Target::Number(number)),
+        http1: Http1Settings::DEFAULT,
+    }))
 }
 
 pub(super) fn warn(service: &Field<'_>, warnings: &mut Errors) {
@@ -151,9 +188,14 @@ fn check_meshed(port: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-/// The annotations that the mesh reads (see [`crate::port_settings`]).
-fn check_port_settings(service: &Field<'_>, spec: &Field<'_>, errors: &mut Errors) {
-    let Some(metadata) = service.get("metadata") else { return };
+/// The annotations that the mesh reads (see [`crate::port_settings`]), for each of the ports of TCP; none where there are
+/// no such annotations.
+fn check_port_settings(
+    service: &Field<'_>,
+    spec: &Field<'_>,
+    errors: &mut Errors,
+) -> Read<Vec<Http1Settings>> {
+    let Some(metadata) = service.get("metadata") else { return Ok(Vec::new()) };
     let mut found = BTreeMap::new();
     for (key, value) in metadata.entries("annotations") {
         if port_settings::ANNOTATIONS.contains(&key) {
@@ -167,10 +209,10 @@ fn check_port_settings(service: &Field<'_>, spec: &Field<'_>, errors: &mut Error
         }
     }
     if found.is_empty() {
-        return;
+        return Ok(Vec::new());
     }
     let fields: Vec<Field<'_>> = spec.items("ports").collect();
-    let ports = fields.iter().filter(|port| matches!(port.get_str("protocol"), None | Some("" | "TCP")));
+    let ports = fields.iter().filter(|port| is_tcp(port.get_str("protocol")));
     let named: Vec<_> = ports
         .filter_map(|port| {
             let number = port.get("port")?.value.as_u64()?.try_into().ok()?;
@@ -179,21 +221,30 @@ fn check_port_settings(service: &Field<'_>, spec: &Field<'_>, errors: &mut Error
         })
         .collect();
     let read = port_settings::settings(|key| found.get(key).and_then(Field::str), &named);
-    if let Err((key, problem)) = read
-        && let Some(value) = found.get(key)
-    {
-        errors.invalid(value, problem);
+    if found.values().any(|value| value.str().is_none()) {
+        return Err(Unreadable);
     }
+    read.map_err(|(key, problem)| {
+        if let Some(value) = found.get(key) {
+            errors.invalid(value, problem);
+        }
+        Unreadable
+    })
 }
 
-fn check_target_port(target: &Field<'_>, errors: &mut Errors) {
+/// `None`: it is the port of the service itself.
+fn check_target_port(target: &Field<'_>, errors: &mut Errors) -> Read<Option<Target>> {
     match (target.value.as_i64(), target.str()) {
         // Kubernetes reads 0 and the empty name as absent.
-        (Some(0), _) | (_, Some("")) => {}
-        (Some(number), _) if !(1..=65535).contains(&number) => {
-            errors
-                .invalid(target, format!("{number} is out of range: expected 1 to 65535, or a port's name"));
-        }
+        (Some(0), _) | (_, Some("")) => Ok(None),
+        (Some(number), _) => match u16::try_from(number) {
+            Ok(number) => Ok(Some(Target::Number(number))),
+            Err(_) => {
+                let message = format!("{number} is out of range: expected 1 to 65535, or a port's name");
+                errors.invalid(target, message);
+                Err(Unreadable)
+            }
+        },
         (_, Some(name)) => {
             let advice = match name.parse::<u16>() {
                 Ok(number) => format!("; for a number, write it without quotes: {number}"),
@@ -203,12 +254,14 @@ fn check_target_port(target: &Field<'_>, errors: &mut Errors) {
                 let message = format!("{} is no name of a port: it {problem}{advice}", shown(target.value));
                 errors.invalid(target, message);
             }
+            Ok(Some(Target::Name(name.to_owned())))
         }
-        _ => {}
+        (None, None) => Err(Unreadable),
     }
 }
 
-fn check_service_address(spec: &Field<'_>, errors: &mut Errors) {
+fn check_service_address(spec: &Field<'_>, errors: &mut Errors) -> Read<Shape> {
+    let mut alias = Err(Unreadable);
     let is_name = spec.get_str("type") == Some("ExternalName");
     match spec.get("externalName").filter(|n| n.str() != Some("")) {
         None if is_name => {
@@ -217,8 +270,12 @@ fn check_service_address(spec: &Field<'_>, errors: &mut Errors) {
         }
         Some(name) if is_name => {
             let text = name.str().unwrap_or_default();
-            if let Some(problem) = dns_subdomain_problem(text.strip_suffix('.').unwrap_or(text)) {
-                errors.invalid(&name, format!("{} is no DNS name: it {problem}", shown(name.value)));
+            let text = text.strip_suffix('.').unwrap_or(text);
+            match dns_subdomain_problem(text) {
+                Some(problem) => {
+                    errors.invalid(&name, format!("{} is no DNS name: it {problem}", shown(name.value)));
+                }
+                None => alias = Ok(Shape::Alias(text.into())),
             }
         }
         _ => {}
@@ -244,6 +301,11 @@ fn check_service_address(spec: &Field<'_>, errors: &mut Errors) {
         && address.and_then(|address| address.str().map(str::to_owned)).as_deref() != Some("None")
     {
         errors.invalid(&first, "must match clusterIP: write `clusterIP: None` for a headless service");
+    }
+    match (spec.read_str("type")?, spec.read_str("clusterIP")?) {
+        (Some("ExternalName"), _) => alias,
+        (_, Some("None")) => Ok(Shape::Headless),
+        _ => Ok(Shape::Balanced),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Service (core/v1).
 
-mod check;
+pub(crate) mod check;
 mod columns;
+pub(crate) mod form;
 
 use std::collections::BTreeMap;
 
@@ -20,7 +21,7 @@ pub(crate) const KIND: Kind = Kind {
     short_names: &["svc"],
     categories: &["all"],
     name_problem: dns_1035_label_problem,
-    check: check::check,
+    check: |object, errors| drop(check::check(object, errors)),
     warn: check::warn,
     fill_defaults: check::fill_defaults,
     ..Kind::new(

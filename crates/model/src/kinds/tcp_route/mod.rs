@@ -1,6 +1,6 @@
 //! TCPRoute (Gateway API v1.6).
 
-mod check;
+pub(crate) mod check;
 mod columns;
 
 use schemars::JsonSchema;
@@ -15,7 +15,7 @@ use crate::schema::structural::derived;
 /// What the registry lists.
 pub(crate) const KIND: Kind = Kind {
     categories: &["gateway-api"],
-    check: check::check,
+    check: |object, errors| drop(check::check(object, errors)),
     ..Kind::new(
         KindId::TcpRoute,
         GATEWAY,

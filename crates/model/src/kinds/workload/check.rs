@@ -3,49 +3,77 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::identity::LONGEST_TRUST_DOMAIN;
+use jiff::Timestamp;
+
+use super::STALE;
+use super::form::{WorkloadForm, WorkloadPortForm};
+use crate::identity::{LONGEST_DNS_NAME, LONGEST_TRUST_DOMAIN, ServiceAccount};
 use crate::name::{dns_label_problem, dns_subdomain_problem};
-use crate::validate::field::{Code, Errors, Field, shown};
+use crate::snapshot::NodeAddress;
+use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
+use crate::validate::metadata::{labels, namespace};
 
-/// In characters (RFC 1035, as it is written).
-const LONGEST_DNS_NAME: usize = 253;
-
-pub(super) fn check(workload: &Field<'_>, errors: &mut Errors) {
+pub(crate) fn check(workload: &Field<'_>, errors: &mut Errors) -> Read<WorkloadForm> {
     let Some(spec) = workload.get("spec") else {
         errors.required(
             workload.path.field("spec"),
             "is missing: a Workload needs a `spec` with an `address` and `ports`",
         );
-        return;
+        return Err(Unreadable);
     };
-    match spec.get("address") {
-        None => {
-            let message = "is missing: the IP address at which the workload is reached";
-            errors.required(spec.path.field("address"), message);
-        }
-        Some(address) => {
-            let parsed = address.str().map(str::parse::<IpAddr>);
-            match parsed {
-                Some(Err(_)) => {
-                    let message =
-                        format!("{} is no IP address (names are not resolved here)", shown(address.value));
-                    errors.invalid(&address, message);
-                }
-                Some(Ok(ip)) if ip.is_unspecified() || ip.is_multicast() => {
-                    let message = format!("{} is no address that one can connect to", shown(address.value));
-                    errors.invalid(&address, message);
-                }
-                _ => {}
-            }
-        }
-    }
+    let address = check_address(&spec, errors);
     if let Some(account) = spec.get("serviceAccount") {
         check_service_account(workload, &account, errors);
     }
-    check_ports(&spec, errors);
-    if let Some(node) = spec.get("node") {
-        check_node(&node, errors);
+    let ports = check_ports(&spec, errors);
+    let node = spec.get("node").map(|node| check_node(&node, errors)).transpose();
+    let (address, node) = (address?, node?);
+    let (ready, stale_since) = read_conditions(workload, node.is_some())?;
+    if ready && address.is_none() {
+        return Err(Unreadable);
     }
+    let account = spec.read_str("serviceAccount")?.unwrap_or("default");
+    let account = ServiceAccount::new(namespace(workload)?, account).ok_or(Unreadable)?;
+    Ok(WorkloadForm { labels: labels(workload)?, ready, address, ports: ports?, node, account, stale_since })
+}
+
+/// Whether a workload may take traffic, and since when nothing is heard of its node, 0 where it is.
+fn read_conditions(workload: &Field<'_>, has_node: bool) -> Read<(bool, i64)> {
+    // Written by hand: nobody will ever say that it is ready.
+    let (mut ready, mut stale_since) = (None, None);
+    let conditions = workload.get("status").map(|status| status.read_items("conditions")).transpose()?;
+    for condition in conditions.into_iter().flatten() {
+        let holds = condition.get_str("status") == Some("True");
+        match condition.get_str("type") {
+            Some("Ready") if ready.is_none() => ready = Some(holds),
+            Some(STALE) if holds && stale_since.is_none() => {
+                let since = condition.get_str("lastTransitionTime").unwrap_or_default();
+                // Stale is stale, since whenever.
+                let since = since.parse::<Timestamp>().map_or(1, |at| at.as_second().max(1));
+                stale_since = Some(since);
+            }
+            _ => {}
+        }
+    }
+    Ok((ready.unwrap_or(!has_node), stale_since.unwrap_or(0)))
+}
+
+fn check_address(spec: &Field<'_>, errors: &mut Errors) -> Read<Option<IpAddr>> {
+    let Some(address) = spec.get("address") else {
+        let message = "is missing: the IP address at which the workload is reached";
+        errors.required(spec.path.field("address"), message);
+        return Ok(None);
+    };
+    let Ok(ip) = address.str().ok_or(Unreadable)?.parse::<IpAddr>() else {
+        let message = format!("{} is no IP address (names are not resolved here)", shown(address.value));
+        errors.invalid(&address, message);
+        return Err(Unreadable);
+    };
+    if ip.is_unspecified() || ip.is_multicast() {
+        let message = format!("{} is no address that one can connect to", shown(address.value));
+        errors.invalid(&address, message);
+    }
+    Ok(Some(ip))
 }
 
 fn check_service_account(workload: &Field<'_>, account: &Field<'_>, errors: &mut Errors) {
@@ -69,7 +97,7 @@ fn check_service_account(workload: &Field<'_>, account: &Field<'_>, errors: &mut
     }
 }
 
-fn check_ports(spec: &Field<'_>, errors: &mut Errors) {
+fn check_ports(spec: &Field<'_>, errors: &mut Errors) -> Read<Vec<WorkloadPortForm>> {
     let mut names: HashMap<&str, String> = HashMap::new();
     let mut targets: HashMap<i64, String> = HashMap::new();
     for port in spec.items("ports") {
@@ -101,9 +129,19 @@ fn check_ports(spec: &Field<'_>, errors: &mut Errors) {
             }
         }
     }
+    spec.read_items("ports")?.map(|port| read_port(&port)).collect()
 }
 
-fn check_node(node: &Field<'_>, errors: &mut Errors) {
+fn read_port(port: &Field<'_>) -> Read<WorkloadPortForm> {
+    let number = port.read_port("port")?.ok_or(Unreadable)?;
+    Ok(WorkloadPortForm {
+        name: port.read_str("name")?.map(str::to_owned),
+        port: number,
+        target: port.read_port("targetPort")?.unwrap_or(number),
+    })
+}
+
+fn check_node(node: &Field<'_>, errors: &mut Errors) -> Read<NodeAddress> {
     if let Some(name) = node.get("name")
         && let Some(problem) = name.str().and_then(dns_subdomain_problem)
     {
@@ -121,4 +159,9 @@ fn check_node(node: &Field<'_>, errors: &mut Errors) {
             errors.invalid(&address, message);
         }
     }
+    let link = node.read_str("linkAddress")?.ok_or(Unreadable)?;
+    Ok(NodeAddress {
+        name: node.read_str("name")?.ok_or(Unreadable)?.into(),
+        link: link.parse().map_err(|_| Unreadable)?,
+    })
 }

@@ -1,7 +1,8 @@
 //! Workload (tulle.dev/v1alpha1).
 
-mod check;
+pub(crate) mod check;
 mod columns;
+pub(crate) mod form;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -17,7 +18,7 @@ use crate::schema::structural::derived;
 pub(crate) const KIND: Kind = Kind {
     short_names: &["wl"],
     categories: &["all", "tulle"],
-    check: check::check,
+    check: |object, errors| drop(check::check(object, errors)),
     ..Kind::new(
         KindId::Workload,
         TULLE,

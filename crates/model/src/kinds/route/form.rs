@@ -1,0 +1,82 @@
+//! A route as it is compiled.
+
+use std::sync::Arc;
+
+use super::{BackendRef, ParentReference};
+use crate::kinds::id::KindId;
+use crate::kinds::service::form::ServicePortForm;
+use crate::name::{NamespacedName, ServiceName};
+use crate::snapshot::HttpMatch;
+
+/// Both kinds of route; a TCPRoute's only rule has no matches.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RouteForm {
+    pub kind: KindId,
+    pub name: NamespacedName,
+    pub created: Option<jiff::Timestamp>,
+    pub generation: Option<i64>,
+    pub parents: Vec<ParentForm>,
+    pub rules: Vec<RuleForm>,
+    /// It has host names, which count for nothing.
+    pub hostnames: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ParentForm {
+    pub reference: ParentReference,
+    /// `None`: the parent is no Service.
+    pub service: Option<ServiceName>,
+    pub port: Option<u16>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RuleForm {
+    pub name: Option<Arc<str>>,
+    pub matches: Vec<HttpMatch>,
+    pub backends: Vec<BackendForm>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BackendForm {
+    pub reference: BackendRef,
+    /// `None`: the backend is no Service.
+    pub service: Option<ServiceName>,
+    pub port: Option<u16>,
+    pub weight: u32,
+}
+
+impl RouteForm {
+    /// The Services that it wants as parents.
+    pub(crate) fn parent_services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.parents.iter().filter_map(|p| p.service.as_ref())
+    }
+
+    /// The Services that its backends name.
+    pub(crate) fn backend_services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.rules.iter().flat_map(|r| &r.backends).filter_map(|b| b.service.as_ref())
+    }
+
+    /// Whether one of its parent references names that port of the Service, by number or by name.
+    pub(crate) fn names_port_of(&self, service: &ServiceName, port: &ServicePortForm) -> bool {
+        let mut named = self.parents.iter().filter(|p| p.port.is_some() || p.section().is_some());
+        named.any(|parent| parent.service.as_ref() == Some(service) && parent.wants(port))
+    }
+
+    /// By Gateway API's rule for conflicts: the oldest, then the first by `namespace/name`.
+    pub(crate) fn seniority(&self) -> impl Ord + use<> {
+        (self.created.is_none(), self.created, self.name.to_string())
+    }
+}
+
+impl ParentForm {
+    /// The name of a port, if it gives one.
+    pub(crate) fn section(&self) -> Option<&str> {
+        self.reference.section_name.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// Whether it means that port of its Service, by name or because it means all.
+    pub(crate) fn wants(&self, port: &ServicePortForm) -> bool {
+        self.port.is_none_or(|wanted| wanted == port.number)
+            && self.section().is_none_or(|wanted| wanted == &*port.name)
+    }
+}
