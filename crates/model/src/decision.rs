@@ -5,8 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
-use crate::kinds::mesh::MESH;
-use crate::name::{NamespacedName, ServiceName, WorkloadName};
+use crate::name::{MESH, NamespacedName, ServiceName, WorkloadName};
 use crate::snapshot::{EgressPolicy, Endpoint, MeshSettings};
 
 /// One decision.

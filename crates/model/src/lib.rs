@@ -24,6 +24,7 @@ pub mod kubernetes;
 pub mod legible;
 pub mod name;
 pub mod path;
+pub mod policy;
 pub mod port_settings;
 pub mod registry;
 pub mod retry;

@@ -13,6 +13,9 @@ pub struct NamespacedName {
     pub name: Arc<str>,
 }
 
+/// The name of the one Mesh object.
+pub const MESH: &str = "default";
+
 /// The name of a Service.
 pub type ServiceName = NamespacedName;
 /// The name of a Workload.

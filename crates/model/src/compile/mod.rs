@@ -34,6 +34,7 @@ use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
 use crate::kinds::{endpoint_slice, http_route, mesh, service, tcp_route, workload};
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
+use crate::policy::Policies;
 use crate::registry::{Kind, KindId};
 use crate::routing::{Candidate, sort_entries};
 use crate::snapshot::{
@@ -104,6 +105,7 @@ pub struct Compiler {
     routes_by_parent: MultiMap<ServiceName, RouteKey>,
     routes_by_backend: MultiMap<ServiceName, RouteKey>,
 
+    meshes: Policies<MeshForm>,
     mesh: Arc<MeshSettings>,
     configs: HashMap<ServiceName, Arc<ServiceConfig>>,
     endpoints: HashMap<ServiceName, Arc<EndpointSet>>,
@@ -153,6 +155,7 @@ impl Compiler {
             slices_by_service: MultiMap::default(),
             routes_by_parent: MultiMap::default(),
             routes_by_backend: MultiMap::default(),
+            meshes: Policies::default(),
             mesh: Arc::default(),
             configs: HashMap::new(),
             endpoints: HashMap::new(),
@@ -261,7 +264,7 @@ impl Compiler {
                 .map(|form| self.set_slice(&name, Some(form), dirty)),
             KindId::Mesh => checked(kind, object, mesh::check::check)
                 .and_then(|form| self.of_this_mesh(form))
-                .map(|form| self.set_mesh(form.settings, dirty)),
+                .map(|form| self.set_mesh(&name, Some(form), dirty)),
             KindId::HttpRoute => checked(kind, object, http_route::check::check)
                 .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
             KindId::TcpRoute => checked(kind, object, tcp_route::check::check)
@@ -286,8 +289,7 @@ impl Compiler {
             KindId::Service => self.set_service(name, None, dirty),
             KindId::Workload => self.set_workload(name, None, dirty),
             KindId::EndpointSlice => self.set_slice(name, None, dirty),
-            KindId::Mesh if &*name.name == MESH => self.set_mesh(MeshSettings::default(), dirty),
-            KindId::Mesh => {}
+            KindId::Mesh => self.set_mesh(name, None, dirty),
             KindId::HttpRoute | KindId::TcpRoute => {
                 let key = RouteKey { kind, name: name.clone() };
                 self.set_route(&key, None, dirty);
@@ -326,7 +328,9 @@ impl Compiler {
         Err(InvalidObject { field: "spec.trustDomain".to_owned(), problem })
     }
 
-    fn set_mesh(&mut self, settings: MeshSettings, dirty: &mut Dirty) {
+    fn set_mesh(&mut self, name: &NamespacedName, form: Option<MeshForm>, dirty: &mut Dirty) {
+        self.meshes.set(name, form.map(MeshForm::policy));
+        let settings = mesh::form::settings(&self.meshes);
         if *self.mesh != settings {
             self.mesh = Arc::new(settings);
             dirty.mesh = true;

@@ -6,7 +6,7 @@ use super::MESH;
 use super::form::MeshForm;
 use crate::identity::LONGEST_TRUST_DOMAIN;
 use crate::name::dns_subdomain_problem;
-use crate::snapshot::{EgressPolicy, MeshSettings};
+use crate::snapshot::EgressPolicy;
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 
 pub(super) fn name_problem(name: &str) -> Option<&'static str> {
@@ -27,14 +27,13 @@ pub(crate) fn check(mesh: &Field<'_>, errors: &mut Errors) -> Read<MeshForm> {
     let access_log = spec.get("accessLog").map(|log| log.read("enabled", Value::as_bool)).transpose()?;
     Ok(MeshForm {
         trust_domain: spec.read_str("trustDomain")?.map(str::to_owned),
-        settings: MeshSettings {
-            egress: match egress.flatten() {
-                None | Some("Allow") => EgressPolicy::Allow,
-                Some("Deny") => EgressPolicy::Deny,
-                Some(_) => return Err(Unreadable),
-            },
-            access_log: access_log.flatten().unwrap_or(false),
+        egress: match egress.flatten() {
+            None => None,
+            Some("Allow") => Some(EgressPolicy::Allow),
+            Some("Deny") => Some(EgressPolicy::Deny),
+            Some(_) => return Err(Unreadable),
         },
+        access_log: access_log.flatten(),
     })
 }
 

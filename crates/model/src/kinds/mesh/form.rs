@@ -1,10 +1,34 @@
-//! The Mesh as it is compiled.
+//! The Mesh as it is compiled: the policy of the widest level.
 
-use crate::snapshot::MeshSettings;
+use std::collections::BTreeSet;
 
+use crate::decision::Decider;
+use crate::policy::{Policies, Policy, Target};
+use crate::snapshot::{EgressPolicy, MeshSettings};
+
+/// `None`: it does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct MeshForm {
-    /// `None`: that of the mesh's authority.
     pub trust_domain: Option<String>,
-    pub settings: MeshSettings,
+    pub egress: Option<EgressPolicy>,
+    pub access_log: Option<bool>,
+}
+
+impl MeshForm {
+    pub(crate) fn policy(self) -> Policy<Self> {
+        // There is one: none is older.
+        Policy { by: Decider::Mesh, created: None, targets: BTreeSet::from([Target::Mesh]), spec: self }
+    }
+}
+
+/// What holds for the whole mesh.
+pub(crate) fn settings(policies: &Policies<MeshForm>) -> MeshSettings {
+    let everywhere = [Target::Mesh];
+    let default = MeshSettings::default();
+    MeshSettings {
+        egress: policies.decide(&everywhere, "spec.egress.policy", |mesh| mesh.egress, default.egress).value,
+        access_log: policies
+            .decide(&everywhere, "spec.accessLog.enabled", |mesh| mesh.access_log, default.access_log)
+            .value,
+    }
 }

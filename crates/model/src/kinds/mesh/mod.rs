@@ -30,8 +30,7 @@ pub(crate) const KIND: Kind = Kind {
     )
 };
 
-/// The name of the one Mesh object.
-pub const MESH: &str = "default";
+pub use crate::name::MESH;
 
 /// The settings of the whole mesh: one object, named `default`, in no namespace.
 pub type Mesh = Object<MeshSpec, MeshStatus>;

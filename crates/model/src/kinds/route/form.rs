@@ -6,6 +6,7 @@ use super::{BackendRef, ParentReference};
 use crate::kinds::id::KindId;
 use crate::kinds::service::form::ServicePortForm;
 use crate::name::{NamespacedName, ServiceName};
+use crate::policy::Seniority;
 use crate::snapshot::HttpMatch;
 
 /// Both kinds of route; a TCPRoute's only rule has no matches.
@@ -62,9 +63,8 @@ impl RouteForm {
         named.any(|parent| parent.service.as_ref() == Some(service) && parent.wants(port))
     }
 
-    /// By Gateway API's rule for conflicts: the oldest, then the first by `namespace/name`.
-    pub(crate) fn seniority(&self) -> impl Ord + use<> {
-        (self.created.is_none(), self.created, self.name.to_string())
+    pub(crate) fn seniority(&self) -> Seniority {
+        Seniority::new(self.created, &self.name)
     }
 }
 
