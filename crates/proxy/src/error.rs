@@ -40,6 +40,8 @@ pub enum UpstreamErrorKind {
     AnswerHeadersTooLarge,
     /// The application answered a request for a tunnel, and opened none.
     NotUpgraded,
+    /// The application understands no such request.
+    Unsupported,
     /// Reading what the caller sends failed.
     Caller,
     /// It would have cost more than there is for the one who asks.
@@ -66,6 +68,7 @@ impl UpstreamErrorKind {
             Self::HeadersTooLarge => "headers-too-large",
             Self::AnswerHeadersTooLarge => "answer-headers-too-large",
             Self::NotUpgraded => "not-upgraded",
+            Self::Unsupported => "unsupported",
             Self::Caller => "bad-request",
             Self::Shed(shed) | Self::ShedThere(shed) => shed.as_str(),
         }

@@ -24,11 +24,14 @@ use crate::http::body::{Body, Event};
 use crate::http::grpc::Messages;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
+use crate::http::link_upgrade::Question;
 use crate::http::reply::{failed, reply};
 use crate::http::spelling::Spelling;
+use crate::http::switch::{self, Switching};
 use crate::local::Local;
 use crate::mesh_headers::APP_VERSION;
 use crate::reason::Reason;
+use crate::tcp::Upstream;
 use crate::worker::Worker;
 
 /// Passes a request to a workload's process. It has the inner form (an absolute URI, no `Host`), and says what to speak
@@ -126,17 +129,51 @@ fn may_break_after_a_message(version: AppVersion, asked: &HeaderMap, answer: &Re
         && headers::takes_trailers(asked)
 }
 
-/// Connects to a workload's process; `account` pays. What is returned beside the
+/// Connects to a workload's process, for bytes or for what `head` asks for; `account` pays. What is returned beside the
 /// connection counts it until it is dropped.
 pub(crate) async fn connect(
     local: &Local,
     entrance: Entrance<'_>,
     account: &Rc<Account>,
+    head: Option<&Parts>,
 ) -> Result<(TcpStream, Counted), UpstreamError> {
-    let entered = enter(local, entrance, None)?;
+    let entered = enter(local, entrance, head)?;
+    if let Some(head) = head {
+        entered.stays(head);
+    }
     let address = SocketAddr::new(entrance.workload.app_address, entrance.port);
     let (tcp, seat) = connect_for(account, address, None).await?;
     Ok((tcp, Counted { _entered: Some(entered), _seat: Some(seat) }))
+}
+
+/// Asks a workload's process to leave HTTP, for an extended CONNECT that came over a link: see [`link_upgrade`]. What is
+/// returned beside what came of it is to be held for as long.
+pub(crate) async fn serve_upgrade(
+    worker: &Rc<Worker>,
+    entrance: Entrance<'_>,
+    caller: &Caller,
+    mut head: Parts,
+) -> Result<(Switching, Entered), Response<Body>> {
+    let version = app_version(head.headers.remove(APP_VERSION));
+    let form = Question::received(&mut head).map_err(|problem| reply(Reason::BadRequest, problem))?;
+    form.rewrite(&mut head).map_err(|problem| reply(Reason::Unsupported, &problem))?;
+    let Entrance { workload, port, .. } = entrance;
+    let passed = async {
+        let entered = enter(&worker.local, entrance, Some(&head))?;
+        entered.stays(&head);
+        let address = SocketAddr::new(workload.app_address, port);
+        let open = async |_: &Parts| {
+            let (tcp, seat) = connect_for(&caller.account, address, None).await?;
+            Ok((Upstream::Tcp(tcp), seat.into()))
+        };
+        let outcome =
+            switch::ask(worker, open, version, &mut head, &mut Body::empty(), &form, caller).await?;
+        Ok((outcome, entered))
+    };
+    passed.await.map_err(|error: UpstreamError| {
+        tracing::debug!(workload = %workload.name, port, %error, "an upgrade did not get through");
+        failed(&error)
+    })
 }
 
 fn app_version(said: Option<HeaderValue>) -> AppVersion {

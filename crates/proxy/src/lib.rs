@@ -75,7 +75,7 @@ use crate::state::{LocalWorkload, NodeState};
 use crate::thread::Command;
 
 pub use crate::config::{Bounds, Capture, Config};
-pub use crate::inbound::visits::{Peer, Visit};
+pub use crate::inbound::visits::{Peer, Upgrade, Visit};
 pub use crate::metrics::EdgeCounts;
 pub use crate::progress::Deadlines;
 pub use crate::security::Security;

@@ -20,5 +20,9 @@ pub const RETRY: HeaderName = HeaderName::from_static("tulle-retry");
 pub const RESET: HeaderName = HeaderName::from_static("tulle-reset");
 /// What the application offers to go on in, with a 426: HTTP/2 has no place for its `Upgrade`.
 pub const UPGRADE: HeaderName = HeaderName::from_static("tulle-upgrade");
+/// The method of a request to leave HTTP: on a link it is a CONNECT.
+pub const METHOD: HeaderName = HeaderName::from_static("tulle-method");
+/// The application has left HTTP, and goes on in that.
+pub const SWITCHED: HeaderName = HeaderName::from_static("tulle-switched");
 /// How the fields of a message of HTTP/1 were written (see [`Spelling`](crate::http::spelling::Spelling)).
 pub const SPELLING: HeaderName = HeaderName::from_static("tulle-spelling");

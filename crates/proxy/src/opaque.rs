@@ -101,7 +101,7 @@ async fn connect(
     let account = worker.local.account(&source.name);
     loop {
         let Ok(hop) = attempts.next(worker, &mut exchange) else { return Err(exchange) };
-        let error = match timeout_at(end, hop.connect(worker, &source, &account)).await {
+        let error = match timeout_at(end, hop.connect(worker, &source, &account, None)).await {
             Ok(Ok((upstream, _counted))) => {
                 attempts.succeeded(worker, &mut exchange, hop, None);
                 return Ok(Opened { upstream, exchange, account, _counted });

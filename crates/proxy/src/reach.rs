@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use http::request::Parts;
+
 use crate::budget::Account;
 use crate::connect::{Counted, EGRESS_CONNECT, connect_for};
 use crate::destination::{Load, Member};
@@ -73,12 +75,13 @@ impl Hop {
         }
     }
 
-    /// Opens a connection of bytes for `source`, which `account` pays for. Every error has left nothing behind.
+    /// Opens a connection for `source`, which `account` pays for: of bytes, or for what `head` asks for. Every error has left nothing behind.
     pub async fn connect(
         &self,
         worker: &Rc<Worker>,
         source: &LocalWorkload,
         account: &Rc<Account>,
+        head: Option<&Parts>,
     ) -> Result<(Upstream, Counted), UpstreamError> {
         match &self.reach {
             Reach::Plain(load) => {
@@ -91,7 +94,7 @@ impl Hop {
                 let workload = worker.local.hand_over(&load.endpoint)?;
                 let peer = Peer::Mesh(source.identity.clone());
                 let entrance = Entrance { peer: &peer, workload: &workload, port: self.address.port() };
-                let (tcp, counted) = inbound::connect(&worker.local, entrance, account).await?;
+                let (tcp, counted) = inbound::connect(&worker.local, entrance, account, head).await?;
                 Ok((Upstream::Tcp(tcp), counted))
             }
             Reach::Link(load) => {

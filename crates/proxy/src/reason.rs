@@ -198,6 +198,7 @@ impl From<UpstreamErrorKind> for Reason {
             UpstreamErrorKind::HeadersTooLarge => Self::HeadersTooLarge,
             UpstreamErrorKind::AnswerHeadersTooLarge => Self::AnswerHeadersTooLarge,
             UpstreamErrorKind::NotUpgraded => Self::NotUpgraded,
+            UpstreamErrorKind::Unsupported => Self::Unsupported,
             UpstreamErrorKind::Caller => Self::BadRequest,
             UpstreamErrorKind::Shed(shed) | UpstreamErrorKind::ShedThere(shed) => Self::Shed(shed),
         }

@@ -63,6 +63,16 @@ pub trait Duplex: AsyncRead + AsyncWrite + Reset + Unpin {}
 
 impl<IO: AsyncRead + AsyncWrite + Reset + Unpin> Duplex for IO {}
 
+impl Reset for Box<dyn Duplex> {
+    fn reset(&mut self) {
+        (**self).reset();
+    }
+
+    fn reset_for(&mut self, other: &io::Error) {
+        (**self).reset_for(other);
+    }
+}
+
 /// How often the host of a client that has closed its side is asked whether it lives, and how often in vain.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const ALIVE_QUESTIONS: u32 = 3;

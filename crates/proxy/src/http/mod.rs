@@ -2,7 +2,7 @@
 //!
 //! A client's connection is served by [`server`]; each request is brought into one form
 //! ([`headers`]), routed and sent to an endpoint ([`forward`]), repeated on another where that is safe
-//! ([`crate::attempts`]), and counted ([`record`]). Interim answers go back by [`asker`]. Upgrades and tunnels leave HTTP in [`upgrade`]; destinations
+//! ([`crate::attempts`]), and counted ([`record`]). Interim answers go back by [`asker`]. Upgrades and tunnels leave HTTP in [`upgrade`], applications in [`switch`]; destinations
 //! that an explicit proxy's client names are found in [`egress`]. Bodies are streams throughout
 //! ([`body`]), recorded for another attempt in [`replay`]; answers that the mesh makes itself come from [`reply`].
 //! Which fields may be in [`trailers`], and what ends a broken answer of [`grpc`], is one thing for all versions.
@@ -17,6 +17,7 @@ pub mod headers;
 pub(crate) mod http1;
 pub(crate) mod letters;
 pub(crate) mod link_headers;
+pub(crate) mod link_upgrade;
 mod max_forwards;
 pub(crate) mod record;
 mod replay;
@@ -27,6 +28,7 @@ mod serve_http1;
 pub(crate) mod serve_http2;
 pub mod server;
 pub(crate) mod spelling;
+pub(crate) mod switch;
 pub(crate) mod trailers;
 mod upgrade;
 mod websocket;

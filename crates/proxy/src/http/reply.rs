@@ -76,6 +76,8 @@ pub fn told(response: &mut Response<Body>) -> Option<UpstreamError> {
         b"headers-too-large" => Failure::HeadersTooLarge,
         b"answer-headers-too-large" => Failure::AnswerHeadersTooLarge,
         b"bad-request" => Failure::Caller,
+        b"not-upgraded" => Failure::NotUpgraded,
+        b"unsupported" => Failure::Unsupported,
         b"wrong-identity" => Failure::WrongIdentity,
         _ => shed.map_or(Failure::Refused, Failure::ShedThere),
     };

@@ -6,6 +6,9 @@
 //! 2. authorize: which ports are open to whom.
 //! 3. limit: what stops takes nothing new.
 //!
+//! A connection of bytes has no head. Where rules of HTTP apply to its port, what it carries must not pass as bytes: that is
+//! decided here, too, as soon as there are such rules.
+//!
 //! Then it is written down ([`Visits`](super::visits::Visits)), and goes on to the application.
 
 use http::request::Parts;

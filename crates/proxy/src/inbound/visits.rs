@@ -10,6 +10,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::Method;
+use http::request::Parts;
 use slab::Slab;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
@@ -52,6 +54,15 @@ pub struct Visit {
     pub port: u16,
     /// Of the configuration that let it in ([`tulle_model::snapshot::Snapshot::generation`]).
     pub generation: u64,
+    /// What an upgrade asked for. Of requests it is not kept: they are over soon.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// A request to leave HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    pub method: Method,
+    pub path: String,
 }
 
 /// What has entered by one worker.
@@ -67,6 +78,7 @@ struct Entry {
     served: Rc<Served>,
     port: u16,
     generation: u64,
+    upgrade: Option<Box<Upgrade>>,
 }
 
 /// A workload that is visited, and how much is in flight to it.
@@ -90,7 +102,13 @@ impl Visits {
     ) -> Entered {
         let served = self.served(metrics, workload);
         served.in_flight.add(1);
-        let key = self.open.borrow_mut().insert(Entry { peer: peer.clone(), served, port, generation });
+        let key = self.open.borrow_mut().insert(Entry {
+            peer: peer.clone(),
+            served,
+            port,
+            generation,
+            upgrade: None,
+        });
         Entered { visits: self.clone(), key }
     }
 
@@ -110,6 +128,7 @@ impl Visits {
             workload: entry.served.workload.name.clone(),
             port: entry.port,
             generation: entry.generation,
+            upgrade: entry.upgrade.as_deref().cloned(),
         };
         self.open.borrow().iter().map(visit).collect()
     }
@@ -124,6 +143,16 @@ impl Visits {
         let mut open = self.open.borrow_mut();
         if open.len() < open.capacity() / 4 {
             open.shrink_to_fit();
+        }
+    }
+}
+
+impl Entered {
+    /// It may be there for long: what it asked for is kept.
+    pub(super) fn stays(&self, head: &Parts) {
+        if let Some(entry) = self.visits.open.borrow_mut().get_mut(self.key) {
+            let upgrade = Upgrade { method: head.method.clone(), path: head.uri.path().to_owned() };
+            entry.upgrade = Some(Box::new(upgrade));
         }
     }
 }
@@ -172,6 +201,7 @@ mod tests {
             workload: WorkloadName::new("default", workload),
             port: 80,
             generation,
+            upgrade: None,
         };
         let enter = |peer, workload, generation| {
             visits.enter(&metrics, Entrance { peer, workload, port: 80 }, generation)

@@ -44,7 +44,8 @@ use crate::turn::{Rules, Turn};
 
 /// Of what the peer takes, no more than that is used: it may have been stopped for as long as it takes until we
 /// hold it for dead, and see at once what we have sent meanwhile.
-pub(crate) const LIMITS: Limits = Limits { resets: 2000, resets_per_second: 500, ..super::LIMITS };
+pub(crate) const LIMITS: Limits =
+    Limits { resets: 2000, resets_per_second: 500, extended_connect: false, ..super::LIMITS };
 
 /// How long a request or connection waits for a link before it looks for another endpoint. The handshake
 /// goes on: what waits later profits from it.
@@ -197,7 +198,7 @@ impl LinkPool {
         })
     }
 
-    /// A place for one tunnel on a link from `source` to the node of `endpoint`, dialed if need be.
+    /// A place for one tunnel or upgrade on a link from `source` to the node of `endpoint`, dialed if need be.
     /// Every error has left nothing behind.
     pub async fn stream(
         self: &Rc<Self>,

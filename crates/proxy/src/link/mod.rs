@@ -32,7 +32,7 @@ pub(crate) const LIMITS: Limits = Limits {
     resets: 8000,
     resets_per_second: 2000,
     when_reset: WhenReset::Wait,
-    extended_connect: false,
+    extended_connect: true,
     names: &mesh_headers::FREQUENT,
 };
 /// What a link costs beside its streams.

@@ -25,11 +25,14 @@ use crate::budget::{Account, Payer, Seat, Shed};
 use crate::certificate::WorkloadCertificate;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
+use crate::http::link_upgrade;
 use crate::http::reply;
 use crate::http::respond::respond;
 use crate::http::serve_http2::or_reset;
+use crate::http::switch::{Switched, Switching};
 use crate::http2::{
-    Connection, Ended, Incoming, Receiver, Sender, Tunnel, Unfit, Violation, give_up, splice, until_dead,
+    Connection, Ended, Incoming, Protocol, Receiver, Sender, Tunnel, Unfit, Violation, give_up, splice,
+    until_dead,
 };
 use crate::inbound::{self, Entrance, Peer};
 use crate::mesh_headers::{PORT, REASON, RETRY, WORKLOAD};
@@ -37,6 +40,7 @@ use crate::metrics::Handshake;
 use crate::progress::Side;
 use crate::silent::Place;
 use crate::state::LocalWorkload;
+use crate::tcp::copy;
 use crate::tls::{self, Hello, TlsFailure};
 use crate::worker::Worker;
 
@@ -245,6 +249,9 @@ async fn answer(
     if let Some(unfit) = unfit {
         return respond(&mut sender, reply::unfit(unfit, &head.headers)).await;
     }
+    if head.method == Method::CONNECT && head.extensions.get::<Protocol>().is_some() {
+        return Box::pin(upgrade(worker, link, head, sender, receiver)).await;
+    }
     if head.method == Method::CONNECT {
         return tunnel(worker, link, head, sender, receiver).await;
     }
@@ -275,6 +282,45 @@ async fn answer(
     respond(&mut sender, response).await;
 }
 
+/// A request to leave HTTP (extended CONNECT): after its answer bytes pass, if the process agrees.
+async fn upgrade(
+    worker: Rc<Worker>,
+    link: Rc<Link>,
+    mut head: http::request::Parts,
+    mut sender: Sender,
+    receiver: Receiver,
+) {
+    let (name, port) = (head.headers.remove(WORKLOAD), head.headers.remove(PORT));
+    let (workload, port) = match find(&worker, &link, name.as_ref(), parsed(port.as_ref())) {
+        Ok(found) => found,
+        Err(refusal) => return refusal.send(sender),
+    };
+    let entrance = Entrance { peer: &link.peer, workload: &workload, port };
+    let caller = Caller { account: link.account.clone(), asker: Asker::Http2(sender.interim()) };
+    let served = {
+        let mut served = pin!(Some(inbound::serve_upgrade(&worker, entrance, &caller, head)));
+        let served_or_reset = or_reset(served.as_mut(), &mut sender).await;
+        if let Err(error) = &served_or_reset {
+            give_up(error, || served.set(None));
+        }
+        served_or_reset
+    };
+    let (Switched { mut head, mut io, held }, entered) = match served {
+        Ok(Ok((Switching::Switched(switched), entered))) => (switched, entered),
+        Ok(Ok((Switching::Answered(response), _entered))) => return respond(&mut sender, response).await,
+        Ok(Err(refusal)) => return respond(&mut sender, refusal).await,
+        Err(_) => return link.account.turn().await,
+    };
+    link_upgrade::consent(&mut head);
+    if sender.respond(head.status, &head.headers, false).is_err() {
+        return;
+    }
+    drop(head);
+    // It is counted where it comes from.
+    let _ = copy(&mut Tunnel::extended(sender, receiver), &mut io, &link.account, |_, _| {}).await;
+    drop((held, entered));
+}
+
 /// An opaque connection (HBONE): bytes between the stream and the workload's process.
 async fn tunnel(
     worker: Rc<Worker>,
@@ -293,7 +339,7 @@ async fn tunnel(
         Err(refusal) => return refusal.send(sender),
     };
     let entrance = Entrance { peer: &link.peer, workload: &workload, port };
-    let connect = inbound::connect(&worker.local, entrance, &link.account);
+    let connect = inbound::connect(&worker.local, entrance, &link.account, None);
     let reset = poll_fn(|cx| sender.poll_reset(cx));
     let connected = tokio::select! {
         connected = connect => connected,

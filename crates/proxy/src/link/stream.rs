@@ -1,4 +1,4 @@
-//! Tunnels on links (HBONE).
+//! Tunnels on links (HBONE), and upgrades.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -11,20 +11,63 @@ use tulle_model::name::WorkloadName;
 
 use crate::budget::Shed;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
-use crate::http2::{Error, Handle, RequestHead, Tunnel};
+use crate::http::asker::Caller;
+use crate::http2::{Error, Handle, Receiver, RequestHead, Sender, Tunnel};
 use crate::local::Local;
 use crate::mesh_headers::{REASON, WORKLOAD};
 
 /// How long the peer's answer to a CONNECT may take.
 const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
 
-/// A place for one tunnel on an open link, to be used before anything else is awaited.
+/// A place for one tunnel or upgrade on an open link, to be used before anything else is awaited.
 pub struct LinkStream(Handle);
 
 impl LinkStream {
     /// On a link with room.
     pub(super) fn on(link: Handle) -> Self {
         Self(link)
+    }
+
+    /// Whether the peer takes upgrades as what they are (RFC 8441, section 3): those of former versions do not.
+    pub fn takes_upgrades(&self) -> bool {
+        self.0.takes_extended_connect()
+    }
+
+    /// Sends an extended CONNECT, and waits for its answer; interim ones go to whoever asks.
+    pub(crate) async fn upgrade(
+        self,
+        local: &Local,
+        head: &RequestHead<'_>,
+        caller: &Caller,
+    ) -> Result<(response::Parts, Sender, Receiver), UpstreamError> {
+        let (sender, mut receiver) = self.0.request(head, false).map_err(|error| match error {
+            Error::TooLargeForPeer(_) => {
+                UpstreamError::after_sending(Kind::HeadersTooLarge, error.to_string())
+            }
+            error => not_sent(error),
+        })?;
+        local.metrics.counts().client_streams.add(1);
+        let answered = poll_fn(|cx| {
+            loop {
+                match ready!(receiver.poll_head(cx)) {
+                    Ok(head) if head.status.is_informational() => caller.asker.pass(cx, head),
+                    answered => return Poll::Ready(answered),
+                }
+            }
+        });
+        let head = answered.await.map_err(|error| {
+            // What the application said of it the other node puts in words: this is the link's affair.
+            let kind = match error {
+                Error::NotProcessed => Kind::WentAway,
+                Error::Stalled => Kind::Timeout,
+                Error::Oversized => Kind::AnswerHeadersTooLarge,
+                Error::Malformed(_) => Kind::BadAnswer,
+                _ => Kind::ConnectionLost,
+            };
+            let message = format!("the link broke before the upgrade was answered: {error}");
+            UpstreamError { kind, safe_to_retry: error.is_unprocessed(), message }
+        })?;
+        Ok((head, sender, receiver))
     }
 
     /// Opens a tunnel to a port of a workload (HBONE): CONNECT to `authority`, the workload's address

@@ -34,6 +34,7 @@ async fn bytes_pass_both_ways_through_a_link() {
         workload: pair.server.clone(),
         port: app.port(),
         generation: 0,
+        upgrade: None,
     };
     assert_eq!(pair.far.proxy.visits().await, [visit]);
     drop(stream);

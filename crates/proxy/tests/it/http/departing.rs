@@ -80,10 +80,8 @@ async fn to_application(budget: Arc<Budget>) -> Calls {
     Calls { address: node.listen("c").await, _node: node, open }
 }
 
-/// The same behind a node that does.
-async fn over_links(budget: Arc<Budget>) -> Calls {
-    let open = Open::default();
-    let authority = Authority::new();
+/// What takes links as a node that runs `c`, whoever opens them.
+pub fn acceptor(authority: &Authority) -> TlsAcceptor {
     let certificate = authority.certificate(&identity("c"));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -92,7 +90,14 @@ async fn over_links(budget: Arc<Budget>) -> Calls {
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certificate.svid().key().clone())));
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// The same behind a node that does.
+async fn over_links(budget: Arc<Budget>) -> Calls {
+    let open = Open::default();
+    let authority = Authority::new();
+    let acceptor = acceptor(&authority);
     let serving = open.clone();
     let link = apps::script(move |io: TcpStream| {
         let (acceptor, serving) = (acceptor.clone(), serving.clone());

@@ -24,4 +24,5 @@ mod streams;
 mod targets;
 mod unsent;
 mod upgrades;
+mod upgrades_on_links;
 mod waiting;
