@@ -1,4 +1,4 @@
-//! HTTP connections of one worker to processes of this node, and to plain destinations.
+//! HTTP connections of one worker to processes of this node, or to plain destinations: a pool each.
 //!
 //! HTTP/1.1 connections carry one request at a time and wait idle for the next, the latest used first.
 //! HTTP/2 connections are shared; another one is opened when all have as many streams as the peer
@@ -26,6 +26,7 @@ use self::http2::Shared;
 pub use self::places::Place;
 use self::places::Places;
 use crate::budget::{Budget, Resource};
+use crate::connect::Callee;
 use crate::crowded;
 use crate::error::UpstreamError;
 use crate::http::asker::Caller;
@@ -45,6 +46,7 @@ const ATTEMPTS: usize = 4;
 pub struct AppPool(Rc<Pool>);
 
 struct Pool {
+    callee: Callee,
     places: Rc<Places>,
     rules: Rules,
     progress: Rc<Sweep>,
@@ -65,11 +67,18 @@ pub fn is_idempotent(method: &Method) -> bool {
 }
 
 impl AppPool {
-    /// Of one of `workers`, which share what `budget` has of descriptors.
-    pub(crate) fn new(budget: &Budget, workers: usize, rules: Rules, progress: Rc<Sweep>) -> Self {
+    /// Of one of `workers`, which share what `budget` has of descriptors. All its connections are to such callees.
+    pub(crate) fn new(
+        callee: Callee,
+        budget: &Budget,
+        workers: usize,
+        rules: Rules,
+        progress: Rc<Sweep>,
+    ) -> Self {
         let share = budget.total(Resource::Descriptors) / 4;
         let most = MAX_CONNECTIONS.min(share) as usize / workers.max(1);
         Self(Rc::new(Pool {
+            callee,
             places: Places::new(most.max(MIN_CONNECTIONS), rules.waiting()),
             rules,
             progress,
@@ -170,7 +179,7 @@ mod tests {
         let address = listener.local_addr().unwrap().as_socket().unwrap();
         let _first = std::net::TcpStream::connect(address).unwrap();
 
-        let pool = AppPool::new(&Budget::unlimited(), 1, Rules::default(), Rc::default());
+        let pool = AppPool::new(Callee::Process, &Budget::unlimited(), 1, Rules::default(), Rc::default());
         let begin = Instant::now();
         let (head, ()) = http::Request::get("http://c/").body(()).unwrap().into_parts();
         let account = Accounts::new(Budget::unlimited()).of(&Payer::Handshakes);

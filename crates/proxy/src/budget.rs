@@ -30,6 +30,9 @@ pub enum Payer {
     Peer(SpiffeId),
     /// Peers that have not said yet who they are.
     Handshakes,
+    /// All whose connections to workloads inbound capture has diverted. They are one: whoever is no part of the mesh can
+    /// have as many addresses as he likes, and would have a share for each.
+    Outside,
 }
 
 impl std::fmt::Display for Payer {
@@ -38,6 +41,7 @@ impl std::fmt::Display for Payer {
             Self::Workload(name) => name.fmt(f),
             Self::Peer(identity) => identity.fmt(f),
             Self::Handshakes => f.write_str("handshakes"),
+            Self::Outside => f.write_str("the outside"),
         }
     }
 }

@@ -1,12 +1,14 @@
 //! TCP connections that this proxy opens, and what they count as.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
+use tulle_sys::mark_to_process;
 
 use crate::budget::{Account, Seat, cost};
 use crate::error::{UpstreamError, UpstreamErrorKind};
@@ -39,33 +41,51 @@ impl From<Seat> for Counted {
     }
 }
 
+/// Who is at the other end of a connection in plain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callee {
+    /// A process of this node's, which has passed what there is to pass: inbound capture lets the connection through.
+    Process,
+    /// Anybody. Even where that is a process of this node's, the connection enters as any other.
+    Anybody,
+}
+
 /// Opens a TCP connection in plain for somebody who has a share left; within that time, where it is not the usual.
 pub async fn connect_for(
     account: &Rc<Account>,
+    callee: Callee,
     address: SocketAddr,
     within: Option<Duration>,
 ) -> Result<(TcpStream, Seat), UpstreamError> {
     let seat = account.seat(cost::APPLICATION).map_err(UpstreamError::shed)?;
     let tcp = match within {
-        Some(deadline) => connect_within(address, deadline).await?,
-        None => connect(address).await?,
+        Some(deadline) => open_within(callee, address, deadline).await?,
+        None => connect(callee, address).await?,
     };
     Ok((tcp, seat))
 }
 
 /// Opens a TCP connection in plain: within a second, or a little more on this host.
-pub async fn connect(address: SocketAddr) -> Result<TcpStream, UpstreamError> {
-    let local = address.ip().to_canonical().is_loopback();
-    connect_within(address, if local { APP_CONNECT_DEADLINE } else { CONNECT_DEADLINE }).await
+pub async fn connect(callee: Callee, address: SocketAddr) -> Result<TcpStream, UpstreamError> {
+    let local = callee == Callee::Process || address.ip().to_canonical().is_loopback();
+    open_within(callee, address, if local { APP_CONNECT_DEADLINE } else { CONNECT_DEADLINE }).await
 }
 
-/// Opens a TCP connection in plain within `deadline`.
+/// Opens a TCP connection in plain to anybody, within `deadline`.
 pub(crate) async fn connect_within(
     address: SocketAddr,
     deadline: Duration,
 ) -> Result<TcpStream, UpstreamError> {
-    let local = address.ip().to_canonical().is_loopback();
-    let why = match timeout(deadline, TcpStream::connect(address)).await {
+    open_within(Callee::Anybody, address, deadline).await
+}
+
+async fn open_within(
+    callee: Callee,
+    address: SocketAddr,
+    deadline: Duration,
+) -> Result<TcpStream, UpstreamError> {
+    let local = callee == Callee::Process || address.ip().to_canonical().is_loopback();
+    let why = match timeout(deadline, open(callee, address)).await {
         Ok(Ok(tcp)) => {
             prepare(&tcp, local);
             return Ok(tcp);
@@ -74,6 +94,16 @@ pub(crate) async fn connect_within(
         Err(_) => format!("{address} did not accept a connection in {deadline:?}"),
     };
     Err(UpstreamError::safe(UpstreamErrorKind::Connect, why))
+}
+
+async fn open(callee: Callee, address: SocketAddr) -> io::Result<TcpStream> {
+    if callee == Callee::Anybody {
+        return TcpStream::connect(address).await;
+    }
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Who may not needs it not: there are no rules that look for it.
+    let _ = mark_to_process(&socket);
+    socket.connect(address).await
 }
 
 /// Sets a connection's options. Peers on other hosts may be gone without a word, and the one who would

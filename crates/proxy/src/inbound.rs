@@ -4,7 +4,7 @@
 mod door;
 pub(crate) mod visits;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use http::header::{CONTENT_LENGTH, HOST};
@@ -17,7 +17,7 @@ use self::visits::Entered;
 pub(crate) use self::visits::Entrance;
 pub(crate) use self::visits::{Peer, Visit};
 use crate::budget::Account;
-use crate::connect::{Counted, connect_for};
+use crate::connect::{Callee, Counted, connect_for};
 use crate::error::UpstreamError;
 use crate::http::asker::Caller;
 use crate::http::body::{Body, Event};
@@ -137,12 +137,23 @@ pub(crate) async fn connect(
     account: &Rc<Account>,
     head: Option<&Parts>,
 ) -> Result<(TcpStream, Counted), UpstreamError> {
+    connect_at(local, entrance, entrance.workload.app_address, account, head).await
+}
+
+/// The same, at that address of the process.
+pub(crate) async fn connect_at(
+    local: &Local,
+    entrance: Entrance<'_>,
+    address: IpAddr,
+    account: &Rc<Account>,
+    head: Option<&Parts>,
+) -> Result<(TcpStream, Counted), UpstreamError> {
     let entered = enter(local, entrance, head)?;
     if let Some(head) = head {
         entered.stays(head);
     }
-    let address = SocketAddr::new(entrance.workload.app_address, entrance.port);
-    let (tcp, seat) = connect_for(account, address, None).await?;
+    let address = SocketAddr::new(address, entrance.port);
+    let (tcp, seat) = connect_for(account, Callee::Process, address, None).await?;
     Ok((tcp, Counted { _entered: Some(entered), _seat: Some(seat) }))
 }
 
@@ -163,7 +174,7 @@ pub(crate) async fn serve_upgrade(
         entered.stays(&head);
         let address = SocketAddr::new(workload.app_address, port);
         let open = async |_: &Parts| {
-            let (tcp, seat) = connect_for(&caller.account, address, None).await?;
+            let (tcp, seat) = connect_for(&caller.account, Callee::Process, address, None).await?;
             Ok((Upstream::Tcp(tcp), seat.into()))
         };
         let outcome =

@@ -37,6 +37,7 @@ mod opaque;
 mod outbound;
 mod pace;
 mod pieces;
+mod plain_inbound;
 mod progress;
 mod reach;
 mod reason;
@@ -134,6 +135,19 @@ impl Proxy {
     /// Accepts links from other nodes at `address` (port 0: any); returns the address bound.
     pub async fn listen_links(&self, address: SocketAddr) -> io::Result<SocketAddr> {
         self.listen(address, Purpose::Links).await
+    }
+
+    /// Accepts at `address` (port 0: any) what inbound capture diverts of connections to `workload`'s process; returns the
+    /// address bound.
+    ///
+    /// # Errors
+    /// Where the port is taken, or this process may not take connections to addresses of others.
+    pub async fn listen_inbound(
+        &self,
+        workload: WorkloadName,
+        address: SocketAddr,
+    ) -> io::Result<SocketAddr> {
+        self.listen(address, Purpose::Inbound { workload }).await
     }
 
     async fn listen(&self, address: SocketAddr, purpose: Purpose) -> io::Result<SocketAddr> {

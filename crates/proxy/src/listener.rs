@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tulle_model::detect::{self, Detected};
 use tulle_model::name::WorkloadName;
-use tulle_sys::mark_listener;
+use tulle_sys::{mark_listener, take_diverted};
 
 use crate::budget::{Account, Payer, Seat, Shed, cost};
 use crate::config::Capture;
@@ -28,7 +28,7 @@ use crate::http::serve_http2;
 use crate::metrics::Rejection;
 use crate::reset::Reset;
 use crate::worker::Worker;
-use crate::{link, outbound};
+use crate::{link, outbound, plain_inbound};
 
 pub(crate) const BACKLOG: i32 = 4096;
 /// How long a worker waits when it cannot accept, and does not know why.
@@ -40,8 +40,15 @@ const FAREWELL: Duration = Duration::from_millis(200);
 /// What a listener is for.
 #[derive(Debug, Clone)]
 pub(crate) enum Purpose {
-    Outbound { workload: WorkloadName, capture: Capture },
+    Outbound {
+        workload: WorkloadName,
+        capture: Capture,
+    },
     Links,
+    /// What inbound capture diverts of connections to a workload's process.
+    Inbound {
+        workload: WorkloadName,
+    },
 }
 
 /// Whether it was said that listeners cannot be marked.
@@ -69,6 +76,9 @@ pub(crate) fn bind(address: SocketAddr, count: usize, purpose: &Purpose) -> io::
                 );
             });
         }
+    }
+    if matches!(purpose, Purpose::Inbound { .. }) {
+        listeners.iter().try_for_each(take_diverted)?;
     }
     Ok(listeners)
 }
@@ -105,6 +115,7 @@ pub(crate) async fn accept(
     let account = worker.local.accounts.of(&match &purpose {
         Purpose::Links => Payer::Handshakes,
         Purpose::Outbound { workload, .. } => Payer::Workload(workload.clone()),
+        Purpose::Inbound { .. } => Payer::Outside,
     });
     // It takes a descriptor itself.
     let _seat = account.certain_seat(0);
@@ -175,7 +186,7 @@ fn serve(
     counts.downstream_connections.add(1);
     let price = match purpose {
         Purpose::Links => cost::HANDSHAKE,
-        Purpose::Outbound { .. } => cost::CONNECTION,
+        Purpose::Outbound { .. } | Purpose::Inbound { .. } => cost::CONNECTION,
     };
     let seat = match account.seat(price) {
         Ok(seat) => seat,
@@ -203,6 +214,13 @@ fn serve(
         }
         Purpose::Outbound { workload, capture } => {
             let connection = outbound::serve(worker.clone(), workload.clone(), capture.clone(), tcp);
+            tokio::task::spawn_local(
+                worker.local.connections.track_future(Box::pin(seated(seat, connection))),
+            );
+        }
+        Purpose::Inbound { workload } => {
+            let connection =
+                plain_inbound::serve(worker.clone(), workload.clone(), account.clone(), tcp, address);
             tokio::task::spawn_local(
                 worker.local.connections.track_future(Box::pin(seated(seat, connection))),
             );

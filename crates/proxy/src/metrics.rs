@@ -252,7 +252,7 @@ impl WorkerMetrics {
 
     /// Forgets what is gone, or was not used for a while. To be asked from time to time.
     pub fn forget(&self, now: Instant, state: &NodeState) {
-        let callers: HashSet<_> = state
+        let own: HashSet<_> = state
             .workloads
             .values()
             .map(|workload| (&*workload.name.namespace, &*workload.service))
@@ -260,9 +260,11 @@ impl WorkerMetrics {
         let services = &state.snapshot.services;
         self.series.forget(now, |key| {
             let has_source =
-                key.source_namespace.is_empty() || callers.contains(&(&*key.source_namespace, &*key.source));
-            let has_destination = key.destination.namespace.is_empty()
-                || matches!(services.get(&key.destination), Some(Known::Present(_)));
+                key.source_namespace.is_empty() || own.contains(&(&*key.source_namespace, &*key.source));
+            let destination = &key.destination;
+            let has_destination = destination.namespace.is_empty()
+                || own.contains(&(&*destination.namespace, &*destination.name))
+                || matches!(services.get(destination), Some(Known::Present(_)));
             has_source && has_destination
         });
         // One that is held is counted in.

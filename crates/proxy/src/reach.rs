@@ -7,7 +7,7 @@ use std::rc::Rc;
 use http::request::Parts;
 
 use crate::budget::Account;
-use crate::connect::{Counted, EGRESS_CONNECT, connect_for};
+use crate::connect::{Callee, Counted, EGRESS_CONNECT, connect_for};
 use crate::destination::{Load, Member};
 use crate::endpoints::Picked;
 use crate::error::UpstreamError;
@@ -87,7 +87,7 @@ impl Hop {
             Reach::Plain(load) => {
                 // What is outside of the mesh may be far away.
                 let within = load.is_none().then_some(EGRESS_CONNECT);
-                let (tcp, seat) = connect_for(account, self.address, within).await?;
+                let (tcp, seat) = connect_for(account, Callee::Anybody, self.address, within).await?;
                 Ok((Upstream::Tcp(tcp), seat.into()))
             }
             Reach::HandedOver(load) => {

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use crate::app_pool::AppPool;
 use crate::budget::{Resource, cost};
 use crate::config::Config;
+use crate::connect::Callee;
 use crate::http::letters::Letters;
 use crate::link::client::LinkPool;
 use crate::local::Local;
@@ -24,8 +25,10 @@ pub struct Worker {
     pub local: Rc<Local>,
     /// Links to other nodes.
     pub links: Rc<LinkPool>,
-    /// HTTP connections to this node's processes, and to plain destinations.
+    /// HTTP connections to this node's processes.
     pub apps: AppPool,
+    /// HTTP connections to plain destinations.
+    pub plain: AppPool,
     /// Where this proxy listens: no destination of anybody.
     pub(crate) listening: RefCell<Vec<SocketAddr>>,
     /// Whose messages keep their letters on the word of peers.
@@ -41,9 +44,13 @@ pub struct Worker {
 impl Worker {
     pub(crate) fn new(local: Rc<Local>, config: &Config) -> Rc<Self> {
         let waiting = Rules::new(config.bounds.waiting, local.metrics.registry().clone());
+        let pool = |callee| {
+            AppPool::new(callee, &config.budget, config.workers, waiting.clone(), local.sweep.clone())
+        };
         Rc::new(Self {
             links: LinkPool::new(local.clone(), waiting.clone()),
-            apps: AppPool::new(&config.budget, config.workers, waiting, local.sweep.clone()),
+            apps: pool(Callee::Process),
+            plain: pool(Callee::Anybody),
             local,
             listening: RefCell::default(),
             letters: Letters::default(),

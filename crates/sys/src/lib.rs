@@ -14,7 +14,10 @@ pub mod nft_watch;
 pub mod process;
 mod socket;
 
-pub use socket::{LISTENER_MARK, is_of_same_user, knows_users, mark_listener, original_destination};
+pub use socket::{
+    LISTENER_MARK, PROCESS_MARK, is_of_same_user, knows_users, mark_listener, mark_to_process,
+    original_destination, take_diverted,
+};
 
 /// How long the host has been up, suspended or not: a clock that nobody sets (CLOCK_BOOTTIME).
 ///

@@ -21,6 +21,33 @@ pub fn mark_listener(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_mark(LISTENER_MARK)
 }
 
+/// The mark of the connections that a node makes to its workloads' processes: the rules of inbound capture let them
+/// through. From a workload it is worth nothing, the rules see where it comes from; to other processes of the host with rights
+/// over the network it is no secret.
+pub const PROCESS_MARK: u32 = 0x7475_0000;
+
+/// Marks a connection, before it is begun, as one to a process of a workload.
+///
+/// # Errors
+/// Where this process may not, as [`mark_listener`].
+pub fn mark_to_process(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_mark(PROCESS_MARK)
+}
+
+/// Has a listener take what the rules of inbound capture divert to it: connections to other addresses than its own
+/// (`IP_TRANSPARENT`), which they keep.
+///
+/// # Errors
+/// Where this process may not (`CAP_NET_ADMIN` or `CAP_NET_RAW`).
+pub fn take_diverted(listener: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    if socket.local_addr()?.is_ipv6() {
+        socket.set_ip_transparent_v6(true)
+    } else {
+        socket.set_ip_transparent_v4(true)
+    }
+}
+
 /// Where a connection went before netfilter redirected it here (`SO_ORIGINAL_DST`,
 /// `IP6T_SO_ORIGINAL_DST`). An error where it was not redirected.
 pub fn original_destination(socket: &impl AsFd) -> io::Result<SocketAddr> {

@@ -200,7 +200,7 @@ impl Pool {
         let opened = Instant::now();
         let first = async {
             self.make_room_when_asked();
-            let (tcp, seat) = connect_for(&outgoing.caller.account, address, None).await?;
+            let (tcp, seat) = connect_for(&outgoing.caller.account, self.callee, address, None).await?;
             let connection = Connection::new(AppStream::new(tcp, seat, place), self.progress.clone());
             Ok((opened, exchange(connection, outgoing, body).await))
         };

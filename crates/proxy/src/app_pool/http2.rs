@@ -154,7 +154,7 @@ impl Pool {
     /// Opens one more connection. It goes on if all who wait for it give up.
     async fn dial(self: Rc<Self>, address: SocketAddr, dialing: Dialing, seat: Seat) {
         let shared = dialing.0.clone();
-        let connected = connect(address).await;
+        let connected = connect(self.callee, address).await;
         drop(dialing);
         match connected {
             Ok(stream) => {

@@ -296,7 +296,7 @@ async fn send_plain(
     head: &Parts,
     body: Body,
 ) -> Result<Response<Body>, UpstreamError> {
-    let mut response = worker.apps.request(address, version, head, body, caller).await?;
+    let mut response = worker.plain.request(address, version, head, body, caller).await?;
     let status = response.status();
     headers::normalize_response(status, response.headers_mut())
         .map_err(|problem| UpstreamError::bad_answer(problem.0))?;

@@ -2,7 +2,7 @@
 
 use std::borrow::Borrow;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use tulle_model::name::ServiceName;
@@ -15,7 +15,7 @@ use crate::security::Security;
 
 /// The destination, without a namespace, that stands for all that found no room.
 pub const OTHER: &str = "other";
-/// The destination, without a namespace, that stands for all that is no part of the mesh.
+/// The source or destination, without a namespace, that stands for all that is no part of the mesh.
 pub const EXTERNAL: &str = "external";
 /// The destination, without a namespace, of what does not say, or not in a way that is understood, where it goes.
 pub const UNKNOWN: &str = "unknown";
@@ -91,6 +91,13 @@ impl<'a> Edge<'a> {
     ) -> Self {
         let source_namespace = &source.name.namespace;
         Self { source_namespace, source: &source.service, destination, protocol, security }
+    }
+
+    /// What comes to a service from outside of the mesh.
+    pub fn from_outside(destination: &'a ServiceName, protocol: Protocol, security: Security) -> Self {
+        static NOWHERE: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
+        static OUTSIDE: LazyLock<Arc<str>> = LazyLock::new(|| EXTERNAL.into());
+        Self { source_namespace: &NOWHERE, source: &OUTSIDE, destination, protocol, security }
     }
 
     pub(super) fn to_key(self) -> EdgeKey {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tulle_model::exposition::{Metric, escaped};
 use tulle_model::telemetry::LATENCY_BOUNDS;
 
-use super::{Count, ERRORS, EdgeKey, HANDSHAKES, REJECTIONS, STREAM_WAITS, WorkerRegistry, totals};
+use super::{Count, ERRORS, EXTERNAL, EdgeKey, HANDSHAKES, REJECTIONS, STREAM_WAITS, WorkerRegistry, totals};
 use crate::budget::{Budget, Payer, Resource};
 use crate::http2::REASON_NAMES;
 use crate::progress::{SIDES, STALLS};
@@ -185,7 +185,8 @@ fn shares(out: &mut String, budget: &Budget) {
             let (kind, name) = match &row.payer {
                 Some(payer @ Payer::Workload(_)) => ("workload", payer.to_string()),
                 Some(payer @ Payer::Peer(_)) => ("peer", payer.to_string()),
-                Some(Payer::Handshakes) => ("peer", "handshakes".to_owned()),
+                Some(payer @ Payer::Handshakes) => ("peer", payer.to_string()),
+                Some(Payer::Outside) => ("peer", EXTERNAL.to_owned()),
                 None => ("other", String::new()),
             };
             (format!("kind=\"{kind}\",name=\"{}\"", escaped(&name)), row)

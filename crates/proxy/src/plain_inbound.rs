@@ -1,0 +1,207 @@
+//! A connection from outside of the mesh to a process of this node, which inbound capture has diverted here: whose it is →
+//! whether it may enter ([`crate::inbound`]) → the process, at the address that the client meant → bytes.
+//!
+//! The kernel gives such a connection the address that it was made to as its own, and the listener is the workload's. The
+//! process sees this host as its client: the very address that it is reached at, which is loopback only where the client is
+//! on this host and meant that.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tulle_model::name::{ServiceName, WorkloadName};
+
+use crate::budget::Account;
+use crate::connect::prepare;
+use crate::inbound::{Entrance, Peer, connect_at};
+use crate::metrics::{Edge, EdgeMetrics, Protocol, Rejection};
+use crate::reason::{Reason, Verdict};
+use crate::reset::{Reset, Way};
+use crate::security::Security;
+use crate::tcp::{self, Upstream};
+use crate::worker::Worker;
+
+/// Serves one accepted connection; `account` pays.
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    name: WorkloadName,
+    account: Rc<Account>,
+    mut client: TcpStream,
+    peer: SocketAddr,
+) {
+    let reject = |client: &mut TcpStream, why: Rejection, text: &str| {
+        worker.local.metrics.counts().rejected(why);
+        tracing::debug!(%peer, workload = %name, reason = why.as_str(), "connection from outside of the mesh refused: {text}");
+        client.reset();
+    };
+    let Some(workload) = worker.local.workload(&name) else {
+        return reject(&mut client, Rejection::NoWorkload, "its workload is no longer on this node");
+    };
+    // The rules divert none of them: it was made to this port itself.
+    let meant = match client.local_addr() {
+        Ok(address) if !worker.is_own_listener(address) => address,
+        _ => return reject(&mut client, Rejection::Loop, "it was made to the proxy itself"),
+    };
+    // One whose host is gone without a word would stay for ever.
+    prepare(&client, peer.ip().to_canonical().is_loopback());
+    let started = Instant::now();
+    let service = ServiceName::new(&*name.namespace, &*workload.service);
+    let edge = |security| worker.local.metrics.edge(&Edge::from_outside(&service, Protocol::Tcp, security));
+    let peer = Peer::Plain(peer);
+    let entrance = Entrance { peer: &peer, workload: &workload, port: meant.port() };
+    let (upstream, _counted) = match connect_at(&worker.local, entrance, meant.ip(), &account, None).await {
+        Ok(connected) => connected,
+        Err(error) => {
+            let reason = Reason::from(error.kind);
+            edge(Security::Unsent).request(None, reason.verdict(), started.elapsed());
+            let why = match reason {
+                Reason::Shed(shed) => shed.into(),
+                _ => Rejection::ConnectFailed,
+            };
+            return reject(&mut client, why, &error.message);
+        }
+    };
+    let edge = Open::of(edge(Security::Plaintext), started);
+    let passed = |way, bytes| match way {
+        Way::Up => edge.0.sent(bytes),
+        Way::Down => edge.0.received(bytes),
+    };
+    let upstream = Upstream::Tcp(upstream);
+    if let Err(error) = tcp::pass(&mut client, upstream, Vec::new(), &account, passed).await {
+        tracing::debug!(%peer, workload = %name, "connection from outside of the mesh ended: {error}");
+    }
+}
+
+/// A connection that passes bytes, until it is dropped.
+struct Open(Arc<EdgeMetrics>);
+
+impl Open {
+    fn of(edge: Arc<EdgeMetrics>, started: Instant) -> Self {
+        edge.request(None, Verdict::Success, started.elapsed());
+        edge.opened();
+        Self(edge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.closed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tulle_model::identity::{SpiffeId, TrustDomain};
+    use tulle_model::snapshot::FastMap;
+
+    use super::*;
+    use crate::budget::Payer;
+    use crate::metrics::edge_counts;
+    use crate::state::{LocalWorkload, NodeState};
+
+    const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 5);
+
+    fn worker(name: &WorkloadName) -> Rc<Worker> {
+        let domain = TrustDomain::new("mesh.test").unwrap();
+        let workload = LocalWorkload {
+            name: name.clone(),
+            service: "c".into(),
+            identity: SpiffeId::workload(&domain, "shop", "c").unwrap(),
+            app_address: Ipv4Addr::LOCALHOST.into(),
+            // What it offers to the mesh is not all that it listens at.
+            ports: vec![1],
+            certificate: None,
+            draining: false,
+        };
+        let workloads: FastMap<_, _> = [(name.clone(), Arc::new(workload))].into_iter().collect();
+        Worker::idle("n1", NodeState { workloads, ..NodeState::default() })
+    }
+
+    /// What an edge has: source, destination, security, and the counts of requests, failures, and bytes there and back.
+    fn edges(worker: &Worker) -> Vec<(String, String, &'static str, [u64; 4])> {
+        let edges = edge_counts(&[worker.local.metrics.registry().clone()]);
+        let row = |edge: crate::EdgeCounts| {
+            let counts = [edge.requests, edge.failures, edge.bytes_sent, edge.bytes_received];
+            assert_eq!(edge.protocol, "tcp");
+            let source = format!("{}/{}", edge.source_namespace, edge.source);
+            (source, edge.destination.to_string(), edge.security.as_str(), counts)
+        };
+        edges.into_iter().map(row).collect()
+    }
+
+    /// A client, and what a gate has accepted from it: its own address is that of the process, which is the listener.
+    async fn diverted() -> (TcpListener, TcpStream, TcpStream) {
+        let process = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let client = TcpStream::connect(process.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = process.accept().await.unwrap();
+        (process, client, accepted)
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_connection_reaches_the_address_that_was_meant_and_is_counted_as_plaintext() {
+        let name = WorkloadName::new("shop", "c-1");
+        let worker = worker(&name);
+        let (process, mut client, accepted) = diverted().await;
+        let account = worker.local.accounts.of(&Payer::Outside);
+        let serving = tokio::task::spawn_local(serve(worker.clone(), name.clone(), account, accepted, PEER));
+        let (mut inner, _) = process.accept().await.unwrap();
+        assert_eq!(worker.local.metrics.registry().in_flight(&name), 1);
+        client.write_all(b"ping").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut heard = String::new();
+        inner.read_to_string(&mut heard).await.unwrap();
+        inner.write_all(b"answer").await.unwrap();
+        drop(inner);
+        let mut said = String::new();
+        client.read_to_string(&mut said).await.unwrap();
+        assert_eq!((&*heard, &*said), ("ping", "answer"));
+        serving.await.unwrap();
+        assert_eq!(worker.local.metrics.registry().in_flight(&name), 0);
+        assert_eq!(edges(&worker), [("/external".into(), "shop/c".into(), "plaintext", [1, 0, 4, 6])]);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn what_cannot_enter_is_reset_and_nothing_of_it_left() {
+        let (here, gone) = (WorkloadName::new("shop", "c-1"), WorkloadName::new("shop", "gone"));
+        let unsent = ("/external".into(), "shop/c".into(), "-", [1, 1, 0, 0]);
+        for (name, listens, why, counted) in [
+            (&here, false, Rejection::ConnectFailed, vec![unsent]),
+            (&gone, true, Rejection::NoWorkload, Vec::new()),
+        ] {
+            let worker = worker(&here);
+            let (process, mut client, accepted) = diverted().await;
+            let process = Some(process).filter(|_| listens);
+            let account = worker.local.accounts.of(&Payer::Outside);
+            serve(worker.clone(), name.clone(), account, accepted, PEER).await;
+            let ended = client.read(&mut [0]).await.map_err(|e| e.kind());
+            assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset), "{name}");
+            assert_eq!(worker.local.metrics.counts().rejections[why as usize].get(), 1);
+            assert_eq!(edges(&worker), counted);
+            let reached = async { process.as_ref().unwrap().accept().await };
+            let waited = tokio::time::timeout(std::time::Duration::ZERO, reached);
+            assert!(!listens || waited.await.is_err(), "the process was reached");
+        }
+    }
+
+    /// A gate that is spoken to by its own address would connect to itself.
+    #[tokio::test(flavor = "local")]
+    async fn a_gate_leads_to_no_gate() {
+        let name = WorkloadName::new("shop", "c-1");
+        let worker = worker(&name);
+        let (process, mut client, accepted) = diverted().await;
+        worker.listening.borrow_mut().push(process.local_addr().unwrap());
+        let account = worker.local.accounts.of(&Payer::Outside);
+        serve(worker.clone(), name, account, accepted, PEER).await;
+        assert_eq!(
+            client.read(&mut [0]).await.map_err(|e| e.kind()),
+            Err(std::io::ErrorKind::ConnectionReset)
+        );
+        assert_eq!(worker.local.metrics.counts().rejections[Rejection::Loop as usize].get(), 1);
+    }
+}
