@@ -45,6 +45,8 @@ pub enum Effect {
     NotRetried,
     /// The endpoint was not among those to choose from.
     PassedOver,
+    /// It enters through the proxy.
+    Captured,
 }
 
 impl Effect {
@@ -57,6 +59,7 @@ impl Effect {
             Self::Retried => "retried",
             Self::NotRetried => "not-retried",
             Self::PassedOver => "passed-over",
+            Self::Captured => "captured",
         }
     }
 }
@@ -136,4 +139,10 @@ pub fn egress(mesh: &MeshSettings) -> Result<(), Decision> {
         EgressPolicy::Allow => Ok(()),
         EgressPolicy::Deny => Err(Decision::new(Decider::Mesh, "spec.egress.policy", Effect::Refused)),
     }
+}
+
+/// Whether what comes to workloads past the mesh has to enter through the proxy; what decided that.
+pub fn inbound_capture(mesh: &MeshSettings) -> Option<Decision> {
+    let field = "spec.inboundCapture.enabled";
+    mesh.inbound_capture.then(|| Decision::new(Decider::Mesh, field, Effect::Captured))
 }

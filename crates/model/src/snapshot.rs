@@ -40,11 +40,13 @@ pub enum Known<T> {
 pub struct MeshSettings {
     pub egress: EgressPolicy,
     pub access_log: bool,
+    /// See [`crate::decision::inbound_capture`].
+    pub inbound_capture: bool,
 }
 
 impl Default for MeshSettings {
     fn default() -> Self {
-        Self { egress: EgressPolicy::Allow, access_log: false }
+        Self { egress: EgressPolicy::Allow, access_log: false, inbound_capture: false }
     }
 }
 

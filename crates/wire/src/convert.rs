@@ -61,14 +61,15 @@ fn object_name(prefix: &str, namespace: String, name: String) -> Result<Namespac
 
 impl From<&model::MeshSettings> for wire::Mesh {
     fn from(mesh: &model::MeshSettings) -> Self {
-        Self { egress_deny: mesh.egress == model::EgressPolicy::Deny, access_log: mesh.access_log }
+        let &model::MeshSettings { egress, access_log, inbound_capture } = mesh;
+        Self { egress_deny: egress == model::EgressPolicy::Deny, access_log, inbound_capture }
     }
 }
 
 impl From<wire::Mesh> for model::MeshSettings {
     fn from(mesh: wire::Mesh) -> Self {
         let egress = if mesh.egress_deny { model::EgressPolicy::Deny } else { model::EgressPolicy::Allow };
-        Self { egress, access_log: mesh.access_log }
+        Self { egress, access_log: mesh.access_log, inbound_capture: mesh.inbound_capture }
     }
 }
 

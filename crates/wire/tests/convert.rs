@@ -149,9 +149,9 @@ proptest! {
     }
 
     #[test]
-    fn settings_survive_a_round_trip(deny: bool, access_log: bool) {
+    fn settings_survive_a_round_trip(deny: bool, access_log: bool, inbound_capture: bool) {
         let egress = if deny { EgressPolicy::Deny } else { EgressPolicy::Allow };
-        let mesh = MeshSettings { egress, access_log };
+        let mesh = MeshSettings { egress, access_log, inbound_capture };
         prop_assert_eq!(MeshSettings::from(sent(discovery::Mesh::from(&mesh))), mesh);
     }
 

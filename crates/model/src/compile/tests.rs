@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::decision::inbound_capture;
 use crate::snapshot::{Backend, BackendTarget, EgressPolicy, PathMatch, Shape};
 
 fn kind(id: KindId) -> &'static Kind {
@@ -551,6 +552,10 @@ fn the_mesh_settings_have_defaults() {
         |name: &str, spec: Value| put(KindId::Mesh, json!({ "metadata": { "name": name }, "spec": spec }));
     assert!(compiler.apply(mesh("default", json!({ "egress": { "policy": "Deny" } }))).mesh);
     assert_eq!(compiler.mesh().egress, EgressPolicy::Deny);
+    assert_eq!(inbound_capture(&compiler.mesh()), None);
+    assert!(compiler.apply(mesh("default", json!({ "inboundCapture": { "enabled": true } }))).mesh);
+    let captured = inbound_capture(&compiler.mesh()).unwrap();
+    assert_eq!(captured.to_string(), "Mesh/default spec.inboundCapture.enabled captured");
     assert!(!compiler.apply(mesh("default", json!({ "egress": { "policy": "Maybe" } }))).mesh);
     let default = NamespacedName::new("", "default");
     assert_eq!(compiler.problem(kind(KindId::Mesh), &default).unwrap().field, "spec.egress.policy");

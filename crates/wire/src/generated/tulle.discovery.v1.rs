@@ -6,6 +6,8 @@ pub struct Mesh {
     pub egress_deny: bool,
     #[prost(bool, tag = "2")]
     pub access_log: bool,
+    #[prost(bool, tag = "3")]
+    pub inbound_capture: bool,
 }
 /// tulle_model::snapshot::ServiceConfig
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -24,7 +24,10 @@ pub(crate) fn check(mesh: &Field<'_>, errors: &mut Errors) -> Read<MeshForm> {
     }
     let Some(spec) = spec else { return Ok(MeshForm::default()) };
     let egress = spec.get("egress").map(|egress| egress.read_str("policy")).transpose()?;
-    let access_log = spec.get("accessLog").map(|log| log.read("enabled", Value::as_bool)).transpose()?;
+    let is_enabled = |field: &'static str| {
+        let enabled = spec.get(field).map(|switch| switch.read("enabled", Value::as_bool)).transpose()?;
+        Ok(enabled.flatten())
+    };
     Ok(MeshForm {
         trust_domain: spec.read_str("trustDomain")?.map(str::to_owned),
         egress: match egress.flatten() {
@@ -33,7 +36,8 @@ pub(crate) fn check(mesh: &Field<'_>, errors: &mut Errors) -> Read<MeshForm> {
             Some("Deny") => Some(EgressPolicy::Deny),
             Some(_) => return Err(Unreadable),
         },
-        access_log: access_log.flatten(),
+        access_log: is_enabled("accessLog")?,
+        inbound_capture: is_enabled("inboundCapture")?,
     })
 }
 

@@ -12,6 +12,7 @@ pub(crate) struct MeshForm {
     pub trust_domain: Option<String>,
     pub egress: Option<EgressPolicy>,
     pub access_log: Option<bool>,
+    pub inbound_capture: Option<bool>,
 }
 
 impl MeshForm {
@@ -29,6 +30,14 @@ pub(crate) fn settings(policies: &Policies<MeshForm>) -> MeshSettings {
         egress: policies.decide(&everywhere, "spec.egress.policy", |mesh| mesh.egress, default.egress).value,
         access_log: policies
             .decide(&everywhere, "spec.accessLog.enabled", |mesh| mesh.access_log, default.access_log)
+            .value,
+        inbound_capture: policies
+            .decide(
+                &everywhere,
+                "spec.inboundCapture.enabled",
+                |mesh| mesh.inbound_capture,
+                default.inbound_capture,
+            )
             .value,
     }
 }

@@ -47,6 +47,9 @@ pub struct MeshSpec {
     /// Whether every request is logged by the node that sends it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<MeshAccessLog>,
+    /// Connections to workloads from outside of the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inbound_capture: Option<MeshInboundCapture>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,6 +65,15 @@ pub struct MeshEgress {
 #[serde(rename_all = "camelCase", default)]
 pub struct MeshAccessLog {
     /// Off by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshInboundCapture {
+    /// Whether connections that come to workloads past the mesh enter through the proxy of their node, where it has host
+    /// capture. Off by default: they then cost nothing, and nothing is known of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
 }
