@@ -17,6 +17,7 @@ mod files;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gates;
 mod keeper;
 mod lock;
 mod node;

@@ -33,7 +33,7 @@ use crate::socket_file::SocketFile;
 use crate::status::{NodeStatus, StatusSource};
 use crate::vips::VirtualAddresses;
 use crate::workloads::{Left, Parts, Workloads};
-use crate::{admin, scope, socket};
+use crate::{admin, gates, scope, socket};
 
 /// How many services may be asked for at once.
 const DEMANDS: usize = 1024;
@@ -154,12 +154,13 @@ impl Node {
                  as this node's workloads"
             );
         }
-        let (passage, outside) = match capture.rules() {
+        let (passage, outside, gates) = match capture.rules() {
             Some(rules) => {
-                let passage = Passage::start(rules, state.cell().clone(), proxy.clone(), known).await;
-                (Some(passage.0), Some(passage.1))
+                let passage = Passage::start(rules.clone(), state.cell().clone(), proxy.clone(), known).await;
+                let gates = gates::Porter::start(rules, state.cell().clone(), proxy.clone()).await;
+                (Some(passage.0), Some(passage.1), Some(gates))
             }
-            None => (None, None),
+            None => (None, None, None),
         };
         let directory = Directory::new(state.cell().clone(), demand, server.connected());
         let identities = Identities::new(server.clone(), &identities_folder, keeper);
@@ -193,6 +194,7 @@ impl Node {
             config_age: config_age.clone(),
             skew: Skew::default(),
         };
+        let seen = state.cell().clone();
         let source = Arc::new(StatusSource {
             name: config.name,
             capture_mode: mode.as_str(),
@@ -217,6 +219,10 @@ impl Node {
         ];
         tasks.push(tokio::spawn(source.workloads.clone().tend_orphans()));
         tasks.extend(passage.map(|passage| tokio::spawn(passage.run())));
+        tasks.push(match gates {
+            Some(gates) => tokio::spawn(gates.run()),
+            None => tokio::spawn(gates::say_unseen(seen)),
+        });
         tasks.extend(admin.map(|listener| tokio::spawn(admin::serve(listener, source.clone()))));
         Ok(Self {
             source,

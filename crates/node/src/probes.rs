@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -251,7 +251,11 @@ async fn ask(check: &Check, target: &Target) -> Result<(), Failure> {
 
 async fn connect(address: IpAddr, port: u16) -> Result<TcpStream, String> {
     let address = SocketAddr::new(address, port);
-    TcpStream::connect(address).await.map_err(|e| match e.kind() {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(|e| e.to_string())?;
+    // It asks the process, not whoever lets others in. Who may not say so has no rules that would look for it.
+    let _ = tulle_sys::mark_to_process(&socket);
+    socket.connect(address).await.map_err(|e| match e.kind() {
         std::io::ErrorKind::ConnectionRefused => format!("nothing listens at {address}"),
         _ => format!("{address}: {e}"),
     })

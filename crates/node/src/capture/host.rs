@@ -3,6 +3,7 @@
 //! Every change is one transaction of nft. Where that is refused, because a cgroup is not what it was, the table is
 //! made anew as a whole, without the workloads that cannot be had; those are closed, say so, and are tried again.
 
+mod entering;
 mod passing;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,7 +24,7 @@ use super::name_service::NameService;
 use super::rules::{self, Opening};
 use super::strays::Strays;
 use super::zones::Zones;
-use super::{Counts, Slot};
+use super::{Counts, Gates, Slot, inbound_rules};
 use crate::backoff::{Backoff, Pace};
 
 /// The folder of all of Tulle's cgroups.
@@ -66,6 +67,8 @@ struct State {
     workloads: BTreeMap<WorkloadName, Workload>,
     /// What is known of destinations, once something is.
     destinations: Option<Arc<Destinations>>,
+    /// Where what comes to each workload enters; `None`: that is not asked for.
+    gates: Option<Gates>,
     /// What was counted and nobody has asked for yet.
     counted: BTreeMap<WorkloadName, Counts>,
     /// The processes that have changed the rules for us, and when they ended.
@@ -139,6 +142,7 @@ impl Host {
                 zones,
                 workloads,
                 destinations: None,
+                gates: None,
                 counted: BTreeMap::new(),
                 own: VecDeque::new(),
                 generation: None,
@@ -177,7 +181,8 @@ impl Host {
         let id = cgroup.id()?;
         // Another one at each time: what the kernel remembers of its connections leads to listeners that are gone.
         let zone = state.zones.take()?;
-        let opening = Opening { outbound_port, dns_port, zone };
+        let inbound_port = state.gates.as_ref().and_then(|gates| gates.get(name).copied());
+        let opening = Opening { outbound_port, dns_port, zone, inbound_port };
         let mut script = String::new();
         state.gather(&self.table);
         let before = state.workloads.remove(name);
@@ -516,6 +521,9 @@ impl State {
         let mut script = rules::table(table, &self.node);
         if let Some(destinations) = &self.destinations {
             rules::follow(&mut script, table, &self.node, None, destinations);
+        }
+        if self.gates.is_some() {
+            inbound_rules::turn(&mut script, table, &self.node, true);
         }
         for workload in self.workloads.values() {
             if let Some(opening) = workload.in_force() {

@@ -11,6 +11,7 @@
 
 mod destinations;
 mod host;
+mod inbound_rules;
 mod name_service;
 mod remains;
 mod rules;
@@ -64,6 +65,9 @@ pub struct Slot {
     pub name_service: Option<PathBuf>,
 }
 
+/// The ports of the listeners, on loopback addresses of IPv4 and IPv6, by which what comes to workloads past the mesh enters.
+pub type Gates = BTreeMap<WorkloadName, u16>;
+
 /// Connections of a workload that the rules have counted, as the proxy did not see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
@@ -89,6 +93,15 @@ impl Rules {
     /// Where the system refuses; then they are made anew when that is possible again.
     pub fn follow(&self, destinations: Arc<Destinations>) -> io::Result<()> {
         self.0.upgrade().map_or(Ok(()), |host| host.follow(destinations))
+    }
+
+    /// From now on what comes to workloads past the mesh enters by these gates, and workloads without one are closed to it;
+    /// `None`: it is not captured.
+    ///
+    /// # Errors
+    /// As [`Rules::follow`].
+    pub fn enter_by(&self, gates: Option<Gates>) -> io::Result<()> {
+        self.0.upgrade().map_or(Ok(()), |host| host.enter_by(gates))
     }
 
     /// What was counted since this was called last.

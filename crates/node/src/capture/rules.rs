@@ -13,6 +13,8 @@
 //! | `reply` | input | counts what becomes of connections to the outside, which the proxy does not see |
 //! | `answer` | before raw | nor takes anybody else a connection up: of one that has just ended (TIME_WAIT) `receiver` sees no listener |
 //!
+//! What comes to a workload from outside of the mesh has its chains in [`inbound_rules`].
+//!
 //! What is known of destinations stands in sets and in three chains that follow it: `virtual`, `outside`, `beyond`. Until it
 //! is known, all is for the proxy to decide.
 //!
@@ -31,6 +33,7 @@ use tulle_sys::LISTENER_MARK;
 use tulle_sys::cgroup::Cgroup;
 
 use super::destinations::Destinations;
+use super::inbound_rules;
 
 /// The mesh's virtual addresses.
 const VIRTUAL_ADDRESSES: &str = "127.64.0.0/10";
@@ -48,6 +51,8 @@ pub(super) struct Opening {
     pub outbound_port: u16,
     pub dns_port: u16,
     pub zone: u16,
+    /// Where what comes to it enters, where that is asked for.
+    pub inbound_port: Option<u16>,
 }
 
 /// What the name of every table of ours begins with.
@@ -86,7 +91,7 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
   set unlearned {{ type ipv4_addr; }}
   set offered {{ type ipv4_addr . inet_service; }}
   set deserted {{ type ipv4_addr . inet_service; }}
-{counters}
+{counters}{inbound}
   chain zone {{
     type filter hook output priority raw; policy accept;
     meta l4proto {{ tcp, udp }} th dport 53 ct original zone set socket cgroupv2 level {level} map @zones
@@ -176,6 +181,7 @@ pub(super) fn table(table: &str, node: &Cgroup) -> String {
 "#,
         removal = removal(table),
         node = node.nft_path(),
+        inbound = inbound_rules::tables(),
     )
 }
 
@@ -249,7 +255,7 @@ fn difference<T: Ord>(
     }
 }
 
-fn line(script: &mut String, text: std::fmt::Arguments<'_>) {
+pub(super) fn line(script: &mut String, text: std::fmt::Arguments<'_>) {
     writeln!(script, "{text}").expect("writing to a String cannot fail");
 }
 
@@ -264,7 +270,7 @@ pub(super) fn close(script: &mut String, table: &str, cgroup: &Cgroup, opening: 
 }
 
 fn elements(script: &mut String, verb: &str, table: &str, cgroup: &Cgroup, opening: Opening) {
-    let Opening { outbound_port, dns_port, zone } = opening;
+    let Opening { outbound_port, dns_port, zone, .. } = opening;
     let group = cgroup.nft_path();
     let written = write!(
         script,
@@ -277,6 +283,7 @@ fn elements(script: &mut String, verb: &str, table: &str, cgroup: &Cgroup, openi
 "#
     );
     written.expect("writing to a String cannot fail");
+    inbound_rules::elements(script, verb, table, cgroup, opening);
     for counter in COUNTERS {
         // What it has counted is not needed to find it.
         let initial = if verb == "add" { " counter" } else { "" };

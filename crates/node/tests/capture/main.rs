@@ -1,6 +1,7 @@
 //! Host capture against the real kernel. Needs root and nft.
 #![allow(clippy::unwrap_used)]
 
+mod entering;
 mod nowhere;
 mod trouble;
 

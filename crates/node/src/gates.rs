@@ -1,0 +1,170 @@
+//! Inbound capture of the node's workloads, where it is asked for: a gate for each, which is a listener of the proxy, and the
+//! rules that divert what comes to it. Where it is not, there is neither.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tulle_model::decision::{self, Decision};
+use tulle_model::name::WorkloadName;
+use tulle_proxy::Proxy;
+use tulle_proxy::state::StateCell;
+
+use crate::capture::Rules;
+
+/// How long after a failure it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How many ports are tried for one that is free for IPv4 and IPv6.
+const PORTS: usize = 16;
+
+/// Opens and closes the gates of a node.
+pub(crate) struct Porter {
+    rules: Rules,
+    state: Arc<StateCell>,
+    proxy: Arc<Proxy>,
+    open: BTreeMap<WorkloadName, Vec<SocketAddr>>,
+    /// Whether the rules divert anything.
+    on: bool,
+    /// Workloads whose gate could not be opened, which was said.
+    shut: BTreeSet<WorkloadName>,
+}
+
+impl Porter {
+    /// Has the rules be as the node's state asks for.
+    pub async fn start(rules: Rules, state: Arc<StateCell>, proxy: Arc<Proxy>) -> Self {
+        let mut porter =
+            Self { rules, state, proxy, open: BTreeMap::new(), on: false, shut: BTreeSet::new() };
+        porter.follow().await;
+        porter
+    }
+
+    /// Follows the node's state until the task is aborted.
+    pub async fn run(mut self) {
+        let mut changes = self.state.subscribe();
+        loop {
+            changes.mark_unchanged();
+            if !self.follow().await {
+                sleep(RETRY).await;
+                continue;
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// `false` where something could not be done.
+    async fn follow(&mut self) -> bool {
+        let (asked, workloads) = {
+            let state = self.state.load();
+            let asked = decision::inbound_capture(&state.snapshot.mesh);
+            let workloads = state.workloads.keys().filter(|_| asked.is_some()).cloned();
+            let workloads: BTreeSet<_> = workloads.collect();
+            (asked, workloads)
+        };
+        let same = self.on == asked.is_some() && self.open.keys().eq(&workloads);
+        if same {
+            return true;
+        }
+        let mut good = true;
+        self.shut.retain(|name| workloads.contains(name));
+        for name in &workloads {
+            if self.open.contains_key(name) {
+                continue;
+            }
+            match open(&self.proxy, name).await {
+                Ok(addresses) => {
+                    self.shut.remove(name);
+                    self.open.insert(name.clone(), addresses);
+                }
+                Err(e) => {
+                    if self.shut.insert(name.clone()) {
+                        tracing::error!(
+                            "the workload {name} is closed to what comes past the mesh: no port for that can be opened: {e}"
+                        );
+                    }
+                    good = false;
+                }
+            }
+        }
+        let gone: Vec<_> = self.open.extract_if(.., |name, _| !workloads.contains(name)).collect();
+        good &= self.tell(asked.as_ref()).await;
+        // Once nothing is diverted there any more.
+        for address in gone.into_iter().flat_map(|(_, addresses)| addresses) {
+            self.proxy.close(address).await;
+        }
+        good
+    }
+
+    async fn tell(&mut self, asked: Option<&Decision>) -> bool {
+        let gates = asked.map(|_| {
+            let gates = self
+                .open
+                .iter()
+                .filter_map(|(name, addresses)| Some((name.clone(), addresses.first()?.port())));
+            gates.collect()
+        });
+        let rules = self.rules.clone();
+        match spawn_blocking(move || rules.enter_by(gates)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => {
+                tracing::warn!("the capture rules do not know by which gates workloads are entered: {e}");
+                return false;
+            }
+            Err(_) => return false,
+        }
+        match asked {
+            Some(by) if !self.on => tracing::info!("inbound capture is on ({by})"),
+            None if self.on => tracing::info!("inbound capture is off"),
+            _ => {}
+        }
+        self.on = asked.is_some();
+        true
+    }
+}
+
+/// Says so whenever it is asked for, where no rules can divert anything: until the task is aborted.
+pub(crate) async fn say_unseen(state: Arc<StateCell>) {
+    let mut changes = state.subscribe();
+    let mut said = false;
+    loop {
+        changes.mark_unchanged();
+        let asked = decision::inbound_capture(&state.load().snapshot.mesh);
+        if let Some(by) = asked.as_ref().filter(|_| !said) {
+            tracing::warn!(
+                "connections that come to workloads of this node past the mesh are not seen, though they are to be captured ({by}): \
+                 its capture is explicit"
+            );
+        }
+        said = asked.is_some();
+        if changes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Opens a workload's gate: for IPv4, and at the same port for IPv6, where the host has that.
+async fn open(proxy: &Proxy, name: &WorkloadName) -> io::Result<Vec<SocketAddr>> {
+    let mut last = None;
+    for _ in 0..PORTS {
+        let v4 = proxy.listen_inbound(name.clone(), (Ipv4Addr::LOCALHOST, 0).into()).await?;
+        let v6 = (Ipv6Addr::LOCALHOST, v4.port()).into();
+        match proxy.listen_inbound(name.clone(), v6).await {
+            Ok(v6) => return Ok(vec![v4, v6]),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+                proxy.close(v4).await;
+                last = Some(e);
+            }
+            Err(e) => {
+                tracing::debug!("{name}: connections of IPv6 cannot be captured: {e}");
+                return Ok(vec![v4]);
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+}
