@@ -1,15 +1,16 @@
 """Serves HTTP and says which process it is; a service whose life can be followed.
 
-usage: service.py PORT [deaf] [daemon]
+usage: service.py PORT [deaf] [daemon] [everywhere]
 
 Answers every GET with its process id. Prints "up PID" once it listens, and "SIGTERM" when it gets that; then it
 ends, or goes on (`deaf`). `daemon` has it start a child in a session of its own that does nothing but print
-"daemon PID", and "daemon SIGTERM" when it gets that.
+"daemon PID", and "daemon SIGTERM" when it gets that. `everywhere`: it listens at all addresses, and not on loopback alone.
 """
 
 import http.server
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -53,7 +54,10 @@ def main():
         if os.fork() == 0:
             daemon()
         os._exit(0)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+    address = "127.0.0.1"
+    if "everywhere" in wishes:
+        address, http.server.ThreadingHTTPServer.address_family = "::", socket.AF_INET6
+    server = http.server.ThreadingHTTPServer((address, int(sys.argv[1])), Handler)
 
     def stop(*_):
         say("SIGTERM")

@@ -5,6 +5,7 @@ mod bad_input;
 mod chain;
 mod exit_codes;
 mod footprint;
+mod inbound;
 mod kubectl;
 mod protocols;
 mod real_clients;

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tulle_model::compile::standing::standings;
+use tulle_model::kinds::mesh::MESH;
 use tulle_model::legible::legible;
 use tulle_model::name::ServiceName;
 use tulle_model::registry::KindId;
@@ -51,6 +52,7 @@ struct Node {
     config_age_seconds: Option<u64>,
     config_generation: Option<u64>,
     clock_problem: Option<String>,
+    capture_problem: Option<String>,
     #[serde(default)]
     workloads: Vec<Workload>,
     fenced: Option<Fenced>,
@@ -113,6 +115,8 @@ async fn of_server(args: &StatusArgs, here: Option<&NodeStatus>) -> Result<Value
     if let Some(here) = here {
         add_own(&mut view["nodes"], here);
     }
+    let mesh = client.get("/apis/tulle.dev/v1alpha1/meshes/default", JSON).await?;
+    add_unseen(&mut view["nodes"], &mesh);
     let namespace = args.scope.namespace.as_deref();
     let is_there = |value: &Value| namespace.is_none_or(|namespace| value["namespace"] == *namespace);
     let of_nodes = view["nodes"].as_array().into_iter().flatten();
@@ -165,6 +169,21 @@ fn show(args: &StatusArgs, mut view: Value) -> Result<()> {
             let now = jiff::Timestamp::now().as_millisecond();
             print(&render(args, nodes, &services, u64::try_from(now).unwrap_or(0)))
         }
+    }
+}
+
+/// Says of which nodes the Mesh asks for more than their capture can see.
+fn add_unseen(nodes: &mut Value, mesh: &Value) {
+    if mesh["spec"]["inboundCapture"]["enabled"] != true {
+        return;
+    }
+    for node in nodes.as_array_mut().into_iter().flatten().filter(|node| node["captureMode"] == "explicit") {
+        let problem = format!(
+            "{}: connections that come to its workloads past the mesh are not seen, though Mesh/{MESH} \
+             spec.inboundCapture.enabled asks for them: its capture is explicit",
+            node["name"].as_str().unwrap_or_default()
+        );
+        node["captureProblem"] = problem.into();
     }
 }
 
@@ -285,6 +304,9 @@ fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value], now_ms: u64) 
     for problem in nodes.iter().filter_map(|node| node.clock_problem.as_ref()) {
         let sentence = format!("{}: set the clocks right (NTP)", legible(problem));
         text += &format!("{}\n", terminal::wrap(&sentence, room, 2));
+    }
+    for problem in nodes.iter().filter_map(|node| node.capture_problem.as_ref()) {
+        text += &format!("{}\n", terminal::wrap(&legible(problem), room, 2));
     }
     let mut table = service_table(services, wide);
     if !table.is_empty() {
@@ -430,6 +452,26 @@ fn reason(workload: &Workload, now_ms: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_that_cannot_see_what_is_asked_for_is_named() {
+        let unseen = |mesh: Value| {
+            let mut nodes =
+                json!([{ "name": "n1", "captureMode": "host" }, { "name": "n2", "captureMode": "explicit" }]);
+            add_unseen(&mut nodes, &mesh);
+            let text = |node: &Value| node["captureProblem"].as_str().map(str::to_owned);
+            nodes.as_array().unwrap().iter().map(text).collect::<Vec<_>>()
+        };
+        let found = unseen(json!({ "spec": { "inboundCapture": { "enabled": true } } }));
+        assert_eq!(found[0], None);
+        assert!(
+            found[1]
+                .as_ref()
+                .unwrap()
+                .starts_with("n2: connections that come to its workloads past the mesh are not")
+        );
+        assert_eq!(unseen(json!({ "spec": { "inboundCapture": {} } })), [None, None]);
+    }
 
     #[test]
     fn the_node_of_this_host_says_what_the_server_does_not_know() {

@@ -1,0 +1,74 @@
+//! What comes to a service past the mesh.
+
+use std::net::{IpAddr, TcpStream};
+use std::time::Duration;
+
+use tulle_tests::harness::{Home, alone, client, eventually, python, require_root, run};
+use tulle_tests::one_host::{Mode, OneHost};
+
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The ports of the mesh, and of its services.
+const PORTS: u16 = 19640;
+const PORT: u16 = 19643;
+
+fn capture(home: &Home, on: bool) {
+    let mesh = format!(
+        "apiVersion: tulle.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default}}\nspec: {{inboundCapture: {{enabled: {on}}}}}\n"
+    );
+    let file = home.write("mesh.yaml", &mesh).display().to_string();
+    home.tulle(&["apply", "-f", &file]).ok();
+}
+
+/// The process that a client outside of the mesh reaches.
+fn ask(address: &str) -> Option<i32> {
+    let url = match address.parse() {
+        Ok(IpAddr::V6(_)) => format!("http://[{address}]:{PORT}/"),
+        _ => format!("http://{address}:{PORT}/"),
+    };
+    run(std::process::Command::new("curl").args(["-s", "-m", "5", &url])).stdout.trim().parse().ok()
+}
+
+#[test]
+fn what_comes_past_the_mesh_is_seen_where_that_is_asked_for() {
+    require_root!();
+    let _alone = alone();
+    let mesh = OneHost::start(Mode::Host, PORTS);
+    let (python, script, port) = (python().display().to_string(), client("service.py"), PORT.to_string());
+    let run = ["run", "c", "--port", &port, "--", &python, &script, &port, "everywhere"];
+    let app = mesh.home.start(&run);
+    let pid = tulle_tests::one_host::said_pid(&app, "up ");
+    let seen = || {
+        let edges = mesh.home.edges();
+        let of = edges.into_iter().find(|edge| edge.source == "external" && edge.destination == "c");
+        of.map(|edge| (edge.security, edge.requests))
+    };
+    assert_eq!((ask("127.0.0.1"), ask("::1")), (Some(pid), Some(pid)));
+    assert_eq!(seen(), None);
+
+    capture(&mesh.home, true);
+    eventually("a connection over IPv4 and IPv6", PATIENCE, || {
+        assert_eq!((ask("127.0.0.1"), ask("::1")), (Some(pid), Some(pid)));
+        seen().filter(|(security, requests)| security == "plaintext" && *requests >= 2)
+    });
+    // A closed port is closed, still.
+    assert!(TcpStream::connect(("127.0.0.1", PORT + 1)).is_err());
+    let metrics = mesh.home.tulle(&["status"]).stdout;
+    assert!(!metrics.contains("are not seen"), "{metrics}");
+    drop(app);
+    mesh.end();
+}
+
+#[test]
+fn a_node_that_cannot_see_it_says_so() {
+    let _alone = alone();
+    let mesh = OneHost::start(Mode::Explicit, PORTS);
+    capture(&mesh.home, true);
+    let node = mesh.name.clone();
+    let status = eventually("it is said", PATIENCE, || {
+        let status = mesh.home.tulle(&["status"]).stdout;
+        status.contains("are not seen").then_some(status)
+    });
+    assert!(status.contains(&node), "{status}");
+    eventually("the node says it", PATIENCE, || mesh.node().stderr().contains("are not seen").then_some(()));
+    mesh.end();
+}
