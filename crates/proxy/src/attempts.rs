@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tulle_model::decision::Decision;
 use tulle_model::health::Outcome;
 use tulle_model::name::ServiceName;
-use tulle_model::retry::Tries;
+use tulle_model::retry::{Failure, Tries};
 
+use crate::budget::Account;
+use crate::connect::{Counted, EGRESS_CONNECT};
 use crate::destination::{Destination, Member};
 use crate::endpoints::was_tried;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
@@ -21,8 +23,14 @@ use crate::metrics::DestinationName;
 use crate::reach::Hop;
 use crate::reason::Reason;
 use crate::repeatable::failure_of;
+use crate::tcp::Upstream;
 use crate::view::View;
 use crate::worker::Worker;
+
+/// How long it may take in all to open a connection to an endpoint of a service.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Endpoints that the log names as passed over.
+const NAMED: usize = 4;
 
 /// What was attempted, and where else it can go.
 pub(crate) struct Attempts {
@@ -67,7 +75,12 @@ impl Attempts {
 
     fn new(exchange: &Exchange, to: To) -> Self {
         let (tries, tried) = (Tries::default(), Vec::new());
-        Self { to, tries, began: exchange.started(), tried, futile: false }
+        Self { to, tries, began: exchange.ready(), tried, futile: false }
+    }
+
+    /// How long it may take in all to open a connection.
+    pub fn deadline(&self) -> Duration {
+        if self.backend().is_some() { DEADLINE } else { EGRESS_CONNECT }
     }
 
     /// The service whose endpoints take it, and its port.
@@ -88,8 +101,9 @@ impl Attempts {
                     // What was tried once more, where nothing else is left.
                     let picked = pick(&self.tried).or_else(|| pick(&[]));
                     let hop = Hop::to(&worker.local, picked?);
-                    if exchange.is_logged() && destination.has_troubled() {
-                        name_passed_over(&destination, &self.tried, &worker.local, exchange, &hop);
+                    let first = exchange.attempts() == 0;
+                    if first && exchange.is_logged() && worker.local.standings.has_troubled() {
+                        name_passed_over(&destination, *port, &worker.local, exchange, &hop);
                     }
                     Some(hop)
                 })
@@ -111,18 +125,61 @@ impl Attempts {
         })
     }
 
-    /// Learns from an attempt that was answered with that status, or opened a connection.
-    pub fn succeeded(&self, worker: &Worker, exchange: &mut Exchange, hop: Hop, status: Option<StatusCode>) {
+    /// Learns from an attempt that was answered with that status.
+    pub fn succeeded(&self, worker: &Worker, exchange: &mut Exchange, hop: Hop, status: StatusCode) {
         let now = Instant::now();
         if let Some(member) = hop.member() {
             let latency = now.saturating_duration_since(self.began);
-            let outcome = match status {
-                Some(status) => Outcome::Answered { status: status.as_u16(), latency },
-                None => Outcome::Connected { latency },
-            };
+            let outcome = Outcome::Answered { status: status.as_u16(), latency };
             member.note(outcome, || worker.local.since_start(now));
         }
         exchange.answered(hop.into_load(), now);
+    }
+
+    /// Opens a connection of bytes, for `account`, at one endpoint or another: a failed connect is tried again elsewhere,
+    /// as nothing was sent. Bounded in time over all attempts.
+    pub async fn connect(
+        &mut self,
+        worker: &Rc<Worker>,
+        exchange: &mut Exchange,
+        account: &Rc<Account>,
+    ) -> Result<(Hop, Upstream, Counted), Refused> {
+        let end = Instant::now() + self.deadline();
+        let source = exchange.source().clone();
+        loop {
+            let hop = self.next(worker, exchange)?;
+            let error = match hop.connect(worker, &source, account, None, end).await {
+                Ok((upstream, counted)) => {
+                    let now = Instant::now();
+                    if let Some(member) = hop.member() {
+                        let latency = now.saturating_duration_since(self.began);
+                        member.note(Outcome::Connected { latency }, || worker.local.since_start(now));
+                    }
+                    return Ok((hop, upstream, counted));
+                }
+                Err(error) => error,
+            };
+            if Instant::now() >= end {
+                exchange.attempt_failed(&error, hop.member().map(|member| &*member.endpoint));
+                exchange.lost(&error);
+                return Err(Refused);
+            }
+            if error.kind == Kind::ConnectionLost
+                && let Some(member) = hop.member()
+            {
+                // Here it is one that does not take connections.
+                member.note(Outcome::Unreachable, || worker.local.since_start(Instant::now()));
+            }
+            match self.failed(worker, exchange, &hop, &error, false, true) {
+                Again::No => return Err(Refused),
+                Again::Now => {}
+                Again::After(pause) if Instant::now() + pause < end => sleep(pause).await,
+                Again::After(_) => {
+                    exchange.lost(&error);
+                    return Err(Refused);
+                }
+            }
+        }
     }
 
     /// Learns from a failed attempt. `idempotent`: it does no harm when it is done twice; `at_hand`: all of it can be
@@ -164,6 +221,7 @@ impl Attempts {
                 return Again::No;
             }
             exchange.take_back();
+            self.began = Instant::now();
             return self.tries.sent_back().map_or(Again::No, Again::After);
         }
         let now = Instant::now();
@@ -180,8 +238,16 @@ impl Attempts {
             }
         }
         let failure = failure_of(error, idempotent);
+        if let To::Outside { addresses } = &self.to {
+            // What bounds them is how many addresses there are.
+            if failure == Failure::Final || !at_hand || addresses.len() == 0 {
+                return Again::No;
+            }
+            exchange.retry();
+            return Again::Now;
+        }
         let destination = self.backend().and_then(|(backend, _)| worker.local.view().destination(backend));
-        let more = self.has_more(destination.as_deref());
+        let more = destination.as_deref().is_some_and(|destination| self.has_more(destination));
         if !self.tries.may_repeat(exchange.attempts(), failure) || !at_hand || !more {
             return Again::No;
         }
@@ -198,34 +264,33 @@ impl Attempts {
         Again::Now
     }
 
-    fn has_more(&self, destination: Option<&Destination>) -> bool {
-        match &self.to {
-            To::Outside { addresses } => addresses.len() > 0,
-            To::Service { port, .. } => destination.is_some_and(|destination| {
-                let left = |member: &Rc<Member>| {
-                    member.endpoint.target_port(*port).is_some() && !was_tried(&self.tried, member)
-                };
-                !self.futile || destination.members.iter().any(left)
-            }),
-        }
+    /// Whether another endpoint is left, or the same may fare better.
+    fn has_more(&self, destination: &Destination) -> bool {
+        let Some((_, port)) = self.backend() else { return false };
+        let left = |member: &Rc<Member>| {
+            member.endpoint.target_port(port).is_some() && !was_tried(&self.tried, member)
+        };
+        !self.futile || destination.members.iter().any(left)
     }
 }
 
-/// Names the endpoints that are passed over for that one, as they did not take connections lately.
+/// Names endpoints that are passed over for that one, as they did not take connections lately.
 #[cold]
 fn name_passed_over(
     destination: &Destination,
-    tried: &[Rc<Member>],
+    port: u16,
     local: &Local,
     exchange: &mut Exchange,
     picked: &Hop,
 ) {
     let now = local.since_start(Instant::now());
-    for member in &destination.members {
-        let other = picked.member().is_none_or(|picked| !Rc::ptr_eq(picked, member));
-        if other && !was_tried(tried, member) && member.avoided(now) {
-            exchange.decided(|| Decision::passed_over(&member.endpoint));
-        }
+    let avoided = |member: &&Rc<Member>| member.avoided(now) && member.endpoint.target_port(port).is_some();
+    // Where all are, none is.
+    if picked.member().is_some_and(|picked| avoided(&picked)) {
+        return;
+    }
+    for member in destination.members.iter().filter(avoided).take(NAMED) {
+        exchange.decided(|| Decision::passed_over(&member.endpoint));
     }
 }
 

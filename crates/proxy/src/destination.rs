@@ -1,17 +1,18 @@
-//! What one worker keeps of each service that it sends to: what is in flight to its endpoints and how they do, how much
-//! of it may be retries, what its ports have spoken. It is made anew when the endpoints change, from what stays of
-//! them, and is gone when the service is.
+//! What one worker keeps of each service that it sends to: its endpoints with what is in flight to them and how they do,
+//! how much of it may be retries, what its ports have spoken. It is made anew when the endpoints change, and is gone
+//! when the service is. How an endpoint stands is one thing for all services that have it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tulle_model::health::{Health, Outcome};
+use tulle_model::name::WorkloadName;
 use tulle_model::retry_budget::RetryBudget;
-use tulle_model::snapshot::{Endpoint, EndpointSet};
+use tulle_model::snapshot::{Endpoint, EndpointSet, FastMap, NodeAddress, PortMapping};
 
 use crate::http::link_headers::LinkHeaders;
 
@@ -21,21 +22,43 @@ pub(crate) struct Destination {
     /// In the order of the set.
     pub members: Box<[Rc<Member>]>,
     budget: Rc<RefCell<RetryBudget>>,
-    /// When the last endpoint is passed over no more.
-    trouble: Rc<Cell<Duration>>,
     /// What ports that nothing is declared of have spoken, with these very endpoints.
     learned: RefCell<Vec<(u16, Learnt)>>,
 }
 
-/// An endpoint, as this worker sees it.
+/// An endpoint of a service.
 pub(crate) struct Member {
     pub endpoint: Arc<Endpoint>,
     /// What requests to it carry on links.
     pub link_headers: LinkHeaders,
+    standing: Rc<Standing>,
+}
+
+/// How an endpoint does, as this worker sees it. Times are since the worker's start.
+struct Standing {
     in_flight: Cell<u64>,
     health: Cell<Health>,
-    /// [`Destination::trouble`].
+    /// [`Standings::trouble`].
     trouble: Rc<Cell<Duration>>,
+}
+
+/// How all endpoints do that this worker sends to, or sent to as long as that matters.
+#[derive(Default)]
+pub(crate) struct Standings {
+    known: RefCell<FastMap<Who, Rc<Standing>>>,
+    /// When the last of them is passed over no more.
+    trouble: Rc<Cell<Duration>>,
+}
+
+/// What makes an endpoint the same, whatever else changes of it.
+#[derive(PartialEq, Eq, Hash)]
+struct Who {
+    /// Two nodes may use the same loopback address, and another link is another way.
+    node: Option<NodeAddress>,
+    workload: Option<WorkloadName>,
+    address: IpAddr,
+    /// Of what is no workload: there may be several at an address.
+    ports: Vec<PortMapping>,
 }
 
 /// What an undeclared port was heard to speak.
@@ -47,42 +70,59 @@ pub(crate) enum Learnt {
     Http2Server,
 }
 
-impl Destination {
-    pub fn new(set: Arc<EndpointSet>) -> Self {
-        Self::build(set, Rc::default(), Rc::default(), |_| None)
-    }
-
-    /// The same service with other endpoints.
-    pub fn renewed(&self, set: Arc<EndpointSet>) -> Self {
-        let stay: HashMap<&Endpoint, &Rc<Member>> =
-            self.members.iter().map(|member| (&*member.endpoint, member)).collect();
-        let known = |endpoint: &Endpoint| stay.get(endpoint).map(|member| Rc::clone(member));
-        Self::build(set, self.budget.clone(), self.trouble.clone(), known)
-    }
-
-    fn build(
-        set: Arc<EndpointSet>,
-        budget: Rc<RefCell<RetryBudget>>,
-        trouble: Rc<Cell<Duration>>,
-        known: impl Fn(&Endpoint) -> Option<Rc<Member>>,
-    ) -> Self {
-        let member = |endpoint: &Arc<Endpoint>| {
-            known(endpoint).unwrap_or_else(|| Rc::new(Member::new(endpoint.clone(), trouble.clone())))
+impl Standings {
+    fn of(&self, endpoint: &Endpoint) -> Rc<Standing> {
+        let workload = endpoint.workload.clone();
+        let who = Who {
+            node: endpoint.node.clone(),
+            ports: if workload.is_none() { endpoint.ports.clone() } else { Vec::new() },
+            workload,
+            address: endpoint.address,
         };
-        let members = set.endpoints.iter().map(member).collect();
-        Self { set, members, budget, trouble, learned: RefCell::default() }
+        let new = || {
+            let (in_flight, health) = (Cell::default(), Cell::default());
+            Rc::new(Standing { in_flight, health, trouble: self.trouble.clone() })
+        };
+        self.known.borrow_mut().entry(who).or_insert_with(new).clone()
     }
 
-    /// Whether any endpoint may be one to pass over. Times are since the worker's start.
+    /// Whether any endpoint may be one to pass over.
     pub fn has_troubled(&self) -> bool {
         self.trouble.get() != Duration::ZERO
     }
 
-    /// Forgets trouble that is over.
+    /// Forgets trouble that is over by then.
     pub fn look_after(&self, now: Duration) {
         if self.trouble.get() <= now {
             self.trouble.set(Duration::ZERO);
         }
+    }
+
+    /// Forgets endpoints that no service has, nothing is in flight to, and that are well. To be asked from time to time.
+    pub fn forget(&self, now: Duration) {
+        self.known
+            .borrow_mut()
+            .retain(|_, standing| Rc::strong_count(standing) > 1 || standing.health.get().until() > now);
+    }
+}
+
+impl Destination {
+    pub fn new(set: Arc<EndpointSet>, standings: &Standings) -> Self {
+        Self::build(set, Rc::default(), standings)
+    }
+
+    /// The same service with other endpoints.
+    pub fn renewed(&self, set: Arc<EndpointSet>, standings: &Standings) -> Self {
+        Self::build(set, self.budget.clone(), standings)
+    }
+
+    fn build(set: Arc<EndpointSet>, budget: Rc<RefCell<RetryBudget>>, standings: &Standings) -> Self {
+        let member = |endpoint: &Arc<Endpoint>| {
+            let (endpoint, standing) = (endpoint.clone(), standings.of(endpoint));
+            Rc::new(Member { endpoint, link_headers: LinkHeaders::default(), standing })
+        };
+        let members = set.endpoints.iter().map(member).collect();
+        Self { set, members, budget, learned: RefCell::default() }
     }
 
     /// Counts a request that began `now`.
@@ -111,32 +151,33 @@ impl Destination {
 }
 
 impl Member {
-    fn new(endpoint: Arc<Endpoint>, trouble: Rc<Cell<Duration>>) -> Self {
-        let (in_flight, health) = (Cell::new(0), Cell::default());
-        Self { endpoint, link_headers: LinkHeaders::default(), in_flight, health, trouble }
-    }
-
     /// Requests and connections in flight to it.
     pub fn in_flight(&self) -> u64 {
-        self.in_flight.get()
+        self.standing.in_flight.get()
     }
 
     /// Whether to pass it over.
     pub fn avoided(&self, now: Duration) -> bool {
-        self.health.get().avoids(now)
+        self.standing.health.get().avoids(now)
+    }
+
+    /// Whether the two are the same endpoint, perhaps before and after a change.
+    pub fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.standing, &other.standing)
     }
 
     /// Learns what became of an attempt.
     pub fn note(&self, outcome: Outcome, now: impl FnOnce() -> Duration) {
-        let mut health = self.health.get();
+        let Standing { health: kept, trouble, .. } = &*self.standing;
+        let mut health = kept.get();
         let is_good = matches!(outcome, Outcome::Answered { .. } | Outcome::Connected { .. });
         // Nearly always; then the clock is not asked.
         if is_good && health.is_well() {
             return;
         }
         health.note(outcome, now());
-        self.health.set(health);
-        self.trouble.set(self.trouble.get().max(health.until()));
+        kept.set(health);
+        trouble.set(trouble.get().max(health.until()));
     }
 }
 
@@ -145,7 +186,8 @@ pub(crate) struct Load(Rc<Member>);
 
 impl Load {
     pub fn begin(member: &Rc<Member>) -> Self {
-        member.in_flight.set(member.in_flight.get() + 1);
+        let in_flight = &member.standing.in_flight;
+        in_flight.set(in_flight.get() + 1);
         Self(member.clone())
     }
 
@@ -164,7 +206,8 @@ impl Deref for Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        let in_flight = &self.0.standing.in_flight;
+        in_flight.set(in_flight.get() - 1);
     }
 }
 
@@ -174,59 +217,101 @@ mod tests {
 
     use super::*;
 
-    fn endpoint(last: u8) -> Arc<Endpoint> {
-        let (workload, node, identity) = (None, None, None);
-        Arc::new(Endpoint { workload, node, address: [10, 0, 0, last].into(), ports: Vec::new(), identity })
+    const NOW: Duration = Duration::from_secs(5);
+
+    fn endpoint(last: u8, target_port: u16) -> Arc<Endpoint> {
+        Arc::new(Endpoint {
+            workload: Some(WorkloadName::new("default", format!("w-{last}"))),
+            node: None,
+            address: [10, 0, 0, last].into(),
+            ports: vec![PortMapping { service_port: 80, target_port }],
+            identity: None,
+        })
     }
 
-    fn set(of: &[u8]) -> Arc<EndpointSet> {
-        let endpoints = of.iter().map(|last| (endpoint(*last), 0)).collect();
+    fn set(of: &[Arc<Endpoint>]) -> Arc<EndpointSet> {
+        let endpoints = of.iter().map(|endpoint| (endpoint.clone(), 0)).collect();
         Arc::new(EndpointSet::new(ServiceName::new("default", "s"), endpoints))
     }
 
     #[test]
-    fn what_stays_keeps_its_state_and_what_is_new_has_none() {
-        let now = Duration::from_secs(5);
-        let first = Destination::new(set(&[1, 2]));
+    fn an_endpoint_stands_alike_whatever_becomes_of_its_services() {
+        let standings = Standings::default();
+        let [one, two, three] = [1, 2, 3].map(|last| endpoint(last, 8080));
+        let first = Destination::new(set(&[one.clone(), two]), &standings);
         let load = Load::begin(&first.members[1]);
-        first.members[1].note(Outcome::Unreachable, || now);
-        let spent = (0..10_000).take_while(|_| first.try_retry(now)).count();
+        first.members[1].note(Outcome::Unreachable, || NOW);
+        // It has another port, and is of two services.
+        let again = endpoint(2, 9090);
+        let second = first.renewed(set(&[again.clone(), three]), &standings);
+        let other = Destination::new(set(std::slice::from_ref(&again)), &standings);
+        for member in [&second.members[0], &other.members[0]] {
+            assert_eq!((member.in_flight(), member.avoided(NOW)), (1, true));
+            assert!(member.is(&first.members[1]) && !member.is(&first.members[0]));
+        }
+        let new = &second.members[1];
+        assert_eq!((new.in_flight(), new.avoided(NOW)), (0, false));
+        // It was away, and what is in flight to it was not.
+        drop((first, second, other));
+        standings.forget(NOW + Duration::from_secs(1));
+        let back = Destination::new(set(std::slice::from_ref(&again)), &standings);
+        assert_eq!(back.members[0].in_flight(), 1);
+        drop((load, back));
+        assert_eq!(standings.known.borrow().len(), 1);
+        standings.forget(NOW);
+        assert_eq!(standings.known.borrow().len(), 1, "it is still passed over");
+        standings.forget(NOW + Duration::from_secs(1));
+        assert!(standings.known.borrow().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_workload_is_told_apart_by_its_ports() {
+        let standings = Standings::default();
+        let plain = |port| Arc::new(Endpoint { workload: None, ..Endpoint::clone(&endpoint(1, port)) });
+        let both = Destination::new(set(&[plain(8080), plain(8081)]), &standings);
+        assert!(!both.members[0].is(&both.members[1]));
+    }
+
+    #[test]
+    fn a_budget_goes_on_and_what_was_learned_does_not() {
+        let standings = Standings::default();
+        let one = endpoint(1, 8080);
+        let first = Destination::new(set(std::slice::from_ref(&one)), &standings);
+        let spent = (0..10_000).take_while(|_| first.try_retry(NOW)).count();
         // Ten a second over ten seconds, and none of them for requests.
         assert_eq!(spent, 100);
         first.learn(80, Learnt::Http);
-
-        let second = first.renewed(set(&[2, 3]));
-        let [stayed, new] = &*second.members else { panic!() };
-        assert_eq!((stayed.in_flight(), stayed.avoided(now)), (1, true));
-        assert_eq!((new.in_flight(), new.avoided(now)), (0, false));
-        assert!(second.has_troubled() && !second.try_retry(now));
+        let second = first.renewed(set(&[one, endpoint(2, 8080)]), &standings);
+        assert!(!second.try_retry(NOW));
+        for _ in 0..500 {
+            second.record_request(NOW);
+        }
+        let more = (0..10_000).take_while(|_| second.try_retry(NOW)).count();
+        assert_eq!(more, 100, "a fifth of the requests");
         assert_eq!(second.learned(80), None);
-        drop(load);
-        assert_eq!(stayed.in_flight(), 0);
-        // What is under way on the old ones counts for the new.
-        stayed.note(Outcome::Connected { latency: now }, || now);
-        assert!(!second.members[0].avoided(now));
     }
 
     #[test]
     fn trouble_is_looked_for_until_it_is_over() {
-        let now = Duration::from_secs(5);
-        let destination = Destination::new(set(&[1, 2]));
-        assert!(!destination.has_troubled());
-        destination.members[0].note(Outcome::Unreachable, || now);
-        destination.look_after(now + Duration::from_millis(999));
-        assert!(destination.has_troubled() && destination.members[0].avoided(now));
-        destination.look_after(now + Duration::from_secs(1));
-        assert!(!destination.has_troubled());
+        let standings = Standings::default();
+        let destination = Destination::new(set(&[endpoint(1, 80), endpoint(2, 80)]), &standings);
+        assert!(!standings.has_troubled());
+        destination.members[0].note(Outcome::Unreachable, || NOW);
+        standings.look_after(NOW + Duration::from_millis(999));
+        assert!(standings.has_troubled() && destination.members[0].avoided(NOW));
+        standings.look_after(NOW + Duration::from_secs(1));
+        assert!(!standings.has_troubled());
         // It remembers that it failed: the next pause is longer.
-        let later = now + Duration::from_secs(2);
+        let later = NOW + Duration::from_secs(2);
         destination.members[0].note(Outcome::Unreachable, || later);
         assert!(destination.members[0].avoided(later + Duration::from_millis(1999)));
+        destination.members[0].note(Outcome::Connected { latency: NOW }, || later);
+        assert!(!destination.members[0].avoided(later));
     }
 
     #[test]
     fn the_more_that_is_known_of_a_port_is_kept() {
-        let destination = Destination::new(set(&[1]));
+        let destination = Destination::new(set(&[endpoint(1, 80)]), &Standings::default());
         destination.learn(80, Learnt::Http2Server);
         destination.learn(80, Learnt::Http);
         destination.learn(81, Learnt::Http);

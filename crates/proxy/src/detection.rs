@@ -73,6 +73,8 @@ where
 {
     let destination = worker.local.view().destination(&config.name);
     let learned = destination.as_ref().and_then(|destination| destination.learned(port.number));
+    // Whoever keeps silent for long must not keep endpoints that are gone.
+    let destination = destination.as_ref().map(Rc::downgrade).unwrap_or_default();
     let mut known = Known {
         server: if learned == Some(Learnt::Http2Server) { Greeting::Http2 } else { Greeting::Silent },
         http_rules: !port.http_routes.is_empty(),
@@ -81,11 +83,12 @@ where
     let mut first = Vec::new();
     let mut spoken = None;
     if known.server == Greeting::Silent {
-        let opening = opaque::open(worker, exchange(), config, port.number);
+        // It begins when it is waited for.
+        let opening = async { opaque::open(worker, exchange(), config, port.number).await };
         spoken = Box::pin(race(worker, io, opening, &mut known, &mut first)).await;
     }
     let learn = |learnt| {
-        if let Some(destination) = &destination {
+        if let Some(destination) = destination.upgrade() {
             destination.learn(port.number, learnt);
         }
     };

@@ -26,7 +26,7 @@ impl Local {
     /// node does not reach; or else of those that did not take connections lately. `None`: there is none.
     pub(crate) fn pick(&self, of: &Destination, port: u16, tried: &[Rc<Member>]) -> Option<Picked> {
         // Nearly always nothing is in trouble, nor stale; then the clock is not asked.
-        if of.set.stale_since.is_empty() && !of.has_troubled() {
+        if of.set.stale_since.is_empty() && !self.standings.has_troubled() {
             return self.pick_from(of, port, |i| was_tried(tried, &of.members[i]));
         }
         self.pick_ranked(of, port, tried)
@@ -37,7 +37,7 @@ impl Local {
     fn pick_ranked(&self, of: &Destination, port: u16, tried: &[Rc<Member>]) -> Option<Picked> {
         let now = Instant::now();
         let time = self.since_start(now);
-        of.look_after(time);
+        self.standings.look_after(time);
         let last = self.last_ranked(&of.set, now);
         let is_last = |i: usize| last.get(i).copied().unwrap_or(false);
         let was_tried = |i: usize| was_tried(tried, &of.members[i]);
@@ -95,7 +95,7 @@ impl Local {
 
 /// Whether it is among those that failed already.
 pub(crate) fn was_tried(tried: &[Rc<Member>], member: &Rc<Member>) -> bool {
-    tried.iter().any(|one| Rc::ptr_eq(one, member))
+    tried.iter().any(|one| one.is(member))
 }
 
 #[cfg(test)]

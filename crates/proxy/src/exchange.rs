@@ -45,11 +45,15 @@ pub(crate) struct Exchange {
     client: Option<Rc<Ending>>,
     protocol: Protocol,
     started: Instant,
+    /// When it could be attempted, where it had to wait for that.
+    ready: Option<Instant>,
     destination: DestinationName,
     /// How the last attempt is protected of which something may have reached an endpoint, the one under way included.
-    security: Security,
+    security: Cell<Security>,
     /// The same without the one under way.
     reached: Security,
+    /// How what is sent by the attempt under way would be protected.
+    way: Security,
     attempts: u32,
     /// Where the last attempt went.
     endpoint: Option<SocketAddr>,
@@ -118,9 +122,11 @@ impl Exchange {
             client: None,
             protocol,
             started: Instant::now(),
+            ready: None,
             destination,
-            security: Security::Unsent,
+            security: Cell::new(Security::Unsent),
             reached: Security::Unsent,
+            way: Security::Unsent,
             attempts: 0,
             endpoint: None,
             load: None,
@@ -153,7 +159,7 @@ impl Exchange {
     }
 
     pub fn security(&self) -> Security {
-        self.security
+        self.security.get()
     }
 
     pub fn reason(&self) -> Option<Reason> {
@@ -208,19 +214,24 @@ impl Exchange {
         Refused
     }
 
-    /// An attempt begins.
-    pub fn attempt(&mut self, address: SocketAddr, security: Security) {
+    /// An attempt begins; nothing is sent yet.
+    pub fn attempt(&mut self, address: SocketAddr, way: Security) {
         self.attempts += 1;
-        (self.endpoint, self.security) = (Some(address), security);
+        (self.endpoint, self.way) = (Some(address), way);
+    }
+
+    /// Something of it may reach an endpoint from now on.
+    pub fn sends(&self) {
+        self.security.set(self.way);
     }
 
     /// The attempt under way failed; `endpoint`: where it went, in the mesh.
     pub fn attempt_failed(&mut self, error: &UpstreamError, endpoint: Option<&Endpoint>) {
-        let security = self.security;
+        let security = self.way;
         if !error.safe_to_retry {
             self.reached = security;
         }
-        self.security = self.reached;
+        self.security.set(self.reached);
         let Some(endpoint) = self.endpoint.zip(Some(endpoint)).filter(|_| self.log.is_some()) else { return };
         let (address, endpoint) = endpoint;
         if let Some(log) = &mut self.log
@@ -280,7 +291,7 @@ impl Exchange {
     /// Its counters, as far as it is known where it goes.
     pub fn edge(&self) -> Arc<EdgeMetrics> {
         let destination = self.destination.name();
-        self.local.metrics.edge(&Edge::new(&self.source, &destination, self.protocol, self.security))
+        self.local.metrics.edge(&Edge::new(&self.source, &destination, self.protocol, self.security.get()))
     }
 
     /// Its edge, on which what its body sends is counted from now on.
@@ -345,6 +356,29 @@ impl Exchange {
         });
     }
 
+    /// Counts it as that from now on.
+    pub fn counts_as(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        if let Some(log) = &mut self.log {
+            log.protocol = protocol;
+        }
+    }
+
+    /// No client waits for its answer any more.
+    pub fn leaves_client(&mut self) {
+        self.client = None;
+    }
+
+    /// What it waited for before it could be attempted is there.
+    pub fn waited(&mut self) {
+        self.ready = Some(Instant::now());
+    }
+
+    /// When it could be attempted.
+    pub fn ready(&self) -> Instant {
+        self.ready.unwrap_or(self.started)
+    }
+
     /// It is no more: what it was about is counted as another one.
     pub fn forget(mut self) {
         self.stage = Stage::Over;
@@ -352,10 +386,6 @@ impl Exchange {
 
     /// A connection is there, and passes bytes from now on.
     pub fn connected(&mut self) {
-        self.protocol = Protocol::Tcp;
-        if let Some(log) = &mut self.log {
-            log.protocol = Protocol::Tcp;
-        }
         let edge = self.edge();
         let latency = self.latency();
         edge.request(None, Verdict::Success, latency);
@@ -395,7 +425,8 @@ impl Exchange {
     fn write(&mut self, complete: impl FnOnce(&mut Entry)) {
         let Some(mut entry) = self.log.take() else { return };
         entry.destination = self.destination.clone();
-        (entry.security, entry.attempts, entry.endpoint) = (self.security, self.attempts, self.endpoint);
+        (entry.security, entry.attempts, entry.endpoint) =
+            (self.security.get(), self.attempts, self.endpoint);
         entry.bytes_sent = self.bytes_sent();
         entry.message = std::mem::take(&mut self.message);
         complete(&mut entry);

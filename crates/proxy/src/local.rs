@@ -15,11 +15,12 @@ use crate::access_log::Entry;
 use crate::budget::{Account, Accounts, Payer};
 use crate::clock::MeshClock;
 use crate::config::{Bounds, Config};
+use crate::destination::Standings;
 use crate::drain::Drain;
 use crate::inbound::visits::Visits;
 use crate::metrics::WorkerMetrics;
 use crate::sight::{Heard, Sight};
-use crate::state::{Demand, Expired, LocalWorkload, StateCell};
+use crate::state::{Demand, Expired, LocalWorkload, NodeState, StateCell};
 use crate::sweep::Sweep;
 use crate::tls::TlsFailure;
 use crate::view::View;
@@ -47,6 +48,8 @@ pub struct Local {
     pub visits: Rc<Visits>,
     /// The state of now, as far as this worker has looked.
     view: RefCell<Rc<View>>,
+    /// How the endpoints do that this worker sends to.
+    pub(crate) standings: Rc<Standings>,
     /// When this worker began: what its destinations count time from.
     started: Instant,
     /// Nodes that are heard on links.
@@ -87,6 +90,7 @@ impl Local {
         heard: Arc<Heard>,
         access_log: mpsc::Sender<Box<Entry>>,
     ) -> Rc<Self> {
+        let standings = Rc::<Standings>::default();
         let sweep = Sweep::new(config.bounds.deadlines, metrics.registry().clone());
         Rc::new(Self {
             node: config.node.clone(),
@@ -94,7 +98,8 @@ impl Local {
             metrics,
             accounts: Accounts::new(config.budget.clone()),
             visits: Rc::default(),
-            view: RefCell::new(Rc::new(View::of(&config.state))),
+            view: RefCell::new(Rc::new(View::of(&config.state, standings.clone()))),
+            standings,
             started: Instant::now(),
             sight: Sight::new(heard),
             drain,
@@ -118,6 +123,11 @@ impl Local {
             *view = Rc::new(renewed);
         }
         view.clone()
+    }
+
+    /// The state itself, for what takes a while.
+    pub fn state_now(&self) -> Arc<NodeState> {
+        self.view().state().clone()
     }
 
     /// How long this worker has been there at that time.

@@ -3,26 +3,22 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::Instant;
 use tulle_model::routing::decide::{self, Unrouted};
 use tulle_model::snapshot::ServiceConfig;
 
 use crate::access_log::End;
-use crate::attempts::{Again, Attempts};
+use crate::attempts::Attempts;
 use crate::budget::Account;
-use crate::connect::{Counted, EGRESS_CONNECT};
-use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
-use crate::exchange::Exchange;
+use crate::connect::Counted;
+use crate::exchange::{Exchange, Refused};
+use crate::metrics::Protocol;
 use crate::reason::Reason;
 use crate::reset::Reset;
 use crate::tcp::{self, Upstream};
 use crate::worker::Worker;
-
-/// How long it may take in all to open a connection to an endpoint of a service.
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A connection to an endpoint, not counted yet: detection may still find that it is not needed.
 pub(crate) struct Opened {
@@ -61,6 +57,7 @@ pub(crate) async fn open(
     service: &ServiceConfig,
     port: u16,
 ) -> Result<Opened, Box<Exchange>> {
+    exchange.counts_as(Protocol::Tcp);
     let view = worker.local.view();
     let attempts = match decide::connection(service, port, || worker.local.random()) {
         Ok((backend, port, decision)) => {
@@ -77,7 +74,7 @@ pub(crate) async fn open(
         }
     };
     drop(view);
-    connect(worker, exchange, attempts, DEADLINE).await
+    connect(worker, exchange, attempts).await
 }
 
 /// Connects to the first of the addresses of a destination outside of the mesh that accepts.
@@ -86,38 +83,24 @@ pub(crate) async fn open_outside(
     mut exchange: Box<Exchange>,
     addresses: Vec<SocketAddr>,
 ) -> Result<Opened, Box<Exchange>> {
+    exchange.counts_as(Protocol::Tcp);
     let attempts = Attempts::outside(&mut exchange, addresses);
-    connect(worker, exchange, attempts, EGRESS_CONNECT).await
+    connect(worker, exchange, attempts).await
 }
 
 async fn connect(
     worker: &Rc<Worker>,
     mut exchange: Box<Exchange>,
     mut attempts: Attempts,
-    deadline: Duration,
 ) -> Result<Opened, Box<Exchange>> {
-    let end = Instant::now() + deadline;
-    let source = exchange.source().clone();
-    let account = worker.local.account(&source.name);
-    loop {
-        let Ok(hop) = attempts.next(worker, &mut exchange) else { return Err(exchange) };
-        let error = match timeout_at(end, hop.connect(worker, &source, &account, None)).await {
-            Ok(Ok((upstream, _counted))) => {
-                attempts.succeeded(worker, &mut exchange, hop, None);
-                return Ok(Opened { upstream, exchange, account, _counted });
-            }
-            Ok(Err(error)) => error,
-            Err(_) => {
-                let error = UpstreamError::safe(Kind::Timeout, format!("no connection in {deadline:?}"));
-                exchange.attempt_failed(&error, None);
-                exchange.lost(&error);
-                return Err(exchange);
-            }
-        };
-        match attempts.failed(worker, &mut exchange, &hop, &error, false, true) {
-            Again::No => return Err(exchange),
-            Again::Now => {}
-            Again::After(pause) => sleep(pause).await,
+    let account = worker.local.account(&exchange.source().name);
+    match attempts.connect(worker, &mut exchange, &account).await {
+        Ok((hop, upstream, _counted)) => {
+            exchange.sends();
+            exchange.leaves_client();
+            exchange.answered(hop.into_load(), Instant::now());
+            Ok(Opened { upstream, exchange, account, _counted })
         }
+        Err(Refused) => Err(exchange),
     }
 }

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use http::request::Parts;
+use tokio::time::{Instant, timeout_at};
 
 use crate::budget::Account;
 use crate::connect::{Callee, Counted, EGRESS_CONNECT, connect_for};
 use crate::destination::{Load, Member};
 use crate::endpoints::Picked;
-use crate::error::UpstreamError;
+use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::inbound::{self, Entrance, Peer};
 use crate::local::Local;
 use crate::security::Security;
@@ -75,8 +76,25 @@ impl Hop {
         }
     }
 
-    /// Opens a connection for `source`, which `account` pays for: of bytes, or for what `head` asks for. Every error has left nothing behind.
+    /// Opens a connection for `source`, which `account` pays for, until `end`: of bytes, or for what `head` asks for.
+    /// Every error has left nothing behind.
     pub async fn connect(
+        &self,
+        worker: &Rc<Worker>,
+        source: &LocalWorkload,
+        account: &Rc<Account>,
+        head: Option<&Parts>,
+        end: Instant,
+    ) -> Result<(Upstream, Counted), UpstreamError> {
+        let connected = timeout_at(end, self.open(worker, source, account, head)).await;
+        connected.unwrap_or_else(|_| {
+            // The same in kind and words, whether one address or all of them took the time.
+            let kind = if self.member().is_some() { Kind::Timeout } else { Kind::Connect };
+            Err(UpstreamError::safe(kind, format!("{} did not accept a connection in time", self.address)))
+        })
+    }
+
+    async fn open(
         &self,
         worker: &Rc<Worker>,
         source: &LocalWorkload,

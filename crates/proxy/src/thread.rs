@@ -109,6 +109,7 @@ async fn run(
             _ = ticks.tick() => {
                 let state = worker.local.view();
                 worker.local.visits.forget(&state);
+                worker.local.standings.forget(worker.local.since_start(Instant::now()));
                 worker.local.metrics.forget(Instant::now(), &state);
                 continue;
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::FastMap;
 
-use crate::destination::Destination;
+use crate::destination::{Destination, Standings};
 use crate::state::{NodeState, StateCell};
 
 /// The state of a moment.
@@ -19,6 +19,7 @@ pub(crate) struct View {
     version: u64,
     /// Services that this worker sends to. Each has endpoints in `state`, so there are no more of them.
     destinations: RefCell<FastMap<ServiceName, Rc<Destination>>>,
+    standings: Rc<Standings>,
 }
 
 impl Deref for View {
@@ -30,10 +31,10 @@ impl Deref for View {
 }
 
 impl View {
-    pub fn of(cell: &StateCell) -> Self {
+    pub fn of(cell: &StateCell, standings: Rc<Standings>) -> Self {
         // In this order: what is published in between is looked at once more.
         let version = cell.version();
-        Self { state: Arc::clone(&cell.load()), version, destinations: RefCell::default() }
+        Self { state: Arc::clone(&cell.load()), version, destinations: RefCell::default(), standings }
     }
 
     /// The view of now, which may be this one.
@@ -41,12 +42,12 @@ impl View {
         if self.version == cell.version() {
             return None;
         }
-        let view = Self::of(cell);
+        let view = Self::of(cell, self.standings.clone());
         let endpoints = &view.snapshot.endpoints;
         let renew = |(name, old): (ServiceName, Rc<Destination>)| {
             let set = endpoints.get(&name)?;
             let same = Arc::ptr_eq(set, &old.set);
-            Some((name, if same { old } else { Rc::new(old.renewed(set.clone())) }))
+            Some((name, if same { old } else { Rc::new(old.renewed(set.clone(), &self.standings)) }))
         };
         let destinations = self.destinations.take().into_iter().filter_map(renew).collect();
         *view.destinations.borrow_mut() = destinations;
@@ -64,7 +65,8 @@ impl View {
         if let Some(known) = destinations.get(service) {
             return Some(known.clone());
         }
-        let new = Rc::new(Destination::new(self.snapshot.endpoints.get(service)?.clone()));
+        let set = self.snapshot.endpoints.get(service)?.clone();
+        let new = Rc::new(Destination::new(set, &self.standings));
         destinations.insert(service.clone(), new.clone());
         Some(new)
     }
@@ -99,7 +101,7 @@ mod tests {
         let [a, b, c] = ["a", "b", "c"].map(|name| ServiceName::new("default", name));
         let (same, gone) = (set("a", 1), set("b", 1));
         let cell = StateCell::new(state(&[&same, &gone, &set("c", 1)]));
-        let view = Rc::new(View::of(&cell));
+        let view = Rc::new(View::of(&cell, Rc::default()));
         assert!(view.renewed(&cell).is_none());
         let before = [&a, &b, &c].map(|name| view.destination(name).unwrap());
         assert!(Rc::ptr_eq(&before[0], &view.destination(&a).unwrap()));

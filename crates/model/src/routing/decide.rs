@@ -34,6 +34,8 @@ impl Routed<'_> {
 #[derive(Debug)]
 pub struct Unrouted {
     pub why: Why,
+    /// The rule that matched, if one did.
+    pub rule: Option<Arc<HttpRule>>,
     pub decision: Decision,
     /// For people: what is wrong with which object.
     pub message: String,
@@ -53,7 +55,7 @@ pub enum Why {
 
 impl Unrouted {
     fn new(why: Why, decision: Decision, message: String) -> Box<Self> {
-        Box::new(Self { why, decision, message })
+        Box::new(Self { why, rule: None, decision, message })
     }
 }
 
@@ -101,7 +103,10 @@ where
     };
     let rule = &entry.rule;
     let by = || Decider::HttpRoute(rule.route.clone());
-    let (index, backend, port) = backend(&rule.backends, random(), by, rule.index)?;
+    let (index, backend, port) = backend(&rule.backends, random(), by, rule.index).map_err(|unrouted| {
+        let rule = Some(rule.clone());
+        Box::new(Unrouted { rule, ..*unrouted })
+    })?;
     let config = match snapshot.services.get(backend) {
         Some(Known::Present(config)) => config.port(port),
         _ => Some(own),

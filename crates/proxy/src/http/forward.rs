@@ -93,6 +93,7 @@ pub(crate) async fn forward(
     let replay = Replay::new(body, &caller.account);
     loop {
         let hop = attempts.next(&client.worker, exchange)?;
+        exchange.sends();
         let sent = {
             let sent = pin!(send(&client.worker, &client.source, caller, &hop, version, head, replay.body()));
             unless_cut(&client.ending.cut, sent).await
@@ -106,7 +107,7 @@ pub(crate) async fn forward(
             Ok(response) => {
                 replay.commit();
                 give_headers(std::mem::take(&mut head.headers));
-                attempts.succeeded(&client.worker, exchange, hop, Some(response.status()));
+                attempts.succeeded(&client.worker, exchange, hop, response.status());
                 return Ok(response);
             }
             Err(failure) => failure,
@@ -200,7 +201,10 @@ pub(crate) async fn config_of(
     service: &ServiceName,
 ) -> Result<Arc<ServiceConfig>, Refused> {
     let message = match worker.local.service(service).await {
-        Lookup::Present(config) => return Ok(config),
+        Lookup::Present(config) => {
+            exchange.waited();
+            return Ok(config);
+        }
         Lookup::Absent => format!("there is no service {service}"),
         Lookup::Unknown => {
             format!("nothing is known of service {service} yet, and the server did not answer")
@@ -221,9 +225,12 @@ pub(crate) fn port_of<'s>(
 }
 
 fn refuse(exchange: &mut Exchange, service: &ServiceName, unrouted: Unrouted) -> Refused {
-    let Unrouted { why, decision, message } = unrouted;
+    let Unrouted { why, rule, decision, message } = unrouted;
     exchange.goes_to(service.clone());
-    exchange.decided(|| decision);
+    match rule {
+        Some(rule) => exchange.ruled_by(&rule, || Some(decision)),
+        None => exchange.decided(|| decision),
+    }
     let reason = match why {
         Why::NoPort => Reason::UnknownService,
         Why::AmbiguousPath => Reason::BadRequest,

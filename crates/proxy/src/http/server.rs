@@ -226,6 +226,7 @@ pub(super) async fn answer(
                         Ok(answer) => return answer,
                         Err(refused) => {
                             exchange = *refused;
+                            exchange.counts_as(Protocol::Http);
                             Err(Refused)
                         }
                     }

@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use http::request::Parts;
 use http::{Method, Response, Version};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Carried, PortConfig};
 
@@ -92,10 +92,12 @@ pub(super) async fn forward(
         let message = "the application speaks HTTP/2, which has no such upgrade";
         return Err(exchange.refuse(Reason::Unsupported, message));
     }
+    let end = Instant::now() + route.attempts.deadline();
     let (hop, asked) = loop {
         let hop = route.attempts.next(worker, exchange)?;
         let asked = {
-            let asked = pin!(ask(worker, source, &hop, route.version, (head, &mut body), &wish.form, caller));
+            let attempt = Attempt { worker, source, hop: &hop, exchange, caller, end };
+            let asked = pin!(ask(&attempt, route.version, (head, &mut body), &wish.form));
             unless_cut(&client.ending.cut, asked).await
         };
         match asked {
@@ -104,13 +106,29 @@ pub(super) async fn forward(
                 match route.attempts.failed(worker, exchange, &hop, &error, false, true) {
                     Again::No => return Ok(reply::failed_for(&error, version)),
                     Again::Now => {}
-                    Again::After(pause) => tokio::time::sleep(pause).await,
+                    Again::After(pause) if Instant::now() + pause < end => sleep(pause).await,
+                    Again::After(_) => {
+                        exchange.lost(&error);
+                        return Ok(reply::failed_for(&error, version));
+                    }
                 }
             }
             asked => break (hop, asked),
         }
     };
-    route.attempts.succeeded(worker, exchange, hop, None);
+    match &asked {
+        Some(Ok(Switching::Answered(response))) => {
+            route.attempts.succeeded(worker, exchange, hop, response.status());
+        }
+        Some(Ok(Switching::Switched(switched))) => {
+            route.attempts.succeeded(worker, exchange, hop, switched.head.status);
+        }
+        Some(Err(error)) => {
+            exchange.attempt_failed(error, hop.member().map(|member| &*member.endpoint));
+            exchange.answered(hop.into_load(), Instant::now());
+        }
+        None => exchange.answered(hop.into_load(), Instant::now()),
+    }
     match asked {
         None => Err(exchange.refuse(Reason::HalfClosed, client.why_cut())),
         Some(Ok(Switching::Answered(response))) => Ok(response),
@@ -127,16 +145,25 @@ pub(super) async fn forward(
     }
 }
 
+/// What an attempt is made with.
+struct Attempt<'a> {
+    worker: &'a Rc<Worker>,
+    source: &'a LocalWorkload,
+    hop: &'a Hop,
+    exchange: &'a Exchange,
+    caller: &'a Caller,
+    /// When the connection has to be there.
+    end: Instant,
+}
+
 /// Asks the application of one endpoint, or has its node ask it.
 async fn ask(
-    worker: &Rc<Worker>,
-    source: &LocalWorkload,
-    hop: &Hop,
+    attempt: &Attempt<'_>,
     version: AppVersion,
     (head, body): (&mut Parts, &mut Body),
     form: &Form,
-    caller: &Caller,
 ) -> Result<Switching, UpstreamError> {
+    let &Attempt { worker, source, hop, exchange, caller, end } = attempt;
     if let Reach::Link(load) = &hop.reach
         && let Some(question) = Question::of(form, head, body)
     {
@@ -145,12 +172,17 @@ async fn ask(
         if stream.takes_upgrades() {
             let headers = member.link_headers.of(&member.endpoint, hop.address.port(), version);
             let question = question.with(&headers, &head.extensions);
+            exchange.sends();
             let (head, sender, receiver) =
                 stream.upgrade(&worker.local, &question.head(head), caller).await?;
             return link_upgrade::answered(head, sender, receiver, form);
         }
     }
-    let open = async |head: &Parts| hop.connect(worker, source, &caller.account, Some(head)).await;
+    let open = async |head: &Parts| {
+        let opened = hop.connect(worker, source, &caller.account, Some(head), end).await?;
+        exchange.sends();
+        Ok(opened)
+    };
     switch::ask(worker, open, version, head, body, form, caller).await
 }
 

@@ -163,7 +163,7 @@ type LinkConnection = Connection<tls::TlsStream>;
 
 /// TLS, and the beginning of HTTP/2.
 async fn greet(worker: &Rc<Worker>, hello: Hello) -> Result<(Link, LinkConnection), TlsFailure> {
-    let accepted = tls::accept(worker.local.view().state(), hello).await?;
+    let accepted = tls::accept(&worker.local.state_now(), hello).await?;
     let account = worker.local.accounts.of(&Payer::Peer(accepted.peer.clone()));
     let connection = Connection::server(accepted.stream, LIMITS, LINGER).charged(account.clone());
     let link = Link {

@@ -117,6 +117,18 @@ async fn each_decision_names_its_object_its_field_and_its_generation() {
         if !bytes {
             let unmatched = "HTTPRoute/default/d-split spec.rules[*].matches refused";
             mesh.expect("d-split", "/there", &[unmatched, "reason=\"no-route\""]).await;
+            mesh.add("d-broken", Vec::new(), |port| {
+                route("d-broken", "c")(port);
+                let rule = HttpRule::clone(&port.http_routes.entries()[0].rule);
+                let target = BackendTarget::Invalid { reason: "there is no service default/x".into() };
+                let rule = HttpRule { backends: vec![Backend { target, weight: 1 }], ..rule };
+                let entry = port.http_routes.entries()[0].clone();
+                port.http_routes =
+                    HttpRouteTable::new(vec![HttpRouteEntry { rule: Arc::new(rule), ..entry }]);
+            });
+            let broken = "HTTPRoute/default/d-broken spec.rules[0].backendRefs[0] refused";
+            let ruled_by = "route=default/d-broken rule=0 ";
+            mesh.expect("d-broken", "/here", &[broken, ruled_by, "reason=\"invalid-backend\""]).await;
             // The kernel refuses connections of bytes there.
             mesh.add("d-empty", Vec::new(), |_| {});
             let selector = "Service/default/d-empty spec.selector refused";

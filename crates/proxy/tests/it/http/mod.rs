@@ -16,6 +16,7 @@ mod heads;
 mod http1;
 mod http2;
 mod mesh;
+mod recorded;
 mod rules;
 mod shares;
 mod stale;
