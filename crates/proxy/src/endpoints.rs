@@ -82,7 +82,10 @@ impl Local {
     /// would have: that it is who was promised.
     pub(crate) fn hand_over(&self, endpoint: &Endpoint) -> Result<Arc<LocalWorkload>, UpstreamError> {
         let Some(workload) = endpoint.workload.as_ref().and_then(|name| self.workload(name)) else {
-            let message = format!("the workload at {} is no longer on this node", endpoint.address);
+            let message = match &endpoint.workload {
+                Some(name) => format!("{name} is no longer on this node"),
+                None => format!("the workload at {} is no longer on this node", endpoint.address),
+            };
             return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
         };
         if endpoint.identity.as_ref() != Some(&workload.identity) {

@@ -18,10 +18,15 @@ const PREFIX: &str = "tulle: ";
 
 /// An answer with that reason. The message is for people: what failed, and at which object.
 pub fn reply(reason: Reason, message: &str) -> Response<Body> {
+    in_words(reason.status(), reason.as_str(), message)
+}
+
+/// The same for a reason that only nodes tell each other.
+pub fn in_words(status: StatusCode, reason: &'static str, message: &str) -> Response<Body> {
     let mut response = Response::new(Body::from(format!("{PREFIX}{message}\n")));
-    *response.status_mut() = reason.status();
+    *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(REASON, HeaderValue::from_static(reason.as_str()));
+    headers.insert(REASON, HeaderValue::from_static(reason));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }

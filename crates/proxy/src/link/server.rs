@@ -13,7 +13,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -205,10 +205,15 @@ async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection
             () = over.notified() => {}
         }
     });
-    let take = |incoming: Incoming, sender, receiver| {
+    let take = |incoming: Incoming, mut sender: Sender, receiver| {
         if incoming.unfit == Some(Unfit::Unaffordable) {
             let reason = Shed::Memory.as_str();
-            return Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason }.send(sender);
+            let mut headers = HeaderMap::new();
+            headers.insert(REASON, HeaderValue::from_static(reason));
+            headers.insert(RETRY, HeaderValue::from_static("safe"));
+            // Without words, for which there may be no room. Fails only when the stream is over: nobody waits for it then.
+            let _ = sender.respond(StatusCode::SERVICE_UNAVAILABLE, &headers, true);
+            return;
         }
         if incoming.unfit == Some(Unfit::Malformed) {
             // It is among the link's faults.
@@ -260,7 +265,7 @@ async fn answer(
     drop((name, port));
     let (workload, port) = match found {
         Ok(found) => found,
-        Err(refusal) => return refusal.send(sender),
+        Err(refusal) => return respond(&mut sender, refusal.into_answer()).await,
     };
     let entrance = Entrance { peer: &link.peer, workload: &workload, port };
     let asker = Asker::Http2(sender.interim());
@@ -293,7 +298,7 @@ async fn upgrade(
     let (name, port) = (head.headers.remove(WORKLOAD), head.headers.remove(PORT));
     let (workload, port) = match find(&worker, &link, name.as_ref(), parsed(port.as_ref())) {
         Ok(found) => found,
-        Err(refusal) => return refusal.send(sender),
+        Err(refusal) => return respond(&mut sender, refusal.into_answer()).await,
     };
     let entrance = Entrance { peer: &link.peer, workload: &workload, port };
     let caller = Caller { account: link.account.clone(), asker: Asker::Http2(sender.interim()) };
@@ -336,7 +341,7 @@ async fn tunnel(
     };
     let (workload, port) = match find(&worker, &link, head.headers.get(WORKLOAD), port) {
         Ok(found) => found,
-        Err(refusal) => return refusal.send(sender),
+        Err(refusal) => return respond(&mut sender, refusal.into_answer()).await,
     };
     let entrance = Entrance { peer: &link.peer, workload: &workload, port };
     let connect = inbound::connect(&worker.local, entrance, &link.account, None);
@@ -349,8 +354,7 @@ async fn tunnel(
         Ok(connected) => connected,
         Err(error) => {
             tracing::debug!(workload = %workload.name, port, "tunnel refused: {error}");
-            let refusal = Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: error.kind.reason() };
-            return refusal.send(sender);
+            return respond(&mut sender, reply::failed(&error)).await;
         }
     };
     if sender.respond(StatusCode::OK, &HeaderMap::new(), false).is_err() {
@@ -361,19 +365,18 @@ async fn tunnel(
     let _ = splice(&mut tunnel, &mut app, Vec::new(), |_, _| {}).await;
 }
 
-/// An answer that says that nothing reached the application.
+/// Why a stream leads to no workload: nothing has reached an application.
 struct Refusal {
     status: StatusCode,
     reason: &'static str,
+    message: String,
 }
 
 impl Refusal {
-    fn send(self, mut sender: Sender) {
-        let mut headers = HeaderMap::new();
-        headers.insert(REASON, HeaderValue::from_static(self.reason));
-        headers.insert(RETRY, HeaderValue::from_static("safe"));
-        // Fails only when the stream is over: nobody waits for it then.
-        let _ = sender.respond(self.status, &headers, true);
+    fn into_answer(self) -> Response<Body> {
+        let mut response = reply::in_words(self.status, self.reason, &self.message);
+        response.headers_mut().insert(RETRY, HeaderValue::from_static("safe"));
+        response
     }
 }
 
@@ -385,16 +388,25 @@ fn find(
     name: Option<&HeaderValue>,
     port: Option<u16>,
 ) -> Result<(Arc<LocalWorkload>, u16), Refusal> {
-    let bad = Refusal { status: StatusCode::BAD_REQUEST, reason: "bad-request" };
-    let missing = Refusal { status: StatusCode::SERVICE_UNAVAILABLE, reason: "no-such-workload" };
-    let port = port.ok_or(bad)?;
+    let port = port.ok_or_else(|| Refusal {
+        status: StatusCode::BAD_REQUEST,
+        reason: "bad-request",
+        message: "the stream does not say which port it is for".to_owned(),
+    })?;
     let state = worker.local.view();
     let workload = match name {
         Some(name) => link.workload_name(name).and_then(|name| state.workloads.get(&name)),
         // Other meshes' HBONE names only an address, which may be one that several workloads share.
         None => state.workloads.values().find(|w| w.identity == link.identity && w.ports.contains(&port)),
     };
-    let workload = workload.ok_or(missing)?;
+    let workload = workload.ok_or_else(|| Refusal {
+        status: StatusCode::SERVICE_UNAVAILABLE,
+        reason: "no-such-workload",
+        message: match name.and_then(|name| name.to_str().ok()) {
+            Some(name) => format!("{name} is no longer on this node"),
+            None => format!("no workload of this node has port {port}"),
+        },
+    })?;
     if workload.identity != link.identity {
         worker.local.metrics.counts().server_handshakes[Handshake::WrongIdentity as usize].add(1);
         if worker.local.may_warn() {
@@ -406,7 +418,11 @@ fn find(
                 link.identity
             );
         }
-        return Err(Refusal { status: StatusCode::MISDIRECTED_REQUEST, reason: "wrong-identity" });
+        return Err(Refusal {
+            status: StatusCode::MISDIRECTED_REQUEST,
+            reason: "wrong-identity",
+            message: format!("wrong identity: {} is not who was promised", workload.name),
+        });
     }
     Ok((workload.clone(), port))
 }

@@ -5,16 +5,17 @@ use std::net::SocketAddr;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri, response};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, response};
 use tokio::time::timeout;
 use tulle_model::name::WorkloadName;
 
-use crate::budget::Shed;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http::asker::Caller;
+use crate::http::body::Body;
+use crate::http::reply;
 use crate::http2::{Error, Handle, Receiver, RequestHead, Sender, Tunnel};
 use crate::local::Local;
-use crate::mesh_headers::{REASON, WORKLOAD};
+use crate::mesh_headers::WORKLOAD;
 
 /// How long the peer's answer to a CONNECT may take.
 const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
@@ -111,22 +112,20 @@ impl LinkStream {
                 return Err(UpstreamError::safe(Kind::Timeout, message));
             }
         };
-        if head.status != StatusCode::OK {
-            return Err(refused(&head, authority));
+        if head.status == StatusCode::OK {
+            return Ok(Tunnel::new(sender, receiver));
         }
-        Ok(Tunnel::new(sender, receiver))
+        let status = head.status;
+        let told = reply::told(&mut Response::from_parts(head, Body::from(receiver)));
+        Err(match told {
+            // Whatever it was: nothing was sent through the tunnel.
+            Some(error) => UpstreamError { safe_to_retry: true, ..error },
+            None => {
+                let message = format!("the node refused the connection to {authority} ({status})");
+                UpstreamError::safe(Kind::Refused, message)
+            }
+        })
     }
-}
-
-fn refused(head: &response::Parts, authority: SocketAddr) -> UpstreamError {
-    let reason = head.headers.get(REASON).and_then(|value| value.to_str().ok()).unwrap_or("no reason given");
-    let kind = match (reason, Shed::of(reason)) {
-        ("draining", _) => Kind::Draining,
-        (_, Some(shed)) => Kind::ShedThere(shed),
-        _ => Kind::Refused,
-    };
-    let message = format!("the node refused the connection to {authority}: {reason} ({})", head.status);
-    UpstreamError::safe(kind, message)
 }
 
 /// A stream that failed before anything for the application was handed over.

@@ -163,7 +163,9 @@ async fn each_decision_names_its_object_its_field_and_its_generation() {
             let service = format!("{name}-stopping");
             mesh.add(&service, vec![endpoint], |_| {});
             let draining = format!("Workload/default/{name} status.conditions[Ready] failed");
-            mesh.expect(&service, "/", &[&draining, "reason=\"draining\""]).await;
+            // In the same words on one node and over a link.
+            let words = format!("detail=\"default/{name} is stopping\"");
+            mesh.expect(&service, "/", &[&draining, "reason=\"draining\"", &words]).await;
         }
     }
 }
