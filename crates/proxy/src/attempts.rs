@@ -42,6 +42,8 @@ pub(crate) struct Attempts {
     tried: Vec<Rc<Member>>,
     /// The last failure would be no other on the same endpoint.
     futile: bool,
+    /// When no other attempt begins any more.
+    end: Option<Instant>,
 }
 
 enum To {
@@ -75,12 +77,13 @@ impl Attempts {
 
     fn new(exchange: &Exchange, to: To) -> Self {
         let (tries, tried) = (Tries::default(), Vec::new());
-        Self { to, tries, began: exchange.ready(), tried, futile: false }
+        Self { to, tries, began: exchange.ready(), tried, futile: false, end: None }
     }
 
-    /// How long it may take in all to open a connection.
-    pub fn deadline(&self) -> Duration {
-        if self.backend().is_some() { DEADLINE } else { EGRESS_CONNECT }
+    /// Bounds in time how long it may take, from now on and over all attempts, to open a connection; until when.
+    pub fn bound(&mut self) -> Instant {
+        let deadline = if self.backend().is_some() { DEADLINE } else { EGRESS_CONNECT };
+        *self.end.insert(Instant::now() + deadline)
     }
 
     /// The service whose endpoints take it, and its port.
@@ -144,7 +147,7 @@ impl Attempts {
         exchange: &mut Exchange,
         account: &Rc<Account>,
     ) -> Result<(Hop, Upstream, Counted), Refused> {
-        let end = Instant::now() + self.deadline();
+        let end = self.bound();
         let source = exchange.source().clone();
         loop {
             let hop = self.next(worker, exchange)?;
@@ -159,11 +162,6 @@ impl Attempts {
                 }
                 Err(error) => error,
             };
-            if Instant::now() >= end {
-                exchange.attempt_failed(&error, hop.member().map(|member| &*member.endpoint));
-                exchange.lost(&error);
-                return Err(Refused);
-            }
             if error.kind == Kind::ConnectionLost
                 && let Some(member) = hop.member()
             {
@@ -173,11 +171,7 @@ impl Attempts {
             match self.failed(worker, exchange, &hop, &error, false, true) {
                 Again::No => return Err(Refused),
                 Again::Now => {}
-                Again::After(pause) if Instant::now() + pause < end => sleep(pause).await,
-                Again::After(_) => {
-                    exchange.lost(&error);
-                    return Err(Refused);
-                }
+                Again::After(pause) => sleep(pause).await,
             }
         }
     }
@@ -199,7 +193,7 @@ impl Attempts {
             reason = error.kind.reason(),
             "attempt failed: {error}"
         );
-        exchange.attempt_failed(error, hop.member().map(|member| &*member.endpoint));
+        exchange.attempt_failed(error, hop.endpoint());
         let again = self.again(worker, exchange, hop, error, idempotent, at_hand);
         if let Again::No = again {
             exchange.lost(error);
@@ -222,7 +216,8 @@ impl Attempts {
             }
             exchange.take_back();
             self.began = Instant::now();
-            return self.tries.sent_back().map_or(Again::No, Again::After);
+            let pause = self.tries.sent_back().filter(|pause| self.may_begin_at(self.began + *pause));
+            return pause.map_or(Again::No, Again::After);
         }
         let now = Instant::now();
         let time = worker.local.since_start(now);
@@ -237,36 +232,41 @@ impl Attempts {
                 self.tried.push(member.clone());
             }
         }
-        let failure = failure_of(error, idempotent);
-        if let To::Outside { addresses } = &self.to {
-            // What bounds them is how many addresses there are.
-            if failure == Failure::Final || !at_hand || addresses.len() == 0 {
-                return Again::No;
-            }
-            exchange.retry();
-            return Again::Now;
-        }
-        let destination = self.backend().and_then(|(backend, _)| worker.local.view().destination(backend));
-        let more = destination.as_deref().is_some_and(|destination| self.has_more(destination));
-        if !self.tries.may_repeat(exchange.attempts(), failure) || !at_hand || !more {
+        if !self.may_begin_at(now) {
             return Again::No;
         }
-        if let (To::Service { backend, .. }, Some(destination)) = (&self.to, destination) {
-            // Where nothing was sent yet, nothing is added to the load of anybody.
-            if error.kind != Kind::LinkPending && !destination.try_retry(time) {
-                tracing::debug!(service = %backend, "no retry: the budget is used up");
-                exchange.decided(|| Decision::out_of_budget(backend.clone()));
+        let failure = failure_of(error, idempotent);
+        match &self.to {
+            // What bounds them is how many addresses there are.
+            To::Outside { addresses } if failure == Failure::Final || !at_hand || addresses.len() == 0 => {
                 return Again::No;
             }
-            exchange.decided(|| Decision::retried(backend.clone()));
+            To::Outside { .. } => {}
+            To::Service { backend, port } => {
+                let Some(destination) = worker.local.view().destination(backend) else { return Again::No };
+                let may = self.tries.may_repeat(exchange.attempts(), failure) && at_hand;
+                if !may || !self.has_more(&destination, *port) {
+                    return Again::No;
+                }
+                // Where nothing was sent yet, nothing is added to the load of anybody.
+                if error.kind != Kind::LinkPending && !destination.try_retry(time) {
+                    tracing::debug!(service = %backend, "no retry: the budget is used up");
+                    exchange.decided(|| Decision::out_of_budget(backend.clone()));
+                    return Again::No;
+                }
+                exchange.decided(|| Decision::retried(backend.clone()));
+            }
         }
         exchange.retry();
         Again::Now
     }
 
-    /// Whether another endpoint is left, or the same may fare better.
-    fn has_more(&self, destination: &Destination) -> bool {
-        let Some((_, port)) = self.backend() else { return false };
+    fn may_begin_at(&self, time: Instant) -> bool {
+        self.end.is_none_or(|end| time < end)
+    }
+
+    /// Whether another endpoint is left for that port, or the same may fare better.
+    fn has_more(&self, destination: &Destination, port: u16) -> bool {
         let left = |member: &Rc<Member>| {
             member.endpoint.target_port(port).is_some() && !was_tried(&self.tried, member)
         };

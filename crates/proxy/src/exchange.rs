@@ -59,7 +59,7 @@ pub(crate) struct Exchange {
     endpoint: Option<SocketAddr>,
     /// Held until the answer has passed.
     load: Option<Load>,
-    /// When that was.
+    /// When an attempt was answered, or had opened its connection.
     answered: Option<Instant>,
     /// Why the mesh answers or ends it itself, if it does, and that for people.
     reason: Option<Reason>,
@@ -232,17 +232,12 @@ impl Exchange {
             self.reached = security;
         }
         self.security.set(self.reached);
-        let Some(endpoint) = self.endpoint.zip(Some(endpoint)).filter(|_| self.log.is_some()) else { return };
-        let (address, endpoint) = endpoint;
-        if let Some(log) = &mut self.log
+        let Some(log) = &mut self.log else { return };
+        if let Some(address) = self.endpoint
             && log.tried.len() < NAMED
         {
-            log.tried.push(Tried {
-                address,
-                security,
-                after: self.started.elapsed(),
-                failure: error.kind.reason(),
-            });
+            let (after, failure) = (self.started.elapsed(), error.kind.reason());
+            log.tried.push(Tried { address, security, after, failure });
         }
         match (error.kind, endpoint) {
             (UpstreamErrorKind::Draining, Some(endpoint)) => self.decided(|| Decision::draining(endpoint)),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use http::request::Parts;
 use tokio::time::{Instant, timeout_at};
+use tulle_model::snapshot::Endpoint;
 
 use crate::budget::Account;
 use crate::connect::{Callee, Counted, EGRESS_CONNECT, connect_for};
@@ -58,6 +59,11 @@ impl Hop {
             Reach::Plain(load) => load.as_ref().map(Load::member),
             Reach::HandedOver(load) | Reach::Link(load) => Some(load.member()),
         }
+    }
+
+    /// The same as it is configured.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.member().map(|member| &*member.endpoint)
     }
 
     pub fn into_load(self) -> Option<Load> {

@@ -92,7 +92,7 @@ pub(super) async fn forward(
         let message = "the application speaks HTTP/2, which has no such upgrade";
         return Err(exchange.refuse(Reason::Unsupported, message));
     }
-    let end = Instant::now() + route.attempts.deadline();
+    let end = route.attempts.bound();
     let (hop, asked) = loop {
         let hop = route.attempts.next(worker, exchange)?;
         let asked = {
@@ -106,39 +106,31 @@ pub(super) async fn forward(
                 match route.attempts.failed(worker, exchange, &hop, &error, false, true) {
                     Again::No => return Ok(reply::failed_for(&error, version)),
                     Again::Now => {}
-                    Again::After(pause) if Instant::now() + pause < end => sleep(pause).await,
-                    Again::After(_) => {
-                        exchange.lost(&error);
-                        return Ok(reply::failed_for(&error, version));
-                    }
+                    Again::After(pause) => sleep(pause).await,
                 }
             }
             asked => break (hop, asked),
         }
     };
-    match &asked {
-        Some(Ok(Switching::Answered(response))) => {
-            route.attempts.succeeded(worker, exchange, hop, response.status());
-        }
-        Some(Ok(Switching::Switched(switched))) => {
-            route.attempts.succeeded(worker, exchange, hop, switched.head.status);
-        }
-        Some(Err(error)) => {
-            exchange.attempt_failed(error, hop.member().map(|member| &*member.endpoint));
-            exchange.answered(hop.into_load(), Instant::now());
-        }
-        None => exchange.answered(hop.into_load(), Instant::now()),
-    }
+    let Some(asked) = asked else {
+        exchange.answered(hop.into_load(), Instant::now());
+        return Err(exchange.refuse(Reason::HalfClosed, client.why_cut()));
+    };
     match asked {
-        None => Err(exchange.refuse(Reason::HalfClosed, client.why_cut())),
-        Some(Ok(Switching::Answered(response))) => Ok(response),
-        Some(Ok(Switching::Switched(switched))) => {
+        Ok(Switching::Answered(response)) => {
+            route.attempts.succeeded(worker, exchange, hop, response.status());
+            Ok(response)
+        }
+        Ok(Switching::Switched(switched)) => {
+            route.attempts.succeeded(worker, exchange, hop, switched.head.status);
             Ok(pass(worker, switched, wish.client, &caller.account, exchange.edge()))
         }
-        Some(Err(error)) if error.kind == UpstreamErrorKind::Unsupported => {
-            Err(exchange.refuse(Reason::Unsupported, error.message))
-        }
-        Some(Err(error)) => {
+        Err(error) => {
+            exchange.attempt_failed(&error, hop.endpoint());
+            exchange.answered(hop.into_load(), Instant::now());
+            if error.kind == UpstreamErrorKind::Unsupported {
+                return Err(exchange.refuse(Reason::Unsupported, error.message));
+            }
             exchange.lost(&error);
             Ok(reply::failed_for(&error, version))
         }
