@@ -6,12 +6,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::request::Parts;
 use http::{Method, Uri, Version};
 use tokio::sync::mpsc;
 use tulle_model::decision::Decision;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::HttpRule;
 
+use crate::inbound::Peer;
 use crate::metrics::{DestinationName, Protocol};
 use crate::reason::{Reason, Verdict};
 use crate::security::Security;
@@ -21,7 +23,7 @@ pub(crate) const WAITING: usize = 1024;
 
 /// One line.
 pub(crate) struct Entry {
-    pub source: WorkloadName,
+    pub source: Initiator,
     pub destination: DestinationName,
     pub protocol: Protocol,
     /// Of the configuration that was decided on ([`tulle_model::snapshot::Snapshot::generation`]).
@@ -31,6 +33,9 @@ pub(crate) struct Entry {
     /// All that was decided over it, in order.
     pub decisions: Vec<Decision>,
     pub asked: Asked,
+    /// Of what came from elsewhere: the workload of this node that it was for, and the port of its process.
+    pub workload: Option<WorkloadName>,
+    pub port: Option<u16>,
     pub security: Security,
     pub attempts: u32,
     /// Those that failed.
@@ -46,6 +51,14 @@ pub(crate) struct Entry {
     pub latency: Option<Duration>,
     pub bytes_sent: u64,
     pub answer: Option<Answer>,
+}
+
+/// Whose a request or connection was.
+pub(crate) enum Initiator {
+    /// A workload's of this node.
+    Workload(WorkloadName),
+    /// Somebody's elsewhere.
+    Peer(Peer),
 }
 
 /// An attempt that failed.
@@ -70,6 +83,13 @@ pub(crate) enum Asked {
     Connection {
         port: u16,
     },
+}
+
+impl Asked {
+    /// A request, read whole.
+    pub fn of(head: &Parts) -> Self {
+        Self::Whole { method: head.method.clone(), uri: head.uri.clone(), version: head.version }
+    }
 }
 
 /// How the body of an answer passed, or what came back on a connection.
@@ -140,15 +160,17 @@ pub(crate) async fn write(mut entries: mpsc::Receiver<Box<Entry>>) {
 
 impl Entry {
     /// A line of what begins.
-    pub fn new(source: &WorkloadName, protocol: Protocol, generation: u64, asked: Asked) -> Self {
+    pub fn new(source: Initiator, protocol: Protocol, generation: u64, asked: Asked) -> Self {
         Self {
-            source: source.clone(),
+            source,
             destination: DestinationName::Unknown,
             protocol,
             generation,
             rule: None,
             decisions: Vec::new(),
             asked,
+            workload: None,
+            port: None,
             security: Security::Unsent,
             attempts: 0,
             tried: Vec::new(),
@@ -164,7 +186,8 @@ impl Entry {
     }
 
     fn write(&self) {
-        let (mut method, mut authority, mut path, mut version, mut port) = (None, None, None, None, None);
+        let (mut method, mut authority, mut path, mut version, mut port) =
+            (None, None, None, None, self.port);
         match &self.asked {
             Asked::Whole { method: asked, uri, version: of } => {
                 (method, path) = (Some(asked.as_str()), Some(uri.path()));
@@ -175,13 +198,21 @@ impl Entry {
                 (method, path) = (outline.method.as_deref(), outline.path.as_deref());
                 version = outline.version.clone();
             }
-            Asked::Connection { port: to } => port = Some(*to),
+            Asked::Connection { port: to } => port = port.or(Some(*to)),
         }
         let rule = self.rule.as_deref();
+        let (direction, source) = match &self.source {
+            Initiator::Workload(workload) => {
+                ("outbound", tracing::field::display(workload as &dyn fmt::Display))
+            }
+            Initiator::Peer(peer) => ("inbound", tracing::field::display(peer as &dyn fmt::Display)),
+        };
         tracing::info!(
             target: "tulle::access",
-            source = %self.source,
+            direction,
+            source,
             destination = %self.destination,
+            workload = self.workload.as_ref().map(tracing::field::display),
             protocol = self.protocol.as_str(),
             port,
             generation = self.generation,

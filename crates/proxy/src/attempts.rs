@@ -23,6 +23,7 @@ use crate::metrics::DestinationName;
 use crate::reach::Hop;
 use crate::reason::Reason;
 use crate::repeatable::failure_of;
+use crate::state::LocalWorkload;
 use crate::tcp::Upstream;
 use crate::view::View;
 use crate::worker::Worker;
@@ -145,13 +146,13 @@ impl Attempts {
         &mut self,
         worker: &Rc<Worker>,
         exchange: &mut Exchange,
+        source: &LocalWorkload,
         account: &Rc<Account>,
     ) -> Result<(Hop, Upstream, Counted), Refused> {
         let end = self.bound();
-        let source = exchange.source().clone();
         loop {
             let hop = self.next(worker, exchange)?;
-            let error = match hop.connect(worker, &source, account, None, end).await {
+            let error = match hop.connect(worker, source, account, None, end).await {
                 Ok((upstream, counted)) => {
                     let now = Instant::now();
                     if let Some(member) = hop.member() {
@@ -188,7 +189,7 @@ impl Attempts {
         at_hand: bool,
     ) -> Again {
         tracing::debug!(
-            source = %exchange.source().name,
+            source = exchange.source().map(|source| tracing::field::display(&source.name)),
             endpoint = %hop.address,
             reason = error.kind.reason(),
             "attempt failed: {error}"

@@ -26,6 +26,7 @@ use tulle_model::snapshot::{PortConfig, ServiceConfig};
 use crate::destination::Learnt;
 use crate::exchange::Exchange;
 use crate::opaque::{self, Opened};
+use crate::state::LocalWorkload;
 use crate::worker::Worker;
 
 /// How long a client of a port that spoke HTTP before may keep silent until the upstream is connected to.
@@ -63,6 +64,7 @@ impl Upstream {
 /// Finds out what a connection to a port of a service speaks.
 pub(crate) async fn find_out<IO>(
     worker: &Rc<Worker>,
+    source: &LocalWorkload,
     io: &mut IO,
     config: &ServiceConfig,
     port: &PortConfig,
@@ -84,7 +86,7 @@ where
     let mut spoken = None;
     if known.server == Greeting::Silent {
         // It begins when it is waited for.
-        let opening = async { opaque::open(worker, exchange(), config, port.number).await };
+        let opening = async { opaque::open(worker, source, exchange(), config, port.number).await };
         spoken = Box::pin(race(worker, io, opening, &mut known, &mut first)).await;
     }
     let learn = |learnt| {

@@ -7,13 +7,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 use tulle_model::decision::Decision;
+use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Endpoint, HttpRule};
 
-use crate::access_log::{Answer, Asked, End, Entry, Tried};
+use crate::access_log::{Answer, Asked, End, Entry, Initiator, Tried};
 use crate::destination::Load;
 use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::inbound::Peer;
 use crate::local::Local;
 use crate::metrics::{DestinationName, Edge, EdgeMetrics, Protocol};
 use crate::reason::{Reason, Verdict};
@@ -37,10 +40,20 @@ pub(crate) struct Ending {
     pub counted: Cell<bool>,
 }
 
-/// One request or connection of a workload of this node.
+/// Whose a request or connection is, and so on which side of it this node is.
+enum Origin {
+    /// A workload's of this node.
+    Workload(Arc<LocalWorkload>),
+    /// A workload's of another node, which came over a link. That node counts it.
+    Link,
+    /// Somebody's outside of the mesh, in plain.
+    Outside,
+}
+
+/// One request or connection of a workload of this node, or for one of them from elsewhere.
 pub(crate) struct Exchange {
     local: Rc<Local>,
-    source: Arc<LocalWorkload>,
+    origin: Origin,
     /// Of a client that can give it up; `None` where nobody waits for an answer.
     client: Option<Rc<Ending>>,
     protocol: Protocol,
@@ -75,8 +88,10 @@ pub(crate) struct Exchange {
 /// How far it is.
 enum Stage {
     Begun,
-    /// A connection that is counted, and passes bytes.
-    Open(Arc<EdgeMetrics>),
+    /// A connection of bytes that is counted, and passes them.
+    Open(Option<Arc<EdgeMetrics>>),
+    /// The same of a request whose application has left HTTP.
+    Switched(Option<Arc<EdgeMetrics>>),
     /// All is counted.
     Over,
 }
@@ -104,7 +119,7 @@ impl Sent {
 }
 
 impl Exchange {
-    /// One that begins now. `asked` is looked at where it is logged.
+    /// One that a workload of this node begins now. `asked` is looked at where it is logged.
     pub fn begin(
         local: &Rc<Local>,
         source: &Arc<LocalWorkload>,
@@ -112,13 +127,41 @@ impl Exchange {
         destination: DestinationName,
         asked: impl FnOnce() -> Asked,
     ) -> Self {
+        let origin = Origin::Workload(source.clone());
+        Self::new(local, origin, protocol, destination, || Initiator::Workload(source.name.clone()), asked)
+    }
+
+    /// One that comes from elsewhere now, for a workload of this node that is not known yet. Boxed, as the future that
+    /// holds it is there once for each stream of a link.
+    pub fn arrive(
+        local: &Rc<Local>,
+        peer: &Peer,
+        protocol: Protocol,
+        asked: impl FnOnce() -> Asked,
+    ) -> Box<Self> {
+        let origin = match peer {
+            Peer::Mesh(_) => Origin::Link,
+            Peer::Plain(_) => Origin::Outside,
+        };
+        let source = || Initiator::Peer(peer.clone());
+        Box::new(Self::new(local, origin, protocol, DestinationName::Unknown, source, asked))
+    }
+
+    fn new(
+        local: &Rc<Local>,
+        origin: Origin,
+        protocol: Protocol,
+        destination: DestinationName,
+        source: impl FnOnce() -> Initiator,
+        asked: impl FnOnce() -> Asked,
+    ) -> Self {
         let view = local.view();
         let snapshot = &view.snapshot;
-        let entry = || Box::new(Entry::new(&source.name, protocol, snapshot.generation, asked()));
+        let entry = || Box::new(Entry::new(source(), protocol, snapshot.generation, asked()));
         let log = snapshot.mesh.access_log.then(entry);
         Self {
             local: local.clone(),
-            source: source.clone(),
+            origin,
             client: None,
             protocol,
             started: Instant::now(),
@@ -154,8 +197,12 @@ impl Exchange {
         self.protocol == Protocol::Grpc
     }
 
-    pub fn source(&self) -> &Arc<LocalWorkload> {
-        &self.source
+    /// The workload of this node whose it is, if it is one's.
+    pub fn source(&self) -> Option<&LocalWorkload> {
+        match &self.origin {
+            Origin::Workload(source) => Some(source),
+            Origin::Link | Origin::Outside => None,
+        }
     }
 
     pub fn security(&self) -> Security {
@@ -177,6 +224,36 @@ impl Exchange {
 
     pub fn is_logged(&self) -> bool {
         self.log.is_some()
+    }
+
+    /// Whether somebody reads what it notes: its metrics or its line.
+    pub fn is_read(&self) -> bool {
+        self.is_logged() || !matches!(self.origin, Origin::Link)
+    }
+
+    /// It arrived for that port of a workload.
+    pub fn is_for(&mut self, workload: &LocalWorkload, port: u16) {
+        if !self.is_read() {
+            return;
+        }
+        self.destination = ServiceName::new(&*workload.name.namespace, &*workload.service).into();
+        if let Some(log) = &mut self.log {
+            (log.workload, log.port) = (Some(workload.name.clone()), Some(port));
+        }
+    }
+
+    /// It arrived, and goes to the process at that address now.
+    pub fn passes_to(&mut self, address: SocketAddr) {
+        let came =
+            if matches!(self.origin, Origin::Link) { Security::MutualTls } else { Security::Plaintext };
+        self.attempt(address, came);
+    }
+
+    /// Notes what it asks for, which was not known yet.
+    pub fn asks(&mut self, asked: impl FnOnce() -> Asked) {
+        if let Some(log) = &mut self.log {
+            log.asked = asked();
+        }
     }
 
     /// Notes where it goes.
@@ -255,7 +332,9 @@ impl Exchange {
 
     /// It is tried once more, after a failed attempt.
     pub fn retry(&self) {
-        self.edge().retry();
+        if let Some(edge) = self.edge() {
+            edge.retry();
+        }
     }
 
     /// No attempt got an answer, the last one for that.
@@ -283,15 +362,20 @@ impl Exchange {
         self.body.get().and_then(|sent| sent.fault.get())
     }
 
-    /// Its counters, as far as it is known where it goes.
-    pub fn edge(&self) -> Arc<EdgeMetrics> {
-        let destination = self.destination.name();
-        self.local.metrics.edge(&Edge::new(&self.source, &destination, self.protocol, self.security.get()))
+    /// Its counters, as far as it is known where it goes; `None` where another node counts it.
+    fn edge(&self) -> Option<Arc<EdgeMetrics>> {
+        let (destination, protocol, security) = (self.destination.name(), self.protocol, self.security.get());
+        let edge = match &self.origin {
+            Origin::Workload(source) => Edge::new(source, &destination, protocol, security),
+            Origin::Outside => Edge::from_outside(&destination, protocol, security),
+            Origin::Link => return None,
+        };
+        Some(self.local.metrics.edge(&edge))
     }
 
     /// Its edge, on which what its body sends is counted from now on.
-    pub fn count_body(&self) -> Arc<EdgeMetrics> {
-        let edge = self.edge();
+    pub fn count_body(&self) -> Option<Arc<EdgeMetrics>> {
+        let edge = self.edge()?;
         edge.sent(self.bytes_sent());
         if let Some(sent) = self.body.get() {
             let _ = sent.edge.set(edge.clone());
@@ -299,7 +383,7 @@ impl Exchange {
         if let Some(reason) = self.reason {
             self.local.metrics.counts().refused(reason);
         }
-        edge
+        Some(edge)
     }
 
     fn bytes_sent(&self) -> u64 {
@@ -314,7 +398,7 @@ impl Exchange {
     /// The answer to a request has passed.
     pub fn passed(
         &mut self,
-        edge: &EdgeMetrics,
+        edge: Option<&EdgeMetrics>,
         status: u16,
         verdict: Verdict,
         latency: Duration,
@@ -322,7 +406,9 @@ impl Exchange {
     ) {
         self.stage = Stage::Over;
         self.load = None;
-        edge.request(Some(status), verdict, latency);
+        if let Some(edge) = edge {
+            edge.request(Some(status), verdict, latency);
+        }
         if self.log.is_none() {
             return;
         }
@@ -339,11 +425,15 @@ impl Exchange {
     /// was sent anywhere. `status`: what its client is told.
     pub fn turned_away(mut self, verdict: Verdict, status: Option<u16>) {
         self.stage = Stage::Over;
-        if let Some(reason) = self.reason.filter(|_| self.protocol != Protocol::Tcp) {
+        if let Some(reason) =
+            self.reason.filter(|_| self.protocol != Protocol::Tcp && !matches!(self.origin, Origin::Link))
+        {
             self.local.metrics.counts().refused(reason);
         }
         let latency = if self.attempts > 0 { self.latency() } else { Duration::ZERO };
-        self.edge().request(status, verdict, latency);
+        if let Some(edge) = self.edge() {
+            edge.request(status, verdict, latency);
+        }
         let (reason, tried) = (self.reason, self.attempts > 0);
         self.write(|entry| {
             (entry.status, entry.reason, entry.result) = (status, reason, verdict);
@@ -381,27 +471,48 @@ impl Exchange {
 
     /// A connection is there, and passes bytes from now on.
     pub fn connected(&mut self) {
-        let edge = self.edge();
         let latency = self.latency();
-        edge.request(None, Verdict::Success, latency);
-        edge.opened();
+        let edge = self.edge();
+        if let Some(edge) = &edge {
+            edge.request(None, Verdict::Success, latency);
+            edge.opened();
+        }
+        self.opens(None, latency);
+        self.stage = Stage::Open(edge);
+    }
+
+    /// Its application has left HTTP with that status, and bytes pass from now on.
+    pub fn switched(&mut self, status: StatusCode) {
+        let latency = self.latency();
+        let edge = self.count_body();
+        if let Some(edge) = &edge {
+            edge.request(Some(status.as_u16()), Verdict::Success, latency);
+        }
+        self.opens(Some(status.as_u16()), latency);
+        self.stage = Stage::Switched(edge);
+    }
+
+    fn opens(&mut self, status: Option<u16>, latency: Duration) {
         if let Some(log) = &mut self.log {
-            log.latency = Some(latency);
+            (log.status, log.latency) = (status, Some(latency));
             log.answer = Some(Answer { bytes: 0, end: End::Abandoned });
         }
-        self.stage = Stage::Open(edge);
     }
 
     /// Bytes of a connection.
     pub fn bytes(&mut self, way: Way, bytes: u64) {
-        let Stage::Open(edge) = &self.stage else { return };
+        let (Stage::Open(edge) | Stage::Switched(edge)) = &self.stage else { return };
         match way {
             Way::Up => {
-                edge.sent(bytes);
                 self.whole += bytes;
+                if let Some(edge) = edge {
+                    edge.sent(bytes);
+                }
             }
             Way::Down => {
-                edge.received(bytes);
+                if let Some(edge) = edge {
+                    edge.received(bytes);
+                }
                 if let Some(answer) = self.log.as_mut().and_then(|log| log.answer.as_mut()) {
                     answer.bytes += bytes;
                 }
@@ -428,13 +539,24 @@ impl Exchange {
         self.local.log(entry);
     }
 
+    /// Whether its client has given it up, where it ends before it is answered.
+    fn is_given_up(&self) -> bool {
+        match (&self.origin, &self.client) {
+            (Origin::Workload(_), None) => false,
+            // Who was let go is counted as that.
+            (Origin::Workload(_), Some(client)) => !client.cut.get() && !client.counted.get(),
+            (Origin::Link | Origin::Outside, _) => true,
+        }
+    }
+
     /// Counts a request whose client has given it up.
     #[cold]
     fn abandoned(&mut self) {
         let latency = self.latency();
-        let edge = self.edge();
-        edge.sent(self.bytes_sent());
-        edge.request(None, Verdict::Abandoned, latency);
+        if let Some(edge) = self.edge() {
+            edge.sent(self.bytes_sent());
+            edge.request(None, Verdict::Abandoned, latency);
+        }
         self.write(|entry| (entry.latency, entry.result) = (Some(latency), Verdict::Abandoned));
     }
 }
@@ -444,15 +566,14 @@ impl Drop for Exchange {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Over => {}
             Stage::Open(edge) => {
-                edge.closed();
+                if let Some(edge) = edge {
+                    edge.closed();
+                }
                 self.write(|entry| entry.result = Verdict::Success);
             }
-            // Who was let go is counted as that.
-            Stage::Begun => {
-                if self.client.as_ref().is_some_and(|client| !client.cut.get() && !client.counted.get()) {
-                    self.abandoned();
-                }
-            }
+            Stage::Switched(_) => self.write(|entry| entry.result = Verdict::Success),
+            Stage::Begun if self.is_given_up() => self.abandoned(),
+            Stage::Begun => {}
         }
     }
 }

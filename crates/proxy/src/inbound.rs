@@ -16,15 +16,18 @@ use self::door::enter;
 use self::visits::Entered;
 pub(crate) use self::visits::Entrance;
 pub(crate) use self::visits::{Peer, Visit};
+use crate::access_log::Asked;
 use crate::budget::Account;
 use crate::connect::{Callee, Counted, connect_for};
 use crate::error::UpstreamError;
+use crate::exchange::Exchange;
 use crate::http::asker::Caller;
 use crate::http::body::{Body, Event};
 use crate::http::grpc::Messages;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
 use crate::http::link_upgrade::Question;
+use crate::http::record::watch;
 use crate::http::reply::{failed, reply};
 use crate::http::spelling::Spelling;
 use crate::http::switch::{self, Switching};
@@ -39,26 +42,33 @@ use crate::worker::Worker;
 /// process has certainly not seen the request.
 pub(crate) async fn serve_request(
     worker: &Rc<Worker>,
+    exchange: &mut Exchange,
     entrance: Entrance<'_>,
     caller: &Caller,
     mut request: Request<Body>,
 ) -> Response<Body> {
     let version = app_version(request.headers_mut().remove(APP_VERSION));
+    exchange.is_for(entrance.workload, entrance.port);
     // A peer that is one of ours sends nothing else, but whoever it is, the process must not be told two hosts.
     if request.uri().authority().is_none() {
-        return reply(Reason::BadRequest, "the request does not say what host it is for");
+        return refuse(exchange, Reason::BadRequest, "the request does not say what host it is for");
     }
     request.headers_mut().remove(HOST);
     let spelling = match headers::normalize_inner(request.headers_mut()) {
         Ok(spelling) => spelling,
-        Err(problem) => return reply(Reason::BadRequest, problem.0),
+        Err(problem) => return refuse(exchange, Reason::BadRequest, problem.0),
     };
     let (mut head, mut body) = request.into_parts();
     let entered = match enter(&worker.local, entrance, Some(&head)) {
         Ok(entered) => entered,
-        Err(error) => return failed(&error),
+        Err(error) => return lost(exchange, &error),
     };
     let Entrance { workload, port, .. } = entrance;
+    if exchange.is_read() {
+        watch(exchange, &mut body);
+    }
+    exchange.passes_to(SocketAddr::new(workload.app_address, port));
+    exchange.sends();
     if let Some(spelling) = spelling.filter(|_| version == AppVersion::Http1)
         && Box::pin(worker.letters.are_kept(&worker.local, workload, port, &spelling)).await
     {
@@ -66,13 +76,26 @@ pub(crate) async fn serve_request(
         body = body.spelled();
     }
     let passed = pass(worker, entrance, entered, version, &head, body, caller).await;
-    let mut response = passed.unwrap_or_else(|error| failed(&error));
+    let mut response = passed.unwrap_or_else(|error| lost(exchange, &error));
     if let Some(spelling) = response.extensions_mut().remove::<Spelling>() {
         let (name, value) = spelling.field();
         response.headers_mut().insert(name, value);
     }
     give_headers(head.headers);
     response
+}
+
+/// Answers what the mesh does not let in, or not as it is.
+fn refuse(exchange: &mut Exchange, reason: Reason, message: &str) -> Response<Body> {
+    exchange.refuse(reason, message);
+    reply(reason, message)
+}
+
+/// Answers what did not get through to the process.
+fn lost(exchange: &mut Exchange, error: &UpstreamError) -> Response<Body> {
+    exchange.attempt_failed(error, None);
+    exchange.lost(error);
+    failed(error)
 }
 
 /// As [`serve_request`], for a request that came from inside of the process: `head` was brought into the
@@ -161,29 +184,36 @@ pub(crate) async fn connect_at(
 /// returned beside what came of it is to be held for as long.
 pub(crate) async fn serve_upgrade(
     worker: &Rc<Worker>,
+    exchange: &mut Exchange,
     entrance: Entrance<'_>,
     caller: &Caller,
     mut head: Parts,
 ) -> Result<(Switching, Entered), Response<Body>> {
     let version = app_version(head.headers.remove(APP_VERSION));
-    let form = Question::received(&mut head).map_err(|problem| reply(Reason::BadRequest, problem))?;
-    form.rewrite(&mut head).map_err(|problem| reply(Reason::Unsupported, &problem))?;
+    exchange.is_for(entrance.workload, entrance.port);
+    let form =
+        Question::received(&mut head).map_err(|problem| refuse(exchange, Reason::BadRequest, problem))?;
+    exchange.asks(|| Asked::of(&head));
+    form.rewrite(&mut head).map_err(|problem| refuse(exchange, Reason::Unsupported, &problem))?;
     let Entrance { workload, port, .. } = entrance;
     let passed = async {
         let entered = enter(&worker.local, entrance, Some(&head))?;
         entered.stays(&head);
         let address = SocketAddr::new(workload.app_address, port);
+        exchange.passes_to(address);
         let open = async |_: &Parts| {
             let (tcp, seat) = connect_for(&caller.account, Callee::Process, address, None).await?;
+            exchange.sends();
             Ok((Upstream::Tcp(tcp), seat.into()))
         };
         let outcome =
             switch::ask(worker, open, version, &mut head, &mut Body::empty(), &form, caller).await?;
         Ok((outcome, entered))
     };
-    passed.await.map_err(|error: UpstreamError| {
+    let passed = passed.await;
+    passed.map_err(|error: UpstreamError| {
         tracing::debug!(workload = %workload.name, port, %error, "an upgrade did not get through");
-        failed(&error)
+        lost(exchange, &error)
     })
 }
 
@@ -219,6 +249,7 @@ mod tests {
     use crate::error::UpstreamErrorKind;
     use crate::http::asker::Asker;
     use crate::mesh_headers::{REASON, RETRY, SPELLING};
+    use crate::metrics::Protocol;
     use crate::state::{LocalWorkload, NodeState};
 
     fn workload(port: u16, draining: bool) -> Arc<LocalWorkload> {
@@ -271,6 +302,10 @@ mod tests {
         (worker, Caller { account, asker: Asker::Nobody })
     }
 
+    fn arriving(worker: &Worker) -> Box<Exchange> {
+        Exchange::arrive(&worker.local, &peer(), Protocol::Http, || Asked::Connection { port: 0 })
+    }
+
     /// A request as it comes over a link.
     fn request(fields: &[(&'static str, &'static str)]) -> Request<Body> {
         let mut request = Request::get("http://s.test/x").body(Body::empty()).unwrap();
@@ -313,7 +348,14 @@ mod tests {
             let (worker, caller) = worker(port);
             let peer = peer();
             let workload = workload(port, false);
-            let passed = serve_request(&worker, entrance(&peer, &workload, port), &caller, request(fields));
+            let mut exchange = arriving(&worker);
+            let passed = serve_request(
+                &worker,
+                &mut exchange,
+                entrance(&peer, &workload, port),
+                &caller,
+                request(fields),
+            );
             let answering = answer(&listener, "HTTP/1.1 201 Created\r\nContent-Length: 2\r\nX: y\r\n\r\nhi");
             let (response, (head, _tcp)) = tokio::join!(passed, answering);
             assert_eq!(head, format!("GET /x HTTP/1.1\r\nhost: s.test\r\n{lines}\r\n"));
@@ -330,7 +372,9 @@ mod tests {
         let peer = peer();
         let workload = workload(port, false);
         let request = request(&[("x-fancy", "1"), ("tulle-spelling", "s/80:X-Fancy,HOST:")]);
-        let passed = serve_request(&worker, entrance(&peer, &workload, port), &caller, request);
+        let mut exchange = arriving(&worker);
+        let passed =
+            serve_request(&worker, &mut exchange, entrance(&peer, &workload, port), &caller, request);
         let answering = answer(&listener, "HTTP/1.1 200 Fine\r\nContent-Length: 0\r\n\r\n");
         let (response, (head, _tcp)) = tokio::join!(passed, answering);
         assert_eq!(head, "GET /x HTTP/1.1\r\nX-Fancy: 1\r\nHOST: s.test\r\n\r\n");
@@ -349,7 +393,10 @@ mod tests {
             (false, 80, request(&[("content-length", "1"), ("content-length", "2")]), "bad-request", false),
         ] {
             let workload = workload(80, draining);
-            let response = serve_request(&worker, entrance(&peer, &workload, port), &caller, request).await;
+            let mut exchange = arriving(&worker);
+            let response =
+                serve_request(&worker, &mut exchange, entrance(&peer, &workload, port), &caller, request)
+                    .await;
             assert_eq!(response.headers()[REASON], reason);
             assert_eq!(response.headers().contains_key(RETRY), safe, "{reason}");
         }

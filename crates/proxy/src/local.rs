@@ -240,7 +240,7 @@ impl Local {
 
 #[cfg(test)]
 mod tests {
-    use crate::access_log::{Asked, Entry, Outline, WAITING};
+    use crate::access_log::{Asked, Entry, Initiator, Outline, WAITING};
     use crate::metrics::Protocol;
     use crate::state::NodeState;
     use crate::worker::Worker;
@@ -252,7 +252,12 @@ mod tests {
         let worker = Worker::logging("n1", NodeState::default(), lines);
         let line = || {
             let source = tulle_model::name::WorkloadName::new("default", "a");
-            Box::new(Entry::new(&source, Protocol::Http, 1, Asked::Part(Outline::default())))
+            Box::new(Entry::new(
+                Initiator::Workload(source),
+                Protocol::Http,
+                1,
+                Asked::Part(Outline::default()),
+            ))
         };
         for _ in 0..WAITING + 3 {
             worker.local.log(line());

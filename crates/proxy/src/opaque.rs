@@ -17,6 +17,7 @@ use crate::exchange::{Exchange, Refused};
 use crate::metrics::Protocol;
 use crate::reason::Reason;
 use crate::reset::Reset;
+use crate::state::LocalWorkload;
 use crate::tcp::{self, Upstream};
 use crate::worker::Worker;
 
@@ -53,6 +54,7 @@ impl Opened {
 /// failed connect is tried again elsewhere: nothing was sent. What comes back otherwise says why there is none.
 pub(crate) async fn open(
     worker: &Rc<Worker>,
+    source: &LocalWorkload,
     mut exchange: Box<Exchange>,
     service: &ServiceConfig,
     port: u16,
@@ -74,27 +76,29 @@ pub(crate) async fn open(
         }
     };
     drop(view);
-    connect(worker, exchange, attempts).await
+    connect(worker, source, exchange, attempts).await
 }
 
 /// Connects to the first of the addresses of a destination outside of the mesh that accepts.
 pub(crate) async fn open_outside(
     worker: &Rc<Worker>,
+    source: &LocalWorkload,
     mut exchange: Box<Exchange>,
     addresses: Vec<SocketAddr>,
 ) -> Result<Opened, Box<Exchange>> {
     exchange.counts_as(Protocol::Tcp);
     let attempts = Attempts::outside(&mut exchange, addresses);
-    connect(worker, exchange, attempts).await
+    connect(worker, source, exchange, attempts).await
 }
 
 async fn connect(
     worker: &Rc<Worker>,
+    source: &LocalWorkload,
     mut exchange: Box<Exchange>,
     mut attempts: Attempts,
 ) -> Result<Opened, Box<Exchange>> {
-    let account = worker.local.account(&exchange.source().name);
-    match attempts.connect(worker, &mut exchange, &account).await {
+    let account = worker.local.account(&source.name);
+    match attempts.connect(worker, &mut exchange, source, &account).await {
         Ok((hop, upstream, _counted)) => {
             exchange.sends();
             exchange.leaves_client();

@@ -141,7 +141,7 @@ pub async fn serve_service<IO>(
         Some(Carried::Bytes) => Spoken::Opaque { first: Vec::new(), upstream: None },
         None => {
             let exchange = || connection(&worker, &source, service.clone().into(), port);
-            Box::pin(find_out(&worker, &mut io, &config, port_config, exchange)).await
+            Box::pin(find_out(&worker, &source, &mut io, &config, port_config, exchange)).await
         }
     };
     match spoken {
@@ -175,7 +175,7 @@ async fn serve_opaque<IO>(
         Some(opened) => opened,
         None => {
             let exchange = connection(&worker, &source, config.name.clone().into(), port);
-            opaque::open(&worker, exchange, &config, port).await.map(Upstream::new)
+            opaque::open(&worker, &source, exchange, &config, port).await.map(Upstream::new)
         }
     };
     match opened {
@@ -233,7 +233,7 @@ where
         exchange.refuse(Reason::EgressDenied, message);
         return refuse(&worker, io, exchange);
     }
-    match opaque::open_outside(&worker, exchange, addresses).await {
+    match opaque::open_outside(&worker, &source, exchange, addresses).await {
         Ok(opened) => opened.serve(io, Vec::new()).await,
         Err(refused) => refuse(&worker, io, refused),
     }

@@ -7,19 +7,18 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
-use tulle_model::name::{ServiceName, WorkloadName};
+use tulle_model::name::WorkloadName;
 
+use crate::access_log::{Asked, End};
 use crate::budget::Account;
 use crate::connect::prepare;
+use crate::exchange::Exchange;
 use crate::inbound::{Entrance, Peer, connect_at};
-use crate::metrics::{Edge, EdgeMetrics, Protocol, Rejection};
-use crate::reason::{Reason, Verdict};
-use crate::reset::{Reset, Way};
-use crate::security::Security;
+use crate::metrics::{Protocol, Rejection};
+use crate::reason::Reason;
+use crate::reset::Reset;
 use crate::tcp::{self, Upstream};
 use crate::worker::Worker;
 
@@ -46,16 +45,19 @@ pub(crate) async fn serve(
     };
     // One whose host is gone without a word would stay for ever.
     prepare(&client, peer.ip().to_canonical().is_loopback());
-    let started = Instant::now();
-    let service = ServiceName::new(&*name.namespace, &*workload.service);
-    let edge = |security| worker.local.metrics.edge(&Edge::from_outside(&service, Protocol::Tcp, security));
     let peer = Peer::Plain(peer);
+    let asked = || Asked::Connection { port: meant.port() };
+    let mut exchange = Exchange::arrive(&worker.local, &peer, Protocol::Tcp, asked);
+    exchange.is_for(&workload, meant.port());
+    exchange.passes_to(meant);
     let entrance = Entrance { peer: &peer, workload: &workload, port: meant.port() };
     let (upstream, _counted) = match connect_at(&worker.local, entrance, meant.ip(), &account, None).await {
         Ok(connected) => connected,
         Err(error) => {
+            exchange.attempt_failed(&error, None);
+            exchange.lost(&error);
             let reason = Reason::from(error.kind);
-            edge(Security::Unsent).request(None, reason.verdict(), started.elapsed());
+            exchange.turned_away(reason.verdict(), None);
             let why = match reason {
                 Reason::Shed(shed) => shed.into(),
                 _ => Rejection::ConnectFailed,
@@ -63,36 +65,20 @@ pub(crate) async fn serve(
             return reject(&mut client, why, &error.message);
         }
     };
-    let edge = Open::of(edge(Security::Plaintext), started);
-    let passed = |way, bytes| match way {
-        Way::Up => edge.0.sent(bytes),
-        Way::Down => edge.0.received(bytes),
-    };
-    let upstream = Upstream::Tcp(upstream);
-    if let Err(error) = tcp::pass(&mut client, upstream, Vec::new(), &account, passed).await {
+    exchange.sends();
+    exchange.connected();
+    let passed = |way, bytes| exchange.bytes(way, bytes);
+    let ended = tcp::pass(&mut client, Upstream::Tcp(upstream), Vec::new(), &account, passed).await;
+    exchange.ended(if ended.is_ok() { End::Complete } else { End::Broken });
+    if let Err(error) = ended {
         tracing::debug!(%peer, workload = %name, "connection from outside of the mesh ended: {error}");
-    }
-}
-
-/// A connection that passes bytes, until it is dropped.
-struct Open(Arc<EdgeMetrics>);
-
-impl Open {
-    fn of(edge: Arc<EdgeMetrics>, started: Instant) -> Self {
-        edge.request(None, Verdict::Success, started.elapsed());
-        edge.opened();
-        Self(edge)
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.closed();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use std::net::{IpAddr, Ipv4Addr};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -32,10 +32,11 @@ const MAX_ALIASES: usize = 8;
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 4;
 
-/// Finds the destination that `authority` names for the source of a request.
+/// Finds the destination that `authority` names for a workload of `namespace`.
 pub(crate) async fn destination(
     worker: &Rc<Worker>,
     exchange: &mut Exchange,
+    namespace: &str,
     authority: &Authority,
 ) -> Result<Target, Refused> {
     let port = authority.port_u16().unwrap_or(80);
@@ -53,7 +54,6 @@ pub(crate) async fn destination(
     let mut alias: Arc<str>;
     let mut host = host;
     for _ in 0..MAX_ALIASES {
-        let namespace = &exchange.source().name.namespace.clone();
         match mesh_host(host, namespace) {
             Some(named) => match worker.local.service(&named.service).await {
                 Lookup::Present(config) => match &config.shape {

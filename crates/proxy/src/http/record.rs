@@ -36,6 +36,9 @@ pub(crate) fn watch(exchange: &mut Exchange, body: &mut Body) {
 
 /// Counts the answer, now and as its body passes.
 pub(crate) fn record(exchange: Exchange, response: &mut Response<Body>) {
+    if !exchange.is_read() {
+        return exchange.forget();
+    }
     let edge = exchange.count_body();
     let latency = exchange.latency();
     let status = response.status();
@@ -49,6 +52,7 @@ pub(crate) fn record(exchange: Exchange, response: &mut Response<Body>) {
     // Next to the application it was seen to already.
     let messages = (is_grpc
         && response.version() == Version::HTTP_2
+        && exchange.source().is_some()
         && exchange.security() != Security::SameNode
         && headers::is_grpc(response.headers()))
     .then(Messages::default);
@@ -63,7 +67,9 @@ pub(crate) fn record(exchange: Exchange, response: &mut Response<Body>) {
     response.body_mut().observe_as(messages, move |event| match event {
         Event::Data(bytes) => {
             received += bytes as u64;
-            edge.received(bytes as u64);
+            if let Some(edge) = &edge {
+                edge.received(bytes as u64);
+            }
         }
         Event::Trailers(trailers) if is_grpc => {
             let failed = grpc_failure(trailers);
@@ -88,7 +94,7 @@ pub(crate) fn record(exchange: Exchange, response: &mut Response<Body>) {
                 _ => End::Complete,
             };
             let answer = Answer { bytes: received, end };
-            exchange.passed(&edge, status.as_u16(), verdict, latency, answer);
+            exchange.passed(edge.as_deref(), status.as_u16(), verdict, latency, answer);
         }
     });
 }

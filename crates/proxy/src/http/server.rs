@@ -207,6 +207,7 @@ pub(super) async fn answer(
     let version = head.version;
     let normal = normalize(cx, head, leaving);
     let mut exchange = begin(cx, head);
+    let mut passing = None;
     let answered = match normal {
         Err(problem) => Err(exchange.refuse(Reason::BadRequest, problem.0)),
         Ok(Normal { last_hop: true, .. }) => {
@@ -242,6 +243,10 @@ pub(super) async fn answer(
                         Some(wish) => {
                             Box::pin(upgrade::forward(cx, &mut exchange, message, target, &caller, wish))
                                 .await
+                                .map(|(response, switched)| {
+                                    passing = switched;
+                                    response
+                                })
                         }
                         None => match Route::find(&cx.worker, &mut exchange, message.head, target).await {
                             Ok(route) => forward::forward(cx, &mut exchange, message, route, &caller).await,
@@ -253,7 +258,10 @@ pub(super) async fn answer(
         },
     };
     let mut response = filter_response(&mut exchange, answered, version);
-    record(exchange, &mut response);
+    match passing {
+        Some(passing) => passing.begin(&cx.worker, exchange, response.status()),
+        None => record(exchange, &mut response),
+    }
     response
 }
 
@@ -292,8 +300,8 @@ fn normalize(
 
 fn begin(cx: &Rc<Connection>, head: &request::Parts) -> Exchange {
     let protocol = if headers::is_grpc(&head.headers) { Protocol::Grpc } else { Protocol::Http };
-    let asked = || Asked::Whole { method: head.method.clone(), uri: head.uri.clone(), version: head.version };
-    Exchange::begin(&cx.worker.local, &cx.source, protocol, cx.destination(), asked).of_client(&cx.ending)
+    Exchange::begin(&cx.worker.local, &cx.source, protocol, cx.destination(), || Asked::of(head))
+        .of_client(&cx.ending)
 }
 
 /// Where the request goes, as far as it says itself, if the mesh lets it.
@@ -313,7 +321,7 @@ async fn target(
     let Some(authority) = head.uri.authority() else {
         return Err(exchange.refuse(Reason::BadRequest, "the request does not say what host it is for"));
     };
-    Box::pin(egress::destination(&cx.worker, exchange, authority)).await
+    Box::pin(egress::destination(&cx.worker, exchange, &cx.source.name.namespace, authority)).await
 }
 
 /// Takes away what was for this proxy alone.

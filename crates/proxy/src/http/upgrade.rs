@@ -11,14 +11,16 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use http::request::Parts;
-use http::{Method, Response, Version};
+use http::{Method, Response, StatusCode, Version};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Carried, PortConfig};
 
+use crate::access_log::End;
 use crate::attempts::Again;
 use crate::budget::Account;
+use crate::connect::Counted;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::exchange::{Exchange, Refused};
 use crate::http::asker::Caller;
@@ -30,11 +32,9 @@ use crate::http::reply;
 use crate::http::server::{self, Enter, unless_cut};
 use crate::http::switch::{self, Form, Switched, Switching};
 use crate::http2::{Protocol, Tunnel};
-use crate::metrics::EdgeMetrics;
 use crate::opaque::{self, Opened};
 use crate::reach::{Hop, Reach};
 use crate::reason::Reason;
-use crate::reset::Way;
 use crate::state::LocalWorkload;
 use crate::tcp::{self, Downstream, Duplex, Replayed};
 use crate::worker::Worker;
@@ -70,7 +70,7 @@ pub(super) fn wanted(head: &Parts, client: Leaving) -> Option<Wish> {
     Some(Wish { client, form })
 }
 
-/// Answers a request that wishes to leave HTTP.
+/// Answers a request that wishes to leave HTTP. With the answer that grants it comes what passes then.
 pub(super) async fn forward(
     client: &server::Connection,
     exchange: &mut Exchange,
@@ -78,7 +78,7 @@ pub(super) async fn forward(
     target: Target,
     caller: &Caller,
     wish: Wish,
-) -> Result<Response<Body>, Refused> {
+) -> Result<(Response<Body>, Option<Box<Passing>>), Refused> {
     let (worker, source) = (&client.worker, &client.source);
     let Message { head, mut body, written } = message;
     let version = head.version;
@@ -104,7 +104,7 @@ pub(super) async fn forward(
             // Only where nothing has been sent yet.
             Some(Err(error)) if error.safe_to_retry => {
                 match route.attempts.failed(worker, exchange, &hop, &error, false, true) {
-                    Again::No => return Ok(reply::failed_for(&error, version)),
+                    Again::No => return Ok((reply::failed_for(&error, version), None)),
                     Again::Now => {}
                     Again::After(pause) => sleep(pause).await,
                 }
@@ -119,11 +119,12 @@ pub(super) async fn forward(
     match asked {
         Ok(Switching::Answered(response)) => {
             route.attempts.succeeded(worker, exchange, hop, response.status());
-            Ok(response)
+            Ok((response, None))
         }
-        Ok(Switching::Switched(switched)) => {
-            route.attempts.succeeded(worker, exchange, hop, switched.head.status);
-            Ok(pass(worker, switched, wish.client, &caller.account, exchange.edge()))
+        Ok(Switching::Switched(Switched { head, io, held })) => {
+            route.attempts.succeeded(worker, exchange, hop, head.status);
+            let passing = Passing { client: wish.client, io, held, account: caller.account.clone() };
+            Ok((Response::from_parts(head, Body::empty()), Some(Box::new(passing))))
         }
         Err(error) => {
             exchange.attempt_failed(&error, hop.endpoint());
@@ -132,7 +133,7 @@ pub(super) async fn forward(
                 return Err(exchange.refuse(Reason::Unsupported, error.message));
             }
             exchange.lost(&error);
-            Ok(reply::failed_for(&error, version))
+            Ok((reply::failed_for(&error, version), None))
         }
     }
 }
@@ -178,28 +179,31 @@ async fn ask(
     switch::ask(worker, open, version, head, body, form, caller).await
 }
 
-/// Lets the bytes pass, once the client has its answer.
-fn pass(
-    worker: &Rc<Worker>,
-    Switched { head, mut io, held }: Switched,
+/// An application that has left HTTP, and the client that will have when it has the answer.
+pub(super) struct Passing {
     client: Leaving,
-    account: &Rc<Account>,
-    edge: Arc<EdgeMetrics>,
-) -> Response<Body> {
-    let account = account.clone();
-    worker.local.connections.spawn_local(async move {
-        let Some(mut client) = client.client().await else { return };
-        let ended = tcp::copy(&mut client, &mut io, &account, |way, bytes| match way {
-            Way::Up => edge.sent(bytes),
-            Way::Down => edge.received(bytes),
-        })
-        .await;
-        if let Err(error) = ended {
-            tracing::debug!("upgraded connection ended: {error}");
-        }
-        drop(held);
-    });
-    Response::from_parts(head, Body::empty())
+    io: Box<dyn Duplex>,
+    held: Counted,
+    account: Rc<Account>,
+}
+
+impl Passing {
+    /// Lets the bytes pass, once the client has its answer, which has that status.
+    pub fn begin(self, worker: &Rc<Worker>, mut exchange: Exchange, status: StatusCode) {
+        let Self { client, mut io, held, account } = self;
+        exchange.leaves_client();
+        exchange.switched(status);
+        worker.local.connections.spawn_local(async move {
+            let Some(mut client) = client.client().await else { return };
+            let passed = |way, bytes| exchange.bytes(way, bytes);
+            let ended = tcp::copy(&mut client, &mut io, &account, passed).await;
+            exchange.ended(if ended.is_ok() { End::Complete } else { End::Broken });
+            if let Err(error) = ended {
+                tracing::debug!("upgraded connection ended: {error}");
+            }
+            drop(held);
+        });
+    }
 }
 
 /// Opens the tunnel that the client of an explicit proxy asked for. A success says that there is a connection (RFC
@@ -217,7 +221,7 @@ pub(super) async fn tunnel(
 ) -> Result<Response<Body>, Box<Exchange>> {
     let inside = match target {
         Target::Outside { addresses } => {
-            Inside::Bytes(opaque::open_outside(worker, exchange, addresses).await?)
+            Inside::Bytes(opaque::open_outside(worker, source, exchange, addresses).await?)
         }
         Target::Service { service, port } => {
             let Ok(config) = config_of(worker, &mut exchange, &service).await else { return Err(exchange) };
@@ -225,7 +229,9 @@ pub(super) async fn tunnel(
                 return Err(exchange);
             };
             match declared {
-                Some(Carried::Bytes) => Inside::Bytes(opaque::open(worker, exchange, &config, port).await?),
+                Some(Carried::Bytes) => {
+                    Inside::Bytes(opaque::open(worker, source, exchange, &config, port).await?)
+                }
                 Some(Carried::Http) | None => {
                     // What comes out of it is counted.
                     exchange.forget();

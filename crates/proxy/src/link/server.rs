@@ -21,11 +21,15 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 
 use super::{Faults, LIMITS, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted};
+use crate::access_log::{Asked, End};
 use crate::budget::{Account, Payer, Seat, Shed};
 use crate::certificate::WorkloadCertificate;
+use crate::exchange::Exchange;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
+use crate::http::headers::is_grpc;
 use crate::http::link_upgrade;
+use crate::http::record::record;
 use crate::http::reply;
 use crate::http::respond::respond;
 use crate::http::serve_http2::or_reset;
@@ -36,8 +40,9 @@ use crate::http2::{
 };
 use crate::inbound::{self, Entrance, Peer};
 use crate::mesh_headers::{PORT, REASON, RETRY, WORKLOAD};
-use crate::metrics::Handshake;
+use crate::metrics::{self, Handshake};
 use crate::progress::Side;
+use crate::reason::Reason;
 use crate::silent::Place;
 use crate::state::LocalWorkload;
 use crate::tcp::copy;
@@ -261,11 +266,13 @@ async fn answer(
         return tunnel(worker, link, head, sender, receiver).await;
     }
     let (name, port) = (head.headers.remove(WORKLOAD), head.headers.remove(PORT));
+    let protocol = if is_grpc(&head.headers) { metrics::Protocol::Grpc } else { metrics::Protocol::Http };
+    let mut exchange = Exchange::arrive(&worker.local, &link.peer, protocol, || Asked::of(&head));
     let found = find(&worker, &link, name.as_ref(), parsed(port.as_ref()));
     drop((name, port));
     let (workload, port) = match found {
         Ok(found) => found,
-        Err(refusal) => return respond(&mut sender, refusal.into_answer()).await,
+        Err(refusal) => return respond(&mut sender, refusal.into_answer(exchange)).await,
     };
     let entrance = Entrance { peer: &link.peer, workload: &workload, port };
     let asker = Asker::Http2(sender.interim());
@@ -273,17 +280,20 @@ async fn answer(
     let request = Request::from_parts(head, Body::from(receiver));
     // Held over one wait alone, it shares its room in this future, of which each stream has one, with what comes later.
     let response = {
-        let mut served = pin!(Some(inbound::serve_request(&worker, entrance, &caller, request)));
+        let mut served =
+            pin!(Some(inbound::serve_request(&worker, &mut exchange, entrance, &caller, request)));
         let response = or_reset(served.as_mut(), &mut sender).await;
         if let Err(error) = &response {
             give_up(error, || served.set(None));
         }
         response
     };
-    let Ok(response) = response else {
+    let Ok(mut response) = response else {
+        drop(exchange);
         // What it held is given back, which takes its time, too.
         return link.account.turn().await;
     };
+    record(*exchange, &mut response);
     respond(&mut sender, response).await;
 }
 
@@ -296,14 +306,17 @@ async fn upgrade(
     receiver: Receiver,
 ) {
     let (name, port) = (head.headers.remove(WORKLOAD), head.headers.remove(PORT));
-    let (workload, port) = match find(&worker, &link, name.as_ref(), parsed(port.as_ref())) {
+    let asked = || Asked::of(&head);
+    let mut exchange = Exchange::arrive(&worker.local, &link.peer, metrics::Protocol::Http, asked);
+    let found = find(&worker, &link, name.as_ref(), parsed(port.as_ref()));
+    let (workload, port) = match found {
         Ok(found) => found,
-        Err(refusal) => return respond(&mut sender, refusal.into_answer()).await,
+        Err(refusal) => return respond(&mut sender, refusal.into_answer(exchange)).await,
     };
     let entrance = Entrance { peer: &link.peer, workload: &workload, port };
     let caller = Caller { account: link.account.clone(), asker: Asker::Http2(sender.interim()) };
     let served = {
-        let mut served = pin!(Some(inbound::serve_upgrade(&worker, entrance, &caller, head)));
+        let mut served = pin!(Some(inbound::serve_upgrade(&worker, &mut exchange, entrance, &caller, head)));
         let served_or_reset = or_reset(served.as_mut(), &mut sender).await;
         if let Err(error) = &served_or_reset {
             give_up(error, || served.set(None));
@@ -312,17 +325,25 @@ async fn upgrade(
     };
     let (Switched { mut head, mut io, held }, entered) = match served {
         Ok(Ok((Switching::Switched(switched), entered))) => (switched, entered),
-        Ok(Ok((Switching::Answered(response), _entered))) => return respond(&mut sender, response).await,
-        Ok(Err(refusal)) => return respond(&mut sender, refusal).await,
+        Ok(Ok((Switching::Answered(mut response), _entered))) => {
+            record(*exchange, &mut response);
+            return respond(&mut sender, response).await;
+        }
+        Ok(Err(mut refusal)) => {
+            record(*exchange, &mut refusal);
+            return respond(&mut sender, refusal).await;
+        }
         Err(_) => return link.account.turn().await,
     };
+    exchange.switched(head.status);
     link_upgrade::consent(&mut head);
     if sender.respond(head.status, &head.headers, false).is_err() {
         return;
     }
     drop(head);
-    // It is counted where it comes from.
-    let _ = copy(&mut Tunnel::extended(sender, receiver), &mut io, &link.account, |_, _| {}).await;
+    let passed = |way, bytes| exchange.bytes(way, bytes);
+    let ended = copy(&mut Tunnel::extended(sender, receiver), &mut io, &link.account, passed).await;
+    exchange.ended(if ended.is_ok() { End::Complete } else { End::Broken });
     drop((held, entered));
 }
 
@@ -339,10 +360,14 @@ async fn tunnel(
         Some(authority) => Some(authority.port()),
         None => parsed(head.headers.get(PORT)),
     };
+    let asked = || Asked::Connection { port: port.unwrap_or(0) };
+    let mut exchange = Exchange::arrive(&worker.local, &link.peer, metrics::Protocol::Tcp, asked);
     let (workload, port) = match find(&worker, &link, head.headers.get(WORKLOAD), port) {
         Ok(found) => found,
-        Err(refusal) => return respond(&mut sender, refusal.into_answer()).await,
+        Err(refusal) => return respond(&mut sender, refusal.into_answer(exchange)).await,
     };
+    exchange.is_for(&workload, port);
+    exchange.passes_to(SocketAddr::new(workload.app_address, port));
     let entrance = Entrance { peer: &link.peer, workload: &workload, port };
     let connect = inbound::connect(&worker.local, entrance, &link.account, None);
     let reset = poll_fn(|cx| sender.poll_reset(cx));
@@ -354,15 +379,21 @@ async fn tunnel(
         Ok(connected) => connected,
         Err(error) => {
             tracing::debug!(workload = %workload.name, port, "tunnel refused: {error}");
+            exchange.attempt_failed(&error, None);
+            exchange.lost(&error);
+            exchange.turned_away(Reason::from(error.kind).verdict(), None);
             return respond(&mut sender, reply::failed(&error)).await;
         }
     };
+    exchange.sends();
     if sender.respond(StatusCode::OK, &HeaderMap::new(), false).is_err() {
         return;
     }
     let mut tunnel = Tunnel::new(sender, receiver);
-    // It is counted where it comes from.
-    let _ = splice(&mut tunnel, &mut app, Vec::new(), |_, _| {}).await;
+    exchange.connected();
+    let passed = |way, bytes| exchange.bytes(way, bytes);
+    let ended = splice(&mut tunnel, &mut app, Vec::new(), passed).await;
+    exchange.ended(if ended.is_ok() { End::Complete } else { End::Broken });
 }
 
 /// Why a stream leads to no workload: nothing has reached an application.
@@ -373,7 +404,12 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn into_answer(self) -> Response<Body> {
+    fn into_answer(self, mut exchange: Box<Exchange>) -> Response<Body> {
+        // On the other side of the link it is said so, too.
+        let reason =
+            if self.status == StatusCode::BAD_REQUEST { Reason::BadRequest } else { Reason::ConnectFailed };
+        exchange.refuse(reason, &*self.message);
+        exchange.turned_away(reason.verdict(), Some(self.status.as_u16()));
         let mut response = reply::in_words(self.status, self.reason, &self.message);
         response.headers_mut().insert(RETRY, HeaderValue::from_static("safe"));
         response

@@ -3,6 +3,7 @@
 mod ahead;
 mod apps;
 mod blame;
+mod both_sides;
 mod codec;
 mod crowds;
 mod decisions;
