@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::name::{MESH, NamespacedName, ServiceName, WorkloadName};
-use crate::snapshot::{EgressPolicy, Endpoint, MeshSettings};
+use crate::snapshot::{EgressPolicy, Endpoint, MeshSettings, WorkloadConfig};
 
 /// One decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,8 +141,10 @@ pub fn egress(mesh: &MeshSettings) -> Result<(), Decision> {
     }
 }
 
-/// Whether what comes to workloads past the mesh has to enter through the proxy; what decided that.
-pub fn inbound_capture(mesh: &MeshSettings) -> Option<Decision> {
+/// Whether what comes to a workload past the mesh has to enter through the proxy; what decided that. As long as the server
+/// has said nothing of the workload, what holds for the whole mesh does: one that is new is not open meanwhile.
+pub fn inbound_capture(mesh: &MeshSettings, workload: Option<&WorkloadConfig>) -> Option<Decision> {
     let field = "spec.inboundCapture.enabled";
-    mesh.inbound_capture.then(|| Decision::new(Decider::Mesh, field, Effect::Captured))
+    let asked = workload.map_or(mesh.inbound_capture, |workload| workload.inbound_capture);
+    asked.then(|| Decision::new(Decider::Mesh, field, Effect::Captured))
 }

@@ -56,6 +56,16 @@ impl Target {
         let wide = [Self::Service(service.clone()), Self::Namespace(service.namespace.clone()), Self::Mesh];
         rule.into_iter().chain(route).chain(port).chain(wide).collect()
     }
+
+    /// The same for all that enters workloads of a namespace.
+    pub fn of_workloads(namespace: &Arc<str>) -> [Self; 2] {
+        [Self::Namespace(namespace.clone()), Self::Mesh]
+    }
+
+    /// Whether it is one of those of the workloads of a namespace.
+    pub fn covers_workloads(&self, namespace: &Arc<str>) -> bool {
+        Self::of_workloads(namespace).contains(self)
+    }
 }
 
 /// A policy as it is compiled: what it says, and of what.
@@ -190,6 +200,15 @@ mod tests {
         assert_eq!(levels("web", None), all[2..]);
         assert_eq!(levels("", None), all[3..]);
         assert_eq!(levels("", Some((KindId::HttpRoute, &route, None)))[0], all[1]);
+    }
+
+    #[test]
+    fn workloads_are_below_their_namespace_and_the_mesh() {
+        let shop = Arc::from("shop");
+        assert_eq!(Target::of_workloads(&shop), [Target::Namespace(shop.clone()), Target::Mesh]);
+        let covers = |target: Target| target.covers_workloads(&shop);
+        assert!(covers(Target::Mesh) && covers(Target::Namespace(shop.clone())));
+        assert!(!covers(Target::Namespace("other".into())) && !covers(Target::Service(name("shop/c"))));
     }
 
     #[test]

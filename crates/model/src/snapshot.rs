@@ -3,6 +3,8 @@
 //! A snapshot holds the services that a node asked for and no other. Everything in it is behind an
 //! `Arc`, so that the next snapshot shares what did not change.
 
+mod workload;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -11,6 +13,8 @@ use crate::identity::SpiffeId;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::port_settings::Http1Settings;
 use crate::routing::index::RouteIndex;
+
+pub use self::workload::{Selected, ServedPort, WorkloadConfig};
 
 /// A map with a fast hash, for lookups on the request path.
 pub type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -26,6 +30,8 @@ pub struct Snapshot {
     pub services: FastMap<ServiceName, Known<ServiceConfig>>,
     /// The endpoints of every service that a service above sends traffic to.
     pub endpoints: FastMap<ServiceName, Arc<EndpointSet>>,
+    /// The node's own workloads, as far as the server knows them.
+    pub workloads: FastMap<WorkloadName, Arc<WorkloadConfig>>,
 }
 
 /// An answer of the server.

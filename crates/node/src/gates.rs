@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use tulle_model::decision::{self, Decision};
 use tulle_model::name::WorkloadName;
 use tulle_proxy::Proxy;
-use tulle_proxy::state::StateCell;
+use tulle_proxy::state::{NodeState, StateCell};
 
 use crate::capture::Rules;
 
@@ -60,13 +60,7 @@ impl Porter {
 
     /// `false` where something could not be done.
     async fn follow(&mut self) -> bool {
-        let (asked, workloads) = {
-            let state = self.state.load();
-            let asked = decision::inbound_capture(&state.snapshot.mesh);
-            let workloads = state.workloads.keys().filter(|_| asked.is_some()).cloned();
-            let workloads: BTreeSet<_> = workloads.collect();
-            (asked, workloads)
-        };
+        let (asked, workloads) = asked(&self.state.load());
         let same = self.on == asked.is_some() && self.open.keys().eq(&workloads);
         if same {
             return true;
@@ -128,13 +122,28 @@ impl Porter {
     }
 }
 
+/// What asks for inbound capture on a node, if anything does, and of which of its workloads.
+fn asked(state: &NodeState) -> (Option<Decision>, BTreeSet<WorkloadName>) {
+    let snapshot = &state.snapshot;
+    let mut asked = decision::inbound_capture(&snapshot.mesh, None);
+    let mut workloads = BTreeSet::new();
+    for name in state.workloads.keys() {
+        let config = snapshot.workloads.get(name).map(|config| &**config);
+        if let Some(by) = decision::inbound_capture(&snapshot.mesh, config) {
+            workloads.insert(name.clone());
+            asked.get_or_insert(by);
+        }
+    }
+    (asked, workloads)
+}
+
 /// Says so whenever it is asked for, where no rules can divert anything: until the task is aborted.
 pub(crate) async fn say_unseen(state: Arc<StateCell>) {
     let mut changes = state.subscribe();
     let mut said = false;
     loop {
         changes.mark_unchanged();
-        let asked = decision::inbound_capture(&state.load().snapshot.mesh);
+        let (asked, _) = asked(&state.load());
         if let Some(by) = asked.as_ref().filter(|_| !said) {
             tracing::warn!(
                 "connections that come to workloads of this node past the mesh are not seen, though they are to be captured ({by}): \
@@ -167,4 +176,53 @@ async fn open(proxy: &Proxy, name: &WorkloadName) -> io::Result<Vec<SocketAddr>>
         }
     }
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tulle_model::identity::{SpiffeId, TrustDomain};
+    use tulle_model::snapshot::{MeshSettings, Snapshot, WorkloadConfig};
+    use tulle_proxy::state::LocalWorkload;
+
+    use super::*;
+
+    /// A node with these workloads, and what the server has said of each.
+    fn state(mesh: bool, workloads: &[(&str, Option<bool>)]) -> NodeState {
+        let mut state = NodeState::default();
+        let mesh = MeshSettings { inbound_capture: mesh, ..MeshSettings::default() };
+        let mut snapshot = Snapshot { mesh: Arc::new(mesh), ..Snapshot::default() };
+        for &(text, told) in workloads {
+            let name = WorkloadName::new("shop", text);
+            let local = LocalWorkload {
+                name: name.clone(),
+                service: text.into(),
+                identity: SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), "shop", text).unwrap(),
+                app_address: Ipv4Addr::LOCALHOST.into(),
+                ports: vec![80],
+                certificate: None,
+                draining: false,
+            };
+            state.workloads.insert(name.clone(), Arc::new(local));
+            if let Some(inbound_capture) = told {
+                let config = WorkloadConfig { name: name.clone(), services: Vec::new(), inbound_capture };
+                snapshot.workloads.insert(name, Arc::new(config));
+            }
+        }
+        state.snapshot = Arc::new(snapshot);
+        state
+    }
+
+    #[test]
+    fn what_is_said_of_a_workload_counts_and_of_the_mesh_until_something_is() {
+        for (mesh, workloads, on, gates) in [
+            (false, &[("a", None), ("b", Some(false))][..], false, &[][..]),
+            (false, &[("a", None), ("b", Some(true))], true, &["b"]),
+            (true, &[("a", None), ("b", Some(false))], true, &["a"]),
+            (true, &[], true, &[]),
+        ] {
+            let (by, asked) = asked(&state(mesh, workloads));
+            let gates: BTreeSet<_> = gates.iter().map(|&name| WorkloadName::new("shop", name)).collect();
+            assert_eq!((by.is_some(), asked), (on, gates), "{mesh} {workloads:?}");
+        }
+    }
 }

@@ -3,6 +3,8 @@
 //! What comes in was written by another process, maybe of another version: everything is checked,
 //! and an error names the field that cannot be read. Nothing here panics.
 
+mod workload;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -130,23 +132,50 @@ impl From<&model::PortConfig> for wire::Port {
         Self {
             number: port.number.into(),
             name: port.name.to_string(),
-            protocol: match port.protocol {
-                model::AppProtocol::Detect => wire::AppProtocol::Detect,
-                model::AppProtocol::Http1 => wire::AppProtocol::Http1,
-                model::AppProtocol::Http2 => wire::AppProtocol::Http2,
-                model::AppProtocol::Tcp => wire::AppProtocol::Tcp,
-            }
-            .into(),
+            protocol: wire::AppProtocol::from(port.protocol).into(),
             http_entries,
             http_rules: rules.into_iter().map(|rule| wire::Rule::from(&**rule)).collect(),
             tcp_rule: port.tcp_route.as_deref().map(wire::Rule::from),
             http_only: port.http_only,
-            http1: (port.http1 != Http1Settings::DEFAULT).then(|| wire::Http1 {
-                preserve_case: port.http1.preserve_case,
-                half_close_ms: u32::try_from(port.http1.half_close.as_millis()).unwrap_or(u32::MAX),
-            }),
+            http1: http1_message(port.http1),
         }
     }
+}
+
+impl From<model::AppProtocol> for wire::AppProtocol {
+    fn from(protocol: model::AppProtocol) -> Self {
+        match protocol {
+            model::AppProtocol::Detect => Self::Detect,
+            model::AppProtocol::Http1 => Self::Http1,
+            model::AppProtocol::Http2 => Self::Http2,
+            model::AppProtocol::Tcp => Self::Tcp,
+        }
+    }
+}
+
+fn app_protocol(protocol: i32) -> Result<model::AppProtocol> {
+    match wire::AppProtocol::try_from(protocol) {
+        Ok(wire::AppProtocol::Detect) => Ok(model::AppProtocol::Detect),
+        Ok(wire::AppProtocol::Http1) => Ok(model::AppProtocol::Http1),
+        Ok(wire::AppProtocol::Http2) => Ok(model::AppProtocol::Http2),
+        Ok(wire::AppProtocol::Tcp) => Ok(model::AppProtocol::Tcp),
+        Err(_) => Err(error("protocol", format!("{protocol} is no known protocol"))),
+    }
+}
+
+/// `None`: it is the default.
+fn http1_message(http1: Http1Settings) -> Option<wire::Http1> {
+    (http1 != Http1Settings::DEFAULT).then(|| wire::Http1 {
+        preserve_case: http1.preserve_case,
+        half_close_ms: u32::try_from(http1.half_close.as_millis()).unwrap_or(u32::MAX),
+    })
+}
+
+fn http1_settings(http1: Option<wire::Http1>) -> Http1Settings {
+    http1.map_or(Http1Settings::DEFAULT, |http1| Http1Settings {
+        preserve_case: http1.preserve_case,
+        half_close: Duration::from_millis(http1.half_close_ms.into()),
+    })
 }
 
 impl TryFrom<wire::Port> for model::PortConfig {
@@ -161,26 +190,16 @@ impl TryFrom<wire::Port> for model::PortConfig {
             };
             Ok(model::HttpRouteEntry { rule: rule.clone(), matcher: http_match(entry)? })
         })?;
-        let protocol = match wire::AppProtocol::try_from(port.protocol) {
-            Ok(wire::AppProtocol::Detect) => model::AppProtocol::Detect,
-            Ok(wire::AppProtocol::Http1) => model::AppProtocol::Http1,
-            Ok(wire::AppProtocol::Http2) => model::AppProtocol::Http2,
-            Ok(wire::AppProtocol::Tcp) => model::AppProtocol::Tcp,
-            Err(_) => return Err(error("protocol", format!("{} is no known protocol", port.protocol))),
-        };
         let tcp_route = port.tcp_rule.map(model::TcpRule::try_from).transpose();
         let tcp_route = tcp_route.map_err(|e| within("tcp_rule", e))?.map(Arc::new);
         Ok(Self {
             number: port_number("number", port.number)?,
             name: port.name.into(),
-            protocol,
+            protocol: app_protocol(port.protocol)?,
             http_routes: model::HttpRouteTable::new(entries),
             tcp_route,
             http_only: port.http_only,
-            http1: port.http1.map_or(Http1Settings::DEFAULT, |http1| Http1Settings {
-                preserve_case: http1.preserve_case,
-                half_close: Duration::from_millis(http1.half_close_ms.into()),
-            }),
+            http1: http1_settings(port.http1),
         })
     }
 }

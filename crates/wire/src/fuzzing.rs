@@ -14,7 +14,7 @@ use crate::{discovery, node, xds};
 /// Where that is not so.
 pub fn discovery(input: &[u8]) {
     let Some((kind, bytes)) = input.split_first() else { return };
-    match kind % 8 {
+    match kind % 9 {
         0 => converts::<discovery::Mesh, model::MeshSettings>(bytes),
         1 | 2 => converts::<discovery::Service, model::ServiceConfig>(bytes),
         3 => converts::<discovery::Endpoints, model::EndpointSet>(bytes),
@@ -23,10 +23,12 @@ pub fn discovery(input: &[u8]) {
             for resource in response.resources.iter().filter_map(|resource| resource.resource.as_ref()) {
                 converts::<discovery::Service, model::ServiceConfig>(&resource.value);
                 converts::<discovery::Endpoints, model::EndpointSet>(&resource.value);
+                converts::<discovery::Workload, model::WorkloadConfig>(&resource.value);
             }
         }
         5 => drop(again::<xds::DeltaDiscoveryRequest>(bytes)),
         6 => drop(again::<node::NodeReport>(bytes)),
+        8 => converts::<discovery::Workload, model::WorkloadConfig>(bytes),
         _ => {
             again::<node::SignRequest>(bytes);
             again::<node::JoinRequest>(bytes);

@@ -29,4 +29,9 @@ pub mod type_url {
     pub const MESH: &str = "type.googleapis.com/tulle.discovery.v1.Mesh";
     pub const SERVICE: &str = "type.googleapis.com/tulle.discovery.v1.Service";
     pub const ENDPOINTS: &str = "type.googleapis.com/tulle.discovery.v1.Endpoints";
+    pub const WORKLOAD: &str = "type.googleapis.com/tulle.discovery.v1.Workload";
+
+    /// What a server's answer to a discovery stream says of the types that it knows: their URLs, with commas between them.
+    /// A server that says nothing knows those above but [`WORKLOAD`], and ends the stream of whoever asks for others.
+    pub const KNOWN: &str = "tulle-resource-types";
 }

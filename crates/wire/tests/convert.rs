@@ -15,7 +15,7 @@ use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, EgressPolicy, Endpoint, EndpointSet, HttpMatch, HttpRouteEntry,
     HttpRouteTable, HttpRule, MeshSettings, NodeAddress, PathMatch, Pattern, PortConfig, PortMapping,
-    ServiceConfig, Shape, TcpRule, TextMatch, ValueMatch,
+    Selected, ServedPort, ServiceConfig, Shape, TcpRule, TextMatch, ValueMatch, WorkloadConfig,
 };
 use tulle_wire::discovery;
 
@@ -67,13 +67,26 @@ fn tables() -> impl Strategy<Value = HttpRouteTable> {
     })
 }
 
+fn protocols() -> impl Strategy<Value = AppProtocol> {
+    prop::sample::select(vec![AppProtocol::Detect, AppProtocol::Http1, AppProtocol::Http2, AppProtocol::Tcp])
+}
+
+fn workloads() -> impl Strategy<Value = WorkloadConfig> {
+    let port = (1u16.., 1u16.., protocols(), any::<(bool, u32)>()).prop_map(
+        |(service_port, target_port, protocol, (preserve_case, half_close))| {
+            let half_close = Duration::from_millis(u64::from(half_close));
+            let http1 = Http1Settings { preserve_case, half_close };
+            ServedPort { service_port, target_port, protocol, http1 }
+        },
+    );
+    let selected =
+        (names(), prop::collection::vec(port, 0..3)).prop_map(|(by, ports)| Selected { by, ports });
+    (names(), prop::collection::vec(selected, 0..4), any::<bool>())
+        .prop_map(|(name, services, inbound_capture)| WorkloadConfig { name, services, inbound_capture })
+}
+
 fn services() -> impl Strategy<Value = ServiceConfig> {
-    let protocol = prop::sample::select(vec![
-        AppProtocol::Detect,
-        AppProtocol::Http1,
-        AppProtocol::Http2,
-        AppProtocol::Tcp,
-    ]);
+    let protocol = protocols();
     let tcp_rule = (names(), backends()).prop_map(|(route, backends)| Arc::new(TcpRule { route, backends }));
     let port =
         ("[a-z]{0,4}", protocol, tables(), prop::option::of(tcp_rule), any::<bool>(), any::<(bool, u32)>());
@@ -149,6 +162,12 @@ proptest! {
     }
 
     #[test]
+    fn workloads_survive_a_round_trip(workload in workloads()) {
+        let received = WorkloadConfig::try_from(sent(discovery::Workload::from(&workload))).unwrap();
+        prop_assert_eq!(received, workload);
+    }
+
+    #[test]
     fn settings_survive_a_round_trip(deny: bool, access_log: bool, inbound_capture: bool) {
         let egress = if deny { EgressPolicy::Deny } else { EgressPolicy::Allow };
         let mesh = MeshSettings { egress, access_log, inbound_capture };
@@ -159,7 +178,8 @@ proptest! {
     /// survives another round trip.
     #[test]
     fn nothing_that_arrives_panics(
-        service in services(), set in endpoint_sets(), at in any::<prop::sample::Index>(), byte: u8,
+        service in services(), set in endpoint_sets(), workload in workloads(),
+        at in any::<prop::sample::Index>(), byte: u8,
     ) {
         let spoiled = |mut bytes: Vec<u8>| {
             let at = at.index(bytes.len());
@@ -174,6 +194,11 @@ proptest! {
         let bytes = spoiled(discovery::Endpoints::from(&set).encode_to_vec());
         if let Ok(Ok(set)) = discovery::Endpoints::decode(bytes.as_slice()).map(EndpointSet::try_from) {
             prop_assert_eq!(EndpointSet::try_from(discovery::Endpoints::from(&set)).unwrap(), set);
+        }
+        let bytes = spoiled(discovery::Workload::from(&workload).encode_to_vec());
+        if let Ok(Ok(workload)) = discovery::Workload::decode(bytes.as_slice()).map(WorkloadConfig::try_from) {
+            let again = WorkloadConfig::try_from(discovery::Workload::from(&workload));
+            prop_assert_eq!(again.unwrap(), workload);
         }
     }
 }
@@ -266,5 +291,31 @@ fn errors_name_the_field() {
     ];
     for (field, change) in cases {
         assert_eq!(read(change).unwrap_err().field, field);
+    }
+}
+
+#[test]
+fn errors_in_a_workload_name_the_field() {
+    let read = |change: fn(&mut discovery::ServedPort)| {
+        let mut port = discovery::ServedPort { service_port: 80, target_port: 1, ..Default::default() };
+        change(&mut port);
+        let selected = discovery::Selected { namespace: "shop".into(), name: "c".into(), ports: vec![port] };
+        let workload = discovery::Workload {
+            namespace: "shop".into(),
+            name: "c-1".into(),
+            services: vec![selected],
+            inbound_capture: false,
+        };
+        WorkloadConfig::try_from(workload).map_err(|e| e.field)
+    };
+    assert!(read(|_| ()).is_ok());
+    type Change = fn(&mut discovery::ServedPort);
+    let cases: [(&str, Change); 3] = [
+        ("services[0].ports[0].service_port", |p| p.service_port = 0),
+        ("services[0].ports[0].target_port", |p| p.target_port = 65536),
+        ("services[0].ports[0].protocol", |p| p.protocol = 9),
+    ];
+    for (field, change) in cases {
+        assert_eq!(read(change).unwrap_err(), field);
     }
 }

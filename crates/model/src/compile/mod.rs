@@ -16,6 +16,7 @@ pub mod standing;
 mod status;
 #[cfg(test)]
 mod tests;
+mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -45,6 +46,7 @@ use crate::validate::field::{Errors, Field, Read, Unreadable};
 use crate::validate::validate;
 
 pub use self::status::{ParentStatus, RouteCondition};
+pub use self::workloads::LocalWorkload;
 
 /// A change of one object. Names of cluster-wide objects have an empty namespace.
 #[derive(Debug, Clone)]
@@ -65,6 +67,8 @@ pub struct Effects {
     pub slices: Vec<ServiceName>,
     /// Whether [`Compiler::mesh`] is another now.
     pub mesh: bool,
+    /// Workloads whose [`Compiler::workload`] is another now.
+    pub workloads: Vec<WorkloadName>,
     /// Objects whose [`Compiler::route_status`] or [`Compiler::problem`] is another now. A route
     /// that was put is always among them, so that what is stored can be compared.
     pub statuses: Vec<(&'static Kind, NamespacedName)>,
@@ -79,6 +83,8 @@ pub struct Work {
     pub endpoints: u64,
     /// Routes.
     pub routes: u64,
+    /// Workloads, for the nodes that run them.
+    pub workloads: u64,
 }
 
 /// Why an object cannot be used: the field and what is wrong with it.
@@ -109,6 +115,7 @@ pub struct Compiler {
     mesh: Arc<MeshSettings>,
     configs: HashMap<ServiceName, Arc<ServiceConfig>>,
     endpoints: HashMap<ServiceName, Arc<EndpointSet>>,
+    local: HashMap<WorkloadName, LocalWorkload>,
     statuses: HashMap<RouteKey, Vec<ParentStatus>>,
     work: Work,
 }
@@ -138,6 +145,7 @@ struct Dirty {
     route_statuses: BTreeSet<RouteKey>,
     /// Reported whether they come out different or not.
     statuses: BTreeSet<(KindId, NamespacedName)>,
+    workloads: BTreeSet<WorkloadName>,
     mesh: bool,
 }
 
@@ -159,6 +167,7 @@ impl Compiler {
             mesh: Arc::default(),
             configs: HashMap::new(),
             endpoints: HashMap::new(),
+            local: HashMap::new(),
             statuses: HashMap::new(),
             work: Work::default(),
         }
@@ -214,6 +223,11 @@ impl Compiler {
 
     pub fn mesh(&self) -> Arc<MeshSettings> {
         self.mesh.clone()
+    }
+
+    /// What the node of a workload is to know of it; `None`: there is no such workload, or no node runs it.
+    pub fn workload(&self, name: &WorkloadName) -> Option<&LocalWorkload> {
+        self.local.get(name)
     }
 
     /// What became of an HTTPRoute or TCPRoute, for each of its parents; `None`: there is no such
@@ -329,7 +343,8 @@ impl Compiler {
     }
 
     fn set_mesh(&mut self, name: &NamespacedName, form: Option<MeshForm>, dirty: &mut Dirty) {
-        self.meshes.set(name, form.map(MeshForm::policy));
+        let changed = self.meshes.set(name, form.map(MeshForm::policy));
+        dirty.workloads.extend(self.workloads_below(&changed));
         let settings = mesh::form::settings(&self.meshes);
         if *self.mesh != settings {
             self.mesh = Arc::new(settings);
@@ -341,11 +356,13 @@ impl Compiler {
         if self.services.get(name) == form.as_ref() {
             return;
         }
+        dirty.workloads.extend(self.selected_by(name));
         self.selectors.set_service(name, form.as_ref().map(|f| &f.selector));
         match form {
             Some(form) => self.services.insert(name.clone(), form),
             None => self.services.remove(name),
         };
+        dirty.workloads.extend(self.selected_by(name));
         dirty.services.insert(name.clone());
         dirty.endpoints.insert(name.clone());
         dirty.routes.extend(self.routes_by_backend.get(name).cloned());
@@ -365,6 +382,7 @@ impl Compiler {
             };
             dirty.endpoints.extend(candidates.into_iter().filter(selects));
         }
+        dirty.workloads.insert(name.clone());
         match form {
             Some(form) => self.workloads.insert(name.clone(), form),
             None => self.workloads.remove(name),
@@ -445,6 +463,7 @@ impl Compiler {
                 effects.endpoints.push(name);
             }
         }
+        effects.workloads.extend(dirty.workloads.into_iter().filter(|name| self.settle_workload(name)));
         for key in dirty.route_statuses {
             let status = self.compile_status(&key);
             if self.statuses.get(&key) != status.as_ref() {

@@ -1,4 +1,5 @@
 mod forms;
+mod workloads;
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -87,8 +88,10 @@ fn workloads_become_endpoints_of_the_services_that_select_them() {
 
     let effects = compiler.apply(workload("c-1", "c", true));
     let of_c = || vec![name("shop/c")];
-    assert_eq!(effects, Effects { endpoints: of_c(), slices: of_c(), ..Effects::default() });
-    assert_eq!(compiler.apply(workload("x-1", "x", true)), Effects::default());
+    let workloads = vec![name("shop/c-1")];
+    assert_eq!(effects, Effects { endpoints: of_c(), slices: of_c(), workloads, ..Effects::default() });
+    let workloads = vec![name("shop/x-1")];
+    assert_eq!(compiler.apply(workload("x-1", "x", true)), Effects { workloads, ..Effects::default() });
     let set = compiler.endpoints(&name("shop/c")).unwrap();
     let endpoint = &set.endpoints[0];
     assert_eq!(set.endpoints.len(), 1);
@@ -552,9 +555,9 @@ fn the_mesh_settings_have_defaults() {
         |name: &str, spec: Value| put(KindId::Mesh, json!({ "metadata": { "name": name }, "spec": spec }));
     assert!(compiler.apply(mesh("default", json!({ "egress": { "policy": "Deny" } }))).mesh);
     assert_eq!(compiler.mesh().egress, EgressPolicy::Deny);
-    assert_eq!(inbound_capture(&compiler.mesh()), None);
+    assert_eq!(inbound_capture(&compiler.mesh(), None), None);
     assert!(compiler.apply(mesh("default", json!({ "inboundCapture": { "enabled": true } }))).mesh);
-    let captured = inbound_capture(&compiler.mesh()).unwrap();
+    let captured = inbound_capture(&compiler.mesh(), None).unwrap();
     assert_eq!(captured.to_string(), "Mesh/default spec.inboundCapture.enabled captured");
     assert!(!compiler.apply(mesh("default", json!({ "egress": { "policy": "Maybe" } }))).mesh);
     let default = NamespacedName::new("", "default");
@@ -672,24 +675,26 @@ fn a_change_costs_what_its_service_costs() {
     let routes = names.iter().map(|s| http_route(s, s, json!([{ "name": s, "port": 80 }])));
     let effects = compiler.apply_all(services.chain(workloads).chain(routes).collect::<Vec<_>>());
     assert_eq!((effects.services.len(), effects.endpoints.len()), (1000, 1000));
-    let all = Work { services: 1000, endpoints: 1000, routes: 1000 };
-    assert_eq!(compiler.work(), all, "a batch compiles everything once");
+    let all = Work { services: 1000, endpoints: 1000, routes: 1000, workloads: 3000 };
+    assert_eq!((effects.workloads.len(), compiler.work()), (3000, all), "a batch compiles everything once");
 
     // One of the replicas dies.
     let effects = compiler.apply(workload("s500-1", "s500", false));
     let of_s500 = || vec![name("shop/s500")];
     assert_eq!(effects, Effects { endpoints: of_s500(), slices: of_s500(), ..Effects::default() });
-    assert_eq!(compiler.work(), Work { endpoints: 1001, ..all });
+    let all = Work { endpoints: 1001, workloads: 3001, ..all };
+    assert_eq!(compiler.work(), all);
 
     // A route changes.
     let split = json!([{ "name": "s7", "port": 80 }, { "name": "s8", "port": 80 }]);
     let effects = compiler.apply(http_route("s7", "s7", split));
     assert_eq!((&effects.services[..], effects.endpoints.len()), (&[name("shop/s7")][..], 0));
-    assert_eq!(compiler.work(), Work { services: 1001, endpoints: 1001, routes: 1001 });
+    assert_eq!(compiler.work(), Work { services: 1001, routes: 1001, ..all });
 
-    // A service changes: it, the routes that lead to it, and their parents.
-    compiler.apply(service("s8", json!({ "port": 81 })));
-    assert_eq!(compiler.work(), Work { services: 1003, endpoints: 1002, routes: 1003 });
+    // A service changes: it, the routes that lead to it, and their parents, and the workloads that it selects.
+    let effects = compiler.apply(service("s8", json!({ "port": 81 })));
+    assert_eq!(effects.workloads, [0, 1, 2].map(|i| name(&format!("shop/s8-{i}"))));
+    assert_eq!(compiler.work(), Work { services: 1003, endpoints: 1002, routes: 1003, workloads: 3004 });
 
     // Nothing that matters changes.
     let before = compiler.work();
@@ -768,7 +773,10 @@ fn changes() -> impl Strategy<Value = (KindId, String, Option<Value>)> {
             (kind, name, object)
         },
     );
-    let change = prop_oneof![services, workloads, slices, routes];
+    let meshes = any::<bool>().prop_map(|enabled| {
+        (KindId::Mesh, "default".to_owned(), json!({ "spec": { "inboundCapture": { "enabled": enabled } } }))
+    });
+    let change = prop_oneof![5 => services, 5 => workloads, 5 => slices, 5 => routes, 1 => meshes];
     (change, prop::bool::weighted(0.7)).prop_map(|((kind, name, mut object), keep)| {
         object["metadata"]["name"] = json!(name);
         (kind, name, keep.then_some(object))
@@ -782,6 +790,7 @@ struct Told {
     endpoints: BTreeMap<ServiceName, Arc<EndpointSet>>,
     statuses: BTreeMap<(KindId, NamespacedName), Vec<ParentStatus>>,
     problems: BTreeMap<(KindId, NamespacedName), InvalidObject>,
+    workloads: BTreeMap<WorkloadName, LocalWorkload>,
 }
 
 fn told(compiler: &Compiler) -> Told {
@@ -791,6 +800,7 @@ fn told(compiler: &Compiler) -> Told {
         endpoints: compiler.endpoints.clone().into_iter().collect(),
         statuses: statuses.map(|(key, s)| ((key.kind, key.name.clone()), s.clone())).collect(),
         problems: compiler.problems.clone(),
+        workloads: compiler.local.clone().into_iter().collect(),
     }
 }
 
@@ -811,7 +821,8 @@ proptest! {
             let before = told(&compiler);
             let key = (id, object_name.clone());
             all.extend(object.clone().map(|object| (key.clone(), object)));
-            let full_name = NamespacedName::new("default", object_name);
+            let namespace = if kind(id).namespaced { "default" } else { "" };
+            let full_name = NamespacedName::new(namespace, object_name);
             let effects = match &object {
                 Some(object) => compiler.apply(put(id, object.clone())),
                 None => compiler.apply(Change::Delete(kind(id), full_name.clone())),
@@ -830,6 +841,7 @@ proptest! {
             let after = told(&compiler);
             prop_assert_eq!(&effects.services, &differences(&before.services, &after.services));
             prop_assert_eq!(&effects.endpoints, &differences(&before.endpoints, &after.endpoints));
+            prop_assert_eq!(&effects.workloads, &differences(&before.workloads, &after.workloads));
             let mut statuses: BTreeSet<_> = differences(&before.statuses, &after.statuses).into_iter().collect();
             statuses.extend(differences(&before.problems, &after.problems));
             let reported: BTreeSet<_> = effects.statuses.iter().map(|(k, n)| (k.id, n.clone())).collect();

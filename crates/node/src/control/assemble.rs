@@ -5,15 +5,19 @@
 //! message is acknowledged when the proxy has it, not before. What cannot be read is refused object
 //! by object: the last good form stays in force.
 
+mod own_workloads;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use prost::Message;
 use tulle_model::apart;
-use tulle_model::name::ServiceName;
+use tulle_model::name::{NamespacedName, ServiceName, WorkloadName};
 use tulle_model::snapshot::{EndpointSet, FastMap, Known, MeshSettings, ServiceConfig, Shape, Snapshot};
 use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, Status};
 use tulle_wire::{discovery, type_url};
+
+use self::own_workloads::OwnWorkloads;
 
 /// How many services a node subscribes to, at most. Beyond it, the name that was asked for longest
 /// ago and does not exist is forgotten; where all exist, new ones are refused.
@@ -49,6 +53,7 @@ pub struct Assembler {
     /// Those that are subscribed to.
     endpoints: FastMap<ServiceName, Endpoints>,
     mesh: Option<(Arc<MeshSettings>, Resource)>,
+    workloads: OwnWorkloads,
     generation: u64,
     changed: bool,
     /// Messages for the server.
@@ -151,6 +156,7 @@ impl Assembler {
     pub fn connected(&mut self) {
         self.unacknowledged.clear();
         self.outbox.clear();
+        self.workloads.connected();
         self.outbox.push(subscribe(type_url::MESH, [MESH_NAME.to_owned()]));
         // With the versions that are here (hashes of the content), so that only changes come.
         let services: BTreeMap<_, _> = self.services.iter().map(|(n, s)| (n, s.resource.as_ref())).collect();
@@ -164,9 +170,24 @@ impl Assembler {
         }
     }
 
+    /// What the server of this stream says that it knows: type URLs, with commas between them.
+    pub fn told_of(&mut self, known: &str) {
+        if known.split(',').any(|url| url.trim() == type_url::WORKLOAD) {
+            self.outbox.extend(self.workloads.told());
+        }
+    }
+
+    /// The node has these workloads now, and no others.
+    pub fn run<'n>(&mut self, names: impl Iterator<Item = &'n WorkloadName>) {
+        let (changed, requests) = self.workloads.run(names);
+        self.changed |= changed;
+        self.outbox.extend(requests);
+    }
+
     /// Takes over a message of the server.
     pub fn receive(&mut self, response: DeltaDiscoveryResponse) {
-        let DeltaDiscoveryResponse { resources, type_url, nonce, removed_resources, .. } = response;
+        let DeltaDiscoveryResponse { resources, type_url, nonce, removed_resources, resource_errors, .. } =
+            response;
         let mut waits_for = Vec::new();
         let mut errors = Vec::new();
         for resource in resources {
@@ -185,6 +206,14 @@ impl Assembler {
                 Ok(service) => self.remove(&type_url, &service),
                 Err(e) if type_url != type_url::MESH => errors.push(format!("{e}")),
                 Err(_) => self.set_mesh(None),
+            }
+        }
+        for refused in resource_errors {
+            let name = refused.resource_name.unwrap_or_default().name;
+            let why = refused.error_detail.unwrap_or_default().message;
+            tracing::info!("the server does not tell this node of {name}: {why}");
+            if let Ok(name) = name.parse() {
+                self.remove(&type_url, &name);
             }
         }
         let error = (!errors.is_empty()).then(|| Status {
@@ -213,7 +242,8 @@ impl Assembler {
         let mut endpoints: FastMap<_, _> =
             endpoints.filter_map(|(n, e)| Some((n.clone(), e.known.clone()?))).collect();
         self.take_apart(&mut services, &mut endpoints);
-        Some(Arc::new(Snapshot { generation: self.generation, mesh, services, endpoints }))
+        let workloads = self.workloads.configs();
+        Some(Arc::new(Snapshot { generation: self.generation, mesh, services, endpoints, workloads }))
     }
 
     /// Adds the endpoints of headless services, and that those do not exist that were asked for and are not among them.
@@ -273,7 +303,9 @@ impl Assembler {
                 (None, None) => {}
             }
         }
-        Saved { responses: vec![mesh, services, endpoints] }.encode_to_vec()
+        let mut workloads = of_type(type_url::WORKLOAD);
+        workloads.resources.extend(self.workloads.resources());
+        Saved { responses: vec![mesh, services, endpoints, workloads] }.encode_to_vec()
     }
 
     /// What [`Assembler::save`] made; what of it cannot be read is left out.
@@ -287,6 +319,10 @@ impl Assembler {
                     assembler.demand(&name);
                 }
             }
+            if response.type_url == type_url::WORKLOAD {
+                let names = response.resources.iter().filter_map(|resource| resource.name.parse().ok());
+                names.for_each(|name| assembler.workloads.remember(name));
+            }
         }
         for response in saved.responses {
             assembler.receive(response);
@@ -299,6 +335,10 @@ impl Assembler {
 
     /// Takes over one resource; the service that has to be published before it is in force, if any.
     fn take(&mut self, type_url: &str, resource: Resource) -> Result<Option<ServiceName>, String> {
+        if type_url == type_url::WORKLOAD {
+            self.changed |= self.workloads.take(resource)?;
+            return Ok(None);
+        }
         let any = resource.resource.as_ref().ok_or("it is empty")?;
         let bytes = any.value.as_slice();
         match type_url {
@@ -333,8 +373,9 @@ impl Assembler {
         }
     }
 
-    fn remove(&mut self, type_url: &str, name: &ServiceName) {
+    fn remove(&mut self, type_url: &str, name: &NamespacedName) {
         match type_url {
+            type_url::WORKLOAD => self.changed |= self.workloads.remove(name),
             type_url::SERVICE => {
                 if let Some(subscription) = self.services.get_mut(name) {
                     subscription.pending = None;

@@ -11,6 +11,7 @@ use tulle_model::apart;
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Known, ServiceConfig};
 use tulle_proxy::state::{Demand, StateCell};
+use tulle_wire::type_url;
 use tulle_wire::xds::{DeltaDiscoveryRequest, Node};
 
 use super::assemble::{Assembler, Demanded};
@@ -46,6 +47,8 @@ pub struct Discovery {
     file: KeptFile,
     assembler: Assembler,
     state: Arc<StatePublisher>,
+    /// Of `state`: which workloads the node has may have changed.
+    changes: watch::Receiver<u64>,
     demands: mpsc::Receiver<ServiceName>,
     /// The last demand found no room.
     full: bool,
@@ -85,6 +88,7 @@ impl Discovery {
             node: node.to_owned(),
             file,
             assembler,
+            changes: state.cell().subscribe(),
             state,
             demands,
             full: false,
@@ -129,6 +133,7 @@ impl Discovery {
                 tokio::select! {
                     () = &mut wait => break,
                     Some(name) = self.demands.recv() => { self.demand(&name); }
+                    _ = self.changes.changed() => self.follow_workloads(),
                     () = save_timer(self.save_at) => self.save().await,
                 }
             }
@@ -145,7 +150,11 @@ impl Discovery {
         let mut client = self.server.discovery();
         let call = client.delta_aggregated_resources(ReceiverStream::new(receiver));
         let response = timeout(CALL_DEADLINE, call).await.map_err(|_| "it gives no answer".to_owned())?;
-        let mut stream = response.map_err(|status| channel::explain_status(&status))?.into_inner();
+        let response = response.map_err(|status| channel::explain_status(&status))?;
+        let known = response.metadata().get(type_url::KNOWN).and_then(|known| known.to_str().ok());
+        self.assembler.told_of(known.unwrap_or_default());
+        self.send(&sender).await?;
+        let mut stream = response.into_inner();
         self.server.set_connected(true);
         tracing::info!("the server sends this node's configuration");
         self.age.send_modify(|age| age.confirmed = None);
@@ -159,6 +168,7 @@ impl Discovery {
                     self.publish();
                 }
                 Some(name) = self.demands.recv() => self.demand(&name),
+                _ = self.changes.changed() => self.follow_workloads(),
                 _ = certificates.changed() => return Ok(()),
                 () = save_timer(self.save_at) => self.save().await,
             }
@@ -178,6 +188,14 @@ impl Discovery {
             }
         }
         // One may have been forgotten for it.
+        self.publish();
+    }
+
+    /// The server is asked for what applies to the workloads that the node has.
+    fn follow_workloads(&mut self) {
+        let state = self.state.cell().load();
+        self.assembler.run(state.workloads.keys());
+        drop(state);
         self.publish();
     }
 

@@ -26,7 +26,7 @@ use self::events::{Events, Severity};
 use self::slices::SliceWriter;
 use self::status::{Report, StatusWriter, is_refused};
 use crate::fleet::{self, Fleet};
-use crate::grpc::publication::{Key, Publication, ResourceType};
+use crate::grpc::publication::{Form, Key, Publication, ResourceType};
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects, Page, Position};
 
@@ -174,11 +174,17 @@ impl Controller {
         let mut changes = Vec::new();
         if effects.mesh {
             let body = wire::Mesh::from(&*self.compiler.mesh()).encode_to_vec();
-            changes.push((Key::new(ResourceType::Mesh, MESH), Some(body)));
+            changes.push((Key::new(ResourceType::Mesh, MESH), Some(Form::new(body))));
+        }
+        for name in &effects.workloads {
+            let form = self.compiler.workload(name).map(|local| {
+                Form::only_for(local.node.clone(), wire::Workload::from(&*local.config).encode_to_vec())
+            });
+            changes.push((Key::new(ResourceType::Workload, name.to_string()), form));
         }
         for name in &effects.endpoints {
             let body = self.compiler.endpoints(name).map(|set| wire::Endpoints::from(&*set).encode_to_vec());
-            changes.push((Key::new(ResourceType::Endpoints, name.to_string()), body));
+            changes.push((Key::new(ResourceType::Endpoints, name.to_string()), body.map(Form::new)));
         }
         for name in &effects.slices {
             self.writers.slices.set(name.clone(), self.compiler.own_slices(name));
@@ -186,7 +192,7 @@ impl Controller {
         for name in &effects.services {
             let body =
                 self.compiler.service(name).map(|service| wire::Service::from(&*service).encode_to_vec());
-            changes.push((Key::new(ResourceType::Service, name.to_string()), body));
+            changes.push((Key::new(ResourceType::Service, name.to_string()), body.map(Form::new)));
         }
         let published = self.publication.publish(changes);
         self.metrics.resources_published.add(published as u64);

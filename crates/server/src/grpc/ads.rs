@@ -4,7 +4,8 @@
 //! One task a stream. It answers subscriptions, sends what changed, and takes confirmations (a
 //! request with the nonce of a response) and refusals (the same with an error). A node that comes
 //! back says which versions it has, and gets only what differs. A name without a resource is
-//! answered in `removed_resources`.
+//! answered in `removed_resources`; one whose resource is for another node alone, in `resource_errors`.
+//! Which node asks, its certificate says.
 //!
 //! Bounded: names for each stream, bytes and names for each response, responses that are not yet
 //! confirmed. A node that takes nothing for half a minute loses its stream and may come back.
@@ -17,13 +18,17 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Request, Response, Status, Streaming};
 use tulle_model::legible::legible_start;
+use tulle_wire::type_url;
 use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryService;
-use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+use tulle_wire::xds::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, ResourceError, ResourceName, Status as XdsStatus,
+};
 
 use super::enrolment::Enrolment;
-use super::publication::{Key, Publication, ResourceType, STREAMS_OF_A_NODE, StreamHandle};
+use super::publication::{Key, Publication, ResourceType, STREAMS_OF_A_NODE, StreamHandle, Withheld};
 use super::{grant_of, node_name, not_known};
 use crate::metrics::Metrics;
 
@@ -76,8 +81,16 @@ impl AggregatedDiscoveryService for Discovery {
             nonce: 0,
         };
         tokio::spawn(stream.run(inbound, outbound, expires, self.stop.clone()));
-        Ok(Response::new(ReceiverStream::new(responses)))
+        let mut response = Response::new(ReceiverStream::new(responses));
+        if let Ok(known) = MetadataValue::try_from(known_types()) {
+            response.metadata_mut().insert(type_url::KNOWN, known);
+        }
+        Ok(response)
     }
+}
+
+fn known_types() -> String {
+    ResourceType::ALL.map(ResourceType::url).join(", ")
 }
 
 /// What a node has of a name that it subscribed to.
@@ -87,6 +100,8 @@ enum Has {
     Unknown,
     /// The knowledge that it does not exist.
     Absent,
+    /// The knowledge that it is another node's.
+    Refused,
     Version(Arc<str>),
 }
 
@@ -172,7 +187,7 @@ impl Stream {
 
     fn take(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         let Some(kind) = ResourceType::from_url(&request.type_url) else {
-            let known = ResourceType::ALL.map(ResourceType::url).join(", ");
+            let known = known_types();
             return Err(Status::invalid_argument(format!(
                 "there is no resource type `{}`; known are {known}",
                 request.type_url
@@ -257,16 +272,23 @@ impl Stream {
         let mut bytes = 0;
         for key in names.by_ref() {
             let Some(has) = self.sent.get_mut(&key) else { continue };
-            let present = self.publication.get(&key);
-            let now = present.as_ref().map_or(Has::Absent, |r| Has::Version(r.version.clone()));
+            let present = self.publication.get(&self.handle.node, &key);
+            let (now, version) = match &present {
+                Ok(Some(resource)) => {
+                    (Has::Version(resource.version.clone()), Some(resource.version.clone()))
+                }
+                Ok(None) => (Has::Absent, None),
+                Err(Withheld) => (Has::Refused, None),
+            };
             if *has == now {
                 continue;
             }
             *has = now;
-            versions.push((key.clone(), present.as_ref().map(|r| r.version.clone())));
+            versions.push((key.clone(), version));
             match present {
-                None => response.removed_resources.push(key.name.to_string()),
-                Some(resource) => {
+                Ok(None) => response.removed_resources.push(key.name.to_string()),
+                Err(Withheld) => response.resource_errors.push(withheld(&key)),
+                Ok(Some(resource)) => {
                     bytes += resource.body.len();
                     let value = resource.body.to_vec();
                     response.resources.push(Resource {
@@ -290,5 +312,14 @@ impl Stream {
         self.unconfirmed.push_back(Unconfirmed { nonce: response.nonce.clone(), versions });
         self.metrics.discovery_responses.add(1);
         Some(response)
+    }
+}
+
+/// What a node is told that asks for what is another's.
+fn withheld(key: &Key) -> ResourceError {
+    let message = format!("{} runs on another node, which alone is told what applies to it", key.name);
+    ResourceError {
+        resource_name: Some(ResourceName { name: key.name.to_string() }),
+        error_detail: Some(XdsStatus { code: Code::PermissionDenied.into(), message }),
     }
 }

@@ -27,16 +27,19 @@ pub const STREAMS_OF_A_NODE: usize = 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResourceType {
     Mesh,
+    /// For the node that runs the workload alone.
+    Workload,
     Endpoints,
     Service,
 }
 
 impl ResourceType {
-    pub const ALL: [Self; 3] = [Self::Mesh, Self::Endpoints, Self::Service];
+    pub const ALL: [Self; 4] = [Self::Mesh, Self::Workload, Self::Endpoints, Self::Service];
 
     pub fn url(self) -> &'static str {
         match self {
             Self::Mesh => type_url::MESH,
+            Self::Workload => type_url::WORKLOAD,
             Self::Endpoints => type_url::ENDPOINTS,
             Self::Service => type_url::SERVICE,
         }
@@ -68,7 +71,32 @@ pub struct Resource {
     pub version: Arc<str>,
     /// An encoded message of its type.
     pub body: Bytes,
+    /// The only node that may have it; `None`: all may.
+    reader: Option<Arc<str>>,
 }
+
+/// A form of a resource that is to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    body: Vec<u8>,
+    reader: Option<Arc<str>>,
+}
+
+impl Form {
+    /// Of an encoded message.
+    pub fn new(body: Vec<u8>) -> Self {
+        Self { body, reader: None }
+    }
+
+    /// The same, for that node alone.
+    pub fn only_for(reader: Arc<str>, body: Vec<u8>) -> Self {
+        Self { body, reader: Some(reader) }
+    }
+}
+
+/// There is a resource, for another node than the one that asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Withheld;
 
 /// How far the nodes are with a set of services.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -152,15 +180,20 @@ impl Publication {
 
     /// Publishes changes; `None` says that the resource is gone. Those that are the same as before
     /// wake nobody. Streams see all changes of one call together.
-    pub fn publish(&self, changes: impl IntoIterator<Item = (Key, Option<Vec<u8>>)>) -> usize {
+    pub fn publish(&self, changes: impl IntoIterator<Item = (Key, Option<Form>)>) -> usize {
         let mut changed = 0;
         let mut woken: HashMap<u64, Arc<StreamHandle>> = HashMap::new();
         let mut affected = Vec::new();
         let mut state = self.state.lock();
-        for (key, body) in changes {
-            let next = body.map(|body| Resource { version: version(&body), body: body.into() });
+        for (key, form) in changes {
+            let next = form.map(|Form { body, reader }| Resource {
+                version: version(&body),
+                body: body.into(),
+                reader,
+            });
             let State { resources, subscribers, .. } = &mut *state;
-            if resources.get(&key).map(|r| &r.version) == next.as_ref().map(|r| &r.version) {
+            let known = |resource: &Resource| (resource.version.clone(), resource.reader.clone());
+            if resources.get(&key).map(known) == next.as_ref().map(known) {
                 continue;
             }
             changed += 1;
@@ -182,9 +215,17 @@ impl Publication {
         changed
     }
 
-    /// The present form of a resource.
-    pub fn get(&self, key: &Key) -> Option<Resource> {
-        self.state.lock().resources.get(key).cloned()
+    /// The present form of a resource, for a node.
+    ///
+    /// # Errors
+    /// Where another node alone may have it.
+    pub fn get(&self, node: &str, key: &Key) -> Result<Option<Resource>, Withheld> {
+        match self.state.lock().resources.get(key) {
+            Some(resource) if resource.reader.as_deref().is_some_and(|reader| reader != node) => {
+                Err(Withheld)
+            }
+            known => Ok(known.cloned()),
+        }
     }
 
     /// Opens a stream of a node; none where it has too many.
@@ -355,6 +396,31 @@ mod tests {
         Key::new(ResourceType::Service, name)
     }
 
+    fn version_of(publication: &Publication, key: &Key) -> Arc<str> {
+        publication.get("n1", key).unwrap().unwrap().version
+    }
+
+    #[test]
+    fn what_is_for_one_node_is_withheld_from_others_and_may_change_hands() {
+        let publication = Publication::new();
+        let key = Key::new(ResourceType::Workload, "a/b");
+        let [mine, theirs] = ["n1", "n2"].map(|node| publication.open(node.into()).unwrap());
+        for stream in [&mine, &theirs] {
+            publication.subscribe(stream, std::slice::from_ref(&key));
+            assert_eq!(stream.take_dirty(10), vec![key.clone()]);
+        }
+        let for_node = |node: &str| [(key.clone(), Some(Form::only_for(node.into(), b"1".to_vec())))];
+        let seen = || ["n1", "n2"].map(|node| publication.get(node, &key).map(|found| found.is_some()));
+        assert_eq!(seen(), [Ok(false), Ok(false)]);
+        for (node, expected) in [("n1", [Ok(true), Err(Withheld)]), ("n2", [Err(Withheld), Ok(true)])] {
+            assert_eq!(publication.publish(for_node(node)), 1, "though it says the same");
+            assert_eq!(publication.publish(for_node(node)), 0);
+            assert_eq!(seen(), expected);
+            // Who may no longer have it hears of it, too.
+            assert!([&mine, &theirs].iter().all(|stream| stream.take_dirty(10) == vec![key.clone()]));
+        }
+    }
+
     #[test]
     fn only_what_changed_becomes_dirty_and_endpoints_go_first() {
         let publication = Publication::new();
@@ -364,7 +430,7 @@ mod tests {
         assert_eq!(stream.take_dirty(10), vec![endpoints.clone()]);
         assert_eq!(stream.take_dirty(10), vec![key("a/b")]);
 
-        let body = |text: &str| Some(text.as_bytes().to_vec());
+        let body = |text: &str| Some(Form::new(text.as_bytes().to_vec()));
         assert_eq!(publication.publish([(key("a/b"), body("1")), (key("a/c"), body("1"))]), 2);
         assert_eq!(publication.publish([(key("a/b"), body("1")), (endpoints.clone(), body("1"))]), 1);
         assert_eq!(stream.take_dirty(10), vec![endpoints]);
@@ -390,23 +456,23 @@ mod tests {
         let publication = Publication::new();
         let service: ServiceName = "a/b".parse().unwrap();
         let progress = || publication.progress(std::slice::from_ref(&service));
-        publication.publish([(key("a/b"), Some(b"1".to_vec()))]);
+        publication.publish([(key("a/b"), Some(Form::new(b"1".to_vec())))]);
         assert_eq!(progress(), Progress::default());
         let (one, two) = (publication.open("n1".into()).unwrap(), publication.open("n2".into()).unwrap());
         publication.subscribe(&one, &[key("a/b")]);
         publication.subscribe(&two, &[key("a/b")]);
-        let first = Some(publication.get(&key("a/b")).unwrap().version);
+        let first = Some(version_of(&publication, &key("a/b")));
         publication.confirm(&one, &[(key("a/b"), first.clone())]);
         assert_eq!((progress().confirmed, progress().nodes), (1, 2));
         publication.refuse(&two, &[(key("a/b"), first.clone())], "no regex");
         assert_eq!(progress().refused, vec![("n2".into(), "no regex".to_owned())]);
 
         // A change takes everyone back; a node's newer stream counts instead of its older one.
-        publication.publish([(key("a/b"), Some(b"2".to_vec()))]);
+        publication.publish([(key("a/b"), Some(Form::new(b"2".to_vec())))]);
         assert_eq!(progress().confirmed, 0);
         let again = publication.open("n1".into()).unwrap();
         publication.subscribe(&again, &[key("a/b")]);
-        let second = Some(publication.get(&key("a/b")).unwrap().version);
+        let second = Some(version_of(&publication, &key("a/b")));
         publication.confirm(&again, &[(key("a/b"), second)]);
         assert_eq!((progress().confirmed, progress().nodes), (1, 2));
         publication.close(&two, &[key("a/b")]);

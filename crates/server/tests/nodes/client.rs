@@ -219,11 +219,12 @@ impl TestNode {
 
     pub async fn try_discover(&self) -> Result<Discovery, Status> {
         let (sender, receiver) = mpsc::channel(16);
-        let responses = AggregatedDiscoveryServiceClient::new(self.channel().await)
+        let response = AggregatedDiscoveryServiceClient::new(self.channel().await)
             .delta_aggregated_resources(ReceiverStream::new(receiver))
-            .await?
-            .into_inner();
-        Ok(Discovery { sender, responses })
+            .await?;
+        let known = response.metadata().get(tulle_wire::type_url::KNOWN);
+        let known = known.map(|known| known.to_str().unwrap().to_owned()).unwrap_or_default();
+        Ok(Discovery { sender, responses: response.into_inner(), known })
     }
 }
 
@@ -261,6 +262,8 @@ impl Reports {
 pub struct Discovery {
     sender: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: Streaming<DeltaDiscoveryResponse>,
+    /// The types that the server says it knows.
+    pub known: String,
 }
 
 impl Discovery {

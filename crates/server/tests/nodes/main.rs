@@ -8,6 +8,7 @@ mod discovery;
 mod fleet;
 mod join;
 mod node_objects;
+mod own_workloads;
 mod refusals;
 mod slices;
 mod state;

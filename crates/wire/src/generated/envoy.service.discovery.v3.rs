@@ -51,6 +51,21 @@ pub struct DeltaDiscoveryResponse {
     pub nonce: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "6")]
     pub removed_resources: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// gRFC A88. A node that does not know them knows no type whose resources are refused.
+    #[prost(message, repeated, tag = "9")]
+    pub resource_errors: ::prost::alloc::vec::Vec<ResourceError>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResourceName {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResourceError {
+    #[prost(message, optional, tag = "1")]
+    pub resource_name: ::core::option::Option<ResourceName>,
+    #[prost(message, optional, tag = "2")]
+    pub error_detail: ::core::option::Option<Status>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Resource {

@@ -179,6 +179,41 @@ pub struct PortMapping {
     #[prost(uint32, tag = "2")]
     pub target_port: u32,
 }
+/// tulle_model::snapshot::WorkloadConfig, for the node that runs the workload.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Workload {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Ordered by namespace and name.
+    #[prost(message, repeated, tag = "3")]
+    pub services: ::prost::alloc::vec::Vec<Selected>,
+    #[prost(bool, tag = "4")]
+    pub inbound_capture: bool,
+}
+/// A service that selects a workload.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Selected {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub ports: ::prost::alloc::vec::Vec<ServedPort>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServedPort {
+    #[prost(uint32, tag = "1")]
+    pub service_port: u32,
+    #[prost(uint32, tag = "2")]
+    pub target_port: u32,
+    #[prost(enumeration = "AppProtocol", tag = "3")]
+    pub protocol: i32,
+    /// Where it is not the default.
+    #[prost(message, optional, tag = "4")]
+    pub http1: ::core::option::Option<Http1>,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum AppProtocol {

@@ -31,13 +31,12 @@ pub(crate) fn settings(policies: &Policies<MeshForm>) -> MeshSettings {
         access_log: policies
             .decide(&everywhere, "spec.accessLog.enabled", |mesh| mesh.access_log, default.access_log)
             .value,
-        inbound_capture: policies
-            .decide(
-                &everywhere,
-                "spec.inboundCapture.enabled",
-                |mesh| mesh.inbound_capture,
-                default.inbound_capture,
-            )
-            .value,
+        inbound_capture: inbound_capture(policies, &everywhere),
     }
+}
+
+/// Whether what comes to workloads past the mesh is to be captured, where these targets are.
+pub(crate) fn inbound_capture(policies: &Policies<MeshForm>, targets: &[Target]) -> bool {
+    let default = MeshSettings::default().inbound_capture;
+    policies.decide(targets, "spec.inboundCapture.enabled", |mesh| mesh.inbound_capture, default).value
 }

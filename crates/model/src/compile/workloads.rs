@@ -1,0 +1,84 @@
+//! What nodes are to know of the workloads that they run: the services that select each, and what applies to it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Compiler;
+use super::endpoints::ports_of_workload;
+use crate::kinds::mesh::form::inbound_capture;
+use crate::kinds::service::form::ServiceForm;
+use crate::kinds::workload::form::WorkloadForm;
+use crate::name::{ServiceName, WorkloadName};
+use crate::policy::Target;
+use crate::port_settings::Http1Settings;
+use crate::snapshot::{AppProtocol, Selected, ServedPort, WorkloadConfig};
+
+/// A workload that runs on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalWorkload {
+    /// The node, which alone is told.
+    pub node: Arc<str>,
+    pub config: Arc<WorkloadConfig>,
+}
+
+impl Compiler {
+    /// Compiles a workload; whether something else came of it than before.
+    pub(super) fn settle_workload(&mut self, name: &WorkloadName) -> bool {
+        let compiled = self.compile_workload(name);
+        if self.local.get(name) == compiled.as_ref() {
+            return false;
+        }
+        match compiled {
+            Some(compiled) => self.local.insert(name.clone(), compiled),
+            None => self.local.remove(name),
+        };
+        true
+    }
+
+    fn compile_workload(&mut self, name: &WorkloadName) -> Option<LocalWorkload> {
+        self.work.workloads += 1;
+        let form = self.workloads.get(name)?;
+        let node = form.node.as_ref()?.name.clone();
+        let candidates: BTreeSet<_> =
+            self.selectors.services(&name.namespace, &form.labels).into_iter().collect();
+        let selected = candidates.into_iter().filter_map(|by| {
+            let service = self.services.get(&by)?;
+            if service.is_alias() || !service.selects(&form.labels) {
+                return None;
+            }
+            Some(Selected { ports: served_ports(service, form), by })
+        });
+        let config = WorkloadConfig {
+            name: name.clone(),
+            services: selected.collect(),
+            inbound_capture: inbound_capture(&self.meshes, &Target::of_workloads(&name.namespace)),
+        };
+        Some(LocalWorkload { node, config: Arc::new(config) })
+    }
+
+    /// The workloads that a service selects, as it is now.
+    pub(super) fn selected_by(&self, service: &ServiceName) -> Vec<WorkloadName> {
+        let Some(form) = self.services.get(service) else { return Vec::new() };
+        self.selected(service, form).map(|(workload, _)| workload.clone()).collect()
+    }
+
+    /// The workloads that what is attached to these targets applies to.
+    pub(super) fn workloads_below(&self, targets: &BTreeSet<Target>) -> Vec<WorkloadName> {
+        let covered = |name: &&WorkloadName| targets.iter().any(|t| t.covers_workloads(&name.namespace));
+        if targets.is_empty() { Vec::new() } else { self.workloads.keys().filter(covered).cloned().collect() }
+    }
+}
+
+fn served_ports(service: &ServiceForm, workload: &WorkloadForm) -> Vec<ServedPort> {
+    let served = ports_of_workload(service, workload).into_iter().map(|mapping| {
+        // A service without ports declares nothing of those that its workloads have.
+        let declared = service.port(mapping.service_port);
+        ServedPort {
+            service_port: mapping.service_port,
+            target_port: mapping.target_port,
+            protocol: declared.map_or(AppProtocol::Detect, |port| port.protocol),
+            http1: declared.map_or(Http1Settings::DEFAULT, |port| port.http1),
+        }
+    });
+    served.collect()
+}

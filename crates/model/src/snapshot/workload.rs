@@ -1,0 +1,81 @@
+//! What a node is told of each workload that it runs, and no other node is.
+
+use crate::name::{ServiceName, WorkloadName};
+use crate::port_settings::Http1Settings;
+use crate::snapshot::AppProtocol;
+
+/// A workload, as what enters it sees it: the services that lead to it, and what applies to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadConfig {
+    pub name: WorkloadName,
+    /// Those that select it, ordered by their names.
+    pub services: Vec<Selected>,
+    /// See [`crate::decision::inbound_capture`].
+    pub inbound_capture: bool,
+}
+
+/// What a service that selects a workload makes of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selected {
+    pub by: ServiceName,
+    /// The ports that the workload answers for, in the order of the service's.
+    pub ports: Vec<ServedPort>,
+}
+
+/// A port of a service, and the workload's that answers for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServedPort {
+    pub service_port: u16,
+    pub target_port: u16,
+    /// As the Service declares it.
+    pub protocol: AppProtocol,
+    pub http1: Http1Settings,
+}
+
+impl WorkloadConfig {
+    /// What answers for a service's port.
+    pub fn serves(&self, service: &ServiceName, service_port: u16) -> Option<&ServedPort> {
+        let selected = self.services.iter().find(|selected| selected.by == *service)?;
+        selected.ports.iter().find(|port| port.service_port == service_port)
+    }
+
+    /// What the services declare that a port of the workload speaks; `None` where none does, or not all say the same.
+    pub fn declared(&self, target_port: u16) -> Option<AppProtocol> {
+        let ports = self.services.iter().flat_map(|selected| &selected.ports);
+        let mut declared = ports
+            .filter(|port| port.target_port == target_port && port.protocol != AppProtocol::Detect)
+            .map(|port| port.protocol);
+        let first = declared.next()?;
+        declared.all(|protocol| protocol == first).then_some(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_what_all_services_say_of_it() {
+        use AppProtocol::{Detect, Http1, Http2};
+        let port = |service_port, target_port, protocol| ServedPort {
+            service_port,
+            target_port,
+            protocol,
+            http1: Http1Settings::DEFAULT,
+        };
+        let services = [
+            ("a", vec![port(80, 1, Http2), port(81, 2, Http2), port(82, 3, Detect)]),
+            ("b", vec![port(90, 1, Detect), port(81, 2, Http1)]),
+        ];
+        let selected = |(name, ports)| Selected { by: ServiceName::new("shop", name), ports };
+        let config = WorkloadConfig {
+            name: WorkloadName::new("shop", "w"),
+            services: services.into_iter().map(selected).collect(),
+            inbound_capture: false,
+        };
+        assert_eq!([1, 2, 3, 4].map(|port| config.declared(port)), [Some(Http2), None, None, None]);
+        let [a, b] = ["a", "b"].map(|name| ServiceName::new("shop", name));
+        let serves = |service, port| config.serves(service, port).map(|port| port.protocol);
+        assert_eq!((serves(&a, 81), serves(&b, 81), serves(&b, 80)), (Some(Http2), Some(Http1), None));
+    }
+}

@@ -1,0 +1,246 @@
+//! What the server says of the workloads that this node runs. It is asked for each of them from when the node takes it until it
+//! is gone; what was said before a restart is in force again when the workload comes back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use prost::Message;
+use tulle_model::name::WorkloadName;
+use tulle_model::snapshot::{FastMap, WorkloadConfig};
+use tulle_wire::xds::{DeltaDiscoveryRequest, Resource};
+use tulle_wire::{discovery, type_url};
+
+use super::{subscribe_again, unsubscribe};
+
+#[derive(Default)]
+pub(super) struct OwnWorkloads {
+    workloads: BTreeMap<WorkloadName, Own>,
+    /// Whether the server that the node is connected to tells of workloads: an older one ends the stream of who asks.
+    is_told: bool,
+}
+
+#[derive(Default)]
+struct Own {
+    /// The node has it; else it is remembered from before a restart.
+    runs: bool,
+    config: Option<Arc<WorkloadConfig>>,
+    resource: Option<Resource>,
+}
+
+impl OwnWorkloads {
+    /// Keeps what a file says of it.
+    pub fn remember(&mut self, name: WorkloadName) {
+        self.workloads.entry(name).or_default();
+    }
+
+    /// The node has these workloads now, and no others. Whether what is in force has changed, and what is to be said to
+    /// the server.
+    pub fn run<'n>(
+        &mut self,
+        names: impl Iterator<Item = &'n WorkloadName>,
+    ) -> (bool, Vec<DeltaDiscoveryRequest>) {
+        let names: BTreeSet<_> = names.collect();
+        let gone: Vec<_> =
+            self.workloads.extract_if(.., |name, own| own.runs && !names.contains(name)).collect();
+        let mut new = Vec::new();
+        for name in names {
+            let own = self.workloads.entry(name.clone()).or_default();
+            if !std::mem::replace(&mut own.runs, true) {
+                new.push(name);
+            }
+        }
+        let new: BTreeMap<_, _> =
+            new.into_iter().map(|name| (name, self.workloads[name].resource.as_ref())).collect();
+        let mut requests = Vec::new();
+        if self.is_told && !gone.is_empty() {
+            requests.push(unsubscribe(type_url::WORKLOAD, gone.iter().map(|(name, _)| name.to_string())));
+        }
+        if self.is_told && !new.is_empty() {
+            requests.push(subscribe_again(type_url::WORKLOAD, new));
+        }
+        (gone.iter().any(|(_, own)| own.config.is_some()), requests)
+    }
+
+    /// A new stream, to a server of which nothing is known yet.
+    pub fn connected(&mut self) {
+        self.is_told = false;
+    }
+
+    /// The server tells of workloads.
+    pub fn told(&mut self) -> Option<DeltaDiscoveryRequest> {
+        self.is_told = true;
+        let own: BTreeMap<_, _> =
+            self.workloads.iter().filter(|(_, o)| o.runs).map(|(n, o)| (n, o.resource.as_ref())).collect();
+        (!own.is_empty()).then(|| subscribe_again(type_url::WORKLOAD, own))
+    }
+
+    /// Takes over what the server says; whether that is something else than before.
+    pub fn take(&mut self, resource: Resource) -> Result<bool, String> {
+        let any = resource.resource.as_ref().ok_or("it is empty")?;
+        let message = discovery::Workload::decode(any.value.as_slice()).map_err(|e| e.to_string())?;
+        let config = WorkloadConfig::try_from(message).map_err(|e| e.to_string())?;
+        // Not the node's any more: nothing to do.
+        let Some(own) = self.workloads.get_mut(&config.name) else { return Ok(false) };
+        own.resource = Some(resource);
+        let changed = own.config.as_deref() != Some(&config);
+        if changed {
+            own.config = Some(Arc::new(config));
+        }
+        Ok(changed)
+    }
+
+    /// The server knows nothing of it, or says nothing; whether it did before.
+    pub fn remove(&mut self, name: &WorkloadName) -> bool {
+        let Some(own) = self.workloads.get_mut(name) else { return false };
+        own.resource = None;
+        own.config.take().is_some()
+    }
+
+    /// What is in force.
+    pub fn configs(&self) -> FastMap<WorkloadName, Arc<WorkloadConfig>> {
+        self.workloads.iter().filter_map(|(n, own)| Some((n.clone(), own.config.clone()?))).collect()
+    }
+
+    /// What the server said last of each.
+    pub fn resources(&self) -> impl Iterator<Item = Resource> {
+        self.workloads.values().filter_map(|own| own.resource.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost_types::Any;
+    use tulle_wire::xds::{DeltaDiscoveryResponse, ResourceError, ResourceName, Status};
+
+    use super::super::Assembler;
+    use super::*;
+
+    fn name(text: &str) -> WorkloadName {
+        text.parse().unwrap()
+    }
+
+    fn says(workload: &str, inbound_capture: bool, version: &str) -> DeltaDiscoveryResponse {
+        let config = WorkloadConfig { name: name(workload), services: Vec::new(), inbound_capture };
+        let value = discovery::Workload::from(&config).encode_to_vec();
+        let resource = Resource {
+            version: version.to_owned(),
+            resource: Some(Any { type_url: type_url::WORKLOAD.to_owned(), value }),
+            name: workload.to_owned(),
+            aliases: Vec::new(),
+        };
+        DeltaDiscoveryResponse { resources: vec![resource], ..silence() }
+    }
+
+    fn silence() -> DeltaDiscoveryResponse {
+        DeltaDiscoveryResponse {
+            type_url: type_url::WORKLOAD.to_owned(),
+            nonce: "1".to_owned(),
+            ..Default::default()
+        }
+    }
+
+    fn runs(assembler: &mut Assembler, names: &[&str]) {
+        assembler.run(names.iter().map(|text| name(text)).collect::<Vec<_>>().iter());
+    }
+
+    /// What it says to the server of workloads: subscriptions with their versions, and what is over.
+    fn said(assembler: &mut Assembler) -> (Vec<(String, String)>, Vec<String>) {
+        let requests = assembler.take_requests().into_iter();
+        let (mut subscribed, mut over) = (Vec::new(), Vec::new());
+        for mut request in requests.filter(|request| request.type_url == type_url::WORKLOAD) {
+            for name in request.resource_names_subscribe {
+                let version = request.initial_resource_versions.remove(&name).unwrap_or_default();
+                subscribed.push((name, version));
+            }
+            over.extend(request.resource_names_unsubscribe);
+        }
+        (subscribed, over)
+    }
+
+    fn captured(assembler: &mut Assembler) -> Option<Vec<(String, bool)>> {
+        let snapshot = assembler.take_snapshot()?;
+        let mut all: Vec<_> =
+            snapshot.workloads.values().map(|w| (w.name.to_string(), w.inbound_capture)).collect();
+        all.sort();
+        Some(all)
+    }
+
+    fn pair(name: &str, version: &str) -> (String, String) {
+        (name.to_owned(), version.to_owned())
+    }
+
+    #[test]
+    fn a_workload_is_asked_for_as_long_as_the_node_has_it() {
+        let mut assembler = Assembler::default();
+        assembler.connected();
+        assembler.told_of(type_url::WORKLOAD);
+        runs(&mut assembler, &["shop/a", "shop/b"]);
+        assert_eq!(said(&mut assembler), (vec![pair("shop/a", ""), pair("shop/b", "")], vec![]));
+        runs(&mut assembler, &["shop/a", "shop/b"]);
+        assert_eq!(said(&mut assembler), (vec![], vec![]));
+        assembler.receive(says("shop/a", true, "v1"));
+        assert_eq!(captured(&mut assembler), Some(vec![("shop/a".to_owned(), true)]));
+        assembler.receive(says("shop/a", true, "v2"));
+        assert_eq!(captured(&mut assembler), None, "it says the same");
+        runs(&mut assembler, &["shop/b", "shop/c"]);
+        assert_eq!(said(&mut assembler), (vec![pair("shop/c", "")], vec!["shop/a".to_owned()]));
+        assert_eq!(captured(&mut assembler), Some(vec![]));
+        // An answer that was on its way.
+        assembler.receive(says("shop/a", true, "v3"));
+        assert_eq!(captured(&mut assembler), None);
+    }
+
+    #[test]
+    fn what_is_gone_or_anothers_is_not_in_force() {
+        let gone = DeltaDiscoveryResponse { removed_resources: vec!["shop/a".to_owned()], ..silence() };
+        let error = ResourceError {
+            resource_name: Some(ResourceName { name: "shop/a".to_owned() }),
+            error_detail: Some(Status { code: 7, message: "another node's".to_owned() }),
+        };
+        let refused = DeltaDiscoveryResponse { resource_errors: vec![error], ..silence() };
+        for ended in [gone, refused] {
+            let mut assembler = Assembler::default();
+            runs(&mut assembler, &["shop/a"]);
+            assembler.receive(says("shop/a", true, "v1"));
+            assert_eq!(captured(&mut assembler).unwrap().len(), 1);
+            assembler.receive(ended);
+            assert_eq!(captured(&mut assembler), Some(vec![]));
+        }
+    }
+
+    /// Such a one ends the stream of a node that asks for what it does not know.
+    #[test]
+    fn an_older_server_is_not_asked() {
+        let mut assembler = Assembler::default();
+        runs(&mut assembler, &["shop/a"]);
+        assembler.connected();
+        assembler.told_of("type.googleapis.com/tulle.discovery.v1.Other");
+        runs(&mut assembler, &["shop/a", "shop/b"]);
+        runs(&mut assembler, &["shop/b"]);
+        assert_eq!(said(&mut assembler), (vec![], vec![]));
+        // Its successor is asked for all.
+        assembler.connected();
+        assembler.told_of(type_url::WORKLOAD);
+        assert_eq!(said(&mut assembler), (vec![pair("shop/b", "")], vec![]));
+    }
+
+    #[test]
+    fn what_was_said_before_a_restart_is_in_force_when_the_workload_comes_back() {
+        let mut assembler = Assembler::default();
+        runs(&mut assembler, &["shop/a"]);
+        assembler.receive(says("shop/a", true, "v1"));
+        let mut restored = Assembler::restore(&assembler.save()).unwrap();
+        let told = vec![("shop/a".to_owned(), true)];
+        assert_eq!(captured(&mut restored), Some(told.clone()));
+        restored.connected();
+        restored.told_of(type_url::WORKLOAD);
+        assert_eq!(said(&mut restored), (vec![], vec![]), "it is not there yet");
+        runs(&mut restored, &[]);
+        assert_eq!(captured(&mut restored), None);
+        runs(&mut restored, &["shop/a"]);
+        assert_eq!(said(&mut restored), (vec![pair("shop/a", "v1")], vec![]));
+        runs(&mut restored, &[]);
+        assert_eq!(said(&mut restored), (vec![], vec!["shop/a".to_owned()]));
+        assert_eq!(captured(&mut restored), Some(vec![]));
+    }
+}
