@@ -12,7 +12,6 @@ use tulle_sys::mark_to_process;
 
 use crate::budget::{Account, Seat, cost};
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::inbound::visits::Entered;
 
 /// How long a TCP connect may take.
 pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
@@ -28,16 +27,15 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// this one counts, and sets no timers.
 pub(crate) const LOCAL_CONGESTION: &[u8] = b"reno";
 
-/// What a connection counts as, until it is dropped: what has entered a workload, and in the budget.
+/// What a connection counts as in the budget, until it is dropped.
 #[derive(Default)]
 pub struct Counted {
-    pub _entered: Option<Entered>,
-    pub _seat: Option<Seat>,
+    _seat: Option<Seat>,
 }
 
 impl From<Seat> for Counted {
     fn from(seat: Seat) -> Self {
-        Self { _entered: None, _seat: Some(seat) }
+        Self { _seat: Some(seat) }
     }
 }
 

@@ -2,6 +2,7 @@
 //! it, and what became of it. Metrics and the access log read this and nothing else.
 
 use std::cell::{Cell, OnceCell};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::access_log::{Answer, Asked, End, Entry, Initiator, Tried};
 use crate::destination::Load;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::inbound::Peer;
+use crate::inbound::presence::Withdrawn;
 use crate::local::Local;
 use crate::metrics::{DestinationName, Edge, EdgeMetrics, Protocol};
 use crate::reason::{Reason, Verdict};
@@ -527,6 +529,14 @@ impl Exchange {
         }
     }
 
+    /// The same, by what came of passing its bytes.
+    pub fn ended_with(&mut self, passed: &io::Result<()>) {
+        self.ended(if passed.is_ok() { End::Complete } else { End::Broken });
+        if let Some(withdrawn) = passed.as_ref().err().and_then(Withdrawn::of) {
+            self.refuse(Reason::Withdrawn, withdrawn.to_string());
+        }
+    }
+
     /// Has its line written.
     fn write(&mut self, complete: impl FnOnce(&mut Entry)) {
         let Some(mut entry) = self.log.take() else { return };
@@ -549,6 +559,12 @@ impl Exchange {
         }
     }
 
+    /// Has the line of what bytes have passed of written.
+    fn closed(&mut self) {
+        let reason = self.reason;
+        self.write(|entry| (entry.reason, entry.result) = (reason, Verdict::Success));
+    }
+
     /// Counts a request whose client has given it up.
     #[cold]
     fn abandoned(&mut self) {
@@ -569,9 +585,9 @@ impl Drop for Exchange {
                 if let Some(edge) = edge {
                     edge.closed();
                 }
-                self.write(|entry| entry.result = Verdict::Success);
+                self.closed();
             }
-            Stage::Switched(_) => self.write(|entry| entry.result = Verdict::Success),
+            Stage::Switched(_) => self.closed(),
             Stage::Begun if self.is_given_up() => self.abandoned(),
             Stage::Begun => {}
         }

@@ -1,7 +1,10 @@
 //! Requests and connections that arrive for a workload of this node, over a link or from inside the process. Both ways
 //! enter by the same [`door`].
 
+mod answering;
 mod door;
+pub(crate) mod presence;
+pub(crate) mod process;
 pub(crate) mod visits;
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,9 +13,11 @@ use std::rc::Rc;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use tokio::net::TcpStream;
 
+use self::answering::Answering;
 use self::door::enter;
+pub(crate) use self::door::follow;
+use self::process::Process;
 use self::visits::Entered;
 pub(crate) use self::visits::Entrance;
 pub(crate) use self::visits::{Peer, Visit};
@@ -22,7 +27,7 @@ use crate::connect::{Callee, Counted, connect_for};
 use crate::error::UpstreamError;
 use crate::exchange::Exchange;
 use crate::http::asker::Caller;
-use crate::http::body::{Body, Event};
+use crate::http::body::Body;
 use crate::http::grpc::Messages;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
@@ -129,17 +134,13 @@ async fn pass(
     let status = response.status();
     headers::normalize_response(status, response.headers_mut())
         .map_err(|problem| UpstreamError::bad_answer(format!("{}: {}", workload.name, problem.0)))?;
-    let mut entered = Some(entered);
+    let answering = Answering::new(entered, &response);
     let messages = may_break_after_a_message(version, &head.headers, &response).then(Messages::default);
     if messages.is_some() {
         // It would be a lie where the answer breaks, and gRPC has no use for it.
         response.headers_mut().remove(CONTENT_LENGTH);
     }
-    response.body_mut().observe_as(messages, move |event| {
-        if !matches!(event, Event::Data(_) | Event::Trailers(_)) {
-            entered.take();
-        }
-    });
+    response.body_mut().watch_as(messages, answering);
     Ok(response)
 }
 
@@ -153,13 +154,13 @@ fn may_break_after_a_message(version: AppVersion, asked: &HeaderMap, answer: &Re
 }
 
 /// Connects to a workload's process, for bytes or for what `head` asks for; `account` pays. What is returned beside the
-/// connection counts it until it is dropped.
+/// connection is to be held for as long.
 pub(crate) async fn connect(
     local: &Local,
     entrance: Entrance<'_>,
     account: &Rc<Account>,
     head: Option<&Parts>,
-) -> Result<(TcpStream, Counted), UpstreamError> {
+) -> Result<(Process, Counted), UpstreamError> {
     connect_at(local, entrance, entrance.workload.app_address, account, head).await
 }
 
@@ -170,25 +171,24 @@ pub(crate) async fn connect_at(
     address: IpAddr,
     account: &Rc<Account>,
     head: Option<&Parts>,
-) -> Result<(TcpStream, Counted), UpstreamError> {
-    let entered = enter(local, entrance, head)?;
+) -> Result<(Process, Counted), UpstreamError> {
+    let entered = Rc::new(enter(local, entrance, head)?);
     if let Some(head) = head {
         entered.stays(head);
     }
     let address = SocketAddr::new(address, entrance.port);
     let (tcp, seat) = connect_for(account, Callee::Process, address, None).await?;
-    Ok((tcp, Counted { _entered: Some(entered), _seat: Some(seat) }))
+    Ok((Process::new(tcp, entered), seat.into()))
 }
 
-/// Asks a workload's process to leave HTTP, for an extended CONNECT that came over a link: see [`link_upgrade`]. What is
-/// returned beside what came of it is to be held for as long.
+/// Asks a workload's process to leave HTTP, for an extended CONNECT that came over a link: see [`link_upgrade`].
 pub(crate) async fn serve_upgrade(
     worker: &Rc<Worker>,
     exchange: &mut Exchange,
     entrance: Entrance<'_>,
     caller: &Caller,
     mut head: Parts,
-) -> Result<(Switching, Entered), Response<Body>> {
+) -> Result<Switching, Response<Body>> {
     let version = app_version(head.headers.remove(APP_VERSION));
     exchange.is_for(entrance.workload, entrance.port);
     let form =
@@ -197,18 +197,16 @@ pub(crate) async fn serve_upgrade(
     form.rewrite(&mut head).map_err(|problem| refuse(exchange, Reason::Unsupported, &problem))?;
     let Entrance { workload, port, .. } = entrance;
     let passed = async {
-        let entered = enter(&worker.local, entrance, Some(&head))?;
+        let entered = Rc::new(enter(&worker.local, entrance, Some(&head))?);
         entered.stays(&head);
         let address = SocketAddr::new(workload.app_address, port);
         exchange.passes_to(address);
         let open = async |_: &Parts| {
             let (tcp, seat) = connect_for(&caller.account, Callee::Process, address, None).await?;
             exchange.sends();
-            Ok((Upstream::Tcp(tcp), seat.into()))
+            Ok((Upstream::Process(Process::new(tcp, entered.clone())), seat.into()))
         };
-        let outcome =
-            switch::ask(worker, open, version, &mut head, &mut Body::empty(), &form, caller).await?;
-        Ok((outcome, entered))
+        switch::ask(worker, open, version, &mut head, &mut Body::empty(), &form, caller).await
     };
     let passed = passed.await;
     passed.map_err(|error: UpstreamError| {

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use tulle_model::routing::decide::{self, Unrouted};
 use tulle_model::snapshot::ServiceConfig;
 
-use crate::access_log::End;
 use crate::attempts::Attempts;
 use crate::budget::Account;
 use crate::connect::Counted;
@@ -43,7 +42,7 @@ impl Opened {
         exchange.connected();
         let passed = |way, bytes| exchange.bytes(way, bytes);
         let ended = tcp::pass(&mut client, upstream, first, &account, passed).await;
-        exchange.ended(if ended.is_ok() { End::Complete } else { End::Broken });
+        exchange.ended_with(&ended);
         if let Err(error) = ended {
             tracing::debug!("opaque connection ended: {error}");
         }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use tokio::net::TcpStream;
 use tulle_model::name::WorkloadName;
 
-use crate::access_log::{Asked, End};
+use crate::access_log::Asked;
 use crate::budget::Account;
 use crate::connect::prepare;
 use crate::exchange::Exchange;
@@ -51,7 +51,7 @@ pub(crate) async fn serve(
     exchange.is_for(&workload, meant.port());
     exchange.passes_to(meant);
     let entrance = Entrance { peer: &peer, workload: &workload, port: meant.port() };
-    let (upstream, _counted) = match connect_at(&worker.local, entrance, meant.ip(), &account, None).await {
+    let (process, _counted) = match connect_at(&worker.local, entrance, meant.ip(), &account, None).await {
         Ok(connected) => connected,
         Err(error) => {
             exchange.attempt_failed(&error, None);
@@ -68,8 +68,8 @@ pub(crate) async fn serve(
     exchange.sends();
     exchange.connected();
     let passed = |way, bytes| exchange.bytes(way, bytes);
-    let ended = tcp::pass(&mut client, Upstream::Tcp(upstream), Vec::new(), &account, passed).await;
-    exchange.ended(if ended.is_ok() { End::Complete } else { End::Broken });
+    let ended = tcp::pass(&mut client, Upstream::Process(process), Vec::new(), &account, passed).await;
+    exchange.ended_with(&ended);
     if let Err(error) = ended {
         tracing::debug!(%peer, workload = %name, "connection from outside of the mesh ended: {error}");
     }

@@ -118,8 +118,8 @@ impl Hop {
                 let workload = worker.local.hand_over(&load.endpoint)?;
                 let peer = Peer::Mesh(source.identity.clone());
                 let entrance = Entrance { peer: &peer, workload: &workload, port: self.address.port() };
-                let (tcp, counted) = inbound::connect(&worker.local, entrance, account, head).await?;
-                Ok((Upstream::Tcp(tcp), counted))
+                let (process, counted) = inbound::connect(&worker.local, entrance, account, head).await?;
+                Ok((Upstream::Process(process), counted))
             }
             Reach::Link(load) => {
                 let stream = worker.links.stream(source, load.member()).await?;

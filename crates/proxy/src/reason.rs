@@ -42,12 +42,14 @@ pub enum Reason {
     NotUpgraded,
     /// Its sender wants it to go no further.
     MaxForwards,
+    /// A newer configuration does not let in what was open.
+    Withdrawn,
     /// It would have cost more than there is for the one who asks.
     Shed(Shed),
 }
 
 /// All of them.
-pub const REASONS: [Reason; 22] = [
+pub const REASONS: [Reason; 23] = [
     Reason::NoEndpoints,
     Reason::NoRoute,
     Reason::InvalidBackend,
@@ -67,6 +69,7 @@ pub const REASONS: [Reason; 22] = [
     Reason::Unsupported,
     Reason::NotUpgraded,
     Reason::MaxForwards,
+    Reason::Withdrawn,
     Reason::Shed(Shed::Memory),
     Reason::Shed(Shed::Descriptors),
     Reason::Shed(Shed::Applications),
@@ -95,9 +98,10 @@ impl Reason {
             Self::Unsupported => 16,
             Self::NotUpgraded => 17,
             Self::MaxForwards => 18,
-            Self::Shed(Shed::Memory) => 19,
-            Self::Shed(Shed::Descriptors) => 20,
-            Self::Shed(Shed::Applications) => 21,
+            Self::Withdrawn => 19,
+            Self::Shed(Shed::Memory) => 20,
+            Self::Shed(Shed::Descriptors) => 21,
+            Self::Shed(Shed::Applications) => 22,
         }
     }
 
@@ -112,6 +116,7 @@ impl Reason {
             | Self::HalfClosed
             | Self::HeadersTooLarge
             | Self::Unsupported
+            | Self::Withdrawn
             | Self::Shed(Shed::Memory | Shed::Descriptors) => Verdict::Refused,
             // It is what was asked for.
             Self::MaxForwards => Verdict::Success,
@@ -152,6 +157,7 @@ impl Reason {
             Self::Unsupported => "unsupported",
             Self::NotUpgraded => "not-upgraded",
             Self::MaxForwards => "max-forwards",
+            Self::Withdrawn => "withdrawn",
             Self::Shed(shed) => shed.as_str(),
         }
     }
@@ -162,6 +168,7 @@ impl Reason {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Withdrawn => StatusCode::FORBIDDEN,
             Self::InvalidBackend => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ConnectionLost
             | Self::BadAnswer
@@ -258,7 +265,8 @@ mod tests {
             Reason::AnswerHeadersTooLarge => Some(Reason::Unsupported),
             Reason::Unsupported => Some(Reason::NotUpgraded),
             Reason::NotUpgraded => Some(Reason::MaxForwards),
-            Reason::MaxForwards => Some(Reason::Shed(Shed::Memory)),
+            Reason::MaxForwards => Some(Reason::Withdrawn),
+            Reason::Withdrawn => Some(Reason::Shed(Shed::Memory)),
             Reason::Shed(Shed::Memory) => Some(Reason::Shed(Shed::Descriptors)),
             Reason::Shed(Shed::Descriptors) => Some(Reason::Shed(Shed::Applications)),
             Reason::Shed(Shed::Applications) => None,

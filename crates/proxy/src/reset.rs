@@ -1,6 +1,7 @@
 //! Connections and streams that can be ended so that the peer sees a failure.
 
 use std::io;
+use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
 
@@ -11,6 +12,11 @@ pub trait Reset {
     /// The same where the other side failed so: its own code is passed on where both have one.
     fn reset_for(&mut self, _other: &io::Error) {
         self.reset();
+    }
+
+    /// Ready, with the reason, where what let it in no longer does: it is to be reset, whatever else is waited for.
+    fn poll_withdrawn(&mut self, _cx: &mut Context<'_>) -> Poll<io::Error> {
+        Poll::Pending
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 
 use crate::budget::{Account, Charge};
 use crate::http2::{Tunnel, splice};
+use crate::inbound::process::Process;
 use crate::reset::{Reset, Way};
 
 /// How much is read at a time.
@@ -36,8 +37,10 @@ pub enum Closed {
 
 /// The upstream side of an opaque connection.
 pub enum Upstream {
-    /// To a process of this node, or to a destination that is no part of the mesh.
+    /// To a destination that is no part of the mesh.
     Tcp(TcpStream),
+    /// To a process of this node.
+    Process(Process),
     /// To a workload of another node.
     Tunnel(Box<Tunnel>),
 }
@@ -46,7 +49,15 @@ impl Reset for Upstream {
     fn reset(&mut self) {
         match self {
             Self::Tcp(tcp) => tcp.reset(),
+            Self::Process(process) => process.reset(),
             Self::Tunnel(tunnel) => tunnel.reset(),
+        }
+    }
+
+    fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match self {
+            Self::Process(process) => process.poll_withdrawn(cx),
+            Self::Tcp(_) | Self::Tunnel(_) => Poll::Pending,
         }
     }
 }
@@ -70,6 +81,10 @@ impl Reset for Box<dyn Duplex> {
 
     fn reset_for(&mut self, other: &io::Error) {
         (**self).reset_for(other);
+    }
+
+    fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        (**self).poll_withdrawn(cx)
     }
 }
 
@@ -184,6 +199,7 @@ impl AsyncRead for Upstream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Self::Process(process) => Pin::new(process).poll_read(cx, buffer),
             Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_read(cx, buffer),
         }
     }
@@ -193,6 +209,7 @@ impl AsyncWrite for Upstream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, data),
+            Self::Process(process) => Pin::new(process).poll_write(cx, data),
             Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_write(cx, data),
         }
     }
@@ -200,6 +217,7 @@ impl AsyncWrite for Upstream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Process(process) => Pin::new(process).poll_flush(cx),
             Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_flush(cx),
         }
     }
@@ -207,6 +225,7 @@ impl AsyncWrite for Upstream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Process(process) => Pin::new(process).poll_shutdown(cx),
             Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_shutdown(cx),
         }
     }
@@ -232,6 +251,10 @@ impl<IO: Reset> Reset for Replayed<IO> {
 
     fn reset_for(&mut self, other: &io::Error) {
         self.io.reset_for(other);
+    }
+
+    fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.io.poll_withdrawn(cx)
     }
 }
 
@@ -295,12 +318,13 @@ where
 {
     match upstream {
         Upstream::Tcp(tcp) => copy(client, &mut Replayed::new(first, tcp), account, passed).await,
+        Upstream::Process(process) => copy(client, &mut Replayed::new(first, process), account, passed).await,
         Upstream::Tunnel(mut tunnel) => splice(&mut tunnel, client, first, passed).await,
     }
 }
 
 /// Passes bytes both ways until both are closed, and tells `passed` of each piece. When one side
-/// fails, the other is reset.
+/// fails, the other is reset; both are when the upstream is to end.
 pub async fn copy<C, U>(
     client: &mut C,
     upstream: &mut U,
@@ -313,6 +337,9 @@ where
 {
     let (mut up, mut down) = (OneWay::new(account), OneWay::new(account));
     let result = poll_fn(|cx| {
+        if let Poll::Ready(withdrawn) = upstream.poll_withdrawn(cx) {
+            return Poll::Ready(Err(withdrawn));
+        }
         let sent = up.poll(cx, client, upstream, |n| passed(Way::Up, n))?;
         let received = down.poll(cx, upstream, client, |n| passed(Way::Down, n))?;
         if sent.is_ready() && received.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }

@@ -16,7 +16,7 @@ use tulle_model::snapshot::FastMap;
 use crate::access_log::Entry;
 use crate::config::Config;
 use crate::drain::DrainSignal;
-use crate::inbound::Visit;
+use crate::inbound::{self, Visit};
 use crate::listener::{self, Purpose};
 use crate::local::Local;
 use crate::metrics::{WorkerMetrics, WorkerRegistry};
@@ -99,6 +99,7 @@ async fn run(
     let (signal, drain) = DrainSignal::new();
     let local = Local::new(&config, WorkerMetrics::new(registry), drain, heard, access_log);
     let worker = Worker::new(local, &config);
+    tokio::task::spawn_local(inbound::follow(worker.local.clone()));
     let mut listeners: FastMap<SocketAddr, Accepting> = FastMap::default();
     let mut ticks = tokio::time::interval(FORGET);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

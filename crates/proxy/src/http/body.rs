@@ -93,11 +93,16 @@ impl Body {
     pub fn observe_as(
         &mut self,
         messages: Option<Messages>,
-        mut observer: impl FnMut(Event<'_>) + Unpin + 'static,
+        observer: impl FnMut(Event<'_>) + Unpin + 'static,
     ) {
+        self.watch_as(messages, observer);
+    }
+
+    /// The same with one that may end it.
+    pub fn watch_as(&mut self, messages: Option<Messages>, mut observer: impl Observer + Unpin + 'static) {
         if let Kind::Whole(Some(bytes)) = &self.0 {
-            observer(Event::Data(bytes.len()));
-            observer(Event::End);
+            observer.event(Event::Data(bytes.len()));
+            observer.event(Event::End);
             return;
         }
         let inner = std::mem::replace(self, Self::empty());
@@ -244,14 +249,30 @@ pub enum Event<'a> {
     Abandoned,
 }
 
-struct Observed<F: FnMut(Event<'_>)> {
+/// Who is told of what happens to a body.
+pub trait Observer {
+    fn event(&mut self, event: Event<'_>);
+
+    /// Ready, with the reason, where the body is to break here.
+    fn poll_end(&mut self, _cx: &mut Context<'_>) -> Poll<BodyError> {
+        Poll::Pending
+    }
+}
+
+impl<F: FnMut(Event<'_>)> Observer for F {
+    fn event(&mut self, event: Event<'_>) {
+        self(event);
+    }
+}
+
+struct Observed<O: Observer> {
     inner: Body,
-    observer: F,
+    observer: O,
     messages: Option<Messages>,
     over: bool,
 }
 
-impl<F: FnMut(Event<'_>) + Unpin> http_body::Body for Observed<F> {
+impl<O: Observer + Unpin> http_body::Body for Observed<O> {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -260,22 +281,29 @@ impl<F: FnMut(Event<'_>) + Unpin> http_body::Body for Observed<F> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let polled = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        let polled = match this.observer.poll_end(cx) {
+            Poll::Ready(why) => {
+                // Nothing more comes of it.
+                this.inner = Body::empty();
+                Some(Err(why))
+            }
+            Poll::Pending => ready!(Pin::new(&mut this.inner).poll_frame(cx)),
+        };
         match &polled {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    (this.observer)(Event::Data(data.len()));
+                    this.observer.event(Event::Data(data.len()));
                     if let Some(messages) = &mut this.messages {
                         messages.pass(data);
                     }
                 } else if let Some(trailers) = frame.trailers_ref() {
-                    (this.observer)(Event::Trailers(trailers));
+                    this.observer.event(Event::Trailers(trailers));
                 }
             }
             Some(Err(_)) | None if this.over => {}
             Some(Err(error)) => {
                 this.over = true;
-                (this.observer)(Event::Broken(error));
+                this.observer.event(Event::Broken(error));
                 let trailers = this.messages.and_then(|messages| messages.trailers(&**error));
                 if let Some(trailers) = trailers {
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
@@ -283,7 +311,7 @@ impl<F: FnMut(Event<'_>) + Unpin> http_body::Body for Observed<F> {
             }
             None => {
                 this.over = true;
-                (this.observer)(Event::End);
+                this.observer.event(Event::End);
             }
         }
         Poll::Ready(polled)
@@ -298,12 +326,12 @@ impl<F: FnMut(Event<'_>) + Unpin> http_body::Body for Observed<F> {
     }
 }
 
-impl<F: FnMut(Event<'_>)> Drop for Observed<F> {
+impl<O: Observer> Drop for Observed<O> {
     fn drop(&mut self) {
         if !self.over {
             // A reader that was told of the end beforehand does not ask for it again.
             let whole = http_body::Body::is_end_stream(&self.inner);
-            (self.observer)(if whole { Event::End } else { Event::Abandoned });
+            self.observer.event(if whole { Event::End } else { Event::Abandoned });
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::http::fault;
 use crate::http::grpc::{self, Messages};
 use crate::http::headers;
 use crate::http::reply::grpc_failure;
-use crate::reason::Verdict;
+use crate::inbound::presence::Withdrawn;
+use crate::reason::{Reason, Verdict};
 use crate::security::Security;
 
 /// Counts the request's body.
@@ -81,7 +82,14 @@ pub(crate) fn record(exchange: Exchange, response: &mut Response<Body>) {
         Event::Trailers(_) => {}
         Event::End | Event::Broken(_) | Event::Abandoned => {
             let Some(mut exchange) = under_way.take() else { return };
-            let by_client = exchange.fault().is_some();
+            let withdrawn = match event {
+                Event::Broken(error) => error.downcast_ref::<Withdrawn>(),
+                _ => None,
+            };
+            if let Some(withdrawn) = withdrawn {
+                exchange.refuse(Reason::Withdrawn, withdrawn.to_string());
+            }
+            let by_client = exchange.fault().is_some() || withdrawn.is_some();
             verdict = match (&event, verdict) {
                 (Event::Broken(_), _) | (Event::Abandoned, Verdict::Success) if by_client => Verdict::Refused,
                 (Event::Broken(_), Verdict::Success) => Verdict::Failure,

@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep, timeout};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Carried, PortConfig};
 
-use crate::access_log::End;
 use crate::attempts::Again;
 use crate::budget::Account;
 use crate::connect::Counted;
@@ -197,7 +196,7 @@ impl Passing {
             let Some(mut client) = client.client().await else { return };
             let passed = |way, bytes| exchange.bytes(way, bytes);
             let ended = tcp::copy(&mut client, &mut io, &account, passed).await;
-            exchange.ended(if ended.is_ok() { End::Complete } else { End::Broken });
+            exchange.ended_with(&ended);
             if let Err(error) = ended {
                 tracing::debug!("upgraded connection ended: {error}");
             }

@@ -14,7 +14,7 @@ use crate::reset::{Reset, Way};
 
 /// Passes bytes both ways until both are closed, each way closed by itself, and tells `passed` of each
 /// piece: `up` is into the tunnel. `first` goes to `io` before anything that comes from the tunnel. When one
-/// side fails, the other is reset.
+/// side fails, the other is reset; both are when `io` is to end.
 pub async fn splice<IO>(
     tunnel: &mut Tunnel,
     io: &mut IO,
@@ -27,6 +27,9 @@ where
     let mut up = State::Open;
     let mut down = Down { state: State::Open, first, unflushed: false };
     let result = poll_fn(|cx| {
+        if let Poll::Ready(withdrawn) = io.poll_withdrawn(cx) {
+            return Poll::Ready(Err(withdrawn));
+        }
         let sent = poll_up(&mut up, cx, tunnel, io, |n| passed(Way::Up, n))?;
         let received = down.poll(cx, tunnel, io, |n| passed(Way::Down, n))?;
         if sent.is_ready() && received.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }

@@ -9,10 +9,14 @@
 //! A connection of bytes has no head. Where rules of HTTP apply to its port, what it carries must not pass as bytes: that is
 //! decided here, too, as soon as there are such rules.
 //!
-//! Then it is written down ([`Visits`](super::visits::Visits)), and goes on to the application.
+//! Then it is written down ([`Visits`](super::visits::Visits)), and goes on to the application. What would not be authorized by a
+//! newer state is ended by it ([`may_be_in`], [`follow`]), be it bytes, an upgrade or an answer without an end; what is to be drained is not.
+
+use std::rc::Rc;
 
 use http::request::Parts;
 
+use super::presence::may_be_in;
 use super::visits::{Entered, Entrance, Peer};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::local::Local;
@@ -39,16 +43,33 @@ pub(crate) fn enter(
 
 fn admit(Entrance { peer, workload, port }: Entrance<'_>) -> Result<(), UpstreamError> {
     let refused = |kind, message: String| Err(UpstreamError::safe(kind, message));
+    if may_be_in(peer, &workload.identity, Some(workload), port).is_err() {
+        return refused(UpstreamErrorKind::Refused, format!("{} has no port {port}", workload.name));
+    }
     match peer {
-        // Only what the workload offers to the mesh is reachable through it, not whatever else listens there.
-        Peer::Mesh(_) if !workload.ports.contains(&port) => {
-            refused(UpstreamErrorKind::Refused, format!("{} has no port {port}", workload.name))
-        }
         Peer::Mesh(_) if workload.draining => {
             refused(UpstreamErrorKind::Draining, format!("{} is stopping", workload.name))
         }
         // To whom nobody can say that it should go elsewhere: the process closes its door itself.
         Peer::Mesh(_) | Peer::Plain(_) => Ok(()),
+    }
+}
+
+/// Withdraws what newer states no longer let in, as they come, for as long as the worker runs.
+pub(crate) async fn follow(local: Rc<Local>) {
+    let mut changes = local.state.subscribe();
+    loop {
+        changes.mark_unchanged();
+        let count = local.visits.withdraw(&local.view());
+        if count > 0 {
+            tracing::info!(
+                count,
+                "connections to workloads are ended: the configuration no longer lets them in"
+            );
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use http::Method;
 use http::request::Parts;
@@ -17,6 +18,7 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::FastMap;
 
+use super::presence::{Withdrawn, may_be_in};
 use crate::metrics::{Count, WorkerMetrics};
 use crate::state::{LocalWorkload, NodeState};
 
@@ -79,12 +81,24 @@ struct Entry {
     port: u16,
     generation: u64,
     upgrade: Option<Box<Upgrade>>,
+    /// Why it may not stay, if so.
+    withdrawn: Option<Withdrawn>,
+    /// What waits to hear that.
+    waiting: Option<Waker>,
 }
 
 /// A workload that is visited, and how much is in flight to it.
 struct Served {
     workload: Arc<LocalWorkload>,
+    /// As it was when what has entered was last looked at; `None`: gone.
+    seen: RefCell<Option<Arc<LocalWorkload>>>,
     in_flight: Arc<Count>,
+}
+
+impl Served {
+    fn has_changed(&self, now: Option<&Arc<LocalWorkload>>) -> bool {
+        self.seen.borrow().as_ref().map(Arc::as_ptr) != now.map(Arc::as_ptr)
+    }
 }
 
 /// Keeps a visit written down, and counts it as in flight, until it is dropped.
@@ -108,6 +122,8 @@ impl Visits {
             port,
             generation,
             upgrade: None,
+            withdrawn: None,
+            waiting: None,
         });
         Entered { visits: self.clone(), key }
     }
@@ -116,7 +132,8 @@ impl Visits {
         let mut served = self.served.borrow_mut();
         let known = served.entry(Arc::as_ptr(workload)).or_insert_with(|| {
             let in_flight = metrics.in_flight(&workload.name);
-            Rc::new(Served { workload: workload.clone(), in_flight })
+            let seen = RefCell::new(Some(workload.clone()));
+            Rc::new(Served { workload: workload.clone(), seen, in_flight })
         });
         known.clone()
     }
@@ -131,6 +148,40 @@ impl Visits {
             upgrade: entry.upgrade.as_deref().cloned(),
         };
         self.open.borrow().iter().map(visit).collect()
+    }
+
+    /// Withdraws from what is there what a newer state no longer lets in: whoever waits for that ends it. How much that was.
+    pub fn withdraw(&self, state: &NodeState) -> usize {
+        let now = |served: &Served| state.workloads.get(&served.workload.name);
+        let served = self.served.borrow();
+        // What is said of a workload that is as it was says nothing new of what is in it.
+        if !served.values().any(|served| served.has_changed(now(served))) {
+            return 0;
+        }
+        let mut count = 0;
+        for (_, entry) in self.open.borrow_mut().iter_mut() {
+            let now = now(&entry.served);
+            if !entry.served.has_changed(now) {
+                continue;
+            }
+            if entry.withdrawn.is_none()
+                && let Err(why) = may_be_in(&entry.peer, &entry.served.workload.identity, now, entry.port)
+            {
+                entry.withdrawn = Some(why);
+                count += 1;
+                tracing::debug!(
+                    peer = %entry.peer, workload = %entry.served.workload.name, port = entry.port,
+                    let_in_by = entry.generation, generation = state.snapshot.generation, "to be ended: {why}"
+                );
+                if let Some(waiting) = entry.waiting.take() {
+                    waiting.wake();
+                }
+            }
+        }
+        for served in served.values() {
+            *served.seen.borrow_mut() = now(served).cloned();
+        }
+        count
     }
 
     /// Forgets workloads that are gone or have changed, and gives back what memory a busy time took. To be asked from
@@ -148,6 +199,19 @@ impl Visits {
 }
 
 impl Entered {
+    /// Ready, with the reason, when it may not stay. One alone can wait for that.
+    pub(super) fn poll_withdrawn(&self, cx: &Context<'_>) -> Poll<Withdrawn> {
+        let mut open = self.visits.open.borrow_mut();
+        let Some(entry) = open.get_mut(self.key) else { return Poll::Pending };
+        if let Some(why) = entry.withdrawn {
+            return Poll::Ready(why);
+        }
+        if !entry.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(cx.waker())) {
+            entry.waiting = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
     /// It may be there for long: what it asked for is kept.
     pub(super) fn stays(&self, head: &Parts) {
         if let Some(entry) = self.visits.open.borrow_mut().get_mut(self.key) {
@@ -242,6 +306,83 @@ mod tests {
         assert_eq!(known(&NodeState::default()), 0);
     }
 
+    /// A state with these workloads.
+    fn state(workloads: &[&Arc<LocalWorkload>]) -> NodeState {
+        let mut state = NodeState::default();
+        for &workload in workloads {
+            state.workloads.insert(workload.name.clone(), workload.clone());
+        }
+        state
+    }
+
+    #[test]
+    fn a_change_withdraws_what_it_would_not_let_in_and_nothing_else() {
+        let changed = |change: &dyn Fn(&mut LocalWorkload)| {
+            let mut workload = Arc::into_inner(workload("a")).unwrap();
+            change(&mut workload);
+            Arc::new(workload)
+        };
+        let (mesh, plain) = (Peer::Mesh(identity("x")), Peer::Plain("192.0.2.1:5".parse().unwrap()));
+        for (case, now, withdrawn) in [
+            ("renewed", Some(changed(&|_| ())), [None, None]),
+            ("draining", Some(changed(&|workload| workload.draining = true)), [None, None]),
+            ("more ports", Some(changed(&|workload| workload.ports.push(81))), [None, None]),
+            (
+                "other ports",
+                Some(changed(&|workload| workload.ports = vec![81])),
+                [Some(Withdrawn::PortClosed), None],
+            ),
+            (
+                "another of its name",
+                Some(changed(&|workload| workload.identity = identity("other"))),
+                [Some(Withdrawn::Gone), Some(Withdrawn::Gone)],
+            ),
+            ("gone", None, [Some(Withdrawn::Gone), Some(Withdrawn::Gone)]),
+        ] {
+            let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
+            let (a, b) = (workload("a"), workload("b"));
+            let enter = |peer, workload| visits.enter(&metrics, Entrance { peer, workload, port: 80 }, 1);
+            let entered = [enter(&mesh, &a), enter(&plain, &a)];
+            let elsewhere = enter(&mesh, &b);
+            let cx = Context::from_waker(Waker::noop());
+            let poll = |entered: &Entered| match entered.poll_withdrawn(&cx) {
+                Poll::Ready(why) => Some(why),
+                Poll::Pending => None,
+            };
+            assert_eq!(visits.withdraw(&state(&[&a, &b])), 0);
+            assert_eq!(entered.each_ref().map(poll), [None, None], "{case}");
+            let now: Vec<_> = now.iter().chain([&b]).collect();
+            assert_eq!(visits.withdraw(&state(&now)), withdrawn.iter().flatten().count(), "{case}");
+            assert_eq!(entered.each_ref().map(poll), withdrawn, "{case}");
+            assert_eq!(poll(&elsewhere), None, "{case}");
+            assert_eq!(visits.withdraw(&state(&now)), 0, "{case}: once");
+            // It stays so, whatever comes.
+            visits.withdraw(&state(&[&a, &b]));
+            assert_eq!(entered.each_ref().map(poll), withdrawn, "{case}");
+        }
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn who_waits_for_it_is_woken_by_the_state_itself() {
+        let a = workload("a");
+        let worker = crate::worker::Worker::idle("n1", state(&[&a]));
+        let local = worker.local.clone();
+        tokio::task::spawn_local(super::super::door::follow(local.clone()));
+        let peer = Peer::Mesh(identity("x"));
+        let entrance = Entrance { peer: &peer, workload: &a, port: 80 };
+        let entered = local.visits.enter(&local.metrics, entrance, 1);
+        let mut polled = 0;
+        let withdrawn = std::future::poll_fn(|cx| {
+            polled += 1;
+            if polled == 1 {
+                local.state.publish(state(&[]));
+            }
+            entered.poll_withdrawn(cx)
+        });
+        assert_eq!(withdrawn.await, Withdrawn::Gone);
+        assert_eq!(polled, 2);
+    }
+
     #[test]
     fn a_busy_time_leaves_no_memory_taken() {
         let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
@@ -255,6 +396,6 @@ mod tests {
 
     #[test]
     fn an_entry_is_small() {
-        assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
+        assert!(size_of::<Entry>() <= 80, "{}", size_of::<Entry>());
     }
 }

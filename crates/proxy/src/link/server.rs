@@ -21,7 +21,7 @@ use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 
 use super::{Faults, LIMITS, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted};
-use crate::access_log::{Asked, End};
+use crate::access_log::Asked;
 use crate::budget::{Account, Payer, Seat, Shed};
 use crate::certificate::WorkloadCertificate;
 use crate::exchange::Exchange;
@@ -323,9 +323,9 @@ async fn upgrade(
         }
         served_or_reset
     };
-    let (Switched { mut head, mut io, held }, entered) = match served {
-        Ok(Ok((Switching::Switched(switched), entered))) => (switched, entered),
-        Ok(Ok((Switching::Answered(mut response), _entered))) => {
+    let Switched { mut head, mut io, held } = match served {
+        Ok(Ok(Switching::Switched(switched))) => switched,
+        Ok(Ok(Switching::Answered(mut response))) => {
             record(*exchange, &mut response);
             return respond(&mut sender, response).await;
         }
@@ -343,8 +343,8 @@ async fn upgrade(
     drop(head);
     let passed = |way, bytes| exchange.bytes(way, bytes);
     let ended = copy(&mut Tunnel::extended(sender, receiver), &mut io, &link.account, passed).await;
-    exchange.ended(if ended.is_ok() { End::Complete } else { End::Broken });
-    drop((held, entered));
+    exchange.ended_with(&ended);
+    drop(held);
 }
 
 /// An opaque connection (HBONE): bytes between the stream and the workload's process.
@@ -393,7 +393,7 @@ async fn tunnel(
     exchange.connected();
     let passed = |way, bytes| exchange.bytes(way, bytes);
     let ended = splice(&mut tunnel, &mut app, Vec::new(), passed).await;
-    exchange.ended(if ended.is_ok() { End::Complete } else { End::Broken });
+    exchange.ended_with(&ended);
 }
 
 /// Why a stream leads to no workload: nothing has reached an application.

@@ -28,3 +28,4 @@ mod unsent;
 mod upgrades;
 mod upgrades_on_links;
 mod waiting;
+mod withdrawn;
