@@ -13,6 +13,7 @@ use std::rc::Rc;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use tulle_model::snapshot::AppProtocol;
 
 use self::answering::Answering;
 use self::door::enter;
@@ -31,6 +32,7 @@ use crate::http::body::Body;
 use crate::http::grpc::Messages;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
+use crate::http::letters;
 use crate::http::link_upgrade::Question;
 use crate::http::record::watch;
 use crate::http::reply::{failed, reply};
@@ -52,7 +54,7 @@ pub(crate) async fn serve_request(
     caller: &Caller,
     mut request: Request<Body>,
 ) -> Response<Body> {
-    let version = app_version(request.headers_mut().remove(APP_VERSION));
+    let version = app_version(&worker.local, entrance, request.headers_mut().remove(APP_VERSION));
     exchange.is_for(entrance.workload, entrance.port);
     // A peer that is one of ours sends nothing else, but whoever it is, the process must not be told two hosts.
     if request.uri().authority().is_none() {
@@ -75,7 +77,7 @@ pub(crate) async fn serve_request(
     exchange.passes_to(SocketAddr::new(workload.app_address, port));
     exchange.sends();
     if let Some(spelling) = spelling.filter(|_| version == AppVersion::Http1)
-        && Box::pin(worker.letters.are_kept(&worker.local, workload, port, &spelling)).await
+        && letters::are_kept(&worker.local, workload, port, &spelling)
     {
         head.extensions.insert(spelling);
         body = body.spelled();
@@ -189,7 +191,7 @@ pub(crate) async fn serve_upgrade(
     caller: &Caller,
     mut head: Parts,
 ) -> Result<Switching, Response<Body>> {
-    let version = app_version(head.headers.remove(APP_VERSION));
+    let version = app_version(&worker.local, entrance, head.headers.remove(APP_VERSION));
     exchange.is_for(entrance.workload, entrance.port);
     let form =
         Question::received(&mut head).map_err(|problem| refuse(exchange, Reason::BadRequest, problem))?;
@@ -215,11 +217,18 @@ pub(crate) async fn serve_upgrade(
     })
 }
 
-fn app_version(said: Option<HeaderValue>) -> AppVersion {
-    match said {
-        Some(version) if version == "2" => AppVersion::Http2,
-        _ => AppVersion::Http1,
-    }
+/// What to speak to the process: what the peer says or, where that is none of ours and says nothing, what the services declare
+/// that lead there.
+fn app_version(local: &Local, entrance: Entrance<'_>, said: Option<HeaderValue>) -> AppVersion {
+    let is_http2 = match said {
+        Some(version) => version == "2",
+        None => {
+            let view = local.view();
+            let told = view.snapshot.workloads.get(&entrance.workload.name);
+            told.and_then(|told| told.declared(entrance.port)) == Some(AppProtocol::Http2)
+        }
+    };
+    if is_http2 { AppVersion::Http2 } else { AppVersion::Http1 }
 }
 
 #[cfg(test)]
@@ -237,10 +246,7 @@ mod tests {
     use tulle_model::identity::{SpiffeId, TrustDomain};
     use tulle_model::name::{ServiceName, WorkloadName};
     use tulle_model::port_settings::Http1Settings;
-    use tulle_model::snapshot::{
-        AppProtocol, Endpoint, EndpointSet, HttpRouteTable, Known, PortConfig, PortMapping, ServiceConfig,
-        Snapshot,
-    };
+    use tulle_model::snapshot::{Selected, ServedPort, Snapshot, WorkloadConfig};
 
     use super::*;
     use crate::budget::Payer;
@@ -273,28 +279,22 @@ mod tests {
 
     /// A worker that knows that port 80 of the service `s` is port `port` of that workload, and has its letters kept.
     fn worker(port: u16) -> (Rc<Worker>, Caller) {
-        let service = ServiceName::new("default", "s");
-        let endpoint = Endpoint {
-            workload: Some(WorkloadName::new("default", "a")),
-            node: None,
-            address: Ipv4Addr::LOCALHOST.into(),
-            ports: vec![PortMapping { service_port: 80, target_port: port }],
-            identity: None,
-        };
-        let config = PortConfig {
-            number: 80,
-            name: "".into(),
-            protocol: AppProtocol::Detect,
-            http_routes: HttpRouteTable::default(),
-            tcp_route: None,
-            http_only: false,
+        declaring(port, AppProtocol::Detect)
+    }
+
+    /// The same, with that protocol.
+    fn declaring(port: u16, protocol: AppProtocol) -> (Rc<Worker>, Caller) {
+        let served = ServedPort {
+            service_port: 80,
+            target_port: port,
+            protocol,
             http1: Http1Settings { preserve_case: true, ..Http1Settings::DEFAULT },
         };
+        let services = vec![Selected { by: ServiceName::new("default", "s"), ports: vec![served] }];
+        let name = WorkloadName::new("default", "a");
+        let told = WorkloadConfig { name: name.clone(), services, inbound_capture: false };
         let mut snapshot = Snapshot::default();
-        let endpoints = EndpointSet::new(service.clone(), vec![(Arc::new(endpoint), 0)]);
-        snapshot.endpoints.insert(service.clone(), Arc::new(endpoints));
-        let known = Known::Present(Arc::new(ServiceConfig::new(service.clone(), vec![config])));
-        snapshot.services.insert(service, known);
+        snapshot.workloads.insert(name, Arc::new(told));
         let worker = Worker::idle("n1", NodeState { snapshot: Arc::new(snapshot), ..NodeState::default() });
         let account = worker.local.accounts.of(&Payer::Workload(WorkloadName::new("default", "b")));
         (worker, Caller { account, asker: Asker::Nobody })
@@ -472,14 +472,22 @@ mod tests {
     }
 
     #[test]
-    fn http1_is_spoken_where_nothing_else_is_asked_for() {
-        for (said, expected) in [
-            (None, AppVersion::Http1),
-            (Some("1"), AppVersion::Http1),
-            (Some("2"), AppVersion::Http2),
-            (Some("22"), AppVersion::Http1),
+    fn http1_is_spoken_where_nothing_else_is_asked_for_or_declared() {
+        let (peer, workload) = (peer(), workload(80, false));
+        for (declared, said, expected) in [
+            (AppProtocol::Detect, None, AppVersion::Http1),
+            (AppProtocol::Http1, None, AppVersion::Http1),
+            (AppProtocol::Http2, None, AppVersion::Http2),
+            (AppProtocol::Http2, Some("1"), AppVersion::Http1),
+            (AppProtocol::Http1, Some("2"), AppVersion::Http2),
+            (AppProtocol::Http2, Some("22"), AppVersion::Http1),
         ] {
-            assert_eq!(app_version(said.map(HeaderValue::from_static)), expected, "{said:?}");
+            let (worker, _) = declaring(80, declared);
+            let said = said.map(HeaderValue::from_static);
+            let version = app_version(&worker.local, entrance(&peer, &workload, 80), said.clone());
+            assert_eq!(version, expected, "{declared:?} {said:?}");
+            let other = app_version(&worker.local, entrance(&peer, &workload, 81), None);
+            assert_eq!(other, AppVersion::Http1, "nothing is said of that port");
         }
     }
 }

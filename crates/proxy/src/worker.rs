@@ -11,7 +11,6 @@ use crate::app_pool::AppPool;
 use crate::budget::{Resource, cost};
 use crate::config::Config;
 use crate::connect::Callee;
-use crate::http::letters::Letters;
 use crate::link::client::LinkPool;
 use crate::local::Local;
 use crate::silent::SilentPeers;
@@ -31,8 +30,6 @@ pub struct Worker {
     pub plain: AppPool,
     /// Where this proxy listens: no destination of anybody.
     pub(crate) listening: RefCell<Vec<SocketAddr>>,
-    /// Whose messages keep their letters on the word of peers.
-    pub(crate) letters: Letters,
     /// Peers that came to open a link and have not said a whole ClientHello yet, by address; and those whose
     /// handshake is under way.
     pub(crate) silent: SilentPeers<IpAddr>,
@@ -53,7 +50,6 @@ impl Worker {
             plain: pool(Callee::Anybody),
             local,
             listening: RefCell::default(),
-            letters: Letters::default(),
             silent: SilentPeers::new(handshakes_at_once(config)),
             handshakes: SilentPeers::new(handshakes_at_once(config)),
             farewells: Arc::new(Semaphore::new(FAREWELLS)),
