@@ -37,3 +37,51 @@ impl Observer for Answering {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use futures_util::stream;
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::super::presence::Withdrawn;
+    use super::super::visits::tests::{leave, visit};
+    use super::*;
+
+    fn frames() -> Body {
+        let frames = ["a", "b"].map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
+        Body::new(StreamBody::new(stream::iter(frames)))
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_stream_breaks_off_and_an_answer_of_known_length_does_not() {
+        for (body, length, breaks) in [
+            (frames(), None, true),
+            (frames(), Some("2"), false),
+            (Body::whole("ab".into()), None, false),
+            (Body::whole("ab".into()), Some("2"), false),
+        ] {
+            let (visits, entered) = visit();
+            let mut answer = Response::new(body);
+            if let Some(length) = length {
+                answer.headers_mut().insert(CONTENT_LENGTH, length.parse().unwrap());
+            }
+            let mut answering = Answering::new(entered, &answer);
+            let cx = &mut Context::from_waker(std::task::Waker::noop());
+            assert!(answering.poll_end(cx).is_pending());
+            leave(&visits);
+            assert_eq!(answering.poll_end(cx).is_ready(), breaks, "{length:?}");
+            answer.body_mut().watch_as(None, answering);
+            match (answer.body_mut().collect().await, breaks) {
+                (Ok(all), false) => assert_eq!(all.to_bytes(), "ab"),
+                (Err(why), true) => assert_eq!(why.downcast_ref(), Some(&Withdrawn::Gone)),
+                (Ok(_), true) => panic!("it came to its end"),
+                (Err(why), false) => panic!("{length:?}: {why}"),
+            }
+            assert_eq!(visits.list(), [], "{length:?}");
+        }
+    }
+}

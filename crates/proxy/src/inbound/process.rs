@@ -72,3 +72,55 @@ impl AsyncWrite for Process {
         Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::presence::Withdrawn;
+    use super::super::visits::Visits;
+    use super::super::visits::tests::{leave, visit};
+    use super::*;
+
+    async fn open() -> (Process, TcpStream, Rc<Visits>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        let (visits, entered) = visit();
+        (Process::new(tcp, Rc::new(entered)), peer, visits)
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn it_passes_bytes_both_ways_and_their_end() {
+        let (mut process, mut peer, _visits) = open().await;
+        assert!(process.is_write_vectored());
+        process.write_all(b"a").await.unwrap();
+        assert_eq!(process.write_vectored(&[IoSlice::new(b"b"), IoSlice::new(b"c")]).await.unwrap(), 2);
+        process.shutdown().await.unwrap();
+        let mut got = String::new();
+        peer.read_to_string(&mut got).await.unwrap();
+        peer.write_all(b"dd").await.unwrap();
+        assert_eq!((got.as_str(), process.read_u8().await.unwrap()), ("abc", b'd'));
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn it_fails_when_it_may_not_stay() {
+        let (mut process, mut peer, visits) = open().await;
+        peer.write_all(b"dd").await.unwrap();
+        assert_eq!(process.read_u8().await.unwrap(), b'd');
+        leave(&visits);
+        // Though there is more to be read.
+        let error = process.read_u8().await.unwrap_err();
+        assert_eq!(Withdrawn::of(&error), Some(Withdrawn::Gone));
+        let error = std::future::poll_fn(|cx| process.poll_withdrawn(cx)).await;
+        assert_eq!(Withdrawn::of(&error), Some(Withdrawn::Gone));
+        assert_eq!(Withdrawn::of(&io::ErrorKind::BrokenPipe.into()), None);
+        process.reset();
+        drop(process);
+        assert_eq!(peer.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+}
