@@ -3,6 +3,8 @@
 
 mod answering;
 mod door;
+#[cfg(test)]
+mod fixture;
 pub(crate) mod presence;
 pub(crate) mod process;
 pub(crate) mod visits;

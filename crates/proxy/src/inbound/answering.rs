@@ -47,8 +47,8 @@ mod tests {
     use http_body::Frame;
     use http_body_util::{BodyExt, StreamBody};
 
+    use super::super::fixture::{leave, visit};
     use super::super::presence::Withdrawn;
-    use super::super::visits::tests::{leave, visit};
     use super::*;
 
     fn frames() -> Body {

@@ -81,9 +81,9 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    use super::super::fixture::{leave, visit};
     use super::super::presence::Withdrawn;
     use super::super::visits::Visits;
-    use super::super::visits::tests::{leave, visit};
     use super::*;
 
     async fn open() -> (Process, TcpStream, Rc<Visits>) {

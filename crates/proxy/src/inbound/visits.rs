@@ -231,7 +231,7 @@ impl Drop for Entered {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use std::net::Ipv4Addr;
 
     use tulle_model::identity::TrustDomain;
@@ -252,18 +252,6 @@ pub(super) mod tests {
             certificate: None,
             draining: false,
         })
-    }
-
-    /// Something that has entered a workload, which [`leave`] takes away.
-    pub fn visit() -> (Rc<Visits>, Entered) {
-        let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
-        let (peer, workload) = (Peer::Mesh(identity("x")), workload("a"));
-        let entered = visits.enter(&metrics, Entrance { peer: &peer, workload: &workload, port: 80 }, 1);
-        (visits, entered)
-    }
-
-    pub fn leave(visits: &Visits) {
-        assert_eq!(visits.withdraw(&NodeState::default()), 1);
     }
 
     /// Entries are asked for in another order than they were made.
