@@ -11,7 +11,6 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::Instant;
 use tulle_model::decision::Decision;
-use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Endpoint, HttpRule};
 
 use crate::access_log::{Answer, Asked, End, Entry, Initiator, Tried};
@@ -238,7 +237,7 @@ impl Exchange {
         if !self.is_read() {
             return;
         }
-        self.destination = ServiceName::new(&*workload.name.namespace, &*workload.service).into();
+        self.destination = workload.service_name().into();
         if let Some(log) = &mut self.log {
             (log.workload, log.port) = (Some(workload.name.clone()), Some(port));
         }
@@ -551,11 +550,10 @@ impl Exchange {
 
     /// Whether its client has given it up, where it ends before it is answered.
     fn is_given_up(&self) -> bool {
-        match (&self.origin, &self.client) {
-            (Origin::Workload(_), None) => false,
+        match &self.client {
             // Who was let go is counted as that.
-            (Origin::Workload(_), Some(client)) => !client.cut.get() && !client.counted.get(),
-            (Origin::Link | Origin::Outside, _) => true,
+            Some(client) => !client.cut.get() && !client.counted.get(),
+            None => !matches!(self.origin, Origin::Workload(_)),
         }
     }
 

@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tulle_model::snapshot::AppProtocol;
 
 use self::answering::Answering;
+pub(crate) use self::door::admit;
 use self::door::enter;
 pub(crate) use self::door::follow;
 use self::process::Process;
@@ -39,7 +40,7 @@ use crate::http::link_upgrade::Question;
 use crate::http::record::watch;
 use crate::http::reply::{failed, reply};
 use crate::http::spelling::Spelling;
-use crate::http::switch::{self, Switching};
+use crate::http::switch::{self, Form, Switching};
 use crate::local::Local;
 use crate::mesh_headers::APP_VERSION;
 use crate::reason::Reason;
@@ -185,6 +186,39 @@ pub(crate) async fn connect_at(
     Ok((Process::new(tcp, entered), seat.into()))
 }
 
+/// A connection that speaks HTTP, and came for a workload of this node as one of bytes.
+#[derive(Clone)]
+pub(crate) struct Arrival {
+    pub peer: Peer,
+    pub port: u16,
+    /// What the process speaks there.
+    pub protocol: AppProtocol,
+    /// It is told in the letters that its client writes.
+    pub preserve_case: bool,
+    /// Who pays for it.
+    pub account: Rc<Account>,
+}
+
+/// How a connection of bytes is served that comes for a port which services declare to carry HTTP: nothing passes there
+/// that is none. `account` pays. `None`: as bytes.
+pub(crate) fn carries_http(
+    local: &Local,
+    Entrance { peer, workload, port }: Entrance<'_>,
+    account: &Rc<Account>,
+) -> Option<Arrival> {
+    let view = local.view();
+    let config = view.snapshot.workloads.get(&workload.name)?;
+    let protocol = config.declared(port)?;
+    let carries = matches!(protocol, AppProtocol::Http1 | AppProtocol::Http2);
+    carries.then(|| Arrival {
+        peer: peer.clone(),
+        port,
+        protocol,
+        preserve_case: config.preserves_case(port),
+        account: account.clone(),
+    })
+}
+
 /// Asks a workload's process to leave HTTP, for an extended CONNECT that came over a link: see [`link_upgrade`].
 pub(crate) async fn serve_upgrade(
     worker: &Rc<Worker>,
@@ -199,23 +233,34 @@ pub(crate) async fn serve_upgrade(
         Question::received(&mut head).map_err(|problem| refuse(exchange, Reason::BadRequest, problem))?;
     exchange.asks(|| Asked::of(&head));
     form.rewrite(&mut head).map_err(|problem| refuse(exchange, Reason::Unsupported, &problem))?;
+    let asked = (&mut head, &mut Body::empty());
+    let asked = ask_to_switch(worker, exchange, entrance, caller, version, asked, &form).await;
+    asked.map_err(|error| lost(exchange, &error))
+}
+
+/// Asks a workload's process to leave HTTP.
+pub(crate) async fn ask_to_switch(
+    worker: &Rc<Worker>,
+    exchange: &mut Exchange,
+    entrance: Entrance<'_>,
+    caller: &Caller,
+    version: AppVersion,
+    (head, body): (&mut Parts, &mut Body),
+    form: &Form,
+) -> Result<Switching, UpstreamError> {
     let Entrance { workload, port, .. } = entrance;
-    let passed = async {
-        let entered = Rc::new(enter(&worker.local, entrance, Some(&head))?);
-        entered.stays(&head);
-        let address = SocketAddr::new(workload.app_address, port);
-        exchange.passes_to(address);
-        let open = async |_: &Parts| {
-            let (tcp, seat) = connect_for(&caller.account, Callee::Process, address, None).await?;
-            exchange.sends();
-            Ok((Upstream::Process(Process::new(tcp, entered.clone())), seat.into()))
-        };
-        switch::ask(worker, open, version, &mut head, &mut Body::empty(), &form, caller).await
+    let entered = Rc::new(enter(&worker.local, entrance, Some(head))?);
+    entered.stays(head);
+    let address = SocketAddr::new(workload.app_address, port);
+    exchange.passes_to(address);
+    let open = async |_: &Parts| {
+        let (tcp, seat) = connect_for(&caller.account, Callee::Process, address, None).await?;
+        exchange.sends();
+        Ok((Upstream::Process(Process::new(tcp, entered.clone())), seat.into()))
     };
-    let passed = passed.await;
-    passed.map_err(|error: UpstreamError| {
+    let asked = switch::ask(worker, open, version, head, body, form, caller).await;
+    asked.inspect_err(|error| {
         tracing::debug!(workload = %workload.name, port, %error, "an upgrade did not get through");
-        lost(exchange, &error)
     })
 }
 

@@ -37,6 +37,13 @@ pub struct LocalWorkload {
     pub draining: bool,
 }
 
+impl LocalWorkload {
+    /// The service that it is an instance of.
+    pub fn service_name(&self) -> ServiceName {
+        ServiceName::new(&*self.name.namespace, &*self.service)
+    }
+}
+
 /// Holds the current [`NodeState`]. The node publishes, the workers read without a lock.
 pub struct StateCell {
     current: ArcSwap<NodeState>,

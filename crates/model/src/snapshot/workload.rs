@@ -39,6 +39,12 @@ impl WorkloadConfig {
         selected.ports.iter().find(|port| port.service_port == service_port)
     }
 
+    /// Whether a service wants the letters of HTTP/1 kept at a port of the workload.
+    pub fn preserves_case(&self, target_port: u16) -> bool {
+        let mut ports = self.services.iter().flat_map(|selected| &selected.ports);
+        ports.any(|port| port.target_port == target_port && port.http1.preserve_case)
+    }
+
     /// What the services declare that a port of the workload speaks; `None` where none does, or not all say the same.
     pub fn declared(&self, target_port: u16) -> Option<AppProtocol> {
         let ports = self.services.iter().flat_map(|selected| &selected.ports);

@@ -95,7 +95,8 @@ pub(crate) async fn forward(
         let hop = attempts.next(&client.worker, exchange)?;
         exchange.sends();
         let sent = {
-            let sent = pin!(send(&client.worker, &client.source, caller, &hop, version, head, replay.body()));
+            let sent =
+                pin!(send(&client.worker, &client.workload, caller, &hop, version, head, replay.body()));
             unless_cut(&client.ending.cut, sent).await
         };
         let Some(sent) = sent else {

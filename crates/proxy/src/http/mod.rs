@@ -2,13 +2,15 @@
 //!
 //! A client's connection is served by [`server`]; each request is brought into one form
 //! ([`headers`]), routed and sent to an endpoint ([`forward`]), repeated on another where that is safe
-//! ([`crate::attempts`]), and counted ([`record`]). Interim answers go back by [`asker`]. Upgrades and tunnels leave HTTP in [`upgrade`], applications in [`switch`]; destinations
+//! ([`crate::attempts`]), and counted ([`record`]). Interim answers go back by [`asker`]. Upgrades and tunnels leave HTTP in [`upgrade`], applications in [`switch`]; what came for a workload of this node as bytes is served
+//! request by request in [`deliver`]; destinations
 //! that an explicit proxy's client names are found in [`egress`]. Bodies are streams throughout
 //! ([`body`]), recorded for another attempt in [`replay`]; answers that the mesh makes itself come from [`reply`].
 //! Which fields may be in [`trailers`], and what ends a broken answer of [`grpc`], is one thing for all versions.
 
 pub(crate) mod asker;
 pub mod body;
+mod deliver;
 mod egress;
 pub(crate) mod fault;
 mod forward;

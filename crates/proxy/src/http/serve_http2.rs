@@ -59,7 +59,7 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
         Err(shed) => {
             worker.local.metrics.counts().rejected(shed.into());
             if worker.local.may_warn() {
-                let (workload, reason) = (&cx.source.name, shed.as_str());
+                let (workload, reason) = (&cx.workload.name, shed.as_str());
                 tracing::warn!(%workload, reason, "connection of a client refused: {}", shed.message());
             }
             return Box::pin(connection.refuse(shed.message())).await;
@@ -96,7 +96,7 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
     if let Ended::Violation(violation) = &ended {
         worker.local.metrics.counts().abusive_client(violation.reason);
         if worker.local.may_warn() {
-            tracing::warn!(workload = %cx.source.name, "connection of a client closed: {violation}");
+            tracing::warn!(workload = %cx.workload.name, "connection of a client closed: {violation}");
         }
     }
     if !matches!(ended, Ended::Closed) {

@@ -22,6 +22,7 @@ use crate::budget::Account;
 use crate::exchange::{Ending, Exchange, Refused};
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
+use crate::http::deliver::deliver;
 use crate::http::forward::{self, Message, Route, Target};
 use crate::http::headers::Malformed;
 use crate::http::http1::server::Owner;
@@ -31,6 +32,7 @@ use crate::http::serve_http1::{self, Ended};
 use crate::http::spelling::Written;
 use crate::http::upgrade::{self, Leaving, Wish};
 use crate::http::{egress, headers, max_forwards, serve_http2};
+use crate::inbound::Arrival;
 use crate::metrics::{DestinationName, Protocol};
 use crate::reason::{Reason, Verdict};
 use crate::state::LocalWorkload;
@@ -49,14 +51,17 @@ pub enum HttpDestination {
     Service { service: ServiceName, port: u16 },
     /// The client takes us for an HTTP proxy: each request says where it goes, and what it tunnels enters anew.
     Proxy(Enter),
+    /// The connection came for a workload of this node.
+    Workload(Box<Arrival>),
 }
 
 /// What the requests of one connection share.
 pub(super) struct Connection {
     pub worker: Rc<Worker>,
-    pub source: Arc<LocalWorkload>,
+    /// The workload of this node whose connection it is, or that it came for.
+    pub workload: Arc<LocalWorkload>,
     destination: HttpDestination,
-    /// What this worker has taken for the source.
+    /// What this worker has taken for who pays.
     pub account: Rc<Account>,
     /// Where the last request of an explicit proxy's client went.
     asked: RefCell<Option<(ServiceName, u16)>>,
@@ -67,12 +72,47 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    fn new(worker: Rc<Worker>, workload: Arc<LocalWorkload>, destination: HttpDestination) -> Self {
+        let account = match &destination {
+            HttpDestination::Workload(arrival) => arrival.account.clone(),
+            HttpDestination::Service { .. } | HttpDestination::Proxy(_) => {
+                worker.local.account(&workload.name)
+            }
+        };
+        Self {
+            worker,
+            workload,
+            destination,
+            account,
+            asked: RefCell::default(),
+            named: LastAuthority::default(),
+            ending: Rc::default(),
+        }
+    }
+
     /// Where its requests go, as far as the connection tells.
     pub(super) fn destination(&self) -> DestinationName {
         match &self.destination {
             HttpDestination::Service { service, .. } => DestinationName::Service(service.clone()),
             HttpDestination::Proxy(_) => DestinationName::Unknown,
+            HttpDestination::Workload(_) => self.workload.service_name().into(),
         }
+    }
+
+    /// One of its requests begins.
+    fn begin(
+        &self,
+        protocol: Protocol,
+        destination: DestinationName,
+        asked: impl FnOnce() -> Asked,
+    ) -> Exchange {
+        let local = &self.worker.local;
+        let HttpDestination::Workload(arrival) = &self.destination else {
+            return Exchange::begin(local, &self.workload, protocol, destination, asked);
+        };
+        let mut exchange = *Exchange::arrive(local, &arrival.peer, protocol, asked);
+        exchange.is_for(&self.workload, arrival.port);
+        exchange
     }
 
     /// Counts and logs a request that was refused before it was read whole.
@@ -82,8 +122,7 @@ impl Connection {
 
     fn turn_away(&self, destination: DestinationName, reason: Reason, outline: Outline) {
         let asked = || Asked::Part(outline);
-        let mut exchange =
-            Exchange::begin(&self.worker.local, &self.source, Protocol::Http, destination, asked);
+        let mut exchange = self.begin(Protocol::Http, destination, asked);
         exchange.refuse(reason, "");
         exchange.turned_away(reason.verdict(), Some(reason.status().as_u16()));
     }
@@ -91,9 +130,7 @@ impl Connection {
     /// Counts a connection that was refused as it does not speak HTTP.
     pub fn not_http(&self) {
         let asked = || Asked::Part(Outline::default());
-        let destination = self.destination();
-        Exchange::begin(&self.worker.local, &self.source, Protocol::Tcp, destination, asked)
-            .turned_away(Verdict::Refused, None);
+        self.begin(Protocol::Tcp, self.destination(), asked).turned_away(Verdict::Refused, None);
     }
 
     /// Why a client was let go, for people.
@@ -117,7 +154,7 @@ impl Connection {
     fn enter(&self) -> Option<Enter> {
         match self.destination {
             HttpDestination::Proxy(enter) => Some(enter),
-            HttpDestination::Service { .. } => None,
+            HttpDestination::Service { .. } | HttpDestination::Workload(_) => None,
         }
     }
 
@@ -136,6 +173,7 @@ impl Connection {
         match &self.destination {
             HttpDestination::Service { service, port } => Some((service.clone(), *port)),
             HttpDestination::Proxy(_) => self.asked.borrow().clone(),
+            HttpDestination::Workload(_) => None,
         }
     }
 }
@@ -159,21 +197,12 @@ impl Owner for Connection {
 /// ends. Stops gracefully when `worker.local.drain` starts.
 pub async fn serve(
     worker: Rc<Worker>,
-    source: Arc<LocalWorkload>,
+    workload: Arc<LocalWorkload>,
     io: Downstream,
     first: Vec<u8>,
     destination: HttpDestination,
 ) {
-    let account = worker.local.account(&source.name);
-    let cx = Rc::new(Connection {
-        worker,
-        source,
-        destination,
-        account,
-        asked: RefCell::default(),
-        named: LastAuthority::default(),
-        ending: Rc::default(),
-    });
+    let cx = Rc::new(Connection::new(worker, workload, destination));
     match serve_http1::serve(&cx, io, first).await {
         Ended::Closed => {}
         Ended::Http2(io, first) => Box::pin(serve_http2::serve(cx, io, first.into())).await,
@@ -214,6 +243,18 @@ pub(super) async fn answer(
             exchange.refuse(Reason::MaxForwards, "");
             Ok(max_forwards::answer(head))
         }
+        Ok(normal) if let HttpDestination::Workload(arrival) = &cx.destination => {
+            filter_request(cx, head, version);
+            if exchange.is_read() {
+                watch(&mut exchange, &mut body);
+            }
+            let caller = Caller { account: cx.account.clone(), asker };
+            let message = Message { head, body, written };
+            let delivered = deliver(cx, arrival, &mut exchange, message, &caller, normal.wish);
+            let (response, switched) = Box::pin(delivered).await;
+            passing = switched;
+            Ok(response)
+        }
         Ok(normal) => match target(cx, &mut exchange, head, &normal).await {
             Err(refused) => Err(refused),
             Ok(target) => match normal.wish {
@@ -222,7 +263,7 @@ pub(super) async fn answer(
                         && let Some(enter) = cx.enter() =>
                 {
                     let tunnel =
-                        upgrade::tunnel(&cx.worker, &cx.source, Box::new(exchange), target, wish, enter);
+                        upgrade::tunnel(&cx.worker, &cx.workload, Box::new(exchange), target, wish, enter);
                     match Box::pin(tunnel).await {
                         Ok(answer) => return answer,
                         Err(refused) => {
@@ -289,6 +330,9 @@ fn normalize(
             format!("{}.{}:{port}", service.name, service.namespace)
         }
         HttpDestination::Proxy(_) => String::new(),
+        HttpDestination::Workload(arrival) => {
+            format!("{}.{}:{}", cx.workload.service, cx.workload.name.namespace, arrival.port)
+        }
     };
     let secure = cx.enter().is_some() && head.uri.scheme() == Some(&http::uri::Scheme::HTTPS);
     headers::normalize_request(head, &cx.named, fallback)?;
@@ -300,8 +344,7 @@ fn normalize(
 
 fn begin(cx: &Rc<Connection>, head: &request::Parts) -> Exchange {
     let protocol = if headers::is_grpc(&head.headers) { Protocol::Grpc } else { Protocol::Http };
-    Exchange::begin(&cx.worker.local, &cx.source, protocol, cx.destination(), || Asked::of(head))
-        .of_client(&cx.ending)
+    cx.begin(protocol, cx.destination(), || Asked::of(head)).of_client(&cx.ending)
 }
 
 /// Where the request goes, as far as it says itself, if the mesh lets it.
@@ -321,7 +364,7 @@ async fn target(
     let Some(authority) = head.uri.authority() else {
         return Err(exchange.refuse(Reason::BadRequest, "the request does not say what host it is for"));
     };
-    Box::pin(egress::destination(&cx.worker, exchange, &cx.source.name.namespace, authority)).await
+    Box::pin(egress::destination(&cx.worker, exchange, &cx.workload.name.namespace, authority)).await
 }
 
 /// Takes away what was for this proxy alone.

@@ -17,6 +17,7 @@ use crate::http::asker::Caller;
 use crate::http::body::{Body, Event};
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, exchange};
+use crate::http::reply::told;
 use crate::http::websocket::{self, Answered};
 use crate::http2::Tunnel;
 use crate::tcp::{Duplex, Replayed, Upstream};
@@ -133,6 +134,7 @@ async fn in_http1(
         Form::Connect => None,
     };
     let outgoing = Outgoing { head, upgrade, caller };
+    let over_link = matches!(upstream, Upstream::Tunnel(_));
     let connection = Connection::new(upstream, worker.local.sweep.clone());
     let answer = exchange(connection, outgoing, body).await.map_err(lost)?;
     let status = answer.head.status;
@@ -157,7 +159,7 @@ async fn in_http1(
         return Err(UpstreamError::after_sending(UpstreamErrorKind::NotUpgraded, message));
     }
     if !accepted {
-        return refused(answer, held).map(Switching::Answered);
+        return refused(answer, held, over_link).map(Switching::Answered);
     }
     let (mut answer, upstream, read) = answer.into_upgraded();
     headers::normalize_response(answer.status, &mut answer.headers)
@@ -197,8 +199,16 @@ fn lost(Failed { why, oversized, shed, answered, .. }: Failed) -> UpstreamError 
 }
 
 /// The application goes on in HTTP: its answer is passed on, and the connection not used again.
-fn refused(answer: Answer<Upstream>, held: Counted) -> Result<Response<Body>, UpstreamError> {
+fn refused(
+    answer: Answer<Upstream>,
+    held: Counted,
+    over_link: bool,
+) -> Result<Response<Body>, UpstreamError> {
     let mut response = answer.into_response(drop);
+    if over_link && let Some(error) = told(&mut response) {
+        // The other node's answer, not the application's. What was sent is no longer at hand.
+        return Err(UpstreamError { safe_to_retry: false, ..error });
+    }
     let status = response.status();
     if let Err(problem) = headers::normalize_response(status, response.headers_mut()) {
         return Err(UpstreamError::bad_answer(problem.0));

@@ -50,8 +50,8 @@ pub(super) enum Leaving {
 
 /// A client's wish to leave HTTP.
 pub(super) struct Wish {
-    client: Leaving,
-    form: Form,
+    pub client: Leaving,
+    pub form: Form,
 }
 
 /// What the client wishes, if it does. To be asked before hop-by-hop headers are removed.
@@ -78,7 +78,7 @@ pub(super) async fn forward(
     caller: &Caller,
     wish: Wish,
 ) -> Result<(Response<Body>, Option<Box<Passing>>), Refused> {
-    let (worker, source) = (&client.worker, &client.source);
+    let (worker, source) = (&client.worker, &client.workload);
     let Message { head, mut body, written } = message;
     let version = head.version;
     if let Err(problem) = wish.form.rewrite(head) {
@@ -180,10 +180,10 @@ async fn ask(
 
 /// An application that has left HTTP, and the client that will have when it has the answer.
 pub(super) struct Passing {
-    client: Leaving,
-    io: Box<dyn Duplex>,
-    held: Counted,
-    account: Rc<Account>,
+    pub client: Leaving,
+    pub io: Box<dyn Duplex>,
+    pub held: Counted,
+    pub account: Rc<Account>,
 }
 
 impl Passing {

@@ -6,8 +6,8 @@
 //! 2. authorize: which ports are open to whom.
 //! 3. limit: what stops takes nothing new.
 //!
-//! A connection of bytes has no head. Where rules of HTTP apply to its port, what it carries must not pass as bytes: that is
-//! decided here, too, as soon as there are such rules.
+//! A connection of bytes has no head. Where its port carries HTTP it does not enter as one: its requests do
+//! ([`super::carries_http`]).
 //!
 //! Then it is written down ([`Visits`](super::visits::Visits)), and goes on to the application. What would not be authorized by a
 //! newer state is ended by it ([`may_be_in`], [`follow`]), be it bytes, an upgrade or an answer without an end; what is to be drained is not.
@@ -41,7 +41,8 @@ pub(crate) fn enter(
     Ok(local.visits.enter(&local.metrics, entrance, generation))
 }
 
-fn admit(Entrance { peer, workload, port }: Entrance<'_>) -> Result<(), UpstreamError> {
+/// Whether it may enter; otherwise why not.
+pub(crate) fn admit(Entrance { peer, workload, port }: Entrance<'_>) -> Result<(), UpstreamError> {
     let refused = |kind, message: String| Err(UpstreamError::safe(kind, message));
     if may_be_in(peer, &workload.identity, Some(workload), port).is_err() {
         return refused(UpstreamErrorKind::Refused, format!("{} has no port {port}", workload.name));

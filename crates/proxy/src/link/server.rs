@@ -24,6 +24,7 @@ use super::{Faults, LIMITS, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_
 use crate::access_log::Asked;
 use crate::budget::{Account, Payer, Seat, Shed};
 use crate::certificate::WorkloadCertificate;
+use crate::error::UpstreamError;
 use crate::exchange::Exchange;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
@@ -33,19 +34,20 @@ use crate::http::record::record;
 use crate::http::reply;
 use crate::http::respond::respond;
 use crate::http::serve_http2::or_reset;
+use crate::http::server::{HttpDestination, serve as serve_http};
 use crate::http::switch::{Switched, Switching};
 use crate::http2::{
     Connection, Ended, Incoming, Protocol, Receiver, Sender, Tunnel, Unfit, Violation, give_up, splice,
     until_dead,
 };
-use crate::inbound::{self, Entrance, Peer};
+use crate::inbound::{self, Arrival, Entrance, Peer};
 use crate::mesh_headers::{PORT, REASON, RETRY, WORKLOAD};
 use crate::metrics::{self, Handshake};
 use crate::progress::Side;
 use crate::reason::Reason;
 use crate::silent::Place;
 use crate::state::LocalWorkload;
-use crate::tcp::copy;
+use crate::tcp::{Downstream, copy};
 use crate::tls::{self, Hello, TlsFailure};
 use crate::worker::Worker;
 
@@ -367,8 +369,11 @@ async fn tunnel(
         Err(refusal) => return respond(&mut sender, refusal.into_answer(exchange)).await,
     };
     exchange.is_for(&workload, port);
-    exchange.passes_to(SocketAddr::new(workload.app_address, port));
     let entrance = Entrance { peer: &link.peer, workload: &workload, port };
+    if let Some(http) = inbound::carries_http(&worker.local, entrance, &link.account) {
+        return Box::pin(requests(worker, exchange, workload, http, sender, receiver)).await;
+    }
+    exchange.passes_to(SocketAddr::new(workload.app_address, port));
     let connect = inbound::connect(&worker.local, entrance, &link.account, None);
     let reset = poll_fn(|cx| sender.poll_reset(cx));
     let connected = tokio::select! {
@@ -379,10 +384,7 @@ async fn tunnel(
         Ok(connected) => connected,
         Err(error) => {
             tracing::debug!(workload = %workload.name, port, "tunnel refused: {error}");
-            exchange.attempt_failed(&error, None);
-            exchange.lost(&error);
-            exchange.turned_away(Reason::from(error.kind).verdict(), None);
-            return respond(&mut sender, reply::failed(&error)).await;
+            return turn_away(exchange, &error, &mut sender).await;
         }
     };
     exchange.sends();
@@ -394,6 +396,37 @@ async fn tunnel(
     let passed = |way, bytes| exchange.bytes(way, bytes);
     let ended = splice(&mut tunnel, &mut app, Vec::new(), passed).await;
     exchange.ended_with(&ended);
+}
+
+/// A connection of bytes to a port that carries HTTP: no request passes unseen, and nothing else at all.
+async fn requests(
+    worker: Rc<Worker>,
+    exchange: Box<Exchange>,
+    workload: Arc<LocalWorkload>,
+    arrival: Arrival,
+    mut sender: Sender,
+    receiver: Receiver,
+) {
+    let entrance = Entrance { peer: &arrival.peer, workload: &workload, port: arrival.port };
+    if let Err(error) = inbound::admit(entrance) {
+        return turn_away(exchange, &error, &mut sender).await;
+    }
+    // What comes out of it is.
+    exchange.forget();
+    if sender.respond(StatusCode::OK, &HeaderMap::new(), false).is_err() {
+        return;
+    }
+    let io = Downstream::Tunnel(Box::new(Tunnel::new(sender, receiver)));
+    let destination = HttpDestination::Workload(Box::new(arrival));
+    serve_http(worker, workload, io, Vec::new(), destination).await;
+}
+
+/// Answers a connection that does not come to the process.
+async fn turn_away(mut exchange: Box<Exchange>, error: &UpstreamError, sender: &mut Sender) {
+    exchange.attempt_failed(error, None);
+    exchange.lost(error);
+    exchange.turned_away(Reason::from(error.kind).verdict(), None);
+    respond(sender, reply::failed(error)).await;
 }
 
 /// Why a stream leads to no workload: nothing has reached an application.

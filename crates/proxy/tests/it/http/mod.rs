@@ -4,6 +4,7 @@ mod ahead;
 mod apps;
 mod blame;
 mod both_sides;
+mod bytes_of_http;
 mod codec;
 mod crowds;
 mod decisions;

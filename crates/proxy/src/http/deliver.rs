@@ -1,0 +1,96 @@
+//! Requests of a connection that came for a workload of this node as one of bytes, to a port that carries HTTP. Each of
+//! them passes the door by itself, with its head, and goes to the process.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use http::Response;
+use http::request::Parts;
+use tulle_model::snapshot::AppProtocol;
+
+use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::exchange::Exchange;
+use crate::http::asker::Caller;
+use crate::http::body::Body;
+use crate::http::forward::Message;
+use crate::http::headers::AppVersion;
+use crate::http::http1::give_headers;
+use crate::http::reply::failed;
+use crate::http::server::Connection;
+use crate::http::spelling::{Spelling, Written};
+use crate::http::switch::{Form, Switched, Switching};
+use crate::http::upgrade::{Passing, Wish};
+use crate::inbound::{self, Arrival, Entrance};
+
+/// Answers a request. With the answer that lets its client leave HTTP comes what passes then.
+pub(super) async fn deliver(
+    cx: &Rc<Connection>,
+    arrival: &Arrival,
+    exchange: &mut Exchange,
+    message: Message<'_>,
+    caller: &Caller,
+    wish: Option<Wish>,
+) -> (Response<Body>, Option<Box<Passing>>) {
+    let Message { head, body, written } = message;
+    let version = match arrival.protocol {
+        AppProtocol::Http1 => AppVersion::Http1,
+        AppProtocol::Http2 => AppVersion::Http2,
+        AppProtocol::Detect | AppProtocol::Tcp => AppVersion::of(head.version),
+    };
+    if arrival.preserve_case
+        && version == AppVersion::Http1
+        && let Some(spelling) = written.and_then(|Written(bytes)| Spelling::of_request(&bytes))
+    {
+        head.extensions.insert(spelling);
+        caller.asker.keep_letters();
+    }
+    let entrance = Entrance { peer: &arrival.peer, workload: &cx.workload, port: arrival.port };
+    exchange.passes_to(SocketAddr::new(cx.workload.app_address, arrival.port));
+    let answered = match wish {
+        None => {
+            exchange.sends();
+            let passed = inbound::pass_request(&cx.worker, entrance, version, head, body, caller).await;
+            give_headers(std::mem::take(&mut head.headers));
+            passed.map(|response| (response, None))
+        }
+        Some(wish) => switch(cx, entrance, exchange, version, (head, body), caller, wish).await,
+    };
+    answered.unwrap_or_else(|error| {
+        exchange.attempt_failed(&error, None);
+        exchange.lost(&error);
+        (failed(&error), None)
+    })
+}
+
+/// Asks the process to leave HTTP.
+async fn switch(
+    cx: &Rc<Connection>,
+    entrance: Entrance<'_>,
+    exchange: &mut Exchange,
+    version: AppVersion,
+    (head, mut body): (&mut Parts, Body),
+    caller: &Caller,
+    wish: Wish,
+) -> Result<(Response<Body>, Option<Box<Passing>>), UpstreamError> {
+    let unsupported = |why: String| UpstreamError::safe(UpstreamErrorKind::Unsupported, why);
+    wish.form.rewrite(head).map_err(unsupported)?;
+    if version == AppVersion::Http2 && !matches!(wish.form, Form::Extended(_)) {
+        return Err(unsupported("the application speaks HTTP/2, which has no such upgrade".to_owned()));
+    }
+    let asked = inbound::ask_to_switch(
+        &cx.worker,
+        exchange,
+        entrance,
+        caller,
+        version,
+        (head, &mut body),
+        &wish.form,
+    );
+    Ok(match asked.await? {
+        Switching::Answered(response) => (response, None),
+        Switching::Switched(Switched { head, io, held }) => {
+            let passing = Passing { client: wish.client, io, held, account: caller.account.clone() };
+            (Response::from_parts(head, Body::empty()), Some(Box::new(passing)))
+        }
+    })
+}

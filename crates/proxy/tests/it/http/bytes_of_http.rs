@@ -1,0 +1,170 @@
+//! What comes over a link as bytes (a bare CONNECT) for a port that services declare to carry HTTP: requests, each of
+//! which the node of the application sees, or nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tulle_model::name::WorkloadName;
+use tulle_model::port_settings::Http1Settings;
+use tulle_model::snapshot::{AppProtocol, Known, Selected, ServedPort, WorkloadConfig};
+use tulle_proxy::{Peer, Upgrade};
+
+use super::apps::{nowhere, read_head, read_to_end, script};
+use super::mesh::{Authority, Node, eventually, identity, service_name};
+use crate::believer::believer;
+
+const SOON: Duration = Duration::from_secs(5);
+const NOTHING: Duration = Duration::from_millis(50);
+
+/// Tells each head that it gets. It answers a request, takes a body of five bytes with a request to leave HTTP, and echoes one byte then.
+async fn app() -> (std::net::SocketAddr, mpsc::Receiver<String>) {
+    let (heads, heard) = mpsc::channel(16);
+    let address = script(move |mut stream| {
+        let heads = heads.clone();
+        async move {
+            let mut head = read_head(&mut stream).await;
+            if !head.to_lowercase().contains("upgrade: websocket") {
+                let _ = heads.send(head).await;
+                return stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
+            }
+            let mut body = [0; 5];
+            stream.read_exact(&mut body).await.unwrap();
+            head.push_str(std::str::from_utf8(&body).unwrap());
+            let _ = heads.send(head).await;
+            let answer =
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            let byte = stream.read_u8().await.unwrap();
+            stream.write_u8(byte).await.unwrap();
+        }
+    })
+    .await;
+    (address, heard)
+}
+
+/// Tells a node what the service `c` makes of a port of its workload `c-0`.
+fn declare(node: &mut Node, port: u16, protocol: AppProtocol, preserve_case: bool) {
+    let http1 = Http1Settings { preserve_case, ..Http1Settings::DEFAULT };
+    let ports = vec![ServedPort { service_port: 80, target_port: port, protocol, http1 }];
+    let name = WorkloadName::new("default", "c-0");
+    let services = vec![Selected { by: service_name("c"), ports }];
+    let config = WorkloadConfig { name: name.clone(), services, inbound_capture: false };
+    let snapshot = Arc::make_mut(&mut node.state.snapshot);
+    snapshot.workloads.insert(name, Arc::new(config));
+    node.publish();
+}
+
+/// A node that asks for `c`, and the node of its workload, whose port carries HTTP/1.
+async fn nodes(address: std::net::SocketAddr, preserve_case: bool) -> (Node, Node, std::net::SocketAddr) {
+    let authority = Authority::new();
+    let mut near = Node::start("near", &authority).await;
+    let mut far = Node::start("far", &authority).await;
+    let endpoint = far.add_workload(&authority, "c-0", &[address.port()]);
+    declare(&mut far, address.port(), AppProtocol::Http1, preserve_case);
+    near.add_service("c", AppProtocol::Http1, vec![endpoint]);
+    let snapshot = Arc::make_mut(&mut near.state.snapshot);
+    let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("c")) else { panic!() };
+    Arc::make_mut(config).ports[0].http1.preserve_case = preserve_case;
+    near.publish();
+    let listener = near.listen("c").await;
+    (near, far, listener)
+}
+
+const UPGRADE: &str = "POST /chat?x=1 HTTP/1.1\r\nHost: c\r\nConnection: upgrade\r\nUpgrade: websocket\r\nX-Odd: 1\r\nContent-Length: 5\r\n\r\nhello";
+
+/// It goes in a bare CONNECT, as an extended one cannot say where a body ends, or in which letters it is written.
+#[tokio::test]
+async fn an_upgrade_with_a_body_is_a_request_to_the_node_of_the_application() {
+    for preserve_case in [false, true] {
+        let (address, mut heads) = app().await;
+        let (_near, far, listener) = nodes(address, preserve_case).await;
+        let mut stream = TcpStream::connect(listener).await.unwrap();
+        stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+        let answer = timeout(SOON, read_head(&mut stream)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        let head = heads.recv().await.unwrap();
+        assert!(head.starts_with("POST /chat?x=1 HTTP/1.1\r\n") && head.ends_with("\r\n\r\nhello"), "{head}");
+        assert_eq!(head.contains("X-Odd: 1\r\n"), preserve_case, "{head}");
+        assert_eq!(answer.contains("\r\nUpgrade: "), preserve_case, "{answer}");
+        let visits = far.proxy().visits().await;
+        let upgrade = Upgrade { method: Method::POST, path: "/chat".to_owned() };
+        assert_eq!((visits.len(), &visits[0].peer), (1, &Peer::Mesh(identity("a"))));
+        assert_eq!(visits[0].upgrade.as_ref(), Some(&upgrade));
+        stream.write_all(b"x").await.unwrap();
+        assert_eq!(timeout(SOON, stream.read_u8()).await.unwrap().unwrap(), b'x');
+        assert_eq!(read_to_end(&mut stream).await, "");
+        drop(stream);
+        eventually(|| (far.proxy().in_flight(&visits[0].workload) == 0).then_some(())).await;
+    }
+}
+
+/// In the same words as any other.
+#[tokio::test]
+async fn an_upgrade_that_does_not_get_through_says_why() {
+    for draining in [true, false] {
+        let (_held, dead) = nowhere();
+        let (near, mut far, listener) = nodes(dead, false).await;
+        if draining {
+            far.drain_workload("c-0");
+        }
+        let mut stream = TcpStream::connect(listener).await.unwrap();
+        stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+        let answer = timeout(SOON, read_head(&mut stream)).await.unwrap();
+        let reason = if draining { "draining" } else { "connect-failed" };
+        let said = format!("tulle-reason: {reason}\r\n");
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains(&said), "{answer}");
+        let counted = near.metric("tulle_requests_refused_total", &[&format!("reason=\"{reason}\"")]);
+        assert_eq!(counted, 1, "{reason}");
+        assert!(far.proxy().visits().await.is_empty());
+    }
+}
+
+/// Any peer of the mesh may say what it likes there, and is another mesh's proxy perhaps.
+#[tokio::test]
+async fn what_a_peer_sends_as_bytes_is_a_request_or_refused() {
+    let (address, mut heads) = app().await;
+    let authority = Authority::new();
+    let mut far = Node::start("far", &authority).await;
+    far.add_workload(&authority, "c-0", &[address.port()]);
+    declare(&mut far, address.port(), AppProtocol::Http1, false);
+    let connector = believer(Some(&authority.certificate(&identity("a"))));
+    let tcp = TcpStream::connect(far.link).await.unwrap();
+    let tls = connector.connect(ServerName::try_from("c.default.mesh.test").unwrap(), tcp).await.unwrap();
+    let (client, connection) = h2::client::handshake(tls).await.unwrap();
+    tokio::spawn(connection);
+    let says = async |port: u16, text: &'static [u8]| {
+        let request = Request::connect(format!("{}:{port}", address.ip()));
+        let (answer, mut to) = client.clone().send_request(request.body(()).unwrap(), false).unwrap();
+        let _ = to.send_data(Bytes::from_static(text), false);
+        let answer = timeout(SOON, answer).await.unwrap().unwrap();
+        let (status, mut body, mut got) = (answer.status(), answer.into_body(), Vec::new());
+        loop {
+            match timeout(SOON, body.data()).await.unwrap() {
+                Some(Ok(data)) => got.extend_from_slice(&data),
+                Some(Err(error)) => return (status, Err(error.is_reset())),
+                None => return (status, Ok(String::from_utf8(got).unwrap())),
+            }
+            if got.ends_with(b"hi") {
+                let _ = to.send_data(Bytes::new(), true);
+            }
+        }
+    };
+    let forged = b"GET /x HTTP/1.1\r\nhost: c\r\ntulle-workload: default/x\r\n\r\n";
+    let (status, answer) = says(address.port(), forged).await;
+    let answer = answer.unwrap();
+    assert!(status == StatusCode::OK && answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let head = heads.recv().await.unwrap();
+    assert!(head.starts_with("GET /x HTTP/1.1\r\n") && !head.contains("tulle-"), "{head}");
+    let (_, answer) = says(address.port(), b"GET /x HTTP/1.1\r\nhost: c\r\ncontent-length: x\r\n\r\n").await;
+    assert!(answer.as_ref().unwrap().starts_with("HTTP/1.1 400 "), "{answer:?}");
+    assert_eq!(says(address.port(), b"SSH-2.0-x\r\n").await, (StatusCode::OK, Err(true)));
+    assert_eq!(says(address.port() ^ 1, forged).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(timeout(NOTHING, heads.recv()).await.is_err(), "the application got something");
+}
