@@ -105,6 +105,11 @@ fn source(file: &Path, text: &str, problems: &mut Vec<String>) {
     for (number, line) in text.lines().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
         let at = |what: &str| format!("{shown}:{}: {what}", number + 1);
+        // Where there is a test of the same, it is compiled and run with the others.
+        let comment = line.trim_start();
+        if ["/// ```", "//! ```"].iter().any(|fence| comment.starts_with(fence)) {
+            problems.push(at("code in documentation is not run: put it into a test"));
+        }
         if !file.starts_with("crates/sys") && !file.starts_with("xtask") && code.contains("unsafe ") {
             problems.push(at("unsafe code belongs into crates/sys"));
         }
