@@ -18,7 +18,7 @@ const BUILD_TIMEOUT: u32 = 600;
 const TEST_TIMEOUT: u32 = 120;
 /// What `cargo xtask test` tries of a change at most: so many, for so many minutes.
 const MOST_OF_CHANGE: usize = 20;
-const MINUTES_OF_CHANGE: u32 = 2;
+const MINUTES_OF_CHANGE: u32 = 1;
 /// Inputs of each fuzz target, which are among the unit tests: their own runs have many more.
 const FUZZ_INPUTS: &str = "300";
 
