@@ -118,6 +118,16 @@ impl Decision {
         Self::new(Decider::of(endpoint), "status.conditions[Ready]", Effect::Failed)
     }
 
+    /// What comes for a workload that is stopping.
+    pub fn stopping(workload: WorkloadName) -> Self {
+        Self::new(Decider::Workload(workload), "status.conditions[Ready]", Effect::Refused)
+    }
+
+    /// What comes for a port that a workload does not offer.
+    pub fn no_such_port(workload: WorkloadName) -> Self {
+        Self::new(Decider::Workload(workload), "spec.ports", Effect::Refused)
+    }
+
     /// An attempt at an endpoint that is not who was promised.
     pub fn wrong_identity(endpoint: &Endpoint) -> Self {
         Self::new(Decider::of(endpoint), "spec.serviceAccount", Effect::Failed)

@@ -317,13 +317,14 @@ impl Exchange {
             let (after, failure) = (self.started.elapsed(), error.kind.reason());
             log.tried.push(Tried { address, security, after, failure });
         }
-        match (error.kind, endpoint) {
-            (UpstreamErrorKind::Draining, Some(endpoint)) => self.decided(|| Decision::draining(endpoint)),
-            (UpstreamErrorKind::WrongIdentity, Some(endpoint)) => {
-                self.decided(|| Decision::wrong_identity(endpoint));
-            }
-            _ => {}
-        }
+        let decision = match (error.kind, endpoint, &log.workload) {
+            (UpstreamErrorKind::Draining, Some(endpoint), _) => Decision::draining(endpoint),
+            (UpstreamErrorKind::WrongIdentity, Some(endpoint), _) => Decision::wrong_identity(endpoint),
+            (UpstreamErrorKind::Draining, None, Some(workload)) => Decision::stopping(workload.clone()),
+            (UpstreamErrorKind::Refused, None, Some(workload)) => Decision::no_such_port(workload.clone()),
+            _ => return,
+        };
+        self.decided(|| decision);
     }
 
     /// The attempt that failed does not count: it was sent back for nobody's fault.

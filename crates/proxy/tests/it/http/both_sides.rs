@@ -125,7 +125,8 @@ async fn a_stream_that_is_let_in_by_nobody_is_logged() {
     assert!(read_to_end(&mut stream).await.starts_with("HTTP/1.1 503 "));
     let why =
         ["path=\"/both-gone\"", "reason=\"draining\" detail=\"default/both-gone is stopping\"", "status=503"];
-    for side in ["direction=\"outbound\" source=default/a ", PEER] {
-        says(side, &why).await;
+    let decided = |effect| format!("Workload/default/both-gone status.conditions[Ready] {effect}");
+    for (side, effect) in [("direction=\"outbound\" source=default/a ", "failed"), (PEER, "refused")] {
+        says(side, &[&why[..], &[&*decided(effect)]].concat()).await;
     }
 }
