@@ -561,7 +561,8 @@ impl Exchange {
     /// Has the line of what bytes have passed of written.
     fn closed(&mut self) {
         let reason = self.reason;
-        self.write(|entry| (entry.reason, entry.result) = (reason, Verdict::Success));
+        let verdict = reason.map_or(Verdict::Success, Reason::verdict);
+        self.write(|entry| (entry.reason, entry.result) = (reason, verdict));
     }
 
     /// Counts a request whose client has given it up.

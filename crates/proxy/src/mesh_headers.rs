@@ -24,5 +24,8 @@ pub const UPGRADE: HeaderName = HeaderName::from_static("tulle-upgrade");
 pub const METHOD: HeaderName = HeaderName::from_static("tulle-method");
 /// The application has left HTTP, and goes on in that.
 pub const SWITCHED: HeaderName = HeaderName::from_static("tulle-switched");
+/// `http`, of a bare CONNECT that is granted: what passes there is read as requests, and the node answers those itself that
+/// do not get through.
+pub const CARRIES: HeaderName = HeaderName::from_static("tulle-carries");
 /// How the fields of a message of HTTP/1 were written (see [`Spelling`](crate::http::spelling::Spelling)).
 pub const SPELLING: HeaderName = HeaderName::from_static("tulle-spelling");

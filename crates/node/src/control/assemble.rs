@@ -174,6 +174,8 @@ impl Assembler {
     pub fn told_of(&mut self, known: &str) {
         if known.split(',').any(|url| url.trim() == type_url::WORKLOAD) {
             self.outbox.extend(self.workloads.told());
+        } else {
+            self.changed |= self.workloads.untold();
         }
     }
 

@@ -21,6 +21,7 @@ use crate::http::spelling::{Spelling, Written};
 use crate::http::switch::{Form, Switched, Switching};
 use crate::http::upgrade::{Passing, Wish};
 use crate::inbound::{self, Arrival, Entrance};
+use crate::reason::Reason;
 
 /// Answers a request. With the answer that lets its client leave HTTP comes what passes then.
 pub(super) async fn deliver(
@@ -44,8 +45,16 @@ pub(super) async fn deliver(
         head.extensions.insert(spelling);
         caller.asker.keep_letters();
     }
-    let entrance = Entrance { peer: &arrival.peer, workload: &cx.workload, port: arrival.port };
-    exchange.passes_to(SocketAddr::new(cx.workload.app_address, arrival.port));
+    // As it is now: the connection may be older than what the node was told last.
+    let workload = cx.worker.local.workload(&cx.workload.name);
+    let Some(workload) = workload.filter(|workload| workload.identity == cx.workload.identity) else {
+        let gone = format!("{} is no longer on this node", cx.workload.name);
+        let error = UpstreamError::safe(UpstreamErrorKind::Refused, gone);
+        exchange.refuse(Reason::ConnectFailed, &*error.message);
+        return (failed(&error), None);
+    };
+    let entrance = Entrance { peer: &arrival.peer, workload: &workload, port: arrival.port };
+    exchange.passes_to(SocketAddr::new(workload.app_address, arrival.port));
     let answered = match wish {
         None => {
             exchange.sends();

@@ -17,7 +17,7 @@ use crate::http::asker::Caller;
 use crate::http::body::{Body, Event};
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, exchange};
-use crate::http::reply::told;
+use crate::http::reply;
 use crate::http::websocket::{self, Answered};
 use crate::http2::Tunnel;
 use crate::tcp::{Duplex, Replayed, Upstream};
@@ -134,7 +134,12 @@ async fn in_http1(
         Form::Connect => None,
     };
     let outgoing = Outgoing { head, upgrade, caller };
-    let over_link = matches!(upstream, Upstream::Tunnel(_));
+    let told = match &upstream {
+        Upstream::Tunnel(tunnel) if tunnel.peer_reads_http => {
+            Some(Told { bodiless: http_body::Body::is_end_stream(&body) })
+        }
+        _ => None,
+    };
     let connection = Connection::new(upstream, worker.local.sweep.clone());
     let answer = exchange(connection, outgoing, body).await.map_err(lost)?;
     let status = answer.head.status;
@@ -159,7 +164,7 @@ async fn in_http1(
         return Err(UpstreamError::after_sending(UpstreamErrorKind::NotUpgraded, message));
     }
     if !accepted {
-        return refused(answer, held, over_link).map(Switching::Answered);
+        return refused(answer, held, told).map(Switching::Answered);
     }
     let (mut answer, upstream, read) = answer.into_upgraded();
     headers::normalize_response(answer.status, &mut answer.headers)
@@ -183,6 +188,13 @@ async fn in_http1(
     Ok(Switching::Switched(Switched { head: answer, io, held }))
 }
 
+/// Of a request that goes to a node which tells why one does not get through: what such an answer says is not the
+/// application's.
+struct Told {
+    /// All of it can be sent once more.
+    bodiless: bool,
+}
+
 fn lost(Failed { why, oversized, shed, answered, .. }: Failed) -> UpstreamError {
     if let Some(shed) = shed {
         return UpstreamError { safe_to_retry: false, ..UpstreamError::shed(shed) };
@@ -202,12 +214,13 @@ fn lost(Failed { why, oversized, shed, answered, .. }: Failed) -> UpstreamError 
 fn refused(
     answer: Answer<Upstream>,
     held: Counted,
-    over_link: bool,
+    by_node: Option<Told>,
 ) -> Result<Response<Body>, UpstreamError> {
     let mut response = answer.into_response(drop);
-    if over_link && let Some(error) = told(&mut response) {
-        // The other node's answer, not the application's. What was sent is no longer at hand.
-        return Err(UpstreamError { safe_to_retry: false, ..error });
+    if let Some(Told { bodiless }) = by_node
+        && let Some(error) = reply::told(&mut response)
+    {
+        return Err(UpstreamError { safe_to_retry: error.safe_to_retry && bodiless, ..error });
     }
     let status = response.status();
     if let Err(problem) = headers::normalize_response(status, response.headers_mut()) {

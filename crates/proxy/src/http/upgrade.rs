@@ -126,12 +126,12 @@ pub(super) async fn forward(
             Ok((Response::from_parts(head, Body::empty()), Some(Box::new(passing))))
         }
         Err(error) => {
-            exchange.attempt_failed(&error, hop.endpoint());
+            // What was sent is not at hand any more.
+            route.attempts.failed(worker, exchange, &hop, &error, false, false);
             exchange.answered(hop.into_load(), Instant::now());
             if error.kind == UpstreamErrorKind::Unsupported {
                 return Err(exchange.refuse(Reason::Unsupported, error.message));
             }
-            exchange.lost(&error);
             Ok((reply::failed_for(&error, version), None))
         }
     }

@@ -21,6 +21,8 @@ pub struct Tunnel {
     ended: bool,
     /// It is one of an extended CONNECT.
     extended: bool,
+    /// The peer reads requests of HTTP from it, and answers some of them itself.
+    pub peer_reads_http: bool,
 }
 
 /// The most that one write hands over.
@@ -39,7 +41,15 @@ impl Tunnel {
 
     fn of(mut sender: Sender, receiver: Receiver, extended: bool) -> Self {
         sender.is_tunnel();
-        Self { sender, receiver, rest: Bytes::new(), shut: false, ended: false, extended }
+        Self {
+            sender,
+            receiver,
+            rest: Bytes::new(),
+            shut: false,
+            ended: false,
+            extended,
+            peer_reads_http: false,
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! 2. authorize: which ports are open to whom.
 //! 3. limit: what stops takes nothing new.
 //!
-//! A connection of bytes has no head. Where its port carries HTTP it does not enter as one: its requests do
+//! A connection of bytes has no head. Over a link, it does not enter as one where its port carries HTTP: its requests do
 //! ([`super::carries_http`]).
 //!
 //! Then it is written down ([`Visits`](super::visits::Visits)), and goes on to the application. What would not be authorized by a

@@ -41,7 +41,7 @@ use crate::http2::{
     until_dead,
 };
 use crate::inbound::{self, Arrival, Entrance, Peer};
-use crate::mesh_headers::{PORT, REASON, RETRY, WORKLOAD};
+use crate::mesh_headers::{CARRIES, PORT, REASON, RETRY, WORKLOAD};
 use crate::metrics::{self, Handshake};
 use crate::progress::Side;
 use crate::reason::Reason;
@@ -413,7 +413,8 @@ async fn requests(
     }
     // What comes out of it is.
     exchange.forget();
-    if sender.respond(StatusCode::OK, &HeaderMap::new(), false).is_err() {
+    let carries = HeaderMap::from_iter([(CARRIES, HeaderValue::from_static("http"))]);
+    if sender.respond(StatusCode::OK, &carries, false).is_err() {
         return;
     }
     let io = Downstream::Tunnel(Box::new(Tunnel::new(sender, receiver)));

@@ -15,7 +15,7 @@ use crate::http::body::Body;
 use crate::http::reply;
 use crate::http2::{Error, Handle, Receiver, RequestHead, Sender, Tunnel};
 use crate::local::Local;
-use crate::mesh_headers::WORKLOAD;
+use crate::mesh_headers::{CARRIES, WORKLOAD};
 
 /// How long the peer's answer to a CONNECT may take.
 const TUNNEL_DEADLINE: Duration = Duration::from_secs(5);
@@ -113,7 +113,9 @@ impl LinkStream {
             }
         };
         if head.status == StatusCode::OK {
-            return Ok(Tunnel::new(sender, receiver));
+            let mut tunnel = Tunnel::new(sender, receiver);
+            tunnel.peer_reads_http = head.headers.contains_key(CARRIES);
+            return Ok(tunnel);
         }
         let status = head.status;
         let told = reply::told(&mut Response::from_parts(head, Body::from(receiver)));

@@ -74,6 +74,16 @@ impl OwnWorkloads {
         (!own.is_empty()).then(|| subscribe_again(type_url::WORKLOAD, own))
     }
 
+    /// The server does not tell of workloads: what another one said is not in force. Whether there was something.
+    pub fn untold(&mut self) -> bool {
+        let mut changed = false;
+        for own in self.workloads.values_mut() {
+            own.resource = None;
+            changed |= own.config.take().is_some();
+        }
+        changed
+    }
+
     /// Takes over what the server says; whether that is something else than before.
     pub fn take(&mut self, resource: Resource) -> Result<bool, String> {
         let any = resource.resource.as_ref().ok_or("it is empty")?;
@@ -101,9 +111,11 @@ impl OwnWorkloads {
         self.workloads.iter().filter_map(|(n, own)| Some((n.clone(), own.config.clone()?))).collect()
     }
 
-    /// What the server said last of each.
+    /// What the server said last of each. Of those that have not come back since a restart only while no server can be asked:
+    /// else they would be kept for ever.
     pub fn resources(&self) -> impl Iterator<Item = Resource> {
-        self.workloads.values().filter_map(|own| own.resource.clone())
+        let kept = self.workloads.values().filter(|own| own.runs || !self.is_told);
+        kept.filter_map(|own| own.resource.clone())
     }
 }
 
@@ -218,6 +230,12 @@ mod tests {
         runs(&mut assembler, &["shop/a", "shop/b"]);
         runs(&mut assembler, &["shop/b"]);
         assert_eq!(said(&mut assembler), (vec![], vec![]));
+        // What a newer one said before is in force no more.
+        assembler.receive(says("shop/b", true, "v1"));
+        assert_eq!(captured(&mut assembler), Some(vec![("shop/b".to_owned(), true)]));
+        assembler.connected();
+        assembler.told_of("");
+        assert_eq!(captured(&mut assembler), Some(vec![]));
         // Its successor is asked for all.
         assembler.connected();
         assembler.told_of(type_url::WORKLOAD);
@@ -232,13 +250,19 @@ mod tests {
         let mut restored = Assembler::restore(&assembler.save()).unwrap();
         let told = vec![("shop/a".to_owned(), true)];
         assert_eq!(captured(&mut restored), Some(told.clone()));
+        // While no server can be asked, it is kept for the next time, too.
+        assert_eq!(captured(&mut Assembler::restore(&restored.save()).unwrap()), Some(told.clone()));
         restored.connected();
         restored.told_of(type_url::WORKLOAD);
         assert_eq!(said(&mut restored), (vec![], vec![]), "it is not there yet");
         runs(&mut restored, &[]);
         assert_eq!(captured(&mut restored), None);
+        let mut forgotten = Assembler::restore(&restored.save()).unwrap();
+        assert_eq!(captured(&mut forgotten), None, "there is nothing");
         runs(&mut restored, &["shop/a"]);
         assert_eq!(said(&mut restored), (vec![pair("shop/a", "v1")], vec![]));
+        let mut again = Assembler::restore(&restored.save()).unwrap();
+        assert_eq!(captured(&mut again), Some(told));
         runs(&mut restored, &[]);
         assert_eq!(said(&mut restored), (vec![], vec!["shop/a".to_owned()]));
         assert_eq!(captured(&mut restored), Some(vec![]));

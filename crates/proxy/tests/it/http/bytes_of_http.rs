@@ -51,9 +51,13 @@ async fn app() -> (std::net::SocketAddr, mpsc::Receiver<String>) {
 
 /// Tells a node what the service `c` makes of a port of its workload `c-0`.
 fn declare(node: &mut Node, port: u16, protocol: AppProtocol, preserve_case: bool) {
+    declare_of(node, "c-0", port, protocol, preserve_case);
+}
+
+fn declare_of(node: &mut Node, workload: &str, port: u16, protocol: AppProtocol, preserve_case: bool) {
     let http1 = Http1Settings { preserve_case, ..Http1Settings::DEFAULT };
     let ports = vec![ServedPort { service_port: 80, target_port: port, protocol, http1 }];
-    let name = WorkloadName::new("default", "c-0");
+    let name = WorkloadName::new("default", workload);
     let services = vec![Selected { by: service_name("c"), ports }];
     let config = WorkloadConfig { name: name.clone(), services, inbound_capture: false };
     let snapshot = Arc::make_mut(&mut node.state.snapshot);
@@ -167,4 +171,100 @@ async fn what_a_peer_sends_as_bytes_is_a_request_or_refused() {
     assert_eq!(says(address.port(), b"SSH-2.0-x\r\n").await, (StatusCode::OK, Err(true)));
     assert_eq!(says(address.port() ^ 1, forged).await.0, StatusCode::SERVICE_UNAVAILABLE);
     assert!(timeout(NOTHING, heads.recv()).await.is_err(), "the application got something");
+}
+
+/// A connection may be older than what the node was told last.
+#[tokio::test]
+async fn each_request_is_held_against_the_workload_as_it_is_then() {
+    for (what, reason) in [("closed", "connect-failed"), ("gone", "connect-failed"), ("stopping", "draining")]
+    {
+        let (address, mut heads) = app().await;
+        let authority = Authority::new();
+        let mut far = Node::start("far", &authority).await;
+        far.add_workload(&authority, "c-0", &[address.port()]);
+        declare(&mut far, address.port(), AppProtocol::Http1, false);
+        let connector = believer(Some(&authority.certificate(&identity("a"))));
+        let tcp = TcpStream::connect(far.link).await.unwrap();
+        let tls = connector.connect(ServerName::try_from("c.default.mesh.test").unwrap(), tcp).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(tls).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::connect(address.to_string()).body(()).unwrap();
+        let (answer, mut to) = client.send_request(request, false).unwrap();
+        let mut body = timeout(SOON, answer).await.unwrap().unwrap().into_body();
+        let mut asks = async |end: &[u8]| {
+            to.send_data(Bytes::from_static(b"GET /x HTTP/1.1\r\nhost: c\r\n\r\n"), false).unwrap();
+            let mut got = Vec::new();
+            while !got.ends_with(end) {
+                got.extend_from_slice(&timeout(SOON, body.data()).await.unwrap().unwrap().unwrap());
+            }
+            String::from_utf8(got).unwrap()
+        };
+        assert!(asks(b"hi").await.starts_with("HTTP/1.1 200 OK\r\n"), "{what}");
+        heads.recv().await.unwrap();
+        match what {
+            "closed" => drop(far.add_workload(&authority, "c-0", &[address.port() ^ 1])),
+            "gone" => drop(far.state.workloads.remove(&WorkloadName::new("default", "c-0"))),
+            _ => far.drain_workload("c-0"),
+        }
+        far.publish();
+        let answer = asks(b"\n").await;
+        let said = format!("tulle-reason: {reason}\r\n");
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains(&said), "{what}: {answer}");
+        assert!(timeout(NOTHING, heads.recv()).await.is_err(), "{what}: the application got it");
+    }
+}
+
+/// Where all of it can be sent once more.
+#[tokio::test]
+async fn an_upgrade_whose_application_is_dead_goes_to_another() {
+    let living = script(|mut stream| async move {
+        read_head(&mut stream).await;
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    })
+    .await;
+    let (_held, dead) = nowhere();
+    let authority = Authority::new();
+    let mut near = Node::start("near", &authority).await;
+    let mut far = Node::start("far", &authority).await;
+    let mut endpoints = Vec::new();
+    for (name, port) in [("c-0", living.port()), ("c-1", dead.port())] {
+        endpoints.push(far.add_workload(&authority, name, &[port]));
+        declare_of(&mut far, name, port, AppProtocol::Http1, true);
+    }
+    near.add_service("c", AppProtocol::Http1, endpoints);
+    let listener = near.listen("c").await;
+    let retries = || near.metric("tulle_retries_total", &["destination=\"c\""]);
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(listener).await.unwrap();
+        // In a bare CONNECT, for its method.
+        let request = "HEAD / HTTP/1.1\r\nHost: c\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = timeout(SOON, read_head(&mut stream)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        if retries() > 0 {
+            return;
+        }
+    }
+    panic!("nothing was tried again");
+}
+
+/// What passes as bytes may be answered by the application as it likes, and is not the mesh's word.
+#[tokio::test]
+async fn an_application_does_not_speak_for_the_mesh() {
+    let app = script(|mut stream| async move {
+        read_head(&mut stream).await;
+        let answer = "HTTP/1.1 403 No\r\ntulle-reason: wrong-identity\r\ncontent-length: 2\r\n\r\nno";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    })
+    .await;
+    let authority = Authority::new();
+    let mut near = Node::start("near", &authority).await;
+    let mut far = Node::start("far", &authority).await;
+    let endpoint = far.add_workload(&authority, "c-0", &[app.port()]);
+    near.add_service("c", AppProtocol::Http1, vec![endpoint]);
+    let mut stream = TcpStream::connect(near.listen("c").await).await.unwrap();
+    stream.write_all(UPGRADE.as_bytes()).await.unwrap();
+    let answer = timeout(SOON, read_head(&mut stream)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403 ") && !answer.contains("tulle-"), "{answer}");
 }
