@@ -22,7 +22,7 @@ use tulle_model::snapshot::{
 use tulle_proxy::budget::Budget;
 use tulle_proxy::certificate::WorkloadCertificate;
 use tulle_proxy::state::{LocalWorkload, NodeState, StateCell};
-use tulle_proxy::{Bounds, Capture, Config, Proxy};
+use tulle_proxy::{Bounds, Capture, Config, Proxy, Purpose, Sockets};
 
 use crate::kind::Kind;
 
@@ -80,7 +80,8 @@ async fn start(kind: Kind, application: SocketAddr) -> Result<(Vec<Node>, Socket
         },
     );
     let capture = Capture::Service { service: service(), port: SERVICE_PORT };
-    let entry = near.proxy.listen_outbound(workload("client"), capture, ANY_PORT).await?;
+    let purpose = Purpose::Outbound { workload: workload("client"), capture };
+    let entry = near.proxy.listen(Sockets::bind(purpose, ANY_PORT, near.proxy.workers())?).await?;
     nodes.push(near);
     Ok((nodes, entry))
 }
@@ -121,7 +122,7 @@ impl Node {
             clock: Default::default(),
             expired: mpsc::channel(1).0,
         })?;
-        let link = proxy.listen_links(ANY_PORT).await?;
+        let link = proxy.listen(Sockets::bind(Purpose::Links, ANY_PORT, proxy.workers())?).await?;
         Ok(Self { proxy, name, link, cell, state: NodeState::default(), _demanded: demanded })
     }
 

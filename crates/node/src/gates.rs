@@ -11,8 +11,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tulle_model::decision::{self, Decision};
 use tulle_model::name::WorkloadName;
-use tulle_proxy::Proxy;
 use tulle_proxy::state::{NodeState, StateCell};
+use tulle_proxy::{Proxy, Purpose, Sockets};
 
 use crate::capture::Rules;
 
@@ -159,21 +159,30 @@ pub(crate) async fn say_unseen(state: Arc<StateCell>) {
 
 /// Opens a workload's gate: for IPv4, and at the same port for IPv6, where the host has that.
 async fn open(proxy: &Proxy, name: &WorkloadName) -> io::Result<Vec<SocketAddr>> {
+    let bind = |address| Sockets::bind(Purpose::Inbound { workload: name.clone() }, address, proxy.workers());
     let mut last = None;
     for _ in 0..PORTS {
-        let v4 = proxy.listen_inbound(name.clone(), (Ipv4Addr::LOCALHOST, 0).into()).await?;
-        let v6 = (Ipv6Addr::LOCALHOST, v4.port()).into();
-        match proxy.listen_inbound(name.clone(), v6).await {
-            Ok(v6) => return Ok(vec![v4, v6]),
+        let v4 = bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let v6 = match bind((Ipv6Addr::LOCALHOST, v4.address().port()).into()) {
+            Ok(v6) => Some(v6),
             Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-                proxy.close(v4).await;
                 last = Some(e);
+                continue;
             }
             Err(e) => {
                 tracing::debug!("{name}: connections of IPv6 cannot be captured: {e}");
-                return Ok(vec![v4]);
+                None
             }
-        }
+        };
+        let v4 = proxy.listen(v4).await?;
+        let Some(v6) = v6 else { return Ok(vec![v4]) };
+        return match proxy.listen(v6).await {
+            Ok(v6) => Ok(vec![v4, v6]),
+            Err(e) => {
+                proxy.close(v4).await;
+                Err(e)
+            }
+        };
     }
     Err(last.unwrap_or_else(|| io::ErrorKind::AddrInUse.into()))
 }

@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tulle_proxy::state::NodeState;
-use tulle_proxy::{Bounds, Proxy};
+use tulle_proxy::{Bounds, Proxy, Purpose, Sockets};
 use tulle_wire::node::NodeInfo;
 
 use crate::capture::{Capture, CaptureMode, CaptureWish};
@@ -118,10 +118,14 @@ impl Node {
         let (known, let_through) = watch::channel(None);
         let addresses = Addresses::new(table, state.clone(), keeper.clone(), let_through);
 
+        let workers = config.workers.max(1);
+        let links = Sockets::bind(Purpose::Links, config.link_listen, workers).with_context(|| {
+            format!("the port for links, {}, cannot be opened: choose another one", config.link_listen)
+        })?;
         let (expired, expirations) = mpsc::channel(EXPIRATIONS);
         let proxy = Proxy::start(tulle_proxy::Config {
             node: config.name.as_str().into(),
-            workers: config.workers.max(1),
+            workers,
             bounds: config.bounds.clone(),
             state: state.cell().clone(),
             demand: demand.clone(),
@@ -130,10 +134,7 @@ impl Node {
             expired,
         });
         let proxy = Arc::new(proxy.context("the proxy's threads cannot be started")?);
-        let link = proxy.listen_links(config.link_listen).await;
-        let link = link.with_context(|| {
-            format!("the port for links, {}, cannot be opened: choose another one", config.link_listen)
-        })?;
+        let link = proxy.listen(links).await.context("the port for links cannot be served")?;
         let advertised = Advertised::new(link, config.link_address, &config.server).await;
         let link_address = advertised.watch();
         let admin = match config.admin_listen {

@@ -58,7 +58,7 @@ impl Default for Bounds {
 }
 
 /// How the destination of an outbound connection is known.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Capture {
     /// Redirected by the kernel: the destination is the connection's original address.
     Redirected,

@@ -17,7 +17,6 @@ mod departing;
 pub mod descriptors;
 mod destination;
 mod detection;
-mod door;
 mod drain;
 mod endpoints;
 mod error;
@@ -46,6 +45,7 @@ mod reset;
 mod security;
 mod sight;
 pub mod silent;
+mod sockets;
 pub mod state;
 mod sweep;
 mod tcp;
@@ -56,6 +56,8 @@ mod uri;
 mod view;
 mod worker;
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,7 +70,6 @@ use tokio::time::{Instant, timeout};
 use tulle_model::name::{ServiceName, WorkloadName};
 
 use crate::budget::Budget;
-use crate::listener::Purpose;
 use crate::metrics::{Edge, Protocol, Rejection, WorkerMetrics, WorkerRegistry};
 use crate::reason::Verdict;
 use crate::sight::Heard;
@@ -80,6 +81,7 @@ pub use crate::inbound::visits::{Peer, Upgrade, Visit};
 pub use crate::metrics::EdgeCounts;
 pub use crate::progress::Deadlines;
 pub use crate::security::Security;
+pub use crate::sockets::{Purpose, Sockets};
 pub use crate::turn::Waiting;
 
 /// How long the last lines of the access log may take to be written.
@@ -121,45 +123,47 @@ impl Proxy {
         Ok(Proxy { workers, registries, logs: Mutex::new(logs), passed_by, budget })
     }
 
-    /// Accepts `workload`'s outbound connections at `address` (port 0: any), on every worker, until
-    /// [`Proxy::close`] is called with the address that this returns.
-    pub async fn listen_outbound(
-        &self,
-        workload: WorkloadName,
-        capture: Capture,
-        address: SocketAddr,
-    ) -> io::Result<SocketAddr> {
-        self.listen(address, Purpose::Outbound { workload, capture }).await
+    /// How many workers accept connections: for so many, sockets are to be bound.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
     }
 
-    /// Accepts links from other nodes at `address` (port 0: any); returns the address bound.
-    pub async fn listen_links(&self, address: SocketAddr) -> io::Result<SocketAddr> {
-        self.listen(address, Purpose::Links).await
-    }
-
-    /// Accepts at `address` (port 0: any) what inbound capture diverts of connections to `workload`'s process; returns the
-    /// address bound.
+    /// Accepts at these sockets until [`Proxy::close`] is called with their address, which this returns.
     ///
     /// # Errors
-    /// Where the port is taken, or this process may not take connections to addresses of others.
-    pub async fn listen_inbound(
-        &self,
-        workload: WorkloadName,
-        address: SocketAddr,
-    ) -> io::Result<SocketAddr> {
-        self.listen(address, Purpose::Inbound { workload }).await
+    /// Where this proxy listens at their address already, or drains.
+    pub async fn listen(&self, sockets: Sockets) -> io::Result<SocketAddr> {
+        let (address, purpose) = (sockets.address(), sockets.purpose().clone());
+        let dealt = sockets.deal(self.workers.len())?;
+        for (place, (worker, sockets)) in self.workers.iter().zip(dealt).enumerate() {
+            let (done, result) = oneshot::channel();
+            let command = Command::Listen { purpose: purpose.clone(), address, sockets, done };
+            let sent = worker.send(command).await.is_ok();
+            let result = result.await.ok().filter(|_| sent).unwrap_or_else(|| Err(thread::stopping()));
+            if let Err(error) = result {
+                tell(&self.workers[..place], |done| Command::Close { address, done }).await;
+                return Err(error);
+            }
+        }
+        Ok(address)
     }
 
-    async fn listen(&self, address: SocketAddr, purpose: Purpose) -> io::Result<SocketAddr> {
-        let listeners = listener::bind(address, self.workers.len(), &purpose)?;
-        let bound = listeners[0].local_addr()?;
-        for (worker, listener) in self.workers.iter().zip(listeners) {
-            let (done, result) = oneshot::channel();
-            let command = Command::Listen { listener, purpose: purpose.clone(), done };
-            worker.send(command).await.map_err(|_| stopped())?;
-            result.await.map_err(|_| stopped())??;
+    /// What this proxy listens at, once more: who is given these sockets gets the connections that this proxy does not accept
+    /// any more, once it drains. None is lost in between.
+    ///
+    /// # Errors
+    /// Where there are no descriptors left.
+    pub async fn sockets(&self) -> io::Result<Vec<Sockets>> {
+        let mut all: BTreeMap<SocketAddr, Sockets> = BTreeMap::new();
+        for of_worker in self.tell(|done| Command::Sockets { done }).await {
+            for sockets in of_worker? {
+                match all.entry(sockets.address()) {
+                    Entry::Occupied(mut known) => known.get_mut().join(sockets),
+                    Entry::Vacant(place) => drop(place.insert(sockets)),
+                }
+            }
         }
-        Ok(bound)
+        Ok(all.into_values().filter(|sockets| !sockets.is_empty()).collect())
     }
 
     /// Stops accepting at `address`; connections that are open go on, those that the kernel has already
@@ -217,8 +221,13 @@ impl Proxy {
         metrics::exposition::text(&self.registries, &self.budget)
     }
 
-    /// Stops accepting, lets what is in flight finish, and closes what is left at the deadline. The proxy serves nothing
-    /// more then.
+    /// Whether it has drained, and serves nothing more. What it has counted stays.
+    pub fn is_drained(&self) -> bool {
+        self.workers.iter().all(mpsc::Sender::is_closed)
+    }
+
+    /// Stops accepting, says so on links and connections, lets what is in flight finish, and closes what is left at the
+    /// deadline. The proxy serves nothing more then. Whoever asks for it once more waits for the first.
     pub async fn drain(&self, deadline: Duration) {
         self.tell(|done| Command::Drain { deadline, done }).await;
         // What the workers said last is written.
@@ -226,23 +235,26 @@ impl Proxy {
         let _ = timeout(LAST_LINES, futures_util::future::join_all(logs)).await;
     }
 
-    /// Tells all workers, and waits until all have done it; with what they say.
     async fn tell<T>(&self, command: impl Fn(oneshot::Sender<T>) -> Command) -> Vec<T> {
-        let mut answers = Vec::with_capacity(self.workers.len());
-        for worker in &self.workers {
-            let (done, answer) = oneshot::channel();
-            if worker.send(command(done)).await.is_ok() {
-                answers.push(answer);
-            }
-        }
-        let mut said = Vec::with_capacity(answers.len());
-        for answer in answers {
-            said.extend(answer.await);
-        }
-        said
+        tell(&self.workers, command).await
     }
 }
 
-fn stopped() -> io::Error {
-    io::Error::other("the proxy is stopping")
+/// Tells workers, and waits until all have done it; with what they say.
+async fn tell<T>(
+    workers: &[mpsc::Sender<Command>],
+    command: impl Fn(oneshot::Sender<T>) -> Command,
+) -> Vec<T> {
+    let mut answers = Vec::with_capacity(workers.len());
+    for worker in workers {
+        let (done, answer) = oneshot::channel();
+        if worker.send(command(done)).await.is_ok() {
+            answers.push(answer);
+        }
+    }
+    let mut said = Vec::with_capacity(answers.len());
+    for answer in answers {
+        said.extend(answer.await);
+    }
+    said
 }

@@ -212,9 +212,17 @@ pub struct WorkerRegistry {
     pub(crate) counts: WorkerCounts,
     pub(crate) edges: Mutex<FastMap<EdgeKey, Arc<EdgeMetrics>>>,
     in_flight: Mutex<FastMap<WorkloadName, Arc<Count>>>,
+    /// What the worker knew when it ended; else all that it counted would be forgotten with it.
+    kept: Mutex<Vec<Arc<EdgeMetrics>>>,
 }
 
 impl WorkerRegistry {
+    /// Keeps what is counted. To be called when the worker ends.
+    pub(crate) fn keep(&self) {
+        let edges = self.edges.lock().values().cloned().collect();
+        *self.kept.lock() = edges;
+    }
+
     pub(crate) fn in_flight(&self, workload: &WorkloadName) -> u64 {
         self.in_flight.lock().get(workload).map_or(0, |count| count.get())
     }

@@ -6,9 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use futures_util::FutureExt;
+use futures_util::future::{LocalBoxFuture, OptionFuture};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tulle_model::snapshot::FastMap;
@@ -17,10 +19,11 @@ use crate::access_log::Entry;
 use crate::config::Config;
 use crate::drain::DrainSignal;
 use crate::inbound::{self, Visit};
-use crate::listener::{self, Purpose};
+use crate::listener::{self, Slot};
 use crate::local::Local;
 use crate::metrics::{WorkerMetrics, WorkerRegistry};
 use crate::sight::Heard;
+use crate::sockets::{Purpose, Sockets};
 use crate::worker::Worker;
 
 const COMMANDS: usize = 64;
@@ -34,9 +37,11 @@ const FORGET: Duration = Duration::from_secs(15);
 
 /// What a worker is told.
 pub(crate) enum Command {
+    /// Accept at these sockets, all of one address.
     Listen {
-        listener: StdListener,
         purpose: Purpose,
+        address: SocketAddr,
+        sockets: Vec<StdListener>,
         done: oneshot::Sender<io::Result<()>>,
     },
     Close {
@@ -51,7 +56,11 @@ pub(crate) enum Command {
     Visits {
         done: oneshot::Sender<Vec<Visit>>,
     },
-    /// Stop accepting, finish, and end the thread, at the deadline in any case.
+    /// Duplicate what this worker accepts at.
+    Sockets {
+        done: oneshot::Sender<io::Result<Vec<Sockets>>>,
+    },
+    /// Stop accepting, finish, and end the thread, at the deadline in any case. Of several, the first counts.
     Drain {
         deadline: Duration,
         done: oneshot::Sender<()>,
@@ -100,13 +109,17 @@ async fn run(
     let local = Local::new(&config, WorkerMetrics::new(registry), drain, heard, access_log);
     let worker = Worker::new(local, &config);
     tokio::task::spawn_local(inbound::follow(worker.local.clone()));
-    let mut listeners: FastMap<SocketAddr, Accepting> = FastMap::default();
+    let mut listeners = Listeners::default();
     let mut ticks = tokio::time::interval(FORGET);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Until it has drained, and who waits for that.
+    let mut finishing: Option<LocalBoxFuture<()>> = None;
+    let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
     loop {
         let command = tokio::select! {
             biased;
             command = commands.recv() => command,
+            () = OptionFuture::from(finishing.as_mut()).map(drop), if finishing.is_some() => break,
             _ = ticks.tick() => {
                 let state = worker.local.view();
                 worker.local.visits.forget(&state);
@@ -117,14 +130,14 @@ async fn run(
         };
         let Some(command) = command else { return };
         match command {
-            Command::Listen { listener, purpose, done } => {
-                let _ = done.send(listen(&worker, &mut listeners, listener, purpose));
+            Command::Listen { done, .. } if finishing.is_some() => {
+                let _ = done.send(Err(stopping()));
+            }
+            Command::Listen { purpose, address, sockets, done } => {
+                let _ = done.send(listeners.open(&worker, purpose, address, sockets));
             }
             Command::Close { address, done } => {
-                worker.listening.borrow_mut().retain(|own| *own != address);
-                if let Some(accepting) = listeners.remove(&address) {
-                    accepting.end().await;
-                }
+                listeners.close(&worker, address).await;
                 let _ = done.send(());
             }
             // From looking at the state to counting nothing is awaited, so no task is in between now.
@@ -134,33 +147,55 @@ async fn run(
             Command::Visits { done } => {
                 let _ = done.send(worker.local.visits.list());
             }
+            Command::Sockets { done } => {
+                let _ = done.send(listeners.duplicate());
+            }
             Command::Drain { deadline, done } => {
-                let end = Instant::now() + deadline;
-                for (_, accepting) in listeners.drain() {
-                    accepting.end().await;
+                waiting.push(done);
+                if finishing.is_none() {
+                    let end = Instant::now() + deadline;
+                    listeners.close_all().await;
+                    signal.start();
+                    finishing = Some(finish(worker.clone(), index, deadline, end).boxed_local());
                 }
-                signal.start();
-                worker.local.connections.close();
-                if timeout_at(end, worker.local.connections.wait()).await.is_err() {
-                    let left = worker.local.connections.len();
-                    tracing::warn!(
-                        worker = index,
-                        "{left} connections were still open after {deadline:?} and are closed"
-                    );
-                }
-                // What was handed over to them may not have left yet.
-                let _ = timeout_at(end.max(Instant::now() + FAREWELL), worker.links.close()).await;
-                let _ = done.send(());
-                return;
             }
         }
     }
+    worker.local.metrics.registry().keep();
+    // Whoever hears that it is done finds it to be.
+    drop(commands);
+    for done in waiting {
+        let _ = done.send(());
+    }
 }
 
-/// A listener's task.
+/// Waits for what is in flight, until the deadline.
+async fn finish(worker: Rc<Worker>, index: usize, deadline: Duration, end: Instant) {
+    worker.local.connections.close();
+    if timeout_at(end, worker.local.connections.wait()).await.is_err() {
+        let left = worker.local.connections.len();
+        tracing::warn!(
+            worker = index,
+            "{left} connections were still open after {deadline:?} and are closed"
+        );
+    }
+    // What was handed over to them may not have left yet.
+    let _ = timeout_at(end.max(Instant::now() + FAREWELL), worker.links.close()).await;
+}
+
+pub(crate) fn stopping() -> io::Error {
+    io::Error::other("the proxy is stopping")
+}
+
+/// Where a worker accepts connections, by address.
+#[derive(Default)]
+struct Listeners(FastMap<SocketAddr, (Purpose, Vec<Accepting>)>);
+
+/// A listener's task, and its socket.
 struct Accepting {
     stop: CancellationToken,
-    task: tokio::task::JoinHandle<()>,
+    task: JoinHandle<()>,
+    slot: Rc<Slot>,
 }
 
 impl Accepting {
@@ -170,17 +205,47 @@ impl Accepting {
     }
 }
 
-fn listen(
-    worker: &Rc<Worker>,
-    listeners: &mut FastMap<SocketAddr, Accepting>,
-    listener: StdListener,
-    purpose: Purpose,
-) -> io::Result<()> {
-    let address = listener.local_addr()?;
-    let listener = TcpListener::from_std(listener)?;
-    let stop = CancellationToken::new();
-    let task = tokio::task::spawn_local(listener::accept(worker.clone(), listener, purpose, stop.clone()));
-    worker.listening.borrow_mut().push(address);
-    listeners.insert(address, Accepting { stop, task });
-    Ok(())
+impl Listeners {
+    fn open(
+        &mut self,
+        worker: &Rc<Worker>,
+        purpose: Purpose,
+        address: SocketAddr,
+        sockets: Vec<StdListener>,
+    ) -> io::Result<()> {
+        if self.0.contains_key(&address) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let slots = sockets.into_iter().map(|socket| Slot::new(socket).map(Rc::new));
+        let start = |slot: Rc<Slot>| {
+            let stop = CancellationToken::new();
+            let accept = listener::accept(worker.clone(), slot.clone(), purpose.clone(), stop.clone());
+            Accepting { stop, task: tokio::task::spawn_local(accept), slot }
+        };
+        let accepting = slots.collect::<io::Result<Vec<_>>>()?.into_iter().map(start).collect();
+        worker.listening.borrow_mut().push(address);
+        self.0.insert(address, (purpose, accepting));
+        Ok(())
+    }
+
+    async fn close(&mut self, worker: &Worker, address: SocketAddr) {
+        worker.listening.borrow_mut().retain(|own| *own != address);
+        for each in self.0.remove(&address).into_iter().flat_map(|(_, accepting)| accepting) {
+            each.end().await;
+        }
+    }
+
+    async fn close_all(&mut self) {
+        for each in self.0.drain().flat_map(|(_, (_, accepting))| accepting) {
+            each.end().await;
+        }
+    }
+
+    fn duplicate(&self) -> io::Result<Vec<Sockets>> {
+        let of_one = |(address, (purpose, accepting)): (&SocketAddr, &(Purpose, Vec<Accepting>))| {
+            let sockets = accepting.iter().filter_map(|each| each.slot.duplicate().transpose());
+            Ok(Sockets::new(purpose.clone(), *address, sockets.collect::<io::Result<_>>()?))
+        };
+        self.0.iter().map(of_one).collect()
+    }
 }

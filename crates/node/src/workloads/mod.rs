@@ -24,7 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tulle_model::identity::SpiffeId;
 use tulle_model::legible::legible;
 use tulle_model::name::{ServiceName, WorkloadName};
-use tulle_proxy::{Capture as ProxyCapture, Proxy};
+use tulle_proxy::{Capture as ProxyCapture, Proxy, Purpose, Sockets};
 use tulle_sys::family::Member;
 use tulle_wire::node as wire;
 
@@ -511,10 +511,11 @@ impl Setup<'_> {
         // The process of a host capture knows no port of ours.
         let known = known.filter(|_| self.workloads.mode == CaptureMode::Explicit);
         let wanted = known.copied().unwrap_or(SocketAddr::new(loopback(), 0));
-        let listening = self.workloads.proxy.listen_outbound(self.name.clone(), capture, wanted);
-        let address = listening
-            .await
-            .with_context(|| format!("the port {wanted} for its connections cannot be opened"))?;
+        let proxy = &self.workloads.proxy;
+        let purpose = Purpose::Outbound { workload: self.name.clone(), capture };
+        let sockets = Sockets::bind(purpose, wanted, proxy.workers());
+        let failed = || format!("the port {wanted} for its connections cannot be opened");
+        let address = proxy.listen(sockets.with_context(failed)?).await.with_context(failed)?;
         self.listeners.push(address);
         Ok(address)
     }

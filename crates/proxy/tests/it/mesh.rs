@@ -25,7 +25,7 @@ use tulle_model::snapshot::{
 use tulle_proxy::budget::Budget;
 use tulle_proxy::certificate::WorkloadCertificate;
 use tulle_proxy::state::{LocalWorkload, NodeState, StateCell};
-use tulle_proxy::{Bounds, Capture, Config, Proxy};
+use tulle_proxy::{Bounds, Capture, Config, Proxy, Purpose, Sockets};
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// The port that services of these tests have.
@@ -122,7 +122,7 @@ impl Node {
             expired: mpsc::channel(1).0,
         };
         let proxy = Proxy::start(config).unwrap();
-        let link = proxy.listen_links(SocketAddr::new(LOOPBACK, 0)).await.unwrap();
+        let link = listen(&proxy, Purpose::Links).await;
         Self { proxy, state, link, name: name.into(), edited: NodeState::default(), _demanded: demanded }
     }
 
@@ -201,8 +201,7 @@ impl Node {
     pub async fn outbound(&self, workload: &WorkloadName, service: &str) -> SocketAddr {
         let service = ServiceName::new("default", service);
         let capture = Capture::Service { service, port: PORT };
-        let address = SocketAddr::new(LOOPBACK, 0);
-        self.proxy.listen_outbound(workload.clone(), capture, address).await.unwrap()
+        listen(&self.proxy, Purpose::Outbound { workload: workload.clone(), capture }).await
     }
 
     /// The value of a metric whose line begins with `name` and has all of `labels`.
@@ -219,6 +218,12 @@ impl Node {
     pub async fn metric_reaches(&self, name: &str, labels: &[&str], least: f64) {
         eventually(|| self.metric(name, labels) >= least).await;
     }
+}
+
+/// Has a proxy listen at some port.
+pub async fn listen(proxy: &Proxy, purpose: Purpose) -> SocketAddr {
+    let sockets = Sockets::bind(purpose, SocketAddr::new(LOOPBACK, 0), proxy.workers()).unwrap();
+    proxy.listen(sockets).await.unwrap()
 }
 
 /// Waits, for at most ten seconds, until `holds`.

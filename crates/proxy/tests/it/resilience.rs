@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tulle_model::snapshot::AppProtocol;
+use tulle_proxy::{Purpose, Sockets};
 
 use crate::links::relay;
 use crate::mesh::{LOOPBACK, Pair, app, echo, eventually, expect_echo};
@@ -171,9 +172,9 @@ async fn a_drain_ends_at_its_deadline() {
 async fn a_port_in_use_is_an_error() {
     let pair = Pair::new(echo().await, AppProtocol::Tcp).await;
     let taken = tokio::net::TcpListener::bind((LOOPBACK, 0)).await.unwrap();
-    let error = pair.near.proxy.listen_links(taken.local_addr().unwrap()).await.unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
     // Also if it is a proxy that has it.
-    let error = pair.near.proxy.listen_links(pair.far.link).await.unwrap_err();
-    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    for address in [taken.local_addr().unwrap(), pair.far.link] {
+        let error = Sockets::bind(Purpose::Links, address, 2).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+    }
 }

@@ -11,9 +11,9 @@ use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, Endpoint, Known, PortMapping, ServiceConfig, Snapshot, TcpRule,
 };
-use tulle_proxy::{Bounds, Peer, Security, Visit};
+use tulle_proxy::{Bounds, Peer, Purpose, Security, Visit};
 
-use crate::mesh::{LOOPBACK, Node, PORT, Pair, app, echo, eventually, expect_echo, expect_reset};
+use crate::mesh::{LOOPBACK, Node, PORT, Pair, app, echo, eventually, expect_echo, expect_reset, listen};
 
 #[tokio::test]
 async fn bytes_pass_both_ways_through_a_link() {
@@ -336,7 +336,7 @@ async fn a_listener_refuses_what_can_lead_nowhere() {
 async fn a_node_that_is_not_redirected_to_refuses() {
     let node = Node::start("alone", 1).await;
     let workload = tulle_model::name::WorkloadName::new("default", "nobody");
-    let capture = tulle_proxy::Capture::Redirected;
-    let entry = node.proxy.listen_outbound(workload, capture, SocketAddr::new(LOOPBACK, 0)).await.unwrap();
+    let purpose = Purpose::Outbound { workload, capture: tulle_proxy::Capture::Redirected };
+    let entry = listen(&node.proxy, purpose).await;
     expect_reset(entry).await;
 }

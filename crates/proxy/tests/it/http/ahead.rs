@@ -15,7 +15,7 @@ use tulle_proxy::budget::{Budget, Payer, Resource};
 use tulle_proxy::{Bounds, Capture, Deadlines};
 
 use super::apps::{self, full, read_head, read_to_end};
-use super::mesh::{Authority, LOOPBACK, Node, WAYS, bounded_path, eventually, plain, service_name};
+use super::mesh::{Authority, Node, WAYS, bounded_path, eventually, plain, service_name};
 
 const SHORT: Duration = Duration::from_millis(400);
 const LATE: &str = "GET /late HTTP/1.1\r\nhost: c\r\n\r\n";
@@ -55,9 +55,7 @@ async fn never(budget: Arc<Budget>) -> (Node, std::net::SocketAddr, Arc<AtomicUs
     node.add_service("c", AppProtocol::Http1, vec![plain(app)]);
     node.add_workload(&authority, "greedy", &[]);
     let capture = Capture::Service { service: service_name("c"), port: 80 };
-    let source = WorkloadName::new("default", "greedy");
-    let any = std::net::SocketAddr::new(LOOPBACK, 0);
-    let address = node.proxy().listen_outbound(source, capture, any).await.unwrap();
+    let address = node.listen_for("greedy", capture).await;
     (node, address, open)
 }
 

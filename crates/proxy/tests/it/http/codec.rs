@@ -441,7 +441,7 @@ async fn a_client_that_resets_after_a_long_body_cancels_too() {
 #[tokio::test]
 async fn a_drain_says_that_it_closes() {
     let (app, came) = apps::serve_telling().await;
-    let mut path = path(Way::SameNode, AppProtocol::Http1, app).await;
+    let path = path(Way::SameNode, AppProtocol::Http1, app).await;
     let mut busy = TcpStream::connect(path.address).await.unwrap();
     let mut idle = TcpStream::connect(path.address).await.unwrap();
     idle.write_all(b"GET /sized HTTP/1.1\r\nhost: c\r\n\r\n").await.unwrap();
@@ -449,7 +449,7 @@ async fn a_drain_says_that_it_closes() {
     came.notified().await;
     busy.write_all(b"GET /slow HTTP/1.1\r\nhost: c\r\n\r\n").await.unwrap();
     came.notified().await;
-    let proxy = path.near.proxy.take().unwrap();
+    let proxy = path.near.proxy.clone();
     let drained = tokio::spawn(async move { proxy.drain(SOON).await });
     let answer = read_to_end(&mut busy).await;
     assert!(answer.contains("connection: close\r\n") && answer.ends_with("slow"), "{answer}");

@@ -17,7 +17,7 @@ use tulle_model::snapshot::{
 use tulle_proxy::budget::Budget;
 use tulle_proxy::certificate::WorkloadCertificate;
 use tulle_proxy::state::{LocalWorkload, NodeState, StateCell};
-use tulle_proxy::{Bounds, Capture, Config, EdgeCounts, Proxy};
+use tulle_proxy::{Bounds, Capture, Config, EdgeCounts, Proxy, Purpose};
 
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -49,7 +49,7 @@ pub fn identity(name: &str) -> SpiffeId {
 /// One node and its proxy.
 pub struct Node {
     pub name: Arc<str>,
-    pub proxy: Option<Proxy>,
+    pub proxy: Arc<Proxy>,
     pub cell: Arc<StateCell>,
     pub state: NodeState,
     pub link: SocketAddr,
@@ -100,12 +100,27 @@ impl Node {
             expired: mpsc::channel(1).0,
         };
         let proxy = Proxy::start(config).unwrap();
-        let link = proxy.listen_links(SocketAddr::new(LOOPBACK, 0)).await.unwrap();
-        Self { name: name.into(), proxy: Some(proxy), cell, state, link, budget }
+        let link = crate::mesh::listen(&proxy, Purpose::Links).await;
+        Self { name: name.into(), proxy: Arc::new(proxy), cell, state, link, budget }
+    }
+
+    /// Another proxy with the same state, as the next process of the node has.
+    pub fn next_proxy(&self, workers: usize) -> Proxy {
+        let config = Config {
+            node: self.name.as_ref().into(),
+            workers,
+            bounds: Bounds::default(),
+            state: self.cell.clone(),
+            demand: mpsc::channel(1).0,
+            budget: self.budget.clone(),
+            clock: Default::default(),
+            expired: mpsc::channel(1).0,
+        };
+        Proxy::start(config).unwrap()
     }
 
     pub fn proxy(&self) -> &Proxy {
-        self.proxy.as_ref().unwrap()
+        &self.proxy
     }
 
     /// Makes what was changed in `state` known to the proxy.
@@ -180,8 +195,13 @@ impl Node {
     }
 
     pub async fn listen_as(&self, capture: Capture) -> SocketAddr {
-        let source = WorkloadName::new("default", "a");
-        self.proxy().listen_outbound(source, capture, SocketAddr::new(LOOPBACK, 0)).await.unwrap()
+        self.listen_for("a", capture).await
+    }
+
+    /// A listener of another workload.
+    pub async fn listen_for(&self, name: &str, capture: Capture) -> SocketAddr {
+        let workload = WorkloadName::new("default", name);
+        crate::mesh::listen(self.proxy(), Purpose::Outbound { workload, capture }).await
     }
 
     /// The value of a metric whose line begins with `name` and has all of `labels`.

@@ -14,6 +14,7 @@ mod explicit;
 mod failures;
 mod floods;
 mod greetings;
+mod handed;
 mod heads;
 mod http1;
 mod http2;

@@ -19,7 +19,7 @@ use tulle_proxy::budget::{Budget, Payer, Resource};
 
 use super::apps::{self, Answer, TestBody, full, http1, http2, read};
 use super::crowds::read_frame;
-use super::mesh::{Authority, LOOPBACK, Node, eventually, plain, service_name};
+use super::mesh::{Authority, Node, eventually, plain, service_name};
 
 const SOON: Duration = Duration::from_secs(10);
 const TOGETHER: usize = 30;
@@ -75,9 +75,7 @@ async fn neighbours(app: &App, budget: Arc<Budget>) -> Neighbours {
     for name in ["greedy", "polite"] {
         node.add_workload(&authority, name, &[]);
         let capture = Capture::Service { service: service_name("c"), port: 80 };
-        let source = WorkloadName::new("default", name);
-        let any = SocketAddr::new(LOOPBACK, 0);
-        listeners.push(node.proxy().listen_outbound(source, capture, any).await.unwrap());
+        listeners.push(node.listen_for(name, capture).await);
     }
     Neighbours { node, greedy: listeners[0], polite: listeners[1] }
 }

@@ -47,8 +47,7 @@ async fn bounded(way: Way, protocol: AppProtocol, app: SocketAddr, memory: u64) 
     for name in ["greedy", "polite"] {
         near.add_workload(&authority, name, &[]);
         let capture = Capture::Service { service: service_name("c"), port: 80 };
-        let (source, any) = (WorkloadName::new("default", name), SocketAddr::new(LOOPBACK, 0));
-        listeners.push(near.proxy().listen_outbound(source, capture, any).await.unwrap());
+        listeners.push(near.listen_for(name, capture).await);
     }
     Bounded { _near: near, _far: far, budgets, greedy: listeners[0], polite: listeners[1] }
 }

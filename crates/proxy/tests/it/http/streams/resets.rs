@@ -159,9 +159,9 @@ async fn an_answer_of_http1_that_breaks_is_broken_for_all_clients() {
 async fn an_answer_that_breaks_with_its_link_is_an_internal_error() {
     for grpc in [false, true] {
         let app = App::start(act).await;
-        let mut path = path(Way::Link, AppProtocol::Http2, app.address).await;
+        let path = path(Way::Link, AppProtocol::Http2, app.address).await;
         let (response, _) = connect(path.address).await.send_request(request("/part", grpc), true).unwrap();
-        let proxy = path.far.proxy.take().unwrap();
+        let proxy = path.far.proxy.clone();
         let (cut, mut told) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             told.recv().await;

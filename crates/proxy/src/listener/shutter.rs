@@ -1,10 +1,14 @@
 //! Whether the listener that stands for a port of a service takes connections. Where one could only be reset, the kernel
 //! refuses it, as it refuses what goes to a closed port: programs ask whether a service is there by connecting to it.
 
-use std::future::{Future, pending};
+use std::cell::RefCell;
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -15,23 +19,24 @@ use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Known;
 
 use crate::config::Capture;
-use crate::listener::{BACKLOG, Purpose, listening};
+use crate::descriptors::Accept;
+use crate::sockets::{BACKLOG, Purpose, listening};
 use crate::state::{NodeState, StateCell};
 
 /// After how long what failed is tried again, first and at most.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The door of a listener; of those that stand for no service it is always open.
-pub(crate) struct Door<'a> {
-    leaf: Leaf,
+/// Opens and closes a listener; one that stands for no service is always open.
+pub(super) struct Shutter<'a> {
+    slot: Rc<Slot>,
     state: &'a StateCell,
     service: Option<Service<'a>>,
     /// It is not as it should be.
     again: Again,
 }
 
-/// What a door leads to.
+/// What is behind a shutter.
 struct Service<'a> {
     name: &'a ServiceName,
     port: u16,
@@ -52,7 +57,10 @@ fn changed(mut changes: watch::Receiver<u64>) -> Changed {
     })
 }
 
-enum Leaf {
+/// A socket that listens, or does not for a while. Whoever accepts there shares it with whoever duplicates it.
+pub(crate) struct Slot(RefCell<Socket>);
+
+enum Socket {
     Open(TcpListener),
     /// The runtime does not know it: to it, a listener that listens no more has ended for good.
     Closed(StdListener),
@@ -81,75 +89,116 @@ impl Again {
     }
 }
 
-impl<'a> Door<'a> {
-    /// Of a listener that was bound to a port by its number: else the kernel gives it to others while the door is closed.
-    pub fn new(listener: TcpListener, purpose: &'a Purpose, state: &'a StateCell) -> Self {
+impl<'a> Shutter<'a> {
+    /// Of a socket that was bound to a port by its number: else the kernel gives it to others while it is closed.
+    pub fn new(slot: Rc<Slot>, purpose: &'a Purpose, state: &'a StateCell) -> Self {
         let service = match purpose {
             Purpose::Outbound { capture: Capture::Service { service, port }, .. } => {
                 Some(Service { name: service, port: *port, changed: changed(state.subscribe()) })
             }
             _ => None,
         };
-        let mut door = Self { leaf: Leaf::Open(listener), state, service, again: Again::default() };
-        door.look();
-        door
+        let mut shutter = Self { slot, state, service, again: Again::default() };
+        shutter.look();
+        shutter
     }
 
     /// The next connection. It can be given up at any time, and nothing is lost.
     pub async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
-            let Some(service) = &mut self.service else { return self.leaf.accept().await };
+            let Some(service) = &mut self.service else { return self.slot.accept().await };
             tokio::select! {
                 biased;
                 changes = &mut service.changed => service.changed = changed(changes),
                 () = self.again.due() => {}
-                accepted = self.leaf.accept() => return accepted,
+                accepted = self.slot.accept() => return accepted,
             }
             self.look();
         }
     }
 
-    /// The listener, while it is open.
-    pub fn listener(&self) -> Option<&TcpListener> {
-        match &self.leaf {
-            Leaf::Open(listener) => Some(listener),
-            _ => None,
-        }
+    pub fn slot(&self) -> &Slot {
+        &self.slot
     }
 
     fn look(&mut self) {
         let Some(Service { name: service, port, .. }) = self.service else { return };
         let open = leads_somewhere(&self.state.load(), service, port);
-        let Err(error) = self.leaf.turn(open) else { return self.again = Again::default() };
+        let Err(error) = self.slot.turn(open) else { return self.again = Again::default() };
         let again = self.again.put_off();
         let what = if open { "are not taken" } else { "are reset, not refused" };
         tracing::error!("connections to {service}, port {port}, {what}: {error}; trying again in {again:?}");
     }
 }
 
-impl Leaf {
+impl Slot {
+    pub fn new(socket: StdListener) -> io::Result<Self> {
+        // Whoever had it before may have closed it.
+        let socket = match SockRef::from(&socket).is_listener()? {
+            true => Socket::Open(TcpListener::from_std(socket)?),
+            false => Socket::Closed(socket),
+        };
+        Ok(Self(RefCell::new(socket)))
+    }
+
+    /// The same socket once more; `None` where there is none at the moment.
+    pub fn duplicate(&self) -> io::Result<Option<StdListener>> {
+        let owned = match &*self.0.borrow() {
+            Socket::Open(listener) => listener.as_fd().try_clone_to_owned()?,
+            Socket::Closed(listener) => return listener.try_clone().map(Some),
+            Socket::Lost(_) => return Ok(None),
+        };
+        Ok(Some(owned.into()))
+    }
+
     async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        match self {
-            Self::Open(listener) => listener.accept().await,
-            Self::Closed(_) | Self::Lost(_) => pending().await,
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        match &*self.0.borrow() {
+            Socket::Open(listener) => listener.poll_accept(cx),
+            // Who opens it asks again.
+            Socket::Closed(_) | Socket::Lost(_) => Poll::Pending,
         }
     }
 
+    /// A connection that waits there, whether the runtime has heard of it or not.
+    pub fn take_waiting(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let Socket::Open(listener) = &*self.0.borrow() else { return Err(io::ErrorKind::WouldBlock.into()) };
+        let (socket, address) = SockRef::from(listener).accept()?;
+        socket.set_nonblocking(true)?;
+        let address = address.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok((TcpStream::from_std(socket.into())?, address))
+    }
+
     /// Opens or closes it. Where that fails nothing is lost that was there, and it can be tried again.
-    fn turn(&mut self, open: bool) -> io::Result<()> {
-        match self {
-            Self::Open(listener) if !open => {
+    fn turn(&self, open: bool) -> io::Result<()> {
+        let socket = &mut *self.0.borrow_mut();
+        match socket {
+            Socket::Open(listener) if !open => {
                 let address = listener.local_addr()?;
                 close(listener)?;
-                if let Self::Open(listener) = std::mem::replace(self, Self::Lost(address)) {
-                    *self = Self::Closed(listener.into_std()?);
+                if let Socket::Open(listener) = std::mem::replace(socket, Socket::Lost(address)) {
+                    *socket = Socket::Closed(listener.into_std()?);
                 }
             }
-            Self::Closed(listener) if open => *self = Self::Open(reopen(listener)?),
-            Self::Lost(address) if open => *self = Self::Open(TcpListener::from_std(listening(*address)?)?),
+            Socket::Closed(listener) if open => *socket = Socket::Open(reopen(listener)?),
+            Socket::Lost(address) if open => {
+                *socket = Socket::Open(TcpListener::from_std(listening(*address)?)?);
+            }
             _ => {}
         }
         Ok(())
+    }
+}
+
+impl Accept for Slot {
+    fn accept_now(&self) -> bool {
+        match &*self.0.borrow() {
+            Socket::Open(listener) => listener.accept_now(),
+            Socket::Closed(_) | Socket::Lost(_) => false,
+        }
     }
 }
 
@@ -157,7 +206,11 @@ impl Leaf {
 fn close(listener: &TcpListener) -> io::Result<()> {
     let socket = SockRef::from(listener);
     socket.set_reuse_address(false)?;
-    socket.shutdown(Shutdown::Read)
+    match socket.shutdown(Shutdown::Read) {
+        // Another worker that shares it was faster.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        closed => closed,
+    }
 }
 
 fn reopen(listener: &StdListener) -> io::Result<TcpListener> {
@@ -198,14 +251,18 @@ mod tests {
         StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 
-    fn open(address: SocketAddr) -> TcpListener {
-        TcpListener::from_std(listening(address).unwrap()).unwrap()
+    fn open(address: SocketAddr) -> Rc<Slot> {
+        Rc::new(Slot::new(listening(address).unwrap()).unwrap())
     }
 
-    async fn expect_open(address: SocketAddr, door: &mut Door<'_>) {
-        assert!(door.listener().is_some() && door.again.0.is_none());
+    fn is_open(shutter: &Shutter) -> bool {
+        matches!(*shutter.slot.0.borrow(), Socket::Open(_))
+    }
+
+    async fn expect_open(address: SocketAddr, shutter: &mut Shutter<'_>) {
+        assert!(is_open(shutter) && shutter.again.0.is_none());
         let client = TcpStream::connect(address).await.unwrap();
-        let accepted = timeout(FIRST_PAUSE, door.accept()).await.unwrap().unwrap();
+        let accepted = timeout(FIRST_PAUSE, shutter.accept()).await.unwrap().unwrap();
         assert_eq!(accepted.1, client.local_addr().unwrap());
     }
 
@@ -215,35 +272,50 @@ mod tests {
         let held = StdListener::bind("127.0.0.1:0").unwrap();
         let address = held.local_addr().unwrap();
         let (purpose, state) = (purpose(), StateCell::new(NodeState::default()));
-        let mut door = Door::new(open(free()), &purpose, &state);
-        door.leaf = Leaf::Lost(address);
-        door.look();
+        let mut shutter = Shutter::new(open(free()), &purpose, &state);
+        shutter.slot.0.replace(Socket::Lost(address));
+        shutter.look();
         for pause in [1, 2, 4, 8, 16, 30, 30] {
-            let (due, waits) = door.again.0.unwrap();
-            assert!(door.listener().is_none());
+            let (due, waits) = shutter.again.0.unwrap();
+            assert!(!is_open(&shutter));
             assert_eq!(waits, Duration::from_secs(pause));
-            assert!(timeout_at(due + Duration::from_millis(1), door.accept()).await.is_err());
+            assert!(timeout_at(due + Duration::from_millis(1), shutter.accept()).await.is_err());
         }
         drop(held);
-        assert!(timeout(2 * LONGEST_PAUSE, door.accept()).await.is_err());
-        expect_open(address, &mut door).await;
+        assert!(timeout(2 * LONGEST_PAUSE, shutter.accept()).await.is_err());
+        expect_open(address, &mut shutter).await;
     }
 
     /// It keeps the socket, and with it its port.
     #[tokio::test(start_paused = true)]
     async fn one_that_cannot_be_opened_is_tried_again() {
         let (purpose, state, address) = (purpose(), StateCell::new(NodeState::default()), free());
-        let mut door = Door::new(open(address), &purpose, &state);
-        door.leaf.turn(false).unwrap();
+        let mut shutter = Shutter::new(open(address), &purpose, &state);
+        shutter.slot.turn(false).unwrap();
         // What is no listener at all, and cannot become one.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap().into_std().unwrap();
-        let good = std::mem::replace(&mut door.leaf, Leaf::Closed(OwnedFd::from(stream).into()));
-        door.look();
-        assert!(matches!(door.leaf, Leaf::Closed(_)) && door.again.0.is_some());
-        door.leaf = good;
+        let good = shutter.slot.0.replace(Socket::Closed(OwnedFd::from(stream).into()));
+        shutter.look();
+        assert!(matches!(*shutter.slot.0.borrow(), Socket::Closed(_)) && shutter.again.0.is_some());
+        shutter.slot.0.replace(good);
         assert!(TcpStream::connect(address).await.is_err());
-        assert!(timeout(2 * FIRST_PAUSE, door.accept()).await.is_err());
-        expect_open(address, &mut door).await;
+        assert!(timeout(2 * FIRST_PAUSE, shutter.accept()).await.is_err());
+        expect_open(address, &mut shutter).await;
+    }
+
+    /// The one who had it before had closed it, or another worker that shares it does.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_shared_is_closed_and_opened_by_each() {
+        let (purpose, state, address) = (purpose(), StateCell::new(NodeState::default()), free());
+        let first = open(address);
+        let second = Slot::new(first.duplicate().unwrap().unwrap()).unwrap();
+        first.turn(false).unwrap();
+        second.turn(false).unwrap();
+        let third = Slot::new(first.duplicate().unwrap().unwrap()).unwrap();
+        drop((first, second));
+        assert!(matches!(*third.0.borrow(), Socket::Closed(_)));
+        assert!(TcpStream::connect(address).await.is_err());
+        expect_open(address, &mut Shutter::new(Rc::new(third), &purpose, &state)).await;
     }
 }
