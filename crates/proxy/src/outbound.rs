@@ -260,8 +260,10 @@ fn refuse<IO: Reset>(worker: &Worker, io: IO, exchange: Box<Exchange>) {
         Reason::Shed(shed) => shed.into(),
         _ => Rejection::ConnectFailed,
     };
-    reject(worker, io, why, exchange.message());
+    // What its client sees is counted by then.
+    let message = exchange.message().to_owned();
     exchange.turned_away(reason.verdict(), None);
+    reject(worker, io, why, &message);
 }
 
 /// Resets a connection that cannot be served.
