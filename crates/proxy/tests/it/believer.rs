@@ -1,10 +1,14 @@
 //! A client of TLS that believes every server, so that a test can show it what it likes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use h2::client::SendRequest;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tulle_proxy::certificate::WorkloadCertificate;
 
@@ -67,4 +71,14 @@ pub fn believer(certificate: Option<&WorkloadCertificate>) -> TlsConnector {
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
     TlsConnector::from(Arc::new(config))
+}
+
+/// A link to a node, from a peer that shows `certificate` and says there what it likes.
+pub async fn peer(certificate: &WorkloadCertificate, link: SocketAddr) -> SendRequest<Bytes> {
+    let connector = believer(Some(certificate));
+    let name = ServerName::try_from("c.default.mesh.test").unwrap();
+    let tls = connector.connect(name, TcpStream::connect(link).await.unwrap()).await.unwrap();
+    let (client, connection) = h2::client::handshake(tls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }

@@ -299,10 +299,7 @@ async fn a_client_that_closed_its_side_and_is_let_go_is_counted_where_its_reques
         })
         .await;
         let mut path = path(way, AppProtocol::Http1, app).await;
-        let snapshot = Arc::make_mut(&mut path.near.state.snapshot);
-        let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("c")) else { panic!() };
-        Arc::make_mut(config).ports[0].http1.half_close = Duration::from_millis(300);
-        path.near.publish();
+        path.near.change_port("c", |port| port.http1.half_close = Duration::from_millis(300));
         let proxy = path.near.listen_as(Capture::HttpProxy).await;
         let upgrade = "connection: upgrade\r\nupgrade: x\r\n";
         for (what, address, request) in [

@@ -1,24 +1,22 @@
 //! What comes over a link as bytes (a bare CONNECT) for a port that services declare to carry HTTP: requests, each of
 //! which the node of the application sees, or nothing.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tulle_model::name::WorkloadName;
 use tulle_model::port_settings::Http1Settings;
-use tulle_model::snapshot::{AppProtocol, Known, Selected, ServedPort, WorkloadConfig};
+use tulle_model::snapshot::AppProtocol;
 use tulle_proxy::{Peer, Upgrade};
 
 use super::apps::{nowhere, read_head, read_to_end, script};
-use super::mesh::{Authority, Node, eventually, identity, service_name};
-use crate::believer::believer;
+use super::mesh::{Authority, Node, eventually, identity};
+use crate::believer::peer;
 
 const SOON: Duration = Duration::from_secs(5);
 const NOTHING: Duration = Duration::from_millis(50);
@@ -49,20 +47,9 @@ async fn app() -> (std::net::SocketAddr, mpsc::Receiver<String>) {
     (address, heard)
 }
 
-/// Tells a node what the service `c` makes of a port of its workload `c-0`.
-fn declare(node: &mut Node, port: u16, protocol: AppProtocol, preserve_case: bool) {
-    declare_of(node, "c-0", port, protocol, preserve_case);
-}
-
-fn declare_of(node: &mut Node, workload: &str, port: u16, protocol: AppProtocol, preserve_case: bool) {
-    let http1 = Http1Settings { preserve_case, ..Http1Settings::DEFAULT };
-    let ports = vec![ServedPort { service_port: 80, target_port: port, protocol, http1 }];
-    let name = WorkloadName::new("default", workload);
-    let services = vec![Selected { by: service_name("c"), ports }];
-    let config = WorkloadConfig { name: name.clone(), services, inbound_capture: false };
-    let snapshot = Arc::make_mut(&mut node.state.snapshot);
-    snapshot.workloads.insert(name, Arc::new(config));
-    node.publish();
+/// Tells a node that a port of its workload is `c`'s, which declares HTTP/1.
+fn declare(node: &mut Node, workload: &str, port: u16, preserve_case: bool) {
+    node.tell(workload, &[("c", port, Http1Settings { preserve_case, ..Http1Settings::DEFAULT })]);
 }
 
 /// A node that asks for `c`, and the node of its workload, whose port carries HTTP/1.
@@ -71,12 +58,9 @@ async fn nodes(address: std::net::SocketAddr, preserve_case: bool) -> (Node, Nod
     let mut near = Node::start("near", &authority).await;
     let mut far = Node::start("far", &authority).await;
     let endpoint = far.add_workload(&authority, "c-0", &[address.port()]);
-    declare(&mut far, address.port(), AppProtocol::Http1, preserve_case);
+    declare(&mut far, "c-0", address.port(), preserve_case);
     near.add_service("c", AppProtocol::Http1, vec![endpoint]);
-    let snapshot = Arc::make_mut(&mut near.state.snapshot);
-    let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("c")) else { panic!() };
-    Arc::make_mut(config).ports[0].http1.preserve_case = preserve_case;
-    near.publish();
+    near.change_port("c", |port| port.http1.preserve_case = preserve_case);
     let listener = near.listen("c").await;
     (near, far, listener)
 }
@@ -137,12 +121,8 @@ async fn what_a_peer_sends_as_bytes_is_a_request_or_refused() {
     let authority = Authority::new();
     let mut far = Node::start("far", &authority).await;
     far.add_workload(&authority, "c-0", &[address.port()]);
-    declare(&mut far, address.port(), AppProtocol::Http1, false);
-    let connector = believer(Some(&authority.certificate(&identity("a"))));
-    let tcp = TcpStream::connect(far.link).await.unwrap();
-    let tls = connector.connect(ServerName::try_from("c.default.mesh.test").unwrap(), tcp).await.unwrap();
-    let (client, connection) = h2::client::handshake(tls).await.unwrap();
-    tokio::spawn(connection);
+    declare(&mut far, "c-0", address.port(), false);
+    let client = peer(&authority.certificate(&identity("a")), far.link).await;
     let says = async |port: u16, text: &'static [u8]| {
         let request = Request::connect(format!("{}:{port}", address.ip()));
         let (answer, mut to) = client.clone().send_request(request.body(()).unwrap(), false).unwrap();
@@ -182,12 +162,8 @@ async fn each_request_is_held_against_the_workload_as_it_is_then() {
         let authority = Authority::new();
         let mut far = Node::start("far", &authority).await;
         far.add_workload(&authority, "c-0", &[address.port()]);
-        declare(&mut far, address.port(), AppProtocol::Http1, false);
-        let connector = believer(Some(&authority.certificate(&identity("a"))));
-        let tcp = TcpStream::connect(far.link).await.unwrap();
-        let tls = connector.connect(ServerName::try_from("c.default.mesh.test").unwrap(), tcp).await.unwrap();
-        let (mut client, connection) = h2::client::handshake(tls).await.unwrap();
-        tokio::spawn(connection);
+        declare(&mut far, "c-0", address.port(), false);
+        let mut client = peer(&authority.certificate(&identity("a")), far.link).await;
         let request = Request::connect(address.to_string()).body(()).unwrap();
         let (answer, mut to) = client.send_request(request, false).unwrap();
         let mut body = timeout(SOON, answer).await.unwrap().unwrap().into_body();
@@ -230,7 +206,7 @@ async fn an_upgrade_whose_application_is_dead_goes_to_another() {
     let mut endpoints = Vec::new();
     for (name, port) in [("c-0", living.port()), ("c-1", dead.port())] {
         endpoints.push(far.add_workload(&authority, name, &[port]));
-        declare_of(&mut far, name, port, AppProtocol::Http1, true);
+        declare(&mut far, name, port, true);
     }
     near.add_service("c", AppProtocol::Http1, endpoints);
     let listener = near.listen("c").await;

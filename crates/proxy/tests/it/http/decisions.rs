@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, EgressPolicy, Endpoint, HttpMatch, HttpRouteEntry, HttpRouteTable,
-    HttpRule, Known, PathMatch, PortConfig, TcpRule,
+    HttpRule, PathMatch, PortConfig, TcpRule,
 };
 use tulle_proxy::Capture;
 
@@ -40,10 +40,7 @@ impl Mesh {
     /// Adds a service, and has its port changed.
     fn add(&mut self, name: &str, endpoints: Vec<Endpoint>, change: impl FnOnce(&mut PortConfig)) {
         self.near.add_service(name, self.protocol, endpoints);
-        let snapshot = Arc::make_mut(&mut self.near.state.snapshot);
-        let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name(name)) else { panic!() };
-        change(&mut Arc::make_mut(config).ports[0]);
-        self.near.publish();
+        self.near.change_port(name, change);
     }
 
     /// Asks a service once, and waits until the log has a line about it that says all of that.

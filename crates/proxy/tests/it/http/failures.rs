@@ -11,8 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Barrier;
 use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{
-    AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, Known,
-    PathMatch,
+    AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, PathMatch,
 };
 use tulle_proxy::budget::Budget;
 use tulle_proxy::{Bounds, Waiting};
@@ -109,14 +108,12 @@ async fn routes_decide() {
         weight,
     };
     let invalid = Backend { target: BackendTarget::Invalid { reason: "no service x".into() }, weight: 1 };
-    let snapshot = Arc::make_mut(&mut node.state.snapshot);
-    let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("d")) else { panic!() };
-    Arc::make_mut(config).ports[0].http_routes = HttpRouteTable::new(vec![
+    let routes = HttpRouteTable::new(vec![
         entry("/split", vec![to("one", 9), to("two", 1)]),
         entry("/bad", vec![invalid]),
         entry("/none", Vec::new()),
     ]);
-    node.publish();
+    node.change_port("d", |port| port.http_routes = routes);
     let address = node.listen("d").await;
     assert_eq!(status(address, "/other").await, (404, "no-route".into()));
     assert_eq!(status(address, "/bad").await, (500, "invalid-backend".into()));

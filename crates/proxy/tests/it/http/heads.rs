@@ -6,45 +6,30 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http::Request;
-use rustls_pki_types::ServerName;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use tulle_model::name::WorkloadName;
 use tulle_model::port_settings::Http1Settings;
-use tulle_model::snapshot::{AppProtocol, Known, Selected, ServedPort, WorkloadConfig};
+use tulle_model::snapshot::AppProtocol;
 use tulle_proxy::Capture;
 
 use super::apps;
 use super::mesh::{Authority, Node, Path, WAYS, Way, eventually, identity, path, service_name};
-use crate::believer::believer;
+use crate::believer::peer;
 
 const SOON: Duration = Duration::from_secs(10);
 
 fn set(path: &mut Path, change: impl FnOnce(&mut Http1Settings)) {
-    let snapshot = Arc::make_mut(&mut path.near.state.snapshot);
-    let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("c")) else { panic!() };
-    let port = &mut Arc::make_mut(config).ports[0];
-    change(&mut port.http1);
-    let http1 = port.http1;
-    let target_port = snapshot.endpoints[&service_name("c")].endpoints[0].ports[0].target_port;
-    path.near.publish();
+    let mut http1 = Http1Settings::DEFAULT;
+    path.near.change_port("c", |port| {
+        change(&mut port.http1);
+        http1 = port.http1;
+    });
+    let endpoints = &path.near.state.snapshot.endpoints[&service_name("c")].endpoints;
+    let target_port = endpoints[0].ports[0].target_port;
     // The other node is told the same of its workload.
-    tell(&mut path.far, &[("c", target_port, http1)]);
-}
-
-/// Tells a node which services select its workload `c-0`, and which port of it is their port 80.
-fn tell(node: &mut Node, services: &[(&str, u16, Http1Settings)]) {
-    let selected = |&(name, target_port, http1): &(&str, u16, Http1Settings)| {
-        let port = ServedPort { service_port: 80, target_port, protocol: AppProtocol::Http1, http1 };
-        Selected { by: service_name(name), ports: vec![port] }
-    };
-    let name = WorkloadName::new("default", "c-0");
-    let services = services.iter().map(selected).collect();
-    let told = WorkloadConfig { name: name.clone(), services, inbound_capture: false };
-    Arc::make_mut(&mut node.state.snapshot).workloads.insert(name, Arc::new(told));
-    node.publish();
+    path.far.tell("c-0", &[("c", target_port, http1)]);
 }
 
 const REQUEST: &str = "POST /x HTTP/1.1\r\nHOST: c\r\nX-Zeta: 1\r\nACCEPT: a\r\nx-zeta: 2\r\nCookie: a=1\r\nX_Under: 3\r\n\
@@ -235,13 +220,8 @@ async fn a_peer_keeps_letters_only_where_the_port_asks() {
     let kept = Http1Settings { preserve_case: true, ..Http1Settings::DEFAULT };
     // The other one asks for it at another port of the workload.
     let other = ("d", app.port() ^ 1, kept);
-    tell(&mut far, &[("c", app.port(), Http1Settings::DEFAULT), other]);
-    let connector = believer(Some(&authority.certificate(&identity("a"))));
-    let tcp = TcpStream::connect(far.link).await.unwrap();
-    let name = ServerName::try_from("c.default.mesh.test").unwrap();
-    let tls = connector.connect(name, tcp).await.unwrap();
-    let (mut client, connection) = h2::client::handshake(tls).await.unwrap();
-    tokio::spawn(connection);
+    far.tell("c-0", &[("c", app.port(), Http1Settings::DEFAULT), other]);
+    let mut client = peer(&authority.certificate(&identity("a")), far.link).await;
     let mut ask = async |spelling: &str| {
         let request = Request::get("http://c/")
             .header("tulle-workload", "default/c-0")
@@ -261,7 +241,7 @@ async fn a_peer_keeps_letters_only_where_the_port_asks() {
     for said in [good, "X-FOO,hOST:", ":X-FOO,hOST:", "d/80:X-FOO,hOST:", "gone/80:X-FOO:", "/80:X-FOO:"] {
         assert_eq!(ask(said).await, (plain.to_owned(), false), "{said}");
     }
-    tell(&mut far, &[("c", app.port(), kept), other]);
+    far.tell("c-0", &[("c", app.port(), kept), other]);
     let kept = "GET / HTTP/1.1\r\nX-FOO: 1\r\nhOST: c\r\nX-foo: 2\r\n\r\n";
     assert_eq!(ask(good).await, (kept.to_owned(), true));
     let long = format!("c/80:{}X-FOO:", "X-FOO,".repeat(8000));

@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 use tulle_identity::Svid;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
+use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::{
     AppProtocol, Endpoint, EndpointSet, HttpRouteTable, Known, MeshSettings, NodeAddress, PortConfig,
-    PortMapping, ServiceConfig,
+    PortMapping, Selected, ServedPort, ServiceConfig, WorkloadConfig,
 };
 use tulle_proxy::budget::Budget;
 use tulle_proxy::certificate::WorkloadCertificate;
@@ -126,6 +127,28 @@ impl Node {
     /// Makes what was changed in `state` known to the proxy.
     pub fn publish(&self) {
         self.cell.publish(self.state.clone());
+    }
+
+    /// Changes the port of a service.
+    pub fn change_port(&mut self, service: &str, change: impl FnOnce(&mut PortConfig)) {
+        let snapshot = Arc::make_mut(&mut self.state.snapshot);
+        let config = snapshot.services.get_mut(&service_name(service));
+        let Some(Known::Present(config)) = config else { panic!("no service {service}") };
+        change(&mut Arc::make_mut(config).ports[0]);
+        self.publish();
+    }
+
+    /// Tells it which services select one of its workloads, which port of it is their port 80, and how that is spoken to.
+    pub fn tell(&mut self, workload: &str, services: &[(&str, u16, Http1Settings)]) {
+        let selected = |&(name, target_port, http1): &(&str, u16, Http1Settings)| {
+            let port = ServedPort { service_port: 80, target_port, protocol: AppProtocol::Http1, http1 };
+            Selected { by: service_name(name), ports: vec![port] }
+        };
+        let name = WorkloadName::new("default", workload);
+        let services = services.iter().map(selected).collect();
+        let told = WorkloadConfig { name: name.clone(), services, inbound_capture: false };
+        Arc::make_mut(&mut self.state.snapshot).workloads.insert(name, Arc::new(told));
+        self.publish();
     }
 
     /// Adds a service with port 80.

@@ -9,8 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{
-    AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, Known,
-    PathMatch,
+    AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, PathMatch,
 };
 
 use super::apps::{self, app, full, http1, http2, read};
@@ -30,12 +29,10 @@ fn route(path: &mut Path, http_only: bool, paths: &[PathMatch]) {
         matcher: HttpMatch { path: path.clone(), method: None, headers: Vec::new(), query: Vec::new() },
         rule: rule.clone(),
     };
-    let snapshot = Arc::make_mut(&mut path.near.state.snapshot);
-    let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("c")) else { panic!() };
-    let port = &mut Arc::make_mut(config).ports[0];
-    port.http_routes = HttpRouteTable::new(paths.iter().map(entry).collect());
-    port.http_only = http_only;
-    path.near.publish();
+    path.near.change_port("c", |port| {
+        port.http_routes = HttpRouteTable::new(paths.iter().map(entry).collect());
+        port.http_only = http_only;
+    });
 }
 
 /// An application that keeps what it hears.

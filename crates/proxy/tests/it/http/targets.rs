@@ -10,8 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tulle_model::name::NamespacedName;
 use tulle_model::snapshot::{
-    AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, Known,
-    PathMatch,
+    AppProtocol, Backend, BackendTarget, HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, PathMatch,
 };
 use tulle_proxy::Capture;
 
@@ -476,11 +475,8 @@ fn route(path: &mut Path, prefix: &str) {
         headers: Vec::new(),
         query: Vec::new(),
     };
-    let snapshot = Arc::make_mut(&mut path.near.state.snapshot);
-    let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("c")) else { panic!() };
-    let port = &mut Arc::make_mut(config).ports[0];
-    port.http_routes = HttpRouteTable::new(vec![HttpRouteEntry { matcher, rule }]);
-    path.near.publish();
+    let routes = HttpRouteTable::new(vec![HttpRouteEntry { matcher, rule }]);
+    path.near.change_port("c", |port| port.http_routes = routes);
 }
 
 /// What was read of one request's `Host` is taken for the next only if that says the same.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -15,7 +14,7 @@ use tulle_proxy::{Peer, Upgrade};
 use super::apps::{read_head, read_to_end, script};
 use super::departing::acceptor;
 use super::mesh::{Authority, Node, Way, eventually, identity, path};
-use crate::believer::believer;
+use crate::believer::peer;
 
 const SOON: Duration = Duration::from_secs(5);
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n";
@@ -151,11 +150,7 @@ async fn a_peer_cannot_leave_http_for_what_no_client_may() {
     let (address, mut heads) = app(format!("{SWITCHED}\r\n")).await;
     let mut far = Node::start("far", &authority).await;
     far.add_workload(&authority, "c-0", &[address.port()]);
-    let connector = believer(Some(&authority.certificate(&identity("a"))));
-    let tcp = TcpStream::connect(far.link).await.unwrap();
-    let tls = connector.connect(ServerName::try_from("c.default.mesh.test").unwrap(), tcp).await.unwrap();
-    let (mut client, connection) = h2::client::handshake(tls).await.unwrap();
-    tokio::spawn(connection);
+    let mut client = peer(&authority.certificate(&identity("a")), far.link).await;
     while !client.is_extended_connect_protocol_enabled() {
         client = client.ready().await.unwrap();
         tokio::task::yield_now().await;
