@@ -12,8 +12,8 @@ use tulle_model::health::Outcome;
 use tulle_model::name::ServiceName;
 use tulle_model::retry::{Failure, Tries};
 
-use crate::budget::Account;
-use crate::connect::{Counted, EGRESS_CONNECT};
+use crate::budget::{Account, Seat};
+use crate::connect::EGRESS_CONNECT;
 use crate::destination::{Destination, Member};
 use crate::endpoints::was_tried;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
@@ -148,18 +148,18 @@ impl Attempts {
         exchange: &mut Exchange,
         source: &LocalWorkload,
         account: &Rc<Account>,
-    ) -> Result<(Hop, Upstream, Counted), Refused> {
+    ) -> Result<(Hop, Upstream, Option<Seat>), Refused> {
         let end = self.bound();
         loop {
             let hop = self.next(worker, exchange)?;
             let error = match hop.connect(worker, source, account, None, end).await {
-                Ok((upstream, counted)) => {
+                Ok((upstream, seat)) => {
                     let now = Instant::now();
                     if let Some(member) = hop.member() {
                         let latency = now.saturating_duration_since(self.began);
                         member.note(Outcome::Connected { latency }, || worker.local.since_start(now));
                     }
-                    return Ok((hop, upstream, counted));
+                    return Ok((hop, upstream, seat));
                 }
                 Err(error) => error,
             };

@@ -27,18 +27,6 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// this one counts, and sets no timers.
 pub(crate) const LOCAL_CONGESTION: &[u8] = b"reno";
 
-/// What a connection counts as in the budget, until it is dropped.
-#[derive(Default)]
-pub struct Counted {
-    _seat: Option<Seat>,
-}
-
-impl From<Seat> for Counted {
-    fn from(seat: Seat) -> Self {
-        Self { _seat: Some(seat) }
-    }
-}
-
 /// Who is at the other end of a connection in plain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Callee {

@@ -1,6 +1,8 @@
 //! One request or connection: what is known of it, what was decided over it and by which object, the attempts at
 //! it, and what became of it. Metrics and the access log read this and nothing else.
 
+mod sent;
+
 use std::cell::{Cell, OnceCell};
 use std::io;
 use std::net::SocketAddr;
@@ -13,6 +15,7 @@ use tokio::time::Instant;
 use tulle_model::decision::Decision;
 use tulle_model::snapshot::{Endpoint, HttpRule};
 
+use self::sent::Sent;
 use crate::access_log::{Answer, Asked, End, Entry, Initiator, Tried};
 use crate::destination::Load;
 use crate::error::{UpstreamError, UpstreamErrorKind};
@@ -95,28 +98,6 @@ enum Stage {
     Switched(Option<Arc<EdgeMetrics>>),
     /// All is counted.
     Over,
-}
-
-/// The bytes of a request's body. Which edge they belong to is known only when an endpoint is picked.
-#[derive(Default)]
-pub(crate) struct Sent {
-    edge: OnceCell<Arc<EdgeMetrics>>,
-    bytes: Cell<u64>,
-    /// What was wrong with it.
-    fault: Cell<Option<(Reason, &'static str)>>,
-}
-
-impl Sent {
-    pub fn add(&self, bytes: u64) {
-        self.bytes.set(self.bytes.get() + bytes);
-        if let Some(edge) = self.edge.get() {
-            edge.sent(bytes);
-        }
-    }
-
-    pub fn broken(&self, fault: Option<(Reason, &'static str)>) {
-        self.fault.set(fault);
-    }
 }
 
 impl Exchange {
@@ -342,6 +323,12 @@ impl Exchange {
     /// No attempt got an answer, the last one for that.
     pub fn lost(&mut self, error: &UpstreamError) {
         self.refuse(error.kind.into(), error.message.clone());
+    }
+
+    /// It came from elsewhere, and does not get to the process, for that.
+    pub fn did_not_arrive(&mut self, error: &UpstreamError) {
+        self.attempt_failed(error, None);
+        self.lost(error);
     }
 
     /// An attempt was answered, or opened its connection: what it keeps in flight is held until that is over.

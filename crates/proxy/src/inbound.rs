@@ -15,7 +15,6 @@ use std::rc::Rc;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use tulle_model::snapshot::AppProtocol;
 
 use self::answering::Answering;
 pub(crate) use self::door::admit;
@@ -26,8 +25,8 @@ use self::visits::Entered;
 pub(crate) use self::visits::Entrance;
 pub(crate) use self::visits::{Peer, Visit};
 use crate::access_log::Asked;
-use crate::budget::Account;
-use crate::connect::{Callee, Counted, connect_for};
+use crate::budget::{Account, Seat};
+use crate::connect::{Callee, connect_for};
 use crate::error::UpstreamError;
 use crate::exchange::Exchange;
 use crate::http::asker::Caller;
@@ -102,9 +101,8 @@ fn refuse(exchange: &mut Exchange, reason: Reason, message: &str) -> Response<Bo
 }
 
 /// Answers what did not get through to the process.
-fn lost(exchange: &mut Exchange, error: &UpstreamError) -> Response<Body> {
-    exchange.attempt_failed(error, None);
-    exchange.lost(error);
+pub(crate) fn lost(exchange: &mut Exchange, error: &UpstreamError) -> Response<Body> {
+    exchange.did_not_arrive(error);
     failed(error)
 }
 
@@ -165,7 +163,7 @@ pub(crate) async fn connect(
     entrance: Entrance<'_>,
     account: &Rc<Account>,
     head: Option<&Parts>,
-) -> Result<(Process, Counted), UpstreamError> {
+) -> Result<(Process, Seat), UpstreamError> {
     connect_at(local, entrance, entrance.workload.app_address, account, head).await
 }
 
@@ -176,14 +174,14 @@ pub(crate) async fn connect_at(
     address: IpAddr,
     account: &Rc<Account>,
     head: Option<&Parts>,
-) -> Result<(Process, Counted), UpstreamError> {
+) -> Result<(Process, Seat), UpstreamError> {
     let entered = Rc::new(enter(local, entrance, head)?);
     if let Some(head) = head {
         entered.stays(head);
     }
     let address = SocketAddr::new(address, entrance.port);
     let (tcp, seat) = connect_for(account, Callee::Process, address, None).await?;
-    Ok((Process::new(tcp, entered), seat.into()))
+    Ok((Process::new(tcp, entered), seat))
 }
 
 /// A connection that speaks HTTP, and came for a workload of this node as one of bytes.
@@ -192,7 +190,7 @@ pub(crate) struct Arrival {
     pub peer: Peer,
     pub port: u16,
     /// What the process speaks there.
-    pub protocol: AppProtocol,
+    pub version: AppVersion,
     /// It is told in the letters that its client writes.
     pub preserve_case: bool,
     /// Who pays for it.
@@ -208,12 +206,11 @@ pub(crate) fn carries_http(
 ) -> Option<Arrival> {
     let view = local.view();
     let config = view.snapshot.workloads.get(&workload.name)?;
-    let protocol = config.declared(port)?;
-    let carries = matches!(protocol, AppProtocol::Http1 | AppProtocol::Http2);
-    carries.then(|| Arrival {
+    let version = AppVersion::declared(config.declared(port)?)?;
+    Some(Arrival {
         peer: peer.clone(),
         port,
-        protocol,
+        version,
         preserve_case: config.preserves_case(port),
         account: account.clone(),
     })
@@ -256,7 +253,7 @@ pub(crate) async fn ask_to_switch(
     let open = async |_: &Parts| {
         let (tcp, seat) = connect_for(&caller.account, Callee::Process, address, None).await?;
         exchange.sends();
-        Ok((Upstream::Process(Process::new(tcp, entered.clone())), seat.into()))
+        Ok((Upstream::Process(Process::new(tcp, entered.clone())), Some(seat)))
     };
     let asked = switch::ask(worker, open, version, head, body, form, caller).await;
     asked.inspect_err(|error| {
@@ -267,15 +264,15 @@ pub(crate) async fn ask_to_switch(
 /// What to speak to the process: what the peer says or, where that is none of ours and says nothing, what the services declare
 /// that lead there.
 fn app_version(local: &Local, entrance: Entrance<'_>, said: Option<HeaderValue>) -> AppVersion {
-    let is_http2 = match said {
-        Some(version) => version == "2",
+    let said = match said {
+        Some(version) => (version == "2").then_some(AppVersion::Http2),
         None => {
             let view = local.view();
             let told = view.snapshot.workloads.get(&entrance.workload.name);
-            told.and_then(|told| told.declared(entrance.port)) == Some(AppProtocol::Http2)
+            told.and_then(|told| told.declared(entrance.port)).and_then(AppVersion::declared)
         }
     };
-    if is_http2 { AppVersion::Http2 } else { AppVersion::Http1 }
+    said.unwrap_or(AppVersion::Http1)
 }
 
 #[cfg(test)]
@@ -293,7 +290,7 @@ mod tests {
     use tulle_model::identity::{SpiffeId, TrustDomain};
     use tulle_model::name::{ServiceName, WorkloadName};
     use tulle_model::port_settings::Http1Settings;
-    use tulle_model::snapshot::{Selected, ServedPort, Snapshot, WorkloadConfig};
+    use tulle_model::snapshot::{AppProtocol, Selected, ServedPort, Snapshot, WorkloadConfig};
 
     use super::*;
     use crate::budget::Payer;

@@ -10,8 +10,7 @@ use tulle_model::routing::decide::{self, Unrouted};
 use tulle_model::snapshot::ServiceConfig;
 
 use crate::attempts::Attempts;
-use crate::budget::Account;
-use crate::connect::Counted;
+use crate::budget::{Account, Seat};
 use crate::exchange::{Exchange, Refused};
 use crate::metrics::Protocol;
 use crate::reason::Reason;
@@ -25,7 +24,7 @@ pub(crate) struct Opened {
     upstream: Upstream,
     exchange: Box<Exchange>,
     account: Rc<Account>,
-    _counted: Counted,
+    _seat: Option<Seat>,
 }
 
 impl Opened {
@@ -38,7 +37,7 @@ impl Opened {
     where
         IO: AsyncRead + AsyncWrite + Reset + Unpin,
     {
-        let Self { upstream, mut exchange, account, _counted } = self;
+        let Self { upstream, mut exchange, account, _seat } = self;
         exchange.connected();
         let passed = |way, bytes| exchange.bytes(way, bytes);
         let ended = tcp::pass(&mut client, upstream, first, &account, passed).await;
@@ -98,11 +97,11 @@ async fn connect(
 ) -> Result<Opened, Box<Exchange>> {
     let account = worker.local.account(&source.name);
     match attempts.connect(worker, &mut exchange, source, &account).await {
-        Ok((hop, upstream, _counted)) => {
+        Ok((hop, upstream, _seat)) => {
             exchange.sends();
             exchange.leaves_client();
             exchange.answered(hop.into_load(), Instant::now());
-            Ok(Opened { upstream, exchange, account, _counted })
+            Ok(Opened { upstream, exchange, account, _seat })
         }
         Err(Refused) => Err(exchange),
     }

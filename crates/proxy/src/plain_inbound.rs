@@ -51,11 +51,10 @@ pub(crate) async fn serve(
     exchange.is_for(&workload, meant.port());
     exchange.passes_to(meant);
     let entrance = Entrance { peer: &peer, workload: &workload, port: meant.port() };
-    let (process, _counted) = match connect_at(&worker.local, entrance, meant.ip(), &account, None).await {
+    let (process, _seat) = match connect_at(&worker.local, entrance, meant.ip(), &account, None).await {
         Ok(connected) => connected,
         Err(error) => {
-            exchange.attempt_failed(&error, None);
-            exchange.lost(&error);
+            exchange.did_not_arrive(&error);
             let reason = Reason::from(error.kind);
             exchange.turned_away(reason.verdict(), None);
             let why = match reason {

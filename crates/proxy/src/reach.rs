@@ -8,8 +8,8 @@ use http::request::Parts;
 use tokio::time::{Instant, timeout_at};
 use tulle_model::snapshot::Endpoint;
 
-use crate::budget::Account;
-use crate::connect::{Callee, Counted, EGRESS_CONNECT, connect_for};
+use crate::budget::{Account, Seat};
+use crate::connect::{Callee, EGRESS_CONNECT, connect_for};
 use crate::destination::{Load, Member};
 use crate::endpoints::Picked;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
@@ -91,7 +91,7 @@ impl Hop {
         account: &Rc<Account>,
         head: Option<&Parts>,
         end: Instant,
-    ) -> Result<(Upstream, Counted), UpstreamError> {
+    ) -> Result<(Upstream, Option<Seat>), UpstreamError> {
         let connected = timeout_at(end, self.open(worker, source, account, head)).await;
         connected.unwrap_or_else(|_| {
             // The same in kind and words, whether one address or all of them took the time.
@@ -106,26 +106,26 @@ impl Hop {
         source: &LocalWorkload,
         account: &Rc<Account>,
         head: Option<&Parts>,
-    ) -> Result<(Upstream, Counted), UpstreamError> {
+    ) -> Result<(Upstream, Option<Seat>), UpstreamError> {
         match &self.reach {
             Reach::Plain(load) => {
                 // What is outside of the mesh may be far away.
                 let within = load.is_none().then_some(EGRESS_CONNECT);
                 let (tcp, seat) = connect_for(account, Callee::Anybody, self.address, within).await?;
-                Ok((Upstream::Tcp(tcp), seat.into()))
+                Ok((Upstream::Tcp(tcp), Some(seat)))
             }
             Reach::HandedOver(load) => {
                 let workload = worker.local.hand_over(&load.endpoint)?;
                 let peer = Peer::Mesh(source.identity.clone());
                 let entrance = Entrance { peer: &peer, workload: &workload, port: self.address.port() };
-                let (process, counted) = inbound::connect(&worker.local, entrance, account, head).await?;
-                Ok((Upstream::Process(process), counted))
+                let (process, seat) = inbound::connect(&worker.local, entrance, account, head).await?;
+                Ok((Upstream::Process(process), Some(seat)))
             }
             Reach::Link(load) => {
                 let stream = worker.links.stream(source, load.member()).await?;
                 let workload = load.endpoint.workload.as_ref();
                 let tunnel = stream.tunnel(&worker.local, workload, self.address).await?;
-                Ok((Upstream::Tunnel(Box::new(tunnel)), Counted::default()))
+                Ok((Upstream::Tunnel(Box::new(tunnel)), None))
             }
         }
     }

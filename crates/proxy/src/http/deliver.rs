@@ -6,7 +6,6 @@ use std::rc::Rc;
 
 use http::Response;
 use http::request::Parts;
-use tulle_model::snapshot::AppProtocol;
 
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::exchange::Exchange;
@@ -33,11 +32,7 @@ pub(super) async fn deliver(
     wish: Option<Wish>,
 ) -> (Response<Body>, Option<Box<Passing>>) {
     let Message { head, body, written } = message;
-    let version = match arrival.protocol {
-        AppProtocol::Http1 => AppVersion::Http1,
-        AppProtocol::Http2 => AppVersion::Http2,
-        AppProtocol::Detect | AppProtocol::Tcp => AppVersion::of(head.version),
-    };
+    let version = arrival.version;
     if arrival.preserve_case
         && version == AppVersion::Http1
         && let Some(spelling) = written.and_then(|Written(bytes)| Spelling::of_request(&bytes))
@@ -64,11 +59,7 @@ pub(super) async fn deliver(
         }
         Some(wish) => switch(cx, entrance, exchange, version, (head, body), caller, wish).await,
     };
-    answered.unwrap_or_else(|error| {
-        exchange.attempt_failed(&error, None);
-        exchange.lost(&error);
-        (failed(&error), None)
-    })
+    answered.unwrap_or_else(|error| (inbound::lost(exchange, &error), None))
 }
 
 /// Asks the process to leave HTTP.

@@ -15,7 +15,7 @@ use tulle_model::decision::Decision;
 use tulle_model::name::ServiceName;
 use tulle_model::routing::decide::{self, Unrouted, Why};
 use tulle_model::routing::{self, RequestParts};
-use tulle_model::snapshot::{AppProtocol, Known, PortConfig, ServiceConfig};
+use tulle_model::snapshot::{Known, PortConfig, ServiceConfig};
 
 use crate::app_pool::is_idempotent;
 use crate::attempts::{Again, Attempts};
@@ -250,11 +250,7 @@ fn header<'a>(head: &'a Parts, name: &str) -> Option<Cow<'a, str>> {
 }
 
 fn app_version(client: Version, port: &PortConfig) -> AppVersion {
-    match port.protocol {
-        AppProtocol::Http1 => AppVersion::Http1,
-        AppProtocol::Http2 => AppVersion::Http2,
-        AppProtocol::Detect | AppProtocol::Tcp => AppVersion::of(client),
-    }
+    AppVersion::declared(port.protocol).unwrap_or(AppVersion::of(client))
 }
 
 /// Makes one attempt. `Ok`: an answer of the application.

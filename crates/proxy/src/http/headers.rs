@@ -10,6 +10,8 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
 
+use tulle_model::snapshot::AppProtocol;
+
 use crate::http::spelling::Spelling;
 use crate::mesh_headers::{self, REASON, RESET, RETRY, SPELLING};
 use crate::uri::{self, LastAuthority};
@@ -37,6 +39,15 @@ impl AppVersion {
     /// The version of a request that was received.
     pub fn of(version: Version) -> Self {
         if version == Version::HTTP_2 { Self::Http2 } else { Self::Http1 }
+    }
+
+    /// What a port declares; `None`: no version of HTTP.
+    pub fn declared(protocol: AppProtocol) -> Option<Self> {
+        match protocol {
+            AppProtocol::Http1 => Some(Self::Http1),
+            AppProtocol::Http2 => Some(Self::Http2),
+            AppProtocol::Detect | AppProtocol::Tcp => None,
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, UP
 use http::request::Parts;
 use http::{Extensions, HeaderMap, Method, Response, StatusCode, response};
 
-use crate::connect::Counted;
 use crate::error::UpstreamError;
 use crate::http::body::Body;
 use crate::http::headers;
@@ -123,7 +122,7 @@ pub(crate) fn answered(
             head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         }
         let io = Box::new(Tunnel::extended(sender, receiver));
-        return Ok(Switching::Switched(Switched { head, io, held: Counted::default() }));
+        return Ok(Switching::Switched(Switched { head, io, held: None }));
     }
     if let Form::Extended(_) = form
         && head.status.is_success()

@@ -9,7 +9,7 @@
 //! [`Reason::verdict`]: crate::reason::Reason::verdict
 
 use http::header::CONTENT_LENGTH;
-use http::{Response, Version};
+use http::{HeaderMap, Response, Version};
 
 use crate::access_log::{Answer, End};
 use crate::exchange::Exchange;
@@ -19,8 +19,14 @@ use crate::http::grpc::{self, Messages};
 use crate::http::headers;
 use crate::http::reply::grpc_failure;
 use crate::inbound::presence::Withdrawn;
+use crate::metrics::Protocol;
 use crate::reason::{Reason, Verdict};
 use crate::security::Security;
+
+/// What a request with those headers counts as.
+pub(crate) fn protocol_of(headers: &HeaderMap) -> Protocol {
+    if headers::is_grpc(headers) { Protocol::Grpc } else { Protocol::Http }
+}
 
 /// Counts the request's body.
 pub(crate) fn watch(exchange: &mut Exchange, body: &mut Body) {

@@ -26,7 +26,7 @@ use crate::http::deliver::deliver;
 use crate::http::forward::{self, Message, Route, Target};
 use crate::http::headers::Malformed;
 use crate::http::http1::server::Owner;
-use crate::http::record::{record, watch};
+use crate::http::record::{protocol_of, record, watch};
 use crate::http::reply::{self, reply};
 use crate::http::serve_http1::{self, Ended};
 use crate::http::spelling::Written;
@@ -343,8 +343,7 @@ fn normalize(
 }
 
 fn begin(cx: &Rc<Connection>, head: &request::Parts) -> Exchange {
-    let protocol = if headers::is_grpc(&head.headers) { Protocol::Grpc } else { Protocol::Http };
-    cx.begin(protocol, cx.destination(), || Asked::of(head)).of_client(&cx.ending)
+    cx.begin(protocol_of(&head.headers), cx.destination(), || Asked::of(head)).of_client(&cx.ending)
 }
 
 /// Where the request goes, as far as it says itself, if the mesh lets it.

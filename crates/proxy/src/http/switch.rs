@@ -11,7 +11,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, UPGRADE}
 use http::request::Parts;
 use http::{Method, Response, StatusCode, response};
 
-use crate::connect::Counted;
+use crate::budget::Seat;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::body::{Body, Event};
@@ -49,7 +49,7 @@ pub(crate) struct Switched {
     pub head: response::Parts,
     pub io: Box<dyn Duplex>,
     /// To be kept for as long.
-    pub held: Counted,
+    pub held: Option<Seat>,
 }
 
 impl Form {
@@ -74,7 +74,7 @@ impl Form {
 /// WebSockets in HTTP/2.
 pub(crate) async fn ask(
     worker: &Rc<Worker>,
-    mut open: impl AsyncFnMut(&Parts) -> Result<(Upstream, Counted), UpstreamError>,
+    mut open: impl AsyncFnMut(&Parts) -> Result<(Upstream, Option<Seat>), UpstreamError>,
     version: AppVersion,
     head: &mut Parts,
     body: &mut Body,
@@ -116,12 +116,12 @@ fn in_http2(Answered { mut head, mut sender, receiver }: Answered) -> Result<Swi
     }
     head.headers.remove(CONTENT_LENGTH);
     let io = Box::new(Tunnel::extended(sender, receiver));
-    Ok(Switching::Switched(Switched { head, io, held: Counted::default() }))
+    Ok(Switching::Switched(Switched { head, io, held: None }))
 }
 
 async fn in_http1(
     worker: &Rc<Worker>,
-    (upstream, held): (Upstream, Counted),
+    (upstream, held): (Upstream, Option<Seat>),
     head: &Parts,
     body: Body,
     form: &Form,
@@ -213,7 +213,7 @@ fn lost(Failed { why, oversized, shed, answered, .. }: Failed) -> UpstreamError 
 /// The application goes on in HTTP: its answer is passed on, and the connection not used again.
 fn refused(
     answer: Answer<Upstream>,
-    held: Counted,
+    held: Option<Seat>,
     by_node: Option<Told>,
 ) -> Result<Response<Body>, UpstreamError> {
     let mut response = answer.into_response(drop);

@@ -18,8 +18,7 @@ use tulle_model::name::ServiceName;
 use tulle_model::snapshot::{Carried, PortConfig};
 
 use crate::attempts::Again;
-use crate::budget::Account;
-use crate::connect::Counted;
+use crate::budget::{Account, Seat};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::exchange::{Exchange, Refused};
 use crate::http::asker::Caller;
@@ -182,7 +181,7 @@ async fn ask(
 pub(super) struct Passing {
     pub client: Leaving,
     pub io: Box<dyn Duplex>,
-    pub held: Counted,
+    pub held: Option<Seat>,
     pub account: Rc<Account>,
 }
 

@@ -10,7 +10,7 @@ use http::request::Parts;
 use http::{Method, response};
 use tokio::time::timeout;
 
-use crate::connect::Counted;
+use crate::budget::Seat;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
@@ -58,7 +58,7 @@ impl Drop for Only {
 /// or not say that it takes them (section 3).
 pub(super) async fn ask(
     worker: &Rc<Worker>,
-    (upstream, counted): (Upstream, Counted),
+    (upstream, seat): (Upstream, Option<Seat>),
     head: &Parts,
     caller: &Caller,
 ) -> Result<Option<Answered>, UpstreamError> {
@@ -70,7 +70,7 @@ pub(super) async fn ask(
         let _watched = sweep.watch(&connection.handle(), Side::Application);
         let ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})).await;
         tracing::debug!("connection for a WebSocket ended: {ended}");
-        drop(counted);
+        drop(seat);
     });
     // Its settings come before anything else that it says.
     if !matches!(timeout(SETTINGS_DEADLINE, only.0.ping()).await, Ok(Ok(())))

@@ -28,9 +28,8 @@ use crate::error::UpstreamError;
 use crate::exchange::Exchange;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
-use crate::http::headers::is_grpc;
 use crate::http::link_upgrade;
-use crate::http::record::record;
+use crate::http::record::{protocol_of, record};
 use crate::http::reply;
 use crate::http::respond::respond;
 use crate::http::serve_http2::or_reset;
@@ -268,7 +267,7 @@ async fn answer(
         return tunnel(worker, link, head, sender, receiver).await;
     }
     let (name, port) = (head.headers.remove(WORKLOAD), head.headers.remove(PORT));
-    let protocol = if is_grpc(&head.headers) { metrics::Protocol::Grpc } else { metrics::Protocol::Http };
+    let protocol = protocol_of(&head.headers);
     let mut exchange = Exchange::arrive(&worker.local, &link.peer, protocol, || Asked::of(&head));
     let found = find(&worker, &link, name.as_ref(), parsed(port.as_ref()));
     drop((name, port));
@@ -380,7 +379,7 @@ async fn tunnel(
         connected = connect => connected,
         _ = reset => return,
     };
-    let (mut app, _counted) = match connected {
+    let (mut app, _seat) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             tracing::debug!(workload = %workload.name, port, "tunnel refused: {error}");
@@ -424,8 +423,7 @@ async fn requests(
 
 /// Answers a connection that does not come to the process.
 async fn turn_away(mut exchange: Box<Exchange>, error: &UpstreamError, sender: &mut Sender) {
-    exchange.attempt_failed(error, None);
-    exchange.lost(error);
+    exchange.did_not_arrive(error);
     exchange.turned_away(Reason::from(error.kind).verdict(), None);
     respond(sender, reply::failed(error)).await;
 }
