@@ -460,6 +460,10 @@ impl Exchange {
 
     /// A connection is there, and passes bytes from now on.
     pub fn connected(&mut self) {
+        if !self.is_read() {
+            self.stage = Stage::Open(None);
+            return;
+        }
         let latency = self.latency();
         let edge = self.edge();
         if let Some(edge) = &edge {

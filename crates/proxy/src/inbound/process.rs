@@ -15,11 +15,13 @@ use crate::reset::Reset;
 pub(crate) struct Process {
     tcp: TcpStream,
     entered: Rc<Entered>,
+    /// Whoever has it asks by itself whether it is to end, each time before it reads: it passes bytes.
+    is_asked: bool,
 }
 
 impl Process {
     pub(super) fn new(tcp: TcpStream, entered: Rc<Entered>) -> Self {
-        Self { tcp, entered }
+        Self { tcp, entered, is_asked: false }
     }
 }
 
@@ -29,6 +31,7 @@ impl Reset for Process {
     }
 
     fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.is_asked = true;
         self.entered.poll_withdrawn(cx).map(io::Error::other)
     }
 }
@@ -39,11 +42,13 @@ impl AsyncRead for Process {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // Engines of HTTP read whatever else they wait for.
-        match self.poll_withdrawn(cx) {
-            Poll::Ready(withdrawn) => Poll::Ready(Err(withdrawn)),
-            Poll::Pending => Pin::new(&mut self.tcp).poll_read(cx, buffer),
+        // Engines of HTTP do not ask, and read whatever else they wait for.
+        if !self.is_asked
+            && let Poll::Ready(withdrawn) = self.entered.poll_withdrawn(cx)
+        {
+            return Poll::Ready(Err(io::Error::other(withdrawn)));
         }
+        Pin::new(&mut self.tcp).poll_read(cx, buffer)
     }
 }
 
