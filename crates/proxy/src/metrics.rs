@@ -186,7 +186,7 @@ pub struct WorkerCounts {
 }
 
 /// How many errors HTTP/2 has, and one place for all others.
-const ERRORS: usize = http2::REASON_NAMES.len() + 1;
+const ERRORS: usize = http2::ERROR_CODE_NAMES.len() + 1;
 
 impl WorkerCounts {
     pub fn rejected(&self, why: Rejection) {
@@ -197,11 +197,11 @@ impl WorkerCounts {
         self.refusals[why.index()].add(1);
     }
 
-    pub fn abused_link(&self, error: http2::Reason) {
+    pub fn abused_link(&self, error: http2::ErrorCode) {
         self.abused_links[(error.0 as usize).min(ERRORS - 1)].add(1);
     }
 
-    pub fn abusive_client(&self, error: http2::Reason) {
+    pub fn abusive_client(&self, error: http2::ErrorCode) {
         self.abusive_clients[(error.0 as usize).min(ERRORS - 1)].add(1);
     }
 }

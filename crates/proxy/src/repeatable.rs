@@ -4,7 +4,7 @@ use tulle_model::retry::Failure;
 
 use crate::budget::Shed;
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::http2::Reason as Code;
+use crate::http2::ErrorCode;
 
 /// What a failure means for another attempt. `idempotent`: what was asked does no harm when it is done twice.
 pub(crate) fn failure_of(error: &UpstreamError, idempotent: bool) -> Failure {
@@ -17,11 +17,11 @@ pub(crate) fn failure_of(error: &UpstreamError, idempotent: bool) -> Failure {
         UpstreamErrorKind::ConnectionLost | UpstreamErrorKind::ShedThere(_) => true,
         // What another attempt does not change, or makes worse (RFC 9113, section 7).
         UpstreamErrorKind::Reset(code) => !matches!(
-            Code(code),
-            Code::PROTOCOL_ERROR
-                | Code::ENHANCE_YOUR_CALM
-                | Code::INADEQUATE_SECURITY
-                | Code::HTTP_1_1_REQUIRED
+            ErrorCode(code),
+            ErrorCode::PROTOCOL_ERROR
+                | ErrorCode::ENHANCE_YOUR_CALM
+                | ErrorCode::INADEQUATE_SECURITY
+                | ErrorCode::HTTP_1_1_REQUIRED
         ),
         _ => false,
     };

@@ -66,7 +66,7 @@ impl Messages {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http2::{Error, Reason};
+    use crate::http2::{Error, ErrorCode};
 
     #[test]
     fn messages_are_followed_through_any_pieces() {
@@ -89,8 +89,8 @@ mod tests {
         let lost = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
         let mut messages = Messages::default();
         assert_eq!(messages.trailers(&lost).unwrap()[STATUS], "14");
-        assert_eq!(messages.trailers(&Error::ResetHere(Reason::PROTOCOL_ERROR)).unwrap()[STATUS], "14");
-        assert_eq!(messages.trailers(&Error::Reset(Reason::CANCEL)), None);
+        assert_eq!(messages.trailers(&Error::ResetHere(ErrorCode::PROTOCOL_ERROR)).unwrap()[STATUS], "14");
+        assert_eq!(messages.trailers(&Error::Reset(ErrorCode::CANCEL)), None);
         messages.pass(&[0, 0]);
         assert_eq!(messages.trailers(&lost), None);
     }

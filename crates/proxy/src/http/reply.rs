@@ -54,9 +54,9 @@ pub fn failed_for(error: &UpstreamError, version: Version) -> Response<Body> {
 }
 
 /// The code that the application reset a request with, instead of an answer.
-pub fn reset_code(answer: &HeaderMap) -> Option<http2::Reason> {
+pub fn reset_code(answer: &HeaderMap) -> Option<http2::ErrorCode> {
     let code = answer.get(RESET)?.to_str().ok()?;
-    code.parse().ok().map(http2::Reason)
+    code.parse().ok().map(http2::ErrorCode)
 }
 
 /// The failure that an answer over a link stands for, if the other node made it: the headers that say so are taken off

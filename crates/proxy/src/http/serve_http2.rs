@@ -94,7 +94,7 @@ pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec
         }
     };
     if let Ended::Violation(violation) = &ended {
-        worker.local.metrics.counts().abusive_client(violation.reason);
+        worker.local.metrics.counts().abusive_client(violation.code);
         if worker.local.may_warn() {
             tracing::warn!(workload = %cx.workload.name, "connection of a client closed: {violation}");
         }
@@ -145,7 +145,7 @@ async fn serve_stream(
 }
 
 /// The code that the application said instead of an answer.
-fn said_instead(response: &Response<Body>) -> Option<http2::Reason> {
+fn said_instead(response: &Response<Body>) -> Option<http2::ErrorCode> {
     if response.headers().contains_key(REASON) { reply::reset_code(response.headers()) } else { None }
 }
 
@@ -159,7 +159,7 @@ async fn or_given_up(
         Ok(response) => return Some(response),
         Err(error) => error,
     };
-    if let Error::ResetHere(http2::Reason::PROTOCOL_ERROR) = error {
+    if let Error::ResetHere(http2::ErrorCode::PROTOCOL_ERROR) = error {
         cx.unread(Reason::BadRequest, Outline::default());
     }
     let by_client = matches!(error, Error::Reset(_) | Error::Connection(_));

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::Limits;
 use super::core::Core;
-use super::error::{Ended, Reason, Violation};
+use super::error::{Ended, ErrorCode, Violation};
 use super::handle::{Handle, Incoming, Receiver, Sender};
 use super::stream::Stream;
 use crate::budget::{Account, Charge};
@@ -149,7 +149,7 @@ impl<IO: Transport> Connection<IO> {
 
     /// Ends a connection that is not served: the peer is told why, and that none of its requests was looked at.
     pub async fn refuse(mut self, why: &'static str) {
-        let violation = Violation::new(Reason::ENHANCE_YOUR_CALM, why);
+        let violation = Violation::new(ErrorCode::ENHANCE_YOUR_CALM, why);
         self.handle.0.borrow_mut().end(Ended::Violation(violation));
         poll_fn(|cx| self.poll(cx, |_, _, _| {})).await;
     }
@@ -259,8 +259,7 @@ impl<IO: Transport> Connection<IO> {
                 Poll::Ready(Ok(0)) => {
                     self.peer_closed = true;
                     let mut core = self.handle.0.borrow_mut();
-                    let ended = if core.peer_reason.is_some() || core.streams.values().all(Stream::is_closed)
-                    {
+                    let ended = if core.peer_code.is_some() || core.streams.values().all(Stream::is_closed) {
                         core.end_in_order();
                         return;
                     } else {

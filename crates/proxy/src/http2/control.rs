@@ -2,18 +2,18 @@
 //! to 6.9).
 
 use super::core::Core;
-use super::error::{Reason, Violation};
+use super::error::{ErrorCode, Violation};
 use super::frame::{self, Head, MAX_WINDOW, flag, kind, setting, u32_at};
 use super::receive::RESETS;
-use super::stream::Reset;
+use super::stream::ResetCause;
 
 /// Settings in one frame. There are eight.
 pub(super) const MAX_SETTINGS: usize = 64;
 
 impl Core {
     pub(super) fn rst_stream(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
-        let (Some(reason), 4) = (u32_at(payload), payload.len()) else {
-            return Err(Violation::new(Reason::FRAME_SIZE_ERROR, "RST_STREAM has a wrong length"));
+        let (Some(code), 4) = (u32_at(payload), payload.len()) else {
+            return Err(Violation::new(ErrorCode::FRAME_SIZE_ERROR, "RST_STREAM has a wrong length"));
         };
         if head.stream == 0 {
             return Err(Violation::protocol("RST_STREAM came on stream 0"));
@@ -25,12 +25,12 @@ impl Core {
         let early = self.server && !stream.is_closed() && !stream.answered;
         if !stream.is_closed() {
             // What came before it can still be read.
-            stream.reset = Some(Reset::ByPeer(Reason(reason)));
+            stream.reset = Some(ResetCause::ByPeer(ErrorCode(code)));
             // A refusal of what is more than the peer takes at a time: what it takes may have become less
             // after the stream was opened, and streams may have ended since.
             let beside = stream.opened_as.max(self.open);
-            if Reason(reason) == Reason::REFUSED_STREAM && stream.opened_as > 0 && beside >= most {
-                stream.reset = Some(Reset::Full);
+            if ErrorCode(code) == ErrorCode::REFUSED_STREAM && stream.opened_as > 0 && beside >= most {
+                stream.reset = Some(ResetCause::Full);
                 self.refused_beside = Some(self.open - 1).filter(|others| *others > 0);
             }
         }
@@ -59,7 +59,7 @@ impl Core {
             return Ok(());
         }
         if head.has(flag::ACK) || !payload.len().is_multiple_of(6) {
-            return Err(Violation::new(Reason::FRAME_SIZE_ERROR, "SETTINGS has a wrong length"));
+            return Err(Violation::new(ErrorCode::FRAME_SIZE_ERROR, "SETTINGS has a wrong length"));
         }
         if self.settings_seen {
             self.mistake("it changes its settings over and over")?;
@@ -70,7 +70,7 @@ impl Core {
         self.refused_beside = None;
         if payload.len() / 6 > MAX_SETTINGS {
             return Err(Violation::new(
-                Reason::ENHANCE_YOUR_CALM,
+                ErrorCode::ENHANCE_YOUR_CALM,
                 "it sends the same settings over and over",
             ));
         }
@@ -101,7 +101,10 @@ impl Core {
             setting::MAX_HEADER_LIST_SIZE => self.peer.header_list = value as usize,
             setting::INITIAL_WINDOW_SIZE => {
                 if i64::from(value) > MAX_WINDOW {
-                    return Err(Violation::new(Reason::FLOW_CONTROL_ERROR, "an initial window is too large"));
+                    return Err(Violation::new(
+                        ErrorCode::FLOW_CONTROL_ERROR,
+                        "an initial window is too large",
+                    ));
                 }
                 *window = Some(i64::from(value));
             }
@@ -122,7 +125,7 @@ impl Core {
         for stream in self.streams.values_mut() {
             stream.send_window += change;
             if stream.send_window > MAX_WINDOW {
-                return Err(Violation::new(Reason::FLOW_CONTROL_ERROR, "a window is too large"));
+                return Err(Violation::new(ErrorCode::FLOW_CONTROL_ERROR, "a window is too large"));
             }
         }
         let all: Vec<u32> = self.streams.keys().copied().collect();
@@ -134,7 +137,7 @@ impl Core {
 
     pub(super) fn take_ping(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
         let Ok(payload) = <[u8; 8]>::try_from(payload) else {
-            return Err(Violation::new(Reason::FRAME_SIZE_ERROR, "PING has a wrong length"));
+            return Err(Violation::new(ErrorCode::FRAME_SIZE_ERROR, "PING has a wrong length"));
         };
         if head.stream != 0 {
             return Err(Violation::protocol("PING came on a stream"));
@@ -150,8 +153,8 @@ impl Core {
     }
 
     pub(super) fn go_away(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
-        let (Some(last), Some(reason)) = (u32_at(payload), payload.get(4..).and_then(u32_at)) else {
-            return Err(Violation::new(Reason::FRAME_SIZE_ERROR, "GOAWAY has a wrong length"));
+        let (Some(last), Some(code)) = (u32_at(payload), payload.get(4..).and_then(u32_at)) else {
+            return Err(Violation::new(ErrorCode::FRAME_SIZE_ERROR, "GOAWAY has a wrong length"));
         };
         if head.stream != 0 {
             return Err(Violation::protocol("GOAWAY came on a stream"));
@@ -161,7 +164,7 @@ impl Core {
         if !self.server {
             let last = last & 0x7fff_ffff;
             for (_, stream) in self.streams.iter_mut().filter(|(id, s)| **id > last && !s.is_closed()) {
-                stream.reset = Some(Reset::NotProcessed);
+                stream.reset = Some(ResetCause::NotProcessed);
                 self.unsent -= stream.discard_unsent();
                 stream.wake_receiver();
                 stream.wake_sender();
@@ -171,16 +174,16 @@ impl Core {
                 self.forget_if_done(id);
             }
         }
-        if reason != Reason::NO_ERROR.0 {
+        if code != ErrorCode::NO_ERROR.0 {
             // What it has begun to answer it may still finish.
-            self.peer_reason = Some(Reason(reason));
+            self.peer_code = Some(ErrorCode(code));
         }
         Ok(())
     }
 
     pub(super) fn window_update(&mut self, head: &Head, payload: &[u8]) -> Result<(), Violation> {
         let (Some(by), 4) = (u32_at(payload), payload.len()) else {
-            return Err(Violation::new(Reason::FRAME_SIZE_ERROR, "WINDOW_UPDATE has a wrong length"));
+            return Err(Violation::new(ErrorCode::FRAME_SIZE_ERROR, "WINDOW_UPDATE has a wrong length"));
         };
         let by = i64::from(by & 0x7fff_ffff);
         if head.stream == 0 {
@@ -190,7 +193,7 @@ impl Core {
             }
             if self.send_window > MAX_WINDOW {
                 return Err(Violation::new(
-                    Reason::FLOW_CONTROL_ERROR,
+                    ErrorCode::FLOW_CONTROL_ERROR,
                     "the connection's window is too large",
                 ));
             }
@@ -201,10 +204,10 @@ impl Core {
         let Some(stream) = self.streams.get_mut(&head.stream) else { return Ok(()) };
         stream.send_window += by;
         if by == 0 {
-            return self.fail(head.stream, Reason::PROTOCOL_ERROR);
+            return self.fail(head.stream, ErrorCode::PROTOCOL_ERROR);
         }
         if stream.send_window > MAX_WINDOW {
-            return self.fail(head.stream, Reason::FLOW_CONTROL_ERROR);
+            return self.fail(head.stream, ErrorCode::FLOW_CONTROL_ERROR);
         }
         self.send_unsent(head.stream);
         Ok(())

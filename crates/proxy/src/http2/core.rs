@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tulle_model::snapshot::FastMap;
 
 use super::budget::Budget;
-use super::error::{Ended, Error, Reason, Violation};
+use super::error::{Ended, Error, ErrorCode, Violation};
 use super::frame::{self, kind, setting};
 use super::hpack::{Decoder, Encoder};
 use super::input::Input;
@@ -20,7 +20,7 @@ use super::memory::Windows;
 use super::out::Out;
 use super::skipped::Skipped;
 use super::stalled::Watched;
-use super::stream::{Reset, Stream, Way, register};
+use super::stream::{ResetCause, Stream, Way, register};
 use super::{Incoming, Limits, WhenReset};
 use crate::budget::Charge;
 
@@ -106,7 +106,7 @@ pub(super) struct Core {
     /// The peer goes away.
     pub peer_going: bool,
     /// With that error, if it said one.
-    pub peer_reason: Option<Reason>,
+    pub peer_code: Option<ErrorCode>,
     pub ended: Option<Ended>,
     /// Heads that have come so far, and their fields.
     pub fields: u64,
@@ -192,7 +192,7 @@ impl Core {
             refused_beside: None,
             going: Going::No,
             peer_going: false,
-            peer_reason: None,
+            peer_code: None,
             ended: None,
             fields: 0,
             payer: Charge::default(),
@@ -303,23 +303,23 @@ impl Core {
     pub(super) fn failure(&self, id: u32) -> Option<Error> {
         match self.streams.get(&id).map(|stream| stream.reset) {
             Some(None) => self.ended.clone().map(Error::Connection),
-            Some(Some(Reset::ByPeer(reason))) => Some(Error::Reset(reason)),
-            Some(Some(Reset::Here(reason))) => Some(Error::ResetHere(reason)),
-            Some(Some(Reset::Malformed(reason))) => Some(Error::Malformed(reason)),
-            Some(Some(Reset::NotProcessed)) => Some(Error::NotProcessed),
-            Some(Some(Reset::Full)) => Some(Error::Full),
-            Some(Some(Reset::Stalled)) => Some(Error::Stalled),
-            None => Some(Error::ResetHere(Reason::STREAM_CLOSED)),
+            Some(Some(ResetCause::ByPeer(code))) => Some(Error::Reset(code)),
+            Some(Some(ResetCause::Here(code))) => Some(Error::ResetHere(code)),
+            Some(Some(ResetCause::Malformed(code))) => Some(Error::Malformed(code)),
+            Some(Some(ResetCause::NotProcessed)) => Some(Error::NotProcessed),
+            Some(Some(ResetCause::Full)) => Some(Error::Full),
+            Some(Some(ResetCause::Stalled)) => Some(Error::Stalled),
+            None => Some(Error::ResetHere(ErrorCode::STREAM_CLOSED)),
         }
     }
 
     /// Resets a stream, unless it is over.
-    pub(super) fn reset(&mut self, id: u32, reason: Reason) {
-        self.reset_as(id, Reset::Here(reason), reason);
+    pub(super) fn reset(&mut self, id: u32, code: ErrorCode) {
+        self.reset_as(id, ResetCause::Here(code), code);
     }
 
     /// The same; `why` is for those who hold the stream.
-    pub(super) fn reset_as(&mut self, id: u32, why: Reset, reason: Reason) {
+    pub(super) fn reset_as(&mut self, id: u32, why: ResetCause, code: ErrorCode) {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         if stream.is_closed() || self.ended.is_some() {
             return self.forget_if_done(id);
@@ -338,14 +338,14 @@ impl Core {
             // Whoever still reads must not take what came before for all of it.
             stream.receiving = Way::Open;
         }
-        if matches!(why, Reset::Malformed(_)) && stream.receiver_held {
+        if matches!(why, ResetCause::Malformed(_)) && stream.receiver_held {
             // What came before the mistake can still be read.
             unread = 0;
         } else {
             stream.data.clear();
             stream.took(unread);
         }
-        frame::number(&mut self.out.bytes, kind::RST_STREAM, id, reason.0);
+        frame::number(&mut self.out.bytes, kind::RST_STREAM, id, code.0);
         if cut {
             self.cut(id);
         }
@@ -402,7 +402,7 @@ impl Core {
         if !(stream.is_closed() || self.ended.is_some()) {
             return;
         }
-        let refused = stream.reset == Some(Reset::Full);
+        let refused = stream.reset == Some(ResetCause::Full);
         let held = stream.receiver_held || stream.sender_held;
         if std::mem::take(&mut stream.opened_as) > 0 {
             self.open -= 1;
@@ -494,7 +494,7 @@ impl Core {
     /// of messages are none of the peer's doing.
     pub(super) fn control_room(&self) -> Result<(), Violation> {
         if self.out.len().saturating_sub(self.out.heads_length) > CONTROL_LIMIT {
-            return Err(Violation::new(Reason::ENHANCE_YOUR_CALM, "it takes no answers to what it asks"));
+            return Err(Violation::new(ErrorCode::ENHANCE_YOUR_CALM, "it takes no answers to what it asks"));
         }
         Ok(())
     }
@@ -540,7 +540,7 @@ impl Core {
         if self.server {
             self.going = Going::Announced;
             self.call_next();
-            frame::go_away(&mut self.out.bytes, frame::MAX_WINDOW as u32, Reason::NO_ERROR.0, "");
+            frame::go_away(&mut self.out.bytes, frame::MAX_WINDOW as u32, ErrorCode::NO_ERROR.0, "");
             frame::ping(&mut self.out.bytes, false, FAREWELL);
         } else {
             self.say_last();
@@ -551,7 +551,7 @@ impl Core {
     fn say_last(&mut self) {
         self.going = Going::Final;
         self.call_next();
-        frame::go_away(&mut self.out.bytes, self.last_opened, Reason::NO_ERROR.0, "");
+        frame::go_away(&mut self.out.bytes, self.last_opened, ErrorCode::NO_ERROR.0, "");
         self.wake_driver();
     }
 
@@ -564,7 +564,7 @@ impl Core {
 
     /// How the connection ends when there is nothing more to do on it.
     pub(super) fn end_in_order(&mut self) {
-        self.end(self.peer_reason.map_or(Ended::Closed, Ended::ByPeer));
+        self.end(self.peer_code.map_or(Ended::Closed, Ended::ByPeer));
     }
 
     /// The connection is over; everybody who waits on it is told.
@@ -573,7 +573,7 @@ impl Core {
             return;
         }
         if let Ended::Violation(violation) = &ended {
-            frame::go_away(&mut self.out.bytes, self.last_opened, violation.reason.0, violation.what);
+            frame::go_away(&mut self.out.bytes, self.last_opened, violation.code.0, violation.what);
         }
         self.ended = Some(ended);
         for incoming in std::mem::take(&mut self.accepted) {

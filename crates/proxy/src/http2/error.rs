@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 /// An error code (RFC 9113, section 7).
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Reason(pub u32);
+pub struct ErrorCode(pub u32);
 
-impl Reason {
+impl ErrorCode {
     pub const NO_ERROR: Self = Self(0);
     pub const PROTOCOL_ERROR: Self = Self(1);
     pub const INTERNAL_ERROR: Self = Self(2);
@@ -24,7 +24,7 @@ impl Reason {
 }
 
 /// What the codes are called.
-pub const REASON_NAMES: [&str; 14] = [
+pub const ERROR_CODE_NAMES: [&str; 14] = [
     "NO_ERROR",
     "PROTOCOL_ERROR",
     "INTERNAL_ERROR",
@@ -41,16 +41,16 @@ pub const REASON_NAMES: [&str; 14] = [
     "HTTP_1_1_REQUIRED",
 ];
 
-impl fmt::Display for Reason {
+impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match REASON_NAMES.get(self.0 as usize) {
+        match ERROR_CODE_NAMES.get(self.0 as usize) {
             Some(name) => f.write_str(name),
             None => write!(f, "error code {}", self.0),
         }
     }
 }
 
-impl fmt::Debug for Reason {
+impl fmt::Debug for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -59,23 +59,23 @@ impl fmt::Debug for Reason {
 /// What the peer did that may not be: the connection is closed with this code (RFC 9113, section 5.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Violation {
-    pub reason: Reason,
+    pub code: ErrorCode,
     pub what: &'static str,
 }
 
 impl Violation {
-    pub(crate) const fn new(reason: Reason, what: &'static str) -> Self {
-        Self { reason, what }
+    pub(crate) const fn new(code: ErrorCode, what: &'static str) -> Self {
+        Self { code, what }
     }
 
     pub(crate) const fn protocol(what: &'static str) -> Self {
-        Self::new(Reason::PROTOCOL_ERROR, what)
+        Self::new(ErrorCode::PROTOCOL_ERROR, what)
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.what, self.reason)
+        write!(f, "{} ({})", self.what, self.code)
     }
 }
 
@@ -87,7 +87,7 @@ pub enum Ended {
     /// The bytes under it failed.
     Io(Arc<std::io::Error>),
     /// The peer sent a GOAWAY with an error.
-    ByPeer(Reason),
+    ByPeer(ErrorCode),
     /// We closed it.
     Violation(Violation),
 }
@@ -97,7 +97,7 @@ impl fmt::Display for Ended {
         match self {
             Self::Closed => f.write_str("the connection was closed"),
             Self::Io(error) => error.fmt(f),
-            Self::ByPeer(reason) => write!(f, "the peer closed the connection: {reason}"),
+            Self::ByPeer(code) => write!(f, "the peer closed the connection: {code}"),
             Self::Violation(violation) => write!(f, "the peer broke HTTP/2's rules: {violation}"),
         }
     }
@@ -113,11 +113,11 @@ impl From<std::io::Error> for Ended {
 #[derive(Debug, Clone)]
 pub enum Error {
     /// The peer reset it.
-    Reset(Reason),
+    Reset(ErrorCode),
     /// We reset it: nobody waits for it any longer, or (servers) the peer's message is malformed.
-    ResetHere(Reason),
+    ResetHere(ErrorCode),
     /// We reset it: what the peer answered is malformed (clients).
-    Malformed(Reason),
+    Malformed(ErrorCode),
     /// The peer goes away, and has not looked at it.
     NotProcessed,
     /// The peer has refused it: as many are open as it takes at a time.
@@ -136,10 +136,10 @@ pub enum Error {
 
 impl Error {
     /// The code that the peer reset the stream with, whatever for.
-    pub fn code(&self) -> Option<Reason> {
+    pub fn code(&self) -> Option<ErrorCode> {
         match self {
-            Self::Reset(reason) => Some(*reason),
-            Self::Full => Some(Reason::REFUSED_STREAM),
+            Self::Reset(code) => Some(*code),
+            Self::Full => Some(ErrorCode::REFUSED_STREAM),
             _ => None,
         }
     }
@@ -148,7 +148,7 @@ impl Error {
     pub fn is_unprocessed(&self) -> bool {
         matches!(
             self,
-            Self::Reset(Reason::REFUSED_STREAM) | Self::NotProcessed | Self::Full | Self::Unavailable
+            Self::Reset(ErrorCode::REFUSED_STREAM) | Self::NotProcessed | Self::Full | Self::Unavailable
         )
     }
 }
@@ -156,9 +156,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Reset(reason) => write!(f, "the peer reset the stream: {reason}"),
-            Self::ResetHere(reason) => write!(f, "the stream was reset: {reason}"),
-            Self::Malformed(reason) => write!(f, "it is malformed, and its stream was reset: {reason}"),
+            Self::Reset(code) => write!(f, "the peer reset the stream: {code}"),
+            Self::ResetHere(code) => write!(f, "the stream was reset: {code}"),
+            Self::Malformed(code) => write!(f, "it is malformed, and its stream was reset: {code}"),
             Self::NotProcessed => f.write_str("the peer went away before it looked at the request"),
             Self::Full => f.write_str("the peer takes no more streams at a time"),
             Self::Stalled => f.write_str("the peer made no progress for too long"),

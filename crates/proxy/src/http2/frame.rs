@@ -99,10 +99,10 @@ pub(crate) fn ping(out: &mut Vec<u8>, ack: bool, payload: [u8; 8]) {
 }
 
 /// Writes a GOAWAY.
-pub(crate) fn go_away(out: &mut Vec<u8>, last: u32, reason: u32, why: &str) {
+pub(crate) fn go_away(out: &mut Vec<u8>, last: u32, code: u32, why: &str) {
     head(out, 8 + why.len(), kind::GOAWAY, 0, 0);
     out.extend_from_slice(&last.to_be_bytes());
-    out.extend_from_slice(&reason.to_be_bytes());
+    out.extend_from_slice(&code.to_be_bytes());
     out.extend_from_slice(why.as_bytes());
 }
 

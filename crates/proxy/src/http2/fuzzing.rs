@@ -18,7 +18,7 @@ use arbitrary::{Result, Unstructured};
 use self::peer::Peer;
 use self::tasks::Task;
 use super::core::Core;
-use super::error::{Ended, Reason};
+use super::error::{Ended, ErrorCode};
 use super::frame::DEFAULT_WINDOW;
 use super::handle::Handle;
 use super::input::Expect;
@@ -239,7 +239,7 @@ impl Model {
             None => {}
             // So much was too much, but nothing was wrong.
             Some(Ended::Violation(violation)) => {
-                assert_eq!(violation.reason, Reason::ENHANCE_YOUR_CALM, "{violation}");
+                assert_eq!(violation.code, ErrorCode::ENHANCE_YOUR_CALM, "{violation}");
                 return;
             }
             Some(_) => return,

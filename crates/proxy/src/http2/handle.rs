@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request, response};
 
 use super::core::Core;
-use super::error::{Ended, Error, Reason};
+use super::error::{Ended, Error, ErrorCode};
 use super::fields::RequestHead;
 use super::given_up;
 use super::line::Line;
@@ -213,8 +213,8 @@ impl Sender {
         self.handle.0.borrow_mut().send_trailers(self.id, trailers)
     }
 
-    pub fn reset(&mut self, reason: Reason) {
-        self.handle.0.borrow_mut().reset(self.id, reason);
+    pub fn reset(&mut self, code: ErrorCode) {
+        self.handle.0.borrow_mut().reset(self.id, code);
     }
 }
 
@@ -387,7 +387,7 @@ impl Drop for Receiver {
         if open && !server {
             core.reset(self.id, given_up::code(server));
         } else if open && answered {
-            core.reset(self.id, Reason::NO_ERROR);
+            core.reset(self.id, ErrorCode::NO_ERROR);
         }
         core.forget_if_done(self.id);
     }

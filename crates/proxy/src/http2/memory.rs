@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::core::{Core, OUT_LIMIT};
-use super::error::{Ended, Reason, Violation};
+use super::error::{Ended, ErrorCode, Violation};
 use super::frame::{self, setting};
 use crate::budget::cost;
 
@@ -92,7 +92,7 @@ impl Core {
             if begun != 0 && self.server && self.streams.is_empty() {
                 if self.payer.resize(size).is_err() {
                     let what = "there is no memory for the head that it sends";
-                    self.end(Ended::Violation(Violation::new(Reason::ENHANCE_YOUR_CALM, what)));
+                    self.end(Ended::Violation(Violation::new(ErrorCode::ENHANCE_YOUR_CALM, what)));
                 }
             } else {
                 // What is there is there; less is written from now on.

@@ -8,12 +8,12 @@ use std::time::Duration;
 use http::request;
 
 use super::core::{Core, Going};
-use super::error::{Ended, Reason, Violation};
+use super::error::{Ended, ErrorCode, Violation};
 use super::fields::{self, Block};
 use super::frame::{self, HEADER, Head, PREFACE, flag, kind, u32_at};
 use super::hpack::{DecodeError, ListLimit, Malformed};
 use super::input::{BlockBegun, Data, Expect};
-use super::stream::{Reset, Stream, Way};
+use super::stream::{ResetCause, Stream, Way};
 use super::{Incoming, Unfit};
 use crate::budget::cost;
 use crate::progress::Stall;
@@ -26,7 +26,7 @@ const MAX_CONTINUATIONS: usize = 64;
 const MALFORMED: &str = "its requests are malformed";
 /// CVE-2023-44487.
 pub(super) const RESETS: Violation =
-    Violation::new(Reason::ENHANCE_YOUR_CALM, "it opens streams only to reset them");
+    Violation::new(ErrorCode::ENHANCE_YOUR_CALM, "it opens streams only to reset them");
 
 impl Core {
     /// Takes bytes that came from the peer. `now` is the time since any fixed moment.
@@ -115,7 +115,7 @@ impl Core {
     /// What can be said of a frame before its payload is there.
     fn check_head(&self, head: &Head) -> Result<(), Violation> {
         if head.length > self.limits.frame as usize {
-            return Err(Violation::new(Reason::FRAME_SIZE_ERROR, "it sent a frame larger than allowed"));
+            return Err(Violation::new(ErrorCode::FRAME_SIZE_ERROR, "it sent a frame larger than allowed"));
         }
         match &self.input.block {
             Some(block) if head.kind != kind::CONTINUATION || head.stream != block.stream => {
@@ -128,7 +128,7 @@ impl Core {
                 Err(Violation::protocol("its first frame was not SETTINGS"))
             }
             None if head.kind == kind::DATA && head.has(flag::PADDED) && head.length == 0 => {
-                Err(Violation::new(Reason::FRAME_SIZE_ERROR, "a padded frame without a payload"))
+                Err(Violation::new(ErrorCode::FRAME_SIZE_ERROR, "a padded frame without a payload"))
             }
             _ => Ok(()),
         }
@@ -150,7 +150,7 @@ impl Core {
         self.receive_window -= head.length as i64;
         if self.receive_window < 0 {
             return Err(Violation::new(
-                Reason::FLOW_CONTROL_ERROR,
+                ErrorCode::FLOW_CONTROL_ERROR,
                 "it sent more than the connection's window",
             ));
         }
@@ -160,7 +160,7 @@ impl Core {
         }
         match self.streams.get_mut(&head.stream).filter(|stream| stream.reset.is_none()) {
             Some(stream) if stream.receiving == Way::Ended || !stream.head_seen => {
-                self.fail(head.stream, Reason::STREAM_CLOSED)?;
+                self.fail(head.stream, ErrorCode::STREAM_CLOSED)?;
             }
             Some(stream) => {
                 stream.receive_window -= head.length as i64;
@@ -171,8 +171,8 @@ impl Core {
                     rest.is_none() || (end && rest != Some(0))
                 });
                 if over || wrong {
-                    let reason = if over { Reason::FLOW_CONTROL_ERROR } else { Reason::PROTOCOL_ERROR };
-                    self.fail(head.stream, reason)?;
+                    let code = if over { ErrorCode::FLOW_CONTROL_ERROR } else { ErrorCode::PROTOCOL_ERROR };
+                    self.fail(head.stream, code)?;
                     end = false;
                 }
             }
@@ -205,7 +205,7 @@ impl Core {
                 Ok(())
             }
             Some(stream) if !self.server && stream.reset.is_none() => {
-                self.fail(id, Reason::ENHANCE_YOUR_CALM)
+                self.fail(id, ErrorCode::ENHANCE_YOUR_CALM)
             }
             _ => self.mistake("it sends empty frames without end"),
         }
@@ -253,7 +253,7 @@ impl Core {
         self.credit(dropped as u32);
         self.arrived(kept);
         if refused {
-            self.reset(data.stream, Reason::ENHANCE_YOUR_CALM);
+            self.reset(data.stream, ErrorCode::ENHANCE_YOUR_CALM);
         }
         self.input.expect = if data.left + data.padding == 0 { Expect::Frame } else { Expect::Data(data) };
         &rest[skipped..]
@@ -272,7 +272,7 @@ impl Core {
             }
             kind::HEADERS => self.headers(head, payload),
             kind::CONTINUATION => self.continuation(head, payload),
-            kind::PRIORITY if payload.len() != 5 => self.fail(head.stream, Reason::FRAME_SIZE_ERROR),
+            kind::PRIORITY if payload.len() != 5 => self.fail(head.stream, ErrorCode::FRAME_SIZE_ERROR),
             kind::PRIORITY if head.stream == 0 => Err(Violation::protocol("PRIORITY came on stream 0")),
             kind::RST_STREAM => self.rst_stream(head, payload),
             kind::SETTINGS => self.settings(head, payload),
@@ -291,7 +291,7 @@ impl Core {
         }
         let mut block = payload;
         let mut padding = 0;
-        let short = Violation::new(Reason::FRAME_SIZE_ERROR, "a header frame is too short");
+        let short = Violation::new(ErrorCode::FRAME_SIZE_ERROR, "a header frame is too short");
         if head.has(flag::PADDED) {
             let (&length, rest) = block.split_first().ok_or(short)?;
             (padding, block) = (usize::from(length), rest);
@@ -326,7 +326,7 @@ impl Core {
         let most = 2 * self.limits.header_list as usize;
         if begun.bytes.len() > patience * most || begun.frames > patience * MAX_CONTINUATIONS {
             return Err(Violation::new(
-                Reason::ENHANCE_YOUR_CALM,
+                ErrorCode::ENHANCE_YOUR_CALM,
                 "a header block does not end, or is larger than any that is taken",
             ));
         }
@@ -347,14 +347,14 @@ impl Core {
         let problem = match decoded {
             Ok(()) => None,
             Err(DecodeError::Compression(_)) => {
-                return Err(Violation::new(Reason::COMPRESSION_ERROR, "a header block cannot be decoded"));
+                return Err(Violation::new(ErrorCode::COMPRESSION_ERROR, "a header block cannot be decoded"));
             }
             Err(error) => Some(error),
         };
         if self.streams.contains_key(&id) {
             return match problem {
                 Some(DecodeError::Oversized) => self.oversized(id),
-                Some(_) => self.fail(id, Reason::PROTOCOL_ERROR),
+                Some(_) => self.fail(id, ErrorCode::PROTOCOL_ERROR),
                 None => self.message(id, end, block),
             };
         }
@@ -373,7 +373,7 @@ impl Core {
             // Sections 5.1 and 5.1.1.
             return Err(match self.skipped.contains(id) {
                 true => Violation::protocol("a client opened a stream below one that it has opened"),
-                false => Violation::new(Reason::STREAM_CLOSED, "HEADERS came on a stream that is over"),
+                false => Violation::new(ErrorCode::STREAM_CLOSED, "HEADERS came on a stream that is over"),
             });
         }
         if self.going == Going::Final {
@@ -386,12 +386,12 @@ impl Core {
         let held = self.streams.len();
         let most = self.limits.streams as usize;
         if held >= most && self.streams.values().filter(|s| !s.is_closed()).count() >= most {
-            self.refuse(id, end, Reason::REFUSED_STREAM);
+            self.refuse(id, end, ErrorCode::REFUSED_STREAM);
             return self.mistake("it opens more streams than it may");
         }
         if held >= 2 * most {
             // It may, but those that it reset are not put away yet.
-            self.refuse(id, end, Reason::REFUSED_STREAM);
+            self.refuse(id, end, ErrorCode::REFUSED_STREAM);
             return if self.resets.take(self.now) { Ok(()) } else { Err(RESETS) };
         }
         let unfit = match problem {
@@ -441,7 +441,7 @@ impl Core {
     /// A request that is none (RFC 9113, section 8.1.1). It is handed over to be counted.
     #[cold]
     fn malformed(&mut self, id: u32, end: bool) -> Result<(), Violation> {
-        self.refuse(id, end, Reason::PROTOCOL_ERROR);
+        self.refuse(id, end, ErrorCode::PROTOCOL_ERROR);
         let (head, ()) = http::Request::new(()).into_parts();
         self.accepted.push_back(Incoming { id, head, unfit: Some(Unfit::Malformed) });
         self.mistake(MALFORMED)
@@ -463,8 +463,8 @@ impl Core {
 
     /// Resets a stream that was not let in. `end`: nothing more comes on it.
     #[cold]
-    fn refuse(&mut self, id: u32, end: bool, reason: Reason) {
-        frame::number(&mut self.out.bytes, kind::RST_STREAM, id, reason.0);
+    fn refuse(&mut self, id: u32, end: bool, code: ErrorCode) {
+        frame::number(&mut self.out.bytes, kind::RST_STREAM, id, code.0);
         if !end {
             self.cut(id);
         }
@@ -489,7 +489,7 @@ impl Core {
         }
         stream.oversized = true;
         if !server {
-            return self.fail(id, Reason::CANCEL);
+            return self.fail(id, ErrorCode::CANCEL);
         }
         // The request can still be answered.
         stream.receiving = Way::Ended;
@@ -506,29 +506,29 @@ impl Core {
             return Ok(());
         }
         if stream.receiving == Way::Ended {
-            return self.fail(id, Reason::STREAM_CLOSED);
+            return self.fail(id, ErrorCode::STREAM_CLOSED);
         }
         if stream.head_seen {
             let cost = block.fields_cost();
             if cost > cost::WAITING && !stream.admits_head(cost) {
-                return self.fail(id, Reason::ENHANCE_YOUR_CALM);
+                return self.fail(id, ErrorCode::ENHANCE_YOUR_CALM);
             }
             let Some(trailers) = block.trailers().filter(|_| end) else {
-                return self.fail(id, Reason::PROTOCOL_ERROR);
+                return self.fail(id, ErrorCode::PROTOCOL_ERROR);
             };
             if stream.length_left.is_some_and(|left| left > 0) {
-                return self.fail(id, Reason::PROTOCOL_ERROR);
+                return self.fail(id, ErrorCode::PROTOCOL_ERROR);
             }
             stream.trailers = Some(Box::new(trailers));
         } else {
-            let Some(head) = block.response() else { return self.fail(id, Reason::PROTOCOL_ERROR) };
+            let Some(head) = block.response() else { return self.fail(id, ErrorCode::PROTOCOL_ERROR) };
             if head.status.is_informational() {
                 if end || head.status == http::StatusCode::SWITCHING_PROTOCOLS {
-                    return self.fail(id, Reason::PROTOCOL_ERROR);
+                    return self.fail(id, ErrorCode::PROTOCOL_ERROR);
                 }
                 if !stream.interim.admits(&head.headers) {
                     self.watched.cut[Stall::Interim as usize] += 1;
-                    self.reset_as(id, Reset::Stalled, Reason::ENHANCE_YOUR_CALM);
+                    self.reset_as(id, ResetCause::Stalled, ErrorCode::ENHANCE_YOUR_CALM);
                     return Ok(());
                 }
                 stream.interim_heads.push_back(head);
@@ -536,14 +536,14 @@ impl Core {
                 return Ok(());
             }
             let Ok(length) = fields::content_length(&head.headers) else {
-                return self.fail(id, Reason::PROTOCOL_ERROR);
+                return self.fail(id, ErrorCode::PROTOCOL_ERROR);
             };
             let bodiless = stream.is_head
                 || head.status == http::StatusCode::NO_CONTENT
                 || head.status == http::StatusCode::NOT_MODIFIED;
             let tunnel = stream.is_connect && head.status.is_success();
             if !bodiless && !tunnel && end && length.is_some_and(|length| length > 0) {
-                return self.fail(id, Reason::PROTOCOL_ERROR);
+                return self.fail(id, ErrorCode::PROTOCOL_ERROR);
             }
             stream.length_left = match length {
                 _ if bodiless => Some(0),
@@ -577,14 +577,14 @@ impl Core {
 
     /// Resets a stream because of what the peer did on it. A server can do no more of that than it was asked:
     /// one stream's fault is not held against the others (CVE-2025-8671 is about clients).
-    pub(super) fn fail(&mut self, id: u32, reason: Reason) -> Result<(), Violation> {
+    pub(super) fn fail(&mut self, id: u32, code: ErrorCode) -> Result<(), Violation> {
         let asked = !self.server && self.streams.get(&id).is_some_and(|stream| stream.reset.is_none());
         if asked {
-            self.reset_as(id, Reset::Malformed(reason), reason);
+            self.reset_as(id, ResetCause::Malformed(code), code);
             self.faults += 1;
             return Ok(());
         }
-        self.reset(id, reason);
+        self.reset(id, code);
         self.mistake("it makes us reset stream after stream")
     }
 
@@ -594,7 +594,7 @@ impl Core {
         if self.mistakes.take(self.now) {
             Ok(())
         } else {
-            Err(Violation::new(Reason::ENHANCE_YOUR_CALM, what))
+            Err(Violation::new(ErrorCode::ENHANCE_YOUR_CALM, what))
         }
     }
 }

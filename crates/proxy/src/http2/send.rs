@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
 use super::core::Core;
-use super::error::{Error, Reason};
+use super::error::{Error, ErrorCode};
 use super::fields;
 use super::frame::{self, HEADER, flag, kind};
 use super::hpack::Encoder;
@@ -73,7 +73,7 @@ impl Core {
         }
         let limit = self.peer.header_list;
         if !self.server && limit < self.limits.header_list as usize && fields::list_size(trailers) > limit {
-            self.reset(id, Reason::CANCEL);
+            self.reset(id, ErrorCode::CANCEL);
             return Err(Error::TooLargeForPeer(limit));
         }
         match self.streams.get_mut(&id) {
@@ -88,7 +88,7 @@ impl Core {
 
     /// Resets a stream because what was to be sent on it broke. A server sends what came before: so much of an answer
     /// is the client's.
-    pub(super) fn break_off(&mut self, id: u32, code: Reason) {
+    pub(super) fn break_off(&mut self, id: u32, code: ErrorCode) {
         match self.streams.get_mut(&id) {
             Some(stream) if self.server && stream.unsent_length > 0 && !stream.is_closed() => {
                 stream.finish = Some(Finish::Reset(code));
@@ -261,7 +261,7 @@ impl Core {
         stream.sending = Way::Ended;
         if self.server && stream.receiving == Way::Open && !stream.receiver_held {
             // Nobody will read the rest of the request, and the peer need not send it.
-            return self.reset(id, Reason::NO_ERROR);
+            return self.reset(id, ErrorCode::NO_ERROR);
         }
         self.forget_if_done(id);
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::connection::is_untaken;
 use super::core::Core;
-use super::error::{Reason, Violation};
-use super::stream::{Reset, Stream, Way};
+use super::error::{ErrorCode, Violation};
+use super::stream::{ResetCause, Stream, Way};
 use super::{Ended, Handle, Sender};
 use crate::progress::{Deadlines, Stall};
 
@@ -58,7 +58,7 @@ impl Core {
         if self.watched.block.lasts(self.input.begun().filter(|_| read), now) >= deadlines.head {
             self.watched.cut[Stall::Head as usize] += 1;
             let what = "it does not finish what it began to say";
-            return self.end(Ended::Violation(Violation::new(Reason::ENHANCE_YOUR_CALM, what)));
+            return self.end(Ended::Violation(Violation::new(ErrorCode::ENHANCE_YOUR_CALM, what)));
         }
         // Nothing else can come before its end.
         let data = self
@@ -69,7 +69,7 @@ impl Core {
         if self.watched.data.lasts(data, now) >= deadlines.body {
             self.watched.cut[Stall::Body as usize] += 1;
             let what = "it does not go on with a frame";
-            return self.end(Ended::Violation(Violation::new(Reason::ENHANCE_YOUR_CALM, what)));
+            return self.end(Ended::Violation(Violation::new(ErrorCode::ENHANCE_YOUR_CALM, what)));
         }
         let unwritten = (self.socket_full && self.out.len() > 0).then_some(self.out.total);
         if self.watched.socket.lasts(unwritten, now) >= deadlines.write {
@@ -94,12 +94,12 @@ impl Core {
                     stream.stalled = true;
                     stream.wake_receiver();
                 }
-                _ => self.reset_as(id, Reset::Stalled, Reason::CANCEL),
+                _ => self.reset_as(id, ResetCause::Stalled, ErrorCode::CANCEL),
             }
         }
-        let code = if self.server { Reason::INTERNAL_ERROR } else { Reason::CANCEL };
+        let code = if self.server { ErrorCode::INTERNAL_ERROR } else { ErrorCode::CANCEL };
         for id in full {
-            self.reset_as(id, Reset::Stalled, code);
+            self.reset_as(id, ResetCause::Stalled, code);
         }
     }
 }
@@ -200,7 +200,7 @@ mod tests {
     }
 
     fn ended(core: &Core) -> bool {
-        matches!(&core.ended, Some(Ended::Violation(violation)) if violation.reason == Reason::ENHANCE_YOUR_CALM)
+        matches!(&core.ended, Some(Ended::Violation(violation)) if violation.code == ErrorCode::ENHANCE_YOUR_CALM)
     }
 
     #[test]
@@ -322,14 +322,14 @@ mod tests {
             assert_eq!(core.watched.cut, [0, 2, 0, 0]);
             for id in [1, 3] {
                 let stream = &core.streams[&id];
-                let reset = (!server).then_some(Reset::Stalled);
+                let reset = (!server).then_some(ResetCause::Stalled);
                 assert_eq!((stream.stalled, stream.reset), (server, reset));
                 assert!(stream.receiver.is_none(), "it hears of it");
             }
             let mut resets = Vec::new();
             if !server {
-                frame::number(&mut resets, kind::RST_STREAM, 1, Reason::CANCEL.0);
-                frame::number(&mut resets, kind::RST_STREAM, 3, Reason::CANCEL.0);
+                frame::number(&mut resets, kind::RST_STREAM, 1, ErrorCode::CANCEL.0);
+                frame::number(&mut resets, kind::RST_STREAM, 3, ErrorCode::CANCEL.0);
             }
             let mut said: Vec<_> = core.out.pending().chunks(13).collect();
             said.sort_unstable();
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn who_takes_no_more_of_a_body_loses_its_stream() {
-        for (server, code) in [(true, Reason::INTERNAL_ERROR), (false, Reason::CANCEL)] {
+        for (server, code) in [(true, ErrorCode::INTERNAL_ERROR), (false, ErrorCode::CANCEL)] {
             let mut core = core(server);
             for id in [1, 3] {
                 core.streams.insert(id, full());
@@ -360,7 +360,7 @@ mod tests {
             let mut resets = Vec::new();
             frame::number(&mut resets, kind::RST_STREAM, 1, code.0);
             assert_eq!(core.out.pending(), resets);
-            assert_eq!((core.streams[&1].reset, core.streams[&3].reset), (Some(Reset::Stalled), None));
+            assert_eq!((core.streams[&1].reset, core.streams[&3].reset), (Some(ResetCause::Stalled), None));
             core.look(2 * DEADLINES.write, &DEADLINES);
             assert_eq!(core.watched.cut, [0, 0, 2, 0]);
         }
@@ -378,7 +378,7 @@ mod tests {
             (|stream| stream.head_seen = false, None),
             (|stream| stream.keep(b"x"), None),
             (|stream| stream.receiving = Way::Ended, None),
-            (|stream| stream.reset = Some(Reset::Full), None),
+            (|stream| stream.reset = Some(ResetCause::Full), None),
             (|stream| stream.stalled = true, None),
         ];
         for (index, (change, expected)) in changes.into_iter().enumerate() {
@@ -397,7 +397,7 @@ mod tests {
             (|stream| stream.unsent_length = 0, None),
             (|stream| stream.at_hand = 1, Some(0)),
             (|stream| (stream.unsent_length, stream.at_hand) = (0, 1), Some(0)),
-            (|stream| stream.reset = Some(Reset::Full), None),
+            (|stream| stream.reset = Some(ResetCause::Full), None),
             (|stream| stream.is_tunnel = true, None),
             // It needs no window.
             (|stream| (stream.unsent_length, stream.finish) = (0, Some(Finish::End)), None),

@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use http::{HeaderMap, response};
 
-use super::error::Reason;
+use super::error::ErrorCode;
 use super::stalled::Still;
 use crate::budget::{Charge, cost};
 use crate::pieces;
@@ -22,11 +22,11 @@ pub(super) enum Way {
 
 /// Who reset a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reset {
-    ByPeer(Reason),
-    Here(Reason),
+pub(super) enum ResetCause {
+    ByPeer(ErrorCode),
+    Here(ErrorCode),
     /// The same, for what the peer answered (clients).
-    Malformed(Reason),
+    Malformed(ErrorCode),
     /// The peer goes away without having looked at it.
     NotProcessed,
     /// The peer refused it: as many are open as it takes at a time.
@@ -44,7 +44,7 @@ pub(super) enum Finish {
     End,
     Trailers(Box<HeaderMap>),
     /// What was to be sent broke after that.
-    Reset(Reason),
+    Reset(ErrorCode),
 }
 
 pub(super) struct Stream {
@@ -52,7 +52,7 @@ pub(super) struct Stream {
     pub receiving: Way,
     /// What we send.
     pub sending: Way,
-    pub reset: Option<Reset>,
+    pub reset: Option<ResetCause>,
     /// How many were open when we had opened it; 0 when it is not among them (any more).
     pub opened_as: usize,
     /// Interim answers that came and were not taken (clients).

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{Ended, Error, Reason, Receiver, Sender};
+use super::{Ended, Error, ErrorCode, Receiver, Sender};
 use crate::reset::Reset;
 
 /// The two ways of a tunnel. Dropping it before both ways are closed resets the stream.
@@ -72,7 +72,7 @@ impl Tunnel {
 impl Reset for Tunnel {
     fn reset(&mut self) {
         // RFC 9113, section 8.5; RFC 8441, section 5.
-        self.sender.reset(if self.extended { Reason::CANCEL } else { Reason::CONNECT_ERROR });
+        self.sender.reset(if self.extended { ErrorCode::CANCEL } else { ErrorCode::CONNECT_ERROR });
     }
 
     fn reset_for(&mut self, other: &io::Error) {

@@ -555,7 +555,7 @@ async fn drive(
             Ended::Closed => None,
             ended => {
                 if let Ended::Violation(violation) = &ended {
-                    counts.abused_link(violation.reason);
+                    counts.abused_link(violation.code);
                 }
                 Some(ended.to_string())
             }

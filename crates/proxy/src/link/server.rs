@@ -131,7 +131,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
     match ended {
         Ok(()) => {}
         Err(Failure::Abused(error)) => {
-            counts.abused_link(error.reason);
+            counts.abused_link(error.code);
             if worker.local.may_warn() {
                 tracing::warn!(peer = %address, "link closed: the peer broke HTTP/2's rules: {error}");
             }

@@ -7,7 +7,7 @@ use tulle_model::telemetry::LATENCY_BOUNDS;
 
 use super::{Count, ERRORS, EXTERNAL, EdgeKey, HANDSHAKES, REJECTIONS, STREAM_WAITS, WorkerRegistry, totals};
 use crate::budget::{Budget, Payer, Resource};
-use crate::http2::REASON_NAMES;
+use crate::http2::ERROR_CODE_NAMES;
 use crate::progress::{SIDES, STALLS};
 use crate::reason::REASONS;
 
@@ -170,7 +170,7 @@ pub(crate) fn text(workers: &[Arc<WorkerRegistry>], budget: &Budget) -> String {
 
 /// The error of HTTP/2 that a peer was told.
 fn error_label(error: usize) -> String {
-    format!("reason=\"{}\"", REASON_NAMES.get(error).unwrap_or(&"other"))
+    format!("reason=\"{}\"", ERROR_CODE_NAMES.get(error).unwrap_or(&"other"))
 }
 
 fn shares(out: &mut String, budget: &Budget) {

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use super::byte;
 use crate::http2::Limits;
 use crate::http2::core::Core;
-use crate::http2::error::{Ended, Reason};
+use crate::http2::error::{Ended, ErrorCode};
 use crate::http2::frame::{
     self, DEFAULT_FRAME, DEFAULT_WINDOW, HEADER, Head, MAX_WINDOW, PREFACE, flag, kind, setting,
 };
@@ -421,12 +421,12 @@ impl Peer {
             None => {}
             Some(Overshot::Connection) => {
                 let ended = core.ended.as_ref();
-                let offence = |ended: &Ended| matches!(ended, Ended::Violation(v) if v.reason == Reason::FLOW_CONTROL_ERROR);
+                let offence = |ended: &Ended| matches!(ended, Ended::Violation(v) if v.code == ErrorCode::FLOW_CONTROL_ERROR);
                 assert!(ended.is_some_and(offence), "{ended:?}");
             }
             Some(Overshot::Stream(id)) => {
                 assert!(
-                    core.ended.is_some() || reset == Some((id, Reason::FLOW_CONTROL_ERROR.0)),
+                    core.ended.is_some() || reset == Some((id, ErrorCode::FLOW_CONTROL_ERROR.0)),
                     "{reset:?}"
                 );
             }
@@ -453,14 +453,15 @@ impl Peer {
                 if self.breaks_rules {
                     return;
                 }
-                let reason = Reason(number(payload));
+                let code = ErrorCode(number(payload));
                 let known = self.streams.get_mut(&head.stream).expect("it was opened");
                 assert!(!known.core_reset && !known.peer_reset, "{} is reset again", head.stream);
                 known.core_reset = true;
                 // Tasks give up; there may be too much of something. But nothing is wrong with it.
-                let mut fair = vec![Reason::NO_ERROR, Reason::REFUSED_STREAM, Reason::ENHANCE_YOUR_CALM];
-                fair.push(if self.server { Reason::INTERNAL_ERROR } else { Reason::CANCEL });
-                assert!(fair.contains(&reason), "stream {} was in order: {reason}", head.stream);
+                let mut fair =
+                    vec![ErrorCode::NO_ERROR, ErrorCode::REFUSED_STREAM, ErrorCode::ENHANCE_YOUR_CALM];
+                fair.push(if self.server { ErrorCode::INTERNAL_ERROR } else { ErrorCode::CANCEL });
+                assert!(fair.contains(&code), "stream {} was in order: {code}", head.stream);
             }
             kind::SETTINGS if head.has(flag::ACK) => assert!(payload.is_empty()),
             kind::SETTINGS => self.hear_settings(payload),

@@ -12,7 +12,7 @@ use crate::http2::control::MAX_SETTINGS;
 use crate::http2::core::Core;
 use crate::http2::frame::{self, PREFACE, flag, kind, setting};
 use crate::http2::hpack::Encoder;
-use crate::http2::{Reason, RequestHead};
+use crate::http2::{ErrorCode, RequestHead};
 
 fn request_block(method: &str) -> Vec<u8> {
     let mut e = Encoder::new();
@@ -229,7 +229,7 @@ fn all_streams_of_a_link_may_be_cancelled_at_once() {
     core.accepted.clear();
     for i in 0..1000 {
         let mut input = Vec::new();
-        frame::number(&mut input, kind::RST_STREAM, 2 * i + 1, Reason::CANCEL.0);
+        frame::number(&mut input, kind::RST_STREAM, 2 * i + 1, ErrorCode::CANCEL.0);
         core.receive(&input, Duration::from_secs(30));
         assert!(core.ended.is_none(), "after {i}: {:?}", core.ended);
     }
@@ -433,7 +433,7 @@ fn trailers_of_requests_that_were_cut_are_no_mistakes() {
         core.send_block(id, true, |encoder, out| encoder.status(StatusCode::PAYLOAD_TOO_LARGE, out));
         let stream = core.streams.get_mut(&id).unwrap();
         (stream.receiver_held, stream.sender_held) = (false, false);
-        core.reset(id, Reason::NO_ERROR);
+        core.reset(id, ErrorCode::NO_ERROR);
         let mut input = Vec::new();
         put(&mut input, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, id, &trailers);
         core.receive(&input, Duration::ZERO);
@@ -451,7 +451,7 @@ fn trailers_of_requests_that_were_cut_are_no_mistakes() {
 
 /// It was ended for HEADERS on a stream that is over.
 fn expect_closed(core: &Core) {
-    let closed = |ended: &Ended| matches!(ended, Ended::Violation(v) if v.reason == Reason::STREAM_CLOSED);
+    let closed = |ended: &Ended| matches!(ended, Ended::Violation(v) if v.code == ErrorCode::STREAM_CLOSED);
     assert!(core.ended.as_ref().is_some_and(closed), "{:?}", core.ended);
 }
 
@@ -462,7 +462,7 @@ fn requests_that_were_cut_allow_no_others() {
         with_trailers(core, id);
         let stream = core.streams.get_mut(&id).unwrap();
         (stream.receiver_held, stream.sender_held) = (held, held);
-        core.reset(id, Reason::NO_ERROR);
+        core.reset(id, ErrorCode::NO_ERROR);
     };
     let send = |core: &mut Core, kind: u8, flags: u8, id: u32, payload: &[u8]| {
         let mut input = Vec::new();
@@ -619,8 +619,8 @@ fn a_link_opens_no_more_than_it_may_reset() {
         client.pass_time(now);
         while let Some(id) = open(&mut client) {
             put(&mut on_the_wire, kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, id, &block);
-            client.reset(id, Reason::CANCEL);
-            frame::number(&mut on_the_wire, kind::RST_STREAM, id, Reason::CANCEL.0);
+            client.reset(id, ErrorCode::CANCEL);
+            frame::number(&mut on_the_wire, kind::RST_STREAM, id, ErrorCode::CANCEL.0);
             resets += 1;
         }
         let length = client.out.len();
@@ -647,7 +647,7 @@ fn a_connection_is_left_when_many_streams_were_reset() {
     let answered = core.open().unwrap();
     let mut resets = 0;
     while let Some(id) = open(&mut core) {
-        core.reset(id, Reason::CANCEL);
+        core.reset(id, ErrorCode::CANCEL);
         resets += 1;
         assert!(resets <= 101);
     }

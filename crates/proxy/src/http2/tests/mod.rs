@@ -236,7 +236,7 @@ async fn dropping_an_answer_resets_its_stream() {
     let (mut sender, receiver) = handle.request(&head, false).unwrap();
     drop(receiver);
     let reset = poll_fn(|cx| sender.poll_reset(cx)).await;
-    assert!(matches!(reset, super::Error::ResetHere(super::Reason::CANCEL)), "{reset:?}");
+    assert!(matches!(reset, super::Error::ResetHere(super::ErrorCode::CANCEL)), "{reset:?}");
     drop(sender);
     assert_eq!(handle.streams(), 0);
     let (_, back, _) = exchange(&handle, "/", noise(10), None).await;

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::{LIMITS, LINGER, echo, wire};
 use crate::http2::frame::{self, HEADER, Head, PREFACE, flag, kind, setting};
 use crate::http2::hpack::Encoder;
-use crate::http2::{Connection, Ended, Plain, Reason};
+use crate::http2::{Connection, Ended, ErrorCode, Plain};
 
 /// A client of which every byte is said.
 struct Peer(DuplexStream);
@@ -58,20 +58,20 @@ impl Peer {
         }
     }
 
-    async fn expect_go_away(&mut self, reason: Reason, case: &str) {
+    async fn expect_go_away(&mut self, code: ErrorCode, case: &str) {
         while let Some((head, payload)) = self.next().await {
             if head.kind == kind::GOAWAY {
-                assert_eq!(frame::u32_at(&payload[4..]), Some(reason.0), "{case}");
+                assert_eq!(frame::u32_at(&payload[4..]), Some(code.0), "{case}");
                 return;
             }
         }
         panic!("{case}: closed without GOAWAY");
     }
 
-    async fn expect_reset(&mut self, stream: u32, reason: Reason, case: &str) {
+    async fn expect_reset(&mut self, stream: u32, code: ErrorCode, case: &str) {
         let (head, payload) = self.next_of(kind::RST_STREAM).await;
         assert_eq!(head.stream, stream, "{case}");
-        assert_eq!(frame::u32_at(&payload), Some(reason.0), "{case}");
+        assert_eq!(frame::u32_at(&payload), Some(code.0), "{case}");
     }
 }
 
@@ -95,37 +95,51 @@ const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":auth
 async fn violations_close_the_connection() {
     let headers = flag::END_HEADERS | flag::END_STREAM;
     let get = block(&GET);
-    type Case<'c> = (&'c str, Reason, u8, u8, u32, &'c [u8]);
+    type Case<'c> = (&'c str, ErrorCode, u8, u8, u32, &'c [u8]);
     let cases: &[Case<'_>] = &[
-        ("DATA on stream 0", Reason::PROTOCOL_ERROR, kind::DATA, 0, 0, b"x"),
-        ("DATA on an idle stream", Reason::PROTOCOL_ERROR, kind::DATA, 0, 5, b"x"),
-        ("HEADERS on stream 0", Reason::PROTOCOL_ERROR, kind::HEADERS, headers, 0, &get),
-        ("HEADERS on an even stream", Reason::PROTOCOL_ERROR, kind::HEADERS, headers, 2, &get),
-        ("a bad block", Reason::COMPRESSION_ERROR, kind::HEADERS, headers, 1, &[0xff, 0xff, 0xff]),
-        ("padding past the end", Reason::PROTOCOL_ERROR, kind::HEADERS, headers | flag::PADDED, 1, &[9, 0]),
-        ("a lone CONTINUATION", Reason::PROTOCOL_ERROR, kind::CONTINUATION, flag::END_HEADERS, 1, &get),
-        ("PUSH_PROMISE", Reason::PROTOCOL_ERROR, kind::PUSH_PROMISE, flag::END_HEADERS, 1, &[0; 8]),
-        ("a short PING", Reason::FRAME_SIZE_ERROR, kind::PING, 0, 0, &[0; 7]),
-        ("PING on a stream", Reason::PROTOCOL_ERROR, kind::PING, 0, 1, &[0; 8]),
-        ("SETTINGS on a stream", Reason::PROTOCOL_ERROR, kind::SETTINGS, 0, 1, &[]),
-        ("SETTINGS of a wrong length", Reason::FRAME_SIZE_ERROR, kind::SETTINGS, 0, 0, &[0; 5]),
-        ("an ACK with a payload", Reason::FRAME_SIZE_ERROR, kind::SETTINGS, flag::ACK, 0, &[0; 6]),
-        ("a window of 2^31", Reason::FLOW_CONTROL_ERROR, kind::SETTINGS, 0, 0, &[0, 4, 0x80, 0, 0, 0]),
-        ("a small MAX_FRAME_SIZE", Reason::PROTOCOL_ERROR, kind::SETTINGS, 0, 0, &[0, 5, 0, 0, 0, 1]),
-        ("a growth by 0", Reason::PROTOCOL_ERROR, kind::WINDOW_UPDATE, 0, 0, &[0; 4]),
-        ("a growth past 2^31", Reason::FLOW_CONTROL_ERROR, kind::WINDOW_UPDATE, 0, 0, &[0x7f, 255, 255, 255]),
-        ("a short WINDOW_UPDATE", Reason::FRAME_SIZE_ERROR, kind::WINDOW_UPDATE, 0, 0, &[0; 3]),
-        ("RST_STREAM on an idle stream", Reason::PROTOCOL_ERROR, kind::RST_STREAM, 0, 1, &[0; 4]),
-        ("RST_STREAM on stream 0", Reason::PROTOCOL_ERROR, kind::RST_STREAM, 0, 0, &[0; 4]),
-        ("a short GOAWAY", Reason::FRAME_SIZE_ERROR, kind::GOAWAY, 0, 0, &[0; 7]),
-        ("a frame that is too large", Reason::FRAME_SIZE_ERROR, kind::DATA, 0, 1, &[0; 16_385]),
+        ("DATA on stream 0", ErrorCode::PROTOCOL_ERROR, kind::DATA, 0, 0, b"x"),
+        ("DATA on an idle stream", ErrorCode::PROTOCOL_ERROR, kind::DATA, 0, 5, b"x"),
+        ("HEADERS on stream 0", ErrorCode::PROTOCOL_ERROR, kind::HEADERS, headers, 0, &get),
+        ("HEADERS on an even stream", ErrorCode::PROTOCOL_ERROR, kind::HEADERS, headers, 2, &get),
+        ("a bad block", ErrorCode::COMPRESSION_ERROR, kind::HEADERS, headers, 1, &[0xff, 0xff, 0xff]),
+        (
+            "padding past the end",
+            ErrorCode::PROTOCOL_ERROR,
+            kind::HEADERS,
+            headers | flag::PADDED,
+            1,
+            &[9, 0],
+        ),
+        ("a lone CONTINUATION", ErrorCode::PROTOCOL_ERROR, kind::CONTINUATION, flag::END_HEADERS, 1, &get),
+        ("PUSH_PROMISE", ErrorCode::PROTOCOL_ERROR, kind::PUSH_PROMISE, flag::END_HEADERS, 1, &[0; 8]),
+        ("a short PING", ErrorCode::FRAME_SIZE_ERROR, kind::PING, 0, 0, &[0; 7]),
+        ("PING on a stream", ErrorCode::PROTOCOL_ERROR, kind::PING, 0, 1, &[0; 8]),
+        ("SETTINGS on a stream", ErrorCode::PROTOCOL_ERROR, kind::SETTINGS, 0, 1, &[]),
+        ("SETTINGS of a wrong length", ErrorCode::FRAME_SIZE_ERROR, kind::SETTINGS, 0, 0, &[0; 5]),
+        ("an ACK with a payload", ErrorCode::FRAME_SIZE_ERROR, kind::SETTINGS, flag::ACK, 0, &[0; 6]),
+        ("a window of 2^31", ErrorCode::FLOW_CONTROL_ERROR, kind::SETTINGS, 0, 0, &[0, 4, 0x80, 0, 0, 0]),
+        ("a small MAX_FRAME_SIZE", ErrorCode::PROTOCOL_ERROR, kind::SETTINGS, 0, 0, &[0, 5, 0, 0, 0, 1]),
+        ("a growth by 0", ErrorCode::PROTOCOL_ERROR, kind::WINDOW_UPDATE, 0, 0, &[0; 4]),
+        (
+            "a growth past 2^31",
+            ErrorCode::FLOW_CONTROL_ERROR,
+            kind::WINDOW_UPDATE,
+            0,
+            0,
+            &[0x7f, 255, 255, 255],
+        ),
+        ("a short WINDOW_UPDATE", ErrorCode::FRAME_SIZE_ERROR, kind::WINDOW_UPDATE, 0, 0, &[0; 3]),
+        ("RST_STREAM on an idle stream", ErrorCode::PROTOCOL_ERROR, kind::RST_STREAM, 0, 1, &[0; 4]),
+        ("RST_STREAM on stream 0", ErrorCode::PROTOCOL_ERROR, kind::RST_STREAM, 0, 0, &[0; 4]),
+        ("a short GOAWAY", ErrorCode::FRAME_SIZE_ERROR, kind::GOAWAY, 0, 0, &[0; 7]),
+        ("a frame that is too large", ErrorCode::FRAME_SIZE_ERROR, kind::DATA, 0, 1, &[0; 16_385]),
     ];
-    for (case, reason, kind, flags, stream, payload) in cases {
+    for (case, code, kind, flags, stream, payload) in cases {
         let (near, far) = wire();
         let server = echo(far);
         let mut peer = Peer::new(near).await;
         peer.frame(*kind, *flags, *stream, payload).await;
-        peer.expect_go_away(*reason, case).await;
+        peer.expect_go_away(*code, case).await;
         drop(peer);
         assert!(matches!(server.await.unwrap(), Ended::Violation(_)), "{case}");
     }
@@ -145,7 +159,7 @@ async fn other_beginnings_are_refused() {
     let mut first = PREFACE.to_vec();
     frame::ping(&mut first, false, [0; 8]);
     peer.send(&first).await;
-    peer.expect_go_away(Reason::PROTOCOL_ERROR, "PING before SETTINGS").await;
+    peer.expect_go_away(ErrorCode::PROTOCOL_ERROR, "PING before SETTINGS").await;
     drop(peer);
     assert!(matches!(server.await.unwrap(), Ended::Violation(_)));
 }
@@ -176,7 +190,7 @@ async fn malformed_requests_are_reset_and_no_other() {
     let mut stream = 1;
     for fields in cases {
         peer.frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, stream, &block(fields)).await;
-        peer.expect_reset(stream, Reason::PROTOCOL_ERROR, &format!("{fields:?}")).await;
+        peer.expect_reset(stream, ErrorCode::PROTOCOL_ERROR, &format!("{fields:?}")).await;
         stream += 2;
     }
     // Lengths that are not kept (RFC 9113, section 8.1.1).
@@ -185,7 +199,7 @@ async fn malformed_requests_are_reset_and_no_other() {
         fields.push(("content-length", "5"));
         peer.frame(kind::HEADERS, flag::END_HEADERS, stream, &block(&fields)).await;
         peer.frame(kind::DATA, flag::END_STREAM, stream, body).await;
-        peer.expect_reset(stream, Reason::PROTOCOL_ERROR, "a length that is not kept").await;
+        peer.expect_reset(stream, ErrorCode::PROTOCOL_ERROR, "a length that is not kept").await;
         stream += 2;
     }
     peer.frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, stream, &block(&GET)).await;
@@ -291,7 +305,7 @@ async fn floods_end_the_connection() {
         drop(write);
         let ended = timeout(Duration::from_secs(10), server).await.expect("it ends").unwrap();
         match ended {
-            Ended::Violation(violation) => assert_eq!(violation.reason, Reason::ENHANCE_YOUR_CALM, "{case}"),
+            Ended::Violation(violation) => assert_eq!(violation.code, ErrorCode::ENHANCE_YOUR_CALM, "{case}"),
             other => panic!("{case}: {other}"),
         }
         reading.abort();
@@ -309,7 +323,7 @@ fn what_is_reset_at_once_is_forgotten() {
     bytes.extend_from_slice(&get);
     frame::head(&mut bytes, 5, kind::DATA, 0, 1);
     bytes.extend_from_slice(b"hello");
-    frame::number(&mut bytes, kind::RST_STREAM, 1, Reason::CANCEL.0);
+    frame::number(&mut bytes, kind::RST_STREAM, 1, ErrorCode::CANCEL.0);
     core.receive(&bytes, Duration::ZERO);
     assert!(core.accepted.is_empty() && core.streams.is_empty());
 }
