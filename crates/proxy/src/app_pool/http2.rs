@@ -20,7 +20,7 @@ use crate::http::asker::Caller;
 use crate::http::body::Body;
 use crate::http::request::request;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
-use crate::http2::{Connection, Ended, Handle, Limits, Line, Plain, RequestHead, WhenReset, until_dead};
+use crate::http2::{Connection, Ended, Handle, Limits, Line, Plain, RequestFields, WhenReset, until_dead};
 use crate::progress::Side;
 use crate::sweep::Sweep;
 use crate::turn::Turn;
@@ -91,7 +91,7 @@ impl Pool {
             let connection = self.place(address, account, turn).await?;
             Ok(connection.paid_by(account))
         };
-        request(&self.rules, &address, place, &RequestHead::new(head, &[]), body, asker).await
+        request(&self.rules, &address, place, &RequestFields::new(head, &[]), body, asker).await
     }
 
     /// A connection with room for a stream, to be opened at once.

@@ -29,7 +29,7 @@ use crate::http::replay::Replay;
 use crate::http::reply;
 use crate::http::server::{Connection, unless_cut};
 use crate::http::spelling::{Spelling, Written};
-use crate::http2::RequestHead;
+use crate::http2::RequestFields;
 use crate::inbound::{self, Entrance, Peer};
 use crate::local::Lookup;
 use crate::metrics::DestinationName;
@@ -276,7 +276,7 @@ async fn send(
     let more = member.link_headers.of(&member.endpoint, hop.address.port(), version);
     let spelling = head.extensions.get::<Spelling>();
     let with_spelling = spelling.map(|spelling| [&more[..], &[spelling.field()]].concat());
-    let request = RequestHead::new(head, with_spelling.as_deref().unwrap_or(&more));
+    let request = RequestFields::new(head, with_spelling.as_deref().unwrap_or(&more));
     let mut response = worker.links.request(source, member, &request, body, &caller.asker).await?;
     if let Some(error) = reply::told(&mut response) {
         return Err(error);

@@ -323,7 +323,7 @@ pub(crate) fn normalize_request(
     found.strip(&mut head.headers, None);
     let mut uri = std::mem::take(&mut head.uri).into_parts();
     uri.authority = Some(authority);
-    if head.method == Method::CONNECT && head.extensions.get::<crate::http2::Protocol>().is_none() {
+    if head.method == Method::CONNECT && head.extensions.get::<crate::http2::ConnectProtocol>().is_none() {
         // RFC 9110, section 9.3.6.
         if uri.authority.as_ref().and_then(Authority::port_u16).is_none_or(|port| port == 0) {
             return Err(Malformed("CONNECT is for a host and a port"));
@@ -729,7 +729,7 @@ mod tests {
                 Request::builder().method(Method::CONNECT).version(Version::HTTP_2).uri(target).body(());
             let (mut head, ()) = request.unwrap().into_parts();
             if extended {
-                head.extensions.insert(crate::http2::Protocol(HeaderValue::from_static("websocket")));
+                head.extensions.insert(crate::http2::ConnectProtocol(HeaderValue::from_static("websocket")));
             }
             normalize_request(&mut head, &LastAuthority::default(), String::new)
                 .map(|()| head.uri.to_string())

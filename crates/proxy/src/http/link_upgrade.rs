@@ -15,12 +15,12 @@ use crate::http::headers;
 use crate::http::reply;
 use crate::http::spelling::Spelling;
 use crate::http::switch::{Form, Switched, Switching};
-use crate::http2::{Protocol, Receiver, RequestHead, Sender, Tunnel};
+use crate::http2::{ConnectProtocol, Receiver, RequestFields, Sender, Tunnel};
 use crate::mesh_headers::{METHOD, SWITCHED};
 
 /// What goes on a link as an extended CONNECT: the `:protocol`, and the method if it was another.
 pub(crate) struct Question {
-    protocol: Protocol,
+    protocol: ConnectProtocol,
     method: Option<HeaderValue>,
 }
 
@@ -32,11 +32,11 @@ pub(crate) struct Addressed {
 
 impl Addressed {
     /// As it is sent.
-    pub fn head<'a>(&'a self, head: &'a Parts) -> RequestHead<'a> {
-        RequestHead {
+    pub fn head<'a>(&'a self, head: &'a Parts) -> RequestFields<'a> {
+        RequestFields {
             method: &Method::CONNECT,
             extensions: &self.extensions,
-            ..RequestHead::new(head, &self.more)
+            ..RequestFields::new(head, &self.more)
         }
     }
 }
@@ -50,11 +50,11 @@ impl Question {
             && head.extensions.get::<Spelling>().is_none();
         let question = match form {
             Form::Upgrade(wanted) => Self {
-                protocol: Protocol(wanted.clone()),
+                protocol: ConnectProtocol(wanted.clone()),
                 method: Some(HeaderValue::from_str(head.method.as_str()).ok()?),
             },
             Form::Extended(protocol) => {
-                Self { protocol: Protocol(HeaderValue::from_str(protocol).ok()?), method: None }
+                Self { protocol: ConnectProtocol(HeaderValue::from_str(protocol).ok()?), method: None }
             }
             Form::Connect => return None,
         };
@@ -79,7 +79,7 @@ impl Question {
         if head.uri.authority().is_none() {
             return Err("the request does not say what host it is for");
         }
-        let Some(Protocol(protocol)) = head.extensions.get::<Protocol>().cloned() else {
+        let Some(ConnectProtocol(protocol)) = head.extensions.get::<ConnectProtocol>().cloned() else {
             return Err("the request does not say what it asks for");
         };
         let Some(method) = method else {
@@ -213,7 +213,7 @@ mod tests {
         ] {
             let request = Request::builder().method("CONNECT").uri(uri).header("tulle-method", method);
             let mut head = request.body(()).unwrap().into_parts().0;
-            head.extensions.insert(Protocol(HeaderValue::from_static(protocol)));
+            head.extensions.insert(ConnectProtocol(HeaderValue::from_static(protocol)));
             assert!(Question::received(&mut head).is_err(), "{uri} {method} {protocol}");
         }
         assert!(Question::received(&mut head("CONNECT", &[("tulle-method", "GET")])).is_err());

@@ -10,7 +10,7 @@ use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Asker;
 use crate::http::body::Body;
 use crate::http::spelling::Spelling;
-use crate::http2::{Error, Handle, RequestHead, send_body};
+use crate::http2::{Error, Handle, RequestFields, send_body};
 use crate::metrics::StreamWait;
 use crate::turn::{Rules, Turn};
 
@@ -31,7 +31,7 @@ pub(crate) async fn request(
     rules: &Rules,
     to: &dyn std::fmt::Display,
     mut place: impl AsyncFnMut(&mut Turn) -> Result<Handle, UpstreamError>,
-    head: &RequestHead<'_>,
+    head: &RequestFields<'_>,
     body: Body,
     asker: &Asker,
 ) -> Result<Response<Body>, UpstreamError> {
@@ -79,7 +79,7 @@ pub(crate) async fn request(
 /// whole and the peer has not looked at it.
 async fn try_once(
     connection: &Handle,
-    head: &RequestHead<'_>,
+    head: &RequestFields<'_>,
     body: &mut Option<Body>,
     asker: &Asker,
 ) -> Result<Response<Body>, Failed> {

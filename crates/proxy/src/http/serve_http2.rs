@@ -20,8 +20,8 @@ use crate::http::server::{self, answer};
 use crate::http::upgrade::Leaving;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::{
-    self, Connection, Ended, Error, Incoming, Limits, Plain, Protocol, Receiver, Sender, Tunnel, Unfit,
-    WhenReset, give_up, until_dead,
+    self, ConnectProtocol, Connection, Ended, Error, Incoming, Limits, Plain, Receiver, Sender, Tunnel,
+    Unfit, WhenReset, give_up, until_dead,
 };
 use crate::mesh_headers::REASON;
 use crate::progress::Side;
@@ -200,7 +200,7 @@ async fn connect(
     mut sender: Sender,
     receiver: Receiver,
 ) {
-    let extended = head.extensions.get::<Protocol>().is_some();
+    let extended = head.extensions.get::<ConnectProtocol>().is_some();
     let (hand_over, handed_over) = oneshot::channel();
     let leaving = Leaving::Http2(handed_over);
     let asker = Asker::Http2(sender.interim());

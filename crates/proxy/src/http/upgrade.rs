@@ -29,7 +29,7 @@ use crate::http::link_upgrade::{self, Question};
 use crate::http::reply;
 use crate::http::server::{self, Enter, unless_cut};
 use crate::http::switch::{self, Form, Switched, Switching};
-use crate::http2::{Protocol, Tunnel};
+use crate::http2::{ConnectProtocol, Tunnel};
 use crate::opaque::{self, Opened};
 use crate::reach::{Hop, Reach};
 use crate::reason::Reason;
@@ -56,8 +56,10 @@ pub(super) struct Wish {
 /// What the client wishes, if it does. To be asked before hop-by-hop headers are removed.
 pub(super) fn wanted(head: &Parts, client: Leaving) -> Option<Wish> {
     let form = if head.method == Method::CONNECT {
-        match head.extensions.get::<Protocol>() {
-            Some(Protocol(name)) => Form::Extended(String::from_utf8_lossy(name.as_bytes()).into_owned()),
+        match head.extensions.get::<ConnectProtocol>() {
+            Some(ConnectProtocol(name)) => {
+                Form::Extended(String::from_utf8_lossy(name.as_bytes()).into_owned())
+            }
             None => Form::Connect,
         }
     } else if head.version == Version::HTTP_11 {

@@ -14,7 +14,7 @@ use crate::budget::Seat;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
-use crate::http2::{Connection, Error, Handle, Limits, Plain, Receiver, RequestHead, Sender, WhenReset};
+use crate::http2::{Connection, Error, Handle, Limits, Plain, Receiver, RequestFields, Sender, WhenReset};
 use crate::progress::Side;
 use crate::tcp::Upstream;
 use crate::worker::Worker;
@@ -78,7 +78,7 @@ pub(super) async fn ask(
     {
         return Ok(None);
     }
-    let request = RequestHead { method: &Method::CONNECT, ..RequestHead::new(head, &[]) };
+    let request = RequestFields { method: &Method::CONNECT, ..RequestFields::new(head, &[]) };
     let lost = |error: Error| {
         if let Error::Malformed(_) = error {
             let message = format!("the answer to a request for a WebSocket cannot be passed on: {error}");

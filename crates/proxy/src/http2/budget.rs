@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// An allowance that fills up with time.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct TokenBucket {
     burst: u32,
     per_second: u32,
     left: u32,
@@ -14,7 +14,7 @@ pub(crate) struct Budget {
     filled: Duration,
 }
 
-impl Budget {
+impl TokenBucket {
     pub(crate) const fn new(burst: u32, per_second: u32) -> Self {
         Self { burst, per_second, left: burst, filled: Duration::ZERO }
     }
@@ -52,10 +52,10 @@ mod tests {
 
     #[test]
     fn a_burst_and_so_much_a_second() {
-        let mut budget = Budget::new(10, 100);
+        let mut budget = TokenBucket::new(10, 100);
         assert!(budget.is_full() && budget.left() == 10);
         assert!(budget.take(Duration::ZERO) && !budget.is_full() && budget.left() == 9);
-        let mut budget = Budget::new(10, 100);
+        let mut budget = TokenBucket::new(10, 100);
         let mut taken = |now| (0..1000).filter(|_| budget.take(Duration::from_millis(now))).count();
         assert_eq!(taken(0), 10);
         assert_eq!(taken(9), 0);

@@ -9,17 +9,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use tulle_model::snapshot::FastMap;
 
-use super::budget::Budget;
+use super::budget::TokenBucket;
 use super::error::{Ended, Error, ErrorCode, Violation};
 use super::frame::{self, kind, setting};
 use super::hpack::{Decoder, Encoder};
-use super::input::Input;
+use super::input::FrameInput;
 use super::interim::Interims;
 use super::line::Line;
 use super::memory::Windows;
 use super::out::Out;
 use super::skipped::Skipped;
-use super::stalled::Watched;
+use super::stalled::ConnectionStalls;
 use super::stream::{ResetCause, Stream, Way, register};
 use super::{Incoming, Limits, WhenReset};
 use crate::budget::Charge;
@@ -63,7 +63,7 @@ pub(super) struct Core {
     pub server: bool,
     pub limits: Limits,
     pub out: Out,
-    pub input: Input,
+    pub input: FrameInput,
     /// Interim answers that wait for room.
     pub interims: Interims,
     pub encoder: Encoder,
@@ -114,15 +114,15 @@ pub(super) struct Core {
     pub payer: Charge,
     pub windows: Windows,
     /// What is watched for progress.
-    pub watched: Watched,
-    pub resets: Budget,
+    pub watched: ConnectionStalls,
+    pub resets: TokenBucket,
     /// We have reset as many streams as we may (clients that leave then).
     resets_spent: bool,
     /// Streams that could still be reset before they are answered (clients).
     pub unanswered: usize,
     /// The latest requests that we ended before their end, which may be on its way (servers).
     pub cut: BTreeSet<u32>,
-    pub mistakes: Budget,
+    pub mistakes: TokenBucket,
     /// What the peer did wrong that was put up with.
     pub faults: u64,
     pub now: Duration,
@@ -156,7 +156,7 @@ impl Core {
             server,
             limits,
             out,
-            input: Input::new(server),
+            input: FrameInput::new(server),
             interims: Interims::default(),
             encoder: Encoder::new(),
             decoder: Decoder::new(TABLE_SIZE).knowing(limits.names),
@@ -197,12 +197,12 @@ impl Core {
             fields: 0,
             payer: Charge::default(),
             windows: Windows::new(limits.stream_window),
-            watched: Watched::default(),
-            resets: Budget::new(limits.resets, limits.resets_per_second),
+            watched: ConnectionStalls::default(),
+            resets: TokenBucket::new(limits.resets, limits.resets_per_second),
             resets_spent: false,
             unanswered: 0,
             cut: BTreeSet::new(),
-            mistakes: Budget::new(1000, 200),
+            mistakes: TokenBucket::new(1000, 200),
             faults: 0,
             now: Duration::ZERO,
         }

@@ -9,7 +9,7 @@ use http::header::{
 use http::uri::{Authority, Scheme};
 use http::{Extensions, Method, Request, Response, StatusCode, Uri, Version, request, response};
 
-use super::hpack::{ENTRY_OVERHEAD, Encoder, Field, Malformed};
+use super::hpack::{ENTRY_OVERHEAD, Encoder, Field, MalformedField};
 use crate::budget::cost;
 use crate::uri::{self, Path};
 
@@ -18,12 +18,12 @@ const OUTLINE: usize = 1024;
 
 /// What an extended CONNECT asks for (RFC 8441, section 4), in a request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Protocol(pub HeaderValue);
+pub struct ConnectProtocol(pub HeaderValue);
 
 /// A request's head as it is to be sent: the parts of a request, and fields that come on top of its
 /// headers.
 #[derive(Debug, Clone, Copy)]
-pub struct RequestHead<'a> {
+pub struct RequestFields<'a> {
     pub method: &'a Method,
     /// With an authority; with a scheme and a path unless the method is CONNECT.
     pub uri: &'a Uri,
@@ -33,7 +33,7 @@ pub struct RequestHead<'a> {
     pub more: &'a [(HeaderName, HeaderValue)],
 }
 
-impl<'a> RequestHead<'a> {
+impl<'a> RequestFields<'a> {
     /// That of a request, with `more` fields.
     pub fn new(head: &'a request::Parts, more: &'a [(HeaderName, HeaderValue)]) -> Self {
         let request::Parts { method, uri, extensions, headers, .. } = head;
@@ -41,7 +41,7 @@ impl<'a> RequestHead<'a> {
     }
 }
 
-impl RequestHead<'_> {
+impl RequestFields<'_> {
     pub(super) fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>) {
         encoder.method(self.method, out);
         if self.has_path() {
@@ -71,7 +71,7 @@ impl RequestHead<'_> {
         if *self.method != Method::CONNECT {
             return None;
         }
-        self.extensions.get().and_then(|Protocol(protocol)| protocol.to_str().ok())
+        self.extensions.get().and_then(|ConnectProtocol(protocol)| protocol.to_str().ok())
     }
 
     /// How large the peer's decoder takes it for (section 6.5.2).
@@ -123,7 +123,7 @@ pub(super) struct Block {
 
 impl Block {
     /// Takes the next field.
-    pub(super) fn field(&mut self, field: Field) -> Result<(), Malformed> {
+    pub(super) fn field(&mut self, field: Field) -> Result<(), MalformedField> {
         // Pseudo-headers come first (section 8.3), each once.
         let in_order = self.headers.is_empty();
         fn once<T>(slot: &mut Option<T>, value: T) -> bool {
@@ -247,7 +247,7 @@ impl Block {
         }
         head.method = method;
         if let Some(protocol) = self.protocol {
-            head.extensions.insert(Protocol(protocol));
+            head.extensions.insert(ConnectProtocol(protocol));
         }
         Some(head)
     }

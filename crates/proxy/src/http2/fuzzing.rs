@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 
-use self::peer::Peer;
-use self::tasks::Task;
+use self::peer::PeerModel;
+use self::tasks::HeldStream;
 use super::core::Core;
 use super::error::{Ended, ErrorCode};
 use super::frame::DEFAULT_WINDOW;
@@ -59,8 +59,8 @@ struct Model {
     core: Rc<RefCell<Core>>,
     handle: Handle,
     budget: Arc<Budget>,
-    peer: Peer,
-    tasks: BTreeMap<u32, Task>,
+    peer: PeerModel,
+    tasks: BTreeMap<u32, HeldStream>,
     now: Duration,
     limits: Limits,
 }
@@ -88,7 +88,7 @@ impl Model {
         core.payer = Charge::on(Accounts::new(budget.clone()).of(&Payer::Handshakes));
         let core = Rc::new(RefCell::new(core));
         let handle = Handle(core.clone(), None);
-        let peer = Peer::new(server, limits);
+        let peer = PeerModel::new(server, limits);
         let mut model =
             Self { core, handle, budget, peer, tasks: BTreeMap::new(), now: Duration::ZERO, limits };
         model.settle();

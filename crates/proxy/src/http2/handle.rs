@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode, request, response};
 
 use super::core::Core;
 use super::error::{Ended, Error, ErrorCode};
-use super::fields::RequestHead;
+use super::fields::RequestFields;
 use super::given_up;
 use super::line::Line;
 use super::stream::{Way, register};
@@ -84,7 +84,7 @@ impl Handle {
 
     /// Sends a request's head. `end`: it has no body. What is passed on is within our own limits, so a peer
     /// that takes as much is not asked.
-    pub fn request(&self, head: &RequestHead<'_>, end: bool) -> Result<(Sender, Receiver), Error> {
+    pub fn request(&self, head: &RequestFields<'_>, end: bool) -> Result<(Sender, Receiver), Error> {
         let mut core = self.0.borrow_mut();
         let limit = core.peer.header_list;
         if limit < core.limits.header_list as usize && head.size() > limit {

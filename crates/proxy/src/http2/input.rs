@@ -1,7 +1,7 @@
 //! Where a connection is in the bytes that its peer sends.
 
 /// Where in the byte stream we are.
-pub(super) struct Input {
+pub(super) struct FrameInput {
     /// What of a frame has come, where it did not come whole.
     pub partial: Vec<u8>,
     pub expect: Expect,
@@ -35,7 +35,7 @@ pub(super) struct BlockBegun {
     pub frames: usize,
 }
 
-impl Input {
+impl FrameInput {
     pub(super) fn new(server: bool) -> Self {
         let expect = if server { Expect::Preface(0) } else { Expect::Frame };
         Self { partial: Vec::new(), expect, block: None, in_pieces: 0 }

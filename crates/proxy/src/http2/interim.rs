@@ -13,9 +13,9 @@ use crate::budget::{Charge, cost};
 
 /// Those that wait, by the stream that they are for.
 #[derive(Default)]
-pub(super) struct Interims(BTreeMap<u32, VecDeque<Held>>);
+pub(super) struct Interims(BTreeMap<u32, VecDeque<WaitingInterim>>);
 
-struct Held {
+struct WaitingInterim {
     status: StatusCode,
     headers: HeaderMap,
     _charge: Charge,
@@ -47,7 +47,7 @@ impl Core {
         let size =
             |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + cost::FIELD;
         let Ok(charge) = self.payer.another(headers.iter().map(size).sum()) else { return };
-        let held = Held { status, headers: headers.clone(), _charge: charge };
+        let held = WaitingInterim { status, headers: headers.clone(), _charge: charge };
         self.interims.0.entry(id).or_default().push_back(held);
     }
 
@@ -62,7 +62,7 @@ impl Core {
             if first.get().is_empty() {
                 first.remove();
             }
-            if let Some(Held { status, headers, .. }) = next {
+            if let Some(WaitingInterim { status, headers, .. }) = next {
                 self.put_interim(id, status, &headers);
             }
         }
@@ -71,7 +71,7 @@ impl Core {
     /// Sends all that has waited for a stream whose final answer comes now.
     #[cold]
     pub(super) fn finish_interims(&mut self, id: u32) {
-        for Held { status, headers, .. } in self.interims.0.remove(&id).into_iter().flatten() {
+        for WaitingInterim { status, headers, .. } in self.interims.0.remove(&id).into_iter().flatten() {
             self.put_interim(id, status, &headers);
         }
     }

@@ -190,8 +190,8 @@ mod tests {
         Accounts::new(Budget::unlimited()).of(&Payer::Workload(WorkloadName::new("default", name)))
     }
 
-    /// Places that are handed out through a line, as the pools do it.
-    struct Places {
+    /// A pool whose places are handed out through a line, as the pools do it.
+    struct FakePool {
         line: Rc<Line>,
         caller: Rc<Account>,
         came: Cell<u64>,
@@ -200,7 +200,7 @@ mod tests {
         served: RefCell<Vec<u64>>,
     }
 
-    impl Places {
+    impl FakePool {
         fn with(free: usize) -> Rc<Self> {
             let (line, came, looks, served) = Default::default();
             Rc::new(Self { line, caller: account("a"), came, free: Cell::new(free), looks, served })
@@ -242,7 +242,7 @@ mod tests {
 
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn a_crowd_is_served_in_order_and_one_is_woken_for_a_place() {
-        let places = Places::with(4);
+        let places = FakePool::with(4);
         let crowd: Vec<_> = (0..4000)
             .map(|_| {
                 let places = places.clone();
@@ -263,7 +263,7 @@ mod tests {
 
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn who_gives_up_passes_its_turn_on() {
-        let places = Places::with(0);
+        let places = FakePool::with(0);
         let enter = || {
             let places = places.clone();
             tokio::task::spawn_local(async move { places.enter().await })
@@ -283,7 +283,7 @@ mod tests {
 
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn nobody_overtakes_who_was_called() {
-        let places = Places::with(0);
+        let places = FakePool::with(0);
         let enter = || {
             let places = places.clone();
             tokio::task::spawn_local(async move { places.enter().await })
@@ -303,7 +303,7 @@ mod tests {
 
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn who_is_sent_back_stands_where_it_stood() {
-        let places = Places::with(0);
+        let places = FakePool::with(0);
         let enter = |number| {
             let places = places.clone();
             let ticket = places.line.ticket(&places.caller, number);
@@ -323,7 +323,7 @@ mod tests {
 
     #[tokio::test(flavor = "local", start_paused = true)]
     async fn a_crowd_of_one_caller_leaves_others_their_turns() {
-        let places = Places::with(0);
+        let places = FakePool::with(0);
         let other = account("b");
         let enter = |caller: &Rc<Account>, number| {
             let places = places.clone();

@@ -44,7 +44,7 @@ pub use alive::until_dead;
 pub use body::{ReceivedBody, send_body};
 pub use connection::{Connection, Plain, Transport};
 pub use error::{ERROR_CODE_NAMES, Ended, Error, ErrorCode, Violation};
-pub use fields::{Protocol, RequestHead};
+pub use fields::{ConnectProtocol, RequestFields};
 pub use given_up::give_up;
 pub use handle::{Handle, Incoming, InterimSender, Receiver, Sender, Unfit};
 pub use line::{Line, Ticket};

@@ -11,7 +11,7 @@ use super::core::{Core, Going};
 use super::error::{Ended, ErrorCode, Violation};
 use super::fields::{self, Block};
 use super::frame::{self, HEADER, Head, PREFACE, flag, kind, u32_at};
-use super::hpack::{DecodeError, ListLimit, Malformed};
+use super::hpack::{DecodeError, ListLimit, MalformedField};
 use super::input::{BlockBegun, Data, Expect};
 use super::stream::{ResetCause, Stream, Way};
 use super::{Incoming, Unfit};
@@ -396,7 +396,7 @@ impl Core {
         }
         let unfit = match problem {
             Some(DecodeError::Oversized) => Some((Unfit::Oversized, "its headers are too large")),
-            Some(DecodeError::Malformed(Malformed::Authority)) => Some((Unfit::Misdirected, MALFORMED)),
+            Some(DecodeError::Malformed(MalformedField::Authority)) => Some((Unfit::Misdirected, MALFORMED)),
             _ => None,
         };
         if let Some((unfit, what)) = unfit {

@@ -13,7 +13,7 @@ use super::{Ended, Handle, Sender};
 use crate::progress::{Deadlines, Stall};
 
 /// How many of each were cut, by [`Stall`].
-pub(super) type Cut = [u32; 4];
+pub(super) type CutCounts = [u32; 4];
 
 /// Since when something is as it was.
 #[derive(Debug, Default, Clone, Copy)]
@@ -40,11 +40,11 @@ impl Still {
 
 /// What is watched of the connection itself.
 #[derive(Debug, Default)]
-pub(super) struct Watched {
+pub(super) struct ConnectionStalls {
     block: Still,
     data: Still,
     socket: Still,
-    pub cut: Cut,
+    pub cut: CutCounts,
 }
 
 impl Core {

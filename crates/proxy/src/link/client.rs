@@ -34,7 +34,7 @@ use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http::asker::Asker;
 use crate::http::body::Body;
 use crate::http::request::request;
-use crate::http2::{Connection, Ended, Handle, Limits, Line, RequestHead, until_dead};
+use crate::http2::{Connection, Ended, Handle, Limits, Line, RequestFields, until_dead};
 use crate::local::Local;
 use crate::metrics::Handshake;
 use crate::progress::Side;
@@ -181,7 +181,7 @@ impl LinkPool {
         self: &Rc<Self>,
         source: &LocalWorkload,
         member: &Rc<Member>,
-        head: &RequestHead<'_>,
+        head: &RequestFields<'_>,
         body: Body,
         asker: &Asker,
     ) -> Result<Response<Body>, UpstreamError> {

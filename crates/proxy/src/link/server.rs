@@ -36,8 +36,8 @@ use crate::http::serve_http2::or_reset;
 use crate::http::server::{HttpDestination, serve as serve_http};
 use crate::http::switch::{Switched, Switching};
 use crate::http2::{
-    Connection, Ended, Incoming, Protocol, Receiver, Sender, Tunnel, Unfit, Violation, give_up, splice,
-    until_dead,
+    ConnectProtocol, Connection, Ended, Incoming, Receiver, Sender, Tunnel, Unfit, Violation, give_up,
+    splice, until_dead,
 };
 use crate::inbound::{self, Arrival, Entrance, Peer};
 use crate::mesh_headers::{CARRIES, PORT, REASON, RETRY, WORKLOAD};
@@ -260,7 +260,7 @@ async fn answer(
     if let Some(unfit) = unfit {
         return respond(&mut sender, reply::unfit(unfit, &head.headers)).await;
     }
-    if head.method == Method::CONNECT && head.extensions.get::<Protocol>().is_some() {
+    if head.method == Method::CONNECT && head.extensions.get::<ConnectProtocol>().is_some() {
         return Box::pin(upgrade(worker, link, head, sender, receiver)).await;
     }
     if head.method == Method::CONNECT {
@@ -511,7 +511,7 @@ mod tests {
     use super::*;
     use crate::budget::cost;
     use crate::http::serve_http2::size_of_future;
-    use crate::http2::{Handle, ReceivedBody, RequestHead};
+    use crate::http2::{Handle, ReceivedBody, RequestFields};
     use crate::state::NodeState;
     use crate::tls::tests::{Authority, UNTIL};
 
@@ -678,8 +678,13 @@ mod tests {
         }
         let end = method != Method::CONNECT;
         let (uri, extensions) = (Uri::from_static(uri), Extensions::new());
-        let head =
-            RequestHead { method: &method, uri: &uri, extensions: &extensions, headers: &headers, more: &[] };
+        let head = RequestFields {
+            method: &method,
+            uri: &uri,
+            extensions: &extensions,
+            headers: &headers,
+            more: &[],
+        };
         handle.request(&head, end).unwrap()
     }
 

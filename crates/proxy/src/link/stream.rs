@@ -13,7 +13,7 @@ use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::http::asker::Caller;
 use crate::http::body::Body;
 use crate::http::reply;
-use crate::http2::{Error, Handle, Receiver, RequestHead, Sender, Tunnel};
+use crate::http2::{Error, Handle, Receiver, RequestFields, Sender, Tunnel};
 use crate::local::Local;
 use crate::mesh_headers::{CARRIES, WORKLOAD};
 
@@ -38,7 +38,7 @@ impl LinkStream {
     pub(crate) async fn upgrade(
         self,
         local: &Local,
-        head: &RequestHead<'_>,
+        head: &RequestFields<'_>,
         caller: &Caller,
     ) -> Result<(response::Parts, Sender, Receiver), UpstreamError> {
         let (sender, mut receiver) = self.0.request(head, false).map_err(|error| match error {
@@ -86,7 +86,7 @@ impl LinkStream {
             let name = HeaderValue::try_from(workload.to_string()).map_err(|e| internal(&e))?;
             headers.insert(WORKLOAD, name);
         }
-        let head = RequestHead {
+        let head = RequestFields {
             method: &Method::CONNECT,
             uri: &uri,
             extensions: &Extensions::new(),

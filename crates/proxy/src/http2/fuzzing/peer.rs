@@ -21,7 +21,7 @@ const INTERIM: usize = 3;
 
 /// What both sides know of a stream.
 #[derive(Default)]
-pub(super) struct Known {
+pub(super) struct StreamModel {
     /// How much may be sent to the peer, and by it.
     pub window: i64,
     pub room: i64,
@@ -42,7 +42,7 @@ pub(super) struct Known {
     got_end: bool,
 }
 
-impl Known {
+impl StreamModel {
     fn is_over(&self) -> bool {
         self.peer_reset || self.core_reset || (self.sent_end && self.got_end)
     }
@@ -61,14 +61,14 @@ struct Smaller {
     since: u32,
 }
 
-pub(super) struct Peer {
+pub(super) struct PeerModel {
     /// The core is a server, and the peer a client.
     server: bool,
     limits: Limits,
     /// How much may be sent to the peer on the connection, and by it.
     pub window: i64,
     pub room: i64,
-    pub streams: BTreeMap<u32, Known>,
+    pub streams: BTreeMap<u32, StreamModel>,
     /// It said something that it must not, or that is not followed here.
     pub breaks_rules: bool,
     overshot: Option<Overshot>,
@@ -92,7 +92,7 @@ pub(super) struct Peer {
     block: Option<(Head, Vec<u8>)>,
 }
 
-impl Peer {
+impl PeerModel {
     pub(super) fn new(server: bool, limits: Limits) -> Self {
         Self {
             server,
@@ -207,12 +207,12 @@ impl Peer {
     }
 
     /// One of the streams, if there is one like that.
-    fn any(&self, input: &mut Unstructured<'_>, like: impl Fn(&Known) -> bool) -> Result<Option<u32>> {
+    fn any(&self, input: &mut Unstructured<'_>, like: impl Fn(&StreamModel) -> bool) -> Result<Option<u32>> {
         let all: Vec<u32> = self.streams.iter().filter(|(_, known)| like(known)).map(|(id, _)| *id).collect();
         if all.is_empty() { Ok(None) } else { input.choose(&all).copied().map(Some) }
     }
 
-    fn known(&mut self, id: u32) -> &mut Known {
+    fn known(&mut self, id: u32) -> &mut StreamModel {
         self.streams.entry(id).or_default()
     }
 
@@ -242,7 +242,7 @@ impl Peer {
         let end = input.arbitrary()?;
         write_block(input, out, id, end, &block)?;
         let (window, room) = (self.initial, self.granted);
-        let known = Known { window, room, head_sent: true, sent_end: end, ..Known::default() };
+        let known = StreamModel { window, room, head_sent: true, sent_end: end, ..StreamModel::default() };
         self.streams.insert(id, known);
         Ok(())
     }
@@ -275,7 +275,7 @@ impl Peer {
     }
 
     fn sends_data(&mut self, input: &mut Unstructured<'_>, out: &mut Vec<u8>) -> Result<()> {
-        let sends = |known: &Known| known.head_sent && !known.sent_end && !known.is_over();
+        let sends = |known: &StreamModel| known.head_sent && !known.sent_end && !known.is_over();
         let Some(id) = self.any(input, sends)? else { return Ok(()) };
         let padding = if input.ratio(1, 5)? { Some(input.arbitrary::<u8>()?) } else { None };
         let overhead = padding.map_or(0, |padding| usize::from(padding) + 1);
@@ -306,7 +306,7 @@ impl Peer {
 
     /// Trailers.
     fn ends(&mut self, input: &mut Unstructured<'_>, out: &mut Vec<u8>) -> Result<()> {
-        let sends = |known: &Known| known.head_sent && !known.sent_end && !known.is_over();
+        let sends = |known: &StreamModel| known.head_sent && !known.sent_end && !known.is_over();
         let Some(id) = self.any(input, sends)? else { return Ok(()) };
         let mut block = Vec::new();
         self.encoder.begin(&mut block);
@@ -364,7 +364,7 @@ impl Peer {
     /// Data on a stream that has been reset: it may have been on its way.
     fn races(&mut self, input: &mut Unstructured<'_>, out: &mut Vec<u8>) -> Result<()> {
         let raced =
-            |known: &Known| known.core_reset && known.head_sent && !known.sent_end && !known.peer_reset;
+            |known: &StreamModel| known.core_reset && known.head_sent && !known.sent_end && !known.peer_reset;
         let Some(id) = self.any(input, raced)? else { return Ok(()) };
         let most = self.room.min(2000) as usize;
         if most > 0 {
@@ -382,7 +382,7 @@ impl Peer {
         if self.breaks_rules {
             return Ok(());
         }
-        let sends = |known: &Known| known.head_sent && !known.sent_end && !known.is_over();
+        let sends = |known: &StreamModel| known.head_sent && !known.sent_end && !known.is_over();
         let Some(id) = self.any(input, sends)? else { return Ok(()) };
         let room = self.streams[&id].room;
         let most = i64::from(self.limits.frame);
@@ -553,7 +553,7 @@ impl Peer {
             assert!(open < self.max_streams, "{open} streams are open");
             let is_head = fields.contains(&Field::Method(Method::HEAD));
             let (window, room) = (self.initial, self.granted);
-            self.streams.insert(id, Known { window, room, is_head, ..Known::default() });
+            self.streams.insert(id, StreamModel { window, room, is_head, ..StreamModel::default() });
         }
         let known = self.streams.get_mut(&id).expect("it was opened");
         assert!(!known.got_end && !known.core_reset && !known.peer_reset, "a head on stream {id}");

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use super::{Model, byte};
-use crate::http2::{Error, Receiver, RequestHead, Sender, Unfit};
+use crate::http2::{Error, Receiver, RequestFields, Sender, Unfit};
 
 /// What is held of a stream.
-pub(super) struct Task {
+pub(super) struct HeldStream {
     sender: Option<Sender>,
     receiver: Option<Receiver>,
     /// A request's head was answered (servers).
@@ -58,7 +58,7 @@ impl Flag {
     }
 }
 
-impl Task {
+impl HeldStream {
     pub(super) fn waits_to_write(&self) -> bool {
         self.sender.is_some() && self.writing.sleeps()
     }
@@ -84,7 +84,7 @@ impl Model {
         loop {
             let Some(incoming) = self.core.borrow_mut().accepted.pop_front() else { break };
             let (sender, receiver) = self.handle.incoming(&incoming);
-            let mut task = Task::new(sender, receiver);
+            let mut task = HeldStream::new(sender, receiver);
             if incoming.unfit == Some(Unfit::Unaffordable) {
                 // What comes on it is thrown away.
                 task.receiver = None;
@@ -107,9 +107,9 @@ impl Model {
         let (uri, headers) = (Uri::from_static(uri), headers(input)?);
         let end = *method != Method::CONNECT && input.arbitrary()?;
         let extensions = Extensions::new();
-        let head = RequestHead { method, uri: &uri, extensions: &extensions, headers: &headers, more: &[] };
+        let head = RequestFields { method, uri: &uri, extensions: &extensions, headers: &headers, more: &[] };
         if let Ok((sender, receiver)) = self.handle.request(&head, end) {
-            let mut task = Task::new(sender, receiver);
+            let mut task = HeldStream::new(sender, receiver);
             (task.answered, task.ended) = (true, end);
             self.tasks.insert(id, task);
         }
@@ -197,7 +197,7 @@ impl Model {
     }
 }
 
-impl Task {
+impl HeldStream {
     /// Sends some data, trailers or the end.
     fn write(&mut self, input: &mut Unstructured<'_>, id: u32, failed: bool) -> Result<()> {
         let Some(sender) = &mut self.sender else { return Ok(()) };

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::dynamic_table::{DynamicTable, Entry};
 use super::integer::Reader;
-use super::{CompressionError, DEFAULT_TABLE_SIZE, DecodeError, ENTRY_OVERHEAD, Field, Malformed};
+use super::{CompressionError, DEFAULT_TABLE_SIZE, DecodeError, ENTRY_OVERHEAD, Field, MalformedField};
 use super::{huffman, interned, static_table};
 use crate::uri::{self, Path};
 
@@ -55,7 +55,7 @@ impl Decoder {
         &mut self,
         block: &[u8],
         limit: ListLimit,
-        mut take: impl FnMut(Field) -> Result<(), Malformed>,
+        mut take: impl FnMut(Field) -> Result<(), MalformedField>,
     ) -> Result<(), DecodeError> {
         let mut reader = Reader::new(block);
         self.size_updates(&mut reader)?;
@@ -125,13 +125,16 @@ impl Decoder {
 
     /// The size and the field of an index.
     #[inline]
-    fn indexed(&self, reader: &mut Reader) -> Result<(usize, Result<&Field, Malformed>), CompressionError> {
+    fn indexed(
+        &self,
+        reader: &mut Reader,
+    ) -> Result<(usize, Result<&Field, MalformedField>), CompressionError> {
         let index = reader.integer(7)?;
         if let Some((field, size)) = static_table::get(index) {
             return Ok((size, Ok(field)));
         }
         if index == AUTHORITY {
-            return Ok((":authority".len() + ENTRY_OVERHEAD, Err(Malformed::Authority)));
+            return Ok((":authority".len() + ENTRY_OVERHEAD, Err(MalformedField::Authority)));
         }
         let entry = self.entry(index)?;
         Ok((entry.size, entry.field.as_ref().map_err(|(malformed, _)| *malformed)))
@@ -220,7 +223,7 @@ impl List {
     }
 
     #[cold]
-    fn refuse(&mut self, size: usize, malformed: Malformed) {
+    fn refuse(&mut self, size: usize, malformed: MalformedField) {
         if self.verdict.is_ok() && self.takes(size, 1) {
             self.verdict = Err(malformed.into());
         }
@@ -251,7 +254,7 @@ pub(super) enum Name {
     Status,
     Header(HeaderName),
     /// With its length: it counts in the table as any other.
-    Malformed(Malformed, usize),
+    Malformed(MalformedField, usize),
 }
 
 impl Name {
@@ -263,10 +266,10 @@ impl Name {
             b":path" => Self::Path,
             b":protocol" => Self::Protocol,
             b":status" => Self::Status,
-            [b':', ..] => Self::Malformed(Malformed::UnknownPseudo, name.len()),
+            [b':', ..] => Self::Malformed(MalformedField::UnknownPseudo, name.len()),
             _ => match interned::name(name, more).or_else(|| token(name)) {
                 Some(name) => Self::Header(name),
-                None => Self::Malformed(Malformed::Name, name.len()),
+                None => Self::Malformed(MalformedField::Name, name.len()),
             },
         }
     }
@@ -298,14 +301,14 @@ impl Name {
 }
 
 /// The field of a name and a value. The name comes back if there is none, for the table to keep.
-fn build(name: Name, value: &[u8]) -> Result<Field, (Malformed, Name)> {
+fn build(name: Name, value: &[u8]) -> Result<Field, (MalformedField, Name)> {
     let field = match name {
         Name::Method => Method::from_bytes(value).ok().map(Field::Method),
         Name::Scheme => scheme(value).map(Field::Scheme),
         Name::Authority => {
             return match uri::authority(value) {
                 Some(authority) => Ok(Field::Authority(authority)),
-                None => Err((Malformed::Authority, name)),
+                None => Err((MalformedField::Authority, name)),
             };
         }
         Name::Path => Path::parse(value).map(Field::Path),
@@ -314,12 +317,12 @@ fn build(name: Name, value: &[u8]) -> Result<Field, (Malformed, Name)> {
         Name::Header(name) => {
             return match header_value(value) {
                 Some(value) => Ok(Field::Header(name, value)),
-                None => Err((Malformed::Value, Name::Header(name))),
+                None => Err((MalformedField::Value, Name::Header(name))),
             };
         }
         Name::Malformed(malformed, _) => return Err((malformed, name)),
     };
-    field.ok_or((Malformed::PseudoValue, name))
+    field.ok_or((MalformedField::PseudoValue, name))
 }
 
 /// Without white space around it (RFC 9113, 8.2.1).

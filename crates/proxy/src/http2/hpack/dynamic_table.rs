@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 
 use super::decode::Name;
-use super::{ENTRY_OVERHEAD, Field, Malformed};
+use super::{ENTRY_OVERHEAD, Field, MalformedField};
 
 /// What an index stands for. A malformed field has its place too: the peer counts it.
 #[derive(Debug)]
 pub(super) struct Entry {
     /// As RFC 7541, 4.1 counts: what was on the wire, whatever it takes here.
     pub size: usize,
-    pub field: Result<Field, (Malformed, Name)>,
+    pub field: Result<Field, (MalformedField, Name)>,
 }
 
 #[derive(Debug)]

@@ -9,13 +9,13 @@ use super::{ENTRY_OVERHEAD, static_table};
 pub(super) const MOST_BYTES: usize = 4096;
 
 #[derive(Debug)]
-struct Entry {
+struct EncoderEntry {
     /// The name, then the value. A copy: a value that is shared may keep a whole buffer alive.
     text: Box<[u8]>,
     name_length: usize,
 }
 
-impl Entry {
+impl EncoderEntry {
     fn name(&self) -> &[u8] {
         &self.text[..self.name_length]
     }
@@ -36,13 +36,13 @@ impl Entry {
 #[derive(Debug)]
 pub(super) struct EncoderTable {
     /// The newest at the back.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<EncoderEntry>,
     size: usize,
     max: usize,
     /// How many were ever inserted, modulo 2^16: an entry is as old as the difference.
     inserted: u16,
-    fields: Places<128>,
-    names: Places<32>,
+    fields: HashIndex<128>,
+    names: HashIndex<32>,
 }
 
 impl EncoderTable {
@@ -52,8 +52,8 @@ impl EncoderTable {
             size: 0,
             max: MOST_BYTES,
             inserted: 0,
-            fields: Places::default(),
-            names: Places::default(),
+            fields: HashIndex::default(),
+            names: HashIndex::default(),
         }
     }
 
@@ -78,7 +78,7 @@ impl EncoderTable {
     }
 
     #[inline]
-    fn find(&self, places: &[Place], hash: u64, is: impl Fn(&Entry) -> bool) -> Option<usize> {
+    fn find(&self, places: &[IndexSlot], hash: u64, is: impl Fn(&EncoderEntry) -> bool) -> Option<usize> {
         for place in places {
             // The newest is of age one. Those that were evicted are older than the table is long.
             let age = usize::from(self.inserted.wrapping_sub(place.number));
@@ -102,7 +102,7 @@ impl EncoderTable {
     /// `name_hash`: of a name that only this table has.
     pub(super) fn insert(&mut self, hash: u64, name_hash: Option<u64>, name: &str, value: &[u8]) {
         let text = [name.as_bytes(), value].concat().into_boxed_slice();
-        let entry = Entry { text, name_length: name.len() };
+        let entry = EncoderEntry { text, name_length: name.len() };
         let Some(room) = self.max.checked_sub(entry.size()) else {
             self.evict(0);
             return;
@@ -129,13 +129,13 @@ impl EncoderTable {
 /// is bounded whatever the hashes, and nothing needs to be removed: a place whose entry is gone, or whose
 /// number came round again, leads to an entry that is not what was looked for.
 #[derive(Debug, Default)]
-struct Places<const SETS: usize> {
+struct HashIndex<const SETS: usize> {
     /// Empty until the first insertion: most connections that idle have none.
-    sets: Vec<[Place; 4]>,
+    sets: Vec<[IndexSlot; 4]>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Place {
+struct IndexSlot {
     tag: u16,
     /// The entry's, as [`EncoderTable::inserted`] counts.
     number: u16,
@@ -145,18 +145,18 @@ fn tag(hash: u64) -> u16 {
     (hash >> 48) as u16
 }
 
-impl<const SETS: usize> Places<SETS> {
+impl<const SETS: usize> HashIndex<SETS> {
     #[inline]
-    fn candidates(&self, hash: u64) -> &[Place] {
+    fn candidates(&self, hash: u64) -> &[IndexSlot] {
         self.sets.get(hash as usize % SETS).map_or(&[], |set| set)
     }
 
     fn insert(&mut self, hash: u64, number: u16) {
         if self.sets.is_empty() {
-            self.sets = vec![[Place { tag: 0, number: number.wrapping_sub(1) }; 4]; SETS];
+            self.sets = vec![[IndexSlot { tag: 0, number: number.wrapping_sub(1) }; 4]; SETS];
         }
         let set = &mut self.sets[hash as usize % SETS];
-        let place = Place { tag: tag(hash), number };
+        let place = IndexSlot { tag: tag(hash), number };
         if let Some(oldest) = set.iter_mut().max_by_key(|old| number.wrapping_sub(old.number)) {
             *oldest = place;
         }

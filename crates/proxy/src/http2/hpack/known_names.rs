@@ -17,7 +17,7 @@ pub(super) enum Habit {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Known {
+pub(super) struct KnownName {
     /// Zero if the name is not in the static table.
     pub index: usize,
     pub habit: Habit,
@@ -121,14 +121,14 @@ const fn hash(name: &[u8]) -> usize {
     sum & 0xff
 }
 
-pub(super) fn get(name: &str) -> Known {
-    const UNKNOWN: Known = Known { index: 0, habit: Habit::Steady };
+pub(super) fn get(name: &str) -> KnownName {
+    const UNKNOWN: KnownName = KnownName { index: 0, habit: Habit::Steady };
     if name.is_empty() {
         return UNKNOWN;
     }
     let place = usize::from(PLACES[hash(name.as_bytes())]);
     match place.checked_sub(1).and_then(|at| NAMES.get(at)) {
-        Some(&(known, index, habit)) if known == name => Known { index, habit },
+        Some(&(known, index, habit)) if known == name => KnownName { index, habit },
         _ => UNKNOWN,
     }
 }

@@ -63,7 +63,7 @@ pub enum DecodeError {
     Compression(#[from] CompressionError),
     /// An error of the stream, PROTOCOL_ERROR (RFC 9113, 8.1.1). The first of the block.
     #[error("malformed: {0}")]
-    Malformed(#[from] Malformed),
+    Malformed(#[from] MalformedField),
     /// More than the list's limit. What was within was handed over.
     #[error("the list of header fields is too large")]
     Oversized,
@@ -88,7 +88,7 @@ pub enum CompressionError {
 
 /// What is wrong with a field, or with its place among the others (RFC 9113, 8.2 and 8.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum MalformedField {
     #[error("a field's name is empty, holds upper case, or is no token")]
     Name,
     #[error("a field's value holds a control byte, or starts or ends with white space")]

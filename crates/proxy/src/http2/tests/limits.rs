@@ -12,7 +12,7 @@ use crate::http2::control::MAX_SETTINGS;
 use crate::http2::core::Core;
 use crate::http2::frame::{self, PREFACE, flag, kind, setting};
 use crate::http2::hpack::Encoder;
-use crate::http2::{ErrorCode, RequestHead};
+use crate::http2::{ErrorCode, RequestFields};
 
 fn request_block(method: &str) -> Vec<u8> {
     let mut e = Encoder::new();
@@ -122,7 +122,7 @@ async fn requests_to_one_that_hangs_are_bounded() {
     let mut count = 0;
     for i in 0..100_000 {
         headers.insert("x-request-id", format!("{i:0100}").parse().unwrap());
-        let head = RequestHead {
+        let head = RequestFields {
             method: &http::Method::GET,
             uri: &uri,
             extensions: &http::Extensions::new(),
@@ -302,7 +302,7 @@ async fn slow_readers_stop_nobody_else() {
     let (handle, _running) = client(near);
     let uri = http::Uri::from_static("http://c.test/slow");
     let headers = HeaderMap::new();
-    let head = RequestHead {
+    let head = RequestFields {
         method: &http::Method::POST,
         uri: &uri,
         extensions: &http::Extensions::new(),
@@ -382,7 +382,7 @@ async fn a_204_has_no_body() {
     let (handle, _running) = client(near);
     let uri = http::Uri::from_static("http://c.test/");
     let headers = HeaderMap::new();
-    let head = RequestHead {
+    let head = RequestFields {
         method: &http::Method::GET,
         uri: &uri,
         extensions: &http::Extensions::new(),
@@ -672,7 +672,7 @@ async fn nothing_larger_than_the_peer_takes_is_sent() {
     let mut headers = HeaderMap::new();
     let mut send = |length: usize| {
         headers.insert("x", "v".repeat(length).parse().unwrap());
-        let head = RequestHead {
+        let head = RequestFields {
             method: &http::Method::GET,
             uri: &uri,
             extensions: &http::Extensions::new(),

@@ -105,7 +105,7 @@ pub(super) async fn exchange(
     trailers: Option<HeaderMap>,
 ) -> (http::response::Parts, Bytes, Option<HeaderMap>) {
     let uri = http::Uri::try_from(format!("http://c.test{path}")).unwrap();
-    let head = super::RequestHead {
+    let head = super::RequestFields {
         method: &http::Method::POST,
         uri: &uri,
         extensions: &http::Extensions::new(),
@@ -161,7 +161,7 @@ async fn a_slow_reader_stops_its_sender_and_no_other() {
     let (handle, _running) = client(near);
     let uri = http::Uri::from_static("http://c.test/slow");
     let headers = HeaderMap::new();
-    let head = super::RequestHead {
+    let head = super::RequestFields {
         method: &http::Method::POST,
         uri: &uri,
         extensions: &http::Extensions::new(),
@@ -226,7 +226,7 @@ async fn dropping_an_answer_resets_its_stream() {
     let (handle, _running) = client(near);
     let uri = http::Uri::from_static("http://c.test/");
     let headers = HeaderMap::new();
-    let head = super::RequestHead {
+    let head = super::RequestFields {
         method: &http::Method::POST,
         uri: &uri,
         extensions: &http::Extensions::new(),
@@ -252,7 +252,7 @@ async fn an_answer_that_is_reset_here_does_not_look_whole() {
     let mut bytes = Vec::new();
     frame::settings(&mut bytes, &[]);
     core.borrow_mut().receive(&bytes, Duration::ZERO);
-    let head = super::RequestHead {
+    let head = super::RequestFields {
         method: &http::Method::POST,
         uri: &http::Uri::from_static("http://c.test/"),
         extensions: &http::Extensions::new(),

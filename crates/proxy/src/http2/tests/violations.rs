@@ -12,9 +12,9 @@ use crate::http2::hpack::Encoder;
 use crate::http2::{Connection, Ended, ErrorCode, Plain};
 
 /// A client of which every byte is said.
-struct Peer(DuplexStream);
+struct RawClient(DuplexStream);
 
-impl Peer {
+impl RawClient {
     async fn new(io: DuplexStream) -> Self {
         let mut peer = Self(io);
         let mut out = PREFACE.to_vec();
@@ -137,7 +137,7 @@ async fn violations_close_the_connection() {
     for (case, code, kind, flags, stream, payload) in cases {
         let (near, far) = wire();
         let server = echo(far);
-        let mut peer = Peer::new(near).await;
+        let mut peer = RawClient::new(near).await;
         peer.frame(*kind, *flags, *stream, payload).await;
         peer.expect_go_away(*code, case).await;
         drop(peer);
@@ -155,7 +155,7 @@ async fn other_beginnings_are_refused() {
     }
     let (near, far) = wire();
     let server = echo(far);
-    let mut peer = Peer(near);
+    let mut peer = RawClient(near);
     let mut first = PREFACE.to_vec();
     frame::ping(&mut first, false, [0; 8]);
     peer.send(&first).await;
@@ -186,7 +186,7 @@ async fn malformed_requests_are_reset_and_no_other() {
     ];
     let (near, far) = wire();
     echo(far);
-    let mut peer = Peer::new(near).await;
+    let mut peer = RawClient::new(near).await;
     let mut stream = 1;
     for fields in cases {
         peer.frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, stream, &block(fields)).await;
@@ -211,7 +211,7 @@ async fn malformed_requests_are_reset_and_no_other() {
 async fn padding_priorities_and_unknown_frames_are_understood() {
     let (near, far) = wire();
     echo(far);
-    let mut peer = Peer::new(near).await;
+    let mut peer = RawClient::new(near).await;
     let mut payload = vec![3, 0, 0, 0, 0, 16];
     let block = block(&GET);
     payload.extend_from_slice(&block[..10]);
@@ -234,7 +234,7 @@ async fn padding_priorities_and_unknown_frames_are_understood() {
 async fn windows_are_kept() {
     let (near, far) = wire();
     echo(far);
-    let mut peer = Peer::new(near).await;
+    let mut peer = RawClient::new(near).await;
     let mut settings = Vec::new();
     frame::settings(&mut settings, &[(setting::INITIAL_WINDOW_SIZE, 10)]);
     peer.send(&settings).await;
@@ -286,7 +286,7 @@ async fn floods_end_the_connection() {
             let mut held = Vec::new();
             poll_fn(|cx| connection.poll(cx, |_, sender, receiver| held.push((sender, receiver)))).await
         });
-        let mut peer = Peer::new(near).await;
+        let mut peer = RawClient::new(near).await;
         if *case == "empty data" {
             peer.frame(kind::HEADERS, flag::END_HEADERS, 1, &get).await;
         }

@@ -10,7 +10,7 @@ fn compression(error: CompressionError) -> Result<Vec<Field>, DecodeError> {
     Err(DecodeError::Compression(error))
 }
 
-fn malformed(error: Malformed) -> Result<Vec<Field>, DecodeError> {
+fn malformed(error: MalformedField) -> Result<Vec<Field>, DecodeError> {
     Err(DecodeError::Malformed(error))
 }
 
@@ -52,39 +52,39 @@ fn what_fails_the_connection() {
 #[test]
 fn what_fails_the_stream() {
     for (name, value, error) in [
-        ("Accept", &b"a"[..], Malformed::Name),
-        ("", b"a", Malformed::Name),
-        ("a b", b"a", Malformed::Name),
-        ("a:b", b"a", Malformed::Name),
-        ("a", b"\0", Malformed::Value),
-        ("a", b"b\r\nc: d", Malformed::Value),
-        ("a", b" b", Malformed::Value),
-        ("a", b"b\t", Malformed::Value),
-        ("a", b"\x7f", Malformed::Value),
-        (":a", b"b", Malformed::UnknownPseudo),
-        (":", b"b", Malformed::UnknownPseudo),
-        (":method", b"", Malformed::PseudoValue),
-        (":method", b"a b", Malformed::PseudoValue),
-        (":path", b"", Malformed::PseudoValue),
-        (":path", b"a", Malformed::PseudoValue),
-        (":path", b"?a", Malformed::PseudoValue),
-        (":path", b"/a b", Malformed::PseudoValue),
-        (":path", b"/a#b", Malformed::PseudoValue),
-        (":scheme", b"", Malformed::PseudoValue),
-        (":authority", b"", Malformed::Authority),
-        (":authority", b"u@a", Malformed::Authority),
-        (":authority", b"a:x", Malformed::Authority),
-        (":authority", b"a/b", Malformed::Authority),
-        (":protocol", b"", Malformed::PseudoValue),
-        (":protocol", b"\xff", Malformed::PseudoValue),
-        (":status", b"20", Malformed::PseudoValue),
-        (":status", b"2000", Malformed::PseudoValue),
-        (":status", b"099", Malformed::PseudoValue),
+        ("Accept", &b"a"[..], MalformedField::Name),
+        ("", b"a", MalformedField::Name),
+        ("a b", b"a", MalformedField::Name),
+        ("a:b", b"a", MalformedField::Name),
+        ("a", b"\0", MalformedField::Value),
+        ("a", b"b\r\nc: d", MalformedField::Value),
+        ("a", b" b", MalformedField::Value),
+        ("a", b"b\t", MalformedField::Value),
+        ("a", b"\x7f", MalformedField::Value),
+        (":a", b"b", MalformedField::UnknownPseudo),
+        (":", b"b", MalformedField::UnknownPseudo),
+        (":method", b"", MalformedField::PseudoValue),
+        (":method", b"a b", MalformedField::PseudoValue),
+        (":path", b"", MalformedField::PseudoValue),
+        (":path", b"a", MalformedField::PseudoValue),
+        (":path", b"?a", MalformedField::PseudoValue),
+        (":path", b"/a b", MalformedField::PseudoValue),
+        (":path", b"/a#b", MalformedField::PseudoValue),
+        (":scheme", b"", MalformedField::PseudoValue),
+        (":authority", b"", MalformedField::Authority),
+        (":authority", b"u@a", MalformedField::Authority),
+        (":authority", b"a:x", MalformedField::Authority),
+        (":authority", b"a/b", MalformedField::Authority),
+        (":protocol", b"", MalformedField::PseudoValue),
+        (":protocol", b"\xff", MalformedField::PseudoValue),
+        (":status", b"20", MalformedField::PseudoValue),
+        (":status", b"2000", MalformedField::PseudoValue),
+        (":status", b"099", MalformedField::PseudoValue),
     ] {
         assert_eq!(outcome(&literal(name, value)), malformed(error), "{name} {value:?}");
     }
     // The static table's first entry as it stands.
-    assert_eq!(outcome(&[0x81]), malformed(Malformed::Authority));
+    assert_eq!(outcome(&[0x81]), malformed(MalformedField::Authority));
 }
 
 #[test]
@@ -96,17 +96,17 @@ fn a_malformed_field_has_its_place_in_the_table() {
         taken += 1;
         Ok(())
     });
-    assert_eq!(result, Err(Malformed::Name.into()));
+    assert_eq!(result, Err(MalformedField::Name.into()));
     assert_eq!(taken, 1);
     assert_eq!(decoder.table().size(), 3 * 34);
     assert_eq!(decode(&mut decoder, &[0xbe]), Ok(vec![header("c", "d")]));
-    assert_eq!(decode(&mut decoder, &[0xbf]), malformed(Malformed::Value));
-    assert_eq!(decode(&mut decoder, &[0xc0]), malformed(Malformed::Name));
+    assert_eq!(decode(&mut decoder, &[0xbf]), malformed(MalformedField::Value));
+    assert_eq!(decode(&mut decoder, &[0xc0]), malformed(MalformedField::Name));
     // A good value may follow a name whose first value was not.
     assert_eq!(decode(&mut decoder, &[0x0f, 48, 1, b'e']), Ok(vec![header("b", "e")]));
     block.truncate(6);
     block[5] = b'y';
-    assert_eq!(decode(&mut decoder, &block), malformed(Malformed::Name));
+    assert_eq!(decode(&mut decoder, &block), malformed(MalformedField::Name));
 }
 
 #[test]
@@ -115,9 +115,9 @@ fn an_error_of_the_taker_ends_the_list_but_not_the_block() {
     let mut taken = 0;
     let result = decoder.decode(&[0x82, 0x84, 0x86, 0x40, 1, b'c', 1, b'd'], NO_LIMIT, |_| {
         taken += 1;
-        if taken == 2 { Err(Malformed::Name) } else { Ok(()) }
+        if taken == 2 { Err(MalformedField::Name) } else { Ok(()) }
     });
-    assert_eq!((result, taken), (Err(Malformed::Name.into()), 2));
+    assert_eq!((result, taken), (Err(MalformedField::Name.into()), 2));
     assert_eq!(decode(&mut decoder, &[0xbe]), Ok(vec![header("c", "d")]));
 }
 
