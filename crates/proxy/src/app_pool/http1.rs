@@ -19,7 +19,7 @@ use crate::crowded;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::body::Body;
-use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Rest, exchange};
+use crate::http::http1::client::{Answer, Failed, Http1Connection, Outgoing, Rest, exchange};
 
 /// Idle connections kept for one address.
 const MAX_IDLE: usize = 128;
@@ -40,14 +40,14 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Kept {
     /// The latest used last.
-    connections: VecDeque<Idle>,
+    connections: VecDeque<IdleConnection>,
     /// Whether the application keeps connections, as one that carried a second request proves.
     proven: bool,
 }
 
 /// A connection that waits for a request.
-pub(super) struct Idle {
-    pub connection: Connection<AppStream>,
+pub(super) struct IdleConnection {
+    pub connection: Http1Connection<AppStream>,
     opened: Instant,
     since: Instant,
     keep: Duration,
@@ -56,7 +56,7 @@ pub(super) struct Idle {
 impl Kept {
     /// Takes the connection for the next request, which is `account`'s, if that has a share left. One that is
     /// found dead says that the application closes them.
-    fn take(&mut self, repeatable: bool, account: &Rc<Account>) -> Option<Idle> {
+    fn take(&mut self, repeatable: bool, account: &Rc<Account>) -> Option<IdleConnection> {
         while !self.connections.is_empty() {
             let trusted = repeatable || self.proven;
             // The oldest has had the most time to show that it is kept.
@@ -109,7 +109,7 @@ impl Pool {
             let kept = if attempt < ATTEMPTS { self.take_idle(address, repeatable, account) } else { None };
             let reused = kept.is_some();
             let (opened, outcome) = match kept {
-                Some(Idle { mut connection, opened, .. }) => {
+                Some(IdleConnection { mut connection, opened, .. }) => {
                     connection.io_mut().pay(account);
                     (opened, exchange(connection, outgoing, body).await)
                 }
@@ -177,7 +177,7 @@ impl Pool {
         let given = self.places.enter(address, &outgoing.caller.account, make_room).await;
         let place = match given.map_err(UpstreamError::shed)? {
             Given::Place(place) => place,
-            Given::Connection(Idle { mut connection, opened, .. }) => {
+            Given::Connection(IdleConnection { mut connection, opened, .. }) => {
                 // Trusted as one that is taken from those that are idle is.
                 let trusted = repeatable || self.idle.borrow().get(&address).is_some_and(|kept| kept.proven);
                 match connection.io_mut().place().take_if(|_| !trusted) {
@@ -201,13 +201,18 @@ impl Pool {
         let first = async {
             self.make_room_when_asked();
             let (tcp, seat) = connect_for(&outgoing.caller.account, self.callee, address, None).await?;
-            let connection = Connection::new(AppStream::new(tcp, seat, place), self.progress.clone());
+            let connection = Http1Connection::new(AppStream::new(tcp, seat, place), self.progress.clone());
             Ok((opened, exchange(connection, outgoing, body).await))
         };
         crowded::first_answer(address, first).await
     }
 
-    fn take_idle(&self, address: SocketAddr, repeatable: bool, account: &Rc<Account>) -> Option<Idle> {
+    fn take_idle(
+        &self,
+        address: SocketAddr,
+        repeatable: bool,
+        account: &Rc<Account>,
+    ) -> Option<IdleConnection> {
         self.idle.borrow_mut().get_mut(&address)?.take(repeatable, account)
     }
 
@@ -245,13 +250,16 @@ impl Pool {
             }
             match rest.ready() {
                 Ok(connection) => {
-                    pool.put_idle(address, Idle { connection, opened, since: Instant::now(), keep });
+                    pool.put_idle(
+                        address,
+                        IdleConnection { connection, opened, since: Instant::now(), keep },
+                    );
                 }
                 Err(rest) => {
                     tokio::task::spawn_local(async move {
                         match timeout(SETTLE_DEADLINE, rest.finish()).await {
                             Ok(Some(connection)) => {
-                                let idle = Idle { connection, opened, since: Instant::now(), keep };
+                                let idle = IdleConnection { connection, opened, since: Instant::now(), keep };
                                 pool.put_idle(address, idle);
                             }
                             _ => pool.set_proven(address, false),
@@ -262,7 +270,7 @@ impl Pool {
         })
     }
 
-    fn put_idle(self: &Rc<Self>, address: SocketAddr, connection: Idle) {
+    fn put_idle(self: &Rc<Self>, address: SocketAddr, connection: IdleConnection) {
         if self.crowded.borrow().get(&address).is_some_and(|since| connection.opened < *since) {
             return;
         }

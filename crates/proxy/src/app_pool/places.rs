@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tulle_model::fair_share::Bound;
 use tulle_model::snapshot::FastMap;
 
-use super::http1::Idle;
+use super::http1::IdleConnection;
 use crate::budget::{Account, Shed};
 use crate::turn::Waiting;
 
@@ -67,7 +67,7 @@ pub(super) enum Given {
     /// A place for a new connection.
     Place(Place),
     /// A connection that another is done with.
-    Connection(Idle),
+    Connection(IdleConnection),
 }
 
 /// A place for a connection, until it is dropped.
@@ -137,7 +137,7 @@ impl Places {
 }
 
 /// Gives a connection that is free to who waits for one; back, as idle, if nobody does.
-pub(super) fn offer(mut idle: Idle) -> Option<Idle> {
+pub(super) fn offer(mut idle: IdleConnection) -> Option<IdleConnection> {
     loop {
         let Some(place) = idle.connection.io_mut().place() else { return Some(idle) };
         place.free();

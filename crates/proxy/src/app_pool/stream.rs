@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::Place;
 use crate::budget::{Account, Seat, cost};
-use crate::http::http1::client::Stream;
+use crate::http::http1::client::Http1Transport;
 
 /// Acknowledges at once what comes in pieces. Many servers write the head of a response and its body
 /// one after the other, and their kernel holds the second piece back until the first is acknowledged
@@ -48,7 +48,7 @@ impl AppStream {
     }
 }
 
-impl Stream for AppStream {
+impl Http1Transport for AppStream {
     fn hurry(&self) {
         // It holds for a moment only, so it is said again after every piece.
         let _ = SockRef::from(&self.tcp).set_tcp_quickack(true);

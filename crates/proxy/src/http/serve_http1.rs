@@ -19,8 +19,8 @@ use crate::budget::{Charge, cost};
 use crate::http::asker::Asker;
 use crate::http::body::Body;
 use crate::http::headers;
-use crate::http::http1::server::answer::{self, Asked};
-use crate::http::http1::server::body::Incoming;
+use crate::http::http1::server::answer::{self, AnswerForm};
+use crate::http::http1::server::body::RequestBody;
 use crate::http::http1::server::{Begun, Client, Gone, body_over, farewell, linger, next_request};
 use crate::http::http1::{Bad, NoHead, RequestHead};
 use crate::http::reply::{HEADERS_TOO_LARGE, reply};
@@ -132,7 +132,7 @@ async fn serve_request(
         }
     };
     cx.account.turn().await;
-    let asked = Asked {
+    let asked = AnswerForm {
         method: parts.method.clone(),
         version: parts.version,
         keep,
@@ -148,7 +148,7 @@ async fn serve_request(
         None => {
             let expects = parts.version == Version::HTTP_11 && headers::expects_continue(&parts.headers);
             client.borrow_mut().receive(framing, expects);
-            Body::new(Incoming::new(client.clone(), &parts.headers))
+            Body::new(RequestBody::new(client.clone(), &parts.headers))
         }
     };
     let asker = match parts.version {
@@ -238,7 +238,7 @@ async fn refuse(cx: &Rc<Connection>, client: &RefCell<Client>, bad: Bad, first: 
 /// Gives a client its last answer, to a request that was not read to its end.
 async fn dismiss(client: &RefCell<Client>, response: Response<Body>) -> Result<Last, Gone> {
     client.borrow_mut().forget();
-    let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
+    let asked = AnswerForm { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
     answer::write(client, &asked, response, false).await?;
     linger(client).await;
     Ok(Last::Gone)
@@ -248,7 +248,7 @@ async fn dismiss(client: &RefCell<Client>, response: Response<Body>) -> Result<L
 async fn refuse_slow(cx: &Rc<Connection>, client: &RefCell<Client>) -> Result<Last, Gone> {
     cx.unread(Reason::RequestTimeout, Outline::of(client.borrow().unread()));
     let response = reply(Reason::RequestTimeout, "the head of the request was begun and not finished");
-    let asked = Asked { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
+    let asked = AnswerForm { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };
     answer::write(client, &asked, response, false).await?;
     Ok(Last::Gone)
 }

@@ -16,7 +16,7 @@ use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::asker::Caller;
 use crate::http::body::{Body, Event};
 use crate::http::headers::{self, AppVersion};
-use crate::http::http1::client::{Answer, Connection, Failed, Outgoing, Stream, exchange};
+use crate::http::http1::client::{Answer, Failed, Http1Connection, Http1Transport, Outgoing, exchange};
 use crate::http::reply;
 use crate::http::websocket::{self, Answered};
 use crate::http2::Tunnel;
@@ -140,7 +140,7 @@ async fn in_http1(
         }
         _ => None,
     };
-    let connection = Connection::new(upstream, worker.local.sweep.clone());
+    let connection = Http1Connection::new(upstream, worker.local.sweep.clone());
     let answer = exchange(connection, outgoing, body).await.map_err(lost)?;
     let status = answer.head.status;
     let switched = status == StatusCode::SWITCHING_PROTOCOLS;
@@ -241,7 +241,7 @@ fn key() -> HeaderValue {
     HeaderValue::try_from(base64(&key)).unwrap_or(HeaderValue::from_static("AAAAAAAAAAAAAAAAAAAAAA=="))
 }
 
-impl Stream for Upstream {}
+impl Http1Transport for Upstream {}
 
 fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

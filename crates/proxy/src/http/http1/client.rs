@@ -19,9 +19,9 @@ use http::{Response, StatusCode, request, response};
 use http_body::{Body as _, Frame};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use self::body::Incoming;
+use self::body::AnswerBody;
 use super::encode::{self, Announced};
-use super::framing::Decoder;
+use super::framing::BodyDecoder;
 use super::head::{self, Bad, ResponseHead};
 use super::input::{Input, NoHead};
 use super::output::{Output, Sending};
@@ -34,7 +34,7 @@ use crate::progress::{INTERIM_ANSWERS, Interim, Side, Stall};
 use crate::sweep::{Patience, Sweep};
 
 /// What a request can be sent through.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
+pub(crate) trait Http1Transport: AsyncRead + AsyncWrite + Unpin {
     /// Called when an answer comes in pieces, before the next one is awaited.
     fn hurry(&self) {}
 
@@ -44,7 +44,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {
 }
 
 /// A connection for one request after the other. It goes from hand to hand, so it is one pointer.
-pub(crate) struct Connection<IO>(Box<Parts<IO>>);
+pub(crate) struct Http1Connection<IO>(Box<Parts<IO>>);
 
 struct Parts<IO> {
     io: IO,
@@ -59,7 +59,7 @@ struct Parts<IO> {
     writing: Patience,
 }
 
-impl<IO> Connection<IO> {
+impl<IO> Http1Connection<IO> {
     pub fn new(io: IO, sweep: Rc<Sweep>) -> Self {
         let (input, output, charge) = Default::default();
         let [reading, writing] = [Patience::default(), Patience::default()];
@@ -122,7 +122,7 @@ impl Failed {
 pub(crate) struct Answer<IO> {
     pub head: response::Parts,
     whole: Option<Bytes>,
-    decoder: Decoder,
+    decoder: BodyDecoder,
     rest: Rest<IO>,
     /// The application keeps the connection (RFC 9112, section 9.3).
     keep: bool,
@@ -132,13 +132,13 @@ pub(crate) struct Answer<IO> {
 
 /// A connection whose answer was read to its end, while the request may not have been sent to its.
 pub(crate) struct Rest<IO> {
-    connection: Connection<IO>,
+    connection: Http1Connection<IO>,
     upload: Option<Upload>,
 }
 
 /// Sends a request, and waits for the head of its answer.
-pub(crate) async fn exchange<IO: Stream>(
-    Connection(mut connection): Connection<IO>,
+pub(crate) async fn exchange<IO: Http1Transport>(
+    Http1Connection(mut connection): Http1Connection<IO>,
     request: Outgoing<'_>,
     mut body: Body,
 ) -> Result<Answer<IO>, Failed> {
@@ -229,7 +229,7 @@ pub(crate) async fn exchange<IO: Stream>(
     .await;
     match outcome {
         Ok(ResponseHead { parts, framing, whole, keep, keep_seconds }) => {
-            let mut decoder = Decoder::new(framing);
+            let mut decoder = BodyDecoder::new(framing);
             if spelled {
                 decoder.keep_letters();
             }
@@ -238,7 +238,7 @@ pub(crate) async fn exchange<IO: Stream>(
                 connection.io.hurry();
             }
             let keep = keep && broken.is_none();
-            let rest = Rest { connection: Connection(connection), upload };
+            let rest = Rest { connection: Http1Connection(connection), upload };
             Ok(Answer { head: parts, whole, decoder, rest, keep, keep_seconds })
         }
         Err(NoAnswer::Unsent(error)) => Err(Failed {
@@ -404,7 +404,7 @@ impl Upload {
     }
 }
 
-impl<IO: Stream + 'static> Answer<IO> {
+impl<IO: Http1Transport + 'static> Answer<IO> {
     /// The answer with its body. When that was read to its end and the connection can be used again, it is
     /// handed to `give_back`.
     pub fn into_response(mut self, give_back: impl FnOnce(Rest<IO>) + Unpin + 'static) -> Response<Body> {
@@ -418,7 +418,7 @@ impl<IO: Stream + 'static> Answer<IO> {
             }
             None => {
                 let named = named_by_connection(&self.head.headers);
-                Body::new(Incoming::new(self.rest, self.decoder, named, self.keep, give_back))
+                Body::new(AnswerBody::new(self.rest, self.decoder, named, self.keep, give_back))
             }
         };
         Response::from_parts(self.head, body)
@@ -432,7 +432,7 @@ impl<IO: Stream + 'static> Answer<IO> {
     }
 }
 
-impl<IO: Stream> Rest<IO> {
+impl<IO: Http1Transport> Rest<IO> {
     /// Whether nothing was sent that belongs to no answer.
     fn is_clean(&self) -> bool {
         self.connection.0.input.is_empty()
@@ -446,7 +446,7 @@ impl<IO: Stream> Rest<IO> {
     }
 
     /// The connection, if all of the request is sent.
-    pub fn ready(mut self) -> Result<Connection<IO>, Self> {
+    pub fn ready(mut self) -> Result<Http1Connection<IO>, Self> {
         if self.upload.is_some() {
             return Err(self);
         }
@@ -461,7 +461,7 @@ impl<IO: Stream> Rest<IO> {
     }
 
     /// Sends what is left of the request. `None`: that failed.
-    pub async fn finish(mut self) -> Option<Connection<IO>> {
+    pub async fn finish(mut self) -> Option<Http1Connection<IO>> {
         if let Some(mut upload) = self.upload.take() {
             let Parts { io, output, charge, .. } = &mut *self.connection.0;
             let sent = poll_fn(|cx| {

@@ -44,14 +44,14 @@ pub(crate) enum Framing {
 
 /// Takes a body out of the bytes of a connection.
 #[derive(Debug)]
-pub(super) struct Decoder {
-    state: State,
+pub(super) struct BodyDecoder {
+    state: BodyState,
     /// Trailers are to say how they are written.
     spelled: bool,
 }
 
 #[derive(Debug)]
-enum State {
+enum BodyState {
     /// So much is to come.
     Length(u64),
     UntilClose,
@@ -92,13 +92,13 @@ pub(super) enum Decoded {
     More,
 }
 
-impl Decoder {
+impl BodyDecoder {
     pub fn new(framing: Framing) -> Self {
         let state = match framing {
-            Framing::Length(0) => State::Over,
-            Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::Size { extensions: 0 },
-            Framing::UntilClose => State::UntilClose,
+            Framing::Length(0) => BodyState::Over,
+            Framing::Length(length) => BodyState::Length(length),
+            Framing::Chunked => BodyState::Size { extensions: 0 },
+            Framing::UntilClose => BodyState::UntilClose,
         };
         Self { state, spelled: false }
     }
@@ -109,14 +109,14 @@ impl Decoder {
     }
 
     pub fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
+        matches!(self.state, BodyState::Over)
     }
 
     /// How much is left, where that is known.
     pub fn left(&self) -> Option<u64> {
         match self.state {
-            State::Length(left) => Some(left),
-            State::Over => Some(0),
+            BodyState::Length(left) => Some(left),
+            BodyState::Over => Some(0),
             _ => None,
         }
     }
@@ -125,28 +125,30 @@ impl Decoder {
     /// was not taken. `None`: the body may rest where it is.
     pub fn begun(&self, buffer: &[u8]) -> Option<(Stall, u64)> {
         match self.state {
-            State::Length(left) | State::Chunk { left, .. } => Some((Stall::Body, left)),
+            BodyState::Length(left) | BodyState::Chunk { left, .. } => Some((Stall::Body, left)),
             // Half a line. Some send the end of a chunk with the beginning of the next.
-            State::Size { .. } | State::ChunkEnd { .. } if !buffer.is_empty() => {
+            BodyState::Size { .. } | BodyState::ChunkEnd { .. } if !buffer.is_empty() => {
                 Some((Stall::Body, u64::MAX))
             }
-            State::Trailers(_) => Some((Stall::Head, u64::MAX - 1)),
-            State::Size { .. } | State::ChunkEnd { .. } | State::UntilClose | State::Over => None,
+            BodyState::Trailers(_) => Some((Stall::Head, u64::MAX - 1)),
+            BodyState::Size { .. } | BodyState::ChunkEnd { .. } | BodyState::UntilClose | BodyState::Over => {
+                None
+            }
         }
     }
 
     /// How much memory the trailers take that have come so far, while they do.
     pub fn trailers_held(&self) -> Option<usize> {
         match &self.state {
-            State::Trailers(trailers) => Some(trailers.bytes + trailers.fields.len() * cost::FIELD),
+            BodyState::Trailers(trailers) => Some(trailers.bytes + trailers.fields.len() * cost::FIELD),
             _ => None,
         }
     }
 
     /// The connection has ended. `false`: the body has not.
     pub fn finish(&mut self) -> bool {
-        if matches!(self.state, State::UntilClose) {
-            self.state = State::Over;
+        if matches!(self.state, BodyState::UntilClose) {
+            self.state = BodyState::Over;
         }
         self.is_over()
     }
@@ -155,17 +157,17 @@ impl Decoder {
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Decoded, Malformed> {
         loop {
             match &mut self.state {
-                State::Over => return Ok(Decoded::End),
+                BodyState::Over => return Ok(Decoded::End),
                 _ if buffer.is_empty() => return Ok(Decoded::More),
-                State::UntilClose => return Ok(Decoded::Data(buffer.split().freeze())),
-                State::Length(left) => {
+                BodyState::UntilClose => return Ok(Decoded::Data(buffer.split().freeze())),
+                BodyState::Length(left) => {
                     let data = take(buffer, left);
                     if *left == 0 {
-                        self.state = State::Over;
+                        self.state = BodyState::Over;
                     }
                     return Ok(Decoded::Data(data));
                 }
-                State::Size { extensions } => {
+                BodyState::Size { extensions } => {
                     let Some(length) = line(buffer, CHUNK_LINE)? else { return Ok(Decoded::More) };
                     let (size, extended) = chunk_size(&buffer[..length])?;
                     let extensions = *extensions + extended;
@@ -174,24 +176,24 @@ impl Decoder {
                     }
                     buffer.advance(length + 2);
                     self.state = match size {
-                        0 => State::Trailers(Box::default()),
-                        left => State::Chunk { left, extensions },
+                        0 => BodyState::Trailers(Box::default()),
+                        left => BodyState::Chunk { left, extensions },
                     };
                 }
-                State::Chunk { left, extensions } => {
+                BodyState::Chunk { left, extensions } => {
                     let data = take(buffer, left);
                     if *left == 0 {
-                        self.state = State::ChunkEnd { extensions: *extensions };
+                        self.state = BodyState::ChunkEnd { extensions: *extensions };
                         // The last chunk comes with its end as a rule, and whoever knows that can pass
                         // both on together.
                         if buffer.starts_with(b"\r\n0\r\n\r\n") {
                             buffer.advance(7);
-                            self.state = State::Over;
+                            self.state = BodyState::Over;
                         }
                     }
                     return Ok(Decoded::Data(data));
                 }
-                State::ChunkEnd { extensions } => {
+                BodyState::ChunkEnd { extensions } => {
                     if buffer.len() < 2 && buffer[0] == b'\r' {
                         return Ok(Decoded::More);
                     }
@@ -199,9 +201,9 @@ impl Decoder {
                         return Err(Malformed("a chunk is longer than its size says"));
                     }
                     buffer.advance(2);
-                    self.state = State::Size { extensions: *extensions };
+                    self.state = BodyState::Size { extensions: *extensions };
                 }
-                State::Trailers(trailers) => {
+                BodyState::Trailers(trailers) => {
                     let found = line(buffer, HEADER_LIMIT)
                         .map_err(|bad| if bad == LINE_TOO_LONG { TRAILERS_TOO_LARGE } else { bad });
                     let Some(length) = found? else { return Ok(Decoded::More) };
@@ -214,7 +216,7 @@ impl Decoder {
                         {
                             fields.extend([spelling.field()]);
                         }
-                        self.state = State::Over;
+                        self.state = BodyState::Over;
                         return Ok(if fields.is_empty() { Decoded::End } else { Decoded::Trailers(fields) });
                     }
                     let (name, value) = field(&buffer[..length])?;
@@ -327,7 +329,7 @@ mod tests {
     /// more is awaited.
     type Read = Result<(Vec<u8>, HeaderMap, Option<usize>), Malformed>;
 
-    fn read<'b>(mut decoder: Decoder, pieces: impl IntoIterator<Item = &'b [u8]>) -> Read {
+    fn read<'b>(mut decoder: BodyDecoder, pieces: impl IntoIterator<Item = &'b [u8]>) -> Read {
         let (mut buffer, mut data, mut trailers) = (BytesMut::new(), Vec::new(), HeaderMap::new());
         for piece in pieces {
             buffer.extend_from_slice(piece);
@@ -345,7 +347,7 @@ mod tests {
     }
 
     fn chunked(text: &str) -> Read {
-        read(Decoder::new(Framing::Chunked), [text.as_bytes()])
+        read(BodyDecoder::new(Framing::Chunked), [text.as_bytes()])
     }
 
     /// The same, however `text` is cut in two among its last bytes and its first ones.
@@ -355,7 +357,7 @@ mod tests {
         for cut in (0..length.min(8)).chain(length.saturating_sub(8)..length) {
             let (one, two) = text.as_bytes().split_at(cut);
             assert_eq!(
-                read(Decoder::new(Framing::Chunked), [one, two]),
+                read(BodyDecoder::new(Framing::Chunked), [one, two]),
                 whole,
                 "{length} bytes cut at {cut}"
             );
@@ -364,8 +366,8 @@ mod tests {
     }
 
     /// A decoder of which nothing more is to be had of `text`, and what it has left of it.
-    fn after(framing: Framing, text: &str) -> (Decoder, BytesMut) {
-        let (mut decoder, mut buffer) = (Decoder::new(framing), BytesMut::from(text));
+    fn after(framing: Framing, text: &str) -> (BodyDecoder, BytesMut) {
+        let (mut decoder, mut buffer) = (BodyDecoder::new(framing), BytesMut::from(text));
         while let Ok(Decoded::Data(_) | Decoded::Trailers(_)) = decoder.decode(&mut buffer) {}
         (decoder, buffer)
     }
@@ -373,9 +375,13 @@ mod tests {
     #[test]
     fn where_nothing_came_more_is_awaited() {
         for framing in ALL {
-            assert_eq!(Decoder::new(framing).decode(&mut BytesMut::new()), Ok(Decoded::More), "{framing:?}");
+            assert_eq!(
+                BodyDecoder::new(framing).decode(&mut BytesMut::new()),
+                Ok(Decoded::More),
+                "{framing:?}"
+            );
         }
-        assert_eq!(Decoder::new(Framing::Length(0)).decode(&mut BytesMut::from("x")), Ok(Decoded::End));
+        assert_eq!(BodyDecoder::new(Framing::Length(0)).decode(&mut BytesMut::from("x")), Ok(Decoded::End));
         for text in [
             "5",
             "5\r",
@@ -404,12 +410,12 @@ mod tests {
             (Framing::Chunked, "5\r\nhello\r\n0\r\n\r\nGET", "hello", Some(3)),
             (Framing::Chunked, "0\r\n\r\n0\r\n\r\n", "", Some(5)),
         ] {
-            let read = read(Decoder::new(framing), [text.as_bytes()]);
+            let read = read(BodyDecoder::new(framing), [text.as_bytes()]);
             assert_eq!(read, Ok((data.into(), HeaderMap::new(), left)), "{framing:?} {text:?}");
         }
         // What comes with the last chunk is passed on with it.
         let (mut decoder, mut buffer) =
-            (Decoder::new(Framing::Chunked), BytesMut::from("5\r\nhello\r\n0\r\n\r\n"));
+            (BodyDecoder::new(Framing::Chunked), BytesMut::from("5\r\nhello\r\n0\r\n\r\n"));
         assert_eq!(decoder.decode(&mut buffer), Ok(Decoded::Data("hello".into())));
         assert!(decoder.is_over() && buffer.is_empty());
         for framing in ALL {
@@ -641,7 +647,7 @@ mod tests {
             ("0\r\nHost: d\r\n\r\n", None),
             ("0\r\n\r\n", None),
         ] {
-            let mut decoder = Decoder::new(Framing::Chunked);
+            let mut decoder = BodyDecoder::new(Framing::Chunked);
             decoder.keep_letters();
             let (_, trailers, _) = read(decoder, [text.as_bytes()]).unwrap();
             assert_eq!(trailers.get(SPELLING).map(|value| value.to_str().unwrap()), spelled, "{text:?}");

@@ -9,9 +9,9 @@ use bytes::{Buf, BytesMut};
 use http::header::{HeaderMap, HeaderValue, UPGRADE};
 use http::{Method, StatusCode, Version, request};
 
-use self::reference::{Body, Seen};
+use self::reference::{Seen, SeenBody};
 use super::encode::{self, Announced};
-use super::framing::{Decoded, Decoder, Framing, Malformed, single_chunk};
+use super::framing::{BodyDecoder, Decoded, Framing, Malformed, single_chunk};
 use super::head::{self, Bad};
 use super::in_pieces::{Pieces, ready};
 use super::input::{Input, NoHead};
@@ -58,14 +58,14 @@ pub fn http1_answers(input: &[u8]) {
         [Method::GET, Method::HEAD, Method::POST, Method::CONNECT][usize::from(shape[0] % 4)].clone();
     let whole = answer(Pieces::new(bytes, &[]), &method);
     assert_eq!(whole, answer(pieces(bytes, &shape[1..]), &method), "pieces matter");
-    let Some(Answer { status, headers, body: Some(body), spelling, .. }) = whole else { return };
+    let Some(ParsedAnswer { status, headers, body: Some(body), spelling, .. }) = whole else { return };
     let opens = status == StatusCode::SWITCHING_PROTOCOLS || method == Method::CONNECT && status.is_success();
     if let Some(seen) = reference::answer(bytes, &method) {
         assert_eq!(seen.line, status.as_str());
         match seen.body {
-            Body::Waits => panic!("the other waits for more of the answer"),
-            Body::Whole(other) if !opens => assert_eq!(other, body),
-            Body::Whole(_) | Body::Refused => {}
+            SeenBody::Waits => panic!("the other waits for more of the answer"),
+            SeenBody::Whole(other) if !opens => assert_eq!(other, body),
+            SeenBody::Whole(_) | SeenBody::Refused => {}
         }
     }
     if opens {
@@ -84,7 +84,7 @@ pub fn http1_answers(input: &[u8]) {
         let again = answer(Pieces::new(&out, &[]), &method).expect("an answer that is passed on is one");
         assert_eq!((again.status, again.body.as_ref()), (status, Some(&body)), "{announced:?}");
         let seen = reference::answer(&out, &method).expect("an answer that is passed on is understood");
-        assert_eq!((seen.line.as_str(), seen.body), (status.as_str(), Body::Whole(body.clone())));
+        assert_eq!((seen.line.as_str(), seen.body), (status.as_str(), SeenBody::Whole(body.clone())));
     }
 }
 
@@ -108,11 +108,14 @@ pub fn http1_bodies(input: &[u8]) {
     let head = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
     let message = [&head[..], &bytes[..length], b"GET /next HTTP/1.1\r\nhost: a\r\n\r\n"].concat();
     let seen = reference::requests(&message);
-    if let Some(Seen { body: Body::Whole(other), .. }) = seen.first() {
+    if let Some(Seen { body: SeenBody::Whole(other), .. }) = seen.first() {
         assert_eq!(*other, body);
         assert_eq!(seen.get(1).map(|next| next.line.as_str()), Some("GET /next"), "it ends elsewhere");
     } else {
-        assert!(matches!(seen.first(), Some(Seen { body: Body::Refused, .. })), "the other waits for more");
+        assert!(
+            matches!(seen.first(), Some(Seen { body: SeenBody::Refused, .. })),
+            "the other waits for more"
+        );
     }
     // And passed on.
     let mut out = Vec::new();
@@ -131,7 +134,7 @@ fn pieces(bytes: &[u8], cuts: &[u8]) -> Pieces {
 
 /// A request, read to its end.
 #[derive(Debug)]
-struct Message {
+struct ParsedRequest {
     parts: request::Parts,
     framing: Framing,
     body: Vec<u8>,
@@ -140,7 +143,7 @@ struct Message {
     spelling: Option<Spelling>,
 }
 
-impl PartialEq for Message {
+impl PartialEq for ParsedRequest {
     fn eq(&self, other: &Self) -> bool {
         let key = |this: &Self| (this.line(), this.parts.version, this.framing, this.keep);
         key(self) == key(other)
@@ -149,7 +152,7 @@ impl PartialEq for Message {
     }
 }
 
-impl Message {
+impl ParsedRequest {
     fn line(&self) -> String {
         format!("{} {}", self.parts.method, self.parts.uri)
     }
@@ -166,11 +169,11 @@ impl Message {
             assert_eq!(self.line(), seen.line);
         }
         match &seen.body {
-            Body::Whole(body) => assert_eq!(*body, self.body),
-            Body::Refused => {}
+            SeenBody::Whole(body) => assert_eq!(*body, self.body),
+            SeenBody::Refused => {}
             // Both take what follows for something else than a body.
-            Body::Waits if self.parts.method == Method::CONNECT => {}
-            Body::Waits => panic!("the other waits for more of {self:?}"),
+            SeenBody::Waits if self.parts.method == Method::CONNECT => {}
+            SeenBody::Waits => panic!("the other waits for more of {self:?}"),
         }
     }
 
@@ -207,7 +210,7 @@ impl Message {
             let seen = reference::requests(&out);
             let [seen] = &seen[..] else { panic!("{seen:?} is read of {self:?}") };
             message.compare(seen);
-            assert_eq!(seen.body, Body::Whole(self.body.clone()));
+            assert_eq!(seen.body, SeenBody::Whole(self.body.clone()));
         }
     }
 }
@@ -240,7 +243,7 @@ fn write_body(out: &mut Vec<u8>, sending: Sending, body: &[u8]) {
 /// The requests that came on a connection, to its end or to the first that is refused.
 #[derive(Debug)]
 struct Requests {
-    messages: Vec<Message>,
+    messages: Vec<ParsedRequest>,
     refused: bool,
 }
 
@@ -264,7 +267,7 @@ impl Requests {
             let Some((body, trailers)) = body else { return Self { messages, refused: true } };
             let spelling = Spelling::of_request(&head.written.0[..head.length as usize]);
             let (parts, framing, keep) = (head.parts, head.framing, head.keep);
-            messages.push(Message { parts, framing, body, trailers, keep, spelling });
+            messages.push(ParsedRequest { parts, framing, body, trailers, keep, spelling });
         }
     }
 }
@@ -276,7 +279,7 @@ fn body(
     pieces: &mut Pieces,
     framing: Framing,
 ) -> Option<(Vec<u8>, HeaderMap)> {
-    let (mut decoder, mut body, mut trailers) = (Decoder::new(framing), Vec::new(), HeaderMap::new());
+    let (mut decoder, mut body, mut trailers) = (BodyDecoder::new(framing), Vec::new(), HeaderMap::new());
     while !decoder.is_over() {
         match ready(input.poll_body(cx, pieces, &mut decoder, &Charge::default(), |_| {})) {
             Ok(Decoded::Data(data)) => body.extend_from_slice(&data),
@@ -290,7 +293,7 @@ fn body(
 }
 
 #[derive(Debug, PartialEq)]
-struct Answer {
+struct ParsedAnswer {
     status: StatusCode,
     headers: HeaderMap,
     /// `None`: it is not whole.
@@ -300,7 +303,7 @@ struct Answer {
 }
 
 /// The final answer to a request with `method`.
-fn answer(mut pieces: Pieces, method: &Method) -> Option<Answer> {
+fn answer(mut pieces: Pieces, method: &Method) -> Option<ParsedAnswer> {
     let mut cx = Context::from_waker(Waker::noop());
     let mut input = Input::default();
     loop {
@@ -320,7 +323,7 @@ fn answer(mut pieces: Pieces, method: &Method) -> Option<Answer> {
             Some(whole) => Some(whole.to_vec()),
             None => body(&mut cx, &mut input, &mut pieces, head.framing).map(|(body, _)| body),
         };
-        return Some(Answer { status, headers: head.parts.headers, body, keep: head.keep, spelling });
+        return Some(ParsedAnswer { status, headers: head.parts.headers, body, keep: head.keep, spelling });
     }
 }
 
@@ -328,7 +331,7 @@ fn answer(mut pieces: Pieces, method: &Method) -> Option<Answer> {
 type Chunked = Option<(Vec<u8>, HeaderMap, usize)>;
 
 fn chunked(Pieces(mut pieces): Pieces) -> Result<Chunked, Malformed> {
-    let mut decoder = Decoder::new(Framing::Chunked);
+    let mut decoder = BodyDecoder::new(Framing::Chunked);
     let (mut buffer, mut came) = (BytesMut::new(), 0);
     let (mut body, mut trailers) = (Vec::new(), HeaderMap::new());
     while !decoder.is_over() {

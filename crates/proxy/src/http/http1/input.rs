@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use tulle_model::detect;
 
 use super::buffers::{self, with_scratch};
-use super::framing::{Decoded, Decoder, Malformed};
+use super::framing::{BodyDecoder, Decoded, Malformed};
 use super::head::{Bad, empty_lines};
 use crate::budget::{Charge, Shed};
 use crate::http::HEADER_LIMIT;
@@ -225,7 +225,7 @@ impl Input {
         &mut self,
         cx: &mut Context<'_>,
         io: &mut IO,
-        decoder: &mut Decoder,
+        decoder: &mut BodyDecoder,
         charge: &Charge,
         mut waits: impl FnMut(&IO),
     ) -> Poll<Result<Decoded, Lost>> {
@@ -257,7 +257,7 @@ impl Input {
 
     /// Has what waits here of a body charged, with `more`. Trailers wait until all of them are there, and can be
     /// refused.
-    pub fn hold_body(&self, decoder: &Decoder, more: usize, charge: &mut Charge) -> Result<(), Shed> {
+    pub fn hold_body(&self, decoder: &BodyDecoder, more: usize, charge: &mut Charge) -> Result<(), Shed> {
         match decoder.trailers_held() {
             None => charge.hold(0, self.held() + more),
             Some(fields) => charge.try_hold(self.held() + fields + more)?,

@@ -24,8 +24,8 @@ use tokio::io::AsyncWrite;
 use tokio::time::timeout;
 
 use self::half_closed::HalfClosed;
-use self::idle::Idle;
-use super::framing::{Decoded, Decoder, Framing};
+use self::idle::IdleTimeout;
+use super::framing::{BodyDecoder, Decoded, Framing};
 use super::head::{self, RequestHead};
 use super::input::{AHEAD, Input, NoHead};
 use super::output::Output;
@@ -89,9 +89,9 @@ struct Expectation {
 enum Receiving {
     Over,
     /// Its reader has it, and the reading side of the connection with it.
-    Reader(Decoder),
+    Reader(BodyDecoder),
     /// Its reader went away before its end.
-    Left(Decoder),
+    Left(BodyDecoder),
     Malformed,
     /// The connection broke.
     Broken,
@@ -116,7 +116,7 @@ pub(in crate::http) enum Begun {
 pub(in crate::http) async fn next_request(
     client: &RefCell<Client>,
     drain: &Drain,
-    idle: &mut Option<Idle>,
+    idle: &mut Option<IdleTimeout>,
     served: u64,
 ) -> Result<Begun, NoHead> {
     let parse = |bytes: &[u8]| match head::request(bytes) {
@@ -142,7 +142,7 @@ pub(in crate::http) async fn next_request(
         client.input.skip_empty_lines();
         if client.input.is_empty() {
             client.input.rest();
-            let idle = idle.get_or_insert_with(|| Idle::new(drain, served));
+            let idle = idle.get_or_insert_with(|| IdleTimeout::new(drain, served));
             if drain.started() || idle.poll(cx, served).is_ready() {
                 return Poll::Ready(Err(NoHead::Ended));
             }
@@ -254,7 +254,7 @@ impl Client {
 
     /// The body of a request is to come.
     pub(in crate::http) fn receive(&mut self, framing: Framing, expects_continue: bool) {
-        self.receiving = Receiving::Reader(Decoder::new(framing));
+        self.receiving = Receiving::Reader(BodyDecoder::new(framing));
         self.input.awaited = false;
         self.expectation = expects_continue.then(Box::default);
     }

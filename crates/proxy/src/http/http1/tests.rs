@@ -9,7 +9,7 @@ use http::{Method, Request, StatusCode, Version};
 use proptest::prelude::*;
 
 use super::encode::{self, Announced};
-use super::framing::{Decoded, Decoder, Framing, Malformed, single_chunk};
+use super::framing::{BodyDecoder, Decoded, Framing, Malformed, single_chunk};
 use super::head::{self, Bad, RequestHead};
 use super::in_pieces::{Pieces, ready};
 use super::input::{Input, NoHead};
@@ -19,7 +19,7 @@ use crate::http::HEADER_LIMIT;
 
 /// A request with its body, as read from a connection.
 #[derive(Debug, PartialEq)]
-struct Message {
+struct ReadRequest {
     line: String,
     headers: HeaderMap,
     body: Vec<u8>,
@@ -28,7 +28,7 @@ struct Message {
 }
 
 /// Reads all requests that come in `pieces`, and why it ended before the end, if it did.
-fn requests(mut pieces: Pieces) -> (Vec<Message>, Option<&'static str>) {
+fn requests(mut pieces: Pieces) -> (Vec<ReadRequest>, Option<&'static str>) {
     let mut cx = Context::from_waker(Waker::noop());
     let mut input = Input::default();
     let mut messages = Vec::new();
@@ -43,7 +43,7 @@ fn requests(mut pieces: Pieces) -> (Vec<Message>, Option<&'static str>) {
         };
         let whole = head.whole();
         let RequestHead { parts, framing, keep, .. } = head;
-        let mut message = Message {
+        let mut message = ReadRequest {
             line: format!("{} {} {:?}", parts.method, parts.uri, parts.version),
             headers: parts.headers,
             body: whole.clone().unwrap_or_default().to_vec(),
@@ -51,7 +51,7 @@ fn requests(mut pieces: Pieces) -> (Vec<Message>, Option<&'static str>) {
             keep,
         };
         if whole.is_none() {
-            let mut decoder = Decoder::new(framing);
+            let mut decoder = BodyDecoder::new(framing);
             while !decoder.is_over() {
                 match ready(input.poll_body(&mut cx, &mut pieces, &mut decoder, &Charge::default(), |_| {})) {
                     Ok(Decoded::Data(data)) => message.body.extend_from_slice(&data),
@@ -294,7 +294,7 @@ fn the_length_of_a_response_follows_its_request() {
 
 /// Decodes all of `bytes`.
 fn decoded(framing: Framing, bytes: &[u8]) -> Result<(Vec<u8>, usize), Malformed> {
-    let (mut buffer, mut decoder, mut data) = (BytesMut::from(bytes), Decoder::new(framing), Vec::new());
+    let (mut buffer, mut decoder, mut data) = (BytesMut::from(bytes), BodyDecoder::new(framing), Vec::new());
     loop {
         match decoder.decode(&mut buffer)? {
             Decoded::Data(part) => data.extend_from_slice(&part),
@@ -377,11 +377,11 @@ fn bad_chunks_are_refused() {
 #[test]
 fn trailers_say_nothing_about_the_message_itself() {
     let text = b"0\r\nx-sum: 1\r\ncontent-length: 5\r\nhost: d\r\nTransfer-Encoding: chunked\r\n\r\n";
-    let mut decoder = Decoder::new(Framing::Chunked);
+    let mut decoder = BodyDecoder::new(Framing::Chunked);
     let Ok(Decoded::Trailers(trailers)) = decoder.decode(&mut BytesMut::from(&text[..])) else { panic!() };
     assert_eq!(trailers.keys().collect::<Vec<_>>(), ["x-sum"]);
     let text = b"0\r\nhost: d\r\n\r\n";
-    let mut decoder = Decoder::new(Framing::Chunked);
+    let mut decoder = BodyDecoder::new(Framing::Chunked);
     assert_eq!(decoder.decode(&mut BytesMut::from(&text[..])), Ok(Decoded::End));
 }
 

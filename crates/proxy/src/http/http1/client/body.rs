@@ -11,9 +11,9 @@ use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Frame, SizeHint};
 
-use super::{Parts, Rest, Stream, Unsent};
+use super::{Http1Transport, Parts, Rest, Unsent};
 use crate::http::body::BodyError;
-use crate::http::http1::framing::{Decoded, Decoder};
+use crate::http::http1::framing::{BodyDecoder, Decoded};
 use crate::http::http1::input::{Cut, Lost};
 use crate::http::trailers::passed_on_as_written;
 use crate::progress::{Side, Stall, Stalled};
@@ -21,8 +21,8 @@ use crate::progress::{Side, Stall, Stalled};
 /// So much of an answer passes behind the end of a request that broke, if it is there.
 const AT_HAND: usize = 64 << 10;
 
-pub(super) struct Incoming<IO, F> {
-    decoder: Decoder,
+pub(super) struct AnswerBody<IO, F> {
+    decoder: BodyDecoder,
     /// What the head's `Connection` names has no place in the trailers either.
     named: Box<[HeaderName]>,
     /// Until the end.
@@ -40,8 +40,14 @@ struct Broken {
     left: usize,
 }
 
-impl<IO: Stream, F: FnOnce(Rest<IO>)> Incoming<IO, F> {
-    pub fn new(rest: Rest<IO>, decoder: Decoder, named: Box<[HeaderName]>, keep: bool, give_back: F) -> Self {
+impl<IO: Http1Transport, F: FnOnce(Rest<IO>)> AnswerBody<IO, F> {
+    pub fn new(
+        rest: Rest<IO>,
+        decoder: BodyDecoder,
+        named: Box<[HeaderName]>,
+        keep: bool,
+        give_back: F,
+    ) -> Self {
         Self { decoder, named, left: Some((rest, give_back)), lost: None, broken: None, keep }
     }
 
@@ -54,7 +60,7 @@ impl<IO: Stream, F: FnOnce(Rest<IO>)> Incoming<IO, F> {
     }
 }
 
-impl<IO: Stream, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for Incoming<IO, F> {
+impl<IO: Http1Transport, F: FnOnce(Rest<IO>) + Unpin> http_body::Body for AnswerBody<IO, F> {
     type Data = Bytes;
     type Error = BodyError;
 

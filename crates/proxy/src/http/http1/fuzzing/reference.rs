@@ -25,11 +25,11 @@ const BUFFER: usize = 1 << 20;
 pub(super) struct Seen {
     /// The method and the target, or the status.
     pub line: String,
-    pub body: Body,
+    pub body: SeenBody,
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) enum Body {
+pub(super) enum SeenBody {
     /// More is to come.
     Waits,
     Whole(Vec<u8>),
@@ -37,14 +37,14 @@ pub(super) enum Body {
 }
 
 /// A connection on which these bytes come, and then nothing or the end.
-struct Wire {
+struct ScriptedConnection {
     bytes: Bytes,
     ends: bool,
     /// Nothing comes before something was written.
     silent: bool,
 }
 
-impl Read for Wire {
+impl Read for ScriptedConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -59,7 +59,7 @@ impl Read for Wire {
     }
 }
 
-impl Write for Wire {
+impl Write for ScriptedConnection {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.silent = false;
         Poll::Ready(Ok(bytes.len()))
@@ -78,13 +78,13 @@ impl Write for Wire {
 pub(super) fn requests(bytes: &[u8]) -> Vec<Seen> {
     let seen: Rc<RefCell<Vec<Seen>>> = Rc::default();
     let frames: Rc<Cell<usize>> = Rc::default();
-    let wire = Wire { bytes: Bytes::copy_from_slice(bytes), ends: false, silent: false };
+    let wire = ScriptedConnection { bytes: Bytes::copy_from_slice(bytes), ends: false, silent: false };
     let service = service_fn(|request: Request<Incoming>| {
         let (seen, frames) = (seen.clone(), frames.clone());
         let line = format!("{} {}", request.method(), request.uri());
         async move {
             let index = seen.borrow().len();
-            seen.borrow_mut().push(Seen { line, body: Body::Waits });
+            seen.borrow_mut().push(Seen { line, body: SeenBody::Waits });
             let body = collect(request.into_body(), &frames).await;
             seen.borrow_mut()[index].body = body;
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
@@ -106,7 +106,7 @@ pub(super) fn requests(bytes: &[u8]) -> Vec<Seen> {
 
 /// The final answer, if hyper takes one of a connection that ends then.
 pub(super) fn answer(bytes: &[u8], method: &Method) -> Option<Seen> {
-    let wire = Wire { bytes: Bytes::copy_from_slice(bytes), ends: true, silent: true };
+    let wire = ScriptedConnection { bytes: Bytes::copy_from_slice(bytes), ends: true, silent: true };
     let mut cx = Context::from_waker(Waker::noop());
     let mut builder = hyper::client::conn::http1::Builder::new();
     builder.max_headers(FIELDS).max_buf_size(BUFFER);
@@ -133,16 +133,16 @@ pub(super) fn answer(bytes: &[u8], method: &Method) -> Option<Seen> {
 }
 
 /// All of a body; `frames` counts what comes of it.
-async fn collect(mut body: Incoming, frames: &Cell<usize>) -> Body {
+async fn collect(mut body: Incoming, frames: &Cell<usize>) -> SeenBody {
     let mut whole = Vec::new();
     while !body.is_end_stream() {
         let frame = body.frame().await;
         frames.set(frames.get() + 1);
         match frame {
             Some(Ok(frame)) => whole.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data)),
-            Some(Err(_)) => return Body::Refused,
+            Some(Err(_)) => return SeenBody::Refused,
             None => break,
         }
     }
-    Body::Whole(whole)
+    SeenBody::Whole(whole)
 }

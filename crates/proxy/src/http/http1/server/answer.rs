@@ -17,8 +17,8 @@ use crate::http::spelling::Spelling;
 use crate::progress::{Side, Stall};
 use crate::reset::Reset;
 
-/// What of a request decides over the form of its answer.
-pub(in crate::http) struct Asked {
+/// The form that an answer is to have, by its request.
+pub(in crate::http) struct AnswerForm {
     pub method: Method,
     pub version: Version,
     /// The client wants the connection to be kept.
@@ -41,7 +41,7 @@ pub(super) fn put_interim(
 /// Writes an answer to its end; whether the connection can be kept after it. `last`: it is not, in any case.
 pub(in crate::http) async fn write(
     client: &RefCell<Client>,
-    asked: &Asked,
+    asked: &AnswerForm,
     response: Response<Body>,
     last: bool,
 ) -> Result<bool, Gone> {

@@ -17,22 +17,22 @@ use crate::http::http1::input::Lost;
 use crate::http::trailers::passed_on_as_written;
 use crate::progress::Side;
 
-/// It has the reading side of the connection until it ends or is dropped.
-pub(in crate::http) struct Incoming {
+/// The body of a request. It has the reading side of the connection until it ends or is dropped.
+pub(in crate::http) struct RequestBody {
     client: Rc<RefCell<Client>>,
     /// What the head's `Connection` names has no place in the trailers either.
     named: Box<[HeaderName]>,
     over: bool,
 }
 
-impl Incoming {
+impl RequestBody {
     /// `headers`: the head's, as they came.
     pub fn new(client: Rc<RefCell<Client>>, headers: &HeaderMap) -> Self {
         Self { client, named: named_by_connection(headers), over: false }
     }
 }
 
-impl http_body::Body for Incoming {
+impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -115,7 +115,7 @@ impl http_body::Body for Incoming {
     }
 }
 
-impl Drop for Incoming {
+impl Drop for RequestBody {
     fn drop(&mut self) {
         if self.over {
             return;

@@ -13,7 +13,7 @@ pub(in crate::http) const IDLE_QUARTER: Duration = Duration::from_secs(3600 / 4)
 
 /// What ends a connection without a request. It is polled once for each task that waits, not once for each
 /// request.
-pub(in crate::http) struct Idle {
+pub(in crate::http) struct IdleTimeout {
     quarter: Pin<Box<Sleep>>,
     /// Quarters of the time that have passed since a request was seen.
     quarters: u32,
@@ -22,7 +22,7 @@ pub(in crate::http) struct Idle {
     waits: Option<Waker>,
 }
 
-impl Idle {
+impl IdleTimeout {
     pub fn new(drain: &Drain, served: u64) -> Self {
         let drain = drain.clone();
         let drained = Box::pin(async move { drain.wait().await });

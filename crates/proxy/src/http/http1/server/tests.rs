@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::time::{Instant, timeout};
 use tulle_model::port_settings::Http1Settings;
 
-use super::answer::Asked;
+use super::answer::AnswerForm;
 use super::idle::IDLE_QUARTER;
 use super::*;
 use crate::drain::DrainSignal;
@@ -21,15 +21,15 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(30);
 const HALF_CLOSED: Duration = Http1Settings::DEFAULT.half_close;
 
 /// A connection without a kernel.
-struct Wire(DuplexStream, Rc<Cell<bool>>);
+struct MemoryConnection(DuplexStream, Rc<Cell<bool>>);
 
-impl Reset for Wire {
+impl Reset for MemoryConnection {
     fn reset(&mut self) {
         self.1.set(true);
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for MemoryConnection {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -39,7 +39,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for MemoryConnection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().0).poll_write(cx, data)
     }
@@ -69,7 +69,7 @@ struct Fixture {
     client: RefCell<Client>,
     signal: DrainSignal,
     drain: Drain,
-    idle: Option<Idle>,
+    idle: Option<IdleTimeout>,
     was_reset: Rc<Cell<bool>>,
 }
 
@@ -79,7 +79,7 @@ impl Fixture {
         let (signal, drain) = DrainSignal::new();
         let was_reset = Rc::new(Cell::new(false));
         let client = RefCell::new(Client::new(
-            Downstream::Tunnel(Box::new(Wire(io, was_reset.clone()))),
+            Downstream::Tunnel(Box::new(MemoryConnection(io, was_reset.clone()))),
             Vec::new(),
             Rc::default(),
             Charge::default(),
@@ -186,7 +186,7 @@ async fn half_an_answer_without_a_length_ends_with_a_reset() {
     }
     for (version, reset) in [(Version::HTTP_10, true), (Version::HTTP_11, false)] {
         let mut fixture = Fixture::new();
-        let asked = Asked { method: Method::GET, version, keep: true, trailers: false };
+        let asked = AnswerForm { method: Method::GET, version, keep: true, trailers: false };
         let response = Response::new(Body::new(Half(true)));
         let read = async {
             let mut text = vec![0; 64];
