@@ -16,9 +16,9 @@ use crate::http2::{ReceivedBody, Receiver};
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a request or response.
-pub struct Body(Kind);
+pub struct Body(BodyKind);
 
-enum Kind {
+enum BodyKind {
     Empty,
     Whole(Option<Bytes>),
     Http2(ReceivedBody),
@@ -27,12 +27,12 @@ enum Kind {
 
 impl Body {
     pub fn empty() -> Self {
-        Self(Kind::Empty)
+        Self(BodyKind::Empty)
     }
 
     /// All of a body, which is there already.
     pub fn whole(bytes: Bytes) -> Self {
-        if bytes.is_empty() { Self::empty() } else { Self(Kind::Whole(Some(bytes))) }
+        if bytes.is_empty() { Self::empty() } else { Self(BodyKind::Whole(Some(bytes))) }
     }
 
     pub fn new<B>(body: B) -> Self
@@ -43,24 +43,24 @@ impl Body {
         if body.is_end_stream() {
             return Self::empty();
         }
-        Self(Kind::Boxed(Box::pin(body.map_err(Into::into))))
+        Self(BodyKind::Boxed(Box::pin(body.map_err(Into::into))))
     }
 
     /// One that is no other way there.
     pub(super) fn boxed(body: impl http_body::Body<Data = Bytes, Error = BodyError> + 'static) -> Self {
-        Self(Kind::Boxed(Box::pin(body)))
+        Self(BodyKind::Boxed(Box::pin(body)))
     }
 
     /// `first`, and then the rest of a body that it was taken from.
     pub fn after(first: Bytes, rest: Body) -> Self {
-        Self(Kind::Boxed(Box::pin(After { first, rest })))
+        Self(BodyKind::Boxed(Box::pin(After { first, rest })))
     }
 
     /// The same; what a peer says of how its trailers are written goes with them.
     #[cold]
     pub fn spelled(self) -> Self {
         match self.0 {
-            Kind::Http2(body) => Self::boxed(AsWritten(body)),
+            BodyKind::Http2(body) => Self::boxed(AsWritten(body)),
             other => Self(other),
         }
     }
@@ -68,18 +68,18 @@ impl Body {
     /// The length of a body that is there already.
     pub fn whole_length(&self) -> Option<u64> {
         match &self.0 {
-            Kind::Empty => Some(0),
-            Kind::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Kind::Http2(_) | Kind::Boxed(_) => None,
+            BodyKind::Empty => Some(0),
+            BodyKind::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            BodyKind::Http2(_) | BodyKind::Boxed(_) => None,
         }
     }
 
     /// Takes all of the body, if it is there already.
     pub fn take_whole(&mut self) -> Option<Bytes> {
         match &mut self.0 {
-            Kind::Empty => Some(Bytes::new()),
-            Kind::Whole(bytes) => Some(bytes.take().unwrap_or_default()),
-            Kind::Http2(_) | Kind::Boxed(_) => None,
+            BodyKind::Empty => Some(Bytes::new()),
+            BodyKind::Whole(bytes) => Some(bytes.take().unwrap_or_default()),
+            BodyKind::Http2(_) | BodyKind::Boxed(_) => None,
         }
     }
 
@@ -100,7 +100,7 @@ impl Body {
 
     /// The same with one that may end it.
     pub fn watch_as(&mut self, messages: Option<Messages>, mut observer: impl Observer + Unpin + 'static) {
-        if let Kind::Whole(Some(bytes)) = &self.0 {
+        if let BodyKind::Whole(Some(bytes)) = &self.0 {
             observer.event(Event::Data(bytes.len()));
             observer.event(Event::End);
             return;
@@ -110,7 +110,7 @@ impl Body {
         let over = http_body::Body::is_end_stream(&inner);
         let observed = Observed { inner, observer, messages, over: false };
         if !over {
-            *self = Self(Kind::Boxed(Box::pin(observed)));
+            *self = Self(BodyKind::Boxed(Box::pin(observed)));
         }
     }
 }
@@ -120,7 +120,7 @@ impl From<Receiver> for Body {
     fn from(mut receiver: Receiver) -> Self {
         match receiver.take_whole() {
             Some(bytes) => Self::whole(bytes),
-            None => Self(Kind::Http2(ReceivedBody::new(receiver))),
+            None => Self(BodyKind::Http2(ReceivedBody::new(receiver))),
         }
     }
 }
@@ -140,28 +140,28 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut self.0 {
-            Kind::Empty => Poll::Ready(None),
-            Kind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Http2(body) => poll_received(body, cx, |trailers| passed_on(trailers, &[])),
-            Kind::Boxed(body) => body.as_mut().poll_frame(cx),
+            BodyKind::Empty => Poll::Ready(None),
+            BodyKind::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            BodyKind::Http2(body) => poll_received(body, cx, |trailers| passed_on(trailers, &[])),
+            BodyKind::Boxed(body) => body.as_mut().poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Empty => true,
-            Kind::Whole(bytes) => bytes.is_none(),
-            Kind::Http2(body) => body.is_end_stream(),
-            Kind::Boxed(body) => body.is_end_stream(),
+            BodyKind::Empty => true,
+            BodyKind::Whole(bytes) => bytes.is_none(),
+            BodyKind::Http2(body) => body.is_end_stream(),
+            BodyKind::Boxed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Kind::Http2(body) => body.size_hint(),
-            Kind::Boxed(body) => body.size_hint(),
+            BodyKind::Empty => SizeHint::with_exact(0),
+            BodyKind::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            BodyKind::Http2(body) => body.size_hint(),
+            BodyKind::Boxed(body) => body.size_hint(),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::http::forward::Message;
 use crate::http::headers::AppVersion;
 use crate::http::http1::give_headers;
 use crate::http::reply::failed;
-use crate::http::server::Connection;
+use crate::http::server::ConnectionContext;
 use crate::http::spelling::{Spelling, Written};
 use crate::http::switch::{Form, Switched, Switching};
 use crate::http::upgrade::{Passing, Wish};
@@ -24,7 +24,7 @@ use crate::reason::Reason;
 
 /// Answers a request. With the answer that lets its client leave HTTP comes what passes then.
 pub(super) async fn deliver(
-    cx: &Rc<Connection>,
+    cx: &Rc<ConnectionContext>,
     arrival: &Arrival,
     exchange: &mut Exchange,
     message: Message<'_>,
@@ -64,7 +64,7 @@ pub(super) async fn deliver(
 
 /// Asks the process to leave HTTP.
 async fn switch(
-    cx: &Rc<Connection>,
+    cx: &Rc<ConnectionContext>,
     entrance: Entrance<'_>,
     exchange: &mut Exchange,
     version: AppVersion,

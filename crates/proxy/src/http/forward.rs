@@ -27,7 +27,7 @@ use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
 use crate::http::replay::Replay;
 use crate::http::reply;
-use crate::http::server::{Connection, unless_cut};
+use crate::http::server::{ConnectionContext, unless_cut};
 use crate::http::spelling::{Spelling, Written};
 use crate::http2::RequestFields;
 use crate::inbound::{self, Entrance, Peer};
@@ -81,7 +81,7 @@ pub(crate) struct Route {
 
 /// Answers a request whose route is known.
 pub(crate) async fn forward(
-    client: &Connection,
+    client: &ConnectionContext,
     exchange: &mut Exchange,
     message: Message<'_>,
     route: Route,

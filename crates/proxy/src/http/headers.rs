@@ -26,7 +26,7 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Why a request is not passed on. The text is for whoever sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
+pub struct MalformedHead(pub &'static str);
 
 /// What the application is to be spoken to with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,7 +53,7 @@ impl AppVersion {
 
 /// What a header is to a proxy.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum HeaderKind {
     /// It belongs to one connection.
     HopByHop,
     /// It is the mesh's own.
@@ -63,13 +63,13 @@ enum Kind {
 }
 
 #[inline]
-fn kind(name: &HeaderName) -> Kind {
+fn kind(name: &HeaderName) -> HeaderKind {
     match name.as_str() {
         "connection" | "keep-alive" | "proxy-connection" | "http2-settings" | "transfer-encoding"
-        | "upgrade" | "te" => Kind::HopByHop,
-        "content-length" => Kind::Length,
-        name if name.starts_with(OWN_PREFIX) => Kind::Own,
-        _ => Kind::EndToEnd,
+        | "upgrade" | "te" => HeaderKind::HopByHop,
+        "content-length" => HeaderKind::Length,
+        name if name.starts_with(OWN_PREFIX) => HeaderKind::Own,
+        _ => HeaderKind::EndToEnd,
     }
 }
 
@@ -86,10 +86,10 @@ impl Found {
         let mut found = Self { hop_by_hop: false, own: false, length: false };
         for name in headers.keys() {
             match kind(name) {
-                Kind::HopByHop => found.hop_by_hop = true,
-                Kind::Own => found.own = true,
-                Kind::EndToEnd => {}
-                Kind::Length => found.length = true,
+                HeaderKind::HopByHop => found.hop_by_hop = true,
+                HeaderKind::Own => found.own = true,
+                HeaderKind::EndToEnd => {}
+                HeaderKind::Length => found.length = true,
             }
         }
         found
@@ -106,9 +106,13 @@ impl Found {
     }
 
     /// Checks the framing, of which HTTP/1's own parser has left nothing to check.
-    fn check_framing(&self, headers: &mut HeaderMap, other_coding: &'static str) -> Result<(), Malformed> {
+    fn check_framing(
+        &self,
+        headers: &mut HeaderMap,
+        other_coding: &'static str,
+    ) -> Result<(), MalformedHead> {
         if self.hop_by_hop && !plain_framing(headers) {
-            return Err(Malformed(other_coding));
+            return Err(MalformedHead(other_coding));
         }
         if self.length { one_length(headers) } else { Ok(()) }
     }
@@ -206,7 +210,7 @@ pub fn takes_trailers(headers: &HeaderMap) -> bool {
 
 /// Takes the mesh's own headers off; what one of them says of the others is given back.
 fn strip_own(headers: &mut HeaderMap, kept: impl Fn(&HeaderName) -> bool) -> Option<Spelling> {
-    let own = headers.keys().filter(|name| kind(name) == Kind::Own && !kept(name));
+    let own = headers.keys().filter(|name| kind(name) == HeaderKind::Own && !kept(name));
     let own: Vec<HeaderName> = own.cloned().collect();
     let mut spelling = None;
     for name in own {
@@ -271,13 +275,13 @@ pub fn plain_framing(headers: &HeaderMap) -> bool {
 
 /// Leaves one `Content-Length` where there are several of the same value. Different ones are a way to
 /// smuggle a request past a proxy (RFC 9112, section 6.3); HTTP/2 looks at the first only.
-fn one_length(headers: &mut HeaderMap) -> Result<(), Malformed> {
+fn one_length(headers: &mut HeaderMap) -> Result<(), MalformedHead> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let Some(first) = lengths.next() else { return Ok(()) };
     let mut several = false;
     for other in lengths {
         if other != first {
-            return Err(Malformed("there are several Content-Length headers, and they differ"));
+            return Err(MalformedHead("there are several Content-Length headers, and they differ"));
         }
         several = true;
     }
@@ -295,7 +299,7 @@ pub(crate) fn normalize_request(
     head: &mut Parts,
     last: &LastAuthority,
     default_authority: impl FnOnce() -> String,
-) -> Result<(), Malformed> {
+) -> Result<(), MalformedHead> {
     let found = Found::of(&head.headers);
     found.check_framing(&mut head.headers, "the only transfer coding supported is chunked")?;
     if found.length && head.method == Method::CONNECT {
@@ -304,10 +308,10 @@ pub(crate) fn normalize_request(
     let fields = head.headers.len();
     let host = head.headers.remove(HOST);
     if fields - head.headers.len() > 1 {
-        return Err(Malformed("the request has more than one Host header"));
+        return Err(MalformedHead("the request has more than one Host header"));
     }
     if host.is_none() && head.version == Version::HTTP_11 {
-        return Err(Malformed("the request has no Host header"));
+        return Err(MalformedHead("the request has no Host header"));
     }
     // What a URI says was looked at when it was parsed.
     let authority = match (head.uri.authority(), host) {
@@ -318,7 +322,7 @@ pub(crate) fn normalize_request(
         }
         (None, Some(host)) if !host.is_empty() => last.read(host.as_bytes()).ok_or(NO_HOST)?,
         (None, _) => Authority::try_from(default_authority())
-            .map_err(|_| Malformed("the request does not say what host it is for"))?,
+            .map_err(|_| MalformedHead("the request does not say what host it is for"))?,
     };
     found.strip(&mut head.headers, None);
     let mut uri = std::mem::take(&mut head.uri).into_parts();
@@ -326,14 +330,14 @@ pub(crate) fn normalize_request(
     if head.method == Method::CONNECT && head.extensions.get::<crate::http2::ConnectProtocol>().is_none() {
         // RFC 9110, section 9.3.6.
         if uri.authority.as_ref().and_then(Authority::port_u16).is_none_or(|port| port == 0) {
-            return Err(Malformed("CONNECT is for a host and a port"));
+            return Err(MalformedHead("CONNECT is for a host and a port"));
         }
         (uri.scheme, uri.path_and_query) = (None, None);
     } else {
         // Another scheme's is another resource (RFC 9110, section 4.2). What HTTP/2 says of it is no part of a target.
         let foreign = |scheme: &Scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS;
         if head.version != Version::HTTP_2 && uri.scheme.as_ref().is_some_and(foreign) {
-            return Err(Malformed("the request is for something of another scheme than http and https"));
+            return Err(MalformedHead("the request is for something of another scheme than http and https"));
         }
         uri.scheme = Some(Scheme::HTTP);
         let path = uri.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
@@ -342,42 +346,46 @@ pub(crate) fn normalize_request(
             b"*" if head.method == Method::OPTIONS => {}
             // An absolute URI whose path is empty (RFC 9110, section 4.2.3).
             [b'?', ..] => *path = rooted(path)?,
-            _ => return Err(Malformed("only OPTIONS can be for `*`, and every other path begins with `/`")),
+            _ => {
+                return Err(MalformedHead(
+                    "only OPTIONS can be for `*`, and every other path begins with `/`",
+                ));
+            }
         }
     }
-    head.uri = Uri::from_parts(uri).map_err(|_| Malformed("the request target is not valid"))?;
+    head.uri = Uri::from_parts(uri).map_err(|_| MalformedHead("the request target is not valid"))?;
     Ok(())
 }
 
 /// Of CONNECT, whose content is what passes afterwards (RFC 9110, section 9.3.6): some say that there is none before.
 #[cold]
-fn without_body(headers: &mut HeaderMap) -> Result<(), Malformed> {
+fn without_body(headers: &mut HeaderMap) -> Result<(), MalformedHead> {
     match headers.remove(CONTENT_LENGTH) {
         Some(length) if length.as_bytes().iter().any(|digit| *digit != b'0') => {
-            Err(Malformed("CONNECT has no body, and its Content-Length says that there is one"))
+            Err(MalformedHead("CONNECT has no body, and its Content-Length says that there is one"))
         }
         _ => Ok(()),
     }
 }
 
-const NO_HOST: Malformed = Malformed("the Host header is no host name with an optional port");
+const NO_HOST: MalformedHead = MalformedHead("the Host header is no host name with an optional port");
 
 /// Checks a `Host` beside the authority of a request's URI: an absolute URI outweighs it in HTTP/1 (RFC 9112,
 /// section 3.2.2), and HTTP/2 has it the same (RFC 9113, section 8.3.1).
 #[cold]
-fn beside(authority: &Authority, host: &HeaderValue, head: &Parts) -> Result<(), Malformed> {
+fn beside(authority: &Authority, host: &HeaderValue, head: &Parts) -> Result<(), MalformedHead> {
     let named = if host.is_empty() { None } else { Some(uri::authority(host.as_bytes()).ok_or(NO_HOST)?) };
     let same = || named.is_some_and(|host| uri::is_same(authority, &host, head.uri.scheme()));
     if head.version == Version::HTTP_2 && !same() {
-        return Err(Malformed("the Host header is not what :authority says"));
+        return Err(MalformedHead("the Host header is not what :authority says"));
     }
     Ok(())
 }
 
 #[cold]
-fn rooted(query: &PathAndQuery) -> Result<PathAndQuery, Malformed> {
+fn rooted(query: &PathAndQuery) -> Result<PathAndQuery, MalformedHead> {
     PathAndQuery::try_from(format!("/{}", query.as_str()))
-        .map_err(|_| Malformed("the request target is not valid"))
+        .map_err(|_| MalformedHead("the request target is not valid"))
 }
 
 /// What only a proxy was meant to read.
@@ -388,7 +396,7 @@ pub fn strip_proxy_only(headers: &mut HeaderMap) {
 /// Takes what is no longer needed off a request that came over a link or from inside of the process, as
 /// for [`normalize_request`]: a peer is not trusted to have done it. What it says of how the fields were written
 /// is given back.
-pub(crate) fn normalize_inner(head: &mut HeaderMap) -> Result<Option<Spelling>, Malformed> {
+pub(crate) fn normalize_inner(head: &mut HeaderMap) -> Result<Option<Spelling>, MalformedHead> {
     let found = Found::of(head);
     if found.length {
         one_length(head)?;
@@ -398,7 +406,7 @@ pub(crate) fn normalize_inner(head: &mut HeaderMap) -> Result<Option<Spelling>, 
 
 /// Takes what belongs to the application's connection, and what only the mesh may say, off its response.
 /// `Err`: the response cannot be passed on.
-pub fn normalize_response(status: StatusCode, headers: &mut HeaderMap) -> Result<(), Malformed> {
+pub fn normalize_response(status: StatusCode, headers: &mut HeaderMap) -> Result<(), MalformedHead> {
     let found = Found::of(headers);
     found.check_framing(headers, "the application used a transfer coding other than chunked")?;
     found.strip(headers, Some(status));
@@ -485,7 +493,7 @@ mod tests {
         version: Version,
         uri: &str,
         lines: &[(&'static str, &'static str)],
-    ) -> Result<Parts, Malformed> {
+    ) -> Result<Parts, MalformedHead> {
         let (mut head, ()) = Request::builder().version(version).uri(uri).body(()).unwrap().into_parts();
         head.headers = headers(lines);
         normalize_request(&mut head, &LastAuthority::default(), || "c.shop:80".to_owned()).map(|()| head)

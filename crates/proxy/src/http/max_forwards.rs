@@ -6,13 +6,13 @@ use http::request::Parts;
 use http::{Method, Response};
 
 use crate::http::body::Body;
-use crate::http::headers::Malformed;
+use crate::http::headers::MalformedHead;
 use crate::http::reply::reply;
 use crate::reason::Reason;
 use crate::uri;
 
 /// Counts the mesh. Whether the request goes no further.
-pub(super) fn count(head: &mut Parts) -> Result<bool, Malformed> {
+pub(super) fn count(head: &mut Parts) -> Result<bool, MalformedHead> {
     if head.method != Method::OPTIONS && head.method != Method::TRACE {
         return Ok(false);
     }
@@ -20,7 +20,7 @@ pub(super) fn count(head: &mut Parts) -> Result<bool, Malformed> {
     let Some(value) = values.next() else { return Ok(false) };
     let digits = value.to_str().unwrap_or_default();
     if values.next().is_some() || digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Malformed("Max-Forwards is no number"));
+        return Err(MalformedHead("Max-Forwards is no number"));
     }
     let left = digits.parse().unwrap_or(u64::MAX);
     if left > 0 {

@@ -115,7 +115,7 @@ impl Replay {
             (recording.given, recording.sent, recording.ended) = (0, 0, false);
             recording.reader
         };
-        Body::boxed(Replayed { recording, reader })
+        Body::boxed(ReplayedBody { recording, reader })
     }
 
     /// There will be no further attempt: nothing more is kept.
@@ -175,12 +175,12 @@ impl Recording {
 }
 
 /// The body of one attempt.
-struct Replayed {
+struct ReplayedBody {
     recording: Rc<RefCell<Recording>>,
     reader: u64,
 }
 
-impl http_body::Body for Replayed {
+impl http_body::Body for ReplayedBody {
     type Data = Bytes;
     type Error = BodyError;
 

@@ -15,7 +15,7 @@ use crate::metrics::StreamWait;
 use crate::turn::{Rules, Turn};
 
 /// A request that got no answer.
-struct Failed {
+struct FailedRequest {
     error: Error,
     /// Some of it may have reached the peer.
     sent: bool,
@@ -39,7 +39,7 @@ pub(crate) async fn request(
     let mut body = Some(body);
     loop {
         let connection = place(&mut turn).await?;
-        let Failed { error, sent } = match try_once(&connection, head, &mut body, asker).await {
+        let FailedRequest { error, sent } = match try_once(&connection, head, &mut body, asker).await {
             Ok(response) => return Ok(response),
             Err(failed) => failed,
         };
@@ -82,10 +82,10 @@ async fn try_once(
     head: &RequestFields<'_>,
     body: &mut Option<Body>,
     asker: &Asker,
-) -> Result<Response<Body>, Failed> {
+) -> Result<Response<Body>, FailedRequest> {
     let empty = body.as_ref().is_none_or(http_body::Body::is_end_stream);
     let opened = connection.request(head, empty);
-    let (mut sender, mut receiver) = opened.map_err(|error| Failed { error, sent: false })?;
+    let (mut sender, mut receiver) = opened.map_err(|error| FailedRequest { error, sent: false })?;
     let mut whole = None;
     match body.take().filter(|_| !empty) {
         Some(mut taken) => {
@@ -122,7 +122,7 @@ async fn try_once(
         if error.is_unprocessed() {
             *body = whole.map(Body::whole);
         }
-        Failed { error, sent: true }
+        FailedRequest { error, sent: true }
     })?;
     Ok(Response::from_parts(head, Body::from(receiver)))
 }

@@ -24,7 +24,7 @@ use crate::http::http1::server::body::RequestBody;
 use crate::http::http1::server::{Begun, Client, Gone, body_over, farewell, linger, next_request};
 use crate::http::http1::{Bad, NoHead, RequestHead};
 use crate::http::reply::{HEADERS_TOO_LARGE, reply};
-use crate::http::server::{Connection, answer, decline};
+use crate::http::server::{ConnectionContext, answer, decline};
 use crate::http::upgrade::Leaving;
 use crate::mesh_headers::REASON;
 use crate::metrics::Rejection;
@@ -35,7 +35,7 @@ use crate::tcp::Downstream;
 const READS_ON: Duration = Duration::from_secs(30);
 
 /// How a connection went on.
-pub(super) enum Ended {
+pub(super) enum Http1End {
     /// It is over.
     Closed,
     /// The client speaks HTTP/2; so much of it was read.
@@ -60,7 +60,7 @@ impl From<Gone> for Last {
 }
 
 /// Serves a connection, of which `first` was read already, until it ends.
-pub(super) async fn serve(cx: &Rc<Connection>, io: Downstream, first: Vec<u8>) -> Ended {
+pub(super) async fn serve(cx: &Rc<ConnectionContext>, io: Downstream, first: Vec<u8>) -> Http1End {
     let client = Rc::new(RefCell::new(Client::new(
         io,
         first,
@@ -73,21 +73,21 @@ pub(super) async fn serve(cx: &Rc<Connection>, io: Downstream, first: Vec<u8>) -
         Box::pin(farewell(&client)).await;
     }
     // Nobody else has it, unless an upgrade has left a body unread.
-    let Some(client) = Rc::into_inner(client).map(RefCell::into_inner) else { return Ended::Closed };
+    let Some(client) = Rc::into_inner(client).map(RefCell::into_inner) else { return Http1End::Closed };
     match last {
-        Last::Http2 => client.leave().map_or(Ended::Closed, |(io, first)| Ended::Http2(io, first)),
+        Last::Http2 => client.leave().map_or(Http1End::Closed, |(io, first)| Http1End::Http2(io, first)),
         Last::Left(hand) => {
             if let Some(left) = client.leave() {
                 let _ = hand.send(left);
             }
-            Ended::Closed
+            Http1End::Closed
         }
-        Last::Gone | Last::Answered => Ended::Closed,
+        Last::Gone | Last::Answered => Http1End::Closed,
     }
 }
 
 /// Serves one request after the other. What a request needs is there only while it is served.
-async fn requests(cx: &Rc<Connection>, client: &Rc<RefCell<Client>>) -> Result<Last, Gone> {
+async fn requests(cx: &Rc<ConnectionContext>, client: &Rc<RefCell<Client>>) -> Result<Last, Gone> {
     let drain = &cx.worker.local.drain;
     let mut idle = None;
     let mut served = 0;
@@ -116,7 +116,7 @@ async fn requests(cx: &Rc<Connection>, client: &Rc<RefCell<Client>>) -> Result<L
 
 /// Serves one request. `None`: another one may follow.
 async fn serve_request(
-    cx: &Rc<Connection>,
+    cx: &Rc<ConnectionContext>,
     client: &Rc<RefCell<Client>>,
     request: RequestHead,
 ) -> Result<Option<Last>, Gone> {
@@ -199,7 +199,7 @@ async fn serve_request(
 }
 
 /// Waits until the body of a request that was answered is read; whether it was. `kept`: another request may follow.
-async fn read_on(cx: &Connection, client: &RefCell<Client>, version: Version, kept: bool) -> bool {
+async fn read_on(cx: &ConnectionContext, client: &RefCell<Client>, version: Version, kept: bool) -> bool {
     // A client of HTTP/1.0 may be waiting for the end.
     let patience = if version == Version::HTTP_11 { READS_ON } else { Duration::ZERO };
     tokio::select! {
@@ -212,7 +212,12 @@ async fn read_on(cx: &Connection, client: &RefCell<Client>, version: Version, ke
 
 /// Tells a client what is wrong with its request. One that never spoke HTTP would not understand it: its
 /// connection is reset. `first`: nothing came before.
-async fn refuse(cx: &Rc<Connection>, client: &RefCell<Client>, bad: Bad, first: bool) -> Result<Last, Gone> {
+async fn refuse(
+    cx: &Rc<ConnectionContext>,
+    client: &RefCell<Client>,
+    bad: Bad,
+    first: bool,
+) -> Result<Last, Gone> {
     let counts = cx.worker.local.metrics.counts();
     let refused = |reason, message| {
         cx.unread(reason, Outline::of(client.borrow().unread()));
@@ -245,7 +250,7 @@ async fn dismiss(client: &RefCell<Client>, response: Response<Body>) -> Result<L
 }
 
 /// Tells a client that it took too long.
-async fn refuse_slow(cx: &Rc<Connection>, client: &RefCell<Client>) -> Result<Last, Gone> {
+async fn refuse_slow(cx: &Rc<ConnectionContext>, client: &RefCell<Client>) -> Result<Last, Gone> {
     cx.unread(Reason::RequestTimeout, Outline::of(client.borrow().unread()));
     let response = reply(Reason::RequestTimeout, "the head of the request was begun and not finished");
     let asked = AnswerForm { method: Method::GET, version: Version::HTTP_11, keep: false, trailers: false };

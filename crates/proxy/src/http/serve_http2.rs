@@ -50,7 +50,7 @@ const PING_DEADLINE: Duration = Duration::from_secs(20);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves a connection, of which `first` was read already, until it ends.
-pub(super) async fn serve(cx: Rc<server::Connection>, io: Downstream, first: Vec<u8>) {
+pub(super) async fn serve(cx: Rc<server::ConnectionContext>, io: Downstream, first: Vec<u8>) {
     let worker = cx.worker.clone();
     let connection = Connection::server(Plain(Replayed::new(first, io)), LIMITS, LINGER);
     // What the connection costs more than one of HTTP/1.
@@ -110,7 +110,7 @@ pub(crate) async fn refuse(io: impl AsyncRead + AsyncWrite + Unpin, why: &'stati
 }
 
 async fn serve_stream(
-    cx: Rc<server::Connection>,
+    cx: Rc<server::ConnectionContext>,
     incoming: Incoming,
     mut sender: Sender,
     receiver: Receiver,
@@ -151,7 +151,7 @@ fn said_instead(response: &Response<Body>) -> Option<http2::ErrorCode> {
 
 /// Waits for an answer. `None`: the client has reset the stream, and what serves it is given up with its code.
 async fn or_given_up(
-    cx: &server::Connection,
+    cx: &server::ConnectionContext,
     mut answered: Pin<&mut Option<impl Future<Output = Response<Body>>>>,
     sender: &mut Sender,
 ) -> Option<Response<Body>> {
@@ -186,7 +186,7 @@ pub(crate) async fn or_reset<T>(
 }
 
 /// Answers a request for which there is no memory: at once, so that none is held for it.
-fn dismiss(cx: &Rc<server::Connection>, head: http::request::Parts, mut sender: Sender) {
+fn dismiss(cx: &Rc<server::ConnectionContext>, head: http::request::Parts, mut sender: Sender) {
     let response = server::decline(cx, head, Reason::Shed(Shed::Memory), Shed::Memory.message());
     // Without what it says to people, for which there may be no room. Fails only when the stream is over: nobody
     // waits for it then.
@@ -195,7 +195,7 @@ fn dismiss(cx: &Rc<server::Connection>, head: http::request::Parts, mut sender: 
 
 /// A request to leave HTTP: after an answer that grants it, the stream is a tunnel.
 async fn connect(
-    cx: Rc<server::Connection>,
+    cx: Rc<server::ConnectionContext>,
     mut head: http::request::Parts,
     mut sender: Sender,
     receiver: Receiver,

@@ -24,11 +24,11 @@ use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::deliver::deliver;
 use crate::http::forward::{self, Message, Route, Target};
-use crate::http::headers::Malformed;
+use crate::http::headers::MalformedHead;
 use crate::http::http1::server::Owner;
 use crate::http::record::{protocol_of, record, watch};
 use crate::http::reply::{self, reply};
-use crate::http::serve_http1::{self, Ended};
+use crate::http::serve_http1::{self, Http1End};
 use crate::http::spelling::Written;
 use crate::http::upgrade::{self, Leaving, Wish};
 use crate::http::{egress, headers, max_forwards, serve_http2};
@@ -56,7 +56,7 @@ pub enum HttpDestination {
 }
 
 /// What the requests of one connection share.
-pub(super) struct Connection {
+pub(super) struct ConnectionContext {
     pub worker: Rc<Worker>,
     /// The workload of this node whose connection it is, or that it came for.
     pub workload: Arc<LocalWorkload>,
@@ -71,7 +71,7 @@ pub(super) struct Connection {
     pub ending: Rc<Ending>,
 }
 
-impl Connection {
+impl ConnectionContext {
     fn new(worker: Rc<Worker>, workload: Arc<LocalWorkload>, destination: HttpDestination) -> Self {
         let account = match &destination {
             HttpDestination::Workload(arrival) => arrival.account.clone(),
@@ -178,7 +178,7 @@ impl Connection {
     }
 }
 
-impl Owner for Connection {
+impl Owner for ConnectionContext {
     fn half_close(&self) -> Duration {
         let view = self.worker.local.view();
         let settings = self.port().and_then(|(service, port)| match view.snapshot.services.get(&service) {
@@ -202,10 +202,10 @@ pub async fn serve(
     first: Vec<u8>,
     destination: HttpDestination,
 ) {
-    let cx = Rc::new(Connection::new(worker, workload, destination));
+    let cx = Rc::new(ConnectionContext::new(worker, workload, destination));
     match serve_http1::serve(&cx, io, first).await {
-        Ended::Closed => {}
-        Ended::Http2(io, first) => Box::pin(serve_http2::serve(cx, io, first.into())).await,
+        Http1End::Closed => {}
+        Http1End::Http2(io, first) => Box::pin(serve_http2::serve(cx, io, first.into())).await,
     }
 }
 
@@ -226,7 +226,7 @@ pub(super) fn unless_cut<T>(
 ///
 /// Each phase of a request is a function, in this order; ARCHITECTURE.md has the picture.
 pub(super) async fn answer(
-    cx: &Rc<Connection>,
+    cx: &Rc<ConnectionContext>,
     head: &mut request::Parts,
     mut body: Body,
     written: Option<Written>,
@@ -318,10 +318,10 @@ struct Normal {
 
 /// Brings the head into the inner form.
 fn normalize(
-    cx: &Connection,
+    cx: &ConnectionContext,
     head: &mut request::Parts,
     leaving: Option<Leaving>,
-) -> Result<Normal, Malformed> {
+) -> Result<Normal, MalformedHead> {
     // What can be told before that alone.
     let wish = leaving.and_then(|leaving| upgrade::wanted(head, leaving));
     let names_destination = head.uri.authority().is_some();
@@ -337,18 +337,18 @@ fn normalize(
     let secure = cx.enter().is_some() && head.uri.scheme() == Some(&http::uri::Scheme::HTTPS);
     headers::normalize_request(head, &cx.named, fallback)?;
     if secure {
-        return Err(Malformed("for https the proxy is to be asked for a tunnel (CONNECT)"));
+        return Err(MalformedHead("for https the proxy is to be asked for a tunnel (CONNECT)"));
     }
     Ok(Normal { wish, names_destination, last_hop: max_forwards::count(head)? })
 }
 
-fn begin(cx: &Rc<Connection>, head: &request::Parts) -> Exchange {
+fn begin(cx: &Rc<ConnectionContext>, head: &request::Parts) -> Exchange {
     cx.begin(protocol_of(&head.headers), cx.destination(), || Asked::of(head)).of_client(&cx.ending)
 }
 
 /// Where the request goes, as far as it says itself, if the mesh lets it.
 async fn target(
-    cx: &Connection,
+    cx: &ConnectionContext,
     exchange: &mut Exchange,
     head: &request::Parts,
     normal: &Normal,
@@ -367,7 +367,7 @@ async fn target(
 }
 
 /// Takes away what was for this proxy alone.
-fn filter_request(cx: &Connection, head: &mut request::Parts, version: Version) {
+fn filter_request(cx: &ConnectionContext, head: &mut request::Parts, version: Version) {
     if cx.enter().is_some() {
         headers::strip_proxy_only(&mut head.headers);
     }
@@ -406,7 +406,7 @@ fn filter_response(
 
 /// Answers a request that nothing is done for, and records it as others.
 pub(super) fn decline(
-    cx: &Rc<Connection>,
+    cx: &Rc<ConnectionContext>,
     head: request::Parts,
     reason: Reason,
     message: &str,

@@ -72,7 +72,7 @@ pub(super) fn wanted(head: &Parts, client: Leaving) -> Option<Wish> {
 
 /// Answers a request that wishes to leave HTTP. With the answer that grants it comes what passes then.
 pub(super) async fn forward(
-    client: &server::Connection,
+    client: &server::ConnectionContext,
     exchange: &mut Exchange,
     message: Message<'_>,
     target: Target,
