@@ -22,7 +22,7 @@ use crate::security::Security;
 pub(crate) const WAITING: usize = 1024;
 
 /// One line.
-pub(crate) struct Entry {
+pub(crate) struct LogEntry {
     pub source: Initiator,
     pub destination: DestinationName,
     pub protocol: Protocol,
@@ -50,7 +50,7 @@ pub(crate) struct Entry {
     pub result: Verdict,
     pub latency: Option<Duration>,
     pub bytes_sent: u64,
-    pub answer: Option<Answer>,
+    pub answer: Option<LoggedAnswer>,
 }
 
 /// Whose a request or connection was.
@@ -93,7 +93,7 @@ impl Asked {
 }
 
 /// How the body of an answer passed, or what came back on a connection.
-pub(crate) struct Answer {
+pub(crate) struct LoggedAnswer {
     pub bytes: u64,
     pub end: End,
 }
@@ -147,18 +147,18 @@ impl Outline {
 }
 
 /// What a worker's lines wait in, and who is to write them.
-pub(crate) fn channel() -> (mpsc::Sender<Box<Entry>>, mpsc::Receiver<Box<Entry>>) {
+pub(crate) fn channel() -> (mpsc::Sender<Box<LogEntry>>, mpsc::Receiver<Box<LogEntry>>) {
     mpsc::channel(WAITING)
 }
 
 /// Writes a worker's lines until it has ended.
-pub(crate) async fn write(mut entries: mpsc::Receiver<Box<Entry>>) {
+pub(crate) async fn write(mut entries: mpsc::Receiver<Box<LogEntry>>) {
     while let Some(entry) = entries.recv().await {
         entry.write();
     }
 }
 
-impl Entry {
+impl LogEntry {
     /// A line of what begins.
     pub fn new(source: Initiator, protocol: Protocol, generation: u64, asked: Asked) -> Self {
         Self {

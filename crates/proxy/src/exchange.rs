@@ -16,7 +16,7 @@ use tulle_model::decision::Decision;
 use tulle_model::snapshot::{Endpoint, HttpRule};
 
 use self::sent::Sent;
-use crate::access_log::{Answer, Asked, End, Entry, Initiator, Tried};
+use crate::access_log::{Asked, End, Initiator, LogEntry, LoggedAnswer, Tried};
 use crate::destination::Load;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::inbound::Peer;
@@ -37,7 +37,7 @@ pub(crate) struct Refused;
 
 /// What the exchanges of one client's connection have in common when it ends.
 #[derive(Default)]
-pub(crate) struct Ending {
+pub(crate) struct ConnectionEnd {
     /// The client, of HTTP/1, has closed its side and was let go.
     pub cut: Cell<bool>,
     /// What is dropped now is counted already, or for nothing that the client did.
@@ -59,7 +59,7 @@ pub(crate) struct Exchange {
     local: Rc<Local>,
     origin: Origin,
     /// Of a client that can give it up; `None` where nobody waits for an answer.
-    client: Option<Rc<Ending>>,
+    client: Option<Rc<ConnectionEnd>>,
     protocol: Protocol,
     started: Instant,
     /// When it could be attempted, where it had to wait for that.
@@ -85,7 +85,7 @@ pub(crate) struct Exchange {
     whole: u64,
     /// What passes of one that was not.
     body: OnceCell<Rc<Sent>>,
-    log: Option<Box<Entry>>,
+    log: Option<Box<LogEntry>>,
     stage: Stage,
 }
 
@@ -139,7 +139,7 @@ impl Exchange {
     ) -> Self {
         let view = local.view();
         let snapshot = &view.snapshot;
-        let entry = || Box::new(Entry::new(source(), protocol, snapshot.generation, asked()));
+        let entry = || Box::new(LogEntry::new(source(), protocol, snapshot.generation, asked()));
         let log = snapshot.mesh.access_log.then(entry);
         Self {
             local: local.clone(),
@@ -166,7 +166,7 @@ impl Exchange {
     }
 
     /// It counts as given up where it is dropped before it is over, unless its client's end says otherwise.
-    pub fn of_client(mut self, client: &Rc<Ending>) -> Self {
+    pub fn of_client(mut self, client: &Rc<ConnectionEnd>) -> Self {
         self.client = Some(client.clone());
         self
     }
@@ -391,7 +391,7 @@ impl Exchange {
         status: u16,
         verdict: Verdict,
         latency: Duration,
-        answer: Answer,
+        answer: LoggedAnswer,
     ) {
         self.stage = Stage::Over;
         self.load = None;
@@ -488,7 +488,7 @@ impl Exchange {
     fn opens(&mut self, status: Option<u16>, latency: Duration) {
         if let Some(log) = &mut self.log {
             (log.status, log.latency) = (status, Some(latency));
-            log.answer = Some(Answer { bytes: 0, end: End::Abandoned });
+            log.answer = Some(LoggedAnswer { bytes: 0, end: End::Abandoned });
         }
     }
 
@@ -529,7 +529,7 @@ impl Exchange {
     }
 
     /// Has its line written.
-    fn write(&mut self, complete: impl FnOnce(&mut Entry)) {
+    fn write(&mut self, complete: impl FnOnce(&mut LogEntry)) {
         let Some(mut entry) = self.log.take() else { return };
         entry.destination = self.destination.clone();
         (entry.security, entry.attempts, entry.endpoint) =

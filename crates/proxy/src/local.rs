@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{Known, ServiceConfig};
 
-use crate::access_log::Entry;
+use crate::access_log::LogEntry;
 use crate::budget::{Account, Accounts, Payer};
 use crate::clock::MeshClock;
 use crate::config::{Bounds, Config};
@@ -58,7 +58,7 @@ pub struct Local {
     pub drain: Drain,
     /// Every connection taken is spawned on it; a drain waits for it to be empty.
     pub connections: TaskTracker,
-    access_log: mpsc::Sender<Box<Entry>>,
+    access_log: mpsc::Sender<Box<LogEntry>>,
     pub(crate) demand: Demand,
     /// The time that certificates are held against.
     pub(crate) clock: Arc<MeshClock>,
@@ -88,7 +88,7 @@ impl Local {
         metrics: WorkerMetrics,
         drain: Drain,
         heard: Arc<Heard>,
-        access_log: mpsc::Sender<Box<Entry>>,
+        access_log: mpsc::Sender<Box<LogEntry>>,
     ) -> Rc<Self> {
         let standings = Rc::<Standings>::default();
         let sweep = Sweep::new(config.bounds.deadlines, metrics.registry().clone());
@@ -141,7 +141,7 @@ impl Local {
     }
 
     /// Has a line of the access log written.
-    pub(crate) fn log(&self, entry: Box<Entry>) {
+    pub(crate) fn log(&self, entry: Box<LogEntry>) {
         if self.access_log.try_send(entry).is_err() {
             self.metrics.counts().access_log_dropped.add(1);
         }
@@ -240,7 +240,7 @@ impl Local {
 
 #[cfg(test)]
 mod tests {
-    use crate::access_log::{Asked, Entry, Initiator, Outline, WAITING};
+    use crate::access_log::{Asked, Initiator, LogEntry, Outline, WAITING};
     use crate::metrics::Protocol;
     use crate::state::NodeState;
     use crate::worker::Worker;
@@ -252,7 +252,7 @@ mod tests {
         let worker = Worker::logging("n1", NodeState::default(), lines);
         let line = || {
             let source = tulle_model::name::WorkloadName::new("default", "a");
-            Box::new(Entry::new(
+            Box::new(LogEntry::new(
                 Initiator::Workload(source),
                 Protocol::Http,
                 1,

@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tulle_model::snapshot::FastMap;
 
-use crate::access_log::Entry;
+use crate::access_log::LogEntry;
 use crate::config::Config;
 use crate::drain::DrainSignal;
 use crate::inbound::{self, Visit};
@@ -73,7 +73,7 @@ pub(crate) fn start(
     config: Arc<Config>,
     registry: Arc<WorkerRegistry>,
     heard: Arc<Heard>,
-    access_log: mpsc::Sender<Box<Entry>>,
+    access_log: mpsc::Sender<Box<LogEntry>>,
 ) -> io::Result<mpsc::Sender<Command>> {
     let (sender, commands) = mpsc::channel(COMMANDS);
     // A local runtime cannot leave the thread that made it, so the thread says how that went.
@@ -102,7 +102,7 @@ async fn run(
     config: Arc<Config>,
     registry: Arc<WorkerRegistry>,
     heard: Arc<Heard>,
-    access_log: mpsc::Sender<Box<Entry>>,
+    access_log: mpsc::Sender<Box<LogEntry>>,
     mut commands: mpsc::Receiver<Command>,
 ) {
     let (signal, drain) = DrainSignal::new();

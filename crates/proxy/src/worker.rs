@@ -67,7 +67,7 @@ impl Worker {
     pub(crate) fn logging(
         node: &str,
         state: crate::state::NodeState,
-        access_log: tokio::sync::mpsc::Sender<Box<crate::access_log::Entry>>,
+        access_log: tokio::sync::mpsc::Sender<Box<crate::access_log::LogEntry>>,
     ) -> Rc<Self> {
         let config = Config {
             node: node.into(),

@@ -11,7 +11,7 @@
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, Version};
 
-use crate::access_log::{Answer, End};
+use crate::access_log::{End, LoggedAnswer};
 use crate::exchange::Exchange;
 use crate::http::body::{Body, Event};
 use crate::http::fault;
@@ -107,7 +107,7 @@ pub(crate) fn record(exchange: Exchange, response: &mut Response<Body>) {
                 Event::Abandoned => End::Abandoned,
                 _ => End::Complete,
             };
-            let answer = Answer { bytes: received, end };
+            let answer = LoggedAnswer { bytes: received, end };
             exchange.passed(edge.as_deref(), status.as_u16(), verdict, latency, answer);
         }
     });

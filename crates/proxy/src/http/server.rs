@@ -19,7 +19,7 @@ use tulle_model::snapshot::Known;
 
 use crate::access_log::{Asked, Outline};
 use crate::budget::Account;
-use crate::exchange::{Ending, Exchange, Refused};
+use crate::exchange::{ConnectionEnd, Exchange, Refused};
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::deliver::deliver;
@@ -68,7 +68,7 @@ pub(super) struct ConnectionContext {
     /// What the last request named as its host.
     named: LastAuthority,
     /// What is known of its end.
-    pub ending: Rc<Ending>,
+    pub ending: Rc<ConnectionEnd>,
 }
 
 impl ConnectionContext {
@@ -209,7 +209,7 @@ pub async fn serve(
     }
 }
 
-/// What comes of it, unless the client is let go before ([`Ending::cut`]).
+/// What comes of it, unless the client is let go before ([`ConnectionEnd::cut`]).
 pub(super) fn unless_cut<T>(
     cut: &Cell<bool>,
     mut awaited: Pin<&mut impl Future<Output = T>>,
