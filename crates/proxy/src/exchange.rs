@@ -24,7 +24,7 @@ use crate::inbound::presence::Withdrawn;
 use crate::local::Local;
 use crate::metrics::{DestinationName, Edge, EdgeMetrics, Protocol};
 use crate::reason::{Reason, Verdict};
-use crate::reset::Way;
+use crate::reset::Direction;
 use crate::security::Security;
 use crate::state::LocalWorkload;
 
@@ -493,16 +493,16 @@ impl Exchange {
     }
 
     /// Bytes of a connection.
-    pub fn bytes(&mut self, way: Way, bytes: u64) {
+    pub fn bytes(&mut self, way: Direction, bytes: u64) {
         let (Stage::Open(edge) | Stage::Switched(edge)) = &self.stage else { return };
         match way {
-            Way::Up => {
+            Direction::Up => {
                 self.whole += bytes;
                 if let Some(edge) = edge {
                     edge.sent(bytes);
                 }
             }
-            Way::Down => {
+            Direction::Down => {
                 if let Some(edge) = edge {
                     edge.received(bytes);
                 }

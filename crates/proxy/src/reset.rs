@@ -31,7 +31,16 @@ impl Reset for TcpStream {
 
 /// Which way bytes went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     Up,
     Down,
+}
+
+/// How one direction stands of a connection whose bytes are passed on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum DirectionState {
+    Open,
+    /// Everything has been passed on, but not the end.
+    Ended,
+    Shut,
 }

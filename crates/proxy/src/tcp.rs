@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::budget::{Account, Charge};
 use crate::http2::{Tunnel, splice};
 use crate::inbound::process::Process;
-use crate::reset::{Reset, Way};
+use crate::reset::{Direction, DirectionState, Reset};
 
 /// How much is read at a time.
 const READ: usize = 64 << 10;
@@ -311,7 +311,7 @@ pub async fn pass<C>(
     upstream: Upstream,
     first: Vec<u8>,
     account: &Rc<Account>,
-    passed: impl FnMut(Way, u64),
+    passed: impl FnMut(Direction, u64),
 ) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Reset + Unpin,
@@ -329,7 +329,7 @@ pub async fn copy<C, U>(
     client: &mut C,
     upstream: &mut U,
     account: &Rc<Account>,
-    mut passed: impl FnMut(Way, u64),
+    mut passed: impl FnMut(Direction, u64),
 ) -> io::Result<()>
 where
     C: AsyncRead + AsyncWrite + Reset + Unpin,
@@ -340,8 +340,8 @@ where
         if let Poll::Ready(withdrawn) = upstream.poll_withdrawn(cx) {
             return Poll::Ready(Err(withdrawn));
         }
-        let sent = up.poll(cx, client, upstream, |n| passed(Way::Up, n))?;
-        let received = down.poll(cx, upstream, client, |n| passed(Way::Down, n))?;
+        let sent = up.poll(cx, client, upstream, |n| passed(Direction::Up, n))?;
+        let received = down.poll(cx, upstream, client, |n| passed(Direction::Down, n))?;
         if sent.is_ready() && received.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
     })
     .await;
@@ -359,21 +359,13 @@ struct OneWay {
     start: usize,
     charge: Charge,
     unflushed: bool,
-    state: State,
-}
-
-#[derive(Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Open,
-    Ended,
-    Shut,
+    state: DirectionState,
 }
 
 impl OneWay {
     fn new(account: &Rc<Account>) -> Self {
         let charge = Charge::on(account.clone());
-        Self { kept: Vec::new(), start: 0, charge, unflushed: false, state: State::Open }
+        Self { kept: Vec::new(), start: 0, charge, unflushed: false, state: DirectionState::Open }
     }
 
     fn poll<R, W>(
@@ -404,13 +396,13 @@ impl OneWay {
                 let _ = self.charge.resize(0);
             }
             match self.state {
-                State::Shut => return Poll::Ready(Ok(())),
-                State::Ended => {
+                DirectionState::Shut => return Poll::Ready(Ok(())),
+                DirectionState::Ended => {
                     ready!(Pin::new(&mut *writer).poll_shutdown(cx))?;
-                    self.state = State::Shut;
+                    self.state = DirectionState::Shut;
                     return Poll::Ready(Ok(()));
                 }
-                State::Open => {}
+                DirectionState::Open => {}
             }
             match self.pass(cx, reader, writer, &mut passed)? {
                 Poll::Ready(()) => {}
@@ -442,7 +434,7 @@ impl OneWay {
         let mut read = ReadBuf::new(&mut scratch[..self.charge.readable(READ)]);
         let result = match Pin::new(reader).poll_read(cx, &mut read) {
             Poll::Ready(Ok(())) if read.filled().is_empty() => {
-                self.state = State::Ended;
+                self.state = DirectionState::Ended;
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Ok(())) => Poll::Ready(self.write_or_keep(cx, read.filled(), writer, passed)),

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::tunnel::{Tunnel, io_error};
-use crate::reset::{Reset, Way};
+use crate::reset::{Direction, DirectionState, Reset};
 
 /// Passes bytes both ways until both are closed, each way closed by itself, and tells `passed` of each
 /// piece: `up` is into the tunnel. `first` goes to `io` before anything that comes from the tunnel. When one
@@ -19,19 +19,19 @@ pub async fn splice<IO>(
     tunnel: &mut Tunnel,
     io: &mut IO,
     first: Vec<u8>,
-    mut passed: impl FnMut(Way, u64),
+    mut passed: impl FnMut(Direction, u64),
 ) -> io::Result<()>
 where
     IO: AsyncRead + AsyncWrite + Reset + Unpin,
 {
-    let mut up = State::Open;
-    let mut down = Down { state: State::Open, first, unflushed: false };
+    let mut up = DirectionState::Open;
+    let mut down = Down { state: DirectionState::Open, first, unflushed: false };
     let result = poll_fn(|cx| {
         if let Poll::Ready(withdrawn) = io.poll_withdrawn(cx) {
             return Poll::Ready(Err(withdrawn));
         }
-        let sent = poll_up(&mut up, cx, tunnel, io, |n| passed(Way::Up, n))?;
-        let received = down.poll(cx, tunnel, io, |n| passed(Way::Down, n))?;
+        let sent = poll_up(&mut up, cx, tunnel, io, |n| passed(Direction::Up, n))?;
+        let received = down.poll(cx, tunnel, io, |n| passed(Direction::Down, n))?;
         if sent.is_ready() && received.is_ready() { Poll::Ready(io::Result::Ok(())) } else { Poll::Pending }
     })
     .await;
@@ -42,26 +42,18 @@ where
     result
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Open,
-    /// Everything has been passed on, but not the end.
-    Ended,
-    Shut,
-}
-
 fn poll_up<IO: AsyncRead + Unpin>(
-    state: &mut State,
+    state: &mut DirectionState,
     cx: &mut Context<'_>,
     tunnel: &mut Tunnel,
     io: &mut IO,
     mut passed: impl FnMut(u64),
 ) -> Poll<io::Result<()>> {
-    while *state == State::Open {
+    while *state == DirectionState::Open {
         match ready!(tunnel.sender.poll_send_from(cx, io))? {
             0 => {
                 tunnel.shut();
-                *state = State::Shut;
+                *state = DirectionState::Shut;
             }
             count => passed(count as u64),
         }
@@ -70,7 +62,7 @@ fn poll_up<IO: AsyncRead + Unpin>(
 }
 
 struct Down {
-    state: State,
+    state: DirectionState,
     first: Vec<u8>,
     unflushed: bool,
 }
@@ -92,9 +84,9 @@ impl Down {
             self.unflushed = true;
             passed(count as u64);
         }
-        while self.state == State::Open {
+        while self.state == DirectionState::Open {
             match tunnel.receiver.poll_deliver(cx, io)? {
-                Poll::Ready(0) => self.state = State::Ended,
+                Poll::Ready(0) => self.state = DirectionState::Ended,
                 Poll::Ready(count) => {
                     self.unflushed = true;
                     passed(count as u64);
@@ -108,9 +100,9 @@ impl Down {
                 }
             }
         }
-        if self.state == State::Ended {
+        if self.state == DirectionState::Ended {
             ready!(Pin::new(&mut *io).poll_shutdown(cx))?;
-            self.state = State::Shut;
+            self.state = DirectionState::Shut;
         }
         Poll::Ready(Ok(()))
     }
