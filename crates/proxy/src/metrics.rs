@@ -46,7 +46,7 @@ impl Count {
 /// How a TLS handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Handshake {
+pub enum HandshakeResult {
     Ok,
     NoCertificate,
     ForeignTrustDomain,
@@ -60,20 +60,20 @@ pub enum Handshake {
     Broken,
 }
 
-pub(crate) const HANDSHAKES: [(Handshake, &str); 10] = [
-    (Handshake::Ok, "ok"),
-    (Handshake::NoCertificate, "no-certificate"),
-    (Handshake::ForeignTrustDomain, "foreign-trust-domain"),
-    (Handshake::UnknownIssuer, "unknown-issuer"),
-    (Handshake::InvalidCertificate, "invalid-certificate"),
-    (Handshake::WrongIdentity, "wrong-identity"),
-    (Handshake::NoSuchWorkload, "no-such-workload"),
-    (Handshake::Timeout, "timeout"),
-    (Handshake::Overload, "overload"),
-    (Handshake::Broken, "broken"),
+pub(crate) const HANDSHAKES: [(HandshakeResult, &str); 10] = [
+    (HandshakeResult::Ok, "ok"),
+    (HandshakeResult::NoCertificate, "no-certificate"),
+    (HandshakeResult::ForeignTrustDomain, "foreign-trust-domain"),
+    (HandshakeResult::UnknownIssuer, "unknown-issuer"),
+    (HandshakeResult::InvalidCertificate, "invalid-certificate"),
+    (HandshakeResult::WrongIdentity, "wrong-identity"),
+    (HandshakeResult::NoSuchWorkload, "no-such-workload"),
+    (HandshakeResult::Timeout, "timeout"),
+    (HandshakeResult::Overload, "overload"),
+    (HandshakeResult::Broken, "broken"),
 ];
 
-impl Handshake {
+impl HandshakeResult {
     pub fn as_str(self) -> &'static str {
         HANDSHAKES[self as usize].1
     }
@@ -155,7 +155,7 @@ pub(crate) const STREAM_WAITS: [(StreamWait, &str); 4] = [
 /// The counters of one worker that belong to no edge.
 #[derive(Default)]
 pub struct WorkerCounts {
-    /// As the one who dials, and as the one who answers; by [`Handshake`].
+    /// As the one who dials, and as the one who answers; by [`HandshakeResult`].
     pub client_handshakes: [Count; HANDSHAKES.len()],
     pub server_handshakes: [Count; HANDSHAKES.len()],
     /// Links open towards other nodes, and from them.

@@ -12,7 +12,7 @@ use tulle_model::waiting_room::{Ticket, WaitingRoom};
 pub struct SilentPeers<G>(Arc<Mutex<WaitingRoom<G, oneshot::Sender<()>>>>);
 
 /// A peer's place, until it is dropped.
-pub struct Place<G: Hash + Eq + Copy> {
+pub struct WaitingPlace<G: Hash + Eq + Copy> {
     room: Arc<Mutex<WaitingRoom<G, oneshot::Sender<()>>>>,
     group: G,
     ticket: Ticket,
@@ -26,15 +26,15 @@ impl<G: Hash + Eq + Copy> SilentPeers<G> {
     }
 
     /// A place for a peer that has just come. Where there is none left, somebody else loses theirs.
-    pub fn enter(&self, group: G) -> Place<G> {
+    pub fn enter(&self, group: G) -> WaitingPlace<G> {
         let (kept, lost) = oneshot::channel();
         // Who loses the place hears of it by the drop of what was kept for them.
         let (ticket, _) = self.0.lock().enter(group, kept);
-        Place { room: self.0.clone(), group, ticket, lost }
+        WaitingPlace { room: self.0.clone(), group, ticket, lost }
     }
 }
 
-impl<G: Hash + Eq + Copy> Place<G> {
+impl<G: Hash + Eq + Copy> WaitingPlace<G> {
     /// The peer has said something, and is the last now to go.
     pub fn renew(&mut self) {
         let mut room = self.room.lock();
@@ -50,7 +50,7 @@ impl<G: Hash + Eq + Copy> Place<G> {
     }
 }
 
-impl<G: Hash + Eq + Copy> Drop for Place<G> {
+impl<G: Hash + Eq + Copy> Drop for WaitingPlace<G> {
     fn drop(&mut self) {
         self.room.lock().leave(self.ticket);
     }

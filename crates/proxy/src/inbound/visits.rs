@@ -70,12 +70,13 @@ pub struct Upgrade {
 /// What has entered by one worker.
 #[derive(Default)]
 pub struct Visits {
-    open: RefCell<Slab<Entry>>,
+    open: RefCell<Slab<OpenVisit>>,
     /// By address: nothing else is at that of one that is held.
     served: RefCell<FastMap<*const LocalWorkload, Rc<Served>>>,
 }
 
-struct Entry {
+/// A visit that goes on, with what can end it.
+struct OpenVisit {
     peer: Peer,
     served: Rc<Served>,
     port: u16,
@@ -116,7 +117,7 @@ impl Visits {
     ) -> Entered {
         let served = self.served(metrics, workload);
         served.in_flight.add(1);
-        let key = self.open.borrow_mut().insert(Entry {
+        let key = self.open.borrow_mut().insert(OpenVisit {
             peer: peer.clone(),
             served,
             port,
@@ -140,7 +141,7 @@ impl Visits {
 
     /// All of them.
     pub fn list(&self) -> Vec<Visit> {
-        let visit = |(_, entry): (usize, &Entry)| Visit {
+        let visit = |(_, entry): (usize, &OpenVisit)| Visit {
             peer: entry.peer.clone(),
             workload: entry.served.workload.name.clone(),
             port: entry.port,
@@ -396,6 +397,6 @@ mod tests {
 
     #[test]
     fn an_entry_is_small() {
-        assert!(size_of::<Entry>() <= 80, "{}", size_of::<Entry>());
+        assert!(size_of::<OpenVisit>() <= 80, "{}", size_of::<OpenVisit>());
     }
 }

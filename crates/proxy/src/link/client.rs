@@ -36,7 +36,7 @@ use crate::http::body::Body;
 use crate::http::request::request;
 use crate::http2::{Connection, Ended, Handle, Limits, Line, RequestFields, until_dead};
 use crate::local::Local;
-use crate::metrics::Handshake;
+use crate::metrics::HandshakeResult;
 use crate::progress::Side;
 use crate::state::LocalWorkload;
 use crate::tls::{self, TlsFailure, TlsStream};
@@ -69,8 +69,9 @@ struct LinkKey {
 
 type Dial = Shared<LocalBoxFuture<'static, Result<(), UpstreamError>>>;
 
+/// The links of one key.
 #[derive(Default)]
-struct Entry {
+struct PooledLinks {
     open: Vec<Rc<Link>>,
     departing: Departing,
     dial: Option<Dial>,
@@ -80,7 +81,7 @@ struct Entry {
     refused: Option<Instant>,
 }
 
-impl Entry {
+impl PooledLinks {
     /// A link with room.
     fn free(&self) -> Option<Rc<Link>> {
         let link = self.open.iter().find(|link| link.room() > 0)?;
@@ -135,7 +136,7 @@ enum Open {
 pub struct LinkPool {
     local: Rc<Local>,
     rules: Rules,
-    entries: RefCell<FastMap<LinkKey, Entry>>,
+    entries: RefCell<FastMap<LinkKey, PooledLinks>>,
     /// What runs the open links.
     running: TaskTracker,
     /// No more are to be opened.
@@ -277,7 +278,7 @@ impl LinkPool {
     ) -> Result<Option<Rc<Link>>, UpstreamError> {
         let dial = || {
             // It goes on by itself, and has somebody called when it is done.
-            if self.entries.borrow().get(key).is_some_and(Entry::wants_another) {
+            if self.entries.borrow().get(key).is_some_and(PooledLinks::wants_another) {
                 drop(dial());
             }
         };
@@ -321,7 +322,7 @@ impl LinkPool {
     /// Forgets what there was for `key` when it was the last.
     fn forget(&self, key: &LinkKey) {
         let mut entries = self.entries.borrow_mut();
-        if entries.get(key).is_some_and(Entry::is_unused) {
+        if entries.get(key).is_some_and(PooledLinks::is_unused) {
             entries.remove(key);
         }
     }
@@ -369,7 +370,7 @@ impl LinkPool {
             let entry = entries.entry(key.clone()).or_default();
             entry.dial = None;
             let result = match result {
-                Ok(Opened { connection, seat }) => {
+                Ok(OpenedLink { connection, seat }) => {
                     let (exit, ending) = Exit::new();
                     let link = Rc::new(Link {
                         handle: connection.handle(),
@@ -385,7 +386,7 @@ impl LinkPool {
                         pool.clone(),
                         key,
                         Rc::downgrade(&link),
-                        Opened { connection, seat },
+                        OpenedLink { connection, seat },
                         certificate,
                         ending,
                     ));
@@ -412,7 +413,7 @@ impl LinkPool {
     /// A seat for one more link. Nothing goes without one, and there are few. Where there are many, to a peer that goes
     /// away again and again, they are taken of what the workload has for others, or of each other.
     async fn seat(&self, key: &LinkKey, account: &Rc<Account>) -> Seat {
-        let count = |entry: &Entry| entry.open.len() + entry.departing.len();
+        let count = |entry: &PooledLinks| entry.open.len() + entry.departing.len();
         let few = self.entries.borrow().get(key).is_none_or(|entry| count(entry) < MAX_LINKS);
         if !few {
             if let Ok(seat) = account.seat(LINK_COST) {
@@ -444,7 +445,7 @@ fn stopping() -> UpstreamError {
 }
 
 /// A link that was opened, with its seat.
-struct Opened {
+struct OpenedLink {
     connection: Connection<TlsStream>,
     seat: Seat,
 }
@@ -456,14 +457,14 @@ async fn open(
     key: &LinkKey,
     certificate: &Arc<WorkloadCertificate>,
     seat: Seat,
-) -> Result<Opened, UpstreamError> {
+) -> Result<OpenedLink, UpstreamError> {
     let end = Instant::now() + pool.local.bounds.link_handshake;
     let tcp = connect_within(key.address, pool.local.bounds.link_handshake).await?;
     let counts = pool.local.metrics.counts();
     let handshake = timeout_at(end, greet(key, certificate, tcp, seat)).await;
     let failure = match handshake {
         Ok(Ok(opened)) => {
-            counts.client_handshakes[Handshake::Ok as usize].add(1);
+            counts.client_handshakes[HandshakeResult::Ok as usize].add(1);
             return Ok(opened);
         }
         Ok(Err(failure)) => failure,
@@ -482,7 +483,7 @@ async fn open(
     }
     let message = format!("no link from {} to {} at {}: {failure}", key.source, key.destination, key.address);
     let kind = match failure.kind {
-        Handshake::WrongIdentity | Handshake::NoSuchWorkload => Kind::WrongIdentity,
+        HandshakeResult::WrongIdentity | HandshakeResult::NoSuchWorkload => Kind::WrongIdentity,
         _ => Kind::Tls,
     };
     Err(UpstreamError::safe(kind, message))
@@ -493,7 +494,7 @@ async fn greet(
     certificate: &WorkloadCertificate,
     tcp: TcpStream,
     seat: Seat,
-) -> Result<Opened, TlsFailure> {
+) -> Result<OpenedLink, TlsFailure> {
     let stream = tls::connect(certificate, &key.destination, tcp).await?;
     let mut connection = Connection::client(stream, LIMITS, LINGER);
     if let Some(account) = seat.account() {
@@ -505,7 +506,7 @@ async fn greet(
         ended = poll_fn(|cx| connection.poll(cx, |_, _, _| {})) => return Err(not_taken(ended, &key.source)),
         pong = handle.ping() => pong.map_err(|ended| not_taken(ended, &key.source))?,
     }
-    Ok(Opened { connection, seat })
+    Ok(OpenedLink { connection, seat })
 }
 
 /// A link that ended before it was of use.
@@ -522,12 +523,12 @@ async fn drive(
     pool: Rc<LinkPool>,
     key: LinkKey,
     link: Weak<Link>,
-    opened: Opened,
+    opened: OpenedLink,
     certificate: Arc<WorkloadCertificate>,
     mut ending: Ending,
 ) {
     // It is a descriptor until it is closed, whoever still uses it.
-    let Opened { mut connection, seat: _seat } = opened;
+    let OpenedLink { mut connection, seat: _seat } = opened;
     let counts = pool.local.metrics.counts();
     counts.client_links.add(1);
     let faults = Faults::of(connection.handle(), &counts.client_link_faults);

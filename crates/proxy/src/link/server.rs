@@ -41,10 +41,10 @@ use crate::http2::{
 };
 use crate::inbound::{self, Arrival, Entrance, Peer};
 use crate::mesh_headers::{CARRIES, PORT, REASON, RETRY, WORKLOAD};
-use crate::metrics::{self, Handshake};
+use crate::metrics::{self, HandshakeResult};
 use crate::progress::Side;
 use crate::reason::Reason;
-use crate::silent::Place;
+use crate::silent::WaitingPlace;
 use crate::state::LocalWorkload;
 use crate::tcp::{Downstream, copy};
 use crate::tls::{self, Hello, TlsFailure};
@@ -57,7 +57,7 @@ const UNFINISHED: &str = "too many handshakes were under way, and this was the o
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What is known of the other end of a link.
-struct Link {
+struct AcceptedLink {
     peer: Peer,
     /// What this worker has taken for it.
     account: Rc<Account>,
@@ -70,7 +70,7 @@ struct Link {
     last: RefCell<Option<(HeaderValue, WorkloadName)>>,
 }
 
-impl Link {
+impl AcceptedLink {
     /// The workload that a peer names so. Most streams of a link are for the same.
     fn workload_name(&self, value: &HeaderValue) -> Option<WorkloadName> {
         let mut last = self.last.borrow_mut();
@@ -107,7 +107,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
             return;
         }
     };
-    counts.server_handshakes[Handshake::Ok as usize].add(1);
+    counts.server_handshakes[HandshakeResult::Ok as usize].add(1);
     let own = link.account.seat(LINK_COST);
     let _seat = match own {
         Ok(own) => {
@@ -130,20 +130,20 @@ pub(crate) async fn serve(worker: Rc<Worker>, tcp: TcpStream, address: SocketAdd
     counts.server_links.subtract(1);
     match ended {
         Ok(()) => {}
-        Err(Failure::Abused(error)) => {
+        Err(LinkFailure::Abused(error)) => {
             counts.abused_link(error.code);
             if worker.local.may_warn() {
                 tracing::warn!(peer = %address, "link closed: the peer broke HTTP/2's rules: {error}");
             }
         }
-        Err(Failure::Lost(why)) => tracing::debug!(peer = %address, "link ended: {why}"),
+        Err(LinkFailure::Lost(why)) => tracing::debug!(peer = %address, "link ended: {why}"),
     }
 }
 
 /// A part of a handshake, until `end`, or until its place is somebody else's.
 async fn in_turn<T>(
     worker: &Worker,
-    mut place: Place<IpAddr>,
+    mut place: WaitingPlace<IpAddr>,
     end: Instant,
     lost: &'static str,
     part: impl Future<Output = Result<T, TlsFailure>>,
@@ -152,7 +152,7 @@ async fn in_turn<T>(
         done = timeout_at(end, part) => {
             done.unwrap_or_else(|_| Err(TlsFailure::unfinished(worker.local.bounds.link_handshake)))
         }
-        () = place.lost() => Err(TlsFailure::new(Handshake::Overload, lost)),
+        () = place.lost() => Err(TlsFailure::new(HandshakeResult::Overload, lost)),
     }
 }
 
@@ -168,11 +168,11 @@ fn neighbourhood(address: IpAddr) -> IpAddr {
 type LinkConnection = Connection<tls::TlsStream>;
 
 /// TLS, and the beginning of HTTP/2.
-async fn greet(worker: &Rc<Worker>, hello: Hello) -> Result<(Link, LinkConnection), TlsFailure> {
+async fn greet(worker: &Rc<Worker>, hello: Hello) -> Result<(AcceptedLink, LinkConnection), TlsFailure> {
     let accepted = tls::accept(&worker.local.state_now(), hello).await?;
     let account = worker.local.accounts.of(&Payer::Peer(accepted.peer.clone()));
     let connection = Connection::server(accepted.stream, LIMITS, LINGER).charged(account.clone());
-    let link = Link {
+    let link = AcceptedLink {
         peer: Peer::Mesh(accepted.peer),
         account,
         identity: accepted.certificate.svid().identity().clone(),
@@ -184,7 +184,7 @@ async fn greet(worker: &Rc<Worker>, hello: Hello) -> Result<(Link, LinkConnectio
 }
 
 /// Why a link ended before its time.
-enum Failure {
+enum LinkFailure {
     /// It is gone.
     Lost(String),
     /// We closed it: a flood, or frames that may not be.
@@ -193,7 +193,11 @@ enum Failure {
 
 /// Takes streams until the link ends. A drain, the end of a certificate, or that of a root's trust sends
 /// GOAWAY: what is under way is finished.
-async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection) -> Result<(), Failure> {
+async fn run(
+    worker: &Rc<Worker>,
+    link: Rc<AcceptedLink>,
+    mut connection: LinkConnection,
+) -> Result<(), LinkFailure> {
     let (handle, received) = (connection.handle(), connection.received());
     let _watched = worker.local.sweep.watch(&handle, Side::Link);
     let over = Notify::new();
@@ -236,10 +240,10 @@ async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection
             biased;
             ended = poll_fn(|cx| connection.poll(cx, take)) => return match ended {
                 Ended::Closed => Ok(()),
-                Ended::Violation(violation) => Err(Failure::Abused(violation)),
-                lost => Err(Failure::Lost(lost.to_string())),
+                Ended::Violation(violation) => Err(LinkFailure::Abused(violation)),
+                lost => Err(LinkFailure::Lost(lost.to_string())),
             },
-            () = &mut dead => return Err(Failure::Lost("the peer does not answer pings".to_owned())),
+            () = &mut dead => return Err(LinkFailure::Lost("the peer does not answer pings".to_owned())),
             () = &mut going, if !gone => {
                 gone = true;
                 handle.go_away();
@@ -250,7 +254,7 @@ async fn run(worker: &Rc<Worker>, link: Rc<Link>, mut connection: LinkConnection
 
 async fn answer(
     worker: Rc<Worker>,
-    link: Rc<Link>,
+    link: Rc<AcceptedLink>,
     incoming: Incoming,
     mut sender: Sender,
     receiver: Receiver,
@@ -301,7 +305,7 @@ async fn answer(
 /// A request to leave HTTP (extended CONNECT): after its answer bytes pass, if the process agrees.
 async fn upgrade(
     worker: Rc<Worker>,
-    link: Rc<Link>,
+    link: Rc<AcceptedLink>,
     mut head: http::request::Parts,
     mut sender: Sender,
     receiver: Receiver,
@@ -351,7 +355,7 @@ async fn upgrade(
 /// An opaque connection (HBONE): bytes between the stream and the workload's process.
 async fn tunnel(
     worker: Rc<Worker>,
-    link: Rc<Link>,
+    link: Rc<AcceptedLink>,
     head: http::request::Parts,
     mut sender: Sender,
     receiver: Receiver,
@@ -452,7 +456,7 @@ impl Refusal {
 /// that checked one identity must not reach another.
 fn find(
     worker: &Worker,
-    link: &Link,
+    link: &AcceptedLink,
     name: Option<&HeaderValue>,
     port: Option<u16>,
 ) -> Result<(Arc<LocalWorkload>, u16), Refusal> {
@@ -476,7 +480,7 @@ fn find(
         },
     })?;
     if workload.identity != link.identity {
-        worker.local.metrics.counts().server_handshakes[Handshake::WrongIdentity as usize].add(1);
+        worker.local.metrics.counts().server_handshakes[HandshakeResult::WrongIdentity as usize].add(1);
         if worker.local.may_warn() {
             tracing::warn!(
                 peer = %link.peer,
@@ -583,9 +587,9 @@ mod tests {
     }
 
     /// A link to `worker` that was answered as that account.
-    fn link(worker: &Worker, authority: &Authority, of: &str) -> Link {
+    fn link(worker: &Worker, authority: &Authority, of: &str) -> AcceptedLink {
         let identity = authority.identity(of);
-        Link {
+        AcceptedLink {
             peer: Peer::Mesh(authority.identity("peer")),
             account: account(worker, &identity),
             certificate: authority.issue(&identity, UNTIL),
@@ -628,7 +632,7 @@ mod tests {
             assert_eq!(found, expected, "{name:?} {port:?}");
         }
         assert_eq!(
-            worker.local.metrics.counts().server_handshakes[Handshake::WrongIdentity as usize].get(),
+            worker.local.metrics.counts().server_handshakes[HandshakeResult::WrongIdentity as usize].get(),
             1
         );
     }
@@ -717,7 +721,7 @@ mod tests {
         let (head, _tcp) = tokio::join!(poll_fn(|cx| receiver.poll_head(cx)), answering);
         assert_eq!(head.unwrap().status, StatusCode::OK);
         assert_eq!(ReceivedBody::new(receiver).collect().await.unwrap().to_bytes(), "hi");
-        assert_eq!(counts.server_handshakes[Handshake::Ok as usize].get(), 1);
+        assert_eq!(counts.server_handshakes[HandshakeResult::Ok as usize].get(), 1);
         assert_eq!((counts.server_links.get(), counts.server_streams.get()), (1, 1));
 
         for (method, to, port, status, reason, safe) in [

@@ -34,11 +34,11 @@ pub(crate) const GONE: Duration = Duration::from_secs(2 * 60);
 /// One worker's edges.
 pub struct Series {
     registry: Arc<WorkerRegistry>,
-    known: RefCell<FastMap<EdgeKey, Known>>,
+    known: RefCell<FastMap<EdgeKey, KnownEdge>>,
     shares: RefCell<Shares>,
 }
 
-struct Known {
+struct KnownEdge {
     metrics: Arc<EdgeMetrics>,
     /// What it had counted when it was last looked at, and since when that is so.
     seen: Cell<u64>,
@@ -75,7 +75,7 @@ impl Series {
         }
         shares.add(&key);
         let metrics = self.registry.edges.lock().entry(key.clone()).or_default().clone();
-        known.insert(key, Known { metrics: metrics.clone(), seen: Cell::new(0), since: Cell::new(None) });
+        known.insert(key, KnownEdge { metrics: metrics.clone(), seen: Cell::new(0), since: Cell::new(None) });
         metrics
     }
 
@@ -114,7 +114,7 @@ impl Shares {
     }
 
     /// What a new edge is counted as.
-    fn place(&self, known: &FastMap<EdgeKey, Known>, mut key: EdgeKey) -> EdgeKey {
+    fn place(&self, known: &FastMap<EdgeKey, KnownEdge>, mut key: EdgeKey) -> EdgeKey {
         let has_its_share = |shares: &FastMap<ServiceName, usize>, name: &ServiceName| {
             shares.get(name).is_some_and(|count| *count >= SHARE)
         };
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(length(), empty);
         // As docs/metrics.md says.
         let each = size_of::<EdgeMetrics>()
-            + size_of::<(EdgeKey, Known)>()
+            + size_of::<(EdgeKey, KnownEdge)>()
             + size_of::<(EdgeKey, Arc<EdgeMetrics>)>();
         assert!(each <= 768, "{each}");
         let held = (series.known.borrow().capacity(), registries[0].edges.lock().capacity());

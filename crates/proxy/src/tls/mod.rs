@@ -25,13 +25,13 @@ pub(crate) use self::stream::TlsStream;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::stream::fuzzing;
 use crate::certificate::WorkloadCertificate;
-use crate::metrics::Handshake;
+use crate::metrics::HandshakeResult;
 use crate::state::NodeState;
 
 /// Why a handshake failed.
 #[derive(Debug, Clone)]
 pub struct TlsFailure {
-    pub kind: Handshake,
+    pub kind: HandshakeResult,
     pub message: String,
     /// Whose certificate, of this node's own, the peer refused because of its age.
     pub expired: Option<SpiffeId>,
@@ -48,15 +48,15 @@ impl std::error::Error for TlsFailure {}
 impl TlsFailure {
     /// The connection is of no use.
     pub(crate) fn broken(message: String) -> Self {
-        Self::new(Handshake::Broken, message)
+        Self::new(HandshakeResult::Broken, message)
     }
 
     /// The peer did not finish its side within the time allowed.
     pub(crate) fn unfinished(deadline: Duration) -> Self {
-        Self::new(Handshake::Timeout, format!("the peer did not finish the handshake in {deadline:?}"))
+        Self::new(HandshakeResult::Timeout, format!("the peer did not finish the handshake in {deadline:?}"))
     }
 
-    pub(crate) fn new(kind: Handshake, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: HandshakeResult, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), expired: None }
     }
 }
@@ -64,10 +64,10 @@ impl TlsFailure {
 impl From<&Refusal> for TlsFailure {
     fn from(refusal: &Refusal) -> Self {
         let kind = match refusal.kind() {
-            Kind::ForeignTrustDomain => Handshake::ForeignTrustDomain,
-            Kind::UnknownIssuer => Handshake::UnknownIssuer,
-            Kind::InvalidCertificate => Handshake::InvalidCertificate,
-            Kind::WrongIdentity => Handshake::WrongIdentity,
+            Kind::ForeignTrustDomain => HandshakeResult::ForeignTrustDomain,
+            Kind::UnknownIssuer => HandshakeResult::UnknownIssuer,
+            Kind::InvalidCertificate => HandshakeResult::InvalidCertificate,
+            Kind::WrongIdentity => HandshakeResult::WrongIdentity,
         };
         Self::new(kind, refusal.to_string())
     }
@@ -84,20 +84,20 @@ impl TlsFailure {
     pub(crate) fn of(error: &io::Error, own: Option<&SpiffeId>) -> Self {
         let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
             return Self::new(
-                Handshake::Broken,
+                HandshakeResult::Broken,
                 format!("the connection broke in the TLS handshake: {error}"),
             );
         };
         match tls {
             error if let Some(refusal) = Refusal::of(error) => refusal.into(),
             Error::NoCertificatesPresented => {
-                Self::new(Handshake::NoCertificate, "no certificate: the peer presented none")
+                Self::new(HandshakeResult::NoCertificate, "no certificate: the peer presented none")
             }
             Error::InvalidCertificate(CertificateError::Other(OtherError(other))) => {
-                Self::new(Handshake::InvalidCertificate, format!("invalid certificate: {other}"))
+                Self::new(HandshakeResult::InvalidCertificate, format!("invalid certificate: {other}"))
             }
             Error::InvalidCertificate(invalid) => {
-                Self::new(Handshake::InvalidCertificate, format!("invalid certificate: {invalid}"))
+                Self::new(HandshakeResult::InvalidCertificate, format!("invalid certificate: {invalid}"))
             }
             Error::AlertReceived(AlertDescription::CertificateExpired) => Self {
                 expired: own.cloned(),
@@ -109,7 +109,7 @@ impl TlsFailure {
             },
             // The server name stands for the identity (RFC 6066, section 3).
             Error::AlertReceived(AlertDescription::UnrecognisedName) => Self::new(
-                Handshake::NoSuchWorkload,
+                HandshakeResult::NoSuchWorkload,
                 "wrong identity: the node runs no workload that is who was promised (alert UnrecognisedName)",
             ),
             Error::AlertReceived(alert) => {
@@ -127,13 +127,19 @@ pub(crate) async fn connect(
     tcp: TcpStream,
 ) -> Result<TlsStream, TlsFailure> {
     let name = expected.server_name().and_then(|name| ServerName::try_from(name).ok()).ok_or_else(|| {
-        TlsFailure::new(Handshake::WrongIdentity, format!("{expected} is too long for a TLS server name"))
+        TlsFailure::new(
+            HandshakeResult::WrongIdentity,
+            format!("{expected} is too long for a TLS server name"),
+        )
     })?;
     let established = handshake::connect(Arc::new(certificate.client(expected)), name, tcp).await;
     let own = certificate.svid().identity();
     let established = established.map_err(|error| TlsFailure::of(&error, Some(own)))?;
     if established.alpn.as_deref() != Some(ALPN) {
-        return Err(TlsFailure::new(Handshake::Broken, "the peer does not speak HTTP/2 on its link port"));
+        return Err(TlsFailure::new(
+            HandshakeResult::Broken,
+            "the peer does not speak HTTP/2 on its link port",
+        ));
     }
     Ok(established.stream)
 }
@@ -161,7 +167,7 @@ pub(crate) async fn accept(state: &NodeState, hello: Hello) -> Result<Accepted, 
         // RFC 8446 section 6.2: a fatal unrecognized_name alert.
         hello.refuse(112).await;
         return Err(TlsFailure::new(
-            Handshake::NoSuchWorkload,
+            HandshakeResult::NoSuchWorkload,
             match name {
                 Some(name) => format!("no such workload here: the peer asked for `{name}` (SNI)"),
                 None => "no such workload here: the peer named none (no SNI)".to_owned(),
@@ -172,10 +178,10 @@ pub(crate) async fn accept(state: &NodeState, hello: Hello) -> Result<Accepted, 
     let established = hello.accept(certificate.server()).await;
     let established = established.map_err(|error| TlsFailure::of(&error, Some(own.identity())))?;
     if established.alpn.as_deref() != Some(ALPN) {
-        return Err(TlsFailure::new(Handshake::Broken, "the peer does not offer HTTP/2 (ALPN h2)"));
+        return Err(TlsFailure::new(HandshakeResult::Broken, "the peer does not offer HTTP/2 (ALPN h2)"));
     }
     let leaf = established.leaf.as_ref().ok_or_else(|| {
-        TlsFailure::new(Handshake::NoCertificate, "no certificate: the peer presented none")
+        TlsFailure::new(HandshakeResult::NoCertificate, "no certificate: the peer presented none")
     })?;
     let shown = Certificate::read(leaf)?;
     let peer = shown.identity.map_err(Refusal::from)?;

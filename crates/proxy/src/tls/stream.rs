@@ -56,13 +56,13 @@ impl Rekey {
 }
 
 /// Why a connection cannot go on.
-enum Failure {
+enum RecordFailure {
     Bad(BadRecord),
     /// The peer says so.
     Alert(u8),
 }
 
-impl From<BadRecord> for Failure {
+impl From<BadRecord> for RecordFailure {
     fn from(bad: BadRecord) -> Self {
         Self::Bad(bad)
     }
@@ -117,7 +117,7 @@ impl TlsStream {
     }
 
     /// Opens the whole records in `bytes` and gives `take` what they hold; gives how many bytes they were.
-    fn open(&mut self, bytes: &mut [u8], take: &mut dyn FnMut(&[u8])) -> Result<usize, Failure> {
+    fn open(&mut self, bytes: &mut [u8], take: &mut dyn FnMut(&[u8])) -> Result<usize, RecordFailure> {
         let mut start = 0;
         while let Some((header, length)) = payload_length(&bytes[start..])? {
             let end = start + HEADER + length;
@@ -136,7 +136,7 @@ impl TlsStream {
                     [_, CLOSE_NOTIFY] => self.peer_closed = true,
                     // Says that a close_notify follows.
                     [_, USER_CANCELED] => {}
-                    [_, alert] => return Err(Failure::Alert(*alert)),
+                    [_, alert] => return Err(RecordFailure::Alert(*alert)),
                     _ => return Err(BadRecord::DecodeError.into()),
                 },
                 _ => return Err(BadRecord::UnexpectedMessage.into()),
@@ -256,8 +256,8 @@ impl Transport for TlsStream {
                     }
                     Poll::Ready(Ok(filled - before))
                 }
-                Err(Failure::Bad(why)) => Poll::Ready(Err(self.fail(cx, why))),
-                Err(Failure::Alert(alert)) => {
+                Err(RecordFailure::Bad(why)) => Poll::Ready(Err(self.fail(cx, why))),
+                Err(RecordFailure::Alert(alert)) => {
                     self.closed = true;
                     let alert = Error::AlertReceived(AlertDescription::from(alert));
                     Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, alert)))

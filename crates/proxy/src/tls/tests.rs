@@ -62,12 +62,12 @@ fn of(error: Error, own: Option<&SpiffeId>) -> TlsFailure {
 fn a_refusal_is_counted_as_what_it_is() {
     let ours = Authority::new("mesh.test");
     let refusals = [
-        (Refusal::from(NoIdentity::None), Handshake::WrongIdentity),
-        (Refusal::Unreadable("?".to_owned()), Handshake::InvalidCertificate),
-        (Refusal::NotPinned, Handshake::UnknownIssuer),
+        (Refusal::from(NoIdentity::None), HandshakeResult::WrongIdentity),
+        (Refusal::Unreadable("?".to_owned()), HandshakeResult::InvalidCertificate),
+        (Refusal::NotPinned, HandshakeResult::UnknownIssuer),
         (
             Refusal::ForeignTrustDomain { peer: ours.identity("a"), mesh: ours.domain.clone() },
-            Handshake::ForeignTrustDomain,
+            HandshakeResult::ForeignTrustDomain,
         ),
     ];
     for (refusal, kind) in refusals {
@@ -77,8 +77,8 @@ fn a_refusal_is_counted_as_what_it_is() {
     }
 }
 
-fn kind<T>(outcome: Result<T, TlsFailure>) -> Handshake {
-    outcome.map_or_else(|failure| failure.kind, |_| Handshake::Ok)
+fn kind<T>(outcome: Result<T, TlsFailure>) -> HandshakeResult {
+    outcome.map_or_else(|failure| failure.kind, |_| HandshakeResult::Ok)
 }
 
 #[test]
@@ -89,11 +89,11 @@ fn failures_say_what_they_are() {
     let other =
         Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(io::Error::other("?")))));
     for (error, expected, text) in [
-        (Error::NoCertificatesPresented, Handshake::NoCertificate, "presented none"),
-        (invalid, Handshake::InvalidCertificate, "invalid certificate"),
-        (other, Handshake::InvalidCertificate, "invalid certificate: ?"),
-        (Error::AlertReceived(AlertDescription::AccessDenied), Handshake::Broken, "AccessDenied"),
-        (Error::DecryptError, Handshake::Broken, "TLS handshake failed"),
+        (Error::NoCertificatesPresented, HandshakeResult::NoCertificate, "presented none"),
+        (invalid, HandshakeResult::InvalidCertificate, "invalid certificate"),
+        (other, HandshakeResult::InvalidCertificate, "invalid certificate: ?"),
+        (Error::AlertReceived(AlertDescription::AccessDenied), HandshakeResult::Broken, "AccessDenied"),
+        (Error::DecryptError, HandshakeResult::Broken, "TLS handshake failed"),
     ] {
         let failure = of(error, Some(&own));
         assert_eq!((failure.kind, failure.expired.as_ref()), (expected, None), "{failure}");
@@ -101,9 +101,9 @@ fn failures_say_what_they_are() {
     }
     // Only this one is about our own certificate.
     let failure = of(Error::AlertReceived(AlertDescription::CertificateExpired), Some(&own));
-    assert_eq!((failure.kind, failure.expired), (Handshake::Broken, Some(own)));
+    assert_eq!((failure.kind, failure.expired), (HandshakeResult::Broken, Some(own)));
     let failure = TlsFailure::of(&io::ErrorKind::ConnectionReset.into(), None);
-    assert_eq!(failure.kind, Handshake::Broken);
+    assert_eq!(failure.kind, HandshakeResult::Broken);
     assert!(failure.message.contains("the connection broke"), "{failure}");
 }
 
@@ -170,15 +170,15 @@ async fn a_link_is_between_those_that_both_sides_mean() {
     assert_eq!(far.unwrap().expires, UNTIL, "the client's ends first");
 
     let (near, far) = link(&own, &server, running(&[&other])).await;
-    assert_eq!(kind(far.map(drop)), Handshake::NoSuchWorkload);
+    assert_eq!(kind(far.map(drop)), HandshakeResult::NoSuchWorkload);
     let near = near.unwrap_err();
-    assert_eq!(near.kind, Handshake::NoSuchWorkload);
+    assert_eq!(near.kind, HandshakeResult::NoSuchWorkload);
     assert!(near.message.contains("UnrecognisedName"), "{near}");
 
     // It answers to the name, and is another.
     let impostor = ours.issue(&ours.identity("other"), UNTIL);
     let (near, far) = link(&own, &server, running_as(&[(&server, &impostor)])).await;
-    assert_eq!((kind(near), kind(far.map(drop))), (Handshake::WrongIdentity, Handshake::Broken));
+    assert_eq!((kind(near), kind(far.map(drop))), (HandshakeResult::WrongIdentity, HandshakeResult::Broken));
 
     // One who takes the server, and whom the server does not take.
     let stranger = others.issue(&others.identity("client"), UNTIL);
@@ -190,11 +190,11 @@ async fn a_link_is_between_those_that_both_sides_mean() {
     let there = running(&[&new]);
     let answering = async { accept(&there, hello(far).await?).await };
     let (_near, far) = tokio::join!(handshake::connect(Arc::new(config), name, near), answering);
-    assert_eq!(kind(far.map(drop)), Handshake::ForeignTrustDomain);
+    assert_eq!(kind(far.map(drop)), HandshakeResult::ForeignTrustDomain);
 
     let long = SpiffeId::workload(&ours.domain, &"n".repeat(63), &"s".repeat(240)).unwrap();
     let (near, far) = link(&own, &long, running(&[&new])).await;
-    assert_eq!((kind(near), kind(far.map(drop))), (Handshake::WrongIdentity, Handshake::Broken));
+    assert_eq!((kind(near), kind(far.map(drop))), (HandshakeResult::WrongIdentity, HandshakeResult::Broken));
 }
 
 #[tokio::test]
@@ -220,8 +220,8 @@ async fn both_sides_must_speak_http2_and_show_a_certificate() {
     let mut nobody = own.client(&server);
     nobody.client_auth_cert_resolver = Arc::new(NoCertificate);
     for (config, expected, text) in [
-        (silent, Handshake::Broken, "does not offer HTTP/2"),
-        (nobody, Handshake::NoCertificate, "presented none"),
+        (silent, HandshakeResult::Broken, "does not offer HTTP/2"),
+        (nobody, HandshakeResult::NoCertificate, "presented none"),
     ] {
         let (near, far) = sockets().await;
         let answering = async { accept(&there, hello(far).await?).await };
