@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tulle_model::snapshot::FastMap;
 
 use self::http1::Kept;
-use self::http2::Shared;
+use self::http2::SharedConnections;
 pub use self::places::Place;
 use self::places::Places;
 use crate::budget::{Budget, Resource};
@@ -51,7 +51,7 @@ struct Pool {
     rules: Rules,
     progress: Rc<Sweep>,
     idle: RefCell<FastMap<SocketAddr, Kept>>,
-    shared: RefCell<FastMap<SocketAddr, Rc<Shared>>>,
+    shared: RefCell<FastMap<SocketAddr, Rc<SharedConnections>>>,
     sweeping: Cell<bool>,
     /// Connections to these addresses are not kept if they were opened before.
     crowded: RefCell<FastMap<SocketAddr, Instant>>,

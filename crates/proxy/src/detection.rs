@@ -43,19 +43,19 @@ pub(crate) enum Spoken {
     },
     Opaque {
         first: Vec<u8>,
-        upstream: Option<Result<Upstream, Box<Exchange>>>,
+        upstream: Option<Result<OpenedUpstream, Box<Exchange>>>,
     },
     /// The client went away, or we do.
     Nothing,
 }
 
 /// An upstream connection, and what came from it.
-pub(crate) struct Upstream {
+pub(crate) struct OpenedUpstream {
     pub opened: Opened,
     pub first: Vec<u8>,
 }
 
-impl Upstream {
+impl OpenedUpstream {
     pub fn new(opened: Opened) -> Self {
         Self { opened, first: Vec::new() }
     }
@@ -77,7 +77,7 @@ where
     let learned = destination.as_ref().and_then(|destination| destination.learned(port.number));
     // Whoever keeps silent for long must not keep endpoints that are gone.
     let destination = destination.as_ref().map(Rc::downgrade).unwrap_or_default();
-    let mut known = Known {
+    let mut known = Evidence {
         server: if learned == Some(Learnt::Http2Server) { Greeting::Http2 } else { Greeting::Silent },
         http_rules: !port.http_routes.is_empty(),
         spoke_http: learned.is_some(),
@@ -109,20 +109,20 @@ where
 }
 
 /// What is known besides the client's bytes.
-struct Known {
+struct Evidence {
     server: Greeting,
     http_rules: bool,
     spoke_http: bool,
 }
 
-impl Known {
+impl Evidence {
     fn seen<'a>(&self, client: &'a [u8]) -> Seen<'a> {
         let Self { server, http_rules, spoke_http } = *self;
         Seen { client, server, http_rules, spoke_http }
     }
 
     /// What is served when no more of the client's bytes come in time.
-    fn late(&self, first: Vec<u8>, upstream: Option<Result<Upstream, Box<Exchange>>>) -> Spoken {
+    fn late(&self, first: Vec<u8>, upstream: Option<Result<OpenedUpstream, Box<Exchange>>>) -> Spoken {
         match detect::decide_late(&self.seen(&first)) {
             Step::Http => Spoken::Http { first },
             _ => Spoken::Opaque { first, upstream },
@@ -135,13 +135,13 @@ async fn race<IO>(
     worker: &Rc<Worker>,
     io: &mut IO,
     opening: impl Future<Output = Result<Opened, Box<Exchange>>>,
-    known: &mut Known,
+    known: &mut Evidence,
     first: &mut Vec<u8>,
 ) -> Option<Spoken>
 where
     IO: AsyncRead + Unpin,
 {
-    let mut upstream: Option<Result<Upstream, Box<Exchange>>> = None;
+    let mut upstream: Option<Result<OpenedUpstream, Box<Exchange>>> = None;
     let mut opening = pin!(opening);
     let begin = Instant::now();
     let far = begin + Duration::from_secs(24 * 3600);
@@ -159,7 +159,7 @@ where
                 Ok(0) => match known.late(std::mem::take(first), upstream.take()) {
                     // It has ended: only what is opened now can be told so.
                     Spoken::Opaque { first, upstream: None } => {
-                        let upstream = Some(opening.await.map(Upstream::new));
+                        let upstream = Some(opening.await.map(OpenedUpstream::new));
                         return Some(Spoken::Opaque { first, upstream });
                     }
                     spoken => return Some(spoken),
@@ -170,7 +170,7 @@ where
                 if opened.is_err() && first.is_empty() {
                     give_up_at = give_up_at.min(Instant::now() + UNREACHABLE);
                 }
-                upstream = Some(opened.map(Upstream::new));
+                upstream = Some(opened.map(OpenedUpstream::new));
                 continue;
             }
             () = sleep_until(open_at), if upstream.is_none() && Instant::now() < open_at => {
@@ -197,7 +197,7 @@ where
             Step::Http => return Some(Spoken::Http { first: std::mem::take(first) }),
             Step::Bytes => {
                 if upstream.is_none() {
-                    upstream = Some(opening.await.map(Upstream::new));
+                    upstream = Some(opening.await.map(OpenedUpstream::new));
                 }
                 return Some(Spoken::Opaque { first: std::mem::take(first), upstream });
             }
@@ -209,7 +209,7 @@ where
 }
 
 /// Listens to the client of a server that speaks HTTP, or did so before. It may be silent as long as it likes.
-async fn await_client<IO>(worker: &Rc<Worker>, io: &mut IO, known: &Known, mut first: Vec<u8>) -> Spoken
+async fn await_client<IO>(worker: &Rc<Worker>, io: &mut IO, known: &Evidence, mut first: Vec<u8>) -> Spoken
 where
     IO: AsyncRead + Unpin,
 {
@@ -243,16 +243,16 @@ async fn until(time: Option<Instant>) {
 }
 
 /// Waits for the upstream's first bytes.
-async fn speaks(upstream: &mut Option<Result<Upstream, Box<Exchange>>>) -> io::Result<usize> {
+async fn speaks(upstream: &mut Option<Result<OpenedUpstream, Box<Exchange>>>) -> io::Result<usize> {
     match upstream {
-        Some(Ok(Upstream { opened, first })) => opened.upstream().read_buf(first).await,
+        Some(Ok(OpenedUpstream { opened, first })) => opened.upstream().read_buf(first).await,
         _ => pending().await,
     }
 }
 
-fn greeting(upstream: &Option<Result<Upstream, Box<Exchange>>>) -> Greeting {
+fn greeting(upstream: &Option<Result<OpenedUpstream, Box<Exchange>>>) -> Greeting {
     match upstream {
-        Some(Ok(Upstream { first, .. })) => detect::greeting(first),
+        Some(Ok(OpenedUpstream { first, .. })) => detect::greeting(first),
         _ => Greeting::Silent,
     }
 }

@@ -17,7 +17,7 @@ use tulle_model::snapshot::{Carried, ServiceConfig};
 
 use crate::access_log::Asked;
 use crate::config::Capture;
-use crate::detection::{Spoken, UNREACHABLE, Upstream, find_out};
+use crate::detection::{OpenedUpstream, Spoken, UNREACHABLE, find_out};
 use crate::exchange::Exchange;
 use crate::http;
 use crate::http::server::HttpDestination;
@@ -165,7 +165,7 @@ async fn serve_opaque<IO>(
     source: Arc<LocalWorkload>,
     io: IO,
     first: Vec<u8>,
-    upstream: Option<Result<Upstream, Box<Exchange>>>,
+    upstream: Option<Result<OpenedUpstream, Box<Exchange>>>,
     config: Arc<ServiceConfig>,
     port: u16,
 ) where
@@ -175,7 +175,7 @@ async fn serve_opaque<IO>(
         Some(opened) => opened,
         None => {
             let exchange = connection(&worker, &source, config.name.clone().into(), port);
-            opaque::open(&worker, &source, exchange, &config, port).await.map(Upstream::new)
+            opaque::open(&worker, &source, exchange, &config, port).await.map(OpenedUpstream::new)
         }
     };
     match opened {

@@ -15,15 +15,15 @@ const IN_ROUND: u32 = 32;
 
 thread_local! {
     /// Those that have requests waiting. A task of its own serves them as long as there are any.
-    static WAITING: RefCell<Vec<Rc<Line>>> = const { RefCell::new(Vec::new()) };
+    static WAITING: RefCell<Vec<Rc<PayerQueue>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// One payer's requests on one worker.
 #[derive(Default)]
-pub(crate) struct Pace(Rc<Line>);
+pub(crate) struct Pace(Rc<PayerQueue>);
 
 #[derive(Default)]
-struct Line {
+struct PayerQueue {
     /// Requests that have begun since the last round that this payer waited for.
     begun: Cell<u32>,
     waiting: RefCell<VecDeque<Waker>>,
@@ -58,28 +58,28 @@ impl Pace {
     }
 }
 
-/// Has a line served from the next round on.
-fn join(line: &Rc<Line>) {
-    WAITING.with_borrow_mut(|lines| {
-        if lines.is_empty() {
+/// Has a queue served from the next round on.
+fn join(queue: &Rc<PayerQueue>) {
+    WAITING.with_borrow_mut(|queues| {
+        if queues.is_empty() {
             tokio::task::spawn_local(serve());
         }
-        lines.push(line.clone());
+        queues.push(queue.clone());
     });
 }
 
-/// Lets some of each line begin, and waits until the thread has run all that was ready, again and again.
+/// Lets some of each queue begin, and waits until the thread has run all that was ready, again and again.
 async fn serve() {
     poll_fn(|cx| {
-        let more = WAITING.with_borrow_mut(|lines| {
-            lines.retain(|line| {
-                let mut waiting = line.waiting.borrow_mut();
+        let more = WAITING.with_borrow_mut(|queues| {
+            queues.retain(|queue| {
+                let mut waiting = queue.waiting.borrow_mut();
                 let count = waiting.len().min(IN_ROUND as usize);
                 waiting.drain(..count).for_each(Waker::wake);
-                line.begun.set(count as u32);
+                queue.begun.set(count as u32);
                 !waiting.is_empty()
             });
-            !lines.is_empty()
+            !queues.is_empty()
         });
         if !more {
             return Poll::Ready(());

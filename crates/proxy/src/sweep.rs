@@ -205,7 +205,7 @@ impl Patience {
 
 /// Wakes a task at every turn of the sweep, for what nobody else tells it.
 #[derive(Default)]
-pub(crate) struct Again(Option<Box<Watch<Task>>>);
+pub(crate) struct SweepWaker(Option<Box<Watch<Task>>>);
 
 #[derive(Default)]
 struct Task(RefCell<Option<Waker>>);
@@ -218,7 +218,7 @@ impl Watched for Task {
     }
 }
 
-impl Again {
+impl SweepWaker {
     /// Has the task woken once more.
     pub fn poll(&mut self, cx: &Context<'_>, sweep: &Rc<Sweep>) {
         let watch = self.0.get_or_insert_with(|| Box::new(sweep.add(Task::default())));

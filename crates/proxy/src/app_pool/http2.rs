@@ -58,7 +58,7 @@ const DIAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The HTTP/2 connections to one address.
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct SharedConnections {
     connections: RefCell<Vec<SharedConnection>>,
     departing: Departing,
     /// Who waits for a stream on any of them.
@@ -114,7 +114,7 @@ impl Pool {
         self: &Rc<Self>,
         address: SocketAddr,
         account: &Rc<Account>,
-        shared: &Rc<Shared>,
+        shared: &Rc<SharedConnections>,
         turn: &mut Turn,
     ) -> Result<Handle, UpstreamError> {
         // Opens what is missing for those who stand in line, at the expense of the one who asks first.
@@ -180,10 +180,10 @@ impl Pool {
 }
 
 /// Somebody opens a connection, until it is dropped.
-struct Dialing(Rc<Shared>);
+struct Dialing(Rc<SharedConnections>);
 
 impl Dialing {
-    fn begin(shared: &Rc<Shared>) -> Self {
+    fn begin(shared: &Rc<SharedConnections>) -> Self {
         shared.dialing.set(true);
         Self(shared.clone())
     }
@@ -198,7 +198,7 @@ impl Drop for Dialing {
 async fn drive(
     address: SocketAddr,
     mut connection: Connection<Plain<TcpStream>>,
-    shared: Weak<Shared>,
+    shared: Weak<SharedConnections>,
     sweep: Rc<Sweep>,
     // It is a descriptor until it is closed, whoever still uses it.
     _seat: Seat,
@@ -232,7 +232,7 @@ async fn drive(
     }
 }
 
-impl Shared {
+impl SharedConnections {
     /// Closes what is dead, or idle for too long; whether anything is left.
     pub fn sweep(&self) -> bool {
         self.part(|c| {

@@ -29,11 +29,11 @@ pub(super) struct Places {
     most: usize,
     /// For the requests of one caller.
     waiting: Waiting,
-    lines: RefCell<FastMap<SocketAddr, Rc<Line>>>,
+    lines: RefCell<FastMap<SocketAddr, Rc<ApplicationLine>>>,
 }
 
-/// Those to one application.
-struct Line {
+/// Those to one application, and the callers that wait for them.
+struct ApplicationLine {
     places: Weak<Places>,
     address: SocketAddr,
     most: usize,
@@ -41,12 +41,13 @@ struct Line {
     open: Cell<usize>,
     /// How many carry requests.
     used: Cell<usize>,
-    callers: RefCell<FastMap<*const Account, Rc<Caller>>>,
+    callers: RefCell<FastMap<*const Account, Rc<CallerShare>>>,
     /// The callers that wait, in the order of their turns.
-    turns: RefCell<VecDeque<Rc<Caller>>>,
+    turns: RefCell<VecDeque<Rc<CallerShare>>>,
 }
 
-struct Caller {
+/// What one caller has of those to one application.
+struct CallerShare {
     account: Rc<Account>,
     /// Connections that carry its requests.
     used: Cell<usize>,
@@ -57,8 +58,8 @@ struct Caller {
 }
 
 /// One request that waits.
-struct Wait {
-    caller: Rc<Caller>,
+struct WaitingRequest {
+    caller: Rc<CallerShare>,
     given: oneshot::Receiver<Given>,
 }
 
@@ -72,9 +73,9 @@ pub(super) enum Given {
 
 /// A place for a connection, until it is dropped.
 pub struct Place {
-    line: Rc<Line>,
+    line: Rc<ApplicationLine>,
     /// Who uses it, or did so last.
-    caller: Rc<Caller>,
+    caller: Rc<CallerShare>,
     used: bool,
 }
 
@@ -111,7 +112,7 @@ impl Places {
             let (give, given) = oneshot::channel();
             waiting.push_back(give);
             drop(waiting);
-            Wait { caller, given }
+            WaitingRequest { caller, given }
         };
         match timeout(self.waiting.patience, &mut wait.given).await {
             Ok(Ok(given)) => Ok(given),
@@ -119,10 +120,10 @@ impl Places {
         }
     }
 
-    fn line(self: &Rc<Self>, address: SocketAddr) -> Rc<Line> {
+    fn line(self: &Rc<Self>, address: SocketAddr) -> Rc<ApplicationLine> {
         let mut lines = self.lines.borrow_mut();
         let line = lines.entry(address).or_insert_with(|| {
-            Rc::new(Line {
+            Rc::new(ApplicationLine {
                 places: Rc::downgrade(self),
                 address,
                 most: self.most,
@@ -156,8 +157,8 @@ pub(super) fn offer(mut idle: IdleConnection) -> Option<IdleConnection> {
     }
 }
 
-impl Line {
-    fn caller(&self, account: &Rc<Account>) -> Rc<Caller> {
+impl ApplicationLine {
+    fn caller(&self, account: &Rc<Account>) -> Rc<CallerShare> {
         let mut callers = self.callers.borrow_mut();
         if let Some(caller) = callers.get(&Rc::as_ptr(account)) {
             return caller.clone();
@@ -165,7 +166,7 @@ impl Line {
         if callers.len() >= MAX_ABSENT {
             callers.retain(|_, caller| Rc::strong_count(caller) > 1);
         }
-        let caller = Rc::new(Caller {
+        let caller = Rc::new(CallerShare {
             account: account.clone(),
             used: Cell::new(0),
             waiting: RefCell::default(),
@@ -177,22 +178,22 @@ impl Line {
     }
 
     /// Whether one who comes now may use one more.
-    fn admits(&self, caller: &Caller) -> bool {
+    fn admits(&self, caller: &CallerShare) -> bool {
         caller.waiting.borrow().is_empty() && self.allows(caller)
     }
 
-    fn allows(&self, caller: &Caller) -> bool {
+    fn allows(&self, caller: &CallerShare) -> bool {
         let bound = Bound { total: self.most as u64, free: self.most as i64 - self.used.get() as i64 };
         bound.allows(caller.used.get() as u64, 1)
     }
 
-    fn begin(&self, caller: &Caller) {
+    fn begin(&self, caller: &CallerShare) {
         self.used.set(self.used.get() + 1);
         caller.used.set(caller.used.get() + 1);
     }
 
     /// A place for one more connection, which `caller` uses already.
-    fn place(self: &Rc<Self>, caller: Rc<Caller>) -> Place {
+    fn place(self: &Rc<Self>, caller: Rc<CallerShare>) -> Place {
         self.open.set(self.open.get() + 1);
         Place { line: self.clone(), caller, used: true }
     }
@@ -209,7 +210,7 @@ impl Line {
     }
 
     /// The next who waits and may use one more, which is counted for it.
-    fn next(&self) -> Option<(oneshot::Sender<Given>, Rc<Caller>)> {
+    fn next(&self) -> Option<(oneshot::Sender<Given>, Rc<CallerShare>)> {
         let mut turns = self.turns.borrow_mut();
         for _ in 0..turns.len() {
             let caller = turns.pop_front()?;
@@ -233,7 +234,7 @@ impl Line {
     }
 }
 
-impl Drop for Wait {
+impl Drop for WaitingRequest {
     fn drop(&mut self) {
         self.given.close();
         // What was given meanwhile is given back; otherwise it is still among those that wait. These are looked

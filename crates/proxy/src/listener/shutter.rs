@@ -33,7 +33,7 @@ pub(super) struct Shutter<'a> {
     state: &'a StateCell,
     service: Option<Service<'a>>,
     /// It is not as it should be.
-    again: Again,
+    backoff: Backoff,
 }
 
 /// What is behind a shutter.
@@ -70,9 +70,9 @@ enum Socket {
 
 /// When what could not be done is tried again.
 #[derive(Default)]
-struct Again(Option<(Instant, Duration)>);
+struct Backoff(Option<(Instant, Duration)>);
 
-impl Again {
+impl Backoff {
     /// It has failed now; how long it waits.
     fn put_off(&mut self) -> Duration {
         let pause = self.0.map_or(FIRST_PAUSE, |(_, last)| (2 * last).min(LONGEST_PAUSE));
@@ -98,7 +98,7 @@ impl<'a> Shutter<'a> {
             }
             _ => None,
         };
-        let mut shutter = Self { slot, state, service, again: Again::default() };
+        let mut shutter = Self { slot, state, service, backoff: Backoff::default() };
         shutter.look();
         shutter
     }
@@ -110,7 +110,7 @@ impl<'a> Shutter<'a> {
             tokio::select! {
                 biased;
                 changes = &mut service.changed => service.changed = changed(changes),
-                () = self.again.due() => {}
+                () = self.backoff.due() => {}
                 accepted = self.slot.accept() => return accepted,
             }
             self.look();
@@ -124,10 +124,10 @@ impl<'a> Shutter<'a> {
     fn look(&mut self) {
         let Some(Service { name: service, port, .. }) = self.service else { return };
         let open = leads_somewhere(&self.state.load(), service, port);
-        let Err(error) = self.slot.turn(open) else { return self.again = Again::default() };
-        let again = self.again.put_off();
+        let Err(error) = self.slot.turn(open) else { return self.backoff = Backoff::default() };
+        let pause = self.backoff.put_off();
         let what = if open { "are not taken" } else { "are reset, not refused" };
-        tracing::error!("connections to {service}, port {port}, {what}: {error}; trying again in {again:?}");
+        tracing::error!("connections to {service}, port {port}, {what}: {error}; trying again in {pause:?}");
     }
 }
 
@@ -260,7 +260,7 @@ mod tests {
     }
 
     async fn expect_open(address: SocketAddr, shutter: &mut Shutter<'_>) {
-        assert!(is_open(shutter) && shutter.again.0.is_none());
+        assert!(is_open(shutter) && shutter.backoff.0.is_none());
         let client = TcpStream::connect(address).await.unwrap();
         let accepted = timeout(FIRST_PAUSE, shutter.accept()).await.unwrap().unwrap();
         assert_eq!(accepted.1, client.local_addr().unwrap());
@@ -276,7 +276,7 @@ mod tests {
         shutter.slot.0.replace(Socket::Lost(address));
         shutter.look();
         for pause in [1, 2, 4, 8, 16, 30, 30] {
-            let (due, waits) = shutter.again.0.unwrap();
+            let (due, waits) = shutter.backoff.0.unwrap();
             assert!(!is_open(&shutter));
             assert_eq!(waits, Duration::from_secs(pause));
             assert!(timeout_at(due + Duration::from_millis(1), shutter.accept()).await.is_err());
@@ -297,7 +297,7 @@ mod tests {
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap().into_std().unwrap();
         let good = shutter.slot.0.replace(Socket::Closed(OwnedFd::from(stream).into()));
         shutter.look();
-        assert!(matches!(*shutter.slot.0.borrow(), Socket::Closed(_)) && shutter.again.0.is_some());
+        assert!(matches!(*shutter.slot.0.borrow(), Socket::Closed(_)) && shutter.backoff.0.is_some());
         shutter.slot.0.replace(good);
         assert!(TcpStream::connect(address).await.is_err());
         assert!(timeout(2 * FIRST_PAUSE, shutter.accept()).await.is_err());

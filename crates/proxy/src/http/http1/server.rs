@@ -34,7 +34,7 @@ use crate::drain::Drain;
 use crate::http::spelling::Spelling;
 use crate::progress::{Side, Stall};
 use crate::reset::Reset;
-use crate::sweep::{Again, Patience, Sweep};
+use crate::sweep::{Patience, Sweep, SweepWaker};
 use crate::tcp::Downstream;
 
 /// How long, and with how much, a client may go on sending what nobody wants after its last answer. Closed
@@ -61,7 +61,7 @@ pub(crate) struct Client {
     sweep: Rc<Sweep>,
     reading: Patience,
     writing: Patience,
-    again: Again,
+    sweep_waker: SweepWaker,
     /// Since when the client's side is closed.
     half_closed: Option<Box<HalfClosed>>,
     owner: Rc<dyn Owner>,
@@ -243,7 +243,7 @@ impl Client {
             receiving: Receiving::Over,
             expectation: None,
             task: None,
-            again: Again::default(),
+            sweep_waker: SweepWaker::default(),
             half_closed: None,
             owner,
             sweep,

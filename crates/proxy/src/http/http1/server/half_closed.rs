@@ -36,7 +36,7 @@ impl Client {
             Some(Closed::Sending) if !self.has_ended() => self.half_close(true),
             Some(Closed::Sending) | None => {}
         }
-        self.again.poll(cx, &self.sweep);
+        self.sweep_waker.poll(cx, &self.sweep);
         self.poll_bound(cx)
     }
 
@@ -46,7 +46,7 @@ impl Client {
             tracing::debug!("a client went away from what it was sending");
             return Poll::Ready(Gone);
         }
-        self.again.poll(cx, &self.sweep);
+        self.sweep_waker.poll(cx, &self.sweep);
         Poll::Pending
     }
 
