@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::grpc::refusal::REASONS;
-
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -17,6 +15,31 @@ impl Counter {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// Why a connection of a node was refused; the names are those of the links' handshakes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum RefusalReason {
+    ForeignTrustDomain,
+    UnknownIssuer,
+    InvalidCertificate,
+    WrongIdentity,
+    Timeout,
+    Overload,
+    /// No TLS that we speak, or a connection that ended.
+    Broken,
+}
+
+/// The reasons in their order.
+pub const REFUSAL_REASONS: [&str; 7] = [
+    "foreign-trust-domain",
+    "unknown-issuer",
+    "invalid-certificate",
+    "wrong-identity",
+    "timeout",
+    "overload",
+    "broken",
+];
 
 /// The server's counters. Gauges are read from their owners when they are asked for.
 #[derive(Debug, Default)]
@@ -35,8 +58,8 @@ pub struct Metrics {
     pub resources_published: Counter,
     pub statuses_written: Counter,
     pub relists: Counter,
-    /// By [`REASONS`].
-    pub connections_refused: [Counter; REASONS.len()],
+    /// By [`REFUSAL_REASONS`].
+    pub connections_refused: [Counter; REFUSAL_REASONS.len()],
 }
 
 impl Metrics {

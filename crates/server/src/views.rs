@@ -10,8 +10,7 @@ use crate::ca::mesh::MeshAuthority;
 use crate::fleet::{EvictError, Fleet, NodeView};
 use crate::grpc::enrolment::{Enrolment, EnrolmentError, TokenRequest, seconds};
 use crate::grpc::publication::Publication;
-use crate::grpc::refusal::REASONS;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, REFUSAL_REASONS};
 use crate::objects::Objects;
 use crate::telemetry::{EdgeView, RATE_WINDOW};
 use crate::timestamp;
@@ -194,7 +193,7 @@ impl Views {
             "Connections to the nodes' port that were refused.",
         );
         refused.head(&mut text);
-        for (reason, count) in REASONS.into_iter().zip(&self.metrics.connections_refused) {
+        for (reason, count) in REFUSAL_REASONS.into_iter().zip(&self.metrics.connections_refused) {
             refused.line(&mut text, "", &format!("reason=\"{reason}\""), count.get());
         }
         Metric::counter(

@@ -25,9 +25,9 @@ use tonic::transport::server::Connected;
 use tulle_identity::{Certificate, Refusal};
 use tulle_model::identity::SpiffeId;
 
-use super::refusal::{Reason, Refusals, Refused};
+use super::refusal::{Refusals, Refused};
 use super::tls::CLAIMED;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, RefusalReason};
 use crate::strangers::{Stranger, Strangers};
 
 const CONNECTIONS: usize = 8192;
@@ -92,12 +92,12 @@ pub fn accept(
                             Ok(Err(refused)) => refused,
                             Err(_) => {
                                 let message = format!("no TLS handshake in {HANDSHAKE_TIMEOUT:?}");
-                                Refused::new(Reason::Timeout, message)
+                                Refused::new(RefusalReason::Timeout, message)
                             }
                         },
                         () = sent_away.cancelled() => {
                             let message = "too many peers have not shown who they are, and this was the oldest";
-                            Refused::new(Reason::Overload, message)
+                            Refused::new(RefusalReason::Overload, message)
                         }
                     };
                     refusals.note(address, &refused);
@@ -286,7 +286,7 @@ mod tests {
         };
         let (told, refused) = tokio::join!(connecting, accepting);
         let refused = refused.unwrap_err();
-        assert_eq!(refused.reason, Reason::InvalidCertificate);
+        assert_eq!(refused.reason, RefusalReason::InvalidCertificate);
         assert!(
             refused.message.contains("spiffe://mesh.local/") && refused.message.contains("web-1"),
             "{refused}"

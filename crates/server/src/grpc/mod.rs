@@ -6,7 +6,7 @@ pub mod enrolment;
 pub mod listener;
 pub mod node_service;
 pub mod publication;
-pub mod refusal;
+mod refusal;
 pub mod tls;
 
 use std::sync::Arc;

@@ -8,40 +8,15 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tulle_identity::{Kind, Refusal};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, REFUSAL_REASONS, RefusalReason};
 
 /// Refusals that are logged; all are counted.
 const LOGGED_PER_SECOND: u32 = 20;
 
-/// Why a connection was refused; the names are those of the links' handshakes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Reason {
-    ForeignTrustDomain,
-    UnknownIssuer,
-    InvalidCertificate,
-    WrongIdentity,
-    Timeout,
-    Overload,
-    /// No TLS that we speak, or a connection that ended.
-    Broken,
-}
-
-/// The reasons in their order, for metrics.
-pub const REASONS: [&str; 7] = [
-    "foreign-trust-domain",
-    "unknown-issuer",
-    "invalid-certificate",
-    "wrong-identity",
-    "timeout",
-    "overload",
-    "broken",
-];
-
 /// A refused connection.
 #[derive(Debug, Clone)]
 pub(super) struct Refused {
-    pub(super) reason: Reason,
+    pub(super) reason: RefusalReason,
     pub(super) message: String,
 }
 
@@ -54,17 +29,17 @@ impl std::fmt::Display for Refused {
 impl From<&Refusal> for Refused {
     fn from(refusal: &Refusal) -> Self {
         let reason = match refusal.kind() {
-            Kind::ForeignTrustDomain => Reason::ForeignTrustDomain,
-            Kind::UnknownIssuer => Reason::UnknownIssuer,
-            Kind::InvalidCertificate => Reason::InvalidCertificate,
-            Kind::WrongIdentity => Reason::WrongIdentity,
+            Kind::ForeignTrustDomain => RefusalReason::ForeignTrustDomain,
+            Kind::UnknownIssuer => RefusalReason::UnknownIssuer,
+            Kind::InvalidCertificate => RefusalReason::InvalidCertificate,
+            Kind::WrongIdentity => RefusalReason::WrongIdentity,
         };
         Self::new(reason, refusal.to_string())
     }
 }
 
 impl Refused {
-    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
+    pub(super) fn new(reason: RefusalReason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
     }
 
@@ -74,12 +49,13 @@ impl Refused {
             Some(error) if let Some(refusal) = Refusal::of(error) => refusal.into(),
             Some(rustls::Error::InvalidCertificate(invalid)) => {
                 let of = claimed.map(|claimed| format!(" of {claimed}")).unwrap_or_default();
-                Self::new(Reason::InvalidCertificate, format!("invalid certificate{of}: {invalid}"))
+                Self::new(RefusalReason::InvalidCertificate, format!("invalid certificate{of}: {invalid}"))
             }
-            Some(rustls::Error::AlertReceived(alert)) => {
-                Self::new(Reason::Broken, format!("the peer refused the TLS handshake with alert {alert:?}"))
-            }
-            _ => Self::new(Reason::Broken, format!("TLS handshake failed: {error}")),
+            Some(rustls::Error::AlertReceived(alert)) => Self::new(
+                RefusalReason::Broken,
+                format!("the peer refused the TLS handshake with alert {alert:?}"),
+            ),
+            _ => Self::new(RefusalReason::Broken, format!("TLS handshake failed: {error}")),
         }
     }
 }
@@ -103,7 +79,7 @@ impl Refusals {
         }
         logged.1 += 1;
         if logged.1 <= LOGGED_PER_SECOND {
-            let reason = REASONS[refused.reason as usize];
+            let reason = REFUSAL_REASONS[refused.reason as usize];
             tracing::warn!(peer = %address, reason, "refused a connection: {refused}");
         }
     }
@@ -129,7 +105,10 @@ mod tests {
         ] {
             let error = io::Error::other(rustls::Error::from(refusal.clone()));
             let refused = Refused::by_handshake(error, None);
-            assert_eq!((REASONS[refused.reason as usize], refused.message), (reason, refusal.to_string()));
+            assert_eq!(
+                (REFUSAL_REASONS[refused.reason as usize], refused.message),
+                (reason, refusal.to_string())
+            );
         }
     }
 }
