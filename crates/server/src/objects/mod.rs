@@ -13,6 +13,7 @@ mod fields;
 mod key;
 mod mesh;
 mod metadata;
+mod options;
 pub mod patch;
 mod swept;
 #[cfg(test)]
@@ -27,9 +28,10 @@ use tulle_model::registry::{Kind, KindId};
 pub(crate) use delete::check_deletable;
 pub use delete::{DeleteOptions, Deleted};
 pub use error::{FieldProblem, ManagerConflict, ObjectError};
+pub use options::{Part, UnknownFields, WriteOptions};
+pub use write::Written;
 #[cfg(any(test, fuzzing))]
 pub(crate) use write::fuzzing;
-pub use write::{Part, UnknownFields, WriteOptions, Written};
 
 use self::swept::Swept;
 use crate::store::{self, Store, Stored};

@@ -8,62 +8,13 @@ use serde_json::{Value, json};
 use tulle_model::registry::{Kind, KindId};
 
 use super::fields::{self, Operation};
-use super::{ObjectError, Objects, checks, decode_at, key, metadata};
+use super::{ObjectError, Objects, Part, WriteOptions, checks, decode_at, key, metadata};
 use crate::store::{Precondition, StoreError};
 
 /// How often a write is tried again when somebody else was faster.
 const ATTEMPTS: usize = 64;
 /// How often a generated name may turn out to be taken.
 const NAME_ATTEMPTS: usize = 8;
-
-/// Which part of an object a write is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// All but the status.
-    Object,
-    /// The status only.
-    Status,
-    /// Both: for writers inside of the server that know both.
-    Whole,
-}
-
-/// What to do about fields that the kind does not have (the API's `fieldValidation`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnknownFields {
-    Ignore,
-    /// Drop them and say so.
-    Warn,
-    /// Refuse the object.
-    Strict,
-}
-
-/// Who writes, and how.
-#[derive(Debug, Clone)]
-pub struct WriteOptions {
-    /// The field manager, as `metadata.managedFields` names it.
-    pub manager: String,
-    pub part: Part,
-    pub unknown_fields: UnknownFields,
-    /// Do everything but store it.
-    pub dry_run: bool,
-}
-
-impl WriteOptions {
-    /// For the server's own writes.
-    pub fn controller() -> Self {
-        Self {
-            manager: "tulle".to_owned(),
-            part: Part::Object,
-            unknown_fields: UnknownFields::Ignore,
-            dry_run: false,
-        }
-    }
-
-    pub fn with_part(mut self, part: Part) -> Self {
-        self.part = part;
-        self
-    }
-}
 
 /// What a write left behind.
 #[derive(Debug, Clone)]
@@ -519,6 +470,7 @@ fn spec_differs(a: &Value, b: &Value) -> bool {
 mod tests {
     use tulle_model::identity::TrustDomain;
 
+    use super::super::UnknownFields;
     use super::super::tests::{objects, options, service};
     use super::*;
 

@@ -6,8 +6,8 @@ use tulle_model::validate;
 
 use super::super::fields::{self, Operation};
 use super::super::patch::{self, Patch};
-use super::super::{ObjectError, Objects, checks, metadata};
-use super::{WriteOptions, encode, without_version};
+use super::super::{ObjectError, Objects, WriteOptions, checks, metadata};
+use super::{encode, without_version};
 use crate::store::Store;
 
 /// What an object may grow to: what a patch may add, and what the server remembers of it.
