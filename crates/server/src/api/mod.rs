@@ -20,6 +20,7 @@ mod selector;
 mod serve;
 mod status;
 mod tokens;
+mod user;
 mod watch;
 mod write;
 
@@ -28,7 +29,6 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
-use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -40,13 +40,12 @@ use self::path::{Query, Route, Target};
 use self::render::Rendering;
 use self::reply::Reply;
 use self::status::Failure;
+use self::user::User;
 use crate::objects::Objects;
 use crate::views::Views;
 
 /// Watches at once, of all clients.
 const WATCHES: usize = 2048;
-/// The group of those who may do everything; nobody else may do anything.
-const ADMINISTRATORS: &str = "system:masters";
 
 /// The API; clones share it.
 #[derive(Clone)]
@@ -55,30 +54,6 @@ pub struct Api {
     views: Views,
     watches: Arc<Semaphore>,
     shutdown: CancellationToken,
-}
-
-/// Who asks, as the client certificate says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct User {
-    /// The certificate's common name.
-    pub(crate) name: String,
-    /// Its organizations.
-    pub(crate) groups: Vec<String>,
-}
-
-impl User {
-    /// The user of a certificate that TLS has verified.
-    fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-        let subject = certificate.subject();
-        let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
-        let groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
-        Some(Self { name, groups: groups.map(str::to_owned).collect() })
-    }
-
-    fn is_administrator(&self) -> bool {
-        self.groups.iter().any(|group| group == ADMINISTRATORS)
-    }
 }
 
 impl Api {
@@ -211,8 +186,8 @@ impl Api {
     async fn other(&self, path: &str, request: &Parts, body: &mut RequestBody) -> Result<Reply, Failure> {
         let get = request.method == Method::GET;
         match path {
-            "tulle/v1alpha1/edges" if get => view(StatusCode::OK, &self.views.edges()),
-            "tulle/v1alpha1/nodes" if get => view(StatusCode::OK, &self.views.nodes()),
+            "tulle/v1alpha1/edges" if get => reply::view(StatusCode::OK, &self.views.edges()),
+            "tulle/v1alpha1/nodes" if get => reply::view(StatusCode::OK, &self.views.nodes()),
             "tulle/v1alpha1/tokens" => tokens::collection(&self.views, request, body).await,
             path if let Some(id) = path.strip_prefix("tulle/v1alpha1/tokens/") => {
                 tokens::one(&self.views, id, request).await
@@ -221,7 +196,7 @@ impl Api {
                 Method::DELETE => {
                     let revoke = Query::parse(request.uri.query()).flag("revoke");
                     let workloads = nodes::remove(&self.views, node, revoke).await?;
-                    view(StatusCode::OK, &serde_json::json!({ "workloads": workloads }))
+                    reply::view(StatusCode::OK, &serde_json::json!({ "workloads": workloads }))
                 }
                 _ => Err(Failure::method_not_allowed()),
             },
@@ -246,13 +221,6 @@ impl Api {
             _ => Err(Failure::no_such_path()),
         }
     }
-}
-
-fn view(code: StatusCode, view: &impl serde::Serialize) -> Result<Reply, Failure> {
-    let value = serde_json::to_value(view).map_err(|error| {
-        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string())
-    })?;
-    Ok(reply::json(code, &value))
 }
 
 /// What the API serves, and the schemas of it.
@@ -292,39 +260,5 @@ fn describe(route: &Route, request: &Parts) -> Result<Reply, Failure> {
             Ok(response)
         }
         _ => Err(Failure::no_such_path()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
-
-    use super::*;
-
-    #[test]
-    fn a_user_is_who_the_certificates_subject_says() {
-        let user = |name: Option<&str>, group: Option<&str>| {
-            let mut params = CertificateParams::default();
-            params.distinguished_name = DistinguishedName::new();
-            for (of, value) in [(DnType::CommonName, name), (DnType::OrganizationName, group)] {
-                if let Some(value) = value {
-                    params.distinguished_name.push(of, value);
-                }
-            }
-            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-            User::of_certificate(certificate.der())
-        };
-        for (name, group, administrator) in [
-            (Some("admin"), Some(ADMINISTRATORS), Some(true)),
-            (Some(ADMINISTRATORS), None, Some(false)),
-            (Some("admin"), Some("system:authenticated"), Some(false)),
-            (Some("admin"), Some("system:masters2"), Some(false)),
-            (None, Some(ADMINISTRATORS), None),
-        ] {
-            let found = user(name, group);
-            assert_eq!(found.as_ref().map(User::is_administrator), administrator, "{name:?} {group:?}");
-            assert_eq!(found.map(|user| user.name).as_deref(), name.filter(|_| administrator.is_some()));
-        }
-        assert_eq!(User::of_certificate(&CertificateDer::from(b"x".to_vec())), None);
     }
 }

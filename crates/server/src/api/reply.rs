@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::status::Failure;
@@ -27,6 +28,14 @@ pub(super) fn bytes(status: StatusCode, content_type: &'static str, content: imp
 
 pub(super) fn json(status: StatusCode, value: &Value) -> Reply {
     bytes(status, "application/json", value.to_string())
+}
+
+/// What the API shows beside resources.
+pub(super) fn view(code: StatusCode, view: &impl Serialize) -> Result<Reply, Failure> {
+    let value = serde_json::to_value(view).map_err(|error| {
+        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", error.to_string())
+    })?;
+    Ok(json(code, &value))
 }
 
 pub(super) fn text(status: StatusCode, text: impl Into<String>) -> Reply {

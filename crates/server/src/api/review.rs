@@ -3,9 +3,9 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::User;
 use super::path::Review;
 use super::reply::{self, Reply};
+use super::user::User;
 
 pub(super) fn answer(review: Review, user: &User, mut request: Value) -> Reply {
     request["status"] = match review {

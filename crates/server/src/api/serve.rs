@@ -12,7 +12,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Api, User};
+use super::Api;
+use super::user::User;
 use crate::strangers::{Stranger, Strangers};
 
 /// Connections at once; more are closed right away.

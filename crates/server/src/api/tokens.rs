@@ -6,9 +6,8 @@ use serde_json::json;
 use tulle_model::legible::legible_start;
 
 use super::body::{self, RequestBody};
-use super::reply::Reply;
+use super::reply::{Reply, view};
 use super::status::Failure;
-use super::view;
 use crate::grpc::enrolment::EnrolmentError;
 use crate::objects::ObjectError;
 use crate::views::{NewToken, Views};
@@ -62,7 +61,8 @@ mod tests {
     use serde_json::Value;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::super::{ADMINISTRATORS, Api, User};
+    use super::super::Api;
+    use super::super::user::{ADMINISTRATORS, User};
     use super::*;
     use crate::store::StoreError;
     use crate::{Server, ServerConfig};

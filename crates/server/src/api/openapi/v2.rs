@@ -13,7 +13,7 @@ static JSON: LazyLock<String> = LazyLock::new(|| document().to_string());
 static PROTOBUF: LazyLock<Vec<u8>> = LazyLock::new(|| gnostic::Document::from(&document()).encode_to_vec());
 
 /// The document in the form that the client wants.
-pub(in super::super) fn get(form: OpenApiV2) -> &'static [u8] {
+pub(crate) fn get(form: OpenApiV2) -> &'static [u8] {
     match form {
         OpenApiV2::Json => JSON.as_bytes(),
         OpenApiV2::Protobuf => &PROTOBUF,
