@@ -19,7 +19,7 @@ use tulle_model::registry::KindId;
 
 use crate::ca::CaError;
 use crate::ca::mesh::MeshAuthority;
-use crate::grpc::enrolment;
+use crate::enrolment;
 use crate::objects;
 use crate::store::{Precondition, Store, StoreError};
 

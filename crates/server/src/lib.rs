@@ -3,6 +3,7 @@
 pub mod api;
 pub mod ca;
 pub mod controller;
+pub mod enrolment;
 pub mod fleet;
 mod founding;
 #[cfg(any(test, fuzzing))]

@@ -22,10 +22,10 @@ use crate::controller::events::{Events, Severity};
 use crate::controller::slices::SliceWriter;
 use crate::controller::status::StatusWriter;
 use crate::controller::{Controller, Writers};
+use crate::enrolment::{Enrolment, EnrolmentError, JoinToken, TokenRequest};
 use crate::fleet::{Fleet, InvalidLeases, Leases};
 use crate::founding::{self, Owner, State, StateError};
 use crate::grpc::ads::Discovery;
-use crate::grpc::enrolment::{Enrolment, EnrolmentError, JoinToken, TokenRequest, millis};
 use crate::grpc::listener;
 use crate::grpc::node_service::NodeApi;
 use crate::grpc::publication::Publication;
@@ -33,6 +33,7 @@ use crate::grpc::tls::{self, ServerCertificate};
 use crate::metrics::Metrics;
 use crate::objects::{DEFAULT_NAMESPACE, ObjectError, Objects};
 use crate::store::{OpenError, Store};
+use crate::timestamp::millis;
 use crate::views::Views;
 
 /// How long a stopping server waits for what is under way.

@@ -1,4 +1,6 @@
-//! Times as API objects write them: RFC 3339, in whole seconds of UTC.
+//! Times as API objects write them (RFC 3339, in whole seconds of UTC), and as nodes and the store have them: since the epoch.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
@@ -15,4 +17,14 @@ pub fn at(seconds: impl TryInto<i64>) -> String {
 
 fn text(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Since the epoch.
+pub fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Since the epoch.
+pub fn millis(time: SystemTime) -> i64 {
+    i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }

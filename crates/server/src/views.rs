@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use tulle_model::exposition::Metric;
 
 use crate::ca::mesh::MeshAuthority;
+use crate::enrolment::{Enrolment, EnrolmentError, TokenRequest};
 use crate::fleet::{EvictError, Fleet, NodeView};
-use crate::grpc::enrolment::{Enrolment, EnrolmentError, TokenRequest, seconds};
 use crate::grpc::publication::Publication;
 use crate::metrics::{Metrics, REFUSAL_REASONS};
 use crate::objects::Objects;
 use crate::telemetry::{EdgeView, RATE_WINDOW};
-use crate::timestamp;
+use crate::timestamp::{self, seconds};
 
 /// How long a join token lives where nothing is said.
 const DEFAULT_TTL: u64 = 600;

@@ -8,7 +8,7 @@ use tulle_model::legible::legible_start;
 use super::body::{self, RequestBody};
 use super::reply::{Reply, view};
 use super::status::Failure;
-use crate::grpc::enrolment::EnrolmentError;
+use crate::enrolment::EnrolmentError;
 use crate::objects::ObjectError;
 use crate::views::{NewToken, Views};
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use tulle_model::clock::{SkewNews, SkewWatch, describe};
 use tulle_wire::node::{NodeClock, ServerClock};
 
-use crate::grpc::enrolment::millis;
+use crate::timestamp::millis;
 
 /// What is known of one node's clock.
 #[derive(Debug, Default)]

@@ -28,11 +28,10 @@ use tulle_wire::node::{NodeInfo, Workload};
 use super::clocks::NodeClocks;
 use super::workloads::{self, Held};
 use super::{Fleet, Known, Message, NodeTask, Record};
-use crate::grpc::enrolment::{EnrolmentError, seconds};
-use crate::grpc::not_known;
+use crate::enrolment::EnrolmentError;
 use crate::objects::ObjectError;
 use crate::store::StoreError;
-use crate::timestamp;
+use crate::timestamp::{self, seconds};
 
 /// How long a node may be silent before its workloads are stale.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -420,7 +419,13 @@ impl NodeTask {
             return Err(EvictError::Connected(self.node.to_string()));
         }
         // If it lives after all, it opens another stream, with all that it runs.
-        let told = || if revoked { not_known(&self.node) } else { Status::aborted("the node was evicted") };
+        let told = || {
+            if revoked {
+                EnrolmentError::not_known(&self.node).into()
+            } else {
+                Status::aborted("the node was evicted")
+            }
+        };
         if let Some((_, replies)) = self.session.take() {
             let _ = replies.try_send(Err(told()));
         }

@@ -26,7 +26,7 @@ use tulle_wire::node::{NodeInfo, NodeReport, RefusedWorkload, ReportReply, Workl
 
 use self::newcomer::{Fenced, Newcomer, Replies, Waiting};
 use crate::controller::events::Events;
-use crate::grpc::enrolment::Enrolment;
+use crate::enrolment::Enrolment;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::store::{Lease, Store};

@@ -19,7 +19,6 @@ use tulle_wire::node::{NodeInfo, ReportReply};
 use super::lease::State;
 use super::{Fleet, NodeTask, Record};
 use crate::controller::events::Severity;
-use crate::grpc::grant_of;
 
 /// How long an older stream may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -194,8 +193,8 @@ impl NodeTask {
         let now = Instant::now();
         let open = self.session.as_ref().is_some_and(|(_, older)| !older.is_closed());
         // Before it may keep others waiting.
-        if let Err(refused) = grant_of(&self.fleet.enrolment, &self.node).await {
-            let _ = newcomer.admitted.send(Err(refused));
+        if let Err(refused) = self.fleet.enrolment.require_grant(&self.node).await {
+            let _ = newcomer.admitted.send(Err(refused.into()));
             return;
         }
         let restart = self.is_restart(&newcomer.info);
@@ -291,8 +290,8 @@ impl NodeTask {
     pub(super) async fn admit(&mut self, newcomer: Newcomer) {
         let Newcomer { session, mut info, replies, admitted, .. } = newcomer;
         // It may have waited since it had one.
-        if let Err(refused) = grant_of(&self.fleet.enrolment, &self.node).await {
-            let _ = admitted.send(Err(refused));
+        if let Err(refused) = self.fleet.enrolment.require_grant(&self.node).await {
+            let _ = admitted.send(Err(refused.into()));
             return;
         }
         if admitted.send(Ok(())).is_err() {

@@ -8,7 +8,7 @@ use tulle_model::clock;
 use tulle_model::legible::legible_start;
 
 use super::{Record, newcomer, node_objects};
-use crate::grpc::enrolment::seconds;
+use crate::timestamp::seconds;
 
 /// A node, for people.
 #[derive(Debug, Clone, Default, Serialize)]

@@ -27,9 +27,9 @@ use tulle_wire::xds::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, ResourceError, ResourceName, Status as XdsStatus,
 };
 
-use super::enrolment::Enrolment;
+use super::node_name;
 use super::publication::{Key, Publication, ResourceType, STREAMS_OF_A_NODE, StreamHandle, Withheld};
-use super::{grant_of, node_name, not_known};
+use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::metrics::Metrics;
 
 /// How many names one stream may subscribe to.
@@ -68,9 +68,9 @@ impl AggregatedDiscoveryService for Discovery {
             Status::resource_exhausted(format!("a node may have {STREAMS_OF_A_NODE} discovery streams"))
         })?;
         // After it was opened: who is revoked from now on loses it.
-        if let Err(refused) = grant_of(&self.enrolment, &handle.node).await {
+        if let Err(refused) = self.enrolment.require_grant(&handle.node).await {
             self.publication.close(&handle, &[]);
-            return Err(refused);
+            return Err(refused.into());
         }
         let stream = Stream {
             handle,
@@ -163,7 +163,7 @@ impl Stream {
             let may_send = dirty && self.unconfirmed.len() < UNCONFIRMED;
             tokio::select! {
                 biased;
-                () = self.handle.revoked.cancelled() => return Err(not_known(&self.handle.node)),
+                () = self.handle.revoked.cancelled() => return Err(EnrolmentError::not_known(&self.handle.node).into()),
                 () = stop.cancelled() => return Err(Status::unavailable("the server stops")),
                 message = inbound.message() => match message? {
                     Some(request) => self.take(request)?,

@@ -2,7 +2,6 @@
 //! over gRPC on connections of [`listener`].
 
 pub mod ads;
-pub mod enrolment;
 pub mod listener;
 pub mod node_service;
 pub mod publication;
@@ -21,7 +20,6 @@ use tulle_model::identity::Subject;
 use tulle_wire::node::node_service_server::NodeServiceServer;
 use tulle_wire::xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 
-use self::enrolment::{Enrolment, Grant};
 use self::listener::{Connection, Peer};
 
 /// A report of a full node, or the subscriptions of one, fit into this.
@@ -54,24 +52,6 @@ fn node_name<T>(request: &Request<T>) -> Result<(Arc<str>, Instant), Status> {
             Err(Status::permission_denied(format!("this call is for nodes, and `{identity}` is none")))
         }
     }
-}
-
-/// What a node may ask for. A store that cannot be read lets nobody in who may have been revoked: streams that stand go on, and
-/// who is refused goes on as it is configured, and tries again.
-///
-/// # Errors
-/// Where it has no grant, or the store cannot be read.
-pub(crate) async fn grant_of(enrolment: &Enrolment, node: &str) -> Result<Grant, Status> {
-    match enrolment.grant(node).await {
-        Ok(Some(grant)) => Ok(grant),
-        Ok(None) => Err(not_known(node)),
-        Err(error) => Err(Status::unavailable(error.to_string())),
-    }
-}
-
-/// [`enrolment::not_known`]
-pub(crate) fn not_known(node: &str) -> Status {
-    Status::permission_denied(enrolment::not_known(node))
 }
 
 /// Serves the connections until `stop`.

@@ -18,11 +18,11 @@ use tulle_wire::node::{
     Certificate, JoinRequest, JoinResponse, NodeInfo, NodeReport, ReportReply, SignRequest, SignResponse,
 };
 
-use super::enrolment::{Enrolment, EnrolmentError};
 use super::listener::Peer;
-use super::{grant_of, node_name};
+use super::node_name;
 use crate::ca::CaError;
 use crate::ca::mesh::{Issued, MeshAuthority};
+use crate::enrolment::Enrolment;
 use crate::fleet::{Fleet, Session};
 use crate::metrics::Metrics;
 
@@ -66,14 +66,14 @@ impl NodeApi {
 
     async fn try_join(&self, request: JoinRequest) -> Result<JoinResponse, Status> {
         let now = SystemTime::now();
-        let admission = self.enrolment.check(&request.token, &request.node, now).await.map_err(refusal)?;
+        let admission = self.enrolment.check(&request.token, &request.node, now).await?;
         let domain = self.authority.trust_domain();
         let identity = SpiffeId::node(domain, &request.node)
             .map_err(|e| Status::invalid_argument(format!("the node's name: {e}")))?;
         // A request that cannot be signed does not use the token up.
         let issued = self.sign_for(identity, request.csr).await?;
         let expires = issued.not_after.try_into().unwrap_or(0);
-        let grant = self.enrolment.admit(admission, expires, now).await.map_err(refusal)?;
+        let grant = self.enrolment.admit(admission, expires, now).await?;
         tracing::info!(node = request.node, identities = grant.describe(), "a node has joined");
         Ok(JoinResponse { certificate: Some(certificate(issued)), trust_domain: domain.to_string() })
     }
@@ -106,7 +106,7 @@ impl NodeService for NodeApi {
         let identity: SpiffeId = identity
             .parse()
             .map_err(|e| Status::invalid_argument(format!("the identity that is asked for: {e}")))?;
-        let grant = grant_of(&self.enrolment, &node).await?;
+        let grant = self.enrolment.require_grant(&node).await?;
         self.fleet
             .check_bearer(&node, &instance, &boot_id, &grant.boot_id)
             .inspect_err(|_| self.metrics.signatures_refused.add(1))?;
@@ -130,10 +130,10 @@ impl NodeService for NodeApi {
         }
         let issued = self.sign_for(identity, csr).await?;
         // It may have been revoked while it waited for its turn.
-        grant_of(&self.enrolment, &node).await?;
+        self.enrolment.require_grant(&node).await?;
         if own {
             let expires = issued.not_after.try_into().unwrap_or(0);
-            self.enrolment.certified(&node, expires, SystemTime::now()).await.map_err(refusal)?;
+            self.enrolment.certified(&node, expires, SystemTime::now()).await?;
         }
         Ok(Response::new(SignResponse { certificate: Some(certificate(issued)) }))
     }
@@ -240,14 +240,6 @@ fn certificate(issued: Issued) -> Certificate {
     }
 }
 
-fn refusal(error: EnrolmentError) -> Status {
-    match error {
-        EnrolmentError::Invalid(problem) => Status::invalid_argument(problem),
-        EnrolmentError::Refused(problem) => Status::permission_denied(problem),
-        EnrolmentError::Store(error) => Status::unavailable(format!("the server's store failed: {error}")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tulle_model::identity::TrustDomain;
@@ -255,8 +247,8 @@ mod tests {
     use super::*;
     use crate::ca::seal::MasterKey;
     use crate::controller::events::Events;
+    use crate::enrolment::TokenRequest;
     use crate::fleet::Leases;
-    use crate::grpc::enrolment::TokenRequest;
     use crate::objects::Objects;
     use crate::store::Store;
 

@@ -9,9 +9,9 @@ use tulle_wire::node::Workload;
 
 use super::*;
 use crate::controller::events::Events;
+use crate::enrolment::{Enrolment, TokenRequest};
 use crate::fleet::workloads::{self, Held};
 use crate::fleet::{Known, Leases, Lost};
-use crate::grpc::enrolment::{Enrolment, TokenRequest};
 use crate::objects::Objects;
 use crate::store::Store;
 

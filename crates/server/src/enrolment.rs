@@ -5,17 +5,19 @@
 //! token's hash until it is redeemed or expires, and the grant from then on. A name that a live node
 //! bears can only be taken with a token that names it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use tonic::Status;
 use tulle_model::legible::legible_start;
 use tulle_model::name::{dns_label_problem, dns_subdomain_problem};
 
 use crate::ca::mesh::NODE_LIFETIME;
 use crate::ca::seal::{hex, unhex};
 use crate::store::{Precondition, Store, StoreError, Stored};
+use crate::timestamp::seconds;
 
 /// Outside of the API's keys: no API request reaches these.
 const TOKENS: &str = "/tulle/tokens/";
@@ -42,6 +44,25 @@ pub enum EnrolmentError {
     Refused(String),
     #[error("the server's store failed: {0}")]
     Store(#[from] StoreError),
+}
+
+impl EnrolmentError {
+    /// Of a node that has a certificate, and may nothing: its grant was revoked, or is of another store.
+    pub(crate) fn not_known(node: &str) -> Self {
+        Self::Refused(format!("the node `{node}` is not known here any more; join again with a new token"))
+    }
+}
+
+/// What the node is told.
+impl From<EnrolmentError> for Status {
+    fn from(error: EnrolmentError) -> Self {
+        let message = error.to_string();
+        match error {
+            EnrolmentError::Invalid(_) => Self::invalid_argument(message),
+            EnrolmentError::Refused(_) => Self::permission_denied(message),
+            EnrolmentError::Store(_) => Self::unavailable(message),
+        }
+    }
 }
 
 /// What a token is asked for.
@@ -315,6 +336,15 @@ impl Enrolment {
         stored.map(|stored| decode(&stored.value)).transpose()
     }
 
+    /// What a node that joined may ask for. A store that cannot be read lets nobody in who may have been revoked: streams that
+    /// stand go on, and who is refused goes on as it is configured, and tries again.
+    ///
+    /// # Errors
+    /// Where it has no grant, or the store cannot be read.
+    pub(crate) async fn require_grant(&self, node: &str) -> Result<Grant, EnrolmentError> {
+        self.grant(node).await?.ok_or_else(|| EnrolmentError::not_known(node))
+    }
+
     /// Remembers until when the node's own certificate is good: no longer than one that is made now, though
     /// one was made while the clock was ahead. It would keep the node's name taken.
     pub async fn certified(
@@ -341,7 +371,7 @@ impl Enrolment {
         // Several notes at once of one node are rare; the last one counts.
         for _ in 0..5 {
             let Some(stored) = self.store.get(&key).await? else {
-                return Err(EnrolmentError::Refused(not_known(node)));
+                return Err(EnrolmentError::not_known(node));
             };
             let mut grant: Grant = decode(&stored.value)?;
             let before = grant.clone();
@@ -430,11 +460,6 @@ impl Enrolment {
     }
 }
 
-/// What a node is told that has a certificate, and may nothing: its grant was revoked, or is of another store.
-pub(crate) fn not_known(node: &str) -> String {
-    format!("the node `{node}` is not known here any more; join again with a new token")
-}
-
 fn pattern_problem(pattern: &str) -> Option<&'static str> {
     if pattern == "*" {
         return None;
@@ -448,14 +473,6 @@ fn pattern_problem(pattern: &str) -> Option<&'static str> {
 
 fn node_name_problem(name: &str) -> Option<&'static str> {
     if name.is_empty() { Some("must not be empty") } else { dns_subdomain_problem(name) }
-}
-
-pub(crate) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-pub(crate) fn millis(time: SystemTime) -> i64 {
-    i64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(i64::MAX)
 }
 
 fn encode(value: &impl Serialize) -> Result<Vec<u8>, StoreError> {
