@@ -7,19 +7,19 @@ use futures_util::FutureExt;
 use super::*;
 
 /// A store with nothing under `/x/`, and its folder.
-struct Made {
+struct StoreUnderTest {
     store: Store,
     _folder: Option<tempfile::TempDir>,
 }
 
-fn embedded() -> Made {
+fn embedded() -> StoreUnderTest {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::create(&folder.path().join("store.redb"), "/owner", b"").unwrap();
-    Made { store, _folder: Some(folder) }
+    StoreUnderTest { store, _folder: Some(folder) }
 }
 
-fn memory() -> Made {
-    Made { store: Store::in_memory(), _folder: None }
+fn memory() -> StoreUnderTest {
+    StoreUnderTest { store: Store::in_memory(), _folder: None }
 }
 
 #[tokio::test]
@@ -42,14 +42,14 @@ async fn leases_of_the_store_in_memory_conform() {
     leases_conform(memory).await;
 }
 
-async fn leases_conform(make: impl Fn() -> Made) {
+async fn leases_conform(make: impl Fn() -> StoreUnderTest) {
     a_lease_ends_when_it_is_not_kept_alive(&make().store).await;
     a_lease_that_is_taken_back_ends_at_once(&make().store).await;
     a_name_that_is_leased_anew_has_one_lease(&make().store).await;
     leases_are_one_names_and_write_nothing(&make().store).await;
 }
 
-async fn conforms(make: impl Fn() -> Made) {
+async fn conforms(make: impl Fn() -> StoreUnderTest) {
     preconditions_hold(&make().store).await;
     what_another_key_has_to_be_is_heeded(&make().store).await;
     lists_are_ordered_and_come_in_pages(&make().store).await;

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::event::Reading;
 use super::lease::LeaseTable;
-use super::transaction::{Operation, Write};
-use super::{Event, List, StoreError, Stored, Written};
+use super::transaction::{KeyOperation, Write};
+use super::{Event, List, StoreError, Stored, WriteOutcome};
 
 /// How many writes are remembered.
 const REMEMBERED: usize = 10_000;
@@ -20,14 +20,14 @@ const STEP: u64 = 3;
 /// The store; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
-    held: Arc<Mutex<Held>>,
+    contents: Arc<Mutex<Contents>>,
     /// Told of each transaction.
     written: Arc<watch::Sender<()>>,
     pub(super) leases: LeaseTable,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Contents {
     now: BTreeMap<String, Stored>,
     log: VecDeque<Logged>,
     revision: u64,
@@ -43,11 +43,11 @@ struct Logged {
 
 impl Memory {
     pub(super) fn revision(&self) -> u64 {
-        self.held.lock().revision
+        self.contents.lock().revision
     }
 
     pub(super) fn get(&self, key: &str) -> Option<Stored> {
-        self.held.lock().now.get(key).cloned()
+        self.contents.lock().now.get(key).cloned()
     }
 
     pub(super) fn list(
@@ -57,13 +57,13 @@ impl Memory {
         limit: usize,
         at: Option<u64>,
     ) -> Result<List, StoreError> {
-        let held = self.held.lock();
-        let revision = at.unwrap_or(held.revision);
-        held.check(revision)?;
+        let contents = self.contents.lock();
+        let revision = at.unwrap_or(contents.revision);
+        contents.check(revision)?;
         let mut then: BTreeMap<&str, Option<&Stored>> =
-            held.under(prefix).map(|(key, stored)| (key.as_str(), Some(stored))).collect();
+            contents.under(prefix).map(|(key, stored)| (key.as_str(), Some(stored))).collect();
         // What was written since is undone, the latest first.
-        for Logged { event, before } in held.log.iter().rev() {
+        for Logged { event, before } in contents.log.iter().rev() {
             if event.revision > revision && event.key.starts_with(prefix) {
                 then.insert(&event.key, before.as_ref());
             }
@@ -74,24 +74,24 @@ impl Memory {
         Ok(List { items: part, revision, more: items.next().is_some() })
     }
 
-    pub(super) fn write(&self, write: Write) -> Result<Written, StoreError> {
-        let written = self.held.lock().write(write)?;
+    pub(super) fn write(&self, write: Write) -> Result<WriteOutcome, StoreError> {
+        let written = self.contents.lock().write(write)?;
         self.written.send_replace(());
         Ok(written)
     }
 
     pub(super) fn compact(&self, revision: u64) {
-        let mut held = self.held.lock();
-        let revision = revision.min(held.revision);
-        held.forget(revision);
+        let mut contents = self.contents.lock();
+        let revision = revision.min(contents.revision);
+        contents.forget(revision);
     }
 
-    pub(super) fn follow(&self) -> Follow {
-        Follow { memory: self.clone(), written: self.written.subscribe() }
+    pub(super) fn follow(&self) -> MemoryFollow {
+        MemoryFollow { memory: self.clone(), written: self.written.subscribe() }
     }
 }
 
-impl Held {
+impl Contents {
     fn check(&self, revision: u64) -> Result<(), StoreError> {
         let (latest, compacted) = (self.revision, self.compacted);
         if revision > latest {
@@ -104,13 +104,13 @@ impl Held {
         self.now.range(prefix.to_owned()..).take_while(move |(key, _)| key.starts_with(prefix))
     }
 
-    fn write(&mut self, write: Write) -> Result<Written, StoreError> {
+    fn write(&mut self, write: Write) -> Result<WriteOutcome, StoreError> {
         let Write { key, precondition, operation } = write;
         let previous = self.now.get(&key).cloned();
         precondition.check(&key, previous.as_ref())?;
         let revision = self.revision + STEP;
         match operation {
-            Operation::Put { value, required, consume } => {
+            KeyOperation::Put { value, required, consume } => {
                 if let Some((required, at)) = &required
                     && self.now.get(required).is_none_or(|found| found.revision != *at)
                 {
@@ -122,7 +122,7 @@ impl Held {
                 let created = previous.as_ref().map_or(revision, |previous| previous.create_revision);
                 self.record(revision, &key, Some(Stored { value, revision, create_revision: created }));
             }
-            Operation::Delete { prefixes } => {
+            KeyOperation::Delete { prefixes } => {
                 if previous.is_none() {
                     return Err(StoreError::NotFound(key));
                 }
@@ -138,7 +138,7 @@ impl Held {
         if let Some(last) = too_old.map(|logged| logged.event.revision) {
             self.forget(last);
         }
-        Ok(Written { revision, previous })
+        Ok(WriteOutcome { revision, previous })
     }
 
     fn record(&mut self, revision: u64, key: &str, stored: Option<Stored>) {
@@ -162,12 +162,12 @@ impl Held {
 
 /// Where a watch gets its writes.
 #[derive(Debug)]
-pub struct Follow {
+pub struct MemoryFollow {
     memory: Memory,
     written: watch::Receiver<()>,
 }
 
-impl Follow {
+impl MemoryFollow {
     /// Waits until there is more.
     pub(super) async fn fill(&mut self, read: &mut Reading) -> Result<(), StoreError> {
         if self.fill_ready(read)? {
@@ -180,13 +180,13 @@ impl Follow {
     pub(super) fn fill_ready(&mut self, read: &mut Reading) -> Result<bool, StoreError> {
         // What is written from now on wakes whoever waits.
         self.written.mark_unchanged();
-        let held = self.memory.held.lock();
-        held.check(read.to)?;
-        let from = held.log.partition_point(|logged| logged.event.revision <= read.to);
-        let new = held.log.range(from..).map(|logged| &logged.event);
+        let contents = self.memory.contents.lock();
+        contents.check(read.to)?;
+        let from = contents.log.partition_point(|logged| logged.event.revision <= read.to);
+        let new = contents.log.range(from..).map(|logged| &logged.event);
         let before = read.pending.len();
         read.pending.extend(new.filter(|event| event.key.starts_with(&read.prefix)).cloned());
-        read.to = held.revision;
+        read.to = contents.revision;
         Ok(read.pending.len() > before)
     }
 }

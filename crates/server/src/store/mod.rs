@@ -40,8 +40,8 @@ pub use self::error::StoreError;
 pub use self::event::Event;
 pub use self::lease::Lease;
 use self::memory::Memory;
-use self::transaction::{Operation, Write};
-pub use self::transaction::{Precondition, Written};
+use self::transaction::{KeyOperation, Write};
+pub use self::transaction::{Precondition, WriteOutcome};
 pub use self::watch::Watch;
 
 /// A handle to the store; clones share it.
@@ -142,9 +142,10 @@ impl Store {
         value: impl Into<Bytes>,
         precondition: Precondition,
         required: Option<(&str, u64)>,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<WriteOutcome, StoreError> {
         let required = required.map(|(key, revision)| (key.to_owned(), revision));
-        self.write(key, precondition, Operation::Put { value: value.into(), required, consume: false }).await
+        self.write(key, precondition, KeyOperation::Put { value: value.into(), required, consume: false })
+            .await
     }
 
     /// Like [`Store::put_requiring`], and deletes that key in the same transaction.
@@ -154,9 +155,10 @@ impl Store {
         value: impl Into<Bytes>,
         precondition: Precondition,
         consumed: (&str, u64),
-    ) -> Result<Written, StoreError> {
+    ) -> Result<WriteOutcome, StoreError> {
         let required = Some((consumed.0.to_owned(), consumed.1));
-        self.write(key, precondition, Operation::Put { value: value.into(), required, consume: true }).await
+        self.write(key, precondition, KeyOperation::Put { value: value.into(), required, consume: true })
+            .await
     }
 
     /// Deletes a key. Returns the revision of the deletion and what was there.
@@ -171,7 +173,7 @@ impl Store {
         precondition: Precondition,
         prefixes: Vec<String>,
     ) -> Result<(u64, Stored), StoreError> {
-        let written = self.write(key, precondition, Operation::Delete { prefixes }).await?;
+        let written = self.write(key, precondition, KeyOperation::Delete { prefixes }).await?;
         match written.previous {
             Some(previous) => Ok((written.revision, previous)),
             None => Err(StoreError::NotFound(key.to_owned())),
@@ -182,8 +184,8 @@ impl Store {
         &self,
         key: &str,
         precondition: Precondition,
-        operation: Operation,
-    ) -> Result<Written, StoreError> {
+        operation: KeyOperation,
+    ) -> Result<WriteOutcome, StoreError> {
         let write = Write { key: key.to_owned(), precondition, operation };
         match self {
             Self::Embedded(embedded) => embedded.write(write).await,

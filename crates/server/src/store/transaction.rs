@@ -33,12 +33,12 @@ impl Precondition {
 pub(super) struct Write {
     pub(super) key: String,
     pub(super) precondition: Precondition,
-    pub(super) operation: Operation,
+    pub(super) operation: KeyOperation,
 }
 
 /// What is done to the key of a transaction, and with it.
 #[derive(Debug)]
-pub(super) enum Operation {
+pub(super) enum KeyOperation {
     Put {
         value: Bytes,
         /// Another key, and the revision of its last write.
@@ -55,7 +55,7 @@ pub(super) enum Operation {
 
 /// What a write did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct WriteOutcome {
     pub revision: u64,
     /// What was there before.
     pub previous: Option<Stored>,

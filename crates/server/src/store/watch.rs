@@ -18,8 +18,8 @@ pub struct Watch {
 
 #[derive(Debug)]
 enum Source {
-    Embedded(embedded::Follow),
-    Memory(memory::Follow),
+    Embedded(embedded::EmbeddedFollow),
+    Memory(memory::MemoryFollow),
 }
 
 impl Watch {

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use redb::{Database, ReadableTable, Table, WriteTransaction};
 use tokio::sync::oneshot;
 
-use super::super::transaction::{Operation, Write};
+use super::super::transaction::{KeyOperation, Write};
 use super::read::stored;
 use super::{
-    COMPACTED, Event, Inner, KV, LOG, LOG_KEPT, LogRow, META, REVISION, Row, StoreError, Written, prefix_end,
+    COMPACTED, Event, Inner, KV, LOG, LOG_KEPT, LogRow, META, REVISION, Row, StoreError, WriteOutcome,
+    prefix_end,
 };
 
 /// The room that a commit may need: in all, for each write, and for each byte of a value (it is kept as
@@ -23,7 +24,7 @@ const ROOM_OF_A_BYTE: u64 = 6;
 pub(super) enum Request {
     Write {
         write: Write,
-        reply: oneshot::Sender<Result<Written, StoreError>>,
+        reply: oneshot::Sender<Result<WriteOutcome, StoreError>>,
     },
     /// What is before a revision is forgotten.
     Compact {
@@ -42,7 +43,9 @@ impl Request {
     /// How many bytes it writes.
     pub(super) fn size(&self) -> usize {
         match self {
-            Self::Write { write: Write { operation: Operation::Put { value, .. }, .. }, .. } => value.len(),
+            Self::Write { write: Write { operation: KeyOperation::Put { value, .. }, .. }, .. } => {
+                value.len()
+            }
             _ => 0,
         }
     }
@@ -50,7 +53,7 @@ impl Request {
     /// The room that it needs, in bytes; none where it makes the store smaller.
     pub(super) fn room(&self) -> u64 {
         match self {
-            Self::Write { write: Write { operation: Operation::Put { value, .. }, .. }, .. } => {
+            Self::Write { write: Write { operation: KeyOperation::Put { value, .. }, .. }, .. } => {
                 ROOM_OF_A_WRITE + ROOM_OF_A_BYTE * value.len() as u64
             }
             _ => 0,
@@ -104,7 +107,7 @@ pub(super) fn trim(database: &Database, keep: u64) -> Result<(), StoreError> {
 
 /// What to tell a caller once the transaction is durable.
 enum Answer {
-    Write(oneshot::Sender<Result<Written, StoreError>>, Result<Written, StoreError>),
+    Write(oneshot::Sender<Result<WriteOutcome, StoreError>>, Result<WriteOutcome, StoreError>),
     Compact(oneshot::Sender<Result<(), StoreError>>, Result<(), StoreError>),
 }
 
@@ -229,13 +232,13 @@ impl<'t> Tables<'t> {
         Ok(Self { kv, log, meta, revision, compacted, log_room: u64::MAX, logged: 0 })
     }
 
-    fn write(&mut self, write: Write, events: &mut Vec<Event>) -> Result<Written, StoreError> {
+    fn write(&mut self, write: Write, events: &mut Vec<Event>) -> Result<WriteOutcome, StoreError> {
         let Write { key, precondition, operation } = write;
         let key = key.as_str();
         let current = self.kv.get(key).map_err(StoreError::database)?.map(|row| stored(row.value()));
         precondition.check(key, current.as_ref())?;
         match operation {
-            Operation::Put { value, required, consume } => {
+            KeyOperation::Put { value, required, consume } => {
                 if let Some((required, revision)) = &required {
                     let found = self.kv.get(required.as_str()).map_err(StoreError::database)?;
                     if found.is_none_or(|row| row.value().0 != *revision) {
@@ -247,7 +250,7 @@ impl<'t> Tables<'t> {
                 }
                 self.record(key, Some(value), events)?;
             }
-            Operation::Delete { prefixes } => {
+            KeyOperation::Delete { prefixes } => {
                 if current.is_none() {
                     return Err(StoreError::NotFound(key.to_owned()));
                 }
@@ -259,7 +262,7 @@ impl<'t> Tables<'t> {
                 self.record(key, None, events)?;
             }
         }
-        Ok(Written { revision: self.revision, previous: current })
+        Ok(WriteOutcome { revision: self.revision, previous: current })
     }
 
     fn keys(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
@@ -323,11 +326,11 @@ mod tests {
     use super::*;
 
     fn put(length: usize) -> Request {
-        let operation = Operation::Put { value: vec![0; length].into(), required: None, consume: false };
+        let operation = KeyOperation::Put { value: vec![0; length].into(), required: None, consume: false };
         request(operation)
     }
 
-    fn request(operation: Operation) -> Request {
+    fn request(operation: KeyOperation) -> Request {
         let (reply, _) = oneshot::channel();
         let write = Write { key: "/a".to_owned(), precondition: Precondition::Any, operation };
         Request::Write { write, reply }
@@ -335,7 +338,7 @@ mod tests {
 
     #[test]
     fn only_what_adds_needs_room() {
-        let delete = request(Operation::Delete { prefixes: Vec::new() });
+        let delete = request(KeyOperation::Delete { prefixes: Vec::new() });
         let (reply, _) = oneshot::channel();
         let compact = Request::Compact { revision: 0, reply };
         for (request, size, room) in

@@ -7,13 +7,13 @@ use super::tests::value;
 use super::*;
 
 /// A store in a folder, as long as it lives.
-struct Made {
+struct StoreInFolder {
     folder: tempfile::TempDir,
     embedded: Embedded,
     store: Store,
 }
 
-impl Made {
+impl StoreInFolder {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let embedded = Embedded::create(&folder.path().join("store.redb"), "/owner", b"").unwrap();
@@ -47,7 +47,7 @@ impl Made {
 
 #[tokio::test]
 async fn one_failed_read_is_got_over_with_nothing_written() {
-    let made = Made::new();
+    let made = StoreInFolder::new();
     made.store.put("/a", value("1"), Precondition::Any).await.unwrap();
     made.forget().await;
     made.reserve().faults.reads.store(1, SeqCst);
@@ -61,7 +61,7 @@ async fn one_failed_read_is_got_over_with_nothing_written() {
 
 #[tokio::test]
 async fn a_disk_that_cannot_be_read_keeps_nobody_waiting_and_heals() {
-    let made = Made::new();
+    let made = StoreInFolder::new();
     made.store.put("/a", value("1"), Precondition::Any).await.unwrap();
     made.forget().await;
     made.reserve().faults.reads.store(u64::MAX, SeqCst);
@@ -80,7 +80,7 @@ async fn a_disk_that_cannot_be_read_keeps_nobody_waiting_and_heals() {
 
 #[tokio::test]
 async fn writes_that_fail_are_tried_at_longer_and_longer_intervals() {
-    let made = Made::new();
+    let made = StoreInFolder::new();
     let put = async |store: &Store| store.put("/a", vec![1; 100_000], Precondition::Any).await;
     made.reserve().faults.writes.store(true, SeqCst);
     let error = put(&made.store).await.unwrap_err();
@@ -94,7 +94,7 @@ async fn writes_that_fail_are_tried_at_longer_and_longer_intervals() {
 
 #[tokio::test]
 async fn what_was_written_though_it_failed_is_found_when_the_log_does_not_have_it() {
-    let made = Made::new();
+    let made = StoreInFolder::new();
     let mut watch = made.store.watch("/", made.store.revision().await.unwrap()).await.unwrap();
     // As a commit leaves it that reached the disk, with no log, and reported a failure.
     {
@@ -117,7 +117,7 @@ async fn what_was_written_though_it_failed_is_found_when_the_log_does_not_have_i
 
 #[tokio::test]
 async fn a_write_that_needs_more_than_there_is_does_not_make_room_again_and_again() {
-    let made = Made::new();
+    let made = StoreInFolder::new();
     let room = 256 << 10;
     made.reserve().faults.free.store(2 * room, SeqCst);
     for round in 0..20 {
@@ -136,7 +136,7 @@ async fn a_write_that_needs_more_than_there_is_does_not_make_room_again_and_agai
 
 #[tokio::test]
 async fn only_what_deletes_spends_the_reserve_and_it_is_filled_again_with_what_fits() {
-    let made = Made::new();
+    let made = StoreInFolder::new();
     for i in 0..40 {
         made.store.put(&format!("/a/{i:02}"), vec![1; 50_000], Precondition::Any).await.unwrap();
     }
@@ -158,7 +158,7 @@ async fn only_what_deletes_spends_the_reserve_and_it_is_filled_again_with_what_f
 
 #[tokio::test]
 async fn what_is_deleted_does_not_move_to_a_log_that_has_no_room() {
-    let made = Made::new();
+    let made = StoreInFolder::new();
     for i in 0..20 {
         made.store.put(&format!("/a/{i}"), vec![1; 50_000], Precondition::Any).await.unwrap();
     }
@@ -177,7 +177,7 @@ async fn what_is_deleted_does_not_move_to_a_log_that_has_no_room() {
 
 #[tokio::test]
 async fn one_key_is_put_and_another_consumed_or_nothing_is_done() {
-    let made = Made::new();
+    let made = StoreInFolder::new();
     let token = made.store.put("/token", value("t"), Precondition::Any).await.unwrap();
     let put = async |key: &str, bytes: usize| {
         let put = made.store.put_consuming(key, vec![1; bytes], Precondition::Absent, ("/token", token));

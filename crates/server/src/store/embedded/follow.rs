@@ -9,14 +9,14 @@ use super::{Event, Inner, StoreError, read};
 
 /// What a watch follows.
 #[derive(Debug)]
-pub(in crate::store) struct Follow {
+pub(in crate::store) struct EmbeddedFollow {
     inner: Arc<Inner>,
     receiver: broadcast::Receiver<Arc<[Event]>>,
     /// Whether the log may hold writes that `receiver` will not bring.
     behind: bool,
 }
 
-impl Follow {
+impl EmbeddedFollow {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
         let receiver = inner.events.subscribe();
         Self { inner, receiver, behind: true }

@@ -41,12 +41,12 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch as channel};
 use tokio::time::{Instant, timeout_at};
 
 use self::disk::Reserve;
-pub(super) use self::follow::Follow;
+pub(super) use self::follow::EmbeddedFollow;
 pub use self::open::OpenError;
 use self::open::Opened;
 use super::lease::LeaseTable;
 use super::transaction::Write;
-use super::{Event, List, StoreError, Stored, Written};
+use super::{Event, List, StoreError, Stored, WriteOutcome};
 
 /// Current values: key → (revision of the last write, revision of the creation, value).
 const KV: TableDefinition<&str, Row<'static>> = TableDefinition::new("kv");
@@ -243,15 +243,15 @@ impl Embedded {
         self.inner.read(|database| read::list(database, prefix, after, limit, at)).await
     }
 
-    pub(super) async fn write(&self, write: Write) -> Result<Written, StoreError> {
+    pub(super) async fn write(&self, write: Write) -> Result<WriteOutcome, StoreError> {
         let (reply, answer) = oneshot::channel();
         let request = commit::Request::Write { write, reply };
         self.writes.send(request).await.map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    pub(super) fn follow(&self) -> Follow {
-        Follow::new(self.inner.clone())
+    pub(super) fn follow(&self) -> EmbeddedFollow {
+        EmbeddedFollow::new(self.inner.clone())
     }
 
     pub(super) async fn compact(&self, revision: u64) -> Result<(), StoreError> {
