@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tulle_model::registry::{Kind, KindId};
 
-use super::fields::{self, Operation};
+use super::fields::{self, ManagerOperation};
 use super::{ObjectError, Objects, Part, WriteOptions, checks, decode_at, key, metadata};
 use crate::store::{Precondition, StoreError};
 
@@ -43,7 +43,7 @@ impl Objects {
             ));
         }
         if metadata::text(&object, "name").is_some() {
-            return self.create_named(kind, namespace, object, options, Operation::Update).await;
+            return self.create_named(kind, namespace, object, options, ManagerOperation::Update).await;
         }
         let Some(prefix) = metadata::text(&object, "generateName").map(str::to_owned) else {
             return Err(ObjectError::Invalid {
@@ -73,7 +73,7 @@ impl Objects {
         for name in names {
             let mut named = object.clone();
             metadata::of(&mut named).insert("name".to_owned(), name.clone().into());
-            match self.create_named(kind, namespace, named, options, Operation::Update).await {
+            match self.create_named(kind, namespace, named, options, ManagerOperation::Update).await {
                 Err(ObjectError::AlreadyExists { .. }) => taken = name,
                 result => return result,
             }
@@ -87,7 +87,7 @@ impl Objects {
         namespace: &str,
         mut object: Value,
         options: &WriteOptions,
-        operation: Operation<'_>,
+        operation: ManagerOperation<'_>,
     ) -> Result<Written, ObjectError> {
         let name = metadata::text(&object, "name").unwrap_or_default().to_owned();
         if kind.has_status && options.part == Part::Object {
@@ -215,7 +215,7 @@ impl Objects {
         if let Some(repeated) = fields::repeated(kind, &config) {
             return Err(ObjectError::BadRequest(repeated));
         }
-        let operation = Operation::Apply { config: &config, force };
+        let operation = ManagerOperation::Apply { config: &config, force };
         let change = |current: &Value| {
             let mut object = fields::merge_config(kind, current, &config, &options.manager, options.part);
             match metadata::text(&config, "resourceVersion") {
@@ -274,7 +274,7 @@ impl Objects {
         options: &WriteOptions,
         change: impl FnMut(&Value) -> Result<Value, ObjectError>,
     ) -> Result<Written, ObjectError> {
-        self.modify_as(kind, namespace, name, options, Operation::Update, change).await
+        self.modify_as(kind, namespace, name, options, ManagerOperation::Update, change).await
     }
 
     async fn modify_as(
@@ -283,7 +283,7 @@ impl Objects {
         namespace: &str,
         name: &str,
         options: &WriteOptions,
-        operation: Operation<'_>,
+        operation: ManagerOperation<'_>,
         mut change: impl FnMut(&Value) -> Result<Value, ObjectError>,
     ) -> Result<Written, ObjectError> {
         let key = key::key(kind, namespace, name);

@@ -9,7 +9,7 @@ use tulle_model::registry::Kind;
 use tulle_model::{schema, validate};
 
 use super::set::FieldSet;
-use super::typed::{self, Difference, Schema};
+use super::typed::{self, Difference, SchemaPart};
 use crate::objects::{Part, metadata};
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -29,7 +29,7 @@ pub(super) fn may_take_over(kind: &Kind, current: &Value, manager: &str) -> Fiel
         return FieldSet::default();
     };
     validate::default_object(kind, &mut config);
-    let schema = Schema::new(schema::schema(kind));
+    let schema = SchemaPart::new(schema::schema(kind));
     let config = super::managers::managed(kind, &config, Part::Object);
     let live = super::managers::managed(kind, current, Part::Object);
     let mut fields = typed::fields(&config, schema).children;

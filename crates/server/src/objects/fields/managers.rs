@@ -6,7 +6,7 @@ use tulle_model::schema;
 
 use super::last_applied;
 use super::set::FieldSet;
-use super::typed::{self, Difference, Schema};
+use super::typed::{self, Difference, SchemaPart};
 use crate::objects::{ManagerConflict, ObjectError, Part, metadata};
 use crate::timestamp;
 
@@ -31,7 +31,7 @@ const MERGED_UPDATERS: &str = "ancient-changes";
 
 /// How a manager writes.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::objects) enum Operation<'a> {
+pub(in crate::objects) enum ManagerOperation<'a> {
     /// Create, replace, patch: what differs is the manager's.
     Update,
     /// Server-side apply: what is in the config is the manager's.
@@ -150,20 +150,20 @@ pub(in crate::objects) fn track(
     object: &mut Value,
     manager: &str,
     part: Part,
-    operation: Operation<'_>,
+    operation: ManagerOperation<'_>,
 ) -> Result<(), ObjectError> {
-    let schema = Schema::new(schema::schema(kind));
+    let schema = SchemaPart::new(schema::schema(kind));
     let nothing = Value::Object(Map::new());
     let before = current.map_or(nothing, |current| managed(kind, current, part));
     let after = managed(kind, object, part);
     let difference = Difference::between(&before, &after, schema);
     let mut entries = base(current, object);
-    let (applies, subresource) = (matches!(operation, Operation::Apply { .. }), subresource(part));
+    let (applies, subresource) = (matches!(operation, ManagerOperation::Apply { .. }), subresource(part));
     let own = entries.iter().position(|entry| entry.is(manager, applies, subresource));
     let mut own = own.map(|index| entries.remove(index));
     let was = own.clone();
 
-    if let Operation::Apply { force: false, .. } = operation {
+    if let ManagerOperation::Apply { force: false, .. } = operation {
         let allowed = current.map(|current| last_applied::may_take_over(kind, current, manager));
         let mut contended = difference.changed.clone();
         contended.subtract(&allowed.unwrap_or_default());
@@ -187,13 +187,15 @@ pub(in crate::objects) fn track(
         entries.retain(|entry| !entry.fields.is_empty());
     }
     let fields = match operation {
-        Operation::Update => {
+        ManagerOperation::Update => {
             let mut fields = own.take().map(|entry| entry.fields).unwrap_or_default();
             fields.union(&difference.changed);
             fields.subtract_with_children(&difference.removed);
             fields
         }
-        Operation::Apply { config, .. } => typed::fields(&managed(kind, config, part), schema).children,
+        ManagerOperation::Apply { config, .. } => {
+            typed::fields(&managed(kind, config, part), schema).children
+        }
     };
     if !fields.is_empty() {
         let unchanged = was.filter(|was| was.fields == fields);
@@ -220,7 +222,7 @@ pub(in crate::objects) fn track(
         let entries = entries.iter().map(Entry::to_json).collect();
         fields.insert("managedFields".to_owned(), entries);
     }
-    if let Operation::Apply { config, .. } = operation {
+    if let ManagerOperation::Apply { config, .. } = operation {
         last_applied::refresh(object, config, manager);
     }
     Ok(())
@@ -249,7 +251,7 @@ pub(in crate::objects) fn merge_config(
     manager: &str,
     part: Part,
 ) -> Value {
-    let schema = Schema::new(schema::schema(kind));
+    let schema = SchemaPart::new(schema::schema(kind));
     let mut merged = typed::merge(current, config, schema);
     // What kubectl applied last from its own side counts as applied by it.
     let taken = last_applied::may_take_over(kind, current, manager);
@@ -273,7 +275,7 @@ pub(in crate::objects) fn merge_config(
 
 /// Where an applied object has two items of the same key: it does not say which of them is to be.
 pub(in crate::objects) fn repeated(kind: &'static Kind, config: &Value) -> Option<String> {
-    typed::repeated(config, Schema::new(schema::schema(kind)))
+    typed::repeated(config, SchemaPart::new(schema::schema(kind)))
 }
 
 /// Takes the managers out of an object.

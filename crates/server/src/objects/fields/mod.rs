@@ -11,4 +11,4 @@ mod set;
 mod tests;
 mod typed;
 
-pub(super) use managers::{Operation, forget_managers, merge_config, repeated, track};
+pub(super) use managers::{ManagerOperation, forget_managers, merge_config, repeated, track};

@@ -8,7 +8,7 @@ use super::set::{FieldSet, Node, field, keyed, valued};
 
 /// A part of a kind's schema; nothing is known below free-form fields.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Schema<'a>(Option<&'a Value>);
+pub(super) struct SchemaPart<'a>(Option<&'a Value>);
 
 /// How the items of a list are told apart.
 enum ListType<'a> {
@@ -20,7 +20,7 @@ enum ListType<'a> {
     Map(Vec<&'a str>),
 }
 
-impl<'a> Schema<'a> {
+impl<'a> SchemaPart<'a> {
     pub(super) fn new(schema: &'a Value) -> Self {
         Self(Some(schema))
     }
@@ -77,7 +77,7 @@ impl<'a> Schema<'a> {
 }
 
 /// All fields of a value. A map by itself is no member, unless it is empty.
-pub(super) fn fields(value: &Value, schema: Schema<'_>) -> Node {
+pub(super) fn fields(value: &Value, schema: SchemaPart<'_>) -> Node {
     match value {
         Value::Object(map) if !schema.is_atomic_map() => {
             let mut node = Node::default();
@@ -105,7 +105,7 @@ pub(super) fn fields(value: &Value, schema: Schema<'_>) -> Node {
 }
 
 /// Where a list has two items of the same key or value, in the words of Kubernetes.
-pub(super) fn repeated(value: &Value, schema: Schema<'_>) -> Option<String> {
+pub(super) fn repeated(value: &Value, schema: SchemaPart<'_>) -> Option<String> {
     match value {
         Value::Object(map) if !schema.is_atomic_map() => map.iter().find_map(|(name, value)| {
             let found = repeated(value, schema.property(name).0)?;
@@ -133,7 +133,7 @@ pub(super) struct Difference {
 }
 
 impl Difference {
-    pub(super) fn between(old: &Value, new: &Value, schema: Schema<'_>) -> Self {
+    pub(super) fn between(old: &Value, new: &Value, schema: SchemaPart<'_>) -> Self {
         let (mut changed, mut removed) = (Node::default(), Node::default());
         compare(old, new, schema, &mut changed, &mut removed);
         Self { changed: changed.children, removed: removed.children }
@@ -144,7 +144,7 @@ impl Difference {
     }
 }
 
-fn compare(old: &Value, new: &Value, schema: Schema<'_>, changed: &mut Node, removed: &mut Node) {
+fn compare(old: &Value, new: &Value, schema: SchemaPart<'_>, changed: &mut Node, removed: &mut Node) {
     match (old, new) {
         (Value::Object(old), Value::Object(new)) if !schema.is_atomic_map() => {
             let old: Vec<(String, &Value)> = old.iter().map(|(name, value)| (field(name), value)).collect();
@@ -167,7 +167,7 @@ fn compare(old: &Value, new: &Value, schema: Schema<'_>, changed: &mut Node, rem
 fn compare_children<'s>(
     old: &[(String, &Value)],
     new: &[(String, &Value)],
-    below: impl Fn(&str) -> Schema<'s>,
+    below: impl Fn(&str) -> SchemaPart<'s>,
     changed: &mut Node,
     removed: &mut Node,
 ) {
@@ -192,7 +192,7 @@ fn compare_children<'s>(
 }
 
 /// All fields of a value that was not there: maps with free keys and lists are members themselves.
-fn added(element: &str, value: &Value, schema: Schema<'_>) -> Node {
+fn added(element: &str, value: &Value, schema: SchemaPart<'_>) -> Node {
     let mut node = match value {
         Value::Object(map) if !schema.is_atomic_map() => {
             let mut node = Node { member: schema.get("properties").is_none(), ..Node::default() };
@@ -219,7 +219,7 @@ fn added(element: &str, value: &Value, schema: Schema<'_>) -> Node {
 }
 
 /// What is there with what is applied: the latter wins, lists with keys are merged item by item.
-pub(super) fn merge(live: &Value, config: &Value, schema: Schema<'_>) -> Value {
+pub(super) fn merge(live: &Value, config: &Value, schema: SchemaPart<'_>) -> Value {
     match (live, config) {
         (Value::Object(live), Value::Object(config)) if !schema.is_atomic_map() => {
             let mut merged = live.clone();
@@ -244,7 +244,7 @@ pub(super) fn merge(live: &Value, config: &Value, schema: Schema<'_>) -> Value {
 
 /// The items of the config in its order; each of the others behind the item of the config that it is behind already, or
 /// before all of them. So what is applied again changes nothing, also where others have gone in between.
-fn merge_items(live: &[(String, &Value)], config: &[(String, &Value)], schema: Schema<'_>) -> Vec<Value> {
+fn merge_items(live: &[(String, &Value)], config: &[(String, &Value)], schema: SchemaPart<'_>) -> Vec<Value> {
     let known: BTreeMap<&str, &Value> = live.iter().map(|(element, item)| (&**element, *item)).collect();
     let wanted: BTreeSet<&str> = config.iter().map(|(element, _)| &**element).collect();
     let mut behind: BTreeMap<Option<&str>, Vec<&Value>> = BTreeMap::new();
@@ -266,7 +266,7 @@ fn merge_items(live: &[(String, &Value)], config: &[(String, &Value)], schema: S
 }
 
 /// Takes out of a value what is in `dropped` and in nobody's set.
-pub(super) fn prune(value: &mut Value, dropped: &FieldSet, owned: &FieldSet, schema: Schema<'_>) {
+pub(super) fn prune(value: &mut Value, dropped: &FieldSet, owned: &FieldSet, schema: SchemaPart<'_>) {
     // What stays, and what to look into.
     let keep = |element: &str| match (dropped.0.get(element), owned.0.get(element)) {
         (None, _) => (true, None),

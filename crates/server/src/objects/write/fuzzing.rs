@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tulle_model::registry::{Kind, KindId};
 use tulle_model::validate;
 
-use super::super::fields::{self, Operation};
+use super::super::fields::{self, ManagerOperation};
 use super::super::patch::{self, Patch};
 use super::super::{ObjectError, Objects, WriteOptions, checks, metadata};
 use super::{encode, without_version};
@@ -56,7 +56,7 @@ impl<'o> Changed<'o> {
         metadata::check_namespace(kind, NAMESPACE, &mut object).expect("it has none yet");
         metadata::initialize(kind, &mut object);
         checks::admit(kind, None, &mut object, options.part, options.unknown_fields).expect("it is valid");
-        fields::track(kind, None, &mut object, &options.manager, options.part, Operation::Update)
+        fields::track(kind, None, &mut object, &options.manager, options.part, ManagerOperation::Update)
             .expect("nobody has it yet");
         metadata::set_resource_version(&mut object, 1);
         Self { objects, kind, current: object, revision: 1 }
@@ -73,7 +73,7 @@ impl<'o> Changed<'o> {
         };
         let Ok(patch) = patch else { return };
         let change = |current: &Value| patch::apply(kind, current, &patch);
-        let Ok(written) = self.write(&options, Operation::Update, change) else { return };
+        let Ok(written) = self.write(&options, ManagerOperation::Update, change) else { return };
         // What a JSON patch adds or moves it adds again; the others say how things are to be. But `managedFields: [{}]`
         // takes back who has what, and then nobody has what does not change.
         let says_how_things_are = match &patch {
@@ -81,7 +81,7 @@ impl<'o> Changed<'o> {
             Patch::Merge(body) | Patch::StrategicMerge(body) => body["metadata"]["managedFields"].is_null(),
         };
         if says_how_things_are {
-            match self.write(&options, Operation::Update, change) {
+            match self.write(&options, ManagerOperation::Update, change) {
                 Ok(again) => assert_eq!(again, written, "{patch:?}"),
                 // It is for the version that was there before.
                 Err(ObjectError::Conflict { .. }) => {}
@@ -108,7 +108,7 @@ impl<'o> Changed<'o> {
         {
             return;
         }
-        let operation = Operation::Apply { config: &config, force };
+        let operation = ManagerOperation::Apply { config: &config, force };
         let change = |current: &Value| {
             let mut object = fields::merge_config(kind, current, &config, &options.manager, options.part);
             if metadata::text(&config, "resourceVersion").is_none() {
@@ -129,7 +129,7 @@ impl<'o> Changed<'o> {
     fn write(
         &mut self,
         options: &WriteOptions,
-        operation: Operation<'_>,
+        operation: ManagerOperation<'_>,
         change: impl Fn(&Value) -> Result<Value, ObjectError>,
     ) -> Result<Value, ObjectError> {
         let (kind, current) = (self.kind, &self.current);
