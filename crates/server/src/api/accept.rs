@@ -7,7 +7,7 @@ use super::status::Failure;
 
 /// The form of objects in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum AnswerForm {
     Objects,
     /// Rows of a table (meta.k8s.io/v1, Table).
     Table,
@@ -60,7 +60,7 @@ pub(super) fn openapi_v2(headers: &HeaderMap) -> Result<OpenApiV2, Failure> {
 }
 
 /// The first form of the `Accept` header that can be had.
-pub(super) fn form(headers: &HeaderMap) -> Result<Form, Failure> {
+pub(super) fn form(headers: &HeaderMap) -> Result<AnswerForm, Failure> {
     let mut any = false;
     for header in headers.get_all(ACCEPT) {
         let Ok(header) = header.to_str() else { return Err(Failure::not_acceptable()) };
@@ -75,24 +75,24 @@ pub(super) fn form(headers: &HeaderMap) -> Result<Form, Failure> {
                 parts.filter_map(|part| part.split_once('=')).map(|(k, v)| (k.trim(), v.trim())).collect();
             let get = |name: &str| parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
             match (get("as"), get("g"), get("v")) {
-                (None, _, _) => return Ok(Form::Objects),
-                (Some("Table"), Some("meta.k8s.io"), Some("v1")) => return Ok(Form::Table),
+                (None, _, _) => return Ok(AnswerForm::Objects),
+                (Some("Table"), Some("meta.k8s.io"), Some("v1")) => return Ok(AnswerForm::Table),
                 (
                     Some("PartialObjectMetadata" | "PartialObjectMetadataList"),
                     Some("meta.k8s.io"),
                     Some("v1"),
-                ) => return Ok(Form::Metadata),
+                ) => return Ok(AnswerForm::Metadata),
                 (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => {
-                    return Ok(Form::Discovery("v2"));
+                    return Ok(AnswerForm::Discovery("v2"));
                 }
                 (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2beta1")) => {
-                    return Ok(Form::Discovery("v2beta1"));
+                    return Ok(AnswerForm::Discovery("v2beta1"));
                 }
                 _ => {}
             }
         }
     }
-    if any { Err(Failure::not_acceptable()) } else { Ok(Form::Objects) }
+    if any { Err(Failure::not_acceptable()) } else { Ok(AnswerForm::Objects) }
 }
 
 #[cfg(test)]
@@ -106,16 +106,19 @@ mod tests {
             headers.insert(ACCEPT, accept.parse().unwrap());
             super::form(&headers).ok()
         };
-        assert_eq!(super::form(&HeaderMap::new()).ok(), Some(Form::Objects));
-        assert_eq!(form("application/vnd.kubernetes.protobuf, */*"), Some(Form::Objects));
-        assert_eq!(form("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"), Some(Form::Table));
+        assert_eq!(super::form(&HeaderMap::new()).ok(), Some(AnswerForm::Objects));
+        assert_eq!(form("application/vnd.kubernetes.protobuf, */*"), Some(AnswerForm::Objects));
+        assert_eq!(
+            form("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"),
+            Some(AnswerForm::Table)
+        );
         assert_eq!(
             form("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json"),
-            Some(Form::Objects)
+            Some(AnswerForm::Objects)
         );
         assert_eq!(
             form("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"),
-            Some(Form::Discovery("v2"))
+            Some(AnswerForm::Discovery("v2"))
         );
         assert_eq!(form("application/vnd.kubernetes.protobuf"), None);
     }

@@ -34,13 +34,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tulle_model::registry::KindId;
 
-use self::accept::Form;
+use self::accept::AnswerForm;
 use self::body::RequestBody;
 use self::path::{Query, Route, Target};
 use self::render::Rendering;
 use self::reply::Reply;
 use self::status::Failure;
 use self::user::User;
+use self::write::WriteRequest;
 use crate::objects::Objects;
 use crate::views::Views;
 
@@ -149,7 +150,7 @@ impl Api {
             Method::PATCH => body::check_type(&request.headers, &write::PATCHES)?,
             _ => {}
         }
-        let write = write::Request {
+        let write = WriteRequest {
             objects: &self.objects,
             target,
             query: &query,
@@ -234,7 +235,7 @@ fn describe(route: &Route, request: &Parts) -> Result<Reply, Failure> {
         value.map(|value| reply::json(StatusCode::OK, &value)).ok_or_else(Failure::no_such_path)
     };
     match (route, form) {
-        (Route::CoreVersions | Route::Groups, Form::Discovery(version)) => {
+        (Route::CoreVersions | Route::Groups, AnswerForm::Discovery(version)) => {
             let content_type = match version {
                 "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
                 _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",

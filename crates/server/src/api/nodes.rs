@@ -4,7 +4,7 @@ use http::StatusCode;
 
 use super::reply::Reply;
 use super::status::Failure;
-use super::write;
+use super::write::{self, WriteRequest};
 use crate::fleet::EvictError;
 use crate::objects::DeleteOptions;
 use crate::views::Views;
@@ -21,7 +21,7 @@ pub(super) fn not_made_so() -> Failure {
 /// `DELETE` of a Node: as `tulle delete node`, and with `revoke=true` as `--revoke` of it.
 pub(super) async fn delete(
     views: &Views,
-    request: &write::Request<'_>,
+    request: &WriteRequest<'_>,
     name: &str,
     content: &[u8],
 ) -> Result<Reply, Failure> {

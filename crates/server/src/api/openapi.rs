@@ -15,19 +15,19 @@ use super::discovery;
 use super::write::PATCHES;
 
 /// A document, and the hash in its address, by which clients may keep it.
-struct Document {
+struct HashedDocument {
     content: String,
     hash: String,
 }
 
-static DOCUMENTS: LazyLock<BTreeMap<(&str, &str), Document>> = LazyLock::new(|| {
+static DOCUMENTS: LazyLock<BTreeMap<(&str, &str), HashedDocument>> = LazyLock::new(|| {
     discovery::group_versions()
         .into_iter()
         .map(|(group, version)| {
             let content = document(group, version).to_string();
             let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, content.as_bytes());
             let hash = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
-            ((group, version), Document { content, hash })
+            ((group, version), HashedDocument { content, hash })
         })
         .collect()
 });

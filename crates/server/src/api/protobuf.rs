@@ -107,7 +107,7 @@ struct IntOrString {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct DeleteOptions {
+struct DeleteOptionsMessage {
     #[prost(message, optional, tag = "2")]
     preconditions: Option<Preconditions>,
     #[prost(string, optional, tag = "4")]
@@ -131,7 +131,7 @@ pub(super) fn delete_options(body: &[u8]) -> Result<Value, Failure> {
     if kind != "DeleteOptions" {
         return Err(Failure::bad_request(format!("the body is a {kind:?}, and DeleteOptions are expected")));
     }
-    let options = DeleteOptions::decode(unknown.raw.as_slice()).map_err(|error| wrong(&error))?;
+    let options = DeleteOptionsMessage::decode(unknown.raw.as_slice()).map_err(|error| wrong(&error))?;
     let preconditions = options.preconditions.unwrap_or_default();
     Ok(json!({
         "preconditions": { "uid": preconditions.uid, "resourceVersion": preconditions.resource_version },

@@ -4,14 +4,14 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tulle_model::registry::Kind;
 
-use super::accept::Form;
+use super::accept::AnswerForm;
 use super::path::Query;
 use super::status::Failure;
 
 /// The form of an answer, and what goes into the rows of tables.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rendering {
-    pub(super) form: Form,
+    pub(super) form: AnswerForm,
     include: Include,
 }
 
@@ -24,7 +24,7 @@ enum Include {
 }
 
 impl Rendering {
-    pub(super) fn new(form: Form, query: &Query) -> Result<Self, Failure> {
+    pub(super) fn new(form: AnswerForm, query: &Query) -> Result<Self, Failure> {
         let include = match query.get("includeObject") {
             None | Some("Metadata") => Include::Metadata,
             Some("None") => Include::Nothing,
@@ -41,36 +41,36 @@ impl Rendering {
     /// One object.
     pub(super) fn object(&self, kind: &Kind, object: Value) -> Value {
         match self.form {
-            Form::Table => {
+            AnswerForm::Table => {
                 let version = object["metadata"]["resourceVersion"].clone();
                 self.table(kind, &[object], json!({ "resourceVersion": version }), true)
             }
-            Form::Metadata => metadata_only(&object),
-            Form::Objects | Form::Discovery(_) => object,
+            AnswerForm::Metadata => metadata_only(&object),
+            AnswerForm::Objects | AnswerForm::Discovery(_) => object,
         }
     }
 
     /// An object in an event of a watch; only the first table of a watch says what its columns are.
     pub(super) fn event(&self, kind: &Kind, object: &Value, first: bool) -> Value {
         match self.form {
-            Form::Table => {
+            AnswerForm::Table => {
                 let version = object["metadata"]["resourceVersion"].clone();
                 let objects = std::slice::from_ref(object);
                 self.table(kind, objects, json!({ "resourceVersion": version }), first)
             }
-            Form::Metadata => metadata_only(object),
-            Form::Objects | Form::Discovery(_) => object.clone(),
+            AnswerForm::Metadata => metadata_only(object),
+            AnswerForm::Objects | AnswerForm::Discovery(_) => object.clone(),
         }
     }
 
     /// A bookmark: an object of the kind with nothing but a version.
     pub(super) fn bookmark(&self, kind: &Kind, metadata: Value) -> Value {
         match self.form {
-            Form::Table => self.table(kind, &[], metadata, false),
-            Form::Metadata => json!({
+            AnswerForm::Table => self.table(kind, &[], metadata, false),
+            AnswerForm::Metadata => json!({
                 "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
             }),
-            Form::Objects | Form::Discovery(_) => {
+            AnswerForm::Objects | AnswerForm::Discovery(_) => {
                 json!({ "kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata })
             }
         }
@@ -79,14 +79,14 @@ impl Rendering {
     /// A list.
     pub(super) fn list(&self, kind: &Kind, items: Vec<Value>, metadata: Value) -> Value {
         match self.form {
-            Form::Table => self.table(kind, &items, metadata, true),
-            Form::Metadata => json!({
+            AnswerForm::Table => self.table(kind, &items, metadata, true),
+            AnswerForm::Metadata => json!({
                 "kind": "PartialObjectMetadataList",
                 "apiVersion": "meta.k8s.io/v1",
                 "metadata": metadata,
                 "items": items.iter().map(metadata_only).collect::<Vec<_>>(),
             }),
-            Form::Objects | Form::Discovery(_) => json!({
+            AnswerForm::Objects | AnswerForm::Discovery(_) => json!({
                 "kind": kind.list_kind,
                 "apiVersion": kind.api_version(),
                 "metadata": metadata,

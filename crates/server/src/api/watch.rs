@@ -82,7 +82,7 @@ pub(super) async fn start(
         }
         Err(error) => return Err(error.into()),
     };
-    let state = State {
+    let state = WatchState {
         target: target.clone(),
         rendering,
         selector,
@@ -108,7 +108,7 @@ enum Pending {
     Failed(Failure),
 }
 
-struct State {
+struct WatchState {
     target: Target,
     rendering: Rendering,
     selector: Selector,
@@ -126,7 +126,7 @@ struct State {
     _permit: OwnedSemaphorePermit,
 }
 
-impl State {
+impl WatchState {
     /// The next line; none at the end.
     async fn line(&mut self) -> Option<Bytes> {
         if let Some(pending) = self.pending.pop_front() {

@@ -17,7 +17,7 @@ use crate::objects::{
 };
 
 /// A request that writes.
-pub(super) struct Request<'a> {
+pub(super) struct WriteRequest<'a> {
     pub(super) objects: &'a Objects,
     pub(super) target: &'a Target,
     pub(super) query: &'a Query,
@@ -32,7 +32,7 @@ const APPLY_PATCH: &str = "application/apply-patch+yaml";
 /// The media types of patches.
 pub(super) const PATCHES: [&str; 4] = [JSON_PATCH, MERGE_PATCH, STRATEGIC_MERGE_PATCH, APPLY_PATCH];
 
-impl Request<'_> {
+impl WriteRequest<'_> {
     /// `POST`
     pub(super) async fn create(&self, content: &[u8]) -> Result<Reply, Failure> {
         let object = body::new_object(self.headers, content)?;
