@@ -48,7 +48,7 @@ struct Told {
 
 /// What the task knows of a service.
 #[derive(Default)]
-struct Known {
+struct KnownService {
     wanted: Vec<OwnSlice>,
     /// The names of slices that may be there.
     held: BTreeSet<String>,
@@ -75,7 +75,7 @@ impl SliceWriter {
 
     /// Writes until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut known: HashMap<ServiceName, Known> = HashMap::new();
+        let mut known: HashMap<ServiceName, KnownService> = HashMap::new();
         let mut due: BTreeSet<ServiceName> = BTreeSet::new();
         let mut retry = LEAST_RETRY;
         let mut retry_at = None;
@@ -142,7 +142,7 @@ impl SliceWriter {
     }
 
     /// Has the store have what is wanted; an error where it should be tried again.
-    async fn write(&self, service: &ServiceName, known: &mut Known) -> Result<(), ObjectError> {
+    async fn write(&self, service: &ServiceName, known: &mut KnownService) -> Result<(), ObjectError> {
         // A service that is gone by now has no slices.
         let owner = self.objects.get(KindId::Service.kind(), &service.namespace, &service.name).await?;
         let uid = owner.as_ref().and_then(|owner| owner["metadata"]["uid"].as_str());

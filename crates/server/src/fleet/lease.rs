@@ -26,8 +26,8 @@ use tulle_model::name::WorkloadName;
 use tulle_wire::node::{NodeInfo, Workload};
 
 use super::clocks::NodeClocks;
-use super::workloads::{self, Held};
-use super::{Fleet, Known, Message, NodeTask, Record};
+use super::workloads::{self, HeldWorkloads};
+use super::{Fleet, KnownNode, Message, NodeTask, Record};
 use crate::enrolment::EnrolmentError;
 use crate::objects::ObjectError;
 use crate::store::StoreError;
@@ -92,7 +92,7 @@ impl Leases {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum LeaseState {
     Leased,
     Stale,
     Gone,
@@ -136,7 +136,7 @@ impl Stale {
 }
 
 /// What a server that starts finds of a node's stale workloads.
-pub(super) fn recorded(held: &Held) -> HashMap<WorkloadName, Stale> {
+pub(super) fn recorded(held: &HeldWorkloads) -> HashMap<WorkloadName, Stale> {
     let stale = |&since| Stale { since, recorded: true, marked: false, until: None };
     held.stale.iter().map(|(name, since)| (name.clone(), stale(since))).collect()
 }
@@ -150,7 +150,7 @@ fn kept(since: i64, recorded: bool, now: u64, forget: Duration) -> Duration {
 }
 
 /// What is shown of a node that has not been heard since the server started.
-pub(super) fn record_of(node: &str, held: &Held) -> Record {
+pub(super) fn record_of(node: &str, held: &HeldWorkloads) -> Record {
     let now = Instant::now();
     Record {
         info: NodeInfo {
@@ -178,7 +178,7 @@ impl Fleet {
     pub async fn evict(&self, node: &str, revoked: bool) -> Result<usize, EvictError> {
         let unknown = || EvictError::Unknown(node.to_owned());
         // One that only asked, and was refused, is not known; but one that waits to be admitted has to hear that it is revoked.
-        let known = |known: &Known| {
+        let known = |known: &KnownNode| {
             let is_shown = known.record.is_some();
             (revoked || is_shown).then(|| (is_shown, known.mailbox.clone()))
         };
@@ -195,7 +195,7 @@ impl Fleet {
 
 impl NodeTask {
     /// For a node that has not been heard; `held` is what the store has of it.
-    pub(super) fn new(fleet: Arc<Fleet>, node: Arc<str>, held: &Held) -> Self {
+    pub(super) fn new(fleet: Arc<Fleet>, node: Arc<str>, held: &HeldWorkloads) -> Self {
         Self {
             deadline: Instant::now() + fleet.leases.lease,
             fleet,
@@ -214,7 +214,7 @@ impl NodeTask {
             retry_at: Instant::now(),
             retry: Duration::ZERO,
             lease: None,
-            state: State::Leased,
+            state: LeaseState::Leased,
             failing: false,
             stale: recorded(held),
         }
@@ -255,9 +255,9 @@ impl NodeTask {
     /// What is due at the deadline; true where the task ends.
     pub(super) async fn deadline_passed(&mut self, messages: &mpsc::Receiver<Message>) -> bool {
         match self.state {
-            State::Leased => self.expire().await,
-            State::Stale => self.remove_due().await,
-            State::Gone => return self.forget(messages),
+            LeaseState::Leased => self.expire().await,
+            LeaseState::Stale => self.remove_due().await,
+            LeaseState::Gone => return self.forget(messages),
         }
         false
     }
@@ -307,7 +307,7 @@ impl NodeTask {
         match failed {
             None if self.stale.values().all(|stale| stale.marked) => {
                 self.succeeded();
-                self.state = State::Stale;
+                self.state = LeaseState::Stale;
                 self.deadline = self.next_removal();
             }
             // The store takes writing again: the rest at once.
@@ -395,7 +395,7 @@ impl NodeTask {
         }
         if self.held.is_empty() {
             self.succeeded();
-            self.state = State::Gone;
+            self.state = LeaseState::Gone;
             self.stale.clear();
             self.deadline = Instant::now() + SHOWN;
             self.update(|record| {
@@ -404,7 +404,7 @@ impl NodeTask {
                 record.connected = false;
             });
         } else {
-            self.state = State::Stale;
+            self.state = LeaseState::Stale;
             let (now, time) = (Instant::now(), seconds(SystemTime::now()).try_into().unwrap_or(i64::MAX));
             for name in self.held.keys() {
                 let stale = Stale { since: time, recorded: false, marked: false, until: None };
@@ -415,7 +415,7 @@ impl NodeTask {
     }
 
     pub(super) async fn evict(&mut self, revoked: bool) -> Result<usize, EvictError> {
-        if !revoked && self.session.is_some() && self.state == State::Leased {
+        if !revoked && self.session.is_some() && self.state == LeaseState::Leased {
             return Err(EvictError::Connected(self.node.to_string()));
         }
         // If it lives after all, it opens another stream, with all that it runs.
@@ -508,7 +508,7 @@ mod tests {
         task.take_report(NodeReport::default()).await;
         assert!(is_leased(&task).await);
         task.take_report(NodeReport { leaving: true, ..NodeReport::default() }).await;
-        assert!(!is_leased(&task).await && task.lease.is_none() && task.state == State::Gone);
+        assert!(!is_leased(&task).await && task.lease.is_none() && task.state == LeaseState::Gone);
     }
 
     #[tokio::test(start_paused = true)]
@@ -516,10 +516,10 @@ mod tests {
         let denied = refused(Code::PermissionDenied);
         // What its stream is told, and who waits for its place; none of it where it is not removed.
         for (revoked, state, of_stream, of_waiting) in [
-            (false, State::Leased, None, WAITS),
-            (true, State::Leased, Some(Code::PermissionDenied), denied),
-            (false, State::Stale, Some(Code::Aborted), WAITS),
-            (true, State::Stale, Some(Code::PermissionDenied), denied),
+            (false, LeaseState::Leased, None, WAITS),
+            (true, LeaseState::Leased, Some(Code::PermissionDenied), denied),
+            (false, LeaseState::Stale, Some(Code::Aborted), WAITS),
+            (true, LeaseState::Stale, Some(Code::PermissionDenied), denied),
         ] {
             let (mut task, mut read) = connected().await;
             task.reported = vec![workload()];
@@ -533,7 +533,7 @@ mod tests {
             assert_eq!((said, told(&mut answer)), (of_stream, of_waiting), "{revoked} {state:?}");
             let removed = of_stream.is_some();
             match result {
-                Ok(count) => assert!(removed && count == 1 && task.state == State::Gone),
+                Ok(count) => assert!(removed && count == 1 && task.state == LeaseState::Gone),
                 Err(EvictError::Connected(node)) => assert!(!removed && node == "n1"),
                 Err(error) => panic!("{error}"),
             }

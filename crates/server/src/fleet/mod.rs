@@ -34,10 +34,10 @@ use crate::telemetry::{EdgeView, RollUp};
 
 use self::clocks::NodeClocks;
 pub use self::lease::{EvictError, InvalidLeases, LEASE, Leases};
-use self::lease::{Stale, State};
+use self::lease::{LeaseState, Stale};
 pub(crate) use self::node_objects::is_asked_for;
 pub use self::view::{NodeView, NodeWorkloadView};
-use self::workloads::Lost;
+use self::workloads::{HeldWorkloads, HoldingNode, Lost};
 
 /// How many messages may wait for a node's task; a stream that brings more waits.
 const MAILBOX: usize = 16;
@@ -59,7 +59,7 @@ enum Message {
     Closed {
         session: u64,
     },
-    /// Something is in [`Known::lost`].
+    /// Something is in [`KnownNode::lost`].
     Lost,
     /// Somebody says that it is gone for good.
     Evict {
@@ -102,7 +102,7 @@ pub struct Fleet {
     started: Instant,
     /// Of this host's kernel; empty where it does not say.
     boot_id: String,
-    nodes: Mutex<HashMap<Arc<str>, Known>>,
+    nodes: Mutex<HashMap<Arc<str>, KnownNode>>,
     /// Nodes whose workloads are to take no traffic.
     drained: Mutex<HashSet<Arc<str>>>,
     roll_up: Mutex<RollUp>,
@@ -112,13 +112,13 @@ pub struct Fleet {
     stop: CancellationToken,
 }
 
-struct Known {
+struct KnownNode {
     mailbox: mpsc::Sender<Message>,
     record: Option<Record>,
     lost: Lost,
 }
 
-impl Known {
+impl KnownNode {
     fn remind(&self) {
         // With a full mailbox, the task looks after the messages that are in it.
         let _ = self.mailbox.try_send(Message::Lost);
@@ -203,7 +203,7 @@ impl Fleet {
         let (now, time) = (Instant::now(), SystemTime::now());
         let nodes = self.nodes.lock();
         let drained = self.drained.lock();
-        let view = |(name, known): (&Arc<str>, &Known)| {
+        let view = |(name, known): (&Arc<str>, &KnownNode)| {
             Some(view::view(name, known.record.as_ref()?, drained.contains(name), now, time))
         };
         let mut views: Vec<_> = nodes.iter().filter_map(view).collect();
@@ -253,7 +253,7 @@ impl Fleet {
     }
 
     /// The mailbox of a node's task, which is started if need be.
-    fn mailbox(self: &Arc<Self>, node: &Arc<str>, held: Option<workloads::Held>) -> mpsc::Sender<Message> {
+    fn mailbox(self: &Arc<Self>, node: &Arc<str>, held: Option<HeldWorkloads>) -> mpsc::Sender<Message> {
         let mut nodes = self.nodes.lock();
         if let Some(known) = nodes.get(node)
             && !known.mailbox.is_closed()
@@ -262,7 +262,7 @@ impl Fleet {
         }
         let (mailbox, messages) = mpsc::channel(MAILBOX);
         let record = held.as_ref().map(|held| lease::record_of(node, held));
-        nodes.insert(node.clone(), Known { mailbox: mailbox.clone(), record, lost: Lost::default() });
+        nodes.insert(node.clone(), KnownNode { mailbox: mailbox.clone(), record, lost: Lost::default() });
         let task = NodeTask::new(self.clone(), node.clone(), &held.unwrap_or_default());
         tokio::spawn(task.run(messages));
         mailbox
@@ -315,7 +315,7 @@ struct NodeTask {
     lease: Option<Lease>,
     /// When something is due without a lease.
     deadline: Instant,
-    state: State,
+    state: LeaseState,
     /// Whether the store did not take what the lease's end asked of it.
     failing: bool,
     /// Those of its workloads that are stale in the store, or are about to be.
@@ -398,13 +398,13 @@ impl NodeTask {
                 lost.names.contains(name) || lost.any && workloads::is_gone(&self.fleet.objects, name).await;
             missing |= (gone || lost.rewrite) && written.take().is_some();
         }
-        if missing && self.state == State::Leased {
+        if missing && self.state == LeaseState::Leased {
             self.write().await;
         }
     }
 
     async fn take_report(&mut self, report: NodeReport) {
-        let revived = self.state != State::Leased || !self.stale.is_empty();
+        let revived = self.state != LeaseState::Leased || !self.stale.is_empty();
         self.heard().await;
         if let Some(clock) = report.clock {
             let ahead = self.clock.told(&self.node, &clock, SystemTime::now(), self.fleet.started.elapsed());
@@ -499,8 +499,8 @@ impl NodeTask {
             .collect();
         let fleet = &self.fleet;
         let connected = |node: &str| fleet.is_connected(node);
-        let owner = workloads::Owner { node: &self.node, link_address: &link, connected: &connected };
-        let written = workloads::write_all(&fleet.objects, &owner, changed).await;
+        let holding = HoldingNode { node: &self.node, link_address: &link, connected: &connected };
+        let written = workloads::write_all(&fleet.objects, &holding, changed).await;
         for (name, workload, result) in written {
             match result {
                 Ok(()) => {
@@ -558,7 +558,7 @@ impl NodeTask {
     }
 
     async fn heard(&mut self) {
-        self.state = State::Leased;
+        self.state = LeaseState::Leased;
         self.failing = false;
         self.stale.values_mut().for_each(Stale::is_heard);
         self.prolong().await;

@@ -16,7 +16,7 @@ use tulle_model::legible::legible_start;
 use tulle_model::registry::KindId;
 use tulle_wire::node::{NodeInfo, ReportReply};
 
-use super::lease::State;
+use super::lease::LeaseState;
 use super::{Fleet, NodeTask, Record};
 use crate::controller::events::Severity;
 
@@ -200,7 +200,7 @@ impl NodeTask {
         let restart = self.is_restart(&newcomer.info);
         let lately = self.closed_at.is_some_and(|at| now < at + PATIENCE);
         let expected = lately || self.is_expected_back(now);
-        if !open && (restart || self.boot_id.is_empty() || self.state != State::Leased || !expected) {
+        if !open && (restart || self.boot_id.is_empty() || self.state != LeaseState::Leased || !expected) {
             self.admit(newcomer).await;
             // Who waited has another to ask now.
             if let Some(waiting) = &mut self.waiting {
@@ -256,10 +256,10 @@ impl NodeTask {
         waiting.silence.ask(self.session.as_ref().map(|(_, older)| older));
         let ended = self.session.as_ref().is_none_or(|(_, older)| older.is_closed());
         let ended = ended && !self.is_expected_back(now);
-        let decides = ended || self.state != State::Leased || self.is_restart(&waiting.newcomer.info);
+        let decides = ended || self.state != LeaseState::Leased || self.is_restart(&waiting.newcomer.info);
         let longest = LONGEST * self.fleet.leases.lease.max(PATIENCE);
         let over = now.duration_since(waiting.since) > longest;
-        if waiting.silence.is_long() && decides || over && self.state != State::Leased {
+        if waiting.silence.is_long() && decides || over && self.state != LeaseState::Leased {
             tracing::info!(node = %self.node, "its older connection is silent and is replaced");
             self.admit(waiting.newcomer).await;
         } else if over {

@@ -23,7 +23,7 @@ const CONCURRENT: usize = 32;
 const ATTEMPTS: usize = 5;
 
 /// The node that holds a workload.
-pub(super) struct Owner<'a> {
+pub(super) struct HoldingNode<'a> {
     pub node: &'a str,
     pub link_address: &'a str,
     /// Whether a node is connected: what it holds is not taken over.
@@ -36,14 +36,14 @@ fn kind() -> &'static Kind {
 
 /// What is stored of a node's workloads.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldWorkloads {
     pub link_address: String,
     pub workloads: Vec<Workload>,
     /// Since when those that are stale are, in seconds since the epoch.
     pub stale: HashMap<WorkloadName, i64>,
 }
 
-impl Held {
+impl HeldWorkloads {
     pub(super) fn names(&self) -> impl Iterator<Item = WorkloadName> {
         self.workloads.iter().map(|w| WorkloadName::new(w.namespace.as_str(), w.name.as_str()))
     }
@@ -60,8 +60,8 @@ pub(super) struct Lost {
 }
 
 /// All workloads that are held by nodes.
-pub(super) async fn held(objects: &Objects) -> Result<HashMap<Arc<str>, Held>, ObjectError> {
-    let mut held: HashMap<Arc<str>, Held> = HashMap::new();
+pub(super) async fn held(objects: &Objects) -> Result<HashMap<Arc<str>, HeldWorkloads>, ObjectError> {
+    let mut held: HashMap<Arc<str>, HeldWorkloads> = HashMap::new();
     for object in objects.list(kind(), None).await?.items {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let Some(node) = holder(&object) else { continue };
@@ -135,13 +135,13 @@ async fn mark(objects: &Objects, node: &str, name: &WorkloadName, since: &str) -
 /// Writes workloads; an error says for the node's operator why one is not taken.
 pub(super) async fn write_all(
     objects: &Objects,
-    owner: &Owner<'_>,
+    holding: &HoldingNode<'_>,
     workloads: Vec<(WorkloadName, Workload)>,
 ) -> Vec<(WorkloadName, Workload, Result<(), String>)> {
     let mut writes = Vec::with_capacity(workloads.len());
     for (name, workload) in workloads {
         writes.push(async move {
-            let result = write(objects, owner, &name, &workload).await;
+            let result = write(objects, holding, &name, &workload).await;
             (name, workload, result.map_err(|error| error.to_string()))
         });
     }
@@ -163,7 +163,7 @@ pub(super) async fn delete_all(
 
 async fn write(
     objects: &Objects,
-    owner: &Owner<'_>,
+    holding: &HoldingNode<'_>,
     name: &WorkloadName,
     workload: &Workload,
 ) -> Result<(), ObjectError> {
@@ -172,11 +172,11 @@ async fn write(
         let changed = objects
             .modify(kind(), &name.namespace, &name.name, &options, |current| {
                 match holder(current) {
-                    Some(node) if node == owner.node || !(owner.connected)(node) => {}
+                    Some(node) if node == holding.node || !(holding.connected)(node) => {}
                     Some(node) => return Err(taken(name, format!("the node `{node}` runs it"))),
                     None => return Err(taken(name, "it was written by hand".to_owned())),
                 }
-                Ok(object(owner, name, workload, Some(current)))
+                Ok(object(holding, name, workload, Some(current)))
             })
             .await;
         match changed {
@@ -184,7 +184,7 @@ async fn write(
             result => return result.map(drop),
         }
         objects.ensure_namespace(&name.namespace).await?;
-        let fresh = object(owner, name, workload, None);
+        let fresh = object(holding, name, workload, None);
         match objects.create(kind(), &name.namespace, fresh, &options).await {
             Err(ObjectError::AlreadyExists { .. }) => {}
             result => return result.map(drop),
@@ -222,7 +222,12 @@ pub(super) fn holder(object: &Value) -> Option<&str> {
 }
 
 /// The object for a reported workload; what others have added to the metadata of `current` stays.
-fn object(owner: &Owner<'_>, name: &WorkloadName, workload: &Workload, current: Option<&Value>) -> Value {
+fn object(
+    holding: &HoldingNode<'_>,
+    name: &WorkloadName,
+    workload: &Workload,
+    current: Option<&Value>,
+) -> Value {
     let mut object = current.cloned().unwrap_or_else(|| json!({ "metadata": {} }));
     let metadata = &mut object["metadata"];
     metadata["name"] = json!(&*name.name);
@@ -231,7 +236,7 @@ fn object(owner: &Owner<'_>, name: &WorkloadName, workload: &Workload, current: 
     if !metadata["annotations"].is_object() {
         metadata["annotations"] = json!({});
     }
-    metadata["annotations"][NODE_ANNOTATION] = json!(owner.node);
+    metadata["annotations"][NODE_ANNOTATION] = json!(holding.node);
     if let Some(metadata) = metadata.as_object_mut() {
         // Our own write is not tied to a version: it runs again on what others left.
         metadata.remove("resourceVersion");
@@ -241,7 +246,7 @@ fn object(owner: &Owner<'_>, name: &WorkloadName, workload: &Workload, current: 
     object["spec"] = json!({
         "address": workload.address,
         "serviceAccount": workload.service_account,
-        "node": { "name": owner.node, "linkAddress": owner.link_address },
+        "node": { "name": holding.node, "linkAddress": holding.link_address },
         "ports": workload.ports.iter().map(|port| {
             let mut fields = Map::new();
             if !port.name.is_empty() {

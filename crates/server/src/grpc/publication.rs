@@ -112,14 +112,14 @@ pub struct Progress {
 /// The shared state of discovery.
 #[derive(Default)]
 pub struct Publication {
-    state: Mutex<State>,
+    state: Mutex<PublicationState>,
     next_stream: AtomicU64,
     progressed: Mutex<HashSet<ServiceName>>,
     progress: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct PublicationState {
     resources: HashMap<Key, Resource>,
     subscribers: HashMap<Key, HashMap<u64, Subscriber>>,
     streams: HashMap<u64, Arc<StreamHandle>>,
@@ -191,7 +191,7 @@ impl Publication {
                 body: body.into(),
                 reader,
             });
-            let State { resources, subscribers, .. } = &mut *state;
+            let PublicationState { resources, subscribers, .. } = &mut *state;
             let known = |resource: &Resource| (resource.version.clone(), resource.reader.clone());
             if resources.get(&key).map(known) == next.as_ref().map(known) {
                 continue;

@@ -10,8 +10,8 @@ use tulle_wire::node::Workload;
 use super::*;
 use crate::controller::events::Events;
 use crate::enrolment::{Enrolment, TokenRequest};
-use crate::fleet::workloads::{self, Held};
-use crate::fleet::{Known, Leases, Lost};
+use crate::fleet::workloads::{self, HeldWorkloads};
+use crate::fleet::{KnownNode, Leases, Lost};
 use crate::objects::Objects;
 use crate::store::Store;
 
@@ -21,7 +21,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const HOST: &str = "host";
 
 pub(in crate::fleet) type Read = mpsc::Receiver<Result<ReportReply, Status>>;
-pub(in crate::fleet) type Answer = oneshot::Receiver<Result<(), Status>>;
+pub(in crate::fleet) type AdmissionAnswer = oneshot::Receiver<Result<(), Status>>;
 
 /// A server that has just started; the node `n1` has joined.
 async fn fleet() -> Arc<Fleet> {
@@ -49,14 +49,14 @@ async fn fleet() -> Arc<Fleet> {
 }
 
 /// The node's task, whose messages the test hands on itself.
-fn task(fleet: &Arc<Fleet>, node: &str, held: &Held) -> NodeTask {
-    let known = Known { mailbox: mpsc::channel(1).0, record: None, lost: Lost::default() };
+fn task(fleet: &Arc<Fleet>, node: &str, held: &HeldWorkloads) -> NodeTask {
+    let known = KnownNode { mailbox: mpsc::channel(1).0, record: None, lost: Lost::default() };
     fleet.nodes.lock().insert(node.into(), known);
     NodeTask::new(fleet.clone(), node.into(), held)
 }
 
 async fn n1() -> NodeTask {
-    task(&fleet().await, "n1", &Held::default())
+    task(&fleet().await, "n1", &HeldWorkloads::default())
 }
 
 /// The node's task with a stream, of the process `i1` on the boot `b1`; the server has run for some time.
@@ -71,7 +71,11 @@ pub(in crate::fleet) async fn connected() -> (NodeTask, Read) {
     (task, read)
 }
 
-pub(in crate::fleet) fn newcomer(session: u64, instance: &str, boot: &str) -> (Newcomer, Read, Answer) {
+pub(in crate::fleet) fn newcomer(
+    session: u64,
+    instance: &str,
+    boot: &str,
+) -> (Newcomer, Read, AdmissionAnswer) {
     let (replies, read) = mpsc::channel(4);
     let (admitted, answer) = oneshot::channel();
     let info = NodeInfo {
@@ -85,7 +89,7 @@ pub(in crate::fleet) fn newcomer(session: u64, instance: &str, boot: &str) -> (N
 }
 
 /// What a newcomer has been told; nothing where it waits.
-pub(in crate::fleet) fn told(answer: &mut Answer) -> Option<Result<(), Code>> {
+pub(in crate::fleet) fn told(answer: &mut AdmissionAnswer) -> Option<Result<(), Code>> {
     answer.try_recv().ok().map(|answer| answer.map_err(|status| status.code()))
 }
 
@@ -166,7 +170,7 @@ async fn a_newcomer_is_let_in_at_once_where_nobody_else_may_bear_the_name() {
         Ended,
     }
     use Older::{Ended, Open};
-    let (leased, stale) = (State::Leased, State::Stale);
+    let (leased, stale) = (LeaseState::Leased, LeaseState::Stale);
     let moment = PATIENCE - MILLISECOND;
     let (start, later) = (Duration::ZERO, LEASE);
     // The older stream; the boot that is known; that of the newcomer; the state; how long ago the stream ended;
@@ -228,13 +232,13 @@ async fn a_newcomer_is_let_in_at_once_where_nobody_else_may_bear_the_name() {
 async fn a_host_whose_boot_is_not_known_is_nobodys_own() {
     let mut fleet = fleet().await;
     Arc::get_mut(&mut fleet).unwrap().boot_id.clear();
-    let task = task(&fleet, "n1", &Held::default());
+    let task = task(&fleet, "n1", &HeldWorkloads::default());
     assert!(!task.is_restart(&NodeInfo::default()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_may_nothing_keeps_nobody_waiting() {
-    let mut task = task(&fleet().await, "n2", &Held::default());
+    let mut task = task(&fleet().await, "n2", &HeldWorkloads::default());
     let (newcomer, _read, mut answer) = newcomer(1, "i1", "b1");
     task.opened(newcomer).await;
     assert_eq!(told(&mut answer), refused(Code::PermissionDenied));
@@ -296,7 +300,7 @@ async fn the_same_host_takes_the_place_of_a_silent_stream_and_another_waits_for_
     task.opened(other).await;
     steps(&mut task, 2 * STEPS).await;
     assert_eq!(told(&mut answer), WAITS, "the lease runs");
-    task.state = State::Stale;
+    task.state = LeaseState::Stale;
     steps(&mut task, 1).await;
     assert_eq!(told(&mut answer), ADMITTED);
 }
@@ -306,7 +310,7 @@ async fn a_stale_node_is_given_the_time_to_answer() {
     let (mut task, _older) = connected().await;
     let (other, _read, mut answer) = newcomer(2, "i2", "b2");
     task.opened(other).await;
-    task.state = State::Stale;
+    task.state = LeaseState::Stale;
     steps(&mut task, STEPS - 1).await;
     assert_eq!(told(&mut answer), WAITS);
     steps(&mut task, 1).await;
@@ -336,9 +340,11 @@ async fn another_host_follows_a_stream_that_has_ended_but_not_while_the_node_is_
 
 #[tokio::test(start_paused = true)]
 async fn one_that_reports_and_answers_nothing_keeps_a_newcomer_waiting_for_three_leases() {
-    for (state, expected) in
-        [(State::Leased, refused(Code::AlreadyExists)), (State::Stale, ADMITTED), (State::Gone, ADMITTED)]
-    {
+    for (state, expected) in [
+        (LeaseState::Leased, refused(Code::AlreadyExists)),
+        (LeaseState::Stale, ADMITTED),
+        (LeaseState::Gone, ADMITTED),
+    ] {
         let (mut task, _older) = connected().await;
         // It does not read, so nobody knows whether it would answer.
         let full = ReportReply::default();
@@ -350,7 +356,7 @@ async fn one_that_reports_and_answers_nothing_keeps_a_newcomer_waiting_for_three
         task.state = state;
         steps(&mut task, 1).await;
         assert_eq!(told(&mut answer), expected, "{state:?}");
-        let fenced = u64::from(state == State::Leased);
+        let fenced = u64::from(state == LeaseState::Leased);
         assert_eq!(task.fleet.metrics.nodes_fenced.get(), fenced);
         let shown = task.fleet.nodes.lock()["n1"].record.as_ref().unwrap().fenced.clone();
         assert_eq!(shown.map(|fenced| fenced.peer), (fenced == 1).then(|| "10.0.0.2:4000".to_owned()));
@@ -393,7 +399,7 @@ async fn who_waits_when_the_stream_ends_follows_at_once_or_after_it_could_have_c
 async fn the_boot_of_a_nodes_host_outlives_the_server() {
     let (task, _read) = connected().await;
     assert_eq!(task.fleet.enrolment.grant("n1").await.unwrap().unwrap().boot_id, "b1");
-    let mut next = NodeTask::new(task.fleet.clone(), "n1".into(), &Held::default());
+    let mut next = NodeTask::new(task.fleet.clone(), "n1".into(), &HeldWorkloads::default());
     next.recall_boot().await;
     assert_eq!(next.boot_id, "b1");
 }
@@ -478,7 +484,7 @@ async fn certificates_go_to_the_process_that_bears_the_name() {
         if starts {
             task = n1().await;
         }
-        let mut record = crate::fleet::lease::record_of("n1", &Held::default());
+        let mut record = crate::fleet::lease::record_of("n1", &HeldWorkloads::default());
         if let Some((instance, boot, connected, _)) = known {
             record.info.instance = instance.to_owned();
             record.info.boot_id = boot.to_owned();

@@ -24,8 +24,8 @@ fn name(workload: &Workload) -> WorkloadName {
 /// What a node is told that reports a workload, while `connected` is the only node that is connected.
 async fn report(objects: &Objects, node: &str, connected: &str, workload: &Workload) -> Result<(), String> {
     let connected = |node: &str| node == connected;
-    let owner = Owner { node, link_address: "10.0.0.1:15008", connected: &connected };
-    let written = write_all(objects, &owner, vec![(name(workload), workload.clone())]).await;
+    let holding = HoldingNode { node, link_address: "10.0.0.1:15008", connected: &connected };
+    let written = write_all(objects, &holding, vec![(name(workload), workload.clone())]).await;
     let [(_, _, result)] = written.try_into().unwrap();
     result
 }
@@ -121,7 +121,7 @@ async fn a_node_marks_and_removes_its_own_only() {
 #[test]
 fn what_others_say_of_a_workload_stays_and_a_change_of_its_readiness_has_its_time() {
     let connected = |_: &str| false;
-    let owner = Owner { node: "n1", link_address: "10.0.0.1:15008", connected: &connected };
+    let holding = HoldingNode { node: "n1", link_address: "10.0.0.1:15008", connected: &connected };
     let long_ago = "2001-01-01T00:00:00Z";
     let condition =
         |of: &str, status: &str| json!({ "type": of, "status": status, "lastTransitionTime": long_ago });
@@ -137,7 +137,7 @@ fn what_others_say_of_a_workload_stays_and_a_change_of_its_readiness_has_its_tim
         (true, "", None, "", None),
     ] {
         let w = workload("w", ready, reason);
-        let made = object(&owner, &name(&w), &w, current);
+        let made = object(&holding, &name(&w), &w, current);
         let conditions = made["status"]["conditions"].as_array().unwrap();
         let types: Vec<_> = conditions.iter().map(|condition| condition["type"].as_str().unwrap()).collect();
         assert_eq!(types, if current.is_some() { vec!["Ready", "Theirs"] } else { vec!["Ready"] });
