@@ -1,9 +1,13 @@
 //! The control plane: store, API, certificate authority, discovery, telemetry.
+//!
+//! What is known flows one way: from the [`store`] to [`objects`], [`enrolment`] and [`events`], then [`fleet`], then the
+//! [`controller`], which fills the [`publication`]. Nodes are served by [`grpc`], people by the [`api`] and its [`views`].
 
 pub mod api;
 pub mod ca;
 pub mod controller;
 pub mod enrolment;
+pub mod events;
 pub mod fleet;
 mod founding;
 #[cfg(any(test, fuzzing))]
@@ -12,6 +16,7 @@ pub mod fuzzing;
 pub mod grpc;
 pub mod metrics;
 pub mod objects;
+pub mod publication;
 mod server;
 pub mod store;
 mod strangers;

@@ -9,9 +9,9 @@ use tulle_model::exposition::Metric;
 use crate::ca::mesh::MeshAuthority;
 use crate::enrolment::{Enrolment, EnrolmentError, TokenRequest};
 use crate::fleet::{EvictError, Fleet, NodeView};
-use crate::grpc::publication::Publication;
 use crate::metrics::{Metrics, REFUSAL_REASONS};
 use crate::objects::Objects;
+use crate::publication::Publication;
 use crate::telemetry::{EdgeView, RATE_WINDOW};
 use crate::timestamp::{self, seconds};
 

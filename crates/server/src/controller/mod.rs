@@ -5,7 +5,6 @@
 //! comes next (the controller was too slow), it lists everything and compiles what differs from what
 //! it knows; last good forms stay in force.
 
-pub mod events;
 pub mod slices;
 pub mod status;
 
@@ -22,13 +21,13 @@ use tulle_model::name::NamespacedName;
 use tulle_model::registry::{KINDS, Kind, KindId};
 use tulle_wire::discovery as wire;
 
-use self::events::{Events, Severity};
 use self::slices::SliceWriter;
 use self::status::{Report, StatusWriter, is_refused};
+use crate::events::{Events, Severity};
 use crate::fleet::{self, Fleet};
-use crate::grpc::publication::{Form, Key, Publication, ResourceType};
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects, Page, Position};
+use crate::publication::{Form, Key, Publication, ResourceType};
 
 /// How many changes are compiled together at most.
 const BATCH: usize = 1024;

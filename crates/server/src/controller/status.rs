@@ -19,9 +19,9 @@ use tulle_model::compile::{InvalidObject, ParentStatus};
 use tulle_model::name::{NamespacedName, ServiceName};
 use tulle_model::registry::{Kind, KindId};
 
-use crate::grpc::publication::{Progress, Publication};
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects, WriteOptions};
+use crate::publication::{Progress, Publication};
 use crate::timestamp;
 
 /// As routes' statuses name us.

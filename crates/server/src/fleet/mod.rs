@@ -25,8 +25,8 @@ use tulle_model::name::WorkloadName;
 use tulle_wire::node::{NodeInfo, NodeReport, RefusedWorkload, ReportReply, Workload};
 
 use self::newcomer::{Fenced, Newcomer, Replies, Waiting};
-use crate::controller::events::Events;
 use crate::enrolment::Enrolment;
+use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::store::{Lease, Store};

@@ -18,7 +18,7 @@ use tulle_wire::node::{NodeInfo, ReportReply};
 
 use super::lease::LeaseState;
 use super::{Fleet, NodeTask, Record};
-use crate::controller::events::Severity;
+use crate::events::Severity;
 
 /// How long an older stream may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);

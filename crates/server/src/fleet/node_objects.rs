@@ -15,7 +15,7 @@ use tulle_model::registry::{Kind, KindId};
 use tulle_wire::node::{RefusedWorkload, Workload};
 
 use super::{EvictError, Fleet, NodeTask};
-use crate::controller::events::Severity;
+use crate::events::Severity;
 use crate::objects::{DeleteOptions, ObjectError, WriteOptions};
 use crate::timestamp;
 

@@ -28,9 +28,9 @@ use tulle_wire::xds::{
 };
 
 use super::node_name;
-use super::publication::{Key, Publication, ResourceType, STREAMS_OF_A_NODE, StreamHandle, Withheld};
 use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::metrics::Metrics;
+use crate::publication::{Key, Publication, ResourceType, STREAMS_OF_A_NODE, StreamHandle, Withheld};
 
 /// How many names one stream may subscribe to.
 const NAMES_LIMIT: usize = 50_000;

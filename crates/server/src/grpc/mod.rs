@@ -4,7 +4,6 @@
 pub mod ads;
 pub mod listener;
 pub mod node_service;
-pub mod publication;
 mod refusal;
 pub mod tls;
 

@@ -246,8 +246,8 @@ mod tests {
 
     use super::*;
     use crate::ca::seal::MasterKey;
-    use crate::controller::events::Events;
     use crate::enrolment::TokenRequest;
+    use crate::events::Events;
     use crate::fleet::Leases;
     use crate::objects::Objects;
     use crate::store::Store;

@@ -8,8 +8,8 @@ use tonic::Code;
 use tulle_wire::node::Workload;
 
 use super::*;
-use crate::controller::events::Events;
 use crate::enrolment::{Enrolment, TokenRequest};
+use crate::events::Events;
 use crate::fleet::workloads::{self, HeldWorkloads};
 use crate::fleet::{KnownNode, Leases, Lost};
 use crate::objects::Objects;
