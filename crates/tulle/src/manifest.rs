@@ -16,7 +16,6 @@ use tulle_model::validate::{self, Code, FieldError, OfferedPort};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
 use crate::exit::Result;
-use crate::up::config;
 
 #[derive(Debug, Args)]
 pub struct FileArgs {
@@ -31,6 +30,9 @@ pub struct FileArgs {
     #[arg(long)]
     pub strict: bool,
 }
+
+/// The file in the folder that `tulle up` is given: it says what is to run, and no other command takes it for objects.
+pub const UP_FILE: &str = "tulle.yaml";
 
 /// A larger file is no manifest.
 const LARGEST_FILE: u64 = 16 << 20;
@@ -272,7 +274,7 @@ fn expand(path: &Path, recursive: bool, files: &mut Vec<PathBuf>, diagnostics: &
             if recursive {
                 expand(&file, recursive, files, diagnostics);
             }
-        } else if known && file.file_name().is_some_and(|name| name != config::FILE) {
+        } else if known && file.file_name().is_some_and(|name| name != UP_FILE) {
             files.push(file);
         }
     }

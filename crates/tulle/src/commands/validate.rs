@@ -8,7 +8,7 @@ use tulle_model::name::ServiceName;
 use super::apply::print_skipped;
 use crate::diagnostic::Diagnostics;
 use crate::exit::{Failure, Result};
-use crate::manifest::{self, FileArgs};
+use crate::manifest::{self, FileArgs, UP_FILE};
 use crate::output::{note, print};
 use crate::up::config;
 
@@ -72,5 +72,5 @@ fn find_meshes(folder: &Path, meshes: &mut Vec<PathBuf>) {
 }
 
 fn is_mesh(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == config::FILE) || path.join(config::FILE).is_file()
+    path.file_name().is_some_and(|name| name == UP_FILE) || path.join(UP_FILE).is_file()
 }

@@ -13,10 +13,7 @@ use super::command;
 use super::field::{Field, Reader};
 use crate::diagnostic::{Diagnostic, Diagnostics, Source};
 use crate::exit::Result;
-use crate::manifest::{self, Manifest};
-
-/// The name of the file in the folder that `tulle up` is given.
-pub const FILE: &str = "tulle.yaml";
+use crate::manifest::{self, Manifest, UP_FILE};
 
 /// What is to run.
 pub struct Config {
@@ -93,14 +90,14 @@ pub enum Check {
 
 /// Reads the file in `path`, or at it. All that is wrong comes in one report.
 pub fn load(path: &Path) -> Result<Config> {
-    let file = if path.is_dir() { path.join(FILE) } else { path.to_owned() };
+    let file = if path.is_dir() { path.join(UP_FILE) } else { path.to_owned() };
     let folder = file.parent().map(Path::to_owned).unwrap_or_default();
     let folder = std::path::absolute(if folder.as_os_str().is_empty() { ".".into() } else { folder })?;
     let mut diagnostics = Diagnostics::default();
     let config = match manifest::read(&file) {
         Ok(source) => read(&Arc::new(source), folder, &mut diagnostics),
         Err(diagnostic) => {
-            let help = format!("`tulle up DIR` runs what DIR/{FILE} describes");
+            let help = format!("`tulle up DIR` runs what DIR/{UP_FILE} describes");
             diagnostics.push(diagnostic.help(help));
             None
         }
@@ -534,7 +531,7 @@ fn find_cycle(waiting: &[Service]) -> Option<Vec<String>> {
 /// What a text says, for tests of what is made of it.
 #[cfg(test)]
 pub fn of_text(text: &str) -> Result<Config> {
-    let source = Arc::new(Source { name: FILE.to_owned(), text: text.to_owned() });
+    let source = Arc::new(Source { name: UP_FILE.to_owned(), text: text.to_owned() });
     let mut diagnostics = Diagnostics::default();
     let config = read(&source, ".".into(), &mut diagnostics);
     diagnostics.into_result()?;
@@ -778,7 +775,7 @@ mod tests {
     /// What is wrong with a text can be said of any text. The one target that libFuzzer cannot link: docs/fuzzing.md.
     fn files(input: &[u8]) {
         let Ok(text) = String::from_utf8(input.to_vec()) else { return };
-        let source = Arc::new(Source { name: FILE.to_owned(), text });
+        let source = Arc::new(Source { name: UP_FILE.to_owned(), text });
         let mut diagnostics = Diagnostics::default();
         let config = super::read(&source, "/nowhere".into(), &mut diagnostics);
         if let Some(config) = config.filter(|_| diagnostics.is_empty()) {

@@ -14,6 +14,7 @@ use tulle_server::{Server, ServerConfig};
 use super::config::Config;
 use super::objects;
 use super::ports::{ADMIN_PORT, API_PORT, LINKS_PORT, NODES_PORT};
+use super::replica::STOP_DEADLINE;
 use super::screen::Screen;
 use super::suggest::Suggestions;
 use crate::commands::node::{self, default_workers};
@@ -137,7 +138,7 @@ async fn clean_up(home: &Path) {
             );
         }
     };
-    if let Err(e) = reset(home, Some(NODE), Some(super::STOP_DEADLINE), told).await {
+    if let Err(e) = reset(home, Some(NODE), Some(STOP_DEADLINE), told).await {
         tracing::warn!("what an earlier run has left cannot be removed: {e:#}");
     }
 }

@@ -16,12 +16,12 @@ mod services;
 mod suggest;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
 
 pub use self::command::split;
 use self::mesh::Mesh;
+use self::replica::STOP_DEADLINE;
 use self::screen::Screen;
 use self::services::Services;
 use crate::commands::node::CaptureArg;
@@ -51,9 +51,6 @@ pub struct UpArgs {
     #[command(flatten)]
     limits: LimitArgs,
 }
-
-/// How long a service may take to finish what is in flight, and again to end after SIGTERM.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 pub async fn run(args: UpArgs) -> Result<()> {
     let config = config::load(&args.path)?;

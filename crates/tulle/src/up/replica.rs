@@ -23,6 +23,9 @@ use crate::exit::{Failure, Result};
 /// Lines of one process that wait to be printed; then it waits itself, as with any pipe.
 const LINES: usize = 16;
 
+/// How long a service may take to finish what is in flight, and again to end after SIGTERM.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How long the last words of a process that was killed may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -74,7 +77,7 @@ impl Replica {
             directory: Some(directory),
             environment,
             confined: Confined { cgroup: running.cgroup, name_service: running.name_service },
-            grace: super::STOP_DEADLINE,
+            grace: STOP_DEADLINE,
             restart: true,
         };
         let (events, received) = mpsc::channel(LINES);
@@ -150,7 +153,7 @@ fn spec(
         app_address: Ipv4Addr::LOCALHOST.into(),
         probe: service.probe.as_ref().map(|p| probe(p, service, ports, surroundings)),
         upstreams: upstreams(config),
-        stop_timeout_ms: u64::try_from(super::STOP_DEADLINE.as_millis()).unwrap_or(u64::MAX),
+        stop_timeout_ms: u64::try_from(STOP_DEADLINE.as_millis()).unwrap_or(u64::MAX),
     }
 }
 
