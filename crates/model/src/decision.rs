@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::name::{MESH, NamespacedName, ServiceName, WorkloadName};
-use crate::snapshot::{EgressPolicy, Endpoint, MeshSettings, WorkloadConfig};
+use crate::snapshot::{EgressPolicy, Endpoint, HttpRule, MeshSettings, WorkloadConfig};
 
 /// One decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub enum Decider {
 pub enum Effect {
     /// It goes there.
     Routed,
+    /// Its client is sent elsewhere.
+    Redirected,
     /// It goes nowhere.
     Refused,
     /// An attempt at it failed for that.
@@ -54,6 +56,7 @@ impl Effect {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Routed => "routed",
+            Self::Redirected => "redirected",
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Retried => "retried",
@@ -106,6 +109,12 @@ impl Decision {
     /// No other attempt at a service, as too many are made already ([`crate::retry_budget`]).
     pub fn out_of_budget(service: ServiceName) -> Self {
         Self::new(Decider::Service(service), "retryConstraint.budget (default)", Effect::NotRetried)
+    }
+
+    /// Another attempt, or none, as a rule says of retries. `field`: which of them.
+    pub fn retry_of(rule: &HttpRule, field: &str, effect: Effect) -> Self {
+        let field = format!("spec.rules[{}].retry{field}", rule.index);
+        Self::new(Decider::HttpRoute(rule.route.clone()), field, effect)
     }
 
     /// An endpoint that did not take connections lately.

@@ -8,6 +8,7 @@ use crate::snapshot::{Backend, HttpMatch, HttpRouteEntry, HttpRouteTable, PathMa
 
 pub mod decide;
 pub(crate) mod index;
+pub mod redirect;
 
 /// What of a request a rule may ask for.
 #[derive(Debug, Clone, Copy)]

@@ -3,17 +3,20 @@
 //! A snapshot holds the services that a node asked for and no other. Everything in it is behind an
 //! `Arc`, so that the next snapshot shares what did not change.
 
+mod filters;
 mod workload;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::identity::SpiffeId;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::port_settings::Http1Settings;
 use crate::routing::index::RouteIndex;
 
+pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme};
 pub use self::workload::{Selected, ServedPort, WorkloadConfig};
 
 /// A map with a fast hash, for lookups on the request path.
@@ -319,8 +322,40 @@ pub struct HttpRule {
     /// The rule's index in it, and its name if it has one.
     pub index: u32,
     pub name: Option<Arc<str>>,
-    /// Empty: the request is answered with 500 (Gateway API, HTTPRouteRule.backendRefs).
+    /// Empty: the request is answered with 500 (Gateway API, HTTPRouteRule.backendRefs), unless it is redirected.
     pub backends: Vec<Backend>,
+    /// `None`: requests pass as they are.
+    pub filters: Option<Box<HttpFilters>>,
+    pub timeouts: Timeouts,
+    /// `None`: requests are tried again as by default.
+    pub retry: Option<Box<Retry>>,
+}
+
+impl HttpRule {
+    /// A rule that shares requests out, and nothing else.
+    pub fn new(route: NamespacedName, index: u32, name: Option<Arc<str>>, backends: Vec<Backend>) -> Self {
+        Self { route, index, name, backends, filters: None, timeouts: Timeouts::default(), retry: None }
+    }
+}
+
+/// How often, and after what, a request of a rule is tried again (Gateway API, HTTPRouteRetry).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// Statuses after which it is, whatever its method.
+    pub codes: Vec<u16>,
+    /// How often at most; `None`: as by default.
+    pub attempts: Option<u32>,
+    /// How long the next attempt waits at least; `None`: a moment.
+    pub backoff: Option<Duration>,
+}
+
+/// How long requests of a rule may take; `None`: as long as they like (Gateway API, HTTPRouteTimeouts).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From when the request is here until all of its answer is.
+    pub request: Option<Duration>,
+    /// The same of each attempt.
+    pub backend_request: Option<Duration>,
 }
 
 /// What happens to connections of a port with a TCPRoute.
@@ -336,6 +371,15 @@ pub struct Backend {
     pub target: BackendTarget,
     /// Its share is `weight` over the sum of the rule's weights; 0 gets nothing.
     pub weight: u32,
+    /// What its requests pass besides the rule's; none of TCP.
+    pub filters: Option<Box<HttpFilters>>,
+}
+
+impl Backend {
+    /// One that gets requests as the rule has them.
+    pub fn new(target: BackendTarget, weight: u32) -> Self {
+        Self { target, weight, filters: None }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -473,11 +517,10 @@ mod tests {
         assert!(!service.is_deserted(&tcp, &endpoints));
 
         // A TCPRoute declares bytes, and says who takes them.
-        let backend = |name: &ServiceName, weight| Backend {
-            target: BackendTarget::Service { name: name.clone(), port: 7 },
-            weight,
+        let backend = |name: &ServiceName, weight| {
+            Backend::new(BackendTarget::Service { name: name.clone(), port: 7 }, weight)
         };
-        let invalid = Backend { target: BackendTarget::Invalid { reason: "".into() }, weight: 1 };
+        let invalid = Backend::new(BackendTarget::Invalid { reason: "".into() }, 1);
         let routed = |backends: &[Backend]| {
             let route = NamespacedName::new("shop", "r");
             let rule = TcpRule { route, backends: backends.to_vec() };

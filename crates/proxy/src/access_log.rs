@@ -67,8 +67,15 @@ pub(crate) struct Tried {
     pub security: Security,
     /// When it failed, from the beginning of the request or connection.
     pub after: Duration,
+    pub failure: AttemptFailure,
+}
+
+/// Why an attempt was not the last.
+pub(crate) enum AttemptFailure {
     /// In the words of `tulle-reason`.
-    pub failure: &'static str,
+    Reason(&'static str),
+    /// It was answered with a status after which its rule wants another one.
+    Status(u16),
 }
 
 /// What a request asked for, as far as it was read.
@@ -245,6 +252,15 @@ impl LogEntry {
 fn listed(all: &[impl fmt::Display]) -> Option<String> {
     let all: Vec<String> = all.iter().map(ToString::to_string).collect();
     (!all.is_empty()).then(|| all.join("; "))
+}
+
+impl fmt::Display for AttemptFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reason(reason) => f.write_str(reason),
+            Self::Status(status) => write!(f, "status-{status}"),
+        }
+    }
 }
 
 impl fmt::Display for Tried {

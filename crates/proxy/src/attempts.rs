@@ -3,14 +3,16 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::{Instant, sleep};
-use tulle_model::decision::Decision;
+use tulle_model::decision::{Decision, Effect};
 use tulle_model::health::Outcome;
 use tulle_model::name::ServiceName;
 use tulle_model::retry::{Failure, Tries};
+use tulle_model::snapshot::{HttpRule, Retry};
 
 use crate::budget::{Account, Seat};
 use crate::connect::EGRESS_CONNECT;
@@ -45,6 +47,8 @@ pub(crate) struct Attempts {
     futile: bool,
     /// When no other attempt begins any more.
     end: Option<Instant>,
+    /// The rule, where it says how often it is tried again.
+    rule: Option<Arc<HttpRule>>,
 }
 
 enum To {
@@ -70,6 +74,15 @@ impl Attempts {
         Self::new(exchange, To::Service { backend, port })
     }
 
+    /// As that rule says of retries.
+    pub fn by(&mut self, rule: &Arc<HttpRule>) {
+        self.rule = Some(rule.clone()).filter(|rule| rule.retry.is_some());
+    }
+
+    fn retry(&self) -> Option<&Retry> {
+        self.rule.as_ref()?.retry.as_deref()
+    }
+
     /// At addresses outside of the mesh, in their order.
     pub fn outside(exchange: &mut Exchange, addresses: Vec<SocketAddr>) -> Self {
         exchange.goes_to(DestinationName::External);
@@ -78,13 +91,19 @@ impl Attempts {
 
     fn new(exchange: &Exchange, to: To) -> Self {
         let (tries, tried) = (Tries::default(), Vec::new());
-        Self { to, tries, began: exchange.ready(), tried, futile: false, end: None }
+        Self { to, tries, began: exchange.ready(), tried, futile: false, end: None, rule: None }
     }
 
     /// Bounds in time how long it may take, from now on and over all attempts, to open a connection; until when.
     pub fn bound(&mut self) -> Instant {
         let deadline = if self.backend().is_some() { DEADLINE } else { EGRESS_CONNECT };
-        *self.end.insert(Instant::now() + deadline)
+        self.ends_at(Some(Instant::now() + deadline)).unwrap_or_else(Instant::now)
+    }
+
+    /// None begins after `end`, or what was said before; when that is.
+    pub fn ends_at(&mut self, end: Option<Instant>) -> Option<Instant> {
+        self.end = [self.end, end].into_iter().flatten().min();
+        self.end
     }
 
     /// The service whose endpoints take it, and its port.
@@ -177,6 +196,45 @@ impl Attempts {
         }
     }
 
+    /// Learns from an attempt that was answered with a status that its rule wants no client to see, and whether another
+    /// follows: if not, that is the answer.
+    pub fn unwanted(
+        &mut self,
+        worker: &Worker,
+        exchange: &mut Exchange,
+        hop: &Hop,
+        status: StatusCode,
+        at_hand: bool,
+    ) -> Again {
+        let Some(rule) = self.rule.clone().filter(|_| self.retry().is_some_and(|r| r.wants(status.as_u16())))
+        else {
+            return Again::No;
+        };
+        if !at_hand {
+            let why = ".codes (too long a body was not kept)";
+            exchange.decided(|| Decision::retry_of(&rule, why, Effect::NotRetried));
+            return Again::No;
+        }
+        let now = Instant::now();
+        if let Some(member) = hop.member()
+            && !was_tried(&self.tried, member)
+        {
+            self.tried.push(member.clone());
+        }
+        self.futile = false;
+        let again = self.repeat(worker, exchange, Failure::Harmless, false, now);
+        if !matches!(again, Again::No) {
+            if let Some(member) = hop.member() {
+                let latency = now.saturating_duration_since(self.began);
+                let outcome = Outcome::Answered { status: status.as_u16(), latency };
+                member.note(outcome, || worker.local.since_start(now));
+            }
+            exchange.attempt_answered(status);
+            self.began = now;
+        }
+        again
+    }
+
     /// Learns from a failed attempt. `idempotent`: it does no harm when it is done twice; `at_hand`: all of it can be
     /// sent again.
     pub fn failed(
@@ -233,33 +291,61 @@ impl Attempts {
                 self.tried.push(member.clone());
             }
         }
-        if !self.may_begin_at(now) {
+        let mut failure = failure_of(error, idempotent);
+        // The rule's author has said that these may be sent twice: the mesh would answer so itself.
+        let status = Reason::from(error.kind).status().as_u16();
+        if failure == Failure::Final && self.retry().is_some_and(|retry| retry.wants(status)) {
+            failure = Failure::Harmless;
+        }
+        if !at_hand {
             return Again::No;
         }
-        let failure = failure_of(error, idempotent);
+        self.repeat(worker, exchange, failure, error.kind == Kind::LinkPending, now)
+    }
+
+    /// Whether another attempt follows one that failed so, of a request that is at hand. `is_pending`: it did not begin, as the
+    /// link to its node is not open yet.
+    fn repeat(
+        &mut self,
+        worker: &Worker,
+        exchange: &mut Exchange,
+        failure: Failure,
+        is_pending: bool,
+        now: Instant,
+    ) -> Again {
+        let retry = self.retry().filter(|_| !is_pending);
+        let pause = retry.map(|retry| retry.pause(exchange.attempts(), worker.local.random()));
+        if !self.may_begin_at(now + pause.unwrap_or_default()) {
+            return Again::No;
+        }
+        let time = worker.local.since_start(now);
         match &self.to {
             // What bounds them is how many addresses there are.
-            To::Outside { addresses } if failure == Failure::Final || !at_hand || addresses.len() == 0 => {
+            To::Outside { addresses } if failure == Failure::Final || addresses.len() == 0 => {
                 return Again::No;
             }
             To::Outside { .. } => {}
             To::Service { backend, port } => {
                 let Some(destination) = worker.local.view().destination(backend) else { return Again::No };
-                let may = self.tries.may_repeat(exchange.attempts(), failure) && at_hand;
+                let asked = self.rule.as_ref().and_then(|rule| rule.retry.as_deref());
+                let may = self.tries.may_repeat(exchange.attempts(), failure, asked);
                 if !may || !self.has_more(&destination, *port) {
                     return Again::No;
                 }
                 // Where nothing was sent yet, nothing is added to the load of anybody.
-                if error.kind != Kind::LinkPending && !destination.try_retry(time) {
+                if !is_pending && !destination.try_retry(time) {
                     tracing::debug!(service = %backend, "no retry: the budget is used up");
                     exchange.decided(|| Decision::out_of_budget(backend.clone()));
                     return Again::No;
                 }
-                exchange.decided(|| Decision::retried(backend.clone()));
+                exchange.decided(|| match &self.rule {
+                    Some(rule) => Decision::retry_of(rule, "", Effect::Retried),
+                    None => Decision::retried(backend.clone()),
+                });
             }
         }
         exchange.retry();
-        Again::Now
+        pause.map_or(Again::Now, Again::After)
     }
 
     fn may_begin_at(&self, time: Instant) -> bool {

@@ -16,7 +16,7 @@ use tulle_model::decision::Decision;
 use tulle_model::snapshot::{Endpoint, HttpRule};
 
 use self::sent::Sent;
-use crate::access_log::{Asked, End, Initiator, LogEntry, LoggedAnswer, Tried};
+use crate::access_log::{Asked, AttemptFailure, End, Initiator, LogEntry, LoggedAnswer, Tried};
 use crate::destination::Load;
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::inbound::Peer;
@@ -295,7 +295,7 @@ impl Exchange {
         if let Some(address) = self.endpoint
             && log.tried.len() < NAMED
         {
-            let (after, failure) = (self.started.elapsed(), error.kind.reason());
+            let (after, failure) = (self.started.elapsed(), AttemptFailure::Reason(error.kind.reason()));
             log.tried.push(Tried { address, security, after, failure });
         }
         let decision = match (error.kind, endpoint, &log.workload) {
@@ -306,6 +306,19 @@ impl Exchange {
             _ => return,
         };
         self.decided(|| decision);
+    }
+
+    /// The attempt under way was answered with that status, which nobody is told: another follows.
+    pub fn attempt_answered(&mut self, status: StatusCode) {
+        self.reached = self.way;
+        let security = self.way;
+        let Some(log) = &mut self.log else { return };
+        if let Some(address) = self.endpoint
+            && log.tried.len() < NAMED
+        {
+            let (after, failure) = (self.started.elapsed(), AttemptFailure::Status(status.as_u16()));
+            log.tried.push(Tried { address, security, after, failure });
+        }
     }
 
     /// The attempt that failed does not count: it was sent back for nobody's fault.

@@ -3,6 +3,7 @@
 //! What comes in was written by another process, maybe of another version: everything is checked,
 //! and an error names the field that cannot be read. Nothing here panics.
 
+mod filters;
 mod workload;
 
 use std::collections::HashMap;
@@ -284,6 +285,10 @@ impl From<&model::HttpRule> for wire::Rule {
             index: rule.index,
             name: rule.name.as_deref().map(str::to_owned),
             backends: rule.backends.iter().map(wire::Backend::from).collect(),
+            filters: rule.filters.as_deref().map(wire::Filters::from),
+            request_timeout_ms: filters::timeout_message(rule.timeouts.request),
+            backend_request_timeout_ms: filters::timeout_message(rule.timeouts.backend_request),
+            retry: rule.retry.as_deref().map(wire::Retry::from),
         }
     }
 }
@@ -297,6 +302,12 @@ impl TryFrom<wire::Rule> for model::HttpRule {
             index: rule.index,
             name: rule.name.map(Arc::from),
             backends: list("backends", rule.backends, model::Backend::try_from)?,
+            filters: filters::read(rule.filters)?,
+            timeouts: model::Timeouts {
+                request: filters::timeout(rule.request_timeout_ms),
+                backend_request: filters::timeout(rule.backend_request_timeout_ms),
+            },
+            retry: rule.retry.map(filters::retry).transpose()?.map(Box::new),
         })
     }
 }
@@ -306,9 +317,8 @@ impl From<&model::TcpRule> for wire::Rule {
         Self {
             route_namespace: rule.route.namespace.to_string(),
             route_name: rule.route.name.to_string(),
-            index: 0,
-            name: None,
             backends: rule.backends.iter().map(wire::Backend::from).collect(),
+            ..Self::default()
         }
     }
 }
@@ -335,7 +345,8 @@ impl From<&model::Backend> for wire::Backend {
             }),
             model::BackendTarget::Invalid { reason } => Target::Invalid(reason.to_string()),
         };
-        Self { weight: backend.weight, target: Some(target) }
+        let filters = backend.filters.as_deref().map(wire::Filters::from);
+        Self { weight: backend.weight, target: Some(target), filters }
     }
 }
 
@@ -354,7 +365,7 @@ impl TryFrom<wire::Backend> for model::Backend {
                 return Err(error("target", "it is missing, or of a kind that this version does not know"));
             }
         };
-        Ok(Self { target, weight: backend.weight })
+        Ok(Self { target, weight: backend.weight, filters: filters::read(backend.filters)? })
     }
 }
 

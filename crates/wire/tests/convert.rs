@@ -7,15 +7,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 use prost::Message;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::NamespacedName;
 use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::{
-    AppProtocol, Backend, BackendTarget, EgressPolicy, Endpoint, EndpointSet, HttpMatch, HttpRouteEntry,
-    HttpRouteTable, HttpRule, MeshSettings, NodeAddress, PathMatch, Pattern, PortConfig, PortMapping,
-    Selected, ServedPort, ServiceConfig, Shape, TcpRule, TextMatch, ValueMatch, WorkloadConfig,
+    AppProtocol, Backend, BackendTarget, EgressPolicy, Endpoint, EndpointSet, HeaderEdit, HttpFilters,
+    HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, MeshSettings, NodeAddress, PathMatch, PathRewrite,
+    Pattern, PortConfig, PortMapping, Redirect, Retry, Rewrite, Scheme, Selected, ServedPort, ServiceConfig,
+    Shape, TcpRule, TextMatch, Timeouts, ValueMatch, WorkloadConfig,
 };
 use tulle_wire::discovery;
 
@@ -28,8 +30,51 @@ fn backends() -> impl Strategy<Value = Vec<Backend>> {
         (names(), 1u16..).prop_map(|(name, port)| BackendTarget::Service { name, port }),
         ".{0,20}".prop_map(|reason| BackendTarget::Invalid { reason: reason.into() }),
     ];
-    let backend = (target, any::<u32>()).prop_map(|(target, weight)| Backend { target, weight });
+    let backend = (target, any::<u32>(), filters()).prop_map(|(target, weight, filters)| Backend {
+        target,
+        weight,
+        filters,
+    });
     prop::collection::vec(backend, 0..4)
+}
+
+fn edits() -> impl Strategy<Value = HeaderEdit> {
+    let name = || "[a-z-]{1,5}".prop_map(|name| HeaderName::try_from(name).unwrap());
+    let value = "[a-z ]{0,5}".prop_map(|value| HeaderValue::try_from(value).unwrap());
+    let fields = prop::collection::vec((name(), value), 0..3);
+    (prop::collection::vec(name(), 0..3), fields.clone(), fields).prop_map(|(remove, set, add)| HeaderEdit {
+        remove,
+        set,
+        add,
+    })
+}
+
+fn filters() -> impl Strategy<Value = Option<Box<HttpFilters>>> {
+    let hostname = || prop::option::of("[a-z.]{1,5}".prop_map(Arc::from));
+    let prefix = ("(/[a-z]{1,3}){0,2}", "(/[a-z]{1,3}){0,2}");
+    let path = prop_oneof![
+        "/[a-z]{0,5}".prop_map(PathRewrite::Full),
+        prefix.prop_map(|(matched, replacement)| PathRewrite::Prefix { matched, replacement }),
+    ];
+    let path = || prop::option::of(path.clone());
+    let scheme = prop::sample::select(vec![None, Some(Scheme::Http), Some(Scheme::Https)]);
+    let status = prop::sample::select(vec![301, 302, 303, 307, 308]);
+    let redirect = (any::<u32>(), scheme, hostname(), prop::option::of(1u16..), path(), status).prop_map(
+        |(index, scheme, hostname, port, path, status)| Redirect {
+            index,
+            scheme,
+            hostname,
+            port,
+            path,
+            status,
+        },
+    );
+    let rewrite = (hostname(), path()).prop_map(|(hostname, path)| Rewrite { hostname, path });
+    (edits(), edits(), prop::option::of(redirect), prop::option::of(rewrite)).prop_map(
+        |(request_headers, response_headers, redirect, rewrite)| {
+            HttpFilters { request_headers, response_headers, redirect, rewrite }.into_option()
+        },
+    )
 }
 
 fn patterns() -> impl Strategy<Value = Pattern> {
@@ -52,9 +97,18 @@ fn matchers() -> impl Strategy<Value = HttpMatch> {
 }
 
 fn rules() -> impl Strategy<Value = Arc<HttpRule>> {
-    (names(), any::<u32>(), prop::option::of("[a-z]{0,4}"), backends()).prop_map(
-        |(route, index, name, backends)| {
-            Arc::new(HttpRule { route, index, name: name.map(Arc::from), backends })
+    let time = || prop::option::of((1u64..1 << 40).prop_map(Duration::from_millis));
+    let timeouts = (time(), time());
+    let timeouts = timeouts.prop_map(|(request, backend_request)| Timeouts { request, backend_request });
+    let codes = prop::collection::vec(400u16..600, 0..3);
+    let retry = (codes, prop::option::of(0u32..11), time());
+    let retry = retry.prop_map(|(codes, attempts, backoff)| Box::new(Retry { codes, attempts, backoff }));
+    let times = (timeouts, prop::option::of(retry));
+    (names(), any::<u32>(), prop::option::of("[a-z]{0,4}"), backends(), filters(), times).prop_map(
+        |(route, index, name, backends, filters, timeouts)| {
+            let rule = HttpRule::new(route, index, name.map(Arc::from), backends);
+            let (timeouts, retry) = timeouts;
+            Arc::new(HttpRule { filters, timeouts, retry, ..rule })
         },
     )
 }
@@ -213,7 +267,7 @@ fn service_with(change: impl FnOnce(&mut discovery::Port)) -> discovery::Service
     let rule = discovery::Rule {
         route_namespace: "shop".into(),
         route_name: "split".into(),
-        backends: vec![discovery::Backend { weight: 1, target: Some(target) }],
+        backends: vec![discovery::Backend { weight: 1, target: Some(target), filters: None }],
         ..Default::default()
     };
     let mut port = discovery::Port {

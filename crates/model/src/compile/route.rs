@@ -93,10 +93,11 @@ pub(super) fn resolve<'a>(
                     BackendTarget::Invalid { reason: message.into() }
                 }
             };
-            backends.push(Backend { target, weight: backend.weight });
+            backends.push(Backend { target, weight: backend.weight, filters: backend.filters.clone() });
         }
-        let (route, name) = (route.name.clone(), rule.name.clone());
-        rules.push(Arc::new(HttpRule { route, index: i as u32, name, backends }));
+        let (filters, timeouts, retry) = (rule.filters.clone(), rule.timeouts, rule.retry.clone());
+        let compiled = HttpRule::new(route.name.clone(), i as u32, rule.name.clone(), backends);
+        rules.push(Arc::new(HttpRule { filters, timeouts, retry, ..compiled }));
     }
     (rules, problems)
 }
@@ -113,11 +114,6 @@ fn resolve_backend<'a>(
             format!("a backend of group `{group}`, kind `{kind}` is not supported, only a Service is");
         return Err(("InvalidKind", message));
     };
-    if name.namespace != route.name.namespace {
-        let message =
-            format!("Service {name} is in another namespace, and ReferenceGrants are not supported yet");
-        return Err(("RefNotPermitted", message));
-    }
     let Some(form) = service(name) else {
         return Err(("BackendNotFound", format!("there is no Service {name}")));
     };

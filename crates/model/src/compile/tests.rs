@@ -314,7 +314,7 @@ fn references_that_lead_nowhere_get_their_share_and_say_so() {
     for (reference, reason) in [
         (json!({ "name": "d2", "port": 81 }), "BackendNotFound"),
         (json!({ "name": "d2" }), "BackendNotFound"),
-        (json!({ "name": "d2", "port": 80, "namespace": "other" }), "RefNotPermitted"),
+        (json!({ "name": "d2", "port": 80, "namespace": "other" }), "BackendNotFound"),
         (json!({ "name": "d2", "port": 80, "kind": "Bucket" }), "InvalidKind"),
     ] {
         compiler.apply(http_route("split", "d", json!([reference])));
@@ -524,7 +524,7 @@ fn a_bad_object_keeps_its_last_good_form() {
     // A route falls back as a whole, and says so as Gateway API wants it.
     compiler.apply(http_route("r", "d", json!([{ "name": "d", "port": 80 }])));
     let good = backends(&compiler, "shop/d");
-    let bad = json!({ "parentRefs": [parent("d")], "rules": [{ "filters": [{ "type": "RequestMirror" }] }] });
+    let bad = json!({ "parentRefs": [parent("d")], "rules": [{ "sessionPersistence": {} }] });
     let mut bad = route_object("r", bad);
     bad["metadata"]["generation"] = json!(2);
     let effects = compiler.apply(put(KindId::HttpRoute, bad.clone()));
@@ -537,7 +537,7 @@ fn a_bad_object_keeps_its_last_good_form() {
         (invalid.kind, invalid.status, invalid.observed_generation),
         ("PartiallyInvalid", true, Some(2))
     );
-    assert!(invalid.message.starts_with("Fall Back to generation 1: spec.rules[0].filters: "));
+    assert!(invalid.message.starts_with("Fall Back to generation 1: spec.rules[0].sessionPersistence: "));
 
     // Without a good form it is not accepted.
     bad["metadata"]["name"] = json!("never");

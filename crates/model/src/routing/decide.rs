@@ -7,7 +7,17 @@ use super::{RequestParts, draw, route};
 use crate::decision::{Decider, Decision, Effect};
 use crate::name::ServiceName;
 use crate::path::{has_dot_segments, normal_form};
-use crate::snapshot::{Backend, BackendTarget, HttpRule, Known, PortConfig, ServiceConfig, Snapshot};
+use crate::snapshot::{
+    Backend, BackendTarget, HttpRule, Known, PortConfig, Redirect, ServiceConfig, Snapshot,
+};
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Routing<'s> {
+    To(Routed<'s>),
+    /// It is answered: its client is sent elsewhere.
+    Redirect(&'s Arc<HttpRule>, &'s Redirect),
+}
 
 /// Where it goes.
 #[derive(Debug)]
@@ -28,6 +38,12 @@ impl Routed<'_> {
         let field = format!("spec.rules[{}].backendRefs[{backend}].weight", rule.index);
         Some(Decision::new(Decider::HttpRoute(rule.route.clone()), field, Effect::Routed))
     }
+}
+
+/// The decision of a rule that redirects.
+pub fn redirected(rule: &HttpRule, redirect: &Redirect) -> Decision {
+    let field = format!("spec.rules[{}].filters[{}].requestRedirect", rule.index, redirect.index);
+    Decision::new(Decider::HttpRoute(rule.route.clone()), field, Effect::Redirected)
 }
 
 /// Why it goes nowhere.
@@ -70,14 +86,14 @@ pub fn port_of(service: &ServiceConfig, port: u16) -> Result<&PortConfig, Box<Un
     })
 }
 
-/// Where a request to port `port` of `service` goes. `request`: its path is as it came; `random` draws among backends.
+/// What becomes of a request to port `port` of `service`. `request`: its path is as it came; `random` draws among backends.
 pub fn request<'s, 'r, H>(
     snapshot: &'s Snapshot,
     service: &'s ServiceConfig,
     port: u16,
     request: RequestParts<'r, H>,
     random: impl FnOnce() -> u64,
-) -> Result<Routed<'s>, Box<Unrouted>>
+) -> Result<Routing<'s>, Box<Unrouted>>
 where
     H: Fn(&str) -> Option<Cow<'r, str>>,
 {
@@ -85,7 +101,7 @@ where
     let own = port_of(service, port)?;
     let table = &own.http_routes;
     if table.is_empty() {
-        return Ok(Routed { backend: name, port, config: Some(own), rule: None });
+        return Ok(Routing::To(Routed { backend: name, port, config: Some(own), rule: None }));
     }
     if table.goes_by_path() && has_dot_segments(request.path) {
         let message = format!(
@@ -102,6 +118,9 @@ where
         return Err(Unrouted::new(Why::NoRoute, matches_of(service, own), message));
     };
     let rule = &entry.rule;
+    if let Some(redirect) = rule.filters.as_ref().and_then(|filters| filters.redirect.as_ref()) {
+        return Ok(Routing::Redirect(rule, redirect));
+    }
     let by = || Decider::HttpRoute(rule.route.clone());
     let (index, backend, port) = backend(&rule.backends, random(), by, rule.index).map_err(|unrouted| {
         let rule = Some(rule.clone());
@@ -111,7 +130,7 @@ where
         Some(Known::Present(config)) => config.port(port),
         _ => Some(own),
     };
-    Ok(Routed { backend, port, config, rule: Some((rule, index)) })
+    Ok(Routing::To(Routed { backend, port, config, rule: Some((rule, index)) }))
 }
 
 /// Where a connection to port `port` of `service` goes, and the decision of its TCPRoute, if it has one.
@@ -173,7 +192,9 @@ mod tests {
     use super::*;
     use crate::name::NamespacedName;
     use crate::port_settings::Http1Settings;
-    use crate::snapshot::{AppProtocol, HttpMatch, HttpRouteEntry, HttpRouteTable, PathMatch, TcpRule};
+    use crate::snapshot::{
+        AppProtocol, HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteTable, PathMatch, TcpRule,
+    };
 
     fn name(name: &str) -> NamespacedName {
         NamespacedName::new("default", name)
@@ -184,12 +205,12 @@ mod tests {
             "" => BackendTarget::Invalid { reason: "there is no service default/x".into() },
             target => BackendTarget::Service { name: name(target), port: 8080 },
         };
-        Backend { target, weight }
+        Backend::new(target, weight)
     }
 
     fn entry(route: &str, prefix: &str, backends: Vec<Backend>) -> HttpRouteEntry {
         let path = PathMatch::Prefix(prefix.into());
-        let rule = HttpRule { route: name(route), index: 2, name: None, backends };
+        let rule = HttpRule::new(name(route), 2, None, backends);
         HttpRouteEntry {
             matcher: HttpMatch { path, method: None, headers: vec![], query: vec![] },
             rule: Arc::new(rule),
@@ -214,7 +235,10 @@ mod tests {
         let parts = RequestParts { method: "GET", path, query: None, header: |_: &str| None };
         let snapshot = Snapshot::default();
         match request(&snapshot, service, port, parts, || 0) {
-            Ok(routed) => {
+            Ok(Routing::Redirect(rule, redirect)) => {
+                (Ok(redirect.status.to_string()), redirected(rule, redirect).to_string())
+            }
+            Ok(Routing::To(routed)) => {
                 let by = routed.decision().map_or_else(String::new, |decision| decision.to_string());
                 (Ok(routed.backend.name.to_string()), by)
             }
@@ -246,6 +270,13 @@ mod tests {
         assert_eq!(decided(&two, 80, "/a"), (Err(Why::NoBackend), none));
         let broken = "HTTPRoute/default/q spec.rules[2].backendRefs[0] refused".to_owned();
         assert_eq!(decided(&two, 80, "/c"), (Err(Why::NoBackend), broken));
+        let mut away = entry("r", "/a", vec![]);
+        let redirect =
+            Redirect { index: 1, scheme: None, hostname: None, port: None, path: None, status: 307 };
+        let filters = HttpFilters { redirect: Some(redirect), ..HttpFilters::default() };
+        Arc::make_mut(&mut away.rule).filters = filters.into_option();
+        let field = "HTTPRoute/default/r spec.rules[2].filters[1].requestRedirect redirected".to_owned();
+        assert_eq!(decided(&service(vec![away], None), 80, "/a"), (Ok("307".into()), field));
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn values_of_a_header_are_joined() {
 fn the_older_route_is_ahead() {
     let candidate = |name: &str, created: Option<i64>| {
         let route = NamespacedName::new("default", name);
-        let rule = HttpRule { route, index: 0, name: None, backends: vec![] };
+        let rule = HttpRule::new(route, 0, None, vec![]);
         let matcher = any_request(PathMatch::Prefix(String::new()));
         let created = created.map(|seconds| jiff::Timestamp::from_second(seconds).unwrap());
         Candidate { created, match_index: 0, entry: HttpRouteEntry { matcher, rule: Arc::new(rule) } }
@@ -112,7 +112,7 @@ fn the_older_route_is_ahead() {
 }
 
 fn backend(weight: u32) -> Backend {
-    Backend { target: BackendTarget::Invalid { reason: weight.to_string().into() }, weight }
+    Backend::new(BackendTarget::Invalid { reason: weight.to_string().into() }, weight)
 }
 
 #[test]
@@ -272,7 +272,7 @@ proptest! {
     ) {
         let entry = |(index, matcher): (usize, &HttpMatch)| {
             let route = NamespacedName::new("default", "r");
-            let rule = HttpRule { route, index: index as u32, name: None, backends: vec![] };
+            let rule = HttpRule::new(route, index as u32, None, vec![]);
             HttpRouteEntry { matcher: matcher.clone(), rule: Arc::new(rule) }
         };
         let entries = matchers.iter().enumerate().map(entry);
@@ -294,7 +294,7 @@ proptest! {
         for (age, route, rules) in routes.iter().rev() {
             let created = age.map(|seconds| jiff::Timestamp::from_second(seconds).unwrap());
             for (index, matchers) in rules.iter().enumerate().rev() {
-                let rule = HttpRule { route: route.clone(), index: index as u32, name: None, backends: vec![] };
+                let rule = HttpRule::new(route.clone(), index as u32, None, vec![]);
                 let rule = Arc::new(rule);
                 for (match_index, matcher) in matchers.iter().enumerate().rev() {
                     let entry = HttpRouteEntry { matcher: matcher.clone(), rule: rule.clone() };

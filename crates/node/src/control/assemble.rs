@@ -546,9 +546,8 @@ mod tests {
 
     /// A service whose TCP route leads to `backends`.
     fn service(service: &str, backends: &[&str], nonce: &str) -> DeltaDiscoveryResponse {
-        let backends = backends
-            .iter()
-            .map(|b| Backend { target: BackendTarget::Service { name: name(b), port: 80 }, weight: 1 });
+        let backends =
+            backends.iter().map(|b| Backend::new(BackendTarget::Service { name: name(b), port: 80 }, 1));
         let rule = TcpRule { route: name("default/r"), backends: backends.collect() };
         let port = PortConfig {
             number: 80,

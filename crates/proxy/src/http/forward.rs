@@ -13,7 +13,7 @@ use http::{Response, Version};
 use tokio::time::Instant;
 use tulle_model::decision::Decision;
 use tulle_model::name::ServiceName;
-use tulle_model::routing::decide::{self, Unrouted, Why};
+use tulle_model::routing::decide::{self, Routing, Unrouted, Why};
 use tulle_model::routing::{self, RequestParts};
 use tulle_model::snapshot::{Known, PortConfig, ServiceConfig};
 
@@ -23,8 +23,10 @@ use crate::error::UpstreamError;
 use crate::exchange::{Exchange, Refused};
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
+use crate::http::filters::{self, Filters};
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
+use crate::http::limits::{Limits, within_limits};
 use crate::http::replay::Replay;
 use crate::http::reply;
 use crate::http::server::{ConnectionContext, unless_cut};
@@ -70,9 +72,20 @@ pub(crate) struct Message<'h> {
     pub written: Option<Written>,
 }
 
+/// What becomes of a request.
+pub(crate) enum Found {
+    To(Route),
+    /// It is answered at once.
+    Answered(Response<Body>),
+}
+
 /// Where a request goes, and how it is spoken there.
 pub(crate) struct Route {
     pub attempts: Attempts,
+    /// What its answer passes.
+    pub filters: Option<Filters>,
+    /// How long it may take; `None`: as long as it likes.
+    pub limits: Option<Box<Limits>>,
     /// What to speak to the application.
     pub version: AppVersion,
     /// The port wants heads as they are written.
@@ -89,7 +102,7 @@ pub(crate) async fn forward(
 ) -> Result<Response<Body>, Refused> {
     let Message { head, body, written } = message;
     route.spell(head, written, &caller.asker);
-    let Route { mut attempts, version, .. } = route;
+    let Route { mut attempts, version, filters, mut limits, .. } = route;
     let replay = Replay::new(body, &caller.account);
     loop {
         let hop = attempts.next(&client.worker, exchange)?;
@@ -97,6 +110,7 @@ pub(crate) async fn forward(
         let sent = {
             let sent =
                 pin!(send(&client.worker, &client.workload, caller, &hop, version, head, replay.body()));
+            let sent = pin!(within_limits(limits.as_deref_mut(), sent));
             unless_cut(&client.ending.cut, sent).await
         };
         let Some(sent) = sent else {
@@ -105,14 +119,32 @@ pub(crate) async fn forward(
             return Err(exchange.refuse(Reason::HalfClosed, client.why_cut()));
         };
         let failure = match sent {
-            Ok(response) => {
+            Ok(mut response) => {
+                let status = response.status();
+                if !status.is_success()
+                    && let Again::After(pause) =
+                        attempts.unwanted(&client.worker, exchange, &hop, status, replay.possible())
+                {
+                    drop((hop, response));
+                    Box::pin(tokio::time::sleep(pause)).await;
+                    continue;
+                }
                 replay.commit();
                 give_headers(std::mem::take(&mut head.headers));
-                attempts.succeeded(&client.worker, exchange, hop, response.status());
+                attempts.succeeded(&client.worker, exchange, hop, status);
+                if let Some(filters) = filters {
+                    filters.response(response.headers_mut());
+                }
+                if let Some(limits) = limits {
+                    limits.bound(response.body_mut());
+                }
                 return Ok(response);
             }
             Err(failure) => failure,
         };
+        if let Some(decision) = limits.as_ref().and_then(|limits| limits.decision()) {
+            exchange.decided(|| decision);
+        }
         if let Some((reason, message)) = replay.fault() {
             exchange.attempt_failed(&failure, None);
             return Err(exchange.refuse(reason, message));
@@ -131,14 +163,15 @@ impl Route {
     pub async fn find(
         worker: &Rc<Worker>,
         exchange: &mut Exchange,
-        head: &Parts,
+        head: &mut Parts,
         target: Target,
-    ) -> Result<Self, Refused> {
+    ) -> Result<Found, Refused> {
         let (service, port) = match target {
             Target::Outside { addresses } => {
                 let version = AppVersion::of(head.version);
                 let attempts = Attempts::outside(exchange, addresses);
-                return Ok(Self { attempts, version, preserve_case: false });
+                let route = Self { attempts, filters: None, limits: None, version, preserve_case: false };
+                return Ok(Found::To(route));
             }
             Target::Service { service, port } => (service, port),
         };
@@ -157,9 +190,9 @@ impl Route {
         exchange: &mut Exchange,
         view: &View,
         config: &ServiceConfig,
-        head: &Parts,
+        head: &mut Parts,
         port: u16,
-    ) -> Result<Self, Refused> {
+    ) -> Result<Found, Refused> {
         let snapshot = &view.snapshot;
         exchange.decided_on(snapshot.generation);
         let parts = RequestParts {
@@ -169,17 +202,35 @@ impl Route {
             header: |name: &str| header(head, name),
         };
         let routed = match decide::request(snapshot, config, port, parts, || worker.local.random()) {
-            Ok(routed) => routed,
+            Ok(Routing::To(routed)) => routed,
+            Ok(Routing::Redirect(rule, redirect)) => {
+                exchange.goes_to(config.name.clone());
+                exchange.ruled_by(rule, || Some(decide::redirected(rule, redirect)));
+                return Ok(Found::Answered(filters::redirect(redirect, head, port)));
+            }
             Err(unrouted) => return Err(refuse(exchange, &config.name, *unrouted)),
         };
-        if let Some((rule, _)) = routed.rule {
+        let (mut filters, mut limits, mut retried_by) = (None, None, None);
+        if let Some((rule, backend)) = routed.rule {
             exchange.ruled_by(rule, || routed.decision());
+            filters = Filters::of(rule, backend);
+            retried_by = Some(rule).filter(|rule| rule.retry.is_some());
+            limits = Limits::of(rule, exchange.started());
         }
         let version =
             routed.config.map_or(AppVersion::of(head.version), |port| app_version(head.version, port));
         let preserve_case = routed.config.is_some_and(|config| config.http1.preserve_case);
-        let attempts = Attempts::at(&worker.local, view, exchange, routed.backend.clone(), routed.port);
-        Ok(Self { attempts, version, preserve_case })
+        let mut attempts = Attempts::at(&worker.local, view, exchange, routed.backend.clone(), routed.port);
+        if let Some(rule) = retried_by {
+            attempts.by(rule);
+        }
+        if let Some(limits) = &limits {
+            attempts.ends_at(limits.end());
+        }
+        if let Some(filters) = &filters {
+            filters.request(head);
+        }
+        Ok(Found::To(Self { attempts, filters, limits, version, preserve_case }))
     }
 
     /// Has a head that came in HTTP/1 go on as it is `written`, where its port asks for that.

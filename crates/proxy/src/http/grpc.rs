@@ -3,6 +3,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::http::limits::OutOfTime;
 use crate::http2;
 
 pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -55,10 +56,13 @@ impl Messages {
         if said || !self.is_whole() {
             return None;
         }
+        let (code, message) = match error.is::<OutOfTime>() {
+            true => ("4", "tulle: timeout"),
+            false => ("14", "tulle: the connection broke before the answer's end"),
+        };
         let mut trailers = HeaderMap::new();
-        trailers.insert(STATUS, HeaderValue::from_static("14"));
-        let message = HeaderValue::from_static("tulle: the connection broke before the answer's end");
-        trailers.insert(MESSAGE, message);
+        trailers.insert(STATUS, HeaderValue::from_static(code));
+        trailers.insert(MESSAGE, HeaderValue::from_static(message));
         Some(trailers)
     }
 }

@@ -17,6 +17,7 @@ use crate::http::body::{Body, Event};
 use crate::http::fault;
 use crate::http::grpc::{self, Messages};
 use crate::http::headers;
+use crate::http::limits::OutOfTime;
 use crate::http::reply::grpc_failure;
 use crate::inbound::presence::Withdrawn;
 use crate::metrics::Protocol;
@@ -94,6 +95,11 @@ pub(crate) fn record(exchange: Exchange, response: &mut Response<Body>) {
             };
             if let Some(withdrawn) = withdrawn {
                 exchange.refuse(Reason::Withdrawn, withdrawn.to_string());
+            } else if let Event::Broken(error) = event
+                && let Some(late) = error.downcast_ref::<OutOfTime>()
+            {
+                exchange.decided(|| late.0.clone());
+                exchange.refuse(Reason::Timeout, late.to_string());
             }
             let by_client = exchange.fault().is_some() || withdrawn.is_some();
             verdict = match (&event, verdict) {

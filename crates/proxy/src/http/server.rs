@@ -23,7 +23,7 @@ use crate::exchange::{ConnectionEnd, Exchange, Refused};
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::deliver::deliver;
-use crate::http::forward::{self, Message, Route, Target};
+use crate::http::forward::{self, Found, Message, Route, Target};
 use crate::http::headers::MalformedHead;
 use crate::http::http1::server::Owner;
 use crate::http::record::{protocol_of, record, watch};
@@ -290,7 +290,10 @@ pub(super) async fn answer(
                                 })
                         }
                         None => match Route::find(&cx.worker, &mut exchange, message.head, target).await {
-                            Ok(route) => forward::forward(cx, &mut exchange, message, route, &caller).await,
+                            Ok(Found::To(route)) => {
+                                forward::forward(cx, &mut exchange, message, route, &caller).await
+                            }
+                            Ok(Found::Answered(response)) => Ok(response),
                             Err(refused) => Err(refused),
                         },
                     }

@@ -23,8 +23,9 @@ use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::exchange::{Exchange, Refused};
 use crate::http::asker::Caller;
 use crate::http::body::Body;
-use crate::http::forward::{Message, Route, Target, config_of, port_of};
+use crate::http::forward::{Found, Message, Route, Target, config_of, port_of};
 use crate::http::headers::{self, AppVersion};
+use crate::http::limits::within_limits;
 use crate::http::link_upgrade::{self, Question};
 use crate::http::reply;
 use crate::http::server::{self, Enter, unless_cut};
@@ -86,7 +87,10 @@ pub(super) async fn forward(
         exchange.goes_to(target.destination());
         return Err(exchange.refuse(Reason::Unsupported, problem));
     }
-    let mut route = Route::find(worker, exchange, head, target).await?;
+    let mut route = match Route::find(worker, exchange, head, target).await? {
+        Found::To(route) => route,
+        Found::Answered(response) => return Ok((response, None)),
+    };
     route.spell(head, written, &caller.asker);
     if route.version == AppVersion::Http2 && !matches!(wish.form, Form::Extended(_)) {
         let message = "the application speaks HTTP/2, which has no such upgrade";
@@ -98,6 +102,7 @@ pub(super) async fn forward(
         let asked = {
             let attempt = Attempt { worker, source, hop: &hop, exchange, caller, end };
             let asked = pin!(ask(&attempt, route.version, (head, &mut body), &wish.form));
+            let asked = pin!(within_limits(route.limits.as_deref_mut(), asked));
             unless_cut(&client.ending.cut, asked).await
         };
         match asked {
@@ -117,16 +122,28 @@ pub(super) async fn forward(
         return Err(exchange.refuse(Reason::HalfClosed, client.why_cut()));
     };
     match asked {
-        Ok(Switching::Answered(response)) => {
+        Ok(Switching::Answered(mut response)) => {
             route.attempts.succeeded(worker, exchange, hop, response.status());
+            if let Some(filters) = route.filters {
+                filters.response(response.headers_mut());
+            }
+            if let Some(limits) = route.limits {
+                limits.bound(response.body_mut());
+            }
             Ok((response, None))
         }
-        Ok(Switching::Switched(Switched { head, io, held })) => {
+        Ok(Switching::Switched(Switched { mut head, io, held })) => {
+            if let Some(filters) = route.filters {
+                filters.response(&mut head.headers);
+            }
             route.attempts.succeeded(worker, exchange, hop, head.status);
             let passing = Passing { client: wish.client, io, held, account: caller.account.clone() };
             Ok((Response::from_parts(head, Body::empty()), Some(Box::new(passing))))
         }
         Err(error) => {
+            if let Some(decision) = route.limits.as_ref().and_then(|limits| limits.decision()) {
+                exchange.decided(|| decision);
+            }
             // What was sent is not at hand any more.
             route.attempts.failed(worker, exchange, &hop, &error, false, false);
             exchange.answered(hop.into_load(), Instant::now());

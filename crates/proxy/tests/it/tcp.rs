@@ -246,7 +246,7 @@ async fn a_tcp_route_leads_to_its_backends() {
         let mut snapshot = Snapshot::clone(&state.snapshot);
         let Some(Known::Present(config)) = snapshot.services.get(&fronted) else { panic!() };
         let mut config = ServiceConfig::clone(config);
-        let backend = Backend { target: BackendTarget::Service { name: server, port: PORT }, weight: 1 };
+        let backend = Backend::new(BackendTarget::Service { name: server, port: PORT }, 1);
         config.ports[0].tcp_route =
             Some(Arc::new(TcpRule { route: ServiceName::new("default", "r"), backends: vec![backend] }));
         snapshot.services.insert(fronted, Known::Present(Arc::new(config)));

@@ -109,11 +109,109 @@ pub struct Rule {
     pub name: ::core::option::Option<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "5")]
     pub backends: ::prost::alloc::vec::Vec<Backend>,
+    /// Absent: requests pass as they are.
+    #[prost(message, optional, tag = "6")]
+    pub filters: ::core::option::Option<Filters>,
+    /// 0: as long as they like.
+    #[prost(uint64, tag = "7")]
+    pub request_timeout_ms: u64,
+    #[prost(uint64, tag = "8")]
+    pub backend_request_timeout_ms: u64,
+    /// Absent: as by default.
+    #[prost(message, optional, tag = "9")]
+    pub retry: ::core::option::Option<Retry>,
+}
+/// tulle_model::snapshot::Retry
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Retry {
+    #[prost(uint32, repeated, tag = "1")]
+    pub codes: ::prost::alloc::vec::Vec<u32>,
+    #[prost(uint32, optional, tag = "2")]
+    pub attempts: ::core::option::Option<u32>,
+    /// 0: a moment.
+    #[prost(uint64, tag = "3")]
+    pub backoff_ms: u64,
+}
+/// tulle_model::snapshot::HttpFilters
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Filters {
+    #[prost(message, optional, tag = "1")]
+    pub request_headers: ::core::option::Option<HeaderEdit>,
+    #[prost(message, optional, tag = "2")]
+    pub response_headers: ::core::option::Option<HeaderEdit>,
+    #[prost(message, optional, tag = "3")]
+    pub redirect: ::core::option::Option<Redirect>,
+    #[prost(message, optional, tag = "4")]
+    pub rewrite: ::core::option::Option<Rewrite>,
+}
+/// Names in lower case.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeaderEdit {
+    #[prost(string, repeated, tag = "1")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "2")]
+    pub set: ::prost::alloc::vec::Vec<HeaderField>,
+    #[prost(message, repeated, tag = "3")]
+    pub add: ::prost::alloc::vec::Vec<HeaderField>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HeaderField {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: ::prost::bytes::Bytes,
+}
+/// Empty and 0: as the client had it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Redirect {
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    #[prost(enumeration = "Scheme", tag = "2")]
+    pub scheme: i32,
+    #[prost(string, tag = "3")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    #[prost(message, optional, tag = "5")]
+    pub path: ::core::option::Option<PathRewrite>,
+    #[prost(uint32, tag = "6")]
+    pub status: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rewrite {
+    #[prost(string, tag = "1")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub path: ::core::option::Option<PathRewrite>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathRewrite {
+    #[prost(oneof = "path_rewrite::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<path_rewrite::Kind>,
+}
+/// Nested message and enum types in `PathRewrite`.
+pub mod path_rewrite {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(string, tag = "1")]
+        Full(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Prefix(super::PrefixRewrite),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrefixRewrite {
+    #[prost(string, tag = "1")]
+    pub matched: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub replacement: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Backend {
     #[prost(uint32, tag = "1")]
     pub weight: u32,
+    #[prost(message, optional, tag = "4")]
+    pub filters: ::core::option::Option<Filters>,
     #[prost(oneof = "backend::Target", tags = "2, 3")]
     pub target: ::core::option::Option<backend::Target>,
 }
@@ -242,6 +340,35 @@ impl AppProtocol {
             "HTTP1" => Some(Self::Http1),
             "HTTP2" => Some(Self::Http2),
             "TCP" => Some(Self::Tcp),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Scheme {
+    Unsaid = 0,
+    Http = 1,
+    Https = 2,
+}
+impl Scheme {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unsaid => "UNSAID",
+            Self::Http => "HTTP",
+            Self::Https => "HTTPS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UNSAID" => Some(Self::Unsaid),
+            "HTTP" => Some(Self::Http),
+            "HTTPS" => Some(Self::Https),
             _ => None,
         }
     }

@@ -1,10 +1,11 @@
 //! What an HTTPRoute must be (Gateway API v1.6: the rules of the CRD, its CEL rules included).
 
+use super::check_filters::{check_filters, check_retry, check_timeouts};
 use crate::kinds::id::KindId;
 use crate::kinds::route::check::{check_backends, check_parents, check_rule_names, read_route, refuse};
-use crate::kinds::route::form::{RouteForm, RuleForm};
+use crate::kinds::route::form::{BackendForm, RouteForm, RuleForm};
 use crate::path::{has_dot_segments, normal_form};
-use crate::snapshot::{HttpMatch, PathMatch, Pattern, TextMatch, ValueMatch};
+use crate::snapshot::{HttpMatch, PathMatch, Pattern, TextMatch, Timeouts, ValueMatch};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::metadata::namespace;
 use crate::validate::syntax::{header_name_problem, hostname_problem};
@@ -53,13 +54,20 @@ pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
     let (mut rules, hostnames) = (rules?, spec.read_items("hostnames")?.next().is_some());
     if rules.is_empty() {
         // Gateway API's default: one rule for every path.
-        rules.push(RuleForm { name: None, matches: vec![every_request()], backends: Vec::new() });
+        rules.push(RuleForm {
+            name: None,
+            matches: vec![every_request()],
+            backends: Vec::new(),
+            filters: None,
+            timeouts: Timeouts::default(),
+            retry: None,
+        });
     }
     read_route(KindId::HttpRoute, route, parents?, rules, hostnames)
 }
 
 fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm> {
-    let supported = refuse(rule, &["filters", "timeouts", "retry", "sessionPersistence"], errors);
+    let supported = refuse(rule, &["sessionPersistence"], errors);
     let mut matches = rule.read_items("matches").map(|_| Vec::new());
     for condition in rule.items("matches") {
         let read = check_match(&condition, errors);
@@ -68,13 +76,39 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm
             Ok(matches)
         });
     }
-    let backends = check_backends(rule, own, errors);
+    let matches = matches.map(|mut matches| {
+        if matches.is_empty() {
+            matches.push(every_request());
+        }
+        matches
+    });
+    let known = matches.as_deref().ok();
+    let filters = check_filters(rule, known, errors);
+    let timeouts = check_timeouts(rule, errors);
+    let retry = check_retry(rule, errors);
+    let backends = check_backends(rule, own, errors).and_then(|mut backends| {
+        let fields = rule.items("backendRefs");
+        let filters = |(backend, field): (&mut BackendForm, Field<'_>)| {
+            backend.filters = check_filters(&field, known, errors)?;
+            Ok(())
+        };
+        backends.iter_mut().zip(fields).map(filters).fold(Ok(()), Result::and)?;
+        Ok(backends)
+    });
     supported?;
-    let mut matches = matches?;
-    if matches.is_empty() {
-        matches.push(every_request());
+    let (filters, backends) = (filters?, backends?);
+    if filters.as_ref().is_some_and(|filters| filters.redirect.is_some())
+        && let Some(field) = rule.get("backendRefs").filter(|_| !backends.is_empty())
+    {
+        errors.push(
+            &field,
+            Code::Forbidden,
+            "are of no use: the rule has a RequestRedirect, which answers by itself",
+        );
+        return Err(Unreadable);
     }
-    Ok(RuleForm { name: rule.read_str("name")?.map(Into::into), matches, backends: backends? })
+    let name = rule.read_str("name")?.map(Into::into);
+    Ok(RuleForm { name, matches: matches?, backends, filters, timeouts: timeouts?, retry: retry? })
 }
 
 /// The match that there is where none is given.
@@ -134,7 +168,7 @@ fn path_match(kind: &str, path: &str) -> Read<PathMatch> {
 }
 
 /// What makes a text no path to compare with (the CEL rules of HTTPPathMatch).
-fn path_problem(path: &str) -> Option<String> {
+pub(super) fn path_problem(path: &str) -> Option<String> {
     if !path.starts_with('/') {
         return Some("must start with `/`".to_owned());
     }
@@ -186,7 +220,7 @@ fn check_pattern(value: &Field<'_>, pattern: &str, errors: &mut Errors) -> Read<
 }
 
 /// Whether a header is taken off before requests are routed (RFC 9110, section 7.6.1).
-fn is_of_the_connection(name: &str) -> bool {
+pub(super) fn is_of_the_connection(name: &str) -> bool {
     const NAMES: [&str; 6] =
         ["connection", "http2-settings", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
     let name = name.to_ascii_lowercase();

@@ -1,7 +1,9 @@
 //! HTTPRoute (Gateway API v1.6).
 
 pub(crate) mod check;
+mod check_filters;
 mod columns;
+pub mod filters;
 
 pub(crate) use self::check::HOSTNAMES_IGNORED;
 
@@ -9,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::filters::{HTTPRouteFilter, HTTPRouteRetry, HTTPRouteTimeouts};
 use super::id::KindId;
 use super::kind::{GATEWAY, Kind};
 use super::meta::Object;
@@ -81,20 +84,32 @@ pub struct HTTPRouteRule {
     /// Where requests go, by weight.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
-    pub backend_refs: Vec<BackendRef>,
-    /// Not supported yet.
+    pub backend_refs: Vec<HTTPBackendRef>,
+    /// What requests of the rule and their answers pass, besides the way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
-    pub filters: Vec<Value>,
-    /// Not supported yet.
+    pub filters: Vec<HTTPRouteFilter>,
+    /// How long requests of the rule may take.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeouts: Option<Value>,
-    /// Not supported yet.
+    pub timeouts: Option<HTTPRouteTimeouts>,
+    /// How often, and after what, requests of the rule are tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub retry: Option<Value>,
+    pub retry: Option<HTTPRouteRetry>,
     /// Not supported yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_persistence: Option<Value>,
+}
+
+/// Where requests go.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HTTPBackendRef {
+    #[serde(flatten)]
+    pub backend: BackendRef,
+    /// What its requests and their answers pass, besides the rule's filters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub filters: Vec<HTTPRouteFilter>,
 }
 
 /// Conditions on a request; all must hold.

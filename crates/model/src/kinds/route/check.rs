@@ -157,11 +157,9 @@ pub(in crate::kinds) fn check_backends(
     own: &str,
     errors: &mut Errors,
 ) -> Read<Vec<BackendForm>> {
-    let mut supported = Ok(());
     for backend in rule.items("backendRefs") {
         check_group_and_kind(&backend, errors);
         check_object_name(&backend, errors);
-        supported = supported.and(refuse(&backend, &["filters"], errors));
         let group = backend.get_str("group").unwrap_or_default();
         let kind = backend.get_str("kind").unwrap_or("Service");
         if group.is_empty() && kind == "Service" && backend.value.is_object() && backend.get("port").is_none()
@@ -170,7 +168,6 @@ pub(in crate::kinds) fn check_backends(
             errors.required(backend.path.field("port"), message);
         }
     }
-    supported?;
     rule.read_items("backendRefs")?.map(|backend| read_backend(&backend, own)).collect()
 }
 
@@ -184,6 +181,7 @@ fn read_backend(backend: &Field<'_>, own: &str) -> Read<BackendForm> {
         service: is_service.then(|| ServiceName::new(namespace, reference.name.as_str())),
         port: backend.read_port("port")?,
         weight: (weight <= HIGHEST_WEIGHT).then_some(weight).ok_or(Unreadable)?,
+        filters: None,
         reference,
     })
 }

@@ -7,7 +7,7 @@ use crate::kinds::id::KindId;
 use crate::kinds::service::form::ServicePortForm;
 use crate::name::{NamespacedName, ServiceName};
 use crate::policy::Seniority;
-use crate::snapshot::HttpMatch;
+use crate::snapshot::{HttpFilters, HttpMatch, Retry, Timeouts};
 
 /// Both kinds of route; a TCPRoute's only rule has no matches.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +35,9 @@ pub(crate) struct RuleForm {
     pub name: Option<Arc<str>>,
     pub matches: Vec<HttpMatch>,
     pub backends: Vec<BackendForm>,
+    pub filters: Option<Box<HttpFilters>>,
+    pub timeouts: Timeouts,
+    pub retry: Option<Box<Retry>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +47,7 @@ pub(crate) struct BackendForm {
     pub service: Option<ServiceName>,
     pub port: Option<u16>,
     pub weight: u32,
+    pub filters: Option<Box<HttpFilters>>,
 }
 
 impl RouteForm {

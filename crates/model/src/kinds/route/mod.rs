@@ -6,7 +6,6 @@ pub(crate) mod form;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::meta::Condition;
 
@@ -64,10 +63,6 @@ pub struct BackendRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000), extend("x-default" = 1))]
     pub weight: Option<i64>,
-    /// Not supported yet.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
-    pub filters: Vec<Value>,
 }
 
 /// What became of a route, for each of its parents.

@@ -3,6 +3,7 @@
 use crate::kinds::id::KindId;
 use crate::kinds::route::check::{check_backends, check_parents, check_rule_names, read_route, refuse};
 use crate::kinds::route::form::{RouteForm, RuleForm};
+use crate::snapshot::Timeouts;
 use crate::validate::field::{Errors, Field, Read, Unreadable};
 use crate::validate::metadata::namespace;
 
@@ -31,7 +32,14 @@ pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
         let backends = check_backends(&rule, own.unwrap_or_default(), errors);
         rules.push(backends.and_then(|backends| {
             let name = rule.read_str("name")?.map(Into::into);
-            Ok(RuleForm { name, matches: Vec::new(), backends })
+            Ok(RuleForm {
+                name,
+                matches: Vec::new(),
+                backends,
+                filters: None,
+                timeouts: Timeouts::default(),
+                retry: None,
+            })
         }));
     }
     let rules = rules.into_iter().collect::<Read<Vec<_>>>()?;

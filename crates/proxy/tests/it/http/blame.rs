@@ -420,7 +420,7 @@ async fn what_the_mesh_decides_has_no_security_and_blames_who_asked_for_it() {
     node.add_service("tcp", AppProtocol::Tcp, Vec::new());
     let snapshot = Arc::make_mut(&mut node.state.snapshot);
     let Some(Known::Present(config)) = snapshot.services.get_mut(&service_name("d")) else { panic!() };
-    let invalid = Backend { target: BackendTarget::Invalid { reason: "no service x".into() }, weight: 1 };
+    let invalid = Backend::new(BackendTarget::Invalid { reason: "no service x".into() }, 1);
     let matcher = HttpMatch {
         path: PathMatch::Prefix("/bad".to_owned()),
         method: None,
@@ -428,7 +428,7 @@ async fn what_the_mesh_decides_has_no_security_and_blames_who_asked_for_it() {
         query: Vec::new(),
     };
     let route = NamespacedName::new("default", "r");
-    let rule = Arc::new(HttpRule { route, index: 0, name: None, backends: vec![invalid] });
+    let rule = Arc::new(HttpRule::new(route, 0, None, vec![invalid]));
     Arc::make_mut(config).ports[0].http_routes = HttpRouteTable::new(vec![HttpRouteEntry { matcher, rule }]);
     node.publish();
     let (c, d, tcp, gone) =

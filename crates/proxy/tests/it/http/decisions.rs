@@ -74,7 +74,7 @@ async fn ask(address: std::net::SocketAddr, text: &str) {
 }
 
 fn to(service: &str, weight: u32) -> Backend {
-    Backend { target: BackendTarget::Service { name: service_name(service), port: 80 }, weight }
+    Backend::new(BackendTarget::Service { name: service_name(service), port: 80 }, weight)
 }
 
 /// Puts a route before a port, which sends what is below `/here` or is no HTTP to the second of two backends.
@@ -87,7 +87,7 @@ fn route(name: &'static str, backend: &'static str) -> impl FnOnce(&mut PortConf
             return;
         }
         let route = NamespacedName::new("default", name);
-        let rule = Arc::new(HttpRule { route, index: 0, name: None, backends });
+        let rule = Arc::new(HttpRule::new(route, 0, None, backends));
         let path = PathMatch::Prefix("/here".to_owned());
         let matcher = HttpMatch { path, method: None, headers: Vec::new(), query: Vec::new() };
         port.http_routes = HttpRouteTable::new(vec![HttpRouteEntry { matcher, rule }]);
@@ -118,7 +118,7 @@ async fn each_decision_names_its_object_its_field_and_its_generation() {
                 route("d-broken", "c")(port);
                 let rule = HttpRule::clone(&port.http_routes.entries()[0].rule);
                 let target = BackendTarget::Invalid { reason: "there is no service default/x".into() };
-                let rule = HttpRule { backends: vec![Backend { target, weight: 1 }], ..rule };
+                let rule = HttpRule { backends: vec![Backend::new(target, 1)], ..rule };
                 let entry = port.http_routes.entries()[0].clone();
                 port.http_routes =
                     HttpRouteTable::new(vec![HttpRouteEntry { rule: Arc::new(rule), ..entry }]);

@@ -96,18 +96,12 @@ async fn routes_decide() {
             headers: Vec::new(),
             query: Vec::new(),
         },
-        rule: Arc::new(HttpRule {
-            route: NamespacedName::new("default", "r"),
-            index: 0,
-            name: None,
-            backends,
-        }),
+        rule: Arc::new(HttpRule::new(NamespacedName::new("default", "r"), 0, None, backends)),
     };
-    let to = |name: &str, weight| Backend {
-        target: BackendTarget::Service { name: service_name(name), port: 80 },
-        weight,
+    let to = |name: &str, weight| {
+        Backend::new(BackendTarget::Service { name: service_name(name), port: 80 }, weight)
     };
-    let invalid = Backend { target: BackendTarget::Invalid { reason: "no service x".into() }, weight: 1 };
+    let invalid = Backend::new(BackendTarget::Invalid { reason: "no service x".into() }, 1);
     let routes = HttpRouteTable::new(vec![
         entry("/split", vec![to("one", 9), to("two", 1)]),
         entry("/bad", vec![invalid]),

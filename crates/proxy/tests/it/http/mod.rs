@@ -12,6 +12,7 @@ mod departing;
 mod doors;
 mod explicit;
 mod failures;
+mod filtered;
 mod floods;
 mod greetings;
 mod handed;

@@ -18,13 +18,8 @@ use crate::mesh::logged;
 
 /// Puts a route before service `c` that sends `paths`, and nothing else, to its own endpoints.
 fn route(path: &mut Path, http_only: bool, paths: &[PathMatch]) {
-    let backend = Backend { target: BackendTarget::Service { name: service_name("c"), port: 80 }, weight: 1 };
-    let rule = Arc::new(HttpRule {
-        route: NamespacedName::new("default", "r"),
-        index: 0,
-        name: None,
-        backends: vec![backend],
-    });
+    let backend = Backend::new(BackendTarget::Service { name: service_name("c"), port: 80 }, 1);
+    let rule = Arc::new(HttpRule::new(NamespacedName::new("default", "r"), 0, None, vec![backend]));
     let entry = |path: &PathMatch| HttpRouteEntry {
         matcher: HttpMatch { path: path.clone(), method: None, headers: Vec::new(), query: Vec::new() },
         rule: rule.clone(),

@@ -462,13 +462,8 @@ async fn unusual_paths_are_routed_by_what_they_mean() {
 
 /// Puts a route before service `c` that takes one prefix alone.
 fn route(path: &mut Path, prefix: &str) {
-    let backend = Backend { target: BackendTarget::Service { name: service_name("c"), port: 80 }, weight: 1 };
-    let rule = Arc::new(HttpRule {
-        route: NamespacedName::new("default", "r"),
-        index: 0,
-        name: None,
-        backends: vec![backend],
-    });
+    let backend = Backend::new(BackendTarget::Service { name: service_name("c"), port: 80 }, 1);
+    let rule = Arc::new(HttpRule::new(NamespacedName::new("default", "r"), 0, None, vec![backend]));
     let matcher = HttpMatch {
         path: PathMatch::Prefix(prefix.into()),
         method: None,

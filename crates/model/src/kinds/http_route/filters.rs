@@ -1,0 +1,162 @@
+//! The filters of HTTPRoutes (Gateway API v1.6), as objects have them.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Changes a request or its answer. What the filter does is in the field that goes with its type.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HTTPRouteFilter {
+    /// `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect` or `URLRewrite`; not supported yet:
+    /// `RequestMirror`, `CORS`, `ExternalAuth`, `ExtensionRef`.
+    #[serde(rename = "type")]
+    #[schemars(extend("enum" = [
+        "RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite",
+        "ExtensionRef", "CORS", "ExternalAuth"
+    ]))]
+    pub type_: String,
+    /// Changes the header fields of requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_header_modifier: Option<HTTPHeaderFilter>,
+    /// Changes the header fields of answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub response_header_modifier: Option<HTTPHeaderFilter>,
+    /// Sends the client elsewhere; the rule has no backends then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_redirect: Option<HTTPRequestRedirectFilter>,
+    /// Tells the application another host or path than the client asked for.
+    #[serde(rename = "urlRewrite", default, skip_serializing_if = "Option::is_none")]
+    pub url_rewrite: Option<HTTPURLRewriteFilter>,
+    /// Not supported yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_mirror: Option<Value>,
+    /// Not supported yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Value>,
+    /// Not supported yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_auth: Option<Value>,
+    /// Not supported yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extension_ref: Option<Value>,
+}
+
+/// Header fields to remove, then to set, then to add.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HTTPHeaderFilter {
+    /// Fields that get this value, whatever they had.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub set: Vec<HTTPHeader>,
+    /// Values that are added to what the fields have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub add: Vec<HTTPHeader>,
+    /// Names of fields that are removed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
+    pub remove: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HTTPHeader {
+    /// The name of the field; upper and lower case are the same.
+    #[schemars(length(min = 1, max = 256))]
+    pub name: String,
+    /// Its value.
+    #[schemars(length(min = 1, max = 4096))]
+    pub value: String,
+}
+
+/// Where a client is sent to. What is not said stays as the client had it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HTTPRequestRedirectFilter {
+    /// `http` or `https`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["http", "https"]))]
+    pub scheme: Option<String>,
+    /// The host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub hostname: Option<String>,
+    /// The path; the query stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<HTTPPathModifier>,
+    /// The port. Where none is given: that which goes with `scheme`, else that of the Service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i64>,
+    /// 301, 302 (default), 303, 307 or 308.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-default" = 302))]
+    pub status_code: Option<i64>,
+}
+
+/// What the application is told instead.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HTTPURLRewriteFilter {
+    /// The host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub hostname: Option<String>,
+    /// The path; the query stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<HTTPPathModifier>,
+}
+
+/// Another path, in the field that goes with the type.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HTTPPathModifier {
+    /// `ReplaceFullPath` or `ReplacePrefixMatch`.
+    #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["ReplaceFullPath", "ReplacePrefixMatch"]))]
+    pub type_: String,
+    /// The whole path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub replace_full_path: Option<String>,
+    /// What comes in the place of the prefix that the rule's only match names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub replace_prefix_match: Option<String>,
+}
+
+/// How often, and after what, a request is tried again. Retries stay in the service's budget.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HTTPRouteRetry {
+    /// Statuses after which it is, 400 to 599, whatever the method of the request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub codes: Vec<i64>,
+    /// How often at most, 0 to 10; 2 where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempts: Option<i64>,
+    /// How long the next attempt waits at least, as in `100ms`; it doubles with each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<String>,
+}
+
+/// How long requests may take.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HTTPRouteTimeouts {
+    /// From when a request is here until all of its answer is, as in `10s` or `1m30s`; `0s`: as long as it likes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// The same of each attempt; not longer than `request`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend_request: Option<String>,
+}
