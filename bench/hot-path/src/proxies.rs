@@ -141,6 +141,7 @@ impl Node {
             tcp_route: None,
             http_only: false,
             http1: Default::default(),
+            consumers: Vec::new(),
         };
         let config = ServiceConfig::new(service(), vec![port]);
         let set = EndpointSet::new(service(), vec![(Arc::new(endpoint), 0)]);

@@ -69,6 +69,7 @@ fn ports(config: &ServiceConfig, endpoint: &Arc<Endpoint>) -> (Vec<PortConfig>, 
             tcp_route: None,
             http_only: false,
             http1: Http1Settings::DEFAULT,
+            consumers: Vec::new(),
         };
         return (numbers.into_iter().map(undeclared).collect(), endpoint.clone());
     }
@@ -80,6 +81,7 @@ fn ports(config: &ServiceConfig, endpoint: &Arc<Endpoint>) -> (Vec<PortConfig>, 
         tcp_route: None,
         http_only: port.http_only,
         http1: port.http1,
+        consumers: Vec::new(),
     };
     let offered = |port: &&PortConfig| endpoint.target_port(port.number).is_some();
     let mut ports: Vec<_> =
@@ -117,6 +119,7 @@ mod tests {
             tcp_route: None,
             http_only: false,
             http1: Default::default(),
+            consumers: Vec::new(),
         };
         let ports = vec![port(80, "web"), port(5432, "sql")];
         let config = ServiceConfig { shape: Shape::Headless, ..ServiceConfig::new(db.clone(), ports) };

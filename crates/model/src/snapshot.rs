@@ -97,9 +97,17 @@ impl ServiceConfig {
         self.ports.iter().find(|p| p.number == number)
     }
 
-    /// Whether a connection to that port of it can only be reset: it carries bytes, and nobody is there to take them. One
-    /// that may be HTTP gets an answer instead.
+    /// Whether a connection to that port of it can only be reset, whoever opens it: it carries bytes, and nobody is there to
+    /// take them. One that may be HTTP gets an answer instead.
     pub fn is_deserted(&self, port: &PortConfig, endpoints: &FastMap<ServiceName, Arc<EndpointSet>>) -> bool {
+        port.views().all(|port| self.is_deserted_to_some(port, endpoints))
+    }
+
+    fn is_deserted_to_some(
+        &self,
+        port: &PortConfig,
+        endpoints: &FastMap<ServiceName, Arc<EndpointSet>>,
+    ) -> bool {
         // Of those that are not known yet nobody says that they are not there.
         let has_takers = |name: &ServiceName, number: u16| {
             endpoints
@@ -119,7 +127,7 @@ impl ServiceConfig {
     /// The services whose endpoints its routes lead to, itself included; each once.
     pub fn backends(&self) -> Vec<ServiceName> {
         let mut names = vec![self.name.clone()];
-        let rules = self.ports.iter().flat_map(|p| {
+        let rules = self.ports.iter().flat_map(PortConfig::views).flat_map(|p| {
             p.http_routes
                 .entries()
                 .iter()
@@ -152,9 +160,23 @@ pub struct PortConfig {
     pub http_only: bool,
     /// How HTTP/1 is spoken there.
     pub http1: Http1Settings,
+    /// What the port is to the clients of some namespaces instead (GEP-1324, consumer routes), ordered by namespace. These have
+    /// none themselves.
+    pub consumers: Vec<(Arc<str>, PortConfig)>,
 }
 
 impl PortConfig {
+    /// What it is to the clients of that namespace.
+    pub fn seen_from(&self, namespace: &str) -> &Self {
+        let own = self.consumers.iter().find(|(consumer, _)| **consumer == *namespace);
+        own.map_or(self, |(_, port)| port)
+    }
+
+    /// What it is to whomever.
+    fn views(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.consumers.iter().map(|(_, port)| port))
+    }
+
     /// What the configuration says that the port carries. An HTTPRoute that names it says so, too; a TCPRoute,
     /// unless there are HTTPRoutes. `None`: only a connection shows it.
     pub fn declared(&self) -> Option<Carried> {
@@ -485,6 +507,7 @@ mod tests {
             tcp_route: None,
             http_only: false,
             http1: Http1Settings::DEFAULT,
+            consumers: Vec::new(),
         }
     }
 

@@ -59,7 +59,7 @@ pub(crate) async fn open(
 ) -> Result<Opened, Box<Exchange>> {
     exchange.counts_as(Protocol::Tcp);
     let view = worker.local.view();
-    let attempts = match decide::connection(service, port, || worker.local.random()) {
+    let attempts = match decide::connection(service, port, &source.name.namespace, || worker.local.random()) {
         Ok((backend, port, decision)) => {
             if let Some(decision) = decision {
                 exchange.decided(|| decision);

@@ -129,7 +129,7 @@ pub async fn serve_service<IO>(
             return Box::pin(turn_away(worker, source, io, service, port, decision, text)).await;
         }
     };
-    let port_config = match decide::port_of(&config, port) {
+    let port_config = match decide::port_of(&config, port, &source.name.namespace) {
         Ok(port_config) => port_config,
         Err(unrouted) => {
             let Unrouted { decision, message, .. } = *unrouted;

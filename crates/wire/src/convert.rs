@@ -139,6 +139,12 @@ impl From<&model::PortConfig> for wire::Port {
             tcp_rule: port.tcp_route.as_deref().map(wire::Rule::from),
             http_only: port.http_only,
             http1: http1_message(port.http1),
+            consumers: (port.consumers.iter())
+                .map(|(namespace, port)| wire::Consumer {
+                    namespace: namespace.to_string(),
+                    port: Some(wire::Port::from(port)),
+                })
+                .collect(),
         }
     }
 }
@@ -191,16 +197,25 @@ impl TryFrom<wire::Port> for model::PortConfig {
             };
             Ok(model::HttpRouteEntry { rule: rule.clone(), matcher: http_match(entry)? })
         })?;
+        let number = port_number("number", port.number)?;
+        let consumers = list("consumers", port.consumers, |consumer| {
+            let port =
+                consumer.port.filter(|port| port.consumers.is_empty() && port.number == u32::from(number));
+            let port =
+                port.ok_or_else(|| error("port", "it is missing, another one, or has consumers itself"))?;
+            Ok((consumer.namespace.into(), model::PortConfig::try_from(port).map_err(|e| within("port", e))?))
+        })?;
         let tcp_route = port.tcp_rule.map(model::TcpRule::try_from).transpose();
         let tcp_route = tcp_route.map_err(|e| within("tcp_rule", e))?.map(Arc::new);
         Ok(Self {
-            number: port_number("number", port.number)?,
+            number,
             name: port.name.into(),
             protocol: app_protocol(port.protocol)?,
             http_routes: model::HttpRouteTable::new(entries),
             tcp_route,
             http_only: port.http_only,
             http1: http1_settings(port.http1),
+            consumers,
         })
     }
 }

@@ -144,15 +144,24 @@ fn services() -> impl Strategy<Value = ServiceConfig> {
     let tcp_rule = (names(), backends()).prop_map(|(route, backends)| Arc::new(TcpRule { route, backends }));
     let port =
         ("[a-z]{0,4}", protocol, tables(), prop::option::of(tcp_rule), any::<bool>(), any::<(bool, u32)>());
-    let config = (names(), prop::collection::btree_map(1u16.., port, 0..4)).prop_map(|(name, ports)| {
-        let port = |(number, port): (u16, (String, _, _, _, _, _))| {
-            let (name, protocol, http_routes, tcp_route, http_only, (preserve_case, half_close)) = port;
-            let half_close = Duration::from_millis(u64::from(half_close));
-            let http1 = Http1Settings { preserve_case, half_close };
-            PortConfig { number, name: name.into(), protocol, http_routes, tcp_route, http_only, http1 }
-        };
-        (name, ports.into_iter().map(port).collect())
-    });
+    let config = (names(), prop::collection::btree_map(1u16.., prop::collection::vec(port, 1..3), 0..4))
+        .prop_map(|(name, ports)| {
+            let port = |(number, port): (u16, (String, _, _, _, _, _))| {
+                let (name, protocol, http_routes, tcp_route, http_only, (preserve_case, half_close)) = port;
+                let half_close = Duration::from_millis(u64::from(half_close));
+                let http1 = Http1Settings { preserve_case, half_close };
+                let (name, consumers) = (name.into(), Vec::new());
+                PortConfig { number, name, protocol, http_routes, tcp_route, http_only, http1, consumers }
+            };
+            // Of one port, others are what consumers see instead.
+            let ports = ports.into_iter().map(|(number, ports)| {
+                let mut views = ports.into_iter().map(|view| port((number, view)));
+                let own = views.next().unwrap();
+                let consumers = (0..).zip(views).map(|(i, view)| (format!("n{i}").into(), view)).collect();
+                PortConfig { consumers, ..own }
+            });
+            (name, ports.collect())
+        });
     let shape = prop_oneof![
         Just(Shape::Balanced),
         Just(Shape::Headless),

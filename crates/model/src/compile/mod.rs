@@ -31,7 +31,7 @@ use crate::kinds::mesh::MESH;
 use crate::kinds::mesh::form::MeshForm;
 use crate::kinds::route::ParentReference;
 use crate::kinds::route::form::RouteForm;
-use crate::kinds::service::form::ServiceForm;
+use crate::kinds::service::form::{ServiceForm, ServicePortForm};
 use crate::kinds::workload::form::WorkloadForm;
 use crate::kinds::{endpoint_slice, http_route, mesh, service, tcp_route, workload};
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
@@ -500,7 +500,7 @@ impl Compiler {
             });
         }
         // Which of the service's ports each route that names it as a parent is attached to.
-        let attached: Vec<(&RouteForm, &RouteState, BTreeSet<u16>)> = self
+        let attached: Vec<Attached<'_>> = self
             .routes_by_parent
             .get(name)
             .filter_map(|key| {
@@ -508,39 +508,65 @@ impl Compiler {
                 let route = state.form.as_deref()?;
                 let parents = route.parents.iter().filter(|p| p.service.as_ref() == Some(name));
                 let ports = parents.filter_map(|p| attach(route, p, Some(form)).ok()).flatten().collect();
-                Some((route, state, ports))
+                Some(Attached { route, state, ports })
             })
             .collect();
-        let ports = form.ports.iter().map(|port| {
-            let of_port = |kind| {
-                attached
-                    .iter()
-                    .filter(move |(route, _, ports)| route.kind == kind && ports.contains(&port.number))
-            };
-            let candidates =
-                of_port(KindId::HttpRoute).flat_map(|(route, state, _)| candidates(route, state));
-            let entries = sort_entries(candidates.collect());
-            let http_only = of_port(KindId::HttpRoute).any(|(route, ..)| route.names_port_of(name, port));
-            let tcp_route = of_port(KindId::TcpRoute)
-                .min_by_key(|(route, ..)| route.seniority())
-                .filter(|_| entries.is_empty() || (port.protocol == AppProtocol::Detect && !http_only))
-                .and_then(|(route, state, _)| {
-                    let backends = state.rules.first()?.backends.clone();
-                    Some(Arc::new(TcpRule { route: route.name.clone(), backends }))
-                });
-            // With nothing but a TCPRoute, whatever the port speaks is routed as bytes.
-            let as_bytes = tcp_route.is_some() && entries.is_empty();
-            PortConfig {
-                number: port.number,
-                name: port.name.clone(),
-                protocol: if as_bytes { AppProtocol::Tcp } else { port.protocol },
-                http_routes: HttpRouteTable::new(entries),
-                tcp_route,
-                http_only,
-                http1: port.http1,
-            }
+        let ports = form.ports.iter().map(|port| compile_port(name, port, &attached)).collect();
+        Some(ServiceConfig { name: name.clone(), ports, shape: form.shape.clone() })
+    }
+}
+
+/// A route, and the ports of a Service that it is attached to.
+struct Attached<'a> {
+    route: &'a RouteForm,
+    state: &'a RouteState,
+    ports: BTreeSet<u16>,
+}
+
+/// What a port of a Service is to its clients, by the routes that are attached to it: those of its own namespace, or, to
+/// the clients of another one, those of theirs, if there are any (GEP-1324).
+fn compile_port(service: &ServiceName, port: &ServicePortForm, attached: &[Attached<'_>]) -> PortConfig {
+    let of_port = attached.iter().filter(|route| route.ports.contains(&port.number));
+    let namespaces: BTreeSet<&Arc<str>> = of_port.map(|attached| &attached.route.name.namespace).collect();
+    let consumers = namespaces.into_iter().filter(|namespace| **namespace != service.namespace);
+    let consumers =
+        consumers.map(|consumer| (consumer.clone(), routed_port(service, port, attached, consumer)));
+    PortConfig { consumers: consumers.collect(), ..routed_port(service, port, attached, &service.namespace) }
+}
+
+/// The port with the routes of that namespace.
+fn routed_port(
+    service: &ServiceName,
+    port: &ServicePortForm,
+    attached: &[Attached<'_>],
+    namespace: &str,
+) -> PortConfig {
+    let of_kind = |kind| {
+        attached.iter().filter(move |Attached { route, ports, .. }| {
+            route.kind == kind && *route.name.namespace == *namespace && ports.contains(&port.number)
+        })
+    };
+    let candidates = of_kind(KindId::HttpRoute).flat_map(|of| candidates(of.route, of.state));
+    let entries = sort_entries(candidates.collect());
+    let http_only = of_kind(KindId::HttpRoute).any(|of| of.route.names_port_of(service, port));
+    let tcp_route = of_kind(KindId::TcpRoute)
+        .min_by_key(|of| of.route.seniority())
+        .filter(|_| entries.is_empty() || (port.protocol == AppProtocol::Detect && !http_only))
+        .and_then(|of| {
+            let backends = of.state.rules.first()?.backends.clone();
+            Some(Arc::new(TcpRule { route: of.route.name.clone(), backends }))
         });
-        Some(ServiceConfig { name: name.clone(), ports: ports.collect(), shape: form.shape.clone() })
+    // With nothing but a TCPRoute, whatever the port speaks is routed as bytes.
+    let as_bytes = tcp_route.is_some() && entries.is_empty();
+    PortConfig {
+        number: port.number,
+        name: port.name.clone(),
+        protocol: if as_bytes { AppProtocol::Tcp } else { port.protocol },
+        http_routes: HttpRouteTable::new(entries),
+        tcp_route,
+        http_only,
+        http1: port.http1,
+        consumers: Vec::new(),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::kinds::route::form::{BackendForm, ParentForm, RouteForm};
 use crate::kinds::service::form::ServiceForm;
 use crate::name::{NamespacedName, ServiceName};
 use crate::registry::KindId;
-use crate::snapshot::{AppProtocol, Backend, BackendTarget, HttpRule};
+use crate::snapshot::{AppProtocol, Backend, BackendTarget, HttpRule, Shape};
 
 /// A route as the compiler knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,17 +47,15 @@ pub(super) fn attach(
             format!("the parent is a {kind}; only a Service (group \"\", kind Service) can be one so far");
         return Err(("NoMatchingParent", message));
     };
-    if name.namespace != route.name.namespace {
-        let message = format!(
-            "the parent {name} is in another namespace: routes for the clients of one namespace only (consumer routes) are not supported yet"
-        );
-        return Err(("NotAllowedByListeners", message));
-    }
     let Some(service) = service else {
         return Err(("NoMatchingParent", format!("there is no Service {name}")));
     };
     if service.is_alias() {
         return Err(("NoMatchingParent", format!("Service {name} is of type ExternalName")));
+    }
+    if service.shape == Shape::Headless {
+        let message = format!("Service {name} is headless: its endpoints are reached each by itself");
+        return Err(("NoMatchingParent", message));
     }
     let ports: Vec<_> = service.ports.iter().filter(|port| parent.wants(port)).collect();
     if ports.is_empty() {

@@ -95,13 +95,20 @@ impl Compiler {
     /// says that a port speaks HTTP, what does not begin like HTTP is passed on as bytes.
     fn in_force(&self, route: &RouteForm, parent: &ParentForm, ports: &[u16]) -> String {
         let mut message = "the route is in force".to_owned();
+        if parent.service.as_ref().is_some_and(|service| service.namespace != route.name.namespace) {
+            let namespace = &route.name.namespace;
+            message.push_str(&format!(
+                " for the workloads of namespace {namespace}, in place of the Service's own routes"
+            ));
+        }
         if route.hostnames {
             message.push_str(&format!("; warning: spec.hostnames {HOSTNAMES_IGNORED}"));
         }
         let Some(config) = parent.service.as_ref().and_then(|name| self.configs.get(name)) else {
             return message;
         };
-        let open = ports.iter().filter_map(|&port| config.port(port));
+        let namespace = &route.name.namespace;
+        let open = ports.iter().filter_map(|&port| Some(config.port(port)?.seen_from(namespace)));
         let open = open.filter(|p| p.protocol == AppProtocol::Detect && !p.http_only);
         let open: Vec<_> = open.map(|port| port.number.to_string()).collect();
         if route.kind == KindId::HttpRoute && !open.is_empty() {
@@ -124,7 +131,8 @@ impl Compiler {
         }
         // A port has one TCPRoute at most.
         let config = service.and_then(|name| self.configs.get(name));
-        let holders = ports.iter().filter_map(|&port| config?.port(port));
+        let namespace = &route.name.namespace;
+        let holders = ports.iter().filter_map(|&port| Some(config?.port(port)?.seen_from(namespace)));
         let mut refusal = None;
         for port in holders {
             match &port.tcp_route {

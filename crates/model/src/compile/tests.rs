@@ -350,6 +350,7 @@ fn routes_attach_to_parents_that_exist_and_fit() {
         { "group": "", "kind": "Service", "name": "d", "namespace": "other" },
         { "name": "gateway" },
     ]);
+    // Of another namespace's Service as of its own.
     compiler
         .apply(put(KindId::HttpRoute, route_object("r", json!({ "parentRefs": parents, "rules": [{}] }))));
     let expected = [
@@ -360,7 +361,7 @@ fn routes_attach_to_parents_that_exist_and_fit() {
         (false, "NotAllowedByListeners"),
         (false, "NoMatchingParent"),
         (false, "NoMatchingParent"),
-        (false, "NotAllowedByListeners"),
+        (false, "NoMatchingParent"),
         (false, "NoMatchingParent"),
     ];
     for (i, expected) in expected.into_iter().enumerate() {
@@ -388,6 +389,52 @@ fn routes_attach_to_parents_that_exist_and_fit() {
     object["spec"]["clusterIP"] = json!("None");
     compiler.apply(put(KindId::Service, object));
     assert_eq!(compiler.service(&name("shop/d")).unwrap().shape, Shape::Headless);
+    assert_eq!(conditions(&compiler, KindId::HttpRoute, "shop/r", 0)[0], (false, "NoMatchingParent"));
+}
+
+/// GEP-1324: a consumer's routes take the place of the producer's for the clients of their namespace, and of no other.
+#[test]
+fn routes_of_another_namespace_are_for_its_own_clients() {
+    let mut compiler = compiler();
+    compiler.apply(service("d", json!({ "port": 80 })));
+    compiler.apply(http_route("own", "d", json!([{ "name": "d", "port": 80 }])));
+    let theirs = |route: &str, kind: KindId| {
+        let parent = json!({ "group": "", "kind": "Service", "name": "d", "namespace": "shop" });
+        let rules = json!([{ "backendRefs": [{ "name": "d", "namespace": "shop", "port": 80 }] }]);
+        let mut route = route_object(route, json!({ "parentRefs": [parent], "rules": rules }));
+        route["metadata"]["namespace"] = json!("theirs");
+        put(kind, route)
+    };
+    let routes = |compiler: &Compiler, namespace: &str| -> (Vec<String>, Option<String>) {
+        let config = compiler.service(&name("shop/d")).unwrap();
+        let port = config.ports[0].seen_from(namespace);
+        let http = port.http_routes.entries().iter().map(|entry| entry.rule.route.to_string()).collect();
+        (http, port.tcp_route.as_ref().map(|rule| rule.route.to_string()))
+    };
+    let own = (vec!["shop/own".to_owned()], None);
+    let effects = compiler.apply(theirs("r", KindId::HttpRoute));
+    assert_eq!(effects.services, [name("shop/d")]);
+    assert_eq!(routes(&compiler, "theirs"), (vec!["theirs/r".to_owned()], None), "they are not merged");
+    for namespace in ["shop", "elsewhere"] {
+        assert_eq!(routes(&compiler, namespace), own);
+    }
+    let status = compiler.route_status(kind(KindId::HttpRoute), &name("theirs/r")).unwrap();
+    assert_eq!(conditions(&compiler, KindId::HttpRoute, "theirs/r", 0), OK);
+    let message = &status[0].conditions[0].message;
+    assert!(
+        message.contains("for the workloads of namespace theirs, in place of the Service's own"),
+        "{message}"
+    );
+
+    // A TCPRoute replaces them, too.
+    compiler.apply(delete(KindId::HttpRoute, "theirs/r"));
+    assert_eq!(routes(&compiler, "theirs"), own);
+    compiler.apply(theirs("t", KindId::TcpRoute));
+    assert_eq!(routes(&compiler, "theirs"), (Vec::new(), Some("theirs/t".to_owned())));
+    assert_eq!(conditions(&compiler, KindId::TcpRoute, "theirs/t", 0), OK);
+    let config = compiler.service(&name("shop/d")).unwrap();
+    assert_eq!(config.ports[0].seen_from("theirs").protocol, AppProtocol::Tcp);
+    assert_eq!((config.ports[0].protocol, routes(&compiler, "shop")), (AppProtocol::Detect, own));
 }
 
 #[test]

@@ -75,9 +75,13 @@ impl Unrouted {
     }
 }
 
-/// A port of a service.
-pub fn port_of(service: &ServiceConfig, port: u16) -> Result<&PortConfig, Box<Unrouted>> {
-    service.port(port).ok_or_else(|| {
+/// A port of a service, as it is to clients of that namespace.
+pub fn port_of<'s>(
+    service: &'s ServiceConfig,
+    port: u16,
+    namespace: &str,
+) -> Result<&'s PortConfig, Box<Unrouted>> {
+    service.port(port).map(|port| port.seen_from(namespace)).ok_or_else(|| {
         let name = &service.name;
         let ports: Vec<String> = service.ports.iter().map(|p| p.number.to_string()).collect();
         let has = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
@@ -86,11 +90,12 @@ pub fn port_of(service: &ServiceConfig, port: u16) -> Result<&PortConfig, Box<Un
     })
 }
 
-/// What becomes of a request to port `port` of `service`. `request`: its path is as it came; `random` draws among backends.
+/// What becomes of a request to port `port` of `service` that comes from a workload of `namespace`. `request`: its path is as it came; `random` draws among backends.
 pub fn request<'s, 'r, H>(
     snapshot: &'s Snapshot,
     service: &'s ServiceConfig,
     port: u16,
+    namespace: &str,
     request: RequestParts<'r, H>,
     random: impl FnOnce() -> u64,
 ) -> Result<Routing<'s>, Box<Unrouted>>
@@ -98,7 +103,7 @@ where
     H: Fn(&str) -> Option<Cow<'r, str>>,
 {
     let name = &service.name;
-    let own = port_of(service, port)?;
+    let own = port_of(service, port, namespace)?;
     let table = &own.http_routes;
     if table.is_empty() {
         return Ok(Routing::To(Routed { backend: name, port, config: Some(own), rule: None }));
@@ -133,13 +138,16 @@ where
     Ok(Routing::To(Routed { backend, port, config, rule: Some((rule, index)) }))
 }
 
-/// Where a connection to port `port` of `service` goes, and the decision of its TCPRoute, if it has one.
-pub fn connection(
-    service: &ServiceConfig,
+/// Where a connection from a workload of `namespace` to port `port` of `service` goes, and the decision of its TCPRoute, if it has one.
+pub fn connection<'s>(
+    service: &'s ServiceConfig,
     port: u16,
+    namespace: &str,
     random: impl FnOnce() -> u64,
-) -> Result<(&ServiceName, u16, Option<Decision>), Box<Unrouted>> {
-    let Some(rule) = &port_of(service, port)?.tcp_route else { return Ok((&service.name, port, None)) };
+) -> Result<(&'s ServiceName, u16, Option<Decision>), Box<Unrouted>> {
+    let Some(rule) = &port_of(service, port, namespace)?.tcp_route else {
+        return Ok((&service.name, port, None));
+    };
     let by = || Decider::TcpRoute(rule.route.clone());
     let (index, name, port) = backend(&rule.backends, random(), by, 0)?;
     let field = format!("spec.rules[0].backendRefs[{index}].weight");
@@ -226,6 +234,7 @@ mod tests {
             tcp_route: tcp_route.map(|backends| Arc::new(TcpRule { route: name("t"), backends })),
             http_only: false,
             http1: Http1Settings::default(),
+            consumers: Vec::new(),
         };
         ServiceConfig::new(name("s"), vec![port])
     }
@@ -234,7 +243,7 @@ mod tests {
     fn decided(service: &ServiceConfig, port: u16, path: &str) -> (Result<String, Why>, String) {
         let parts = RequestParts { method: "GET", path, query: None, header: |_: &str| None };
         let snapshot = Snapshot::default();
-        match request(&snapshot, service, port, parts, || 0) {
+        match request(&snapshot, service, port, "default", parts, || 0) {
             Ok(Routing::Redirect(rule, redirect)) => {
                 (Ok(redirect.status.to_string()), redirected(rule, redirect).to_string())
             }
@@ -280,8 +289,26 @@ mod tests {
     }
 
     #[test]
+    fn clients_of_a_namespace_take_its_own_routes() {
+        let entry = |target| vec![entry("r", "", vec![to(target, 1)])];
+        let (mut own, theirs) = (service(entry("v1"), None), service(entry("v2"), Some(vec![to("v2", 1)])));
+        own.ports[0].consumers = vec![("theirs".into(), theirs.ports[0].clone())];
+        let snapshot = Snapshot::default();
+        for (namespace, expected) in
+            [("default", ("v1", "s")), ("other", ("v1", "s")), ("theirs", ("v2", "v2"))]
+        {
+            let parts = RequestParts { method: "GET", path: "/", query: None, header: |_: &str| None };
+            let Ok(Routing::To(routed)) = request(&snapshot, &own, 80, namespace, parts, || 0) else {
+                panic!()
+            };
+            let (bytes, ..) = connection(&own, 80, namespace, || 0).unwrap();
+            assert_eq!((&*routed.backend.name, &*bytes.name), expected, "{namespace}");
+        }
+    }
+
+    #[test]
     fn a_connections_route_names_itself() {
-        let decided = |service: &ServiceConfig| match connection(service, 80, || 0) {
+        let decided = |service: &ServiceConfig| match connection(service, 80, "default", || 0) {
             Ok((name, port, by)) => {
                 format!("{name}:{port} {}", by.map_or_else(String::new, |by| by.to_string()))
             }

@@ -104,6 +104,7 @@ mod tests {
             tcp_route: None,
             http_only: false,
             http1: Default::default(),
+            consumers: Vec::new(),
         };
         for (name, ports) in [
             (&names[2], vec![port(80, AppProtocol::Http1)]),
@@ -138,6 +139,7 @@ mod tests {
                 tcp_route: None,
                 http_only: false,
                 http1: Default::default(),
+                consumers: Vec::new(),
             });
             let config = ServiceConfig::new(name.clone(), ports.collect());
             snapshot.services.insert(name, Known::Present(Arc::new(config)));

@@ -557,6 +557,7 @@ mod tests {
             tcp_route: Some(Arc::new(rule)),
             http_only: false,
             http1: Default::default(),
+            consumers: Vec::new(),
         };
         let config = ServiceConfig::new(name(service), vec![port]);
         let value = discovery::Service::from(&config).encode_to_vec();
@@ -732,6 +733,7 @@ mod tests {
             tcp_route: None,
             http_only: false,
             http1: Default::default(),
+            consumers: Vec::new(),
         };
         let config = ServiceConfig { shape: Shape::Headless, ..ServiceConfig::new(db.clone(), vec![port]) };
         send(&mut assembler, any(discovery::Service::from(&config).encode_to_vec()), type_url::SERVICE);

@@ -41,6 +41,7 @@ fn known(name: &ServiceName) -> Option<(ServiceConfig, EndpointSet)> {
         tcp_route: None,
         http_only: false,
         http1: Default::default(),
+        consumers: Vec::new(),
     };
     let shape = match &*name.name {
         "c" => Shape::Balanced,

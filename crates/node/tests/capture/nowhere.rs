@@ -36,6 +36,7 @@ fn known(endpoints_of_db: usize) -> NodeState {
             tcp_route: None,
             http_only: false,
             http1: Default::default(),
+            consumers: Vec::new(),
         };
         let name = ServiceName::new("default", name);
         let config = ServiceConfig::new(name.clone(), vec![port]);

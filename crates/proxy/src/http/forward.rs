@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 use http::request::Parts;
-use http::{Response, Version};
+use http::{HeaderMap, Response, Version};
 use tokio::time::Instant;
 use tulle_model::decision::Decision;
 use tulle_model::name::ServiceName;
 use tulle_model::routing::decide::{self, Routing, Unrouted, Why};
 use tulle_model::routing::{self, RequestParts};
-use tulle_model::snapshot::{Known, PortConfig, ServiceConfig};
+use tulle_model::snapshot::{HttpRule, Known, PortConfig, ServiceConfig};
 
 use crate::app_pool::is_idempotent;
 use crate::attempts::{Again, Attempts};
@@ -72,6 +72,47 @@ pub(crate) struct Message<'h> {
     pub written: Option<Written>,
 }
 
+/// What a rule, and its backend, make of a request and its answer.
+pub(crate) struct Terms {
+    filters: Option<Filters>,
+    /// How long it may take; `None`: as long as it likes.
+    limits: Option<Limits>,
+}
+
+impl Terms {
+    /// `None`: the rule makes nothing of it. `began`: when the request did.
+    fn of(rule: &Arc<HttpRule>, backend: usize, began: Instant) -> Option<Box<Self>> {
+        let (filters, limits) = (Filters::of(rule, backend), Limits::of(rule, began));
+        (filters.is_some() || limits.is_some()).then(|| Box::new(Self { filters, limits }))
+    }
+
+    pub fn limits(&mut self) -> Option<&mut Limits> {
+        self.limits.as_mut()
+    }
+
+    /// Notes what decided over an attempt that failed, if that did.
+    pub fn note(&self, exchange: &mut Exchange) {
+        if let Some(decision) = self.limits.as_ref().and_then(Limits::decision) {
+            exchange.decided(|| decision);
+        }
+    }
+
+    /// Changes the head of the application's answer.
+    pub fn filter(&self, headers: &mut HeaderMap) {
+        if let Some(filters) = &self.filters {
+            filters.response(headers);
+        }
+    }
+
+    /// The same of its answer, whose body breaks off where it takes too long.
+    pub fn conclude(self, response: &mut Response<Body>) {
+        self.filter(response.headers_mut());
+        if let Some(limits) = self.limits {
+            limits.bound(response.body_mut());
+        }
+    }
+}
+
 /// What becomes of a request.
 pub(crate) enum Found {
     To(Route),
@@ -82,10 +123,8 @@ pub(crate) enum Found {
 /// Where a request goes, and how it is spoken there.
 pub(crate) struct Route {
     pub attempts: Attempts,
-    /// What its answer passes.
-    pub filters: Option<Filters>,
-    /// How long it may take; `None`: as long as it likes.
-    pub limits: Option<Box<Limits>>,
+    /// What its rule makes of it, if anything. Boxed: few requests have any, and all have room for it.
+    pub terms: Option<Box<Terms>>,
     /// What to speak to the application.
     pub version: AppVersion,
     /// The port wants heads as they are written.
@@ -102,7 +141,7 @@ pub(crate) async fn forward(
 ) -> Result<Response<Body>, Refused> {
     let Message { head, body, written } = message;
     route.spell(head, written, &caller.asker);
-    let Route { mut attempts, version, filters, mut limits, .. } = route;
+    let Route { mut attempts, version, mut terms, .. } = route;
     let replay = Replay::new(body, &caller.account);
     loop {
         let hop = attempts.next(&client.worker, exchange)?;
@@ -110,7 +149,7 @@ pub(crate) async fn forward(
         let sent = {
             let sent =
                 pin!(send(&client.worker, &client.workload, caller, &hop, version, head, replay.body()));
-            let sent = pin!(within_limits(limits.as_deref_mut(), sent));
+            let sent = pin!(within_limits(terms.as_deref_mut().and_then(Terms::limits), sent));
             unless_cut(&client.ending.cut, sent).await
         };
         let Some(sent) = sent else {
@@ -132,18 +171,15 @@ pub(crate) async fn forward(
                 replay.commit();
                 give_headers(std::mem::take(&mut head.headers));
                 attempts.succeeded(&client.worker, exchange, hop, status);
-                if let Some(filters) = filters {
-                    filters.response(response.headers_mut());
-                }
-                if let Some(limits) = limits {
-                    limits.bound(response.body_mut());
+                if let Some(terms) = terms {
+                    terms.conclude(&mut response);
                 }
                 return Ok(response);
             }
             Err(failure) => failure,
         };
-        if let Some(decision) = limits.as_ref().and_then(|limits| limits.decision()) {
-            exchange.decided(|| decision);
+        if let Some(terms) = &terms {
+            terms.note(exchange);
         }
         if let Some((reason, message)) = replay.fault() {
             exchange.attempt_failed(&failure, None);
@@ -162,6 +198,7 @@ impl Route {
     /// Looks up where the request goes. Waits only for a service that was never used before.
     pub async fn find(
         worker: &Rc<Worker>,
+        source: &LocalWorkload,
         exchange: &mut Exchange,
         head: &mut Parts,
         target: Target,
@@ -170,23 +207,24 @@ impl Route {
             Target::Outside { addresses } => {
                 let version = AppVersion::of(head.version);
                 let attempts = Attempts::outside(exchange, addresses);
-                let route = Self { attempts, filters: None, limits: None, version, preserve_case: false };
+                let route = Self { attempts, terms: None, version, preserve_case: false };
                 return Ok(Found::To(route));
             }
             Target::Service { service, port } => (service, port),
         };
         let view = worker.local.view();
         if let Some(Known::Present(config)) = view.snapshot.services.get(&service) {
-            return Self::within(worker, exchange, &view, config, head, port);
+            return Self::within(worker, source, exchange, &view, config, head, port);
         }
         drop(view);
         // Boxed, as all that is rare: every connection has room for what is not.
         let config = Box::pin(config_of(worker, exchange, &service)).await?;
-        Self::within(worker, exchange, &worker.local.view(), &config, head, port)
+        Self::within(worker, source, exchange, &worker.local.view(), &config, head, port)
     }
 
     fn within(
         worker: &Worker,
+        source: &LocalWorkload,
         exchange: &mut Exchange,
         view: &View,
         config: &ServiceConfig,
@@ -201,7 +239,9 @@ impl Route {
             query: head.uri.query(),
             header: |name: &str| header(head, name),
         };
-        let routed = match decide::request(snapshot, config, port, parts, || worker.local.random()) {
+        let namespace = &source.name.namespace;
+        let routed = match decide::request(snapshot, config, port, namespace, parts, || worker.local.random())
+        {
             Ok(Routing::To(routed)) => routed,
             Ok(Routing::Redirect(rule, redirect)) => {
                 exchange.goes_to(config.name.clone());
@@ -210,12 +250,11 @@ impl Route {
             }
             Err(unrouted) => return Err(refuse(exchange, &config.name, *unrouted)),
         };
-        let (mut filters, mut limits, mut retried_by) = (None, None, None);
+        let (mut terms, mut retried_by) = (None, None);
         if let Some((rule, backend)) = routed.rule {
             exchange.ruled_by(rule, || routed.decision());
-            filters = Filters::of(rule, backend);
+            terms = Terms::of(rule, backend, exchange.started());
             retried_by = Some(rule).filter(|rule| rule.retry.is_some());
-            limits = Limits::of(rule, exchange.started());
         }
         let version =
             routed.config.map_or(AppVersion::of(head.version), |port| app_version(head.version, port));
@@ -224,13 +263,13 @@ impl Route {
         if let Some(rule) = retried_by {
             attempts.by(rule);
         }
-        if let Some(limits) = &limits {
-            attempts.ends_at(limits.end());
+        if let Some(Terms { filters, limits }) = terms.as_deref() {
+            attempts.ends_at(limits.as_ref().and_then(Limits::end));
+            if let Some(filters) = filters {
+                filters.request(head);
+            }
         }
-        if let Some(filters) = &filters {
-            filters.request(head);
-        }
-        Ok(Found::To(Self { attempts, filters, limits, version, preserve_case }))
+        Ok(Found::To(Self { attempts, terms, version, preserve_case }))
     }
 
     /// Has a head that came in HTTP/1 go on as it is `written`, where its port asks for that.
@@ -272,8 +311,9 @@ pub(crate) fn port_of<'s>(
     exchange: &mut Exchange,
     config: &'s ServiceConfig,
     port: u16,
+    namespace: &str,
 ) -> Result<&'s PortConfig, Refused> {
-    decide::port_of(config, port).map_err(|unrouted| refuse(exchange, &config.name, *unrouted))
+    decide::port_of(config, port, namespace).map_err(|unrouted| refuse(exchange, &config.name, *unrouted))
 }
 
 fn refuse(exchange: &mut Exchange, service: &ServiceName, unrouted: Unrouted) -> Refused {

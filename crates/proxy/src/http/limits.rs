@@ -33,20 +33,13 @@ pub(crate) struct OutOfTime(pub Decision);
 
 impl Limits {
     /// Those of a request that began then; `None`: it may take as long as it likes, as nearly all do.
-    pub fn of(rule: &Arc<HttpRule>, began: Instant) -> Option<Box<Self>> {
+    pub fn of(rule: &Arc<HttpRule>, began: Instant) -> Option<Self> {
         if rule.timeouts == Timeouts::default() {
             return None;
         }
         let end = rule.timeouts.request.map(|time| began + time);
         let timer = Box::pin(sleep_until(began));
-        Some(Box::new(Self {
-            rule: rule.clone(),
-            end,
-            timer,
-            field: "",
-            time: Duration::ZERO,
-            is_over: false,
-        }))
+        Some(Self { rule: rule.clone(), end, timer, field: "", time: Duration::ZERO, is_over: false })
     }
 
     /// When the request has to be over, if it has to.
@@ -88,12 +81,12 @@ impl Limits {
     }
 
     /// Has an answer break off where it is not whole in time.
-    pub fn bound(self: Box<Self>, body: &mut Body) {
+    pub fn bound(self, body: &mut Body) {
         body.watch_as(None, Watch(self));
     }
 }
 
-struct Watch(Box<Limits>);
+struct Watch(Limits);
 
 impl Observer for Watch {
     fn event(&mut self, _event: Event<'_>) {}
@@ -104,16 +97,15 @@ impl Observer for Watch {
 }
 
 /// What comes of an attempt, if it comes in time.
-pub(crate) async fn within_limits<T>(
+pub(crate) fn within_limits<T>(
     mut limits: Option<&mut Limits>,
     mut attempt: Pin<&mut impl Future<Output = Result<T, UpstreamError>>>,
-) -> Result<T, UpstreamError> {
+) -> impl Future<Output = Result<T, UpstreamError>> {
     if let Some(limits) = &mut limits {
         limits.begin();
     }
-    poll_fn(|cx| match (attempt.as_mut().poll(cx), &mut limits) {
+    poll_fn(move |cx| match (attempt.as_mut().poll(cx), &mut limits) {
         (Poll::Pending, Some(limits)) => limits.poll_over(cx).map(|()| Err(limits.expired())),
         (polled, _) => polled,
     })
-    .await
 }

@@ -289,13 +289,17 @@ pub(super) async fn answer(
                                     response
                                 })
                         }
-                        None => match Route::find(&cx.worker, &mut exchange, message.head, target).await {
-                            Ok(Found::To(route)) => {
-                                forward::forward(cx, &mut exchange, message, route, &caller).await
+                        None => {
+                            match Route::find(&cx.worker, &cx.workload, &mut exchange, message.head, target)
+                                .await
+                            {
+                                Ok(Found::To(route)) => {
+                                    forward::forward(cx, &mut exchange, message, route, &caller).await
+                                }
+                                Ok(Found::Answered(response)) => Ok(response),
+                                Err(refused) => Err(refused),
                             }
-                            Ok(Found::Answered(response)) => Ok(response),
-                            Err(refused) => Err(refused),
-                        },
+                        }
                     }
                 }
             },

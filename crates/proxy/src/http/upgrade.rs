@@ -23,7 +23,7 @@ use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::exchange::{Exchange, Refused};
 use crate::http::asker::Caller;
 use crate::http::body::Body;
-use crate::http::forward::{Found, Message, Route, Target, config_of, port_of};
+use crate::http::forward::{Found, Message, Route, Target, Terms, config_of, port_of};
 use crate::http::headers::{self, AppVersion};
 use crate::http::limits::within_limits;
 use crate::http::link_upgrade::{self, Question};
@@ -87,7 +87,7 @@ pub(super) async fn forward(
         exchange.goes_to(target.destination());
         return Err(exchange.refuse(Reason::Unsupported, problem));
     }
-    let mut route = match Route::find(worker, exchange, head, target).await? {
+    let mut route = match Route::find(worker, source, exchange, head, target).await? {
         Found::To(route) => route,
         Found::Answered(response) => return Ok((response, None)),
     };
@@ -102,7 +102,7 @@ pub(super) async fn forward(
         let asked = {
             let attempt = Attempt { worker, source, hop: &hop, exchange, caller, end };
             let asked = pin!(ask(&attempt, route.version, (head, &mut body), &wish.form));
-            let asked = pin!(within_limits(route.limits.as_deref_mut(), asked));
+            let asked = pin!(within_limits(route.terms.as_deref_mut().and_then(Terms::limits), asked));
             unless_cut(&client.ending.cut, asked).await
         };
         match asked {
@@ -124,25 +124,22 @@ pub(super) async fn forward(
     match asked {
         Ok(Switching::Answered(mut response)) => {
             route.attempts.succeeded(worker, exchange, hop, response.status());
-            if let Some(filters) = route.filters {
-                filters.response(response.headers_mut());
-            }
-            if let Some(limits) = route.limits {
-                limits.bound(response.body_mut());
+            if let Some(terms) = route.terms {
+                terms.conclude(&mut response);
             }
             Ok((response, None))
         }
         Ok(Switching::Switched(Switched { mut head, io, held })) => {
-            if let Some(filters) = route.filters {
-                filters.response(&mut head.headers);
+            if let Some(terms) = route.terms {
+                terms.filter(&mut head.headers);
             }
             route.attempts.succeeded(worker, exchange, hop, head.status);
             let passing = Passing { client: wish.client, io, held, account: caller.account.clone() };
             Ok((Response::from_parts(head, Body::empty()), Some(Box::new(passing))))
         }
         Err(error) => {
-            if let Some(decision) = route.limits.as_ref().and_then(|limits| limits.decision()) {
-                exchange.decided(|| decision);
+            if let Some(terms) = &route.terms {
+                terms.note(exchange);
             }
             // What was sent is not at hand any more.
             route.attempts.failed(worker, exchange, &hop, &error, false, false);
@@ -242,7 +239,9 @@ pub(super) async fn tunnel(
         }
         Target::Service { service, port } => {
             let Ok(config) = config_of(worker, &mut exchange, &service).await else { return Err(exchange) };
-            let Ok(declared) = port_of(&mut exchange, &config, port).map(PortConfig::declared) else {
+            let Ok(declared) =
+                port_of(&mut exchange, &config, port, &source.name.namespace).map(PortConfig::declared)
+            else {
                 return Err(exchange);
             };
             match declared {

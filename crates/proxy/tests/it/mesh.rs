@@ -173,6 +173,7 @@ impl Node {
             tcp_route: None,
             http_only: false,
             http1: Default::default(),
+            consumers: Vec::new(),
         };
         let config = ServiceConfig::new(service.clone(), vec![port]);
         let endpoints = endpoints.into_iter().map(|endpoint| (Arc::new(endpoint), 0)).collect();

@@ -46,6 +46,17 @@ pub struct Port {
     /// Where it is not the default.
     #[prost(message, optional, tag = "8")]
     pub http1: ::core::option::Option<Http1>,
+    /// What it is to the clients of some namespaces instead, ordered by namespace.
+    #[prost(message, repeated, tag = "9")]
+    pub consumers: ::prost::alloc::vec::Vec<Consumer>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Consumer {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    /// Has none itself.
+    #[prost(message, optional, tag = "2")]
+    pub port: ::core::option::Option<Port>,
 }
 /// tulle_model::port_settings::Http1Settings
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

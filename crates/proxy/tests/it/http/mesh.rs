@@ -162,6 +162,7 @@ impl Node {
             tcp_route: None,
             http_only: false,
             http1: Default::default(),
+            consumers: Vec::new(),
         };
         let snapshot = Arc::make_mut(&mut self.state.snapshot);
         let config = ServiceConfig::new(service.clone(), vec![port]);
