@@ -3,6 +3,8 @@
 mod client;
 mod commands;
 mod diagnostic;
+#[cfg(test)]
+mod documented;
 mod exit;
 mod fake_service;
 mod home;

@@ -10,6 +10,7 @@
 
 mod endpoints;
 mod index;
+mod port;
 mod route;
 pub mod slices;
 pub mod standing;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use self::index::{MultiMap, SelectorIndex};
+use self::port::{Attached, compile_port};
 use self::route::{Explained, RouteKey, attach, parents_of, resolve};
 use crate::identity::TrustDomain;
 use crate::kinds::endpoint_slice::form::SliceForm;
@@ -31,17 +33,13 @@ use crate::kinds::mesh::MESH;
 use crate::kinds::mesh::form::MeshForm;
 use crate::kinds::route::ParentReference;
 use crate::kinds::route::form::RouteForm;
-use crate::kinds::service::form::{ServiceForm, ServicePortForm};
+use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
 use crate::kinds::{endpoint_slice, http_route, mesh, service, tcp_route, workload};
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::policy::Policies;
 use crate::registry::{Kind, KindId};
-use crate::routing::{Candidate, sort_entries};
-use crate::snapshot::{
-    AppProtocol, EndpointSet, HttpRouteEntry, HttpRouteTable, HttpRule, MeshSettings, PortConfig,
-    ServiceConfig, TcpRule,
-};
+use crate::snapshot::{EndpointSet, HttpRule, MeshSettings, ServiceConfig};
 use crate::validate::field::{Errors, Field, Read, Unreadable};
 use crate::validate::validate;
 
@@ -516,60 +514,6 @@ impl Compiler {
     }
 }
 
-/// A route, and the ports of a Service that it is attached to.
-struct Attached<'a> {
-    route: &'a RouteForm,
-    state: &'a RouteState,
-    ports: BTreeSet<u16>,
-}
-
-/// What a port of a Service is to its clients, by the routes that are attached to it: those of its own namespace, or, to
-/// the clients of another one, those of theirs, if there are any (GEP-1324).
-fn compile_port(service: &ServiceName, port: &ServicePortForm, attached: &[Attached<'_>]) -> PortConfig {
-    let of_port = attached.iter().filter(|route| route.ports.contains(&port.number));
-    let namespaces: BTreeSet<&Arc<str>> = of_port.map(|attached| &attached.route.name.namespace).collect();
-    let consumers = namespaces.into_iter().filter(|namespace| **namespace != service.namespace);
-    let consumers =
-        consumers.map(|consumer| (consumer.clone(), routed_port(service, port, attached, consumer)));
-    PortConfig { consumers: consumers.collect(), ..routed_port(service, port, attached, &service.namespace) }
-}
-
-/// The port with the routes of that namespace.
-fn routed_port(
-    service: &ServiceName,
-    port: &ServicePortForm,
-    attached: &[Attached<'_>],
-    namespace: &str,
-) -> PortConfig {
-    let of_kind = |kind| {
-        attached.iter().filter(move |Attached { route, ports, .. }| {
-            route.kind == kind && *route.name.namespace == *namespace && ports.contains(&port.number)
-        })
-    };
-    let candidates = of_kind(KindId::HttpRoute).flat_map(|of| candidates(of.route, of.state));
-    let entries = sort_entries(candidates.collect());
-    let http_only = of_kind(KindId::HttpRoute).any(|of| of.route.names_port_of(service, port));
-    let tcp_route = of_kind(KindId::TcpRoute)
-        .min_by_key(|of| of.route.seniority())
-        .filter(|_| entries.is_empty() || (port.protocol == AppProtocol::Detect && !http_only))
-        .and_then(|of| {
-            let backends = of.state.rules.first()?.backends.clone();
-            Some(Arc::new(TcpRule { route: of.route.name.clone(), backends }))
-        });
-    // With nothing but a TCPRoute, whatever the port speaks is routed as bytes.
-    let as_bytes = tcp_route.is_some() && entries.is_empty();
-    PortConfig {
-        number: port.number,
-        name: port.name.clone(),
-        protocol: if as_bytes { AppProtocol::Tcp } else { port.protocol },
-        http_routes: HttpRouteTable::new(entries),
-        tcp_route,
-        http_only,
-        http1: port.http1,
-        consumers: Vec::new(),
-    }
-}
-
 /// How many errors of an object its status tells.
 const MOST_TOLD: usize = 3;
 
@@ -598,15 +542,4 @@ fn name_of(object: &Value, namespaced: bool) -> NamespacedName {
     let text = |field| object.pointer(field).and_then(Value::as_str);
     let namespace = if namespaced { text("/metadata/namespace").unwrap_or("default") } else { "" };
     NamespacedName::new(namespace, text("/metadata/name").unwrap_or_default())
-}
-
-/// The entries that a route adds to the table of a port, in order.
-fn candidates<'a>(route: &'a RouteForm, state: &'a RouteState) -> impl Iterator<Item = Candidate> + 'a {
-    route.rules.iter().zip(&state.rules).flat_map(|(form, rule)| {
-        form.matches.iter().zip(0..).map(|(matcher, match_index)| Candidate {
-            created: route.created,
-            match_index,
-            entry: HttpRouteEntry { matcher: matcher.clone(), rule: rule.clone() },
-        })
-    })
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::decision::inbound_capture;
-use crate::snapshot::{Backend, BackendTarget, EgressPolicy, PathMatch, Shape};
+use crate::snapshot::{AppProtocol, Backend, BackendTarget, EgressPolicy, PathMatch, PortConfig, Shape};
 
 fn kind(id: KindId) -> &'static Kind {
     id.kind()

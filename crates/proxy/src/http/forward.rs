@@ -26,7 +26,7 @@ use crate::http::body::Body;
 use crate::http::filters::{self, Filters};
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
-use crate::http::limits::{Limits, within_limits};
+use crate::http::limits::{TimeLimits, within_limits};
 use crate::http::replay::Replay;
 use crate::http::reply;
 use crate::http::server::{ConnectionContext, unless_cut};
@@ -76,23 +76,23 @@ pub(crate) struct Message<'h> {
 pub(crate) struct Terms {
     filters: Option<Filters>,
     /// How long it may take; `None`: as long as it likes.
-    limits: Option<Limits>,
+    limits: Option<TimeLimits>,
 }
 
 impl Terms {
     /// `None`: the rule makes nothing of it. `began`: when the request did.
     fn of(rule: &Arc<HttpRule>, backend: usize, began: Instant) -> Option<Box<Self>> {
-        let (filters, limits) = (Filters::of(rule, backend), Limits::of(rule, began));
+        let (filters, limits) = (Filters::of(rule, backend), TimeLimits::of(rule, began));
         (filters.is_some() || limits.is_some()).then(|| Box::new(Self { filters, limits }))
     }
 
-    pub fn limits(&mut self) -> Option<&mut Limits> {
+    pub fn limits(&mut self) -> Option<&mut TimeLimits> {
         self.limits.as_mut()
     }
 
     /// Notes what decided over an attempt that failed, if that did.
     pub fn note(&self, exchange: &mut Exchange) {
-        if let Some(decision) = self.limits.as_ref().and_then(Limits::decision) {
+        if let Some(decision) = self.limits.as_ref().and_then(TimeLimits::decision) {
             exchange.decided(|| decision);
         }
     }
@@ -114,7 +114,7 @@ impl Terms {
 }
 
 /// What becomes of a request.
-pub(crate) enum Found {
+pub(crate) enum Disposition {
     To(Route),
     /// It is answered at once.
     Answered(Response<Body>),
@@ -202,13 +202,13 @@ impl Route {
         exchange: &mut Exchange,
         head: &mut Parts,
         target: Target,
-    ) -> Result<Found, Refused> {
+    ) -> Result<Disposition, Refused> {
         let (service, port) = match target {
             Target::Outside { addresses } => {
                 let version = AppVersion::of(head.version);
                 let attempts = Attempts::outside(exchange, addresses);
                 let route = Self { attempts, terms: None, version, preserve_case: false };
-                return Ok(Found::To(route));
+                return Ok(Disposition::To(route));
             }
             Target::Service { service, port } => (service, port),
         };
@@ -230,7 +230,7 @@ impl Route {
         config: &ServiceConfig,
         head: &mut Parts,
         port: u16,
-    ) -> Result<Found, Refused> {
+    ) -> Result<Disposition, Refused> {
         let snapshot = &view.snapshot;
         exchange.decided_on(snapshot.generation);
         let parts = RequestParts {
@@ -246,7 +246,7 @@ impl Route {
             Ok(Routing::Redirect(rule, redirect)) => {
                 exchange.goes_to(config.name.clone());
                 exchange.ruled_by(rule, || Some(decide::redirected(rule, redirect)));
-                return Ok(Found::Answered(filters::redirect(redirect, head, port)));
+                return Ok(Disposition::Answered(filters::redirect(redirect, head, port)));
             }
             Err(unrouted) => return Err(refuse(exchange, &config.name, *unrouted)),
         };
@@ -264,12 +264,12 @@ impl Route {
             attempts.by(rule);
         }
         if let Some(Terms { filters, limits }) = terms.as_deref() {
-            attempts.ends_at(limits.as_ref().and_then(Limits::end));
+            attempts.ends_at(limits.as_ref().and_then(TimeLimits::end));
             if let Some(filters) = filters {
                 filters.request(head);
             }
         }
-        Ok(Found::To(Self { attempts, terms, version, preserve_case }))
+        Ok(Disposition::To(Self { attempts, terms, version, preserve_case }))
     }
 
     /// Has a head that came in HTTP/1 go on as it is `written`, where its port asks for that.

@@ -15,7 +15,7 @@ use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::http::body::{Body, BodyError, Event, Observer};
 
 /// The limits of one request.
-pub(crate) struct Limits {
+pub(crate) struct TimeLimits {
     rule: Arc<HttpRule>,
     /// When the request has to be over.
     end: Option<Instant>,
@@ -31,7 +31,7 @@ pub(crate) struct Limits {
 #[error("the answer was not whole in time ({} {})", .0.by, .0.field)]
 pub(crate) struct OutOfTime(pub Decision);
 
-impl Limits {
+impl TimeLimits {
     /// Those of a request that began then; `None`: it may take as long as it likes, as nearly all do.
     pub fn of(rule: &Arc<HttpRule>, began: Instant) -> Option<Self> {
         if rule.timeouts == Timeouts::default() {
@@ -82,13 +82,13 @@ impl Limits {
 
     /// Has an answer break off where it is not whole in time.
     pub fn bound(self, body: &mut Body) {
-        body.watch_as(None, Watch(self));
+        body.watch_as(None, LimitWatch(self));
     }
 }
 
-struct Watch(Limits);
+struct LimitWatch(TimeLimits);
 
-impl Observer for Watch {
+impl Observer for LimitWatch {
     fn event(&mut self, _event: Event<'_>) {}
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
@@ -98,7 +98,7 @@ impl Observer for Watch {
 
 /// What comes of an attempt, if it comes in time.
 pub(crate) fn within_limits<T>(
-    mut limits: Option<&mut Limits>,
+    mut limits: Option<&mut TimeLimits>,
     mut attempt: Pin<&mut impl Future<Output = Result<T, UpstreamError>>>,
 ) -> impl Future<Output = Result<T, UpstreamError>> {
     if let Some(limits) = &mut limits {

@@ -23,7 +23,7 @@ use crate::exchange::{ConnectionEnd, Exchange, Refused};
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::deliver::deliver;
-use crate::http::forward::{self, Found, Message, Route, Target};
+use crate::http::forward::{self, Disposition, Message, Route, Target};
 use crate::http::headers::MalformedHead;
 use crate::http::http1::server::Owner;
 use crate::http::record::{protocol_of, record, watch};
@@ -293,10 +293,10 @@ pub(super) async fn answer(
                             match Route::find(&cx.worker, &cx.workload, &mut exchange, message.head, target)
                                 .await
                             {
-                                Ok(Found::To(route)) => {
+                                Ok(Disposition::To(route)) => {
                                     forward::forward(cx, &mut exchange, message, route, &caller).await
                                 }
-                                Ok(Found::Answered(response)) => Ok(response),
+                                Ok(Disposition::Answered(response)) => Ok(response),
                                 Err(refused) => Err(refused),
                             }
                         }

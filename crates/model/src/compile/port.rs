@@ -1,0 +1,81 @@
+//! What a port of a Service is to its clients.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::RouteState;
+use crate::kinds::id::KindId;
+use crate::kinds::route::form::RouteForm;
+use crate::kinds::service::form::ServicePortForm;
+use crate::name::ServiceName;
+use crate::routing::{Candidate, sort_entries};
+use crate::snapshot::{AppProtocol, HttpRouteEntry, HttpRouteTable, PortConfig, TcpRule};
+
+/// A route, and the ports of a Service that it is attached to.
+pub(super) struct Attached<'a> {
+    pub route: &'a RouteForm,
+    pub state: &'a RouteState,
+    pub ports: BTreeSet<u16>,
+}
+
+/// What a port of a Service is to its clients, by the routes that are attached to it: those of its own namespace, or, to
+/// the clients of another one, those of theirs, if there are any (GEP-1324).
+pub(super) fn compile_port(
+    service: &ServiceName,
+    port: &ServicePortForm,
+    attached: &[Attached<'_>],
+) -> PortConfig {
+    let of_port = attached.iter().filter(|route| route.ports.contains(&port.number));
+    let namespaces: BTreeSet<&Arc<str>> = of_port.map(|attached| &attached.route.name.namespace).collect();
+    let consumers = namespaces.into_iter().filter(|namespace| **namespace != service.namespace);
+    let consumers =
+        consumers.map(|consumer| (consumer.clone(), routed_port(service, port, attached, consumer)));
+    PortConfig { consumers: consumers.collect(), ..routed_port(service, port, attached, &service.namespace) }
+}
+
+/// The port with the routes of that namespace.
+fn routed_port(
+    service: &ServiceName,
+    port: &ServicePortForm,
+    attached: &[Attached<'_>],
+    namespace: &str,
+) -> PortConfig {
+    let of_kind = |kind| {
+        attached.iter().filter(move |Attached { route, ports, .. }| {
+            route.kind == kind && *route.name.namespace == *namespace && ports.contains(&port.number)
+        })
+    };
+    let candidates = of_kind(KindId::HttpRoute).flat_map(|of| candidates(of.route, of.state));
+    let entries = sort_entries(candidates.collect());
+    let http_only = of_kind(KindId::HttpRoute).any(|of| of.route.names_port_of(service, port));
+    let tcp_route = of_kind(KindId::TcpRoute)
+        .min_by_key(|of| of.route.seniority())
+        .filter(|_| entries.is_empty() || (port.protocol == AppProtocol::Detect && !http_only))
+        .and_then(|of| {
+            let backends = of.state.rules.first()?.backends.clone();
+            Some(Arc::new(TcpRule { route: of.route.name.clone(), backends }))
+        });
+    // With nothing but a TCPRoute, whatever the port speaks is routed as bytes.
+    let as_bytes = tcp_route.is_some() && entries.is_empty();
+    PortConfig {
+        number: port.number,
+        name: port.name.clone(),
+        protocol: if as_bytes { AppProtocol::Tcp } else { port.protocol },
+        http_routes: HttpRouteTable::new(entries),
+        tcp_route,
+        http_only,
+        http1: port.http1,
+        consumers: Vec::new(),
+    }
+}
+
+/// The entries that a route adds to the table of a port, in order.
+fn candidates<'a>(route: &'a RouteForm, state: &'a RouteState) -> impl Iterator<Item = Candidate> + 'a {
+    route.rules.iter().zip(&state.rules).flat_map(|(form, rule)| {
+        form.matches.iter().zip(0..).map(|(matcher, match_index)| Candidate {
+            created: route.created,
+            match_index,
+            entry: HttpRouteEntry { matcher: matcher.clone(), rule: rule.clone() },
+        })
+    })
+}
