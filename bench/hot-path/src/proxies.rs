@@ -17,7 +17,7 @@ use tulle_identity::Svid;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
-    Endpoint, EndpointSet, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig, Snapshot,
+    Endpoint, EndpointSet, Known, PeerNode, PortConfig, PortMapping, ServiceConfig, Snapshot,
 };
 use tulle_proxy::budget::Budget;
 use tulle_proxy::certificate::WorkloadCertificate;
@@ -73,7 +73,7 @@ async fn start(kind: Kind, application: SocketAddr) -> Result<(Vec<Node>, Socket
         kind,
         Endpoint {
             workload: Some(workload("server")),
-            node: Some(NodeAddress { name, link }),
+            node: Some(PeerNode { name, link }),
             address: ANY_PORT.ip(),
             ports: vec![PortMapping { service_port: SERVICE_PORT, target_port: application.port() }],
             identity: Some(server_identity),

@@ -465,7 +465,7 @@ pub struct Endpoint {
     /// `None` for an address of an EndpointSlice that is no workload of the mesh.
     pub workload: Option<WorkloadName>,
     /// The node that runs it and answers for it over links; `None`: connect to `address` in plain.
-    pub node: Option<NodeAddress>,
+    pub node: Option<PeerNode>,
     pub address: IpAddr,
     /// Which of the workload's ports answers for which of the service's.
     pub ports: Vec<PortMapping>,
@@ -482,7 +482,7 @@ impl Endpoint {
 
 /// A node as its peers see it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct NodeAddress {
+pub struct PeerNode {
     pub name: Arc<str>,
     /// Where it takes links.
     pub link: SocketAddr,

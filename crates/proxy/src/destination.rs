@@ -12,7 +12,7 @@ use std::time::Duration;
 use tulle_model::health::{Health, Outcome};
 use tulle_model::name::WorkloadName;
 use tulle_model::retry_budget::RetryBudget;
-use tulle_model::snapshot::{Endpoint, EndpointSet, FastMap, NodeAddress, PortMapping};
+use tulle_model::snapshot::{Endpoint, EndpointSet, FastMap, PeerNode, PortMapping};
 
 use crate::http::link_headers::LinkHeaders;
 
@@ -54,7 +54,7 @@ pub(crate) struct Standings {
 #[derive(PartialEq, Eq, Hash)]
 struct Who {
     /// Two nodes may use the same loopback address, and another link is another way.
-    node: Option<NodeAddress>,
+    node: Option<PeerNode>,
     workload: Option<WorkloadName>,
     address: IpAddr,
     /// Of what is no workload: there may be several at an address.

@@ -107,7 +107,7 @@ mod tests {
 
     use tulle_model::identity::{SpiffeId, TrustDomain};
     use tulle_model::name::{ServiceName, WorkloadName};
-    use tulle_model::snapshot::{NodeAddress, PortMapping, Snapshot};
+    use tulle_model::snapshot::{PeerNode, PortMapping, Snapshot};
 
     use super::*;
     use crate::state::NodeState;
@@ -122,7 +122,7 @@ mod tests {
     fn endpoint(node: &str, workload: &str, number: u16) -> Endpoint {
         Endpoint {
             workload: Some(WorkloadName::new("default", workload)),
-            node: Some(NodeAddress { name: node.into(), link: (LOOPBACK, 15008).into() }),
+            node: Some(PeerNode { name: node.into(), link: (LOOPBACK, 15008).into() }),
             address: LOOPBACK,
             ports: vec![PortMapping { service_port: 80, target_port: 8000 + number }],
             identity: Some(identity("a")),

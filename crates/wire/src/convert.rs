@@ -463,7 +463,7 @@ impl TryFrom<wire::Endpoint> for model::Endpoint {
                 if identity.is_none() {
                     return Err(error("identity", "it is missing, though a node answers for the endpoint"));
                 }
-                Some(model::NodeAddress { name: name.into(), link })
+                Some(model::PeerNode { name: name.into(), link })
             }
         };
         let workload = match (endpoint.workload_namespace, endpoint.workload_name) {

@@ -15,8 +15,8 @@ use tulle_model::name::NamespacedName;
 use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, EgressPolicy, Endpoint, EndpointSet, HeaderEdit, HttpFilters,
-    HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, MeshSettings, NodeAddress, PathMatch, PathRewrite,
-    Pattern, PortConfig, PortMapping, Redirect, Retry, Rewrite, Scheme, Selected, ServedPort, ServiceConfig,
+    HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, MeshSettings, PathMatch, PathRewrite, Pattern,
+    PeerNode, PortConfig, PortMapping, Redirect, Retry, Rewrite, Scheme, Selected, ServedPort, ServiceConfig,
     Shape, TcpRule, TextMatch, Timeouts, ValueMatch, WorkloadConfig,
 };
 use tulle_wire::discovery;
@@ -172,7 +172,7 @@ fn services() -> impl Strategy<Value = ServiceConfig> {
 
 fn endpoint_sets() -> impl Strategy<Value = EndpointSet> {
     let node = ("[a-z]{1,5}", any::<IpAddr>(), any::<u16>())
-        .prop_map(|(name, ip, port)| NodeAddress { name: name.into(), link: SocketAddr::new(ip, port) });
+        .prop_map(|(name, ip, port)| PeerNode { name: name.into(), link: SocketAddr::new(ip, port) });
     let mapping =
         (1u16.., 1u16..).prop_map(|(service_port, target_port)| PortMapping { service_port, target_port });
     let endpoint = (

@@ -12,7 +12,7 @@ use super::endpoints::ports_of_workload;
 use super::{Change, Compiler};
 use crate::identity::TrustDomain;
 use crate::kinds::endpoint_slice::form::SliceForm;
-use crate::kinds::service::form::{ServiceForm, ServicePortForm, Target};
+use crate::kinds::service::form::{ServiceForm, ServicePortForm, TargetPort};
 use crate::kinds::workload::form::WorkloadForm;
 use crate::name::{ServiceName, WorkloadName};
 use crate::registry::KindId;
@@ -183,11 +183,11 @@ fn why_nobody(
     if !workloads.is_empty() {
         let ports = workloads.iter().flat_map(|(_, workload)| &workload.ports);
         reasons.push(match &port.target {
-            Target::Number(number) => {
+            TargetPort::Number(number) => {
                 let numbers: BTreeSet<u16> = ports.map(|port| port.target).collect();
                 format!("no workload has a port {number}{}", they_have(numbers.iter().map(u16::to_string)))
             }
-            Target::Name(name) => {
+            TargetPort::Name(name) => {
                 let names: BTreeSet<&String> = ports.filter_map(|port| port.name.as_ref()).collect();
                 let names = names.iter().map(|name| format!("`{name}`"));
                 format!("no workload has a port named `{name}`{}", they_have(names))

@@ -7,15 +7,15 @@ use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, StructureStyl
 use serde_json::{Map, Value};
 
 use super::{
-    Children, DEEPEST, Document, LARGEST_TEXT, Location, MOST_ALIASED, MOST_VALUES, Node, ParseError, Span,
-    scalar,
+    Children, DEEPEST, Document, LARGEST_TEXT, Location, MOST_ALIASED, MOST_VALUES, ParseError, Span,
+    YamlNode, scalar,
 };
 
 /// A finished value, with what it would cost to have it once more.
 #[derive(Clone)]
 struct Built {
     value: Value,
-    node: Node,
+    node: YamlNode,
     /// How many values it consists of, and how many bytes of text.
     values: usize,
     bytes: usize,
@@ -38,11 +38,11 @@ struct Open {
 enum Contents {
     List {
         values: Vec<Value>,
-        nodes: Vec<Node>,
+        nodes: Vec<YamlNode>,
     },
     Object {
         values: Map<String, Value>,
-        nodes: HashMap<String, Node>,
+        nodes: HashMap<String, YamlNode>,
         key: Option<(String, Span)>,
         merges: Vec<Built>,
     },
@@ -182,8 +182,13 @@ impl Builder<'_> {
     ) -> Result<(), ParseError> {
         let bytes = value.as_str().map_or(0, str::len);
         let location = Location { key: None, value: span, head: span };
-        let built =
-            Built { value, node: Node { location, children: Children::None }, values: 1, bytes, height: 0 };
+        let built = Built {
+            value,
+            node: YamlNode { location, children: Children::None },
+            values: 1,
+            bytes,
+            height: 0,
+        };
         if anchor != 0 {
             // A key that is referred to is the text that it was written as.
             let mut anchored = built.clone();
@@ -306,7 +311,7 @@ impl Builder<'_> {
         let location = Location { key: None, value: open.span, head: open.head.unwrap_or(open.span) };
         let built = Built {
             value,
-            node: Node { location, children },
+            node: YamlNode { location, children },
             values: open.values,
             bytes: open.bytes,
             height: open.height + 1,
@@ -371,7 +376,7 @@ fn merge_source(built: Built, merges: &mut Vec<Built>, key: Span) -> Result<(), 
     let refused = || error(key, "`<<` merges objects: expected an alias of an object, or a list of them");
     match (built.value, built.node.children) {
         (value @ Value::Object(_), children) => {
-            let node = Node { location: built.node.location, children };
+            let node = YamlNode { location: built.node.location, children };
             merges.push(Built { value, node, values: 0, bytes: 0, height: 0 });
         }
         (Value::Array(values), Children::List(nodes)) if values.iter().all(Value::is_object) => {
@@ -383,7 +388,7 @@ fn merge_source(built: Built, merges: &mut Vec<Built>, key: Span) -> Result<(), 
     Ok(())
 }
 
-fn merge(merged: Built, values: &mut Map<String, Value>, nodes: &mut HashMap<String, Node>) {
+fn merge(merged: Built, values: &mut Map<String, Value>, nodes: &mut HashMap<String, YamlNode>) {
     let (Value::Object(more), Children::Object(mut places)) = (merged.value, merged.node.children) else {
         return;
     };

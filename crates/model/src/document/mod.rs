@@ -57,12 +57,12 @@ pub struct Location {
 #[derive(Debug, Clone)]
 pub struct Document {
     pub value: Value,
-    root: Node,
+    root: YamlNode,
 }
 
 /// The places of a value and of what is in it.
 #[derive(Debug, Clone)]
-struct Node {
+struct YamlNode {
     location: Location,
     children: Children,
 }
@@ -70,12 +70,12 @@ struct Node {
 #[derive(Debug, Clone)]
 enum Children {
     None,
-    List(Vec<Node>),
-    Object(HashMap<String, Node>),
+    List(Vec<YamlNode>),
+    Object(HashMap<String, YamlNode>),
 }
 
-impl Node {
-    fn child(&self, token: &str) -> Option<&Node> {
+impl YamlNode {
+    fn child(&self, token: &str) -> Option<&YamlNode> {
         match &self.children {
             Children::None => None,
             Children::List(items) => items.get(token.parse::<usize>().ok()?),

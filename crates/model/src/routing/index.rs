@@ -22,7 +22,7 @@ const NONE: u32 = u32::MAX;
 #[derive(Debug, Clone)]
 pub(crate) struct RouteIndex {
     /// The first is the root: the prefix of every path.
-    nodes: Vec<Node>,
+    nodes: Vec<TrieNode>,
     /// By the path to it from the root, which begins with `/`.
     by_path: FastMap<Box<str>, u32>,
     /// For every entry the next one with the same path, of the same kind.
@@ -34,7 +34,7 @@ pub(crate) struct RouteIndex {
 
 /// A path. Positions are those of entries in the table.
 #[derive(Debug, Clone)]
-struct Node {
+struct TrieNode {
     parent: u32,
     /// The first entries of the chains of those that match this path alone, and this and all below.
     exact: u32,
@@ -47,7 +47,7 @@ impl RouteIndex {
         if entries.len() <= WALKED {
             return None;
         }
-        let root = Node { parent: NONE, exact: NONE, prefix: NONE };
+        let root = TrieNode { parent: NONE, exact: NONE, prefix: NONE };
         let mut index = Self {
             nodes: vec![root],
             by_path: FastMap::default(),
@@ -84,7 +84,7 @@ impl RouteIndex {
                 Some(&known) => known,
                 None => {
                     let new = self.nodes.len() as u32;
-                    self.nodes.push(Node { parent: node, exact: NONE, prefix: NONE });
+                    self.nodes.push(TrieNode { parent: node, exact: NONE, prefix: NONE });
                     self.by_path.insert(path.into(), new);
                     new
                 }

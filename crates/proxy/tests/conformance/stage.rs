@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::client::TlsStream;
 use tulle_model::name::WorkloadName;
-use tulle_model::snapshot::{AppProtocol, Endpoint, NodeAddress, PortMapping};
+use tulle_model::snapshot::{AppProtocol, Endpoint, PeerNode, PortMapping};
 use tulle_proxy::Bounds;
 use tulle_proxy::state::LocalWorkload;
 
@@ -110,7 +110,7 @@ impl Stage {
     pub fn put_node(&self, place: usize, link: SocketAddr) -> SocketAddr {
         let mut nodes = self.nodes.lock().unwrap();
         let mapping = PortMapping { service_port: 80, target_port: 80 };
-        let node = NodeAddress { name: format!("odd-{}", link.port()).into(), link };
+        let node = PeerNode { name: format!("odd-{}", link.port()).into(), link };
         let endpoint = Endpoint { ports: vec![mapping], node: Some(node), ..nodes.endpoint.clone() };
         nodes.near.add_service(&service(place), self.protocol, vec![endpoint]);
         self.entries[place]

@@ -20,7 +20,7 @@ use tulle_identity::Svid;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
-    AppProtocol, Endpoint, EndpointSet, Known, NodeAddress, PortConfig, PortMapping, ServiceConfig, Snapshot,
+    AppProtocol, Endpoint, EndpointSet, Known, PeerNode, PortConfig, PortMapping, ServiceConfig, Snapshot,
 };
 use tulle_proxy::budget::Budget;
 use tulle_proxy::certificate::WorkloadCertificate;
@@ -191,7 +191,7 @@ impl Node {
     pub fn endpoint(&self, workload: &WorkloadName, port: u16, identity: SpiffeId) -> Endpoint {
         Endpoint {
             workload: Some(workload.clone()),
-            node: Some(NodeAddress { name: self.name.clone(), link: self.link }),
+            node: Some(PeerNode { name: self.name.clone(), link: self.link }),
             address: LOOPBACK,
             ports: vec![PortMapping { service_port: PORT, target_port: port }],
             identity: Some(identity),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
-use super::form::{ServiceForm, ServicePortForm, Target};
+use super::form::{ServiceForm, ServicePortForm, TargetPort};
 use crate::kinds::port::{app_protocol, check_app_protocol, check_transport, is_tcp, named};
 use crate::name::{dns_label_problem, dns_subdomain_problem};
 use crate::port_settings::{self, Http1Settings};
@@ -80,7 +80,7 @@ fn check_port_name<'a>(
 }
 
 /// A port of a service, where it is one of TCP, with what is read of its target already.
-fn read_port(port: &Field<'_>, target: Option<Read<Option<Target>>>) -> Read<Option<ServicePortForm>> {
+fn read_port(port: &Field<'_>, target: Option<Read<Option<TargetPort>>>) -> Read<Option<ServicePortForm>> {
     if !is_tcp(port.read_str("protocol")?) {
         return Ok(None);
     }
@@ -89,7 +89,7 @@ fn read_port(port: &Field<'_>, target: Option<Read<Option<Target>>>) -> Read<Opt
         number,
         name: port.read_str("name")?.unwrap_or_default().into(),
         protocol: app_protocol(port.read_str("appProtocol")?),
-        target: target.transpose()?.flatten().unwrap_or(Target::Number(number)),
+        target: target.transpose()?.flatten().unwrap_or(TargetPort::Number(number)),
         http1: Http1Settings::DEFAULT,
     }))
 }
@@ -233,12 +233,12 @@ fn check_port_settings(
 }
 
 /// `None`: it is the port of the service itself.
-fn check_target_port(target: &Field<'_>, errors: &mut Errors) -> Read<Option<Target>> {
+fn check_target_port(target: &Field<'_>, errors: &mut Errors) -> Read<Option<TargetPort>> {
     match (target.value.as_i64(), target.str()) {
         // Kubernetes reads 0 and the empty name as absent.
         (Some(0), _) | (_, Some("")) => Ok(None),
         (Some(number), _) => match u16::try_from(number) {
-            Ok(number) => Ok(Some(Target::Number(number))),
+            Ok(number) => Ok(Some(TargetPort::Number(number))),
             Err(_) => {
                 let message = format!("{number} is out of range: expected 1 to 65535, or a port's name");
                 errors.invalid(target, message);
@@ -254,7 +254,7 @@ fn check_target_port(target: &Field<'_>, errors: &mut Errors) -> Read<Option<Tar
                 let message = format!("{} is no name of a port: it {problem}{advice}", shown(target.value));
                 errors.invalid(target, message);
             }
-            Ok(Some(Target::Name(name.to_owned())))
+            Ok(Some(TargetPort::Name(name.to_owned())))
         }
         (None, None) => Err(Unreadable),
     }

@@ -23,12 +23,12 @@ pub(crate) struct ServicePortForm {
     pub number: u16,
     pub name: Arc<str>,
     pub protocol: AppProtocol,
-    pub target: Target,
+    pub target: TargetPort,
     pub http1: Http1Settings,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum TargetPort {
     Number(u16),
     Name(String),
 }

@@ -9,7 +9,7 @@ use super::STALE;
 use super::form::{WorkloadForm, WorkloadPortForm};
 use crate::identity::{LONGEST_DNS_NAME, LONGEST_TRUST_DOMAIN, ServiceAccount};
 use crate::name::{dns_label_problem, dns_subdomain_problem};
-use crate::snapshot::NodeAddress;
+use crate::snapshot::PeerNode;
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::metadata::{labels, namespace};
 
@@ -141,7 +141,7 @@ fn read_port(port: &Field<'_>) -> Read<WorkloadPortForm> {
     })
 }
 
-fn check_node(node: &Field<'_>, errors: &mut Errors) -> Read<NodeAddress> {
+fn check_node(node: &Field<'_>, errors: &mut Errors) -> Read<PeerNode> {
     if let Some(name) = node.get("name")
         && let Some(problem) = name.str().and_then(dns_subdomain_problem)
     {
@@ -160,7 +160,7 @@ fn check_node(node: &Field<'_>, errors: &mut Errors) -> Read<NodeAddress> {
         }
     }
     let link = node.read_str("linkAddress")?.ok_or(Unreadable)?;
-    Ok(NodeAddress {
+    Ok(PeerNode {
         name: node.read_str("name")?.ok_or(Unreadable)?.into(),
         link: link.parse().map_err(|_| Unreadable)?,
     })

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::identity::ServiceAccount;
-use crate::kinds::service::form::{Labels, Target};
-use crate::snapshot::{NodeAddress, PortMapping};
+use crate::kinds::service::form::{Labels, TargetPort};
+use crate::snapshot::{PeerNode, PortMapping};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WorkloadForm {
@@ -15,7 +15,7 @@ pub(crate) struct WorkloadForm {
     pub address: Option<IpAddr>,
     /// Empty: whatever a service asks for.
     pub ports: Vec<WorkloadPortForm>,
-    pub node: Option<NodeAddress>,
+    pub node: Option<PeerNode>,
     pub account: ServiceAccount,
     /// Since when nothing is heard of its node, in seconds since the epoch; 0 where it is.
     pub stale_since: i64,
@@ -41,12 +41,12 @@ impl WorkloadForm {
     }
 
     /// The port that answers for a service's port with that target.
-    pub(crate) fn port(&self, target: &Target) -> Option<u16> {
+    pub(crate) fn port(&self, target: &TargetPort) -> Option<u16> {
         let of = |found: Option<&WorkloadPortForm>| found.map(|p| p.port);
         match target {
-            Target::Number(n) if self.ports.is_empty() => Some(*n),
-            Target::Number(n) => of(self.ports.iter().find(|p| p.target == *n)),
-            Target::Name(name) => of(self.ports.iter().find(|p| p.name.as_ref() == Some(name))),
+            TargetPort::Number(n) if self.ports.is_empty() => Some(*n),
+            TargetPort::Number(n) => of(self.ports.iter().find(|p| p.target == *n)),
+            TargetPort::Name(name) => of(self.ports.iter().find(|p| p.name.as_ref() == Some(name))),
         }
     }
 }

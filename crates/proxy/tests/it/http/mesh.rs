@@ -12,7 +12,7 @@ use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::{
-    AppProtocol, Endpoint, EndpointSet, HttpRouteTable, Known, MeshSettings, NodeAddress, PortConfig,
+    AppProtocol, Endpoint, EndpointSet, HttpRouteTable, Known, MeshSettings, PeerNode, PortConfig,
     PortMapping, Selected, ServedPort, ServiceConfig, WorkloadConfig,
 };
 use tulle_proxy::budget::Budget;
@@ -185,7 +185,7 @@ impl Node {
         let workload = workload(authority, name, ports);
         let endpoint = Endpoint {
             workload: Some(workload.name.clone()),
-            node: Some(NodeAddress { name: self.name.clone(), link: self.link }),
+            node: Some(PeerNode { name: self.name.clone(), link: self.link }),
             address: LOOPBACK,
             ports: ports.iter().map(|&port| PortMapping { service_port: 80, target_port: port }).collect(),
             identity: Some(workload.identity.clone()),
