@@ -20,7 +20,7 @@ use crate::workloads::record::Records;
 
 /// What was there, and is no more.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum Removed {
     Processes { workload: WorkloadName, ended: Ended },
     Cgroup(PathBuf),
     Table(String),
@@ -36,7 +36,7 @@ pub async fn reset(
     home: &Path,
     node: Option<&str>,
     grace: Option<Duration>,
-    mut told: impl FnMut(Found),
+    mut told: impl FnMut(Removed),
 ) -> anyhow::Result<()> {
     let folder = home.join("node");
     let _lock = if folder.exists() { Some(HomeLock::take(&folder)?) } else { None };
@@ -64,12 +64,12 @@ pub async fn reset(
     for (workload, ended) in join_all(ending).await {
         let ended = ended.with_context(|| format!("not all processes of {workload} have ended"))?;
         if ended.members > 0 {
-            told(Found::Processes { workload, ended });
+            told(Removed::Processes { workload, ended });
         }
     }
     let (cgroups, tables) = spawn_blocking(move || remains.remove()).await??;
-    cgroups.into_iter().for_each(|path| told(Found::Cgroup(path)));
-    tables.into_iter().for_each(|name| told(Found::Table(name)));
+    cgroups.into_iter().for_each(|path| told(Removed::Cgroup(path)));
+    tables.into_iter().for_each(|name| told(Removed::Table(name)));
     if node.is_some() {
         families.keys().for_each(|name| records.remove(name));
         return Ok(());

@@ -75,7 +75,7 @@ pub(crate) enum Action {
     Stop,
 }
 
-type Answer = Response<BoxBody<Bytes, Infallible>>;
+type HttpResponse = Response<BoxBody<Bytes, Infallible>>;
 
 /// Serves until the task is aborted; goes on with each listener of `later` in place of the one before.
 pub(crate) async fn serve(
@@ -123,7 +123,11 @@ pub(crate) async fn serve(
     }
 }
 
-async fn answer(request: Request<Incoming>, source: Arc<StatusSource>, owner: Option<Member>) -> Answer {
+async fn answer(
+    request: Request<Incoming>,
+    source: Arc<StatusSource>,
+    owner: Option<Member>,
+) -> HttpResponse {
     let path = request.uri().path().to_owned();
     let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
     match (request.method().clone(), segments.as_slice()) {
@@ -183,7 +187,7 @@ struct Wanted {
 }
 
 /// The workload stays until the client does not read any more.
-async fn add(wanted: Wanted, source: Arc<StatusSource>) -> Answer {
+async fn add(wanted: Wanted, source: Arc<StatusSource>) -> HttpResponse {
     let (reply, added) = oneshot::channel();
     let adding = source.clone();
     // A client that goes away meanwhile ends this future, and what is half made could not be unmade.
@@ -248,7 +252,7 @@ async fn leave(running: Running, source: &StatusSource) {
     source.workloads.end(&name, LOST_DRAIN_DEADLINE).await;
 }
 
-async fn body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, Answer> {
+async fn body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Result<T, HttpResponse> {
     let invalid = |why: String| error(StatusCode::BAD_REQUEST, &why);
     let reading = Limited::new(request.into_body(), MOST_REQUEST_BYTES).collect();
     let bytes = match timeout(REQUEST_DEADLINE, reading).await {
@@ -259,15 +263,15 @@ async fn body<T: serde::de::DeserializeOwned>(request: Request<Incoming>) -> Res
     serde_json::from_slice(&bytes).map_err(|e| invalid(format!("the request makes no sense: {e}")))
 }
 
-fn unknown(name: &WorkloadName) -> Answer {
+fn unknown(name: &WorkloadName) -> HttpResponse {
     error(StatusCode::NOT_FOUND, &format!("there is no workload {name} on this node"))
 }
 
-fn error(status: StatusCode, message: &str) -> Answer {
+fn error(status: StatusCode, message: &str) -> HttpResponse {
     respond(status, full(&json!({ "error": message })))
 }
 
-fn value(value: &impl Serialize) -> Answer {
+fn value(value: &impl Serialize) -> HttpResponse {
     respond(StatusCode::OK, full(value))
 }
 
@@ -278,7 +282,7 @@ fn full(value: &impl Serialize) -> BoxBody<Bytes, Infallible> {
     Full::new(bytes.into()).boxed()
 }
 
-fn respond(status: StatusCode, body: BoxBody<Bytes, Infallible>) -> Answer {
+fn respond(status: StatusCode, body: BoxBody<Bytes, Infallible>) -> HttpResponse {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let json = header::HeaderValue::from_static("application/json");

@@ -42,10 +42,11 @@ fn run_time_folder() -> Option<PathBuf> {
 /// The socket of a running node.
 pub(crate) struct SocketFile {
     home: PathBuf,
-    state: Mutex<State>,
+    claim: Mutex<Claim>,
 }
 
-struct State {
+/// What a running node has of its home: the lock on it, and the socket.
+struct Claim {
     lock: HomeLock,
     /// Where it stands, and which file it is (device, number).
     stands: Option<(PathBuf, (u64, u64))>,
@@ -67,8 +68,8 @@ impl SocketFile {
     pub fn bind(home: &Path, lock: HomeLock) -> anyhow::Result<(UnixListener, Arc<Self>)> {
         let (listener, path) = bind(home)?;
         let stands = Some((path.clone(), identity(&path)?));
-        let state = Mutex::new(State { lock, stands, gone: false });
-        Ok((listener, Arc::new(Self { home: home.to_owned(), state })))
+        let claim = Mutex::new(Claim { lock, stands, gone: false });
+        Ok((listener, Arc::new(Self { home: home.to_owned(), claim })))
     }
 
     /// Watches the file, and hands out a new listener each time that it had to be made again.
@@ -98,20 +99,20 @@ impl SocketFile {
     }
 
     fn look(&self) -> Look {
-        let mut state = self.state.lock();
-        if state.gone {
+        let mut claim = self.claim.lock();
+        if claim.gone {
             return Look::Stands;
         }
         let stands =
-            state.stands.as_ref().is_some_and(|(path, id)| identity(path).is_ok_and(|now| now == *id));
+            claim.stands.as_ref().is_some_and(|(path, id)| identity(path).is_ok_and(|now| now == *id));
         // Asked after that: where another node has taken over meanwhile, what is missing is not ours to make.
-        if !state.lock.is_in_force() {
+        if !claim.lock.is_in_force() {
             let folder = self.home.join("node");
             let taken = files::create_private_folder(&folder)
                 .map_err(Into::into)
                 .and_then(|()| HomeLock::take(&folder));
             match taken {
-                Ok(lock) => state.lock = lock,
+                Ok(lock) => claim.lock = lock,
                 Err(e) if e.is::<crate::InUse>() => return Look::TakenOver,
                 Err(e) => return Look::Failed(e),
             }
@@ -122,7 +123,7 @@ impl SocketFile {
         let made = bind(&self.home).and_then(|(listener, path)| Ok((listener, identity(&path)?, path)));
         match made {
             Ok((listener, id, path)) => {
-                state.stands = Some((path.clone(), id));
+                claim.stands = Some((path.clone(), id));
                 Look::MadeAgain(listener, path)
             }
             Err(e) => Look::Failed(e),
@@ -131,9 +132,9 @@ impl SocketFile {
 
     /// Takes it away, where it is still this node's.
     pub fn remove(&self) {
-        let mut state = self.state.lock();
-        state.gone = true;
-        if let Some((path, id)) = state.stands.take()
+        let mut claim = self.claim.lock();
+        claim.gone = true;
+        if let Some((path, id)) = claim.stands.take()
             && identity(&path).is_ok_and(|now| now == id)
         {
             let _ = fs::remove_file(path);

@@ -18,7 +18,7 @@ use tulle_proxy::certificate::WorkloadCertificate;
 use tulle_wire::node::SignRequest;
 
 use super::credential::{Credential, KeyRequest, file_of};
-use super::{CALL_DEADLINE, Process, Server, channel};
+use super::{CALL_DEADLINE, NodeInstance, Server, channel};
 use crate::backoff::Pace;
 use crate::keeper::{Keeper, KeptFile};
 
@@ -179,7 +179,7 @@ async fn due(server: &Server, credential: &Credential, expired: &Notify) {
 
 async fn issue(server: &Server, id: &SpiffeId) -> anyhow::Result<Credential> {
     let key = KeyRequest::generate()?;
-    let Process { instance, boot_id } = server.process();
+    let NodeInstance { id: instance, boot_id } = server.instance();
     let request = SignRequest {
         identity: id.to_string(),
         csr: key.csr.clone(),

@@ -40,21 +40,21 @@ pub struct Server {
 
 /// This process of the node, as the server tells it from others of the node's name.
 #[derive(Debug)]
-pub struct Process {
-    pub instance: String,
+pub struct NodeInstance {
+    pub id: String,
     /// The present boot of the kernel: a clone of the host has another. Empty where the kernel does not say.
     pub boot_id: String,
 }
 
-impl Process {
+impl NodeInstance {
     fn this() -> Self {
-        Self { instance: format!("{:016x}", rand::random::<u64>()), boot_id: tulle_sys::boot_id() }
+        Self { id: format!("{:016x}", rand::random::<u64>()), boot_id: tulle_sys::boot_id() }
     }
 }
 
 struct Inner {
     address: String,
-    process: Process,
+    instance: NodeInstance,
     domain: TrustDomain,
     channel: ArcSwap<Channel>,
     clock: Arc<MeshClock>,
@@ -75,7 +75,7 @@ impl Server {
         let inner = Inner {
             tls: ArcSwap::from_pointee(tls),
             address: address.to_owned(),
-            process: Process::this(),
+            instance: NodeInstance::this(),
             domain: own.identity().trust_domain(),
             channel: ArcSwap::from_pointee(channel),
             clock,
@@ -92,8 +92,8 @@ impl Server {
     }
 
     /// Who the server is told that this is.
-    pub fn process(&self) -> &Process {
-        &self.inner.process
+    pub fn instance(&self) -> &NodeInstance {
+        &self.inner.instance
     }
 
     /// The identity of a workload of this mesh.

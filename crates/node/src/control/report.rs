@@ -82,7 +82,7 @@ impl Verdict {
 }
 
 /// Why a stream of reports has ended.
-enum Ended {
+enum StreamEnd {
     /// The node stops, and the server has been told.
     Left,
     Again,
@@ -91,7 +91,7 @@ enum Ended {
     Broken(String),
 }
 
-impl Ended {
+impl StreamEnd {
     fn with(status: &tonic::Status) -> Self {
         let why = channel::explain_status(status);
         match status.code() {
@@ -112,9 +112,9 @@ impl Reporter {
                 self.server.reconnect();
             }
             match self.stream(&mut leaving).await {
-                Ended::Left => return,
-                Ended::Again => continue,
-                Ended::Refused(why) => {
+                StreamEnd::Left => return,
+                StreamEnd::Again => continue,
+                StreamEnd::Refused(why) => {
                     let before = self.verdicts.borrow().node_refused.clone();
                     if before.as_ref() != Some(&why) {
                         tracing::error!(
@@ -129,8 +129,8 @@ impl Reporter {
                     continue;
                 }
                 // Once for each outage.
-                Ended::Broken(why) if told => tracing::debug!("the server still gets no reports: {why}"),
-                Ended::Broken(why) => {
+                StreamEnd::Broken(why) if told => tracing::debug!("the server still gets no reports: {why}"),
+                StreamEnd::Broken(why) => {
                     told = true;
                     tracing::warn!("the server gets no reports of this node for now: {why}");
                 }
@@ -146,7 +146,7 @@ impl Reporter {
         }
     }
 
-    async fn stream(&mut self, leaving: &mut watch::Receiver<bool>) -> Ended {
+    async fn stream(&mut self, leaving: &mut watch::Receiver<bool>) -> StreamEnd {
         let mut certificates = self.server.certificate_changes();
         certificates.mark_unchanged();
         let (sender, receiver) = mpsc::channel(OUTBOX);
@@ -165,11 +165,11 @@ impl Reporter {
         let mut replies = tokio::select! {
             answer = timeout(CALL_DEADLINE, call) => match answer {
                 Ok(Ok(response)) => response.into_inner(),
-                Ok(Err(status)) => return Ended::with(&status),
-                Err(_) => return Ended::Broken("it gives no answer".to_owned()),
+                Ok(Err(status)) => return StreamEnd::with(&status),
+                Err(_) => return StreamEnd::Broken("it gives no answer".to_owned()),
             },
             // The server does not even answer: there is nobody to say goodbye to.
-            () = turned_true(leaving) => return Ended::Left,
+            () = turned_true(leaving) => return StreamEnd::Left,
         };
         let mut ticks = telemetry_ticks(EARLY_INTERVAL);
         let mut early = EARLY_REPORTS;
@@ -206,8 +206,8 @@ impl Reporter {
                         });
                         continue;
                     }
-                    Ok(None) => return Ended::Broken("it has ended the stream".to_owned()),
-                    Err(status) => return Ended::with(&status),
+                    Ok(None) => return StreamEnd::Broken("it has ended the stream".to_owned()),
+                    Err(status) => return StreamEnd::with(&status),
                 },
                 Ok(()) = self.workloads.changed() => {
                     let Reported { version, workloads } = self.workloads.borrow_and_update().clone();
@@ -217,7 +217,7 @@ impl Reporter {
                 _ = ticks.tick() => {
                     if self.advertised.refresh().await {
                         self.server.reconnect();
-                        return Ended::Again;
+                        return StreamEnd::Again;
                     }
                     report.telemetry = Some(self.telemetry());
                     report.clock = Some(self.clock());
@@ -237,12 +237,12 @@ impl Reporter {
                         while let Ok(Some(_)) = replies.message().await {}
                     })
                     .await;
-                    return Ended::Left;
+                    return StreamEnd::Left;
                 }
-                _ = certificates.changed() => return Ended::Again,
+                _ = certificates.changed() => return StreamEnd::Again,
             }
             if sender.send_timeout(std::mem::take(&mut report), CALL_DEADLINE).await.is_err() {
-                return Ended::Broken("it takes no messages".to_owned());
+                return StreamEnd::Broken("it takes no messages".to_owned());
             }
         }
     }

@@ -46,7 +46,7 @@ impl DnsListener {
     pub async fn start(namespace: &str, resolver: Arc<Resolver>) -> io::Result<Self> {
         let sockets = bind().await?;
         let port = sockets[0].0.local_addr()?.port();
-        let server = Arc::new(Server {
+        let server = Arc::new(NameServer {
             caller: Caller { namespace: namespace.to_owned(), asked: Asked::default() },
             resolver,
             udp: Arc::new(Semaphore::new(MOST_QUERIES)),
@@ -75,7 +75,7 @@ impl DnsListener {
 }
 
 /// What the sockets of one workload share.
-struct Server {
+struct NameServer {
     caller: Caller,
     resolver: Arc<Resolver>,
     udp: Arc<Semaphore>,
@@ -113,7 +113,7 @@ async fn bind_once() -> io::Result<Sockets> {
     Ok(sockets)
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<Server>) {
+async fn serve_udp(socket: Arc<UdpSocket>, server: Arc<NameServer>) {
     let mut buffer = vec![0; 4096];
     loop {
         // An error is of an earlier answer that did not arrive (ICMP), not of this read.
@@ -139,7 +139,7 @@ pub(super) fn fit(query: &[u8], answer: Bytes) -> Bytes {
     }
 }
 
-async fn serve_tcp(listener: Arc<TcpListener>, server: Arc<Server>) {
+async fn serve_tcp(listener: Arc<TcpListener>, server: Arc<NameServer>) {
     let mut spare = Spare::new();
     loop {
         let stream = match listener.accept().await {
@@ -159,7 +159,7 @@ async fn serve_tcp(listener: Arc<TcpListener>, server: Arc<Server>) {
     }
 }
 
-async fn serve_connection(mut stream: TcpStream, server: &Server) -> io::Result<()> {
+async fn serve_connection(mut stream: TcpStream, server: &NameServer) -> io::Result<()> {
     let mut query = Vec::new();
     loop {
         let mut place = server.silent.enter(());

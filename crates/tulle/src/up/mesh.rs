@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tulle_node::capture::CaptureWish;
-use tulle_node::reset::{Found, reset};
+use tulle_node::reset::{Removed, reset};
 use tulle_node::{Bounds, Node, NodeConfig};
 use tulle_server::{Server, ServerConfig};
 
@@ -130,8 +130,8 @@ impl Mesh {
 
 /// A run that was killed may have left processes, which would have the ports.
 async fn clean_up(home: &Path) {
-    let told = |found| {
-        if let Found::Processes { workload, ended } = found {
+    let told = |removed| {
+        if let Removed::Processes { workload, ended } = removed {
             tracing::warn!(
                 "an earlier run has left {} processes of {workload}: they were ended",
                 ended.members

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use tulle_node::reset::{Found, reset};
+use tulle_node::reset::{Removed, reset};
 
 use crate::exit::{Exit, Failure, Result};
 use crate::output::say;
@@ -21,19 +21,19 @@ pub struct ResetArgs {
 
 pub async fn run(args: ResetArgs, home: &Path) -> Result<()> {
     let mut nothing = true;
-    let told = |found: Found| {
+    let told = |removed: Removed| {
         nothing = false;
-        match found {
-            Found::Processes { workload, ended } if ended.killed > 0 => say(&format!(
+        match removed {
+            Removed::Processes { workload, ended } if ended.killed > 0 => say(&format!(
                 "{workload}: {} ended, {} of them by force",
                 processes(ended.members),
                 ended.killed
             )),
-            Found::Processes { workload, ended } => {
+            Removed::Processes { workload, ended } => {
                 say(&format!("{workload}: {} ended", processes(ended.members)));
             }
-            Found::Cgroup(path) => say(&format!("cgroup {} removed", path.display())),
-            Found::Table(name) => say(&format!("nftables table {name} removed")),
+            Removed::Cgroup(path) => say(&format!("cgroup {} removed", path.display())),
+            Removed::Table(name) => say(&format!("nftables table {name} removed")),
         }
     };
     reset(home, None, args.stop_timeout, told).await.map_err(|error| {
