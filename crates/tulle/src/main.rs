@@ -1,6 +1,8 @@
 //! The `tulle` binary: one file a command.
 
 mod client;
+#[cfg(test)]
+mod command_line;
 mod commands;
 mod diagnostic;
 #[cfg(test)]

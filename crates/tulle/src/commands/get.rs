@@ -377,20 +377,14 @@ fn plain(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use tulle_model::registry::KindId;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        args: GetArgs,
-    }
+    use crate::command_line;
 
     /// The line of one object in a table of several kinds.
     fn row(line: &[&str], kind: KindId, object: &Value) -> String {
-        let args = Line::parse_from([&["get", "all"], line].concat()).args;
+        let args: GetArgs = command_line::read(&[&["all"], line].concat()).unwrap();
         let kind = kind.kind();
         let columns = kind.columns().iter().map(|column| {
             json!({ "name": column.name, "type": column.type_, "format": column.format, "priority": column.priority })

@@ -452,6 +452,7 @@ fn reason(workload: &Workload, now_ms: u64) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command_line;
 
     #[test]
     fn a_node_that_cannot_see_what_is_asked_for_is_named() {
@@ -559,18 +560,12 @@ mod tests {
             json!({ "metadata": metadata, "spec": { "address": "192.0.2.1", "ports": [{ "port": 8080 }] } });
         let services = stand(vec![service], vec![workload], Vec::new());
         assert_eq!((&services[0]["ready"], &services[0]["endpoints"]), (&json!(0), &json!(1)));
-        let args = <Args as clap::Parser>::parse_from(["status"]).args;
+        let args: StatusArgs = command_line::read(&[]).unwrap();
         let text = anstream::adapter::strip_str(&render(&args, Vec::new(), &services, 0)).to_string();
         let lines: Vec<_> = text.lines().skip_while(|line| !line.starts_with("NAMESPACE")).collect();
         let words: Vec<_> = lines[1].split_whitespace().collect();
         assert_eq!(words, ["shop", "c", "80", "0/1", "ready"]);
         assert_eq!(lines[2..], ["", "shop/c: port http: no workload has a port 4444 (they have 8080)"]);
-    }
-
-    #[derive(clap::Parser)]
-    struct Args {
-        #[command(flatten)]
-        args: StatusArgs,
     }
 
     #[test]
@@ -590,7 +585,7 @@ mod tests {
             ],
         }]))
         .unwrap();
-        let args = <Args as clap::Parser>::parse_from(["status"]).args;
+        let args: StatusArgs = command_line::read(&[]).unwrap();
         let text = render(&args, nodes, &[], 10_000);
         insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
         assert!(text.lines().all(|line| line.contains('/') || terminal::columns(line) <= 80), "{text}");

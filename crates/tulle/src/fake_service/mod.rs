@@ -18,7 +18,7 @@ use tulle_model::legible::legible;
 
 use self::answer::Answer;
 use self::server::Server;
-use self::upstream::{Target, Upstream};
+use self::upstream::{Upstream, UpstreamUrl};
 use crate::exit::{Failure, Result};
 use crate::units::{parse_duration, parse_rate, parse_size};
 
@@ -36,7 +36,7 @@ pub struct FakeServiceArgs {
     port: Option<u16>,
     /// A service to call for every request: http://NAME:PORT[/PATH] or grpc://NAME:PORT (repeatable)
     #[arg(long, value_name = "URL", env = "FAKE_UPSTREAMS", value_delimiter = ',')]
-    upstream: Vec<Target>,
+    upstream: Vec<UpstreamUrl>,
     /// Call the upstreams at the same time instead of one after another
     #[arg(long)]
     parallel: bool,
@@ -98,7 +98,7 @@ pub struct FakeService {
 
 impl FakeService {
     fn new(args: &FakeServiceArgs) -> Arc<Self> {
-        let upstreams = args.upstream.iter().map(|t| Upstream::new(t.clone(), args.timeout)).collect();
+        let upstreams = args.upstream.iter().map(|url| Upstream::new(url.clone(), args.timeout)).collect();
         let body = match args.body_size {
             None => format!("hello from {}", args.name),
             Some(size) => "x".repeat(size),
@@ -192,21 +192,14 @@ pub async fn run(args: FakeServiceArgs) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        args: FakeServiceArgs,
-    }
+    use crate::command_line;
 
     #[test]
     fn what_the_command_line_says_wins_over_the_variable() {
         let address = |line: &[&str], variable: Option<&str>| {
-            let line = Line::try_parse_from([&["fake-service"], line].concat()).map_err(|e| e.to_string())?;
-            line.args.address(variable).map(|a| a.to_string()).map_err(|e| e.to_string())
+            let args: FakeServiceArgs = command_line::read(line).map_err(|e| e.to_string())?;
+            args.address(variable).map(|a| a.to_string()).map_err(|e| e.to_string())
         };
         let listen = &["--listen", "127.0.0.2:9000"][..];
         for (line, variable, expected) in [

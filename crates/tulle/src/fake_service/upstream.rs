@@ -31,14 +31,14 @@ enum Scheme {
 
 /// What a fake service calls, as given on the command line: `http://c:9091/path` or `grpc://d:9092`.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct UpstreamUrl {
     scheme: Scheme,
     host: String,
     port: u16,
     path: String,
 }
 
-impl FromStr for Target {
+impl FromStr for UpstreamUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -55,7 +55,7 @@ impl FromStr for Target {
     }
 }
 
-impl Target {
+impl UpstreamUrl {
     fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
@@ -91,7 +91,7 @@ impl std::fmt::Display for Chain<'_> {
 
 /// An upstream and the open connections to it.
 pub struct Upstream {
-    target: Target,
+    url: UpstreamUrl,
     /// `host:port` of the proxy, where there is one.
     proxy: Option<String>,
     timeout: Duration,
@@ -100,22 +100,22 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    pub fn new(target: Target, timeout: Duration) -> Arc<Self> {
-        let proxy = proxy_for(&target.host, |name| std::env::var(name).ok());
-        Arc::new(Self { target, proxy, timeout, idle: Default::default(), shared: Default::default() })
+    pub fn new(url: UpstreamUrl, timeout: Duration) -> Arc<Self> {
+        let proxy = proxy_for(&url.host, |name| std::env::var(name).ok());
+        Arc::new(Self { url, proxy, timeout, idle: Default::default(), shared: Default::default() })
     }
 
     /// Calls the upstream; a failure is an answer too.
     pub async fn call(&self, trace: &HeaderMap) -> Answer {
         let start = Instant::now();
         let result = tokio::time::timeout(self.timeout, async {
-            match self.target.scheme {
+            match self.url.scheme {
                 Scheme::Http => self.call_http(trace).await,
                 Scheme::Grpc => self.call_grpc(trace).await,
             }
         })
         .await;
-        let failed = |error: String| Answer { name: self.target.host.clone(), error, ..Answer::default() };
+        let failed = |error: String| Answer { name: self.url.host.clone(), error, ..Answer::default() };
         let mut answer = match result {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => failed(error.to_string()),
@@ -165,13 +165,13 @@ impl Upstream {
     fn http_request(&self, trace: &HeaderMap) -> Request<Empty<Bytes>> {
         let uri = match self.proxy {
             // RFC 9112, section 3.2.2: absolute-form to a proxy.
-            Some(_) => format!("http://{}{}", self.target.authority(), self.target.path),
-            None => self.target.path.clone(),
+            Some(_) => format!("http://{}{}", self.url.authority(), self.url.path),
+            None => self.url.path.clone(),
         };
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = uri.parse().unwrap_or_default();
         *request.headers_mut() = trace.clone();
-        if let Ok(host) = HeaderValue::from_str(&self.target.authority()) {
+        if let Ok(host) = HeaderValue::from_str(&self.url.authority()) {
             request.headers_mut().insert(HOST, host);
         }
         request
@@ -180,7 +180,7 @@ impl Upstream {
     /// A fake service answers with its tree; anybody else with whatever it is.
     fn read(&self, status: http::StatusCode, headers: &HeaderMap, body: &[u8]) -> Answer {
         let mut answer = serde_json::from_slice::<Answer>(body)
-            .unwrap_or_else(|_| Answer { name: self.target.host.clone(), ..Answer::default() });
+            .unwrap_or_else(|_| Answer { name: self.url.host.clone(), ..Answer::default() });
         answer.status = status.as_u16().into();
         if !answer.is_success() && answer.error.is_empty() {
             answer.error = match headers.get("tulle-reason").and_then(|v| v.to_str().ok()) {
@@ -200,7 +200,7 @@ impl Upstream {
                 Request::new(Full::new(grpc::frame(&grpc::CallRequest { payload: Vec::new() })));
             *request.method_mut() = Method::POST;
             *request.uri_mut() =
-                format!("http://{}{}", self.target.authority(), grpc::CALL).parse().unwrap_or_default();
+                format!("http://{}{}", self.url.authority(), grpc::CALL).parse().unwrap_or_default();
             *request.headers_mut() = trace.clone();
             request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(grpc::CONTENT));
             request.headers_mut().insert(TE, HeaderValue::from_static("trailers"));
@@ -234,7 +234,7 @@ impl Upstream {
                 return Ok(answer);
             }
             let answer = Answer {
-                name: self.target.host.clone(),
+                name: self.url.host.clone(),
                 status: grpc::http_status(&code),
                 error: format!("grpc-status {code}: {}", grpc::decode_message(&find("grpc-message"))),
                 ..Answer::default()
@@ -277,7 +277,7 @@ impl Upstream {
 
     /// RFC 9110, section 9.3.6.
     async fn tunnel(&self, stream: TcpStream) -> Result<hyper::upgrade::Upgraded, CallError> {
-        let to = self.target.authority();
+        let to = self.url.authority();
         let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
         tokio::spawn(connection.with_upgrades());
         let mut request = Request::new(Empty::new());
@@ -296,7 +296,7 @@ impl Upstream {
     }
 
     async fn connect(&self) -> Result<TcpStream, CallError> {
-        let to = self.proxy.clone().unwrap_or_else(|| self.target.authority());
+        let to = self.proxy.clone().unwrap_or_else(|| self.url.authority());
         let stream = TcpStream::connect(&to).await.map_err(|source| CallError::Connect { to, source })?;
         // Only an optimisation: without it answers are late, not wrong.
         let _ = stream.set_nodelay(true);
@@ -340,13 +340,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_are_urls() {
-        let target: Target = "grpc://d.shop:9092".parse().unwrap();
-        assert_eq!((target.scheme, target.authority().as_str()), (Scheme::Grpc, "d.shop:9092"));
-        let target: Target = "http://c:9091/x?y".parse().unwrap();
-        assert_eq!(target.path, "/x?y");
+    fn upstreams_are_urls() {
+        let url: UpstreamUrl = "grpc://d.shop:9092".parse().unwrap();
+        assert_eq!((url.scheme, url.authority().as_str()), (Scheme::Grpc, "d.shop:9092"));
+        let url: UpstreamUrl = "http://c:9091/x?y".parse().unwrap();
+        assert_eq!(url.path, "/x?y");
         for bad in ["c:9091", "https://c", "http://", ""] {
-            assert!(bad.parse::<Target>().is_err(), "{bad}");
+            assert!(bad.parse::<UpstreamUrl>().is_err(), "{bad}");
         }
     }
 
