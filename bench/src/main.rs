@@ -12,6 +12,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use load::LoadOptions;
+use report::ReportOptions;
+use run::RunOptions;
+use serve::ServeOptions;
+
 /// Measures Tulle beside other proxies.
 #[derive(Parser)]
 #[command(name = "tulle-bench")]
@@ -23,13 +28,13 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// The service behind the proxies
-    Serve(serve::Options),
+    Serve(ServeOptions),
     /// The client before the proxies: prints one JSON object
-    Load(load::Options),
+    Load(LoadOptions),
     /// Compares Tulle with other proxies, side by side: starts all of them, measures in rounds, reports
-    Run(run::Options),
+    Run(RunOptions),
     /// Makes the report of a run anew
-    Report(report::Options),
+    Report(ReportOptions),
 }
 
 fn main() -> ExitCode {

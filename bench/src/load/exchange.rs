@@ -51,7 +51,7 @@ enum Phase {
     Closing,
 }
 
-struct Connection {
+struct SerialConnection {
     stream: Option<TcpStream>,
     phase: Phase,
     interest: Interest,
@@ -72,7 +72,7 @@ struct Connection {
 pub struct Exchanges {
     target: SocketAddr,
     exchange: Exchange,
-    connections: Vec<Connection>,
+    connections: Vec<SerialConnection>,
     idle: VecDeque<usize>,
     in_flight: usize,
     scratch: Vec<u8>,
@@ -81,7 +81,7 @@ pub struct Exchanges {
 impl Exchanges {
     /// So many connections, which are opened with their first request.
     pub fn new(target: SocketAddr, exchange: Exchange, connections: usize) -> Self {
-        let new = |_| Connection {
+        let new = |_| SerialConnection {
             stream: None,
             phase: Phase::Idle,
             interest: Interest::Read,
@@ -227,7 +227,7 @@ impl Exchanges {
     }
 }
 
-impl Connection {
+impl SerialConnection {
     fn close(&mut self) {
         self.stream = None;
         self.output = Output::default();
@@ -235,7 +235,7 @@ impl Connection {
     }
 
     /// Reads a piece of the answer; true when it ends there.
-    fn understand(&mut self, mut bytes: &[u8], echo: Option<u64>) -> Result<bool, http1::Malformed> {
+    fn understand(&mut self, mut bytes: &[u8], echo: Option<u64>) -> Result<bool, http1::MalformedMessage> {
         loop {
             if let Phase::Head = self.phase {
                 if let Some(length) = echo {

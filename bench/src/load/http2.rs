@@ -12,7 +12,7 @@ use std::net::{SocketAddr, TcpStream};
 use super::drive::{Drive, Engine};
 use crate::event::{self, Interest, Moved, Output, READ, SECOND};
 use crate::wire::hpack::Phrase;
-use crate::wire::http2::{Event, Head, Link, REFUSED};
+use crate::wire::http2::{Event, FieldSection, Link, REFUSED};
 
 /// How long a connection rests that broke.
 const REST: u64 = SECOND / 50;
@@ -50,7 +50,7 @@ struct Slot {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum Readiness {
     /// Closed until it is swept.
     Resting(u64),
     /// Waits for the peer's settings.
@@ -60,10 +60,10 @@ enum Phase {
     Draining,
 }
 
-struct Connection {
+struct MultiplexedConnection {
     stream: Option<TcpStream>,
     link: Link,
-    phase: Phase,
+    readiness: Readiness,
     /// Counts how often it was opened; who is told idle in an earlier life is not.
     life: u32,
     interest: Interest,
@@ -80,7 +80,7 @@ struct Connection {
 pub struct Connections {
     target: SocketAddr,
     call: Call,
-    connections: Vec<Connection>,
+    connections: Vec<MultiplexedConnection>,
     /// Free slots: connection, life, slot.
     idle: VecDeque<(usize, u32, usize)>,
     /// When requests were due that have to be sent again.
@@ -96,10 +96,10 @@ impl Connections {
     pub fn new(target: SocketAddr, call: Call, connections: usize) -> Self {
         let fields: Vec<_> =
             call.fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-        let new = |_| Connection {
+        let new = |_| MultiplexedConnection {
             stream: None,
             link: Link::new(true, &mut Vec::new()),
-            phase: Phase::Resting(0),
+            readiness: Readiness::Resting(0),
             life: 0,
             interest: Interest::Read,
             output: Output::default(),
@@ -128,14 +128,14 @@ impl Connections {
             Ok(stream) => stream,
             Err(error) => {
                 drive.record.failed(error);
-                connection.phase = Phase::Resting(now + REST);
+                connection.readiness = Readiness::Resting(now + REST);
                 return Ok(());
             }
         };
         drive.poller.add(&stream, index as u64, Interest::Read)?;
         connection.interest = Interest::Read;
         connection.stream = Some(stream);
-        connection.phase = Phase::Opening(now);
+        connection.readiness = Readiness::Opening(now);
         drive.record.reconnects += u64::from(connection.life > 0);
         connection.life += 1;
         connection.next_stream = 1;
@@ -149,7 +149,7 @@ impl Connections {
     fn broke(&mut self, index: usize, now: u64, what: &dyn std::fmt::Display, drive: &mut Drive) {
         let connection = &mut self.connections[index];
         // A peer may close a connection on which nothing is under way.
-        if connection.busy > 0 || matches!(connection.phase, Phase::Opening(_)) {
+        if connection.busy > 0 || matches!(connection.readiness, Readiness::Opening(_)) {
             for _ in 0..connection.busy.max(1) {
                 drive.record.failed(what);
             }
@@ -160,13 +160,13 @@ impl Connections {
         connection.stream = None;
         connection.output = Output::default();
         connection.rest.clear();
-        connection.phase = Phase::Resting(now + REST);
+        connection.readiness = Readiness::Resting(now + REST);
     }
 
     /// Everything may be sent now; with streams that stay, they are begun.
     fn opened(&mut self, index: usize) {
         let connection = &mut self.connections[index];
-        connection.phase = Phase::Ready;
+        connection.readiness = Readiness::Ready;
         let streams = self.call.streams.min(connection.link.max_streams as usize);
         if streams < self.call.streams && connection.life == 1 {
             eprintln!("the peer takes no more than {streams} streams on a connection");
@@ -234,7 +234,7 @@ impl Connections {
         match event {
             Event::Settings { more } => {
                 connection.slots.iter_mut().for_each(|slot| slot.window += more);
-                if let Phase::Opening(_) = connection.phase {
+                if let Readiness::Opening(_) = connection.readiness {
                     self.opened(index);
                 }
                 self.resume(index);
@@ -245,9 +245,9 @@ impl Connections {
                 }
                 self.resume(index);
             }
-            Event::Head { stream, head, end } => {
+            Event::Fields { stream, fields, end } => {
                 let Some(slot) = connection.slot(stream) else { return };
-                connection.slots[slot].learn(head);
+                connection.slots[slot].learn(fields);
                 if end {
                     self.ended(index, slot, now, drive);
                 }
@@ -281,8 +281,8 @@ impl Connections {
                 }
             }
             Event::Away { last } => {
-                if connection.phase == Phase::Ready {
-                    connection.phase = Phase::Draining;
+                if connection.readiness == Readiness::Ready {
+                    connection.readiness = Readiness::Draining;
                 }
                 for slot in 0..connection.slots.len() {
                     let found = &self.connections[index].slots[slot];
@@ -335,7 +335,7 @@ impl Connections {
         self.connections[index].slots[slot].waits = false;
         if self.call.stays {
             // Its slot has no stream any more: the connection is opened anew once the others are done.
-            self.connections[index].phase = Phase::Draining;
+            self.connections[index].readiness = Readiness::Draining;
         }
         if self.connections[index].slots[slot].busy {
             self.free(index, slot);
@@ -359,18 +359,18 @@ impl Connections {
 }
 
 impl Slot {
-    fn learn(&mut self, head: Head) {
-        if head.status >= 200 {
-            self.status = head.status;
+    fn learn(&mut self, fields: FieldSection) {
+        if fields.status >= 200 {
+            self.status = fields.status;
         }
         // A call that failed is as an answer of 500.
-        if head.grpc_status.is_some_and(|status| status != 0) {
+        if fields.grpc_status.is_some_and(|status| status != 0) {
             self.status = 500;
         }
     }
 }
 
-impl Connection {
+impl MultiplexedConnection {
     fn slot(&self, stream: u32) -> Option<usize> {
         if stream == 0 { None } else { self.slots.iter().position(|slot| slot.stream == stream) }
     }
@@ -387,7 +387,7 @@ impl Connection {
         (slot.stream, slot.window, slot.status, slot.ungranted) = (self.next_stream, window, 0, 0);
         self.next_stream += 2;
         if self.next_stream > LAST_STREAM {
-            self.phase = Phase::Draining;
+            self.readiness = Readiness::Draining;
         }
     }
 
@@ -434,7 +434,7 @@ impl Engine for Connections {
         }
         let now = event::now();
         let connection = &self.connections[index];
-        if connection.phase == Phase::Draining && connection.busy == 0 {
+        if connection.readiness == Readiness::Draining && connection.busy == 0 {
             self.broke(index, now, &"drained", drive);
         }
         self.launch(now, drive)
@@ -445,7 +445,7 @@ impl Engine for Connections {
             && let Some((index, life, slot)) = self.idle.front().copied()
         {
             let connection = &self.connections[index];
-            if connection.life != life || connection.phase != Phase::Ready {
+            if connection.life != life || connection.readiness != Readiness::Ready {
                 self.idle.pop_front();
                 continue;
             }
@@ -467,15 +467,15 @@ impl Engine for Connections {
         for index in 0..self.connections.len() {
             let connection = &self.connections[index];
             let late = |slot: &Slot| slot.busy && now.saturating_sub(slot.since) >= drive.timeout;
-            match connection.phase {
-                Phase::Resting(until) if now >= until => self.open(index, now, drive)?,
-                Phase::Opening(since) if now.saturating_sub(since) >= drive.timeout => {
+            match connection.readiness {
+                Readiness::Resting(until) if now >= until => self.open(index, now, drive)?,
+                Readiness::Opening(since) if now.saturating_sub(since) >= drive.timeout => {
                     self.broke(index, now, &"no settings in time", drive);
                 }
-                Phase::Ready | Phase::Draining if connection.slots.iter().any(late) => {
+                Readiness::Ready | Readiness::Draining if connection.slots.iter().any(late) => {
                     self.broke(index, now, &"no answer in time", drive);
                 }
-                Phase::Draining if connection.busy == 0 => self.broke(index, now, &"drained", drive),
+                Readiness::Draining if connection.busy == 0 => self.broke(index, now, &"drained", drive),
                 _ => {}
             }
         }

@@ -15,8 +15,8 @@ use std::time::Duration;
 use bulk::Direction;
 use drive::Drive;
 use exchange::{Exchange, Exchanges};
-pub use outcome::Outcome;
-use outcome::Record;
+pub use outcome::Latency;
+use outcome::{Outcome, Record};
 use pace::Pace;
 
 use crate::event::{self, FILLER, Poller, SECOND};
@@ -29,7 +29,7 @@ const MESSAGE: u64 = 32 << 10;
 
 /// What the client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Scenario {
+pub enum TrafficPattern {
     /// HTTP/1.1 on connections that stay
     Http1,
     /// HTTP/1.1, a new connection for each request
@@ -56,9 +56,9 @@ pub enum Scenario {
 
 /// The client before the proxies.
 #[derive(clap::Args)]
-pub struct Options {
+pub struct LoadOptions {
     /// What to do
-    scenario: Scenario,
+    scenario: TrafficPattern,
     /// Where to connect to
     #[arg(long, value_name = "ADDRESS")]
     target: SocketAddr,
@@ -101,7 +101,7 @@ pub struct Options {
 }
 
 /// Runs the scenario and prints what was measured; an error if nothing at all succeeded.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub fn run(options: &LoadOptions) -> anyhow::Result<()> {
     for seconds in [options.seconds, options.warmup, options.timeout] {
         anyhow::ensure!(
             (0.0..=LONGEST).contains(&seconds),
@@ -116,7 +116,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-impl Options {
+impl LoadOptions {
     fn measure(&self) -> anyhow::Result<Outcome> {
         let nanoseconds = |seconds: f64| (seconds * SECOND as f64) as u64;
         let start = event::now();
@@ -133,12 +133,12 @@ impl Options {
         let connections = self.connections();
         let record = &mut drive.record;
         match self.scenario {
-            Scenario::Http2 | Scenario::GrpcUnary | Scenario::GrpcStream => {
+            TrafficPattern::Http2 | TrafficPattern::GrpcUnary | TrafficPattern::GrpcStream => {
                 let mut engine = http2::Connections::new(self.target, self.call(), connections);
                 drive::run(&mut engine, &mut drive)?;
             }
-            Scenario::TcpBulk => bulk::run(self.target, self.direction, connections, timeout, record)?,
-            Scenario::Idle => {
+            TrafficPattern::TcpBulk => bulk::run(self.target, self.direction, connections, timeout, record)?,
+            TrafficPattern::Idle => {
                 let request = self.http1_request();
                 idle::run(self.target, &request, connections, self.seconds, timeout, record)?;
             }
@@ -154,8 +154,8 @@ impl Options {
 
     fn connections(&self) -> usize {
         let default = match self.scenario {
-            Scenario::TcpBulk | Scenario::Upload | Scenario::Download => 1,
-            Scenario::Idle => 1000,
+            TrafficPattern::TcpBulk | TrafficPattern::Upload | TrafficPattern::Download => 1,
+            TrafficPattern::Idle => 1000,
             _ => 64,
         };
         self.connections.unwrap_or(default) as usize
@@ -163,8 +163,8 @@ impl Options {
 
     fn bytes(&self) -> u64 {
         let default = match self.scenario {
-            Scenario::Upload | Scenario::Download => 10 << 20,
-            Scenario::TcpPingpong | Scenario::TcpConnect => 64,
+            TrafficPattern::Upload | TrafficPattern::Download => 10 << 20,
+            TrafficPattern::TcpPingpong | TrafficPattern::TcpConnect => 64,
             _ => 1024,
         };
         self.bytes.unwrap_or(default)
@@ -172,9 +172,9 @@ impl Options {
 
     fn path(&self) -> String {
         self.path.clone().unwrap_or_else(|| match self.scenario {
-            Scenario::GrpcUnary => "/tulle.bench.Echo/Unary".to_owned(),
-            Scenario::GrpcStream => "/tulle.bench.Echo/Stream".to_owned(),
-            Scenario::Upload => "/upload".to_owned(),
+            TrafficPattern::GrpcUnary => "/tulle.bench.Echo/Unary".to_owned(),
+            TrafficPattern::GrpcStream => "/tulle.bench.Echo/Stream".to_owned(),
+            TrafficPattern::Upload => "/upload".to_owned(),
             _ => format!("/bytes/{}", self.bytes()),
         })
     }
@@ -186,10 +186,10 @@ impl Options {
     fn http1_request(&self) -> Vec<u8> {
         let (path, authority) = (self.path(), self.authority());
         let (method, length) = match self.scenario {
-            Scenario::Upload => ("POST", format!("content-length: {}\r\n", self.bytes())),
+            TrafficPattern::Upload => ("POST", format!("content-length: {}\r\n", self.bytes())),
             _ => ("GET", String::new()),
         };
-        let close = if self.scenario == Scenario::Http1Connect { "connection: close\r\n" } else { "" };
+        let close = if self.scenario == TrafficPattern::Http1Connect { "connection: close\r\n" } else { "" };
         format!(
             "{method} {path} HTTP/1.1\r\nhost: {authority}\r\nuser-agent: tulle-bench\r\naccept: */*\r\n{length}{close}\r\n"
         )
@@ -198,20 +198,20 @@ impl Options {
 
     fn exchange(&self) -> Exchange {
         let bytes = self.bytes();
-        let once = matches!(self.scenario, Scenario::Http1Connect | Scenario::TcpConnect);
-        if matches!(self.scenario, Scenario::TcpPingpong | Scenario::TcpConnect) {
+        let once = matches!(self.scenario, TrafficPattern::Http1Connect | TrafficPattern::TcpConnect);
+        if matches!(self.scenario, TrafficPattern::TcpPingpong | TrafficPattern::TcpConnect) {
             let message = vec![b'x'; bytes.clamp(1, 64 << 10) as usize];
             let purpose = if once { b'O' } else { b'E' };
             let first = [&[purpose], &message[..]].concat();
             return Exchange { first, echo: Some(message.len() as u64), request: message, upload: 0, once };
         }
         let request = self.http1_request();
-        let upload = if self.scenario == Scenario::Upload { bytes } else { 0 };
+        let upload = if self.scenario == TrafficPattern::Upload { bytes } else { 0 };
         Exchange { first: request.clone(), request, upload, echo: None, once }
     }
 
     fn call(&self) -> http2::Call {
-        let grpc = self.scenario != Scenario::Http2;
+        let grpc = self.scenario != TrafficPattern::Http2;
         let mut fields = vec![
             (":method", if grpc { "POST" } else { "GET" }.to_owned()),
             (":scheme", "http".to_owned()),
@@ -226,7 +226,7 @@ impl Options {
             let length = self.bytes().min(MESSAGE) as u32;
             [&[0], &length.to_be_bytes()[..], &FILLER[..length as usize]].concat()
         });
-        let stays = self.scenario == Scenario::GrpcStream;
+        let stays = self.scenario == TrafficPattern::GrpcStream;
         http2::Call { fields, message, stays, streams: self.streams as usize }
     }
 }

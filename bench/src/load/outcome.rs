@@ -44,7 +44,7 @@ pub struct Outcome {
 }
 
 /// Latencies in microseconds.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Latency {
     pub p50: f64,

@@ -26,11 +26,11 @@ pub struct Bar {
     pub measure: Measure,
     pub reference: Reference,
     pub limit: f64,
-    pub direction: Direction,
+    pub bound: Bound,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
+pub enum Bound {
     AtMost,
     AtLeast,
 }
@@ -99,7 +99,7 @@ const fn at_most(
     reference: Reference,
     limit: f64,
 ) -> Bar {
-    Bar { title, unit, subject: TULLE, measure, reference, limit, direction: Direction::AtMost }
+    Bar { title, unit, subject: TULLE, measure, reference, limit, bound: Bound::AtMost }
 }
 
 const fn at_least(
@@ -109,7 +109,7 @@ const fn at_least(
     reference: Reference,
     limit: f64,
 ) -> Bar {
-    Bar { title, unit, subject: TULLE, measure, reference, limit, direction: Direction::AtLeast }
+    Bar { title, unit, subject: TULLE, measure, reference, limit, bound: Bound::AtLeast }
 }
 
 const fn own(
@@ -119,7 +119,7 @@ const fn own(
     reference: Reference,
     limit: f64,
 ) -> Bar {
-    Bar { title, unit: "s per 100k", subject, measure, reference, limit, direction: Direction::AtMost }
+    Bar { title, unit: "s per 100k", subject, measure, reference, limit, bound: Bound::AtMost }
 }
 
 /// How a figure stands to its bar.
@@ -159,9 +159,9 @@ impl Bar {
             let others = digest.others().filter(|peer| allowed(&peer.name));
             let known =
                 others.filter_map(|peer| Some((digest.median(&peer.name, self.measure)?, &peer.name)));
-            let better = |a: &(f64, &String), b: &(f64, &String)| match self.direction {
-                Direction::AtMost => a.0.total_cmp(&b.0),
-                Direction::AtLeast => b.0.total_cmp(&a.0),
+            let better = |a: &(f64, &String), b: &(f64, &String)| match self.bound {
+                Bound::AtMost => a.0.total_cmp(&b.0),
+                Bound::AtLeast => b.0.total_cmp(&a.0),
             };
             known.min_by(better).map(|(_, name)| name.clone())
         };
@@ -174,9 +174,9 @@ impl Bar {
     }
 
     fn met(&self, ratio: f64) -> bool {
-        match self.direction {
-            Direction::AtMost => ratio <= self.limit,
-            Direction::AtLeast => ratio >= self.limit,
+        match self.bound {
+            Bound::AtMost => ratio <= self.limit,
+            Bound::AtLeast => ratio >= self.limit,
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::run::NONE;
 use crate::run::results::{Machine, Moment, Settings};
 use crate::run::scenarios::{Scenario, Unit};
 
-use super::bars::{BARS, Bar, Direction, Reference, Standing};
+use super::bars::{BARS, Bar, Bound, Reference, Standing};
 use super::digest::{Digest, MEBIBYTE, Measure, unit};
 use super::plots::Plot;
 use super::statistics::{Summary, number};
@@ -117,7 +117,7 @@ fn bars(out: &mut String, digest: &Digest) {
 }
 
 fn bar_row(bar: &Bar, standing: &Standing) -> String {
-    let sign = if bar.direction == Direction::AtMost { "≤" } else { "≥" };
+    let sign = if bar.bound == Bound::AtMost { "≤" } else { "≥" };
     let limit = match bar.reference {
         Reference::Absolute => format!("{sign} {} {}", bar.limit, bar.unit),
         _ => format!("{sign} {} ×", bar.limit),

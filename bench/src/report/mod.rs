@@ -14,7 +14,7 @@ use crate::run::results::Results;
 use digest::Digest;
 
 #[derive(clap::Args)]
-pub struct Options {
+pub struct ReportOptions {
     /// The results of a run: results.json
     results: PathBuf,
     /// Where the report goes [default: beside the results]
@@ -22,7 +22,7 @@ pub struct Options {
     out: Option<PathBuf>,
 }
 
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &ReportOptions) -> Result<()> {
     let results = Results::read(&options.results)?;
     let beside = options.results.parent().unwrap_or(Path::new("."));
     write(&results, options.out.as_deref().unwrap_or(beside))
@@ -49,7 +49,8 @@ pub fn write(results: &Results, folder: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::results::{FORMAT, Latency, Load, Machine, Memory, PeerInfo, Sample, Settings, Start};
+    use crate::load::Latency;
+    use crate::run::results::{FORMAT, Load, Machine, Memory, PeerInfo, Sample, Settings, Start};
 
     /// A run of three rounds with Tulle, two other peers and no proxy.
     pub(super) fn results() -> Results {
@@ -133,7 +134,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("results.json");
         results().write(&file).unwrap();
-        run(&Options { results: file.clone(), out: None }).unwrap();
+        run(&ReportOptions { results: file.clone(), out: None }).unwrap();
         let report = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
         assert!(report.contains("(cpu.svg)") && folder.path().join("cpu.svg").is_file());
 

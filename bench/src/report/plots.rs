@@ -58,7 +58,7 @@ pub fn all(digest: &Digest) -> Vec<Plot> {
 }
 
 /// A bar with what stands beside it.
-struct Bar {
+struct ChartBar {
     label: String,
     colour: &'static str,
     value: Summary,
@@ -67,7 +67,7 @@ struct Bar {
 /// Bars of one scale.
 struct Group {
     title: String,
-    bars: Vec<Bar>,
+    bars: Vec<ChartBar>,
 }
 
 fn bars_by_scenario(
@@ -82,7 +82,7 @@ fn bars_by_scenario(
         let peers = digest.peers_in(scenario.name).into_iter().filter(|peer| peer.name != NONE);
         let bar = |name: &str| {
             let value = digest.summary(name, measure)?;
-            Some(Bar { label: name.to_owned(), colour: colour(digest, name), value })
+            Some(ChartBar { label: name.to_owned(), colour: colour(digest, name), value })
         };
         let bars: Vec<_> = peers.filter_map(|peer| bar(&peer.name)).collect();
         let none = digest.median(NONE, measure).filter(|value| *value > 0.0);
@@ -97,7 +97,7 @@ fn memory(digest: &Digest) -> Option<String> {
         let peers = digest.results.peers.iter();
         let bars = peers.filter_map(|peer| {
             let value = digest.summary(&peer.name, measure)?;
-            Some(Bar { label: peer.name.clone(), colour: colour(digest, &peer.name), value })
+            Some(ChartBar { label: peer.name.clone(), colour: colour(digest, &peer.name), value })
         });
         Group { title: format!("{title}, MiB"), bars: bars.collect() }
     };

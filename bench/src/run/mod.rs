@@ -42,7 +42,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 /// Compares Tulle with other proxies, side by side.
 #[derive(clap::Args)]
-pub struct Options {
+pub struct RunOptions {
     /// Where results, report and plots go
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     out: PathBuf,
@@ -89,7 +89,7 @@ fn parse_build(text: &str) -> Result<(String, PathBuf), String> {
     Ok((name.to_owned(), file.into()))
 }
 
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: &RunOptions) -> Result<()> {
     interrupt::watch()?;
     allow_many_files()?;
     let settings = options.settings();
@@ -113,7 +113,7 @@ fn allow_many_files() -> Result<()> {
     Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
 }
 
-impl Options {
+impl RunOptions {
     fn settings(&self) -> Settings {
         if self.quick {
             return Settings { rounds: 1, seconds: 0.8, warmup: 0.2 };
@@ -149,7 +149,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn prepare(options: &Options, settings: Settings, scenarios: Vec<&'static Scenario>) -> Result<Self> {
+    fn prepare(options: &RunOptions, settings: Settings, scenarios: Vec<&'static Scenario>) -> Result<Self> {
         ensure!(
             settings.seconds > 0.0 && settings.seconds < 3600.0,
             "--seconds: more than 0, less than 3600"

@@ -5,6 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::load::Latency;
+
 /// Raised when older files could be misread.
 pub const FORMAT: u32 = 1;
 
@@ -95,17 +97,6 @@ pub struct Load {
     /// CPU seconds of the watched processes in the measured window, in the order in which they were named.
     #[serde(default)]
     pub watched: Vec<f64>,
-}
-
-/// In microseconds.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub struct Latency {
-    pub p50: f64,
-    pub p90: f64,
-    pub p99: f64,
-    pub p99_9: f64,
-    pub max: f64,
-    pub mean: f64,
 }
 
 /// From the start of the client side's proxy to the first answer 200 through it.

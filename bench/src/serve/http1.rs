@@ -24,14 +24,14 @@ fn answer(size: usize) -> Vec<u8> {
 
 /// Where in its requests a connection is.
 #[derive(Default)]
-pub struct State {
+pub struct Http1Handler {
     /// The body that is being read: what is to come, and what came.
     body: Option<(Framing, u64)>,
     /// Whether the connection ends with the answer to the request that is being read.
     last: bool,
 }
 
-impl State {
+impl Http1Handler {
     /// Goes on after the socket became ready.
     pub fn step(
         &mut self,
@@ -109,7 +109,7 @@ impl State {
     fn request(&mut self, first: &[u8], head: Head, output: &mut Output) -> io::Result<()> {
         let mut words = first.split(|byte| *byte == b' ');
         let (Some(method), Some(path)) = (words.next(), words.next()) else {
-            return Err(io::Error::other(http1::Malformed::FirstLine));
+            return Err(io::Error::other(http1::MalformedMessage::FirstLine));
         };
         self.last = head.close;
         if !head.body.is_empty() {

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use super::{Next, read_behind};
 use crate::event::{FILLER, Output};
 use crate::wire::hpack::Phrase;
-use crate::wire::http2::{Event, Head, Link};
+use crate::wire::http2::{Event, FieldSection, Link};
 
 /// Bodies wait while more than this waits to be written.
 const ENOUGH: usize = 1 << 20;
@@ -39,7 +39,7 @@ struct Stream {
 }
 
 /// A connection.
-pub struct State {
+pub struct Http2Handler {
     link: Link,
     streams: foldhash::HashMap<u32, Stream>,
     /// Whether a stream with an open window waits until something was written.
@@ -50,7 +50,7 @@ pub struct State {
     trailers: Phrase,
 }
 
-impl State {
+impl Http2Handler {
     /// A connection whose preface has come.
     pub fn new(output: &mut Output) -> Self {
         let plain = (&b"content-type"[..], &b"text/plain"[..]);
@@ -95,7 +95,7 @@ impl State {
         let out = &mut output.bytes;
         while let Some(event) = self.link.next(&mut bytes, out).map_err(io::Error::other)? {
             match event {
-                Event::Head { stream, head, end } => self.head(stream, head, end, out)?,
+                Event::Fields { stream, fields, end } => self.fields(stream, fields, end, out)?,
                 Event::Data { stream, bytes, flow, end } => self.data(stream, bytes, flow, end, out),
                 Event::Window { stream: 0, .. } => self.send_all(out),
                 Event::Window { stream, more } => {
@@ -125,28 +125,28 @@ impl State {
         Ok(())
     }
 
-    fn head(&mut self, stream: u32, head: Head, end: bool, out: &mut Vec<u8>) -> io::Result<()> {
+    fn fields(&mut self, stream: u32, fields: FieldSection, end: bool, out: &mut Vec<u8>) -> io::Result<()> {
         if let Some(found) = self.streams.get_mut(&stream) {
             // Trailers.
             found.ended |= end;
             self.send(stream, out);
             return Ok(());
         }
-        let answer = if head.grpc {
+        let answer = if fields.grpc {
             Answer::Echo { waiting: Vec::new(), begun: false }
-        } else if head.sends || !end {
+        } else if fields.sends || !end {
             Answer::Count(0)
         } else {
-            let whole = head.size == 1024;
-            self.link.say(stream, if whole { &mut self.kibibyte } else { &mut self.plain }, head.bare, out);
-            if head.bare {
+            let whole = fields.size == 1024;
+            self.link.say(stream, if whole { &mut self.kibibyte } else { &mut self.plain }, fields.bare, out);
+            if fields.bare {
                 return Ok(());
             }
             if whole && self.link.window >= 1024 && self.link.stream_window >= 1024 {
                 self.link.data(stream, &FILLER[..1024], true, out);
                 return Ok(());
             }
-            Answer::Filler(head.size)
+            Answer::Filler(fields.size)
         };
         if self.streams.len() >= STREAMS {
             return Err(io::Error::other("more streams than were agreed"));

@@ -9,11 +9,14 @@ mod tcp;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use self::http1::Http1Handler;
+use self::http2::Http2Handler;
+use self::tcp::TcpHandler;
 use crate::event::{self, Interest, Moved, Output, Poller, READ};
 
 /// The service behind the proxies.
 #[derive(clap::Args)]
-pub struct Options {
+pub struct ServeOptions {
     /// Where to speak HTTP/1.1, HTTP/2 and gRPC
     #[arg(long, value_name = "ADDRESS")]
     http: Option<SocketAddr>,
@@ -35,9 +38,9 @@ enum Next {
 enum Speaks {
     /// Not enough has come to know.
     Undecided,
-    Http1(http1::State),
-    Http2(Box<http2::State>),
-    Tcp(tcp::State),
+    Http1(Http1Handler),
+    Http2(Box<Http2Handler>),
+    Tcp(TcpHandler),
 }
 
 struct Connection {
@@ -50,7 +53,7 @@ struct Connection {
 }
 
 /// Serves until the process is ended.
-pub fn run(options: &Options) -> anyhow::Result<()> {
+pub fn run(options: &ServeOptions) -> anyhow::Result<()> {
     event::allow_many_files();
     let mut server = Server {
         poller: Poller::new()?,
@@ -103,7 +106,7 @@ impl Server {
                 None => continue,
             };
             let token = (slot + self.listeners.len()) as u64;
-            let speaks = if *raw { Speaks::Tcp(tcp::State::default()) } else { Speaks::Undecided };
+            let speaks = if *raw { Speaks::Tcp(TcpHandler::default()) } else { Speaks::Undecided };
             if self.poller.add(&stream, token, Interest::Read).is_err() {
                 self.free.push(slot);
                 continue;
@@ -136,9 +139,9 @@ impl Connection {
     fn step(&mut self, scratch: &mut [u8]) -> io::Result<Next> {
         match &mut self.speaks {
             Speaks::Undecided => self.decide(scratch),
-            Speaks::Http1(state) => state.step(&self.stream, &mut self.rest, &mut self.output, scratch),
-            Speaks::Http2(state) => state.step(&self.stream, &mut self.rest, &mut self.output, scratch),
-            Speaks::Tcp(state) => state.step(&self.stream, &mut self.output, scratch),
+            Speaks::Http1(handler) => handler.step(&self.stream, &mut self.rest, &mut self.output, scratch),
+            Speaks::Http2(handler) => handler.step(&self.stream, &mut self.rest, &mut self.output, scratch),
+            Speaks::Tcp(handler) => handler.step(&self.stream, &mut self.output, scratch),
         }
     }
 
@@ -155,15 +158,15 @@ impl Connection {
             return Ok(Next::Keep);
         }
         if bytes.starts_with(preface) {
-            let mut state = Box::new(http2::State::new(&mut self.output));
+            let mut handler = Box::new(Http2Handler::new(&mut self.output));
             let next =
-                state.received(&bytes[preface.len()..], &self.stream, &mut self.rest, &mut self.output);
-            self.speaks = Speaks::Http2(state);
+                handler.received(&bytes[preface.len()..], &self.stream, &mut self.rest, &mut self.output);
+            self.speaks = Speaks::Http2(handler);
             return next;
         }
-        let mut state = http1::State::default();
-        let next = state.received(bytes, &self.stream, &mut self.rest, &mut self.output);
-        self.speaks = Speaks::Http1(state);
+        let mut handler = Http1Handler::default();
+        let next = handler.received(bytes, &self.stream, &mut self.rest, &mut self.output);
+        self.speaks = Speaks::Http1(handler);
         next
     }
 

@@ -15,7 +15,7 @@ use crate::event::{self, Moved, Output, READ};
 
 /// What a connection is for.
 #[derive(Default)]
-pub enum State {
+pub enum TcpHandler {
     /// The first byte has not come yet.
     #[default]
     New,
@@ -32,7 +32,7 @@ pub enum State {
     Last,
 }
 
-impl State {
+impl TcpHandler {
     /// Goes on after the socket became ready.
     pub fn step(&mut self, stream: &TcpStream, output: &mut Output, scratch: &mut [u8]) -> io::Result<Next> {
         if !output.is_empty() {
@@ -40,12 +40,12 @@ impl State {
             return Ok(if flushed && self.is_last() { Next::Close } else { Next::Keep });
         }
         let moved = match self {
-            State::Sink(_) => event::discard(stream, scratch)?,
+            TcpHandler::Sink(_) => event::discard(stream, scratch)?,
             _ => event::read(stream, &mut scratch[..READ])?,
         };
         match moved {
             Moved::Bytes(count) => {
-                if let State::Sink(received) = self {
+                if let TcpHandler::Sink(received) = self {
                     *received += count as u64;
                     return Ok(Next::Keep);
                 }
@@ -53,40 +53,40 @@ impl State {
             }
             Moved::Blocked => return Ok(Next::Keep),
             Moved::End => {
-                let State::Sink(received) = self else { return Ok(Next::Close) };
+                let TcpHandler::Sink(received) = self else { return Ok(Next::Close) };
                 output.bytes.extend_from_slice(&received.to_be_bytes());
-                *self = State::Last;
+                *self = TcpHandler::Last;
             }
         }
         // An echo that closes after the first waits for it.
-        let answers = !output.is_empty() || matches!(self, State::Last);
+        let answers = !output.is_empty() || matches!(self, TcpHandler::Last);
         Ok(if answers && output.flush(stream)? && self.is_last() { Next::Close } else { Next::Keep })
     }
 
     fn is_last(&self) -> bool {
-        matches!(self, State::Last | State::Echo { once: true })
+        matches!(self, TcpHandler::Last | TcpHandler::Echo { once: true })
     }
 
     fn received(&mut self, mut bytes: &[u8], output: &mut Output) {
-        if let State::New = self {
+        if let TcpHandler::New = self {
             *self = match bytes[0] {
-                b'E' => State::Echo { once: false },
-                b'O' => State::Echo { once: true },
-                b'S' => State::Sink(0),
-                b'D' => State::Asked(Vec::new()),
-                _ => State::Last,
+                b'E' => TcpHandler::Echo { once: false },
+                b'O' => TcpHandler::Echo { once: true },
+                b'S' => TcpHandler::Sink(0),
+                b'D' => TcpHandler::Asked(Vec::new()),
+                _ => TcpHandler::Last,
             };
             bytes = &bytes[1..];
         }
         match self {
-            State::New | State::Last => {}
-            State::Echo { .. } => output.bytes.extend_from_slice(bytes),
-            State::Sink(received) => *received += bytes.len() as u64,
-            State::Asked(asked) => {
+            TcpHandler::New | TcpHandler::Last => {}
+            TcpHandler::Echo { .. } => output.bytes.extend_from_slice(bytes),
+            TcpHandler::Sink(received) => *received += bytes.len() as u64,
+            TcpHandler::Asked(asked) => {
                 asked.extend_from_slice(bytes);
                 if let Some(count) = asked.first_chunk() {
                     output.filler = u64::from_be_bytes(*count);
-                    *self = State::Last;
+                    *self = TcpHandler::Last;
                 }
             }
         }

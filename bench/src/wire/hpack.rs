@@ -12,7 +12,7 @@ const OVERHEAD: usize = 32;
 /// What a peer wrote that is not HPACK.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a header block is not HPACK")]
-pub struct Malformed;
+pub struct MalformedBlock;
 
 type Field = (Vec<u8>, Vec<u8>);
 
@@ -28,7 +28,11 @@ pub struct Decoder {
 
 impl Decoder {
     /// Tells `visit` the name and the value of every field in a block.
-    pub fn decode(&mut self, mut block: &[u8], mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), Malformed> {
+    pub fn decode(
+        &mut self,
+        mut block: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]),
+    ) -> Result<(), MalformedBlock> {
         let mut text = (Vec::new(), Vec::new());
         while let Some(first) = block.first().copied() {
             let (name, inserts) = match first {
@@ -42,7 +46,7 @@ impl Decoder {
                 0x20.. => {
                     let limit = integer(&mut block, 5)?;
                     if limit > TABLE_SIZE {
-                        return Err(Malformed);
+                        return Err(MalformedBlock);
                     }
                     self.limit = Some(limit);
                     self.changes += 1;
@@ -67,12 +71,12 @@ impl Decoder {
         Ok(())
     }
 
-    fn field(&self, index: usize) -> Result<(&[u8], &[u8]), Malformed> {
-        let index = index.checked_sub(1).ok_or(Malformed)?;
+    fn field(&self, index: usize) -> Result<(&[u8], &[u8]), MalformedBlock> {
+        let index = index.checked_sub(1).ok_or(MalformedBlock)?;
         if let Some((name, value)) = STATIC.get(index) {
             return Ok((name.as_bytes(), value.as_bytes()));
         }
-        let (name, value) = self.table.get(index - STATIC.len()).ok_or(Malformed)?;
+        let (name, value) = self.table.get(index - STATIC.len()).ok_or(MalformedBlock)?;
         Ok((name, value))
     }
 
@@ -97,7 +101,7 @@ impl Decoder {
 }
 
 /// Section 5.1.
-fn integer(block: &mut &[u8], bits: u32) -> Result<usize, Malformed> {
+fn integer(block: &mut &[u8], bits: u32) -> Result<usize, MalformedBlock> {
     let mask = (1_usize << bits) - 1;
     let mut value = usize::from(next(block)?) & mask;
     if value < mask {
@@ -110,20 +114,20 @@ fn integer(block: &mut &[u8], bits: u32) -> Result<usize, Malformed> {
             return Ok(value);
         }
     }
-    Err(Malformed)
+    Err(MalformedBlock)
 }
 
-fn next(block: &mut &[u8]) -> Result<u8, Malformed> {
-    let (first, rest) = block.split_first().ok_or(Malformed)?;
+fn next(block: &mut &[u8]) -> Result<u8, MalformedBlock> {
+    let (first, rest) = block.split_first().ok_or(MalformedBlock)?;
     *block = rest;
     Ok(*first)
 }
 
 /// Section 5.2.
-fn string(block: &mut &[u8], text: &mut Vec<u8>) -> Result<(), Malformed> {
-    let huffman = block.first().ok_or(Malformed)? & 0x80 != 0;
+fn string(block: &mut &[u8], text: &mut Vec<u8>) -> Result<(), MalformedBlock> {
+    let huffman = block.first().ok_or(MalformedBlock)? & 0x80 != 0;
     let length = integer(block, 7)?;
-    let (bytes, rest) = block.split_at_checked(length).ok_or(Malformed)?;
+    let (bytes, rest) = block.split_at_checked(length).ok_or(MalformedBlock)?;
     *block = rest;
     if huffman {
         unpack(bytes, text)
@@ -135,14 +139,14 @@ fn string(block: &mut &[u8], text: &mut Vec<u8>) -> Result<(), Malformed> {
 
 /// Undoes the Huffman code of Appendix B. It is canonical: codes of a length follow each other in the
 /// order of their symbols, so that the lengths say everything.
-fn unpack(bytes: &[u8], text: &mut Vec<u8>) -> Result<(), Malformed> {
+fn unpack(bytes: &[u8], text: &mut Vec<u8>) -> Result<(), MalformedBlock> {
     let (mut code, mut length) = (0_u32, 0_usize);
     for byte in bytes {
         for bit in (0..8).rev() {
             code = code << 1 | u32::from(byte >> bit & 1);
             length += 1;
             if length > 30 {
-                return Err(Malformed);
+                return Err(MalformedBlock);
             }
             let offset = code.wrapping_sub(HUFFMAN.first[length]);
             if offset < u32::from(HUFFMAN.count[length]) {
@@ -152,7 +156,7 @@ fn unpack(bytes: &[u8], text: &mut Vec<u8>) -> Result<(), Malformed> {
         }
     }
     // What pads the last byte is the start of the longest code, which consists of ones.
-    if length < 8 && code == (1 << length) - 1 { Ok(()) } else { Err(Malformed) }
+    if length < 8 && code == (1 << length) - 1 { Ok(()) } else { Err(MalformedBlock) }
 }
 
 struct Huffman {

@@ -8,7 +8,7 @@ pub const HEAD_LIMIT: usize = 16 << 10;
 
 /// What a peer wrote that is not HTTP/1.1.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum MalformedMessage {
     /// The first line
     #[error("the first line is not HTTP/1")]
     FirstLine,
@@ -75,7 +75,7 @@ pub struct Head {
 
 /// The first line and the fields of a head; `None` when its end has not come yet. `unframed` is the body
 /// of a message that does not say how long it is.
-pub fn head(bytes: &[u8], unframed: Framing) -> Result<Option<(&[u8], Head)>, Malformed> {
+pub fn head(bytes: &[u8], unframed: Framing) -> Result<Option<(&[u8], Head)>, MalformedMessage> {
     let mut rest = bytes;
     let Some(first) = line(&mut rest) else { return incomplete(bytes) };
     let mut head = Head { length: 0, body: unframed, close: false, expects: false };
@@ -88,7 +88,7 @@ pub fn head(bytes: &[u8], unframed: Framing) -> Result<Option<(&[u8], Head)>, Ma
                 if let Some(value) = value_of(field, b"content-length") {
                     let length = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                     if !matches!(head.body, Framing::Chunked(_)) {
-                        head.body = Framing::Length(length.ok_or(Malformed::Length)?);
+                        head.body = Framing::Length(length.ok_or(MalformedMessage::Length)?);
                     }
                 } else if let Some(value) = value_of(field, b"connection") {
                     head.close |= value.eq_ignore_ascii_case(b"close");
@@ -110,8 +110,8 @@ pub fn head(bytes: &[u8], unframed: Framing) -> Result<Option<(&[u8], Head)>, Ma
     Ok(Some((first, head)))
 }
 
-fn incomplete<T>(bytes: &[u8]) -> Result<Option<T>, Malformed> {
-    if bytes.len() > HEAD_LIMIT { Err(Malformed::HeadTooLong) } else { Ok(None) }
+fn incomplete<T>(bytes: &[u8]) -> Result<Option<T>, MalformedMessage> {
+    if bytes.len() > HEAD_LIMIT { Err(MalformedMessage::HeadTooLong) } else { Ok(None) }
 }
 
 /// The next line without its end. The standard library searches it with the platform's fastest search.
@@ -129,10 +129,10 @@ fn value_of<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 }
 
 /// The status in an answer's first line.
-pub fn status(first: &[u8]) -> Result<u16, Malformed> {
+pub fn status(first: &[u8]) -> Result<u16, MalformedMessage> {
     let version = first.starts_with(b"HTTP/1.") && first.get(8) == Some(&b' ');
     let digits = first.get(9..12).filter(|digits| version && digits.iter().all(u8::is_ascii_digit));
-    let digits = digits.ok_or(Malformed::FirstLine)?;
+    let digits = digits.ok_or(MalformedMessage::FirstLine)?;
     Ok(digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0')))
 }
 
@@ -162,7 +162,7 @@ impl Framing {
     }
 
     /// Takes the body's part of `bytes`.
-    pub fn take(&mut self, bytes: &[u8]) -> Result<Taken, Malformed> {
+    pub fn take(&mut self, bytes: &[u8]) -> Result<Taken, MalformedMessage> {
         match self {
             Framing::Length(left) => {
                 let used = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -194,7 +194,7 @@ impl Framing {
 }
 
 impl Chunks {
-    fn take(&mut self, bytes: &[u8]) -> Result<Taken, Malformed> {
+    fn take(&mut self, bytes: &[u8]) -> Result<Taken, MalformedMessage> {
         let mut taken = Taken { used: 0, content: 0, done: false };
         while taken.used < bytes.len() {
             let byte = bytes[taken.used];
@@ -211,8 +211,8 @@ impl Chunks {
                 (Chunks::Size(size) | Chunks::Extension(size), b'\n') => Chunks::Data(size),
                 (Chunks::Size(size), b'\r' | b';' | b' ') => Chunks::Extension(size),
                 (Chunks::Size(size), digit) => {
-                    let digit = char::from(digit).to_digit(16).ok_or(Malformed::Chunk)?;
-                    let size = size.checked_mul(16).ok_or(Malformed::Chunk)?;
+                    let digit = char::from(digit).to_digit(16).ok_or(MalformedMessage::Chunk)?;
+                    let size = size.checked_mul(16).ok_or(MalformedMessage::Chunk)?;
                     Chunks::Size(size + u64::from(digit))
                 }
                 (Chunks::DataEnd, b'\n') => Chunks::Size(0),
@@ -250,9 +250,9 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_is_refused() {
-        assert_eq!(status(b"SSH-2.0-x"), Err(Malformed::FirstLine));
-        assert_eq!(head(&[b'x'; HEAD_LIMIT + 1], NONE), Err(Malformed::HeadTooLong));
-        assert_eq!(head(b"HTTP/1.1 200\r\ncontent-length: x\r\n\r\n", NONE), Err(Malformed::Length));
+        assert_eq!(status(b"SSH-2.0-x"), Err(MalformedMessage::FirstLine));
+        assert_eq!(head(&[b'x'; HEAD_LIMIT + 1], NONE), Err(MalformedMessage::HeadTooLong));
+        assert_eq!(head(b"HTTP/1.1 200\r\ncontent-length: x\r\n\r\n", NONE), Err(MalformedMessage::Length));
     }
 
     #[test]

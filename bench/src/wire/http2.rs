@@ -4,7 +4,7 @@
 //! connection's own windows are dealt with here. Both ends use what real ones do (a table for fields,
 //! large windows), so that proxies meet what they meet elsewhere.
 
-use super::hpack::{Decoder, Encoder, Phrase};
+use super::hpack::{Decoder, Encoder, MalformedBlock, Phrase};
 use super::http1;
 
 /// What a client says first.
@@ -46,7 +46,7 @@ const PRIORITY: u8 = 0x20;
 
 /// What a peer wrote that is not HTTP/2.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum MalformedFrame {
     /// A frame is too long.
     #[error("a frame is longer than was agreed")]
     FrameTooLong,
@@ -58,12 +58,12 @@ pub enum Malformed {
     Unexpected,
     /// A header block.
     #[error(transparent)]
-    Block(#[from] super::hpack::Malformed),
+    Block(#[from] MalformedBlock),
 }
 
 /// What a block of fields says that matters here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Head {
+pub struct FieldSection {
     /// `:status`, 0 without one.
     pub status: u16,
     /// `grpc-status`
@@ -82,11 +82,11 @@ pub struct Head {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A block of fields.
-    Head {
+    Fields {
         /// Of this stream
         stream: u32,
         /// What it says
-        head: Head,
+        fields: FieldSection,
         /// Whether the stream's side ends
         end: bool,
     },
@@ -132,7 +132,7 @@ pub struct Link {
     decoder: Decoder,
     encoder: Encoder,
     /// Blocks as they came last and what they said, while the table stays.
-    known: [(Vec<u8>, u64, Head); 2],
+    known: [(Vec<u8>, u64, FieldSection); 2],
     next_known: usize,
     /// A block whose frames have not all come: its stream, whether the stream ends, and what came.
     block: Option<(u32, bool, Vec<u8>)>,
@@ -188,12 +188,12 @@ impl Link {
         &mut self,
         bytes: &mut &'a [u8],
         out: &mut Vec<u8>,
-    ) -> Result<Option<Event<'a>>, Malformed> {
+    ) -> Result<Option<Event<'a>>, MalformedFrame> {
         while let Some((front, rest)) = bytes.split_first_chunk::<9>() {
             let [high, middle, low, kind, flags, stream @ ..] = *front;
             let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
             if length > MAX_PAYLOAD {
-                return Err(Malformed::FrameTooLong);
+                return Err(MalformedFrame::FrameTooLong);
             }
             let Some((payload, rest)) = rest.split_at_checked(length) else { break };
             *bytes = rest;
@@ -212,15 +212,16 @@ impl Link {
         stream: u32,
         mut payload: &'a [u8],
         out: &mut Vec<u8>,
-    ) -> Result<Option<Event<'a>>, Malformed> {
+    ) -> Result<Option<Event<'a>>, MalformedFrame> {
         if self.block.is_some() != (kind == CONTINUATION) {
-            return Err(Malformed::Unexpected);
+            return Err(MalformedFrame::Unexpected);
         }
         let flow = payload.len() as u32;
         let end = flags & END_STREAM != 0;
         if flags & PADDED != 0 && matches!(kind, DATA | HEADERS) {
-            let (padding, rest) = payload.split_first().ok_or(Malformed::FrameTooShort)?;
-            let length = rest.len().checked_sub(usize::from(*padding)).ok_or(Malformed::FrameTooShort)?;
+            let (padding, rest) = payload.split_first().ok_or(MalformedFrame::FrameTooShort)?;
+            let length =
+                rest.len().checked_sub(usize::from(*padding)).ok_or(MalformedFrame::FrameTooShort)?;
             payload = &rest[..length];
         }
         Ok(match kind {
@@ -234,22 +235,22 @@ impl Link {
             }
             HEADERS => {
                 if flags & PRIORITY != 0 {
-                    payload = payload.get(5..).ok_or(Malformed::FrameTooShort)?;
+                    payload = payload.get(5..).ok_or(MalformedFrame::FrameTooShort)?;
                 }
                 if flags & END_HEADERS != 0 {
-                    return Ok(Some(Event::Head { stream, head: self.head(payload)?, end }));
+                    return Ok(Some(Event::Fields { stream, fields: self.fields(payload)?, end }));
                 }
                 self.block = Some((stream, end, payload.to_vec()));
                 None
             }
             CONTINUATION => {
-                let (of, end, mut block) = self.block.take().ok_or(Malformed::Unexpected)?;
+                let (of, end, mut block) = self.block.take().ok_or(MalformedFrame::Unexpected)?;
                 block.extend_from_slice(payload);
                 if of != stream || block.len() > MAX_BLOCK {
-                    return Err(Malformed::Unexpected);
+                    return Err(MalformedFrame::Unexpected);
                 }
                 if flags & END_HEADERS != 0 {
-                    return Ok(Some(Event::Head { stream, head: self.head(&block)?, end }));
+                    return Ok(Some(Event::Fields { stream, fields: self.fields(&block)?, end }));
                 }
                 self.block = Some((of, end, block));
                 None
@@ -266,12 +267,12 @@ impl Link {
                 self.window += if stream == 0 { more } else { 0 };
                 Some(Event::Window { stream, more })
             }
-            PUSH_PROMISE => return Err(Malformed::Unexpected),
+            PUSH_PROMISE => return Err(MalformedFrame::Unexpected),
             _ => None,
         })
     }
 
-    fn settings<'a>(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<Event<'a>, Malformed> {
+    fn settings<'a>(&mut self, payload: &[u8], out: &mut Vec<u8>) -> Result<Event<'a>, MalformedFrame> {
         let before = self.stream_window;
         let mut table = super::hpack::TABLE_SIZE;
         for setting in payload.chunks_exact(6) {
@@ -293,23 +294,23 @@ impl Link {
     }
 
     /// What a block says. Nearly all are the same as one before.
-    fn head(&mut self, block: &[u8]) -> Result<Head, Malformed> {
-        for (known, changes, head) in &self.known {
+    fn fields(&mut self, block: &[u8]) -> Result<FieldSection, MalformedFrame> {
+        for (known, changes, fields) in &self.known {
             if *changes == self.decoder.changes && known == block && !block.is_empty() {
-                return Ok(*head);
+                return Ok(*fields);
             }
         }
         let before = self.decoder.changes;
-        let mut head = Head { size: 1024, ..Head::default() };
-        self.decoder.decode(block, |name, value| head.learn(name, value))?;
+        let mut fields = FieldSection { size: 1024, ..FieldSection::default() };
+        self.decoder.decode(block, |name, value| fields.learn(name, value))?;
         if self.decoder.changes == before {
             let known = &mut self.known[self.next_known];
             self.next_known = (self.next_known + 1) % 2;
             known.0.clear();
             known.0.extend_from_slice(block);
-            (known.1, known.2) = (before, head);
+            (known.1, known.2) = (before, fields);
         }
-        Ok(head)
+        Ok(fields)
     }
 
     /// Says a phrase on a stream.
@@ -348,7 +349,7 @@ impl Link {
     }
 }
 
-impl Head {
+impl FieldSection {
     fn learn(&mut self, name: &[u8], value: &[u8]) {
         let number = || std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
         match name {
@@ -365,8 +366,8 @@ impl Head {
     }
 }
 
-fn number(bytes: &[u8], at: usize) -> Result<u32, Malformed> {
-    let bytes = bytes.get(at..).and_then(|bytes| bytes.first_chunk()).ok_or(Malformed::FrameTooShort)?;
+fn number(bytes: &[u8], at: usize) -> Result<u32, MalformedFrame> {
+    let bytes = bytes.get(at..).and_then(|bytes| bytes.first_chunk()).ok_or(MalformedFrame::FrameTooShort)?;
     Ok(u32::from_be_bytes(*bytes))
 }
 
@@ -408,8 +409,8 @@ mod tests {
         client.data(1, &[b'x'; 20_000], true, &mut up);
         let mut answers = Vec::new();
         let seen = events(&mut service, &up[PREFACE.len()..], &mut answers);
-        let head = Head { sends: true, size: 7, ..Head::default() };
-        assert_eq!(seen[2], Event::Head { stream: 1, head, end: false });
+        let fields = FieldSection { sends: true, size: 7, ..FieldSection::default() };
+        assert_eq!(seen[2], Event::Fields { stream: 1, fields, end: false });
         assert!(
             matches!(seen[3], Event::Data { stream: 1, bytes, end: false, .. } if bytes.len() == 16 << 10)
         );
@@ -425,8 +426,8 @@ mod tests {
         frame(HEADERS, PADDED | PRIORITY | END_STREAM, 3, b"\x02\0\0\0\0\x10\x88..", &mut bytes);
         frame(CONTINUATION, END_HEADERS, 3, b"\x0f\x10\x10application/grpc", &mut bytes);
         let (mut out, mut link) = (Vec::new(), Link::new(true, &mut Vec::new()));
-        let head = Head { status: 200, grpc: true, size: 1024, ..Head::default() };
-        assert_eq!(events(&mut link, &bytes, &mut out), [Event::Head { stream: 3, head, end: true }]);
+        let fields = FieldSection { status: 200, grpc: true, size: 1024, ..FieldSection::default() };
+        assert_eq!(events(&mut link, &bytes, &mut out), [Event::Fields { stream: 3, fields, end: true }]);
     }
 
     #[test]
@@ -439,6 +440,9 @@ mod tests {
         assert_eq!((rest.len(), out.len()), (16, 0));
         assert_eq!(link.next(&mut &bytes[..], &mut out), Ok(None));
         assert_eq!(out[4], ACK);
-        assert_eq!(link.next(&mut &[0, 64, 1, 0, 0, 0, 0, 0, 1][..], &mut out), Err(Malformed::FrameTooLong));
+        assert_eq!(
+            link.next(&mut &[0, 64, 1, 0, 0, 0, 0, 0, 1][..], &mut out),
+            Err(MalformedFrame::FrameTooLong)
+        );
     }
 }
