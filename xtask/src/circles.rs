@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use crate::code::code;
 use crate::{files, tidy};
 
 /// Modules that are in circles over more than one folder still, each as `crate::module` in a line of its own.
@@ -87,57 +88,6 @@ fn modules(src: &Path) -> Result<BTreeMap<Names, String>> {
         modules.insert(names, code(tidy::production_part(&text)));
     }
     Ok(modules)
-}
-
-/// The text without comments and literals.
-fn code(text: &str) -> String {
-    let mut code = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(['/', '"', '\'']) {
-        code.push_str(&rest[..at]);
-        rest = &rest[at..];
-        let length = match rest.as_bytes() {
-            [b'/', b'/', ..] => rest.find('\n').unwrap_or(rest.len()),
-            [b'"', ..] if is_raw(&code) => {
-                let hashes = code.len() - code.trim_end_matches('#').len();
-                let end = format!("\"{}", "#".repeat(hashes));
-                rest[1..].find(&end).map_or(rest.len(), |at| 1 + at + end.len())
-            }
-            [b'"', ..] => closing(rest, '"'),
-            [b'\'', b'\\', ..] => closing(rest, '\''),
-            // A character, or the name of a lifetime.
-            [b'\'', ..] if rest.chars().nth(2) == Some('\'') => {
-                rest.char_indices().nth(3).map_or(rest.len(), |(at, _)| at)
-            }
-            _ => {
-                code.push_str(&rest[..1]);
-                1
-            }
-        };
-        rest = &rest[length..];
-    }
-    code.push_str(rest);
-    code
-}
-
-/// Whether a raw literal begins after this code.
-fn is_raw(code: &str) -> bool {
-    let before = code.trim_end_matches('#');
-    before.ends_with('r') && !before.ends_with("ar") || before.ends_with("br")
-}
-
-/// How long a literal is that `quote` opens and closes.
-fn closing(text: &str, quote: char) -> usize {
-    let mut escaped = false;
-    for (at, c) in text.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            c if c == quote => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
 }
 
 /// What each module needs of the others.

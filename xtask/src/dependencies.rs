@@ -49,7 +49,7 @@ pub fn manifest(file: &Path) -> Result<Table> {
 }
 
 /// The folders of the workspace's crates.
-fn members(root: &Path, workspace: &Table) -> Result<Vec<PathBuf>> {
+pub fn members(root: &Path, workspace: &Table) -> Result<Vec<PathBuf>> {
     let listed = workspace.get("workspace").and_then(|w| w.get("members")).and_then(Value::as_array);
     let mut folders = Vec::new();
     for member in listed.into_iter().flatten().filter_map(Value::as_str) {

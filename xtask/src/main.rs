@@ -2,6 +2,7 @@
 
 mod bench;
 mod circles;
+mod code;
 mod dependencies;
 mod files;
 mod fuzz;
@@ -9,6 +10,7 @@ mod gates;
 mod generated;
 mod instructions;
 mod mutants;
+mod names;
 mod order;
 mod setup;
 mod tidy;
@@ -45,7 +47,8 @@ enum Task {
     Setup,
     /// Formatting, clippy and the house rules
     Lint,
-    /// The house rules alone: direction of dependencies, unused ones, circles of modules, file sizes, where `unsafe` may stand
+    /// The house rules alone: direction of dependencies, unused ones, circles of modules, names of types,
+    /// file sizes, where `unsafe` may stand
     Tidy,
     /// Write the generated protobuf code anew
     Generate,

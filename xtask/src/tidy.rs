@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{circles, dependencies, files, fuzz, generated, mutants};
+use crate::{circles, dependencies, files, fuzz, generated, mutants, names};
 
 /// Which crates of ours a crate may depend on (ARCHITECTURE.md): downwards only.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -53,6 +53,7 @@ pub fn run(root: &Path) -> Result<()> {
     fuzz::check(root, &mut problems)?;
     generated::check(root, &mut problems)?;
     mutants::check(root, &mut problems)?;
+    names::check(root, &mut problems)?;
     if depends_on_ring(root)? {
         problems.push(
             "ring is a second crypto provider; `cargo tree -i ring` names the feature that brings it".into(),
