@@ -12,39 +12,20 @@ use anyhow::{Context, Result};
 use crate::code::code;
 use crate::{files, tidy};
 
-/// Modules that are in circles over more than one folder still, each as `crate::module` in a line of its own.
-const KNOWN: &str = "xtask/circles.txt";
-
 /// A path of names; of a module, from the root of its crate.
 type Names = Vec<String>;
 
-/// Names what is in a circle over more than one folder and not known to be, and what is known to be and is in none.
+/// Names what is in a circle over more than one folder.
 pub fn check(root: &Path, crates: &[&str], problems: &mut Vec<String>) -> Result<()> {
-    let listed = fs::read_to_string(root.join(KNOWN)).context(KNOWN)?;
-    let known: BTreeSet<&str> = listed.lines().filter(|line| !line.starts_with('#')).collect();
-    let mut found = BTreeSet::new();
     for name in crates {
         let modules = modules(&root.join("crates").join(name).join("src"))?;
-        for circle in circles(&needs(&modules)) {
-            if in_one_folder(&circle) {
-                continue;
-            }
+        for circle in circles(&needs(&modules)).iter().filter(|circle| !in_one_folder(circle)) {
             let shown: Vec<String> = circle.iter().map(|module| shown(name, module)).collect();
-            let new: Vec<&str> =
-                shown.iter().map(String::as_str).filter(|module| !known.contains(module)).collect();
-            if !new.is_empty() {
-                let with = shown.len() - new.len();
-                problems.push(format!(
-                    "{} need each other over more than one folder, with {with} more: let one of them no longer know \
-                     the others",
-                    new.join(", ")
-                ));
-            }
-            found.extend(shown);
+            problems.push(format!(
+                "{} need each other over more than one folder: let one of them no longer know the others",
+                shown.join(", ")
+            ));
         }
-    }
-    for gone in known.iter().filter(|module| !found.contains(**module)) {
-        problems.push(format!("{KNOWN}: {gone} is in no circle any more, take it off the list"));
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ const PING: [u8; 64] = [b'p'; 64];
 /// A client and the connection that it keeps, where it keeps one.
 pub enum Client {
     Http1(TcpStream),
-    Http2(http2::Client),
+    Http2(http2::Http2Client),
     Tcp(TcpStream),
     Connect(Kind, SocketAddr),
 }
@@ -31,8 +31,8 @@ impl Client {
     pub fn new(kind: Kind, entry: SocketAddr) -> Result<Self> {
         Ok(match kind {
             Kind::Http1 | Kind::Http1OneNode => Self::Http1(connect(entry)?),
-            Kind::Http2 => Self::Http2(http2::Client::new(connect(entry)?, false)?),
-            Kind::GrpcUnary => Self::Http2(http2::Client::new(connect(entry)?, true)?),
+            Kind::Http2 => Self::Http2(http2::Http2Client::new(connect(entry)?, false)?),
+            Kind::GrpcUnary => Self::Http2(http2::Http2Client::new(connect(entry)?, true)?),
             Kind::Tcp => Self::Tcp(connect(entry)?),
             Kind::Http1Connect | Kind::TcpConnect => Self::Connect(kind, entry),
         })

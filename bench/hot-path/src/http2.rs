@@ -143,13 +143,13 @@ impl Connection {
 }
 
 /// A client with one connection.
-pub struct Client {
+pub struct Http2Client {
     connection: Connection,
     grpc: bool,
     stream: u32,
 }
 
-impl Client {
+impl Http2Client {
     pub fn new(stream: TcpStream, grpc: bool) -> Result<Self> {
         let mut greeting = PREFACE.to_vec();
         write_greeting(&mut greeting);

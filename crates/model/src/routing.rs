@@ -7,7 +7,6 @@ use std::cmp::Reverse;
 use crate::snapshot::{Backend, HttpMatch, HttpRouteEntry, HttpRouteTable, PathMatch, TextMatch, ValueMatch};
 
 pub mod decide;
-pub(crate) mod index;
 pub mod redirect;
 
 /// What of a request a rule may ask for.

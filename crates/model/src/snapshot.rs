@@ -4,6 +4,7 @@
 //! `Arc`, so that the next snapshot shares what did not change.
 
 mod filters;
+mod route_index;
 mod workload;
 
 use std::collections::HashMap;
@@ -14,9 +15,9 @@ use std::time::Duration;
 use crate::identity::SpiffeId;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::port_settings::Http1Settings;
-use crate::routing::index::RouteIndex;
 
 pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme};
+use self::route_index::RouteIndex;
 pub use self::workload::{Selected, ServedPort, WorkloadConfig};
 
 /// A map with a fast hash, for lookups on the request path.
