@@ -16,7 +16,7 @@ use crate::identity::SpiffeId;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::port_settings::Http1Settings;
 
-pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme};
+pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, uneditable};
 use self::route_index::RouteIndex;
 pub use self::workload::{Selected, ServedPort, WorkloadConfig};
 
@@ -169,8 +169,8 @@ pub struct PortConfig {
 impl PortConfig {
     /// What it is to the clients of that namespace.
     pub fn seen_from(&self, namespace: &str) -> &Self {
-        let own = self.consumers.iter().find(|(consumer, _)| **consumer == *namespace);
-        own.map_or(self, |(_, port)| port)
+        let at = self.consumers.binary_search_by(|(consumer, _)| (**consumer).cmp(namespace));
+        at.map_or(self, |at| &self.consumers[at].1)
     }
 
     /// What it is to whomever.
@@ -227,8 +227,8 @@ impl HttpRouteTable {
     /// A table of entries that are in order (see [`crate::routing::sort_entries`]).
     pub fn new(entries: Vec<HttpRouteEntry>) -> Self {
         let index = RouteIndex::new(&entries).map(Box::new);
-        let by_path =
-            entries.iter().any(|e| !matches!(&e.matcher.path, PathMatch::Prefix(p) if p.is_empty()));
+        let all = |path: &PathMatch| matches!(path, PathMatch::Prefix(prefix) if prefix.is_empty());
+        let by_path = entries.iter().any(|e| !all(&e.matcher.path) || e.rule.replaces_prefixes());
         Self { entries, index, by_path }
     }
 
@@ -240,7 +240,7 @@ impl HttpRouteTable {
         self.entries.is_empty()
     }
 
-    /// Whether an entry asks for more of a path than that there is one. Requests with dot segments are refused
+    /// Whether an entry asks for more of a path than that there is one, or has its beginning replaced. Requests with dot segments are refused
     /// then (see [`crate::path::has_dot_segments`]).
     pub fn goes_by_path(&self) -> bool {
         self.by_path
@@ -358,6 +358,15 @@ impl HttpRule {
     /// A rule that shares requests out, and nothing else.
     pub fn new(route: NamespacedName, index: u32, name: Option<Arc<str>>, backends: Vec<Backend>) -> Self {
         Self { route, index, name, backends, filters: None, timeouts: Timeouts::default(), retry: None }
+    }
+}
+
+impl HttpRule {
+    /// Whether it, or a backend of it, puts something in the place of the beginning of a path.
+    fn replaces_prefixes(&self) -> bool {
+        let of_backends = self.backends.iter().map(|backend| &backend.filters);
+        let mut all = std::iter::once(&self.filters).chain(of_backends).flatten();
+        all.any(|filters| filters.replaces_prefixes())
     }
 }
 

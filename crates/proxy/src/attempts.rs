@@ -210,9 +210,11 @@ impl Attempts {
         else {
             return Again::No;
         };
-        if !at_hand {
-            let why = ".codes (too long a body was not kept)";
+        if !at_hand && rule.retry.as_ref().is_some_and(|retry| retry.attempts != Some(0)) {
+            let why = ".codes (its body is not at hand)";
             exchange.decided(|| Decision::retry_of(&rule, why, Effect::NotRetried));
+        }
+        if !at_hand {
             return Again::No;
         }
         let now = Instant::now();
@@ -292,10 +294,15 @@ impl Attempts {
             }
         }
         let mut failure = failure_of(error, idempotent);
-        // The rule's author has said that these may be sent twice: the mesh would answer so itself.
-        let status = Reason::from(error.kind).status().as_u16();
-        if failure == Failure::Final && self.retry().is_some_and(|retry| retry.wants(status)) {
-            failure = Failure::Harmless;
+        if let Some(retry) = self.retry()
+            && matches!(error.kind, Kind::Timeout | Kind::ConnectionLost | Kind::BadAnswer)
+        {
+            // Its author has said that what is answered so may be sent twice, and the mesh would answer so. What took too long
+            // is another matter than by default: the next attempt has its own time.
+            let status = Reason::from(error.kind).status().as_u16();
+            if retry.wants(status) || (idempotent && error.kind == Kind::Timeout) {
+                failure = Failure::Harmless;
+            }
         }
         if !at_hand {
             return Again::No;
@@ -313,7 +320,7 @@ impl Attempts {
         is_pending: bool,
         now: Instant,
     ) -> Again {
-        let retry = self.retry().filter(|_| !is_pending);
+        let retry = self.retry().filter(|_| failure != Failure::Uncounted);
         let pause = retry.map(|retry| retry.pause(exchange.attempts(), worker.local.random()));
         if !self.may_begin_at(now + pause.unwrap_or_default()) {
             return Again::No;

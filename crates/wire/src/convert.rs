@@ -203,8 +203,13 @@ impl TryFrom<wire::Port> for model::PortConfig {
                 consumer.port.filter(|port| port.consumers.is_empty() && port.number == u32::from(number));
             let port =
                 port.ok_or_else(|| error("port", "it is missing, another one, or has consumers itself"))?;
-            Ok((consumer.namespace.into(), model::PortConfig::try_from(port).map_err(|e| within("port", e))?))
+            let namespace: Arc<str> = consumer.namespace.into();
+            Ok((namespace, model::PortConfig::try_from(port).map_err(|e| within("port", e))?))
         })?;
+        if let Some(i) = (1..consumers.len()).find(|&i| consumers[i].0 <= consumers[i - 1].0) {
+            let problem = "consumers must be in ascending order, each namespace once";
+            return Err(error(format!("consumers[{i}].namespace"), problem));
+        }
         let tcp_route = port.tcp_rule.map(model::TcpRule::try_from).transpose();
         let tcp_route = tcp_route.map_err(|e| within("tcp_rule", e))?.map(Arc::new);
         Ok(Self {

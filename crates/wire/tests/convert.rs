@@ -39,7 +39,7 @@ fn backends() -> impl Strategy<Value = Vec<Backend>> {
 }
 
 fn edits() -> impl Strategy<Value = HeaderEdit> {
-    let name = || "[a-z-]{1,5}".prop_map(|name| HeaderName::try_from(name).unwrap());
+    let name = || "x-[a-z-]{1,5}".prop_map(|name| HeaderName::try_from(name).unwrap());
     let value = "[a-z ]{0,5}".prop_map(|value| HeaderValue::try_from(value).unwrap());
     let fields = prop::collection::vec((name(), value), 0..3);
     (prop::collection::vec(name(), 0..3), fields.clone(), fields).prop_map(|(remove, set, add)| HeaderEdit {
@@ -50,7 +50,7 @@ fn edits() -> impl Strategy<Value = HeaderEdit> {
 }
 
 fn filters() -> impl Strategy<Value = Option<Box<HttpFilters>>> {
-    let hostname = || prop::option::of("[a-z.]{1,5}".prop_map(Arc::from));
+    let hostname = || prop::option::of("[a-z]{1,3}[.][a-z]{1,3}".prop_map(Arc::from));
     let prefix = ("(/[a-z]{1,3}){0,2}", "(/[a-z]{1,3}){0,2}");
     let path = prop_oneof![
         "/[a-z]{0,5}".prop_map(PathRewrite::Full),
@@ -101,7 +101,8 @@ fn rules() -> impl Strategy<Value = Arc<HttpRule>> {
     let timeouts = (time(), time());
     let timeouts = timeouts.prop_map(|(request, backend_request)| Timeouts { request, backend_request });
     let codes = prop::collection::vec(400u16..600, 0..3);
-    let retry = (codes, prop::option::of(0u32..11), time());
+    let backoff = prop::option::of((0u64..60_000).prop_map(Duration::from_millis));
+    let retry = (codes, prop::option::of(0u32..11), backoff);
     let retry = retry.prop_map(|(codes, attempts, backoff)| Box::new(Retry { codes, attempts, backoff }));
     let times = (timeouts, prop::option::of(retry));
     (names(), any::<u32>(), prop::option::of("[a-z]{0,4}"), backends(), filters(), times).prop_map(

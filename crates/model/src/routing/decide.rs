@@ -132,7 +132,7 @@ where
         Box::new(Unrouted { rule, ..*unrouted })
     })?;
     let config = match snapshot.services.get(backend) {
-        Some(Known::Present(config)) => config.port(port),
+        Some(Known::Present(config)) => config.port(port).map(|port| port.seen_from(namespace)),
         _ => Some(own),
     };
     Ok(Routing::To(Routed { backend, port, config, rule: Some((rule, index)) }))

@@ -21,6 +21,31 @@ impl HttpFilters {
     }
 }
 
+impl HttpFilters {
+    /// Whether something is put in the place of the beginning of a path.
+    pub(super) fn replaces_prefixes(&self) -> bool {
+        let redirected = self.redirect.as_ref().and_then(|redirect| redirect.path.as_ref());
+        let rewritten = self.rewrite.as_ref().and_then(|rewrite| rewrite.path.as_ref());
+        [redirected, rewritten].into_iter().flatten().any(|path| matches!(path, PathRewrite::Prefix { .. }))
+    }
+}
+
+/// Why a header field is nobody's to change, as a part of a sentence; `None`: it may be changed. `name`: in lower case.
+pub fn uneditable(name: &str) -> Option<&'static str> {
+    const OF_THE_CONNECTION: [&str; 6] =
+        ["connection", "http2-settings", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    // They say where a message ends, or what is done with its body.
+    const FRAMING: [&str; 5] = ["content-length", "te", "trailer", "expect", "max-forwards"];
+    match name {
+        "host" => Some("is changed by a URLRewrite (`urlRewrite.hostname`)"),
+        _ if OF_THE_CONNECTION.contains(&name) || name.starts_with("tulle-") => {
+            Some("is about one connection, or the mesh's own")
+        }
+        _ if FRAMING.contains(&name) => Some("is written by whoever sends the message on"),
+        _ => None,
+    }
+}
+
 /// A change of header fields (Gateway API, HTTPHeaderFilter): what is removed goes first, then what is set replaces what is
 /// there, then values are added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -10,7 +10,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use tulle_model::routing::redirect::{Asked, location};
 use tulle_model::snapshot::{HttpFilters, HttpRule, PathRewrite, Redirect};
 
+use crate::budget::cost;
 use crate::http::body::Body;
+use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::uri::AsSent;
 
 /// The rule of a request, and which of its backends takes it; one of them has filters.
@@ -31,21 +33,29 @@ impl Filters {
         [self.rule.filters.as_deref(), backend.and_then(|backend| backend.filters.as_deref())]
     }
 
-    /// Changes a request of the inner form.
-    pub fn request(&self, head: &mut Parts) {
+    /// Changes a request of the inner form; or says why it cannot go on as the rule has it.
+    pub fn request(&self, head: &mut Parts) -> Result<(), &'static str> {
         // All of them go by what the client asked for, so that a backend's path does not stack on the rule's.
         let asked = head.uri.path().to_owned();
         for filters in self.both().into_iter().flatten() {
             filters.request_headers.apply(&mut head.headers);
             let Some(rewrite) = &filters.rewrite else { continue };
+            let mut parts = std::mem::take(&mut head.uri).into_parts();
             if let Some(hostname) = &rewrite.hostname {
-                change(&mut head.uri, |uri| uri.authority = Authority::try_from(&**hostname).ok());
+                parts.authority = Some(Authority::try_from(&**hostname).map_err(|_| UNFIT)?);
             }
-            if let Some(path) = &rewrite.path {
+            // `*` is no path.
+            if let Some(path) = rewrite.path.as_ref().filter(|_| asked.starts_with('/')) {
                 // The new path is all of it: what no URI can hold was encoded in the one that it is made from.
                 head.extensions.remove::<AsSent>();
-                rewrite_path(&mut head.uri, path, &asked);
+                let query = parts.path_and_query.as_ref().and_then(PathAndQuery::query);
+                parts.path_and_query = Some(rewritten(path, &asked, query)?);
             }
+            head.uri = Uri::from_parts(parts).map_err(|_| UNFIT)?;
+        }
+        match is_within_limits(head) {
+            true => Ok(()),
+            false => Err("the head of the request is too large with what its rule adds to it"),
         }
     }
 
@@ -57,31 +67,31 @@ impl Filters {
     }
 }
 
-fn rewrite_path(uri: &mut Uri, rewrite: &PathRewrite, asked: &str) {
-    // `*` is no path.
-    if !asked.starts_with('/') {
-        return;
-    }
+const UNFIT: &str = "what its rule makes of the request's host and path is no URI, or too long for one";
+
+fn rewritten(rewrite: &PathRewrite, asked: &str, query: Option<&str>) -> Result<PathAndQuery, &'static str> {
     let mut path = rewrite.apply(asked);
-    if let Some(query) = uri.query() {
+    if let Some(query) = query {
         path.push('?');
         path.push_str(query);
     }
-    // One that is too long for a URI stays as it was.
-    if let Ok(path) = PathAndQuery::try_from(path) {
-        change(uri, |uri| uri.path_and_query = Some(path));
-    }
+    PathAndQuery::try_from(path).map_err(|_| UNFIT)
 }
 
-fn change(uri: &mut Uri, change: impl FnOnce(&mut http::uri::Parts)) {
-    let mut parts = std::mem::take(uri).into_parts();
-    change(&mut parts);
-    // What is put in its parts are such parts, and none goes missing.
-    *uri = Uri::from_parts(parts).unwrap_or_default();
+/// Whether a head that was changed is one that would have been taken at the first door: links count on that.
+fn is_within_limits(head: &Parts) -> bool {
+    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + cost::FIELD);
+    let target = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    head.headers.len() <= FIELD_LIMIT && fields.sum::<usize>() + target <= HEADER_LIMIT
 }
 
 /// Sends a client elsewhere. `head` has the inner form.
-pub(crate) fn redirect(redirect: &Redirect, head: &Parts, service_port: u16) -> Response<Body> {
+pub(crate) fn redirect(
+    rule: &HttpRule,
+    redirect: &Redirect,
+    head: &Parts,
+    service_port: u16,
+) -> Response<Body> {
     let asked = Asked {
         host: head.uri.host().unwrap_or_default(),
         port: head.uri.port_u16(),
@@ -94,6 +104,9 @@ pub(crate) fn redirect(redirect: &Redirect, head: &Parts, service_port: u16) -> 
     // Made of parts that stood in URIs, or were checked to be such.
     if let Ok(location) = HeaderValue::try_from(location(redirect, asked)) {
         response.headers_mut().insert(LOCATION, location);
+    }
+    if let Some(filters) = &rule.filters {
+        filters.response_headers.apply(response.headers_mut());
     }
     response
 }

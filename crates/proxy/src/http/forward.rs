@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::header::HeaderValue;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Response, Version};
 use tokio::time::Instant;
@@ -24,6 +25,7 @@ use crate::exchange::{Exchange, Refused};
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::filters::{self, Filters};
+use crate::http::grpc::Messages;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
 use crate::http::limits::{TimeLimits, within_limits};
@@ -104,12 +106,16 @@ impl Terms {
         }
     }
 
-    /// The same of its answer, whose body breaks off where it takes too long.
-    pub fn conclude(self, response: &mut Response<Body>) {
+    /// The same of its answer, whose body breaks off where it takes too long. `version`: its client's.
+    pub fn conclude(self, response: &mut Response<Body>, version: Version) {
         self.filter(response.headers_mut());
-        if let Some(limits) = self.limits {
-            limits.bound(response.body_mut());
+        let Some(limits) = self.limits else { return };
+        let is_grpc = version == Version::HTTP_2 && headers::is_grpc(response.headers());
+        if is_grpc {
+            // It would be a lie where the answer breaks, and gRPC has no use for it.
+            response.headers_mut().remove(CONTENT_LENGTH);
         }
+        limits.bound(response.body_mut(), is_grpc.then(Messages::default));
     }
 }
 
@@ -165,14 +171,14 @@ pub(crate) async fn forward(
                         attempts.unwanted(&client.worker, exchange, &hop, status, replay.possible())
                 {
                     drop((hop, response));
-                    Box::pin(tokio::time::sleep(pause)).await;
+                    wait(client, exchange, pause).await?;
                     continue;
                 }
                 replay.commit();
                 give_headers(std::mem::take(&mut head.headers));
                 attempts.succeeded(&client.worker, exchange, hop, status);
                 if let Some(terms) = terms {
-                    terms.conclude(&mut response);
+                    terms.conclude(&mut response, head.version);
                 }
                 return Ok(response);
             }
@@ -189,9 +195,16 @@ pub(crate) async fn forward(
         match attempts.failed(&client.worker, exchange, &hop, &failure, idempotent, at_hand) {
             Again::No => return Ok(reply::failed_for(&failure, head.version)),
             Again::Now => {}
-            Again::After(pause) => Box::pin(tokio::time::sleep(pause)).await,
+            Again::After(pause) => wait(client, exchange, pause).await?,
         }
     }
+}
+
+/// Waits before the next attempt, as long as the client does.
+async fn wait(client: &ConnectionContext, exchange: &mut Exchange, pause: Duration) -> Result<(), Refused> {
+    let pause = Box::pin(tokio::time::sleep(pause));
+    let waited = unless_cut(&client.ending.cut, pin!(pause)).await;
+    waited.ok_or_else(|| exchange.refuse(Reason::HalfClosed, client.why_cut()))
 }
 
 impl Route {
@@ -246,7 +259,7 @@ impl Route {
             Ok(Routing::Redirect(rule, redirect)) => {
                 exchange.goes_to(config.name.clone());
                 exchange.ruled_by(rule, || Some(decide::redirected(rule, redirect)));
-                return Ok(Disposition::Answered(filters::redirect(redirect, head, port)));
+                return Ok(Disposition::Answered(filters::redirect(rule, redirect, head, port)));
             }
             Err(unrouted) => return Err(refuse(exchange, &config.name, *unrouted)),
         };
@@ -265,8 +278,10 @@ impl Route {
         }
         if let Some(Terms { filters, limits }) = terms.as_deref() {
             attempts.ends_at(limits.as_ref().and_then(TimeLimits::end));
-            if let Some(filters) = filters {
-                filters.request(head);
+            if let Some(filters) = filters
+                && let Err(problem) = filters.request(head)
+            {
+                return Err(exchange.refuse(Reason::HeadersTooLarge, problem));
             }
         }
         Ok(Disposition::To(Self { attempts, terms, version, preserve_case }))

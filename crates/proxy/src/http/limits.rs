@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tulle_model::decision::{Decider, Decision, Effect};
 use tulle_model::snapshot::{HttpRule, Timeouts};
 
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::http::body::{Body, BodyError, Event, Observer};
+use crate::http::body::{Body, BodyError};
+use crate::http::grpc::Messages;
 
 /// The limits of one request.
 pub(crate) struct TimeLimits {
@@ -54,7 +57,7 @@ impl TimeLimits {
         let whole = self.end.zip(request).map(|(end, time)| (end, "request", time));
         // One of them there is.
         let Some((until, field, time)) = [attempt, whole].into_iter().flatten().min() else { return };
-        (self.field, self.time) = (field, time);
+        (self.field, self.time, self.is_over) = (field, time, false);
         self.timer.as_mut().reset(until);
     }
 
@@ -80,19 +83,46 @@ impl TimeLimits {
         UpstreamError::after_sending(UpstreamErrorKind::Timeout, message)
     }
 
-    /// Has an answer break off where it is not whole in time.
-    pub fn bound(self, body: &mut Body) {
-        body.watch_as(None, LimitWatch(self));
+    /// Has an answer break off where it is not whole in time: `messages` of gRPC with a status, where that is between two.
+    pub fn bound(self, body: &mut Body, messages: Option<Messages>) {
+        if body.whole_length().is_some() {
+            return;
+        }
+        let inner = std::mem::replace(body, Body::empty());
+        *body = Body::new(TimedBody { inner, limits: self });
+        if messages.is_some() {
+            body.observe_as(messages, |_| {});
+        }
     }
 }
 
-struct LimitWatch(TimeLimits);
+/// An answer that has to be whole in time. What is there passes, however late its client is.
+struct TimedBody {
+    inner: Body,
+    limits: TimeLimits,
+}
 
-impl Observer for LimitWatch {
-    fn event(&mut self, _event: Event<'_>) {}
+impl http_body::Body for TimedBody {
+    type Data = Bytes;
+    type Error = BodyError;
 
-    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        self.0.poll_over(cx).map(|()| OutOfTime(self.0.bound_by()).into())
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Self { inner, limits } = self.get_mut();
+        match Pin::new(inner).poll_frame(cx) {
+            Poll::Pending => limits.poll_over(cx).map(|()| Some(Err(OutOfTime(limits.bound_by()).into()))),
+            polled => polled,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 

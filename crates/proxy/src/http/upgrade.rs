@@ -108,6 +108,9 @@ pub(super) async fn forward(
         match asked {
             // Only where nothing has been sent yet.
             Some(Err(error)) if error.safe_to_retry => {
+                if let Some(terms) = &route.terms {
+                    terms.note(exchange);
+                }
                 match route.attempts.failed(worker, exchange, &hop, &error, false, true) {
                     Again::No => return Ok((reply::failed_for(&error, version), None)),
                     Again::Now => {}
@@ -125,7 +128,7 @@ pub(super) async fn forward(
         Ok(Switching::Answered(mut response)) => {
             route.attempts.succeeded(worker, exchange, hop, response.status());
             if let Some(terms) = route.terms {
-                terms.conclude(&mut response);
+                terms.conclude(&mut response, version);
             }
             Ok((response, None))
         }

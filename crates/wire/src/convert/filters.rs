@@ -1,9 +1,11 @@
 //! What rules make of requests and their answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
+use tulle_model::name::dns_subdomain_problem;
 use tulle_model::snapshot as model;
 
 use super::{ConvertError, Result, error, list, port_number, within};
@@ -44,7 +46,8 @@ impl TryFrom<wire::Filters> for model::HttpFilters {
     fn try_from(filters: wire::Filters) -> Result<Self> {
         let rewrite = filters.rewrite.map(|rewrite| {
             let path = path(rewrite.path).map_err(|e| within("rewrite", e))?;
-            Ok(model::Rewrite { hostname: given(&rewrite.hostname), path })
+            let hostname = host(rewrite.hostname).map_err(|e| within("rewrite", e))?;
+            Ok(model::Rewrite { hostname, path })
         });
         let redirect = filters.redirect.map(model::Redirect::try_from).transpose();
         Ok(Self {
@@ -61,13 +64,14 @@ impl From<&model::Retry> for wire::Retry {
         Self {
             codes: retry.codes.iter().map(|code| u32::from(*code)).collect(),
             attempts: retry.attempts,
-            backoff_ms: timeout_message(retry.backoff),
+            backoff_ms: retry.backoff.map(|time| timeout_message(Some(time))),
         }
     }
 }
 
-/// So many retries are far more than any server allows.
+/// So many retries, and such waits, are far more than any server allows.
 const MOST_RETRIES: u32 = 1000;
+const LONGEST_BACKOFF: Duration = Duration::from_secs(3600);
 
 pub(super) fn retry(retry: wire::Retry) -> Result<model::Retry> {
     let code = |code: u32| match u16::try_from(code) {
@@ -78,15 +82,24 @@ pub(super) fn retry(retry: wire::Retry) -> Result<model::Retry> {
     if retry.attempts.is_some_and(|attempts| attempts > MOST_RETRIES) {
         return Err(error("retry.attempts", "it is out of range"));
     }
-    Ok(model::Retry { codes, attempts: retry.attempts, backoff: timeout(retry.backoff_ms) })
+    let backoff = retry.backoff_ms.map(Duration::from_millis);
+    if backoff.is_some_and(|time| time > LONGEST_BACKOFF) {
+        return Err(error("retry.backoff_ms", "it is out of range"));
+    }
+    Ok(model::Retry { codes, attempts: retry.attempts, backoff })
 }
 
 fn text(given: Option<&str>) -> String {
     given.unwrap_or_default().to_owned()
 }
 
-fn given(text: &str) -> Option<std::sync::Arc<str>> {
-    (!text.is_empty()).then(|| text.into())
+/// Empty: as the client had it.
+fn host(text: String) -> Result<Option<Arc<str>>> {
+    match dns_subdomain_problem(&text) {
+        _ if text.is_empty() => Ok(None),
+        None => Ok(Some(text.into())),
+        Some(problem) => Err(error("hostname", format!("`{}` {problem}", text.escape_debug()))),
+    }
 }
 
 fn edit_message(edit: &model::HeaderEdit) -> Option<wire::HeaderEdit> {
@@ -106,9 +119,9 @@ fn edit_message(edit: &model::HeaderEdit) -> Option<wire::HeaderEdit> {
 
 fn edit(what: &str, edit: Option<wire::HeaderEdit>) -> Result<model::HeaderEdit> {
     let edit = edit.unwrap_or_default();
-    let name = |name: String| {
-        HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| error("name", format!("`{}` is no name of a header", name.escape_debug())))
+    let name = |name: String| match HeaderName::from_bytes(name.as_bytes()) {
+        Ok(name) if model::uneditable(name.as_str()).is_none() => Ok(name),
+        _ => Err(error("name", format!("`{}` is no header that is changed", name.escape_debug()))),
     };
     let field = |field: wire::HeaderField| {
         let value = HeaderValue::from_maybe_shared(field.value);
@@ -157,7 +170,7 @@ impl TryFrom<wire::Redirect> for model::Redirect {
             status @ (301 | 302 | 303 | 307 | 308) => status as u16,
             other => return Err(error("status", format!("{other} redirects nobody"))),
         };
-        let hostname = given(&redirect.hostname);
+        let hostname = host(redirect.hostname)?;
         Ok(Self { index: redirect.index, scheme, hostname, port, path: path(redirect.path)?, status })
     }
 }
@@ -178,11 +191,13 @@ impl From<&model::PathRewrite> for wire::PathRewrite {
 
 fn path(rewrite: Option<wire::PathRewrite>) -> Result<Option<model::PathRewrite>> {
     use wire::path_rewrite::Kind;
-    let rooted = |field: &'static str, path: &str, may_be_empty: bool| match path.starts_with('/')
-        || (may_be_empty && path.is_empty())
-    {
-        true => Ok(()),
-        false => Err(error(format!("path.{field}"), format!("`{}` is no path", path.escape_debug()))),
+    let rooted = |field: &'static str, path: &str, may_be_empty: bool| {
+        let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+        let rooted = path.starts_with('/') || (may_be_empty && path.is_empty());
+        match rooted && path.bytes().all(plain) {
+            true => Ok(()),
+            false => Err(error(format!("path.{field}"), format!("`{}` is no path", path.escape_debug()))),
+        }
     };
     let Some(rewrite) = rewrite else { return Ok(None) };
     match rewrite.kind {

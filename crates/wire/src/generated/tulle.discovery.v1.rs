@@ -139,9 +139,9 @@ pub struct Retry {
     pub codes: ::prost::alloc::vec::Vec<u32>,
     #[prost(uint32, optional, tag = "2")]
     pub attempts: ::core::option::Option<u32>,
-    /// 0: a moment.
-    #[prost(uint64, tag = "3")]
-    pub backoff_ms: u64,
+    /// Absent: a moment.
+    #[prost(uint64, optional, tag = "3")]
+    pub backoff_ms: ::core::option::Option<u64>,
 }
 /// tulle_model::snapshot::HttpFilters
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -83,13 +83,13 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm
         matches
     });
     let known = matches.as_deref().ok();
-    let filters = check_filters(rule, known, errors);
+    let filters = check_filters(rule, false, known, errors);
     let timeouts = check_timeouts(rule, errors);
     let retry = check_retry(rule, errors);
     let backends = check_backends(rule, own, errors).and_then(|mut backends| {
         let fields = rule.items("backendRefs");
         let filters = |(backend, field): (&mut BackendForm, Field<'_>)| {
-            backend.filters = check_filters(&field, known, errors)?;
+            backend.filters = check_filters(&field, true, known, errors)?;
             Ok(())
         };
         backends.iter_mut().zip(fields).map(filters).fold(Ok(()), Result::and)?;
@@ -220,7 +220,7 @@ fn check_pattern(value: &Field<'_>, pattern: &str, errors: &mut Errors) -> Read<
 }
 
 /// Whether a header is taken off before requests are routed (RFC 9110, section 7.6.1).
-pub(super) fn is_of_the_connection(name: &str) -> bool {
+fn is_of_the_connection(name: &str) -> bool {
     const NAMES: [&str; 6] =
         ["connection", "http2-settings", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
     let name = name.to_ascii_lowercase();

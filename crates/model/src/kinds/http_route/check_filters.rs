@@ -1,15 +1,17 @@
 //! What filters, timeouts and retries of HTTPRoutes must be (Gateway API v1.6: the rules of the CRD, its CEL rules included).
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::check::{is_of_the_connection, path_problem};
+use super::check::path_problem;
 use crate::name::dns_subdomain_problem;
 use crate::port_settings::duration;
 use crate::snapshot::{
     HeaderEdit, HttpFilters, HttpMatch, PathMatch, PathRewrite, Redirect, Retry, Rewrite, Scheme, Timeouts,
+    uneditable,
 };
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::syntax::header_name_problem;
@@ -29,6 +31,7 @@ const TYPES: [(&str, &str, bool); 8] = [
 /// Reads the filters of a rule, or of a backend of one, whose matches are `matches`, if these can be read.
 pub(super) fn check_filters(
     holder: &Field<'_>,
+    of_backend: bool,
     matches: Option<&[HttpMatch]>,
     errors: &mut Errors,
 ) -> Read<Option<Box<HttpFilters>>> {
@@ -52,6 +55,11 @@ pub(super) fn check_filters(
             }
             "ResponseHeaderModifier" => {
                 check_headers(&field, errors).map(|edit| filters.response_headers = edit)
+            }
+            "RequestRedirect" if of_backend => {
+                let message =
+                    "a RequestRedirect belongs to the rule: what is sent elsewhere goes to no backend";
+                refuse(&filter, "type", message, errors)
             }
             "RequestRedirect" => check_redirect(&field, index, matches, errors)
                 .map(|redirect| filters.redirect = Some(redirect)),
@@ -125,11 +133,15 @@ fn check_headers(filter: &Field<'_>, errors: &mut Errors) -> Read<HeaderEdit> {
             Err(Unreadable) => read = Err(Unreadable),
         }
     }
+    let names = edit.set.iter().chain(&edit.add).map(|(name, _)| name).chain(&edit.remove);
+    let mut seen = HashSet::new();
+    if let Some(twice) = names.into_iter().find(|name| !seen.insert(*name)) {
+        let message = format!("name `{twice}` more than once: a filter does one thing to a field");
+        errors.push(filter, Code::Duplicate, message);
+        return Err(Unreadable);
+    }
     read.map(|()| edit)
 }
-
-/// Fields that say where a message ends, or what is done with its body: who writes the message writes them.
-const FRAMING: [&str; 5] = ["content-length", "te", "trailer", "expect", "max-forwards"];
 
 fn check_name(name: &Field<'_>, errors: &mut Errors) -> Read<HeaderName> {
     let text = name.str().ok_or(Unreadable)?;
@@ -137,11 +149,8 @@ fn check_name(name: &Field<'_>, errors: &mut Errors) -> Read<HeaderName> {
         return invalid(name, format!("{} is no name of a header: it {problem}", shown(name.value)), errors);
     }
     let lower = text.to_ascii_lowercase();
-    let why = match &*lower {
-        "host" => "is changed by a URLRewrite (`urlRewrite.hostname`)",
-        text if is_of_the_connection(text) => "is about one connection, or the mesh's own",
-        text if FRAMING.contains(&text) => "is written by whoever sends the message on",
-        _ => return HeaderName::from_bytes(lower.as_bytes()).map_err(|_| Unreadable),
+    let Some(why) = uneditable(&lower) else {
+        return HeaderName::from_bytes(lower.as_bytes()).map_err(|_| Unreadable);
     };
     errors.push(name, Code::NotSupported, format!("{} cannot be changed here: it {why}", shown(name.value)));
     Err(Unreadable)
@@ -269,6 +278,7 @@ pub(super) fn check_timeouts(rule: &Field<'_>, errors: &mut Errors) -> Read<Time
 
 /// A rule may ask for so many retries: more help nobody, and make a bad day worse.
 const MOST_RETRIES: u32 = 10;
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 pub(super) fn check_retry(rule: &Field<'_>, errors: &mut Errors) -> Read<Option<Box<Retry>>> {
     let Some(retry) = rule.get("retry") else { return Ok(None) };
@@ -289,7 +299,17 @@ pub(super) fn check_retry(rule: &Field<'_>, errors: &mut Errors) -> Read<Option<
             _ => invalid(&field, format!("is out of range: 0 to {MOST_RETRIES} retries"), errors),
         },
     };
-    let backoff = check_duration(&retry, "backoff", errors);
+    let backoff = match retry.get("backoff") {
+        None => Ok(None),
+        Some(field) => match duration(field.str().ok_or(Unreadable)?) {
+            Some(time) if time <= LONGEST_BACKOFF => Ok(Some(time)),
+            _ => invalid(
+                &field,
+                "is no duration up to `1m`, such as `100ms`: the client waits meanwhile",
+                errors,
+            ),
+        },
+    };
     Ok(Some(Box::new(Retry { codes: codes?, attempts: attempts?, backoff: backoff? })))
 }
 
@@ -486,6 +506,14 @@ mod tests {
             (json!({ "retry": { "codes": [503, 200] } }), "retry.codes[1]".to_owned(), Invalid),
             (json!({ "retry": { "attempts": 11 } }), "retry.attempts".to_owned(), Invalid),
             (json!({ "retry": { "backoff": "soon" } }), "retry.backoff".to_owned(), Invalid),
+            (json!({ "retry": { "backoff": "61s" } }), "retry.backoff".to_owned(), Invalid),
+            (request(json!({ "set": [header("a", "1"), header("A", "2")] })), headers.to_owned(), Duplicate),
+            (request(json!({ "add": [header("a", "1")], "remove": ["A"] })), headers.to_owned(), Duplicate),
+            (
+                json!({ "backendRefs": [{ "name": "d", "port": 80, "filters": [away] }] }),
+                "backendRefs[0].filters[0].type".to_owned(),
+                NotSupported,
+            ),
             (json!({ "timeouts": { "request": "1 s" } }), "timeouts.request".to_owned(), Invalid),
             (
                 json!({ "timeouts": { "request": "1s", "backendRequest": "2s" } }),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -102,6 +102,8 @@ const RULES: &str = "
     - type: RequestRedirect
       requestRedirect:
         {scheme: https, hostname: d.org, statusCode: 308, path: {type: ReplacePrefixMatch, replacePrefixMatch: ''}}
+    - type: ResponseHeaderModifier
+      responseHeaderModifier: {set: [{name: x-answer, value: away}]}
   - matches: [{path: {value: /elsewhere}}]
     filters: [{type: RequestRedirect, requestRedirect: {port: 8443}}]
   - backendRefs: [{name: c, port: 80}]
@@ -136,6 +138,8 @@ async fn requests_and_answers_pass_the_filters_of_their_rule() {
                     let answer = get(&path, http2_client, target).await;
                     let told = answer.headers["location"].to_str().unwrap();
                     assert_eq!((answer.status, told, &*answer.body), (status, location, ""), "{which}");
+                    let added = answer.headers.get("x-answer").map(|value| value.as_bytes());
+                    assert_eq!(added, (status == 308).then_some(&b"away"[..]), "{which}");
                 }
             }
         }
@@ -143,6 +147,36 @@ async fn requests_and_answers_pass_the_filters_of_their_rule() {
     let by = "HTTPRoute/default/r spec.rules[3].filters[0].requestRedirect redirected";
     eventually(|| logged(&["route=default/r rule=3 ", by, "status=308", "result=\"success\""]).then_some(()))
         .await;
+}
+
+/// What a prefix stands for is not left by dots, and what a rule makes of a head is no larger than one may be.
+#[tokio::test]
+async fn what_does_not_fit_its_rule_is_refused() {
+    let prefix =
+        "type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /public}}";
+    let big = format!(
+        "type: RequestHeaderModifier, requestHeaderModifier: {{set: [{{name: x-big, value: {}}}]}}",
+        "x".repeat(4000)
+    );
+    let long = format!("/{}", "y".repeat(62_500));
+    for way in WAYS {
+        let mut path = path(way, AppProtocol::Http1, apps::serve(apps::mirror).await).await;
+        for (filter, target, status) in [
+            (prefix, "/admin", 200),
+            (prefix, "/../admin", 400),
+            (prefix, "/%2e%2e/admin", 400),
+            (prefix, &*long, 200),
+            (&*big, "/short", 200),
+            (&*big, &*long, 431),
+        ] {
+            route(
+                &mut path,
+                &format!("  - filters: [{{{filter}}}]\n    backendRefs: [{{name: c, port: 80}}]\n"),
+            );
+            let answer = get(&path, false, target).await;
+            assert_eq!(answer.status, status, "{way:?} {filter:.20} {target:.20}");
+        }
+    }
 }
 
 /// An application that answers at once, after a while, or begins to and goes on for ever.
@@ -186,6 +220,26 @@ async fn what_takes_too_long_is_answered_and_named() {
     }
 }
 
+#[tokio::test]
+async fn a_call_that_takes_too_long_ends_with_a_status() {
+    for way in WAYS {
+        let app = apps::serve(|_| async {
+            let message = Frame::data(Bytes::from_static(b"\0\0\0\0\x01x"));
+            let messages = stream::once(async { Ok(message) }).chain(stream::pending());
+            let answer = http::Response::builder().header("content-type", "application/grpc");
+            answer.body(BodyExt::boxed(StreamBody::new(messages))).unwrap()
+        });
+        let mut path = path(way, AppProtocol::Http2, app.await).await;
+        route(&mut path, "  - timeouts: {request: 100ms}\n    backendRefs: [{name: c, port: 80}]\n");
+        let request = Request::post("http://c:80/s.S/M").header("content-type", "application/grpc");
+        let request = request.header("te", "trailers").body(full("")).unwrap();
+        let answer = http2(path.address).await.send_request(request).await.unwrap();
+        let answer = timeout(SOON, read(answer)).await.unwrap();
+        assert_eq!((answer.status, answer.body.len()), (200, 6), "{way:?}");
+        assert_eq!(answer.trailers.unwrap()["grpc-status"], "4", "{way:?}");
+    }
+}
+
 /// An application that answers 503 until it was asked so often, and then what the body of the request was.
 async fn flaky(failures: usize) -> (std::net::SocketAddr, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
@@ -219,7 +273,7 @@ async fn what_a_rule_says_of_retries_holds_for_all_methods_and_bodies_at_hand() 
                 65_537,
                 503,
                 1,
-                "retry.codes (too long a body was not kept) not-retried",
+                "retry.codes (its body is not at hand) not-retried",
             ),
         ] {
             let (app, count) = flaky(failures).await;
