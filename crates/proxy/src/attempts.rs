@@ -198,6 +198,7 @@ impl Attempts {
 
     /// Learns from an attempt that was answered with a status that its rule wants no client to see, and whether another
     /// follows: if not, that is the answer.
+    #[cold]
     pub fn unwanted(
         &mut self,
         worker: &Worker,

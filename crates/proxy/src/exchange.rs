@@ -1,6 +1,7 @@
 //! One request or connection: what is known of it, what was decided over it and by which object, the attempts at
 //! it, and what became of it. Metrics and the access log read this and nothing else.
 
+mod dropped;
 mod sent;
 
 use std::cell::{Cell, OnceCell};
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Response, StatusCode};
 use tokio::time::Instant;
 use tulle_model::decision::Decision;
 use tulle_model::snapshot::{Endpoint, HttpRule};
@@ -81,6 +82,8 @@ pub(crate) struct Exchange {
     /// Why the mesh answers or ends it itself, if it does, and that for people.
     reason: Option<Reason>,
     message: String,
+    /// What its rule has it answered.
+    answer: Option<Box<Response<()>>>,
     /// The length of a body that was there as a whole.
     whole: u64,
     /// What passes of one that was not.
@@ -158,6 +161,7 @@ impl Exchange {
             answered: None,
             reason: None,
             message: String::new(),
+            answer: None,
             whole: 0,
             body: OnceCell::new(),
             log,
@@ -271,6 +275,16 @@ impl Exchange {
     pub fn refuse(&mut self, reason: Reason, message: impl Into<String>) -> Refused {
         (self.reason, self.message) = (Some(reason), message.into());
         Refused
+    }
+
+    /// It goes nowhere: its rule has it answered so, without a body.
+    pub fn answers(&mut self, answer: Response<()>) -> Refused {
+        self.answer = Some(Box::new(answer));
+        Refused
+    }
+
+    pub fn take_answer(&mut self) -> Option<Response<()>> {
+        self.answer.take().map(|answer| *answer)
     }
 
     /// An attempt begins; nothing is sent yet.
@@ -551,49 +565,5 @@ impl Exchange {
         entry.message = std::mem::take(&mut self.message);
         complete(&mut entry);
         self.local.log(entry);
-    }
-
-    /// Whether its client has given it up, where it ends before it is answered.
-    fn is_given_up(&self) -> bool {
-        match &self.client {
-            // Who was let go is counted as that.
-            Some(client) => !client.cut.get() && !client.counted.get(),
-            None => !matches!(self.origin, Origin::Workload(_)),
-        }
-    }
-
-    /// Has the line of what bytes have passed of written.
-    fn closed(&mut self) {
-        let reason = self.reason;
-        let verdict = reason.map_or(Verdict::Success, Reason::verdict);
-        self.write(|entry| (entry.reason, entry.result) = (reason, verdict));
-    }
-
-    /// Counts a request whose client has given it up.
-    #[cold]
-    fn abandoned(&mut self) {
-        let latency = self.latency();
-        if let Some(edge) = self.edge() {
-            edge.sent(self.bytes_sent());
-            edge.request(None, Verdict::Abandoned, latency);
-        }
-        self.write(|entry| (entry.latency, entry.result) = (Some(latency), Verdict::Abandoned));
-    }
-}
-
-impl Drop for Exchange {
-    fn drop(&mut self) {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Over => {}
-            Stage::Open(edge) => {
-                if let Some(edge) = edge {
-                    edge.closed();
-                }
-                self.closed();
-            }
-            Stage::Switched(_) => self.closed(),
-            Stage::Begun if self.is_given_up() => self.abandoned(),
-            Stage::Begun => {}
-        }
     }
 }

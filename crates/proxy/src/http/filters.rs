@@ -11,7 +11,6 @@ use tulle_model::routing::redirect::{Asked, location};
 use tulle_model::snapshot::{HttpFilters, HttpRule, PathRewrite, Redirect};
 
 use crate::budget::cost;
-use crate::http::body::Body;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::uri::AsSent;
 
@@ -91,7 +90,7 @@ pub(crate) fn redirect(
     redirect: &Redirect,
     head: &Parts,
     service_port: u16,
-) -> Response<Body> {
+) -> Response<()> {
     let asked = Asked {
         host: head.uri.host().unwrap_or_default(),
         port: head.uri.port_u16(),
@@ -99,7 +98,7 @@ pub(crate) fn redirect(
         path: head.uri.path(),
         query: head.uri.query(),
     };
-    let mut response = Response::new(Body::empty());
+    let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(redirect.status).unwrap_or(StatusCode::FOUND);
     // Made of parts that stood in URIs, or were checked to be such.
     if let Ok(location) = HeaderValue::try_from(location(redirect, asked)) {

@@ -83,6 +83,7 @@ pub(crate) struct Terms {
 
 impl Terms {
     /// `None`: the rule makes nothing of it. `began`: when the request did.
+    #[cold]
     fn of(rule: &Arc<HttpRule>, backend: usize, began: Instant) -> Option<Box<Self>> {
         let (filters, limits) = (Filters::of(rule, backend), TimeLimits::of(rule, began));
         (filters.is_some() || limits.is_some()).then(|| Box::new(Self { filters, limits }))
@@ -93,6 +94,7 @@ impl Terms {
     }
 
     /// Notes what decided over an attempt that failed, if that did.
+    #[cold]
     pub fn note(&self, exchange: &mut Exchange) {
         if let Some(decision) = self.limits.as_ref().and_then(TimeLimits::decision) {
             exchange.decided(|| decision);
@@ -107,7 +109,8 @@ impl Terms {
     }
 
     /// The same of its answer, whose body breaks off where it takes too long. `version`: its client's.
-    pub fn conclude(self, response: &mut Response<Body>, version: Version) {
+    #[cold]
+    pub fn conclude(self: Box<Self>, response: &mut Response<Body>, version: Version) {
         self.filter(response.headers_mut());
         let Some(limits) = self.limits else { return };
         let is_grpc = version == Version::HTTP_2 && headers::is_grpc(response.headers());
@@ -117,13 +120,6 @@ impl Terms {
         }
         limits.bound(response.body_mut(), is_grpc.then(Messages::default));
     }
-}
-
-/// What becomes of a request.
-pub(crate) enum Disposition {
-    To(Route),
-    /// It is answered at once.
-    Answered(Response<Body>),
 }
 
 /// Where a request goes, and how it is spoken there.
@@ -137,25 +133,25 @@ pub(crate) struct Route {
     preserve_case: bool,
 }
 
-/// Answers a request whose route is known.
+/// Answers a request whose route is known, and stays with the caller, as it is large.
 pub(crate) async fn forward(
     client: &ConnectionContext,
     exchange: &mut Exchange,
     message: Message<'_>,
-    route: Route,
+    route: &mut Route,
     caller: &Caller,
 ) -> Result<Response<Body>, Refused> {
     let Message { head, body, written } = message;
     route.spell(head, written, &caller.asker);
-    let Route { mut attempts, version, mut terms, .. } = route;
+    let version = route.version;
     let replay = Replay::new(body, &caller.account);
     loop {
-        let hop = attempts.next(&client.worker, exchange)?;
+        let hop = route.attempts.next(&client.worker, exchange)?;
         exchange.sends();
         let sent = {
             let sent =
                 pin!(send(&client.worker, &client.workload, caller, &hop, version, head, replay.body()));
-            let sent = pin!(within_limits(terms.as_deref_mut().and_then(Terms::limits), sent));
+            let sent = pin!(within_limits(route.terms.as_deref_mut().and_then(Terms::limits), sent));
             unless_cut(&client.ending.cut, sent).await
         };
         let Some(sent) = sent else {
@@ -168,23 +164,23 @@ pub(crate) async fn forward(
                 let status = response.status();
                 if !status.is_success()
                     && let Again::After(pause) =
-                        attempts.unwanted(&client.worker, exchange, &hop, status, replay.possible())
+                        route.attempts.unwanted(&client.worker, exchange, &hop, status, replay.possible())
                 {
                     drop((hop, response));
-                    wait(client, exchange, pause).await?;
+                    Box::pin(wait(client, exchange, pause)).await?;
                     continue;
                 }
                 replay.commit();
                 give_headers(std::mem::take(&mut head.headers));
-                attempts.succeeded(&client.worker, exchange, hop, status);
-                if let Some(terms) = terms {
+                route.attempts.succeeded(&client.worker, exchange, hop, status);
+                if let Some(terms) = route.terms.take() {
                     terms.conclude(&mut response, head.version);
                 }
                 return Ok(response);
             }
             Err(failure) => failure,
         };
-        if let Some(terms) = &terms {
+        if let Some(terms) = &route.terms {
             terms.note(exchange);
         }
         if let Some((reason, message)) = replay.fault() {
@@ -192,10 +188,10 @@ pub(crate) async fn forward(
             return Err(exchange.refuse(reason, message));
         }
         let (idempotent, at_hand) = (is_idempotent(&head.method), replay.possible());
-        match attempts.failed(&client.worker, exchange, &hop, &failure, idempotent, at_hand) {
+        match route.attempts.failed(&client.worker, exchange, &hop, &failure, idempotent, at_hand) {
             Again::No => return Ok(reply::failed_for(&failure, head.version)),
             Again::Now => {}
-            Again::After(pause) => wait(client, exchange, pause).await?,
+            Again::After(pause) => Box::pin(wait(client, exchange, pause)).await?,
         }
     }
 }
@@ -215,13 +211,12 @@ impl Route {
         exchange: &mut Exchange,
         head: &mut Parts,
         target: Target,
-    ) -> Result<Disposition, Refused> {
+    ) -> Result<Self, Refused> {
         let (service, port) = match target {
             Target::Outside { addresses } => {
                 let version = AppVersion::of(head.version);
                 let attempts = Attempts::outside(exchange, addresses);
-                let route = Self { attempts, terms: None, version, preserve_case: false };
-                return Ok(Disposition::To(route));
+                return Ok(Self { attempts, terms: None, version, preserve_case: false });
             }
             Target::Service { service, port } => (service, port),
         };
@@ -243,7 +238,7 @@ impl Route {
         config: &ServiceConfig,
         head: &mut Parts,
         port: u16,
-    ) -> Result<Disposition, Refused> {
+    ) -> Result<Self, Refused> {
         let snapshot = &view.snapshot;
         exchange.decided_on(snapshot.generation);
         let parts = RequestParts {
@@ -259,7 +254,7 @@ impl Route {
             Ok(Routing::Redirect(rule, redirect)) => {
                 exchange.goes_to(config.name.clone());
                 exchange.ruled_by(rule, || Some(decide::redirected(rule, redirect)));
-                return Ok(Disposition::Answered(filters::redirect(rule, redirect, head, port)));
+                return Err(exchange.answers(filters::redirect(rule, redirect, head, port)));
             }
             Err(unrouted) => return Err(refuse(exchange, &config.name, *unrouted)),
         };
@@ -284,7 +279,7 @@ impl Route {
                 return Err(exchange.refuse(Reason::HeadersTooLarge, problem));
             }
         }
-        Ok(Disposition::To(Self { attempts, terms, version, preserve_case }))
+        Ok(Self { attempts, terms, version, preserve_case })
     }
 
     /// Has a head that came in HTTP/1 go on as it is `written`, where its port asks for that.

@@ -51,6 +51,7 @@ impl TimeLimits {
     }
 
     /// An attempt begins.
+    #[cold]
     fn begin(&mut self) {
         let Timeouts { request, backend_request } = self.rule.timeouts;
         let attempt = backend_request.map(|time| (Instant::now() + time, "backendRequest", time));
@@ -75,6 +76,12 @@ impl TimeLimits {
     fn bound_by(&self) -> Decision {
         let field = format!("spec.rules[{}].timeouts.{}", self.rule.index, self.field);
         Decision::new(Decider::HttpRoute(self.rule.route.clone()), field, Effect::Failed)
+    }
+
+    /// Ready, with what to say of it, when the attempt under way has taken too long.
+    #[cold]
+    fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
+        self.poll_over(cx).map(|()| self.expired())
     }
 
     fn expired(&self) -> UpstreamError {
@@ -135,7 +142,7 @@ pub(crate) fn within_limits<T>(
         limits.begin();
     }
     poll_fn(move |cx| match (attempt.as_mut().poll(cx), &mut limits) {
-        (Poll::Pending, Some(limits)) => limits.poll_over(cx).map(|()| Err(limits.expired())),
+        (Poll::Pending, Some(limits)) => limits.poll_expired(cx).map(Err),
         (polled, _) => polled,
     })
 }

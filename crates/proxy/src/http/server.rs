@@ -23,7 +23,7 @@ use crate::exchange::{ConnectionEnd, Exchange, Refused};
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::deliver::deliver;
-use crate::http::forward::{self, Disposition, Message, Route, Target};
+use crate::http::forward::{self, Message, Route, Target};
 use crate::http::headers::MalformedHead;
 use crate::http::http1::server::Owner;
 use crate::http::record::{protocol_of, record, watch};
@@ -293,10 +293,9 @@ pub(super) async fn answer(
                             match Route::find(&cx.worker, &cx.workload, &mut exchange, message.head, target)
                                 .await
                             {
-                                Ok(Disposition::To(route)) => {
-                                    forward::forward(cx, &mut exchange, message, route, &caller).await
+                                Ok(mut route) => {
+                                    forward::forward(cx, &mut exchange, message, &mut route, &caller).await
                                 }
-                                Ok(Disposition::Answered(response)) => Ok(response),
                                 Err(refused) => Err(refused),
                             }
                         }
@@ -392,7 +391,10 @@ fn filter_response(
 ) -> Response<Body> {
     let mut response = match (answered, exchange.reason()) {
         (Ok(response), _) => response,
-        (Err(Refused), reason) => reply(reason.unwrap_or(Reason::BadRequest), exchange.message()),
+        (Err(Refused), reason) => match exchange.take_answer() {
+            Some(answer) => answer.map(|()| Body::empty()),
+            None => reply(reason.unwrap_or(Reason::BadRequest), exchange.message()),
+        },
     };
     if exchange.reason().is_some() {
         if let Some((reason, message)) = exchange.fault() {

@@ -23,7 +23,7 @@ use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::exchange::{Exchange, Refused};
 use crate::http::asker::Caller;
 use crate::http::body::Body;
-use crate::http::forward::{Disposition, Message, Route, Target, Terms, config_of, port_of};
+use crate::http::forward::{Message, Route, Target, Terms, config_of, port_of};
 use crate::http::headers::{self, AppVersion};
 use crate::http::limits::within_limits;
 use crate::http::link_upgrade::{self, Question};
@@ -87,10 +87,7 @@ pub(super) async fn forward(
         exchange.goes_to(target.destination());
         return Err(exchange.refuse(Reason::Unsupported, problem));
     }
-    let mut route = match Route::find(worker, source, exchange, head, target).await? {
-        Disposition::To(route) => route,
-        Disposition::Answered(response) => return Ok((response, None)),
-    };
+    let mut route = Route::find(worker, source, exchange, head, target).await?;
     route.spell(head, written, &caller.asker);
     if route.version == AppVersion::Http2 && !matches!(wish.form, Form::Extended(_)) {
         let message = "the application speaks HTTP/2, which has no such upgrade";
