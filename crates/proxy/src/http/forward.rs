@@ -110,7 +110,7 @@ impl Terms {
 
     /// The same of its answer, whose body breaks off where it takes too long. `version`: its client's.
     #[cold]
-    pub fn conclude(self: Box<Self>, response: &mut Response<Body>, version: Version) {
+    pub fn conclude(self, response: &mut Response<Body>, version: Version) {
         self.filter(response.headers_mut());
         let Some(limits) = self.limits else { return };
         let is_grpc = version == Version::HTTP_2 && headers::is_grpc(response.headers());
