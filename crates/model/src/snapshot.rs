@@ -16,6 +16,7 @@ use crate::identity::SpiffeId;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::port_settings::Http1Settings;
 
+pub(crate) use self::filters::is_of_the_connection;
 pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, uneditable};
 use self::route_index::RouteIndex;
 pub use self::workload::{Selected, ServedPort, WorkloadConfig};

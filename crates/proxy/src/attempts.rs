@@ -74,9 +74,11 @@ impl Attempts {
         Self::new(exchange, To::Service { backend, port })
     }
 
-    /// As that rule says of retries.
+    /// As that rule says of retries, if it does.
     pub fn by(&mut self, rule: &Arc<HttpRule>) {
-        self.rule = Some(rule.clone()).filter(|rule| rule.retry.is_some());
+        if rule.retry.is_some() {
+            self.rule = Some(rule.clone());
+        }
     }
 
     fn retry(&self) -> Option<&Retry> {
@@ -97,13 +99,12 @@ impl Attempts {
     /// Bounds in time how long it may take, from now on and over all attempts, to open a connection; until when.
     pub fn bound(&mut self) -> Instant {
         let deadline = if self.backend().is_some() { DEADLINE } else { EGRESS_CONNECT };
-        self.ends_at(Some(Instant::now() + deadline)).unwrap_or_else(Instant::now)
+        self.ends_at(Instant::now() + deadline)
     }
 
     /// None begins after `end`, or what was said before; when that is.
-    pub fn ends_at(&mut self, end: Option<Instant>) -> Option<Instant> {
-        self.end = [self.end, end].into_iter().flatten().min();
-        self.end
+    pub fn ends_at(&mut self, end: Instant) -> Instant {
+        *self.end.insert(self.end.map_or(end, |before| before.min(end)))
     }
 
     /// The service whose endpoints take it, and its port.
@@ -211,11 +212,11 @@ impl Attempts {
         else {
             return Again::No;
         };
-        if !at_hand && rule.retry.as_ref().is_some_and(|retry| retry.attempts != Some(0)) {
-            let why = ".codes (its body is not at hand)";
-            exchange.decided(|| Decision::retry_of(&rule, why, Effect::NotRetried));
-        }
         if !at_hand {
+            if rule.retry.as_ref().is_some_and(|retry| retry.attempts != Some(0)) {
+                let why = ".codes (its body is not at hand)";
+                exchange.decided(|| Decision::retry_of(&rule, why, Effect::NotRetried));
+            }
             return Again::No;
         }
         let now = Instant::now();

@@ -305,13 +305,8 @@ impl Exchange {
             self.reached = security;
         }
         self.security.set(self.reached);
-        let Some(log) = &mut self.log else { return };
-        if let Some(address) = self.endpoint
-            && log.tried.len() < NAMED
-        {
-            let (after, failure) = (self.started.elapsed(), AttemptFailure::Reason(error.kind.reason()));
-            log.tried.push(Tried { address, security, after, failure });
-        }
+        self.tried(security, AttemptFailure::Reason(error.kind.reason()));
+        let Some(log) = &self.log else { return };
         let decision = match (error.kind, endpoint, &log.workload) {
             (UpstreamErrorKind::Draining, Some(endpoint), _) => Decision::draining(endpoint),
             (UpstreamErrorKind::WrongIdentity, Some(endpoint), _) => Decision::wrong_identity(endpoint),
@@ -325,13 +320,16 @@ impl Exchange {
     /// The attempt under way was answered with that status, which nobody is told: another follows.
     pub fn attempt_answered(&mut self, status: StatusCode) {
         self.reached = self.way;
-        let security = self.way;
-        let Some(log) = &mut self.log else { return };
-        if let Some(address) = self.endpoint
+        self.tried(self.way, AttemptFailure::Status(status.as_u16()));
+    }
+
+    /// Notes that the attempt under way was not the last, for that.
+    fn tried(&mut self, security: Security, failure: AttemptFailure) {
+        if let Some(log) = &mut self.log
+            && let Some(address) = self.endpoint
             && log.tried.len() < NAMED
         {
-            let (after, failure) = (self.started.elapsed(), AttemptFailure::Status(status.as_u16()));
-            log.tried.push(Tried { address, security, after, failure });
+            log.tried.push(Tried { address, security, after: self.started.elapsed(), failure });
         }
     }
 

@@ -12,7 +12,7 @@ pub(crate) mod visits;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response};
 
@@ -138,11 +138,8 @@ async fn pass(
     headers::normalize_response(status, response.headers_mut())
         .map_err(|problem| UpstreamError::bad_answer(format!("{}: {}", workload.name, problem.0)))?;
     let answering = Answering::new(entered, &response);
-    let messages = may_break_after_a_message(version, &head.headers, &response).then(Messages::default);
-    if messages.is_some() {
-        // It would be a lie where the answer breaks, and gRPC has no use for it.
-        response.headers_mut().remove(CONTENT_LENGTH);
-    }
+    let messages = may_break_after_a_message(version, &head.headers, &response)
+        .then(|| Messages::of(response.headers_mut()));
     response.body_mut().watch_as(messages, answering);
     Ok(response)
 }

@@ -350,7 +350,6 @@ fn routes_attach_to_parents_that_exist_and_fit() {
         { "group": "", "kind": "Service", "name": "d", "namespace": "other" },
         { "name": "gateway" },
     ]);
-    // Of another namespace's Service as of its own.
     compiler
         .apply(put(KindId::HttpRoute, route_object("r", json!({ "parentRefs": parents, "rules": [{}] }))));
     let expected = [

@@ -19,9 +19,7 @@ impl HttpFilters {
     pub fn into_option(self) -> Option<Box<Self>> {
         (self != Self::default()).then(|| Box::new(self))
     }
-}
 
-impl HttpFilters {
     /// Whether something is put in the place of the beginning of a path.
     pub(super) fn replaces_prefixes(&self) -> bool {
         let redirected = self.redirect.as_ref().and_then(|redirect| redirect.path.as_ref());
@@ -30,17 +28,21 @@ impl HttpFilters {
     }
 }
 
+/// Whether a header is taken off before requests are routed (RFC 9110, section 7.6.1), or is the mesh's own. `name`: in lower
+/// case.
+pub(crate) fn is_of_the_connection(name: &str) -> bool {
+    const NAMES: [&str; 6] =
+        ["connection", "http2-settings", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+    NAMES.contains(&name) || name.starts_with("tulle-")
+}
+
 /// Why a header field is nobody's to change, as a part of a sentence; `None`: it may be changed. `name`: in lower case.
 pub fn uneditable(name: &str) -> Option<&'static str> {
-    const OF_THE_CONNECTION: [&str; 6] =
-        ["connection", "http2-settings", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
     // They say where a message ends, or what is done with its body.
     const FRAMING: [&str; 5] = ["content-length", "te", "trailer", "expect", "max-forwards"];
     match name {
         "host" => Some("is changed by a URLRewrite (`urlRewrite.hostname`)"),
-        _ if OF_THE_CONNECTION.contains(&name) || name.starts_with("tulle-") => {
-            Some("is about one connection, or the mesh's own")
-        }
+        _ if is_of_the_connection(name) => Some("is about one connection, or the mesh's own"),
         _ if FRAMING.contains(&name) => Some("is written by whoever sends the message on"),
         _ => None,
     }

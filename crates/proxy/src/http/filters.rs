@@ -35,7 +35,7 @@ impl Filters {
     /// Changes a request of the inner form; or says why it cannot go on as the rule has it.
     pub fn request(&self, head: &mut Parts) -> Result<(), &'static str> {
         // All of them go by what the client asked for, so that a backend's path does not stack on the rule's.
-        let asked = head.uri.path().to_owned();
+        let asked = head.uri.path_and_query().cloned();
         for filters in self.both().into_iter().flatten() {
             filters.request_headers.apply(&mut head.headers);
             let Some(rewrite) = &filters.rewrite else { continue };
@@ -44,11 +44,12 @@ impl Filters {
                 parts.authority = Some(Authority::try_from(&**hostname).map_err(|_| UNFIT)?);
             }
             // `*` is no path.
-            if let Some(path) = rewrite.path.as_ref().filter(|_| asked.starts_with('/')) {
+            if let Some(path) = &rewrite.path
+                && let Some(asked) = asked.as_ref().filter(|asked| asked.path().starts_with('/'))
+            {
                 // The new path is all of it: what no URI can hold was encoded in the one that it is made from.
                 head.extensions.remove::<AsSent>();
-                let query = parts.path_and_query.as_ref().and_then(PathAndQuery::query);
-                parts.path_and_query = Some(rewritten(path, &asked, query)?);
+                parts.path_and_query = Some(rewritten(path, asked)?);
             }
             head.uri = Uri::from_parts(parts).map_err(|_| UNFIT)?;
         }
@@ -68,9 +69,9 @@ impl Filters {
 
 const UNFIT: &str = "what its rule makes of the request's host and path is no URI, or too long for one";
 
-fn rewritten(rewrite: &PathRewrite, asked: &str, query: Option<&str>) -> Result<PathAndQuery, &'static str> {
-    let mut path = rewrite.apply(asked);
-    if let Some(query) = query {
+fn rewritten(rewrite: &PathRewrite, asked: &PathAndQuery) -> Result<PathAndQuery, &'static str> {
+    let mut path = rewrite.apply(asked.path());
+    if let Some(query) = asked.query() {
         path.push('?');
         path.push_str(query);
     }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HeaderValue};
+use http::header::HeaderValue;
 use http::request::Parts;
 use http::{HeaderMap, Response, Version};
 use tokio::time::Instant;
@@ -114,11 +114,8 @@ impl Terms {
         self.filter(response.headers_mut());
         let Some(limits) = self.limits else { return };
         let is_grpc = version == Version::HTTP_2 && headers::is_grpc(response.headers());
-        if is_grpc {
-            // It would be a lie where the answer breaks, and gRPC has no use for it.
-            response.headers_mut().remove(CONTENT_LENGTH);
-        }
-        limits.bound(response.body_mut(), is_grpc.then(Messages::default));
+        let messages = is_grpc.then(|| Messages::of(response.headers_mut()));
+        limits.bound(response.body_mut(), messages);
     }
 }
 
@@ -258,21 +255,22 @@ impl Route {
             }
             Err(unrouted) => return Err(refuse(exchange, &config.name, *unrouted)),
         };
-        let (mut terms, mut retried_by) = (None, None);
+        let mut terms = None;
         if let Some((rule, backend)) = routed.rule {
             exchange.ruled_by(rule, || routed.decision());
             terms = Terms::of(rule, backend, exchange.started());
-            retried_by = Some(rule).filter(|rule| rule.retry.is_some());
         }
         let version =
             routed.config.map_or(AppVersion::of(head.version), |port| app_version(head.version, port));
         let preserve_case = routed.config.is_some_and(|config| config.http1.preserve_case);
         let mut attempts = Attempts::at(&worker.local, view, exchange, routed.backend.clone(), routed.port);
-        if let Some(rule) = retried_by {
+        if let Some((rule, _)) = routed.rule {
             attempts.by(rule);
         }
         if let Some(Terms { filters, limits }) = terms.as_deref() {
-            attempts.ends_at(limits.as_ref().and_then(TimeLimits::end));
+            if let Some(end) = limits.as_ref().and_then(TimeLimits::end) {
+                attempts.ends_at(end);
+            }
             if let Some(filters) = filters
                 && let Err(problem) = filters.request(head)
             {

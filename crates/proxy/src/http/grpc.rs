@@ -1,6 +1,7 @@
 //! Answers of gRPC that break: where the last message is whole, the caller gets a status instead of a reset, which
 //! it would take for its own doing or for a fault of the service's.
 
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::http::limits::OutOfTime;
@@ -23,6 +24,13 @@ pub struct Messages {
 }
 
 impl Messages {
+    /// Those of an answer that may break between two. It no longer says how long it is: that would be a lie where it breaks,
+    /// and gRPC has no use for it.
+    pub fn of(answer: &mut HeaderMap) -> Self {
+        answer.remove(CONTENT_LENGTH);
+        Self::default()
+    }
+
     /// The next part of the body has passed.
     pub fn pass(&mut self, mut data: &[u8]) {
         while !data.is_empty() {

@@ -8,7 +8,6 @@
 //!
 //! [`Reason::verdict`]: crate::reason::Reason::verdict
 
-use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, Version};
 
 use crate::access_log::{End, LoggedAnswer};
@@ -63,11 +62,7 @@ pub(crate) fn record(exchange: Exchange, response: &mut Response<Body>) {
         && exchange.source().is_some()
         && exchange.security() != Security::SameNode
         && headers::is_grpc(response.headers()))
-    .then(Messages::default);
-    if messages.is_some() {
-        // It would be a lie where the answer breaks, and gRPC has no use for it.
-        response.headers_mut().remove(CONTENT_LENGTH);
-    }
+    .then(|| Messages::of(response.headers_mut()));
     // The status of a gRPC call; one that ends without is a failure to its client, whatever HTTP says.
     let mut missing = is_grpc && status.is_success() && !response.headers().contains_key(grpc::STATUS);
     let mut under_way = Some(exchange);

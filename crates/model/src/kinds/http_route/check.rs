@@ -5,7 +5,7 @@ use crate::kinds::id::KindId;
 use crate::kinds::route::check::{check_backends, check_parents, check_rule_names, read_route, refuse};
 use crate::kinds::route::form::{BackendForm, RouteForm, RuleForm};
 use crate::path::{has_dot_segments, normal_form};
-use crate::snapshot::{HttpMatch, PathMatch, Pattern, TextMatch, Timeouts, ValueMatch};
+use crate::snapshot::{HttpMatch, PathMatch, Pattern, TextMatch, Timeouts, ValueMatch, is_of_the_connection};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::metadata::namespace;
 use crate::validate::syntax::{header_name_problem, hostname_problem};
@@ -219,14 +219,6 @@ fn check_pattern(value: &Field<'_>, pattern: &str, errors: &mut Errors) -> Read<
     })
 }
 
-/// Whether a header is taken off before requests are routed (RFC 9110, section 7.6.1).
-fn is_of_the_connection(name: &str) -> bool {
-    const NAMES: [&str; 6] =
-        ["connection", "http2-settings", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
-    let name = name.to_ascii_lowercase();
-    NAMES.contains(&&*name) || name.starts_with("tulle-")
-}
-
 /// Of several conditions on one name the first counts and the others don't (Gateway API, HTTPRouteMatch.headers).
 fn check_value_matches(
     condition: &Field<'_>,
@@ -261,7 +253,7 @@ fn check_value_match(
         if let Some(problem) = header_name_problem(text) {
             let what = if is_header { "header" } else { "query parameter" };
             errors.invalid(&name, format!("{} is no name of a {what}: it {problem}", shown(name.value)));
-        } else if is_header && is_of_the_connection(text) {
+        } else if is_header && is_of_the_connection(&text.to_ascii_lowercase()) {
             let message = format!(
                 "{} is not supported: it is about one connection or the mesh's own, and no rule ever sees it",
                 shown(name.value)

@@ -282,12 +282,12 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
 pub(super) fn check_retry(rule: &Field<'_>, errors: &mut Errors) -> Read<Option<Box<Retry>>> {
     let Some(retry) = rule.get("retry") else { return Ok(None) };
-    let mut codes = Ok(Vec::new());
+    let (mut codes, mut read) = (Vec::new(), Ok(()));
     for code in retry.read_items("codes")? {
         match code.value.as_i64().ok_or(Unreadable)? {
-            status @ 400..600 => codes = codes.map(|codes| [&codes[..], &[status as u16]].concat()),
+            status @ 400..600 => codes.push(status as u16),
             other => {
-                codes =
+                read =
                     invalid(&code, format!("{other} is no status of a failure: expected 400 to 599"), errors);
             }
         }
@@ -310,7 +310,8 @@ pub(super) fn check_retry(rule: &Field<'_>, errors: &mut Errors) -> Read<Option<
             ),
         },
     };
-    Ok(Some(Box::new(Retry { codes: codes?, attempts: attempts?, backoff: backoff? })))
+    read?;
+    Ok(Some(Box::new(Retry { codes, attempts: attempts?, backoff: backoff? })))
 }
 
 /// `None`: there is no limit.
