@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::name::{MESH, NamespacedName, ServiceName, WorkloadName};
-use crate::snapshot::{EgressPolicy, Endpoint, HttpRule, MeshSettings, WorkloadConfig};
+use crate::snapshot::{EgressPolicy, Endpoint, HttpRouteKind, HttpRule, MeshSettings, WorkloadConfig};
 
 /// One decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub enum Decider {
     Mesh,
     Service(ServiceName),
     HttpRoute(NamespacedName),
+    GrpcRoute(NamespacedName),
     TcpRoute(NamespacedName),
     Workload(WorkloadName),
     /// An address of an EndpointSlice that is no workload of the mesh.
@@ -73,6 +74,7 @@ impl fmt::Display for Decider {
             Self::Mesh => write!(f, "Mesh/{MESH}"),
             Self::Service(name) => write!(f, "Service/{name}"),
             Self::HttpRoute(name) => write!(f, "HTTPRoute/{name}"),
+            Self::GrpcRoute(name) => write!(f, "GRPCRoute/{name}"),
             Self::TcpRoute(name) => write!(f, "TCPRoute/{name}"),
             Self::Workload(name) => write!(f, "Workload/{name}"),
             Self::Endpoint(address) => write!(f, "Endpoint/{address}"),
@@ -114,7 +116,7 @@ impl Decision {
     /// Another attempt, or none, as a rule says of retries. `field`: which of them.
     pub fn retry_of(rule: &HttpRule, field: &str, effect: Effect) -> Self {
         let field = format!("spec.rules[{}].retry{field}", rule.index);
-        Self::new(Decider::HttpRoute(rule.route.clone()), field, effect)
+        Self::new(Decider::rule(rule), field, effect)
     }
 
     /// An endpoint that did not take connections lately.
@@ -144,6 +146,14 @@ impl Decision {
 }
 
 impl Decider {
+    /// The route that has that rule.
+    pub fn rule(rule: &HttpRule) -> Self {
+        match rule.kind {
+            HttpRouteKind::Http => Self::HttpRoute(rule.route.clone()),
+            HttpRouteKind::Grpc => Self::GrpcRoute(rule.route.clone()),
+        }
+    }
+
     fn of(endpoint: &Endpoint) -> Self {
         match &endpoint.workload {
             Some(name) => Self::Workload(name.clone()),

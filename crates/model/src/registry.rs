@@ -4,7 +4,9 @@ use serde_json::Value;
 
 pub use crate::kinds::id::KindId;
 pub use crate::kinds::kind::Kind;
-use crate::kinds::{endpoint_slice, event, http_route, mesh, namespace, node, service, tcp_route, workload};
+use crate::kinds::{
+    endpoint_slice, event, grpc_route, http_route, mesh, namespace, node, service, tcp_route, workload,
+};
 
 impl KindId {
     /// What is known of the kind.
@@ -19,6 +21,7 @@ pub static KINDS: &[Kind] = &[
     service::KIND,
     endpoint_slice::KIND,
     http_route::KIND,
+    grpc_route::KIND,
     tcp_route::KIND,
     mesh::KIND,
     workload::KIND,

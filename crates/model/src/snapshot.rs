@@ -341,8 +341,9 @@ impl Eq for Pattern {}
 /// What happens to requests that match a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpRule {
-    /// The HTTPRoute, for logs and explanations.
+    /// The route, for logs and explanations, and its kind.
     pub route: NamespacedName,
+    pub kind: HttpRouteKind,
     /// The rule's index in it, and its name if it has one.
     pub index: u32,
     pub name: Option<Arc<str>>,
@@ -358,7 +359,8 @@ pub struct HttpRule {
 impl HttpRule {
     /// A rule that shares requests out, and nothing else.
     pub fn new(route: NamespacedName, index: u32, name: Option<Arc<str>>, backends: Vec<Backend>) -> Self {
-        Self { route, index, name, backends, filters: None, timeouts: Timeouts::default(), retry: None }
+        let kind = HttpRouteKind::Http;
+        Self { route, kind, index, name, backends, filters: None, timeouts: Timeouts::default(), retry: None }
     }
 }
 
@@ -369,6 +371,13 @@ impl HttpRule {
         let mut all = std::iter::once(&self.filters).chain(of_backends).flatten();
         all.any(|filters| filters.replaces_prefixes())
     }
+}
+
+/// The kinds of routes whose rules are for requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpRouteKind {
+    Http,
+    Grpc,
 }
 
 /// How often, and after what, a request of a rule is tried again (Gateway API, HTTPRouteRetry).

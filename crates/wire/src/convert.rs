@@ -309,6 +309,7 @@ impl From<&model::HttpRule> for wire::Rule {
             request_timeout_ms: filters::timeout_message(rule.timeouts.request),
             backend_request_timeout_ms: filters::timeout_message(rule.timeouts.backend_request),
             retry: rule.retry.as_deref().map(wire::Retry::from),
+            grpc: rule.kind == model::HttpRouteKind::Grpc,
         }
     }
 }
@@ -328,6 +329,7 @@ impl TryFrom<wire::Rule> for model::HttpRule {
                 backend_request: filters::timeout(rule.backend_request_timeout_ms),
             },
             retry: rule.retry.map(filters::retry).transpose()?.map(Box::new),
+            kind: if rule.grpc { model::HttpRouteKind::Grpc } else { model::HttpRouteKind::Http },
         })
     }
 }

@@ -45,12 +45,15 @@ fn routed_port(
             route.kind == kind && *route.name.namespace == *namespace && ports.contains(&port.number)
         })
     };
-    let candidates = of_kind(KindId::HttpRoute).flat_map(|of| candidates(of.route, of.state));
+    // One kind acts on a port: the most specific (GEP-1294).
+    let grpc = of_kind(KindId::GrpcRoute).next().is_some();
+    let acting = if grpc { KindId::GrpcRoute } else { KindId::HttpRoute };
+    let candidates = of_kind(acting).flat_map(|of| candidates(of.route, of.state));
     let entries = sort_entries(candidates.collect());
-    let http_only = of_kind(KindId::HttpRoute).any(|of| of.route.names_port_of(service, port));
+    let http_only = of_kind(acting).any(|of| of.route.names_port_of(service, port));
     let tcp_route = of_kind(KindId::TcpRoute)
         .min_by_key(|of| of.route.seniority())
-        .filter(|_| entries.is_empty() || (port.protocol == AppProtocol::Detect && !http_only))
+        .filter(|_| entries.is_empty())
         .and_then(|of| {
             let backends = of.state.rules.first()?.backends.clone();
             Some(Arc::new(TcpRule { route: of.route.name.clone(), backends }))

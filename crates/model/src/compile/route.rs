@@ -9,7 +9,7 @@ use crate::kinds::route::form::{BackendForm, ParentForm, RouteForm};
 use crate::kinds::service::form::ServiceForm;
 use crate::name::{NamespacedName, ServiceName};
 use crate::registry::KindId;
-use crate::snapshot::{AppProtocol, Backend, BackendTarget, HttpRule, Shape};
+use crate::snapshot::{AppProtocol, Backend, BackendTarget, HttpRouteKind, HttpRule, Shape};
 
 /// A route as the compiler knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,7 +64,7 @@ pub(super) fn attach(
         let which: String = number.chain(section).collect();
         return Err(("NoMatchingParent", format!("Service {name} has no TCP port{which}")));
     }
-    let is_http = route.kind == KindId::HttpRoute;
+    let is_http = route.kind != KindId::TcpRoute;
     let fitting = ports.iter().filter(|p| !(is_http && p.protocol == AppProtocol::Tcp));
     let numbers: Vec<u16> = fitting.map(|p| p.number).collect();
     if numbers.is_empty() {
@@ -93,9 +93,10 @@ pub(super) fn resolve<'a>(
             };
             backends.push(Backend { target, weight: backend.weight, filters: backend.filters.clone() });
         }
+        let kind = if route.kind == KindId::GrpcRoute { HttpRouteKind::Grpc } else { HttpRouteKind::Http };
         let (filters, timeouts, retry) = (rule.filters.clone(), rule.timeouts, rule.retry.clone());
         let compiled = HttpRule::new(route.name.clone(), i as u32, rule.name.clone(), backends);
-        rules.push(Arc::new(HttpRule { filters, timeouts, retry, ..compiled }));
+        rules.push(Arc::new(HttpRule { kind, filters, timeouts, retry, ..compiled }));
     }
     (rules, problems)
 }
@@ -124,7 +125,7 @@ fn resolve_backend<'a>(
     };
     match form.port(port) {
         None => Err(("BackendNotFound", format!("Service {name} has no TCP port {port}"))),
-        Some(found) if route.kind == KindId::HttpRoute && found.protocol == AppProtocol::Tcp => {
+        Some(found) if route.kind != KindId::TcpRoute && found.protocol == AppProtocol::Tcp => {
             let message = format!("by its appProtocol, port {port} of Service {name} does not speak HTTP");
             Err(("UnsupportedProtocol", message))
         }

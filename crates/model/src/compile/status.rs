@@ -7,7 +7,7 @@ use crate::kinds::route::ParentReference;
 use crate::kinds::route::form::{ParentForm, RouteForm};
 use crate::name::ServiceName;
 use crate::registry::KindId;
-use crate::snapshot::AppProtocol;
+use crate::snapshot::{AppProtocol, HttpRouteKind, PortConfig};
 
 /// What became of a route at one of its parents.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +111,7 @@ impl Compiler {
         let open = ports.iter().filter_map(|&port| Some(config.port(port)?.seen_from(namespace)));
         let open = open.filter(|p| p.protocol == AppProtocol::Detect && !p.http_only);
         let open: Vec<_> = open.map(|port| port.number.to_string()).collect();
-        if route.kind == KindId::HttpRoute && !open.is_empty() {
+        if route.kind != KindId::TcpRoute && !open.is_empty() {
             let (ports, service) = (open.join(", "), &config.name);
             message.push_str(&format!(
                 "; warning: protocols other than HTTP pass port {ports} of Service {service} without it, since \
@@ -126,15 +126,27 @@ impl Compiler {
     fn accept(&self, route: &RouteForm, parent: &ParentForm) -> Result<Vec<u16>, Explained> {
         let service = parent.service.as_ref();
         let ports = attach(route, parent, service.and_then(|name| self.services.get(name)))?;
-        if route.kind == KindId::HttpRoute {
-            return Ok(ports);
-        }
-        // A port has one TCPRoute at most.
         let config = service.and_then(|name| self.configs.get(name));
         let namespace = &route.name.namespace;
-        let holders = ports.iter().filter_map(|&port| Some(config?.port(port)?.seen_from(namespace)));
+        let views = ports.iter().filter_map(|&port| Some(config?.port(port)?.seen_from(namespace)));
+        if route.kind != KindId::TcpRoute {
+            // One kind acts on a port: the most specific.
+            let acts = |port: &&PortConfig| {
+                let grpc =
+                    port.http_routes.entries().iter().any(|entry| entry.rule.kind == HttpRouteKind::Grpc);
+                grpc == (route.kind == KindId::GrpcRoute)
+            };
+            let acting: Vec<u16> = views.filter(acts).map(|port| port.number).collect();
+            if acting.is_empty() {
+                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+                let message = format!("port {} has GRPCRoutes, which come first", ports.join(", "));
+                return Err(("Conflicted", message));
+            }
+            return Ok(acting);
+        }
+        // A port has one TCPRoute at most.
         let mut refusal = None;
-        for port in holders {
+        for port in views {
             match &port.tcp_route {
                 Some(holder) if holder.route == route.name => return Ok(vec![port.number]),
                 Some(holder) => {
@@ -144,8 +156,8 @@ impl Compiler {
                 }
                 None => {
                     let message =
-                        format!("port {} speaks HTTP and has HTTPRoutes, which come first", port.number);
-                    refusal = Some(("NotAllowedByListeners", message));
+                        format!("port {} has routes of HTTP or gRPC, which come first", port.number);
+                    refusal = Some(("Conflicted", message));
                 }
             }
         }

@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::*;
 use crate::decision::inbound_capture;
-use crate::snapshot::{AppProtocol, Backend, BackendTarget, EgressPolicy, PathMatch, PortConfig, Shape};
+use crate::snapshot::{
+    AppProtocol, Backend, BackendTarget, EgressPolicy, HttpRouteKind, PathMatch, PortConfig, Shape,
+};
 
 fn kind(id: KindId) -> &'static Kind {
     id.kind()
@@ -479,7 +481,7 @@ fn a_route_that_names_a_port_makes_it_http_alone() {
         json!({ "group": "", "kind": "Service", "name": "d", "sectionName": "web" }),
     );
     assert_eq!(http_only(&compiler), [true, false, false]);
-    // A TCPRoute has no part in a port that is for HTTP.
+    // A TCPRoute has no part in ports that have HTTPRoutes.
     let spec =
         json!({ "parentRefs": [parent("d")], "rules": [{ "backendRefs": [{ "name": "d", "port": 80 }] }] });
     compiler.apply(put(KindId::TcpRoute, route_object("bytes", spec)));
@@ -490,7 +492,7 @@ fn a_route_that_names_a_port_makes_it_http_alone() {
         .iter()
         .map(|port| port.tcp_route.is_some())
         .collect();
-    assert_eq!(tcp, [false, true, false]);
+    assert_eq!(tcp, [false; 3]);
 }
 
 #[test]
@@ -538,13 +540,51 @@ fn a_port_has_one_tcp_route() {
     assert_eq!(conditions(&compiler, KindId::TcpRoute, "shop/young", 0)[0], (false, "Conflicted"));
     assert_eq!(conditions(&compiler, KindId::TcpRoute, "shop/young", 1)[0], (true, "Accepted"));
 
-    // HTTPRoutes come first where the port speaks HTTP, and share it where that is to be found out.
+    // HTTPRoutes come first, also where what the port speaks is to be found out.
     compiler.apply(http_route("web", "h", json!([])));
     compiler.apply(http_route("web2", "d", json!([])));
-    assert_eq!(conditions(&compiler, KindId::TcpRoute, "shop/young", 1)[0], (false, "NotAllowedByListeners"));
+    assert_eq!(conditions(&compiler, KindId::TcpRoute, "shop/young", 1)[0], (false, "Conflicted"));
+    assert_eq!(conditions(&compiler, KindId::TcpRoute, "shop/old", 0)[0], (false, "Conflicted"));
     assert_eq!(port(&compiler, "shop/h").tcp_route, None);
     assert_eq!(port(&compiler, "shop/d").protocol, AppProtocol::Detect);
-    assert!(port(&compiler, "shop/d").tcp_route.is_some());
+    assert_eq!(port(&compiler, "shop/d").tcp_route, None);
+}
+
+#[test]
+fn one_kind_of_route_acts_on_a_port() {
+    let mut compiler = compiler();
+    compiler.apply(service("d", json!({ "port": 80 })));
+    let backends = json!([{ "name": "d", "port": 80 }]);
+    let spec = |rules: Value| json!({ "parentRefs": [parent("d")], "rules": rules });
+    let bytes = spec(json!([{ "backendRefs": backends }]));
+    compiler.apply(put(KindId::TcpRoute, route_object("bytes", bytes)));
+    compiler.apply(http_route("web", "d", json!([])));
+    let calls = spec(json!([
+        { "matches": [{ "method": { "service": "s.S", "method": "M" } }], "backendRefs": backends },
+        { "matches": [{ "method": { "service": "s.S" } }, { "method": { "method": "M" } }], "backendRefs": backends }
+    ]));
+    let effects = compiler.apply(put(KindId::GrpcRoute, route_object("calls", calls)));
+    let changed =
+        [(kind(KindId::HttpRoute), name("shop/web")), (kind(KindId::GrpcRoute), name("shop/calls"))];
+    assert_eq!(effects.statuses, changed);
+    let accepted = |compiler: &Compiler, kind, route| conditions(compiler, kind, route, 0)[0];
+    assert_eq!(accepted(&compiler, KindId::GrpcRoute, "shop/calls"), (true, "Accepted"));
+    assert_eq!(accepted(&compiler, KindId::HttpRoute, "shop/web"), (false, "Conflicted"));
+    assert_eq!(accepted(&compiler, KindId::TcpRoute, "shop/bytes"), (false, "Conflicted"));
+    let port = compiler.service(&name("shop/d")).unwrap().ports[0].clone();
+    let paths: Vec<_> = port.http_routes.entries().iter().map(|entry| entry.matcher.path.clone()).collect();
+    let [PathMatch::Exact(exact), PathMatch::Prefix(prefix), PathMatch::Regex(any)] = &paths[..] else {
+        panic!("{paths:?}")
+    };
+    assert_eq!((&**exact, &**prefix), ("/s.S/M", "/s.S"));
+    assert!(any.matches("/t.T/M") && !any.matches("/t.T/N") && !any.matches("/a/b/M"));
+    assert!(port.http_routes.entries().iter().all(|entry| entry.rule.kind == HttpRouteKind::Grpc));
+
+    compiler.apply(delete(KindId::GrpcRoute, "shop/calls"));
+    assert_eq!(accepted(&compiler, KindId::HttpRoute, "shop/web"), (true, "Accepted"));
+    assert_eq!(accepted(&compiler, KindId::TcpRoute, "shop/bytes"), (false, "Conflicted"));
+    compiler.apply(delete(KindId::HttpRoute, "shop/web"));
+    assert_eq!(accepted(&compiler, KindId::TcpRoute, "shop/bytes"), (true, "Accepted"));
 }
 
 #[test]

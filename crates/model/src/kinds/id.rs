@@ -7,6 +7,7 @@ pub enum KindId {
     Service,
     EndpointSlice,
     HttpRoute,
+    GrpcRoute,
     TcpRoute,
     Mesh,
     Workload,

@@ -7,6 +7,7 @@
 
 pub mod endpoint_slice;
 pub mod event;
+pub mod grpc_route;
 pub mod http_route;
 pub(crate) mod id;
 pub(crate) mod kind;

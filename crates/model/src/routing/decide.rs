@@ -36,14 +36,14 @@ impl Routed<'_> {
     pub fn decision(&self) -> Option<Decision> {
         let (rule, backend) = self.rule?;
         let field = format!("spec.rules[{}].backendRefs[{backend}].weight", rule.index);
-        Some(Decision::new(Decider::HttpRoute(rule.route.clone()), field, Effect::Routed))
+        Some(Decision::new(Decider::rule(rule), field, Effect::Routed))
     }
 }
 
 /// The decision of a rule that redirects.
 pub fn redirected(rule: &HttpRule, redirect: &Redirect) -> Decision {
     let field = format!("spec.rules[{}].filters[{}].requestRedirect", rule.index, redirect.index);
-    Decision::new(Decider::HttpRoute(rule.route.clone()), field, Effect::Redirected)
+    Decision::new(Decider::rule(rule), field, Effect::Redirected)
 }
 
 /// Why it goes nowhere.
@@ -126,7 +126,7 @@ where
     if let Some(redirect) = rule.filters.as_ref().and_then(|filters| filters.redirect.as_ref()) {
         return Ok(Routing::Redirect(rule, redirect));
     }
-    let by = || Decider::HttpRoute(rule.route.clone());
+    let by = || Decider::rule(rule);
     let (index, backend, port) = backend(&rule.backends, random(), by, rule.index).map_err(|unrouted| {
         let rule = Some(rule.clone());
         Box::new(Unrouted { rule, ..*unrouted })
@@ -182,12 +182,10 @@ fn backend(
 
 /// The matches of a port's routes: of the one that it has, or else of whatever names the port.
 fn matches_of(service: &ServiceConfig, port: &PortConfig) -> Decision {
-    let mut routes = port.http_routes.entries().iter().map(|entry| &entry.rule.route);
-    let first = routes.next();
-    match first.filter(|first| routes.all(|route| route == *first)) {
-        Some(route) => {
-            Decision::new(Decider::HttpRoute(route.clone()), "spec.rules[*].matches", Effect::Refused)
-        }
+    let mut rules = port.http_routes.entries().iter().map(|entry| &entry.rule);
+    let first = rules.next();
+    match first.filter(|first| rules.all(|rule| rule.route == first.route)) {
+        Some(rule) => Decision::new(Decider::rule(rule), "spec.rules[*].matches", Effect::Refused),
         None => {
             let field = format!("spec.ports[{}]", port.number);
             Decision::new(Decider::Service(service.name.clone()), field, Effect::Refused)

@@ -35,6 +35,18 @@ fn good(kind: KindId) -> Value {
                 { "name": "dns", "port": 5353, "targetPort": 53, "protocol": "TCP" }
             ]
         }),
+        KindId::GrpcRoute => json!({
+            "parentRefs": [{ "group": "", "kind": "Service", "name": "d", "port": 80 }],
+            "rules": [{
+                "name": "main",
+                "matches": [
+                    { "method": { "service": "shop.v1.Cart", "method": "Add" }, "headers": [{ "name": "x-a", "value": "1" }] },
+                    { "method": { "type": "RegularExpression", "method": "Get.*" } }
+                ],
+                "filters": [{ "type": "RequestHeaderModifier", "requestHeaderModifier": { "remove": ["x-b"] } }],
+                "backendRefs": [{ "name": "d", "port": 80, "weight": 9 }]
+            }]
+        }),
         KindId::HttpRoute => json!({
             "parentRefs": [{ "group": "", "kind": "Service", "name": "d", "port": 80 }],
             "rules": [{
@@ -486,6 +498,40 @@ fn limits_of_routes_are_gateway_apis() {
             .len(),
         4
     );
+}
+
+#[test]
+fn calls_are_matched_by_names_of_grpc() {
+    let problems = |matched: Value| codes(KindId::GrpcRoute, json!({ "rules": [{ "matches": [matched] }] }));
+    for fine in [
+        json!({}),
+        json!({ "method": { "service": "a.b.C" } }),
+        json!({ "method": { "service": ".a.b.C", "method": "_d" } }),
+        json!({ "method": { "type": "RegularExpression", "service": "a\\..*", "method": "(Get|List).*" } }),
+        json!({ "headers": [{ "name": "x-a", "value": "1" }] }),
+    ] {
+        assert_eq!(problems(fine.clone()), [], "{fine}");
+    }
+    let at = |path: &str| format!("spec.rules[0].matches[0].{path}");
+    for (wrong, path, code) in [
+        (json!({ "method": {} }), "method.service", Code::Required),
+        (json!({ "method": { "service": "a/b" } }), "method.service", Code::Invalid),
+        (json!({ "method": { "service": "a..b" } }), "method.service", Code::Invalid),
+        (json!({ "method": { "method": "a.b" } }), "method.method", Code::Invalid),
+        (
+            json!({ "method": { "type": "RegularExpression", "service": "(" } }),
+            "method.service",
+            Code::Invalid,
+        ),
+        (json!({ "method": { "type": "Prefix", "service": "a" } }), "method.type", Code::NotSupported),
+    ] {
+        assert_eq!(problems(wrong.clone()), [(at(path), code)], "{wrong}");
+    }
+    let filter = json!({ "type": "URLRewrite", "urlRewrite": { "hostname": "a.b" } });
+    let refused =
+        codes(KindId::GrpcRoute, json!({ "rules": [{ "filters": [filter], "sessionPersistence": {} }] }));
+    assert!(refused.iter().any(|(path, _)| path == "spec.rules[0].filters[0].type"), "{refused:?}");
+    assert!(refused.iter().any(|(path, _)| path == "spec.rules[0].sessionPersistence"), "{refused:?}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl TimeLimits {
 
     fn bound_by(&self) -> Decision {
         let field = format!("spec.rules[{}].timeouts.{}", self.rule.index, self.field);
-        Decision::new(Decider::HttpRoute(self.rule.route.clone()), field, Effect::Failed)
+        Decision::new(Decider::rule(&self.rule), field, Effect::Failed)
     }
 
     /// Ready, with what to say of it, when the attempt under way has taken too long.

@@ -96,7 +96,7 @@ fn order(kind: &Kind) -> u8 {
         KindId::Mesh => 1,
         KindId::Service => 2,
         KindId::EndpointSlice | KindId::Workload | KindId::Node | KindId::Event | KindId::EventV1 => 3,
-        KindId::HttpRoute | KindId::TcpRoute => 4,
+        KindId::HttpRoute | KindId::GrpcRoute | KindId::TcpRoute => 4,
     }
 }
 

@@ -131,6 +131,9 @@ pub struct Rule {
     /// Absent: as by default.
     #[prost(message, optional, tag = "9")]
     pub retry: ::core::option::Option<Retry>,
+    /// It is of a GRPCRoute.
+    #[prost(bool, tag = "10")]
+    pub grpc: bool,
 }
 /// tulle_model::snapshot::Retry
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,9 +1,9 @@
 //! What an HTTPRoute must be (Gateway API v1.6: the rules of the CRD, its CEL rules included).
 
-use super::check_filters::{check_filters, check_retry, check_timeouts};
+use super::check_filters::{check_backend_filters, check_filters, check_retry, check_timeouts};
 use crate::kinds::id::KindId;
 use crate::kinds::route::check::{check_backends, check_parents, check_rule_names, read_route, refuse};
-use crate::kinds::route::form::{BackendForm, RouteForm, RuleForm};
+use crate::kinds::route::form::{RouteForm, RuleForm};
 use crate::path::{has_dot_segments, normal_form};
 use crate::snapshot::{HttpMatch, PathMatch, Pattern, TextMatch, Timeouts, ValueMatch, is_of_the_connection};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
@@ -28,11 +28,7 @@ pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
     let own = namespace(route);
     let parents = check_parents(route, &spec, errors);
     let _nothing_of_it_is_compiled = refuse(&spec, &["useDefaultGateways"], errors);
-    for hostname in spec.items("hostnames") {
-        if let Some(problem) = hostname.str().and_then(hostname_problem) {
-            errors.invalid(&hostname, format!("{} is no host name: it {problem}", shown(hostname.value)));
-        }
-    }
+    let hostnames = check_hostnames(&spec, errors);
     check_rule_names(&spec, errors);
     let mut rules = spec.read_items("rules").map(|_| Vec::new());
     let mut matches = 0;
@@ -51,7 +47,7 @@ pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
             format!("have {matches} matches in all; at most {MATCHES_OF_A_ROUTE} are allowed in one route");
         errors.push(&rules, Code::TooMany, message);
     }
-    let (mut rules, hostnames) = (rules?, spec.read_items("hostnames")?.next().is_some());
+    let (mut rules, hostnames) = (rules?, hostnames?);
     if rules.is_empty() {
         // Gateway API's default: one rule for every path.
         rules.push(RuleForm {
@@ -86,15 +82,8 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm
     let filters = check_filters(rule, false, known, errors);
     let timeouts = check_timeouts(rule, errors);
     let retry = check_retry(rule, errors);
-    let backends = check_backends(rule, own, errors).and_then(|mut backends| {
-        let fields = rule.items("backendRefs");
-        let filters = |(backend, field): (&mut BackendForm, Field<'_>)| {
-            backend.filters = check_filters(&field, true, known, errors)?;
-            Ok(())
-        };
-        backends.iter_mut().zip(fields).map(filters).fold(Ok(()), Result::and)?;
-        Ok(backends)
-    });
+    let backends = check_backends(rule, own, errors);
+    let backends = backends.and_then(|backends| check_backend_filters(rule, backends, known, errors));
     supported?;
     let (filters, backends) = (filters?, backends?);
     if filters.as_ref().is_some_and(|filters| filters.redirect.is_some())
@@ -111,12 +100,22 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm
     Ok(RuleForm { name, matches: matches?, backends, filters, timeouts: timeouts?, retry: retry? })
 }
 
+/// Whether there are host names, which count for nothing where the parent is a Service.
+pub(in crate::kinds) fn check_hostnames(spec: &Field<'_>, errors: &mut Errors) -> Read<bool> {
+    for hostname in spec.items("hostnames") {
+        if let Some(problem) = hostname.str().and_then(hostname_problem) {
+            errors.invalid(&hostname, format!("{} is no host name: it {problem}", shown(hostname.value)));
+        }
+    }
+    Ok(spec.read_items("hostnames")?.next().is_some())
+}
+
 /// The match that there is where none is given.
-fn every_request() -> HttpMatch {
+pub(in crate::kinds) fn every_request() -> HttpMatch {
     HttpMatch { path: PathMatch::Prefix(String::new()), method: None, headers: Vec::new(), query: Vec::new() }
 }
 
-pub(super) fn warn(route: &Field<'_>, warnings: &mut Errors) {
+pub(in crate::kinds) fn warn(route: &Field<'_>, warnings: &mut Errors) {
     let Some(spec) = route.get("spec") else { return };
     if spec.items("hostnames").next().is_some()
         && let Some(hostnames) = spec.get("hostnames")
@@ -206,7 +205,11 @@ pub(super) fn path_problem(path: &str) -> Option<String> {
     None
 }
 
-fn check_pattern(value: &Field<'_>, pattern: &str, errors: &mut Errors) -> Read<Pattern> {
+pub(in crate::kinds) fn check_pattern(
+    value: &Field<'_>,
+    pattern: &str,
+    errors: &mut Errors,
+) -> Read<Pattern> {
     Pattern::new(pattern).map_err(|error| {
         let error = error.to_string();
         // The library draws where; the line that says what comes last.
@@ -220,7 +223,7 @@ fn check_pattern(value: &Field<'_>, pattern: &str, errors: &mut Errors) -> Read<
 }
 
 /// Of several conditions on one name the first counts and the others don't (Gateway API, HTTPRouteMatch.headers).
-fn check_value_matches(
+pub(in crate::kinds) fn check_value_matches(
     condition: &Field<'_>,
     list: &'static str,
     longest: usize,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::check::path_problem;
+use crate::kinds::route::form::BackendForm;
 use crate::name::dns_subdomain_problem;
 use crate::port_settings::duration;
 use crate::snapshot::{
@@ -29,7 +30,7 @@ const TYPES: [(&str, &str, bool); 8] = [
 ];
 
 /// Reads the filters of a rule, or of a backend of one, whose matches are `matches`, if these can be read.
-pub(super) fn check_filters(
+pub(in crate::kinds) fn check_filters(
     holder: &Field<'_>,
     of_backend: bool,
     matches: Option<&[HttpMatch]>,
@@ -77,6 +78,23 @@ pub(super) fn check_filters(
         refuse(holder, "filters", &message, errors)?;
     }
     read.map(|()| filters.into_option())
+}
+
+/// Reads those of the backends of a rule.
+pub(in crate::kinds) fn check_backend_filters(
+    rule: &Field<'_>,
+    mut backends: Vec<BackendForm>,
+    matches: Option<&[HttpMatch]>,
+    errors: &mut Errors,
+) -> Read<Vec<BackendForm>> {
+    let mut read = Ok(());
+    for (backend, field) in backends.iter_mut().zip(rule.items("backendRefs")) {
+        match check_filters(&field, true, matches, errors) {
+            Ok(filters) => backend.filters = filters,
+            Err(Unreadable) => read = Err(Unreadable),
+        }
+    }
+    read.map(|()| backends)
 }
 
 fn refuse<T>(holder: &Field<'_>, name: &'static str, message: &str, errors: &mut Errors) -> Read<T> {

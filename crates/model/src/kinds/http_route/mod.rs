@@ -1,7 +1,7 @@
 //! HTTPRoute (Gateway API v1.6).
 
 pub(crate) mod check;
-mod check_filters;
+pub(in crate::kinds) mod check_filters;
 mod columns;
 pub mod filters;
 

@@ -1,0 +1,128 @@
+//! What a GRPCRoute must be (Gateway API v1.6: the rules of the CRD, its CEL rules included).
+
+use crate::kinds::http_route::check::{check_hostnames, check_pattern, check_value_matches, every_request};
+use crate::kinds::http_route::check_filters::{check_backend_filters, check_filters};
+use crate::kinds::id::KindId;
+use crate::kinds::route::check::{check_backends, check_parents, check_rule_names, read_route, refuse};
+use crate::kinds::route::form::{RouteForm, RuleForm};
+use crate::snapshot::{HttpMatch, PathMatch, Timeouts};
+use crate::validate::field::{Errors, Field, Read, Unreadable, shown};
+use crate::validate::metadata::namespace;
+
+/// Any service or method, in a regular expression.
+const ANY: &str = "[^/]+";
+
+pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
+    let Some(spec) = route.get("spec") else {
+        errors.required(
+            route.path.field("spec"),
+            "is missing: a GRPCRoute needs a `spec` with `parentRefs` and `rules`",
+        );
+        return Err(Unreadable);
+    };
+    let own = namespace(route);
+    let parents = check_parents(route, &spec, errors);
+    let _nothing_of_it_is_compiled = refuse(&spec, &["useDefaultGateways"], errors);
+    let hostnames = check_hostnames(&spec, errors);
+    check_rule_names(&spec, errors);
+    let mut rules = spec.read_items("rules").map(|_| Vec::new());
+    for rule in spec.items("rules") {
+        let read = check_rule(&rule, own.unwrap_or_default(), errors);
+        rules = rules.and_then(|mut rules| {
+            rules.push(read?);
+            Ok(rules)
+        });
+    }
+    read_route(KindId::GrpcRoute, route, parents?, rules?, hostnames?)
+}
+
+fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm> {
+    let supported = refuse(rule, &["sessionPersistence"], errors);
+    let mut matches = rule.read_items("matches").map(|_| Vec::new());
+    for condition in rule.items("matches") {
+        let read = check_match(&condition, errors);
+        matches = matches.and_then(|mut matches| {
+            matches.push(read?);
+            Ok(matches)
+        });
+    }
+    let filters = check_filters(rule, false, None, errors);
+    let backends = check_backends(rule, own, errors);
+    let backends = backends.and_then(|backends| check_backend_filters(rule, backends, None, errors));
+    supported?;
+    let mut matches = matches?;
+    if matches.is_empty() {
+        matches.push(every_request());
+    }
+    let name = rule.read_str("name")?.map(Into::into);
+    let (filters, backends, timeouts) = (filters?, backends?, Timeouts::default());
+    Ok(RuleForm { name, matches, backends, filters, timeouts, retry: None })
+}
+
+/// A call is a request whose path is its service and its method (gRPC over HTTP/2, "Requests").
+fn check_match(condition: &Field<'_>, errors: &mut Errors) -> Read<HttpMatch> {
+    let path = match condition.get("method") {
+        None => Ok(every_request().path),
+        Some(method) => check_method(&method, errors),
+    };
+    let headers = check_value_matches(condition, "headers", 4096, errors);
+    Ok(HttpMatch { path: path?, headers: headers?, ..every_request() })
+}
+
+fn check_method(method: &Field<'_>, errors: &mut Errors) -> Read<PathMatch> {
+    let named = |name: &'static str| method.get(name).filter(|field| field.str() != Some(""));
+    let (service, name) = (named("service"), named("method"));
+    let Some(given) = service.as_ref().or(name.as_ref()) else {
+        errors.required(
+            method.path.field("service"),
+            "is missing: a match names a `service`, a `method`, or both",
+        );
+        return Err(Unreadable);
+    };
+    let text = |field: &Option<Field<'_>>| match field {
+        None => Ok(None),
+        Some(field) => field.str().map(str::to_owned).ok_or(Unreadable).map(Some),
+    };
+    let (service_name, method_name) = (text(&service)?, text(&name)?);
+    match method.read_str("type")? {
+        None | Some("Exact") => {
+            let service_problem = service.iter().filter(|field| !field.str().is_some_and(is_service));
+            let method_problem = name.iter().filter(|field| !field.str().is_some_and(is_word));
+            let mut wrong = false;
+            for (field, what) in
+                service_problem.map(|f| (f, "service")).chain(method_problem.map(|f| (f, "method")))
+            {
+                errors.invalid(field, format!("{} is no name of a {what} of gRPC", shown(field.value)));
+                wrong = true;
+            }
+            if wrong {
+                return Err(Unreadable);
+            }
+            Ok(match (service_name, method_name) {
+                (Some(service), Some(method)) => PathMatch::Exact(format!("/{service}/{method}")),
+                (Some(service), None) => PathMatch::Prefix(format!("/{service}")),
+                (None, method) => {
+                    let method = method.unwrap_or_else(|| ANY.to_owned());
+                    PathMatch::Regex(check_pattern(given, &format!("/{ANY}/{method}"), errors)?)
+                }
+            })
+        }
+        Some("RegularExpression") => {
+            let [service, method] =
+                [service_name, method_name].map(|text| text.unwrap_or_else(|| ANY.to_owned()));
+            let pattern = format!("/(?:{service})/(?:{method})");
+            Ok(PathMatch::Regex(check_pattern(given, &pattern, errors)?))
+        }
+        Some(_) => Err(Unreadable),
+    }
+}
+
+/// Words with dots between them, and maybe one before them.
+fn is_service(text: &str) -> bool {
+    text.strip_prefix('.').unwrap_or(text).split('.').all(is_word)
+}
+
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
