@@ -6,7 +6,9 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::name::{MESH, NamespacedName, ServiceName, WorkloadName};
-use crate::snapshot::{EgressPolicy, Endpoint, HttpRouteKind, HttpRule, MeshSettings, WorkloadConfig};
+use crate::snapshot::{
+    EgressPolicy, Endpoint, HttpRouteKind, HttpRule, MeshSettings, Mirror, WorkloadConfig,
+};
 
 /// One decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub enum Effect {
     Refused,
     /// An attempt at it failed for that.
     Failed,
+    /// A copy of it goes there as well.
+    Mirrored,
     /// It is tried once more.
     Retried,
     /// It is not.
@@ -60,6 +64,7 @@ impl Effect {
             Self::Redirected => "redirected",
             Self::Refused => "refused",
             Self::Failed => "failed",
+            Self::Mirrored => "mirrored",
             Self::Retried => "retried",
             Self::NotRetried => "not-retried",
             Self::PassedOver => "passed-over",
@@ -117,6 +122,13 @@ impl Decision {
     pub fn retry_of(rule: &HttpRule, field: &str, effect: Effect) -> Self {
         let field = format!("spec.rules[{}].retry{field}", rule.index);
         Self::new(Decider::rule(rule), field, effect)
+    }
+
+    /// A copy, for a mirror of a rule, or of its backend of that index.
+    pub fn mirror_of(rule: &HttpRule, backend: Option<usize>, mirror: &Mirror) -> Self {
+        let backend = backend.map(|index| format!(".backendRefs[{index}]")).unwrap_or_default();
+        let field = format!("spec.rules[{}]{backend}.filters[{}].requestMirror", rule.index, mirror.index);
+        Self::new(Decider::rule(rule), field, Effect::Mirrored)
     }
 
     /// An endpoint that did not take connections lately.

@@ -4,6 +4,7 @@
 //! `Arc`, so that the next snapshot shares what did not change.
 
 mod filters;
+mod mirror;
 mod route_index;
 mod workload;
 
@@ -18,6 +19,7 @@ use crate::port_settings::Http1Settings;
 
 pub(crate) use self::filters::is_of_the_connection;
 pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, uneditable};
+pub use self::mirror::{Mirror, Share};
 use self::route_index::RouteIndex;
 pub use self::workload::{Selected, ServedPort, WorkloadConfig};
 
@@ -126,22 +128,24 @@ impl ServiceConfig {
         })
     }
 
-    /// The services whose endpoints its routes lead to, itself included; each once.
+    /// The services whose endpoints its routes lead to, or send copies to, itself included; each once.
     pub fn backends(&self) -> Vec<ServiceName> {
         let mut names = vec![self.name.clone()];
-        let rules = self.ports.iter().flat_map(PortConfig::views).flat_map(|p| {
-            p.http_routes
-                .entries()
-                .iter()
-                .map(|e| &e.rule.backends)
-                .chain(p.tcp_route.iter().map(|r| &r.backends))
-        });
-        for backend in rules.flatten() {
-            if let BackendTarget::Service { name, .. } = &backend.target
+        let mut add = |target: &BackendTarget| {
+            if let BackendTarget::Service { name, .. } = target
                 && !names.contains(name)
             {
                 names.push(name.clone());
             }
+        };
+        for port in self.ports.iter().flat_map(PortConfig::views) {
+            for entry in port.http_routes.entries() {
+                entry.rule.backends.iter().for_each(|backend| add(&backend.target));
+                entry.rule.all_filters().for_each(|filters| {
+                    filters.mirrors.iter().for_each(|mirror| add(&mirror.target));
+                });
+            }
+            port.tcp_route.iter().flat_map(|rule| &rule.backends).for_each(|backend| add(&backend.target));
         }
         names
     }
@@ -365,11 +369,15 @@ impl HttpRule {
 }
 
 impl HttpRule {
+    /// Its filters, and those of its backends.
+    fn all_filters(&self) -> impl Iterator<Item = &HttpFilters> {
+        let of_backends = self.backends.iter().filter_map(|backend| backend.filters.as_deref());
+        self.filters.as_deref().into_iter().chain(of_backends)
+    }
+
     /// Whether it, or a backend of it, puts something in the place of the beginning of a path.
     fn replaces_prefixes(&self) -> bool {
-        let of_backends = self.backends.iter().map(|backend| &backend.filters);
-        let mut all = std::iter::once(&self.filters).chain(of_backends).flatten();
-        all.any(|filters| filters.replaces_prefixes())
+        self.all_filters().any(HttpFilters::replaces_prefixes)
     }
 }
 

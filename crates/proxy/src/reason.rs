@@ -44,12 +44,14 @@ pub enum Reason {
     MaxForwards,
     /// A newer configuration does not let in what was open.
     Withdrawn,
+    /// A copy of a request was not taken as fast as the request passed.
+    MirrorBehind,
     /// It would have cost more than there is for the one who asks.
     Shed(Shed),
 }
 
 /// All of them.
-pub const REASONS: [Reason; 23] = [
+pub const REASONS: [Reason; 24] = [
     Reason::NoEndpoints,
     Reason::NoRoute,
     Reason::InvalidBackend,
@@ -70,6 +72,7 @@ pub const REASONS: [Reason; 23] = [
     Reason::NotUpgraded,
     Reason::MaxForwards,
     Reason::Withdrawn,
+    Reason::MirrorBehind,
     Reason::Shed(Shed::Memory),
     Reason::Shed(Shed::Descriptors),
     Reason::Shed(Shed::Applications),
@@ -99,9 +102,10 @@ impl Reason {
             Self::NotUpgraded => 17,
             Self::MaxForwards => 18,
             Self::Withdrawn => 19,
-            Self::Shed(Shed::Memory) => 20,
-            Self::Shed(Shed::Descriptors) => 21,
-            Self::Shed(Shed::Applications) => 22,
+            Self::MirrorBehind => 20,
+            Self::Shed(Shed::Memory) => 21,
+            Self::Shed(Shed::Descriptors) => 22,
+            Self::Shed(Shed::Applications) => 23,
         }
     }
 
@@ -131,6 +135,7 @@ impl Reason {
             | Self::Timeout
             | Self::AnswerHeadersTooLarge
             | Self::NotUpgraded
+            | Self::MirrorBehind
             | Self::Shed(Shed::Applications) => Verdict::Failure,
         }
     }
@@ -158,6 +163,7 @@ impl Reason {
             Self::NotUpgraded => "not-upgraded",
             Self::MaxForwards => "max-forwards",
             Self::Withdrawn => "withdrawn",
+            Self::MirrorBehind => "mirror-behind",
             Self::Shed(shed) => shed.as_str(),
         }
     }
@@ -177,7 +183,8 @@ impl Reason {
             | Self::NotUpgraded
             | Self::AnswerHeadersTooLarge => StatusCode::BAD_GATEWAY,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            // Nobody is told.
+            Self::Timeout | Self::MirrorBehind => StatusCode::GATEWAY_TIMEOUT,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::RequestTimeout | Self::HalfClosed => StatusCode::REQUEST_TIMEOUT,
             Self::Unsupported => StatusCode::NOT_IMPLEMENTED,
@@ -266,7 +273,8 @@ mod tests {
             Reason::Unsupported => Some(Reason::NotUpgraded),
             Reason::NotUpgraded => Some(Reason::MaxForwards),
             Reason::MaxForwards => Some(Reason::Withdrawn),
-            Reason::Withdrawn => Some(Reason::Shed(Shed::Memory)),
+            Reason::Withdrawn => Some(Reason::MirrorBehind),
+            Reason::MirrorBehind => Some(Reason::Shed(Shed::Memory)),
             Reason::Shed(Shed::Memory) => Some(Reason::Shed(Shed::Descriptors)),
             Reason::Shed(Shed::Descriptors) => Some(Reason::Shed(Shed::Applications)),
             Reason::Shed(Shed::Applications) => None,

@@ -28,6 +28,8 @@ pub struct Worker {
     pub apps: AppPool,
     /// HTTP connections to plain destinations.
     pub plain: AppPool,
+    /// Whoever sends a copy of a request for a mirror has one of these.
+    pub(crate) mirrors: Rc<()>,
     /// Where this proxy listens: no destination of anybody.
     pub(crate) listening: RefCell<Vec<SocketAddr>>,
     /// Peers that came to open a link and have not said a whole ClientHello yet, by address; and those whose
@@ -49,6 +51,7 @@ impl Worker {
             apps: pool(Callee::Process),
             plain: pool(Callee::Anybody),
             local,
+            mirrors: Rc::default(),
             listening: RefCell::default(),
             silent: SilentPeers::new(handshakes_at_once(config)),
             handshakes: SilentPeers::new(handshakes_at_once(config)),

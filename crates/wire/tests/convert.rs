@@ -15,9 +15,9 @@ use tulle_model::name::NamespacedName;
 use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::{
     AppProtocol, Backend, BackendTarget, EgressPolicy, Endpoint, EndpointSet, HeaderEdit, HttpFilters,
-    HttpMatch, HttpRouteEntry, HttpRouteTable, HttpRule, MeshSettings, PathMatch, PathRewrite, Pattern,
-    PeerNode, PortConfig, PortMapping, Redirect, Retry, Rewrite, Scheme, Selected, ServedPort, ServiceConfig,
-    Shape, TcpRule, TextMatch, Timeouts, ValueMatch, WorkloadConfig,
+    HttpMatch, HttpRouteEntry, HttpRouteKind, HttpRouteTable, HttpRule, MeshSettings, Mirror, PathMatch,
+    PathRewrite, Pattern, PeerNode, PortConfig, PortMapping, Redirect, Retry, Rewrite, Scheme, Selected,
+    ServedPort, ServiceConfig, Shape, Share, TcpRule, TextMatch, Timeouts, ValueMatch, WorkloadConfig,
 };
 use tulle_wire::discovery;
 
@@ -25,12 +25,15 @@ fn names() -> impl Strategy<Value = NamespacedName> {
     ("[a-z]{1,5}", "[a-z]{1,5}").prop_map(|(namespace, name)| NamespacedName::new(namespace, name))
 }
 
-fn backends() -> impl Strategy<Value = Vec<Backend>> {
-    let target = prop_oneof![
+fn targets() -> impl Strategy<Value = BackendTarget> {
+    prop_oneof![
         (names(), 1u16..).prop_map(|(name, port)| BackendTarget::Service { name, port }),
         ".{0,20}".prop_map(|reason| BackendTarget::Invalid { reason: reason.into() }),
-    ];
-    let backend = (target, any::<u32>(), filters()).prop_map(|(target, weight, filters)| Backend {
+    ]
+}
+
+fn backends() -> impl Strategy<Value = Vec<Backend>> {
+    let backend = (targets(), any::<u32>(), filters()).prop_map(|(target, weight, filters)| Backend {
         target,
         weight,
         filters,
@@ -70,9 +73,13 @@ fn filters() -> impl Strategy<Value = Option<Box<HttpFilters>>> {
         },
     );
     let rewrite = (hostname(), path()).prop_map(|(hostname, path)| Rewrite { hostname, path });
-    (edits(), edits(), prop::option::of(redirect), prop::option::of(rewrite)).prop_map(
-        |(request_headers, response_headers, redirect, rewrite)| {
-            HttpFilters { request_headers, response_headers, redirect, rewrite }.into_option()
+    let share = (any::<u32>(), 1u32..).prop_map(|(a, b)| Share::new(a.min(b), b).unwrap());
+    let mirror = (any::<u32>(), targets(), share);
+    let mirror = mirror.prop_map(|(index, target, share)| Mirror { index, target, share });
+    let mirrors = prop::collection::vec(mirror, 0..3);
+    (edits(), edits(), prop::option::of(redirect), prop::option::of(rewrite), mirrors).prop_map(
+        |(request_headers, response_headers, redirect, rewrite, mirrors)| {
+            HttpFilters { request_headers, response_headers, redirect, rewrite, mirrors }.into_option()
         },
     )
 }
@@ -105,11 +112,12 @@ fn rules() -> impl Strategy<Value = Arc<HttpRule>> {
     let retry = (codes, prop::option::of(0u32..11), backoff);
     let retry = retry.prop_map(|(codes, attempts, backoff)| Box::new(Retry { codes, attempts, backoff }));
     let times = (timeouts, prop::option::of(retry));
-    (names(), any::<u32>(), prop::option::of("[a-z]{0,4}"), backends(), filters(), times).prop_map(
-        |(route, index, name, backends, filters, timeouts)| {
+    let kind = prop::sample::select(vec![HttpRouteKind::Http, HttpRouteKind::Grpc]);
+    (names(), kind, any::<u32>(), prop::option::of("[a-z]{0,4}"), backends(), filters(), times).prop_map(
+        |(route, kind, index, name, backends, filters, timeouts)| {
             let rule = HttpRule::new(route, index, name.map(Arc::from), backends);
             let (timeouts, retry) = timeouts;
-            Arc::new(HttpRule { filters, timeouts, retry, ..rule })
+            Arc::new(HttpRule { kind, filters, timeouts, retry, ..rule })
         },
     )
 }

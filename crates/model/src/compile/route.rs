@@ -9,7 +9,7 @@ use crate::kinds::route::form::{BackendForm, ParentForm, RouteForm};
 use crate::kinds::service::form::ServiceForm;
 use crate::name::{NamespacedName, ServiceName};
 use crate::registry::KindId;
-use crate::snapshot::{AppProtocol, Backend, BackendTarget, HttpRouteKind, HttpRule, Shape};
+use crate::snapshot::{AppProtocol, Backend, BackendTarget, HttpFilters, HttpRouteKind, HttpRule, Shape};
 
 /// A route as the compiler knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,14 +91,40 @@ pub(super) fn resolve<'a>(
                     BackendTarget::Invalid { reason: message.into() }
                 }
             };
-            backends.push(Backend { target, weight: backend.weight, filters: backend.filters.clone() });
+            let holder = format!("spec.rules[{i}].backendRefs[{j}]");
+            let filters = resolve_mirrors(route, backend.filters.clone(), &holder, &service, &mut problems);
+            backends.push(Backend { target, weight: backend.weight, filters });
         }
         let kind = if route.kind == KindId::GrpcRoute { HttpRouteKind::Grpc } else { HttpRouteKind::Http };
-        let (filters, timeouts, retry) = (rule.filters.clone(), rule.timeouts, rule.retry.clone());
+        let holder = format!("spec.rules[{i}]");
+        let filters = resolve_mirrors(route, rule.filters.clone(), &holder, &service, &mut problems);
+        let (timeouts, retry) = (rule.timeouts, rule.retry.clone());
         let compiled = HttpRule::new(route.name.clone(), i as u32, rule.name.clone(), backends);
         rules.push(Arc::new(HttpRule { kind, filters, timeouts, retry, ..compiled }));
     }
     (rules, problems)
+}
+
+/// Has each mirror of these filters lead somewhere, or nowhere, which is one more problem.
+fn resolve_mirrors<'a>(
+    route: &RouteForm,
+    mut filters: Option<Box<HttpFilters>>,
+    holder: &str,
+    service: impl Fn(&ServiceName) -> Option<&'a ServiceForm>,
+    problems: &mut Vec<Explained>,
+) -> Option<Box<HttpFilters>> {
+    for mirror in filters.iter_mut().flat_map(|filters| &mut filters.mirrors) {
+        let resolved = match &mirror.target {
+            BackendTarget::Service { name, port } => resolve_service(route, name, *port, &service),
+            BackendTarget::Invalid { reason } => Err(("InvalidKind", reason.to_string())),
+        };
+        mirror.target = resolved.unwrap_or_else(|(reason, message)| {
+            let field = format!("{holder}.filters[{}].requestMirror.backendRef", mirror.index);
+            problems.push((reason, format!("{field}: {message}")));
+            BackendTarget::Invalid { reason: message.into() }
+        });
+    }
+    filters
 }
 
 fn resolve_backend<'a>(
@@ -107,12 +133,20 @@ fn resolve_backend<'a>(
     service: impl Fn(&ServiceName) -> Option<&'a ServiceForm>,
 ) -> std::result::Result<BackendTarget, Explained> {
     let Some(name) = &backend.service else {
-        let kind = backend.reference.kind.as_deref().unwrap_or("Service");
-        let group = backend.reference.group.as_deref().unwrap_or_default();
-        let message =
-            format!("a backend of group `{group}`, kind `{kind}` is not supported, only a Service is");
-        return Err(("InvalidKind", message));
+        return Err(("InvalidKind", backend.reference.unsupported()));
     };
+    let Some(port) = backend.port else {
+        return Err(("BackendNotFound", format!("which port of Service {name} is not said")));
+    };
+    resolve_service(route, name, port, service)
+}
+
+fn resolve_service<'a>(
+    route: &RouteForm,
+    name: &ServiceName,
+    port: u16,
+    service: impl Fn(&ServiceName) -> Option<&'a ServiceForm>,
+) -> std::result::Result<BackendTarget, Explained> {
     let Some(form) = service(name) else {
         return Err(("BackendNotFound", format!("there is no Service {name}")));
     };
@@ -120,9 +154,6 @@ fn resolve_backend<'a>(
         let message = format!("Service {name} is of type ExternalName, which is no backend");
         return Err(("BackendNotFound", message));
     }
-    let Some(port) = backend.port else {
-        return Err(("BackendNotFound", format!("which port of Service {name} is not said")));
-    };
     match form.port(port) {
         None => Err(("BackendNotFound", format!("Service {name} has no TCP port {port}"))),
         Some(found) if route.kind != KindId::TcpRoute && found.protocol == AppProtocol::Tcp => {

@@ -551,6 +551,36 @@ fn a_port_has_one_tcp_route() {
 }
 
 #[test]
+fn mirrors_lead_somewhere_or_are_told_of() {
+    let mut compiler = compiler();
+    compiler.apply(service("d", json!({ "port": 80 })));
+    let mirror = |name: &str| json!({ "type": "RequestMirror", "requestMirror": { "backendRef": { "name": name, "port": 80 } } });
+    let backends = json!([{ "name": "d", "port": 80, "filters": [mirror("e")] }]);
+    let rules = json!([{ "filters": [mirror("d"), mirror("f")], "backendRefs": backends }]);
+    compiler.apply(put(
+        KindId::HttpRoute,
+        route_object("r", json!({ "parentRefs": [parent("d")], "rules": rules })),
+    ));
+    let resolved = |compiler: &Compiler| {
+        let status = &compiler.route_status(kind(KindId::HttpRoute), &name("shop/r")).unwrap()[0];
+        status.conditions[1].message.clone()
+    };
+    let told = resolved(&compiler);
+    for field in
+        ["spec.rules[0].filters[1].requestMirror", "spec.rules[0].backendRefs[0].filters[0].requestMirror"]
+    {
+        assert!(told.contains(field), "{told}");
+    }
+    let needed = |compiler: &Compiler| compiler.service(&name("shop/d")).unwrap().backends();
+    assert_eq!(needed(&compiler), [name("shop/d")]);
+    for service_name in ["e", "f"] {
+        compiler.apply(service(service_name, json!({ "port": 80 })));
+    }
+    assert!(!resolved(&compiler).contains("requestMirror"), "{}", resolved(&compiler));
+    assert_eq!(needed(&compiler), ["shop/d", "shop/f", "shop/e"].map(name));
+}
+
+#[test]
 fn one_kind_of_route_acts_on_a_port() {
     let mut compiler = compiler();
     compiler.apply(service("d", json!({ "port": 80 })));

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::mirror::Mirror;
+
 /// The filters of a rule, or of one of its backends.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HttpFilters {
@@ -12,6 +14,8 @@ pub struct HttpFilters {
     /// There is no backend then.
     pub redirect: Option<Redirect>,
     pub rewrite: Option<Rewrite>,
+    /// Where copies of requests go. Not of those that are redirected.
+    pub mirrors: Vec<Mirror>,
 }
 
 impl HttpFilters {

@@ -102,7 +102,7 @@ fn check_route<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>>(
         );
         errors.push(parent, Code::NotSupported, message);
     }
-    for backend in spec.items("rules").flat_map(|rule| rule.items("backendRefs").collect::<Vec<_>>()) {
+    for backend in spec.items("rules").flat_map(|rule| targets(&rule)) {
         let group = backend.get_str("group").unwrap_or_default();
         let kind = backend.get_str("kind").unwrap_or("Service");
         if group.is_empty() && kind == "Service" {
@@ -112,6 +112,16 @@ fn check_route<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>>(
             errors.push(&backend.get("kind").unwrap_or(backend), Code::NotSupported, message);
         }
     }
+}
+
+/// What a rule sends requests, or copies of them, to.
+fn targets<'a>(rule: &Field<'a>) -> Vec<Field<'a>> {
+    let backends: Vec<_> = rule.items("backendRefs").collect();
+    let filters =
+        backends.iter().chain([rule]).flat_map(|holder| holder.items("filters").collect::<Vec<_>>());
+    let mirrors =
+        filters.filter_map(|filter| filter.get("requestMirror")?.get("backendRef")).collect::<Vec<_>>();
+    backends.into_iter().chain(mirrors).collect()
 }
 
 fn check_service<F: Fn(&ServiceName) -> Option<Vec<OfferedPort>>>(

@@ -535,11 +535,43 @@ fn calls_are_matched_by_names_of_grpc() {
 }
 
 #[test]
+fn mirrors_take_a_part_of_requests() {
+    let problems = |mirror: Value| {
+        let filters = json!([{ "type": "RequestMirror", "requestMirror": mirror }]);
+        codes(KindId::HttpRoute, json!({ "rules": [{ "filters": filters }] }))
+    };
+    let to = json!({ "name": "d", "port": 80 });
+    for fine in [
+        json!({ "backendRef": to }),
+        json!({ "backendRef": to, "percent": 0 }),
+        json!({ "backendRef": to, "fraction": { "numerator": 100 } }),
+        json!({ "backendRef": to, "fraction": { "numerator": 1, "denominator": 1000 } }),
+        json!({ "backendRef": { "group": "x.org", "kind": "Bucket", "name": "d" } }),
+    ] {
+        assert_eq!(problems(fine.clone()), [], "{fine}");
+    }
+    let at = |path: &str| format!("spec.rules[0].filters[0].requestMirror{path}");
+    for (wrong, path, code) in [
+        (json!({}), ".backendRef", Code::Required),
+        (json!({ "backendRef": { "name": "d" } }), ".backendRef.port", Code::Required),
+        (json!({ "backendRef": to, "percent": 101 }), ".percent", Code::Invalid),
+        (
+            json!({ "backendRef": to, "percent": 1, "fraction": { "numerator": 1 } }),
+            ".fraction",
+            Code::Forbidden,
+        ),
+        (json!({ "backendRef": to, "fraction": { "numerator": 101 } }), ".fraction", Code::Invalid),
+    ] {
+        assert_eq!(problems(wrong.clone()), [(at(path), code)], "{wrong}");
+    }
+}
+
+#[test]
 fn what_is_not_there_yet_is_refused_by_name() {
-    let mirror = json!({ "type": "RequestMirror", "requestMirror": {} });
+    let auth = json!({ "type": "ExternalAuth", "externalAuth": {} });
     let spec = json!({ "useDefaultGateways": "All", "rules": [
         { "filters": [{ "type": "CORS", "cors": {} }], "sessionPersistence": {} },
-        { "filters": [], "backendRefs": [{ "name": "d", "port": 80, "filters": [mirror] }] }
+        { "filters": [], "backendRefs": [{ "name": "d", "port": 80, "filters": [auth] }] }
     ] });
     let refused = [
         "spec.useDefaultGateways",

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::budget::Shed;
 use crate::http::body::BodyError;
+use crate::http::copied::Behind;
 use crate::http::http1::{Cut, Malformed, TRAILERS_TOO_LARGE};
 use crate::http::reply::HEADERS_TOO_LARGE;
 use crate::http2;
@@ -14,6 +15,9 @@ use crate::reason::Reason;
 pub(crate) fn of(error: &BodyError) -> Option<(Reason, &'static str)> {
     if is_stall(&**error) {
         return Some((Reason::RequestTimeout, "the client does not go on with the body of its request"));
+    }
+    if error.is::<Behind>() {
+        return Some((Reason::MirrorBehind, Behind::MESSAGE));
     }
     if let Some(shed) = error.downcast_ref::<Shed>() {
         return Some((Reason::Shed(*shed), shed.message()));

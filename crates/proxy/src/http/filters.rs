@@ -8,7 +8,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use tulle_model::routing::redirect::{Asked, location};
-use tulle_model::snapshot::{HttpFilters, HttpRule, PathRewrite, Redirect};
+use tulle_model::snapshot::{HttpFilters, HttpRule, Mirror, PathRewrite, Redirect};
 
 use crate::budget::cost;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
@@ -25,6 +25,18 @@ impl Filters {
     pub fn of(rule: &Arc<HttpRule>, backend: usize) -> Option<Self> {
         let of_backend = rule.backends.get(backend).and_then(|backend| backend.filters.as_ref());
         (rule.filters.is_some() || of_backend.is_some()).then(|| Self { rule: rule.clone(), backend })
+    }
+
+    pub fn rule(&self) -> &Arc<HttpRule> {
+        &self.rule
+    }
+
+    /// The mirrors of the rule, and those of the backend, of that index.
+    pub fn mirrors(&self) -> impl Iterator<Item = (Option<usize>, &Mirror)> {
+        let [of_rule, of_backend] = self.both();
+        let of_rule = of_rule.into_iter().flat_map(|filters| &filters.mirrors).map(|mirror| (None, mirror));
+        let of_backend = of_backend.into_iter().flat_map(|filters| &filters.mirrors);
+        of_rule.chain(of_backend.map(|mirror| (Some(self.backend), mirror)))
     }
 
     fn both(&self) -> [Option<&HttpFilters>; 2] {

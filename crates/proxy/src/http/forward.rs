@@ -29,6 +29,7 @@ use crate::http::grpc::Messages;
 use crate::http::headers::{self, AppVersion};
 use crate::http::http1::give_headers;
 use crate::http::limits::{TimeLimits, within_limits};
+use crate::http::mirror::mirror;
 use crate::http::replay::Replay;
 use crate::http::reply;
 use crate::http::server::{ConnectionContext, unless_cut};
@@ -89,6 +90,21 @@ impl Terms {
         (filters.is_some() || limits.is_some()).then(|| Box::new(Self { filters, limits }))
     }
 
+    /// Sends copies of the request to whom its rule mirrors it to.
+    #[cold]
+    fn mirror(
+        &self,
+        client: &ConnectionContext,
+        exchange: &mut Exchange,
+        head: &Parts,
+        written: Option<&Written>,
+        body: &mut Body,
+    ) {
+        if let Some(filters) = &self.filters {
+            mirror(client, exchange, filters, head, written, body);
+        }
+    }
+
     pub fn limits(&mut self) -> Option<&mut TimeLimits> {
         self.limits.as_mut()
     }
@@ -138,7 +154,10 @@ pub(crate) async fn forward(
     route: &mut Route,
     caller: &Caller,
 ) -> Result<Response<Body>, Refused> {
-    let Message { head, body, written } = message;
+    let Message { head, mut body, written } = message;
+    if let Some(terms) = &route.terms {
+        terms.mirror(client, exchange, head, written.as_ref(), &mut body);
+    }
     route.spell(head, written, &caller.asker);
     let version = route.version;
     let replay = Replay::new(body, &caller.account);
@@ -278,6 +297,25 @@ impl Route {
             }
         }
         Ok(Self { attempts, terms, version, preserve_case })
+    }
+
+    /// To a port of a service, whatever its rules say.
+    pub fn straight(
+        worker: &Worker,
+        exchange: &mut Exchange,
+        service: ServiceName,
+        port: u16,
+        head: &Parts,
+    ) -> Self {
+        let view = worker.local.view();
+        let config = match view.snapshot.services.get(&service) {
+            Some(Known::Present(config)) => config.port(port),
+            _ => None,
+        };
+        let version = config.map_or(AppVersion::of(head.version), |port| app_version(head.version, port));
+        let preserve_case = config.is_some_and(|config| config.http1.preserve_case);
+        let attempts = Attempts::at(&worker.local, &view, exchange, service, port);
+        Self { attempts, terms: None, version, preserve_case }
     }
 
     /// Has a head that came in HTTP/1 go on as it is `written`, where its port asks for that.

@@ -5,11 +5,12 @@
 //! ([`crate::attempts`]), and counted ([`record`]). Interim answers go back by [`asker`]. Upgrades and tunnels leave HTTP in [`upgrade`], applications in [`switch`]; what came for a workload of this node as bytes is served
 //! request by request in [`deliver`]; destinations
 //! that an explicit proxy's client names are found in [`egress`]. Bodies are streams throughout
-//! ([`body`]), recorded for another attempt in [`replay`]; answers that the mesh makes itself come from [`reply`].
+//! ([`body`]), recorded for another attempt in [`replay`], [`copied`] for a [`mirror`]; answers that the mesh makes itself come from [`reply`].
 //! Which fields may be in [`trailers`], and what ends a broken answer of [`grpc`], is one thing for all versions.
 
 pub(crate) mod asker;
 pub mod body;
+mod copied;
 mod deliver;
 mod egress;
 pub(crate) mod fault;
@@ -23,6 +24,7 @@ pub(crate) mod limits;
 pub(crate) mod link_headers;
 pub(crate) mod link_upgrade;
 mod max_forwards;
+mod mirror;
 pub(crate) mod record;
 mod replay;
 pub mod reply;

@@ -72,7 +72,11 @@ pub(super) struct ConnectionContext {
 }
 
 impl ConnectionContext {
-    fn new(worker: Rc<Worker>, workload: Arc<LocalWorkload>, destination: HttpDestination) -> Self {
+    pub(super) fn new(
+        worker: Rc<Worker>,
+        workload: Arc<LocalWorkload>,
+        destination: HttpDestination,
+    ) -> Self {
         let account = match &destination {
             HttpDestination::Workload(arrival) => arrival.account.clone(),
             HttpDestination::Service { .. } | HttpDestination::Proxy(_) => {
@@ -384,7 +388,7 @@ fn filter_request(cx: &ConnectionContext, head: &mut request::Parts, version: Ve
 }
 
 /// Brings the answer into the form that its client understands.
-fn filter_response(
+pub(super) fn filter_response(
     exchange: &mut Exchange,
     answered: Result<Response<Body>, Refused>,
     version: Version,

@@ -36,6 +36,7 @@ impl From<&model::HttpFilters> for wire::Filters {
                 hostname: text(rewrite.hostname.as_deref()),
                 path: rewrite.path.as_ref().map(wire::PathRewrite::from),
             }),
+            mirrors: filters.mirrors.iter().map(wire::Mirror::from).collect(),
         }
     }
 }
@@ -55,7 +56,32 @@ impl TryFrom<wire::Filters> for model::HttpFilters {
             response_headers: edit("response_headers", filters.response_headers)?,
             redirect: redirect.map_err(|e| within("redirect", e))?,
             rewrite: rewrite.transpose()?,
+            mirrors: list("mirrors", filters.mirrors, model::Mirror::try_from)?,
         })
+    }
+}
+
+impl From<&model::Mirror> for wire::Mirror {
+    fn from(mirror: &model::Mirror) -> Self {
+        let backend = model::Backend { target: mirror.target.clone(), weight: 0, filters: None };
+        Self {
+            index: mirror.index,
+            backend: Some(wire::Backend::from(&backend)),
+            numerator: mirror.share.numerator(),
+            denominator: mirror.share.denominator(),
+        }
+    }
+}
+
+impl TryFrom<wire::Mirror> for model::Mirror {
+    type Error = ConvertError;
+
+    fn try_from(mirror: wire::Mirror) -> Result<Self> {
+        let backend = mirror.backend.ok_or_else(|| error("backend", "it is missing"))?;
+        let target = model::Backend::try_from(backend).map_err(|e| within("backend", e))?.target;
+        let share = model::Share::new(mirror.numerator, mirror.denominator);
+        let share = share.ok_or_else(|| error("numerator", "it is more than all, or of nothing"))?;
+        Ok(Self { index: mirror.index, target, share })
     }
 }
 

@@ -157,6 +157,22 @@ pub struct Filters {
     pub redirect: ::core::option::Option<Redirect>,
     #[prost(message, optional, tag = "4")]
     pub rewrite: ::core::option::Option<Rewrite>,
+    #[prost(message, repeated, tag = "6")]
+    pub mirrors: ::prost::alloc::vec::Vec<Mirror>,
+}
+/// tulle_model::snapshot::Mirror
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Mirror {
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// Without weight and filters.
+    #[prost(message, optional, tag = "2")]
+    pub backend: ::core::option::Option<Backend>,
+    /// Of so many requests this number.
+    #[prost(uint32, tag = "3")]
+    pub numerator: u32,
+    #[prost(uint32, tag = "4")]
+    pub denominator: u32,
 }
 /// Names in lower case.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -46,9 +46,9 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm
             Ok(matches)
         });
     }
-    let filters = check_filters(rule, false, None, errors);
+    let filters = check_filters(rule, own, false, None, errors);
     let backends = check_backends(rule, own, errors);
-    let backends = backends.and_then(|backends| check_backend_filters(rule, backends, None, errors));
+    let backends = backends.and_then(|backends| check_backend_filters(rule, own, backends, None, errors));
     supported?;
     let mut matches = matches?;
     if matches.is_empty() {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::http_route::HTTPValueMatch;
-use super::http_route::filters::HTTPHeaderFilter;
+use super::http_route::filters::{HTTPHeaderFilter, HTTPRequestMirrorFilter};
 use super::id::KindId;
 use super::kind::{GATEWAY, Kind};
 use super::meta::Object;
@@ -117,7 +117,7 @@ pub struct GRPCMethodMatch {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GRPCRouteFilter {
-    /// `RequestHeaderModifier` or `ResponseHeaderModifier`; not supported yet: `RequestMirror`, `ExtensionRef`.
+    /// `RequestHeaderModifier`, `ResponseHeaderModifier` or `RequestMirror`; not supported yet: `ExtensionRef`.
     #[serde(rename = "type")]
     #[schemars(extend("enum" = [
         "ResponseHeaderModifier", "RequestHeaderModifier", "RequestMirror", "ExtensionRef"
@@ -129,9 +129,9 @@ pub struct GRPCRouteFilter {
     /// Changes the headers of answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_header_modifier: Option<HTTPHeaderFilter>,
-    /// Not supported yet.
+    /// Sends copies of calls elsewhere as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_mirror: Option<Value>,
+    pub request_mirror: Option<HTTPRequestMirrorFilter>,
     /// Not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extension_ref: Option<Value>,

@@ -79,11 +79,11 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm
         matches
     });
     let known = matches.as_deref().ok();
-    let filters = check_filters(rule, false, known, errors);
+    let filters = check_filters(rule, own, false, known, errors);
     let timeouts = check_timeouts(rule, errors);
     let retry = check_retry(rule, errors);
     let backends = check_backends(rule, own, errors);
-    let backends = backends.and_then(|backends| check_backend_filters(rule, backends, known, errors));
+    let backends = backends.and_then(|backends| check_backend_filters(rule, own, backends, known, errors));
     supported?;
     let (filters, backends) = (filters?, backends?);
     if filters.as_ref().is_some_and(|filters| filters.redirect.is_some())

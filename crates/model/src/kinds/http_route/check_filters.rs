@@ -7,12 +7,13 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::check::path_problem;
+use crate::kinds::route::check::check_target;
 use crate::kinds::route::form::BackendForm;
 use crate::name::dns_subdomain_problem;
 use crate::port_settings::duration;
 use crate::snapshot::{
-    HeaderEdit, HttpFilters, HttpMatch, PathMatch, PathRewrite, Redirect, Retry, Rewrite, Scheme, Timeouts,
-    uneditable,
+    HeaderEdit, HttpFilters, HttpMatch, Mirror, PathMatch, PathRewrite, Redirect, Retry, Rewrite, Scheme,
+    Share, Timeouts, uneditable,
 };
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::syntax::header_name_problem;
@@ -29,9 +30,11 @@ const TYPES: [(&str, &str, bool); 8] = [
     ("ExtensionRef", "extensionRef", true),
 ];
 
-/// Reads the filters of a rule, or of a backend of one, whose matches are `matches`, if these can be read.
+/// Reads the filters of a rule, or of a backend of one, whose matches are `matches`, if these can be read. `own`: the
+/// route's namespace.
 pub(in crate::kinds) fn check_filters(
     holder: &Field<'_>,
+    own: &str,
     of_backend: bool,
     matches: Option<&[HttpMatch]>,
     errors: &mut Errors,
@@ -67,6 +70,9 @@ pub(in crate::kinds) fn check_filters(
             "URLRewrite" => {
                 check_rewrite(&field, matches, errors).map(|rewrite| filters.rewrite = Some(rewrite))
             }
+            "RequestMirror" => {
+                check_mirror(&field, index, own, errors).map(|mirror| filters.mirrors.push(mirror))
+            }
             _ => refuse(&filter, "type", &format!("{name} is not supported yet; remove it"), errors),
         }
         .and(read);
@@ -83,13 +89,14 @@ pub(in crate::kinds) fn check_filters(
 /// Reads those of the backends of a rule.
 pub(in crate::kinds) fn check_backend_filters(
     rule: &Field<'_>,
+    own: &str,
     mut backends: Vec<BackendForm>,
     matches: Option<&[HttpMatch]>,
     errors: &mut Errors,
 ) -> Read<Vec<BackendForm>> {
     let mut read = Ok(());
     for (backend, field) in backends.iter_mut().zip(rule.items("backendRefs")) {
-        match check_filters(&field, true, matches, errors) {
+        match check_filters(&field, own, true, matches, errors) {
             Ok(filters) => backend.filters = filters,
             Err(Unreadable) => read = Err(Unreadable),
         }
@@ -221,6 +228,39 @@ fn check_rewrite(rewrite: &Field<'_>, matches: Option<&[HttpMatch]>, errors: &mu
     let hostname = check_hostname(rewrite, errors);
     let path = check_path(rewrite, matches, errors);
     Ok(Rewrite { hostname: hostname?, path: path? })
+}
+
+fn check_mirror(mirror: &Field<'_>, index: u32, own: &str, errors: &mut Errors) -> Read<Mirror> {
+    let reference = mirror.get("backendRef").ok_or(Unreadable)?;
+    let target = check_target(&reference, own, errors);
+    let number = |holder: &Field<'_>, name| match holder.get(name) {
+        None => Ok(None),
+        Some(field) => field.value.as_i64().and_then(|n| u32::try_from(n).ok()).ok_or(Unreadable).map(Some),
+    };
+    let share = match (mirror.get("percent"), mirror.get("fraction")) {
+        (None, None) => Ok(Share::ALL),
+        (Some(_), Some(fraction)) => {
+            errors.push(&fraction, Code::Forbidden, "is given beside `percent`: one of them says how many");
+            Err(Unreadable)
+        }
+        // More than 100 the schema has named.
+        (Some(_), None) => Share::new(number(mirror, "percent")?.unwrap_or(0), 100).ok_or(Unreadable),
+        (None, Some(fraction)) => {
+            let (numerator, denominator) =
+                (number(&fraction, "numerator")?, number(&fraction, "denominator")?);
+            Share::new(numerator.unwrap_or(0), denominator.unwrap_or(100)).map_or_else(
+                || {
+                    invalid(
+                        &fraction,
+                        "is no part: `numerator` is greater than `denominator` (100 by default)",
+                        errors,
+                    )
+                },
+                Ok,
+            )
+        }
+    };
+    Ok(Mirror { index, target: target?, share: share? })
 }
 
 fn check_hostname(filter: &Field<'_>, errors: &mut Errors) -> Read<Option<Arc<str>>> {

@@ -4,12 +4,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::kinds::route::BackendObjectReference;
+
 /// Changes a request or its answer. What the filter does is in the field that goes with its type.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPRouteFilter {
-    /// `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect` or `URLRewrite`; not supported yet:
-    /// `RequestMirror`, `CORS`, `ExternalAuth`, `ExtensionRef`.
+    /// `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite` or `RequestMirror`; not
+    /// supported yet: `CORS`, `ExternalAuth`, `ExtensionRef`.
     #[serde(rename = "type")]
     #[schemars(extend("enum" = [
         "RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite",
@@ -28,9 +30,9 @@ pub struct HTTPRouteFilter {
     /// Tells the application another host or path than the client asked for.
     #[serde(rename = "urlRewrite", default, skip_serializing_if = "Option::is_none")]
     pub url_rewrite: Option<HTTPURLRewriteFilter>,
-    /// Not supported yet.
+    /// Sends copies of requests elsewhere as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub request_mirror: Option<Value>,
+    pub request_mirror: Option<HTTPRequestMirrorFilter>,
     /// Not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cors: Option<Value>,
@@ -131,6 +133,34 @@ pub struct HTTPPathModifier {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub replace_prefix_match: Option<String>,
+}
+
+/// Sends copies of requests elsewhere as well. Nobody waits for their answers, or sees them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HTTPRequestMirrorFilter {
+    /// Where copies go.
+    pub backend_ref: BackendObjectReference,
+    /// Of how many in a hundred requests there is one; of all where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: Option<i64>,
+    /// The same as a fraction, instead of `percent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<Fraction>,
+}
+
+/// A part of something, not more than all of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Fraction {
+    /// How many
+    #[schemars(range(min = 0))]
+    pub numerator: i64,
+    /// of how many, 100 where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1), extend("x-default" = 100))]
+    pub denominator: Option<i64>,
 }
 
 /// How often, and after what, a request is tried again. Retries stay in the service's budget.

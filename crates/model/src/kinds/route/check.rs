@@ -9,6 +9,7 @@ use super::form::{BackendForm, ParentForm, RouteForm, RuleForm};
 use super::{BackendRef, ParentReference};
 use crate::kinds::id::KindId;
 use crate::name::{NamespacedName, ServiceName, dns_label_problem, dns_subdomain_problem};
+use crate::snapshot::BackendTarget;
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::metadata::namespace;
 
@@ -158,17 +159,35 @@ pub(in crate::kinds) fn check_backends(
     errors: &mut Errors,
 ) -> Read<Vec<BackendForm>> {
     for backend in rule.items("backendRefs") {
-        check_group_and_kind(&backend, errors);
-        check_object_name(&backend, errors);
-        let group = backend.get_str("group").unwrap_or_default();
-        let kind = backend.get_str("kind").unwrap_or("Service");
-        if group.is_empty() && kind == "Service" && backend.value.is_object() && backend.get("port").is_none()
-        {
-            let message = "is missing: a Service as backend needs the port to use, 1 to 65535";
-            errors.required(backend.path.field("port"), message);
-        }
+        check_reference(&backend, errors);
     }
     rule.read_items("backendRefs")?.map(|backend| read_backend(&backend, own)).collect()
+}
+
+/// Reads what refers to a Service and its port, or to another thing, which nothing is sent to.
+pub(in crate::kinds) fn check_target(
+    reference: &Field<'_>,
+    own: &str,
+    errors: &mut Errors,
+) -> Read<BackendTarget> {
+    check_reference(reference, errors);
+    let backend = read_backend(reference, own)?;
+    match (backend.service, backend.port) {
+        (Some(name), Some(port)) => Ok(BackendTarget::Service { name, port }),
+        (Some(_), None) => Err(Unreadable),
+        (None, _) => Ok(BackendTarget::Invalid { reason: backend.reference.unsupported().into() }),
+    }
+}
+
+fn check_reference(backend: &Field<'_>, errors: &mut Errors) {
+    check_group_and_kind(backend, errors);
+    check_object_name(backend, errors);
+    let group = backend.get_str("group").unwrap_or_default();
+    let kind = backend.get_str("kind").unwrap_or("Service");
+    if group.is_empty() && kind == "Service" && backend.value.is_object() && backend.get("port").is_none() {
+        let message = "is missing: a Service as backend needs the port to use, 1 to 65535";
+        errors.required(backend.path.field("port"), message);
+    }
 }
 
 fn read_backend(backend: &Field<'_>, own: &str) -> Read<BackendForm> {

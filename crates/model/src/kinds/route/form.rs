@@ -7,7 +7,7 @@ use crate::kinds::id::KindId;
 use crate::kinds::service::form::ServicePortForm;
 use crate::name::{NamespacedName, ServiceName};
 use crate::policy::Seniority;
-use crate::snapshot::{HttpFilters, HttpMatch, Retry, Timeouts};
+use crate::snapshot::{BackendTarget, HttpFilters, HttpMatch, Retry, Timeouts};
 
 /// Both kinds of route; a TCPRoute's only rule has no matches.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,9 +56,16 @@ impl RouteForm {
         self.parents.iter().filter_map(|p| p.service.as_ref())
     }
 
-    /// The Services that its backends name.
+    /// The Services that its backends name, and those that get copies.
     pub(crate) fn backend_services(&self) -> impl Iterator<Item = &ServiceName> {
-        self.rules.iter().flat_map(|r| &r.backends).filter_map(|b| b.service.as_ref())
+        let backends = || self.rules.iter().flat_map(|rule| &rule.backends);
+        let of_backends = backends().filter_map(|backend| backend.filters.as_deref());
+        let filters = self.rules.iter().filter_map(|rule| rule.filters.as_deref()).chain(of_backends);
+        let copied = filters.flat_map(|filters| &filters.mirrors).filter_map(|mirror| match &mirror.target {
+            BackendTarget::Service { name, .. } => Some(name),
+            BackendTarget::Invalid { .. } => None,
+        });
+        backends().filter_map(|backend| backend.service.as_ref()).chain(copied)
     }
 
     /// Whether one of its parent references names that port of the Service, by number or by name.

@@ -65,6 +65,40 @@ pub struct BackendRef {
     pub weight: Option<i64>,
 }
 
+impl BackendRef {
+    /// What is said of one that refers to no Service.
+    pub(crate) fn unsupported(&self) -> String {
+        let kind = self.kind.as_deref().unwrap_or("Service");
+        let group = self.group.as_deref().unwrap_or_default();
+        format!("a backend of group `{group}`, kind `{kind}` is not supported, only a Service is")
+    }
+}
+
+/// A service and its port.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendObjectReference {
+    /// `""` (default), for a Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), extend("x-default" = ""))]
+    pub group: Option<String>,
+    /// `Service` (default).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), extend("x-default" = "Service"))]
+    pub kind: Option<String>,
+    /// The route's own namespace where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// The name of the service.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The port of the service; required.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i64>,
+}
+
 /// What became of a route, for each of its parents.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

@@ -23,16 +23,23 @@ use super::mesh::{Path, WAYS, eventually, path, service_name};
 use crate::mesh::logged;
 
 const SOON: Duration = Duration::from_secs(5);
-const SERVICE: &str = "{kind: Service, apiVersion: v1, metadata: {name: c}, spec: {ports: [{port: 80}]}}";
+pub(super) const SERVICE: &str =
+    "{kind: Service, apiVersion: v1, metadata: {name: c}, spec: {ports: [{port: 80}]}}";
 
 /// Puts a route with these rules before service `c`.
 fn route(path: &mut Path, rules: &str) {
+    route_among(path, &[SERVICE.to_owned()], rules);
+}
+
+/// The same where there are these services.
+pub(super) fn route_among(path: &mut Path, services: &[String], rules: &str) {
     let route = format!(
         "kind: HTTPRoute\napiVersion: gateway.networking.k8s.io/v1\nmetadata: {{name: r}}\nspec:\n  \
          parentRefs: [{{group: '', kind: Service, name: c}}]\n  rules:\n{rules}"
     );
     let mut compiler = Compiler::new(TrustDomain::new("mesh.test").unwrap());
-    for (kind, text) in [(KindId::Service, SERVICE), (KindId::HttpRoute, &route)] {
+    let services = services.iter().map(|service| (KindId::Service, service));
+    for (kind, text) in services.chain([(KindId::HttpRoute, &route)]) {
         let object = document::parse(text).unwrap().remove(0).value;
         compiler.apply(Change::Put(kind.kind(), Arc::new(object)));
     }

@@ -20,6 +20,7 @@ mod heads;
 mod http1;
 mod http2;
 mod mesh;
+mod mirrored;
 mod recorded;
 mod rules;
 mod shares;
