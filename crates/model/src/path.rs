@@ -73,6 +73,37 @@ fn may_be_plain(byte: u8) -> bool {
     is_unreserved(byte) || b"/!$&'()*+,;=:@".contains(&byte)
 }
 
+/// Whether the normal form of some path begins with that text, or, where it is `whole`, is that text.
+pub(crate) fn may_begin_normal(text: &[u8], whole: bool) -> bool {
+    match text {
+        [] => !whole,
+        b"*" => true,
+        [b'/', rest @ ..] => {
+            let mut rest = rest;
+            while let [byte, after @ ..] = rest {
+                rest = match (byte, after) {
+                    (b'%', [high, low, after @ ..]) => {
+                        let needed = escape(rest).is_some_and(|byte| !is_unreserved(byte));
+                        if !needed || [high, low].iter().any(|digit| digit.is_ascii_lowercase()) {
+                            return false;
+                        }
+                        after
+                    }
+                    // It goes on with what is not known.
+                    (b'%', part) => {
+                        let digit = |byte: &u8| byte.is_ascii_digit() || (b'A'..=b'F').contains(byte);
+                        return !whole && part.iter().all(digit);
+                    }
+                    _ if may_be_plain(*byte) => after,
+                    _ => return false,
+                };
+            }
+            true
+        }
+        _ => false,
+    }
+}
+
 /// RFC 3986, section 5.2.4, for a path that begins with `/`.
 fn remove_dot_segments(path: &str) -> String {
     let mut kept: Vec<&str> = Vec::new();
@@ -318,6 +349,23 @@ mod tests {
         fn the_form_of_the_form_is_the_form(path in paths()) {
             let once = normal_form(&path).into_owned();
             prop_assert_eq!(normal_form(&once), once.as_str());
+        }
+
+        #[test]
+        fn every_beginning_of_a_form_may_begin_one(path in paths(), cut in 0..100usize) {
+            prop_assume!(path.starts_with('/'));
+            let form = normal_form(&path).into_owned();
+            prop_assert!(may_begin_normal(form.as_bytes(), true), "{}", form);
+            let beginning = &form.as_bytes()[..cut.min(form.len())];
+            prop_assert!(may_begin_normal(beginning, false), "{}", form);
+        }
+
+        #[test]
+        fn what_is_no_form_is_told_from_one(text in paths()) {
+            let is_form = normal_form(&text) == text && (text.starts_with('/') || text == "*");
+            // What begins with dot segments is not looked for.
+            prop_assume!(!has_dot_segments(&text));
+            prop_assert_eq!(may_begin_normal(text.as_bytes(), true), is_form, "{}", text);
         }
 
         #[test]

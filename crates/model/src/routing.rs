@@ -8,6 +8,7 @@ use crate::snapshot::{Backend, HttpMatch, HttpRouteEntry, HttpRouteTable, PathMa
 
 pub mod decide;
 pub mod redirect;
+pub mod unreached;
 
 /// What of a request a rule may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -105,27 +106,25 @@ pub struct Candidate {
 ///
 /// Where regular expressions stand is for implementations to say: below prefixes, longer ones
 /// first, but above the prefix `/`, which would leave them nothing.
-pub fn sort_entries(mut candidates: Vec<Candidate>) -> Vec<HttpRouteEntry> {
+pub fn sort_candidates(candidates: &mut [Candidate]) {
     candidates.sort_by_cached_key(|candidate| {
         let HttpRouteEntry { matcher, rule } = &candidate.entry;
-        let (rank, length) = match &matcher.path {
-            PathMatch::Exact(_) => (0, 0),
-            PathMatch::Prefix(prefix) if prefix.is_empty() => (3, 0),
-            PathMatch::Prefix(prefix) => (1, prefix.chars().count()),
-            PathMatch::Regex(pattern) => (2, pattern.source().chars().count()),
-        };
-        let specificity = (
-            rank,
-            Reverse(length),
-            matcher.method.is_none(),
-            Reverse(matcher.headers.len()),
-            Reverse(matcher.query.len()),
-        );
         let age = (candidate.created.is_none(), candidate.created);
         // As one text: `a-b/x` stands before `a/x`.
-        (specificity, age, rule.route.to_string(), rule.index, candidate.match_index)
+        (specificity(matcher), age, rule.route.to_string(), rule.index, candidate.match_index)
     });
-    candidates.into_iter().map(|candidate| candidate.entry).collect()
+}
+
+/// How special a match is, whatever route has it: what is less comes first.
+pub fn specificity(matcher: &HttpMatch) -> impl Ord + use<> {
+    let (rank, length) = match &matcher.path {
+        PathMatch::Exact(_) => (0, 0),
+        PathMatch::Prefix(prefix) if prefix.is_empty() => (3, 0),
+        PathMatch::Prefix(prefix) => (1, prefix.chars().count()),
+        PathMatch::Regex(pattern) => (2, pattern.source().chars().count()),
+    };
+    let conditions = (Reverse(matcher.headers.len()), Reverse(matcher.query.len()));
+    (rank, Reverse(length), matcher.method.is_none(), conditions)
 }
 
 fn path_matches(matcher: &PathMatch, path: &str) -> bool {

@@ -9,6 +9,7 @@ mod route_index;
 mod workload;
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -229,7 +230,7 @@ pub struct HttpRouteTable {
 }
 
 impl HttpRouteTable {
-    /// A table of entries that are in order (see [`crate::routing::sort_entries`]).
+    /// A table of entries that are in order (see [`crate::routing::sort_candidates`]).
     pub fn new(entries: Vec<HttpRouteEntry>) -> Self {
         let index = RouteIndex::new(&entries).map(Box::new);
         let all = |path: &PathMatch| matches!(path, PathMatch::Prefix(prefix) if prefix.is_empty());
@@ -273,7 +274,7 @@ pub struct HttpRouteEntry {
 }
 
 /// The conditions of one HTTPRouteMatch; all must hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct HttpMatch {
     pub path: PathMatch,
     /// `None`: any.
@@ -284,7 +285,7 @@ pub struct HttpMatch {
 }
 
 /// Compared with the normal form of a request's path (see [`crate::path::normal_form`]), and in it itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum PathMatch {
     Exact(String),
     /// Whole path elements, without a trailing slash; `""` matches every path.
@@ -293,13 +294,13 @@ pub enum PathMatch {
 }
 
 /// A named header or query parameter and what its value must be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ValueMatch {
     pub name: String,
     pub value: TextMatch,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum TextMatch {
     Exact(String),
     Regex(Pattern),
@@ -341,6 +342,12 @@ impl PartialEq for Pattern {
 }
 
 impl Eq for Pattern {}
+
+impl Hash for Pattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.source.hash(state);
+    }
+}
 
 /// What happens to requests that match a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,6 +17,7 @@ pub mod standing;
 mod status;
 #[cfg(test)]
 mod tests;
+mod unreached;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -27,6 +28,7 @@ use serde_json::Value;
 use self::index::{MultiMap, SelectorIndex};
 use self::port::{Attached, compile_port};
 use self::route::{Explained, RouteKey, attach, parents_of, resolve};
+use self::unreached::UnreachedOfService;
 use crate::identity::TrustDomain;
 use crate::kinds::endpoint_slice::form::SliceForm;
 use crate::kinds::mesh::MESH;
@@ -44,6 +46,7 @@ use crate::validate::field::{Errors, Field, Read, Unreadable};
 use crate::validate::validate;
 
 pub use self::status::{ParentStatus, RouteCondition};
+pub use self::unreached::find_unreached;
 pub use self::workloads::LocalWorkload;
 
 /// A change of one object. Names of cluster-wide objects have an empty namespace.
@@ -114,6 +117,7 @@ pub struct Compiler {
     configs: HashMap<ServiceName, Arc<ServiceConfig>>,
     endpoints: HashMap<ServiceName, Arc<EndpointSet>>,
     local: HashMap<WorkloadName, LocalWorkload>,
+    unreached: HashMap<ServiceName, UnreachedOfService>,
     statuses: HashMap<RouteKey, Vec<ParentStatus>>,
     work: Work,
 }
@@ -166,6 +170,7 @@ impl Compiler {
             configs: HashMap::new(),
             endpoints: HashMap::new(),
             local: HashMap::new(),
+            unreached: HashMap::new(),
             statuses: HashMap::new(),
             work: Work::default(),
         }
@@ -492,6 +497,7 @@ impl Compiler {
 
     fn compile_service(&mut self, name: &ServiceName) -> Option<ServiceConfig> {
         self.work.services += 1;
+        self.unreached.remove(name);
         let form = self.services.get(name)?;
         if form.is_alias() {
             return Some(ServiceConfig {
@@ -511,7 +517,12 @@ impl Compiler {
                 Some(Attached { route, state, ports })
             })
             .collect();
-        let ports = form.ports.iter().map(|port| compile_port(name, port, &attached)).collect();
+        let mut unreached = UnreachedOfService::new();
+        let ports =
+            form.ports.iter().map(|port| compile_port(name, port, &attached, &mut unreached)).collect();
+        if !unreached.is_empty() {
+            self.unreached.insert(name.clone(), unreached);
+        }
         Some(ServiceConfig { name: name.clone(), ports, shape: form.shape.clone() })
     }
 }

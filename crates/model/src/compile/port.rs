@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::RouteState;
+use super::unreached::{UnreachedOfService, note_unreached};
 use crate::kinds::id::KindId;
 use crate::kinds::route::form::RouteForm;
 use crate::kinds::service::form::ServicePortForm;
 use crate::name::ServiceName;
-use crate::routing::{Candidate, sort_entries};
+use crate::routing::{Candidate, sort_candidates};
 use crate::snapshot::{AppProtocol, HttpRouteEntry, HttpRouteTable, PortConfig, TcpRule};
 
 /// A route, and the ports of a Service that it is attached to.
@@ -19,18 +20,20 @@ pub(super) struct Attached<'a> {
 }
 
 /// What a port of a Service is to its clients, by the routes that are attached to it: those of its own namespace, or, to
-/// the clients of another one, those of theirs, if there are any (GEP-1324).
+/// the clients of another one, those of theirs, if there are any (GEP-1324). Notes what no request reaches of them.
 pub(super) fn compile_port(
     service: &ServiceName,
     port: &ServicePortForm,
     attached: &[Attached<'_>],
+    unreached: &mut UnreachedOfService,
 ) -> PortConfig {
     let of_port = attached.iter().filter(|route| route.ports.contains(&port.number));
     let namespaces: BTreeSet<&Arc<str>> = of_port.map(|attached| &attached.route.name.namespace).collect();
     let consumers = namespaces.into_iter().filter(|namespace| **namespace != service.namespace);
-    let consumers =
-        consumers.map(|consumer| (consumer.clone(), routed_port(service, port, attached, consumer)));
-    PortConfig { consumers: consumers.collect(), ..routed_port(service, port, attached, &service.namespace) }
+    let consumers = consumers
+        .map(|consumer| (consumer.clone(), routed_port(service, port, attached, consumer, unreached)));
+    let consumers = consumers.collect();
+    PortConfig { consumers, ..routed_port(service, port, attached, &service.namespace, unreached) }
 }
 
 /// The port with the routes of that namespace.
@@ -39,6 +42,7 @@ fn routed_port(
     port: &ServicePortForm,
     attached: &[Attached<'_>],
     namespace: &str,
+    unreached: &mut UnreachedOfService,
 ) -> PortConfig {
     let of_kind = |kind| {
         attached.iter().filter(move |Attached { route, ports, .. }| {
@@ -48,8 +52,10 @@ fn routed_port(
     // One kind acts on a port: the most specific (GEP-1294).
     let grpc = of_kind(KindId::GrpcRoute).next().is_some();
     let acting = if grpc { KindId::GrpcRoute } else { KindId::HttpRoute };
-    let candidates = of_kind(acting).flat_map(|of| candidates(of.route, of.state));
-    let entries = sort_entries(candidates.collect());
+    let mut sorted: Vec<_> = of_kind(acting).flat_map(|of| candidates(of.route, of.state)).collect();
+    sort_candidates(&mut sorted);
+    note_unreached(port.number, acting, &sorted, unreached);
+    let entries: Vec<_> = sorted.into_iter().map(|candidate| candidate.entry).collect();
     let http_only = of_kind(acting).any(|of| of.route.names_port_of(service, port));
     let tcp_route = of_kind(KindId::TcpRoute)
         .min_by_key(|of| of.route.seniority())

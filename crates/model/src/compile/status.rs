@@ -1,7 +1,8 @@
 //! What became of a route (Gateway API, RouteParentStatus).
 
-use super::Compiler;
 use super::route::{Explained, RouteKey, attach};
+use super::unreached::sentences;
+use super::{Compiler, MOST_TOLD};
 use crate::kinds::http_route::HOSTNAMES_IGNORED;
 use crate::kinds::route::ParentReference;
 use crate::kinds::route::form::{ParentForm, RouteForm};
@@ -104,6 +105,7 @@ impl Compiler {
         if route.hostnames {
             message.push_str(&format!("; warning: spec.hostnames {HOSTNAMES_IGNORED}"));
         }
+        message.push_str(&self.unreached_there(route, parent, ports));
         let Some(config) = parent.service.as_ref().and_then(|name| self.configs.get(name)) else {
             return message;
         };
@@ -122,8 +124,24 @@ impl Compiler {
         message
     }
 
+    /// Warns of the matches that no request reaches.
+    fn unreached_there(&self, route: &RouteForm, parent: &ParentForm, ports: &[u16]) -> String {
+        let key = RouteKey::of(route);
+        let of_service = parent.service.as_ref().and_then(|name| self.unreached.get(name));
+        let Some(of_route) = of_service.and_then(|of_service| of_service.get(&key)) else {
+            return String::new();
+        };
+        let sentences = sentences(&key, of_route, ports);
+        let told = sentences.iter().take(MOST_TOLD);
+        let mut warning: String = told.map(|(field, why)| format!("; warning: {field}: {why}")).collect();
+        if sentences.len() > MOST_TOLD {
+            warning.push_str(&format!("; and {} more of its matches", sentences.len() - MOST_TOLD));
+        }
+        warning
+    }
+
     /// On which of its ports a route is in force at a parent: one at least.
-    fn accept(&self, route: &RouteForm, parent: &ParentForm) -> Result<Vec<u16>, Explained> {
+    pub(super) fn accept(&self, route: &RouteForm, parent: &ParentForm) -> Result<Vec<u16>, Explained> {
         let service = parent.service.as_ref();
         let ports = attach(route, parent, service.and_then(|name| self.services.get(name)))?;
         let config = service.and_then(|name| self.configs.get(name));

@@ -1121,6 +1121,11 @@ fn what_nothing_comes_of_is_said() {
                    name; leave it out";
     assert_eq!(said(KindId::HttpRoute, json!({ "hostnames": ["a.b"] })), [ignored]);
     assert!(said(KindId::HttpRoute, json!({ "hostnames": [] })).is_empty());
+    let headers: Vec<_> = ["X", "y", "x"].iter().map(|name| json!({ "name": name, "value": "1" })).collect();
+    let rules = json!({ "rules": [{ "matches": [{ "headers": headers[..2] }, { "headers": headers }] }] });
+    let second = "spec.rules[0].matches[1].headers[2] is ignored: of several conditions on one header the first counts";
+    assert_eq!(said(KindId::HttpRoute, rules.clone()), [second]);
+    assert_eq!(said(KindId::GrpcRoute, rules), [second]);
     let name = json!({ "externalName": "a.b", "ports": [{ "port": 80 }] });
     assert_eq!(
         said(KindId::Service, name.clone()),

@@ -122,6 +122,19 @@ pub(in crate::kinds) fn warn(route: &Field<'_>, warnings: &mut Errors) {
     {
         warnings.push(&hostnames, Code::NotSupported, format!("{HOSTNAMES_IGNORED}; leave it out"));
     }
+    let matches = spec.items("rules").flat_map(|rule| rule.items("matches").collect::<Vec<_>>());
+    for matcher in matches {
+        let mut names: Vec<String> = Vec::new();
+        for header in matcher.items("headers") {
+            let Some(name) = header.get_str("name").map(str::to_ascii_lowercase) else { continue };
+            if names.contains(&name) {
+                let message = "is ignored: of several conditions on one header the first counts";
+                warnings.push(&header, Code::Duplicate, message);
+            } else {
+                names.push(name);
+            }
+        }
+    }
 }
 
 fn check_match(condition: &Field<'_>, errors: &mut Errors) -> Read<HttpMatch> {
