@@ -14,6 +14,29 @@ spec:
     backendRefs: [{name: d, port: 9431}]
 ";
 
+/// As files in the wild have them.
+const OLDER: &str = "apiVersion: gateway.networking.k8s.io/v1beta1
+kind: HTTPRoute
+metadata: {name: older, namespace: default}
+spec:
+  parentRefs: [{group: '', kind: Service, name: extra, port: 80}]
+  rules: [{backendRefs: [{name: extra, port: 80}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1alpha2
+kind: TCPRoute
+metadata: {name: older, namespace: default}
+spec:
+  parentRefs: [{group: '', kind: Service, name: extra, port: 81}]
+  rules: [{backendRefs: [{name: extra, port: 81}]}]
+---
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: older, namespace: default}
+spec:
+  from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: shop}]
+  to: [{group: '', kind: Service}]
+";
+
 const LIST: &str = "apiVersion: v1
 kind: List
 items:
@@ -58,6 +81,7 @@ fn kubectl_works() {
         "endpointslices.discovery.k8s.io",
         "httproutes.gateway.networking.k8s.io",
         "tcproutes.gateway.networking.k8s.io",
+        "referencegrants.gateway.networking.k8s.io",
         "meshes.tulle.dev",
         "workloads.tulle.dev",
         "nodes.tulle.dev",
@@ -72,6 +96,16 @@ fn kubectl_works() {
     }
     assert!(kubectl("explain service.spec.ports.targetPort").ok().contains("targetPort"));
     assert!(kubectl("explain workload --recursive").ok().contains("serviceAccount"));
+    for (what, version) in [
+        ("httproute.spec.rules", "v1beta1"),
+        ("tcproute.spec.rules", "v1alpha2"),
+        ("referencegrant.spec", "v1beta1"),
+    ] {
+        let explained =
+            kubectl(&format!("explain {what} --api-version=gateway.networking.k8s.io/{version}")).ok();
+        assert!(explained.contains(&format!("VERSION:    {version}")), "{explained}");
+        assert!(explained.contains("FIELDS"), "{explained}");
+    }
 
     // Client-side apply, then the same object server-side, then client-side again.
     assert!(kubectl(&format!("apply -f {route} -f {service}")).ok().contains("created"));
@@ -124,6 +158,36 @@ fn kubectl_works() {
     assert_eq!(weight, "11");
     kubectl("label service extra team=two --overwrite").ok();
     kubectl("annotate httproute r note=x").ok();
+
+    // Older versions: the same objects, applied in all ways that there are, and read in all versions.
+    let older = home.write("older.yaml", OLDER).display().to_string();
+    assert_eq!(kubectl(&format!("apply -f {older}")).ok().matches(" created").count(), 3);
+    kubectl(&format!("apply --server-side --force-conflicts -f {older}")).ok();
+    home.tulle(&["validate", "--partial", "-f", &older]).ok();
+    home.tulle(&["apply", "--force-conflicts", "-f", &older]).ok();
+    assert_eq!(home.tulle(&["apply", "-f", &older]).ok().matches(" unchanged").count(), 3);
+    let group = "gateway.networking.k8s.io";
+    let (old, new) = (["v1beta1", "v1alpha2", "v1beta1"], ["v1"; 3]);
+    for versions in [old, new] {
+        let kinds = ["httproutes", "tcproutes", "referencegrants"];
+        let named = |(kind, version)| format!("{kind}.{version}.{group}/older");
+        let objects: Vec<_> = kinds.into_iter().zip(versions).map(named).collect();
+        let seen = kubectl(&format!("get {} -o jsonpath={{.items[*].apiVersion}}", objects.join(" "))).ok();
+        assert_eq!(seen, versions.map(|version| format!("{group}/{version}")).join(" "));
+        let seen = home.tulle(&["get", &objects[1], "-o", "yaml"]).ok();
+        assert!(seen.contains(&format!("apiVersion: {group}/{}\n", versions[1])), "{seen}");
+        let patch = r#"{"metadata":{"labels":{"a":"b"}}}"#;
+        home.kubectl(&["patch", &objects[0], "--type=merge", "-p", patch]).ok();
+    }
+    assert!(kubectl(&format!("describe tcproutes.v1alpha2.{group} older")).ok().contains("Name:"));
+    let newest = home.write("newest.yaml", &OLDER.replace("v1beta1", "v1").replace("v1alpha2", "v1"));
+    kubectl(&format!("apply -f {}", newest.display())).ok();
+    let two = "rules: [{backendRefs: [{name: extra, port: 81}]}, {backendRefs: [{name: extra, port: 80}]}]";
+    let two = OLDER.replace("rules: [{backendRefs: [{name: extra, port: 81}]}]", two);
+    let two = home.write("two.yaml", &two).display().to_string();
+    let refused = kubectl(&format!("apply --server-side --force-conflicts -f {two}"));
+    assert!(refused.stderr.contains("spec.rules: has 2 items; at most 1"), "{refused:#?}");
+    assert_eq!(kubectl(&format!("delete -f {older}")).ok().matches(" deleted").count(), 3);
 
     for line in
         ["describe httproute r", "describe service d", "describe workloads", "describe namespace default"]

@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(meant("v1", "Deployment").as_deref(), Some("Deployment in apps/v1"));
         assert_eq!(meant("v1", "service").as_deref(), Some("Service in v1"));
         assert_eq!(
-            meant("gateway.networking.k8s.io/v1beta1", "HTTPRoute").as_deref(),
+            meant("gateway.networking.k8s.io/v1alpha2", "HTTPRoute").as_deref(),
             Some("HTTPRoute in gateway.networking.k8s.io/v1")
         );
         assert_eq!(meant("networking.istio.io/v1", "VirtualService"), None);

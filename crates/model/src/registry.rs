@@ -5,7 +5,8 @@ use serde_json::Value;
 pub use crate::kinds::id::KindId;
 pub use crate::kinds::kind::Kind;
 use crate::kinds::{
-    endpoint_slice, event, grpc_route, http_route, mesh, namespace, node, service, tcp_route, workload,
+    endpoint_slice, event, grpc_route, http_route, mesh, namespace, node, reference_grant, service,
+    tcp_route, workload,
 };
 
 impl KindId {
@@ -15,7 +16,7 @@ impl KindId {
     }
 }
 
-/// All kinds, in the order of [`KindId`].
+/// All kinds, in the order of [`KindId`] and in their newest versions.
 pub static KINDS: &[Kind] = &[
     namespace::KIND,
     service::KIND,
@@ -25,12 +26,32 @@ pub static KINDS: &[Kind] = &[
     tcp_route::KIND,
     mesh::KIND,
     workload::KIND,
+    reference_grant::KIND,
     node::KIND,
     event::KIND,
     event::KIND_V1,
 ];
 
-/// The kind that a URL names.
+/// Kinds in those of their older versions that files in the wild have. Their objects are stored in the newest; what that
+/// cannot say is refused, whichever version says it.
+pub static OLDER: &[Kind] = &[
+    http_route::KIND.in_version("v1beta1"),
+    grpc_route::KIND.in_version("v1alpha2"),
+    tcp_route::KIND.in_version("v1alpha2"),
+    reference_grant::KIND.in_version("v1beta1"),
+];
+
+/// All kinds in all versions that are served.
+pub fn served() -> impl Iterator<Item = &'static Kind> {
+    KINDS.iter().chain(OLDER)
+}
+
+/// The kind that a URL names, in the version that it names.
+pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+    served().find(|k| k.group == group && k.version == version && k.plural == plural)
+}
+
+/// The kind of that name in a group, in its newest version.
 pub fn by_plural(group: &str, plural: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|k| k.group == group && k.plural == plural)
 }
@@ -38,7 +59,7 @@ pub fn by_plural(group: &str, plural: &str) -> Option<&'static Kind> {
 /// The kind that an object's `apiVersion` and `kind` name.
 pub fn by_api_version(api_version: &str, kind: &str) -> Option<&'static Kind> {
     let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-    KINDS.iter().find(|k| k.group == group && k.version == version && k.kind == kind)
+    served().find(|k| k.group == group && k.version == version && k.kind == kind)
 }
 
 /// The kind of an object, by its `apiVersion` and `kind`.
@@ -47,11 +68,12 @@ pub fn of_object(object: &Value) -> Option<&'static Kind> {
 }
 
 /// The kind that somebody at a terminal means: `svc`, `services`, `Service`,
-/// `httproutes.gateway.networking.k8s.io`, `httproute.v1.gateway.networking.k8s.io`. Case does not matter.
+/// `httproutes.gateway.networking.k8s.io`, `httproute.v1beta1.gateway.networking.k8s.io`. Case does not matter; where no
+/// version is named, it is the newest.
 pub fn by_name(name: &str) -> Option<&'static Kind> {
     let name = name.to_ascii_lowercase();
     let (resource, rest) = name.split_once('.').unwrap_or((&name, ""));
-    KINDS.iter().find(|k| {
+    served().find(|k| {
         let named = resource == k.plural
             || resource == k.singular
             || resource == k.kind.to_ascii_lowercase()
@@ -94,6 +116,24 @@ mod tests {
     }
 
     #[test]
+    fn older_versions_are_of_a_kind_that_is_there() {
+        for older in OLDER {
+            let newest = older.id.kind();
+            assert!(older.is_older() && !newest.is_older(), "{older} {}", older.version);
+            assert_eq!((older, older.group, older.plural), (newest, newest.group, newest.plural));
+            assert_eq!(by_plural(older.group, older.plural).map(|k| k.version), Some(newest.version));
+            for found in [
+                by_api_version(&older.api_version(), older.kind),
+                by_resource(older.group, older.version, older.plural),
+            ] {
+                assert_eq!(found.map(|k| (k.id, k.version)), Some((older.id, older.version)));
+            }
+        }
+        let versions: std::collections::HashSet<_> = served().map(|k| (k.id, k.version)).collect();
+        assert_eq!(versions.len(), KINDS.len() + OLDER.len(), "each once");
+    }
+
+    #[test]
     fn kinds_have_the_names_that_kubectl_users_type() {
         let named = |name: &str| by_name(name).map(|k| k.kind);
         for name in ["svc", "service", "Services", "services.v1", "services.v1."] {
@@ -104,6 +144,17 @@ mod tests {
         }
         assert_eq!(named("httproute.v1.gateway.networking.k8s.io"), Some("HTTPRoute"));
         assert_eq!(named("wl"), Some("Workload"));
+        let version = |name: &str| by_name(name).map(|k| k.version);
+        for (name, expected) in [
+            ("httproute", Some("v1")),
+            ("httproute.v1beta1.gateway.networking.k8s.io", Some("v1beta1")),
+            ("tcproutes.v1alpha2.gateway.networking.k8s.io", Some("v1alpha2")),
+            ("refgrant", Some("v1")),
+            ("tcproutes.v1beta1.gateway.networking.k8s.io", None),
+            ("services.v1beta1", None),
+        ] {
+            assert_eq!(version(name), expected, "{name}");
+        }
         for name in ["", "pods", "svc.example.com", "services.v2", "httproutes.v1", "httproutes.v1x"] {
             assert_eq!(named(name), None, "{name}");
         }

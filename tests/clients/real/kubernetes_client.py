@@ -181,6 +181,30 @@ def server_side_apply():
     routes.delete(name="applied", namespace="default")
 
 
+def older_versions():
+    """The same object, made in one version and read, changed, watched and deleted in the other."""
+    old, new = (
+        anything.resources.get(api_version=f"gateway.networking.k8s.io/{version}", kind="HTTPRoute")
+        for version in ("v1beta1", "v1")
+    )
+    body = {**route("older", "d", 9459), "apiVersion": "gateway.networking.k8s.io/v1beta1"}
+    same(old.create(body=body, namespace="default").apiVersion, "gateway.networking.k8s.io/v1beta1")
+    seen = new.get(name="older", namespace="default")
+    same(seen.apiVersion, "gateway.networking.k8s.io/v1")
+    assert "older" in [one.metadata.name for one in old.get(namespace="default").items]
+    label = {"metadata": {"labels": {"a": "b"}}}
+    patch = lambda routes: routes.patch(
+        body=label, name="older", namespace="default", content_type="application/merge-patch+json"
+    )
+    same([patch(routes).metadata.labels.a for routes in (old, new)], ["b", "b"])
+    event = next(old.watch(namespace="default", name="older", timeout=5))
+    same((event["type"], event["object"].apiVersion), ("ADDED", "gateway.networking.k8s.io/v1beta1"))
+    message = refused(400, "BadRequest", lambda: new.create(body=body, namespace="default"))
+    assert "v1beta1" in message, message
+    new.delete(name="older", namespace="default")
+    refused(404, "NotFound", lambda: old.get(name="older", namespace="default"))
+
+
 def lists_of_objects():
     items = [client.ApiClient().sanitize_for_serialization(service(name)) for name in ("l1", "l2")]
     for item in items:
@@ -250,6 +274,7 @@ run(
         "objects come, change and go; a watch sees it": changes,
         "objects of other groups": custom_objects,
         "server-side apply": server_side_apply,
+        "older versions of a kind": older_versions,
         "a list of objects": lists_of_objects,
         "namespaces": namespaces,
         "events": events,

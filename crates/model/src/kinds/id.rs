@@ -11,6 +11,7 @@ pub enum KindId {
     TcpRoute,
     Mesh,
     Workload,
+    ReferenceGrant,
     Node,
     Event,
     /// The same objects, under the names of events.k8s.io/v1. To be read only.

@@ -19,13 +19,14 @@ pub(super) const TULLE: (&str, &str) = ("tulle.dev", "v1alpha1");
 
 /// A resource kind, as API discovery describes it.
 ///
-/// There is one value a kind, in [`crate::registry::KINDS`]: pass `&'static Kind` around. Two are equal when their
-/// [`KindId`] is.
+/// There is one value a kind, in [`crate::registry::KINDS`], and one more for each older version that is served, in
+/// [`crate::registry::OLDER`]: pass `&'static Kind` around. Two are equal when their [`KindId`] is.
 #[derive(Clone, Copy)]
 pub struct Kind {
     pub id: KindId,
     /// The API group; empty for the core group.
     pub group: &'static str,
+    /// That of the objects' form: the newest, but for the kinds in [`crate::registry::OLDER`].
     pub version: &'static str,
     /// As in an object's `kind`, e.g. `HTTPRoute`.
     pub kind: &'static str,
@@ -89,6 +90,16 @@ impl Kind {
             warn: |_, _| {},
             fill_defaults: |_| {},
         }
+    }
+
+    /// The kind in an older version, in which its objects have the same fields.
+    pub(crate) const fn in_version(self, version: &'static str) -> Self {
+        Self { version, ..self }
+    }
+
+    /// Whether this is not the newest version, in which objects are stored.
+    pub fn is_older(&self) -> bool {
+        self.version != self.id.kind().version
     }
 
     /// As in an object's `apiVersion`: `v1`, `gateway.networking.k8s.io/v1`.

@@ -16,6 +16,7 @@ pub mod meta;
 pub mod namespace;
 pub mod node;
 pub(crate) mod port;
+pub mod reference_grant;
 pub mod route;
 pub mod service;
 pub mod tcp_route;

@@ -72,6 +72,10 @@ fn good(kind: KindId) -> Value {
             "node": { "name": "n1", "linkAddress": "[fd00::1]:15008" }
         }),
         KindId::Node => json!({ "drained": true }),
+        KindId::ReferenceGrant => json!({
+            "from": [{ "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop" }],
+            "to": [{ "group": "", "kind": "Service" }, { "group": "", "kind": "Service", "name": "c" }]
+        }),
         KindId::Event | KindId::EventV1 => {
             let kind = kind.kind();
             return json!({

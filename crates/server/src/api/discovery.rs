@@ -1,9 +1,7 @@
 //! What the API serves: groups, versions, resources, in the plain and in the aggregated form.
 
 use serde_json::{Value, json};
-use tulle_model::registry::{KINDS, Kind};
-
-use super::path::groups;
+use tulle_model::registry::{self, Kind};
 
 const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 /// Of a kind whose objects are kept under another.
@@ -39,14 +37,36 @@ const REVIEWS: [ReviewKind; 3] = [
     },
 ];
 
-/// The groups of the API, with their version; each has one. The core group is first.
+/// The groups of the API, with their versions, the preferred one first. The core group is first.
+fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    let of_kinds = registry::served().map(|kind| (kind.group, kind.version));
+    for (group, version) in of_kinds.chain(REVIEWS.iter().map(|review| (review.group, "v1"))) {
+        match groups.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, versions)) if versions.contains(&version) => {}
+            Some((_, versions)) => versions.push(version),
+            None => groups.push((group, vec![version])),
+        }
+    }
+    for (_, versions) in &mut groups {
+        versions.sort_by_key(|version| (stability(version), std::cmp::Reverse(*version)));
+    }
+    groups
+}
+
+/// The lower, the more stable.
+fn stability(version: &str) -> u8 {
+    match version {
+        version if version.contains("alpha") => 2,
+        version if version.contains("beta") => 1,
+        _ => 0,
+    }
+}
+
+/// Each group with each of its versions.
 pub(super) fn group_versions() -> Vec<(&'static str, &'static str)> {
-    let of_kind =
-        |group: &str| KINDS.iter().find(|kind| kind.group == group).map_or("v1", |kind| kind.version);
-    let mut found: Vec<_> = groups().into_iter().map(|group| (group, of_kind(group))).collect();
-    found.extend(REVIEWS.iter().map(|review| (review.group, "v1")));
-    found.dedup();
-    found
+    let each = groups().into_iter();
+    each.flat_map(|(group, versions)| versions.into_iter().map(move |version| (group, version))).collect()
 }
 
 pub(super) fn api_version(group: &str, version: &str) -> String {
@@ -86,27 +106,33 @@ pub(super) fn no_definitions() -> Value {
 
 /// `/apis`
 pub(super) fn group_list() -> Value {
-    let groups: Vec<Value> = group_versions()
+    let groups: Vec<Value> = groups()
         .into_iter()
         .filter(|(group, _)| !group.is_empty())
-        .map(|(group, version)| describe_group(group, version))
+        .map(|(group, versions)| describe_group(group, &versions))
         .collect();
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
 }
 
 /// `/apis/<group>`
 pub(super) fn group(name: &str) -> Option<Value> {
-    let (group, version) =
-        group_versions().into_iter().find(|(group, _)| *group == name && !name.is_empty())?;
-    let mut found = describe_group(group, version);
+    let (group, versions) = groups().into_iter().find(|(group, _)| *group == name && !name.is_empty())?;
+    let mut found = describe_group(group, &versions);
     found["kind"] = "APIGroup".into();
     found["apiVersion"] = "v1".into();
     Some(found)
 }
 
-fn describe_group(group: &str, version: &str) -> Value {
-    let version = json!({ "groupVersion": api_version(group, version), "version": version });
-    json!({ "name": group, "versions": [version], "preferredVersion": version })
+fn describe_group(group: &str, versions: &[&str]) -> Value {
+    let described =
+        |version: &&str| json!({ "groupVersion": api_version(group, version), "version": version });
+    let versions: Vec<Value> = versions.iter().map(described).collect();
+    json!({ "name": group, "versions": versions, "preferredVersion": versions.first() })
+}
+
+/// The kinds of a group in a version.
+pub(super) fn kinds(group: &str, version: &str) -> impl Iterator<Item = &'static Kind> {
+    registry::served().filter(move |kind| kind.group == group && kind.version == version)
 }
 
 /// `/api/v1` and `/apis/<group>/<version>`
@@ -115,7 +141,7 @@ pub(super) fn resources(group: &str, version: &str) -> Option<Value> {
         return None;
     }
     let mut resources = Vec::new();
-    for kind in KINDS.iter().filter(|kind| kind.group == group) {
+    for kind in kinds(group, version) {
         resources.push(json!({
             "name": kind.plural,
             "singularName": kind.singular,
@@ -154,25 +180,13 @@ pub(super) fn resources(group: &str, version: &str) -> Option<Value> {
 
 /// `/api` (`core`) or `/apis`, aggregated (apidiscovery.k8s.io, APIGroupDiscoveryList).
 pub(super) fn aggregated(core: bool, version: &str) -> Value {
-    let items: Vec<Value> = group_versions()
+    let items: Vec<Value> = groups()
         .into_iter()
         .filter(|(group, _)| group.is_empty() == core)
-        .map(|(group, version)| {
-            let mut resources: Vec<Value> =
-                KINDS.iter().filter(|kind| kind.group == group).map(aggregated_resource).collect();
-            resources.extend(REVIEWS.iter().filter(|review| review.group == group).map(|review| {
-                json!({
-                    "resource": review.plural,
-                    "responseKind": { "group": group, "version": version, "kind": review.kind },
-                    "scope": "Cluster",
-                    "singularResource": review.singular,
-                    "verbs": ["create"],
-                })
-            }));
-            json!({
-                "metadata": { "name": group, "creationTimestamp": null },
-                "versions": [{ "version": version, "freshness": "Current", "resources": resources }],
-            })
+        .map(|(group, versions)| {
+            let versions: Vec<Value> =
+                versions.into_iter().map(|version| aggregated_version(group, version)).collect();
+            json!({ "metadata": { "name": group, "creationTimestamp": null }, "versions": versions })
         })
         .collect();
     json!({
@@ -181,6 +195,20 @@ pub(super) fn aggregated(core: bool, version: &str) -> Value {
         "metadata": {},
         "items": items,
     })
+}
+
+fn aggregated_version(group: &str, version: &str) -> Value {
+    let mut resources: Vec<Value> = kinds(group, version).map(aggregated_resource).collect();
+    resources.extend(REVIEWS.iter().filter(|review| review.group == group).map(|review| {
+        json!({
+            "resource": review.plural,
+            "responseKind": { "group": group, "version": version, "kind": review.kind },
+            "scope": "Cluster",
+            "singularResource": review.singular,
+            "verbs": ["create"],
+        })
+    }));
+    json!({ "version": version, "freshness": "Current", "resources": resources })
 }
 
 fn verbs(kind: &Kind) -> &'static [&'static str] {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
-use tulle_model::registry::{KINDS, Kind};
+use tulle_model::registry::Kind;
 use tulle_model::schema;
 
 use super::discovery;
@@ -58,7 +58,7 @@ fn path(group: &str, version: &str) -> String {
 fn document(group: &str, version: &str) -> Value {
     let mut schemas = Map::new();
     let mut paths = Map::new();
-    for kind in KINDS.iter().filter(|kind| kind.group == group && kind.version == version) {
+    for kind in discovery::kinds(group, version) {
         add_schemas(kind, &mut schemas);
         add_paths(kind, &mut paths);
     }
@@ -273,7 +273,7 @@ fn write_operation(kind: &Kind, action: &str, verb: &str) -> Value {
 fn operation(kind: &Kind, action: &str, verb: &str, parameters: &[Value]) -> Value {
     json!({
         "description": format!("{verb} {}", if action.ends_with("list") || action.ends_with("collection") { kind.plural } else { kind.kind }),
-        "operationId": format!("{action}{}{}{}", kind.group.replace('.', ""), kind.kind, verb.replace(' ', "")),
+        "operationId": format!("{action}{}{}{}{}", kind.group.replace('.', ""), kind.version, kind.kind, verb.replace(' ', "")),
         "tags": [discovery::api_version(kind.group, kind.version)],
         "parameters": parameters,
         "responses": {

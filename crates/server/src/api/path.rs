@@ -1,7 +1,7 @@
 //! What a request's path and query ask for.
 
 use percent_encoding::percent_decode_str;
-use tulle_model::registry::{self, KINDS, Kind};
+use tulle_model::registry::{self, Kind};
 
 use super::status::Failure;
 
@@ -110,11 +110,8 @@ pub(super) fn parse(path: &str) -> Result<Route, Failure> {
 }
 
 fn objects(group: &str, version: &str, rest: &[&str]) -> Result<Target, Failure> {
-    let served = |plural: &str| {
-        registry::by_plural(group, plural)
-            .filter(|kind| kind.version == version)
-            .ok_or_else(Failure::no_such_path)
-    };
+    let served =
+        |plural: &str| registry::by_resource(group, version, plural).ok_or_else(Failure::no_such_path);
     let (kind, namespace, rest) = match rest {
         // A namespace is an object too: two segments name it, and `status` its status.
         ["namespaces", namespace, plural, rest @ ..] if !(group.is_empty() && *plural == "status") => {
@@ -137,17 +134,6 @@ fn objects(group: &str, version: &str, rest: &[&str]) -> Result<Target, Failure>
         return Err(Failure::no_such_path());
     }
     Ok(Target { kind, namespace, name, status })
-}
-
-/// The groups that are served, each once.
-pub(super) fn groups() -> Vec<&'static str> {
-    let mut groups: Vec<&str> = Vec::new();
-    for kind in KINDS {
-        if !groups.contains(&kind.group) {
-            groups.push(kind.group);
-        }
-    }
-    groups
 }
 
 /// The parameters after the `?`.
@@ -234,6 +220,14 @@ mod tests {
             target("/apis/tulle.dev/v1alpha1/meshes/default"),
             Some(("Mesh", None, some("default"), false))
         );
+        let version = |version: &str| {
+            let path = format!("/apis/gateway.networking.k8s.io/{version}/httproutes");
+            parse(&path).ok().and_then(|route| match route {
+                Route::Objects(target) => Some(target.kind.version),
+                _ => None,
+            })
+        };
+        assert_eq!(["v1", "v1beta1", "v1alpha2"].map(version), [Some("v1"), Some("v1beta1"), None]);
         for nothing in [
             "/api/v1/pods",
             "/api/v2/services",

@@ -7,7 +7,7 @@ use tulle_model::kinds::mesh::MESH;
 use tulle_model::registry::{KINDS, Kind, KindId};
 
 use super::write::{encode, modified, without_version};
-use super::{DEFAULT_NAMESPACE, ObjectError, Objects, decode_at, key, metadata};
+use super::{DEFAULT_NAMESPACE, ObjectError, Objects, decode_at, key, metadata, present};
 use crate::store::{Precondition, StoreError};
 use crate::timestamp;
 
@@ -88,6 +88,7 @@ impl Objects {
                 let metadata = json!({ "name": name, "namespace": namespace });
                 json!({ "apiVersion": kind.api_version(), "kind": kind.kind, "metadata": metadata })
             });
+            let object = present(kind, object);
             check(&object, stored.revision)?;
             let is_namespace = kind.id == KindId::Namespace;
             let inside = if is_namespace { self.objects_inside(name).await? } else { Vec::new() };
@@ -137,7 +138,7 @@ impl Objects {
         if kind.id == KindId::Namespace {
             marked["status"]["phase"] = json!("Terminating");
         }
-        let revision = self.store.put(key, encode(&marked), precondition).await?;
+        let revision = self.store.put(key, encode(kind, &marked), precondition).await?;
         if kind.id == KindId::Namespace {
             for (kind, inside) in self.inside(name).await? {
                 let options = DeleteOptions::default();

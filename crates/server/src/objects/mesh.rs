@@ -52,7 +52,11 @@ impl Objects {
         let Some(stored) = self.store.get(&key).await? else { return Ok(()) };
         let mut mesh = without_version(&decode_at(&stored.value, stored.revision)?);
         set_trust_domain(&mut mesh, domain);
-        match self.store.put(&key, encode(&mesh), Precondition::Revision(stored.revision)).await {
+        match self
+            .store
+            .put(&key, encode(KindId::Mesh.kind(), &mesh), Precondition::Revision(stored.revision))
+            .await
+        {
             // Somebody writes it now, and cannot write another domain.
             Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
             // It is there; only what it says is wrong.

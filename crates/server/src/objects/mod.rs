@@ -3,7 +3,8 @@
 //!
 //! Every write goes through one pipeline ([`write`]): metadata of the server's own, defaults,
 //! validation, generation, field ownership, then compare-and-put. An object in the store is the JSON
-//! of the API without `metadata.resourceVersion`, which is the revision of its last write.
+//! of the API without `metadata.resourceVersion`, which is the revision of its last write; and in the newest version of its
+//! kind. Whoever asks for a kind in an older one ([`Kind::is_older`]) reads and writes objects of that.
 
 mod checks;
 mod delete;
@@ -108,8 +109,8 @@ pub struct ObjectEvent {
 #[derive(Debug)]
 pub struct ObjectWatch {
     watch: store::Watch,
-    /// The kind under which the objects are shown, where they are kept under another.
-    view: Option<&'static Kind>,
+    /// The kind, and the version of it, in which the objects are shown; each in its own where none is given.
+    shown_as: Option<&'static Kind>,
 }
 
 impl Objects {
@@ -233,13 +234,13 @@ impl Objects {
         namespace: Option<&str>,
         revision: u64,
     ) -> Result<ObjectWatch, ObjectError> {
-        let view = kind.is_view().then_some(kind);
-        Ok(ObjectWatch { watch: self.store.watch(&key::prefix(kind, namespace), revision).await?, view })
+        let watch = self.store.watch(&key::prefix(kind, namespace), revision).await?;
+        Ok(ObjectWatch { watch, shown_as: Some(kind) })
     }
 
     /// The changes of all objects after `revision`.
     pub async fn watch_all(&self, revision: u64) -> Result<ObjectWatch, ObjectError> {
-        Ok(ObjectWatch { watch: self.store.watch(key::ALL, revision).await?, view: None })
+        Ok(ObjectWatch { watch: self.store.watch(key::ALL, revision).await?, shown_as: None })
     }
 }
 
@@ -251,7 +252,7 @@ impl ObjectWatch {
             let event = self.watch.next().await?;
             // Whoever goes on from a deletion must not miss what else its transaction has deleted.
             let gone_at = event.revision.min(self.watch.position());
-            if let Some(event) = decode_event(&event, gone_at, self.view)? {
+            if let Some(event) = decode_event(&event, gone_at, self.shown_as)? {
                 return Ok(event);
             }
         }
@@ -262,7 +263,8 @@ impl ObjectWatch {
     pub async fn next_batch(&mut self, most: usize) -> Result<Vec<ObjectEvent>, ObjectError> {
         loop {
             let batch = self.watch.next_batch(most).await?;
-            let decode = |event: &store::Event| decode_event(event, event.revision, self.view).transpose();
+            let decode =
+                |event: &store::Event| decode_event(event, event.revision, self.shown_as).transpose();
             let decoded = batch.iter().filter_map(decode);
             let decoded: Vec<_> = decoded.collect::<Result<_, _>>()?;
             if !decoded.is_empty() {
@@ -281,10 +283,10 @@ impl ObjectWatch {
 fn decode_event(
     event: &store::Event,
     before_at: u64,
-    view: Option<&'static Kind>,
+    shown_as: Option<&'static Kind>,
 ) -> Result<Option<ObjectEvent>, ObjectError> {
     let Some((kind, namespace, name)) = key::parse(&event.key) else { return Ok(None) };
-    let kind = view.unwrap_or(kind);
+    let kind = shown_as.unwrap_or(kind);
     let object = |bytes: &Option<bytes::Bytes>, at: u64| -> Result<Option<Arc<Value>>, ObjectError> {
         let decoded = bytes.as_ref().map(|bytes| decode_at(bytes, at)).transpose()?;
         Ok(decoded.map(|object| Arc::new(present(kind, object))))
@@ -299,9 +301,15 @@ fn decode_event(
     }))
 }
 
-/// An object as its kind shows it.
-fn present(kind: &Kind, object: Value) -> Value {
-    if kind.is_view() { tulle_model::kinds::event::as_events_v1(object) } else { object }
+/// A stored object as its kind shows it, in the kind's version.
+fn present(kind: &Kind, mut object: Value) -> Value {
+    if kind.is_view() {
+        return tulle_model::kinds::event::as_events_v1(object);
+    }
+    if kind.is_older() {
+        object["apiVersion"] = kind.api_version().into();
+    }
+    object
 }
 
 fn decode(stored: &Stored) -> Result<Value, ObjectError> {

@@ -244,7 +244,7 @@ async fn what_was_allowed_once_may_stay() {
     old["spec"]["type"] = json!("NodePort");
     old["spec"]["sessionAffinity"] = json!("ClientIP");
     let key = key::key(kind, "default", "c");
-    objects.store.put(&key, write::encode(&old), crate::store::Precondition::Any).await.unwrap();
+    objects.store.put(&key, write::encode(kind, &old), crate::store::Precondition::Any).await.unwrap();
 
     old["metadata"]["labels"] = json!({ "a": "b" });
     let labelled = objects.replace(kind, "default", "c", old.clone(), &options()).await.unwrap().object;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tulle_model::registry::{Kind, KindId};
 
 use super::fields::{self, ManagerOperation};
-use super::{ObjectError, Objects, Part, WriteOptions, checks, decode_at, key, metadata};
+use super::{ObjectError, Objects, Part, WriteOptions, checks, decode_at, key, metadata, present};
 use crate::store::{Precondition, StoreError};
 
 /// How often a write is tried again when somebody else was faster.
@@ -98,7 +98,7 @@ impl Objects {
         let warnings = checks::admit(kind, None, &mut object, options.part, options.unknown_fields)?;
         fields::forget_managers(&mut object);
         fields::track(kind, None, &mut object, &options.manager, options.part, operation)?;
-        let revision = self.store_new(kind, namespace, &name, encode(&object), options.dry_run).await?;
+        let revision = self.store_new(kind, namespace, &name, encode(kind, &object), options.dry_run).await?;
         metadata::set_resource_version(&mut object, revision);
         if options.dry_run {
             metadata::of(&mut object).remove("resourceVersion");
@@ -290,7 +290,7 @@ impl Objects {
         for _ in 0..ATTEMPTS {
             let not_found = || ObjectError::NotFound { kind, name: name.to_owned() };
             let stored = self.store.get(&key).await?.ok_or_else(not_found)?;
-            let current = decode_at(&stored.value, stored.revision)?;
+            let current = present(kind, decode_at(&stored.value, stored.revision)?);
             let mut desired = change(&current)?;
             metadata::check_type(kind, &mut desired)?;
             let expected = metadata::resource_version(&desired)?;
@@ -382,7 +382,8 @@ impl Objects {
             self.finish_namespace(metadata::text(&object, "namespace")).await?;
             revision
         } else {
-            let revision = self.store.put_requiring(key, encode(&object), precondition, None).await?.revision;
+            let stored = encode(kind, &object);
+            let revision = self.store.put_requiring(key, stored, precondition, None).await?.revision;
             if is_namespace {
                 self.finish_namespace(metadata::text(&object, "name")).await?;
             }
@@ -428,8 +429,13 @@ pub(super) fn modified(kind: &'static Kind, name: &str) -> ObjectError {
     }
 }
 
-/// The bytes of an object in the store.
-pub(super) fn encode(object: &Value) -> Bytes {
+/// The bytes of an object in the store, where all are in the newest version of their kind.
+pub(super) fn encode(kind: &Kind, object: &Value) -> Bytes {
+    if kind.is_older() {
+        let mut newest = object.clone();
+        newest["apiVersion"] = kind.id.kind().api_version().into();
+        return Bytes::from(newest.to_string());
+    }
     Bytes::from(object.to_string())
 }
 

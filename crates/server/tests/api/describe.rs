@@ -10,13 +10,17 @@ async fn both_forms_of_discovery_name_all_resources() {
     let mut plain = Vec::new();
     let mut versions = vec!["/api/v1".to_owned()];
     for group in groups["groups"].as_array().unwrap() {
-        versions.push(format!("/apis/{}", group["preferredVersion"]["groupVersion"].as_str().unwrap()));
-        api.get(&format!("/apis/{}", group["name"].as_str().unwrap())).await.expect(200);
+        for version in group["versions"].as_array().unwrap() {
+            versions.push(format!("/apis/{}", version["groupVersion"].as_str().unwrap()));
+        }
+        assert_eq!(group["preferredVersion"], group["versions"][0]);
+        let alone = api.get(&format!("/apis/{}", group["name"].as_str().unwrap())).await.expect(200);
+        assert_eq!(alone["versions"], group["versions"]);
     }
     for version in versions {
         let resources = api.get(&version).await.expect(200);
         for resource in resources["resources"].as_array().unwrap() {
-            plain.push(resource["name"].as_str().unwrap().to_owned());
+            plain.push(format!("{version}/{}", resource["name"].as_str().unwrap()));
         }
     }
     let mut aggregated = Vec::new();
@@ -25,11 +29,18 @@ async fn both_forms_of_discovery_name_all_resources() {
         let answer = api.get_as(path, accept).await;
         assert_eq!(answer.headers["content-type"], accept);
         for group in answer.expect(200)["items"].as_array().unwrap() {
-            for resource in group["versions"][0]["resources"].as_array().unwrap() {
-                let name = resource["resource"].as_str().unwrap();
-                aggregated.push(name.to_owned());
-                for sub in resource["subresources"].as_array().into_iter().flatten() {
-                    aggregated.push(format!("{name}/{}", sub["subresource"].as_str().unwrap()));
+            let group_name = group["metadata"]["name"].as_str().unwrap();
+            for version in group["versions"].as_array().unwrap() {
+                let below = [path, group_name, version["version"].as_str().unwrap()];
+                let below = below.map(|part| part.trim_start_matches('/'));
+                let below = below.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+                for resource in version["resources"].as_array().unwrap() {
+                    assert_eq!(resource["responseKind"]["version"], version["version"]);
+                    let name = resource["resource"].as_str().unwrap();
+                    aggregated.push(format!("/{below}/{name}"));
+                    for sub in resource["subresources"].as_array().into_iter().flatten() {
+                        aggregated.push(format!("/{below}/{name}/{}", sub["subresource"].as_str().unwrap()));
+                    }
                 }
             }
         }
@@ -37,7 +48,14 @@ async fn both_forms_of_discovery_name_all_resources() {
     plain.sort();
     aggregated.sort();
     assert_eq!(plain, aggregated);
-    assert!(plain.contains(&"httproutes/status".to_owned()), "{plain:?}");
+    for there in
+        ["v1/httproutes/status", "v1beta1/httproutes", "v1alpha2/tcproutes/status", "v1/referencegrants"]
+    {
+        let there = format!("/apis/gateway.networking.k8s.io/{there}");
+        assert!(plain.contains(&there), "no {there}: {plain:?}");
+    }
+    let group = api.get("/apis/gateway.networking.k8s.io").await.expect(200);
+    assert_eq!(group["preferredVersion"]["version"], "v1");
 }
 
 #[tokio::test]

@@ -8,5 +8,6 @@ mod client;
 mod describe;
 mod lists;
 mod types;
+mod versions;
 mod watches;
 mod writes;

@@ -95,7 +95,12 @@ fn order(kind: &Kind) -> u8 {
         KindId::Namespace => 0,
         KindId::Mesh => 1,
         KindId::Service => 2,
-        KindId::EndpointSlice | KindId::Workload | KindId::Node | KindId::Event | KindId::EventV1 => 3,
+        KindId::EndpointSlice
+        | KindId::Workload
+        | KindId::ReferenceGrant
+        | KindId::Node
+        | KindId::Event
+        | KindId::EventV1 => 3,
         KindId::HttpRoute | KindId::GrpcRoute | KindId::TcpRoute => 4,
     }
 }

@@ -292,6 +292,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn older_versions_are_kept_as_the_newest_and_may_become_it() {
+        let objects = objects().await;
+        let route = |version: &str| {
+            format!(
+                "---\napiVersion: gateway.networking.k8s.io/{version}\nkind: HTTPRoute\nmetadata: {{name: r}}\n\
+                 spec:\n  parentRefs: [{{group: '', kind: Service, name: web}}]\n  \
+                 rules: [{{backendRefs: [{{name: web, port: 80}}]}}]\n"
+            )
+        };
+        let kind = KindId::HttpRoute.kind();
+        for version in ["v1beta1", "v1beta1", "v1", "v1beta1"] {
+            up(&objects, &route(version)).await;
+            let kept = objects.require(kind, "default", "r").await.unwrap();
+            assert_eq!(kept["apiVersion"], "gateway.networking.k8s.io/v1");
+        }
+        up(&objects, "").await;
+        assert_eq!(names(&objects, KindId::HttpRoute).await, [""; 0]);
+    }
+
+    #[tokio::test]
     async fn what_up_did_not_make_stays() {
         let objects = objects().await;
         let copied = json!({ (MANAGED_BY.0): MANAGED_BY.1 });

@@ -115,7 +115,7 @@ fn read_parent(parent: &Field<'_>, own: &str) -> Read<ParentForm> {
 
 const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
-fn check_group_and_kind(reference: &Field<'_>, errors: &mut Errors) {
+pub(in crate::kinds) fn check_group_and_kind(reference: &Field<'_>, errors: &mut Errors) {
     if let Some(group) = reference.get("group")
         && let Some(text) = group.str().filter(|g| !g.is_empty())
     {
@@ -137,7 +137,7 @@ fn check_group_and_kind(reference: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn check_object_name(reference: &Field<'_>, errors: &mut Errors) {
+pub(in crate::kinds) fn check_object_name(reference: &Field<'_>, errors: &mut Errors) {
     if let Some(namespace) = reference.get("namespace")
         && let Some(problem) = namespace.str().filter(|n| !n.is_empty()).and_then(dns_label_problem)
     {

@@ -12,7 +12,7 @@ use crate::validate::*;
 fn has_form(kind: KindId, object: &Value) -> bool {
     let (object, mut errors) = (Field::root(object), Errors::default());
     match kind {
-        KindId::Namespace | KindId::Node | KindId::Event | KindId::EventV1 => true,
+        KindId::Namespace | KindId::Node | KindId::ReferenceGrant | KindId::Event | KindId::EventV1 => true,
         KindId::Service => service::check::check(&object, &mut errors).is_ok(),
         KindId::EndpointSlice => endpoint_slice::check::check(&object, &mut errors).is_ok(),
         KindId::HttpRoute => http_route::check::check(&object, &mut errors).is_ok(),

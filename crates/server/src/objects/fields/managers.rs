@@ -159,7 +159,12 @@ pub(in crate::objects) fn track(
     let difference = Difference::between(&before, &after, schema);
     let mut entries = base(current, object);
     let (applies, subresource) = (matches!(operation, ManagerOperation::Apply { .. }), subresource(part));
-    let own = entries.iter().position(|entry| entry.is(manager, applies, subresource));
+    let api_version = kind.api_version();
+    // Who applies is the same in all versions; who updates is another in each (as in Kubernetes).
+    let is_own = |entry: &Entry| {
+        entry.is(manager, applies, subresource) && (applies || entry.api_version == api_version)
+    };
+    let own = entries.iter().position(is_own);
     let mut own = own.map(|index| entries.remove(index));
     let was = own.clone();
 
@@ -198,12 +203,12 @@ pub(in crate::objects) fn track(
         }
     };
     if !fields.is_empty() {
-        let unchanged = was.filter(|was| was.fields == fields);
+        let unchanged = was.filter(|was| was.fields == fields && was.api_version == api_version);
         entries.push(unchanged.unwrap_or_else(|| Entry {
             manager: manager.to_owned(),
             applies,
             subresource: subresource.to_owned(),
-            api_version: kind.api_version(),
+            api_version,
             time: timestamp::now(),
             fields,
         }));

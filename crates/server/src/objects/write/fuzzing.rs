@@ -142,7 +142,7 @@ impl<'o> Changed<'o> {
         fields::track(kind, Some(current), &mut object, &options.manager, options.part, operation)?;
         if without_version(current) != object {
             // Of a write its time is remembered, too: of one that changes nothing else there is none.
-            object = serde_json::from_slice(&encode(&object)).expect("what is stored is read");
+            object = serde_json::from_slice(&encode(kind, &object)).expect("what is stored is read");
             self.revision += 1;
             metadata::set_resource_version(&mut object, self.revision);
             self.current = object;
