@@ -15,9 +15,10 @@ pub struct Source {
     pub text: String,
 }
 
-/// One thing that is wrong.
+/// One thing that is wrong, or of no use.
 #[derive(Debug, Clone)]
 pub struct Diagnostic {
+    is_warning: bool,
     title: String,
     place: Option<Place>,
     help: Vec<String>,
@@ -36,7 +37,12 @@ const SHOWN: usize = 20;
 
 impl Diagnostic {
     pub fn new(title: impl Into<String>) -> Self {
-        Self { title: title.into(), place: None, help: Vec::new() }
+        Self { is_warning: false, title: title.into(), place: None, help: Vec::new() }
+    }
+
+    /// That nothing fails for it.
+    pub fn into_warning(self) -> Self {
+        Self { is_warning: true, ..self }
     }
 
     /// Where it is; the label says what is expected there.
@@ -59,10 +65,12 @@ impl Diagnostic {
         if let Some(room) = room {
             renderer = renderer.term_width(room);
         }
+        let level = if self.is_warning { Level::WARNING } else { Level::ERROR };
+        let title = level.primary_title(self.title.as_str());
         let label_fits =
             self.place.as_ref().is_none_or(|place| place.columns() <= room.unwrap_or(usize::MAX));
         let mut group = match &self.place {
-            None => Group::with_title(Level::ERROR.primary_title(self.title.as_str())),
+            None => Group::with_title(title),
             Some(place) => {
                 let mut mark = AnnotationKind::Primary.span(place.span.clone());
                 if !place.label.is_empty() && label_fits {
@@ -71,7 +79,7 @@ impl Diagnostic {
                 let snippet = Snippet::source(place.source.text.as_str())
                     .path(place.source.name.as_str())
                     .annotation(mark);
-                Group::with_title(Level::ERROR.primary_title(self.title.as_str())).element(snippet)
+                Group::with_title(title).element(snippet)
             }
         };
         // What has no room beside its mark stands below.
@@ -86,7 +94,9 @@ impl Diagnostic {
                 start if start.starts_with("= help: ") => {
                     terminal::wrap(line, room, plain.len() - start.len() + "= help: ".len())
                 }
-                start if start.starts_with("error") => terminal::wrap(line, room, 2),
+                start if start.starts_with("error") || start.starts_with("warning") => {
+                    terminal::wrap(line, room, 2)
+                }
                 _ => line.to_owned(),
             }
         });

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde_json::Value;
+use tulle_model::compile;
 use tulle_model::document::{self, Document};
 use tulle_model::kubernetes::{self, Meaning};
 use tulle_model::name::ServiceName;
@@ -448,6 +449,20 @@ pub fn check_references(
             None if names_service => {}
             _ => diagnostics.push(diagnostic),
         }
+    }
+}
+
+/// Warns of the matches of routes that no request reaches; see [`check_references`].
+pub fn find_unreached(
+    manifests: &[Manifest],
+    known: impl Fn(&ServiceName) -> Option<Vec<OfferedPort>>,
+    warnings: &mut Diagnostics,
+) {
+    let objects: Vec<(&Kind, &Value)> = manifests.iter().map(|m| (m.kind, &m.value)).collect();
+    for (index, field, why) in compile::find_unreached(&objects, known) {
+        let manifest = &manifests[index];
+        let title = format!("{}: {field}: {why}", manifest.describe());
+        warnings.push(manifest.diagnostic(title, &field.pointer(), "never decides").into_warning());
     }
 }
 

@@ -36,9 +36,11 @@ pub fn run(mut args: ValidateArgs) -> Result<()> {
         files.iter().for_each(|path| find_meshes(path, &mut meshes));
     }
     let mut count = 0;
+    let mut warnings = Diagnostics::default();
     let meshes = meshes.iter().map(|mesh| config::load(mesh)).collect::<Result<Vec<_>>>()?;
     for config in &meshes {
         count += config.services.len() + config.resources.len();
+        manifest::find_unreached(&config.resources, |name| config.ports_of(name), &mut warnings);
         match &config.skipped {
             Some(line) if args.files.strict => return Err(Failure::input(format!("resources: {line}"))),
             skipped => skipped.iter().for_each(|line| note(line)),
@@ -52,7 +54,11 @@ pub fn run(mut args: ValidateArgs) -> Result<()> {
         let missing = (!args.partial).then_some("name the file that has it, too, or say --partial");
         manifest::check_references(&set.manifests, known, missing, &mut diagnostics);
         diagnostics.into_result()?;
+        manifest::find_unreached(&set.manifests, known, &mut warnings);
         count += set.manifests.len();
+    }
+    if !warnings.is_empty() {
+        note(&warnings.render());
     }
     let objects = if count == 1 { "1 object".to_owned() } else { format!("{count} objects") };
     print(&format!("{objects} valid\n"))

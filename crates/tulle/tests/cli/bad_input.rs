@@ -228,3 +228,28 @@ fn exit_codes_tell_what_happened() {
     assert_eq!(code(&run("validate s.yaml")), 0);
     assert_eq!(code(&run("--help")), 0);
 }
+
+/// That no request reaches a match fails nothing: it is said, with both matches.
+#[test]
+fn matches_that_come_too_late() {
+    let route = |name: &str, matches: &str| {
+        format!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\nspec:\n  \
+             parentRefs: [{{group: \"\", kind: Service, name: c, port: 80}}]\n  rules:\n  - matches:\n{matches}"
+        )
+    };
+    let service = format!("{SERVICE}  ports: [{{port: 80}}]\n");
+    let early = route("api", "    - path: {value: /api}\n");
+    let late =
+        route("late", "    - path: {value: /b}\n    - path: {type: RegularExpression, value: /api/.*}\n");
+    let folder = folder(&[("routes.yaml", &[&*service, &early, &late].concat()), ("part.yaml", &late)]);
+    let output = tulle(folder.path(), &["validate", "routes.yaml"]);
+    assert_eq!((code(&output), stdout(&output).as_str()), (0, "3 objects valid\n"));
+    let said = stderr(&output);
+    let warning = "warning: HTTPRoute late: spec.rules[0].matches[1]: no request reaches it: spec.rules[0].matches[0] of \
+                   HTTPRoute default/api comes first and takes all that it would\n";
+    assert!(said.starts_with(warning) && said.contains("routes.yaml:"), "{said}");
+    assert_eq!(said.matches("warning").count(), 1, "{said}");
+    let output = tulle(folder.path(), &["validate", "--partial", "part.yaml"]);
+    assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
+}
