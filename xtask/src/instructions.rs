@@ -53,15 +53,34 @@ pub fn run(root: &Path, accept: bool, kinds: &[String]) -> Result<Option<String>
     verdict(&baseline.instructions, &counted).map(|()| None)
 }
 
-/// Builds and runs what counts.
+/// Prints what each filter and setting of a rule costs a request that needs no other node.
+pub fn rules(root: &Path) -> Result<()> {
+    let counted = measure(root, &["--rules".to_owned()])?;
+    let of = |name: &str| {
+        let found = counted.iter().find(|(counted, _)| counted == name);
+        found.map(|(_, count)| *count as i64).with_context(|| format!("hot-path says nothing of {name}"))
+    };
+    let (no_route, one_rule) = (of("no-route")?, of("one-rule")?);
+    println!("{:<16} {:>9} {:>9}", "rule", "request", "its own");
+    for (name, count) in &counted {
+        let than = if name == "one-rule" { no_route } else { one_rule };
+        let own = if name == "no-route" { 0 } else { *count as i64 - than };
+        println!("{name:<16} {count:>9} {own:>+9}");
+    }
+    Ok(())
+}
+
 fn count(root: &Path, kinds: &[String]) -> Result<BTreeMap<String, u64>> {
+    let named: Vec<String> = kinds.iter().flat_map(|kind| ["--kind".to_owned(), kind.clone()]).collect();
+    Ok(measure(root, &named)?.into_iter().collect())
+}
+
+/// Builds and runs what counts; what it counted, in its order.
+fn measure(root: &Path, arguments: &[String]) -> Result<Vec<(String, u64)>> {
     finish(&mut release_build(root))?;
     let target = target(root);
     let mut command = Command::new(target.join("release/hot-path"));
-    command.arg("measure").arg("--out").arg(target.join("instructions"));
-    for kind in kinds {
-        command.args(["--kind", kind]);
-    }
+    command.arg("measure").arg("--out").arg(target.join("instructions")).args(arguments);
     command.stderr(std::process::Stdio::inherit());
     let output = command.output().context("hot-path could not be started")?;
     anyhow::ensure!(output.status.success(), "hot-path: {}", output.status);

@@ -85,6 +85,9 @@ enum Task {
         /// Make what is counted the baseline
         #[arg(long)]
         accept: bool,
+        /// Count what rules of HTTPRoutes cost, which no baseline has
+        #[arg(long, conflicts_with_all = ["accept", "kinds"])]
+        rules: bool,
         /// Only these kinds of requests (all otherwise)
         #[arg(value_name = "KIND")]
         kinds: Vec<String>,
@@ -113,7 +116,8 @@ fn perform(task: Task, root: &Path) -> Result<()> {
         Task::Order { check } => order::run(root, check),
         Task::Generate => generated::write(root),
         Task::Bench { options } => bench::run(root, &options),
-        Task::Instructions { accept, kinds } => {
+        Task::Instructions { rules: true, .. } => instructions::rules(root),
+        Task::Instructions { accept, kinds, .. } => {
             if let Some(why) = instructions::run(root, accept, &kinds)? {
                 println!("instructions are not counted: {why}");
             }

@@ -9,6 +9,7 @@ mod http2;
 mod kind;
 mod measure;
 mod proxies;
+mod rules;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::kind::Kind;
+use crate::rules::Rules;
 
 /// The allocator that Tulle is released with: its instructions are a part of each request.
 #[global_allocator]
@@ -40,11 +42,16 @@ enum Command {
         /// Only these (all otherwise)
         #[arg(long = "kind", value_enum, value_name = "NAME")]
         kinds: Vec<Kind>,
+        /// What rules cost, instead: `http1-one-node` under each
+        #[arg(long, conflicts_with = "kinds")]
+        rules: bool,
     },
     /// The proxies that are counted, until stdin ends
     Proxies {
         #[arg(long, value_enum)]
         kind: Kind,
+        #[arg(long, value_enum)]
+        rules: Rules,
         /// Where the application listens
         #[arg(long)]
         application: SocketAddr,
@@ -53,8 +60,9 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
-        Command::Measure { out, kinds } => measure::run(&out, &kinds),
-        Command::Proxies { kind, application } => proxies::run(kind, application),
+        Command::Measure { out, rules: true, .. } => measure::rules(&out),
+        Command::Measure { out, kinds, .. } => measure::run(&out, &kinds),
+        Command::Proxies { kind, rules, application } => proxies::run(kind, rules, application),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

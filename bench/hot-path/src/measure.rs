@@ -21,6 +21,7 @@ use nix::unistd::Pid;
 use crate::application;
 use crate::client::Client;
 use crate::kind::Kind;
+use crate::rules::Rules;
 
 /// Requests before the window, and in it.
 const WARM_UP: u64 = 100;
@@ -32,7 +33,20 @@ pub fn run(out: &Path, kinds: &[Kind]) -> Result<()> {
     let kinds = if kinds.is_empty() { Kind::value_variants() } else { kinds };
     for kind in kinds {
         let name = kind.name();
-        let instructions = measure(*kind, out).with_context(|| name.clone())?;
+        let instructions = measure(*kind, Rules::NoRoute, &out.join(&name)).with_context(|| name.clone())?;
+        println!("{name} {instructions}");
+    }
+    Ok(())
+}
+
+/// The same for one kind under different rules.
+pub fn rules(out: &Path) -> Result<()> {
+    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    share_one_core().context("the process cannot be bound to one core")?;
+    for rules in Rules::value_variants() {
+        let name = rules.name();
+        let profile = out.join(format!("rules-{name}"));
+        let instructions = measure(Kind::Http1OneNode, *rules, &profile).with_context(|| name.clone())?;
         println!("{name} {instructions}");
     }
     Ok(())
@@ -49,11 +63,11 @@ fn share_one_core() -> Result<()> {
 }
 
 /// The instructions of one request.
-fn measure(kind: Kind, out: &Path) -> Result<u64> {
+fn measure(kind: Kind, rules: Rules, profile: &Path) -> Result<u64> {
     let application = application::start(kind)?;
-    let profile = out.join(kind.name());
-    let mut command = callgrind(&profile)?;
-    command.args(["proxies", "--kind", &kind.name(), "--application", &application.to_string()]);
+    let mut command = callgrind(profile)?;
+    command.args(["proxies", "--kind", &kind.name(), "--rules", &rules.name()]);
+    command.args(["--application", &application.to_string()]);
     let mut proxies = Proxies::start(&mut command)?;
     let entry = proxies.line()?.parse().context("the proxies say no address")?;
     let mut client = Client::new(kind, entry)?;
@@ -68,10 +82,10 @@ fn measure(kind: Kind, out: &Path) -> Result<u64> {
     drop(client);
     proxies.end()?;
     // The first part is what came before the window, the last what came after it.
-    let window = part(&profile, 2);
+    let window = part(profile, 2);
     let counted = total(&window).with_context(|| window.display().to_string())?;
     std::fs::rename(&window, profile.with_extension("callgrind"))?;
-    for other in [part(&profile, 1), profile] {
+    for other in [part(profile, 1), profile.to_owned()] {
         let _ = std::fs::remove_file(other);
     }
     Ok(counted / COUNTED)

@@ -17,7 +17,7 @@ use tulle_identity::Svid;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
-    Endpoint, EndpointSet, Known, PeerNode, PortConfig, PortMapping, ServiceConfig, Snapshot,
+    Endpoint, EndpointSet, HttpRouteTable, Known, PeerNode, PortConfig, PortMapping, ServiceConfig, Snapshot,
 };
 use tulle_proxy::budget::Budget;
 use tulle_proxy::certificate::WorkloadCertificate;
@@ -25,16 +25,17 @@ use tulle_proxy::state::{LocalWorkload, NodeState, StateCell};
 use tulle_proxy::{Bounds, Capture, Config, Proxy, Purpose, Sockets};
 
 use crate::kind::Kind;
+use crate::rules::Rules;
 
 const ANY_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const SERVICE_PORT: u16 = 80;
 
 /// Starts the proxies, prints where the client finds the service, and calls [`edge_of_window`] for every
 /// line of stdin.
-pub fn run(kind: Kind, application: SocketAddr) -> Result<()> {
+pub fn run(kind: Kind, rules: Rules, application: SocketAddr) -> Result<()> {
     // Not one of the proxies' runtimes: it only hands listeners to them.
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let (_nodes, entry) = runtime.block_on(start(kind, application))?;
+    let (_nodes, entry) = runtime.block_on(start(kind, rules, application))?;
     println!("{entry}");
     for (count, line) in std::io::stdin().lock().lines().enumerate() {
         line?;
@@ -51,7 +52,7 @@ fn edge_of_window(count: usize) {
     black_box(count);
 }
 
-async fn start(kind: Kind, application: SocketAddr) -> Result<(Vec<Node>, SocketAddr)> {
+async fn start(kind: Kind, rules: Rules, application: SocketAddr) -> Result<(Vec<Node>, SocketAddr)> {
     let authority = Authority::new()?;
     let client = authority.issue("client")?;
     let server = authority.issue("server")?;
@@ -71,6 +72,7 @@ async fn start(kind: Kind, application: SocketAddr) -> Result<(Vec<Node>, Socket
     };
     near.know(
         kind,
+        rules.compile(&service(), SERVICE_PORT)?,
         Endpoint {
             workload: Some(workload("server")),
             node: Some(PeerNode { name, link }),
@@ -132,12 +134,12 @@ impl Node {
     }
 
     /// Tells the node of the service and its only endpoint.
-    fn know(&mut self, kind: Kind, endpoint: Endpoint) {
+    fn know(&mut self, kind: Kind, http_routes: HttpRouteTable, endpoint: Endpoint) {
         let port = PortConfig {
             number: SERVICE_PORT,
             name: "".into(),
             protocol: kind.protocol(),
-            http_routes: Default::default(),
+            http_routes,
             tcp_route: None,
             http_only: false,
             http1: Default::default(),

@@ -1,0 +1,117 @@
+//! What an HTTPRoute may make of a request, each alone: what it costs is what a request costs more than under a rule that
+//! makes nothing of it.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
+use tulle_model::compile::{Change, Compiler};
+use tulle_model::document;
+use tulle_model::identity::TrustDomain;
+use tulle_model::name::{NamespacedName, ServiceName};
+use tulle_model::registry::KindId;
+use tulle_model::snapshot::HttpRouteTable;
+
+/// Routes of `ManyRoutes`.
+const MANY: usize = 1000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rules {
+    /// No route at all
+    NoRoute,
+    /// One rule, which sends all on
+    OneRule,
+    /// A rule that sets a field of the request
+    RequestHeader,
+    /// A rule that sets a field of the answer
+    ResponseHeader,
+    /// A rule that replaces the beginning of the path
+    Rewrite,
+    /// A rule that bounds the time of the request
+    RequestTimeout,
+    /// The same of each attempt
+    BackendTimeout,
+    /// A rule that says how often a request is tried again
+    Retry,
+    /// A rule that sends a copy of each request elsewhere
+    Mirror,
+    /// A thousand rules by exact path, prefix and method, one of which fits
+    ManyRoutes,
+}
+
+impl Rules {
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// What the routes of the service with that port become, where it has any.
+    pub fn compile(self, service: &ServiceName, port: u16) -> Result<HttpRouteTable> {
+        let mut compiler = Compiler::new(TrustDomain::new("bench.test")?);
+        let name = &service.name;
+        let object = format!(
+            "{{kind: Service, apiVersion: v1, metadata: {{name: {name}}}, spec: {{ports: [{{port: {port}}}]}}}}"
+        );
+        put(&mut compiler, KindId::Service, &object)?;
+        for (index, rules) in self.rules(name, port).chunks(16).enumerate() {
+            let mut route = format!(
+                "kind: HTTPRoute\napiVersion: gateway.networking.k8s.io/v1\nmetadata: {{name: r{index}}}\nspec:\n  \
+                 parentRefs: [{{group: '', kind: Service, name: {name}}}]\n  rules:\n"
+            );
+            rules.iter().for_each(|rule| writeln!(route, "  - {{{rule}}}").unwrap_or_default());
+            put(&mut compiler, KindId::HttpRoute, &route)?;
+        }
+        let config = compiler.service(service).context("the service is not compiled")?;
+        Ok(config.port(port).context("its port is not compiled")?.http_routes.clone())
+    }
+
+    /// Its rules, in YAML.
+    fn rules(self, name: &str, port: u16) -> Vec<String> {
+        let on = format!("backendRefs: [{{name: {name}, port: {port}}}]");
+        let field = "set: [{name: x-field, value: value}]";
+        let more = match self {
+            Self::NoRoute => return Vec::new(),
+            Self::ManyRoutes => {
+                let condition = |index: usize| match index % 3 {
+                    0 => format!("path: {{type: Exact, value: /exact/{index}}}"),
+                    1 => format!("path: {{value: /prefix/{index}}}"),
+                    _ => format!("path: {{value: /method/{index}}}, method: PUT"),
+                };
+                let others = (0..MANY - 1).map(|index| format!("matches: [{{{}}}], {on}", condition(index)));
+                return others.chain([format!("matches: [{{path: {{value: /1024}}}}], {on}")]).collect();
+            }
+            Self::OneRule => String::new(),
+            Self::RequestHeader => filter("RequestHeaderModifier", "requestHeaderModifier", field),
+            Self::ResponseHeader => filter("ResponseHeaderModifier", "responseHeaderModifier", field),
+            Self::Rewrite => filter(
+                "URLRewrite",
+                "urlRewrite",
+                "path: {type: ReplacePrefixMatch, replacePrefixMatch: /api}",
+            ),
+            Self::RequestTimeout => "timeouts: {request: 10s}, ".to_owned(),
+            Self::BackendTimeout => "timeouts: {backendRequest: 10s}, ".to_owned(),
+            Self::Retry => "retry: {codes: [503], attempts: 3}, ".to_owned(),
+            Self::Mirror => filter(
+                "RequestMirror",
+                "requestMirror",
+                &format!("backendRef: {{name: {name}, port: {port}}}"),
+            ),
+        };
+        vec![format!("matches: [{{path: {{value: /1024}}}}], {more}{on}")]
+    }
+}
+
+fn filter(kind: &str, field: &str, says: &str) -> String {
+    format!("filters: [{{type: {kind}, {field}: {{{says}}}}}], ")
+}
+
+fn put(compiler: &mut Compiler, kind: KindId, text: &str) -> Result<()> {
+    let object = document::parse(text).map_err(|e| anyhow!("{text}: {e:?}"))?.remove(0).value;
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let name = NamespacedName::new("default", name);
+    compiler.apply(Change::Put(kind.kind(), Arc::new(object)));
+    match compiler.problem(kind.kind(), &name) {
+        Some(problem) => bail!("{text}: {problem:?}"),
+        None => Ok(()),
+    }
+}
