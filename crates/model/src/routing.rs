@@ -105,7 +105,8 @@ pub struct Candidate {
 /// rule, the first match.
 ///
 /// Where regular expressions stand is for implementations to say: below prefixes, longer ones
-/// first, but above the prefix `/`, which would leave them nothing.
+/// first, but above the prefix `/`, which would leave them nothing. Those of GRPCRoutes go by the length of
+/// the service, then of the method.
 pub fn sort_candidates(candidates: &mut [Candidate]) {
     candidates.sort_by_cached_key(|candidate| {
         let HttpRouteEntry { matcher, rule } = &candidate.entry;
@@ -121,7 +122,7 @@ pub fn specificity(matcher: &HttpMatch) -> impl Ord + use<> {
         PathMatch::Exact(_) => (0, 0),
         PathMatch::Prefix(prefix) if prefix.is_empty() => (3, 0),
         PathMatch::Prefix(prefix) => (1, prefix.chars().count()),
-        PathMatch::Regex(pattern) => (2, pattern.source().chars().count()),
+        PathMatch::Regex(pattern) => (2, pattern.rank()),
     };
     let conditions = (Reverse(matcher.headers.len()), Reverse(matcher.query.len()));
     (rank, Reverse(length), matcher.method.is_none(), conditions)

@@ -311,6 +311,8 @@ pub enum TextMatch {
 pub struct Pattern {
     source: String,
     regex: regex::Regex,
+    /// Of patterns that stand beside each other in a table, what has more comes first.
+    rank: usize,
 }
 
 /// How much memory one compiled pattern may take.
@@ -323,7 +325,17 @@ impl Pattern {
         // On its own first: `a)|(?:b` only reads inside of the parentheses.
         compile(source)?;
         let regex = compile(&format!("^(?:{source})$"))?;
-        Ok(Self { source: source.to_owned(), regex })
+        Ok(Self { source: source.to_owned(), regex, rank: source.chars().count() })
+    }
+
+    /// The same with another rank than its length in characters. It counts where tables are put in order, and is not
+    /// handed on.
+    pub(crate) fn ranked(self, rank: usize) -> Self {
+        Self { rank, ..self }
+    }
+
+    pub(crate) fn rank(&self) -> usize {
+        self.rank
     }
 
     pub fn source(&self) -> &str {

@@ -394,10 +394,15 @@ impl Exchange {
         if let Some(sent) = self.body.get() {
             let _ = sent.edge.set(edge.clone());
         }
+        self.count_refusal();
+        Some(edge)
+    }
+
+    /// Counts why the mesh answers or ends it itself, if it does.
+    pub fn count_refusal(&self) {
         if let Some(reason) = self.reason {
             self.local.metrics.counts().refused(reason);
         }
-        Some(edge)
     }
 
     fn bytes_sent(&self) -> u64 {

@@ -32,6 +32,7 @@ mod listener;
 mod local;
 mod mesh_headers;
 pub mod metrics;
+mod mirrors;
 mod opaque;
 mod outbound;
 mod pace;

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::connect::Callee;
 use crate::link::client::LinkPool;
 use crate::local::Local;
+use crate::mirrors::Mirrors;
 use crate::silent::SilentPeers;
 use crate::turn::Rules;
 
@@ -28,8 +29,8 @@ pub struct Worker {
     pub apps: AppPool,
     /// HTTP connections to plain destinations.
     pub plain: AppPool,
-    /// Whoever sends a copy of a request for a mirror has one of these.
-    pub(crate) mirrors: Rc<()>,
+    /// Copies of requests that are under way.
+    pub(crate) mirrors: Rc<Mirrors>,
     /// Where this proxy listens: no destination of anybody.
     pub(crate) listening: RefCell<Vec<SocketAddr>>,
     /// Peers that came to open a link and have not said a whole ClientHello yet, by address; and those whose

@@ -56,7 +56,9 @@ fn routed_port(
     sort_candidates(&mut sorted);
     note_unreached(port.number, acting, &sorted, unreached);
     let entries: Vec<_> = sorted.into_iter().map(|candidate| candidate.entry).collect();
-    let http_only = of_kind(acting).any(|of| of.route.names_port_of(service, port));
+    // Also where one of them does not act: it says what the port is for.
+    let requests = of_kind(KindId::GrpcRoute).chain(of_kind(KindId::HttpRoute));
+    let http_only = requests.into_iter().any(|of| of.route.names_port_of(service, port));
     let tcp_route = of_kind(KindId::TcpRoute)
         .min_by_key(|of| of.route.seniority())
         .filter(|_| entries.is_empty())

@@ -8,7 +8,7 @@ use crate::kinds::route::ParentReference;
 use crate::kinds::route::form::{ParentForm, RouteForm};
 use crate::name::ServiceName;
 use crate::registry::KindId;
-use crate::snapshot::{AppProtocol, HttpRouteKind, PortConfig};
+use crate::snapshot::{AppProtocol, HttpRouteKind};
 
 /// What became of a route at one of its parents.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,6 +105,12 @@ impl Compiler {
         if route.hostnames {
             message.push_str(&format!("; warning: spec.hostnames {HOSTNAMES_IGNORED}"));
         }
+        let attached =
+            attach(route, parent, parent.service.as_ref().and_then(|name| self.services.get(name)));
+        let others = attached.unwrap_or_default().into_iter().filter(|port| !ports.contains(port));
+        for why in others.filter_map(|port| self.conflict(route, parent, port)) {
+            message.push_str(&format!("; warning: not at all of its ports: {why}"));
+        }
         message.push_str(&self.unreached_there(route, parent, ports));
         let Some(config) = parent.service.as_ref().and_then(|name| self.configs.get(name)) else {
             return message;
@@ -144,42 +150,30 @@ impl Compiler {
     pub(super) fn accept(&self, route: &RouteForm, parent: &ParentForm) -> Result<Vec<u16>, Explained> {
         let service = parent.service.as_ref();
         let ports = attach(route, parent, service.and_then(|name| self.services.get(name)))?;
-        let config = service.and_then(|name| self.configs.get(name));
-        let namespace = &route.name.namespace;
-        let views = ports.iter().filter_map(|&port| Some(config?.port(port)?.seen_from(namespace)));
-        if route.kind != KindId::TcpRoute {
-            // One kind acts on a port: the most specific.
-            let acts = |port: &&PortConfig| {
-                let grpc =
-                    port.http_routes.entries().iter().any(|entry| entry.rule.kind == HttpRouteKind::Grpc);
-                grpc == (route.kind == KindId::GrpcRoute)
-            };
-            let acting: Vec<u16> = views.filter(acts).map(|port| port.number).collect();
-            if acting.is_empty() {
-                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-                let message = format!("port {} has GRPCRoutes, which come first", ports.join(", "));
-                return Err(("Conflicted", message));
-            }
+        let acts = |port: &u16| self.conflict(route, parent, *port).is_none();
+        let acting: Vec<u16> = ports.iter().copied().filter(acts).collect();
+        if !acting.is_empty() {
             return Ok(acting);
         }
-        // A port has one TCPRoute at most.
-        let mut refusal = None;
-        for port in views {
-            match &port.tcp_route {
-                Some(holder) if holder.route == route.name => return Ok(vec![port.number]),
-                Some(holder) => {
-                    let message =
-                        format!("port {} already has TCPRoute {}, which is older", port.number, holder.route);
-                    refusal = Some(("Conflicted", message));
-                }
-                None => {
-                    let message =
-                        format!("port {} has routes of HTTP or gRPC, which come first", port.number);
-                    refusal = Some(("Conflicted", message));
-                }
+        let conflicts: Vec<_> = ports.iter().filter_map(|port| self.conflict(route, parent, *port)).collect();
+        Err(("Conflicted", conflicts.join("; ")))
+    }
+
+    /// Why a route that is attached to a port of its parent does not act there, if it does not: one kind acts on a port,
+    /// the most specific, and of TCPRoutes one.
+    fn conflict(&self, route: &RouteForm, parent: &ParentForm, port: u16) -> Option<String> {
+        let config = self.configs.get(parent.service.as_ref()?)?;
+        let seen = config.port(port)?.seen_from(&route.name.namespace);
+        let acting = match (seen.http_routes.entries().first(), &seen.tcp_route) {
+            (Some(entry), _) if entry.rule.kind == HttpRouteKind::Grpc => KindId::GrpcRoute,
+            (Some(_), _) => KindId::HttpRoute,
+            (None, Some(holder)) if route.kind == KindId::TcpRoute && holder.route != route.name => {
+                return Some(format!("port {port} already has TCPRoute {}, which is older", holder.route));
             }
-        }
-        Err(refusal.unwrap_or(("NoMatchingParent", "the parent has no such port".to_owned())))
+            (None, _) => KindId::TcpRoute,
+        };
+        let more_specific = acting.kind().kind;
+        (acting != route.kind).then(|| format!("port {port} has {more_specific}s, which come first"))
     }
 }
 

@@ -583,6 +583,47 @@ fn mirrors_lead_somewhere_or_are_told_of() {
 }
 
 #[test]
+fn a_route_that_does_not_act_on_all_of_its_ports_says_so() {
+    let mut compiler = compiler();
+    let ports = json!([{ "name": "a", "port": 80 }, { "name": "b", "port": 81 }]);
+    let object = json!({ "metadata": { "namespace": "shop", "name": "d" }, "spec": { "ports": ports } });
+    compiler.apply(put(KindId::Service, object));
+    compiler.apply(http_route("web", "d", json!([])));
+    let parent = json!({ "group": "", "kind": "Service", "name": "d", "port": 80 });
+    let spec = |name: &str, parent: &Value| {
+        let spec =
+            json!({ "parentRefs": [parent], "rules": [{ "backendRefs": [{ "name": "d", "port": 80 }] }] });
+        put(KindId::GrpcRoute, route_object(name, spec))
+    };
+    compiler.apply(spec("calls", &parent));
+    let message = |compiler: &Compiler, id, route: &str| {
+        compiler.route_status(kind(id), &name(route)).unwrap()[0].conditions[0].message.clone()
+    };
+    let told = message(&compiler, KindId::HttpRoute, "shop/web");
+    assert!(
+        told.contains("warning: not at all of its ports: port 80 has GRPCRoutes, which come first"),
+        "{told}"
+    );
+    let kinds = |compiler: &Compiler| -> Vec<_> {
+        let ports = &compiler.service(&name("shop/d")).unwrap().ports;
+        ports.iter().map(|port| (port.http_routes.entries()[0].rule.kind, port.http_only)).collect()
+    };
+    assert_eq!(kinds(&compiler), [(HttpRouteKind::Grpc, true), (HttpRouteKind::Http, false)]);
+    // Those of another namespace have their own, for their clients alone.
+    let mut consumer =
+        spec("consumer", &json!({ "group": "", "kind": "Service", "name": "d", "namespace": "shop" }));
+    if let Change::Put(_, object) = &mut consumer {
+        Arc::make_mut(object)["metadata"]["namespace"] = json!("tests");
+    }
+    compiler.apply(consumer);
+    assert_eq!(kinds(&compiler), [(HttpRouteKind::Grpc, true), (HttpRouteKind::Http, false)]);
+    assert!(
+        message(&compiler, KindId::GrpcRoute, "tests/consumer")
+            .contains("for the workloads of namespace tests")
+    );
+}
+
+#[test]
 fn one_kind_of_route_acts_on_a_port() {
     let mut compiler = compiler();
     compiler.apply(service("d", json!({ "port": 80 })));
@@ -596,13 +637,18 @@ fn one_kind_of_route_acts_on_a_port() {
         { "matches": [{ "method": { "service": "s.S" } }, { "method": { "method": "M" } }], "backendRefs": backends }
     ]));
     let effects = compiler.apply(put(KindId::GrpcRoute, route_object("calls", calls)));
-    let changed =
-        [(kind(KindId::HttpRoute), name("shop/web")), (kind(KindId::GrpcRoute), name("shop/calls"))];
+    let changed = [
+        (kind(KindId::HttpRoute), name("shop/web")),
+        (kind(KindId::GrpcRoute), name("shop/calls")),
+        (kind(KindId::TcpRoute), name("shop/bytes")),
+    ];
     assert_eq!(effects.statuses, changed);
     let accepted = |compiler: &Compiler, kind, route| conditions(compiler, kind, route, 0)[0];
     assert_eq!(accepted(&compiler, KindId::GrpcRoute, "shop/calls"), (true, "Accepted"));
     assert_eq!(accepted(&compiler, KindId::HttpRoute, "shop/web"), (false, "Conflicted"));
     assert_eq!(accepted(&compiler, KindId::TcpRoute, "shop/bytes"), (false, "Conflicted"));
+    let told = &compiler.route_status(kind(KindId::HttpRoute), &name("shop/web")).unwrap()[0].conditions[0];
+    assert_eq!(told.message, "port 80 has GRPCRoutes, which come first");
     let port = compiler.service(&name("shop/d")).unwrap().ports[0].clone();
     let paths: Vec<_> = port.http_routes.entries().iter().map(|entry| entry.matcher.path.clone()).collect();
     let [PathMatch::Exact(exact), PathMatch::Prefix(prefix), PathMatch::Regex(any)] = &paths[..] else {

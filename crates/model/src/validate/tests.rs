@@ -528,9 +528,22 @@ fn calls_are_matched_by_names_of_grpc() {
             Code::Invalid,
         ),
         (json!({ "method": { "type": "Prefix", "service": "a" } }), "method.type", Code::NotSupported),
+        (
+            json!({ "method": { "type": "RegularExpression", "service": "a)|(?:b" } }),
+            "method.service",
+            Code::Invalid,
+        ),
+        (
+            json!({ "method": { "type": "RegularExpression", "service": "a", "method": "(" } }),
+            "method.method",
+            Code::Invalid,
+        ),
     ] {
         assert_eq!(problems(wrong.clone()), [(at(path), code)], "{wrong}");
     }
+    assert_eq!(codes(KindId::GrpcRoute, json!({})), [("spec.rules".to_owned(), Code::Required)]);
+    let many = json!({ "rules": vec![json!({ "matches": vec![json!({}); 33] }); 4] });
+    assert_eq!(codes(KindId::GrpcRoute, many), [("spec.rules".to_owned(), Code::TooMany)]);
     let filter = json!({ "type": "URLRewrite", "urlRewrite": { "hostname": "a.b" } });
     let refused =
         codes(KindId::GrpcRoute, json!({ "rules": [{ "filters": [filter], "sessionPersistence": {} }] }));
@@ -565,6 +578,11 @@ fn mirrors_take_a_part_of_requests() {
             Code::Forbidden,
         ),
         (json!({ "backendRef": to, "fraction": { "numerator": 101 } }), ".fraction", Code::Invalid),
+        (
+            json!({ "backendRef": to, "fraction": { "numerator": 1, "denominator": 5_000_000_000_u64 } }),
+            ".fraction.denominator",
+            Code::Invalid,
+        ),
     ] {
         assert_eq!(problems(wrong.clone()), [(at(path), code)], "{wrong}");
     }

@@ -1,6 +1,8 @@
 //! What things cost in memory whose size is not looked at, in bytes. Each is at least what it was measured
 //! to be: a sum of them is a bound, not a forecast.
 
+use http::HeaderMap;
+
 /// A client's connection: its task, its socket, and [`WAITING`].
 pub const CONNECTION: usize = 8 << 10;
 /// What HTTP/2 adds to a connection: tables of both directions, settings, the map of streams.
@@ -15,6 +17,11 @@ pub const APPLICATION: usize = 8 << 10;
 pub const REQUEST: usize = 16 << 10;
 /// A field of a head, beside the bytes of its value.
 pub const FIELD: usize = 256;
+/// The fields of a head or a trailer section.
+pub fn fields(fields: &HeaderMap) -> usize {
+    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum()
+}
+
 /// What of a message's body may wait in the buffers of a connection or stream within what that costs anyway. More
 /// is charged while it waits, and who can get no more memory goes on with as much.
 pub const WAITING: usize = 4 << 10;

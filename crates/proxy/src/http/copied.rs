@@ -13,9 +13,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 
-use crate::budget::{Account, Charge};
+use crate::budget::{Account, Charge, cost};
 use crate::http::body::{Body, BodyError};
-use crate::http::http1::Cut;
+use crate::mesh_headers::SPELLING;
 use crate::pieces;
 
 /// How many bytes the reader of a copy may be behind.
@@ -36,6 +36,22 @@ impl fmt::Display for Behind {
 }
 
 impl std::error::Error for Behind {}
+
+/// A copy whose body was not read to its end by who was to read it.
+#[derive(Debug)]
+pub(crate) struct NotRead;
+
+impl NotRead {
+    pub const MESSAGE: &str = "the request that it is a copy of was not read to its end, or broke";
+}
+
+impl fmt::Display for NotRead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::MESSAGE)
+    }
+}
+
+impl std::error::Error for NotRead {}
 
 /// Copies a body for so many others: gives their copies, and has `body` fill them. What they hold is charged to
 /// `account`.
@@ -96,8 +112,8 @@ struct Backlog {
 enum BacklogEnd {
     Whole,
     TooFarBehind,
-    /// So did the body.
-    Broke,
+    /// So did the body, or its reader went away.
+    NotRead,
 }
 
 impl Backlog {
@@ -130,6 +146,17 @@ impl Backlog {
         wake(&mut self.waits_for_more);
     }
 
+    fn push_trailers(&mut self, trailers: &HeaderMap) {
+        let mut trailers = trailers.clone();
+        // For the backend alone.
+        trailers.remove(SPELLING);
+        let size = cost::fields(&trailers);
+        if self.end.is_none() && !self.charge.try_resize(self.behind + size) {
+            return self.end(BacklogEnd::TooFarBehind);
+        }
+        self.trailers = Some(trailers).filter(|trailers| self.end.is_none() && !trailers.is_empty());
+    }
+
     fn end(&mut self, end: BacklogEnd) {
         if self.end.is_some() {
             return;
@@ -137,6 +164,7 @@ impl Backlog {
         self.end = Some(end);
         if !matches!(end, BacklogEnd::Whole) {
             self.pieces.clear();
+            self.trailers = None;
             self.behind = 0;
             self.charge.set(0);
         }
@@ -178,14 +206,14 @@ impl http_body::Body for CopiedBody {
                 if let Some(data) = frame.data_ref() {
                     this.each(|copy| copy.push(data));
                 } else if let Some(trailers) = frame.trailers_ref() {
-                    this.each(|copy| copy.trailers = Some(trailers.clone()));
+                    this.each(|copy| copy.push_trailers(trailers));
                 }
                 // A reader that knows that this was all does not ask for more.
                 if http_body::Body::is_end_stream(&this.inner) {
                     this.each(|copy| copy.end(BacklogEnd::Whole));
                 }
             }
-            Some(Err(_)) => this.each(|copy| copy.end(BacklogEnd::Broke)),
+            Some(Err(_)) => this.each(|copy| copy.end(BacklogEnd::NotRead)),
             None => this.each(|copy| copy.end(BacklogEnd::Whole)),
         }
         Poll::Ready(polled)
@@ -203,7 +231,7 @@ impl http_body::Body for CopiedBody {
 impl Drop for CopiedBody {
     fn drop(&mut self) {
         let whole = http_body::Body::is_end_stream(&self.inner);
-        self.each(|copy| copy.end(if whole { BacklogEnd::Whole } else { BacklogEnd::Broke }));
+        self.each(|copy| copy.end(if whole { BacklogEnd::Whole } else { BacklogEnd::NotRead }));
     }
 }
 
@@ -234,7 +262,7 @@ impl http_body::Body for CopyBody {
         Poll::Ready(match copy.end {
             Some(BacklogEnd::Whole) => copy.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
             Some(BacklogEnd::TooFarBehind) => Some(Err(Behind.into())),
-            Some(BacklogEnd::Broke) => Some(Err(Cut.into())),
+            Some(BacklogEnd::NotRead) => Some(Err(NotRead.into())),
             None => {
                 copy.waits_for_more = Some(cx.waker().clone());
                 return Poll::Pending;
@@ -255,7 +283,7 @@ impl http_body::Body for CopyBody {
 impl Drop for CopyBody {
     fn drop(&mut self) {
         // Nothing more is kept for it.
-        self.copy.borrow_mut().end(BacklogEnd::Broke);
+        self.copy.borrow_mut().end(BacklogEnd::NotRead);
     }
 }
 
@@ -340,7 +368,7 @@ mod tests {
                 drop(body);
             }
             end.reached().await;
-            assert!(copy.frame().await.unwrap().unwrap_err().is::<Cut>());
+            assert!(copy.frame().await.unwrap().unwrap_err().is::<NotRead>());
         }
     }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::budget::Shed;
 use crate::http::body::BodyError;
-use crate::http::copied::Behind;
+use crate::http::copied::{Behind, NotRead};
 use crate::http::http1::{Cut, Malformed, TRAILERS_TOO_LARGE};
 use crate::http::reply::HEADERS_TOO_LARGE;
 use crate::http2;
@@ -18,6 +18,9 @@ pub(crate) fn of(error: &BodyError) -> Option<(Reason, &'static str)> {
     }
     if error.is::<Behind>() {
         return Some((Reason::MirrorBehind, Behind::MESSAGE));
+    }
+    if error.is::<NotRead>() {
+        return Some((Reason::BadRequest, NotRead::MESSAGE));
     }
     if let Some(shed) = error.downcast_ref::<Shed>() {
         return Some((Reason::Shed(*shed), shed.message()));

@@ -92,9 +92,8 @@ fn rewritten(rewrite: &PathRewrite, asked: &PathAndQuery) -> Result<PathAndQuery
 
 /// Whether a head that was changed is one that would have been taken at the first door: links count on that.
 fn is_within_limits(head: &Parts) -> bool {
-    let fields = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + cost::FIELD);
     let target = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
-    head.headers.len() <= FIELD_LIMIT && fields.sum::<usize>() + target <= HEADER_LIMIT
+    head.headers.len() <= FIELD_LIMIT && cost::fields(&head.headers) + target <= HEADER_LIMIT
 }
 
 /// Sends a client elsewhere. `head` has the inner form.

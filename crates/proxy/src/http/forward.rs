@@ -99,9 +99,10 @@ impl Terms {
         head: &Parts,
         written: Option<&Written>,
         body: &mut Body,
+        spoken: SpokenAs,
     ) {
         if let Some(filters) = &self.filters {
-            mirror(client, exchange, filters, head, written, body);
+            mirror(client, exchange, filters, head, written, body, spoken);
         }
     }
 
@@ -135,6 +136,13 @@ impl Terms {
     }
 }
 
+/// How an application is spoken to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SpokenAs {
+    version: AppVersion,
+    preserve_case: bool,
+}
+
 /// Where a request goes, and how it is spoken there.
 pub(crate) struct Route {
     pub attempts: Attempts,
@@ -156,7 +164,8 @@ pub(crate) async fn forward(
 ) -> Result<Response<Body>, Refused> {
     let Message { head, mut body, written } = message;
     if let Some(terms) = &route.terms {
-        terms.mirror(client, exchange, head, written.as_ref(), &mut body);
+        let spoken = SpokenAs { version: route.version, preserve_case: route.preserve_case };
+        terms.mirror(client, exchange, head, written.as_ref(), &mut body, spoken);
     }
     route.spell(head, written, &caller.asker);
     let version = route.version;
@@ -299,21 +308,22 @@ impl Route {
         Ok(Self { attempts, terms, version, preserve_case })
     }
 
-    /// To a port of a service, whatever its rules say.
+    /// To a port of a service, whatever its rules say. `otherwise`: how it is spoken to where this node knows nothing but
+    /// its endpoints.
     pub fn straight(
         worker: &Worker,
         exchange: &mut Exchange,
-        service: ServiceName,
-        port: u16,
+        (service, port): (ServiceName, u16),
         head: &Parts,
+        otherwise: SpokenAs,
     ) -> Self {
         let view = worker.local.view();
         let config = match view.snapshot.services.get(&service) {
             Some(Known::Present(config)) => config.port(port),
             _ => None,
         };
-        let version = config.map_or(AppVersion::of(head.version), |port| app_version(head.version, port));
-        let preserve_case = config.is_some_and(|config| config.http1.preserve_case);
+        let version = config.map_or(otherwise.version, |port| app_version(head.version, port));
+        let preserve_case = config.map_or(otherwise.preserve_case, |config| config.http1.preserve_case);
         let attempts = Attempts::at(&worker.local, &view, exchange, service, port);
         Self { attempts, terms: None, version, preserve_case }
     }

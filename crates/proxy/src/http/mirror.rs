@@ -15,22 +15,21 @@ use tulle_model::name::ServiceName;
 use tulle_model::snapshot::BackendTarget;
 
 use crate::access_log::Asked;
-use crate::budget::Account;
+use crate::budget::{Account, Charge, Shed, cost};
 use crate::exchange::Exchange;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::copied::{CopyEnd, copy};
 use crate::http::filters::Filters;
-use crate::http::forward::{Message, Route, forward};
+use crate::http::forward::{Message, Route, SpokenAs, forward};
 use crate::http::record::{protocol_of, record, watch};
 use crate::http::server::{ConnectionContext, HttpDestination, filter_response};
 use crate::http::spelling::Written;
+use crate::mirrors::MirrorPlace;
 use crate::reason::Reason;
 use crate::state::LocalWorkload;
 use crate::worker::Worker;
 
-/// Copies of a worker that may be under way. So many are only where their services do not keep up.
-const MOST: usize = 256;
 /// How long a copy has from when all of the request has passed until all of its answer is there.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -42,6 +41,7 @@ pub(crate) fn mirror(
     head: &Parts,
     written: Option<&Written>,
     body: &mut Body,
+    spoken: SpokenAs,
 ) {
     let worker = &client.worker;
     let mut drawn = Vec::new();
@@ -49,9 +49,7 @@ pub(crate) fn mirror(
         if mirror.share.takes(worker.local.random())
             && let BackendTarget::Service { name, port } = &mirror.target
         {
-            let decision = Decision::mirror_of(filters.rule(), backend, mirror);
-            exchange.decided(|| decision.clone());
-            drawn.push((name.clone(), *port, decision));
+            drawn.push((name.clone(), *port, Decision::mirror_of(filters.rule(), backend, mirror)));
         }
     }
     if drawn.is_empty() {
@@ -68,8 +66,12 @@ pub(crate) fn mirror(
             decision,
             head: head.clone(),
             written: written.cloned(),
+            spoken,
         };
-        copied.begin(body, end);
+        if let Some(begun) = copied.begin(&body) {
+            exchange.decided(|| begun.request.decision.clone());
+            tokio::task::spawn_local(begun.send(body, end));
+        }
     }
 }
 
@@ -83,39 +85,61 @@ struct MirroredRequest {
     decision: Decision,
     head: Parts,
     written: Option<Written>,
+    spoken: SpokenAs,
+}
+
+/// A copy that is under way.
+struct BegunMirror {
+    request: MirroredRequest,
+    client: ConnectionContext,
+    exchange: Exchange,
+    _place: MirrorPlace,
+    _held: Charge,
 }
 
 impl MirroredRequest {
-    fn begin(self, mut body: Body, end: CopyEnd) {
-        let destination = self.service.clone().into();
+    /// `None`: it is not sent, which is counted.
+    fn begin(self, body: &Body) -> Option<BegunMirror> {
+        let destination = HttpDestination::Service { service: self.service.clone(), port: self.port };
+        let client = ConnectionContext::new(self.worker.clone(), self.source.clone(), destination);
         let protocol = protocol_of(&self.head.headers);
+        let destination = self.service.clone().into();
         let asked = || Asked::of(&self.head);
-        let mut exchange = Exchange::begin(&self.worker.local, &self.source, protocol, destination, asked);
+        let exchange = Exchange::begin(&self.worker.local, &self.source, protocol, destination, asked);
+        // Where it is dropped before its end, the node goes away.
+        let mut exchange = exchange.of_client(&client.ending);
         exchange.decided(|| self.decision.clone());
-        let place = self.worker.mirrors.clone();
-        if Rc::strong_count(&place) > MOST + 1 {
-            exchange.refuse(Reason::MirrorBehind, "");
-            return exchange.turned_away(Reason::MirrorBehind.verdict(), None);
-        }
-        watch(&mut exchange, &mut body);
-        tokio::task::spawn_local(async move {
-            self.send(exchange, body, end).await;
-            drop(place);
-        });
+        let mut held = Charge::on(self.account.clone());
+        let size =
+            cost::REQUEST + cost::fields(&self.head.headers) + body.whole_length().unwrap_or(0) as usize;
+        let place = MirrorPlace::take(&self.worker.mirrors, &self.source.name, &self.service);
+        let reason = match place {
+            None => Reason::MirrorBehind,
+            Some(_) if !held.try_resize(size) => Reason::Shed(Shed::Memory),
+            Some(place) => {
+                return Some(BegunMirror { request: self, client, exchange, _place: place, _held: held });
+            }
+        };
+        exchange.refuse(reason, "");
+        exchange.turned_away(reason.verdict(), None);
+        None
     }
+}
 
-    async fn send(mut self, mut exchange: Exchange, body: Body, end: CopyEnd) {
+impl BegunMirror {
+    async fn send(self, mut body: Body, end: CopyEnd) {
+        let Self { mut request, client, mut exchange, _place, _held } = self;
+        watch(&mut exchange, &mut body);
         let mut patience = pin!(async {
             end.reached().await;
             sleep(PATIENCE).await;
         });
-        let destination = HttpDestination::Service { service: self.service.clone(), port: self.port };
-        let client = ConnectionContext::new(self.worker.clone(), self.source, destination);
-        let mut route = Route::straight(&self.worker, &mut exchange, self.service, self.port, &self.head);
-        let version = self.head.version;
+        let to = (request.service, request.port);
+        let mut route = Route::straight(&request.worker, &mut exchange, to, &request.head, request.spoken);
+        let version = request.head.version;
         let answered = {
-            let caller = Caller { account: self.account, asker: Asker::Nobody };
-            let message = Message { head: &mut self.head, body, written: self.written };
+            let caller = Caller { account: request.account, asker: Asker::Nobody };
+            let message = Message { head: &mut request.head, body, written: request.written };
             let answer = pin!(forward(&client, &mut exchange, message, &mut route, &caller));
             within(patience.as_mut(), answer).await
         };

@@ -96,10 +96,18 @@ pub(crate) fn record(exchange: Exchange, response: &mut Response<Body>) {
                 exchange.decided(|| late.0.clone());
                 exchange.refuse(Reason::Timeout, late.to_string());
             }
-            let by_client = exchange.fault().is_some() || withdrawn.is_some();
+            let fault = exchange.fault();
+            let is_behind = matches!(fault, Some((Reason::MirrorBehind, _)));
+            if let Some((reason, message)) = fault.filter(|_| is_behind && exchange.reason().is_none()) {
+                // It was cut off when the head of its answer was there.
+                exchange.refuse(reason, message);
+                exchange.count_refusal();
+            }
+            let by_client = (fault.is_some() && !is_behind) || withdrawn.is_some();
             verdict = match (&event, verdict) {
                 (Event::Broken(_), _) | (Event::Abandoned, Verdict::Success) if by_client => Verdict::Refused,
                 (Event::Broken(_), Verdict::Success) => Verdict::Failure,
+                (_, Verdict::Success) if is_behind => Verdict::Failure,
                 (Event::End, Verdict::Success) if missing => Verdict::Failure,
                 (_, verdict) => verdict,
             };

@@ -125,6 +125,8 @@ pub fn for_grpc(mut response: Response<Body>) -> Response<Body> {
         StatusCode::FORBIDDEN => "7",
         StatusCode::NOT_FOUND | StatusCode::NOT_IMPLEMENTED => "12",
         StatusCode::TOO_MANY_REQUESTS
+        // A backend that is none (Gateway API, GRPCRouteRule.backendRefs).
+        | StatusCode::INTERNAL_SERVER_ERROR
         | StatusCode::BAD_GATEWAY
         | StatusCode::SERVICE_UNAVAILABLE
         | StatusCode::GATEWAY_TIMEOUT => "14",

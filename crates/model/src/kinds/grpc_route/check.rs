@@ -1,6 +1,8 @@
 //! What a GRPCRoute must be (Gateway API v1.6: the rules of the CRD, its CEL rules included).
 
-use crate::kinds::http_route::check::{check_hostnames, check_pattern, check_value_matches, every_request};
+use crate::kinds::http_route::check::{
+    check_hostnames, check_match_count, check_pattern, check_value_matches, every_request,
+};
 use crate::kinds::http_route::check_filters::{check_backend_filters, check_filters};
 use crate::kinds::id::KindId;
 use crate::kinds::route::check::{check_backends, check_parents, check_rule_names, read_route, refuse};
@@ -26,6 +28,12 @@ pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
     let hostnames = check_hostnames(&spec, errors);
     check_rule_names(&spec, errors);
     let mut rules = spec.read_items("rules").map(|_| Vec::new());
+    if spec.items("rules").next().is_none() {
+        // Another one would say that it acts on its ports, and route nothing there.
+        errors.required(spec.path.field("rules"), "is missing: a GRPCRoute without rules routes no calls");
+        rules = Err(Unreadable);
+    }
+    check_match_count(&spec, errors);
     for rule in spec.items("rules") {
         let read = check_rule(&rule, own.unwrap_or_default(), errors);
         rules = rules.and_then(|mut rules| {
@@ -84,6 +92,9 @@ fn check_method(method: &Field<'_>, errors: &mut Errors) -> Read<PathMatch> {
         Some(field) => field.str().map(str::to_owned).ok_or(Unreadable).map(Some),
     };
     let (service_name, method_name) = (text(&service)?, text(&name)?);
+    let length = |text: &Option<String>| text.as_ref().map_or(0, |text| text.chars().count());
+    // The service comes first, whatever the length of the method (Gateway API, GRPCRouteRule.matches).
+    let rank = (length(&service_name) << 16) + length(&method_name);
     match method.read_str("type")? {
         None | Some("Exact") => {
             let service_problem = service.iter().filter(|field| !field.str().is_some_and(is_service));
@@ -103,15 +114,21 @@ fn check_method(method: &Field<'_>, errors: &mut Errors) -> Read<PathMatch> {
                 (Some(service), None) => PathMatch::Prefix(format!("/{service}")),
                 (None, method) => {
                     let method = method.unwrap_or_else(|| ANY.to_owned());
-                    PathMatch::Regex(check_pattern(given, &format!("/{ANY}/{method}"), errors)?)
+                    PathMatch::Regex(check_pattern(given, &format!("/{ANY}/{method}"), errors)?.ranked(rank))
                 }
             })
         }
         Some("RegularExpression") => {
+            // Each alone first: what is wrong with one stands at its field, and none ends the other's group.
+            for (field, text) in [(&service, &service_name), (&name, &method_name)] {
+                if let (Some(field), Some(text)) = (field, text) {
+                    check_pattern(field, text, errors)?;
+                }
+            }
             let [service, method] =
                 [service_name, method_name].map(|text| text.unwrap_or_else(|| ANY.to_owned()));
             let pattern = format!("/(?:{service})/(?:{method})");
-            Ok(PathMatch::Regex(check_pattern(given, &pattern, errors)?))
+            Ok(PathMatch::Regex(check_pattern(given, &pattern, errors)?.ranked(rank)))
         }
         Some(_) => Err(Unreadable),
     }

@@ -31,22 +31,14 @@ pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
     let hostnames = check_hostnames(&spec, errors);
     check_rule_names(&spec, errors);
     let mut rules = spec.read_items("rules").map(|_| Vec::new());
-    let mut matches = 0;
     for rule in spec.items("rules") {
-        matches += rule.items("matches").count();
         let read = check_rule(&rule, own.unwrap_or_default(), errors);
         rules = rules.and_then(|mut rules| {
             rules.push(read?);
             Ok(rules)
         });
     }
-    if matches > MATCHES_OF_A_ROUTE
-        && let Some(rules) = spec.get("rules")
-    {
-        let message =
-            format!("have {matches} matches in all; at most {MATCHES_OF_A_ROUTE} are allowed in one route");
-        errors.push(&rules, Code::TooMany, message);
-    }
+    check_match_count(&spec, errors);
     let (mut rules, hostnames) = (rules?, hostnames?);
     if rules.is_empty() {
         // Gateway API's default: one rule for every path.
@@ -98,6 +90,18 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm
     }
     let name = rule.read_str("name")?.map(Into::into);
     Ok(RuleForm { name, matches: matches?, backends, filters, timeouts: timeouts?, retry: retry? })
+}
+
+/// Gateway API bounds the matches of a route's rules together.
+pub(in crate::kinds) fn check_match_count(spec: &Field<'_>, errors: &mut Errors) {
+    let matches: usize = spec.items("rules").map(|rule| rule.items("matches").count()).sum();
+    if matches > MATCHES_OF_A_ROUTE
+        && let Some(rules) = spec.get("rules")
+    {
+        let message =
+            format!("have {matches} matches in all; at most {MATCHES_OF_A_ROUTE} are allowed in one route");
+        errors.push(&rules, Code::TooMany, message);
+    }
 }
 
 /// Whether there are host names, which count for nothing where the parent is a Service.

@@ -155,11 +155,11 @@ pub struct HTTPRequestMirrorFilter {
 #[serde(rename_all = "camelCase")]
 pub struct Fraction {
     /// How many
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 2_147_483_647))]
     pub numerator: i64,
     /// of how many, 100 where nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1), extend("x-default" = 100))]
+    #[schemars(range(min = 1, max = 2_147_483_647), extend("x-default" = 100))]
     pub denominator: Option<i64>,
 }
 

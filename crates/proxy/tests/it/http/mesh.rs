@@ -174,6 +174,12 @@ impl Node {
         self
     }
 
+    /// Has it know no more of a service than its endpoints, as of one that its workloads don't call.
+    pub fn forget_service(&mut self, name: &str) {
+        Arc::make_mut(&mut self.state.snapshot).services.remove(&service_name(name));
+        self.publish();
+    }
+
     pub fn change_mesh(&mut self, change: impl FnOnce(&mut MeshSettings)) {
         let snapshot = Arc::make_mut(&mut self.state.snapshot);
         change(Arc::make_mut(&mut snapshot.mesh));

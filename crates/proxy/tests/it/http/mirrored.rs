@@ -71,6 +71,13 @@ const MIRRORED: &str = "
     backendRefs: [{name: c, port: 80}]
 ";
 
+const TO_D: &str = "
+  - filters:
+    - {type: RequestMirror, requestMirror: {backendRef: {name: d, port: 80}}}
+    - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-rule, value: '1'}]}}
+    backendRefs: [{name: c, port: 80}]
+";
+
 fn services() -> Vec<String> {
     ["c", "d", "e", "f"].map(|name| SERVICE.replace("name: c", &format!("name: {name}"))).to_vec()
 }
@@ -143,51 +150,121 @@ async fn bodies_arrive_once_and_whole_beside_their_copies() {
     eventually(|| logged(&["destination=default/d ", by, "status=200"]).then_some(())).await;
 }
 
-/// A copy is cut off where its reader is too far behind, never ended as if it were whole, and nobody waits for it.
+/// A service that only gets copies, of which the node knows its endpoints alone.
+fn put_unknown(path: &mut Path, name: &str, app: std::net::SocketAddr) {
+    put(path, name, app);
+    path.near.forget_service(name);
+}
+
+/// A copy is cut off where its reader is too far behind, never ended as if it were whole, and nobody waits for it. So it is
+/// where the mirror has begun to answer.
 #[tokio::test]
 async fn a_mirror_that_stalls_is_cut_off_and_keeps_nobody() {
-    let backend = Seen::default();
-    let [begun, answered, broken] = [(); 3].map(|()| Arc::new(Notify::new()));
-    let (begins, goes_on, breaks) = (begun.clone(), answered.clone(), broken.clone());
-    let stalls = apps::serve(move |request: Request<Incoming>| {
-        let (begins, goes_on, breaks) = (begins.clone(), goes_on.clone(), breaks.clone());
-        async move {
-            let mut body = request.into_body();
-            body.frame().await.unwrap().unwrap();
-            begins.notify_one();
-            goes_on.notified().await;
-            while let Some(frame) = body.frame().await {
-                if frame.is_err() {
-                    breaks.notify_one();
+    for answers in [false, true] {
+        let backend = Seen::default();
+        let [begun, goes_on, broken] = [(); 3].map(|()| Arc::new(Notify::new()));
+        let told = (begun.clone(), goes_on.clone(), broken.clone());
+        let stalls = apps::serve(move |request: Request<Incoming>| {
+            let (begun, goes_on, broken) = told.clone();
+            async move {
+                let mut body = request.into_body();
+                body.frame().await.unwrap().unwrap();
+                begun.notify_one();
+                let rest = tokio::spawn(async move {
+                    goes_on.notified().await;
+                    while let Some(frame) = body.frame().await {
+                        if frame.is_err() {
+                            return broken.notify_one();
+                        }
+                    }
+                    panic!("it ended as if it were whole");
+                });
+                if !answers {
+                    rest.await.unwrap();
                     return std::future::pending().await;
                 }
+                Response::new(BodyExt::boxed(StreamBody::new(stream::pending())))
             }
-            panic!("it ended as if it were whole");
-        }
-    })
-    .await;
-    let mut path = path(Way::Link, AppProtocol::Http1, backend.serve().await).await;
-    put(&mut path, "d", stalls);
-    let rules = "
-  - filters:
-    - {type: RequestMirror, requestMirror: {backendRef: {name: d, port: 80}}}
-    - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-rule, value: '1'}]}}
-    backendRefs: [{name: c, port: 80}]
-";
-    route_among(&mut path, &services(), rules);
-    let piece = Bytes::from(vec![7; 32 << 10]);
-    let rest = stream::iter(vec![piece.clone(); 511]);
-    let first = stream::once(async move { piece });
-    let begun = stream::once(async move { begun.notified().await }).filter_map(|()| async { None });
-    let pieces = first.chain(begun).chain(rest).map(|piece| Ok(Frame::data(piece)));
-    let body = BodyExt::boxed(StreamBody::new(pieces));
-    let request = Request::post("/").header("host", "c:80").header("x-id", "1").body(body).unwrap();
-    let answer = timeout(SOON, http1(path.address).await.send_request(request)).await.unwrap().unwrap();
-    assert_eq!(&*read(answer).await.body, "seen");
-    assert_eq!(backend.of("1"), [Ok(Bytes::from(vec![7; 16 << 20]))]);
-    answered.notify_one();
-    timeout(SOON, broken.notified()).await.unwrap();
+        })
+        .await;
+        let mut path = path(Way::Link, AppProtocol::Http1, backend.serve().await).await;
+        put_unknown(&mut path, "d", stalls);
+        route_among(&mut path, &services(), TO_D);
+        let piece = Bytes::from(vec![7; 32 << 10]);
+        let rest = stream::iter(vec![piece.clone(); 511]);
+        let first = stream::once(async move { piece });
+        let begun = stream::once(async move { begun.notified().await }).filter_map(|()| async { None });
+        let pieces = first.chain(begun).chain(rest).map(|piece| Ok(Frame::data(piece)));
+        let body = BodyExt::boxed(StreamBody::new(pieces));
+        let request = Request::post("/").header("host", "c:80").header("x-id", "1").body(body).unwrap();
+        let answer = timeout(SOON, http1(path.address).await.send_request(request)).await.unwrap().unwrap();
+        assert_eq!(&*read(answer).await.body, "seen");
+        assert_eq!(backend.of("1"), [Ok(Bytes::from(vec![7; 16 << 20]))]);
+        goes_on.notify_one();
+        timeout(SOON, broken.notified()).await.unwrap();
+        let counted = || path.near.metric("tulle_requests_refused_total", &["reason=\"mirror-behind\""]);
+        eventually(|| (counted() == 1).then_some(())).await;
+        let failed = path.near.metric("tulle_requests_total", &["destination=\"d\"", "result=\"failure\""]);
+        assert_eq!((counted(), failed), (1, 1), "{answers}");
+    }
     eventually(|| logged(&["destination=default/d ", "reason=\"mirror-behind\""]).then_some(())).await;
+}
+
+/// A mirror that keeps up gets all of a body, however long it is; in HTTP/2, too, to an application of HTTP/1.
+#[tokio::test]
+async fn a_mirror_that_keeps_up_gets_all_of_it() {
+    for way in WAYS {
+        let backend = Seen::default();
+        let (progress, mut taken) = tokio::sync::watch::channel((0, false));
+        let mirror = apps::serve(move |request: Request<Incoming>| {
+            let progress = progress.clone();
+            async move {
+                let mut body = request.into_body();
+                while let Some(frame) = body.frame().await {
+                    let length = frame.unwrap().into_data().unwrap().len();
+                    progress.send_modify(|(bytes, _)| *bytes += length);
+                }
+                progress.send_modify(|(_, whole)| *whole = true);
+                Response::new(full("copy"))
+            }
+        })
+        .await;
+        let mut path = path(way, AppProtocol::Http1, backend.serve().await).await;
+        put_unknown(&mut path, "d", mirror);
+        route_among(&mut path, &services(), TO_D);
+        const PIECE: usize = 32 << 10;
+        const COUNT: usize = 64;
+        let paced = taken.clone();
+        let pieces = stream::unfold((0, paced), |(sent, mut paced)| async move {
+            paced.wait_for(|(bytes, _)| *bytes == sent * PIECE).await.unwrap();
+            (sent < COUNT).then(|| (Ok(Frame::data(Bytes::from(vec![7; PIECE]))), (sent + 1, paced)))
+        });
+        let body = BodyExt::boxed(StreamBody::new(pieces));
+        let request = Request::post("http://c:80/").header("x-id", "1").body(body).unwrap();
+        let answer = timeout(SOON, http2(path.address).await.send_request(request)).await.unwrap().unwrap();
+        assert_eq!(&*read(answer).await.body, "seen", "{way:?}");
+        assert_eq!(backend.of("1"), [Ok(Bytes::from(vec![7; COUNT * PIECE]))]);
+        timeout(SOON, taken.wait_for(|(_, whole)| *whole)).await.unwrap().unwrap();
+        assert_eq!(taken.borrow().0, COUNT * PIECE);
+    }
+}
+
+/// A service that does not answer has so many copies under way, and others have theirs.
+#[tokio::test]
+async fn a_mirror_that_does_not_answer_takes_no_places_of_others() {
+    let (backend, other) = (Seen::default(), Seen::default());
+    let silent = apps::serve(|_: Request<Incoming>| std::future::pending()).await;
+    let mut path = path(Way::Plain, AppProtocol::Http1, backend.serve().await).await;
+    put(&mut path, "d", silent);
+    let app = other.serve().await;
+    put(&mut path, "f", app);
+    route_among(&mut path, &services(), MIRRORED);
+    let mut client = http1(path.address).await;
+    for id in 0..140 {
+        let request = Request::get("/").header("host", "c:80").header("x-id", id).body(full("")).unwrap();
+        read(client.send_request(request).await.unwrap()).await;
+    }
     let counted = path.near.metric("tulle_requests_refused_total", &["reason=\"mirror-behind\""]);
-    assert_eq!(counted, 1);
+    assert_eq!(counted, 140 - 128);
+    eventually(|| (0..140).all(|id| other.of(&id.to_string()).len() == 1).then_some(())).await;
 }
