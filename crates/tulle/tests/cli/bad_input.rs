@@ -54,7 +54,7 @@ fn wrong_fields() {
     );
     insta::assert_snapshot!(
         "wrong_version",
-        validated("apiVersion: gateway.networking.k8s.io/v1beta1\nkind: HTTPRoute\n")
+        validated("apiVersion: gateway.networking.k8s.io/v1alpha2\nkind: HTTPRoute\n")
     );
     insta::assert_snapshot!("no_object", validated("- a\n- b\n"));
     insta::assert_snapshot!(
