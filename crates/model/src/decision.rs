@@ -40,6 +40,8 @@ pub enum Effect {
     Routed,
     /// Its client is sent elsewhere.
     Redirected,
+    /// It is answered, and goes nowhere.
+    Answered,
     /// It goes nowhere.
     Refused,
     /// An attempt at it failed for that.
@@ -62,6 +64,7 @@ impl Effect {
         match self {
             Self::Routed => "routed",
             Self::Redirected => "redirected",
+            Self::Answered => "answered",
             Self::Refused => "refused",
             Self::Failed => "failed",
             Self::Mirrored => "mirrored",

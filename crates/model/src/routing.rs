@@ -6,6 +6,7 @@ use std::cmp::Reverse;
 
 use crate::snapshot::{Backend, HttpMatch, HttpRouteEntry, HttpRouteTable, PathMatch, TextMatch, ValueMatch};
 
+pub mod cors;
 pub mod decide;
 pub mod redirect;
 pub mod unreached;
@@ -32,21 +33,44 @@ pub fn route<'t, 'r, H>(
 where
     H: Fn(&str) -> Option<Cow<'r, str>>,
 {
-    let entries = table.entries();
-    let Some(index) = table.index() else {
-        return entries.iter().find(|entry| matches(&entry.matcher, request));
-    };
-    let conditions = |position: usize| conditions_hold(&entries[position].matcher, request);
-    let all = |position: usize| matches(&entries[position].matcher, request);
-    index.first(effective_path(request), conditions, all).map(|position| &entries[position])
+    first(table, request, |entry| conditions_hold(&entry.matcher, request))
 }
 
-/// Whether all conditions of a match hold.
-pub fn matches<'r, H>(matcher: &HttpMatch, request: &RequestParts<'r, H>) -> bool
+/// The first entry whose path matches, and of which `conditions` are so.
+fn first<'t, 'r, H>(
+    table: &'t HttpRouteTable,
+    request: &RequestParts<'r, H>,
+    conditions: impl Fn(&HttpRouteEntry) -> bool,
+) -> Option<&'t HttpRouteEntry> {
+    let entries = table.entries();
+    let path = effective_path(request);
+    let all = |entry: &HttpRouteEntry| path_matches(&entry.matcher.path, path) && conditions(entry);
+    let Some(index) = table.index() else { return entries.iter().find(|entry| all(entry)) };
+    let position = index.first(path, |at| conditions(&entries[at]), |at| all(&entries[at]));
+    position.map(|position| &entries[position])
+}
+
+/// The entry that decides over a preflight, which announces a request with that method: the one of the request, if that has
+/// CORS. Else the first that would take it but for its method and has CORS, unless one that takes the preflight as any other
+/// request stands before that.
+fn route_preflight<'t, 'r, H>(
+    table: &'t HttpRouteTable,
+    preflight: &RequestParts<'r, H>,
+    announced: &str,
+) -> Option<&'t HttpRouteEntry>
 where
     H: Fn(&str) -> Option<Cow<'r, str>>,
 {
-    path_matches(&matcher.path, effective_path(request)) && conditions_hold(matcher, request)
+    let method_fits =
+        |entry: &HttpRouteEntry, method| entry.matcher.method.as_deref().is_none_or(|own| own == method);
+    let rest_holds = |entry: &HttpRouteEntry| conditions_but_the_method_hold(&entry.matcher, preflight);
+    let own = first(table, preflight, |entry| method_fits(entry, announced) && rest_holds(entry));
+    own.filter(|entry| entry.rule.has_cors()).or_else(|| {
+        first(table, preflight, |entry| {
+            let answers = || entry.rule.has_cors() && !method_fits(entry, announced);
+            (method_fits(entry, preflight.method) || answers()) && rest_holds(entry)
+        })
+    })
 }
 
 fn effective_path<'r, H>(request: &RequestParts<'r, H>) -> &'r str {
@@ -59,9 +83,17 @@ where
     H: Fn(&str) -> Option<Cow<'r, str>>,
 {
     matcher.method.as_deref().is_none_or(|method| method == request.method)
-        && matcher.headers.iter().all(|header| {
-            (request.header)(&header.name).is_some_and(|value| text_matches(&header.value, &value))
-        })
+        && conditions_but_the_method_hold(matcher, request)
+}
+
+fn conditions_but_the_method_hold<'r, H>(matcher: &HttpMatch, request: &RequestParts<'r, H>) -> bool
+where
+    H: Fn(&str) -> Option<Cow<'r, str>>,
+{
+    matcher
+        .headers
+        .iter()
+        .all(|header| (request.header)(&header.name).is_some_and(|value| text_matches(&header.value, &value)))
         && matcher.query.iter().all(|parameter| query_matches(parameter, request.query.unwrap_or_default()))
 }
 

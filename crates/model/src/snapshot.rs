@@ -3,6 +3,7 @@
 //! A snapshot holds the services that a node asked for and no other. Everything in it is behind an
 //! `Arc`, so that the next snapshot shares what did not change.
 
+mod cors;
 mod filters;
 mod mirror;
 mod route_index;
@@ -18,6 +19,7 @@ use crate::identity::SpiffeId;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::port_settings::Http1Settings;
 
+pub use self::cors::{AllowedOrigins, Cors, Listing, Origin, OriginHost, OriginPattern};
 pub(crate) use self::filters::is_of_the_connection;
 pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, uneditable};
 pub use self::mirror::{Mirror, Share};
@@ -227,6 +229,7 @@ pub struct HttpRouteTable {
     entries: Vec<HttpRouteEntry>,
     index: Option<Box<RouteIndex>>,
     by_path: bool,
+    has_cors: bool,
 }
 
 impl HttpRouteTable {
@@ -235,7 +238,8 @@ impl HttpRouteTable {
         let index = RouteIndex::new(&entries).map(Box::new);
         let all = |path: &PathMatch| matches!(path, PathMatch::Prefix(prefix) if prefix.is_empty());
         let by_path = entries.iter().any(|e| !all(&e.matcher.path) || e.rule.replaces_prefixes());
-        Self { entries, index, by_path }
+        let has_cors = entries.iter().any(|e| e.rule.has_cors());
+        Self { entries, index, by_path, has_cors }
     }
 
     pub fn entries(&self) -> &[HttpRouteEntry] {
@@ -250,6 +254,11 @@ impl HttpRouteTable {
     /// then (see [`crate::path::has_dot_segments`]).
     pub fn goes_by_path(&self) -> bool {
         self.by_path
+    }
+
+    /// Whether a rule, or a backend of one, answers preflights.
+    pub fn has_cors(&self) -> bool {
+        self.has_cors
     }
 
     /// `None`: walk the entries.
@@ -397,6 +406,11 @@ impl HttpRule {
     /// Whether it, or a backend of it, puts something in the place of the beginning of a path.
     fn replaces_prefixes(&self) -> bool {
         self.all_filters().any(HttpFilters::replaces_prefixes)
+    }
+
+    /// Whether it, or a backend of it, answers preflights.
+    pub(crate) fn has_cors(&self) -> bool {
+        self.all_filters().any(|filters| filters.cors.is_some())
     }
 }
 

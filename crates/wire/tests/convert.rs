@@ -14,10 +14,11 @@ use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::NamespacedName;
 use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::{
-    AppProtocol, Backend, BackendTarget, EgressPolicy, Endpoint, EndpointSet, HeaderEdit, HttpFilters,
-    HttpMatch, HttpRouteEntry, HttpRouteKind, HttpRouteTable, HttpRule, MeshSettings, Mirror, PathMatch,
-    PathRewrite, Pattern, PeerNode, PortConfig, PortMapping, Redirect, Retry, Rewrite, Scheme, Selected,
-    ServedPort, ServiceConfig, Shape, Share, TcpRule, TextMatch, Timeouts, ValueMatch, WorkloadConfig,
+    AllowedOrigins, AppProtocol, Backend, BackendTarget, Cors, EgressPolicy, Endpoint, EndpointSet,
+    HeaderEdit, HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteKind, HttpRouteTable, HttpRule, Listing,
+    MeshSettings, Mirror, OriginPattern, PathMatch, PathRewrite, Pattern, PeerNode, PortConfig, PortMapping,
+    Redirect, Retry, Rewrite, Scheme, Selected, ServedPort, ServiceConfig, Shape, Share, TcpRule, TextMatch,
+    Timeouts, ValueMatch, WorkloadConfig,
 };
 use tulle_wire::discovery;
 
@@ -77,9 +78,36 @@ fn filters() -> impl Strategy<Value = Option<Box<HttpFilters>>> {
     let mirror = (any::<u32>(), targets(), share);
     let mirror = mirror.prop_map(|(index, target, share)| Mirror { index, target, share });
     let mirrors = prop::collection::vec(mirror, 0..3);
-    (edits(), edits(), prop::option::of(redirect), prop::option::of(rewrite), mirrors).prop_map(
-        |(request_headers, response_headers, redirect, rewrite, mirrors)| {
-            HttpFilters { request_headers, response_headers, redirect, rewrite, mirrors }.into_option()
+    let filters = (
+        edits(),
+        edits(),
+        prop::option::of(redirect),
+        prop::option::of(rewrite),
+        mirrors,
+        prop::option::of(cors()),
+    );
+    filters.prop_map(|(request_headers, response_headers, redirect, rewrite, mirrors, cors)| {
+        HttpFilters { request_headers, response_headers, redirect, rewrite, mirrors, cors }.into_option()
+    })
+}
+
+fn cors() -> impl Strategy<Value = Cors> {
+    let pattern = "https?://([*]|([*][.])?[a-z]{1,3}([.][a-z-]{1,3}){0,2})(:[1-9][0-9]{0,3})?";
+    let pattern = pattern.prop_map(|text| OriginPattern::parse(&text).unwrap());
+    let origins = prop_oneof![
+        Just(AllowedOrigins::Any),
+        prop::collection::vec(pattern, 0..4).prop_map(AllowedOrigins::These),
+    ];
+    let list = || "([A-Za-z-]{1,4}(, [A-Za-z*-]{1,4}){0,2})?".prop_map(|text| Listing::new(&text).unwrap());
+    (any::<u32>(), origins, any::<bool>(), list(), list(), list(), any::<u32>()).prop_map(
+        |(index, origins, credentials, methods, headers, exposed, max_age)| Cors {
+            index,
+            origins,
+            credentials,
+            methods,
+            headers,
+            exposed,
+            max_age,
         },
     )
 }
@@ -308,7 +336,7 @@ fn service_with(change: impl FnOnce(&mut discovery::Port)) -> discovery::Service
 fn errors_name_the_field() {
     assert!(ServiceConfig::try_from(service_with(|_| ())).is_ok());
     type Spoil = fn(&mut discovery::Port);
-    let cases: [(&str, Spoil); 10] = [
+    let cases: [(&str, Spoil); 12] = [
         ("ports[0].number", |p| p.number = 0),
         ("ports[0].number", |p| p.number = 65536),
         ("ports[0].protocol", |p| p.protocol = 9),
@@ -325,6 +353,15 @@ fn errors_name_the_field() {
             p.http_entries[0].query = vec![discovery::ValueMatch { name: "a".into(), value: None }];
         }),
         ("ports[0].http_rules[0].route_name", |p| p.http_rules[0].route_name.clear()),
+        ("ports[0].http_rules[0].filters.cors.origins[1]", |p| {
+            let origins = vec!["https://a".into(), "*".into()];
+            let cors = discovery::Cors { origins, ..Default::default() };
+            p.http_rules[0].filters = Some(discovery::Filters { cors: Some(cors), ..Default::default() });
+        }),
+        ("ports[0].http_rules[0].filters.cors.exposed", |p| {
+            let cors = discovery::Cors { exposed: "a\r\nb: c".into(), ..Default::default() };
+            p.http_rules[0].filters = Some(discovery::Filters { cors: Some(cors), ..Default::default() });
+        }),
         ("ports[0].tcp_rule.backends[0].target", |p| {
             p.tcp_rule.as_mut().unwrap().backends[0].target = None;
         }),

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{RequestParts, draw, route};
+use super::{RequestParts, cors, draw, route, route_preflight};
 use crate::decision::{Decider, Decision, Effect};
 use crate::name::ServiceName;
 use crate::path::{has_dot_segments, normal_form};
 use crate::snapshot::{
-    Backend, BackendTarget, HttpRule, Known, PortConfig, Redirect, ServiceConfig, Snapshot,
+    Backend, BackendTarget, Cors, HttpFilters, HttpRule, Known, PortConfig, Redirect, ServiceConfig, Snapshot,
 };
 
 /// What becomes of a request.
@@ -17,6 +17,29 @@ pub enum Routing<'s> {
     To(Routed<'s>),
     /// It is answered: its client is sent elsewhere.
     Redirect(&'s Arc<HttpRule>, &'s Redirect),
+    /// It is answered: it asks what pages of another origin may do.
+    Preflight(Preflight<'s>),
+}
+
+/// What answers a preflight.
+#[derive(Debug)]
+pub struct Preflight<'s> {
+    pub rule: &'s Arc<HttpRule>,
+    pub cors: &'s Cors,
+    /// The backend whose filter it is; `None`: it is the rule's.
+    backend: Option<usize>,
+}
+
+impl Preflight<'_> {
+    /// The decision of the filter over an origin that is allowed, or not.
+    pub fn decision(&self, allowed: bool) -> Decision {
+        let rule = self.rule.index;
+        let backend = self.backend.map(|backend| format!(".backendRefs[{backend}]")).unwrap_or_default();
+        let (field, effect) =
+            if allowed { ("", Effect::Answered) } else { (".allowOrigins", Effect::Refused) };
+        let field = format!("spec.rules[{rule}]{backend}.filters[{}].cors{field}", self.cors.index);
+        Decision::new(Decider::rule(self.rule), field, effect)
+    }
 }
 
 /// Where it goes.
@@ -118,11 +141,22 @@ where
     let RequestParts { method, query, header, .. } = request;
     // Not what was handed in itself: the path may be of shorter life.
     let request = RequestParts { method, path: &path, query, header: |name: &str| header(name) };
-    let Some(entry) = route(table, &request) else {
+    let announced =
+        if table.has_cors() { cors::announced(request.method, |name| (request.header)(name)) } else { None };
+    let entry = match &announced {
+        None => route(table, &request),
+        Some(announced) => route_preflight(table, &request, announced),
+    };
+    let Some(entry) = entry else {
         let message = format!("no route of service {name} port {port} matches the request");
         return Err(Unrouted::new(Why::NoRoute, matches_of(service, own), message));
     };
     let rule = &entry.rule;
+    if announced.is_some()
+        && let Some(cors) = cors_of(rule.filters.as_deref())
+    {
+        return Ok(Routing::Preflight(Preflight { rule, cors, backend: None }));
+    }
     if let Some(redirect) = rule.filters.as_ref().and_then(|filters| filters.redirect.as_ref()) {
         return Ok(Routing::Redirect(rule, redirect));
     }
@@ -131,11 +165,20 @@ where
         let rule = Some(rule.clone());
         Box::new(Unrouted { rule, ..*unrouted })
     })?;
+    if announced.is_some()
+        && let Some(cors) = cors_of(rule.backends[index].filters.as_deref())
+    {
+        return Ok(Routing::Preflight(Preflight { rule, cors, backend: Some(index) }));
+    }
     let config = match snapshot.services.get(backend) {
         Some(Known::Present(config)) => config.port(port).map(|port| port.seen_from(namespace)),
         _ => Some(own),
     };
     Ok(Routing::To(Routed { backend, port, config, rule: Some((rule, index)) }))
+}
+
+fn cors_of(filters: Option<&HttpFilters>) -> Option<&Cors> {
+    filters.and_then(|filters| filters.cors.as_ref())
 }
 
 /// Where a connection from a workload of `namespace` to port `port` of `service` goes, and the decision of its TCPRoute, if it has one.
@@ -199,7 +242,7 @@ mod tests {
     use crate::name::NamespacedName;
     use crate::port_settings::Http1Settings;
     use crate::snapshot::{
-        AppProtocol, HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteTable, PathMatch, TcpRule,
+        AllowedOrigins, AppProtocol, HttpMatch, HttpRouteEntry, HttpRouteTable, Listing, PathMatch, TcpRule,
     };
 
     fn name(name: &str) -> NamespacedName {
@@ -245,6 +288,9 @@ mod tests {
             Ok(Routing::Redirect(rule, redirect)) => {
                 (Ok(redirect.status.to_string()), redirected(rule, redirect).to_string())
             }
+            Ok(Routing::Preflight(preflight)) => {
+                (Ok("preflight".to_owned()), preflight.decision(true).to_string())
+            }
             Ok(Routing::To(routed)) => {
                 let by = routed.decision().map_or_else(String::new, |decision| decision.to_string());
                 (Ok(routed.backend.name.to_string()), by)
@@ -284,6 +330,150 @@ mod tests {
         Arc::make_mut(&mut away.rule).filters = filters.into_option();
         let field = "HTTPRoute/default/r spec.rules[2].filters[1].requestRedirect redirected".to_owned();
         assert_eq!(decided(&service(vec![away], None), 80, "/a"), (Ok("307".into()), field));
+    }
+
+    /// That rule and a filter for each backend, and for itself if `of_rule`.
+    fn with_cors(mut entry: HttpRouteEntry, method: Option<&str>, of_rule: bool) -> HttpRouteEntry {
+        let cors = |index| Cors {
+            index,
+            origins: AllowedOrigins::Any,
+            credentials: false,
+            methods: Listing::default(),
+            headers: Listing::default(),
+            exposed: Listing::default(),
+            max_age: Cors::MAX_AGE,
+        };
+        let filters = |index| HttpFilters { cors: Some(cors(index)), ..HttpFilters::default() };
+        entry.matcher.method = method.map(str::to_owned);
+        let rule = Arc::make_mut(&mut entry.rule);
+        match of_rule {
+            true => rule.filters = filters(1).into_option(),
+            false => rule.backends.iter_mut().for_each(|backend| backend.filters = filters(0).into_option()),
+        }
+        entry
+    }
+
+    #[test]
+    fn preflights_belong_to_the_rule_of_the_request_that_they_announce() {
+        let of = |method: Option<&str>, entry: HttpRouteEntry| HttpRouteEntry {
+            matcher: HttpMatch { method: method.map(str::to_owned), ..entry.matcher },
+            ..entry
+        };
+        let plain = |route: &str, prefix: &str| entry(route, prefix, vec![to(route, 1)]);
+        let cors = |route: &str, prefix: &str, method| with_cors(plain(route, prefix), method, true);
+        let get = cors("get", "/a", Some("GET"));
+        let all = cors("all", "", None);
+        // More than are walked, none of which has anything to do with it.
+        let others: Vec<_> = (0..20).map(|i| plain("other", &format!("/other/{i}"))).collect();
+        for (entries, announced, expected) in [
+            // A rule that takes none but GET.
+            (vec![get.clone()], "GET", "HTTPRoute/default/get spec.rules[2].filters[1].cors answered"),
+            (vec![get.clone()], "PUT", "HTTPRoute/default/get spec.rules[2].filters[1].cors answered"),
+            // Each method its rule.
+            (
+                vec![get.clone(), cors("put", "/a", Some("PUT"))],
+                "PUT",
+                "HTTPRoute/default/put spec.rules[2].filters[1].cors answered",
+            ),
+            (
+                vec![get.clone(), all.clone()],
+                "PUT",
+                "HTTPRoute/default/all spec.rules[2].filters[1].cors answered",
+            ),
+            (
+                vec![get.clone(), all.clone()],
+                "GET",
+                "HTTPRoute/default/get spec.rules[2].filters[1].cors answered",
+            ),
+            (
+                vec![cors("options", "/a", Some("OPTIONS")), get.clone()],
+                "GET",
+                "HTTPRoute/default/get spec.rules[2].filters[1].cors answered",
+            ),
+            // No path with a filter has them pass.
+            (
+                vec![get.clone(), plain("rest", "")],
+                "PUT",
+                "HTTPRoute/default/get spec.rules[2].filters[1].cors answered",
+            ),
+            (
+                vec![get.clone(), of(Some("PUT"), plain("put", "/a"))],
+                "PUT",
+                "HTTPRoute/default/get spec.rules[2].filters[1].cors answered",
+            ),
+            // What the request that they announce never reaches.
+            (
+                vec![of(Some("GET"), plain("first", "/a")), get.clone(), plain("rest", "")],
+                "GET",
+                "HTTPRoute/default/rest spec.rules[2].backendRefs[0].weight routed",
+            ),
+            // What stands before it, and takes them itself, has no filter.
+            (
+                vec![plain("a", "/a"), all.clone()],
+                "GET",
+                "HTTPRoute/default/a spec.rules[2].backendRefs[0].weight routed",
+            ),
+            (
+                vec![of(Some("OPTIONS"), plain("a", "/a")), all.clone()],
+                "PATCH",
+                "HTTPRoute/default/all spec.rules[2].filters[1].cors answered",
+            ),
+            (
+                vec![cors("b", "/b", None), plain("rest", "")],
+                "GET",
+                "HTTPRoute/default/rest spec.rules[2].backendRefs[0].weight routed",
+            ),
+            (vec![cors("b", "/b", None)], "GET", "HTTPRoute/default/b spec.rules[*].matches refused"),
+            // Filters of backends.
+            (
+                vec![with_cors(entry("r", "/a", vec![to("v0", 0), to("v1", 1)]), Some("GET"), false)],
+                "GET",
+                "HTTPRoute/default/r spec.rules[2].backendRefs[1].filters[0].cors answered",
+            ),
+        ] {
+            for others in [&[], &others[..]] {
+                let which = format!("{announced} {expected} {}", others.len());
+                let entries = [&entries[..], others].concat();
+                let service = service(entries, None);
+                let header = |name: &str| match name {
+                    "origin" => Some("https://a.example".into()),
+                    "access-control-request-method" => Some(Cow::Borrowed(announced)),
+                    _ => None,
+                };
+                let parts = RequestParts { method: "OPTIONS", path: "/a/x", query: None, header };
+                let by = match request(&Snapshot::default(), &service, 80, "default", parts, || 0) {
+                    Ok(Routing::Preflight(preflight)) => preflight.decision(true).to_string(),
+                    Ok(Routing::To(routed)) => routed.decision().unwrap().to_string(),
+                    Ok(Routing::Redirect(..)) => panic!("{which}"),
+                    Err(unrouted) => unrouted.decision.to_string(),
+                };
+                match expected.contains("matches") && !others.is_empty() {
+                    true => assert_eq!(by, "Service/default/s spec.ports[80] refused", "{which}"),
+                    false => assert_eq!(by, expected, "{which}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn only_preflights_are_answered() {
+        let entry = with_cors(entry("r", "/a", vec![to("v1", 1)]), None, true);
+        let service = service(vec![entry], None);
+        for (method, origin, announced) in [
+            ("OPTIONS", None, Some("GET")),
+            ("OPTIONS", Some("https://a.example"), None),
+            ("GET", Some("https://a.example"), Some("GET")),
+        ] {
+            let header = |name: &str| match name {
+                "origin" => origin.map(Cow::Borrowed),
+                "access-control-request-method" => announced.map(Cow::Borrowed),
+                _ => None,
+            };
+            let parts = RequestParts { method, path: "/a", query: None, header };
+            let snapshot = Snapshot::default();
+            let routed = request(&snapshot, &service, 80, "default", parts, || 0);
+            assert!(matches!(routed, Ok(Routing::To(_))), "{method} {origin:?} {announced:?}");
+        }
     }
 
     #[test]

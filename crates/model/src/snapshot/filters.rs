@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::cors::Cors;
 use super::mirror::Mirror;
 
 /// The filters of a rule, or of one of its backends.
@@ -16,6 +17,8 @@ pub struct HttpFilters {
     pub rewrite: Option<Rewrite>,
     /// Where copies of requests go. Not of those that are redirected.
     pub mirrors: Vec<Mirror>,
+    /// Answers preflights, and changes answers.
+    pub cors: Option<Cors>,
 }
 
 impl HttpFilters {

@@ -592,7 +592,7 @@ fn mirrors_take_a_part_of_requests() {
 fn what_is_not_there_yet_is_refused_by_name() {
     let auth = json!({ "type": "ExternalAuth", "externalAuth": {} });
     let spec = json!({ "useDefaultGateways": "All", "rules": [
-        { "filters": [{ "type": "CORS", "cors": {} }], "sessionPersistence": {} },
+        { "filters": [{ "type": "ExtensionRef", "extensionRef": {} }], "sessionPersistence": {} },
         { "filters": [], "backendRefs": [{ "name": "d", "port": 80, "filters": [auth] }] }
     ] });
     let refused = [

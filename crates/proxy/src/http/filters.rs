@@ -1,5 +1,6 @@
 //! What the rule of a request, and the backend that takes it, make of its head and of its answer's (HTTPRouteFilter), in
-//! this order: the rule's filters and then the backend's for a request, the other way round for its answer.
+//! this order: the rule's filters and then the backend's for a request, the other way round for its answer; last of all what
+//! pages of other origins may do.
 
 use std::sync::Arc;
 
@@ -7,8 +8,11 @@ use http::header::LOCATION;
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
+use tulle_model::decision::Decision;
+use tulle_model::routing::cors;
+use tulle_model::routing::decide::Preflight;
 use tulle_model::routing::redirect::{Asked, location};
-use tulle_model::snapshot::{HttpFilters, HttpRule, Mirror, PathRewrite, Redirect};
+use tulle_model::snapshot::{Cors, HttpFilters, HttpRule, Mirror, PathRewrite, Redirect};
 
 use crate::budget::cost;
 use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
@@ -18,13 +22,20 @@ use crate::uri::AsSent;
 pub(crate) struct Filters {
     rule: Arc<HttpRule>,
     backend: usize,
+    /// The request's origin, as its answer is to name it, where it is one that may read that.
+    origin: Option<HeaderValue>,
 }
 
 impl Filters {
-    /// `None`: the request passes as it is, as nearly all do.
-    pub fn of(rule: &Arc<HttpRule>, backend: usize) -> Option<Self> {
+    /// Those of a request with these fields. `None`: it passes as it is, as nearly all do.
+    pub fn of(rule: &Arc<HttpRule>, backend: usize, fields: &HeaderMap) -> Option<Self> {
         let of_backend = rule.backends.get(backend).and_then(|backend| backend.filters.as_ref());
-        (rule.filters.is_some() || of_backend.is_some()).then(|| Self { rule: rule.clone(), backend })
+        if rule.filters.is_none() && of_backend.is_none() {
+            return None;
+        }
+        let mut filters = Self { rule: rule.clone(), backend, origin: None };
+        filters.origin = filters.cors().and_then(|cors| cors::allowed_origin(cors, fields));
+        Some(filters)
     }
 
     pub fn rule(&self) -> &Arc<HttpRule> {
@@ -42,6 +53,11 @@ impl Filters {
     fn both(&self) -> [Option<&HttpFilters>; 2] {
         let backend = self.rule.backends.get(self.backend);
         [self.rule.filters.as_deref(), backend.and_then(|backend| backend.filters.as_deref())]
+    }
+
+    /// The rule's, if it has one.
+    fn cors(&self) -> Option<&Cors> {
+        self.both().into_iter().flatten().find_map(|filters| filters.cors.as_ref())
     }
 
     /// Changes a request of the inner form; or says why it cannot go on as the rule has it.
@@ -75,6 +91,9 @@ impl Filters {
     pub fn response(&self, headers: &mut HeaderMap) {
         for filters in self.both().into_iter().rev().flatten() {
             filters.response_headers.apply(headers);
+        }
+        if let Some(cors) = self.cors() {
+            cors::mark(cors, self.origin.as_ref(), headers);
         }
     }
 }
@@ -118,6 +137,22 @@ pub(crate) fn redirect(
     }
     if let Some(filters) = &rule.filters {
         filters.response_headers.apply(response.headers_mut());
+        if let Some(cors) = &filters.cors {
+            let origin = cors::allowed_origin(cors, &head.headers);
+            cors::mark(cors, origin.as_ref(), response.headers_mut());
+        }
     }
     response
+}
+
+/// Answers a preflight with these fields, and says what was decided. An origin that is not allowed is told so by the status,
+/// too, which people and metrics see.
+pub(crate) fn preflight(preflight: &Preflight<'_>, fields: &HeaderMap) -> (Response<()>, Decision) {
+    let mut response = Response::new(());
+    if let Some(filters) = &preflight.rule.filters {
+        filters.response_headers.apply(response.headers_mut());
+    }
+    let allowed = cors::answer_preflight(preflight.cors, fields, response.headers_mut());
+    *response.status_mut() = if allowed { StatusCode::NO_CONTENT } else { StatusCode::FORBIDDEN };
+    (response, preflight.decision(allowed))
 }

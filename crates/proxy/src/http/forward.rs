@@ -83,10 +83,10 @@ pub(crate) struct Terms {
 }
 
 impl Terms {
-    /// `None`: the rule makes nothing of it. `began`: when the request did.
+    /// `None`: the rule makes nothing of it. `fields`: the request's, which began then.
     #[cold]
-    fn of(rule: &Arc<HttpRule>, backend: usize, began: Instant) -> Option<Box<Self>> {
-        let (filters, limits) = (Filters::of(rule, backend), TimeLimits::of(rule, began));
+    fn of(rule: &Arc<HttpRule>, backend: usize, fields: &HeaderMap, began: Instant) -> Option<Box<Self>> {
+        let (filters, limits) = (Filters::of(rule, backend, fields), TimeLimits::of(rule, began));
         (filters.is_some() || limits.is_some()).then(|| Box::new(Self { filters, limits }))
     }
 
@@ -281,12 +281,18 @@ impl Route {
                 exchange.ruled_by(rule, || Some(decide::redirected(rule, redirect)));
                 return Err(exchange.answers(filters::redirect(rule, redirect, head, port)));
             }
+            Ok(Routing::Preflight(preflight)) => {
+                let (answer, decision) = filters::preflight(&preflight, &head.headers);
+                exchange.goes_to(config.name.clone());
+                exchange.ruled_by(preflight.rule, || Some(decision));
+                return Err(exchange.answers(answer));
+            }
             Err(unrouted) => return Err(refuse(exchange, &config.name, *unrouted)),
         };
         let mut terms = None;
         if let Some((rule, backend)) = routed.rule {
             exchange.ruled_by(rule, || routed.decision());
-            terms = Terms::of(rule, backend, exchange.started());
+            terms = Terms::of(rule, backend, &head.headers, exchange.started());
         }
         let version =
             routed.config.map_or(AppVersion::of(head.version), |port| app_version(head.version, port));

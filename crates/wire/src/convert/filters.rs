@@ -37,6 +37,7 @@ impl From<&model::HttpFilters> for wire::Filters {
                 path: rewrite.path.as_ref().map(wire::PathRewrite::from),
             }),
             mirrors: filters.mirrors.iter().map(wire::Mirror::from).collect(),
+            cors: filters.cors.as_ref().map(wire::Cors::from),
         }
     }
 }
@@ -51,12 +52,14 @@ impl TryFrom<wire::Filters> for model::HttpFilters {
             Ok(model::Rewrite { hostname, path })
         });
         let redirect = filters.redirect.map(model::Redirect::try_from).transpose();
+        let cors = filters.cors.map(model::Cors::try_from).transpose();
         Ok(Self {
             request_headers: edit("request_headers", filters.request_headers)?,
             response_headers: edit("response_headers", filters.response_headers)?,
             redirect: redirect.map_err(|e| within("redirect", e))?,
             rewrite: rewrite.transpose()?,
             mirrors: list("mirrors", filters.mirrors, model::Mirror::try_from)?,
+            cors: cors.map_err(|e| within("cors", e))?,
         })
     }
 }

@@ -157,6 +157,8 @@ pub struct Filters {
     pub redirect: ::core::option::Option<Redirect>,
     #[prost(message, optional, tag = "4")]
     pub rewrite: ::core::option::Option<Rewrite>,
+    #[prost(message, optional, tag = "5")]
+    pub cors: ::core::option::Option<Cors>,
     #[prost(message, repeated, tag = "6")]
     pub mirrors: ::prost::alloc::vec::Vec<Mirror>,
 }
@@ -173,6 +175,26 @@ pub struct Mirror {
     pub numerator: u32,
     #[prost(uint32, tag = "4")]
     pub denominator: u32,
+}
+/// tulle_model::snapshot::Cors
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cors {
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// `*` alone: any.
+    #[prost(string, repeated, tag = "2")]
+    pub origins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "3")]
+    pub credentials: bool,
+    /// Names with `, ` between them.
+    #[prost(string, tag = "4")]
+    pub methods: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub headers: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub exposed: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "7")]
+    pub max_age: u32,
 }
 /// Names in lower case.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::check::path_problem;
+use super::check_cors::check_cors;
 use crate::kinds::route::check::check_target;
 use crate::kinds::route::form::BackendForm;
 use crate::name::dns_subdomain_problem;
@@ -73,6 +74,7 @@ pub(in crate::kinds) fn check_filters(
             "RequestMirror" => {
                 check_mirror(&field, index, own, errors).map(|mirror| filters.mirrors.push(mirror))
             }
+            "CORS" => check_cors(&field, index, errors).map(|cors| filters.cors = Some(cors)),
             _ => refuse(&filter, "type", &format!("{name} is not supported yet; remove it"), errors),
         }
         .and(read);

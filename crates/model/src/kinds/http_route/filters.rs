@@ -10,8 +10,8 @@ use crate::kinds::route::BackendObjectReference;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HTTPRouteFilter {
-    /// `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite` or `RequestMirror`; not
-    /// supported yet: `CORS`, `ExternalAuth`, `ExtensionRef`.
+    /// `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite`, `RequestMirror` or `CORS`; not
+    /// supported yet: `ExternalAuth`, `ExtensionRef`.
     #[serde(rename = "type")]
     #[schemars(extend("enum" = [
         "RequestHeaderModifier", "ResponseHeaderModifier", "RequestMirror", "RequestRedirect", "URLRewrite",
@@ -33,9 +33,9 @@ pub struct HTTPRouteFilter {
     /// Sends copies of requests elsewhere as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_mirror: Option<HTTPRequestMirrorFilter>,
-    /// Not supported yet.
+    /// Says what pages of other origins may do; answers the preflights of browsers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cors: Option<Value>,
+    pub cors: Option<HTTPCORSFilter>,
     /// Not supported yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_auth: Option<Value>,
@@ -115,6 +115,57 @@ pub struct HTTPURLRewriteFilter {
     /// The path; the query stays.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<HTTPPathModifier>,
+}
+
+/// What pages of other origins may do. What the application says of that itself is taken off its answers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HTTPCORSFilter {
+    /// The origins whose pages may read answers, such as `https://shop.example` or `https://*.shop.example:8443`; `*` alone: all.
+    /// Without a port that of the scheme is meant.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 253)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub allow_origins: Vec<String>,
+    /// Whether requests may have credentials, such as cookies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow_credentials: Option<bool>,
+    /// Methods that requests may have besides `GET`, `HEAD` and `POST`; `*` alone: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 9),
+        extend(
+            "x-kubernetes-list-type" = "set",
+            "items" = {
+                "type": "string",
+                "enum": ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "*"]
+            }
+        )
+    )]
+    pub allow_methods: Vec<String>,
+    /// Header fields that requests may have besides those that any page may send; `*` alone: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 256)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub allow_headers: Vec<String>,
+    /// Header fields of answers that pages may read besides those that any page may; `*`: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 256)),
+        extend("x-kubernetes-list-type" = "set")
+    )]
+    pub expose_headers: Vec<String>,
+    /// For how many seconds a browser may keep the answer to a preflight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_147_483_647), extend("x-default" = 5))]
+    pub max_age: Option<i64>,
 }
 
 /// Another path, in the field that goes with the type.

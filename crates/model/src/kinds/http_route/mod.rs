@@ -1,6 +1,7 @@
 //! HTTPRoute (Gateway API v1.6).
 
 pub(crate) mod check;
+mod check_cors;
 pub(in crate::kinds) mod check_filters;
 mod columns;
 pub mod filters;

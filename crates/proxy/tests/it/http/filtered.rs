@@ -27,7 +27,7 @@ pub(super) const SERVICE: &str =
     "{kind: Service, apiVersion: v1, metadata: {name: c}, spec: {ports: [{port: 80}]}}";
 
 /// Puts a route with these rules before service `c`.
-fn route(path: &mut Path, rules: &str) {
+pub(super) fn route(path: &mut Path, rules: &str) {
     route_among(path, &[SERVICE.to_owned()], rules);
 }
 

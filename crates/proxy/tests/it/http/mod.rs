@@ -6,6 +6,7 @@ mod blame;
 mod both_sides;
 mod bytes_of_http;
 mod codec;
+mod cors;
 mod crowds;
 mod decisions;
 mod departing;
