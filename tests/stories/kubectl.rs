@@ -82,6 +82,7 @@ fn kubectl_works() {
         "httproutes.gateway.networking.k8s.io",
         "tcproutes.gateway.networking.k8s.io",
         "referencegrants.gateway.networking.k8s.io",
+        "tlsroutes.gateway.networking.k8s.io",
         "meshes.tulle.dev",
         "workloads.tulle.dev",
         "nodes.tulle.dev",

@@ -140,6 +140,7 @@ impl Node {
             name: "".into(),
             protocol: kind.protocol(),
             http_routes,
+            tls_routes: Default::default(),
             tcp_route: None,
             http_only: false,
             http1: Default::default(),

@@ -9,6 +9,7 @@ use crate::name::{ServiceName, dns_label_problem};
 use crate::port_settings::Http1Settings;
 use crate::snapshot::{
     AppProtocol, Endpoint, EndpointSet, HttpRouteTable, PortConfig, PortMapping, ServiceConfig, Shape,
+    TlsRouteTable,
 };
 
 /// The service of which this is an endpoint by itself.
@@ -66,6 +67,7 @@ fn ports(config: &ServiceConfig, endpoint: &Arc<Endpoint>) -> (Vec<PortConfig>, 
             name: "".into(),
             protocol: AppProtocol::Detect,
             http_routes: HttpRouteTable::default(),
+            tls_routes: TlsRouteTable::default(),
             tcp_route: None,
             http_only: false,
             http1: Http1Settings::DEFAULT,
@@ -78,6 +80,7 @@ fn ports(config: &ServiceConfig, endpoint: &Arc<Endpoint>) -> (Vec<PortConfig>, 
         name: port.name.clone(),
         protocol: port.protocol,
         http_routes: HttpRouteTable::default(),
+        tls_routes: TlsRouteTable::default(),
         tcp_route: None,
         http_only: port.http_only,
         http1: port.http1,
@@ -116,6 +119,7 @@ mod tests {
             name: name.into(),
             protocol: AppProtocol::Tcp,
             http_routes: HttpRouteTable::default(),
+            tls_routes: TlsRouteTable::default(),
             tcp_route: None,
             http_only: false,
             http1: Default::default(),

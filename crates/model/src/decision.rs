@@ -27,6 +27,7 @@ pub enum Decider {
     Service(ServiceName),
     HttpRoute(NamespacedName),
     GrpcRoute(NamespacedName),
+    TlsRoute(NamespacedName),
     TcpRoute(NamespacedName),
     Workload(WorkloadName),
     /// An address of an EndpointSlice that is no workload of the mesh.
@@ -83,6 +84,7 @@ impl fmt::Display for Decider {
             Self::Service(name) => write!(f, "Service/{name}"),
             Self::HttpRoute(name) => write!(f, "HTTPRoute/{name}"),
             Self::GrpcRoute(name) => write!(f, "GRPCRoute/{name}"),
+            Self::TlsRoute(name) => write!(f, "TLSRoute/{name}"),
             Self::TcpRoute(name) => write!(f, "TCPRoute/{name}"),
             Self::Workload(name) => write!(f, "Workload/{name}"),
             Self::Endpoint(address) => write!(f, "Endpoint/{address}"),

@@ -6,7 +6,7 @@ pub use crate::kinds::id::KindId;
 pub use crate::kinds::kind::Kind;
 use crate::kinds::{
     endpoint_slice, event, grpc_route, http_route, mesh, namespace, node, reference_grant, service,
-    tcp_route, workload,
+    tcp_route, tls_route, workload,
 };
 
 impl KindId {
@@ -23,6 +23,7 @@ pub static KINDS: &[Kind] = &[
     endpoint_slice::KIND,
     http_route::KIND,
     grpc_route::KIND,
+    tls_route::KIND,
     tcp_route::KIND,
     mesh::KIND,
     workload::KIND,

@@ -7,6 +7,7 @@ mod cors;
 mod filters;
 mod mirror;
 mod route_index;
+mod tls_routes;
 mod workload;
 
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ pub(crate) use self::filters::is_of_the_connection;
 pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, uneditable};
 pub use self::mirror::{Mirror, Share};
 use self::route_index::RouteIndex;
+pub use self::tls_routes::{ServerName, TlsRouteEntry, TlsRouteTable};
 pub use self::workload::{Selected, ServedPort, WorkloadConfig};
 
 /// A map with a fast hash, for lookups on the request path.
@@ -124,8 +126,11 @@ impl ServiceConfig {
         if port.declared() != Some(Carried::Bytes) {
             return false;
         }
-        let Some(rule) = &port.tcp_route else { return !has_takers(&self.name, port.number) };
-        !rule.backends.iter().any(|backend| match &backend.target {
+        let mut rules = port.byte_rules().peekable();
+        if rules.peek().is_none() {
+            return !has_takers(&self.name, port.number);
+        }
+        !rules.flat_map(|rule| &rule.backends).any(|backend| match &backend.target {
             BackendTarget::Service { name, port } => backend.weight > 0 && has_takers(name, *port),
             BackendTarget::Invalid { .. } => false,
         })
@@ -148,7 +153,7 @@ impl ServiceConfig {
                     filters.mirrors.iter().for_each(|mirror| add(&mirror.target));
                 });
             }
-            port.tcp_route.iter().flat_map(|rule| &rule.backends).for_each(|backend| add(&backend.target));
+            port.byte_rules().flat_map(|rule| &rule.backends).for_each(|backend| add(&backend.target));
         }
         names
     }
@@ -163,7 +168,9 @@ pub struct PortConfig {
     pub protocol: AppProtocol,
     /// Empty: requests go to the service's own endpoints.
     pub http_routes: HttpRouteTable,
-    /// `None`: connections go to the service's own endpoints.
+    /// Unless it is empty, every connection is for one of its names, or reset.
+    pub tls_routes: TlsRouteTable,
+    /// `None`: connections go to the service's own endpoints, or as `tls_routes` says.
     pub tcp_route: Option<Arc<TcpRule>>,
     /// An HTTPRoute names the port: what is not HTTP is refused there, though nothing declares a protocol.
     pub http_only: bool,
@@ -186,14 +193,19 @@ impl PortConfig {
         std::iter::once(self).chain(self.consumers.iter().map(|(_, port)| port))
     }
 
-    /// What the configuration says that the port carries. An HTTPRoute that names it says so, too; a TCPRoute,
+    /// Its rules for connections.
+    fn byte_rules(&self) -> impl Iterator<Item = &Arc<TcpRule>> {
+        self.tls_routes.entries().iter().map(|entry| &entry.rule).chain(&self.tcp_route)
+    }
+
+    /// What the configuration says that the port carries. An HTTPRoute that names it says so, too; a TLSRoute or TCPRoute,
     /// unless there are HTTPRoutes. `None`: only a connection shows it.
     pub fn declared(&self) -> Option<Carried> {
         match self.protocol {
             AppProtocol::Http1 | AppProtocol::Http2 => Some(Carried::Http),
             AppProtocol::Detect if self.http_only => Some(Carried::Http),
             AppProtocol::Tcp => Some(Carried::Bytes),
-            AppProtocol::Detect if self.tcp_route.is_some() && self.http_routes.is_empty() => {
+            AppProtocol::Detect if self.http_routes.is_empty() && self.byte_rules().next().is_some() => {
                 Some(Carried::Bytes)
             }
             AppProtocol::Detect => None,
@@ -441,7 +453,7 @@ pub struct Timeouts {
     pub backend_request: Option<Duration>,
 }
 
-/// What happens to connections of a port with a TCPRoute.
+/// What happens to connections of a port with a TCPRoute, or to those for a host name of a TLSRoute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TcpRule {
     pub route: NamespacedName,
@@ -565,6 +577,7 @@ mod tests {
             name: "".into(),
             protocol,
             http_routes: HttpRouteTable::default(),
+            tls_routes: TlsRouteTable::default(),
             tcp_route: None,
             http_only: false,
             http1: Http1Settings::DEFAULT,

@@ -86,7 +86,7 @@ where
     let mut spoken = None;
     if known.server == Greeting::Silent {
         // It begins when it is waited for.
-        let opening = async { opaque::open(worker, source, exchange(), config, port.number).await };
+        let opening = async { opaque::open(worker, source, exchange(), config, port.number, None).await };
         spoken = Box::pin(race(worker, io, opening, &mut known, &mut first)).await;
     }
     let learn = |learnt| {

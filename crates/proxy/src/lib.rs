@@ -9,6 +9,7 @@ mod app_pool;
 mod attempts;
 pub mod budget;
 pub mod certificate;
+mod client_hello;
 pub mod clock;
 mod config;
 mod connect;

@@ -100,9 +100,13 @@ pub enum Rejection {
     NotHttp,
     /// What came resembles HTTP and is malformed: it was answered with 400.
     MalformedHttp,
+    /// The port goes by the servers that clients of TLS name (SNI), and none of its TLSRoutes is for this one's.
+    NoRoute,
+    /// The same, and what came does not begin like TLS, or not in time.
+    NotTls,
 }
 
-pub(crate) const REJECTIONS: [(Rejection, &str); 11] = [
+pub(crate) const REJECTIONS: [(Rejection, &str); 13] = [
     (Rejection::Memory, "memory"),
     (Rejection::Descriptors, "descriptors"),
     (Rejection::Loop, "loop"),
@@ -114,6 +118,8 @@ pub(crate) const REJECTIONS: [(Rejection, &str); 11] = [
     (Rejection::ForeignUser, "foreign-user"),
     (Rejection::NotHttp, "not-http"),
     (Rejection::MalformedHttp, "malformed-http"),
+    (Rejection::NoRoute, "no-route"),
+    (Rejection::NotTls, "not-tls"),
 ];
 
 impl Rejection {

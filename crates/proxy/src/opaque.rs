@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
-use tulle_model::routing::decide::{self, Unrouted};
+use tulle_model::routing::decide::{self, Unrouted, Why};
 use tulle_model::snapshot::ServiceConfig;
 
 use crate::attempts::Attempts;
@@ -48,18 +48,21 @@ impl Opened {
     }
 }
 
-/// Connects to an endpoint that answers for `port` of `service`, or of a backend of its TCPRoute. A
-/// failed connect is tried again elsewhere: nothing was sent. What comes back otherwise says why there is none.
+/// Connects to an endpoint that answers for `port` of `service`, or of a backend of its TCPRoute, or of the TLSRoute that is for
+/// `server`, which the client names. A failed connect is tried again elsewhere: nothing was sent. What comes back otherwise
+/// says why there is none.
 pub(crate) async fn open(
     worker: &Rc<Worker>,
     source: &LocalWorkload,
     mut exchange: Box<Exchange>,
     service: &ServiceConfig,
     port: u16,
+    server: Option<&str>,
 ) -> Result<Opened, Box<Exchange>> {
     exchange.counts_as(Protocol::Tcp);
     let view = worker.local.view();
-    let attempts = match decide::connection(service, port, &source.name.namespace, || worker.local.random()) {
+    let random = || worker.local.random();
+    let attempts = match decide::connection(service, port, &source.name.namespace, server, random) {
         Ok((backend, port, decision)) => {
             if let Some(decision) = decision {
                 exchange.decided(|| decision);
@@ -67,9 +70,10 @@ pub(crate) async fn open(
             Attempts::at(&worker.local, &view, &mut exchange, backend.clone(), port)
         }
         Err(unrouted) => {
-            let Unrouted { decision, message, .. } = *unrouted;
+            let Unrouted { why, decision, message, .. } = *unrouted;
             exchange.decided(|| decision);
-            exchange.refuse(Reason::InvalidBackend, message);
+            let reason = if why == Why::NoRoute { Reason::NoRoute } else { Reason::InvalidBackend };
+            exchange.refuse(reason, message);
             return Err(exchange);
         }
     };

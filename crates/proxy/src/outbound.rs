@@ -16,6 +16,7 @@ use tulle_model::routing::decide::{self, Unrouted};
 use tulle_model::snapshot::{Carried, ServiceConfig};
 
 use crate::access_log::Asked;
+use crate::client_hello::{self, ClientHello};
 use crate::config::Capture;
 use crate::detection::{OpenedUpstream, Spoken, UNREACHABLE, find_out};
 use crate::exchange::Exchange;
@@ -158,13 +159,13 @@ pub async fn serve_service<IO>(
     }
 }
 
-/// Passes the bytes of a connection on. Boxed by who calls it, so that one that speaks HTTP and is idle
-/// does not hold the room for it.
+/// Passes the bytes of a connection on; where there are TLSRoutes, to where its client wants to go. Boxed by who calls it, so
+/// that one that speaks HTTP and is idle does not hold the room for it.
 async fn serve_opaque<IO>(
     worker: Rc<Worker>,
     source: Arc<LocalWorkload>,
-    io: IO,
-    first: Vec<u8>,
+    mut io: IO,
+    mut first: Vec<u8>,
     upstream: Option<Result<OpenedUpstream, Box<Exchange>>>,
     config: Arc<ServiceConfig>,
     port: u16,
@@ -174,8 +175,28 @@ async fn serve_opaque<IO>(
     let opened = match upstream {
         Some(opened) => opened,
         None => {
-            let exchange = connection(&worker, &source, config.name.clone().into(), port);
-            opaque::open(&worker, &source, exchange, &config, port).await.map(OpenedUpstream::new)
+            let exchange = || connection(&worker, &source, config.name.clone().into(), port);
+            let mut server = None;
+            if let Ok(own) = decide::port_of(&config, port, &source.name.namespace)
+                && !own.tls_routes.is_empty()
+            {
+                let account = worker.local.account(&source.name);
+                // What other connections have no need of.
+                match Box::pin(client_hello::read(&worker, &account, &mut io, &mut first)).await {
+                    ClientHello::Whole(named) => server = named,
+                    ClientHello::Gone => return,
+                    ClientHello::Refused(reason, message) => {
+                        let mut exchange = exchange();
+                        if !matches!(reason, Reason::Shed(_)) {
+                            exchange.decided(|| decide::hostnames_of(&config, own));
+                        }
+                        exchange.refuse(reason, message);
+                        return refuse(&worker, io, exchange);
+                    }
+                }
+            }
+            let opened = opaque::open(&worker, &source, exchange(), &config, port, server.as_deref());
+            opened.await.map(OpenedUpstream::new)
         }
     };
     match opened {
@@ -257,6 +278,8 @@ fn refuse<IO: Reset>(worker: &Worker, io: IO, exchange: Box<Exchange>) {
         Reason::EgressDenied => Rejection::EgressDenied,
         Reason::UnknownService => Rejection::UnknownDestination,
         Reason::NoEndpoints | Reason::InvalidBackend => Rejection::NoEndpoints,
+        Reason::NoRoute => Rejection::NoRoute,
+        Reason::BadRequest | Reason::RequestTimeout => Rejection::NotTls,
         Reason::Shed(shed) => shed.into(),
         _ => Rejection::ConnectFailed,
     };

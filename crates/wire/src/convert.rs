@@ -5,6 +5,7 @@
 
 mod cors;
 mod filters;
+mod tls;
 mod workload;
 
 use std::collections::HashMap;
@@ -131,6 +132,7 @@ impl From<&model::PortConfig> for wire::Port {
                 http_entry(&entry.matcher, rule)
             })
             .collect();
+        let (tls_entries, tls_rules) = tls::messages(&port.tls_routes);
         Self {
             number: port.number.into(),
             name: port.name.to_string(),
@@ -146,6 +148,8 @@ impl From<&model::PortConfig> for wire::Port {
                     port: Some(wire::Port::from(port)),
                 })
                 .collect(),
+            tls_entries,
+            tls_rules,
         }
     }
 }
@@ -218,6 +222,7 @@ impl TryFrom<wire::Port> for model::PortConfig {
             name: port.name.into(),
             protocol: app_protocol(port.protocol)?,
             http_routes: model::HttpRouteTable::new(entries),
+            tls_routes: tls::table(port.tls_entries, port.tls_rules)?,
             tcp_route,
             http_only: port.http_only,
             http1: http1_settings(port.http1),

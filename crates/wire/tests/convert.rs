@@ -17,8 +17,8 @@ use tulle_model::snapshot::{
     AllowedOrigins, AppProtocol, Backend, BackendTarget, Cors, EgressPolicy, Endpoint, EndpointSet,
     HeaderEdit, HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteKind, HttpRouteTable, HttpRule, Listing,
     MeshSettings, Mirror, OriginPattern, PathMatch, PathRewrite, Pattern, PeerNode, PortConfig, PortMapping,
-    Redirect, Retry, Rewrite, Scheme, Selected, ServedPort, ServiceConfig, Shape, Share, TcpRule, TextMatch,
-    Timeouts, ValueMatch, WorkloadConfig,
+    Redirect, Retry, Rewrite, Scheme, Selected, ServedPort, ServerName, ServiceConfig, Shape, Share, TcpRule,
+    TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable, ValueMatch, WorkloadConfig,
 };
 use tulle_wire::discovery;
 
@@ -158,6 +158,14 @@ fn tables() -> impl Strategy<Value = HttpRouteTable> {
     })
 }
 
+fn tls_tables(rules: BoxedStrategy<Arc<TcpRule>>) -> impl Strategy<Value = TlsRouteTable> {
+    prop::collection::vec(rules, 1..4).prop_flat_map(|rules| {
+        let entry = ("(\\*\\.)?[a-z]{1,2}(\\.[a-z]{1,2})?", prop::sample::select(rules));
+        let entry = entry.prop_map(|(name, rule)| TlsRouteEntry { name: ServerName::new(&name), rule });
+        prop::collection::vec(entry, 0..8).prop_map(TlsRouteTable::new)
+    })
+}
+
 fn protocols() -> impl Strategy<Value = AppProtocol> {
     prop::sample::select(vec![AppProtocol::Detect, AppProtocol::Http1, AppProtocol::Http2, AppProtocol::Tcp])
 }
@@ -179,16 +187,35 @@ fn workloads() -> impl Strategy<Value = WorkloadConfig> {
 fn services() -> impl Strategy<Value = ServiceConfig> {
     let protocol = protocols();
     let tcp_rule = (names(), backends()).prop_map(|(route, backends)| Arc::new(TcpRule { route, backends }));
-    let port =
-        ("[a-z]{0,4}", protocol, tables(), prop::option::of(tcp_rule), any::<bool>(), any::<(bool, u32)>());
+    let tcp_rule = tcp_rule.boxed();
+    let port = (
+        "[a-z]{0,4}",
+        protocol,
+        tables(),
+        tls_tables(tcp_rule.clone()),
+        prop::option::of(tcp_rule),
+        any::<bool>(),
+        any::<(bool, u32)>(),
+    );
     let config = (names(), prop::collection::btree_map(1u16.., prop::collection::vec(port, 1..3), 0..4))
         .prop_map(|(name, ports)| {
-            let port = |(number, port): (u16, (String, _, _, _, _, _))| {
-                let (name, protocol, http_routes, tcp_route, http_only, (preserve_case, half_close)) = port;
+            let port = |(number, port): (u16, (String, _, _, _, _, _, _))| {
+                let (name, protocol, http_routes, tls_routes, tcp_route, http_only, http1) = port;
+                let (preserve_case, half_close) = http1;
                 let half_close = Duration::from_millis(u64::from(half_close));
                 let http1 = Http1Settings { preserve_case, half_close };
                 let (name, consumers) = (name.into(), Vec::new());
-                PortConfig { number, name, protocol, http_routes, tcp_route, http_only, http1, consumers }
+                PortConfig {
+                    number,
+                    name,
+                    protocol,
+                    http_routes,
+                    tls_routes,
+                    tcp_route,
+                    http_only,
+                    http1,
+                    consumers,
+                }
             };
             // Of one port, others are what consumers see instead.
             let ports = ports.into_iter().map(|(number, ports)| {
@@ -336,7 +363,14 @@ fn service_with(change: impl FnOnce(&mut discovery::Port)) -> discovery::Service
 fn errors_name_the_field() {
     assert!(ServiceConfig::try_from(service_with(|_| ())).is_ok());
     type Spoil = fn(&mut discovery::Port);
-    let cases: [(&str, Spoil); 12] = [
+    let cases: [(&str, Spoil); 14] = [
+        ("ports[0].tls_entries[0].rule", |p| {
+            p.tls_entries = vec![discovery::TlsEntry { hostname: "a.test".into(), rule: 0 }];
+        }),
+        ("ports[0].tls_entries[0].hostname", |p| {
+            p.tls_entries = vec![discovery::TlsEntry { hostname: "*.".into(), rule: 0 }];
+            p.tls_rules = p.http_rules.clone();
+        }),
         ("ports[0].number", |p| p.number = 0),
         ("ports[0].number", |p| p.number = 65536),
         ("ports[0].protocol", |p| p.protocol = 9),

@@ -37,7 +37,7 @@ use crate::kinds::route::ParentReference;
 use crate::kinds::route::form::RouteForm;
 use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
-use crate::kinds::{endpoint_slice, grpc_route, http_route, mesh, service, tcp_route, workload};
+use crate::kinds::{endpoint_slice, grpc_route, http_route, mesh, service, tcp_route, tls_route, workload};
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::policy::Policies;
 use crate::registry::{Kind, KindId};
@@ -288,11 +288,13 @@ impl Compiler {
                 .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
             KindId::GrpcRoute => checked(kind, object, grpc_route::check::check)
                 .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
+            KindId::TlsRoute => checked(kind, object, tls_route::check::check)
+                .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
             KindId::TcpRoute => checked(kind, object, tcp_route::check::check)
                 .map(|form| self.set_route(&RouteKey::of(&form), Some(form), dirty)),
         };
         let problem = read.err();
-        if matches!(kind.id, KindId::HttpRoute | KindId::GrpcRoute | KindId::TcpRoute) {
+        if kind.id.is_route() {
             let key = RouteKey { kind: kind.id, name: name.clone() };
             self.routes.entry(key.clone()).or_default().refused = problem.as_ref().map(|_| Refused {
                 generation: object.pointer("/metadata/generation").and_then(Value::as_i64),
@@ -311,7 +313,7 @@ impl Compiler {
             KindId::Workload => self.set_workload(name, None, dirty),
             KindId::EndpointSlice => self.set_slice(name, None, dirty),
             KindId::Mesh => self.set_mesh(name, None, dirty),
-            KindId::HttpRoute | KindId::GrpcRoute | KindId::TcpRoute => {
+            KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => {
                 let key = RouteKey { kind, name: name.clone() };
                 self.set_route(&key, None, dirty);
                 self.routes.remove(&key);

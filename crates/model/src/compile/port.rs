@@ -10,7 +10,10 @@ use crate::kinds::route::form::RouteForm;
 use crate::kinds::service::form::ServicePortForm;
 use crate::name::ServiceName;
 use crate::routing::{Candidate, sort_candidates};
-use crate::snapshot::{AppProtocol, HttpRouteEntry, HttpRouteTable, PortConfig, TcpRule};
+use crate::snapshot::{
+    AppProtocol, HttpRouteEntry, HttpRouteTable, PortConfig, ServerName, TcpRule, TlsRouteEntry,
+    TlsRouteTable,
+};
 
 /// A route, and the ports of a Service that it is attached to.
 pub(super) struct Attached<'a> {
@@ -59,25 +62,44 @@ fn routed_port(
     // Also where one of them does not act: it says what the port is for.
     let requests = of_kind(KindId::GrpcRoute).chain(of_kind(KindId::HttpRoute));
     let http_only = requests.into_iter().any(|of| of.route.names_port_of(service, port));
+    let tls_routes =
+        if entries.is_empty() { tls_table(of_kind(KindId::TlsRoute)) } else { Default::default() };
     let tcp_route = of_kind(KindId::TcpRoute)
         .min_by_key(|of| of.route.seniority())
-        .filter(|_| entries.is_empty())
+        .filter(|_| entries.is_empty() && tls_routes.is_empty())
         .and_then(|of| {
             let backends = of.state.rules.first()?.backends.clone();
             Some(Arc::new(TcpRule { route: of.route.name.clone(), backends }))
         });
-    // With nothing but a TCPRoute, whatever the port speaks is routed as bytes.
-    let as_bytes = tcp_route.is_some() && entries.is_empty();
+    // With nothing but those, whatever the port speaks is routed as bytes.
+    let as_bytes = tcp_route.is_some() || !tls_routes.is_empty();
     PortConfig {
         number: port.number,
         name: port.name.clone(),
         protocol: if as_bytes { AppProtocol::Tcp } else { port.protocol },
         http_routes: HttpRouteTable::new(entries),
+        tls_routes,
         tcp_route,
         http_only,
         http1: port.http1,
         consumers: Vec::new(),
     }
+}
+
+/// Which host name leads where; of the same one, that of the older route, or the first by `namespace/name`.
+fn tls_table<'a>(attached: impl Iterator<Item = &'a Attached<'a>>) -> TlsRouteTable {
+    let mut routes: Vec<_> = attached.collect();
+    routes.sort_by_cached_key(|of| of.route.seniority());
+    let entries = routes.into_iter().flat_map(|of| {
+        let rule =
+            of.state.rules.first().map(|rule| {
+                Arc::new(TcpRule { route: of.route.name.clone(), backends: rule.backends.clone() })
+            });
+        let entry =
+            |name: &Arc<str>| Some(TlsRouteEntry { name: ServerName::new(name), rule: rule.clone()? });
+        of.route.server_names.iter().filter_map(entry).collect::<Vec<_>>()
+    });
+    TlsRouteTable::new(entries.collect())
 }
 
 /// The entries that a route adds to the table of a port, in order.

@@ -64,14 +64,24 @@ pub(super) fn attach(
         let which: String = number.chain(section).collect();
         return Err(("NoMatchingParent", format!("Service {name} has no TCP port{which}")));
     }
-    let is_http = route.kind != KindId::TcpRoute;
-    let fitting = ports.iter().filter(|p| !(is_http && p.protocol == AppProtocol::Tcp));
+    let fitting = ports.iter().filter(|port| unfit(route.kind, port.protocol).is_none());
     let numbers: Vec<u16> = fitting.map(|p| p.number).collect();
-    if numbers.is_empty() {
-        let message = format!("by its appProtocol, the port of Service {name} does not speak HTTP");
+    if let Some(problem) = unfit(route.kind, ports[0].protocol).filter(|_| numbers.is_empty()) {
+        let message = format!("by its appProtocol, the port of Service {name} {problem}");
         return Err(("NotAllowedByListeners", message));
     }
     Ok(numbers)
+}
+
+/// Why a kind of route is not for a port that declares such a protocol.
+fn unfit(kind: KindId, protocol: AppProtocol) -> Option<&'static str> {
+    match protocol {
+        AppProtocol::Tcp if kind.routes_requests() => Some("does not speak HTTP"),
+        AppProtocol::Http1 | AppProtocol::Http2 if kind == KindId::TlsRoute => {
+            Some("speaks HTTP without TLS, which no TLSRoute is for")
+        }
+        _ => None,
+    }
 }
 
 /// Where the rules of a route lead, and what does not resolve.
@@ -156,10 +166,12 @@ fn resolve_service<'a>(
     }
     match form.port(port) {
         None => Err(("BackendNotFound", format!("Service {name} has no TCP port {port}"))),
-        Some(found) if route.kind != KindId::TcpRoute && found.protocol == AppProtocol::Tcp => {
-            let message = format!("by its appProtocol, port {port} of Service {name} does not speak HTTP");
-            Err(("UnsupportedProtocol", message))
-        }
-        Some(_) => Ok(BackendTarget::Service { name: name.clone(), port }),
+        Some(found) => match unfit(route.kind, found.protocol) {
+            Some(problem) => {
+                let message = format!("by its appProtocol, port {port} of Service {name} {problem}");
+                Err(("UnsupportedProtocol", message))
+            }
+            None => Ok(BackendTarget::Service { name: name.clone(), port }),
+        },
     }
 }

@@ -6,9 +6,9 @@ use super::{Compiler, MOST_TOLD};
 use crate::kinds::http_route::HOSTNAMES_IGNORED;
 use crate::kinds::route::ParentReference;
 use crate::kinds::route::form::{ParentForm, RouteForm};
-use crate::name::ServiceName;
+use crate::name::{NamespacedName, ServiceName};
 use crate::registry::KindId;
-use crate::snapshot::{AppProtocol, HttpRouteKind};
+use crate::snapshot::{AppProtocol, HttpRouteKind, PortConfig, ServerName};
 
 /// What became of a route at one of its parents.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,9 @@ pub struct ParentStatus {
     /// the route could not be read at all, `Accepted` alone.
     pub conditions: Vec<RouteCondition>,
 }
+
+/// How many host names that others have the status of a TLSRoute tells.
+const MOST_LOST: usize = 10;
 
 /// A condition without the time, which is the writer's to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,16 +119,22 @@ impl Compiler {
             return message;
         };
         let namespace = &route.name.namespace;
-        let open = ports.iter().filter_map(|&port| Some(config.port(port)?.seen_from(namespace)));
-        let open = open.filter(|p| p.protocol == AppProtocol::Detect && !p.http_only);
+        let views = || ports.iter().filter_map(|&port| Some(config.port(port)?.seen_from(namespace)));
+        let open = views().filter(|p| p.protocol == AppProtocol::Detect && !p.http_only);
         let open: Vec<_> = open.map(|port| port.number.to_string()).collect();
-        if route.kind != KindId::TcpRoute && !open.is_empty() {
+        if route.kind.routes_requests() && !open.is_empty() {
             let (ports, service) = (open.join(", "), &config.name);
             message.push_str(&format!(
                 "; warning: protocols other than HTTP pass port {ports} of Service {service} without it, since \
                  neither the Service says what the port speaks (`appProtocol: http`) nor a route names it \
                  (`parentRefs[].port` or `sectionName`)"
             ));
+        }
+        let lost = views().flat_map(|port| lost_names(route, port).into_iter().map(move |lost| (port, lost)));
+        for (port, (name, holder)) in lost.take(MOST_LOST) {
+            let port = port.number;
+            let lost = format!("; warning: {name} is for TLSRoute {holder} on port {port}, which is older");
+            message.push_str(&lost);
         }
         message
     }
@@ -160,11 +169,22 @@ impl Compiler {
     }
 
     /// Why a route that is attached to a port of its parent does not act there, if it does not: one kind acts on a port,
-    /// the most specific, and of TCPRoutes one.
+    /// the most specific, and of TCPRoutes one, as of the TLSRoutes for one host name.
     fn conflict(&self, route: &RouteForm, parent: &ParentForm, port: u16) -> Option<String> {
         let config = self.configs.get(parent.service.as_ref()?)?;
         let seen = config.port(port)?.seen_from(&route.name.namespace);
         let acting = match (seen.http_routes.entries().first(), &seen.tcp_route) {
+            (None, _) if !seen.tls_routes.is_empty() => {
+                let lost = lost_names(route, seen);
+                if let Some((name, holder)) = lost.first()
+                    && lost.len() == route.server_names.len()
+                {
+                    let held =
+                        format!("port {port} already has TLSRoute {holder} for {name}, which is older");
+                    return Some(held);
+                }
+                KindId::TlsRoute
+            }
             (Some(entry), _) if entry.rule.kind == HttpRouteKind::Grpc => KindId::GrpcRoute,
             (Some(_), _) => KindId::HttpRoute,
             (None, Some(holder)) if route.kind == KindId::TcpRoute && holder.route != route.name => {
@@ -175,6 +195,16 @@ impl Compiler {
         let more_specific = acting.kind().kind;
         (acting != route.kind).then(|| format!("port {port} has {more_specific}s, which come first"))
     }
+}
+
+/// The host names of a TLSRoute that other ones have at a port.
+fn lost_names<'a>(route: &RouteForm, port: &'a PortConfig) -> Vec<(ServerName, &'a NamespacedName)> {
+    let names = route.server_names.iter().map(|name| ServerName::new(name));
+    let holder = |name: ServerName| {
+        let holder = &port.tls_routes.holder(&name)?.route;
+        (*holder != route.name).then_some((name, holder))
+    };
+    names.filter_map(holder).collect()
 }
 
 fn resolved_refs(form: &RouteForm, unresolved: &[Explained]) -> RouteCondition {

@@ -8,6 +8,7 @@ pub enum KindId {
     EndpointSlice,
     HttpRoute,
     GrpcRoute,
+    TlsRoute,
     TcpRoute,
     Mesh,
     Workload,
@@ -16,4 +17,15 @@ pub enum KindId {
     Event,
     /// The same objects, under the names of events.k8s.io/v1. To be read only.
     EventV1,
+}
+
+impl KindId {
+    pub(crate) fn is_route(self) -> bool {
+        self.routes_requests() || matches!(self, Self::TlsRoute | Self::TcpRoute)
+    }
+
+    /// Whether it is a kind of route for requests, and not for connections.
+    pub(crate) fn routes_requests(self) -> bool {
+        matches!(self, Self::HttpRoute | Self::GrpcRoute)
+    }
 }

@@ -20,4 +20,5 @@ pub mod reference_grant;
 pub mod route;
 pub mod service;
 pub mod tcp_route;
+pub mod tls_route;
 pub mod workload;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{RequestParts, cors, draw, route, route_preflight};
 use crate::decision::{Decider, Decision, Effect};
-use crate::name::ServiceName;
+use crate::name::{NamespacedName, ServiceName};
 use crate::path::{has_dot_segments, normal_form};
 use crate::snapshot::{
     Backend, BackendTarget, Cors, HttpFilters, HttpRule, Known, PortConfig, Redirect, ServiceConfig, Snapshot,
@@ -181,17 +181,25 @@ fn cors_of(filters: Option<&HttpFilters>) -> Option<&Cors> {
     filters.and_then(|filters| filters.cors.as_ref())
 }
 
-/// Where a connection from a workload of `namespace` to port `port` of `service` goes, and the decision of its TCPRoute, if it has one.
+/// Where a connection from a workload of `namespace` to port `port` of `service` goes, and the decision of its TLSRoute or TCPRoute, if it
+/// has one. `server`: the one that its client names (SNI), in lower case, where the port goes by that.
 pub fn connection<'s>(
     service: &'s ServiceConfig,
     port: u16,
     namespace: &str,
+    server: Option<&str>,
     random: impl FnOnce() -> u64,
 ) -> Result<(&'s ServiceName, u16, Option<Decision>), Box<Unrouted>> {
-    let Some(rule) = &port_of(service, port, namespace)?.tcp_route else {
-        return Ok((&service.name, port, None));
+    let own = port_of(service, port, namespace)?;
+    let (rule, kind): (_, fn(NamespacedName) -> Decider) = match &own.tcp_route {
+        _ if !own.tls_routes.is_empty() => {
+            let rule = server.and_then(|server| own.tls_routes.find(server));
+            (rule.ok_or_else(|| unnamed(service, own, server))?, Decider::TlsRoute)
+        }
+        Some(rule) => (rule, Decider::TcpRoute),
+        None => return Ok((&service.name, port, None)),
     };
-    let by = || Decider::TcpRoute(rule.route.clone());
+    let by = || kind(rule.route.clone());
     let (index, name, port) = backend(&rule.backends, random(), by, 0)?;
     let field = format!("spec.rules[0].backendRefs[{index}].weight");
     Ok((name, port, Some(Decision::new(by(), field, Effect::Routed))))
@@ -223,26 +231,49 @@ fn backend(
     }
 }
 
+/// No TLSRoute of a port is for the server that a client names, if it names one.
+fn unnamed(service: &ServiceConfig, port: &PortConfig, server: Option<&str>) -> Box<Unrouted> {
+    let of = format!("service {} port {}", service.name, port.number);
+    let message = match server {
+        Some(server) => format!("no TLSRoute of {of} is for the server {server} (SNI)"),
+        None => format!("the client names no server (SNI), and {of} has TLSRoutes, which go by that"),
+    };
+    Unrouted::new(Why::NoRoute, hostnames_of(service, port), message)
+}
+
+/// The host names of a port's TLSRoutes: of the one that it has, or else of whatever names the port.
+pub fn hostnames_of(service: &ServiceConfig, port: &PortConfig) -> Decision {
+    let mut routes = port.tls_routes.entries().iter().map(|entry| &entry.rule.route);
+    let first = routes.next();
+    match first.filter(|first| routes.all(|route| route == *first)) {
+        Some(route) => Decision::new(Decider::TlsRoute(route.clone()), "spec.hostnames", Effect::Refused),
+        None => of_port(service, port),
+    }
+}
+
 /// The matches of a port's routes: of the one that it has, or else of whatever names the port.
 fn matches_of(service: &ServiceConfig, port: &PortConfig) -> Decision {
     let mut rules = port.http_routes.entries().iter().map(|entry| &entry.rule);
     let first = rules.next();
     match first.filter(|first| rules.all(|rule| rule.route == first.route)) {
         Some(rule) => Decision::new(Decider::rule(rule), "spec.rules[*].matches", Effect::Refused),
-        None => {
-            let field = format!("spec.ports[{}]", port.number);
-            Decision::new(Decider::Service(service.name.clone()), field, Effect::Refused)
-        }
+        None => of_port(service, port),
     }
+}
+
+/// A port with routes of several objects, none of which is for what came.
+fn of_port(service: &ServiceConfig, port: &PortConfig) -> Decision {
+    let field = format!("spec.ports[{}]", port.number);
+    Decision::new(Decider::Service(service.name.clone()), field, Effect::Refused)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::name::NamespacedName;
     use crate::port_settings::Http1Settings;
     use crate::snapshot::{
-        AllowedOrigins, AppProtocol, HttpMatch, HttpRouteEntry, HttpRouteTable, Listing, PathMatch, TcpRule,
+        AllowedOrigins, AppProtocol, HttpMatch, HttpRouteEntry, HttpRouteTable, Listing, PathMatch,
+        ServerName, TcpRule, TlsRouteEntry, TlsRouteTable,
     };
 
     fn name(name: &str) -> NamespacedName {
@@ -272,6 +303,7 @@ mod tests {
             name: "".into(),
             protocol: AppProtocol::Detect,
             http_routes: HttpRouteTable::new(entries),
+            tls_routes: TlsRouteTable::default(),
             tcp_route: tcp_route.map(|backends| Arc::new(TcpRule { route: name("t"), backends })),
             http_only: false,
             http1: Http1Settings::default(),
@@ -489,14 +521,14 @@ mod tests {
             let Ok(Routing::To(routed)) = request(&snapshot, &own, 80, namespace, parts, || 0) else {
                 panic!()
             };
-            let (bytes, ..) = connection(&own, 80, namespace, || 0).unwrap();
+            let (bytes, ..) = connection(&own, 80, namespace, None, || 0).unwrap();
             assert_eq!((&*routed.backend.name, &*bytes.name), expected, "{namespace}");
         }
     }
 
     #[test]
     fn a_connections_route_names_itself() {
-        let decided = |service: &ServiceConfig| match connection(service, 80, "default", || 0) {
+        let decided = |service: &ServiceConfig| match connection(service, 80, "default", None, || 0) {
             Ok((name, port, by)) => {
                 format!("{name}:{port} {}", by.map_or_else(String::new, |by| by.to_string()))
             }
@@ -507,5 +539,48 @@ mod tests {
         assert_eq!(decided(&service(vec![], Some(vec![to("v1", 1)]))), weight);
         let none = "TCPRoute/default/t spec.rules[0].backendRefs refused";
         assert_eq!(decided(&service(vec![], Some(vec![]))), none);
+    }
+
+    #[test]
+    fn the_server_that_a_client_names_decides_over_its_connection() {
+        let tls = |entries: &[(&str, &str, &str)]| {
+            let mut service = service(vec![], Some(vec![to("plain", 1)]));
+            let entry = |&(hostname, route, target): &(&str, &str, &str)| {
+                let rule = TcpRule { route: name(route), backends: vec![to(target, 1)] };
+                TlsRouteEntry { name: ServerName::new(hostname), rule: Arc::new(rule) }
+            };
+            service.ports[0].tls_routes = TlsRouteTable::new(entries.iter().map(entry).collect());
+            service
+        };
+        let decided = |service: &ServiceConfig, server: Option<&str>| match connection(
+            service,
+            80,
+            "default",
+            server,
+            || 0,
+        ) {
+            Ok((name, port, by)) => format!("{name}:{port} {}", by.unwrap()),
+            Err(unrouted) => format!("{:?} {} {}", unrouted.why, unrouted.decision, unrouted.message),
+        };
+        let one = tls(&[("a.test", "r", "v1"), ("*.test", "r", "v1")]);
+        let weight = "default/v1:8080 TLSRoute/default/r spec.rules[0].backendRefs[0].weight routed";
+        assert_eq!(decided(&one, Some("a.test")), weight);
+        assert_eq!(decided(&one, Some("b.c.test")), weight);
+        assert_eq!(
+            decided(&one, Some("test")),
+            "NoRoute TLSRoute/default/r spec.hostnames refused no TLSRoute of service default/s port 80 is for \
+             the server test (SNI)"
+        );
+        let two = tls(&[("a.test", "r", "v1"), ("b.test", "q", "")]);
+        assert_eq!(
+            decided(&two, None),
+            "NoRoute Service/default/s spec.ports[80] refused the client names no server (SNI), and service \
+             default/s port 80 has TLSRoutes, which go by that"
+        );
+        assert_eq!(
+            decided(&two, Some("b.test")),
+            "NoBackend TLSRoute/default/q spec.rules[0].backendRefs[0] refused TLSRoute/default/q: there is no \
+             service default/x"
+        );
     }
 }

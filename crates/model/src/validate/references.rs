@@ -49,7 +49,7 @@ pub fn check_references<K: Borrow<Kind>, V: Borrow<Value>>(
     let lookup = Services { given: &services, known: &known };
     let mut found = Vec::new();
     for (index, (kind, object)) in objects.iter().enumerate() {
-        if !matches!(kind.borrow().id, KindId::HttpRoute | KindId::GrpcRoute | KindId::TcpRoute) {
+        if !kind.borrow().id.is_route() {
             continue;
         }
         let route = Field::root(object.borrow());

@@ -60,6 +60,11 @@ fn good(kind: KindId) -> Value {
                 "backendRefs": [{ "name": "d1", "port": 80, "weight": 9 }, { "name": "d2", "port": 80 }]
             }]
         }),
+        KindId::TlsRoute => json!({
+            "parentRefs": [{ "group": "", "kind": "Service", "name": "d" }],
+            "hostnames": ["d.example.com", "*.example.com"],
+            "rules": [{ "backendRefs": [{ "name": "d1", "port": 80 }] }]
+        }),
         KindId::TcpRoute => json!({
             "parentRefs": [{ "group": "", "kind": "Service", "name": "d" }],
             "rules": [{ "backendRefs": [{ "name": "d1", "port": 80 }] }]
@@ -645,6 +650,50 @@ fn tcp_routes_have_one_rule_with_backends() {
     assert_eq!(check(json!({ "rules": [] })), [("spec.rules".to_owned(), Code::Invalid)]);
     assert_eq!(check(json!({ "rules": [rule, rule] })), [("spec.rules".to_owned(), Code::TooMany)]);
     assert_eq!(check(json!({ "rules": [{}] })), [("spec.rules[0].backendRefs".to_owned(), Code::Required)]);
+}
+
+#[test]
+fn tls_routes_have_host_names_and_one_rule_with_backends() {
+    let rule = json!({ "backendRefs": [{ "name": "d", "port": 80 }] });
+    let check = |spec: Value| codes(KindId::TlsRoute, spec);
+    let named = |hostnames: Value| check(json!({ "hostnames": hostnames, "rules": [rule] }));
+    let at = |path: &str, code: Code| (path.to_owned(), code);
+    assert_eq!(named(json!(["a", "a.example.com", "*.example.com", "*.com", "1.example.com", "a"])), []);
+    assert_eq!(check(json!({ "rules": [rule] })), [at("spec.hostnames", Code::Required)]);
+    assert_eq!(named(json!([])), [at("spec.hostnames", Code::Invalid)]);
+    for bad in [
+        "*",
+        "*.",
+        "",
+        "A.example.com",
+        "a.*.com",
+        "*a.com",
+        "*.*.com",
+        "10.0.0.1",
+        "fd00::1",
+        "a.com.",
+        "a b",
+    ] {
+        assert_eq!(named(json!([bad])), [at("spec.hostnames[0]", Code::Invalid)], "{bad}");
+    }
+    assert_eq!(named(json!([format!("*.{}", ["a"; 126].join("."))])), []);
+    assert_eq!(
+        named(json!([format!("*.{}", ["a"; 127].join("."))])),
+        [at("spec.hostnames[0]", Code::Invalid)]
+    );
+    let many = |count: u32| named((0..count).map(|i| format!("a{i}.example.com")).collect());
+    assert_eq!(many(1024), []);
+    assert_eq!(many(1025), [at("spec.hostnames", Code::TooMany)]);
+    let with = |rules: Value| check(json!({ "hostnames": ["a.example.com"], "rules": rules }));
+    assert_eq!(with(json!([])), [at("spec.rules", Code::Invalid)]);
+    assert_eq!(with(json!([rule, rule])), [at("spec.rules", Code::TooMany)]);
+    assert_eq!(with(json!([{}])), [at("spec.rules[0].backendRefs", Code::Required)]);
+    assert_eq!(
+        with(json!([{ "backendRefs": [{ "name": "d" }] }])),
+        [at("spec.rules[0].backendRefs[0].port", Code::Required)]
+    );
+    let neither = [at("spec.hostnames", Code::Required), at("spec.rules", Code::Required)];
+    assert_eq!(check(json!({})), neither);
 }
 
 #[test]

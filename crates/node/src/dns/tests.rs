@@ -38,6 +38,7 @@ fn known(name: &ServiceName) -> Option<(ServiceConfig, EndpointSet)> {
         name: name.into(),
         protocol: AppProtocol::Detect,
         http_routes: HttpRouteTable::default(),
+        tls_routes: Default::default(),
         tcp_route: None,
         http_only: false,
         http1: Default::default(),

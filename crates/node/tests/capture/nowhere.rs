@@ -33,6 +33,7 @@ fn known(endpoints_of_db: usize) -> NodeState {
             name: "".into(),
             protocol,
             http_routes: HttpRouteTable::default(),
+            tls_routes: Default::default(),
             tcp_route: None,
             http_only: false,
             http1: Default::default(),

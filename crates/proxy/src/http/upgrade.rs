@@ -15,7 +15,7 @@ use http::{Method, Response, StatusCode, Version};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 use tulle_model::name::ServiceName;
-use tulle_model::snapshot::{Carried, PortConfig};
+use tulle_model::snapshot::Carried;
 
 use crate::attempts::Again;
 use crate::budget::{Account, Seat};
@@ -239,16 +239,15 @@ pub(super) async fn tunnel(
         }
         Target::Service { service, port } => {
             let Ok(config) = config_of(worker, &mut exchange, &service).await else { return Err(exchange) };
-            let Ok(declared) =
-                port_of(&mut exchange, &config, port, &source.name.namespace).map(PortConfig::declared)
-            else {
+            let Ok(own) = port_of(&mut exchange, &config, port, &source.name.namespace) else {
                 return Err(exchange);
             };
-            match declared {
-                Some(Carried::Bytes) => {
-                    Inside::Bytes(opaque::open(worker, source, exchange, &config, port).await?)
+            match own.declared() {
+                // On others it is what the client says that decides.
+                Some(Carried::Bytes) if own.tls_routes.is_empty() => {
+                    Inside::Bytes(opaque::open(worker, source, exchange, &config, port, None).await?)
                 }
-                Some(Carried::Http) | None => {
+                _ => {
                     // What comes out of it is counted.
                     exchange.forget();
                     Inside::Any { service, port }

@@ -11,3 +11,4 @@ mod refusals;
 mod resilience;
 mod silence;
 mod tcp;
+mod tls;

@@ -170,6 +170,7 @@ impl Node {
             name: "".into(),
             protocol,
             http_routes: Default::default(),
+            tls_routes: Default::default(),
             tcp_route: None,
             http_only: false,
             http1: Default::default(),

@@ -203,7 +203,7 @@ impl Controller {
                 self.writers.events.record(Severity::Warning, about, "NotCompiled", &problem.to_string());
             }
             let report = match kind.id {
-                KindId::HttpRoute | KindId::GrpcRoute | KindId::TcpRoute => {
+                KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => {
                     self.compiler.route_status(kind, name).map(|parents| Report::Route(parents.to_vec()))
                 }
                 _ => Some(Report::Accepted(problem.cloned())),

@@ -101,7 +101,7 @@ fn order(kind: &Kind) -> u8 {
         | KindId::Node
         | KindId::Event
         | KindId::EventV1 => 3,
-        KindId::HttpRoute | KindId::GrpcRoute | KindId::TcpRoute => 4,
+        KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => 4,
     }
 }
 

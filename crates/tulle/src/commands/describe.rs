@@ -199,6 +199,7 @@ async fn service_details(client: &Client, service: &Value) -> Result<String> {
     out += &endpoints(&standings(objects).remove(&name).unwrap_or_default());
     let mut routes = list(KindId::HttpRoute, None).await?;
     routes.extend(list(KindId::GrpcRoute, None).await?);
+    routes.extend(list(KindId::TlsRoute, None).await?);
     routes.extend(list(KindId::TcpRoute, None).await?);
     let attached = routes.iter().filter(|route| {
         let parents = route["spec"]["parentRefs"].as_array().into_iter().flatten();

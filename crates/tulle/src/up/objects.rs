@@ -70,7 +70,7 @@ fn wanted(config: &Config) -> Vec<(&'static Kind, Value)> {
     let mut all: Vec<_> = services.chain(documents).collect();
     all.sort_by_key(|(kind, _)| match kind.id {
         KindId::Namespace => 0,
-        KindId::HttpRoute | KindId::GrpcRoute | KindId::TcpRoute => 2,
+        KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => 2,
         _ => 1,
     });
     all

@@ -49,6 +49,20 @@ pub struct Port {
     /// What it is to the clients of some namespaces instead, ordered by namespace.
     #[prost(message, repeated, tag = "9")]
     pub consumers: ::prost::alloc::vec::Vec<Consumer>,
+    /// Unless there is none, connections are for one of these, or reset; each host name once, rule is an index into tls_rules.
+    #[prost(message, repeated, tag = "10")]
+    pub tls_entries: ::prost::alloc::vec::Vec<TlsEntry>,
+    #[prost(message, repeated, tag = "11")]
+    pub tls_rules: ::prost::alloc::vec::Vec<Rule>,
+}
+/// tulle_model::snapshot::TlsRouteEntry
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TlsEntry {
+    /// As a route writes it, `*.example.com`.
+    #[prost(string, tag = "1")]
+    pub hostname: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub rule: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Consumer {

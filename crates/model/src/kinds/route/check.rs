@@ -9,7 +9,7 @@ use super::form::{BackendForm, ParentForm, RouteForm, RuleForm};
 use super::{BackendRef, ParentReference};
 use crate::kinds::id::KindId;
 use crate::name::{NamespacedName, ServiceName, dns_label_problem, dns_subdomain_problem};
-use crate::snapshot::BackendTarget;
+use crate::snapshot::{BackendTarget, Timeouts};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::metadata::namespace;
 
@@ -205,6 +205,41 @@ fn read_backend(backend: &Field<'_>, own: &str) -> Read<BackendForm> {
     })
 }
 
+/// The one rule of a route of that kind, which shares connections out.
+pub(in crate::kinds) fn check_only_rule(
+    kind: &str,
+    spec: &Field<'_>,
+    own: &str,
+    errors: &mut Errors,
+) -> Read<Vec<RuleForm>> {
+    if spec.get("rules").is_none() {
+        errors.required(spec.path.field("rules"), format!("is missing: a {kind} has exactly one rule"));
+    }
+    check_rule_names(spec, errors);
+    let mut rules = Vec::new();
+    for rule in spec.items("rules") {
+        let backends = rule.get("backendRefs");
+        if rule.value.is_object() && backends.is_none_or(|b| b.value.as_array().is_some_and(Vec::is_empty)) {
+            let message = format!("is missing: a rule of a {kind} needs at least one backend");
+            errors.required(rule.path.field("backendRefs"), message);
+        }
+        let backends = check_backends(&rule, own, errors);
+        rules.push(backends.and_then(|backends| {
+            let name = rule.read_str("name")?.map(Into::into);
+            Ok(RuleForm {
+                name,
+                matches: Vec::new(),
+                backends,
+                filters: None,
+                timeouts: Timeouts::default(),
+                retry: None,
+            })
+        }));
+    }
+    let rules = rules.into_iter().collect::<Read<Vec<_>>>()?;
+    if rules.len() == 1 { Ok(rules) } else { Err(Unreadable) }
+}
+
 /// What was checked of a route and its rules, as it is compiled.
 pub(in crate::kinds) fn read_route(
     kind: KindId,
@@ -224,5 +259,6 @@ pub(in crate::kinds) fn read_route(
         parents,
         rules,
         hostnames,
+        server_names: Vec::new(),
     })
 }

@@ -9,7 +9,7 @@ use crate::name::{NamespacedName, ServiceName};
 use crate::policy::Seniority;
 use crate::snapshot::{BackendTarget, HttpFilters, HttpMatch, Retry, Timeouts};
 
-/// Both kinds of route; a TCPRoute's only rule has no matches.
+/// All kinds of route; the only rule of a TLSRoute or TCPRoute has no matches.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RouteForm {
     pub kind: KindId,
@@ -20,6 +20,8 @@ pub(crate) struct RouteForm {
     pub rules: Vec<RuleForm>,
     /// It has host names, which count for nothing.
     pub hostnames: bool,
+    /// Those of a TLSRoute, which count: one at least.
+    pub server_names: Vec<Arc<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::good;
-use crate::kinds::{endpoint_slice, grpc_route, http_route, mesh, service, tcp_route, workload};
+use crate::kinds::{endpoint_slice, grpc_route, http_route, mesh, service, tcp_route, tls_route, workload};
 use crate::registry::{KINDS, KindId};
 use crate::validate::*;
 
@@ -17,6 +17,7 @@ fn has_form(kind: KindId, object: &Value) -> bool {
         KindId::EndpointSlice => endpoint_slice::check::check(&object, &mut errors).is_ok(),
         KindId::HttpRoute => http_route::check::check(&object, &mut errors).is_ok(),
         KindId::GrpcRoute => grpc_route::check::check(&object, &mut errors).is_ok(),
+        KindId::TlsRoute => tls_route::check::check(&object, &mut errors).is_ok(),
         KindId::TcpRoute => tcp_route::check::check(&object, &mut errors).is_ok(),
         KindId::Mesh => mesh::check::check(&object, &mut errors).is_ok(),
         KindId::Workload => workload::check::check(&object, &mut errors).is_ok(),
@@ -39,6 +40,7 @@ fn any_value() -> impl Strategy<Value = Value> {
         "matches",
         "backendRefs",
         "parentRefs",
+        "hostnames",
         "path",
         "type",
         "value",

@@ -159,6 +159,7 @@ impl Node {
             name: "".into(),
             protocol,
             http_routes: HttpRouteTable::default(),
+            tls_routes: Default::default(),
             tcp_route: None,
             http_only: false,
             http1: Default::default(),
