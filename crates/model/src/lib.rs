@@ -32,6 +32,7 @@ pub mod retry_budget;
 pub mod routing;
 pub mod schema;
 pub mod snapshot;
+pub mod split;
 pub mod staleness;
 pub mod telemetry;
 pub mod validate;

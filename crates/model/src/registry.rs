@@ -38,6 +38,8 @@ pub static KINDS: &[Kind] = &[
 pub static OLDER: &[Kind] = &[
     http_route::KIND.in_version("v1beta1"),
     grpc_route::KIND.in_version("v1alpha2"),
+    tls_route::KIND.in_version("v1alpha3"),
+    tls_route::KIND.in_version("v1alpha2"),
     tcp_route::KIND.in_version("v1alpha2"),
     reference_grant::KIND.in_version("v1beta1"),
 ];

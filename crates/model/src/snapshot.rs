@@ -7,6 +7,7 @@ mod cors;
 mod filters;
 mod mirror;
 mod route_index;
+mod shown;
 mod tls_routes;
 mod workload;
 

@@ -7,7 +7,7 @@
 //! process that this server has not seen before is only a starting point: its counts may be hours old. What is in
 //! no report any more is forgotten; a node that counts an edge anew begins with nothing.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -49,6 +49,20 @@ pub struct EdgeView {
     pub p99_ms: Option<f64>,
     pub bytes_sent: u64,
     pub bytes_received: u64,
+}
+
+/// How a destination fares, whoever calls it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DestinationView {
+    pub destination: NamespacedName,
+    /// As of an edge, as all that follows.
+    pub requests_per_second: f64,
+    pub requests: u64,
+    pub refused: u64,
+    pub success_rate: Option<f64>,
+    pub p50_ms: Option<f64>,
+    pub p99_ms: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -230,6 +244,24 @@ impl RollUp {
         keys.into_iter().filter_map(|key| view(key, &self.edges[key], now)).collect()
     }
 
+    /// The destinations with traffic in the minute before `now`, by name.
+    pub fn destinations(&self, now: u64) -> Vec<DestinationView> {
+        let mut sums: BTreeMap<&NamespacedName, LastMinute> = BTreeMap::new();
+        for (key, edge) in self.edges.iter().filter(|(_, edge)| edge.has_traffic(now)) {
+            sums.entry(&key.destination).or_default().add(edge, now);
+        }
+        let view = |(destination, sum): (&NamespacedName, LastMinute)| DestinationView {
+            destination: destination.clone(),
+            requests_per_second: sum.requests_per_second,
+            requests: sum.requests,
+            refused: sum.refused,
+            success_rate: sum.success_rate(),
+            p50_ms: sum.latency_ms(0.5),
+            p99_ms: sum.latency_ms(0.99),
+        };
+        sums.into_iter().map(view).collect()
+    }
+
     fn count(&mut self, key: EdgeKey, change: &Counts, now: u64) {
         let edge = self.edges.entry(place(&self.edges, key)).or_insert_with(|| Edge {
             first_second: now,
@@ -280,6 +312,15 @@ impl RollUp {
 }
 
 impl Edge {
+    /// The seconds of the last `window` before `now`.
+    fn recent(&self, window: u64, now: u64) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().filter(move |slot| slot.second + window > now)
+    }
+
+    fn has_traffic(&self, now: u64) -> bool {
+        self.recent(KEPT, now).next().is_some()
+    }
+
     fn drop_old(&mut self, now: u64) {
         while self.slots.front().is_some_and(|slot| slot.second + KEPT <= now) {
             self.slots.pop_front();
@@ -290,22 +331,68 @@ impl Edge {
     }
 }
 
-fn view(key: &EdgeKey, edge: &Edge, now: u64) -> Option<EdgeView> {
-    let recent = |window: u64| edge.slots.iter().filter(move |slot| slot.second + window > now);
-    recent(KEPT).next()?;
-    let requests: u64 = recent(KEPT).map(|slot| slot.requests).sum();
-    let failures: u64 = recent(KEPT).map(|slot| slot.failures).sum();
-    let refused: u64 = recent(KEPT).map(|slot| slot.refused).sum();
-    let served = requests.saturating_sub(refused);
-    // An edge that is younger than the window would seem slower than it is.
-    let window = RATE_WINDOW.min(now.saturating_sub(edge.first_second) + 1);
-    let mut buckets = [0u64; LATENCY_BUCKETS];
-    for slot in edge.latencies.iter().filter(|slot| (slot.slot + 1) * LATENCY_SLOT + KEPT > now) {
-        for (to, from) in buckets.iter_mut().zip(&slot.buckets) {
-            *to += u64::from(*from);
+/// What edges counted in the minute before a moment.
+#[derive(Debug)]
+struct LastMinute {
+    requests_per_second: f64,
+    requests: u64,
+    failures: u64,
+    refused: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+    buckets: [u64; LATENCY_BUCKETS],
+}
+
+impl Default for LastMinute {
+    fn default() -> Self {
+        Self {
+            requests_per_second: 0.0,
+            requests: 0,
+            failures: 0,
+            refused: 0,
+            bytes_sent: 0,
+            bytes_received: 0,
+            buckets: [0; LATENCY_BUCKETS],
         }
     }
-    let milliseconds = |quantile| latency_quantile(&buckets, quantile).map(|s| s * 1000.0);
+}
+
+impl LastMinute {
+    fn add(&mut self, edge: &Edge, now: u64) {
+        for slot in edge.recent(KEPT, now) {
+            self.requests += slot.requests;
+            self.failures += slot.failures;
+            self.refused += slot.refused;
+            self.bytes_sent += slot.bytes_sent;
+            self.bytes_received += slot.bytes_received;
+        }
+        // An edge that is younger than the window would seem slower than it is.
+        let window = RATE_WINDOW.min(now.saturating_sub(edge.first_second) + 1);
+        let latest: u64 = edge.recent(RATE_WINDOW, now).map(|slot| slot.requests).sum();
+        self.requests_per_second += latest as f64 / window as f64;
+        for slot in edge.latencies.iter().filter(|slot| (slot.slot + 1) * LATENCY_SLOT + KEPT > now) {
+            for (to, from) in self.buckets.iter_mut().zip(&slot.buckets) {
+                *to += u64::from(*from);
+            }
+        }
+    }
+
+    fn success_rate(&self) -> Option<f64> {
+        let served = self.requests.saturating_sub(self.refused);
+        (served > 0).then(|| served.saturating_sub(self.failures) as f64 / served as f64)
+    }
+
+    fn latency_ms(&self, quantile: f64) -> Option<f64> {
+        latency_quantile(&self.buckets, quantile).map(|seconds| seconds * 1000.0)
+    }
+}
+
+fn view(key: &EdgeKey, edge: &Edge, now: u64) -> Option<EdgeView> {
+    if !edge.has_traffic(now) {
+        return None;
+    }
+    let mut sum = LastMinute::default();
+    sum.add(edge, now);
     Some(EdgeView {
         source: key.source.clone(),
         destination: key.destination.clone(),
@@ -316,15 +403,14 @@ fn view(key: &EdgeKey, edge: &Edge, now: u64) -> Option<EdgeView> {
             Security::Plaintext => "plaintext",
             Security::Unsent => "-",
         },
-        requests_per_second: recent(RATE_WINDOW).map(|slot| slot.requests).sum::<u64>() as f64
-            / window as f64,
-        requests,
-        refused,
-        success_rate: (served > 0).then(|| served.saturating_sub(failures) as f64 / served as f64),
-        p50_ms: milliseconds(0.5),
-        p99_ms: milliseconds(0.99),
-        bytes_sent: recent(KEPT).map(|slot| slot.bytes_sent).sum(),
-        bytes_received: recent(KEPT).map(|slot| slot.bytes_received).sum(),
+        requests_per_second: sum.requests_per_second,
+        requests: sum.requests,
+        refused: sum.refused,
+        success_rate: sum.success_rate(),
+        p50_ms: sum.latency_ms(0.5),
+        p99_ms: sum.latency_ms(0.99),
+        bytes_sent: sum.bytes_sent,
+        bytes_received: sum.bytes_received,
     })
 }
 
@@ -398,6 +484,26 @@ mod tests {
         assert_eq!(roll_up.view(112)[0].requests_per_second, 0.0);
         assert_eq!(roll_up.view(161)[0].requests, 50);
         assert!(roll_up.view(162).is_empty());
+    }
+
+    #[test]
+    fn a_destination_is_all_that_calls_it() {
+        let mut roll_up = RollUp::default();
+        let node: Arc<str> = "n1".into();
+        let slow = |requests| {
+            let mut buckets = vec![0; LATENCY_BUCKETS];
+            buckets[latency_bucket(1.0)] = requests;
+            wire::Edge { latency_buckets: buckets, ..edge("slow", requests, 0) }
+        };
+        roll_up.take(&node, "x", &[], 1);
+        roll_up.take(&node, "x", &[edge("web", 80, 8), wire::Edge { refused: 4, ..slow(24) }], 2);
+        let views = roll_up.destinations(2);
+        let [view] = &*views else { panic!("{views:?}") };
+        assert_eq!((&*view.destination.to_string(), view.requests, view.refused), ("shop/cart", 104, 4));
+        assert_eq!((view.requests_per_second, view.success_rate), (104.0, Some(0.92)));
+        let (half, most) = (view.p50_ms.unwrap(), view.p99_ms.unwrap());
+        assert!((1.0..=1.5).contains(&half) && most > 900.0, "of all requests: {half} {most}");
+        assert!(roll_up.destinations(62).is_empty());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::fleet::{EvictError, Fleet, NodeView};
 use crate::metrics::{Metrics, REFUSAL_REASONS};
 use crate::objects::Objects;
 use crate::publication::Publication;
-use crate::telemetry::{EdgeView, RATE_WINDOW};
+use crate::telemetry::{DestinationView, EdgeView, RATE_WINDOW};
 use crate::timestamp::{self, seconds};
 
 /// How long a join token lives where nothing is said.
@@ -23,6 +23,15 @@ const DEFAULT_TTL: u64 = 600;
 #[serde(rename_all = "camelCase")]
 pub struct Edges {
     pub edges: Vec<EdgeView>,
+    /// Over how many seconds rates are taken.
+    pub window_seconds: u64,
+}
+
+/// `GET /tulle/v1alpha1/destinations`
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Destinations {
+    pub destinations: Vec<DestinationView>,
     /// Over how many seconds rates are taken.
     pub window_seconds: u64,
 }
@@ -94,6 +103,11 @@ impl Views {
     /// Who calls whom.
     pub fn edges(&self) -> Edges {
         Edges { edges: self.fleet.edges(), window_seconds: RATE_WINDOW }
+    }
+
+    /// How those fare that are called.
+    pub fn destinations(&self) -> Destinations {
+        Destinations { destinations: self.fleet.destinations(), window_seconds: RATE_WINDOW }
     }
 
     /// The nodes and their workloads.

@@ -132,6 +132,17 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
         ],
     ),
     (
+        "split",
+        &[
+            (0, "done, or printed"),
+            (1, "the server refuses it"),
+            (2, "wrong usage, or the traffic cannot be shared out so; nothing was changed"),
+            (3, "the server cannot be reached"),
+            (4, "a Service, or the route to delete, does not exist; nothing was changed"),
+            (5, "a route that it has not made is there, or a field belongs to somebody else"),
+        ],
+    ),
+    (
         "validate",
         &[
             (0, "nothing is wrong"),

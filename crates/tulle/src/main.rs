@@ -12,6 +12,7 @@ mod fake_service;
 mod home;
 mod limits;
 mod manifest;
+mod mesh_objects;
 mod output;
 mod printer;
 mod selection;
@@ -63,6 +64,8 @@ enum Command {
     Diff(commands::diff::DiffArgs),
     /// Remove objects
     Delete(commands::delete::DeleteArgs),
+    /// Share the traffic of a Service out among Services, and show how each fares
+    Split(commands::split::SplitArgs),
     /// Look for errors in files, with no server
     Validate(commands::validate::ValidateArgs),
     /// Show nodes, services and workloads: what is ready, and why the rest is not
@@ -171,6 +174,7 @@ fn run(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::from(u8::from(differs?)))
         }
         Command::Delete(args) => small(Box::pin(commands::delete::run(args))),
+        Command::Split(args) => small(Box::pin(commands::split::run(args))),
         Command::Validate(args) => done(commands::validate::run(args)),
         Command::Status(args) => small(Box::pin(commands::status::run(args))),
         Command::Edges(args) => small(Box::pin(commands::edges::run(args))),

@@ -122,6 +122,11 @@ impl Kind {
         self.id == KindId::EventV1
     }
 
+    /// Whether it says where traffic of a Service goes.
+    pub fn is_route(&self) -> bool {
+        self.group == GATEWAY.0 && self.kind.ends_with("Route")
+    }
+
     /// The columns of a table of objects of this kind, as kubectl shows it.
     pub fn columns(&self) -> &'static [Column] {
         self.table.columns

@@ -188,6 +188,7 @@ impl Api {
         let get = request.method == Method::GET;
         match path {
             "tulle/v1alpha1/edges" if get => reply::view(StatusCode::OK, &self.views.edges()),
+            "tulle/v1alpha1/destinations" if get => reply::view(StatusCode::OK, &self.views.destinations()),
             "tulle/v1alpha1/nodes" if get => reply::view(StatusCode::OK, &self.views.nodes()),
             "tulle/v1alpha1/tokens" => tokens::collection(&self.views, request, body).await,
             path if let Some(id) = path.strip_prefix("tulle/v1alpha1/tokens/") => {
@@ -216,9 +217,11 @@ impl Api {
                 ];
                 Ok(reply::json(StatusCode::OK, &serde_json::json!({ "paths": paths })))
             }
-            "tulle/v1alpha1/edges" | "tulle/v1alpha1/nodes" | "metrics" | "" => {
-                Err(Failure::method_not_allowed())
-            }
+            "tulle/v1alpha1/edges"
+            | "tulle/v1alpha1/destinations"
+            | "tulle/v1alpha1/nodes"
+            | "metrics"
+            | "" => Err(Failure::method_not_allowed()),
             _ => Err(Failure::no_such_path()),
         }
     }

@@ -30,7 +30,7 @@ use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::store::{Lease, Store};
-use crate::telemetry::{EdgeView, RollUp};
+use crate::telemetry::{DestinationView, EdgeView, RollUp};
 
 use self::clocks::NodeClocks;
 pub use self::lease::{EvictError, InvalidLeases, LEASE, Leases};
@@ -214,6 +214,11 @@ impl Fleet {
     /// Who calls whom.
     pub fn edges(&self) -> Vec<EdgeView> {
         self.roll_up.lock().view(self.second())
+    }
+
+    /// How those fare that are called.
+    pub fn destinations(&self) -> Vec<DestinationView> {
+        self.roll_up.lock().destinations(self.second())
     }
 
     /// How many nodes are connected, how many workloads are stale, and how many edges are known.

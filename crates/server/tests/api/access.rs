@@ -139,6 +139,7 @@ async fn whatever_get_has_head_has_without_its_body() {
 async fn views_and_reviews_are_served() {
     let api = TestApi::start().await;
     assert_eq!(api.get("/tulle/v1alpha1/edges").await.expect(200)["edges"], json!([]));
+    assert_eq!(api.get("/tulle/v1alpha1/destinations").await.expect(200)["destinations"], json!([]));
     assert_eq!(api.get("/tulle/v1alpha1/nodes").await.expect(200)["nodes"], json!([]));
     let wanted = json!({ "identities": ["*"], "ttlSeconds": 60 });
     let token = api.post("/tulle/v1alpha1/tokens", &wanted).await.expect(201);

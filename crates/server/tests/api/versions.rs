@@ -29,6 +29,9 @@ fn object(kind: &str) -> Value {
             "from": [{ "group": GROUP, "kind": "HTTPRoute", "namespace": "shop" }],
             "to": [{ "group": "", "kind": "Service", "name": "c" }],
         }),
+        "TLSRoute" => json!({
+            "parentRefs": parents(), "hostnames": ["c.test"], "rules": [{ "backendRefs": backends }],
+        }),
         _ => json!({ "parentRefs": parents(), "rules": [{ "backendRefs": backends }] }),
     };
     json!({ "kind": kind, "metadata": { "name": "x" }, "spec": spec })

@@ -168,7 +168,7 @@ fn security(text: &str) -> Cell {
     Cell::styled(text, style)
 }
 
-fn success(rate: Option<f64>) -> Cell {
+pub fn success(rate: Option<f64>) -> Cell {
     let Some(rate) = rate else { return "-".into() };
     let style = match rate {
         r if r >= 1.0 => AnsiColor::Green.on_default(),
@@ -186,7 +186,7 @@ fn success_text(rate: f64) -> String {
     }
 }
 
-fn latency(ms: Option<f64>) -> String {
+pub fn latency(ms: Option<f64>) -> String {
     match ms {
         None => "-".to_owned(),
         Some(ms) if ms < 10.0 => format!("{ms:.2}ms"),

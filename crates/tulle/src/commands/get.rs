@@ -205,7 +205,7 @@ async fn objects(args: &GetArgs, client: &Client, selections: &[Selection]) -> R
 
 /// Without the book-keeping of server-side apply, which kubectl hides, too; items of a list may
 /// leave out what the list says.
-fn for_people(mut item: Value, kind: &Kind) -> Value {
+pub fn for_people(mut item: Value, kind: &Kind) -> Value {
     if let Value::Object(fields) = &mut item {
         fields.entry("apiVersion").or_insert_with(|| kind.api_version().into());
         fields.entry("kind").or_insert_with(|| kind.kind.into());

@@ -9,6 +9,7 @@ pub mod get;
 pub mod node;
 pub mod run;
 pub mod server;
+pub mod split;
 pub mod status;
 pub mod token;
 pub mod validate;

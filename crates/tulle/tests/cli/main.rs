@@ -5,6 +5,7 @@
 mod bad_input;
 mod exit_codes;
 mod fake_service;
+mod split;
 
 use std::path::Path;
 use std::process::{Command, Output};
