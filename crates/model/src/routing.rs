@@ -50,9 +50,9 @@ fn first<'t, 'r, H>(
     position.map(|position| &entries[position])
 }
 
-/// The entry that decides over a preflight, which announces a request with that method: the one of the request, if that has
-/// CORS. Else the first that would take it but for its method and has CORS, unless one that takes the preflight as any other
-/// request stands before that.
+/// The entry that decides over a preflight, which announces a request with that method: the one of the request. Where that
+/// has no CORS, no other rule's may speak for it, and the preflight is a request like any. Where there is none, the first
+/// that would take it but for its method and has CORS, unless one that takes the preflight stands before that.
 fn route_preflight<'t, 'r, H>(
     table: &'t HttpRouteTable,
     preflight: &RequestParts<'r, H>,
@@ -65,12 +65,13 @@ where
         |entry: &HttpRouteEntry, method| entry.matcher.method.as_deref().is_none_or(|own| own == method);
     let rest_holds = |entry: &HttpRouteEntry| conditions_but_the_method_hold(&entry.matcher, preflight);
     let own = first(table, preflight, |entry| method_fits(entry, announced) && rest_holds(entry));
-    own.filter(|entry| entry.rule.has_cors()).or_else(|| {
-        first(table, preflight, |entry| {
-            let answers = || entry.rule.has_cors() && !method_fits(entry, announced);
-            (method_fits(entry, preflight.method) || answers()) && rest_holds(entry)
-        })
-    })
+    match own {
+        Some(own) if own.rule.has_cors() => Some(own),
+        Some(_) => route(table, preflight),
+        None => first(table, preflight, |entry| {
+            (method_fits(entry, preflight.method) || entry.rule.has_cors()) && rest_holds(entry)
+        }),
+    }
 }
 
 fn effective_path<'r, H>(request: &RequestParts<'r, H>) -> &'r str {

@@ -93,5 +93,7 @@ fn parse(acceptor: &mut Acceptor, mut piece: &[u8]) -> Result<Option<Option<Stri
         acceptor.read_tls(&mut piece).map_err(|error| error.to_string())?;
     }
     let accepted = acceptor.accept().map_err(|(error, _)| error.to_string())?;
-    Ok(accepted.map(|accepted| accepted.client_hello().server_name().map(str::to_owned)))
+    // Host names have no dot at their end, where those that are absolute do.
+    let server = |name: &str| name.strip_suffix('.').unwrap_or(name).to_owned();
+    Ok(accepted.map(|accepted| accepted.client_hello().server_name().map(server)))
 }

@@ -13,7 +13,7 @@ use tulle_model::decision::{self, Decision};
 use tulle_model::detect::{self, Detected};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::routing::decide::{self, Unrouted};
-use tulle_model::snapshot::{Carried, ServiceConfig};
+use tulle_model::snapshot::{Carried, Known, ServiceConfig};
 
 use crate::access_log::Asked;
 use crate::client_hello::{self, ClientHello};
@@ -167,7 +167,7 @@ async fn serve_opaque<IO>(
     mut io: IO,
     mut first: Vec<u8>,
     upstream: Option<Result<OpenedUpstream, Box<Exchange>>>,
-    config: Arc<ServiceConfig>,
+    mut config: Arc<ServiceConfig>,
     port: u16,
 ) where
     IO: AsyncRead + AsyncWrite + Reset + Unpin,
@@ -175,7 +175,8 @@ async fn serve_opaque<IO>(
     let opened = match upstream {
         Some(opened) => opened,
         None => {
-            let exchange = || connection(&worker, &source, config.name.clone().into(), port);
+            let service = config.name.clone();
+            let exchange = || connection(&worker, &source, service.clone().into(), port);
             let mut server = None;
             if let Ok(own) = decide::port_of(&config, port, &source.name.namespace)
                 && !own.tls_routes.is_empty()
@@ -183,7 +184,14 @@ async fn serve_opaque<IO>(
                 let account = worker.local.account(&source.name);
                 // What other connections have no need of.
                 match Box::pin(client_hello::read(&worker, &account, &mut io, &mut first)).await {
-                    ClientHello::Whole(named) => server = named,
+                    ClientHello::Whole(named) => {
+                        server = named;
+                        // The client may have taken its time.
+                        if let Some(Known::Present(now)) = worker.local.view().snapshot.services.get(&service)
+                        {
+                            config = now.clone();
+                        }
+                    }
                     ClientHello::Gone => return,
                     ClientHello::Refused(reason, message) => {
                         let mut exchange = exchange();

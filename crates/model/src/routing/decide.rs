@@ -129,6 +129,10 @@ where
     let own = port_of(service, port, namespace)?;
     let table = &own.http_routes;
     if table.is_empty() {
+        if !own.tls_routes.is_empty() {
+            // What has no server that it names goes nowhere there.
+            return Err(unnamed(service, own, None));
+        }
         return Ok(Routing::To(Routed { backend: name, port, config: Some(own), rule: None }));
     }
     if table.goes_by_path() && has_dot_segments(request.path) {
@@ -422,16 +426,16 @@ mod tests {
                 "GET",
                 "HTTPRoute/default/get spec.rules[2].filters[1].cors answered",
             ),
-            // No path with a filter has them pass.
+            // No rule allows what another one takes, which has no filter.
             (
                 vec![get.clone(), plain("rest", "")],
                 "PUT",
-                "HTTPRoute/default/get spec.rules[2].filters[1].cors answered",
+                "HTTPRoute/default/rest spec.rules[2].backendRefs[0].weight routed",
             ),
             (
-                vec![get.clone(), of(Some("PUT"), plain("put", "/a"))],
+                vec![get.clone(), of(Some("PUT"), plain("get", "/a"))],
                 "PUT",
-                "HTTPRoute/default/get spec.rules[2].filters[1].cors answered",
+                "HTTPRoute/default/get spec.rules[*].matches refused",
             ),
             // What the request that they announce never reaches.
             (
@@ -563,6 +567,9 @@ mod tests {
             Err(unrouted) => format!("{:?} {} {}", unrouted.why, unrouted.decision, unrouted.message),
         };
         let one = tls(&[("a.test", "r", "v1"), ("*.test", "r", "v1")]);
+        // A request of HTTP, which names none, does not get past that.
+        let refused = (Err(Why::NoRoute), "TLSRoute/default/r spec.hostnames refused".to_owned());
+        assert_eq!(super::tests::decided(&one, 80, "/"), refused);
         let weight = "default/v1:8080 TLSRoute/default/r spec.rules[0].backendRefs[0].weight routed";
         assert_eq!(decided(&one, Some("a.test")), weight);
         assert_eq!(decided(&one, Some("b.c.test")), weight);

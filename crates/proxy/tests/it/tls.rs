@@ -166,8 +166,18 @@ async fn what_a_client_says_first_passes_as_it_came_however_it_is_cut() {
         .chunks(100)
         .flat_map(|part| [header, &(part.len() as u16).to_be_bytes()[..], part].concat())
         .collect();
-    for (bytes, size) in [(&hello, hello.len()), (&hello, 1), (&hello, 300), (&records, 7), (&records, 5000)]
-    {
+    // Its name as some libraries have it, absolute.
+    let mut absolute = client_hello("a.testx");
+    let at = absolute.windows(7).position(|name| name == b"a.testx").unwrap();
+    absolute[at + 6] = b'.';
+    for (bytes, size) in [
+        (&hello, hello.len()),
+        (&hello, 1),
+        (&hello, 300),
+        (&records, 7),
+        (&records, 5000),
+        (&absolute, absolute.len()),
+    ] {
         let mut stream = TcpStream::connect(pair.entry).await.unwrap();
         stream.set_nodelay(true).unwrap();
         for part in bytes.chunks(size) {
