@@ -28,25 +28,23 @@ const WARM_UP: u64 = 100;
 const COUNTED: u64 = 300;
 
 pub fn run(out: &Path, kinds: &[Kind]) -> Result<()> {
-    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    share_one_core().context("the process cannot be bound to one core")?;
     let kinds = if kinds.is_empty() { Kind::value_variants() } else { kinds };
-    for kind in kinds {
-        let name = kind.name();
-        let instructions = measure(*kind, Rules::NoRoute, &out.join(&name)).with_context(|| name.clone())?;
-        println!("{name} {instructions}");
-    }
-    Ok(())
+    let cases = kinds.iter().map(|kind| (kind.name(), kind.name(), *kind, Rules::NoRoute));
+    measure_all(out, cases)
 }
 
 /// The same for one kind under different rules.
 pub fn rules(out: &Path) -> Result<()> {
+    let of = |rules: &Rules| (rules.name(), format!("rules-{}", rules.name()), Kind::Http1OneNode, *rules);
+    measure_all(out, Rules::value_variants().iter().map(of))
+}
+
+/// Each with its name, and that of the file of its profile.
+fn measure_all(out: &Path, cases: impl Iterator<Item = (String, String, Kind, Rules)>) -> Result<()> {
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     share_one_core().context("the process cannot be bound to one core")?;
-    for rules in Rules::value_variants() {
-        let name = rules.name();
-        let profile = out.join(format!("rules-{name}"));
-        let instructions = measure(Kind::Http1OneNode, *rules, &profile).with_context(|| name.clone())?;
+    for (name, file, kind, rules) in cases {
+        let instructions = measure(kind, rules, &out.join(file)).with_context(|| name.clone())?;
         println!("{name} {instructions}");
     }
     Ok(())

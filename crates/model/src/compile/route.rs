@@ -143,7 +143,7 @@ fn resolve_backend<'a>(
     service: impl Fn(&ServiceName) -> Option<&'a ServiceForm>,
 ) -> std::result::Result<BackendTarget, Explained> {
     let Some(name) = &backend.service else {
-        return Err(("InvalidKind", backend.reference.unsupported()));
+        return Err(("InvalidKind", backend.reference.to.unsupported()));
     };
     let Some(port) = backend.port else {
         return Err(("BackendNotFound", format!("which port of Service {name} is not said")));

@@ -21,37 +21,31 @@ use crate::pieces;
 /// How many bytes the reader of a copy may be behind.
 const BEHIND: usize = 64 << 10;
 
-/// A copy that broke off as its reader was too far behind.
-#[derive(Debug)]
-pub(crate) struct Behind;
-
-impl Behind {
-    pub const MESSAGE: &str = "the copy was not taken as fast as the request passed, and was cut off";
+/// Why a copy broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopyBroke {
+    /// Its reader was too far behind.
+    Behind,
+    /// The body broke, or was not read to its end; or the copy's own reader went away.
+    NotRead,
 }
 
-impl fmt::Display for Behind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::MESSAGE)
+impl CopyBroke {
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::Behind => "the copy was not taken as fast as the request passed, and was cut off",
+            Self::NotRead => "the request that it is a copy of was not read to its end, or broke",
+        }
     }
 }
 
-impl std::error::Error for Behind {}
-
-/// A copy whose body was not read to its end by who was to read it.
-#[derive(Debug)]
-pub(crate) struct NotRead;
-
-impl NotRead {
-    pub const MESSAGE: &str = "the request that it is a copy of was not read to its end, or broke";
-}
-
-impl fmt::Display for NotRead {
+impl fmt::Display for CopyBroke {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::MESSAGE)
+        f.write_str(self.message())
     }
 }
 
-impl std::error::Error for NotRead {}
+impl std::error::Error for CopyBroke {}
 
 /// Copies a body for so many others: gives their copies, and has `body` fill them. What they hold is charged to
 /// `account`.
@@ -103,17 +97,10 @@ struct Backlog {
     behind: usize,
     charge: Charge,
     trailers: Option<HeaderMap>,
-    end: Option<BacklogEnd>,
+    /// Whole, or not.
+    end: Option<Result<(), CopyBroke>>,
     waits_for_more: Option<Waker>,
     waits_for_end: Option<Waker>,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum BacklogEnd {
-    Whole,
-    TooFarBehind,
-    /// So did the body, or its reader went away.
-    NotRead,
 }
 
 impl Backlog {
@@ -137,7 +124,7 @@ impl Backlog {
         // One piece fits in any case: that is no delay of the reader.
         let fits = self.behind == 0 || behind <= BEHIND;
         if !fits || !self.charge.try_resize(behind) {
-            return self.end(BacklogEnd::TooFarBehind);
+            return self.end(Err(CopyBroke::Behind));
         }
         self.behind = behind;
         if !pieces::join(&mut self.pieces, data) {
@@ -152,17 +139,17 @@ impl Backlog {
         trailers.remove(SPELLING);
         let size = cost::fields(&trailers);
         if self.end.is_none() && !self.charge.try_resize(self.behind + size) {
-            return self.end(BacklogEnd::TooFarBehind);
+            return self.end(Err(CopyBroke::Behind));
         }
         self.trailers = Some(trailers).filter(|trailers| self.end.is_none() && !trailers.is_empty());
     }
 
-    fn end(&mut self, end: BacklogEnd) {
+    fn end(&mut self, end: Result<(), CopyBroke>) {
         if self.end.is_some() {
             return;
         }
         self.end = Some(end);
-        if !matches!(end, BacklogEnd::Whole) {
+        if end.is_err() {
             self.pieces.clear();
             self.trailers = None;
             self.behind = 0;
@@ -210,11 +197,11 @@ impl http_body::Body for CopiedBody {
                 }
                 // A reader that knows that this was all does not ask for more.
                 if http_body::Body::is_end_stream(&this.inner) {
-                    this.each(|copy| copy.end(BacklogEnd::Whole));
+                    this.each(|copy| copy.end(Ok(())));
                 }
             }
-            Some(Err(_)) => this.each(|copy| copy.end(BacklogEnd::NotRead)),
-            None => this.each(|copy| copy.end(BacklogEnd::Whole)),
+            Some(Err(_)) => this.each(|copy| copy.end(Err(CopyBroke::NotRead))),
+            None => this.each(|copy| copy.end(Ok(()))),
         }
         Poll::Ready(polled)
     }
@@ -231,7 +218,7 @@ impl http_body::Body for CopiedBody {
 impl Drop for CopiedBody {
     fn drop(&mut self) {
         let whole = http_body::Body::is_end_stream(&self.inner);
-        self.each(|copy| copy.end(if whole { BacklogEnd::Whole } else { BacklogEnd::NotRead }));
+        self.each(|copy| copy.end(if whole { Ok(()) } else { Err(CopyBroke::NotRead) }));
     }
 }
 
@@ -260,9 +247,8 @@ impl http_body::Body for CopyBody {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
         Poll::Ready(match copy.end {
-            Some(BacklogEnd::Whole) => copy.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
-            Some(BacklogEnd::TooFarBehind) => Some(Err(Behind.into())),
-            Some(BacklogEnd::NotRead) => Some(Err(NotRead.into())),
+            Some(Ok(())) => copy.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
+            Some(Err(why)) => Some(Err(why.into())),
             None => {
                 copy.waits_for_more = Some(cx.waker().clone());
                 return Poll::Pending;
@@ -272,7 +258,7 @@ impl http_body::Body for CopyBody {
 
     fn is_end_stream(&self) -> bool {
         let copy = self.copy.borrow();
-        matches!(copy.end, Some(BacklogEnd::Whole)) && copy.pieces.is_empty() && copy.trailers.is_none()
+        copy.end == Some(Ok(())) && copy.pieces.is_empty() && copy.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -283,7 +269,7 @@ impl http_body::Body for CopyBody {
 impl Drop for CopyBody {
     fn drop(&mut self) {
         // Nothing more is kept for it.
-        self.copy.borrow_mut().end(BacklogEnd::NotRead);
+        self.copy.borrow_mut().end(Err(CopyBroke::NotRead));
     }
 }
 
@@ -347,7 +333,7 @@ mod tests {
         }
         end.reached().await;
         let why = copy.frame().await.unwrap().unwrap_err();
-        assert!(why.is::<Behind>() && !http_body::Body::is_end_stream(&copy));
+        assert!(why.downcast_ref() == Some(&CopyBroke::Behind) && !http_body::Body::is_end_stream(&copy));
         // One piece is no delay, however large.
         let (frames, mut body, mut copy, _end) = copied();
         frames.send(data(&[7; 2 * BEHIND])).unwrap();
@@ -368,7 +354,8 @@ mod tests {
                 drop(body);
             }
             end.reached().await;
-            assert!(copy.frame().await.unwrap().unwrap_err().is::<NotRead>());
+            let why = copy.frame().await.unwrap().unwrap_err();
+            assert_eq!(why.downcast_ref(), Some(&CopyBroke::NotRead));
         }
     }
 

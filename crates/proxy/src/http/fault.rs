@@ -4,7 +4,7 @@ use std::io;
 
 use crate::budget::Shed;
 use crate::http::body::BodyError;
-use crate::http::copied::{Behind, NotRead};
+use crate::http::copied::CopyBroke;
 use crate::http::http1::{Cut, Malformed, TRAILERS_TOO_LARGE};
 use crate::http::reply::HEADERS_TOO_LARGE;
 use crate::http2;
@@ -16,11 +16,12 @@ pub(crate) fn of(error: &BodyError) -> Option<(Reason, &'static str)> {
     if is_stall(&**error) {
         return Some((Reason::RequestTimeout, "the client does not go on with the body of its request"));
     }
-    if error.is::<Behind>() {
-        return Some((Reason::MirrorBehind, Behind::MESSAGE));
-    }
-    if error.is::<NotRead>() {
-        return Some((Reason::BadRequest, NotRead::MESSAGE));
+    if let Some(broke) = error.downcast_ref::<CopyBroke>() {
+        let reason = match broke {
+            CopyBroke::Behind => Reason::MirrorBehind,
+            CopyBroke::NotRead => Reason::BadRequest,
+        };
+        return Some((reason, broke.message()));
     }
     if let Some(shed) = error.downcast_ref::<Shed>() {
         return Some((Reason::Shed(*shed), shed.message()));

@@ -3,8 +3,6 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -15,7 +13,7 @@ use tulle_model::name::ServiceName;
 use tulle_model::snapshot::BackendTarget;
 
 use crate::access_log::Asked;
-use crate::budget::{Account, Charge, Shed, cost};
+use crate::budget::{Charge, Shed, cost};
 use crate::exchange::Exchange;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
@@ -27,8 +25,6 @@ use crate::http::server::{ConnectionContext, HttpDestination, filter_response};
 use crate::http::spelling::Written;
 use crate::mirrors::MirrorPlace;
 use crate::reason::Reason;
-use crate::state::LocalWorkload;
-use crate::worker::Worker;
 
 /// How long a copy has from when all of the request has passed until all of its answer is there.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -57,89 +53,84 @@ pub(crate) fn mirror(
     }
     let copies = copy(body, drawn.len(), &client.account);
     for ((service, port, decision), (body, end)) in drawn.into_iter().zip(copies) {
-        let copied = MirroredRequest {
-            worker: worker.clone(),
-            source: client.workload.clone(),
-            account: client.account.clone(),
-            service,
-            port,
-            decision,
-            head: head.clone(),
-            written: written.cloned(),
-            spoken,
-        };
-        if let Some(begun) = copied.begin(&body) {
-            exchange.decided(|| begun.request.decision.clone());
-            tokio::task::spawn_local(begun.send(body, end));
+        let message = (head.clone(), written.cloned(), body);
+        if let Some(copied) = MirroredRequest::begin(client, service, port, &decision, message, spoken) {
+            exchange.decided(|| decision);
+            tokio::task::spawn_local(copied.send(end));
         }
     }
 }
 
-/// A copy of a request's head, and where it goes.
+/// A copy of a request that is under way.
 struct MirroredRequest {
-    worker: Rc<Worker>,
-    source: Arc<LocalWorkload>,
-    account: Rc<Account>,
-    service: ServiceName,
-    port: u16,
-    decision: Decision,
-    head: Parts,
-    written: Option<Written>,
-    spoken: SpokenAs,
-}
-
-/// A copy that is under way.
-struct BegunMirror {
-    request: MirroredRequest,
+    /// Whose it is, as if a client had asked for the service.
     client: ConnectionContext,
     exchange: Exchange,
+    to: (ServiceName, u16),
+    head: Parts,
+    written: Option<Written>,
+    body: Body,
+    spoken: SpokenAs,
     _place: MirrorPlace,
     _held: Charge,
 }
 
 impl MirroredRequest {
     /// `None`: it is not sent, which is counted.
-    fn begin(self, body: &Body) -> Option<BegunMirror> {
-        let destination = HttpDestination::Service { service: self.service.clone(), port: self.port };
-        let client = ConnectionContext::new(self.worker.clone(), self.source.clone(), destination);
-        let protocol = protocol_of(&self.head.headers);
-        let destination = self.service.clone().into();
-        let asked = || Asked::of(&self.head);
-        let exchange = Exchange::begin(&self.worker.local, &self.source, protocol, destination, asked);
+    fn begin(
+        of: &ConnectionContext,
+        service: ServiceName,
+        port: u16,
+        decision: &Decision,
+        (head, written, mut body): (Parts, Option<Written>, Body),
+        spoken: SpokenAs,
+    ) -> Option<Self> {
+        let destination = HttpDestination::Service { service: service.clone(), port };
+        let client = ConnectionContext::new(of.worker.clone(), of.workload.clone(), destination);
+        let (local, source) = (&client.worker.local, &client.workload);
+        let asked = || Asked::of(&head);
+        let exchange =
+            Exchange::begin(local, source, protocol_of(&head.headers), service.clone().into(), asked);
         // Where it is dropped before its end, the node goes away.
         let mut exchange = exchange.of_client(&client.ending);
-        exchange.decided(|| self.decision.clone());
-        let mut held = Charge::on(self.account.clone());
-        let size =
-            cost::REQUEST + cost::fields(&self.head.headers) + body.whole_length().unwrap_or(0) as usize;
-        let place = MirrorPlace::take(&self.worker.mirrors, &self.source.name, &self.service);
-        let reason = match place {
+        exchange.decided(|| decision.clone());
+        let mut held = Charge::on(client.account.clone());
+        let size = cost::REQUEST + cost::fields(&head.headers) + body.whole_length().unwrap_or(0) as usize;
+        let reason = match MirrorPlace::take(&client.worker.mirrors, &source.name, &service) {
             None => Reason::MirrorBehind,
             Some(_) if !held.try_resize(size) => Reason::Shed(Shed::Memory),
             Some(place) => {
-                return Some(BegunMirror { request: self, client, exchange, _place: place, _held: held });
+                watch(&mut exchange, &mut body);
+                let to = (service, port);
+                return Some(Self {
+                    client,
+                    exchange,
+                    to,
+                    head,
+                    written,
+                    body,
+                    spoken,
+                    _place: place,
+                    _held: held,
+                });
             }
         };
         exchange.refuse(reason, "");
         exchange.turned_away(reason.verdict(), None);
         None
     }
-}
 
-impl BegunMirror {
-    async fn send(self, mut body: Body, end: CopyEnd) {
-        let Self { mut request, client, mut exchange, _place, _held } = self;
-        watch(&mut exchange, &mut body);
+    async fn send(self, end: CopyEnd) {
+        let Self { client, mut exchange, to, mut head, written, body, spoken, _place, _held } = self;
         let mut patience = pin!(async {
             end.reached().await;
             sleep(PATIENCE).await;
         });
-        let to = (request.service, request.port);
-        let mut route = Route::straight(&request.worker, &mut exchange, to, &request.head, request.spoken);
-        let version = request.head.version;
+        let mut route = Route::straight(&client.worker, &mut exchange, to, &head, spoken);
+        let version = head.version;
         let answered = {
-            let caller = Caller { account: request.account, asker: Asker::Nobody };
-            let message = Message { head: &mut request.head, body, written: request.written };
+            let caller = Caller { account: client.account.clone(), asker: Asker::Nobody };
+            let message = Message { head: &mut head, body, written };
             let answer = pin!(forward(&client, &mut exchange, message, &mut route, &caller));
             within(patience.as_mut(), answer).await
         };

@@ -1,11 +1,13 @@
 //! What a GRPCRoute must be (Gateway API v1.6: the rules of the CRD, its CEL rules included).
 
 use crate::kinds::http_route::check::{
-    check_hostnames, check_match_count, check_pattern, check_value_matches, every_request,
+    check_hostnames, check_match_count, check_pattern, check_value_matches, every_request, read_matches,
 };
 use crate::kinds::http_route::check_filters::{check_backend_filters, check_filters};
 use crate::kinds::id::KindId;
-use crate::kinds::route::check::{check_backends, check_parents, check_rule_names, read_route, refuse};
+use crate::kinds::route::check::{
+    check_backends, check_rule_names, check_spec, read_each, read_route, refuse,
+};
 use crate::kinds::route::form::{RouteForm, RuleForm};
 use crate::snapshot::{HttpMatch, PathMatch, Timeouts};
 use crate::validate::field::{Errors, Field, Read, Unreadable, shown};
@@ -15,56 +17,31 @@ use crate::validate::metadata::namespace;
 const ANY: &str = "[^/]+";
 
 pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
-    let Some(spec) = route.get("spec") else {
-        errors.required(
-            route.path.field("spec"),
-            "is missing: a GRPCRoute needs a `spec` with `parentRefs` and `rules`",
-        );
-        return Err(Unreadable);
-    };
-    let own = namespace(route);
-    let parents = check_parents(route, &spec, errors);
-    let _nothing_of_it_is_compiled = refuse(&spec, &["useDefaultGateways"], errors);
+    let needs = "a GRPCRoute needs a `spec` with `parentRefs` and `rules`";
+    let (spec, parents) = check_spec(route, needs, errors)?;
+    let own = namespace(route).unwrap_or_default();
     let hostnames = check_hostnames(&spec, errors);
     check_rule_names(&spec, errors);
-    let mut rules = spec.read_items("rules").map(|_| Vec::new());
+    check_match_count(&spec, errors);
+    let rules = read_each(&spec, "rules", |rule| check_rule(rule, own, errors));
     if spec.items("rules").next().is_none() {
         // Another one would say that it acts on its ports, and route nothing there.
         errors.required(spec.path.field("rules"), "is missing: a GRPCRoute without rules routes no calls");
-        rules = Err(Unreadable);
-    }
-    check_match_count(&spec, errors);
-    for rule in spec.items("rules") {
-        let read = check_rule(&rule, own.unwrap_or_default(), errors);
-        rules = rules.and_then(|mut rules| {
-            rules.push(read?);
-            Ok(rules)
-        });
+        return Err(Unreadable);
     }
     read_route(KindId::GrpcRoute, route, parents?, rules?, hostnames?)
 }
 
 fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm> {
     let supported = refuse(rule, &["sessionPersistence"], errors);
-    let mut matches = rule.read_items("matches").map(|_| Vec::new());
-    for condition in rule.items("matches") {
-        let read = check_match(&condition, errors);
-        matches = matches.and_then(|mut matches| {
-            matches.push(read?);
-            Ok(matches)
-        });
-    }
+    let matches = read_matches(rule, |condition| check_match(condition, errors));
     let filters = check_filters(rule, own, false, None, errors);
     let backends = check_backends(rule, own, errors);
     let backends = backends.and_then(|backends| check_backend_filters(rule, own, backends, None, errors));
     supported?;
-    let mut matches = matches?;
-    if matches.is_empty() {
-        matches.push(every_request());
-    }
     let name = rule.read_str("name")?.map(Into::into);
     let (filters, backends, timeouts) = (filters?, backends?, Timeouts::default());
-    Ok(RuleForm { name, matches, backends, filters, timeouts, retry: None })
+    Ok(RuleForm { name, matches: matches?, backends, filters, timeouts, retry: None })
 }
 
 /// A call is a request whose path is its service and its method (gRPC over HTTP/2, "Requests").

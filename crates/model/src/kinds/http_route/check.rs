@@ -2,7 +2,9 @@
 
 use super::check_filters::{check_backend_filters, check_filters, check_retry, check_timeouts};
 use crate::kinds::id::KindId;
-use crate::kinds::route::check::{check_backends, check_parents, check_rule_names, read_route, refuse};
+use crate::kinds::route::check::{
+    check_backends, check_rule_names, check_spec, read_each, read_route, refuse,
+};
 use crate::kinds::route::form::{RouteForm, RuleForm};
 use crate::path::{has_dot_segments, normal_form};
 use crate::snapshot::{HttpMatch, PathMatch, Pattern, TextMatch, Timeouts, ValueMatch, is_of_the_connection};
@@ -18,26 +20,12 @@ pub(crate) const HOSTNAMES_IGNORED: &str =
 const MATCHES_OF_A_ROUTE: usize = 128;
 
 pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
-    let Some(spec) = route.get("spec") else {
-        errors.required(
-            route.path.field("spec"),
-            "is missing: an HTTPRoute needs a `spec` with `parentRefs` and `rules`",
-        );
-        return Err(Unreadable);
-    };
-    let own = namespace(route);
-    let parents = check_parents(route, &spec, errors);
-    let _nothing_of_it_is_compiled = refuse(&spec, &["useDefaultGateways"], errors);
+    let needs = "an HTTPRoute needs a `spec` with `parentRefs` and `rules`";
+    let (spec, parents) = check_spec(route, needs, errors)?;
+    let own = namespace(route).unwrap_or_default();
     let hostnames = check_hostnames(&spec, errors);
     check_rule_names(&spec, errors);
-    let mut rules = spec.read_items("rules").map(|_| Vec::new());
-    for rule in spec.items("rules") {
-        let read = check_rule(&rule, own.unwrap_or_default(), errors);
-        rules = rules.and_then(|mut rules| {
-            rules.push(read?);
-            Ok(rules)
-        });
-    }
+    let rules = read_each(&spec, "rules", |rule| check_rule(rule, own, errors));
     check_match_count(&spec, errors);
     let (mut rules, hostnames) = (rules?, hostnames?);
     if rules.is_empty() {
@@ -56,20 +44,7 @@ pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
 
 fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm> {
     let supported = refuse(rule, &["sessionPersistence"], errors);
-    let mut matches = rule.read_items("matches").map(|_| Vec::new());
-    for condition in rule.items("matches") {
-        let read = check_match(&condition, errors);
-        matches = matches.and_then(|mut matches| {
-            matches.push(read?);
-            Ok(matches)
-        });
-    }
-    let matches = matches.map(|mut matches| {
-        if matches.is_empty() {
-            matches.push(every_request());
-        }
-        matches
-    });
+    let matches = read_matches(rule, |condition| check_match(condition, errors));
     let known = matches.as_deref().ok();
     let filters = check_filters(rule, own, false, known, errors);
     let timeouts = check_timeouts(rule, errors);
@@ -90,6 +65,18 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm
     }
     let name = rule.read_str("name")?.map(Into::into);
     Ok(RuleForm { name, matches: matches?, backends, filters, timeouts: timeouts?, retry: retry? })
+}
+
+/// Reads the matches of a rule: where none is given, every request fits.
+pub(in crate::kinds) fn read_matches(
+    rule: &Field<'_>,
+    read: impl FnMut(&Field<'_>) -> Read<HttpMatch>,
+) -> Read<Vec<HttpMatch>> {
+    let mut matches = read_each(rule, "matches", read)?;
+    if matches.is_empty() {
+        matches.push(every_request());
+    }
+    Ok(matches)
 }
 
 /// Gateway API bounds the matches of a route's rules together.

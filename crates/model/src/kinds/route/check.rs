@@ -31,6 +31,33 @@ pub(in crate::kinds) fn refuse(parent: &Field<'_>, names: &[&'static str], error
     read
 }
 
+/// The `spec` of a route, and its parents, whatever its kind; `needs`: what is said of the kind where there is none.
+pub(in crate::kinds) fn check_spec<'a>(
+    route: &Field<'a>,
+    needs: &str,
+    errors: &mut Errors,
+) -> Read<(Field<'a>, Read<Vec<ParentForm>>)> {
+    let Some(spec) = route.get("spec") else {
+        errors.required(route.path.field("spec"), format!("is missing: {needs}"));
+        return Err(Unreadable);
+    };
+    let parents = check_parents(route, &spec, errors);
+    let _nothing_of_it_is_compiled = refuse(&spec, &["useDefaultGateways"], errors);
+    Ok((spec, parents))
+}
+
+/// Reads each item of the list of that name, also after one that cannot be read: all that is wrong is told.
+pub(in crate::kinds) fn read_each<T>(
+    holder: &Field<'_>,
+    name: &'static str,
+    mut read: impl FnMut(&Field<'_>) -> Read<T>,
+) -> Read<Vec<T>> {
+    let list = holder.read_items(name).map(drop);
+    let items: Vec<Read<T>> = holder.items(name).map(|item| read(&item)).collect();
+    list?;
+    items.into_iter().collect()
+}
+
 pub(in crate::kinds) fn check_rule_names(spec: &Field<'_>, errors: &mut Errors) {
     let mut names: HashMap<&str, String> = HashMap::new();
     for rule in spec.items("rules") {
@@ -56,11 +83,7 @@ type ParentObject<'a> = (&'a str, &'a str, &'a str, &'a str);
 /// The section and port of a parent, and the path of the reference.
 type ParentSection<'a> = (Option<&'a str>, Option<i64>, String);
 
-pub(in crate::kinds) fn check_parents(
-    route: &Field<'_>,
-    spec: &Field<'_>,
-    errors: &mut Errors,
-) -> Read<Vec<ParentForm>> {
+fn check_parents(route: &Field<'_>, spec: &Field<'_>, errors: &mut Errors) -> Read<Vec<ParentForm>> {
     let mut seen: HashMap<ParentObject<'_>, Vec<ParentSection<'_>>> = HashMap::new();
     for parent in spec.items("parentRefs") {
         check_group_and_kind(&parent, errors);
@@ -175,7 +198,7 @@ pub(in crate::kinds) fn check_target(
     match (backend.service, backend.port) {
         (Some(name), Some(port)) => Ok(BackendTarget::Service { name, port }),
         (Some(_), None) => Err(Unreadable),
-        (None, _) => Ok(BackendTarget::Invalid { reason: backend.reference.unsupported().into() }),
+        (None, _) => Ok(BackendTarget::Invalid { reason: backend.reference.to.unsupported().into() }),
     }
 }
 
@@ -192,12 +215,13 @@ fn check_reference(backend: &Field<'_>, errors: &mut Errors) {
 
 fn read_backend(backend: &Field<'_>, own: &str) -> Read<BackendForm> {
     let reference = BackendRef::deserialize(backend.value).map_err(|_| Unreadable)?;
-    let is_service = reference.group.as_deref().unwrap_or_default().is_empty()
-        && reference.kind.as_deref().unwrap_or("Service") == "Service";
-    let namespace = reference.namespace.as_deref().unwrap_or(own);
+    let to = &reference.to;
+    let is_service = to.group.as_deref().unwrap_or_default().is_empty()
+        && to.kind.as_deref().unwrap_or("Service") == "Service";
+    let namespace = to.namespace.as_deref().unwrap_or(own);
     let weight = reference.weight.map_or(Ok(1), u32::try_from).map_err(|_| Unreadable)?;
     Ok(BackendForm {
-        service: is_service.then(|| ServiceName::new(namespace, reference.name.as_str())),
+        service: is_service.then(|| ServiceName::new(namespace, to.name.as_str())),
         port: backend.read_port("port")?,
         weight: (weight <= HIGHEST_WEIGHT).then_some(weight).ok_or(Unreadable)?,
         filters: None,
@@ -216,27 +240,23 @@ pub(in crate::kinds) fn check_only_rule(
         errors.required(spec.path.field("rules"), format!("is missing: a {kind} has exactly one rule"));
     }
     check_rule_names(spec, errors);
-    let mut rules = Vec::new();
-    for rule in spec.items("rules") {
+    let rules = read_each(spec, "rules", |rule| {
         let backends = rule.get("backendRefs");
         if rule.value.is_object() && backends.is_none_or(|b| b.value.as_array().is_some_and(Vec::is_empty)) {
             let message = format!("is missing: a rule of a {kind} needs at least one backend");
             errors.required(rule.path.field("backendRefs"), message);
         }
-        let backends = check_backends(&rule, own, errors);
-        rules.push(backends.and_then(|backends| {
-            let name = rule.read_str("name")?.map(Into::into);
-            Ok(RuleForm {
-                name,
-                matches: Vec::new(),
-                backends,
-                filters: None,
-                timeouts: Timeouts::default(),
-                retry: None,
-            })
-        }));
-    }
-    let rules = rules.into_iter().collect::<Read<Vec<_>>>()?;
+        let backends = check_backends(rule, own, errors)?;
+        let name = rule.read_str("name")?.map(Into::into);
+        Ok(RuleForm {
+            name,
+            matches: Vec::new(),
+            backends,
+            filters: None,
+            timeouts: Timeouts::default(),
+            retry: None,
+        })
+    })?;
     if rules.len() == 1 { Ok(rules) } else { Err(Unreadable) }
 }
 

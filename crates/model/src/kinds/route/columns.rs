@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::columns::{Column, items, joined, string, text, wide};
+use crate::columns::{AGE, Column, NAME, Table, age, items, joined, name, string, text, wide};
 
 pub(in crate::kinds) const PARENTS: Column = text("Parents", "What the route is attached to.");
 pub(in crate::kinds) const ACCEPTED: Column =
@@ -13,6 +14,24 @@ pub(in crate::kinds) const RESOLVED: Column =
     wide("Resolved", "Whether all of its references lead somewhere.");
 pub(in crate::kinds) const PROGRAMMED: Column =
     wide("Programmed", "Whether the nodes run it, and how many do.");
+
+/// The columns of a kind whose routes have host names, which `hostnames` describes.
+pub(in crate::kinds) const fn columns(hostnames: &'static str) -> [Column; 7] {
+    [NAME, text("Hostnames", hostnames), PARENTS, AGE, ACCEPTED, RESOLVED, PROGRAMMED]
+}
+
+/// Of such a kind.
+pub(in crate::kinds) const fn table(columns: &'static [Column]) -> Table {
+    Table { columns, row }
+}
+
+/// The object need not be valid.
+fn row(object: &Value, now: Timestamp) -> Vec<String> {
+    let hostnames = items(object, "/spec/hostnames").filter_map(Value::as_str);
+    let mut cells = vec![name(object), joined(hostnames), parents(object), age(object, now)];
+    cells.extend(conditions(object));
+    cells
+}
 
 /// `Service/d`, and `Service/shop/d:8080` where a namespace or a port is given.
 pub(in crate::kinds) fn parents(route: &Value) -> String {

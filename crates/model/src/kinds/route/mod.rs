@@ -40,32 +40,15 @@ pub struct ParentReference {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendRef {
-    /// `""` (default), for a Service.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253), extend("x-default" = ""))]
-    pub group: Option<String>,
-    /// `Service` (default).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63), extend("x-default" = "Service"))]
-    pub kind: Option<String>,
-    /// The route's own namespace where none is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    pub namespace: Option<String>,
-    /// The name of the service.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// The port of the service; required.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 65535))]
-    pub port: Option<i64>,
+    #[serde(flatten)]
+    pub to: BackendObjectReference,
     /// Its share of the traffic, over the sum of the rule's weights: 0 to 1,000,000, 1 where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000), extend("x-default" = 1))]
     pub weight: Option<i64>,
 }
 
-impl BackendRef {
+impl BackendObjectReference {
     /// What is said of one that refers to no Service.
     pub(crate) fn unsupported(&self) -> String {
         let kind = self.kind.as_deref().unwrap_or("Service");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::kinds::id::KindId;
-use crate::kinds::route::check::{check_only_rule, check_parents, read_route, refuse};
+use crate::kinds::route::check::{check_only_rule, check_spec, read_route};
 use crate::kinds::route::form::RouteForm;
 use crate::validate::field::{Errors, Field, Read, Unreadable, shown};
 use crate::validate::metadata::namespace;
@@ -13,18 +13,11 @@ use crate::validate::syntax::hostname_problem;
 const LONGEST_HOSTNAME: usize = 253;
 
 pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
-    let Some(spec) = route.get("spec") else {
-        errors.required(
-            route.path.field("spec"),
-            "is missing: a TLSRoute needs a `spec` with `parentRefs`, `hostnames` and `rules`",
-        );
-        return Err(Unreadable);
-    };
-    let own = namespace(route);
-    let parents = check_parents(route, &spec, errors);
-    let _nothing_of_it_is_compiled = refuse(&spec, &["useDefaultGateways"], errors);
+    let needs = "a TLSRoute needs a `spec` with `parentRefs`, `hostnames` and `rules`";
+    let (spec, parents) = check_spec(route, needs, errors)?;
+    let own = namespace(route).unwrap_or_default();
     let hostnames = check_hostnames(&spec, errors);
-    let rules = check_only_rule("TLSRoute", &spec, own.unwrap_or_default(), errors);
+    let rules = check_only_rule("TLSRoute", &spec, own, errors);
     let route = read_route(KindId::TlsRoute, route, parents?, rules?, false)?;
     Ok(RouteForm { server_names: hostnames?, ..route })
 }
