@@ -2,7 +2,10 @@
 //! two ends of its window.)
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::path::Path;
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::results::Memory;
 
@@ -33,6 +36,16 @@ pub fn memory(pids: &[u32]) -> Memory {
         sum.proportional += field(&rollup, "Pss:");
     }
     sum
+}
+
+/// Has the kernel read a program from the disk when it is started next. How much of a program is mapped at its first touch, and
+/// counts as resident, depends on the pieces in which the page cache holds it: a program that was just written lies there in large
+/// ones, another way each time.
+pub fn read_anew(program: &Path) -> std::io::Result<()> {
+    let file = File::open(program)?;
+    // What is not on the disk yet stays in memory.
+    file.sync_all()?;
+    Ok(posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
 }
 
 /// Size of the file that a process runs.

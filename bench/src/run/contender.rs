@@ -1,6 +1,7 @@
 //! Whom a run compares: no proxy, a pair out of a description, or a mesh of Tulle.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -96,6 +97,15 @@ impl Contender {
             Self::None { http, .. } => Some(*http),
             Self::Pair(pair) => pair.entry(protocol),
             Self::Mesh(mesh) => mesh.entry(protocol),
+        }
+    }
+
+    /// What its proxies run.
+    pub fn program(&self) -> Option<&Path> {
+        match self {
+            Self::None { .. } => None,
+            Self::Pair(pair) => pair.program(),
+            Self::Mesh(mesh) => Some(mesh.program()),
         }
     }
 

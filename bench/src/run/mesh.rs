@@ -171,6 +171,11 @@ impl Mesh {
         Ok(version.trim().to_owned())
     }
 
+    /// What its processes run.
+    pub fn program(&self) -> &Path {
+        &self.tulle
+    }
+
     pub fn entry(&self, protocol: Protocol) -> Option<SocketAddr> {
         self.entries.get(&protocol).copied()
     }

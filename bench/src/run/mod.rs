@@ -218,6 +218,10 @@ impl Bench {
     fn round(&mut self, round: usize) -> Result<()> {
         let begin = Instant::now();
         let rounds = self.results.settings.rounds;
+        self.contenders.iter().filter_map(Contender::program).try_for_each(|program| {
+            accounting::read_anew(program)
+                .with_context(|| format!("cannot have {} read anew", program.display()))
+        })?;
         let mut running = Vec::new();
         for (i, contender) in self.contenders.iter_mut().enumerate() {
             interrupt::check()?;

@@ -93,6 +93,11 @@ impl Pair {
         Some(SocketAddr::from((Ipv4Addr::LOCALHOST, *port)))
     }
 
+    /// What the client's side runs.
+    pub fn program(&self) -> Option<&Path> {
+        self.client.command.first().map(Path::new)
+    }
+
     /// Starts both sides and waits until they listen.
     pub fn start(&mut self) -> Result<()> {
         let server = self.server.start()?;
