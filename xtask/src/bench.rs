@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{cargo, run as finish, setup, target};
+use crate::{release, run as finish, setup, target};
 
 /// Options that stand alone: nothing is measured then.
 const HELP: &[&str] = &["--help", "-h"];
@@ -17,11 +17,11 @@ pub fn run(root: &Path, options: &[OsString]) -> Result<()> {
         let text = |option: &OsString| option.to_string_lossy().into_owned();
         options.iter().map(text).any(|option| option == name || option.starts_with(&format!("{name}=")))
     };
-    let mut build = cargo(root);
-    build.args(["build", "--release", "-p", "tulle-bench"]);
+    let mut build = release(root);
+    build.args(["-p", "tulle-bench"]);
     // Without `-p` on its own, features of the one would leak into the other.
-    let mut tulle = cargo(root);
-    tulle.args(["build", "--release", "-p", "tulle"]);
+    let mut tulle = release(root);
+    tulle.args(["-p", "tulle"]);
     finish(&mut build)?;
     let release = target(root).join("release");
     let mut bench = Command::new(release.join("tulle-bench"));

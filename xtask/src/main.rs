@@ -158,7 +158,7 @@ fn tests(root: &Path, tools: &setup::Tools, filter: Option<&str>) -> Command {
 /// In full they need the release binary: some of them measure.
 fn chaos(root: &Path, filter: Option<&str>) -> Result<()> {
     let tools = setup::run(root)?;
-    run(cargo(root).args(["build", "--release"]))?;
+    run(&mut release(root))?;
     let mut tests = cargo_test(root, &tools, "release");
     tests.env("TULLE_CHAOS_FULL", "1");
     tests.args(["-p", "tulle-tests", "--test", "chaos", "--no-fail-fast"]);
@@ -194,8 +194,16 @@ fn clippy(root: &Path) -> Command {
 /// Builds the binary as it is released, and what counts instructions beside it: in one command both have the features
 /// of the binary's dependencies, so that these are compiled once.
 fn release_build(root: &Path) -> Command {
+    let mut build = release(root);
+    build.args(["-p", "tulle", "-p", "tulle-hot-path"]);
+    build
+}
+
+/// Builds as is released, whatever the shell says of incremental builds: those are in many units, which are slower, and most
+/// functions of the list that lie side by side have other names there.
+fn release(root: &Path) -> Command {
     let mut build = cargo(root);
-    build.args(["build", "--release", "-p", "tulle", "-p", "tulle-hot-path"]);
+    build.args(["build", "--release"]).env("CARGO_INCREMENTAL", "0");
     build
 }
 
