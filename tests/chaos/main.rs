@@ -8,6 +8,7 @@ mod clones;
 mod herd;
 mod late_preface;
 mod limits;
+mod mirrored;
 mod names;
 mod partition;
 mod restarts;

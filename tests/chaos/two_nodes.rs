@@ -56,6 +56,7 @@ pub struct Load {
     pub requests: u64,
     pub failures: Vec<Value>,
     /// Milliseconds.
+    pub p50: f64,
     pub p99: f64,
 }
 
@@ -67,6 +68,7 @@ impl Load {
         let value: Value = serde_json::from_str(line).unwrap();
         let requests = value["statuses"].as_object().unwrap().values().filter_map(Value::as_u64).sum();
         let failures = value["failures"].as_array().unwrap().clone();
-        Self { requests, failures, p99: value["latencies"]["p99"].as_f64().unwrap() }
+        let [p50, p99] = ["p50", "p99"].map(|which| value["latencies"][which].as_f64().unwrap());
+        Self { requests, failures, p50, p99 }
     }
 }

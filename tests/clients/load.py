@@ -1,6 +1,8 @@
 """Sends requests at a fixed rate over keep-alive connections and prints what became of each.
 
-usage: load.py URL RATE SECONDS [CONNECTIONS]
+usage: load.py URL RATE SECONDS [CONNECTIONS [BYTES]]
+
+With BYTES each is a POST with a body so long.
 
 Prints one JSON object: counts by status, counts by the answering service's name, every failure with
 its time (seconds since the epoch) and cause, and how long answers took: "latencies" has p50, p99 and
@@ -21,6 +23,7 @@ import urllib.parse
 def main():
     url, rate, seconds = urllib.parse.urlsplit(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
     connections = int(sys.argv[4]) if len(sys.argv) > 4 else 10
+    body = bytes(int(sys.argv[5])) if len(sys.argv) > 5 else None
     proxy = os.environ.get("HTTP_PROXY")
     proxy = urllib.parse.urlsplit(proxy) if proxy else None
     statuses, names, failures, latencies = collections.Counter(), collections.Counter(), [], []
@@ -33,10 +36,9 @@ def main():
 
     def request(connection):
         target = url.geturl() if proxy else (url.path or "/")
-        connection.request("GET", target, headers={"Host": url.netloc})
+        connection.request("POST" if body else "GET", target, body, {"Host": url.netloc})
         answer = connection.getresponse()
-        body = answer.read()
-        return answer.status, answer.getheader("tulle-reason"), body
+        return answer.status, answer.getheader("tulle-reason"), answer.read()
 
     def worker(index):
         connection = connect()
@@ -49,14 +51,14 @@ def main():
                 time.sleep(delay)
             began, sent = time.time(), time.monotonic()
             try:
-                status, reason, body = request(connection)
+                status, reason, answer = request(connection)
             except Exception as error:
                 connection.close()
                 connection = connect()
-                status, reason, body = 0, repr(error), b""
+                status, reason, answer = 0, repr(error), b""
             took = (time.monotonic() - sent) * 1000
             try:
-                name = json.loads(body).get("name")
+                name = json.loads(answer).get("name")
             except (ValueError, AttributeError):
                 name = None
             with lock:

@@ -1,0 +1,89 @@
+//! Copies of requests for somebody who does not take them: their callers are not to notice.
+
+use std::time::Duration;
+
+use tulle_tests::chaos::{figure, full, is_release, length};
+use tulle_tests::harness::{Home, Process, alone, client, python, tulle};
+
+use crate::two_nodes::{Load, metric};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How much later the median request may be answered, and the last of a hundred, beside one that is not copied.
+const P50: f64 = 1.02;
+const P99: f64 = 1.10;
+
+const ROUTE: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: mirror, namespace: default}
+spec:
+  parentRefs: [{group: '', kind: Service, name: shop, port: 9491}]
+  rules:
+  - matches: [{path: {value: /copied}}]
+    filters:
+    - {type: RequestMirror, requestMirror: {backendRef: {name: deaf, port: 9492}}}
+    backendRefs: [{name: shop, port: 9491}]
+  - matches: [{path: {value: /plain}}]
+    backendRefs: [{name: shop, port: 9491}]
+";
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+#[test]
+fn a_mirror_that_takes_nothing_delays_no_caller() {
+    let _alone = alone();
+    let home = Home::new();
+    let (binary, python) = (tulle().display().to_string(), python().display().to_string());
+    let services = format!(
+        "services:\n  shop:\n    command: [\"{binary}\", fake-service]\n    port: 9491\n    \
+         probe: {{http: /healthz}}\n  deaf:\n    command: [\"{python}\", \"{}\", \"9492\"]\n    port: 9492\n",
+        client("deaf_server.py"),
+    );
+    home.write("mesh/tulle.yaml", &services);
+    let folder = home.path().join("mesh").display().to_string();
+    let mut command = home.command(tulle());
+    command.args(["up", "--capture", "explicit", &folder]);
+    let up = Process::spawn(&mut command);
+    up.wait_for_line("readiness", PATIENCE, |line| line.contains("all services are ready"));
+    let route = home.write("mirror.yaml", ROUTE).display().to_string();
+    home.tulle(&["apply", "-f", &route]).ok();
+
+    // Bodies of the one kind are behind at once, and requests of the other are never answered.
+    for (what, bytes, rate) in [("1 MiB", "1048576", "40"), ("no body", "0", "300")] {
+        let seconds = length(Duration::from_secs(1), Duration::from_secs(4)).as_secs().to_string();
+        let ask = |path: &str| {
+            let url = format!("http://shop:9491/{path}");
+            let mut arguments =
+                vec![client("load.py"), url, rate.to_owned(), seconds.clone(), "2".to_owned()];
+            if bytes != "0" {
+                arguments.push(bytes.to_owned());
+            }
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            let load = Load::of(&home.run_client(path, &arguments));
+            assert!(load.failures.is_empty() && load.requests > 0, "{what} {path}: {:?}", load.failures);
+            load
+        };
+        let (mut p50, mut p99) = (Vec::new(), Vec::new());
+        for pair in 0..if full() { 15 } else { 1 } {
+            let mut paths = ["plain", "copied"];
+            paths.rotate_left(pair % 2);
+            let mut loads = paths.map(&ask);
+            loads.rotate_left(pair % 2);
+            p50.push(loads[1].p50 / loads[0].p50);
+            p99.push(loads[1].p99 / loads[0].p99);
+        }
+        let (p50, p99) = (median(p50), median(p99));
+        figure("mirrored", &format!("{what}: p50 with a copy, times that without"), p50);
+        figure("mirrored", &format!("{what}: p99 with a copy, times that without"), p99);
+        if full() && is_release() {
+            assert!(p50 <= P50 && p99 <= P99, "{what}: p50 {p50}, p99 {p99} times that without copies");
+        }
+    }
+    let copies = |labels: &str| metric(&home, &format!("tulle_requests_refused_total{{{labels}"));
+    figure("mirrored", "copies that were behind", copies("reason=\"mirror-behind\""));
+    assert!(copies("reason=\"mirror-behind\"") > 0.0);
+    assert!(up.interrupt().success());
+}
