@@ -133,7 +133,9 @@ impl Compiler {
         let lost = views().flat_map(|port| lost_names(route, port).into_iter().map(move |lost| (port, lost)));
         for (port, (name, holder)) in lost.take(MOST_LOST) {
             let port = port.number;
-            let lost = format!("; warning: {name} is for TLSRoute {holder} on port {port}, which is older");
+            let lost = format!(
+                "; warning: {name} is for TLSRoute {holder} on port {port}, which is older, or first by name"
+            );
             message.push_str(&lost);
         }
         message
@@ -179,8 +181,9 @@ impl Compiler {
                 if let Some((name, holder)) = lost.first()
                     && lost.len() == route.server_names.len()
                 {
-                    let held =
-                        format!("port {port} already has TLSRoute {holder} for {name}, which is older");
+                    let held = format!(
+                        "port {port} already has TLSRoute {holder} for {name}, which is older, or first by name"
+                    );
                     return Some(held);
                 }
                 KindId::TlsRoute
@@ -188,7 +191,10 @@ impl Compiler {
             (Some(entry), _) if entry.rule.kind == HttpRouteKind::Grpc => KindId::GrpcRoute,
             (Some(_), _) => KindId::HttpRoute,
             (None, Some(holder)) if route.kind == KindId::TcpRoute && holder.route != route.name => {
-                return Some(format!("port {port} already has TCPRoute {}, which is older", holder.route));
+                return Some(format!(
+                    "port {port} already has TCPRoute {}, which is older, or first by name",
+                    holder.route
+                ));
             }
             (None, _) => KindId::TcpRoute,
         };

@@ -56,15 +56,14 @@ fn host_names_are_the_oldest_routes() {
     }
     assert_eq!(holder(&compiler, "test"), None);
     assert_eq!(conditions(&compiler, KindId::TlsRoute, "shop/young", 0), OK);
-    let shared =
-        "the route is in force; warning: a.test is for TLSRoute shop/old on port 443, which is older";
+    let shared = "the route is in force; warning: a.test is for TLSRoute shop/old on port 443, which is older, or first by name";
     assert_eq!(message(&compiler, KindId::TlsRoute, "shop/young"), shared);
 
     // Of the same age, the first by name; one without any host name of its own has no say.
     compiler.apply(tls("older", "2026-01-01T00:00:00Z", &["c.test"]));
     assert_eq!(holder(&compiler, "c.test").as_deref(), Some("old"));
     assert_eq!(conditions(&compiler, KindId::TlsRoute, "shop/older", 0)[0], (false, "Conflicted"));
-    let taken = "port 443 already has TLSRoute shop/old for c.test, which is older";
+    let taken = "port 443 already has TLSRoute shop/old for c.test, which is older, or first by name";
     assert_eq!(message(&compiler, KindId::TlsRoute, "shop/older"), taken);
 }
 
