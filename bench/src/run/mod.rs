@@ -218,10 +218,11 @@ impl Bench {
     fn round(&mut self, round: usize) -> Result<()> {
         let begin = Instant::now();
         let rounds = self.results.settings.rounds;
-        self.contenders.iter().filter_map(Contender::program).try_for_each(|program| {
-            accounting::read_anew(program)
-                .with_context(|| format!("cannot have {} read anew", program.display()))
-        })?;
+        for program in self.contenders.iter().filter_map(Contender::program) {
+            if let Err(error) = accounting::read_anew(program) {
+                fail(&mut self.results, format!("{} is not read anew: {error}", program.display()));
+            }
+        }
         let mut running = Vec::new();
         for (i, contender) in self.contenders.iter_mut().enumerate() {
             interrupt::check()?;
