@@ -78,6 +78,8 @@ fn a_mirror_that_takes_nothing_delays_no_caller() {
         let (p50, p99) = (median(p50), median(p99));
         figure("mirrored", &format!("{what}: p50 with a copy, times that without"), p50);
         figure("mirrored", &format!("{what}: p99 with a copy, times that without"), p99);
+        // Other profiles, and single pairs, show what is coarse.
+        assert!(p50 <= 3.0, "{what}: p50 is {p50} times that without copies");
         if full() && is_release() {
             assert!(p50 <= P50 && p99 <= P99, "{what}: p50 {p50}, p99 {p99} times that without copies");
         }
