@@ -9,6 +9,7 @@ use crate::snapshot::{Backend, HttpMatch, HttpRouteEntry, HttpRouteTable, PathMa
 pub mod cors;
 pub mod decide;
 pub mod redirect;
+pub mod session;
 pub mod unreached;
 
 /// What of a request a rule may ask for.

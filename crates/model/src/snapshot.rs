@@ -7,6 +7,7 @@ mod cors;
 mod filters;
 mod mirror;
 mod route_index;
+mod session;
 mod shown;
 mod tls_routes;
 mod workload;
@@ -26,6 +27,7 @@ pub(crate) use self::filters::is_of_the_connection;
 pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, uneditable};
 pub use self::mirror::{Mirror, Share};
 use self::route_index::RouteIndex;
+pub use self::session::{Session, SessionCarrier, SessionKey};
 pub use self::tls_routes::{ServerName, TlsRouteEntry, TlsRouteTable};
 pub use self::workload::{Selected, ServedPort, WorkloadConfig};
 
@@ -61,11 +63,13 @@ pub struct MeshSettings {
     pub access_log: bool,
     /// See [`crate::decision::inbound_capture`].
     pub inbound_capture: bool,
+    /// `None`: the server does not say, and no request stays with an endpoint.
+    pub session_key: Option<SessionKey>,
 }
 
 impl Default for MeshSettings {
     fn default() -> Self {
-        Self { egress: EgressPolicy::Allow, access_log: false, inbound_capture: false }
+        Self { egress: EgressPolicy::Allow, access_log: false, inbound_capture: false, session_key: None }
     }
 }
 
@@ -399,13 +403,16 @@ pub struct HttpRule {
     pub timeouts: Timeouts,
     /// `None`: requests are tried again as by default.
     pub retry: Option<Box<Retry>>,
+    /// `None`: the weights decide over each request.
+    pub session: Option<Box<Session>>,
 }
 
 impl HttpRule {
     /// A rule that shares requests out, and nothing else.
     pub fn new(route: NamespacedName, index: u32, name: Option<Arc<str>>, backends: Vec<Backend>) -> Self {
         let kind = HttpRouteKind::Http;
-        Self { route, kind, index, name, backends, filters: None, timeouts: Timeouts::default(), retry: None }
+        let timeouts = Timeouts::default();
+        Self { route, kind, index, name, backends, filters: None, timeouts, retry: None, session: None }
     }
 }
 
@@ -475,6 +482,14 @@ impl Backend {
     /// One that gets requests as the rule has them.
     pub fn new(target: BackendTarget, weight: u32) -> Self {
         Self { target, weight, filters: None }
+    }
+
+    /// The service whose endpoints it is.
+    pub fn service(&self) -> Option<&ServiceName> {
+        match &self.target {
+            BackendTarget::Service { name, .. } => Some(name),
+            BackendTarget::Invalid { .. } => None,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use tulle_model::snapshot::{HttpRule, Retry};
 use crate::budget::{Account, Seat};
 use crate::connect::EGRESS_CONNECT;
 use crate::destination::{Destination, Member};
-use crate::endpoints::was_tried;
+use crate::endpoints::{Picked, was_tried};
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
 use crate::exchange::{Exchange, Refused};
 use crate::local::Local;
@@ -43,6 +43,8 @@ pub(crate) struct Attempts {
     began: Instant,
     /// Endpoints that failed it.
     tried: Vec<Rc<Member>>,
+    /// The endpoint of its session: the first to be tried.
+    kept: Option<Rc<Member>>,
     /// The last failure would be no other on the same endpoint.
     futile: bool,
     /// When no other attempt begins any more.
@@ -81,6 +83,11 @@ impl Attempts {
         }
     }
 
+    /// At that endpoint first.
+    pub fn stay_with(&mut self, member: Rc<Member>) {
+        self.kept = Some(member);
+    }
+
     fn retry(&self) -> Option<&Retry> {
         self.rule.as_ref()?.retry.as_deref()
     }
@@ -93,7 +100,8 @@ impl Attempts {
 
     fn new(exchange: &Exchange, to: To) -> Self {
         let (tries, tried) = (Tries::default(), Vec::new());
-        Self { to, tries, began: exchange.ready(), tried, futile: false, end: None, rule: None }
+        let began = exchange.ready();
+        Self { to, tries, began, tried, kept: None, futile: false, end: None, rule: None }
     }
 
     /// Bounds in time how long it may take, from now on and over all attempts, to open a connection; until when.
@@ -123,7 +131,9 @@ impl Attempts {
                 worker.local.view().destination(backend).and_then(|destination| {
                     let pick = |tried| worker.local.pick(&destination, *port, tried);
                     // What was tried once more, where nothing else is left.
-                    let picked = pick(&self.tried).or_else(|| pick(&[]));
+                    let kept = self.kept.as_ref().filter(|kept| !was_tried(&self.tried, kept));
+                    let kept = kept.and_then(|kept| Picked::at(kept, *port));
+                    let picked = kept.or_else(|| pick(&self.tried)).or_else(|| pick(&[]));
                     let hop = Hop::to(&worker.local, picked?);
                     let first = exchange.attempts() == 0;
                     if first && exchange.is_logged() && worker.local.standings.has_troubled() {
@@ -291,7 +301,11 @@ impl Attempts {
             // One that has no room has none a moment later.
             self.futile = matches!(outcome, Outcome::Unreachable | Outcome::Draining)
                 || matches!(error.kind, Kind::Shed(_) | Kind::ShedThere(_));
-            if !was_tried(&self.tried, member) {
+            // A connection that was open was lost: that of a session is looked for where it is, once.
+            let stays = error.kind == Kind::ConnectionLost
+                && exchange.attempts() == 1
+                && self.kept.as_ref().is_some_and(|kept| kept.is(member));
+            if !stays && !was_tried(&self.tried, member) {
                 self.tried.push(member.clone());
             }
         }

@@ -2,7 +2,7 @@
 //! how much of it may be retries, what its ports have spoken. It is made anew when the endpoints change, and is gone
 //! when the service is. How an endpoint stands is one thing for all services that have it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use tulle_model::health::{Health, Outcome};
 use tulle_model::name::WorkloadName;
 use tulle_model::retry_budget::RetryBudget;
+use tulle_model::routing::session::endpoint_id;
 use tulle_model::snapshot::{Endpoint, EndpointSet, FastMap, PeerNode, PortMapping};
 
 use crate::http::link_headers::LinkHeaders;
@@ -38,6 +39,8 @@ pub(crate) struct Member {
 struct Standing {
     in_flight: Cell<u64>,
     health: Cell<Health>,
+    /// [`Member::session_id`], once asked for.
+    session_id: OnceCell<u64>,
     /// [`Standings::trouble`].
     trouble: Rc<Cell<Duration>>,
 }
@@ -80,8 +83,8 @@ impl Standings {
             address: endpoint.address,
         };
         let new = || {
-            let (in_flight, health) = (Cell::default(), Cell::default());
-            Rc::new(Standing { in_flight, health, trouble: self.trouble.clone() })
+            let (in_flight, health, session_id) = (Cell::default(), Cell::default(), OnceCell::new());
+            Rc::new(Standing { in_flight, health, session_id, trouble: self.trouble.clone() })
         };
         self.known.borrow_mut().entry(who).or_insert_with(new).clone()
     }
@@ -154,6 +157,11 @@ impl Member {
     /// Requests and connections in flight to it.
     pub fn in_flight(&self) -> u64 {
         self.standing.in_flight.get()
+    }
+
+    /// What it is called in the tokens of sessions.
+    pub fn session_id(&self) -> u64 {
+        *self.standing.session_id.get_or_init(|| endpoint_id(&self.endpoint))
     }
 
     /// Whether to pass it over.

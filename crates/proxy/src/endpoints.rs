@@ -20,6 +20,14 @@ pub(crate) struct Picked {
     pub load: Load,
 }
 
+impl Picked {
+    /// That one, if it answers for the service's port.
+    pub fn at(member: &Rc<Member>, port: u16) -> Option<Self> {
+        let target_port = member.endpoint.target_port(port)?;
+        Some(Self { target_port, load: Load::begin(member) })
+    }
+}
+
 impl Local {
     /// Chooses among the endpoints of a service that answer for its port `port`, by power of two choices, one
     /// that was not tried: of those that are well; or else of those that the server does not hear of and this
@@ -30,6 +38,14 @@ impl Local {
             return self.pick_from(of, port, |i| was_tried(tried, &of.members[i]));
         }
         self.pick_ranked(of, port, tried)
+    }
+
+    /// Whether nothing speaks against an endpoint of a service: it took connections lately, and is not one of those that are silent.
+    pub(crate) fn is_well(&self, of: &Destination, index: usize) -> bool {
+        let now = Instant::now();
+        let last = if of.set.stale_since.is_empty() { Vec::new() } else { self.last_ranked(&of.set, now) };
+        let is_avoided = of.members.get(index).is_none_or(|member| member.avoided(self.since_start(now)));
+        !is_avoided && !last.get(index).copied().unwrap_or(false)
     }
 
     /// As [`Local::pick`], where not all endpoints are as good.
@@ -68,9 +84,7 @@ impl Local {
         let members = &of.members;
         let load = |i: usize| members[i].in_flight();
         let unusable = |i: usize| members[i].endpoint.target_port(port).is_none() || exclude(i);
-        let best = &members[balance::pick(members.len(), load, self.random(), unusable)?];
-        let target_port = best.endpoint.target_port(port)?;
-        Some(Picked { target_port, load: Load::begin(best) })
+        Picked::at(&members[balance::pick(members.len(), load, self.random(), unusable)?], port)
     }
 
     /// Whether the endpoint is a workload of this node, which is reached inside the process.

@@ -53,6 +53,7 @@ mod sweep;
 mod tcp;
 mod thread;
 mod tls;
+mod token_seal;
 mod turn;
 mod uri;
 mod view;

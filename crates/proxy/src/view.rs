@@ -1,7 +1,7 @@
 //! The configuration as one worker sees it at a moment, and what hangs off it. A decision is made on one view; nothing
 //! that lasts keeps one.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use tulle_model::snapshot::FastMap;
 
 use crate::destination::{Destination, Standings};
 use crate::state::{NodeState, StateCell};
+use crate::token_seal::TokenSeal;
 
 /// The state of a moment.
 pub(crate) struct View {
@@ -20,6 +21,8 @@ pub(crate) struct View {
     /// Services that this worker sends to. Each has endpoints in `state`, so there are no more of them.
     destinations: RefCell<FastMap<ServiceName, Rc<Destination>>>,
     standings: Rc<Standings>,
+    /// [`View::token_seal`], once asked for.
+    token_seal: OnceCell<Option<Rc<TokenSeal>>>,
 }
 
 impl Deref for View {
@@ -34,7 +37,8 @@ impl View {
     pub fn of(cell: &StateCell, standings: Rc<Standings>) -> Self {
         // In this order: what is published in between is looked at once more.
         let version = cell.version();
-        Self { state: Arc::clone(&cell.load()), version, destinations: RefCell::default(), standings }
+        let (state, destinations) = (Arc::clone(&cell.load()), RefCell::default());
+        Self { state, version, destinations, standings, token_seal: OnceCell::new() }
     }
 
     /// The view of now, which may be this one.
@@ -52,6 +56,12 @@ impl View {
         let destinations = self.destinations.take().into_iter().filter_map(renew).collect();
         *view.destinations.borrow_mut() = destinations;
         Some(view)
+    }
+
+    /// What the tokens of sessions are sealed with; `None` where the server does not say.
+    pub fn token_seal(&self) -> Option<Rc<TokenSeal>> {
+        let make = || self.snapshot.mesh.session_key.as_ref().and_then(TokenSeal::new).map(Rc::new);
+        self.token_seal.get_or_init(make).clone()
     }
 
     /// The whole state.

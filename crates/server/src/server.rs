@@ -12,12 +12,14 @@ use tokio_util::sync::CancellationToken;
 use tulle_model::identity::{InvalidIdentity, TrustDomain};
 use tulle_model::kinds::mesh::MESH;
 use tulle_model::registry::KindId;
+use tulle_model::snapshot::SessionKey;
 
 use crate::api::Api;
 use crate::ca::CaError;
 use crate::ca::api::ApiAuthority;
 use crate::ca::mesh::{AuthorityFiles, MeshAuthority};
 use crate::ca::seal::MasterKey;
+use crate::ca::session::session_key;
 use crate::controller::slices::SliceWriter;
 use crate::controller::status::StatusWriter;
 use crate::controller::{Controller, Writers};
@@ -141,7 +143,8 @@ impl Server {
             .map_err(|source| StartError::Home { path: dir.clone(), source })?;
         let now = SystemTime::now();
         let mut state = State::look(&dir, config.authority.is_some()).await?;
-        let (store, authority, api_authority) = open_state(&state, &dir, &config, &domain, now).await?;
+        let OpenedState { store, authority, api_authority, session_key } =
+            open_state(&state, &dir, &config, &domain, now).await?;
         let objects = Objects::open(store.clone()).await?.of_mesh(&domain);
         let mesh = objects.ensure_mesh().await?;
         let whole = mesh && objects.get(KindId::Namespace.kind(), "", DEFAULT_NAMESPACE).await?.is_some();
@@ -172,7 +175,7 @@ impl Server {
         // Everything is compiled before the first node is let in: it would be told that nothing exists.
         let controller = Controller::start(
             objects.clone(),
-            domain.clone(),
+            (domain.clone(), session_key),
             publication.clone(),
             Writers { statuses: statuses.clone(), slices: slices.clone(), events: events.clone() },
             metrics.clone(),
@@ -263,6 +266,14 @@ impl Drop for Server {
     }
 }
 
+/// What a server keeps.
+struct OpenedState {
+    store: Store,
+    authority: MeshAuthority,
+    api_authority: ApiAuthority,
+    session_key: SessionKey,
+}
+
 /// Opens the store and the authorities, which must be of one mesh, or makes those of a new one: the
 /// authority first, as the store says whose it is.
 async fn open_state(
@@ -271,7 +282,7 @@ async fn open_state(
     config: &ServerConfig,
     domain: &TrustDomain,
     now: SystemTime,
-) -> Result<(Store, MeshAuthority, ApiAuthority), StartError> {
+) -> Result<OpenedState, StartError> {
     let path = dir.join(founding::STORE);
     // Opening blocks: a predecessor that is about to end is waited for.
     let open = async |path: PathBuf, owner: Option<Vec<u8>>| {
@@ -295,8 +306,9 @@ async fn open_state(
     };
     state.check_owner(&store, &authority).await?;
     let master = MasterKey::open(&dir.join(founding::MASTER_KEY))?;
-    let api = ApiAuthority::open(&dir.join("api"), master, &api_names(config), now)?;
-    Ok((store, authority, api))
+    let session_key = session_key(&dir.join("ca"), &master);
+    let api_authority = ApiAuthority::open(&dir.join("api"), master, &api_names(config), now)?;
+    Ok(OpenedState { store, authority, api_authority, session_key })
 }
 
 fn open_authority(

@@ -9,6 +9,7 @@ mod tls;
 mod workload;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,15 +67,30 @@ fn object_name(prefix: &str, namespace: String, name: String) -> Result<Namespac
 
 impl From<&model::MeshSettings> for wire::Mesh {
     fn from(mesh: &model::MeshSettings) -> Self {
-        let &model::MeshSettings { egress, access_log, inbound_capture } = mesh;
-        Self { egress_deny: egress == model::EgressPolicy::Deny, access_log, inbound_capture }
+        let model::MeshSettings { egress, access_log, inbound_capture, session_key } = mesh;
+        Self {
+            egress_deny: *egress == model::EgressPolicy::Deny,
+            access_log: *access_log,
+            inbound_capture: *inbound_capture,
+            session_key: session_key.as_ref().map(|key| key.0.to_vec().into()).unwrap_or_default(),
+        }
+    }
+}
+
+/// Without the key of sessions.
+impl fmt::Debug for wire::Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        model::MeshSettings::from(self.clone()).fmt(f)
     }
 }
 
 impl From<wire::Mesh> for model::MeshSettings {
     fn from(mesh: wire::Mesh) -> Self {
         let egress = if mesh.egress_deny { model::EgressPolicy::Deny } else { model::EgressPolicy::Allow };
-        Self { egress, access_log: mesh.access_log, inbound_capture: mesh.inbound_capture }
+        // One of another length is of another version, which seals in another way.
+        let session_key = <[u8; model::SessionKey::LENGTH]>::try_from(&*mesh.session_key).ok();
+        let session_key = session_key.map(model::SessionKey);
+        Self { egress, access_log: mesh.access_log, inbound_capture: mesh.inbound_capture, session_key }
     }
 }
 
@@ -316,6 +332,7 @@ impl From<&model::HttpRule> for wire::Rule {
             backend_request_timeout_ms: filters::timeout_message(rule.timeouts.backend_request),
             retry: rule.retry.as_deref().map(wire::Retry::from),
             grpc: rule.kind == model::HttpRouteKind::Grpc,
+            session: rule.session.as_deref().map(wire::Session::from),
         }
     }
 }
@@ -324,7 +341,8 @@ impl TryFrom<wire::Rule> for model::HttpRule {
     type Error = ConvertError;
 
     fn try_from(rule: wire::Rule) -> Result<Self> {
-        Ok(Self {
+        let session = rule.session;
+        let mut rule = Self {
             route: object_name("route_", rule.route_namespace, rule.route_name)?,
             index: rule.index,
             name: rule.name.map(Arc::from),
@@ -336,7 +354,10 @@ impl TryFrom<wire::Rule> for model::HttpRule {
             },
             retry: rule.retry.map(filters::retry).transpose()?.map(Box::new),
             kind: if rule.grpc { model::HttpRouteKind::Grpc } else { model::HttpRouteKind::Http },
-        })
+            session: None,
+        };
+        rule.session = session.map(|session| filters::session(&rule, session)).transpose()?.map(Box::new);
+        Ok(rule)
     }
 }
 

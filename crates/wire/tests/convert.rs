@@ -17,8 +17,9 @@ use tulle_model::snapshot::{
     AllowedOrigins, AppProtocol, Backend, BackendTarget, Cors, EgressPolicy, Endpoint, EndpointSet,
     HeaderEdit, HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteKind, HttpRouteTable, HttpRule, Listing,
     MeshSettings, Mirror, OriginPattern, PathMatch, PathRewrite, Pattern, PeerNode, PortConfig, PortMapping,
-    Redirect, Retry, Rewrite, Scheme, Selected, ServedPort, ServerName, ServiceConfig, Shape, Share, TcpRule,
-    TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable, ValueMatch, WorkloadConfig,
+    Redirect, Retry, Rewrite, Scheme, Selected, ServedPort, ServerName, ServiceConfig, Session,
+    SessionCarrier, SessionKey, Shape, Share, TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable,
+    ValueMatch, WorkloadConfig,
 };
 use tulle_wire::discovery;
 
@@ -139,13 +140,24 @@ fn rules() -> impl Strategy<Value = Arc<HttpRule>> {
     let backoff = prop::option::of((0u64..60_000).prop_map(Duration::from_millis));
     let retry = (codes, prop::option::of(0u32..11), backoff);
     let retry = retry.prop_map(|(codes, attempts, backoff)| Box::new(Retry { codes, attempts, backoff }));
-    let times = (timeouts, prop::option::of(retry));
+    let carrier = prop::sample::select(vec![
+        SessionCarrier::Header,
+        SessionCarrier::Cookie { permanent: false },
+        SessionCarrier::Cookie { permanent: true },
+    ]);
+    let session = ("[a-z]{1,5}", carrier, time(), time());
+    let times = (timeouts, prop::option::of(retry), prop::option::of(session));
     let kind = prop::sample::select(vec![HttpRouteKind::Http, HttpRouteKind::Grpc]);
     (names(), kind, any::<u32>(), prop::option::of("[a-z]{0,4}"), backends(), filters(), times).prop_map(
         |(route, kind, index, name, backends, filters, timeouts)| {
             let rule = HttpRule::new(route, index, name.map(Arc::from), backends);
-            let (timeouts, retry) = timeouts;
-            Arc::new(HttpRule { kind, filters, timeouts, retry, ..rule })
+            let (timeouts, retry, session) = timeouts;
+            let rule = HttpRule { kind, filters, timeouts, retry, ..rule };
+            let session = session.map(|(name, carrier, absolute, idle)| {
+                let session = Session::of(&rule, Some(name.into()), carrier);
+                Box::new(Session { absolute, idle, ..session })
+            });
+            Arc::new(HttpRule { session, ..rule })
         },
     )
 }
@@ -295,10 +307,14 @@ proptest! {
     }
 
     #[test]
-    fn settings_survive_a_round_trip(deny: bool, access_log: bool, inbound_capture: bool) {
+    fn settings_survive_a_round_trip(deny: bool, access_log: bool, inbound_capture: bool, key: Option<[u8; 32]>) {
         let egress = if deny { EgressPolicy::Deny } else { EgressPolicy::Allow };
-        let mesh = MeshSettings { egress, access_log, inbound_capture };
-        prop_assert_eq!(MeshSettings::from(sent(discovery::Mesh::from(&mesh))), mesh);
+        let session_key = key.map(SessionKey);
+        let mesh = MeshSettings { egress, access_log, inbound_capture, session_key };
+        let message = discovery::Mesh::from(&mesh);
+        let other = MeshSettings { session_key: mesh.session_key.clone().map(|_| SessionKey([0; 32])), ..mesh.clone() };
+        prop_assert_eq!(format!("{message:?}"), format!("{:?}", discovery::Mesh::from(&other)), "the key is shown");
+        prop_assert_eq!(MeshSettings::from(sent(message)), mesh);
     }
 
     /// Whatever bytes decode as a message, reading it is an answer or an error, and what reads

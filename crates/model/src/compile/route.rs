@@ -110,7 +110,9 @@ pub(super) fn resolve<'a>(
         let filters = resolve_mirrors(route, rule.filters.clone(), &holder, &service, &mut problems);
         let (timeouts, retry) = (rule.timeouts, rule.retry.clone());
         let compiled = HttpRule::new(route.name.clone(), i as u32, rule.name.clone(), backends);
-        rules.push(Arc::new(HttpRule { kind, filters, timeouts, retry, ..compiled }));
+        let mut compiled = HttpRule { kind, filters, timeouts, retry, ..compiled };
+        compiled.session = rule.session.as_ref().map(|session| Box::new(session.compiled(&compiled)));
+        rules.push(Arc::new(compiled));
     }
     (rules, problems)
 }

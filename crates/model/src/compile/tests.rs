@@ -689,7 +689,7 @@ fn a_bad_object_keeps_its_last_good_form() {
     // A route falls back as a whole, and says so as Gateway API wants it.
     compiler.apply(http_route("r", "d", json!([{ "name": "d", "port": 80 }])));
     let good = backends(&compiler, "shop/d");
-    let bad = json!({ "parentRefs": [parent("d")], "rules": [{ "sessionPersistence": {} }] });
+    let bad = json!({ "parentRefs": [parent("d")], "rules": [{ "retry": { "attempts": 11 } }] });
     let mut bad = route_object("r", bad);
     bad["metadata"]["generation"] = json!(2);
     let effects = compiler.apply(put(KindId::HttpRoute, bad.clone()));
@@ -702,7 +702,7 @@ fn a_bad_object_keeps_its_last_good_form() {
         (invalid.kind, invalid.status, invalid.observed_generation),
         ("PartiallyInvalid", true, Some(2))
     );
-    assert!(invalid.message.starts_with("Fall Back to generation 1: spec.rules[0].sessionPersistence: "));
+    assert!(invalid.message.starts_with("Fall Back to generation 1: spec.rules[0].retry.attempts: "));
 
     // Without a good form it is not accepted.
     bad["metadata"]["name"] = json!("never");

@@ -8,7 +8,8 @@ use crate::decision::{Decider, Decision, Effect};
 use crate::name::{NamespacedName, ServiceName};
 use crate::path::{has_dot_segments, normal_form};
 use crate::snapshot::{
-    Backend, BackendTarget, Cors, HttpFilters, HttpRule, Known, PortConfig, Redirect, ServiceConfig, Snapshot,
+    Backend, BackendTarget, Cors, HttpFilters, HttpRouteEntry, HttpRule, Known, PortConfig, Redirect,
+    ServiceConfig, Snapshot,
 };
 
 /// What becomes of a request.
@@ -52,13 +53,18 @@ pub struct Routed<'s> {
     pub config: Option<&'s PortConfig>,
     /// The rule that says so, and its backend's index; `None` where the port has no routes.
     pub rule: Option<(&'s Arc<HttpRule>, usize)>,
+    /// Its session decided, and not the weights.
+    pub in_session: bool,
 }
 
 impl Routed<'_> {
     /// The decision of the rule, if one decided.
     pub fn decision(&self) -> Option<Decision> {
         let (rule, backend) = self.rule?;
-        let field = format!("spec.rules[{}].backendRefs[{backend}].weight", rule.index);
+        let field = match self.in_session {
+            true => format!("spec.rules[{}].sessionPersistence", rule.index),
+            false => format!("spec.rules[{}].backendRefs[{backend}].weight", rule.index),
+        };
         Some(Decision::new(Decider::rule(rule), field, Effect::Routed))
     }
 }
@@ -113,7 +119,8 @@ pub fn port_of<'s>(
     })
 }
 
-/// What becomes of a request to port `port` of `service` that comes from a workload of `namespace`. `request`: its path is as it came; `random` draws among backends.
+/// What becomes of a request to port `port` of `service` that comes from a workload of `namespace`. `request`: its path is as it came; `random`
+/// draws among backends; `session`: which backend of its rule it stays with, asked for where the rule has sessions.
 pub fn request<'s, 'r, H>(
     snapshot: &'s Snapshot,
     service: &'s ServiceConfig,
@@ -121,6 +128,7 @@ pub fn request<'s, 'r, H>(
     namespace: &str,
     request: RequestParts<'r, H>,
     random: impl FnOnce() -> u64,
+    session: impl FnOnce(&'s HttpRouteEntry) -> Option<usize>,
 ) -> Result<Routing<'s>, Box<Unrouted>>
 where
     H: Fn(&str) -> Option<Cow<'r, str>>,
@@ -133,7 +141,13 @@ where
             // What has no server that it names goes nowhere there.
             return Err(unnamed(service, own, None));
         }
-        return Ok(Routing::To(Routed { backend: name, port, config: Some(own), rule: None }));
+        return Ok(Routing::To(Routed {
+            backend: name,
+            port,
+            config: Some(own),
+            rule: None,
+            in_session: false,
+        }));
     }
     if table.goes_by_path() && has_dot_segments(request.path) {
         let message = format!(
@@ -165,7 +179,9 @@ where
         return Ok(Routing::Redirect(rule, redirect));
     }
     let by = || Decider::rule(rule);
-    let (index, backend, port) = backend(&rule.backends, random(), by, rule.index).map_err(|unrouted| {
+    let kept = if rule.session.is_some() { session(entry) } else { None };
+    let drawn = kept.or_else(|| draw(&rule.backends, random()));
+    let (index, backend, port) = target_of(&rule.backends, drawn, by, rule.index).map_err(|unrouted| {
         let rule = Some(rule.clone());
         Box::new(Unrouted { rule, ..*unrouted })
     })?;
@@ -178,7 +194,8 @@ where
         Some(Known::Present(config)) => config.port(port).map(|port| port.seen_from(namespace)),
         _ => Some(own),
     };
-    Ok(Routing::To(Routed { backend, port, config, rule: Some((rule, index)) }))
+    let in_session = kept.is_some();
+    Ok(Routing::To(Routed { backend, port, config, rule: Some((rule, index)), in_session }))
 }
 
 fn cors_of(filters: Option<&HttpFilters>) -> Option<&Cors> {
@@ -204,15 +221,15 @@ pub fn connection<'s>(
         None => return Ok((&service.name, port, None)),
     };
     let by = || kind(rule.route.clone());
-    let (index, name, port) = backend(&rule.backends, random(), by, 0)?;
+    let (index, name, port) = target_of(&rule.backends, draw(&rule.backends, random()), by, 0)?;
     let field = format!("spec.rules[0].backendRefs[{index}].weight");
     Ok((name, port, Some(Decision::new(by(), field, Effect::Routed))))
 }
 
-/// Draws one of a rule's backends.
-fn backend(
+/// Where the backend that was drawn leads, if one was.
+fn target_of(
     backends: &[Backend],
-    random: u64,
+    drawn: Option<usize>,
     by: impl Fn() -> Decider,
     rule: u32,
 ) -> Result<(usize, &ServiceName, u16), Box<Unrouted>> {
@@ -221,7 +238,7 @@ fn backend(
         let message = format!("{by}: {what}");
         Unrouted::new(Why::NoBackend, Decision::new(by, field, Effect::Refused), message)
     };
-    let Some(index) = draw(backends, random) else {
+    let Some(index) = drawn else {
         return Err(refuse(
             format!("spec.rules[{rule}].backendRefs"),
             "the rule has no backend with a weight",
@@ -277,7 +294,7 @@ mod tests {
     use crate::port_settings::Http1Settings;
     use crate::snapshot::{
         AllowedOrigins, AppProtocol, HttpMatch, HttpRouteEntry, HttpRouteTable, Listing, PathMatch,
-        ServerName, TcpRule, TlsRouteEntry, TlsRouteTable,
+        ServerName, Session, SessionCarrier, TcpRule, TlsRouteEntry, TlsRouteTable,
     };
 
     fn name(name: &str) -> NamespacedName {
@@ -320,7 +337,7 @@ mod tests {
     fn decided(service: &ServiceConfig, port: u16, path: &str) -> (Result<String, Why>, String) {
         let parts = RequestParts { method: "GET", path, query: None, header: |_: &str| None };
         let snapshot = Snapshot::default();
-        match request(&snapshot, service, port, "default", parts, || 0) {
+        match request(&snapshot, service, port, "default", parts, || 0, |_| None) {
             Ok(Routing::Redirect(rule, redirect)) => {
                 (Ok(redirect.status.to_string()), redirected(rule, redirect).to_string())
             }
@@ -477,7 +494,8 @@ mod tests {
                     _ => None,
                 };
                 let parts = RequestParts { method: "OPTIONS", path: "/a/x", query: None, header };
-                let by = match request(&Snapshot::default(), &service, 80, "default", parts, || 0) {
+                let snapshot = Snapshot::default();
+                let by = match request(&snapshot, &service, 80, "default", parts, || 0, |_| None) {
                     Ok(Routing::Preflight(preflight)) => preflight.decision(true).to_string(),
                     Ok(Routing::To(routed)) => routed.decision().unwrap().to_string(),
                     Ok(Routing::Redirect(..)) => panic!("{which}"),
@@ -507,8 +525,33 @@ mod tests {
             };
             let parts = RequestParts { method, path: "/a", query: None, header };
             let snapshot = Snapshot::default();
-            let routed = request(&snapshot, &service, 80, "default", parts, || 0);
+            let routed = request(&snapshot, &service, 80, "default", parts, || 0, |_| None);
             assert!(matches!(routed, Ok(Routing::To(_))), "{method} {origin:?} {announced:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_outweighs_the_weights_of_its_rule() {
+        let mut kept = entry("r", "/a", vec![to("v1", 1), to("v2", 0)]);
+        let plain = entry("q", "", vec![to("v1", 1), to("v2", 1)]);
+        let rule = Arc::make_mut(&mut kept.rule);
+        rule.session = Some(Box::new(Session::of(rule, None, SessionCarrier::Header)));
+        let service = service(vec![kept, plain], None);
+        for (path, session, expected) in [
+            ("/a", Some(1), "HTTPRoute/default/r spec.rules[2].sessionPersistence routed"),
+            ("/a", None, "HTTPRoute/default/r spec.rules[2].backendRefs[0].weight routed"),
+            ("/b", Some(1), "HTTPRoute/default/q spec.rules[2].backendRefs[0].weight routed"),
+        ] {
+            let parts = RequestParts { method: "GET", path, query: None, header: |_: &str| None };
+            let snapshot = Snapshot::default();
+            let Ok(Routing::To(routed)) =
+                request(&snapshot, &service, 80, "default", parts, || 0, |_| session)
+            else {
+                panic!("{path}")
+            };
+            assert_eq!(routed.decision().unwrap().to_string(), expected);
+            let backend = if expected.contains("session") { "v2" } else { "v1" };
+            assert_eq!(&*routed.backend.name, backend, "{path} {session:?}");
         }
     }
 
@@ -522,7 +565,8 @@ mod tests {
             [("default", ("v1", "s")), ("other", ("v1", "s")), ("theirs", ("v2", "v2"))]
         {
             let parts = RequestParts { method: "GET", path: "/", query: None, header: |_: &str| None };
-            let Ok(Routing::To(routed)) = request(&snapshot, &own, 80, namespace, parts, || 0) else {
+            let Ok(Routing::To(routed)) = request(&snapshot, &own, 80, namespace, parts, || 0, |_| None)
+            else {
                 panic!()
             };
             let (bytes, ..) = connection(&own, 80, namespace, None, || 0).unwrap();

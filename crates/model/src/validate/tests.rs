@@ -184,9 +184,12 @@ fn unknown_fields_are_named_with_what_was_meant() {
             "spec.rules[0].backendRefs[0].prot: there is no field `prot` here; did you mean `port`?",
         ]
     );
-    let mut pruned = json!({ "spec": { "x": 1, "hostnames": null, "rules": [{ "y": 1, "sessionPersistence": { "z": null } }] }, "q": 1 });
+    let mut pruned = json!({ "spec": { "x": 1, "hostnames": null, "rules": [{ "y": 1, "filters": [{ "type": "ExtensionRef", "extensionRef": { "z": null } }] }] }, "q": 1 });
     prune(KindId::HttpRoute.kind(), &mut pruned);
-    assert_eq!(pruned, json!({ "spec": { "rules": [{ "sessionPersistence": { "z": null } }] } }));
+    assert_eq!(
+        pruned,
+        json!({ "spec": { "rules": [{ "filters": [{ "type": "ExtensionRef", "extensionRef": { "z": null } }] }] } })
+    );
 }
 
 #[test]
@@ -550,10 +553,8 @@ fn calls_are_matched_by_names_of_grpc() {
     let many = json!({ "rules": vec![json!({ "matches": vec![json!({}); 33] }); 4] });
     assert_eq!(codes(KindId::GrpcRoute, many), [("spec.rules".to_owned(), Code::TooMany)]);
     let filter = json!({ "type": "URLRewrite", "urlRewrite": { "hostname": "a.b" } });
-    let refused =
-        codes(KindId::GrpcRoute, json!({ "rules": [{ "filters": [filter], "sessionPersistence": {} }] }));
+    let refused = codes(KindId::GrpcRoute, json!({ "rules": [{ "filters": [filter] }] }));
     assert!(refused.iter().any(|(path, _)| path == "spec.rules[0].filters[0].type"), "{refused:?}");
-    assert!(refused.iter().any(|(path, _)| path == "spec.rules[0].sessionPersistence"), "{refused:?}");
 }
 
 #[test]
@@ -597,12 +598,11 @@ fn mirrors_take_a_part_of_requests() {
 fn what_is_not_there_yet_is_refused_by_name() {
     let auth = json!({ "type": "ExternalAuth", "externalAuth": {} });
     let spec = json!({ "useDefaultGateways": "All", "rules": [
-        { "filters": [{ "type": "ExtensionRef", "extensionRef": {} }], "sessionPersistence": {} },
+        { "filters": [{ "type": "ExtensionRef", "extensionRef": {} }] },
         { "filters": [], "backendRefs": [{ "name": "d", "port": 80, "filters": [auth] }] }
     ] });
     let refused = [
         "spec.useDefaultGateways",
-        "spec.rules[0].sessionPersistence",
         "spec.rules[0].filters[0].type",
         "spec.rules[1].backendRefs[0].filters[0].type",
     ];

@@ -33,10 +33,11 @@ use crate::http::mirror::mirror;
 use crate::http::replay::Replay;
 use crate::http::reply;
 use crate::http::server::{ConnectionContext, unless_cut};
+use crate::http::session::RequestSession;
 use crate::http::spelling::{Spelling, Written};
 use crate::http2::RequestFields;
 use crate::inbound::{self, Entrance, Peer};
-use crate::local::Lookup;
+use crate::local::{Local, Lookup};
 use crate::metrics::DestinationName;
 use crate::reach::{Hop, Reach};
 use crate::reason::Reason;
@@ -80,14 +81,23 @@ pub(crate) struct Terms {
     filters: Option<Filters>,
     /// How long it may take; `None`: as long as it likes.
     limits: Option<TimeLimits>,
+    session: Option<Box<RequestSession>>,
+    backend: usize,
 }
 
 impl Terms {
     /// `None`: the rule makes nothing of it. `fields`: the request's, which began then.
     #[cold]
-    fn of(rule: &Arc<HttpRule>, backend: usize, fields: &HeaderMap, began: Instant) -> Option<Box<Self>> {
+    fn of(
+        rule: &Arc<HttpRule>,
+        backend: usize,
+        fields: &HeaderMap,
+        began: Instant,
+        session: Option<Box<RequestSession>>,
+    ) -> Option<Box<Self>> {
         let (filters, limits) = (Filters::of(rule, backend, fields), TimeLimits::of(rule, began));
-        (filters.is_some() || limits.is_some()).then(|| Box::new(Self { filters, limits }))
+        let any = filters.is_some() || limits.is_some() || session.is_some();
+        any.then(|| Box::new(Self { filters, limits, session, backend }))
     }
 
     /// Sends copies of the request to whom its rule mirrors it to.
@@ -118,17 +128,20 @@ impl Terms {
         }
     }
 
-    /// Changes the head of the application's answer.
-    pub fn filter(&self, headers: &mut HeaderMap) {
+    /// Changes the head of the application's answer, which came by that way.
+    pub fn filter(&self, local: &Local, headers: &mut HeaderMap, hop: &Hop) {
         if let Some(filters) = &self.filters {
             filters.response(headers);
+        }
+        if let Some(session) = &self.session {
+            session.mark(local, headers, self.backend, hop);
         }
     }
 
     /// The same of its answer, whose body breaks off where it takes too long. `version`: its client's.
     #[cold]
-    pub fn conclude(self, response: &mut Response<Body>, version: Version) {
-        self.filter(response.headers_mut());
+    pub fn conclude(self, local: &Local, response: &mut Response<Body>, version: Version, hop: &Hop) {
+        self.filter(local, response.headers_mut(), hop);
         let Some(limits) = self.limits else { return };
         let is_grpc = version == Version::HTTP_2 && headers::is_grpc(response.headers());
         let messages = is_grpc.then(|| Messages::of(response.headers_mut()));
@@ -197,10 +210,10 @@ pub(crate) async fn forward(
                 }
                 replay.commit();
                 give_headers(std::mem::take(&mut head.headers));
-                route.attempts.succeeded(&client.worker, exchange, hop, status);
                 if let Some(terms) = route.terms.take() {
-                    terms.conclude(&mut response, head.version);
+                    terms.conclude(&client.worker.local, &mut response, head.version, &hop);
                 }
+                route.attempts.succeeded(&client.worker, exchange, hop, status);
                 return Ok(response);
             }
             Err(failure) => failure,
@@ -273,8 +286,13 @@ impl Route {
             header: |name: &str| header(head, name),
         };
         let namespace = &source.name.namespace;
-        let routed = match decide::request(snapshot, config, port, namespace, parts, || worker.local.random())
-        {
+        let mut session = None;
+        let in_session = |entry| {
+            session = RequestSession::of(&worker.local, view, entry, head);
+            session.as_ref()?.backend()
+        };
+        let random = || worker.local.random();
+        let routed = match decide::request(snapshot, config, port, namespace, parts, random, in_session) {
             Ok(Routing::To(routed)) => routed,
             Ok(Routing::Redirect(rule, redirect)) => {
                 exchange.goes_to(config.name.clone());
@@ -292,7 +310,7 @@ impl Route {
         let mut terms = None;
         if let Some((rule, backend)) = routed.rule {
             exchange.ruled_by(rule, || routed.decision());
-            terms = Terms::of(rule, backend, &head.headers, exchange.started());
+            terms = Terms::of(rule, backend, &head.headers, exchange.started(), session);
         }
         let version =
             routed.config.map_or(AppVersion::of(head.version), |port| app_version(head.version, port));
@@ -301,7 +319,10 @@ impl Route {
         if let Some((rule, _)) = routed.rule {
             attempts.by(rule);
         }
-        if let Some(Terms { filters, limits }) = terms.as_deref() {
+        if let Some(Terms { filters, limits, session, .. }) = terms.as_deref() {
+            if let Some(member) = session.as_ref().and_then(|session| session.member()) {
+                attempts.stay_with(member.clone());
+            }
             if let Some(end) = limits.as_ref().and_then(TimeLimits::end) {
                 attempts.ends_at(end);
             }

@@ -2,7 +2,7 @@
 //!
 //! A client's connection is served by [`server`]; each request is brought into one form
 //! ([`headers`]), routed and sent to an endpoint ([`forward`]), repeated on another where that is safe
-//! ([`crate::attempts`]), and counted ([`record`]). Interim answers go back by [`asker`]. Upgrades and tunnels leave HTTP in [`upgrade`], applications in [`switch`]; what came for a workload of this node as bytes is served
+//! ([`crate::attempts`]), kept to one of a [`session`], and counted ([`record`]). Interim answers go back by [`asker`]. Upgrades and tunnels leave HTTP in [`upgrade`], applications in [`switch`]; what came for a workload of this node as bytes is served
 //! request by request in [`deliver`]; destinations
 //! that an explicit proxy's client names are found in [`egress`]. Bodies are streams throughout
 //! ([`body`]), recorded for another attempt in [`replay`], [`copied`] for a [`mirror`]; answers that the mesh makes itself come from [`reply`].
@@ -33,6 +33,7 @@ pub mod respond;
 mod serve_http1;
 pub(crate) mod serve_http2;
 pub mod server;
+mod session;
 pub(crate) mod spelling;
 pub(crate) mod switch;
 pub(crate) mod trailers;

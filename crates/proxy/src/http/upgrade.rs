@@ -123,15 +123,15 @@ pub(super) async fn forward(
     };
     match asked {
         Ok(Switching::Answered(mut response)) => {
-            route.attempts.succeeded(worker, exchange, hop, response.status());
             if let Some(terms) = route.terms {
-                terms.conclude(&mut response, version);
+                terms.conclude(&worker.local, &mut response, version, &hop);
             }
+            route.attempts.succeeded(worker, exchange, hop, response.status());
             Ok((response, None))
         }
         Ok(Switching::Switched(Switched { mut head, io, held })) => {
             if let Some(terms) = route.terms {
-                terms.filter(&mut head.headers);
+                terms.filter(&worker.local, &mut head.headers, &hop);
             }
             route.attempts.succeeded(worker, exchange, hop, head.status);
             let passing = Passing { client: wish.client, io, held, account: caller.account.clone() };

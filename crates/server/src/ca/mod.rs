@@ -9,6 +9,7 @@ pub mod api;
 mod kept;
 pub mod mesh;
 pub mod seal;
+pub mod session;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -19,6 +19,7 @@ use tulle_model::identity::TrustDomain;
 use tulle_model::kinds::mesh::MESH;
 use tulle_model::name::NamespacedName;
 use tulle_model::registry::{KINDS, Kind, KindId};
+use tulle_model::snapshot::{MeshSettings, SessionKey};
 use tulle_wire::discovery as wire;
 
 use self::slices::SliceWriter;
@@ -54,6 +55,7 @@ pub struct Controller {
     metrics: Arc<Metrics>,
     fleet: Arc<Fleet>,
     compiler: Compiler,
+    session_key: SessionKey,
     watch: ObjectWatch,
 }
 
@@ -61,7 +63,7 @@ impl Controller {
     /// Compiles and publishes all that is stored.
     pub async fn start(
         objects: Objects,
-        domain: TrustDomain,
+        (domain, session_key): (TrustDomain, SessionKey),
         publication: Arc<Publication>,
         writers: Writers,
         metrics: Arc<Metrics>,
@@ -69,7 +71,8 @@ impl Controller {
     ) -> Result<Self, ObjectError> {
         let watch = objects.watch_all(objects.revision().await?).await?;
         let compiler = Compiler::new(domain);
-        let mut controller = Self { objects, publication, writers, metrics, fleet, compiler, watch };
+        let mut controller =
+            Self { objects, publication, writers, metrics, fleet, compiler, session_key, watch };
         controller.relist().await?;
         Ok(controller)
     }
@@ -172,7 +175,9 @@ impl Controller {
     fn publish(&self, effects: &Effects) {
         let mut changes = Vec::new();
         if effects.mesh {
-            let body = wire::Mesh::from(&*self.compiler.mesh()).encode_to_vec();
+            let mut mesh = MeshSettings::clone(&self.compiler.mesh());
+            mesh.session_key = Some(self.session_key.clone());
+            let body = wire::Mesh::from(&mesh).encode_to_vec();
             changes.push((Key::new(ResourceType::Mesh, MESH), Some(Form::new(body))));
         }
         for name in &effects.workloads {

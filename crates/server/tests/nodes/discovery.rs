@@ -6,7 +6,8 @@ use prost::Message;
 use serde_json::Value;
 use tonic::Code;
 use tulle_model::registry::KindId;
-use tulle_wire::discovery::{Endpoints, Service};
+use tulle_model::snapshot::MeshSettings;
+use tulle_wire::discovery::{Endpoints, Mesh, Service};
 use tulle_wire::type_url::{ENDPOINTS, MESH, SERVICE};
 use tulle_wire::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
@@ -23,6 +24,19 @@ fn body<T: Message + Default>(response: &DeltaDiscoveryResponse) -> T {
 fn condition(object: &Value, kind: &str) -> Value {
     let conditions = object["status"]["parents"][0]["conditions"].as_array();
     conditions.into_iter().flatten().find(|c| c["type"] == kind).cloned().unwrap_or_default()
+}
+
+/// Else no session would be good on two nodes, or after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_are_given_one_key_for_sessions() {
+    let server = TestServer::start().await;
+    let mut keys = Vec::new();
+    for name in ["n1", "n2"] {
+        let mut stream = server.node(name, &["*"]).await.discover().await;
+        stream.subscribe(MESH, &["default"], &[]).await;
+        keys.push(MeshSettings::from(body::<Mesh>(&stream.next().await)).session_key);
+    }
+    assert!(keys[0].is_some() && keys[0] == keys[1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

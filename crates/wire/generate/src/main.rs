@@ -18,7 +18,8 @@ fn main() -> Result<()> {
     fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
     fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
     let mut build = tonic_prost_build::configure().btree_map(".").bytes(".").out_dir(&folder);
-    build = build.emit_rerun_if_changed(false);
+    // It has a key.
+    build = build.emit_rerun_if_changed(false).skip_debug(["tulle.discovery.v1.Mesh"]);
     build.compile_fds(descriptors).context("the descriptors could not be compiled")?;
     Ok(())
 }

@@ -26,6 +26,35 @@ pub(super) fn timeout(milliseconds: u64) -> Option<Duration> {
     (milliseconds != 0).then(|| Duration::from_millis(milliseconds))
 }
 
+impl From<&model::Session> for wire::Session {
+    fn from(session: &model::Session) -> Self {
+        Self {
+            name: session.name.to_string(),
+            header: session.carrier == model::SessionCarrier::Header,
+            permanent: session.carrier == model::SessionCarrier::Cookie { permanent: true },
+            absolute_timeout_ms: timeout_message(session.absolute),
+            idle_timeout_ms: timeout_message(session.idle),
+        }
+    }
+}
+
+pub(super) fn session(rule: &model::HttpRule, session: wire::Session) -> Result<model::Session> {
+    // A cookie's name is what a header's is.
+    if HeaderName::from_bytes(session.name.as_bytes()).is_err() {
+        let problem = format!("`{}` is no name of a cookie or header", session.name.escape_debug());
+        return Err(error("session.name", problem));
+    }
+    let carrier = match session.header {
+        true => model::SessionCarrier::Header,
+        false => model::SessionCarrier::Cookie { permanent: session.permanent },
+    };
+    Ok(model::Session {
+        absolute: timeout(session.absolute_timeout_ms),
+        idle: timeout(session.idle_timeout_ms),
+        ..model::Session::of(rule, Some(session.name.into()), carrier)
+    })
+}
+
 impl From<&model::HttpFilters> for wire::Filters {
     fn from(filters: &model::HttpFilters) -> Self {
         Self {

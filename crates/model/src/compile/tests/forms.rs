@@ -157,7 +157,11 @@ fn what_cannot_be_used_is_refused_with_the_field() {
         (KindId::HttpRoute, json!({ "rules": "x" }), "spec.rules"),
         (KindId::HttpRoute, rule(json!({ "name": 7 })), "spec.rules[0].name"),
         (KindId::HttpRoute, rule(json!({ "filters": [{}] })), "spec.rules[0].filters[0].type"),
-        (KindId::HttpRoute, rule(json!({ "sessionPersistence": {} })), "spec.rules[0].sessionPersistence"),
+        (
+            KindId::HttpRoute,
+            rule(json!({ "sessionPersistence": { "sessionName": "a b" } })),
+            "spec.rules[0].sessionPersistence.sessionName",
+        ),
         (KindId::HttpRoute, rule(json!({ "retry": { "codes": [7] } })), "spec.rules[0].retry.codes[0]"),
         (KindId::HttpRoute, rule(json!({ "filters": {} })), "spec.rules[0].filters"),
         (KindId::HttpRoute, rule(json!({ "timeouts": { "request": 7 } })), "spec.rules[0].timeouts.request"),

@@ -472,7 +472,7 @@ fn decided(service: &ServiceConfig, sent: &NaiveRequest) -> NaiveOutcome {
             join_values(lines.map(|(_, value)| value.as_bytes()))
         },
     };
-    match request(&Snapshot::default(), service, 80, sent.namespace, parts, || 0) {
+    match request(&Snapshot::default(), service, 80, sent.namespace, parts, || 0, |_| None) {
         Ok(Routing::To(routed)) if routed.rule.is_none() => NaiveOutcome::NoRoutes,
         Ok(routing) => panic!("no rule has backends or redirects: {routing:?}"),
         Err(unrouted) => match (unrouted.why, unrouted.rule) {

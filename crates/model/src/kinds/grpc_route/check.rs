@@ -5,10 +5,9 @@ use crate::kinds::http_route::check::{
 };
 use crate::kinds::http_route::check_filters::{check_backend_filters, check_filters};
 use crate::kinds::id::KindId;
-use crate::kinds::route::check::{
-    check_backends, check_rule_names, check_spec, read_each, read_route, refuse,
-};
+use crate::kinds::route::check::{check_backends, check_rule_names, check_spec, read_each, read_route};
 use crate::kinds::route::form::{RouteForm, RuleForm};
+use crate::kinds::route::session::check_session;
 use crate::snapshot::{HttpMatch, PathMatch, Timeouts};
 use crate::validate::field::{Errors, Field, Read, Unreadable, shown};
 use crate::validate::metadata::namespace;
@@ -33,15 +32,15 @@ pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
 }
 
 fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm> {
-    let supported = refuse(rule, &["sessionPersistence"], errors);
+    let session = check_session(rule, errors);
     let matches = read_matches(rule, |condition| check_match(condition, errors));
     let filters = check_filters(rule, own, false, None, errors);
     let backends = check_backends(rule, own, errors);
     let backends = backends.and_then(|backends| check_backend_filters(rule, own, backends, None, errors));
-    supported?;
     let name = rule.read_str("name")?.map(Into::into);
     let (filters, backends, timeouts) = (filters?, backends?, Timeouts::default());
-    Ok(RuleForm { name, matches: matches?, backends, filters, timeouts, retry: None })
+    let (matches, session) = (matches?, session?);
+    Ok(RuleForm { name, matches, backends, filters, timeouts, retry: None, session })
 }
 
 /// A call is a request whose path is its service and its method (gRPC over HTTP/2, "Requests").

@@ -12,6 +12,7 @@ use super::http_route::filters::{HTTPHeaderFilter, HTTPRequestMirrorFilter};
 use super::id::KindId;
 use super::kind::{GATEWAY, Kind};
 use super::meta::Object;
+use super::route::session::SessionPersistence;
 use super::route::{BackendRef, ParentReference, RouteStatus};
 use crate::schema::structural::derived;
 
@@ -74,9 +75,9 @@ pub struct GRPCRouteRule {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub backend_refs: Vec<GRPCBackendRef>,
-    /// Not supported yet.
+    /// Has calls of the rule stay with one endpoint each.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_persistence: Option<Value>,
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// Conditions on a call; all must hold.

@@ -2,10 +2,9 @@
 
 use super::check_filters::{check_backend_filters, check_filters, check_retry, check_timeouts};
 use crate::kinds::id::KindId;
-use crate::kinds::route::check::{
-    check_backends, check_rule_names, check_spec, read_each, read_route, refuse,
-};
+use crate::kinds::route::check::{check_backends, check_rule_names, check_spec, read_each, read_route};
 use crate::kinds::route::form::{RouteForm, RuleForm};
+use crate::kinds::route::session::{check_session, warn_of_shared_names};
 use crate::path::{has_dot_segments, normal_form};
 use crate::snapshot::{HttpMatch, PathMatch, Pattern, TextMatch, Timeouts, ValueMatch, is_of_the_connection};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
@@ -37,13 +36,14 @@ pub(crate) fn check(route: &Field<'_>, errors: &mut Errors) -> Read<RouteForm> {
             filters: None,
             timeouts: Timeouts::default(),
             retry: None,
+            session: None,
         });
     }
     read_route(KindId::HttpRoute, route, parents?, rules, hostnames)
 }
 
 fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm> {
-    let supported = refuse(rule, &["sessionPersistence"], errors);
+    let session = check_session(rule, errors);
     let matches = read_matches(rule, |condition| check_match(condition, errors));
     let known = matches.as_deref().ok();
     let filters = check_filters(rule, own, false, known, errors);
@@ -51,8 +51,7 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm
     let retry = check_retry(rule, errors);
     let backends = check_backends(rule, own, errors);
     let backends = backends.and_then(|backends| check_backend_filters(rule, own, backends, known, errors));
-    supported?;
-    let (filters, backends) = (filters?, backends?);
+    let (filters, backends, session) = (filters?, backends?, session?);
     if filters.as_ref().is_some_and(|filters| filters.redirect.is_some())
         && let Some(field) = rule.get("backendRefs").filter(|_| !backends.is_empty())
     {
@@ -64,7 +63,8 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<RuleForm
         return Err(Unreadable);
     }
     let name = rule.read_str("name")?.map(Into::into);
-    Ok(RuleForm { name, matches: matches?, backends, filters, timeouts: timeouts?, retry: retry? })
+    let (matches, timeouts, retry) = (matches?, timeouts?, retry?);
+    Ok(RuleForm { name, matches, backends, filters, timeouts, retry, session })
 }
 
 /// Reads the matches of a rule: where none is given, every request fits.
@@ -113,6 +113,7 @@ pub(in crate::kinds) fn warn(route: &Field<'_>, warnings: &mut Errors) {
     {
         warnings.push(&hostnames, Code::NotSupported, format!("{HOSTNAMES_IGNORED}; leave it out"));
     }
+    warn_of_shared_names(&spec, warnings);
     let matches = spec.items("rules").flat_map(|rule| rule.items("matches").collect::<Vec<_>>());
     for matcher in matches {
         let mut names: Vec<String> = Vec::new();

@@ -10,12 +10,12 @@ pub(crate) use self::check::HOSTNAMES_IGNORED;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use self::filters::{HTTPRouteFilter, HTTPRouteRetry, HTTPRouteTimeouts};
 use super::id::KindId;
 use super::kind::{GATEWAY, Kind};
 use super::meta::Object;
+use super::route::session::SessionPersistence;
 use super::route::{BackendRef, ParentReference, RouteStatus};
 use crate::schema::structural::derived;
 
@@ -96,9 +96,9 @@ pub struct HTTPRouteRule {
     /// How often, and after what, requests of the rule are tried again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<HTTPRouteRetry>,
-    /// Not supported yet.
+    /// Has requests of the rule stay with one endpoint each.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_persistence: Option<Value>,
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// Where requests go.

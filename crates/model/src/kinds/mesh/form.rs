@@ -32,6 +32,7 @@ pub(crate) fn settings(policies: &Policies<MeshForm>) -> MeshSettings {
             .decide(&everywhere, "spec.accessLog.enabled", |mesh| mesh.access_log, default.access_log)
             .value,
         inbound_capture: inbound_capture(policies, &everywhere),
+        session_key: None,
     }
 }
 

@@ -255,6 +255,7 @@ pub(in crate::kinds) fn check_only_rule(
             filters: None,
             timeouts: Timeouts::default(),
             retry: None,
+            session: None,
         })
     })?;
     if rules.len() == 1 { Ok(rules) } else { Err(Unreadable) }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::session::SessionForm;
 use super::{BackendRef, ParentReference};
 use crate::kinds::id::KindId;
 use crate::kinds::service::form::ServicePortForm;
@@ -40,6 +41,7 @@ pub(crate) struct RuleForm {
     pub filters: Option<Box<HttpFilters>>,
     pub timeouts: Timeouts,
     pub retry: Option<Box<Retry>>,
+    pub session: Option<SessionForm>,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -3,6 +3,7 @@
 pub(super) mod check;
 pub(super) mod columns;
 pub(crate) mod form;
+pub mod session;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -33,17 +33,23 @@ pub(super) fn route(path: &mut Path, rules: &str) {
 
 /// The same where there are these services.
 pub(super) fn route_among(path: &mut Path, services: &[String], rules: &str) {
+    route_of(KindId::HttpRoute, path, services, rules);
+}
+
+/// The same with a route of that kind.
+pub(super) fn route_of(kind: KindId, path: &mut Path, services: &[String], rules: &str) {
     let route = format!(
-        "kind: HTTPRoute\napiVersion: gateway.networking.k8s.io/v1\nmetadata: {{name: r}}\nspec:\n  \
-         parentRefs: [{{group: '', kind: Service, name: c}}]\n  rules:\n{rules}"
+        "kind: {}\napiVersion: gateway.networking.k8s.io/v1\nmetadata: {{name: r}}\nspec:\n  \
+         parentRefs: [{{group: '', kind: Service, name: c}}]\n  rules:\n{rules}",
+        kind.kind().kind
     );
     let mut compiler = Compiler::new(TrustDomain::new("mesh.test").unwrap());
     let services = services.iter().map(|service| (KindId::Service, service));
-    for (kind, text) in services.chain([(KindId::HttpRoute, &route)]) {
+    for (kind, text) in services.chain([(kind, &route)]) {
         let object = document::parse(text).unwrap().remove(0).value;
         compiler.apply(Change::Put(kind.kind(), Arc::new(object)));
     }
-    let problem = compiler.problem(KindId::HttpRoute.kind(), &service_name("r"));
+    let problem = compiler.problem(kind.kind(), &service_name("r"));
     assert_eq!(problem, None, "{route}");
     let compiled = compiler.service(&service_name("c")).unwrap().port(80).unwrap().http_routes.clone();
     path.near.change_port("c", |port| port.http_routes = compiled);

@@ -24,6 +24,7 @@ mod mesh;
 mod mirrored;
 mod recorded;
 mod rules;
+mod sessions;
 mod shares;
 mod stale;
 mod stalls;
