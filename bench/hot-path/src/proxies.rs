@@ -17,7 +17,8 @@ use tulle_identity::Svid;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::snapshot::{
-    Endpoint, EndpointSet, HttpRouteTable, Known, PeerNode, PortConfig, PortMapping, ServiceConfig, Snapshot,
+    Endpoint, EndpointSet, HttpRouteTable, Known, MeshSettings, PeerNode, PortConfig, PortMapping,
+    ServiceConfig, SessionKey, Snapshot,
 };
 use tulle_proxy::budget::Budget;
 use tulle_proxy::certificate::WorkloadCertificate;
@@ -149,6 +150,8 @@ impl Node {
         let config = ServiceConfig::new(service(), vec![port]);
         let set = EndpointSet::new(service(), vec![(Arc::new(endpoint), 0)]);
         let mut snapshot = Snapshot { generation: 1, ..Snapshot::default() };
+        let session_key = Some(SessionKey([0; SessionKey::LENGTH]));
+        snapshot.mesh = Arc::new(MeshSettings { session_key, ..MeshSettings::default() });
         snapshot.services.insert(service(), Known::Present(Arc::new(config)));
         snapshot.endpoints.insert(service(), Arc::new(set));
         self.state.snapshot = Arc::new(snapshot);

@@ -36,6 +36,10 @@ pub enum Rules {
     Retry,
     /// A rule that sends a copy of each request elsewhere
     Mirror,
+    /// A rule that says what pages of other origins may do, of a request that comes from none
+    Cors,
+    /// A rule whose clients stay with their endpoint, of one that is new
+    Session,
     /// A thousand rules by exact path, prefix and method, one of which fits
     ManyRoutes,
 }
@@ -96,6 +100,8 @@ impl Rules {
                 "requestMirror",
                 &format!("backendRef: {{name: {name}, port: {port}}}"),
             ),
+            Self::Cors => filter("CORS", "cors", "allowOrigins: ['https://a.example'], allowMethods: [GET]"),
+            Self::Session => "sessionPersistence: {sessionName: s}, ".to_owned(),
         };
         vec![format!("matches: [{{path: {{value: /1024}}}}], {more}{on}")]
     }
