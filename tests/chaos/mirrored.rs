@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tulle_tests::chaos::{figure, full, is_release, length};
-use tulle_tests::harness::{Home, Process, alone, client, python, tulle};
+use tulle_tests::harness::{Home, Process, alone, client, python, run, tulle};
 
-use crate::two_nodes::{Load, metric};
+use crate::two_nodes::Load;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How much later the median request may be answered, and the last of a hundred, beside one that is not copied.
@@ -84,8 +84,12 @@ fn a_mirror_that_takes_nothing_delays_no_caller() {
             assert!(p50 <= P50 && p99 <= P99, "{what}: p50 {p50}, p99 {p99} times that without copies");
         }
     }
-    let copies = |labels: &str| metric(&home, &format!("tulle_requests_refused_total{{{labels}"));
-    figure("mirrored", "copies that were behind", copies("reason=\"mirror-behind\""));
-    assert!(copies("reason=\"mirror-behind\"") > 0.0);
+    let said = up.stdout();
+    let metrics = said.lines().find_map(|line| line.split_once("metrics: ")).expect("where metrics are").1;
+    let metrics = run(home.command("curl").args(["-s", metrics])).ok();
+    let behind = "tulle_requests_refused_total{reason=\"mirror-behind\"} ";
+    let behind = metrics.lines().find_map(|line| line.strip_prefix(behind)).expect(&metrics);
+    figure("mirrored", "copies that were behind", behind);
+    assert_ne!(behind, "0");
     assert!(up.interrupt().success());
 }
