@@ -27,19 +27,19 @@ pub(crate) struct RequestSession {
     path: Box<str>,
     seal: Rc<TokenSeal>,
     /// What its client's token says, and where that is.
-    held: Option<(Held, Place)>,
+    held: Option<(Held, SessionPlace)>,
     now: Duration,
 }
 
 /// A backend of a rule, and the endpoint there.
-struct Place {
+struct SessionPlace {
     backend: usize,
     service: Rc<Destination>,
     /// The index of the endpoint.
     endpoint: usize,
 }
 
-impl Place {
+impl SessionPlace {
     fn member(&self) -> &Rc<Member> {
         &self.service.members[self.endpoint]
     }
@@ -80,7 +80,7 @@ impl RequestSession {
         let (Some(session), Some(member)) = (self.rule.session.as_deref(), hop.member()) else { return };
         // It is where it was, also if another has answered once.
         let stays =
-            |place: &Place| place.member().is(member) || local.is_well(&place.service, place.endpoint);
+            |place: &SessionPlace| place.member().is(member) || local.is_well(&place.service, place.endpoint);
         let held = match &self.held {
             Some((held, place)) if stays(place) => {
                 held.is_due(session, self.now).then(|| held.used(self.now))
@@ -130,7 +130,7 @@ fn tokens<'f>(session: &'f Session, fields: &'f HeaderMap) -> impl Iterator<Item
 }
 
 /// Where a token says that a session is, if that is still there.
-fn place_of(view: &View, rule: &HttpRule, held: &Held) -> Option<Place> {
+fn place_of(view: &View, rule: &HttpRule, held: &Held) -> Option<SessionPlace> {
     let (backend, service, port) = held.backend(rule)?;
     let service = view.destination(service)?;
     let is_it = |member: &Rc<Member>| {
@@ -138,7 +138,7 @@ fn place_of(view: &View, rule: &HttpRule, held: &Held) -> Option<Place> {
         target.is_some_and(|target| held.is_at(&member.endpoint, member.session_id(), target))
     };
     let endpoint = service.members.iter().position(is_it)?;
-    Some(Place { backend, service, endpoint })
+    Some(SessionPlace { backend, service, endpoint })
 }
 
 #[cfg(test)]
