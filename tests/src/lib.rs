@@ -3,6 +3,7 @@
 // What they make takes effect outside of the process: nothing to have by default.
 #![allow(clippy::new_without_default)]
 
+pub mod asks;
 pub mod chaos;
 pub mod harness;
 pub mod one_host;

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod chain;
+mod documented;
 mod exit_codes;
 mod footprint;
 mod inbound;

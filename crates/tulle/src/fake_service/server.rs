@@ -185,9 +185,17 @@ pub fn text(status: StatusCode, body: String) -> Reply {
     response
 }
 
+fn json(status: StatusCode, value: &impl serde::Serialize) -> Reply {
+    let mut json = serde_json::to_string(value).unwrap_or_default();
+    json.push('\n');
+    let mut response = text(status, json);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 impl FakeService {
-    /// `/echo` gives the body back as it comes; gRPC calls and everything else are answered with what
-    /// became of the upstreams.
+    /// `/echo` gives the body back as it comes, `/request` tells the head of the request; gRPC calls and everything else
+    /// are answered with what became of the upstreams.
     async fn reply(&self, request: Request<Incoming>) -> Reply {
         let is_grpc = request
             .headers()
@@ -209,6 +217,7 @@ impl FakeService {
         let mut body = body;
         while let Some(Ok(_)) = body.frame().await {}
         match parts.uri.path() {
+            "/request" => json(StatusCode::OK, &self.shown(&parts)),
             grpc::HEALTH if is_grpc => grpc::reply(&grpc::Health { status: 1 }),
             grpc::CALL if is_grpc => {
                 let answer = self.call(&parts.headers).await;
@@ -218,13 +227,19 @@ impl FakeService {
             _ => {
                 let answer = self.call(&parts.headers).await;
                 let status = u16::try_from(answer.status).ok().and_then(|s| StatusCode::from_u16(s).ok());
-                let mut json = serde_json::to_string(&answer).unwrap_or_default();
-                json.push('\n');
-                let mut response = text(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), json);
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                response
+                json(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &answer)
             }
         }
+    }
+
+    /// A request as it came, without its body.
+    fn shown(&self, parts: &http::request::Parts) -> serde_json::Value {
+        let headers = parts.headers.iter();
+        let headers: Vec<_> =
+            headers.map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))).collect();
+        serde_json::json!({
+            "name": self.name, "method": parts.method.as_str(), "path": parts.uri.to_string(), "headers": headers,
+        })
     }
 }
 
