@@ -6,6 +6,7 @@ mod chain;
 mod documented;
 mod exit_codes;
 mod footprint;
+mod gateway_api;
 mod inbound;
 mod kubectl;
 mod protocols;
