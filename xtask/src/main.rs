@@ -43,6 +43,12 @@ enum Task {
         /// Only the experiments whose name contains this text
         filter: Option<String>,
     },
+    /// Run Gateway API's own conformance tests for a mesh, and its routes, against Tulle: what works, what is refused and
+    /// why, what differs
+    Conformance {
+        /// A checkout of kubernetes-sigs/gateway-api, outside of the project
+        folder: PathBuf,
+    },
     /// Install what the tests need (nftables, tcpdump, curl, kubectl, valgrind, packages of PyPI and npm in ./.venv)
     Setup,
     /// Formatting, clippy and the house rules
@@ -108,6 +114,7 @@ fn perform(task: Task, root: &Path) -> Result<()> {
     match task {
         Task::Test { filter } => test(root, filter.as_deref()),
         Task::Chaos { filter } => chaos(root, filter.as_deref()),
+        Task::Conformance { folder } => conformance(root, &folder),
         Task::Setup => setup::run(root).map(drop),
         Task::Lint => lint(root),
         Task::Tidy => tidy::run(root),
@@ -165,6 +172,17 @@ fn chaos(root: &Path, filter: Option<&str>) -> Result<()> {
     tests.args(filter);
     tests.args(["--", "--test-threads", "1", "--nocapture"]);
     run(&mut tests)
+}
+
+/// The sources of those tests are read, and the requests that they say are sent: there is no Go here.
+fn conformance(root: &Path, folder: &Path) -> Result<()> {
+    let folder = folder.canonicalize().with_context(|| folder.display().to_string())?;
+    setup::run(root)?;
+    run(cargo(root).args(["build", "-p", "tulle", "-p", "tulle-tests"]))?;
+    let debug = target(root).join("debug");
+    let mut command = Command::new(debug.join("tulle-conformance"));
+    command.env("TULLE_BIN", debug.join("tulle")).env("TULLE_TEST_PYTHON", setup::python(root));
+    run(command.arg(folder)).context("the report above says what differs")
 }
 
 /// `cargo test` with the binary of that profile and the tools of the tests.
