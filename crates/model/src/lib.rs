@@ -10,12 +10,15 @@ pub mod compile;
 pub mod decision;
 pub mod detect;
 pub mod document;
+pub mod explain;
 pub mod exposition;
 pub mod fair_share;
 pub mod fnv;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod grpc;
+pub mod head;
 pub mod health;
 pub mod host;
 pub mod identity;

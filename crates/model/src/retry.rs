@@ -6,14 +6,14 @@ use std::time::Duration;
 use crate::snapshot::Retry;
 
 /// Attempts at one request. Answers of workloads that are stopping and waits for links don't count.
-const ATTEMPTS: u32 = 3;
+pub(crate) const ATTEMPTS: u32 = 3;
 /// With them, so many.
 const ATTEMPTS_IN_ALL: u32 = 10;
 /// How often a request may be sent back for nobody's fault, and how long it then waits at first; that doubles.
 const SENT_BACK: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long another attempt waits at least where a route asks for retries and not for how long; that doubles.
-const BACKOFF: Duration = Duration::from_millis(25);
+pub(crate) const BACKOFF: Duration = Duration::from_millis(25);
 /// How often it doubles.
 const DOUBLINGS: u32 = 4;
 

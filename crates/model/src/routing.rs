@@ -51,6 +51,14 @@ fn first<'t, 'r, H>(
     position.map(|position| &entries[position])
 }
 
+/// Whether all conditions of a match hold.
+pub(crate) fn matches<'r, H>(matcher: &HttpMatch, request: &RequestParts<'r, H>) -> bool
+where
+    H: Fn(&str) -> Option<Cow<'r, str>>,
+{
+    path_matches(&matcher.path, effective_path(request)) && conditions_hold(matcher, request)
+}
+
 /// The entry that decides over a preflight, which announces a request with that method: the one of the request. Where that
 /// has no CORS, no other rule's may speak for it, and the preflight is a request like any. Where there is none, the first
 /// that would take it but for its method and has CORS, unless one that takes the preflight stands before that.

@@ -143,6 +143,16 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
         ],
     ),
     (
+        "explain",
+        &[
+            (0, "printed, whatever becomes of the request"),
+            (1, "something failed"),
+            (2, "wrong usage, or something is wrong with the files"),
+            (3, "the server cannot be reached"),
+            (4, "the workload that asks does not exist"),
+        ],
+    ),
+    (
         "validate",
         &[
             (0, "nothing is wrong"),

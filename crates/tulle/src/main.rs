@@ -66,6 +66,8 @@ enum Command {
     Delete(commands::delete::DeleteArgs),
     /// Share the traffic of a Service out among Services, and show how each fares
     Split(commands::split::SplitArgs),
+    /// Show what becomes of a request, and which field of which object decides
+    Explain(commands::explain::ExplainArgs),
     /// Look for errors in files, with no server
     Validate(commands::validate::ValidateArgs),
     /// Show nodes, services and workloads: what is ready, and why the rest is not
@@ -175,6 +177,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Delete(args) => small(Box::pin(commands::delete::run(args))),
         Command::Split(args) => small(Box::pin(commands::split::run(args))),
+        Command::Explain(args) => small(Box::pin(commands::explain::run(args))),
         Command::Validate(args) => done(commands::validate::run(args)),
         Command::Status(args) => small(Box::pin(commands::status::run(args))),
         Command::Edges(args) => small(Box::pin(commands::edges::run(args))),

@@ -98,6 +98,18 @@ pub enum Why {
     NoBackend,
 }
 
+impl Why {
+    /// The status and the `tulle-reason` that a client gets.
+    pub fn answer(self) -> (u16, &'static str) {
+        match self {
+            Self::NoPort => (502, "unknown-service"),
+            Self::AmbiguousPath => (400, "bad-request"),
+            Self::NoRoute => (404, "no-route"),
+            Self::NoBackend => (500, "invalid-backend"),
+        }
+    }
+}
+
 impl Unrouted {
     fn new(why: Why, decision: Decision, message: String) -> Box<Self> {
         Box::new(Self { why, rule: None, decision, message })

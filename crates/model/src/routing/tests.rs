@@ -36,14 +36,6 @@ fn sort_entries(mut candidates: Vec<Candidate>) -> Vec<HttpRouteEntry> {
     candidates.into_iter().map(|candidate| candidate.entry).collect()
 }
 
-/// Whether all conditions of a match hold.
-fn matches<'r, H>(matcher: &HttpMatch, request: &RequestParts<'r, H>) -> bool
-where
-    H: Fn(&str) -> Option<Cow<'r, str>>,
-{
-    path_matches(&matcher.path, effective_path(request)) && conditions_hold(matcher, request)
-}
-
 fn get(path: &str, query: &str) -> Sent {
     Sent { method: "GET".into(), path: path.into(), query: query.into(), headers: vec![] }
 }

@@ -15,8 +15,7 @@ pub const HANDSHAKE: usize = 48 << 10;
 pub const APPLICATION: usize = 8 << 10;
 /// A request: its task with all that is decided on its way, and its stream or exchange on the other side.
 pub const REQUEST: usize = 16 << 10;
-/// A field of a head, beside the bytes of its value.
-pub const FIELD: usize = 256;
+pub use tulle_model::head::FIELD_COST as FIELD;
 /// The fields of a head or a trailer section.
 pub fn fields(fields: &HeaderMap) -> usize {
     fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum()

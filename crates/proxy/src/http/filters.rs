@@ -9,13 +9,12 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri};
 use tulle_model::decision::Decision;
+use tulle_model::head::may_go_on;
 use tulle_model::routing::cors;
 use tulle_model::routing::decide::Preflight;
 use tulle_model::routing::redirect::{Asked, location};
 use tulle_model::snapshot::{Cors, HttpFilters, HttpRule, Mirror, PathRewrite, Redirect};
 
-use crate::budget::cost;
-use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::uri::AsSent;
 
 /// The rule of a request, and which of its backends takes it; one of them has filters.
@@ -81,7 +80,8 @@ impl Filters {
             }
             head.uri = Uri::from_parts(parts).map_err(|_| UNFIT)?;
         }
-        match is_within_limits(head) {
+        let target = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
+        match may_go_on(&head.headers, target) {
             true => Ok(()),
             false => Err("the head of the request is too large with what its rule adds to it"),
         }
@@ -107,12 +107,6 @@ fn rewritten(rewrite: &PathRewrite, asked: &PathAndQuery) -> Result<PathAndQuery
         path.push_str(query);
     }
     PathAndQuery::try_from(path).map_err(|_| UNFIT)
-}
-
-/// Whether a head that was changed is one that would have been taken at the first door: links count on that.
-fn is_within_limits(head: &Parts) -> bool {
-    let target = head.uri.path_and_query().map_or(0, |path| path.as_str().len());
-    head.headers.len() <= FIELD_LIMIT && cost::fields(&head.headers) + target <= HEADER_LIMIT
 }
 
 /// Sends a client elsewhere. `head` has the inner form.

@@ -40,9 +40,4 @@ pub(crate) mod trailers;
 mod upgrade;
 mod websocket;
 
-/// How large the head or the trailer section of a message may be, counted alike for all versions of HTTP: the
-/// name and value of each field and 32 bytes, those of a request's line and of a status as pseudo-header fields
-/// (RFC 9113, section 6.5.2), and the crumbs of a cookie as one field.
-pub const HEADER_LIMIT: usize = 64 << 10;
-/// How many fields it may have, pseudo-header fields and `Host` apart.
-pub const FIELD_LIMIT: usize = 256;
+pub use tulle_model::head::{FIELD_LIMIT, HEADER_LIMIT};

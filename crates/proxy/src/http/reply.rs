@@ -3,6 +3,7 @@
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response, StatusCode, Version};
+use tulle_model::grpc::code_of;
 
 use crate::budget::Shed;
 use crate::error::{UpstreamError, UpstreamErrorKind};
@@ -117,21 +118,9 @@ pub fn unfit(unfit: Unfit, headers: &HeaderMap) -> Response<Body> {
 pub const HEADERS_TOO_LARGE: &str = "the header fields of the request are larger than 64 KiB, or more than 256 (docs/limits.md says how they are counted)";
 
 /// The same answer as a gRPC client understands it: "Trailers-Only" of gRPC over HTTP/2, with the code
-/// that gRPC derives from the HTTP status.
+/// that stands for the HTTP status.
 pub fn for_grpc(mut response: Response<Body>) -> Response<Body> {
-    let code = match response.status() {
-        StatusCode::BAD_REQUEST => "13",
-        StatusCode::UNAUTHORIZED => "16",
-        StatusCode::FORBIDDEN => "7",
-        StatusCode::NOT_FOUND | StatusCode::NOT_IMPLEMENTED => "12",
-        StatusCode::TOO_MANY_REQUESTS
-        // A backend that is none (Gateway API, GRPCRouteRule.backendRefs).
-        | StatusCode::INTERNAL_SERVER_ERROR
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => "14",
-        _ => "2",
-    };
+    let (code, _) = code_of(response.status().as_u16());
     let reason = response.headers().get(REASON).and_then(|r| r.to_str().ok()).unwrap_or("unknown");
     let message = HeaderValue::try_from(format!("tulle: {reason}"));
     *response.status_mut() = StatusCode::OK;

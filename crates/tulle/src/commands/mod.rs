@@ -5,6 +5,7 @@ pub mod delete;
 pub mod describe;
 pub mod diff;
 pub mod edges;
+pub mod explain;
 pub mod get;
 pub mod node;
 pub mod run;

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod exit_codes;
+mod explain;
 mod fake_service;
 mod split;
 

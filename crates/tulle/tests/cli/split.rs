@@ -57,11 +57,11 @@ impl Drop for Mesh {
     }
 }
 
-const WEB: &str = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, \
+pub const WEB: &str = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, \
                    ports: [{port: 80, appProtocol: http, targetPort: 8080}]}}";
 
 /// Words of a line that contains a text.
-fn line<'t>(text: &'t str, containing: &str) -> Vec<&'t str> {
+pub fn line<'t>(text: &'t str, containing: &str) -> Vec<&'t str> {
     let line = text.lines().find(|line| line.contains(containing));
     line.unwrap_or_else(|| panic!("no `{containing}` in\n{text}")).split_whitespace().collect()
 }

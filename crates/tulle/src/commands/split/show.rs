@@ -6,6 +6,7 @@ use anstyle::AnsiColor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tulle_model::decision::Decider;
+use tulle_model::explain::percent;
 use tulle_model::legible::legible;
 use tulle_model::name::{NamespacedName, ServiceName};
 use tulle_model::registry::{KINDS, KindId};
@@ -360,10 +361,4 @@ fn cells(parent: &ServiceName, backend: &BackendView, refused: bool, wide: bool)
     cells.extend(refused.then(|| number(traffic.map(|of| of.refused)).into()));
     cells.extend(wide.then(|| number(traffic.map(|of| of.requests)).into()));
     cells
-}
-
-/// `90%`, `33.33%`
-fn percent(share: f64) -> String {
-    let text = format!("{:.2}", share * 100.0);
-    format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }

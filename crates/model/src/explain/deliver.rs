@@ -1,0 +1,177 @@
+//! What becomes of a request that has a backend: what its rule makes of it, and which endpoints may take it.
+
+use std::time::Duration;
+
+use super::answer::{self, say_edit, texts};
+use super::normal::Request;
+use super::{Caller, Delivered, End, Phase, Said, percent};
+use crate::decision::{Decider, Decision, Effect};
+use crate::head::may_go_on;
+use crate::name::ServiceName;
+use crate::retry::{ATTEMPTS, BACKOFF};
+use crate::routing::decide::Routed;
+use crate::snapshot::{AppProtocol, BackendTarget, Endpoint, HttpRule, SessionCarrier, Snapshot};
+use crate::staleness;
+
+/// The decision of a field of a rule.
+pub(super) fn of_rule(rule: &HttpRule, field: String) -> Decision {
+    Decision::new(Decider::rule(rule), field, Effect::Routed)
+}
+
+pub(super) fn deliver(
+    snapshot: &Snapshot,
+    caller: Caller<'_>,
+    request: &Request<'_>,
+    routed: &Routed<'_>,
+    said: &mut Said,
+) -> End {
+    let mut headers = request.headers.clone();
+    let (mut host, mut path) = (request.authority(), request.path.to_owned());
+    let filters = routed.rule.map(|(rule, backend)| answer::filters(rule, Some(backend))).unwrap_or_default();
+    for (filters, decision) in &filters {
+        say_edit(Phase::RequestFilters, &filters.request_headers, decision, said);
+        filters.request_headers.apply(&mut headers);
+        let Some(rewrite) = &filters.rewrite else { continue };
+        if let Some(hostname) = &rewrite.hostname {
+            said.decided(Phase::RequestFilters, format!("the host becomes {hostname}"), decision);
+            host = hostname.to_string();
+        }
+        // By what the client asked for, so that a backend's path does not stack on the rule's.
+        if let Some(rewrite) = rewrite.path.as_ref().filter(|_| request.path.starts_with('/')) {
+            path = rewrite.apply(request.path);
+            said.decided(Phase::RequestFilters, format!("the path becomes {path}"), decision);
+        }
+    }
+    if let Some(query) = request.query {
+        path = format!("{path}?{query}");
+    }
+    if let Some((_, decision)) = filters.first().filter(|_| !may_go_on(&headers, path.len())) {
+        let message = "the head of the request is too large with what its rule adds to it".to_owned();
+        let refusal = (431, "headers-too-large");
+        return said.refused(Phase::RequestFilters, Some(decision), refusal, message).end;
+    }
+    if let Some(protocol) = &request.upgrade
+        && routed.config.is_some_and(|port| port.protocol == AppProtocol::Http2)
+    {
+        let message =
+            format!("the application speaks HTTP/2, which has no such upgrade: {protocol} needs HTTP/1.1");
+        return said.refused(Phase::RequestFilters, None, (501, "unsupported"), message).end;
+    }
+    if let Some((rule, backend)) = routed.rule {
+        say_mirrors(rule, backend, request.upgrade.is_some(), said);
+        say_limits(rule, said);
+        answer::say(rule, Some(backend), &request.headers, said);
+    }
+    let sent = Delivered { method: request.method.to_owned(), host, path, headers: texts(&headers) };
+    pick(snapshot, caller, routed.backend, routed.port, Some(Box::new(sent)), said)
+}
+
+/// Where copies go, of the request as it is by then.
+fn say_mirrors(rule: &HttpRule, backend: usize, is_upgrade: bool, said: &mut Said) {
+    let own = rule.filters.as_deref().map(|filters| (None, filters));
+    let of_backend = rule.backends.get(backend).and_then(|of| Some((Some(backend), of.filters.as_deref()?)));
+    for (of, filters) in own.into_iter().chain(of_backend) {
+        for mirror in &filters.mirrors {
+            let share = f64::from(mirror.share.numerator()) / f64::from(mirror.share.denominator());
+            let what = match &mirror.target {
+                _ if is_upgrade => "no copies are sent of upgrades".to_owned(),
+                BackendTarget::Service { name, port } => {
+                    let of = if share >= 1.0 { "all".to_owned() } else { percent(share) };
+                    format!("copies of {of} go to Service {name} port {port}, too")
+                }
+                BackendTarget::Invalid { reason } => format!("no copies are sent: {reason}"),
+            };
+            said.decided(Phase::RequestFilters, what, &Decision::mirror_of(rule, of, mirror));
+        }
+    }
+}
+
+/// How long it may take, and how often it is tried.
+fn say_limits(rule: &HttpRule, said: &mut Said) {
+    let index = rule.index;
+    let mut bound = |what: &str, field: &str, time: Option<Duration>| {
+        if let Some(time) = time {
+            let decision = of_rule(rule, format!("spec.rules[{index}].timeouts.{field}"));
+            said.decided(Phase::Attempt, format!("{what} within {time:?}, or 504"), &decision);
+        }
+    };
+    bound("all of it", "request", rule.timeouts.request);
+    bound("each attempt", "backendRequest", rule.timeouts.backend_request);
+    if let Some(session) = &rule.session {
+        let carrier = match session.carrier {
+            SessionCarrier::Cookie { .. } => "cookie",
+            SessionCarrier::Header => "header",
+        };
+        let decision = of_rule(rule, format!("spec.rules[{index}].sessionPersistence"));
+        let name = &session.name;
+        let what = format!(
+            "one with a session ({carrier} {name}) stays with its endpoint, whatever the weights say"
+        );
+        said.decided(Phase::Attempt, what, &decision);
+        said.decided(
+            Phase::ResponseFilters,
+            format!("tells the client its session by the {carrier} {name}"),
+            &decision,
+        );
+    }
+    if let Some(retry) = &rule.retry {
+        let again = retry.attempts.unwrap_or(ATTEMPTS - 1);
+        let codes: Vec<_> = retry.codes.iter().map(u16::to_string).collect();
+        let after =
+            if codes.is_empty() { String::new() } else { format!(", also after {}", codes.join(", ")) };
+        let pause = retry.backoff.unwrap_or(BACKOFF);
+        let times = if again == 1 { "once".to_owned() } else { format!("{again} times") };
+        let what = match again {
+            0 => "not tried again".to_owned(),
+            _ => format!("tried again {times} at most{after}, after {pause:?} at least"),
+        };
+        said.decided(Phase::Attempt, what, &of_rule(rule, format!("spec.rules[{index}].retry")));
+    }
+}
+
+/// Which endpoints of a service may take what is for that port of it.
+pub(super) fn pick(
+    snapshot: &Snapshot,
+    caller: Caller<'_>,
+    service: &ServiceName,
+    port: u16,
+    request: Option<Box<Delivered>>,
+    said: &mut Said,
+) -> End {
+    let Some(set) = snapshot.endpoints.get(service) else {
+        said.say(Phase::Attempt, format!("which endpoints Service {service} has is not known"));
+        return End::Forwarded { service: service.clone(), port, endpoints: Vec::new(), request };
+    };
+    let mut usable: Vec<(bool, String)> = Vec::new();
+    let ranks = staleness::ranks(set.stale(), set.endpoints.len());
+    for (at, endpoint) in set.endpoints.iter().enumerate() {
+        let Some(target) = endpoint.target_port(port) else { continue };
+        let stale = set.stale_since(at) != 0;
+        let last = ranks && staleness::is_last(staleness::Facts { stale, reached: false });
+        let rank = if last { ", last: the server does not hear of its node" } else { "" };
+        usable.push((last, format!("{}{rank}", shown(endpoint, target, caller))));
+    }
+    usable.sort_by_key(|(last, _)| *last);
+    if usable.is_empty() {
+        let message = format!("service {service} has no endpoint for port {port}");
+        let decision = Decision::no_endpoints(service.clone());
+        return said.refused(Phase::Attempt, Some(&decision), (503, "no-endpoints"), message).end;
+    }
+    let endpoints: Vec<String> = usable.into_iter().map(|(_, endpoint)| endpoint).collect();
+    let by = Decision::new(Decider::Service(service.clone()), "spec.selector", Effect::Routed);
+    for endpoint in &endpoints {
+        said.decided(Phase::Attempt, format!("{service} port {port}: {endpoint}"), &by);
+    }
+    End::Forwarded { service: service.clone(), port, endpoints, request }
+}
+
+fn shown(endpoint: &Endpoint, target: u16, caller: Caller<'_>) -> String {
+    let address = std::net::SocketAddr::new(endpoint.address, target);
+    let way = match &endpoint.node {
+        None => "in plain".to_owned(),
+        Some(node) if caller.node == Some(&*node.name) => "on the same node".to_owned(),
+        Some(node) => format!("by a link to node {}", node.name),
+    };
+    let workload = endpoint.workload.as_ref().map(|name| format!("Workload {name} at ")).unwrap_or_default();
+    format!("{workload}{address}, {way}")
+}

@@ -1,0 +1,54 @@
+//! What a host name stands for, to a workload of a namespace.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::apart;
+use crate::host::{endpoint_host, is_mesh_only, mesh_host};
+use crate::name::ServiceName;
+use crate::snapshot::{Known, ServiceConfig, Shape, Snapshot};
+
+/// How many names may stand for another one in a row.
+const MAX_ALIASES: usize = 8;
+
+pub(super) enum Found<'s> {
+    Service(&'s ServiceConfig),
+    /// A name that only the mesh could have, and nothing has.
+    Unknown(ServiceName),
+    Outside,
+}
+
+pub(super) fn find<'s>(snapshot: &'s Snapshot, host: &str, namespace: &str) -> Found<'s> {
+    let service = |name: &ServiceName| match snapshot.services.get(name) {
+        Some(Known::Present(config)) => Some(&**config),
+        _ => None,
+    };
+    if host.parse::<IpAddr>().is_ok() {
+        return Found::Outside;
+    }
+    let mut host: Arc<str> = host.into();
+    for _ in 0..MAX_ALIASES {
+        if let Some(named) = mesh_host(&host, namespace) {
+            match service(&named.service) {
+                Some(ServiceConfig { shape: Shape::Alias(other), .. }) => {
+                    host = other.clone();
+                    continue;
+                }
+                Some(config) => return Found::Service(config),
+                // Of the world outside, nobody has names of one label.
+                None if is_mesh_only(&host) || !host.contains('.') => return Found::Unknown(named.service),
+                None => {}
+            }
+        } else if is_mesh_only(&host) {
+            return Found::Unknown(ServiceName::new(namespace, &*host));
+        }
+        if let Some(endpoint) = endpoint_host(&host, namespace)
+            && let Some(parent) = apart::parent(&endpoint)
+            && service(&parent).is_some_and(|parent| parent.shape == Shape::Headless)
+        {
+            return service(&endpoint).map_or(Found::Unknown(endpoint), Found::Service);
+        }
+        break;
+    }
+    Found::Outside
+}

@@ -1,0 +1,201 @@
+//! `tulle explain`: what becomes of a described request, and which field of which object decides.
+
+mod asked;
+
+use std::sync::Arc;
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::json;
+use tulle_model::explain::{Caller, End, Explanation, PHASES, explain, percent, snapshot};
+use tulle_model::legible::legible;
+use tulle_model::name::WorkloadName;
+use tulle_model::registry::{KINDS, KindId};
+use tulle_model::split::{MeshObject, name_of};
+use tulle_model::validate::suggest::did_you_mean;
+
+use self::asked::{AskedFor, read_header};
+use super::apply::print_skipped;
+use crate::client::{Client, ClientArgs};
+use crate::exit::{Exit, Failure, Result};
+use crate::manifest::{self, FileArgs};
+use crate::mesh_objects::{compile, fetch};
+use crate::output::{ReportFormat, Table, print, print_json, print_yaml};
+use crate::terminal;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The phases are those of a proxy, which decides by the same functions. What a node learns by itself
+is not known here: which endpoints are in trouble or busy, what is left of a budget.
+
+  tulle explain --from shop/client http://web/api
+  tulle explain --from client POST http://web.shop:8080/cart -H 'x-canary: 1'
+  tulle explain --from client POST cart/cart.Cart/Add -H 'content-type: application/grpc'
+  tulle explain --from client https://web.shop     TLS, by the server that it names (SNI)
+  tulle explain --from client tcp://db:5432        bytes
+  tulle explain --from client web -f examples/     what these files would make of it
+  tulle explain --from client web -o json          the same for programs")]
+pub struct ExplainArgs {
+    /// The method [default: GET], and the URL, as the workload asks for it; http:// may be left out
+    #[arg(value_name = "[METHOD] URL", required = true, num_args = 1..=2)]
+    request: Vec<String>,
+    /// The workload that asks
+    #[arg(long, value_name = "[NAMESPACE/]WORKLOAD", value_parser = NonEmptyStringValueParser::new())]
+    from: String,
+    /// A header of the request (repeatable)
+    #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = read_header)]
+    header: Vec<(HeaderName, HeaderValue)>,
+    /// The method, as for curl
+    #[arg(short = 'X', long = "request", value_name = "METHOD")]
+    method: Option<String>,
+    /// The server that a client of TLS names (SNI) [default: the host of the URL]
+    #[arg(long, value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
+    server_name: Option<String>,
+    #[command(flatten)]
+    files: FileArgs,
+    /// The namespace of the workload, and of objects in files that name none [default: that of the kubeconfig, or `default`]
+    #[arg(short, long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    namespace: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: ReportFormat,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+pub async fn run(args: ExplainArgs) -> Result<()> {
+    let asked = AskedFor::read(args.method.as_deref(), &args.request)?;
+    if args.server_name.is_some() && !asked.is_tls() {
+        return Err(Failure::input("--server-name is for what is in TLS")
+            .help("for example: `tulle explain --from client https://web --server-name www.example.com`"));
+    }
+    if !args.header.is_empty() && !asked.is_http() {
+        return Err(Failure::input("what is not HTTP has no headers that the mesh could see"));
+    }
+    let offline = !args.files.filename.is_empty();
+    let (objects, namespace) = if offline { of_files(&args)? } else { of_server(&args).await? };
+    let from = match args.from.split_once('/') {
+        Some((namespace, name)) => WorkloadName::new(namespace, name),
+        None => WorkloadName::new(namespace, &*args.from),
+    };
+    let compiler = compile(&objects)?;
+    if !offline {
+        require(&objects, &from)?;
+    }
+    let node = compiler.workload(&from).map(|local| local.node.clone());
+    let caller = Caller { workload: &from, node: node.as_deref() };
+    let mut headers = HeaderMap::new();
+    for (name, value) in &args.header {
+        headers.append(name, value.clone());
+    }
+    let mut known = snapshot(&compiler);
+    if offline
+        && !objects.iter().any(|(kind, _)| [KindId::Workload, KindId::EndpointSlice].contains(&kind.id))
+    {
+        // Files hardly ever have any: nothing is said of what runs.
+        known.endpoints.clear();
+    }
+    let explanation = explain(&known, caller, asked.described(&headers, args.server_name.as_deref()));
+    let whole = json!({
+        "from": from, "method": asked.method(), "url": asked.url(),
+        "steps": explanation.steps, "outcomes": explanation.outcomes,
+    });
+    match args.output {
+        ReportFormat::Json => print_json(&whole),
+        ReportFormat::Yaml => print_yaml(&whole),
+        ReportFormat::Table | ReportFormat::Wide => {
+            print(&render(&explanation, args.output == ReportFormat::Wide))
+        }
+    }
+}
+
+/// All that decides, as the server has it, and the namespace where none is said.
+async fn of_server(args: &ExplainArgs) -> Result<(Vec<MeshObject>, String)> {
+    let client: Client = args.client.client()?;
+    let decides = [KindId::Service, KindId::EndpointSlice, KindId::Workload, KindId::Mesh];
+    let kinds = KINDS.iter().filter(|kind| kind.is_route() || decides.contains(&kind.id));
+    let namespace = args.namespace.as_deref().unwrap_or(client.namespace()).to_owned();
+    Ok((fetch(&client, kinds, None).await?, namespace))
+}
+
+fn of_files(args: &ExplainArgs) -> Result<(Vec<MeshObject>, String)> {
+    let mut set = manifest::load(&args.files)?;
+    print_skipped(&set)?;
+    let namespace = args.namespace.as_deref().unwrap_or("default").to_owned();
+    set.default_namespace(&namespace);
+    set.check_duplicates()?;
+    let objects = set.manifests.into_iter().map(|manifest| (manifest.kind, Arc::new(manifest.value)));
+    Ok((objects.collect(), namespace))
+}
+
+/// Whether there is such a workload.
+fn require(objects: &[MeshObject], from: &WorkloadName) -> Result<()> {
+    let workloads = objects.iter().filter(|(kind, _)| kind.id == KindId::Workload);
+    let names: Vec<_> = workloads.map(|(_, workload)| name_of(workload).to_string()).collect();
+    if names.contains(&from.to_string()) {
+        return Ok(());
+    }
+    let hint = did_you_mean(&from.to_string(), names.iter().map(String::as_str));
+    Err(Failure::new(format!("there is no Workload {from}{hint}"))
+        .exit(Exit::NotFound)
+        .help("`tulle get workloads -A` lists them"))
+}
+
+fn render(explanation: &Explanation, wide: bool) -> String {
+    let mut table = Table::new(["PHASE", "WHAT", "DECIDED BY", "FIELD"]);
+    if wide {
+        table = table.whole();
+    }
+    for phase in PHASES {
+        let mut name = phase.to_string();
+        for step in explanation.steps.iter().filter(|step| step.phase == phase) {
+            let by = step.by.as_deref().unwrap_or("-");
+            let field = step.field.as_deref().unwrap_or("-");
+            table.row([std::mem::take(&mut name).into(), step.what.as_str().into(), by.into(), field.into()]);
+        }
+        if !name.is_empty() {
+            table.row([name.into(), "-".into(), "-".into(), "-".into()]);
+        }
+    }
+    let room = if wide { None } else { terminal::width(std::io::stdout()) };
+    let mut text = table.render();
+    text.push('\n');
+    for outcome in &explanation.outcomes {
+        let (who, goes, is) = match outcome.share >= 1.0 {
+            true => ("It".to_owned(), "goes", "is"),
+            false => (percent(outcome.share), "go", "are"),
+        };
+        let line = format!("{who} {}", ending(&outcome.end, goes, is));
+        text += &format!("{}\n", terminal::wrap(&legible(&line), room, 2));
+    }
+    text
+}
+
+fn ending(end: &End, goes: &str, is: &str) -> String {
+    match end {
+        End::Forwarded { service, port, endpoints, request } => {
+            let count = match endpoints.len() {
+                0 => String::new(),
+                1 => " (1 endpoint)".to_owned(),
+                count => format!(" ({count} endpoints)"),
+            };
+            let sent =
+                request.iter().map(|sent| format!(", as {} {} for {}", sent.method, sent.path, sent.host));
+            format!("{goes} to Service {service} port {port}{count}{}", sent.collect::<String>())
+        }
+        End::Redirected { status, location } => format!("{is} answered with {status}, location {location}"),
+        End::Preflight { status: 204, .. } => format!("{is} answered with 204: the origin is allowed"),
+        End::Preflight { status, .. } => format!("{is} answered with {status}: the origin is not allowed"),
+        End::Refused { grpc_status: Some(code), reason, message, .. } => {
+            format!("{is} answered with grpc-status {code}, {reason}: {message}")
+        }
+        End::Refused { status: Some(status), reason, message, .. } => {
+            format!("{is} answered with {status} {reason}: {message}")
+        }
+        End::Refused { status: None, reason, message, .. } => format!("{is} reset, {reason}: {message}"),
+        End::Outside { host, port } => {
+            format!("{} the mesh, to {host} port {port}", if goes == "go" { "leave" } else { "leaves" })
+        }
+    }
+}
