@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HeaderValue;
+use http::header::{COOKIE, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Response, Version};
 use tokio::time::Instant;
@@ -420,7 +420,24 @@ fn header<'a>(head: &'a Parts, name: &str) -> Option<Cow<'a, str>> {
     if name == "host" {
         return head.uri.authority().map(|authority| Cow::Borrowed(authority.as_str()));
     }
-    routing::join_values(head.headers.get_all(name).iter().map(HeaderValue::as_bytes))
+    let values = head.headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    if name == COOKIE.as_str() {
+        return cookies(values);
+    }
+    routing::join_values(values)
+}
+
+/// Pieces of a cookie are one value, as HTTP/2 has them (RFC 9113, section 8.2.3), and as applications read them.
+#[cold]
+fn cookies<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, str>> {
+    let mut pieces = values.map(String::from_utf8_lossy);
+    let first = pieces.next()?;
+    Some(pieces.fold(first, |mut all, piece| {
+        let text = all.to_mut();
+        text.push_str("; ");
+        text.push_str(&piece);
+        all
+    }))
 }
 
 fn app_version(client: Version, port: &PortConfig) -> AppVersion {

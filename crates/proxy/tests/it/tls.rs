@@ -49,7 +49,7 @@ fn plain(app: SocketAddr) -> Endpoint {
 }
 
 /// A server of TLS that says its name, and then repeats what it hears.
-async fn server(ca: &Ca, name: &'static str) -> SocketAddr {
+pub async fn server(ca: &Ca, name: &'static str) -> SocketAddr {
     let certificate = ca.issue(&ca.identity(name));
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
@@ -72,7 +72,7 @@ async fn server(ca: &Ca, name: &'static str) -> SocketAddr {
 }
 
 /// What answers a client of TLS that wants that server.
-async fn ask(tcp: TcpStream, server: &'static str) -> std::io::Result<String> {
+pub async fn ask(tcp: TcpStream, server: &'static str) -> std::io::Result<String> {
     let name = ServerName::try_from(server).unwrap();
     let mut tls = believer(None).connect(name, tcp).await?;
     tls.write_all(b"hello").await?;

@@ -3,6 +3,7 @@
 mod ahead;
 mod apps;
 mod blame;
+mod bodies;
 mod both_sides;
 mod bytes_of_http;
 mod codec;
@@ -29,6 +30,7 @@ mod shares;
 mod stale;
 mod stalls;
 mod streams;
+mod table;
 mod targets;
 mod unsent;
 mod upgrades;
