@@ -204,6 +204,8 @@ pub(crate) async fn forward(
                     && let Again::After(pause) =
                         route.attempts.unwanted(&client.worker, exchange, &hop, status, replay.possible())
                 {
+                    // Else more of it passes meanwhile, and is not at hand any more.
+                    replay.take_back();
                     drop((hop, response));
                     Box::pin(wait(client, exchange, pause)).await?;
                     continue;
@@ -229,7 +231,10 @@ pub(crate) async fn forward(
         match route.attempts.failed(&client.worker, exchange, &hop, &failure, idempotent, at_hand) {
             Again::No => return Ok(reply::failed_for(&failure, head.version)),
             Again::Now => {}
-            Again::After(pause) => Box::pin(wait(client, exchange, pause)).await?,
+            Again::After(pause) => {
+                replay.take_back();
+                Box::pin(wait(client, exchange, pause)).await?;
+            }
         }
     }
 }

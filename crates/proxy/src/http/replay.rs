@@ -118,6 +118,14 @@ impl Replay {
         Body::boxed(ReplayedBody { recording, reader })
     }
 
+    /// Ends the bodies that were handed out. What is still under way of one would be lost to the next, where more passes than
+    /// is kept.
+    pub fn take_back(&self) {
+        if let Source::Recorded(recording) = &self.0 {
+            recording.borrow_mut().reader += 1;
+        }
+    }
+
     /// There will be no further attempt: nothing more is kept.
     pub fn commit(&self) {
         if let Source::Recorded(recording) = &self.0 {
@@ -286,6 +294,19 @@ mod tests {
         replay.commit();
         assert_eq!(next(&mut third).await, "onetwothree", "it had it not yet");
         assert!(third.frame().await.is_none() && !replay.possible());
+    }
+
+    /// An application may answer before it has read all, and the next attempt begins later.
+    #[tokio::test(flavor = "local")]
+    async fn what_is_taken_back_passes_no_further() {
+        const PIECE: &[u8] = &[7; LIMIT / 2 + 1];
+        let replay = Replay::new(body([PIECE; 2]), &account(1 << 20).1);
+        let mut first = replay.body();
+        next(&mut first).await;
+        assert!(replay.possible());
+        replay.take_back();
+        assert!(first.frame().await.unwrap().is_err() && replay.possible());
+        assert_eq!(whole(replay.body()).await.len(), 2 * PIECE.len());
     }
 
     #[tokio::test(flavor = "local")]
