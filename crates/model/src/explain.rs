@@ -1,5 +1,6 @@
-//! What becomes of a described request, phase by phase, and which field of which object decides: by the functions that
-//! proxies run ([`crate::routing::decide`] and the rest), over what they are told. What they learn by themselves (who is in
+//! What becomes of a described request, phase by phase, and which field of which object decides, with host capture. Routes, filters, egress and
+//! staleness are decided by the functions that proxies run ([`crate::routing::decide`] and the rest), over what they are told; the form of
+//! a head is judged by the same rules ([`normal`]), which proxies have in their parsers. What they learn by themselves (who is in
 //! trouble, what is in flight, what their budgets have left) is not known here.
 
 mod answer;
@@ -290,16 +291,24 @@ fn all(
         Sends::Request(request) => Some(normal::normalize(request, asked.host, asked.port, said)?),
         Sends::Bytes { .. } => None,
     };
-    let service = match find(snapshot, asked.host, namespace) {
+    let alias = |name: &ServiceName, other: &str| {
+        let by = Decision::new(Decider::Service(name.clone()), "spec.externalName", Effect::Routed);
+        said.decided(Phase::Route, format!("Service {name} stands for {other}"), &by);
+    };
+    let service = match find(snapshot, asked.host, namespace, alias) {
         Found::Service(service) => service,
-        Found::Unknown(service) => {
+        // What may not leave is not looked up.
+        Found::Unresolved(_) if egress(&snapshot.mesh).is_err() => {
+            return outside(snapshot, asked, asked.host, said);
+        }
+        Found::Unknown(service) | Found::Unresolved(service) => {
             let message = format!("there is no service {service}");
             let decision = Decision::unknown_service(service);
             let refused = said.refused(Phase::Route, Some(&decision), (502, "unknown-service"), message);
             said.say(Phase::Route, "with host capture, the name does not resolve");
             return Err(refused);
         }
-        Found::Outside => return outside(snapshot, asked, said),
+        Found::Outside(host) => return outside(snapshot, asked, &host, said),
     };
     let port = decide::port_of(service, asked.port, namespace).map_err(|unrouted| {
         let refused = rule::refusal(said, &unrouted);
@@ -330,8 +339,12 @@ fn all(
 }
 
 /// What is for no service.
-fn outside(snapshot: &Snapshot, asked: Described<'_>, said: &mut Said) -> Result<Vec<Ending>, Ending> {
-    let host = asked.host;
+fn outside(
+    snapshot: &Snapshot,
+    asked: Described<'_>,
+    host: &str,
+    said: &mut Said,
+) -> Result<Vec<Ending>, Ending> {
     said.say(Phase::Route, format!("{host} is no service of the mesh"));
     if let Ok(address) = host.parse::<IpAddr>()
         && let Some(workload) = workload_at(snapshot, address)
@@ -365,11 +378,18 @@ fn say_port(service: &ServiceConfig, port: &PortConfig, namespace: &str, said: &
         AppProtocol::Detect if port.declared().is_some() => "carries bytes, as it has routes for that",
         AppProtocol::Detect => "does not say what it speaks: the first bytes show it",
     };
-    let at = service.ports.iter().position(|of| of.number == port.number).unwrap_or(0);
-    let field = format!("spec.ports[{at}].appProtocol");
-    let by = Decider::Service(service.name.clone());
     let what = format!("Service {}, whose port {} {what}", service.name, port.number);
-    said.decided(Phase::Route, what, &Decision::new(by, field, Effect::Routed));
+    let of_service = || {
+        let field = format!("spec.ports[{}].appProtocol", port.number);
+        Decision::new(Decider::Service(service.name.clone()), field, Effect::Routed)
+    };
+    let decision = match rule::first_route(port) {
+        Some(route) if port.protocol == AppProtocol::Detect && port.declared().is_some() => {
+            Decision::new(route, "spec.parentRefs", Effect::Routed)
+        }
+        _ => of_service(),
+    };
+    said.decided(Phase::Route, what, &decision);
     if service.port(port.number).is_some_and(|own| !std::ptr::eq(own, port)) {
         let what = format!("the routes of namespace {namespace} take the place of the Service's own");
         match rule::first_route(port) {

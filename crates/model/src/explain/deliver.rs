@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::answer::{self, say_edit, texts};
 use super::normal::Request;
-use super::{Caller, Delivered, End, Phase, Said, percent};
+use super::{Caller, Delivered, End, Form, Phase, Said, percent};
 use crate::decision::{Decider, Decision, Effect};
 use crate::head::may_go_on;
 use crate::name::ServiceName;
 use crate::retry::{ATTEMPTS, BACKOFF};
 use crate::routing::decide::Routed;
-use crate::snapshot::{AppProtocol, BackendTarget, Endpoint, HttpRule, SessionCarrier, Snapshot};
+use crate::snapshot::{AppProtocol, BackendTarget, Endpoint, HttpRule, Session, SessionCarrier, Snapshot};
 use crate::staleness;
 
 /// The decision of a field of a rule.
@@ -57,9 +57,14 @@ pub(super) fn deliver(
             format!("the application speaks HTTP/2, which has no such upgrade: {protocol} needs HTTP/1.1");
         return said.refused(Phase::RequestFilters, None, (501, "unsupported"), message).end;
     }
+    let is_upgrade = request.upgrade.is_some();
     if let Some((rule, backend)) = routed.rule {
-        say_mirrors(rule, backend, request.upgrade.is_some(), said);
-        say_limits(rule, said);
+        say_mirrors(rule, backend, is_upgrade, said);
+    }
+    let set = snapshot.endpoints.get(routed.backend);
+    let takes = set.is_none_or(|set| set.endpoints.iter().any(|of| of.target_port(routed.port).is_some()));
+    if let Some((rule, backend)) = routed.rule.filter(|_| takes) {
+        say_limits(rule, is_upgrade, said);
         answer::say(rule, Some(backend), &request.headers, said);
     }
     let sent = Delivered { method: request.method.to_owned(), host, path, headers: texts(&headers) };
@@ -86,39 +91,40 @@ fn say_mirrors(rule: &HttpRule, backend: usize, is_upgrade: bool, said: &mut Sai
     }
 }
 
+/// What the token of a session travels in: `cookie s`.
+pub(super) fn carrier(session: &Session) -> String {
+    let carrier = match session.carrier {
+        SessionCarrier::Cookie { .. } => "cookie",
+        SessionCarrier::Header => "header",
+    };
+    format!("{carrier} {}", session.name)
+}
+
 /// How long it may take, and how often it is tried.
-fn say_limits(rule: &HttpRule, said: &mut Said) {
+fn say_limits(rule: &HttpRule, is_upgrade: bool, said: &mut Said) {
     let index = rule.index;
+    let late = if said.form == Form::Grpc { "grpc-status 14" } else { "504" };
     let mut bound = |what: &str, field: &str, time: Option<Duration>| {
         if let Some(time) = time {
             let decision = of_rule(rule, format!("spec.rules[{index}].timeouts.{field}"));
-            said.decided(Phase::Attempt, format!("{what} within {time:?}, or 504"), &decision);
+            said.decided(Phase::Attempt, format!("{what} within {time:?}, or {late}"), &decision);
         }
     };
     bound("all of it", "request", rule.timeouts.request);
     bound("each attempt", "backendRequest", rule.timeouts.backend_request);
     if let Some(session) = &rule.session {
-        let carrier = match session.carrier {
-            SessionCarrier::Cookie { .. } => "cookie",
-            SessionCarrier::Header => "header",
-        };
         let decision = of_rule(rule, format!("spec.rules[{index}].sessionPersistence"));
-        let name = &session.name;
-        let what = format!(
-            "one with a session ({carrier} {name}) stays with its endpoint, whatever the weights say"
-        );
-        said.decided(Phase::Attempt, what, &decision);
-        said.decided(
-            Phase::ResponseFilters,
-            format!("tells the client its session by the {carrier} {name}"),
-            &decision,
-        );
+        let what = format!("tells a client that is new its session, by the {}", carrier(session));
+        said.decided(Phase::ResponseFilters, what, &decision);
     }
     if let Some(retry) = &rule.retry {
         let again = retry.attempts.unwrap_or(ATTEMPTS - 1);
         let codes: Vec<_> = retry.codes.iter().map(u16::to_string).collect();
-        let after =
-            if codes.is_empty() { String::new() } else { format!(", also after {}", codes.join(", ")) };
+        let after = if codes.is_empty() || is_upgrade {
+            String::new()
+        } else {
+            format!(", also after {}", codes.join(", "))
+        };
         let pause = retry.backoff.unwrap_or(BACKOFF);
         let times = if again == 1 { "once".to_owned() } else { format!("{again} times") };
         let what = match again {

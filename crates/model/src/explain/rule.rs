@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::answer;
-use super::deliver::{deliver, of_rule};
+use super::deliver::{carrier, deliver, of_rule};
 use super::normal::Request;
 use super::{Caller, End, Ending, Phase, Said};
 use crate::decision::Decider;
@@ -165,6 +165,14 @@ fn say_rule(port: Option<&PortConfig>, request: &Request<'_>, rule: &Arc<HttpRul
     let name = rule.name.as_ref().map(|name| format!(" `{name}`")).unwrap_or_default();
     let what = format!("rule {}{name} decides: {}", rule.index, entry.matcher);
     said.decided(Phase::Route, what, &of_rule(rule, format!("spec.rules[{}].matches", rule.index)));
+    if let Some(session) = &rule.session {
+        let what = format!(
+            "one of a session ({}) stays with its endpoint, whatever the weights; what is said here is of others",
+            carrier(session)
+        );
+        let decision = of_rule(rule, format!("spec.rules[{}].sessionPersistence", rule.index));
+        said.decided(Phase::Route, what, &decision);
+    }
 }
 
 /// A route that acts on a port.
@@ -191,6 +199,9 @@ pub(super) fn shares(backends: &[Backend]) -> Vec<(f64, u64)> {
 
 /// `90%`, `33.33%`
 pub fn percent(share: f64) -> String {
+    if share > 0.0 && share < 0.0001 {
+        return "<0.01%".to_owned();
+    }
     let text = format!("{:.2}", share * 100.0);
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }

@@ -149,7 +149,7 @@ fn every_phase_says_what_it_decides_and_by_which_field() {
     assert_eq!(
         steps(&found, Phase::Route),
         [
-            "Service shop/web, whose port 80 speaks HTTP/1 [Service/shop/web spec.ports[0].appProtocol]",
+            "Service shop/web, whose port 80 speaks HTTP/1 [Service/shop/web spec.ports[80].appProtocol]",
             "rule 0 decides: GET /api/* [HTTPRoute/shop/web spec.rules[0].matches]",
             "90% go to Service shop/web-v1 port 80 [HTTPRoute/shop/web spec.rules[0].backendRefs[0].weight]",
             "answered with 500 invalid-backend: HTTPRoute/shop/web: there is no Service shop/nowhere \
@@ -194,6 +194,12 @@ fn every_phase_says_what_it_decides_and_by_which_field() {
 #[test]
 fn what_goes_nowhere_says_why() {
     let mut objects = objects();
+    for (name, other) in [("ext", "api.example.com"), ("old", "web.shop.mesh")] {
+        objects.push(json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "namespace": "shop" },
+            "spec": { "type": "ExternalName", "externalName": other },
+        }));
+    }
     let snapshot = known(objects.clone());
     let end = |snapshot: &Snapshot, host: &str, path: &str| {
         short(&asked(snapshot, &format!("GET {host}{path}"), &[("x-by", "client")]))
@@ -214,6 +220,8 @@ fn what_goes_nowhere_says_why() {
         ("web.other.mesh", "/", "502 unknown-service", "Service/other/web metadata.name"),
         ("example.org", "/", "outside example.org:80", "Mesh/default spec.egress.policy"),
         ("10.0.0.1", "/", "outside 10.0.0.1:80", "Mesh/default spec.egress.policy"),
+        ("ext", "/", "outside api.example.com:80", "Mesh/default spec.egress.policy"),
+        ("old", "/other", "404 no-route", "HTTPRoute/shop/web spec.rules[*].matches"),
     ] {
         assert_eq!(end(&snapshot, host, path), (outcome.to_owned(), by.to_owned()), "{host}{path}");
     }
@@ -222,7 +230,14 @@ fn what_goes_nowhere_says_why() {
         "spec": { "egress": { "policy": "Deny" } },
     }));
     let denied = ("502 egress-denied".to_owned(), "Mesh/default spec.egress.policy".to_owned());
-    assert_eq!(end(&known(objects), "example.org", "/"), denied);
+    let snapshot = known(objects);
+    for host in ["example.org", "ext", "nobody"] {
+        assert_eq!(end(&snapshot, host, "/"), denied, "{host}");
+    }
+    let steps = asked(&snapshot, "GET old/other", &[]).steps;
+    let alias = |step: &&PhaseStep| step.field.as_deref() == Some("spec.externalName");
+    let alias = steps.iter().find(alias).unwrap();
+    assert_eq!(alias.what, "Service shop/old stands for web.shop.mesh");
 }
 
 #[test]
@@ -289,7 +304,7 @@ fn bytes_and_tls_go_by_their_own_routes() {
         ("tls", bytes(true, None), "reset no-route", "TLSRoute/shop/tls spec.hostnames"),
         ("db", bytes(false, None), "shop/db:80", own),
         ("open", bytes(false, None), "shop/open:80", "Service/shop/open spec.selector"),
-        ("web", bytes(true, Some("web")), "reset bad-request", "Service/shop/web spec.ports[0].appProtocol"),
+        ("web", bytes(true, Some("web")), "reset bad-request", "Service/shop/web spec.ports[80].appProtocol"),
         ("nobody", bytes(false, None), "reset unknown-service", "Service/shop/nobody metadata.name"),
     ] {
         assert_eq!(
@@ -377,4 +392,27 @@ fn the_bits_of_a_share_draw_its_backend() {
     }
     assert!(shares(&[]).is_empty());
     assert_eq!([1.0, 0.5, 1.0 / 3.0, 0.0].map(percent), ["100%", "50%", "33.33%", "0%"]);
+}
+
+#[test]
+fn sessions_go_on_where_no_weight_is_left_and_that_is_said() {
+    let mut objects = objects();
+    objects.push(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": { "name": "kept", "namespace": "shop" },
+        "spec": {
+            "parentRefs": [{ "group": "", "kind": "Service", "name": "plain", "port": 80 }],
+            "rules": [{
+                "sessionPersistence": { "sessionName": "s" },
+                "backendRefs": [{ "name": "web-v1", "port": 80, "weight": 0 }],
+            }],
+        },
+    }));
+    let explanation = asked(&known(objects), "GET plain/x", &[]);
+    assert_eq!(short(&explanation).0, "500 invalid-backend");
+    let session = |step: &&PhaseStep| step.field.as_deref() == Some("spec.rules[0].sessionPersistence");
+    let said: Vec<_> = explanation.steps.iter().filter(session).collect();
+    assert_eq!(said.len(), 1);
+    assert_eq!(said[0].phase, Phase::Route);
+    assert!(said[0].what.starts_with("one of a session (cookie s) stays"), "{}", said[0].what);
 }

@@ -26,8 +26,9 @@ use crate::terminal;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The phases are those of a proxy, which decides by the same functions. What a node learns by itself
-is not known here: which endpoints are in trouble or busy, what is left of a budget.
+The phases are those of a proxy with host capture, whose routes and filters are decided by the same
+functions. What a node learns by itself is not known here: which endpoints are in trouble or busy,
+what is left of a budget.
 
   tulle explain --from shop/client http://web/api
   tulle explain --from client POST http://web.shop:8080/cart -H 'x-canary: 1'
@@ -54,7 +55,8 @@ pub struct ExplainArgs {
     server_name: Option<String>,
     #[command(flatten)]
     files: FileArgs,
-    /// The namespace of the workload, and of objects in files that name none [default: that of the kubeconfig, or `default`]
+    /// The namespace of the workload, and of objects in files that name none [default: that of the kubeconfig; with --filename
+    /// `default`]
     #[arg(short, long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     namespace: Option<String>,
     /// How to print
@@ -87,7 +89,9 @@ pub async fn run(args: ExplainArgs) -> Result<()> {
     let caller = Caller { workload: &from, node: node.as_deref() };
     let mut headers = HeaderMap::new();
     for (name, value) in &args.header {
-        headers.append(name, value.clone());
+        headers
+            .try_append(name, value.clone())
+            .map_err(|_| Failure::input("there are more headers than any request has"))?;
     }
     let mut known = snapshot(&compiler);
     if offline

@@ -113,8 +113,10 @@ fn read_method(method: &str) -> Result<Method> {
 
 fn read_url(url: &str) -> Result<(Carries, Uri)> {
     let wrong = |why: &str| Failure::input(format!("`{url}` is no URL of a request: {why}")).help(EXAMPLE);
-    let (scheme, _) = url.split_once("://").unwrap_or(("http", url));
-    let carries = match scheme.to_ascii_lowercase().as_str() {
+    // Another URL may stand in the query.
+    let scheme =
+        url.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| !scheme.contains(['/', '?', '#']));
+    let carries = match scheme.unwrap_or("http").to_ascii_lowercase().as_str() {
         "http" => Carries::Http,
         "https" | "tls" => Carries::Tls,
         "tcp" => Carries::Bytes,
@@ -125,7 +127,7 @@ fn read_url(url: &str) -> Result<(Carries, Uri)> {
     // What clients send as it is, and no URI has.
     let encoded = [("\"", "%22"), ("<", "%3C"), (">", "%3E"), ("`", "%60")];
     let text = encoded.iter().fold(url.to_owned(), |text, (from, to)| text.replace(from, to));
-    let text = if url.contains("://") { text } else { format!("http://{text}") };
+    let text = if scheme.is_some() { text } else { format!("http://{text}") };
     let uri: Uri = text.parse().map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
     let (Some(authority), Some(host)) = (uri.authority(), uri.host().filter(|host| !host.is_empty())) else {
         return Err(wrong("it names no host"));
@@ -171,6 +173,7 @@ mod tests {
         for (line, method, url, port) in [
             ("http://web/api?x=1", Some("GET"), "http://web/api?x=1", 80),
             ("web.shop:8080", Some("GET"), "http://web.shop:8080/", 8080),
+            ("web/go?to=http://x/", Some("GET"), "http://web/go?to=http://x/", 80),
             ("POST web/cart#top", Some("POST"), "http://web/cart", 80),
             ("-X DELETE http://web/a<b", Some("DELETE"), "http://web/a%3Cb", 80),
             ("HTTP://[fd00::1]:81/", Some("GET"), "http://[fd00::1]:81/", 81),
