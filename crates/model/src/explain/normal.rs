@@ -8,7 +8,7 @@ use http::header::{
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{DescribedRequest, End, Ending, Phase, Said};
+use super::{DescribedRequest, End, Ending, Form, Phase, Said};
 use crate::head::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::path::{has_dot_segments, normal_form};
 use crate::routing::{RequestParts, join_values};
@@ -66,6 +66,8 @@ pub(super) fn normalize<'a>(
         return Err(said.refused(Phase::Normalize, None, (431, "headers-too-large"), message));
     }
     if let Err(problem) = framing(asked.headers) {
+        // Nobody has seen by then that it is a call.
+        said.form = Form::Http;
         return Err(bad(said, problem));
     }
     let mut headers = asked.headers.clone();

@@ -340,3 +340,11 @@ pub fn logged(parts: &[&str]) -> bool {
     let logs = LOGS.lock().unwrap();
     String::from_utf8_lossy(&logs).lines().any(|line| parts.iter().all(|part| line.contains(part)))
 }
+
+/// What was logged since then, as far as it is whole lines, and how much was logged in all.
+pub fn logged_since(begin: usize) -> (String, usize) {
+    let logs = LOGS.lock().unwrap();
+    let since = logs.get(begin..).unwrap_or_default();
+    let whole = since.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    (String::from_utf8_lossy(&since[..whole]).into_owned(), logs.len())
+}

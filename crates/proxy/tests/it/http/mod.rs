@@ -12,6 +12,7 @@ mod crowds;
 mod decisions;
 mod departing;
 mod doors;
+mod explained;
 mod explicit;
 mod failures;
 mod filtered;
