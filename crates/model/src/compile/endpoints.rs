@@ -121,21 +121,35 @@ impl Compiler {
                 endpoints.push((endpoint, hostname.clone()));
             }
         }
-        // Slices may overlap for a while (Kubernetes, EndpointSlice): an address is one endpoint,
-        // which answers for the ports that any of them says.
-        endpoints.sort_by_key(|(e, _)| e.address);
-        endpoints.dedup_by(|(later, _), (kept, _)| {
-            let same = later.address == kept.address;
-            if same {
-                let new = later.ports.iter().filter(|p| kept.target_port(p.service_port).is_none());
-                let new: Vec<_> = new.copied().collect();
-                kept.ports.extend(new);
-                kept.ports.sort_by_key(|p| p.service_port);
+        // By their order among those of the same address, as slices have it.
+        endpoints.sort_by_key(|(endpoint, _)| endpoint.address);
+        let mut merged: Vec<(Endpoint, Arc<str>)> = Vec::new();
+        for (mut later, hostname) in endpoints {
+            let at_its_address = merged.iter().rev().take_while(|(kept, _)| kept.address == later.address);
+            let beside = at_its_address.count();
+            let begin = merged.len() - beside;
+            for (kept, _) in &mut merged[begin..] {
+                take_over(kept, &mut later.ports);
             }
-            same
-        });
-        endpoints
+            if beside == 0 || !later.ports.is_empty() {
+                merged.push((later, hostname));
+            }
+        }
+        merged
     }
+}
+
+/// Has an endpoint answer for ports of the service that another at its address says, and leaves those that it answers for in
+/// another place. Slices may overlap for a while (Kubernetes, EndpointSlice), and several processes may share an address.
+fn take_over(endpoint: &mut Endpoint, ports: &mut Vec<PortMapping>) {
+    ports.retain(|port| match endpoint.target_port(port.service_port) {
+        Some(target) => target != port.target_port,
+        None => {
+            endpoint.ports.push(*port);
+            false
+        }
+    });
+    endpoint.ports.sort_by_key(|port| port.service_port);
 }
 
 /// Which ports of the service the endpoints of a slice offer, and where; of one without ports, all that they have.

@@ -158,8 +158,18 @@ fn slices_are_the_endpoints_of_services_without_selector() {
     let addresses: Vec<_> = set.endpoints.iter().map(|e| e.address.to_string()).collect();
     assert_eq!(addresses, ["192.0.2.1", "192.0.2.2"]);
     assert_eq!(set.endpoints[0].target_port(5432), Some(15432));
+    // Another process at an address is another endpoint, whichever slices say so.
+    compiler.apply(slice("db-3", &["192.0.2.2"], 15433));
+    compiler.apply(slice("db-4", &["192.0.2.2"], 15433));
+    let places = |compiler: &Compiler| -> Vec<_> {
+        let set = compiler.endpoints(&name("shop/db")).unwrap();
+        set.endpoints.iter().map(|e| (e.address.to_string(), e.target_port(5432).unwrap())).collect()
+    };
+    let [one, two, three] =
+        [("1", 15432), ("2", 15432), ("2", 15433)].map(|(last, port)| (format!("192.0.2.{last}"), port));
+    assert_eq!(places(&compiler), [one, two.clone(), three.clone()]);
     compiler.apply(delete(KindId::EndpointSlice, "shop/db-1"));
-    assert_eq!(compiler.endpoints(&name("shop/db")).unwrap().endpoints.len(), 1);
+    assert_eq!(places(&compiler), [two, three]);
 }
 
 /// As in Kubernetes, whose proxies take all slices of a service, whoever keeps them.
