@@ -167,7 +167,7 @@ fn say_rule(port: Option<&PortConfig>, request: &Request<'_>, rule: &Arc<HttpRul
     said.decided(Phase::Route, what, &of_rule(rule, format!("spec.rules[{}].matches", rule.index)));
     if let Some(session) = &rule.session {
         let what = format!(
-            "one of a session ({}) stays with its endpoint, whatever the weights; what is said here is of others",
+            "clients of a session ({}) stay with their endpoint, whatever the weights; others:",
             carrier(session)
         );
         let decision = of_rule(rule, format!("spec.rules[{}].sessionPersistence", rule.index));

@@ -414,5 +414,5 @@ fn sessions_go_on_where_no_weight_is_left_and_that_is_said() {
     let said: Vec<_> = explanation.steps.iter().filter(session).collect();
     assert_eq!(said.len(), 1);
     assert_eq!(said[0].phase, Phase::Route);
-    assert!(said[0].what.starts_with("one of a session (cookie s) stays"), "{}", said[0].what);
+    assert!(said[0].what.starts_with("clients of a session (cookie s) stay"), "{}", said[0].what);
 }
