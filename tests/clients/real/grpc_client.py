@@ -25,6 +25,7 @@ class Client:
         self.count = channel.stream_unary(name("Count"))
         self.talk = channel.stream_stream(name("Talk"))
         self.wait = channel.unary_unary(name("Wait"))
+        self.begun = channel.unary_unary(name("Begun"))
         self.gone = channel.unary_unary(name("Gone"))
         self.nothing = channel.unary_unary(name("Nothing"))
         self.reset = channel.unary_stream(name("Reset"))
@@ -103,16 +104,23 @@ def of_server(service):
         same(call.code(), grpc.StatusCode.OK)
 
     def given_up():
+        begun = lambda: int(client.begun(b"", timeout=SOON))
         gone = lambda: int(client.gone(b"", timeout=SOON))
-        before = gone()
-        same(failure(lambda: client.wait(b"", timeout=0.2)).code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+        begun_before, gone_before = begun(), gone()
+        # The deadline may pass before the server has looked at the call.
+        while begun() == begun_before:
+            same(failure(lambda: client.wait(b"", timeout=0.2)).code(), grpc.StatusCode.DEADLINE_EXCEEDED)
+        begun_by_then = begun()
         call = client.wait.future(b"", timeout=SOON)
-        client.echo(b"", timeout=SOON)
-        call.cancel()
+
+        def there():
+            assert begun() > begun_by_then
 
         def told():
-            assert gone() >= before + 2
+            assert gone() >= gone_before + 2
 
+        eventually(there)
+        call.cancel()
         eventually(told)
 
     def unknown():

@@ -21,8 +21,9 @@ module.exports = {
   Count: method('Count', true, false),
   // Answers each message; the server ends itself at `die`.
   Talk: method('Talk', true, true),
-  // Never answers; how many of its calls were given up, by Gone.
+  // Never answers; how many of its calls have begun, by Begun, and were given up, by Gone.
   Wait: method('Wait', false, false),
+  Begun: method('Begun', false, false),
   Gone: method('Gone', false, false),
   // Resets the stream with this code after one message: by hand, in h2_server.js.
   Reset: method('Reset', false, true),

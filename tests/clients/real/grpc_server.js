@@ -4,6 +4,7 @@
 const grpc = require('@grpc/grpc-js');
 const methods = require('./grpc_methods.js');
 
+let begun = 0;
 let gone = 0;
 
 const server = new grpc.Server();
@@ -43,7 +44,12 @@ server.addService(methods, {
     call.on('end', () => call.end());
   },
   Wait(call) {
-    call.on('cancelled', () => (gone += 1));
+    begun += 1;
+    if (call.cancelled) gone += 1;
+    else call.on('cancelled', () => (gone += 1));
+  },
+  Begun(call, answer) {
+    answer(null, Buffer.from(String(begun)));
   },
   Gone(call, answer) {
     answer(null, Buffer.from(String(gone)));

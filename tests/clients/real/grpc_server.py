@@ -7,6 +7,7 @@ from concurrent import futures
 
 import grpc
 
+begun = 0
 gone = 0
 
 
@@ -39,10 +40,12 @@ def talk(requests, context):
 
 
 def wait(request, context):
+    global begun, gone
+    begun += 1
     over = futures.Future()
-    context.add_callback(lambda: over.set_result(None))
-    over.result()
-    global gone
+    # It may be over already.
+    if context.add_callback(lambda: over.set_result(None)):
+        over.result()
     gone += 1
     return b""
 
@@ -53,6 +56,7 @@ METHODS = {
     "Count": grpc.stream_unary_rpc_method_handler(count),
     "Talk": grpc.stream_stream_rpc_method_handler(talk),
     "Wait": grpc.unary_unary_rpc_method_handler(wait),
+    "Begun": grpc.unary_unary_rpc_method_handler(lambda request, context: str(begun).encode()),
     "Gone": grpc.unary_unary_rpc_method_handler(lambda request, context: str(gone).encode()),
 }
 
