@@ -120,13 +120,13 @@ pub fn draw(backends: &[Backend], random: u64) -> Option<usize> {
     })
 }
 
-/// The values of a header that came in several lines, as one (RFC 9110, section 5.2). What is not
-/// UTF-8 is replaced, so that it equals nothing that a route could ask for.
-pub fn join_values<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, str>> {
+/// The values of a header that came in several lines, as one (RFC 9110, section 5.2), those of a cookie as applications read them
+/// (RFC 9113, section 8.2.3). What is not UTF-8 is replaced, so that it equals nothing that a route could ask for. `name`: in lower case.
+pub fn join_values<'a>(name: &str, mut values: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, str>> {
     let mut joined = String::from_utf8_lossy(values.next()?);
     for value in values {
         let text = joined.to_mut();
-        text.push(',');
+        text.push_str(if name == "cookie" { "; " } else { "," });
         text.push_str(&String::from_utf8_lossy(value));
     }
     Some(joined)

@@ -38,7 +38,7 @@ impl Request<'_> {
     pub fn parts<'r>(&'r self) -> RequestParts<'r, impl Fn(&str) -> Option<Cow<'r, str>>> {
         let header = |name: &str| match name {
             "host" => Some(self.authority().into()),
-            _ => join_values(self.headers.get_all(name).iter().map(HeaderValue::as_bytes)),
+            _ => join_values(name, self.headers.get_all(name).iter().map(HeaderValue::as_bytes)),
         };
         RequestParts { method: self.method, path: self.path, query: self.query, header }
     }

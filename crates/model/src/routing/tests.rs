@@ -25,7 +25,7 @@ impl Sent {
             query: (!self.query.is_empty()).then_some(self.query.as_str()),
             header: |name: &str| {
                 let of_name = self.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
-                join_values(of_name.map(|(_, value)| value.as_bytes()))
+                join_values(name, of_name.map(|(_, value)| value.as_bytes()))
             },
         }
     }
@@ -96,8 +96,11 @@ fn values_of_a_header_are_joined() {
     assert!(matches(&matcher, &request.parts()));
     request.headers.pop();
     assert!(!matches(&matcher, &request.parts()));
-    assert_eq!(join_values(std::iter::empty()), None);
-    assert_eq!(join_values([b"\xff".as_slice()].into_iter()).unwrap(), "\u{fffd}");
+    assert_eq!(join_values("x", std::iter::empty()), None);
+    assert_eq!(join_values("x", [b"\xff".as_slice()].into_iter()).unwrap(), "\u{fffd}");
+    let pieces = || [b"a=1".as_slice(), b"b=2"].into_iter();
+    assert_eq!(join_values("x", pieces()).unwrap(), "a=1,b=2");
+    assert_eq!(join_values("cookie", pieces()).unwrap(), "a=1; b=2");
 }
 
 /// Gateway API, HTTPRouteRule: between equal matches the older route decides, then the name.

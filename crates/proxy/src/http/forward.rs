@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{COOKIE, HeaderValue};
+use http::header::HeaderValue;
 use http::request::Parts;
 use http::{HeaderMap, Response, Version};
 use tokio::time::Instant;
@@ -425,24 +425,7 @@ fn header<'a>(head: &'a Parts, name: &str) -> Option<Cow<'a, str>> {
     if name == "host" {
         return head.uri.authority().map(|authority| Cow::Borrowed(authority.as_str()));
     }
-    let values = head.headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    if name == COOKIE.as_str() {
-        return cookies(values);
-    }
-    routing::join_values(values)
-}
-
-/// Pieces of a cookie are one value, as HTTP/2 has them (RFC 9113, section 8.2.3), and as applications read them.
-#[cold]
-fn cookies<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<Cow<'a, str>> {
-    let mut pieces = values.map(String::from_utf8_lossy);
-    let first = pieces.next()?;
-    Some(pieces.fold(first, |mut all, piece| {
-        let text = all.to_mut();
-        text.push_str("; ");
-        text.push_str(&piece);
-        all
-    }))
+    routing::join_values(name, head.headers.get_all(name).iter().map(HeaderValue::as_bytes))
 }
 
 fn app_version(client: Version, port: &PortConfig) -> AppVersion {

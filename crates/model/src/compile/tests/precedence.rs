@@ -469,7 +469,7 @@ fn decided(service: &ServiceConfig, sent: &NaiveRequest) -> NaiveOutcome {
         query: sent.query.as_deref(),
         header: |name: &str| -> Option<Cow<'_, str>> {
             let lines = sent.headers.iter().filter(|(given, _)| given.eq_ignore_ascii_case(name));
-            join_values(lines.map(|(_, value)| value.as_bytes()))
+            join_values(name, lines.map(|(_, value)| value.as_bytes()))
         },
     };
     match request(&Snapshot::default(), service, 80, sent.namespace, parts, || 0, |_| None) {
