@@ -18,7 +18,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
 use self::find::{Found, find};
@@ -219,12 +218,11 @@ enum Form {
 }
 
 fn form_of(asked: &Described<'_>) -> Form {
-    const GRPC: &str = "application/grpc";
-    let Sends::Request(request) = &asked.sends else { return Form::Reset };
-    let kind = request.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let is_grpc = kind.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
-        && !kind[GRPC.len()..].starts_with(|next| !matches!(next, '+' | ';' | ' ' | '\t'));
-    if is_grpc { Form::Grpc } else { Form::Http }
+    match &asked.sends {
+        Sends::Request(request) if grpc::is_grpc(request.headers) => Form::Grpc,
+        Sends::Request(_) => Form::Http,
+        Sends::Bytes { .. } => Form::Reset,
+    }
 }
 
 /// What was decided so far.
@@ -323,12 +321,8 @@ fn all(
             connection::connection(snapshot, caller, service, port, None, said)
         }
         (Some(request), ..) => rule::request(snapshot, caller, service, &request, said),
-        (None, Sends::Bytes { is_tls: true, .. }, Some(Carried::Http)) => {
-            let message = "the port is for HTTP without TLS".to_owned();
-            Err(said.refused(Phase::Route, None, (400, "bad-request"), message))
-        }
-        (None, _, Some(Carried::Http)) => {
-            let message = "the port is for HTTP".to_owned();
+        (None, Sends::Bytes { is_tls, .. }, Some(Carried::Http)) => {
+            let message = format!("the port is for HTTP{}", if is_tls { " without TLS" } else { "" });
             Err(said.refused(Phase::Route, None, (400, "bad-request"), message))
         }
         (None, Sends::Bytes { server, .. }, _) => {

@@ -9,7 +9,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{DescribedRequest, End, Ending, Form, Phase, Said};
-use crate::head::{FIELD_LIMIT, HEADER_LIMIT};
+use crate::head::{FIELD_LIMIT, HEADER_LIMIT, list, plain_framing};
 use crate::path::{has_dot_segments, normal_form};
 use crate::routing::{RequestParts, join_values};
 use crate::snapshot::is_of_the_connection;
@@ -116,7 +116,7 @@ pub(super) fn normalize<'a>(
 
 /// Whether it can be told where a body ends.
 fn framing(headers: &HeaderMap) -> Result<(), &'static str> {
-    if !list(headers, &TRANSFER_ENCODING).all(|coding| coding.eq_ignore_ascii_case("chunked")) {
+    if !plain_framing(headers) {
         return Err("the only transfer coding supported is chunked");
     }
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
@@ -215,10 +215,4 @@ fn count(request: &mut Request<'_>) -> Result<bool, &'static str> {
         request.headers.insert(MAX_FORWARDS, (left - 1).into());
     }
     Ok(left == 0)
-}
-
-/// The elements of a header that is a list, over all its lines.
-fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let lines = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|element| !element.is_empty())
 }

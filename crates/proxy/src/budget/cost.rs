@@ -1,8 +1,6 @@
 //! What things cost in memory whose size is not looked at, in bytes. Each is at least what it was measured
 //! to be: a sum of them is a bound, not a forecast.
 
-use http::HeaderMap;
-
 /// A client's connection: its task, its socket, and [`WAITING`].
 pub const CONNECTION: usize = 8 << 10;
 /// What HTTP/2 adds to a connection: tables of both directions, settings, the map of streams.
@@ -15,11 +13,7 @@ pub const HANDSHAKE: usize = 48 << 10;
 pub const APPLICATION: usize = 8 << 10;
 /// A request: its task with all that is decided on its way, and its stream or exchange on the other side.
 pub const REQUEST: usize = 16 << 10;
-pub use tulle_model::head::FIELD_COST as FIELD;
-/// The fields of a head or a trailer section.
-pub fn fields(fields: &HeaderMap) -> usize {
-    fields.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum()
-}
+pub use tulle_model::head::{FIELD_COST as FIELD, cost as fields};
 
 /// What of a message's body may wait in the buffers of a connection or stream within what that costs anyway. More
 /// is charged while it waits, and who can get no more memory goes on with as much.

@@ -10,6 +10,8 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
 
+pub use tulle_model::grpc::is_grpc;
+use tulle_model::head::{list, plain_framing};
 use tulle_model::snapshot::AppProtocol;
 
 use crate::http::spelling::Spelling;
@@ -257,22 +259,6 @@ pub fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Whether a message is one of gRPC: its body consists of messages, and an answer ends with a status in trailers.
-/// gRPC-Web's is none.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    headers.get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes).is_some_and(|kind| {
-        kind.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
-            && matches!(kind.get(GRPC.len()), None | Some(b'+' | b';' | b' ' | b'\t'))
-    })
-}
-
-/// Whether the only transfer coding is `chunked`: another one would be lost with the framing (RFC 9112,
-/// section 6.1).
-pub fn plain_framing(headers: &HeaderMap) -> bool {
-    list(headers, &TRANSFER_ENCODING).all(|coding| coding.eq_ignore_ascii_case("chunked"))
-}
-
 /// Leaves one `Content-Length` where there are several of the same value. Different ones are a way to
 /// smuggle a request past a proxy (RFC 9112, section 6.3); HTTP/2 looks at the first only.
 fn one_length(headers: &mut HeaderMap) -> Result<(), MalformedHead> {
@@ -415,17 +401,6 @@ pub fn normalize_response(status: StatusCode, headers: &mut HeaderMap) -> Result
         headers.remove(CONTENT_LENGTH);
     }
     Ok(())
-}
-
-/// The elements of a comma-separated header, over all its lines.
-fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .map(str::trim)
-        .filter(|element| !element.is_empty())
 }
 
 #[cfg(test)]
@@ -697,22 +672,6 @@ mod tests {
             let wanted = HeaderValue::from_static("foo/2, websocket");
             assert_eq!(switches_to(&headers(&answer), &wanted), switches, "{answer:?}");
         }
-    }
-
-    #[test]
-    fn only_grpc_itself_is_grpc() {
-        for (kind, is) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("Application/GRPC;x=y", true),
-            ("application/grpc ; x=y", true),
-            ("application/grpc-web+proto", false),
-            ("application/grpcfoo", false),
-            ("application/json", false),
-        ] {
-            assert_eq!(is_grpc(&headers(&[("content-type", kind)])), is, "{kind}");
-        }
-        assert!(!is_grpc(&headers(&[])));
     }
 
     #[test]
