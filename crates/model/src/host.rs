@@ -3,6 +3,9 @@
 use crate::apart;
 use crate::name::{ServiceName, dns_label_problem};
 
+/// How many names may stand for another one in a row.
+pub const MAX_ALIASES: usize = 8;
+
 /// The service that a host name may stand for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshHost {

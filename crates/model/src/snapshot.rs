@@ -483,14 +483,6 @@ impl Backend {
     pub fn new(target: BackendTarget, weight: u32) -> Self {
         Self { target, weight, filters: None }
     }
-
-    /// The service whose endpoints it is.
-    pub fn service(&self) -> Option<&ServiceName> {
-        match &self.target {
-            BackendTarget::Service { name, .. } => Some(name),
-            BackendTarget::Invalid { .. } => None,
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -130,9 +130,9 @@ impl Attempts {
             To::Service { backend, port } => {
                 worker.local.view().destination(backend).and_then(|destination| {
                     let pick = |tried| worker.local.pick(&destination, *port, tried);
-                    // What was tried once more, where nothing else is left.
                     let kept = self.kept.as_ref().filter(|kept| !was_tried(&self.tried, kept));
                     let kept = kept.and_then(|kept| Picked::at(kept, *port));
+                    // What was tried once more, where nothing else is left.
                     let picked = kept.or_else(|| pick(&self.tried)).or_else(|| pick(&[]));
                     let hop = Hop::to(&worker.local, picked?);
                     let first = exchange.attempts() == 0;

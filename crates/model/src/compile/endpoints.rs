@@ -125,13 +125,12 @@ impl Compiler {
         endpoints.sort_by_key(|(endpoint, _)| endpoint.address);
         let mut merged: Vec<(Endpoint, Arc<str>)> = Vec::new();
         for (mut later, hostname) in endpoints {
-            let at_its_address = merged.iter().rev().take_while(|(kept, _)| kept.address == later.address);
-            let beside = at_its_address.count();
-            let begin = merged.len() - beside;
-            for (kept, _) in &mut merged[begin..] {
+            let at_its_address = merged.partition_point(|(kept, _)| kept.address < later.address);
+            let is_first = at_its_address == merged.len();
+            for (kept, _) in &mut merged[at_its_address..] {
                 take_over(kept, &mut later.ports);
             }
-            if beside == 0 || !later.ports.is_empty() {
+            if is_first || !later.ports.is_empty() {
                 merged.push((later, hostname));
             }
         }

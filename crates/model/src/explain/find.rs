@@ -4,12 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::apart;
-use crate::host::{endpoint_host, is_mesh_only, mesh_host};
+use crate::host::{MAX_ALIASES, endpoint_host, is_mesh_only, mesh_host};
 use crate::name::ServiceName;
 use crate::snapshot::{Known, ServiceConfig, Shape, Snapshot};
-
-/// How many names may stand for another one in a row.
-const MAX_ALIASES: usize = 8;
 
 pub(super) enum Found<'s> {
     Service(&'s ServiceConfig),

@@ -1,7 +1,6 @@
 //! Sessions (Gateway API, GEP-1619): what a client's token says, and which of a rule's backends that is. How tokens are sealed is the
 //! proxy's.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::fnv::fnv1a;
@@ -109,22 +108,10 @@ fn backend_id(rule: &HttpRule, index: usize) -> Option<u64> {
 
 /// What makes an endpoint the one that a session was begun with.
 pub fn endpoint_id(endpoint: &Endpoint) -> u64 {
-    let (v4, v6);
-    let address: &[u8] = match endpoint.address {
-        IpAddr::V4(address) => {
-            v4 = address.octets();
-            &v4
-        }
-        IpAddr::V6(address) => {
-            v6 = address.octets();
-            &v6
-        }
-    };
-    let (namespace, name) =
-        endpoint.workload.as_ref().map_or(("", ""), |name| (&*name.namespace, &*name.name));
+    let workload = endpoint.workload.as_ref().map(ToString::to_string).unwrap_or_default();
     // Two nodes may use the same loopback address.
     let node = endpoint.node.as_ref().map_or("", |node| &*node.name);
-    fnv1a([namespace.as_bytes(), b"/", name.as_bytes(), b"/", node.as_bytes(), b"/", address])
+    fnv1a([format!("{workload}/{node}/{}", endpoint.address).as_bytes()])
 }
 
 /// The path of the cookies of a match: clients send them with requests that fit it, and as few others as a path can say. `asked`: that

@@ -15,7 +15,7 @@ use http::uri::Authority;
 use tokio::time::timeout;
 use tulle_model::apart;
 use tulle_model::decision::{self, Decision};
-use tulle_model::host::{endpoint_host, is_mesh_only, mesh_host};
+use tulle_model::host::{MAX_ALIASES, endpoint_host, is_mesh_only, mesh_host};
 use tulle_model::name::ServiceName;
 use tulle_model::snapshot::Shape;
 
@@ -27,8 +27,6 @@ use crate::reason::Reason;
 use crate::worker::Worker;
 
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(5);
-/// How many names may stand for another one in a row.
-const MAX_ALIASES: usize = 8;
 /// Addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 4;
 

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::check::path_problem;
 use super::check_cors::check_cors;
-use crate::kinds::route::check::check_target;
+use crate::kinds::route::check::{check_duration, check_target};
 use crate::kinds::route::form::BackendForm;
 use crate::name::dns_subdomain_problem;
 use crate::port_settings::duration;
@@ -372,20 +372,6 @@ pub(super) fn check_retry(rule: &Field<'_>, errors: &mut Errors) -> Read<Option<
     };
     read?;
     Ok(Some(Box::new(Retry { codes, attempts: attempts?, backoff: backoff? })))
-}
-
-/// `None`: there is no limit.
-fn check_duration(holder: &Field<'_>, name: &'static str, errors: &mut Errors) -> Read<Option<Duration>> {
-    let Some(field) = holder.get(name) else { return Ok(None) };
-    let text = field.str().ok_or(Unreadable)?;
-    match duration(text) {
-        Some(time) => Ok((!time.is_zero()).then_some(time)),
-        None => invalid(
-            &field,
-            format!("{} is no duration such as `10s`, `500ms` or `1m30s`", shown(field.value)),
-            errors,
-        ),
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the parents, rules and backends of routes must be (Gateway API v1.6).
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -9,6 +10,7 @@ use super::form::{BackendForm, ParentForm, RouteForm, RuleForm};
 use super::{BackendRef, ParentReference};
 use crate::kinds::id::KindId;
 use crate::name::{NamespacedName, ServiceName, dns_label_problem, dns_subdomain_problem};
+use crate::port_settings::duration;
 use crate::snapshot::{BackendTarget, Timeouts};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::metadata::namespace;
@@ -56,6 +58,21 @@ pub(in crate::kinds) fn read_each<T>(
     let items: Vec<Read<T>> = holder.items(name).map(|item| read(&item)).collect();
     list?;
     items.into_iter().collect()
+}
+
+/// Reads a duration; `None`: there is no limit, as none is given, or `0s`.
+pub(in crate::kinds) fn check_duration(
+    holder: &Field<'_>,
+    name: &'static str,
+    errors: &mut Errors,
+) -> Read<Option<Duration>> {
+    let Some(field) = holder.get(name) else { return Ok(None) };
+    let Some(time) = duration(field.str().ok_or(Unreadable)?) else {
+        let message = format!("{} is no duration such as `10s`, `500ms` or `1m30s`", shown(field.value));
+        errors.invalid(&field, message);
+        return Err(Unreadable);
+    };
+    Ok((!time.is_zero()).then_some(time))
 }
 
 pub(in crate::kinds) fn check_rule_names(spec: &Field<'_>, errors: &mut Errors) {

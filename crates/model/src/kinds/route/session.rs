@@ -7,7 +7,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::port_settings::duration;
+use super::check::check_duration;
 use crate::snapshot::{HttpRule, Session, SessionCarrier, uneditable};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::syntax::header_name_problem;
@@ -155,19 +155,14 @@ fn check_name(session: &Field<'_>, is_header: bool, errors: &mut Errors) -> Read
 
 /// `None`: there is no limit.
 fn check_time(session: &Field<'_>, name: &'static str, errors: &mut Errors) -> Read<Option<Duration>> {
-    let Some(field) = session.get(name) else { return Ok(None) };
-    match duration(field.str().ok_or(Unreadable)?) {
-        Some(time) if !time.is_zero() => Ok(Some(time)),
-        Some(_) => {
-            errors.invalid(&field, "is no time at all; leave it out for sessions without that limit");
-            Err(Unreadable)
-        }
-        None => {
-            let message = format!("{} is no duration such as `1h`, `10m` or `1m30s`", shown(field.value));
-            errors.invalid(&field, message);
-            Err(Unreadable)
-        }
+    let time = check_duration(session, name, errors)?;
+    if time.is_none()
+        && let Some(field) = session.get(name)
+    {
+        errors.invalid(&field, "is no time at all; leave it out for sessions without that limit");
+        return Err(Unreadable);
     }
+    Ok(time)
 }
 
 #[cfg(test)]
