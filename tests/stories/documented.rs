@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,7 +11,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tulle_model::document::parse;
 use tulle_tests::asks::{Ask, Askers, CLIENT, fields, told};
-use tulle_tests::harness::{Home, Process, alone, client, eventually, project, python, require_root};
+use tulle_tests::harness::{
+    Home, Process, alone, client, eventually, files_below, project, python, require_root,
+};
 
 /// What becomes of something that is shown.
 struct Case {
@@ -445,8 +447,9 @@ fn shown() -> Vec<(String, String)> {
     let named = |path: &Path| path.strip_prefix(&root).unwrap().display().to_string();
     let text = |path: &Path| std::fs::read_to_string(path).unwrap();
     let mut shown: Vec<_> =
-        files(&root.join("examples"), "yaml").iter().map(|path| (named(path), text(path))).collect();
-    let documents = [files(&root.join("docs"), "md"), files(&root.join("examples"), "md")].concat();
+        files_below(&root.join("examples"), "yaml").iter().map(|path| (named(path), text(path))).collect();
+    let documents =
+        [files_below(&root.join("docs"), "md"), files_below(&root.join("examples"), "md")].concat();
     for path in documents.into_iter().chain([root.join("README.md"), root.join("CONTRIBUTING.md")]) {
         for block in text(&path).split("```yaml\n").skip(1) {
             let block = block.split("```").next().unwrap();
@@ -463,21 +466,6 @@ fn subject(block: &str) -> String {
         Some(kind) => format!("{kind}/{}", first["metadata"]["name"].as_str().unwrap()),
         None => "tulle.yaml".to_owned(),
     }
-}
-
-/// Files with that extension, below `folder`.
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path, extension));
-        } else if path.extension().is_some_and(|is| is == extension) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
 }
 
 fn namespaces() -> String {

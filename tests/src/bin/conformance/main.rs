@@ -11,10 +11,10 @@ mod mesh;
 mod original;
 mod routes;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tulle_tests::harness::project;
+use tulle_tests::harness::{files_below, project};
 
 use crate::mesh::Mesh;
 
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     let documented = Documented(std::fs::read_to_string(project().join("docs/traffic.md")).unwrap());
     let mut report = Report::default();
     let mut mesh = Mesh::start(&folder);
-    for file in files(&folder.join("conformance/tests/mesh"), "go") {
+    for file in files_below(&folder.join("conformance/tests/mesh"), "go") {
         match original::read(&std::fs::read_to_string(&file).unwrap(), &mesh.places) {
             Ok(originals) => {
                 for original in originals {
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
         }
     }
     for part in ["conformance/tests", "examples"] {
-        for file in files(&folder.join(part), "yaml") {
+        for file in files_below(&folder.join(part), "yaml") {
             if !file.starts_with(folder.join("conformance/tests/mesh")) {
                 routes::run(&mesh, &folder, &file, &documented, &mut report);
             }
@@ -99,19 +99,4 @@ fn main() -> ExitCode {
     let [works, refused, differs, unread] = report.counts;
     println!("{works} work, {refused} are refused, {differs} differ, {unread} are not read");
     if differs == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Files with that extension, below `folder`, in order.
-fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files(&path, extension));
-        } else if path.extension().is_some_and(|is| is == extension) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
 }
