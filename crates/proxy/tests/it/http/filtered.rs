@@ -11,6 +11,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tulle_model::compile::{Change, Compiler};
 use tulle_model::document;
@@ -317,6 +318,35 @@ async fn what_a_rule_says_of_retries_holds_for_all_methods_and_bodies_at_hand() 
             line.extend((asked > 1).then_some("status-503 after "));
             eventually(|| logged(&line).then_some(())).await;
         }
+    }
+}
+
+/// A node forgets endpoints that no route leads to any more; what was on its way to them when routes changed is not refused.
+#[tokio::test]
+async fn a_request_goes_where_it_was_to_go_before_routes_changed() {
+    for way in WAYS {
+        let (came, changed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (telling, waiting, asked) = (came.clone(), changed.clone(), Arc::new(AtomicUsize::new(0)));
+        let app = apps::serve(move |_| {
+            let (telling, waiting, asked) = (telling.clone(), waiting.clone(), asked.clone());
+            async move {
+                if asked.fetch_add(1, Ordering::SeqCst) > 0 {
+                    return http::Response::new(full("again"));
+                }
+                telling.notify_one();
+                waiting.notified().await;
+                http::Response::builder().status(503).body(full("once")).unwrap()
+            }
+        });
+        let mut path = path(way, AppProtocol::Http1, app.await).await;
+        route(&mut path, "  - retry: {codes: [503], backoff: 0s}\n    backendRefs: [{name: c, port: 80}]\n");
+        let asking = tokio::spawn(async move { apps::get(path.address, "/").await });
+        timeout(SOON, came.notified()).await.unwrap();
+        Arc::make_mut(&mut path.near.state.snapshot).endpoints.remove(&service_name("c"));
+        path.near.publish();
+        changed.notify_one();
+        let answer = timeout(SOON, asking).await.unwrap().unwrap();
+        assert_eq!((answer.status, &*answer.body), (200, "again"), "{way:?}");
     }
 }
 
