@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod budget;
+mod changes;
 mod clock;
 mod clones;
 mod herd;
