@@ -2,20 +2,16 @@
 
 use std::borrow::Cow;
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, MAX_FORWARDS, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, MAX_FORWARDS, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::answer::text;
 use super::{DescribedRequest, End, Ending, Form, Phase, Said};
-use crate::head::{FIELD_LIMIT, HEADER_LIMIT, list, plain_framing};
+use crate::head::{content_length, fits, named_by_connection, plain_framing, takes_trailers, wanted_upgrade};
 use crate::path::{has_dot_segments, normal_form};
 use crate::routing::{RequestParts, join_values};
 use crate::snapshot::is_of_the_connection;
-
-/// What a field costs the limit besides its name and value.
-const FIELD_OVERHEAD: usize = 32;
 
 /// A request in the form in which it is routed.
 #[derive(Debug)]
@@ -58,19 +54,17 @@ pub(super) fn normalize<'a>(
     let bad = |said: &mut Said, message: &str| {
         said.refused(Phase::Normalize, None, (400, "bad-request"), message.to_owned())
     };
-    let size: usize =
-        asked.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum();
-    let line = asked.method.len() + asked.path.len() + asked.query.map_or(0, |query| query.len() + 1);
-    if asked.headers.len() > FIELD_LIMIT || size + line > HEADER_LIMIT {
+    if !is_small_enough(&asked, host) {
+        // Nobody has seen by then that it is a call.
+        said.form = Form::Http;
         let message = "the header fields of the request are larger than 64 KiB, or more than 256".to_owned();
         return Err(said.refused(Phase::Normalize, None, (431, "headers-too-large"), message));
     }
-    if let Err(problem) = framing(asked.headers) {
-        // Nobody has seen by then that it is a call.
+    let mut headers = asked.headers.clone();
+    if let Err(problem) = framing(&mut headers) {
         said.form = Form::Http;
         return Err(bad(said, problem));
     }
-    let mut headers = asked.headers.clone();
     let (host, named_port) = match named(&headers) {
         Ok(Some(named)) => named,
         Ok(None) => {
@@ -80,7 +74,7 @@ pub(super) fn normalize<'a>(
         Err(problem) => return Err(bad(said, problem)),
     };
     headers.remove(HOST);
-    let upgrade = upgrade(&headers);
+    let upgrade = wanted_upgrade(&headers).as_ref().map(text);
     if let Some(protocol) = &upgrade {
         said.say(Phase::Normalize, format!("asks to go on in {protocol}: an upgrade, which is passed on"));
     }
@@ -114,20 +108,35 @@ pub(super) fn normalize<'a>(
     }
 }
 
-/// Whether it can be told where a body ends.
-fn framing(headers: &HeaderMap) -> Result<(), &'static str> {
+/// Whether its head is within the limits, with the `Host` that a client would name by itself.
+fn is_small_enough(asked: &DescribedRequest<'_>, host: &str) -> bool {
+    let target = match asked.query {
+        Some(query) => format!("{}?{query}", asked.path),
+        None => asked.path.to_owned(),
+    };
+    let mut pseudo = vec![(":method", asked.method), (":scheme", "http"), (":path", &*target)];
+    if !asked.headers.contains_key(HOST) {
+        pseudo.push((":authority", host));
+    }
+    fits(&pseudo, asked.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())))
+}
+
+/// Whether it can be told where a body ends. One length is left where it is said several times, and none beside a coding.
+fn framing(headers: &mut HeaderMap) -> Result<(), &'static str> {
     if !plain_framing(headers) {
         return Err("the only transfer coding supported is chunked");
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let Some(first) = lengths.next() else { return Ok(()) };
-    if first.is_empty() || !first.as_bytes().iter().all(u8::is_ascii_digit) {
-        return Err("the Content-Length is no number");
+    let mut length = None;
+    let mut again = false;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        again |= content_length(value.as_bytes(), &mut length)?;
     }
-    match lengths.all(|other| other == first) {
-        true => Ok(()),
-        false => Err("there are several Content-Length headers, and they differ"),
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    } else if let Some(length) = length.filter(|_| again) {
+        headers.insert(CONTENT_LENGTH, length.into());
     }
+    Ok(())
 }
 
 /// The host and the port that `Host` names.
@@ -152,26 +161,9 @@ fn named(headers: &HeaderMap) -> Result<Option<(String, Option<u16>)>, &'static 
     Ok(Some((name.to_owned(), port)))
 }
 
-/// What a client wants to go on in. HTTP in another version is no such wish, nor is TLS.
-fn upgrade(headers: &HeaderMap) -> Option<String> {
-    if !list(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade")) {
-        return None;
-    }
-    let is_http_or_tls = |protocol: &&str| {
-        let name = protocol.split('/').next().unwrap_or_default();
-        ["h2c", "h2", "http", "tls"].iter().any(|known| known.eq_ignore_ascii_case(name))
-    };
-    let wanted: Vec<_> = list(headers, &UPGRADE).filter(|protocol| !is_http_or_tls(protocol)).collect();
-    (!wanted.is_empty()).then(|| wanted.join(", "))
-}
-
 /// Takes off what is about the client's connection, and the mesh's own.
 fn strip(headers: &mut HeaderMap, upgrades: bool, said: &mut Said) {
-    let kept = [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER, TE, EXPECT];
-    let named: Vec<HeaderName> = list(headers, &CONNECTION)
-        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-        .filter(|name| !kept.contains(name))
-        .collect();
+    let named = named_by_connection(headers);
     let is_gone = |name: &&HeaderName| is_of_the_connection(name.as_str()) || named.contains(name);
     let gone: Vec<HeaderName> = headers.keys().filter(is_gone).cloned().collect();
     for name in gone {
@@ -186,7 +178,7 @@ fn strip(headers: &mut HeaderMap, upgrades: bool, said: &mut Said) {
         return;
     }
     let trailers = HeaderValue::from_static("trailers");
-    let takes_trailers = list(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
+    let takes_trailers = takes_trailers(headers);
     headers.remove(TE);
     if takes_trailers {
         headers.insert(TE, trailers.clone());

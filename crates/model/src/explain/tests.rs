@@ -250,6 +250,13 @@ fn what_has_no_form_is_refused_before_anything_is_looked_up() {
         ("GET web/x", &[("transfer-encoding", "gzip, chunked")], "400 bad-request"),
         ("GET web/x", &[("content-length", "1"), ("content-length", "2")], "400 bad-request"),
         ("GET nobody/x", &[("content-length", "x")], "400 bad-request"),
+        ("GET nobody/x", &[("transfer-encoding", "chunked, chunked")], "400 bad-request"),
+        ("GET nobody/x", &[("transfer-encoding", "chunked"); 2], "400 bad-request"),
+        ("GET plain/x", &[("transfer-encoding", "Chunked"), ("content-length", "2")], "503 no-endpoints"),
+        ("GET plain/x", &[("content-length", "1, 1")], "503 no-endpoints"),
+        ("GET plain/x", &[("cookie", "a=1"); 300], "503 no-endpoints"),
+        ("GET plain/x", &[("a", "1"); 256], "503 no-endpoints"),
+        ("GET plain/x", &[("a", "1"); 257], "431 headers-too-large"),
         ("TRACE nobody/x", &[("max-forwards", "0")], "200 max-forwards"),
         ("OPTIONS web/x", &[("max-forwards", "x")], "400 bad-request"),
         ("POST nobody/x", &[("content-type", "application/grpc")], "grpc 14 unknown-service"),
@@ -262,6 +269,11 @@ fn what_has_no_form_is_refused_before_anything_is_looked_up() {
     assert_eq!(short(&asked(&snapshot, "GET web/x", &[("a", large)])).0, "431 headers-too-large");
     let of_room = [("content-length", "1"), ("content-length", "1"), ("host", "a:"), ("max-forwards", "0")];
     assert_eq!(short(&asked(&snapshot, "GET plain/x", &of_room)).0, "503 no-endpoints");
+    let upgrade = |to| {
+        let found = asked(&snapshot, "GET plain/x", &[("connection", "upgrade"), ("upgrade", to)]);
+        steps(&found, Phase::Normalize).iter().any(|step| step.starts_with("asks to go on in"))
+    };
+    assert_eq!(["websocket", "h2c;x", "h2c x", "TLS/1.2, foo"].map(upgrade), [true, false, false, true]);
 }
 
 #[test]

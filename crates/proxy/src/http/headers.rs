@@ -3,15 +3,16 @@
 //! in: an absolute URI without a `Host` header.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, StatusCode, Uri, Version};
 
 pub use tulle_model::grpc::is_grpc;
-use tulle_model::head::{list, plain_framing};
+use tulle_model::head::{list, plain_framing, protocol_name};
+pub use tulle_model::head::{named_by_connection, takes_trailers, wanted_upgrade};
 use tulle_model::snapshot::AppProtocol;
 
 use crate::http::spelling::Spelling;
@@ -137,15 +138,6 @@ pub fn normalize_link_response(headers: &mut HeaderMap, status: StatusCode) {
     }
 }
 
-/// The fields that a message's `Connection` names, whose place may be in its trailers.
-pub fn named_by_connection(headers: &HeaderMap) -> Box<[HeaderName]> {
-    list(headers, &CONNECTION)
-        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
-        // A sender must not name what is meant for the recipient; framing and routing hang on these.
-        .filter(|name| ![HOST, CONTENT_LENGTH, TRANSFER_ENCODING, TRAILER, TE, EXPECT].contains(name))
-        .collect()
-}
-
 fn take_hop_by_hop(headers: &mut HeaderMap, status: Option<StatusCode>) {
     if headers.contains_key(CONNECTION) {
         for name in named_by_connection(headers) {
@@ -205,11 +197,6 @@ pub fn offer_upgrade(version: Version, headers: &mut HeaderMap) {
     }
 }
 
-/// Whether the sender understands trailers in the answer (RFC 9110, section 10.1.4).
-pub fn takes_trailers(headers: &HeaderMap) -> bool {
-    list(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"))
-}
-
 /// Takes the mesh's own headers off; what one of them says of the others is given back.
 fn strip_own(headers: &mut HeaderMap, kept: impl Fn(&HeaderName) -> bool) -> Option<Spelling> {
     let own = headers.keys().filter(|name| kind(name) == HeaderKind::Own && !kept(name));
@@ -225,33 +212,12 @@ fn strip_own(headers: &mut HeaderMap, kept: impl Fn(&HeaderName) -> bool) -> Opt
     spelling
 }
 
-/// What a client asks to go on in instead of HTTP (RFC 9110, section 7.8), as it named it, in one line. HTTP in
-/// another version is no such wish (RFC 9113, section 3.1 removed `h2c`): requests in it would pass unseen. Nor is TLS,
-/// which nobody would take up inside of a captured connection. What is left of a request without those is served in
-/// HTTP/1.1.
-pub fn wanted_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    headers.get(UPGRADE)?;
-    if !list(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade")) {
-        return None;
-    }
-    let is_http_or_tls = |protocol: &&str| {
-        ["h2c", "h2", "http", "tls"].iter().any(|name| name.eq_ignore_ascii_case(protocol_name(protocol)))
-    };
-    let wanted: Vec<_> = list(headers, &UPGRADE).filter(|protocol| !is_http_or_tls(protocol)).collect();
-    if wanted.is_empty() { None } else { HeaderValue::try_from(wanted.join(", ")).ok() }
-}
-
 /// Whether an application goes on in what a client wanted, or does not say in what.
 pub fn switches_to(answer: &HeaderMap, wanted: &HeaderValue) -> bool {
     let wanted = wanted.to_str().unwrap_or_default();
     list(answer, &UPGRADE)
         .map(protocol_name)
         .all(|name| wanted.split(',').any(|wanted| protocol_name(wanted.trim()).eq_ignore_ascii_case(name)))
-}
-
-/// The name of a protocol, without its version.
-fn protocol_name(protocol: &str) -> &str {
-    protocol.split(|c: char| c == '/' || c == ';' || c.is_whitespace()).next().unwrap_or_default()
 }
 
 /// The client waits for `100 Continue`.

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version, request, response};
+use tulle_model::head::{content_length, fits};
 
 use super::buffers;
 use super::framing::{Framing, Malformed, TRAILERS_TOO_LARGE, single_chunk};
+use crate::http::HEADER_LIMIT;
 use crate::http::spelling::Written;
-use crate::http::{FIELD_LIMIT, HEADER_LIMIT};
 use crate::http2::hpack::ENTRY_OVERHEAD;
 use crate::uri;
 
@@ -118,7 +119,7 @@ fn parse_request(bytes: &[u8], sent: &[u8]) -> Result<Option<(RequestHead, usize
     let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(Malformed("the request line is not complete").into());
     };
-    if !is_small(length, parsed.headers) && !fits(&request_pseudo(method, target), parsed.headers) {
+    if !is_small(length, parsed.headers) && !fits(&request_pseudo(method, target), lines(parsed.headers)) {
         return Err(Bad::TooLarge);
     }
     let facts = Facts::of(parsed.headers)?;
@@ -248,31 +249,8 @@ fn request_pseudo<'t>(method: &'t str, target: &'t str) -> Vec<(&'static str, &'
     pseudo
 }
 
-/// Whether a head is within the limits, counted as on HTTP/2 (RFC 9113, section 6.5.2): a request's `Host` is a
-/// pseudo-header field there, and the crumbs of a cookie are one field.
-#[cold]
-fn fits(pseudo: &[(&str, &str)], fields: &[httparse::Header<'_>]) -> bool {
-    let mut bytes: usize = pseudo.iter().map(|(name, value)| name.len() + value.len() + ENTRY_OVERHEAD).sum();
-    let request = pseudo.iter().any(|(name, _)| *name == ":method");
-    let named = pseudo.iter().any(|(name, _)| *name == ":authority");
-    let (mut count, mut cookie) = (0, false);
-    for field in fields {
-        let mut name = field.name;
-        if name.eq_ignore_ascii_case("cookie") && std::mem::replace(&mut cookie, true) {
-            bytes += "; ".len() + field.value.len();
-            continue;
-        }
-        if request && name.eq_ignore_ascii_case("host") {
-            if named {
-                continue;
-            }
-            name = ":authority";
-        } else {
-            count += 1;
-        }
-        bytes += name.len() + field.value.len() + ENTRY_OVERHEAD;
-    }
-    bytes <= HEADER_LIMIT && count <= FIELD_LIMIT
+fn lines<'f>(fields: &'f [httparse::Header<'f>]) -> impl Iterator<Item = (&'f str, &'f [u8])> {
+    fields.iter().map(|field| (field.name, field.value))
 }
 
 /// Parses the response to a request with `method`, as [`request`] does.
@@ -297,7 +275,7 @@ pub(super) fn response(bytes: &[u8], method: &Method) -> Result<Option<(Response
         return Err(Malformed("the status line is not complete").into());
     };
     let status = StatusCode::from_u16(code).map_err(|_| Malformed("the status is not valid"))?;
-    if !is_small(length, parsed.headers) && !fits(&[(":status", status.as_str())], parsed.headers) {
+    if !is_small(length, parsed.headers) && !fits(&[(":status", status.as_str())], lines(parsed.headers)) {
         return Err(Bad::TooLarge);
     }
     let old = minor == 0;
@@ -406,7 +384,7 @@ impl Facts {
                 10 if field.name.eq_ignore_ascii_case("connection") => facts.connection(field.value),
                 10 if field.name.eq_ignore_ascii_case("keep-alive") => facts.keep_alive(field.value),
                 14 if field.name.eq_ignore_ascii_case("content-length") => {
-                    facts.content_length(field.value)?
+                    facts.lengths |= content_length(field.value, &mut facts.length).map_err(Malformed)?;
                 }
                 17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
                     let first = facts.coding == Coding::None;
@@ -454,27 +432,6 @@ impl Facts {
         }
     }
 
-    /// Several lengths are one if they are the same (RFC 9112, section 6.3); differing ones are a way to
-    /// smuggle a message past a proxy.
-    fn content_length(&mut self, value: &[u8]) -> Result<(), Malformed> {
-        const BAD: Malformed = Malformed("the Content-Length is not valid");
-        for text in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-            // Digits only: `parse` would take a plus.
-            if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-                return Err(BAD);
-            }
-            let text = std::str::from_utf8(text).map_err(|_| BAD)?;
-            let length = text.parse().map_err(|_| BAD)?;
-            if let Some(other) = self.length.replace(length) {
-                if other != length {
-                    return Err(Malformed("there are several Content-Length headers, and they differ"));
-                }
-                self.lengths = true;
-            }
-        }
-        Ok(())
-    }
-
     /// Whether the connection may be used again. Whoever sends both a length and a coding may be trying to
     /// smuggle something: what follows is not trusted (RFC 9112, section 6.1).
     fn keep(&self, old: bool) -> bool {
@@ -513,6 +470,7 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::FIELD_LIMIT;
 
     fn request(text: &str) -> Result<RequestHead, Bad> {
         super::request(text.as_bytes()).map(|parsed| parsed.expect("it is whole").0)

@@ -30,14 +30,12 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 pub use decode::{Decoder, ListLimit};
 pub use encode::Encoder;
+pub use tulle_model::head::ENTRY_OVERHEAD;
 
 use crate::uri::Path;
 
 /// What either side's dynamic table may hold until SETTINGS say otherwise (RFC 9113, 6.5.2).
 pub const DEFAULT_TABLE_SIZE: usize = 4096;
-
-/// What an entry of a table, or of a list of fields, counts beside its name and value (RFC 7541, 4.1).
-pub const ENTRY_OVERHEAD: usize = 32;
 
 /// One field of a header block. Each is well-formed by itself: names are in lower case, values hold no
 /// control bytes (RFC 9113, 8.2.1). Order and number are up to whoever takes them.

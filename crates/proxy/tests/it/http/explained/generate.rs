@@ -272,19 +272,28 @@ pub fn asking(dice: &mut Dice, is_grpc: bool) -> Asking {
         fields.push(("te", if over == Over::Http2 { "trailers" } else { "gzip, Trailers" }));
     }
     if over == Over::Http1 {
-        let odd: [&[(&str, &str)]; 8] = [
+        let odd: [&[(&str, &str)]; 12] = [
             &[("connection", "x-mine"), ("x-mine", "1")],
             &[("keep-alive", "timeout=5"), ("proxy-connection", "close")],
             &[("tulle-reason", "no-route")],
             &[("content-length", "0"), ("content-length", "0")],
             &[("content-length", "0"), ("content-length", "1")],
+            &[("content-length", "0, 0")],
             &[("transfer-encoding", "gzip")],
+            &[("transfer-encoding", "chunked, chunked")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            &[("upgrade", "h2c;x"), ("connection", "upgrade")],
             &[("upgrade", "h2c"), ("connection", "upgrade, http2-settings"), ("http2-settings", "x")],
             &[("host", "twice.example")],
         ];
         if dice.percent(12) {
             fields.extend(dice.pick(&odd));
         }
+    }
+    // Those of a cookie are one.
+    if dice.percent(1) {
+        let line = if dice.percent(70) { ("cookie", "a=1") } else { ("x-4", "1") };
+        fields.extend([line; 300]);
     }
     if ["OPTIONS", "TRACE"].contains(&method) && dice.percent(15) {
         fields.push(("max-forwards", dice.pick(&["0", "3", "x"])));

@@ -21,6 +21,7 @@ use tulle_model::explain::{
 use tulle_model::identity::TrustDomain;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::registry::KindId;
+use tulle_model::routing::join_values;
 use tulle_model::snapshot::{Endpoint, EndpointSet, Snapshot};
 use tulle_proxy::Capture;
 
@@ -58,12 +59,14 @@ async fn app() -> SocketAddr {
     .await
 }
 
-/// Those that have to do with requests, in their order by name.
+/// Those that have to do with requests, in their order by name; the pieces of a cookie as one, however they are cut.
 fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
-    let framing = ["host", "content-length", "transfer-encoding", "connection", "date", ECHO];
+    let framing = ["cookie", "host", "content-length", "transfer-encoding", "connection", "date", ECHO];
     let all = headers.iter().filter(|(name, _)| !framing.contains(&name.as_str()));
     let mut all: Vec<_> =
         all.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+    let cookies = headers.get_all("cookie").iter().map(HeaderValue::as_bytes);
+    all.extend(join_values("cookie", cookies).map(|cookie| ("cookie".to_owned(), cookie.into_owned())));
     all.sort_by(|(a, _), (b, _)| a.cmp(b));
     all
 }
@@ -421,7 +424,7 @@ async fn lines(begin: usize, hosts: &[&str]) -> HashMap<String, String> {
 
 #[tokio::test]
 async fn what_is_explained_is_what_happens() {
-    let seen = run(1, 40, 20).await;
+    let seen = run(8, 40, 20).await;
     for (what, least) in [
         ("forwarded", 100),
         ("redirected", 3),
@@ -431,6 +434,7 @@ async fn what_is_explained_is_what_happens() {
         ("refused invalid-backend", 20),
         ("refused no-endpoints", 10),
         ("refused bad-request", 10),
+        ("refused headers-too-large", 1),
         ("after", 100),
     ] {
         assert!(seen.of(what) >= least, "{what}: {seen:?}");
