@@ -47,10 +47,10 @@ fn edits() -> impl Strategy<Value = HeaderEdit> {
     let name = || "x-[a-z-]{1,5}".prop_map(|name| HeaderName::try_from(name).unwrap());
     let value = "[a-z ]{0,5}".prop_map(|value| HeaderValue::try_from(value).unwrap());
     let fields = prop::collection::vec((name(), value), 0..3);
-    (prop::collection::vec(name(), 0..3), fields.clone(), fields).prop_map(|(remove, set, add)| HeaderEdit {
-        remove,
-        set,
-        add,
+    let edit = (any::<u32>(), prop::collection::vec(name(), 0..3), fields.clone(), fields);
+    edit.prop_map(|(index, remove, set, add)| {
+        let edit = HeaderEdit { index, remove, set, add };
+        if edit.is_empty() { HeaderEdit::default() } else { edit }
     })
 }
 
@@ -74,7 +74,8 @@ fn filters() -> impl Strategy<Value = Option<Box<HttpFilters>>> {
             status,
         },
     );
-    let rewrite = (hostname(), path()).prop_map(|(hostname, path)| Rewrite { hostname, path });
+    let rewrite = (any::<u32>(), hostname(), path());
+    let rewrite = rewrite.prop_map(|(index, hostname, path)| Rewrite { index, hostname, path });
     let share = (any::<u32>(), 1u32..).prop_map(|(a, b)| Share::new(a.min(b), b).unwrap());
     let mirror = (any::<u32>(), targets(), share);
     let mirror = mirror.prop_map(|(index, target, share)| Mirror { index, target, share });

@@ -5,24 +5,28 @@ use http::{HeaderMap, HeaderValue};
 
 use super::deliver::of_rule;
 use super::{Phase, Said};
-use crate::decision::Decision;
 use crate::routing::cors;
 use crate::routing::decide::Preflight;
 use crate::snapshot::{Cors, HeaderEdit, HttpFilters, HttpRule};
 
-/// The filters of a rule, and of its backend of that index, each with what says so.
-pub(super) fn filters(rule: &HttpRule, backend: Option<usize>) -> Vec<(&HttpFilters, Decision)> {
+/// The filters of a rule, and of its backend of that index, each with the field that they are of.
+pub(super) fn filters(rule: &HttpRule, backend: Option<usize>) -> Vec<(&HttpFilters, String)> {
     let index = rule.index;
     let of_backend = backend.and_then(|at| Some((rule.backends.get(at)?.filters.as_deref()?, at)));
     let own = rule.filters.as_deref();
-    let own = own.map(|filters| (filters, of_rule(rule, format!("spec.rules[{index}].filters"))));
-    let of_backend = of_backend.map(|(filters, at)| {
-        (filters, of_rule(rule, format!("spec.rules[{index}].backendRefs[{at}].filters")))
-    });
+    let own = own.map(|filters| (filters, format!("spec.rules[{index}].filters")));
+    let of_backend =
+        of_backend.map(|(filters, at)| (filters, format!("spec.rules[{index}].backendRefs[{at}].filters")));
     own.into_iter().chain(of_backend).collect()
 }
 
-pub(super) fn say_edit(phase: Phase, edit: &HeaderEdit, decision: &Decision, said: &mut Said) {
+/// `filters`: the field of the rule that it is one of.
+pub(super) fn say_edit(phase: Phase, rule: &HttpRule, edit: &HeaderEdit, filters: &str, said: &mut Said) {
+    let modifier = match phase {
+        Phase::RequestFilters => "requestHeaderModifier",
+        _ => "responseHeaderModifier",
+    };
+    let decision = &of_rule(rule, format!("{filters}[{}].{modifier}", edit.index));
     for name in &edit.remove {
         said.decided(phase, format!("removes {name}"), decision);
     }
@@ -40,12 +44,12 @@ pub(super) fn text(value: &HeaderValue) -> String {
 /// What a rule makes of the answer to a request with these fields: the backend's filters come first, and CORS last.
 pub(super) fn say(rule: &HttpRule, backend: Option<usize>, request: &HeaderMap, said: &mut Said) {
     let filters = filters(rule, backend);
-    for (filters, decision) in filters.iter().rev() {
-        say_edit(Phase::ResponseFilters, &filters.response_headers, decision, said);
+    for (filters, field) in filters.iter().rev() {
+        say_edit(Phase::ResponseFilters, rule, &filters.response_headers, field, said);
     }
-    let cors = filters.iter().find_map(|(filters, decision)| Some((filters.cors.as_ref()?, decision)));
-    if let Some((cors, decision)) = cors {
-        say_cors(rule, cors, &decision.field, request, said);
+    let cors = filters.iter().find_map(|(filters, field)| Some((filters.cors.as_ref()?, field)));
+    if let Some((cors, field)) = cors {
+        say_cors(rule, cors, field, request, said);
     }
 }
 
@@ -89,8 +93,8 @@ pub(super) fn to_preflight(
 ) -> (bool, Vec<(String, String)>) {
     let mut answer = HeaderMap::new();
     // Those of its backends are for what they answer.
-    for (filters, decision) in filters(preflight.rule, None) {
-        say_edit(Phase::ResponseFilters, &filters.response_headers, &decision, said);
+    for (filters, field) in filters(preflight.rule, None) {
+        say_edit(Phase::ResponseFilters, preflight.rule, &filters.response_headers, &field, said);
         filters.response_headers.apply(&mut answer);
     }
     let allowed = cors::answer_preflight(preflight.cors, request, &mut answer);

@@ -27,28 +27,33 @@ pub(super) fn deliver(
 ) -> End {
     let mut headers = request.headers.clone();
     let (mut host, mut path) = (request.authority(), request.path.to_owned());
-    let filters = routed.rule.map(|(rule, backend)| answer::filters(rule, Some(backend))).unwrap_or_default();
-    for (filters, decision) in &filters {
-        say_edit(Phase::RequestFilters, &filters.request_headers, decision, said);
-        filters.request_headers.apply(&mut headers);
-        let Some(rewrite) = &filters.rewrite else { continue };
-        if let Some(hostname) = &rewrite.hostname {
-            said.decided(Phase::RequestFilters, format!("the host becomes {hostname}"), decision);
-            host = hostname.to_string();
-        }
-        // By what the client asked for, so that a backend's path does not stack on the rule's.
-        if let Some(rewrite) = rewrite.path.as_ref().filter(|_| request.path.starts_with('/')) {
-            path = rewrite.apply(request.path);
-            said.decided(Phase::RequestFilters, format!("the path becomes {path}"), decision);
+    let mut first = None;
+    if let Some((rule, backend)) = routed.rule {
+        for (filters, field) in answer::filters(rule, Some(backend)) {
+            say_edit(Phase::RequestFilters, rule, &filters.request_headers, &field, said);
+            filters.request_headers.apply(&mut headers);
+            if let Some(rewrite) = &filters.rewrite {
+                let decision = of_rule(rule, format!("{field}[{}].urlRewrite", rewrite.index));
+                if let Some(hostname) = &rewrite.hostname {
+                    said.decided(Phase::RequestFilters, format!("the host becomes {hostname}"), &decision);
+                    host = hostname.to_string();
+                }
+                // By what the client asked for, so that a backend's path does not stack on the rule's.
+                if let Some(rewrite) = rewrite.path.as_ref().filter(|_| request.path.starts_with('/')) {
+                    path = rewrite.apply(request.path);
+                    said.decided(Phase::RequestFilters, format!("the path becomes {path}"), &decision);
+                }
+            }
+            first.get_or_insert_with(|| of_rule(rule, field));
         }
     }
     if let Some(query) = request.query {
         path = format!("{path}?{query}");
     }
-    if let Some((_, decision)) = filters.first().filter(|_| !may_go_on(&headers, path.len())) {
+    if let Some(decision) = first.filter(|_| !may_go_on(&headers, path.len())) {
         let message = "the head of the request is too large with what its rule adds to it".to_owned();
         let refusal = (431, "headers-too-large");
-        return said.refused(Phase::RequestFilters, Some(decision), refusal, message).end;
+        return said.refused(Phase::RequestFilters, Some(&decision), refusal, message).end;
     }
     if let Some(protocol) = &request.upgrade
         && routed.config.is_some_and(|port| port.protocol == AppProtocol::Http2)

@@ -160,10 +160,11 @@ fn every_phase_says_what_it_decides_and_by_which_field() {
     assert_eq!(
         steps(&found, Phase::RequestFilters),
         [
-            "sets x-by: rule [HTTPRoute/shop/web spec.rules[0].filters]",
-            "the host becomes inner [HTTPRoute/shop/web spec.rules[0].filters]",
-            "the path becomes /v1/x [HTTPRoute/shop/web spec.rules[0].filters]",
-            "sets x-by: backend [HTTPRoute/shop/web spec.rules[0].backendRefs[0].filters]",
+            "sets x-by: rule [HTTPRoute/shop/web spec.rules[0].filters[0].requestHeaderModifier]",
+            "the host becomes inner [HTTPRoute/shop/web spec.rules[0].filters[3].urlRewrite]",
+            "the path becomes /v1/x [HTTPRoute/shop/web spec.rules[0].filters[3].urlRewrite]",
+            "sets x-by: backend \
+             [HTTPRoute/shop/web spec.rules[0].backendRefs[0].filters[0].requestHeaderModifier]",
             "copies of 25% go to Service shop/web-v2 port 80, too \
              [HTTPRoute/shop/web spec.rules[0].filters[2].requestMirror]",
         ]
@@ -179,7 +180,7 @@ fn every_phase_says_what_it_decides_and_by_which_field() {
     assert!(pick[2].contains("Workload shop/web-v1 at 10.0.0.1:8080, on the same node"), "{pick:?}");
     assert_eq!(
         steps(&found, Phase::ResponseFilters),
-        ["sets x-by: rule [HTTPRoute/shop/web spec.rules[0].filters]"]
+        ["sets x-by: rule [HTTPRoute/shop/web spec.rules[0].filters[1].responseHeaderModifier]"]
     );
     let [first, second] = &*found.outcomes else { panic!("{found:?}") };
     assert_eq!((first.share, second.share), (0.9, 0.1));

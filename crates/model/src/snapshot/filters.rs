@@ -59,6 +59,8 @@ pub fn uneditable(name: &str) -> Option<&'static str> {
 /// there, then values are added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeaderEdit {
+    /// Its place among the filters; 0 where it is empty.
+    pub index: u32,
     pub remove: Vec<HeaderName>,
     pub set: Vec<(HeaderName, HeaderValue)>,
     pub add: Vec<(HeaderName, HeaderValue)>,
@@ -121,6 +123,8 @@ impl Scheme {
 /// What the application is told instead of what the client asked for (Gateway API, HTTPURLRewriteFilter).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rewrite {
+    /// Its place among the filters.
+    pub index: u32,
     pub hostname: Option<Arc<str>>,
     pub path: Option<PathRewrite>,
 }
@@ -185,6 +189,7 @@ mod tests {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
         let edit = HeaderEdit {
+            index: 0,
             remove: vec![HeaderName::from_static("a"), HeaderName::from_static("gone")],
             set: vec![field("b", "2")],
             add: vec![field("a", "3"), field("c", "4")],

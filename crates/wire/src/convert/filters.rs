@@ -62,6 +62,7 @@ impl From<&model::HttpFilters> for wire::Filters {
             response_headers: edit_message(&filters.response_headers),
             redirect: filters.redirect.as_ref().map(wire::Redirect::from),
             rewrite: filters.rewrite.as_ref().map(|rewrite| wire::Rewrite {
+                index: rewrite.index,
                 hostname: text(rewrite.hostname.as_deref()),
                 path: rewrite.path.as_ref().map(wire::PathRewrite::from),
             }),
@@ -78,7 +79,7 @@ impl TryFrom<wire::Filters> for model::HttpFilters {
         let rewrite = filters.rewrite.map(|rewrite| {
             let path = path(rewrite.path).map_err(|e| within("rewrite", e))?;
             let hostname = host(rewrite.hostname).map_err(|e| within("rewrite", e))?;
-            Ok(model::Rewrite { hostname, path })
+            Ok(model::Rewrite { index: rewrite.index, hostname, path })
         });
         let redirect = filters.redirect.map(model::Redirect::try_from).transpose();
         let cors = filters.cors.map(model::Cors::try_from).transpose();
@@ -169,6 +170,7 @@ fn edit_message(edit: &model::HeaderEdit) -> Option<wire::HeaderEdit> {
         fields.iter().map(field).collect()
     };
     (!edit.is_empty()).then(|| wire::HeaderEdit {
+        index: edit.index,
         remove: edit.remove.iter().map(|name| name.as_str().to_owned()).collect(),
         set: fields(&edit.set),
         add: fields(&edit.add),
@@ -187,6 +189,7 @@ fn edit(what: &str, edit: Option<wire::HeaderEdit>) -> Result<model::HeaderEdit>
     };
     let read = || {
         Ok(model::HeaderEdit {
+            index: edit.index,
             remove: list("remove", edit.remove, name)?,
             set: list("set", edit.set, field)?,
             add: list("add", edit.add, field)?,

@@ -243,6 +243,8 @@ pub struct HeaderEdit {
     pub set: ::prost::alloc::vec::Vec<HeaderField>,
     #[prost(message, repeated, tag = "3")]
     pub add: ::prost::alloc::vec::Vec<HeaderField>,
+    #[prost(uint32, tag = "4")]
+    pub index: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeaderField {
@@ -273,6 +275,8 @@ pub struct Rewrite {
     pub hostname: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "2")]
     pub path: ::core::option::Option<PathRewrite>,
+    #[prost(uint32, tag = "3")]
+    pub index: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PathRewrite {

@@ -56,10 +56,10 @@ pub(in crate::kinds) fn check_filters(
         seen.push((name, filter.path.to_string()));
         read = match name {
             "RequestHeaderModifier" => {
-                check_headers(&field, errors).map(|edit| filters.request_headers = edit)
+                check_headers(&field, index, errors).map(|edit| filters.request_headers = edit)
             }
             "ResponseHeaderModifier" => {
-                check_headers(&field, errors).map(|edit| filters.response_headers = edit)
+                check_headers(&field, index, errors).map(|edit| filters.response_headers = edit)
             }
             "RequestRedirect" if of_backend => {
                 let message =
@@ -69,7 +69,7 @@ pub(in crate::kinds) fn check_filters(
             "RequestRedirect" => check_redirect(&field, index, matches, errors)
                 .map(|redirect| filters.redirect = Some(redirect)),
             "URLRewrite" => {
-                check_rewrite(&field, matches, errors).map(|rewrite| filters.rewrite = Some(rewrite))
+                check_rewrite(&field, index, matches, errors).map(|rewrite| filters.rewrite = Some(rewrite))
             }
             "RequestMirror" => {
                 check_mirror(&field, index, own, errors).map(|mirror| filters.mirrors.push(mirror))
@@ -141,7 +141,7 @@ fn type_of<'a>(
     read.map(|()| (kind, field))
 }
 
-fn check_headers(filter: &Field<'_>, errors: &mut Errors) -> Read<HeaderEdit> {
+fn check_headers(filter: &Field<'_>, index: u32, errors: &mut Errors) -> Read<HeaderEdit> {
     let mut edit = HeaderEdit::default();
     let mut read = Ok(());
     for (list, fields) in [("set", &mut edit.set), ("add", &mut edit.add)] {
@@ -167,6 +167,7 @@ fn check_headers(filter: &Field<'_>, errors: &mut Errors) -> Read<HeaderEdit> {
         errors.push(filter, Code::Duplicate, message);
         return Err(Unreadable);
     }
+    edit.index = if edit.is_empty() { 0 } else { index };
     read.map(|()| edit)
 }
 
@@ -226,10 +227,15 @@ fn check_redirect(
     Ok(Redirect { index, scheme, hostname: hostname?, port, path: path?, status: status? })
 }
 
-fn check_rewrite(rewrite: &Field<'_>, matches: Option<&[HttpMatch]>, errors: &mut Errors) -> Read<Rewrite> {
+fn check_rewrite(
+    rewrite: &Field<'_>,
+    index: u32,
+    matches: Option<&[HttpMatch]>,
+    errors: &mut Errors,
+) -> Read<Rewrite> {
     let hostname = check_hostname(rewrite, errors);
     let path = check_path(rewrite, matches, errors);
-    Ok(Rewrite { hostname: hostname?, path: path? })
+    Ok(Rewrite { index, hostname: hostname?, path: path? })
 }
 
 fn check_mirror(mirror: &Field<'_>, index: u32, own: &str, errors: &mut Errors) -> Read<Mirror> {
@@ -440,13 +446,17 @@ mod tests {
             (HeaderName::from_static(name), HeaderValue::from_static(value))
         };
         let edit = HeaderEdit {
+            index: 0,
             set: vec![field("x-a", "1")],
             add: vec![field("x-b", "2")],
             remove: vec![HeaderName::from_static("x-c")],
         };
         assert_eq!(filters.request_headers, edit);
         let path = PathRewrite::Prefix { matched: "/a".into(), replacement: "/b".into() };
-        assert_eq!(filters.rewrite, Some(Rewrite { hostname: Some("d.org".into()), path: Some(path) }));
+        assert_eq!(
+            filters.rewrite,
+            Some(Rewrite { index: 1, hostname: Some("d.org".into()), path: Some(path) })
+        );
         assert_eq!((&filters.redirect, filters.response_headers.is_empty()), (&None, true));
         let times = Timeouts {
             request: Some(Duration::from_secs(90)),
