@@ -318,15 +318,15 @@ fn all(
         (Some(_), _, Some(Carried::Bytes)) => {
             said.form = Form::Reset;
             said.say(Phase::Route, "requests are not looked at there");
-            connection::connection(snapshot, caller, service, port, None, said)
+            connection::connection(snapshot, caller, service, port, (false, None), said)
         }
         (Some(request), ..) => rule::request(snapshot, caller, service, &request, said),
         (None, Sends::Bytes { is_tls, .. }, Some(Carried::Http)) => {
             let message = format!("the port is for HTTP{}", if is_tls { " without TLS" } else { "" });
             Err(said.refused(Phase::Route, None, (400, "bad-request"), message))
         }
-        (None, Sends::Bytes { server, .. }, _) => {
-            connection::connection(snapshot, caller, service, port, server, said)
+        (None, Sends::Bytes { is_tls, server }, _) => {
+            connection::connection(snapshot, caller, service, port, (is_tls, server), said)
         }
         (None, Sends::Request(_), _) => Ok(Vec::new()),
     }

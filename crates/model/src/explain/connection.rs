@@ -7,18 +7,23 @@ use crate::decision::{Decider, Decision, Effect};
 use crate::routing::decide;
 use crate::snapshot::{PortConfig, ServiceConfig, Snapshot};
 
-/// `server`: the one that its client names (SNI).
+/// `is_tls`: it begins as TLS does; `server`: the one that its client names then (SNI).
 pub(super) fn connection(
     snapshot: &Snapshot,
     caller: Caller<'_>,
     service: &ServiceConfig,
     port: &PortConfig,
-    server: Option<&str>,
+    (is_tls, server): (bool, Option<&str>),
     said: &mut Said,
 ) -> Result<Vec<Ending>, Ending> {
     let server = server.map(|server| server.strip_suffix('.').unwrap_or(server).to_ascii_lowercase());
     let server = server.as_deref();
     let namespace = &*caller.workload.namespace;
+    if !is_tls && !port.tls_routes.is_empty() {
+        let message = "what the client sends does not begin like TLS".to_owned();
+        let decision = decide::hostnames_of(service, port);
+        return Err(said.refused(Phase::Route, Some(&decision), (400, "bad-request"), message));
+    }
     let by_server = server.and_then(|server| port.tls_routes.find(server));
     if let (Some(rule), Some(server)) = (by_server, server) {
         let decision = Decision::new(Decider::TlsRoute(rule.route.clone()), "spec.hostnames", Effect::Routed);

@@ -326,8 +326,9 @@ fn bytes_and_tls_go_by_their_own_routes() {
             "{host} {sends:?}"
         );
     }
-    let no_route = ("reset no-route".to_owned(), "TLSRoute/shop/tls spec.hostnames".to_owned());
-    assert_eq!(short(&asked(&snapshot, "GET tls/", &[])), no_route, "requests name no server");
+    let no_tls = ("reset bad-request".to_owned(), "TLSRoute/shop/tls spec.hostnames".to_owned());
+    assert_eq!(short(&asked(&snapshot, "GET tls/", &[])), no_tls, "requests are no TLS");
+    assert_eq!(short(&sent(&snapshot, "shop", "tls", bytes(false, None))), no_tls);
     let grpc = [("content-type", "application/grpc")];
     let found = asked(&snapshot, "POST calls/cart.Cart/Add", &grpc);
     let broken = "GRPCRoute/shop/calls spec.rules[0].backendRefs[0]";

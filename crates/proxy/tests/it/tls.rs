@@ -90,8 +90,8 @@ async fn who(entry: SocketAddr, server: &'static str) -> String {
         .unwrap_or_else(|e| panic!("{server}: {e}"))
 }
 
-/// The first message of a client that wants that server, in one record.
-fn client_hello(server: &'static str) -> Vec<u8> {
+/// The first message of a client that wants that server, in one record; of an address it names none.
+pub fn client_hello(server: &'static str) -> Vec<u8> {
     let config = believer(None).config().clone();
     let name = ServerName::try_from(server).unwrap();
     let mut client = rustls::ClientConnection::new(config, name).unwrap();

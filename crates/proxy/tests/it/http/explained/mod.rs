@@ -1,6 +1,8 @@
 //! What is explained of requests (`tulle explain`), against what becomes of them: routes and requests by chance, through
 //! proxies whose configuration changes meanwhile.
 
+mod attempts;
+mod connections;
 mod generate;
 
 use std::collections::{BTreeMap, HashMap};
@@ -71,6 +73,42 @@ fn fields(headers: &HeaderMap) -> Vec<(String, String)> {
     all
 }
 
+/// Two nodes, and an endpoint of each of these processes: in plain, on the first node, by a link.
+async fn nodes(workloads: [&str; 2], apps: [SocketAddr; 3]) -> (Node, Node, [Endpoint; 3]) {
+    let authority = Authority::new();
+    let mut near = Node::start("near", &authority).await;
+    let mut far = Node::start("far", &authority).await;
+    let endpoints = [
+        plain(apps[0]),
+        near.add_workload(&authority, workloads[0], &[apps[1].port()]),
+        far.add_workload(&authority, workloads[1], &[apps[2].port()]),
+    ];
+    (near, far, endpoints)
+}
+
+/// What a node is told of these objects, and of the endpoints of their services.
+fn told(
+    objects: Vec<(KindId, Value)>,
+    endpoints: impl IntoIterator<Item = (ServiceName, Vec<Endpoint>)>,
+    generation: u64,
+) -> Snapshot {
+    let mut compiler = Compiler::new(TrustDomain::new("mesh.test").unwrap());
+    compiler.apply_all(objects.into_iter().map(|(kind, object)| Change::Put(kind.kind(), Arc::new(object))));
+    let mut told = Snapshot { generation, ..snapshot(&compiler) };
+    Arc::make_mut(&mut told.mesh).access_log = true;
+    for (name, endpoints) in endpoints {
+        let endpoints = endpoints.into_iter().map(|endpoint| (Arc::new(endpoint), 0)).collect();
+        told.endpoints.insert(name.clone(), Arc::new(EndpointSet::new(name, endpoints)));
+    }
+    told
+}
+
+fn publish(near: &Node, told: &Arc<Snapshot>) {
+    let mut state = near.state.clone();
+    state.snapshot = told.clone();
+    near.cell.publish(state);
+}
+
 /// A mesh of two nodes, and the endpoints of its services.
 struct Mesh {
     near: Node,
@@ -86,16 +124,9 @@ fn service_name(name: &str) -> ServiceName {
 
 impl Mesh {
     async fn new() -> Self {
-        let authority = Authority::new();
-        let mut near = Node::start("near", &authority).await;
-        let mut far = Node::start("far", &authority).await;
         let app = app().await;
-        let [in_plain, here, there] = [
-            plain(app),
-            near.add_workload(&authority, "b1-0", &[app.port()]),
-            far.add_workload(&authority, "b2-0", &[app.port()]),
-        ];
-        let mut endpoints: BTreeMap<_, _> = BACKENDS.into_iter().zip([in_plain, here, there]).collect();
+        let (near, far, ways) = nodes(["b1-0", "b2-0"], [app; 3]).await;
+        let mut endpoints: BTreeMap<_, _> = BACKENDS.into_iter().zip(ways).collect();
         endpoints.insert("c", plain(app));
         endpoints.insert("copies", plain(app));
         let entry = near.listen_as(Capture::Service { service: service_name("c"), port: 80 }).await;
@@ -104,22 +135,8 @@ impl Mesh {
 
     /// What a node is told of these objects.
     fn told(&self, objects: Vec<(KindId, Value)>, generation: u64) -> Arc<Snapshot> {
-        let mut compiler = Compiler::new(TrustDomain::new("mesh.test").unwrap());
-        compiler
-            .apply_all(objects.into_iter().map(|(kind, object)| Change::Put(kind.kind(), Arc::new(object))));
-        let mut told = Snapshot { generation, ..snapshot(&compiler) };
-        Arc::make_mut(&mut told.mesh).access_log = true;
-        for (name, endpoint) in &self.endpoints {
-            let set = EndpointSet::new(service_name(name), vec![(Arc::new(endpoint.clone()), 0)]);
-            told.endpoints.insert(service_name(name), Arc::new(set));
-        }
-        Arc::new(told)
-    }
-
-    fn publish(&self, told: &Arc<Snapshot>) {
-        let mut state = self.near.state.clone();
-        state.snapshot = told.clone();
-        self.near.cell.publish(state);
+        let endpoints = self.endpoints.iter().map(|(name, of)| (service_name(name), vec![of.clone()]));
+        Arc::new(told(objects, endpoints, generation))
     }
 }
 
@@ -213,12 +230,24 @@ impl Seen {
     }
 }
 
-/// Compares one request; what became of it. `line`: its line of the access log.
-fn compare(explanation: &Explanation, heard: &Heard, line: &str) -> Result<String, String> {
+/// Whether it speaks of all that was decided, by a line of the access log.
+fn speaks_of_decisions(explanation: &Explanation, line: &str) -> Result<(), String> {
     let shares: f64 = explanation.outcomes.iter().map(|outcome| outcome.share).sum();
     if (shares - 1.0).abs() > 1e-9 {
         return Err(format!("the shares come to {shares}"));
     }
+    for decision in value(line, "decisions").split("; ").filter(|decision| !decision.is_empty()) {
+        let mut words = decision.split(' ');
+        let (by, field) = (words.next(), words.next());
+        if !explanation.steps.iter().any(|step| step.by.as_deref() == by && step.field.as_deref() == field) {
+            return Err(format!("nobody speaks of {decision}"));
+        }
+    }
+    Ok(())
+}
+
+/// Compares one request; what became of it. `line`: its line of the access log.
+fn compare(explanation: &Explanation, heard: &Heard, line: &str) -> Result<String, String> {
     let steps = |phase: Phase| explanation.steps.iter().filter(move |step| step.phase == phase);
     let route = value(line, "route");
     if !route.is_empty() {
@@ -231,13 +260,7 @@ fn compare(explanation: &Explanation, heard: &Heard, line: &str) -> Result<Strin
             return Err(format!("the rule is {route} {field}"));
         }
     }
-    for decision in value(line, "decisions").split("; ").filter(|decision| !decision.is_empty()) {
-        let mut words = decision.split(' ');
-        let (by, field) = (words.next(), words.next());
-        if !explanation.steps.iter().any(|step| step.by.as_deref() == by && step.field.as_deref() == field) {
-            return Err(format!("nobody speaks of {decision}"));
-        }
-    }
+    speaks_of_decisions(explanation, line)?;
     let destination = value(line, "destination");
     let reason = heard.header("tulle-reason");
     let from_app = heard.headers.get(ECHO);
@@ -347,7 +370,7 @@ async fn run(seed: u64, tables: u64, requests: usize) -> Seen {
     let objects = table(&mut dice);
     let mut is_grpc = objects.iter().any(|(kind, _)| *kind == KindId::GrpcRoute);
     let mut known = HashMap::from([(1, (objects.clone(), mesh.told(objects, 1)))]);
-    mesh.publish(&known[&1].1);
+    publish(&mesh.near, &known[&1].1);
     for generation in 1..=tables {
         let asked: Vec<(String, Asking)> = (0..requests)
             .map(|at| (format!("q{seed}-{generation}-{at}.test"), asking(&mut dice, is_grpc)))
@@ -361,7 +384,7 @@ async fn run(seed: u64, tables: u64, requests: usize) -> Seen {
         let send = |(at, (host, asking)): (usize, &(String, Asking))| {
             // What is on its way meanwhile is decided by one or the other, and the log says by which.
             if at == requests / 2 {
-                mesh.publish(next);
+                publish(&mesh.near, next);
             }
             let (entry, host, asking) = (mesh.entry, host.clone(), asking.clone());
             async move { send(entry, &asking, &host).await }
