@@ -193,6 +193,11 @@ impl PortConfig {
         at.map_or(self, |at| &self.consumers[at].1)
     }
 
+    /// How its applications are spoken to.
+    pub fn spoken(&self) -> Spoken {
+        Spoken { protocol: self.protocol, preserve_case: self.http1.preserve_case }
+    }
+
     /// What it is to whomever.
     fn views(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.consumers.iter().map(|(_, port)| port))
@@ -476,12 +481,30 @@ pub struct Backend {
     pub weight: u32,
     /// What its requests pass besides the rule's; none of TCP.
     pub filters: Option<Box<HttpFilters>>,
+    /// `None`: the server does not say, as older ones.
+    pub spoken: Option<Spoken>,
+}
+
+/// How requests are spoken to the applications behind a port, as its Service says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spoken {
+    pub protocol: AppProtocol,
+    /// See [`Http1Settings::preserve_case`].
+    pub preserve_case: bool,
+}
+
+impl Spoken {
+    /// The same, where what it does not say is as the port says that was asked.
+    pub fn or(self, asked: Self) -> Self {
+        let protocol = if self.protocol == AppProtocol::Detect { asked.protocol } else { self.protocol };
+        Self { protocol, preserve_case: self.preserve_case || asked.preserve_case }
+    }
 }
 
 impl Backend {
     /// One that gets requests as the rule has them.
     pub fn new(target: BackendTarget, weight: u32) -> Self {
-        Self { target, weight, filters: None }
+        Self { target, weight, filters: None, spoken: None }
     }
 }
 

@@ -395,7 +395,11 @@ impl From<&model::Backend> for wire::Backend {
             model::BackendTarget::Invalid { reason } => Target::Invalid(reason.to_string()),
         };
         let filters = backend.filters.as_deref().map(wire::Filters::from);
-        Self { weight: backend.weight, target: Some(target), filters }
+        let spoken = backend.spoken.map(|spoken| wire::Spoken {
+            protocol: wire::AppProtocol::from(spoken.protocol).into(),
+            preserve_case: spoken.preserve_case,
+        });
+        Self { weight: backend.weight, target: Some(target), filters, spoken }
     }
 }
 
@@ -414,7 +418,12 @@ impl TryFrom<wire::Backend> for model::Backend {
                 return Err(error("target", "it is missing, or of a kind that this version does not know"));
             }
         };
-        Ok(Self { target, weight: backend.weight, filters: filters::read(backend.filters)? })
+        let spoken = backend.spoken.map(|spoken| {
+            let protocol = app_protocol(spoken.protocol).map_err(|e| within("spoken", e))?;
+            Ok(model::Spoken { protocol, preserve_case: spoken.preserve_case })
+        });
+        let filters = filters::read(backend.filters)?;
+        Ok(Self { target, weight: backend.weight, filters, spoken: spoken.transpose()? })
     }
 }
 

@@ -18,8 +18,8 @@ use tulle_model::snapshot::{
     HeaderEdit, HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteKind, HttpRouteTable, HttpRule, Listing,
     MeshSettings, Mirror, OriginPattern, PathMatch, PathRewrite, Pattern, PeerNode, PortConfig, PortMapping,
     Redirect, Retry, Rewrite, Scheme, Selected, ServedPort, ServerName, ServiceConfig, Session,
-    SessionCarrier, SessionKey, Shape, Share, TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable,
-    ValueMatch, WorkloadConfig,
+    SessionCarrier, SessionKey, Shape, Share, Spoken, TcpRule, TextMatch, Timeouts, TlsRouteEntry,
+    TlsRouteTable, ValueMatch, WorkloadConfig,
 };
 use tulle_wire::discovery;
 
@@ -34,12 +34,14 @@ fn targets() -> impl Strategy<Value = BackendTarget> {
     ]
 }
 
+fn spoken() -> impl Strategy<Value = Option<Spoken>> {
+    let spoken = (protocols(), any::<bool>());
+    prop::option::of(spoken.prop_map(|(protocol, preserve_case)| Spoken { protocol, preserve_case }))
+}
+
 fn backends() -> impl Strategy<Value = Vec<Backend>> {
-    let backend = (targets(), any::<u32>(), filters()).prop_map(|(target, weight, filters)| Backend {
-        target,
-        weight,
-        filters,
-    });
+    let backend = (targets(), any::<u32>(), filters(), spoken())
+        .prop_map(|(target, weight, filters, spoken)| Backend { target, weight, filters, spoken });
     prop::collection::vec(backend, 0..4)
 }
 
@@ -77,8 +79,8 @@ fn filters() -> impl Strategy<Value = Option<Box<HttpFilters>>> {
     let rewrite = (any::<u32>(), hostname(), path());
     let rewrite = rewrite.prop_map(|(index, hostname, path)| Rewrite { index, hostname, path });
     let share = (any::<u32>(), 1u32..).prop_map(|(a, b)| Share::new(a.min(b), b).unwrap());
-    let mirror = (any::<u32>(), targets(), share);
-    let mirror = mirror.prop_map(|(index, target, share)| Mirror { index, target, share });
+    let mirror = (any::<u32>(), targets(), spoken(), share);
+    let mirror = mirror.prop_map(|(index, target, spoken, share)| Mirror { index, target, spoken, share });
     let mirrors = prop::collection::vec(mirror, 0..3);
     let filters = (
         edits(),
@@ -357,7 +359,7 @@ fn service_with(change: impl FnOnce(&mut discovery::Port)) -> discovery::Service
     let rule = discovery::Rule {
         route_namespace: "shop".into(),
         route_name: "split".into(),
-        backends: vec![discovery::Backend { weight: 1, target: Some(target), filters: None }],
+        backends: vec![discovery::Backend { weight: 1, target: Some(target), filters: None, spoken: None }],
         ..Default::default()
     };
     let mut port = discovery::Port {

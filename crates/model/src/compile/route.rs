@@ -9,7 +9,9 @@ use crate::kinds::route::form::{BackendForm, ParentForm, RouteForm};
 use crate::kinds::service::form::ServiceForm;
 use crate::name::{NamespacedName, ServiceName};
 use crate::registry::KindId;
-use crate::snapshot::{AppProtocol, Backend, BackendTarget, HttpFilters, HttpRouteKind, HttpRule, Shape};
+use crate::snapshot::{
+    AppProtocol, Backend, BackendTarget, HttpFilters, HttpRouteKind, HttpRule, Shape, Spoken,
+};
 
 /// A route as the compiler knows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -94,16 +96,16 @@ pub(super) fn resolve<'a>(
     for (i, rule) in route.rules.iter().enumerate() {
         let mut backends = Vec::new();
         for (j, backend) in rule.backends.iter().enumerate() {
-            let target = match resolve_backend(route, backend, &service) {
-                Ok(target) => target,
+            let (target, spoken) = match resolve_backend(route, backend, &service) {
+                Ok((target, spoken)) => (target, Some(spoken)),
                 Err((reason, message)) => {
                     problems.push((reason, format!("spec.rules[{i}].backendRefs[{j}]: {message}")));
-                    BackendTarget::Invalid { reason: message.into() }
+                    (BackendTarget::Invalid { reason: message.into() }, None)
                 }
             };
             let holder = format!("spec.rules[{i}].backendRefs[{j}]");
             let filters = resolve_mirrors(route, backend.filters.clone(), &holder, &service, &mut problems);
-            backends.push(Backend { target, weight: backend.weight, filters });
+            backends.push(Backend { target, weight: backend.weight, filters, spoken });
         }
         let kind = if route.kind == KindId::GrpcRoute { HttpRouteKind::Grpc } else { HttpRouteKind::Http };
         let holder = format!("spec.rules[{i}]");
@@ -130,11 +132,14 @@ fn resolve_mirrors<'a>(
             BackendTarget::Service { name, port } => resolve_service(route, name, *port, &service),
             BackendTarget::Invalid { reason } => Err(("InvalidKind", reason.to_string())),
         };
-        mirror.target = resolved.unwrap_or_else(|(reason, message)| {
-            let field = format!("{holder}.filters[{}].requestMirror.backendRef", mirror.index);
-            problems.push((reason, format!("{field}: {message}")));
-            BackendTarget::Invalid { reason: message.into() }
-        });
+        (mirror.target, mirror.spoken) = match resolved {
+            Ok((target, spoken)) => (target, Some(spoken)),
+            Err((reason, message)) => {
+                let field = format!("{holder}.filters[{}].requestMirror.backendRef", mirror.index);
+                problems.push((reason, format!("{field}: {message}")));
+                (BackendTarget::Invalid { reason: message.into() }, None)
+            }
+        };
     }
     filters
 }
@@ -143,7 +148,7 @@ fn resolve_backend<'a>(
     route: &RouteForm,
     backend: &BackendForm,
     service: impl Fn(&ServiceName) -> Option<&'a ServiceForm>,
-) -> std::result::Result<BackendTarget, Explained> {
+) -> std::result::Result<(BackendTarget, Spoken), Explained> {
     let Some(name) = &backend.service else {
         return Err(("InvalidKind", backend.reference.to.unsupported()));
     };
@@ -158,7 +163,7 @@ fn resolve_service<'a>(
     name: &ServiceName,
     port: u16,
     service: impl Fn(&ServiceName) -> Option<&'a ServiceForm>,
-) -> std::result::Result<BackendTarget, Explained> {
+) -> std::result::Result<(BackendTarget, Spoken), Explained> {
     let Some(form) = service(name) else {
         return Err(("BackendNotFound", format!("there is no Service {name}")));
     };
@@ -173,7 +178,10 @@ fn resolve_service<'a>(
                 let message = format!("by its appProtocol, port {port} of Service {name} {problem}");
                 Err(("UnsupportedProtocol", message))
             }
-            None => Ok(BackendTarget::Service { name: name.clone(), port }),
+            None => {
+                let spoken = Spoken { protocol: found.protocol, preserve_case: found.http1.preserve_case };
+                Ok((BackendTarget::Service { name: name.clone(), port }, spoken))
+            }
         },
     }
 }

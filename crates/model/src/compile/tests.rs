@@ -1,5 +1,6 @@
 mod forms;
 mod precedence;
+mod spoken;
 mod tls;
 mod unreached;
 mod workloads;

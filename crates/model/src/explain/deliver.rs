@@ -56,7 +56,7 @@ pub(super) fn deliver(
         return said.refused(Phase::RequestFilters, Some(&decision), refusal, message).end;
     }
     if let Some(protocol) = &request.upgrade
-        && routed.config.is_some_and(|port| port.protocol == AppProtocol::Http2)
+        && routed.spoken.protocol == AppProtocol::Http2
     {
         let message =
             format!("the application speaks HTTP/2, which has no such upgrade: {protocol} needs HTTP/1.1");

@@ -21,7 +21,7 @@ pub(super) fn request(
     request: &Request<'_>,
     said: &mut Said,
 ) -> Result<Vec<Ending>, Ending> {
-    let cases = cases(snapshot, service, &caller.workload.namespace, request, said)?;
+    let cases = cases(service, &caller.workload.namespace, request, said)?;
     let endings = cases.into_iter().map(|(share, case)| {
         let end = match case {
             Case::Refused(unrouted) => refusal(said, &unrouted).end,
@@ -47,7 +47,6 @@ enum Case<'s> {
 
 /// Where a request goes by its rule: each backend that has a share, with that.
 fn cases<'s>(
-    snapshot: &'s Snapshot,
     service: &'s ServiceConfig,
     namespace: &str,
     request: &Request<'_>,
@@ -56,7 +55,7 @@ fn cases<'s>(
     // What a token of a session says, its node alone can read.
     let decided = |random: u64| {
         let parts = request.parts();
-        decide::request(snapshot, service, request.port, namespace, parts, || random, |_| None)
+        decide::request(service, request.port, namespace, parts, || random, |_| None)
     };
     let port = decide::port_of(service, request.port, namespace).ok();
     let say_rule = |rule: &Arc<HttpRule>, said: &mut Said| say_rule(port, request, rule, said);

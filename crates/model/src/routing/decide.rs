@@ -8,8 +8,8 @@ use crate::decision::{Decider, Decision, Effect};
 use crate::name::{NamespacedName, ServiceName};
 use crate::path::{has_dot_segments, normal_form};
 use crate::snapshot::{
-    Backend, BackendTarget, Cors, HttpFilters, HttpRouteEntry, HttpRule, Known, PortConfig, Redirect,
-    ServiceConfig, Snapshot,
+    Backend, BackendTarget, Cors, HttpFilters, HttpRouteEntry, HttpRule, PortConfig, Redirect, ServiceConfig,
+    Spoken,
 };
 
 /// What becomes of a request.
@@ -49,8 +49,8 @@ pub struct Routed<'s> {
     /// The service whose endpoints take it, and which of its ports.
     pub backend: &'s ServiceName,
     pub port: u16,
-    /// What is known of that port.
-    pub config: Option<&'s PortConfig>,
+    /// How its applications are spoken to.
+    pub spoken: Spoken,
     /// The rule that says so, and its backend's index; `None` where the port has no routes.
     pub rule: Option<(&'s Arc<HttpRule>, usize)>,
     /// Its session decided, and not the weights.
@@ -134,7 +134,6 @@ pub fn port_of<'s>(
 /// What becomes of a request to port `port` of `service` that comes from a workload of `namespace`. `request`: its path is as it came; `random`
 /// draws among backends; `session`: which backend of its rule it stays with, asked for where the rule has sessions.
 pub fn request<'s, 'r, H>(
-    snapshot: &'s Snapshot,
     service: &'s ServiceConfig,
     port: u16,
     namespace: &str,
@@ -156,7 +155,7 @@ where
         return Ok(Routing::To(Routed {
             backend: name,
             port,
-            config: Some(own),
+            spoken: own.spoken(),
             rule: None,
             in_session: false,
         }));
@@ -202,12 +201,9 @@ where
     {
         return Ok(Routing::Preflight(Preflight { rule, cors, backend: Some(index) }));
     }
-    let config = match snapshot.services.get(backend) {
-        Some(Known::Present(config)) => config.port(port).map(|port| port.seen_from(namespace)),
-        _ => Some(own),
-    };
+    let spoken = rule.backends[index].spoken.map_or(own.spoken(), |spoken| spoken.or(own.spoken()));
     let in_session = kept.is_some();
-    Ok(Routing::To(Routed { backend, port, config, rule: Some((rule, index)), in_session }))
+    Ok(Routing::To(Routed { backend, port, spoken, rule: Some((rule, index)), in_session }))
 }
 
 fn cors_of(filters: Option<&HttpFilters>) -> Option<&Cors> {
@@ -348,8 +344,7 @@ mod tests {
     /// Where a request goes, as far as a draw of 0 decides; or why not. Each with what decided.
     fn decided(service: &ServiceConfig, port: u16, path: &str) -> (Result<String, Why>, String) {
         let parts = RequestParts { method: "GET", path, query: None, header: |_: &str| None };
-        let snapshot = Snapshot::default();
-        match request(&snapshot, service, port, "default", parts, || 0, |_| None) {
+        match request(service, port, "default", parts, || 0, |_| None) {
             Ok(Routing::Redirect(rule, redirect)) => {
                 (Ok(redirect.status.to_string()), redirected(rule, redirect).to_string())
             }
@@ -506,8 +501,7 @@ mod tests {
                     _ => None,
                 };
                 let parts = RequestParts { method: "OPTIONS", path: "/a/x", query: None, header };
-                let snapshot = Snapshot::default();
-                let by = match request(&snapshot, &service, 80, "default", parts, || 0, |_| None) {
+                let by = match request(&service, 80, "default", parts, || 0, |_| None) {
                     Ok(Routing::Preflight(preflight)) => preflight.decision(true).to_string(),
                     Ok(Routing::To(routed)) => routed.decision().unwrap().to_string(),
                     Ok(Routing::Redirect(..)) => panic!("{which}"),
@@ -536,8 +530,7 @@ mod tests {
                 _ => None,
             };
             let parts = RequestParts { method, path: "/a", query: None, header };
-            let snapshot = Snapshot::default();
-            let routed = request(&snapshot, &service, 80, "default", parts, || 0, |_| None);
+            let routed = request(&service, 80, "default", parts, || 0, |_| None);
             assert!(matches!(routed, Ok(Routing::To(_))), "{method} {origin:?} {announced:?}");
         }
     }
@@ -555,10 +548,7 @@ mod tests {
             ("/b", Some(1), "HTTPRoute/default/q spec.rules[2].backendRefs[0].weight routed"),
         ] {
             let parts = RequestParts { method: "GET", path, query: None, header: |_: &str| None };
-            let snapshot = Snapshot::default();
-            let Ok(Routing::To(routed)) =
-                request(&snapshot, &service, 80, "default", parts, || 0, |_| session)
-            else {
+            let Ok(Routing::To(routed)) = request(&service, 80, "default", parts, || 0, |_| session) else {
                 panic!("{path}")
             };
             assert_eq!(routed.decision().unwrap().to_string(), expected);
@@ -572,13 +562,11 @@ mod tests {
         let entry = |target| vec![entry("r", "", vec![to(target, 1)])];
         let (mut own, theirs) = (service(entry("v1"), None), service(entry("v2"), Some(vec![to("v2", 1)])));
         own.ports[0].consumers = vec![("theirs".into(), theirs.ports[0].clone())];
-        let snapshot = Snapshot::default();
         for (namespace, expected) in
             [("default", ("v1", "s")), ("other", ("v1", "s")), ("theirs", ("v2", "v2"))]
         {
             let parts = RequestParts { method: "GET", path: "/", query: None, header: |_: &str| None };
-            let Ok(Routing::To(routed)) = request(&snapshot, &own, 80, namespace, parts, || 0, |_| None)
-            else {
+            let Ok(Routing::To(routed)) = request(&own, 80, namespace, parts, || 0, |_| None) else {
                 panic!()
             };
             let (bytes, ..) = connection(&own, 80, namespace, None, || 0).unwrap();

@@ -1,6 +1,6 @@
 //! Copies of requests (Gateway API v1.6, HTTPRequestMirrorFilter).
 
-use super::BackendTarget;
+use super::{BackendTarget, Spoken};
 
 /// Sends copies of requests to another service as well, whose answers nobody sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,6 +9,8 @@ pub struct Mirror {
     pub index: u32,
     /// Nothing is sent where it is invalid.
     pub target: BackendTarget,
+    /// `None`: the server does not say, as older ones.
+    pub spoken: Option<Spoken>,
     pub share: Share,
 }
 

@@ -16,7 +16,7 @@ use tulle_model::decision::Decision;
 use tulle_model::name::ServiceName;
 use tulle_model::routing::decide::{self, Routing, Unrouted, Why};
 use tulle_model::routing::{self, RequestParts};
-use tulle_model::snapshot::{HttpRule, Known, PortConfig, ServiceConfig};
+use tulle_model::snapshot::{HttpRule, Known, PortConfig, ServiceConfig, Spoken};
 
 use crate::app_pool::is_idempotent;
 use crate::attempts::{Again, Attempts};
@@ -154,6 +154,14 @@ impl Terms {
 pub(crate) struct SpokenAs {
     version: AppVersion,
     preserve_case: bool,
+}
+
+impl SpokenAs {
+    /// To the application behind a port that asks for that, in the place of a client that speaks this version.
+    pub fn of(client: Version, spoken: Spoken) -> Self {
+        let version = AppVersion::declared(spoken.protocol).unwrap_or(AppVersion::of(client));
+        Self { version, preserve_case: spoken.preserve_case }
+    }
 }
 
 /// Where a request goes, and how it is spoken there.
@@ -297,7 +305,7 @@ impl Route {
             session.as_ref()?.backend()
         };
         let random = || worker.local.random();
-        let routed = match decide::request(snapshot, config, port, namespace, parts, random, in_session) {
+        let routed = match decide::request(config, port, namespace, parts, random, in_session) {
             Ok(Routing::To(routed)) => routed,
             Ok(Routing::Redirect(rule, redirect)) => {
                 exchange.goes_to(config.name.clone());
@@ -317,9 +325,7 @@ impl Route {
             exchange.ruled_by(rule, || routed.decision());
             terms = Terms::of(rule, backend, &head.headers, exchange.started(), session);
         }
-        let version =
-            routed.config.map_or(AppVersion::of(head.version), |port| app_version(head.version, port));
-        let preserve_case = routed.config.is_some_and(|config| config.http1.preserve_case);
+        let SpokenAs { version, preserve_case } = SpokenAs::of(head.version, routed.spoken);
         let mut attempts = Attempts::at(&worker.local, view, exchange, routed.backend.clone(), routed.port);
         if let Some((rule, _)) = routed.rule {
             attempts.by(rule);
@@ -354,8 +360,8 @@ impl Route {
             Some(Known::Present(config)) => config.port(port),
             _ => None,
         };
-        let version = config.map_or(otherwise.version, |port| app_version(head.version, port));
-        let preserve_case = config.map_or(otherwise.preserve_case, |config| config.http1.preserve_case);
+        let SpokenAs { version, preserve_case } =
+            config.map_or(otherwise, |port| SpokenAs::of(head.version, port.spoken()));
         let attempts = Attempts::at(&worker.local, &view, exchange, service, port);
         Self { attempts, terms: None, version, preserve_case }
     }
@@ -426,10 +432,6 @@ fn header<'a>(head: &'a Parts, name: &str) -> Option<Cow<'a, str>> {
         return head.uri.authority().map(|authority| Cow::Borrowed(authority.as_str()));
     }
     routing::join_values(name, head.headers.get_all(name).iter().map(HeaderValue::as_bytes))
-}
-
-fn app_version(client: Version, port: &PortConfig) -> AppVersion {
-    AppVersion::declared(port.protocol).unwrap_or(AppVersion::of(client))
 }
 
 /// Makes one attempt. `Ok`: an answer of the application.

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use tokio::time::sleep;
 use tulle_model::decision::Decision;
 use tulle_model::name::ServiceName;
-use tulle_model::snapshot::BackendTarget;
+use tulle_model::snapshot::{AppProtocol, BackendTarget};
 
 use crate::access_log::Asked;
 use crate::budget::{Charge, Shed, cost};
@@ -45,14 +45,19 @@ pub(crate) fn mirror(
         if mirror.share.takes(worker.local.random())
             && let BackendTarget::Service { name, port } = &mirror.target
         {
-            drawn.push((name.clone(), *port, Decision::mirror_of(filters.rule(), backend, mirror)));
+            let spoken = match mirror.spoken {
+                Some(told) if told.protocol != AppProtocol::Detect => SpokenAs::of(head.version, told),
+                _ => spoken,
+            };
+            let decision = Decision::mirror_of(filters.rule(), backend, mirror);
+            drawn.push((name.clone(), *port, decision, spoken));
         }
     }
     if drawn.is_empty() {
         return;
     }
     let copies = copy(body, drawn.len(), &client.account);
-    for ((service, port, decision), (body, end)) in drawn.into_iter().zip(copies) {
+    for ((service, port, decision, spoken), (body, end)) in drawn.into_iter().zip(copies) {
         let message = (head.clone(), written.cloned(), body);
         if let Some(copied) = MirroredRequest::begin(client, service, port, &decision, message, spoken) {
             exchange.decided(|| decision);

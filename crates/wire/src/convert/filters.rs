@@ -96,7 +96,8 @@ impl TryFrom<wire::Filters> for model::HttpFilters {
 
 impl From<&model::Mirror> for wire::Mirror {
     fn from(mirror: &model::Mirror) -> Self {
-        let backend = model::Backend { target: mirror.target.clone(), weight: 0, filters: None };
+        let target = mirror.target.clone();
+        let backend = model::Backend { spoken: mirror.spoken, ..model::Backend::new(target, 0) };
         Self {
             index: mirror.index,
             backend: Some(wire::Backend::from(&backend)),
@@ -111,10 +112,10 @@ impl TryFrom<wire::Mirror> for model::Mirror {
 
     fn try_from(mirror: wire::Mirror) -> Result<Self> {
         let backend = mirror.backend.ok_or_else(|| error("backend", "it is missing"))?;
-        let target = model::Backend::try_from(backend).map_err(|e| within("backend", e))?.target;
+        let backend = model::Backend::try_from(backend).map_err(|e| within("backend", e))?;
         let share = model::Share::new(mirror.numerator, mirror.denominator);
         let share = share.ok_or_else(|| error("numerator", "it is more than all, or of nothing"))?;
-        Ok(Self { index: mirror.index, target, share })
+        Ok(Self { index: mirror.index, target: backend.target, spoken: backend.spoken, share })
     }
 }
 

@@ -306,6 +306,9 @@ pub struct Backend {
     pub weight: u32,
     #[prost(message, optional, tag = "4")]
     pub filters: ::core::option::Option<Filters>,
+    /// How its applications are spoken to; there for a service.
+    #[prost(message, optional, tag = "5")]
+    pub spoken: ::core::option::Option<Spoken>,
     #[prost(oneof = "backend::Target", tags = "2, 3")]
     pub target: ::core::option::Option<backend::Target>,
 }
@@ -318,6 +321,14 @@ pub mod backend {
         #[prost(string, tag = "3")]
         Invalid(::prost::alloc::string::String),
     }
+}
+/// tulle_model::snapshot::Spoken
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Spoken {
+    #[prost(enumeration = "AppProtocol", tag = "1")]
+    pub protocol: i32,
+    #[prost(bool, tag = "2")]
+    pub preserve_case: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServicePort {

@@ -14,7 +14,6 @@ use super::*;
 use crate::path::has_dot_segments;
 use crate::routing::decide::{Routing, Why, request};
 use crate::routing::{RequestParts, join_values};
-use crate::snapshot::Snapshot;
 
 /// Numbers that look random, the same ones for a seed (SplitMix64).
 struct Dice(u64);
@@ -472,7 +471,7 @@ fn decided(service: &ServiceConfig, sent: &NaiveRequest) -> NaiveOutcome {
             join_values(name, lines.map(|(_, value)| value.as_bytes()))
         },
     };
-    match request(&Snapshot::default(), service, 80, sent.namespace, parts, || 0, |_| None) {
+    match request(service, 80, sent.namespace, parts, || 0, |_| None) {
         Ok(Routing::To(routed)) if routed.rule.is_none() => NaiveOutcome::NoRoutes,
         Ok(routing) => panic!("no rule has backends or redirects: {routing:?}"),
         Err(unrouted) => match (unrouted.why, unrouted.rule) {

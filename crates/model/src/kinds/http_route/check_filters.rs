@@ -268,7 +268,7 @@ fn check_mirror(mirror: &Field<'_>, index: u32, own: &str, errors: &mut Errors) 
             )
         }
     };
-    Ok(Mirror { index, target: target?, share: share? })
+    Ok(Mirror { index, target: target?, spoken: None, share: share? })
 }
 
 fn check_hostname(filter: &Field<'_>, errors: &mut Errors) -> Read<Option<Arc<str>>> {

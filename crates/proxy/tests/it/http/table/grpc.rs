@@ -84,7 +84,7 @@ spec:
   - matches: [{method: {type: RegularExpression, service: 'shop\\..*', method: 'Get.*|List'}}]
     backendRefs: [{name: v1, port: 80}]
   - matches: [{method: {type: RegularExpression, service: 'a|b'}}]
-    backendRefs: [{name: v2, port: 80}]
+    backendRefs: [{name: v3, port: 80}]
   - matches: [{method: {type: RegularExpression, method: 'Watch.*'}}]
     backendRefs: [{name: v3, port: 80}]
 ",
@@ -93,8 +93,8 @@ spec:
             ("CALL /shop.Cart/List", "v1"),
             ("CALL /shop.Cart/ListAll", "grpc 12 no-route"),
             ("CALL /shopping.Cart/List", "grpc 12 no-route"),
-            ("CALL /a/X", "v2"),
-            ("CALL /b/Y", "v2"),
+            ("CALL /a/X", "v3"),
+            ("CALL /b/Y", "v3"),
             ("CALL /ab/Y", "grpc 12 no-route"),
             ("CALL /x/WatchOne", "v3"),
             ("CALL /x/Unwatch", "grpc 12 no-route"),
@@ -109,12 +109,12 @@ spec:
   parentRefs: [{group: '', kind: Service, name: c}]
   rules:
   - matches: [{headers: [{name: X-Canary, value: '1'}]}]
-    backendRefs: [{name: v2, port: 80}]
+    backendRefs: [{name: v3, port: 80}]
   - matches: [{headers: [{type: RegularExpression, name: x-version, value: '[0-9]+'}]}]
     backendRefs: [{name: v3, port: 80}]
 ",
         &[
-            ("CALL /s.S/M | x-canary: 1", "v2"),
+            ("CALL /s.S/M | x-canary: 1", "v3"),
             ("CALL /s.S/M | x-canary: 2", "grpc 12 no-route"),
             ("CALL /s.S/M | x-version: 17", "v3"),
             ("CALL /s.S/M", "grpc 12 no-route"),
@@ -132,7 +132,7 @@ spec:
   - matches: [{method: {method: Add}}]
     backendRefs: [{name: v1, port: 80}]
   - matches: [{method: {service: s.S}}]
-    backendRefs: [{name: v2, port: 80}]
+    backendRefs: [{name: v3, port: 80}]
   - matches: [{method: {service: s.S, method: Add}}]
     backendRefs: [{name: v3, port: 80}]
   - matches: [{method: {service: s.S, method: Add}, headers: [{name: x, value: '1'}]}]
@@ -141,7 +141,7 @@ spec:
         &[
             ("CALL /s.S/Add | x: 1", "w"),
             ("CALL /s.S/Add", "v3"),
-            ("CALL /s.S/Remove", "v2"),
+            ("CALL /s.S/Remove", "v3"),
             ("CALL /t.T/Add", "v1"),
             ("CALL /t.T/Remove", "c"),
         ],
@@ -159,9 +159,9 @@ kind: GRPCRoute
 metadata: {name: b, creationTimestamp: 2026-01-01T00:00:00Z}
 spec:
   parentRefs: [{group: '', kind: Service, name: c}]
-  rules: [{matches: [{method: {service: s.S}}], backendRefs: [{name: v2, port: 80}]}]
+  rules: [{matches: [{method: {service: s.S}}], backendRefs: [{name: v3, port: 80}]}]
 ",
-        &[("CALL /s.S/M", "v2")],
+        &[("CALL /s.S/M", "v3")],
     ),
     row(
         "a backend that does not exist, or none, is UNAVAILABLE",
