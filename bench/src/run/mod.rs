@@ -224,8 +224,9 @@ impl Bench {
             }
         }
         let mut running = Vec::new();
-        for (i, contender) in self.contenders.iter_mut().enumerate() {
+        for i in turn(self.contenders.len(), round) {
             interrupt::check()?;
+            let contender = &mut self.contenders[i];
             match start(contender, &self.programs, &mut self.results, round) {
                 Ok(()) => running.push(i),
                 // The others are still worth measuring.
@@ -236,11 +237,14 @@ impl Bench {
             }
         }
         std::thread::sleep(SETTLE);
+        running.sort_unstable();
         let running: Vec<_> = running.into_iter().map(|i| &self.contenders[i]).collect();
         read_memory(&mut self.results, &running, round, Moment::Idle);
         for scenario in &self.scenarios {
-            for contender in turn(&running, round, scenario) {
+            let able: Vec<_> = running.iter().filter(|contender| contender.does(scenario)).collect();
+            for i in turn(able.len(), round) {
                 interrupt::check()?;
+                let contender = able[i];
                 let sample =
                     measure::measure(contender, scenario, &self.service, &self.results.settings, round);
                 match sample {
@@ -299,11 +303,11 @@ fn read_memory(results: &mut Results, running: &[&Contender], round: usize, mome
     }
 }
 
-/// All contenders of a scenario, beginning with another in each round and forth and back in turn, so that
-/// none always follows the same.
-fn turn<'a>(running: &[&'a Contender], round: usize, scenario: &Scenario) -> Vec<&'a Contender> {
-    let mut order: Vec<_> = running.iter().copied().filter(|contender| contender.does(scenario)).collect();
-    if let Some(by) = round.checked_rem(order.len()) {
+/// The order of so many contenders in a round: forth and back in turn, and beginning with another after that. So each comes
+/// before each other as often as after it, and none is always the first: who is, is slower by 2 %.
+fn turn(contenders: usize, round: usize) -> Vec<usize> {
+    let mut order: Vec<_> = (0..contenders).collect();
+    if let Some(by) = (round / 2).checked_rem(contenders) {
         order.rotate_left(by);
     }
     if round % 2 == 1 {
@@ -324,4 +328,26 @@ fn print_progress(round: usize, rounds: usize, sample: &results::Sample) {
         sample.load.latency.p99,
         sample.load.errors + sample.load.non_2xx,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::turn;
+
+    #[test]
+    fn each_contender_comes_before_each_other_as_often_as_after_it() {
+        for contenders in 1..6 {
+            let orders: Vec<_> = (0..2 * contenders).map(|round| turn(contenders, round)).collect();
+            let place = |order: &[usize], of| order.iter().position(|i| *i == of);
+            for (a, b) in (0..contenders).flat_map(|a| (0..a).map(move |b| (a, b))) {
+                let before = orders.iter().filter(|order| place(order, a) < place(order, b)).count();
+                assert_eq!(before, contenders, "{a} before {b} of {contenders}: {orders:?}");
+            }
+            for a in 0..contenders {
+                let first = orders.iter().filter(|order| order[0] == a).count();
+                assert_eq!(first, 2, "{a} first of {contenders}: {orders:?}");
+            }
+        }
+        assert!(turn(0, 3).is_empty());
+    }
 }
