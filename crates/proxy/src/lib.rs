@@ -7,6 +7,7 @@
 mod access_log;
 mod app_pool;
 mod attempts;
+mod boxed;
 pub mod budget;
 pub mod certificate;
 mod client_hello;

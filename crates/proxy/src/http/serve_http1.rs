@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use tulle_model::detect::resembles_http;
 
 use crate::access_log::Outline;
+use crate::boxed::boxed;
 use crate::budget::{Charge, cost};
 use crate::http::asker::Asker;
 use crate::http::body::Body;
@@ -89,11 +90,12 @@ pub(super) async fn serve(cx: &Rc<ConnectionContext>, io: Downstream, first: Vec
 /// Serves one request after the other. What a request needs is there only while it is served.
 async fn requests(cx: &Rc<ConnectionContext>, client: &Rc<RefCell<Client>>) -> Result<Last, Gone> {
     let drain = &cx.worker.local.drain;
+    let serve = |request| boxed(|| serve_request(cx, client, request));
     let mut idle = None;
     let mut served = 0;
     loop {
-        let under_way = match next_request(client, drain, &mut idle, served).await {
-            Ok(Begun::Request(request)) => Box::pin(serve_request(cx, client, request)),
+        let under_way = match next_request(client, drain, &mut idle, served, serve).await {
+            Ok(Begun::Request(under_way)) => under_way,
             Ok(Begun::Http2) => return Ok(Last::Http2),
             Ok(Begun::Slow) => return Box::pin(refuse_slow(cx, client)).await,
             Ok(Begun::Shed(shed)) => {
@@ -115,87 +117,96 @@ async fn requests(cx: &Rc<ConnectionContext>, client: &Rc<RefCell<Client>>) -> R
 }
 
 /// Serves one request. `None`: another one may follow.
-async fn serve_request(
-    cx: &Rc<ConnectionContext>,
-    client: &Rc<RefCell<Client>>,
-    request: RequestHead,
-) -> Result<Option<Last>, Gone> {
-    let whole = request.whole();
-    let RequestHead { mut parts, framing, keep, length, written, .. } = request;
-    let body = whole.as_ref().map_or(0, Bytes::len);
-    let price = cost::REQUEST + parts.headers.len() * cost::FIELD + 2 * length as usize + body;
-    let _charge = match cx.account.charge(price) {
-        Ok(charge) => charge,
-        Err(shed) => {
-            let response = decline(cx, parts, Reason::Shed(shed), shed.message());
-            return Box::pin(dismiss(client, response)).await.map(Some);
-        }
-    };
-    cx.account.turn().await;
-    let asked = AnswerForm {
-        method: parts.method.clone(),
-        version: parts.version,
-        keep,
-        trailers: headers::takes_trailers(&parts.headers),
-    };
-    let (mut handed, mut leaving) = (None, None);
-    if asked.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
-        let (hand, taken) = oneshot::channel();
-        (handed, leaving) = (Some(hand), Some(Leaving::Http1(taken)));
-    }
-    let body = match whole {
-        Some(bytes) => Body::whole(bytes),
-        None => {
-            let expects = parts.version == Version::HTTP_11 && headers::expects_continue(&parts.headers);
-            client.borrow_mut().receive(framing, expects);
-            Body::new(RequestBody::new(client.clone(), &parts.headers))
-        }
-    };
-    let asker = match parts.version {
-        Version::HTTP_11 => Asker::Http1(client.clone()),
-        _ => Asker::Nobody,
-    };
-    let response = {
-        let mut answer = pin!(answer(cx, &mut parts, body, Some(written), leaving, asker));
-        let answered = poll_fn(|task| {
-            if let Poll::Ready(response) = answer.as_mut().poll(task) {
-                return Poll::Ready(Ok(response));
+///
+/// The head is used where it lies.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an `async fn` has room for its arguments twice, and copies them from one to the other"
+)]
+fn serve_request<'c>(
+    cx: &'c Rc<ConnectionContext>,
+    client: &'c Rc<RefCell<Client>>,
+    mut request: RequestHead,
+) -> impl Future<Output = Result<Option<Last>, Gone>> + 'c {
+    async move {
+        let whole = request.whole();
+        let parts = &mut request.parts;
+        let body = whole.as_ref().map_or(0, Bytes::len);
+        let price = cost::REQUEST + parts.headers.len() * cost::FIELD + 2 * request.length as usize + body;
+        let _charge = match cx.account.charge(price) {
+            Ok(charge) => charge,
+            Err(shed) => {
+                let response = decline(cx, parts, Reason::Shed(shed), shed.message());
+                return Box::pin(dismiss(client, response)).await.map(Some);
             }
-            // The connection is not held while the answer is asked, which reads from it.
-            let gone = client.borrow_mut().poll_gone(task);
-            match gone {
-                // It is told, in case that it listens.
-                Poll::Ready(Gone) if cx.ending.cut.get() => match answer.as_mut().poll(task) {
-                    Poll::Ready(response) => Poll::Ready(Ok(response)),
-                    Poll::Pending => {
-                        let method = Some(asked.method.to_string());
-                        Poll::Ready(Ok(cx.let_go(Outline { method, ..Outline::default() })))
-                    }
-                },
-                gone => gone.map(Err),
+        };
+        cx.account.turn().await;
+        let asked = AnswerForm {
+            method: parts.method.clone(),
+            version: parts.version,
+            keep: request.keep,
+            trailers: headers::takes_trailers(&parts.headers),
+        };
+        let (mut handed, mut leaving) = (None, None);
+        if asked.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
+            let (hand, taken) = oneshot::channel();
+            (handed, leaving) = (Some(hand), Some(Leaving::Http1(taken)));
+        }
+        let body = match whole {
+            Some(bytes) => Body::whole(bytes),
+            None => {
+                let expects = parts.version == Version::HTTP_11 && headers::expects_continue(&parts.headers);
+                client.borrow_mut().receive(request.framing, expects);
+                Body::new(RequestBody::new(client.clone(), &parts.headers))
             }
-        });
-        answered.await?
-    };
-    // It is not held while the answer leaves, which may take long.
-    drop(parts);
-    if client.borrow().is_malformed() && response.headers().contains_key(REASON) {
-        // It was refused for that.
-        cx.worker.local.metrics.counts().rejected(Rejection::MalformedHttp);
-        return dismiss(client, response).await.map(Some);
+        };
+        let asker = match parts.version {
+            Version::HTTP_11 => Asker::Http1(client.clone()),
+            _ => Asker::Nobody,
+        };
+        let response = {
+            let mut answer = pin!(answer(cx, parts, body, Some(request.written), leaving, asker));
+            let answered = poll_fn(|task| {
+                if let Poll::Ready(response) = answer.as_mut().poll(task) {
+                    return Poll::Ready(Ok(response));
+                }
+                // The connection is not held while the answer is asked, which reads from it.
+                let gone = client.borrow_mut().poll_gone(task);
+                match gone {
+                    // It is told, in case that it listens.
+                    Poll::Ready(Gone) if cx.ending.cut.get() => match answer.as_mut().poll(task) {
+                        Poll::Ready(response) => Poll::Ready(Ok(response)),
+                        Poll::Pending => {
+                            let method = Some(asked.method.to_string());
+                            Poll::Ready(Ok(cx.let_go(Outline { method, ..Outline::default() })))
+                        }
+                    },
+                    gone => gone.map(Err),
+                }
+            });
+            answered.await?
+        };
+        // It is not held while the answer leaves, which may take long.
+        drop(request.parts);
+        if client.borrow().is_malformed() && response.headers().contains_key(REASON) {
+            // It was refused for that.
+            cx.worker.local.metrics.counts().rejected(Rejection::MalformedHttp);
+            return dismiss(client, response).await.map(Some);
+        }
+        let left = match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => handed,
+            status if asked.method == Method::CONNECT && status.is_success() => handed,
+            _ => None,
+        };
+        let last = cx.worker.local.drain.started() || cx.ending.cut.get();
+        let kept = answer::write(client, &asked, response, last).await?;
+        if let Some(hand) = left {
+            return Ok(Some(Last::Left(hand)));
+        }
+        let over =
+            client.borrow().is_read_whole() || Box::pin(read_on(cx, client, asked.version, kept)).await;
+        Ok((!kept || !over).then_some(Last::Answered))
     }
-    let left = match response.status() {
-        StatusCode::SWITCHING_PROTOCOLS => handed,
-        status if asked.method == Method::CONNECT && status.is_success() => handed,
-        _ => None,
-    };
-    let last = cx.worker.local.drain.started() || cx.ending.cut.get();
-    let kept = answer::write(client, &asked, response, last).await?;
-    if let Some(hand) = left {
-        return Ok(Some(Last::Left(hand)));
-    }
-    let over = client.borrow().is_read_whole() || Box::pin(read_on(cx, client, asked.version, kept)).await;
-    Ok((!kept || !over).then_some(Last::Answered))
 }
 
 /// Waits until the body of a request that was answered is read; whether it was. `kept`: another request may follow.

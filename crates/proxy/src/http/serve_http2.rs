@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use crate::access_log::Outline;
+use crate::boxed::boxed;
 use crate::budget::{Shed, cost};
 use crate::http::asker::Asker;
 use crate::http::body::Body;
@@ -81,7 +82,7 @@ pub(super) async fn serve(cx: Rc<server::ConnectionContext>, io: Downstream, fir
                     Some(Unfit::Oversized | Unfit::Misdirected) | None => {}
                 }
                 // Boxed, as a task's future is moved three times on its way, and this one is large.
-                tokio::task::spawn_local(Box::pin(serve_stream(cx.clone(), incoming, sender, receiver)));
+                tokio::task::spawn_local(boxed(|| serve_stream(cx.clone(), incoming, sender, receiver)));
             })) => break ended,
             () = &mut dead => {
                 tracing::debug!("a client does not answer pings");
@@ -121,7 +122,7 @@ async fn serve_stream(
     cx.account.turn().await;
     if let Some(unfit) = unfit {
         let (reason, message) = reply::unfit_for(unfit);
-        let response = server::decline(&cx, head, reason, message);
+        let response = server::decline(&cx, &head, reason, message);
         return respond(&mut sender, response).await;
     }
     if head.method == Method::CONNECT {
@@ -187,7 +188,7 @@ pub(crate) async fn or_reset<T>(
 
 /// Answers a request for which there is no memory: at once, so that none is held for it.
 fn dismiss(cx: &Rc<server::ConnectionContext>, head: http::request::Parts, mut sender: Sender) {
-    let response = server::decline(cx, head, Reason::Shed(Shed::Memory), Shed::Memory.message());
+    let response = server::decline(cx, &head, Reason::Shed(Shed::Memory), Shed::Memory.message());
     // Without what it says to people, for which there may be no room. Fails only when the stream is over: nobody
     // waits for it then.
     let _ = sender.respond(response.status(), response.headers(), true);

@@ -420,11 +420,11 @@ pub(super) fn filter_response(
 /// Answers a request that nothing is done for, and records it as others.
 pub(super) fn decline(
     cx: &Rc<ConnectionContext>,
-    head: request::Parts,
+    head: &request::Parts,
     reason: Reason,
     message: &str,
 ) -> Response<Body> {
-    let mut exchange = begin(cx, &head);
+    let mut exchange = begin(cx, head);
     let refused = exchange.refuse(reason, message);
     let mut response = filter_response(&mut exchange, Err(refused), head.version);
     record(exchange, &mut response);

@@ -22,6 +22,7 @@ use tulle_model::name::WorkloadName;
 
 use super::{Faults, LIMITS, LINGER, LINK_COST, PING_DEADLINE, PING_INTERVAL, is_distrusted};
 use crate::access_log::Asked;
+use crate::boxed::boxed;
 use crate::budget::{Account, Payer, Seat, Shed};
 use crate::certificate::WorkloadCertificate;
 use crate::error::UpstreamError;
@@ -232,7 +233,7 @@ async fn run(
         worker.local.metrics.counts().server_streams.add(1);
         let (worker, link) = (worker.clone(), link.clone());
         // Boxed, as a task's future is moved three times on its way, and this one is large.
-        tokio::task::spawn_local(Box::pin(answer(worker, link, incoming, sender, receiver)));
+        tokio::task::spawn_local(boxed(|| answer(worker, link, incoming, sender, receiver)));
     };
     let mut gone = false;
     loop {

@@ -100,10 +100,10 @@ enum Receiving {
 /// The client is gone, or has to go.
 pub(in crate::http) struct Gone;
 
-// It is looked at once and not kept.
-#[allow(clippy::large_enum_variant)]
-pub(in crate::http) enum Begun {
-    Request(RequestHead),
+/// What a client has begun.
+pub(in crate::http) enum Begun<R> {
+    /// A request, as it is served.
+    Request(R),
     Http2,
     /// It does not go on with what it began.
     Slow,
@@ -111,16 +111,17 @@ pub(in crate::http) enum Begun {
     Shed(Shed),
 }
 
-/// Waits for the next request. An idle connection ends with the worker, or after a long time; one whose
+/// Waits for the next request, of which `serve` makes what serves it. An idle connection ends with the worker, or after a long time; one whose
 /// head has begun has to go on with it.
-pub(in crate::http) async fn next_request(
+pub(in crate::http) async fn next_request<R>(
     client: &RefCell<Client>,
     drain: &Drain,
     idle: &mut Option<IdleTimeout>,
     served: u64,
-) -> Result<Begun, NoHead> {
+    serve: impl Fn(RequestHead) -> R,
+) -> Result<Begun<R>, NoHead> {
     let parse = |bytes: &[u8]| match head::request(bytes) {
-        Ok(found) => Ok(found.map(|(request, used)| (Begun::Request(request), used))),
+        Ok(found) => Ok(found.map(|(request, used)| (Begun::Request(serve(request)), used))),
         Err(_) if served == 0 && bytes.starts_with(PREFACE) => Ok(Some((Begun::Http2, 0))),
         Err(_) if served == 0 && PREFACE.starts_with(bytes) => Ok(None),
         Err(bad) => Err(bad),

@@ -88,8 +88,8 @@ impl Fixture {
         Self { wire, client, signal, drain, idle: None, was_reset }
     }
 
-    async fn next(&mut self, served: u64) -> Result<Begun, NoHead> {
-        next_request(&self.client, &self.drain, &mut self.idle, served).await
+    async fn next(&mut self, served: u64) -> Result<Begun<RequestHead>, NoHead> {
+        next_request(&self.client, &self.drain, &mut self.idle, served, |request| request).await
     }
 }
 
