@@ -6,14 +6,13 @@ use std::rc::Rc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
-use tulle_model::routing::decide::{self, Unrouted, Why};
+use tulle_model::routing::decide::{self, Unrouted};
 use tulle_model::snapshot::ServiceConfig;
 
 use crate::attempts::Attempts;
 use crate::budget::{Account, Seat};
 use crate::exchange::{Exchange, Refused};
 use crate::metrics::Protocol;
-use crate::reason::Reason;
 use crate::reset::Reset;
 use crate::state::LocalWorkload;
 use crate::tcp::{self, Upstream};
@@ -72,8 +71,7 @@ pub(crate) async fn open(
         Err(unrouted) => {
             let Unrouted { why, decision, message, .. } = *unrouted;
             exchange.decided(|| decision);
-            let reason = if why == Why::NoRoute { Reason::NoRoute } else { Reason::InvalidBackend };
-            exchange.refuse(reason, message);
+            exchange.refuse(why.into(), message);
             return Err(exchange);
         }
     };

@@ -1,6 +1,7 @@
 //! Why the mesh answers or ends something itself, and who is to blame for what became of a request or connection.
 
 use http::StatusCode;
+use tulle_model::routing::decide::Why;
 
 use crate::budget::Shed;
 use crate::error::UpstreamErrorKind;
@@ -193,6 +194,17 @@ impl Reason {
     }
 }
 
+impl From<Why> for Reason {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::NoPort => Self::UnknownService,
+            Why::AmbiguousPath => Self::BadRequest,
+            Why::NoRoute => Self::NoRoute,
+            Why::NoBackend => Self::InvalidBackend,
+        }
+    }
+}
+
 impl From<UpstreamErrorKind> for Reason {
     fn from(kind: UpstreamErrorKind) -> Self {
         match kind {
@@ -249,6 +261,14 @@ impl Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_nowhere_is_answered_as_model_explains_it() {
+        for why in [Why::NoPort, Why::AmbiguousPath, Why::NoRoute, Why::NoBackend] {
+            let reason = Reason::from(why);
+            assert_eq!((reason.status().as_u16(), reason.as_str()), why.answer(), "{why:?}");
+        }
+    }
 
     #[test]
     fn each_reason_has_a_place_of_its_own_and_blames_the_caller_for_4xx() {

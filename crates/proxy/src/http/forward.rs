@@ -14,7 +14,7 @@ use http::{HeaderMap, Response, Version};
 use tokio::time::Instant;
 use tulle_model::decision::Decision;
 use tulle_model::name::ServiceName;
-use tulle_model::routing::decide::{self, Routing, Unrouted, Why};
+use tulle_model::routing::decide::{self, Routing, Unrouted};
 use tulle_model::routing::{self, RequestParts};
 use tulle_model::snapshot::{HttpRule, Known, PortConfig, ServiceConfig, Spoken};
 
@@ -417,13 +417,7 @@ fn refuse(exchange: &mut Exchange, service: &ServiceName, unrouted: Unrouted) ->
         Some(rule) => exchange.ruled_by(&rule, || Some(decision)),
         None => exchange.decided(|| decision),
     }
-    let reason = match why {
-        Why::NoPort => Reason::UnknownService,
-        Why::AmbiguousPath => Reason::BadRequest,
-        Why::NoRoute => Reason::NoRoute,
-        Why::NoBackend => Reason::InvalidBackend,
-    };
-    exchange.refuse(reason, message)
+    exchange.refuse(why.into(), message)
 }
 
 fn header<'a>(head: &'a Parts, name: &str) -> Option<Cow<'a, str>> {
