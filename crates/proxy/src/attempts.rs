@@ -54,15 +54,8 @@ pub(crate) struct Attempts {
 }
 
 enum To {
-    Service {
-        backend: ServiceName,
-        port: u16,
-        /// What was known of it when this was decided.
-        decided: Option<Rc<Destination>>,
-    },
-    Outside {
-        addresses: std::vec::IntoIter<SocketAddr>,
-    },
+    Service { backend: ServiceName, port: u16 },
+    Outside { addresses: std::vec::IntoIter<SocketAddr> },
 }
 
 /// What follows a failed attempt.
@@ -76,12 +69,11 @@ pub(crate) enum Again {
 impl Attempts {
     /// At the endpoints of a service that answer for its port `port`.
     pub fn at(local: &Local, view: &View, exchange: &mut Exchange, backend: ServiceName, port: u16) -> Self {
-        let decided = view.destination(&backend);
-        if let Some(destination) = &decided {
+        if let Some(destination) = view.destination(&backend) {
             destination.record_request(local.since_start(exchange.started()));
         }
         exchange.goes_to(backend.clone());
-        Self::new(exchange, To::Service { backend, port, decided })
+        Self::new(exchange, To::Service { backend, port })
     }
 
     /// As that rule says of retries, if it does.
@@ -126,7 +118,7 @@ impl Attempts {
     /// The service whose endpoints take it, and its port.
     pub fn backend(&self) -> Option<(&ServiceName, u16)> {
         match &self.to {
-            To::Service { backend, port, .. } => Some((backend, *port)),
+            To::Service { backend, port } => Some((backend, *port)),
             To::Outside { .. } => None,
         }
     }
@@ -135,8 +127,8 @@ impl Attempts {
     pub fn next(&mut self, worker: &Worker, exchange: &mut Exchange) -> Result<Hop, Refused> {
         let picked = match &mut self.to {
             To::Outside { addresses } => addresses.next().map(Hop::outside),
-            To::Service { backend, port, decided } => {
-                destination(&worker.local, backend, decided).and_then(|destination| {
+            To::Service { backend, port } => {
+                worker.local.view().recent_destination(backend).and_then(|destination| {
                     let pick = |tried| worker.local.pick(&destination, *port, tried);
                     let kept = self.kept.as_ref().filter(|kept| !was_tried(&self.tried, kept));
                     let kept = kept.and_then(|kept| Picked::at(kept, *port));
@@ -159,7 +151,7 @@ impl Attempts {
             To::Outside { .. } => {
                 exchange.refuse(Reason::ConnectFailed, "no address of the destination is left to try")
             }
-            To::Service { backend, port, .. } => {
+            To::Service { backend, port } => {
                 exchange.decided(|| Decision::no_endpoints(backend.clone()));
                 let message = format!("service {backend} has no endpoint for port {port}");
                 exchange.refuse(Reason::NoEndpoints, message)
@@ -356,8 +348,8 @@ impl Attempts {
                 return Again::No;
             }
             To::Outside { .. } => {}
-            To::Service { backend, port, decided } => {
-                let Some(destination) = destination(&worker.local, backend, decided) else {
+            To::Service { backend, port } => {
+                let Some(destination) = worker.local.view().recent_destination(backend) else {
                     return Again::No;
                 };
                 let asked = self.rule.as_ref().and_then(|rule| rule.retry.as_deref());
@@ -392,16 +384,6 @@ impl Attempts {
         };
         !self.futile || destination.members.iter().any(left)
     }
-}
-
-/// What is known of the service now. Where its routes have changed since it was decided to go there, its endpoints may not be
-/// known any more: then what was known when that was decided, as a change fails nothing that came before it.
-fn destination(
-    local: &Local,
-    backend: &ServiceName,
-    decided: &Option<Rc<Destination>>,
-) -> Option<Rc<Destination>> {
-    local.view().destination(backend).or_else(|| decided.clone())
 }
 
 /// Names endpoints that are passed over for that one, as they did not take connections lately.
