@@ -137,6 +137,8 @@ fn serve_request<'c>(
             Ok(charge) => charge,
             Err(shed) => {
                 let response = decline(cx, parts, Reason::Shed(shed), shed.message());
+                // There is no memory for them.
+                drop((whole, request));
                 return Box::pin(dismiss(client, response)).await.map(Some);
             }
         };

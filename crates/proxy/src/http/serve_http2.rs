@@ -123,6 +123,7 @@ async fn serve_stream(
     if let Some(unfit) = unfit {
         let (reason, message) = reply::unfit_for(unfit);
         let response = server::decline(&cx, &head, reason, message);
+        drop(head);
         return respond(&mut sender, response).await;
     }
     if head.method == Method::CONNECT {
