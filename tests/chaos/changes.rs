@@ -125,8 +125,8 @@ fn changes_of_a_route_are_in_force_within_a_second_and_no_request_fails() {
     let mesh = Mesh::start(&backends);
     let mut api = Api::of(&mesh.home);
     eventually("an answer", PATIENCE, || (clients::status_of(mesh.entry, routes::PATH) == 200).then_some(()));
-    let mut clients = Clients::start(mesh.entry);
     let began = Instant::now();
+    let mut clients = Clients::start(mesh.entry);
     let mut story = Story(vec![Made { sent: began, answered: began, expected: routes::own(), what: "none" }]);
     assert!(clients.wait_until_all_see(&routes::own(), began, PATIENCE), "{}", clients.last());
     let began = Instant::now();

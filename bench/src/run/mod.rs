@@ -303,8 +303,8 @@ fn read_memory(results: &mut Results, running: &[&Contender], round: usize, mome
     }
 }
 
-/// The order of so many contenders in a round: forth and back in turn, and beginning with another after that. So each comes
-/// before each other as often as after it, and none is always the first: who is, is slower by 2 %.
+/// The order of so many contenders in a round: forth and back in turn, and beginning with another after that. So, in an even
+/// number of rounds, each comes before each other as often as after it; who is always the first is slower by 2 %.
 fn turn(contenders: usize, round: usize) -> Vec<usize> {
     let mut order: Vec<_> = (0..contenders).collect();
     if let Some(by) = (round / 2).checked_rem(contenders) {
