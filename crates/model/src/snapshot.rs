@@ -481,7 +481,7 @@ pub struct Backend {
     pub weight: u32,
     /// What its requests pass besides the rule's; none of TCP.
     pub filters: Option<Box<HttpFilters>>,
-    /// `None`: the server does not say, as older ones.
+    /// `None`: it leads nowhere, or the server is older and does not say.
     pub spoken: Option<Spoken>,
 }
 
@@ -494,10 +494,10 @@ pub struct Spoken {
 }
 
 impl Spoken {
-    /// The same, where what it does not say is as the port says that was asked.
+    /// The same, with the protocol of the port that was asked where it says none.
     pub fn or(self, asked: Self) -> Self {
         let protocol = if self.protocol == AppProtocol::Detect { asked.protocol } else { self.protocol };
-        Self { protocol, preserve_case: self.preserve_case || asked.preserve_case }
+        Self { protocol, ..self }
     }
 }
 

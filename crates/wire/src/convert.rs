@@ -418,12 +418,13 @@ impl TryFrom<wire::Backend> for model::Backend {
                 return Err(error("target", "it is missing, or of a kind that this version does not know"));
             }
         };
-        let spoken = backend.spoken.map(|spoken| {
-            let protocol = app_protocol(spoken.protocol).map_err(|e| within("spoken", e))?;
-            Ok(model::Spoken { protocol, preserve_case: spoken.preserve_case })
+        // One that only newer servers know is no reason to refuse all that leads there.
+        let spoken = backend.spoken.and_then(|spoken| {
+            let protocol = app_protocol(spoken.protocol).ok()?;
+            Some(model::Spoken { protocol, preserve_case: spoken.preserve_case })
         });
         let filters = filters::read(backend.filters)?;
-        Ok(Self { target, weight: backend.weight, filters, spoken: spoken.transpose()? })
+        Ok(Self { target, weight: backend.weight, filters, spoken })
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Routed<'s> {
     pub port: u16,
     /// How its applications are spoken to.
     pub spoken: Spoken,
+    /// How those of the port are that was asked.
+    pub asked: Spoken,
     /// The rule that says so, and its backend's index; `None` where the port has no routes.
     pub rule: Option<(&'s Arc<HttpRule>, usize)>,
     /// Its session decided, and not the weights.
@@ -146,6 +148,7 @@ where
 {
     let name = &service.name;
     let own = port_of(service, port, namespace)?;
+    let asked = own.spoken();
     let table = &own.http_routes;
     if table.is_empty() {
         if !own.tls_routes.is_empty() {
@@ -155,7 +158,8 @@ where
         return Ok(Routing::To(Routed {
             backend: name,
             port,
-            spoken: own.spoken(),
+            spoken: asked,
+            asked,
             rule: None,
             in_session: false,
         }));
@@ -201,9 +205,9 @@ where
     {
         return Ok(Routing::Preflight(Preflight { rule, cors, backend: Some(index) }));
     }
-    let spoken = rule.backends[index].spoken.map_or(own.spoken(), |spoken| spoken.or(own.spoken()));
+    let spoken = rule.backends[index].spoken.map_or(asked, |spoken| spoken.or(asked));
     let in_session = kept.is_some();
-    Ok(Routing::To(Routed { backend, port, spoken, rule: Some((rule, index)), in_session }))
+    Ok(Routing::To(Routed { backend, port, spoken, asked, rule: Some((rule, index)), in_session }))
 }
 
 fn cors_of(filters: Option<&HttpFilters>) -> Option<&Cors> {

@@ -9,7 +9,7 @@ pub struct Mirror {
     pub index: u32,
     /// Nothing is sent where it is invalid.
     pub target: BackendTarget,
-    /// `None`: the server does not say, as older ones.
+    /// `None`: it leads nowhere, or the server is older and does not say.
     pub spoken: Option<Spoken>,
     pub share: Share,
 }

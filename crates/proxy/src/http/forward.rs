@@ -83,6 +83,8 @@ pub(crate) struct Terms {
     limits: Option<TimeLimits>,
     session: Option<Box<RequestSession>>,
     backend: usize,
+    /// How the applications of the port are spoken to that was asked.
+    asked: Spoken,
 }
 
 impl Terms {
@@ -90,14 +92,14 @@ impl Terms {
     #[cold]
     fn of(
         rule: &Arc<HttpRule>,
-        backend: usize,
+        (backend, asked): (usize, Spoken),
         fields: &HeaderMap,
         began: Instant,
         session: Option<Box<RequestSession>>,
     ) -> Option<Box<Self>> {
         let (filters, limits) = (Filters::of(rule, backend, fields), TimeLimits::of(rule, began));
         let any = filters.is_some() || limits.is_some() || session.is_some();
-        any.then(|| Box::new(Self { filters, limits, session, backend }))
+        any.then(|| Box::new(Self { filters, limits, session, backend, asked }))
     }
 
     /// Sends copies of the request to whom its rule mirrors it to.
@@ -109,10 +111,9 @@ impl Terms {
         head: &Parts,
         written: Option<&Written>,
         body: &mut Body,
-        spoken: SpokenAs,
     ) {
         if let Some(filters) = &self.filters {
-            mirror(client, exchange, filters, head, written, body, spoken);
+            mirror(client, exchange, filters, head, written, body, self.asked);
         }
     }
 
@@ -149,21 +150,6 @@ impl Terms {
     }
 }
 
-/// How an application is spoken to.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SpokenAs {
-    version: AppVersion,
-    preserve_case: bool,
-}
-
-impl SpokenAs {
-    /// To the application behind a port that asks for that, in the place of a client that speaks this version.
-    pub fn of(client: Version, spoken: Spoken) -> Self {
-        let version = AppVersion::declared(spoken.protocol).unwrap_or(AppVersion::of(client));
-        Self { version, preserve_case: spoken.preserve_case }
-    }
-}
-
 /// Where a request goes, and how it is spoken there.
 pub(crate) struct Route {
     pub attempts: Attempts,
@@ -185,8 +171,7 @@ pub(crate) async fn forward(
 ) -> Result<Response<Body>, Refused> {
     let Message { head, mut body, written } = message;
     if let Some(terms) = &route.terms {
-        let spoken = SpokenAs { version: route.version, preserve_case: route.preserve_case };
-        terms.mirror(client, exchange, head, written.as_ref(), &mut body, spoken);
+        terms.mirror(client, exchange, head, written.as_ref(), &mut body);
     }
     route.spell(head, written, &caller.asker);
     let version = route.version;
@@ -323,9 +308,9 @@ impl Route {
         let mut terms = None;
         if let Some((rule, backend)) = routed.rule {
             exchange.ruled_by(rule, || routed.decision());
-            terms = Terms::of(rule, backend, &head.headers, exchange.started(), session);
+            terms = Terms::of(rule, (backend, routed.asked), &head.headers, exchange.started(), session);
         }
-        let SpokenAs { version, preserve_case } = SpokenAs::of(head.version, routed.spoken);
+        let version = app_version(head.version, routed.spoken);
         let mut attempts = Attempts::at(&worker.local, view, exchange, routed.backend.clone(), routed.port);
         if let Some((rule, _)) = routed.rule {
             attempts.by(rule);
@@ -343,27 +328,20 @@ impl Route {
                 return Err(exchange.refuse(Reason::HeadersTooLarge, problem));
             }
         }
-        Ok(Self { attempts, terms, version, preserve_case })
+        Ok(Self { attempts, terms, version, preserve_case: routed.spoken.preserve_case })
     }
 
-    /// To a port of a service, whatever its rules say. `otherwise`: how it is spoken to where this node knows nothing but
-    /// its endpoints.
+    /// To a port of a service, whatever its rules say.
     pub fn straight(
         worker: &Worker,
         exchange: &mut Exchange,
         (service, port): (ServiceName, u16),
         head: &Parts,
-        otherwise: SpokenAs,
+        spoken: Spoken,
     ) -> Self {
-        let view = worker.local.view();
-        let config = match view.snapshot.services.get(&service) {
-            Some(Known::Present(config)) => config.port(port),
-            _ => None,
-        };
-        let SpokenAs { version, preserve_case } =
-            config.map_or(otherwise, |port| SpokenAs::of(head.version, port.spoken()));
-        let attempts = Attempts::at(&worker.local, &view, exchange, service, port);
-        Self { attempts, terms: None, version, preserve_case }
+        let attempts = Attempts::at(&worker.local, &worker.local.view(), exchange, service, port);
+        let version = app_version(head.version, spoken);
+        Self { attempts, terms: None, version, preserve_case: spoken.preserve_case }
     }
 
     /// Has a head that came in HTTP/1 go on as it is `written`, where its port asks for that.
@@ -426,6 +404,11 @@ fn header<'a>(head: &'a Parts, name: &str) -> Option<Cow<'a, str>> {
         return head.uri.authority().map(|authority| Cow::Borrowed(authority.as_str()));
     }
     routing::join_values(name, head.headers.get_all(name).iter().map(HeaderValue::as_bytes))
+}
+
+/// What to speak in the place of a client that speaks that version.
+fn app_version(client: Version, spoken: Spoken) -> AppVersion {
+    AppVersion::declared(spoken.protocol).unwrap_or(AppVersion::of(client))
 }
 
 /// Makes one attempt. `Ok`: an answer of the application.

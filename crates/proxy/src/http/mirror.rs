@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use tokio::time::sleep;
 use tulle_model::decision::Decision;
 use tulle_model::name::ServiceName;
-use tulle_model::snapshot::{AppProtocol, BackendTarget};
+use tulle_model::snapshot::{BackendTarget, Spoken};
 
 use crate::access_log::Asked;
 use crate::budget::{Charge, Shed, cost};
@@ -19,7 +19,7 @@ use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::copied::{CopyEnd, copy};
 use crate::http::filters::Filters;
-use crate::http::forward::{Message, Route, SpokenAs, forward};
+use crate::http::forward::{Message, Route, forward};
 use crate::http::record::{protocol_of, record, watch};
 use crate::http::server::{ConnectionContext, HttpDestination, filter_response};
 use crate::http::spelling::Written;
@@ -37,7 +37,7 @@ pub(crate) fn mirror(
     head: &Parts,
     written: Option<&Written>,
     body: &mut Body,
-    spoken: SpokenAs,
+    asked: Spoken,
 ) {
     let worker = &client.worker;
     let mut drawn = Vec::new();
@@ -45,10 +45,7 @@ pub(crate) fn mirror(
         if mirror.share.takes(worker.local.random())
             && let BackendTarget::Service { name, port } = &mirror.target
         {
-            let spoken = match mirror.spoken {
-                Some(told) if told.protocol != AppProtocol::Detect => SpokenAs::of(head.version, told),
-                _ => spoken,
-            };
+            let spoken = mirror.spoken.map_or(asked, |spoken| spoken.or(asked));
             let decision = Decision::mirror_of(filters.rule(), backend, mirror);
             drawn.push((name.clone(), *port, decision, spoken));
         }
@@ -75,7 +72,7 @@ struct MirroredRequest {
     head: Parts,
     written: Option<Written>,
     body: Body,
-    spoken: SpokenAs,
+    spoken: Spoken,
     _place: MirrorPlace,
     _held: Charge,
 }
@@ -88,7 +85,7 @@ impl MirroredRequest {
         port: u16,
         decision: &Decision,
         (head, written, mut body): (Parts, Option<Written>, Body),
-        spoken: SpokenAs,
+        spoken: Spoken,
     ) -> Option<Self> {
         let destination = HttpDestination::Service { service: service.clone(), port };
         let client = ConnectionContext::new(of.worker.clone(), of.workload.clone(), destination);

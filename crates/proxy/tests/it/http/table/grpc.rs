@@ -86,7 +86,7 @@ spec:
   - matches: [{method: {type: RegularExpression, service: 'a|b'}}]
     backendRefs: [{name: v3, port: 80}]
   - matches: [{method: {type: RegularExpression, method: 'Watch.*'}}]
-    backendRefs: [{name: v3, port: 80}]
+    backendRefs: [{name: w, namespace: shop, port: 80}]
 ",
         &[
             ("CALL /shop.v1.Cart/GetAll", "v1"),
@@ -96,7 +96,7 @@ spec:
             ("CALL /a/X", "v3"),
             ("CALL /b/Y", "v3"),
             ("CALL /ab/Y", "grpc 12 no-route"),
-            ("CALL /x/WatchOne", "v3"),
+            ("CALL /x/WatchOne", "w"),
             ("CALL /x/Unwatch", "grpc 12 no-route"),
         ],
     ),
@@ -111,12 +111,12 @@ spec:
   - matches: [{headers: [{name: X-Canary, value: '1'}]}]
     backendRefs: [{name: v3, port: 80}]
   - matches: [{headers: [{type: RegularExpression, name: x-version, value: '[0-9]+'}]}]
-    backendRefs: [{name: v3, port: 80}]
+    backendRefs: [{name: w, namespace: shop, port: 80}]
 ",
         &[
             ("CALL /s.S/M | x-canary: 1", "v3"),
             ("CALL /s.S/M | x-canary: 2", "grpc 12 no-route"),
-            ("CALL /s.S/M | x-version: 17", "v3"),
+            ("CALL /s.S/M | x-version: 17", "w"),
             ("CALL /s.S/M", "grpc 12 no-route"),
         ],
     ),
@@ -132,16 +132,16 @@ spec:
   - matches: [{method: {method: Add}}]
     backendRefs: [{name: v1, port: 80}]
   - matches: [{method: {service: s.S}}]
-    backendRefs: [{name: v3, port: 80}]
+    backendRefs: [{name: w, namespace: shop, port: 80}]
   - matches: [{method: {service: s.S, method: Add}}]
     backendRefs: [{name: v3, port: 80}]
   - matches: [{method: {service: s.S, method: Add}, headers: [{name: x, value: '1'}]}]
-    backendRefs: [{name: w, namespace: shop, port: 80}]
+    backendRefs: [{name: v1, port: 80}]
 ",
         &[
-            ("CALL /s.S/Add | x: 1", "w"),
+            ("CALL /s.S/Add | x: 1", "v1"),
             ("CALL /s.S/Add", "v3"),
-            ("CALL /s.S/Remove", "v3"),
+            ("CALL /s.S/Remove", "w"),
             ("CALL /t.T/Add", "v1"),
             ("CALL /t.T/Remove", "c"),
         ],

@@ -482,6 +482,21 @@ static METHODS: &[Row] = &[
         &[("GET /1", "v1 | got HTTP/2.0"), ("GET /2", "v2 | got HTTP/1.1"), ("GET /3", "v3 | got HTTP/2.0")],
     )
     .only(Http2, "a client of HTTP/1 is spoken for otherwise"),
+    row(
+        "the same where the node knows those Services, as its workloads use them",
+        "
+  - matches: [{path: {value: /2}}]
+    backendRefs: [{name: v2, port: 80}]
+  - matches: [{path: {value: /3}}]
+    backendRefs: [{name: v3, port: 80}]
+",
+        &[
+            ("GET / | to v2:80", "v2 | got HTTP/1.1"),
+            ("GET / | to v3:80", "v3 | got HTTP/2.0"),
+            ("GET /2", "v2 | got HTTP/1.1"),
+            ("GET /3", "v3 | got HTTP/2.0"),
+        ],
+    ),
 ];
 
 #[tokio::test]
