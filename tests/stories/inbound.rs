@@ -46,17 +46,10 @@ fn what_comes_past_the_mesh_is_seen_where_that_is_asked_for() {
     assert_eq!(seen(), None);
 
     capture(&mesh.home, true);
-    // What begins in the moment of the switch may be refused (docs/traffic.md): one round of two, and none after it.
-    let mut refused = 0;
     eventually("a connection over IPv4 and IPv6", PATIENCE, || {
-        let answers = (ask("127.0.0.1"), ask("::1"));
-        refused += u32::from(answers != (Some(pid), Some(pid)));
-        assert!(refused <= 1, "{answers:?}");
+        assert_eq!((ask("127.0.0.1"), ask("::1")), (Some(pid), Some(pid)));
         seen().filter(|(security, requests)| security == "plaintext" && *requests >= 2)
     });
-    for _ in 0..5 {
-        assert_eq!((ask("127.0.0.1"), ask("::1")), (Some(pid), Some(pid)));
-    }
     // A closed port is closed, still.
     assert!(TcpStream::connect(("127.0.0.1", PORT + 1)).is_err());
     let metrics = mesh.home.tulle(&["status"]).stdout;

@@ -14,7 +14,7 @@ use tulle_model::name::WorkloadName;
 use tulle_proxy::state::{NodeState, StateCell};
 use tulle_proxy::{Proxy, Purpose, Sockets};
 
-use crate::capture::Rules;
+use crate::capture::{Entrance, Entrances, Rules};
 
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -28,8 +28,8 @@ pub(crate) struct Porter {
     state: Arc<StateCell>,
     proxy: Arc<Proxy>,
     open: BTreeMap<WorkloadName, Vec<SocketAddr>>,
-    /// Whether the rules divert anything.
-    on: bool,
+    /// What the rules were told; nothing, where they divert nothing.
+    told: Option<Entrances>,
     /// Workloads whose gate could not be opened, which was said.
     shut: BTreeSet<WorkloadName>,
 }
@@ -38,7 +38,7 @@ impl Porter {
     /// Has the rules be as the node's state asks for.
     pub async fn start(rules: Rules, state: Arc<StateCell>, proxy: Arc<Proxy>) -> Self {
         let mut porter =
-            Self { rules, state, proxy, open: BTreeMap::new(), on: false, shut: BTreeSet::new() };
+            Self { rules, state, proxy, open: BTreeMap::new(), told: None, shut: BTreeSet::new() };
         porter.follow().await;
         porter
     }
@@ -60,14 +60,10 @@ impl Porter {
 
     /// `false` where something could not be done.
     async fn follow(&mut self) -> bool {
-        let (asked, workloads) = asked(&self.state.load());
-        let same = self.on == asked.is_some() && self.open.keys().eq(&workloads);
-        if same {
-            return true;
-        }
+        let (by, workloads) = asked(&self.state.load());
         let mut good = true;
-        self.shut.retain(|name| workloads.contains(name));
-        for name in &workloads {
+        self.shut.retain(|name| workloads.get(name) == Some(&true));
+        for (name, _) in workloads.iter().filter(|(_, captured)| **captured) {
             if self.open.contains_key(name) {
                 continue;
             }
@@ -86,8 +82,18 @@ impl Porter {
                 }
             }
         }
-        let gone: Vec<_> = self.open.extract_if(.., |name, _| !workloads.contains(name)).collect();
-        good &= self.tell(asked.as_ref()).await;
+        let gone: Vec<_> = self.open.extract_if(.., |name, _| workloads.get(name) != Some(&true)).collect();
+        let entrance = |(name, captured): (WorkloadName, bool)| {
+            let gate = self.open.get(&name).and_then(|addresses| addresses.first());
+            let entrance = match gate {
+                _ if !captured => Entrance::Direct,
+                Some(address) => Entrance::Gate(address.port()),
+                None => Entrance::Closed,
+            };
+            (name, entrance)
+        };
+        let entrances = by.as_ref().map(|_| workloads.into_iter().map(entrance).collect());
+        good &= self.tell(entrances, by.as_ref()).await;
         // Once nothing is diverted there any more.
         for address in gone.into_iter().flat_map(|(_, addresses)| addresses) {
             self.proxy.close(address).await;
@@ -95,16 +101,12 @@ impl Porter {
         good
     }
 
-    async fn tell(&mut self, asked: Option<&Decision>) -> bool {
-        let gates = asked.map(|_| {
-            let gates = self
-                .open
-                .iter()
-                .filter_map(|(name, addresses)| Some((name.clone(), addresses.first()?.port())));
-            gates.collect()
-        });
-        let rules = self.rules.clone();
-        match spawn_blocking(move || rules.enter_by(gates)).await {
+    async fn tell(&mut self, entrances: Option<Entrances>, by: Option<&Decision>) -> bool {
+        if self.told == entrances {
+            return true;
+        }
+        let (rules, told) = (self.rules.clone(), entrances.clone());
+        match spawn_blocking(move || rules.enter_by(told)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => {
                 tracing::warn!("the capture rules do not know by which gates workloads are entered: {e}");
@@ -112,27 +114,26 @@ impl Porter {
             }
             Err(_) => return false,
         }
-        match asked {
-            Some(by) if !self.on => tracing::info!("inbound capture is on ({by})"),
-            None if self.on => tracing::info!("inbound capture is off"),
+        match by {
+            Some(by) if self.told.is_none() => tracing::info!("inbound capture is on ({by})"),
+            None if self.told.is_some() => tracing::info!("inbound capture is off"),
             _ => {}
         }
-        self.on = asked.is_some();
+        self.told = entrances;
         true
     }
 }
 
-/// What asks for inbound capture on a node, if anything does, and of which of its workloads.
-fn asked(state: &NodeState) -> (Option<Decision>, BTreeSet<WorkloadName>) {
+/// What asks for inbound capture on a node, if anything does, and of each of its workloads, whether it is captured.
+fn asked(state: &NodeState) -> (Option<Decision>, BTreeMap<WorkloadName, bool>) {
     let snapshot = &state.snapshot;
     let mut asked = decision::inbound_capture(&snapshot.mesh, None);
-    let mut workloads = BTreeSet::new();
+    let mut workloads = BTreeMap::new();
     for name in state.workloads.keys() {
         let config = snapshot.workloads.get(name).map(|config| &**config);
-        if let Some(by) = decision::inbound_capture(&snapshot.mesh, config) {
-            workloads.insert(name.clone());
-            asked.get_or_insert(by);
-        }
+        let by = decision::inbound_capture(&snapshot.mesh, config);
+        workloads.insert(name.clone(), by.is_some());
+        asked = asked.or(by);
     }
     (asked, workloads)
 }
@@ -223,15 +224,18 @@ mod tests {
 
     #[test]
     fn what_is_said_of_a_workload_counts_and_of_the_mesh_until_something_is() {
-        for (mesh, workloads, on, gates) in [
+        for (mesh, workloads, on, captured) in [
             (false, &[("a", None), ("b", Some(false))][..], false, &[][..]),
             (false, &[("a", None), ("b", Some(true))], true, &["b"]),
             (true, &[("a", None), ("b", Some(false))], true, &["a"]),
             (true, &[], true, &[]),
         ] {
             let (by, asked) = asked(&state(mesh, workloads));
-            let gates: BTreeSet<_> = gates.iter().map(|&name| WorkloadName::new("shop", name)).collect();
-            assert_eq!((by.is_some(), asked), (on, gates), "{mesh} {workloads:?}");
+            let expected: BTreeMap<_, _> = workloads
+                .iter()
+                .map(|(name, _)| (WorkloadName::new("shop", *name), captured.contains(name)))
+                .collect();
+            assert_eq!((by.is_some(), asked), (on, expected), "{mesh} {workloads:?}");
         }
     }
 }

@@ -24,7 +24,7 @@ use super::name_service::NameService;
 use super::rules::{self, Opening};
 use super::strays::Strays;
 use super::zones::Zones;
-use super::{Counts, Gates, Slot, inbound_rules};
+use super::{Counts, Entrances, Slot, inbound_rules};
 use crate::backoff::{Backoff, Pace};
 
 /// The folder of all of Tulle's cgroups.
@@ -68,7 +68,7 @@ struct State {
     /// What is known of destinations, once something is.
     destinations: Option<Arc<Destinations>>,
     /// Where what comes to each workload enters; `None`: that is not asked for.
-    gates: Option<Gates>,
+    entrances: Option<Entrances>,
     /// What was counted and nobody has asked for yet.
     counted: BTreeMap<WorkloadName, Counts>,
     /// The processes that have changed the rules for us, and when they ended.
@@ -142,7 +142,7 @@ impl Host {
                 zones,
                 workloads,
                 destinations: None,
-                gates: None,
+                entrances: None,
                 counted: BTreeMap::new(),
                 own: VecDeque::new(),
                 generation: None,
@@ -181,8 +181,8 @@ impl Host {
         let id = cgroup.id()?;
         // Another one at each time: what the kernel remembers of its connections leads to listeners that are gone.
         let zone = state.zones.take()?;
-        let inbound_port = state.gates.as_ref().and_then(|gates| gates.get(name).copied());
-        let opening = Opening { outbound_port, dns_port, zone, inbound_port };
+        let entrance = entering::of(state.entrances.as_ref(), name);
+        let opening = Opening { outbound_port, dns_port, zone, entrance };
         let mut script = String::new();
         state.gather(&self.table);
         let before = state.workloads.remove(name);
@@ -522,7 +522,7 @@ impl State {
         if let Some(destinations) = &self.destinations {
             rules::follow(&mut script, table, &self.node, None, destinations);
         }
-        if self.gates.is_some() {
+        if self.entrances.is_some() {
             inbound_rules::turn(&mut script, table, &self.node, true);
         }
         for workload in self.workloads.values() {

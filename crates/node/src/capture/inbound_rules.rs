@@ -9,7 +9,8 @@
 //!
 //! Only what begins a connection is looked at, and only what this host answers; the kernel leads the rest where the
 //! beginning went. Where nobody listens, or somebody else, nothing is diverted. Two come through: the workload itself, and
-//! whoever has the mark of connections to processes, which no workload can keep. A workload without a gate is closed.
+//! whoever has the mark of connections to processes, which no workload can keep. A workload that is not captured, where others
+//! are, is entered as if nothing were; one without a gate, of which that is not known, is closed.
 //!
 //! A beginning may meet what is left of an earlier connection between the same ports (TIME_WAIT), which has no cgroup and is
 //! led to whoever listens by now: past the gate. So it is remembered for as long whose address and port was whose.
@@ -20,6 +21,7 @@
 use tulle_sys::PROCESS_MARK;
 use tulle_sys::cgroup::Cgroup;
 
+use super::Entrance;
 use super::rules::{Opening, line};
 
 /// The mark of a workload that is not open; with its number in the lower half, of one that is.
@@ -39,6 +41,7 @@ pub(super) fn tables() -> String {
         "  map marks {{ type cgroupsv2 : mark; }}
   map receivers {{ type cgroupsv2 : classid; }}
   map gates {{ type classid : inet_service; }}
+  set direct {{ type classid; }}
   set itself {{ type classid . mark; }}
   map lately4 {{ type inet_service . ipv4_addr : classid; {lately} }}
   set lately6 {{ type inet_service . classid . ipv6_addr; {lately} }}
@@ -81,6 +84,7 @@ pub(super) fn turn(script: &mut String, table: &str, node: &Cgroup, on: bool) {
         (
             "divert",
             &[
+                "meta priority @direct accept",
                 &format!("iif lo meta mark {PROCESS_MARK} accept"),
                 "iif lo meta priority . meta mark @itself accept",
                 "meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:meta priority map @gates accept",
@@ -129,19 +133,24 @@ pub(super) fn elements(script: &mut String, verb: &str, table: &str, cgroup: &Cg
     line(script, format_args!("{verb} element inet {table} marks {{ \"{group}\" : {mark} }}"));
     line(script, format_args!("{verb} element inet {table} receivers {{ \"{group}\" : {class} }}"));
     line(script, format_args!("{verb} element inet {table} itself {{ {class} . {mark} }}"));
-    gate(script, verb, table, opening);
+    entrance(script, verb, table, opening);
 }
 
-/// Opens (`add`) or closes (`delete`) its gate alone, if it has one.
-pub(super) fn gate(
+/// Opens (`add`) or closes (`delete`) its entrance alone, if it has one.
+pub(super) fn entrance(
     script: &mut String,
     verb: &str,
     table: &str,
-    Opening { zone, inbound_port, .. }: Opening,
+    Opening { zone, entrance, .. }: Opening,
 ) {
-    let Some(port) = inbound_port else { return };
-    line(script, format_args!("{verb} element inet {table} gates {{ 0:{zone:x} : {port} }}"));
-    line(script, format_args!("{verb} element inet {table} listeners {{ tcp . {port} }}"));
+    match entrance {
+        Entrance::Gate(port) => {
+            line(script, format_args!("{verb} element inet {table} gates {{ 0:{zone:x} : {port} }}"));
+            line(script, format_args!("{verb} element inet {table} listeners {{ tcp . {port} }}"));
+        }
+        Entrance::Direct => line(script, format_args!("{verb} element inet {table} direct {{ 0:{zone:x} }}")),
+        Entrance::Closed => {}
+    }
 }
 
 fn mark(zone: u16) -> u32 {

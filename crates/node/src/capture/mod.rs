@@ -65,8 +65,19 @@ pub struct Slot {
     pub name_service: Option<PathBuf>,
 }
 
-/// The ports of the listeners, on loopback addresses of IPv4 and IPv6, by which what comes to workloads past the mesh enters.
-pub type Gates = BTreeMap<WorkloadName, u16>;
+/// How what comes to a workload past the mesh enters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entrance {
+    /// By the listener at this port, on loopback addresses of IPv4 and IPv6.
+    Gate(u16),
+    /// Straight to its process: it is not captured, though others of the node are.
+    Direct,
+    /// Not at all.
+    Closed,
+}
+
+/// The entrances of a node's workloads.
+pub type Entrances = BTreeMap<WorkloadName, Entrance>;
 
 /// Connections of a workload that the rules have counted, as the proxy did not see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -95,13 +106,13 @@ impl Rules {
         self.0.upgrade().map_or(Ok(()), |host| host.follow(destinations))
     }
 
-    /// From now on what comes to workloads past the mesh enters by these gates, and workloads without one are closed to it;
-    /// `None`: it is not captured.
+    /// From now on what comes to workloads past the mesh enters by these, and workloads that are not among them are closed to
+    /// it; `None`: nothing is captured.
     ///
     /// # Errors
     /// As [`Rules::follow`].
-    pub fn enter_by(&self, gates: Option<Gates>) -> io::Result<()> {
-        self.0.upgrade().map_or(Ok(()), |host| host.enter_by(gates))
+    pub fn enter_by(&self, entrances: Option<Entrances>) -> io::Result<()> {
+        self.0.upgrade().map_or(Ok(()), |host| host.enter_by(entrances))
     }
 
     /// What was counted since this was called last.

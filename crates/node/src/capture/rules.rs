@@ -33,7 +33,7 @@ use tulle_sys::LISTENER_MARK;
 use tulle_sys::cgroup::Cgroup;
 
 use super::destinations::Destinations;
-use super::inbound_rules;
+use super::{Entrance, inbound_rules};
 
 /// The mesh's virtual addresses.
 const VIRTUAL_ADDRESSES: &str = "127.64.0.0/10";
@@ -51,8 +51,8 @@ pub(super) struct Opening {
     pub outbound_port: u16,
     pub dns_port: u16,
     pub zone: u16,
-    /// Where what comes to it enters, where that is asked for.
-    pub inbound_port: Option<u16>,
+    /// Counts where inbound capture is on.
+    pub entrance: Entrance,
 }
 
 /// What the name of every table of ours begins with.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Socket, Type};
-use tulle_node::capture::{Destinations, Gates};
+use tulle_node::capture::{Destinations, Entrance, Entrances};
 use tulle_proxy::state::NodeState;
 use tulle_sys::{mark_to_process, take_diverted};
 
@@ -131,7 +131,8 @@ fn enters() {
     let slots = [&a, &b].map(|name| capture.add(name, 1, 1).unwrap());
     let rules = capture.rules().unwrap();
     rules.follow(Arc::new(Destinations::of(&NodeState::default()))).unwrap();
-    let gates = Gates::from([(a.clone(), gate("gate-a")), (b.clone(), gate("gate-b"))]);
+    let [gate_a, gate_b] = [gate("gate-a"), gate("gate-b")];
+    let gates = Entrances::from([(a.clone(), Entrance::Gate(gate_a)), (b.clone(), Entrance::Gate(gate_b))]);
     let both = app(Some(&slots[0]), "[::]:0", "a");
     let inner = app(Some(&slots[0]), "127.0.0.1:0", "inner");
     let of_b = app(Some(&slots[1]), "0.0.0.0:0", "b");
@@ -171,8 +172,8 @@ fn enters() {
         }
         expect(From::ThisHost, "127.0.0.1", inner, "gate-a 127.0.0.1");
         // A gate is no place to go to.
-        expect(From::ThisHost, "127.0.0.1", gates[&a], "ConnectionRefused");
-        expect(From::Workload(&slots[0]), "::1", gates[&a], "ConnectionRefused");
+        expect(From::ThisHost, "127.0.0.1", gate_a, "ConnectionRefused");
+        expect(From::Workload(&slots[0]), "::1", gate_a, "ConnectionRefused");
     };
     all();
     // What is left of an earlier connection between the same ports, which this side has closed first.
@@ -197,15 +198,25 @@ fn enters() {
     eventually("it is mended", || answer(From::AnotherHost, at(v4, both), 0).starts_with("gate-a "));
     all();
 
+    // One that is not captured where others are: as if nothing were, whatever is left of what was captured.
+    rules.enter_by(Some(Entrances::from([(a.clone(), Entrance::Direct), (b.clone(), gates[&b])]))).unwrap();
+    for _ in 0..2 {
+        assert_eq!(answer(From::AnotherHost, at(v4, both), SOURCE), "a 10.9.8.2");
+        assert_eq!(answer(From::AnotherHost, at(v6, both), SOURCE), "a fd00:98::2");
+        assert_eq!(answer(From::ThisHost, at("::1", both), SOURCE), "a ::1");
+    }
+    expect(From::Workload(&slots[1]), "127.0.0.1", both, "a 127.0.0.1");
+    expect(From::AnotherHost, v4, of_b, "gate-b 10.9.8.2");
+
     // One without a gate is closed, though not to itself and its node.
-    rules.enter_by(Some(Gates::from([(b.clone(), gates[&b])]))).unwrap();
+    rules.enter_by(Some(Entrances::from([(b.clone(), gates[&b])]))).unwrap();
     expect(From::AnotherHost, v4, both, "ConnectionRefused");
     expect(From::Workload(&slots[1]), "::1", both, "ConnectionRefused");
     expect(From::Workload(&slots[0]), "::1", both, "a ::1");
     expect(From::Node, "127.0.0.1", both, "a 127.0.0.1");
     expect(From::AnotherHost, v4, foreign, "foreign 10.9.8.2");
     // So is one whose gate has nobody behind it, as after the end of its node.
-    rules.enter_by(Some(Gates::from([(a.clone(), closed)]))).unwrap();
+    rules.enter_by(Some(Entrances::from([(a.clone(), Entrance::Gate(closed))]))).unwrap();
     expect(From::AnotherHost, v6, both, "ConnectionRefused");
     on();
     all();

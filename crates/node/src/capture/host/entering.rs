@@ -1,35 +1,42 @@
-//! Inbound capture: the rules know the gates of workloads.
+//! Inbound capture: the rules know by what workloads are entered.
 
 use std::io;
 
+use tulle_model::name::WorkloadName;
+
 use super::Host;
-use crate::capture::{Gates, inbound_rules, rules};
+use crate::capture::{Entrance, Entrances, inbound_rules, rules};
+
+/// A workload's; it is closed until it is known.
+pub(super) fn of(entrances: Option<&Entrances>, name: &WorkloadName) -> Entrance {
+    entrances.and_then(|entrances| entrances.get(name).copied()).unwrap_or(Entrance::Closed)
+}
 
 impl Host {
-    /// Has what comes to workloads enter by these gates; `None`: it is not captured any more.
-    pub(in crate::capture) fn enter_by(&self, gates: Option<Gates>) -> io::Result<()> {
+    /// Has what comes to workloads enter by these; `None`: it is not captured any more.
+    pub(in crate::capture) fn enter_by(&self, entrances: Option<Entrances>) -> io::Result<()> {
         let mut state = self.state.lock();
-        if state.ended || state.gates == gates {
+        if state.ended || state.entrances == entrances {
             return Ok(());
         }
         let mut script = String::new();
-        if state.gates.is_some() != gates.is_some() {
-            inbound_rules::turn(&mut script, &self.table, &state.node, gates.is_some());
+        if state.entrances.is_some() != entrances.is_some() {
+            inbound_rules::turn(&mut script, &self.table, &state.node, entrances.is_some());
         }
         for (name, workload) in &mut state.workloads {
             let in_force = workload.in_force().is_some();
             let Some(opening) = &mut workload.opening else { continue };
-            let now = gates.as_ref().and_then(|gates| gates.get(name).copied());
-            if opening.inbound_port == now {
+            let entrance = of(entrances.as_ref(), name);
+            if opening.entrance == entrance {
                 continue;
             }
-            let before = std::mem::replace(opening, rules::Opening { inbound_port: now, ..*opening });
+            let before = std::mem::replace(opening, rules::Opening { entrance, ..*opening });
             if in_force {
-                inbound_rules::gate(&mut script, "delete", &self.table, before);
-                inbound_rules::gate(&mut script, "add", &self.table, *opening);
+                inbound_rules::entrance(&mut script, "delete", &self.table, before);
+                inbound_rules::entrance(&mut script, "add", &self.table, *opening);
             }
         }
-        state.gates = gates;
+        state.entrances = entrances;
         if script.is_empty() {
             return Ok(());
         }
