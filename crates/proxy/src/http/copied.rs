@@ -89,6 +89,11 @@ impl CopyEnd {
         })
         .await;
     }
+
+    /// Why the copy broke off, if it did.
+    pub fn broke(&self) -> Option<CopyBroke> {
+        self.0.as_ref()?.borrow().end?.err()
+    }
 }
 
 /// What has passed of a body, and was not taken yet.

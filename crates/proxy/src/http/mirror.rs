@@ -17,7 +17,7 @@ use crate::budget::{Charge, Shed, cost};
 use crate::exchange::Exchange;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
-use crate::http::copied::{CopyEnd, copy};
+use crate::http::copied::{CopyBroke, CopyEnd, copy};
 use crate::http::filters::Filters;
 use crate::http::forward::{Message, Route, forward};
 use crate::http::record::{protocol_of, record, watch};
@@ -28,6 +28,7 @@ use crate::reason::Reason;
 
 /// How long a copy has from when all of the request has passed until all of its answer is there.
 const PATIENCE: Duration = Duration::from_secs(10);
+const LATE: &str = "the copy was not answered within 10 s from its end";
 
 /// Sends copies of a request, which is about to go to its backend, to those whom its rule mirrors it to.
 pub(crate) fn mirror(
@@ -73,7 +74,7 @@ struct MirroredRequest {
     written: Option<Written>,
     body: Body,
     spoken: Spoken,
-    _place: MirrorPlace,
+    place: MirrorPlace,
     _held: Charge,
 }
 
@@ -98,35 +99,31 @@ impl MirroredRequest {
         exchange.decided(|| decision.clone());
         let mut held = Charge::on(client.account.clone());
         let size = cost::REQUEST + cost::fields(&head.headers) + body.whole_length().unwrap_or(0) as usize;
-        let reason = match MirrorPlace::take(&client.worker.mirrors, &source.name, &service) {
-            None => Reason::MirrorBehind,
-            Some(_) if !held.try_resize(size) => Reason::Shed(Shed::Memory),
-            Some(place) => {
+        let (reason, message) = match MirrorPlace::take(&client.worker.mirrors, &source.name, &service) {
+            Err(why) => (Reason::MirrorBehind, why.message()),
+            Ok(_) if !held.try_resize(size) => (Reason::Shed(Shed::Memory), String::new()),
+            Ok(place) => {
                 watch(&mut exchange, &mut body);
                 let to = (service, port);
-                return Some(Self {
-                    client,
-                    exchange,
-                    to,
-                    head,
-                    written,
-                    body,
-                    spoken,
-                    _place: place,
-                    _held: held,
-                });
+                return Some(Self { client, exchange, to, head, written, body, spoken, place, _held: held });
             }
         };
-        exchange.refuse(reason, "");
+        exchange.refuse(reason, message);
         exchange.turned_away(reason.verdict(), None);
         None
     }
 
     async fn send(self, end: CopyEnd) {
-        let Self { client, mut exchange, to, mut head, written, body, spoken, _place, _held } = self;
-        let mut patience = pin!(async {
+        let Self { client, mut exchange, to, mut head, written, body, spoken, place, _held } = self;
+        let sent = exchange.body();
+        // A connection that takes nothing asks for no more of the body, and does not learn that there is none.
+        let mut given_up = pin!(async {
             end.reached().await;
+            if end.broke() == Some(CopyBroke::Behind) {
+                return (Reason::MirrorBehind, CopyBroke::Behind.message());
+            }
             sleep(PATIENCE).await;
+            (Reason::Timeout, LATE)
         });
         let mut route = Route::straight(&client.worker, &mut exchange, to, &head, spoken);
         let version = head.version;
@@ -134,28 +131,39 @@ impl MirroredRequest {
             let caller = Caller { account: client.account.clone(), asker: Asker::Nobody };
             let message = Message { head: &mut head, body, written };
             let answer = pin!(forward(&client, &mut exchange, message, &mut route, &caller));
-            within(patience.as_mut(), answer).await
+            unless(given_up.as_mut(), answer).await
         };
-        let answered = answered.unwrap_or_else(|| {
-            let message = format!("the copy was not answered within {PATIENCE:?} from its end");
-            Err(exchange.refuse(Reason::Timeout, message))
-        });
+        let answer_came = matches!(answered, Ok(Ok(_)));
+        let mut waits = answered.is_ok();
+        let answered = answered.unwrap_or_else(|(reason, message)| Err(exchange.refuse(reason, message)));
         let mut response = filter_response(&mut exchange, answered, version);
         record(exchange, &mut response);
-        let mut answer = response.into_body();
-        let rest = pin!(async { while let Some(Ok(_)) = answer.frame().await {} });
-        let _its_end_does_not_matter = within(patience, rest).await;
+        if waits {
+            let mut answer = response.into_body();
+            let rest = pin!(async { while let Some(Ok(_)) = answer.frame().await {} });
+            if let Err(why) = unless(given_up, rest).await {
+                waits = false;
+                sent.broken(Some(why).filter(|(reason, _)| *reason == Reason::MirrorBehind));
+            }
+        }
+        match end.broke() {
+            Some(CopyBroke::NotRead) => {}
+            None if waits && answer_came => place.ended(true),
+            // It failed for another reason than that the service does not keep up.
+            None if waits => {}
+            Some(CopyBroke::Behind) | None => place.ended(false),
+        }
     }
 }
 
-/// What comes of it, unless `patience` ends before.
-async fn within<T>(
-    patience: Pin<&mut impl Future<Output = ()>>,
+/// What comes of it, unless it is given up before.
+async fn unless<T, W>(
+    given_up: Pin<&mut impl Future<Output = W>>,
     awaited: impl Future<Output = T>,
-) -> Option<T> {
+) -> Result<T, W> {
     tokio::select! {
         biased;
-        outcome = awaited => Some(outcome),
-        () = patience => None,
+        outcome = awaited => Ok(outcome),
+        why = given_up => Err(why),
     }
 }

@@ -210,6 +210,40 @@ async fn a_mirror_that_stalls_is_cut_off_and_keeps_nobody() {
     eventually(|| logged(&["destination=default/d ", "reason=\"mirror-behind\""]).then_some(())).await;
 }
 
+/// One that takes no byte of its copies is sent no more of them after some, and each is cut off at once.
+#[tokio::test]
+async fn a_mirror_that_takes_nothing_is_left_alone() {
+    const REQUESTS: usize = 8;
+    const TRIED: usize = 5;
+    let backend = Seen::default();
+    let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    // Of what it has not read as little as possible is on its way.
+    deaf.set_recv_buffer_size(1).unwrap();
+    deaf.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    deaf.listen(64).unwrap();
+    let address = deaf.local_addr().unwrap().as_socket().unwrap();
+    let mut path = path(Way::Plain, AppProtocol::Http1, backend.serve().await).await;
+    put(&mut path, "d", address);
+    route_among(&mut path, &services(), TO_D);
+    let mut client = http1(path.address).await;
+    let counted = || path.near.metric("tulle_requests_refused_total", &["reason=\"mirror-behind\""]);
+    for id in 1..=REQUESTS {
+        let pieces =
+            stream::iter(vec![Bytes::from(vec![7; 32 << 10]); 512]).map(|piece| Ok(Frame::data(piece)));
+        let body = BodyExt::boxed(StreamBody::new(pieces));
+        let request =
+            Request::post("/").header("host", "c:80").header("x-id", id.to_string()).body(body).unwrap();
+        let answer = timeout(SOON, client.send_request(request)).await.unwrap().unwrap();
+        assert_eq!(&*read(answer).await.body, "seen");
+        assert_eq!(backend.of(&id.to_string()), [Ok(Bytes::from(vec![7; 16 << 20]))]);
+        // Long before a copy is given up that is not answered.
+        timeout(SOON / 4, eventually(|| (counted() == id as u64).then_some(()))).await.unwrap();
+    }
+    deaf.set_nonblocking(true).unwrap();
+    let connections: Vec<_> = std::iter::from_fn(|| deaf.accept().ok()).collect();
+    assert_eq!(connections.len(), TRIED);
+}
+
 /// A mirror that keeps up gets all of a body, however long it is; in HTTP/2, too, to an application of HTTP/1.
 #[tokio::test]
 async fn a_mirror_that_keeps_up_gets_all_of_it() {
