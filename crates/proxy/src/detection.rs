@@ -37,7 +37,7 @@ const UNFINISHED: Duration = Duration::from_millis(500);
 pub(crate) const UNREACHABLE: Duration = Duration::from_secs(1);
 
 /// What a connection turned out to speak, with what was read and opened to find out.
-pub(crate) enum Spoken {
+pub(crate) enum Detection {
     Http {
         first: Vec<u8>,
     },
@@ -69,7 +69,7 @@ pub(crate) async fn find_out<IO>(
     config: &ServiceConfig,
     port: &PortConfig,
     exchange: impl FnOnce() -> Box<Exchange>,
-) -> Spoken
+) -> Detection
 where
     IO: AsyncRead + Unpin,
 {
@@ -102,7 +102,7 @@ where
         Some(spoken) => spoken,
         None => await_client(worker, io, &known, first).await,
     };
-    if let Spoken::Http { .. } = spoken {
+    if let Detection::Http { .. } = spoken {
         learn(Learnt::Http);
     }
     spoken
@@ -122,10 +122,10 @@ impl Evidence {
     }
 
     /// What is served when no more of the client's bytes come in time.
-    fn late(&self, first: Vec<u8>, upstream: Option<Result<OpenedUpstream, Box<Exchange>>>) -> Spoken {
+    fn late(&self, first: Vec<u8>, upstream: Option<Result<OpenedUpstream, Box<Exchange>>>) -> Detection {
         match detect::decide_late(&self.seen(&first)) {
-            Step::Http => Spoken::Http { first },
-            _ => Spoken::Opaque { first, upstream },
+            Step::Http => Detection::Http { first },
+            _ => Detection::Opaque { first, upstream },
         }
     }
 }
@@ -137,7 +137,7 @@ async fn race<IO>(
     opening: impl Future<Output = Result<Opened, Box<Exchange>>>,
     known: &mut Evidence,
     first: &mut Vec<u8>,
-) -> Option<Spoken>
+) -> Option<Detection>
 where
     IO: AsyncRead + Unpin,
 {
@@ -153,14 +153,14 @@ where
             read = io.read_buf(first) => match read {
                 // A client of what was opaque so far may have nothing to say and still want to hear.
                 Ok(0) if first.is_empty() && known.spoke_http && upstream.is_none() => {
-                    return Some(Spoken::Nothing);
+                    return Some(Detection::Nothing);
                 }
-                Err(_) => return Some(Spoken::Nothing),
+                Err(_) => return Some(Detection::Nothing),
                 Ok(0) => match known.late(std::mem::take(first), upstream.take()) {
                     // It has ended: only what is opened now can be told so.
-                    Spoken::Opaque { first, upstream: None } => {
+                    Detection::Opaque { first, upstream: None } => {
                         let upstream = Some(opening.await.map(OpenedUpstream::new));
-                        return Some(Spoken::Opaque { first, upstream });
+                        return Some(Detection::Opaque { first, upstream });
                     }
                     spoken => return Some(spoken),
                 },
@@ -187,19 +187,19 @@ where
                 }
                 _ => {
                     let first = std::mem::take(first);
-                    return Some(Spoken::Opaque { first, upstream });
+                    return Some(Detection::Opaque { first, upstream });
                 }
             },
             () = sleep_until(give_up_at) => return Some(known.late(std::mem::take(first), upstream)),
-            () = worker.local.drain.wait(), if first.is_empty() => return Some(Spoken::Nothing),
+            () = worker.local.drain.wait(), if first.is_empty() => return Some(Detection::Nothing),
         }
         match detect::decide(&known.seen(first)) {
-            Step::Http => return Some(Spoken::Http { first: std::mem::take(first) }),
+            Step::Http => return Some(Detection::Http { first: std::mem::take(first) }),
             Step::Bytes => {
                 if upstream.is_none() {
                     upstream = Some(opening.await.map(OpenedUpstream::new));
                 }
-                return Some(Spoken::Opaque { first: std::mem::take(first), upstream });
+                return Some(Detection::Opaque { first: std::mem::take(first), upstream });
             }
             Step::AwaitClient => return None,
             Step::AwaitWord => give_up_at = Instant::now() + UNFINISHED,
@@ -209,7 +209,7 @@ where
 }
 
 /// Listens to the client of a server that speaks HTTP, or did so before. It may be silent as long as it likes.
-async fn await_client<IO>(worker: &Rc<Worker>, io: &mut IO, known: &Evidence, mut first: Vec<u8>) -> Spoken
+async fn await_client<IO>(worker: &Rc<Worker>, io: &mut IO, known: &Evidence, mut first: Vec<u8>) -> Detection
 where
     IO: AsyncRead + Unpin,
 {
@@ -218,17 +218,17 @@ where
         tokio::select! {
             biased;
             read = io.read_buf(&mut first) => match read {
-                Ok(0) if first.is_empty() => return Spoken::Nothing,
+                Ok(0) if first.is_empty() => return Detection::Nothing,
                 Ok(0) => return known.late(first, None),
-                Err(_) => return Spoken::Nothing,
+                Err(_) => return Detection::Nothing,
                 Ok(_) => {}
             },
             () = until(give_up_at) => return known.late(first, None),
-            () = worker.local.drain.wait(), if first.is_empty() => return Spoken::Nothing,
+            () = worker.local.drain.wait(), if first.is_empty() => return Detection::Nothing,
         }
         match detect::decide(&known.seen(&first)) {
-            Step::Http => return Spoken::Http { first },
-            Step::Bytes => return Spoken::Opaque { first, upstream: None },
+            Step::Http => return Detection::Http { first },
+            Step::Bytes => return Detection::Opaque { first, upstream: None },
             Step::AwaitWord => give_up_at = Some(Instant::now() + UNFINISHED),
             Step::Wait | Step::AwaitClient => {}
         }

@@ -18,7 +18,7 @@ use tulle_model::snapshot::{Carried, Known, ServiceConfig};
 use crate::access_log::Asked;
 use crate::client_hello::{self, ClientHello};
 use crate::config::Capture;
-use crate::detection::{OpenedUpstream, Spoken, UNREACHABLE, find_out};
+use crate::detection::{Detection, OpenedUpstream, UNREACHABLE, find_out};
 use crate::exchange::Exchange;
 use crate::http;
 use crate::http::server::HttpDestination;
@@ -138,24 +138,24 @@ pub async fn serve_service<IO>(
         }
     };
     let spoken = match port_config.declared() {
-        Some(Carried::Http) => Spoken::Http { first: Vec::new() },
-        Some(Carried::Bytes) => Spoken::Opaque { first: Vec::new(), upstream: None },
+        Some(Carried::Http) => Detection::Http { first: Vec::new() },
+        Some(Carried::Bytes) => Detection::Opaque { first: Vec::new(), upstream: None },
         None => {
             let exchange = || connection(&worker, &source, service.clone().into(), port);
             Box::pin(find_out(&worker, &source, &mut io, &config, port_config, exchange)).await
         }
     };
     match spoken {
-        Spoken::Http { first } => {
+        Detection::Http { first } => {
             // Requests look for it anew, and the connection may be idle for long.
             drop(config);
             let destination = HttpDestination::Service { service, port };
             http::server::serve(worker, source, io.into(), first, destination).await;
         }
-        Spoken::Opaque { first, upstream } => {
+        Detection::Opaque { first, upstream } => {
             Box::pin(serve_opaque(worker, source, io, first, upstream, config, port)).await;
         }
-        Spoken::Nothing => {}
+        Detection::Nothing => {}
     }
 }
 

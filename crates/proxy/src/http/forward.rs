@@ -310,7 +310,7 @@ impl Route {
             exchange.ruled_by(rule, || routed.decision());
             terms = Terms::of(rule, (backend, routed.asked), &head.headers, exchange.started(), session);
         }
-        let version = app_version(head.version, routed.spoken);
+        let version = app_version(head, exchange, routed.spoken);
         let mut attempts = Attempts::at(&worker.local, view, exchange, routed.backend.clone(), routed.port);
         if let Some((rule, _)) = routed.rule {
             attempts.by(rule);
@@ -340,7 +340,7 @@ impl Route {
         spoken: Spoken,
     ) -> Self {
         let attempts = Attempts::at(&worker.local, &worker.local.view(), exchange, service, port);
-        let version = app_version(head.version, spoken);
+        let version = app_version(head, exchange, spoken);
         Self { attempts, terms: None, version, preserve_case: spoken.preserve_case }
     }
 
@@ -406,9 +406,14 @@ fn header<'a>(head: &'a Parts, name: &str) -> Option<Cow<'a, str>> {
     routing::join_values(name, head.headers.get_all(name).iter().map(HeaderValue::as_bytes))
 }
 
-/// What to speak in the place of a client that speaks that version.
-fn app_version(client: Version, spoken: Spoken) -> AppVersion {
-    AppVersion::declared(spoken.protocol).unwrap_or(AppVersion::of(client))
+/// What to speak in the place of a client that speaks the version of its head.
+fn app_version(head: &Parts, exchange: &Exchange, spoken: Spoken) -> AppVersion {
+    match AppVersion::declared(spoken.protocol) {
+        // gRPC has no other version: whoever serves it at a port that is said to be of HTTP speaks this one, too.
+        Some(AppVersion::Http1) if head.version == Version::HTTP_2 && exchange.is_grpc() => AppVersion::Http2,
+        Some(declared) => declared,
+        None => AppVersion::of(head.version),
+    }
 }
 
 /// Makes one attempt. `Ok`: an answer of the application.

@@ -37,6 +37,18 @@ spec:
         ],
     ),
     row(
+        "a call is one of HTTP/2 to its backend, too, where its Service declares HTTP/1",
+        "
+kind: GRPCRoute
+metadata: {name: r}
+spec:
+  parentRefs: [{group: '', kind: Service, name: c}]
+  rules:
+  - backendRefs: [{name: v2, port: 80}]
+",
+        &[("CALL /shop.v1.Cart/Add", "v2 | got HTTP/2.0"), ("GET /", "v2 | got HTTP/1.1")],
+    ),
+    row(
         "a service alone is all of its methods",
         "
 kind: GRPCRoute
