@@ -15,7 +15,7 @@ const MOST: usize = 128;
 const FAILURES: u32 = 5;
 /// For how long at first. Each copy that is tried after, and fails, doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+const LONGEST_PAUSE: Duration = Duration::from_secs(32);
 
 /// Those of a worker.
 #[derive(Default)]

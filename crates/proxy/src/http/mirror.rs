@@ -41,26 +41,30 @@ pub(crate) fn mirror(
     asked: Spoken,
 ) {
     let worker = &client.worker;
-    let mut drawn = Vec::new();
+    let whole = body.whole_length();
+    let mut begun = Vec::new();
     for (backend, mirror) in filters.mirrors() {
         if mirror.share.takes(worker.local.random())
             && let BackendTarget::Service { name, port } = &mirror.target
         {
             let spoken = mirror.spoken.map_or(asked, |spoken| spoken.or(asked));
             let decision = Decision::mirror_of(filters.rule(), backend, mirror);
-            drawn.push((name.clone(), *port, decision, spoken));
+            let to = (name.clone(), *port);
+            if let Some(copied) =
+                MirroredRequest::begin(client, to, &decision, (head, written, whole), spoken)
+            {
+                exchange.decided(|| decision);
+                begun.push(copied);
+            }
         }
     }
-    if drawn.is_empty() {
+    // A body of which nobody gets a copy passes as it is.
+    if begun.is_empty() {
         return;
     }
-    let copies = copy(body, drawn.len(), &client.account);
-    for ((service, port, decision, spoken), (body, end)) in drawn.into_iter().zip(copies) {
-        let message = (head.clone(), written.cloned(), body);
-        if let Some(copied) = MirroredRequest::begin(client, service, port, &decision, message, spoken) {
-            exchange.decided(|| decision);
-            tokio::task::spawn_local(copied.send(end));
-        }
+    let copies = copy(body, begun.len(), &client.account);
+    for (copied, (body, end)) in begun.into_iter().zip(copies) {
+        tokio::task::spawn_local(copied.send(body, end));
     }
 }
 
@@ -72,40 +76,38 @@ struct MirroredRequest {
     to: (ServiceName, u16),
     head: Parts,
     written: Option<Written>,
-    body: Body,
     spoken: Spoken,
     place: MirrorPlace,
     _held: Charge,
 }
 
 impl MirroredRequest {
-    /// `None`: it is not sent, which is counted.
+    /// `None`: it is not sent, which is counted. `whole`: how long its body is, where all of that is there.
     fn begin(
         of: &ConnectionContext,
-        service: ServiceName,
-        port: u16,
+        (service, port): (ServiceName, u16),
         decision: &Decision,
-        (head, written, mut body): (Parts, Option<Written>, Body),
+        (head, written, whole): (&Parts, Option<&Written>, Option<u64>),
         spoken: Spoken,
     ) -> Option<Self> {
         let destination = HttpDestination::Service { service: service.clone(), port };
         let client = ConnectionContext::new(of.worker.clone(), of.workload.clone(), destination);
         let (local, source) = (&client.worker.local, &client.workload);
-        let asked = || Asked::of(&head);
+        let asked = || Asked::of(head);
         let exchange =
             Exchange::begin(local, source, protocol_of(&head.headers), service.clone().into(), asked);
         // Where it is dropped before its end, the node goes away.
         let mut exchange = exchange.of_client(&client.ending);
         exchange.decided(|| decision.clone());
         let mut held = Charge::on(client.account.clone());
-        let size = cost::REQUEST + cost::fields(&head.headers) + body.whole_length().unwrap_or(0) as usize;
+        let size = cost::REQUEST + cost::fields(&head.headers) + whole.unwrap_or(0) as usize;
         let (reason, message) = match MirrorPlace::take(&client.worker.mirrors, &source.name, &service) {
             Err(why) => (Reason::MirrorBehind, why.message()),
             Ok(_) if !held.try_resize(size) => (Reason::Shed(Shed::Memory), String::new()),
             Ok(place) => {
-                watch(&mut exchange, &mut body);
                 let to = (service, port);
-                return Some(Self { client, exchange, to, head, written, body, spoken, place, _held: held });
+                let (head, written) = (head.clone(), written.cloned());
+                return Some(Self { client, exchange, to, head, written, spoken, place, _held: held });
             }
         };
         exchange.refuse(reason, message);
@@ -113,8 +115,9 @@ impl MirroredRequest {
         None
     }
 
-    async fn send(self, end: CopyEnd) {
-        let Self { client, mut exchange, to, mut head, written, body, spoken, place, _held } = self;
+    async fn send(self, mut body: Body, end: CopyEnd) {
+        let Self { client, mut exchange, to, mut head, written, spoken, place, _held } = self;
+        watch(&mut exchange, &mut body);
         let sent = exchange.body();
         // A connection that takes nothing asks for no more of the body, and does not learn that there is none.
         let mut given_up = pin!(async {
