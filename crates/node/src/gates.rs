@@ -214,7 +214,12 @@ mod tests {
             };
             state.workloads.insert(name.clone(), Arc::new(local));
             if let Some(inbound_capture) = told {
-                let config = WorkloadConfig { name: name.clone(), services: Vec::new(), inbound_capture };
+                let config = WorkloadConfig {
+                    name: name.clone(),
+                    services: Vec::new(),
+                    inbound_capture,
+                    policies: Vec::new(),
+                };
                 snapshot.workloads.insert(name, Arc::new(config));
             }
         }

@@ -20,11 +20,12 @@ use tulle_sys::nft;
 use tulle_sys::nft_watch::{self, Change, Heard};
 
 use super::destinations::Destinations;
+use super::entrances::{Entrances, entrance_of};
 use super::name_service::NameService;
 use super::rules::{self, Opening};
 use super::strays::Strays;
 use super::zones::Zones;
-use super::{Counts, Entrances, Slot, inbound_rules};
+use super::{Counts, Slot, inbound_rules};
 use crate::backoff::{Backoff, Pace};
 
 /// The folder of all of Tulle's cgroups.
@@ -181,7 +182,7 @@ impl Host {
         let id = cgroup.id()?;
         // Another one at each time: what the kernel remembers of its connections leads to listeners that are gone.
         let zone = state.zones.take()?;
-        let entrance = entering::of(state.entrances.as_ref(), name);
+        let entrance = entrance_of(state.entrances.as_ref(), name);
         let opening = Opening { outbound_port, dns_port, zone, entrance };
         let mut script = String::new();
         state.gather(&self.table);

@@ -21,7 +21,7 @@
 use tulle_sys::PROCESS_MARK;
 use tulle_sys::cgroup::Cgroup;
 
-use super::Entrance;
+use super::entrances::Entrance;
 use super::rules::{Opening, line};
 
 /// The mark of a workload that is not open; with its number in the lower half, of one that is.

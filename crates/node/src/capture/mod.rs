@@ -10,6 +10,7 @@
 //! proxy, or refused, as the mesh's egress policy says.
 
 mod destinations;
+mod entrances;
 mod host;
 mod inbound_rules;
 mod name_service;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Weak};
 use tulle_model::name::WorkloadName;
 
 pub use self::destinations::Destinations;
+pub use self::entrances::{Entrance, Entrances};
 use self::host::Host;
 pub(crate) use self::remains::Remains;
 
@@ -64,20 +66,6 @@ pub struct Slot {
     /// A folder with what it must see in place of the host's name service ([`tulle_sys::mounts`]).
     pub name_service: Option<PathBuf>,
 }
-
-/// How what comes to a workload past the mesh enters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entrance {
-    /// By the listener at this port, on loopback addresses of IPv4 and IPv6.
-    Gate(u16),
-    /// Straight to its process: it is not captured, though others of the node are.
-    Direct,
-    /// Not at all.
-    Closed,
-}
-
-/// The entrances of a node's workloads.
-pub type Entrances = BTreeMap<WorkloadName, Entrance>;
 
 /// Connections of a workload that the rules have counted, as the proxy did not see them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -33,7 +33,8 @@ use tulle_sys::LISTENER_MARK;
 use tulle_sys::cgroup::Cgroup;
 
 use super::destinations::Destinations;
-use super::{Entrance, inbound_rules};
+use super::entrances::Entrance;
+use super::inbound_rules;
 
 /// The mesh's virtual addresses.
 const VIRTUAL_ADDRESSES: &str = "127.64.0.0/10";

@@ -2,15 +2,9 @@
 
 use std::io;
 
-use tulle_model::name::WorkloadName;
-
 use super::Host;
-use crate::capture::{Entrance, Entrances, inbound_rules, rules};
-
-/// A workload's; it is closed until it is known.
-pub(super) fn of(entrances: Option<&Entrances>, name: &WorkloadName) -> Entrance {
-    entrances.and_then(|entrances| entrances.get(name).copied()).unwrap_or(Entrance::Closed)
-}
+use crate::capture::entrances::{Entrances, entrance_of};
+use crate::capture::{inbound_rules, rules};
 
 impl Host {
     /// Has what comes to workloads enter by these; `None`: it is not captured any more.
@@ -26,7 +20,7 @@ impl Host {
         for (name, workload) in &mut state.workloads {
             let in_force = workload.in_force().is_some();
             let Some(opening) = &mut workload.opening else { continue };
-            let entrance = of(entrances.as_ref(), name);
+            let entrance = entrance_of(entrances.as_ref(), name);
             if opening.entrance == entrance {
                 continue;
             }
