@@ -132,6 +132,16 @@ const CASES: &[Case] = &[
         )
     },
     Case {
+        beside: &["shop/cart 80=9515"],
+        ..case(
+            "docs/security.md AuthorizationPolicy/cart",
+            &[
+                "tests> GET http://cart.shop/ => 200 by:cart",
+                "GET http://cart.shop/ => 403 reason:no-allow-policy",
+            ],
+        )
+    },
+    Case {
         beside: &["shop/cart 80=9513", "shop/cart-v2 80=9514"],
         ..case(
             "docs/traffic.md GRPCRoute/cart",

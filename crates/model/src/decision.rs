@@ -29,6 +29,7 @@ pub enum Decider {
     GrpcRoute(NamespacedName),
     TlsRoute(NamespacedName),
     TcpRoute(NamespacedName),
+    AuthorizationPolicy(NamespacedName),
     Workload(WorkloadName),
     /// An address of an EndpointSlice that is no workload of the mesh.
     Endpoint(IpAddr),
@@ -57,6 +58,8 @@ pub enum Effect {
     PassedOver,
     /// It enters through the proxy.
     Captured,
+    /// It is reported, and nothing else.
+    Audited,
 }
 
 impl Effect {
@@ -73,6 +76,7 @@ impl Effect {
             Self::NotRetried => "not-retried",
             Self::PassedOver => "passed-over",
             Self::Captured => "captured",
+            Self::Audited => "audited",
         }
     }
 }
@@ -86,6 +90,7 @@ impl fmt::Display for Decider {
             Self::GrpcRoute(name) => write!(f, "GRPCRoute/{name}"),
             Self::TlsRoute(name) => write!(f, "TLSRoute/{name}"),
             Self::TcpRoute(name) => write!(f, "TCPRoute/{name}"),
+            Self::AuthorizationPolicy(name) => write!(f, "AuthorizationPolicy/{name}"),
             Self::Workload(name) => write!(f, "Workload/{name}"),
             Self::Endpoint(address) => write!(f, "Endpoint/{address}"),
         }

@@ -5,8 +5,8 @@ use serde_json::Value;
 pub use crate::kinds::id::KindId;
 pub use crate::kinds::kind::Kind;
 use crate::kinds::{
-    endpoint_slice, event, grpc_route, http_route, mesh, namespace, node, reference_grant, service,
-    tcp_route, tls_route, workload,
+    authorization_policy, endpoint_slice, event, grpc_route, http_route, mesh, namespace, node,
+    reference_grant, service, tcp_route, tls_route, workload,
 };
 
 impl KindId {
@@ -27,6 +27,7 @@ pub static KINDS: &[Kind] = &[
     tcp_route::KIND,
     mesh::KIND,
     workload::KIND,
+    authorization_policy::KIND,
     reference_grant::KIND,
     node::KIND,
     event::KIND,

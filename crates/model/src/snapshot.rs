@@ -3,12 +3,14 @@
 //! A snapshot holds the services that a node asked for and no other. Everything in it is behind an
 //! `Arc`, so that the next snapshot shares what did not change.
 
+mod access;
 mod cors;
 mod filters;
 mod mirror;
 mod route_index;
 mod session;
 mod shown;
+mod spoken;
 mod tls_routes;
 mod workload;
 
@@ -22,12 +24,14 @@ use crate::identity::SpiffeId;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::port_settings::Http1Settings;
 
+pub use self::access::{AccessPolicy, AccessRule, Action, IdentityPattern, Source};
 pub use self::cors::{AllowedOrigins, Cors, Listing, Origin, OriginHost, OriginPattern};
 pub(crate) use self::filters::is_of_the_connection;
 pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, uneditable};
 pub use self::mirror::{Mirror, Share};
 use self::route_index::RouteIndex;
 pub use self::session::{Session, SessionCarrier, SessionKey};
+pub use self::spoken::Spoken;
 pub use self::tls_routes::{ServerName, TlsRouteEntry, TlsRouteTable};
 pub use self::workload::{Selected, ServedPort, WorkloadConfig};
 
@@ -483,22 +487,6 @@ pub struct Backend {
     pub filters: Option<Box<HttpFilters>>,
     /// `None`: it leads nowhere, or the server is older and does not say.
     pub spoken: Option<Spoken>,
-}
-
-/// How requests are spoken to the applications behind a port, as its Service says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Spoken {
-    pub protocol: AppProtocol,
-    /// See [`Http1Settings::preserve_case`].
-    pub preserve_case: bool,
-}
-
-impl Spoken {
-    /// The same, with the protocol of the port that was asked where it says none.
-    pub fn or(self, asked: Self) -> Self {
-        let protocol = if self.protocol == AppProtocol::Detect { asked.protocol } else { self.protocol };
-        Self { protocol, ..self }
-    }
 }
 
 impl Backend {

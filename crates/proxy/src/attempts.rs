@@ -423,6 +423,7 @@ fn outcome_of(kind: Kind) -> Outcome {
         | Kind::WentAway
         | Kind::HeadersTooLarge
         | Kind::Caller
+        | Kind::Denied
         | Kind::Unsupported
         | Kind::Shed(_)
         | Kind::ShedThere(_) => Outcome::Void,

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use tulle_model::decision::Decision;
+
 use crate::budget::Shed;
+use crate::reason::DENIED;
 
 /// What went wrong between this proxy and an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -44,6 +47,8 @@ pub enum UpstreamErrorKind {
     Unsupported,
     /// Reading what the caller sends failed.
     Caller,
+    /// A policy does not let the caller in ([`UpstreamError::denied`]).
+    Denied,
     /// It would have cost more than there is for the one who asks.
     Shed(Shed),
     /// The same on the endpoint's node, which says nothing about other nodes.
@@ -70,6 +75,7 @@ impl UpstreamErrorKind {
             Self::NotUpgraded => "not-upgraded",
             Self::Unsupported => "unsupported",
             Self::Caller => "bad-request",
+            Self::Denied => DENIED,
             Self::Shed(shed) | Self::ShedThere(shed) => shed.as_str(),
         }
     }
@@ -82,12 +88,32 @@ pub struct UpstreamError {
     /// Nothing of it can have reached the application.
     pub safe_to_retry: bool,
     pub message: String,
+    /// Of [`UpstreamErrorKind::Denied`].
+    pub denied: Option<Box<Denied>>,
+}
+
+/// What a policy says to whom it does not let in.
+#[derive(Debug, Clone)]
+pub struct Denied {
+    /// The value of `tulle-reason`, for callers of the mesh.
+    pub reason: String,
+    /// What decided, as far as it is known here.
+    pub by: Option<Decision>,
 }
 
 impl UpstreamError {
     /// A failure that happened before anything was sent to the application.
     pub fn safe(kind: UpstreamErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, safe_to_retry: true, message: message.into() }
+        Self { kind, safe_to_retry: true, message: message.into(), denied: None }
+    }
+
+    /// Refused by a policy. Other endpoints would say the same: it is not tried again.
+    pub fn denied(denied: Denied, message: String) -> Self {
+        Self {
+            denied: Some(Box::new(denied)),
+            safe_to_retry: false,
+            ..Self::safe(UpstreamErrorKind::Denied, message)
+        }
     }
 
     /// Refused because there is no more for the one who asks.
@@ -108,7 +134,7 @@ impl UpstreamError {
 
     /// A failure after which nobody knows what the application has seen.
     pub fn after_sending(kind: UpstreamErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, safe_to_retry: false, message: message.into() }
+        Self { safe_to_retry: false, ..Self::safe(kind, message) }
     }
 }
 

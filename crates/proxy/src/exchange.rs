@@ -307,6 +307,9 @@ impl Exchange {
         self.security.set(self.reached);
         self.tried(security, AttemptFailure::Reason(error.kind.reason()));
         let Some(log) = &self.log else { return };
+        if let Some(decision) = error.denied.as_ref().and_then(|denied| denied.by.clone()) {
+            return self.decided(|| decision);
+        }
         let decision = match (error.kind, endpoint, &log.workload) {
             (UpstreamErrorKind::Draining, Some(endpoint), _) => Decision::draining(endpoint),
             (UpstreamErrorKind::WrongIdentity, Some(endpoint), _) => Decision::wrong_identity(endpoint),

@@ -333,7 +333,8 @@ mod tests {
         };
         let services = vec![Selected { by: ServiceName::new("default", "s"), ports: vec![served] }];
         let name = WorkloadName::new("default", "a");
-        let told = WorkloadConfig { name: name.clone(), services, inbound_capture: false };
+        let told =
+            WorkloadConfig { name: name.clone(), services, inbound_capture: false, policies: Vec::new() };
         let mut snapshot = Snapshot::default();
         snapshot.workloads.insert(name, Arc::new(told));
         let worker = Worker::idle("n1", NodeState { snapshot: Arc::new(snapshot), ..NodeState::default() });

@@ -22,6 +22,7 @@ use self::series::Series;
 use crate::budget::Shed;
 use crate::http2;
 use crate::progress::{SIDES, STALLS};
+use crate::reason::DENIED;
 use crate::reason::{REASONS, Reason};
 use crate::state::NodeState;
 
@@ -104,9 +105,11 @@ pub enum Rejection {
     NoRoute,
     /// The same, and what came does not begin like TLS, or not in time.
     NotTls,
+    /// A policy does not let its client in.
+    Denied,
 }
 
-pub(crate) const REJECTIONS: [(Rejection, &str); 13] = [
+pub(crate) const REJECTIONS: [(Rejection, &str); 14] = [
     (Rejection::Memory, "memory"),
     (Rejection::Descriptors, "descriptors"),
     (Rejection::Loop, "loop"),
@@ -120,6 +123,7 @@ pub(crate) const REJECTIONS: [(Rejection, &str); 13] = [
     (Rejection::MalformedHttp, "malformed-http"),
     (Rejection::NoRoute, "no-route"),
     (Rejection::NotTls, "not-tls"),
+    (Rejection::Denied, DENIED),
 ];
 
 impl Rejection {

@@ -59,6 +59,7 @@ pub(crate) async fn serve(
             exchange.turned_away(reason.verdict(), None);
             let why = match reason {
                 Reason::Shed(shed) => shed.into(),
+                Reason::Denied => Rejection::Denied,
                 _ => Rejection::ConnectFailed,
             };
             return reject(&mut client, why, &error.message);

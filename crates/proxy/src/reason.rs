@@ -47,12 +47,17 @@ pub enum Reason {
     Withdrawn,
     /// A copy of a request was not taken as fast as the request passed.
     MirrorBehind,
+    /// A policy does not let the caller in.
+    Denied,
     /// It would have cost more than there is for the one who asks.
     Shed(Shed),
 }
 
+/// The word for [`Reason::Denied`], where no more is said.
+pub const DENIED: &str = "denied";
+
 /// All of them.
-pub const REASONS: [Reason; 24] = [
+pub const REASONS: [Reason; 25] = [
     Reason::NoEndpoints,
     Reason::NoRoute,
     Reason::InvalidBackend,
@@ -74,6 +79,7 @@ pub const REASONS: [Reason; 24] = [
     Reason::MaxForwards,
     Reason::Withdrawn,
     Reason::MirrorBehind,
+    Reason::Denied,
     Reason::Shed(Shed::Memory),
     Reason::Shed(Shed::Descriptors),
     Reason::Shed(Shed::Applications),
@@ -104,9 +110,10 @@ impl Reason {
             Self::MaxForwards => 18,
             Self::Withdrawn => 19,
             Self::MirrorBehind => 20,
-            Self::Shed(Shed::Memory) => 21,
-            Self::Shed(Shed::Descriptors) => 22,
-            Self::Shed(Shed::Applications) => 23,
+            Self::Denied => 21,
+            Self::Shed(Shed::Memory) => 22,
+            Self::Shed(Shed::Descriptors) => 23,
+            Self::Shed(Shed::Applications) => 24,
         }
     }
 
@@ -122,6 +129,7 @@ impl Reason {
             | Self::HeadersTooLarge
             | Self::Unsupported
             | Self::Withdrawn
+            | Self::Denied
             | Self::Shed(Shed::Memory | Shed::Descriptors) => Verdict::Refused,
             // It is what was asked for.
             Self::MaxForwards => Verdict::Success,
@@ -165,6 +173,7 @@ impl Reason {
             Self::MaxForwards => "max-forwards",
             Self::Withdrawn => "withdrawn",
             Self::MirrorBehind => "mirror-behind",
+            Self::Denied => DENIED,
             Self::Shed(shed) => shed.as_str(),
         }
     }
@@ -175,7 +184,7 @@ impl Reason {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::Withdrawn => StatusCode::FORBIDDEN,
+            Self::Withdrawn | Self::Denied => StatusCode::FORBIDDEN,
             Self::InvalidBackend => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ConnectionLost
             | Self::BadAnswer
@@ -226,6 +235,7 @@ impl From<UpstreamErrorKind> for Reason {
             UpstreamErrorKind::NotUpgraded => Self::NotUpgraded,
             UpstreamErrorKind::Unsupported => Self::Unsupported,
             UpstreamErrorKind::Caller => Self::BadRequest,
+            UpstreamErrorKind::Denied => Self::Denied,
             UpstreamErrorKind::Shed(shed) | UpstreamErrorKind::ShedThere(shed) => Self::Shed(shed),
         }
     }
@@ -294,7 +304,8 @@ mod tests {
             Reason::NotUpgraded => Some(Reason::MaxForwards),
             Reason::MaxForwards => Some(Reason::Withdrawn),
             Reason::Withdrawn => Some(Reason::MirrorBehind),
-            Reason::MirrorBehind => Some(Reason::Shed(Shed::Memory)),
+            Reason::MirrorBehind => Some(Reason::Denied),
+            Reason::Denied => Some(Reason::Shed(Shed::Memory)),
             Reason::Shed(Shed::Memory) => Some(Reason::Shed(Shed::Descriptors)),
             Reason::Shed(Shed::Descriptors) => Some(Reason::Shed(Shed::Applications)),
             Reason::Shed(Shed::Applications) => None,

@@ -157,7 +157,7 @@ impl Turn {
 
 /// It is final: another attempt would only join the crowd again.
 fn full(message: String) -> UpstreamError {
-    UpstreamError { kind: UpstreamErrorKind::StreamsFull, safe_to_retry: false, message }
+    UpstreamError::after_sending(UpstreamErrorKind::StreamsFull, message)
 }
 
 /// One more in a count, until it is dropped.

@@ -153,6 +153,16 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
         ],
     ),
     (
+        "auth check",
+        &[
+            (0, "all of them may be entered"),
+            (1, "one of them may not, or something failed"),
+            (2, "wrong usage"),
+            (3, "the server cannot be reached"),
+            (4, "there is no such service or workload, or none that a node runs"),
+        ],
+    ),
+    (
         "validate",
         &[
             (0, "nothing is wrong"),

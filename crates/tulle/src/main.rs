@@ -68,6 +68,8 @@ enum Command {
     Split(commands::split::SplitArgs),
     /// Show what becomes of a request, and which field of which object decides
     Explain(commands::explain::ExplainArgs),
+    /// Say who may enter what, and which policy decides
+    Auth(commands::auth::AuthArgs),
     /// Look for errors in files, with no server
     Validate(commands::validate::ValidateArgs),
     /// Show nodes, services and workloads: what is ready, and why the rest is not
@@ -178,6 +180,11 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Delete(args) => small(Box::pin(commands::delete::run(args))),
         Command::Split(args) => small(Box::pin(commands::split::run(args))),
         Command::Explain(args) => small(Box::pin(commands::explain::run(args))),
+        Command::Auth(args) => {
+            let may = small_runtime()?.block_on(commands::auth::run(args))?;
+            // 1 says that it may not.
+            Ok(ExitCode::from(u8::from(!may)))
+        }
         Command::Validate(args) => done(commands::validate::run(args)),
         Command::Status(args) => small(Box::pin(commands::status::run(args))),
         Command::Edges(args) => small(Box::pin(commands::edges::run(args))),

@@ -3,6 +3,7 @@
 //! What comes in was written by another process, maybe of another version: everything is checked,
 //! and an error names the field that cannot be read. Nothing here panics.
 
+mod authorization;
 mod cors;
 mod filters;
 mod tls;

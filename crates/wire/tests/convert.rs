@@ -8,18 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
 use proptest::prelude::*;
 use prost::Message;
 use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::NamespacedName;
 use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::{
-    AllowedOrigins, AppProtocol, Backend, BackendTarget, Cors, EgressPolicy, Endpoint, EndpointSet,
-    HeaderEdit, HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteKind, HttpRouteTable, HttpRule, Listing,
-    MeshSettings, Mirror, OriginPattern, PathMatch, PathRewrite, Pattern, PeerNode, PortConfig, PortMapping,
-    Redirect, Retry, Rewrite, Scheme, Selected, ServedPort, ServerName, ServiceConfig, Session,
-    SessionCarrier, SessionKey, Shape, Share, Spoken, TcpRule, TextMatch, Timeouts, TlsRouteEntry,
-    TlsRouteTable, ValueMatch, WorkloadConfig,
+    AccessPolicy, AccessRule, Action, AllowedOrigins, AppProtocol, Backend, BackendTarget, Cors,
+    EgressPolicy, Endpoint, EndpointSet, HeaderEdit, HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteKind,
+    HttpRouteTable, HttpRule, IdentityPattern, Listing, MeshSettings, Mirror, OriginPattern, PathMatch,
+    PathRewrite, Pattern, PeerNode, PortConfig, PortMapping, Redirect, Retry, Rewrite, Scheme, Selected,
+    ServedPort, ServerName, ServiceConfig, Session, SessionCarrier, SessionKey, Shape, Share, Source, Spoken,
+    TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable, ValueMatch, WorkloadConfig,
 };
 use tulle_wire::discovery;
 
@@ -195,8 +196,30 @@ fn workloads() -> impl Strategy<Value = WorkloadConfig> {
     );
     let selected =
         (names(), prop::collection::vec(port, 0..3)).prop_map(|(by, ports)| Selected { by, ports });
-    (names(), prop::collection::vec(selected, 0..4), any::<bool>())
-        .prop_map(|(name, services, inbound_capture)| WorkloadConfig { name, services, inbound_capture })
+    let policies = prop::collection::vec(policies(), 0..3);
+    (names(), prop::collection::vec(selected, 0..4), any::<bool>(), policies).prop_map(
+        |(name, services, inbound_capture, policies)| WorkloadConfig {
+            name,
+            services,
+            inbound_capture,
+            policies,
+        },
+    )
+}
+
+fn policies() -> impl Strategy<Value = AccessPolicy> {
+    let action = prop::sample::select(vec![Action::Allow, Action::Deny, Action::Audit]);
+    let ports = || prop::option::of(prop::collection::vec(1u16.., 0..3));
+    let identity = "spiffe://([a-z]{1,4}|\\*)(/([a-z]{1,4}|\\*)){0,2}/([a-z]{1,4}|\\*|\\*\\*)";
+    let identity = identity.prop_map(|text| Source::Identity(IdentityPattern::new(&text).unwrap()));
+    let range =
+        (any::<IpAddr>(), 0u8..=32).prop_map(|(address, length)| IpNet::new(address, length).unwrap());
+    let outside = prop::collection::vec(range, 0..3).prop_map(Source::Outside);
+    let sources = prop::option::of(prop::collection::vec(prop_oneof![identity, outside], 0..3));
+    let rule = (0usize..100, sources, ports());
+    let rule = rule.prop_map(|(index, sources, ports)| AccessRule { index, sources, ports });
+    (names(), action, ports(), prop::collection::vec(rule, 0..3))
+        .prop_map(|(name, action, at, rules)| AccessPolicy { name, action, at, rules })
 }
 
 fn services() -> impl Strategy<Value = ServiceConfig> {
@@ -466,7 +489,7 @@ fn errors_in_a_workload_name_the_field() {
             namespace: "shop".into(),
             name: "c-1".into(),
             services: vec![selected],
-            inbound_capture: false,
+            ..Default::default()
         };
         WorkloadConfig::try_from(workload).map_err(|e| e.field)
     };
@@ -476,6 +499,49 @@ fn errors_in_a_workload_name_the_field() {
         ("services[0].ports[0].service_port", |p| p.service_port = 0),
         ("services[0].ports[0].target_port", |p| p.target_port = 65536),
         ("services[0].ports[0].protocol", |p| p.protocol = 9),
+    ];
+    for (field, change) in cases {
+        assert_eq!(read(change).unwrap_err(), field);
+    }
+}
+
+/// What a node does not understand of who may enter it does not take for something else.
+#[test]
+fn errors_in_a_policy_name_the_field() {
+    use discovery::source::Source;
+    let read = |change: fn(&mut discovery::AuthorizationPolicy)| {
+        let source = discovery::Source { source: Some(Source::Identity("spiffe://m/a".into())) };
+        let sources = Some(discovery::Sources { sources: vec![source] });
+        let rule = discovery::AuthorizationRule { sources, ..Default::default() };
+        let mut policy = discovery::AuthorizationPolicy {
+            namespace: "shop".into(),
+            name: "p".into(),
+            action: discovery::AuthorizationAction::Allow.into(),
+            rules: vec![rule],
+            ..Default::default()
+        };
+        change(&mut policy);
+        let workload = discovery::Workload {
+            namespace: "shop".into(),
+            name: "c-1".into(),
+            policies: vec![policy],
+            ..Default::default()
+        };
+        WorkloadConfig::try_from(workload).map_err(|e| e.field)
+    };
+    fn source(policy: &mut discovery::AuthorizationPolicy) -> &mut Option<Source> {
+        &mut policy.rules[0].sources.as_mut().unwrap().sources[0].source
+    }
+    assert!(read(|_| ()).is_ok());
+    type Change = fn(&mut discovery::AuthorizationPolicy);
+    let cases: [(&str, Change); 7] = [
+        ("policies[0].action", |p| p.action = 9),
+        ("policies[0].action", |p| p.action = 0),
+        ("policies[0].name", |p| p.name.clear()),
+        ("policies[0].at[0].", |p| p.at = Some(discovery::Ports { ports: vec![65536] })),
+        ("policies[0].rules[0].ports[0].", |p| p.rules[0].ports = Some(discovery::Ports { ports: vec![0] })),
+        ("policies[0].rules[0].sources[0].identity", |p| *source(p) = Some(Source::Identity("web".into()))),
+        ("policies[0].rules[0].sources[0].source", |p| *source(p) = None),
     ];
     for (field, change) in cases {
         assert_eq!(read(change).unwrap_err(), field);

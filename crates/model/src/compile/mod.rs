@@ -30,6 +30,7 @@ use self::port::{Attached, compile_port};
 use self::route::{Explained, RouteKey, attach, parents_of, resolve};
 use self::unreached::UnreachedOfService;
 use crate::identity::TrustDomain;
+use crate::kinds::authorization_policy::form::AuthorizationForm;
 use crate::kinds::endpoint_slice::form::SliceForm;
 use crate::kinds::mesh::MESH;
 use crate::kinds::mesh::form::MeshForm;
@@ -37,7 +38,10 @@ use crate::kinds::route::ParentReference;
 use crate::kinds::route::form::RouteForm;
 use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
-use crate::kinds::{endpoint_slice, grpc_route, http_route, mesh, service, tcp_route, tls_route, workload};
+use crate::kinds::{
+    authorization_policy, endpoint_slice, grpc_route, http_route, mesh, service, tcp_route, tls_route,
+    workload,
+};
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::policy::Policies;
 use crate::registry::{Kind, KindId};
@@ -112,6 +116,7 @@ pub struct Compiler {
     routes_by_parent: MultiMap<ServiceName, RouteKey>,
     routes_by_backend: MultiMap<ServiceName, RouteKey>,
 
+    authorizations: BTreeMap<NamespacedName, AuthorizationForm>,
     meshes: Policies<MeshForm>,
     mesh: Arc<MeshSettings>,
     configs: HashMap<ServiceName, Arc<ServiceConfig>>,
@@ -165,6 +170,7 @@ impl Compiler {
             slices_by_service: MultiMap::default(),
             routes_by_parent: MultiMap::default(),
             routes_by_backend: MultiMap::default(),
+            authorizations: BTreeMap::new(),
             meshes: Policies::default(),
             mesh: Arc::default(),
             configs: HashMap::new(),
@@ -258,6 +264,7 @@ impl Compiler {
             .map(of(KindId::Service))
             .chain(self.workloads.keys().map(of(KindId::Workload)))
             .chain(self.slices.keys().map(of(KindId::EndpointSlice)))
+            .chain(self.authorizations.keys().map(of(KindId::AuthorizationPolicy)))
             .chain(self.routes.keys().map(|key| (key.kind, key.name.clone())))
             .chain(self.problems.keys().cloned())
             .chain([mesh])
@@ -281,6 +288,8 @@ impl Compiler {
             }
             KindId::EndpointSlice => checked(kind, object, endpoint_slice::check::check)
                 .map(|form| self.set_slice(&name, Some(form), dirty)),
+            KindId::AuthorizationPolicy => checked(kind, object, authorization_policy::check::check)
+                .map(|form| self.set_authorization(&name, Some(form), dirty)),
             KindId::Mesh => checked(kind, object, mesh::check::check)
                 .and_then(|form| self.of_this_mesh(form))
                 .map(|form| self.set_mesh(&name, Some(form), dirty)),
@@ -312,6 +321,7 @@ impl Compiler {
             KindId::Service => self.set_service(name, None, dirty),
             KindId::Workload => self.set_workload(name, None, dirty),
             KindId::EndpointSlice => self.set_slice(name, None, dirty),
+            KindId::AuthorizationPolicy => self.set_authorization(name, None, dirty),
             KindId::Mesh => self.set_mesh(name, None, dirty),
             KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => {
                 let key = RouteKey { kind, name: name.clone() };
@@ -358,6 +368,22 @@ impl Compiler {
         if *self.mesh != settings {
             self.mesh = Arc::new(settings);
             dirty.mesh = true;
+        }
+    }
+
+    fn set_authorization(
+        &mut self,
+        name: &NamespacedName,
+        form: Option<AuthorizationForm>,
+        dirty: &mut Dirty,
+    ) {
+        let old = match &form {
+            Some(form) => self.authorizations.insert(name.clone(), form.clone()),
+            None => self.authorizations.remove(name),
+        };
+        if old != form {
+            let both = [old, form].into_iter().flatten();
+            dirty.workloads.extend(both.flat_map(|form| self.reached_by(&form)));
         }
     }
 

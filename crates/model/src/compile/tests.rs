@@ -1,3 +1,4 @@
+mod authorization;
 mod forms;
 mod precedence;
 mod spoken;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Compiler;
 use super::endpoints::ports_of_workload;
+use crate::kinds::authorization_policy::form::AuthorizationForm;
 use crate::kinds::mesh::form::inbound_capture;
 use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
@@ -48,9 +49,18 @@ impl Compiler {
             }
             Some(Selected { ports: served_ports(service, form), by })
         });
+        let services: Vec<_> = selected.collect();
+        let served = |service: &ServiceName| {
+            services.iter().find(|selected| selected.by == *service).map(|selected| &*selected.ports)
+        };
+        let policies = self.authorizations.values().filter(|policy| policy.reaches(&name.namespace));
+        let policies = policies
+            .flat_map(|policy| policy.of_workload(&self.domain, name, &form.labels, served))
+            .collect();
         let config = WorkloadConfig {
             name: name.clone(),
-            services: selected.collect(),
+            services,
+            policies,
             inbound_capture: inbound_capture(&self.meshes, &Target::of_workloads(&name.namespace)),
         };
         Some(LocalWorkload { node, config: Arc::new(config) })
@@ -60,6 +70,11 @@ impl Compiler {
     pub(super) fn selected_by(&self, service: &ServiceName) -> Vec<WorkloadName> {
         let Some(form) = self.services.get(service) else { return Vec::new() };
         self.selected(service, form).map(|(workload, _)| workload.clone()).collect()
+    }
+
+    /// The workloads that a policy may apply to.
+    pub(super) fn reached_by(&self, policy: &AuthorizationForm) -> Vec<WorkloadName> {
+        self.workloads.keys().filter(|name| policy.reaches(&name.namespace)).cloned().collect()
     }
 
     /// The workloads that what is attached to these targets applies to.

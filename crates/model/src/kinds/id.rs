@@ -12,6 +12,7 @@ pub enum KindId {
     TcpRoute,
     Mesh,
     Workload,
+    AuthorizationPolicy,
     ReferenceGrant,
     Node,
     Event,

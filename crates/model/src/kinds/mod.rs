@@ -5,6 +5,7 @@
 //! object the form that the compiler works with, where there can be one. There can be one of some objects that are refused
 //! today and were not when they were written: these stay in force.
 
+pub mod authorization_policy;
 pub mod endpoint_slice;
 pub mod event;
 pub mod grpc_route;

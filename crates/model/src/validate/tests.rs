@@ -77,6 +77,27 @@ fn good(kind: KindId) -> Value {
             "node": { "name": "n1", "linkAddress": "[fd00::1]:15008" }
         }),
         KindId::Node => json!({ "drained": true }),
+        KindId::AuthorizationPolicy => json!({
+            "targetRefs": [
+                { "group": "", "kind": "Service", "name": "c" },
+                { "group": "", "kind": "Namespace" },
+                { "group": "tulle.dev", "kind": "Workload", "selector": {
+                    "matchLabels": { "app": "c" },
+                    "matchExpressions": [{ "key": "tier", "operator": "NotIn", "values": ["back"] }]
+                } }
+            ],
+            "action": "Allow",
+            "rules": [{
+                "sources": [
+                    { "type": "ServiceAccount", "serviceAccount": { "namespace": "shop", "name": "*" } },
+                    { "type": "SPIFFE", "spiffe": "spiffe://mesh.local/ns/*/sa/web" },
+                    { "type": "Namespace", "namespace": "shop" },
+                    { "type": "TrustDomain", "trustDomain": "mesh.local" },
+                    { "type": "External", "external": { "cidrs": ["192.0.2.0/24", "2001:db8::/32"] } }
+                ],
+                "networkAttributes": { "ports": [80] }
+            }]
+        }),
         KindId::ReferenceGrant => json!({
             "from": [{ "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop" }],
             "to": [{ "group": "", "kind": "Service" }, { "group": "", "kind": "Service", "name": "c" }]

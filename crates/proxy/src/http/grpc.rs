@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::http::limits::OutOfTime;
 use crate::http2;
+use crate::inbound::presence::Withdrawn;
 
 pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -56,7 +57,7 @@ impl Messages {
         self.prefix == 0 && self.left == 0
     }
 
-    /// What a body ends with that broke so: UNAVAILABLE, so that the caller tries again. `None`: with a reset, as a
+    /// What a body ends with that broke so: UNAVAILABLE, so that the caller tries again; another status where it must not. `None`: with a reset, as a
     /// message is cut, or the application said itself what happened.
     #[cold]
     pub fn trailers(&self, error: &(dyn std::error::Error + 'static)) -> Option<HeaderMap> {
@@ -64,9 +65,12 @@ impl Messages {
         if said || !self.is_whole() {
             return None;
         }
-        let (code, message) = match error.is::<OutOfTime>() {
-            true => ("4", "tulle: timeout"),
-            false => ("14", "tulle: the connection broke before the answer's end"),
+        let (code, message) = if error.is::<OutOfTime>() {
+            ("4", "tulle: timeout")
+        } else if error.downcast_ref() == Some(&Withdrawn::Denied) {
+            ("7", "tulle: denied")
+        } else {
+            ("14", "tulle: the connection broke before the answer's end")
         };
         let mut trailers = HeaderMap::new();
         trailers.insert(STATUS, HeaderValue::from_static(code));
@@ -102,6 +106,8 @@ mod tests {
         let mut messages = Messages::default();
         assert_eq!(messages.trailers(&lost).unwrap()[STATUS], "14");
         assert_eq!(messages.trailers(&Error::ResetHere(ErrorCode::PROTOCOL_ERROR)).unwrap()[STATUS], "14");
+        assert_eq!(messages.trailers(&Withdrawn::Denied).unwrap()[STATUS], "7");
+        assert_eq!(messages.trailers(&Withdrawn::Gone).unwrap()[STATUS], "14");
         assert_eq!(messages.trailers(&Error::Reset(ErrorCode::CANCEL)), None);
         messages.pass(&[0, 0]);
         assert_eq!(messages.trailers(&lost), None);

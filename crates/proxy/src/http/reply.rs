@@ -3,16 +3,17 @@
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response, StatusCode, Version};
+use tulle_model::authorization::{self, DENIED_BY, NO_ALLOW_POLICY};
 use tulle_model::grpc::code_of;
 
 use crate::budget::Shed;
-use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::error::{Denied, UpstreamError, UpstreamErrorKind};
 use crate::http::body::Body;
 use crate::http::grpc;
 use crate::http::headers::is_grpc;
 use crate::http2::{self, Unfit};
 use crate::mesh_headers::{REASON, RESET, RETRY};
-use crate::reason::Reason;
+use crate::reason::{DENIED, Reason};
 
 /// What the mesh's own words to people begin with.
 const PREFIX: &str = "tulle: ";
@@ -46,6 +47,10 @@ pub fn failed(error: &UpstreamError) -> Response<Body> {
 /// The answer to the client whose request an upstream failed. `version`: its own, which may have no codes.
 pub fn failed_for(error: &UpstreamError, version: Version) -> Response<Body> {
     let mut response = reply(error.kind.into(), &error.message);
+    let denied = error.denied.as_ref().and_then(|denied| HeaderValue::try_from(&denied.reason).ok());
+    if let Some(reason) = denied {
+        response.headers_mut().insert(REASON, reason);
+    }
     if let UpstreamErrorKind::Reset(code) = error.kind
         && version == Version::HTTP_2
     {
@@ -85,15 +90,27 @@ pub fn told(response: &mut Response<Body>) -> Option<UpstreamError> {
         b"not-upgraded" => Failure::NotUpgraded,
         b"unsupported" => Failure::Unsupported,
         b"wrong-identity" => Failure::WrongIdentity,
+        reason if is_denial(reason) => Failure::Denied,
         _ => shed.map_or(Failure::Refused, Failure::ShedThere),
     };
+    let denied =
+        reason.to_str().ok().filter(|_| kind == Failure::Denied).map(|reason| {
+            Box::new(Denied { reason: reason.to_owned(), by: authorization::decision_of(reason) })
+        });
     let safe_to_retry = matches!(retry, Some(b"safe" | b"free"));
     // What it says to people nearly always comes with the head.
     let said = response.body_mut().take_whole().and_then(|said| String::from_utf8(said.to_vec()).ok());
     let said = said.as_deref().and_then(|said| Some(said.strip_prefix(PREFIX)?.trim_end().to_owned()));
     let message = said
         .unwrap_or_else(|| format!("the endpoint's node answered {} ({})", response.status(), kind.reason()));
-    Some(UpstreamError { kind, safe_to_retry, message })
+    Some(UpstreamError { kind, safe_to_retry, message, denied })
+}
+
+/// Whether a `tulle-reason` says that a policy does not let the caller in.
+fn is_denial(reason: &[u8]) -> bool {
+    reason == DENIED.as_bytes()
+        || reason == NO_ALLOW_POLICY.as_bytes()
+        || reason.starts_with(DENIED_BY.as_bytes())
 }
 
 /// What to answer to a request of HTTP/2 that is not taken, and what to say of it.

@@ -3,22 +3,25 @@
 //!
 //! 1. authenticate: done before. The peer of a link is who its certificate says, that of a hand-over is whose connection
 //!    it is, and who comes in plain is nobody but its address. The peer meant this workload, and no other.
-//! 2. authorize: which ports are open to whom.
+//! 2. authorize: which ports are open to whom, by AuthorizationPolicies ([`tulle_model::authorization::decide`]).
 //! 3. limit: what stops takes nothing new.
 //!
 //! A connection of bytes has no head. Over a link, it does not enter as one where its port carries HTTP: its requests do
 //! ([`super::carries_http`]).
 //!
 //! Then it is written down ([`Visits`](super::visits::Visits)), and goes on to the application. What would not be authorized by a
-//! newer state is ended by it ([`may_be_in`], [`follow`]), be it bytes, an upgrade or an answer without an end; what is to be drained is not.
+//! newer state is ended by it ([`may_stay`](super::presence::may_stay), [`follow`]), be it bytes, an upgrade or an answer without an end; what is to be drained is not.
 
 use std::rc::Rc;
 
 use http::request::Parts;
+use tulle_model::authorization;
+use tulle_model::decision::Effect;
+use tulle_model::snapshot::WorkloadConfig;
 
-use super::presence::may_be_in;
+use super::presence::{is_offered, visitor};
 use super::visits::{Entered, Entrance, Peer};
-use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::error::{Denied, UpstreamError, UpstreamErrorKind};
 use crate::local::Local;
 
 /// Lets a request or connection in, or says why not: then nothing has reached the process. `head`: of a request, in the
@@ -29,8 +32,12 @@ pub(crate) fn enter(
     head: Option<&Parts>,
 ) -> Result<Entered, UpstreamError> {
     let Entrance { peer, workload, port } = entrance;
-    let generation = local.view().snapshot.generation;
-    if let Err(error) = admit(entrance) {
+    let view = local.view();
+    let generation = view.snapshot.generation;
+    let config = view.snapshot.workloads.get(&workload.name).map(|config| &**config);
+    let may =
+        offers(entrance).and_then(|()| authorize(local, entrance, config)).and_then(|()| takes(entrance));
+    if let Err(error) = may {
         tracing::debug!(%peer, workload = %workload.name, port, generation, %error, "not let in");
         return Err(error);
     }
@@ -41,15 +48,43 @@ pub(crate) fn enter(
     Ok(local.visits.enter(&local.metrics, entrance, generation))
 }
 
-/// Whether it may enter; otherwise why not.
-pub(crate) fn admit(Entrance { peer, workload, port }: Entrance<'_>) -> Result<(), UpstreamError> {
-    let refused = |kind, message: String| Err(UpstreamError::safe(kind, message));
-    if may_be_in(peer, &workload.identity, Some(workload), port).is_err() {
-        return refused(UpstreamErrorKind::Refused, format!("{} has no port {port}", workload.name));
+/// Whether policies let it in.
+fn authorize(
+    local: &Local,
+    Entrance { peer, workload, port }: Entrance<'_>,
+    config: Option<&WorkloadConfig>,
+) -> Result<(), UpstreamError> {
+    let Some(config) = config.filter(|config| !config.policies.is_empty()) else { return Ok(()) };
+    let visitor = visitor(peer);
+    for audited in authorization::audits(&config.policies, visitor, port) {
+        if local.may_warn() {
+            let decision = audited.decision(Effect::Audited);
+            tracing::info!(%peer, workload = %workload.name, port, "audit: {decision}");
+        }
     }
+    let decided = authorization::decide(&config.policies, visitor, port);
+    decided.map(drop).map_err(|denial| {
+        let denied = Denied { reason: denial.reason(), by: Some(denial.decision()) };
+        UpstreamError::denied(denied, denial.message(&workload.name))
+    })
+}
+
+/// Whether it is offered, and takes what is new; otherwise why not.
+pub(crate) fn admit(entrance: Entrance<'_>) -> Result<(), UpstreamError> {
+    offers(entrance).and_then(|()| takes(entrance))
+}
+
+fn offers(Entrance { peer, workload, port }: Entrance<'_>) -> Result<(), UpstreamError> {
+    is_offered(peer, &workload.identity, Some(workload), port).map_err(|_| {
+        UpstreamError::safe(UpstreamErrorKind::Refused, format!("{} has no port {port}", workload.name))
+    })
+}
+
+fn takes(Entrance { peer, workload, .. }: Entrance<'_>) -> Result<(), UpstreamError> {
     match peer {
         Peer::Mesh(_) if workload.draining => {
-            refused(UpstreamErrorKind::Draining, format!("{} is stopping", workload.name))
+            let message = format!("{} is stopping", workload.name);
+            Err(UpstreamError::safe(UpstreamErrorKind::Draining, message))
         }
         // To whom nobody can say that it should go elsewhere: the process closes its door itself.
         Peer::Mesh(_) | Peer::Plain(_) => Ok(()),

@@ -3,7 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use tulle_model::authorization::{self, Visitor};
 use tulle_model::identity::SpiffeId;
+use tulle_model::snapshot::WorkloadConfig;
 
 use super::visits::Peer;
 use crate::state::LocalWorkload;
@@ -15,6 +17,8 @@ pub enum Withdrawn {
     Gone,
     #[error("the workload no longer offers this port to the mesh")]
     PortClosed,
+    #[error("an AuthorizationPolicy no longer lets this caller in")]
+    Denied,
 }
 
 impl Withdrawn {
@@ -24,9 +28,31 @@ impl Withdrawn {
     }
 }
 
-/// Whether a peer may be in a workload at that port: one that comes, or one that came to a workload of that identity when it was
-/// let in. `workload`: as it is now, if it is still on this node.
-pub(super) fn may_be_in(
+/// Whether a peer that came to a workload of that identity may stay there, at that port. `workload`: as it is now, if it is still
+/// on this node; `config`: what the server says of it.
+pub(super) fn may_stay(
+    peer: &Peer,
+    identity: &SpiffeId,
+    workload: Option<&Arc<LocalWorkload>>,
+    config: Option<&WorkloadConfig>,
+    port: u16,
+) -> Result<(), Withdrawn> {
+    is_offered(peer, identity, workload, port)?;
+    config.map_or(Ok(()), |config| {
+        authorization::decide(&config.policies, visitor(peer), port).map(drop).map_err(|_| Withdrawn::Denied)
+    })
+}
+
+/// As whom policies see it.
+pub(super) fn visitor(peer: &Peer) -> Visitor<'_> {
+    match peer {
+        Peer::Mesh(identity) => Visitor::Mesh(identity),
+        Peer::Plain(address) => Visitor::Outside(address.ip()),
+    }
+}
+
+/// Whether a peer finds a workload of that identity at that port.
+pub(super) fn is_offered(
     peer: &Peer,
     identity: &SpiffeId,
     workload: Option<&Arc<LocalWorkload>>,

@@ -16,9 +16,9 @@ use http::request::Parts;
 use slab::Slab;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
-use tulle_model::snapshot::FastMap;
+use tulle_model::snapshot::{FastMap, WorkloadConfig};
 
-use super::presence::{Withdrawn, may_be_in};
+use super::presence::{Withdrawn, may_stay};
 use crate::metrics::{Count, WorkerMetrics};
 use crate::state::{LocalWorkload, NodeState};
 
@@ -91,14 +91,34 @@ struct OpenVisit {
 /// A workload that is visited, and how much is in flight to it.
 struct Served {
     workload: Arc<LocalWorkload>,
-    /// As it was when what has entered was last looked at; `None`: gone.
-    seen: RefCell<Option<Arc<LocalWorkload>>>,
+    /// As it was when what has entered was last looked at.
+    seen: RefCell<LastSeen>,
     in_flight: Arc<Count>,
 }
 
+/// A workload, and what the server says of it; `None`: it is gone, or nothing is said.
+#[derive(Clone, Default)]
+struct LastSeen {
+    workload: Option<Arc<LocalWorkload>>,
+    config: Option<Arc<WorkloadConfig>>,
+}
+
+impl LastSeen {
+    fn in_state(state: &NodeState, name: &WorkloadName) -> Self {
+        let workload = state.workloads.get(name).cloned();
+        Self { workload, config: state.snapshot.workloads.get(name).cloned() }
+    }
+
+    /// By their addresses: what is said anew may say the same.
+    fn is(&self, other: &Self) -> bool {
+        self.workload.as_ref().map(Arc::as_ptr) == other.workload.as_ref().map(Arc::as_ptr)
+            && self.config.as_ref().map(Arc::as_ptr) == other.config.as_ref().map(Arc::as_ptr)
+    }
+}
+
 impl Served {
-    fn has_changed(&self, now: Option<&Arc<LocalWorkload>>) -> bool {
-        self.seen.borrow().as_ref().map(Arc::as_ptr) != now.map(Arc::as_ptr)
+    fn has_changed(&self, now: &LastSeen) -> bool {
+        !self.seen.borrow().is(now)
     }
 }
 
@@ -133,7 +153,8 @@ impl Visits {
         let mut served = self.served.borrow_mut();
         let known = served.entry(Arc::as_ptr(workload)).or_insert_with(|| {
             let in_flight = metrics.in_flight(&workload.name);
-            let seen = RefCell::new(Some(workload.clone()));
+            // Until it is looked at, nothing is said of it.
+            let seen = RefCell::new(LastSeen { workload: Some(workload.clone()), config: None });
             Rc::new(Served { workload: workload.clone(), seen, in_flight })
         });
         known.clone()
@@ -153,20 +174,26 @@ impl Visits {
 
     /// Withdraws from what is there what a newer state no longer lets in: whoever waits for that ends it. How much that was.
     pub fn withdraw(&self, state: &NodeState) -> usize {
-        let now = |served: &Served| state.workloads.get(&served.workload.name);
+        let now = |served: &Served| LastSeen::in_state(state, &served.workload.name);
         let served = self.served.borrow();
         // What is said of a workload that is as it was says nothing new of what is in it.
-        if !served.values().any(|served| served.has_changed(now(served))) {
+        if !served.values().any(|served| served.has_changed(&now(served))) {
             return 0;
         }
         let mut count = 0;
         for (_, entry) in self.open.borrow_mut().iter_mut() {
             let now = now(&entry.served);
-            if !entry.served.has_changed(now) {
+            if !entry.served.has_changed(&now) {
                 continue;
             }
             if entry.withdrawn.is_none()
-                && let Err(why) = may_be_in(&entry.peer, &entry.served.workload.identity, now, entry.port)
+                && let Err(why) = may_stay(
+                    &entry.peer,
+                    &entry.served.workload.identity,
+                    now.workload.as_ref(),
+                    now.config.as_deref(),
+                    entry.port,
+                )
             {
                 entry.withdrawn = Some(why);
                 count += 1;
@@ -180,7 +207,7 @@ impl Visits {
             }
         }
         for served in served.values() {
-            *served.seen.borrow_mut() = now(served).cloned();
+            *served.seen.borrow_mut() = now(served);
         }
         count
     }
@@ -236,6 +263,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use tulle_model::identity::TrustDomain;
+    use tulle_model::snapshot::{AccessPolicy, AccessRule, Action, IdentityPattern, Source};
 
     use super::*;
 
@@ -360,6 +388,45 @@ mod tests {
             // It stays so, whatever comes.
             visits.withdraw(&state(&[&a, &b]));
             assert_eq!(entered.each_ref().map(poll), withdrawn, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_policy_withdraws_whom_it_would_not_let_in() {
+        let pattern = IdentityPattern::new("spiffe://*/ns/default/sa/x").unwrap();
+        let policy = |action, sources| AccessPolicy {
+            name: "default/p".parse().unwrap(),
+            action,
+            at: None,
+            rules: vec![AccessRule { index: 0, sources, ports: None }],
+        };
+        let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
+        let (a, b) = (workload("a"), workload("b"));
+        let peers = [
+            Peer::Mesh(identity("x")),
+            Peer::Mesh(identity("y")),
+            Peer::Plain("192.0.2.1:5".parse().unwrap()),
+        ];
+        let entered = peers.each_ref().map(|peer| {
+            [&a, &b].map(|workload| visits.enter(&metrics, Entrance { peer, workload, port: 80 }, 1))
+        });
+        let state = |policies: Vec<AccessPolicy>| {
+            let mut state = state(&[&a, &b]);
+            let config =
+                WorkloadConfig { name: a.name.clone(), services: vec![], inbound_capture: false, policies };
+            let mut snapshot = tulle_model::snapshot::Snapshot::default();
+            snapshot.workloads.insert(a.name.clone(), Arc::new(config));
+            state.snapshot = Arc::new(snapshot);
+            state
+        };
+        let identity = |pattern: &IdentityPattern| Some(vec![Source::Identity(pattern.clone())]);
+        assert_eq!(visits.withdraw(&state(vec![policy(Action::Audit, None)])), 0);
+        assert_eq!(visits.withdraw(&state(vec![policy(Action::Deny, identity(&pattern))])), 1);
+        assert_eq!(visits.withdraw(&state(vec![policy(Action::Allow, identity(&pattern))])), 2);
+        let cx = Context::from_waker(Waker::noop());
+        for [of_a, of_b] in &entered {
+            assert_eq!(of_a.poll_withdrawn(&cx), Poll::Ready(Withdrawn::Denied));
+            assert_eq!(of_b.poll_withdrawn(&cx), Poll::Pending);
         }
     }
 

@@ -66,7 +66,7 @@ impl LinkStream {
                 _ => Kind::ConnectionLost,
             };
             let message = format!("the link broke before the upgrade was answered: {error}");
-            UpstreamError { kind, safe_to_retry: error.is_unprocessed(), message }
+            UpstreamError { safe_to_retry: error.is_unprocessed(), ..UpstreamError::safe(kind, message) }
         })?;
         Ok((head, sender, receiver))
     }
@@ -120,7 +120,8 @@ impl LinkStream {
         let status = head.status;
         let told = reply::told(&mut Response::from_parts(head, Body::from(receiver)));
         Err(match told {
-            // Whatever it was: nothing was sent through the tunnel.
+            Some(error) if error.kind == Kind::Denied => error,
+            // Whatever else it was: nothing was sent through the tunnel.
             Some(error) => UpstreamError { safe_to_retry: true, ..error },
             None => {
                 let message = format!("the node refused the connection to {authority} ({status})");

@@ -97,6 +97,7 @@ fn order(kind: &Kind) -> u8 {
         KindId::Service => 2,
         KindId::EndpointSlice
         | KindId::Workload
+        | KindId::AuthorizationPolicy
         | KindId::ReferenceGrant
         | KindId::Node
         | KindId::Event

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod apply;
+pub mod auth;
 pub mod delete;
 pub mod describe;
 pub mod diff;

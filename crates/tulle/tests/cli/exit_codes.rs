@@ -22,6 +22,7 @@ const GOOD: &[&str] = &[
     "delete svc c",
     "status",
     "edges",
+    "auth check --from x --to c",
     "explain --from x http://c/",
     "explain --from x c",
     "explain --from x -X POST c/cart",

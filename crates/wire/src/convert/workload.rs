@@ -14,6 +14,7 @@ impl From<&model::WorkloadConfig> for wire::Workload {
             name: workload.name.name.to_string(),
             services: workload.services.iter().map(wire::Selected::from).collect(),
             inbound_capture: workload.inbound_capture,
+            policies: workload.policies.iter().map(wire::AuthorizationPolicy::from).collect(),
         }
     }
 }
@@ -26,6 +27,7 @@ impl TryFrom<wire::Workload> for model::WorkloadConfig {
             name: object_name("", workload.namespace, workload.name)?,
             services: list("services", workload.services, model::Selected::try_from)?,
             inbound_capture: workload.inbound_capture,
+            policies: list("policies", workload.policies, model::AccessPolicy::try_from)?,
         })
     }
 }

@@ -394,6 +394,70 @@ pub struct Workload {
     pub services: ::prost::alloc::vec::Vec<Selected>,
     #[prost(bool, tag = "4")]
     pub inbound_capture: bool,
+    /// Ordered by namespace and name.
+    #[prost(message, repeated, tag = "5")]
+    pub policies: ::prost::alloc::vec::Vec<AuthorizationPolicy>,
+}
+/// tulle_model::authorization::Policy, as it applies to a workload.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AuthorizationPolicy {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "AuthorizationAction", tag = "3")]
+    pub action: i32,
+    /// The ports of the workload that it is about; where there is no list, all.
+    #[prost(message, optional, tag = "4")]
+    pub at: ::core::option::Option<Ports>,
+    #[prost(message, repeated, tag = "5")]
+    pub rules: ::prost::alloc::vec::Vec<AuthorizationRule>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AuthorizationRule {
+    /// Its place in the policy.
+    #[prost(uint32, tag = "1")]
+    pub index: u32,
+    /// Where there is no list, anybody.
+    #[prost(message, optional, tag = "2")]
+    pub sources: ::core::option::Option<Sources>,
+    /// Where there is no list, all.
+    #[prost(message, optional, tag = "3")]
+    pub ports: ::core::option::Option<Ports>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ports {
+    #[prost(uint32, repeated, tag = "1")]
+    pub ports: ::prost::alloc::vec::Vec<u32>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Sources {
+    #[prost(message, repeated, tag = "1")]
+    pub sources: ::prost::alloc::vec::Vec<Source>,
+}
+/// Who comes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Source {
+    #[prost(oneof = "source::Source", tags = "1, 2")]
+    pub source: ::core::option::Option<source::Source>,
+}
+/// Nested message and enum types in `Source`.
+pub mod source {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Source {
+        /// Of the mesh: a pattern of SPIFFE IDs.
+        #[prost(string, tag = "1")]
+        Identity(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Outside(super::Outside),
+    }
+}
+/// Who is not in the mesh.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Outside {
+    /// Ranges of addresses; where there are none, from anywhere.
+    #[prost(string, repeated, tag = "1")]
+    pub ranges: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A service that selects a workload.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -474,6 +538,38 @@ impl Scheme {
             "UNSAID" => Some(Self::Unsaid),
             "HTTP" => Some(Self::Http),
             "HTTPS" => Some(Self::Https),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AuthorizationAction {
+    Unspecified = 0,
+    Allow = 1,
+    Deny = 2,
+    Audit = 3,
+}
+impl AuthorizationAction {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "AUTHORIZATION_ACTION_UNSPECIFIED",
+            Self::Allow => "AUTHORIZATION_ACTION_ALLOW",
+            Self::Deny => "AUTHORIZATION_ACTION_DENY",
+            Self::Audit => "AUTHORIZATION_ACTION_AUDIT",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "AUTHORIZATION_ACTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "AUTHORIZATION_ACTION_ALLOW" => Some(Self::Allow),
+            "AUTHORIZATION_ACTION_DENY" => Some(Self::Deny),
+            "AUTHORIZATION_ACTION_AUDIT" => Some(Self::Audit),
             _ => None,
         }
     }

@@ -100,6 +100,11 @@ fn what_is_attached_to_the_mesh_applies_to_each_workload() {
     // What says nothing of it changes none.
     assert_eq!(compiler.apply(mesh(json!({ "accessLog": { "enabled": true } }))).workloads, []);
     // The server's word of the workload is newer than what was said of the mesh, or older: it decides.
-    let closed = WorkloadConfig { name: name("shop/c-1"), services: vec![], inbound_capture: true };
+    let closed = WorkloadConfig {
+        name: name("shop/c-1"),
+        services: vec![],
+        inbound_capture: true,
+        policies: Vec::new(),
+    };
     assert!(inbound_capture(&compiler.mesh(), Some(&closed)).is_some());
 }

@@ -4,7 +4,10 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::good;
-use crate::kinds::{endpoint_slice, grpc_route, http_route, mesh, service, tcp_route, tls_route, workload};
+use crate::kinds::{
+    authorization_policy, endpoint_slice, grpc_route, http_route, mesh, service, tcp_route, tls_route,
+    workload,
+};
 use crate::registry::{KINDS, KindId};
 use crate::validate::*;
 
@@ -19,6 +22,7 @@ fn has_form(kind: KindId, object: &Value) -> bool {
         KindId::GrpcRoute => grpc_route::check::check(&object, &mut errors).is_ok(),
         KindId::TlsRoute => tls_route::check::check(&object, &mut errors).is_ok(),
         KindId::TcpRoute => tcp_route::check::check(&object, &mut errors).is_ok(),
+        KindId::AuthorizationPolicy => authorization_policy::check::check(&object, &mut errors).is_ok(),
         KindId::Mesh => mesh::check::check(&object, &mut errors).is_ok(),
         KindId::Workload => workload::check::check(&object, &mut errors).is_ok(),
     }

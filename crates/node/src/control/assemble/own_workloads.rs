@@ -132,7 +132,12 @@ mod tests {
     }
 
     fn says(workload: &str, inbound_capture: bool, version: &str) -> DeltaDiscoveryResponse {
-        let config = WorkloadConfig { name: name(workload), services: Vec::new(), inbound_capture };
+        let config = WorkloadConfig {
+            name: name(workload),
+            services: Vec::new(),
+            inbound_capture,
+            policies: Vec::new(),
+        };
         let value = discovery::Workload::from(&config).encode_to_vec();
         let resource = Resource {
             version: version.to_owned(),

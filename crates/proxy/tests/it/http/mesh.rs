@@ -12,8 +12,8 @@ use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::{
-    AppProtocol, Endpoint, EndpointSet, HttpRouteTable, Known, MeshSettings, PeerNode, PortConfig,
-    PortMapping, Selected, ServedPort, ServiceConfig, WorkloadConfig,
+    AccessPolicy, AppProtocol, Endpoint, EndpointSet, HttpRouteTable, Known, MeshSettings, PeerNode,
+    PortConfig, PortMapping, Selected, ServedPort, ServiceConfig, WorkloadConfig,
 };
 use tulle_proxy::budget::Budget;
 use tulle_proxy::certificate::WorkloadCertificate;
@@ -146,7 +146,17 @@ impl Node {
         };
         let name = WorkloadName::new("default", workload);
         let services = services.iter().map(selected).collect();
-        let told = WorkloadConfig { name: name.clone(), services, inbound_capture: false };
+        let told =
+            WorkloadConfig { name: name.clone(), services, inbound_capture: false, policies: Vec::new() };
+        Arc::make_mut(&mut self.state.snapshot).workloads.insert(name, Arc::new(told));
+        self.publish();
+    }
+
+    /// Has these policies apply to one of its workloads, which no service selects.
+    pub fn authorize(&mut self, workload: &str, policies: Vec<AccessPolicy>) {
+        let name = WorkloadName::new("default", workload);
+        let told =
+            WorkloadConfig { name: name.clone(), services: Vec::new(), inbound_capture: false, policies };
         Arc::make_mut(&mut self.state.snapshot).workloads.insert(name, Arc::new(told));
         self.publish();
     }

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod apps;
+mod authorized;
 mod blame;
 mod bodies;
 mod both_sides;

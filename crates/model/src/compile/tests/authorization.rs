@@ -1,0 +1,173 @@
+//! Which policies apply to which workload, and what they become there.
+
+use super::*;
+use crate::snapshot::{AccessPolicy, AccessRule, Action, Source};
+
+fn policy(namespace: &str, name: &str, spec: Value) -> Change {
+    put(
+        KindId::AuthorizationPolicy,
+        json!({ "metadata": { "namespace": namespace, "name": name }, "spec": spec }),
+    )
+}
+
+fn allow(targets: Value) -> Value {
+    json!({ "targetRefs": targets, "action": "Allow", "rules": [{}] })
+}
+
+/// The policies of a workload: `namespace/name`, and the ports that each is about.
+fn told(compiler: &Compiler, workload: &str) -> Vec<(String, Option<Vec<u16>>)> {
+    let config = compiler.workload(&name(workload)).unwrap().config.clone();
+    config.policies.iter().map(|policy| (policy.name.to_string(), policy.at.clone())).collect()
+}
+
+fn of_c(compiler: &Compiler) -> Vec<AccessPolicy> {
+    compiler.workload(&name("shop/c-1")).unwrap().config.policies.clone()
+}
+
+#[test]
+fn a_policy_applies_to_what_it_targets_in_its_own_namespace() {
+    let mut compiler = compiler();
+    compiler.apply_all([workload("c-1", "c", true), workload("x-1", "x", true)]);
+    compiler.apply(service("c", json!({ "port": 80, "targetPort": "web" })));
+    let service = json!([{ "group": "", "kind": "Service", "name": "c" }]);
+    let by_label =
+        |selector: Value| json!([{ "group": "tulle.dev", "kind": "Workload", "selector": selector }]);
+    let not_in = json!({ "matchExpressions": [{ "key": "app", "operator": "NotIn", "values": ["c", "d"] }] });
+    let there = json!({ "matchExpressions": [{ "key": "app", "operator": "Exists" }, { "key": "no", "operator": "DoesNotExist" }] });
+    let mesh = json!([{ "group": "tulle.dev", "kind": "Mesh", "name": "default" }]);
+    let everywhere = ["shop/c-1", "shop/x-1"];
+    for (namespace, targets, applies, at) in [
+        ("shop", service.clone(), &["shop/c-1"][..], Some(vec![34567])),
+        ("other", service, &[], None),
+        ("shop", by_label(json!({ "matchLabels": { "app": "x" } })), &["shop/x-1"], None),
+        ("shop", by_label(not_in), &["shop/x-1"], None),
+        ("shop", by_label(there), &everywhere, None),
+        ("shop", by_label(json!({})), &everywhere, None),
+        ("shop", json!([{ "group": "", "kind": "Namespace" }]), &everywhere, None),
+        ("other", json!([{ "group": "", "kind": "Namespace" }]), &[], None),
+        ("tulle-system", mesh.clone(), &everywhere, None),
+    ] {
+        let effects = compiler.apply(policy(namespace, "p", allow(targets.clone())));
+        assert_eq!(
+            effects.workloads,
+            applies.iter().map(|applies| name(applies)).collect::<Vec<_>>(),
+            "{targets}"
+        );
+        for workload in applies {
+            assert_eq!(told(&compiler, workload), [(format!("{namespace}/p"), at.clone())], "{targets}");
+        }
+        let gone = compiler.apply(delete(KindId::AuthorizationPolicy, &format!("{namespace}/p")));
+        assert_eq!(gone.workloads, effects.workloads);
+        assert!(of_c(&compiler).is_empty());
+    }
+    // One that was stored by somebody who does not look at it reaches no further.
+    assert!(compiler.apply(policy("shop", "p", allow(mesh))).workloads.is_empty());
+}
+
+#[test]
+fn rules_are_in_ids_of_the_mesh_and_ports_of_the_workload() {
+    let mut compiler = compiler();
+    compiler.apply(workload("c-1", "c", true));
+    compiler.apply(service("c", json!({ "port": 80, "targetPort": "web" })));
+    let source = |name: &str| json!({ "type": "ServiceAccount", "serviceAccount": { "name": name } });
+    let rules = json!([
+        { "sources": [source("web"), source("*"), { "type": "Namespace", "namespace": "other" }], "networkAttributes": { "ports": [80, 81] } },
+        { "sources": [], "networkAttributes": { "ports": [81] } },
+        { "sources": [{ "type": "TrustDomain", "trustDomain": "far" }, { "type": "External", "external": { "cidrs": ["10.1.2.3/8"] } }, { "type": "External" }] },
+        {},
+    ]);
+    let targets =
+        json!([{ "group": "", "kind": "Service", "name": "c" }, { "group": "", "kind": "Namespace" }]);
+    compiler.apply(policy("shop", "p", json!({ "targetRefs": targets, "action": "Deny", "rules": rules })));
+    let policies = of_c(&compiler);
+    let shown = |policy: &AccessPolicy| {
+        let rule = |rule: &AccessRule| {
+            let source = |source: &Source| match source {
+                Source::Identity(pattern) => pattern.as_str().to_owned(),
+                Source::Outside(ranges) => format!("{ranges:?}"),
+            };
+            let sources = rule.sources.as_ref().map(|sources| sources.iter().map(source).collect::<Vec<_>>());
+            (rule.index, sources, rule.ports.clone())
+        };
+        policy.rules.iter().map(rule).collect::<Vec<_>>()
+    };
+    let [of_service, of_namespace] = &policies[..] else { panic!("{policies:?}") };
+    assert_eq!((of_service.action, of_service.at.clone()), (Action::Deny, Some(vec![34567])));
+    let texts = |texts: &[&str]| Some(texts.iter().map(|&text| text.to_owned()).collect::<Vec<_>>());
+    let domain = compiler.domain.as_str();
+    let ids = ["shop/sa/web", "shop/sa/*", "other/sa/*"].map(|rest| format!("spiffe://{domain}/ns/{rest}"));
+    let ids = texts(&ids.each_ref().map(|id| &**id));
+    let nobody = texts(&[]);
+    let far = texts(&["spiffe://far/**", "[10.0.0.0/8]", "[]"]);
+    assert_eq!(
+        shown(of_service),
+        [
+            (0, ids.clone(), Some(vec![34567])),
+            (1, nobody.clone(), Some(vec![])),
+            (2, far.clone(), None),
+            (3, None, None),
+        ],
+        "a Service's ports are its own"
+    );
+    assert_eq!(of_namespace.at, None);
+    assert_eq!(
+        shown(of_namespace),
+        [(0, ids, Some(vec![80, 81])), (1, nobody, Some(vec![81])), (2, far, None), (3, None, None)]
+    );
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_leaves_its_last_good_form_in_force() {
+    let mut compiler = compiler();
+    compiler.apply(workload("c-1", "c", true));
+    let all = json!([{ "group": "", "kind": "Namespace" }]);
+    compiler.apply(policy("shop", "p", allow(all.clone())));
+    let good = of_c(&compiler);
+    let kind = KindId::AuthorizationPolicy.kind();
+    for (spec, field) in [
+        (json!({ "targetRefs": all, "action": "Permit", "rules": [{}] }), "spec.action"),
+        (json!({ "targetRefs": all, "action": "Deny" }), "spec.rules"),
+        (json!({ "targetRefs": [], "action": "Allow" }), "spec.targetRefs"),
+        (
+            json!({ "targetRefs": all, "action": "Allow", "rules": [{ "sources": [{ "type": "SPIFFE", "spiffe": "web" }] }] }),
+            "spec.rules[0].sources[0].spiffe",
+        ),
+        (
+            json!({ "targetRefs": all, "action": "Allow", "rules": [{ "sources": "web" }] }),
+            "spec.rules[0].sources",
+        ),
+        (json!({ "targetRefs": all, "action": "Allow", "rules": "all" }), "spec.rules"),
+    ] {
+        assert!(compiler.apply(policy("shop", "p", spec.clone())).workloads.is_empty(), "{spec}");
+        assert_eq!(of_c(&compiler), good, "{spec}");
+        assert_eq!(
+            compiler.problem(kind, &name("shop/p")).map(|problem| &*problem.field),
+            Some(field),
+            "{spec}"
+        );
+    }
+    compiler.apply(policy("shop", "p", allow(all)));
+    assert_eq!(compiler.problem(kind, &name("shop/p")), None);
+}
+
+#[test]
+fn workloads_gain_and_lose_policies_as_labels_and_services_change() {
+    let mut compiler = compiler();
+    compiler.apply(policy("shop", "label", allow(json!([{ "group": "tulle.dev", "kind": "Workload", "selector": { "matchLabels": { "app": "c" } } }]))));
+    compiler.apply(policy(
+        "shop",
+        "service",
+        allow(json!([{ "group": "", "kind": "Service", "name": "x" }])),
+    ));
+    compiler.apply(workload("c-1", "c", true));
+    let names = |compiler: &Compiler| {
+        told(compiler, "shop/c-1").into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&compiler), ["shop/label"]);
+    compiler.apply(workload("c-1", "x", true));
+    assert!(names(&compiler).is_empty());
+    compiler.apply(service("x", json!({ "port": 80, "targetPort": "web" })));
+    assert_eq!(names(&compiler), ["shop/service"]);
+    compiler.apply(delete(KindId::Service, "shop/x"));
+    assert!(names(&compiler).is_empty());
+}

@@ -1,0 +1,146 @@
+//! An AuthorizationPolicy as it is compiled: for each workload that it applies to.
+
+use ipnet::IpNet;
+
+use crate::identity::TrustDomain;
+use crate::kinds::service::form::Labels;
+use crate::name::{NamespacedName, ServiceName, WorkloadName};
+use crate::snapshot::{AccessPolicy, AccessRule, Action, IdentityPattern, ServedPort, Source};
+
+use super::SYSTEM_NAMESPACE;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AuthorizationForm {
+    pub name: NamespacedName,
+    pub action: Action,
+    pub targets: Vec<TargetForm>,
+    pub rules: Vec<AccessRuleForm>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TargetForm {
+    Mesh,
+    /// All of the policy's own namespace.
+    Namespace,
+    Service(ServiceName),
+    Workloads(Selector),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AccessRuleForm {
+    pub sources: Option<Vec<SourceForm>>,
+    pub ports: Option<Vec<u16>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SourceForm {
+    /// Of this mesh; `*` is any.
+    Account {
+        namespace: String,
+        name: String,
+    },
+    Identity(IdentityPattern),
+    Outside(Vec<IpNet>),
+}
+
+/// Labels that must all be so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Selector(pub Vec<Requirement>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Requirement {
+    pub key: String,
+    pub operator: Operator,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Operator {
+    In(Vec<String>),
+    NotIn(Vec<String>),
+    Exists,
+    DoesNotExist,
+}
+
+impl Selector {
+    fn selects(&self, labels: &Labels) -> bool {
+        self.0.iter().all(|Requirement { key, operator }| {
+            let value = labels.get(key);
+            match operator {
+                Operator::In(values) => value.is_some_and(|value| values.contains(value)),
+                Operator::NotIn(values) => !value.is_some_and(|value| values.contains(value)),
+                Operator::Exists => value.is_some(),
+                Operator::DoesNotExist => value.is_none(),
+            }
+        })
+    }
+}
+
+impl AuthorizationForm {
+    /// Whether workloads of that namespace may be among its targets.
+    pub(crate) fn reaches(&self, namespace: &str) -> bool {
+        *self.name.namespace == *namespace || self.is_for_the_mesh()
+    }
+
+    pub(crate) fn is_for_the_mesh(&self) -> bool {
+        self.targets.contains(&TargetForm::Mesh)
+    }
+
+    /// What it is for a workload with these labels: once for each target that it is part of. `served`: its ports that a service
+    /// which selects it stands for.
+    pub(crate) fn of_workload<'a>(
+        &self,
+        domain: &TrustDomain,
+        workload: &WorkloadName,
+        labels: &Labels,
+        served: impl Fn(&ServiceName) -> Option<&'a [ServedPort]>,
+    ) -> Vec<AccessPolicy> {
+        let is_own = self.name.namespace == workload.namespace;
+        let applies = |target: &TargetForm| match target {
+            TargetForm::Mesh => (*self.name.namespace == *SYSTEM_NAMESPACE).then_some(None),
+            TargetForm::Namespace => is_own.then_some(None),
+            TargetForm::Workloads(selector) => (is_own && selector.selects(labels)).then_some(None),
+            TargetForm::Service(service) => served(service).filter(|_| is_own).map(Some),
+        };
+        let policies = self.targets.iter().filter_map(applies).map(|of_service| AccessPolicy {
+            name: self.name.clone(),
+            action: self.action,
+            at: of_service.map(|ports| ports.iter().map(|port| port.target_port).collect()),
+            rules: self
+                .rules
+                .iter()
+                .enumerate()
+                .map(|(index, rule)| rule.of(domain, index, of_service))
+                .collect(),
+        });
+        policies.collect()
+    }
+}
+
+impl AccessRuleForm {
+    /// `of_service`: the ports of the Service that is the target, if one is.
+    fn of(&self, domain: &TrustDomain, index: usize, of_service: Option<&[ServedPort]>) -> AccessRule {
+        let sources = self.sources.as_ref();
+        let sources = sources.map(|sources| sources.iter().filter_map(|source| source.of(domain)).collect());
+        let ports = self.ports.as_ref().map(|ports| match of_service {
+            None => ports.clone(),
+            Some(served) => {
+                let asked = served.iter().filter(|served| ports.contains(&served.service_port));
+                asked.map(|served| served.target_port).collect()
+            }
+        });
+        AccessRule { index, sources, ports }
+    }
+}
+
+impl SourceForm {
+    fn of(&self, domain: &TrustDomain) -> Option<Source> {
+        Some(match self {
+            Self::Account { namespace, name } => {
+                let text = format!("spiffe://{domain}/ns/{namespace}/sa/{name}");
+                Source::Identity(IdentityPattern::new(&text).ok()?)
+            }
+            Self::Identity(pattern) => Source::Identity(pattern.clone()),
+            Self::Outside(ranges) => Source::Outside(ranges.clone()),
+        })
+    }
+}

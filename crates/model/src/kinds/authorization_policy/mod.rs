@@ -1,0 +1,193 @@
+//! AuthorizationPolicy (tulle.dev/v1alpha1): the shape of GEP-3779, with more actions, targets and sources.
+
+pub(crate) mod check;
+mod columns;
+pub(crate) mod form;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::id::KindId;
+use super::kind::{Kind, TULLE};
+use super::meta::ObjectMeta;
+use crate::schema::structural::derived;
+
+/// What the registry lists.
+pub(crate) const KIND: Kind = Kind {
+    has_status: false,
+    short_names: &["authz"],
+    categories: &["tulle"],
+    check: |object, errors| drop(check::check(object, errors)),
+    ..Kind::new(
+        KindId::AuthorizationPolicy,
+        TULLE,
+        ("AuthorizationPolicy", "AuthorizationPolicyList"),
+        ("authorizationpolicies", "authorizationpolicy"),
+        "Who may enter workloads, decided by the node that runs them.",
+        derived::<AuthorizationPolicy>,
+        columns::TABLE,
+    )
+};
+
+/// The namespace whose policies may apply to the whole mesh.
+pub const SYSTEM_NAMESPACE: &str = "tulle-system";
+
+/// Who may enter workloads, decided by the node that runs them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorizationPolicy {
+    /// The group and version of the kind.
+    #[serde(default)]
+    pub api_version: String,
+    /// The kind of the object.
+    #[serde(default)]
+    pub kind: String,
+    /// Standard object metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// Whom it is about, and what becomes of them.
+    pub spec: AuthorizationPolicySpec,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorizationPolicySpec {
+    /// What it applies to: workloads of its own namespace, by a Service, by their labels or all of them; from namespace
+    /// `tulle-system` all workloads of the mesh.
+    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub target_refs: Vec<AuthorizationTarget>,
+    /// What becomes of whom a rule matches. `Allow`: they may enter, and of all others only whom another policy allows. `Deny`: they may
+    /// not, whoever allows it. `Audit`: it is reported, and changes nothing.
+    #[schemars(extend("enum" = ["Allow", "Deny", "Audit"]))]
+    pub action: String,
+    /// Any of them is enough. Without rules, `Allow` allows nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub rules: Vec<AuthorizationRule>,
+}
+
+/// What a policy applies to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AuthorizationTarget {
+    /// The group of the kind: `""` for Service and Namespace, `tulle.dev` for Workload and Mesh.
+    #[serde(default)]
+    #[schemars(length(max = 253))]
+    pub group: String,
+    /// `Service` (the workloads that it selects, at its ports), `Workload` (those of the selector), `Namespace` (the policy's own)
+    /// or `Mesh` (all, from namespace `tulle-system`).
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: String,
+    /// The name of the Service. A Workload has a selector in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub name: Option<String>,
+    /// Which Workloads, by their labels; `{}` is all of the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+}
+
+/// Labels that must all be as it says (Kubernetes API, LabelSelector).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
+pub struct LabelSelector {
+    /// Labels with the values that they must have.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+    /// Conditions of other forms.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub match_expressions: Vec<LabelSelectorRequirement>,
+}
+
+/// A condition of a label.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LabelSelectorRequirement {
+    /// The key of the label.
+    pub key: String,
+    /// `In`, `NotIn` (of `values`; also where there is no such label), `Exists` or `DoesNotExist`.
+    #[schemars(extend("enum" = ["In", "NotIn", "Exists", "DoesNotExist"]))]
+    pub operator: String,
+    /// Of `In` and `NotIn`: at least one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub values: Vec<String>,
+}
+
+/// Whom a policy is about: all that it says must hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationRule {
+    /// Who comes: any of them. Left out it is anybody; an empty list is nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub sources: Option<Vec<AuthorizationSource>>,
+    /// Where they come to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_attributes: Option<AuthorizationNetworkAttributes>,
+}
+
+/// Who comes. `type` says which of the others is given.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationSource {
+    /// `ServiceAccount`, `SPIFFE`, `Namespace`, `TrustDomain`, or `External`: who is not in the mesh.
+    #[serde(rename = "type")]
+    #[schemars(extend("enum" = ["ServiceAccount", "SPIFFE", "Namespace", "TrustDomain", "External"]))]
+    pub type_: String,
+    /// Workloads that run as it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<AuthorizationServiceAccount>,
+    /// An identity, e.g. `spiffe://mesh.local/ns/shop/sa/web`; `*` is any segment, `**` at the end all that follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub spiffe: Option<String>,
+    /// All workloads of the namespace of that name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// All workloads of the mesh with that trust domain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub trust_domain: Option<String>,
+    /// Who is not in the mesh; left out, from anywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<AuthorizationExternal>,
+}
+
+/// A service account of this mesh.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationServiceAccount {
+    /// Its namespace; the policy's where none is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: Option<String>,
+    /// Its name; `*` for all of the namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// Who is not in the mesh.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationExternal {
+    /// Ranges of addresses, e.g. `192.0.2.0/24`: any of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub cidrs: Vec<String>,
+}
+
+/// Where callers come to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationNetworkAttributes {
+    /// Any of these ports: of a Service that is the target its own, else those at which the workloads listen. Left out, all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub ports: Option<Vec<u16>>,
+}

@@ -1,0 +1,153 @@
+//! AuthorizationPolicies (GEP-3779), as they apply to a workload. What they decide: [`crate::authorization`].
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::identity::SpiffeId;
+use crate::name::NamespacedName;
+
+/// What a policy does where a rule of it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Allow,
+    Deny,
+    /// It is reported, and changes nothing.
+    Audit,
+}
+
+impl Action {
+    /// As it is written in a policy.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "Allow",
+            Self::Deny => "Deny",
+            Self::Audit => "Audit",
+        }
+    }
+}
+
+/// A policy, as it applies to one workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessPolicy {
+    pub name: NamespacedName,
+    pub action: Action,
+    /// The ports of the workload that it is about: those that a Service stands for; `None`: all.
+    pub at: Option<Vec<u16>>,
+    /// Any of them; without rules nothing matches.
+    pub rules: Vec<AccessRule>,
+}
+
+/// All that is said must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessRule {
+    /// Its place in the policy.
+    pub index: usize,
+    /// Any of them; `None`: anybody.
+    pub sources: Option<Vec<Source>>,
+    /// Any of these ports of the workload; `None`: all.
+    pub ports: Option<Vec<u16>>,
+}
+
+/// Who comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A workload of the mesh.
+    Identity(IdentityPattern),
+    /// Somebody outside of the mesh, at any of these addresses; anywhere, where there are none.
+    Outside(Vec<IpNet>),
+}
+
+/// Identities, by the segments of their IDs: `*` is any one, `**` at the end all that follow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdentityPattern(Arc<str>);
+
+const SCHEME: &str = "spiffe://";
+const REST: &str = "**";
+
+impl IdentityPattern {
+    /// The pattern of that text: `spiffe://<trust-domain>/<segment>/…`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn new(text: &str) -> Result<Self, &'static str> {
+        let Some(path) = text.strip_prefix(SCHEME) else { return Err("must begin with `spiffe://`") };
+        let segments: Vec<_> = path.split('/').collect();
+        let Some((last, before)) = segments[1..].split_last() else {
+            return Err("must name a trust domain and, after a `/`, who there is meant");
+        };
+        if segments.iter().any(|segment| segment.is_empty()) {
+            return Err("must have no empty segment");
+        }
+        if *last != REST && (last.contains('*') && *last != "*")
+            || segments[..1].iter().chain(before).any(|segment| segment.contains('*') && *segment != "*")
+        {
+            return Err(
+                "may have `*` for a whole segment, and `**` for all that follow at the end, and no other `*`",
+            );
+        }
+        Ok(Self(text.into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn matches(&self, identity: &SpiffeId) -> bool {
+        let mut asked = identity.as_str().split('/');
+        let mut wanted = self.0.split('/');
+        loop {
+            match (wanted.next(), asked.next()) {
+                (Some(REST), Some(_)) | (None, None) => return true,
+                (Some(wanted), Some(asked)) if wanted == "*" || wanted == asked => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::TrustDomain;
+
+    #[test]
+    fn patterns_go_by_segments() {
+        let domain = TrustDomain::new("mesh.test").unwrap();
+        let web = SpiffeId::workload(&domain, "shop", "web").unwrap();
+        for (text, matches) in [
+            ("spiffe://mesh.test/ns/shop/sa/web", true),
+            ("spiffe://mesh.test/ns/shop/sa/*", true),
+            ("spiffe://mesh.test/ns/*/sa/web", true),
+            ("spiffe://*/ns/shop/sa/web", true),
+            ("spiffe://mesh.test/**", true),
+            ("spiffe://mesh.test/ns/shop/**", true),
+            ("spiffe://mesh.test/ns/shop/sa/web/**", false),
+            ("spiffe://mesh.test/ns/shop/*", false),
+            ("spiffe://mesh.test/*", false),
+            ("spiffe://mesh.test/ns/shop/sa/we", false),
+            ("spiffe://mesh.test/ns/shop/sa/webs", false),
+            ("spiffe://mesh.tes/**", false),
+            ("spiffe://other.test/ns/shop/sa/web", false),
+        ] {
+            assert_eq!(IdentityPattern::new(text).unwrap().matches(&web), matches, "{text}");
+        }
+        for text in [
+            "",
+            "mesh.test/ns",
+            "spiffe://",
+            "spiffe://mesh.test",
+            "spiffe://mesh.test/",
+            "spiffe:///a",
+            "spiffe://m/a//b",
+            "spiffe://m/a*",
+            "spiffe://m/**/b",
+            "spiffe://m*/b",
+            "spiffe://**/b",
+            "spiffe://m/***",
+            "http://m/a",
+        ] {
+            assert!(IdentityPattern::new(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! `tulle auth check`, with a server.
+
+use crate::split::{Mesh, line};
+
+const OBJECTS: &str = "
+{apiVersion: v1, kind: Service, metadata: {name: cart}, spec: {selector: {app: cart}, ports: [{name: web, port: 80, targetPort: 8080}, {name: admin, port: 81, targetPort: 8081}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: empty}, spec: {selector: {app: none}, ports: [{port: 80}]}}
+---
+{apiVersion: tulle.dev/v1alpha1, kind: Workload, metadata: {name: cart-1, labels: {app: cart}}, spec: {address: 192.0.2.1, serviceAccount: cart, ports: [{port: 8080}, {port: 8081}], node: {name: n1, linkAddress: '192.0.2.1:15008'}}}
+---
+{apiVersion: tulle.dev/v1alpha1, kind: Workload, metadata: {name: web-1, labels: {app: web}}, spec: {address: 192.0.2.1, serviceAccount: web, ports: [{port: 9000}], node: {name: n1, linkAddress: '192.0.2.1:15008'}}}
+---
+apiVersion: tulle.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: callers}
+spec:
+  targetRefs: [{group: '', kind: Service, name: cart}]
+  action: Allow
+  rules:
+  - sources: [{type: ServiceAccount, serviceAccount: {name: web}}]
+    networkAttributes: {ports: [80]}
+  - sources: [{type: External, external: {cidrs: [198.51.100.0/24]}}]
+---
+apiVersion: tulle.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: not-admin}
+spec: {targetRefs: [{group: '', kind: Namespace}], action: Deny, rules: [{sources: [{type: Namespace, namespace: other}]}]}
+---
+apiVersion: tulle.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: watch}
+spec: {targetRefs: [{group: '', kind: Namespace}], action: Audit, rules: [{}]}
+";
+
+#[test]
+fn it_says_who_may_enter_and_by_which_policy() {
+    let mesh = Mesh::start();
+    mesh.apply(OBJECTS);
+    let verdict = |text: &str, port: &str| {
+        let row = text.lines().find(|row| row.split_whitespace().nth(1) == Some(port));
+        let row: Vec<_> =
+            row.unwrap_or_else(|| panic!("no port {port} in {text}")).split_whitespace().collect();
+        row[2..].join(" ")
+    };
+    let by = "AuthorizationPolicy/default/callers";
+    // One of the two ports is closed to it.
+    let (both, audits) = mesh.ends("auth check --from web-1 --to cart", 1);
+    assert_eq!(verdict(&both, "8080"), format!("allowed {by} spec.rules[0]"));
+    assert_eq!(verdict(&both, "8081"), format!("no-allow-policy {by} spec.rules[*]"));
+    assert_eq!(
+        audits.matches("AuthorizationPolicy/default/watch spec.rules[0] audited").count(),
+        2,
+        "{audits}"
+    );
+    mesh.prints("auth check --from web-1 --to cart --port 80");
+    mesh.ends("auth check --from cart-1 --to cart --port 80", 1);
+    // A service account that nobody runs as, an identity, and somebody outside.
+    mesh.prints("auth check --from default/web --to default/cart --port 80");
+    mesh.prints("auth check --from spiffe://mesh.local/ns/default/sa/web --to cart --port 80");
+    mesh.prints("auth check --from 198.51.100.7 --to cart");
+    mesh.ends("auth check --from 198.51.101.7 --to cart", 1);
+    let (denied, _) = mesh.ends("auth check --from other/web --to cart --port 80", 1);
+    assert_eq!(
+        verdict(&denied, "8080"),
+        "denied-by=default/not-admin AuthorizationPolicy/default/not-admin spec.rules[0]"
+    );
+    // A workload, at ports of its own; no policy that allows is about this one.
+    let open = mesh.prints("auth check --from web-1 --to cart-1 --port 9999");
+    assert_eq!(line(&open, "9999")[2..], ["allowed", "no", "policy", "-"]);
+    let (json, _) = mesh.ends("auth check --from web-1 --to cart-1 -o json", 1);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["allowed"], false);
+    assert_eq!(json["workloads"][1]["reason"], "no-allow-policy", "{json}");
+    assert_eq!(json["workloads"][0]["decidedBy"], by, "{json}");
+
+    let (_, said) = mesh.ends("auth check --from web-1 --to carts", 4);
+    assert!(
+        said.contains("there is no Service and no Workload default/carts; did you mean `default/cart`?"),
+        "{said}"
+    );
+    let (_, said) = mesh.ends("auth check --from web-1 --to empty", 4);
+    assert!(said.contains("has no workload of a node"), "{said}");
+    mesh.ends("auth check --from spiffe://nobody --to cart", 2);
+    mesh.ends("auth check --from web-1 --to cart GET /x", 2);
+}
