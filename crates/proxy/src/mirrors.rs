@@ -16,6 +16,9 @@ const FAILURES: u32 = 5;
 /// For how long at first. Each copy that is tried after, and fails, doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(32);
+/// From how many on those are forgotten that nothing is under way to, so long after the last failure.
+const MANY: usize = 256;
+const REMEMBERED: Duration = LONGEST_PAUSE.saturating_mul(2);
 
 /// Those of a worker.
 #[derive(Default)]
@@ -26,7 +29,17 @@ struct Mirror {
     under_way: usize,
     /// In a row.
     failures: u32,
+    failed_at: Option<Instant>,
     pause: Option<Pause>,
+    /// Whether a copy is under way that tries whether the pause is over.
+    is_tried: bool,
+}
+
+impl Mirror {
+    /// Whether it is to be remembered without a copy under way.
+    fn is_remembered(&self) -> bool {
+        self.under_way > 0 || self.failed_at.is_some_and(|at| at.elapsed() < REMEMBERED)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -50,17 +63,6 @@ pub(crate) enum NoPlace {
     Paused,
 }
 
-impl NoPlace {
-    pub fn message(&self) -> String {
-        match self {
-            Self::Full => format!("{MOST} copies to this service are under way"),
-            Self::Paused => {
-                format!("the last {FAILURES} copies or more were not taken: it is left alone for a while")
-            }
-        }
-    }
-}
-
 /// A copy that is under way.
 pub(crate) struct MirrorPlace {
     of: Rc<Mirrors>,
@@ -74,18 +76,18 @@ impl MirrorPlace {
     pub fn take(of: &Rc<Mirrors>, source: &WorkloadName, service: &ServiceName) -> Result<Self, NoPlace> {
         let key = (source.clone(), service.clone());
         let mut mirrors = of.0.borrow_mut();
+        if mirrors.len() >= MANY {
+            mirrors.retain(|_, mirror| mirror.is_remembered());
+        }
         let mirror = mirrors.entry(key.clone()).or_default();
         if mirror.under_way == MOST {
             return Err(NoPlace::Full);
         }
-        let tries = match &mut mirror.pause {
-            Some(pause) if Instant::now() < pause.until => return Err(NoPlace::Paused),
-            Some(pause) => {
-                *pause = Pause::begin(pause.length);
-                true
-            }
-            None => false,
+        let tries = match &mirror.pause {
+            Some(pause) if mirror.is_tried || Instant::now() < pause.until => return Err(NoPlace::Paused),
+            pause => pause.is_some(),
         };
+        mirror.is_tried |= tries;
         mirror.under_way += 1;
         Ok(Self { of: of.clone(), key, tries })
     }
@@ -100,6 +102,7 @@ impl MirrorPlace {
             return;
         }
         mirror.failures = mirror.failures.saturating_add(1);
+        mirror.failed_at = Some(Instant::now());
         match &mut mirror.pause {
             None if mirror.failures >= FAILURES => mirror.pause = Some(Pause::begin(FIRST_PAUSE)),
             Some(pause) if self.tries => *pause = Pause::begin(LONGEST_PAUSE.min(pause.length * 2)),
@@ -113,6 +116,9 @@ impl Drop for MirrorPlace {
         let mut mirrors = self.of.0.borrow_mut();
         let Some(mirror) = mirrors.get_mut(&self.key) else { return };
         mirror.under_way -= 1;
+        if self.tries {
+            mirror.is_tried = false;
+        }
         if mirror.under_way == 0 && mirror.failures == 0 {
             mirrors.remove(&self.key);
         }
@@ -155,7 +161,8 @@ mod tests {
             assert!(pair.is_paused(), "{pause:?}");
             tokio::time::advance(Duration::from_millis(1)).await;
             let tried = pair.take().ok().unwrap();
-            assert!(pair.is_paused(), "one is tried, and no more");
+            tokio::time::advance(LONGEST_PAUSE).await;
+            assert!(pair.is_paused(), "one is tried, and no more, however long that takes");
             tried.ended(false);
             pause *= 2;
         }
@@ -164,6 +171,36 @@ mod tests {
         assert!(pair.0.0.borrow().is_empty(), "nothing is left of it");
         pair.copies(FAILURES - 1, false);
         assert!(!pair.is_paused(), "failures count anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_that_says_nothing_of_the_service_is_followed_by_another() {
+        let pair = Pair::new();
+        pair.copies(FAILURES, false);
+        tokio::time::advance(FIRST_PAUSE).await;
+        for _ in 0..3 {
+            drop(pair.take().ok().unwrap());
+        }
+        pair.copies(1, true);
+        assert!(pair.0.0.borrow().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_gone_is_forgotten() {
+        let mirrors = Rc::<Mirrors>::default();
+        let copy = |source: usize, failures| {
+            let (source, shadow) =
+                (WorkloadName::new("shop", format!("w{source}")), ServiceName::new("shop", "s"));
+            for _ in 0..failures {
+                MirrorPlace::take(&mirrors, &source, &shadow).ok().unwrap().ended(false);
+            }
+        };
+        (0..MANY).for_each(|source| copy(source, FAILURES));
+        copy(MANY, 1);
+        assert_eq!(mirrors.0.borrow().len(), MANY + 1, "they are left alone, still");
+        tokio::time::advance(REMEMBERED).await;
+        copy(MANY + 1, 1);
+        assert_eq!(mirrors.0.borrow().len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use crate::http::forward::{Message, Route, forward};
 use crate::http::record::{protocol_of, record, watch};
 use crate::http::server::{ConnectionContext, HttpDestination, filter_response};
 use crate::http::spelling::Written;
-use crate::mirrors::MirrorPlace;
+use crate::mirrors::{MirrorPlace, NoPlace};
 use crate::reason::Reason;
 
 /// How long a copy has from when all of the request has passed until all of its answer is there.
@@ -47,11 +47,17 @@ pub(crate) fn mirror(
         if mirror.share.takes(worker.local.random())
             && let BackendTarget::Service { name, port } = &mirror.target
         {
+            let place = MirrorPlace::take(&worker.mirrors, &client.workload.name, name);
+            if place.as_ref().is_err_and(|why| *why == NoPlace::Paused) {
+                // That is all: what is no copy costs its caller nothing.
+                worker.local.metrics.counts().refused(Reason::MirrorBehind);
+                continue;
+            }
             let spoken = mirror.spoken.map_or(asked, |spoken| spoken.or(asked));
             let decision = Decision::mirror_of(filters.rule(), backend, mirror);
             let to = (name.clone(), *port);
             if let Some(copied) =
-                MirroredRequest::begin(client, to, &decision, (head, written, whole), spoken)
+                MirroredRequest::begin(client, to, &decision, (head, written, whole), spoken, place)
             {
                 exchange.decided(|| decision);
                 begun.push(copied);
@@ -89,6 +95,7 @@ impl MirroredRequest {
         decision: &Decision,
         (head, written, whole): (&Parts, Option<&Written>, Option<u64>),
         spoken: Spoken,
+        place: Result<MirrorPlace, NoPlace>,
     ) -> Option<Self> {
         let destination = HttpDestination::Service { service: service.clone(), port };
         let client = ConnectionContext::new(of.worker.clone(), of.workload.clone(), destination);
@@ -101,9 +108,9 @@ impl MirroredRequest {
         exchange.decided(|| decision.clone());
         let mut held = Charge::on(client.account.clone());
         let size = cost::REQUEST + cost::fields(&head.headers) + whole.unwrap_or(0) as usize;
-        let (reason, message) = match MirrorPlace::take(&client.worker.mirrors, &source.name, &service) {
-            Err(why) => (Reason::MirrorBehind, why.message()),
-            Ok(_) if !held.try_resize(size) => (Reason::Shed(Shed::Memory), String::new()),
+        let (reason, message) = match place {
+            Err(_) => (Reason::MirrorBehind, "as many copies to this service as may be are under way"),
+            Ok(_) if !held.try_resize(size) => (Reason::Shed(Shed::Memory), ""),
             Ok(place) => {
                 let to = (service, port);
                 let (head, written) = (head.clone(), written.cloned());
@@ -150,11 +157,12 @@ impl MirroredRequest {
             }
         }
         match end.broke() {
-            Some(CopyBroke::NotRead) => {}
-            None if waits && answer_came => place.ended(true),
+            Some(CopyBroke::Behind) => place.ended(false),
+            _ if !waits => place.ended(false),
+            // Whether it read all of the body or not.
+            _ if answer_came => place.ended(true),
             // It failed for another reason than that the service does not keep up.
-            None if waits => {}
-            Some(CopyBroke::Behind) | None => place.ended(false),
+            _ => {}
         }
     }
 }
