@@ -534,7 +534,9 @@ fn errors_in_a_policy_name_the_field() {
     }
     assert!(read(|_| ()).is_ok());
     type Change = fn(&mut discovery::AuthorizationPolicy);
-    let cases: [(&str, Change); 7] = [
+    let cases: [(&str, Change); 9] = [
+        ("policies[0].needs", |p| p.needs.push("more".into())),
+        ("policies[0].rules[0].needs", |p| p.rules[0].needs.push("paths".into())),
         ("policies[0].action", |p| p.action = 9),
         ("policies[0].action", |p| p.action = 0),
         ("policies[0].name", |p| p.name.clear()),

@@ -39,6 +39,8 @@ pub struct Kind {
     pub namespaced: bool,
     /// Whether there is a `status` subresource.
     pub has_status: bool,
+    /// Whether fields that the kind does not have are dropped, where who writes does not ask for more; else they are errors.
+    pub prunes_unknown: bool,
     /// The `kind` of a list of objects, e.g. `HTTPRouteList`.
     pub list_kind: &'static str,
     /// What the kind is, in a sentence.
@@ -80,6 +82,7 @@ impl Kind {
             categories: &[],
             namespaced: true,
             has_status: true,
+            prunes_unknown: true,
             list_kind,
             description,
             schema,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::identity::SpiffeId;
-use crate::name::NamespacedName;
+use crate::name::{NamespacedName, dns_subdomain_problem};
 
 /// What a policy does where a rule of it matches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,17 @@ impl IdentityPattern {
         if segments.iter().any(|segment| segment.is_empty()) {
             return Err("must have no empty segment");
         }
+        if segments[0] != "*" && dns_subdomain_problem(segments[0]).is_some() {
+            return Err("has no trust domain that could be: a DNS name in lower case, or `*`");
+        }
+        // What no ID has (SPIFFE-ID, section 2.2) would match nobody.
+        let is_legal = |segment: &&&str| {
+            !matches!(**segment, "." | "..")
+                && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte))
+        };
+        if segments[1..].iter().any(|segment| !is_legal(&segment)) {
+            return Err("may have letters, digits, `-`, `_` and `.` in its segments, and no others");
+        }
         if *last != REST && (last.contains('*') && *last != "*")
             || segments[..1].iter().chain(before).any(|segment| segment.contains('*') && *segment != "*")
         {
@@ -146,6 +157,11 @@ mod tests {
             "spiffe://**/b",
             "spiffe://m/***",
             "http://m/a",
+            "spiffe://M.test/ns/shop/sa/web",
+            "spiffe://mesh.test:8443/a",
+            "spiffe://mesh.test/sa/web?x",
+            "spiffe://mesh.test/./a",
+            "spiffe://mesh.test/a ",
         ] {
             assert!(IdentityPattern::new(text).is_err(), "{text}");
         }

@@ -181,8 +181,7 @@ impl Assembler {
 
     /// The node has these workloads now, and no others.
     pub fn run<'n>(&mut self, names: impl Iterator<Item = &'n WorkloadName>) {
-        let (changed, requests) = self.workloads.run(names);
-        self.changed |= changed;
+        let requests = self.workloads.run(names);
         self.outbox.extend(requests);
     }
 

@@ -97,7 +97,8 @@ pub fn told(response: &mut Response<Body>) -> Option<UpstreamError> {
         reason.to_str().ok().filter(|_| kind == Failure::Denied).map(|reason| {
             Box::new(Denied { reason: reason.to_owned(), by: authorization::decision_of(reason) })
         });
-    let safe_to_retry = matches!(retry, Some(b"safe" | b"free"));
+    // Other endpoints would say the same, whatever the peer says of that.
+    let safe_to_retry = denied.is_none() && matches!(retry, Some(b"safe" | b"free"));
     // What it says to people nearly always comes with the head.
     let said = response.body_mut().take_whole().and_then(|said| String::from_utf8(said.to_vec()).ok());
     let said = said.as_deref().and_then(|said| Some(said.strip_prefix(PREFIX)?.trim_end().to_owned()));

@@ -35,9 +35,7 @@ pub(crate) fn enter(
     let view = local.view();
     let generation = view.snapshot.generation;
     let config = view.snapshot.workloads.get(&workload.name).map(|config| &**config);
-    let may =
-        offers(entrance).and_then(|()| authorize(local, entrance, config)).and_then(|()| takes(entrance));
-    if let Err(error) = may {
+    if let Err(error) = may_enter(local, entrance, config) {
         tracing::debug!(%peer, workload = %workload.name, port, generation, %error, "not let in");
         return Err(error);
     }
@@ -69,9 +67,20 @@ fn authorize(
     })
 }
 
-/// Whether it is offered, and takes what is new; otherwise why not.
-pub(crate) fn admit(entrance: Entrance<'_>) -> Result<(), UpstreamError> {
-    offers(entrance).and_then(|()| takes(entrance))
+/// Whether it may enter as a connection, each request in which is let in by itself; otherwise why not.
+pub(crate) fn admit(local: &Local, entrance: Entrance<'_>) -> Result<(), UpstreamError> {
+    let view = local.view();
+    may_enter(local, entrance, view.snapshot.workloads.get(&entrance.workload.name).map(|config| &**config))
+}
+
+fn may_enter(
+    local: &Local,
+    entrance: Entrance<'_>,
+    config: Option<&WorkloadConfig>,
+) -> Result<(), UpstreamError> {
+    offers(entrance)?;
+    authorize(local, entrance, config)?;
+    takes(entrance)
 }
 
 fn offers(Entrance { peer, workload, port }: Entrance<'_>) -> Result<(), UpstreamError> {
@@ -120,11 +129,12 @@ mod tests {
     use super::*;
     use crate::state::LocalWorkload;
 
-    #[test]
-    fn only_ports_of_workloads_that_stay_are_open() {
+    #[tokio::test(flavor = "local")]
+    async fn only_ports_of_workloads_that_stay_are_open() {
         let domain = TrustDomain::new("mesh.test").unwrap();
         let mesh = Peer::Mesh(SpiffeId::workload(&domain, "default", "x").unwrap());
         let plain = Peer::Plain(([192, 0, 2, 1], 5).into());
+        let worker = crate::worker::Worker::idle("n1", crate::state::NodeState::default());
         for (peer, draining, port, expected) in [
             (&mesh, false, 80, None),
             (&mesh, false, 81, None),
@@ -144,7 +154,7 @@ mod tests {
                 certificate: None,
                 draining,
             });
-            let refused = admit(Entrance { peer, workload: &workload, port }).err();
+            let refused = admit(&worker.local, Entrance { peer, workload: &workload, port }).err();
             // The process has not seen it.
             assert!(refused.as_ref().is_none_or(|error| error.safe_to_retry));
             assert_eq!(refused.map(|error| error.kind), expected, "{peer:?} {draining} {port}");

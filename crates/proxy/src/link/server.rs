@@ -412,7 +412,7 @@ async fn requests(
     receiver: Receiver,
 ) {
     let entrance = Entrance { peer: &arrival.peer, workload: &workload, port: arrival.port };
-    if let Err(error) = inbound::admit(entrance) {
+    if let Err(error) = inbound::admit(&worker.local, entrance) {
         return turn_away(exchange, &error, &mut sender).await;
     }
     // What comes out of it is.

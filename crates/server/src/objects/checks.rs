@@ -52,6 +52,7 @@ pub(super) fn prune(
     unknown_fields: UnknownFields,
 ) -> Result<Vec<String>, ObjectError> {
     let mut warnings = Vec::new();
+    let unknown_fields = if kind.prunes_unknown { unknown_fields } else { UnknownFields::Strict };
     if unknown_fields != UnknownFields::Ignore {
         let unknown = validate::unknown_fields(kind, object);
         warnings.extend(unknown.iter().map(|error| format!("unknown field \"{}\"", error.path)));

@@ -71,6 +71,42 @@ async fn what_is_invalid_is_refused_with_its_field() {
     answer.expect(201);
 }
 
+/// Without the field that it means to have, a policy would let in more.
+#[tokio::test]
+async fn unknown_fields_of_a_policy_are_refused_whatever_is_asked_for() {
+    let api = TestApi::start().await;
+    let path = "/apis/tulle.dev/v1alpha1/namespaces/default/authorizationpolicies";
+    let policy = |rule: Value| {
+        json!({
+            "apiVersion": "tulle.dev/v1alpha1",
+            "kind": "AuthorizationPolicy",
+            "metadata": { "name": "p" },
+            "spec": { "targetRefs": [{ "group": "", "kind": "Namespace" }], "action": "Allow", "rules": [rule] }
+        })
+    };
+    let cidr = json!({ "sources": [{ "type": "External", "external": { "cidr": ["192.0.2.0/24"] } }] });
+    for rule in
+        [json!({ "http": { "paths": ["/admin"] } }), json!({ "networkAttributes": { "port": [80] } }), cidr]
+    {
+        for how in ["", "?fieldValidation=Warn", "?fieldValidation=Ignore"] {
+            let status =
+                api.post(&format!("{path}{how}"), &policy(rule.clone())).await.fails(400, "BadRequest");
+            assert!(
+                status["message"].as_str().unwrap().contains("unknown field \"spec.rules[0]."),
+                "{status}"
+            );
+        }
+    }
+    let anywhere = json!({ "sources": [{ "type": "External", "external": {} }] });
+    let status = api.post(path, &policy(anywhere)).await.fails(422, "Invalid");
+    assert_eq!(status["details"]["causes"][0]["field"], "spec.rules[0].sources[0].external.cidrs");
+    let created = api.post(path, &policy(json!({ "sources": [{ "type": "External" }] }))).await.expect(201);
+    // Nor by a patch.
+    let patch = json!({ "spec": { "rule": [] } });
+    api.patch(&format!("{path}/p"), "merge-patch", &patch).await.fails(400, "BadRequest");
+    assert_eq!(api.get(&format!("{path}/p")).await.expect(200)["spec"], created["spec"]);
+}
+
 #[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let api = TestApi::start().await;

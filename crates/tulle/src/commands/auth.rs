@@ -92,10 +92,19 @@ async fn check(args: CheckArgs) -> Result<bool> {
     let mut rows = Vec::new();
     for (workload, port, local) in &doors {
         let policies = &local.config.policies;
-        let decided = authorization::decide(policies, visitor, *port);
+        // What the node does not see, it lets in.
+        let is_seen = matches!(visitor, Visitor::Mesh(_)) || local.config.inbound_capture;
+        let decided = if is_seen { authorization::decide(policies, visitor, *port) } else { Ok(None) };
         let audits = authorization::audits(policies, visitor, *port);
         let audits: Vec<_> = audits.map(|audit| audit.decision(Effect::Audited)).collect();
         rows.push((workload.to_string(), *port, decided, audits));
+    }
+    let unseen = matches!(visitor, Visitor::Outside(_))
+        && doors.iter().any(|(.., local)| !local.config.inbound_capture);
+    if unseen {
+        note(
+            "inbound capture is off: nothing holds off who comes from outside of the mesh (docs/traffic.md)",
+        );
     }
     let may = rows.iter().all(|(_, _, decided, _)| decided.is_ok());
     let from = match &from {
@@ -162,11 +171,21 @@ fn from(objects: &[MeshObject], text: &str, name: &NamespacedName) -> Result<Fro
     }
     let workload =
         objects.iter().find(|(kind, object)| kind.id == KindId::Workload && name_of(object) == *name);
+    let account_of =
+        |workload: &MeshObject| workload.1["spec"]["serviceAccount"].as_str().unwrap_or("default").to_owned();
     let account = match workload {
-        Some((_, workload)) => workload["spec"]["serviceAccount"].as_str().unwrap_or("default"),
-        None => &name.name,
+        Some(workload) => account_of(workload),
+        None => name.name.to_string(),
     };
-    let identity = SpiffeId::workload(&trust_domain(objects)?, &name.namespace, account);
+    let runs = |object: &MeshObject| {
+        object.0.id == KindId::Workload
+            && name_of(&object.1).namespace == name.namespace
+            && account_of(object) == account
+    };
+    if !objects.iter().any(runs) {
+        note(&format!("no workload runs as the service account {}/{account} now", name.namespace));
+    }
+    let identity = SpiffeId::workload(&trust_domain(objects)?, &name.namespace, &account);
     identity.map(From::Mesh).map_err(wrong)
 }
 
@@ -202,8 +221,16 @@ fn doors(
                 }
             }
         }
-        // A port that no Service stands for.
-        if let Some(port) = port.filter(|_| !is_service && name == *to) {
+        if is_service || name != *to {
+            continue;
+        }
+        // Ports that no Service stands for.
+        let workload =
+            objects.iter().find(|(kind, object)| kind.id == KindId::Workload && name_of(object) == name);
+        let own =
+            workload.and_then(|(_, workload)| workload["spec"]["ports"].as_array()).into_iter().flatten();
+        let own = own.filter_map(|own| u16::try_from(own["port"].as_u64()?).ok());
+        for port in port.map_or_else(|| own.collect(), |port| vec![port]) {
             doors.entry((name.clone(), port)).or_insert(local.clone());
         }
     }

@@ -28,7 +28,7 @@ use crate::terminal;
 #[command(after_help = "\
 The phases are those of a proxy with host capture, whose routes and filters are decided by the same
 functions. What a node learns by itself is not known here: which endpoints are in trouble or busy,
-what is left of a budget.
+what is left of a budget. Whether the workload lets the caller in, `tulle auth check` says.
 
   tulle explain --from shop/client http://web/api
   tulle explain --from client POST http://web.shop:8080/cart -H 'x-canary: 1'

@@ -58,9 +58,21 @@ fn it_says_who_may_enter_and_by_which_policy() {
     // A service account that nobody runs as, an identity, and somebody outside.
     mesh.prints("auth check --from default/web --to default/cart --port 80");
     mesh.prints("auth check --from spiffe://mesh.local/ns/default/sa/web --to cart --port 80");
+    let (open, said) = mesh.ends("auth check --from 198.51.101.7 --to cart", 0);
+    assert!(
+        said.contains("inbound capture is off") && verdict(&open, "8080") == "allowed no policy -",
+        "{open}{said}"
+    );
+    mesh.apply("{apiVersion: tulle.dev/v1alpha1, kind: Mesh, metadata: {name: default}, spec: {inboundCapture: {enabled: true}}}");
     mesh.prints("auth check --from 198.51.100.7 --to cart");
     mesh.ends("auth check --from 198.51.101.7 --to cart", 1);
-    let (denied, _) = mesh.ends("auth check --from other/web --to cart --port 80", 1);
+    let (denied, said) = mesh.ends("auth check --from other/web --to cart --port 80", 1);
+    assert!(said.contains("no workload runs as the service account other/web now"), "{said}");
+    assert_eq!(
+        line(&mesh.prints("auth check --from web-1 --to web-1"), "9000")[1],
+        "9000",
+        "no Service is for it"
+    );
     assert_eq!(
         verdict(&denied, "8080"),
         "denied-by=default/not-admin AuthorizationPolicy/default/not-admin spec.rules[0]"

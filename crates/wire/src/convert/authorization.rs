@@ -18,6 +18,7 @@ impl From<&AccessPolicy> for wire::AuthorizationPolicy {
             .into(),
             at: policy.at.as_deref().map(ports_message),
             rules: policy.rules.iter().map(wire::AuthorizationRule::from).collect(),
+            needs: Vec::new(),
         }
     }
 }
@@ -26,6 +27,7 @@ impl TryFrom<wire::AuthorizationPolicy> for AccessPolicy {
     type Error = ConvertError;
 
     fn try_from(policy: wire::AuthorizationPolicy) -> Result<Self> {
+        understood(&policy.needs)?;
         let action = match policy.action() {
             wire::AuthorizationAction::Allow => Action::Allow,
             wire::AuthorizationAction::Deny => Action::Deny,
@@ -51,6 +53,7 @@ impl From<&AccessRule> for wire::AuthorizationRule {
             sources: sources
                 .map(|sources| wire::Sources { sources: sources.iter().map(wire::Source::from).collect() }),
             ports: rule.ports.as_deref().map(ports_message),
+            needs: Vec::new(),
         }
     }
 }
@@ -59,6 +62,7 @@ impl TryFrom<wire::AuthorizationRule> for AccessRule {
     type Error = ConvertError;
 
     fn try_from(rule: wire::AuthorizationRule) -> Result<Self> {
+        understood(&rule.needs)?;
         let sources = rule.sources.map(|sources| list("sources", sources.sources, Source::try_from));
         Ok(Self {
             index: rule.index as usize,
@@ -106,4 +110,9 @@ fn ports_message(ports: &[u16]) -> wire::Ports {
 
 fn ports(field: &'static str, message: wire::Ports) -> Result<Vec<u16>> {
     list(field, message.ports, |port| port_number("", port))
+}
+
+/// Refuses what a newer server says that this node would have to understand.
+fn understood(needs: &[String]) -> Result<()> {
+    needs.first().map_or(Ok(()), |need| Err(error("needs", format!("`{need}` is none that this node knows"))))
 }

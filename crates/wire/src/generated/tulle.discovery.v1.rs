@@ -394,11 +394,11 @@ pub struct Workload {
     pub services: ::prost::alloc::vec::Vec<Selected>,
     #[prost(bool, tag = "4")]
     pub inbound_capture: bool,
-    /// Ordered by namespace and name.
+    /// Ordered by namespace and name; one for each of its targets that the workload is part of.
     #[prost(message, repeated, tag = "5")]
     pub policies: ::prost::alloc::vec::Vec<AuthorizationPolicy>,
 }
-/// tulle_model::authorization::Policy, as it applies to a workload.
+/// tulle_model::snapshot::AccessPolicy: an AuthorizationPolicy, as it applies to a workload.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthorizationPolicy {
     #[prost(string, tag = "1")]
@@ -412,6 +412,9 @@ pub struct AuthorizationPolicy {
     pub at: ::core::option::Option<Ports>,
     #[prost(message, repeated, tag = "5")]
     pub rules: ::prost::alloc::vec::Vec<AuthorizationRule>,
+    /// What a node must understand of it. One that does not keeps what it had: it would let in more.
+    #[prost(string, repeated, tag = "6")]
+    pub needs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthorizationRule {
@@ -424,6 +427,9 @@ pub struct AuthorizationRule {
     /// Where there is no list, all.
     #[prost(message, optional, tag = "3")]
     pub ports: ::core::option::Option<Ports>,
+    /// As of a policy.
+    #[prost(string, repeated, tag = "4")]
+    pub needs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ports {

@@ -73,7 +73,7 @@ fn rules_are_in_ids_of_the_mesh_and_ports_of_the_workload() {
     let rules = json!([
         { "sources": [source("web"), source("*"), { "type": "Namespace", "namespace": "other" }], "networkAttributes": { "ports": [80, 81] } },
         { "sources": [], "networkAttributes": { "ports": [81] } },
-        { "sources": [{ "type": "TrustDomain", "trustDomain": "far" }, { "type": "External", "external": { "cidrs": ["10.1.2.3/8"] } }, { "type": "External" }] },
+        { "sources": [{ "type": "TrustDomain", "trustDomain": "far" }, { "type": "External", "external": { "cidrs": ["10.0.0.0/8"] } }, { "type": "External" }] },
         {},
     ]);
     let targets =

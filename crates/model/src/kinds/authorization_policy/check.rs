@@ -44,7 +44,7 @@ pub(crate) fn check(policy: &Field<'_>, errors: &mut Errors) -> Read<Authorizati
 }
 
 fn check_target(target: &Field<'_>, own: &str, errors: &mut Errors) -> Read<TargetForm> {
-    let (group, kind) = (target.get_str("group").unwrap_or_default(), target.get_str("kind"));
+    let (group, kind) = (target.read_str("group")?.unwrap_or_default(), target.read_str("kind")?);
     let (name, selector) = (target.read_str("name")?, target.get("selector"));
     let form = match (group, kind.ok_or(Unreadable)?) {
         ("" | "core", "Service") => {
@@ -252,13 +252,31 @@ fn check_source(source: &Field<'_>, own: &str, errors: &mut Errors) -> Read<Sour
             let mut ranges = Vec::new();
             for range in of.read_items("cidrs")? {
                 match range.str().ok_or(Unreadable)?.parse::<IpNet>() {
-                    Ok(net) => ranges.push(net.trunc()),
+                    // Addresses are compared in their own family.
+                    Ok(net) if net.addr().to_canonical() != net.addr() => {
+                        let message = format!("{} is a range of IPv4: write it as such", shown(range.value));
+                        errors.invalid(&range, message);
+                    }
+                    Ok(net) if net.trunc() != net => {
+                        let message = format!(
+                            "{} begins within its range, which is `{}`",
+                            shown(range.value),
+                            net.trunc()
+                        );
+                        errors.invalid(&range, message);
+                    }
+                    Ok(net) => ranges.push(net),
                     Err(_) => {
                         let message =
                             format!("{} is no range of addresses, e.g. `192.0.2.0/24`", shown(range.value));
                         errors.invalid(&range, message);
                     }
                 }
+            }
+            if ranges.is_empty() {
+                let message = "is missing: without `external` it is anywhere outside of the mesh";
+                errors.required(of.path.field("cidrs"), message);
+                return Err(Unreadable);
             }
             Ok(SourceForm::Outside(ranges))
         }

@@ -112,7 +112,13 @@ impl AuthorizationForm {
                 .map(|(index, rule)| rule.of(domain, index, of_service))
                 .collect(),
         });
-        policies.collect()
+        let mut all: Vec<AccessPolicy> = Vec::new();
+        for policy in policies {
+            if !all.contains(&policy) {
+                all.push(policy);
+            }
+        }
+        all
     }
 }
 

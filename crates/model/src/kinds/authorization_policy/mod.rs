@@ -17,6 +17,8 @@ use crate::schema::structural::derived;
 /// What the registry lists.
 pub(crate) const KIND: Kind = Kind {
     has_status: false,
+    // Without a field that it means to have, a policy would let in more.
+    prunes_unknown: false,
     short_names: &["authz"],
     categories: &["tulle"],
     check: |object, errors| drop(check::check(object, errors)),
@@ -99,7 +101,7 @@ pub struct LabelSelector {
     pub match_labels: BTreeMap<String, String>,
     /// Conditions of other forms.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub match_expressions: Vec<LabelSelectorRequirement>,
 }
 
@@ -114,7 +116,7 @@ pub struct LabelSelectorRequirement {
     pub operator: String,
     /// Of `In` and `NotIn`: at least one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub values: Vec<String>,
 }
 
@@ -176,7 +178,7 @@ pub struct AuthorizationServiceAccount {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AuthorizationExternal {
-    /// Ranges of addresses, e.g. `192.0.2.0/24`: any of them.
+    /// Ranges of addresses, e.g. `192.0.2.0/24`: any of them. `0.0.0.0/0` is all of IPv4, `::/0` all of IPv6.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 100), extend("x-kubernetes-list-type" = "atomic"))]
     pub cidrs: Vec<String>,

@@ -12,6 +12,9 @@ use tulle_wire::{discovery, type_url};
 
 use super::{subscribe_again, unsubscribe};
 
+/// How many that are gone, or have not come back, are remembered.
+const MOST_KEPT: usize = 1000;
+
 #[derive(Default)]
 pub(super) struct OwnWorkloads {
     workloads: BTreeMap<WorkloadName, Own>,
@@ -21,7 +24,7 @@ pub(super) struct OwnWorkloads {
 
 #[derive(Default)]
 struct Own {
-    /// The node has it; else it is remembered from before a restart.
+    /// The node has it; else it is remembered.
     runs: bool,
     config: Option<Arc<WorkloadConfig>>,
     resource: Option<Resource>,
@@ -33,15 +36,24 @@ impl OwnWorkloads {
         self.workloads.entry(name).or_default();
     }
 
-    /// The node has these workloads now, and no others. Whether what is in force has changed, and what is to be said to
-    /// the server.
-    pub fn run<'n>(
-        &mut self,
-        names: impl Iterator<Item = &'n WorkloadName>,
-    ) -> (bool, Vec<DeltaDiscoveryRequest>) {
+    /// The node has these workloads now, and no others; what is to be said to the server.
+    pub fn run<'n>(&mut self, names: impl Iterator<Item = &'n WorkloadName>) -> Vec<DeltaDiscoveryRequest> {
         let names: BTreeSet<_> = names.collect();
-        let gone: Vec<_> =
-            self.workloads.extract_if(.., |name, own| own.runs && !names.contains(name)).collect();
+        // What was said of one that is gone holds for it should it come back, until the server has been asked again: it is not
+        // open to anybody meanwhile.
+        let mut gone = Vec::new();
+        for (name, own) in self.workloads.iter_mut().filter(|(name, own)| own.runs && !names.contains(name)) {
+            own.runs = false;
+            gone.push(name.clone());
+        }
+        let kept = self.workloads.values().filter(|own| !own.runs).count();
+        let mut over = kept.saturating_sub(MOST_KEPT);
+        self.workloads.retain(|_, own| {
+            own.runs || over == 0 || {
+                over -= 1;
+                false
+            }
+        });
         let mut new = Vec::new();
         for name in names {
             let own = self.workloads.entry(name.clone()).or_default();
@@ -53,12 +65,12 @@ impl OwnWorkloads {
             new.into_iter().map(|name| (name, self.workloads[name].resource.as_ref())).collect();
         let mut requests = Vec::new();
         if self.is_told && !gone.is_empty() {
-            requests.push(unsubscribe(type_url::WORKLOAD, gone.iter().map(|(name, _)| name.to_string())));
+            requests.push(unsubscribe(type_url::WORKLOAD, gone.iter().map(ToString::to_string)));
         }
         if self.is_told && !new.is_empty() {
             requests.push(subscribe_again(type_url::WORKLOAD, new));
         }
-        (gone.iter().any(|(_, own)| own.config.is_some()), requests)
+        requests
     }
 
     /// A new stream, to a server of which nothing is known yet.
@@ -201,7 +213,11 @@ mod tests {
         assert_eq!(captured(&mut assembler), None, "it says the same");
         runs(&mut assembler, &["shop/b", "shop/c"]);
         assert_eq!(said(&mut assembler), (vec![pair("shop/c", "")], vec!["shop/a".to_owned()]));
-        assert_eq!(captured(&mut assembler), Some(vec![]));
+        assert_eq!(captured(&mut assembler), None, "what was said holds should it come back");
+        runs(&mut assembler, &["shop/a", "shop/b"]);
+        assert_eq!(said(&mut assembler), (vec![pair("shop/a", "v2")], vec!["shop/c".to_owned()]));
+        runs(&mut assembler, &["shop/b"]);
+        said(&mut assembler);
         // An answer that was on its way.
         assembler.receive(says("shop/a", true, "v3"));
         assert_eq!(captured(&mut assembler), None);
@@ -270,6 +286,16 @@ mod tests {
         assert_eq!(captured(&mut again), Some(told));
         runs(&mut restored, &[]);
         assert_eq!(said(&mut restored), (vec![], vec!["shop/a".to_owned()]));
-        assert_eq!(captured(&mut restored), Some(vec![]));
+        assert_eq!(captured(&mut restored), None, "it holds should it come back once more");
+    }
+
+    #[test]
+    fn not_all_that_ever_ran_is_remembered() {
+        let mut own = OwnWorkloads::default();
+        for number in 0..MOST_KEPT + 10 {
+            own.run([name(&format!("shop/w-{number}"))].iter());
+        }
+        own.run([].iter());
+        assert_eq!(own.workloads.len(), MOST_KEPT);
     }
 }
