@@ -51,6 +51,8 @@ fn a_mirror_that_takes_nothing_delays_no_caller() {
     let route = home.write("mirror.yaml", ROUTE).display().to_string();
     home.tulle(&["apply", "-f", &route]).ok();
 
+    // All are measured before any fails.
+    let mut late = Vec::new();
     // Bodies of the one kind are behind at once, and requests of the other are never answered.
     for (what, bytes, rate) in [("1 MiB", "1048576", "40"), ("no body", "0", "300")] {
         let seconds = length(Duration::from_secs(1), Duration::from_secs(4)).as_secs().to_string();
@@ -80,8 +82,8 @@ fn a_mirror_that_takes_nothing_delays_no_caller() {
         figure("mirrored", &format!("{what}: p99 with a copy, times that without"), p99);
         // Other profiles, and single pairs, show what is coarse.
         assert!(p50 <= 3.0, "{what}: p50 is {p50} times that without copies");
-        if full() && is_release() {
-            assert!(p50 <= P50 && p99 <= P99, "{what}: p50 {p50}, p99 {p99} times that without copies");
+        if full() && is_release() && !(p50 <= P50 && p99 <= P99) {
+            late.push(format!("{what}: p50 {p50}, p99 {p99} times that without copies"));
         }
     }
     let said = up.stdout();
@@ -92,4 +94,5 @@ fn a_mirror_that_takes_nothing_delays_no_caller() {
     figure("mirrored", "copies that were behind", behind);
     assert_ne!(behind, "0");
     assert!(up.interrupt().success());
+    assert!(late.is_empty(), "{late:?}");
 }
