@@ -87,13 +87,11 @@ pub fn decision_of(reason: &str) -> Option<Decision> {
     Some(Decision::new(Decider::AuthorizationPolicy(policy), "spec.rules", Effect::Refused))
 }
 
-/// Whether a caller may enter a workload at a port, by the policies that apply to it: the rule that lets it in; `None`: no
-/// policy has a say.
-pub fn decide<'a>(
-    policies: &'a [AccessPolicy],
-    visitor: Visitor<'a>,
-    port: u16,
-) -> Result<Option<Matched<'a>>, Denial<'a>> {
+/// The rule that lets somebody in, or why not; `None`: no policy has a say.
+pub type Verdict<'a> = Result<Option<Matched<'a>>, Denial<'a>>;
+
+/// Whether a caller may enter a workload at a port, by the policies that apply to it.
+pub fn decide<'a>(policies: &'a [AccessPolicy], visitor: Visitor<'a>, port: u16) -> Verdict<'a> {
     let matched = |action| matching(policies, action, visitor, port).next();
     if let Some(denied) = matched(Action::Deny) {
         return Err(Denial::By(denied));

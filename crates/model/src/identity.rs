@@ -77,7 +77,7 @@ pub enum Subject<'a> {
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpiffeId(Arc<str>);
 
-const SCHEME: &str = "spiffe://";
+pub(crate) const SCHEME: &str = "spiffe://";
 /// In bytes (section 2.3).
 const LONGEST: usize = 2048;
 /// How much of a text that is refused is repeated: a peer may have chosen it.
@@ -162,7 +162,7 @@ fn subject(path: &str) -> Option<Subject<'_>> {
 }
 
 /// Section 2.2: letters, digits, dots, dashes and underscores, and nothing that would lead elsewhere in a path.
-fn is_segment(text: &str) -> bool {
+pub(crate) fn is_segment(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b".-_".contains(&b);
     !matches!(text, "" | "." | "..") && text.bytes().all(allowed)
 }

@@ -102,18 +102,19 @@ pub struct Denied {
 }
 
 impl UpstreamError {
+    /// A failure; whether it may be tried again, who knows says.
+    pub fn new(kind: UpstreamErrorKind, safe_to_retry: bool, message: impl Into<String>) -> Self {
+        Self { kind, safe_to_retry, message: message.into(), denied: None }
+    }
+
     /// A failure that happened before anything was sent to the application.
     pub fn safe(kind: UpstreamErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, safe_to_retry: true, message: message.into(), denied: None }
+        Self::new(kind, true, message)
     }
 
     /// Refused by a policy. Other endpoints would say the same: it is not tried again.
     pub fn denied(denied: Denied, message: String) -> Self {
-        Self {
-            denied: Some(Box::new(denied)),
-            safe_to_retry: false,
-            ..Self::safe(UpstreamErrorKind::Denied, message)
-        }
+        Self { denied: Some(Box::new(denied)), ..Self::new(UpstreamErrorKind::Denied, false, message) }
     }
 
     /// Refused because there is no more for the one who asks.
@@ -134,7 +135,7 @@ impl UpstreamError {
 
     /// A failure after which nobody knows what the application has seen.
     pub fn after_sending(kind: UpstreamErrorKind, message: impl Into<String>) -> Self {
-        Self { safe_to_retry: false, ..Self::safe(kind, message) }
+        Self::new(kind, false, message)
     }
 }
 

@@ -157,7 +157,7 @@ impl Turn {
 
 /// It is final: another attempt would only join the crowd again.
 fn full(message: String) -> UpstreamError {
-    UpstreamError::after_sending(UpstreamErrorKind::StreamsFull, message)
+    UpstreamError::new(UpstreamErrorKind::StreamsFull, false, message)
 }
 
 /// One more in a count, until it is dropped.

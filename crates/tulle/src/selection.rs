@@ -1,5 +1,6 @@
 //! Which objects a command is about: `svc,httproutes`, `svc c d`, `svc/c httproute/split`.
 
+use tulle_model::name::NamespacedName;
 use tulle_model::registry::{self, Kind};
 
 use crate::exit::{Failure, Result};
@@ -47,6 +48,12 @@ fn one(word: &str) -> Result<Selection> {
 fn kinds(word: &str) -> Result<Vec<&'static Kind>> {
     let category: Vec<_> = registry::by_category(word).collect();
     if category.is_empty() { Ok(vec![kind(word)?]) } else { Ok(category) }
+}
+
+/// The object that `[NAMESPACE/]NAME` names.
+pub fn object_name(text: &str, namespace: &str) -> NamespacedName {
+    let (namespace, name) = text.split_once('/').unwrap_or((namespace, text));
+    NamespacedName::new(namespace, name)
 }
 
 /// The kind of that name.

@@ -160,6 +160,22 @@ pub struct Condition {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NoStatus {}
 
+/// The form of kinds that need a `spec`, and have no status. What the spec is, its own type says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stateless<S> {
+    /// The group and version of the kind.
+    #[serde(default)]
+    pub api_version: String,
+    /// The kind of the object.
+    #[serde(default)]
+    pub kind: String,
+    /// Standard object metadata.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    pub spec: S,
+}
+
 /// The form of most kinds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

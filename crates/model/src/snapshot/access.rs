@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::identity::SpiffeId;
+use crate::identity::{SCHEME, SpiffeId, TrustDomain, is_segment};
 use crate::name::{NamespacedName, dns_subdomain_problem};
 
 /// What a policy does where a rule of it matches.
@@ -14,17 +14,6 @@ pub enum Action {
     Deny,
     /// It is reported, and changes nothing.
     Audit,
-}
-
-impl Action {
-    /// As it is written in a policy.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Allow => "Allow",
-            Self::Deny => "Deny",
-            Self::Audit => "Audit",
-        }
-    }
 }
 
 /// A policy, as it applies to one workload.
@@ -62,7 +51,6 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdentityPattern(Arc<str>);
 
-const SCHEME: &str = "spiffe://";
 const REST: &str = "**";
 
 impl IdentityPattern {
@@ -71,33 +59,35 @@ impl IdentityPattern {
     /// # Errors
     /// What is wrong with it.
     pub fn new(text: &str) -> Result<Self, &'static str> {
-        let Some(path) = text.strip_prefix(SCHEME) else { return Err("must begin with `spiffe://`") };
-        let segments: Vec<_> = path.split('/').collect();
-        let Some((last, before)) = segments[1..].split_last() else {
+        let Some(rest) = text.strip_prefix(SCHEME) else { return Err("must begin with `spiffe://`") };
+        let Some((domain, path)) = rest.split_once('/') else {
             return Err("must name a trust domain and, after a `/`, who there is meant");
         };
-        if segments.iter().any(|segment| segment.is_empty()) {
-            return Err("must have no empty segment");
-        }
-        if segments[0] != "*" && dns_subdomain_problem(segments[0]).is_some() {
+        if domain != "*" && dns_subdomain_problem(domain).is_some() {
             return Err("has no trust domain that could be: a DNS name in lower case, or `*`");
         }
-        // What no ID has (SPIFFE-ID, section 2.2) would match nobody.
-        let is_legal = |segment: &&&str| {
-            !matches!(**segment, "." | "..")
-                && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte))
-        };
-        if segments[1..].iter().any(|segment| !is_legal(&segment)) {
-            return Err("may have letters, digits, `-`, `_` and `.` in its segments, and no others");
-        }
-        if *last != REST && (last.contains('*') && *last != "*")
-            || segments[..1].iter().chain(before).any(|segment| segment.contains('*') && *segment != "*")
-        {
-            return Err(
-                "may have `*` for a whole segment, and `**` for all that follow at the end, and no other `*`",
-            );
+        let mut segments = path.split('/').peekable();
+        while let Some(segment) = segments.next() {
+            match segment {
+                "*" => {}
+                REST if segments.peek().is_none() => {}
+                "" => return Err("must have no empty segment"),
+                // Another than IDs have would match nobody.
+                other if is_segment(other) => {}
+                other if other.contains('*') => {
+                    return Err(
+                        "may have `*` for a whole segment, and `**` for all that follow at the end, and no other `*`",
+                    );
+                }
+                _ => return Err("may have letters, digits, `-`, `_` and `.` in its segments, and no others"),
+            }
         }
         Ok(Self(text.into()))
+    }
+
+    /// What runs as a service account of a mesh; `*` is any of the namespace.
+    pub(crate) fn of_account(domain: &TrustDomain, namespace: &str, name: &str) -> Self {
+        Self(format!("{SCHEME}{domain}/ns/{namespace}/sa/{name}").into())
     }
 
     pub fn as_str(&self) -> &str {
@@ -120,7 +110,6 @@ impl IdentityPattern {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::TrustDomain;
 
     #[test]
     fn patterns_go_by_segments() {

@@ -17,11 +17,7 @@ pub(crate) fn of(error: &BodyError) -> Option<(Reason, &'static str)> {
         return Some((Reason::RequestTimeout, "the client does not go on with the body of its request"));
     }
     if let Some(broke) = error.downcast_ref::<CopyBroke>() {
-        let reason = match broke {
-            CopyBroke::Behind => Reason::MirrorBehind,
-            CopyBroke::NotRead => Reason::BadRequest,
-        };
-        return Some((reason, broke.message()));
+        return Some(of_copy(*broke));
     }
     if let Some(shed) = error.downcast_ref::<Shed>() {
         return Some((Reason::Shed(*shed), shed.message()));
@@ -38,6 +34,15 @@ pub(crate) fn of(error: &BodyError) -> Option<(Reason, &'static str)> {
         None => {}
     }
     (error.is::<Cut>() || error.is::<io::Error>()).then_some((Reason::BadRequest, Cut::MESSAGE))
+}
+
+/// The same of a copy that broke off.
+pub(crate) fn of_copy(broke: CopyBroke) -> (Reason, &'static str) {
+    let reason = match broke {
+        CopyBroke::Behind => Reason::MirrorBehind,
+        CopyBroke::NotRead => Reason::BadRequest,
+    };
+    (reason, broke.message())
 }
 
 /// Whether a body broke because its sender did not go on with it.

@@ -57,7 +57,8 @@ impl Messages {
         self.prefix == 0 && self.left == 0
     }
 
-    /// What a body ends with that broke so: UNAVAILABLE, so that the caller tries again; another status where it must not. `None`: with a reset, as a
+    /// What a body ends with that broke so: UNAVAILABLE, so that the caller tries again, DEADLINE_EXCEEDED where its time
+    /// is over, PERMISSION_DENIED where a policy ended it. `None`: with a reset, as a
     /// message is cut, or the application said itself what happened.
     #[cold]
     pub fn trailers(&self, error: &(dyn std::error::Error + 'static)) -> Option<HeaderMap> {

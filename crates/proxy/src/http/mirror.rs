@@ -18,6 +18,7 @@ use crate::exchange::Exchange;
 use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::copied::{CopyBroke, CopyEnd, copy};
+use crate::http::fault;
 use crate::http::filters::Filters;
 use crate::http::forward::{Message, Route, forward};
 use crate::http::record::{protocol_of, record, watch};
@@ -130,7 +131,7 @@ impl MirroredRequest {
         let mut given_up = pin!(async {
             end.reached().await;
             if end.broke() == Some(CopyBroke::Behind) {
-                return (Reason::MirrorBehind, CopyBroke::Behind.message());
+                return fault::of_copy(CopyBroke::Behind);
             }
             sleep(PATIENCE).await;
             (Reason::Timeout, LATE)

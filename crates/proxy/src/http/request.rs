@@ -71,7 +71,7 @@ pub(crate) async fn request(
         };
         let safe_to_retry = !sent || error.is_unprocessed();
         let message = format!("the connection to {to} broke before it answered: {error}");
-        return Err(UpstreamError { safe_to_retry, ..UpstreamError::safe(kind, message) });
+        return Err(UpstreamError::new(kind, safe_to_retry, message));
     }
 }
 

@@ -93,7 +93,7 @@ pub(super) async fn ask(
         };
         let safe_to_retry = error.is_unprocessed() || matches!(error, Error::TooLargeForPeer(_));
         let message = format!("the WebSocket was not answered: {error}");
-        UpstreamError { safe_to_retry, ..UpstreamError::safe(kind, message) }
+        UpstreamError::new(kind, safe_to_retry, message)
     };
     let opened = only.0.clone().paid_by(&caller.account).request(&request, false);
     let (sender, mut receiver) = opened.map_err(lost)?;

@@ -19,7 +19,7 @@ use tulle_model::authorization;
 use tulle_model::decision::Effect;
 use tulle_model::snapshot::WorkloadConfig;
 
-use super::presence::{is_offered, visitor};
+use super::presence::{is_authorized, is_offered, visitor};
 use super::visits::{Entered, Entrance, Peer};
 use crate::error::{Denied, UpstreamError, UpstreamErrorKind};
 use crate::local::Local;
@@ -52,16 +52,14 @@ fn authorize(
     Entrance { peer, workload, port }: Entrance<'_>,
     config: Option<&WorkloadConfig>,
 ) -> Result<(), UpstreamError> {
-    let Some(config) = config.filter(|config| !config.policies.is_empty()) else { return Ok(()) };
-    let visitor = visitor(peer);
-    for audited in authorization::audits(&config.policies, visitor, port) {
+    let policies = config.map_or(&[][..], |config| &config.policies);
+    for audited in authorization::audits(policies, visitor(peer), port) {
         if local.may_warn() {
             let decision = audited.decision(Effect::Audited);
             tracing::info!(%peer, workload = %workload.name, port, "audit: {decision}");
         }
     }
-    let decided = authorization::decide(&config.policies, visitor, port);
-    decided.map(drop).map_err(|denial| {
+    is_authorized(peer, config, port).map_err(|denial| {
         let denied = Denied { reason: denial.reason(), by: Some(denial.decision()) };
         UpstreamError::denied(denied, denial.message(&workload.name))
     })

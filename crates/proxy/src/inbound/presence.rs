@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use tulle_model::authorization::{self, Visitor};
+use tulle_model::authorization::{self, Denial, Visitor};
 use tulle_model::identity::SpiffeId;
 use tulle_model::snapshot::WorkloadConfig;
 
@@ -38,9 +38,17 @@ pub(super) fn may_stay(
     port: u16,
 ) -> Result<(), Withdrawn> {
     is_offered(peer, identity, workload, port)?;
-    config.map_or(Ok(()), |config| {
-        authorization::decide(&config.policies, visitor(peer), port).map(drop).map_err(|_| Withdrawn::Denied)
-    })
+    is_authorized(peer, config, port).map_err(|_| Withdrawn::Denied)
+}
+
+/// Whether policies let a peer in; where the server has said nothing, there are none.
+pub(super) fn is_authorized<'a>(
+    peer: &'a Peer,
+    config: Option<&'a WorkloadConfig>,
+    port: u16,
+) -> Result<(), Denial<'a>> {
+    let policies = config.map_or(&[][..], |config| &config.policies);
+    authorization::decide(policies, visitor(peer), port).map(drop)
 }
 
 /// As whom policies see it.

@@ -66,7 +66,7 @@ impl LinkStream {
                 _ => Kind::ConnectionLost,
             };
             let message = format!("the link broke before the upgrade was answered: {error}");
-            UpstreamError { safe_to_retry: error.is_unprocessed(), ..UpstreamError::safe(kind, message) }
+            UpstreamError::new(kind, error.is_unprocessed(), message)
         })?;
         Ok((head, sender, receiver))
     }

@@ -5,13 +5,14 @@ use std::net::IpAddr;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
-use serde_json::json;
-use tulle_model::authorization::{self, Visitor};
+use serde_json::{Value, json};
+use tulle_model::authorization::{self, Verdict, Visitor};
 use tulle_model::compile::{Compiler, LocalWorkload};
 use tulle_model::decision::Effect;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::NamespacedName;
 use tulle_model::registry::{KINDS, KindId};
+use tulle_model::snapshot::ServedPort;
 use tulle_model::split::{MeshObject, name_of};
 use tulle_model::validate::suggest::did_you_mean;
 
@@ -19,6 +20,7 @@ use crate::client::ClientArgs;
 use crate::exit::{Exit, Failure, Result};
 use crate::mesh_objects::{compile, fetch, trust_domain};
 use crate::output::{ReportFormat, Table, note, print, print_json, print_yaml};
+use crate::selection::object_name;
 
 #[derive(Debug, Args)]
 pub struct AuthArgs {
@@ -79,29 +81,23 @@ async fn check(args: CheckArgs) -> Result<bool> {
     let namespace = args.namespace.as_deref().unwrap_or(client.namespace()).to_owned();
     let objects = fetch(&client, kinds, None).await?;
     let compiler = compile(&objects)?;
-    let named = |text: &str| match text.split_once('/') {
-        Some((namespace, name)) => NamespacedName::new(namespace, name),
-        None => NamespacedName::new(namespace.as_str(), text),
-    };
-    let from = from(&objects, &args.from, &named(&args.from))?;
-    let doors = doors(&compiler, &objects, &named(&args.to), args.port)?;
+    let from = from(&objects, &args.from, &object_name(&args.from, &namespace))?;
+    let doors = doors(&compiler, &objects, &object_name(&args.to, &namespace), args.port)?;
     let visitor = match &from {
         From::Mesh(identity) => Visitor::Mesh(identity),
         From::Outside(address) => Visitor::Outside(*address),
     };
+    // What the node does not see, it lets in.
+    let is_seen = |local: &LocalWorkload| matches!(visitor, Visitor::Mesh(_)) || local.config.inbound_capture;
     let mut rows = Vec::new();
     for (workload, port, local) in &doors {
         let policies = &local.config.policies;
-        // What the node does not see, it lets in.
-        let is_seen = matches!(visitor, Visitor::Mesh(_)) || local.config.inbound_capture;
-        let decided = if is_seen { authorization::decide(policies, visitor, *port) } else { Ok(None) };
+        let decided = if is_seen(local) { authorization::decide(policies, visitor, *port) } else { Ok(None) };
         let audits = authorization::audits(policies, visitor, *port);
         let audits: Vec<_> = audits.map(|audit| audit.decision(Effect::Audited)).collect();
         rows.push((workload.to_string(), *port, decided, audits));
     }
-    let unseen = matches!(visitor, Visitor::Outside(_))
-        && doors.iter().any(|(.., local)| !local.config.inbound_capture);
-    if unseen {
+    if !doors.iter().all(|(.., local)| is_seen(local)) {
         note(
             "inbound capture is off: nothing holds off who comes from outside of the mesh (docs/traffic.md)",
         );
@@ -111,14 +107,11 @@ async fn check(args: CheckArgs) -> Result<bool> {
         From::Mesh(identity) => identity.to_string(),
         From::Outside(address) => address.to_string(),
     };
-    let by =
-        |decided: &std::result::Result<Option<authorization::Matched<'_>>, authorization::Denial<'_>>| {
-            match decided {
-                Ok(None) => None,
-                Ok(Some(matched)) => Some(matched.decision(Effect::Routed)),
-                Err(denial) => Some(denial.decision()),
-            }
-        };
+    let by = |decided: &Verdict<'_>| match decided {
+        Ok(None) => None,
+        Ok(Some(matched)) => Some(matched.decision(Effect::Routed)),
+        Err(denial) => Some(denial.decision()),
+    };
     match args.output {
         ReportFormat::Json | ReportFormat::Yaml => {
             let row = |(workload, port, decided, audits): &(String, u16, _, Vec<_>)| {
@@ -169,24 +162,26 @@ fn from(objects: &[MeshObject], text: &str, name: &NamespacedName) -> Result<Fro
     if text.starts_with("spiffe://") {
         return text.parse().map(From::Mesh).map_err(wrong);
     }
-    let workload =
-        objects.iter().find(|(kind, object)| kind.id == KindId::Workload && name_of(object) == *name);
     let account_of =
-        |workload: &MeshObject| workload.1["spec"]["serviceAccount"].as_str().unwrap_or("default").to_owned();
-    let account = match workload {
-        Some(workload) => account_of(workload),
+        |workload: &Value| workload["spec"]["serviceAccount"].as_str().unwrap_or("default").to_owned();
+    let account = match workloads(objects).find(|(workload, _)| workload == name) {
+        Some((_, workload)) => account_of(workload),
         None => name.name.to_string(),
     };
-    let runs = |object: &MeshObject| {
-        object.0.id == KindId::Workload
-            && name_of(&object.1).namespace == name.namespace
-            && account_of(object) == account
+    let runs = |(workload, object): (NamespacedName, &Value)| {
+        workload.namespace == name.namespace && account_of(object) == account
     };
-    if !objects.iter().any(runs) {
+    if !workloads(objects).any(runs) {
         note(&format!("no workload runs as the service account {}/{account} now", name.namespace));
     }
     let identity = SpiffeId::workload(&trust_domain(objects)?, &name.namespace, &account);
     identity.map(From::Mesh).map_err(wrong)
+}
+
+/// All of them, by their names.
+fn workloads(objects: &[MeshObject]) -> impl Iterator<Item = (NamespacedName, &Value)> {
+    let workloads = objects.iter().filter(|(kind, _)| kind.id == KindId::Workload);
+    workloads.map(|(_, workload)| (name_of(workload), &**workload))
 }
 
 /// The workloads of nodes that are meant, each with its ports.
@@ -196,43 +191,35 @@ fn doors(
     to: &NamespacedName,
     port: Option<u16>,
 ) -> Result<Vec<(NamespacedName, u16, LocalWorkload)>> {
-    let of = |wanted: KindId| {
-        objects.iter().filter(move |(kind, _)| kind.id == wanted).map(|(_, object)| name_of(object))
-    };
-    let is_service = of(KindId::Service).any(|name| name == *to);
-    if !is_service && !of(KindId::Workload).any(|name| name == *to) {
-        let names: Vec<_> =
-            of(KindId::Service).chain(of(KindId::Workload)).map(|name| name.to_string()).collect();
+    let services =
+        || objects.iter().filter(|(kind, _)| kind.id == KindId::Service).map(|(_, object)| name_of(object));
+    let is_service = services().any(|name| name == *to);
+    if !is_service && !workloads(objects).any(|(name, _)| name == *to) {
+        let names = services().chain(workloads(objects).map(|(name, _)| name));
+        let names: Vec<_> = names.map(|name| name.to_string()).collect();
         let hint = did_you_mean(&to.to_string(), names.iter().map(String::as_str));
         let message = format!("there is no Service and no Workload {to}{hint}");
         return Err(Failure::new(message).exit(Exit::NotFound));
     }
     let mut doors = BTreeMap::new();
-    for name in of(KindId::Workload) {
+    for (name, workload) in workloads(objects).filter(|(name, _)| is_service || name == to) {
         let Some(local) = compiler.workload(&name) else { continue };
-        for selected in local.config.services.iter().filter(|selected| !is_service || selected.by == *to) {
-            if !is_service && name != *to {
-                continue;
+        let ports: Vec<u16> = match port {
+            _ if is_service => {
+                let selected = local.config.services.iter().filter(|selected| selected.by == *to);
+                let asked = |served: &&ServedPort| port.is_none_or(|port| port == served.service_port);
+                selected.flat_map(|by| &by.ports).filter(asked).map(|served| served.target_port).collect()
             }
-            for served in &selected.ports {
-                let own = if is_service { served.service_port } else { served.target_port };
-                if port.is_none_or(|port| port == own) {
-                    doors.insert((name.clone(), served.target_port), local.clone());
-                }
+            Some(port) => vec![port],
+            // Its own, and those that Services stand for.
+            None => {
+                let own = workload["spec"]["ports"].as_array().into_iter().flatten();
+                let own = own.filter_map(|own| u16::try_from(own["port"].as_u64()?).ok());
+                let served = local.config.services.iter().flat_map(|by| &by.ports);
+                own.chain(served.map(|served| served.target_port)).collect()
             }
-        }
-        if is_service || name != *to {
-            continue;
-        }
-        // Ports that no Service stands for.
-        let workload =
-            objects.iter().find(|(kind, object)| kind.id == KindId::Workload && name_of(object) == name);
-        let own =
-            workload.and_then(|(_, workload)| workload["spec"]["ports"].as_array()).into_iter().flatten();
-        let own = own.filter_map(|own| u16::try_from(own["port"].as_u64()?).ok());
-        for port in port.map_or_else(|| own.collect(), |port| vec![port]) {
-            doors.entry((name.clone(), port)).or_insert(local.clone());
-        }
+        };
+        doors.extend(ports.into_iter().map(|port| ((name.clone(), port), local.clone())));
     }
     if doors.is_empty() {
         let of_port = port.map(|port| format!(" at port {port}")).unwrap_or_default();

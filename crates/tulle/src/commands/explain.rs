@@ -22,6 +22,7 @@ use crate::exit::{Exit, Failure, Result};
 use crate::manifest::{self, FileArgs};
 use crate::mesh_objects::{compile, fetch};
 use crate::output::{ReportFormat, Table, print, print_json, print_yaml};
+use crate::selection::object_name;
 use crate::terminal;
 
 #[derive(Debug, Args)]
@@ -77,10 +78,7 @@ pub async fn run(args: ExplainArgs) -> Result<()> {
     }
     let offline = !args.files.filename.is_empty();
     let (objects, namespace) = if offline { of_files(&args)? } else { of_server(&args).await? };
-    let from = match args.from.split_once('/') {
-        Some((namespace, name)) => WorkloadName::new(namespace, name),
-        None => WorkloadName::new(namespace, &*args.from),
-    };
+    let from = object_name(&args.from, &namespace);
     let compiler = compile(&objects)?;
     if !offline {
         require(&objects, &from)?;

@@ -7,8 +7,6 @@ use crate::kinds::service::form::Labels;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::snapshot::{AccessPolicy, AccessRule, Action, IdentityPattern, ServedPort, Source};
 
-use super::SYSTEM_NAMESPACE;
-
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuthorizationForm {
     pub name: NamespacedName,
@@ -19,6 +17,7 @@ pub(crate) struct AuthorizationForm {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TargetForm {
+    /// Of a policy in [`super::SYSTEM_NAMESPACE`] alone.
     Mesh,
     /// All of the policy's own namespace.
     Namespace,
@@ -78,11 +77,7 @@ impl Selector {
 impl AuthorizationForm {
     /// Whether workloads of that namespace may be among its targets.
     pub(crate) fn reaches(&self, namespace: &str) -> bool {
-        *self.name.namespace == *namespace || self.is_for_the_mesh()
-    }
-
-    pub(crate) fn is_for_the_mesh(&self) -> bool {
-        self.targets.contains(&TargetForm::Mesh)
+        *self.name.namespace == *namespace || self.targets.contains(&TargetForm::Mesh)
     }
 
     /// What it is for a workload with these labels: once for each target that it is part of. `served`: its ports that a service
@@ -96,7 +91,7 @@ impl AuthorizationForm {
     ) -> Vec<AccessPolicy> {
         let is_own = self.name.namespace == workload.namespace;
         let applies = |target: &TargetForm| match target {
-            TargetForm::Mesh => (*self.name.namespace == *SYSTEM_NAMESPACE).then_some(None),
+            TargetForm::Mesh => Some(None),
             TargetForm::Namespace => is_own.then_some(None),
             TargetForm::Workloads(selector) => (is_own && selector.selects(labels)).then_some(None),
             TargetForm::Service(service) => served(service).filter(|_| is_own).map(Some),
@@ -126,7 +121,7 @@ impl AccessRuleForm {
     /// `of_service`: the ports of the Service that is the target, if one is.
     fn of(&self, domain: &TrustDomain, index: usize, of_service: Option<&[ServedPort]>) -> AccessRule {
         let sources = self.sources.as_ref();
-        let sources = sources.map(|sources| sources.iter().filter_map(|source| source.of(domain)).collect());
+        let sources = sources.map(|sources| sources.iter().map(|source| source.of(domain)).collect());
         let ports = self.ports.as_ref().map(|ports| match of_service {
             None => ports.clone(),
             Some(served) => {
@@ -139,14 +134,13 @@ impl AccessRuleForm {
 }
 
 impl SourceForm {
-    fn of(&self, domain: &TrustDomain) -> Option<Source> {
-        Some(match self {
+    fn of(&self, domain: &TrustDomain) -> Source {
+        match self {
             Self::Account { namespace, name } => {
-                let text = format!("spiffe://{domain}/ns/{namespace}/sa/{name}");
-                Source::Identity(IdentityPattern::new(&text).ok()?)
+                Source::Identity(IdentityPattern::of_account(domain, namespace, name))
             }
             Self::Identity(pattern) => Source::Identity(pattern.clone()),
             Self::Outside(ranges) => Source::Outside(ranges.clone()),
-        })
+        }
     }
 }

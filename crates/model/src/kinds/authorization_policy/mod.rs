@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::KindId;
 use super::kind::{Kind, TULLE};
-use super::meta::ObjectMeta;
+use super::meta::Stateless;
 use crate::schema::structural::derived;
 
 /// What the registry lists.
@@ -37,22 +37,9 @@ pub(crate) const KIND: Kind = Kind {
 pub const SYSTEM_NAMESPACE: &str = "tulle-system";
 
 /// Who may enter workloads, decided by the node that runs them.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AuthorizationPolicy {
-    /// The group and version of the kind.
-    #[serde(default)]
-    pub api_version: String,
-    /// The kind of the object.
-    #[serde(default)]
-    pub kind: String,
-    /// Standard object metadata.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    /// Whom it is about, and what becomes of them.
-    pub spec: AuthorizationPolicySpec,
-}
+pub type AuthorizationPolicy = Stateless<AuthorizationPolicySpec>;
 
+/// Whom it is about, and what becomes of them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AuthorizationPolicySpec {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::id::KindId;
 use super::kind::{GATEWAY, Kind};
-use super::meta::ObjectMeta;
+use super::meta::Stateless;
 use crate::schema::structural::derived;
 
 /// What the registry lists.
@@ -30,22 +30,9 @@ pub(crate) const KIND: Kind = Kind {
 };
 
 /// Which objects of other namespaces may refer to which of its own namespace.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ReferenceGrant {
-    /// The group and version of the kind.
-    #[serde(default)]
-    pub api_version: String,
-    /// The kind of the object.
-    #[serde(default)]
-    pub kind: String,
-    /// Standard object metadata.
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    /// Who may refer to what.
-    pub spec: ReferenceGrantSpec,
-}
+pub type ReferenceGrant = Stateless<ReferenceGrantSpec>;
 
+/// Who may refer to what.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReferenceGrantSpec {
