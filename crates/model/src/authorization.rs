@@ -2,13 +2,24 @@
 //!
 //! A deny policy that matches refuses. Else, where any policy allows, one must match; where none does, all are let in. Policies
 //! that only audit are named, and decide nothing.
+//!
+//! Where rules look at requests, nothing but requests enters. Where they look at paths, a path that servers read
+//! differently is refused before any is compared ([`path::ambiguity`]).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
+
+use http::HeaderMap;
+use http::header::HeaderName;
 
 use crate::decision::{Decider, Decision, Effect};
 use crate::identity::SpiffeId;
 use crate::name::WorkloadName;
-use crate::snapshot::{AccessPolicy, AccessRule, Action, Source};
+use crate::path;
+use crate::routing::{join_values, path_matches, text_matches};
+use crate::snapshot::{
+    AccessPolicies, AccessPolicy, AccessRule, Action, Place, RequestConditions, Source, ValueMatch,
+};
 
 /// Who wants to enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +27,29 @@ pub enum Visitor<'a> {
     Mesh(&'a SpiffeId),
     /// In plain, from outside of the mesh.
     Outside(IpAddr),
+}
+
+/// What is known of what it brings.
+#[derive(Debug, Clone, Copy)]
+pub enum Seen<'a> {
+    /// A connection in which nothing is looked at.
+    Bytes,
+    /// A connection of requests, which are asked for one by one: it is refused only if all of them would be.
+    Requests,
+    Request(RequestSeen<'a>),
+    /// A request whose head is gone. It counts as one that a rule which denies is about, and none which allows.
+    Forgotten,
+}
+
+/// A request, as the application gets it.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestSeen<'a> {
+    pub method: &'a str,
+    /// As it came, without the query.
+    pub path: &'a str,
+    /// Its host, maybe with a port.
+    pub authority: &'a str,
+    pub headers: &'a HeaderMap,
 }
 
 /// A rule of a policy.
@@ -39,22 +73,29 @@ pub enum Denial<'a> {
     By(Matched<'a>),
     /// There are policies that allow, of which this is the first, and none matches.
     NoAllowPolicy(&'a AccessPolicy),
+    /// This policy looks at requests, and it is none.
+    NoRequest(&'a AccessPolicy),
+    /// This policy looks at paths, and that of the request means several things, for the reason that is said.
+    AmbiguousPath(&'a AccessPolicy, &'static str),
 }
 
 impl Denial<'_> {
     /// The value of `tulle-reason` for callers of the mesh.
     pub fn reason(self) -> String {
         match self {
-            Self::By(matched) => format!("{DENIED_BY}{}", matched.policy.name),
+            Self::By(Matched { policy, .. }) | Self::NoRequest(policy) => {
+                format!("{DENIED_BY}{}", policy.name)
+            }
             Self::NoAllowPolicy(_) => NO_ALLOW_POLICY.to_owned(),
+            Self::AmbiguousPath(..) => "bad-request".to_owned(),
         }
     }
 
     pub fn decision(self) -> Decision {
         match self {
             Self::By(matched) => matched.decision(Effect::Refused),
-            Self::NoAllowPolicy(first) => {
-                let by = Decider::AuthorizationPolicy(first.name.clone());
+            Self::NoAllowPolicy(policy) | Self::NoRequest(policy) | Self::AmbiguousPath(policy, _) => {
+                let by = Decider::AuthorizationPolicy(policy.name.clone());
                 Decision::new(by, "spec.rules[*]", Effect::Refused)
             }
         }
@@ -71,6 +112,15 @@ impl Denial<'_> {
             }
             Self::NoAllowPolicy(_) => {
                 format!("no AuthorizationPolicy of those that allow callers of {workload} allows this one")
+            }
+            Self::NoRequest(policy) => {
+                format!(
+                    "AuthorizationPolicy {} goes by requests of HTTP at this port of {workload}, and this is none",
+                    policy.name
+                )
+            }
+            Self::AmbiguousPath(policy, why) => {
+                format!("the path {why}, and AuthorizationPolicy {} of {workload} goes by paths", policy.name)
             }
         }
     }
@@ -91,168 +141,174 @@ pub fn decision_of(reason: &str) -> Option<Decision> {
 pub type Verdict<'a> = Result<Option<Matched<'a>>, Denial<'a>>;
 
 /// Whether a caller may enter a workload at a port, by the policies that apply to it.
-pub fn decide<'a>(policies: &'a [AccessPolicy], visitor: Visitor<'a>, port: u16) -> Verdict<'a> {
-    let matched = |action| matching(policies, action, visitor, port).next();
-    if let Some(denied) = matched(Action::Deny) {
+pub fn decide<'a>(
+    policies: &'a AccessPolicies,
+    visitor: Visitor<'_>,
+    port: u16,
+    seen: Seen<'_>,
+) -> Verdict<'a> {
+    if let Seen::Request(request) = seen
+        && let Some(policy) = policies.by_path(port)
+        && let Some(why) = path::ambiguity(request.path)
+    {
+        return Err(Denial::AmbiguousPath(policy, why));
+    }
+    let asked = Question::new(policies, visitor, port, seen);
+    if let Some(denied) = asked.first(Action::Deny) {
         return Err(Denial::By(denied));
     }
-    match policies.iter().find(|policy| policy.action == Action::Allow && is_about(policy, port)) {
+    if let (Seen::Bytes, Some(policy)) = (seen, policies.reading(port)) {
+        return Err(Denial::NoRequest(policy));
+    }
+    match policies.allowing(port) {
         None => Ok(None),
-        Some(first) => matched(Action::Allow).map(Some).ok_or(Denial::NoAllowPolicy(first)),
+        Some(first) => asked.first(Action::Allow).map(Some).ok_or(Denial::NoAllowPolicy(first)),
     }
 }
 
 /// The rules of policies that only audit which match, one of each policy.
 pub fn audits<'a>(
-    policies: &'a [AccessPolicy],
-    visitor: Visitor<'a>,
+    policies: &'a AccessPolicies,
+    visitor: Visitor<'_>,
     port: u16,
-) -> impl Iterator<Item = Matched<'a>> {
-    matching(policies, Action::Audit, visitor, port)
+    seen: Seen<'_>,
+) -> Vec<Matched<'a>> {
+    Question::new(policies, visitor, port, seen).first_of_each(Action::Audit)
 }
 
-/// The first rule of each policy of that action which matches.
-fn matching<'a>(
-    policies: &'a [AccessPolicy],
-    action: Action,
-    visitor: Visitor<'a>,
+/// What is asked of the rules.
+struct Question<'a, 'r> {
+    policies: &'a AccessPolicies,
+    visitor: Visitor<'r>,
     port: u16,
-) -> impl Iterator<Item = Matched<'a>> {
-    let concerned = policies.iter().filter(move |policy| policy.action == action && is_about(policy, port));
-    concerned.filter_map(move |policy| {
-        let rule = policy.rules.iter().find(|rule| matches(rule, visitor, port))?;
-        Some(Matched { policy, rule: rule.index })
-    })
+    seen: Seen<'r>,
+    /// Of the request, in its normal form, where rules may go by it.
+    path: Cow<'r, str>,
 }
 
-fn is_about(policy: &AccessPolicy, port: u16) -> bool {
-    policy.at.as_ref().is_none_or(|ports| ports.contains(&port))
-}
+impl<'a, 'r> Question<'a, 'r> {
+    fn new(policies: &'a AccessPolicies, visitor: Visitor<'r>, port: u16, seen: Seen<'r>) -> Self {
+        let path = match seen {
+            Seen::Request(request) => path::normal_form(request.path),
+            Seen::Bytes | Seen::Requests | Seen::Forgotten => "".into(),
+        };
+        Self { policies, visitor, port, seen, path }
+    }
 
-fn matches(rule: &AccessRule, visitor: Visitor<'_>, port: u16) -> bool {
-    let is_source = |source: &Source| match (source, visitor) {
-        (Source::Identity(pattern), Visitor::Mesh(identity)) => pattern.matches(identity),
-        (Source::Outside(ranges), Visitor::Outside(address)) => {
-            let address = address.to_canonical();
-            ranges.is_empty() || ranges.iter().any(|range| range.contains(&address))
+    /// The rules to look at, each list in their order.
+    fn candidates(&self, action: Action) -> [&'a [Place]; 3] {
+        match self.visitor {
+            Visitor::Mesh(identity) => self.policies.of_identity(action, identity),
+            Visitor::Outside(_) => self.policies.of_outside(action),
         }
-        _ => false,
+    }
+
+    /// The first rule of an action that matches.
+    fn first(&self, action: Action) -> Option<Matched<'a>> {
+        let lists = self.candidates(action).into_iter();
+        let first =
+            lists.filter_map(|places| places.iter().copied().find(|place| self.is_about(*place))).min();
+        first.map(|place| self.matched(place))
+    }
+
+    /// The first rule of each policy of an action that matches.
+    fn first_of_each(&self, action: Action) -> Vec<Matched<'a>> {
+        let lists = self.candidates(action).into_iter().flatten();
+        let mut all: Vec<_> = lists.copied().filter(|place| self.is_about(*place)).collect();
+        all.sort_unstable();
+        all.dedup_by_key(|(policy, _)| *policy);
+        all.into_iter().map(|place| self.matched(place)).collect()
+    }
+
+    fn matched(&self, (policy, rule): Place) -> Matched<'a> {
+        let policy = &self.policies[policy];
+        Matched { policy, rule: policy.rules[rule].index }
+    }
+
+    fn is_about(&self, (policy, rule): Place) -> bool {
+        let policy = &self.policies[policy];
+        let rule = &policy.rules[rule];
+        let has_port =
+            |ports: &Option<Vec<u16>>| ports.as_ref().is_none_or(|ports| ports.contains(&self.port));
+        has_port(&policy.at)
+            && has_port(&rule.ports)
+            && self.is_from(rule)
+            && self.is_like(policy.action, rule)
+    }
+
+    fn is_from(&self, rule: &AccessRule) -> bool {
+        let is_source = |source: &Source| match (source, self.visitor) {
+            (Source::Identity(pattern), Visitor::Mesh(identity)) => pattern.matches(identity),
+            (Source::Outside(ranges), Visitor::Outside(address)) => {
+                let address = address.to_canonical();
+                ranges.is_empty() || ranges.iter().any(|range| range.contains(&address))
+            }
+            _ => false,
+        };
+        rule.sources.as_ref().is_none_or(|sources| sources.iter().any(is_source))
+    }
+
+    fn is_like(&self, action: Action, rule: &AccessRule) -> bool {
+        let Some(conditions) = &rule.request else { return true };
+        match self.seen {
+            Seen::Request(request) => holds(conditions, &request, &self.path, action == Action::Allow),
+            Seen::Bytes => false,
+            Seen::Requests => action == Action::Allow,
+            Seen::Forgotten => action == Action::Deny,
+        }
+    }
+}
+
+/// Whether a request is as a rule says. Applications differ in what they take for the same, so that only a rule that
+/// allows takes each word as it is written (`strict`): others also mean the same methods in other letters, paths with one slash more or less at
+/// their ends, and headers that come in several lines or have several values.
+fn holds(conditions: &RequestConditions, request: &RequestSeen<'_>, path: &str, strict: bool) -> bool {
+    let RequestConditions { methods, paths, calls, hosts, headers } = conditions;
+    let is_method = |method: &String| match strict {
+        true => method == request.method,
+        false => method.eq_ignore_ascii_case(request.method),
     };
-    rule.ports.as_ref().is_none_or(|ports| ports.contains(&port))
-        && rule.sources.as_ref().is_none_or(|sources| sources.iter().any(is_source))
+    let path = if path.is_empty() { "/" } else { path };
+    let other = match path.strip_suffix('/') {
+        _ if strict => None,
+        Some("") => None,
+        Some(shorter) => Some(Cow::Borrowed(shorter)),
+        None => Some(Cow::Owned(format!("{path}/"))),
+    };
+    let is_path = |wanted: &_| {
+        path_matches(wanted, path) || other.as_ref().is_some_and(|other| path_matches(wanted, other))
+    };
+    (methods.is_empty() || methods.iter().any(is_method))
+        && (paths.is_empty() || paths.iter().any(is_path))
+        && (calls.is_empty() || calls.iter().any(is_path))
+        && (hosts.is_empty() || {
+            let host = host_of(request.authority);
+            hosts.iter().any(|wanted| wanted.matches(&host))
+        })
+        && headers.iter().all(|wanted| has_header(wanted, request.headers, strict))
+}
+
+fn has_header(wanted: &ValueMatch, headers: &HeaderMap, strict: bool) -> bool {
+    let Ok(name) = HeaderName::from_bytes(wanted.name.as_bytes()) else { return false };
+    let values = || headers.get_all(&name).iter().map(|value| value.as_bytes());
+    let Some(joined) = join_values(&wanted.name, values()) else { return false };
+    let of_lines = || values().map(String::from_utf8_lossy).any(|line| text_matches(&wanted.value, &line));
+    let of_elements = || joined.split([',', ';']).any(|one| text_matches(&wanted.value, one.trim()));
+    text_matches(&wanted.value, &joined) || (!strict && (of_lines() || of_elements()))
+}
+
+/// Without the port and the dot at its end, in lower case.
+fn host_of(authority: &str) -> Cow<'_, str> {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => host.to_ascii_lowercase().into(),
+        false => host.into(),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::identity::TrustDomain;
-    use crate::snapshot::IdentityPattern;
-
-    fn identity(namespace: &str, account: &str) -> SpiffeId {
-        SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), namespace, account).unwrap()
-    }
-
-    fn pattern(text: &str) -> Source {
-        Source::Identity(IdentityPattern::new(text).unwrap())
-    }
-
-    /// What a rule says of sources, and of ports.
-    type Says = (Option<Vec<Source>>, Option<Vec<u16>>);
-
-    fn policy(name: &str, action: Action, rules: Vec<Says>) -> AccessPolicy {
-        let rules = rules.into_iter().enumerate();
-        let rules = rules.map(|(index, (sources, ports))| AccessRule { index, sources, ports }).collect();
-        AccessPolicy { name: name.parse().unwrap(), action, at: None, rules }
-    }
-
-    #[test]
-    fn a_deny_wins_and_who_is_allowed_somewhere_needs_to_be() {
-        let web = Some(vec![pattern("spiffe://mesh.test/ns/shop/sa/web")]);
-        let anybody_at_80 = (None, Some(vec![80]));
-        let allow = |name, rules| policy(name, Action::Allow, rules);
-        let outcome = |policies: &[AccessPolicy], namespace: &str, account: &str, port| {
-            let caller = identity(namespace, account);
-            match decide(policies, Visitor::Mesh(&caller), port) {
-                Ok(None) => "open".to_owned(),
-                Ok(Some(matched)) => matched.decision(Effect::Routed).to_string(),
-                Err(denial) => format!("{} {}", denial.reason(), denial.decision()),
-            }
-        };
-        assert_eq!(outcome(&[], "shop", "web", 80), "open");
-        let audit = [policy("shop/a", Action::Audit, vec![(None, None)])];
-        assert_eq!(outcome(&audit, "shop", "web", 80), "open");
-
-        let nobody = [allow("shop/none", vec![])];
-        let refused = "no-allow-policy AuthorizationPolicy/shop/none spec.rules[*] refused";
-        assert_eq!(outcome(&nobody, "shop", "web", 80), refused);
-        assert_eq!(outcome(&[allow("shop/none", vec![(Some(vec![]), None)])], "shop", "web", 80), refused);
-
-        // Allows of several policies are united.
-        let some =
-            [allow("shop/none", vec![]), allow("shop/web", vec![(None, Some(vec![1])), (web.clone(), None)])];
-        assert_eq!(outcome(&some, "shop", "web", 80), "AuthorizationPolicy/shop/web spec.rules[1] routed");
-        assert_eq!(outcome(&some, "shop", "api", 1), "AuthorizationPolicy/shop/web spec.rules[0] routed");
-        assert!(outcome(&some, "shop", "api", 80).starts_with("no-allow-policy"));
-        assert!(outcome(&some, "other", "web", 80).starts_with("no-allow-policy"));
-
-        // Both of a rule must hold.
-        let both = [allow("shop/both", vec![(web.clone(), Some(vec![80, 81]))])];
-        assert!(outcome(&both, "shop", "web", 81).ends_with("routed"));
-        assert!(outcome(&both, "shop", "web", 82).starts_with("no-allow-policy"));
-        assert!(outcome(&both, "shop", "api", 80).starts_with("no-allow-policy"));
-
-        // A policy of a Service is about its ports alone.
-        let of_service =
-            [AccessPolicy { at: Some(vec![80]), ..allow("shop/web", vec![(web.clone(), None)]) }];
-        assert!(outcome(&of_service, "shop", "api", 80).starts_with("no-allow-policy"));
-        assert_eq!(outcome(&of_service, "shop", "api", 81), "open");
-
-        let denied = [
-            allow("shop/all", vec![(None, None)]),
-            policy("shop/no", Action::Deny, vec![(web, None), anybody_at_80]),
-        ];
-        let by = |rule| format!("denied-by=shop/no AuthorizationPolicy/shop/no spec.rules[{rule}] refused");
-        assert_eq!(outcome(&denied, "shop", "web", 81), by(0));
-        assert_eq!(outcome(&denied, "shop", "api", 80), by(1));
-        assert!(outcome(&denied, "shop", "api", 81).ends_with("routed"));
-    }
-
-    #[test]
-    fn addresses_count_outside_of_the_mesh_alone() {
-        let outside = |ranges: &[&str]| {
-            let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
-            [policy("shop/o", Action::Allow, vec![(Some(vec![Source::Outside(ranges)]), None)])]
-        };
-        let enters = |policies: &[AccessPolicy], from: &str| {
-            decide(policies, Visitor::Outside(from.parse().unwrap()), 80).is_ok()
-        };
-        let office = outside(&["192.0.2.0/24", "2001:db8::/32"]);
-        for (from, expected) in [
-            ("192.0.2.7", true),
-            ("::ffff:192.0.2.7", true),
-            ("192.0.3.7", false),
-            ("2001:db8::1", true),
-            ("2001:db9::1", false),
-        ] {
-            assert_eq!(enters(&office, from), expected, "{from}");
-        }
-        assert!(enters(&outside(&[]), "203.0.113.9"));
-        let mesh = identity("shop", "web");
-        assert!(decide(&outside(&[]), Visitor::Mesh(&mesh), 80).is_err());
-        let anybody_of_the_mesh =
-            [policy("shop/m", Action::Allow, vec![(Some(vec![pattern("spiffe://*/**")]), None)])];
-        assert!(decide(&anybody_of_the_mesh, Visitor::Mesh(&mesh), 80).is_ok());
-        assert!(!enters(&anybody_of_the_mesh, "192.0.2.7"));
-    }
-
-    #[test]
-    fn each_policy_that_audits_is_named_once() {
-        let audit =
-            |name| policy(name, Action::Audit, vec![(Some(vec![]), None), (None, None), (None, None)]);
-        let policies = [audit("shop/a"), policy("shop/d", Action::Deny, vec![(None, None)]), audit("shop/b")];
-        let web = identity("shop", "web");
-        let named: Vec<_> =
-            audits(&policies, Visitor::Mesh(&web), 80).map(|m| (m.policy.name.to_string(), m.rule)).collect();
-        assert_eq!(named, [("shop/a".to_owned(), 1), ("shop/b".to_owned(), 1)]);
-    }
-}
+mod tests;

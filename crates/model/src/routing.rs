@@ -170,7 +170,7 @@ pub fn specificity(matcher: &HttpMatch) -> impl Ord + use<> {
     (rank, Reverse(length), matcher.method.is_none(), conditions)
 }
 
-fn path_matches(matcher: &PathMatch, path: &str) -> bool {
+pub(crate) fn path_matches(matcher: &PathMatch, path: &str) -> bool {
     match matcher {
         PathMatch::Exact(wanted) => wanted == path,
         PathMatch::Prefix(prefix) => {
@@ -181,7 +181,7 @@ fn path_matches(matcher: &PathMatch, path: &str) -> bool {
     }
 }
 
-fn text_matches(matcher: &TextMatch, text: &str) -> bool {
+pub(crate) fn text_matches(matcher: &TextMatch, text: &str) -> bool {
     match matcher {
         TextMatch::Exact(wanted) => wanted == text,
         TextMatch::Regex(pattern) => pattern.matches(text),

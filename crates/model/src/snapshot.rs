@@ -4,6 +4,7 @@
 //! `Arc`, so that the next snapshot shares what did not change.
 
 mod access;
+mod access_policies;
 mod cors;
 mod filters;
 mod mirror;
@@ -24,7 +25,9 @@ use crate::identity::SpiffeId;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::port_settings::Http1Settings;
 
-pub use self::access::{AccessPolicy, AccessRule, Action, IdentityPattern, Source};
+pub use self::access::{AccessPolicy, AccessRule, Action, IdentityPattern, RequestConditions, Source};
+pub use self::access_policies::AccessPolicies;
+pub(crate) use self::access_policies::Place;
 pub use self::cors::{AllowedOrigins, Cors, Listing, Origin, OriginHost, OriginPattern};
 pub(crate) use self::filters::is_of_the_connection;
 pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, uneditable};
@@ -51,6 +54,16 @@ pub struct Snapshot {
     pub endpoints: FastMap<ServiceName, Arc<EndpointSet>>,
     /// The node's own workloads, as far as the server knows them.
     pub workloads: FastMap<WorkloadName, Arc<WorkloadConfig>>,
+    /// Whether a workload of the node is closed for as long as the server has not said who may enter it. Servers that tell
+    /// nothing of workloads leave them open.
+    pub closed_until_told: bool,
+}
+
+impl Snapshot {
+    /// Whether nobody may enter a workload of the node, as it is not known yet who may.
+    pub fn is_closed(&self, workload: &WorkloadName) -> bool {
+        self.closed_until_told && !self.workloads.contains_key(workload)
+    }
 }
 
 /// An answer of the server.

@@ -218,7 +218,7 @@ mod tests {
                     name: name.clone(),
                     services: Vec::new(),
                     inbound_capture,
-                    policies: Vec::new(),
+                    policies: Default::default(),
                 };
                 snapshot.workloads.insert(name, Arc::new(config));
             }

@@ -5,11 +5,12 @@ mod answering;
 mod door;
 #[cfg(test)]
 mod fixture;
+mod kept_head;
 pub(crate) mod presence;
 pub(crate) mod process;
 pub(crate) mod visits;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::header::HOST;
@@ -76,7 +77,7 @@ pub(crate) async fn serve_request(
     if exchange.is_read() {
         watch(exchange, &mut body);
     }
-    exchange.passes_to(SocketAddr::new(workload.app_address, port));
+    exchange.passes_to(entrance.process());
     exchange.sends();
     if let Some(spelling) = spelling.filter(|_| version == AppVersion::Http1)
         && letters::are_kept(&worker.local, workload, port, &spelling)
@@ -122,15 +123,15 @@ pub(crate) async fn pass_request(
 
 async fn pass(
     worker: &Rc<Worker>,
-    Entrance { workload, port, .. }: Entrance<'_>,
+    entrance: Entrance<'_>,
     entered: Entered,
     version: AppVersion,
     head: &Parts,
     body: Body,
     caller: &Caller,
 ) -> Result<Response<Body>, UpstreamError> {
-    let address = SocketAddr::new(workload.app_address, port);
-    let passed = worker.apps.request(address, version, head, body, caller).await;
+    let Entrance { workload, port, .. } = entrance;
+    let passed = worker.apps.request(entrance.process(), version, head, body, caller).await;
     let mut response = passed.inspect_err(|error| {
         tracing::debug!(workload = %workload.name, port, %error, "a request did not get through");
     })?;
@@ -138,6 +139,9 @@ async fn pass(
     headers::normalize_response(status, response.headers_mut())
         .map_err(|problem| UpstreamError::bad_answer(format!("{}: {}", workload.name, problem.0)))?;
     let answering = Answering::new(entered, &response);
+    if let Some(stream) = answering.stream() {
+        stream.stays(&worker.local, head);
+    }
     let messages = may_break_after_a_message(version, &head.headers, &response)
         .then(|| Messages::of(response.headers_mut()));
     response.body_mut().watch_as(messages, answering);
@@ -161,23 +165,11 @@ pub(crate) async fn connect(
     account: &Rc<Account>,
     head: Option<&Parts>,
 ) -> Result<(Process, Seat), UpstreamError> {
-    connect_at(local, entrance, entrance.workload.app_address, account, head).await
-}
-
-/// The same, at that address of the process.
-pub(crate) async fn connect_at(
-    local: &Local,
-    entrance: Entrance<'_>,
-    address: IpAddr,
-    account: &Rc<Account>,
-    head: Option<&Parts>,
-) -> Result<(Process, Seat), UpstreamError> {
     let entered = Rc::new(enter(local, entrance, head)?);
     if let Some(head) = head {
-        entered.stays(head);
+        entered.leaves_http(local, head);
     }
-    let address = SocketAddr::new(address, entrance.port);
-    let (tcp, seat) = connect_for(account, Callee::Process, address, None).await?;
+    let (tcp, seat) = connect_for(account, Callee::Process, entrance.process(), None).await?;
     Ok((Process::new(tcp, entered), seat))
 }
 
@@ -186,31 +178,44 @@ pub(crate) async fn connect_at(
 pub(crate) struct Arrival {
     pub peer: Peer,
     pub port: u16,
-    /// What the process speaks there.
-    pub version: AppVersion,
+    /// Where the process is reached.
+    pub address: IpAddr,
+    /// What the process speaks there; `None`: what its clients speak.
+    pub version: Option<AppVersion>,
     /// It is told in the letters that its client writes.
     pub preserve_case: bool,
     /// Who pays for it.
     pub account: Rc<Account>,
 }
 
-/// How a connection of bytes is served that comes for a port which services declare to carry HTTP: nothing passes there
-/// that is none. `account` pays. `None`: as bytes.
+/// How a connection of bytes is served that comes for a port which services declare to carry HTTP, or where policies look at
+/// requests: nothing passes there that is none. `account` pays. `None`: as bytes.
 pub(crate) fn carries_http(
     local: &Local,
-    Entrance { peer, workload, port }: Entrance<'_>,
+    Entrance { peer, workload, port, address }: Entrance<'_>,
     account: &Rc<Account>,
 ) -> Option<Arrival> {
     let view = local.view();
     let config = view.snapshot.workloads.get(&workload.name)?;
-    let version = AppVersion::declared(config.declared(port)?)?;
+    let version = config.declared(port).and_then(AppVersion::declared);
+    if version.is_none() && config.policies.reading(port).is_none() {
+        return None;
+    }
     Some(Arrival {
         peer: peer.clone(),
         port,
+        address,
         version,
         preserve_case: config.preserves_case(port),
         account: account.clone(),
     })
+}
+
+/// Whether policies look at the requests that come for it, so that nothing else may enter.
+pub(crate) fn is_read(local: &Local, Entrance { workload, port, .. }: Entrance<'_>) -> bool {
+    let view = local.view();
+    let config = view.snapshot.workloads.get(&workload.name);
+    config.is_some_and(|config| config.policies.reading(port).is_some())
 }
 
 /// Asks a workload's process to leave HTTP, for an extended CONNECT that came over a link: see [`link_upgrade`].
@@ -244,8 +249,8 @@ pub(crate) async fn ask_to_switch(
 ) -> Result<Switching, UpstreamError> {
     let Entrance { workload, port, .. } = entrance;
     let entered = Rc::new(enter(&worker.local, entrance, Some(head))?);
-    entered.stays(head);
-    let address = SocketAddr::new(workload.app_address, port);
+    entered.leaves_http(&worker.local, head);
+    let address = entrance.process();
     exchange.passes_to(address);
     let open = async |_: &Parts| {
         let (tcp, seat) = connect_for(&caller.account, Callee::Process, address, None).await?;
@@ -315,7 +320,7 @@ mod tests {
     }
 
     fn entrance<'a>(peer: &'a Peer, workload: &'a Arc<LocalWorkload>, port: u16) -> Entrance<'a> {
-        Entrance { peer, workload, port }
+        Entrance::to(peer, workload, port)
     }
 
     /// A worker that knows that port 80 of the service `s` is port `port` of that workload, and has its letters kept.
@@ -333,8 +338,12 @@ mod tests {
         };
         let services = vec![Selected { by: ServiceName::new("default", "s"), ports: vec![served] }];
         let name = WorkloadName::new("default", "a");
-        let told =
-            WorkloadConfig { name: name.clone(), services, inbound_capture: false, policies: Vec::new() };
+        let told = WorkloadConfig {
+            name: name.clone(),
+            services,
+            inbound_capture: false,
+            policies: Default::default(),
+        };
         let mut snapshot = Snapshot::default();
         snapshot.workloads.insert(name, Arc::new(told));
         let worker = Worker::idle("n1", NodeState { snapshot: Arc::new(snapshot), ..NodeState::default() });

@@ -38,6 +38,7 @@ mod mirrors;
 mod opaque;
 mod outbound;
 mod pace;
+mod pair;
 mod pieces;
 mod plain_inbound;
 mod progress;

@@ -15,7 +15,8 @@ use crate::access_log::Asked;
 use crate::budget::Account;
 use crate::connect::prepare;
 use crate::exchange::Exchange;
-use crate::inbound::{Entrance, Peer, connect_at};
+use crate::http::server::{HttpDestination, serve as serve_http};
+use crate::inbound::{self, Entrance, Peer};
 use crate::metrics::{Protocol, Rejection};
 use crate::reason::Reason;
 use crate::reset::Reset;
@@ -50,9 +51,24 @@ pub(crate) async fn serve(
     let mut exchange = Exchange::arrive(&worker.local, &peer, Protocol::Tcp, asked);
     exchange.is_for(&workload, meant.port());
     exchange.passes_to(meant);
-    let entrance = Entrance { peer: &peer, workload: &workload, port: meant.port() };
-    let (process, _seat) = match connect_at(&worker.local, entrance, meant.ip(), &account, None).await {
-        Ok(connected) => connected,
+    let entrance = Entrance { peer: &peer, workload: &workload, port: meant.port(), address: meant.ip() };
+    let read = match inbound::is_read(&worker.local, entrance) {
+        true => inbound::carries_http(&worker.local, entrance, &account),
+        false => None,
+    };
+    let connected = match &read {
+        Some(_) => inbound::admit(&worker.local, entrance).map(|()| None),
+        None => inbound::connect(&worker.local, entrance, &account, None).await.map(Some),
+    };
+    let (process, _seat) = match connected {
+        Ok(Some(connected)) => connected,
+        Ok(None) => {
+            // What comes out of it is counted.
+            exchange.forget();
+            let Some(arrival) = read else { return };
+            let destination = HttpDestination::Workload(Box::new(arrival));
+            return Box::pin(serve_http(worker, workload, client.into(), Vec::new(), destination)).await;
+        }
         Err(error) => {
             exchange.did_not_arrive(&error);
             let reason = Reason::from(error.kind);

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use crate::budget::{Account, Charge};
 use crate::http2::{Tunnel, splice};
 use crate::inbound::process::Process;
+use crate::pair::Pair;
 use crate::reset::{Direction, DirectionState, Reset};
 
 /// How much is read at a time.
@@ -43,6 +44,8 @@ pub enum Upstream {
     Process(Process),
     /// To a workload of another node.
     Tunnel(Box<Tunnel>),
+    /// To a process of this node, through who reads what passes.
+    Inside(Pair),
 }
 
 impl Reset for Upstream {
@@ -51,13 +54,14 @@ impl Reset for Upstream {
             Self::Tcp(tcp) => tcp.reset(),
             Self::Process(process) => process.reset(),
             Self::Tunnel(tunnel) => tunnel.reset(),
+            Self::Inside(pair) => pair.reset(),
         }
     }
 
     fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match self {
             Self::Process(process) => process.poll_withdrawn(cx),
-            Self::Tcp(_) | Self::Tunnel(_) => Poll::Pending,
+            Self::Tcp(_) | Self::Tunnel(_) | Self::Inside(_) => Poll::Pending,
         }
     }
 }
@@ -201,6 +205,7 @@ impl AsyncRead for Upstream {
             Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buffer),
             Self::Process(process) => Pin::new(process).poll_read(cx, buffer),
             Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_read(cx, buffer),
+            Self::Inside(pair) => Pin::new(pair).poll_read(cx, buffer),
         }
     }
 }
@@ -211,6 +216,7 @@ impl AsyncWrite for Upstream {
             Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, data),
             Self::Process(process) => Pin::new(process).poll_write(cx, data),
             Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_write(cx, data),
+            Self::Inside(pair) => Pin::new(pair).poll_write(cx, data),
         }
     }
 
@@ -219,6 +225,7 @@ impl AsyncWrite for Upstream {
             Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Process(process) => Pin::new(process).poll_flush(cx),
             Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_flush(cx),
+            Self::Inside(pair) => Pin::new(pair).poll_flush(cx),
         }
     }
 
@@ -227,6 +234,7 @@ impl AsyncWrite for Upstream {
             Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Process(process) => Pin::new(process).poll_shutdown(cx),
             Self::Tunnel(tunnel) => Pin::new(tunnel.as_mut()).poll_shutdown(cx),
+            Self::Inside(pair) => Pin::new(pair).poll_shutdown(cx),
         }
     }
 }
@@ -319,6 +327,7 @@ where
     match upstream {
         Upstream::Tcp(tcp) => copy(client, &mut Replayed::new(first, tcp), account, passed).await,
         Upstream::Process(process) => copy(client, &mut Replayed::new(first, process), account, passed).await,
+        Upstream::Inside(pair) => copy(client, &mut Replayed::new(first, pair), account, passed).await,
         Upstream::Tunnel(mut tunnel) => splice(&mut tunnel, client, first, passed).await,
     }
 }

@@ -268,25 +268,31 @@ fn http_match(entry: wire::HttpEntry) -> Result<model::HttpMatch> {
     use wire::http_entry::Path;
     let path = match entry.path {
         Some(Path::Exact(path)) => model::PathMatch::Exact(path),
-        Some(Path::Prefix(path)) if path.ends_with('/') => {
-            return Err(error("prefix", format!("`{path}` must not end with a slash")));
-        }
-        Some(Path::Prefix(path)) => model::PathMatch::Prefix(path),
+        Some(Path::Prefix(path)) => prefix(path)?,
         Some(Path::Regex(source)) => model::PathMatch::Regex(pattern(&source)?),
         None => return Err(error("path", "it is missing, or of a kind that this version does not know")),
     };
     Ok(model::HttpMatch {
         path,
         method: entry.method,
-        headers: list("headers", entry.headers, |header| {
-            let header = model::ValueMatch::try_from(header)?;
-            match header.name.bytes().any(|b| b.is_ascii_uppercase()) {
-                true => Err(error("name", format!("`{}` must be in lower case", header.name))),
-                false => Ok(header),
-            }
-        })?,
+        headers: list("headers", entry.headers, header_match)?,
         query: list("query", entry.query, model::ValueMatch::try_from)?,
     })
+}
+
+fn prefix(path: String) -> Result<model::PathMatch> {
+    match path.ends_with('/') {
+        true => Err(error("prefix", format!("`{path}` must not end with a slash"))),
+        false => Ok(model::PathMatch::Prefix(path)),
+    }
+}
+
+fn header_match(header: wire::ValueMatch) -> Result<model::ValueMatch> {
+    let header = model::ValueMatch::try_from(header)?;
+    match header.name.bytes().any(|b| b.is_ascii_uppercase()) {
+        true => Err(error("name", format!("`{}` must be in lower case", header.name))),
+        false => Ok(header),
+    }
 }
 
 fn pattern(source: &str) -> Result<model::Pattern> {

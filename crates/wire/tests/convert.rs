@@ -18,9 +18,10 @@ use tulle_model::snapshot::{
     AccessPolicy, AccessRule, Action, AllowedOrigins, AppProtocol, Backend, BackendTarget, Cors,
     EgressPolicy, Endpoint, EndpointSet, HeaderEdit, HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteKind,
     HttpRouteTable, HttpRule, IdentityPattern, Listing, MeshSettings, Mirror, OriginPattern, PathMatch,
-    PathRewrite, Pattern, PeerNode, PortConfig, PortMapping, Redirect, Retry, Rewrite, Scheme, Selected,
-    ServedPort, ServerName, ServiceConfig, Session, SessionCarrier, SessionKey, Shape, Share, Source, Spoken,
-    TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable, ValueMatch, WorkloadConfig,
+    PathRewrite, Pattern, PeerNode, PortConfig, PortMapping, Redirect, RequestConditions, Retry, Rewrite,
+    Scheme, Selected, ServedPort, ServerName, ServiceConfig, Session, SessionCarrier, SessionKey, Shape,
+    Share, Source, Spoken, TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable, ValueMatch,
+    WorkloadConfig,
 };
 use tulle_wire::discovery;
 
@@ -202,7 +203,7 @@ fn workloads() -> impl Strategy<Value = WorkloadConfig> {
             name,
             services,
             inbound_capture,
-            policies,
+            policies: policies.into(),
         },
     )
 }
@@ -216,10 +217,35 @@ fn policies() -> impl Strategy<Value = AccessPolicy> {
         (any::<IpAddr>(), 0u8..=32).prop_map(|(address, length)| IpNet::new(address, length).unwrap());
     let outside = prop::collection::vec(range, 0..3).prop_map(Source::Outside);
     let sources = prop::option::of(prop::collection::vec(prop_oneof![identity, outside], 0..3));
-    let rule = (0usize..100, sources, ports());
-    let rule = rule.prop_map(|(index, sources, ports)| AccessRule { index, sources, ports });
+    let request = prop::option::of(request_conditions().prop_map(Box::new));
+    let rule = (0usize..100, sources, ports(), request);
+    let rule =
+        rule.prop_map(|(index, sources, ports, request)| AccessRule { index, sources, ports, request });
     (names(), action, ports(), prop::collection::vec(rule, 0..3))
         .prop_map(|(name, action, at, rules)| AccessPolicy { name, action, at, rules })
+}
+
+fn request_conditions() -> impl Strategy<Value = RequestConditions> {
+    let path = || {
+        prop_oneof![
+            "/[a-z/]{0,8}".prop_map(PathMatch::Exact),
+            "(/[a-z]{1,4}){0,3}".prop_map(PathMatch::Prefix),
+            "/[a-z]{1,4}\\[\\^/\\]\\+".prop_map(|text| PathMatch::Regex(Pattern::new(&text).unwrap())),
+        ]
+    };
+    let paths = || prop::collection::vec(path(), 0..3);
+    let host = "(\\*\\.)?[a-z]{1,4}\\.[a-z]{1,4}".prop_map(|host| ServerName::new(&host));
+    let header = ("[a-z]{1,4}", "[a-z]{0,4}")
+        .prop_map(|(name, value)| ValueMatch { name, value: TextMatch::Exact(value) });
+    let methods = prop::collection::vec("[A-Z]{1,6}", 0..3);
+    (methods, paths(), paths(), prop::collection::vec(host, 0..3), prop::collection::vec(header, 0..3))
+        .prop_map(|(methods, paths, calls, hosts, headers)| RequestConditions {
+            methods,
+            paths,
+            calls,
+            hosts,
+            headers,
+        })
 }
 
 fn services() -> impl Strategy<Value = ServiceConfig> {
@@ -534,7 +560,7 @@ fn errors_in_a_policy_name_the_field() {
     }
     assert!(read(|_| ()).is_ok());
     type Change = fn(&mut discovery::AuthorizationPolicy);
-    let cases: [(&str, Change); 9] = [
+    let cases: [(&str, Change); 11] = [
         ("policies[0].needs", |p| p.needs.push("more".into())),
         ("policies[0].rules[0].needs", |p| p.rules[0].needs.push("paths".into())),
         ("policies[0].action", |p| p.action = 9),
@@ -544,6 +570,15 @@ fn errors_in_a_policy_name_the_field() {
         ("policies[0].rules[0].ports[0].", |p| p.rules[0].ports = Some(discovery::Ports { ports: vec![0] })),
         ("policies[0].rules[0].sources[0].identity", |p| *source(p) = Some(Source::Identity("web".into()))),
         ("policies[0].rules[0].sources[0].source", |p| *source(p) = None),
+        ("policies[0].rules[0].request.paths[0].path", |p| {
+            let paths = vec![discovery::PathMatch::default()];
+            p.rules[0].request = Some(discovery::RequestConditions { paths, ..Default::default() });
+        }),
+        ("policies[0].rules[0].request.headers[0].name", |p| {
+            let value = Some(discovery::value_match::Value::Exact("1".into()));
+            let headers = vec![discovery::ValueMatch { name: "X".into(), value }];
+            p.rules[0].request = Some(discovery::RequestConditions { headers, ..Default::default() });
+        }),
     ];
     for (field, change) in cases {
         assert_eq!(read(change).unwrap_err(), field);

@@ -54,13 +54,13 @@ impl Compiler {
             services.iter().find(|selected| selected.by == *service).map(|selected| &*selected.ports)
         };
         let policies = self.authorizations.values().filter(|policy| policy.reaches(&name.namespace));
-        let policies = policies
+        let policies: Vec<_> = policies
             .flat_map(|policy| policy.of_workload(&self.domain, name, &form.labels, served))
             .collect();
         let config = WorkloadConfig {
             name: name.clone(),
             services,
-            policies,
+            policies: policies.into(),
             inbound_capture: inbound_capture(&self.meshes, &Target::of_workloads(&name.namespace)),
         };
         Some(LocalWorkload { node, config: Arc::new(config) })

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::{PathMatch, ServerName, ValueMatch};
 use crate::identity::{SCHEME, SpiffeId, TrustDomain, is_segment};
 use crate::name::{NamespacedName, dns_subdomain_problem};
 
@@ -36,6 +37,29 @@ pub struct AccessRule {
     pub sources: Option<Vec<Source>>,
     /// Any of these ports of the workload; `None`: all.
     pub ports: Option<Vec<u16>>,
+    /// What requests must be like; `None`: connections may be of anything.
+    pub request: Option<Box<RequestConditions>>,
+}
+
+/// What a rule asks of a request: all that is said must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestConditions {
+    /// Any of them; where there are none, all.
+    pub methods: Vec<String>,
+    /// Any of them; where there are none, all.
+    pub paths: Vec<PathMatch>,
+    /// Calls of gRPC, by their paths: any of them; where there are none, all requests.
+    pub calls: Vec<PathMatch>,
+    /// Any of them, in lower case and without a port; where there are none, all.
+    pub hosts: Vec<ServerName>,
+    /// All of them.
+    pub headers: Vec<ValueMatch>,
+}
+
+impl RequestConditions {
+    pub(crate) fn goes_by_path(&self) -> bool {
+        !self.paths.is_empty() || !self.calls.is_empty()
+    }
 }
 
 /// Who comes.
@@ -92,6 +116,10 @@ impl IdentityPattern {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    pub(crate) fn text(&self) -> Arc<str> {
+        self.0.clone()
     }
 
     pub fn matches(&self, identity: &SpiffeId) -> bool {

@@ -67,6 +67,16 @@ impl ServerName {
         }
     }
 
+    /// Whether a host, in lower case, has that name.
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            Self::Exact(name) => **name == *host,
+            Self::Below(suffix) => {
+                host.strip_suffix(&**suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+            }
+        }
+    }
+
     fn is_below(&self) -> bool {
         matches!(self, Self::Below(_))
     }

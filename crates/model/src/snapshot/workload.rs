@@ -2,7 +2,7 @@
 
 use crate::name::{ServiceName, WorkloadName};
 use crate::port_settings::Http1Settings;
-use crate::snapshot::{AccessPolicy, AppProtocol};
+use crate::snapshot::{AccessPolicies, AppProtocol};
 
 /// A workload, as what enters it sees it: the services that lead to it, and what applies to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct WorkloadConfig {
     /// See [`crate::decision::inbound_capture`].
     pub inbound_capture: bool,
     /// Those that say who may enter, ordered by their names ([`crate::authorization::decide`]).
-    pub policies: Vec<AccessPolicy>,
+    pub policies: AccessPolicies,
 }
 
 /// What a service that selects a workload makes of it.
@@ -80,7 +80,7 @@ mod tests {
             name: WorkloadName::new("shop", "w"),
             services: services.into_iter().map(selected).collect(),
             inbound_capture: false,
-            policies: Vec::new(),
+            policies: AccessPolicies::default(),
         };
         assert_eq!([1, 2, 3, 4].map(|port| config.declared(port)), [Some(Http2), None, None, None]);
         let [a, b] = ["a", "b"].map(|name| ServiceName::new("shop", name));

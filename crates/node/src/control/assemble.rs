@@ -173,7 +173,9 @@ impl Assembler {
     /// What the server of this stream says that it knows: type URLs, with commas between them.
     pub fn told_of(&mut self, known: &str) {
         if known.split(',').any(|url| url.trim() == type_url::WORKLOAD) {
-            self.outbox.extend(self.workloads.told());
+            let told = self.workloads.told();
+            self.changed |= told.changed;
+            self.outbox.extend(told.request);
         } else {
             self.changed |= self.workloads.untold();
         }
@@ -243,8 +245,14 @@ impl Assembler {
         let mut endpoints: FastMap<_, _> =
             endpoints.filter_map(|(n, e)| Some((n.clone(), e.known.clone()?))).collect();
         self.take_apart(&mut services, &mut endpoints);
-        let workloads = self.workloads.configs();
-        Some(Arc::new(Snapshot { generation: self.generation, mesh, services, endpoints, workloads }))
+        Some(Arc::new(Snapshot {
+            generation: self.generation,
+            mesh,
+            services,
+            endpoints,
+            workloads: self.workloads.configs(),
+            closed_until_told: self.workloads.is_closed_until_told(),
+        }))
     }
 
     /// Adds the endpoints of headless services, and that those do not exist that were asked for and are not among them.
@@ -376,7 +384,7 @@ impl Assembler {
 
     fn remove(&mut self, type_url: &str, name: &NamespacedName) {
         match type_url {
-            type_url::WORKLOAD => self.changed |= self.workloads.remove(name),
+            type_url::WORKLOAD => self.workloads.remove(name),
             type_url::SERVICE => {
                 if let Some(subscription) = self.services.get_mut(name) {
                     subscription.pending = None;

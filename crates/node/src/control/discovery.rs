@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tulle_model::apart;
 use tulle_model::name::ServiceName;
-use tulle_model::snapshot::{Known, ServiceConfig};
+use tulle_model::snapshot::{Known, ServiceConfig, Snapshot};
 use tulle_proxy::state::{Demand, StateCell};
 use tulle_wire::type_url;
 use tulle_wire::xds::{DeltaDiscoveryRequest, Node};
@@ -96,6 +96,9 @@ impl Discovery {
             save_at: None,
             saving: None,
         };
+        // Before the first word of a server, too.
+        let nothing = Snapshot { closed_until_told: true, ..Snapshot::default() };
+        discovery.state.update(|state| state.snapshot = Arc::new(nothing));
         discovery.publish();
         discovery.save_at = None;
         (discovery, receiver)

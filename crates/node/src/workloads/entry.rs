@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_proxy::certificate::WorkloadCertificate;
-use tulle_proxy::state::LocalWorkload;
+use tulle_proxy::state::{LocalWorkload, StateCell};
 use tulle_sys::family::Family;
 use tulle_wire::node as wire;
 
@@ -23,6 +23,8 @@ use crate::process_state::ProcessState;
 
 /// Why a workload is not ready that has just come.
 pub(crate) const WAITS_FOR_CERTIFICATE: &str = "it waits for its certificate";
+/// Until then nobody may enter it: nobody else is to be told that it takes traffic.
+const WAITS_FOR_POLICIES: &str = "the server has not said yet who may enter it";
 
 /// One workload, for as long as it is of this node.
 pub(super) struct Entry {
@@ -31,6 +33,8 @@ pub(super) struct Entry {
     pub id: SpiffeId,
     pub certificate: watch::Receiver<Option<Arc<WorkloadCertificate>>>,
     pub _identity: Arc<Identity>,
+    /// What the node is told of it is there.
+    pub state: Arc<StateCell>,
     pub process: watch::Sender<ProcessState>,
     pub health: watch::Receiver<Health>,
     pub draining: AtomicBool,
@@ -55,6 +59,9 @@ impl Entry {
         if self.certificate.borrow().is_none() {
             return (false, WAITS_FOR_CERTIFICATE.into());
         }
+        if self.is_untold() {
+            return (false, WAITS_FOR_POLICIES.into());
+        }
         // Its probe hears of it a moment later.
         let process = self.process.borrow();
         if !process.runs {
@@ -65,6 +72,11 @@ impl Entry {
             Health::Doubtful(why) => (true, why.clone()),
             Health::NotReady(why) => (false, why.clone()),
         }
+    }
+
+    /// Whether the server has not said yet who may enter it.
+    pub fn is_untold(&self) -> bool {
+        self.state.load().snapshot.is_closed(&self.name)
     }
 
     pub fn stop_timeout(&self) -> Duration {

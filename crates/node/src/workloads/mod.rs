@@ -269,6 +269,7 @@ impl Workloads {
             spec,
             id,
             certificate: identity.certificate(),
+            state: self.state.cell().clone(),
             _identity: identity,
             process,
             health: health.clone(),
@@ -414,20 +415,24 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// Publishes every change of a workload's certificate and health, until it is gone.
+/// Publishes every change of a workload's certificate and health, and that it is known who may enter it, until it is gone.
 async fn follow(workloads: std::sync::Weak<Workloads>, entry: std::sync::Weak<Entry>) {
     let Some(strong) = entry.upgrade() else { return };
     let (mut certificate, mut health) = (strong.certificate.clone(), strong.health.clone());
+    let mut told = strong.state.subscribe();
     drop(strong);
+    let mut untold = true;
     loop {
         let published = tokio::select! {
             changed = certificate.changed() => { if changed.is_err() { return; } true }
             changed = health.changed() => { if changed.is_err() { return; } false }
+            changed = told.changed(), if untold => { if changed.is_err() { return; } false }
         };
         let (Some(workloads), Some(entry)) = (workloads.upgrade(), entry.upgrade()) else { return };
         if published {
             workloads.publish(&entry);
         }
+        untold = entry.is_untold();
         workloads.report();
     }
 }

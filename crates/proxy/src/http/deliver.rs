@@ -1,7 +1,6 @@
 //! Requests of a connection that came for a workload of this node as one of bytes, to a port that carries HTTP. Each of
 //! them passes the door by itself, with its head, and goes to the process.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use http::Response;
@@ -22,7 +21,7 @@ use crate::http::upgrade::{Passing, Wish};
 use crate::inbound::{self, Arrival, Entrance};
 use crate::reason::Reason;
 
-/// Answers a request. With the answer that lets its client leave HTTP comes what passes then.
+/// Answers a request, which was `asked_in` that version. With the answer that lets its client leave HTTP comes what passes then.
 pub(super) async fn deliver(
     cx: &Rc<ConnectionContext>,
     arrival: &Arrival,
@@ -30,9 +29,10 @@ pub(super) async fn deliver(
     message: Message<'_>,
     caller: &Caller,
     wish: Option<Wish>,
+    asked_in: AppVersion,
 ) -> (Response<Body>, Option<Box<Passing>>) {
     let Message { head, body, written } = message;
-    let version = arrival.version;
+    let version = arrival.version.unwrap_or(asked_in);
     if arrival.preserve_case
         && version == AppVersion::Http1
         && let Some(spelling) = written.and_then(|Written(bytes)| Spelling::of_request(&bytes))
@@ -48,8 +48,9 @@ pub(super) async fn deliver(
         exchange.refuse(Reason::ConnectFailed, &*error.message);
         return (failed(&error), None);
     };
-    let entrance = Entrance { peer: &arrival.peer, workload: &workload, port: arrival.port };
-    exchange.passes_to(SocketAddr::new(workload.app_address, arrival.port));
+    let Arrival { peer, port, address, .. } = arrival;
+    let entrance = Entrance { peer, workload: &workload, port: *port, address: *address };
+    exchange.passes_to(entrance.process());
     let answered = match wish {
         None => {
             exchange.sends();

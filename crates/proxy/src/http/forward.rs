@@ -431,7 +431,7 @@ async fn send(
         Reach::HandedOver(load) => {
             let workload = worker.local.hand_over(&load.endpoint)?;
             let peer = Peer::Mesh(source.identity.clone());
-            let entrance = Entrance { peer: &peer, workload: &workload, port: hop.address.port() };
+            let entrance = Entrance::to(&peer, &workload, hop.address.port());
             return inbound::pass_request(worker, entrance, version, head, body, caller).await;
         }
         Reach::Link(load) => load.member(),

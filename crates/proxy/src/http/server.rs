@@ -24,6 +24,7 @@ use crate::http::asker::{Asker, Caller};
 use crate::http::body::Body;
 use crate::http::deliver::deliver;
 use crate::http::forward::{self, Message, Route, Target};
+use crate::http::headers::AppVersion;
 use crate::http::headers::MalformedHead;
 use crate::http::http1::server::Owner;
 use crate::http::record::{protocol_of, record, watch};
@@ -254,7 +255,8 @@ pub(super) async fn answer(
             }
             let caller = Caller { account: cx.account.clone(), asker };
             let message = Message { head, body, written };
-            let delivered = deliver(cx, arrival, &mut exchange, message, &caller, normal.wish);
+            let delivered =
+                deliver(cx, arrival, &mut exchange, message, &caller, normal.wish, AppVersion::of(version));
             let (response, switched) = Box::pin(delivered).await;
             passing = switched;
             Ok(response)

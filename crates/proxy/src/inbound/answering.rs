@@ -21,6 +21,11 @@ impl Answering {
             answer.body().whole_length().is_none() && !answer.headers().contains_key(CONTENT_LENGTH);
         Self { entered: Some(entered), is_stream }
     }
+
+    /// What may go on for long.
+    pub fn stream(&self) -> Option<&Entered> {
+        self.entered.as_ref().filter(|_| self.is_stream)
+    }
 }
 
 impl Observer for Answering {
@@ -31,9 +36,9 @@ impl Observer for Answering {
     }
 
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
-        match &self.entered {
-            Some(entered) if self.is_stream => entered.poll_withdrawn(cx).map(Into::into),
-            _ => Poll::Pending,
+        match self.stream() {
+            Some(entered) => entered.poll_withdrawn(cx).map(Into::into),
+            None => Poll::Pending,
         }
     }
 }

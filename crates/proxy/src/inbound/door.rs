@@ -15,14 +15,17 @@
 use std::rc::Rc;
 
 use http::request::Parts;
-use tulle_model::authorization;
+use tulle_model::authorization::{self, Denial, Seen};
 use tulle_model::decision::Effect;
-use tulle_model::snapshot::WorkloadConfig;
+use tulle_model::snapshot::Snapshot;
 
+use super::kept_head::request_of;
 use super::presence::{is_authorized, is_offered, visitor};
 use super::visits::{Entered, Entrance, Peer};
 use crate::error::{Denied, UpstreamError, UpstreamErrorKind};
 use crate::local::Local;
+use crate::reason::DENIED;
+use crate::state::LocalWorkload;
 
 /// Lets a request or connection in, or says why not: then nothing has reached the process. `head`: of a request, in the
 /// inner form. Hold what is returned for as long as it is there.
@@ -31,11 +34,11 @@ pub(crate) fn enter(
     entrance: Entrance<'_>,
     head: Option<&Parts>,
 ) -> Result<Entered, UpstreamError> {
-    let Entrance { peer, workload, port } = entrance;
+    let Entrance { peer, workload, port, .. } = entrance;
+    let seen = head.map_or(Seen::Bytes, |head| Seen::Request(request_of(head)));
     let view = local.view();
     let generation = view.snapshot.generation;
-    let config = view.snapshot.workloads.get(&workload.name).map(|config| &**config);
-    if let Err(error) = may_enter(local, entrance, config) {
+    if let Err(error) = may_enter(local, entrance, &view.snapshot, seen) {
         tracing::debug!(%peer, workload = %workload.name, port, generation, %error, "not let in");
         return Err(error);
     }
@@ -43,48 +46,62 @@ pub(crate) fn enter(
         let (method, path) = (&head.method, head.uri.path());
         tracing::trace!(%peer, workload = %workload.name, port, generation, %method, path, "let in");
     }
-    Ok(local.visits.enter(&local.metrics, entrance, generation))
+    Ok(local.visits.enter(&local.metrics, entrance, generation, head.is_some()))
 }
 
 /// Whether policies let it in.
 fn authorize(
     local: &Local,
-    Entrance { peer, workload, port }: Entrance<'_>,
-    config: Option<&WorkloadConfig>,
+    Entrance { peer, workload, port, .. }: Entrance<'_>,
+    snapshot: &Snapshot,
+    seen: Seen<'_>,
 ) -> Result<(), UpstreamError> {
-    let policies = config.map_or(&[][..], |config| &config.policies);
-    if policies.is_empty() {
-        return Ok(());
+    if snapshot.is_closed(&workload.name) {
+        let message = format!("the server has not said yet who may enter {}", workload.name);
+        return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
     }
-    for audited in authorization::audits(policies, visitor(peer), port) {
+    let config = snapshot.workloads.get(&workload.name).map(|config| &**config);
+    let Some(config) = config.filter(|config| !config.policies.is_empty()) else { return Ok(()) };
+    for audited in authorization::audits(&config.policies, visitor(peer), port, seen) {
         if local.may_warn() {
             let decision = audited.decision(Effect::Audited);
             tracing::info!(%peer, workload = %workload.name, port, "audit: {decision}");
         }
     }
-    is_authorized(peer, config, port).map_err(|denial| {
-        let denied = Denied { reason: denial.reason(), by: Some(denial.decision()) };
-        UpstreamError::denied(denied, denial.message(&workload.name))
-    })
+    is_authorized(peer, Some(config), port, seen).map_err(|denial| refusal(peer, workload, denial))
+}
+
+/// What is said to whom policies do not let in: who is outside of the mesh does not learn which they are.
+fn refusal(peer: &Peer, workload: &LocalWorkload, denial: Denial<'_>) -> UpstreamError {
+    let message = denial.message(&workload.name);
+    let (reason, message) = match (peer, denial) {
+        (Peer::Mesh(_), _) => (denial.reason(), message),
+        (Peer::Plain(_), Denial::AmbiguousPath(_, why)) => (denial.reason(), format!("the path {why}")),
+        (Peer::Plain(_), _) => (DENIED.to_owned(), format!("{} is closed to this caller", workload.name)),
+    };
+    match denial {
+        Denial::AmbiguousPath(..) => UpstreamError::new(UpstreamErrorKind::Caller, false, message),
+        _ => UpstreamError::denied(Denied { reason, by: Some(denial.decision()) }, message),
+    }
 }
 
 /// Whether it may enter as a connection, each request in which is let in by itself; otherwise why not.
 pub(crate) fn admit(local: &Local, entrance: Entrance<'_>) -> Result<(), UpstreamError> {
-    let view = local.view();
-    may_enter(local, entrance, view.snapshot.workloads.get(&entrance.workload.name).map(|config| &**config))
+    may_enter(local, entrance, &local.view().snapshot, Seen::Requests)
 }
 
 fn may_enter(
     local: &Local,
     entrance: Entrance<'_>,
-    config: Option<&WorkloadConfig>,
+    snapshot: &Snapshot,
+    seen: Seen<'_>,
 ) -> Result<(), UpstreamError> {
     offers(entrance)?;
-    authorize(local, entrance, config)?;
+    authorize(local, entrance, snapshot, seen)?;
     takes(entrance)
 }
 
-fn offers(Entrance { peer, workload, port }: Entrance<'_>) -> Result<(), UpstreamError> {
+fn offers(Entrance { peer, workload, port, .. }: Entrance<'_>) -> Result<(), UpstreamError> {
     is_offered(peer, &workload.identity, Some(workload), port).map_err(|_| {
         UpstreamError::safe(UpstreamErrorKind::Refused, format!("{} has no port {port}", workload.name))
     })
@@ -155,7 +172,7 @@ mod tests {
                 certificate: None,
                 draining,
             });
-            let refused = admit(&worker.local, Entrance { peer, workload: &workload, port }).err();
+            let refused = admit(&worker.local, Entrance::to(peer, &workload, port)).err();
             // The process has not seen it.
             assert!(refused.as_ref().is_none_or(|error| error.safe_to_retry));
             assert_eq!(refused.map(|error| error.kind), expected, "{peer:?} {draining} {port}");

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use tulle_model::authorization::{self, Denial, Visitor};
+use tulle_model::authorization::{self, Denial, Seen, Visitor};
 use tulle_model::identity::SpiffeId;
 use tulle_model::snapshot::WorkloadConfig;
 
@@ -29,26 +29,28 @@ impl Withdrawn {
 }
 
 /// Whether a peer that came to a workload of that identity may stay there, at that port. `workload`: as it is now, if it is still
-/// on this node; `config`: what the server says of it.
+/// on this node; `config`: what the server says of it; `seen`: what is known of what came.
 pub(super) fn may_stay(
     peer: &Peer,
     identity: &SpiffeId,
     workload: Option<&Arc<LocalWorkload>>,
     config: Option<&WorkloadConfig>,
     port: u16,
+    seen: Seen<'_>,
 ) -> Result<(), Withdrawn> {
     is_offered(peer, identity, workload, port)?;
-    is_authorized(peer, config, port).map_err(|_| Withdrawn::Denied)
+    is_authorized(peer, config, port, seen).map_err(|_| Withdrawn::Denied)
 }
 
 /// Whether policies let a peer in; where the server has said nothing, there are none.
 pub(super) fn is_authorized<'a>(
-    peer: &'a Peer,
+    peer: &Peer,
     config: Option<&'a WorkloadConfig>,
     port: u16,
+    seen: Seen<'_>,
 ) -> Result<(), Denial<'a>> {
-    let policies = config.map_or(&[][..], |config| &config.policies);
-    authorization::decide(policies, visitor(peer), port).map(drop)
+    let Some(config) = config else { return Ok(()) };
+    authorization::decide(&config.policies, visitor(peer), port, seen).map(drop)
 }
 
 /// As whom policies see it.

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -14,11 +14,14 @@ use std::task::{Context, Poll, Waker};
 use http::Method;
 use http::request::Parts;
 use slab::Slab;
+use tulle_model::authorization::Seen;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{FastMap, WorkloadConfig};
 
-use super::presence::{Withdrawn, may_stay};
+use super::kept_head::{KeptHead, request_of};
+use super::presence::{Withdrawn, is_authorized, may_stay};
+use crate::local::Local;
 use crate::metrics::{Count, WorkerMetrics};
 use crate::state::{LocalWorkload, NodeState};
 
@@ -46,6 +49,19 @@ pub(crate) struct Entrance<'a> {
     pub peer: &'a Peer,
     pub workload: &'a Arc<LocalWorkload>,
     pub port: u16,
+    /// Where the process is reached.
+    pub address: IpAddr,
+}
+
+impl<'a> Entrance<'a> {
+    /// To the process where it is known to listen.
+    pub fn to(peer: &'a Peer, workload: &'a Arc<LocalWorkload>, port: u16) -> Self {
+        Self { peer, workload, port, address: workload.app_address }
+    }
+
+    pub fn process(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
 }
 
 /// Something that has entered a workload and is still there.
@@ -81,11 +97,42 @@ struct OpenVisit {
     served: Rc<Served>,
     port: u16,
     generation: u64,
-    upgrade: Option<Box<Upgrade>>,
+    sort: Sort,
+    kept: Option<Box<Kept>>,
     /// Why it may not stay, if so.
     withdrawn: Option<Withdrawn>,
     /// What waits to hear that.
     waiting: Option<Waker>,
+}
+
+/// What a visit is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sort {
+    Bytes,
+    /// A request that has no answer yet, or one of known length. It is over soon, or goes on for long.
+    Request,
+    /// One that goes on for long.
+    Stream,
+}
+
+/// What is kept of a request that may go on for long.
+#[derive(Default)]
+struct Kept {
+    /// Where policies look at requests.
+    head: Option<KeptHead>,
+    upgrade: Option<Upgrade>,
+}
+
+impl OpenVisit {
+    fn seen(&self, config: Option<&WorkloadConfig>) -> Seen<'_> {
+        let head = self.kept.as_ref().and_then(|kept| kept.head.as_ref());
+        match (self.sort, head, config) {
+            (Sort::Bytes, ..) => Seen::Bytes,
+            (Sort::Request, ..) => Seen::Requests,
+            (Sort::Stream, Some(head), Some(config)) => head.seen(&config.policies),
+            (Sort::Stream, ..) => Seen::Forgotten,
+        }
+    }
 }
 
 /// A workload that is visited, and how much is in flight to it.
@@ -132,8 +179,9 @@ impl Visits {
     pub(super) fn enter(
         self: &Rc<Self>,
         metrics: &WorkerMetrics,
-        Entrance { peer, workload, port }: Entrance<'_>,
+        Entrance { peer, workload, port, .. }: Entrance<'_>,
         generation: u64,
+        is_request: bool,
     ) -> Entered {
         let served = self.served(metrics, workload);
         served.in_flight.add(1);
@@ -142,7 +190,8 @@ impl Visits {
             served,
             port,
             generation,
-            upgrade: None,
+            sort: if is_request { Sort::Request } else { Sort::Bytes },
+            kept: None,
             withdrawn: None,
             waiting: None,
         });
@@ -167,7 +216,7 @@ impl Visits {
             workload: entry.served.workload.name.clone(),
             port: entry.port,
             generation: entry.generation,
-            upgrade: entry.upgrade.as_deref().cloned(),
+            upgrade: entry.kept.as_ref().and_then(|kept| kept.upgrade.clone()),
         };
         self.open.borrow().iter().map(visit).collect()
     }
@@ -193,6 +242,7 @@ impl Visits {
                     now.workload.as_ref(),
                     now.config.as_deref(),
                     entry.port,
+                    entry.seen(now.config.as_deref()),
                 )
             {
                 entry.withdrawn = Some(why);
@@ -240,11 +290,32 @@ impl Entered {
         Poll::Pending
     }
 
-    /// It may be there for long: what it asked for is kept.
-    pub(super) fn stays(&self, head: &Parts) {
+    /// It may be there for long: what policies ask for is kept, where they look at requests. Those of now may not be those
+    /// that let it in.
+    pub(super) fn stays(&self, local: &Local, head: &Parts) {
+        let mut open = self.visits.open.borrow_mut();
+        let Some(entry) = open.get_mut(self.key) else { return };
+        entry.sort = Sort::Stream;
+        let view = local.view();
+        let config = view.snapshot.workloads.get(&entry.served.workload.name).map(|config| &**config);
+        let Some(config) = config.filter(|config| config.policies.reading(entry.port).is_some()) else {
+            return;
+        };
+        let seen = Seen::Request(request_of(head));
+        if entry.generation != view.snapshot.generation
+            && is_authorized(&entry.peer, Some(config), entry.port, seen).is_err()
+        {
+            entry.withdrawn.get_or_insert(Withdrawn::Denied);
+        }
+        entry.kept.get_or_insert_default().head = KeptHead::new(head, &config.policies);
+    }
+
+    /// It leaves HTTP: what it asked for is kept.
+    pub(super) fn leaves_http(&self, local: &Local, head: &Parts) {
+        self.stays(local, head);
         if let Some(entry) = self.visits.open.borrow_mut().get_mut(self.key) {
             let upgrade = Upgrade { method: head.method.clone(), path: head.uri.path().to_owned() };
-            entry.upgrade = Some(Box::new(upgrade));
+            entry.kept.get_or_insert_default().upgrade = Some(upgrade);
         }
     }
 }
@@ -297,7 +368,7 @@ mod tests {
             upgrade: None,
         };
         let enter = |peer, workload, generation| {
-            visits.enter(&metrics, Entrance { peer, workload, port: 80 }, generation)
+            visits.enter(&metrics, Entrance::to(peer, workload, 80), generation, false)
         };
         let first = enter(&mesh, &a, 1);
         let second = enter(&plain, &b, 1);
@@ -318,7 +389,7 @@ mod tests {
         let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
         let (old, new) = (workload("a"), workload("a"));
         let peer = Peer::Mesh(identity("x"));
-        let enter = |workload| visits.enter(&metrics, Entrance { peer: &peer, workload, port: 80 }, 1);
+        let enter = |workload| visits.enter(&metrics, Entrance::to(&peer, workload, 80), 1, false);
         let mut state = NodeState::default();
         state.workloads.insert(new.name.clone(), new.clone());
         let (first, second) = (enter(&old), enter(&new));
@@ -370,7 +441,7 @@ mod tests {
         ] {
             let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
             let (a, b) = (workload("a"), workload("b"));
-            let enter = |peer, workload| visits.enter(&metrics, Entrance { peer, workload, port: 80 }, 1);
+            let enter = |peer, workload| visits.enter(&metrics, Entrance::to(peer, workload, 80), 1, false);
             let entered = [enter(&mesh, &a), enter(&plain, &a)];
             let elsewhere = enter(&mesh, &b);
             let cx = Context::from_waker(Waker::noop());
@@ -398,7 +469,7 @@ mod tests {
             name: "default/p".parse().unwrap(),
             action,
             at: None,
-            rules: vec![AccessRule { index: 0, sources, ports: None }],
+            rules: vec![AccessRule { index: 0, sources, ports: None, request: None }],
         };
         let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
         let (a, b) = (workload("a"), workload("b"));
@@ -408,9 +479,10 @@ mod tests {
             Peer::Plain("192.0.2.1:5".parse().unwrap()),
         ];
         let entered = peers.each_ref().map(|peer| {
-            [&a, &b].map(|workload| visits.enter(&metrics, Entrance { peer, workload, port: 80 }, 1))
+            [&a, &b].map(|workload| visits.enter(&metrics, Entrance::to(peer, workload, 80), 1, false))
         });
         let state = |policies: Vec<AccessPolicy>| {
+            let policies = policies.into();
             let mut state = state(&[&a, &b]);
             let config =
                 WorkloadConfig { name: a.name.clone(), services: vec![], inbound_capture: false, policies };
@@ -437,8 +509,8 @@ mod tests {
         let local = worker.local.clone();
         tokio::task::spawn_local(super::super::door::follow(local.clone()));
         let peer = Peer::Mesh(identity("x"));
-        let entrance = Entrance { peer: &peer, workload: &a, port: 80 };
-        let entered = local.visits.enter(&local.metrics, entrance, 1);
+        let entrance = Entrance::to(&peer, &a, 80);
+        let entered = local.visits.enter(&local.metrics, entrance, 1, false);
         let mut polled = 0;
         let withdrawn = std::future::poll_fn(|cx| {
             polled += 1;
@@ -455,8 +527,8 @@ mod tests {
     fn a_busy_time_leaves_no_memory_taken() {
         let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
         let (peer, workload) = (Peer::Mesh(identity("x")), workload("a"));
-        let entrance = Entrance { peer: &peer, workload: &workload, port: 80 };
-        let many: Vec<_> = (0..1000).map(|_| visits.enter(&metrics, entrance, 1)).collect();
+        let entrance = Entrance::to(&peer, &workload, 80);
+        let many: Vec<_> = (0..1000).map(|_| visits.enter(&metrics, entrance, 1, false)).collect();
         drop(many);
         visits.forget(&NodeState::default());
         assert_eq!(visits.open.borrow().capacity(), 0);

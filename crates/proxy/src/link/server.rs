@@ -280,7 +280,7 @@ async fn answer(
         Ok(found) => found,
         Err(refusal) => return respond(&mut sender, refusal.into_answer(exchange)).await,
     };
-    let entrance = Entrance { peer: &link.peer, workload: &workload, port };
+    let entrance = Entrance::to(&link.peer, &workload, port);
     let asker = Asker::Http2(sender.interim());
     let caller = Caller { account: link.account.clone(), asker };
     let request = Request::from_parts(head, Body::from(receiver));
@@ -319,7 +319,7 @@ async fn upgrade(
         Ok(found) => found,
         Err(refusal) => return respond(&mut sender, refusal.into_answer(exchange)).await,
     };
-    let entrance = Entrance { peer: &link.peer, workload: &workload, port };
+    let entrance = Entrance::to(&link.peer, &workload, port);
     let caller = Caller { account: link.account.clone(), asker: Asker::Http2(sender.interim()) };
     let served = {
         let mut served = pin!(Some(inbound::serve_upgrade(&worker, &mut exchange, entrance, &caller, head)));
@@ -373,7 +373,7 @@ async fn tunnel(
         Err(refusal) => return respond(&mut sender, refusal.into_answer(exchange)).await,
     };
     exchange.is_for(&workload, port);
-    let entrance = Entrance { peer: &link.peer, workload: &workload, port };
+    let entrance = Entrance::to(&link.peer, &workload, port);
     if let Some(http) = inbound::carries_http(&worker.local, entrance, &link.account) {
         return Box::pin(requests(worker, exchange, workload, http, sender, receiver)).await;
     }
@@ -411,7 +411,7 @@ async fn requests(
     mut sender: Sender,
     receiver: Receiver,
 ) {
-    let entrance = Entrance { peer: &arrival.peer, workload: &workload, port: arrival.port };
+    let entrance = Entrance::to(&arrival.peer, &workload, arrival.port);
     if let Err(error) = inbound::admit(&worker.local, entrance) {
         return turn_away(exchange, &error, &mut sender).await;
     }

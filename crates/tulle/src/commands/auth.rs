@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use tulle_model::authorization::{self, Verdict, Visitor};
+use tulle_model::authorization::{self, RequestSeen, Seen, Verdict, Visitor};
 use tulle_model::compile::{Compiler, LocalWorkload};
 use tulle_model::decision::Effect;
 use tulle_model::identity::SpiffeId;
@@ -16,6 +17,7 @@ use tulle_model::snapshot::ServedPort;
 use tulle_model::split::{MeshObject, name_of};
 use tulle_model::validate::suggest::did_you_mean;
 
+use super::explain::asked::{AskedFor, read_header};
 use crate::client::ClientArgs;
 use crate::exit::{Exit, Failure, Result};
 use crate::mesh_objects::{compile, fetch, trust_domain};
@@ -30,18 +32,26 @@ pub struct AuthArgs {
 
 #[derive(Debug, Subcommand)]
 enum AuthCommand {
-    /// Say whether somebody may enter a service's workloads, and which policy decides
+    /// Say whether somebody, or a request, may enter a service's workloads, and which policy decides
     Check(CheckArgs),
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
   tulle auth check --from shop/web --to shop/cart
+  tulle auth check --from shop/web --to shop/cart POST /items
+  tulle auth check --from shop/web --to shop/cart /items -H 'x-role: admin'
   tulle auth check --from spiffe://mesh.local/ns/shop/sa/web --to cart --port 8080
   tulle auth check --from 192.0.2.7 --to cart          from outside of the mesh
 
 Exits with 0 where all of them may be entered and with 1 where one may not, as kubectl auth can-i does.")]
 struct CheckArgs {
+    /// A request: the method [default: GET], and the path or the URL; without it, whether a connection may enter
+    #[arg(value_name = "[METHOD] PATH", num_args = 0..=2)]
+    request: Vec<String>,
+    /// A header of the request (repeatable)
+    #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = read_header)]
+    header: Vec<(HeaderName, HeaderValue)>,
     /// Who comes: a workload, a service account where there is none of that name, a SPIFFE ID, or an address outside of the mesh
     #[arg(long, value_name = "[NAMESPACE/]NAME", value_parser = NonEmptyStringValueParser::new())]
     from: String,
@@ -74,6 +84,26 @@ enum From {
     Outside(IpAddr),
 }
 
+/// The request that is asked about, if one is. `to`: the host of a path.
+fn request(args: &CheckArgs, to: &NamespacedName) -> Result<Option<AskedFor>> {
+    let mut words = args.request.clone();
+    match words.last_mut() {
+        Some(path) if path.starts_with('/') => *path = format!("http://{}{path}", to.name),
+        Some(_) => {}
+        None if args.header.is_empty() => return Ok(None),
+        None => {
+            let help = "for example: `tulle auth check --from web --to cart /items -H 'x-role: admin'`";
+            return Err(Failure::input("there is no request that could have headers").help(help));
+        }
+    }
+    let asked = AskedFor::read(None, &words)?;
+    if !asked.is_http() {
+        return Err(Failure::input(format!("`{}` is no request of HTTP", asked.url()))
+            .help("a connection is asked about without it"));
+    }
+    Ok(Some(asked))
+}
+
 async fn check(args: CheckArgs) -> Result<bool> {
     let client = args.client.client()?;
     let decides = [KindId::Service, KindId::Workload, KindId::Mesh, KindId::AuthorizationPolicy];
@@ -82,7 +112,13 @@ async fn check(args: CheckArgs) -> Result<bool> {
     let objects = fetch(&client, kinds, None).await?;
     let compiler = compile(&objects)?;
     let from = from(&objects, &args.from, &object_name(&args.from, &namespace))?;
-    let doors = doors(&compiler, &objects, &object_name(&args.to, &namespace), args.port)?;
+    let to = object_name(&args.to, &namespace);
+    let asked = request(&args, &to)?;
+    let mut headers = HeaderMap::new();
+    for (name, value) in &args.header {
+        headers.append(name, value.clone());
+    }
+    let doors = doors(&compiler, &objects, &to, args.port)?;
     let visitor = match &from {
         From::Mesh(identity) => Visitor::Mesh(identity),
         From::Outside(address) => Visitor::Outside(*address),
@@ -92,8 +128,27 @@ async fn check(args: CheckArgs) -> Result<bool> {
     let mut rows = Vec::new();
     for (workload, port, local) in &doors {
         let policies = &local.config.policies;
-        let decided = if is_seen(local) { authorization::decide(policies, visitor, *port) } else { Ok(None) };
-        let audits = authorization::audits(policies, visitor, *port);
+        let seen = match &asked {
+            Some(asked) => Seen::Request(RequestSeen {
+                method: asked.method().unwrap_or_default(),
+                path: asked.path(),
+                authority: asked.authority(),
+                headers: &headers,
+            }),
+            None if let Some(policy) = policies.reading(*port) => {
+                let by = &policy.name;
+                note(&format!(
+                    "AuthorizationPolicy {by} goes by requests at port {port} of {workload}: give a METHOD and a PATH to ask about one"
+                ));
+                Seen::Requests
+            }
+            None => Seen::Bytes,
+        };
+        let decided = match is_seen(local) {
+            true => authorization::decide(policies, visitor, *port, seen),
+            false => Ok(None),
+        };
+        let audits = authorization::audits(policies, visitor, *port, seen).into_iter();
         let audits: Vec<_> = audits.map(|audit| audit.decision(Effect::Audited)).collect();
         rows.push((workload.to_string(), *port, decided, audits));
     }
@@ -123,7 +178,8 @@ async fn check(args: CheckArgs) -> Result<bool> {
                     "audits": audits.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 })
             };
-            let whole = json!({ "from": from, "allowed": may, "workloads": rows.iter().map(row).collect::<Vec<_>>() });
+            let request = asked.as_ref().map(|asked| json!({ "method": asked.method(), "url": asked.url() }));
+            let whole = json!({ "from": from, "request": request, "allowed": may, "workloads": rows.iter().map(row).collect::<Vec<_>>() });
             if args.output == ReportFormat::Json { print_json(&whole)? } else { print_yaml(&whole)? }
         }
         ReportFormat::Table | ReportFormat::Wide => {

@@ -1,6 +1,6 @@
 //! `tulle explain`: what becomes of a described request, and which field of which object decides.
 
-mod asked;
+pub(super) mod asked;
 
 use std::sync::Arc;
 

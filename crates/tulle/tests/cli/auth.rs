@@ -94,5 +94,47 @@ fn it_says_who_may_enter_and_by_which_policy() {
     let (_, said) = mesh.ends("auth check --from web-1 --to empty", 4);
     assert!(said.contains("has no workload of a node"), "{said}");
     mesh.ends("auth check --from spiffe://nobody --to cart", 2);
-    mesh.ends("auth check --from web-1 --to cart GET /x", 2);
+    mesh.ends("auth check --from web-1 --to cart GET POST /x", 2);
+    mesh.ends("auth check --from web-1 --to cart GET", 2);
+    mesh.ends("auth check --from web-1 --to cart tcp://cart:80", 2);
+    mesh.ends("auth check --from web-1 --to cart -H x-role:admin", 2);
+}
+
+const BY_REQUESTS: &str = "
+apiVersion: tulle.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: {name: requests}
+spec:
+  targetRefs: [{group: '', kind: Service, name: cart}]
+  action: Allow
+  rules:
+  - http: {methods: [GET], paths: [{value: /items}, {type: Template, value: '/users/{id}/cart'}]}
+  - http: {hosts: ['*.admin'], headers: [{name: x-role, value: admin}]}
+  - grpc: {methods: [{service: shop.v1.Cart}]}
+";
+
+#[test]
+fn it_says_which_requests_may_enter() {
+    let mesh = Mesh::start();
+    mesh.apply(OBJECTS.split("---").take(4).collect::<Vec<_>>().join("---").as_str());
+    mesh.apply(BY_REQUESTS);
+    let by = "AuthorizationPolicy/default/requests";
+    for (asked, end, row) in [
+        ("/items/1", 0, format!("allowed {by} spec.rules[0]")),
+        ("GET /users/7/cart", 0, format!("allowed {by} spec.rules[0]")),
+        ("GET /users/7/8/cart", 1, format!("no-allow-policy {by} spec.rules[*]")),
+        ("POST /items", 1, format!("no-allow-policy {by} spec.rules[*]")),
+        ("/items%2f1", 1, format!("bad-request {by} spec.rules[*]")),
+        ("POST /shop.v1.Cart/Add", 0, format!("allowed {by} spec.rules[2]")),
+        ("POST http://a.admin:80/ -H x-role:admin", 0, format!("allowed {by} spec.rules[1]")),
+        ("POST http://a.admin:80/", 1, format!("no-allow-policy {by} spec.rules[*]")),
+    ] {
+        let (said, _) = mesh.ends(&format!("auth check --from web-1 --to cart --port 80 {asked}"), end);
+        assert!(line(&said, "8080").join(" ").ends_with(&row), "{asked}: {said}");
+    }
+    let (_, noted) = mesh.ends("auth check --from web-1 --to cart --port 80", 0);
+    assert!(noted.contains("give a METHOD and a PATH"), "{noted}");
+    let (json, _) = mesh.ends("auth check --from web-1 --to cart --port 80 /items -o json", 0);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["request"]["url"], "http://cart/items", "{json}");
 }

@@ -1,8 +1,12 @@
 //! Policies that say who may enter a workload.
 
-use tulle_model::snapshot::{AccessPolicy, AccessRule, Action, IdentityPattern, Source};
+use tulle_model::snapshot::{
+    AccessPolicy, AccessRule, Action, IdentityPattern, PathMatch, RequestConditions, ServerName, Source,
+};
 
-use super::{ConvertError, Result, error, list, object_name, port_number};
+use super::{
+    ConvertError, Result, error, header_match, list, object_name, pattern, port_number, prefix, within,
+};
 use crate::discovery as wire;
 
 impl From<&AccessPolicy> for wire::AuthorizationPolicy {
@@ -27,7 +31,7 @@ impl TryFrom<wire::AuthorizationPolicy> for AccessPolicy {
     type Error = ConvertError;
 
     fn try_from(policy: wire::AuthorizationPolicy) -> Result<Self> {
-        understood(&policy.needs)?;
+        understood(policy.needs.iter())?;
         let action = match policy.action() {
             wire::AuthorizationAction::Allow => Action::Allow,
             wire::AuthorizationAction::Deny => Action::Deny,
@@ -53,7 +57,65 @@ impl From<&AccessRule> for wire::AuthorizationRule {
             sources: sources
                 .map(|sources| wire::Sources { sources: sources.iter().map(wire::Source::from).collect() }),
             ports: rule.ports.as_deref().map(ports_message),
-            needs: Vec::new(),
+            needs: rule.request.iter().map(|_| REQUEST.to_owned()).collect(),
+            request: rule.request.as_deref().map(wire::RequestConditions::from),
+        }
+    }
+}
+
+/// What a node must understand of a rule that looks at requests.
+const REQUEST: &str = "request";
+
+impl From<&RequestConditions> for wire::RequestConditions {
+    fn from(conditions: &RequestConditions) -> Self {
+        let paths = |paths: &[PathMatch]| paths.iter().map(wire::PathMatch::from).collect();
+        Self {
+            methods: conditions.methods.clone(),
+            paths: paths(&conditions.paths),
+            calls: paths(&conditions.calls),
+            hosts: conditions.hosts.iter().map(ToString::to_string).collect(),
+            headers: conditions.headers.iter().map(wire::ValueMatch::from).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::RequestConditions> for RequestConditions {
+    type Error = ConvertError;
+
+    fn try_from(conditions: wire::RequestConditions) -> Result<Self> {
+        Ok(Self {
+            methods: conditions.methods,
+            paths: list("paths", conditions.paths, PathMatch::try_from)?,
+            calls: list("calls", conditions.calls, PathMatch::try_from)?,
+            hosts: conditions.hosts.iter().map(|host| ServerName::new(host)).collect(),
+            headers: list("headers", conditions.headers, header_match)?,
+        })
+    }
+}
+
+impl From<&PathMatch> for wire::PathMatch {
+    fn from(path: &PathMatch) -> Self {
+        use wire::path_match::Path;
+        Self {
+            path: Some(match path {
+                PathMatch::Exact(path) => Path::Exact(path.clone()),
+                PathMatch::Prefix(path) => Path::Prefix(path.clone()),
+                PathMatch::Regex(pattern) => Path::Regex(pattern.source().to_owned()),
+            }),
+        }
+    }
+}
+
+impl TryFrom<wire::PathMatch> for PathMatch {
+    type Error = ConvertError;
+
+    fn try_from(path: wire::PathMatch) -> Result<Self> {
+        use wire::path_match::Path;
+        match path.path {
+            Some(Path::Exact(path)) => Ok(Self::Exact(path)),
+            Some(Path::Prefix(path)) => prefix(path),
+            Some(Path::Regex(source)) => pattern(&source).map(Self::Regex),
+            None => Err(error("path", "is none that this node knows")),
         }
     }
 }
@@ -62,12 +124,17 @@ impl TryFrom<wire::AuthorizationRule> for AccessRule {
     type Error = ConvertError;
 
     fn try_from(rule: wire::AuthorizationRule) -> Result<Self> {
-        understood(&rule.needs)?;
+        understood(rule.needs.iter().filter(|need| *need != REQUEST))?;
         let sources = rule.sources.map(|sources| list("sources", sources.sources, Source::try_from));
         Ok(Self {
             index: rule.index as usize,
             sources: sources.transpose()?,
             ports: rule.ports.map(|some| ports("ports", some)).transpose()?,
+            request: rule
+                .request
+                .map(|conditions| RequestConditions::try_from(conditions).map(Box::new))
+                .transpose()
+                .map_err(|e| within("request", e))?,
         })
     }
 }
@@ -113,6 +180,6 @@ fn ports(field: &'static str, message: wire::Ports) -> Result<Vec<u16>> {
 }
 
 /// Refuses what a newer server says that this node would have to understand.
-fn understood(needs: &[String]) -> Result<()> {
-    needs.first().map_or(Ok(()), |need| Err(error("needs", format!("`{need}` is none that this node knows"))))
+fn understood<'n>(mut needs: impl Iterator<Item = &'n String>) -> Result<()> {
+    needs.next().map_or(Ok(()), |need| Err(error("needs", format!("`{need}` is none that this node knows"))))
 }

@@ -27,7 +27,7 @@ impl TryFrom<wire::Workload> for model::WorkloadConfig {
             name: object_name("", workload.namespace, workload.name)?,
             services: list("services", workload.services, model::Selected::try_from)?,
             inbound_capture: workload.inbound_capture,
-            policies: list("policies", workload.policies, model::AccessPolicy::try_from)?,
+            policies: list("policies", workload.policies, model::AccessPolicy::try_from)?.into(),
         })
     }
 }

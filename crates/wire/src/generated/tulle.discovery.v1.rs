@@ -430,6 +430,42 @@ pub struct AuthorizationRule {
     /// As of a policy.
     #[prost(string, repeated, tag = "4")]
     pub needs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What requests must be like; `needs` says so, too.
+    #[prost(message, optional, tag = "5")]
+    pub request: ::core::option::Option<RequestConditions>,
+}
+/// Where a list is empty, all; of the headers, all must be so.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RequestConditions {
+    #[prost(string, repeated, tag = "1")]
+    pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "2")]
+    pub paths: ::prost::alloc::vec::Vec<PathMatch>,
+    /// Calls of gRPC, by their paths.
+    #[prost(message, repeated, tag = "3")]
+    pub calls: ::prost::alloc::vec::Vec<PathMatch>,
+    /// In lower case; `*.` before those that are below a name.
+    #[prost(string, repeated, tag = "4")]
+    pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "5")]
+    pub headers: ::prost::alloc::vec::Vec<ValueMatch>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathMatch {
+    #[prost(oneof = "path_match::Path", tags = "1, 2, 3")]
+    pub path: ::core::option::Option<path_match::Path>,
+}
+/// Nested message and enum types in `PathMatch`.
+pub mod path_match {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Path {
+        #[prost(string, tag = "1")]
+        Exact(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Prefix(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Regex(::prost::alloc::string::String),
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ports {

@@ -21,7 +21,7 @@ fn told(compiler: &Compiler, workload: &str) -> Vec<(String, Option<Vec<u16>>)> 
 }
 
 fn of_c(compiler: &Compiler) -> Vec<AccessPolicy> {
-    compiler.workload(&name("shop/c-1")).unwrap().config.policies.clone()
+    compiler.workload(&name("shop/c-1")).unwrap().config.policies.to_vec()
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn what_is_attached_to_the_mesh_applies_to_each_workload() {
         name: name("shop/c-1"),
         services: vec![],
         inbound_capture: true,
-        policies: Vec::new(),
+        policies: Default::default(),
     };
     assert!(inbound_capture(&compiler.mesh(), Some(&closed)).is_some());
 }

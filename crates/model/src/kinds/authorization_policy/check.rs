@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::SYSTEM_NAMESPACE;
+use super::check_request::check_request;
 use super::form::{
     AccessRuleForm, AuthorizationForm, Operator, Requirement, Selector, SourceForm, TargetForm,
 };
@@ -157,7 +158,7 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<AccessRu
         }
     };
     let ports = rule.get("networkAttributes").map(|network| check_ports(&network, errors)).transpose()?;
-    Ok(AccessRuleForm { sources, ports: ports.flatten() })
+    Ok(AccessRuleForm { sources, ports: ports.flatten(), request: check_request(rule, errors)? })
 }
 
 fn check_ports(network: &Field<'_>, errors: &mut Errors) -> Read<Option<Vec<u16>>> {

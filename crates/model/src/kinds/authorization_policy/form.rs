@@ -5,7 +5,9 @@ use ipnet::IpNet;
 use crate::identity::TrustDomain;
 use crate::kinds::service::form::Labels;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
-use crate::snapshot::{AccessPolicy, AccessRule, Action, IdentityPattern, ServedPort, Source};
+use crate::snapshot::{
+    AccessPolicy, AccessRule, Action, IdentityPattern, RequestConditions, ServedPort, Source,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuthorizationForm {
@@ -29,6 +31,7 @@ pub(crate) enum TargetForm {
 pub(crate) struct AccessRuleForm {
     pub sources: Option<Vec<SourceForm>>,
     pub ports: Option<Vec<u16>>,
+    pub request: Option<Box<RequestConditions>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,7 +132,7 @@ impl AccessRuleForm {
                 asked.map(|served| served.target_port).collect()
             }
         });
-        AccessRule { index, sources, ports }
+        AccessRule { index, sources, ports, request: self.request.clone() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! AuthorizationPolicy (tulle.dev/v1alpha1): the shape of GEP-3779, with more actions, targets and sources.
 
 pub(crate) mod check;
+mod check_request;
 mod columns;
 pub(crate) mod form;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::http_route::HTTPValueMatch;
 use super::id::KindId;
 use super::kind::{Kind, TULLE};
 use super::meta::Stateless;
@@ -118,6 +120,74 @@ pub struct AuthorizationRule {
     /// Where they come to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_attributes: Option<AuthorizationNetworkAttributes>,
+    /// What their requests are like. Where a rule says so, nothing but HTTP enters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<AuthorizationHttp>,
+    /// Which calls of gRPC they make. Where a rule says so, nothing but HTTP enters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<AuthorizationGrpc>,
+}
+
+/// What requests are like: all that it says must hold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationHttp {
+    /// Any of these methods, e.g. `GET`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub methods: Option<Vec<String>>,
+    /// Any of these paths, without the query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub paths: Option<Vec<AuthorizationPath>>,
+    /// Any of these hosts, whatever the port, e.g. `shop.example.com` or `*.example.com`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub hosts: Option<Vec<String>>,
+    /// All of these headers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 16),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub headers: Option<Vec<HTTPValueMatch>>,
+}
+
+/// A path, or all below one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationPath {
+    /// `Exact`, `PathPrefix` (default): the path itself and all below it, or `Template`: with `{name}` for any one segment and, at the
+    /// end, `{name=**}` for all that follow.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Exact", "PathPrefix", "Template"], "x-default" = "PathPrefix"))]
+    pub type_: Option<String>,
+    /// E.g. `/items`, as a template `/items/{id}/reviews` or `/items/{rest=**}`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub value: String,
+}
+
+/// Which calls of gRPC.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationGrpc {
+    /// Any of these.
+    #[schemars(length(min = 1, max = 100), extend("x-kubernetes-list-type" = "atomic"))]
+    pub methods: Vec<AuthorizationGrpcMethod>,
+}
+
+/// A method of gRPC, or all of a service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AuthorizationGrpcMethod {
+    /// The service with its package, as in `shop.v1.Cart`; any where none is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub service: Option<String>,
+    /// The method; any where none is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub method: Option<String>,
 }
 
 /// Who comes. `type` says which of the others is given.

@@ -53,7 +53,7 @@ fn check_match(condition: &Field<'_>, errors: &mut Errors) -> Read<HttpMatch> {
     Ok(HttpMatch { path: path?, headers: headers?, ..every_request() })
 }
 
-fn check_method(method: &Field<'_>, errors: &mut Errors) -> Read<PathMatch> {
+pub(in crate::kinds) fn check_method(method: &Field<'_>, errors: &mut Errors) -> Read<PathMatch> {
     let named = |name: &'static str| method.get(name).filter(|field| field.str() != Some(""));
     let (service, name) = (named("service"), named("method"));
     let Some(given) = service.as_ref().or(name.as_ref()) else {

@@ -172,7 +172,7 @@ fn path_match(kind: &str, path: &str) -> Read<PathMatch> {
 }
 
 /// What makes a text no path to compare with (the CEL rules of HTTPPathMatch).
-pub(super) fn path_problem(path: &str) -> Option<String> {
+pub(in crate::kinds) fn path_problem(path: &str) -> Option<String> {
     if !path.starts_with('/') {
         return Some("must start with `/`".to_owned());
     }

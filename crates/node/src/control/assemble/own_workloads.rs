@@ -20,6 +20,8 @@ pub(super) struct OwnWorkloads {
     workloads: BTreeMap<WorkloadName, Own>,
     /// Whether the server that the node is connected to tells of workloads: an older one ends the stream of who asks.
     is_told: bool,
+    /// Whether it is known that the server does not: what is not told then is open.
+    is_untold: bool,
 }
 
 #[derive(Default)]
@@ -28,6 +30,13 @@ struct Own {
     runs: bool,
     config: Option<Arc<WorkloadConfig>>,
     resource: Option<Resource>,
+}
+
+/// What follows where a server tells of workloads.
+pub(super) struct Told {
+    /// Whether something else is in force now.
+    pub changed: bool,
+    pub request: Option<DeltaDiscoveryRequest>,
 }
 
 impl OwnWorkloads {
@@ -79,16 +88,18 @@ impl OwnWorkloads {
     }
 
     /// The server tells of workloads.
-    pub fn told(&mut self) -> Option<DeltaDiscoveryRequest> {
+    pub fn told(&mut self) -> Told {
         self.is_told = true;
+        let changed = std::mem::take(&mut self.is_untold);
         let own: BTreeMap<_, _> =
             self.workloads.iter().filter(|(_, o)| o.runs).map(|(n, o)| (n, o.resource.as_ref())).collect();
-        (!own.is_empty()).then(|| subscribe_again(type_url::WORKLOAD, own))
+        let request = (!own.is_empty()).then(|| subscribe_again(type_url::WORKLOAD, own));
+        Told { changed, request }
     }
 
     /// The server does not tell of workloads: what another one said is not in force. Whether there was something.
     pub fn untold(&mut self) -> bool {
-        let mut changed = false;
+        let mut changed = !std::mem::replace(&mut self.is_untold, true);
         for own in self.workloads.values_mut() {
             own.resource = None;
             changed |= own.config.take().is_some();
@@ -111,11 +122,17 @@ impl OwnWorkloads {
         Ok(changed)
     }
 
-    /// The server knows nothing of it, or says nothing; whether it did before.
-    pub fn remove(&mut self, name: &WorkloadName) -> bool {
-        let Some(own) = self.workloads.get_mut(name) else { return false };
-        own.resource = None;
-        own.config.take().is_some()
+    /// The server knows nothing of it, or says nothing. What it said last stays in force: the workload runs, and is not to be
+    /// open to all.
+    pub fn remove(&mut self, name: &WorkloadName) {
+        if let Some(own) = self.workloads.get_mut(name) {
+            own.resource = None;
+        }
+    }
+
+    /// Whether a workload of which nothing has been said is closed.
+    pub fn is_closed_until_told(&self) -> bool {
+        !self.is_untold
     }
 
     /// What is in force.
@@ -148,7 +165,7 @@ mod tests {
             name: name(workload),
             services: Vec::new(),
             inbound_capture,
-            policies: Vec::new(),
+            policies: Default::default(),
         };
         let value = discovery::Workload::from(&config).encode_to_vec();
         let resource = Resource {
@@ -224,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_or_anothers_is_not_in_force() {
+    fn what_is_said_no_more_stays_in_force_and_is_asked_for_anew() {
         let gone = DeltaDiscoveryResponse { removed_resources: vec!["shop/a".to_owned()], ..silence() };
         let error = ResourceError {
             resource_name: Some(ResourceName { name: "shop/a".to_owned() }),
@@ -237,8 +254,33 @@ mod tests {
             assembler.receive(says("shop/a", true, "v1"));
             assert_eq!(captured(&mut assembler).unwrap().len(), 1);
             assembler.receive(ended);
-            assert_eq!(captured(&mut assembler), Some(vec![]));
+            assert_eq!(captured(&mut assembler), None);
+            assembler.connected();
+            assembler.told_of(type_url::WORKLOAD);
+            assert_eq!(said(&mut assembler), (vec![pair("shop/a", "")], vec![]));
         }
+    }
+
+    #[test]
+    fn a_workload_is_closed_until_it_is_told_of_unless_the_server_tells_of_none() {
+        let mut assembler = Assembler::default();
+        runs(&mut assembler, &["shop/a", "shop/b"]);
+        let mut closed = |step: &dyn Fn(&mut Assembler)| {
+            step(&mut assembler);
+            let snapshot = assembler.take_snapshot().expect("a change");
+            ["shop/a", "shop/b"].map(|workload| snapshot.is_closed(&name(workload)))
+        };
+        assert_eq!(closed(&|assembler| assembler.receive(says("shop/a", true, "v1"))), [false, true]);
+        let connect_to_an_older_one = |assembler: &mut Assembler| {
+            assembler.connected();
+            assembler.told_of("");
+        };
+        assert_eq!(closed(&connect_to_an_older_one), [false, false]);
+        let connect_to_a_newer_one = |assembler: &mut Assembler| {
+            assembler.connected();
+            assembler.told_of(type_url::WORKLOAD);
+        };
+        assert_eq!(closed(&connect_to_a_newer_one), [true, true]);
     }
 
     /// Such a one ends the stream of a node that asks for what it does not know.

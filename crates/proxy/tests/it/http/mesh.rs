@@ -146,8 +146,12 @@ impl Node {
         };
         let name = WorkloadName::new("default", workload);
         let services = services.iter().map(selected).collect();
-        let told =
-            WorkloadConfig { name: name.clone(), services, inbound_capture: false, policies: Vec::new() };
+        let told = WorkloadConfig {
+            name: name.clone(),
+            services,
+            inbound_capture: false,
+            policies: Default::default(),
+        };
         Arc::make_mut(&mut self.state.snapshot).workloads.insert(name, Arc::new(told));
         self.publish();
     }
@@ -155,8 +159,12 @@ impl Node {
     /// Has these policies apply to one of its workloads, which no service selects.
     pub fn authorize(&mut self, workload: &str, policies: Vec<AccessPolicy>) {
         let name = WorkloadName::new("default", workload);
-        let told =
-            WorkloadConfig { name: name.clone(), services: Vec::new(), inbound_capture: false, policies };
+        let told = WorkloadConfig {
+            name: name.clone(),
+            services: Vec::new(),
+            inbound_capture: false,
+            policies: policies.into(),
+        };
         Arc::make_mut(&mut self.state.snapshot).workloads.insert(name, Arc::new(told));
         self.publish();
     }

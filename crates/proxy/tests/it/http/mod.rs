@@ -3,6 +3,7 @@
 mod ahead;
 mod apps;
 mod authorized;
+mod authorized_requests;
 mod blame;
 mod bodies;
 mod both_sides;

@@ -58,6 +58,16 @@ impl AskedFor {
         (self.carries == Carries::Http).then_some(self.method.as_str())
     }
 
+    /// Without the query.
+    pub fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    /// Its host, maybe with a port.
+    pub fn authority(&self) -> &str {
+        self.uri.authority().map_or("", |authority| authority.as_str())
+    }
+
     pub fn url(&self) -> String {
         self.uri.to_string()
     }

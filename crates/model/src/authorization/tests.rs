@@ -1,0 +1,346 @@
+//! What policies decide, and that the index leaves nothing out.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::identity::TrustDomain;
+use crate::snapshot::{IdentityPattern, PathMatch, ServerName, TextMatch};
+
+fn identity(namespace: &str, account: &str) -> SpiffeId {
+    SpiffeId::workload(&TrustDomain::new("mesh.test").unwrap(), namespace, account).unwrap()
+}
+
+fn pattern(text: &str) -> Source {
+    Source::Identity(IdentityPattern::new(text).unwrap())
+}
+
+/// What a rule says of sources, and of ports.
+type Says = (Option<Vec<Source>>, Option<Vec<u16>>);
+
+fn policy(name: &str, action: Action, rules: Vec<Says>) -> AccessPolicy {
+    let rules = rules.into_iter().enumerate();
+    let rules =
+        rules.map(|(index, (sources, ports))| AccessRule { index, sources, ports, request: None }).collect();
+    AccessPolicy { name: name.parse().unwrap(), action, at: None, rules }
+}
+
+#[test]
+fn a_deny_wins_and_who_is_allowed_somewhere_needs_to_be() {
+    let web = Some(vec![pattern("spiffe://mesh.test/ns/shop/sa/web")]);
+    let anybody_at_80 = (None, Some(vec![80]));
+    let allow = |name, rules| policy(name, Action::Allow, rules);
+    let outcome = |policies: &[AccessPolicy], namespace: &str, account: &str, port| {
+        let caller = identity(namespace, account);
+        match decide(&policies.to_vec().into(), Visitor::Mesh(&caller), port, Seen::Bytes) {
+            Ok(None) => "open".to_owned(),
+            Ok(Some(matched)) => matched.decision(Effect::Routed).to_string(),
+            Err(denial) => format!("{} {}", denial.reason(), denial.decision()),
+        }
+    };
+    assert_eq!(outcome(&[], "shop", "web", 80), "open");
+    let audit = [policy("shop/a", Action::Audit, vec![(None, None)])];
+    assert_eq!(outcome(&audit, "shop", "web", 80), "open");
+
+    let nobody = [allow("shop/none", vec![])];
+    let refused = "no-allow-policy AuthorizationPolicy/shop/none spec.rules[*] refused";
+    assert_eq!(outcome(&nobody, "shop", "web", 80), refused);
+    assert_eq!(outcome(&[allow("shop/none", vec![(Some(vec![]), None)])], "shop", "web", 80), refused);
+
+    // Allows of several policies are united.
+    let some =
+        [allow("shop/none", vec![]), allow("shop/web", vec![(None, Some(vec![1])), (web.clone(), None)])];
+    assert_eq!(outcome(&some, "shop", "web", 80), "AuthorizationPolicy/shop/web spec.rules[1] routed");
+    assert_eq!(outcome(&some, "shop", "api", 1), "AuthorizationPolicy/shop/web spec.rules[0] routed");
+    assert!(outcome(&some, "shop", "api", 80).starts_with("no-allow-policy"));
+    assert!(outcome(&some, "other", "web", 80).starts_with("no-allow-policy"));
+
+    // Both of a rule must hold.
+    let both = [allow("shop/both", vec![(web.clone(), Some(vec![80, 81]))])];
+    assert!(outcome(&both, "shop", "web", 81).ends_with("routed"));
+    assert!(outcome(&both, "shop", "web", 82).starts_with("no-allow-policy"));
+    assert!(outcome(&both, "shop", "api", 80).starts_with("no-allow-policy"));
+
+    // A policy of a Service is about its ports alone.
+    let of_service = [AccessPolicy { at: Some(vec![80]), ..allow("shop/web", vec![(web.clone(), None)]) }];
+    assert!(outcome(&of_service, "shop", "api", 80).starts_with("no-allow-policy"));
+    assert_eq!(outcome(&of_service, "shop", "api", 81), "open");
+
+    let denied = [
+        allow("shop/all", vec![(None, None)]),
+        policy("shop/no", Action::Deny, vec![(web, None), anybody_at_80]),
+    ];
+    let by = |rule| format!("denied-by=shop/no AuthorizationPolicy/shop/no spec.rules[{rule}] refused");
+    assert_eq!(outcome(&denied, "shop", "web", 81), by(0));
+    assert_eq!(outcome(&denied, "shop", "api", 80), by(1));
+    assert!(outcome(&denied, "shop", "api", 81).ends_with("routed"));
+}
+
+#[test]
+fn addresses_count_outside_of_the_mesh_alone() {
+    let outside = |ranges: &[&str]| {
+        let ranges = ranges.iter().map(|range| range.parse().unwrap()).collect();
+        [policy("shop/o", Action::Allow, vec![(Some(vec![Source::Outside(ranges)]), None)])]
+    };
+    let enters = |policies: &[AccessPolicy], from: &str| {
+        decide(&policies.to_vec().into(), Visitor::Outside(from.parse().unwrap()), 80, Seen::Bytes).is_ok()
+    };
+    let office = outside(&["192.0.2.0/24", "2001:db8::/32"]);
+    for (from, expected) in [
+        ("192.0.2.7", true),
+        ("::ffff:192.0.2.7", true),
+        ("192.0.3.7", false),
+        ("2001:db8::1", true),
+        ("2001:db9::1", false),
+    ] {
+        assert_eq!(enters(&office, from), expected, "{from}");
+    }
+    assert!(enters(&outside(&[]), "203.0.113.9"));
+    let mesh = identity("shop", "web");
+    assert!(decide(&outside(&[]).to_vec().into(), Visitor::Mesh(&mesh), 80, Seen::Bytes).is_err());
+    let anybody_of_the_mesh =
+        [policy("shop/m", Action::Allow, vec![(Some(vec![pattern("spiffe://*/**")]), None)])];
+    assert!(decide(&anybody_of_the_mesh.to_vec().into(), Visitor::Mesh(&mesh), 80, Seen::Bytes).is_ok());
+    assert!(!enters(&anybody_of_the_mesh, "192.0.2.7"));
+}
+
+#[test]
+fn each_policy_that_audits_is_named_once() {
+    let audit = |name| policy(name, Action::Audit, vec![(Some(vec![]), None), (None, None), (None, None)]);
+    let policies: AccessPolicies =
+        vec![audit("shop/a"), policy("shop/d", Action::Deny, vec![(None, None)]), audit("shop/b")].into();
+    let web = identity("shop", "web");
+    let named: Vec<_> = audits(&policies, Visitor::Mesh(&web), 80, Seen::Bytes)
+        .into_iter()
+        .map(|m| (m.policy.name.to_string(), m.rule))
+        .collect();
+    assert_eq!(named, [("shop/a".to_owned(), 1), ("shop/b".to_owned(), 1)]);
+}
+
+/// A rule of a policy that goes by requests.
+fn of_requests(action: Action, request: RequestConditions) -> AccessPolicies {
+    let rule = AccessRule { index: 0, sources: None, ports: None, request: Some(Box::new(request)) };
+    let name = "shop/p".parse().unwrap();
+    vec![AccessPolicy { name, action, at: None, rules: vec![rule] }].into()
+}
+
+fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(*name, value.parse().unwrap());
+    }
+    headers
+}
+
+#[test]
+fn a_rule_that_allows_takes_words_as_written_and_one_that_denies_in_all_their_forms() {
+    let exact =
+        |path: &str| RequestConditions { paths: vec![PathMatch::Exact(path.into())], ..Default::default() };
+    let below =
+        |path: &str| RequestConditions { paths: vec![PathMatch::Prefix(path.into())], ..Default::default() };
+    let method = |method: &str| RequestConditions { methods: vec![method.into()], ..Default::default() };
+    let host = |host: &str| RequestConditions { hosts: vec![ServerName::new(host)], ..Default::default() };
+    let header = |value: &str| {
+        let wanted = ValueMatch { name: "x-role".into(), value: TextMatch::Exact(value.into()) };
+        RequestConditions { headers: vec![wanted], ..Default::default() }
+    };
+    let none = HeaderMap::new();
+    let admin = headers(&[("x-role", "admin")]);
+    let two_lines = headers(&[("x-role", "user"), ("x-role", "admin")]);
+    let a_list = headers(&[("x-role", "user, admin")]);
+    // Method, path, authority, headers; whether a rule that allows is about it, and one that denies.
+    for (conditions, method, path, authority, headers, allows, denies) in [
+        (method("GET"), "GET", "/", "c", &none, true, true),
+        (method("GET"), "get", "/", "c", &none, false, true),
+        (method("GET"), "HEAD", "/", "c", &none, false, false),
+        (exact("/a"), "GET", "/a", "c", &none, true, true),
+        (exact("/a"), "GET", "/%61", "c", &none, true, true),
+        (exact("/a"), "GET", "/a/", "c", &none, false, true),
+        (exact("/a/"), "GET", "/a", "c", &none, false, true),
+        (exact("/a"), "GET", "/a/b", "c", &none, false, false),
+        (exact("/a"), "GET", "/A", "c", &none, false, false),
+        (exact("/"), "OPTIONS", "", "c", &none, true, true),
+        (below("/a"), "GET", "/a/b", "c", &none, true, true),
+        (below("/a"), "GET", "/ab", "c", &none, false, false),
+        (below(""), "GET", "/ab", "c", &none, true, true),
+        (host("c.shop"), "GET", "/", "c.shop", &none, true, true),
+        (host("c.shop"), "GET", "/", "C.Shop.:8080", &none, true, true),
+        (host("c.shop"), "GET", "/", "a.c.shop", &none, false, false),
+        (host("*.shop"), "GET", "/", "a.c.shop:1", &none, true, true),
+        (host("*.shop"), "GET", "/", "shop", &none, false, false),
+        (host("*.shop"), "GET", "/", ".shop", &none, false, false),
+        (header("admin"), "GET", "/", "c", &admin, true, true),
+        (header("admin"), "GET", "/", "c", &two_lines, false, true),
+        (header("admin"), "GET", "/", "c", &a_list, false, true),
+        (header("admin"), "GET", "/", "c", &none, false, false),
+    ] {
+        let seen = Seen::Request(RequestSeen { method, path, authority, headers });
+        let visitor = Visitor::Outside([192, 0, 2, 1].into());
+        let is_in = |action| decide(&of_requests(action, conditions.clone()), visitor, 80, seen).is_ok();
+        let found = (is_in(Action::Allow), !is_in(Action::Deny));
+        assert_eq!(found, (allows, denies), "{method} {authority}{path} {headers:?} {conditions:?}");
+    }
+}
+
+#[test]
+fn where_requests_are_looked_at_nothing_else_enters() {
+    let none = HeaderMap::new();
+    let request = |path| Seen::Request(RequestSeen { method: "GET", path, authority: "c", headers: &none });
+    let paths = RequestConditions { paths: vec![PathMatch::Exact("/a".into())], ..Default::default() };
+    let methods = RequestConditions { methods: vec!["GET".into()], ..Default::default() };
+    let allow = of_requests(Action::Allow, paths.clone());
+    let deny = of_requests(Action::Deny, paths.clone());
+    let audit = of_requests(Action::Audit, paths);
+    let visitor = Visitor::Outside([192, 0, 2, 1].into());
+    let reason = |policies: &AccessPolicies, seen| {
+        decide(policies, visitor, 80, seen).err().map(|denial| denial.reason())
+    };
+    let (by, none, bad) = (
+        || Some("denied-by=shop/p".to_owned()),
+        || Some("no-allow-policy".to_owned()),
+        || Some("bad-request".to_owned()),
+    );
+    for (policies, seen, expected) in [
+        (&allow, Seen::Bytes, by()),
+        (&allow, Seen::Requests, None),
+        (&allow, Seen::Forgotten, none()),
+        (&allow, request("/a"), None),
+        (&allow, request("/b"), none()),
+        (&allow, request("/b/%2e%2e/a"), bad()),
+        (&deny, Seen::Bytes, by()),
+        (&deny, Seen::Requests, None),
+        (&deny, Seen::Forgotten, by()),
+        (&deny, request("/b"), None),
+        (&deny, request("/b//a"), bad()),
+        (&audit, Seen::Bytes, None),
+        (&audit, Seen::Forgotten, None),
+        (&audit, request("/b//a"), None),
+        // Who asks for no path takes them as they are.
+        (&of_requests(Action::Allow, methods), request("/b//a"), None),
+    ] {
+        assert_eq!(reason(policies, seen), expected, "{policies:?} {seen:?}");
+    }
+}
+
+/// Which of them there are is drawn, so that many rules are about the same callers.
+fn any_policies() -> impl Strategy<Value = Vec<AccessPolicy>> {
+    let identity = prop_oneof![
+        (0..3, 0..3).prop_map(|(n, a)| pattern(&format!("spiffe://mesh.test/ns/n{n}/sa/a{a}"))),
+        (0..3).prop_map(|n| pattern(&format!("spiffe://mesh.test/ns/n{n}/sa/*"))),
+        (0..3).prop_map(|a| pattern(&format!("spiffe://mesh.test/ns/*/sa/a{a}"))),
+        Just(pattern("spiffe://*/ns/n1/**")),
+        Just(pattern("spiffe://other.test/**")),
+        Just(Source::Outside(Vec::new())),
+        Just(Source::Outside(vec!["192.0.2.0/31".parse().unwrap()])),
+    ];
+    let sources = prop::option::of(prop::collection::vec(identity, 0..4));
+    let ports = || prop::option::of(prop::collection::vec(80..83u16, 0..3));
+    let request = prop::option::weighted(
+        0.4,
+        (
+            prop::collection::vec(prop_oneof![Just("GET"), Just("PUT")], 0..2),
+            prop::collection::vec(0..3, 0..2),
+        ),
+    );
+    let rule = (sources, ports(), request).prop_map(|(sources, ports, request)| {
+        let request = request.map(|(methods, paths)| RequestConditions {
+            methods: methods.into_iter().map(str::to_owned).collect(),
+            paths: paths.into_iter().map(|path| PathMatch::Prefix(format!("/p{path}"))).collect(),
+            ..Default::default()
+        });
+        AccessRule { index: 0, sources, ports, request: request.map(Box::new) }
+    });
+    let action = prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Audit)];
+    let policy = (action, ports(), prop::collection::vec(rule, 0..5)).prop_map(|(action, at, mut rules)| {
+        rules.iter_mut().enumerate().for_each(|(index, rule)| rule.index = index);
+        AccessPolicy { name: "shop/p".parse().unwrap(), action, at, rules }
+    });
+    prop::collection::vec(policy, 0..8).prop_map(|mut policies| {
+        policies.iter_mut().enumerate().for_each(|(i, p)| p.name = format!("shop/p{i}").parse().unwrap());
+        policies
+    })
+}
+
+/// As the documentation says it, rule by rule.
+fn naive<'a>(
+    policies: &'a [AccessPolicy],
+    visitor: Visitor<'_>,
+    port: u16,
+    request: Option<(&str, &str)>,
+) -> (Result<Option<(&'a AccessPolicy, usize)>, String>, Vec<(&'a AccessPolicy, usize)>) {
+    let has = |ports: &Option<Vec<u16>>| ports.as_ref().is_none_or(|ports| ports.contains(&port));
+    let is_like = |rule: &AccessRule| match (&rule.request, request) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(asked), Some((method, path))) => {
+            let below = |wanted: &PathMatch| match wanted {
+                PathMatch::Prefix(above) => path == above || path.starts_with(&format!("{above}/")),
+                _ => unreachable!(),
+            };
+            (asked.methods.is_empty() || asked.methods.iter().any(|wanted| wanted == method))
+                && (asked.paths.is_empty() || asked.paths.iter().any(below))
+        }
+    };
+    let is_from = |rule: &AccessRule| {
+        rule.sources.as_ref().is_none_or(|sources| {
+            sources.iter().any(|source| match (source, visitor) {
+                (Source::Identity(pattern), Visitor::Mesh(identity)) => pattern.matches(identity),
+                (Source::Outside(ranges), Visitor::Outside(address)) => {
+                    ranges.is_empty() || ranges.iter().any(|range| range.contains(&address))
+                }
+                _ => false,
+            })
+        })
+    };
+    let first = |policy: &'a AccessPolicy| {
+        let is_about = |rule: &&AccessRule| has(&rule.ports) && is_from(rule) && is_like(rule);
+        Some((policy, policy.rules.iter().find(is_about)?.index))
+    };
+    let of = |action| policies.iter().filter(move |policy| policy.action == action && has(&policy.at));
+    let reads =
+        |policy: &&AccessPolicy| policy.rules.iter().any(|rule| rule.request.is_some() && has(&rule.ports));
+    let audits = of(Action::Audit).filter_map(first).collect();
+    let decided = if let Some((policy, _)) = of(Action::Deny).find_map(first) {
+        Err(format!("denied-by={}", policy.name))
+    } else if let Some(policy) =
+        policies.iter().find(|policy| policy.action != Action::Audit && has(&policy.at) && reads(policy))
+        && request.is_none()
+    {
+        Err(format!("denied-by={}", policy.name))
+    } else if of(Action::Allow).next().is_none() {
+        Ok(None)
+    } else {
+        of(Action::Allow).find_map(first).map(Some).ok_or("no-allow-policy".to_owned())
+    };
+    (decided, audits)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn the_index_decides_as_all_rules_one_by_one(
+        policies in any_policies(),
+        callers in prop::collection::vec((0..4u8, 0..4u8, 80..84u16, 0..4u8, any::<bool>()), 50),
+    ) {
+        let all = AccessPolicies::from(policies.clone());
+        let none = HeaderMap::new();
+        for (namespace, account, port, path, is_get) in callers {
+            let identity = identity(&format!("n{namespace}"), &format!("a{account}"));
+            let outside = namespace == 3;
+            let visitor = if outside { Visitor::Outside([192, 0, 2, account].into()) } else { Visitor::Mesh(&identity) };
+            let path = format!("/p{path}/x");
+            let method = if is_get { "GET" } else { "PUT" };
+            let request = (account != 3).then_some((method, path.as_str()));
+            let seen = match request {
+                Some((method, path)) => Seen::Request(RequestSeen { method, path, authority: "c", headers: &none }),
+                None => Seen::Bytes,
+            };
+            let (expected, audited) = naive(&policies, visitor, port, request);
+            let found = decide(&all, visitor, port, seen);
+            let found = found.map(|m| m.map(|m| (m.policy, m.rule))).map_err(|denial| denial.reason());
+            prop_assert_eq!(found, expected);
+            let found: Vec<_> = audits(&all, visitor, port, seen).into_iter().map(|m| (m.policy, m.rule)).collect();
+            prop_assert_eq!(found, audited);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The policies of a workload, so kept that a decision looks at few of their rules.
+
+use std::sync::Arc;
+
+use http::header::HeaderName;
+
+use super::{AccessPolicy, AccessRule, Action, FastMap, Source};
+use crate::identity::SpiffeId;
+
+/// The policies that apply to a workload, in their order.
+#[derive(Debug, Clone, Default)]
+pub struct AccessPolicies {
+    policies: Vec<AccessPolicy>,
+    /// By [`Action`]: its rules by who comes.
+    rules: [RulesBySource; 3],
+    /// Where whoever comes needs to be allowed.
+    allowing: FirstAt,
+    /// Where rules that allow or deny look at requests.
+    reading: FirstAt,
+    /// Where they look at paths.
+    by_path: FirstAt,
+    /// The names of the headers that rules ask for, each once.
+    headers: Vec<HeaderName>,
+}
+
+/// A rule, by the place of its policy among all, and its own place there.
+pub(crate) type Place = (usize, usize);
+
+/// Rules, each list in their order.
+#[derive(Debug, Clone, Default)]
+struct RulesBySource {
+    /// Of single identities.
+    identities: FastMap<Arc<str>, Vec<Place>>,
+    /// Of all service accounts of a namespace, by what their IDs begin with.
+    accounts: FastMap<Arc<str>, Vec<Place>>,
+    /// Of other patterns, or of anybody.
+    patterns: Vec<Place>,
+    /// Of who is not in the mesh, or of anybody.
+    outside: Vec<Place>,
+}
+
+/// At which ports there is something, and the first policy that says so.
+#[derive(Debug, Clone, Default)]
+struct FirstAt {
+    everywhere: Option<usize>,
+    at: FastMap<u16, usize>,
+}
+
+impl FirstAt {
+    /// `ports`: lists that must all have the port; `None` has all.
+    fn add(&mut self, policy: usize, ports: [Option<&[u16]>; 2]) {
+        match ports {
+            [None, None] => drop(self.everywhere.get_or_insert(policy)),
+            [Some(ports), None] | [None, Some(ports)] => self.add_at(policy, ports.iter()),
+            [Some(some), Some(others)] => {
+                self.add_at(policy, some.iter().filter(|port| others.contains(port)));
+            }
+        }
+    }
+
+    fn add_at<'p>(&mut self, policy: usize, ports: impl Iterator<Item = &'p u16>) {
+        for port in ports {
+            self.at.entry(*port).or_insert(policy);
+        }
+    }
+
+    fn get(&self, port: u16) -> Option<usize> {
+        let at = if self.at.is_empty() { None } else { self.at.get(&port).copied() };
+        self.everywhere.map_or(at, |everywhere| Some(at.map_or(everywhere, |at| at.min(everywhere))))
+    }
+}
+
+impl RulesBySource {
+    fn add(&mut self, rule: &AccessRule, place: Place) {
+        let add = |list: &mut Vec<Place>| {
+            if list.last() != Some(&place) {
+                list.push(place);
+            }
+        };
+        let Some(sources) = &rule.sources else {
+            add(&mut self.patterns);
+            return add(&mut self.outside);
+        };
+        for source in sources {
+            match source {
+                Source::Outside(_) => add(&mut self.outside),
+                Source::Identity(pattern) if !pattern.as_str().contains('*') => {
+                    add(self.identities.entry(pattern.text()).or_default());
+                }
+                Source::Identity(pattern) => match pattern.as_str().strip_suffix('*') {
+                    Some(above) if above.ends_with('/') && !above.contains('*') => {
+                        add(self.accounts.entry(above.into()).or_default());
+                    }
+                    _ => add(&mut self.patterns),
+                },
+            }
+        }
+    }
+}
+
+impl From<Vec<AccessPolicy>> for AccessPolicies {
+    fn from(policies: Vec<AccessPolicy>) -> Self {
+        let mut all = Self::default();
+        for (index, policy) in policies.iter().enumerate() {
+            let at = policy.at.as_deref();
+            if policy.action == Action::Allow {
+                all.allowing.add(index, [at, None]);
+            }
+            for (number, rule) in policy.rules.iter().enumerate() {
+                all.rules[policy.action as usize].add(rule, (index, number));
+                let ports = [at, rule.ports.as_deref()];
+                let Some(request) = rule.request.as_ref().filter(|_| policy.action != Action::Audit) else {
+                    continue;
+                };
+                for header in &request.headers {
+                    if let Ok(name) = HeaderName::from_bytes(header.name.as_bytes())
+                        && !all.headers.contains(&name)
+                    {
+                        all.headers.push(name);
+                    }
+                }
+                all.reading.add(index, ports);
+                if request.goes_by_path() {
+                    all.by_path.add(index, ports);
+                }
+            }
+        }
+        Self { policies, ..all }
+    }
+}
+
+/// What the rest is made of.
+impl PartialEq for AccessPolicies {
+    fn eq(&self, other: &Self) -> bool {
+        self.policies == other.policies
+    }
+}
+
+impl Eq for AccessPolicies {}
+
+impl std::ops::Deref for AccessPolicies {
+    type Target = [AccessPolicy];
+
+    fn deref(&self) -> &[AccessPolicy] {
+        &self.policies
+    }
+}
+
+impl AccessPolicies {
+    /// The first policy because of which callers of that port need to be allowed.
+    pub(crate) fn allowing(&self, port: u16) -> Option<&AccessPolicy> {
+        self.first(&self.allowing, port)
+    }
+
+    /// The first policy that looks at requests there: nothing else may enter.
+    pub fn reading(&self, port: u16) -> Option<&AccessPolicy> {
+        self.first(&self.reading, port)
+    }
+
+    /// The first policy that looks at their paths.
+    pub(crate) fn by_path(&self, port: u16) -> Option<&AccessPolicy> {
+        self.first(&self.by_path, port)
+    }
+
+    /// The names of the headers that rules which allow or deny ask for.
+    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
+        self.headers.iter()
+    }
+
+    fn first(&self, at: &FirstAt, port: u16) -> Option<&AccessPolicy> {
+        at.get(port).map(|index| &self.policies[index])
+    }
+
+    /// The rules that may be about a workload of the mesh: lists, each in their order.
+    pub(crate) fn of_identity(&self, action: Action, identity: &SpiffeId) -> [&[Place]; 3] {
+        let rules = &self.rules[action as usize];
+        let id = identity.as_str();
+        let above = id.rfind('/').map_or("", |slash| &id[..=slash]);
+        let identities = if rules.identities.is_empty() { None } else { rules.identities.get(id) };
+        let accounts = if rules.accounts.is_empty() { None } else { rules.accounts.get(above) };
+        let [identities, accounts] = [identities, accounts].map(|list| list.map_or(&[][..], Vec::as_slice));
+        [identities, accounts, &rules.patterns]
+    }
+
+    /// The same for who is not in the mesh.
+    pub(crate) fn of_outside(&self, action: Action) -> [&[Place]; 3] {
+        [&[], &[], &self.rules[action as usize].outside]
+    }
+}

@@ -1,0 +1,92 @@
+//! What is kept of a request that goes on for long, so that policies can be asked about it again when they change.
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use http::request::Parts;
+use tulle_model::authorization::{RequestSeen, Seen};
+use tulle_model::snapshot::AccessPolicies;
+
+/// How much of a head is kept, in bytes. A request whose head is larger ends when policies change that look at requests, unless
+/// they let it stay whatever it is.
+const MOST: usize = 2 << 10;
+
+/// What policies ask for.
+pub(super) struct KeptHead {
+    method: String,
+    path: String,
+    authority: String,
+    /// Those of the names below that the request has.
+    headers: HeaderMap,
+    names: Box<[HeaderName]>,
+}
+
+impl KeptHead {
+    /// `None` where it is too large.
+    pub fn new(head: &Parts, policies: &AccessPolicies) -> Option<Self> {
+        let names: Box<[_]> = policies.headers().cloned().collect();
+        let mut headers = HeaderMap::new();
+        for name in &names {
+            for value in head.headers.get_all(name) {
+                headers.append(name, value.clone());
+            }
+        }
+        let RequestSeen { method, path, authority, .. } = request_of(head);
+        let of_headers: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        let size = method.len() + path.len() + authority.len() + of_headers;
+        let [method, path, authority] = [method, path, authority].map(str::to_owned);
+        (size <= MOST).then_some(Self { method, path, authority, headers, names })
+    }
+
+    /// As policies see it that ask for no header which was not kept.
+    pub fn seen(&self, policies: &AccessPolicies) -> Seen<'_> {
+        if !policies.headers().all(|name| self.names.contains(name)) {
+            return Seen::Forgotten;
+        }
+        let Self { method, path, authority, headers, .. } = self;
+        Seen::Request(RequestSeen { method, path, authority, headers })
+    }
+}
+
+/// A request as policies see it. It has the inner form.
+pub(super) fn request_of(head: &Parts) -> RequestSeen<'_> {
+    RequestSeen {
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        authority: head.uri.authority().map_or("", |authority| authority.as_str()),
+        headers: &head.headers,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use tulle_model::snapshot::{AccessPolicy, AccessRule, Action, RequestConditions, TextMatch, ValueMatch};
+
+    use super::*;
+
+    fn asking_for(header: &str) -> AccessPolicies {
+        let value = TextMatch::Exact("1".to_owned());
+        let headers = vec![ValueMatch { name: header.to_owned(), value }];
+        let request = Some(Box::new(RequestConditions { headers, ..Default::default() }));
+        let rules = vec![AccessRule { index: 0, sources: None, ports: None, request }];
+        let name = "shop/p".parse().unwrap();
+        vec![AccessPolicy { name, action: Action::Deny, at: None, rules }].into()
+    }
+
+    #[test]
+    fn what_policies_ask_for_is_kept_if_it_is_small() {
+        let (a, b) = (asking_for("x-a"), asking_for("x-b"));
+        let head = |value: String| {
+            let request = Request::get("http://c.shop/x").header("x-a", value).header("x-b", "2");
+            request.body(()).unwrap().into_parts().0
+        };
+        let kept = KeptHead::new(&head("1".to_owned()), &a).unwrap();
+        let Seen::Request(seen) = kept.seen(&a) else { panic!("it is forgotten") };
+        assert_eq!((seen.method, seen.path, seen.authority), ("GET", "/x", "c.shop"));
+        assert_eq!((&seen.headers["x-a"], seen.headers.len()), (&"1".parse().unwrap(), 1));
+        assert!(matches!(kept.seen(&b), Seen::Forgotten));
+        assert!(matches!(kept.seen(&AccessPolicies::default()), Seen::Request(_)));
+        assert!(KeptHead::new(&head("v".repeat(MOST)), &a).is_none());
+        assert!(KeptHead::new(&head("v".repeat(MOST)), &b).is_some());
+    }
+}

@@ -1,0 +1,87 @@
+//! A connection inside of the process, whose two ends are on one worker.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+
+use crate::reset::Reset;
+
+/// How much one end may write before the other reads.
+const BUFFER: usize = 64 << 10;
+
+/// One of two ends.
+pub struct Pair {
+    io: DuplexStream,
+    /// What comes after a reset is no orderly end.
+    was_reset: Rc<Cell<bool>>,
+}
+
+/// Both ends.
+pub fn pair() -> (Pair, Pair) {
+    let (one, other) = duplex(BUFFER);
+    let was_reset = Rc::new(Cell::new(false));
+    (Pair { io: one, was_reset: was_reset.clone() }, Pair { io: other, was_reset })
+}
+
+impl Reset for Pair {
+    fn reset(&mut self) {
+        self.was_reset.set(true);
+    }
+}
+
+impl AsyncRead for Pair {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+        match buffer.filled().len() == before && self.was_reset.get() {
+            true => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            false => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl AsyncWrite for Pair {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test(flavor = "local")]
+    async fn an_end_is_orderly_unless_it_was_reset() {
+        for resets in [false, true] {
+            let (mut one, mut other) = pair();
+            one.write_all(b"a").await.unwrap();
+            if resets {
+                one.reset();
+            }
+            drop(one);
+            let mut got = Vec::new();
+            let ended = other.read_to_end(&mut got).await.map_err(|error| error.kind());
+            let expected = if resets { Err(io::ErrorKind::ConnectionReset) } else { Ok(1) };
+            assert_eq!((ended, &*got), (expected, &b"a"[..]));
+            assert_eq!(other.write_all(b"b").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        }
+    }
+}
