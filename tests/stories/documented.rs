@@ -142,6 +142,21 @@ const CASES: &[Case] = &[
         )
     },
     Case {
+        beside: &["shop/catalog 80=9515"],
+        ..case(
+            "docs/security.md AuthorizationPolicy/catalog",
+            &[
+                "GET http://catalog.shop/items/1?x=/admin => 200 by:cart",
+                "GET http://catalog.shop/users/7/wishes => 200 by:cart",
+                "GET http://catalog.shop/users/7/8/wishes => 403 reason:no-allow-policy",
+                "POST http://catalog.shop/items => 403 reason:no-allow-policy",
+                "GET http://catalog.shop/items%2f..%2fadmin => 400 reason:bad-request",
+                "tests> POST http://catalog.shop/anything => 200 by:cart",
+                "tests> POST http://catalog.shop.mesh/anything => 403 reason:no-allow-policy",
+            ],
+        )
+    },
+    Case {
         beside: &["shop/cart 80=9513", "shop/cart-v2 80=9514"],
         ..case(
             "docs/traffic.md GRPCRoute/cart",

@@ -1,6 +1,7 @@
 //! What is counted. Every worker counts in atomics that only it writes (a load and a store, no locked
 //! instruction); a reader adds the workers up. All metric names stand in [`exposition`].
 
+mod authorizations;
 mod destination;
 mod edges;
 pub(crate) mod exposition;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{FastMap, Known};
 
+use self::authorizations::Authorizations;
 pub use self::destination::DestinationName;
 pub use self::edges::{AsEdge, EXTERNAL, Edge, EdgeCounts, EdgeKey, EdgeMetrics, OTHER, Protocol, UNKNOWN};
 pub(crate) use self::edges::{EdgeTotals, edge_counts, totals};
@@ -222,6 +224,7 @@ pub struct WorkerRegistry {
     pub(crate) counts: WorkerCounts,
     pub(crate) edges: Mutex<FastMap<EdgeKey, Arc<EdgeMetrics>>>,
     in_flight: Mutex<FastMap<WorkloadName, Arc<Count>>>,
+    authorizations: Authorizations,
     /// What the worker knew when it ended; else all that it counted would be forgotten with it.
     kept: Mutex<Vec<Arc<EdgeMetrics>>>,
 }
@@ -285,6 +288,7 @@ impl WorkerMetrics {
                 || matches!(services.get(destination), Some(Known::Present(_)));
             has_source && has_destination
         });
+        self.registry.authorizations.forget(|name| state.workloads.contains_key(name));
         // One that is held is counted in.
         let mut in_flight = self.registry.in_flight.lock();
         in_flight.retain(|name, count| Arc::strong_count(count) > 1 || state.workloads.contains_key(name));

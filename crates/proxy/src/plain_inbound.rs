@@ -100,7 +100,9 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tulle_model::identity::{SpiffeId, TrustDomain};
-    use tulle_model::snapshot::FastMap;
+    use tulle_model::snapshot::{
+        AccessPolicy, AccessRule, Action, FastMap, PathMatch, RequestConditions, WorkloadConfig,
+    };
 
     use super::*;
     use crate::budget::Payer;
@@ -189,6 +191,61 @@ mod tests {
             let waited = tokio::time::timeout(std::time::Duration::ZERO, reached);
             assert!(!listens || waited.await.is_err(), "the process was reached");
         }
+    }
+
+    /// Where policies look at requests, each is asked for by itself, and who is denied learns no names.
+    #[tokio::test(flavor = "local")]
+    async fn requests_from_outside_are_read_where_policies_look_at_them() {
+        let name = WorkloadName::new("shop", "c-1");
+        let worker = worker(&name);
+        let paths = vec![PathMatch::Prefix("/public".into())];
+        let request = Some(Box::new(RequestConditions { paths, ..Default::default() }));
+        let rules = vec![AccessRule { index: 0, sources: None, ports: None, request }];
+        let policy = AccessPolicy { name: "shop/p".parse().unwrap(), action: Action::Allow, at: None, rules };
+        let config = WorkloadConfig {
+            name: name.clone(),
+            services: Vec::new(),
+            inbound_capture: true,
+            policies: vec![policy].into(),
+        };
+        let mut state = NodeState::clone(&worker.local.state.load());
+        Arc::make_mut(&mut state.snapshot).workloads.insert(name.clone(), Arc::new(config));
+        worker.local.state.publish(state);
+        let ask = async |asked: &str, is_in: bool| {
+            let (process, mut client, accepted) = diverted().await;
+            let account = worker.local.accounts.of(&Payer::Outside);
+            tokio::task::spawn_local(serve(worker.clone(), name.clone(), account, accepted, PEER));
+            client.write_all(asked.as_bytes()).await.unwrap();
+            if is_in {
+                let (mut inner, _) = process.accept().await.unwrap();
+                let mut head = [0; 1024];
+                let read = inner.read(&mut head).await.unwrap();
+                assert!(head[..read].starts_with(b"GET /public/x HTTP/1.1\r\nhost: c\r\n"), "{head:?}");
+                inner.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nin").await.unwrap();
+            }
+            let mut said = Vec::new();
+            let _ = client.read_to_end(&mut said).await;
+            let reached = tokio::time::timeout(std::time::Duration::ZERO, process.accept()).await.is_ok();
+            assert!(!reached, "{asked}");
+            String::from_utf8(said).unwrap()
+        };
+        let said = ask("GET /public/x HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n", true).await;
+        assert!(said.starts_with("HTTP/1.1 200 OK\r\n") && said.ends_with("\r\n\r\nin"), "{said}");
+        for (path, status, reason) in
+            [("/admin", "403", "denied"), ("/public/%2e%2e/admin", "400", "bad-request")]
+        {
+            let asked = format!("GET {path} HTTP/1.1\r\nhost: c\r\nconnection: close\r\n\r\n");
+            let said = ask(&asked, false).await;
+            assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
+            assert!(said.contains(&format!("tulle-reason: {reason}\r\n")), "{said}");
+            assert!(!said.contains("shop/p"), "{said}");
+        }
+        let said = ask("\x16\x03\x01\x02\x00 no HTTP\r\n\r\n", false).await;
+        assert!(!said.contains(" 200 "), "{said}");
+        let edges = edge_counts(&[worker.local.metrics.registry().clone()]);
+        let rows: Vec<_> =
+            edges.iter().map(|edge| (edge.protocol, edge.security.as_str(), edge.requests)).collect();
+        assert!(rows.contains(&("http", "plaintext", 3)), "{rows:?}");
     }
 
     /// A gate that is spoken to by its own address would connect to itself.

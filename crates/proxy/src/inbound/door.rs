@@ -63,12 +63,16 @@ fn authorize(
     let config = snapshot.workloads.get(&workload.name).map(|config| &**config);
     let Some(config) = config.filter(|config| !config.policies.is_empty()) else { return Ok(()) };
     for audited in authorization::audits(&config.policies, visitor(peer), port, seen) {
+        local.metrics.registry().audited(&workload.name, &audited);
         if local.may_warn() {
             let decision = audited.decision(Effect::Audited);
             tracing::info!(%peer, workload = %workload.name, port, "audit: {decision}");
         }
     }
-    is_authorized(peer, Some(config), port, seen).map_err(|denial| refusal(peer, workload, denial))
+    is_authorized(peer, Some(config), port, seen).map_err(|denial| {
+        local.metrics.registry().denied(&workload.name, &denial);
+        refusal(peer, workload, denial)
+    })
 }
 
 /// What is said to whom policies do not let in: who is outside of the mesh does not learn which they are.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tulle_model::exposition::{Metric, escaped};
 use tulle_model::telemetry::LATENCY_BOUNDS;
 
+use super::authorizations::{AuthorizationKey, sums};
 use super::{Count, ERRORS, EXTERNAL, EdgeKey, HANDSHAKES, REJECTIONS, STREAM_WAITS, WorkerRegistry, totals};
 use crate::budget::{Budget, Payer, Resource};
 use crate::http2::ERROR_CODE_NAMES;
@@ -75,6 +76,10 @@ const STALLED: Metric = Metric::counter(
 );
 const IN_FLIGHT: Metric =
     Metric::gauge("tulle_workload_in_flight", "Requests and connections in flight to a workload's process.");
+const AUTHORIZATIONS: Metric = Metric::counter(
+    "tulle_authorization_total",
+    "Requests and connections to a workload that an AuthorizationPolicy has denied or, where it audits, reported.",
+);
 const MEMORY_BOUND: Metric = Metric::gauge(
     "tulle_memory_bound_bytes",
     "Bytes of memory that connections and requests may take in all.",
@@ -163,6 +168,17 @@ pub(crate) fn text(workers: &[Arc<WorkerRegistry>], budget: &Budget) -> String {
         let labels =
             format!("namespace=\"{}\",workload=\"{}\"", escaped(&name.namespace), escaped(&name.name));
         IN_FLIGHT.line(&mut out, "", &labels, count);
+    }
+    AUTHORIZATIONS.head(&mut out);
+    for (AuthorizationKey { workload, policy, result }, count) in sums(workers) {
+        let policy = policy.map(|policy| policy.to_string()).unwrap_or_default();
+        let labels = format!(
+            "namespace=\"{}\",workload=\"{}\",policy=\"{}\",result=\"{result}\"",
+            escaped(&workload.namespace),
+            escaped(&workload.name),
+            escaped(&policy)
+        );
+        AUTHORIZATIONS.line(&mut out, "", &labels, count);
     }
     shares(&mut out, budget);
     out

@@ -85,9 +85,12 @@ async fn unknown_fields_of_a_policy_are_refused_whatever_is_asked_for() {
         })
     };
     let cidr = json!({ "sources": [{ "type": "External", "external": { "cidr": ["192.0.2.0/24"] } }] });
-    for rule in
-        [json!({ "http": { "paths": ["/admin"] } }), json!({ "networkAttributes": { "port": [80] } }), cidr]
-    {
+    for rule in [
+        json!({ "http": { "path": "/admin" } }),
+        json!({ "jwt": {} }),
+        json!({ "networkAttributes": { "port": [80] } }),
+        cidr,
+    ] {
         for how in ["", "?fieldValidation=Warn", "?fieldValidation=Ignore"] {
             let status =
                 api.post(&format!("{path}{how}"), &policy(rule.clone())).await.fails(400, "BadRequest");
@@ -100,6 +103,36 @@ async fn unknown_fields_of_a_policy_are_refused_whatever_is_asked_for() {
     let anywhere = json!({ "sources": [{ "type": "External", "external": {} }] });
     let status = api.post(path, &policy(anywhere)).await.fails(422, "Invalid");
     assert_eq!(status["details"]["causes"][0]["field"], "spec.rules[0].sources[0].external.cidrs");
+    // What is asked of requests: each mistake is told at its field.
+    for (rule, field) in [
+        (json!({ "http": { "methods": [] } }), "http.methods"),
+        (json!({ "http": { "methods": ["get"] } }), "http.methods[0]"),
+        (json!({ "http": { "methods": ["G T"] } }), "http.methods[0]"),
+        (json!({ "http": { "paths": [{ "value": "admin" }] } }), "http.paths[0].value"),
+        (json!({ "http": { "paths": [{ "value": "/a;b" }] } }), "http.paths[0].value"),
+        (json!({ "http": { "paths": [{ "type": "Exact", "value": "/a/../b" }] } }), "http.paths[0].value"),
+        (json!({ "http": { "paths": [{ "type": "Template", "value": "/a/{b}c" }] } }), "http.paths[0].value"),
+        (
+            json!({ "http": { "paths": [{ "type": "Template", "value": "/{a=**}/c" }] } }),
+            "http.paths[0].value",
+        ),
+        (json!({ "http": { "paths": [{ "type": "Regex", "value": "/a" }] } }), "http.paths[0].type"),
+        (json!({ "http": { "hosts": ["a:80"] } }), "http.hosts[0]"),
+        (json!({ "http": { "headers": [{ "name": "host", "value": "a" }] } }), "http.headers[0].name"),
+        (json!({ "http": { "headers": [{ "name": "tulle-x", "value": "a" }] } }), "http.headers[0].name"),
+        (
+            json!({ "http": { "headers": [{ "name": "x-a", "value": "a" }, { "name": "X-A", "value": "b" }] } }),
+            "http.headers[1].name",
+        ),
+        (json!({ "grpc": { "methods": [{}] } }), "grpc.methods[0].service"),
+        (json!({ "grpc": { "methods": [{ "service": "a b" }] } }), "grpc.methods[0].service"),
+    ] {
+        let status = api.post(path, &policy(rule.clone())).await.fails(422, "Invalid");
+        let found = status["details"]["causes"][0]["field"].as_str().unwrap_or_default();
+        assert_eq!(found, format!("spec.rules[0].{field}"), "{rule} {status}");
+    }
+    let status = api.post(path, &policy(json!({ "grpc": {} }))).await.fails(422, "Invalid");
+    assert_eq!(status["details"]["causes"][0]["field"], "spec.rules[0].grpc.methods", "{status}");
     let created = api.post(path, &policy(json!({ "sources": [{ "type": "External" }] }))).await.expect(201);
     // Nor by a patch.
     let patch = json!({ "spec": { "rule": [] } });

@@ -1,6 +1,7 @@
 //! Which policies apply to which workload, and what they become there.
 
 use super::*;
+use crate::authorization::{RequestSeen, Seen, Visitor, decide};
 use crate::snapshot::{AccessPolicy, AccessRule, Action, Source};
 
 fn policy(namespace: &str, name: &str, spec: Value) -> Change {
@@ -170,4 +171,45 @@ fn workloads_gain_and_lose_policies_as_labels_and_services_change() {
     assert_eq!(names(&compiler), ["shop/service"]);
     compiler.apply(delete(KindId::Service, "shop/x"));
     assert!(names(&compiler).is_empty());
+}
+
+#[test]
+fn templates_stand_for_whole_segments() {
+    let mut compiler = compiler();
+    compiler.apply_all([workload("c-1", "c", true)]);
+    for (template, inside, outside) in [
+        (
+            "/items/{id}",
+            &["/items/1", "/items/%41"][..],
+            &["/items", "/items/", "/items/1/2", "/xitems/1"][..],
+        ),
+        (
+            "/items/{id}/reviews",
+            &["/items/1/reviews"],
+            &["/items/1", "/items//reviews", "/items/1/reviews/2"],
+        ),
+        ("/items/{rest=**}", &["/items", "/items/", "/items/1/2"], &["/itemsx", "/"]),
+        ("/{any=**}", &["/", "/a/b"], &[]),
+        ("/a.b/{x=*}", &["/a.b/c"], &["/axb/c"]),
+    ] {
+        let rule = json!({ "http": { "paths": [{ "type": "Template", "value": template }] } });
+        let spec = json!({
+            "targetRefs": [{ "group": "", "kind": "Namespace" }], "action": "Allow", "rules": [rule],
+        });
+        compiler.apply(policy("shop", "p", spec));
+        let config = compiler.workload(&name("shop/c-1")).unwrap().config.clone();
+        let headers = http::HeaderMap::new();
+        let enters = |path: &str| {
+            let seen = Seen::Request(RequestSeen { method: "GET", path, authority: "c", headers: &headers });
+            decide(&config.policies, Visitor::Outside([192, 0, 2, 1].into()), 80, seen)
+                .map(|_| ())
+                .map_err(|denial| denial.reason())
+        };
+        for path in inside {
+            assert_eq!(enters(path), Ok(()), "{template} {path}");
+        }
+        for path in outside.iter().filter(|path| !path.contains("//")) {
+            assert_eq!(enters(path), Err("no-allow-policy".to_owned()), "{template} {path}");
+        }
+    }
 }

@@ -119,6 +119,16 @@ async fn a_request_that_is_denied_is_told_by_which_policy_and_does_not_reach_the
             denials,
             "{way:?}"
         );
+        let by_policy = |labels: &[&str]| {
+            let [near, far] = [&path.near, &path.far];
+            near.metric("tulle_authorization_total", labels)
+                + if way == Way::Link { far.metric("tulle_authorization_total", labels) } else { 0 }
+        };
+        let of = |which: &str| cases().iter().filter(|(_, denied)| *denied == Some(which)).count() as u64 * 5;
+        let denied = ["policy=\"default/no\"", "result=\"denied\"", "workload=\"c-0\""];
+        assert_eq!(by_policy(&denied), of("denied-by=default/no"));
+        assert_eq!(by_policy(&["policy=\"\"", "result=\"no-allow-policy\""]), of("no-allow-policy"));
+        assert_eq!(by_policy(&["policy=\"default/watch\"", "result=\"audited\""]), 10);
         assert_eq!(path.near.metric("tulle_retries_total", &[]), 0, "others would say the same");
         let refused = path.near.metric("tulle_requests_total", &["destination=\"c\"", "result=\"refused\""]);
         assert_eq!(refused, denials, "nobody has failed");
