@@ -58,6 +58,52 @@ fn what_comes_past_the_mesh_is_seen_where_that_is_asked_for() {
     mesh.end();
 }
 
+/// In strict mode only the mesh leads to a service, at the ports that it declares and at all others.
+#[test]
+fn nothing_enters_in_plain_where_that_is_refused() {
+    require_root!();
+    let _alone = alone();
+    let mesh = OneHost::start(Mode::Host, PORTS);
+    mesh.service("c", PORT);
+    let (python, script, port) = (python().display().to_string(), client("service.py"), PORT.to_string());
+    let undeclared = PORT + 1;
+    let both = format!(
+        "'{python}' -m http.server --bind :: {undeclared} >/dev/null 2>&1 & exec '{python}' '{script}' {port} everywhere"
+    );
+    let app = mesh.home.start(&["run", "c", "--port", &port, "--", "sh", "-c", &both]);
+    let pid = tulle_tests::one_host::said_pid(&app, "up ");
+    let connects = |address: &str, port: u16| {
+        let url = match address.parse() {
+            Ok(IpAddr::V6(_)) => format!("http://[{address}]:{port}/"),
+            _ => format!("http://{address}:{port}/"),
+        };
+        let asked = run(std::process::Command::new("curl").args(["-s", "-m", "5", "-o", "/dev/null", &url]));
+        asked.status.success()
+    };
+    let plain = || {
+        ["127.0.0.1", "::1"].map(|address| [PORT, undeclared].map(|port| connects(address, port)))
+    };
+    let settings = |spec: &str| {
+        let mesh_object =
+            format!("apiVersion: tulle.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default}}\nspec: {spec}\n");
+        let file = mesh.home.write("mesh.yaml", &mesh_object).display().to_string();
+        mesh.home.tulle(&["apply", "-f", &file]).ok();
+    };
+    eventually("both listen", PATIENCE, || (plain() == [[true; 2]; 2]).then_some(()));
+    settings("{mtls: {mode: Strict}}");
+    eventually("both are refused", PATIENCE, || (plain() == [[false; 2]; 2]).then_some(()));
+    // The mesh leads there as before.
+    let url = format!("http://c:{PORT}/");
+    let asked = mesh.home.tulle(&["run", "client", "--", "curl", "-s", "-m", "5", &url]).ok();
+    assert_eq!(asked.trim().parse(), Ok(pid), "{asked}");
+    settings(&format!("{{mtls: {{mode: Strict, ports: [{{port: {undeclared}, mode: Permissive}}]}}}}"));
+    eventually("one is open again", PATIENCE, || (plain() == [[false, true]; 2]).then_some(()));
+    settings("{mtls: {mode: Permissive}}");
+    eventually("both are open again", PATIENCE, || (plain() == [[true; 2]; 2]).then_some(()));
+    drop(app);
+    mesh.end();
+}
+
 #[test]
 fn a_node_that_cannot_see_it_says_so() {
     let _alone = alone();
@@ -69,6 +115,10 @@ fn a_node_that_cannot_see_it_says_so() {
         status.contains("are not seen").then_some(status)
     });
     assert!(status.contains(&node), "{status}");
+    let strict = "apiVersion: tulle.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}\nspec: {inboundCapture: {}, mtls: {mode: Strict}}\n";
+    let file = mesh.home.write("mesh.yaml", strict).display().to_string();
+    mesh.home.tulle(&["apply", "-f", &file]).ok();
+    assert!(mesh.home.tulle(&["status"]).stdout.contains("strict is not enforced"));
     eventually("the node says it", PATIENCE, || mesh.node().stderr().contains("are not seen").then_some(()));
     mesh.end();
 }

@@ -19,6 +19,7 @@ use crate::path;
 use crate::routing::{join_values, path_matches, text_matches};
 use crate::snapshot::{
     AccessPolicies, AccessPolicy, AccessRule, Action, Place, RequestConditions, Source, ValueMatch,
+    WorkloadConfig,
 };
 
 /// Who wants to enter.
@@ -73,6 +74,10 @@ pub enum Denial<'a> {
     By(Matched<'a>),
     /// There are policies that allow, of which this is the first, and none matches.
     NoAllowPolicy(&'a AccessPolicy),
+    /// No policy has a say, and the Mesh denies then.
+    ByDefault,
+    /// It comes in plain from outside of the mesh, and the Mesh lets nothing do that there.
+    Plaintext,
     /// This policy looks at requests, and it is none.
     NoRequest(&'a AccessPolicy),
     /// This policy looks at paths, and that of the request means several things, for the reason that is said.
@@ -86,7 +91,8 @@ impl Denial<'_> {
             Self::By(Matched { policy, .. }) | Self::NoRequest(policy) => {
                 format!("{DENIED_BY}{}", policy.name)
             }
-            Self::NoAllowPolicy(_) => NO_ALLOW_POLICY.to_owned(),
+            Self::NoAllowPolicy(_) | Self::ByDefault => NO_ALLOW_POLICY.to_owned(),
+            Self::Plaintext => "plaintext".to_owned(),
             Self::AmbiguousPath(..) => "bad-request".to_owned(),
         }
     }
@@ -94,6 +100,8 @@ impl Denial<'_> {
     pub fn decision(self) -> Decision {
         match self {
             Self::By(matched) => matched.decision(Effect::Refused),
+            Self::ByDefault => Decision::new(Decider::Mesh, "spec.authorization.default", Effect::Refused),
+            Self::Plaintext => Decision::new(Decider::Mesh, "spec.mtls.mode", Effect::Refused),
             Self::NoAllowPolicy(policy) | Self::NoRequest(policy) | Self::AmbiguousPath(policy, _) => {
                 let by = Decider::AuthorizationPolicy(policy.name.clone());
                 Decision::new(by, "spec.rules[*]", Effect::Refused)
@@ -113,6 +121,12 @@ impl Denial<'_> {
             Self::NoAllowPolicy(_) => {
                 format!("no AuthorizationPolicy of those that allow callers of {workload} allows this one")
             }
+            Self::ByDefault => {
+                format!(
+                    "no AuthorizationPolicy allows this caller of {workload}, and the Mesh denies all others"
+                )
+            }
+            Self::Plaintext => format!("the Mesh lets nothing enter {workload} in plain (spec.mtls)"),
             Self::NoRequest(policy) => {
                 format!(
                     "AuthorizationPolicy {} goes by requests of HTTP at this port of {workload}, and this is none",
@@ -140,8 +154,24 @@ pub fn decision_of(reason: &str) -> Option<Decision> {
 /// The rule that lets somebody in, or why not; `None`: no policy has a say.
 pub type Verdict<'a> = Result<Option<Matched<'a>>, Denial<'a>>;
 
-/// Whether a caller may enter a workload at a port, by the policies that apply to it.
+/// Whether a caller may enter a workload at a port.
 pub fn decide<'a>(
+    config: &'a WorkloadConfig,
+    visitor: Visitor<'_>,
+    port: u16,
+    seen: Seen<'_>,
+) -> Verdict<'a> {
+    if matches!(visitor, Visitor::Outside(_)) && config.strict.is_at(port) {
+        return Err(Denial::Plaintext);
+    }
+    match by_policies(&config.policies, visitor, port, seen) {
+        Ok(None) if config.denies_by_default => Err(Denial::ByDefault),
+        verdict => verdict,
+    }
+}
+
+/// The same by the policies alone.
+fn by_policies<'a>(
     policies: &'a AccessPolicies,
     visitor: Visitor<'_>,
     port: u16,

@@ -195,7 +195,19 @@ pub fn egress(mesh: &MeshSettings) -> Result<(), Decision> {
 /// Whether what comes to a workload past the mesh has to enter through the proxy; what decided that. As long as the server
 /// has said nothing of the workload, what holds for the whole mesh does: one that is new is not open meanwhile.
 pub fn inbound_capture(mesh: &MeshSettings, workload: Option<&WorkloadConfig>) -> Option<Decision> {
-    let field = "spec.inboundCapture.enabled";
     let asked = workload.map_or(mesh.inbound_capture, |workload| workload.inbound_capture);
-    asked.then(|| Decision::new(Decider::Mesh, field, Effect::Captured))
+    let by = || match workload {
+        Some(workload) if workload.strict.is_anywhere() => (Decider::Mesh, "spec.mtls"),
+        Some(workload)
+            if !mesh.inbound_capture
+                && let Some(policy) = workload.policies.first() =>
+        {
+            (Decider::AuthorizationPolicy(policy.name.clone()), "spec.targetRefs")
+        }
+        _ => (Decider::Mesh, "spec.inboundCapture.enabled"),
+    };
+    asked.then(|| {
+        let (by, field) = by();
+        Decision::new(by, field, Effect::Captured)
+    })
 }

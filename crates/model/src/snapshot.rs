@@ -36,7 +36,7 @@ use self::route_index::RouteIndex;
 pub use self::session::{Session, SessionCarrier, SessionKey};
 pub use self::spoken::Spoken;
 pub use self::tls_routes::{ServerName, TlsRouteEntry, TlsRouteTable};
-pub use self::workload::{Selected, ServedPort, WorkloadConfig};
+pub use self::workload::{Selected, ServedPort, Strictness, WorkloadConfig};
 
 /// A map with a fast hash, for lookups on the request path.
 pub type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;

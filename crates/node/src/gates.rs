@@ -219,6 +219,8 @@ mod tests {
                     services: Vec::new(),
                     inbound_capture,
                     policies: Default::default(),
+                    strict: Default::default(),
+                    denies_by_default: false,
                 };
                 snapshot.workloads.insert(name, Arc::new(config));
             }

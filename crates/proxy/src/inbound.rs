@@ -343,6 +343,8 @@ mod tests {
             services,
             inbound_capture: false,
             policies: Default::default(),
+            strict: Default::default(),
+            denies_by_default: false,
         };
         let mut snapshot = Snapshot::default();
         snapshot.workloads.insert(name, Arc::new(told));

@@ -207,6 +207,8 @@ mod tests {
             services: Vec::new(),
             inbound_capture: true,
             policies: vec![policy].into(),
+            strict: Default::default(),
+            denies_by_default: false,
         };
         let mut state = NodeState::clone(&worker.local.state.load());
         Arc::make_mut(&mut state.snapshot).workloads.insert(name.clone(), Arc::new(config));

@@ -20,8 +20,8 @@ use tulle_model::snapshot::{
     HttpRouteTable, HttpRule, IdentityPattern, Listing, MeshSettings, Mirror, OriginPattern, PathMatch,
     PathRewrite, Pattern, PeerNode, PortConfig, PortMapping, Redirect, RequestConditions, Retry, Rewrite,
     Scheme, Selected, ServedPort, ServerName, ServiceConfig, Session, SessionCarrier, SessionKey, Shape,
-    Share, Source, Spoken, TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable, ValueMatch,
-    WorkloadConfig,
+    Share, Source, Spoken, Strictness, TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable,
+    ValueMatch, WorkloadConfig,
 };
 use tulle_wire::discovery;
 
@@ -198,12 +198,17 @@ fn workloads() -> impl Strategy<Value = WorkloadConfig> {
     let selected =
         (names(), prop::collection::vec(port, 0..3)).prop_map(|(by, ports)| Selected { by, ports });
     let policies = prop::collection::vec(policies(), 0..3);
-    (names(), prop::collection::vec(selected, 0..4), any::<bool>(), policies).prop_map(
-        |(name, services, inbound_capture, policies)| WorkloadConfig {
+    let strict = (any::<bool>(), prop::collection::vec(1u16.., 0..3));
+    let strict = strict.prop_map(|(everywhere, except)| Strictness { everywhere, except });
+    let services = prop::collection::vec(selected, 0..4);
+    (names(), services, any::<bool>(), policies, strict, any::<bool>()).prop_map(
+        |(name, services, inbound_capture, policies, strict, denies_by_default)| WorkloadConfig {
             name,
             services,
             inbound_capture,
             policies: policies.into(),
+            strict,
+            denies_by_default,
         },
     )
 }

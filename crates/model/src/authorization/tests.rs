@@ -31,7 +31,7 @@ fn a_deny_wins_and_who_is_allowed_somewhere_needs_to_be() {
     let allow = |name, rules| policy(name, Action::Allow, rules);
     let outcome = |policies: &[AccessPolicy], namespace: &str, account: &str, port| {
         let caller = identity(namespace, account);
-        match decide(&policies.to_vec().into(), Visitor::Mesh(&caller), port, Seen::Bytes) {
+        match by_policies(&policies.to_vec().into(), Visitor::Mesh(&caller), port, Seen::Bytes) {
             Ok(None) => "open".to_owned(),
             Ok(Some(matched)) => matched.decision(Effect::Routed).to_string(),
             Err(denial) => format!("{} {}", denial.reason(), denial.decision()),
@@ -82,7 +82,8 @@ fn addresses_count_outside_of_the_mesh_alone() {
         [policy("shop/o", Action::Allow, vec![(Some(vec![Source::Outside(ranges)]), None)])]
     };
     let enters = |policies: &[AccessPolicy], from: &str| {
-        decide(&policies.to_vec().into(), Visitor::Outside(from.parse().unwrap()), 80, Seen::Bytes).is_ok()
+        by_policies(&policies.to_vec().into(), Visitor::Outside(from.parse().unwrap()), 80, Seen::Bytes)
+            .is_ok()
     };
     let office = outside(&["192.0.2.0/24", "2001:db8::/32"]);
     for (from, expected) in [
@@ -96,10 +97,10 @@ fn addresses_count_outside_of_the_mesh_alone() {
     }
     assert!(enters(&outside(&[]), "203.0.113.9"));
     let mesh = identity("shop", "web");
-    assert!(decide(&outside(&[]).to_vec().into(), Visitor::Mesh(&mesh), 80, Seen::Bytes).is_err());
+    assert!(by_policies(&outside(&[]).to_vec().into(), Visitor::Mesh(&mesh), 80, Seen::Bytes).is_err());
     let anybody_of_the_mesh =
         [policy("shop/m", Action::Allow, vec![(Some(vec![pattern("spiffe://*/**")]), None)])];
-    assert!(decide(&anybody_of_the_mesh.to_vec().into(), Visitor::Mesh(&mesh), 80, Seen::Bytes).is_ok());
+    assert!(by_policies(&anybody_of_the_mesh.to_vec().into(), Visitor::Mesh(&mesh), 80, Seen::Bytes).is_ok());
     assert!(!enters(&anybody_of_the_mesh, "192.0.2.7"));
 }
 
@@ -175,7 +176,7 @@ fn a_rule_that_allows_takes_words_as_written_and_one_that_denies_in_all_their_fo
     ] {
         let seen = Seen::Request(RequestSeen { method, path, authority, headers });
         let visitor = Visitor::Outside([192, 0, 2, 1].into());
-        let is_in = |action| decide(&of_requests(action, conditions.clone()), visitor, 80, seen).is_ok();
+        let is_in = |action| by_policies(&of_requests(action, conditions.clone()), visitor, 80, seen).is_ok();
         let found = (is_in(Action::Allow), !is_in(Action::Deny));
         assert_eq!(found, (allows, denies), "{method} {authority}{path} {headers:?} {conditions:?}");
     }
@@ -192,7 +193,7 @@ fn where_requests_are_looked_at_nothing_else_enters() {
     let audit = of_requests(Action::Audit, paths);
     let visitor = Visitor::Outside([192, 0, 2, 1].into());
     let reason = |policies: &AccessPolicies, seen| {
-        decide(policies, visitor, 80, seen).err().map(|denial| denial.reason())
+        by_policies(policies, visitor, 80, seen).err().map(|denial| denial.reason())
     };
     let (by, none, bad) = (
         || Some("denied-by=shop/p".to_owned()),
@@ -336,7 +337,7 @@ proptest! {
                 None => Seen::Bytes,
             };
             let (expected, audited) = naive(&policies, visitor, port, request);
-            let found = decide(&all, visitor, port, seen);
+            let found = by_policies(&all, visitor, port, seen);
             let found = found.map(|m| m.map(|m| (m.policy, m.rule))).map_err(|denial| denial.reason());
             prop_assert_eq!(found, expected);
             let found: Vec<_> = audits(&all, visitor, port, seen).into_iter().map(|m| (m.policy, m.rule)).collect();

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::Compiler;
 use super::endpoints::ports_of_workload;
 use crate::kinds::authorization_policy::form::AuthorizationForm;
-use crate::kinds::mesh::form::inbound_capture;
+use crate::kinds::mesh::form::of_workloads;
 use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
 use crate::name::{ServiceName, WorkloadName};
 use crate::policy::Target;
 use crate::port_settings::Http1Settings;
-use crate::snapshot::{AppProtocol, Selected, ServedPort, WorkloadConfig};
+use crate::snapshot::{AccessPolicies, AppProtocol, Selected, ServedPort, WorkloadConfig};
 
 /// A workload that runs on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,11 +57,16 @@ impl Compiler {
         let policies: Vec<_> = policies
             .flat_map(|policy| policy.of_workload(&self.domain, name, &form.labels, served))
             .collect();
+        let policies = AccessPolicies::from(policies);
+        let mesh = of_workloads(&self.meshes, &name.namespace);
+        let holds_off = mesh.strict.is_anywhere() || mesh.denies_by_default || policies.hold_off();
         let config = WorkloadConfig {
             name: name.clone(),
             services,
-            policies: policies.into(),
-            inbound_capture: inbound_capture(&self.meshes, &Target::of_workloads(&name.namespace)),
+            policies,
+            inbound_capture: mesh.inbound_capture.unwrap_or(holds_off),
+            strict: mesh.strict,
+            denies_by_default: mesh.denies_by_default,
         };
         Some(LocalWorkload { node, config: Arc::new(config) })
     }

@@ -147,6 +147,11 @@ impl std::ops::Deref for AccessPolicies {
 }
 
 impl AccessPolicies {
+    /// Whether somebody may be held off by one.
+    pub(crate) fn hold_off(&self) -> bool {
+        self.policies.iter().any(|policy| policy.action != Action::Audit)
+    }
+
     /// The first policy because of which callers of that port need to be allowed.
     pub(crate) fn allowing(&self, port: u16) -> Option<&AccessPolicy> {
         self.first(&self.allowing, port)

@@ -14,6 +14,28 @@ pub struct WorkloadConfig {
     pub inbound_capture: bool,
     /// Those that say who may enter, ordered by their names ([`crate::authorization::decide`]).
     pub policies: AccessPolicies,
+    /// Where what comes in plain from outside of the mesh is refused.
+    pub strict: Strictness,
+    /// Whether nobody may enter whom no policy allows.
+    pub denies_by_default: bool,
+}
+
+/// At which ports of a workload something is so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Strictness {
+    pub everywhere: bool,
+    /// Ports where it is otherwise.
+    pub except: Vec<u16>,
+}
+
+impl Strictness {
+    pub fn is_at(&self, port: u16) -> bool {
+        self.everywhere != self.except.contains(&port)
+    }
+
+    pub fn is_anywhere(&self) -> bool {
+        self.everywhere || !self.except.is_empty()
+    }
 }
 
 /// What a service that selects a workload makes of it.
@@ -35,6 +57,11 @@ pub struct ServedPort {
 }
 
 impl WorkloadConfig {
+    /// Whether whoever comes may enter, at all ports.
+    pub fn is_open(&self) -> bool {
+        self.policies.is_empty() && !self.denies_by_default && !self.strict.is_anywhere()
+    }
+
     /// What answers for a service's port.
     pub fn serves(&self, service: &ServiceName, service_port: u16) -> Option<&ServedPort> {
         let selected = self.services.iter().find(|selected| selected.by == *service)?;
@@ -81,6 +108,8 @@ mod tests {
             services: services.into_iter().map(selected).collect(),
             inbound_capture: false,
             policies: AccessPolicies::default(),
+            strict: Strictness::default(),
+            denies_by_default: false,
         };
         assert_eq!([1, 2, 3, 4].map(|port| config.declared(port)), [Some(Http2), None, None, None]);
         let [a, b] = ["a", "b"].map(|name| ServiceName::new("shop", name));

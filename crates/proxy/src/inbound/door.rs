@@ -61,7 +61,7 @@ fn authorize(
         return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
     }
     let config = snapshot.workloads.get(&workload.name).map(|config| &**config);
-    let Some(config) = config.filter(|config| !config.policies.is_empty()) else { return Ok(()) };
+    let Some(config) = config.filter(|config| !config.is_open()) else { return Ok(()) };
     for audited in authorization::audits(&config.policies, visitor(peer), port, seen) {
         local.metrics.registry().audited(&workload.name, &audited);
         if local.may_warn() {

@@ -50,7 +50,7 @@ pub(super) fn is_authorized<'a>(
     seen: Seen<'_>,
 ) -> Result<(), Denial<'a>> {
     let Some(config) = config else { return Ok(()) };
-    authorization::decide(&config.policies, visitor(peer), port, seen).map(drop)
+    authorization::decide(config, visitor(peer), port, seen).map(drop)
 }
 
 /// As whom policies see it.

@@ -484,8 +484,14 @@ mod tests {
         let state = |policies: Vec<AccessPolicy>| {
             let policies = policies.into();
             let mut state = state(&[&a, &b]);
-            let config =
-                WorkloadConfig { name: a.name.clone(), services: vec![], inbound_capture: false, policies };
+            let config = WorkloadConfig {
+                name: a.name.clone(),
+                services: vec![],
+                inbound_capture: false,
+                policies,
+                strict: Default::default(),
+                denies_by_default: false,
+            };
             let mut snapshot = tulle_model::snapshot::Snapshot::default();
             snapshot.workloads.insert(a.name.clone(), Arc::new(config));
             state.snapshot = Arc::new(snapshot);

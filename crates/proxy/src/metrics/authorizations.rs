@@ -46,7 +46,8 @@ impl WorkerRegistry {
     pub(crate) fn denied(&self, workload: &WorkloadName, denial: &Denial<'_>) {
         let (policy, result) = match denial {
             Denial::By(Matched { policy, .. }) | Denial::NoRequest(policy) => (Some(&policy.name), "denied"),
-            Denial::NoAllowPolicy(_) => (None, "no-allow-policy"),
+            Denial::NoAllowPolicy(_) | Denial::ByDefault => (None, "no-allow-policy"),
+            Denial::Plaintext => (None, "plaintext"),
             Denial::AmbiguousPath(policy, _) => (Some(&policy.name), "ambiguous-path"),
         };
         self.authorizations.count(workload, policy, result);

@@ -145,7 +145,7 @@ async fn check(args: CheckArgs) -> Result<bool> {
             None => Seen::Bytes,
         };
         let decided = match is_seen(local) {
-            true => authorization::decide(policies, visitor, *port, seen),
+            true => authorization::decide(&local.config, visitor, *port, seen),
             false => Ok(None),
         };
         let audits = authorization::audits(policies, visitor, *port, seen).into_iter();

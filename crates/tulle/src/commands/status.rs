@@ -174,17 +174,29 @@ fn show(args: &StatusArgs, mut view: Value) -> Result<()> {
 
 /// Says of which nodes the Mesh asks for more than their capture can see.
 fn add_unseen(nodes: &mut Value, mesh: &Value) {
-    if mesh["spec"]["inboundCapture"]["enabled"] != true {
+    let (what, field) = if is_strict(&mesh["spec"]["mtls"]) {
+        ("strict is not enforced: what comes to its workloads past the mesh enters", "spec.mtls")
+    } else if mesh["spec"]["inboundCapture"]["enabled"] == true {
+        ("connections that come to its workloads past the mesh are not seen", "spec.inboundCapture.enabled")
+    } else {
         return;
-    }
+    };
     for node in nodes.as_array_mut().into_iter().flatten().filter(|node| node["captureMode"] == "explicit") {
         let problem = format!(
-            "{}: connections that come to its workloads past the mesh are not seen, though Mesh/{MESH} \
-             spec.inboundCapture.enabled asks for them: its capture is explicit",
+            "{}: {what}, though Mesh/{MESH} {field} asks for more: its capture is explicit",
             node["name"].as_str().unwrap_or_default()
         );
         node["captureProblem"] = problem.into();
     }
+}
+
+/// Whether what comes in plain is refused somewhere.
+fn is_strict(mtls: &Value) -> bool {
+    let is_strict = |of: &Value| {
+        let ports = of["ports"].as_array().into_iter().flatten();
+        of["mode"] == "Strict" || ports.clone().any(|port| port["mode"] == "Strict")
+    };
+    is_strict(mtls) || mtls["namespaces"].as_array().into_iter().flatten().any(is_strict)
 }
 
 /// Adds what only the node itself knows: what becomes of its processes, what their probes say, why workloads of it can
@@ -472,6 +484,18 @@ mod tests {
                 .starts_with("n2: connections that come to its workloads past the mesh are not")
         );
         assert_eq!(unseen(json!({ "spec": { "inboundCapture": {} } })), [None, None]);
+        let permissive = json!({ "mode": "Permissive", "ports": [{ "port": 1, "mode": "Permissive" }] });
+        assert_eq!(unseen(json!({ "spec": { "mtls": permissive } })), [None, None]);
+        for mtls in [
+            json!({ "mode": "Strict" }),
+            json!({ "ports": [{ "port": 80, "mode": "Strict" }] }),
+            json!({ "namespaces": [{ "name": "shop", "mode": "Strict" }] }),
+            json!({ "namespaces": [{ "name": "shop", "ports": [{ "port": 80, "mode": "Strict" }] }] }),
+        ] {
+            let [none, said] = unseen(json!({ "spec": { "mtls": mtls } })).try_into().unwrap();
+            assert_eq!(none, None);
+            assert!(said.unwrap().starts_with("n2: strict is not enforced: "));
+        }
     }
 
     #[test]

@@ -58,14 +58,27 @@ fn it_says_who_may_enter_and_by_which_policy() {
     // A service account that nobody runs as, an identity, and somebody outside.
     mesh.prints("auth check --from default/web --to default/cart --port 80");
     mesh.prints("auth check --from spiffe://mesh.local/ns/default/sa/web --to cart --port 80");
+    mesh.prints("auth check --from 198.51.100.7 --to cart");
+    mesh.ends("auth check --from 198.51.101.7 --to cart", 1);
+    let settings = |spec: &str| {
+        mesh.apply(&format!(
+            "{{apiVersion: tulle.dev/v1alpha1, kind: Mesh, metadata: {{name: default}}, spec: {spec}}}"
+        ));
+    };
+    settings("{mtls: {ports: [{port: 8080, mode: Strict}]}}");
+    let (strict, _) = mesh.ends("auth check --from 198.51.100.7 --to cart", 1);
+    assert_eq!(verdict(&strict, "8080"), "plaintext Mesh/default spec.mtls.mode");
+    assert_eq!(verdict(&strict, "8081"), format!("allowed {by} spec.rules[1]"));
+    settings("{mtls: {}, inboundCapture: {enabled: false}}");
     let (open, said) = mesh.ends("auth check --from 198.51.101.7 --to cart", 0);
     assert!(
         said.contains("inbound capture is off") && verdict(&open, "8080") == "allowed no policy -",
         "{open}{said}"
     );
-    mesh.apply("{apiVersion: tulle.dev/v1alpha1, kind: Mesh, metadata: {name: default}, spec: {inboundCapture: {enabled: true}}}");
-    mesh.prints("auth check --from 198.51.100.7 --to cart");
-    mesh.ends("auth check --from 198.51.101.7 --to cart", 1);
+    settings("{authorization: {default: Deny}}");
+    let (closed, _) = mesh.ends("auth check --from cart-1 --to web-1", 1);
+    assert_eq!(verdict(&closed, "9000"), "no-allow-policy Mesh/default spec.authorization.default");
+    settings("{authorization: {default: Allow}}");
     let (denied, said) = mesh.ends("auth check --from other/web --to cart --port 80", 1);
     assert!(said.contains("no workload runs as the service account other/web now"), "{said}");
     assert_eq!(

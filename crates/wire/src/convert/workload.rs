@@ -15,6 +15,9 @@ impl From<&model::WorkloadConfig> for wire::Workload {
             services: workload.services.iter().map(wire::Selected::from).collect(),
             inbound_capture: workload.inbound_capture,
             policies: workload.policies.iter().map(wire::AuthorizationPolicy::from).collect(),
+            strict: workload.strict.everywhere,
+            strict_except: workload.strict.except.iter().copied().map(u32::from).collect(),
+            denies_by_default: workload.denies_by_default,
         }
     }
 }
@@ -28,6 +31,11 @@ impl TryFrom<wire::Workload> for model::WorkloadConfig {
             services: list("services", workload.services, model::Selected::try_from)?,
             inbound_capture: workload.inbound_capture,
             policies: list("policies", workload.policies, model::AccessPolicy::try_from)?.into(),
+            strict: model::Strictness {
+                everywhere: workload.strict,
+                except: list("strict_except", workload.strict_except, |port| port_number("", port))?,
+            },
+            denies_by_default: workload.denies_by_default,
         })
     }
 }

@@ -397,6 +397,14 @@ pub struct Workload {
     /// Ordered by namespace and name; one for each of its targets that the workload is part of.
     #[prost(message, repeated, tag = "5")]
     pub policies: ::prost::alloc::vec::Vec<AuthorizationPolicy>,
+    /// Whether what comes in plain from outside of the mesh is refused, and the ports of the workload where it is otherwise.
+    #[prost(bool, tag = "6")]
+    pub strict: bool,
+    #[prost(uint32, repeated, tag = "7")]
+    pub strict_except: ::prost::alloc::vec::Vec<u32>,
+    /// Nobody may enter whom no policy allows.
+    #[prost(bool, tag = "8")]
+    pub denies_by_default: bool,
 }
 /// tulle_model::snapshot::AccessPolicy: an AuthorizationPolicy, as it applies to a workload.
 #[derive(Clone, PartialEq, ::prost::Message)]

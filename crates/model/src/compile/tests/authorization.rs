@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::authorization::{RequestSeen, Seen, Visitor, decide};
+use crate::identity::SpiffeId;
 use crate::snapshot::{AccessPolicy, AccessRule, Action, Source};
 
 fn policy(namespace: &str, name: &str, spec: Value) -> Change {
@@ -201,7 +202,7 @@ fn templates_stand_for_whole_segments() {
         let headers = http::HeaderMap::new();
         let enters = |path: &str| {
             let seen = Seen::Request(RequestSeen { method: "GET", path, authority: "c", headers: &headers });
-            decide(&config.policies, Visitor::Outside([192, 0, 2, 1].into()), 80, seen)
+            decide(&config, Visitor::Outside([192, 0, 2, 1].into()), 80, seen)
                 .map(|_| ())
                 .map_err(|denial| denial.reason())
         };
@@ -212,4 +213,90 @@ fn templates_stand_for_whole_segments() {
             assert_eq!(enters(path), Err("no-allow-policy".to_owned()), "{template} {path}");
         }
     }
+}
+
+#[test]
+fn the_mesh_says_what_is_refused_where_no_policy_does() {
+    let mut compiler = compiler();
+    compiler.apply_all([workload("c-1", "c", true)]);
+    let identity = SpiffeId::workload(&compiler.domain, "shop", "x").unwrap();
+    let (outside, inside) = (Visitor::Outside([192, 0, 2, 1].into()), Visitor::Mesh(&identity));
+    let mut says = |spec: Value| {
+        compiler.apply(put(KindId::Mesh, json!({ "metadata": { "name": "default" }, "spec": spec })));
+        assert!(compiler.problems.is_empty(), "{:?}", compiler.problems);
+        let config = compiler.workload(&name("shop/c-1")).unwrap().config.clone();
+        let reason = |visitor, port| decide(&config, visitor, port, Seen::Bytes).err().map(|d| d.reason());
+        assert_eq!(reason(inside, 80).filter(|reason| reason == "plaintext"), None);
+        let plain = [80, 90].map(|port| reason(outside, port).is_some_and(|reason| reason == "plaintext"));
+        let denied = reason(inside, 80).is_some_and(|reason| reason == "no-allow-policy");
+        (plain, denied, config.inbound_capture)
+    };
+    let shop = |mode: &str| json!({ "name": "shop", "mode": mode });
+    let port = |mode: &str| json!([{ "port": 90, "mode": mode }]);
+    // Whether what comes in plain is refused at ports 80 and 90; whether all are denied; whether it is captured.
+    for (spec, expected) in [
+        (json!({}), ([false, false], false, false)),
+        (json!({ "mtls": { "mode": "Permissive" } }), ([false, false], false, false)),
+        (json!({ "mtls": { "mode": "Strict" } }), ([true, true], false, true)),
+        (json!({ "mtls": { "mode": "Strict", "ports": port("Permissive") } }), ([true, false], false, true)),
+        (json!({ "mtls": { "ports": port("Strict") } }), ([false, true], false, true)),
+        (json!({ "mtls": { "namespaces": [shop("Strict")] } }), ([true, true], false, true)),
+        (
+            json!({ "mtls": { "mode": "Strict", "namespaces": [shop("Permissive")] } }),
+            ([false, false], false, false),
+        ),
+        // Its own mode comes before the ports of the mesh, its own ports before its mode.
+        (
+            json!({ "mtls": { "ports": port("Permissive"), "namespaces": [shop("Strict")] } }),
+            ([true, true], false, true),
+        ),
+        (
+            json!({ "mtls": { "mode": "Strict", "ports": port("Permissive"), "namespaces": [{ "name": "shop", "ports": port("Strict") }] } }),
+            ([true, true], false, true),
+        ),
+        (
+            json!({ "mtls": { "mode": "Strict", "namespaces": [{ "name": "other", "mode": "Permissive" }] } }),
+            ([true, true], false, true),
+        ),
+        (json!({ "authorization": { "default": "Deny" } }), ([false, false], true, true)),
+        (
+            json!({ "authorization": { "default": "Deny", "namespaces": [{ "name": "shop", "default": "Allow" }] } }),
+            ([false, false], false, false),
+        ),
+        (
+            json!({ "authorization": { "namespaces": [{ "name": "shop", "default": "Deny" }] } }),
+            ([false, false], true, true),
+        ),
+        (
+            json!({ "authorization": { "default": "Deny" }, "inboundCapture": { "enabled": false } }),
+            ([false, false], true, false),
+        ),
+    ] {
+        assert_eq!(says(spec.clone()), expected, "{spec}");
+    }
+}
+
+/// Whom it holds off is to be held off whichever way he comes.
+#[test]
+fn a_workload_that_a_policy_is_about_is_captured_unless_the_mesh_says_otherwise() {
+    let mut compiler = compiler();
+    compiler.apply_all([workload("c-1", "c", true)]);
+    let captured = |compiler: &Compiler| compiler.workload(&name("shop/c-1")).unwrap().config.inbound_capture;
+    let namespace = json!([{ "group": "", "kind": "Namespace" }]);
+    let audit = json!({ "targetRefs": namespace.clone(), "action": "Audit", "rules": [{}] });
+    compiler.apply(policy("shop", "a", audit));
+    assert!(!captured(&compiler));
+    compiler.apply(policy("shop", "p", allow(namespace)));
+    assert!(captured(&compiler));
+    let mesh = |enabled: bool| {
+        put(
+            KindId::Mesh,
+            json!({ "metadata": { "name": "default" }, "spec": { "inboundCapture": { "enabled": enabled } } }),
+        )
+    };
+    compiler.apply(mesh(false));
+    assert!(!captured(&compiler));
+    compiler.apply(mesh(true));
+    compiler.apply(delete(KindId::AuthorizationPolicy, "shop/p"));
+    assert!(captured(&compiler));
 }

@@ -105,6 +105,8 @@ fn what_is_attached_to_the_mesh_applies_to_each_workload() {
         services: vec![],
         inbound_capture: true,
         policies: Default::default(),
+        strict: Default::default(),
+        denies_by_default: false,
     };
     assert!(inbound_capture(&compiler.mesh(), Some(&closed)).is_some());
 }

@@ -1,10 +1,11 @@
 //! The Mesh as it is compiled: the policy of the widest level.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::decision::Decider;
 use crate::policy::{Policies, Policy, Target};
-use crate::snapshot::{EgressPolicy, MeshSettings};
+use crate::snapshot::{EgressPolicy, MeshSettings, Strictness};
 
 /// `None`: it does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,9 +14,35 @@ pub(crate) struct MeshForm {
     pub egress: Option<EgressPolicy>,
     pub access_log: Option<bool>,
     pub inbound_capture: Option<bool>,
+    pub strict: StrictForm,
+    pub strict_namespaces: BTreeMap<Arc<str>, StrictForm>,
+    pub denies: Option<bool>,
+    pub denying_namespaces: BTreeMap<Arc<str>, bool>,
+}
+
+/// Where what comes in plain is refused; `None`: it does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StrictForm {
+    pub mode: Option<bool>,
+    pub ports: BTreeMap<u16, bool>,
 }
 
 impl MeshForm {
+    /// What holds for a namespace: its own ports, its own mode, the ports and the mode of the mesh.
+    fn strictness(&self, namespace: &str) -> Strictness {
+        let none = StrictForm::default();
+        let own = self.strict_namespaces.get(namespace).unwrap_or(&none);
+        let everywhere = own.mode.or(self.strict.mode).unwrap_or(false);
+        let inherited = self.strict.ports.iter().filter(|_| own.mode.is_none());
+        let ports: BTreeMap<_, _> = inherited.chain(&own.ports).collect();
+        let others = ports.into_iter().filter(|(_, mode)| **mode != everywhere);
+        Strictness { everywhere, except: others.map(|(port, _)| *port).collect() }
+    }
+
+    fn denies_by_default(&self, namespace: &str) -> bool {
+        self.denying_namespaces.get(namespace).copied().or(self.denies).unwrap_or(false)
+    }
+
     pub(crate) fn policy(self) -> Policy<Self> {
         // There is one: none is older.
         Policy { by: Decider::Mesh, created: None, targets: BTreeSet::from([Target::Mesh]), spec: self }
@@ -31,13 +58,32 @@ pub(crate) fn settings(policies: &Policies<MeshForm>) -> MeshSettings {
         access_log: policies
             .decide(&everywhere, "spec.accessLog.enabled", |mesh| mesh.access_log, default.access_log)
             .value,
-        inbound_capture: inbound_capture(policies, &everywhere),
+        inbound_capture: {
+            let mesh = policies.acting(&Target::Mesh).map(|mesh| &mesh.spec);
+            let is_closed =
+                mesh.is_some_and(|mesh| mesh.strictness("").is_anywhere() || mesh.denies_by_default(""));
+            mesh.and_then(|mesh| mesh.inbound_capture).unwrap_or(is_closed)
+        },
         session_key: None,
     }
 }
 
-/// Whether what comes to workloads past the mesh is to be captured, where these targets are.
-pub(crate) fn inbound_capture(policies: &Policies<MeshForm>, targets: &[Target]) -> bool {
-    let default = MeshSettings::default().inbound_capture;
-    policies.decide(targets, "spec.inboundCapture.enabled", |mesh| mesh.inbound_capture, default).value
+/// What holds for the workloads of a namespace.
+#[derive(Debug, Default)]
+pub(crate) struct OfWorkloads {
+    pub strict: Strictness,
+    pub denies_by_default: bool,
+    /// Whether what comes past the mesh is to be captured; `None`: where something is held off.
+    pub inbound_capture: Option<bool>,
+}
+
+pub(crate) fn of_workloads(policies: &Policies<MeshForm>, namespace: &str) -> OfWorkloads {
+    let Some(Policy { spec: mesh, .. }) = policies.acting(&Target::Mesh) else {
+        return OfWorkloads::default();
+    };
+    OfWorkloads {
+        strict: mesh.strictness(namespace),
+        denies_by_default: mesh.denies_by_default(namespace),
+        inbound_capture: mesh.inbound_capture,
+    }
 }

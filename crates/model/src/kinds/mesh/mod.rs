@@ -50,6 +50,94 @@ pub struct MeshSpec {
     /// Connections to workloads from outside of the mesh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inbound_capture: Option<MeshInboundCapture>,
+    /// Whether workloads take what comes in plain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtls: Option<MeshMtls>,
+    /// What becomes of callers of whom no AuthorizationPolicy says anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authorization: Option<MeshAuthorization>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshMtls {
+    /// `Permissive` (default): who is not in the mesh may enter in plain. `Strict`: nothing enters but by the mesh. It is enforced on
+    /// nodes with host capture.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Permissive", "Strict"], "x-default" = "Permissive"))]
+    pub mode: Option<String>,
+    /// Ports at which workloads listen, with modes of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 100),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"])
+    )]
+    pub ports: Vec<MeshMtlsPort>,
+    /// Namespaces with modes of their own. Where one has a mode, it decides before the ports of the whole mesh.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 1000),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub namespaces: Vec<MeshMtlsNamespace>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshMtlsPort {
+    /// 1 to 65535.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    /// `Permissive` or `Strict`.
+    #[schemars(extend("enum" = ["Permissive", "Strict"]))]
+    pub mode: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshMtlsNamespace {
+    /// The namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// `Permissive` or `Strict`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Permissive", "Strict"]))]
+    pub mode: Option<String>,
+    /// Ports at which its workloads listen, with modes of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 100),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"])
+    )]
+    pub ports: Vec<MeshMtlsPort>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MeshAuthorization {
+    /// `Allow` (default): who is not denied may enter, unless a policy allows others there. `Deny`: nobody may whom no policy allows.
+    #[serde(rename = "default", skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("enum" = ["Allow", "Deny"], "x-default" = "Allow"))]
+    pub default_action: Option<String>,
+    /// Namespaces with defaults of their own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 1000),
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
+    pub namespaces: Vec<MeshAuthorizationNamespace>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MeshAuthorizationNamespace {
+    /// The namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// `Allow` or `Deny`.
+    #[serde(rename = "default")]
+    #[schemars(extend("enum" = ["Allow", "Deny"]))]
+    pub default_action: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -73,7 +161,8 @@ pub struct MeshAccessLog {
 #[serde(rename_all = "camelCase", default)]
 pub struct MeshInboundCapture {
     /// Whether connections that come to workloads past the mesh enter through the proxy of their node, where it has host
-    /// capture. Off by default: they then cost nothing, and nothing is known of them.
+    /// capture. Where nothing is said, those do for which `mtls` is strict, `authorization` denies, or an AuthorizationPolicy is: those of others
+    /// then cost nothing, and nothing is known of them. With `false` none do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
 }

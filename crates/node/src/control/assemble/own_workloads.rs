@@ -166,6 +166,8 @@ mod tests {
             services: Vec::new(),
             inbound_capture,
             policies: Default::default(),
+            strict: Default::default(),
+            denies_by_default: false,
         };
         let value = discovery::Workload::from(&config).encode_to_vec();
         let resource = Resource {

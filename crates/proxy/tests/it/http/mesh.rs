@@ -151,6 +151,8 @@ impl Node {
             services,
             inbound_capture: false,
             policies: Default::default(),
+            strict: Default::default(),
+            denies_by_default: false,
         };
         Arc::make_mut(&mut self.state.snapshot).workloads.insert(name, Arc::new(told));
         self.publish();
@@ -164,6 +166,8 @@ impl Node {
             services: Vec::new(),
             inbound_capture: false,
             policies: policies.into(),
+            strict: Default::default(),
+            denies_by_default: false,
         };
         Arc::make_mut(&mut self.state.snapshot).workloads.insert(name, Arc::new(told));
         self.publish();
