@@ -80,12 +80,11 @@ fn nothing_enters_in_plain_where_that_is_refused() {
         let asked = run(std::process::Command::new("curl").args(["-s", "-m", "5", "-o", "/dev/null", &url]));
         asked.status.success()
     };
-    let plain = || {
-        ["127.0.0.1", "::1"].map(|address| [PORT, undeclared].map(|port| connects(address, port)))
-    };
+    let plain = || ["127.0.0.1", "::1"].map(|address| [PORT, undeclared].map(|port| connects(address, port)));
     let settings = |spec: &str| {
-        let mesh_object =
-            format!("apiVersion: tulle.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default}}\nspec: {spec}\n");
+        let mesh_object = format!(
+            "apiVersion: tulle.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default}}\nspec: {spec}\n"
+        );
         let file = mesh.home.write("mesh.yaml", &mesh_object).display().to_string();
         mesh.home.tulle(&["apply", "-f", &file]).ok();
     };

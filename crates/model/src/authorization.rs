@@ -32,7 +32,7 @@ pub enum Visitor<'a> {
 
 /// What is known of what it brings.
 #[derive(Debug, Clone, Copy)]
-pub enum Seen<'a> {
+pub enum Traffic<'a> {
     /// A connection in which nothing is looked at.
     Bytes,
     /// A connection of requests, which are asked for one by one: it is refused only if all of them would be.
@@ -159,7 +159,7 @@ pub fn decide<'a>(
     config: &'a WorkloadConfig,
     visitor: Visitor<'_>,
     port: u16,
-    seen: Seen<'_>,
+    seen: Traffic<'_>,
 ) -> Verdict<'a> {
     if matches!(visitor, Visitor::Outside(_)) && config.strict.is_at(port) {
         return Err(Denial::Plaintext);
@@ -175,9 +175,9 @@ fn by_policies<'a>(
     policies: &'a AccessPolicies,
     visitor: Visitor<'_>,
     port: u16,
-    seen: Seen<'_>,
+    seen: Traffic<'_>,
 ) -> Verdict<'a> {
-    if let Seen::Request(request) = seen
+    if let Traffic::Request(request) = seen
         && let Some(policy) = policies.by_path(port)
         && let Some(why) = path::ambiguity(request.path)
     {
@@ -187,7 +187,7 @@ fn by_policies<'a>(
     if let Some(denied) = asked.first(Action::Deny) {
         return Err(Denial::By(denied));
     }
-    if let (Seen::Bytes, Some(policy)) = (seen, policies.reading(port)) {
+    if let (Traffic::Bytes, Some(policy)) = (seen, policies.reading(port)) {
         return Err(Denial::NoRequest(policy));
     }
     match policies.allowing(port) {
@@ -201,7 +201,7 @@ pub fn audits<'a>(
     policies: &'a AccessPolicies,
     visitor: Visitor<'_>,
     port: u16,
-    seen: Seen<'_>,
+    seen: Traffic<'_>,
 ) -> Vec<Matched<'a>> {
     Question::new(policies, visitor, port, seen).first_of_each(Action::Audit)
 }
@@ -211,16 +211,16 @@ struct Question<'a, 'r> {
     policies: &'a AccessPolicies,
     visitor: Visitor<'r>,
     port: u16,
-    seen: Seen<'r>,
+    seen: Traffic<'r>,
     /// Of the request, in its normal form, where rules may go by it.
     path: Cow<'r, str>,
 }
 
 impl<'a, 'r> Question<'a, 'r> {
-    fn new(policies: &'a AccessPolicies, visitor: Visitor<'r>, port: u16, seen: Seen<'r>) -> Self {
+    fn new(policies: &'a AccessPolicies, visitor: Visitor<'r>, port: u16, seen: Traffic<'r>) -> Self {
         let path = match seen {
-            Seen::Request(request) => path::normal_form(request.path),
-            Seen::Bytes | Seen::Requests | Seen::Forgotten => "".into(),
+            Traffic::Request(request) => path::normal_form(request.path),
+            Traffic::Bytes | Traffic::Requests | Traffic::Forgotten => "".into(),
         };
         Self { policies, visitor, port, seen, path }
     }
@@ -281,10 +281,10 @@ impl<'a, 'r> Question<'a, 'r> {
     fn is_like(&self, action: Action, rule: &AccessRule) -> bool {
         let Some(conditions) = &rule.request else { return true };
         match self.seen {
-            Seen::Request(request) => holds(conditions, &request, &self.path, action == Action::Allow),
-            Seen::Bytes => false,
-            Seen::Requests => action == Action::Allow,
-            Seen::Forgotten => action == Action::Deny,
+            Traffic::Request(request) => holds(conditions, &request, &self.path, action == Action::Allow),
+            Traffic::Bytes => false,
+            Traffic::Requests => action == Action::Allow,
+            Traffic::Forgotten => action == Action::Deny,
         }
     }
 }

@@ -59,13 +59,6 @@ pub struct Snapshot {
     pub closed_until_told: bool,
 }
 
-impl Snapshot {
-    /// Whether nobody may enter a workload of the node, as it is not known yet who may.
-    pub fn is_closed(&self, workload: &WorkloadName) -> bool {
-        self.closed_until_told && !self.workloads.contains_key(workload)
-    }
-}
-
 /// An answer of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Known<T> {

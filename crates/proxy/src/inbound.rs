@@ -140,7 +140,7 @@ async fn pass(
         .map_err(|problem| UpstreamError::bad_answer(format!("{}: {}", workload.name, problem.0)))?;
     let answering = Answering::new(entered, &response);
     if let Some(stream) = answering.stream() {
-        stream.stays(&worker.local, head);
+        stream.stays(&worker.local.view(), head);
     }
     let messages = may_break_after_a_message(version, &head.headers, &response)
         .then(|| Messages::of(response.headers_mut()));
@@ -167,7 +167,7 @@ pub(crate) async fn connect(
 ) -> Result<(Process, Seat), UpstreamError> {
     let entered = Rc::new(enter(local, entrance, head)?);
     if let Some(head) = head {
-        entered.leaves_http(local, head);
+        entered.leaves_http(&local.view(), head);
     }
     let (tcp, seat) = connect_for(account, Callee::Process, entrance.process(), None).await?;
     Ok((Process::new(tcp, entered), seat))
@@ -249,7 +249,7 @@ pub(crate) async fn ask_to_switch(
 ) -> Result<Switching, UpstreamError> {
     let Entrance { workload, port, .. } = entrance;
     let entered = Rc::new(enter(&worker.local, entrance, Some(head))?);
-    entered.leaves_http(&worker.local, head);
+    entered.leaves_http(&worker.local.view(), head);
     let address = entrance.process();
     exchange.passes_to(address);
     let open = async |_: &Parts| {

@@ -14,26 +14,26 @@ use crate::reset::Reset;
 const BUFFER: usize = 64 << 10;
 
 /// One of two ends.
-pub struct Pair {
+pub struct PairEnd {
     io: DuplexStream,
     /// What comes after a reset is no orderly end.
     was_reset: Rc<Cell<bool>>,
 }
 
 /// Both ends.
-pub fn pair() -> (Pair, Pair) {
+pub fn pair() -> (PairEnd, PairEnd) {
     let (one, other) = duplex(BUFFER);
     let was_reset = Rc::new(Cell::new(false));
-    (Pair { io: one, was_reset: was_reset.clone() }, Pair { io: other, was_reset })
+    (PairEnd { io: one, was_reset: was_reset.clone() }, PairEnd { io: other, was_reset })
 }
 
-impl Reset for Pair {
+impl Reset for PairEnd {
     fn reset(&mut self) {
         self.was_reset.set(true);
     }
 }
 
-impl AsyncRead for Pair {
+impl AsyncRead for PairEnd {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -48,7 +48,7 @@ impl AsyncRead for Pair {
     }
 }
 
-impl AsyncWrite for Pair {
+impl AsyncWrite for PairEnd {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, data)
     }

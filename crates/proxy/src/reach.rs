@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use futures_util::future::LocalBoxFuture;
 use http::request::Parts;
 use tokio::time::{Instant, timeout_at};
+use tulle_model::identity::SpiffeId;
 use tulle_model::snapshot::Endpoint;
 
 use crate::budget::{Account, Seat};
@@ -14,13 +14,12 @@ use crate::connect::{Callee, EGRESS_CONNECT, connect_for};
 use crate::destination::{Load, Member};
 use crate::endpoints::Picked;
 use crate::error::{UpstreamError, UpstreamErrorKind as Kind};
-use crate::http::server::{HttpDestination, serve as serve_http};
 use crate::inbound::{self, Entrance, Peer};
 use crate::local::Local;
-use crate::pair::{Pair, pair};
+use crate::pair::{PairEnd, pair};
 use crate::security::Security;
 use crate::state::LocalWorkload;
-use crate::tcp::{Downstream, Upstream};
+use crate::tcp::Upstream;
 use crate::worker::Worker;
 
 /// What an attempt is made on.
@@ -40,16 +39,16 @@ pub(crate) enum Reach {
 }
 
 /// Has the requests in a connection of bytes read on their way to a workload of this node, as they are at the other end of a link.
-fn read(worker: &Rc<Worker>, entrance: Entrance<'_>, account: &Rc<Account>) -> Result<Pair, UpstreamError> {
+fn read(
+    worker: &Rc<Worker>,
+    source: SpiffeId,
+    entrance: Entrance<'_>,
+    account: &Rc<Account>,
+) -> Result<PairEnd, UpstreamError> {
     inbound::admit(&worker.local, entrance)?;
-    let Some(arrival) = inbound::carries_http(&worker.local, entrance, account) else {
-        return Err(UpstreamError::safe(Kind::Refused, format!("{} has changed", entrance.workload.name)));
-    };
     let (near, far) = pair();
-    let destination = HttpDestination::Workload(Box::new(arrival));
-    let io = Downstream::Tunnel(Box::new(far));
-    let serving: LocalBoxFuture<'static, ()> =
-        Box::pin(serve_http(worker.clone(), entrance.workload.clone(), io, Vec::new(), destination));
+    let workload = entrance.workload.clone();
+    let serving = (worker.read_inside)(worker.clone(), source, workload, entrance.port, far, account.clone());
     tokio::task::spawn_local(worker.local.connections.track_future(serving));
     Ok(near)
 }
@@ -137,7 +136,10 @@ impl Hop {
                 let peer = Peer::Mesh(source.identity.clone());
                 let entrance = Entrance::to(&peer, &workload, self.address.port());
                 if head.is_none() && inbound::is_read(&worker.local, entrance) {
-                    return Ok((Upstream::Inside(read(worker, entrance, account)?), None));
+                    return Ok((
+                        Upstream::Inside(read(worker, source.identity.clone(), entrance, account)?),
+                        None,
+                    ));
                 }
                 let (process, seat) = inbound::connect(&worker.local, entrance, account, head).await?;
                 Ok((Upstream::Process(process), Some(seat)))

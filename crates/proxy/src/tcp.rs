@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::budget::{Account, Charge};
 use crate::http2::{Tunnel, splice};
 use crate::inbound::process::Process;
-use crate::pair::Pair;
+use crate::pair::PairEnd;
 use crate::reset::{Direction, DirectionState, Reset};
 
 /// How much is read at a time.
@@ -45,7 +45,7 @@ pub enum Upstream {
     /// To a workload of another node.
     Tunnel(Box<Tunnel>),
     /// To a process of this node, through who reads what passes.
-    Inside(Pair),
+    Inside(PairEnd),
 }
 
 impl Reset for Upstream {

@@ -19,6 +19,7 @@ use crate::access_log::LogEntry;
 use crate::config::Config;
 use crate::drain::DrainSignal;
 use crate::inbound::{self, Visit};
+use crate::inside;
 use crate::listener::{self, Slot};
 use crate::local::Local;
 use crate::metrics::{WorkerMetrics, WorkerRegistry};
@@ -107,7 +108,7 @@ async fn run(
 ) {
     let (signal, drain) = DrainSignal::new();
     let local = Local::new(&config, WorkerMetrics::new(registry), drain, heard, access_log);
-    let worker = Worker::new(local, &config);
+    let worker = Worker::new(local, &config, inside::serve);
     tokio::task::spawn_local(inbound::follow(worker.local.clone()));
     let mut listeners = Listeners::default();
     let mut ticks = tokio::time::interval(FORGET);

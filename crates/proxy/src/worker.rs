@@ -5,16 +5,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_util::future::LocalBoxFuture;
 use tokio::sync::Semaphore;
+use tulle_model::identity::SpiffeId;
 
 use crate::app_pool::AppPool;
-use crate::budget::{Resource, cost};
+use crate::budget::{Account, Resource, cost};
 use crate::config::Config;
 use crate::connect::Callee;
 use crate::link::client::LinkPool;
 use crate::local::Local;
 use crate::mirrors::Mirrors;
+use crate::pair::PairEnd;
 use crate::silent::SilentPeers;
+use crate::state::LocalWorkload;
 use crate::turn::Rules;
 
 /// Clients that are refused for lack of memory or descriptors, and told so, at a time.
@@ -39,10 +43,16 @@ pub struct Worker {
     pub(crate) handshakes: SilentPeers<IpAddr>,
     /// Places for clients that are refused, and told why.
     pub(crate) farewells: Arc<Semaphore>,
+    /// Serves the other end of a pair (see [`crate::inside`]).
+    pub(crate) read_inside: ReadInside,
 }
 
+/// Reads the requests of a workload that come to a port of one of this node, which an account pays for.
+pub(crate) type ReadInside =
+    fn(Rc<Worker>, SpiffeId, Arc<LocalWorkload>, u16, PairEnd, Rc<Account>) -> LocalBoxFuture<'static, ()>;
+
 impl Worker {
-    pub(crate) fn new(local: Rc<Local>, config: &Config) -> Rc<Self> {
+    pub(crate) fn new(local: Rc<Local>, config: &Config, read_inside: ReadInside) -> Rc<Self> {
         let waiting = Rules::new(config.bounds.waiting, local.metrics.registry().clone());
         let pool = |callee| {
             AppPool::new(callee, &config.budget, config.workers, waiting.clone(), local.sweep.clone())
@@ -57,6 +67,7 @@ impl Worker {
             silent: SilentPeers::new(handshakes_at_once(config)),
             handshakes: SilentPeers::new(handshakes_at_once(config)),
             farewells: Arc::new(Semaphore::new(FAREWELLS)),
+            read_inside,
         })
     }
 
@@ -86,7 +97,7 @@ impl Worker {
         let drain = crate::drain::DrainSignal::new().1;
         let metrics = crate::metrics::WorkerMetrics::new(Arc::default());
         let local = Local::new(&config, metrics, drain, Arc::default(), access_log);
-        Self::new(local, &config)
+        Self::new(local, &config, |_, _, _, _, _, _| Box::pin(std::future::ready(())))
     }
 
     /// Whether a connection to `address` would come back to this proxy.

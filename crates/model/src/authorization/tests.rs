@@ -31,7 +31,7 @@ fn a_deny_wins_and_who_is_allowed_somewhere_needs_to_be() {
     let allow = |name, rules| policy(name, Action::Allow, rules);
     let outcome = |policies: &[AccessPolicy], namespace: &str, account: &str, port| {
         let caller = identity(namespace, account);
-        match by_policies(&policies.to_vec().into(), Visitor::Mesh(&caller), port, Seen::Bytes) {
+        match by_policies(&policies.to_vec().into(), Visitor::Mesh(&caller), port, Traffic::Bytes) {
             Ok(None) => "open".to_owned(),
             Ok(Some(matched)) => matched.decision(Effect::Routed).to_string(),
             Err(denial) => format!("{} {}", denial.reason(), denial.decision()),
@@ -82,7 +82,7 @@ fn addresses_count_outside_of_the_mesh_alone() {
         [policy("shop/o", Action::Allow, vec![(Some(vec![Source::Outside(ranges)]), None)])]
     };
     let enters = |policies: &[AccessPolicy], from: &str| {
-        by_policies(&policies.to_vec().into(), Visitor::Outside(from.parse().unwrap()), 80, Seen::Bytes)
+        by_policies(&policies.to_vec().into(), Visitor::Outside(from.parse().unwrap()), 80, Traffic::Bytes)
             .is_ok()
     };
     let office = outside(&["192.0.2.0/24", "2001:db8::/32"]);
@@ -97,10 +97,12 @@ fn addresses_count_outside_of_the_mesh_alone() {
     }
     assert!(enters(&outside(&[]), "203.0.113.9"));
     let mesh = identity("shop", "web");
-    assert!(by_policies(&outside(&[]).to_vec().into(), Visitor::Mesh(&mesh), 80, Seen::Bytes).is_err());
+    assert!(by_policies(&outside(&[]).to_vec().into(), Visitor::Mesh(&mesh), 80, Traffic::Bytes).is_err());
     let anybody_of_the_mesh =
         [policy("shop/m", Action::Allow, vec![(Some(vec![pattern("spiffe://*/**")]), None)])];
-    assert!(by_policies(&anybody_of_the_mesh.to_vec().into(), Visitor::Mesh(&mesh), 80, Seen::Bytes).is_ok());
+    assert!(
+        by_policies(&anybody_of_the_mesh.to_vec().into(), Visitor::Mesh(&mesh), 80, Traffic::Bytes).is_ok()
+    );
     assert!(!enters(&anybody_of_the_mesh, "192.0.2.7"));
 }
 
@@ -110,7 +112,7 @@ fn each_policy_that_audits_is_named_once() {
     let policies: AccessPolicies =
         vec![audit("shop/a"), policy("shop/d", Action::Deny, vec![(None, None)]), audit("shop/b")].into();
     let web = identity("shop", "web");
-    let named: Vec<_> = audits(&policies, Visitor::Mesh(&web), 80, Seen::Bytes)
+    let named: Vec<_> = audits(&policies, Visitor::Mesh(&web), 80, Traffic::Bytes)
         .into_iter()
         .map(|m| (m.policy.name.to_string(), m.rule))
         .collect();
@@ -174,7 +176,7 @@ fn a_rule_that_allows_takes_words_as_written_and_one_that_denies_in_all_their_fo
         (header("admin"), "GET", "/", "c", &a_list, false, true),
         (header("admin"), "GET", "/", "c", &none, false, false),
     ] {
-        let seen = Seen::Request(RequestSeen { method, path, authority, headers });
+        let seen = Traffic::Request(RequestSeen { method, path, authority, headers });
         let visitor = Visitor::Outside([192, 0, 2, 1].into());
         let is_in = |action| by_policies(&of_requests(action, conditions.clone()), visitor, 80, seen).is_ok();
         let found = (is_in(Action::Allow), !is_in(Action::Deny));
@@ -185,7 +187,8 @@ fn a_rule_that_allows_takes_words_as_written_and_one_that_denies_in_all_their_fo
 #[test]
 fn where_requests_are_looked_at_nothing_else_enters() {
     let none = HeaderMap::new();
-    let request = |path| Seen::Request(RequestSeen { method: "GET", path, authority: "c", headers: &none });
+    let request =
+        |path| Traffic::Request(RequestSeen { method: "GET", path, authority: "c", headers: &none });
     let paths = RequestConditions { paths: vec![PathMatch::Exact("/a".into())], ..Default::default() };
     let methods = RequestConditions { methods: vec!["GET".into()], ..Default::default() };
     let allow = of_requests(Action::Allow, paths.clone());
@@ -201,19 +204,19 @@ fn where_requests_are_looked_at_nothing_else_enters() {
         || Some("bad-request".to_owned()),
     );
     for (policies, seen, expected) in [
-        (&allow, Seen::Bytes, by()),
-        (&allow, Seen::Requests, None),
-        (&allow, Seen::Forgotten, none()),
+        (&allow, Traffic::Bytes, by()),
+        (&allow, Traffic::Requests, None),
+        (&allow, Traffic::Forgotten, none()),
         (&allow, request("/a"), None),
         (&allow, request("/b"), none()),
         (&allow, request("/b/%2e%2e/a"), bad()),
-        (&deny, Seen::Bytes, by()),
-        (&deny, Seen::Requests, None),
-        (&deny, Seen::Forgotten, by()),
+        (&deny, Traffic::Bytes, by()),
+        (&deny, Traffic::Requests, None),
+        (&deny, Traffic::Forgotten, by()),
         (&deny, request("/b"), None),
         (&deny, request("/b//a"), bad()),
-        (&audit, Seen::Bytes, None),
-        (&audit, Seen::Forgotten, None),
+        (&audit, Traffic::Bytes, None),
+        (&audit, Traffic::Forgotten, None),
         (&audit, request("/b//a"), None),
         // Who asks for no path takes them as they are.
         (&of_requests(Action::Allow, methods), request("/b//a"), None),
@@ -261,13 +264,16 @@ fn any_policies() -> impl Strategy<Value = Vec<AccessPolicy>> {
     })
 }
 
+/// A policy, and which of its rules.
+type Rule<'a> = (&'a AccessPolicy, usize);
+
 /// As the documentation says it, rule by rule.
 fn naive<'a>(
     policies: &'a [AccessPolicy],
     visitor: Visitor<'_>,
     port: u16,
     request: Option<(&str, &str)>,
-) -> (Result<Option<(&'a AccessPolicy, usize)>, String>, Vec<(&'a AccessPolicy, usize)>) {
+) -> (Result<Option<Rule<'a>>, String>, Vec<Rule<'a>>) {
     let has = |ports: &Option<Vec<u16>>| ports.as_ref().is_none_or(|ports| ports.contains(&port));
     let is_like = |rule: &AccessRule| match (&rule.request, request) {
         (None, _) => true,
@@ -333,8 +339,8 @@ proptest! {
             let method = if is_get { "GET" } else { "PUT" };
             let request = (account != 3).then_some((method, path.as_str()));
             let seen = match request {
-                Some((method, path)) => Seen::Request(RequestSeen { method, path, authority: "c", headers: &none }),
-                None => Seen::Bytes,
+                Some((method, path)) => Traffic::Request(RequestSeen { method, path, authority: "c", headers: &none }),
+                None => Traffic::Bytes,
             };
             let (expected, audited) = naive(&policies, visitor, port, request);
             let found = by_policies(&all, visitor, port, seen);

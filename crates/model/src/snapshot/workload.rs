@@ -1,5 +1,6 @@
 //! What a node is told of each workload that it runs, and no other node is.
 
+use super::Snapshot;
 use crate::name::{ServiceName, WorkloadName};
 use crate::port_settings::Http1Settings;
 use crate::snapshot::{AccessPolicies, AppProtocol};
@@ -54,6 +55,13 @@ pub struct ServedPort {
     /// As the Service declares it.
     pub protocol: AppProtocol,
     pub http1: Http1Settings,
+}
+
+impl Snapshot {
+    /// Whether nobody may enter a workload of the node, as it is not known yet who may.
+    pub fn is_closed(&self, workload: &WorkloadName) -> bool {
+        self.closed_until_told && !self.workloads.contains_key(workload)
+    }
 }
 
 impl WorkloadConfig {

@@ -15,7 +15,7 @@
 use std::rc::Rc;
 
 use http::request::Parts;
-use tulle_model::authorization::{self, Denial, Seen};
+use tulle_model::authorization::{self, Denial, Traffic};
 use tulle_model::decision::Effect;
 use tulle_model::snapshot::Snapshot;
 
@@ -35,7 +35,7 @@ pub(crate) fn enter(
     head: Option<&Parts>,
 ) -> Result<Entered, UpstreamError> {
     let Entrance { peer, workload, port, .. } = entrance;
-    let seen = head.map_or(Seen::Bytes, |head| Seen::Request(request_of(head)));
+    let seen = head.map_or(Traffic::Bytes, |head| Traffic::Request(request_of(head)));
     let view = local.view();
     let generation = view.snapshot.generation;
     if let Err(error) = may_enter(local, entrance, &view.snapshot, seen) {
@@ -54,7 +54,7 @@ fn authorize(
     local: &Local,
     Entrance { peer, workload, port, .. }: Entrance<'_>,
     snapshot: &Snapshot,
-    seen: Seen<'_>,
+    seen: Traffic<'_>,
 ) -> Result<(), UpstreamError> {
     if snapshot.is_closed(&workload.name) {
         let message = format!("the server has not said yet who may enter {}", workload.name);
@@ -91,14 +91,14 @@ fn refusal(peer: &Peer, workload: &LocalWorkload, denial: Denial<'_>) -> Upstrea
 
 /// Whether it may enter as a connection, each request in which is let in by itself; otherwise why not.
 pub(crate) fn admit(local: &Local, entrance: Entrance<'_>) -> Result<(), UpstreamError> {
-    may_enter(local, entrance, &local.view().snapshot, Seen::Requests)
+    may_enter(local, entrance, &local.view().snapshot, Traffic::Requests)
 }
 
 fn may_enter(
     local: &Local,
     entrance: Entrance<'_>,
     snapshot: &Snapshot,
-    seen: Seen<'_>,
+    seen: Traffic<'_>,
 ) -> Result<(), UpstreamError> {
     offers(entrance)?;
     authorize(local, entrance, snapshot, seen)?;

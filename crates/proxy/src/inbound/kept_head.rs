@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::HeaderName;
 use http::request::Parts;
-use tulle_model::authorization::{RequestSeen, Seen};
+use tulle_model::authorization::{RequestSeen, Traffic};
 use tulle_model::snapshot::AccessPolicies;
 
 /// How much of a head is kept, in bytes. A request whose head is larger ends when policies change that look at requests, unless
@@ -38,12 +38,12 @@ impl KeptHead {
     }
 
     /// As policies see it that ask for no header which was not kept.
-    pub fn seen(&self, policies: &AccessPolicies) -> Seen<'_> {
+    pub fn seen(&self, policies: &AccessPolicies) -> Traffic<'_> {
         if !policies.headers().all(|name| self.names.contains(name)) {
-            return Seen::Forgotten;
+            return Traffic::Forgotten;
         }
         let Self { method, path, authority, headers, .. } = self;
-        Seen::Request(RequestSeen { method, path, authority, headers })
+        Traffic::Request(RequestSeen { method, path, authority, headers })
     }
 }
 
@@ -81,11 +81,11 @@ mod tests {
             request.body(()).unwrap().into_parts().0
         };
         let kept = KeptHead::new(&head("1".to_owned()), &a).unwrap();
-        let Seen::Request(seen) = kept.seen(&a) else { panic!("it is forgotten") };
+        let Traffic::Request(seen) = kept.seen(&a) else { panic!("it is forgotten") };
         assert_eq!((seen.method, seen.path, seen.authority), ("GET", "/x", "c.shop"));
         assert_eq!((&seen.headers["x-a"], seen.headers.len()), (&"1".parse().unwrap(), 1));
-        assert!(matches!(kept.seen(&b), Seen::Forgotten));
-        assert!(matches!(kept.seen(&AccessPolicies::default()), Seen::Request(_)));
+        assert!(matches!(kept.seen(&b), Traffic::Forgotten));
+        assert!(matches!(kept.seen(&AccessPolicies::default()), Traffic::Request(_)));
         assert!(KeptHead::new(&head("v".repeat(MOST)), &a).is_none());
         assert!(KeptHead::new(&head("v".repeat(MOST)), &b).is_some());
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use tulle_model::authorization::{self, Denial, Seen, Visitor};
+use tulle_model::authorization::{self, Denial, Traffic, Visitor};
 use tulle_model::identity::SpiffeId;
 use tulle_model::snapshot::WorkloadConfig;
 
@@ -36,7 +36,7 @@ pub(super) fn may_stay(
     workload: Option<&Arc<LocalWorkload>>,
     config: Option<&WorkloadConfig>,
     port: u16,
-    seen: Seen<'_>,
+    seen: Traffic<'_>,
 ) -> Result<(), Withdrawn> {
     is_offered(peer, identity, workload, port)?;
     is_authorized(peer, config, port, seen).map_err(|_| Withdrawn::Denied)
@@ -47,7 +47,7 @@ pub(super) fn is_authorized<'a>(
     peer: &Peer,
     config: Option<&'a WorkloadConfig>,
     port: u16,
-    seen: Seen<'_>,
+    seen: Traffic<'_>,
 ) -> Result<(), Denial<'a>> {
     let Some(config) = config else { return Ok(()) };
     authorization::decide(config, visitor(peer), port, seen).map(drop)

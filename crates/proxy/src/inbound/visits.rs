@@ -14,14 +14,13 @@ use std::task::{Context, Poll, Waker};
 use http::Method;
 use http::request::Parts;
 use slab::Slab;
-use tulle_model::authorization::Seen;
+use tulle_model::authorization::Traffic;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{FastMap, WorkloadConfig};
 
 use super::kept_head::{KeptHead, request_of};
 use super::presence::{Withdrawn, is_authorized, may_stay};
-use crate::local::Local;
 use crate::metrics::{Count, WorkerMetrics};
 use crate::state::{LocalWorkload, NodeState};
 
@@ -98,7 +97,7 @@ struct OpenVisit {
     port: u16,
     generation: u64,
     sort: Sort,
-    kept: Option<Box<Kept>>,
+    kept: Option<Box<Lasting>>,
     /// Why it may not stay, if so.
     withdrawn: Option<Withdrawn>,
     /// What waits to hear that.
@@ -117,20 +116,20 @@ enum Sort {
 
 /// What is kept of a request that may go on for long.
 #[derive(Default)]
-struct Kept {
+struct Lasting {
     /// Where policies look at requests.
     head: Option<KeptHead>,
     upgrade: Option<Upgrade>,
 }
 
 impl OpenVisit {
-    fn seen(&self, config: Option<&WorkloadConfig>) -> Seen<'_> {
+    fn seen(&self, config: Option<&WorkloadConfig>) -> Traffic<'_> {
         let head = self.kept.as_ref().and_then(|kept| kept.head.as_ref());
         match (self.sort, head, config) {
-            (Sort::Bytes, ..) => Seen::Bytes,
-            (Sort::Request, ..) => Seen::Requests,
+            (Sort::Bytes, ..) => Traffic::Bytes,
+            (Sort::Request, ..) => Traffic::Requests,
             (Sort::Stream, Some(head), Some(config)) => head.seen(&config.policies),
-            (Sort::Stream, ..) => Seen::Forgotten,
+            (Sort::Stream, ..) => Traffic::Forgotten,
         }
     }
 }
@@ -292,17 +291,16 @@ impl Entered {
 
     /// It may be there for long: what policies ask for is kept, where they look at requests. Those of now may not be those
     /// that let it in.
-    pub(super) fn stays(&self, local: &Local, head: &Parts) {
+    pub(super) fn stays(&self, state: &NodeState, head: &Parts) {
         let mut open = self.visits.open.borrow_mut();
         let Some(entry) = open.get_mut(self.key) else { return };
         entry.sort = Sort::Stream;
-        let view = local.view();
-        let config = view.snapshot.workloads.get(&entry.served.workload.name).map(|config| &**config);
+        let config = state.snapshot.workloads.get(&entry.served.workload.name).map(|config| &**config);
         let Some(config) = config.filter(|config| config.policies.reading(entry.port).is_some()) else {
             return;
         };
-        let seen = Seen::Request(request_of(head));
-        if entry.generation != view.snapshot.generation
+        let seen = Traffic::Request(request_of(head));
+        if entry.generation != state.snapshot.generation
             && is_authorized(&entry.peer, Some(config), entry.port, seen).is_err()
         {
             entry.withdrawn.get_or_insert(Withdrawn::Denied);
@@ -311,8 +309,8 @@ impl Entered {
     }
 
     /// It leaves HTTP: what it asked for is kept.
-    pub(super) fn leaves_http(&self, local: &Local, head: &Parts) {
-        self.stays(local, head);
+    pub(super) fn leaves_http(&self, state: &NodeState, head: &Parts) {
+        self.stays(state, head);
         if let Some(entry) = self.visits.open.borrow_mut().get_mut(self.key) {
             let upgrade = Upgrade { method: head.method.clone(), path: head.uri.path().to_owned() };
             entry.kept.get_or_insert_default().upgrade = Some(upgrade);

@@ -7,7 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use tulle_model::authorization::{self, RequestSeen, Seen, Verdict, Visitor};
+use tulle_model::authorization::{self, RequestSeen, Traffic, Verdict, Visitor};
 use tulle_model::compile::{Compiler, LocalWorkload};
 use tulle_model::decision::Effect;
 use tulle_model::identity::SpiffeId;
@@ -129,7 +129,7 @@ async fn check(args: CheckArgs) -> Result<bool> {
     for (workload, port, local) in &doors {
         let policies = &local.config.policies;
         let seen = match &asked {
-            Some(asked) => Seen::Request(RequestSeen {
+            Some(asked) => Traffic::Request(RequestSeen {
                 method: asked.method().unwrap_or_default(),
                 path: asked.path(),
                 authority: asked.authority(),
@@ -140,9 +140,9 @@ async fn check(args: CheckArgs) -> Result<bool> {
                 note(&format!(
                     "AuthorizationPolicy {by} goes by requests at port {port} of {workload}: give a METHOD and a PATH to ask about one"
                 ));
-                Seen::Requests
+                Traffic::Requests
             }
-            None => Seen::Bytes,
+            None => Traffic::Bytes,
         };
         let decided = match is_seen(local) {
             true => authorization::decide(&local.config, visitor, *port, seen),

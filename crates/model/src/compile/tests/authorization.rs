@@ -1,7 +1,7 @@
 //! Which policies apply to which workload, and what they become there.
 
 use super::*;
-use crate::authorization::{RequestSeen, Seen, Visitor, decide};
+use crate::authorization::{RequestSeen, Traffic, Visitor, decide};
 use crate::identity::SpiffeId;
 use crate::snapshot::{AccessPolicy, AccessRule, Action, Source};
 
@@ -201,7 +201,8 @@ fn templates_stand_for_whole_segments() {
         let config = compiler.workload(&name("shop/c-1")).unwrap().config.clone();
         let headers = http::HeaderMap::new();
         let enters = |path: &str| {
-            let seen = Seen::Request(RequestSeen { method: "GET", path, authority: "c", headers: &headers });
+            let seen =
+                Traffic::Request(RequestSeen { method: "GET", path, authority: "c", headers: &headers });
             decide(&config, Visitor::Outside([192, 0, 2, 1].into()), 80, seen)
                 .map(|_| ())
                 .map_err(|denial| denial.reason())
@@ -225,7 +226,7 @@ fn the_mesh_says_what_is_refused_where_no_policy_does() {
         compiler.apply(put(KindId::Mesh, json!({ "metadata": { "name": "default" }, "spec": spec })));
         assert!(compiler.problems.is_empty(), "{:?}", compiler.problems);
         let config = compiler.workload(&name("shop/c-1")).unwrap().config.clone();
-        let reason = |visitor, port| decide(&config, visitor, port, Seen::Bytes).err().map(|d| d.reason());
+        let reason = |visitor, port| decide(&config, visitor, port, Traffic::Bytes).err().map(|d| d.reason());
         assert_eq!(reason(inside, 80).filter(|reason| reason == "plaintext"), None);
         let plain = [80, 90].map(|port| reason(outside, port).is_some_and(|reason| reason == "plaintext"));
         let denied = reason(inside, 80).is_some_and(|reason| reason == "no-allow-policy");
