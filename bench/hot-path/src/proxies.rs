@@ -82,6 +82,13 @@ async fn start(kind: Kind, rules: Rules, application: SocketAddr) -> Result<(Vec
             identity: Some(server_identity),
         },
     );
+    if let Some(config) = rules.workload(&workload("server"), "client")? {
+        for node in [&mut near].into_iter().chain(&mut nodes) {
+            let snapshot = Arc::make_mut(&mut node.state.snapshot);
+            snapshot.workloads.insert(workload("server"), config.clone());
+            node.cell.publish(node.state.clone());
+        }
+    }
     let capture = Capture::Service { service: service(), port: SERVICE_PORT };
     let purpose = Purpose::Outbound { workload: workload("client"), capture };
     let entry = near.proxy.listen(Sockets::bind(purpose, ANY_PORT, near.proxy.workers())?).await?;

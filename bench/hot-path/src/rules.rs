@@ -9,9 +9,9 @@ use clap::ValueEnum;
 use tulle_model::compile::{Change, Compiler};
 use tulle_model::document;
 use tulle_model::identity::TrustDomain;
-use tulle_model::name::{NamespacedName, ServiceName};
+use tulle_model::name::{NamespacedName, ServiceName, WorkloadName};
 use tulle_model::registry::KindId;
-use tulle_model::snapshot::HttpRouteTable;
+use tulle_model::snapshot::{HttpRouteTable, WorkloadConfig};
 
 /// Routes of `ManyRoutes`.
 const MANY: usize = 1000;
@@ -42,7 +42,18 @@ pub enum Rules {
     Session,
     /// A thousand rules by exact path, prefix and method, one of which fits
     ManyRoutes,
+    /// A thousand AuthorizationPolicies with twenty rules each, twenty of them about the workload, by source and port
+    ManyPolicies,
+    /// The same by source, method and path
+    ManyRequestPolicies,
+    /// The same by method and path alone: all rules are about every caller
+    ManyAnybodyPolicies,
 }
+
+/// AuthorizationPolicies, how many of them are about the workload, and the rules of each.
+const POLICIES: usize = 1000;
+const OWN_POLICIES: usize = 20;
+const POLICY_RULES: usize = 20;
 
 impl Rules {
     pub fn name(self) -> String {
@@ -69,12 +80,55 @@ impl Rules {
         Ok(config.port(port).context("its port is not compiled")?.http_routes.clone())
     }
 
+    /// What the node of the service's workload is told of it, where there are policies. `client`: the account that calls.
+    pub fn workload(self, name: &WorkloadName, client: &str) -> Result<Option<Arc<WorkloadConfig>>> {
+        if !matches!(self, Self::ManyPolicies | Self::ManyRequestPolicies | Self::ManyAnybodyPolicies) {
+            return Ok(None);
+        }
+        let mut compiler = Compiler::new(TrustDomain::new("bench.test")?);
+        let object = format!(
+            "{{kind: Workload, apiVersion: tulle.dev/v1alpha1, metadata: {{name: {}, labels: {{app: own}}}}, \
+             spec: {{address: 127.0.0.1, node: {{name: near, linkAddress: '127.0.0.1:1'}}}}}}",
+            name.name
+        );
+        put(&mut compiler, KindId::Workload, &object)?;
+        for policy in 0..POLICIES {
+            let app = if policy % (POLICIES / OWN_POLICIES) == 0 { "own" } else { "other" };
+            let mut object = format!(
+                "kind: AuthorizationPolicy\napiVersion: tulle.dev/v1alpha1\nmetadata: {{name: p{policy}}}\nspec:\n  \
+                 targetRefs: [{{group: tulle.dev, kind: Workload, selector: {{matchLabels: {{app: {app}}}}}}}]\n  \
+                 action: Allow\n  rules:\n"
+            );
+            for rule in 0..POLICY_RULES {
+                // The last rule of the last policy about the workload fits.
+                let fits = policy == POLICIES - POLICIES / OWN_POLICIES && rule == POLICY_RULES - 1;
+                let (account, path) = match fits {
+                    true => (client.to_owned(), "/1024".to_owned()),
+                    false => (format!("a{}", policy * POLICY_RULES + rule), format!("/p{policy}/r{rule}")),
+                };
+                let source =
+                    format!("sources: [{{type: ServiceAccount, serviceAccount: {{name: {account}}}}}]");
+                let request = format!("http: {{methods: [GET], paths: [{{value: {path}}}]}}");
+                let says = match self {
+                    Self::ManyPolicies => source,
+                    Self::ManyRequestPolicies => format!("{source}, {request}"),
+                    _ => request,
+                };
+                writeln!(object, "  - {{{says}}}")?;
+            }
+            put(&mut compiler, KindId::AuthorizationPolicy, &object)?;
+        }
+        Ok(compiler.workload(name).map(|local| local.config.clone()))
+    }
+
     /// Its rules, in YAML.
     fn rules(self, name: &str, port: u16) -> Vec<String> {
         let on = format!("backendRefs: [{{name: {name}, port: {port}}}]");
         let field = "set: [{name: x-field, value: value}]";
         let more = match self {
-            Self::NoRoute => return Vec::new(),
+            Self::NoRoute | Self::ManyPolicies | Self::ManyRequestPolicies | Self::ManyAnybodyPolicies => {
+                return Vec::new();
+            }
             Self::ManyRoutes => {
                 let condition = |index: usize| match index % 3 {
                     0 => format!("path: {{type: Exact, value: /exact/{index}}}"),

@@ -18,8 +18,8 @@ use crate::name::WorkloadName;
 use crate::path;
 use crate::routing::{join_values, path_matches, text_matches};
 use crate::snapshot::{
-    AccessPolicies, AccessPolicy, AccessRule, Action, Place, RequestConditions, Source, ValueMatch,
-    WorkloadConfig,
+    AccessPolicies, AccessPolicy, AccessRule, Action, Candidates, Place, RequestConditions, Source,
+    ValueMatch, WorkloadConfig,
 };
 
 /// Who wants to enter.
@@ -203,6 +203,9 @@ pub fn audits<'a>(
     port: u16,
     seen: Traffic<'_>,
 ) -> Vec<Matched<'a>> {
+    if !policies.have(Action::Audit) {
+        return Vec::new();
+    }
     Question::new(policies, visitor, port, seen).first_of_each(Action::Audit)
 }
 
@@ -225,8 +228,7 @@ impl<'a, 'r> Question<'a, 'r> {
         Self { policies, visitor, port, seen, path }
     }
 
-    /// The rules to look at, each list in their order.
-    fn candidates(&self, action: Action) -> [&'a [Place]; 3] {
+    fn candidates(&self, action: Action) -> Candidates<'a> {
         match self.visitor {
             Visitor::Mesh(identity) => self.policies.of_identity(action, identity),
             Visitor::Outside(_) => self.policies.of_outside(action),
@@ -235,16 +237,24 @@ impl<'a, 'r> Question<'a, 'r> {
 
     /// The first rule of an action that matches.
     fn first(&self, action: Action) -> Option<Matched<'a>> {
-        let lists = self.candidates(action).into_iter();
-        let first =
-            lists.filter_map(|places| places.iter().copied().find(|place| self.is_about(*place))).min();
-        first.map(|place| self.matched(place))
+        if !self.policies.have(action) {
+            return None;
+        }
+        let Candidates { about_it, perhaps } = self.candidates(action);
+        let mut first = perhaps.iter().find(|place| self.is_about(**place) && self.is_from(**place));
+        for places in about_it {
+            let found = places.iter().find(|place| self.is_about(**place));
+            first = [first, found].into_iter().flatten().min();
+        }
+        first.map(|place| self.matched(*place))
     }
 
     /// The first rule of each policy of an action that matches.
     fn first_of_each(&self, action: Action) -> Vec<Matched<'a>> {
-        let lists = self.candidates(action).into_iter().flatten();
-        let mut all: Vec<_> = lists.copied().filter(|place| self.is_about(*place)).collect();
+        let Candidates { about_it, perhaps } = self.candidates(action);
+        let perhaps = perhaps.iter().filter(|place| self.is_from(**place));
+        let all = about_it.into_iter().flatten().chain(perhaps);
+        let mut all: Vec<_> = all.copied().filter(|place| self.is_about(*place)).collect();
         all.sort_unstable();
         all.dedup_by_key(|(policy, _)| *policy);
         all.into_iter().map(|place| self.matched(place)).collect()
@@ -255,18 +265,17 @@ impl<'a, 'r> Question<'a, 'r> {
         Matched { policy, rule: policy.rules[rule].index }
     }
 
+    /// But for its sources.
     fn is_about(&self, (policy, rule): Place) -> bool {
         let policy = &self.policies[policy];
         let rule = &policy.rules[rule];
         let has_port =
             |ports: &Option<Vec<u16>>| ports.as_ref().is_none_or(|ports| ports.contains(&self.port));
-        has_port(&policy.at)
-            && has_port(&rule.ports)
-            && self.is_from(rule)
-            && self.is_like(policy.action, rule)
+        has_port(&policy.at) && has_port(&rule.ports) && self.is_like(policy.action, rule)
     }
 
-    fn is_from(&self, rule: &AccessRule) -> bool {
+    fn is_from(&self, (policy, rule): Place) -> bool {
+        let rule = &self.policies[policy].rules[rule];
         let is_source = |source: &Source| match (source, self.visitor) {
             (Source::Identity(pattern), Visitor::Mesh(identity)) => pattern.matches(identity),
             (Source::Outside(ranges), Visitor::Outside(address)) => {

@@ -23,9 +23,11 @@ use serde::Serialize;
 use self::find::{Found, find};
 pub use self::rule::percent;
 use crate::apart;
+use crate::authorization::Traffic;
 use crate::compile::Compiler;
 use crate::decision::{Decider, Decision, Effect, egress};
 use crate::grpc;
+use crate::identity::SpiffeId;
 use crate::name::{ServiceName, WorkloadName};
 use crate::routing::decide;
 use crate::snapshot::{AppProtocol, Carried, Known, PortConfig, ServiceConfig, Shape, Snapshot};
@@ -36,6 +38,8 @@ pub struct Caller<'a> {
     pub workload: &'a WorkloadName,
     /// The node that it is on, where that is known.
     pub node: Option<&'a str>,
+    /// As whom it calls, where that is known: else nothing is said of who may enter.
+    pub identity: Option<&'a SpiffeId>,
 }
 
 /// What it asks for.
@@ -77,16 +81,19 @@ pub enum Phase {
     Admit,
     RequestFilters,
     Attempt,
+    /// At the destination, by its own node.
+    Authorize,
     ResponseFilters,
 }
 
 /// All of them.
-pub const PHASES: [Phase; 6] = [
+pub const PHASES: [Phase; 7] = [
     Phase::Normalize,
     Phase::Route,
     Phase::Admit,
     Phase::RequestFilters,
     Phase::Attempt,
+    Phase::Authorize,
     Phase::ResponseFilters,
 ];
 
@@ -98,6 +105,7 @@ impl fmt::Display for Phase {
             Self::Admit => "admit",
             Self::RequestFilters => "request filters",
             Self::Attempt => "attempt",
+            Self::Authorize => "authorize",
             Self::ResponseFilters => "response filters",
         })
     }
@@ -163,7 +171,7 @@ pub enum End {
         /// The `grpc-status`, of a call.
         #[serde(skip_serializing_if = "Option::is_none")]
         grpc_status: Option<&'static str>,
-        reason: &'static str,
+        reason: Cow<'static, str>,
         message: String,
     },
     /// It leaves the mesh.
@@ -186,6 +194,8 @@ pub struct Delivered {
 /// What a proxy that had asked for everything would know of what was compiled.
 pub fn snapshot(compiler: &Compiler) -> Snapshot {
     let mut snapshot = Snapshot { mesh: compiler.mesh(), ..Snapshot::default() };
+    let told = compiler.workloads().map(|(name, local)| (name.clone(), local.config.clone()));
+    snapshot.workloads.extend(told);
     for config in compiler.services() {
         snapshot.services.insert(config.name.clone(), Known::Present(config.clone()));
         let Some(set) = compiler.endpoints(&config.name) else { continue };
@@ -258,9 +268,10 @@ impl Said {
         &mut self,
         phase: Phase,
         decision: Option<&Decision>,
-        (status, reason): (u16, &'static str),
+        (status, reason): (u16, impl Into<Cow<'static, str>>),
         message: String,
     ) -> Ending {
+        let reason = reason.into();
         let (code, name) = grpc::code_of(status);
         let (how, status, grpc_status) = match self.form {
             Form::Http => (format!("answered with {status} {reason}"), Some(status), None),
@@ -318,7 +329,8 @@ fn all(
         (Some(_), _, Some(Carried::Bytes)) => {
             said.form = Form::Reset;
             said.say(Phase::Route, "requests are not looked at there");
-            connection::connection(snapshot, caller, service, port, (false, None), said)
+            let sent = (false, None, Traffic::Requests);
+            connection::connection(snapshot, caller, service, port, sent, said)
         }
         (Some(request), ..) => rule::request(snapshot, caller, service, &request, said),
         (None, Sends::Bytes { is_tls, .. }, Some(Carried::Http)) => {
@@ -326,7 +338,8 @@ fn all(
             Err(said.refused(Phase::Route, None, (400, "bad-request"), message))
         }
         (None, Sends::Bytes { is_tls, server }, _) => {
-            connection::connection(snapshot, caller, service, port, (is_tls, server), said)
+            let sent = (is_tls, server, Traffic::Bytes);
+            connection::connection(snapshot, caller, service, port, sent, said)
         }
         (None, Sends::Request(_), _) => Ok(Vec::new()),
     }

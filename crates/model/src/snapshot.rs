@@ -27,7 +27,7 @@ use crate::port_settings::Http1Settings;
 
 pub use self::access::{AccessPolicy, AccessRule, Action, IdentityPattern, RequestConditions, Source};
 pub use self::access_policies::AccessPolicies;
-pub(crate) use self::access_policies::Place;
+pub(crate) use self::access_policies::{Candidates, Place};
 pub use self::cors::{AllowedOrigins, Cors, Listing, Origin, OriginHost, OriginPattern};
 pub(crate) use self::filters::is_of_the_connection;
 pub use self::filters::{HeaderEdit, HttpFilters, PathRewrite, Redirect, Rewrite, Scheme, uneditable};

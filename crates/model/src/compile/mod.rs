@@ -29,7 +29,7 @@ use self::index::{MultiMap, SelectorIndex};
 use self::port::{Attached, compile_port};
 use self::route::{Explained, RouteKey, attach, parents_of, resolve};
 use self::unreached::UnreachedOfService;
-use crate::identity::TrustDomain;
+use crate::identity::{SpiffeId, TrustDomain};
 use crate::kinds::authorization_policy::form::AuthorizationForm;
 use crate::kinds::endpoint_slice::form::SliceForm;
 use crate::kinds::mesh::MESH;
@@ -237,6 +237,16 @@ impl Compiler {
     /// What the node of a workload is to know of it; `None`: there is no such workload, or no node runs it.
     pub fn workload(&self, name: &WorkloadName) -> Option<&LocalWorkload> {
         self.local.get(name)
+    }
+
+    /// All that run on nodes, in no order.
+    pub fn workloads(&self) -> impl Iterator<Item = (&WorkloadName, &LocalWorkload)> {
+        self.local.iter()
+    }
+
+    /// As whom a workload calls.
+    pub fn identity(&self, name: &WorkloadName) -> Option<SpiffeId> {
+        self.workloads.get(name).map(|form| SpiffeId::of(&self.domain, &form.account))
     }
 
     /// What became of an HTTPRoute or TCPRoute, for each of its parents; `None`: there is no such

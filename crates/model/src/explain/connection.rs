@@ -3,17 +3,18 @@
 use super::deliver::pick;
 use super::rule::{part, refusal, shares};
 use super::{Caller, Ending, Phase, Said};
+use crate::authorization::Traffic;
 use crate::decision::{Decider, Decision, Effect};
 use crate::routing::decide;
 use crate::snapshot::{PortConfig, ServiceConfig, Snapshot};
 
-/// `is_tls`: it begins as TLS does; `server`: the one that its client names then (SNI).
+/// `is_tls`: it begins as TLS does; `server`: the one that its client names then (SNI); `traffic`: what may be read of it at its destination.
 pub(super) fn connection(
     snapshot: &Snapshot,
     caller: Caller<'_>,
     service: &ServiceConfig,
     port: &PortConfig,
-    (is_tls, server): (bool, Option<&str>),
+    (is_tls, server, traffic): (bool, Option<&str>, Traffic<'_>),
     said: &mut Said,
 ) -> Result<Vec<Ending>, Ending> {
     let server = server.map(|server| server.strip_suffix('.').unwrap_or(server).to_ascii_lowercase());
@@ -48,7 +49,7 @@ pub(super) fn connection(
                 }
                 None => said.say(Phase::Route, "no route: all goes to its own endpoints"),
             }
-            Ending { share, end: pick(snapshot, caller, backend, port, None, said) }
+            Ending { share, end: pick(snapshot, caller, (backend, port), traffic, None, said) }
         }
     });
     Ok(endings.collect())

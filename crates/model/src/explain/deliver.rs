@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::answer::{self, say_edit, texts};
 use super::normal::Request;
 use super::{Caller, Delivered, End, Form, Phase, Said, percent};
+use crate::authorization::{self, Denial, RequestSeen, Traffic, Verdict, Visitor};
 use crate::decision::{Decider, Decision, Effect};
 use crate::head::may_go_on;
-use crate::name::ServiceName;
+use crate::name::{ServiceName, WorkloadName};
 use crate::retry::{ATTEMPTS, BACKOFF};
 use crate::routing::decide::Routed;
 use crate::snapshot::{AppProtocol, BackendTarget, Endpoint, HttpRule, Session, SessionCarrier, Snapshot};
@@ -47,6 +48,7 @@ pub(super) fn deliver(
             first.get_or_insert_with(|| of_rule(rule, field));
         }
     }
+    let resource = path.clone();
     if let Some(query) = request.query {
         path = format!("{path}?{query}");
     }
@@ -72,8 +74,14 @@ pub(super) fn deliver(
         say_limits(rule, is_upgrade, said);
         answer::say(rule, Some(backend), &request.headers, said);
     }
+    let traffic = Traffic::Request(RequestSeen {
+        method: request.method,
+        path: &resource,
+        authority: &host.clone(),
+        headers: &headers,
+    });
     let sent = Delivered { method: request.method.to_owned(), host, path, headers: texts(&headers) };
-    pick(snapshot, caller, routed.backend, routed.port, Some(Box::new(sent)), said)
+    pick(snapshot, caller, (routed.backend, routed.port), traffic, Some(Box::new(sent)), said)
 }
 
 /// Where copies go, of the request as it is by then.
@@ -140,12 +148,12 @@ fn say_limits(rule: &HttpRule, is_upgrade: bool, said: &mut Said) {
     }
 }
 
-/// Which endpoints of a service may take what is for that port of it.
+/// Which endpoints of a service may take what is for that port of it, and which of them let it in.
 pub(super) fn pick(
     snapshot: &Snapshot,
     caller: Caller<'_>,
-    service: &ServiceName,
-    port: u16,
+    (service, port): (&ServiceName, u16),
+    traffic: Traffic<'_>,
     request: Option<Box<Delivered>>,
     said: &mut Said,
 ) -> End {
@@ -154,6 +162,7 @@ pub(super) fn pick(
         return End::Forwarded { service: service.clone(), port, endpoints: Vec::new(), request };
     };
     let mut usable: Vec<(bool, String)> = Vec::new();
+    let mut doors: Vec<(Verdict<'_>, &WorkloadName)> = Vec::new();
     let ranks = staleness::ranks(set.stale(), set.endpoints.len());
     for (at, endpoint) in set.endpoints.iter().enumerate() {
         let Some(target) = endpoint.target_port(port) else { continue };
@@ -161,6 +170,7 @@ pub(super) fn pick(
         let last = ranks && staleness::is_last(staleness::Facts { stale, reached: false });
         let rank = if last { ", last: the server does not hear of its node" } else { "" };
         usable.push((last, format!("{}{rank}", shown(endpoint, target, caller))));
+        doors.extend(verdict(snapshot, caller, endpoint, target, traffic));
     }
     usable.sort_by_key(|(last, _)| *last);
     if usable.is_empty() {
@@ -173,7 +183,41 @@ pub(super) fn pick(
     for endpoint in &endpoints {
         said.decided(Phase::Attempt, format!("{service} port {port}: {endpoint}"), &by);
     }
+    for (verdict, workload) in &doors {
+        match verdict {
+            Ok(None) => {}
+            Ok(Some(rule)) => {
+                said.decided(
+                    Phase::Authorize,
+                    format!("{workload} lets it in"),
+                    &rule.decision(Effect::Routed),
+                );
+            }
+            Err(denial) => said.decided(Phase::Authorize, denial.message(workload), &denial.decision()),
+        }
+    }
+    if doors.len() == endpoints.len()
+        && let Some((Err(denial), workload)) = doors.first()
+        && doors.iter().all(|(verdict, _)| verdict.is_err())
+    {
+        let status = if matches!(denial, Denial::AmbiguousPath(..)) { 400 } else { 403 };
+        let (decision, message) = (denial.decision(), denial.message(workload));
+        return said.refused(Phase::Authorize, Some(&decision), (status, denial.reason()), message).end;
+    }
     End::Forwarded { service: service.clone(), port, endpoints, request }
+}
+
+/// Whether an endpoint lets the caller in, where it is a workload of a node.
+fn verdict<'s>(
+    snapshot: &'s Snapshot,
+    caller: Caller<'_>,
+    endpoint: &'s Endpoint,
+    target: u16,
+    traffic: Traffic<'_>,
+) -> Option<(Verdict<'s>, &'s WorkloadName)> {
+    let workload = endpoint.workload.as_ref().filter(|_| endpoint.node.is_some())?;
+    let config = snapshot.workloads.get(workload)?;
+    Some((authorization::decide(config, Visitor::Mesh(caller.identity?), target, traffic), workload))
 }
 
 fn shown(endpoint: &Endpoint, target: u16, caller: Caller<'_>) -> String {

@@ -101,7 +101,8 @@ pub(super) fn normalize<'a>(
                 "Max-Forwards is 0, and the mesh is one on the way: it answers itself",
             );
             let message = "the request is to be passed on no further (Max-Forwards)".to_owned();
-            let end = End::Refused { status: Some(200), grpc_status: None, reason: "max-forwards", message };
+            let end =
+                End::Refused { status: Some(200), grpc_status: None, reason: "max-forwards".into(), message };
             Err(Ending { share: 1.0, end })
         }
         Err(problem) => Err(bad(said, problem)),

@@ -26,6 +26,14 @@ pub struct AccessPolicies {
 /// A rule, by the place of its policy among all, and its own place there.
 pub(crate) type Place = (usize, usize);
 
+/// Rules to look at, each list in their order.
+pub(crate) struct Candidates<'p> {
+    /// They are about the caller.
+    pub about_it: [&'p [Place]; 2],
+    /// Their sources are to be looked at.
+    pub perhaps: &'p [Place],
+}
+
 /// Rules, each list in their order.
 #[derive(Debug, Clone, Default)]
 struct RulesBySource {
@@ -176,19 +184,33 @@ impl AccessPolicies {
         at.get(port).map(|index| &self.policies[index])
     }
 
-    /// The rules that may be about a workload of the mesh: lists, each in their order.
-    pub(crate) fn of_identity(&self, action: Action, identity: &SpiffeId) -> [&[Place]; 3] {
+    /// The rules that may be about a workload of the mesh, each list in their order.
+    pub(crate) fn of_identity(&self, action: Action, identity: &SpiffeId) -> Candidates<'_> {
         let rules = &self.rules[action as usize];
         let id = identity.as_str();
-        let above = id.rfind('/').map_or("", |slash| &id[..=slash]);
-        let identities = if rules.identities.is_empty() { None } else { rules.identities.get(id) };
-        let accounts = if rules.accounts.is_empty() { None } else { rules.accounts.get(above) };
-        let [identities, accounts] = [identities, accounts].map(|list| list.map_or(&[][..], Vec::as_slice));
-        [identities, accounts, &rules.patterns]
+        let mut about_it: [&[Place]; 2] = [&[], &[]];
+        if !rules.identities.is_empty()
+            && let Some(places) = rules.identities.get(id)
+        {
+            about_it[0] = places;
+        }
+        if !rules.accounts.is_empty()
+            && let Some(slash) = id.bytes().rposition(|byte| byte == b'/')
+            && let Some(places) = rules.accounts.get(&id[..=slash])
+        {
+            about_it[1] = places;
+        }
+        Candidates { about_it, perhaps: &rules.patterns }
     }
 
     /// The same for who is not in the mesh.
-    pub(crate) fn of_outside(&self, action: Action) -> [&[Place]; 3] {
-        [&[], &[], &self.rules[action as usize].outside]
+    pub(crate) fn of_outside(&self, action: Action) -> Candidates<'_> {
+        Candidates { about_it: [&[], &[]], perhaps: &self.rules[action as usize].outside }
+    }
+
+    /// Whether there are rules of an action at all.
+    pub(crate) fn have(&self, action: Action) -> bool {
+        let RulesBySource { identities, accounts, patterns, outside } = &self.rules[action as usize];
+        !(identities.is_empty() && accounts.is_empty() && patterns.is_empty() && outside.is_empty())
     }
 }

@@ -29,7 +29,7 @@ use crate::terminal;
 #[command(after_help = "\
 The phases are those of a proxy with host capture, whose routes and filters are decided by the same
 functions. What a node learns by itself is not known here: which endpoints are in trouble or busy,
-what is left of a budget. Whether the workload lets the caller in, `tulle auth check` says.
+what is left of a budget. Who may enter is asked of each endpoint, as `tulle auth check` does.
 
   tulle explain --from shop/client http://web/api
   tulle explain --from client POST http://web.shop:8080/cart -H 'x-canary: 1'
@@ -84,7 +84,8 @@ pub async fn run(args: ExplainArgs) -> Result<()> {
         require(&objects, &from)?;
     }
     let node = compiler.workload(&from).map(|local| local.node.clone());
-    let caller = Caller { workload: &from, node: node.as_deref() };
+    let identity = compiler.identity(&from);
+    let caller = Caller { workload: &from, node: node.as_deref(), identity: identity.as_ref() };
     let mut headers = HeaderMap::new();
     for (name, value) in &args.header {
         headers

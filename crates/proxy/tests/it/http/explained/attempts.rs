@@ -148,7 +148,7 @@ async fn ask(entry: SocketAddr, sent: &TriedRequest) -> TriedAnswer {
 
 fn explained(told: &Snapshot, namespace: &str, sent: &TriedRequest) -> Explanation {
     let workload = WorkloadName::new("default", "a");
-    let caller = Caller { workload: &workload, node: Some("near") };
+    let caller = Caller { workload: &workload, node: Some("near"), identity: None };
     let mut headers = HeaderMap::new();
     for (name, value) in sent.fields() {
         headers.append(name, value.try_into().unwrap());

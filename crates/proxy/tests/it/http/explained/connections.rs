@@ -171,7 +171,7 @@ async fn line(begin: usize, namespace: &str, generation: u64) -> String {
 
 fn explained(told: &Snapshot, namespace: &str, first: FirstBytes) -> Explanation {
     let workload = WorkloadName::new("default", "a");
-    let caller = Caller { workload: &workload, node: Some("near") };
+    let caller = Caller { workload: &workload, node: Some("near"), identity: None };
     let headers = HeaderMap::new();
     let sends = match first {
         FirstBytes::Tls("127.0.0.1") => Sends::Bytes { is_tls: true, server: None },
@@ -198,8 +198,8 @@ fn compare(explanation: &Explanation, came: &Fate, line: &str) -> Result<String,
             Some(if is_told { Ok(format!("to {name}")) } else { Err(format!("nobody told of {endpoint}")) })
         }
         // What is no HTTP has no reason in the log.
-        (End::Refused { status: None, reason: "bad-request", message, .. }, Fate::Reset)
-            if reason.is_empty() && message.starts_with("the port is for HTTP") =>
+        (End::Refused { status: None, reason: told, message, .. }, Fate::Reset)
+            if told == "bad-request" && reason.is_empty() && message.starts_with("the port is for HTTP") =>
         {
             Some(Ok("reset bad-request".to_owned()))
         }

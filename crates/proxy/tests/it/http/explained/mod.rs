@@ -196,7 +196,7 @@ fn explained(snapshot: &Snapshot, asking: &Asking, host: &str) -> Explanation {
         headers.append(*name, HeaderValue::from_static(value));
     }
     let workload = WorkloadName::new("default", "a");
-    let caller = Caller { workload: &workload, node: Some("near") };
+    let caller = Caller { workload: &workload, node: Some("near"), identity: None };
     let request = DescribedRequest {
         method: asking.method,
         path: &asking.path,
