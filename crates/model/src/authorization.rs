@@ -177,22 +177,33 @@ fn by_policies<'a>(
     port: u16,
     seen: Traffic<'_>,
 ) -> Verdict<'a> {
-    if let Traffic::Request(request) = seen
-        && let Some(policy) = policies.by_path(port)
+    let by_path = policies.by_path(port);
+    if let (Traffic::Request(request), Some(policy)) = (seen, by_path)
         && let Some(why) = path::ambiguity(request.path)
     {
         return Err(Denial::AmbiguousPath(policy, why));
     }
-    let asked = Question::new(policies, visitor, port, seen);
+    let asked = Question::new(policies, visitor, port, seen, by_path.is_some());
     if let Some(denied) = asked.first(Action::Deny) {
         return Err(Denial::By(denied));
     }
-    if let (Traffic::Bytes, Some(policy)) = (seen, policies.reading(port)) {
+    if is_opaque(seen)
+        && let Some(policy) = policies.reading(port)
+    {
         return Err(Denial::NoRequest(policy));
     }
     match policies.allowing(port) {
         None => Ok(None),
         Some(first) => asked.first(Action::Allow).map(Some).ok_or(Denial::NoAllowPolicy(first)),
+    }
+}
+
+/// Whether requests may be in it that nobody sees: bytes, and what asks for a tunnel of bytes.
+fn is_opaque(seen: Traffic<'_>) -> bool {
+    match seen {
+        Traffic::Bytes => true,
+        Traffic::Request(request) => request.method.eq_ignore_ascii_case("CONNECT"),
+        Traffic::Requests | Traffic::Forgotten => false,
     }
 }
 
@@ -206,7 +217,7 @@ pub fn audits<'a>(
     if !policies.have(Action::Audit) {
         return Vec::new();
     }
-    Question::new(policies, visitor, port, seen).first_of_each(Action::Audit)
+    Question::new(policies, visitor, port, seen, true).first_of_each(Action::Audit)
 }
 
 /// What is asked of the rules.
@@ -220,10 +231,16 @@ struct Question<'a, 'r> {
 }
 
 impl<'a, 'r> Question<'a, 'r> {
-    fn new(policies: &'a AccessPolicies, visitor: Visitor<'r>, port: u16, seen: Traffic<'r>) -> Self {
+    fn new(
+        policies: &'a AccessPolicies,
+        visitor: Visitor<'r>,
+        port: u16,
+        seen: Traffic<'r>,
+        by_path: bool,
+    ) -> Self {
         let path = match seen {
-            Traffic::Request(request) => path::normal_form(request.path),
-            Traffic::Bytes | Traffic::Requests | Traffic::Forgotten => "".into(),
+            Traffic::Request(request) if by_path => path::normal_form(request.path),
+            _ => "".into(),
         };
         Self { policies, visitor, port, seen, path }
     }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::name::{MESH, NamespacedName, ServiceName, WorkloadName};
 use crate::snapshot::{
-    EgressPolicy, Endpoint, HttpRouteKind, HttpRule, MeshSettings, Mirror, WorkloadConfig,
+    Action, EgressPolicy, Endpoint, HttpRouteKind, HttpRule, MeshSettings, Mirror, WorkloadConfig,
 };
 
 /// One decision.
@@ -196,15 +196,14 @@ pub fn egress(mesh: &MeshSettings) -> Result<(), Decision> {
 /// has said nothing of the workload, what holds for the whole mesh does: one that is new is not open meanwhile.
 pub fn inbound_capture(mesh: &MeshSettings, workload: Option<&WorkloadConfig>) -> Option<Decision> {
     let asked = workload.map_or(mesh.inbound_capture, |workload| workload.inbound_capture);
+    let holds_off = |workload: &WorkloadConfig| {
+        let policy = workload.policies.iter().find(|policy| policy.action != Action::Audit)?;
+        Some((Decider::AuthorizationPolicy(policy.name.clone()), "spec.targetRefs"))
+    };
     let by = || match workload {
         Some(workload) if workload.strict.is_anywhere() => (Decider::Mesh, "spec.mtls"),
-        Some(workload)
-            if !mesh.inbound_capture
-                && let Some(policy) = workload.policies.first() =>
-        {
-            (Decider::AuthorizationPolicy(policy.name.clone()), "spec.targetRefs")
-        }
-        _ => (Decider::Mesh, "spec.inboundCapture.enabled"),
+        Some(workload) if workload.denies_by_default => (Decider::Mesh, "spec.authorization"),
+        _ => workload.and_then(holds_off).unwrap_or((Decider::Mesh, "spec.inboundCapture.enabled")),
     };
     asked.then(|| {
         let (by, field) = by();

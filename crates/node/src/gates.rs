@@ -127,7 +127,7 @@ impl Porter {
 /// What asks for inbound capture on a node, if anything does, and of each of its workloads, whether it is captured.
 fn asked(state: &NodeState) -> (Option<Decision>, BTreeMap<WorkloadName, bool>) {
     let snapshot = &state.snapshot;
-    let mut asked = decision::inbound_capture(&snapshot.mesh, None);
+    let mut asked = None;
     let mut workloads = BTreeMap::new();
     for name in state.workloads.keys() {
         let config = snapshot.workloads.get(name).map(|config| &**config);
@@ -135,7 +135,8 @@ fn asked(state: &NodeState) -> (Option<Decision>, BTreeMap<WorkloadName, bool>) 
         workloads.insert(name.clone(), by.is_some());
         asked = asked.or(by);
     }
-    (asked, workloads)
+    // What is about a workload says more.
+    (asked.or_else(|| decision::inbound_capture(&snapshot.mesh, None)), workloads)
 }
 
 /// Says so whenever it is asked for, where no rules can divert anything: until the task is aborted.

@@ -1,5 +1,5 @@
-//! Requests and connections that arrive for a workload of this node, over a link or from inside the process. Both ways
-//! enter by the same [`door`].
+//! Requests and connections that arrive for a workload of this node: over a link, from inside of the process, or in plain
+//! from outside of the mesh. All enter by the same [`door`].
 
 mod answering;
 mod door;

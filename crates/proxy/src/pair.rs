@@ -8,23 +8,28 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
+use crate::budget::{Account, Charge, Shed};
 use crate::reset::Reset;
 
 /// How much one end may write before the other reads.
-const BUFFER: usize = 64 << 10;
+const BUFFER: usize = 16 << 10;
 
 /// One of two ends.
 pub struct PairEnd {
     io: DuplexStream,
     /// What comes after a reset is no orderly end.
     was_reset: Rc<Cell<bool>>,
+    /// What both may hold.
+    _charge: Rc<Charge>,
 }
 
-/// Both ends.
-pub fn pair() -> (PairEnd, PairEnd) {
+/// Both ends; `account` pays for what is between them.
+pub fn pair(account: &Rc<Account>) -> Result<(PairEnd, PairEnd), Shed> {
+    let charge = Rc::new(account.charge(2 * BUFFER)?);
     let (one, other) = duplex(BUFFER);
     let was_reset = Rc::new(Cell::new(false));
-    (PairEnd { io: one, was_reset: was_reset.clone() }, PairEnd { io: other, was_reset })
+    let end = |io| PairEnd { io, was_reset: was_reset.clone(), _charge: charge.clone() };
+    Ok((end(one), end(other)))
 }
 
 impl Reset for PairEnd {
@@ -67,11 +72,16 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::budget::Payer;
+    use crate::state::NodeState;
+    use crate::worker::Worker;
 
     #[tokio::test(flavor = "local")]
     async fn an_end_is_orderly_unless_it_was_reset() {
         for resets in [false, true] {
-            let (mut one, mut other) = pair();
+            let worker = Worker::idle("n1", NodeState::default());
+            let account = worker.local.accounts.of(&Payer::Outside);
+            let (mut one, mut other) = pair(&account).unwrap();
             one.write_all(b"a").await.unwrap();
             if resets {
                 one.reset();

@@ -46,7 +46,7 @@ fn read(
     account: &Rc<Account>,
 ) -> Result<PairEnd, UpstreamError> {
     inbound::admit(&worker.local, entrance)?;
-    let (near, far) = pair();
+    let (near, far) = pair(account).map_err(UpstreamError::shed)?;
     let workload = entrance.workload.clone();
     let serving = (worker.read_inside)(worker.clone(), source, workload, entrance.port, far, account.clone());
     tokio::task::spawn_local(worker.local.connections.track_future(serving));

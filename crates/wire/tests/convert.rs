@@ -565,7 +565,7 @@ fn errors_in_a_policy_name_the_field() {
     }
     assert!(read(|_| ()).is_ok());
     type Change = fn(&mut discovery::AuthorizationPolicy);
-    let cases: [(&str, Change); 11] = [
+    let cases: [(&str, Change); 12] = [
         ("policies[0].needs", |p| p.needs.push("more".into())),
         ("policies[0].rules[0].needs", |p| p.rules[0].needs.push("paths".into())),
         ("policies[0].action", |p| p.action = 9),
@@ -579,6 +579,7 @@ fn errors_in_a_policy_name_the_field() {
             let paths = vec![discovery::PathMatch::default()];
             p.rules[0].request = Some(discovery::RequestConditions { paths, ..Default::default() });
         }),
+        ("policies[0].rules[0].request", |p| p.rules[0].needs.push("request".into())),
         ("policies[0].rules[0].request.headers[0].name", |p| {
             let value = Some(discovery::value_match::Value::Exact("1".into()));
             let headers = vec![discovery::ValueMatch { name: "X".into(), value }];

@@ -189,6 +189,9 @@ fn where_requests_are_looked_at_nothing_else_enters() {
     let none = HeaderMap::new();
     let request =
         |path| Traffic::Request(RequestSeen { method: "GET", path, authority: "c", headers: &none });
+    // Nobody would see what is in it.
+    let tunnel =
+        Traffic::Request(RequestSeen { method: "CONNECT", path: "", authority: "c:80", headers: &none });
     let paths = RequestConditions { paths: vec![PathMatch::Exact("/a".into())], ..Default::default() };
     let methods = RequestConditions { methods: vec!["GET".into()], ..Default::default() };
     let allow = of_requests(Action::Allow, paths.clone());
@@ -210,6 +213,8 @@ fn where_requests_are_looked_at_nothing_else_enters() {
         (&allow, request("/a"), None),
         (&allow, request("/b"), none()),
         (&allow, request("/b/%2e%2e/a"), bad()),
+        (&allow, tunnel, by()),
+        (&deny, tunnel, by()),
         (&deny, Traffic::Bytes, by()),
         (&deny, Traffic::Requests, None),
         (&deny, Traffic::Forgotten, by()),

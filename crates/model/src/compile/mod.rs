@@ -29,7 +29,7 @@ use self::index::{MultiMap, SelectorIndex};
 use self::port::{Attached, compile_port};
 use self::route::{Explained, RouteKey, attach, parents_of, resolve};
 use self::unreached::UnreachedOfService;
-use crate::identity::{SpiffeId, TrustDomain};
+use crate::identity::TrustDomain;
 use crate::kinds::authorization_policy::form::AuthorizationForm;
 use crate::kinds::endpoint_slice::form::SliceForm;
 use crate::kinds::mesh::MESH;
@@ -239,16 +239,6 @@ impl Compiler {
         self.local.get(name)
     }
 
-    /// All that run on nodes, in no order.
-    pub fn workloads(&self) -> impl Iterator<Item = (&WorkloadName, &LocalWorkload)> {
-        self.local.iter()
-    }
-
-    /// As whom a workload calls.
-    pub fn identity(&self, name: &WorkloadName) -> Option<SpiffeId> {
-        self.workloads.get(name).map(|form| SpiffeId::of(&self.domain, &form.account))
-    }
-
     /// What became of an HTTPRoute or TCPRoute, for each of its parents; `None`: there is no such
     /// route.
     pub fn route_status(&self, kind: &Kind, name: &NamespacedName) -> Option<&[ParentStatus]> {
@@ -374,11 +364,7 @@ impl Compiler {
     fn set_mesh(&mut self, name: &NamespacedName, form: Option<MeshForm>, dirty: &mut Dirty) {
         let changed = self.meshes.set(name, form.map(MeshForm::policy));
         dirty.workloads.extend(self.workloads_below(&changed));
-        let settings = mesh::form::settings(&self.meshes);
-        if *self.mesh != settings {
-            self.mesh = Arc::new(settings);
-            dirty.mesh = true;
-        }
+        self.settle_mesh(dirty);
     }
 
     fn set_authorization(
@@ -394,6 +380,7 @@ impl Compiler {
         if old != form {
             let both = [old, form].into_iter().flatten();
             dirty.workloads.extend(both.flat_map(|form| self.reached_by(&form)));
+            self.settle_mesh(dirty);
         }
     }
 

@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Compiler;
 use super::endpoints::ports_of_workload;
+use super::{Compiler, Dirty};
+use crate::identity::SpiffeId;
 use crate::kinds::authorization_policy::form::AuthorizationForm;
-use crate::kinds::mesh::form::of_workloads;
+use crate::kinds::mesh::form::{of_workloads, settings};
 use crate::kinds::service::form::ServiceForm;
 use crate::kinds::workload::form::WorkloadForm;
 use crate::name::{ServiceName, WorkloadName};
 use crate::policy::Target;
 use crate::port_settings::Http1Settings;
-use crate::snapshot::{AccessPolicies, AppProtocol, Selected, ServedPort, WorkloadConfig};
+use crate::snapshot::{AccessPolicies, Action, AppProtocol, Selected, ServedPort, WorkloadConfig};
 
 /// A workload that runs on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,27 @@ pub struct LocalWorkload {
 }
 
 impl Compiler {
+    /// All that run on nodes, in no order.
+    pub fn workloads(&self) -> impl Iterator<Item = (&WorkloadName, &LocalWorkload)> {
+        self.local.iter()
+    }
+
+    /// As whom a workload calls.
+    pub fn identity(&self, name: &WorkloadName) -> Option<SpiffeId> {
+        self.workloads.get(name).map(|form| SpiffeId::of(&self.domain, &form.account))
+    }
+
+    /// A workload of which nothing has been said is held shut by what holds for the mesh: so that is told which says that
+    /// some may be.
+    pub(super) fn settle_mesh(&mut self, dirty: &mut Dirty) {
+        let has_policies = self.authorizations.values().any(|policy| policy.action != Action::Audit);
+        let settings = settings(&self.meshes, has_policies);
+        if *self.mesh != settings {
+            self.mesh = Arc::new(settings);
+            dirty.mesh = true;
+        }
+    }
+
     /// Compiles a workload; whether something else came of it than before.
     pub(super) fn settle_workload(&mut self, name: &WorkloadName) -> bool {
         let compiled = self.compile_workload(name);

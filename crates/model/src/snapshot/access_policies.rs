@@ -20,7 +20,7 @@ pub struct AccessPolicies {
     /// Where they look at paths.
     by_path: FirstAt,
     /// The names of the headers that rules ask for, each once.
-    headers: Vec<HeaderName>,
+    headers: Arc<[HeaderName]>,
 }
 
 /// A rule, by the place of its policy among all, and its own place there.
@@ -109,6 +109,7 @@ impl RulesBySource {
 impl From<Vec<AccessPolicy>> for AccessPolicies {
     fn from(policies: Vec<AccessPolicy>) -> Self {
         let mut all = Self::default();
+        let mut headers: Vec<HeaderName> = Vec::new();
         for (index, policy) in policies.iter().enumerate() {
             let at = policy.at.as_deref();
             if policy.action == Action::Allow {
@@ -122,9 +123,9 @@ impl From<Vec<AccessPolicy>> for AccessPolicies {
                 };
                 for header in &request.headers {
                     if let Ok(name) = HeaderName::from_bytes(header.name.as_bytes())
-                        && !all.headers.contains(&name)
+                        && !headers.contains(&name)
                     {
-                        all.headers.push(name);
+                        headers.push(name);
                     }
                 }
                 all.reading.add(index, ports);
@@ -133,7 +134,7 @@ impl From<Vec<AccessPolicy>> for AccessPolicies {
                 }
             }
         }
-        Self { policies, ..all }
+        Self { policies, headers: headers.into(), ..all }
     }
 }
 
@@ -176,8 +177,8 @@ impl AccessPolicies {
     }
 
     /// The names of the headers that rules which allow or deny ask for.
-    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
-        self.headers.iter()
+    pub fn headers(&self) -> &Arc<[HeaderName]> {
+        &self.headers
     }
 
     fn first(&self, at: &FirstAt, port: u16) -> Option<&AccessPolicy> {

@@ -124,6 +124,9 @@ struct Unacknowledged {
 struct Saved {
     #[prost(message, repeated, tag = "1")]
     responses: Vec<DeltaDiscoveryResponse>,
+    /// The server told nothing of workloads.
+    #[prost(bool, tag = "2")]
+    workloads_untold: bool,
 }
 
 impl Assembler {
@@ -173,9 +176,7 @@ impl Assembler {
     /// What the server of this stream says that it knows: type URLs, with commas between them.
     pub fn told_of(&mut self, known: &str) {
         if known.split(',').any(|url| url.trim() == type_url::WORKLOAD) {
-            let told = self.workloads.told();
-            self.changed |= told.changed;
-            self.outbox.extend(told.request);
+            self.outbox.extend(self.workloads.told());
         } else {
             self.changed |= self.workloads.untold();
         }
@@ -193,6 +194,9 @@ impl Assembler {
             response;
         let mut waits_for = Vec::new();
         let mut errors = Vec::new();
+        if type_url == type_url::WORKLOAD {
+            self.changed |= self.workloads.heard();
+        }
         for resource in resources {
             let name = resource.name.clone();
             match self.take(&type_url, resource) {
@@ -314,7 +318,8 @@ impl Assembler {
         }
         let mut workloads = of_type(type_url::WORKLOAD);
         workloads.resources.extend(self.workloads.resources());
-        Saved { responses: vec![mesh, services, endpoints, workloads] }.encode_to_vec()
+        let workloads_untold = !self.workloads.is_closed_until_told();
+        Saved { responses: vec![mesh, services, endpoints, workloads], workloads_untold }.encode_to_vec()
     }
 
     /// What [`Assembler::save`] made; what of it cannot be read is left out.
@@ -333,9 +338,12 @@ impl Assembler {
                 names.for_each(|name| assembler.workloads.remember(name));
             }
         }
+        // What an older version of the node has kept says nothing of them.
+        let tells = saved.responses.iter().any(|response| response.type_url == type_url::WORKLOAD);
         for response in saved.responses {
             assembler.receive(response);
         }
+        assembler.workloads.restore_untold(saved.workloads_untold || !tells);
         // Nobody is there to hear them.
         assembler.outbox.clear();
         assembler.unacknowledged.clear();

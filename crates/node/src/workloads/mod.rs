@@ -426,7 +426,17 @@ async fn follow(workloads: std::sync::Weak<Workloads>, entry: std::sync::Weak<En
         let published = tokio::select! {
             changed = certificate.changed() => { if changed.is_err() { return; } true }
             changed = health.changed() => { if changed.is_err() { return; } false }
-            changed = told.changed(), if untold => { if changed.is_err() { return; } false }
+            changed = told.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                // It changes with all that the node hears.
+                let Some(entry) = entry.upgrade() else { return };
+                if entry.is_untold() == untold {
+                    continue;
+                }
+                false
+            }
         };
         let (Some(workloads), Some(entry)) = (workloads.upgrade(), entry.upgrade()) else { return };
         if published {

@@ -1,4 +1,4 @@
-//! Requests of a connection that came for a workload of this node as one of bytes, to a port that carries HTTP. Each of
+//! Requests of a connection that came for a workload of this node as one of bytes, to a port that carries HTTP or is for nothing else by policies. Each of
 //! them passes the door by itself, with its head, and goes to the process.
 
 use std::rc::Rc;

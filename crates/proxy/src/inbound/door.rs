@@ -6,8 +6,8 @@
 //! 2. authorize: which ports are open to whom, by AuthorizationPolicies ([`tulle_model::authorization::decide`]).
 //! 3. limit: what stops takes nothing new.
 //!
-//! A connection of bytes has no head. Over a link, it does not enter as one where its port carries HTTP: its requests do
-//! ([`super::carries_http`]).
+//! A connection of bytes has no head. It does not enter as one where its port carries HTTP (over a link), or where policies
+//! look at requests: its requests do ([`super::carries_http`]).
 //!
 //! Then it is written down ([`Visits`](super::visits::Visits)), and goes on to the application. What would not be authorized by a
 //! newer state is ended by it ([`may_stay`](super::presence::may_stay), [`follow`]), be it bytes, an upgrade or an answer without an end; what is to be drained is not.
@@ -56,20 +56,28 @@ fn authorize(
     snapshot: &Snapshot,
     seen: Traffic<'_>,
 ) -> Result<(), UpstreamError> {
-    if snapshot.is_closed(&workload.name) {
-        let message = format!("the server has not said yet who may enter {}", workload.name);
-        return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
+    let config = match snapshot.workloads.get(&workload.name) {
+        Some(config) => config,
+        None if snapshot.closed_until_told => {
+            let message = format!("the server has not said yet who may enter {}", workload.name);
+            return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
+        }
+        None => return Ok(()),
+    };
+    if config.is_open() {
+        return Ok(());
     }
-    let config = snapshot.workloads.get(&workload.name).map(|config| &**config);
-    let Some(config) = config.filter(|config| !config.is_open()) else { return Ok(()) };
-    for audited in authorization::audits(&config.policies, visitor(peer), port, seen) {
-        local.metrics.registry().audited(&workload.name, &audited);
-        if local.may_warn() {
-            let decision = audited.decision(Effect::Audited);
-            tracing::info!(%peer, workload = %workload.name, port, "audit: {decision}");
+    // Requests of a connection are reported one by one.
+    if !matches!(seen, Traffic::Requests) {
+        for audited in authorization::audits(&config.policies, visitor(peer), port, seen) {
+            local.metrics.registry().audited(&workload.name, &audited);
+            if local.may_warn() {
+                let decision = audited.decision(Effect::Audited);
+                tracing::info!(%peer, workload = %workload.name, port, "audit: {decision}");
+            }
         }
     }
-    is_authorized(peer, Some(config), port, seen).map_err(|denial| {
+    is_authorized(peer, Some(&**config), port, seen).map_err(|denial| {
         local.metrics.registry().denied(&workload.name, &denial);
         refusal(peer, workload, denial)
     })

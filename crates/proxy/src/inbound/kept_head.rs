@@ -1,8 +1,10 @@
 //! What is kept of a request that goes on for long, so that policies can be asked about it again when they change.
 
-use http::HeaderMap;
+use std::sync::Arc;
+
 use http::header::HeaderName;
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 use tulle_model::authorization::{RequestSeen, Traffic};
 use tulle_model::snapshot::AccessPolicies;
 
@@ -17,29 +19,35 @@ pub(super) struct KeptHead {
     authority: String,
     /// Those of the names below that the request has.
     headers: HeaderMap,
-    names: Box<[HeaderName]>,
+    names: Arc<[HeaderName]>,
 }
 
 impl KeptHead {
     /// `None` where it is too large.
     pub fn new(head: &Parts, policies: &AccessPolicies) -> Option<Self> {
-        let names: Box<[_]> = policies.headers().cloned().collect();
+        let names = policies.headers().clone();
+        let RequestSeen { method, path, authority, .. } = request_of(head);
+        let of_name = |name: &HeaderName| {
+            head.headers.get_all(name).iter().map(|value| name.as_str().len() + value.len()).sum::<usize>()
+        };
+        let of_headers: usize = names.iter().map(of_name).sum();
+        if method.len() + path.len() + authority.len() + of_headers > MOST {
+            return None;
+        }
         let mut headers = HeaderMap::new();
-        for name in &names {
+        for name in &*names {
             for value in head.headers.get_all(name) {
-                headers.append(name, value.clone());
+                // A copy: values are parts of the whole head, which would be kept with them.
+                headers.append(name, HeaderValue::from_bytes(value.as_bytes()).ok()?);
             }
         }
-        let RequestSeen { method, path, authority, .. } = request_of(head);
-        let of_headers: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-        let size = method.len() + path.len() + authority.len() + of_headers;
         let [method, path, authority] = [method, path, authority].map(str::to_owned);
-        (size <= MOST).then_some(Self { method, path, authority, headers, names })
+        Some(Self { method, path, authority, headers, names })
     }
 
     /// As policies see it that ask for no header which was not kept.
     pub fn seen(&self, policies: &AccessPolicies) -> Traffic<'_> {
-        if !policies.headers().all(|name| self.names.contains(name)) {
+        if !policies.headers().iter().all(|name| self.names.contains(name)) {
             return Traffic::Forgotten;
         }
         let Self { method, path, authority, headers, .. } = self;

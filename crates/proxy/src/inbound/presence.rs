@@ -42,7 +42,7 @@ pub(super) fn may_stay(
     is_authorized(peer, config, port, seen).map_err(|_| Withdrawn::Denied)
 }
 
-/// Whether policies let a peer in; where the server has said nothing, there are none.
+/// Whether policies let a peer in that is there, or comes to a workload of which the server has spoken.
 pub(super) fn is_authorized<'a>(
     peer: &Peer,
     config: Option<&'a WorkloadConfig>,

@@ -377,7 +377,7 @@ async fn tunnel(
     if let Some(http) = inbound::carries_http(&worker.local, entrance, &link.account) {
         return Box::pin(requests(worker, exchange, workload, http, sender, receiver)).await;
     }
-    exchange.passes_to(SocketAddr::new(workload.app_address, port));
+    exchange.passes_to(entrance.process());
     let connect = inbound::connect(&worker.local, entrance, &link.account, None);
     let reset = poll_fn(|cx| sender.poll_reset(cx));
     let connected = tokio::select! {

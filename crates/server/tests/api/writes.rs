@@ -117,7 +117,9 @@ async fn unknown_fields_of_a_policy_are_refused_whatever_is_asked_for() {
             "http.paths[0].value",
         ),
         (json!({ "http": { "paths": [{ "type": "Regex", "value": "/a" }] } }), "http.paths[0].type"),
+        (json!({ "http": { "paths": [{ "type": "Template", "value": "/a//{b}" }] } }), "http.paths[0].value"),
         (json!({ "http": { "hosts": ["a:80"] } }), "http.hosts[0]"),
+        (json!({ "http": { "hosts": ["::1"] } }), "http.hosts[0]"),
         (json!({ "http": { "headers": [{ "name": "host", "value": "a" }] } }), "http.headers[0].name"),
         (json!({ "http": { "headers": [{ "name": "tulle-x", "value": "a" }] } }), "http.headers[0].name"),
         (

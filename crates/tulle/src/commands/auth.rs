@@ -88,7 +88,7 @@ enum From {
 fn request(args: &CheckArgs, to: &NamespacedName) -> Result<Option<AskedFor>> {
     let mut words = args.request.clone();
     match words.last_mut() {
-        Some(path) if path.starts_with('/') => *path = format!("http://{}{path}", to.name),
+        Some(path) if path.starts_with('/') => *path = format!("http://{}.{}{path}", to.name, to.namespace),
         Some(_) => {}
         None if args.header.is_empty() => return Ok(None),
         None => {

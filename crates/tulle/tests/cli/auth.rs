@@ -149,5 +149,5 @@ fn it_says_which_requests_may_enter() {
     assert!(noted.contains("give a METHOD and a PATH"), "{noted}");
     let (json, _) = mesh.ends("auth check --from web-1 --to cart --port 80 /items -o json", 0);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["request"]["url"], "http://cart/items", "{json}");
+    assert_eq!(json["request"]["url"], "http://cart.default/items", "{json}");
 }

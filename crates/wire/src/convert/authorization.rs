@@ -125,6 +125,9 @@ impl TryFrom<wire::AuthorizationRule> for AccessRule {
 
     fn try_from(rule: wire::AuthorizationRule) -> Result<Self> {
         understood(rule.needs.iter().filter(|need| *need != REQUEST))?;
+        if rule.request.is_none() && rule.needs.iter().any(|need| need == REQUEST) {
+            return Err(error("request", "it is missing, and the rule would be about more without it"));
+        }
         let sources = rule.sources.map(|sources| list("sources", sources.sources, Source::try_from));
         Ok(Self {
             index: rule.index as usize,

@@ -97,6 +97,9 @@ fn template(text: &str) -> Result<PathMatch, String> {
     let mut pattern = String::new();
     let mut segments = rest.split('/').peekable();
     while let Some(segment) = segments.next() {
+        if segment.is_empty() && segments.peek().is_some() {
+            return Err("must not contain `//`".to_owned());
+        }
         let Some(variable) = segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) else {
             if segment.contains(['{', '}']) {
                 return Err("may have a variable for a whole segment, and not for a part of one".to_owned());
@@ -127,7 +130,7 @@ fn template(text: &str) -> Result<PathMatch, String> {
 
 fn check_host(host: &Field<'_>, errors: &mut Errors) -> Read<ServerName> {
     let text = host.str().ok_or(Unreadable)?;
-    if let Some(problem) = hostname_problem(text).filter(|_| text.parse::<std::net::IpAddr>().is_err()) {
+    if let Some(problem) = hostname_problem(text).filter(|_| text.parse::<std::net::Ipv4Addr>().is_err()) {
         errors.invalid(host, format!("{} is no host name: it {problem}", shown(host.value)));
     }
     Ok(ServerName::new(text))

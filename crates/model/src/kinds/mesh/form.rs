@@ -39,6 +39,15 @@ impl MeshForm {
         Strictness { everywhere, except: others.map(|(port, _)| *port).collect() }
     }
 
+    /// Whether somebody may be held off from workloads of some namespace.
+    fn holds_off(&self) -> bool {
+        let strict = |form: &StrictForm| form.mode == Some(true) || form.ports.values().any(|mode| *mode);
+        strict(&self.strict)
+            || self.strict_namespaces.values().any(strict)
+            || self.denies == Some(true)
+            || self.denying_namespaces.values().any(|denies| *denies)
+    }
+
     fn denies_by_default(&self, namespace: &str) -> bool {
         self.denying_namespaces.get(namespace).copied().or(self.denies).unwrap_or(false)
     }
@@ -49,8 +58,8 @@ impl MeshForm {
     }
 }
 
-/// What holds for the whole mesh.
-pub(crate) fn settings(policies: &Policies<MeshForm>) -> MeshSettings {
+/// What holds for the whole mesh. `has_policies`: whether somebody may be held off by an AuthorizationPolicy.
+pub(crate) fn settings(policies: &Policies<MeshForm>, has_policies: bool) -> MeshSettings {
     let everywhere = [Target::Mesh];
     let default = MeshSettings::default();
     MeshSettings {
@@ -60,9 +69,8 @@ pub(crate) fn settings(policies: &Policies<MeshForm>) -> MeshSettings {
             .value,
         inbound_capture: {
             let mesh = policies.acting(&Target::Mesh).map(|mesh| &mesh.spec);
-            let is_closed =
-                mesh.is_some_and(|mesh| mesh.strictness("").is_anywhere() || mesh.denies_by_default(""));
-            mesh.and_then(|mesh| mesh.inbound_capture).unwrap_or(is_closed)
+            let holds_off = has_policies || mesh.is_some_and(MeshForm::holds_off);
+            mesh.and_then(|mesh| mesh.inbound_capture).unwrap_or(holds_off)
         },
         session_key: None,
     }

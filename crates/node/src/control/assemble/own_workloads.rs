@@ -30,13 +30,15 @@ struct Own {
     runs: bool,
     config: Option<Arc<WorkloadConfig>>,
     resource: Option<Resource>,
+    /// The server has said since that it knows nothing of it: it is asked as if it had said nothing.
+    is_gone: bool,
 }
 
-/// What follows where a server tells of workloads.
-pub(super) struct Told {
-    /// Whether something else is in force now.
-    pub changed: bool,
-    pub request: Option<DeltaDiscoveryRequest>,
+impl Own {
+    /// What the server need not say again.
+    fn is_known(&self) -> Option<&Resource> {
+        self.resource.as_ref().filter(|_| !self.is_gone)
+    }
 }
 
 impl OwnWorkloads {
@@ -71,7 +73,7 @@ impl OwnWorkloads {
             }
         }
         let new: BTreeMap<_, _> =
-            new.into_iter().map(|name| (name, self.workloads[name].resource.as_ref())).collect();
+            new.into_iter().map(|name| (name, self.workloads[name].is_known())).collect();
         let mut requests = Vec::new();
         if self.is_told && !gone.is_empty() {
             requests.push(unsubscribe(type_url::WORKLOAD, gone.iter().map(ToString::to_string)));
@@ -88,13 +90,11 @@ impl OwnWorkloads {
     }
 
     /// The server tells of workloads.
-    pub fn told(&mut self) -> Told {
+    pub fn told(&mut self) -> Option<DeltaDiscoveryRequest> {
         self.is_told = true;
-        let changed = std::mem::take(&mut self.is_untold);
         let own: BTreeMap<_, _> =
-            self.workloads.iter().filter(|(_, o)| o.runs).map(|(n, o)| (n, o.resource.as_ref())).collect();
-        let request = (!own.is_empty()).then(|| subscribe_again(type_url::WORKLOAD, own));
-        Told { changed, request }
+            self.workloads.iter().filter(|(_, o)| o.runs).map(|(n, o)| (n, o.is_known())).collect();
+        (!own.is_empty()).then(|| subscribe_again(type_url::WORKLOAD, own))
     }
 
     /// The server does not tell of workloads: what another one said is not in force. Whether there was something.
@@ -115,6 +115,7 @@ impl OwnWorkloads {
         // Not the node's any more: nothing to do.
         let Some(own) = self.workloads.get_mut(&config.name) else { return Ok(false) };
         own.resource = Some(resource);
+        own.is_gone = false;
         let changed = own.config.as_deref() != Some(&config);
         if changed {
             own.config = Some(Arc::new(config));
@@ -126,8 +127,18 @@ impl OwnWorkloads {
     /// open to all.
     pub fn remove(&mut self, name: &WorkloadName) {
         if let Some(own) = self.workloads.get_mut(name) {
-            own.resource = None;
+            own.is_gone = true;
         }
+    }
+
+    /// The server has said something of workloads: those that it says nothing of are closed from now on. Whether that is new.
+    pub fn heard(&mut self) -> bool {
+        std::mem::take(&mut self.is_untold)
+    }
+
+    /// As it was before a restart.
+    pub fn restore_untold(&mut self, is_untold: bool) {
+        self.is_untold = is_untold;
     }
 
     /// Whether a workload of which nothing has been said is closed.
@@ -260,6 +271,8 @@ mod tests {
             assembler.connected();
             assembler.told_of(type_url::WORKLOAD);
             assert_eq!(said(&mut assembler), (vec![pair("shop/a", "")], vec![]));
+            let mut restored = Assembler::restore(&assembler.save()).unwrap();
+            assert_eq!(captured(&mut restored).unwrap().len(), 1, "nor is it lost by a restart");
         }
     }
 
@@ -267,22 +280,31 @@ mod tests {
     fn a_workload_is_closed_until_it_is_told_of_unless_the_server_tells_of_none() {
         let mut assembler = Assembler::default();
         runs(&mut assembler, &["shop/a", "shop/b"]);
-        let mut closed = |step: &dyn Fn(&mut Assembler)| {
-            step(&mut assembler);
-            let snapshot = assembler.take_snapshot().expect("a change");
-            ["shop/a", "shop/b"].map(|workload| snapshot.is_closed(&name(workload)))
+        let closed_after = |assembler: &mut Assembler, step: &dyn Fn(&mut Assembler)| {
+            step(assembler);
+            let snapshot = assembler.take_snapshot()?;
+            Some(["shop/a", "shop/b"].map(|workload| snapshot.is_closed(&name(workload))))
         };
-        assert_eq!(closed(&|assembler| assembler.receive(says("shop/a", true, "v1"))), [false, true]);
+        let first_word = |assembler: &mut Assembler| assembler.receive(says("shop/a", true, "v1"));
+        assert_eq!(closed_after(&mut assembler, &first_word), Some([false, true]));
         let connect_to_an_older_one = |assembler: &mut Assembler| {
             assembler.connected();
             assembler.told_of("");
         };
-        assert_eq!(closed(&connect_to_an_older_one), [false, false]);
+        assert_eq!(closed_after(&mut assembler, &connect_to_an_older_one), Some([false, false]));
+        // Also over a restart.
+        let mut restored = Assembler::restore(&assembler.save()).unwrap();
+        let begins = |assembler: &mut Assembler| runs(assembler, &["shop/a", "shop/b"]);
+        restored.changed = true;
+        assert_eq!(closed_after(&mut restored, &begins), Some([false, false]));
         let connect_to_a_newer_one = |assembler: &mut Assembler| {
             assembler.connected();
             assembler.told_of(type_url::WORKLOAD);
         };
-        assert_eq!(closed(&connect_to_a_newer_one), [true, true]);
+        // It says nothing before it is asked.
+        assert!(closed_after(&mut assembler, &connect_to_a_newer_one).is_none());
+        let first_word = |assembler: &mut Assembler| assembler.receive(says("shop/b", true, "v1"));
+        assert_eq!(closed_after(&mut assembler, &first_word), Some([true, false]));
     }
 
     /// Such a one ends the stream of a node that asks for what it does not know.

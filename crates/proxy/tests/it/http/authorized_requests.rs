@@ -317,6 +317,42 @@ async fn a_service_of_bytes_leads_past_no_rule_about_requests() {
     }
 }
 
+/// An application that agrees to a tunnel and goes on to read requests: nobody would see them.
+#[tokio::test]
+async fn no_tunnel_leads_past_rules_about_requests() {
+    for (way, protocol) in [
+        (Way::SameNode, AppProtocol::Http1),
+        (Way::SameNode, AppProtocol::Tcp),
+        (Way::Link, AppProtocol::Http1),
+        (Way::Link, AppProtocol::Tcp),
+    ] {
+        let seen = Arc::new(Mutex::new(Vec::<u8>::new()));
+        let told = seen.clone();
+        let app = apps::script(move |mut stream| {
+            let told = told.clone();
+            async move {
+                let mut buffer = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                    told.lock().extend(&buffer[..read]);
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                }
+            }
+        });
+        let mut path = path(way, protocol, app.await).await;
+        node(&mut path, way).authorize("c-0", vec![policy("no", Action::Deny, below("/admin"))]);
+        let tunnel = "CONNECT c:80 HTTP/1.1\r\nhost: c:80\r\n\r\n";
+        let mut stream = TcpStream::connect(path.address).await.unwrap();
+        stream.write_all(tunnel.as_bytes()).await.unwrap();
+        let head = timeout(SOON, apps::read_head(&mut stream)).await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 403 "), "{way:?} {protocol:?} {head}");
+        let _ = stream.write_all(b"GET /admin HTTP/1.1\r\nhost: c\r\n\r\n").await;
+        let _ = stream.shutdown().await;
+        let mut rest = Vec::new();
+        let _ = timeout(SOON, stream.read_to_end(&mut rest)).await.unwrap();
+        assert!(seen.lock().is_empty(), "{way:?} {protocol:?} {:?}", String::from_utf8_lossy(&seen.lock()));
+    }
+}
+
 #[tokio::test]
 async fn a_stream_ends_by_what_it_asked_for() {
     for way in WAYS {
