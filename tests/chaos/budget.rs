@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tulle_tests::chaos::{self, is_prompt, is_release};
 use tulle_tests::harness::{Home, Process, alone, client, eventually, python, tulle};
+use tulle_tests::ports::free_port;
 
 use crate::two_nodes::service;
 
@@ -236,10 +237,6 @@ fn one_that_wants_all_connections_of_another_node_leaves_some() {
 
 fn open_files(process: &Process) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", process.pid())).unwrap().count()
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn metrics(up: &Process) -> String {

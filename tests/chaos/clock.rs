@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tulle_tests::chaos::{figure, length};
 use tulle_tests::harness::{Home, Process, eventually, may_run, tulle};
+use tulle_tests::ports::free_port;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How soon mTLS has to work again after a clock was set.
@@ -51,8 +52,7 @@ struct Mesh {
 }
 
 fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", free_port())
 }
 
 impl Mesh {
@@ -80,7 +80,7 @@ impl Mesh {
             node
         };
         let (one, two) = (node("one", one), node("two", two));
-        let port = free_address().rsplit_once(':').unwrap().1.to_owned();
+        let port = free_port();
         let binary = tulle().display().to_string();
         let app = two.home.start(&[
             "run",

@@ -7,4 +7,5 @@ pub mod asks;
 pub mod chaos;
 pub mod harness;
 pub mod one_host;
+pub mod ports;
 pub mod two_hosts;

@@ -3,12 +3,13 @@
 //! (`TULLE_BIN=target/release/tulle`).
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use tulle_tests::harness::{Home, Process, alone, eventually, tulle};
+use tulle_tests::ports::free_port;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 const REQUESTS: usize = 5_000;
@@ -95,10 +96,6 @@ fn a_node_is_small_and_serves_soon_after_a_restart() {
     assert!(idle.iter().all(|&size| size <= bounds.0 * 1024), "idle: {idle:?} KiB");
     assert!(loaded.iter().all(|&size| size <= bounds.1 * 1024), "after load: {loaded:?} KiB");
     assert!(times[STARTS / 2] <= bounds.2, "{times:?}");
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Whether one request on a connection of its own is answered with 200.
