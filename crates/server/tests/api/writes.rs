@@ -143,6 +143,28 @@ async fn unknown_fields_of_a_policy_are_refused_whatever_is_asked_for() {
 }
 
 #[tokio::test]
+async fn unknown_fields_of_the_mesh_are_refused_too() {
+    let api = TestApi::start().await;
+    let path = "/apis/tulle.dev/v1alpha1/meshes/default?fieldValidation=Ignore";
+    let patch = json!({ "spec": { "mtls": { "mod": "Strict" } } });
+    let status = api.patch(path, "merge-patch", &patch).await.fails(400, "BadRequest");
+    assert!(status["message"].as_str().unwrap().contains("unknown field \"spec.mtls.mod\""), "{status}");
+    for (mtls, field) in [
+        (json!({ "mode": "strict" }), "spec.mtls.mode"),
+        (json!({ "ports": [{ "port": 0, "mode": "Strict" }] }), "spec.mtls.ports[0].port"),
+        (json!({ "ports": [{ "port": 80 }] }), "spec.mtls.ports[0].mode"),
+        (json!({ "namespaces": [{ "name": "A b", "mode": "Strict" }] }), "spec.mtls.namespaces[0].name"),
+    ] {
+        let patch = json!({ "spec": { "mtls": mtls } });
+        let status = api.patch(path, "merge-patch", &patch).await.fails(422, "Invalid");
+        assert_eq!(status["details"]["causes"][0]["field"], field, "{status}");
+    }
+    let patch = json!({ "spec": { "mtls": { "mode": "Strict" }, "inboundCapture": { "enabled": false } } });
+    let status = api.patch(path, "merge-patch", &patch).await.fails(422, "Invalid");
+    assert_eq!(status["details"]["causes"][0]["field"], "spec.inboundCapture.enabled", "{status}");
+}
+
+#[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let api = TestApi::start().await;
     let dry = |path: &str| format!("{path}?dryRun=All");

@@ -15,6 +15,8 @@ use crate::schema::structural::derived;
 /// What the registry lists.
 pub(crate) const KIND: Kind = Kind {
     namespaced: false,
+    // Without a field that it means to have, it may hold off fewer.
+    prunes_unknown: false,
     categories: &["tulle"],
     name_problem: check::name_problem,
     check: |object, errors| drop(check::check(object, errors)),
