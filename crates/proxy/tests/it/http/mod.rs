@@ -3,6 +3,7 @@
 mod ahead;
 mod apps;
 mod authorized;
+mod authorized_at_random;
 mod authorized_requests;
 mod blame;
 mod bodies;

@@ -3,7 +3,7 @@
 
 mod attempts;
 mod connections;
-mod generate;
+pub(super) mod generate;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
