@@ -10,9 +10,9 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::HeaderMap;
-use http::header::HeaderName;
 
 use crate::decision::{Decider, Decision, Effect};
+use crate::host::folded;
 use crate::identity::SpiffeId;
 use crate::name::WorkloadName;
 use crate::path;
@@ -325,15 +325,12 @@ fn holds(conditions: &RequestConditions, request: &RequestSeen<'_>, path: &str, 
         false => method.eq_ignore_ascii_case(request.method),
     };
     let path = if path.is_empty() { "/" } else { path };
-    let other = match path.strip_suffix('/') {
-        _ if strict => None,
-        Some("") => None,
-        Some(shorter) => Some(Cow::Borrowed(shorter)),
-        None => Some(Cow::Owned(format!("{path}/"))),
+    let is_other = |wanted: &_| match path.strip_suffix('/') {
+        Some("") => false,
+        Some(shorter) => path_matches(wanted, shorter),
+        None => path_matches(wanted, &format!("{path}/")),
     };
-    let is_path = |wanted: &_| {
-        path_matches(wanted, path) || other.as_ref().is_some_and(|other| path_matches(wanted, other))
-    };
+    let is_path = |wanted: &_| path_matches(wanted, path) || (!strict && is_other(wanted));
     (methods.is_empty() || methods.iter().any(is_method))
         && (paths.is_empty() || paths.iter().any(is_path))
         && (calls.is_empty() || calls.iter().any(is_path))
@@ -345,8 +342,7 @@ fn holds(conditions: &RequestConditions, request: &RequestSeen<'_>, path: &str, 
 }
 
 fn has_header(wanted: &ValueMatch, headers: &HeaderMap, strict: bool) -> bool {
-    let Ok(name) = HeaderName::from_bytes(wanted.name.as_bytes()) else { return false };
-    let values = || headers.get_all(&name).iter().map(|value| value.as_bytes());
+    let values = || headers.get_all(&wanted.name).iter().map(|value| value.as_bytes());
     let Some(joined) = join_values(&wanted.name, values()) else { return false };
     let of_lines = || values().map(String::from_utf8_lossy).any(|line| text_matches(&wanted.value, &line));
     let of_elements = || joined.split([',', ';']).any(|one| text_matches(&wanted.value, one.trim()));
@@ -355,15 +351,10 @@ fn has_header(wanted: &ValueMatch, headers: &HeaderMap, strict: bool) -> bool {
 
 /// Without the port and the dot at its end, in lower case.
 fn host_of(authority: &str) -> Cow<'_, str> {
-    let host = match authority.rsplit_once(':') {
+    folded(match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => authority,
-    };
-    let host = host.strip_suffix('.').unwrap_or(host);
-    match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        true => host.to_ascii_lowercase().into(),
-        false => host.into(),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use crate::name::{MESH, NamespacedName, ServiceName, WorkloadName};
 use crate::snapshot::{
-    Action, EgressPolicy, Endpoint, HttpRouteKind, HttpRule, MeshSettings, Mirror, WorkloadConfig,
+    EgressPolicy, Endpoint, HttpRouteKind, HttpRule, MeshSettings, Mirror, WorkloadConfig,
 };
 
 /// One decision.
@@ -197,7 +197,7 @@ pub fn egress(mesh: &MeshSettings) -> Result<(), Decision> {
 pub fn inbound_capture(mesh: &MeshSettings, workload: Option<&WorkloadConfig>) -> Option<Decision> {
     let asked = workload.map_or(mesh.inbound_capture, |workload| workload.inbound_capture);
     let holds_off = |workload: &WorkloadConfig| {
-        let policy = workload.policies.iter().find(|policy| policy.action != Action::Audit)?;
+        let policy = workload.policies.holding_off()?;
         Some((Decider::AuthorizationPolicy(policy.name.clone()), "spec.targetRefs"))
     };
     let by = || match workload {

@@ -50,13 +50,19 @@ pub fn mesh_host(host: &str, caller_namespace: &str) -> Option<MeshHost> {
 /// The suffixes that only the mesh owns.
 const SUFFIXES: [&str; 3] = [".svc.cluster.local", ".svc", ".mesh"];
 
-/// Without the dot at its end, in lower case.
+/// Without the dot at its end, in lower case; `None`: it is longer than a name can be.
 fn canonical(host: &str) -> Option<std::borrow::Cow<'_, str>> {
+    let host = folded(host);
+    (host.len() <= 253).then_some(host)
+}
+
+/// Without the dot at its end, in lower case, however long.
+pub(crate) fn folded(host: &str) -> std::borrow::Cow<'_, str> {
     let host = host.strip_suffix('.').unwrap_or(host);
-    (host.len() <= 253).then(|| match host.bytes().any(|b| b.is_ascii_uppercase()) {
+    match host.bytes().any(|b| b.is_ascii_uppercase()) {
         true => host.to_ascii_lowercase().into(),
         false => host.into(),
-    })
+    }
 }
 
 /// The endpoint `NAME.SERVICE.NAMESPACE`.

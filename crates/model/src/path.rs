@@ -155,6 +155,8 @@ pub fn has_dot_segments(path: &str) -> bool {
 /// the one that is served. Of `/a%2Fb` some serve `b` below `a`, of `/a;x/b` and `/a//b` some serve `/a/b`.
 pub fn ambiguity(path: &str) -> Option<&'static str> {
     let bytes = path.as_bytes();
+    // What has no escape says what it is.
+    let is_encoded = bytes.contains(&b'%');
     let mut decoded = Vec::new();
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
@@ -165,7 +167,8 @@ pub fn ambiguity(path: &str) -> Option<&'static str> {
                 b';' => return Some("has parameters (`;`)"),
                 b'%' => return Some("has a `%` that begins no escape"),
                 b'/' if rest.get(1) == Some(&b'/') => return Some("has an empty segment (`//`)"),
-                _ => decoded.push(byte),
+                _ if is_encoded => decoded.push(byte),
+                _ => {}
             }
             at += 1;
             continue;

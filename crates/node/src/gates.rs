@@ -215,14 +215,7 @@ mod tests {
             };
             state.workloads.insert(name.clone(), Arc::new(local));
             if let Some(inbound_capture) = told {
-                let config = WorkloadConfig {
-                    name: name.clone(),
-                    services: Vec::new(),
-                    inbound_capture,
-                    policies: Default::default(),
-                    strict: Default::default(),
-                    denies_by_default: false,
-                };
+                let config = WorkloadConfig { inbound_capture, ..WorkloadConfig::new(name.clone()) };
                 snapshot.workloads.insert(name, Arc::new(config));
             }
         }

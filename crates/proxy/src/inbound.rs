@@ -338,14 +338,7 @@ mod tests {
         };
         let services = vec![Selected { by: ServiceName::new("default", "s"), ports: vec![served] }];
         let name = WorkloadName::new("default", "a");
-        let told = WorkloadConfig {
-            name: name.clone(),
-            services,
-            inbound_capture: false,
-            policies: Default::default(),
-            strict: Default::default(),
-            denies_by_default: false,
-        };
+        let told = WorkloadConfig { services, ..WorkloadConfig::new(name.clone()) };
         let mut snapshot = Snapshot::default();
         snapshot.workloads.insert(name, Arc::new(told));
         let worker = Worker::idle("n1", NodeState { snapshot: Arc::new(snapshot), ..NodeState::default() });

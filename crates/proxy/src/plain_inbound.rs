@@ -14,6 +14,7 @@ use tulle_model::name::WorkloadName;
 use crate::access_log::Asked;
 use crate::budget::Account;
 use crate::connect::prepare;
+use crate::error::UpstreamError;
 use crate::exchange::Exchange;
 use crate::http::server::{HttpDestination, serve as serve_http};
 use crate::inbound::{self, Entrance, Peer};
@@ -52,34 +53,31 @@ pub(crate) async fn serve(
     exchange.is_for(&workload, meant.port());
     exchange.passes_to(meant);
     let entrance = Entrance { peer: &peer, workload: &workload, port: meant.port(), address: meant.ip() };
-    let read = match inbound::is_read(&worker.local, entrance) {
-        true => inbound::carries_http(&worker.local, entrance, &account),
-        false => None,
+    let turn_away = |mut exchange: Box<Exchange>, client: &mut TcpStream, error: &UpstreamError| {
+        exchange.did_not_arrive(error);
+        let reason = Reason::from(error.kind);
+        exchange.turned_away(reason.verdict(), None);
+        let why = match reason {
+            Reason::Shed(shed) => shed.into(),
+            Reason::Denied => Rejection::Denied,
+            _ => Rejection::ConnectFailed,
+        };
+        reject(client, why, &error.message);
     };
-    let connected = match &read {
-        Some(_) => inbound::admit(&worker.local, entrance).map(|()| None),
-        None => inbound::connect(&worker.local, entrance, &account, None).await.map(Some),
-    };
-    let (process, _seat) = match connected {
-        Ok(Some(connected)) => connected,
-        Ok(None) => {
-            // What comes out of it is counted.
-            exchange.forget();
-            let Some(arrival) = read else { return };
-            let destination = HttpDestination::Workload(Box::new(arrival));
-            return Box::pin(serve_http(worker, workload, client.into(), Vec::new(), destination)).await;
+    if inbound::is_read(&worker.local, entrance)
+        && let Some(arrival) = inbound::carries_http(&worker.local, entrance, &account)
+    {
+        if let Err(error) = inbound::admit(&worker.local, entrance) {
+            return turn_away(exchange, &mut client, &error);
         }
-        Err(error) => {
-            exchange.did_not_arrive(&error);
-            let reason = Reason::from(error.kind);
-            exchange.turned_away(reason.verdict(), None);
-            let why = match reason {
-                Reason::Shed(shed) => shed.into(),
-                Reason::Denied => Rejection::Denied,
-                _ => Rejection::ConnectFailed,
-            };
-            return reject(&mut client, why, &error.message);
-        }
+        // What comes out of it is counted.
+        exchange.forget();
+        let destination = HttpDestination::Workload(Box::new(arrival));
+        return Box::pin(serve_http(worker, workload, client.into(), Vec::new(), destination)).await;
+    }
+    let (process, _seat) = match inbound::connect(&worker.local, entrance, &account, None).await {
+        Ok(connected) => connected,
+        Err(error) => return turn_away(exchange, &mut client, &error),
     };
     exchange.sends();
     exchange.connected();
@@ -202,14 +200,8 @@ mod tests {
         let request = Some(Box::new(RequestConditions { paths, ..Default::default() }));
         let rules = vec![AccessRule { index: 0, sources: None, ports: None, request }];
         let policy = AccessPolicy { name: "shop/p".parse().unwrap(), action: Action::Allow, at: None, rules };
-        let config = WorkloadConfig {
-            name: name.clone(),
-            services: Vec::new(),
-            inbound_capture: true,
-            policies: vec![policy].into(),
-            strict: Default::default(),
-            denies_by_default: false,
-        };
+        let policies = vec![policy].into();
+        let config = WorkloadConfig { inbound_capture: true, policies, ..WorkloadConfig::new(name.clone()) };
         let mut state = NodeState::clone(&worker.local.state.load());
         Arc::make_mut(&mut state.snapshot).workloads.insert(name.clone(), Arc::new(config));
         worker.local.state.publish(state);

@@ -13,7 +13,7 @@ use crate::kinds::workload::form::WorkloadForm;
 use crate::name::{ServiceName, WorkloadName};
 use crate::policy::Target;
 use crate::port_settings::Http1Settings;
-use crate::snapshot::{AccessPolicies, Action, AppProtocol, Selected, ServedPort, WorkloadConfig};
+use crate::snapshot::{AccessPolicies, AppProtocol, Selected, ServedPort, WorkloadConfig};
 
 /// A workload that runs on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Compiler {
     /// A workload of which nothing has been said is held shut by what holds for the mesh: so that is told which says that
     /// some may be.
     pub(super) fn settle_mesh(&mut self, dirty: &mut Dirty) {
-        let has_policies = self.authorizations.values().any(|policy| policy.action != Action::Audit);
+        let has_policies = self.authorizations.values().any(|policy| policy.action.holds_off());
         let settings = settings(&self.meshes, has_policies);
         if *self.mesh != settings {
             self.mesh = Arc::new(settings);
@@ -81,7 +81,8 @@ impl Compiler {
             .collect();
         let policies = AccessPolicies::from(policies);
         let mesh = of_workloads(&self.meshes, &name.namespace);
-        let holds_off = mesh.strict.is_anywhere() || mesh.denies_by_default || policies.hold_off();
+        let holds_off =
+            mesh.strict.is_anywhere() || mesh.denies_by_default || policies.holding_off().is_some();
         let config = WorkloadConfig {
             name: name.clone(),
             services,

@@ -17,6 +17,13 @@ pub enum Action {
     Audit,
 }
 
+impl Action {
+    /// Whether somebody may be held off by policies that have it.
+    pub(crate) fn holds_off(self) -> bool {
+        self != Self::Audit
+    }
+}
+
 /// A policy, as it applies to one workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessPolicy {

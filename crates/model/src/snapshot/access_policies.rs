@@ -118,7 +118,7 @@ impl From<Vec<AccessPolicy>> for AccessPolicies {
             for (number, rule) in policy.rules.iter().enumerate() {
                 all.rules[policy.action as usize].add(rule, (index, number));
                 let ports = [at, rule.ports.as_deref()];
-                let Some(request) = rule.request.as_ref().filter(|_| policy.action != Action::Audit) else {
+                let Some(request) = rule.request.as_ref().filter(|_| policy.action.holds_off()) else {
                     continue;
                 };
                 for header in &request.headers {
@@ -156,9 +156,9 @@ impl std::ops::Deref for AccessPolicies {
 }
 
 impl AccessPolicies {
-    /// Whether somebody may be held off by one.
-    pub(crate) fn hold_off(&self) -> bool {
-        self.policies.iter().any(|policy| policy.action != Action::Audit)
+    /// The first policy by which somebody may be held off.
+    pub(crate) fn holding_off(&self) -> Option<&AccessPolicy> {
+        self.policies.iter().find(|policy| policy.action.holds_off())
     }
 
     /// The first policy because of which callers of that port need to be allowed.

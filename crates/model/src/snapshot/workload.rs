@@ -65,6 +65,18 @@ impl Snapshot {
 }
 
 impl WorkloadConfig {
+    /// One that no service selects, and that is open to all.
+    pub fn new(name: WorkloadName) -> Self {
+        Self {
+            name,
+            services: Vec::new(),
+            inbound_capture: false,
+            policies: AccessPolicies::default(),
+            strict: Strictness::default(),
+            denies_by_default: false,
+        }
+    }
+
     /// Whether whoever comes may enter, at all ports.
     pub fn is_open(&self) -> bool {
         self.policies.is_empty() && !self.denies_by_default && !self.strict.is_anywhere()
@@ -111,14 +123,8 @@ mod tests {
             ("b", vec![port(90, 1, Detect), port(81, 2, Http1)]),
         ];
         let selected = |(name, ports)| Selected { by: ServiceName::new("shop", name), ports };
-        let config = WorkloadConfig {
-            name: WorkloadName::new("shop", "w"),
-            services: services.into_iter().map(selected).collect(),
-            inbound_capture: false,
-            policies: AccessPolicies::default(),
-            strict: Strictness::default(),
-            denies_by_default: false,
-        };
+        let services = services.into_iter().map(selected).collect();
+        let config = WorkloadConfig { services, ..WorkloadConfig::new(WorkloadName::new("shop", "w")) };
         assert_eq!([1, 2, 3, 4].map(|port| config.declared(port)), [Some(Http2), None, None, None]);
         let [a, b] = ["a", "b"].map(|name| ServiceName::new("shop", name));
         let serves = |service, port| config.serves(service, port).map(|port| port.protocol);

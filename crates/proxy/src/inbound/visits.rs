@@ -480,16 +480,9 @@ mod tests {
             [&a, &b].map(|workload| visits.enter(&metrics, Entrance::to(peer, workload, 80), 1, false))
         });
         let state = |policies: Vec<AccessPolicy>| {
-            let policies = policies.into();
             let mut state = state(&[&a, &b]);
-            let config = WorkloadConfig {
-                name: a.name.clone(),
-                services: vec![],
-                inbound_capture: false,
-                policies,
-                strict: Default::default(),
-                denies_by_default: false,
-            };
+            let policies = policies.into();
+            let config = WorkloadConfig { policies, ..WorkloadConfig::new(a.name.clone()) };
             let mut snapshot = tulle_model::snapshot::Snapshot::default();
             snapshot.workloads.insert(a.name.clone(), Arc::new(config));
             state.snapshot = Arc::new(snapshot);

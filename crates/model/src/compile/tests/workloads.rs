@@ -100,13 +100,6 @@ fn what_is_attached_to_the_mesh_applies_to_each_workload() {
     // What says nothing of it changes none.
     assert_eq!(compiler.apply(mesh(json!({ "accessLog": { "enabled": true } }))).workloads, []);
     // The server's word of the workload is newer than what was said of the mesh, or older: it decides.
-    let closed = WorkloadConfig {
-        name: name("shop/c-1"),
-        services: vec![],
-        inbound_capture: true,
-        policies: Default::default(),
-        strict: Default::default(),
-        denies_by_default: false,
-    };
+    let closed = WorkloadConfig { inbound_capture: true, ..WorkloadConfig::new(name("shop/c-1")) };
     assert!(inbound_capture(&compiler.mesh(), Some(&closed)).is_some());
 }

@@ -172,14 +172,7 @@ mod tests {
     }
 
     fn says(workload: &str, inbound_capture: bool, version: &str) -> DeltaDiscoveryResponse {
-        let config = WorkloadConfig {
-            name: name(workload),
-            services: Vec::new(),
-            inbound_capture,
-            policies: Default::default(),
-            strict: Default::default(),
-            denies_by_default: false,
-        };
+        let config = WorkloadConfig { inbound_capture, ..WorkloadConfig::new(name(workload)) };
         let value = discovery::Workload::from(&config).encode_to_vec();
         let resource = Resource {
             version: version.to_owned(),

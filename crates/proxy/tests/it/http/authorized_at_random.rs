@@ -169,10 +169,7 @@ async fn run(way: Way, seed: u64, sets: usize, requests: usize) -> [usize; 3] {
     for _ in 0..sets {
         let policies = policies(&mut dice, app.port());
         let config = told(&policies, dice.percent(20), app.port());
-        let own = node(&mut path, way);
-        let snapshot = Arc::make_mut(&mut own.state.snapshot);
-        snapshot.workloads.insert(config.name.clone(), config.clone());
-        own.publish();
+        node(&mut path, way).told((*config).clone());
         let (mut first, mut second) = (http1(path.address).await, http2(path.address).await);
         for _ in 0..requests {
             let (method, target) = (dice.pick(&METHODS), dice.pick(&PATHS));

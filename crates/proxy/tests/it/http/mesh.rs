@@ -146,30 +146,19 @@ impl Node {
         };
         let name = WorkloadName::new("default", workload);
         let services = services.iter().map(selected).collect();
-        let told = WorkloadConfig {
-            name: name.clone(),
-            services,
-            inbound_capture: false,
-            policies: Default::default(),
-            strict: Default::default(),
-            denies_by_default: false,
-        };
-        Arc::make_mut(&mut self.state.snapshot).workloads.insert(name, Arc::new(told));
-        self.publish();
+        self.told(WorkloadConfig { services, ..WorkloadConfig::new(name) });
     }
 
     /// Has these policies apply to one of its workloads, which no service selects.
     pub fn authorize(&mut self, workload: &str, policies: Vec<AccessPolicy>) {
         let name = WorkloadName::new("default", workload);
-        let told = WorkloadConfig {
-            name: name.clone(),
-            services: Vec::new(),
-            inbound_capture: false,
-            policies: policies.into(),
-            strict: Default::default(),
-            denies_by_default: false,
-        };
-        Arc::make_mut(&mut self.state.snapshot).workloads.insert(name, Arc::new(told));
+        self.told(WorkloadConfig { policies: policies.into(), ..WorkloadConfig::new(name) });
+    }
+
+    /// What the server says of one of its workloads.
+    pub fn told(&mut self, config: WorkloadConfig) {
+        let snapshot = Arc::make_mut(&mut self.state.snapshot);
+        snapshot.workloads.insert(config.name.clone(), Arc::new(config));
         self.publish();
     }
 
