@@ -3,7 +3,7 @@
 //! `tests> GET http://shop/v1/cart x-debug:1 => 200 by:shop path:/api/cart unseen:x-debug`
 //!
 //! Before the arrow: the namespace of the client (`default` where none is said), the method (`CALL` of gRPC, `OPEN` of
-//! bytes), the URL, fields of the head, and of these with a meaning of their own: `times:200`, `sni:NAME`, `body:TEXT`. `{}` is
+//! bytes), the URL, fields of the head, and of these with a meaning of their own: `times:200`, `sni:NAME`, `body:TEXT`, `bearer:TOKEN`. `{}` is
 //! another number each time. After it: the status (`200|504`; of gRPC its code; of bytes 0; or `reset`), and
 //!
 //! | word | means |
@@ -74,6 +74,10 @@ impl Ask {
                 Some(("times", count)) => question["times"] = json!(count.parse::<usize>().unwrap()),
                 Some(("sni", name)) => question["name"] = name.into(),
                 Some(("body", text)) => question["body"] = text.into(),
+                Some(("bearer", token)) => {
+                    let value = format!("Bearer {token}");
+                    question["headers"].as_array_mut().unwrap().push(json!(["authorization", value]));
+                }
                 Some((name, value)) => question["headers"].as_array_mut().unwrap().push(json!([name, value])),
                 None => wrong("a field has a colon"),
             }

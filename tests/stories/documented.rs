@@ -40,6 +40,19 @@ const fn case(place: &'static str, asks: &'static [&'static str]) -> Case {
 
 const SHOP: &[&str] = &["default/shop 80=9511", "default/versions 80=9512"];
 
+/// Tokens by the key that docs/security.md shows (of RFC 8037, appendix A): of the groups `staff` and `guests`, until the year 2100.
+macro_rules! token {
+    ("STAFF") => {
+        "eyJhbGciOiJFZERTQSIsImtpZCI6ImV4YW1wbGUifQ.eyJpc3MiOiJodHRwczovL2FjY291bnRzLmV4YW1wbGUuY29tIiwiYXVkIjoic2hvcCIsInN1YiI6ImFkYSIsImV4cCI6NDEwMjQ0NDgwMCwiZ3JvdXBzIjpbInN0YWZmIl19.f00Suqg8-fE16TD0FoMB9sxg1yDvZH25UBPDh_Vu8owhulIMki8wlLSpgCg0BNnQS1VOwhOyb5yWNzFNRWdmCw"
+    };
+    ("GUEST") => {
+        "eyJhbGciOiJFZERTQSIsImtpZCI6ImV4YW1wbGUifQ.eyJpc3MiOiJodHRwczovL2FjY291bnRzLmV4YW1wbGUuY29tIiwiYXVkIjoic2hvcCIsInN1YiI6ImFkYSIsImV4cCI6NDEwMjQ0NDgwMCwiZ3JvdXBzIjpbImd1ZXN0cyJdfQ.Sj3Pn93O1Ag81xynCl_rxgnuvOLVvGAV1gUy8fWZg6DXau2mA2y3hzDJ3Smoz5yliE91RWLM3u3g6387YygLAg"
+    };
+    ("EXPIRED") => {
+        "eyJhbGciOiJFZERTQSIsImtpZCI6ImV4YW1wbGUifQ.eyJpc3MiOiJodHRwczovL2FjY291bnRzLmV4YW1wbGUuY29tIiwiYXVkIjoic2hvcCIsInN1YiI6ImFkYSIsImV4cCI6MTYwMDAwMDAwMCwiZ3JvdXBzIjpbInN0YWZmIl19.S-WoSAJu5puGVWkqP15X0Y_kXuW7vWj4iyu2D7Je2Mx1El0U7NW7wqeCWMvPTEmVqvI9INtTGxE842YTK3hyAQ"
+    };
+}
+
 /// In this order: `double` takes its namespace with it.
 const CASES: &[Case] = &[
     case(
@@ -153,6 +166,37 @@ const CASES: &[Case] = &[
                 "GET http://catalog.shop/items%2f..%2fadmin => 400 reason:bad-request",
                 "tests> POST http://catalog.shop/anything => 200 by:cart",
                 "tests> POST http://catalog.shop.mesh/anything => 403 reason:no-allow-policy",
+            ],
+        )
+    },
+    Case {
+        beside: &["shop/account 80=9515"],
+        ..case(
+            "docs/security.md AuthorizationPolicy/account",
+            &[
+                concat!(
+                    "GET http://account.shop/orders bearer:",
+                    token!("STAFF"),
+                    " => 200 by:cart saw:x-user=ada"
+                ),
+                concat!(
+                    "GET http://account.shop/orders x-user:root bearer:",
+                    token!("STAFF"),
+                    " => 200 saw:x-user=ada"
+                ),
+                concat!(
+                    "GET http://account.shop/orders bearer:",
+                    token!("GUEST"),
+                    " => 403 reason:no-allow-policy"
+                ),
+                concat!(
+                    "GET http://account.shop/orders bearer:",
+                    token!("EXPIRED"),
+                    " => 401 reason:invalid-token"
+                ),
+                "GET http://account.shop/orders bearer:opaque => 401 reason:invalid-token",
+                "GET http://account.shop/orders => 401 reason:token-required has:www-authenticate=Bearer",
+                "GET http://account.shop/public/x x-user:root => 200 by:cart unseen:x-user",
             ],
         )
     },

@@ -16,5 +16,6 @@ mod rules;
 mod server_crash;
 mod split;
 mod stopping;
+mod tokens;
 mod two_nodes;
 mod up_status;

@@ -17,6 +17,7 @@
 //! and rustls' own check of a server's name. The test of this crate holds certificates of all sorts against all seven.
 
 mod certificate;
+pub mod jwt;
 mod own;
 mod peers;
 mod refusal;

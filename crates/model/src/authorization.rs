@@ -4,7 +4,8 @@
 //! that only audit are named, and decide nothing.
 //!
 //! Where rules look at requests, nothing but requests enters. Where they look at paths, a path that servers read
-//! differently is refused before any is compared ([`path::ambiguity`]).
+//! differently is refused before any is compared ([`path::ambiguity`]); where policies have issuers of tokens, so is a token
+//! that is not valid.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -18,8 +19,8 @@ use crate::name::WorkloadName;
 use crate::path;
 use crate::routing::{join_values, path_matches, text_matches};
 use crate::snapshot::{
-    AccessPolicies, AccessPolicy, AccessRule, Action, Candidates, Place, RequestConditions, Source,
-    ValueMatch, WorkloadConfig,
+    AccessPolicies, AccessPolicy, AccessRule, Action, Candidates, JwtConditions, Place, RequestConditions,
+    Source, Token, ValueMatch, WorkloadConfig,
 };
 
 /// Who wants to enter.
@@ -51,6 +52,8 @@ pub struct RequestSeen<'a> {
     /// Its host, maybe with a port.
     pub authority: &'a str,
     pub headers: &'a HeaderMap,
+    /// What became of its tokens, in the order of [`AccessPolicies::issuers`]; empty where nobody has looked.
+    pub tokens: &'a [Token],
 }
 
 /// A rule of a policy.
@@ -82,6 +85,10 @@ pub enum Denial<'a> {
     NoRequest(&'a AccessPolicy),
     /// This policy looks at paths, and that of the request means several things, for the reason that is said.
     AmbiguousPath(&'a AccessPolicy, &'static str),
+    /// This policy has issuers of tokens, and that of the request is not valid, for the reason that is said.
+    InvalidToken(&'a AccessPolicy, &'static str),
+    /// A rule of this policy would let it in with a token, and it has none.
+    TokenMissing(&'a AccessPolicy),
 }
 
 impl Denial<'_> {
@@ -94,6 +101,8 @@ impl Denial<'_> {
             Self::NoAllowPolicy(_) | Self::ByDefault => NO_ALLOW_POLICY.to_owned(),
             Self::Plaintext => "plaintext".to_owned(),
             Self::AmbiguousPath(..) => "bad-request".to_owned(),
+            Self::InvalidToken(..) => INVALID_TOKEN.to_owned(),
+            Self::TokenMissing(_) => TOKEN_REQUIRED.to_owned(),
         }
     }
 
@@ -102,9 +111,16 @@ impl Denial<'_> {
             Self::By(matched) => matched.decision(Effect::Refused),
             Self::ByDefault => Decision::new(Decider::Mesh, "spec.authorization.default", Effect::Refused),
             Self::Plaintext => Decision::new(Decider::Mesh, "spec.mtls.mode", Effect::Refused),
-            Self::NoAllowPolicy(policy) | Self::NoRequest(policy) | Self::AmbiguousPath(policy, _) => {
+            Self::NoAllowPolicy(policy)
+            | Self::NoRequest(policy)
+            | Self::AmbiguousPath(policy, _)
+            | Self::TokenMissing(policy) => {
                 let by = Decider::AuthorizationPolicy(policy.name.clone());
                 Decision::new(by, "spec.rules[*]", Effect::Refused)
+            }
+            Self::InvalidToken(policy, _) => {
+                let by = Decider::AuthorizationPolicy(policy.name.clone());
+                Decision::new(by, "spec.jwt.issuers", Effect::Refused)
             }
         }
     }
@@ -136,6 +152,18 @@ impl Denial<'_> {
             Self::AmbiguousPath(policy, why) => {
                 format!("the path {why}, and AuthorizationPolicy {} of {workload} goes by paths", policy.name)
             }
+            Self::InvalidToken(policy, why) => {
+                format!(
+                    "the token {why}, and AuthorizationPolicy {} of {workload} takes valid ones alone",
+                    policy.name
+                )
+            }
+            Self::TokenMissing(policy) => {
+                format!(
+                    "AuthorizationPolicy {} of {workload} asks for a token, and there is none",
+                    policy.name
+                )
+            }
         }
     }
 }
@@ -144,6 +172,11 @@ impl Denial<'_> {
 pub const DENIED_BY: &str = "denied-by=";
 /// What it is where there are policies that allow, and none matches.
 pub const NO_ALLOW_POLICY: &str = "no-allow-policy";
+
+/// What it is where the token of a request is not valid.
+pub const INVALID_TOKEN: &str = "invalid-token";
+/// What it is where a request has no token, and needs one.
+pub const TOKEN_REQUIRED: &str = "token-required";
 
 /// What a `tulle-reason` says of who decided: the policy, where one denies.
 pub fn decision_of(reason: &str) -> Option<Decision> {
@@ -183,6 +216,12 @@ fn by_policies<'a>(
     {
         return Err(Denial::AmbiguousPath(policy, why));
     }
+    if let Traffic::Request(request) = seen
+        && policies.with_tokens(port).is_some()
+        && let Some((policy, why)) = invalid_token(policies, port, request.tokens)
+    {
+        return Err(Denial::InvalidToken(policy, why));
+    }
     let asked = Question::new(policies, visitor, port, seen, by_path.is_some());
     if let Some(denied) = asked.first(Action::Deny) {
         return Err(Denial::By(denied));
@@ -194,8 +233,27 @@ fn by_policies<'a>(
     }
     match policies.allowing(port) {
         None => Ok(None),
-        Some(first) => asked.first(Action::Allow).map(Some).ok_or(Denial::NoAllowPolicy(first)),
+        Some(first) => {
+            let allowed = asked.first(Action::Allow).map(Some);
+            allowed.ok_or_else(|| asked.would_with_token().unwrap_or(Denial::NoAllowPolicy(first)))
+        }
     }
+}
+
+/// Why the token of a request is not valid for any issuer that looks for it at its place, if so, and the first policy that has one.
+fn invalid_token<'a>(
+    policies: &'a AccessPolicies,
+    port: u16,
+    tokens: &[Token],
+) -> Option<(&'a AccessPolicy, &'static str)> {
+    policies.issuers_at(port).find_map(|(policy, place)| {
+        let Some(Token::Invalid(why)) = tokens.get(place) else { return None };
+        let header = &policies.issuers()[place].place;
+        let is_valid = |(_, other): (_, usize)| {
+            policies.issuers()[other].place == *header && matches!(tokens.get(other), Some(Token::Valid(_)))
+        };
+        (!policies.issuers_at(port).any(is_valid)).then_some((policy, *why))
+    })
 }
 
 /// Whether requests may be in it that nobody sees: bytes, and what asks for a tunnel of bytes.
@@ -266,6 +324,24 @@ impl<'a, 'r> Question<'a, 'r> {
         first.map(|place| self.matched(*place))
     }
 
+    /// Whether a rule that allows asks for a token, and the request has none of any issuer of its policy.
+    #[cold]
+    fn would_with_token(&self) -> Option<Denial<'a>> {
+        let Traffic::Request(request) = self.seen else { return None };
+        self.policies.with_tokens(self.port)?;
+        let Candidates { about_it, perhaps } = self.candidates(Action::Allow);
+        let perhaps = perhaps.iter().filter(|place| self.is_from(**place));
+        let lacks_it = |(policy, rule): Place| {
+            let mut conditions = self.policies[policy].rules[rule].request.as_deref()?.clone();
+            conditions.jwt.take()?;
+            let mut tokens = self.policies.issuers_of(policy).map(|(place, _)| request.tokens.get(place));
+            let has_none = tokens.all(|token| matches!(token, None | Some(Token::Missing)));
+            (has_none && self.is_at((policy, rule)) && holds(&conditions, &request, &self.path, true))
+                .then(|| Denial::TokenMissing(&self.policies[policy]))
+        };
+        about_it.into_iter().flatten().chain(perhaps).copied().find_map(lacks_it)
+    }
+
     /// The first rule of each policy of an action that matches.
     fn first_of_each(&self, action: Action) -> Vec<Matched<'a>> {
         let Candidates { about_it, perhaps } = self.candidates(action);
@@ -283,12 +359,15 @@ impl<'a, 'r> Question<'a, 'r> {
     }
 
     /// But for its sources.
-    fn is_about(&self, (policy, rule): Place) -> bool {
+    fn is_about(&self, place: Place) -> bool {
+        self.is_at(place) && self.is_like(place)
+    }
+
+    fn is_at(&self, (policy, rule): Place) -> bool {
         let policy = &self.policies[policy];
-        let rule = &policy.rules[rule];
         let has_port =
             |ports: &Option<Vec<u16>>| ports.as_ref().is_none_or(|ports| ports.contains(&self.port));
-        has_port(&policy.at) && has_port(&rule.ports) && self.is_like(policy.action, rule)
+        has_port(&policy.at) && has_port(&policy.rules[rule].ports)
     }
 
     fn is_from(&self, (policy, rule): Place) -> bool {
@@ -304,22 +383,33 @@ impl<'a, 'r> Question<'a, 'r> {
         rule.sources.as_ref().is_none_or(|sources| sources.iter().any(is_source))
     }
 
-    fn is_like(&self, action: Action, rule: &AccessRule) -> bool {
-        let Some(conditions) = &rule.request else { return true };
+    fn is_like(&self, (policy, rule): Place) -> bool {
+        let AccessRule { request: Some(conditions), .. } = &self.policies[policy].rules[rule] else {
+            return true;
+        };
+        let action = self.policies[policy].action;
         match self.seen {
-            Traffic::Request(request) => holds(conditions, &request, &self.path, action == Action::Allow),
+            Traffic::Request(request) => {
+                holds(conditions, &request, &self.path, action == Action::Allow)
+                    && conditions.jwt.as_ref().is_none_or(|jwt| self.has_token(policy, jwt, request.tokens))
+            }
             Traffic::Bytes => false,
             Traffic::Requests => action == Action::Allow,
             Traffic::Forgotten => action == Action::Deny,
         }
     }
+
+    fn has_token(&self, policy: usize, wanted: &JwtConditions, tokens: &[Token]) -> bool {
+        let mut issuers = self.policies.issuers_of(policy);
+        issuers.any(|(place, issuer)| tokens.get(place).is_some_and(|token| wanted.holds(issuer, token)))
+    }
 }
 
-/// Whether a request is as a rule says. Applications differ in what they take for the same, so that only a rule that
+/// Whether a request is as a rule says, but for its token. Applications differ in what they take for the same, so that only a rule that
 /// allows takes each word as it is written (`strict`): others also mean the same methods in other letters, paths with one slash more or less at
 /// their ends, and headers that come in several lines or have several values.
 fn holds(conditions: &RequestConditions, request: &RequestSeen<'_>, path: &str, strict: bool) -> bool {
-    let RequestConditions { methods, paths, calls, hosts, headers } = conditions;
+    let RequestConditions { methods, paths, calls, hosts, headers, jwt: _ } = conditions;
     let is_method = |method: &String| match strict {
         true => method == request.method,
         false => method.eq_ignore_ascii_case(request.method),

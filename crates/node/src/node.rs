@@ -22,6 +22,7 @@ use crate::control::advertise::Advertised;
 use crate::control::discovery::{Directory, Discovery};
 use crate::control::identities::{Identities, keep_node_valid, renew_expired};
 use crate::control::join::{Joined, join};
+use crate::control::keys::ask_for_keys;
 use crate::control::report::{Reporter, Skew};
 use crate::dns::{Addresses, Resolver};
 use crate::files;
@@ -40,6 +41,8 @@ const DEMANDS: usize = 1024;
 
 /// How many certificates that peers refused because of their age may wait to be looked at.
 const EXPIRATIONS: usize = 16;
+/// How many sets of keys may wait to be asked for.
+const UNKNOWN_KEYS: usize = 64;
 
 /// How long the goodbye to the server may take.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
@@ -123,6 +126,7 @@ impl Node {
             format!("the port for links, {}, cannot be opened: choose another one", config.link_listen)
         })?;
         let (expired, expirations) = mpsc::channel(EXPIRATIONS);
+        let (unknown_keys, missing_keys) = mpsc::channel(UNKNOWN_KEYS);
         let proxy = Proxy::start(tulle_proxy::Config {
             node: config.name.as_str().into(),
             workers,
@@ -132,6 +136,7 @@ impl Node {
             budget: crate::budget::of_process(config.bounds.memory),
             clock: server.clock().clone(),
             expired,
+            unknown_keys,
         });
         let proxy = Arc::new(proxy.context("the proxy's threads cannot be started")?);
         let link = proxy.listen(links).await.context("the port for links cannot be served")?;
@@ -213,6 +218,7 @@ impl Node {
         let reporter = AbortOnDropHandle::new(tokio::spawn(reporter.run(leave)));
         let mut tasks = vec![
             tokio::spawn(discovery.run()),
+            tokio::spawn(ask_for_keys(server.clone(), missing_keys)),
             tokio::spawn(keep_node_valid(server, own.identity().clone(), node_file, credential)),
             tokio::spawn(socket::serve(control, later, source.clone())),
             tokio::spawn(socket.clone().keep(made)),

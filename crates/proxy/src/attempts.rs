@@ -424,6 +424,7 @@ fn outcome_of(kind: Kind) -> Outcome {
         | Kind::HeadersTooLarge
         | Kind::Caller
         | Kind::Denied
+        | Kind::Unauthenticated
         | Kind::Unsupported
         | Kind::Shed(_)
         | Kind::ShedThere(_) => Outcome::Void,

@@ -8,7 +8,7 @@ use tulle_model::name::ServiceName;
 use crate::budget::Budget;
 use crate::clock::MeshClock;
 use crate::progress::Deadlines;
-use crate::state::{Demand, Expired, StateCell};
+use crate::state::{Demand, Expired, StateCell, UnknownKeys};
 use crate::turn::Waiting;
 
 /// What a proxy is started with.
@@ -24,6 +24,7 @@ pub struct Config {
     /// The time that certificates are held against.
     pub clock: Arc<MeshClock>,
     pub expired: Expired,
+    pub unknown_keys: UnknownKeys,
 }
 
 /// The bounds that whoever runs a proxy may set: docs/limits.md.

@@ -5,7 +5,7 @@ use std::fmt;
 use tulle_model::decision::Decision;
 
 use crate::budget::Shed;
-use crate::reason::DENIED;
+use crate::reason::{DENIED, UNAUTHENTICATED};
 
 /// What went wrong between this proxy and an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,6 +49,8 @@ pub enum UpstreamErrorKind {
     Caller,
     /// A policy does not let the caller in ([`UpstreamError::denied`]).
     Denied,
+    /// A policy asks for a token, and that of the request is not valid, or it has none ([`UpstreamError::denied`]).
+    Unauthenticated,
     /// It would have cost more than there is for the one who asks.
     Shed(Shed),
     /// The same on the endpoint's node, which says nothing about other nodes.
@@ -76,6 +78,7 @@ impl UpstreamErrorKind {
             Self::Unsupported => "unsupported",
             Self::Caller => "bad-request",
             Self::Denied => DENIED,
+            Self::Unauthenticated => UNAUTHENTICATED,
             Self::Shed(shed) | Self::ShedThere(shed) => shed.as_str(),
         }
     }
@@ -88,7 +91,7 @@ pub struct UpstreamError {
     /// Nothing of it can have reached the application.
     pub safe_to_retry: bool,
     pub message: String,
-    /// Of [`UpstreamErrorKind::Denied`].
+    /// Of [`UpstreamErrorKind::Denied`] and [`UpstreamErrorKind::Unauthenticated`].
     pub denied: Option<Box<Denied>>,
 }
 
@@ -115,6 +118,11 @@ impl UpstreamError {
     /// Refused by a policy. Other endpoints would say the same: it is not tried again.
     pub fn denied(denied: Denied, message: String) -> Self {
         Self { denied: Some(Box::new(denied)), ..Self::new(UpstreamErrorKind::Denied, false, message) }
+    }
+
+    /// The same for want of a valid token.
+    pub fn unauthenticated(denied: Denied, message: String) -> Self {
+        Self { kind: UpstreamErrorKind::Unauthenticated, ..Self::denied(denied, message) }
     }
 
     /// Refused because there is no more for the one who asks.

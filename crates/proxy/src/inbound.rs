@@ -8,6 +8,7 @@ mod fixture;
 mod kept_head;
 pub(crate) mod presence;
 pub(crate) mod process;
+pub(crate) mod tokens;
 pub(crate) mod visits;
 
 use std::net::IpAddr;
@@ -131,6 +132,12 @@ async fn pass(
     caller: &Caller,
 ) -> Result<Response<Body>, UpstreamError> {
     let Entrance { workload, port, .. } = entrance;
+    let with_claims = entered.claims().map(|claims| {
+        let mut head = head.clone();
+        claims.write_headers(&mut head.headers);
+        head
+    });
+    let head = with_claims.as_ref().unwrap_or(head);
     let passed = worker.apps.request(entrance.process(), version, head, body, caller).await;
     let mut response = passed.inspect_err(|error| {
         tracing::debug!(workload = %workload.name, port, %error, "a request did not get through");
@@ -250,6 +257,9 @@ pub(crate) async fn ask_to_switch(
     let Entrance { workload, port, .. } = entrance;
     let entered = Rc::new(enter(&worker.local, entrance, Some(head))?);
     entered.leaves_http(&worker.local.view(), head);
+    if let Some(claims) = entered.claims() {
+        claims.write_headers(&mut head.headers);
+    }
     let address = entrance.process();
     exchange.passes_to(address);
     let open = async |_: &Parts| {

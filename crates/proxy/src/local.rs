@@ -17,6 +17,7 @@ use crate::clock::MeshClock;
 use crate::config::{Bounds, Config};
 use crate::destination::Standings;
 use crate::drain::Drain;
+use crate::inbound::tokens::Tokens;
 use crate::inbound::visits::Visits;
 use crate::metrics::WorkerMetrics;
 use crate::sight::{Heard, Sight};
@@ -63,6 +64,7 @@ pub struct Local {
     /// The time that certificates are held against.
     pub(crate) clock: Arc<MeshClock>,
     pub(crate) expired: Expired,
+    pub(crate) tokens: Tokens,
     /// Finds peers that do not go on with what they began.
     pub(crate) sweep: Rc<Sweep>,
     pub(crate) bounds: Bounds,
@@ -108,6 +110,7 @@ impl Local {
             demand: config.demand.clone(),
             clock: config.clock.clone(),
             expired: config.expired.clone(),
+            tokens: Tokens::new(config.unknown_keys.clone()),
             sweep,
             bounds: config.bounds.clone(),
             unanswered: Cell::default(),

@@ -199,7 +199,13 @@ mod tests {
         let paths = vec![PathMatch::Prefix("/public".into())];
         let request = Some(Box::new(RequestConditions { paths, ..Default::default() }));
         let rules = vec![AccessRule { index: 0, sources: None, ports: None, request }];
-        let policy = AccessPolicy { name: "shop/p".parse().unwrap(), action: Action::Allow, at: None, rules };
+        let policy = AccessPolicy {
+            name: "shop/p".parse().unwrap(),
+            action: Action::Allow,
+            at: None,
+            issuers: Vec::new(),
+            rules,
+        };
         let policies = vec![policy].into();
         let config = WorkloadConfig { inbound_capture: true, policies, ..WorkloadConfig::new(name.clone()) };
         let mut state = NodeState::clone(&worker.local.state.load());

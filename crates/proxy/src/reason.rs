@@ -49,6 +49,8 @@ pub enum Reason {
     MirrorBehind,
     /// A policy does not let the caller in.
     Denied,
+    /// A policy asks for a token, and that of the request is not valid, or it has none.
+    Unauthenticated,
     /// It would have cost more than there is for the one who asks.
     Shed(Shed),
 }
@@ -56,8 +58,11 @@ pub enum Reason {
 /// The word for [`Reason::Denied`], where no more is said.
 pub const DENIED: &str = "denied";
 
+/// The same for [`Reason::Unauthenticated`].
+pub const UNAUTHENTICATED: &str = "unauthenticated";
+
 /// All of them.
-pub const REASONS: [Reason; 25] = [
+pub const REASONS: [Reason; 26] = [
     Reason::NoEndpoints,
     Reason::NoRoute,
     Reason::InvalidBackend,
@@ -80,6 +85,7 @@ pub const REASONS: [Reason; 25] = [
     Reason::Withdrawn,
     Reason::MirrorBehind,
     Reason::Denied,
+    Reason::Unauthenticated,
     Reason::Shed(Shed::Memory),
     Reason::Shed(Shed::Descriptors),
     Reason::Shed(Shed::Applications),
@@ -111,9 +117,10 @@ impl Reason {
             Self::Withdrawn => 19,
             Self::MirrorBehind => 20,
             Self::Denied => 21,
-            Self::Shed(Shed::Memory) => 22,
-            Self::Shed(Shed::Descriptors) => 23,
-            Self::Shed(Shed::Applications) => 24,
+            Self::Unauthenticated => 22,
+            Self::Shed(Shed::Memory) => 23,
+            Self::Shed(Shed::Descriptors) => 24,
+            Self::Shed(Shed::Applications) => 25,
         }
     }
 
@@ -130,6 +137,7 @@ impl Reason {
             | Self::Unsupported
             | Self::Withdrawn
             | Self::Denied
+            | Self::Unauthenticated
             | Self::Shed(Shed::Memory | Shed::Descriptors) => Verdict::Refused,
             // It is what was asked for.
             Self::MaxForwards => Verdict::Success,
@@ -174,6 +182,7 @@ impl Reason {
             Self::Withdrawn => "withdrawn",
             Self::MirrorBehind => "mirror-behind",
             Self::Denied => DENIED,
+            Self::Unauthenticated => UNAUTHENTICATED,
             Self::Shed(shed) => shed.as_str(),
         }
     }
@@ -185,6 +194,7 @@ impl Reason {
             }
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Withdrawn | Self::Denied => StatusCode::FORBIDDEN,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::InvalidBackend => StatusCode::INTERNAL_SERVER_ERROR,
             Self::ConnectionLost
             | Self::BadAnswer
@@ -236,6 +246,7 @@ impl From<UpstreamErrorKind> for Reason {
             UpstreamErrorKind::Unsupported => Self::Unsupported,
             UpstreamErrorKind::Caller => Self::BadRequest,
             UpstreamErrorKind::Denied => Self::Denied,
+            UpstreamErrorKind::Unauthenticated => Self::Unauthenticated,
             UpstreamErrorKind::Shed(shed) | UpstreamErrorKind::ShedThere(shed) => Self::Shed(shed),
         }
     }
@@ -305,7 +316,8 @@ mod tests {
             Reason::MaxForwards => Some(Reason::Withdrawn),
             Reason::Withdrawn => Some(Reason::MirrorBehind),
             Reason::MirrorBehind => Some(Reason::Denied),
-            Reason::Denied => Some(Reason::Shed(Shed::Memory)),
+            Reason::Denied => Some(Reason::Unauthenticated),
+            Reason::Unauthenticated => Some(Reason::Shed(Shed::Memory)),
             Reason::Shed(Shed::Memory) => Some(Reason::Shed(Shed::Descriptors)),
             Reason::Shed(Shed::Descriptors) => Some(Reason::Shed(Shed::Applications)),
             Reason::Shed(Shed::Applications) => None,

@@ -87,3 +87,7 @@ pub type Demand = mpsc::Sender<ServiceName>;
 /// Tells the node of identities whose certificate a peer has refused because of its age: they are renewed
 /// at once. Full means that it has been told of enough.
 pub type Expired = mpsc::Sender<SpiffeId>;
+
+/// Tells the node of sets of keys, by where the server has them from, in which one is missing that a token names: they are read
+/// anew. Full means that it has been told of enough.
+pub type UnknownKeys = mpsc::Sender<Arc<str>>;

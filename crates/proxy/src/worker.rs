@@ -93,6 +93,7 @@ impl Worker {
             budget: crate::budget::Budget::unlimited(),
             clock: Arc::default(),
             expired: tokio::sync::mpsc::channel(1).0,
+            unknown_keys: tokio::sync::mpsc::channel(1).0,
         };
         let drain = crate::drain::DrainSignal::new().1;
         let metrics = crate::metrics::WorkerMetrics::new(Arc::default());

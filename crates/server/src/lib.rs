@@ -14,6 +14,7 @@ mod founding;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod grpc;
+mod key_sets;
 pub mod metrics;
 pub mod objects;
 pub mod publication;

@@ -31,6 +31,7 @@ use crate::grpc::ads::Discovery;
 use crate::grpc::listener;
 use crate::grpc::node_service::NodeApi;
 use crate::grpc::tls::{self, ServerCertificate};
+use crate::key_sets::KeySets;
 use crate::metrics::Metrics;
 use crate::objects::{DEFAULT_NAMESPACE, ObjectError, Objects};
 use crate::publication::Publication;
@@ -172,6 +173,7 @@ impl Server {
             stop.clone(),
         )
         .await?;
+        let (key_sets, reader) = KeySets::new(dir.join("key-sets.json"));
         // Everything is compiled before the first node is let in: it would be told that nothing exists.
         let controller = Controller::start(
             objects.clone(),
@@ -180,6 +182,7 @@ impl Server {
             Writers { statuses: statuses.clone(), slices: slices.clone(), events: events.clone() },
             metrics.clone(),
             fleet.clone(),
+            key_sets.clone(),
         )
         .await?;
         let certificate = ServerCertificate::new(&authority, now)?;
@@ -193,13 +196,20 @@ impl Server {
             authority: authority.clone(),
             metrics: metrics.clone(),
         };
-        let node_api =
-            NodeApi::new(authority.clone(), enrolment.clone(), fleet.clone(), metrics.clone(), stop.clone());
+        let node_api = NodeApi::new(
+            authority.clone(),
+            enrolment.clone(),
+            fleet.clone(),
+            key_sets,
+            metrics.clone(),
+            stop.clone(),
+        );
         let incoming = listener::accept(node_listener, tls, metrics.clone(), stop.clone());
         let discovery = Discovery { enrolment: enrolment.clone(), publication, metrics, stop: stop.clone() };
 
         let mut tasks = JoinSet::new();
         tasks.spawn(controller.run(stop.clone()));
+        tasks.spawn(reader.run(stop.clone()));
         tasks.spawn(statuses.run(stop.clone()));
         tasks.spawn(slices.run(stop.clone()));
         tasks.spawn(events.clone().run(stop.clone()));

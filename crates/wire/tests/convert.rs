@@ -15,13 +15,13 @@ use tulle_model::identity::{SpiffeId, TrustDomain};
 use tulle_model::name::NamespacedName;
 use tulle_model::port_settings::Http1Settings;
 use tulle_model::snapshot::{
-    AccessPolicy, AccessRule, Action, AllowedOrigins, AppProtocol, Backend, BackendTarget, Cors,
-    EgressPolicy, Endpoint, EndpointSet, HeaderEdit, HttpFilters, HttpMatch, HttpRouteEntry, HttpRouteKind,
-    HttpRouteTable, HttpRule, IdentityPattern, Listing, MeshSettings, Mirror, OriginPattern, PathMatch,
-    PathRewrite, Pattern, PeerNode, PortConfig, PortMapping, Redirect, RequestConditions, Retry, Rewrite,
-    Scheme, Selected, ServedPort, ServerName, ServiceConfig, Session, SessionCarrier, SessionKey, Shape,
-    Share, Source, Spoken, Strictness, TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable,
-    ValueMatch, WorkloadConfig,
+    AccessPolicy, AccessRule, Action, AllowedOrigins, AppProtocol, Backend, BackendTarget, ClaimHeader,
+    ClaimMatch, Cors, EgressPolicy, Endpoint, EndpointSet, HeaderEdit, HttpFilters, HttpMatch,
+    HttpRouteEntry, HttpRouteKind, HttpRouteTable, HttpRule, IdentityPattern, JwtConditions, JwtIssuer,
+    JwtKeys, Listing, MeshSettings, Mirror, OriginPattern, PathMatch, PathRewrite, Pattern, PeerNode,
+    PortConfig, PortMapping, Redirect, RequestConditions, Retry, Rewrite, Scheme, Selected, ServedPort,
+    ServerName, ServiceConfig, Session, SessionCarrier, SessionKey, Shape, Share, Source, Spoken, Strictness,
+    TcpRule, TextMatch, Timeouts, TlsRouteEntry, TlsRouteTable, TokenPlace, ValueMatch, WorkloadConfig,
 };
 use tulle_wire::discovery;
 
@@ -226,8 +226,34 @@ fn policies() -> impl Strategy<Value = AccessPolicy> {
     let rule = (0usize..100, sources, ports(), request);
     let rule =
         rule.prop_map(|(index, sources, ports, request)| AccessRule { index, sources, ports, request });
-    (names(), action, ports(), prop::collection::vec(rule, 0..3))
-        .prop_map(|(name, action, at, rules)| AccessPolicy { name, action, at, rules })
+    let issuers = prop::collection::vec(jwt_issuers().prop_map(Arc::new), 0..2);
+    (names(), action, ports(), issuers, prop::collection::vec(rule, 0..3))
+        .prop_map(|(name, action, at, issuers, rules)| AccessPolicy { name, action, at, issuers, rules })
+}
+
+fn jwt_issuers() -> impl Strategy<Value = JwtIssuer> {
+    let texts = || prop::collection::vec("[a-z]{1,4}", 0..3);
+    let text = || prop::option::of("[a-z]{1,4}".prop_map(Arc::from));
+    let header = || "x-[a-z]{1,4}".prop_map(|name| name.parse().unwrap());
+    let claim_header = ("[a-z]{1,4}", header()).prop_map(|(claim, header)| ClaimHeader { claim, header });
+    let keys = (text(), text()).prop_map(|(source, set)| JwtKeys { source, set });
+    let place = (header(), "[a-z ]{0,4}").prop_map(|(header, prefix)| TokenPlace { header, prefix });
+    ("[a-z:/]{1,8}", texts(), keys, place, prop::collection::vec(claim_header, 0..3)).prop_map(
+        |(issuer, audiences, keys, place, claim_headers)| JwtIssuer {
+            issuer,
+            audiences,
+            keys,
+            place,
+            claim_headers,
+        },
+    )
+}
+
+fn jwt_conditions() -> impl Strategy<Value = JwtConditions> {
+    let texts = || prop::collection::vec("[a-z]{1,4}", 0..3);
+    let claim = ("[a-z]{1,4}", texts()).prop_map(|(name, values)| ClaimMatch { name, values });
+    (texts(), prop::collection::vec(claim, 0..3))
+        .prop_map(|(issuers, claims)| JwtConditions { issuers, claims })
 }
 
 fn request_conditions() -> impl Strategy<Value = RequestConditions> {
@@ -243,14 +269,19 @@ fn request_conditions() -> impl Strategy<Value = RequestConditions> {
     let header = ("[a-z]{1,4}", "[a-z]{0,4}")
         .prop_map(|(name, value)| ValueMatch { name, value: TextMatch::Exact(value) });
     let methods = prop::collection::vec("[A-Z]{1,6}", 0..3);
-    (methods, paths(), paths(), prop::collection::vec(host, 0..3), prop::collection::vec(header, 0..3))
-        .prop_map(|(methods, paths, calls, hosts, headers)| RequestConditions {
+    let hosts = prop::collection::vec(host, 0..3);
+    let headers = prop::collection::vec(header, 0..3);
+    let jwt = prop::option::of(jwt_conditions());
+    (methods, paths(), paths(), hosts, headers, jwt).prop_map(
+        |(methods, paths, calls, hosts, headers, jwt)| RequestConditions {
             methods,
             paths,
             calls,
             hosts,
             headers,
-        })
+            jwt,
+        },
+    )
 }
 
 fn services() -> impl Strategy<Value = ServiceConfig> {
@@ -565,7 +596,7 @@ fn errors_in_a_policy_name_the_field() {
     }
     assert!(read(|_| ()).is_ok());
     type Change = fn(&mut discovery::AuthorizationPolicy);
-    let cases: [(&str, Change); 12] = [
+    let cases: [(&str, Change); 14] = [
         ("policies[0].needs", |p| p.needs.push("more".into())),
         ("policies[0].rules[0].needs", |p| p.rules[0].needs.push("paths".into())),
         ("policies[0].action", |p| p.action = 9),
@@ -579,6 +610,8 @@ fn errors_in_a_policy_name_the_field() {
             let paths = vec![discovery::PathMatch::default()];
             p.rules[0].request = Some(discovery::RequestConditions { paths, ..Default::default() });
         }),
+        ("policies[0].issuers", |p| p.needs.push("jwt".into())),
+        ("policies[0].issuers[0].header", |p| p.issuers.push(discovery::JwtIssuer::default())),
         ("policies[0].rules[0].request", |p| p.rules[0].needs.push("request".into())),
         ("policies[0].rules[0].request.headers[0].name", |p| {
             let value = Some(discovery::value_match::Value::Exact("1".into()));

@@ -21,7 +21,7 @@ fn policy(name: &str, action: Action, rules: Vec<Says>) -> AccessPolicy {
     let rules = rules.into_iter().enumerate();
     let rules =
         rules.map(|(index, (sources, ports))| AccessRule { index, sources, ports, request: None }).collect();
-    AccessPolicy { name: name.parse().unwrap(), action, at: None, rules }
+    AccessPolicy { name: name.parse().unwrap(), action, at: None, issuers: Vec::new(), rules }
 }
 
 #[test]
@@ -61,7 +61,11 @@ fn a_deny_wins_and_who_is_allowed_somewhere_needs_to_be() {
     assert!(outcome(&both, "shop", "api", 80).starts_with("no-allow-policy"));
 
     // A policy of a Service is about its ports alone.
-    let of_service = [AccessPolicy { at: Some(vec![80]), ..allow("shop/web", vec![(web.clone(), None)]) }];
+    let of_service = [AccessPolicy {
+        at: Some(vec![80]),
+        issuers: Vec::new(),
+        ..allow("shop/web", vec![(web.clone(), None)])
+    }];
     assert!(outcome(&of_service, "shop", "api", 80).starts_with("no-allow-policy"));
     assert_eq!(outcome(&of_service, "shop", "api", 81), "open");
 
@@ -123,7 +127,7 @@ fn each_policy_that_audits_is_named_once() {
 fn of_requests(action: Action, request: RequestConditions) -> AccessPolicies {
     let rule = AccessRule { index: 0, sources: None, ports: None, request: Some(Box::new(request)) };
     let name = "shop/p".parse().unwrap();
-    vec![AccessPolicy { name, action, at: None, rules: vec![rule] }].into()
+    vec![AccessPolicy { name, action, at: None, issuers: Vec::new(), rules: vec![rule] }].into()
 }
 
 fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
@@ -176,7 +180,7 @@ fn a_rule_that_allows_takes_words_as_written_and_one_that_denies_in_all_their_fo
         (header("admin"), "GET", "/", "c", &a_list, false, true),
         (header("admin"), "GET", "/", "c", &none, false, false),
     ] {
-        let seen = Traffic::Request(RequestSeen { method, path, authority, headers });
+        let seen = Traffic::Request(RequestSeen { method, path, authority, headers, tokens: &[] });
         let visitor = Visitor::Outside([192, 0, 2, 1].into());
         let is_in = |action| by_policies(&of_requests(action, conditions.clone()), visitor, 80, seen).is_ok();
         let found = (is_in(Action::Allow), !is_in(Action::Deny));
@@ -187,11 +191,17 @@ fn a_rule_that_allows_takes_words_as_written_and_one_that_denies_in_all_their_fo
 #[test]
 fn where_requests_are_looked_at_nothing_else_enters() {
     let none = HeaderMap::new();
-    let request =
-        |path| Traffic::Request(RequestSeen { method: "GET", path, authority: "c", headers: &none });
+    let request = |path| {
+        Traffic::Request(RequestSeen { method: "GET", path, authority: "c", headers: &none, tokens: &[] })
+    };
     // Nobody would see what is in it.
-    let tunnel =
-        Traffic::Request(RequestSeen { method: "CONNECT", path: "", authority: "c:80", headers: &none });
+    let tunnel = Traffic::Request(RequestSeen {
+        method: "CONNECT",
+        path: "",
+        authority: "c:80",
+        headers: &none,
+        tokens: &[],
+    });
     let paths = RequestConditions { paths: vec![PathMatch::Exact("/a".into())], ..Default::default() };
     let methods = RequestConditions { methods: vec!["GET".into()], ..Default::default() };
     let allow = of_requests(Action::Allow, paths.clone());
@@ -261,7 +271,7 @@ fn any_policies() -> impl Strategy<Value = Vec<AccessPolicy>> {
     let action = prop_oneof![Just(Action::Allow), Just(Action::Deny), Just(Action::Audit)];
     let policy = (action, ports(), prop::collection::vec(rule, 0..5)).prop_map(|(action, at, mut rules)| {
         rules.iter_mut().enumerate().for_each(|(index, rule)| rule.index = index);
-        AccessPolicy { name: "shop/p".parse().unwrap(), action, at, rules }
+        AccessPolicy { name: "shop/p".parse().unwrap(), action, at, issuers: Vec::new(), rules }
     });
     prop::collection::vec(policy, 0..8).prop_map(|mut policies| {
         policies.iter_mut().enumerate().for_each(|(i, p)| p.name = format!("shop/p{i}").parse().unwrap());
@@ -344,7 +354,7 @@ proptest! {
             let method = if is_get { "GET" } else { "PUT" };
             let request = (account != 3).then_some((method, path.as_str()));
             let seen = match request {
-                Some((method, path)) => Traffic::Request(RequestSeen { method, path, authority: "c", headers: &none }),
+                Some((method, path)) => Traffic::Request(RequestSeen { method, path, authority: "c", headers: &none, tokens: &[] }),
                 None => Traffic::Bytes,
             };
             let (expected, audited) = naive(&policies, visitor, port, request);

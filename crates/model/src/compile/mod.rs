@@ -30,7 +30,7 @@ use self::port::{Attached, compile_port};
 use self::route::{Explained, RouteKey, attach, parents_of, resolve};
 use self::unreached::UnreachedOfService;
 use crate::identity::TrustDomain;
-use crate::kinds::authorization_policy::form::AuthorizationForm;
+use crate::kinds::authorization_policy::form::{AuthorizationForm, FetchedKeys};
 use crate::kinds::endpoint_slice::form::SliceForm;
 use crate::kinds::mesh::MESH;
 use crate::kinds::mesh::form::MeshForm;
@@ -117,6 +117,7 @@ pub struct Compiler {
     routes_by_backend: MultiMap<ServiceName, RouteKey>,
 
     authorizations: BTreeMap<NamespacedName, AuthorizationForm>,
+    keys: FetchedKeys,
     meshes: Policies<MeshForm>,
     mesh: Arc<MeshSettings>,
     configs: HashMap<ServiceName, Arc<ServiceConfig>>,
@@ -171,6 +172,7 @@ impl Compiler {
             routes_by_parent: MultiMap::default(),
             routes_by_backend: MultiMap::default(),
             authorizations: BTreeMap::new(),
+            keys: FetchedKeys::new(),
             meshes: Policies::default(),
             mesh: Arc::default(),
             configs: HashMap::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::endpoints::ports_of_workload;
-use super::{Compiler, Dirty};
+use super::{Compiler, Dirty, Effects};
 use crate::identity::SpiffeId;
 use crate::kinds::authorization_policy::form::AuthorizationForm;
 use crate::kinds::mesh::form::{of_workloads, settings};
@@ -77,7 +77,7 @@ impl Compiler {
         };
         let policies = self.authorizations.values().filter(|policy| policy.reaches(&name.namespace));
         let policies: Vec<_> = policies
-            .flat_map(|policy| policy.of_workload(&self.domain, name, &form.labels, served))
+            .flat_map(|policy| policy.of_workload(&self.domain, name, &form.labels, served, &self.keys))
             .collect();
         let policies = AccessPolicies::from(policies);
         let mesh = of_workloads(&self.meshes, &name.namespace);
@@ -103,6 +103,31 @@ impl Compiler {
     /// The workloads that a policy may apply to.
     pub(super) fn reached_by(&self, policy: &AuthorizationForm) -> Vec<WorkloadName> {
         self.workloads.keys().filter(|name| policy.reaches(&name.namespace)).cloned().collect()
+    }
+
+    /// Where the keys of issuers are to be had from that policies name, each once.
+    pub fn key_sources(&self) -> BTreeSet<Arc<str>> {
+        let issuers = self.authorizations.values().flat_map(|policy| &policy.issuers);
+        issuers.filter_map(|issuer| issuer.keys.source.clone()).collect()
+    }
+
+    /// Takes in the keys that were read from there, as JSON (RFC 7517).
+    pub fn set_keys(&mut self, source: Arc<str>, keys: Arc<str>) -> Effects {
+        let mut dirty = Dirty::default();
+        if self.keys.insert(source.clone(), keys.clone()).as_ref() != Some(&keys) {
+            let names = |policy: &&AuthorizationForm| {
+                policy.issuers.iter().any(|issuer| issuer.keys.source.as_ref() == Some(&source))
+            };
+            let policies = self.authorizations.values().filter(names);
+            dirty.workloads.extend(policies.flat_map(|policy| self.reached_by(policy)));
+        }
+        self.settle(dirty)
+    }
+
+    /// Forgets keys from where no policy has any.
+    pub fn forget_keys(&mut self) {
+        let sources = self.key_sources();
+        self.keys.retain(|source, _| sources.contains(source));
     }
 
     /// The workloads that what is attached to these targets applies to.

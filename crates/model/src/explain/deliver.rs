@@ -79,6 +79,7 @@ pub(super) fn deliver(
         path: &resource,
         authority: &host.clone(),
         headers: &headers,
+        tokens: &[],
     });
     let sent = Delivered { method: request.method.to_owned(), host, path, headers: texts(&headers) };
     pick(snapshot, caller, (routed.backend, routed.port), traffic, Some(Box::new(sent)), said)
@@ -200,7 +201,11 @@ pub(super) fn pick(
         && let Some((Err(denial), workload)) = doors.first()
         && doors.iter().all(|(verdict, _)| verdict.is_err())
     {
-        let status = if matches!(denial, Denial::AmbiguousPath(..)) { 400 } else { 403 };
+        let status = match denial {
+            Denial::AmbiguousPath(..) => 400,
+            Denial::InvalidToken(..) | Denial::TokenMissing(_) => 401,
+            _ => 403,
+        };
         let (decision, message) = (denial.decision(), denial.message(workload));
         return said.refused(Phase::Authorize, Some(&decision), (status, denial.reason()), message).end;
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{PathMatch, ServerName, ValueMatch};
+use super::{JwtConditions, JwtIssuer, PathMatch, ServerName, ValueMatch};
 use crate::identity::{SCHEME, SpiffeId, TrustDomain, is_segment};
 use crate::name::{NamespacedName, dns_subdomain_problem};
 
@@ -31,6 +31,8 @@ pub struct AccessPolicy {
     pub action: Action,
     /// The ports of the workload that it is about: those that a Service stands for; `None`: all.
     pub at: Option<Vec<u16>>,
+    /// Whose tokens its rules may ask for. Where there are any, a token that is there must be valid.
+    pub issuers: Vec<Arc<JwtIssuer>>,
     /// Any of them; without rules nothing matches.
     pub rules: Vec<AccessRule>,
 }
@@ -61,6 +63,7 @@ pub struct RequestConditions {
     pub hosts: Vec<ServerName>,
     /// All of them.
     pub headers: Vec<ValueMatch>,
+    pub jwt: Option<JwtConditions>,
 }
 
 impl RequestConditions {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use http::header::HeaderName;
+use serde_json::Value;
 
-use super::{AccessPolicy, AccessRule, Action, FastMap, Source};
+use super::{AccessPolicy, AccessRule, Action, Claims, FastMap, JwtIssuer, Source, Token};
 use crate::identity::SpiffeId;
 
 /// The policies that apply to a workload, in their order.
@@ -19,8 +20,14 @@ pub struct AccessPolicies {
     reading: FirstAt,
     /// Where they look at paths.
     by_path: FirstAt,
+    /// Where they have issuers of tokens.
+    with_tokens: FirstAt,
     /// The names of the headers that rules ask for, each once.
     headers: Arc<[HeaderName]>,
+    /// All issuers of tokens, each once.
+    issuers: Vec<Arc<JwtIssuer>>,
+    /// Of each policy, where its own are among these.
+    own_issuers: Vec<Vec<usize>>,
 }
 
 /// A rule, by the place of its policy among all, and its own place there.
@@ -115,6 +122,14 @@ impl From<Vec<AccessPolicy>> for AccessPolicies {
             if policy.action == Action::Allow {
                 all.allowing.add(index, [at, None]);
             }
+            if !policy.issuers.is_empty() {
+                all.with_tokens.add(index, [at, None]);
+                if policy.action.holds_off() {
+                    all.reading.add(index, [at, None]);
+                }
+            }
+            let own = policy.issuers.iter().map(|issuer| place_among(&mut all.issuers, issuer));
+            all.own_issuers.push(own.collect());
             for (number, rule) in policy.rules.iter().enumerate() {
                 all.rules[policy.action as usize].add(rule, (index, number));
                 let ports = [at, rule.ports.as_deref()];
@@ -136,6 +151,14 @@ impl From<Vec<AccessPolicy>> for AccessPolicies {
         }
         Self { policies, headers: headers.into(), ..all }
     }
+}
+
+/// Where it is among all issuers; it is added where it is not.
+fn place_among(all: &mut Vec<Arc<JwtIssuer>>, issuer: &Arc<JwtIssuer>) -> usize {
+    all.iter().position(|known| known == issuer).unwrap_or_else(|| {
+        all.push(issuer.clone());
+        all.len() - 1
+    })
 }
 
 /// What the rest is made of.
@@ -174,6 +197,40 @@ impl AccessPolicies {
     /// The first policy that looks at their paths.
     pub(crate) fn by_path(&self, port: u16) -> Option<&AccessPolicy> {
         self.first(&self.by_path, port)
+    }
+
+    /// The first policy that has issuers of tokens there.
+    pub fn with_tokens(&self, port: u16) -> Option<&AccessPolicy> {
+        self.first(&self.with_tokens, port)
+    }
+
+    /// All issuers of tokens.
+    pub fn issuers(&self) -> &[Arc<JwtIssuer>] {
+        &self.issuers
+    }
+
+    /// What becomes of a valid token with these claims, for each issuer: for all of them, where it does not say whose it is.
+    pub fn tokens_with(&self, claims: &Arc<Claims>) -> Vec<Token> {
+        let by = claims.get("iss").and_then(Value::as_str);
+        let token = |issuer: &Arc<JwtIssuer>| match by.is_none_or(|by| by == issuer.issuer) {
+            true => Token::Valid(claims.clone()),
+            false => Token::Missing,
+        };
+        self.issuers.iter().map(token).collect()
+    }
+
+    /// The issuers that the policies have at a port which may hold somebody off, by their places among all.
+    pub fn issuers_at(&self, port: u16) -> impl Iterator<Item = (&AccessPolicy, usize)> {
+        let policies = self.policies.iter().zip(&self.own_issuers);
+        let at = move |policy: &AccessPolicy| policy.at.as_ref().is_none_or(|ports| ports.contains(&port));
+        policies
+            .filter(move |(policy, _)| policy.action.holds_off() && at(policy))
+            .flat_map(|(policy, own)| own.iter().map(move |place| (policy, *place)))
+    }
+
+    /// Those of a policy, by its place.
+    pub(crate) fn issuers_of(&self, policy: usize) -> impl Iterator<Item = (usize, &JwtIssuer)> {
+        self.own_issuers[policy].iter().map(|place| (*place, &*self.issuers[*place]))
     }
 
     /// The names of the headers that rules which allow or deny ask for.

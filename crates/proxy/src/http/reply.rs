@@ -1,9 +1,9 @@
 //! Answers that the mesh makes itself. Each says so in `tulle-reason`, so that nobody takes it for the
 //! application's.
 
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use http::{HeaderMap, Response, StatusCode, Version};
-use tulle_model::authorization::{self, DENIED_BY, NO_ALLOW_POLICY};
+use tulle_model::authorization::{self, DENIED_BY, INVALID_TOKEN, NO_ALLOW_POLICY, TOKEN_REQUIRED};
 use tulle_model::grpc::code_of;
 
 use crate::budget::Shed;
@@ -49,6 +49,9 @@ pub fn failed_for(error: &UpstreamError, version: Version) -> Response<Body> {
     let mut response = reply(error.kind.into(), &error.message);
     let denied = error.denied.as_ref().and_then(|denied| HeaderValue::try_from(&denied.reason).ok());
     if let Some(reason) = denied {
+        if error.kind == UpstreamErrorKind::Unauthenticated {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge(&reason));
+        }
         response.headers_mut().insert(REASON, reason);
     }
     if let UpstreamErrorKind::Reset(code) = error.kind
@@ -57,6 +60,14 @@ pub fn failed_for(error: &UpstreamError, version: Version) -> Response<Body> {
         response.headers_mut().insert(RESET, code.into());
     }
     response
+}
+
+/// How to get in, for that reason (RFC 6750, section 3).
+fn challenge(reason: &HeaderValue) -> HeaderValue {
+    HeaderValue::from_static(match reason == INVALID_TOKEN {
+        true => "Bearer error=\"invalid_token\"",
+        false => "Bearer",
+    })
 }
 
 /// The code that the application reset a request with, instead of an answer.
@@ -91,12 +102,13 @@ pub fn told(response: &mut Response<Body>) -> Option<UpstreamError> {
         b"unsupported" => Failure::Unsupported,
         b"wrong-identity" => Failure::WrongIdentity,
         reason if is_denial(reason) => Failure::Denied,
+        reason if is_about_tokens(reason) => Failure::Unauthenticated,
         _ => shed.map_or(Failure::Refused, Failure::ShedThere),
     };
     let denied =
-        reason.to_str().ok().filter(|_| kind == Failure::Denied).map(|reason| {
-            Box::new(Denied { reason: reason.to_owned(), by: authorization::decision_of(reason) })
-        });
+        reason.to_str().ok().filter(|_| matches!(kind, Failure::Denied | Failure::Unauthenticated)).map(
+            |reason| Box::new(Denied { reason: reason.to_owned(), by: authorization::decision_of(reason) }),
+        );
     // Other endpoints would say the same, whatever the peer says of that.
     let safe_to_retry = denied.is_none() && matches!(retry, Some(b"safe" | b"free"));
     // What it says to people nearly always comes with the head.
@@ -112,6 +124,11 @@ fn is_denial(reason: &[u8]) -> bool {
     reason == DENIED.as_bytes()
         || reason == NO_ALLOW_POLICY.as_bytes()
         || reason.starts_with(DENIED_BY.as_bytes())
+}
+
+/// Whether it says that a valid token is needed.
+fn is_about_tokens(reason: &[u8]) -> bool {
+    reason == INVALID_TOKEN.as_bytes() || reason == TOKEN_REQUIRED.as_bytes()
 }
 
 /// What to answer to a request of HTTP/2 that is not taken, and what to say of it.

@@ -21,6 +21,7 @@ use tulle_model::snapshot::Snapshot;
 
 use super::kept_head::request_of;
 use super::presence::{is_authorized, is_offered, visitor};
+use super::tokens::Brought;
 use super::visits::{Entered, Entrance, Peer};
 use crate::error::{Denied, UpstreamError, UpstreamErrorKind};
 use crate::local::Local;
@@ -35,41 +36,62 @@ pub(crate) fn enter(
     head: Option<&Parts>,
 ) -> Result<Entered, UpstreamError> {
     let Entrance { peer, workload, port, .. } = entrance;
-    let seen = head.map_or(Traffic::Bytes, |head| Traffic::Request(request_of(head)));
     let view = local.view();
     let generation = view.snapshot.generation;
-    if let Err(error) = may_enter(local, entrance, &view.snapshot, seen) {
+    let brings = head.map_or(Brings::Bytes, Brings::Request);
+    let brought = may_enter(local, entrance, &view.snapshot, brings).inspect_err(|error| {
         tracing::debug!(%peer, workload = %workload.name, port, generation, %error, "not let in");
-        return Err(error);
-    }
+    })?;
     if let Some(head) = head {
         let (method, path) = (&head.method, head.uri.path());
         tracing::trace!(%peer, workload = %workload.name, port, generation, %method, path, "let in");
     }
-    Ok(local.visits.enter(&local.metrics, entrance, generation, head.is_some()))
+    Ok(local.visits.enter(&local.metrics, entrance, generation, head.is_some(), brought))
 }
 
-/// Whether policies let it in.
+/// What somebody comes with.
+#[derive(Clone, Copy)]
+enum Brings<'h> {
+    /// A connection in which nothing is looked at.
+    Bytes,
+    /// A connection of requests, each of which comes by itself.
+    Requests,
+    Request(&'h Parts),
+}
+
+/// Whether policies let it in, and what came of its tokens, where they have issuers of any.
 fn authorize(
     local: &Local,
     Entrance { peer, workload, port, .. }: Entrance<'_>,
     snapshot: &Snapshot,
-    seen: Traffic<'_>,
-) -> Result<(), UpstreamError> {
+    brings: Brings<'_>,
+) -> Result<Option<Box<Brought>>, UpstreamError> {
     let config = match snapshot.workloads.get(&workload.name) {
         Some(config) => config,
         None if snapshot.closed_until_told => {
             let message = format!("the server has not said yet who may enter {}", workload.name);
             return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
         }
-        None => return Ok(()),
+        None => return Ok(None),
     };
     if config.is_open() {
-        return Ok(());
+        return Ok(None);
     }
+    let policies = &config.policies;
+    let tokens = match brings {
+        Brings::Request(head) if policies.with_tokens(port).is_some() => {
+            Some(local.tokens.check(policies, &head.headers, local.clock.unix_millis() as f64 / 1000.0))
+        }
+        _ => None,
+    };
+    let seen = match brings {
+        Brings::Bytes => Traffic::Bytes,
+        Brings::Requests => Traffic::Requests,
+        Brings::Request(head) => Traffic::Request(request_of(head, tokens.as_deref().unwrap_or_default())),
+    };
     // Requests of a connection are reported one by one.
     if !matches!(seen, Traffic::Requests) {
-        for audited in authorization::audits(&config.policies, visitor(peer), port, seen) {
+        for audited in authorization::audits(policies, visitor(peer), port, seen) {
             local.metrics.registry().audited(&workload.name, &audited);
             if local.may_warn() {
                 let decision = audited.decision(Effect::Audited);
@@ -80,7 +102,8 @@ fn authorize(
     is_authorized(peer, Some(&**config), port, seen).map_err(|denial| {
         local.metrics.registry().denied(&workload.name, &denial);
         refusal(peer, workload, denial)
-    })
+    })?;
+    Ok(tokens.map(|tokens| Box::new(Brought::new(policies, port, tokens))))
 }
 
 /// What is said to whom policies do not let in: who is outside of the mesh does not learn which they are.
@@ -89,28 +112,34 @@ fn refusal(peer: &Peer, workload: &LocalWorkload, denial: Denial<'_>) -> Upstrea
     let (reason, message) = match (peer, denial) {
         (Peer::Mesh(_), _) => (denial.reason(), message),
         (Peer::Plain(_), Denial::AmbiguousPath(_, why)) => (denial.reason(), format!("the path {why}")),
+        (Peer::Plain(_), Denial::InvalidToken(_, why)) => (denial.reason(), format!("the token {why}")),
+        (Peer::Plain(_), Denial::TokenMissing(_)) => (denial.reason(), "a token is needed".to_owned()),
         (Peer::Plain(_), _) => (DENIED.to_owned(), format!("{} is closed to this caller", workload.name)),
     };
     match denial {
         Denial::AmbiguousPath(..) => UpstreamError::new(UpstreamErrorKind::Caller, false, message),
+        Denial::InvalidToken(..) | Denial::TokenMissing(_) => {
+            UpstreamError::unauthenticated(Denied { reason, by: Some(denial.decision()) }, message)
+        }
         _ => UpstreamError::denied(Denied { reason, by: Some(denial.decision()) }, message),
     }
 }
 
 /// Whether it may enter as a connection, each request in which is let in by itself; otherwise why not.
 pub(crate) fn admit(local: &Local, entrance: Entrance<'_>) -> Result<(), UpstreamError> {
-    may_enter(local, entrance, &local.view().snapshot, Traffic::Requests)
+    may_enter(local, entrance, &local.view().snapshot, Brings::Requests).map(drop)
 }
 
 fn may_enter(
     local: &Local,
     entrance: Entrance<'_>,
     snapshot: &Snapshot,
-    seen: Traffic<'_>,
-) -> Result<(), UpstreamError> {
+    brings: Brings<'_>,
+) -> Result<Option<Box<Brought>>, UpstreamError> {
     offers(entrance)?;
-    authorize(local, entrance, snapshot, seen)?;
-    takes(entrance)
+    let brought = authorize(local, entrance, snapshot, brings)?;
+    takes(entrance)?;
+    Ok(brought)
 }
 
 fn offers(Entrance { peer, workload, port, .. }: Entrance<'_>) -> Result<(), UpstreamError> {

@@ -25,7 +25,7 @@ pub(super) fn visit() -> (Rc<Visits>, Entered) {
         certificate: None,
         draining: false,
     });
-    let entered = visits.enter(&metrics, Entrance::to(&peer, &workload, 80), 1, true);
+    let entered = visits.enter(&metrics, Entrance::to(&peer, &workload, 80), 1, true, None);
     (visits, entered)
 }
 

@@ -6,7 +6,7 @@ use http::header::HeaderName;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use tulle_model::authorization::{RequestSeen, Traffic};
-use tulle_model::snapshot::AccessPolicies;
+use tulle_model::snapshot::{AccessPolicies, JwtIssuer, Token};
 
 /// How much of a head is kept, in bytes. A request whose head is larger ends when policies change that look at requests, unless
 /// they let it stay whatever it is.
@@ -20,18 +20,24 @@ pub(super) struct KeptHead {
     /// Those of the names below that the request has.
     headers: HeaderMap,
     names: Arc<[HeaderName]>,
+    /// What became of its tokens.
+    tokens: Vec<(Arc<JwtIssuer>, Token)>,
 }
 
 impl KeptHead {
-    /// `None` where it is too large.
-    pub fn new(head: &Parts, policies: &AccessPolicies) -> Option<Self> {
+    /// `tokens`: what became of its own, in the order of the policies' issuers. `None` where it is too large.
+    pub fn new(head: &Parts, policies: &AccessPolicies, tokens: &[Token]) -> Option<Self> {
         let names = policies.headers().clone();
-        let RequestSeen { method, path, authority, .. } = request_of(head);
+        let RequestSeen { method, path, authority, .. } = request_of(head, tokens);
         let of_name = |name: &HeaderName| {
             head.headers.get_all(name).iter().map(|value| name.as_str().len() + value.len()).sum::<usize>()
         };
         let of_headers: usize = names.iter().map(of_name).sum();
-        if method.len() + path.len() + authority.len() + of_headers > MOST {
+        let tokens: Vec<_> = policies.issuers().iter().cloned().zip(tokens.iter().cloned()).collect();
+        let is_valid = |(_, token): &&(_, Token)| matches!(token, Token::Valid(_));
+        let of_tokens: usize =
+            tokens.iter().filter(is_valid).map(|(issuer, _)| of_name(&issuer.place.header)).sum();
+        if method.len() + path.len() + authority.len() + of_headers + of_tokens > MOST {
             return None;
         }
         let mut headers = HeaderMap::new();
@@ -42,26 +48,35 @@ impl KeptHead {
             }
         }
         let [method, path, authority] = [method, path, authority].map(str::to_owned);
-        Some(Self { method, path, authority, headers, names })
+        Some(Self { method, path, authority, headers, names, tokens })
     }
 
-    /// As policies see it that ask for no header which was not kept.
-    pub fn seen(&self, policies: &AccessPolicies) -> Traffic<'_> {
+    /// As policies see it that ask for no header, and for tokens of no issuer, which was not kept. The tokens are put into
+    /// `tokens`: they stay valid, though they may have expired, and their keys may be gone.
+    pub fn seen<'s>(&'s self, policies: &AccessPolicies, tokens: &'s mut Vec<Token>) -> Traffic<'s> {
         if !policies.headers().iter().all(|name| self.names.contains(name)) {
             return Traffic::Forgotten;
         }
+        tokens.clear();
+        for issuer in policies.issuers() {
+            let Some((_, token)) = self.tokens.iter().find(|(known, _)| known.takes_what(issuer)) else {
+                return Traffic::Forgotten;
+            };
+            tokens.push(token.clone());
+        }
         let Self { method, path, authority, headers, .. } = self;
-        Traffic::Request(RequestSeen { method, path, authority, headers })
+        Traffic::Request(RequestSeen { method, path, authority, headers, tokens })
     }
 }
 
 /// A request as policies see it. It has the inner form.
-pub(super) fn request_of(head: &Parts) -> RequestSeen<'_> {
+pub(super) fn request_of<'r>(head: &'r Parts, tokens: &'r [Token]) -> RequestSeen<'r> {
     RequestSeen {
         method: head.method.as_str(),
         path: head.uri.path(),
         authority: head.uri.authority().map_or("", |authority| authority.as_str()),
         headers: &head.headers,
+        tokens,
     }
 }
 
@@ -78,7 +93,7 @@ mod tests {
         let request = Some(Box::new(RequestConditions { headers, ..Default::default() }));
         let rules = vec![AccessRule { index: 0, sources: None, ports: None, request }];
         let name = "shop/p".parse().unwrap();
-        vec![AccessPolicy { name, action: Action::Deny, at: None, rules }].into()
+        vec![AccessPolicy { name, action: Action::Deny, at: None, issuers: Vec::new(), rules }].into()
     }
 
     #[test]
@@ -88,13 +103,14 @@ mod tests {
             let request = Request::get("http://c.shop/x").header("x-a", value).header("x-b", "2");
             request.body(()).unwrap().into_parts().0
         };
-        let kept = KeptHead::new(&head("1".to_owned()), &a).unwrap();
-        let Traffic::Request(seen) = kept.seen(&a) else { panic!("it is forgotten") };
+        let kept = KeptHead::new(&head("1".to_owned()), &a, &[]).unwrap();
+        let mut tokens = Vec::new();
+        let Traffic::Request(seen) = kept.seen(&a, &mut tokens) else { panic!("it is forgotten") };
         assert_eq!((seen.method, seen.path, seen.authority), ("GET", "/x", "c.shop"));
         assert_eq!((&seen.headers["x-a"], seen.headers.len()), (&"1".parse().unwrap(), 1));
-        assert!(matches!(kept.seen(&b), Traffic::Forgotten));
-        assert!(matches!(kept.seen(&AccessPolicies::default()), Traffic::Request(_)));
-        assert!(KeptHead::new(&head("v".repeat(MOST)), &a).is_none());
-        assert!(KeptHead::new(&head("v".repeat(MOST)), &b).is_some());
+        assert!(matches!(kept.seen(&b, &mut tokens), Traffic::Forgotten));
+        assert!(matches!(kept.seen(&AccessPolicies::default(), &mut tokens), Traffic::Request(_)));
+        assert!(KeptHead::new(&head("v".repeat(MOST)), &a, &[]).is_none());
+        assert!(KeptHead::new(&head("v".repeat(MOST)), &b, &[]).is_some());
     }
 }

@@ -17,10 +17,11 @@ use slab::Slab;
 use tulle_model::authorization::Traffic;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::WorkloadName;
-use tulle_model::snapshot::{FastMap, WorkloadConfig};
+use tulle_model::snapshot::{FastMap, Token, WorkloadConfig};
 
 use super::kept_head::{KeptHead, request_of};
 use super::presence::{Withdrawn, is_authorized, may_stay};
+use super::tokens::Brought;
 use crate::metrics::{Count, WorkerMetrics};
 use crate::state::{LocalWorkload, NodeState};
 
@@ -123,12 +124,13 @@ struct Lasting {
 }
 
 impl OpenVisit {
-    fn seen(&self, config: Option<&WorkloadConfig>) -> Traffic<'_> {
+    /// `tokens`: where those of a request are put.
+    fn seen<'s>(&'s self, config: Option<&WorkloadConfig>, tokens: &'s mut Vec<Token>) -> Traffic<'s> {
         let head = self.kept.as_ref().and_then(|kept| kept.head.as_ref());
         match (self.sort, head, config) {
             (Sort::Bytes, ..) => Traffic::Bytes,
             (Sort::Request, ..) => Traffic::Requests,
-            (Sort::Stream, Some(head), Some(config)) => head.seen(&config.policies),
+            (Sort::Stream, Some(head), Some(config)) => head.seen(&config.policies, tokens),
             (Sort::Stream, ..) => Traffic::Forgotten,
         }
     }
@@ -172,6 +174,8 @@ impl Served {
 pub struct Entered {
     visits: Rc<Visits>,
     key: usize,
+    /// Where policies have issuers of tokens.
+    brought: Option<Box<Brought>>,
 }
 
 impl Visits {
@@ -181,6 +185,7 @@ impl Visits {
         Entrance { peer, workload, port, .. }: Entrance<'_>,
         generation: u64,
         is_request: bool,
+        brought: Option<Box<Brought>>,
     ) -> Entered {
         let served = self.served(metrics, workload);
         served.in_flight.add(1);
@@ -194,7 +199,7 @@ impl Visits {
             withdrawn: None,
             waiting: None,
         });
-        Entered { visits: self.clone(), key }
+        Entered { visits: self.clone(), key, brought }
     }
 
     fn served(&self, metrics: &WorkerMetrics, workload: &Arc<LocalWorkload>) -> Rc<Served> {
@@ -228,7 +233,7 @@ impl Visits {
         if !served.values().any(|served| served.has_changed(&now(served))) {
             return 0;
         }
-        let mut count = 0;
+        let (mut count, mut tokens) = (0, Vec::new());
         for (_, entry) in self.open.borrow_mut().iter_mut() {
             let now = now(&entry.served);
             if !entry.served.has_changed(&now) {
@@ -241,7 +246,7 @@ impl Visits {
                     now.workload.as_ref(),
                     now.config.as_deref(),
                     entry.port,
-                    entry.seen(now.config.as_deref()),
+                    entry.seen(now.config.as_deref(), &mut tokens),
                 )
             {
                 entry.withdrawn = Some(why);
@@ -276,6 +281,11 @@ impl Visits {
 }
 
 impl Entered {
+    /// What came of its tokens, where that changes what the application is told.
+    pub(super) fn claims(&self) -> Option<&Brought> {
+        self.brought.as_deref().filter(|brought| brought.changes_headers())
+    }
+
     /// Ready, with the reason, when it may not stay. One alone can wait for that.
     pub(super) fn poll_withdrawn(&self, cx: &Context<'_>) -> Poll<Withdrawn> {
         let mut open = self.visits.open.borrow_mut();
@@ -299,13 +309,14 @@ impl Entered {
         let Some(config) = config.filter(|config| config.policies.reading(entry.port).is_some()) else {
             return;
         };
-        let seen = Traffic::Request(request_of(head));
+        let tokens = self.brought.as_ref().map_or(&[][..], |brought| &brought.tokens);
+        let seen = Traffic::Request(request_of(head, tokens));
         if entry.generation != state.snapshot.generation
             && is_authorized(&entry.peer, Some(config), entry.port, seen).is_err()
         {
             entry.withdrawn.get_or_insert(Withdrawn::Denied);
         }
-        entry.kept.get_or_insert_default().head = KeptHead::new(head, &config.policies);
+        entry.kept.get_or_insert_default().head = KeptHead::new(head, &config.policies, tokens);
     }
 
     /// It leaves HTTP: what it asked for is kept.
@@ -366,7 +377,7 @@ mod tests {
             upgrade: None,
         };
         let enter = |peer, workload, generation| {
-            visits.enter(&metrics, Entrance::to(peer, workload, 80), generation, false)
+            visits.enter(&metrics, Entrance::to(peer, workload, 80), generation, false, None)
         };
         let first = enter(&mesh, &a, 1);
         let second = enter(&plain, &b, 1);
@@ -387,7 +398,7 @@ mod tests {
         let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
         let (old, new) = (workload("a"), workload("a"));
         let peer = Peer::Mesh(identity("x"));
-        let enter = |workload| visits.enter(&metrics, Entrance::to(&peer, workload, 80), 1, false);
+        let enter = |workload| visits.enter(&metrics, Entrance::to(&peer, workload, 80), 1, false, None);
         let mut state = NodeState::default();
         state.workloads.insert(new.name.clone(), new.clone());
         let (first, second) = (enter(&old), enter(&new));
@@ -439,7 +450,8 @@ mod tests {
         ] {
             let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
             let (a, b) = (workload("a"), workload("b"));
-            let enter = |peer, workload| visits.enter(&metrics, Entrance::to(peer, workload, 80), 1, false);
+            let enter =
+                |peer, workload| visits.enter(&metrics, Entrance::to(peer, workload, 80), 1, false, None);
             let entered = [enter(&mesh, &a), enter(&plain, &a)];
             let elsewhere = enter(&mesh, &b);
             let cx = Context::from_waker(Waker::noop());
@@ -467,6 +479,7 @@ mod tests {
             name: "default/p".parse().unwrap(),
             action,
             at: None,
+            issuers: Vec::new(),
             rules: vec![AccessRule { index: 0, sources, ports: None, request: None }],
         };
         let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
@@ -477,7 +490,7 @@ mod tests {
             Peer::Plain("192.0.2.1:5".parse().unwrap()),
         ];
         let entered = peers.each_ref().map(|peer| {
-            [&a, &b].map(|workload| visits.enter(&metrics, Entrance::to(peer, workload, 80), 1, false))
+            [&a, &b].map(|workload| visits.enter(&metrics, Entrance::to(peer, workload, 80), 1, false, None))
         });
         let state = |policies: Vec<AccessPolicy>| {
             let mut state = state(&[&a, &b]);
@@ -507,7 +520,7 @@ mod tests {
         tokio::task::spawn_local(super::super::door::follow(local.clone()));
         let peer = Peer::Mesh(identity("x"));
         let entrance = Entrance::to(&peer, &a, 80);
-        let entered = local.visits.enter(&local.metrics, entrance, 1, false);
+        let entered = local.visits.enter(&local.metrics, entrance, 1, false, None);
         let mut polled = 0;
         let withdrawn = std::future::poll_fn(|cx| {
             polled += 1;
@@ -525,7 +538,7 @@ mod tests {
         let (visits, metrics) = (Rc::new(Visits::default()), WorkerMetrics::new(Arc::default()));
         let (peer, workload) = (Peer::Mesh(identity("x")), workload("a"));
         let entrance = Entrance::to(&peer, &workload, 80);
-        let many: Vec<_> = (0..1000).map(|_| visits.enter(&metrics, entrance, 1, false)).collect();
+        let many: Vec<_> = (0..1000).map(|_| visits.enter(&metrics, entrance, 1, false, None)).collect();
         drop(many);
         visits.forget(&NodeState::default());
         assert_eq!(visits.open.borrow().capacity(), 0);

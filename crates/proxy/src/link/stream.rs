@@ -120,7 +120,7 @@ impl LinkStream {
         let status = head.status;
         let told = reply::told(&mut Response::from_parts(head, Body::from(receiver)));
         Err(match told {
-            Some(error) if error.kind == Kind::Denied => error,
+            Some(error) if matches!(error.kind, Kind::Denied | Kind::Unauthenticated) => error,
             // Whatever else it was: nothing was sent through the tunnel.
             Some(error) => UpstreamError { safe_to_retry: true, ..error },
             None => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tulle_model::authorization::{Denial, Matched};
+use tulle_model::authorization::{Denial, INVALID_TOKEN, Matched, TOKEN_REQUIRED};
 use tulle_model::name::{NamespacedName, WorkloadName};
 use tulle_model::snapshot::FastMap;
 
@@ -49,6 +49,8 @@ impl WorkerRegistry {
             Denial::NoAllowPolicy(_) | Denial::ByDefault => (None, "no-allow-policy"),
             Denial::Plaintext => (None, "plaintext"),
             Denial::AmbiguousPath(policy, _) => (Some(&policy.name), "ambiguous-path"),
+            Denial::InvalidToken(policy, _) => (Some(&policy.name), INVALID_TOKEN),
+            Denial::TokenMissing(policy) => (Some(&policy.name), TOKEN_REQUIRED),
         };
         self.authorizations.count(workload, policy, result);
     }
@@ -82,6 +84,7 @@ mod tests {
             name: NamespacedName::new("shop", name),
             action: Action::Deny,
             at: None,
+            issuers: Vec::new(),
             rules: Vec::new(),
         };
         let workers = [Arc::new(WorkerRegistry::default()), Arc::new(WorkerRegistry::default())];

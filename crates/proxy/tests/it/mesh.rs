@@ -120,6 +120,7 @@ impl Node {
             budget,
             clock: Default::default(),
             expired: mpsc::channel(1).0,
+            unknown_keys: mpsc::channel(1).0,
         };
         let proxy = Proxy::start(config).unwrap();
         let link = listen(&proxy, Purpose::Links).await;

@@ -26,6 +26,7 @@ use self::slices::SliceWriter;
 use self::status::{Report, StatusWriter, is_refused};
 use crate::events::{Events, Severity};
 use crate::fleet::{self, Fleet};
+use crate::key_sets::KeySets;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects, Page, Position};
 use crate::publication::{Form, Key, Publication, ResourceType};
@@ -54,6 +55,7 @@ pub struct Controller {
     writers: Writers,
     metrics: Arc<Metrics>,
     fleet: Arc<Fleet>,
+    key_sets: KeySets,
     compiler: Compiler,
     session_key: SessionKey,
     watch: ObjectWatch,
@@ -68,11 +70,15 @@ impl Controller {
         writers: Writers,
         metrics: Arc<Metrics>,
         fleet: Arc<Fleet>,
+        key_sets: KeySets,
     ) -> Result<Self, ObjectError> {
         let watch = objects.watch_all(objects.revision().await?).await?;
-        let compiler = Compiler::new(domain);
+        let mut compiler = Compiler::new(domain);
+        for (source, set) in key_sets.known() {
+            drop(compiler.set_keys(source, set));
+        }
         let mut controller =
-            Self { objects, publication, writers, metrics, fleet, compiler, session_key, watch };
+            Self { objects, publication, writers, metrics, fleet, key_sets, compiler, session_key, watch };
         controller.relist().await?;
         Ok(controller)
     }
@@ -83,6 +89,13 @@ impl Controller {
             let events = tokio::select! {
                 () = stop.cancelled() => return,
                 events = self.watch.next_batch(BATCH) => events,
+                sets = self.key_sets.changed() => {
+                    for (source, set) in sets {
+                        let effects = self.compiler.set_keys(source, set);
+                        self.publish(&effects);
+                    }
+                    continue;
+                }
             };
             match events {
                 Ok(events) => self.follow(events),
@@ -108,8 +121,15 @@ impl Controller {
     fn follow(&mut self, events: Vec<ObjectEvent>) {
         let changes: Vec<_> = events.into_iter().map(|event| self.change(event)).collect();
         self.metrics.objects_compiled.add(changes.len() as u64);
+        let is_policy = |change: &Change| match change {
+            Change::Put(kind, _) | Change::Delete(kind, _) => kind.id == KindId::AuthorizationPolicy,
+        };
+        let about_policies = changes.iter().any(is_policy);
         let effects = self.compiler.apply_all(changes);
         self.publish(&effects);
+        if about_policies {
+            self.key_sets.want(self.compiler.key_sources());
+        }
     }
 
     fn change(&self, event: ObjectEvent) -> Change {
@@ -168,6 +188,7 @@ impl Controller {
         effects.mesh = true;
         effects.statuses.extend(refused);
         self.publish(&effects);
+        self.key_sets.want(self.compiler.key_sources());
         self.fleet.missed_deletions();
         Ok(())
     }

@@ -15,7 +15,8 @@ use tulle_model::identity::{SpiffeId, Subject};
 use tulle_model::legible::legible_start;
 use tulle_wire::node::node_service_server::NodeService;
 use tulle_wire::node::{
-    Certificate, JoinRequest, JoinResponse, NodeInfo, NodeReport, ReportReply, SignRequest, SignResponse,
+    Certificate, JoinRequest, JoinResponse, NodeInfo, NodeReport, ReadKeysRequest, ReadKeysResponse,
+    ReportReply, SignRequest, SignResponse,
 };
 
 use super::listener::Peer;
@@ -24,6 +25,7 @@ use crate::ca::CaError;
 use crate::ca::mesh::{Issued, MeshAuthority};
 use crate::enrolment::Enrolment;
 use crate::fleet::{Fleet, Session};
+use crate::key_sets::KeySets;
 use crate::metrics::Metrics;
 
 /// How many signatures are made at once; more wait.
@@ -37,6 +39,7 @@ pub struct NodeApi {
     pub authority: Arc<MeshAuthority>,
     pub enrolment: Enrolment,
     pub fleet: Arc<Fleet>,
+    pub key_sets: KeySets,
     pub metrics: Arc<Metrics>,
     pub stop: CancellationToken,
     signatures: Arc<Semaphore>,
@@ -47,11 +50,12 @@ impl NodeApi {
         authority: Arc<MeshAuthority>,
         enrolment: Enrolment,
         fleet: Arc<Fleet>,
+        key_sets: KeySets,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> Self {
         let signatures = Arc::new(Semaphore::new(SIGNATURES));
-        Self { authority, enrolment, fleet, metrics, stop, signatures }
+        Self { authority, enrolment, fleet, key_sets, metrics, stop, signatures }
     }
 
     async fn sign_for(&self, identity: SpiffeId, csr: Bytes) -> Result<Issued, Status> {
@@ -136,6 +140,15 @@ impl NodeService for NodeApi {
             self.enrolment.certified(&node, expires, SystemTime::now()).await?;
         }
         Ok(Response::new(SignResponse { certificate: Some(certificate(issued)) }))
+    }
+
+    async fn read_keys(
+        &self,
+        request: Request<ReadKeysRequest>,
+    ) -> Result<Response<ReadKeysResponse>, Status> {
+        node_name(&request)?;
+        self.key_sets.read_anew(&request.into_inner().source);
+        Ok(Response::new(ReadKeysResponse {}))
     }
 
     async fn report(
@@ -266,7 +279,8 @@ mod tests {
             Fleet::start(objects, store, enrolment.clone(), events, Arc::default(), leases, stop.clone())
                 .await
                 .unwrap();
-        NodeApi::new(authority.into(), enrolment, fleet, Arc::default(), stop)
+        let (key_sets, _) = KeySets::new(home.join("key-sets.json"));
+        NodeApi::new(authority.into(), enrolment, fleet, key_sets, Arc::default(), stop)
     }
 
     async fn join(api: &NodeApi, node: &str) {

@@ -87,7 +87,7 @@ async fn unknown_fields_of_a_policy_are_refused_whatever_is_asked_for() {
     let cidr = json!({ "sources": [{ "type": "External", "external": { "cidr": ["192.0.2.0/24"] } }] });
     for rule in [
         json!({ "http": { "path": "/admin" } }),
-        json!({ "jwt": {} }),
+        json!({ "when": [] }),
         json!({ "networkAttributes": { "port": [80] } }),
         cidr,
     ] {
@@ -135,6 +135,47 @@ async fn unknown_fields_of_a_policy_are_refused_whatever_is_asked_for() {
     }
     let status = api.post(path, &policy(json!({ "grpc": {} }))).await.fails(422, "Invalid");
     assert_eq!(status["details"]["causes"][0]["field"], "spec.rules[0].grpc.methods", "{status}");
+    let with_tokens = |issuer: Value, rule: Value| {
+        let mut policy = policy(rule);
+        let mut whole = json!({ "issuer": "https://a", "jwks": { "uri": "https://a/keys" } });
+        whole.as_object_mut().unwrap().extend(issuer.as_object().unwrap().clone());
+        policy["spec"]["jwt"] = json!({ "issuers": [whole] });
+        policy
+    };
+    let keys = |keys: Value| json!({ "jwks": keys });
+    let secret = json!({ "keys": [{ "kty": "oct", "k": "AA" }] }).to_string();
+    for (issuer, rule, field) in [
+        (json!({ "issuer": "" }), json!({}), "jwt.issuers[0].issuer"),
+        (json!({ "audiences": [] }), json!({}), "jwt.issuers[0].audiences"),
+        (keys(json!({})), json!({}), "jwt.issuers[0].jwks"),
+        (keys(json!({ "uri": "https://a", "inline": "{}" })), json!({}), "jwt.issuers[0].jwks"),
+        (keys(json!({ "uri": "ftp://a" })), json!({}), "jwt.issuers[0].jwks.uri"),
+        (keys(json!({ "uri": "https://u:p@a/" })), json!({}), "jwt.issuers[0].jwks.uri"),
+        (keys(json!({ "file": "/etc/shadow" })), json!({}), "jwt.issuers[0].jwks.file"),
+        (keys(json!({ "inline": "{}" })), json!({}), "jwt.issuers[0].jwks.inline"),
+        (keys(json!({ "inline": secret })), json!({}), "jwt.issuers[0].jwks.inline"),
+        (json!({ "fromHeader": { "name": "a b" } }), json!({}), "jwt.issuers[0].fromHeader.name"),
+        (json!({ "fromHeader": { "name": "tulle-x" } }), json!({}), "jwt.issuers[0].fromHeader.name"),
+        (
+            json!({ "outputClaimToHeaders": [{ "claim": "sub", "header": "Host" }] }),
+            json!({}),
+            "jwt.issuers[0].outputClaimToHeaders[0].header",
+        ),
+        (
+            json!({ "outputClaimToHeaders": [{ "claim": "sub", "header": "Authorization" }] }),
+            json!({}),
+            "jwt.issuers[0].outputClaimToHeaders[0].header",
+        ),
+        (json!({}), json!({ "jwt": { "issuers": ["https://b"] } }), "rules[0].jwt.issuers[0]"),
+        (json!({}), json!({ "jwt": { "claims": [{ "name": "a" }] } }), "rules[0].jwt.claims[0].values"),
+        (json!({}), json!({ "jwt": { "claims": [{ "values": ["a"] }] } }), "rules[0].jwt.claims[0].name"),
+    ] {
+        let status = api.post(path, &with_tokens(issuer.clone(), rule.clone())).await.fails(422, "Invalid");
+        let found = status["details"]["causes"][0]["field"].as_str().unwrap_or_default();
+        assert_eq!(found, format!("spec.{field}"), "{issuer} {rule} {status}");
+    }
+    let status = api.post(path, &policy(json!({ "jwt": {} }))).await.fails(422, "Invalid");
+    assert_eq!(status["details"]["causes"][0]["field"], "spec.rules[0].jwt", "{status}");
     let created = api.post(path, &policy(json!({ "sources": [{ "type": "External" }] }))).await.expect(201);
     // Nor by a patch.
     let patch = json!({ "spec": { "rule": [] } });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
@@ -13,7 +14,7 @@ use tulle_model::decision::Effect;
 use tulle_model::identity::SpiffeId;
 use tulle_model::name::NamespacedName;
 use tulle_model::registry::{KINDS, KindId};
-use tulle_model::snapshot::ServedPort;
+use tulle_model::snapshot::{Claims, ServedPort};
 use tulle_model::split::{MeshObject, name_of};
 use tulle_model::validate::suggest::did_you_mean;
 
@@ -37,14 +38,14 @@ enum AuthCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
-  tulle auth check --from shop/web --to shop/cart
+#[command(after_help = r#"  tulle auth check --from shop/web --to shop/cart
   tulle auth check --from shop/web --to shop/cart POST /items
   tulle auth check --from shop/web --to shop/cart /items -H 'x-role: admin'
+  tulle auth check --from shop/web --to shop/cart /items --claims '{"sub": "ada", "groups": ["staff"]}'
   tulle auth check --from spiffe://mesh.local/ns/shop/sa/web --to cart --port 8080
   tulle auth check --from 192.0.2.7 --to cart          from outside of the mesh
 
-Exits with 0 where all of them may be entered and with 1 where one may not, as kubectl auth can-i does.")]
+Exits with 0 where all of them may be entered and with 1 where one may not, as kubectl auth can-i does."#)]
 struct CheckArgs {
     /// A request: the method [default: GET], and the path or the URL; without it, whether a connection may enter
     #[arg(value_name = "[METHOD] PATH", num_args = 0..=2)]
@@ -52,6 +53,9 @@ struct CheckArgs {
     /// A header of the request (repeatable)
     #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = read_header)]
     header: Vec<(HeaderName, HeaderValue)>,
+    /// What a token that the request brings says, as JSON: it counts as valid for the issuer that it names (`iss`), and without one for all
+    #[arg(long, value_name = "JSON", value_parser = read_claims)]
+    claims: Option<Arc<Claims>>,
     /// Who comes: a workload, a service account where there is none of that name, a SPIFFE ID, or an address outside of the mesh
     #[arg(long, value_name = "[NAMESPACE/]NAME", value_parser = NonEmptyStringValueParser::new())]
     from: String,
@@ -69,6 +73,11 @@ struct CheckArgs {
     output: ReportFormat,
     #[command(flatten)]
     client: ClientArgs,
+}
+
+fn read_claims(text: &str) -> std::result::Result<Arc<Claims>, String> {
+    let claims = serde_json::from_str(text).map_err(|error| format!("no JSON object: {error}"))?;
+    Ok(Arc::new(Claims(claims)))
 }
 
 /// Returns whether they may.
@@ -90,10 +99,10 @@ fn request(args: &CheckArgs, to: &NamespacedName) -> Result<Option<AskedFor>> {
     match words.last_mut() {
         Some(path) if path.starts_with('/') => *path = format!("http://{}.{}{path}", to.name, to.namespace),
         Some(_) => {}
-        None if args.header.is_empty() => return Ok(None),
+        None if args.header.is_empty() && args.claims.is_none() => return Ok(None),
         None => {
             let help = "for example: `tulle auth check --from web --to cart /items -H 'x-role: admin'`";
-            return Err(Failure::input("there is no request that could have headers").help(help));
+            return Err(Failure::input("there is no request that could have headers or a token").help(help));
         }
     }
     let asked = AskedFor::read(None, &words)?;
@@ -128,12 +137,14 @@ async fn check(args: CheckArgs) -> Result<bool> {
     let mut rows = Vec::new();
     for (workload, port, local) in &doors {
         let policies = &local.config.policies;
+        let tokens = args.claims.as_ref().map(|claims| policies.tokens_with(claims)).unwrap_or_default();
         let seen = match &asked {
             Some(asked) => Traffic::Request(RequestSeen {
                 method: asked.method().unwrap_or_default(),
                 path: asked.path(),
                 authority: asked.authority(),
                 headers: &headers,
+                tokens: &tokens,
             }),
             None if let Some(policy) = policies.reading(*port) => {
                 let by = &policy.name;

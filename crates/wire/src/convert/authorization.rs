@@ -1,7 +1,11 @@
 //! Policies that say who may enter a workload.
 
+use std::sync::Arc;
+
+use http::HeaderName;
 use tulle_model::snapshot::{
-    AccessPolicy, AccessRule, Action, IdentityPattern, PathMatch, RequestConditions, ServerName, Source,
+    AccessPolicy, AccessRule, Action, ClaimHeader, ClaimMatch, IdentityPattern, JwtConditions, JwtIssuer,
+    JwtKeys, PathMatch, RequestConditions, ServerName, Source, TokenPlace,
 };
 
 use super::{
@@ -22,7 +26,8 @@ impl From<&AccessPolicy> for wire::AuthorizationPolicy {
             .into(),
             at: policy.at.as_deref().map(ports_message),
             rules: policy.rules.iter().map(wire::AuthorizationRule::from).collect(),
-            needs: Vec::new(),
+            needs: policy.issuers.first().map(|_| JWT.to_owned()).into_iter().collect(),
+            issuers: policy.issuers.iter().map(|issuer| wire::JwtIssuer::from(&**issuer)).collect(),
         }
     }
 }
@@ -31,7 +36,10 @@ impl TryFrom<wire::AuthorizationPolicy> for AccessPolicy {
     type Error = ConvertError;
 
     fn try_from(policy: wire::AuthorizationPolicy) -> Result<Self> {
-        understood(policy.needs.iter())?;
+        understood(policy.needs.iter().filter(|need| *need != JWT))?;
+        if policy.issuers.is_empty() && policy.needs.iter().any(|need| need == JWT) {
+            return Err(error("issuers", "they are missing, and tokens that are not valid would pass"));
+        }
         let action = match policy.action() {
             wire::AuthorizationAction::Allow => Action::Allow,
             wire::AuthorizationAction::Deny => Action::Deny,
@@ -44,6 +52,7 @@ impl TryFrom<wire::AuthorizationPolicy> for AccessPolicy {
             name: object_name("", policy.namespace, policy.name)?,
             action,
             at: policy.at.map(|at| ports("at", at)).transpose()?,
+            issuers: list("issuers", policy.issuers, |issuer| JwtIssuer::try_from(issuer).map(Arc::new))?,
             rules: list("rules", policy.rules, AccessRule::try_from)?,
         })
     }
@@ -63,6 +72,9 @@ impl From<&AccessRule> for wire::AuthorizationRule {
     }
 }
 
+/// What a node must understand of a policy that has issuers of tokens.
+const JWT: &str = "jwt";
+
 /// What a node must understand of a rule that looks at requests.
 const REQUEST: &str = "request";
 
@@ -75,6 +87,7 @@ impl From<&RequestConditions> for wire::RequestConditions {
             calls: paths(&conditions.calls),
             hosts: conditions.hosts.iter().map(ToString::to_string).collect(),
             headers: conditions.headers.iter().map(wire::ValueMatch::from).collect(),
+            jwt: conditions.jwt.as_ref().map(wire::JwtConditions::from),
         }
     }
 }
@@ -89,6 +102,7 @@ impl TryFrom<wire::RequestConditions> for RequestConditions {
             calls: list("calls", conditions.calls, PathMatch::try_from)?,
             hosts: conditions.hosts.iter().map(|host| ServerName::new(host)).collect(),
             headers: list("headers", conditions.headers, header_match)?,
+            jwt: conditions.jwt.map(JwtConditions::from),
         })
     }
 }
@@ -139,6 +153,62 @@ impl TryFrom<wire::AuthorizationRule> for AccessRule {
                 .transpose()
                 .map_err(|e| within("request", e))?,
         })
+    }
+}
+
+impl From<&JwtIssuer> for wire::JwtIssuer {
+    fn from(issuer: &JwtIssuer) -> Self {
+        let text = |text: &Option<Arc<str>>| text.as_deref().unwrap_or_default().to_owned();
+        let claim_header = |of: &ClaimHeader| wire::ClaimHeader {
+            claim: of.claim.clone(),
+            header: of.header.as_str().to_owned(),
+        };
+        Self {
+            issuer: issuer.issuer.clone(),
+            audiences: issuer.audiences.clone(),
+            source: text(&issuer.keys.source),
+            keys: text(&issuer.keys.set),
+            header: issuer.place.header.as_str().to_owned(),
+            prefix: issuer.place.prefix.clone(),
+            claim_headers: issuer.claim_headers.iter().map(claim_header).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::JwtIssuer> for JwtIssuer {
+    type Error = ConvertError;
+
+    fn try_from(issuer: wire::JwtIssuer) -> Result<Self> {
+        let text = |text: String| (!text.is_empty()).then(|| text.into());
+        let claim_header = |of: wire::ClaimHeader| {
+            Ok(ClaimHeader { claim: of.claim, header: header_name("header", &of.header)? })
+        };
+        Ok(Self {
+            issuer: issuer.issuer,
+            audiences: issuer.audiences,
+            keys: JwtKeys { source: text(issuer.source), set: text(issuer.keys) },
+            place: TokenPlace { header: header_name("header", &issuer.header)?, prefix: issuer.prefix },
+            claim_headers: list("claim_headers", issuer.claim_headers, claim_header)?,
+        })
+    }
+}
+
+fn header_name(field: &'static str, name: &str) -> Result<HeaderName> {
+    HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| error(field, format!("`{name}` is no name of a header")))
+}
+
+impl From<&JwtConditions> for wire::JwtConditions {
+    fn from(conditions: &JwtConditions) -> Self {
+        let claim = |of: &ClaimMatch| wire::ClaimMatch { name: of.name.clone(), values: of.values.clone() };
+        Self { issuers: conditions.issuers.clone(), claims: conditions.claims.iter().map(claim).collect() }
+    }
+}
+
+impl From<wire::JwtConditions> for JwtConditions {
+    fn from(conditions: wire::JwtConditions) -> Self {
+        let claim = |of: wire::ClaimMatch| ClaimMatch { name: of.name, values: of.values };
+        Self { issuers: conditions.issuers, claims: conditions.claims.into_iter().map(claim).collect() }
     }
 }
 

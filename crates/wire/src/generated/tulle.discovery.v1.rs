@@ -423,6 +423,51 @@ pub struct AuthorizationPolicy {
     /// What a node must understand of it. One that does not keeps what it had: it would let in more.
     #[prost(string, repeated, tag = "6")]
     pub needs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Whose tokens its rules may ask for; `needs` says so, too.
+    #[prost(message, repeated, tag = "7")]
+    pub issuers: ::prost::alloc::vec::Vec<JwtIssuer>,
+}
+/// tulle_model::snapshot::JwtIssuer.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JwtIssuer {
+    #[prost(string, tag = "1")]
+    pub issuer: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where the server has its keys from, as a URL; the policy itself where it is empty.
+    #[prost(string, tag = "3")]
+    pub source: ::prost::alloc::string::String,
+    /// A set of keys, as JSON (RFC 7517); empty where the server could not read it yet.
+    #[prost(string, tag = "4")]
+    pub keys: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub header: ::prost::alloc::string::String,
+    /// What stands before the token there.
+    #[prost(string, tag = "6")]
+    pub prefix: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "7")]
+    pub claim_headers: ::prost::alloc::vec::Vec<ClaimHeader>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimHeader {
+    #[prost(string, tag = "1")]
+    pub claim: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub header: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct JwtConditions {
+    #[prost(string, repeated, tag = "1")]
+    pub issuers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "2")]
+    pub claims: ::prost::alloc::vec::Vec<ClaimMatch>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClaimMatch {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub values: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AuthorizationRule {
@@ -457,6 +502,8 @@ pub struct RequestConditions {
     pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "5")]
     pub headers: ::prost::alloc::vec::Vec<ValueMatch>,
+    #[prost(message, optional, tag = "6")]
+    pub jwt: ::core::option::Option<JwtConditions>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PathMatch {

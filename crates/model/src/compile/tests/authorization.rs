@@ -201,8 +201,13 @@ fn templates_stand_for_whole_segments() {
         let config = compiler.workload(&name("shop/c-1")).unwrap().config.clone();
         let headers = http::HeaderMap::new();
         let enters = |path: &str| {
-            let seen =
-                Traffic::Request(RequestSeen { method: "GET", path, authority: "c", headers: &headers });
+            let seen = Traffic::Request(RequestSeen {
+                method: "GET",
+                path,
+                authority: "c",
+                headers: &headers,
+                tokens: &[],
+            });
             decide(&config, Visitor::Outside([192, 0, 2, 1].into()), 80, seen)
                 .map(|_| ())
                 .map_err(|denial| denial.reason())

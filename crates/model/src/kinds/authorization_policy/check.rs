@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::SYSTEM_NAMESPACE;
+use super::check_jwt::check_jwt;
 use super::check_request::check_request;
 use super::form::{
     AccessRuleForm, AuthorizationForm, Operator, Requirement, Selector, SourceForm, TargetForm,
@@ -19,7 +20,11 @@ pub(crate) fn check(policy: &Field<'_>, errors: &mut Errors) -> Read<Authorizati
     let own = namespace(policy).unwrap_or("default");
     let spec = policy.get("spec").ok_or(Unreadable)?;
     let targets: Vec<_> = spec.items("targetRefs").map(|target| check_target(&target, own, errors)).collect();
-    let rules: Vec<_> = spec.items("rules").map(|rule| check_rule(&rule, own, errors)).collect();
+    let targets_mesh = targets.iter().any(|target| matches!(target, Ok(TargetForm::Mesh)));
+    let issuers = spec.get("jwt").map(|jwt| check_jwt(&jwt, targets_mesh, errors)).transpose();
+    let known: Vec<_> = spec.get("jwt").iter().flat_map(|jwt| jwt.items("issuers")).collect();
+    let known: Vec<_> = known.iter().filter_map(|issuer| issuer.get_str("issuer")).collect();
+    let rules: Vec<_> = spec.items("rules").map(|rule| check_rule(&rule, own, &known, errors)).collect();
     let action = match spec.get_str("action") {
         Some("Allow") => Some(Action::Allow),
         Some("Deny") => Some(Action::Deny),
@@ -40,6 +45,7 @@ pub(crate) fn check(policy: &Field<'_>, errors: &mut Errors) -> Read<Authorizati
         name: NamespacedName::new(own, name),
         action: action.ok_or(Unreadable)?,
         targets: targets.into_iter().collect::<Read<_>>()?,
+        issuers: issuers?.unwrap_or_default(),
         rules: rules.into_iter().collect::<Read<_>>()?,
     })
 }
@@ -148,7 +154,7 @@ fn check_requirement(expression: &Field<'_>, errors: &mut Errors) -> Read<Requir
     Ok(Requirement { key: name.to_owned(), operator })
 }
 
-fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<AccessRuleForm> {
+fn check_rule(rule: &Field<'_>, own: &str, issuers: &[&str], errors: &mut Errors) -> Read<AccessRuleForm> {
     let sources = match rule.read("sources", Value::as_array)? {
         None => None,
         Some(_) => {
@@ -158,7 +164,7 @@ fn check_rule(rule: &Field<'_>, own: &str, errors: &mut Errors) -> Read<AccessRu
         }
     };
     let ports = rule.get("networkAttributes").map(|network| check_ports(&network, errors)).transpose()?;
-    Ok(AccessRuleForm { sources, ports: ports.flatten(), request: check_request(rule, errors)? })
+    Ok(AccessRuleForm { sources, ports: ports.flatten(), request: check_request(rule, issuers, errors)? })
 }
 
 fn check_ports(network: &Field<'_>, errors: &mut Errors) -> Read<Option<Vec<u16>>> {

@@ -1,5 +1,6 @@
 //! What a rule of an AuthorizationPolicy may ask of requests.
 
+use super::check_jwt::check_jwt_rule;
 use crate::kinds::grpc_route::check::check_method;
 use crate::kinds::http_route::check::{check_value_matches, path_problem};
 use crate::path::{ambiguity, normal_form};
@@ -7,9 +8,14 @@ use crate::snapshot::{PathMatch, Pattern, RequestConditions, ServerName};
 use crate::validate::field::{Code, Errors, Field, Read, Unreadable, shown};
 use crate::validate::syntax::{header_name_problem, hostname_problem};
 
-pub(super) fn check_request(rule: &Field<'_>, errors: &mut Errors) -> Read<Option<Box<RequestConditions>>> {
-    let (http, grpc) = (rule.get("http"), rule.get("grpc"));
-    if http.is_none() && grpc.is_none() {
+/// `issuers`: those of the policy.
+pub(super) fn check_request(
+    rule: &Field<'_>,
+    issuers: &[&str],
+    errors: &mut Errors,
+) -> Read<Option<Box<RequestConditions>>> {
+    let (http, grpc, jwt) = (rule.get("http"), rule.get("grpc"), rule.get("jwt"));
+    if http.is_none() && grpc.is_none() && jwt.is_none() {
         return Ok(None);
     }
     let mut conditions = RequestConditions::default();
@@ -27,11 +33,14 @@ pub(super) fn check_request(rule: &Field<'_>, errors: &mut Errors) -> Read<Optio
         }
         conditions.calls = check_each(&grpc, "methods", errors, check_method)?;
     }
+    if let Some(jwt) = jwt {
+        conditions.jwt = Some(check_jwt_rule(&jwt, issuers, errors)?);
+    }
     Ok(Some(Box::new(conditions)))
 }
 
 /// All that a list has; none may be missing, as the rule would be about more.
-fn check_each<T>(
+pub(super) fn check_each<T>(
     of: &Field<'_>,
     list: &'static str,
     errors: &mut Errors,

@@ -1,19 +1,28 @@
 //! An AuthorizationPolicy as it is compiled: for each workload that it applies to.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
 use crate::identity::TrustDomain;
 use crate::kinds::service::form::Labels;
 use crate::name::{NamespacedName, ServiceName, WorkloadName};
 use crate::snapshot::{
-    AccessPolicy, AccessRule, Action, IdentityPattern, RequestConditions, ServedPort, Source,
+    AccessPolicy, AccessRule, Action, IdentityPattern, JwtIssuer, JwtKeys, RequestConditions, ServedPort,
+    Source,
 };
+
+/// Sets of keys (RFC 7517) by where the server has them from.
+pub(crate) type FetchedKeys = HashMap<Arc<str>, Arc<str>>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuthorizationForm {
     pub name: NamespacedName,
     pub action: Action,
     pub targets: Vec<TargetForm>,
+    /// Without the keys that the server has from elsewhere.
+    pub issuers: Vec<JwtIssuer>,
     pub rules: Vec<AccessRuleForm>,
 }
 
@@ -91,7 +100,10 @@ impl AuthorizationForm {
         workload: &WorkloadName,
         labels: &Labels,
         served: impl Fn(&ServiceName) -> Option<&'a [ServedPort]>,
+        fetched: &FetchedKeys,
     ) -> Vec<AccessPolicy> {
+        let issuers: Vec<_> =
+            self.issuers.iter().map(|issuer| Arc::new(with_keys(issuer, fetched))).collect();
         let is_own = self.name.namespace == workload.namespace;
         let applies = |target: &TargetForm| match target {
             TargetForm::Mesh => Some(None),
@@ -103,6 +115,7 @@ impl AuthorizationForm {
             name: self.name.clone(),
             action: self.action,
             at: of_service.map(|ports| ports.iter().map(|port| port.target_port).collect()),
+            issuers: issuers.clone(),
             rules: self
                 .rules
                 .iter()
@@ -118,6 +131,12 @@ impl AuthorizationForm {
         }
         all
     }
+}
+
+fn with_keys(issuer: &JwtIssuer, fetched: &FetchedKeys) -> JwtIssuer {
+    let JwtKeys { source, set } = issuer.keys.clone();
+    let set = source.as_ref().map_or(set, |source| fetched.get(source).cloned());
+    JwtIssuer { keys: JwtKeys { source, set }, ..issuer.clone() }
 }
 
 impl AccessRuleForm {

@@ -1,9 +1,11 @@
 //! AuthorizationPolicy (tulle.dev/v1alpha1): the shape of GEP-3779, with more actions, targets and sources.
 
 pub(crate) mod check;
+mod check_jwt;
 mod check_request;
 mod columns;
 pub(crate) mod form;
+mod jwt;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +17,12 @@ use super::id::KindId;
 use super::kind::{Kind, TULLE};
 use super::meta::Stateless;
 use crate::schema::structural::derived;
+
+pub use self::check_jwt::set_problem;
+pub use self::jwt::{
+    AuthorizationClaim, AuthorizationClaimHeader, AuthorizationIssuer, AuthorizationJwt,
+    AuthorizationJwtRule, AuthorizationKeys, AuthorizationTokenHeader,
+};
 
 /// What the registry lists.
 pub(crate) const KIND: Kind = Kind {
@@ -53,6 +61,9 @@ pub struct AuthorizationPolicySpec {
     /// not, whoever allows it. `Audit`: it is reported, and changes nothing.
     #[schemars(extend("enum" = ["Allow", "Deny", "Audit"]))]
     pub action: String,
+    /// Whose tokens requests may bring (RFC 7519). Where it is given, a token that is there must be valid, whatever the rules say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<AuthorizationJwt>,
     /// Any of them is enough. Without rules, `Allow` allows nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), extend("x-kubernetes-list-type" = "atomic"))]
@@ -126,6 +137,9 @@ pub struct AuthorizationRule {
     /// Which calls of gRPC they make. Where a rule says so, nothing but HTTP enters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grpc: Option<AuthorizationGrpc>,
+    /// Which token they bring, of the issuers in `spec.jwt`; `{}` is any of these. Where a rule says so, nothing but HTTP enters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<AuthorizationJwtRule>,
 }
 
 /// What requests are like: all that it says must hold.

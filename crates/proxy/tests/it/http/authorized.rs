@@ -28,6 +28,7 @@ fn policy(name: &str, action: Action, account: Option<&str>) -> AccessPolicy {
         name: format!("default/{name}").parse().unwrap(),
         action,
         at: None,
+        issuers: Vec::new(),
         rules: vec![AccessRule { index: 0, sources, ports: None, request: None }],
     }
 }

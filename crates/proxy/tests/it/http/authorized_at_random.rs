@@ -184,6 +184,7 @@ async fn run(way: Way, seed: u64, sets: usize, requests: usize) -> [usize; 3] {
                 path: target.split('?').next().unwrap(),
                 authority: host,
                 headers: &headers,
+                tokens: &[],
             });
             let expected = decide(&config, Visitor::Mesh(&caller), app.port(), seen);
             let expected = match expected {

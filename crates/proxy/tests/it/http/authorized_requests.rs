@@ -24,7 +24,13 @@ const WAYS: [Way; 2] = [Way::SameNode, Way::Link];
 /// A policy about requests of anybody.
 fn policy(name: &str, action: Action, request: RequestConditions) -> AccessPolicy {
     let rule = AccessRule { index: 0, sources: None, ports: None, request: Some(Box::new(request)) };
-    AccessPolicy { name: format!("default/{name}").parse().unwrap(), action, at: None, rules: vec![rule] }
+    AccessPolicy {
+        name: format!("default/{name}").parse().unwrap(),
+        action,
+        at: None,
+        issuers: Vec::new(),
+        rules: vec![rule],
+    }
 }
 
 fn below(path: &str) -> RequestConditions {

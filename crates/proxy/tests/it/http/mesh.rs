@@ -99,6 +99,7 @@ impl Node {
             budget: budget.clone(),
             clock: Default::default(),
             expired: mpsc::channel(1).0,
+            unknown_keys: mpsc::channel(1).0,
         };
         let proxy = Proxy::start(config).unwrap();
         let link = crate::mesh::listen(&proxy, Purpose::Links).await;
@@ -116,6 +117,7 @@ impl Node {
             budget: self.budget.clone(),
             clock: Default::default(),
             expired: mpsc::channel(1).0,
+            unknown_keys: mpsc::channel(1).0,
         };
         Proxy::start(config).unwrap()
     }

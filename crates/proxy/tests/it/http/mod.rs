@@ -36,6 +36,7 @@ mod stalls;
 mod streams;
 mod table;
 mod targets;
+mod tokens;
 mod unsent;
 mod upgrades;
 mod upgrades_on_links;

@@ -1,0 +1,184 @@
+//! Tokens that requests bring (RFC 7519), checked before policies are asked. What was found valid is kept for a while, as most
+//! requests bring one that came before.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tulle_identity::jwt::{InvalidToken, KeySet, Unverified, Verified};
+use tulle_model::snapshot::{AccessPolicies, FastMap, JwtIssuer, Token, TokenPlace};
+
+use crate::state::UnknownKeys;
+
+/// How many bytes of valid tokens a worker keeps; then it begins anew.
+const MOST_KEPT: usize = 1 << 20;
+/// How many sets of keys a worker keeps.
+const MOST_SETS: usize = 256;
+/// How often a worker asks the server for the keys of an issuer anew.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a worker knows of tokens.
+pub(crate) struct Tokens {
+    unknown_keys: UnknownKeys,
+    cache: RefCell<TokenCache>,
+}
+
+#[derive(Default)]
+struct TokenCache {
+    sets: FastMap<Arc<str>, Arc<KeySet>>,
+    valid: FastMap<String, Vec<(Arc<JwtIssuer>, Arc<Verified>)>>,
+    /// Bytes of the tokens.
+    size: usize,
+    asked: FastMap<Arc<str>, Instant>,
+}
+
+/// What came of the tokens of a request that was let in.
+#[derive(Default)]
+pub(crate) struct Brought {
+    /// In the order of the policies' issuers.
+    pub tokens: Vec<Token>,
+    /// Headers that the application gets of claims; `None`: it gets none of that name.
+    headers: Vec<(HeaderName, Option<HeaderValue>)>,
+}
+
+impl Brought {
+    pub fn new(policies: &AccessPolicies, port: u16, tokens: Vec<Token>) -> Self {
+        let mut headers: Vec<(HeaderName, Option<HeaderValue>)> = Vec::new();
+        for (_, place) in policies.issuers_at(port) {
+            for output in &policies.issuers()[place].claim_headers {
+                let value = match tokens.get(place) {
+                    Some(Token::Valid(claims)) => claims.as_header(&output.claim),
+                    _ => None,
+                };
+                let value = value.and_then(|value| HeaderValue::try_from(value).ok());
+                match headers.iter_mut().find(|(name, _)| *name == output.header) {
+                    Some((_, said)) => *said = said.take().or(value),
+                    None => headers.push((output.header.clone(), value)),
+                }
+            }
+        }
+        Self { tokens, headers }
+    }
+
+    /// Whether it changes what the application is told.
+    pub fn changes_headers(&self) -> bool {
+        !self.headers.is_empty()
+    }
+
+    /// Tells the application what tokens say, and nothing that clients say in their place.
+    pub fn write_headers(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.headers {
+            headers.remove(name);
+            if let Some(value) = value {
+                headers.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+impl Tokens {
+    pub fn new(unknown_keys: UnknownKeys) -> Self {
+        Self { unknown_keys, cache: RefCell::default() }
+    }
+
+    /// What becomes of the tokens of a request for each issuer that the policies have. `now`: seconds since the epoch.
+    pub fn check(&self, policies: &AccessPolicies, headers: &HeaderMap, now: f64) -> Vec<Token> {
+        policies.issuers().iter().map(|issuer| self.for_issuer(policies, issuer, headers, now)).collect()
+    }
+
+    fn for_issuer(
+        &self,
+        policies: &AccessPolicies,
+        issuer: &Arc<JwtIssuer>,
+        headers: &HeaderMap,
+        now: f64,
+    ) -> Token {
+        let text = match token_at(&issuer.place, headers) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Token::Missing,
+            Err(why) => return Token::Invalid(why),
+        };
+        if let Some(known) = self.known(text, issuer) {
+            return match known.problem_at(now) {
+                None => Token::Valid(known.claims.clone()),
+                Some(problem) => Token::Invalid(problem.why),
+            };
+        }
+        let token = match Unverified::read(text) {
+            Ok(token) => token,
+            Err(problem) => return Token::Invalid(problem.why),
+        };
+        let is_by = |other: &JwtIssuer| token.issuer() == Some(&*other.issuer);
+        if !is_by(issuer) {
+            let mut there = policies.issuers().iter().filter(|other| other.place == issuer.place);
+            return match there.any(|other| is_by(other)) {
+                true => Token::Missing,
+                false => Token::Invalid("is of an issuer whose tokens are not taken here"),
+            };
+        }
+        let Some(set) = &issuer.keys.set else {
+            return Token::Invalid("cannot be checked: the server could not read the keys of its issuer yet");
+        };
+        match token.verify(issuer, &self.set(set), now) {
+            Ok(verified) => {
+                let verified = Arc::new(verified);
+                self.keep(text, issuer, verified.clone());
+                Token::Valid(verified.claims.clone())
+            }
+            Err(InvalidToken { why, unknown_key }) => {
+                if let Some(source) = issuer.keys.source.as_ref().filter(|_| unknown_key) {
+                    self.ask_for_keys(source);
+                }
+                Token::Invalid(why)
+            }
+        }
+    }
+
+    fn known(&self, text: &str, issuer: &Arc<JwtIssuer>) -> Option<Arc<Verified>> {
+        let cache = self.cache.borrow();
+        let of_text = cache.valid.get(text)?;
+        let known = of_text.iter().find(|(of, _)| Arc::ptr_eq(of, issuer) || of == issuer)?;
+        Some(known.1.clone())
+    }
+
+    fn keep(&self, text: &str, issuer: &Arc<JwtIssuer>, verified: Arc<Verified>) {
+        let mut cache = self.cache.borrow_mut();
+        if cache.size + text.len() > MOST_KEPT {
+            cache.valid = FastMap::default();
+            cache.size = 0;
+        }
+        cache.size += text.len();
+        cache.valid.entry(text.to_owned()).or_default().push((issuer.clone(), verified));
+    }
+
+    fn set(&self, text: &Arc<str>) -> Arc<KeySet> {
+        let mut cache = self.cache.borrow_mut();
+        if cache.sets.len() >= MOST_SETS && !cache.sets.contains_key(text) {
+            cache.sets.clear();
+        }
+        cache.sets.entry(text.clone()).or_insert_with(|| Arc::new(KeySet::read(text))).clone()
+    }
+
+    /// Where the queue is full, others have asked, and clients will again.
+    fn ask_for_keys(&self, source: &Arc<str>) {
+        let mut cache = self.cache.borrow_mut();
+        let now = Instant::now();
+        cache.asked.retain(|_, at| now.duration_since(*at) < ASK_AGAIN);
+        if cache.asked.len() < MOST_SETS && !cache.asked.contains_key(source) {
+            cache.asked.insert(source.clone(), now);
+            let _ = self.unknown_keys.try_send(source.clone());
+        }
+    }
+}
+
+/// The token at a place, if there is one; an error where there are several.
+fn token_at<'h>(place: &TokenPlace, headers: &'h HeaderMap) -> Result<Option<&'h str>, &'static str> {
+    let values = headers.get_all(&place.header).iter();
+    let mut tokens = values.filter_map(|value| place.token(value.to_str().ok()?));
+    let token = tokens.next();
+    match tokens.next() {
+        None => Ok(token),
+        Some(_) => Err("stands there beside another one"),
+    }
+}

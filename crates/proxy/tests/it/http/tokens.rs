@@ -1,0 +1,284 @@
+//! Tokens that AuthorizationPolicies ask for: with which ones requests enter, what the others are told, and what applications
+//! learn of claims.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Request, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Incoming;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tulle_model::snapshot::{
+    AccessPolicy, AccessRule, Action, AppProtocol, ClaimHeader, ClaimMatch, JwtConditions, JwtIssuer,
+    JwtKeys, RequestConditions, TokenPlace,
+};
+use tulle_proxy::clock::wall_millis;
+
+use super::apps::{self, chunks, full, http1, http2, read};
+use super::mesh::{Path, Way, path};
+
+const SOON: Duration = Duration::from_secs(5);
+const ISSUER: &str = "https://a.test";
+
+struct Signer(EncodingKey);
+
+impl Signer {
+    fn new() -> Self {
+        Self(EncodingKey::from_ec_der(&rcgen::KeyPair::generate().unwrap().serialize_der()))
+    }
+
+    /// A token with these claims, and what every one has.
+    fn token(&self, more: Value) -> String {
+        let mut claims = json!({ "iss": ISSUER, "sub": "ada", "exp": wall_millis() / 1000 + 600 });
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let header = Header { kid: Some("k".to_owned()), ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, &claims, &self.0).unwrap()
+    }
+
+    fn issuer(&self, issuer: &str) -> JwtIssuer {
+        let mut key = Jwk::from_encoding_key(&self.0, Algorithm::ES256).unwrap();
+        key.common.key_id = Some("k".to_owned());
+        let set = json!({ "keys": [key] }).to_string();
+        JwtIssuer {
+            issuer: issuer.to_owned(),
+            audiences: Vec::new(),
+            keys: JwtKeys { source: None, set: Some(set.into()) },
+            place: TokenPlace::bearer(),
+            claim_headers: vec![ClaimHeader { claim: "sub".into(), header: "x-user".parse().unwrap() }],
+        }
+    }
+}
+
+fn policy(name: &str, action: Action, issuers: &[JwtIssuer], rules: &[RequestConditions]) -> AccessPolicy {
+    let rule = |(index, request): (usize, &RequestConditions)| AccessRule {
+        index,
+        sources: None,
+        ports: None,
+        request: Some(Box::new(request.clone())),
+    };
+    AccessPolicy {
+        name: format!("default/{name}").parse().unwrap(),
+        action,
+        at: None,
+        issuers: issuers.iter().cloned().map(Arc::new).collect(),
+        rules: rules.iter().enumerate().map(rule).collect(),
+    }
+}
+
+fn claiming(name: &str, value: &str) -> RequestConditions {
+    let claims = vec![ClaimMatch { name: name.into(), values: vec![value.into()] }];
+    RequestConditions { jwt: Some(JwtConditions { issuers: vec![], claims }), ..Default::default() }
+}
+
+fn authorize(path: &mut Path, way: Way, policies: Vec<AccessPolicy>) {
+    let node = if way == Way::Link { &mut path.far } else { &mut path.near };
+    node.authorize("c-0", policies);
+}
+
+/// What the application is told of users, a request each.
+type Users = Arc<Mutex<Vec<Vec<String>>>>;
+
+async fn telling() -> (std::net::SocketAddr, Users) {
+    let seen = Users::default();
+    let told = seen.clone();
+    let app = apps::serve(move |request: Request<Incoming>| {
+        let users = request.headers().get_all("x-user").iter();
+        told.lock().push(users.map(|user| user.to_str().unwrap().to_owned()).collect());
+        async move { Response::new(full("in")) }
+    });
+    (app.await, seen)
+}
+
+#[tokio::test]
+async fn requests_enter_with_valid_tokens_alone() {
+    let (signer, stranger) = (Signer::new(), Signer::new());
+    let issuers = [JwtIssuer { audiences: vec!["shop".into()], ..signer.issuer(ISSUER) }];
+    let admins = claiming("groups", "admins");
+    let open = RequestConditions { methods: vec!["HEAD".into()], ..Default::default() };
+    let good = |more: Value| {
+        let mut claims = json!({ "aud": "shop", "groups": ["admins"] });
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        claims
+    };
+    let bearer = |token: String| vec![("authorization", format!("Bearer {token}"))];
+    let past = wall_millis() / 1000 - 1;
+    let allow = policy("allow", Action::Allow, &issuers, &[admins.clone(), open.clone()]);
+    let deny = policy("deny", Action::Deny, &issuers, &[claiming("suspended", "true")]);
+    let (in_, missing, invalid, denied) =
+        (None, Some((401, "token-required")), Some((401, "invalid-token")), Some((403, "no-allow-policy")));
+    // What the request brings, what becomes of a GET and, as a rule lets all of these in, of a HEAD.
+    let cases = [
+        (bearer(signer.token(good(json!({})))), in_, in_),
+        (bearer(signer.token(good(json!({ "groups": "admins" })))), in_, in_),
+        (bearer(signer.token(good(json!({ "groups": ["staff"] })))), denied, in_),
+        (
+            bearer(signer.token(good(json!({ "suspended": true })))),
+            Some((403, "denied-by=default/deny")),
+            Some((403, "denied-by=default/deny")),
+        ),
+        (vec![], missing, in_),
+        (vec![("authorization", "Basic YTpi".to_owned())], missing, in_),
+        (vec![("x-user", "root".to_owned())], missing, in_),
+        (bearer(signer.token(good(json!({ "exp": past })))), invalid, invalid),
+        (bearer(signer.token(good(json!({ "nbf": past + 600 })))), invalid, invalid),
+        (bearer(signer.token(good(json!({ "aud": "bank" })))), invalid, invalid),
+        (bearer(signer.token(good(json!({ "iss": "https://b.test" })))), invalid, invalid),
+        (bearer(stranger.token(good(json!({})))), invalid, invalid),
+        (bearer("eyJhbGciOiJub25lIn0.e30.".to_owned()), invalid, invalid),
+        (bearer("opaque".to_owned()), invalid, invalid),
+        (
+            [bearer(signer.token(good(json!({})))), bearer(stranger.token(good(json!({}))))].concat(),
+            invalid,
+            invalid,
+        ),
+    ];
+    for way in [Way::SameNode, Way::Link] {
+        let (app, seen) = telling().await;
+        let mut path = path(way, AppProtocol::Http1, app).await;
+        authorize(&mut path, way, vec![allow.clone(), deny.clone()]);
+        for (headers, get, head) in &cases {
+            for (method, expected) in [(Method::GET, get), (Method::HEAD, head)] {
+                let request = |uri: &str| {
+                    let mut request = Request::builder().method(&method).uri(uri).header("host", "c");
+                    for (name, value) in headers {
+                        request = request.header(*name, value);
+                    }
+                    request.header("x-user", "forged").body(full("")).unwrap()
+                };
+                let by_http1 = http1(path.address).await.send_request(request("/x")).await.unwrap();
+                let by_http2 = http2(path.address).await.send_request(request("http://c/x")).await.unwrap();
+                for answer in [read(by_http1).await, read(by_http2).await] {
+                    let what = format!("{way:?} {method} {headers:?} {} {}", answer.status, answer.body);
+                    let reason = answer.headers.get("tulle-reason").map(|reason| reason.to_str().unwrap());
+                    assert_eq!(
+                        (answer.status, reason),
+                        expected.map_or((200, None), |(status, reason)| (status, Some(reason))),
+                        "{what}"
+                    );
+                    let challenge =
+                        answer.headers.get("www-authenticate").map(|value| value.to_str().unwrap());
+                    let wanted = match expected {
+                        Some((_, "invalid-token")) => Some("Bearer error=\"invalid_token\""),
+                        Some((401, _)) => Some("Bearer"),
+                        _ => None,
+                    };
+                    assert_eq!(challenge, wanted, "{what}");
+                    assert!(!answer.body.contains("eyJ"), "no token is told: {what}");
+                }
+                // Whatever clients say of users, the token alone counts.
+                let user: Vec<String> = if headers.iter().any(|(name, _)| *name == "authorization")
+                    && !headers[0].1.starts_with("Basic")
+                {
+                    vec!["ada".into()]
+                } else {
+                    vec![]
+                };
+                let came: Vec<_> = seen.lock().drain(..).collect();
+                assert_eq!(
+                    came,
+                    if expected.is_none() { vec![user.clone(), user] } else { vec![] },
+                    "{way:?} {method} {headers:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Each policy takes the tokens of its own issuers, and none vouches for another's.
+#[tokio::test]
+async fn an_issuer_of_one_policy_is_none_of_another() {
+    let (mesh, own) = (Signer::new(), Signer::new());
+    for way in [Way::SameNode, Way::Link] {
+        let (app, seen) = telling().await;
+        let mut path = path(way, AppProtocol::Http1, app).await;
+        // Who may write policies of a namespace takes the mesh's issuer for another, with keys of his own.
+        let policies = vec![
+            policy("mesh", Action::Allow, &[mesh.issuer(ISSUER)], &[claiming("role", "admin")]),
+            policy("own", Action::Allow, &[own.issuer(ISSUER)], &[claiming("role", "guest")]),
+        ];
+        authorize(&mut path, way, policies);
+        for (signer, role, expected) in [
+            (&mesh, "admin", (200, None)),
+            (&mesh, "guest", (403, Some("no-allow-policy"))),
+            (&own, "admin", (403, Some("no-allow-policy"))),
+            (&own, "guest", (200, None)),
+            (&Signer::new(), "admin", (401, Some("invalid-token"))),
+        ] {
+            let token = format!("Bearer {}", signer.token(json!({ "role": role })));
+            let request = Request::get("/x").header("host", "c").header("authorization", token);
+            let answer =
+                http1(path.address).await.send_request(request.body(full("")).unwrap()).await.unwrap();
+            let answer = read(answer).await;
+            let reason = answer.headers.get("tulle-reason").map(|reason| reason.to_str().unwrap());
+            assert_eq!((answer.status, reason), expected, "{way:?} {role}");
+            assert_eq!(seen.lock().drain(..).count(), usize::from(expected.0 == 200));
+        }
+    }
+}
+
+/// Calls of gRPC are told by their own status, and one that goes on ends when its token no longer suffices, though not with it.
+#[tokio::test]
+async fn streams_stay_for_as_long_as_their_claims_suffice() {
+    let signer = Signer::new();
+    for way in [Way::SameNode, Way::Link] {
+        let app = apps::serve(|_| async {
+            let first = futures_util::stream::once(async {
+                Ok(http_body::Frame::data(bytes::Bytes::from_static(b"\0\0\0\0\x01x")))
+            });
+            let answers = futures_util::StreamExt::chain(first, futures_util::stream::pending());
+            let answer = Response::builder().header("content-type", "application/grpc");
+            answer.body(BodyExt::boxed(StreamBody::new(answers))).unwrap()
+        });
+        let mut path = path(way, AppProtocol::Http2, app.await).await;
+        let policies =
+            |who: &str| vec![policy("p", Action::Allow, &[signer.issuer(ISSUER)], &[claiming("sub", who)])];
+        authorize(&mut path, way, policies("ada"));
+        let call = |token: Option<String>| {
+            let mut call = Request::post("http://c:80/S/M").header("content-type", "application/grpc");
+            if let Some(token) = token {
+                call = call.header("authorization", format!("Bearer {token}"));
+            }
+            call.header("te", "trailers").body(chunks(vec![], None)).unwrap()
+        };
+        let status = |headers: &HeaderMap| {
+            headers.get("grpc-status").map(|status| status.to_str().unwrap().to_owned())
+        };
+        for token in [None, Some("opaque".to_owned())] {
+            let answer = http2(path.address).await.send_request(call(token)).await.unwrap();
+            assert_eq!(
+                (answer.status().as_u16(), status(answer.headers()).as_deref()),
+                (200, Some("16")),
+                "{way:?}"
+            );
+        }
+        let until = wall_millis() / 1000 + 2;
+        let short = signer.token(json!({ "exp": until }));
+        let answer = http2(path.address).await.send_request(call(Some(short.clone()))).await.unwrap();
+        let mut answer = answer.into_body();
+        let first = timeout(SOON, answer.frame()).await.unwrap().unwrap().unwrap();
+        assert_eq!(first.into_data().unwrap().len(), 6);
+        // It has expired, and the policies are told anew, in other words.
+        let expired = async {
+            while wall_millis() / 1000 < until {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(SOON, expired).await.unwrap();
+        let late = http2(path.address).await.send_request(call(Some(short))).await.unwrap();
+        assert_eq!(status(late.headers()).as_deref(), Some("16"), "{way:?}");
+        let both = RequestConditions {
+            jwt: Some(JwtConditions { issuers: vec![ISSUER.into()], claims: vec![] }),
+            ..Default::default()
+        };
+        let same = policy("q", Action::Allow, &[signer.issuer(ISSUER)], &[both]);
+        authorize(&mut path, way, vec![same]);
+        assert!(timeout(Duration::from_millis(300), answer.frame()).await.is_err(), "{way:?} it goes on");
+        authorize(&mut path, way, policies("bob"));
+        let last = timeout(SOON, answer.frame()).await.unwrap().unwrap().unwrap();
+        assert_eq!(status(&last.into_trailers().unwrap()).as_deref(), Some("7"), "{way:?}");
+    }
+}
