@@ -9,15 +9,18 @@
 //! | the server's port for nodes | nodes | the authority's | anybody of the trust domain, or nobody: calls ask for more | its own, which is the mesh's |
 //! | the API | its users | the API's, which can be replaced | whoever has a certificate, or nobody | its own |
 //! | commands | the API | the kubeconfig's | the server of that name | their own |
+//! | a node that is asked to | a token ([`jwt_svid`]) | the mesh's keys of tokens | a workload of the trust domain | the mesh's |
+//! | a node, for a workload | a token ([`jwt`]) | the keys of its issuer, as a policy names it | what it says | the mesh's |
 //!
 //! The first five are [`Peers`], and check X.509-SVIDs (X509-SVID standard, section 5): a chain to a root (RFC 5280) for
 //! the use that is made of the certificate, a leaf that may sign handshakes and no certificates, exactly one URI name,
 //! which is a SPIFFE ID. That a certificate's life has not begun is not held against it: see
 //! [`tulle_model::clock::verification_time`]. The API is Kubernetes', and its certificates carry no SPIFFE ID: [`Users`],
-//! and rustls' own check of a server's name. The test of this crate holds certificates of all sorts against all seven.
+//! and rustls' own check of a server's name. The test of this crate holds certificates of all sorts against the first seven.
 
 mod certificate;
 pub mod jwt;
+pub mod jwt_svid;
 mod own;
 mod peers;
 mod refusal;

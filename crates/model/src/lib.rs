@@ -3,6 +3,7 @@
 //! the pure decisions (matching, balancing, detection, retry budgets, clocks) that take `now` and a seed.
 
 pub mod apart;
+pub mod audience;
 pub mod authorization;
 pub mod balance;
 pub mod clock;

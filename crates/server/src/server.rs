@@ -17,6 +17,7 @@ use tulle_model::snapshot::SessionKey;
 use crate::api::Api;
 use crate::ca::CaError;
 use crate::ca::api::ApiAuthority;
+use crate::ca::jwt::JwtAuthority;
 use crate::ca::mesh::{AuthorityFiles, MeshAuthority};
 use crate::ca::seal::MasterKey;
 use crate::ca::session::session_key;
@@ -144,7 +145,7 @@ impl Server {
             .map_err(|source| StartError::Home { path: dir.clone(), source })?;
         let now = SystemTime::now();
         let mut state = State::look(&dir, config.authority.is_some()).await?;
-        let OpenedState { store, authority, api_authority, session_key } =
+        let OpenedState { store, authority, tokens, api_authority, session_key } =
             open_state(&state, &dir, &config, &domain, now).await?;
         let objects = Objects::open(store.clone()).await?.of_mesh(&domain);
         let mesh = objects.ensure_mesh().await?;
@@ -154,7 +155,7 @@ impl Server {
         let api_listener = listen("the API", config.api_listen).await?;
         let node_address = local_address(&node_listener, config.node_listen);
         let api_address = local_address(&api_listener, config.api_listen);
-        let authority = Arc::new(authority);
+        let (authority, tokens) = (Arc::new(authority), Arc::new(tokens));
 
         let stop = CancellationToken::new();
         let metrics = Arc::new(Metrics::default());
@@ -196,14 +197,9 @@ impl Server {
             authority: authority.clone(),
             metrics: metrics.clone(),
         };
-        let node_api = NodeApi::new(
-            authority.clone(),
-            enrolment.clone(),
-            fleet.clone(),
-            key_sets,
-            metrics.clone(),
-            stop.clone(),
-        );
+        let authorities = (authority.clone(), tokens.clone());
+        let node_api =
+            NodeApi::new(authorities, enrolment.clone(), fleet.clone(), key_sets, metrics.clone(), stop.clone());
         let incoming = listener::accept(node_listener, tls, metrics.clone(), stop.clone());
         let discovery = Discovery { enrolment: enrolment.clone(), publication, metrics, stop: stop.clone() };
 
@@ -235,6 +231,7 @@ impl Server {
             events,
             whole,
             authority,
+            tokens,
             certificate,
             enrolment,
             api_authority,
@@ -280,6 +277,7 @@ impl Drop for Server {
 struct OpenedState {
     store: Store,
     authority: MeshAuthority,
+    tokens: JwtAuthority,
     api_authority: ApiAuthority,
     session_key: SessionKey,
 }
@@ -317,8 +315,10 @@ async fn open_state(
     state.check_owner(&store, &authority).await?;
     let master = MasterKey::open(&dir.join(founding::MASTER_KEY))?;
     let session_key = session_key(&dir.join("ca"), &master);
+    let tokens = JwtAuthority::open(&dir.join("ca"), master, domain, now)?;
+    let master = MasterKey::open(&dir.join(founding::MASTER_KEY))?;
     let api_authority = ApiAuthority::open(&dir.join("api"), master, &api_names(config), now)?;
-    Ok(OpenedState { store, authority, api_authority, session_key })
+    Ok(OpenedState { store, authority, tokens, api_authority, session_key })
 }
 
 fn open_authority(
@@ -385,6 +385,7 @@ struct Upkeep {
     /// Whether the store has what every mesh has.
     whole: bool,
     authority: Arc<MeshAuthority>,
+    tokens: Arc<JwtAuthority>,
     certificate: Arc<ServerCertificate>,
     enrolment: Enrolment,
     api_authority: ApiAuthority,
@@ -437,6 +438,7 @@ impl Upkeep {
 
     fn renew(&mut self, now: SystemTime) -> Result<(), CaError> {
         self.authority.renew_if_due(now)?;
+        self.tokens.renew_if_due(now)?;
         self.certificate.renew_if_due(&self.authority, now)?;
         self.kubeconfig_due |= self.api_authority.renew_if_due(now)?;
         if self.kubeconfig_due {

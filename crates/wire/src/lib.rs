@@ -24,6 +24,12 @@ pub mod node {
     include!("generated/tulle.node.v1.rs");
 }
 
+/// The SPIFFE Workload API, which the node serves to its workloads.
+#[allow(clippy::all, clippy::unwrap_used)]
+pub mod spiffe {
+    include!("generated/_.rs");
+}
+
 /// The type URLs of the resources that nodes subscribe to.
 pub mod type_url {
     pub const MESH: &str = "type.googleapis.com/tulle.discovery.v1.Mesh";

@@ -6,6 +6,7 @@
 //! ([`seal::MasterKey`]).
 
 pub mod api;
+pub mod jwt;
 mod kept;
 pub mod mesh;
 pub mod seal;

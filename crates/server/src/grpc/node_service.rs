@@ -15,13 +15,14 @@ use tulle_model::identity::{SpiffeId, Subject};
 use tulle_model::legible::legible_start;
 use tulle_wire::node::node_service_server::NodeService;
 use tulle_wire::node::{
-    Certificate, JoinRequest, JoinResponse, NodeInfo, NodeReport, ReadKeysRequest, ReadKeysResponse,
-    ReportReply, SignRequest, SignResponse,
+    Certificate, JoinRequest, JoinResponse, NodeInfo, NodeReport, ReadKeysRequest, ReadKeysResponse, ReportReply,
+    SignJwtRequest, SignJwtResponse, SignRequest, SignResponse,
 };
 
 use super::listener::Peer;
 use super::node_name;
 use crate::ca::CaError;
+use crate::ca::jwt::{IssuedJwt, JwtAuthority};
 use crate::ca::mesh::{Issued, MeshAuthority};
 use crate::enrolment::Enrolment;
 use crate::fleet::{Fleet, Session};
@@ -37,6 +38,7 @@ const FIRST_REPORT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct NodeApi {
     pub authority: Arc<MeshAuthority>,
+    pub tokens: Arc<JwtAuthority>,
     pub enrolment: Enrolment,
     pub fleet: Arc<Fleet>,
     pub key_sets: KeySets,
@@ -47,7 +49,7 @@ pub struct NodeApi {
 
 impl NodeApi {
     pub fn new(
-        authority: Arc<MeshAuthority>,
+        (authority, tokens): (Arc<MeshAuthority>, Arc<JwtAuthority>),
         enrolment: Enrolment,
         fleet: Arc<Fleet>,
         key_sets: KeySets,
@@ -55,17 +57,61 @@ impl NodeApi {
         stop: CancellationToken,
     ) -> Self {
         let signatures = Arc::new(Semaphore::new(SIGNATURES));
-        Self { authority, enrolment, fleet, key_sets, metrics, stop, signatures }
+        Self { authority, tokens, enrolment, fleet, key_sets, metrics, stop, signatures }
     }
 
     async fn sign_for(&self, identity: SpiffeId, csr: Bytes) -> Result<Issued, Status> {
         let _turn = self.signatures.acquire().await.map_err(|e| Status::internal(e.to_string()))?;
         let authority = self.authority.clone();
         let signed = tokio::task::spawn_blocking(move || authority.sign(&identity, &csr, SystemTime::now()));
-        signed.await.map_err(|e| Status::internal(e.to_string()))?.map_err(|error| match error {
-            CaError::Request(problem) => Status::invalid_argument(problem),
-            error => Status::internal(error.to_string()),
-        })
+        signed.await.map_err(|e| Status::internal(e.to_string()))?.map_err(refused)
+    }
+
+    fn certificate(&self, issued: Issued) -> Certificate {
+        let bytes = |ders: Vec<rustls_pki_types::CertificateDer<'static>>| {
+            ders.into_iter().map(|der| Bytes::copy_from_slice(&der)).collect()
+        };
+        Certificate {
+            chain: bytes(issued.chain),
+            roots: bytes(issued.roots),
+            not_before: issued.not_before,
+            not_after: issued.not_after,
+            jwt_keys: self.tokens.set(),
+        }
+    }
+
+    /// The identity that a node asks for, where it may: one of its grant's, for the process that bears the node's name.
+    async fn permit(&self, node: &str, asked: &Asked) -> Result<SpiffeId, Status> {
+        let identity: SpiffeId = asked
+            .identity
+            .parse()
+            .map_err(|e| Status::invalid_argument(format!("the identity that is asked for: {e}")))?;
+        let grant = self.enrolment.require_grant(node).await?;
+        self.fleet
+            .check_bearer(node, &asked.instance, &asked.boot_id, &grant.boot_id)
+            .inspect_err(|_| self.metrics.signatures_refused.add(1))?;
+        let permitted = identity.trust_domain() == *self.authority.trust_domain()
+            && match identity.subject() {
+                Subject::Workload { namespace, service_account } => grant.permits(namespace, service_account),
+                Subject::Node(name) => asked.what == What::Certificate && name == node,
+                Subject::Server => false,
+            };
+        if permitted {
+            return Ok(identity);
+        }
+        self.metrics.signatures_refused.add(1);
+        let own = match asked.what {
+            What::Certificate => " and for its own identity",
+            What::Token => "",
+        };
+        let message = format!(
+            "the node `{node}` may not ask for `{identity}`; it may ask for {} (namespace/service-account, \
+             in the trust domain `{}`){own}",
+            grant.describe(),
+            self.authority.trust_domain()
+        );
+        tracing::warn!(%node, "{message}");
+        Err(Status::permission_denied(message))
     }
 
     async fn try_join(&self, request: JoinRequest) -> Result<JoinResponse, Status> {
@@ -79,7 +125,7 @@ impl NodeApi {
         let expires = issued.not_after.try_into().unwrap_or(0);
         let grant = self.enrolment.admit(admission, expires, now).await?;
         tracing::info!(node = request.node, identities = grant.describe(), "a node has joined");
-        Ok(JoinResponse { certificate: Some(certificate(issued)), trust_domain: domain.to_string() })
+        Ok(JoinResponse { certificate: Some(self.certificate(issued)), trust_domain: domain.to_string() })
     }
 }
 
@@ -107,31 +153,9 @@ impl NodeService for NodeApi {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
         let (node, _) = node_name(&request)?;
         let SignRequest { identity, csr, instance, boot_id } = request.into_inner();
-        let identity: SpiffeId = identity
-            .parse()
-            .map_err(|e| Status::invalid_argument(format!("the identity that is asked for: {e}")))?;
-        let grant = self.enrolment.require_grant(&node).await?;
-        self.fleet
-            .check_bearer(&node, &instance, &boot_id, &grant.boot_id)
-            .inspect_err(|_| self.metrics.signatures_refused.add(1))?;
+        let asked = Asked { what: What::Certificate, identity, instance, boot_id };
+        let identity = self.permit(&node, &asked).await?;
         let own = identity.subject() == Subject::Node(&node);
-        let permitted = identity.trust_domain() == *self.authority.trust_domain()
-            && match identity.subject() {
-                Subject::Workload { namespace, service_account } => grant.permits(namespace, service_account),
-                Subject::Node(_) => own,
-                Subject::Server => false,
-            };
-        if !permitted {
-            self.metrics.signatures_refused.add(1);
-            let message = format!(
-                "the node `{node}` may not ask for `{identity}`; it may ask for {} (namespace/service-account, \
-                 in the trust domain `{}`) and for its own identity",
-                grant.describe(),
-                self.authority.trust_domain()
-            );
-            tracing::warn!(%node, "{message}");
-            return Err(Status::permission_denied(message));
-        }
         let issued = self.sign_for(identity, csr).await?;
         // It may have been revoked while it waited for its turn.
         self.enrolment.require_grant(&node).await?;
@@ -139,7 +163,21 @@ impl NodeService for NodeApi {
             let expires = issued.not_after.try_into().unwrap_or(0);
             self.enrolment.certified(&node, expires, SystemTime::now()).await?;
         }
-        Ok(Response::new(SignResponse { certificate: Some(certificate(issued)) }))
+        Ok(Response::new(SignResponse { certificate: Some(self.certificate(issued)) }))
+    }
+
+    async fn sign_jwt(&self, request: Request<SignJwtRequest>) -> Result<Response<SignJwtResponse>, Status> {
+        let (node, _) = node_name(&request)?;
+        let SignJwtRequest { identity, audiences, instance, boot_id } = request.into_inner();
+        let asked = Asked { what: What::Token, identity, instance, boot_id };
+        let identity = self.permit(&node, &asked).await?;
+        let _turn = self.signatures.acquire().await.map_err(|e| Status::internal(e.to_string()))?;
+        // It may have been revoked while it waited for its turn.
+        self.enrolment.require_grant(&node).await?;
+        let issued = self.tokens.sign(&identity, &audiences, SystemTime::now()).map_err(refused)?;
+        let IssuedJwt { token, issued_at, expires_at } = issued;
+        let jwt_keys = self.tokens.set();
+        Ok(Response::new(SignJwtResponse { token, issued_at, expires_at, jwt_keys }))
     }
 
     async fn read_keys(
@@ -241,16 +279,25 @@ async fn pump(
     }
 }
 
-fn certificate(issued: Issued) -> Certificate {
-    let bytes = |ders: Vec<rustls_pki_types::CertificateDer<'static>>| {
-        ders.into_iter().map(|der| Bytes::copy_from_slice(&der)).collect()
-    };
-    Certificate {
-        chain: bytes(issued.chain),
-        roots: bytes(issued.roots),
-        not_before: issued.not_before,
-        not_after: issued.not_after,
+fn refused(error: CaError) -> Status {
+    match error {
+        CaError::Request(problem) => Status::invalid_argument(problem),
+        error => Status::internal(error.to_string()),
     }
+}
+
+/// What a node wants to have signed, for whom, and which process of it says so.
+struct Asked {
+    what: What,
+    identity: String,
+    instance: String,
+    boot_id: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Certificate,
+    Token,
 }
 
 #[cfg(test)]
@@ -270,6 +317,8 @@ mod tests {
         let domain = TrustDomain::new("mesh.local").unwrap();
         let now = SystemTime::now();
         let authority = MeshAuthority::open(&home.join("ca"), master, &domain, None, true, now).unwrap();
+        let master = MasterKey::open(&home.join("master.key")).unwrap();
+        let tokens = JwtAuthority::open(&home.join("ca"), master, &domain, now).unwrap();
         let store = Store::in_memory();
         let objects = Objects::open(store.clone()).await.unwrap();
         let enrolment = Enrolment::new(store.clone(), authority.root_fingerprint());
@@ -280,7 +329,7 @@ mod tests {
                 .await
                 .unwrap();
         let (key_sets, _) = KeySets::new(home.join("key-sets.json"));
-        NodeApi::new(authority.into(), enrolment, fleet, key_sets, Arc::default(), stop)
+        NodeApi::new((authority.into(), tokens.into()), enrolment, fleet, key_sets, Arc::default(), stop)
     }
 
     async fn join(api: &NodeApi, node: &str) {
@@ -341,6 +390,43 @@ mod tests {
             }
             let code = signed.err().map(|status| status.code());
             assert_eq!(code, (!good).then_some(tonic::Code::PermissionDenied), "{identity}");
+            // A node needs no token of its own.
+            let good = good && matches!(identity.subject(), Subject::Workload { .. });
+            let signed = api.sign_jwt(token_by("n1", &identity, &["a"])).await;
+            let code = signed.err().map(|status| status.code());
+            assert_eq!(code, (!good).then_some(tonic::Code::PermissionDenied), "a token of {identity}");
+        }
+    }
+
+    fn token_by(node: &str, identity: &SpiffeId, audiences: &[&str]) -> Request<SignJwtRequest> {
+        by(node, "").map(|_| SignJwtRequest {
+            identity: identity.to_string(),
+            audiences: audiences.iter().map(|&a| a.to_owned()).collect(),
+            ..SignJwtRequest::default()
+        })
+    }
+
+    #[tokio::test]
+    async fn a_token_is_good_by_the_keys_that_come_with_certificates() {
+        let home = tempfile::tempdir().unwrap();
+        let api = api(home.path()).await;
+        join(&api, "n1").await;
+        let domain = TrustDomain::new("mesh.local").unwrap();
+        let cart = SpiffeId::workload(&domain, "shop", "cart").unwrap();
+        let signed = api.sign_jwt(token_by("n1", &cart, &["a"])).await.unwrap().into_inner();
+        let certificate = api.sign(by("n1", cart.as_str())).await.unwrap().into_inner().certificate.unwrap();
+        assert_eq!(certificate.jwt_keys, signed.jwt_keys);
+        let keys = tulle_identity::jwt_svid::JwtKeys::read(&signed.jwt_keys).unwrap();
+        let checked = keys.check(&signed.token, "a", &domain, SystemTime::now()).unwrap();
+        assert_eq!(checked.identity, cart);
+        assert_eq!(signed.expires_at - signed.issued_at, 300);
+        for (node, audiences, code) in [
+            ("n1", &[][..], tonic::Code::InvalidArgument),
+            ("n1", &[""], tonic::Code::InvalidArgument),
+            ("n2", &["a"], tonic::Code::PermissionDenied),
+        ] {
+            let refused = api.sign_jwt(token_by(node, &cart, audiences)).await.err().unwrap();
+            assert_eq!(refused.code(), code, "{node} {audiences:?}: {}", refused.message());
         }
     }
 

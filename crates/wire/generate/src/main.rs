@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 const PROTOS: &[&str] = &[
     "envoy/service/discovery/v3/discovery.proto",
+    "spiffe/workload/workloadapi.proto",
     "tulle/discovery/v1/discovery.proto",
     "tulle/node/v1/node.proto",
 ];
@@ -18,8 +19,19 @@ fn main() -> Result<()> {
     fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
     fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
     let mut build = tonic_prost_build::configure().btree_map(".").bytes(".").out_dir(&folder);
-    // It has a key.
-    build = build.emit_rerun_if_changed(false).skip_debug(["tulle.discovery.v1.Mesh"]);
+    // They have keys and tokens.
+    let secret = [
+        "tulle.discovery.v1.Mesh",
+        "tulle.node.v1.SignJwtResponse",
+        "X509SVIDResponse",
+        "X509SVID",
+        "JWTSVIDResponse",
+        "JWTSVID",
+        "ValidateJWTSVIDRequest",
+        "WITSVIDResponse",
+        "WITSVID",
+    ];
+    build = build.emit_rerun_if_changed(false).skip_debug(secret);
     build.compile_fds(descriptors).context("the descriptors could not be compiled")?;
     Ok(())
 }

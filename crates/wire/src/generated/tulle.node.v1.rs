@@ -43,6 +43,34 @@ pub struct SignResponse {
     pub certificate: ::core::option::Option<Certificate>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignJwtRequest {
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// For whom it is; one at least.
+    #[prost(string, repeated, tag = "2")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in SignRequest.
+    #[prost(string, tag = "3")]
+    pub instance: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub boot_id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct SignJwtResponse {
+    /// JWS Compact Serialization.
+    #[prost(string, tag = "1")]
+    pub token: ::prost::alloc::string::String,
+    /// Seconds since the epoch.
+    #[prost(int64, tag = "2")]
+    pub issued_at: i64,
+    #[prost(int64, tag = "3")]
+    pub expires_at: i64,
+    /// As in Certificate.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub jwt_keys: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Certificate {
     /// DER, leaf first, then intermediates.
     #[prost(bytes = "bytes", repeated, tag = "1")]
@@ -55,6 +83,9 @@ pub struct Certificate {
     pub not_before: i64,
     #[prost(int64, tag = "4")]
     pub not_after: i64,
+    /// A JWK Set: the keys of the mesh's JWT-SVIDs. Empty: the server has none.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub jwt_keys: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct NodeReport {
@@ -392,6 +423,32 @@ pub mod node_service_client {
                 .insert(GrpcMethod::new("tulle.node.v1.NodeService", "Sign"));
             self.inner.unary(req, path, codec).await
         }
+        /// Signs a token (JWT-SVID standard) for one of the identities that the node may ask for. Servers before that have no
+        /// such call.
+        pub async fn sign_jwt(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SignJwtRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SignJwtResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/tulle.node.v1.NodeService/SignJwt",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("tulle.node.v1.NodeService", "SignJwt"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Holds the node's lease: the server takes the node's workloads for stale when nothing came for
         /// longer than the lease. Every message is merged into what the server knows of the node.
         pub async fn report(
@@ -469,6 +526,12 @@ pub mod node_service_server {
             &self,
             request: tonic::Request<super::SignRequest>,
         ) -> std::result::Result<tonic::Response<super::SignResponse>, tonic::Status>;
+        /// Signs a token (JWT-SVID standard) for one of the identities that the node may ask for. Servers before that have no
+        /// such call.
+        async fn sign_jwt(
+            &self,
+            request: tonic::Request<super::SignJwtRequest>,
+        ) -> std::result::Result<tonic::Response<super::SignJwtResponse>, tonic::Status>;
         /// Server streaming response type for the Report method.
         type ReportStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ReportReply, tonic::Status>,
@@ -637,6 +700,51 @@ pub mod node_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SignSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/tulle.node.v1.NodeService/SignJwt" => {
+                    #[allow(non_camel_case_types)]
+                    struct SignJwtSvc<T: NodeService>(pub Arc<T>);
+                    impl<
+                        T: NodeService,
+                    > tonic::server::UnaryService<super::SignJwtRequest>
+                    for SignJwtSvc<T> {
+                        type Response = super::SignJwtResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SignJwtRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as NodeService>::sign_jwt(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SignJwtSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -73,6 +73,7 @@ fn credential(authority: &MeshAuthority, not_after: impl FnOnce(i64) -> i64) -> 
         roots: bytes(issued.roots),
         not_before: issued.not_before,
         not_after: not_after(issued.not_after),
+        jwt_keys: bytes::Bytes::new(),
     };
     key.certified(identity, Some(certificate)).unwrap()
 }
