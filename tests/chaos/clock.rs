@@ -1,46 +1,16 @@
 //! Wall clocks that are wrong, or are set while everything runs (libfaketime; clocks that nobody sets go
 //! on): mTLS works, and nobody asks for certificates in a hot loop.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tulle_tests::chaos::{figure, length};
+use tulle_tests::faked::{Faked, library};
 use tulle_tests::harness::{Home, Process, eventually, may_run, tulle};
 use tulle_tests::ports::free_port;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How soon mTLS has to work again after a clock was set.
 const RECOVERY: Duration = Duration::from_secs(8);
-
-fn library() -> Option<PathBuf> {
-    let folders = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
-    let mut found = folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1"));
-    found.find(|file| file.is_file())
-}
-
-/// A process with a clock of its own, as far from this host's as the file says.
-struct Faked {
-    home: Home,
-    process: Process,
-}
-
-impl Faked {
-    fn start(home: Home, clock: &str, arguments: &[&str]) -> Self {
-        let offset = home.write("clock", clock);
-        let mut command = home.command(tulle());
-        command.args(arguments).env("LD_PRELOAD", library().unwrap());
-        command.env("FAKETIME_TIMESTAMP_FILE", offset).env("FAKETIME_NO_CACHE", "1");
-        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("NO_FAKE_STAT", "1");
-        let process = Process::spawn(&mut command);
-        Self { home, process }
-    }
-
-    fn set(&self, clock: &str) {
-        // In one piece: the process reads it all the time.
-        let new = self.home.write("clock.new", clock);
-        std::fs::rename(new, self.home.path().join("clock")).unwrap();
-    }
-}
 
 /// A server and two nodes on loopback, with service c on the second node.
 struct Mesh {

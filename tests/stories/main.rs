@@ -19,3 +19,4 @@ mod stopping;
 mod tokens;
 mod two_nodes;
 mod up_status;
+mod workload_api;

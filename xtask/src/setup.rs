@@ -24,7 +24,8 @@ const PROGRAMS: &[(&str, &[&str])] = &[
 ];
 
 /// Python packages, each with the version that the stories were written for.
-const PYTHON_PACKAGES: &[&str] = &["grpcio==1.76.0", "kubernetes==32.0.1", "websockets==15.0.1"];
+const PYTHON_PACKAGES: &[&str] =
+    &["grpcio==1.76.0", "kubernetes==32.0.1", "spiffe==0.2.3", "websockets==15.0.1"];
 
 /// Packages of npm, likewise.
 const NPM_PACKAGES: &[&str] = &["@grpc/grpc-js@1.14.7", "undici@6.29.1", "ws@8.23.0"];

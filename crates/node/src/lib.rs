@@ -32,6 +32,7 @@ mod socket_file;
 pub mod status;
 pub mod supervise;
 mod vips;
+mod workload_api;
 pub mod workloads;
 
 pub use control::join::MalformedToken;

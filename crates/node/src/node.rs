@@ -34,7 +34,7 @@ use crate::socket_file::SocketFile;
 use crate::status::{NodeStatus, StatusSource};
 use crate::vips::VirtualAddresses;
 use crate::workloads::{Left, Parts, Workloads};
-use crate::{admin, gates, scope, socket};
+use crate::{admin, gates, scope, socket, workload_api};
 
 /// How many services may be asked for at once.
 const DEMANDS: usize = 1024;
@@ -151,6 +151,9 @@ impl Node {
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
         let (control, socket) = SocketFile::bind(&config.home, lock)?;
         let (made, later) = mpsc::channel(1);
+        let workload_api = workload_api::Socket::bind(&config.home)
+            .inspect_err(|e| tracing::warn!("workloads have no SPIFFE Workload API: {e:#}"))
+            .ok();
 
         let scope = scope::of_node(&config.name, &config.home);
         let (capture, mode, reason) = open_capture(&config, &scope).await?;
@@ -181,6 +184,7 @@ impl Node {
             resolver: Resolver::new(directory.clone(), addresses.clone()),
             directory,
             addresses,
+            workload_api: workload_api.as_ref().map(|socket| socket.path().to_owned()),
         });
 
         let reporter = Reporter {
@@ -214,6 +218,12 @@ impl Node {
             proxy,
             outside,
         });
+        let facts = workload_api::Facts {
+            workloads: source.workloads.clone(),
+            bundle: identities.jwt_bundle().clone(),
+            server: server.clone(),
+        };
+        let workload_api = workload_api.map(|api| workload_api::serve(api, facts, socket.clone()));
         let (leaving, leave) = watch::channel(false);
         let reporter = AbortOnDropHandle::new(tokio::spawn(reporter.run(leave)));
         let mut tasks = vec![
@@ -225,6 +235,7 @@ impl Node {
             tokio::spawn(renew_expired(Arc::downgrade(&identities), expirations)),
         ];
         tasks.push(tokio::spawn(source.workloads.clone().tend_orphans()));
+        tasks.extend(workload_api.map(tokio::spawn));
         tasks.extend(passage.map(|passage| tokio::spawn(passage.run())));
         tasks.push(match gates {
             Some(gates) => tokio::spawn(gates.run()),

@@ -7,11 +7,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
+use tulle_sys::family::Member;
 
 /// The process of a workload, whoever runs it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProcessState {
     pub runs: bool,
+    /// Which one it is, where this process has started it.
+    pub process: Option<Member>,
     /// How often it was started again after it had ended by itself.
     pub restarts: u32,
     pub last_exit: Option<LastExit>,
@@ -85,6 +88,7 @@ impl ProcessState {
     /// It runs no more.
     pub(crate) fn ended(&mut self, exit: LastExit) {
         self.runs = false;
+        self.process = None;
         self.last_exit = Some(exit);
     }
 

@@ -15,6 +15,7 @@ use crate::ending::{self, Ended};
 use crate::lock::HomeLock;
 use crate::scope::{self, Whose};
 use crate::socket_file;
+use crate::workload_api;
 use crate::workloads::orphans::{STOP_TIMEOUT, marked_workloads};
 use crate::workloads::record::Records;
 
@@ -75,7 +76,7 @@ pub async fn reset(
         return Ok(());
     }
     records.clear()?;
-    for place in socket_file::places(home) {
+    for place in socket_file::places(home).into_iter().chain(workload_api::places(home)) {
         // Nobody answers there: the lock is ours.
         let _ = std::fs::remove_file(place);
     }

@@ -98,6 +98,12 @@ impl SocketFile {
         }
     }
 
+    /// Whether the home is this node's, and it does not stop.
+    pub fn is_in_force(&self) -> bool {
+        let claim = self.claim.lock();
+        !claim.gone && claim.lock.is_in_force()
+    }
+
     fn look(&self) -> Look {
         let mut claim = self.claim.lock();
         if claim.gone {

@@ -197,7 +197,10 @@ async fn run_once(
         root: Member::of(pid),
     };
     let mut guard = Guard(Some(family.clone()));
-    state.send_modify(|state| state.set(true));
+    state.send_modify(|state| {
+        state.set(true);
+        state.process = family.root;
+    });
     // Its output is read to the end whatever becomes of this future.
     let ended = CancellationToken::new();
     let _ended = ended.clone().drop_guard();

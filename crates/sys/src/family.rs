@@ -42,6 +42,14 @@ impl Member {
         Stat::of(self.pid).is_some_and(|stat| stat.started == self.started && !stat.has_ended)
     }
 
+    /// Its effective user (proc_pid_status(5), `Uid`). `None` where it has ended.
+    pub fn user(self) -> Option<u32> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let users = text.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+        let user = users.split_whitespace().nth(1)?.parse().ok()?;
+        self.is_alive().then_some(user)
+    }
+
     /// Sends a signal. One that has ended is fine.
     pub fn signal(self, signal: Signal) -> io::Result<()> {
         if !self.is_alive() {
@@ -138,6 +146,28 @@ impl Family {
         self.members()?.into_iter().try_for_each(|member| member.signal(Signal::SIGKILL))
     }
 }
+
+/// A process and those above it, the nearest first.
+pub fn lineage(member: Member) -> Vec<Member> {
+    let mut found = vec![member];
+    let mut child = member;
+    while found.len() < DEEPEST {
+        let parent_of =
+            |child: Member| Stat::of(child.pid).filter(|s| s.started == child.started).map(|s| s.parent);
+        let Some(pid) = parent_of(child) else { break };
+        let Some(parent) = Member::of(pid) else { break };
+        // A parent that has ended meanwhile leaves its children to another one, before its number is given away.
+        if parent_of(child) != Some(pid) {
+            break;
+        }
+        found.push(parent);
+        child = parent;
+    }
+    found
+}
+
+/// How many processes above each other are looked at.
+const DEEPEST: usize = 256;
 
 /// Every process of this host whose environment has a variable `name`, with its value.
 pub fn with_variable(name: &str) -> io::Result<Vec<(Member, String)>> {
@@ -292,6 +322,20 @@ mod tests {
         member.signal(Signal::SIGKILL).unwrap();
         child.wait().unwrap();
         assert!(!member.is_alive());
+    }
+
+    #[test]
+    fn a_lineage_is_from_child_to_parent() {
+        let own = Member::of(std::process::id()).unwrap();
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let member = Member::of(child.id()).unwrap();
+        assert_eq!(lineage(member)[..2], [member, own]);
+        assert_eq!(lineage(member).last().map(|m| m.pid), Some(1), "it ends with the first of all");
+        let earlier = Member { started: member.started - 1, ..member };
+        assert_eq!((lineage(earlier), earlier.user()), (vec![earlier], None));
+        assert_eq!(member.user(), Some(nix::unistd::geteuid().as_raw()));
+        member.signal(Signal::SIGKILL).unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

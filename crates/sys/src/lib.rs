@@ -11,6 +11,7 @@ mod netlink;
 pub mod nft;
 pub mod nft_counters;
 pub mod nft_watch;
+pub mod peer;
 pub mod process;
 mod socket;
 

@@ -98,6 +98,18 @@ impl Credential {
         Ok(svid)
     }
 
+    /// The chain, the key and the roots in DER; certificates one after the other.
+    pub fn to_der(&self) -> Result<[Vec<u8>; 3], base64::DecodeError> {
+        let joined = |texts: &[String]| {
+            texts
+                .iter()
+                .map(|text| BASE64_STANDARD.decode(text))
+                .collect::<Result<Vec<_>, _>>()
+                .map(|all| all.concat())
+        };
+        Ok([joined(&self.chain)?, BASE64_STANDARD.decode(&self.key)?, joined(&self.roots)?])
+    }
+
     /// Whether a root of that fingerprint came with it.
     pub fn comes_with(&self, root: Fingerprint) -> bool {
         certificates(&self.roots).is_ok_and(|roots| roots.iter().any(|own| fingerprint(own) == root))

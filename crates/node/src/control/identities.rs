@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -18,6 +19,7 @@ use tulle_proxy::certificate::WorkloadCertificate;
 use tulle_wire::node::SignRequest;
 
 use super::credential::{Credential, KeyRequest, file_of};
+use super::jwt::{JwtBundle, JwtSvids};
 use super::{CALL_DEADLINE, NodeInstance, Server, channel};
 use crate::backoff::Pace;
 use crate::keeper::{Keeper, KeptFile};
@@ -30,17 +32,23 @@ const SOONEST: Duration = Duration::from_millis(200);
 const SELDOM: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(120);
 
+/// Beside the credentials, whose names have a dot.
+const KEYS_FILE: &str = "jwt-keys";
+
 /// The identities of the workloads that run here.
 pub struct Identities {
     server: Server,
     folder: PathBuf,
     keeper: Keeper,
+    bundle: Arc<JwtBundle>,
     known: Mutex<HashMap<SpiffeId, Weak<Identity>>>,
 }
 
 /// An identity that is kept valid for as long as somebody holds it.
 pub struct Identity {
     certificate: watch::Receiver<Option<Arc<WorkloadCertificate>>>,
+    credential: watch::Receiver<Option<Arc<Credential>>>,
+    tokens: JwtSvids,
     /// A peer says that the certificate has expired.
     expired: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
@@ -51,12 +59,27 @@ impl Identity {
     pub fn certificate(&self) -> watch::Receiver<Option<Arc<WorkloadCertificate>>> {
         self.certificate.clone()
     }
+
+    /// What it is made of: the key, too.
+    pub fn credential(&self) -> watch::Receiver<Option<Arc<Credential>>> {
+        self.credential.clone()
+    }
+
+    pub fn tokens(&self) -> &JwtSvids {
+        &self.tokens
+    }
 }
 
 impl Identities {
     /// Certificates are kept in `folder`, which exists.
     pub fn new(server: Server, folder: &Path, keeper: Keeper) -> Arc<Self> {
-        Arc::new(Self { server, folder: folder.to_owned(), keeper, known: Mutex::default() })
+        let bundle = Arc::new(JwtBundle::load(keeper.file(folder.join(KEYS_FILE))));
+        Arc::new(Self { server, folder: folder.to_owned(), keeper, bundle, known: Mutex::default() })
+    }
+
+    /// The keys of the mesh's JWT-SVIDs.
+    pub fn jwt_bundle(&self) -> &Arc<JwtBundle> {
+        &self.bundle
     }
 
     /// The identity of a workload; the first who asks has it issued.
@@ -75,7 +98,7 @@ impl Identities {
             return Ok((id, identity));
         }
         let file = self.keeper.file(file_of(&self.folder, namespace, service_account));
-        let identity = Arc::new(keep_valid(self.server.clone(), id.clone(), file));
+        let identity = Arc::new(keep_valid(self.server.clone(), id.clone(), file, self.bundle.clone()));
         known.insert(id.clone(), Arc::downgrade(&identity));
         Ok((id, identity))
     }
@@ -92,7 +115,7 @@ pub async fn renew_expired(identities: Weak<Identities>, mut expired: mpsc::Rece
     }
 }
 
-fn keep_valid(server: Server, id: SpiffeId, file: KeptFile) -> Identity {
+fn keep_valid(server: Server, id: SpiffeId, file: KeptFile, bundle: Arc<JwtBundle>) -> Identity {
     let stored = Credential::load(&file.path).unwrap_or_else(|e| {
         tracing::warn!("a new certificate is needed for {id}: {e}");
         None
@@ -102,11 +125,16 @@ fn keep_valid(server: Server, id: SpiffeId, file: KeptFile) -> Identity {
     let clock = server.clock().clone();
     let for_proxy = move |svid| Arc::new(WorkloadCertificate::new(svid, clock.clone()));
     let (sender, certificate) = watch::channel(decoded.map(&for_proxy));
+    let stored = stored.map(Arc::new);
+    let (credentials, credential) = watch::channel(stored.clone());
+    let tokens = JwtSvids::new(server.clone(), id.clone(), bundle.clone());
     let expired = Arc::new(Notify::new());
-    let task = renew_for_ever(server, id, file, stored, expired.clone(), move |svid| {
+    let task = renew_for_ever(server, id, file, stored, expired.clone(), move |svid, renewed| {
+        bundle.learn(&renewed.jwt_keys);
+        credentials.send_replace(Some(renewed.credential));
         sender.send_replace(Some(for_proxy(svid)));
     });
-    Identity { certificate, expired, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
+    Identity { certificate, credential, tokens, expired, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
 }
 
 /// Keeps the node's own certificate valid, and has the node speak with it.
@@ -114,17 +142,17 @@ pub async fn keep_node_valid(server: Server, id: SpiffeId, file: KeptFile, crede
     let speaker = server.clone();
     // Nobody but the server sees it, and it would not let the node ask for another one.
     let expired = Arc::new(Notify::new());
-    let renewed = move |svid: Svid| speaker.use_certificate(&svid);
-    renew_for_ever(server, id, file, Some(credential), expired, renewed).await;
+    let renewed = move |svid: Svid, _| speaker.use_certificate(&svid);
+    renew_for_ever(server, id, file, Some(Arc::new(credential)), expired, renewed).await;
 }
 
 async fn renew_for_ever(
     server: Server,
     id: SpiffeId,
     file: KeptFile,
-    mut credential: Option<Credential>,
+    mut credential: Option<Arc<Credential>>,
     expired: Arc<Notify>,
-    renewed: impl Fn(Svid),
+    renewed: impl Fn(Svid, Renewed),
 ) {
     // Whatever the clocks say and the server answers, nothing here is a hot loop.
     let mut pace = Pace::new(SOONEST, SELDOM, QUIET);
@@ -133,8 +161,9 @@ async fn renew_for_ever(
             due(&server, credential, &expired).await;
         }
         pace.turn().await;
-        match issue(&server, &id).await.and_then(|c| Ok((c.decode()?, c))) {
-            Ok((svid, new)) => {
+        match issue(&server, &id).await.and_then(|c| Ok((c.credential.decode()?, c))) {
+            Ok((svid, issued)) => {
+                let new = &issued.credential;
                 // One that cannot be written is good until the next restart.
                 new.keep(&file);
                 if new.is_valid(server.clock().now()) {
@@ -144,8 +173,8 @@ async fn renew_for_ever(
                         "the new certificate of {id} has expired already by this host's clock: is the clock right?"
                     );
                 }
-                credential = Some(new);
-                renewed(svid);
+                credential = Some(new.clone());
+                renewed(svid, issued);
             }
             Err(e) => {
                 let state = match &credential {
@@ -177,7 +206,13 @@ async fn due(server: &Server, credential: &Credential, expired: &Notify) {
     }
 }
 
-async fn issue(server: &Server, id: &SpiffeId) -> anyhow::Result<Credential> {
+/// What the server has signed, and what came with it.
+struct Renewed {
+    credential: Arc<Credential>,
+    jwt_keys: Bytes,
+}
+
+async fn issue(server: &Server, id: &SpiffeId) -> anyhow::Result<Renewed> {
     let key = KeyRequest::generate()?;
     let NodeInstance { id: instance, boot_id } = server.instance();
     let request = SignRequest {
@@ -200,5 +235,7 @@ async fn issue(server: &Server, id: &SpiffeId) -> anyhow::Result<Credential> {
             _ => anyhow::anyhow!("{why}"),
         }
     })?;
-    key.certified(id.clone(), answer.into_inner().certificate)
+    let certificate = answer.into_inner().certificate;
+    let jwt_keys = certificate.as_ref().map(|c| c.jwt_keys.clone()).unwrap_or_default();
+    Ok(Renewed { credential: Arc::new(key.certified(id.clone(), certificate)?), jwt_keys })
 }

@@ -9,6 +9,7 @@ pub mod credential;
 pub mod discovery;
 pub mod identities;
 pub mod join;
+pub mod jwt;
 pub mod keys;
 pub mod report;
 mod tls;

@@ -15,7 +15,7 @@ use tulle_proxy::state::{LocalWorkload, StateCell};
 use tulle_sys::family::Family;
 use tulle_wire::node as wire;
 
-use super::WorkloadSpec;
+use super::{Owner, WorkloadSpec};
 use crate::control::identities::Identity;
 use crate::dns::DnsListener;
 use crate::probes::{Health, Why};
@@ -32,15 +32,14 @@ pub(super) struct Entry {
     pub spec: WorkloadSpec,
     pub id: SpiffeId,
     pub certificate: watch::Receiver<Option<Arc<WorkloadCertificate>>>,
-    pub _identity: Arc<Identity>,
+    pub identity: Arc<Identity>,
     /// What the node is told of it is there.
     pub state: Arc<StateCell>,
     pub process: watch::Sender<ProcessState>,
     pub health: watch::Receiver<Health>,
     pub draining: AtomicBool,
     pub family: Family,
-    /// Whether it is somebody else's (`tulle run`), who ends its processes when he is asked.
-    pub owned: bool,
+    pub owner: Owner,
     pub asked: watch::Sender<bool>,
     /// Whether its processes are being ended.
     pub ending: AtomicBool,
@@ -51,6 +50,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// Whether it is somebody else's (`tulle run`), who ends its processes when he is asked.
+    pub fn is_owned(&self) -> bool {
+        matches!(self.owner, Owner::Other(_))
+    }
+
     /// Whether it takes traffic, and why not or perhaps not for long.
     pub fn readiness(&self) -> (bool, Why) {
         if self.draining.load(Ordering::Relaxed) {

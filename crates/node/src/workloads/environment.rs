@@ -1,6 +1,7 @@
 //! The variables by which a process finds what it calls.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use tulle_model::name::{ServiceName, WorkloadName};
 
@@ -18,6 +19,22 @@ pub(crate) fn marked(value: &str) -> Option<(&str, WorkloadName)> {
     let (scope, workload) = value.split_once('/')?;
     let (namespace, name) = workload.split_once('/')?;
     Some((scope, WorkloadName::new(namespace, name)))
+}
+
+/// Where clients of the Workload API look for it (SPIFFE Workload Endpoint, section 4).
+const WORKLOAD_API: &str = "SPIFFE_ENDPOINT_SOCKET";
+
+/// The variable for the socket at `path`.
+pub(super) fn workload_api(path: &Path) -> (String, String) {
+    (WORKLOAD_API.to_owned(), format!("unix://{}", path.display()))
+}
+
+/// Takes out what the user has said otherwise, in the environment that processes inherit: where a Workload API is that is none of ours.
+pub(super) fn respect(variables: &mut Vec<(String, String)>, inherited: impl Fn(&str) -> bool) {
+    // With a mark beside it, it is what a node has said to this process.
+    if inherited(WORKLOAD_API) && !inherited(MARK) {
+        variables.retain(|(name, _)| name != WORKLOAD_API);
+    }
 }
 
 /// Where each port of a service is reached.
@@ -101,6 +118,19 @@ mod tests {
         let cart = WorkloadName::new("shop", "cart.1");
         assert_eq!(marked(&mark("one-12ab", &cart)), Some(("one-12ab", cart)));
         assert_eq!(marked("one-12ab/shop"), None);
+    }
+
+    #[test]
+    fn a_workload_api_of_the_users_own_is_kept() {
+        let both = [(MARK.to_owned(), "x".to_owned()), workload_api(Path::new("/run/a.sock"))];
+        assert_eq!(both[1].1, "unix:///run/a.sock");
+        for (inherited, left) in
+            [(&[][..], 2), (&[WORKLOAD_API][..], 1), (&[WORKLOAD_API, MARK][..], 2), (&[MARK][..], 2)]
+        {
+            let mut variables = both.to_vec();
+            respect(&mut variables, |name| inherited.contains(&name));
+            assert_eq!(variables, both[..left], "{inherited:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The workloads of this node: what each needs to be part of the mesh (identity, capture, names,
 //! listeners), whether it can take traffic, and how it leaves without a failed request.
 
+mod caller;
 mod entry;
 mod environment;
 pub(crate) mod orphans;
@@ -28,6 +29,7 @@ use tulle_proxy::{Capture as ProxyCapture, Proxy, Purpose, Sockets};
 use tulle_sys::family::Member;
 use tulle_wire::node as wire;
 
+pub(crate) use self::caller::Entitled;
 use self::entry::Entry;
 pub(crate) use self::entry::WAITS_FOR_CERTIFICATE;
 pub(crate) use self::environment::marked;
@@ -64,6 +66,8 @@ pub struct Parts {
     pub resolver: Arc<Resolver>,
     pub directory: Directory,
     pub addresses: Arc<Addresses>,
+    /// Where the Workload API is.
+    pub workload_api: Option<PathBuf>,
 }
 
 /// All workloads of this node.
@@ -79,6 +83,7 @@ pub struct Workloads {
     resolver: Arc<Resolver>,
     directory: Directory,
     addresses: Arc<Addresses>,
+    workload_api: Option<PathBuf>,
     entries: Mutex<BTreeMap<WorkloadName, Arc<Entry>>>,
     /// Names of workloads that are being added or removed.
     busy: Mutex<BTreeSet<WorkloadName>>,
@@ -96,8 +101,8 @@ pub struct Workloads {
 
 impl Workloads {
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { scope, folder, state, proxy, capture, mode, identities, resolver, directory, addresses } =
-            parts;
+        let Parts { scope, folder, state, proxy, capture, mode, identities, resolver, directory, .. } = parts;
+        let (addresses, workload_api) = (parts.addresses, parts.workload_api);
         let records = Records::new(&folder);
         Arc::new(Self {
             orphans: Mutex::new(orphans::captured(&scope, &capture, &records)),
@@ -112,6 +117,7 @@ impl Workloads {
             resolver,
             directory,
             addresses,
+            workload_api,
             entries: Mutex::default(),
             busy: Mutex::default(),
             drained: AtomicBool::new(false),
@@ -218,8 +224,7 @@ impl Workloads {
                     self.keep_record(&name, Record::new(owner, Duration::from_millis(spec.stop_timeout_ms)))
                         .await;
                 }
-                let owned = matches!(owner, Owner::Other(_));
-                self.enter(name.clone(), spec, id, identity, &running, listeners, dns, owned);
+                self.enter(name.clone(), spec, id, identity, &running, listeners, dns, owner);
                 if again {
                     self.adopt(&name);
                 }
@@ -248,7 +253,7 @@ impl Workloads {
         running: &Running,
         listeners: Vec<SocketAddr>,
         dns: Option<DnsListener>,
-        owned: bool,
+        owner: Owner,
     ) {
         let default_probe = || {
             let port = spec.ports.first()?.port;
@@ -270,12 +275,12 @@ impl Workloads {
             id,
             certificate: identity.certificate(),
             state: self.state.cell().clone(),
-            _identity: identity,
+            identity,
             process,
             health: health.clone(),
             draining: AtomicBool::new(false),
             family: running.family(),
-            owned,
+            owner,
             asked: watch::Sender::new(false),
             ending: AtomicBool::new(false),
             listeners,
@@ -326,7 +331,7 @@ impl Workloads {
                 last_exit: process.last_exit,
                 next_start_ms: process.next_start,
                 in_flight: self.proxy.in_flight(&entry.name),
-                owned: entry.owned,
+                owned: entry.is_owned(),
                 certificate_not_after: (report.certificate_not_after != 0)
                     .then_some(report.certificate_not_after),
             }
@@ -397,6 +402,7 @@ impl Workloads {
 }
 
 /// Who starts and ends a workload's processes.
+#[derive(Clone, Copy)]
 enum Owner {
     Us,
     /// The process, where the kernel says which.
@@ -496,14 +502,14 @@ impl Setup<'_> {
             (service, ports.collect())
         });
         let mut variables = environment::services(&spec.namespace, &places.collect::<Vec<_>>());
-        variables.push(self.mark());
+        variables.extend(self.own());
         Ok((slot, variables))
     }
 
     async fn explicit(&mut self, spec: &WorkloadSpec) -> anyhow::Result<Vec<(String, String)>> {
         let proxy = self.listen(ProxyCapture::HttpProxy).await?;
         let mut variables = environment::http_proxy(proxy);
-        variables.push(self.mark());
+        variables.extend(self.own());
         let mut places = Vec::new();
         for (service, ports) in self.upstreams(spec).await {
             let mut of_service = Vec::new();
@@ -517,8 +523,10 @@ impl Setup<'_> {
         Ok(variables)
     }
 
-    fn mark(&self) -> (String, String) {
-        (MARK.to_owned(), environment::mark(&self.workloads.scope, self.name))
+    /// Whose it is, and where it hears of that.
+    fn own(&self) -> impl Iterator<Item = (String, String)> {
+        let mark = (MARK.to_owned(), environment::mark(&self.workloads.scope, self.name));
+        [mark].into_iter().chain(self.workloads.workload_api.as_deref().map(environment::workload_api))
     }
 
     async fn listen(&mut self, capture: ProxyCapture) -> anyhow::Result<SocketAddr> {

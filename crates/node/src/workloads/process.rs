@@ -35,7 +35,7 @@ impl Workloads {
         let name = WorkloadName::new(running.namespace.as_str(), running.name.as_str());
         let state = self.process(&name).context("the workload was removed at once")?;
         let own = std::mem::take(&mut process.environment);
-        process.environment = running.environment.iter().cloned().chain(own).collect();
+        process.environment = running.variables().into_iter().chain(own).collect();
         process.confined =
             Confined { cgroup: running.cgroup.clone(), name_service: running.name_service.clone() };
         let supervised = supervise(process, events, state);

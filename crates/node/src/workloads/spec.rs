@@ -12,7 +12,7 @@ use tulle_model::registry::KindId;
 use tulle_model::validate::validate;
 use tulle_sys::family::Family;
 
-use super::environment::MARK;
+use super::environment::{MARK, respect};
 use crate::probes::Probe;
 use crate::process_state::LastExit;
 
@@ -97,6 +97,13 @@ pub struct Running {
 }
 
 impl Running {
+    /// What is to be added to the environment of this process for the one that it starts.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let mut variables = self.environment.clone();
+        respect(&mut variables, |name| std::env::var_os(name).is_some());
+        variables
+    }
+
     /// Its processes, whoever of them has started which.
     pub fn family(&self) -> Family {
         let mark = self.environment.iter().find(|(name, _)| name == MARK);

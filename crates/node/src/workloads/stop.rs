@@ -88,7 +88,7 @@ impl Workloads {
     /// Asks the owners of all workloads that have one to end their processes. Returns the longest that these may
     /// take.
     pub fn ask_to_stop(&self) -> Duration {
-        let owned = self.all().into_iter().filter(|entry| entry.owned);
+        let owned = self.all().into_iter().filter(|entry| entry.is_owned());
         let ask = |entry: Arc<Entry>| {
             entry.asked.send_replace(true);
             entry.stop_timeout()
@@ -100,7 +100,7 @@ impl Workloads {
     /// added from now on. Those without an owner are none of its business.
     pub async fn end_owned(&self) {
         self.drained.store(true, Ordering::Relaxed);
-        let any = |this: &Self| this.all().iter().any(|entry| entry.owned);
+        let any = |this: &Self| this.all().iter().any(|entry| entry.is_owned());
         if !any(self) {
             return;
         }
@@ -113,7 +113,7 @@ impl Workloads {
 
     /// Kills the processes of workloads that have an owner, and removes them.
     pub async fn kill_owned(&self) {
-        let owned: Vec<_> = self.all().into_iter().filter(|entry| entry.owned).collect();
+        let owned: Vec<_> = self.all().into_iter().filter(|entry| entry.is_owned()).collect();
         join_all(owned.iter().map(|entry| async {
             if let Err(e) = ending::kill(&entry.family).await {
                 tracing::warn!("not all processes of the workload {} have ended: {e}", entry.name);

@@ -239,7 +239,7 @@ async fn wait_until_gone(client: &NodeClient, spec: &WorkloadSpec) {
 
 fn start(args: &RunArgs, running: &Running, own_group: bool) -> Result<Child> {
     let mut command = std::process::Command::new(&args.command[0]);
-    command.args(&args.command[1..]).envs(running.environment.iter().map(|(name, value)| (name, value)));
+    command.args(&args.command[1..]).envs(running.variables());
     if let Some(port) = args.port.first() {
         command.env("PORT", port.port.to_string());
     }

@@ -64,7 +64,7 @@ impl Replica {
             return Err(failed("the node lost it while it was starting".to_owned()));
         };
 
-        let mut environment = running.environment;
+        let mut environment = running.variables();
         environment.extend(values.iter().filter(|(n, _)| n.starts_with("PORT")).cloned());
         // Variables of the mesh can be used, too.
         values.extend(environment.iter().cloned());
