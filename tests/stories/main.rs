@@ -13,6 +13,7 @@ mod protocols;
 mod real_clients;
 mod replicas;
 mod rules;
+mod run_as;
 mod server_crash;
 mod split;
 mod stopping;

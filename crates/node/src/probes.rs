@@ -23,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::process_state::{LastExit, NOT_RUNNING, ProcessState};
 use crate::supervise::{self, Confined};
 use crate::workloads::fill;
+use tulle_sys::run_as::RunAs;
 
 /// The first pause of a process that starts, which doubles up to the probe's period.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -149,6 +150,7 @@ pub struct Target {
     /// Where its commands run.
     pub cgroup: Option<PathBuf>,
     pub name_service: Option<PathBuf>,
+    pub run_as: Option<RunAs>,
     pub environment: Vec<(String, String)>,
 }
 
@@ -300,7 +302,8 @@ async fn run(
     target: &Target,
 ) -> Result<(), Failure> {
     let own = environment.iter().map(|(name, value)| (name.clone(), fill(value, &target.environment)));
-    let variables: Vec<_> = target.environment.iter().cloned().chain(own).collect();
+    let of_user = target.run_as.iter().flat_map(RunAs::variables);
+    let variables: Vec<_> = of_user.chain(target.environment.iter().cloned()).chain(own).collect();
     let mut words = command.iter().map(|word| fill(word, &variables));
     let Some(program) = words.next() else { return Err("its command is empty".to_owned().into()) };
     let mut process = Command::new(&program);
@@ -309,7 +312,11 @@ async fn run(
         process.current_dir(directory);
     }
     process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let confined = Confined { cgroup: target.cgroup.clone(), name_service: target.name_service.clone() };
+    let confined = Confined {
+        cgroup: target.cgroup.clone(),
+        name_service: target.name_service.clone(),
+        run_as: target.run_as.clone(),
+    };
     // Dropped at the deadline, the child is killed.
     let spawned = supervise::spawn(process, confined, Signal::SIGKILL).await;
     let mut child = spawned.map_err(|e| format!("{program}: {e}"))?;
@@ -350,6 +357,7 @@ mod tests {
             address: Ipv4Addr::LOCALHOST.into(),
             cgroup: None,
             name_service: None,
+            run_as: None,
             environment: vec![("ANSWER".into(), "42".into())],
         }
     }

@@ -42,6 +42,9 @@ pub struct NodeStatus {
     /// Workloads that are to come (`tulle up`), and what they wait for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting: Vec<WaitingWorkload>,
+    /// What whoever runs the host should know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// A workload that is to come.
@@ -97,6 +100,7 @@ impl StatusSource {
             services: self.state.cell().load().snapshot.services.len(),
             workloads,
             waiting: self.workloads.announced().into_iter().map(waiting).collect(),
+            warnings: self.workloads.warnings(),
         }
     }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tulle_sys::family::{Family, Member};
 use tulle_sys::process::{Confinement, confine};
+use tulle_sys::run_as::RunAs;
 
 use crate::backoff::Backoff;
 use crate::ending;
@@ -64,6 +65,8 @@ pub struct Confined {
     pub cgroup: Option<PathBuf>,
     /// A folder with what it sees in place of the host's name service.
     pub name_service: Option<PathBuf>,
+    /// `None`: as this process.
+    pub run_as: Option<RunAs>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -397,6 +400,7 @@ fn spawn_here(mut command: Command, confined: &Confined, parent_death: Signal) -
         cgroup: confined.cgroup.as_deref(),
         name_service: confined.name_service.as_deref(),
         own_process_group: true,
+        run_as: confined.run_as.as_ref(),
         parent_death: Some(parent_death),
     };
     confine(&mut command, confinement)?;

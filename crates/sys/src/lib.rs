@@ -13,6 +13,7 @@ pub mod nft_counters;
 pub mod nft_watch;
 pub mod peer;
 pub mod process;
+pub mod run_as;
 mod socket;
 
 pub use socket::{

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
+use crate::run_as::RunAs;
 use crate::{cgroup, descriptors, mounts};
 
 /// Where and how a child process is to run.
@@ -21,6 +22,8 @@ pub struct Confinement<'a> {
     pub name_service: Option<&'a Path>,
     /// A process group of its own, so that a terminal's Ctrl-C is not for it.
     pub own_process_group: bool,
+    /// `None`: as this process.
+    pub run_as: Option<&'a RunAs>,
     /// What it gets when the thread that spawned it ends: spawn from a thread that lives as long as the child may.
     pub parent_death: Option<Signal>,
 }
@@ -46,6 +49,7 @@ pub fn confine(command: &mut Command, confinement: Confinement<'_>) -> io::Resul
     let files =
         descriptors::of_children().map(|(soft, hard)| libc::rlimit { rlim_cur: soft, rlim_max: hard });
     let parent_death = confinement.parent_death.map(|signal| signal as libc::c_int);
+    let run_as = confinement.run_as.cloned();
     let setup = move || {
         if let Some(procs) = &procs {
             // "0" is the writing process itself (cgroups v2, cgroup.procs).
@@ -56,6 +60,12 @@ pub fn confine(command: &mut Command, confinement: Confinement<'_>) -> io::Resul
         }
         if let Some(files) = &files {
             check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, files) } as isize)?;
+        }
+        // All above may need root's rights, and a change of user takes back what is below (prctl(2)).
+        if let Some(run_as) = &run_as {
+            check(unsafe { libc::setgroups(run_as.groups.len(), run_as.groups.as_ptr()) } as isize)?;
+            check(unsafe { libc::setgid(run_as.group) } as isize)?;
+            check(unsafe { libc::setuid(run_as.user) } as isize)?;
         }
         if let Some(signal) = parent_death {
             check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) as isize })?;
@@ -117,6 +127,30 @@ mod tests {
         confine(&mut command, Confinement::default()).unwrap();
         let output = command.spawn().unwrap().wait_with_output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), before.to_string());
+    }
+
+    #[test]
+    fn a_child_runs_as_whom_it_should_and_still_dies_with_its_parent() {
+        if !crate::is_root() {
+            return;
+        }
+        let run_as = RunAs::named("65534", Some("65534")).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "id -u; id -g; id -G; exec sleep 60"]).stdout(Stdio::piped());
+        let mut child = std::thread::spawn(move || {
+            let parent_death = Some(Signal::SIGKILL);
+            confine(&mut command, Confinement { run_as: Some(&run_as), parent_death, ..Default::default() })
+                .unwrap();
+            let mut child = command.spawn().unwrap();
+            let mut said = [0; 18];
+            child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+            assert_eq!(&said, b"65534\n65534\n65534\n");
+            child
+        })
+        .join()
+        .unwrap();
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use tulle_model::legible::legible;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_proxy::{Capture as ProxyCapture, Proxy, Purpose, Sockets};
 use tulle_sys::family::Member;
+use tulle_sys::run_as::RunAs;
 use tulle_wire::node as wire;
 
 pub(crate) use self::caller::Entitled;
@@ -97,6 +98,7 @@ pub struct Workloads {
     verdicts: watch::Sender<Verdict>,
     /// Those that will be added, and what they wait for.
     waiting: Mutex<BTreeMap<WorkloadName, String>>,
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Workloads {
@@ -124,6 +126,7 @@ impl Workloads {
             reports: watch::Sender::default(),
             verdicts: watch::Sender::default(),
             waiting: Mutex::default(),
+            warnings: Mutex::default(),
         })
     }
 
@@ -193,6 +196,7 @@ impl Workloads {
         owner: Owner,
     ) -> anyhow::Result<Running> {
         spec.check()?;
+        let run_as = spec.run_as()?;
         let name = WorkloadName::new(spec.namespace.as_str(), spec.name.as_str());
         let _busy = self.reserve(&name)?;
         let again = known.is_some();
@@ -224,7 +228,7 @@ impl Workloads {
                     self.keep_record(&name, Record::new(owner, Duration::from_millis(spec.stop_timeout_ms)))
                         .await;
                 }
-                self.enter(name.clone(), spec, id, identity, &running, listeners, dns, owner);
+                self.enter(name.clone(), spec, id, identity, &running, (run_as, owner), listeners, dns);
                 if again {
                     self.adopt(&name);
                 }
@@ -251,9 +255,9 @@ impl Workloads {
         id: SpiffeId,
         identity: Arc<Identity>,
         running: &Running,
+        (run_as, owner): (Option<RunAs>, Owner),
         listeners: Vec<SocketAddr>,
         dns: Option<DnsListener>,
-        owner: Owner,
     ) {
         let default_probe = || {
             let port = spec.ports.first()?.port;
@@ -264,6 +268,7 @@ impl Workloads {
             address: spec.app_address,
             cgroup: running.cgroup.clone(),
             name_service: running.name_service.clone(),
+            run_as,
             environment: running.environment.clone(),
         };
         let (process, process_receiver) = watch::channel(ProcessState::default());
@@ -343,6 +348,16 @@ impl Workloads {
     /// was told before.
     pub fn announce(&self, waiting: BTreeMap<WorkloadName, String>) {
         *self.waiting.lock() = waiting;
+    }
+
+    /// Tells who asks for the node's status what there is to warn of.
+    pub fn warn(&self, warnings: Vec<String>) {
+        *self.warnings.lock() = warnings;
+    }
+
+    /// What there is to warn of.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().clone()
     }
 
     /// What was announced.

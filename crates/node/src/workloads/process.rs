@@ -36,8 +36,11 @@ impl Workloads {
         let state = self.process(&name).context("the workload was removed at once")?;
         let own = std::mem::take(&mut process.environment);
         process.environment = running.variables().into_iter().chain(own).collect();
-        process.confined =
-            Confined { cgroup: running.cgroup.clone(), name_service: running.name_service.clone() };
+        process.confined = Confined {
+            cgroup: running.cgroup.clone(),
+            name_service: running.name_service.clone(),
+            run_as: process.confined.run_as.take(),
+        };
         let supervised = supervise(process, events, state);
         Ok(WorkloadProcess { workloads: self.clone(), name, running, supervised })
     }

@@ -11,6 +11,7 @@ use tulle_model::name::{ServiceName, dns_label_problem, dns_subdomain_problem};
 use tulle_model::registry::KindId;
 use tulle_model::validate::validate;
 use tulle_sys::family::Family;
+use tulle_sys::run_as::{NoUser, RunAs};
 
 use super::environment::{MARK, respect};
 use crate::probes::Probe;
@@ -40,6 +41,12 @@ pub struct WorkloadSpec {
     /// The services that it is going to call, for its environment.
     #[serde(default)]
     pub upstreams: Vec<UpstreamService>,
+    /// Whom its processes run as, by name or number: as who starts them, where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// In place of that user's own groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// How long its processes may take to end after SIGTERM, in milliseconds; then they get SIGKILL.
     #[serde(default = "stop_timeout_ms")]
     pub stop_timeout_ms: u64,
@@ -173,6 +180,18 @@ impl WorkloadSpec {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whom its processes run as; `None`: as who starts them.
+    ///
+    /// # Errors
+    /// Where this host has no such user or group, or this process may not start others as him.
+    pub fn run_as(&self) -> Result<Option<RunAs>, NoUser> {
+        if self.user.is_none() && self.group.is_none() {
+            return Ok(None);
+        }
+        let own = || nix::unistd::geteuid().to_string();
+        RunAs::named(&self.user.clone().unwrap_or_else(own), self.group.as_deref()).map(Some)
     }
 
     /// As the server keeps it.

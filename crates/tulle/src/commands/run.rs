@@ -16,6 +16,7 @@ use tulle_node::probes::{Check, Probe, Timing};
 use tulle_node::workloads::{Port, Running, UpstreamService, WorkloadSpec};
 use tulle_sys::family::{Family, Member};
 use tulle_sys::process::{Confinement, confine};
+use tulle_sys::run_as::RunAs;
 
 use crate::exit::{Exit, Failure, Result};
 use crate::home::HomeArgs;
@@ -64,6 +65,12 @@ pub struct RunArgs {
     /// The address at which it listens
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
+    /// The user that it runs as, by name or number; others than the own need root
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Its group, in place of the groups of that user
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
     /// How long the process, and what it has started, may take to end after SIGTERM; then SIGKILL
     #[arg(long, value_name = "TIME", value_parser = crate::units::parse_duration, default_value = "30s")]
     stop_timeout: Duration,
@@ -101,6 +108,8 @@ fn spec(args: &RunArgs) -> Result<WorkloadSpec> {
         app_address: args.address,
         probe: args.probe.as_deref().map(|text| probe(text, args)).transpose()?,
         upstreams: args.upstream.iter().map(|text| upstream(text, &args.namespace)).collect::<Result<_>>()?,
+        user: args.user.clone(),
+        group: args.group.clone(),
         stop_timeout_ms: u64::try_from(args.stop_timeout.as_millis()).unwrap_or(u64::MAX),
     };
     spec.check().map_err(|e| Failure::input(e.to_string()))?;
@@ -146,6 +155,7 @@ fn upstream(text: &str, namespace: &str) -> Result<UpstreamService> {
 
 pub async fn run(args: RunArgs) -> Result<ExitCode> {
     let spec = spec(&args)?;
+    let run_as = spec.run_as().map_err(|e| Failure::input(e.to_string()))?;
     let mut stop = Stop::new()?;
     let home = args.home.path()?;
     let client = NodeClient::new(&home);
@@ -161,7 +171,7 @@ pub async fn run(args: RunArgs) -> Result<ExitCode> {
         if taken { failure.exit(Exit::Conflict) } else { failure }
     })?;
     let own_group = !args.port.is_empty();
-    let mut child = start(&args, held.running(), own_group)?;
+    let mut child = start(&args, run_as.as_ref(), held.running(), own_group)?;
     let family = Family { root: child.id().and_then(Member::of), ..held.running().family() };
     // Where the node cannot be told, the workload takes no traffic, which is seen elsewhere.
     if let Err(error) = held.set_running(true).await {
@@ -237,9 +247,12 @@ async fn wait_until_gone(client: &NodeClient, spec: &WorkloadSpec) {
     }
 }
 
-fn start(args: &RunArgs, running: &Running, own_group: bool) -> Result<Child> {
+fn start(args: &RunArgs, run_as: Option<&RunAs>, running: &Running, own_group: bool) -> Result<Child> {
     let mut command = std::process::Command::new(&args.command[0]);
-    command.args(&args.command[1..]).envs(running.variables());
+    command
+        .args(&args.command[1..])
+        .envs(run_as.into_iter().flat_map(RunAs::variables))
+        .envs(running.variables());
     if let Some(port) = args.port.first() {
         command.env("PORT", port.port.to_string());
     }
@@ -252,6 +265,7 @@ fn start(args: &RunArgs, running: &Running, own_group: bool) -> Result<Child> {
         name_service: running.name_service.as_deref(),
         // A service hears of Ctrl-C from us, when it is drained; a client at once, with the terminal.
         own_process_group: own_group,
+        run_as,
         // The node ends it, after it has drained it.
         parent_death: None,
     };

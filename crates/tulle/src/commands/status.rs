@@ -54,6 +54,8 @@ struct Node {
     clock_problem: Option<String>,
     capture_problem: Option<String>,
     #[serde(default)]
+    warnings: Vec<String>,
+    #[serde(default)]
     workloads: Vec<Workload>,
     fenced: Option<Fenced>,
 }
@@ -206,6 +208,9 @@ fn add_own(nodes: &mut Value, here: &NodeStatus) {
     // Another mesh may have a node of this name.
     let same = |node: &&mut Value| node["name"] == *here.name && node["linkAddress"] == *here.link_address;
     for node in nodes.filter(same) {
+        if !here.warnings.is_empty() {
+            node["warnings"] = json!(here.warnings);
+        }
         if !node["workloads"].is_array() {
             node["workloads"] = json!([]);
         }
@@ -319,6 +324,9 @@ fn render(args: &StatusArgs, nodes: Vec<Node>, services: &[Value], now_ms: u64) 
     }
     for problem in nodes.iter().filter_map(|node| node.capture_problem.as_ref()) {
         text += &format!("{}\n", terminal::wrap(&legible(problem), room, 2));
+    }
+    for warning in nodes.iter().flat_map(|node| &node.warnings) {
+        text += &format!("{}\n", terminal::wrap(&legible(warning), room, 2));
     }
     let mut table = service_table(services, wide);
     if !table.is_empty() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tulle_model::document::Document;
 use tulle_model::name::{ServiceName, dns_label_problem};
 use tulle_model::validate::OfferedPort;
+use tulle_sys::run_as::RunAs;
 
 use super::command;
 use super::field::{Field, Reader};
@@ -19,6 +20,8 @@ use crate::manifest::{self, Manifest, UP_FILE};
 pub struct Config {
     /// The folder of the file: commands run there, and paths are relative to it.
     pub folder: PathBuf,
+    /// The file itself.
+    pub file: PathBuf,
     pub name: String,
     pub namespace: String,
     /// Each after those that it depends on.
@@ -50,6 +53,11 @@ pub struct Service {
     pub probe: Option<Probe>,
     pub depends_on: Vec<String>,
     pub service_account: String,
+    /// By name or number.
+    pub user: Option<String>,
+    pub group: Option<String>,
+    /// Who that is on this host, once it is known.
+    pub run_as: Option<RunAs>,
     pub labels: BTreeMap<String, String>,
     /// Of the Service.
     pub annotations: BTreeMap<String, String>,
@@ -95,7 +103,10 @@ pub fn load(path: &Path) -> Result<Config> {
     let folder = std::path::absolute(if folder.as_os_str().is_empty() { ".".into() } else { folder })?;
     let mut diagnostics = Diagnostics::default();
     let config = match manifest::read(&file) {
-        Ok(source) => read(&Arc::new(source), folder, &mut diagnostics),
+        Ok(source) => {
+            let config = read(&Arc::new(source), folder, &mut diagnostics);
+            config.map(|config| Config { file: file.clone(), ..config })
+        }
         Err(diagnostic) => {
             let help = format!("`tulle up DIR` runs what DIR/{UP_FILE} describes");
             diagnostics.push(diagnostic.help(help));
@@ -199,7 +210,15 @@ fn config(root: &Field<'_>, folder: PathBuf, patterns: &mut Vec<Pattern>) -> Opt
         super::check::check(&services, namespace, &fields);
     }
     let services = in_order(services, &fields);
-    Some(Config { folder, name, namespace: namespace?, services, resources: Vec::new(), skipped: None })
+    Some(Config {
+        folder,
+        file: PathBuf::new(),
+        name,
+        namespace: namespace?,
+        services,
+        resources: Vec::new(),
+        skipped: None,
+    })
 }
 
 const SERVICE_FIELDS: &[&str] = &[
@@ -212,6 +231,8 @@ const SERVICE_FIELDS: &[&str] = &[
     "probe",
     "dependsOn",
     "serviceAccount",
+    "user",
+    "group",
     "labels",
     "annotations",
 ];
@@ -271,6 +292,9 @@ fn service(name: &str, field: &Field<'_>, folder: &Path) -> Option<Service> {
             .get("serviceAccount")
             .map_or_else(|| Some(name.to_owned()), |f| f.label())
             .unwrap_or_default(),
+        user: field.get("user").and_then(|f| f.scalar()),
+        group: field.get("group").and_then(|f| f.scalar()),
+        run_as: None,
         labels: field.get("labels").map(|f| map(&f.entries("{tier: front}"))).unwrap_or_default(),
         annotations: field
             .get("annotations")

@@ -14,6 +14,7 @@ mod replica;
 mod screen;
 mod services;
 mod suggest;
+mod users;
 
 use std::path::PathBuf;
 
@@ -53,7 +54,8 @@ pub struct UpArgs {
 }
 
 pub async fn run(args: UpArgs) -> Result<()> {
-    let config = config::load(&args.path)?;
+    let mut config = config::load(&args.path)?;
+    let warning = users::choose(&mut config)?;
     let home = args.home.path()?;
     let screen = std::sync::Arc::new(Screen::new(&config));
     let mut stop = Stop::new()?;
@@ -63,7 +65,8 @@ pub async fn run(args: UpArgs) -> Result<()> {
         _ = stop.next() => return Ok(()),
     };
     mesh.introduce(&config, &screen);
-    config.skipped.iter().for_each(|line| screen.say(line));
+    config.skipped.iter().chain(&warning).for_each(|line| screen.say(line));
+    mesh.node.workloads().warn(warning.into_iter().collect());
     let mut services = Services::new(&config, &mesh, &screen);
     let outcome = tokio::select! {
         outcome = services.run() => outcome,

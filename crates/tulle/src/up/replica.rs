@@ -15,6 +15,7 @@ use tulle_model::registry::KindId;
 use tulle_node::probes::{self, Probe, Timing};
 use tulle_node::supervise::{Confined, Event, Process, Supervised, supervise};
 use tulle_node::workloads::{Port, UpstreamService, WorkloadSpec, Workloads, fill};
+use tulle_sys::run_as::RunAs;
 
 use super::config::{Check, Config, Service};
 use super::screen::Screen;
@@ -64,7 +65,8 @@ impl Replica {
             return Err(failed("the node lost it while it was starting".to_owned()));
         };
 
-        let mut environment = running.variables();
+        let mut environment: Vec<_> = service.run_as.iter().flat_map(RunAs::variables).collect();
+        environment.extend(running.variables());
         environment.extend(values.iter().filter(|(n, _)| n.starts_with("PORT")).cloned());
         // Variables of the mesh can be used, too.
         values.extend(environment.iter().cloned());
@@ -76,7 +78,11 @@ impl Replica {
             arguments: command[1..].iter().map(Into::into).collect(),
             directory: Some(directory),
             environment,
-            confined: Confined { cgroup: running.cgroup, name_service: running.name_service },
+            confined: Confined {
+                cgroup: running.cgroup,
+                name_service: running.name_service,
+                run_as: service.run_as.clone(),
+            },
             grace: STOP_DEADLINE,
             restart: true,
         };
@@ -153,6 +159,8 @@ fn spec(
         app_address: Ipv4Addr::LOCALHOST.into(),
         probe: service.probe.as_ref().map(|p| probe(p, service, ports, surroundings)),
         upstreams: upstreams(config),
+        user: service.user.clone(),
+        group: service.group.clone(),
         stop_timeout_ms: u64::try_from(STOP_DEADLINE.as_millis()).unwrap_or(u64::MAX),
     }
 }

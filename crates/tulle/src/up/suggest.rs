@@ -90,6 +90,9 @@ mod tests {
             command: vec!["x".to_owned()],
             ports,
             replicas: 1,
+            user: None,
+            group: None,
+            run_as: None,
             environment: Default::default(),
             directory: None,
             probe: None,
@@ -99,6 +102,7 @@ mod tests {
             annotations: Default::default(),
         };
         let config = Config {
+            file: "/mesh/tulle.yaml".into(),
             folder: "/mesh".into(),
             name: "mesh".to_owned(),
             namespace: "shop".to_owned(),
