@@ -39,6 +39,7 @@ pub mod schema;
 pub mod snapshot;
 pub mod split;
 pub mod staleness;
+pub mod summary;
 pub mod telemetry;
 pub mod validate;
 pub mod waiting_room;

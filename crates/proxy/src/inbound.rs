@@ -8,6 +8,7 @@ mod fixture;
 mod kept_head;
 pub(crate) mod presence;
 pub(crate) mod process;
+pub(crate) mod summaries;
 pub(crate) mod tokens;
 pub(crate) mod visits;
 

@@ -74,6 +74,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tulle_model::name::{ServiceName, WorkloadName};
+use tulle_model::summary::Summary;
 
 use crate::budget::Budget;
 use crate::metrics::{Edge, Protocol, Rejection, WorkerMetrics, WorkerRegistry};
@@ -196,6 +197,12 @@ impl Proxy {
     /// What was counted since the start, one row for each edge, over all workers.
     pub fn edges(&self) -> Vec<EdgeCounts> {
         metrics::edge_counts(&self.registries)
+    }
+
+    /// What was asked of workloads since it was last taken: each distinct summary, and every ten minutes those that are seen again.
+    /// Nobody else gets it.
+    pub fn take_summaries(&self) -> Vec<Summary> {
+        self.registries.iter().flat_map(|worker| std::mem::take(&mut *worker.summaries.lock())).collect()
     }
 
     /// Counts connections of a workload to the outside that did not come to the proxy: those that were connected, and

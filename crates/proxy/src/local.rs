@@ -17,6 +17,7 @@ use crate::clock::MeshClock;
 use crate::config::{Bounds, Config};
 use crate::destination::Standings;
 use crate::drain::Drain;
+use crate::inbound::summaries::Summaries;
 use crate::inbound::tokens::Tokens;
 use crate::inbound::visits::Visits;
 use crate::metrics::WorkerMetrics;
@@ -47,6 +48,8 @@ pub struct Local {
     pub accounts: Accounts,
     /// What has entered workloads of this node.
     pub visits: Rc<Visits>,
+    /// What was asked of them.
+    pub(crate) summaries: Summaries,
     /// The state of now, as far as this worker has looked.
     view: RefCell<Rc<View>>,
     /// How the endpoints do that this worker sends to.
@@ -100,6 +103,7 @@ impl Local {
             metrics,
             accounts: Accounts::new(config.budget.clone()),
             visits: Rc::default(),
+            summaries: Summaries::default(),
             view: RefCell::new(Rc::new(View::of(&config.state, standings.clone()))),
             standings,
             started: Instant::now(),

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tulle_model::name::WorkloadName;
 use tulle_model::snapshot::{FastMap, Known};
+use tulle_model::summary::Summary;
 
 use self::authorizations::Authorizations;
 pub use self::destination::DestinationName;
@@ -225,6 +226,8 @@ pub struct WorkerRegistry {
     pub(crate) edges: Mutex<FastMap<EdgeKey, Arc<EdgeMetrics>>>,
     in_flight: Mutex<FastMap<WorkloadName, Arc<Count>>>,
     authorizations: Authorizations,
+    /// What was asked of workloads, until it is taken.
+    pub(crate) summaries: Mutex<Vec<Summary>>,
     /// What the worker knew when it ended; else all that it counted would be forgotten with it.
     kept: Mutex<Vec<Arc<EdgeMetrics>>>,
 }

@@ -126,6 +126,7 @@ async fn run(
                 worker.local.visits.forget(&state);
                 worker.local.standings.forget(worker.local.since_start(Instant::now()));
                 worker.local.metrics.forget(Instant::now(), &state);
+                worker.local.summaries.renew(worker.local.since_start(Instant::now()));
                 continue;
             }
         };

@@ -21,6 +21,7 @@ pub mod publication;
 mod server;
 pub mod store;
 mod strangers;
+mod summaries;
 pub mod telemetry;
 mod timestamp;
 pub mod views;

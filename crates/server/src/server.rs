@@ -198,8 +198,14 @@ impl Server {
             metrics: metrics.clone(),
         };
         let authorities = (authority.clone(), tokens.clone());
-        let node_api =
-            NodeApi::new(authorities, enrolment.clone(), fleet.clone(), key_sets, metrics.clone(), stop.clone());
+        let node_api = NodeApi::new(
+            authorities,
+            enrolment.clone(),
+            fleet.clone(),
+            key_sets,
+            metrics.clone(),
+            stop.clone(),
+        );
         let incoming = listener::accept(node_listener, tls, metrics.clone(), stop.clone());
         let discovery = Discovery { enrolment: enrolment.clone(), publication, metrics, stop: stop.clone() };
 

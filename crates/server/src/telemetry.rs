@@ -8,6 +8,7 @@
 //! no report any more is forgotten; a node that counts an edge anew begins with nothing.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -49,6 +50,9 @@ pub struct EdgeView {
     pub p99_ms: Option<f64>,
     pub bytes_sent: u64,
     pub bytes_received: u64,
+    /// Of what comes from outside of the mesh: from where it came lately.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
 }
 
 /// How a destination fares, whoever calls it.
@@ -411,6 +415,7 @@ fn view(key: &EdgeKey, edge: &Edge, now: u64) -> Option<EdgeView> {
         p99_ms: sum.latency_ms(0.99),
         bytes_sent: sum.bytes_sent,
         bytes_received: sum.bytes_received,
+        addresses: Vec::new(),
     })
 }
 

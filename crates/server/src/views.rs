@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tulle_model::exposition::Metric;
+use tulle_model::summary::SummaryView;
 
 use crate::ca::mesh::MeshAuthority;
 use crate::enrolment::{Enrolment, EnrolmentError, TokenRequest};
@@ -25,6 +26,12 @@ pub struct Edges {
     pub edges: Vec<EdgeView>,
     /// Over how many seconds rates are taken.
     pub window_seconds: u64,
+}
+
+/// `GET /tulle/v1alpha1/summaries`
+#[derive(Debug, Serialize)]
+pub struct SummariesView {
+    pub summaries: Vec<SummaryView>,
 }
 
 /// `GET /tulle/v1alpha1/destinations`
@@ -103,6 +110,11 @@ impl Views {
     /// Who calls whom.
     pub fn edges(&self) -> Edges {
         Edges { edges: self.fleet.edges(), window_seconds: RATE_WINDOW }
+    }
+
+    /// What was asked of workloads in the last day, of that namespace or of all.
+    pub fn summaries(&self, namespace: Option<&str>) -> SummariesView {
+        SummariesView { summaries: self.fleet.summaries(namespace) }
     }
 
     /// How those fare that are called.

@@ -163,6 +163,26 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
         ],
     ),
     (
+        "policy suggest",
+        &[
+            (0, "printed"),
+            (1, "something failed"),
+            (2, "wrong usage"),
+            (3, "the server cannot be reached"),
+            (4, "the namespace does not exist, or there is no such Service with workloads"),
+        ],
+    ),
+    (
+        "policy impact",
+        &[
+            (0, "nothing that was seen would change"),
+            (1, "something would, or something failed"),
+            (2, "wrong usage, or something is wrong with the files"),
+            (3, "the server cannot be reached"),
+            (4, "something that it needs, or a policy to delete, does not exist"),
+        ],
+    ),
+    (
         "validate",
         &[
             (0, "nothing is wrong"),

@@ -70,6 +70,8 @@ enum Command {
     Explain(commands::explain::ExplainArgs),
     /// Say who may enter what, and which policy decides
     Auth(commands::auth::AuthArgs),
+    /// Make policies of the traffic seen, and say what a change of policies would change
+    Policy(commands::policy::PolicyArgs),
     /// Look for errors in files, with no server
     Validate(commands::validate::ValidateArgs),
     /// Show nodes, services and workloads: what is ready, and why the rest is not
@@ -184,6 +186,12 @@ fn run(command: Command) -> Result<ExitCode> {
             let may = small_runtime()?.block_on(commands::auth::run(args))?;
             // 1 says that it may not.
             Ok(ExitCode::from(u8::from(!may)))
+        }
+        Command::Policy(args) => {
+            let found = small_runtime()?.block_on(commands::policy::run(args))?;
+            // 1 says that something would change.
+            let changes = matches!(found, commands::policy::Found::Impact(true));
+            Ok(ExitCode::from(u8::from(changes)))
         }
         Command::Validate(args) => done(commands::validate::run(args)),
         Command::Status(args) => small(Box::pin(commands::status::run(args))),

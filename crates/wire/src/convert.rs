@@ -6,6 +6,7 @@
 mod authorization;
 mod cors;
 mod filters;
+mod summary;
 mod tls;
 mod workload;
 

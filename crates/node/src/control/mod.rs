@@ -12,6 +12,7 @@ pub mod join;
 pub mod jwt;
 pub mod keys;
 pub mod report;
+pub mod seen;
 mod tls;
 
 use std::sync::Arc;

@@ -16,6 +16,7 @@ use tulle_wire::node as wire;
 
 use super::advertise::Advertised;
 use super::discovery::ConfigAge;
+use super::seen::Seen;
 use super::{CALL_DEADLINE, Server, channel, stream_backoff};
 
 /// How often counts are sent. The server's lease is several times as long.
@@ -47,6 +48,7 @@ pub struct Reporter {
     pub proxy: Arc<Proxy>,
     pub config_age: watch::Receiver<ConfigAge>,
     pub skew: Skew,
+    pub seen: Seen,
 }
 
 fn telemetry_ticks(period: Duration) -> Interval {
@@ -150,6 +152,7 @@ impl Reporter {
         let mut certificates = self.server.certificate_changes();
         certificates.mark_unchanged();
         let (sender, receiver) = mpsc::channel(OUTBOX);
+        self.seen.begin();
         let Reported { version, workloads } = self.workloads.borrow_and_update().clone();
         self.info.link_address = self.advertised.watch().borrow().to_string();
         let first = wire::NodeReport {
@@ -256,12 +259,14 @@ impl Reporter {
         }
     }
 
-    fn telemetry(&self) -> wire::Telemetry {
+    fn telemetry(&mut self) -> wire::Telemetry {
+        let summaries = self.seen.report(self.proxy.take_summaries());
         let age = *self.config_age.borrow();
         wire::Telemetry {
             edges: self.proxy.edges().into_iter().map(edge).collect(),
             config_age_seconds: age.age().as_secs(),
             config_generation: age.generation,
+            summaries,
         }
     }
 }

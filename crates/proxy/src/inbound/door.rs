@@ -13,11 +13,12 @@
 //! newer state is ended by it ([`may_stay`](super::presence::may_stay), [`follow`]), be it bytes, an upgrade or an answer without an end; what is to be drained is not.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::request::Parts;
 use tulle_model::authorization::{self, Denial, Traffic};
 use tulle_model::decision::Effect;
-use tulle_model::snapshot::Snapshot;
+use tulle_model::snapshot::{Snapshot, Token, WorkloadConfig};
 
 use super::kept_head::request_of;
 use super::presence::{is_authorized, is_offered, visitor};
@@ -59,22 +60,49 @@ enum Brings<'h> {
     Request(&'h Parts),
 }
 
+impl<'h> Brings<'h> {
+    /// As policies see it.
+    fn seen<'s>(self, tokens: &'s [Token]) -> Traffic<'s>
+    where
+        'h: 's,
+    {
+        match self {
+            Self::Bytes => Traffic::Bytes,
+            Self::Requests => Traffic::Requests,
+            Self::Request(head) => Traffic::Request(request_of(head, tokens)),
+        }
+    }
+}
+
 /// Whether policies let it in, and what came of its tokens, where they have issuers of any.
 fn authorize(
     local: &Local,
-    Entrance { peer, workload, port, .. }: Entrance<'_>,
+    entrance: Entrance<'_>,
     snapshot: &Snapshot,
     brings: Brings<'_>,
 ) -> Result<Option<Box<Brought>>, UpstreamError> {
+    let Entrance { peer, workload, port, .. } = entrance;
+    let is_connection = matches!(brings, Brings::Requests);
+    let note = |config: Option<&Arc<WorkloadConfig>>, allowed: bool| {
+        // What it lets in comes one by one.
+        if !(is_connection && allowed) {
+            let (registry, seen) = (local.metrics.registry(), brings.seen(&[]));
+            local.summaries.note(registry, entrance, config.map(|config| &**config), seen, allowed);
+        }
+    };
     let config = match snapshot.workloads.get(&workload.name) {
         Some(config) => config,
         None if snapshot.closed_until_told => {
             let message = format!("the server has not said yet who may enter {}", workload.name);
             return Err(UpstreamError::safe(UpstreamErrorKind::Refused, message));
         }
-        None => return Ok(None),
+        None => {
+            note(None, true);
+            return Ok(None);
+        }
     };
     if config.is_open() {
+        note(Some(config), true);
         return Ok(None);
     }
     let policies = &config.policies;
@@ -84,13 +112,9 @@ fn authorize(
         }
         _ => None,
     };
-    let seen = match brings {
-        Brings::Bytes => Traffic::Bytes,
-        Brings::Requests => Traffic::Requests,
-        Brings::Request(head) => Traffic::Request(request_of(head, tokens.as_deref().unwrap_or_default())),
-    };
+    let seen = brings.seen(tokens.as_deref().unwrap_or_default());
     // Requests of a connection are reported one by one.
-    if !matches!(seen, Traffic::Requests) {
+    if !is_connection {
         for audited in authorization::audits(policies, visitor(peer), port, seen) {
             local.metrics.registry().audited(&workload.name, &audited);
             if local.may_warn() {
@@ -99,7 +123,9 @@ fn authorize(
             }
         }
     }
-    is_authorized(peer, Some(&**config), port, seen).map_err(|denial| {
+    let authorized = is_authorized(peer, Some(&**config), port, seen);
+    note(Some(config), authorized.is_ok());
+    authorized.map_err(|denial| {
         local.metrics.registry().denied(&workload.name, &denial);
         refusal(peer, workload, denial)
     })?;
@@ -180,7 +206,6 @@ pub(crate) async fn follow(local: Rc<Local>) {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::sync::Arc;
 
     use tulle_model::identity::{SpiffeId, TrustDomain};
     use tulle_model::name::WorkloadName;

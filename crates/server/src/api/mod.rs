@@ -189,6 +189,10 @@ impl Api {
         match path {
             "tulle/v1alpha1/edges" if get => reply::view(StatusCode::OK, &self.views.edges()),
             "tulle/v1alpha1/destinations" if get => reply::view(StatusCode::OK, &self.views.destinations()),
+            "tulle/v1alpha1/summaries" if get => {
+                let query = Query::parse(request.uri.query());
+                reply::view(StatusCode::OK, &self.views.summaries(query.get("namespace")))
+            }
             "tulle/v1alpha1/nodes" if get => reply::view(StatusCode::OK, &self.views.nodes()),
             "tulle/v1alpha1/tokens" => tokens::collection(&self.views, request, body).await,
             path if let Some(id) = path.strip_prefix("tulle/v1alpha1/tokens/") => {
@@ -219,6 +223,7 @@ impl Api {
             }
             "tulle/v1alpha1/edges"
             | "tulle/v1alpha1/destinations"
+            | "tulle/v1alpha1/summaries"
             | "tulle/v1alpha1/nodes"
             | "metrics"
             | "" => Err(Failure::method_not_allowed()),

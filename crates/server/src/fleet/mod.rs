@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tulle_model::name::WorkloadName;
+use tulle_model::summary::SummaryView;
 use tulle_wire::node::{NodeInfo, NodeReport, RefusedWorkload, ReportReply, Workload};
 
 use self::newcomer::{Fenced, Newcomer, Replies, Waiting};
@@ -30,6 +31,7 @@ use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::store::{Lease, Store};
+use crate::summaries::Summaries;
 use crate::telemetry::{DestinationView, EdgeView, RollUp};
 
 use self::clocks::NodeClocks;
@@ -106,6 +108,7 @@ pub struct Fleet {
     /// Nodes whose workloads are to take no traffic.
     drained: Mutex<HashSet<Arc<str>>>,
     roll_up: Mutex<RollUp>,
+    summaries: Mutex<Summaries>,
     sessions: AtomicU64,
     /// A node has come or gone: its object says so at once.
     nodes_changed: Notify,
@@ -157,6 +160,7 @@ impl Fleet {
             nodes: Mutex::default(),
             drained: Mutex::default(),
             roll_up: Mutex::default(),
+            summaries: Mutex::default(),
             sessions: AtomicU64::new(0),
             nodes_changed: Notify::new(),
             stop,
@@ -213,7 +217,15 @@ impl Fleet {
 
     /// Who calls whom.
     pub fn edges(&self) -> Vec<EdgeView> {
-        self.roll_up.lock().view(self.second())
+        let now = self.second();
+        let mut edges = self.roll_up.lock().view(now);
+        self.summaries.lock().name_addresses(&mut edges, now);
+        edges
+    }
+
+    /// What was asked of workloads in the last day, of that namespace or of all.
+    pub fn summaries(&self, namespace: Option<&str>) -> Vec<SummaryView> {
+        self.summaries.lock().view(namespace, self.second(), SystemTime::now())
     }
 
     /// How those fare that are called.
@@ -418,6 +430,11 @@ impl NodeTask {
         if let Some(telemetry) = report.telemetry {
             let second = self.fleet.second();
             self.fleet.roll_up.lock().take(&self.node, &self.instance, &telemetry.edges, second);
+            if !telemetry.summaries.is_empty() {
+                // A node is believed only of where it runs workloads.
+                let is_own = |namespace: &str| self.held.keys().any(|name| *name.namespace == *namespace);
+                self.fleet.summaries.lock().take(telemetry.summaries, is_own, second);
+            }
             self.update(|record| {
                 record.config_age_seconds = telemetry.config_age_seconds;
                 record.config_generation = telemetry.config_generation;

@@ -15,8 +15,8 @@ use tulle_model::identity::{SpiffeId, Subject};
 use tulle_model::legible::legible_start;
 use tulle_wire::node::node_service_server::NodeService;
 use tulle_wire::node::{
-    Certificate, JoinRequest, JoinResponse, NodeInfo, NodeReport, ReadKeysRequest, ReadKeysResponse, ReportReply,
-    SignJwtRequest, SignJwtResponse, SignRequest, SignResponse,
+    Certificate, JoinRequest, JoinResponse, NodeInfo, NodeReport, ReadKeysRequest, ReadKeysResponse,
+    ReportReply, SignJwtRequest, SignJwtResponse, SignRequest, SignResponse,
 };
 
 use super::listener::Peer;

@@ -1,6 +1,7 @@
 //! `tulle edges`: who calls whom.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anstyle::AnsiColor;
@@ -50,6 +51,9 @@ struct Edge {
     p99_ms: Option<f64>,
     bytes_sent: u64,
     bytes_received: u64,
+    /// Of what comes from outside of the mesh: from where it came lately.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<IpAddr>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -132,7 +136,7 @@ fn render(args: &EdgesArgs, mut view: Value) -> Result<String> {
     }
     for edge in &edges {
         let mut row: Vec<Cell> = vec![
-            name(&edge.source).into(),
+            source(edge, name(&edge.source), wide).into(),
             name(&edge.destination).into(),
             edge.protocol.clone().into(),
             security(&edge.security),
@@ -157,6 +161,16 @@ fn render(args: &EdgesArgs, mut view: Value) -> Result<String> {
         table.row(row);
     }
     Ok(table.render())
+}
+
+/// Who is outside of the mesh is told by its address.
+fn source(edge: &Edge, name: String, wide: bool) -> String {
+    let shown: Vec<_> = edge.addresses.iter().map(ToString::to_string).collect();
+    match shown.as_slice() {
+        [] => name,
+        [first, _, ..] if !wide => format!("{name} ({first}, …)"),
+        all => format!("{name} ({})", all.join(", ")),
+    }
 }
 
 fn security(text: &str) -> Cell {

@@ -9,6 +9,7 @@ pub mod edges;
 pub mod explain;
 pub mod get;
 pub mod node;
+pub mod policy;
 pub mod run;
 pub mod server;
 pub mod split;

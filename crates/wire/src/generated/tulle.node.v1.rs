@@ -188,6 +188,38 @@ pub struct Telemetry {
     pub config_age_seconds: u64,
     #[prost(uint64, tag = "3")]
     pub config_generation: u64,
+    /// What was asked of the node's workloads that the server has not been told, or that was seen again. All that is known comes anew
+    /// with a new stream, some in each report.
+    #[prost(message, repeated, tag = "4")]
+    pub summaries: ::prost::alloc::vec::Vec<Summary>,
+}
+/// What was asked of a workload, as tulle_model::summary::Summary.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Summary {
+    /// A SPIFFE ID, an address outside of the mesh, or `outside`.
+    #[prost(string, tag = "1")]
+    pub source: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub destination_namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub destination: ::prost::alloc::string::String,
+    /// Else of a workload for whose port no Service stands.
+    #[prost(bool, tag = "4")]
+    pub is_service: bool,
+    #[prost(uint32, tag = "5")]
+    pub port: u32,
+    #[prost(enumeration = "SummaryProtocol", tag = "6")]
+    pub protocol: i32,
+    /// Of a request; both are empty where requests are not told apart.
+    #[prost(string, tag = "7")]
+    pub method: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(bool, tag = "9")]
+    pub allowed: bool,
+    /// How long ago it was last seen.
+    #[prost(uint64, tag = "10")]
+    pub seconds_ago: u64,
 }
 /// One row of who calls whom, as the calling side counted it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -253,6 +285,35 @@ pub struct RefusedWorkload {
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub message: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum SummaryProtocol {
+    Tcp = 0,
+    Http = 1,
+    Grpc = 2,
+}
+impl SummaryProtocol {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Http => "HTTP",
+            Self::Grpc => "GRPC",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TCP" => Some(Self::Tcp),
+            "HTTP" => Some(Self::Http),
+            "GRPC" => Some(Self::Grpc),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
