@@ -9,6 +9,7 @@ mod footprint;
 mod gateway_api;
 mod inbound;
 mod kubectl;
+mod policies;
 mod protocols;
 mod real_clients;
 mod replicas;

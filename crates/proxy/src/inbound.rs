@@ -24,6 +24,7 @@ pub(crate) use self::door::admit;
 use self::door::enter;
 pub(crate) use self::door::follow;
 use self::process::Process;
+use self::summaries::Unsaid;
 use self::visits::Entered;
 pub(crate) use self::visits::Entrance;
 pub(crate) use self::visits::{Peer, Visit};
@@ -178,7 +179,11 @@ pub(crate) async fn connect(
         entered.leaves_http(&local.view(), head);
     }
     let (tcp, seat) = connect_for(account, Callee::Process, entrance.process(), None).await?;
-    Ok((Process::new(tcp, entered), seat))
+    let process = match head {
+        Some(_) => Process::new(tcp, entered),
+        None => Process::of_bytes(tcp, entered, Unsaid::new(local, entrance)),
+    };
+    Ok((process, seat))
 }
 
 /// A connection that speaks HTTP, and came for a workload of this node as one of bytes.

@@ -49,7 +49,7 @@ pub struct Local {
     /// What has entered workloads of this node.
     pub visits: Rc<Visits>,
     /// What was asked of them.
-    pub(crate) summaries: Summaries,
+    pub(crate) summaries: Rc<Summaries>,
     /// The state of now, as far as this worker has looked.
     view: RefCell<Rc<View>>,
     /// How the endpoints do that this worker sends to.
@@ -103,7 +103,7 @@ impl Local {
             metrics,
             accounts: Accounts::new(config.budget.clone()),
             visits: Rc::default(),
-            summaries: Summaries::default(),
+            summaries: Rc::default(),
             view: RefCell::new(Rc::new(View::of(&config.state, standings.clone()))),
             standings,
             started: Instant::now(),

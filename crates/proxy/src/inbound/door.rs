@@ -83,9 +83,10 @@ fn authorize(
 ) -> Result<Option<Box<Brought>>, UpstreamError> {
     let Entrance { peer, workload, port, .. } = entrance;
     let is_connection = matches!(brings, Brings::Requests);
+    let is_bytes = matches!(brings, Brings::Bytes);
     let note = |config: Option<&Arc<WorkloadConfig>>, allowed: bool| {
-        // What it lets in comes one by one.
-        if !(is_connection && allowed) {
+        // What it lets in comes one by one, and bytes when there are some.
+        if !(allowed && (is_connection || is_bytes)) {
             let (registry, seen) = (local.metrics.registry(), brings.seen(&[]));
             local.summaries.note(registry, entrance, config.map(|config| &**config), seen, allowed);
         }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::summaries::Unsaid;
 use super::visits::Entered;
 use crate::reset::Reset;
 
@@ -17,11 +18,24 @@ pub(crate) struct Process {
     entered: Rc<Entered>,
     /// Whoever has it asks by itself whether it is to end, each time before it reads: it passes bytes.
     is_asked: bool,
+    /// A connection of bytes that has none yet.
+    unsaid: Option<Box<Unsaid>>,
 }
 
 impl Process {
     pub(super) fn new(tcp: TcpStream, entered: Rc<Entered>) -> Self {
-        Self { tcp, entered, is_asked: false }
+        Self { tcp, entered, is_asked: false, unsaid: None }
+    }
+
+    /// For bytes.
+    pub(super) fn of_bytes(tcp: TcpStream, entered: Rc<Entered>, unsaid: Unsaid) -> Self {
+        Self { unsaid: Some(Box::new(unsaid)), ..Self::new(tcp, entered) }
+    }
+
+    fn says(&mut self) {
+        if let Some(unsaid) = self.unsaid.take() {
+            unsaid.say();
+        }
     }
 }
 
@@ -54,6 +68,7 @@ impl AsyncRead for Process {
 
 impl AsyncWrite for Process {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.says();
         Pin::new(&mut self.tcp).poll_write(cx, data)
     }
 
@@ -62,6 +77,7 @@ impl AsyncWrite for Process {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.says();
         Pin::new(&mut self.tcp).poll_write_vectored(cx, slices)
     }
 

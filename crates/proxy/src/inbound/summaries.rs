@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use tulle_model::snapshot::{FastMap, WorkloadConfig};
 use tulle_model::summary::{ADDRESSES, Callee, Comer, LONGEST, OF_EDGE, Summary, Wish, fold_into};
 
 use super::visits::{Entrance, Peer};
+use crate::local::Local;
 use crate::metrics::WorkerRegistry;
+use crate::state::LocalWorkload;
 
 /// What is told once is told again after that time, if it is seen again.
 const PERIOD: Duration = Duration::from_secs(600);
@@ -194,6 +197,35 @@ impl Known {
     }
 }
 
+/// A connection of bytes to a process. It is told of with its first byte from the caller: those that are opened to see who speaks
+/// first, and carry nothing, are none of the caller's.
+pub(crate) struct Unsaid {
+    summaries: Rc<Summaries>,
+    registry: Arc<WorkerRegistry>,
+    peer: Peer,
+    workload: Arc<LocalWorkload>,
+    config: Option<Arc<WorkloadConfig>>,
+    port: u16,
+}
+
+impl Unsaid {
+    pub fn new(local: &Local, Entrance { peer, workload, port, .. }: Entrance<'_>) -> Self {
+        Self {
+            summaries: local.summaries.clone(),
+            registry: local.metrics.registry().clone(),
+            peer: peer.clone(),
+            workload: workload.clone(),
+            config: local.view().snapshot.workloads.get(&workload.name).cloned(),
+            port,
+        }
+    }
+
+    pub fn say(&self) {
+        let entrance = Entrance::to(&self.peer, &self.workload, self.port);
+        self.summaries.note(&self.registry, entrance, self.config.as_deref(), Traffic::Bytes, true);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -202,7 +234,6 @@ mod tests {
     use tulle_model::identity::{SpiffeId, TrustDomain};
 
     use super::*;
-    use crate::state::LocalWorkload;
 
     struct Stage {
         summaries: Summaries,
