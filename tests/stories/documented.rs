@@ -34,6 +34,9 @@ const BACKENDS: &[(&str, &str)] = &[
     ("tests", "http:cart-double:9518"),
 ];
 
+/// A namespace in which nothing runs.
+const SYSTEM: &str = "tulle-system";
+
 const fn case(place: &'static str, asks: &'static [&'static str]) -> Case {
     Case { place, beside: &[], asks, also: |_| () }
 }
@@ -199,6 +202,10 @@ const CASES: &[Case] = &[
                 "GET http://account.shop/public/x x-user:root => 200 by:cart unseen:x-user",
             ],
         )
+    },
+    Case {
+        also: seen_in_plain,
+        ..case("docs/security.md AuthorizationPolicy/plain", &["GET http://e:9093/ => 200 by:e"])
     },
     Case {
         also: open_again,
@@ -443,6 +450,36 @@ fn open_again(story: &mut Story) {
     story.askers.check(&["GET http://e:9093/ => 200 by:e"]);
 }
 
+/// Who comes past the mesh is reported and named, and let in.
+fn seen_in_plain(story: &mut Story) {
+    let mesh = |enabled: bool| {
+        format!(
+            "apiVersion: tulle.dev/v1alpha1\nkind: Mesh\nmetadata: {{name: default}}\n\
+             spec: {{inboundCapture: {{enabled: {enabled}}}}}\n"
+        )
+    };
+    let file = story.file("capture.yaml", &mesh(true));
+    story.home.tulle(&["apply", "-f", &file]).ok();
+    eventually("the address of who comes in plain", Duration::from_secs(20), || {
+        let curl = story.home.command("curl").args(["-s", "-m", "5", "http://127.0.0.1:9093/"]).output();
+        assert!(curl.unwrap().status.success());
+        let edges: Value = serde_json::from_str(&story.home.tulle(&["edges", "-o", "json"]).ok()).unwrap();
+        let edges = edges["edges"].as_array().unwrap();
+        let is_it =
+            |edge: &&Value| edge["source"]["name"] == "external" && edge["destination"]["name"] == "e";
+        (edges.iter().find(is_it)?["addresses"] == serde_json::json!(["127.0.0.1"])).then_some(())
+    });
+    let strict = mesh(true).replace("}}", "}, mtls: {mode: Strict}}");
+    let strict = story.file("strict.yaml", &strict);
+    let impact = story.home.tulle(&["policy", "impact", "-f", &strict]);
+    assert_eq!(impact.code(), 1, "{}", impact.stdout);
+    let named =
+        |line: &str| ["127.0.0.1", "default/e", "allowed", "denied"].iter().all(|word| line.contains(word));
+    assert!(impact.stdout.lines().any(named), "{}", impact.stdout);
+    let file = story.file("capture.yaml", &mesh(false));
+    story.home.tulle(&["apply", "-f", &file]).ok();
+}
+
 /// A process that somebody starts on a host is found by the Service's selector.
 fn run_on_a_host(story: &mut Story) {
     let (python, script) = (python().display().to_string(), client("echo.py"));
@@ -556,7 +593,7 @@ fn namespaces() -> String {
     let namespace = |(name, _): &(&str, &str)| {
         format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n---\n")
     };
-    BACKENDS.iter().map(namespace).collect()
+    BACKENDS.iter().chain([&(SYSTEM, "")]).map(namespace).collect()
 }
 
 /// A workload `backends` of that namespace, which is what `echo.py` makes of the words.

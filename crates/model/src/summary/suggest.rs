@@ -142,9 +142,20 @@ struct Ports {
 impl Ports {
     fn of(seen: &[&Summary], remarks: &mut BTreeSet<String>) -> Self {
         let mut ports = Self::default();
+        let is_spoken = |port| {
+            let is_request = |summary: &&&Summary| summary.port == port && summary.asked != Wish::Tcp;
+            seen.iter().any(|summary| is_request(&summary))
+        };
         for summary in seen {
             let port = summary.port;
             match &summary.asked {
+                // Nobody has looked into what comes past the mesh: where the mesh's own speak HTTP, that most likely does, too.
+                Wish::Tcp if matches!(summary.from, Comer::Outside(_)) && is_spoken(port) => {
+                    let remark = format!(
+                        "Bytes came to port {port} from outside of the mesh: what is no HTTP would no longer enter there."
+                    );
+                    remarks.insert(remark);
+                }
                 Wish::Tcp => drop(ports.opaque.insert(port)),
                 Wish::Http { path, .. } if ambiguity(path).is_some() => {
                     ports.ambiguous.insert(port);
@@ -153,7 +164,7 @@ impl Ports {
             }
         }
         for port in &ports.opaque {
-            if seen.iter().any(|summary| summary.port == *port && summary.asked != Wish::Tcp) {
+            if is_spoken(*port) {
                 let remark = format!("Port {port} has bytes as well as requests: all of both are let in.");
                 remarks.insert(remark);
             }
@@ -411,6 +422,9 @@ mod tests {
         assert_eq!(rule_of(&lower), (json!({ "paths": [{ "type": "Exact", "value": "/a" }] }), 0));
         let star = [summary("web", 80, http("OPTIONS", "*"))];
         assert_eq!(rule_of(&star), (json!({ "methods": ["OPTIONS"] }), 0));
+        let past = [summary("192.0.2.7", 80, Wish::Tcp), summary("web", 80, http("GET", "/a"))];
+        let Suggestion { policy, remarks } = of(&past);
+        assert_eq!((policy["spec"]["rules"].as_array().unwrap().len(), remarks.len()), (2, 1), "{policy}");
         let coarse = [summary("web", 80, Wish::Requests), summary("web", 80, http("GET", "/"))];
         assert_eq!(rule_of(&coarse), (Value::Null, 1));
         let many: Vec<_> =

@@ -358,7 +358,8 @@ async fn edges_and_metrics_show_what_nodes_count() {
             ..Default::default()
         };
         let edges = if requests == 0 { Vec::new() } else { vec![edge] };
-        let telemetry = Telemetry { edges, config_age_seconds: 5, config_generation: 7 };
+        let telemetry =
+            Telemetry { edges, config_age_seconds: 5, config_generation: 7, ..Default::default() };
         NodeReport { telemetry: Some(telemetry), ..Default::default() }
     };
     for requests in [0, 10, 50] {

@@ -12,3 +12,4 @@ mod own_workloads;
 mod refusals;
 mod slices;
 mod state;
+mod summaries;
