@@ -1,13 +1,14 @@
 //! `tulle policy suggest`: least-privilege policies out of the traffic seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use tulle_model::name::ServiceName;
+use tulle_model::compile::Compiler;
+use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::registry::KindId;
 use tulle_model::summary::replay::{Judge, Verdict};
 use tulle_model::summary::suggest::{Suggestion, suggest};
@@ -83,6 +84,7 @@ pub async fn run(args: SuggestArgs) -> Result<()> {
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let since = args.since.map_or(0, |since| now.saturating_sub(since.as_secs()));
+    let judges = judges(&compiler);
     let mut elsewhere = 0;
     for (summary, last_seen) in summaries(&client, None).await? {
         if !summary.allowed || u64::try_from(last_seen).unwrap_or_default() < since {
@@ -90,7 +92,9 @@ pub async fn run(args: SuggestArgs) -> Result<()> {
         }
         match &summary.to {
             Callee::Service(service) => {
-                if let Some(seen) = services.get_mut(service) {
+                if let Some(seen) = services.get_mut(service)
+                    && !is_denied(&judges, &compiler, &summary)
+                {
                     seen.push(summary);
                 }
             }
@@ -114,11 +118,9 @@ pub async fn run(args: SuggestArgs) -> Result<()> {
     let kind = KindId::AuthorizationPolicy.kind();
     objects.extend(suggestions.into_iter().map(|suggestion| (kind, Arc::new(suggestion.policy))));
     let compiler = compile(&objects)?;
-    let is_open = |summary: &&Summary| {
-        doors(&compiler, summary).all(|(_, local, port)| {
-            Judge::new(&local.config).judge(summary, port).verdict == Verdict::Allowed
-        })
-    };
+    let judges = self::judges(&compiler);
+    let is_open =
+        |summary: &&Summary| verdicts(&judges, &compiler, summary).all(|verdict| verdict == Verdict::Allowed);
     let closed = services.values().flatten().filter(|summary| !is_open(summary)).count();
     if closed > 0 {
         note(&format!(
@@ -126,6 +128,26 @@ pub async fn run(args: SuggestArgs) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+fn judges(compiler: &Compiler) -> HashMap<&WorkloadName, Judge> {
+    compiler.workloads().map(|(name, local)| (name, Judge::new(&local.config))).collect()
+}
+
+/// What becomes of it, at each workload that it is about.
+fn verdicts(
+    judges: &HashMap<&WorkloadName, Judge>,
+    compiler: &Compiler,
+    summary: &Summary,
+) -> impl Iterator<Item = Verdict> {
+    doors(compiler, summary)
+        .filter_map(move |(name, _, port)| Some(judges.get(name)?.judge(summary, port).verdict))
+}
+
+/// Whether it was let in once, and would not be now.
+fn is_denied(judges: &HashMap<&WorkloadName, Judge>, compiler: &Compiler, summary: &Summary) -> bool {
+    let verdicts: Vec<_> = verdicts(judges, compiler, summary).collect();
+    !verdicts.is_empty() && verdicts.iter().all(|verdict| *verdict == Verdict::Denied)
 }
 
 /// The policies, each below what is to be known of it.
