@@ -24,7 +24,7 @@ use crate::control::identities::{Identities, keep_node_valid, renew_expired};
 use crate::control::join::{Joined, join};
 use crate::control::keys::ask_for_keys;
 use crate::control::report::{Reporter, Skew};
-use crate::control::seen::Seen;
+use crate::control::seen::SeenSummaries;
 use crate::dns::{Addresses, Resolver};
 use crate::files;
 use crate::keeper::Keeper;
@@ -204,7 +204,7 @@ impl Node {
             proxy: proxy.clone(),
             config_age: config_age.clone(),
             skew: Skew::default(),
-            seen: Seen::default(),
+            seen: SeenSummaries::default(),
         };
         let seen = state.cell().clone();
         let source = Arc::new(StatusSource {

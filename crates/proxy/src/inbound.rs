@@ -181,7 +181,11 @@ pub(crate) async fn connect(
     let (tcp, seat) = connect_for(account, Callee::Process, entrance.process(), None).await?;
     let process = match head {
         Some(_) => Process::new(tcp, entered),
-        None => Process::of_bytes(tcp, entered, Unsaid::new(local, entrance)),
+        None => {
+            let config = local.view().snapshot.workloads.get(&entrance.workload.name).cloned();
+            let registry = local.metrics.registry().clone();
+            Process::of_bytes(tcp, entered, Unsaid::new(local.summaries.clone(), registry, entrance, config))
+        }
     };
     Ok((process, seat))
 }

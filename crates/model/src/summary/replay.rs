@@ -1,7 +1,7 @@
 //! What policies say of what was seen: [`crate::authorization::decide`] is asked again, as by the node at the time.
 //!
 //! A summary says less than the request did. What it leaves open is tried both ways, and where that makes a difference,
-//! nothing is claimed ([`Verdict::Depends`]): headers and hosts, addresses that are not told apart, segments of paths that are folded (which
+//! nothing is claimed ([`Foreseen::Depends`]): headers and hosts, addresses that are not told apart, segments of paths that are folded (which
 //! rules name some of), and requests that are not told apart.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,14 +21,14 @@ const TRIED: usize = 100;
 /// What becomes of who comes as a summary says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged {
-    pub verdict: Verdict,
+    pub verdict: Foreseen,
     /// What decides; of what depends, what would deny.
     pub by: Option<Decision>,
 }
 
 /// Whether somebody may enter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Foreseen {
     Allowed,
     Denied,
     /// On what summaries do not say.
@@ -113,18 +113,18 @@ impl Judge {
 
     fn of_all(&self, summary: &Summary, port: u16, paths: &[String]) -> Judged {
         let mut all = paths.iter().map(|path| self.one(summary, port, path));
-        let Some(first) = all.next() else { return Judged { verdict: Verdict::Allowed, by: None } };
+        let Some(first) = all.next() else { return Judged { verdict: Foreseen::Allowed, by: None } };
         let Some(other) = all.find(|other| other.verdict != first.verdict) else { return first };
-        let denial = [&first, &other].into_iter().find(|judged| judged.verdict == Verdict::Denied);
+        let denial = [&first, &other].into_iter().find(|judged| judged.verdict == Foreseen::Denied);
         let by = denial.unwrap_or(&other).by.clone();
-        Judged { verdict: Verdict::Depends(Unknown::Path), by }
+        Judged { verdict: Foreseen::Depends(Unknown::Path), by }
     }
 
     fn one(&self, summary: &Summary, port: u16, path: &str) -> Judged {
         let (visitor, [lenient, strict], unknown) = match &summary.from {
             // What the node does not see, it lets in.
             Comer::Outside(_) if !self.config.inbound_capture => {
-                return Judged { verdict: Verdict::Allowed, by: None };
+                return Judged { verdict: Foreseen::Allowed, by: None };
             }
             Comer::Mesh(identity) => (Visitor::Mesh(identity), &self.headers, Unknown::Headers),
             Comer::Outside(Some(address)) => (Visitor::Outside(*address), &self.headers, Unknown::Headers),
@@ -152,12 +152,12 @@ impl Judge {
             Wish::Grpc { .. } => (request("POST"), request("POST"), unknown),
         };
         match (decide(lenient, visitor, port, best), decide(strict, visitor, port, worst)) {
-            (Err(denial), _) => Judged { verdict: Verdict::Denied, by: Some(denial.decision()) },
+            (Err(denial), _) => Judged { verdict: Foreseen::Denied, by: Some(denial.decision()) },
             (Ok(_), Err(denial)) => {
-                Judged { verdict: Verdict::Depends(unknown), by: Some(denial.decision()) }
+                Judged { verdict: Foreseen::Depends(unknown), by: Some(denial.decision()) }
             }
             (Ok(matched), Ok(_)) => Judged {
-                verdict: Verdict::Allowed,
+                verdict: Foreseen::Allowed,
                 by: matched.map(|matched| matched.decision(Effect::Routed)),
             },
         }
@@ -296,8 +296,8 @@ mod tests {
 
     #[test]
     fn what_summaries_leave_open_is_not_claimed() {
+        use Foreseen::{Allowed, Denied, Depends};
         use Unknown::{Address, Bytes, Headers, Path, Requests};
-        use Verdict::{Allowed, Denied, Depends};
         let rule = |action: &str, rule: serde_json::Value| json!({ "action": action, "rules": [rule] });
         let path = |action, kind: &str, value: &str| {
             rule(action, json!({ "http": { "paths": [{ "type": kind, "value": value }] } }))
@@ -363,7 +363,7 @@ mod tests {
         };
         let (before, after) = (judge(&[path("/items/latest")]), judge(&[path("/items/42")]));
         let [now, then] = Judge::compare((&before, 80), (&after, 80), &summary("web", get("/items/{x}")));
-        assert_eq!((now.verdict, then.verdict), (Verdict::Allowed, Verdict::Depends(Unknown::Path)));
+        assert_eq!((now.verdict, then.verdict), (Foreseen::Allowed, Foreseen::Depends(Unknown::Path)));
         let by = then.by.unwrap().to_string();
         assert_eq!(by, "AuthorizationPolicy/shop/p0 spec.rules[0] refused");
         assert!(!before.is_like(&after) && before.is_like(&before));

@@ -94,7 +94,7 @@ fn with(service: &ServiceName, domain: &TrustDomain, seen: &[&Summary], detail: 
         };
         by_source.entry(who).or_default().push(summary);
     }
-    let ports = Ports::of(seen, &mut remarks);
+    let ports = PortLimits::of(seen, &mut remarks);
     let mut groups: BTreeMap<Vec<Grant>, Vec<Who>> = BTreeMap::new();
     for (who, of_source) in &by_source {
         let grants = grants(of_source, &ports, detail, &mut remarks);
@@ -132,14 +132,14 @@ fn with(service: &ServiceName, domain: &TrustDomain, seen: &[&Summary], detail: 
 
 /// Ports at which rules may not look at all.
 #[derive(Default)]
-struct Ports {
+struct PortLimits {
     /// Bytes enter there.
     opaque: BTreeSet<u16>,
     /// Paths that mean several things are asked for there.
     ambiguous: BTreeSet<u16>,
 }
 
-impl Ports {
+impl PortLimits {
     fn of(seen: &[&Summary], remarks: &mut BTreeSet<String>) -> Self {
         let mut ports = Self::default();
         let is_spoken = |port| {
@@ -179,7 +179,12 @@ impl Ports {
     }
 }
 
-fn grants(seen: &[&Summary], ports: &Ports, detail: Detail, remarks: &mut BTreeSet<String>) -> Vec<Grant> {
+fn grants(
+    seen: &[&Summary],
+    ports: &PortLimits,
+    detail: Detail,
+    remarks: &mut BTreeSet<String>,
+) -> Vec<Grant> {
     let mut by_port: BTreeMap<u16, Vec<&Wish>> = BTreeMap::new();
     for summary in seen {
         by_port.entry(summary.port).or_default().push(&summary.asked);

@@ -16,7 +16,7 @@ use tulle_wire::node as wire;
 
 use super::advertise::Advertised;
 use super::discovery::ConfigAge;
-use super::seen::Seen;
+use super::seen::SeenSummaries;
 use super::{CALL_DEADLINE, Server, channel, stream_backoff};
 
 /// How often counts are sent. The server's lease is several times as long.
@@ -48,7 +48,7 @@ pub struct Reporter {
     pub proxy: Arc<Proxy>,
     pub config_age: watch::Receiver<ConfigAge>,
     pub skew: Skew,
-    pub seen: Seen,
+    pub seen: SeenSummaries,
 }
 
 fn telemetry_ticks(period: Duration) -> Interval {

@@ -13,19 +13,19 @@ const MOST: usize = 20_000;
 const OF_REPORT: usize = 1_000;
 
 /// See the module.
-pub struct Seen {
+pub struct SeenSummaries {
     book: Book,
     untold: VecDeque<Summary>,
     started: Instant,
 }
 
-impl Default for Seen {
+impl Default for SeenSummaries {
     fn default() -> Self {
         Self { book: Book::new(MOST), untold: VecDeque::new(), started: Instant::now() }
     }
 }
 
-impl Seen {
+impl SeenSummaries {
     /// A stream of reports begins: nothing has been told.
     pub fn begin(&mut self) {
         let now = self.now();
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn each_stream_is_told_all() {
-        let mut seen = Seen::default();
+        let mut seen = SeenSummaries::default();
         seen.begin();
         assert_eq!(seen.report((0..OF_REPORT + 5).map(summary).collect()).len(), OF_REPORT);
         assert_eq!(seen.report(Vec::new()).len(), 5);

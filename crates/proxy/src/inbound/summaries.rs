@@ -15,7 +15,6 @@ use tulle_model::snapshot::{FastMap, WorkloadConfig};
 use tulle_model::summary::{ADDRESSES, Callee, Comer, LONGEST, OF_EDGE, Summary, Wish, fold_into};
 
 use super::visits::{Entrance, Peer};
-use crate::local::Local;
 use crate::metrics::WorkerRegistry;
 use crate::state::LocalWorkload;
 
@@ -209,15 +208,13 @@ pub(crate) struct Unsaid {
 }
 
 impl Unsaid {
-    pub fn new(local: &Local, Entrance { peer, workload, port, .. }: Entrance<'_>) -> Self {
-        Self {
-            summaries: local.summaries.clone(),
-            registry: local.metrics.registry().clone(),
-            peer: peer.clone(),
-            workload: workload.clone(),
-            config: local.view().snapshot.workloads.get(&workload.name).cloned(),
-            port,
-        }
+    pub fn new(
+        summaries: Rc<Summaries>,
+        registry: Arc<WorkerRegistry>,
+        Entrance { peer, workload, port, .. }: Entrance<'_>,
+        config: Option<Arc<WorkloadConfig>>,
+    ) -> Self {
+        Self { summaries, registry, peer: peer.clone(), workload: workload.clone(), config, port }
     }
 
     pub fn say(&self) {
@@ -235,14 +232,14 @@ mod tests {
 
     use super::*;
 
-    struct Stage {
+    struct SummaryStage {
         summaries: Summaries,
         registry: WorkerRegistry,
         workload: Arc<LocalWorkload>,
         web: Peer,
     }
 
-    impl Stage {
+    impl SummaryStage {
         fn new() -> Self {
             let domain = TrustDomain::new("mesh.test").unwrap();
             let workload = LocalWorkload {
@@ -295,7 +292,7 @@ mod tests {
 
     #[test]
     fn each_is_told_once_in_a_while() {
-        let stage = Stage::new();
+        let stage = SummaryStage::new();
         let grpc = HeaderMap::from_iter([(
             http::header::CONTENT_TYPE,
             http::HeaderValue::from_static("application/grpc"),
@@ -338,7 +335,7 @@ mod tests {
 
     #[test]
     fn floods_are_told_as_one() {
-        let stage = Stage::new();
+        let stage = SummaryStage::new();
         for number in 0..3 * OF_EDGE {
             stage.get(&format!("/name/{}", "x".repeat(number % 40) + &format!("{}", number % 997)));
             stage.asks(&stage.web, &format!("M{number}"), "/", &HeaderMap::new(), true);

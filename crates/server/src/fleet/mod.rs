@@ -22,7 +22,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tulle_model::name::WorkloadName;
-use tulle_model::summary::SummaryView;
 use tulle_wire::node::{NodeInfo, NodeReport, RefusedWorkload, ReportReply, Workload};
 
 use self::newcomer::{Fenced, Newcomer, Replies, Waiting};
@@ -32,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::objects::{ObjectError, Objects};
 use crate::store::{Lease, Store};
 use crate::summaries::Summaries;
-use crate::telemetry::{DestinationView, EdgeView, RollUp};
+use crate::telemetry::RollUp;
 
 use self::clocks::NodeClocks;
 pub use self::lease::{EvictError, InvalidLeases, LEASE, Leases};
@@ -213,24 +212,6 @@ impl Fleet {
         let mut views: Vec<_> = nodes.iter().filter_map(view).collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
-    }
-
-    /// Who calls whom.
-    pub fn edges(&self) -> Vec<EdgeView> {
-        let now = self.second();
-        let mut edges = self.roll_up.lock().view(now);
-        self.summaries.lock().name_addresses(&mut edges, now);
-        edges
-    }
-
-    /// What was asked of workloads in the last day, of that namespace or of all.
-    pub fn summaries(&self, namespace: Option<&str>) -> Vec<SummaryView> {
-        self.summaries.lock().view(namespace, self.second(), SystemTime::now())
-    }
-
-    /// How those fare that are called.
-    pub fn destinations(&self) -> Vec<DestinationView> {
-        self.roll_up.lock().destinations(self.second())
     }
 
     /// How many nodes are connected, how many workloads are stale, and how many edges are known.

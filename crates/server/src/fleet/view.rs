@@ -6,8 +6,10 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tulle_model::clock;
 use tulle_model::legible::legible_start;
+use tulle_model::summary::SummaryView;
 
-use super::{Record, newcomer, node_objects};
+use super::{Fleet, Record, newcomer, node_objects};
+use crate::telemetry::{DestinationView, EdgeView};
 use crate::timestamp::seconds;
 
 /// A node, for people.
@@ -97,5 +99,25 @@ pub(super) fn view(name: &str, record: &Record, drained: bool, now: Instant, tim
             link_address: f.link_address.clone(),
             last_seen_seconds: (now - f.at).as_secs(),
         }),
+    }
+}
+
+impl Fleet {
+    /// Who calls whom.
+    pub fn edges(&self) -> Vec<EdgeView> {
+        let now = self.second();
+        let mut edges = self.roll_up.lock().view(now);
+        self.summaries.lock().name_addresses(&mut edges, now);
+        edges
+    }
+
+    /// What was asked of workloads in the last day, of that namespace or of all.
+    pub fn summaries(&self, namespace: Option<&str>) -> Vec<SummaryView> {
+        self.summaries.lock().view(namespace, self.second(), SystemTime::now())
+    }
+
+    /// How those fare that are called.
+    pub fn destinations(&self) -> Vec<DestinationView> {
+        self.roll_up.lock().destinations(self.second())
     }
 }

@@ -12,7 +12,7 @@ use tulle_model::identity::Subject;
 use tulle_model::name::{NamespacedName, WorkloadName};
 use tulle_model::registry::KindId;
 use tulle_model::split::{MeshObject, name_of};
-use tulle_model::summary::replay::{Judge, Judged, Verdict};
+use tulle_model::summary::replay::{Foreseen, Judge, Judged};
 use tulle_model::summary::{Callee, Comer, Summary, SummaryView, Wish};
 
 use super::{deciding_objects, doors, summaries};
@@ -58,7 +58,7 @@ struct Change {
 }
 
 /// One source, or all of the outside, and where it goes.
-type Edge = (Option<Comer>, Callee);
+type EdgeEnds = (Option<Comer>, Callee);
 
 /// Whether anything would change.
 pub async fn run(args: ImpactArgs) -> Result<bool> {
@@ -78,7 +78,7 @@ pub async fn run(args: ImpactArgs) -> Result<bool> {
         }
     }
     let seen = summaries(&client, None).await?;
-    let mut edges: BTreeSet<Edge> = BTreeSet::new();
+    let mut edges: BTreeSet<EdgeEnds> = BTreeSet::new();
     let mut gone = 0;
     let mut changes: Vec<Change> = Vec::new();
     for (summary, last_seen) in seen {
@@ -92,7 +92,7 @@ pub async fn run(args: ImpactArgs) -> Result<bool> {
             asked = true;
             let [now, then] = Judge::compare((before, port), (after, *new_port), &summary);
             let both_depend =
-                matches!((now.verdict, then.verdict), (Verdict::Depends(_), Verdict::Depends(_)));
+                matches!((now.verdict, then.verdict), (Foreseen::Depends(_), Foreseen::Depends(_)));
             if now.verdict == then.verdict && !both_depend || both_depend && before.is_like(after) {
                 continue;
             }
@@ -156,7 +156,7 @@ async fn changed(args: &ImpactArgs, client: &Client, before: &[MeshObject]) -> R
     Ok(objects.into_values().collect())
 }
 
-fn edge(summary: &Summary) -> Edge {
+fn edge(summary: &Summary) -> EdgeEnds {
     let from = match &summary.from {
         Comer::Mesh(identity) => Some(Comer::Mesh(identity.clone())),
         Comer::Outside(_) => None,
@@ -166,9 +166,9 @@ fn edge(summary: &Summary) -> Edge {
 
 fn verdict(judged: &Judged) -> &'static str {
     match judged.verdict {
-        Verdict::Allowed => "allowed",
-        Verdict::Denied => "denied",
-        Verdict::Depends(_) => "depends",
+        Foreseen::Allowed => "allowed",
+        Foreseen::Denied => "denied",
+        Foreseen::Depends(_) => "depends",
     }
 }
 
@@ -180,7 +180,7 @@ fn by(change: &Change) -> Option<&Decision> {
 /// What it depends on, if it does.
 fn depends_on(change: &Change) -> Option<&'static str> {
     [&change.then, &change.now].into_iter().find_map(|judged| match judged.verdict {
-        Verdict::Depends(on) => Some(on.as_str()),
+        Foreseen::Depends(on) => Some(on.as_str()),
         _ => None,
     })
 }
@@ -214,9 +214,9 @@ fn table(changes: &[Change], wide: bool, objects: &[MeshObject]) -> Result<Strin
     }
     let shown = |judged: &Judged| {
         let style = match judged.verdict {
-            Verdict::Allowed => AnsiColor::Green,
-            Verdict::Denied => AnsiColor::Red,
-            Verdict::Depends(_) => AnsiColor::Yellow,
+            Foreseen::Allowed => AnsiColor::Green,
+            Foreseen::Denied => AnsiColor::Red,
+            Foreseen::Depends(_) => AnsiColor::Yellow,
         };
         Cell::styled(verdict(judged), style.on_default())
     };

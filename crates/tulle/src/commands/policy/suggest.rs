@@ -10,7 +10,7 @@ use serde_json::json;
 use tulle_model::compile::Compiler;
 use tulle_model::name::{ServiceName, WorkloadName};
 use tulle_model::registry::KindId;
-use tulle_model::summary::replay::{Judge, Verdict};
+use tulle_model::summary::replay::{Foreseen, Judge};
 use tulle_model::summary::suggest::{Suggestion, suggest};
 use tulle_model::summary::{Callee, Summary};
 use tulle_model::validate::suggest::did_you_mean;
@@ -119,8 +119,9 @@ pub async fn run(args: SuggestArgs) -> Result<()> {
     objects.extend(suggestions.into_iter().map(|suggestion| (kind, Arc::new(suggestion.policy))));
     let compiler = compile(&objects)?;
     let judges = self::judges(&compiler);
-    let is_open =
-        |summary: &&Summary| verdicts(&judges, &compiler, summary).all(|verdict| verdict == Verdict::Allowed);
+    let is_open = |summary: &&Summary| {
+        verdicts(&judges, &compiler, summary).all(|verdict| verdict == Foreseen::Allowed)
+    };
     let closed = services.values().flatten().filter(|summary| !is_open(summary)).count();
     if closed > 0 {
         note(&format!(
@@ -139,7 +140,7 @@ fn verdicts(
     judges: &HashMap<&WorkloadName, Judge>,
     compiler: &Compiler,
     summary: &Summary,
-) -> impl Iterator<Item = Verdict> {
+) -> impl Iterator<Item = Foreseen> {
     doors(compiler, summary)
         .filter_map(move |(name, _, port)| Some(judges.get(name)?.judge(summary, port).verdict))
 }
@@ -147,7 +148,7 @@ fn verdicts(
 /// Whether it was let in once, and would not be now.
 fn is_denied(judges: &HashMap<&WorkloadName, Judge>, compiler: &Compiler, summary: &Summary) -> bool {
     let verdicts: Vec<_> = verdicts(judges, compiler, summary).collect();
-    !verdicts.is_empty() && verdicts.iter().all(|verdict| *verdict == Verdict::Denied)
+    !verdicts.is_empty() && verdicts.iter().all(|verdict| *verdict == Foreseen::Denied)
 }
 
 /// The policies, each below what is to be known of it.
