@@ -260,7 +260,7 @@ mod tests {
         }
 
         fn asks(&self, peer: &Peer, method: &str, path: &str, headers: &HeaderMap, allowed: bool) {
-            let request = RequestSeen { method, path, authority: "c", headers };
+            let request = RequestSeen { method, path, authority: "c", headers, tokens: &[] };
             let entrance = Entrance::to(peer, &self.workload, 80);
             self.summaries.note(&self.registry, entrance, None, Traffic::Request(request), allowed);
         }
