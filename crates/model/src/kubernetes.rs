@@ -32,7 +32,6 @@ const SKIPPED: &[(&str, &[&str], &[&str])] = &[
             "PodTemplate",
             "ReplicationController",
             "ResourceQuota",
-            "Secret",
             "ServiceAccount",
         ],
     ),
@@ -60,7 +59,6 @@ const SKIPPED: &[(&str, &[&str], &[&str])] = &[
     ("networking.k8s.io", &["v1beta1"], &["IPAddress", "ServiceCIDR"]),
     ("node.k8s.io", &["v1"], &["RuntimeClass"]),
     ("policy", &["v1"], &["Eviction", "PodDisruptionBudget"]),
-    ("rbac.authorization.k8s.io", &["v1"], &["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]),
     (
         "resource.k8s.io",
         &["v1beta1", "v1alpha3"],

@@ -31,6 +31,7 @@ pub mod name;
 pub mod path;
 pub mod policy;
 pub mod port_settings;
+pub mod rbac;
 pub mod registry;
 pub mod retry;
 pub mod retry_budget;

@@ -6,7 +6,7 @@ pub use crate::kinds::id::KindId;
 pub use crate::kinds::kind::Kind;
 use crate::kinds::{
     authorization_policy, endpoint_slice, event, grpc_route, http_route, mesh, namespace, node,
-    reference_grant, service, tcp_route, tls_route, workload,
+    reference_grant, role, role_binding, secret, service, tcp_route, tls_route, workload,
 };
 
 impl KindId {
@@ -32,6 +32,11 @@ pub static KINDS: &[Kind] = &[
     node::KIND,
     event::KIND,
     event::KIND_V1,
+    secret::KIND,
+    role::KIND,
+    role::CLUSTER_KIND,
+    role_binding::KIND,
+    role_binding::CLUSTER_KIND,
 ];
 
 /// Kinds in those of their older versions that files in the wild have. Their objects are stored in the newest; what that

@@ -276,9 +276,16 @@ impl Compiler {
     fn put(&mut self, kind: &'static Kind, object: &Value, dirty: &mut Dirty) {
         let name = name_of(object, kind.namespaced);
         let read = match kind.id {
-            KindId::Namespace | KindId::Node | KindId::ReferenceGrant | KindId::Event | KindId::EventV1 => {
-                Ok(())
-            }
+            KindId::Namespace
+            | KindId::Node
+            | KindId::ReferenceGrant
+            | KindId::Event
+            | KindId::EventV1
+            | KindId::Secret
+            | KindId::Role
+            | KindId::ClusterRole
+            | KindId::RoleBinding
+            | KindId::ClusterRoleBinding => Ok(()),
             KindId::Service => checked(kind, object, service::check::check)
                 .map(|form| self.set_service(&name, Some(form), dirty)),
             KindId::Workload => checked(kind, object, workload::check::check)
@@ -319,7 +326,16 @@ impl Compiler {
 
     fn delete(&mut self, kind: KindId, name: &NamespacedName, dirty: &mut Dirty) {
         match kind {
-            KindId::Namespace | KindId::Node | KindId::ReferenceGrant | KindId::Event | KindId::EventV1 => {}
+            KindId::Namespace
+            | KindId::Node
+            | KindId::ReferenceGrant
+            | KindId::Event
+            | KindId::EventV1
+            | KindId::Secret
+            | KindId::Role
+            | KindId::ClusterRole
+            | KindId::RoleBinding
+            | KindId::ClusterRoleBinding => {}
             KindId::Service => self.set_service(name, None, dirty),
             KindId::Workload => self.set_workload(name, None, dirty),
             KindId::EndpointSlice => self.set_slice(name, None, dirty),

@@ -18,9 +18,19 @@ pub enum KindId {
     Event,
     /// The same objects, under the names of events.k8s.io/v1. To be read only.
     EventV1,
+    Secret,
+    Role,
+    ClusterRole,
+    RoleBinding,
+    ClusterRoleBinding,
 }
 
 impl KindId {
+    /// Whether it says who may do what with the API.
+    pub fn is_of_roles(self) -> bool {
+        matches!(self, Self::Role | Self::ClusterRole | Self::RoleBinding | Self::ClusterRoleBinding)
+    }
+
     pub(crate) fn is_route(self) -> bool {
         self.routes_requests() || matches!(self, Self::TlsRoute | Self::TcpRoute)
     }

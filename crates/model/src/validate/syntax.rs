@@ -15,6 +15,16 @@ fn is_word(text: &str) -> bool {
         && bytes.iter().all(|b| alphanumeric(*b) || b"-_.".contains(b))
 }
 
+/// What makes a text no name of an object that may be almost anything (Kubernetes, IsValidPathSegmentName): a segment of a path.
+pub(crate) fn path_segment_problem(name: &str) -> Option<&'static str> {
+    if name.is_empty() || name.len() > 253 || name == "." || name == ".." {
+        return Some("must have 1 to 253 characters, and be neither `.` nor `..`");
+    }
+    name.chars()
+        .any(|c| matches!(c, '/' | '%') || c.is_control())
+        .then_some("must have no `/`, `%` or control characters")
+}
+
 /// What makes a text no key of labels and annotations (Kubernetes, IsQualifiedName).
 pub(crate) fn qualified_name_problem(key: &str) -> Option<String> {
     let (prefix, name) = match key.split_once('/') {

@@ -112,6 +112,35 @@ fn good(kind: KindId) -> Value {
                 "type": "Warning"
             });
         }
+        KindId::Secret => {
+            return json!({
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": { "name": "key" },
+                "type": "Opaque",
+                "data": { "key": "c2VjcmV0" }
+            });
+        }
+        KindId::Role | KindId::ClusterRole => {
+            return json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": kind.kind().kind,
+                "metadata": { "name": "shop:reader" },
+                "rules": [{ "apiGroups": [""], "resources": ["services"], "verbs": ["get"] }]
+            });
+        }
+        KindId::RoleBinding | KindId::ClusterRoleBinding => {
+            return json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1",
+                "kind": kind.kind().kind,
+                "metadata": { "name": "readers" },
+                "roleRef": { "kind": "ClusterRole", "name": "view" },
+                "subjects": [
+                    { "kind": "User", "name": "ann" },
+                    { "kind": "ServiceAccount", "namespace": "shop", "name": "web" }
+                ]
+            });
+        }
         KindId::EndpointSlice => {
             return json!({
                 "apiVersion": "discovery.k8s.io/v1",

@@ -101,8 +101,13 @@ fn order(kind: &Kind) -> u8 {
         | KindId::ReferenceGrant
         | KindId::Node
         | KindId::Event
-        | KindId::EventV1 => 3,
+        | KindId::EventV1
+        | KindId::Secret
+        | KindId::Role
+        | KindId::ClusterRole => 3,
         KindId::HttpRoute | KindId::GrpcRoute | KindId::TlsRoute | KindId::TcpRoute => 4,
+        // The rights that a binding gives have to be there to be looked at.
+        KindId::RoleBinding | KindId::ClusterRoleBinding => 5,
     }
 }
 

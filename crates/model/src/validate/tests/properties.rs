@@ -15,7 +15,16 @@ use crate::validate::*;
 fn has_form(kind: KindId, object: &Value) -> bool {
     let (object, mut errors) = (Field::root(object), Errors::default());
     match kind {
-        KindId::Namespace | KindId::Node | KindId::ReferenceGrant | KindId::Event | KindId::EventV1 => true,
+        KindId::Namespace
+        | KindId::Node
+        | KindId::ReferenceGrant
+        | KindId::Event
+        | KindId::EventV1
+        | KindId::Secret
+        | KindId::Role
+        | KindId::ClusterRole
+        | KindId::RoleBinding
+        | KindId::ClusterRoleBinding => true,
         KindId::Service => service::check::check(&object, &mut errors).is_ok(),
         KindId::EndpointSlice => endpoint_slice::check::check(&object, &mut errors).is_ok(),
         KindId::HttpRoute => http_route::check::check(&object, &mut errors).is_ok(),

@@ -1,0 +1,92 @@
+//! What a binding of a role must be (the rules of Kubernetes' own validation), and what it is given.
+
+use serde_json::Value;
+
+use crate::kinds::kind::RBAC;
+use crate::name::{dns_label_problem, dns_subdomain_problem};
+use crate::validate::field::{Code, Errors, Field, shown};
+
+pub(super) fn check_role_binding(binding: &Field<'_>, errors: &mut Errors) {
+    check(binding, errors);
+}
+
+pub(super) fn check_cluster_role_binding(binding: &Field<'_>, errors: &mut Errors) {
+    check(binding, errors);
+    if let Some(kind) = binding.get("roleRef").and_then(|role| role.get("kind"))
+        && kind.str() == Some("Role")
+    {
+        let message = "a ClusterRoleBinding gives a ClusterRole: a Role is of one namespace";
+        errors.push(&kind, Code::NotSupported, message);
+    }
+}
+
+fn check(binding: &Field<'_>, errors: &mut Errors) {
+    let expect_group = |of: &Field<'_>, expected: &str, errors: &mut Errors| {
+        if let Some(group) = of.get("apiGroup")
+            && group.str().is_some_and(|found| found != expected && !found.is_empty())
+        {
+            errors.push(&group, Code::NotSupported, format!("must be `{expected}`"));
+        }
+    };
+    if let Some(role) = binding.get("roleRef") {
+        expect_group(&role, RBAC.0, errors);
+    }
+    for subject in binding.items("subjects") {
+        let is_account = subject.get_str("kind") == Some("ServiceAccount");
+        if !is_account {
+            expect_group(&subject, RBAC.0, errors);
+            continue;
+        }
+        if let Some(group) = subject.get("apiGroup").filter(|group| group.str() != Some("")) {
+            errors.push(&group, Code::NotSupported, "must be empty for a service account");
+        }
+        if let Some(name) = subject.get("name")
+            && let Some(problem) = name.str().and_then(dns_subdomain_problem)
+        {
+            errors.invalid(&name, format!("{} is no service account: it {problem}", shown(name.value)));
+        }
+        match subject.get("namespace").filter(|namespace| namespace.str() != Some("")) {
+            Some(namespace) => {
+                if let Some(problem) = namespace.str().and_then(dns_label_problem) {
+                    let message = format!("{} is no namespace: it {problem}", shown(namespace.value));
+                    errors.invalid(&namespace, message);
+                }
+            }
+            None => errors.required(subject.path.field("namespace"), "a service account is of a namespace"),
+        }
+    }
+}
+
+/// A binding that changed its role would give those who may only choose its subjects a say in the role.
+pub(super) fn check_update(old: &Field<'_>, new: &Field<'_>, errors: &mut Errors) {
+    let reference = |of: &Field<'_>| {
+        let role = of.get("roleRef")?;
+        let text = |name| role.get_str(name).unwrap_or_default();
+        Some((text("kind").to_owned(), text("name").to_owned()))
+    };
+    if reference(old) != reference(new)
+        && let Some(role) = new.get("roleRef")
+    {
+        errors.invalid(&role, "cannot change roleRef: delete the binding, and make another");
+    }
+}
+
+pub(super) fn fill_defaults(binding: &mut Value) {
+    let fill = |of: &mut Value, group: &str| {
+        if let Some(fields) = of.as_object_mut()
+            && fields.get("apiGroup").is_none_or(|given| given.is_null() || given == "")
+        {
+            match group {
+                "" => drop(fields.remove("apiGroup")),
+                group => drop(fields.insert("apiGroup".to_owned(), group.into())),
+            }
+        }
+    };
+    if let Some(role) = binding.get_mut("roleRef") {
+        fill(role, RBAC.0);
+    }
+    for subject in binding.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
+        let group = if subject["kind"] == "ServiceAccount" { "" } else { RBAC.0 };
+        fill(subject, group);
+    }
+}

@@ -1,0 +1,81 @@
+//! What a Secret must be (the rules of Kubernetes' own validation), and what it is given.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value};
+
+use crate::validate::field::{Code, Errors, Field, FieldError};
+
+/// How many bytes all values together may have.
+const LARGEST: usize = 1 << 20;
+
+pub(super) fn check(secret: &Field<'_>, errors: &mut Errors) {
+    let mut size = 0;
+    let data = secret.get("data");
+    for (name, value) in data.iter().filter_map(|data| data.value.as_object()).flatten() {
+        let path = secret.path.field("data").key(name.clone());
+        // Values are not for messages.
+        let mut refuse = |code, message: &str| {
+            errors.0.push(FieldError { path: path.clone(), code, message: message.to_owned(), value: None });
+        };
+        let good = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+        if name.is_empty() || name.len() > 253 || !name.bytes().all(good) || name == "." || name == ".." {
+            refuse(Code::Invalid, "is no name of a value: letters, digits, `-`, `_` and `.` are");
+        }
+        match value.as_str().map(|text| STANDARD.decode(text)) {
+            Some(Ok(bytes)) => size += bytes.len(),
+            Some(Err(_)) => refuse(Code::Invalid, "is not base64; plain text belongs into `stringData`"),
+            None => {}
+        }
+    }
+    if size > LARGEST {
+        let path = secret.path.field("data");
+        let message = format!("its values have {size} bytes; at most {LARGEST} are allowed");
+        errors.0.push(FieldError { path, code: Code::TooLong, message, value: None });
+    }
+    if secret.get_str("type") == Some("kubernetes.io/tls") {
+        for name in ["tls.crt", "tls.key"] {
+            if data.as_ref().is_none_or(|data| data.value.get(name).is_none()) {
+                errors.required(secret.path.field("data").key(name), "is missing: the type demands it");
+            }
+        }
+    }
+}
+
+pub(super) fn check_update(old: &Field<'_>, new: &Field<'_>, errors: &mut Errors) {
+    let immutable = |of: &Field<'_>| of.value.get("immutable").and_then(Value::as_bool).unwrap_or_default();
+    let mut refuse = |name: &'static str, message: &str| {
+        let path = new.path.field(name);
+        errors.0.push(FieldError { path, code: Code::Forbidden, message: message.to_owned(), value: None });
+    };
+    if old.get_str("type") != new.get_str("type") {
+        refuse("type", "cannot change: delete the Secret, and make another");
+    }
+    if immutable(old) && !immutable(new) {
+        refuse("immutable", "cannot be taken back");
+    }
+    if immutable(old) && old.value.get("data") != new.value.get("data") {
+        refuse("data", "cannot change, as `immutable` is set");
+    }
+}
+
+/// `stringData` becomes a part of `data`.
+pub(super) fn fill_defaults(secret: &mut Value) {
+    let Some(fields) = secret.as_object_mut() else { return };
+    let Some(Value::Object(texts)) = fields.get("stringData") else { return };
+    if !texts.values().all(Value::is_string) {
+        return;
+    }
+    let encoded: Vec<_> = texts
+        .iter()
+        .filter_map(|(name, text)| Some((name.clone(), Value::from(STANDARD.encode(text.as_str()?)))))
+        .collect();
+    let data = fields.entry("data").or_insert_with(|| Value::Object(Map::new()));
+    if data.is_null() {
+        *data = Value::Object(Map::new());
+    }
+    if let Some(data) = data.as_object_mut() {
+        data.extend(encoded);
+        fields.remove("stringData");
+    }
+}
