@@ -3,7 +3,9 @@
 //! What is known flows one way: from the [`store`] to [`objects`], [`enrolment`] and [`events`], then [`fleet`], then the
 //! [`controller`], which fills the [`publication`]. Nodes are served by [`grpc`], people by the [`api`] and its [`views`].
 
+pub(crate) mod access;
 pub mod api;
+pub mod audit;
 pub mod ca;
 pub mod controller;
 pub mod enrolment;
@@ -14,6 +16,7 @@ mod founding;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod grpc;
+mod history;
 mod key_sets;
 pub mod metrics;
 pub mod objects;

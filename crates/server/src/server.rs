@@ -14,7 +14,9 @@ use tulle_model::kinds::mesh::MESH;
 use tulle_model::registry::KindId;
 use tulle_model::snapshot::SessionKey;
 
+use crate::access::Access;
 use crate::api::Api;
+use crate::audit::Audit;
 use crate::ca::CaError;
 use crate::ca::api::ApiAuthority;
 use crate::ca::jwt::JwtAuthority;
@@ -32,6 +34,7 @@ use crate::grpc::ads::Discovery;
 use crate::grpc::listener;
 use crate::grpc::node_service::NodeApi;
 use crate::grpc::tls::{self, ServerCertificate};
+use crate::history::History;
 use crate::key_sets::KeySets;
 use crate::metrics::Metrics;
 use crate::objects::{DEFAULT_NAMESPACE, ObjectError, Objects};
@@ -148,7 +151,7 @@ impl Server {
         let OpenedState { store, authority, tokens, api_authority, session_key } =
             open_state(&state, &dir, &config, &domain, now).await?;
         let objects = Objects::open(store.clone()).await?.of_mesh(&domain);
-        let mesh = objects.ensure_mesh().await?;
+        let mesh = objects.ensure_mesh().await? & Access::ensure_defaults(&objects).await?;
         let whole = mesh && objects.get(KindId::Namespace.kind(), "", DEFAULT_NAMESPACE).await?.is_some();
         state.finish()?;
         let node_listener = listen("nodes", config.node_listen).await?;
@@ -156,6 +159,12 @@ impl Server {
         let node_address = local_address(&node_listener, config.node_listen);
         let api_address = local_address(&api_listener, config.api_listen);
         let (authority, tokens) = (Arc::new(authority), Arc::new(tokens));
+
+        let access = Access::open(objects.clone(), store.clone()).await?;
+        let folder = dir.join("audit");
+        let audit = Audit::open(&folder).map_err(|source| StartError::Home { path: folder, source })?;
+        let history = History::new(store.clone());
+        let api_authority = Arc::new(api_authority);
 
         let stop = CancellationToken::new();
         let metrics = Arc::new(Metrics::default());
@@ -196,6 +205,10 @@ impl Server {
             publication: publication.clone(),
             authority: authority.clone(),
             metrics: metrics.clone(),
+            access: access.clone(),
+            audit: audit.clone(),
+            history,
+            api_authority: api_authority.clone(),
         };
         let authorities = (authority.clone(), tokens.clone());
         let node_api = NodeApi::new(
@@ -204,12 +217,15 @@ impl Server {
             fleet.clone(),
             key_sets,
             metrics.clone(),
+            audit.clone(),
             stop.clone(),
         );
         let incoming = listener::accept(node_listener, tls, metrics.clone(), stop.clone());
-        let discovery = Discovery { enrolment: enrolment.clone(), publication, metrics, stop: stop.clone() };
+        let discovery =
+            Discovery { enrolment: enrolment.clone(), publication, metrics, audit, stop: stop.clone() };
 
         let mut tasks = JoinSet::new();
+        tasks.spawn(access.clone().follow(stop.clone()));
         tasks.spawn(controller.run(stop.clone()));
         tasks.spawn(reader.run(stop.clone()));
         tasks.spawn(statuses.run(stop.clone()));
@@ -240,6 +256,7 @@ impl Server {
             tokens,
             certificate,
             enrolment,
+            access,
             api_authority,
             api_address,
             kubeconfig: kubeconfig.clone(),
@@ -347,9 +364,10 @@ fn local_address(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {
     listener.local_addr().unwrap_or(asked)
 }
 
-/// Whether the store has what every mesh has: the namespace `default` and the Mesh. Makes what is missing, where there is room.
+/// Whether the store has what every mesh has: the namespace `default`, the Mesh and the default roles. Makes what is missing, where there is room.
 async fn is_whole(objects: &Objects) -> Result<bool, ObjectError> {
-    Ok(objects.ensure_default_namespace().await? & objects.ensure_mesh().await?)
+    let namespace = objects.ensure_default_namespace().await?;
+    Ok(namespace & objects.ensure_mesh().await? & Access::ensure_defaults(objects).await?)
 }
 
 fn api_names(config: &ServerConfig) -> Vec<String> {
@@ -394,7 +412,8 @@ struct Upkeep {
     tokens: Arc<JwtAuthority>,
     certificate: Arc<ServerCertificate>,
     enrolment: Enrolment,
-    api_authority: ApiAuthority,
+    access: Access,
+    api_authority: Arc<ApiAuthority>,
     api_address: SocketAddr,
     kubeconfig: PathBuf,
     /// Writing the kubeconfig has failed.
@@ -438,6 +457,9 @@ impl Upkeep {
             }
             if let Err(error) = self.enrolment.sweep(now).await {
                 tracing::warn!(%error, "cannot delete expired join tokens");
+            }
+            if let Err(error) = self.access.sweep_tokens(now).await {
+                tracing::warn!(%error, "cannot delete expired tokens of users");
             }
         }
     }

@@ -7,9 +7,13 @@ use serde::{Deserialize, Serialize};
 use tulle_model::exposition::Metric;
 use tulle_model::summary::SummaryView;
 
+use crate::access::Access;
+use crate::audit::Audit;
+use crate::ca::api::ApiAuthority;
 use crate::ca::mesh::MeshAuthority;
 use crate::enrolment::{Enrolment, EnrolmentError, TokenRequest};
 use crate::fleet::{EvictError, Fleet, NodeView};
+use crate::history::History;
 use crate::metrics::{Metrics, REFUSAL_REASONS};
 use crate::objects::Objects;
 use crate::publication::Publication;
@@ -104,6 +108,10 @@ pub struct Views {
     pub(crate) publication: Arc<Publication>,
     pub(crate) authority: Arc<MeshAuthority>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) access: Access,
+    pub(crate) audit: Audit,
+    pub(crate) history: History,
+    pub(crate) api_authority: Arc<ApiAuthority>,
 }
 
 impl Views {
@@ -208,6 +216,11 @@ impl Views {
             .map_err(|error| format!("the store cannot be read: {error}"))
     }
 
+    /// The audit log.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
     /// The server's metrics in Prometheus' text format.
     pub async fn metrics(&self) -> String {
         let mut text = String::new();
@@ -227,6 +240,11 @@ impl Views {
             "Certificates of the mesh that were signed.",
         )
         .single(&mut text, self.authority.issued());
+        Metric::counter(
+            "tulle_server_audit_lost_total",
+            "Entries of the audit log that could not be written.",
+        )
+        .single(&mut text, self.audit.lost());
         let (streams, subscriptions) = self.publication.load();
         let (connected, stale, edges) = self.fleet.load();
         let writable = usize::from(self.objects.trouble().is_none());

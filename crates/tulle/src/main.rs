@@ -80,6 +80,14 @@ enum Command {
     Edges(commands::edges::EdgesArgs),
     /// Let nodes join
     Token(commands::token::TokenArgs),
+    /// Make people and tools known to the API
+    User(commands::user::UserArgs),
+    /// Show who changed what, and who was refused
+    Audit(commands::audit::AuditArgs),
+    /// Show what an object was, who changed it and when
+    History(commands::history::HistoryArgs),
+    /// Make an object what it was
+    Rollback(commands::history::RollbackArgs),
     /// Serve HTTP and gRPC, and call others: a service to try a mesh with
     FakeService(fake_service::FakeServiceArgs),
     /// Print completions for a shell
@@ -197,6 +205,10 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Status(args) => small(Box::pin(commands::status::run(args))),
         Command::Edges(args) => small(Box::pin(commands::edges::run(args))),
         Command::Token(args) => small(Box::pin(commands::token::run(args))),
+        Command::User(args) => small(Box::pin(commands::user::run(args))),
+        Command::Audit(args) => small(Box::pin(commands::audit::run(args))),
+        Command::History(args) => small(Box::pin(commands::history::history(args))),
+        Command::Rollback(args) => small(Box::pin(commands::history::rollback(args))),
         Command::FakeService(args) => done(small_runtime()?.block_on(fake_service::run(args))),
     }
 }

@@ -16,7 +16,7 @@ struct ReviewKind {
     singular: &'static str,
 }
 
-const REVIEWS: [ReviewKind; 3] = [
+const REVIEWS: [ReviewKind; 4] = [
     ReviewKind {
         group: "authentication.k8s.io",
         kind: "SelfSubjectReview",
@@ -34,6 +34,12 @@ const REVIEWS: [ReviewKind; 3] = [
         kind: "SelfSubjectRulesReview",
         plural: "selfsubjectrulesreviews",
         singular: "selfsubjectrulesreview",
+    },
+    ReviewKind {
+        group: "authorization.k8s.io",
+        kind: "SubjectAccessReview",
+        plural: "subjectaccessreviews",
+        singular: "subjectaccessreview",
     },
 ];
 

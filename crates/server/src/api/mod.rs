@@ -1,18 +1,21 @@
 //! The API: Kubernetes-style REST over TLS, so that `kubectl` and other clients of Kubernetes work.
 //!
-//! A request goes through [`Api::handle`]: who asks, what the path is about ([`path`]), in which form
+//! A request goes through [`Api::handle`]: who asks ([`user`]), what the path is about ([`path`]), whether he may ([`caller`]), in which form
 //! the answer is wanted ([`accept`], [`render`]), then [`read`], [`watch`] or [`write`], which call
-//! [`crate::objects`]. Failures are `Status` objects ([`status`]).
+//! [`crate::objects`]. Failures are `Status` objects ([`status`]). What was changed, and who was refused, is written down ([`record`]).
 
 mod accept;
 mod body;
+mod caller;
 mod delete_options;
 mod discovery;
+mod history;
 mod nodes;
 mod openapi;
 mod path;
 mod protobuf;
 mod read;
+mod record;
 mod render;
 mod reply;
 mod review;
@@ -21,10 +24,12 @@ mod serve;
 mod status;
 mod tokens;
 mod user;
+mod users;
 mod watch;
 mod write;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
@@ -36,6 +41,7 @@ use tulle_model::registry::KindId;
 
 use self::accept::AnswerForm;
 use self::body::RequestBody;
+use self::caller::Caller;
 use self::path::{Query, Route, Target};
 use self::render::Rendering;
 use self::reply::Reply;
@@ -72,7 +78,7 @@ impl Api {
         self
     }
 
-    /// Answers a request. `user` is none for clients without a certificate.
+    /// Answers a request. `user` is none for clients that have not shown who they are.
     async fn handle(&self, user: Option<&User>, mut request: Request<Incoming>) -> Reply {
         let head = request.method() == Method::HEAD;
         if head {
@@ -80,7 +86,15 @@ impl Api {
         }
         let (request, body) = request.into_parts();
         let mut body = RequestBody::new(body, &request.headers);
-        let reply = match self.answer(user, &request, &mut body).await {
+        let known = user.filter(|user| user.is_good(&self.views.access, SystemTime::now()));
+        let mut caller = known.map(|user| Caller::new(user.clone(), self.views.access.clone()));
+        let answer = self.answer(caller.as_mut(), &request, &mut body).await;
+        let outcome = match &answer {
+            Ok(reply) => (reply.status(), ""),
+            Err(failure) => (failure.code, failure.message.as_str()),
+        };
+        record::record(&self.views, caller.as_ref(), &request, outcome).await;
+        let reply = match answer {
             Ok(reply) => reply,
             Err(failure) => {
                 if failure.code.is_server_error() {
@@ -94,7 +108,7 @@ impl Api {
 
     async fn answer(
         &self,
-        user: Option<&User>,
+        caller: Option<&mut Caller>,
         request: &Parts,
         body: &mut RequestBody,
     ) -> Result<Reply, Failure> {
@@ -112,9 +126,24 @@ impl Api {
             "/version" => return Ok(reply::json(StatusCode::OK, &discovery::version())),
             _ => {}
         }
-        let user = user.filter(|user| user.is_administrator()).ok_or_else(Failure::unauthorized)?;
-        match path::parse(path)? {
-            Route::Objects(target) => self.objects(&target, request, body).await,
+        let caller = caller.ok_or_else(Failure::unauthorized)?;
+        caller.impersonate(&request.headers)?;
+        let route = path::parse(path)?;
+        let normal = route.path(path);
+        caller::authorize(caller, &route, request, &normal)?;
+        self.dispatch(caller, route, request, body).await
+    }
+
+    async fn dispatch(
+        &self,
+        caller: &Caller,
+        route: Route,
+        request: &Parts,
+        body: &mut RequestBody,
+    ) -> Result<Reply, Failure> {
+        match route {
+            Route::Objects(target) => self.objects(caller, &target, request, body).await,
+            Route::History(target) => history::answer(&self.views, caller, &target, request, body).await,
             Route::Review(review) => {
                 if request.method != Method::POST {
                     return Err(Failure::method_not_allowed());
@@ -124,9 +153,9 @@ impl Api {
                 if !object.is_object() {
                     return Err(Failure::bad_request("the body must be an object"));
                 }
-                Ok(review::answer(review, user, object))
+                review::answer(review, caller, object)
             }
-            Route::Other(path) => self.other(&path, request, body).await,
+            Route::Other(path) => self.other(caller, &path, request, body).await,
             _ if request.method != Method::GET => Err(Failure::method_not_allowed()),
             route => describe(&route, request),
         }
@@ -134,6 +163,7 @@ impl Api {
 
     async fn objects(
         &self,
+        caller: &Caller,
         target: &Target,
         request: &Parts,
         body: &mut RequestBody,
@@ -151,6 +181,7 @@ impl Api {
             _ => {}
         }
         let write = WriteRequest {
+            caller,
             objects: &self.objects,
             target,
             query: &query,
@@ -164,7 +195,9 @@ impl Api {
                         "the server has {WATCHES} watches open, which is the most it allows"
                     ))
                 })?;
-                watch::start(&self.objects, target, &query, rendering, permit, self.shutdown.clone()).await
+                let reading =
+                    watch::Reading { objects: &self.objects, caller, target, query: &query, rendering };
+                watch::start(&reading, permit, self.shutdown.clone()).await
             }
             (&Method::GET, Some(name)) => read::get(&self.objects, target, name, rendering).await,
             (&Method::GET, None) => read::list(&self.objects, target, &query, rendering).await,
@@ -184,7 +217,13 @@ impl Api {
         }
     }
 
-    async fn other(&self, path: &str, request: &Parts, body: &mut RequestBody) -> Result<Reply, Failure> {
+    async fn other(
+        &self,
+        caller: &Caller,
+        path: &str,
+        request: &Parts,
+        body: &mut RequestBody,
+    ) -> Result<Reply, Failure> {
         let get = request.method == Method::GET;
         match path {
             "tulle/v1alpha1/edges" if get => reply::view(StatusCode::OK, &self.views.edges()),
@@ -194,14 +233,21 @@ impl Api {
                 reply::view(StatusCode::OK, &self.views.summaries(query.get("namespace")))
             }
             "tulle/v1alpha1/nodes" if get => reply::view(StatusCode::OK, &self.views.nodes()),
-            "tulle/v1alpha1/tokens" => tokens::collection(&self.views, request, body).await,
+            "tulle/v1alpha1/tokens" => tokens::collection(&self.views, caller, request, body).await,
             path if let Some(id) = path.strip_prefix("tulle/v1alpha1/tokens/") => {
-                tokens::one(&self.views, id, request).await
+                tokens::one(&self.views, caller, id, request).await
             }
+            "tulle/v1alpha1/users" => users::certificate(&self.views, caller, request, body).await,
+            "tulle/v1alpha1/usertokens" => users::tokens(&self.views, caller, request, body).await,
+            path if let Some(id) = path.strip_prefix("tulle/v1alpha1/usertokens/") => {
+                users::token(&self.views, caller, id, request).await
+            }
+            "tulle/v1alpha1/audit" if get => record::show(&self.views, request).await,
             path if let Some(node) = path.strip_prefix("tulle/v1alpha1/nodes/") => match request.method {
                 Method::DELETE => {
                     let revoke = Query::parse(request.uri.query()).flag("revoke");
                     let workloads = nodes::remove(&self.views, node, revoke).await?;
+                    caller.note(serde_json::json!({ "revoked": revoke, "workloads": workloads }));
                     reply::view(StatusCode::OK, &serde_json::json!({ "workloads": workloads }))
                 }
                 _ => Err(Failure::method_not_allowed()),
@@ -221,7 +267,8 @@ impl Api {
                 ];
                 Ok(reply::json(StatusCode::OK, &serde_json::json!({ "paths": paths })))
             }
-            "tulle/v1alpha1/edges"
+            "tulle/v1alpha1/audit"
+            | "tulle/v1alpha1/edges"
             | "tulle/v1alpha1/destinations"
             | "tulle/v1alpha1/summaries"
             | "tulle/v1alpha1/nodes"

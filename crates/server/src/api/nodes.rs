@@ -31,7 +31,10 @@ pub(super) async fn delete(
     let dry = DeleteOptions { dry_run: true, ..options.clone() };
     let object = request.objects.delete(kind, "", name, &dry).await?.object;
     if !options.dry_run {
-        remove(views, name, request.query.flag("revoke")).await?;
+        let revoke = request.query.flag("revoke");
+        remove(views, name, revoke).await?;
+        request.caller.deleted(kind, &object, true).await;
+        request.caller.note(serde_json::json!({ "revoked": revoke }));
     }
     Ok(write::deleted(kind, name, &object))
 }

@@ -21,6 +21,10 @@ impl Target {
     pub(super) fn namespace(&self) -> &str {
         self.namespace.as_deref().unwrap_or_default()
     }
+
+    pub(super) fn subresource(&self) -> &'static str {
+        if self.status { "status" } else { "" }
+    }
 }
 
 /// What a path is about.
@@ -49,18 +53,44 @@ pub(super) enum Route {
     },
     /// Definitions of kinds, which clients ask for where they meet a kind that the schemas lack.
     CustomResourceDefinitions,
-    /// `POST` of a `SelfSubjectAccessReview`, `SelfSubjectRulesReview` or `SelfSubjectReview`.
+    /// `POST` of a `SelfSubjectAccessReview`, `SubjectAccessReview`, `SelfSubjectRulesReview` or `SelfSubjectReview`.
     Review(Review),
+    /// What an object was: `/tulle/v1alpha1/history/` and the object's path.
+    History(Target),
     /// Everything else: versions, health, views.
     Other(String),
+}
+
+impl Route {
+    /// The path as roles name it: without a `/` at its end, doubled ones and what is percent-encoded.
+    pub(super) fn path(&self, asked: &str) -> String {
+        match self {
+            Self::Other(path) => format!("/{path}"),
+            _ => asked.to_owned(),
+        }
+    }
 }
 
 /// Kinds that are answered and never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Review {
     Access,
+    /// Of somebody else.
+    AccessOf,
     Rules,
     Subject,
+}
+
+impl Review {
+    /// Its group and plural.
+    pub(super) fn resource(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Access => ("authorization.k8s.io", "selfsubjectaccessreviews"),
+            Self::AccessOf => ("authorization.k8s.io", "subjectaccessreviews"),
+            Self::Rules => ("authorization.k8s.io", "selfsubjectrulesreviews"),
+            Self::Subject => ("authentication.k8s.io", "selfsubjectreviews"),
+        }
+    }
 }
 
 /// Reads a path. Paths of the resource API that name nothing that exists are not found.
@@ -90,6 +120,7 @@ pub(super) fn parse(path: &str) -> Result<Route, Failure> {
         ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => {
             Ok(Route::Review(Review::Access))
         }
+        ["apis", "authorization.k8s.io", "v1", "subjectaccessreviews"] => Ok(Route::Review(Review::AccessOf)),
         ["apis", "authorization.k8s.io", "v1", "selfsubjectrulesreviews"] => Ok(Route::Review(Review::Rules)),
         ["apis", "authentication.k8s.io", "v1", "selfsubjectreviews"] => Ok(Route::Review(Review::Subject)),
         ["apis", "apiextensions.k8s.io", "v1", "customresourcedefinitions"] => {
@@ -105,8 +136,19 @@ pub(super) fn parse(path: &str) -> Result<Route, Failure> {
         }
         ["api", version, rest @ ..] => objects("", version, rest).map(Route::Objects),
         ["apis", group, version, rest @ ..] => objects(group, version, rest).map(Route::Objects),
+        ["tulle", "v1alpha1", "history", rest @ ..] => history(rest).map(Route::History),
         _ => Ok(Route::Other(segments.join("/"))),
     }
+}
+
+/// `api/v1/namespaces/shop/services/cart`: one object, by its path.
+fn history(rest: &[&str]) -> Result<Target, Failure> {
+    let target = match rest {
+        ["api", version, rest @ ..] => objects("", version, rest)?,
+        ["apis", group, version, rest @ ..] => objects(group, version, rest)?,
+        _ => return Err(Failure::no_such_path()),
+    };
+    if target.name.is_none() || target.status { Err(Failure::no_such_path()) } else { Ok(target) }
 }
 
 fn objects(group: &str, version: &str, rest: &[&str]) -> Result<Target, Failure> {

@@ -1,8 +1,10 @@
-//! Bodies in Kubernetes' protobuf form, as far as `kubectl create namespace` and `kubectl create
-//! service` need it, and deletions by typed clients: clients that know a kind's Go type send that form without
+//! Bodies in Kubernetes' protobuf form, as far as `kubectl create` (of namespaces, services, secrets, roles and bindings) and
+//! `kubectl auth` need it ([`security`]), and deletions by typed clients: clients that know a kind's Go type send that form without
 //! asking. Only new objects are taken so, because fields that are not read here would be lost in an update.
 //!
 //! The messages follow the `generated.proto` files of k8s.io/api and k8s.io/apimachinery.
+
+mod security;
 
 use std::collections::BTreeMap;
 
@@ -152,7 +154,7 @@ fn unknown(body: &[u8]) -> Result<Unknown, Failure> {
     Unknown::decode(message).map_err(|error| wrong(&error))
 }
 
-/// The object in a body. Of kinds other than Namespace and Service only the type is read.
+/// The object in a body. Of kinds that are not known here only the type is read.
 pub(super) fn object(body: &[u8]) -> Result<Value, Failure> {
     let wrong = |error: prost::DecodeError| wrong(&error);
     let unknown = unknown(body)?;
@@ -168,7 +170,7 @@ pub(super) fn object(body: &[u8]) -> Result<Value, Failure> {
             object["metadata"] = metadata(service.metadata.unwrap_or_default());
             object["spec"] = spec(service.spec.unwrap_or_default());
         }
-        _ => {}
+        (version, kind) => security::read((version, kind), &unknown.raw, &mut object).map_err(wrong)?,
     }
     Ok(object)
 }

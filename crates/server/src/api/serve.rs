@@ -1,11 +1,13 @@
 //! Connections: TLS, who the client is, HTTP/1.1 or HTTP/2, and the bounds on all of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -25,7 +27,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Requests at once on a connection (HTTP/2).
 const STREAMS: u32 = 250;
-/// How long a client without a certificate may stay: it can ask for health and the version.
+/// How long a client may stay that has shown neither a certificate nor a token: it can ask for health and the version.
 const ANONYMOUS: Duration = Duration::from_secs(60);
 /// How many may be there that have not shown a certificate, or have none; for one more, the one goes that
 /// has said nothing for the longest. They leave room for those who have one.
@@ -103,13 +105,21 @@ async fn connection(
     let user = certificates.and_then(|chain| chain.first()).and_then(|leaf| User::of_certificate(leaf));
     let user = user.map(Arc::new);
     // Who has shown a certificate is no stranger any more.
-    let stranger = user.is_none().then_some(stranger);
-    let anonymous = stranger.is_some();
-    let service = service_fn(move |request| {
-        if let Some(stranger) = &stranger {
+    let anonymous = Arc::new(AtomicBool::new(user.is_none()));
+    let stranger = Mutex::new(user.is_none().then_some(stranger));
+    let still_anonymous = anonymous.clone();
+    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+        let by_token = match &user {
+            Some(_) => None,
+            None => User::of_token(request.headers(), &api.views.access, SystemTime::now()).map(Arc::new),
+        };
+        if by_token.is_some() {
+            anonymous.store(false, Ordering::Relaxed);
+            stranger.lock().take();
+        } else if let Some(stranger) = &*stranger.lock() {
             stranger.spoke();
         }
-        let (api, user) = (api.clone(), user.clone());
+        let (api, user) = (api.clone(), user.clone().or(by_token));
         async move { Ok::<_, std::convert::Infallible>(api.handle(user.as_deref(), request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -125,7 +135,7 @@ async fn connection(
     let ends = async {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(ANONYMOUS), if anonymous => {}
+            () = outstayed(&still_anonymous) => {}
         }
     };
     let result = tokio::select! {
@@ -140,5 +150,13 @@ async fn connection(
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a connection to the API failed");
+    }
+}
+
+/// Waits until a client has had its time without showing who it is.
+async fn outstayed(anonymous: &AtomicBool) {
+    tokio::time::sleep(ANONYMOUS).await;
+    if !anonymous.load(Ordering::Relaxed) {
+        std::future::pending().await
     }
 }

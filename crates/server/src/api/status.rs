@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use tulle_model::rbac::{Action, ResourceAction};
 
 use crate::objects::{FieldProblem, ManagerConflict, ObjectError};
 use crate::store::StoreError;
@@ -34,8 +35,45 @@ impl Failure {
         Self::new(
             StatusCode::UNAUTHORIZED,
             "Unauthorized",
-            "Unauthorized: present a client certificate of this server's API authority, as the server's kubeconfig has it",
+            "Unauthorized: present a client certificate of this server's API authority, as the server's kubeconfig has it, or a token that is good",
         )
+    }
+
+    /// No role allows it. The words are Kubernetes'.
+    pub(super) fn forbidden(user: &str, action: &Action<'_>) -> Self {
+        let reason = Self::reason(user, action);
+        let (what, details) = match action {
+            Action::Path { .. } => ("forbidden".to_owned(), json!({})),
+            Action::Resource(ResourceAction { group, resource, name, .. }) => {
+                let qualified =
+                    if group.is_empty() { (*resource).to_owned() } else { format!("{resource}.{group}") };
+                let named = if name.is_empty() { String::new() } else { format!(" \"{name}\"") };
+                let details = json!({ "name": name, "group": group, "kind": resource });
+                (format!("{qualified}{named} is forbidden"), details)
+            }
+        };
+        let failure = Self::new(StatusCode::FORBIDDEN, "Forbidden", format!("{what}: {reason}"));
+        Self { details: Some(details), ..failure }
+    }
+
+    /// `User "ann" cannot list resource "services" in API group "" in the namespace "shop"`.
+    pub(super) fn reason(user: &str, action: &Action<'_>) -> String {
+        match action {
+            Action::Path { verb, path } => format!("User \"{user}\" cannot {verb} path \"{path}\""),
+            Action::Resource(ResourceAction { verb, group, resource, subresource, namespace, .. }) => {
+                let resource = match *subresource {
+                    "" => (*resource).to_owned(),
+                    subresource => format!("{resource}/{subresource}"),
+                };
+                let scope = match *namespace {
+                    "" => "at the cluster scope".to_owned(),
+                    namespace => format!("in the namespace \"{namespace}\""),
+                };
+                format!(
+                    "User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" {scope}"
+                )
+            }
+        }
     }
 
     pub(super) fn method_not_allowed() -> Self {

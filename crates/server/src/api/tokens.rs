@@ -6,6 +6,7 @@ use serde_json::json;
 use tulle_model::legible::legible_start;
 
 use super::body::{self, RequestBody};
+use super::caller::Caller;
 use super::reply::{Reply, view};
 use super::status::Failure;
 use crate::enrolment::EnrolmentError;
@@ -15,6 +16,7 @@ use crate::views::{NewToken, Views};
 /// `/tulle/v1alpha1/tokens`
 pub(super) async fn collection(
     views: &Views,
+    caller: &Caller,
     request: &Parts,
     body: &mut RequestBody,
 ) -> Result<Reply, Failure> {
@@ -26,16 +28,19 @@ pub(super) async fn collection(
             let wanted: NewToken = serde_json::from_value(wanted).map_err(|error| {
                 Failure::bad_request(format!("the body is not a request for a join token: {error}"))
             })?;
-            view(StatusCode::CREATED, &views.create_token(wanted).await.map_err(failure)?)
+            let token = views.create_token(wanted).await.map_err(failure)?;
+            caller.note(json!({ "token": token.about }));
+            view(StatusCode::CREATED, &token)
         }
         _ => Err(Failure::method_not_allowed()),
     }
 }
 
 /// `/tulle/v1alpha1/tokens/<id>`
-pub(super) async fn one(views: &Views, id: &str, request: &Parts) -> Result<Reply, Failure> {
+pub(super) async fn one(views: &Views, caller: &Caller, id: &str, request: &Parts) -> Result<Reply, Failure> {
     match request.method {
         Method::DELETE if views.revoke_token(id).await.map_err(failure)? => {
+            caller.note(json!({ "revoked": id }));
             view(StatusCode::OK, &json!({ "id": id }))
         }
         Method::DELETE => Err(Failure::new(
@@ -60,9 +65,10 @@ mod tests {
     use hyper_util::rt::TokioIo;
     use serde_json::Value;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tulle_model::rbac::ADMINISTRATORS;
 
     use super::super::Api;
-    use super::super::user::{ADMINISTRATORS, User};
+    use super::super::user::User;
     use super::*;
     use crate::store::StoreError;
     use crate::{Server, ServerConfig};
@@ -91,13 +97,13 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let server = Server::start(ServerConfig::local(home.path())).await.unwrap();
         let api = Api::new(server.objects.clone(), server.views().clone());
-        let user = |group: &str| User { name: "u".to_owned(), groups: vec![group.to_owned()] };
+        let user = |group: &str| User::new("u".to_owned(), vec![group.to_owned()], None);
         let (administrator, other) = (user(ADMINISTRATORS), user("system:authenticated"));
         let path = "/tulle/v1alpha1/tokens";
-        for user in [None, Some(&other)] {
+        for (user, expected) in [(None, 401), (Some(&other), 403)] {
             for (method, path) in [("GET", path), ("POST", path), ("DELETE", "/tulle/v1alpha1/tokens/00")] {
                 let (code, _) = ask(&api, user, &format!("{method} {path}"), "").await;
-                assert_eq!(code, 401, "{user:?} {method}");
+                assert_eq!(code, expected, "{user:?} {method}");
             }
         }
         let ask = async |head: &str, body: &str| ask(&api, Some(&administrator), head, body).await;

@@ -12,15 +12,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::caller::{Caller, named_by_selector};
 use super::path::{Query, Target};
 use super::render::Rendering;
 use super::reply::{self, Reply};
 use super::selector::Selector;
 use super::status::Failure;
+use crate::access::Position;
 use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects};
 
 /// How long a watch lasts when the client does not say: between one and two of these.
@@ -31,15 +33,29 @@ const BOOKMARKS: Duration = Duration::from_secs(30);
 /// Says that all initial events have been sent.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
+/// How often it is looked at whether the user is still known, where nothing else happens.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Who watches what.
+pub(super) struct Reading<'a> {
+    pub(super) objects: &'a Objects,
+    pub(super) caller: &'a Caller,
+    pub(super) target: &'a Target,
+    pub(super) query: &'a Query,
+    pub(super) rendering: Rendering,
+}
+
 /// `GET` with `watch=true`.
 pub(super) async fn start(
-    objects: &Objects,
-    target: &Target,
-    query: &Query,
-    rendering: Rendering,
+    reading: &Reading<'_>,
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) -> Result<Reply, Failure> {
+    let Reading { objects, caller, target, query, rendering } = *reading;
+    // From before it was decided on: no change is missed.
+    let changes = caller.access().changes();
+    let name = target.name.clone().or_else(|| named_by_selector(target, query)).unwrap_or_default();
+    let allowed = Box::new(caller.still(target, &name));
     let mut selector = Selector::parse(query, target.kind)?;
     if let Some(name) = &target.name {
         selector = selector.named(name);
@@ -92,6 +108,9 @@ pub(super) async fn start(
         bookmarks: bookmarks.then(|| Box::pin(tokio::time::sleep(BOOKMARKS))),
         ends: Box::pin(tokio::time::sleep(timeout)),
         shutdown,
+        changes,
+        allowed,
+        look: tokio::time::interval(LOOK),
         first: true,
         _permit: permit,
     };
@@ -120,6 +139,11 @@ struct WatchState {
     bookmarks: Option<Pin<Box<Sleep>>>,
     ends: Pin<Box<Sleep>>,
     shutdown: CancellationToken,
+    /// Of who may do what.
+    changes: watch::Receiver<Position>,
+    /// Whether the user may still watch.
+    allowed: Box<dyn Fn() -> bool + Send + Sync>,
+    look: tokio::time::Interval,
     /// Whether no table has been sent yet.
     first: bool,
     /// One of the watches that the server allows at once.
@@ -129,6 +153,9 @@ struct WatchState {
 impl WatchState {
     /// The next line; none at the end.
     async fn line(&mut self) -> Option<Bytes> {
+        if self.watch.is_some() && !(self.allowed)() {
+            return Some(self.forbidden());
+        }
         if let Some(pending) = self.pending.pop_front() {
             return Some(match pending {
                 Pending::Added(object) => self.event("ADDED", &object),
@@ -139,6 +166,19 @@ impl WatchState {
         loop {
             let watch = self.watch.as_mut()?;
             let event = tokio::select! {
+                biased;
+                Ok(()) = self.changes.changed() => {
+                    if !(self.allowed)() {
+                        return Some(self.forbidden());
+                    }
+                    continue;
+                }
+                _ = self.look.tick() => {
+                    if !(self.allowed)() {
+                        return Some(self.forbidden());
+                    }
+                    continue;
+                }
                 event = watch.next() => event,
                 () = next(&mut self.bookmarks) => return Some(self.bookmark(Value::Null)),
                 () = &mut self.ends => return None,
@@ -156,6 +196,14 @@ impl WatchState {
                 }
             }
         }
+    }
+
+    /// The last line for who may watch no longer.
+    fn forbidden(&mut self) -> Bytes {
+        self.watch = None;
+        self.pending.clear();
+        let message = "the watch ends: its user may not watch these objects any more";
+        line("ERROR", Failure::new(http::StatusCode::FORBIDDEN, "Forbidden", message).object())
     }
 
     /// What a change means to a client that sees only what its selector matches.

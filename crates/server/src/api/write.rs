@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tulle_model::registry::{Kind, KindId};
 
 use super::body;
+use super::caller::Caller;
 use super::delete_options;
 use super::path::{Query, Target};
 use super::render::Rendering;
@@ -18,6 +19,7 @@ use crate::objects::{
 
 /// A request that writes.
 pub(super) struct WriteRequest<'a> {
+    pub(super) caller: &'a Caller,
     pub(super) objects: &'a Objects,
     pub(super) target: &'a Target,
     pub(super) query: &'a Query,
@@ -39,7 +41,7 @@ impl WriteRequest<'_> {
         let options = self.options()?;
         let kind = self.target.kind;
         let written = self.objects.create(kind, self.target.namespace(), object, &options).await?;
-        Ok(self.written(written))
+        Ok(self.written(written, &options).await)
     }
 
     /// `PUT`
@@ -48,7 +50,7 @@ impl WriteRequest<'_> {
         let options = self.options()?;
         let (kind, namespace) = (self.target.kind, self.target.namespace());
         let written = self.objects.replace(kind, namespace, name, object, &options).await?;
-        Ok(self.written(written))
+        Ok(self.written(written, &options).await)
     }
 
     /// `PATCH`
@@ -66,7 +68,7 @@ impl WriteRequest<'_> {
             .objects
             .modify(kind, namespace, name, &options, |current| patch::apply(kind, current, &patch))
             .await?;
-        Ok(self.written(written))
+        Ok(self.written(written, &options).await)
     }
 
     /// Server-side apply.
@@ -83,7 +85,7 @@ impl WriteRequest<'_> {
             self.objects.require(kind, namespace, name).await?;
         }
         let written = self.objects.apply(kind, namespace, name, config, &options, force).await?;
-        Ok(self.written(written))
+        Ok(self.written(written, &options).await)
     }
 
     /// `DELETE` of one object.
@@ -91,6 +93,9 @@ impl WriteRequest<'_> {
         let options = self.delete_options(content)?;
         let (kind, namespace) = (self.target.kind, self.target.namespace());
         let deleted = self.objects.delete(kind, namespace, name, &options).await?;
+        if !options.dry_run {
+            self.caller.deleted(kind, &deleted.object, deleted.gone).await;
+        }
         // As in Kubernetes, a Service that is gone is shown once more.
         if !deleted.gone || kind.id == KindId::Service {
             return Ok(reply::json(StatusCode::OK, &self.rendering.object(kind, deleted.object)));
@@ -113,7 +118,12 @@ impl WriteRequest<'_> {
         for object in chosen {
             let (namespace, name) = (text(&object, "namespace"), text(&object, "name"));
             match self.objects.delete(kind, &namespace, &name, &options).await {
-                Ok(deleted) => items.push(deleted.object),
+                Ok(deleted) => {
+                    if !options.dry_run {
+                        self.caller.deleted(kind, &deleted.object, deleted.gone).await;
+                    }
+                    items.push(deleted.object);
+                }
                 // Somebody else was faster.
                 Err(ObjectError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -123,7 +133,10 @@ impl WriteRequest<'_> {
         Ok(reply::json(StatusCode::OK, &self.rendering.list(kind, items, metadata)))
     }
 
-    fn written(&self, written: Written) -> Reply {
+    async fn written(&self, written: Written, options: &WriteOptions) -> Reply {
+        if !options.dry_run {
+            self.caller.wrote(self.target, &written.object).await;
+        }
         let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
         let mut response = reply::json(code, &self.rendering.object(self.target.kind, written.object));
         reply::warn(&mut response, &written.warnings);
@@ -146,6 +159,7 @@ impl WriteRequest<'_> {
             part: if self.target.status { Part::Status } else { Part::Object },
             unknown_fields,
             dry_run: delete_options::dry_run(self.query.all("dryRun"))?,
+            admission: Some(self.caller.admission(self.target)),
         })
     }
 

@@ -135,6 +135,29 @@ impl ApiAuthority {
         Ok(config)
     }
 
+    /// A certificate by which a user is known, and its key, which is kept nowhere; in PEM. It lives for as long as the root at
+    /// most.
+    ///
+    /// # Errors
+    /// Where it cannot be signed.
+    pub fn user(
+        &self,
+        name: &str,
+        groups: &[String],
+        lifetime: std::time::Duration,
+        now: SystemTime,
+    ) -> Result<(String, zeroize::Zeroizing<String>), CaError> {
+        let key = generate_key()?;
+        let mut params = parameters(name, now, lifetime, None);
+        for group in groups {
+            params.distinguished_name.push(DnType::OrganizationName, group.as_str());
+        }
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.root.lock().issuer)?.pem();
+        Ok((certificate, key.serialize_pem().into()))
+    }
+
     /// Writes the administrator's kubeconfig, readable by its owner only.
     pub fn write_kubeconfig(&self, path: &Path, server: SocketAddr, cluster: &str) -> Result<(), CaError> {
         let server = match server.ip() {

@@ -28,6 +28,7 @@ use tulle_wire::xds::{
 };
 
 use super::node_name;
+use crate::audit::{Audit, Entry};
 use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::metrics::Metrics;
 use crate::publication::{Key, Publication, ResourceType, STREAMS_OF_A_NODE, StreamHandle, Withheld};
@@ -50,6 +51,7 @@ pub struct Discovery {
     pub enrolment: Enrolment,
     pub publication: Arc<Publication>,
     pub metrics: Arc<Metrics>,
+    pub audit: Audit,
     pub stop: CancellationToken,
 }
 
@@ -70,12 +72,15 @@ impl AggregatedDiscoveryService for Discovery {
         // After it was opened: who is revoked from now on loses it.
         if let Err(refused) = self.enrolment.require_grant(&handle.node).await {
             self.publication.close(&handle, &[]);
+            let entry = Entry::of_node(&handle.node, "discover", "discovery".to_owned(), refused.to_string());
+            self.audit.note(entry);
             return Err(refused.into());
         }
         let stream = Stream {
             handle,
             publication: self.publication.clone(),
             metrics: self.metrics.clone(),
+            audit: self.audit.clone(),
             sent: HashMap::new(),
             unconfirmed: VecDeque::new(),
             nonce: 0,
@@ -109,6 +114,7 @@ struct Stream {
     handle: Arc<StreamHandle>,
     publication: Arc<Publication>,
     metrics: Arc<Metrics>,
+    audit: Audit,
     /// All subscriptions.
     sent: HashMap<Key, Has>,
     unconfirmed: VecDeque<Unconfirmed>,
@@ -287,7 +293,11 @@ impl Stream {
             versions.push((key.clone(), version));
             match present {
                 Ok(None) => response.removed_resources.push(key.name.to_string()),
-                Err(Withheld) => response.resource_errors.push(withheld(&key)),
+                Err(Withheld) => {
+                    let refusal = withheld(&key);
+                    self.audit.note(refused(&self.handle.node, &key, &refusal));
+                    response.resource_errors.push(refusal);
+                }
                 Ok(Some(resource)) => {
                     bytes += resource.body.len();
                     let value = resource.body.to_vec();
@@ -313,6 +323,13 @@ impl Stream {
         self.metrics.discovery_responses.add(1);
         Some(response)
     }
+}
+
+/// What the audit log says of it.
+fn refused(node: &str, key: &Key, refusal: &ResourceError) -> Entry {
+    let kind = key.kind.url().rsplit(['/', '.']).next().unwrap_or_default();
+    let reason = refusal.error_detail.as_ref().map(|detail| detail.message.clone()).unwrap_or_default();
+    Entry::of_node(node, "subscribe", format!("{kind}/{}", key.name), reason)
 }
 
 /// What a node is told that asks for what is another's.

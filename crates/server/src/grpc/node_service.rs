@@ -21,6 +21,7 @@ use tulle_wire::node::{
 
 use super::listener::Peer;
 use super::node_name;
+use crate::audit::{Audit, Entry};
 use crate::ca::CaError;
 use crate::ca::jwt::{IssuedJwt, JwtAuthority};
 use crate::ca::mesh::{Issued, MeshAuthority};
@@ -43,6 +44,7 @@ pub struct NodeApi {
     pub fleet: Arc<Fleet>,
     pub key_sets: KeySets,
     pub metrics: Arc<Metrics>,
+    pub audit: Audit,
     pub stop: CancellationToken,
     signatures: Arc<Semaphore>,
 }
@@ -54,10 +56,11 @@ impl NodeApi {
         fleet: Arc<Fleet>,
         key_sets: KeySets,
         metrics: Arc<Metrics>,
+        audit: Audit,
         stop: CancellationToken,
     ) -> Self {
         let signatures = Arc::new(Semaphore::new(SIGNATURES));
-        Self { authority, tokens, enrolment, fleet, key_sets, metrics, stop, signatures }
+        Self { authority, tokens, enrolment, fleet, key_sets, metrics, audit, stop, signatures }
     }
 
     async fn sign_for(&self, identity: SpiffeId, csr: Bytes) -> Result<Issued, Status> {
@@ -111,6 +114,7 @@ impl NodeApi {
             self.authority.trust_domain()
         );
         tracing::warn!(%node, "{message}");
+        self.audit.note(Entry::of_node(node, "sign", identity.to_string(), message.clone()));
         Err(Status::permission_denied(message))
     }
 
@@ -329,7 +333,9 @@ mod tests {
                 .await
                 .unwrap();
         let (key_sets, _) = KeySets::new(home.join("key-sets.json"));
-        NodeApi::new((authority.into(), tokens.into()), enrolment, fleet, key_sets, Arc::default(), stop)
+        let audit = Audit::open(&home.join("audit")).unwrap();
+        let authorities = (authority.into(), tokens.into());
+        NodeApi::new(authorities, enrolment, fleet, key_sets, Arc::default(), audit, stop)
     }
 
     async fn join(api: &NodeApi, node: &str) {

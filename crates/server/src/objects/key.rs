@@ -16,6 +16,11 @@ pub(super) fn prefix(kind: &Kind, namespace: Option<&str>) -> String {
     }
 }
 
+/// The prefix of all objects of a group.
+pub(super) fn of_group(group: &str) -> String {
+    format!("{ALL}{}/", if group.is_empty() { "core" } else { group })
+}
+
 /// The key of an object. The namespace of cluster-wide kinds is ignored.
 pub(super) fn key(kind: &Kind, namespace: &str, name: &str) -> String {
     format!("{}{name}", prefix(kind, Some(namespace)))

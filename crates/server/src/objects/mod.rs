@@ -29,7 +29,7 @@ use tulle_model::registry::{Kind, KindId};
 pub(crate) use delete::check_deletable;
 pub use delete::{DeleteOptions, Deleted};
 pub use error::{FieldProblem, ManagerConflict, ObjectError};
-pub use options::{Part, UnknownFields, WriteOptions};
+pub use options::{Admission, Part, UnknownFields, WriteOptions};
 pub use write::Written;
 #[cfg(any(test, fuzzing))]
 pub(crate) use write::fuzzing;
@@ -236,6 +236,12 @@ impl Objects {
     ) -> Result<ObjectWatch, ObjectError> {
         let watch = self.store.watch(&key::prefix(kind, namespace), revision).await?;
         Ok(ObjectWatch { watch, shown_as: Some(kind) })
+    }
+
+    /// The changes of all objects of a kind's group after `revision`.
+    pub async fn watch_group(&self, kind: &'static Kind, revision: u64) -> Result<ObjectWatch, ObjectError> {
+        let watch = self.store.watch(&key::of_group(kind.group), revision).await?;
+        Ok(ObjectWatch { watch, shown_as: None })
     }
 
     /// The changes of all objects after `revision`.

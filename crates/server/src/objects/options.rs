@@ -1,5 +1,12 @@
 //! How an object is written: by whom, which part of it, and how strictly.
 
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::ObjectError;
+
 /// Which part of an object a write is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -21,6 +28,27 @@ pub enum UnknownFields {
     Strict,
 }
 
+/// Asked of each write, right before it: of what is there (none where the object is new), and of what is to be there, valid and
+/// whole. It may be asked again when somebody else was faster; what it was asked last is what was written.
+#[derive(Clone)]
+pub struct Admission(Arc<Admit>);
+
+type Admit = dyn Fn(Option<&Value>, &Value) -> Result<(), ObjectError> + Send + Sync;
+
+impl Admission {
+    pub fn new(
+        admit: impl Fn(Option<&Value>, &Value) -> Result<(), ObjectError> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(admit))
+    }
+}
+
+impl fmt::Debug for Admission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Admission")
+    }
+}
+
 /// Who writes, and how.
 #[derive(Debug, Clone)]
 pub struct WriteOptions {
@@ -30,6 +58,7 @@ pub struct WriteOptions {
     pub unknown_fields: UnknownFields,
     /// Do everything but store it.
     pub dry_run: bool,
+    pub admission: Option<Admission>,
 }
 
 impl WriteOptions {
@@ -40,7 +69,13 @@ impl WriteOptions {
             part: Part::Object,
             unknown_fields: UnknownFields::Ignore,
             dry_run: false,
+            admission: None,
         }
+    }
+
+    /// Whether the write may be done.
+    pub(super) fn admit(&self, current: Option<&Value>, object: &Value) -> Result<(), ObjectError> {
+        self.admission.as_ref().map_or(Ok(()), |admission| (admission.0)(current, object))
     }
 
     pub fn with_part(mut self, part: Part) -> Self {

@@ -98,6 +98,7 @@ impl Objects {
         let warnings = checks::admit(kind, None, &mut object, options.part, options.unknown_fields)?;
         fields::forget_managers(&mut object);
         fields::track(kind, None, &mut object, &options.manager, options.part, operation)?;
+        options.admit(None, &object)?;
         let revision = self.store_new(kind, namespace, &name, encode(kind, &object), options.dry_run).await?;
         metadata::set_resource_version(&mut object, revision);
         if options.dry_run {
@@ -302,6 +303,7 @@ impl Objects {
             if without_version(&current) == object {
                 return Ok(Written { object: current, created: false, warnings });
             }
+            options.admit(Some(&current), &object)?;
             match self.store_update(kind, &key, object, stored.revision, options).await {
                 Ok(object) => return Ok(Written { object, created: false, warnings }),
                 Err(StoreError::Conflict { .. }) => {}

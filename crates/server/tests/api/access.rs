@@ -158,5 +158,6 @@ async fn views_and_reviews_are_served() {
     assert_eq!(api.post(path, &review).await.expect(201)["status"]["allowed"], true);
     let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
     let user = api.post(path, &json!({})).await.expect(201);
-    assert_eq!(user["status"]["userInfo"]["groups"], json!(["system:masters"]));
+    let groups = &user["status"]["userInfo"]["groups"];
+    assert_eq!(*groups, json!(["system:masters", "system:authenticated"]));
 }

@@ -124,6 +124,19 @@ impl TestApi {
         self.watch_as(path, "application/json").await
     }
 
+    /// Starts a watch on another connection.
+    pub async fn watch_with(
+        &self,
+        requests: &SendRequest<Full<Bytes>>,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Events {
+        let response =
+            requests.clone().send_request(request(Method::GET, path, headers, String::new())).await.unwrap();
+        assert_eq!(response.status(), 200);
+        Events { body: response.into_body(), buffer: Vec::new() }
+    }
+
     pub async fn watch_as(&self, path: &str, accept: &str) -> Events {
         let request = request(Method::GET, path, &[("accept", accept)], String::new());
         let response = self.requests.clone().send_request(request).await.unwrap();

@@ -4,8 +4,10 @@
 
 mod access;
 mod apply;
+mod authorization;
 mod client;
 mod describe;
+mod history;
 mod lists;
 mod types;
 mod versions;

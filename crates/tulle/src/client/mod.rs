@@ -73,6 +73,9 @@ pub struct Client {
     server_name: ServerName<'static>,
     tls: tokio_rustls::TlsConnector,
     token: Option<HeaderValue>,
+    /// As the kubeconfig has them: the authority's certificate (PEM), and the server's other name.
+    authority_pem: Vec<u8>,
+    tls_server_name: Option<String>,
     namespace: String,
     idle: tokio::sync::Mutex<Option<Sender>>,
 }
@@ -118,9 +121,26 @@ impl Client {
             tls: tokio_rustls::TlsConnector::from(Arc::new(tls)),
             token: token.map_err(|_| wrong("its token has characters that no header may have"))?,
             namespace: access.namespace.unwrap_or_else(|| "default".to_owned()),
+            authority_pem: access.authority,
+            tls_server_name: access.tls_server_name,
             server: access.server,
             idle: Default::default(),
         })
+    }
+
+    /// `https://host:port`
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// The certificate of the server's authority, in PEM.
+    pub fn authority_pem(&self) -> &[u8] {
+        &self.authority_pem
+    }
+
+    /// The name in the server's certificate, where it is not that of its address.
+    pub fn tls_server_name(&self) -> Option<&str> {
+        self.tls_server_name.as_deref()
     }
 
     /// The namespace where nothing else is said.
@@ -312,7 +332,7 @@ impl Client {
             StatusCode::NOT_FOUND => failure.exit(Exit::NotFound),
             StatusCode::CONFLICT => failure.exit(Exit::Conflict),
             StatusCode::UNAUTHORIZED => failure.help(
-                "the kubeconfig has no certificate that this server takes: use the one that the server has written \
+                "the kubeconfig has no certificate or token that this server takes: use the one that the server has written \
                  (`$TULLE_HOME/kubeconfig`), or a fresh copy of it",
             ),
             _ => failure,

@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub mod apply;
+pub mod audit;
 pub mod auth;
 pub mod delete;
 pub mod describe;
@@ -8,6 +9,7 @@ pub mod diff;
 pub mod edges;
 pub mod explain;
 pub mod get;
+pub mod history;
 pub mod node;
 pub mod policy;
 pub mod run;
@@ -15,4 +17,5 @@ pub mod server;
 pub mod split;
 pub mod status;
 pub mod token;
+pub mod user;
 pub mod validate;

@@ -1,0 +1,373 @@
+//! Who asks, what he may, and what he has done: for the decision over a request, and for the audit log.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::HeaderMap;
+use http::request::Parts;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tulle_model::kinds::role_binding::RoleBinding;
+use tulle_model::rbac::{Action, Grant, NotCovered, ResourceAction, covers, role_of, rules_of};
+use tulle_model::registry::{Kind, KindId};
+
+use super::path::{Query, Route, Target};
+use super::status::Failure;
+use super::user::User;
+use crate::access::Access;
+use crate::objects::{Admission, ObjectError};
+
+const RBAC: &str = "rbac.authorization.k8s.io";
+
+/// Something that was written.
+pub(super) struct Change {
+    pub(super) kind: &'static Kind,
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) before: Option<Value>,
+    pub(super) after: Option<Value>,
+}
+
+/// What is known of a request for the audit log.
+#[derive(Default)]
+struct Trail {
+    verb: String,
+    object: String,
+    subresource: String,
+    reason: String,
+    changes: Vec<Change>,
+    /// What changed that is no object.
+    detail: Option<Value>,
+    /// What the last write was asked with, until it has succeeded.
+    asked: Option<(Option<Value>, Value)>,
+}
+
+/// A request's user.
+pub(super) struct Caller {
+    pub(super) user: User,
+    /// Who acts as the user.
+    pub(super) impersonated_by: Option<String>,
+    access: Access,
+    trail: Arc<Mutex<Trail>>,
+}
+
+/// What the audit log is told of a request.
+pub(super) struct Told {
+    pub(super) verb: String,
+    pub(super) object: String,
+    pub(super) subresource: String,
+    pub(super) reason: String,
+    pub(super) changes: Vec<Change>,
+    pub(super) detail: Option<Value>,
+}
+
+impl Caller {
+    pub(super) fn new(user: User, access: Access) -> Self {
+        Self { user, impersonated_by: None, access, trail: Arc::default() }
+    }
+
+    pub(super) fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// What allows something.
+    ///
+    /// # Errors
+    /// Forbidden, where nothing does.
+    pub(super) fn require(&self, action: &Action<'_>) -> Result<Grant, Failure> {
+        let decided = self.access.decide(self.user.asker(), action);
+        let failure = || Failure::forbidden(&self.user.name, action);
+        decided.ok_or_else(failure)
+    }
+
+    /// As [`Caller::require`], for what the request is about: the audit log names it.
+    pub(super) fn authorize(&self, action: &Action<'_>) -> Result<(), Failure> {
+        self.describe(action);
+        let grant = self.require(action)?;
+        self.trail.lock().reason = grant.to_string();
+        Ok(())
+    }
+
+    fn describe(&self, action: &Action<'_>) {
+        let mut trail = self.trail.lock();
+        match action {
+            Action::Path { verb, path } => {
+                trail.verb = (*verb).to_owned();
+                trail.object = (*path).to_owned();
+            }
+            Action::Resource(action) => {
+                trail.verb = action.verb.to_owned();
+                trail.object = object_name(action);
+                trail.subresource = action.subresource.to_owned();
+            }
+        }
+    }
+
+    /// Lets a user act as another one, if he may (Kubernetes, "User impersonation").
+    pub(super) fn impersonate(&mut self, headers: &HeaderMap) -> Result<(), Failure> {
+        let texts = |name: &str| -> Result<Vec<String>, Failure> {
+            let values = headers.get_all(name).iter();
+            let read = values.map(|value| value.to_str().map(str::to_owned));
+            read.collect::<Result<_, _>>().map_err(|_| Failure::bad_request(format!("{name} is no text")))
+        };
+        let (names, groups) = (texts("impersonate-user")?, texts("impersonate-group")?);
+        let others = headers.keys().any(|name| {
+            let name = name.as_str();
+            name.starts_with("impersonate-") && name != "impersonate-user" && name != "impersonate-group"
+        });
+        let [name] = names.as_slice() else {
+            return match names.is_empty() && groups.is_empty() && !others {
+                true => Ok(()),
+                false => Err(Failure::bad_request("impersonation needs one user: Impersonate-User")),
+            };
+        };
+        if others {
+            return Err(Failure::bad_request(
+                "users have names and groups here: only Impersonate-User and Impersonate-Group are known",
+            ));
+        }
+        self.require_impersonation(name, &groups)?;
+        let by = std::mem::replace(&mut self.user, User::new(name.clone(), groups, None));
+        self.impersonated_by = Some(by.name);
+        Ok(())
+    }
+
+    /// Checks that the user may act as another one, or give him what it takes to act.
+    pub(super) fn require_impersonation(&self, name: &str, groups: &[String]) -> Result<(), Failure> {
+        let require = |resource: &str, namespace: &str, name: &str| {
+            let action =
+                ResourceAction { verb: "impersonate", resource, namespace, name, ..Default::default() };
+            self.require(&Action::Resource(action)).map(drop).inspect_err(|_| {
+                self.describe(&Action::Resource(action));
+            })
+        };
+        match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+            Some((namespace, account)) => require("serviceaccounts", namespace, account)?,
+            None => require("users", "", name)?,
+        }
+        groups.iter().try_for_each(|group| require("groups", "", group))
+    }
+
+    /// Asked of every write of an object: nobody gives away what he does not have, and what was written is remembered.
+    pub(super) fn admission(&self, target: &Target) -> Admission {
+        let kind = target.kind;
+        let (namespace, subresource) = (target.namespace().to_owned(), target.subresource());
+        let (user, access, trail) = (self.user.clone(), self.access.clone(), self.trail.clone());
+        let applied = target.name.clone();
+        Admission::new(move |current, object| {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let asker = user.asker();
+            // Who may change an object need not be allowed to make one (server-side apply).
+            if current.is_none() && applied.is_some() {
+                let action = resource("create", kind, subresource, &namespace, name);
+                if access.decide(asker, &Action::Resource(action)).is_none() {
+                    let message = Failure::reason(&user.name, &Action::Resource(action));
+                    return Err(forbidden(kind, name, message));
+                }
+            }
+            if kind.id.is_of_roles() {
+                check_escalation(&access, &user, (kind, &namespace, name), current, object)?;
+            }
+            trail.lock().asked = Some((current.cloned(), object.clone()));
+            Ok(())
+        })
+    }
+
+    /// Remembers that the write that was asked for last has succeeded.
+    pub(super) async fn wrote(&self, target: &Target, object: &Value) {
+        let Some((before, _)) = self.trail.lock().asked.take() else { return };
+        self.remember(target.kind, before, Some(object.clone())).await;
+    }
+
+    /// Remembers that an object was deleted.
+    pub(super) async fn deleted(&self, kind: &'static Kind, object: &Value, gone: bool) {
+        let after = (!gone).then(|| object.clone());
+        self.remember(kind, Some(object.clone()), after).await;
+    }
+
+    async fn remember(&self, kind: &'static Kind, before: Option<Value>, after: Option<Value>) {
+        let shown = after.as_ref().or(before.as_ref());
+        let text = |field: &str| {
+            shown.and_then(|object| object["metadata"][field].as_str()).unwrap_or_default().to_owned()
+        };
+        let (namespace, name, version) = (text("namespace"), text("name"), text("resourceVersion"));
+        self.trail.lock().changes.push(Change { kind, namespace, name, before, after });
+        // The next request is decided by it.
+        if kind.id.is_of_roles()
+            && let Ok(revision) = version.parse()
+        {
+            self.access.settled(revision).await;
+        }
+    }
+
+    /// Remembers a change of what is no object.
+    pub(super) fn note(&self, detail: Value) {
+        self.trail.lock().detail = Some(detail);
+    }
+
+    /// What the audit log is told.
+    pub(super) fn told(&self) -> Told {
+        let Trail { verb, object, subresource, reason, changes, detail, .. } =
+            std::mem::take(&mut *self.trail.lock());
+        Told { verb, object, subresource, reason, changes, detail }
+    }
+
+    /// Whether a watch may go on: asked whenever something changes of who may do what.
+    pub(super) fn still(&self, target: &Target, name: &str) -> impl Fn() -> bool + Send + Sync + use<> {
+        let (access, user, target, name) =
+            (self.access.clone(), self.user.clone(), target.clone(), name.to_owned());
+        move || {
+            let namespace = scope(&target, &name);
+            let action = resource("watch", target.kind, target.subresource(), namespace, &name);
+            user.is_good(&access, SystemTime::now())
+                && access.decide(user.asker(), &Action::Resource(action)).is_some()
+        }
+    }
+}
+
+/// `services/shop/cart`, as the audit log names what was asked for.
+fn object_name(action: &ResourceAction<'_>) -> String {
+    let mut name = match action.group {
+        "" => action.resource.to_owned(),
+        group => format!("{}.{group}", action.resource),
+    };
+    // As a Namespace is in itself.
+    let namespace = if action.resource == "namespaces" { "" } else { action.namespace };
+    for part in [namespace, action.name].into_iter().filter(|part| !part.is_empty()) {
+        name.push('/');
+        name.push_str(part);
+    }
+    name
+}
+
+fn resource<'a>(
+    verb: &'a str,
+    kind: &'static Kind,
+    subresource: &'a str,
+    namespace: &'a str,
+    name: &'a str,
+) -> ResourceAction<'a> {
+    ResourceAction { verb, group: kind.group, resource: kind.plural, subresource, namespace, name }
+}
+
+fn forbidden(kind: &'static Kind, name: &str, message: String) -> ObjectError {
+    ObjectError::Forbidden { kind, name: name.to_owned(), message }
+}
+
+/// Nobody gives away what he does not have (Kubernetes, "Privilege escalation prevention and bootstrapping").
+fn check_escalation(
+    access: &Access,
+    user: &User,
+    (kind, namespace, name): (&'static Kind, &str, &str),
+    current: Option<&Value>,
+    object: &Value,
+) -> Result<(), ObjectError> {
+    let same = |fields: &[&str]| {
+        current.is_some_and(|current| fields.iter().all(|f| current.get(f) == object.get(f)))
+    };
+    let asker = user.asker();
+    let may = |verb: &str, resource: &str, name: &str| {
+        let action = ResourceAction { verb, group: RBAC, resource, namespace, name, ..Default::default() };
+        access.decide(asker, &Action::Resource(action)).is_some()
+    };
+    let lacking = |why: NotCovered| {
+        let message = format!(
+            "user \"{}\" (groups={:?}) is attempting to grant RBAC permissions not currently held:{why}",
+            user.name, user.groups
+        );
+        forbidden(kind, name, message)
+    };
+    if matches!(kind.id, KindId::Role | KindId::ClusterRole) {
+        if same(&["rules"]) || may("escalate", kind.plural, name) {
+            return Ok(());
+        }
+        let wanted = rules_of(object);
+        return access.with(|rbac| covers(&rbac.rules(asker, namespace), &wanted)).map_err(lacking);
+    }
+    if same(&["roleRef", "subjects"]) {
+        return Ok(());
+    }
+    let binding = serde_json::from_value::<RoleBinding>(object.clone())
+        .map_err(|error| ObjectError::BadRequest(format!("the binding cannot be read: {error}")))?;
+    let role = role_of(namespace, &binding);
+    let resource = if binding.role_ref.kind == "ClusterRole" { "clusterroles" } else { "roles" };
+    if may("bind", resource, &role.name) {
+        return Ok(());
+    }
+    match access.covers_role(asker, namespace, &role) {
+        Some(covered) => covered.map_err(lacking),
+        // It may come to be anything.
+        None => Err(forbidden(
+            kind,
+            name,
+            format!(
+                "there is no {} \"{}\" yet: only who may `bind` it may say who has it",
+                binding.role_ref.kind, role.name
+            ),
+        )),
+    }
+}
+
+/// What a request wants to do, by its method and path.
+pub(super) fn authorize(caller: &Caller, route: &Route, request: &Parts, path: &str) -> Result<(), Failure> {
+    match route {
+        Route::Objects(target) => {
+            let query = Query::parse(request.uri.query());
+            let verb = verb(target, request, &query);
+            let named = named_by_selector(target, &query);
+            let name = target.name.as_deref().or(named.as_deref()).unwrap_or_default();
+            let namespace = scope(target, name);
+            let action = resource(verb, target.kind, target.subresource(), namespace, name);
+            caller.authorize(&Action::Resource(action))
+        }
+        Route::Review(review) => {
+            let (group, resource) = review.resource();
+            let action = ResourceAction { verb: "create", group, resource, ..Default::default() };
+            caller.authorize(&Action::Resource(action))
+        }
+        // Who may read an object may read what it was, and who may change it may put it back.
+        Route::History(target) => {
+            let verb = if request.method == http::Method::POST { "update" } else { "get" };
+            let name = target.name.as_deref().unwrap_or_default();
+            let action = resource(verb, target.kind, "", scope(target, name), name);
+            caller.authorize(&Action::Resource(action))
+        }
+        _ => {
+            let verb = request.method.as_str().to_ascii_lowercase();
+            caller.authorize(&Action::Path { verb: &verb, path })
+        }
+    }
+}
+
+/// The namespace that roles have to be in. As in Kubernetes, a Namespace is in itself.
+fn scope<'a>(target: &'a Target, name: &'a str) -> &'a str {
+    if target.kind.id == KindId::Namespace { name } else { target.namespace() }
+}
+
+fn verb(target: &Target, request: &Parts, query: &Query) -> &'static str {
+    match (request.method.as_str(), target.name.is_some()) {
+        ("GET", _) if query.flag("watch") => "watch",
+        ("GET", true) => "get",
+        ("GET", false) => "list",
+        ("POST", _) => "create",
+        ("PUT", _) => "update",
+        ("PATCH", _) => "patch",
+        ("DELETE", true) => "delete",
+        ("DELETE", false) => "deletecollection",
+        // Nothing is done by others, and no role allows it.
+        _ => "other",
+    }
+}
+
+/// The one object that a list or watch is about, by its field selector: who may list the object of that name may.
+pub(super) fn named_by_selector(target: &Target, query: &Query) -> Option<String> {
+    if target.name.is_some() {
+        return None;
+    }
+    let selector = query.get("fieldSelector")?;
+    let name = selector.split(',').find_map(|part| {
+        let (field, value) = part.split_once('=')?;
+        (field.trim() == "metadata.name").then(|| value.trim_start_matches('=').trim())
+    })?;
+    (!name.is_empty()).then(|| name.to_owned())
+}

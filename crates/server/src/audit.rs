@@ -1,0 +1,347 @@
+//! The audit log: who changed what through the API, and who was refused.
+//!
+//! One JSON object a line, in files of the server's home that their owner alone can read: `changes.jsonl` and `denied.jsonl`, apart
+//! so that whoever is refused a million times pushes nobody's change out. Each is rotated at [`LARGEST`] bytes, and the
+//! oldest of [`FILES`] files goes. No value of a Secret and no token is in them ([`diff`]).
+
+pub mod diff;
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tulle_model::legible::legible_start;
+
+/// How many bytes a file may have before the next is begun.
+const LARGEST: u64 = 16 << 20;
+/// How many files there are of each sort, with the one that is written.
+const FILES: usize = 8;
+/// How many entries may wait to be written.
+const WAITING: usize = 1024;
+/// How many characters of what a client says of itself are kept.
+const LONGEST_TEXT: usize = 256;
+
+/// What happened.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Entry {
+    /// When: RFC 3339, in milliseconds.
+    pub time: String,
+    /// Who; `system:anonymous` for whoever has not shown who he is.
+    pub user: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Who acted as the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub impersonated_by: Option<String>,
+    /// `create`, `update`, `patch`, `delete`, …; of paths the method in lower case; `subscribe`, `discover` and `sign` of a node.
+    pub verb: String,
+    /// What was asked for: `services/shop/cart`, `httproutes.gateway.networking.k8s.io/shop/cart`, `/metrics`.
+    pub object: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub subresource: String,
+    /// The status that was answered.
+    pub code: u16,
+    /// `allowed` or `denied`.
+    pub decision: String,
+    /// Which objects allowed it, or why it was denied.
+    pub reason: String,
+    /// What changed: a JSON patch (RFC 6902).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diff: Option<Value>,
+    /// The client's own name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub client: String,
+}
+
+impl Entry {
+    /// What a node was refused that its certificate names.
+    pub fn of_node(node: &str, verb: &str, object: String, reason: String) -> Self {
+        Self {
+            user: format!("system:node:{node}"),
+            groups: vec!["system:nodes".to_owned()],
+            verb: verb.to_owned(),
+            object,
+            code: 403,
+            decision: DENIED.to_owned(),
+            reason,
+            ..Self::default()
+        }
+    }
+}
+
+/// Which entries are wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub denied: bool,
+    pub user: Option<String>,
+    pub verb: Option<String>,
+    /// A part of the object's name.
+    pub object: Option<String>,
+    pub limit: usize,
+}
+
+impl Wanted {
+    fn matches(&self, entry: &Entry) -> bool {
+        let is =
+            |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        is(&self.user, &entry.user)
+            && is(&self.verb, &entry.verb)
+            && self.object.as_deref().is_none_or(|part| entry.object.contains(part))
+    }
+}
+
+/// Writes the log, and reads it; clones share it. The writer's thread ends with the last of them.
+#[derive(Clone)]
+pub struct Audit {
+    folder: PathBuf,
+    queue: mpsc::Sender<Task>,
+    lost: Arc<AtomicU64>,
+}
+
+enum Task {
+    Write(Box<Entry>, Option<oneshot::Sender<()>>),
+}
+
+impl Audit {
+    /// The log in a folder, which is made where it is not there.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn open(folder: &Path) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let (queue, mut tasks) = mpsc::channel(WAITING);
+        let lost = Arc::new(AtomicU64::new(0));
+        let (at, losing) = (folder.to_owned(), lost.clone());
+        std::thread::Builder::new().name("tulle-audit".to_owned()).spawn(move || {
+            let mut logs = [Log::new(&at, "changes"), Log::new(&at, "denied")];
+            while let Some(Task::Write(entry, done)) = tasks.blocking_recv() {
+                let log = &mut logs[usize::from(entry.decision == DENIED)];
+                if let Err(error) = log.write(&entry) {
+                    losing.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(
+                        %error, user = entry.user, verb = entry.verb, object = entry.object,
+                        "the audit log cannot be written"
+                    );
+                }
+                if let Some(done) = done {
+                    let _ = done.send(());
+                }
+            }
+        })?;
+        Ok(Self { folder: folder.to_owned(), queue, lost })
+    }
+
+    /// Writes an entry, and returns when it is in the file.
+    pub async fn write(&self, entry: Entry) {
+        let (done, written) = oneshot::channel();
+        if self.queue.send(Task::Write(Box::new(stamped(entry)), Some(done))).await.is_ok() {
+            let _ = written.await;
+        }
+    }
+
+    /// Has an entry written, for who cannot wait; where too many wait it is lost, and counted.
+    pub fn note(&self, entry: Entry) {
+        if self.queue.try_send(Task::Write(Box::new(stamped(entry)), None)).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many entries could not be written.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// The latest entries, the newest first.
+    ///
+    /// # Errors
+    /// Where the files cannot be read.
+    pub async fn read(&self, wanted: Wanted) -> io::Result<Vec<Entry>> {
+        let folder = self.folder.clone();
+        let reading = tokio::task::spawn_blocking(move || read(&folder, &wanted));
+        reading.await.map_err(io::Error::other)?
+    }
+}
+
+/// What [`Entry::decision`] says.
+pub const ALLOWED: &str = "allowed";
+pub const DENIED: &str = "denied";
+
+fn stamped(entry: Entry) -> Entry {
+    let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
+    let short = |text: &str| legible_start(text, LONGEST_TEXT).into_owned();
+    Entry {
+        time,
+        user: short(&entry.user),
+        groups: entry.groups.iter().take(32).map(|group| short(group)).collect(),
+        object: legible_start(&entry.object, 1024).into_owned(),
+        reason: legible_start(&entry.reason, 1024).into_owned(),
+        client: short(&entry.client),
+        ..entry
+    }
+}
+
+fn path(folder: &Path, name: &str, age: usize) -> PathBuf {
+    match age {
+        0 => folder.join(format!("{name}.jsonl")),
+        age => folder.join(format!("{name}.{age}.jsonl")),
+    }
+}
+
+/// The files of one sort.
+struct Log {
+    folder: PathBuf,
+    name: &'static str,
+    file: Option<(File, u64)>,
+}
+
+impl Log {
+    fn new(folder: &Path, name: &'static str) -> Self {
+        Self { folder: folder.to_owned(), name, file: None }
+    }
+
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        let mut line = serde_json::to_vec(entry)?;
+        line.push(b'\n');
+        let result = self.append(&line);
+        if result.is_err() {
+            // A part of the line may be there: the next one begins anew.
+            self.file = None;
+        }
+        result
+    }
+
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.file.as_ref().is_some_and(|(_, size)| *size >= LARGEST) {
+            self.file = None;
+            self.rotate()?;
+        }
+        let (file, size) = match &mut self.file {
+            Some(open) => open,
+            None => self.file.insert(open(&path(&self.folder, self.name, 0))?),
+        };
+        file.write_all(line)?;
+        *size += line.len() as u64;
+        Ok(())
+    }
+
+    fn rotate(&self) -> io::Result<()> {
+        for age in (0..FILES - 1).rev() {
+            match fs::rename(path(&self.folder, self.name, age), path(&self.folder, self.name, age + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens a file to be gone on with, and its size. What a crash left of a line is ended.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    use std::os::unix::fs::FileExt;
+    let mut file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(path)?;
+    let mut size = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if size > 0 {
+        file.read_exact_at(&mut last, size - 1)?;
+    }
+    if last != *b"\n" {
+        file.write_all(b"\n")?;
+        size += 1;
+    }
+    Ok((file, size))
+}
+
+fn read(folder: &Path, wanted: &Wanted) -> io::Result<Vec<Entry>> {
+    let name = if wanted.denied { DENIED } else { "changes" };
+    let mut found = Vec::new();
+    for age in 0..FILES {
+        let text = match fs::read(path(folder, name, age)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) => return Err(error),
+        };
+        let entries = text.rsplit(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+        let missing = wanted.limit - found.len();
+        found.extend(entries.filter(|entry| wanted.matches(entry)).take(missing));
+        if found.len() >= wanted.limit {
+            break;
+        }
+    }
+    Ok(VecDeque::from(found).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn entry(user: &str, decision: &str) -> Entry {
+        Entry {
+            user: user.to_owned(),
+            decision: decision.to_owned(),
+            verb: "get".to_owned(),
+            ..Entry::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn entries_are_read_back_the_newest_first() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("audit");
+        let audit = Audit::open(&folder).unwrap();
+        for user in ["ann", "bob", "ann\nINFO all is well"] {
+            audit.write(entry(user, ALLOWED)).await;
+        }
+        audit.write(entry("eve", DENIED)).await;
+        let users = async |wanted: Wanted| {
+            let entries = audit.read(Wanted { limit: 10, ..wanted }).await.unwrap();
+            entries.into_iter().map(|entry| entry.user).collect::<Vec<_>>()
+        };
+        let changes = users(Wanted::default()).await;
+        assert_eq!(changes[1..], ["bob", "ann"]);
+        assert!(!changes[0].contains('\n'), "{changes:?}");
+        assert_eq!(users(Wanted { denied: true, ..Wanted::default() }).await, ["eve"]);
+        assert_eq!(users(Wanted { user: Some("bob".to_owned()), ..Wanted::default() }).await, ["bob"]);
+        for file in ["changes.jsonl", "denied.jsonl"] {
+            let mode = fs::metadata(folder.join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{file}");
+        }
+        // A crash in the middle of a line costs that line.
+        drop(audit);
+        OpenOptions::new()
+            .append(true)
+            .open(folder.join("changes.jsonl"))
+            .unwrap()
+            .write_all(b"{\"user")
+            .unwrap();
+        let audit = Audit::open(&folder).unwrap();
+        audit.write(entry("carl", ALLOWED)).await;
+        let entries = audit.read(Wanted { limit: 2, ..Wanted::default() }).await.unwrap();
+        assert_eq!((entries[0].user.as_str(), entries.len()), ("carl", 2));
+    }
+
+    #[test]
+    fn files_are_rotated_and_the_oldest_goes() {
+        let home = tempfile::tempdir().unwrap();
+        let mut log = Log::new(home.path(), "changes");
+        for n in 0..FILES + 3 {
+            log.write(&entry(&n.to_string(), ALLOWED)).unwrap();
+            // As if it were full.
+            log.file.as_mut().unwrap().1 = LARGEST;
+        }
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), FILES);
+        let wanted = Wanted { limit: 100, ..Wanted::default() };
+        let users: Vec<_> = read(home.path(), &wanted).unwrap().into_iter().map(|entry| entry.user).collect();
+        let expected: Vec<_> = (3..FILES + 3).rev().map(|n| n.to_string()).collect();
+        assert_eq!(users, expected);
+    }
+}
