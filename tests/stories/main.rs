@@ -1,6 +1,7 @@
 //! Stories told from a user's side, with the real binary and clients that we did not write.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod bad_input;
 mod chain;
 mod documented;

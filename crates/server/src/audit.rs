@@ -182,7 +182,7 @@ fn stamped(entry: Entry) -> Entry {
         user: short(&entry.user),
         groups: entry.groups.iter().take(32).map(|group| short(group)).collect(),
         object: legible_start(&entry.object, 1024).into_owned(),
-        reason: legible_start(&entry.reason, 1024).into_owned(),
+        reason: legible_start(&entry.reason.replace('\n', " "), 1024).into_owned(),
         client: short(&entry.client),
         ..entry
     }

@@ -203,6 +203,46 @@ const BY_COMMAND: &[(&str, &[(u8, &str)])] = &[
             (5, "it has changed meanwhile"),
         ],
     ),
+    (
+        "user",
+        &[
+            (0, "done"),
+            (1, "the server refuses to"),
+            (2, "wrong usage, or the server cannot make such a user"),
+            (3, "the server cannot be reached"),
+            (4, "there is no such token"),
+        ],
+    ),
+    (
+        "audit",
+        &[
+            (0, "printed"),
+            (1, "the server refuses to"),
+            (2, "wrong usage"),
+            (3, "the server cannot be reached"),
+        ],
+    ),
+    (
+        "history",
+        &[
+            (0, "printed"),
+            (1, "the server refuses to"),
+            (2, "wrong usage, or there is no such kind"),
+            (3, "the server cannot be reached"),
+            (4, "nothing is known of the object, or it has no such revision"),
+        ],
+    ),
+    (
+        "rollback",
+        &[
+            (0, "the object is what it was"),
+            (1, "the server refuses to"),
+            (2, "wrong usage, or the object would not be valid now"),
+            (3, "the server cannot be reached"),
+            (4, "there is no such revision, or no such namespace"),
+            (5, "it has changed meanwhile"),
+        ],
+    ),
     ("fake-service", &[(0, "stopped as it was asked to"), (1, "it cannot serve"), (2, "wrong usage")]),
     ("completions", &[(0, "printed"), (1, "they cannot be written"), (2, "wrong usage")]),
 ];

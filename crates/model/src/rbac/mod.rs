@@ -67,7 +67,7 @@ pub struct ResourceAction<'a> {
 
 /// What allows something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Grant {
+pub enum Permit {
     /// Whoever is in [`ADMINISTRATORS`] needs no role.
     Administrator,
     Role {
@@ -76,7 +76,7 @@ pub enum Grant {
 }
 
 /// Names the objects that allow it.
-impl fmt::Display for Grant {
+impl fmt::Display for Permit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Administrator => write!(f, "group {ADMINISTRATORS}"),
@@ -180,9 +180,9 @@ impl Rbac {
     }
 
     /// What allows it; none where nothing does.
-    pub fn decide(&self, asker: Asker<'_>, action: &Action<'_>) -> Option<Grant> {
+    pub fn decide(&self, asker: Asker<'_>, action: &Action<'_>) -> Option<Permit> {
         if asker.is_administrator() {
-            return Some(Grant::Administrator);
+            return Some(Permit::Administrator);
         }
         let namespace = match action {
             Action::Resource(action) => action.namespace,
@@ -190,7 +190,7 @@ impl Rbac {
         };
         let allowing = |(binding, rules): (&Arc<Binding>, &[PolicyRule])| {
             let allowed = rules.iter().any(|rule| allows(rule, action));
-            allowed.then(|| Grant::Role { binding: binding.clone() })
+            allowed.then(|| Permit::Role { binding: binding.clone() })
         };
         self.roles_of(asker, namespace).find_map(allowing)
     }

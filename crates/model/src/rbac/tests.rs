@@ -129,8 +129,8 @@ fn who_decided_is_named() {
     set(&mut rbac, KindId::RoleBinding, "shop", "owners", binding(("Role", "owner"), ann));
     let action =
         ResourceAction { verb: "get", resource: "services", namespace: "shop", ..Default::default() };
-    let grant = rbac.decide(asker("ann", &[]), &Action::Resource(action)).unwrap();
-    assert_eq!(grant.to_string(), "RoleBinding/shop/owners of Role/shop/owner");
+    let permit = rbac.decide(asker("ann", &[]), &Action::Resource(action)).unwrap();
+    assert_eq!(permit.to_string(), "RoleBinding/shop/owners of Role/shop/owner");
 }
 
 #[test]

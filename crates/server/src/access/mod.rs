@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tulle_model::rbac::{Action, Asker, Grant, NotCovered, Rbac, ScopedName, covers};
+use tulle_model::rbac::{Action, Asker, NotCovered, Permit, Rbac, ScopedName, covers};
 use tulle_model::registry::KindId;
 
 pub use self::tokens::{ApiTokenRequest, KnownApiToken, TokenError};
@@ -77,7 +77,7 @@ impl Access {
     }
 
     /// What allows something.
-    pub fn decide(&self, asker: Asker<'_>, action: &Action<'_>) -> Option<Grant> {
+    pub fn decide(&self, asker: Asker<'_>, action: &Action<'_>) -> Option<Permit> {
         self.known.read().rbac.decide(asker, action)
     }
 

@@ -8,7 +8,7 @@ use http::request::Parts;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tulle_model::kinds::role_binding::RoleBinding;
-use tulle_model::rbac::{Action, Grant, NotCovered, ResourceAction, covers, role_of, rules_of};
+use tulle_model::rbac::{Action, NotCovered, Permit, ResourceAction, covers, role_of, rules_of};
 use tulle_model::registry::{Kind, KindId};
 
 use super::path::{Query, Route, Target};
@@ -74,7 +74,7 @@ impl Caller {
     ///
     /// # Errors
     /// Forbidden, where nothing does.
-    pub(super) fn require(&self, action: &Action<'_>) -> Result<Grant, Failure> {
+    pub(super) fn require(&self, action: &Action<'_>) -> Result<Permit, Failure> {
         let decided = self.access.decide(self.user.asker(), action);
         let failure = || Failure::forbidden(&self.user.name, action);
         decided.ok_or_else(failure)
@@ -83,8 +83,8 @@ impl Caller {
     /// As [`Caller::require`], for what the request is about: the audit log names it.
     pub(super) fn authorize(&self, action: &Action<'_>) -> Result<(), Failure> {
         self.describe(action);
-        let grant = self.require(action)?;
-        self.trail.lock().reason = grant.to_string();
+        let permit = self.require(action)?;
+        self.trail.lock().reason = permit.to_string();
         Ok(())
     }
 

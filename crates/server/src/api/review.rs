@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use tulle_model::rbac::{Action, Asker, Grant, ResourceAction};
+use tulle_model::rbac::{Action, Asker, Permit, ResourceAction};
 
 use super::caller::Caller;
 use super::path::Review;
@@ -58,8 +58,8 @@ fn access(caller: &Caller, asker: Asker<'_>, request: &Value) -> Result<Value, F
         }
     };
     Ok(match caller.access().decide(asker, &action) {
-        Some(grant @ Grant::Administrator) => json!({ "allowed": true, "reason": grant.to_string() }),
-        Some(grant) => json!({ "allowed": true, "reason": format!("RBAC: allowed by {grant}") }),
+        Some(permit @ Permit::Administrator) => json!({ "allowed": true, "reason": permit.to_string() }),
+        Some(permit) => json!({ "allowed": true, "reason": format!("RBAC: allowed by {permit}") }),
         None => json!({ "allowed": false }),
     })
 }

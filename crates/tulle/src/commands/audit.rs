@@ -79,10 +79,6 @@ pub async fn run(args: AuditArgs) -> Result<()> {
     print(&table.render())
 }
 
-fn first_line(entry: &Value) -> String {
-    text(&entry["reason"]).lines().next().unwrap_or_default().to_owned()
-}
-
 /// The paths of what changed.
 fn changed(entry: &Value) -> String {
     let changes = entry["diff"].as_array().into_iter().flatten();
