@@ -31,7 +31,7 @@ const LONGEST_TEXT: usize = 256;
 /// What happened.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Entry {
+pub struct AuditEntry {
     /// When: RFC 3339, in milliseconds.
     pub time: String,
     /// Who; `system:anonymous` for whoever has not shown who he is.
@@ -61,7 +61,7 @@ pub struct Entry {
     pub client: String,
 }
 
-impl Entry {
+impl AuditEntry {
     /// What a node was refused that its certificate names.
     pub fn of_node(node: &str, verb: &str, object: String, reason: String) -> Self {
         Self {
@@ -79,7 +79,7 @@ impl Entry {
 
 /// Which entries are wanted.
 #[derive(Debug, Clone, Default)]
-pub struct Wanted {
+pub struct AuditFilter {
     pub denied: bool,
     pub user: Option<String>,
     pub verb: Option<String>,
@@ -88,8 +88,8 @@ pub struct Wanted {
     pub limit: usize,
 }
 
-impl Wanted {
-    fn matches(&self, entry: &Entry) -> bool {
+impl AuditFilter {
+    fn matches(&self, entry: &AuditEntry) -> bool {
         let is =
             |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
         is(&self.user, &entry.user)
@@ -107,21 +107,20 @@ pub struct Audit {
 }
 
 enum Task {
-    Write(Box<Entry>, Option<oneshot::Sender<()>>),
+    Write(Box<AuditEntry>, Option<oneshot::Sender<()>>),
 }
 
 impl Audit {
-    /// The log in a folder, which is made where it is not there.
+    /// The log in a folder, which is made with the first entry: a server starts with a full disk, too.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// Where there is no thread for it.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let (queue, mut tasks) = mpsc::channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let (at, losing) = (folder.to_owned(), lost.clone());
         std::thread::Builder::new().name("tulle-audit".to_owned()).spawn(move || {
-            let mut logs = [Log::new(&at, "changes"), Log::new(&at, "denied")];
+            let mut logs = [AuditLog::new(&at, "changes"), AuditLog::new(&at, "denied")];
             while let Some(Task::Write(entry, done)) = tasks.blocking_recv() {
                 let log = &mut logs[usize::from(entry.decision == DENIED)];
                 if let Err(error) = log.write(&entry) {
@@ -140,7 +139,7 @@ impl Audit {
     }
 
     /// Writes an entry, and returns when it is in the file.
-    pub async fn write(&self, entry: Entry) {
+    pub async fn write(&self, entry: AuditEntry) {
         let (done, written) = oneshot::channel();
         if self.queue.send(Task::Write(Box::new(stamped(entry)), Some(done))).await.is_ok() {
             let _ = written.await;
@@ -148,7 +147,7 @@ impl Audit {
     }
 
     /// Has an entry written, for who cannot wait; where too many wait it is lost, and counted.
-    pub fn note(&self, entry: Entry) {
+    pub fn note(&self, entry: AuditEntry) {
         if self.queue.try_send(Task::Write(Box::new(stamped(entry)), None)).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -163,21 +162,21 @@ impl Audit {
     ///
     /// # Errors
     /// Where the files cannot be read.
-    pub async fn read(&self, wanted: Wanted) -> io::Result<Vec<Entry>> {
+    pub async fn read(&self, wanted: AuditFilter) -> io::Result<Vec<AuditEntry>> {
         let folder = self.folder.clone();
         let reading = tokio::task::spawn_blocking(move || read(&folder, &wanted));
         reading.await.map_err(io::Error::other)?
     }
 }
 
-/// What [`Entry::decision`] says.
+/// What [`AuditEntry::decision`] says.
 pub const ALLOWED: &str = "allowed";
 pub const DENIED: &str = "denied";
 
-fn stamped(entry: Entry) -> Entry {
+fn stamped(entry: AuditEntry) -> AuditEntry {
     let time = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%3fZ").to_string();
     let short = |text: &str| legible_start(text, LONGEST_TEXT).into_owned();
-    Entry {
+    AuditEntry {
         time,
         user: short(&entry.user),
         groups: entry.groups.iter().take(32).map(|group| short(group)).collect(),
@@ -196,18 +195,18 @@ fn path(folder: &Path, name: &str, age: usize) -> PathBuf {
 }
 
 /// The files of one sort.
-struct Log {
+struct AuditLog {
     folder: PathBuf,
     name: &'static str,
     file: Option<(File, u64)>,
 }
 
-impl Log {
+impl AuditLog {
     fn new(folder: &Path, name: &'static str) -> Self {
         Self { folder: folder.to_owned(), name, file: None }
     }
 
-    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+    fn write(&mut self, entry: &AuditEntry) -> io::Result<()> {
         let mut line = serde_json::to_vec(entry)?;
         line.push(b'\n');
         let result = self.append(&line);
@@ -246,6 +245,9 @@ impl Log {
 /// Opens a file to be gone on with, and its size. What a crash left of a line is ended.
 fn open(path: &Path) -> io::Result<(File, u64)> {
     use std::os::unix::fs::FileExt;
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
     let mut file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(path)?;
     let mut size = file.metadata()?.len();
     let mut last = [b'\n'];
@@ -259,7 +261,7 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, size))
 }
 
-fn read(folder: &Path, wanted: &Wanted) -> io::Result<Vec<Entry>> {
+fn read(folder: &Path, wanted: &AuditFilter) -> io::Result<Vec<AuditEntry>> {
     let name = if wanted.denied { DENIED } else { "changes" };
     let mut found = Vec::new();
     for age in 0..FILES {
@@ -284,12 +286,12 @@ mod tests {
 
     use super::*;
 
-    fn entry(user: &str, decision: &str) -> Entry {
-        Entry {
+    fn entry(user: &str, decision: &str) -> AuditEntry {
+        AuditEntry {
             user: user.to_owned(),
             decision: decision.to_owned(),
             verb: "get".to_owned(),
-            ..Entry::default()
+            ..AuditEntry::default()
         }
     }
 
@@ -302,15 +304,18 @@ mod tests {
             audit.write(entry(user, ALLOWED)).await;
         }
         audit.write(entry("eve", DENIED)).await;
-        let users = async |wanted: Wanted| {
-            let entries = audit.read(Wanted { limit: 10, ..wanted }).await.unwrap();
+        let users = async |wanted: AuditFilter| {
+            let entries = audit.read(AuditFilter { limit: 10, ..wanted }).await.unwrap();
             entries.into_iter().map(|entry| entry.user).collect::<Vec<_>>()
         };
-        let changes = users(Wanted::default()).await;
+        let changes = users(AuditFilter::default()).await;
         assert_eq!(changes[1..], ["bob", "ann"]);
         assert!(!changes[0].contains('\n'), "{changes:?}");
-        assert_eq!(users(Wanted { denied: true, ..Wanted::default() }).await, ["eve"]);
-        assert_eq!(users(Wanted { user: Some("bob".to_owned()), ..Wanted::default() }).await, ["bob"]);
+        assert_eq!(users(AuditFilter { denied: true, ..AuditFilter::default() }).await, ["eve"]);
+        assert_eq!(
+            users(AuditFilter { user: Some("bob".to_owned()), ..AuditFilter::default() }).await,
+            ["bob"]
+        );
         for file in ["changes.jsonl", "denied.jsonl"] {
             let mode = fs::metadata(folder.join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
@@ -325,21 +330,21 @@ mod tests {
             .unwrap();
         let audit = Audit::open(&folder).unwrap();
         audit.write(entry("carl", ALLOWED)).await;
-        let entries = audit.read(Wanted { limit: 2, ..Wanted::default() }).await.unwrap();
+        let entries = audit.read(AuditFilter { limit: 2, ..AuditFilter::default() }).await.unwrap();
         assert_eq!((entries[0].user.as_str(), entries.len()), ("carl", 2));
     }
 
     #[test]
     fn files_are_rotated_and_the_oldest_goes() {
         let home = tempfile::tempdir().unwrap();
-        let mut log = Log::new(home.path(), "changes");
+        let mut log = AuditLog::new(home.path(), "changes");
         for n in 0..FILES + 3 {
             log.write(&entry(&n.to_string(), ALLOWED)).unwrap();
             // As if it were full.
             log.file.as_mut().unwrap().1 = LARGEST;
         }
         assert_eq!(fs::read_dir(home.path()).unwrap().count(), FILES);
-        let wanted = Wanted { limit: 100, ..Wanted::default() };
+        let wanted = AuditFilter { limit: 100, ..AuditFilter::default() };
         let users: Vec<_> = read(home.path(), &wanted).unwrap().into_iter().map(|entry| entry.user).collect();
         let expected: Vec<_> = (3..FILES + 3).rev().map(|n| n.to_string()).collect();
         assert_eq!(users, expected);

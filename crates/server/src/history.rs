@@ -150,7 +150,7 @@ impl History {
             return self.forget_with(&last, vec![prefix]).await;
         }
         let mut ended = self.store.list(ENDED, None, usize::MAX).await?.items;
-        ended.sort_by(|(_, a), (_, b)| a.revision.cmp(&b.revision));
+        ended.sort_by_key(|(_, stored)| stored.revision);
         for (key, _) in ended.iter().take(ended.len().saturating_sub(GONE)) {
             let path = key.strip_prefix(ENDED).unwrap_or_default();
             self.forget_with(key, vec![format!("{REVISIONS}{path}/")]).await?;

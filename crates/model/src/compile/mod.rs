@@ -326,16 +326,6 @@ impl Compiler {
 
     fn delete(&mut self, kind: KindId, name: &NamespacedName, dirty: &mut Dirty) {
         match kind {
-            KindId::Namespace
-            | KindId::Node
-            | KindId::ReferenceGrant
-            | KindId::Event
-            | KindId::EventV1
-            | KindId::Secret
-            | KindId::Role
-            | KindId::ClusterRole
-            | KindId::RoleBinding
-            | KindId::ClusterRoleBinding => {}
             KindId::Service => self.set_service(name, None, dirty),
             KindId::Workload => self.set_workload(name, None, dirty),
             KindId::EndpointSlice => self.set_slice(name, None, dirty),
@@ -347,6 +337,8 @@ impl Compiler {
                 self.routes.remove(&key);
                 dirty.route_statuses.insert(key);
             }
+            // Nothing was made of them.
+            _ => {}
         }
         self.set_problem(kind, name, None, dirty);
     }

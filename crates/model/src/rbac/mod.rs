@@ -43,7 +43,7 @@ impl Asker<'_> {
 
 /// What somebody wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action<'a> {
+pub enum ApiAction<'a> {
     /// Something with a resource.
     Resource(ResourceAction<'a>),
     /// Something with a path that is no resource; the verb is the method in lower case.
@@ -180,13 +180,13 @@ impl Rbac {
     }
 
     /// What allows it; none where nothing does.
-    pub fn decide(&self, asker: Asker<'_>, action: &Action<'_>) -> Option<Permit> {
+    pub fn decide(&self, asker: Asker<'_>, action: &ApiAction<'_>) -> Option<Permit> {
         if asker.is_administrator() {
             return Some(Permit::Administrator);
         }
         let namespace = match action {
-            Action::Resource(action) => action.namespace,
-            Action::Path { .. } => "",
+            ApiAction::Resource(action) => action.namespace,
+            ApiAction::Path { .. } => "",
         };
         let allowing = |(binding, rules): (&Arc<Binding>, &[PolicyRule])| {
             let allowed = rules.iter().any(|rule| allows(rule, action));
@@ -246,10 +246,10 @@ fn has(list: &[String], wanted: &str) -> bool {
 }
 
 /// Whether a rule allows something.
-pub fn allows(rule: &PolicyRule, action: &Action<'_>) -> bool {
+pub fn allows(rule: &PolicyRule, action: &ApiAction<'_>) -> bool {
     match action {
-        Action::Path { verb, path } => has(&rule.verbs, verb) && names_path(&rule.non_resource_urls, path),
-        Action::Resource(action) => {
+        ApiAction::Path { verb, path } => has(&rule.verbs, verb) && names_path(&rule.non_resource_urls, path),
+        ApiAction::Resource(action) => {
             has(&rule.verbs, action.verb)
                 && has(&rule.api_groups, action.group)
                 && names_resource(&rule.resources, action.resource, action.subresource)

@@ -23,7 +23,7 @@ fn may(rbac: &Rbac, who: &str, what: &str) -> bool {
     let groups: Vec<_> = groups.split(',').filter(|g| !g.is_empty()).map(str::to_owned).collect();
     let (verb, rest) = what.split_once(' ').unwrap();
     if rest.starts_with('/') {
-        return rbac.decide(asker(user, &groups), &Action::Path { verb, path: rest }).is_some();
+        return rbac.decide(asker(user, &groups), &ApiAction::Path { verb, path: rest }).is_some();
     }
     // `group:namespace/resource.subresource/name`
     let (group, rest) = rest.split_once(':').unwrap();
@@ -32,16 +32,16 @@ fn may(rbac: &Rbac, who: &str, what: &str) -> bool {
     let (resource, subresource) = parts.next().map(|r| r.split_once('.').unwrap_or((r, ""))).unwrap();
     let name = parts.next().unwrap_or_default();
     let action = ResourceAction { verb, group, resource, subresource, namespace, name };
-    rbac.decide(asker(user, &groups), &Action::Resource(action)).is_some()
+    rbac.decide(asker(user, &groups), &ApiAction::Resource(action)).is_some()
 }
 
 #[test]
 fn rules_say_what_may_be_done() {
     let rule = |json: Value| serde_json::from_value::<PolicyRule>(json).unwrap();
     let resource = |verb, group, resource, subresource, name| {
-        Action::Resource(ResourceAction { verb, group, resource, subresource, namespace: "shop", name })
+        ApiAction::Resource(ResourceAction { verb, group, resource, subresource, namespace: "shop", name })
     };
-    let path = |verb, path| Action::Path { verb, path };
+    let path = |verb, path| ApiAction::Path { verb, path };
     let services = json!({ "apiGroups": [""], "resources": ["services"], "verbs": ["get", "list"] });
     let named =
         json!({ "apiGroups": [""], "resources": ["services"], "resourceNames": ["c"], "verbs": ["*"] });
@@ -129,7 +129,7 @@ fn who_decided_is_named() {
     set(&mut rbac, KindId::RoleBinding, "shop", "owners", binding(("Role", "owner"), ann));
     let action =
         ResourceAction { verb: "get", resource: "services", namespace: "shop", ..Default::default() };
-    let permit = rbac.decide(asker("ann", &[]), &Action::Resource(action)).unwrap();
+    let permit = rbac.decide(asker("ann", &[]), &ApiAction::Resource(action)).unwrap();
     assert_eq!(permit.to_string(), "RoleBinding/shop/owners of Role/shop/owner");
 }
 

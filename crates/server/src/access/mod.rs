@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tulle_model::rbac::{Action, Asker, NotCovered, Permit, Rbac, ScopedName, covers};
+use tulle_model::rbac::{ApiAction, Asker, NotCovered, Permit, Rbac, ScopedName, covers};
 use tulle_model::registry::KindId;
 
 pub use self::tokens::{ApiTokenRequest, KnownApiToken, TokenError};
@@ -36,14 +36,14 @@ pub struct Access {
     objects: Objects,
     known: Arc<RwLock<Known>>,
     /// Up to where changes are known.
-    position: Arc<watch::Sender<Position>>,
+    position: Arc<watch::Sender<SeenUpTo>>,
     /// Where following goes on.
     streams: Arc<Mutex<Option<Streams>>>,
 }
 
 /// The revisions of the last changes that are known, for each stream: they are not in step.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Position {
+pub struct SeenUpTo {
     pub roles: u64,
     pub tokens: u64,
 }
@@ -71,13 +71,13 @@ impl Access {
             store,
             objects,
             known: Arc::new(RwLock::new(known)),
-            position: Arc::new(watch::Sender::new(Position { roles: revision, tokens: revision })),
+            position: Arc::new(watch::Sender::new(SeenUpTo { roles: revision, tokens: revision })),
             streams: Arc::new(Mutex::new(Some(streams))),
         })
     }
 
     /// What allows something.
-    pub fn decide(&self, asker: Asker<'_>, action: &Action<'_>) -> Option<Permit> {
+    pub fn decide(&self, asker: Asker<'_>, action: &ApiAction<'_>) -> Option<Permit> {
         self.known.read().rbac.decide(asker, action)
     }
 
@@ -97,7 +97,7 @@ impl Access {
     }
 
     /// Tells of changes.
-    pub fn changes(&self) -> watch::Receiver<Position> {
+    pub fn changes(&self) -> watch::Receiver<SeenUpTo> {
         self.position.subscribe()
     }
 
@@ -106,7 +106,7 @@ impl Access {
         self.settled_where(|position| position.roles >= revision).await;
     }
 
-    async fn settled_where(&self, holds: impl FnMut(&Position) -> bool) {
+    async fn settled_where(&self, holds: impl FnMut(&SeenUpTo) -> bool) {
         let mut position = self.position.subscribe();
         if tokio::time::timeout(SETTLING, position.wait_for(holds)).await.is_err() {
             tracing::warn!("a change of who may do what is not in force yet: the store is slow");
@@ -131,7 +131,7 @@ impl Access {
                 Ok((known, streams, revision)) => {
                     *self.known.write() = known;
                     *self.streams.lock() = Some(streams);
-                    self.position.send_replace(Position { roles: revision, tokens: revision });
+                    self.position.send_replace(SeenUpTo { roles: revision, tokens: revision });
                 }
                 Err(error) => {
                     tracing::error!(%error, "who may do what cannot be read: what was known stays in force");

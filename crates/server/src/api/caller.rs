@@ -8,19 +8,19 @@ use http::request::Parts;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tulle_model::kinds::role_binding::RoleBinding;
-use tulle_model::rbac::{Action, NotCovered, Permit, ResourceAction, covers, role_of, rules_of};
+use tulle_model::rbac::{ApiAction, NotCovered, Permit, ResourceAction, covers, role_of, rules_of};
 use tulle_model::registry::{Kind, KindId};
 
 use super::path::{Query, Route, Target};
 use super::status::Failure;
 use super::user::User;
 use crate::access::Access;
-use crate::objects::{Admission, ObjectError};
+use crate::objects::{ObjectError, WriteCheck};
 
 const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Something that was written.
-pub(super) struct Change {
+pub(super) struct WrittenObject {
     pub(super) kind: &'static Kind,
     pub(super) namespace: String,
     pub(super) name: String,
@@ -35,7 +35,7 @@ struct Trail {
     object: String,
     subresource: String,
     reason: String,
-    changes: Vec<Change>,
+    changes: Vec<WrittenObject>,
     /// What changed that is no object.
     detail: Option<Value>,
     /// What the last write was asked with, until it has succeeded.
@@ -52,12 +52,12 @@ pub(super) struct Caller {
 }
 
 /// What the audit log is told of a request.
-pub(super) struct Told {
+pub(super) struct AuditTrail {
     pub(super) verb: String,
     pub(super) object: String,
     pub(super) subresource: String,
     pub(super) reason: String,
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Vec<WrittenObject>,
     pub(super) detail: Option<Value>,
 }
 
@@ -74,28 +74,28 @@ impl Caller {
     ///
     /// # Errors
     /// Forbidden, where nothing does.
-    pub(super) fn require(&self, action: &Action<'_>) -> Result<Permit, Failure> {
+    pub(super) fn require(&self, action: &ApiAction<'_>) -> Result<Permit, Failure> {
         let decided = self.access.decide(self.user.asker(), action);
         let failure = || Failure::forbidden(&self.user.name, action);
         decided.ok_or_else(failure)
     }
 
     /// As [`Caller::require`], for what the request is about: the audit log names it.
-    pub(super) fn authorize(&self, action: &Action<'_>) -> Result<(), Failure> {
+    pub(super) fn authorize(&self, action: &ApiAction<'_>) -> Result<(), Failure> {
         self.describe(action);
         let permit = self.require(action)?;
         self.trail.lock().reason = permit.to_string();
         Ok(())
     }
 
-    fn describe(&self, action: &Action<'_>) {
+    fn describe(&self, action: &ApiAction<'_>) {
         let mut trail = self.trail.lock();
         match action {
-            Action::Path { verb, path } => {
+            ApiAction::Path { verb, path } => {
                 trail.verb = (*verb).to_owned();
                 trail.object = (*path).to_owned();
             }
-            Action::Resource(action) => {
+            ApiAction::Resource(action) => {
                 trail.verb = action.verb.to_owned();
                 trail.object = object_name(action);
                 trail.subresource = action.subresource.to_owned();
@@ -137,8 +137,8 @@ impl Caller {
         let require = |resource: &str, namespace: &str, name: &str| {
             let action =
                 ResourceAction { verb: "impersonate", resource, namespace, name, ..Default::default() };
-            self.require(&Action::Resource(action)).map(drop).inspect_err(|_| {
-                self.describe(&Action::Resource(action));
+            self.require(&ApiAction::Resource(action)).map(drop).inspect_err(|_| {
+                self.describe(&ApiAction::Resource(action));
             })
         };
         match name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
@@ -149,19 +149,19 @@ impl Caller {
     }
 
     /// Asked of every write of an object: nobody gives away what he does not have, and what was written is remembered.
-    pub(super) fn admission(&self, target: &Target) -> Admission {
+    pub(super) fn write_check(&self, target: &Target) -> WriteCheck {
         let kind = target.kind;
         let (namespace, subresource) = (target.namespace().to_owned(), target.subresource());
         let (user, access, trail) = (self.user.clone(), self.access.clone(), self.trail.clone());
         let applied = target.name.clone();
-        Admission::new(move |current, object| {
+        WriteCheck::new(move |current, object| {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
             let asker = user.asker();
             // Who may change an object need not be allowed to make one (server-side apply).
             if current.is_none() && applied.is_some() {
                 let action = resource("create", kind, subresource, &namespace, name);
-                if access.decide(asker, &Action::Resource(action)).is_none() {
-                    let message = Failure::reason(&user.name, &Action::Resource(action));
+                if access.decide(asker, &ApiAction::Resource(action)).is_none() {
+                    let message = Failure::reason(&user.name, &ApiAction::Resource(action));
                     return Err(forbidden(kind, name, message));
                 }
             }
@@ -191,7 +191,7 @@ impl Caller {
             shown.and_then(|object| object["metadata"][field].as_str()).unwrap_or_default().to_owned()
         };
         let (namespace, name, version) = (text("namespace"), text("name"), text("resourceVersion"));
-        self.trail.lock().changes.push(Change { kind, namespace, name, before, after });
+        self.trail.lock().changes.push(WrittenObject { kind, namespace, name, before, after });
         // The next request is decided by it.
         if kind.id.is_of_roles()
             && let Ok(revision) = version.parse()
@@ -206,10 +206,10 @@ impl Caller {
     }
 
     /// What the audit log is told.
-    pub(super) fn told(&self) -> Told {
+    pub(super) fn told(&self) -> AuditTrail {
         let Trail { verb, object, subresource, reason, changes, detail, .. } =
             std::mem::take(&mut *self.trail.lock());
-        Told { verb, object, subresource, reason, changes, detail }
+        AuditTrail { verb, object, subresource, reason, changes, detail }
     }
 
     /// Whether a watch may go on: asked whenever something changes of who may do what.
@@ -220,7 +220,7 @@ impl Caller {
             let namespace = scope(&target, &name);
             let action = resource("watch", target.kind, target.subresource(), namespace, &name);
             user.is_good(&access, SystemTime::now())
-                && access.decide(user.asker(), &Action::Resource(action)).is_some()
+                && access.decide(user.asker(), &ApiAction::Resource(action)).is_some()
         }
     }
 }
@@ -268,7 +268,7 @@ fn check_escalation(
     let asker = user.asker();
     let may = |verb: &str, resource: &str, name: &str| {
         let action = ResourceAction { verb, group: RBAC, resource, namespace, name, ..Default::default() };
-        access.decide(asker, &Action::Resource(action)).is_some()
+        access.decide(asker, &ApiAction::Resource(action)).is_some()
     };
     let lacking = |why: NotCovered| {
         let message = format!(
@@ -318,23 +318,23 @@ pub(super) fn authorize(caller: &Caller, route: &Route, request: &Parts, path: &
             let name = target.name.as_deref().or(named.as_deref()).unwrap_or_default();
             let namespace = scope(target, name);
             let action = resource(verb, target.kind, target.subresource(), namespace, name);
-            caller.authorize(&Action::Resource(action))
+            caller.authorize(&ApiAction::Resource(action))
         }
         Route::Review(review) => {
             let (group, resource) = review.resource();
             let action = ResourceAction { verb: "create", group, resource, ..Default::default() };
-            caller.authorize(&Action::Resource(action))
+            caller.authorize(&ApiAction::Resource(action))
         }
         // Who may read an object may read what it was, and who may change it may put it back.
         Route::History(target) => {
             let verb = if request.method == http::Method::POST { "update" } else { "get" };
             let name = target.name.as_deref().unwrap_or_default();
             let action = resource(verb, target.kind, "", scope(target, name), name);
-            caller.authorize(&Action::Resource(action))
+            caller.authorize(&ApiAction::Resource(action))
         }
         _ => {
             let verb = request.method.as_str().to_ascii_lowercase();
-            caller.authorize(&Action::Path { verb: &verb, path })
+            caller.authorize(&ApiAction::Path { verb: &verb, path })
         }
     }
 }

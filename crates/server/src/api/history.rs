@@ -4,7 +4,7 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tulle_model::rbac::{Action, ResourceAction};
+use tulle_model::rbac::{ApiAction, ResourceAction};
 
 use super::body::{self, RequestBody};
 use super::caller::Caller;
@@ -75,7 +75,7 @@ async fn rollback(
     };
     let options = WriteOptions {
         manager: "tulle-rollback".to_owned(),
-        admission: Some(caller.admission(target)),
+        write_check: Some(caller.write_check(target)),
         ..WriteOptions::controller()
     };
     let object = revision.object;
@@ -96,7 +96,7 @@ async fn rollback(
                 name,
                 ..ResourceAction::default()
             };
-            caller.require(&Action::Resource(action))?;
+            caller.require(&ApiAction::Resource(action))?;
             let mut made = object.clone();
             made["apiVersion"] = kind.api_version().into();
             if let Some(metadata) = made["metadata"].as_object_mut() {

@@ -196,7 +196,7 @@ impl Api {
                     ))
                 })?;
                 let reading =
-                    watch::Reading { objects: &self.objects, caller, target, query: &query, rendering };
+                    watch::WatchRequest { objects: &self.objects, caller, target, query: &query, rendering };
                 watch::start(&reading, permit, self.shutdown.clone()).await
             }
             (&Method::GET, Some(name)) => read::get(&self.objects, target, name, rendering).await,

@@ -5,11 +5,11 @@ use http::header::USER_AGENT;
 use http::request::Parts;
 use serde_json::json;
 
-use super::caller::{Caller, Change, Told};
+use super::caller::{AuditTrail, Caller, WrittenObject};
 use super::path::Query;
 use super::reply::{Reply, view};
 use super::status::Failure;
-use crate::audit::{ALLOWED, DENIED, Entry, Wanted, diff};
+use crate::audit::{ALLOWED, AuditEntry, AuditFilter, DENIED, diff};
 use crate::history::Named;
 use crate::views::Views;
 
@@ -32,37 +32,37 @@ pub(super) async fn record(
             let object = request.uri.path().to_owned();
             let user = "system:anonymous".to_owned();
             let reason = refusal.to_owned();
-            let entry = Entry { user, verb: method, object, reason, ..about(None, request, code) };
-            views.audit.note(Entry { decision: DENIED.to_owned(), ..entry });
+            let entry = AuditEntry { user, verb: method, object, reason, ..about(None, request, code) };
+            views.audit.note(AuditEntry { decision: DENIED.to_owned(), ..entry });
         }
         return;
     };
-    let Told { verb, object, subresource, reason, changes, detail } = told;
+    let AuditTrail { verb, object, subresource, reason, changes, detail } = told;
     let verb = if verb.is_empty() { method } else { verb };
     let object = if object.is_empty() { request.uri.path().to_owned() } else { object };
-    let entry = Entry { verb, object, subresource, reason, ..about(caller, request, code) };
+    let entry = AuditEntry { verb, object, subresource, reason, ..about(caller, request, code) };
     if denied {
         let reason = refusal.to_owned();
-        views.audit.write(Entry { decision: DENIED.to_owned(), reason, ..entry.clone() }).await;
+        views.audit.write(AuditEntry { decision: DENIED.to_owned(), reason, ..entry.clone() }).await;
     }
-    let entry = Entry { decision: ALLOWED.to_owned(), ..entry };
+    let entry = AuditEntry { decision: ALLOWED.to_owned(), ..entry };
     if let Some(diff) = detail {
-        views.audit.write(Entry { diff: Some(diff), ..entry.clone() }).await;
+        views.audit.write(AuditEntry { diff: Some(diff), ..entry.clone() }).await;
     }
     for change in changes {
         record_change(views, caller, &entry, change).await;
     }
 }
 
-async fn record_change(views: &Views, caller: Option<&Caller>, entry: &Entry, change: Change) {
-    let Change { kind, namespace, name, before, after } = change;
+async fn record_change(views: &Views, caller: Option<&Caller>, entry: &AuditEntry, change: WrittenObject) {
+    let WrittenObject { kind, namespace, name, before, after } = change;
     let mut object = kind.qualified_name();
     for part in [&namespace, &name].into_iter().filter(|part| !part.is_empty()) {
         object.push('/');
         object.push_str(part);
     }
     let diff = after.as_ref().map(|after| diff::between(kind, before.as_ref(), Some(after)));
-    views.audit.write(Entry { object, diff, ..entry.clone() }).await;
+    views.audit.write(AuditEntry { object, diff, ..entry.clone() }).await;
     let named = Named { kind, namespace: &namespace, name: &name };
     let user = caller.map_or("", |caller| caller.user.name.as_str());
     let kept = views.history.record(named, (user, &entry.verb), before.as_ref(), after.as_ref()).await;
@@ -72,15 +72,15 @@ async fn record_change(views: &Views, caller: Option<&Caller>, entry: &Entry, ch
 }
 
 /// What is the same of all entries of a request.
-fn about(caller: Option<&Caller>, request: &Parts, code: StatusCode) -> Entry {
+fn about(caller: Option<&Caller>, request: &Parts, code: StatusCode) -> AuditEntry {
     let client = request.headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-    Entry {
+    AuditEntry {
         user: caller.map(|caller| caller.user.name.clone()).unwrap_or_default(),
         groups: caller.map(|caller| caller.user.groups.clone()).unwrap_or_default(),
         impersonated_by: caller.and_then(|caller| caller.impersonated_by.clone()),
         code: code.as_u16(),
         client: client.to_owned(),
-        ..Entry::default()
+        ..AuditEntry::default()
     }
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn show(views: &Views, request: &Parts) -> Result<Reply, Failur
     let query = Query::parse(request.uri.query());
     let text = |name: &str| query.get(name).map(str::to_owned);
     let limit = query.number("limit")?.unwrap_or(SHOWN).min(MOST_SHOWN);
-    let wanted = Wanted {
+    let wanted = AuditFilter {
         denied: query.flag("denied"),
         user: text("user"),
         verb: text("verb"),

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use tulle_model::rbac::{Action, Asker, Permit, ResourceAction};
+use tulle_model::rbac::{ApiAction, Asker, Permit, ResourceAction};
 
 use super::caller::Caller;
 use super::path::Review;
@@ -42,7 +42,7 @@ fn access(caller: &Caller, asker: Asker<'_>, request: &Value) -> Result<Value, F
         ["verb", "group", "name", "resource", "subresource", "namespace"].map(|field| of(resource, field));
     let (of_path, path_verb) = (of(path, "path"), of(path, "verb"));
     let action = match (resource.is_object(), path.is_object()) {
-        (true, false) => Action::Resource(ResourceAction {
+        (true, false) => ApiAction::Resource(ResourceAction {
             verb: &verb,
             group: &group,
             resource: &plural,
@@ -50,7 +50,7 @@ fn access(caller: &Caller, asker: Asker<'_>, request: &Value) -> Result<Value, F
             namespace: &namespace,
             name: &name,
         }),
-        (false, true) => Action::Path { verb: &path_verb, path: &of_path },
+        (false, true) => ApiAction::Path { verb: &path_verb, path: &of_path },
         _ => {
             return Err(Failure::bad_request(
                 "spec: exactly one of nonResourceAttributes or resourceAttributes must be specified",

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use tulle_model::rbac::{Action, ResourceAction};
+use tulle_model::rbac::{ApiAction, ResourceAction};
 
 use crate::objects::{FieldProblem, ManagerConflict, ObjectError};
 use crate::store::StoreError;
@@ -40,11 +40,11 @@ impl Failure {
     }
 
     /// No role allows it. The words are Kubernetes'.
-    pub(super) fn forbidden(user: &str, action: &Action<'_>) -> Self {
+    pub(super) fn forbidden(user: &str, action: &ApiAction<'_>) -> Self {
         let reason = Self::reason(user, action);
         let (what, details) = match action {
-            Action::Path { .. } => ("forbidden".to_owned(), json!({})),
-            Action::Resource(ResourceAction { group, resource, name, .. }) => {
+            ApiAction::Path { .. } => ("forbidden".to_owned(), json!({})),
+            ApiAction::Resource(ResourceAction { group, resource, name, .. }) => {
                 let qualified =
                     if group.is_empty() { (*resource).to_owned() } else { format!("{resource}.{group}") };
                 let named = if name.is_empty() { String::new() } else { format!(" \"{name}\"") };
@@ -57,10 +57,10 @@ impl Failure {
     }
 
     /// `User "ann" cannot list resource "services" in API group "" in the namespace "shop"`.
-    pub(super) fn reason(user: &str, action: &Action<'_>) -> String {
+    pub(super) fn reason(user: &str, action: &ApiAction<'_>) -> String {
         match action {
-            Action::Path { verb, path } => format!("User \"{user}\" cannot {verb} path \"{path}\""),
-            Action::Resource(ResourceAction { verb, group, resource, subresource, namespace, .. }) => {
+            ApiAction::Path { verb, path } => format!("User \"{user}\" cannot {verb} path \"{path}\""),
+            ApiAction::Resource(ResourceAction { verb, group, resource, subresource, namespace, .. }) => {
                 let resource = match *subresource {
                     "" => (*resource).to_owned(),
                     subresource => format!("{resource}/{subresource}"),

@@ -22,7 +22,7 @@ use super::render::Rendering;
 use super::reply::{self, Reply};
 use super::selector::Selector;
 use super::status::Failure;
-use crate::access::Position;
+use crate::access::SeenUpTo;
 use crate::objects::{ObjectError, ObjectEvent, ObjectWatch, Objects};
 
 /// How long a watch lasts when the client does not say: between one and two of these.
@@ -37,7 +37,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Who watches what.
-pub(super) struct Reading<'a> {
+pub(super) struct WatchRequest<'a> {
     pub(super) objects: &'a Objects,
     pub(super) caller: &'a Caller,
     pub(super) target: &'a Target,
@@ -47,11 +47,11 @@ pub(super) struct Reading<'a> {
 
 /// `GET` with `watch=true`.
 pub(super) async fn start(
-    reading: &Reading<'_>,
+    reading: &WatchRequest<'_>,
     permit: OwnedSemaphorePermit,
     shutdown: CancellationToken,
 ) -> Result<Reply, Failure> {
-    let Reading { objects, caller, target, query, rendering } = *reading;
+    let WatchRequest { objects, caller, target, query, rendering } = *reading;
     // From before it was decided on: no change is missed.
     let changes = caller.access().changes();
     let name = target.name.clone().or_else(|| named_by_selector(target, query)).unwrap_or_default();
@@ -140,7 +140,7 @@ struct WatchState {
     ends: Pin<Box<Sleep>>,
     shutdown: CancellationToken,
     /// Of who may do what.
-    changes: watch::Receiver<Position>,
+    changes: watch::Receiver<SeenUpTo>,
     /// Whether the user may still watch.
     allowed: Box<dyn Fn() -> bool + Send + Sync>,
     look: tokio::time::Interval,

@@ -159,7 +159,7 @@ impl WriteRequest<'_> {
             part: if self.target.status { Part::Status } else { Part::Object },
             unknown_fields,
             dry_run: delete_options::dry_run(self.query.all("dryRun"))?,
-            admission: Some(self.caller.admission(self.target)),
+            write_check: Some(self.caller.write_check(self.target)),
         })
     }
 

@@ -28,7 +28,7 @@ use tulle_wire::xds::{
 };
 
 use super::node_name;
-use crate::audit::{Audit, Entry};
+use crate::audit::{Audit, AuditEntry};
 use crate::enrolment::{Enrolment, EnrolmentError};
 use crate::metrics::Metrics;
 use crate::publication::{Key, Publication, ResourceType, STREAMS_OF_A_NODE, StreamHandle, Withheld};
@@ -72,7 +72,8 @@ impl AggregatedDiscoveryService for Discovery {
         // After it was opened: who is revoked from now on loses it.
         if let Err(refused) = self.enrolment.require_grant(&handle.node).await {
             self.publication.close(&handle, &[]);
-            let entry = Entry::of_node(&handle.node, "discover", "discovery".to_owned(), refused.to_string());
+            let entry =
+                AuditEntry::of_node(&handle.node, "discover", "discovery".to_owned(), refused.to_string());
             self.audit.note(entry);
             return Err(refused.into());
         }
@@ -326,10 +327,10 @@ impl Stream {
 }
 
 /// What the audit log says of it.
-fn refused(node: &str, key: &Key, refusal: &ResourceError) -> Entry {
+fn refused(node: &str, key: &Key, refusal: &ResourceError) -> AuditEntry {
     let kind = key.kind.url().rsplit(['/', '.']).next().unwrap_or_default();
     let reason = refusal.error_detail.as_ref().map(|detail| detail.message.clone()).unwrap_or_default();
-    Entry::of_node(node, "subscribe", format!("{kind}/{}", key.name), reason)
+    AuditEntry::of_node(node, "subscribe", format!("{kind}/{}", key.name), reason)
 }
 
 /// What a node is told that asks for what is another's.

@@ -21,7 +21,7 @@ use tulle_wire::node::{
 
 use super::listener::Peer;
 use super::node_name;
-use crate::audit::{Audit, Entry};
+use crate::audit::{Audit, AuditEntry};
 use crate::ca::CaError;
 use crate::ca::jwt::{IssuedJwt, JwtAuthority};
 use crate::ca::mesh::{Issued, MeshAuthority};
@@ -114,7 +114,7 @@ impl NodeApi {
             self.authority.trust_domain()
         );
         tracing::warn!(%node, "{message}");
-        self.audit.note(Entry::of_node(node, "sign", identity.to_string(), message.clone()));
+        self.audit.note(AuditEntry::of_node(node, "sign", identity.to_string(), message.clone()));
         Err(Status::permission_denied(message))
     }
 

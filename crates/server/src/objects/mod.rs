@@ -29,7 +29,7 @@ use tulle_model::registry::{Kind, KindId};
 pub(crate) use delete::check_deletable;
 pub use delete::{DeleteOptions, Deleted};
 pub use error::{FieldProblem, ManagerConflict, ObjectError};
-pub use options::{Admission, Part, UnknownFields, WriteOptions};
+pub use options::{Part, UnknownFields, WriteCheck, WriteOptions};
 pub use write::Written;
 #[cfg(any(test, fuzzing))]
 pub(crate) use write::fuzzing;

@@ -31,11 +31,11 @@ pub enum UnknownFields {
 /// Asked of each write, right before it: of what is there (none where the object is new), and of what is to be there, valid and
 /// whole. It may be asked again when somebody else was faster; what it was asked last is what was written.
 #[derive(Clone)]
-pub struct Admission(Arc<Admit>);
+pub struct WriteCheck(Arc<Admit>);
 
 type Admit = dyn Fn(Option<&Value>, &Value) -> Result<(), ObjectError> + Send + Sync;
 
-impl Admission {
+impl WriteCheck {
     pub fn new(
         admit: impl Fn(Option<&Value>, &Value) -> Result<(), ObjectError> + Send + Sync + 'static,
     ) -> Self {
@@ -43,9 +43,9 @@ impl Admission {
     }
 }
 
-impl fmt::Debug for Admission {
+impl fmt::Debug for WriteCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Admission")
+        f.write_str("WriteCheck")
     }
 }
 
@@ -58,7 +58,7 @@ pub struct WriteOptions {
     pub unknown_fields: UnknownFields,
     /// Do everything but store it.
     pub dry_run: bool,
-    pub admission: Option<Admission>,
+    pub write_check: Option<WriteCheck>,
 }
 
 impl WriteOptions {
@@ -69,13 +69,13 @@ impl WriteOptions {
             part: Part::Object,
             unknown_fields: UnknownFields::Ignore,
             dry_run: false,
-            admission: None,
+            write_check: None,
         }
     }
 
     /// Whether the write may be done.
     pub(super) fn admit(&self, current: Option<&Value>, object: &Value) -> Result<(), ObjectError> {
-        self.admission.as_ref().map_or(Ok(()), |admission| (admission.0)(current, object))
+        self.write_check.as_ref().map_or(Ok(()), |write_check| (write_check.0)(current, object))
     }
 
     pub fn with_part(mut self, part: Part) -> Self {

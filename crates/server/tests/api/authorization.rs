@@ -300,7 +300,7 @@ async fn attempts_get_what_their_roles_allow_and_the_audit_log_names_each() {
         };
         let mut path = format!("{}{status}", path_of(object));
         let name = object.rsplit('/').next().unwrap();
-        if verb == "list" && object == "secrets/shop/s" || verb == "watch" && object == "secrets/shop/s" {
+        if matches!(verb, "list" | "watch") && object == "secrets/shop/s" {
             path = format!("{}?fieldSelector=metadata.name%3Ds", path_of("secrets/shop"));
         }
         if verb == "watch" {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tonic::Code;
 use tulle_model::registry::KindId;
-use tulle_server::audit::{Entry, Wanted};
+use tulle_server::audit::{AuditEntry, AuditFilter};
 use tulle_wire::type_url::{ENDPOINTS, MESH, SERVICE, WORKLOAD};
 
 use crate::client::{PATIENCE, TestNode, TestServer, service, workload};
@@ -41,8 +41,8 @@ async fn subscribe(node: &TestNode, type_url: &str, name: &str) -> Gets {
 }
 
 /// Waits until the log has an entry about a node.
-async fn logged(server: &TestServer, node: &str, verb: &str, object: &str) -> Entry {
-    let wanted = Wanted {
+async fn logged(server: &TestServer, node: &str, verb: &str, object: &str) -> AuditEntry {
+    let wanted = AuditFilter {
         denied: true,
         user: Some(format!("system:node:{node}")),
         verb: Some(verb.to_owned()),

@@ -69,7 +69,7 @@ pub async fn run(args: AuditArgs) -> Result<()> {
             user,
             text(&entry["verb"]).to_owned(),
             object,
-            first_line(entry),
+            text(&entry["reason"]).to_owned(),
         ];
         if wide {
             cells.extend([text(&entry["client"]).to_owned(), changed(entry)]);

@@ -29,15 +29,15 @@ enum UserCommand {
     #[command(
         after_help = "The user may do what roles say that are bound to it:\n  kubectl create rolebinding ann --clusterrole=edit --user=ann -n shop"
     )]
-    Create(CreateArgs),
+    Create(UserCreateArgs),
     /// Show the tokens of users
-    List(ListArgs),
+    List(UserListArgs),
     /// Take tokens of users back
-    Revoke(RevokeArgs),
+    Revoke(UserRevokeArgs),
 }
 
 #[derive(Debug, Args)]
-struct CreateArgs {
+struct UserCreateArgs {
     /// The user's name, as bindings of roles name it; `system:serviceaccount:NAMESPACE:NAME` for a service account
     name: String,
     /// A group that the user is in (repeatable)
@@ -54,7 +54,7 @@ struct CreateArgs {
 }
 
 #[derive(Debug, Args)]
-struct ListArgs {
+struct UserListArgs {
     /// How to print
     #[arg(short, long, value_enum, default_value_t)]
     output: ReportFormat,
@@ -63,7 +63,7 @@ struct ListArgs {
 }
 
 #[derive(Debug, Args)]
-struct RevokeArgs {
+struct UserRevokeArgs {
     /// Ids, as `tulle user list` shows them, or whole tokens
     #[arg(required = true, value_name = "ID")]
     tokens: Vec<String>,
@@ -79,7 +79,7 @@ pub async fn run(args: UserArgs) -> Result<()> {
     }
 }
 
-async fn create(args: CreateArgs) -> Result<()> {
+async fn create(args: UserCreateArgs) -> Result<()> {
     let client = args.client.client()?;
     let body = json!({ "name": args.name, "groups": args.group, "ttlSeconds": args.ttl.as_secs() });
     let answer = client.post(if args.token { TOKENS } else { CERTIFICATES }, &body).await?;
@@ -108,7 +108,7 @@ async fn create(args: CreateArgs) -> Result<()> {
     }))
 }
 
-async fn list(args: ListArgs) -> Result<()> {
+async fn list(args: UserListArgs) -> Result<()> {
     let answer = args.client.client()?.get(TOKENS, JSON).await?;
     match args.output {
         ReportFormat::Json => return print_json(&answer),
@@ -131,18 +131,21 @@ async fn list(args: ListArgs) -> Result<()> {
     print(&table.render())
 }
 
-async fn revoke(args: RevokeArgs) -> Result<()> {
-    let client = args.client.client()?;
-    for token in &args.tokens {
-        // The id, or the whole token, of which it is the second part.
+async fn revoke(args: UserRevokeArgs) -> Result<()> {
+    // The id, or the whole token, of which it is the second part.
+    let id = |token: &String| {
         let token = token.trim();
         let id = token.strip_prefix("tulle_").and_then(|rest| rest.split('_').next()).unwrap_or(token);
-        if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(Failure::input("that is neither the id of a user's token nor a token")
-                .help("`tulle user list` shows their ids"));
-        }
+        let good = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let failure = || Failure::input("that is neither the id of a user's token nor a token");
+        let failure = || failure().help("`tulle user list` shows their ids");
+        good.then(|| id.to_owned()).ok_or_else(failure)
+    };
+    let ids = args.tokens.iter().map(id).collect::<Result<Vec<_>>>()?;
+    let client = args.client.client()?;
+    for id in ids {
         client.delete(&format!("{TOKENS}/{id}")).await?;
-        print(&format!("token {} revoked\n", legible(id)))?;
+        print(&format!("token {} revoked\n", legible(&id)))?;
     }
     Ok(())
 }

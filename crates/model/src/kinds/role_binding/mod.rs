@@ -63,7 +63,7 @@ pub struct RoleBinding {
     /// Who has the role: each of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "atomic"))]
-    pub subjects: Vec<Subject>,
+    pub subjects: Vec<RoleSubject>,
     /// The role. It cannot change: delete the binding, and make another.
     pub role_ref: RoleRef,
 }
@@ -72,7 +72,7 @@ pub struct RoleBinding {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 #[schemars(extend("required" = ["kind", "name"]))]
-pub struct Subject {
+pub struct RoleSubject {
     /// `rbac.authorization.k8s.io` for users and groups, empty for service accounts; filled in where it is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_group: Option<String>,
